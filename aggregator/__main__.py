@@ -1,0 +1,103 @@
+"""Start the aggregator as a named Ray actor: `python -m aggregator simulate HOME`.
+
+Reads the address of the Ray cluster from standard input and prints one JSON line: {"ready": true} or {"error", "hint"}.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from aggregator.errors import AggregatorError
+from aggregator.home import read_home
+from aggregator.server import Server
+from aggregator.store import ReportStore
+from aggregator.sums import SumShard
+from crypto.errors import CryptoError
+
+NAMESPACE = "consilo"
+START_TIMEOUT_S = 60.0
+
+
+class RaySilo:
+    """Reaches a silo by the name of its actor."""
+
+    def __init__(self, silo: str) -> None:
+        self._name = f"silo/{silo}"
+        self._actor: Any = None
+
+    async def call(self, step: str, *arguments: bytes) -> tuple[bytes, ...]:
+        if self._actor is None:
+            self._actor = ray.get_actor(self._name, namespace=NAMESPACE)
+        reply: tuple[bytes, ...] = await getattr(self._actor, step).remote(*arguments)
+        return reply
+
+
+class RaySums:
+    """Adds in an actor of its own, off the loop that talks to silos."""
+
+    def __init__(self) -> None:
+        self._shard: Any = ray.remote(num_cpus=0, max_restarts=0)(SumShard).remote()
+
+    async def start(self, round_id: bytes, length: int, ring_bits: int) -> None:
+        await self._shard.start.remote(round_id, length, ring_bits)
+
+    async def add(self, round_id: bytes, silo: str, digests: tuple[bytes, ...], frames: tuple[bytes, ...]) -> None:
+        await self._shard.add.remote(round_id, silo, digests, frames)
+
+    async def total(self, round_id: bytes) -> bytes:
+        total: bytes = await self._shard.total.remote(round_id)
+        return total
+
+    async def discard(self, round_id: bytes) -> None:
+        await self._shard.discard.remote(round_id)
+
+
+class AggregatorActor:
+    """The server as an asynchronous actor; bytes in, bytes out."""
+
+    def __init__(self, home: str) -> None:
+        aggregator = read_home(Path(home))
+        silos = {silo: RaySilo(silo) for silo in aggregator.silos}
+        self._server = Server(aggregator, silos, RaySums(), ReportStore(Path(home) / "reports"))
+
+    async def ready(self) -> bool:
+        return True
+
+    async def catalogues(self, request: bytes) -> tuple[bytes, ...]:
+        return await self._server.catalogues(request)
+
+    async def submit(self, request: bytes) -> bytes:
+        return await self._server.submit(request)
+
+
+def main() -> int:
+    """Start the actor and leave it running in the cluster."""
+    parser = argparse.ArgumentParser(prog="python -m aggregator")
+    parser.add_argument("mode", choices=["simulate"])
+    parser.add_argument("home", type=Path)
+    arguments = parser.parse_args()
+    try:
+        read_home(arguments.home)
+        address = sys.stdin.readline().strip()
+        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
+        remote = ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0)(AggregatorActor)
+        actor = remote.options(name="aggregator", lifetime="detached").remote(str(arguments.home.resolve()))
+        ray.get(actor.ready.remote(), timeout=START_TIMEOUT_S)
+    except (AggregatorError, CryptoError) as err:
+        return _report(1, error=err.message, hint=err.hint)
+    except ray.exceptions.RayError as err:
+        return _report(1, error=f"the aggregator did not start ({type(err).__name__})", hint="try again")
+    return _report(0, ready=True)
+
+
+def _report(code: int, **fields: object) -> int:
+    print(json.dumps(fields), flush=True)  # noqa: T201
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

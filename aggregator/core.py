@@ -1,0 +1,269 @@
+"""The aggregator's part in a round, as pure steps: replies of silos in, the next messages out.
+
+    Proposed --compose--> Composed --deliver--> (contributions) --part--> Parted --assemble--> EncryptedReport
+
+A reply that does not hold counts as no reply. The aggregator composes the manifest but decides nothing in it: silos
+and recipients compose it again for themselves. docs/protocol.md sections 3 to 7.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+
+from aggregator.errors import SharesMissingError, SilosMissingError
+from crypto.errors import CryptoError, ProtocolError
+from crypto.keys import SigningKey, VerifyKey
+from crypto.manifest import Accept, Manifest, Propose, Terms, compose
+from crypto.messages import (
+    Bundle,
+    Contribution,
+    Deliver,
+    DroppedSeeds,
+    EncryptedReport,
+    Failure,
+    Open,
+    Opening,
+    Share,
+    Shared,
+    Split,
+    Survivor,
+    check_signatures,
+    check_split,
+)
+from crypto.wire import Signed, body_digest, digest_of, sign, unverified, verify
+from policies.request import Refusal, Request, terms_of
+
+ROUND_S = 120
+
+Replies = Mapping[str, tuple[bytes, ...]]  # by silo; a silo that did not answer is absent
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregator:
+    """Who this aggregator is and which silos it may talk to."""
+
+    name: str
+    federation: str
+    signing: SigningKey
+    silos: Mapping[str, VerifyKey]
+
+
+@dataclass(frozen=True, slots=True)
+class Proposed:
+    """A request was relayed to the silos that its analyst asked."""
+
+    propose: Propose
+    envelope: bytes
+    terms: Terms
+
+
+@dataclass(frozen=True, slots=True)
+class Composed:
+    """The manifest of those that accepted."""
+
+    before: Proposed
+    manifest: Manifest
+    manifest_hash: bytes
+    envelope: bytes
+    accepts: tuple[bytes, ...]
+    refusals: tuple[bytes, ...]
+
+    @property
+    def share(self) -> bytes:
+        return Share(manifest=self.envelope, accepts=self.accepts).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class SharedOut:
+    """Every member's bundle and entries have arrived."""
+
+    before: Composed
+    bundles: tuple[bytes, ...]
+    entries: tuple[tuple[bytes, ...], ...]  # entries[i][j]: of member i for member j
+
+    def deliver(self, silo: str) -> bytes:
+        index = self.before.manifest.silos.index(silo)
+        return Deliver(bundles=self.bundles, entries=tuple(row[index] for row in self.entries)).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Parted:
+    """The roster was parted into survivors and dropped."""
+
+    before: SharedOut
+    contributions: tuple[bytes, ...]  # the survivors' signed heads, in roster order
+    split: Split
+    envelope: bytes
+
+
+def asked_silos(request: bytes) -> tuple[str, ...]:
+    """Return the silos that a request names; raises WireError on bytes that are no request."""
+    return unverified(request, Request).silos
+
+
+def propose(aggregator: Aggregator, request: bytes, round_id: bytes, now: int) -> Proposed:
+    """Return the proposal of a round for an analyst's signed request.
+
+    The aggregator has no analyst's key and needs none: the silos verify, and they alone decide.
+    """
+    message = Propose(federation=aggregator.federation, round_id=round_id, expires_at=now + ROUND_S, request=request)
+    terms = terms_of(unverified(request, Request), body_digest(request, Request))
+    return Proposed(message, sign(message, aggregator.name, aggregator.signing), terms)
+
+
+def read_answers(
+    aggregator: Aggregator, state: Proposed, replies: Replies
+) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """Return the signed acceptances and the signed refusals among the replies, by silo."""
+    accepts: dict[str, bytes] = {}
+    refusals: dict[str, bytes] = {}
+    for silo, frames in replies.items():
+        keys = {silo: aggregator.silos[silo]}
+        for kind, found in ((Accept, accepts), (Refusal, refusals)):
+            try:
+                verify(_only(frames), kind, keys)
+                found[silo] = frames[0]
+            except CryptoError:
+                continue
+    return accepts, refusals
+
+
+def compose_round(
+    aggregator: Aggregator, state: Proposed, accepts: Mapping[str, bytes], refusals: Mapping[str, bytes]
+) -> Composed:
+    """Return the manifest of the silos that accepted; raises ProtocolError if they cannot bear their conditions."""
+    envelopes = tuple(accepts[silo] for silo in sorted(accepts))
+    messages = [(silo, verify(accepts[silo], Accept, aggregator.silos).message) for silo in sorted(accepts)]
+    manifest = compose(state.propose, state.terms, messages)
+    return Composed(
+        before=state,
+        manifest=manifest,
+        manifest_hash=digest_of(manifest),
+        envelope=sign(manifest, aggregator.name, aggregator.signing),
+        accepts=envelopes,
+        refusals=tuple(refusals[silo] for silo in sorted(refusals)),
+    )
+
+
+def collect_shares(aggregator: Aggregator, state: Composed, replies: Replies) -> SharedOut:
+    """Return all bundles and entries; raises SharesMissingError naming members whose reply is absent or wrong."""
+    found: dict[str, Shared] = {}
+    for silo, frames in replies.items():
+        try:
+            message = Shared.decode(_only(frames))
+            bundle = verify(message.bundle, Bundle, {silo: aggregator.silos[silo]}).message
+            digests = tuple(sha256(entry).digest() for entry in message.entries)
+            if bundle.manifest_hash == state.manifest_hash and bundle.entries == digests:
+                found[silo] = message
+        except CryptoError:
+            continue
+    missing = tuple(silo for silo in state.manifest.silos if silo not in found)
+    if missing:
+        raise SharesMissingError("not every silo shared its round secrets", missing)
+    members = [found[silo] for silo in state.manifest.silos]
+    return SharedOut(state, tuple(one.bundle for one in members), tuple(one.entries for one in members))
+
+
+def read_contribution(aggregator: Aggregator, state: SharedOut, silo: str, head: bytes) -> Signed[Contribution]:
+    """Return the signed head of a contribution to this round; raises CryptoError."""
+    signed = verify(head, Contribution, {silo: aggregator.silos[silo]})
+    bound = signed.message.manifest_hash, signed.message.length
+    if bound != (state.before.manifest_hash, state.before.manifest.length):
+        raise ProtocolError(f"the contribution of {silo!r} belongs to another round")
+    return signed
+
+
+def part(aggregator: Aggregator, state: SharedOut, contributions: Mapping[str, Signed[Contribution]]) -> Parted:
+    """Name survivors and dropped; raises SilosMissingError if too few have contributed."""
+    manifest = state.before.manifest
+    survivors = [silo for silo in manifest.silos if silo in contributions]
+    split = Split(
+        manifest_hash=state.before.manifest_hash,
+        survivors=tuple(Survivor(silo=silo, contribution=contributions[silo].digest) for silo in survivors),
+        dropped=tuple(silo for silo in manifest.silos if silo not in contributions),
+    )
+    try:
+        check_split(manifest, state.before.manifest_hash, split)
+    except ProtocolError as err:
+        raise SilosMissingError(err.message, split.dropped) from err
+    heads = tuple(contributions[silo].envelope for silo in survivors)
+    return Parted(state, heads, split, sign(split, aggregator.name, aggregator.signing))
+
+
+def collect_signatures(aggregator: Aggregator, state: Parted, replies: Replies) -> dict[str, bytes]:
+    """Return the survivors' signatures on the split, by silo; raises SilosMissingError without a quorum of them."""
+    manifest = state.before.before.manifest
+    found: dict[str, Signed[Split]] = {}
+    for silo, frames in replies.items():
+        try:
+            signed = verify(_only(frames), Split, {silo: aggregator.silos[silo]})
+        except CryptoError:
+            continue
+        if signed.message == state.split:
+            found[silo] = signed
+    try:
+        check_signatures(manifest, list(found.values()))
+    except (ProtocolError, IndexError) as err:
+        survivors = (survivor.silo for survivor in state.split.survivors)
+        missing = tuple(silo for silo in survivors if silo not in found)
+        raise SilosMissingError(f"fewer than {manifest.quorum} silos agreed on the contributions", missing) from err
+    return {silo: signed.envelope for silo, signed in found.items()}
+
+
+def open_message(signatures: Mapping[str, bytes]) -> bytes:
+    """Return the message that asks silos to release their shares."""
+    return Open(signatures=tuple(signatures[silo] for silo in sorted(signatures))).encode()
+
+
+def assemble(
+    aggregator: Aggregator, state: Parted, signatures: Mapping[str, bytes], replies: Replies, blinded_sum: bytes
+) -> bytes:
+    """Return the encoded EncryptedReport; raises SilosMissingError if fewer than a quorum opened their shares."""
+    shared, composed = state.before, state.before.before
+    manifest = composed.manifest
+    openings: dict[str, bytes] = {}
+    for silo, frames in replies.items():
+        try:
+            opening = verify(_only(frames), Opening, {silo: aggregator.silos[silo]}).message
+        except CryptoError:
+            continue
+        if (opening.manifest_hash, opening.split_hash) == (composed.manifest_hash, digest_of(state.split)):
+            openings[silo] = frames[0]
+    if len(openings) < manifest.quorum:
+        missing = tuple(silo for silo in signatures if silo not in openings)
+        raise SilosMissingError(f"fewer than {manifest.quorum} silos released their shares", missing)
+    dropped = tuple(
+        DroppedSeeds(silo=silo, entries=tuple(row[index] for row in shared.entries[:index]))
+        for index, silo in enumerate(manifest.silos)
+        if silo in state.split.dropped
+    )
+    report = EncryptedReport(
+        propose=composed.before.envelope,
+        manifest=composed.envelope,
+        accepts=composed.accepts,
+        bundles=shared.bundles if dropped else (),
+        contributions=state.contributions,
+        signatures=tuple(signatures[silo] for silo in sorted(signatures)),
+        openings=tuple(openings[silo] for silo in sorted(openings)),
+        dropped=dropped,
+        refusals=composed.refusals,
+        length=manifest.length,
+        blinded_sum=blinded_sum,
+    )
+    return report.encode()
+
+
+def failure(aggregator: Aggregator, reason: str, missing: tuple[str, ...], refusals: Mapping[str, bytes]) -> bytes:
+    """Return the signed message that tells the analyst why there is no report."""
+    message = Failure(
+        reason=reason[:1000],
+        missing=tuple(sorted(missing)),
+        refusals=tuple(refusals[silo] for silo in sorted(refusals)),
+    )
+    return sign(message, aggregator.name, aggregator.signing)
+
+
+def _only(frames: tuple[bytes, ...]) -> bytes:
+    if len(frames) != 1:
+        raise ProtocolError(f"a reply of {len(frames)} frames, expected 1")
+    return frames[0]

@@ -1,0 +1,145 @@
+"""Drives rounds: asks silos in parallel, takes silence as drop-out, and never waits without a bound.
+
+Transport-agnostic: `SiloHandle` is a Ray actor in `aggregator/__main__.py` and an object in memory in tests.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any, Protocol
+
+from aggregator import core
+from aggregator.core import Aggregator, Replies
+from aggregator.errors import AggregatorError, SharesMissingError, SilosMissingError
+from aggregator.store import ReportStore
+from aggregator.sums import Sums
+from crypto.errors import CryptoError
+from crypto.messages import Contribution
+from crypto.randomness import token
+from crypto.wire import Signed
+
+STEP_TIMEOUT_S = 30.0
+MAX_CONCURRENT_ROUNDS = 8
+Call = Coroutine[Any, Any, tuple[bytes, ...]]
+_log = logging.getLogger("consilo.aggregator")
+
+
+class SiloHandle(Protocol):
+    """A way to reach one silo."""
+
+    async def call(self, step: str, *arguments: bytes) -> tuple[bytes, ...]:
+        """Call a step of the silo's actor; any exception means that the silo did not answer."""
+
+
+class Server:
+    """One aggregator: relays catalogue requests and runs rounds."""
+
+    def __init__(
+        self,
+        aggregator: Aggregator,
+        silos: Mapping[str, SiloHandle],
+        sums: Sums,
+        store: ReportStore,
+        clock: Callable[[], float] = time.time,
+        step_timeout_s: float = STEP_TIMEOUT_S,
+    ) -> None:
+        self._aggregator, self._silos, self._sums, self._store = aggregator, silos, sums, store
+        self._clock, self._step_timeout_s = clock, step_timeout_s
+        self._slots = asyncio.Semaphore(MAX_CONCURRENT_ROUNDS)
+
+    async def catalogues(self, request: bytes) -> tuple[bytes, ...]:
+        """Relay a signed CatalogueRequest to every silo; return their signed answers."""
+        replies = await self._gather({silo: handle.call("catalogue", request) for silo, handle in self._silos.items()})
+        return tuple(frames[0] for frames in replies.values() if frames)
+
+    async def submit(self, request: bytes) -> bytes:
+        """Run the rounds that a signed request needs; return an encoded EncryptedReport or a signed Failure.
+
+        A silo that drops out before anything was contributed makes the round start anew without it.
+        """
+        refusals: dict[str, bytes] = {}
+        missing: set[str] = set()
+        try:
+            asked = set(core.asked_silos(request))
+            if unknown := asked - set(self._silos):
+                raise AggregatorError(f"the request names silos unknown here: {', '.join(sorted(unknown))}")
+            async with self._slots:
+                for _ in range(len(asked)):
+                    try:
+                        return await self._round(request, asked - missing - set(refusals), refusals, missing)
+                    except SharesMissingError as err:
+                        missing.update(err.missing)
+            raise AggregatorError("the silos that are left cannot form a round")
+        except SilosMissingError as err:
+            missing.update(err.missing)
+            reason = err.message
+        except (CryptoError, AggregatorError) as err:
+            reason = err.message
+        return core.failure(self._aggregator, reason, tuple(missing), refusals)
+
+    async def _round(
+        self, request: bytes, asked: Iterable[str], refusals: dict[str, bytes], missing: set[str]
+    ) -> bytes:
+        round_id = token(16)
+        proposed = core.propose(self._aggregator, request, round_id, int(self._clock()))
+        in_round = set(asked)
+        try:
+            replies = await self._ask("propose", round_id, dict.fromkeys(sorted(in_round), proposed.envelope))
+            accepts, refused = core.read_answers(self._aggregator, proposed, replies)
+            refusals.update(refused)
+            missing.update(in_round - set(accepts) - set(refused))
+            in_round -= set(refused)
+            composed = core.compose_round(self._aggregator, proposed, accepts, refusals)
+            members = composed.manifest.silos
+            replies = await self._ask("share", round_id, dict.fromkeys(members, composed.share))
+            shared = core.collect_shares(self._aggregator, composed, replies)
+            await self._sums.start(round_id, composed.manifest.length, composed.manifest.terms.ring_bits)
+            contributions = await self._contributions(round_id, shared)
+            parted = core.part(self._aggregator, shared, contributions)
+            survivors = [survivor.silo for survivor in parted.split.survivors]
+            replies = await self._ask("agree", round_id, dict.fromkeys(survivors, parted.envelope))
+            signatures = core.collect_signatures(self._aggregator, parted, replies)
+            opens = core.open_message(signatures)
+            replies = await self._ask("open_shares", round_id, dict.fromkeys(signatures, opens))
+            in_round -= set(replies)  # a silo that opened has erased the round
+            total = await self._sums.total(round_id)
+            report = core.assemble(self._aggregator, parted, signatures, replies, total)
+            self._store.put(report)
+            return report
+        finally:
+            # Whoever is still in the round forgets it; where nothing has left, the reservation is released.
+            await self._sums.discard(round_id)
+            await self._gather({silo: self._silos[silo].call("cancel", round_id) for silo in in_round})
+
+    async def _contributions(self, round_id: bytes, shared: core.SharedOut) -> dict[str, Signed[Contribution]]:
+        """Collect and add contributions as they come; one that does not hold is not there."""
+        found: dict[str, Signed[Contribution]] = {}
+
+        async def one(silo: str) -> tuple[bytes, ...]:
+            frames = await self._silos[silo].call("contribute", round_id, shared.deliver(silo))
+            head = core.read_contribution(self._aggregator, shared, silo, frames[0])
+            await self._sums.add(round_id, silo, head.message.chunks, frames[1:])
+            found[silo] = head
+            return ()
+
+        await self._gather({silo: one(silo) for silo in shared.before.manifest.silos})
+        return found
+
+    async def _ask(self, step: str, round_id: bytes, messages: Mapping[str, bytes]) -> Replies:
+        return await self._gather(
+            {silo: self._silos[silo].call(step, round_id, data) for silo, data in messages.items()}
+        )
+
+    async def _gather(self, calls: Mapping[str, Call]) -> dict[str, tuple[bytes, ...]]:
+        """Await all calls for at most the step's time; leave out those that failed."""
+
+        async def bounded(silo: str, call: Call) -> tuple[str, tuple[bytes, ...]] | None:
+            try:
+                return silo, await asyncio.wait_for(call, self._step_timeout_s)
+            except Exception as err:
+                _log.info("%s did not answer: %s", silo, type(err).__name__)
+                return None
+
+        results = await asyncio.gather(*(bounded(silo, call) for silo, call in calls.items()))
+        return dict(result for result in results if result is not None)

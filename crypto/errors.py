@@ -1,0 +1,40 @@
+"""What can go wrong on the ground floor.
+
+CryptoError
+├── WireError        bytes that are not the message they claim to be
+├── SignatureError   a signature that does not hold, or a signer nobody knows
+├── SealError        a sealed message that this key does not open
+├── RangeError       a value that the ring, the codec or the field cannot carry
+└── ProtocolError    a message that is well formed but must not be followed
+"""
+
+
+class CryptoError(Exception):
+    """Root of this package's errors; `hint` says what to do about it."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)  # everything in args, or Ray cannot rebuild it
+        self.message, self.hint = message, hint
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class WireError(CryptoError):
+    """Bytes that are not the message they claim to be."""
+
+
+class SignatureError(CryptoError):
+    """A signature that does not hold, or a signer that the roster does not name."""
+
+
+class SealError(CryptoError):
+    """A sealed message that this key does not open, or a key that must not be sealed to."""
+
+
+class RangeError(CryptoError):
+    """A value that the ring, the codec or the field cannot carry."""
+
+
+class ProtocolError(CryptoError):
+    """A well-formed message that must not be followed; docs/protocol.md names the rule."""

@@ -1,0 +1,209 @@
+"""Who sums what under which rules: the manifest of one round, and the checks that every party makes on it.
+
+The manifest is a pure function of the signed request and of the signed acceptances of its roster (`compose`), so a
+party checks it by composing it again and comparing: a key, quorum or deviation that the aggregator altered shows.
+docs/protocol.md sections 3 and 4.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from crypto.errors import ProtocolError
+from crypto.keys import VerifyKey
+from crypto.sealing import PUBLIC_BYTES
+from crypto.wire import MAX_SILOS, Count, Digest, Message, Name, RoundId, Seconds, Signed, verify
+
+MIN_SURVIVORS = 3
+CHUNK_VALUES = 65_536
+MAX_VALUES = 2**24
+
+PublicKey = Annotated[bytes, Field(min_length=PUBLIC_BYTES, max_length=PUBLIC_BYTES)]
+
+
+class Recipient(Message):
+    """Someone to whom the sum is opened, and the key it is sealed to."""
+
+    name: Name
+    key: PublicKey
+
+
+class Block(Message):
+    """A run of slots with one meaning, one scale and one noise variance (all in ring units of 2^-scale_bits)."""
+
+    name: Annotated[str, Field(min_length=1, max_length=160)]
+    length: Annotated[int, Field(ge=1, le=MAX_VALUES)]
+    scale_bits: Annotated[int, Field(ge=0, le=62)]
+    variance: Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,39})$")]  # decimal; of the sum over n - a - d silos
+
+
+class Terms(Message):
+    """What the analyst's signed request fixes about its sum."""
+
+    request_hash: Digest
+    recipients: Annotated[tuple[Recipient, ...], Field(min_length=1, max_length=MAX_SILOS)]
+    backend: Literal["masking"]
+    ring_bits: Annotated[int, Field(ge=1, le=64)]
+    blocks: Annotated[tuple[Block, ...], Field(min_length=1, max_length=256)]
+
+
+class Propose(Message):
+    """Aggregator to silo: will you take part in this request?"""
+
+    KIND: ClassVar[str] = "propose"
+    MAX_BYTES: ClassVar[int] = 192 * 1024
+    federation: Name
+    round_id: RoundId
+    expires_at: Seconds
+    request: bytes  # the analyst's envelope
+
+
+class Accept(Message):
+    """Silo to aggregator: yes, with the keys of this round and the conditions of my policy."""
+
+    KIND: ClassVar[str] = "accept"
+    federation: Name
+    round_id: RoundId
+    request_hash: Digest
+    expires_at: Seconds
+    mask_key: PublicKey
+    channel_key: PublicKey
+    self_commitment: Digest
+    policy_hash: Digest
+    min_silos: Count
+    max_colluding: Annotated[int, Field(ge=1, le=MAX_SILOS)]
+    max_missing: Annotated[int, Field(ge=0, le=MAX_SILOS)]
+
+
+class Member(Message):
+    """One silo of the roster, as its acceptance describes it."""
+
+    silo: Name
+    mask_key: PublicKey
+    channel_key: PublicKey
+    self_commitment: Digest
+    policy_hash: Digest
+
+
+class Manifest(Message):
+    """The whole agreement of one round; everything after Propose is bound to its SHA-256."""
+
+    KIND: ClassVar[str] = "manifest"
+    MAX_BYTES: ClassVar[int] = 1 << 20
+    federation: Name
+    round_id: RoundId
+    expires_at: Seconds
+    terms: Terms
+    roster: Annotated[tuple[Member, ...], Field(min_length=1, max_length=MAX_SILOS)]
+    quorum: Count
+    min_silos: Count
+    max_colluding: Count
+    max_missing: Count
+
+    @property
+    def silos(self) -> tuple[str, ...]:
+        return tuple(member.silo for member in self.roster)
+
+    @property
+    def length(self) -> int:
+        return sum(block.length for block in self.terms.blocks)
+
+    @property
+    def noise_shares(self) -> int:
+        """The number of silos whose noise alone must reach the variance of every block."""
+        return len(self.roster) - self.max_colluding - self.max_missing
+
+    @property
+    def min_survivors(self) -> int:
+        return max(self.quorum, self.max_colluding + 2, self.min_silos, MIN_SURVIVORS)
+
+
+def quorum_of(silos: int) -> int:
+    """Return t, the number of silos that can open a round of `silos`: floor(2n/3) + 1."""
+    return 2 * silos // 3 + 1
+
+
+def tolerated_collusion(silos: int) -> int:
+    """Return how many silos may collude with the aggregator: min(2t - n - 1, t - 2), never negative.
+
+    With more than 2t - n - 1 colluders two different splits could gather a quorum; with more than t - 2 the colluders
+    and the one opened share of an honest silo would rebuild a secret.
+    """
+    quorum = quorum_of(silos)
+    return max(0, min(2 * quorum - silos - 1, quorum - 2))
+
+
+def obstacle(silos: int, min_silos: int, max_colluding: int, max_missing: int) -> str:
+    """Return why a roster of `silos` cannot bear these conditions, or an empty string."""
+    quorum = quorum_of(silos)
+    survivors = max(quorum, max_colluding + 2, min_silos, MIN_SURVIVORS)
+    if silos < survivors:
+        return f"{silos} silos would take part and at least {survivors} must"
+    if max_colluding > tolerated_collusion(silos):
+        return f"{silos} silos withstand {tolerated_collusion(silos)} colluding, a policy asks for {max_colluding}"
+    if silos - max_missing < survivors:
+        return f"{silos} silos cannot lose {max_missing} and keep {survivors}"
+    if silos - max_colluding - max_missing < 1:
+        return f"no noise is left of {silos} silos with {max_colluding} colluding and {max_missing} missing"
+    return ""
+
+
+def compose(propose: Propose, terms: Terms, accepts: Sequence[tuple[str, Accept]]) -> Manifest:
+    """Return the one manifest that these acceptances (silo name, message) give rise to.
+
+    Raises ProtocolError if one belongs to another round or request, or if the roster cannot bear its conditions.
+    """
+    names = [silo for silo, _ in accepts]
+    if not accepts or len(set(names)) != len(names):
+        raise ProtocolError("the roster is empty or names a silo twice")
+    for silo, accept in accepts:
+        expected = propose.federation, propose.round_id, terms.request_hash, propose.expires_at
+        if (accept.federation, accept.round_id, accept.request_hash, accept.expires_at) != expected:
+            raise ProtocolError(f"the acceptance of {silo!r} belongs to another round or request")
+    members = tuple(
+        Member(
+            silo=silo,
+            mask_key=accept.mask_key,
+            channel_key=accept.channel_key,
+            self_commitment=accept.self_commitment,
+            policy_hash=accept.policy_hash,
+        )
+        for silo, accept in sorted(accepts)
+    )
+    manifest = Manifest(
+        federation=propose.federation,
+        round_id=propose.round_id,
+        expires_at=propose.expires_at,
+        terms=terms,
+        roster=members,
+        quorum=quorum_of(len(members)),
+        min_silos=max(accept.min_silos for _, accept in accepts),
+        max_colluding=max(accept.max_colluding for _, accept in accepts),
+        max_missing=max(accept.max_missing for _, accept in accepts),
+    )
+    reason = obstacle(len(members), manifest.min_silos, manifest.max_colluding, manifest.max_missing)
+    if reason:
+        raise ProtocolError(reason)
+    return manifest
+
+
+def check_manifest(
+    manifest: Manifest,
+    propose: Propose,
+    terms: Terms,
+    accepts: Sequence[bytes],
+    keys: Mapping[str, VerifyKey],
+) -> list[Signed[Accept]]:
+    """Raise unless `manifest` is what the signed acceptances of known silos give rise to; return those.
+
+    ProtocolError names what differs; WireError and SignatureError come from the acceptances.
+    """
+    if len(accepts) > MAX_SILOS:
+        raise ProtocolError(f"{len(accepts)} acceptances, at most {MAX_SILOS}")
+    signed = [verify(envelope, Accept, keys) for envelope in accepts]
+    composed = compose(propose, terms, [(one.signer, one.message) for one in signed])
+    for field in Manifest.model_fields:
+        if getattr(manifest, field) != getattr(composed, field):
+            raise ProtocolError(f"the manifest's {field} is not what request and acceptances give")
+    return signed

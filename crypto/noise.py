@@ -1,0 +1,22 @@
+"""Integer noise for a release: the discrete Gaussian of Canonne, Kamath and Steinke (NeurIPS 2020).
+
+Sampled exactly by OpenDP, which draws from the operating system. The sum over silos is accounted for by Kairouz, Liu
+and Steinke (ICML 2021, theorem 1): with a deviation of at least 3 per silo it behaves like one discrete Gaussian.
+"""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import opendp.prelude as dp
+
+MIN_DEVIATION = 3  # per silo, in ring units
+
+
+def discrete_gaussian(length: int, variance: int, shares: int) -> npt.NDArray[np.int64]:
+    """Return `length` samples in ring units, each with at least the variance `variance / shares`."""
+    deviation = math.nextafter(math.sqrt(variance / shares), math.inf) * (1 + 2**-50)
+    dp.enable_features("contrib")
+    space = dp.vector_domain(dp.atom_domain(T="i64")), dp.l2_distance(T="f64")
+    measurement = dp.m.make_gaussian(*space, scale=deviation)
+    return np.array(measurement([0] * length), np.int64)

@@ -1,0 +1,172 @@
+"""Check an encrypted report and open its sum, at a recipient: docs/protocol.md section 7.
+
+Promise: a vector that comes out is the sum of the contributions that a quorum of silos signed for, provided the
+aggregator added them honestly; re-adding the contributions shows whether it did.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+
+from crypto.errors import ProtocolError, SealError
+from crypto.keys import VerifyKey
+from crypto.manifest import Manifest, Propose, Terms, check_manifest
+from crypto.masking import (
+    apply_masks,
+    entry_info,
+    mask_key_of,
+    opening_info,
+    pair_seed,
+    self_commitment,
+    self_seed,
+)
+from crypto.messages import (
+    Bundle,
+    Contribution,
+    EncryptedReport,
+    Entry,
+    OpenedShares,
+    Opening,
+    Split,
+    check_signatures,
+    check_split,
+)
+from crypto.ring import Ring, Words
+from crypto.sealing import SealingKey
+from crypto.shamir import combine
+from crypto.wire import Signed, verify
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedSum:
+    """The unblinded sum in ring elements, and what it was opened under."""
+
+    manifest: Manifest
+    split: Split
+    words: Words
+
+
+def open_report(
+    report: EncryptedReport,
+    terms: Terms,
+    recipient: str,
+    key: SealingKey,
+    silos: Mapping[str, VerifyKey],
+    aggregators: Mapping[str, VerifyKey],
+) -> OpenedSum:
+    """Return the sum that `report` carries, after every check that a recipient can make.
+
+    Raises ProtocolError, SignatureError, WireError, SealError or RangeError, each naming what does not hold.
+    """
+    # 1. The manifest is what the recipient's own request and the signed acceptances give.
+    propose = verify(report.propose, Propose, aggregators).message
+    signed_manifest = verify(report.manifest, Manifest, aggregators)
+    manifest, manifest_hash = signed_manifest.message, signed_manifest.digest
+    check_manifest(manifest, propose, terms, report.accepts, silos)
+    names = [one.name for one in manifest.terms.recipients]
+    if recipient not in names or manifest.terms.recipients[names.index(recipient)].key != key.public:
+        raise ProtocolError(f"{recipient!r} with this key is not a recipient of the report")
+    # 2. A quorum of survivors signed one and the same split.
+    roster = {silo: silos[silo] for silo in manifest.silos}
+    split = _agreed_split(report, manifest, manifest_hash, roster)
+    survivors = [survivor.silo for survivor in split.message.survivors]
+    contributions = {one.signer: one for one in (verify(raw, Contribution, roster) for raw in report.contributions)}
+    for survivor in split.message.survivors:
+        signed = contributions.get(survivor.silo)
+        if signed is None or signed.digest != survivor.contribution:
+            raise ProtocolError(f"the contribution of {survivor.silo!r} is not the one that was agreed on")
+        if signed.message.manifest_hash != manifest_hash or signed.message.length != manifest.length:
+            raise ProtocolError(f"the contribution of {survivor.silo!r} belongs to another round")
+    # 3. A quorum of openings rebuilds the self masks of survivors and the roots of dropped silos.
+    shares = _opened_shares(report, manifest, split, recipient, names.index(recipient), key, roster)
+    rebuilt = {
+        silo: combine({party: row[index] for party, row in shares.items()}, manifest.quorum)
+        for index, silo in enumerate(manifest.silos)
+    }
+    # 4. Remove what is left of the masks.
+    plus: list[bytes] = []
+    minus: list[bytes] = []
+    for member in manifest.roster:
+        if member.silo in survivors:
+            if self_commitment(rebuilt[member.silo]) != member.self_commitment:
+                raise ProtocolError(f"the opened shares of {member.silo!r} do not rebuild its secret")
+            minus.append(self_seed(rebuilt[member.silo], manifest_hash))
+            continue
+        mask_key = mask_key_of(rebuilt[member.silo])
+        if mask_key.public != member.mask_key:
+            raise ProtocolError(f"the opened shares of {member.silo!r} do not rebuild its secret")
+        # A survivor after the dropped silo subtracted their pair mask, one before it added theirs.
+        plus += [pair_seed(rebuilt[member.silo], manifest_hash, name) for name in survivors if name > member.silo]
+        seeds = _seeds_before(report, manifest, manifest_hash, member.silo, mask_key, roster)
+        minus += [seed for name, seed in seeds.items() if name in survivors]
+    ring = Ring(manifest.terms.ring_bits)
+    words = ring.from_bytes(report.blinded_sum)
+    if not report.length == words.size == manifest.length:
+        raise ProtocolError(f"a sum of {words.size} values, expected {manifest.length}")
+    apply_masks(words, ring, plus, minus)
+    return OpenedSum(manifest, split.message, words)
+
+
+def _agreed_split(
+    report: EncryptedReport, manifest: Manifest, manifest_hash: bytes, roster: Mapping[str, VerifyKey]
+) -> Signed[Split]:
+    signatures = [verify(raw, Split, roster) for raw in report.signatures]
+    check_signatures(manifest, signatures)
+    check_split(manifest, manifest_hash, signatures[0].message)
+    return signatures[0]
+
+
+def _opened_shares(
+    report: EncryptedReport,
+    manifest: Manifest,
+    split: Signed[Split],
+    recipient: str,
+    position: int,
+    key: SealingKey,
+    roster: Mapping[str, VerifyKey],
+) -> dict[int, tuple[bytes, ...]]:
+    """Return the share row of each silo that opened, by its place in the roster."""
+    rows: dict[int, tuple[bytes, ...]] = {}
+    for raw in report.openings:
+        opening = verify(raw, Opening, roster)
+        bound = opening.message.manifest_hash, opening.message.split_hash
+        if bound != (split.message.manifest_hash, split.digest):
+            raise ProtocolError(f"the opening of {opening.signer!r} belongs to another round or split")
+        if len(opening.message.sealed) != len(manifest.terms.recipients):
+            raise ProtocolError(f"the opening of {opening.signer!r} is not sealed to each recipient")
+        info = opening_info(*bound, opening.signer, recipient)
+        row = OpenedShares.decode(key.open(opening.message.sealed[position], info)).shares
+        if len(row) != len(manifest.roster):
+            raise ProtocolError(f"the opening of {opening.signer!r} does not cover the roster")
+        rows[manifest.silos.index(opening.signer)] = row
+    if len(rows) < manifest.quorum:
+        raise ProtocolError(f"{len(rows)} silos opened their shares, {manifest.quorum} are needed")
+    return rows
+
+
+def _seeds_before(
+    report: EncryptedReport,
+    manifest: Manifest,
+    manifest_hash: bytes,
+    dropped: str,
+    mask_key: SealingKey,
+    roster: Mapping[str, VerifyKey],
+) -> dict[str, bytes]:
+    """Return the pair seeds that the silos before `dropped` sealed to its mask key, by silo."""
+    index = manifest.silos.index(dropped)
+    sealed = {one.silo: one.entries for one in report.dropped}.get(dropped, ())
+    if len(sealed) != index:
+        raise ProtocolError(f"the pair seeds of the dropped silo {dropped!r} are missing")
+    bundles = {one.signer: one.message for one in (verify(raw, Bundle, roster) for raw in report.bundles)}
+    seeds: dict[str, bytes] = {}
+    for sender, entry in zip(manifest.silos, sealed, strict=False):
+        bundle = bundles.get(sender)
+        if bundle is None or bundle.manifest_hash != manifest_hash or len(bundle.entries) != len(manifest.roster):
+            raise ProtocolError(f"the bundle of {sender!r} is missing or belongs to another round")
+        if sha256(entry).digest() != bundle.entries[index]:
+            raise ProtocolError(f"an entry of {sender!r} is not the one it signed")
+        seed = mask_key.open(Entry.decode(entry).pair_seed, entry_info(manifest_hash, "pair seed", sender, dropped))
+        if len(seed) != 32:
+            raise SealError(f"the pair seed of {sender!r} for {dropped!r} is malformed")
+        seeds[sender] = seed
+    return seeds

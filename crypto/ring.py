@@ -1,0 +1,107 @@
+"""Integers modulo 2^bits in numpy words, and the fixed-point codec that maps values into them.
+
+Any 1 <= bits <= 64: rings up to 32 bits live in uint32 words, wider ones in uint64.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from crypto.errors import RangeError
+
+Words = npt.NDArray[Any]  # uint32 or uint64, one ring element each
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """Z_2^bits, elements in little-endian words of 4 bytes (bits <= 32) or 8 bytes."""
+
+    bits: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.bits <= 64:
+            raise RangeError(f"a ring of {self.bits} bits, expected 1 to 64")
+
+    @property
+    def dtype(self) -> "np.dtype[Any]":
+        return np.dtype("<u4" if self.bits <= 32 else "<u8")
+
+    @property
+    def word_bytes(self) -> int:
+        return int(self.dtype.itemsize)
+
+    def reduce(self, words: Words) -> Words:
+        """Reduce `words` modulo 2^bits in place and return them."""
+        if self.bits not in (32, 64):
+            words &= self.dtype.type((1 << self.bits) - 1)
+        return words
+
+    def zeros(self, length: int) -> Words:
+        return np.zeros(length, self.dtype)
+
+    def to_bytes(self, words: Words) -> bytes:
+        return words.astype(self.dtype, copy=False).tobytes()
+
+    def from_bytes(self, raw: bytes) -> Words:
+        """Return a writable vector; raises RangeError on a partial word or an element outside the ring."""
+        if len(raw) % self.word_bytes:
+            raise RangeError(f"{len(raw)} bytes are no whole number of {self.word_bytes}-byte ring elements")
+        words = np.frombuffer(raw, self.dtype).copy()
+        if self.bits not in (32, 64) and words.size and int(words.max()) >> self.bits:
+            raise RangeError(f"an element outside the ring of {self.bits} bits")
+        return words
+
+    def signed(self, words: Words) -> npt.NDArray[np.int64]:
+        """Return the representatives in [-2^(bits-1), 2^(bits-1))."""
+        shift = 64 - self.bits
+        return (words.astype(np.uint64) << np.uint64(shift)).view(np.int64) >> np.int64(shift)
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """Fixed point with `scale_bits` fractional bits, for a sum of at most `terms` vectors.
+
+    Every term must stay within `limit`, so that the sum cannot wrap; `clip` first where the data decide.
+    """
+
+    ring: Ring
+    scale_bits: int
+    terms: int
+
+    def __post_init__(self) -> None:
+        if self.scale_bits < 0 or self.terms < 1 or self.limit < 1:
+            raise RangeError(
+                f"no headroom for {self.terms} terms with {self.scale_bits} fractional bits in {self.ring.bits} bits"
+            )
+
+    @property
+    def limit(self) -> int:
+        """Largest magnitude of one encoded term, in ring units (2^-scale_bits)."""
+        return ((1 << (self.ring.bits - 1)) - 1) // self.terms
+
+    def encode_integers(self, values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return `values` in ring units, still signed; raises RangeError where a term has no headroom."""
+        bound = self.limit >> self.scale_bits
+        if values.size and (int(values.max()) > bound or int(values.min()) < -bound):
+            raise RangeError(f"a value beyond ±{bound}, the headroom of this codec")
+        return values << np.int64(self.scale_bits)
+
+    def encode_reals(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        """Round `values` to the grid of 2^-scale_bits; raises RangeError on NaN or a term without headroom."""
+        scaled = np.rint(np.ldexp(values, self.scale_bits))
+        if not np.all(np.abs(scaled) <= min(self.limit, 1 << 62)):  # NaN compares false
+            raise RangeError(f"a value beyond ±{self.limit / 2**self.scale_bits:g}, the headroom of this codec")
+        return scaled.astype(np.int64)
+
+    def clip(self, units: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Clip ring units to the headroom: total, so that no error depends on data."""
+        return np.clip(units, -self.limit, self.limit)
+
+    def to_ring(self, units: npt.NDArray[np.int64]) -> Words:
+        return self.ring.reduce(units.astype(np.uint64).astype(self.ring.dtype))
+
+    def decode_sum(self, words: Words) -> npt.NDArray[np.float64]:
+        """Return a sum of encoded terms as real values."""
+        return np.ldexp(self.ring.signed(words).astype(np.float64), -self.scale_bits)

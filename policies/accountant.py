@@ -1,0 +1,61 @@
+"""Prices: zCDP rho is what the ledger adds, epsilon at delta is what people are shown.
+
+Bun and Steinke, TCC 2016, for zero-concentrated differential privacy; Canonne, Kamath and Steinke, NeurIPS 2020,
+proposition 12, for the conversion. Every order gives a valid bound, so the search below
+can lose tightness, never safety.
+"""
+
+import math
+from fractions import Fraction
+
+from policies.model import MICRO
+from policies.request import Request, sensitivity, statistics_of, terms_of
+
+
+def delta_of(rho: float, epsilon: float) -> float:
+    """Return a delta such that rho-zCDP implies (epsilon, delta)-DP: the infimum over orders, found by bisection."""
+    if epsilon <= rho:
+        return 1.0
+
+    # The exponent is convex in the order; its derivative is (2a - 1) rho - epsilon + log1p(-1/a).
+    low, high = 1.0 + 1e-12, (epsilon + 1) / (2 * rho) + 2
+    for _ in range(200):
+        order = (low + high) / 2
+        if (2 * order - 1) * rho - epsilon + math.log1p(-1 / order) < 0:
+            low = order
+        else:
+            high = order
+    exponent = (high - 1) * (high * rho - epsilon) + (high - 1) * math.log1p(-1 / high) - math.log(high)
+    return min(1.0, math.exp(exponent))
+
+
+def epsilon_of(rho: float, delta: float) -> float:
+    """Return the least epsilon (rounded up in the ninth digit) such that rho-zCDP implies (epsilon, delta)-DP."""
+    low, high = rho, rho + 2 * math.sqrt(rho * math.log(1 / delta)) + 1e-9
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (low, middle) if delta_of(rho, middle) <= delta else (middle, high)
+    return high
+
+
+def micro_rho_of(epsilon: float, delta: float) -> int:
+    """Return the greatest price in micro-rho that stays within (epsilon, delta)-DP; 0 if not even one does."""
+    low, high = 0, 100 * MICRO
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if delta_of(middle / MICRO, epsilon) <= delta else (low, middle - 1)
+    return low
+
+
+def charge(request: Request, request_hash: bytes, max_silos: int) -> int:
+    """Return what the request costs one person at a silo, in micro-rho rounded up, from the noise it will really get.
+
+    The slack of summing discrete Gaussians instead of sampling one (Kairouz, Liu and Steinke, ICML 2021, theorem 1:
+    below 1e-36 at a deviation of 3) is covered by `terms_of` rounding each variance up by more than one.
+    """
+    terms = terms_of(request, request_hash)
+    total = Fraction(0)
+    for statistic, block in zip(statistics_of(request.plan), terms.blocks, strict=True):
+        squared = (sensitivity(request, statistic, max_silos) << block.scale_bits) ** 2
+        total += Fraction(squared, 2 * int(block.variance))
+    return math.ceil(total * MICRO)

@@ -1,0 +1,185 @@
+"""Judge a request by a policy: every reason to say no, each with its rule and a remedy.
+
+A pure function of policy, request, spending and clock. Nothing here has seen a row, so no denial depends on one.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from crypto.manifest import obstacle
+from policies.accountant import charge
+from policies.ledger import Spending
+from policies.model import MICRO, Column, Policy, Source
+from policies.request import (
+    Denial,
+    OpenColumn,
+    OpenTable,
+    Request,
+    TableColumn,
+    group_count,
+    uses,
+)
+
+CLOCK_SKEW_S = 300
+
+
+def decide(policy: Policy, request: Request, request_hash: bytes, spent: Spending, now: int) -> tuple[Denial, ...]:
+    """Return why `policy` refuses `request` at `now` (seconds since 1970, UTC); an empty tuple means yes.
+
+    The request's signature is the caller's to check, against the key that the policy gives its analyst.
+    """
+    reasons = [*_standing(policy, request, now)]
+    if reasons:
+        return tuple(reasons)  # who may not ask is not told what could be asked
+    source = policy.sources.get(request.table.name)
+    if source is None:
+        offered = ", ".join(policy.sources)
+        return (
+            _deny("TABLE_UNKNOWN", "sources", f"there is no table {request.table.name!r}", f"ask about: {offered}"),
+        )
+    reasons += _columns(request, source)
+    reasons += _shape(policy, request)
+    reasons += _price(policy, request, request_hash, spent)
+    return tuple(reasons)
+
+
+def open_tables(policy: Policy) -> tuple[OpenTable, ...]:
+    """Return what the policy opens; a column without a role is not mentioned."""
+    return tuple(
+        OpenTable(
+            name=name,
+            columns=tuple(
+                OpenColumn(column=_published(key, column), roles=column.roles, unit=column.unit)
+                for key, column in source.columns.items()
+                if column.roles
+            ),
+        )
+        for name, source in policy.sources.items()
+    )
+
+
+def _published(name: str, column: Column) -> TableColumn:
+    has_range = column.type == "bool" or column.bounds is not None
+    low, high = column.range_steps
+    return TableColumn(
+        name=name,
+        type=column.type,
+        low=low if has_range else None,
+        high=high if has_range else None,
+        step=f"{Decimal(column.grid):f}" if has_range else None,
+        domain=tuple(str(value) for value in column.domain or ()),
+        unknown=None if column.unknown is None else str(column.unknown),
+    )
+
+
+def _deny(code: str, rule: str, message: str, remedy: str) -> Denial:
+    return Denial(code=code, rule=rule[:300], message=message[:1000], remedy=remedy[:1000])
+
+
+def _standing(policy: Policy, request: Request, now: int) -> Iterator[Denial]:
+    """May this analyst ask for this purpose now?"""
+    clock = datetime.fromtimestamp(now, UTC)
+    contact = f"ask {policy.silo.contact}"
+    if policy.policy is not None and not policy.policy.valid_from <= clock < policy.policy.valid_until:
+        yield _deny("POLICY_EXPIRED", "policy.valid_until", "the policy is not valid today", f"{contact} to renew it")
+    if not request.created_at - CLOCK_SKEW_S <= now < request.expires_at:
+        yield _deny(
+            "REQUEST_EXPIRED", "request.expires_at", "the request is not valid now", "check the clock, ask again"
+        )
+    analyst = policy.analysts.get(request.analyst)
+    if analyst is None or clock >= analyst.until:
+        yield _deny(
+            "ANALYST_UNKNOWN", "analysts", f"{request.analyst!r} is not an analyst here", f"{contact} to be added"
+        )
+        return
+    if request.purpose not in analyst.purposes:
+        offered = ", ".join(analyst.purposes) or "none"
+        rule = f"analysts.{request.analyst}.purposes"
+        message = f"the purpose {request.purpose!r} is not open to you"
+        yield _deny("PURPOSE_CLOSED", rule, message, f"purposes open to you: {offered}")
+    elif "query" not in policy.purposes[request.purpose].computations:
+        rule = f"purposes.{request.purpose}.computations"
+        yield _deny("COMPUTATION_CLOSED", rule, "queries are not open for this purpose", contact)
+
+
+def _columns(request: Request, source: Source) -> Iterator[Denial]:
+    """Is every column open in the role it is used in, and defined within the policy?"""
+    prefix = f"sources.{request.table.name}.columns"
+    for role, names in uses(request.plan).items():
+        open_here = ", ".join(name for name, column in source.columns.items() if role in column.roles) or "none"
+        remedy = f"columns open as {role}: {open_here}"
+        for name in names:
+            column = source.columns.get(name)
+            if column is None or not column.roles:
+                yield _deny("COLUMN_CLOSED", prefix, f"there is no column {name!r} open to any request", remedy)
+            elif role not in column.roles:
+                allowed = " or ".join(column.roles)
+                message = f"column {name!r} may be used as {allowed}, not as {role}"
+                yield _deny("COLUMN_ROLE", f"{prefix}.{name}.roles", message, remedy)
+    for asked in request.table.columns:
+        column = source.columns.get(asked.name)
+        if column is None or not column.roles:
+            continue  # denied above where it is used; elsewhere it is not read
+        for rule, problem in _outside(asked, _published(asked.name, column)):
+            remedy = "take the table definition from the catalogue"
+            yield _deny("DEFINITION", f"{prefix}.{asked.name}.{rule}", f"column {asked.name!r}: {problem}", remedy)
+
+
+def _outside(asked: TableColumn, own: TableColumn) -> Iterator[tuple[str, str]]:
+    if asked.type != own.type:
+        yield "type", f"asked as {asked.type}, it is {own.type}"
+    if asked.low is not None and asked.high is not None:
+        if asked.step != own.step:
+            yield "step", f"asked in steps of {asked.step}, it has {own.step or 'none'}"
+        elif own.low is None or own.high is None or asked.low < own.low or asked.high > own.high:
+            yield "bounds", "asked with wider bounds than the policy's"
+    if not set(asked.domain) <= set(own.domain):
+        yield "domain", "asked with values that the policy's domain lacks"
+    if asked.domain and asked.unknown != own.unknown:
+        yield "unknown", f"asked with {asked.unknown!r} for missing values, it is {own.unknown!r}"
+
+
+def _shape(policy: Policy, request: Request) -> Iterator[Denial]:
+    """Is the form of the answer within what may leave, and the round within what protects it?"""
+    disclosure, protection, unit = policy.disclosure, policy.protection, policy.privacy_unit
+    if request.table.max_rows > unit.max_rows:
+        message = f"{request.table.max_rows} rows of one {unit.entity} asked, at most {unit.max_rows} enter a request"
+        yield _deny("MAX_ROWS", "privacy_unit.max_rows", message, f"ask with max_rows = {unit.max_rows}")
+    if request.table.max_silos < unit.max_silos:
+        message = (
+            f"one {unit.entity} may be known to {unit.max_silos} silos, the request assumes {request.table.max_silos}"
+        )
+        yield _deny("MAX_SILOS", "privacy_unit.max_silos", message, f"ask with max_silos = {unit.max_silos}")
+    allowed = ", ".join(name.upper() for name in disclosure.aggregates) or "none"
+    for function in dict.fromkeys(aggregate.function for aggregate in request.plan.aggregates):
+        if function not in disclosure.aggregates:
+            message = f"{function.upper()} is not allowed"
+            yield _deny("AGGREGATE", "disclosure.aggregates", message, f"allowed: {allowed}")
+    if len(request.plan.group_by) > disclosure.max_dimensions:
+        message = f"{len(request.plan.group_by)} dimensions, at most {disclosure.max_dimensions} are allowed"
+        yield _deny("MAX_DIMENSIONS", "disclosure.max_dimensions", message, "group by fewer columns")
+    if group_count(request) > disclosure.max_groups:
+        message = f"{group_count(request)} groups, at most {disclosure.max_groups} are allowed"
+        yield _deny("MAX_GROUPS", "disclosure.max_groups", message, "group by fewer columns")
+    if request.backend not in protection.accept:
+        accepted = ", ".join(protection.accept) or "none"
+        yield _deny("BACKEND", "protection.accept", f"{request.backend} is not accepted", f"accepted: {accepted}")
+    if reason := obstacle(len(request.silos), disclosure.min_silos, protection.max_colluding, protection.max_missing):
+        yield _deny("ROSTER", "disclosure.min_silos", reason, "ask more silos")
+
+
+def _price(policy: Policy, request: Request, request_hash: bytes, spent: Spending) -> Iterator[Denial]:
+    """Is the price within what one request and one lifetime may cost?"""
+    cost = charge(request, request_hash, policy.privacy_unit.max_silos)
+    least, most = policy.budget.request_micro
+    if request.micro_rho < least:
+        message = f"rho {request.micro_rho / MICRO:g} is less than {least / MICRO:g}: the answer would be all noise"
+        yield _deny("RHO_TOO_SMALL", "budget.per_request.min_rho", message, "ask with a larger epsilon")
+    if cost > most:
+        message = f"this request costs rho {cost / MICRO:g}, one request may cost {most / MICRO:g}"
+        yield _deny("RHO_PER_REQUEST", "budget.per_request.max_rho", message, "ask with a smaller epsilon")
+    if spent.lifetime + cost > policy.budget.lifetime_micro:
+        message = "what is left of the lifetime budget does not cover this request"
+        remedy = "ask with a smaller epsilon; a lifetime budget is never refreshed"
+        yield _deny("BUDGET_LIFETIME", "budget.lifetime.rho", message, remedy)

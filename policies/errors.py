@@ -1,0 +1,37 @@
+"""What can go wrong with a policy or a request.
+
+PolicyError
+├── PolicyFileError   a policy file that cannot stand; lists every problem with its line
+├── RequestError      a request that no silo could answer
+└── LedgerError       a ledger that cannot be read, written or believed
+    └── AlreadyChargedError    a request whose contribution already left under another round
+
+A refusal by policy is not an error but an answer: see `Denial` in policies/request.py.
+"""
+
+
+class PolicyError(Exception):
+    """Root of this package's errors; `hint` says what to do about it."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)  # everything in args, or Ray cannot rebuild it
+        self.message, self.hint = message, hint
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class PolicyFileError(PolicyError):
+    """A policy file that cannot stand; `message` has one line per problem, `file:line: path: problem`."""
+
+
+class RequestError(PolicyError):
+    """A request that no silo could answer."""
+
+
+class LedgerError(PolicyError):
+    """A ledger that cannot be read, written or believed: the silo answers nothing until its owner mends it."""
+
+
+class AlreadyChargedError(LedgerError):
+    """A request whose contribution already left under another round; it is never answered twice."""

@@ -1,0 +1,146 @@
+"""Read a policy file, and say of everything wrong in it where it is and what was meant.
+
+TOML with decimals kept exact; the hash of the very bytes is the policy's name in requests, ledger and reports.
+"""
+
+import difflib
+import re
+import tomllib
+import types
+from dataclasses import dataclass
+from decimal import Decimal
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from policies.errors import PolicyFileError
+from policies.model import Policy
+
+_MAX_BYTES = 1 << 20
+# Sections of the policy language that this version cannot enforce: a policy that relies on one must not load.
+_NOT_ENFORCED = ("consent", "training", "approvals", "limits", "retention")
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFile:
+    """A policy and the SHA-256 of the file it came from."""
+
+    policy: Policy
+    digest: bytes
+    path: Path
+
+
+def load(path: Path) -> PolicyFile:
+    """Read the policy at `path`; raises PolicyFileError with one line per problem."""
+    try:
+        raw = path.read_bytes()
+    except OSError as err:
+        raise PolicyFileError(f"{path}:1: the policy file cannot be read ({err.strerror})", "check the path") from err
+    if len(raw) > _MAX_BYTES:
+        raise PolicyFileError(f"{path}:1: the file has {len(raw)} bytes, at most {_MAX_BYTES} are read")
+    return PolicyFile(parse(raw, str(path)), sha256(raw).digest(), path)
+
+
+def parse(raw: bytes, name: str) -> Policy:
+    """Return the policy that `raw` holds; `name` stands before the line numbers in errors."""
+    try:
+        text = raw.decode()
+        document = tomllib.loads(text, parse_float=_decimal)
+    except UnicodeDecodeError as err:
+        raise PolicyFileError(f"{name}:1: not UTF-8 text") from err
+    except (tomllib.TOMLDecodeError, ValueError, RecursionError) as err:
+        line = re.search(r"at line (\d+)", str(err))
+        raise PolicyFileError(f"{name}:{line[1] if line else 1}: not TOML: {err}") from err
+    lines = _lines(text)
+    problems = [
+        (lines.get((section,), 1), section, f"[{section}] is not enforced by this version, so it must not be relied on")
+        for section in _NOT_ENFORCED
+        if document.pop(section, None) is not None
+    ]
+    try:
+        policy = Policy.model_validate(_frozen(document))
+    except ValidationError as err:
+        for one in err.errors(include_url=False):
+            problems += _describe(one, lines)
+    if problems:
+        listing = "\n".join(f"{name}:{line}: {path}: {problem}" for line, path, problem in sorted(problems))
+        raise PolicyFileError(listing, "mend the file, then run: consilo-silo check-policy FILE")
+    return policy
+
+
+def _decimal(text: str) -> Decimal:
+    value = Decimal(text)
+    if not value.is_finite():
+        raise ValueError(f"{text} is not a finite number")
+    return value
+
+
+def _frozen(value: Any) -> Any:
+    """Return the document with tuples for lists, as strict models demand."""
+    if isinstance(value, dict):
+        return {key: _frozen(item) for key, item in value.items()}
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
+
+
+def _describe(error: Any, lines: dict[tuple[str, ...], int]) -> list[tuple[int, str, str]]:
+    location = tuple(str(part) for part in error["loc"] if part not in ("int", "decimal", "str"))
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        message = f"unknown key{_did_you_mean(location)}"
+    elif error["type"] == "missing":
+        message = "missing; it is mandatory"
+    elif error["type"] == "value_error" and not location:  # cross-section checks carry their own paths
+        found = (line.partition(": ") for line in message.split("\n"))
+        return [(_line_of(tuple(path.split(".")), lines), path, problem) for path, _, problem in found]
+    elif error["type"] != "value_error" and not isinstance(error.get("input"), dict):
+        shown = repr(error["input"])
+        message = f"{message[0].lower()}{message[1:]} (found {shown[:60]})"
+    return [(_line_of(location, lines), ".".join(location) or "policy", message)]
+
+
+def _did_you_mean(location: tuple[str, ...]) -> str:
+    model: Any = Policy
+    for part in location[:-1]:
+        fields = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+        model = _model_in(fields[part]) if part in fields else model
+    known = [field.alias or name for name, field in model.model_fields.items()]
+    close = difflib.get_close_matches(location[-1], known, 1)
+    return f"; did you mean {close[0]!r}?" if close else f", expected one of: {', '.join(known)}"
+
+
+def _model_in(annotation: Any) -> Any:
+    """Return the section inside `X | None`, `dict[str, X]` and the like."""
+    if get_origin(annotation) is None:
+        return annotation
+    inner = [_model_in(arg) for arg in get_args(annotation) if arg is not types.NoneType]
+    return next((arg for arg in inner if isinstance(arg, type) and issubclass(arg, BaseModel)), None)
+
+
+def _lines(text: str) -> dict[tuple[str, ...], int]:
+    """Return the line of every table header and key, by dotted path."""
+    found: dict[tuple[str, ...], int] = {}
+    section: tuple[str, ...] = ()
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[\[?([^\[\]]+)\]\]?\s*(#.*)?$", line):
+            section = _path(header[1])
+            for depth in range(1, len(section) + 1):
+                found.setdefault(section[:depth], number)
+        elif key := re.match(r"""\s*((?:[\w-]+|"[^"]*")(?:\s*\.\s*(?:[\w-]+|"[^"]*"))*)\s*=""", line):
+            path = section + _path(key[1])
+            found.setdefault(path, number)
+            for inner in re.finditer(r"[{,]\s*([\w-]+)\s*=", line):
+                found.setdefault((*path, inner[1]), number)
+    return found
+
+
+def _path(text: str) -> tuple[str, ...]:
+    return tuple(part.strip().strip('"') for part in re.findall(r'"[^"]*"|[^."\s]+', text))
+
+
+def _line_of(location: tuple[str, ...], lines: dict[tuple[str, ...], int]) -> int:
+    for depth in range(len(location), 0, -1):
+        if location[:depth] in lines:
+            return lines[location[:depth]]
+    return 1

@@ -1,0 +1,267 @@
+"""The policy of one silo as frozen values; `policies.load` reads it from TOML.
+
+Whatever a policy leaves out is closed: no analyst, no aggregate, no backend, no dimension.
+"""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from crypto.errors import SignatureError
+from crypto.keys import VerifyKey
+from crypto.wire import Name
+
+Number = int | Decimal
+Rho = Annotated[Number, Field(gt=0, le=100)]
+Role = Literal["dimension", "measure", "filter", "feature", "label"]
+MICRO = 1_000_000  # the ledger counts in millionths of zCDP rho
+MAX_RANGE_STEPS = 2**32
+
+
+class Section(BaseModel):
+    """Root of every policy section: immutable, strict, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class Column(Section):
+    """One column of a source: what it may be used for and what is publicly known of it."""
+
+    type: Literal["int", "decimal", "bool", "string"]
+    class_: Literal["public", "internal", "confidential", "sensitive", "special-category", "identifier"] = Field(
+        alias="class"
+    )
+    roles: tuple[Role, ...]
+    bounds: tuple[Number, Number] | None = None
+    step: Annotated[Number, Field(gt=0)] | None = None
+    domain: tuple[str | int, ...] | None = None
+    unknown: str | int | None = None
+    unit: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.class_ == "identifier" and self.roles:
+            raise ValueError("an identifier column may have no role; set roles = []")
+        if "measure" in self.roles and self.type == "string":
+            raise ValueError("a string column cannot be a measure; remove that role")
+        if "measure" in self.roles and self.type in ("int", "decimal"):
+            if self.bounds is None:
+                raise ValueError(
+                    "a measure needs bounds = [low, high], from public knowledge, never read from the data"
+                )
+            self._check_bounds(*self.bounds)
+        if "dimension" in self.roles:
+            self._check_domain()
+        return self
+
+    def _check_bounds(self, low: Number, high: Number) -> None:
+        if self.type == "decimal" and self.step is None:
+            raise ValueError("a decimal measure needs step, its smallest unit, because sums are made of integers")
+        if not low < high:
+            raise ValueError(f"bounds [{low}, {high}]: low must be below high")
+        if any(Decimal(bound) % Decimal(self.grid) for bound in (low, high)):
+            raise ValueError(f"bounds [{low}, {high}] must be multiples of step {self.grid}")
+        if Decimal(high - low) / Decimal(self.grid) > MAX_RANGE_STEPS:
+            raise ValueError(f"bounds [{low}, {high}] span more than {MAX_RANGE_STEPS} steps of {self.grid}")
+
+    def _check_domain(self) -> None:
+        if self.type not in ("string", "int"):
+            raise ValueError(f"a {self.type} column cannot be a dimension; use a string or an int column")
+        if not self.domain:
+            raise ValueError('a dimension needs domain = ["...", ...], the public list of its values')
+        if len(set(self.domain)) != len(self.domain):
+            raise ValueError("domain names a value twice")
+        kind = str if self.type == "string" else int
+        if any(type(value) is not kind for value in self.domain):
+            raise ValueError(f"domain must hold {kind.__name__} values, as the column does")
+        if any(len(str(value)) > 80 or not str(value) for value in self.domain):
+            raise ValueError("a domain value is empty or longer than 80 characters")
+        if self.unknown not in self.domain:
+            raise ValueError(f"unknown = {self.unknown!r} must be a member of domain, for missing and unlisted values")
+
+    @property
+    def grid(self) -> Number:
+        return 1 if self.step is None else self.step
+
+    @property
+    def range_steps(self) -> tuple[int, int]:
+        """The bounds in whole steps; a bool spans 0 to 1."""
+        low, high = self.bounds or (0, 1)
+        return int(Decimal(low) / Decimal(self.grid)), int(Decimal(high) / Decimal(self.grid))
+
+
+class Source(Section):
+    """One table of the silo. `release` is "private" (noise) in this version; "exact" sources are not built yet."""
+
+    release: Literal["private"] = "private"
+    kind: Literal["parquet", "csv"]
+    uri: Annotated[str, Field(min_length=1, max_length=500)]
+    columns: Annotated[dict[Name, Column], Field(min_length=1, max_length=500)]
+
+
+class Head(Section):
+    """Which version of the policy this is, and when it holds."""
+
+    id: Name
+    version: Annotated[int, Field(ge=1)]
+    valid_from: datetime
+    valid_until: datetime
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.valid_from.tzinfo is None or self.valid_until.tzinfo is None:
+            raise ValueError("valid_from and valid_until need a time zone, as in 2026-10-01T00:00:00Z")
+        if self.valid_from >= self.valid_until:
+            raise ValueError("valid_from must be before valid_until")
+        return self
+
+
+class Silo(Section):
+    """Who answers for the data."""
+
+    id: Name
+    controller: str
+    sector: Literal["bank", "hospital", "retailer", "other"]
+    jurisdiction: str
+    contact: str
+
+
+class PrivacyUnit(Section):
+    """Who one protected person is, and how much of a person may enter one request."""
+
+    entity: str
+    id_column: Name
+    max_rows: Annotated[int, Field(ge=1, le=10_000)]
+    max_silos: Annotated[int, Field(ge=1, le=100)] = 1
+
+
+class Purpose(Section):
+    """Something the data may be used for, and by which computations."""
+
+    legal_basis: Literal["contract", "legal-obligation", "vital-interest", "public-task", "legitimate-interest"]
+    computations: tuple[Literal["query"], ...]
+    vocabulary: str | None = None
+    ethics_ref: str | None = None
+
+
+class Lifetime(Section):
+    """What may ever be spent on one person, over all purposes and analysts."""
+
+    rho: Rho
+
+
+class PerRequest(Section):
+    """What one request may spend, and what it must spend to be worth asking."""
+
+    max_rho: Rho
+    min_rho: Rho
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.min_rho > self.max_rho:
+            raise ValueError(f"min_rho {self.min_rho} is above max_rho {self.max_rho}")
+        return self
+
+
+class Budget(Section):
+    """The privacy budget in zCDP rho; epsilon is shown at `delta`."""
+
+    delta: Annotated[Number, Field(gt=0, le=Decimal("1e-5"))]
+    lifetime: Lifetime
+    per_request: PerRequest | None = None
+
+    @property
+    def lifetime_micro(self) -> int:
+        return micro_floor(self.lifetime.rho)
+
+    @property
+    def request_micro(self) -> tuple[int, int]:
+        """The least and the most that one request may cost, in micro-rho."""
+        if self.per_request is None:
+            return 1, self.lifetime_micro
+        return micro_floor(self.per_request.min_rho), micro_floor(self.per_request.max_rho)
+
+
+class Disclosure(Section):
+    """What may leave."""
+
+    min_cohort: Annotated[int, Field(ge=2)] = 10
+    min_silos: Annotated[int, Field(ge=3, le=100)] = 3
+    max_dimensions: Annotated[int, Field(ge=0, le=8)] = 0
+    max_groups: Annotated[int, Field(ge=1, le=100_000)] = 1
+    aggregates: tuple[Literal["count", "sum", "avg"], ...] = ()
+
+
+class Protection(Section):
+    """Which secure sums the silo takes part in, and what they must withstand."""
+
+    accept: tuple[Literal["masking"], ...] = ()
+    max_colluding: Annotated[int, Field(ge=1, le=100)] = 1
+    max_missing: Annotated[int, Field(ge=0, le=100)] = 0
+
+
+class Analyst(Section):
+    """Who may ask, for which purposes, until when; `key` is the analyst's verification key."""
+
+    key: str
+    purposes: tuple[Name, ...]
+    until: datetime
+
+    @field_validator("key")
+    @classmethod
+    def _check_key(cls, text: str) -> str:
+        try:
+            VerifyKey.parse(text)
+        except SignatureError as err:
+            raise ValueError(f"{err.message}; expected ed25519:<64 hexadecimal digits>") from err
+        return text
+
+    @field_validator("until")
+    @classmethod
+    def _check_until(cls, until: datetime) -> datetime:
+        if until.tzinfo is None:
+            raise ValueError("until needs a time zone, as in 2027-03-31T23:59:59Z")
+        return until
+
+
+class Policy(Section):
+    """One silo's policy."""
+
+    schema_: Literal["silo-policy/1"] = Field(alias="schema")
+    mode: Literal["trial", "production"] = "trial"
+    policy: Head | None = None
+    silo: Silo
+    privacy_unit: PrivacyUnit
+    sources: Annotated[dict[Name, Source], Field(min_length=1, max_length=100)]
+    purposes: Annotated[dict[Name, Purpose], Field(min_length=1, max_length=100)]
+    budget: Budget
+    disclosure: Disclosure = Disclosure()
+    protection: Protection = Protection()
+    analysts: dict[Name, Analyst] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        problems = []
+        if self.mode == "production" and self.policy is None:
+            problems.append('policy: mode = "production" needs id, version, valid_from and valid_until')
+        unit = self.privacy_unit.id_column
+        for name, source in self.sources.items():
+            if unit not in source.columns:
+                problems.append(f"sources.{name}.columns: there is no {unit!r}, the privacy_unit.id_column")
+            elif source.columns[unit].roles:
+                problems.append(f"sources.{name}.columns.{unit}.roles: the id_column may have no role; set roles = []")
+        for name, analyst in self.analysts.items():
+            for purpose in analyst.purposes:
+                if purpose not in self.purposes:
+                    offered = ", ".join(self.purposes)
+                    problems.append(f"analysts.{name}.purposes: {purpose!r} is not in purposes ({offered})")
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+def micro_floor(rho: Number) -> int:
+    """Return a limit in micro-rho, rounded down: a limit is never widened by rounding."""
+    return int(Decimal(rho) * MICRO)

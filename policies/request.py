@@ -1,0 +1,398 @@
+"""The wire vocabulary of questions: what an analyst signs, what a silo publishes, and how it says no.
+
+SQL never crosses the boundary; a typed plan does. `terms_of` turns a request into the slots, scales and noise variances
+of its secure sum, and is computed by every party for itself.
+"""
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
+
+from pydantic import Field, model_validator
+
+from crypto.manifest import Block, Recipient, Terms
+from crypto.noise import MIN_DEVIATION
+from crypto.wire import MAX_SILOS, Count, Digest, Message, Name, RoundId, Seconds
+from policies.model import MAX_RANGE_STEPS, MICRO, Role
+
+RING_BITS = 64
+MAX_SLOTS = 100_000
+MAX_DEVIATION = 2**52  # of the noise in a sum, in ring units: far from wrapping in 64 bits
+MAX_LIFETIME_S = 30 * 24 * 3600
+_MAX_DEPTH = 12
+_MAX_NODES = 200
+
+Text = Annotated[str, Field(max_length=200)]
+Decimals = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,17})(\.[0-9]{1,9})?$")]
+
+
+class TableColumn(Message):
+    """A column as the analyst took it from the silos' catalogues: its bounds in whole steps, its closed domain."""
+
+    name: Name
+    type: Literal["int", "decimal", "bool", "string"]
+    low: Annotated[int, Field(ge=-(2**60), le=2**60)] | None = None
+    high: Annotated[int, Field(ge=-(2**60), le=2**60)] | None = None
+    step: Decimals | None = None
+    domain: Annotated[tuple[Text, ...], Field(max_length=10_000)] = ()
+    unknown: Text | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.low is None) != (self.high is None) or (self.low is None) != (self.step is None):
+            raise ValueError("low, high and step go together")
+        if self.low is not None and self.high is not None and not 0 < self.high - self.low <= MAX_RANGE_STEPS:
+            raise ValueError("low must be below high, and not too far")
+        if self.step is not None and not float(self.step):
+            raise ValueError("step must be above 0")
+        if self.domain and (self.unknown not in self.domain or len(set(self.domain)) != len(self.domain)):
+            raise ValueError("unknown must be in the domain, and no value twice")
+        return self
+
+    @property
+    def range_steps(self) -> int:
+        """The width of the bounds in steps: the largest magnitude of a centred value, which is doubled."""
+        return 0 if self.low is None or self.high is None else self.high - self.low
+
+
+class Table(Message):
+    """The one definition of a table that all silos answer by."""
+
+    name: Name
+    max_rows: Annotated[int, Field(ge=1, le=10_000)]
+    max_silos: Annotated[int, Field(ge=1, le=MAX_SILOS)]
+    columns: Annotated[tuple[TableColumn, ...], Field(max_length=64)]
+
+    def column(self, name: str) -> TableColumn | None:
+        return next((column for column in self.columns if column.name == name), None)
+
+
+class Compare(Message):
+    """column op value; a number or a bool is written as text and read by the column's type."""
+
+    kind: Literal["compare"] = "compare"
+    column: Name
+    op: Literal["=", "<>", "<", "<=", ">", ">="]
+    value: Text
+
+
+class OneOf(Message):
+    """Column IN (values)."""
+
+    kind: Literal["one_of"] = "one_of"
+    column: Name
+    values: Annotated[tuple[Text, ...], Field(min_length=1, max_length=1000)]
+
+
+class IsNull(Message):
+    """Column IS NULL."""
+
+    kind: Literal["is_null"] = "is_null"
+    column: Name
+
+
+class Not(Message):
+    """NOT operand."""
+
+    kind: Literal["not"] = "not"
+    operand: "Predicate"
+
+
+class Both(Message):
+    """Operand AND operand AND ..."""
+
+    kind: Literal["and"] = "and"
+    operands: Annotated[tuple["Predicate", ...], Field(min_length=2, max_length=64)]
+
+
+class Either(Message):
+    """Operand OR operand OR ..."""
+
+    kind: Literal["or"] = "or"
+    operands: Annotated[tuple["Predicate", ...], Field(min_length=2, max_length=64)]
+
+
+Predicate = Annotated[Compare | OneOf | IsNull | Not | Both | Either, Field(discriminator="kind")]
+
+
+class Aggregate(Message):
+    """function(column) AS alias; no column means COUNT(*)."""
+
+    function: Literal["count", "sum", "avg"]
+    column: Name | None
+    alias: Annotated[str, Field(min_length=1, max_length=120)]
+
+
+class Plan(Message):
+    """One grouped question about one table."""
+
+    where: Predicate | None
+    group_by: Annotated[tuple[Name, ...], Field(max_length=8)]
+    aggregates: Annotated[tuple[Aggregate, ...], Field(min_length=1, max_length=32)]
+
+
+class Request(Message):
+    """What an analyst signs: the question, the table definition it holds for, the price and who may open the answer."""
+
+    KIND: ClassVar[str] = "request"
+    version: Literal["request/1"] = "request/1"
+    federation: Name
+    nonce: RoundId
+    analyst: Name
+    recipients: Annotated[tuple[Recipient, ...], Field(min_length=1, max_length=8)]
+    purpose: Name
+    micro_rho: Annotated[int, Field(ge=1, le=100 * MICRO)]
+    silos: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MAX_SILOS)]
+    backend: Literal["masking"]
+    table: Table
+    plan: Plan
+    created_at: Seconds
+    expires_at: Seconds
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.silos != tuple(sorted(set(self.silos))):
+            raise ValueError("silos must be sorted and distinct")
+        if not self.created_at < self.expires_at <= self.created_at + MAX_LIFETIME_S:
+            raise ValueError("expires_at must follow created_at within 30 days")
+        for role, names in uses(self.plan).items():
+            for name in names:
+                self._check_use(role, name)
+        aliases = [*self.plan.group_by, *(aggregate.alias for aggregate in self.plan.aggregates)]
+        if len(set(aliases)) != len(aliases):
+            raise ValueError("an output name is used twice")
+        if self.plan.where is not None:
+            self._check_predicate(self.plan.where, [_MAX_NODES], 0)
+        if slot_count(self) > MAX_SLOTS:
+            raise ValueError(f"the answer has more than {MAX_SLOTS} slots")
+        widest = max(sensitivity(self, statistic, self.table.max_silos) for statistic in statistics_of(self.plan))
+        if widest**2 * len(statistics_of(self.plan)) * MICRO > 2 * self.micro_rho * MAX_DEVIATION**2:
+            raise ValueError("the noise would exceed the ring; narrow the bounds or raise epsilon")
+        return self
+
+    def _check_use(self, role: str, name: str) -> None:
+        column = self.table.column(name)
+        if column is None:
+            raise ValueError(f"column {name!r} is not in the table definition")
+        if role == "dimension" and not column.domain:
+            raise ValueError(f"dimension {name!r} has no domain")
+        if role == "measure" and column.step is None:
+            raise ValueError(f"measure {name!r} has no bounds")
+
+    def _check_predicate(self, predicate: Predicate, nodes_left: list[int], depth: int) -> None:
+        nodes_left[0] -= 1
+        if depth > _MAX_DEPTH or nodes_left[0] < 0:
+            raise ValueError("the filter is nested too deeply or has too many parts")
+        match predicate:
+            case Both() | Either():
+                for operand in predicate.operands:
+                    self._check_predicate(operand, nodes_left, depth + 1)
+            case Not():
+                self._check_predicate(predicate.operand, nodes_left, depth + 1)
+            case Compare():
+                self._check_literal(predicate.column, predicate.value)
+            case OneOf():
+                for value in predicate.values:
+                    self._check_literal(predicate.column, value)
+            case IsNull():
+                pass
+
+    def _check_literal(self, name: str, value: str) -> None:
+        column = self.table.column(name)
+        kind = column.type if column else "string"
+        if (kind in ("int", "decimal") and not is_number(value)) or (kind == "bool" and value not in ("true", "false")):
+            raise ValueError(f"{value!r} is no {kind}, the type of column {name!r}")
+
+
+def is_number(text: str) -> bool:
+    """Tell whether `text` is a number as the wire writes it: up to 18 digits, up to 9 decimals."""
+    whole, dot, decimals = text.removeprefix("-").partition(".")
+    return (
+        text.isascii()
+        and whole.isdigit()
+        and len(whole) <= 18
+        and (not dot or (decimals.isdigit() and len(decimals) <= 9))
+    )
+
+
+class Statistic(NamedTuple):
+    """One number per group: the rows, the rows where a column is present, or the centred total of a column."""
+
+    kind: Literal["rows", "present", "total"]
+    column: str | None
+
+
+def uses(plan: Plan) -> dict[Role, tuple[str, ...]]:
+    """Return the columns that a plan uses, by the role it uses them in."""
+    filters: list[str] = []
+
+    def visit(predicate: Predicate) -> None:
+        match predicate:
+            case Both() | Either():
+                for operand in predicate.operands:
+                    visit(operand)
+            case Not():
+                visit(predicate.operand)
+            case Compare() | OneOf() | IsNull():
+                filters.append(predicate.column)
+
+    if plan.where is not None:
+        visit(plan.where)
+    measures = [aggregate.column for aggregate in plan.aggregates if aggregate.column is not None]
+    return {
+        "dimension": plan.group_by,
+        "filter": tuple(dict.fromkeys(filters)),
+        "measure": tuple(dict.fromkeys(measures)),
+    }
+
+
+def statistics_of(plan: Plan) -> tuple[Statistic, ...]:
+    """Return the distinct statistics that the aggregates need, in the order of their blocks."""
+    found: list[Statistic] = []
+    for aggregate in plan.aggregates:
+        if aggregate.column is None:
+            found.append(Statistic("rows", None))
+            continue
+        found.append(Statistic("present", aggregate.column))
+        if aggregate.function != "count":
+            found.append(Statistic("total", aggregate.column))
+    return tuple(dict.fromkeys(found))
+
+
+def groups_of(request: Request) -> Iterator[tuple[str, ...]]:
+    """Yield every group of the closed domains, in the order of the slots."""
+    return product(*(_domain(request, name) for name in request.plan.group_by))
+
+
+def _domain(request: Request, name: str) -> tuple[str, ...]:
+    column = request.table.column(name)
+    return column.domain if column else ()
+
+
+def group_count(request: Request) -> int:
+    """Return the number of groups; 1 without GROUP BY."""
+    count = 1
+    for name in request.plan.group_by:
+        count *= len(_domain(request, name))
+    return count
+
+
+def slot_count(request: Request) -> int:
+    """Return the length of the vector that each silo submits."""
+    return group_count(request) * len(statistics_of(request.plan))
+
+
+def sensitivity(request: Request, statistic: Statistic, max_silos: int) -> int:
+    """Return the L2 sensitivity of a statistic over all groups, for one person known to `max_silos` silos.
+
+    In half steps for a total (a centred value is doubled to stay whole), else in rows: at most `max_rows` rows of a
+    person enter, in the worst case all into one group.
+    """
+    column = request.table.column(statistic.column) if statistic.column else None
+    unit = column.range_steps if statistic.kind == "total" and column is not None else 1
+    return max_silos * request.table.max_rows * unit
+
+
+def terms_of(request: Request, request_hash: bytes) -> Terms:
+    """Return what the request fixes about its secure sum: slots, scales, variances, ring, recipients.
+
+    The price is divided equally among the statistics. A variance is that of the whole sum, in ring units, and rounded
+    up to the next integer but one; the scale is the least at which the share of a silo deviates by MIN_DEVIATION.
+    """
+    statistics = statistics_of(request.plan)
+    blocks = []
+    for statistic in statistics:
+        squared = sensitivity(request, statistic, request.table.max_silos) ** 2
+        scale_bits = 0
+        while (
+            variance := squared * 4**scale_bits * len(statistics) * MICRO // (2 * request.micro_rho) + 2
+        ) < MIN_DEVIATION**2 * len(request.silos):
+            scale_bits += 1
+        blocks.append(
+            Block(
+                name=statistic.kind if statistic.column is None else f"{statistic.kind}:{statistic.column}",
+                length=group_count(request),
+                scale_bits=scale_bits,
+                variance=str(variance),
+            )
+        )
+    return Terms(
+        request_hash=request_hash,
+        recipients=request.recipients,
+        backend=request.backend,
+        ring_bits=RING_BITS,
+        blocks=tuple(blocks),
+    )
+
+
+class Denial(Message):
+    """Why a policy says no: never a number computed from rows."""
+
+    code: Annotated[str, Field(max_length=40)]
+    rule: Annotated[str, Field(max_length=300)]
+    message: Annotated[str, Field(max_length=1000)]
+    remedy: Annotated[str, Field(max_length=1000)]
+
+
+class Refusal(Message):
+    """Silo to analyst: no, and every reason."""
+
+    KIND: ClassVar[str] = "refusal"
+    federation: Name
+    request_hash: Digest
+    policy_hash: Digest
+    denials: Annotated[tuple[Denial, ...], Field(min_length=1, max_length=64)]
+
+
+class CatalogueRequest(Message):
+    """Analyst to silo: what may I ask?"""
+
+    KIND: ClassVar[str] = "catalogue-request"
+    federation: Name
+    analyst: Name
+    nonce: RoundId
+    created_at: Seconds
+
+
+class OpenColumn(Message):
+    """A column that the policy opens in at least one role."""
+
+    column: TableColumn
+    roles: tuple[Role, ...]
+    unit: Text | None
+
+
+class OpenTable(Message):
+    """A source that the policy opens."""
+
+    name: Name
+    columns: Annotated[tuple[OpenColumn, ...], Field(max_length=500)]
+
+
+class Catalogue(Message):
+    """Silo to analyst: what my policy opens to you. Nothing here is computed from rows."""
+
+    KIND: ClassVar[str] = "catalogue"
+    MAX_BYTES: ClassVar[int] = 1 << 20
+    federation: Name
+    nonce: RoundId
+    controller: Text
+    sector: Text
+    policy_hash: Digest
+    policy_version: Count
+    entity: Text
+    max_rows: Count
+    max_silos: Count
+    tables: Annotated[tuple[OpenTable, ...], Field(max_length=100)]
+    purposes: Annotated[tuple[Name, ...], Field(max_length=100)]
+    aggregates: Annotated[tuple[Text, ...], Field(max_length=16)]
+    backends: Annotated[tuple[Text, ...], Field(max_length=16)]
+    delta: Annotated[str, Field(max_length=40)]
+    min_micro_rho: Count
+    max_micro_rho: Count
+    max_dimensions: Count
+    max_groups: Count
+    min_cohort: Count
+    min_silos: Count
+    max_colluding: Count
+    max_missing: Count

@@ -1,0 +1,225 @@
+"""A silo as an actor: holds the states of its rounds, its ledger and its data, and answers one message at a time.
+
+Plain Python: `silo_node/__main__.py` wraps it for Ray, tests call it directly. What goes wrong inside is written to
+the owner's log; the other side learns the broken protocol rule, or only that the step failed.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, assert_never
+
+from crypto.errors import CryptoError, ProtocolError
+from crypto.keys import VerifyKey
+from crypto.messages import Failed
+from crypto.noise import discrete_gaussian
+from crypto.wire import Message, sign, signer_of, verify
+from policies.decide import CLOCK_SKEW_S, open_tables
+from policies.errors import PolicyError
+from policies.request import Catalogue, CatalogueRequest, Request
+from silo_node import core
+from silo_node.errors import SiloError
+from silo_node.home import LEDGER, read_home
+from silo_node.ledger_store import LedgerStore
+
+if TYPE_CHECKING:
+    from silo_node.core import Noise, State
+
+MAX_ROUNDS = 32
+
+
+class SiloActor:
+    """One silo. Every public method takes and returns bytes of the wire vocabulary."""
+
+    def __init__(
+        self,
+        policy_path: str,
+        mode: str = "simulate",
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+        noise: "Noise" = discrete_gaussian,
+    ) -> None:
+        """Load policy, keys, ledger and data; raises what is wrong with them, for the owner."""
+        from silo_node.sources import connect, load_sources  # DuckDB is heavy: only where a silo really runs
+
+        home = read_home(Path(policy_path))
+        if mode == "simulate" and home.silo.policy.mode == "production":
+            raise SiloError(
+                f'the policy of {home.silo.name!r} says mode = "production", and simulate mode is one trust domain',
+                'use a policy with mode = "trial" to try things out',
+            )
+        self._silo, self._tick_s = home.silo, home.tick_s
+        self._log = _owner_log(home.path / "silo.log", home.silo.name)
+        self._sources = load_sources(home.silo.policy, home.path)
+        self._database = connect()
+        self._ledger = LedgerStore(home.path / LEDGER)
+        released = self._ledger.release_all()
+        self._log.info("started, %d reservations of unfinished rounds released", released)
+        self._clock, self._sleep, self._noise = clock, sleep, noise
+        self._rounds: dict[bytes, State] = {}
+
+    def ready(self) -> str:
+        """Return the silo's name: answering means that everything was loaded."""
+        return self._silo.name
+
+    def catalogue(self, data: bytes) -> tuple[bytes, ...]:
+        """Answer a signed CatalogueRequest with a signed Catalogue, or Failed."""
+        return self._guard(bytes(16), lambda: self._catalogue(data))
+
+    def propose(self, round_id: bytes, data: bytes) -> tuple[bytes, ...]:
+        return self._guard(round_id, lambda: self._propose(round_id, data))
+
+    def share(self, round_id: bytes, data: bytes) -> tuple[bytes, ...]:
+        return self._guard(round_id, lambda: self._advance(round_id, data, core.Proposed))
+
+    def contribute(self, round_id: bytes, data: bytes) -> tuple[bytes, ...]:
+        return self._guard(round_id, lambda: self._advance(round_id, data, core.SharedOut))
+
+    def agree(self, round_id: bytes, data: bytes) -> tuple[bytes, ...]:
+        return self._guard(round_id, lambda: self._advance(round_id, data, core.Contributed))
+
+    def open_shares(self, round_id: bytes, data: bytes) -> tuple[bytes, ...]:
+        return self._guard(round_id, lambda: self._advance(round_id, data, core.Agreed))
+
+    def cancel(self, round_id: bytes) -> tuple[bytes, ...]:
+        """Forget a round; a reservation of which nothing has left is released."""
+        return self._guard(round_id, lambda: self._forget(round_id))
+
+    def _guard(self, round_id: bytes, step: Callable[[], tuple[bytes, ...]]) -> tuple[bytes, ...]:
+        try:
+            return step()
+        except CryptoError as err:
+            self._log.warning("round %s: %s", round_id.hex(), err)
+            reason = err.message
+        except PolicyError as err:
+            self._log.error("round %s: %s", round_id.hex(), err)
+            reason = "the silo's ledger or policy did not allow this step"
+        except Exception:
+            self._log.exception("round %s", round_id.hex())
+            reason = "the step failed at the silo"
+        return (self._sign(Failed(round_id=(round_id + bytes(16))[:16], reason=reason[:500])),)
+
+    def _sign(self, message: Message) -> bytes:
+        return sign(message, self._silo.name, self._silo.signing)
+
+    def _now(self) -> int:
+        return int(self._clock())
+
+    def _propose(self, round_id: bytes, data: bytes) -> tuple[bytes, ...]:
+        self._sweep()
+        if round_id in self._rounds:
+            raise ProtocolError("this round was proposed before")
+        state, reply = core.propose(self._silo, self._ledger, self._now(), data)
+        if state is None:
+            return (reply,)
+        if state.propose.round_id != round_id:
+            self._ledger.release(state.request.nonce)
+            raise ProtocolError("the message belongs to another round")
+        # The same request under a new round: the older one can no longer be seen through.
+        for old, other in list(self._rounds.items()):
+            if core.reservation_of(other) == state.request.nonce:
+                del self._rounds[old]
+        self._rounds[round_id] = state
+        return (reply,)
+
+    def _advance(self, round_id: bytes, data: bytes, expected: "type[State]") -> tuple[bytes, ...]:
+        self._sweep()
+        state = self._rounds.get(round_id)
+        if not isinstance(state, expected):
+            raise ProtocolError("this silo is not at that step of the round: it was restarted, or the round was closed")
+        now = self._now()
+        match state:
+            case core.Proposed():
+                self._rounds[round_id], reply = core.share(self._silo, state, now, data)
+                return (reply,)
+            case core.SharedOut():
+                return self._contribute(round_id, state, data)
+            case core.Contributed():
+                self._rounds[round_id], reply = core.agree(self._silo, state, self._ledger, now, data)
+                return (reply,)
+            case core.Agreed():
+                opening = core.open_shares(self._silo, state, now, data)
+                del self._rounds[round_id]  # erased: shares, keys and secrets of this round are referenced no more
+                return (opening,)
+            case _:
+                assert_never(state)
+
+    def _contribute(self, round_id: bytes, state: core.SharedOut, data: bytes) -> tuple[bytes, ...]:
+        started = time.monotonic()
+        after, frames = core.contribute(self._silo, state, self._ledger, self._compute, self._noise, self._now(), data)
+        self._rounds[round_id] = after
+        # The time of computing depends on data, so contributions leave at a tick only.
+        elapsed = time.monotonic() - started
+        self._sleep(math.ceil(elapsed / self._tick_s) * self._tick_s - elapsed if self._tick_s else 0.0)
+        return frames
+
+    def _compute(self, request: Request) -> list[list[int]]:
+        from silo_node.execute import execute
+
+        unit = self._silo.policy.privacy_unit.id_column
+        return execute(self._database, self._sources[request.table.name], unit, request)
+
+    def _forget(self, round_id: bytes) -> tuple[bytes, ...]:
+        state = self._rounds.pop(round_id, None)
+        nonce = core.reservation_of(state) if state is not None else None
+        if nonce is not None:
+            self._ledger.release(nonce)
+        return ()
+
+    def _sweep(self) -> None:
+        """Forget expired rounds, and the oldest where there are too many."""
+        now = self._now()
+        overdue = [round_id for round_id, state in self._rounds.items() if core.round_of(state)[1] <= now]
+        for round_id in overdue or list(self._rounds)[: max(0, len(self._rounds) - MAX_ROUNDS + 1)]:
+            self._forget(round_id)
+
+    def _catalogue(self, data: bytes) -> tuple[bytes, ...]:
+        policy = self._silo.policy
+        name = signer_of(data, CatalogueRequest)
+        analyst = policy.analysts.get(name)
+        if analyst is None:
+            raise ProtocolError(f"{name[:120]!r} is not an analyst of {self._silo.name!r}")
+        message = verify(data, CatalogueRequest, {name: VerifyKey.parse(analyst.key)}).message
+        fresh = abs(self._now() - message.created_at) <= CLOCK_SKEW_S
+        if message.analyst != name or message.federation != self._silo.federation or not fresh:
+            raise ProtocolError("the catalogue request is of another analyst, federation or time")
+        least, most = policy.budget.request_micro
+        disclosure, protection = policy.disclosure, policy.protection
+        catalogue = Catalogue(
+            federation=self._silo.federation,
+            nonce=message.nonce,
+            controller=policy.silo.controller,
+            sector=policy.silo.sector,
+            policy_hash=self._silo.policy_hash,
+            policy_version=policy.policy.version if policy.policy else 0,
+            entity=policy.privacy_unit.entity,
+            max_rows=policy.privacy_unit.max_rows,
+            max_silos=policy.privacy_unit.max_silos,
+            tables=open_tables(policy),
+            purposes=analyst.purposes,
+            aggregates=disclosure.aggregates,
+            backends=protection.accept,
+            delta=str(policy.budget.delta),
+            min_micro_rho=least,
+            max_micro_rho=most,
+            max_dimensions=disclosure.max_dimensions,
+            max_groups=disclosure.max_groups,
+            min_cohort=disclosure.min_cohort,
+            min_silos=disclosure.min_silos,
+            max_colluding=protection.max_colluding,
+            max_missing=protection.max_missing,
+        )
+        return (self._sign(catalogue),)
+
+
+def _owner_log(path: Path, name: str) -> logging.Logger:
+    logger = logging.getLogger(f"consilo.silo.{name}.{path}")
+    logger.propagate = False
+    logger.setLevel(logging.INFO)
+    if not logger.handlers:
+        handler = logging.FileHandler(path, delay=True)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(handler)
+    return logger

@@ -1,0 +1,359 @@
+"""One silo's part in a round, as pure steps: state and bytes in, state and bytes out.
+
+    Proposed --share--> Shared --contribute--> Contributed --agree--> Agreed --open--> (erased)
+
+Every step checks what it is told and raises ProtocolError (or what the decoders raise) before anything leaves. The
+clock, the ledger, the computation on rows and the noise are arguments. docs/protocol.md sections 3 to 6.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+import numpy as np
+import numpy.typing as npt
+
+from crypto.errors import ProtocolError, SignatureError
+from crypto.keys import Secret, SigningKey, VerifyKey
+from crypto.manifest import CHUNK_VALUES, Accept, Manifest, Propose, Terms, check_manifest
+from crypto.masking import (
+    apply_masks,
+    entry_info,
+    mask_key_of,
+    opening_info,
+    pair_seed,
+    self_commitment,
+    self_seed,
+)
+from crypto.messages import (
+    FRAME_CHUNKS,
+    Bundle,
+    Contribution,
+    Deliver,
+    Entry,
+    Open,
+    OpenedShares,
+    Opening,
+    Share,
+    Shared,
+    Split,
+    check_signatures,
+    check_split,
+    chunk_digests,
+)
+from crypto.ring import Codec, Ring
+from crypto.sealing import SealingKey, seal
+from crypto.shamir import SHARE_BYTES, draw, split
+from crypto.wire import body_digest, digest_of, sign, signer_of, verify
+from policies.accountant import charge
+from policies.decide import decide
+from policies.ledger import Charge, Ledger
+from policies.model import Policy
+from policies.request import Denial, Refusal, Request, terms_of
+
+MAX_ROUND_S = 600
+
+Compute = Callable[[Request], Sequence[Sequence[int]]]  # whole numbers per block, exact, before noise
+Noise = Callable[[int, int, int], npt.NDArray[np.int64]]  # length, variance of the sum, shares
+
+
+@dataclass(frozen=True, slots=True)
+class Silo:
+    """Who this silo is, whom it knows, and the policy it keeps."""
+
+    name: str
+    federation: str
+    signing: SigningKey
+    silos: Mapping[str, VerifyKey]
+    aggregators: Mapping[str, VerifyKey]
+    policy: Policy
+    policy_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Proposed:
+    """A request was accepted and its whole cost reserved."""
+
+    propose: Propose
+    request: Request
+    terms: Terms
+    accept: bytes
+    root: Secret  # r: the mask key and the pair seeds come from it
+    self_secret: Secret  # b: the self mask comes from it
+    channel: SealingKey
+
+
+@dataclass(frozen=True, slots=True)
+class SharedOut:
+    """The manifest was checked and the secrets were shared out over its roster."""
+
+    before: Proposed
+    manifest: Manifest
+    manifest_hash: bytes
+    entries: tuple[bytes, ...] = field(repr=False)  # this silo's own, in roster order
+
+
+@dataclass(frozen=True, slots=True)
+class Contributed:
+    """The blinded vector has left."""
+
+    silo: str
+    manifest: Manifest
+    manifest_hash: bytes
+    contribution: bytes  # digest of the signed head
+    self_shares: tuple[bytes, ...] = field(repr=False)  # of every member's b, in roster order
+    root_shares: tuple[bytes, ...] = field(repr=False)  # of every member's r
+
+
+@dataclass(frozen=True, slots=True)
+class Agreed:
+    """This silo signed the one split of the round."""
+
+    before: Contributed
+    split: Split
+    split_hash: bytes
+
+
+State = Proposed | SharedOut | Contributed | Agreed
+
+
+def propose(silo: Silo, ledger: Ledger, now: int, data: bytes) -> tuple[Proposed | None, bytes]:
+    """Judge the request in a signed Propose; return (Proposed, signed Accept) or (None, signed Refusal).
+
+    On yes the whole cost is reserved durably before this returns.
+    """
+    message = verify(data, Propose, silo.aggregators).message
+    if message.federation != silo.federation:
+        raise ProtocolError(f"a round of the federation {message.federation!r}, this is {silo.federation!r}")
+    if not now < message.expires_at <= now + MAX_ROUND_S:
+        raise ProtocolError("the round has expired or would last too long")
+    request_hash = body_digest(message.request, Request)
+    request, denials = _judge(silo, ledger, now, message.request, request_hash)
+    if request is not None and not denials:
+        cost = charge(request, request_hash, silo.policy.privacy_unit.max_silos)
+        entry = Charge(request.nonce, request_hash, request.analyst, request.purpose, cost)
+        if not ledger.reserve(entry, silo.policy.budget.lifetime_micro):
+            denials = decide(silo.policy, request, request_hash, ledger.spending(request.nonce), now)
+    if request is None or denials:
+        refusal = Refusal(
+            federation=silo.federation, request_hash=request_hash, policy_hash=silo.policy_hash, denials=denials
+        )
+        return None, sign(refusal, silo.name, silo.signing)
+    root, self_secret, channel = Secret(draw()), Secret(draw()), SealingKey(Secret.generate())
+    accept = Accept(
+        federation=silo.federation,
+        round_id=message.round_id,
+        request_hash=request_hash,
+        expires_at=message.expires_at,
+        mask_key=mask_key_of(root.raw).public,
+        channel_key=channel.public,
+        self_commitment=self_commitment(self_secret.raw),
+        policy_hash=silo.policy_hash,
+        min_silos=silo.policy.disclosure.min_silos,
+        max_colluding=silo.policy.protection.max_colluding,
+        max_missing=silo.policy.protection.max_missing,
+    )
+    envelope = sign(accept, silo.name, silo.signing)
+    terms = terms_of(request, request_hash)
+    return Proposed(message, request, terms, envelope, root, self_secret, channel), envelope
+
+
+def _judge(
+    silo: Silo, ledger: Ledger, now: int, envelope: bytes, request_hash: bytes
+) -> tuple[Request | None, tuple[Denial, ...]]:
+    name = signer_of(envelope, Request)
+    analyst = silo.policy.analysts.get(name)
+    contact = silo.policy.silo.contact
+    if analyst is None:
+        shown = name[:120]
+        message = f"{shown!r} is not an analyst here"
+        return None, (Denial(code="ANALYST_UNKNOWN", rule="analysts", message=message, remedy=f"ask {contact}"),)
+    try:
+        request = verify(envelope, Request, {name: VerifyKey.parse(analyst.key)}).message
+    except SignatureError:
+        message = "the request is not signed with the key that the policy names"
+        rule = f"analysts.{name}.key"
+        return None, (Denial(code="SIGNATURE", rule=rule, message=message, remedy=f"ask {contact} to update it"),)
+    if request.analyst != name or request.federation != silo.federation or silo.name not in request.silos:
+        raise ProtocolError("the request was signed for another analyst, federation or set of silos")
+    if not set(request.silos) <= set(silo.silos):
+        raise ProtocolError("the request names a silo that the federation's roster lacks")
+    if ledger.is_committed(request.nonce):
+        message = "this very request was answered before"
+        denial = Denial(code="ALREADY_ANSWERED", rule="budget", message=message, remedy="sign a new request")
+        return request, (denial,)
+    return request, decide(silo.policy, request, request_hash, ledger.spending(request.nonce), now)
+
+
+def share(silo: Silo, state: Proposed, now: int, data: bytes) -> tuple[SharedOut, bytes]:
+    """Check the manifest and share this silo's secrets over its roster; return the encoded `Shared`."""
+    _not_expired(state.propose.expires_at, now)
+    message = Share.decode(data)
+    signed = verify(message.manifest, Manifest, silo.aggregators)
+    manifest, manifest_hash = signed.message, signed.digest
+    # 1. The manifest is what this silo's own reading of the request and the signed acceptances give: roster within
+    #    the federation's, recipients, slots, variances, quorum, tolerances and expiry are all compared.
+    accepts = check_manifest(manifest, state.propose, state.terms, message.accepts, silo.silos)
+    if not set(manifest.silos) <= set(state.request.silos):
+        raise ProtocolError("the roster holds a silo that the analyst did not ask")
+    # 2. This silo's own acceptance is in it, unaltered, so its keys and its policy's conditions are.
+    if [one.envelope for one in accepts if one.signer == silo.name] != [state.accept]:
+        raise ProtocolError("the manifest does not hold this silo's own acceptance")
+    # 3. Share b and r; seal one share of each to every channel key, and the pair seeds to the mask keys that follow.
+    self_shares = split(state.self_secret.raw, len(manifest.roster), manifest.quorum)
+    root_shares = split(state.root.raw, len(manifest.roster), manifest.quorum)
+    entries = []
+    for index, member in enumerate(manifest.roster):
+        shares_info = entry_info(manifest_hash, "shares", silo.name, member.silo)
+        sealed_seed = b""
+        if member.silo > silo.name:
+            seed = pair_seed(state.root.raw, manifest_hash, member.silo)
+            sealed_seed = seal(member.mask_key, seed, entry_info(manifest_hash, "pair seed", silo.name, member.silo))
+        sealed_shares = seal(member.channel_key, self_shares[index] + root_shares[index], shares_info)
+        entries.append(Entry(shares=sealed_shares, pair_seed=sealed_seed).encode())
+    bundle = Bundle(manifest_hash=manifest_hash, entries=tuple(sha256(entry).digest() for entry in entries))
+    reply = Shared(bundle=sign(bundle, silo.name, silo.signing), entries=tuple(entries))
+    return SharedOut(state, manifest, manifest_hash, tuple(entries)), reply.encode()
+
+
+def contribute(
+    silo: Silo, state: SharedOut, ledger: Ledger, compute: Compute, noise: Noise, now: int, data: bytes
+) -> tuple[Contributed, tuple[bytes, ...]]:
+    """Compute, clip, add noise, blind; return the signed head followed by the frames of the payload.
+
+    Only after every member's signed bundle was checked. The charge is committed durably before this returns.
+    """
+    _not_expired(state.manifest.expires_at, now)
+    manifest = state.manifest
+    received = _receive(silo, state, Deliver.decode(data))
+    values = _noisy_values(state, compute, noise)
+    ring = Ring(manifest.terms.ring_bits)
+    codec = Codec(ring, 0, len(manifest.roster))
+    words = codec.to_ring(codec.clip(values))
+    me = silo.name
+    later = [name for name in manifest.silos if name > me]
+    plus = [self_seed(state.before.self_secret.raw, state.manifest_hash)]
+    plus += [pair_seed(state.before.root.raw, state.manifest_hash, name) for name in later]
+    minus = [seed for _, _, seed in received if seed]
+    apply_masks(words, ring, plus, minus)
+    payload = ring.to_bytes(words)
+    head = Contribution(
+        manifest_hash=state.manifest_hash, length=words.size, chunks=chunk_digests(payload, ring.word_bytes)
+    )
+    ledger.commit(state.before.request.nonce, manifest.round_id)
+    frame_bytes = FRAME_CHUNKS * CHUNK_VALUES * ring.word_bytes
+    frames = tuple(payload[start : start + frame_bytes] for start in range(0, len(payload), frame_bytes))
+    after = Contributed(
+        silo=me,
+        manifest=manifest,
+        manifest_hash=state.manifest_hash,
+        contribution=digest_of(head),
+        self_shares=tuple(self_share for self_share, _, _ in received),
+        root_shares=tuple(root_share for _, root_share, _ in received),
+    )
+    return after, (sign(head, me, silo.signing), *frames)
+
+
+def _receive(silo: Silo, state: SharedOut, message: Deliver) -> list[tuple[bytes, bytes, bytes]]:
+    """Return (share of b, share of r, pair seed or nothing) of every member, in roster order."""
+    manifest, mine = state.manifest, state.manifest.silos.index(silo.name)
+    if len(message.bundles) != len(manifest.roster) or len(message.entries) != len(manifest.roster):
+        raise ProtocolError("a bundle of every member is needed before anything is contributed")
+    mask_key = mask_key_of(state.before.root.raw)
+    received = []
+    for index, (name, envelope, raw) in enumerate(zip(manifest.silos, message.bundles, message.entries, strict=True)):
+        bundle = verify(envelope, Bundle, {name: silo.silos[name]}).message
+        if bundle.manifest_hash != state.manifest_hash or len(bundle.entries) != len(manifest.roster):
+            raise ProtocolError(f"the bundle of {name!r} belongs to another round")
+        if sha256(raw).digest() != bundle.entries[mine] or (name == silo.name and raw != state.entries[mine]):
+            raise ProtocolError(f"the entry of {name!r} is not the one it signed")
+        entry = Entry.decode(raw)
+        both = state.before.channel.open(entry.shares, entry_info(state.manifest_hash, "shares", name, silo.name))
+        seed = b""
+        if index < mine:
+            seed = mask_key.open(entry.pair_seed, entry_info(state.manifest_hash, "pair seed", name, silo.name))
+        if len(both) != 2 * SHARE_BYTES or len(seed) != (32 if index < mine else 0):
+            raise ProtocolError(f"the entry of {name!r} is malformed")
+        received.append((both[:SHARE_BYTES], both[SHARE_BYTES:], seed))
+    return received
+
+
+def _noisy_values(state: SharedOut, compute: Compute, noise: Noise) -> npt.NDArray[np.int64]:
+    """Return the silo's vector in ring units with its share of the noise; total, whatever the data hold."""
+    blocks = state.manifest.terms.blocks
+    exact = compute(state.before.request)
+    if [len(part) for part in exact] != [block.length for block in blocks]:
+        raise ProtocolError("the computation does not have the length that the manifest states")
+    parts = []
+    for block, part in zip(blocks, exact, strict=True):
+        codec = Codec(Ring(state.manifest.terms.ring_bits), block.scale_bits, len(state.manifest.roster))
+        bound = codec.limit >> (block.scale_bits + 1)  # leaves half of the headroom to the noise
+        clipped = np.array([max(-bound, min(bound, value)) for value in part], np.int64)
+        parts.append(
+            codec.encode_integers(clipped) + noise(block.length, int(block.variance), state.manifest.noise_shares)
+        )
+    return np.concatenate(parts)
+
+
+def agree(silo: Silo, state: Contributed, ledger: Ledger, now: int, data: bytes) -> tuple[Agreed, bytes]:
+    """Sign the split if it is one that this silo may open under, and the only one of this round."""
+    _not_expired(state.manifest.expires_at, now)
+    proposed = verify(data, Split, silo.aggregators)
+    message = proposed.message
+    check_split(state.manifest, state.manifest_hash, message)
+    mine = [survivor.contribution for survivor in message.survivors if survivor.silo == silo.name]
+    if mine != [state.contribution]:
+        raise ProtocolError("the split does not count this silo's own contribution")
+    if not ledger.record_split(state.manifest.round_id, proposed.digest):
+        raise ProtocolError("this silo signed another split of this round")
+    return Agreed(state, message, proposed.digest), sign(message, silo.name, silo.signing)
+
+
+def open_shares(silo: Silo, state: Agreed, now: int, data: bytes) -> bytes:
+    """Return the signed Opening: for a survivor the share of its b, for a dropped silo of its r, never both."""
+    before, manifest = state.before, state.before.manifest
+    _not_expired(manifest.expires_at, now)
+    roster = {name: silo.silos[name] for name in manifest.silos}
+    signatures = [verify(raw, Split, roster) for raw in Open.decode(data).signatures]
+    check_signatures(manifest, signatures)
+    if signatures[0].digest != state.split_hash:
+        raise ProtocolError("the quorum signed another split than this silo")
+    survivors = {survivor.silo for survivor in state.split.survivors}
+    row = tuple(
+        before.self_shares[index] if name in survivors else before.root_shares[index]
+        for index, name in enumerate(manifest.silos)
+    )
+    plaintext = OpenedShares(shares=row).encode()
+    sealed = tuple(
+        seal(one.key, plaintext, opening_info(before.manifest_hash, state.split_hash, silo.name, one.name))
+        for one in manifest.terms.recipients
+    )
+    opening = Opening(manifest_hash=before.manifest_hash, split_hash=state.split_hash, sealed=sealed)
+    return sign(opening, silo.name, silo.signing)
+
+
+def round_of(state: State) -> tuple[bytes, int]:
+    """Return the round id and the expiry (seconds since 1970) of a state."""
+    match state:
+        case Proposed():
+            return state.propose.round_id, state.propose.expires_at
+        case SharedOut() | Contributed():
+            return state.manifest.round_id, state.manifest.expires_at
+        case Agreed():
+            return state.before.manifest.round_id, state.before.manifest.expires_at
+
+
+def reservation_of(state: State) -> bytes | None:
+    """Return the nonce whose reservation may be released with this state; None once a contribution may have left."""
+    match state:
+        case Proposed():
+            return state.request.nonce
+        case SharedOut():
+            return state.before.request.nonce
+        case Contributed() | Agreed():
+            return None
+
+
+def _not_expired(expires_at: int, now: int) -> None:
+    if now >= expires_at:
+        raise ProtocolError("the round has expired")

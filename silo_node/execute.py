@@ -1,0 +1,139 @@
+"""Compute a plan on a silo's rows: the silo's own SQL, written from the typed plan, run in DuckDB.
+
+The query is total: a cell that cannot be read as its declared type counts as missing, a value outside the bounds is
+clamped, one outside a domain becomes its `unknown`, and a row without a person is left out. At most `max_rows` rows of
+a person enter, a random sample under a secret drawn for this request. Every literal is a bound parameter.
+"""
+
+from decimal import Decimal
+from typing import Any
+
+import duckdb
+
+from crypto.randomness import token
+from policies.request import (
+    Both,
+    Compare,
+    Either,
+    IsNull,
+    Not,
+    OneOf,
+    Predicate,
+    Request,
+    TableColumn,
+    groups_of,
+    statistics_of,
+    uses,
+)
+from silo_node.sources import Source, quote
+
+
+def execute(connection: duckdb.DuckDBPyConnection, source: Source, unit: str, request: Request) -> list[list[int]]:
+    """Return one list per statistic of the plan, a whole number per group, exact and without noise.
+
+    `unit` is the policy's id column. A total is the sum of 2 * (steps above low) - (range in steps).
+    """
+    writer = _Writer(request)
+    sql = writer.query(source.reader, unit)
+    answer = {row[: writer.width]: row[writer.width :] for row in connection.execute(sql, writer.parameters).fetchall()}
+    nothing = (0,) * len(statistics_of(request.plan))
+    rows = [answer.get(group, nothing) for group in groups_of(request)]
+    return [[int(row[index] or 0) for row in rows] for index in range(len(nothing))]
+
+
+class _Writer:
+    """Writes one query and collects its parameters."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.parameters: dict[str, Any] = {}
+        self.width = len(request.plan.group_by)
+
+    def query(self, reader: str, unit: str) -> str:
+        plan, table = self.request.plan, self.request.table
+        used = uses(plan)
+        columns = {column.name: column for column in table.columns}
+        filters = {name: f"f{index}" for index, name in enumerate(used["filter"])}
+        groups = {name: f"g{index}" for index, name in enumerate(plan.group_by)}
+        measures = {name: f"m{index}" for index, name in enumerate(used["measure"])}
+        selected = [f"CAST({quote(unit)} AS VARCHAR) AS unit", "row_number() OVER () AS row"]
+        selected += [f"{self._value(columns[name])} AS {alias}" for name, alias in filters.items()]
+        selected += [f"{self._member(columns[name])} AS {alias}" for name, alias in groups.items()]
+        selected += [f"{self._steps(columns[name])} AS {alias}" for name, alias in measures.items()]
+        where = f" AND ({self._predicate(plan.where, filters)})" if plan.where is not None else ""
+        sample = f"sha256({self._bind(token(32).hex())} || unit || ':' || row)"
+        outputs = [*groups.values()]
+        for kind, column in statistics_of(plan):
+            if column is None:
+                outputs.append("count(*)")
+            elif kind == "present":
+                outputs.append(f"count({measures[column]})")
+            else:
+                outputs.append(f"sum(2 * {measures[column]} - {self._bind(columns[column].range_steps)})")
+        grouping = f" GROUP BY {', '.join(groups.values())}" if groups else ""
+        return (
+            f"WITH cells AS (SELECT {', '.join(selected)} FROM {reader}),"  # noqa: S608
+            f" kept AS (SELECT * FROM cells WHERE unit IS NOT NULL{where}),"
+            f" bounded AS (SELECT * FROM kept QUALIFY"
+            f" row_number() OVER (PARTITION BY unit ORDER BY {sample}) <= {self._bind(table.max_rows)})"
+            f" SELECT {', '.join(outputs)} FROM bounded{grouping}"
+        )
+
+    def _bind(self, value: Any) -> str:
+        name = f"p{len(self.parameters)}"
+        self.parameters[name] = value
+        return f"${name}"
+
+    def _member(self, column: TableColumn) -> str:
+        """Return the cell as a member of its closed domain, in text."""
+        text = f"CAST({quote(column.name)} AS VARCHAR)"
+        listed = f"list_contains({self._bind(list(column.domain))}, {text})"
+        return f"CASE WHEN {listed} THEN {text} ELSE {self._bind(column.unknown)} END"
+
+    def _value(self, column: TableColumn) -> str:
+        """Return the typed cell to filter by; one with a closed domain is mapped into it first."""
+        cell = self._member(column) if column.domain else quote(column.name)
+        return f"TRY_CAST({cell} AS {_SQL_TYPES[column.type]})"
+
+    def _steps(self, column: TableColumn) -> str:
+        """Return the measure as whole steps above its lower bound, clamped; NULL where it is missing."""
+        cell = quote(column.name)
+        if column.type == "bool":
+            return f"CAST(TRY_CAST({cell} AS BOOLEAN) AS BIGINT)"
+        step = Decimal(column.step or "1")
+        low, high = (column.low or 0) * step, (column.high or 0) * step
+        number = f"TRY_CAST({cell} AS {_NUMBER})"
+        clamped = f"least(greatest({number}, {self._number(low)}), {self._number(high)})"
+        # least and greatest skip NULL, so a missing cell must be asked for.
+        steps = f"CAST(round(({clamped} - {self._number(low)}) / {self._number(step)}) AS BIGINT)"
+        return f"CASE WHEN {number} IS NOT NULL THEN {steps} END"
+
+    def _number(self, value: Decimal | str) -> str:
+        return f"CAST({self._bind(str(value))} AS {_NUMBER})"
+
+    def _predicate(self, predicate: Predicate, aliases: dict[str, str]) -> str:
+        match predicate:
+            case Both():
+                return " AND ".join(f"({self._predicate(operand, aliases)})" for operand in predicate.operands)
+            case Either():
+                return " OR ".join(f"({self._predicate(operand, aliases)})" for operand in predicate.operands)
+            case Not():
+                return f"NOT ({self._predicate(predicate.operand, aliases)})"
+            case IsNull():
+                return f"{aliases[predicate.column]} IS NULL"
+            case Compare():
+                literal = self._literal(predicate.column, predicate.value)
+                return f"{aliases[predicate.column]} {predicate.op} {literal}"
+            case OneOf():
+                values = ", ".join(self._literal(predicate.column, value) for value in predicate.values)
+                return f"{aliases[predicate.column]} IN ({values})"
+
+    def _literal(self, name: str, value: str) -> str:
+        column = self.request.table.column(name)
+        if column is None or column.type == "string":
+            return self._bind(value)
+        return f"CAST({self._bind(value)} AS {_SQL_TYPES[column.type]})"
+
+
+_NUMBER = "DECIMAL(38, 9)"
+_SQL_TYPES = {"int": _NUMBER, "decimal": _NUMBER, "bool": "BOOLEAN", "string": "VARCHAR"}

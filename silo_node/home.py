@@ -1,0 +1,63 @@
+"""A silo's own directory: everything of a silo lies beside its policy file.
+
+policy.toml      the policy, and beside it the data files that it names
+identity.key     the silo's signing key (mode 0600)
+silo.toml        the federation, its authority's verification key, and the tick of contributions
+roster.signed    who belongs to the federation, signed by the authority
+ledger.sqlite    what was spent
+silo.log         what went wrong, for the owner only
+"""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from crypto.errors import CryptoError
+from crypto.keys import SigningKey, VerifyKey, read_key_file
+from crypto.roster import read_roster
+from policies.load import load
+from silo_node.core import Silo
+from silo_node.errors import HomeError
+
+LEDGER = "ledger.sqlite"
+_KEYS = {"federation": str, "authority": str, "tick_ms": int}
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """A silo ready to start, apart from its ledger and its data."""
+
+    path: Path
+    silo: Silo
+    tick_s: float
+
+
+def read_home(policy_path: Path) -> Home:
+    """Read the directory around a policy; raises HomeError, CryptoError or PolicyError."""
+    path = policy_path.resolve().parent
+    file = load(policy_path)
+    try:
+        settings = tomllib.loads((path / "silo.toml").read_text())
+        if set(settings) != set(_KEYS) or any(type(settings[key]) is not kind for key, kind in _KEYS.items()):
+            raise ValueError(f"expected exactly the keys {', '.join(_KEYS)}")
+    except (OSError, ValueError) as err:
+        raise HomeError(
+            f"{path / 'silo.toml'} cannot be read ({err})", "it names federation, authority, tick_ms"
+        ) from err
+    roster = read_roster(path / "roster.signed", VerifyKey.parse(settings["authority"]))
+    signing = SigningKey(read_key_file(path / "identity.key"))
+    name = file.policy.silo.id
+    if roster.federation != settings["federation"]:
+        raise CryptoError(f"the roster is of {roster.federation!r}, silo.toml names {settings['federation']!r}")
+    if roster.silo_keys.get(name) != signing.public:
+        raise CryptoError(f"the roster does not name {name!r} with this identity key", "ask the federation's authority")
+    silo = Silo(
+        name=name,
+        federation=roster.federation,
+        signing=signing,
+        silos=roster.silo_keys,
+        aggregators=roster.aggregator_keys,
+        policy=file.policy,
+        policy_hash=file.digest,
+    )
+    return Home(path, silo, settings["tick_ms"] / 1000)

@@ -1,0 +1,136 @@
+"""The silo's ledger in SQLite: write-ahead log, full synchronisation, one transaction per change.
+
+Implements `policies.ledger.Ledger`. Durable before anything leaves, so no crash forgets a spend.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from policies.errors import AlreadyChargedError, LedgerError
+from policies.ledger import Charge, Spending
+
+_SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE charges (
+    nonce BLOB PRIMARY KEY CHECK (length(nonce) = 16),
+    request_hash BLOB NOT NULL,
+    analyst TEXT NOT NULL,
+    purpose TEXT NOT NULL,
+    micro_rho INTEGER NOT NULL CHECK (micro_rho > 0),
+    state TEXT NOT NULL CHECK (state IN ('reserved', 'committed')),
+    round_id BLOB,
+    changed_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now')),
+    CHECK ((state = 'committed') = (round_id IS NOT NULL))
+) STRICT, WITHOUT ROWID;
+CREATE TABLE splits (round_id BLOB PRIMARY KEY, split_hash BLOB NOT NULL) STRICT, WITHOUT ROWID;
+"""
+_BUSY_TIMEOUT_S = 5.0
+
+
+class LedgerStore:
+    """A ledger file. One process writes it; reading from another (`consilo-silo ledger`) is safe."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._db = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                self._db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version = {_SCHEMA_VERSION};COMMIT")
+            elif version != _SCHEMA_VERSION:
+                raise LedgerError(f"{path} has format {version}, expected {_SCHEMA_VERSION}", "use a matching version")
+            if (check := self._db.execute("PRAGMA quick_check").fetchone()[0]) != "ok":
+                raise LedgerError(
+                    f"the ledger {path} is damaged ({check})", "restore it; no request is answered before"
+                )
+        except sqlite3.Error as err:
+            raise LedgerError(f"the ledger {path} cannot be opened ({err})", "restore it or free disk space") from err
+        path.chmod(0o600)
+
+    def close(self) -> None:
+        self._db.close()
+
+    def spending(self, besides: bytes = b"") -> Spending:
+        with self._errors():
+            total = self._db.execute(
+                "SELECT coalesce(sum(micro_rho), 0) FROM charges WHERE nonce <> ?", (besides,)
+            ).fetchone()[0]
+        return Spending(lifetime=int(total))
+
+    def is_committed(self, nonce: bytes) -> bool:
+        with self._errors():
+            row = self._db.execute("SELECT state FROM charges WHERE nonce = ?", (nonce,)).fetchone()
+        return row is not None and row[0] == "committed"
+
+    def reserve(self, charge: Charge, lifetime_limit: int) -> bool:
+        with self._transaction():
+            held = self._db.execute(
+                "SELECT state, request_hash, micro_rho FROM charges WHERE nonce = ?", (charge.nonce,)
+            ).fetchone()
+            if held == ("reserved", charge.request_hash, charge.micro_rho):
+                return True
+            if held is not None:
+                raise AlreadyChargedError("this request was answered before, or its nonce belongs to another request")
+            if self.spending().lifetime + charge.micro_rho > lifetime_limit:
+                return False
+            self._db.execute(
+                "INSERT INTO charges (nonce, request_hash, analyst, purpose, micro_rho, state)"
+                " VALUES (?, ?, ?, ?, ?, 'reserved')",
+                (charge.nonce, charge.request_hash, charge.analyst, charge.purpose, charge.micro_rho),
+            )
+        return True
+
+    def commit(self, nonce: bytes, round_id: bytes) -> None:
+        with self._transaction():
+            changed = self._db.execute(
+                "UPDATE charges SET state = 'committed', round_id = ?,"
+                " changed_at = strftime('%Y-%m-%dT%H:%M:%SZ', 'now') WHERE nonce = ? AND state = 'reserved'",
+                (round_id, nonce),
+            ).rowcount
+            if changed != 1:
+                raise AlreadyChargedError("nothing is reserved for this request, or its contribution has left")
+
+    def release(self, nonce: bytes) -> None:
+        with self._transaction():
+            self._db.execute("DELETE FROM charges WHERE nonce = ? AND state = 'reserved'", (nonce,))
+
+    def release_all(self) -> int:
+        """Release every reservation, at start: the rounds they were for are gone and none of them contributed."""
+        with self._transaction():
+            return self._db.execute("DELETE FROM charges WHERE state = 'reserved'").rowcount
+
+    def record_split(self, round_id: bytes, split_hash: bytes) -> bool:
+        with self._transaction():
+            self._db.execute("INSERT OR IGNORE INTO splits VALUES (?, ?)", (round_id, split_hash))
+            noted = self._db.execute("SELECT split_hash FROM splits WHERE round_id = ?", (round_id,)).fetchone()
+        return bool(noted[0] == split_hash)
+
+    def charges(self) -> list[tuple[str, str, str, int, str]]:
+        """Return (when, analyst, purpose, micro_rho, state) of every charge, oldest first."""
+        with self._errors():
+            return self._db.execute(
+                "SELECT changed_at, analyst, purpose, micro_rho, state FROM charges ORDER BY changed_at, nonce"
+            ).fetchall()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._errors():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as err:
+            raise LedgerError(f"the ledger {self._path} failed ({err})", "restore it or free disk space") from err
