@@ -5,6 +5,7 @@ Reads the address of the Ray cluster from standard input and prints one JSON lin
 
 import argparse
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -83,8 +84,8 @@ def main() -> int:
     try:
         read_home(arguments.home)
         address = sys.stdin.readline().strip()
-        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
-        remote = ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0)(AggregatorActor)
+        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+        remote: Any = ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0)(AggregatorActor)
         actor = remote.options(name="aggregator", lifetime="detached").remote(str(arguments.home.resolve()))
         ray.get(actor.ready.remote(), timeout=START_TIMEOUT_S)
     except (AggregatorError, CryptoError) as err:

@@ -5,18 +5,26 @@ and Steinke (ICML 2021, theorem 1): with a deviation of at least 3 per silo it b
 """
 
 import math
+from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-import opendp.prelude as dp
 
 MIN_DEVIATION = 3  # per silo, in ring units
 
 
 def discrete_gaussian(length: int, variance: int, shares: int) -> npt.NDArray[np.int64]:
     """Return `length` samples in ring units, each with at least the variance `variance / shares`."""
-    deviation = math.nextafter(math.sqrt(variance / shares), math.inf) * (1 + 2**-50)
+    deviation = math.sqrt(variance / shares) * (1 + 2**-50)  # rounded up: two roundings lose less than 2^-51
+    return np.array(_sampler(deviation)([0] * length), np.int64)
+
+
+@lru_cache(maxsize=64)
+def _sampler(deviation: float) -> Callable[[list[int]], list[int]]:
+    import opendp.prelude as dp  # heavy: only where noise is really drawn
+
     dp.enable_features("contrib")
     space = dp.vector_domain(dp.atom_domain(T="i64")), dp.l2_distance(T="f64")
-    measurement = dp.m.make_gaussian(*space, scale=deviation)
-    return np.array(measurement([0] * length), np.int64)
+    measurement: Callable[[list[int]], list[int]] = dp.m.make_gaussian(*space, scale=deviation)
+    return measurement

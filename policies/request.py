@@ -19,6 +19,7 @@ RING_BITS = 64
 MAX_SLOTS = 100_000
 MAX_DEVIATION = 2**52  # of the noise in a sum, in ring units: far from wrapping in 64 bits
 MAX_LIFETIME_S = 30 * 24 * 3600
+_FINE_VARIANCE = 2**20
 _MAX_DEPTH = 12
 _MAX_NODES = 200
 
@@ -297,16 +298,17 @@ def terms_of(request: Request, request_hash: bytes) -> Terms:
     """Return what the request fixes about its secure sum: slots, scales, variances, ring, recipients.
 
     The price is divided equally among the statistics. A variance is that of the whole sum, in ring units, and rounded
-    up to the next integer but one; the scale is the least at which the share of a silo deviates by MIN_DEVIATION.
+    up to the next integer but one; the scale is the least at which the share of a silo deviates by MIN_DEVIATION and
+    that rounding is lost in the noise.
     """
     statistics = statistics_of(request.plan)
     blocks = []
     for statistic in statistics:
         squared = sensitivity(request, statistic, request.table.max_silos) ** 2
         scale_bits = 0
-        while (
-            variance := squared * 4**scale_bits * len(statistics) * MICRO // (2 * request.micro_rho) + 2
-        ) < MIN_DEVIATION**2 * len(request.silos):
+        while (variance := squared * 4**scale_bits * len(statistics) * MICRO // (2 * request.micro_rho) + 2) < max(
+            MIN_DEVIATION**2 * len(request.silos), _FINE_VARIANCE
+        ):
             scale_bits += 1
         blocks.append(
             Block(

@@ -6,8 +6,10 @@ prints one JSON line per silo: {"silo", "ready": true} or {"silo", "error", "hin
 
 import argparse
 import json
+import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -25,7 +27,7 @@ def main() -> int:
     parser.add_argument("mode", choices=["simulate"])
     parser.add_argument("policy", nargs="+", type=Path)
     arguments = parser.parse_args()
-    remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(SiloActor)
+    remote: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(SiloActor)
     names: dict[str, Path] = {}
     failed = False
     for path in arguments.policy:
@@ -34,7 +36,9 @@ def main() -> int:
         except PolicyError as err:
             _report(path.parent.name, error=err.message, hint=err.hint)
             failed = True
-    ray.init(address=sys.stdin.readline().strip(), namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
+    ray.init(
+        address=sys.stdin.readline().strip(), namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR
+    )
     pending = {
         name: remote.options(name=f"silo/{name}", lifetime="detached").remote(str(path)) for name, path in names.items()
     }

@@ -1,0 +1,252 @@
+"""A federation as an analyst sees it: ask, and open the answer.
+
+with Federation.open("consilo.toml") as federation:
+    report = federation.query("SELECT ...", purpose="health-research", epsilon=1.0)
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from analyst.config import Config, read_config
+from analyst.errors import AnalystError, DeniedError, FederationError, RoundError
+from analyst.report import Report, SiloOutcome, interpret, rho_of
+from analyst.simulate import started
+from analyst.sql.catalogue import Offer, suggest
+from analyst.sql.plan import Planned, plan
+from crypto.errors import CryptoError
+from crypto.keys import Secret, SigningKey
+from crypto.manifest import Recipient
+from crypto.messages import EncryptedReport, Failed, Failure
+from crypto.opening import OpenedSum, open_report
+from crypto.randomness import token
+from crypto.sealing import SealingKey
+from crypto.wire import digest_of, sign, signer_of, verify
+from policies.accountant import epsilon_of, micro_rho_of
+from policies.request import Catalogue, CatalogueRequest, Denial, Refusal, Request, terms_of
+
+REQUEST_LIFETIME_S = 600
+
+
+class Link(Protocol):
+    """A way to the aggregator."""
+
+    def catalogues(self, request: bytes) -> tuple[bytes, ...]:
+        """Relay a signed CatalogueRequest; return what the silos answered."""
+
+    def submit(self, request: bytes) -> bytes:
+        """Submit a signed Request; return an EncryptedReport or a signed Failure."""
+
+
+class Federation:
+    """An open federation and the analyst who asks."""
+
+    def __init__(
+        self, config: Config, analyst: str, root: Secret, link: Link, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.config, self.analyst = config, analyst
+        self._signing, self._sealing = SigningKey(root), SealingKey(root)
+        self._link, self._clock = link, clock
+        self._stack = ExitStack()
+        self._offer: Offer | None = None
+
+    @classmethod
+    def open(
+        cls, path: str | Path, analyst: str | None = None, progress: Callable[[str], None] = lambda _: None
+    ) -> Self:
+        """Open the federation that `path` describes; in simulate mode, start it if it is not up.
+
+        Raises FederationError or CryptoError. Use it in a `with` statement, or call `close`.
+        """
+        config = read_config(Path(path))
+        name, root = config.analyst_key(analyst)
+        with ExitStack() as stack:
+            link = stack.enter_context(started(config, progress))
+            federation = cls(config, name, root, link)
+            federation._stack = stack.pop_all()
+            return federation
+
+    def close(self) -> None:
+        """Leave the federation; what `open` started ends."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def offer(self) -> Offer:
+        """What the silos open to this analyst, from their signed catalogues; raises AnalystError."""
+        if self._offer is None:
+            self._offer = self._fetch_offer()
+        return self._offer
+
+    def query(self, sql: str, *, purpose: str, epsilon: float) -> Report:
+        """Ask one question and open its answer.
+
+        `epsilon` is what the answer may cost one person, at the smallest delta among the silos. Raises SqlError before
+        anything is sent, DeniedError if silos refuse, RoundError if too few are left to answer.
+        """
+        planned, request = self.prepare(sql, purpose=purpose, epsilon=epsilon)
+        return self.open_answer(planned, request, self.submit(request))
+
+    def prepare(self, sql: str, *, purpose: str, epsilon: float) -> tuple[Planned, Request]:
+        """Plan a question and write its request; sends nothing but a request for catalogues."""
+        offer = self.offer
+        planned = plan(sql, offer)
+        if purpose not in offer.purposes:
+            raise AnalystError(f"unknown purpose {purpose!r}", suggest(purpose, offer.purposes))
+        if not (math.isfinite(epsilon) and 0 < epsilon <= 100):
+            raise AnalystError(f"epsilon is {epsilon:g}", "expected a number above 0 and at most 100, such as 1")
+        micro_rho = micro_rho_of(epsilon, offer.delta)
+        if micro_rho < 1:
+            raise AnalystError(f"epsilon {epsilon:g} buys nothing", "ask with a larger epsilon")
+        now = int(self._clock())
+        try:
+            request = Request(
+                federation=self.config.federation,
+                nonce=token(16),
+                analyst=self.analyst,
+                recipients=(Recipient(name=self.analyst, key=self._sealing.public),),
+                purpose=purpose,
+                micro_rho=micro_rho,
+                silos=tuple(sorted(offer.holders(planned.table.name))),
+                backend="masking",
+                table=planned.table,
+                plan=planned.plan,
+                created_at=now,
+                expires_at=now + REQUEST_LIFETIME_S,
+            )
+        except ValueError as err:  # pydantic's ValidationError
+            reason = str(err).splitlines()[2].strip().removeprefix("Value error, ").split(" [")[0]
+            raise AnalystError(f"the question cannot be asked: {reason}", "ask for less at once") from err
+        return planned, request
+
+    def submit(self, request: Request) -> bytes:
+        """Sign and send a request; return the encrypted report. Raises DeniedError or RoundError."""
+        answer = self._link.submit(sign(request, self.analyst, self._signing))
+        if answer[:4] != b"CSL1":
+            return answer
+        failure = verify(answer, Failure, self.config.roster.aggregator_keys).message
+        denials = self._denials(failure.refusals, digest_of(request))
+        for silo in denials:
+            self._offer = None  # a policy may have changed
+            if not failure.missing:
+                raise _denied(denials, len(request.silos))
+            raise RoundError(
+                f"no answer: {failure.reason}; missing: {', '.join(failure.missing)}",
+                f"{silo!r} also refuses ({denials[silo][0].code}); see `consilo silos`",
+            )
+        missing = ", ".join(failure.missing)
+        raise RoundError(
+            f"no answer: {failure.reason}" + (f"; missing: {missing}" if missing else ""),
+            "ask again when they are back" if missing else "see `consilo silos`",
+        )
+
+    def open_answer(self, planned: Planned, request: Request, encrypted: bytes) -> Report:
+        """Check and open an encrypted report; raises CryptoError if anything in it does not hold."""
+        request_hash = digest_of(request)
+        encrypted_report = EncryptedReport.decode(encrypted)
+        opened = open_report(
+            encrypted_report,
+            terms_of(request, request_hash),
+            self.analyst,
+            self._sealing,
+            self.config.roster.silo_keys,
+            self.config.roster.aggregator_keys,
+        )
+        denials = self._denials(encrypted_report.refusals, request_hash)
+        holders = [self.offer.silos[silo] for silo in opened.manifest.silos]
+        rows, withheld = interpret(planned, request, opened, max(one.min_cohort for one in holders))
+        entity = holders[0].entity
+        return Report(
+            columns=planned.output,
+            rows=tuple(rows),
+            withheld_groups=tuple(withheld),
+            rho=rho_of(request),
+            epsilon=epsilon_of(rho_of(request), self.offer.delta),
+            delta=self.offer.delta,
+            silos=self._outcomes(request, opened, denials),
+            transcript=sha256(encrypted).hexdigest(),
+            assumptions=(
+                f"one {entity} has at most {request.table.max_rows} rows in an answer"
+                f" and is known to at most {request.table.max_silos} silos",
+                f"at most {opened.manifest.max_colluding} silos collude with the aggregator",
+            ),
+            encrypted_bytes=len(encrypted),
+        )
+
+    def _outcomes(
+        self, request: Request, opened: OpenedSum, denials: Mapping[str, tuple[Denial, ...]]
+    ) -> dict[str, SiloOutcome]:
+        hashes = {member.silo: member.policy_hash.hex() for member in opened.manifest.roster}
+        survivors = {survivor.silo for survivor in opened.split.survivors}
+        unreachable = set(self.config.roster.silo_keys) - set(self.offer.silos)
+        outcomes = {}
+        for silo in sorted(unreachable.union(request.silos)):
+            known = self.offer.silos.get(silo)
+            policy_hash = hashes.get(silo, known.policy_hash.hex() if known else None)
+            status = "answered" if silo in survivors else "dropped" if silo in hashes else "missing"
+            refused = denials.get(silo, ())
+            outcomes[silo] = SiloOutcome("denied" if refused else status, policy_hash, refused)
+        return outcomes
+
+    def _denials(self, refusals: tuple[bytes, ...], request_hash: bytes) -> dict[str, tuple[Denial, ...]]:
+        """Return the denials of the refusals that a silo signed for this very request."""
+        found = {}
+        for envelope in refusals:
+            signed = verify(envelope, Refusal, self.config.roster.silo_keys)
+            if signed.message.request_hash == request_hash:
+                found[signed.signer] = signed.message.denials
+        return found
+
+    def _fetch_offer(self) -> Offer:
+        message = CatalogueRequest(
+            federation=self.config.federation, analyst=self.analyst, nonce=token(16), created_at=int(self._clock())
+        )
+        silos = self.config.roster.silo_keys
+        found: dict[str, Catalogue] = {}
+        reasons: dict[str, str] = {}
+        for envelope in self._link.catalogues(sign(message, self.analyst, self._signing)):
+            try:
+                signed = verify(envelope, Catalogue, silos)
+                if signed.message.nonce == message.nonce:
+                    found[signed.signer] = signed.message
+            except CryptoError:
+                with _ignore_malformed():
+                    reasons[signer_of(envelope, Failed)] = verify(envelope, Failed, silos).message.reason
+        if not found and reasons:
+            denial = Denial(code="ANALYST_UNKNOWN", rule="analysts", message=next(iter(reasons.values())), remedy="")
+            raise DeniedError(
+                f"{len(reasons)} of {len(silos)} silos refuse: {denial.code} ({denial.rule}): {denial.message}",
+                "the silos' data owners can add you to their policies",
+                dict.fromkeys(reasons, (denial,)),
+            )
+        if not found:
+            raise FederationError("no silo answered", "see `consilo doctor`")
+        return Offer({silo: found[silo] for silo in sorted(found)})
+
+
+@contextmanager
+def _ignore_malformed() -> Iterator[None]:
+    try:
+        yield
+    except CryptoError:
+        return
+
+
+def _denied(denials: Mapping[str, tuple[Denial, ...]], asked: int) -> DeniedError:
+    first = next(iter(denials.values()))[0]
+    more = {denial.code for one in denials.values() for denial in one} - {first.code}
+    also = f" (also: {', '.join(sorted(more))})" if more else ""
+    message = f"{len(denials)} of {asked} silos refuse: {first.code} ({first.rule}): {first.message}{also}"
+    return DeniedError(message, first.remedy, dict(denials))

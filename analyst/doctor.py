@@ -1,0 +1,77 @@
+"""Checks of this machine, the installation and a federation: each says what it found and what to do."""
+
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+
+from analyst.config import read_config
+from analyst.errors import FederationError
+from crypto.errors import CryptoError
+from crypto.keys import read_key_file
+
+_OURS = ("silo_node", "aggregator", "analyst", "crypto", "policies")
+_MIN_FREE_BYTES = 2 << 30
+_MIN_SHARED_BYTES = 160 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check."""
+
+    what: str
+    is_ok: bool
+    found: str
+    remedy: str = ""
+
+
+def examine(federation: Path | None) -> list[Finding]:
+    """Run every check; those of a federation only if its consilo.toml is given."""
+    findings = [*_installation(), *_machine()]
+    if federation is not None:
+        findings += _federation(federation)
+    return findings
+
+
+def _installation() -> Iterator[Finding]:
+    python = sys.version.split()[0]
+    yield Finding("Python", sys.version_info[:2] == (3, 11), python, "use Python 3.11")
+    for name in ("ray", "cryptography", "duckdb", "opendp"):
+        yield Finding(name, True, version(name))
+    root = Path(__file__).resolve().parent.parent
+    owners = packages_distributions()
+    for name in _OURS:
+        place = Path(import_module(name).__file__ or "").resolve()
+        others = set(owners.get(name, [])) - {"consilo"}
+        is_ours = place.is_relative_to(root) and not others
+        found = str(place.parent) if place.is_relative_to(root) else f"{place.parent}, which is not Consilo's"
+        shown = found if not others else f"also installed by {', '.join(sorted(others))}"
+        yield Finding(f"package {name}", is_ours, shown, "install Consilo into an environment of its own")
+
+
+def _machine() -> Iterator[Finding]:
+    free = shutil.disk_usage("/tmp").free  # noqa: S108  where Ray keeps its sessions
+    yield Finding("free disk for Ray", free >= _MIN_FREE_BYTES, f"{free / 2**30:.1f} GiB in /tmp", "free 2 GiB")
+    shared = Path("/dev/shm")  # noqa: S108
+    room = shutil.disk_usage(shared).free if shared.exists() else 0
+    remedy = "give /dev/shm 160 MiB (in a container: --shm-size=256m)"
+    yield Finding("shared memory", room >= _MIN_SHARED_BYTES, f"{room / 2**20:.0f} MiB in /dev/shm", remedy)
+
+
+def _federation(path: Path) -> Iterator[Finding]:
+    try:
+        config = read_config(path)
+    except (FederationError, CryptoError) as err:
+        yield Finding("federation", False, err.message, err.hint)
+        return
+    signed = f"{config.federation}, {len(config.policies)} silos, its signed roster holds"
+    yield Finding("federation", True, signed)
+    for name, key in config.analysts.items():
+        try:
+            read_key_file(key)
+            yield Finding(f"key of analyst {name}", True, "readable, and by its owner only")
+        except CryptoError as err:
+            yield Finding(f"key of analyst {name}", False, err.message, err.hint)

@@ -1,0 +1,206 @@
+"""An opened report: values with their intervals, what was withheld, and what it cost.
+
+Every figure is computed from the released (noisy) sums alone, so nothing here costs privacy.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from analyst.sql.plan import Planned
+from crypto.opening import OpenedSum
+from crypto.ring import Ring
+from policies.model import MICRO
+from policies.request import Aggregate, Denial, Request, Statistic, TableColumn, groups_of, statistics_of
+
+_Z95 = 1.959963984540054  # the 97.5 % quantile of the normal distribution
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A released figure, its 95 % interval and its standard deviation; None where the noise drowned it."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    sd: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SiloOutcome:
+    """What one silo did: "answered", "dropped", "denied" or "missing"."""
+
+    status: str
+    policy_hash: str | None
+    denials: tuple[Denial, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The answer to one question."""
+
+    columns: tuple[str, ...]
+    rows: tuple[Mapping[str, Estimate | str | int], ...]
+    withheld_groups: tuple[Mapping[str, str | int], ...]
+    rho: float
+    epsilon: float
+    delta: float
+    silos: Mapping[str, SiloOutcome]
+    transcript: str  # SHA-256 of the encrypted report
+    assumptions: tuple[str, ...]
+    encrypted_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain values; docs/quickstart.md describes them."""
+        return {
+            "columns": list(self.columns),
+            "rows": [
+                {name: asdict(cell) if isinstance(cell, Estimate) else cell for name, cell in row.items()}
+                for row in self.rows
+            ],
+            "withheld_groups": [dict(group) for group in self.withheld_groups],
+            "rho": self.rho,
+            "epsilon": self.epsilon,
+            "delta": self.delta,
+            "silos": {
+                silo: {
+                    "status": outcome.status,
+                    "policy_hash": outcome.policy_hash,
+                    "denials": [denial.model_dump() for denial in outcome.denials],
+                }
+                for silo, outcome in self.silos.items()
+            },
+            "transcript": self.transcript,
+            "assumptions": list(self.assumptions),
+        }
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """Return flat rows: an aggregate `n` becomes n, n_low, n_high and n_sd."""
+        records = []
+        for row in self.rows:
+            record: dict[str, Any] = {}
+            for name, cell in row.items():
+                if isinstance(cell, Estimate):
+                    record |= {
+                        name: cell.value,
+                        f"{name}_low": cell.low,
+                        f"{name}_high": cell.high,
+                        f"{name}_sd": cell.sd,
+                    }
+                else:
+                    record[name] = cell
+            records.append(record)
+        return records
+
+    def field_names(self) -> list[str]:
+        """Return the column names of `to_records`, also when no row is left."""
+        dimensions = set(self._dimension_names())
+        return [
+            field
+            for name in self.columns
+            for field in ([name] if name in dimensions else [name, f"{name}_low", f"{name}_high", f"{name}_sd"])
+        ]
+
+    def _dimension_names(self) -> list[str]:
+        sample = [*self.rows, *self.withheld_groups]
+        return [
+            name for name in self.columns if sample and name in sample[0] and not isinstance(sample[0][name], Estimate)
+        ]
+
+    def to_arrow(self) -> Any:
+        """Return a pyarrow.Table of `to_records`."""
+        import pyarrow as pa
+
+        records = self.to_records()
+        return pa.table({name: [record[name] for record in records] for name in self.field_names()})
+
+    def to_pandas(self) -> Any:
+        """Return a pandas.DataFrame of `to_records`."""
+        return self.to_arrow().to_pandas()
+
+
+def interpret(
+    planned: Planned,
+    request: Request,
+    opened: OpenedSum,
+    min_cohort: int,
+) -> tuple[list[dict[str, Estimate | str | int]], list[dict[str, str | int]]]:
+    """Return the rows of the answer and the groups withheld because their noisy count is below `min_cohort`."""
+    sums = _sums(request, opened)
+    cohort = next(statistic for statistic in statistics_of(planned.plan) if statistic.kind != "total")
+    rows: list[dict[str, Estimate | str | int]] = []
+    withheld: list[dict[str, str | int]] = []
+    for index, group in enumerate(groups_of(request)):
+        keys = {
+            planned.names.get(column, column): _member(value, request.table.column(column))
+            for column, value in zip(planned.plan.group_by, group, strict=True)
+        }
+        if sums[cohort][0][index] < min_cohort:
+            withheld.append(dict(keys))
+            continue
+        cells: dict[str, Estimate | str | int] = dict(keys)
+        for aggregate in planned.plan.aggregates:
+            cells[aggregate.alias] = _estimate(aggregate, request.table.column(aggregate.column or ""), sums, index)
+        rows.append({name: cells[name] for name in planned.output})
+    return rows, withheld
+
+
+def rho_of(request: Request) -> float:
+    """Return the price of a request in zCDP rho."""
+    return request.micro_rho / MICRO
+
+
+def _sums(request: Request, opened: OpenedSum) -> dict[Statistic, tuple[Any, float]]:
+    """Return the sum per group and its standard deviation, by statistic, in rows or half steps."""
+    ring = Ring(opened.manifest.terms.ring_bits)
+    signed = ring.signed(opened.words)
+    survivors = len(opened.split.survivors)
+    sums: dict[Statistic, tuple[Any, float]] = {}
+    start = 0
+    for statistic, block in zip(statistics_of(request.plan), opened.manifest.terms.blocks, strict=True):
+        values = np.ldexp(signed[start : start + block.length].astype(np.float64), -block.scale_bits)
+        variance = int(block.variance) * survivors / opened.manifest.noise_shares
+        sums[statistic] = values, math.ldexp(math.sqrt(variance), -block.scale_bits)
+        start += block.length
+    return sums
+
+
+def _estimate(
+    aggregate: Aggregate, column: TableColumn | None, sums: dict[Statistic, tuple[Any, float]], index: int
+) -> Estimate:
+    if aggregate.function == "count":
+        values, sd = sums[Statistic("present", column.name) if column else Statistic("rows", None)]
+        return _interval(float(values[index]), sd, 0.0, math.inf)
+    if column is None or column.low is None or column.high is None:
+        raise AssertionError("a sum or mean has a bounded column")
+    counts, count_sd = sums[Statistic("present", column.name)]
+    totals, total_sd = sums[Statistic("total", column.name)]
+    step = float(column.step or 1)
+    count, middle = float(counts[index]), (column.low + column.high) / 2
+    centred, centred_sd = float(totals[index]) / 2, total_sd / 2
+    if aggregate.function == "sum":
+        sd = math.hypot(centred_sd, middle * count_sd)
+        return _interval(step * (middle * count + centred), step * sd, -math.inf, math.inf)
+    low, high = step * column.low, step * column.high
+    if count <= 2 * count_sd:  # the count could be nothing: a quotient would say nothing
+        return Estimate(None, low, high, None)
+    mean = centred / count
+    sd = step * math.hypot(centred_sd, mean * count_sd) / count
+    value = min(max(step * (middle + mean), low), high)
+    return _interval(value, sd, low, high)
+
+
+def _interval(value: float, sd: float, least: float, most: float) -> Estimate:
+    """Return the 95 % interval, cut to what is publicly possible."""
+    return Estimate(value, min(max(value - _Z95 * sd, least), most), max(min(value + _Z95 * sd, most), least), sd)
+
+
+def _member(value: str, column: TableColumn | None) -> str | int:
+    return int(value) if column is not None and column.type == "int" else value

@@ -1,0 +1,264 @@
+"""Simulate mode: one local Ray cluster in which every silo is an actor. One operator, one trust domain.
+
+Two ways to run it with the same code: inside the calling process (`started`), gone when it ends, or kept by a
+background process (`up`), which `consilo down` ends. The cluster listens on loopback only and demands a token.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from analyst.config import Config, read_config
+from analyst.errors import FederationError
+from crypto.errors import CryptoError
+
+NAMESPACE = "consilo"
+START_TIMEOUT_S = 90.0
+STOP_TIMEOUT_S = 20.0
+OBJECT_STORE_BYTES = 128 << 20
+_STATE = ".consilo-up.json"
+
+Progress = Callable[[str], None]
+
+
+class Link:
+    """A way to the aggregator's actor: bytes in, bytes out."""
+
+    def __init__(self, timeout_s: float = 300.0) -> None:
+        self._timeout_s = timeout_s
+        self._actor = self._ray().get_actor("aggregator", namespace=NAMESPACE)
+
+    def catalogues(self, request: bytes) -> tuple[bytes, ...]:
+        return tuple(self._get(self._actor.catalogues.remote(request)))
+
+    def submit(self, request: bytes) -> bytes:
+        return bytes(self._get(self._actor.submit.remote(request)))
+
+    def _get(self, reference: Any) -> Any:
+        ray = self._ray()
+        try:
+            return ray.get(reference, timeout=self._timeout_s)
+        except ray.exceptions.GetTimeoutError as err:
+            raise FederationError(f"the aggregator did not answer within {self._timeout_s:g} s", "try again") from err
+        except ray.exceptions.RayError as err:
+            hint = "run `consilo down` and `consilo up`, or ask again"
+            raise FederationError("the aggregator stopped", hint) from err
+
+    @staticmethod
+    def _ray() -> Any:
+        import ray  # heavy: only once a cluster is wanted
+
+        return ray
+
+
+@contextlib.contextmanager
+def started(config: Config, progress: Progress = lambda _: None) -> Iterator[Link]:
+    """Attach to the federation that `consilo up` keeps, or run one until the block ends. Raises FederationError."""
+    _set_environment(config)
+    address = _running(config)
+    if address is not None:
+        with _attached(address):
+            yield Link()
+        return
+    temporary = Path(tempfile.mkdtemp(prefix="consilo-ray-"))
+    try:
+        with _launchers(config) as launchers:
+            progress("starting a local Ray cluster")
+            address = _init(temporary)
+            progress(f"starting {len(config.policies)} silos and the aggregator as Ray actors")
+            for process in launchers:
+                _await_ready(process, address)
+        yield Link()
+    finally:
+        _shutdown()
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def up(config: Config) -> int:
+    """Start the federation in a background process and return its process id; raises FederationError."""
+    if _running(config) is not None:
+        raise FederationError("the federation is up already", "stop it with `consilo down`")
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", "analyst.simulate", str(config.path)],
+            stdin=subprocess.DEVNULL,
+            stdout=errors,
+            stderr=errors,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if _running(config) is not None:
+                return process.pid
+            if process.poll() is not None:
+                errors.seek(0)
+                message, _, hint = (errors.read().strip() or "the federation stopped while starting").partition("\n")
+                raise FederationError(message, hint)
+            time.sleep(0.1)
+        process.terminate()
+    raise FederationError(f"the federation was not up within {START_TIMEOUT_S:g} s", "try again")
+
+
+def down(config: Config) -> bool:
+    """Stop the federation that `up` keeps; False if none is up. Raises FederationError if it does not stop."""
+    state = _state(config)
+    if state is None:
+        return False
+    os.kill(state["pid"], signal.SIGTERM)
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if _state(config) is None:
+            return True
+        time.sleep(0.1)
+    raise FederationError(f"process {state['pid']} did not stop within {STOP_TIMEOUT_S:g} s", "end it by hand")
+
+
+def is_up(config: Config) -> bool:
+    """Tell whether `consilo up` keeps this federation running."""
+    return _running(config) is not None
+
+
+def _set_environment(config: Config) -> None:
+    """Set what Ray reads when it is first imported, in this process and in those it starts."""
+    os.environ.update(
+        RAY_USAGE_STATS_ENABLED="0",
+        RAY_AUTH_MODE="token",
+        RAY_AUTH_TOKEN_PATH=str(config.path.parent / "ray.token"),
+        RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",  # Ray's switch for listening on loopback instead of the host's address
+        RAY_DEDUP_LOGS="0",
+        RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
+        GRPC_VERBOSITY="ERROR",
+        GLOG_minloglevel="3",
+    )
+    os.environ.pop("RAY_ADDRESS", None)
+    os.environ.pop("RAY_AUTH_TOKEN", None)
+
+
+def _init(temporary: Path) -> str:
+    import ray
+
+    try:
+        context: Any = ray.init(
+            address="local",
+            namespace=NAMESPACE,
+            num_cpus=2,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=str(temporary),
+        )
+    except Exception as err:
+        raise FederationError(
+            f"the local Ray cluster did not start ({type(err).__name__})", "see `consilo doctor`"
+        ) from err
+    return str(context.address_info["address"])
+
+
+@contextlib.contextmanager
+def _attached(address: str) -> Iterator[None]:
+    import ray
+
+    try:
+        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as err:
+        raise FederationError("the running federation does not answer", "run `consilo down`, then ask again") from err
+    try:
+        yield
+    finally:
+        _shutdown()
+
+
+def _shutdown() -> None:
+    import ray
+
+    ray.shutdown()
+
+
+@contextlib.contextmanager
+def _launchers(config: Config) -> Iterator[list["subprocess.Popen[str]"]]:
+    """Start the two programs that create the actors; they import while the cluster starts."""
+    commands = [
+        [sys.executable, "-m", "aggregator", "simulate", str(config.aggregator)],
+        [sys.executable, "-m", "silo_node", "simulate", *(str(path) for path in config.policies.values())],
+    ]
+    pipe = subprocess.PIPE
+    processes = [
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)  # noqa: S603
+        for command in commands
+    ]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait(STOP_TIMEOUT_S)
+
+
+def _await_ready(process: "subprocess.Popen[str]", address: str) -> None:
+    try:
+        output, _ = process.communicate(address + "\n", timeout=START_TIMEOUT_S)
+    except subprocess.TimeoutExpired as err:
+        raise FederationError(f"an actor did not start within {START_TIMEOUT_S:g} s", "try again") from err
+    reports = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    problems = [report for report in reports if "error" in report]
+    for problem in problems:
+        who = f"silo {problem['silo']!r}" if "silo" in problem else "the aggregator"
+        raise FederationError(f"{who} did not start: {problem['error']}", problem.get("hint", ""))
+    if process.returncode or not reports:
+        raise FederationError("an actor did not start", "see silo.log beside the silo's policy")
+
+
+def _state(config: Config) -> dict[str, Any] | None:
+    """Return what the background process wrote, if that very process still runs."""
+    try:
+        state: dict[str, Any] = json.loads((config.path.parent / _STATE).read_text())
+        command = Path(f"/proc/{state['pid']}/cmdline").read_bytes().split(b"\0")
+    except (OSError, ValueError, KeyError):
+        return None
+    return state if b"analyst.simulate" in command and str(config.path).encode() in command else None
+
+
+def _running(config: Config) -> str | None:
+    state = _state(config)
+    return None if state is None else str(state["address"])
+
+
+def _keep(config: Config) -> None:
+    """Run the federation until a signal ends this process."""
+    import ray
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    state = config.path.parent / _STATE
+    with started(config):
+        partial = state.with_suffix(".partial")
+        partial.write_text(json.dumps({"pid": os.getpid(), "address": ray.get_runtime_context().gcs_address}))
+        partial.replace(state)
+        try:
+            while True:
+                signal.pause()
+        finally:
+            state.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    try:
+        _keep(read_config(Path(sys.argv[1])))
+    except (FederationError, CryptoError) as error:
+        sys.exit(f"{error.message}\n{error.hint}")
+    except KeyboardInterrupt:
+        sys.exit(0)

@@ -1,0 +1,53 @@
+"""Parse one question, and name the place of what is broken or not supported."""
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import ParseError, TokenError
+
+from analyst.errors import SqlError
+
+SUPPORTED = (
+    "supported: SELECT dimensions and COUNT(*), COUNT(col), SUM(col), AVG(col) FROM one table"
+    " WHERE comparisons, IN, BETWEEN, IS NULL, AND, OR, NOT GROUP BY dimensions"
+)
+_MAX_CHARACTERS = 20_000
+
+
+def parse(sql: str) -> exp.Select:
+    """Return the one SELECT statement in `sql`; raises SqlError."""
+    if len(sql) > _MAX_CHARACTERS:
+        raise SqlError(f"the question has {len(sql)} characters, at most {_MAX_CHARACTERS} are read", "shorten it")
+    try:
+        statements = [statement for statement in sqlglot.parse(sql, dialect="duckdb") if statement is not None]
+    except ParseError as err:
+        detail = err.errors[0] if err.errors else {}
+        where = f" at line {detail['line']}, column {detail['col']}" if detail.get("line") else ""
+        near = f" near {detail['highlight']!r}" if detail.get("highlight") else ""
+        raise SqlError(f"broken SQL{where}{near}", SUPPORTED) from err
+    except (TokenError, RecursionError) as err:
+        raise SqlError("broken SQL: a quote or comment is not closed, or it is nested too deeply", SUPPORTED) from err
+    if not statements:
+        raise SqlError("the question is empty", SUPPORTED)
+    if len(statements) > 1:
+        raise SqlError(f"{len(statements)} statements, ask one question at a time", SUPPORTED)
+    statement = statements[0]
+    if not isinstance(statement, exp.Select):
+        if isinstance(statement, exp.DML | exp.DDL | exp.Drop | exp.Alter | exp.TruncateTable):
+            raise unsupported(statement, f"{statement.key.upper()} is not supported: nothing can be written")
+        raise unsupported(statement, "the question does not begin with SELECT")
+    return statement
+
+
+def unsupported(node: exp.Expr, message: str) -> SqlError:
+    """Return the error that `message` describes, with the place of `node` in the text."""
+    return SqlError(f"{message}{place(node)}", SUPPORTED)
+
+
+def place(node: exp.Expr) -> str:
+    """Return ` at line L, column C` of the first token that sqlglot located in `node`, or nothing."""
+    found = [
+        (inner.meta["line"], inner.meta["col"] - (inner.meta["end"] - inner.meta["start"]))
+        for inner in node.walk()
+        if {"line", "col", "start", "end"} <= set(inner.meta)
+    ]
+    return " at line {}, column {}".format(*min(found)) if found else ""

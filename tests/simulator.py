@@ -1,0 +1,128 @@
+"""A whole federation in memory: real silo actors and a real aggregator server, without Ray, network or sleep.
+
+Silos can be killed before or after any step, and everything that the aggregator sees is recorded.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from aggregator.home import read_home
+from aggregator.server import Server
+from aggregator.store import ReportStore
+from aggregator.sums import LocalSums
+from analyst.client import Federation
+from analyst.config import read_config
+from crypto.noise import discrete_gaussian
+from silo_node.actor import SiloActor
+
+Noise = Callable[[int, int, int], npt.NDArray[np.int64]]
+STEPS = ("propose", "share", "contribute", "agree", "open_shares")
+
+
+def no_noise(length: int, variance: int, shares: int) -> npt.NDArray[np.int64]:
+    return np.zeros(length, np.int64)
+
+
+class KilledError(Exception):
+    """What a caller sees of a silo that was killed."""
+
+
+@dataclass
+class SimulatedSilo:
+    """A silo behind the aggregator's `SiloHandle`, which records what passes and dies when told to."""
+
+    policy: Path
+    noise: Noise
+    clock: Callable[[], float]
+    dies_before: str = ""
+    dies_after: str = ""
+    restarts: bool = False
+    is_dead: bool = False
+    seen: list[tuple[str, tuple[bytes, ...]]] = field(default_factory=list)
+    rewrite: Callable[[str, tuple[bytes, ...]], tuple[bytes, ...]] = lambda step, frames: frames
+
+    def __post_init__(self) -> None:
+        self.actor = self._start()
+
+    def _start(self) -> SiloActor:
+        return SiloActor(str(self.policy), clock=self.clock, sleep=lambda _: None, noise=self.noise)
+
+    async def call(self, step: str, *arguments: bytes) -> tuple[bytes, ...]:
+        if step == self.dies_before:
+            self.kill()
+        if self.is_dead:
+            raise KilledError(step)
+        self.seen.append((f"> {step}", arguments))
+        reply = getattr(self.actor, step)(*arguments)
+        if step == self.dies_after:
+            self.kill()
+            raise KilledError(step)
+        self.seen.append((f"< {step}", reply))
+        return self.rewrite(step, reply)
+
+    def kill(self) -> None:
+        """Lose all that is only in memory; a restarting silo comes back with its disk."""
+        self.actor._ledger.close()
+        self.dies_before = self.dies_after = ""
+        if self.restarts:
+            self.actor = self._start()
+        else:
+            self.is_dead = True
+
+
+@dataclass
+class Simulation:
+    """The parts of a federation, for tests to reach into."""
+
+    path: Path
+    silos: dict[str, SimulatedSilo]
+    server: Server
+    federation: Federation
+    reports: list[bytes] = field(default_factory=list)
+
+    def catalogues(self, request: bytes) -> tuple[bytes, ...]:
+        return asyncio.run(self.server.catalogues(request))
+
+    def submit(self, request: bytes) -> bytes:
+        answer = asyncio.run(self.server.submit(request))
+        self.reports.append(answer)
+        return answer
+
+    def spent(self, silo: str) -> int:
+        return self.silos[silo].actor._ledger.spending().lifetime
+
+    def everything_seen(self) -> list[bytes]:
+        """Return every byte string that passed between the silos and the aggregator, and what it stored."""
+        passed = [data for silo in self.silos.values() for _, frames in silo.seen for data in frames]
+        stored = [file.read_bytes() for file in (self.path / "aggregator" / "reports").iterdir()]
+        return passed + stored
+
+
+@contextmanager
+def simulate(
+    path: Path, noise: Noise = discrete_gaussian, clock: Callable[[], float] | None = None
+) -> Iterator[Simulation]:
+    """Run the federation whose `consilo.toml` stands in `path`."""
+    import time
+
+    clock = clock or time.time
+    config = read_config(path / "consilo.toml")
+    silos = {name: SimulatedSilo(policy, noise, clock) for name, policy in config.policies.items()}
+    store = ReportStore(config.aggregator / "reports")
+    server = Server(read_home(config.aggregator), silos, LocalSums(), store, clock)
+    name, root = config.analyst_key(None)
+    simulation = Simulation(path, silos, server, None)  # type: ignore[arg-type]
+    simulation.federation = Federation(config, name, root, simulation, clock)
+    try:
+        yield simulation
+    finally:
+        for silo in silos.values():
+            if not silo.is_dead:
+                silo.actor._ledger.close()
+                silo.actor._database.close()
