@@ -65,6 +65,10 @@ class Link:
 def started(config: Config, progress: Progress = lambda _: None) -> Iterator[Link]:
     """Attach to the federation that `consilo up` keeps, or run one until the block ends. Raises FederationError."""
     _set_environment(config)
+    import ray
+
+    if ray.is_initialized():
+        raise FederationError("this process is connected to a Ray cluster already", "close the other federation first")
     address = _running(config)
     if address is not None:
         with _attached(address):
@@ -117,7 +121,7 @@ def down(config: Config) -> bool:
     os.kill(state["pid"], signal.SIGTERM)
     deadline = time.monotonic() + STOP_TIMEOUT_S
     while time.monotonic() < deadline:
-        if _state(config) is None:
+        if not _is_ours(state["pid"], config):
             return True
         time.sleep(0.1)
     raise FederationError(f"process {state['pid']} did not stop within {STOP_TIMEOUT_S:g} s", "end it by hand")
@@ -213,9 +217,10 @@ def _await_ready(process: "subprocess.Popen[str]", address: str) -> None:
         raise FederationError(f"an actor did not start within {START_TIMEOUT_S:g} s", "try again") from err
     reports = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     problems = [report for report in reports if "error" in report]
-    for problem in problems:
-        who = f"silo {problem['silo']!r}" if "silo" in problem else "the aggregator"
-        raise FederationError(f"{who} did not start: {problem['error']}", problem.get("hint", ""))
+    if problems:
+        whos = (f"silo {one['silo']!r}" if "silo" in one else "the aggregator" for one in problems)
+        listing = (f"{who} did not start: {one['error']}" for who, one in zip(whos, problems, strict=True))
+        raise FederationError("; ".join(listing), problems[0].get("hint", ""))
     if process.returncode or not reports:
         raise FederationError("an actor did not start", "see silo.log beside the silo's policy")
 
@@ -224,10 +229,18 @@ def _state(config: Config) -> dict[str, Any] | None:
     """Return what the background process wrote, if that very process still runs."""
     try:
         state: dict[str, Any] = json.loads((config.path.parent / _STATE).read_text())
-        command = Path(f"/proc/{state['pid']}/cmdline").read_bytes().split(b"\0")
+        return state if _is_ours(state["pid"], config) else None
     except (OSError, ValueError, KeyError):
         return None
-    return state if b"analyst.simulate" in command and str(config.path).encode() in command else None
+
+
+def _is_ours(pid: int, config: Config) -> bool:
+    """Tell whether the process is one that keeps this very federation: a process id alone may be anybody's."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return b"analyst.simulate" in command and str(config.path).encode() in command
 
 
 def _running(config: Config) -> str | None:
@@ -244,15 +257,15 @@ def _keep(config: Config) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     state = config.path.parent / _STATE
-    with started(config):
-        partial = state.with_suffix(".partial")
-        partial.write_text(json.dumps({"pid": os.getpid(), "address": ray.get_runtime_context().gcs_address}))
-        partial.replace(state)
-        try:
+    try:
+        with started(config):
+            partial = state.with_suffix(".partial")
+            partial.write_text(json.dumps({"pid": os.getpid(), "address": ray.get_runtime_context().gcs_address}))
+            partial.replace(state)
             while True:
                 signal.pause()
-        finally:
-            state.unlink(missing_ok=True)
+    finally:
+        state.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -13,12 +13,29 @@ from typing import Any
 
 import ray
 
+from crypto.errors import CryptoError
 from policies.errors import PolicyError
 from policies.load import load
 from silo_node.actor import SiloActor
+from silo_node.errors import SiloError
 
 NAMESPACE = "consilo"
 START_TIMEOUT_S = 60.0
+
+
+class RemoteSilo(SiloActor):
+    """Keeps what stopped it from starting, for the launcher: Ray turns a constructor's error into text."""
+
+    def __init__(self, policy_path: str) -> None:
+        self._problem: tuple[str, str] | None = None
+        try:
+            super().__init__(policy_path)
+        except (SiloError, PolicyError, CryptoError) as err:
+            self._problem = err.message, err.hint
+
+    def problem(self) -> tuple[str, str] | None:
+        """Return why the silo did not start, with a hint; None if it did."""
+        return self._problem
 
 
 def main() -> int:
@@ -27,45 +44,40 @@ def main() -> int:
     parser.add_argument("mode", choices=["simulate"])
     parser.add_argument("policy", nargs="+", type=Path)
     arguments = parser.parse_args()
-    remote: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(SiloActor)
+    remote: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(RemoteSilo)
     names: dict[str, Path] = {}
-    failed = False
+    is_failed = False
     for path in arguments.policy:
         try:
             names[load(path).policy.silo.id] = path.resolve()
         except PolicyError as err:
             _report(path.parent.name, error=err.message, hint=err.hint)
-            failed = True
-    ray.init(
-        address=sys.stdin.readline().strip(), namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR
-    )
-    pending = {
+            is_failed = True
+    address = sys.stdin.readline().strip()
+    ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+    actors = {
         name: remote.options(name=f"silo/{name}", lifetime="detached").remote(str(path)) for name, path in names.items()
     }
-    waiting = {actor.ready.remote(): name for name, actor in pending.items()}
-    ray.wait(list(waiting), num_returns=len(waiting), timeout=START_TIMEOUT_S)
-    for reference, name in waiting.items():
+    problems = {name: actor.problem.remote() for name, actor in actors.items()}
+    ray.wait(list(problems.values()), num_returns=len(problems), timeout=START_TIMEOUT_S)
+    for name, reference in problems.items():
         try:
-            ray.get(reference, timeout=0.1)
-            _report(name, ready=True)
-        except ray.exceptions.RayActorError as err:
-            cause = _cause(err)
-            _report(name, error=cause[0], hint=cause[1])
-            failed = True
+            problem = ray.get(reference, timeout=0.1)
         except ray.exceptions.GetTimeoutError:
-            _report(name, error=f"it did not start within {START_TIMEOUT_S:g} s", hint="see silo.log beside its policy")
-            failed = True
-    return 1 if failed else 0
+            problem = f"it did not start within {START_TIMEOUT_S:g} s", "try again"
+        except ray.exceptions.RayError as err:
+            problem = f"its actor stopped ({type(err).__name__})", "see silo.log beside its policy"
+        if problem is None:
+            _report(name, ready=True)
+        else:
+            ray.kill(actors[name])
+            _report(name, error=problem[0], hint=problem[1])
+            is_failed = True
+    return 1 if is_failed else 0
 
 
 def _report(silo: str, **fields: object) -> None:
     print(json.dumps({"silo": silo, **fields}), flush=True)  # noqa: T201
-
-
-def _cause(err: BaseException) -> tuple[str, str]:
-    """Return the message and hint of the error that the actor's constructor raised."""
-    inner = getattr(getattr(err, "cause", None), "cause", None) or getattr(err, "cause", None) or err
-    return getattr(inner, "message", None) or str(inner).strip().splitlines()[-1], getattr(inner, "hint", "")
 
 
 if __name__ == "__main__":

@@ -60,10 +60,6 @@ class SiloActor:
         self._clock, self._sleep, self._noise = clock, sleep, noise
         self._rounds: dict[bytes, State] = {}
 
-    def ready(self) -> str:
-        """Return the silo's name: answering means that everything was loaded."""
-        return self._silo.name
-
     def catalogue(self, data: bytes) -> tuple[bytes, ...]:
         """Answer a signed CatalogueRequest with a signed Catalogue, or Failed."""
         return self._guard(bytes(16), lambda: self._catalogue(data))

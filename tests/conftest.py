@@ -1,0 +1,48 @@
+"""Fixtures: a founded hospital federation, in memory or on the session's one Ray cluster."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from analyst.client import Federation
+from analyst.demo.hospitals import found_hospitals
+from tests.simulator import Simulation, no_noise, simulate
+
+
+@pytest.fixture(scope="session")
+def founded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pristine federation; tests copy it."""
+    path = tmp_path_factory.mktemp("founded") / "federation"
+    found_hospitals(path)
+    return path
+
+
+@pytest.fixture
+def home(founded: Path, tmp_path: Path) -> Path:
+    """A federation of this test's own."""
+    return Path(shutil.copytree(founded, tmp_path / "federation"))
+
+
+@pytest.fixture
+def simulation(home: Path) -> Iterator[Simulation]:
+    """The federation in memory, with its noise."""
+    with simulate(home) as running:
+        yield running
+
+
+@pytest.fixture
+def exact(home: Path) -> Iterator[Simulation]:
+    """The federation in memory, without noise: sums must be right to the last unit."""
+    with simulate(home, noise=no_noise) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def on_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    """A federation of Ray actors, started once for the whole session."""
+    path = tmp_path_factory.mktemp("ray") / "federation"
+    found_hospitals(path)
+    with Federation.open(path / "consilo.toml") as federation:
+        yield federation

@@ -1,0 +1,164 @@
+"""Every command as a user types it: scripts in tests/cli/ hold command, output and exit status.
+
+In a script, `...` stands for anything, FED for the federation's consilo.toml, POLICY for a silo's policy and OUT for a
+file; lines after `2> ` are standard error, `? N` is the exit status where it is not 0.
+"""
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import analyst.cli
+import analyst.client
+import silo_node.cli
+from analyst.config import Config
+from tests.simulator import Simulation
+
+SCRIPTS = Path(__file__).parent / "cli"
+
+
+def blocks() -> Iterator[Any]:
+    for script in sorted(SCRIPTS.glob("*.txt")):
+        for block in re.split(r"\n(?=\$ )", "\n" + script.read_text()):
+            lines = [line for line in block.strip("\n").splitlines() if not line.startswith("#")]
+            if lines and lines[0].startswith("$ "):
+                while lines and not lines[-1]:
+                    lines.pop()
+                yield pytest.param(lines, id=f"{script.stem}: {lines[0][2:80]}")
+
+
+@pytest.fixture
+def in_memory(simulation: Simulation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Simulation:
+    """Let the commands reach the simulation instead of a Ray cluster."""
+
+    @contextmanager
+    def started(config: Config, progress: object = None) -> Iterator[Simulation]:
+        yield simulation
+
+    monkeypatch.setattr(analyst.client, "started", started)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.chdir(tmp_path)
+    return simulation
+
+
+def matches(expected: list[str], actual: str) -> bool:
+    pattern = ".*".join(re.escape(part) for part in "\n".join(expected).split("..."))
+    return re.fullmatch(pattern, actual.rstrip("\n"), re.DOTALL) is not None
+
+
+def run(command: str) -> int:
+    program, *arguments = shlex.split(command)
+    return {"consilo": analyst.cli.main, "consilo-silo": silo_node.cli.main}[program](arguments)
+
+
+@pytest.mark.parametrize("block", list(blocks()))
+def test_script(block: list[str], in_memory: Simulation, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if "ledger" in block[0]:
+        run(
+            f'consilo query "SELECT COUNT(*) AS n FROM lung" --federation {in_memory.path}/consilo.toml'
+            " --purpose health-research --epsilon 1"
+        )
+        capsys.readouterr()
+    command = block[0][2:].replace("FED", f"{in_memory.path}/consilo.toml").replace("OUT", str(tmp_path / "answer"))
+    command = command.replace("POLICY", f"{in_memory.path}/silos/aspen/policy.toml")
+    before = {silo: in_memory.spent(silo) for silo in in_memory.silos}
+    status = run(command)
+    output, errors = capsys.readouterr()
+    expected_status = next((int(line[2:]) for line in block if line.startswith("? ")), 0)
+    expected_errors = [line[3:] for line in block if line.startswith("2> ")]
+    expected = [line for line in block[1:] if not line.startswith(("2> ", "? "))]
+    assert status == expected_status, errors
+    assert matches(expected_errors, errors), errors
+    assert matches(expected, output), output
+    assert "Traceback" not in output + errors
+    if status:
+        assert before == {silo: in_memory.spent(silo) for silo in in_memory.silos}, "an error must cost nothing"
+
+
+def test_out_writes_the_answer_and_prints_nothing(
+    in_memory: Simulation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "answer.json"
+    status = run(
+        f'consilo query "SELECT sex, COUNT(*) AS n FROM lung GROUP BY sex" --federation {in_memory.path}/consilo.toml'
+        f" --purpose health-research --epsilon 1 --format json --out {file}"
+    )
+    assert status == 0
+    assert not capsys.readouterr().out
+    answer = json.loads(file.read_text())
+    assert answer["columns"] == ["sex", "n"]
+    assert set(answer) == {
+        "columns", "rows", "withheld_groups", "rho", "epsilon", "delta", "silos", "transcript", "assumptions",
+    }  # fmt: skip
+    assert set(answer["rows"][0]["n"]) == {"value", "low", "high", "sd"}
+    assert set(answer["silos"]["aspen"]) == {"status", "policy_hash", "denials"}
+    assert answer["withheld_groups"] == [{"sex": "unknown"}]
+
+
+def test_a_defect_is_one_line_and_not_a_traceback(
+    in_memory: Simulation, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(analyst.client, "plan", lambda *_: 1 / 0)
+    monkeypatch.delenv("CONSILO_DEBUG", raising=False)
+    status = run(
+        f'consilo query "SELECT COUNT(*) FROM lung" --federation {in_memory.path}/consilo.toml --purpose p --epsilon 1'
+    )
+    errors = capsys.readouterr().err
+    assert status == 1
+    assert errors.startswith("consilo: error: unexpected ZeroDivisionError\nconsilo: hint: ")
+
+
+@pytest.mark.parametrize("break_it", ["missing", "empty", "garbage", "wrongly typed"])
+def test_a_broken_data_file_is_shown_to_its_owner(
+    home: Path, break_it: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    data = home / "silos" / "maple" / "lung.parquet"
+    if break_it == "missing":
+        data.unlink()
+    elif break_it == "garbage":
+        data.write_bytes(b"no parquet at all")
+    else:
+        table = pq.read_table(data)
+        table = table.slice(0, 0) if break_it == "empty" else table
+        if break_it == "wrongly typed":
+            table = table.set_column(table.column_names.index("age"), "age", table["age"].cast(pa.string()))
+        pq.write_table(table, data)
+    assert run(f"consilo-silo check-policy {home}/silos/maple/policy.toml") == 1
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2
+    assert errors[0].startswith("consilo-silo: error: source 'lung': ")
+    assert errors[1].startswith("consilo-silo: hint: ")
+
+
+def test_a_malformed_policy_lists_every_problem_with_its_line(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policy = home / "silos" / "maple" / "policy.toml"
+    text = policy.read_text().replace("min_cohort", "min_cohrt").replace("delta       = 1e-6", "delta = 0.01")
+    policy.write_text(text)
+    lines = text.splitlines()
+    cohort = 1 + next(index for index, line in enumerate(lines) if line.startswith("min_cohrt"))
+    delta = 1 + next(index for index, line in enumerate(lines) if line.startswith("delta"))
+    assert run(f"consilo-silo check-policy {policy}") == 1
+    errors = capsys.readouterr().err
+    assert f"{policy}:{cohort}: disclosure.min_cohrt: unknown key; did you mean 'min_cohort'?" in errors
+    assert f"{policy}:{delta}: budget.delta: " in errors
+    assert "consilo-silo: error: 2 problems in the policy" in errors
+
+
+def test_python_client_gives_arrow_and_pandas(in_memory: Simulation) -> None:
+    with analyst.client.Federation.open(in_memory.path / "consilo.toml") as federation:
+        report = federation.query(
+            "SELECT sex, COUNT(*) AS n FROM lung GROUP BY sex", purpose="health-research", epsilon=1.0
+        )
+    assert report.to_arrow().column_names == ["sex", "n", "n_low", "n_high", "n_sd"]
+    frame = report.to_pandas()
+    assert list(frame["sex"]) == ["female", "male"]
+    assert (frame["n_low"] < frame["n"]).all()

@@ -1,0 +1,62 @@
+"""Our import names are generic, so prove that they are ours and that nothing else slips into the wheel."""
+
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib import import_module
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+OURS = ("silo_node", "aggregator", "analyst", "crypto", "policies")
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_import_name_is_ours(name: str) -> None:
+    module = import_module(name)
+    assert module.__file__ is not None
+    assert Path(module.__file__).is_relative_to(ROOT)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_no_other_distribution_claims_the_name(name: str) -> None:
+    owners = set(packages_distributions().get(name, [])) - {"consilo"}
+    assert not owners, f"{owners} also install a top-level package {name!r}"
+
+
+def test_the_wheel_holds_our_packages_only(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(tmp_path),
+    ]
+    subprocess.run([*command, str(ROOT)], check=True, timeout=120)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == set(OURS)
+    assert {f"{package}/py.typed" for package in OURS} <= set(names)
+
+
+def test_the_lock_pins_every_dependency_and_a_torch_that_everybody_can_install() -> None:
+    lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+    pins = dict(line.split("==") for line in lines)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [
+        *project["dependencies"],
+        *(item for extra in project["optional-dependencies"].values() for item in extra),
+    ]
+    for requirement in wanted:
+        name = requirement.split(">")[0].split("=")[0].split("<")[0].lower()
+        assert name in {pin.lower().replace("_", "-") for pin in pins}, name
+    assert pins["torch"] == "2.13.0"
+    assert int(pins["pandas"].split(".")[0]) < 3

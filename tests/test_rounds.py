@@ -1,0 +1,298 @@
+"""Whole rounds in memory: right sums, drop-outs at every step, refusals, and what the aggregator can make of it all."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pytest
+
+from aggregator.core import propose
+from analyst.demo.hospitals import PURPOSE, read_lung
+from analyst.errors import DeniedError, RoundError
+from analyst.report import Estimate, Report
+from crypto.errors import CryptoError
+from crypto.keys import Secret, SigningKey, read_key_file
+from crypto.manifest import Propose
+from crypto.messages import Contribution, EncryptedReport
+from crypto.opening import open_report
+from crypto.sealing import SealingKey
+from crypto.wire import digest_of, sign, unverified
+from policies.request import Request, terms_of
+from tests.simulator import STEPS, Simulation, no_noise, simulate
+
+QUESTION = "SELECT sex, COUNT(*) AS n, AVG(age) AS mean_age FROM lung GROUP BY sex"
+# Each with the columns that pooled DuckDB must give exactly when the noise is off.
+QUESTIONS = (
+    QUESTION,
+    "SELECT COUNT(*) AS n, COUNT(weight_loss) AS known, SUM(weight_loss) AS lost, AVG(weight_loss) AS mean FROM lung",
+    "SELECT sex, ecog, COUNT(*) AS n, SUM(survival) AS days FROM lung GROUP BY ecog, sex",
+    "SELECT ecog, COUNT(*) AS n, SUM(died) AS deaths, AVG(karnofsky) AS score FROM lung GROUP BY ecog",
+    "SELECT sex, COUNT(*) AS n FROM lung WHERE age BETWEEN 55 AND 70 AND (ecog IN (0, 1) OR survival > 300.5)"
+    " GROUP BY sex",
+    "SELECT COUNT(*) AS n FROM lung WHERE NOT died OR karnofsky IS NULL",
+    "SELECT sex, AVG(survival) AS days, SUM(age) AS years FROM lung WHERE died AND ecog >= 1 GROUP BY sex",
+)
+
+
+def pooled(question: str) -> list[dict[str, Any]]:
+    """Answer on all rows together, after the same mapping of values outside a domain."""
+    lung = read_lung()  # noqa: F841  read by name in the query
+    connection = duckdb.connect()
+    connection.execute("CREATE TABLE lung AS SELECT * REPLACE (coalesce(ecog, -1) AS ecog) FROM lung")
+    return list(connection.sql(question).to_arrow_table().to_pylist())
+
+
+def ask(simulation: Simulation, question: str = QUESTION, epsilon: float = 1.0) -> Report:
+    return simulation.federation.query(question, purpose=PURPOSE, epsilon=epsilon)
+
+
+def rewrite_policies(home: Path, old: str, new: str) -> None:
+    for policy in home.glob("silos/*/policy.toml"):
+        text = policy.read_text()
+        assert old in text
+        policy.write_text(text.replace(old, new))
+
+
+def by_group(rows: Any, keys: tuple[str, ...]) -> dict[tuple[Any, ...], Mapping[str, Any]]:
+    return {tuple(row[key] for key in keys): row for row in rows}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_without_noise_the_answer_equals_pooled_duckdb_exactly(home: Path, question: str) -> None:
+    rewrite_policies(home, "min_cohort     = 25", "min_cohort     = 2")
+    with simulate(home, noise=no_noise) as simulation:
+        report = ask(simulation, question)
+    keys = tuple(name for name in ("sex", "ecog") if name in report.columns)
+    answers, truths = by_group(report.rows, keys), by_group(pooled(question), keys)
+    assert answers
+    for group, row in answers.items():
+        for name, cell in row.items():
+            if isinstance(cell, Estimate):
+                assert cell.value == pytest.approx(float(truths[group][name]), rel=1e-12), (group, name)
+    # Every group is answered: what is neither shown nor withheld as too small does not exist.
+    withheld = by_group(report.withheld_groups, keys)
+    assert set(truths) <= set(answers) | set(withheld)
+    assert not set(answers) & set(withheld)
+    assert all(truths[group].get("n", 0) < 2 for group in withheld if group in truths)
+
+
+@pytest.mark.slow
+def test_over_200_runs_the_values_lie_within_5_sd_of_pooled_duckdb(home: Path) -> None:
+    rewrite_policies(home, "lifetime    = { rho = 1.0 }", "lifetime    = { rho = 10 }")
+    truth = by_group(pooled(QUESTION), ("sex",))
+    scores: list[float] = []
+    with simulate(home) as simulation:
+        for _ in range(200):
+            for group, row in by_group(ask(simulation).rows, ("sex",)).items():
+                if group == ("unknown",):
+                    continue
+                for name in ("n", "mean_age"):
+                    cell = row[name]
+                    assert cell.low <= cell.value <= cell.high
+                    # A mean is a quotient and skewed where its count is small; its linear form is not.
+                    count = row["n"].value
+                    sd = cell.sd if name == "n" else cell.sd * max(1.0, count / float(truth[group]["n"]))
+                    scores.append((cell.value - float(truth[group][name])) / sd)
+    assert len(scores) == 800
+    assert max(abs(score) for score in scores) < 5
+    # The stated deviation is the real one: the chi-square sum of 400 counts, four deviations wide.
+    counts = np.array(scores[0::2])
+    assert abs(float(np.sum(counts**2)) - 400) < 4 * math.sqrt(2 * 400)
+
+
+@pytest.mark.parametrize("moment", ["dies_before", "dies_after"])
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_hospital_killed_between_any_two_steps_is_a_drop_out(
+    exact: Simulation, step: str, moment: str, restarts: bool
+) -> None:
+    assert ask(exact).silos["cedar"].status == "answered"
+    before = exact.spent("birch")
+    cedar = exact.silos["cedar"]
+    cedar.restarts = restarts
+    setattr(cedar, moment, step)
+    report = ask(exact)
+    whole_sum = step in ("agree", "open_shares") or (restarts and (step, moment) == ("propose", "dies_before"))
+    expected = "answered" if whole_sum else "dropped" if step == "contribute" else "missing"
+    assert report.silos["cedar"].status == expected
+    counted = sum(cell.value or 0 for row in report.rows if isinstance(cell := row["n"], Estimate))
+    assert counted == (228 if whole_sum else 228 - 45)
+    assert exact.spent("birch") - before == before  # one charge, also where the round began anew
+    if restarts:  # it is back, and never spent twice for one question
+        contributed = whole_sum or (step, moment) == ("contribute", "dies_after")
+        assert exact.spent("cedar") == before * (2 if contributed else 1)
+        assert ask(exact).silos["cedar"].status == "answered"
+
+
+def test_too_few_left_is_a_clear_error_that_names_who_is_missing(exact: Simulation) -> None:
+    ask(exact)
+    exact.silos["cedar"].dies_before = exact.silos["maple"].dies_before = exact.silos["rowan"].dies_before = "propose"
+    with pytest.raises(RoundError, match=r"missing: cedar, maple, rowan") as caught:
+        ask(exact)
+    assert caught.value.hint
+    assert exact.spent("aspen") == exact.spent("birch")
+    before = exact.spent("aspen")
+    with pytest.raises(RoundError):
+        ask(exact)
+    assert exact.spent("aspen") == before, "nothing left the silo, so nothing is spent"
+
+
+def test_two_drop_outs_after_contributing_began_leave_no_quorum(exact: Simulation) -> None:
+    ask(exact)
+    exact.silos["cedar"].dies_before = exact.silos["maple"].dies_before = "contribute"
+    with pytest.raises(RoundError, match="missing: cedar, maple"):
+        ask(exact)
+
+
+def test_a_silo_that_sends_garbage_is_a_drop_out(exact: Simulation) -> None:
+    ask(exact)
+
+    def garbage(step: str, frames: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        return (frames[0], bytes(len(frames[1]))) if step == "contribute" else frames
+
+    exact.silos["maple"].rewrite = garbage
+    report = ask(exact)
+    assert report.silos["maple"].status == "dropped"
+    exact.silos["maple"].rewrite = lambda step, frames: (b"",) * 3
+    assert ask(exact).silos["maple"].status == "missing"
+
+
+def test_a_replayed_request_is_refused_and_costs_nothing(exact: Simulation) -> None:
+    federation = exact.federation
+    planned, request = federation.prepare(QUESTION, purpose=PURPOSE, epsilon=1)
+    federation.open_answer(planned, request, federation.submit(request))
+    before = {silo: exact.spent(silo) for silo in exact.silos}
+    with pytest.raises(DeniedError, match="ALREADY_ANSWERED"):
+        federation.submit(request)
+    assert before == {silo: exact.spent(silo) for silo in exact.silos}
+
+
+def test_one_nonce_cannot_buy_a_dearer_request(exact: Simulation) -> None:
+    """Reserve cheaply, then present a dearer request under the same nonce while the first is still open."""
+    federation = exact.federation
+    _, cheap = federation.prepare(QUESTION, purpose=PURPOSE, epsilon=0.1)
+    dear = Request.model_validate({**dict(cheap), "micro_rho": 50_000})
+    actor = exact.silos["aspen"].actor
+    aggregator = exact.server._aggregator
+    now = int(exact.silos["aspen"].clock())
+    for round_id, request in ((bytes(16), cheap), (b"\1" * 16, dear)):
+        envelope = sign(request, federation.analyst, federation._signing)
+        proposed = propose(aggregator, envelope, round_id, now)
+        reply = actor.propose(round_id, proposed.envelope)
+        if request is dear:
+            assert b"failed" in reply[0][:20]
+    assert exact.spent("aspen") < 1000
+
+
+def test_what_the_aggregator_saw_and_stored_opens_neither_a_contribution_nor_the_sum(exact: Simulation) -> None:
+    report = ask(exact)
+    seen = exact.everything_seen()
+    encrypted = EncryptedReport.decode(exact.reports[-1])
+    request = unverified(unverified(encrypted.propose, Propose).request, Request)
+    # 1. No plain value: neither a silo's exact counts nor the sum stand anywhere, in either byte order.
+    truth = int(next(cell.value or 0 for row in report.rows if isinstance(cell := row["n"], Estimate)))
+    scale = opened_scale(request)
+    for order in ("little", "big"):
+        pattern = (truth << scale).to_bytes(8, order)
+        assert not any(pattern in data for data in seen)
+    # 2. The whole of what it holds, with any key but the analyst's, does not open.
+    terms = terms_of(request, digest_of(request))
+    roster = exact.federation.config.roster
+    for root in (Secret.generate(), Secret(bytes(32))):
+        with pytest.raises(CryptoError):
+            open_report(encrypted, terms, "ana", SealingKey(root), roster.silo_keys, roster.aggregator_keys)
+    identity = exact.path / "aggregator" / "identity.key"
+    own = SealingKey(read_key_file(identity))
+    with pytest.raises(CryptoError):
+        open_report(encrypted, terms, "ana", own, roster.silo_keys, roster.aggregator_keys)
+    # 3. Blinded vectors and their sum are uniform: about half of their bits are set.
+    payloads = [
+        frame
+        for silo in exact.silos.values()
+        for step, frames in silo.seen
+        if step == "< contribute"
+        for frame in frames[1:]
+    ]
+    assert len(payloads) == 5
+    bits = sum(int.from_bytes(data, "little").bit_count() for data in [*payloads, encrypted.blinded_sum])
+    total = 8 * sum(len(data) for data in [*payloads, encrypted.blinded_sum])
+    assert abs(bits - total / 2) < 6 * math.sqrt(total) / 2
+
+
+def opened_scale(request: Request) -> int:
+    return terms_of(request, digest_of(request)).blocks[0].scale_bits
+
+
+def test_contributions_of_equal_rows_share_no_aligned_16_byte_block(home: Path) -> None:
+    """Every hospital holds the very same rows, asked twice without noise: no block may repeat anywhere."""
+    source = home / "silos" / "aspen" / "lung.parquet"
+    for silo in ("birch", "cedar", "maple", "rowan"):
+        (home / "silos" / silo / "lung.parquet").write_bytes(source.read_bytes())
+    question = "SELECT sex, ecog, COUNT(*) AS n, SUM(age) AS a, SUM(survival) AS s FROM lung GROUP BY sex, ecog"
+    with simulate(home, noise=no_noise) as simulation:
+        ask(simulation, question)
+        ask(simulation, question)
+        payloads = [
+            frame
+            for silo in simulation.silos.values()
+            for step, frames in silo.seen
+            if step == "< contribute"
+            for frame in frames[1:]
+        ]
+    blocks = [data[start : start + 16] for data in payloads for start in range(0, len(data) - 15, 16)]
+    assert len(payloads) == 10
+    assert len(blocks) >= 10 * 30
+    assert len(set(blocks)) == len(blocks)
+
+
+def test_secrets_of_a_finished_round_are_forgotten(exact: Simulation) -> None:
+    ask(exact)
+    assert all(not silo.actor._rounds for silo in exact.silos.values())
+
+
+def test_an_unknown_analyst_key_is_refused(exact: Simulation) -> None:
+    exact.federation._signing = SigningKey(Secret.generate())
+    with pytest.raises(DeniedError, match="refuse"):
+        ask(exact)
+    assert all(exact.spent(silo) == 0 for silo in exact.silos)
+
+
+def test_a_budget_that_is_spent_refuses_with_rule_and_remedy(home: Path) -> None:
+    rewrite_policies(home, "lifetime    = { rho = 1.0 }", "lifetime    = { rho = 0.05 }")
+    with simulate(home) as simulation:
+        ask(simulation)
+        ask(simulation)
+        with pytest.raises(DeniedError) as caught:
+            ask(simulation)
+    denial = caught.value.denials["aspen"][0]
+    assert (denial.code, denial.rule) == ("BUDGET_LIFETIME", "budget.lifetime.rho")
+    assert denial.remedy
+
+
+def test_the_demo_budget_holds_30_questions_at_epsilon_1_and_one_at_epsilon_2(simulation: Simulation) -> None:
+    ask(simulation, epsilon=2)
+    for _ in range(30):
+        ask(simulation, "SELECT COUNT(*) AS n FROM lung")
+
+
+def test_one_silo_that_refuses_is_named_and_the_others_answer(home: Path) -> None:
+    policy = home / "silos" / "maple" / "policy.toml"
+    policy.write_text(
+        policy.read_text().replace('aggregates     = ["count", "sum", "avg"]', 'aggregates     = ["count"]')
+    )
+    with simulate(home) as simulation:
+        report = ask(simulation)
+    assert report.silos["maple"].status == "denied"
+    assert [denial.code for denial in report.silos["maple"].denials] == ["AGGREGATE"]
+    assert [report.silos[silo].status for silo in ("aspen", "birch", "cedar", "rowan")] == ["answered"] * 4
+
+
+def test_a_contribution_states_only_digests(exact: Simulation) -> None:
+    ask(exact)
+    encrypted = EncryptedReport.decode(exact.reports[-1])
+    heads = [unverified(raw, Contribution) for raw in encrypted.contributions]
+    assert all(head.length == encrypted.length for head in heads)
+    assert len({head.chunks for head in heads}) == 5
