@@ -7,6 +7,7 @@ and recipients compose it again for themselves. docs/protocol.md sections 3 to 7
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -111,36 +112,32 @@ def propose(aggregator: Aggregator, request: bytes, round_id: bytes, now: int) -
     return Proposed(message, sign(message, aggregator.name, aggregator.signing), terms)
 
 
-def read_answers(
-    aggregator: Aggregator, state: Proposed, replies: Replies
-) -> tuple[dict[str, bytes], dict[str, bytes]]:
+def read_answers(aggregator: Aggregator, replies: Replies) -> tuple[dict[str, Signed[Accept]], dict[str, bytes]]:
     """Return the signed acceptances and the signed refusals among the replies, by silo."""
-    accepts: dict[str, bytes] = {}
+    accepts: dict[str, Signed[Accept]] = {}
     refusals: dict[str, bytes] = {}
     for silo, frames in replies.items():
         keys = {silo: aggregator.silos[silo]}
-        for kind, found in ((Accept, accepts), (Refusal, refusals)):
-            try:
-                verify(_only(frames), kind, keys)
-                found[silo] = frames[0]
-            except CryptoError:
-                continue
+        with suppress(CryptoError):
+            accepts[silo] = verify(_only(frames), Accept, keys)
+            continue
+        with suppress(CryptoError):
+            refusals[silo] = verify(_only(frames), Refusal, keys).envelope
     return accepts, refusals
 
 
 def compose_round(
-    aggregator: Aggregator, state: Proposed, accepts: Mapping[str, bytes], refusals: Mapping[str, bytes]
+    aggregator: Aggregator, state: Proposed, accepts: Mapping[str, Signed[Accept]], refusals: Mapping[str, bytes]
 ) -> Composed:
     """Return the manifest of the silos that accepted; raises ProtocolError if they cannot bear their conditions."""
-    envelopes = tuple(accepts[silo] for silo in sorted(accepts))
-    messages = [(silo, verify(accepts[silo], Accept, aggregator.silos).message) for silo in sorted(accepts)]
-    manifest = compose(state.propose, state.terms, messages)
+    signed = [accepts[silo] for silo in sorted(accepts)]
+    manifest = compose(state.propose, state.terms, [(one.signer, one.message) for one in signed])
     return Composed(
         before=state,
         manifest=manifest,
         manifest_hash=digest_of(manifest),
         envelope=sign(manifest, aggregator.name, aggregator.signing),
-        accepts=envelopes,
+        accepts=tuple(one.envelope for one in signed),
         refusals=tuple(refusals[silo] for silo in sorted(refusals)),
     )
 

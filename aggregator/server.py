@@ -86,7 +86,7 @@ class Server:
         in_round = set(asked)
         try:
             replies = await self._ask("propose", round_id, dict.fromkeys(sorted(in_round), proposed.envelope))
-            accepts, refused = core.read_answers(self._aggregator, proposed, replies)
+            accepts, refused = core.read_answers(self._aggregator, replies)
             refusals.update(refused)
             missing.update(in_round - set(accepts) - set(refused))
             in_round -= set(refused)

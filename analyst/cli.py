@@ -12,19 +12,16 @@ from pathlib import Path
 from typing import NoReturn
 
 from rich.console import Console
-from rich.table import Table
 
 from analyst.client import Federation
 from analyst.config import read_config
 from analyst.demo.story import tell
 from analyst.doctor import examine
 from analyst.errors import AnalystError, DeniedError
-from analyst.render import FORMATS, render
+from analyst.render import FORMATS, print_offer, render
 from analyst.simulate import down, is_up, up
 from crypto.errors import CryptoError
-from policies.accountant import epsilon_of
 from policies.errors import PolicyError
-from policies.model import MICRO
 
 _DENIED = 3
 
@@ -144,25 +141,7 @@ def _silos(options: argparse.Namespace, notes: Console) -> int:
         listing = {silo: json.loads(catalogue.model_dump_json()) for silo, catalogue in offer.silos.items()}
         print(json.dumps(listing, indent=2))
         return 0
-    console = Console(highlight=False)
-    table = Table(title=f"What the silos open to {federation.analyst!r}", title_justify="left")
-    for heading in ("silo", "policy", "purposes", "table", "columns open as dimension | filter | measure", "at most"):
-        table.add_column(heading)
-    for silo in known:
-        catalogue = offer.silos.get(silo)
-        if catalogue is None:
-            table.add_row(silo, "-", "-", "-", "not reachable, or not open to you", "-")
-            continue
-        epsilon = epsilon_of(catalogue.max_micro_rho / MICRO, float(catalogue.delta))
-        for one in catalogue.tables:
-            by_role = (
-                ", ".join(entry.column.name for entry in one.columns if role in entry.roles) or "-"
-                for role in ("dimension", "filter", "measure")
-            )
-            version = f"v{catalogue.policy_version} {catalogue.policy_hash.hex()[:8]}"
-            most = f"epsilon {epsilon:.2g}"
-            table.add_row(silo, version, ", ".join(catalogue.purposes), one.name, " | ".join(by_role), most)
-    console.print(table)
+    print_offer(offer, known, Console(highlight=False))
     return 0
 
 

@@ -11,7 +11,7 @@ from crypto.roster import AUTHORITY, Party, Roster
 from crypto.wire import sign
 
 AGGREGATOR = "aggregator"
-TICK_MS = 20
+TICK_MS = 10
 
 
 def found(path: Path, federation: str, silos: tuple[str, ...], analysts: tuple[str, ...]) -> dict[str, VerifyKey]:

@@ -1,12 +1,18 @@
-"""How a person or a program reads a report: a table, JSON or CSV."""
+"""How a person or a program reads a report (a table, JSON or CSV), and how a person reads what silos offer."""
 
 import csv
 import io
+from collections.abc import Iterable
+from decimal import Decimal
 
 from rich.console import Console
 from rich.table import Table
 
 from analyst.report import Estimate, Report
+from analyst.sql.catalogue import Offer
+from policies.accountant import epsilon_of
+from policies.model import MICRO
+from policies.request import TableColumn
 
 FORMATS = ("table", "json", "csv")
 
@@ -70,3 +76,47 @@ def show_cell(cell: Estimate | str | int) -> str:
 
 def _figure(value: float, sd: float) -> str:
     return f"{value:,.0f}" if sd >= 5 else f"{value:,.1f}" if sd >= 0.5 else f"{value:,.3f}"
+
+
+def print_offer(offer: Offer, silos: Iterable[str], console: Console) -> None:
+    """Print the silos with their conditions, and for each table the columns that all its holders open."""
+    table = Table(title="Silos", title_justify="left")
+    for heading in ("silo", "policy", "purposes", "tables", "epsilon", "missing", "colluding"):
+        table.add_column(heading)
+    for silo in silos:
+        catalogue = offer.silos.get(silo)
+        if catalogue is None:
+            table.add_row(silo, "not reachable, or not open to you")
+            continue
+        epsilon = epsilon_of(catalogue.max_micro_rho / MICRO, float(catalogue.delta))
+        table.add_row(
+            silo,
+            f"v{catalogue.policy_version} {catalogue.policy_hash.hex()[:8]}",
+            ", ".join(catalogue.purposes),
+            ", ".join(one.name for one in catalogue.tables),
+            f"up to {epsilon:.1f}",
+            f"up to {catalogue.max_missing}",
+            f"up to {catalogue.max_colluding}",
+        )
+    console.print(table)
+    for name in offer.tables:
+        columns = Table(title=f"Table {name}", title_justify="left")
+        for heading in ("column", "open as", "values"):
+            columns.add_column(heading)
+        holders = offer.holders(name).values()
+        for column in offer.columns(name):
+            roles = [
+                role for role in next(iter(holders))[column].roles if all(role in one[column].roles for one in holders)
+            ]
+            unit = next(iter(holders))[column].unit
+            columns.add_row(column, ", ".join(roles), _values(offer.column(name, column), unit))
+        console.print(columns)
+
+
+def _values(column: TableColumn, unit: str | None) -> str:
+    if column.domain:
+        return ", ".join(column.domain)
+    if column.low is None or column.high is None or column.step is None or column.type == "bool":
+        return column.type
+    low, high = (float(bound * Decimal(column.step)) for bound in (column.low, column.high))
+    return f"{low:g} to {high:g}{f' {unit}' if unit else ''}"

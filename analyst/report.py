@@ -188,13 +188,20 @@ def _estimate(
     if aggregate.function == "sum":
         sd = math.hypot(centred_sd, middle * count_sd)
         return _interval(step * (middle * count + centred), step * sd, -math.inf, math.inf)
-    low, high = step * column.low, step * column.high
-    if count <= 2 * count_sd:  # the count could be nothing: a quotient would say nothing
-        return Estimate(None, low, high, None)
-    mean = centred / count
-    sd = step * math.hypot(centred_sd, mean * count_sd) / count
-    value = min(max(step * (middle + mean), low), high)
-    return _interval(value, sd, low, high)
+    least, most = step * column.low, step * column.high
+    centre = step * middle
+    # Fieller, 1954: the interval of a quotient of two normal variables, exact where that of the first-order
+    # approximation is too narrow. Unbounded where the count could be nothing: then a quotient says nothing.
+    bound = count**2 - (_Z95 * count_sd) ** 2
+    if count <= 0 or bound <= 0:
+        return Estimate(None, least, most, None)
+    product = centred * count
+    root = math.sqrt(max(0.0, product**2 - bound * (centred**2 - (_Z95 * centred_sd) ** 2)))
+    low, high = (centre + step * (product + sign * root) / bound for sign in (-1, 1))
+    value, low_shown, high_shown = (
+        min(max(figure, least), most) for figure in (centre + step * centred / count, low, high)
+    )
+    return Estimate(value, low_shown, high_shown, (high - low) / (2 * _Z95))
 
 
 def _interval(value: float, sd: float, least: float, most: float) -> Estimate:

@@ -7,6 +7,7 @@ can lose tightness, never safety.
 
 import math
 from fractions import Fraction
+from functools import lru_cache
 
 from policies.model import MICRO
 from policies.request import Request, sensitivity, statistics_of, terms_of
@@ -29,6 +30,7 @@ def delta_of(rho: float, epsilon: float) -> float:
     return min(1.0, math.exp(exponent))
 
 
+@lru_cache(maxsize=1024)
 def epsilon_of(rho: float, delta: float) -> float:
     """Return the least epsilon (rounded up in the ninth digit) such that rho-zCDP implies (epsilon, delta)-DP."""
     low, high = rho, rho + 2 * math.sqrt(rho * math.log(1 / delta)) + 1e-9
@@ -38,6 +40,7 @@ def epsilon_of(rho: float, delta: float) -> float:
     return high
 
 
+@lru_cache(maxsize=1024)
 def micro_rho_of(epsilon: float, delta: float) -> int:
     """Return the greatest price in micro-rho that stays within (epsilon, delta)-DP; 0 if not even one does."""
     low, high = 0, 100 * MICRO

@@ -98,7 +98,14 @@ def _standing(policy: Policy, request: Request, now: int) -> Iterator[Denial]:
         rule = f"analysts.{request.analyst}.purposes"
         message = f"the purpose {request.purpose!r} is not open to you"
         yield _deny("PURPOSE_CLOSED", rule, message, f"purposes open to you: {offered}")
-    elif "query" not in policy.purposes[request.purpose].computations:
+        return
+    for recipient in request.recipients:
+        known = policy.analysts.get(recipient.name)
+        if known is None or request.purpose not in known.purposes or clock >= known.until:
+            rule = f"analysts.{recipient.name}"
+            message = f"the recipient {recipient.name!r} is not an analyst with this purpose here"
+            yield _deny("RECIPIENT_UNKNOWN", rule, message, f"{contact} to be added, or leave that recipient out")
+    if "query" not in policy.purposes[request.purpose].computations:
         rule = f"purposes.{request.purpose}.computations"
         yield _deny("COMPUTATION_CLOSED", rule, "queries are not open for this purpose", contact)
 

@@ -27,7 +27,7 @@ REFUSED = "SELECT COUNT(*) AS n FROM lung WHERE weight_loss > 20"
 EPSILON = 1.0
 _NEXT = """
 [bold]Yours now[/bold] ({seconds:.0f} s): the federation stays in {path}. Next, type
-  consilo query "SELECT ecog, COUNT(*) AS n, AVG(survival) AS days FROM lung GROUP BY ecog" \\
+  consilo query "SELECT sex, COUNT(*) AS n, SUM(died) AS deaths FROM lung GROUP BY sex" \\
       --federation {path}/consilo.toml --purpose health-research --epsilon 1
   consilo silos --federation {path}/consilo.toml
   consilo-silo ledger --policy {path}/silos/aspen/policy.toml

@@ -1,0 +1,35 @@
+"""How a benchmark measures and prints a figure: medians of several runs, ratios within one run."""
+
+import json
+import statistics
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def commit() -> str:
+    """Return the checked-out commit, with a plus sign where files differ from it."""
+    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True, capture_output=True)
+    changed = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, text=True, capture_output=True)
+    return (head.stdout.strip() or "unknown") + ("+" if changed.stdout.strip() else "")
+
+
+def publish(
+    figure: str, values: Sequence[float], unit: str, baseline: str | None = None, base: Sequence[float] | None = None
+) -> dict[str, object]:
+    """Print and return one figure: the median, its spread (max - min), and its ratio to a baseline of the same run."""
+    value = statistics.median(values)
+    line = {
+        "figure": figure,
+        "value": round(value, 6),
+        "unit": unit,
+        "ratio": round(value / statistics.median(base), 3) if base else None,
+        "baseline": baseline,
+        "runs": len(values),
+        "spread": round(max(values) - min(values), 6),
+        "commit": commit(),
+    }
+    print(json.dumps(line), flush=True)
+    return line
