@@ -49,8 +49,8 @@ class RaySums:
     async def add(self, round_id: bytes, silo: str, digests: tuple[bytes, ...], frames: tuple[bytes, ...]) -> None:
         await self._shard.add.remote(round_id, silo, digests, frames)
 
-    async def total(self, round_id: bytes) -> bytes:
-        total: bytes = await self._shard.total.remote(round_id)
+    async def total(self, round_id: bytes, silos: tuple[str, ...]) -> bytes:
+        total: bytes = await self._shard.total.remote(round_id, silos)
         return total
 
     async def discard(self, round_id: bytes) -> None:

@@ -14,7 +14,7 @@ from hashlib import sha256
 from aggregator.errors import SharesMissingError, SilosMissingError
 from crypto.errors import CryptoError, ProtocolError
 from crypto.keys import SigningKey, VerifyKey
-from crypto.manifest import Accept, Manifest, Propose, Terms, compose
+from crypto.manifest import Accept, Manifest, Propose, Terms, check_round_keys, compose
 from crypto.messages import (
     Bundle,
     Contribution,
@@ -119,7 +119,9 @@ def read_answers(aggregator: Aggregator, replies: Replies) -> tuple[dict[str, Si
     for silo, frames in replies.items():
         keys = {silo: aggregator.silos[silo]}
         with suppress(CryptoError):
-            accepts[silo] = verify(_only(frames), Accept, keys)
+            signed = verify(_only(frames), Accept, keys)
+            check_round_keys(signed.message)  # else every other silo would fail to seal to it
+            accepts[silo] = signed
             continue
         with suppress(CryptoError):
             refusals[silo] = verify(_only(frames), Refusal, keys).envelope

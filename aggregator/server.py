@@ -97,20 +97,22 @@ class Server:
             await self._sums.start(round_id, composed.manifest.length, composed.manifest.terms.ring_bits)
             contributions = await self._contributions(round_id, shared)
             parted = core.part(self._aggregator, shared, contributions)
-            survivors = [survivor.silo for survivor in parted.split.survivors]
+            survivors = tuple(survivor.silo for survivor in parted.split.survivors)
             replies = await self._ask("agree", round_id, dict.fromkeys(survivors, parted.envelope))
             signatures = core.collect_signatures(self._aggregator, parted, replies)
             opens = core.open_message(signatures)
             replies = await self._ask("open_shares", round_id, dict.fromkeys(signatures, opens))
             in_round -= set(replies)  # a silo that opened has erased the round
-            total = await self._sums.total(round_id)
+            total = await self._sums.total(round_id, survivors)
             report = core.assemble(self._aggregator, parted, signatures, replies, total)
             self._store.put(report)
             return report
         finally:
             # Whoever is still in the round forgets it; where nothing has left, the reservation is released.
-            await self._sums.discard(round_id)
-            await self._gather({silo: self._silos[silo].call("cancel", round_id) for silo in in_round})
+            try:
+                await self._sums.discard(round_id)
+            finally:
+                await self._gather({silo: self._silos[silo].call("cancel", round_id) for silo in in_round})
 
     async def _contributions(self, round_id: bytes, shared: core.SharedOut) -> dict[str, Signed[Contribution]]:
         """Collect and add contributions as they come; one that does not hold is not there."""

@@ -25,8 +25,8 @@ class Sums(Protocol):
     async def add(self, round_id: bytes, silo: str, digests: tuple[bytes, ...], frames: tuple[bytes, ...]) -> None:
         """Add one contribution; raises ProtocolError on frames that are not as signed, or on a second one."""
 
-    async def total(self, round_id: bytes) -> bytes:
-        """Return the sum in ring elements and close the round."""
+    async def total(self, round_id: bytes, silos: tuple[str, ...]) -> bytes:
+        """Return the sum and close the round; raises ProtocolError unless exactly `silos` were added."""
 
     async def discard(self, round_id: bytes) -> None:
         """Close the round."""
@@ -69,10 +69,12 @@ class SumShard:
         running.ring.reduce(running.words)
         running.added.add(silo)
 
-    def total(self, round_id: bytes) -> bytes:
+    def total(self, round_id: bytes, silos: tuple[str, ...]) -> bytes:
         running = self._rounds.pop(round_id, None)
         if running is None:
             raise ProtocolError("the round is not open")
+        if running.added != set(silos):  # one may have been added after the round stopped waiting for it
+            raise ProtocolError("the sum does not hold exactly the contributions that were agreed on")
         return running.ring.to_bytes(running.words)
 
     def discard(self, round_id: bytes) -> None:
@@ -91,8 +93,8 @@ class LocalSums:
     async def add(self, round_id: bytes, silo: str, digests: tuple[bytes, ...], frames: tuple[bytes, ...]) -> None:
         self._shard.add(round_id, silo, digests, frames)
 
-    async def total(self, round_id: bytes) -> bytes:
-        return self._shard.total(round_id)
+    async def total(self, round_id: bytes, silos: tuple[str, ...]) -> bytes:
+        return self._shard.total(round_id, silos)
 
     async def discard(self, round_id: bytes) -> None:
         self._shard.discard(round_id)

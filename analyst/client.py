@@ -28,7 +28,7 @@ from crypto.randomness import token
 from crypto.sealing import SealingKey
 from crypto.wire import digest_of, sign, signer_of, verify
 from policies.accountant import epsilon_of, micro_rho_of
-from policies.request import Catalogue, CatalogueRequest, Denial, Refusal, Request, terms_of
+from policies.request import NOT_AN_ANALYST, Catalogue, CatalogueRequest, Denial, Refusal, Request, terms_of
 
 REQUEST_LIFETIME_S = 600
 
@@ -224,16 +224,18 @@ class Federation:
             except CryptoError:
                 with _ignore_malformed():
                     reasons[signer_of(envelope, Failed)] = verify(envelope, Failed, silos).message.reason
-        if not found and reasons:
-            denial = Denial(code="ANALYST_UNKNOWN", rule="analysts", message=next(iter(reasons.values())), remedy="")
+        if found:
+            return Offer({silo: found[silo] for silo in sorted(found)})
+        if set(reasons.values()) == {NOT_AN_ANALYST}:
+            remedy = "the silos' data owners can add you to their policies"
+            denial = Denial(code="ANALYST_UNKNOWN", rule="analysts", message=NOT_AN_ANALYST, remedy=remedy)
+            counted = f"{len(reasons)} of {len(silos)} silos refuse"
             raise DeniedError(
-                f"{len(reasons)} of {len(silos)} silos refuse: {denial.code} ({denial.rule}): {denial.message}",
-                "the silos' data owners can add you to their policies",
-                dict.fromkeys(reasons, (denial,)),
+                f"{counted}: {denial.code} ({denial.rule}): {denial.message}", remedy, dict.fromkeys(reasons, (denial,))
             )
-        if not found:
-            raise FederationError("no silo answered", "see `consilo doctor`")
-        return Offer({silo: found[silo] for silo in sorted(found)})
+        said = "; ".join(f"{silo}: {reason}" for silo, reason in sorted(reasons.items())[:3])
+        hint = "see silo.log beside each silo's policy"
+        raise FederationError("no silo answered" + (f" ({said})" if said else ""), hint)
 
 
 @contextmanager

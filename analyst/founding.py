@@ -25,7 +25,7 @@ def found(path: Path, federation: str, silos: tuple[str, ...], analysts: tuple[s
     homes = {silo: path / "silos" / silo for silo in silos} | {AGGREGATOR: path / AGGREGATOR}
     keys: dict[str, VerifyKey] = {}
     for name, home in homes.items():
-        home.mkdir(parents=True)
+        home.mkdir(mode=0o700, parents=True)
         keys[name] = _new_key(home / "identity.key").public
     roster = Roster(
         federation=federation,
@@ -40,7 +40,7 @@ def found(path: Path, federation: str, silos: tuple[str, ...], analysts: tuple[s
     for silo in silos:
         (homes[silo] / "silo.toml").write_text(f"{common}tick_ms = {TICK_MS}\n")
     (homes[AGGREGATOR] / "aggregator.toml").write_text(f'name = "{AGGREGATOR}"\n{common}')
-    (path / "analysts").mkdir()
+    (path / "analysts").mkdir(mode=0o700)
     public = {name: _new_key(path / "analysts" / f"{name}.key").public for name in analysts}
     (path / "consilo.toml").write_text(
         f'schema = "consilo/1"\nmode = "simulate"   # one Ray cluster on this machine: one trust domain\n{common}'

@@ -27,6 +27,7 @@ START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 20.0
 OBJECT_STORE_BYTES = 128 << 20
 _STATE = ".consilo-up.json"
+_PROBLEM = "consilo-problem: "  # what stands after it in the background process's output is for people
 
 Progress = Callable[[str], None]
 
@@ -106,8 +107,8 @@ def up(config: Config) -> int:
                 return process.pid
             if process.poll() is not None:
                 errors.seek(0)
-                message, _, hint = (errors.read().strip() or "the federation stopped while starting").partition("\n")
-                raise FederationError(message, hint)
+                problem = errors.read().rpartition(_PROBLEM)[2].strip().splitlines() or ["it stopped while starting"]
+                raise FederationError(problem[0], problem[1] if len(problem) > 1 else "see `consilo doctor`")
             time.sleep(0.1)
         process.terminate()
     raise FederationError(f"the federation was not up within {START_TIMEOUT_S:g} s", "try again")
@@ -250,6 +251,7 @@ def _running(config: Config) -> str | None:
 
 def _keep(config: Config) -> None:
     """Run the federation until a signal ends this process."""
+    _set_environment(config)
     import ray
 
     def stop(*_: object) -> None:
@@ -272,6 +274,6 @@ if __name__ == "__main__":
     try:
         _keep(read_config(Path(sys.argv[1])))
     except (FederationError, CryptoError) as error:
-        sys.exit(f"{error.message}\n{error.hint}")
+        sys.exit(f"{_PROBLEM}{error.message}\n{error.hint}")
     except KeyboardInterrupt:
         sys.exit(0)

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from crypto.errors import ProtocolError
 from crypto.keys import VerifyKey
-from crypto.sealing import PUBLIC_BYTES
+from crypto.sealing import PUBLIC_BYTES, seal
 from crypto.wire import MAX_SILOS, Count, Digest, Message, Name, RoundId, Seconds, Signed, verify
 
 MIN_SURVIVORS = 3
@@ -147,6 +147,12 @@ def obstacle(silos: int, min_silos: int, max_colluding: int, max_missing: int) -
     if silos - max_colluding - max_missing < 1:
         return f"no noise is left of {silos} silos with {max_colluding} colluding and {max_missing} missing"
     return ""
+
+
+def check_round_keys(accept: Accept) -> None:
+    """Raise SealError if a key of this round is one that nothing can be sealed to."""
+    for key in (accept.mask_key, accept.channel_key):
+        seal(key, b"", b"")
 
 
 def compose(propose: Propose, terms: Terms, accepts: Sequence[tuple[str, Accept]]) -> Manifest:

@@ -7,8 +7,9 @@ aggregator added them honestly; re-adding the contributions shows whether it did
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import combinations, islice
 
-from crypto.errors import ProtocolError, SealError
+from crypto.errors import ProtocolError, RangeError, SealError
 from crypto.keys import VerifyKey
 from crypto.manifest import Manifest, Propose, Terms, check_manifest
 from crypto.masking import (
@@ -35,6 +36,8 @@ from crypto.ring import Ring, Words
 from crypto.sealing import SealingKey
 from crypto.shamir import combine
 from crypto.wire import Signed, verify
+
+_MAX_QUORUMS_TRIED = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +83,17 @@ def open_report(
     # 3. A quorum of openings rebuilds the self masks of survivors and the roots of dropped silos.
     shares = _opened_shares(report, manifest, split, recipient, names.index(recipient), key, roster)
     rebuilt = {
-        silo: combine({party: row[index] for party, row in shares.items()}, manifest.quorum)
-        for index, silo in enumerate(manifest.silos)
+        member.silo: _rebuild(manifest, index, member.silo in survivors, shares)
+        for index, member in enumerate(manifest.roster)
     }
     # 4. Remove what is left of the masks.
     plus: list[bytes] = []
     minus: list[bytes] = []
     for member in manifest.roster:
         if member.silo in survivors:
-            if self_commitment(rebuilt[member.silo]) != member.self_commitment:
-                raise ProtocolError(f"the opened shares of {member.silo!r} do not rebuild its secret")
             minus.append(self_seed(rebuilt[member.silo], manifest_hash))
             continue
         mask_key = mask_key_of(rebuilt[member.silo])
-        if mask_key.public != member.mask_key:
-            raise ProtocolError(f"the opened shares of {member.silo!r} do not rebuild its secret")
         # A survivor after the dropped silo subtracted their pair mask, one before it added theirs.
         plus += [pair_seed(rebuilt[member.silo], manifest_hash, name) for name in survivors if name > member.silo]
         seeds = _seeds_before(report, manifest, manifest_hash, member.silo, mask_key, roster)
@@ -142,6 +141,21 @@ def _opened_shares(
     if len(rows) < manifest.quorum:
         raise ProtocolError(f"{len(rows)} silos opened their shares, {manifest.quorum} are needed")
     return rows
+
+
+def _rebuild(manifest: Manifest, index: int, is_survivor: bool, shares: Mapping[int, tuple[bytes, ...]]) -> bytes:
+    """Return the secret of one member that fits its acceptance, passing over quorums that hold a wrong share."""
+    member = manifest.roster[index]
+    for parties in islice(combinations(sorted(shares), manifest.quorum), _MAX_QUORUMS_TRIED):
+        try:
+            secret = combine({party: shares[party][index] for party in parties}, manifest.quorum)
+        except RangeError:
+            continue
+        if is_survivor and self_commitment(secret) == member.self_commitment:
+            return secret
+        if not is_survivor and mask_key_of(secret).public == member.mask_key:
+            return secret
+    raise ProtocolError(f"the opened shares of {member.silo!r} do not rebuild its secret")
 
 
 def _seeds_before(

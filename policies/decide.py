@@ -10,8 +10,9 @@ from decimal import Decimal
 from crypto.manifest import obstacle
 from policies.accountant import charge
 from policies.ledger import Spending
-from policies.model import MICRO, Column, Policy, Source
+from policies.model import MICRO, Analyst, Column, Policy, Source
 from policies.request import (
+    MAX_DENIALS,
     Denial,
     OpenColumn,
     OpenTable,
@@ -41,7 +42,20 @@ def decide(policy: Policy, request: Request, request_hash: bytes, spent: Spendin
     reasons += _columns(request, source)
     reasons += _shape(policy, request)
     reasons += _price(policy, request, request_hash, spent)
-    return tuple(reasons)
+    return tuple(reasons[:MAX_DENIALS])
+
+
+def standing_analyst(policy: Policy, name: str, now: int) -> Analyst | None:
+    """Return the analyst of that name, if the policy and the analyst's own term hold at `now`."""
+    clock = datetime.fromtimestamp(now, UTC)
+    analyst = policy.analysts.get(name)
+    if analyst is None or clock >= analyst.until or not _is_valid(policy, clock):
+        return None
+    return analyst
+
+
+def _is_valid(policy: Policy, clock: datetime) -> bool:
+    return policy.policy is None or policy.policy.valid_from <= clock < policy.policy.valid_until
 
 
 def open_tables(policy: Policy) -> tuple[OpenTable, ...]:
@@ -81,14 +95,15 @@ def _standing(policy: Policy, request: Request, now: int) -> Iterator[Denial]:
     """May this analyst ask for this purpose now?"""
     clock = datetime.fromtimestamp(now, UTC)
     contact = f"ask {policy.silo.contact}"
-    if policy.policy is not None and not policy.policy.valid_from <= clock < policy.policy.valid_until:
+    if not _is_valid(policy, clock):
         yield _deny("POLICY_EXPIRED", "policy.valid_until", "the policy is not valid today", f"{contact} to renew it")
+        return
     if not request.created_at - CLOCK_SKEW_S <= now < request.expires_at:
         yield _deny(
             "REQUEST_EXPIRED", "request.expires_at", "the request is not valid now", "check the clock, ask again"
         )
-    analyst = policy.analysts.get(request.analyst)
-    if analyst is None or clock >= analyst.until:
+    analyst = standing_analyst(policy, request.analyst, now)
+    if analyst is None:
         yield _deny(
             "ANALYST_UNKNOWN", "analysts", f"{request.analyst!r} is not an analyst here", f"{contact} to be added"
         )
@@ -100,8 +115,8 @@ def _standing(policy: Policy, request: Request, now: int) -> Iterator[Denial]:
         yield _deny("PURPOSE_CLOSED", rule, message, f"purposes open to you: {offered}")
         return
     for recipient in request.recipients:
-        known = policy.analysts.get(recipient.name)
-        if known is None or request.purpose not in known.purposes or clock >= known.until:
+        known = standing_analyst(policy, recipient.name, now)
+        if known is None or request.purpose not in known.purposes:
             rule = f"analysts.{recipient.name}"
             message = f"the recipient {recipient.name!r} is not an analyst with this purpose here"
             yield _deny("RECIPIENT_UNKNOWN", rule, message, f"{contact} to be added, or leave that recipient out")

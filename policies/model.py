@@ -14,10 +14,12 @@ from crypto.keys import VerifyKey
 from crypto.wire import Name
 
 Number = int | Decimal
-Rho = Annotated[Number, Field(gt=0, le=100)]
+Rho = Annotated[Number, Field(ge=Decimal("0.000001"), le=100)]
+Label = Annotated[str, Field(min_length=1, max_length=120)]
 Role = Literal["dimension", "measure", "filter", "feature", "label"]
 MICRO = 1_000_000  # the ledger counts in millionths of zCDP rho
 MAX_RANGE_STEPS = 2**32
+MAX_DOMAIN = 1000
 
 
 class Section(BaseModel):
@@ -38,7 +40,7 @@ class Column(Section):
     step: Annotated[Number, Field(gt=0)] | None = None
     domain: tuple[str | int, ...] | None = None
     unknown: str | int | None = None
-    unit: str | None = None
+    unit: Label | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -46,39 +48,45 @@ class Column(Section):
             raise ValueError("an identifier column may have no role; set roles = []")
         if "measure" in self.roles and self.type == "string":
             raise ValueError("a string column cannot be a measure; remove that role")
-        if "measure" in self.roles and self.type in ("int", "decimal"):
-            if self.bounds is None:
-                raise ValueError(
-                    "a measure needs bounds = [low, high], from public knowledge, never read from the data"
-                )
+        if "measure" in self.roles and self.type in ("int", "decimal") and self.bounds is None:
+            raise ValueError("a measure needs bounds = [low, high], from public knowledge, never read from the data")
+        if "dimension" in self.roles and self.type not in ("string", "int"):
+            raise ValueError(f"a {self.type} column cannot be a dimension; use a string or an int column")
+        if "dimension" in self.roles and not self.domain:
+            raise ValueError('a dimension needs domain = ["...", ...], the public list of its values')
+        if self.bounds is not None:
             self._check_bounds(*self.bounds)
-        if "dimension" in self.roles:
-            self._check_domain()
+        if self.domain is not None:
+            self._check_domain(self.domain)
         return self
 
     def _check_bounds(self, low: Number, high: Number) -> None:
+        if self.type not in ("int", "decimal"):
+            raise ValueError(f"a {self.type} column has no bounds; remove them")
         if self.type == "decimal" and self.step is None:
             raise ValueError("a decimal measure needs step, its smallest unit, because sums are made of integers")
         if not low < high:
             raise ValueError(f"bounds [{low}, {high}]: low must be below high")
+        if not Decimal("1e-9") <= Decimal(self.grid) <= 10**9 or Decimal(self.grid) % Decimal("1e-9"):
+            raise ValueError(f"step {self.grid} must lie between 1e-9 and 1e9, with at most 9 decimals")
         if any(Decimal(bound) % Decimal(self.grid) for bound in (low, high)):
             raise ValueError(f"bounds [{low}, {high}] must be multiples of step {self.grid}")
+        if not -(10**18) <= low < high <= 10**18:
+            raise ValueError(f"bounds [{low}, {high}] lie beyond 1e18")
         if Decimal(high - low) / Decimal(self.grid) > MAX_RANGE_STEPS:
             raise ValueError(f"bounds [{low}, {high}] span more than {MAX_RANGE_STEPS} steps of {self.grid}")
 
-    def _check_domain(self) -> None:
+    def _check_domain(self, domain: tuple[str | int, ...]) -> None:
         if self.type not in ("string", "int"):
-            raise ValueError(f"a {self.type} column cannot be a dimension; use a string or an int column")
-        if not self.domain:
-            raise ValueError('a dimension needs domain = ["...", ...], the public list of its values')
-        if len(set(self.domain)) != len(self.domain):
-            raise ValueError("domain names a value twice")
+            raise ValueError(f"a {self.type} column has no domain; remove it")
+        if len(set(domain)) != len(domain) or len(domain) > MAX_DOMAIN:
+            raise ValueError(f"domain names a value twice, or more than {MAX_DOMAIN}")
         kind = str if self.type == "string" else int
-        if any(type(value) is not kind for value in self.domain):
+        if any(type(value) is not kind for value in domain):
             raise ValueError(f"domain must hold {kind.__name__} values, as the column does")
-        if any(len(str(value)) > 80 or not str(value) for value in self.domain):
+        if any(len(str(value)) > 80 or not str(value) for value in domain):
             raise ValueError("a domain value is empty or longer than 80 characters")
-        if self.unknown not in self.domain:
+        if self.unknown not in domain:
             raise ValueError(f"unknown = {self.unknown!r} must be a member of domain, for missing and unlisted values")
 
     @property
@@ -122,16 +130,16 @@ class Silo(Section):
     """Who answers for the data."""
 
     id: Name
-    controller: str
+    controller: Label
     sector: Literal["bank", "hospital", "retailer", "other"]
-    jurisdiction: str
-    contact: str
+    jurisdiction: Label
+    contact: Label
 
 
 class PrivacyUnit(Section):
     """Who one protected person is, and how much of a person may enter one request."""
 
-    entity: str
+    entity: Label
     id_column: Name
     max_rows: Annotated[int, Field(ge=1, le=10_000)]
     max_silos: Annotated[int, Field(ge=1, le=100)] = 1
@@ -142,8 +150,8 @@ class Purpose(Section):
 
     legal_basis: Literal["contract", "legal-obligation", "vital-interest", "public-task", "legitimate-interest"]
     computations: tuple[Literal["query"], ...]
-    vocabulary: str | None = None
-    ethics_ref: str | None = None
+    vocabulary: Label | None = None
+    ethics_ref: Label | None = None
 
 
 class Lifetime(Section):
@@ -206,7 +214,7 @@ class Analyst(Section):
     """Who may ask, for which purposes, until when; `key` is the analyst's verification key."""
 
     key: str
-    purposes: tuple[Name, ...]
+    purposes: Annotated[tuple[Name, ...], Field(max_length=100)]
     until: datetime
 
     @field_validator("key")

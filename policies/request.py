@@ -16,8 +16,10 @@ from crypto.wire import MAX_SILOS, Count, Digest, Message, Name, RoundId, Second
 from policies.model import MAX_RANGE_STEPS, MICRO, Role
 
 RING_BITS = 64
+NOT_AN_ANALYST = "you are not an analyst here"  # what a silo tells an analyst whom its policy does not name
 MAX_SLOTS = 100_000
 MAX_DEVIATION = 2**52  # of the noise in a sum, in ring units: far from wrapping in 64 bits
+MAX_DENIALS = 64
 MAX_LIFETIME_S = 30 * 24 * 3600
 _FINE_VARIANCE = 2**20
 _MAX_DEPTH = 12
@@ -63,6 +65,12 @@ class Table(Message):
     max_rows: Annotated[int, Field(ge=1, le=10_000)]
     max_silos: Annotated[int, Field(ge=1, le=MAX_SILOS)]
     columns: Annotated[tuple[TableColumn, ...], Field(max_length=64)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len({column.name for column in self.columns}) != len(self.columns):
+            raise ValueError("a column is defined twice")  # the price and the query must read the same definition
+        return self
 
     def column(self, name: str) -> TableColumn | None:
         return next((column for column in self.columns if column.name == name), None)
@@ -343,7 +351,7 @@ class Refusal(Message):
     federation: Name
     request_hash: Digest
     policy_hash: Digest
-    denials: Annotated[tuple[Denial, ...], Field(min_length=1, max_length=64)]
+    denials: Annotated[tuple[Denial, ...], Field(min_length=1, max_length=MAX_DENIALS)]
 
 
 class CatalogueRequest(Message):

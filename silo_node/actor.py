@@ -6,22 +6,23 @@ the owner's log; the other side learns the broken protocol rule, or only that th
 
 import logging
 import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
-from crypto.errors import CryptoError, ProtocolError
+from crypto.errors import CryptoError, ProtocolError, SignatureError
 from crypto.keys import VerifyKey
 from crypto.messages import Failed
 from crypto.noise import discrete_gaussian
 from crypto.wire import Message, sign, signer_of, verify
-from policies.decide import CLOCK_SKEW_S, open_tables
+from policies.decide import CLOCK_SKEW_S, open_tables, standing_analyst
 from policies.errors import PolicyError
-from policies.request import Catalogue, CatalogueRequest, Request
+from policies.request import NOT_AN_ANALYST, Catalogue, CatalogueRequest, Request
 from silo_node import core
 from silo_node.errors import SiloError
-from silo_node.home import LEDGER, read_home
+from silo_node.home import LEDGER, lock_home, read_home
 from silo_node.ledger_store import LedgerStore
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class SiloActor:
             )
         self._silo, self._tick_s = home.silo, home.tick_s
         self._log = _owner_log(home.path / "silo.log", home.silo.name)
+        self._lock = lock_home(home.path)
         self._sources = load_sources(home.silo.policy, home.path)
         self._database = connect()
         self._ledger = LedgerStore(home.path / LEDGER)
@@ -59,6 +61,13 @@ class SiloActor:
         self._log.info("started, %d reservations of unfinished rounds released", released)
         self._clock, self._sleep, self._noise = clock, sleep, noise
         self._rounds: dict[bytes, State] = {}
+
+    def close(self) -> None:
+        """Stop without a trace in memory: what is not on disk is gone."""
+        self._rounds.clear()
+        self._ledger.close()
+        self._database.close()
+        self._lock.close()
 
     def catalogue(self, data: bytes) -> tuple[bytes, ...]:
         """Answer a signed CatalogueRequest with a signed Catalogue, or Failed."""
@@ -105,6 +114,8 @@ class SiloActor:
 
     def _propose(self, round_id: bytes, data: bytes) -> tuple[bytes, ...]:
         self._sweep()
+        for oldest in list(self._rounds)[: max(0, len(self._rounds) - MAX_ROUNDS + 1)]:
+            self._forget(oldest)
         if round_id in self._rounds:
             raise ProtocolError("this round was proposed before")
         state, reply = core.propose(self._silo, self._ledger, self._now(), data)
@@ -165,19 +176,21 @@ class SiloActor:
         return ()
 
     def _sweep(self) -> None:
-        """Forget expired rounds, and the oldest where there are too many."""
+        """Forget expired rounds."""
         now = self._now()
-        overdue = [round_id for round_id, state in self._rounds.items() if core.round_of(state)[1] <= now]
-        for round_id in overdue or list(self._rounds)[: max(0, len(self._rounds) - MAX_ROUNDS + 1)]:
+        for round_id in [one for one, state in self._rounds.items() if core.round_of(state)[1] <= now]:
             self._forget(round_id)
 
     def _catalogue(self, data: bytes) -> tuple[bytes, ...]:
         policy = self._silo.policy
         name = signer_of(data, CatalogueRequest)
-        analyst = policy.analysts.get(name)
+        analyst = standing_analyst(policy, name, self._now())
         if analyst is None:
-            raise ProtocolError(f"{name[:120]!r} is not an analyst of {self._silo.name!r}")
-        message = verify(data, CatalogueRequest, {name: VerifyKey.parse(analyst.key)}).message
+            raise ProtocolError(NOT_AN_ANALYST)
+        try:
+            message = verify(data, CatalogueRequest, {name: VerifyKey.parse(analyst.key)}).message
+        except SignatureError as err:
+            raise ProtocolError(NOT_AN_ANALYST) from err
         fresh = abs(self._now() - message.created_at) <= CLOCK_SKEW_S
         if message.analyst != name or message.federation != self._silo.federation or not fresh:
             raise ProtocolError("the catalogue request is of another analyst, federation or time")
@@ -215,6 +228,7 @@ def _owner_log(path: Path, name: str) -> logging.Logger:
     logger.propagate = False
     logger.setLevel(logging.INFO)
     if not logger.handlers:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
         handler = logging.FileHandler(path, delay=True)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(handler)

@@ -1,16 +1,19 @@
 """A silo's own directory: everything of a silo lies beside its policy file.
 
-policy.toml      the policy, and beside it the data files that it names
-identity.key     the silo's signing key (mode 0600)
-silo.toml        the federation, its authority's verification key, and the tick of contributions
-roster.signed    who belongs to the federation, signed by the authority
-ledger.sqlite    what was spent
-silo.log         what went wrong, for the owner only
+* policy.toml: the policy, and beside it the data files that it names
+* identity.key: the silo's signing key (mode 0600)
+* silo.toml: the federation, its authority's verification key, and the tick of contributions
+* roster.signed: who belongs to the federation, signed by the authority
+* ledger.sqlite: what was spent
+* silo.log: what went wrong, for the owner only
+* silo.lock: held while the silo runs
 """
 
+import fcntl
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from crypto.errors import CryptoError
 from crypto.keys import SigningKey, VerifyKey, read_key_file
@@ -21,6 +24,21 @@ from silo_node.errors import HomeError
 
 LEDGER = "ledger.sqlite"
 _KEYS = {"federation": str, "authority": str, "tick_ms": int}
+
+
+def lock_home(path: Path) -> TextIO:
+    """Hold the directory for one running silo, until the returned file is closed or the process ends.
+
+    Two processes of one silo would undo each other's reservations. Raises HomeError if another holds it.
+    """
+    file = (path / "silo.lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as err:
+        file.close()
+        hint = "wait for the other command, or let `consilo up` keep one federation for all of them"
+        raise HomeError("this silo is running already", hint) from err
+    return file
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +58,8 @@ def read_home(policy_path: Path) -> Home:
         settings = tomllib.loads((path / "silo.toml").read_text())
         if set(settings) != set(_KEYS) or any(type(settings[key]) is not kind for key, kind in _KEYS.items()):
             raise ValueError(f"expected exactly the keys {', '.join(_KEYS)}")
+        if not 0 <= settings["tick_ms"] <= 60_000:
+            raise ValueError(f"tick_ms is {settings['tick_ms']}, expected 0 to 60000")
     except (OSError, ValueError) as err:
         raise HomeError(
             f"{path / 'silo.toml'} cannot be read ({err})", "it names federation, authority, tick_ms"

@@ -3,6 +3,7 @@
 Implements `policies.ledger.Ledger`. Durable before anything leaves, so no crash forgets a spend.
 """
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,9 @@ class LedgerStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
+            # Created for the owner only before SQLite opens it: its -wal and -shm files take the mode of the database.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            path.chmod(0o600)
             self._db = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
@@ -47,9 +51,8 @@ class LedgerStore:
                 raise LedgerError(
                     f"the ledger {path} is damaged ({check})", "restore it; no request is answered before"
                 )
-        except sqlite3.Error as err:
+        except (sqlite3.Error, OSError) as err:
             raise LedgerError(f"the ledger {path} cannot be opened ({err})", "restore it or free disk space") from err
-        path.chmod(0o600)
 
     def close(self) -> None:
         self._db.close()

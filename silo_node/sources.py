@@ -3,6 +3,7 @@
 What is wrong with a file is raised as SourceError, for the silo's owner; nothing of it ever reaches an analyst.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def _load(connection: duckdb.DuckDBPyConnection, policy: Policy, name: str, home
                 f"source {name!r}: {source.uri} has no column {column!r} (found: {listing})", "mend either"
             )
         fits = _FITTING[declared.type] + (_FITTING["int"] if declared.type == "decimal" else ())
-        if column != policy.privacy_unit.id_column and not found[column].startswith(fits):
+        if column != policy.privacy_unit.id_column and re.sub(r"\(.*\)$", "", found[column]) not in fits:
             raise SourceError(
                 f"source {name!r}: column {column!r} of {source.uri} is {found[column]}, declared as {declared.type}",
                 "mend the file or the policy's type",

@@ -68,7 +68,7 @@ class SimulatedSilo:
 
     def kill(self) -> None:
         """Lose all that is only in memory; a restarting silo comes back with its disk."""
-        self.actor._ledger.close()
+        self.actor.close()
         self.dies_before = self.dies_after = ""
         if self.restarts:
             self.actor = self._start()
@@ -124,5 +124,4 @@ def simulate(
     finally:
         for silo in silos.values():
             if not silo.is_dead:
-                silo.actor._ledger.close()
-                silo.actor._database.close()
+                silo.actor.close()

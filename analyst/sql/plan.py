@@ -7,6 +7,7 @@ with the place in the text. `tests/plans/` holds pairs of question and plan.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from pydantic import ValidationError
 from sqlglot import exp
 
 from analyst.errors import SqlError
@@ -64,9 +65,14 @@ def plan(sql: str, offer: Offer) -> Planned:
     """Return the plan of a question over what the silos offer; raises SqlError."""
     statement = parse(sql)
     draft = Draft()
-    for rule in RULES:
-        draft = rule(statement, draft, offer)
-    finished = Plan(where=draft.where, group_by=draft.group_by, aggregates=draft.aggregates)
+    try:
+        for rule in RULES:
+            draft = rule(statement, draft, offer)
+        finished = Plan(where=draft.where, group_by=draft.group_by, aggregates=draft.aggregates)
+    except ValidationError as err:  # a part that is beyond what the wire carries
+        first = err.errors(include_url=False, include_input=False)[0]
+        part = ".".join(str(key) for key in first["loc"])
+        raise SqlError(f"the question is too large: {part}: {first['msg'][:200]}", "ask for less at once") from err
     used = [name for names in uses(finished).values() for name in names]
     names = {_column(projection).name: projection.alias_or_name for projection in _dimensions(statement)}
     output = tuple(_output_name(projection) for projection in statement.expressions)
