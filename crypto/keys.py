@@ -35,7 +35,7 @@ def derive(secret: bytes, *context: bytes | str, length: int = 32) -> bytes:
     return HKDFExpand(SHA256(), length, info).derive(secret)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Secret:
     """32 secret bytes. Prints its type only; pickling and copying raise."""
 
@@ -52,10 +52,8 @@ class Secret:
     def __reduce__(self) -> NoReturn:
         raise CryptoError("a secret cannot be pickled or copied", "keep it in the process that drew it")
 
-    def __eq__(self, other: object) -> bool:
-        return NotImplemented  # compare public halves instead
-
-    __hash__ = None  # type: ignore[assignment]
+    def __hash__(self) -> int:
+        raise TypeError("unhashable type: 'Secret'")  # and compared by identity: compare public halves instead
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +120,11 @@ def write_key_file(path: Path, root: Secret) -> None:
         file.write(f"{_KEY_FILE_HEADER}\n{root.raw.hex()}\n")
         file.flush()
         os.fsync(file.fileno())
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def read_key_file(path: Path) -> Secret:

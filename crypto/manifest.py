@@ -160,6 +160,8 @@ def compose(propose: Propose, terms: Terms, accepts: Sequence[tuple[str, Accept]
 
     Raises ProtocolError if one belongs to another round or request, or if the roster cannot bear its conditions.
     """
+    if len(accepts) > MAX_SILOS:
+        raise ProtocolError(f"{len(accepts)} acceptances, at most {MAX_SILOS}")
     names = [silo for silo, _ in accepts]
     if not accepts or len(set(names)) != len(names):
         raise ProtocolError("the roster is empty or names a silo twice")

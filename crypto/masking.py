@@ -54,7 +54,7 @@ def pair_seed(root: bytes, manifest_hash: bytes, later: str) -> bytes:
 def apply_masks(words: Words, ring: Ring, plus: Sequence[bytes], minus: Sequence[bytes]) -> None:
     """Add the masks of the seeds in `plus` to `words` and subtract those in `minus`, in place."""
     streams = [
-        (Cipher(algorithms.AES(seed), modes.CTR(bytes(16))).encryptor(), operation)
+        (Cipher(algorithms.AES256(seed), modes.CTR(bytes(16))).encryptor(), operation)
         for operation, seeds in ((np.add, plus), (np.subtract, minus))
         for seed in seeds
     ]

@@ -3,6 +3,7 @@
 Any 1 <= bits <= 64: rings up to 32 bits live in uint32 words, wider ones in uint64.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,8 +91,12 @@ class Codec:
 
     def encode_reals(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
         """Round `values` to the grid of 2^-scale_bits; raises RangeError on NaN or a term without headroom."""
-        scaled = np.rint(np.ldexp(values, self.scale_bits))
-        if not np.all(np.abs(scaled) <= min(self.limit, 1 << 62)):  # NaN compares false
+        bound = float(self.limit)
+        if bound > self.limit:  # the nearest float lies above: a term equal to it could wrap
+            bound = math.nextafter(bound, 0)
+        with np.errstate(over="ignore"):
+            scaled = np.rint(np.ldexp(values, self.scale_bits))
+        if not np.all(np.abs(scaled) <= bound):  # NaN compares false
             raise RangeError(f"a value beyond ±{self.limit / 2**self.scale_bits:g}, the headroom of this codec")
         return scaled.astype(np.int64)
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from crypto.errors import CryptoError
 from crypto.keys import VerifyKey
@@ -17,7 +17,7 @@ class Party(Message):
     """An organisation and the text form of its verification key."""
 
     name: Name
-    key: Annotated[str, Field(max_length=80)]
+    key: Annotated[str, Field(max_length=72, pattern=r"^ed25519:[0-9a-f]{64}$")]
 
 
 class Roster(Message):
@@ -28,6 +28,15 @@ class Roster(Message):
     version: Count
     silos: Annotated[tuple[Party, ...], Field(min_length=1, max_length=MAX_SILOS)]
     aggregators: Annotated[tuple[Party, ...], Field(min_length=1, max_length=8)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        parties = (*self.silos, *self.aggregators)
+        if len({party.name for party in parties}) != len(parties) or len({party.key for party in parties}) != len(
+            parties
+        ):
+            raise ValueError("a name or a key stands twice in the roster")
+        return self
 
     @property
     def silo_keys(self) -> Mapping[str, VerifyKey]:

@@ -42,6 +42,8 @@ def combine(shares: Mapping[int, bytes], quorum: int) -> bytes:
     Raises RangeError if fewer are given or one is no field element. Wrong shares give a wrong secret: callers
     compare the result with a commitment.
     """
+    if quorum < 1:
+        raise RangeError(f"a quorum of {quorum}")
     if len(shares) < quorum:
         raise RangeError(f"{len(shares)} shares, {quorum} are needed")
     parties = tuple(sorted(shares))[:quorum]

@@ -55,7 +55,9 @@ class Message(BaseModel):
         except ValidationError as err:
             first = err.errors(include_input=False, include_url=False, include_context=False)[0]
             where = ".".join(str(part) for part in first["loc"])[:200]
-            raise WireError(f"not a {cls.__name__}: {where or 'the message'}: {first['msg'][:200]}") from None
+            text = f"{where or 'the message'}: {first['msg'][:200]}"  # may quote a stranger
+            shown = "".join(character if character.isprintable() else "?" for character in text)
+            raise WireError(f"not a {cls.__name__}: {shown}") from None
         except (ValueError, RecursionError):
             raise WireError(f"not a {cls.__name__}: it cannot be encoded again") from None
         if canonical != data:
@@ -82,8 +84,10 @@ def digest_of(message: Message) -> bytes:
 
 
 def sign(message: Message, signer: str, key: SigningKey) -> bytes:
-    """Return the envelope of `message`, signed by `signer`."""
+    """Return the envelope of `message`, signed by `signer`; raises WireError if it is too large to be read."""
     body = message.encode()
+    if len(body) > message.MAX_BYTES:
+        raise WireError(f"a {type(message).__name__} of {len(body)} bytes, at most {message.MAX_BYTES} are read")
     head = _head(type(message).KIND, signer)
     return _MAGIC + head + key.sign(_DOMAIN + head + body) + body
 

@@ -81,7 +81,7 @@ def _published(name: str, column: Column) -> TableColumn:
         type=column.type,
         low=low if has_range else None,
         high=high if has_range else None,
-        step=f"{Decimal(column.grid):f}" if has_range else None,
+        step=f"{Decimal(column.grid).normalize():f}" if has_range else None,
         domain=tuple(str(value) for value in column.domain or ()),
         unknown=None if column.unknown is None else str(column.unknown),
     )

@@ -6,7 +6,6 @@ TOML with decimals kept exact; the hash of the very bytes is the policy's name i
 import difflib
 import re
 import tomllib
-import types
 from dataclasses import dataclass
 from decimal import Decimal
 from hashlib import sha256
@@ -32,6 +31,10 @@ class PolicyFile:
     path: Path
 
 
+# The keys whose members are named by the author of the policy.
+_NAMING = (("sources",), ("columns",), ("purposes",), ("analysts",))
+
+
 def load(path: Path) -> PolicyFile:
     """Read the policy at `path`; raises PolicyFileError with one line per problem."""
     try:
@@ -47,7 +50,7 @@ def parse(raw: bytes, name: str) -> Policy:
     """Return the policy that `raw` holds; `name` stands before the line numbers in errors."""
     try:
         text = raw.decode()
-        document = tomllib.loads(text, parse_float=_decimal)
+        document = _frozen(tomllib.loads(text, parse_float=_decimal))
     except UnicodeDecodeError as err:
         raise PolicyFileError(f"{name}:1: not UTF-8 text") from err
     except (tomllib.TOMLDecodeError, ValueError, RecursionError) as err:
@@ -60,7 +63,7 @@ def parse(raw: bytes, name: str) -> Policy:
         if document.pop(section, None) is not None
     ]
     try:
-        policy = Policy.model_validate(_frozen(document))
+        policy = Policy.model_validate(document)
     except ValidationError as err:
         for one in err.errors(include_url=False):
             problems += _describe(one, lines)
@@ -71,7 +74,10 @@ def parse(raw: bytes, name: str) -> Policy:
 
 
 def _decimal(text: str) -> Decimal:
-    value = Decimal(text)
+    try:
+        value = Decimal(text)
+    except ArithmeticError as err:
+        raise ValueError(f"{text[:40]} is not a number that can be kept exactly") from err
     if not value.is_finite():
         raise ValueError(f"{text} is not a finite number")
     return value
@@ -85,7 +91,9 @@ def _frozen(value: Any) -> Any:
 
 
 def _describe(error: Any, lines: dict[tuple[str, ...], int]) -> list[tuple[int, str, str]]:
-    location = tuple(str(part) for part in error["loc"] if part not in ("int", "decimal", "str"))
+    location = tuple(str(part) for part in error["loc"])
+    if location[-1:] in (("int",), ("decimal",), ("str",)) and location[-2:-1] not in _NAMING:
+        location = location[:-1]  # which member of a union was tried
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         message = f"unknown key{_did_you_mean(location)}"
@@ -93,7 +101,7 @@ def _describe(error: Any, lines: dict[tuple[str, ...], int]) -> list[tuple[int, 
         message = "missing; it is mandatory"
     elif error["type"] == "value_error" and not location:  # cross-section checks carry their own paths
         found = (line.partition(": ") for line in message.split("\n"))
-        return [(_line_of(tuple(path.split(".")), lines), path, problem) for path, _, problem in found]
+        return [(_line_of(_path(path), lines), path, problem) for path, _, problem in found]
     elif error["type"] != "value_error" and not isinstance(error.get("input"), dict):
         shown = repr(error["input"])
         message = f"{message[0].lower()}{message[1:]} (found {shown[:60]})"
@@ -102,27 +110,31 @@ def _describe(error: Any, lines: dict[tuple[str, ...], int]) -> list[tuple[int, 
 
 def _did_you_mean(location: tuple[str, ...]) -> str:
     model: Any = Policy
-    for part in location[:-1]:
+    parts = iter(location[:-1])
+    for part in parts:
         fields = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
-        model = _model_in(fields[part]) if part in fields else model
+        model = _section_in(fields.get(part))
+        if get_origin(fields.get(part)) is dict:
+            next(parts, None)  # the name of one of several sections
+        if model is None:
+            return ""
     known = [field.alias or name for name, field in model.model_fields.items()]
     close = difflib.get_close_matches(location[-1], known, 1)
     return f"; did you mean {close[0]!r}?" if close else f", expected one of: {', '.join(known)}"
 
 
-def _model_in(annotation: Any) -> Any:
-    """Return the section inside `X | None`, `dict[str, X]` and the like."""
-    if get_origin(annotation) is None:
+def _section_in(annotation: Any) -> Any:
+    """Return the section inside `X | None`, `dict[str, X]` and the like, or None."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    inner = [_model_in(arg) for arg in get_args(annotation) if arg is not types.NoneType]
-    return next((arg for arg in inner if isinstance(arg, type) and issubclass(arg, BaseModel)), None)
+    return next((found for arg in get_args(annotation) if (found := _section_in(arg)) is not None), None)
 
 
 def _lines(text: str) -> dict[tuple[str, ...], int]:
     """Return the line of every table header and key, by dotted path."""
     found: dict[tuple[str, ...], int] = {}
     section: tuple[str, ...] = ()
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if header := re.match(r"\s*\[\[?([^\[\]]+)\]\]?\s*(#.*)?$", line):
             section = _path(header[1])
             for depth in range(1, len(section) + 1):

@@ -67,12 +67,12 @@ class Column(Section):
             raise ValueError("a decimal measure needs step, its smallest unit, because sums are made of integers")
         if not low < high:
             raise ValueError(f"bounds [{low}, {high}]: low must be below high")
+        if not -(10**18) <= low < high <= 10**18:
+            raise ValueError(f"bounds [{low}, {high}] lie beyond 1e18")
         if not Decimal("1e-9") <= Decimal(self.grid) <= 10**9 or Decimal(self.grid) % Decimal("1e-9"):
             raise ValueError(f"step {self.grid} must lie between 1e-9 and 1e9, with at most 9 decimals")
         if any(Decimal(bound) % Decimal(self.grid) for bound in (low, high)):
             raise ValueError(f"bounds [{low}, {high}] must be multiples of step {self.grid}")
-        if not -(10**18) <= low < high <= 10**18:
-            raise ValueError(f"bounds [{low}, {high}] lie beyond 1e18")
         if Decimal(high - low) / Decimal(self.grid) > MAX_RANGE_STEPS:
             raise ValueError(f"bounds [{low}, {high}] span more than {MAX_RANGE_STEPS} steps of {self.grid}")
 
@@ -257,17 +257,24 @@ class Policy(Section):
         unit = self.privacy_unit.id_column
         for name, source in self.sources.items():
             if unit not in source.columns:
-                problems.append(f"sources.{name}.columns: there is no {unit!r}, the privacy_unit.id_column")
+                problems.append(f"sources.{_key(name)}.columns: there is no {unit!r}, the privacy_unit.id_column")
             elif source.columns[unit].roles:
-                problems.append(f"sources.{name}.columns.{unit}.roles: the id_column may have no role; set roles = []")
+                problems.append(
+                    f"sources.{_key(name)}.columns.{_key(unit)}.roles: the id_column may have no role; set roles = []"
+                )
         for name, analyst in self.analysts.items():
             for purpose in analyst.purposes:
                 if purpose not in self.purposes:
                     offered = ", ".join(self.purposes)
-                    problems.append(f"analysts.{name}.purposes: {purpose!r} is not in purposes ({offered})")
+                    problems.append(f"analysts.{_key(name)}.purposes: {purpose!r} is not in purposes ({offered})")
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+
+def _key(name: str) -> str:
+    """Return a key as it stands in TOML: quoted where it holds a dot."""
+    return f'"{name}"' if "." in name else name
 
 
 def micro_floor(rho: Number) -> int:

@@ -348,6 +348,7 @@ class Refusal(Message):
     """Silo to analyst: no, and every reason."""
 
     KIND: ClassVar[str] = "refusal"
+    MAX_BYTES: ClassVar[int] = 256 * 1024
     federation: Name
     request_hash: Digest
     policy_hash: Digest

@@ -110,8 +110,11 @@ class _Writer:
         low, high = (column.low or 0) * step, (column.high or 0) * step
         number = f"TRY_CAST({cell} AS {_NUMBER})"
         clamped = f"least(greatest({number}, {self._number(low)}), {self._number(high)})"
+        # Exact, in units of 1e-9: a division of decimals would pass through floating point. Halves round up.
+        units = f"CAST(CAST({clamped} - {self._number(low)} AS DECIMAL(28, 9)) * {10**9}::DECIMAL(10, 0) AS HUGEINT)"
+        width = int(step * 10**9)
+        steps = f"CAST((2 * {units} + {width}) // {2 * width} AS BIGINT)"
         # least and greatest skip NULL, so a missing cell must be asked for.
-        steps = f"CAST(round(({clamped} - {self._number(low)}) / {self._number(step)}) AS BIGINT)"
         return f"CASE WHEN {number} IS NOT NULL THEN {steps} END"
 
     def _number(self, value: Decimal | str) -> str:

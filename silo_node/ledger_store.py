@@ -43,6 +43,8 @@ class LedgerStore:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0 and self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+                raise LedgerError(f"{path} is another program's database", "move it away; a silo's ledger stands there")
             if version == 0:
                 self._db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version = {_SCHEMA_VERSION};COMMIT")
             elif version != _SCHEMA_VERSION:

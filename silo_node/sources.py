@@ -12,7 +12,6 @@ import duckdb
 from policies.model import Column, Policy
 from silo_node.errors import SourceError
 
-_READERS = {"parquet": "read_parquet", "csv": "read_csv"}
 _FITTING = {  # DuckDB's type names that a declared type may be read from
     "int": ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"),
     "decimal": ("FLOAT", "DOUBLE", "DECIMAL"),
@@ -32,9 +31,12 @@ class Source:
 
 def connect() -> duckdb.DuckDBPyConnection:
     """Return an in-memory DuckDB that loads no extension and reaches no network."""
-    return duckdb.connect(
+    connection = duckdb.connect(
         config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "threads": "2"}
     )
+    # From statistics without NULLs the optimizer concludes that a TRY_CAST cannot fail; NaN would then count.
+    connection.execute("SET disabled_optimizers = 'statistics_propagation'")
+    return connection
 
 
 def load_sources(policy: Policy, home: Path) -> dict[str, Source]:
@@ -45,14 +47,13 @@ def load_sources(policy: Policy, home: Path) -> dict[str, Source]:
 
 def _load(connection: duckdb.DuckDBPyConnection, policy: Policy, name: str, home: Path) -> Source:
     source = policy.sources[name]
-    pattern = str(home / source.uri)
-    if not any(home.glob(source.uri) if not Path(source.uri).is_absolute() else [Path(source.uri).exists()]):
-        raise SourceError(f"source {name!r}: the file {source.uri} is missing", f"put it into {home}, or mend its uri")
-    reader = f"{_READERS[source.kind]}({_literal(pattern)})"
+    files = _files(name, source.uri, home)
     try:
-        described = connection.execute(f"DESCRIBE SELECT * FROM {reader}").fetchall()  # noqa: S608
+        described = connection.execute(f"DESCRIBE FROM {_typed_reader(source.kind, files)}").fetchall()
         found = {row[0]: str(row[1]) for row in described}
-        rows = connection.execute(f"SELECT count(*) FROM (SELECT 1 FROM {reader} LIMIT 1)").fetchone()  # noqa: S608
+        reader = _reader(source.kind, files)
+        # Every cell is read once, so that nothing in a file can make a request fail later.
+        rows = connection.execute(f"SELECT count(*), count(COLUMNS(*)) FROM {reader}").fetchone()  # noqa: S608
     except duckdb.Error as err:
         reason = str(err).splitlines()[0][:200]
         raise SourceError(
@@ -75,6 +76,34 @@ def _load(connection: duckdb.DuckDBPyConnection, policy: Policy, name: str, home
                 "mend the file or the policy's type",
             )
     return Source(name, reader, dict(source.columns))
+
+
+def _files(name: str, uri: str, home: Path) -> list[str]:
+    """Return the files that `uri` names, a path or a pattern relative to `home`."""
+    path = Path(uri)
+    try:
+        found = [path] if path.is_absolute() else sorted(home.glob(uri))
+    except (ValueError, IndexError, NotImplementedError) as err:
+        raise SourceError(f"source {name!r}: {uri!r} is no path and no pattern", "mend its uri") from err
+    files = [str(file) for file in found if file.is_file()]
+    if not files:
+        raise SourceError(f"source {name!r}: the file {uri} is missing", f"put it into {home}, or mend its uri")
+    return files
+
+
+def _reader(kind: str, files: list[str]) -> str:
+    """Return the SQL that reads the files at request time: cells of a CSV as text, which the query casts or drops."""
+    return f"{_call(kind, files)}, all_varchar = true)" if kind == "csv" else f"{_call(kind, files)})"
+
+
+def _typed_reader(kind: str, files: list[str]) -> str:
+    """Return the SQL that tells the types of the columns, of a CSV from every line of it."""
+    return f"{_call(kind, files)}, sample_size = -1)" if kind == "csv" else f"{_call(kind, files)})"
+
+
+def _call(kind: str, files: list[str]) -> str:
+    listed = ", ".join(_literal(file) for file in files)
+    return f"read_{kind}([{listed}], hive_partitioning = false"
 
 
 def quote(identifier: str) -> str:

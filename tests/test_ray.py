@@ -118,7 +118,9 @@ def listening_sockets(processes: set[int]) -> set[tuple[str, int]]:
 
 
 def run(*command: str, home: Path, timeout_s: int = TIMEOUT_S) -> "subprocess.CompletedProcess[str]":
-    environment = {**os.environ, "COLUMNS": "80"}
+    # As in a user's shell: nothing of what this process set for its own cluster.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "CONSILO_"))}
+    environment["COLUMNS"] = "80"
     return subprocess.run(
         [str(BIN / command[0]), *command[1:]],
         cwd=home,

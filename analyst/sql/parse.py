@@ -21,8 +21,10 @@ def parse(sql: str) -> exp.Select:
         statements = [statement for statement in sqlglot.parse(sql, dialect="duckdb") if statement is not None]
     except ParseError as err:
         detail = err.errors[0] if err.errors else {}
-        where = f" at line {detail['line']}, column {detail['col']}" if detail.get("line") else ""
-        near = f" near {detail['highlight']!r}" if detail.get("highlight") else ""
+        token = str(detail.get("highlight") or "")
+        column = max(1, detail.get("col", 1) - len(token) + 1)  # sqlglot gives the token's end
+        where = f" at line {detail['line']}, column {column}" if detail.get("line") else ""
+        near = f" near {token!r}" if token else ""
         raise SqlError(f"broken SQL{where}{near}", SUPPORTED) from err
     except (TokenError, RecursionError) as err:
         raise SqlError("broken SQL: a quote or comment is not closed, or it is nested too deeply", SUPPORTED) from err
@@ -33,7 +35,12 @@ def parse(sql: str) -> exp.Select:
     statement = statements[0]
     if not isinstance(statement, exp.Select):
         if isinstance(statement, exp.DML | exp.DDL | exp.Drop | exp.Alter | exp.TruncateTable):
-            raise unsupported(statement, f"{statement.key.upper()} is not supported: nothing can be written")
+            raise unsupported(
+                statement,
+                f"{statement.sql(dialect='duckdb').split()[0].upper()} is not supported: nothing can be written",
+            )
+        if isinstance(statement, exp.SetOperation):
+            raise unsupported(statement, f"{statement.key.upper()} is not supported")
         raise unsupported(statement, "the question does not begin with SELECT")
     return statement
 

@@ -100,7 +100,8 @@ def one_table(statement: exp.Select, draft: Draft, offer: Offer) -> Draft:
     """FROM names one table that a silo opens."""
     source = statement.args.get("from_")
     table = source.this if source is not None else None
-    if not isinstance(table, exp.Table) or table.args.get("joins") or table.alias or table.db:
+    extras = [key for key, value in table.args.items() if value and key != "this"] if table is not None else []
+    if not isinstance(table, exp.Table) or extras:
         node = table if isinstance(table, exp.Expr) else statement
         raise unsupported(node, "FROM must name one table, without alias or schema")
     if table.name not in offer.tables:
@@ -154,6 +155,8 @@ def aggregates(statement: exp.Select, draft: Draft, offer: Offer) -> Draft:
         if isinstance(argument, exp.Distinct) or node.expressions:
             raise unsupported(node, f"{function.upper()} takes one plain column")
         column: str | None = None
+        if isinstance(argument, exp.Star) and any(argument.args.values()):
+            raise unsupported(node, "COUNT(*) takes no EXCLUDE, REPLACE or RENAME")
         if not (function == "count" and isinstance(argument, exp.Star)):
             if not isinstance(argument, exp.Column) or isinstance(argument.this, exp.Star):
                 raise unsupported(node, f"{function.upper()} takes one plain column")
@@ -205,8 +208,9 @@ def _output_name(projection: exp.Expr) -> str:
 
 
 def _define(node: exp.Column, table: str, offer: Offer) -> TableColumn:
-    if node.table and node.table != table:
-        raise SqlError(f"unknown table {node.table!r}{place(node)}", f"the question is about {table!r}")
+    if node.args.get("db") or (node.table and node.table != table):
+        named = ".".join(part.name for part in node.parts[:-1])
+        raise SqlError(f"unknown table {named!r}{place(node)}", f"the question is about {table!r}")
     columns = offer.columns(table)
     if node.name not in columns:
         raise SqlError(f"unknown column {node.name!r}{place(node)}", suggest(node.name, columns))
@@ -233,7 +237,7 @@ def _predicate(node: exp.Expr, table: str, offer: Offer) -> Predicate:
             return Not(operand=_predicate(node.this, table, offer))
         case exp.Is(this=exp.Column() as target, expression=exp.Null()):
             return IsNull(column=_define(target, table, offer).name)
-        case exp.Between(this=exp.Column() as target):
+        case exp.Between(this=exp.Column() as target) if not node.args.get("symmetric"):
             column = _define(target, table, offer)
             low, high = _literal(node.args["low"], column), _literal(node.args["high"], column)
             return Both(

@@ -1,0 +1,435 @@
+"""A manifest is what its request and acceptances give, and a split what its manifest and a quorum allow."""
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from blake3 import blake3
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crypto.errors import ProtocolError, SignatureError, WireError
+from crypto.keys import Secret, SigningKey, derive
+from crypto.manifest import (
+    CHUNK_VALUES,
+    MIN_SURVIVORS,
+    Accept,
+    Block,
+    Manifest,
+    Member,
+    Propose,
+    Recipient,
+    Terms,
+    check_manifest,
+    compose,
+    obstacle,
+    quorum_of,
+    tolerated_collusion,
+)
+from crypto.messages import Split, Survivor, check_signatures, check_split, chunk_digests
+from crypto.sealing import PUBLIC_BYTES
+from crypto.wire import MAX_SILOS, Signed, digest_of, sign, verify
+
+TABLE = [(3, 1, 0), (4, 1, 1), (5, 2, 1), (6, 3, 1), (7, 2, 2), (10, 3, 3)]  # silos, collusion, missing
+
+
+def _filled(label: str, length: int = 32) -> bytes:
+    return derive(bytes(32), label) * (length // 32)
+
+
+SILOS = ("bank", "clinic", "hospital", "laboratory", "ward")
+KEYS = {silo: SigningKey(Secret(_filled(silo))) for silo in (*SILOS, "stranger")}
+PUBLIC = {silo: KEYS[silo].public for silo in SILOS}
+PROPOSE = Propose(federation="health", round_id=bytes(16), expires_at=1_000_000, request=b"request")
+TERMS = Terms(
+    request_hash=_filled("request"),
+    recipients=(Recipient(name="ann", key=_filled("ann", PUBLIC_BYTES)),),
+    backend="masking",
+    ring_bits=64,
+    blocks=(
+        Block(name="rows", length=2, scale_bits=3, variance="400"),
+        Block(name="total:days", length=2, scale_bits=0, variance="900000"),
+    ),
+)
+
+
+def _accept(silo: str, **changes: object) -> Accept:
+    return Accept(
+        federation="health",
+        round_id=bytes(16),
+        request_hash=TERMS.request_hash,
+        expires_at=1_000_000,
+        mask_key=_filled(f"{silo} mask", PUBLIC_BYTES),
+        channel_key=_filled(f"{silo} channel", PUBLIC_BYTES),
+        self_commitment=_filled(f"{silo} commitment"),
+        policy_hash=_filled(f"{silo} policy"),
+        min_silos=3,
+        max_colluding=1,
+        max_missing=0,
+    ).model_copy(update=changes)
+
+
+def _accepts(silos: tuple[str, ...] = SILOS) -> list[tuple[str, Accept]]:
+    return [(silo, _accept(silo)) for silo in silos]
+
+
+ENVELOPES = [sign(accept, silo, KEYS[silo]) for silo, accept in _accepts()]
+MANIFEST = compose(PROPOSE, TERMS, _accepts())
+MANIFEST_HASH = digest_of(MANIFEST)
+
+# Quorum and tolerance
+
+
+@pytest.mark.parametrize(("silos", "collusion", "missing"), TABLE)
+def test_tolerances_are_those_of_the_design(silos: int, collusion: int, missing: int) -> None:
+    assert quorum_of(silos) == 2 * silos // 3 + 1
+    assert tolerated_collusion(silos) == collusion
+    assert silos - quorum_of(silos) == missing
+
+
+@pytest.mark.parametrize("silos", range(1, MAX_SILOS + 1))
+def test_quorum_withstands_what_it_promises(silos: int) -> None:
+    quorum, colluding = quorum_of(silos), tolerated_collusion(silos)
+    assert 3 * (quorum - 1) <= 2 * silos < 3 * quorum  # the floor, without dividing
+    assert 1 <= quorum <= silos or silos < MIN_SURVIVORS
+    if colluding:
+        # 1. Two splits cannot both gather a quorum: each honest silo signs one of them only.
+        assert 2 * (quorum - colluding) > silos - colluding
+        # 2. Colluding silos and the one share that an honest silo opens are no quorum.
+        assert colluding + 1 < quorum
+    assert colluding == max(0, min(2 * quorum - silos - 1, quorum - 2))
+
+
+@pytest.mark.parametrize(("silos", "collusion", "missing"), TABLE)
+def test_roster_bears_what_the_table_says_and_no_more(silos: int, collusion: int, missing: int) -> None:
+    assert obstacle(silos, 0, collusion, 0) == ""
+    assert obstacle(silos, 0, 1, missing) == ""
+    assert obstacle(silos, 0, collusion + 1, 0)
+    assert f"cannot lose {missing + 1}" in obstacle(silos, 0, 1, missing + 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ((0, 0, 1, 0), "at least 3 must"),
+        ((1, 0, 0, 0), "at least 3 must"),
+        ((2, 0, 0, 0), "at least 3 must"),
+        ((3, 4, 1, 0), "at least 4 must"),
+        ((5, 6, 1, 0), "at least 6 must"),
+        ((4, 0, 3, 0), "at least 5 must"),
+        ((4, 0, 2, 0), "withstand 1 colluding, a policy asks for 2"),
+        ((5, 5, 1, 1), "cannot lose 1 and keep 5"),
+        ((6, 0, 3, 2), "cannot lose 2 and keep 5"),
+        ((10, 0, 3, 4), "cannot lose 4 and keep 7"),
+        ((10, 8, 3, 3), "cannot lose 3 and keep 8"),
+    ],
+)
+def test_obstacle_says_why(arguments: tuple[int, int, int, int], reason: str) -> None:
+    assert reason in obstacle(*arguments)
+
+
+@given(st.integers(0, 100), st.integers(0, 100), st.integers(1, 100), st.integers(0, 100))
+def test_no_obstacle_means_enough_survivors_and_noise(silos: int, least: int, colluding: int, missing: int) -> None:
+    if not obstacle(silos, least, colluding, missing):
+        assert silos - missing >= max(quorum_of(silos), colluding + 2, least, 3)
+        assert colluding <= tolerated_collusion(silos)
+        assert silos - colluding - missing >= 1
+        # What is borne stays borne when less is asked for.
+        assert not obstacle(silos, max(0, least - 1), max(1, colluding - 1), max(0, missing - 1))
+
+
+# Composing
+
+
+def test_manifest_is_that_of_its_acceptances() -> None:
+    accepts = [
+        ("ward", _accept("ward", min_silos=4)),
+        ("bank", _accept("bank", max_colluding=2)),
+        ("hospital", _accept("hospital", max_missing=1)),
+        ("clinic", _accept("clinic")),
+        ("laboratory", _accept("laboratory")),
+    ]
+    manifest = compose(PROPOSE, TERMS, accepts)
+    assert manifest.silos == SILOS
+    assert (manifest.federation, manifest.round_id, manifest.expires_at) == ("health", bytes(16), 1_000_000)
+    assert manifest.terms == TERMS
+    assert (manifest.quorum, manifest.min_silos, manifest.max_colluding, manifest.max_missing) == (4, 4, 2, 1)
+    assert manifest.length == 4
+    assert manifest.noise_shares == 5 - 2 - 1
+    for member in manifest.roster:
+        accept = dict(accepts)[member.silo]
+        for field in set(Member.model_fields) - {"silo"}:
+            assert getattr(member, field) == getattr(accept, field)
+
+
+def test_manifest_does_not_depend_on_the_order_of_acceptances() -> None:
+    accepts = _accepts()
+    for start in range(len(accepts)):
+        assert compose(PROPOSE, TERMS, accepts[start:] + accepts[:start]) == MANIFEST
+    assert all(one < two for one, two in pairwise(MANIFEST.silos))
+
+
+@pytest.mark.parametrize(
+    ("quorum", "colluding", "least", "survivors"), [(4, 1, 2, 4), (3, 4, 2, 6), (3, 1, 5, 5), (2, 0, 2, 3)]
+)
+def test_survivors_satisfy_every_rule(quorum: int, colluding: int, least: int, survivors: int) -> None:
+    changes = {"quorum": quorum, "max_colluding": colluding, "min_silos": least}
+    assert MANIFEST.model_copy(update=changes).min_survivors == survivors
+
+
+def test_nobody_composes_no_manifest() -> None:
+    with pytest.raises(ProtocolError, match="empty"):
+        compose(PROPOSE, TERMS, [])
+
+
+def test_silo_is_not_counted_twice() -> None:
+    for second in (_accept("bank"), _accept("bank", mask_key=_filled("another", PUBLIC_BYTES))):
+        with pytest.raises(ProtocolError, match="twice"):
+            compose(PROPOSE, TERMS, [*_accepts(), ("bank", second)])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"federation": "banking"},
+        {"round_id": b"\1" * 16},
+        {"request_hash": _filled("another request")},
+        {"expires_at": 1_000_001},
+        {"expires_at": 999_999},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+@pytest.mark.parametrize("position", [0, 4])
+def test_acceptance_of_another_round_is_refused(change: dict[str, object], position: int) -> None:
+    accepts = _accepts()
+    accepts[position] = (SILOS[position], _accept(SILOS[position], **change))
+    with pytest.raises(ProtocolError, match=f"'{SILOS[position]}' belongs to another"):
+        compose(PROPOSE, TERMS, accepts)
+
+
+@pytest.mark.parametrize("change", [{"min_silos": 6}, {"max_colluding": 3}, {"max_missing": 2}], ids=str)
+def test_roster_that_cannot_bear_one_policy_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(ProtocolError):
+        compose(PROPOSE, TERMS, [*_accepts()[:-1], ("ward", _accept("ward", **change))])
+
+
+def test_more_silos_than_a_roster_holds_are_refused() -> None:
+    accepts = _accepts(tuple(f"silo-{number:03}" for number in range(MAX_SILOS + 1)))
+    assert len(compose(PROPOSE, TERMS, accepts[:-1]).roster) == MAX_SILOS
+    with pytest.raises(ProtocolError):
+        compose(PROPOSE, TERMS, accepts)
+
+
+# Checking
+
+ALTERED: dict[str, Callable[[Manifest], object]] = {
+    "federation": lambda manifest: "banking",
+    "round_id": lambda manifest: b"\1" * 16,
+    "expires_at": lambda manifest: manifest.expires_at + 1,
+    "terms": lambda manifest: manifest.terms.model_copy(update={"ring_bits": 32}),
+    "roster": lambda manifest: manifest.roster[:-1],
+    "quorum": lambda manifest: manifest.quorum - 1,
+    "min_silos": lambda manifest: manifest.min_silos - 1,
+    "max_colluding": lambda manifest: manifest.max_colluding + 1,
+    "max_missing": lambda manifest: manifest.max_missing + 1,
+}
+
+
+def _check(manifest: Manifest, envelopes: list[bytes] | None = None) -> list[Signed[Accept]]:
+    return check_manifest(manifest, PROPOSE, TERMS, ENVELOPES if envelopes is None else envelopes, PUBLIC)
+
+
+def test_honest_manifest_is_accepted() -> None:
+    assert [(one.signer, one.message) for one in _check(MANIFEST)] == _accepts()
+    assert len(_check(MANIFEST, ENVELOPES[::-1])) == 5
+    assert len(_check(Manifest.decode(MANIFEST.encode()))) == 5
+
+
+@pytest.mark.parametrize("field", Manifest.model_fields)
+def test_altered_field_is_found(field: str) -> None:
+    altered = MANIFEST.model_copy(update={field: ALTERED[field](MANIFEST)})
+    with pytest.raises(ProtocolError, match=f"the manifest's {field} "):
+        _check(altered)
+
+
+def _leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    if isinstance(value, (dict, list)):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _leaves(inner, (*path, key))
+    else:
+        yield path, value
+
+
+LEAVES = list(_leaves(json.loads(MANIFEST.encode())))
+
+
+def _changed(leaf: str | int) -> str | int:
+    if isinstance(leaf, int):
+        return leaf - 1 if leaf else 1
+    if leaf.endswith("=") or len(leaf) > 100:  # base64
+        raw = base64.urlsafe_b64decode(leaf)
+        return base64.urlsafe_b64encode(bytes([raw[0] ^ 1]) + raw[1:]).decode()
+    return leaf[:-1] + ("1" if leaf[-1] != "1" else "2")
+
+
+@pytest.mark.parametrize(("path", "leaf"), LEAVES, ids=[".".join(map(str, path)) for path, _ in LEAVES])
+def test_no_leaf_can_be_altered(path: tuple[Any, ...], leaf: str | int) -> None:
+    tree = json.loads(MANIFEST.encode())
+    place = tree
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = _changed(leaf)
+    data = json.dumps(tree, separators=(",", ":")).encode()
+    assert data != MANIFEST.encode()
+    if path[-1] == "backend":
+        with pytest.raises(WireError):
+            Manifest.decode(data)
+        return
+    with pytest.raises(ProtocolError, match=f"the manifest's {path[0]} "):
+        _check(Manifest.decode(data))
+
+
+def test_roster_is_compared_in_order() -> None:
+    with pytest.raises(ProtocolError, match="roster"):
+        _check(MANIFEST.model_copy(update={"roster": MANIFEST.roster[::-1]}))
+
+
+def test_manifest_of_other_terms_or_another_proposal_is_refused() -> None:
+    narrower = TERMS.model_copy(update={"ring_bits": 63})
+    with pytest.raises(ProtocolError, match="terms"):
+        check_manifest(MANIFEST, PROPOSE, narrower, ENVELOPES, PUBLIC)
+    for change in ({"federation": "banking"}, {"round_id": b"\1" * 16}, {"expires_at": 1}):
+        with pytest.raises(ProtocolError, match="belongs to another"):
+            check_manifest(MANIFEST, PROPOSE.model_copy(update=change), TERMS, ENVELOPES, PUBLIC)
+
+
+def test_acceptance_left_out_or_added_is_found() -> None:
+    with pytest.raises(ProtocolError, match="roster"):
+        _check(MANIFEST, ENVELOPES[:-1])
+    with pytest.raises(ProtocolError, match="twice"):
+        _check(MANIFEST, [*ENVELOPES, ENVELOPES[0]])
+    with pytest.raises(ProtocolError, match="empty"):
+        _check(MANIFEST, [])
+
+
+@pytest.mark.parametrize(
+    ("signer", "key"), [("stranger", "stranger"), ("ward", "stranger"), ("ward", "bank")], ids=lambda name: name
+)
+def test_acceptance_not_signed_by_its_silo_is_refused(signer: str, key: str) -> None:
+    with pytest.raises(SignatureError):
+        _check(MANIFEST, [*ENVELOPES[:-1], sign(_accept("ward"), signer, KEYS[key])])
+
+
+def test_acceptance_that_is_none_is_refused() -> None:
+    with pytest.raises(WireError):
+        _check(MANIFEST, [*ENVELOPES[:-1], sign(MANIFEST, "ward", KEYS["ward"])])
+
+
+def test_too_many_acceptances_are_refused_before_any_is_verified() -> None:
+    with pytest.raises(ProtocolError, match="at most 100"):
+        _check(MANIFEST, [b"no envelope"] * (MAX_SILOS + 1))
+    with pytest.raises(WireError):
+        _check(MANIFEST, [b"no envelope"] * MAX_SILOS)
+
+
+# The split
+
+TOLERANT = compose(PROPOSE, TERMS, [(silo, _accept(silo, max_missing=1)) for silo in SILOS])
+
+
+def _split(survivors: tuple[str, ...] = SILOS, dropped: tuple[str, ...] = (), **changes: object) -> Split:
+    named = tuple(Survivor(silo=silo, contribution=_filled(f"{silo} contribution")) for silo in survivors)
+    return Split(manifest_hash=MANIFEST_HASH, survivors=named, dropped=dropped).model_copy(update=changes)
+
+
+def test_split_that_parts_the_roster_is_accepted() -> None:
+    check_split(MANIFEST, MANIFEST_HASH, _split())
+    for index in range(5):
+        check_split(TOLERANT, MANIFEST_HASH, _split(SILOS[:index] + SILOS[index + 1 :], SILOS[index : index + 1]))
+
+
+@pytest.mark.parametrize(
+    ("split", "rule"),
+    [
+        (_split(manifest_hash=bytes(32)), "another manifest"),
+        (_split(SILOS[::-1]), "not sorted"),
+        (_split((*SILOS, "ward")), "twice"),
+        (_split(("bank", *SILOS)), "twice"),
+        (_split(SILOS[1:], ("bank", "bank")), "twice"),
+        (_split(SILOS[2:], ("clinic", "bank")), "not sorted"),
+        (_split(SILOS[1:]), "part the roster"),
+        (_split(SILOS, ("bank",)), "part the roster"),
+        (_split((*SILOS, "xray")), "part the roster"),
+        (_split(SILOS, ("xray",)), "part the roster"),
+        (_split((*SILOS[:-1], "xray")), "part the roster"),
+        (_split((), SILOS), "0 survivors, at least 4"),
+        (_split(SILOS[2:], SILOS[:2]), "3 survivors, at least 4"),
+    ],
+)
+def test_split_that_breaks_a_rule_is_refused(split: Split, rule: str) -> None:
+    with pytest.raises(ProtocolError, match=rule):
+        check_split(TOLERANT, MANIFEST_HASH, split)
+
+
+def test_more_missing_than_agreed_are_refused() -> None:
+    split = _split(SILOS[1:], SILOS[:1])
+    check_split(TOLERANT, MANIFEST_HASH, split)
+    with pytest.raises(ProtocolError, match="1 silos dropped, at most 0"):
+        check_split(MANIFEST, MANIFEST_HASH, split)
+
+
+def _signed(split: Split, *silos: str) -> list[Signed[Split]]:
+    return [verify(sign(split, silo, KEYS[silo]), Split, PUBLIC) for silo in silos]
+
+
+def test_quorum_of_survivors_suffices() -> None:
+    split = _split(SILOS[1:], SILOS[:1])
+    check_signatures(TOLERANT, _signed(split, *SILOS[1:]))
+    check_signatures(TOLERANT, _signed(_split(), *SILOS[:4]))
+    check_signatures(TOLERANT, _signed(_split(), *SILOS))
+
+
+@pytest.mark.parametrize("signers", [(), SILOS[:1], SILOS[:3], ("bank", "bank", "bank", "bank"), (*SILOS[:3], "bank")])
+def test_fewer_signers_than_a_quorum_are_refused(signers: tuple[str, ...]) -> None:
+    with pytest.raises(ProtocolError, match="lacks the 4 equal signatures"):
+        check_signatures(TOLERANT, _signed(_split(), *signers))
+
+
+def test_signatures_of_different_splits_do_not_add_up() -> None:
+    other = _split(SILOS[1:], SILOS[:1])
+    mixed = [*_signed(_split(), *SILOS[:4]), *_signed(other, "ward")]
+    check_signatures(TOLERANT, mixed[:4])
+    for signatures in (mixed, mixed[1:], mixed[::-1]):
+        with pytest.raises(ProtocolError, match="equal signatures"):
+            check_signatures(TOLERANT, signatures)
+
+
+def test_dropped_silo_does_not_sign() -> None:
+    split = _split(SILOS[1:], SILOS[:1])
+    for signers in (SILOS, SILOS[:4]):
+        with pytest.raises(ProtocolError, match="does not count among the survivors"):
+            check_signatures(TOLERANT, _signed(split, *signers))
+
+
+# Chunks
+
+
+@pytest.mark.parametrize("word_bytes", [4, 8])
+@pytest.mark.parametrize("values", [0, 1, CHUNK_VALUES - 1, CHUNK_VALUES, CHUNK_VALUES + 1, 3 * CHUNK_VALUES])
+def test_every_chunk_has_its_digest(values: int, word_bytes: int) -> None:
+    payload = b"".join(number.to_bytes(word_bytes, "little") for number in range(values))
+    size = CHUNK_VALUES * word_bytes
+    parts = [payload[start : start + size] for start in range(0, len(payload), size)]
+    assert chunk_digests(payload, word_bytes) == tuple(blake3(part).digest() for part in parts)
+    assert len(parts) == -(-values // CHUNK_VALUES)
+
+
+def test_hash_of_a_manifest_is_that_of_its_bytes() -> None:
+    assert sha256(MANIFEST.encode()).digest() == MANIFEST_HASH
+    signed = verify(sign(MANIFEST, "hub", KEYS["bank"]), Manifest, {"hub": PUBLIC["bank"]})
+    assert signed.digest == MANIFEST_HASH
+    assert signed.message == MANIFEST

@@ -1,0 +1,68 @@
+"""The signed roster: read only as its authority signed it, and never with a name or key twice."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from crypto.errors import CryptoError
+from crypto.keys import Secret, SigningKey
+from crypto.messages import Failed
+from crypto.roster import AUTHORITY, Party, Roster, read_roster
+from crypto.wire import sign
+
+KEY = SigningKey(Secret(bytes(32)))
+OTHER_KEY = SigningKey(Secret(b"\1" * 32))
+HUB_KEY = SigningKey(Secret(b"\2" * 32))
+KEYS = {"a": KEY.public, "b": OTHER_KEY.public}
+ROSTER = Roster(
+    federation="hospitals",
+    version=1,
+    silos=(Party(name="a", key=str(KEY.public)), Party(name="b", key=str(OTHER_KEY.public))),
+    aggregators=(Party(name="hub", key=str(HUB_KEY.public)),),
+)
+
+
+def test_signed_roster_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "roster"
+    path.write_bytes(sign(ROSTER, AUTHORITY, KEY))
+    roster = read_roster(path, KEY.public)
+    assert roster == ROSTER
+    assert roster.silo_keys == KEYS
+    assert roster.aggregator_keys == {"hub": HUB_KEY.public}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        ROSTER.encode(),
+        sign(ROSTER, AUTHORITY, OTHER_KEY),
+        sign(ROSTER, "a", KEY),
+        sign(ROSTER, AUTHORITY, KEY)[:-1],
+        sign(ROSTER, AUTHORITY, KEY) + b"\n",
+        bytes(5 * Roster.MAX_BYTES),
+        sign(Failed(round_id=bytes(16), reason="no"), AUTHORITY, KEY),
+    ],
+    ids=["empty", "unsigned", "another key", "another signer", "cut", "extended", "oversize", "another kind"],
+)
+def test_other_roster_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "roster"
+    path.write_bytes(content)
+    with pytest.raises(CryptoError):
+        read_roster(path, KEY.public)
+
+
+def test_absent_roster_is_refused(tmp_path: Path) -> None:
+    for path in (tmp_path / "absent", tmp_path):
+        with pytest.raises(CryptoError, match="cannot read"):
+            read_roster(path, KEY.public)
+
+
+def test_a_name_or_key_twice_or_malformed_is_no_roster() -> None:
+    one, other = ROSTER.silos
+    for silos in ((one, one), (one, Party(name="c", key=one.key)), (one, Party(name="hub", key=other.key))):
+        with pytest.raises(ValidationError, match="stands twice"):
+            Roster(federation="hospitals", version=1, silos=silos, aggregators=ROSTER.aggregators)
+    with pytest.raises(ValidationError):
+        Party(name="a", key="ed25519:" + "0" * 63)

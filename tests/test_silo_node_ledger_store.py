@@ -1,0 +1,445 @@
+"""The ledger file: no sequence of calls, crashes or rivals spends more than the limit or forgets a spend."""
+
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from policies.errors import AlreadyChargedError, LedgerError
+from policies.ledger import Charge, Ledger, Spending
+from silo_node.ledger_store import LedgerStore
+
+LIMIT = 1_000
+
+
+def nonce(number: int) -> bytes:
+    return number.to_bytes(16, "big")
+
+
+def charge(number: int = 1, micro_rho: int = 100, **changes: Any) -> Charge:
+    fields: dict[str, Any] = {
+        "nonce": nonce(number),
+        "request_hash": bytes([number % 256]) * 32,
+        "analyst": "ana",
+        "purpose": "health-research",
+        "micro_rho": micro_rho,
+    }
+    return Charge(**fields | changes)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.sqlite"
+
+
+@pytest.fixture
+def ledger(path: Path) -> Iterator[LedgerStore]:
+    with closing(LedgerStore(path)) as opened:
+        yield opened
+
+
+def test_a_new_ledger_is_empty(ledger: LedgerStore) -> None:
+    as_ledger: Ledger = ledger  # mypy holds it against the protocol
+    assert as_ledger.spending() == Spending(lifetime=0)
+    assert ledger.charges() == []
+    assert not ledger.is_committed(nonce(1))
+
+
+def test_a_reservation_counts_at_once_and_a_commit_does_not_count_again(ledger: LedgerStore) -> None:
+    assert ledger.reserve(charge(1, 300), LIMIT)
+    assert ledger.spending().lifetime == 300
+    assert not ledger.is_committed(nonce(1))
+    ledger.commit(nonce(1), b"r" * 16)
+    assert ledger.spending().lifetime == 300
+    assert ledger.is_committed(nonce(1))
+
+
+def test_the_same_reservation_is_made_once(ledger: LedgerStore) -> None:
+    assert ledger.reserve(charge(1, 600), LIMIT)
+    assert ledger.reserve(charge(1, 600), LIMIT)  # although 600 more would exceed the limit
+    assert ledger.spending().lifetime == 600
+
+
+@pytest.mark.parametrize("changes", [{"request_hash": b"x" * 32}, {"micro_rho": 99}, {"micro_rho": 101}])
+@pytest.mark.parametrize("is_committed", [False, True], ids=["reserved", "committed"])
+def test_a_nonce_belongs_to_one_request_at_one_price(
+    ledger: LedgerStore, changes: dict[str, Any], is_committed: bool
+) -> None:
+    ledger.reserve(charge(1), LIMIT)
+    if is_committed:
+        ledger.commit(nonce(1), b"r" * 16)
+    with pytest.raises(AlreadyChargedError):
+        ledger.reserve(charge(1, **changes) if "micro_rho" not in changes else charge(1, changes["micro_rho"]), LIMIT)
+    assert ledger.spending().lifetime == 100
+
+
+def test_an_answered_request_is_not_reserved_again(ledger: LedgerStore) -> None:
+    ledger.reserve(charge(1), LIMIT)
+    ledger.commit(nonce(1), b"r" * 16)
+    with pytest.raises(AlreadyChargedError):
+        ledger.reserve(charge(1), LIMIT)
+
+
+def test_the_limit_is_reached_and_never_exceeded(ledger: LedgerStore) -> None:
+    assert ledger.reserve(charge(1, 999), LIMIT)
+    assert not ledger.reserve(charge(2, 2), LIMIT)
+    assert ledger.spending().lifetime == 999
+    assert ledger.reserve(charge(3, 1), LIMIT)
+    assert not ledger.reserve(charge(4, 1), LIMIT)
+    assert len(ledger.charges()) == 2
+
+
+def test_a_refused_charge_may_be_reserved_when_there_is_room(ledger: LedgerStore) -> None:
+    ledger.reserve(charge(1, 999), LIMIT)
+    assert not ledger.reserve(charge(2, 2), LIMIT)
+    ledger.release(nonce(1))
+    assert ledger.reserve(charge(2, 2), LIMIT)
+
+
+def test_committed_charges_count_against_the_limit(ledger: LedgerStore) -> None:
+    ledger.reserve(charge(1, 999), LIMIT)
+    ledger.commit(nonce(1), b"r" * 16)
+    assert not ledger.reserve(charge(2, 2), LIMIT)
+
+
+def test_a_charge_is_committed_once(ledger: LedgerStore) -> None:
+    ledger.reserve(charge(1), LIMIT)
+    ledger.commit(nonce(1), b"r" * 16)
+    for round_id in (b"r" * 16, b"s" * 16):
+        with pytest.raises(AlreadyChargedError):
+            ledger.commit(nonce(1), round_id)
+
+
+def test_what_was_not_reserved_cannot_be_committed(ledger: LedgerStore) -> None:
+    with pytest.raises(AlreadyChargedError):
+        ledger.commit(nonce(1), b"r" * 16)
+    ledger.reserve(charge(1), LIMIT)
+    ledger.release(nonce(1))
+    with pytest.raises(AlreadyChargedError):
+        ledger.commit(nonce(1), b"r" * 16)
+    assert not ledger.is_committed(nonce(1))
+
+
+def test_a_release_gives_back_a_reservation_only(ledger: LedgerStore) -> None:
+    ledger.release(nonce(9))  # nothing to give back
+    ledger.reserve(charge(1), LIMIT)
+    ledger.reserve(charge(2, 50), LIMIT)
+    ledger.release(nonce(1))
+    assert ledger.spending().lifetime == 50
+    ledger.commit(nonce(2), b"r" * 16)
+    ledger.release(nonce(2))
+    assert ledger.spending().lifetime == 50
+    assert ledger.is_committed(nonce(2))
+
+
+def test_release_all_keeps_what_was_committed(ledger: LedgerStore) -> None:
+    for number in (1, 2, 3):
+        ledger.reserve(charge(number), LIMIT)
+    ledger.commit(nonce(2), b"r" * 16)
+    assert ledger.release_all() == 2
+    assert ledger.spending().lifetime == 100
+    assert ledger.is_committed(nonce(2))
+    assert ledger.release_all() == 0
+
+
+def test_spending_besides_a_charge(ledger: LedgerStore) -> None:
+    ledger.reserve(charge(1, 100), LIMIT)
+    ledger.reserve(charge(2, 30), LIMIT)
+    ledger.commit(nonce(2), b"r" * 16)
+    assert ledger.spending(besides=nonce(1)).lifetime == 30
+    assert ledger.spending(besides=nonce(2)).lifetime == 100
+    assert ledger.spending(besides=nonce(3)).lifetime == 130
+
+
+def test_one_split_is_signed_in_a_round(ledger: LedgerStore) -> None:
+    assert ledger.record_split(b"r" * 16, b"a" * 32)
+    assert ledger.record_split(b"r" * 16, b"a" * 32)
+    assert not ledger.record_split(b"r" * 16, b"b" * 32)
+    assert ledger.record_split(b"r" * 16, b"a" * 32)  # the first one stands
+    assert ledger.record_split(b"s" * 16, b"b" * 32)
+
+
+def test_charges_are_listed(ledger: LedgerStore) -> None:
+    ledger.reserve(charge(1, 100, analyst="ana"), LIMIT)
+    ledger.reserve(charge(2, 30, analyst="bo", purpose="billing"), LIMIT)
+    ledger.commit(nonce(2), b"r" * 16)
+    listed = ledger.charges()
+    assert {row[1:] for row in listed} == {
+        ("ana", "health-research", 100, "reserved"),
+        ("bo", "billing", 30, "committed"),
+    }
+    assert all(row[0].endswith("Z") for row in listed)
+
+
+@pytest.mark.parametrize("bad", [charge(1, 0), charge(1, -5), charge(nonce=b"short")], ids=["free", "gift", "nonce"])
+def test_a_charge_that_cannot_be_is_an_error_and_leaves_nothing(ledger: LedgerStore, bad: Charge) -> None:
+    with pytest.raises(LedgerError):
+        ledger.reserve(bad, LIMIT)
+    assert ledger.charges() == []
+    assert ledger.reserve(charge(2), LIMIT)  # and the ledger goes on
+
+
+def test_everything_survives_closing_and_opening(path: Path) -> None:
+    with closing(LedgerStore(path)) as ledger:
+        ledger.reserve(charge(1), LIMIT)
+        ledger.reserve(charge(2, 50), LIMIT)
+        ledger.commit(nonce(2), b"r" * 16)
+        ledger.record_split(b"r" * 16, b"a" * 32)
+    with closing(LedgerStore(path)) as again:
+        assert again.spending().lifetime == 150
+        assert again.is_committed(nonce(2))
+        assert not again.is_committed(nonce(1))
+        assert not again.record_split(b"r" * 16, b"b" * 32)
+        with pytest.raises(AlreadyChargedError):
+            again.commit(nonce(2), b"s" * 16)
+
+
+def test_the_files_are_their_owner_s_alone(path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        with closing(LedgerStore(path)) as ledger:
+            ledger.reserve(charge(1), LIMIT)
+            modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+    finally:
+        os.umask(before)
+    assert path.name in modes
+    assert set(modes.values()) == {0o600}, modes
+
+
+def test_a_ledger_that_others_could_read_is_closed_to_them(path: Path) -> None:
+    LedgerStore(path).close()
+    path.chmod(0o644)
+    LedgerStore(path).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def scribble(path: Path) -> None:
+    """Overwrite the middle of the file's pages."""
+    raw = bytearray(path.read_bytes())
+    raw[4096 : 4096 + 2000] = b"\xaa" * 2000
+    path.write_bytes(raw)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: 4096 + 100])
+
+
+def garbage(path: Path) -> None:
+    path.write_bytes(b"this is no database" * 500)
+
+
+def newer(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA user_version = 2")
+
+
+def foreign(path: Path) -> None:
+    path.unlink()
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE notes (text TEXT)")
+
+
+def foreign_charges(path: Path) -> None:
+    path.unlink()
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE charges (amount INTEGER)")
+
+
+def directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    "damage", [scribble, cut, garbage, newer, foreign, foreign_charges, directory], ids=lambda damage: damage.__name__
+)
+def test_what_is_no_sound_ledger_is_refused(path: Path, damage: Callable[[Path], None]) -> None:
+    with closing(LedgerStore(path)) as ledger:
+        for number in range(50):
+            ledger.reserve(charge(number, 1), LIMIT)
+    damage(path)
+    with pytest.raises(LedgerError) as caught:
+        LedgerStore(path)
+    assert str(path) in caught.value.message
+    assert caught.value.hint
+
+
+def test_a_closed_ledger_is_an_error_not_an_empty_one(path: Path) -> None:
+    ledger = LedgerStore(path)
+    ledger.close()
+    for call in (
+        ledger.spending,
+        lambda: ledger.is_committed(nonce(1)),
+        lambda: ledger.reserve(charge(1), LIMIT),
+        lambda: ledger.record_split(b"r" * 16, b"a" * 32),
+    ):
+        with pytest.raises(LedgerError):
+            call()
+
+
+_VICTIM = """
+import sys, time
+from pathlib import Path
+from policies.ledger import Charge
+from silo_node.ledger_store import LedgerStore
+
+ledger = LedgerStore(Path(sys.argv[1]))
+first, step = int(sys.argv[2]), sys.argv[3]
+for number in range(first, first + 3):
+    nonce = number.to_bytes(16, "big")
+    ledger.reserve(Charge(nonce, bytes(32), "ana", "p", 10), 1000)
+    if step != "reserve":
+        ledger.commit(nonce, nonce)
+    if step == "split":
+        ledger.record_split(nonce, bytes(32))
+print("done", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_killed_process_has_forgotten_nothing(path: Path) -> None:
+    root = Path(__file__).parent.parent
+    for index, step in enumerate(["reserve", "commit", "split"]):
+        first = 1 + 3 * index
+        with subprocess.Popen(
+            [sys.executable, "-c", _VICTIM, str(path), str(first), step], stdout=subprocess.PIPE, cwd=root
+        ) as victim:
+            assert victim.stdout is not None
+            assert victim.stdout.readline() == b"done\n"
+            os.kill(victim.pid, signal.SIGKILL)
+        assert victim.returncode == -signal.SIGKILL
+        with closing(LedgerStore(path)) as ledger:
+            assert ledger.spending().lifetime == 30 * (index + 1)
+            for number in range(first, first + 3):
+                assert ledger.is_committed(nonce(number)) == (step != "reserve")
+                assert ledger.record_split(nonce(number), b"x" * 32) == (step != "split")
+
+
+def test_a_killed_process_leaves_half_a_change_behind_never(path: Path) -> None:
+    """The limit is checked and the charge is written in one transaction: killed in between, nothing is there."""
+    with closing(LedgerStore(path)) as ledger:
+        ledger.reserve(charge(1), LIMIT)
+    raw = sqlite3.connect(path, isolation_level=None)
+    raw.execute("BEGIN IMMEDIATE")
+    raw.execute("UPDATE charges SET micro_rho = 1")
+    raw.close()  # without COMMIT
+    with closing(LedgerStore(path)) as again:
+        assert again.spending().lifetime == 100
+
+
+def test_rivals_together_never_exceed_the_limit(path: Path) -> None:
+    """Four threads, each on its own connection, ask 40 times for 50; only LIMIT / 50 of 160 can succeed."""
+    stores = [LedgerStore(path) for _ in range(4)]
+    granted: list[int] = []
+    failures: list[BaseException] = []
+    start = threading.Barrier(4)
+
+    def reserve(worker: int) -> None:
+        start.wait()
+        try:
+            for number in range(40):
+                if stores[worker].reserve(charge(1 + 40 * worker + number, 50), LIMIT):
+                    granted.append(worker)
+        except BaseException as err:
+            failures.append(err)
+
+    threads = [threading.Thread(target=reserve, args=(worker,)) for worker in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert len(granted) == LIMIT // 50
+    assert {store.spending().lifetime for store in stores} == {LIMIT}
+    for store in stores:
+        store.close()
+
+
+def test_rivals_commit_a_charge_once_together(path: Path) -> None:
+    stores = [LedgerStore(path) for _ in range(4)]
+    stores[0].reserve(charge(1), LIMIT)
+    outcomes: list[str] = []
+    start = threading.Barrier(4)
+
+    def commit(worker: int) -> None:
+        start.wait()
+        try:
+            stores[worker].commit(nonce(1), bytes([worker]) * 16)
+        except AlreadyChargedError:
+            outcomes.append("refused")
+        else:
+            outcomes.append("committed")
+
+    threads = [threading.Thread(target=commit, args=(worker,)) for worker in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["committed", "refused", "refused", "refused"]
+    for store in stores:
+        store.close()
+
+
+class LedgerModel(RuleBasedStateMachine):
+    """The ledger beside a dictionary that does the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.home = tempfile.TemporaryDirectory()
+        self.ledger = LedgerStore(Path(self.home.name) / "ledger.sqlite")
+        self.held: dict[int, tuple[int, bool]] = {}
+
+    def teardown(self) -> None:
+        self.ledger.close()
+        self.home.cleanup()
+
+    @rule(number=st.integers(1, 4), micro_rho=st.sampled_from([100, 400, 700]))
+    def reserve(self, number: int, micro_rho: int) -> None:
+        if number in self.held and self.held[number] != (micro_rho, False):
+            with pytest.raises(AlreadyChargedError):
+                self.ledger.reserve(charge(number, micro_rho), LIMIT)
+            return
+        fits = number in self.held or sum(price for price, _ in self.held.values()) + micro_rho <= LIMIT
+        assert self.ledger.reserve(charge(number, micro_rho), LIMIT) == fits
+        if fits:
+            self.held[number] = (micro_rho, False)
+
+    @rule(number=st.integers(1, 4))
+    def commit(self, number: int) -> None:
+        if number in self.held and not self.held[number][1]:
+            self.ledger.commit(nonce(number), bytes(16))
+            self.held[number] = (self.held[number][0], True)
+        else:
+            with pytest.raises(AlreadyChargedError):
+                self.ledger.commit(nonce(number), bytes(16))
+
+    @rule(number=st.integers(1, 4))
+    def release(self, number: int) -> None:
+        self.ledger.release(nonce(number))
+        if number in self.held and not self.held[number][1]:
+            del self.held[number]
+
+    @invariant()
+    def agrees(self) -> None:
+        total = sum(price for price, _ in self.held.values())
+        assert self.ledger.spending().lifetime == total <= LIMIT
+        for number in range(1, 5):
+            assert self.ledger.is_committed(nonce(number)) == self.held.get(number, (0, False))[1]
+            assert self.ledger.spending(besides=nonce(number)).lifetime == total - self.held.get(number, (0, False))[0]
+
+
+TestLedgerModel = LedgerModel.TestCase
+TestLedgerModel.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)

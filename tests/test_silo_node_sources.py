@@ -1,0 +1,212 @@
+"""A data file that cannot be what the policy says is refused when it is loaded, by source, file and column."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+
+from policies.model import Policy
+from silo_node.errors import SourceError
+from silo_node.sources import connect, load_sources, quote
+from tests.example_policy import Edit, policy
+
+CELLS: dict[str, Any] = {
+    "patient_id": pa.array(["p1", "p2"]),
+    "ward": pa.array(["medicine", None]),
+    "grade": pa.array([1, None], pa.int8()),
+    "age": pa.array([30, 40], pa.int16()),
+    "cost": pa.array([1.5, None]),
+    "smoker": pa.array([True, False]),
+    "region": pa.array(["north", None]),
+    "stay": pa.array([3, 4], pa.uint32()),
+}
+CSV = policy(Edit('kind = "parquet"', 'kind = "csv"'), Edit("visits.parquet", "visits.csv"))
+
+
+def write(home: Path, cells: dict[str, Any], name: str = "visits.parquet") -> None:
+    pyarrow.parquet.write_table(pa.table(cells), home / name)
+
+
+def refusal(of: Policy, home: Path) -> SourceError:
+    """Return the error of loading, which must name the source and a way out."""
+    with pytest.raises(SourceError) as caught:
+        load_sources(of, home)
+    assert caught.value.message.startswith("source 'visits': ")
+    assert caught.value.hint
+    return caught.value
+
+
+def test_a_fitting_file_is_loaded(tmp_path: Path) -> None:
+    write(tmp_path, CELLS)
+    (source,) = load_sources(policy(), tmp_path).values()
+    assert source.name == "visits"
+    assert source.columns == policy().sources["visits"].columns
+    with connect() as database:
+        assert database.execute(f"SELECT sum(age), count(*) FROM {source.reader}").fetchall() == [(70, 2)]
+
+
+def test_a_column_without_a_role_is_never_looked_at(tmp_path: Path) -> None:
+    write(tmp_path, CELLS | {"diary": pa.array([[1], [2]])})
+    assert "diary" not in CELLS
+    assert load_sources(policy(), tmp_path)
+
+
+@pytest.mark.parametrize("of", [policy(), CSV], ids=["parquet", "csv"])
+def test_a_missing_file_is_named(of: Policy, tmp_path: Path) -> None:
+    error = refusal(of, tmp_path)
+    assert f"the file {of.sources['visits'].uri} is missing" in error.message
+    assert str(tmp_path) in error.hint
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"garbage" * 1000, b"PAR1" + bytes(500) + b"PAR1"])
+def test_what_is_no_parquet_file_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "visits.parquet").write_bytes(content)
+    assert "visits.parquet cannot be read as parquet (" in refusal(policy(), tmp_path).message
+
+
+def test_a_parquet_file_cut_short_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, CELLS)
+    file = tmp_path / "visits.parquet"
+    file.write_bytes(file.read_bytes()[:-20])
+    assert "cannot be read as parquet" in refusal(policy(), tmp_path).message
+
+
+@pytest.mark.parametrize("content", [b"\x00\xff\xfe" * 500, b'"' * 999])
+def test_what_is_no_csv_file_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "visits.csv").write_bytes(content)
+    assert "visits.csv" in refusal(CSV, tmp_path).message
+
+
+def test_a_file_without_rows_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, {name: cells[:0] for name, cells in CELLS.items()})
+    assert "visits.parquet has no rows" in refusal(policy(), tmp_path).message
+
+
+@pytest.mark.parametrize("content", ["", ",".join(CELLS) + "\n"], ids=["empty", "header"])
+def test_a_csv_file_without_rows_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "visits.csv").write_text(content)
+    assert "visits.csv has no rows" in refusal(CSV, tmp_path).message
+
+
+@pytest.mark.parametrize("name", list(CELLS))
+def test_a_missing_column_is_named(name: str, tmp_path: Path) -> None:
+    write(tmp_path, {one: cells for one, cells in CELLS.items() if one != name})
+    message = refusal(policy(), tmp_path).message
+    assert f"visits.parquet has no column {name!r} (found: " in message
+    assert all(one in message for one in CELLS)
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "found", "declared"),
+    [
+        ("ward", pa.array([1, 2]), "BIGINT", "string"),
+        ("ward", pa.array([["a"], ["b"]]), "VARCHAR[]", "string"),
+        ("ward", pa.array([b"a", b"b"]), "BLOB", "string"),
+        ("grade", pa.array(["1", "2"]), "VARCHAR", "int"),
+        ("age", pa.array([1.0, 2.0]), "DOUBLE", "int"),
+        ("age", pa.array([[1], [2]]), "BIGINT[]", "int"),
+        ("age", pa.array([True, False]), "BOOLEAN", "int"),
+        ("age", pa.array([0, 1], pa.timestamp("s")), "TIMESTAMP", "int"),
+        ("cost", pa.array(["1.5", "x"]), "VARCHAR", "decimal"),
+        ("cost", pa.array([[1.5], [2.5]]), "DOUBLE[]", "decimal"),
+        ("smoker", pa.array([0, 1]), "BIGINT", "bool"),
+        ("smoker", pa.array(["true", "no"]), "VARCHAR", "bool"),
+        ("smoker", pa.array([[True], [False]]), "BOOLEAN[]", "bool"),
+        ("region", pa.array([{"a": "x"}, {"a": "y"}]), "STRUCT", "string"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_column_of_another_type_is_named(name: str, cells: Any, found: str, declared: str, tmp_path: Path) -> None:
+    write(tmp_path, CELLS | {name: cells})
+    message = refusal(policy(), tmp_path).message
+    assert f"column {name!r} of visits.parquet is {found}" in message
+    assert message.endswith(f"declared as {declared}")
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [
+        ("grade", pa.array([1, 2], pa.int64())),
+        ("age", pa.array([1, 2], pa.uint8())),
+        ("cost", pa.array([1, 2], pa.int32())),
+        ("cost", pa.array([1.5, 2.5], pa.float32())),
+        ("cost", pa.array(["1.5", "2.5"]).cast(pa.decimal128(10, 2))),
+        ("ward", pa.array(["a", "b"]).dictionary_encode()),
+        ("ward", pa.array(["a", "b"], pa.large_string())),
+        ("patient_id", pa.array([1, 2])),
+        ("age", pa.array([None, None], pa.int32())),
+    ],
+    ids=lambda value: value if isinstance(value, str) else str(value.type),
+)
+def test_every_fitting_type_is_loaded(name: str, cells: Any, tmp_path: Path) -> None:
+    write(tmp_path, CELLS | {name: cells})
+    assert load_sources(policy(), tmp_path)
+
+
+def test_a_csv_column_of_another_type_is_named(tmp_path: Path) -> None:
+    pyarrow.csv.write_csv(pa.table(CELLS | {"age": pa.array(["30", "old"])}), tmp_path / "visits.csv")
+    assert "column 'age' of visits.csv is VARCHAR, declared as int" in refusal(CSV, tmp_path).message
+
+
+def test_several_files_are_one_source(tmp_path: Path) -> None:
+    several = policy(Edit('"visits.parquet"', '"parts/*.parquet"'))
+    assert "the file parts/*.parquet is missing" in refusal(several, tmp_path).message
+    (tmp_path / "parts").mkdir()
+    for part in ("a", "b"):
+        write(tmp_path / "parts", CELLS, f"{part}.parquet")
+    (source,) = load_sources(several, tmp_path).values()
+    with connect() as database:
+        assert database.execute(f"SELECT count(*) FROM {source.reader}").fetchall() == [(4,)]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [CELLS | {"age": pa.array(["30", "old"])}, {name: cells for name, cells in CELLS.items() if name != "age"}],
+    ids=["type", "missing"],
+)
+def test_several_files_that_differ_are_refused(changed: dict[str, Any], tmp_path: Path) -> None:
+    """Otherwise the first request would fail by what the second file holds."""
+    write(tmp_path, CELLS, "a.parquet")
+    write(tmp_path, changed, "b.parquet")
+    refusal(policy(Edit('"visits.parquet"', '"*.parquet"')), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["o'brien", "age=7", "a[1]b", 'say "x"', "with space", "ærø"])
+def test_a_silo_s_directory_may_have_any_name(name: str, tmp_path: Path) -> None:
+    """And never becomes a value of a column, as it would where a path is read as a partition."""
+    home = tmp_path / name
+    home.mkdir()
+    write(home, CELLS)
+    (source,) = load_sources(policy(), home).values()
+    with connect() as database:
+        assert database.execute(f"SELECT sum(age) FROM {source.reader}").fetchall() == [(70,)]
+
+
+@pytest.mark.parametrize("uri", ["a**b", ".", "~", "\\u0000"])
+def test_a_uri_that_names_no_file_is_refused(uri: str, tmp_path: Path) -> None:
+    refusal(policy(Edit('"visits.parquet"', f'"{uri}"')), tmp_path)
+
+
+def test_an_absolute_uri_is_read_where_it_points(tmp_path: Path) -> None:
+    write(tmp_path, CELLS)
+    home = tmp_path / "home"
+    home.mkdir()
+    assert load_sources(policy(Edit('"visits.parquet"', f'"{tmp_path}/visits.parquet"')), home)
+
+
+def test_the_database_reaches_no_extension() -> None:
+    with connect() as database:
+        settings = dict(
+            database.execute("SELECT name, value FROM duckdb_settings() WHERE name LIKE 'auto%known%'").fetchall()
+        )
+    assert settings == {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+
+
+@pytest.mark.parametrize("name", ["age", 'a"b', '"', "a.b", "select"])
+def test_identifiers_are_quoted_whole(name: str) -> None:
+    with connect() as database:
+        answer = database.execute(f"SELECT {quote(name)} FROM (SELECT 1 AS {quote(name)})")
+        assert answer.description[0][0] == name

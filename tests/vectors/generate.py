@@ -1,0 +1,235 @@
+"""Write the vectors beside this file: `python -m tests.vectors.generate`.
+
+Uses the standard library, `cryptography` and `blake3` only and nothing of the package under test, so that a vector is a
+second opinion: HKDF-Expand (RFC 5869), Shamir's scheme and the envelope are written out here once more.
+"""
+
+import hmac
+import json
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+FOLDER = Path(__file__).parent
+PRIME = 2**256 - 189
+ROOT = bytes(range(32))
+OTHER_ROOT = b"\xff" * 32
+MANIFEST_HASH = sha256(b"a manifest").digest()
+SPLIT_HASH = sha256(b"a split").digest()
+
+
+def _expand(secret: bytes, info: bytes, length: int) -> bytes:
+    output, block, counter = b"", b"", 1
+    while len(output) < length:
+        block = hmac.digest(secret, block + info + bytes([counter]), "sha256")
+        output, counter = output + block, counter + 1
+    return output[:length]
+
+
+def _derive(secret: bytes, *context: bytes | str, length: int = 32) -> bytes:
+    parts = [part.encode() if isinstance(part, str) else part for part in context]
+    info = b"".join([b"consilo/1", *(len(part).to_bytes(4, "big") + part for part in parts)])
+    return _expand(secret, info, length)
+
+
+def _public(root: bytes) -> bytes:
+    mlkem = MLKEM768PrivateKey.from_seed_bytes(_derive(root, "sealing key", "ML-KEM-768", length=64))
+    x25519 = X25519PrivateKey.from_private_bytes(_derive(root, "sealing key", "X25519"))
+    return mlkem.public_key().public_bytes_raw() + x25519.public_key().public_bytes_raw()
+
+
+def _signing_key(root: bytes) -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.from_private_bytes(_derive(root, "signing key"))
+
+
+def _evaluate(coefficients: list[int], x: int) -> str:
+    value = sum(coefficient * pow(x, power, PRIME) for power, coefficient in enumerate(coefficients)) % PRIME
+    return value.to_bytes(32, "big").hex()
+
+
+def _words(seed: bytes, bits: int, count: int) -> list[str]:
+    """Return the first ring elements of a mask, in decimal: JSON has no integers of 64 bits."""
+    width = 4 if bits <= 32 else 8
+    counters = b"".join(number.to_bytes(16, "big") for number in range(count * width // 16 + 1))
+    stream = Cipher(algorithms.AES256(seed), modes.ECB()).encryptor().update(counters)  # noqa: S305
+    return [str(int.from_bytes(stream[at : at + width], "little") % 2**bits) for at in range(0, count * width, width)]
+
+
+def _envelope(kind: str, signer: str, body: bytes, root: bytes) -> bytes:
+    head = b"".join(len(part.encode()).to_bytes(1, "big") + part.encode() for part in (kind, signer))
+    return b"CSL1" + head + _signing_key(root).sign(b"consilo/1 envelope" + head + body) + body
+
+
+def _derive_vectors() -> dict[str, Any]:
+    contexts: list[list[bytes | str]] = [[], [""], ["", ""], ["ab"], ["a", "b"], ["mask key"], ["é", MANIFEST_HASH]]
+    cases = [
+        {
+            "secret": secret.hex(),
+            "context": [{"hex": part.hex()} if isinstance(part, bytes) else {"text": part} for part in context],
+            "length": length,
+            "derived": _derive(secret, *context, length=length).hex(),
+        }
+        for secret in (ROOT, OTHER_ROOT)
+        for context in contexts
+        for length in (32, 64)
+    ]
+    return {"cases": cases}
+
+
+def _keys_vectors() -> dict[str, Any]:
+    cases = [
+        {
+            "root": root.hex(),
+            "verify_key": f"ed25519:{_signing_key(root).public_key().public_bytes_raw().hex()}",
+            "sealing_key_sha256": sha256(_public(root)).hexdigest(),
+            "mask_key_sha256": sha256(_public(_derive(root, "mask key"))).hexdigest(),
+        }
+        for root in (ROOT, OTHER_ROOT, bytes(32))
+    ]
+    weak = {
+        "zero": 0,
+        "order 1": 1,
+        "order 8": 325606250916557431795983626356110631294008115727848805560023387167927233504,
+        "order 8, twin": 39382357235489614581723060781553021112529911719440698176882885853963445705823,
+        "order 2": 2**255 - 20,
+        "zero, not reduced": 2**255 - 19,
+        "order 1, not reduced": 2**255 - 18,
+    }
+    # Each failure is the first case's key with another head or tail, cut or filled up with zeros to a length.
+    failures = [
+        {"why": f"X25519 point: {why}", "head": "", "tail": point.to_bytes(32, "little").hex(), "length": 1216}
+        for why, point in weak.items()
+    ]
+    failures += [
+        {"why": "ML-KEM coefficient not below 3329", "head": "ffffff", "tail": "", "length": 1216},
+        {"why": "one byte short", "head": "", "tail": "", "length": 1215},
+        {"why": "one byte long", "head": "", "tail": "", "length": 1217},
+    ]
+    return {"cases": cases, "failures": failures}
+
+
+def _shamir_vectors() -> dict[str, Any]:
+    cases: list[dict[str, Any]] = []
+    for quorum, parties in ((1, [4]), (2, [0, 1]), (3, [1, 3, 6]), (5, [9, 0, 4, 2, 7]), (2, [5, 99])):
+        coefficients = [int.from_bytes(_derive(ROOT, "coefficient", str(power)), "big") for power in range(quorum)]
+        shares = {str(party): _evaluate(coefficients, party + 1) for party in parties}
+        cases.append({"quorum": quorum, "shares": shares, "secret": _evaluate(coefficients, 0)})
+    cases.append({"quorum": 2, "shares": {"0": _evaluate([PRIME - 1, 1], 1), "1": _evaluate([PRIME - 1, 1], 2)}})
+    cases[-1]["secret"] = (PRIME - 1).to_bytes(32, "big").hex()
+    good = {str(party): _evaluate([7, 11, 13], party + 1) for party in range(3)}
+    failures = [
+        {"why": "a share is missing", "quorum": 3, "shares": {"0": good["0"], "1": good["1"]}},
+        {"why": "a share is the prime", "quorum": 3, "shares": {**good, "1": PRIME.to_bytes(32, "big").hex()}},
+        {"why": "a share is above the prime", "quorum": 3, "shares": {**good, "2": "ff" * 32}},
+        {"why": "a share is short", "quorum": 3, "shares": {**good, "0": good["0"][2:]}},
+        {"why": "a share is long", "quorum": 3, "shares": {**good, "0": "00" + good["0"]}},
+        {"why": "a share is empty", "quorum": 3, "shares": {**good, "0": ""}},
+        {"why": "x would be 0", "quorum": 3, "shares": {"-1": good["0"], "1": good["1"], "2": good["2"]}},
+    ]
+    return {"cases": cases, "failures": failures}
+
+
+def _mask_vectors() -> dict[str, Any]:
+    def cases(secret: bytes, manifest_hash: bytes) -> dict[str, Any]:
+        seed = _derive(secret, "self mask", manifest_hash)
+        return {
+            "secret": secret.hex(),
+            "manifest_hash": manifest_hash.hex(),
+            "split_hash": SPLIT_HASH.hex(),
+            "self_commitment": _derive(secret, "self commitment").hex(),
+            "self_seed": seed.hex(),
+            "pair_seed_for_ward": _derive(secret, "pair mask", manifest_hash, "ward").hex(),
+            "entry_info_shares_bank_ward": _derive(manifest_hash, "entry", "shares", "bank", "ward").hex(),
+            "opening_info_bank_ann": _derive(manifest_hash, "opening", SPLIT_HASH, "bank", "ann").hex(),
+            "mask": {str(bits): _words(seed, bits, 5) for bits in (1, 24, 32, 33, 64)},
+        }
+
+    failures = [
+        {"why": "a partial word", "bits": 64, "raw": "00" * 9},
+        {"why": "a partial word", "bits": 32, "raw": "00" * 3},
+        {"why": "an element of 2^24", "bits": 24, "raw": "00000001"},
+        {"why": "an element of 2^33", "bits": 33, "raw": "0000000000000000" + "0000000002000000"},
+    ]
+    return {"cases": [cases(ROOT, MANIFEST_HASH), cases(OTHER_ROOT, bytes(32))], "failures": failures}
+
+
+def _envelope_vectors() -> dict[str, Any]:
+    body = b'{"round_id":"AAECAwQFBgcICQoLDA0ODw==","reason":"the source is unreachable"}'
+    good = _envelope("failed", "ward", body, ROOT)
+    at = len("CSL1?failed?ward")
+    foreign = _envelope("open", "ward", body, ROOT)[len("CSL1?open?ward") :][:64]
+    flipped = good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :]
+    failures = [
+        ("signed by another key", "SignatureError", _envelope("failed", "ward", body, OTHER_ROOT)),
+        ("signed under another kind", "SignatureError", good[:at] + foreign + good[at + 64 :]),
+        ("an unknown signer", "SignatureError", _envelope("failed", "clinic", body, ROOT)),
+        ("another kind", "WireError", _envelope("open", "ward", body, ROOT)),
+        ("another version", "WireError", b"CSL2" + good[4:]),
+        ("an altered body", "SignatureError", good.replace(b"source", b"Source")),
+        ("an altered signature", "SignatureError", flipped),
+        ("trailing bytes", "SignatureError", good + b"\n"),
+        ("cut in its body", "SignatureError", good[:-1]),
+        ("cut in its signature", "WireError", good[:40]),
+        ("no body", "WireError", _envelope("failed", "ward", b"", ROOT)),
+        ("a repeated key", "WireError", _envelope("failed", "ward", body[:-1] + b',"reason":"x"}', ROOT)),
+        ("a space in the body", "WireError", _envelope("failed", "ward", body.replace(b":", b": "), ROOT)),
+        ("an unknown key", "WireError", _envelope("failed", "ward", body[:-1] + b',"more":1}', ROOT)),
+        ("no JSON", "WireError", _envelope("failed", "ward", b"\x80", ROOT)),
+        ("empty", "WireError", b""),
+    ]
+    return {
+        "root": ROOT.hex(),
+        "signer": "ward",
+        "cases": [{"body": body.decode(), "sha256": sha256(body).hexdigest(), "envelope": good.hex()}],
+        "failures": [{"why": why, "error": error, "envelope": raw.hex()} for why, error, raw in failures],
+    }
+
+
+def _chunk_vectors() -> dict[str, Any]:
+    pattern = bytes(range(251))
+    cases = []
+    for word_bytes, values in ((4, 0), (4, 1), (4, 65_536), (4, 65_537), (8, 65_536), (8, 131_073)):
+        length = values * word_bytes
+        payload = (pattern * (length // len(pattern) + 1))[:length]
+        size = 65_536 * word_bytes
+        digests = [blake3(payload[start : start + size]).hexdigest() for start in range(0, length, size)]
+        cases.append({"word_bytes": word_bytes, "values": values, "digests": digests})
+    return {"payload": "bytes 0 to 250, repeated and cut", "cases": cases}
+
+
+def files() -> dict[str, str]:
+    """Return the text of every vector file by its name."""
+    contents = {
+        "derive": ("HKDF-Expand with length-prefixed context", _derive_vectors()),
+        "keys": ("public keys that a root gives, and public keys that must not be sealed to", _keys_vectors()),
+        "shamir": ("shares that combine, and shares that must be refused", _shamir_vectors()),
+        "masks": ("seeds, contexts and masks of one round, and bytes that are no ring elements", _mask_vectors()),
+        "envelope": ("a signed message, and envelopes that must be refused", _envelope_vectors()),
+        "chunks": ("BLAKE3 digests of the chunks of a payload", _chunk_vectors()),
+    }
+    headers = {
+        name: {
+            "header": {
+                "what": what,
+                "source": "tests/vectors/generate.py, which uses no code of the packages it tests",
+                "generate": "python -m tests.vectors.generate",
+                "licence": "Apache-2.0",
+            }
+        }
+        for name, (what, _) in contents.items()
+    }
+    return {
+        f"{name}.json": json.dumps(headers[name] | content, indent=1, ensure_ascii=False) + "\n"
+        for name, (_, content) in contents.items()
+    }
+
+
+if __name__ == "__main__":
+    for file, text in files().items():
+        (FOLDER / file).write_text(text, encoding="utf-8")
