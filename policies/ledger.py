@@ -17,6 +17,7 @@ class Charge:
     analyst: str
     purpose: str
     micro_rho: int
+    policy_hash: bytes
 
 
 @dataclass(frozen=True, slots=True)

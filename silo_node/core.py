@@ -131,7 +131,7 @@ def propose(silo: Silo, ledger: Ledger, now: int, data: bytes) -> tuple[Proposed
     request, denials = _judge(silo, ledger, now, message.request, request_hash)
     if request is not None and not denials:
         cost = charge(request, request_hash, silo.policy.privacy_unit.max_silos)
-        entry = Charge(request.nonce, request_hash, request.analyst, request.purpose, cost)
+        entry = Charge(request.nonce, request_hash, request.analyst, request.purpose, cost, silo.policy_hash)
         if not ledger.reserve(entry, silo.policy.budget.lifetime_micro):
             denials = decide(silo.policy, request, request_hash, ledger.spending(request.nonce), now)
     if request is None or denials:

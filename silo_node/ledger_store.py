@@ -7,6 +7,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 from policies.errors import AlreadyChargedError, LedgerError
@@ -20,6 +21,7 @@ CREATE TABLE charges (
     analyst TEXT NOT NULL,
     purpose TEXT NOT NULL,
     micro_rho INTEGER NOT NULL CHECK (micro_rho > 0),
+    policy_hash BLOB NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('reserved', 'committed')),
     round_id BLOB,
     changed_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now')),
@@ -83,9 +85,9 @@ class LedgerStore:
             if self.spending().lifetime + charge.micro_rho > lifetime_limit:
                 return False
             self._db.execute(
-                "INSERT INTO charges (nonce, request_hash, analyst, purpose, micro_rho, state)"
-                " VALUES (?, ?, ?, ?, ?, 'reserved')",
-                (charge.nonce, charge.request_hash, charge.analyst, charge.purpose, charge.micro_rho),
+                "INSERT INTO charges (nonce, request_hash, analyst, purpose, micro_rho, policy_hash, state)"
+                " VALUES (:nonce, :request_hash, :analyst, :purpose, :micro_rho, :policy_hash, 'reserved')",
+                asdict(charge),
             )
         return True
 

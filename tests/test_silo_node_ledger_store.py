@@ -36,6 +36,7 @@ def charge(number: int = 1, micro_rho: int = 100, **changes: Any) -> Charge:
         "analyst": "ana",
         "purpose": "health-research",
         "micro_rho": micro_rho,
+        "policy_hash": bytes(32),
     }
     return Charge(**fields | changes)
 
@@ -300,7 +301,7 @@ ledger = LedgerStore(Path(sys.argv[1]))
 first, step = int(sys.argv[2]), sys.argv[3]
 for number in range(first, first + 3):
     nonce = number.to_bytes(16, "big")
-    ledger.reserve(Charge(nonce, bytes(32), "ana", "p", 10), 1000)
+    ledger.reserve(Charge(nonce, bytes(32), "ana", "p", 10, bytes(32)), 1000)
     if step != "reserve":
         ledger.commit(nonce, nonce)
     if step == "split":
