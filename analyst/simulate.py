@@ -5,6 +5,7 @@ background process (`up`), which `consilo down` ends. The cluster listens on loo
 """
 
 import contextlib
+import importlib
 import json
 import logging
 import os
@@ -65,11 +66,7 @@ class Link:
 @contextlib.contextmanager
 def started(config: Config, progress: Progress = lambda _: None) -> Iterator[Link]:
     """Attach to the federation that `consilo up` keeps, or run one until the block ends. Raises FederationError."""
-    _set_environment(config)
-    import ray
-
-    if ray.is_initialized():
-        raise FederationError("this process is connected to a Ray cluster already", "close the other federation first")
+    _prepare_ray(config)
     address = _running(config)
     if address is not None:
         with _attached(address):
@@ -133,8 +130,12 @@ def is_up(config: Config) -> bool:
     return _running(config) is not None
 
 
-def _set_environment(config: Config) -> None:
-    """Set what Ray reads when it is first imported, in this process and in those it starts."""
+def _prepare_ray(config: Config) -> None:
+    """Set Ray to this federation's token and to loopback, here and in processes started from here.
+
+    Ray reads its settings when it is first imported and keeps the first token it sees, so a process that has imported
+    ray before, or opened another federation, must make it read them again; Ray has no public call for that.
+    """
     os.environ.update(
         RAY_USAGE_STATS_ENABLED="0",
         RAY_AUTH_MODE="token",
@@ -147,6 +148,15 @@ def _set_environment(config: Config) -> None:
     )
     os.environ.pop("RAY_ADDRESS", None)
     os.environ.pop("RAY_AUTH_TOKEN", None)
+    import ray
+    from ray._private import ray_constants
+
+    raylet: Any = importlib.import_module("ray._raylet")
+    if ray.is_initialized():
+        raise FederationError("this process is connected to a Ray cluster already", "close the other federation first")
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    raylet.Config.initialize("")
+    raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _init(temporary: Path) -> str:
@@ -251,7 +261,6 @@ def _running(config: Config) -> str | None:
 
 def _keep(config: Config) -> None:
     """Run the federation until a signal ends this process."""
-    _set_environment(config)
     import ray
 
     def stop(*_: object) -> None:

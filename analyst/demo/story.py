@@ -100,6 +100,7 @@ def _ask(federation: Federation, lung: Any, console: Console) -> None:
     encrypted = federation.submit(request)
     report = federation.open_answer(planned, request, encrypted)
     console.print(_beside_truth(report, lung))
+    console.print("the truth is known here only because this demo holds all the data")
     withheld = ", ".join(str(value) for group in report.withheld_groups for value in group.values())
     console.print(f"in brackets: 95 % intervals; withheld, as its noisy count is too small: {withheld or 'none'}")
     console.print(f"cost to each patient: epsilon {report.epsilon:.2f} at delta {report.delta:g}")
@@ -107,7 +108,7 @@ def _ask(federation: Federation, lung: Any, console: Console) -> None:
 
 
 def _beside_truth(report: Report, lung: Any) -> Table:
-    table = Table(caption="the truth is known here only because this demo holds all the data")
+    table = Table()
     for heading in ("sex", "n", "truth", "mean_age", "truth"):
         table.add_column(heading, justify="right")
     for row in report.rows:
