@@ -1,6 +1,6 @@
 """The aggregator's part in a round, as pure steps: replies of silos in, the next messages out.
 
-    Proposed --compose--> Composed --deliver--> (contributions) --part--> Parted --assemble--> EncryptedReport
+    Proposed --compose_round--> Composed --collect_shares--> SharedOut --part--> Parted --assemble--> EncryptedReport
 
 A reply that does not hold counts as no reply. The aggregator composes the manifest but decides nothing in it: silos
 and recipients compose it again for themselves. docs/protocol.md sections 3 to 7.
@@ -202,7 +202,7 @@ def collect_signatures(aggregator: Aggregator, state: Parted, replies: Replies) 
             found[silo] = signed
     try:
         check_signatures(manifest, list(found.values()))
-    except (ProtocolError, IndexError) as err:
+    except ProtocolError as err:
         survivors = (survivor.silo for survivor in state.split.survivors)
         missing = tuple(silo for silo in survivors if silo not in found)
         raise SilosMissingError(f"fewer than {manifest.quorum} silos agreed on the contributions", missing) from err
@@ -252,9 +252,12 @@ def assemble(
     return report.encode()
 
 
-def failure(aggregator: Aggregator, reason: str, missing: tuple[str, ...], refusals: Mapping[str, bytes]) -> bytes:
+def failure(
+    aggregator: Aggregator, request: bytes, reason: str, missing: tuple[str, ...], refusals: Mapping[str, bytes]
+) -> bytes:
     """Return the signed message that tells the analyst why there is no report."""
     message = Failure(
+        request_hash=body_digest(request, Request),
         reason=reason[:1000],
         missing=tuple(sorted(missing)),
         refusals=tuple(refusals[silo] for silo in sorted(refusals)),

@@ -76,7 +76,7 @@ class Server:
             reason = err.message
         except (CryptoError, AggregatorError) as err:
             reason = err.message
-        return core.failure(self._aggregator, reason, tuple(missing), refusals)
+        return core.failure(self._aggregator, request, reason, tuple(missing), refusals)
 
     async def _round(
         self, request: bytes, asked: Iterable[str], refusals: dict[str, bytes], missing: set[str]

@@ -79,22 +79,3 @@ class SumShard:
 
     def discard(self, round_id: bytes) -> None:
         self._rounds.pop(round_id, None)
-
-
-class LocalSums:
-    """A SumShard in this process, behind the same protocol."""
-
-    def __init__(self) -> None:
-        self._shard = SumShard()
-
-    async def start(self, round_id: bytes, length: int, ring_bits: int) -> None:
-        self._shard.start(round_id, length, ring_bits)
-
-    async def add(self, round_id: bytes, silo: str, digests: tuple[bytes, ...], frames: tuple[bytes, ...]) -> None:
-        self._shard.add(round_id, silo, digests, frames)
-
-    async def total(self, round_id: bytes, silos: tuple[str, ...]) -> bytes:
-        return self._shard.total(round_id, silos)
-
-    async def discard(self, round_id: bytes) -> None:
-        self._shard.discard(round_id)

@@ -19,7 +19,7 @@ from analyst.demo.story import tell
 from analyst.doctor import examine
 from analyst.errors import AnalystError, DeniedError
 from analyst.render import FORMATS, print_offer, render
-from analyst.simulate import down, is_up, up
+from analyst.simulate import down, up
 from crypto.errors import CryptoError
 from policies.errors import PolicyError
 
@@ -167,9 +167,6 @@ def _doctor(options: argparse.Namespace, notes: Console) -> int:
         print(f"{'ok  ' if finding.is_ok else 'FAIL'}  {finding.what}: {finding.found}")
         if not finding.is_ok:
             print(f"      -> {finding.remedy}")
-    if options.federation is not None:
-        state = "up" if is_up(read_config(options.federation)) else "not up; a query starts it for itself"
-        print(f"ok    federation: {state}")
     return 0 if all(finding.is_ok for finding in findings) else 1
 
 

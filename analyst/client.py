@@ -13,20 +13,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from pydantic import ValidationError
+
 from analyst.config import Config, read_config
 from analyst.errors import AnalystError, DeniedError, FederationError, RoundError
 from analyst.report import Report, SiloOutcome, interpret, rho_of
 from analyst.simulate import started
 from analyst.sql.catalogue import Offer, suggest
 from analyst.sql.plan import Planned, plan
-from crypto.errors import CryptoError
+from crypto.errors import CryptoError, ProtocolError
 from crypto.keys import Secret, SigningKey
-from crypto.manifest import Recipient
+from crypto.manifest import Recipient, obstacle
 from crypto.messages import EncryptedReport, Failed, Failure
 from crypto.opening import OpenedSum, open_report
 from crypto.randomness import token
 from crypto.sealing import SealingKey
-from crypto.wire import digest_of, sign, signer_of, verify
+from crypto.wire import digest_of, is_envelope, sign, signer_of, verify
 from policies.accountant import epsilon_of, micro_rho_of
 from policies.request import NOT_AN_ANALYST, Catalogue, CatalogueRequest, Denial, Refusal, Request, terms_of
 
@@ -110,6 +112,8 @@ class Federation:
         micro_rho = micro_rho_of(epsilon, offer.delta)
         if micro_rho < 1:
             raise AnalystError(f"epsilon {epsilon:g} buys nothing", "ask with a larger epsilon")
+        silos = tuple(sorted(offer.holders(planned.table.name)))
+        self._check_reachable(silos)
         now = int(self._clock())
         try:
             request = Request(
@@ -119,32 +123,49 @@ class Federation:
                 recipients=(Recipient(name=self.analyst, key=self._sealing.public),),
                 purpose=purpose,
                 micro_rho=micro_rho,
-                silos=tuple(sorted(offer.holders(planned.table.name))),
+                silos=silos,
                 backend="masking",
                 table=planned.table,
                 plan=planned.plan,
                 created_at=now,
                 expires_at=now + REQUEST_LIFETIME_S,
             )
-        except ValueError as err:  # pydantic's ValidationError
-            reason = str(err).splitlines()[2].strip().removeprefix("Value error, ").split(" [")[0]
-            raise AnalystError(f"the question cannot be asked: {reason}", "ask for less at once") from err
+        except ValidationError as err:
+            reason = err.errors()[0]["msg"].removeprefix("Value error, ")
+            hint = "group by fewer columns, filter by less, or spend more on fewer figures"
+            raise AnalystError(f"the question cannot be asked: {reason}", hint) from err
         return planned, request
+
+    def _check_reachable(self, silos: tuple[str, ...]) -> None:
+        """Raise RoundError where silos that did not answer leave too few for any round."""
+        absent = sorted(set(self.config.roster.silo_keys) - set(self.offer.silos))
+        asked = [self.offer.silos[silo] for silo in silos]
+        reason = obstacle(
+            len(asked),
+            max(one.min_silos for one in asked),
+            max(one.max_colluding for one in asked),
+            max(one.max_missing for one in asked),
+        )
+        if absent and reason:
+            raise RoundError(f"no answer: {reason}; missing: {', '.join(absent)}", "ask again when they are back")
 
     def submit(self, request: Request) -> bytes:
         """Sign and send a request; return the encrypted report. Raises DeniedError or RoundError."""
         answer = self._link.submit(sign(request, self.analyst, self._signing))
-        if answer[:4] != b"CSL1":
+        if not is_envelope(answer):
             return answer
         failure = verify(answer, Failure, self.config.roster.aggregator_keys).message
+        if failure.request_hash != digest_of(request):
+            raise ProtocolError("the aggregator's failure message belongs to another request")
+        self._offer = None  # a policy may have changed, or a silo be gone
         denials = self._denials(failure.refusals, digest_of(request))
-        for silo in denials:
-            self._offer = None  # a policy may have changed
-            if not failure.missing:
-                raise _denied(denials, len(request.silos))
+        if denials and not failure.missing:
+            raise _denied(denials, len(request.silos))
+        if denials:
+            silo, first = next((silo, reasons[0]) for silo, reasons in denials.items())
             raise RoundError(
                 f"no answer: {failure.reason}; missing: {', '.join(failure.missing)}",
-                f"{silo!r} also refuses ({denials[silo][0].code}); see `consilo silos`",
+                f"{silo!r} also refuses ({first.code}: {first.message}); see `consilo silos`",
             )
         missing = ", ".join(failure.missing)
         raise RoundError(
@@ -182,7 +203,6 @@ class Federation:
                 f" and is known to at most {request.table.max_silos} silos",
                 f"at most {opened.manifest.max_colluding} silos collude with the aggregator",
             ),
-            encrypted_bytes=len(encrypted),
         )
 
     def _outcomes(

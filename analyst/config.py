@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from analyst.errors import FederationError
-from crypto.errors import CryptoError
 from crypto.keys import Secret, VerifyKey, read_key_file
 from crypto.roster import Roster, read_roster
 from crypto.wire import Name
@@ -65,7 +64,8 @@ def read_config(path: Path) -> Config:
     home = path.resolve().parent
     roster = read_roster(home / file.roster, VerifyKey.parse(file.authority))
     if roster.federation != file.federation or set(roster.silo_keys) != set(file.silos):
-        raise CryptoError(f"{path} and its signed roster name different federations or silos")
+        message = f"{path} and its signed roster name different federations or silos"
+        raise FederationError(message, "list the silos of the roster in consilo.toml, no others")
     return Config(
         path=path.resolve(),
         federation=file.federation,

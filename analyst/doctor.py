@@ -5,11 +5,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
 from analyst.config import read_config
 from analyst.errors import FederationError
+from analyst.simulate import is_up
 from crypto.errors import CryptoError
 from crypto.keys import read_key_file
 
@@ -40,7 +41,10 @@ def _installation() -> Iterator[Finding]:
     python = sys.version.split()[0]
     yield Finding("Python", sys.version_info[:2] == (3, 11), python, "use Python 3.11")
     for name in ("ray", "cryptography", "duckdb", "opendp"):
-        yield Finding(name, True, version(name))
+        try:
+            yield Finding(name, True, version(name))
+        except PackageNotFoundError:
+            yield Finding(name, False, "not installed", "install Consilo anew, from requirements.lock")
     root = Path(__file__).resolve().parent.parent
     owners = packages_distributions()
     for name in _OURS:
@@ -69,6 +73,10 @@ def _federation(path: Path) -> Iterator[Finding]:
         return
     signed = f"{config.federation}, {len(config.policies)} silos, its signed roster holds"
     yield Finding("federation", True, signed)
+    token = path.resolve().parent / "ray.token"
+    remedy = "restore it, or found the federation anew"
+    yield Finding("token of the local cluster", token.is_file(), "there" if token.is_file() else "missing", remedy)
+    yield Finding("running", True, "up" if is_up(config) else "not up; a query starts it for itself")
     for name, key in config.analysts.items():
         try:
             read_key_file(key)

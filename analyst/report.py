@@ -52,7 +52,6 @@ class Report:
     silos: Mapping[str, SiloOutcome]
     transcript: str  # SHA-256 of the encrypted report
     assumptions: tuple[str, ...]
-    encrypted_bytes: int
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values; docs/quickstart.md describes them."""
@@ -147,7 +146,9 @@ def interpret(
             continue
         cells: dict[str, Estimate | str | int] = dict(keys)
         for aggregate in planned.plan.aggregates:
-            cells[aggregate.alias] = _estimate(aggregate, request.table.column(aggregate.column or ""), sums, index)
+            cells[aggregate.alias] = _estimate(
+                aggregate, request.table.column(aggregate.column) if aggregate.column else None, sums, index
+            )
         rows.append({name: cells[name] for name in planned.output})
     return rows, withheld
 
@@ -178,8 +179,8 @@ def _estimate(
     if aggregate.function == "count":
         values, sd = sums[Statistic("present", column.name) if column else Statistic("rows", None)]
         return _interval(float(values[index]), sd, 0.0, math.inf)
-    if column is None or column.low is None or column.high is None:
-        raise AssertionError("a sum or mean has a bounded column")
+    if column is None or column.low is None or column.high is None:  # the request's own validation excludes it
+        raise ValueError(f"{aggregate.function} without a bounded column")
     counts, count_sd = sums[Statistic("present", column.name)]
     totals, total_sd = sums[Statistic("total", column.name)]
     step = float(column.step or 1)
@@ -209,5 +210,5 @@ def _interval(value: float, sd: float, least: float, most: float) -> Estimate:
     return Estimate(value, min(max(value - _Z95 * sd, least), most), max(min(value + _Z95 * sd, most), least), sd)
 
 
-def _member(value: str, column: TableColumn | None) -> str | int:
-    return int(value) if column is not None and column.type == "int" else value
+def _member(value: str, column: TableColumn) -> str | int:
+    return int(value) if column.type == "int" else value

@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from analyst.config import Config, read_config
 from analyst.errors import FederationError
@@ -98,16 +98,23 @@ def up(config: Config) -> int:
             stderr=errors,
             start_new_session=True,
         )
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline:
-            if _running(config) is not None:
-                return process.pid
-            if process.poll() is not None:
-                errors.seek(0)
-                problem = errors.read().rpartition(_PROBLEM)[2].strip().splitlines() or ["it stopped while starting"]
-                raise FederationError(problem[0], problem[1] if len(problem) > 1 else "see `consilo doctor`")
-            time.sleep(0.1)
-        process.terminate()
+        with contextlib.ExitStack() as undo:
+            undo.callback(process.terminate)  # unless it comes up, also when the wait is interrupted
+            _await_up(config, process, errors)
+            undo.pop_all()
+    return process.pid
+
+
+def _await_up(config: Config, process: "subprocess.Popen[bytes]", errors: IO[str]) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if _running(config) is not None:
+            return
+        if process.poll() is not None:
+            errors.seek(0)
+            problem = errors.read().rpartition(_PROBLEM)[2].strip().splitlines() or ["it stopped while starting"]
+            raise FederationError(problem[0], problem[1] if len(problem) > 1 else "see `consilo doctor`")
+        time.sleep(0.1)
     raise FederationError(f"the federation was not up within {START_TIMEOUT_S:g} s", "try again")
 
 
@@ -136,10 +143,15 @@ def _prepare_ray(config: Config) -> None:
     Ray reads its settings when it is first imported and keeps the first token it sees, so a process that has imported
     ray before, or opened another federation, must make it read them again; Ray has no public call for that.
     """
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        raise FederationError("this process is connected to a Ray cluster already", "close the other federation first")
+    token = config.path.parent / "ray.token"
+    if not token.is_file():
+        raise FederationError(f"{token} is missing", "restore it, or found the federation anew")
     os.environ.update(
         RAY_USAGE_STATS_ENABLED="0",
         RAY_AUTH_MODE="token",
-        RAY_AUTH_TOKEN_PATH=str(config.path.parent / "ray.token"),
+        RAY_AUTH_TOKEN_PATH=str(token),
         RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",  # Ray's switch for listening on loopback instead of the host's address
         RAY_DEDUP_LOGS="0",
         RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
@@ -148,12 +160,9 @@ def _prepare_ray(config: Config) -> None:
     )
     os.environ.pop("RAY_ADDRESS", None)
     os.environ.pop("RAY_AUTH_TOKEN", None)
-    import ray
     from ray._private import ray_constants
 
     raylet: Any = importlib.import_module("ray._raylet")
-    if ray.is_initialized():
-        raise FederationError("this process is connected to a Ray cluster already", "close the other federation first")
     ray_constants.ENABLE_RAY_CLUSTER = False
     raylet.Config.initialize("")
     raylet.AuthenticationTokenLoader.instance().reset_cache()

@@ -75,7 +75,7 @@ class VerifyKey:
         try:
             return cls(bytes.fromhex(digits))
         except ValueError as err:
-            raise SignatureError(f"{text[:80]!r} is not hexadecimal") from err
+            raise SignatureError(f"{text[:80]!r} is not hexadecimal", "expected ed25519:<64 hex digits>") from err
 
     def __str__(self) -> str:
         return f"ed25519:{self.raw.hex()}"

@@ -116,7 +116,7 @@ class Manifest(Message):
 
     @property
     def min_survivors(self) -> int:
-        return max(self.quorum, self.max_colluding + 2, self.min_silos, MIN_SURVIVORS)
+        return fewest_survivors(self.quorum, self.min_silos, self.max_colluding)
 
 
 def quorum_of(silos: int) -> int:
@@ -134,18 +134,20 @@ def tolerated_collusion(silos: int) -> int:
     return max(0, min(2 * quorum - silos - 1, quorum - 2))
 
 
+def fewest_survivors(quorum: int, min_silos: int, max_colluding: int) -> int:
+    """Return how many contributions a sum must hold before anybody may open it."""
+    return max(quorum, max_colluding + 2, min_silos, MIN_SURVIVORS)
+
+
 def obstacle(silos: int, min_silos: int, max_colluding: int, max_missing: int) -> str:
     """Return why a roster of `silos` cannot bear these conditions, or an empty string."""
-    quorum = quorum_of(silos)
-    survivors = max(quorum, max_colluding + 2, min_silos, MIN_SURVIVORS)
+    survivors = fewest_survivors(quorum_of(silos), min_silos, max_colluding)
     if silos < survivors:
         return f"{silos} silos would take part and at least {survivors} must"
     if max_colluding > tolerated_collusion(silos):
         return f"{silos} silos withstand {tolerated_collusion(silos)} colluding, a policy asks for {max_colluding}"
     if silos - max_missing < survivors:
         return f"{silos} silos cannot lose {max_missing} and keep {survivors}"
-    if silos - max_colluding - max_missing < 1:
-        return f"no noise is left of {silos} silos with {max_colluding} colluding and {max_missing} missing"
     return ""
 
 
@@ -163,8 +165,10 @@ def compose(propose: Propose, terms: Terms, accepts: Sequence[tuple[str, Accept]
     if len(accepts) > MAX_SILOS:
         raise ProtocolError(f"{len(accepts)} acceptances, at most {MAX_SILOS}")
     names = [silo for silo, _ in accepts]
-    if not accepts or len(set(names)) != len(names):
-        raise ProtocolError("the roster is empty or names a silo twice")
+    if not accepts:
+        raise ProtocolError("no silo takes part")
+    if len(set(names)) != len(names):
+        raise ProtocolError("the roster names a silo twice")
     for silo, accept in accepts:
         expected = propose.federation, propose.round_id, terms.request_hash, propose.expires_at
         if (accept.federation, accept.round_id, accept.request_hash, accept.expires_at) != expected:

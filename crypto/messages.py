@@ -122,7 +122,8 @@ class Failure(Message):
     """Aggregator to analyst: no report came about, who was missing, and what the silos that refused said."""
 
     KIND: ClassVar[str] = "failure"
-    MAX_BYTES: ClassVar[int] = 8 << 20
+    MAX_BYTES: ClassVar[int] = 40 << 20
+    request_hash: Digest
     reason: Annotated[str, Field(max_length=1000)]
     missing: Annotated[tuple[Name, ...], _PER_SILO]
     refusals: Annotated[tuple[bytes, ...], _PER_SILO]

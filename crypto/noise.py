@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-MIN_DEVIATION = 3  # per silo, in ring units
+MIN_DEVIATION = 3  # per silo, in ring units: what the theorem asks for
 
 
 def discrete_gaussian(length: int, variance: int, shares: int) -> npt.NDArray[np.int64]:

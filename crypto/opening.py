@@ -1,10 +1,10 @@
 """Check an encrypted report and open its sum, at a recipient: docs/protocol.md section 7.
 
 Promise: a vector that comes out is the sum of the contributions that a quorum of silos signed for, provided the
-aggregator added them honestly; re-adding the contributions shows whether it did.
+aggregator added them honestly. The report holds their signed digests, not the contributions themselves.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import combinations, islice
@@ -146,7 +146,7 @@ def _opened_shares(
 def _rebuild(manifest: Manifest, index: int, is_survivor: bool, shares: Mapping[int, tuple[bytes, ...]]) -> bytes:
     """Return the secret of one member that fits its acceptance, passing over quorums that hold a wrong share."""
     member = manifest.roster[index]
-    for parties in islice(combinations(sorted(shares), manifest.quorum), _MAX_QUORUMS_TRIED):
+    for parties in islice(_quorums(sorted(shares), manifest.quorum), _MAX_QUORUMS_TRIED):
         try:
             secret = combine({party: shares[party][index] for party in parties}, manifest.quorum)
         except RangeError:
@@ -156,6 +156,15 @@ def _rebuild(manifest: Manifest, index: int, is_survivor: bool, shares: Mapping[
         if not is_survivor and mask_key_of(secret).public == member.mask_key:
             return secret
     raise ProtocolError(f"the opened shares of {member.silo!r} do not rebuild its secret")
+
+
+def _quorums(parties: list[int], quorum: int) -> Iterator[tuple[int, ...]]:
+    """Yield quorums: the first, then one without each party in turn, so that one wrong share is passed over at once."""
+    yield tuple(parties[:quorum])
+    if len(parties) > quorum:
+        for left_out in parties:
+            yield tuple(party for party in parties if party != left_out)[:quorum]
+        yield from combinations(parties, quorum)
 
 
 def _seeds_before(

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from crypto.errors import CryptoError
+from crypto.errors import CryptoError, SignatureError
 from crypto.keys import VerifyKey
 from crypto.wire import MAX_SILOS, Count, Message, Name, verify
 
@@ -21,7 +21,7 @@ class Party(Message):
 
 
 class Roster(Message):
-    """Who may take part, signed by the federation's authority. Versions only increase."""
+    """Who may take part, signed by the federation's authority."""
 
     KIND: ClassVar[str] = "roster"
     federation: Name
@@ -54,4 +54,8 @@ def read_roster(path: Path, authority: VerifyKey) -> Roster:
             envelope = file.read(Roster.MAX_BYTES * 2)
     except OSError as err:
         raise CryptoError(f"cannot read the roster {path}", "ask the federation's authority for it") from err
-    return verify(envelope, Roster, {AUTHORITY: authority}).message
+    try:
+        return verify(envelope, Roster, {AUTHORITY: authority}).message
+    except SignatureError as err:
+        hint = "compare `authority` in the settings beside it with the key that the authority published"
+        raise SignatureError(f"{path} is not signed by {authority}", hint) from err

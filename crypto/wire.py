@@ -92,6 +92,11 @@ def sign(message: Message, signer: str, key: SigningKey) -> bytes:
     return _MAGIC + head + key.sign(_DOMAIN + head + body) + body
 
 
+def is_envelope(data: bytes) -> bool:
+    """Tell whether `data` begins like a signed message; says nothing of its signature."""
+    return data.startswith(_MAGIC)
+
+
 def signer_of(envelope: bytes, kind: type[Message]) -> str:
     """Return who an envelope says signed it, before anything is verified; raises WireError."""
     return _split(envelope, kind)[0]

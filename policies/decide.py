@@ -13,6 +13,7 @@ from policies.ledger import Spending
 from policies.model import MICRO, Analyst, Column, Policy, Source
 from policies.request import (
     MAX_DENIALS,
+    Catalogue,
     Denial,
     OpenColumn,
     OpenTable,
@@ -73,6 +74,36 @@ def open_tables(policy: Policy) -> tuple[OpenTable, ...]:
     )
 
 
+def catalogue_of(policy: Policy, analyst: Analyst, federation: str, policy_hash: bytes, nonce: bytes) -> Catalogue:
+    """Return what the policy opens to one of its analysts."""
+    least, most = policy.budget.request_micro
+    disclosure, protection, unit = policy.disclosure, policy.protection, policy.privacy_unit
+    return Catalogue(
+        federation=federation,
+        nonce=nonce,
+        controller=policy.silo.controller,
+        sector=policy.silo.sector,
+        policy_hash=policy_hash,
+        policy_version=policy.policy.version if policy.policy else 0,
+        entity=unit.entity,
+        max_rows=unit.max_rows,
+        max_silos=unit.max_silos,
+        tables=open_tables(policy),
+        purposes=analyst.purposes,
+        aggregates=disclosure.aggregates,
+        backends=protection.accept,
+        delta=str(policy.budget.delta),
+        min_micro_rho=least,
+        max_micro_rho=most,
+        max_dimensions=disclosure.max_dimensions,
+        max_groups=disclosure.max_groups,
+        min_cohort=disclosure.min_cohort,
+        min_silos=disclosure.min_silos,
+        max_colluding=protection.max_colluding,
+        max_missing=protection.max_missing,
+    )
+
+
 def _published(name: str, column: Column) -> TableColumn:
     has_range = column.type == "bool" or column.bounds is not None
     low, high = column.range_steps
@@ -105,7 +136,10 @@ def _standing(policy: Policy, request: Request, now: int) -> Iterator[Denial]:
     analyst = standing_analyst(policy, request.analyst, now)
     if analyst is None:
         yield _deny(
-            "ANALYST_UNKNOWN", "analysts", f"{request.analyst!r} is not an analyst here", f"{contact} to be added"
+            "ANALYST_UNKNOWN",
+            "analysts",
+            f"{request.analyst!r} is not an analyst here, or no longer",
+            f"{contact} to be added",
         )
         return
     if request.purpose not in analyst.purposes:

@@ -2,9 +2,8 @@
 
 PolicyError
 ├── PolicyFileError   a policy file that cannot stand; lists every problem with its line
-├── RequestError      a request that no silo could answer
 └── LedgerError       a ledger that cannot be read, written or believed
-    └── AlreadyChargedError    a request whose contribution already left under another round
+    └── AlreadyChargedError    a nonce that was spent, or that belongs to another request
 
 A refusal by policy is not an error but an answer: see `Denial` in policies/request.py.
 """
@@ -25,13 +24,9 @@ class PolicyFileError(PolicyError):
     """A policy file that cannot stand; `message` has one line per problem, `file:line: path: problem`."""
 
 
-class RequestError(PolicyError):
-    """A request that no silo could answer."""
-
-
 class LedgerError(PolicyError):
     """A ledger that cannot be read, written or believed: the silo answers nothing until its owner mends it."""
 
 
 class AlreadyChargedError(LedgerError):
-    """A request whose contribution already left under another round; it is never answered twice."""
+    """A nonce whose contribution has left, that another request or price holds, or for which nothing is reserved."""

@@ -18,6 +18,7 @@ from policies.errors import PolicyFileError
 from policies.model import Policy
 
 _MAX_BYTES = 1 << 20
+_MEND = "mend the file, then run: consilo-silo check-policy FILE"
 # Sections of the policy language that this version cannot enforce: a policy that relies on one must not load.
 _NOT_ENFORCED = ("consent", "training", "approvals", "limits", "retention")
 
@@ -42,7 +43,7 @@ def load(path: Path) -> PolicyFile:
     except OSError as err:
         raise PolicyFileError(f"{path}:1: the policy file cannot be read ({err.strerror})", "check the path") from err
     if len(raw) > _MAX_BYTES:
-        raise PolicyFileError(f"{path}:1: the file has {len(raw)} bytes, at most {_MAX_BYTES} are read")
+        raise PolicyFileError(f"{path}:1: the file has {len(raw)} bytes, at most {_MAX_BYTES} are read", _MEND)
     return PolicyFile(parse(raw, str(path)), sha256(raw).digest(), path)
 
 
@@ -52,10 +53,10 @@ def parse(raw: bytes, name: str) -> Policy:
         text = raw.decode()
         document = _frozen(tomllib.loads(text, parse_float=_decimal))
     except UnicodeDecodeError as err:
-        raise PolicyFileError(f"{name}:1: not UTF-8 text") from err
+        raise PolicyFileError(f"{name}:1: not UTF-8 text", _MEND) from err
     except (tomllib.TOMLDecodeError, ValueError, RecursionError) as err:
         line = re.search(r"at line (\d+)", str(err))
-        raise PolicyFileError(f"{name}:{line[1] if line else 1}: not TOML: {err}") from err
+        raise PolicyFileError(f"{name}:{line[1] if line else 1}: not TOML: {err}", _MEND) from err
     lines = _lines(text)
     problems = [
         (lines.get((section,), 1), section, f"[{section}] is not enforced by this version, so it must not be relied on")
@@ -69,7 +70,7 @@ def parse(raw: bytes, name: str) -> Policy:
             problems += _describe(one, lines)
     if problems:
         listing = "\n".join(f"{name}:{line}: {path}: {problem}" for line, path, problem in sorted(problems))
-        raise PolicyFileError(listing, "mend the file, then run: consilo-silo check-policy FILE")
+        raise PolicyFileError(listing, _MEND)
     return policy
 
 

@@ -11,9 +11,8 @@ from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from crypto.manifest import Block, Recipient, Terms
-from crypto.noise import MIN_DEVIATION
 from crypto.wire import MAX_SILOS, Count, Digest, Message, Name, RoundId, Seconds
-from policies.model import MAX_RANGE_STEPS, MICRO, Role
+from policies.model import MAX_DOMAIN, MAX_RANGE_STEPS, MICRO, Role
 
 RING_BITS = 64
 NOT_AN_ANALYST = "you are not an analyst here"  # what a silo tells an analyst whom its policy does not name
@@ -37,7 +36,7 @@ class TableColumn(Message):
     low: Annotated[int, Field(ge=-(2**60), le=2**60)] | None = None
     high: Annotated[int, Field(ge=-(2**60), le=2**60)] | None = None
     step: Decimals | None = None
-    domain: Annotated[tuple[Text, ...], Field(max_length=10_000)] = ()
+    domain: Annotated[tuple[Text, ...], Field(max_length=MAX_DOMAIN)] = ()
     unknown: Text | None = None
 
     @model_validator(mode="after")
@@ -72,8 +71,12 @@ class Table(Message):
             raise ValueError("a column is defined twice")  # the price and the query must read the same definition
         return self
 
-    def column(self, name: str) -> TableColumn | None:
-        return next((column for column in self.columns if column.name == name), None)
+    def column(self, name: str) -> TableColumn:
+        """Return the definition of a column; raises KeyError if there is none."""
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise KeyError(name)
 
 
 class Compare(Message):
@@ -180,9 +183,9 @@ class Request(Message):
         return self
 
     def _check_use(self, role: str, name: str) -> None:
-        column = self.table.column(name)
-        if column is None:
+        if all(column.name != name for column in self.table.columns):
             raise ValueError(f"column {name!r} is not in the table definition")
+        column = self.table.column(name)
         if role == "dimension" and not column.domain:
             raise ValueError(f"dimension {name!r} has no domain")
         if role == "measure" and column.step is None:
@@ -207,8 +210,7 @@ class Request(Message):
                 pass
 
     def _check_literal(self, name: str, value: str) -> None:
-        column = self.table.column(name)
-        kind = column.type if column else "string"
+        kind = self.table.column(name).type
         if (kind in ("int", "decimal") and not is_number(value)) or (kind == "bool" and value not in ("true", "false")):
             raise ValueError(f"{value!r} is no {kind}, the type of column {name!r}")
 
@@ -274,8 +276,7 @@ def groups_of(request: Request) -> Iterator[tuple[str, ...]]:
 
 
 def _domain(request: Request, name: str) -> tuple[str, ...]:
-    column = request.table.column(name)
-    return column.domain if column else ()
+    return request.table.column(name).domain
 
 
 def group_count(request: Request) -> int:
@@ -297,8 +298,9 @@ def sensitivity(request: Request, statistic: Statistic, max_silos: int) -> int:
     In half steps for a total (a centred value is doubled to stay whole), else in rows: at most `max_rows` rows of a
     person enter, in the worst case all into one group.
     """
-    column = request.table.column(statistic.column) if statistic.column else None
-    unit = column.range_steps if statistic.kind == "total" and column is not None else 1
+    unit = 1
+    if statistic.kind == "total" and statistic.column is not None:
+        unit = request.table.column(statistic.column).range_steps
     return max_silos * request.table.max_rows * unit
 
 
@@ -306,17 +308,17 @@ def terms_of(request: Request, request_hash: bytes) -> Terms:
     """Return what the request fixes about its secure sum: slots, scales, variances, ring, recipients.
 
     The price is divided equally among the statistics. A variance is that of the whole sum, in ring units, and rounded
-    up to the next integer but one; the scale is the least at which the share of a silo deviates by MIN_DEVIATION and
-    that rounding is lost in the noise.
+    up to the next integer but one; the scale is the least at which that rounding is lost in the noise. With at most 100
+    silos the share of each then deviates by 102 or more, far above the 3 that summing discrete Gaussians asks for.
     """
     statistics = statistics_of(request.plan)
     blocks = []
     for statistic in statistics:
         squared = sensitivity(request, statistic, request.table.max_silos) ** 2
         scale_bits = 0
-        while (variance := squared * 4**scale_bits * len(statistics) * MICRO // (2 * request.micro_rho) + 2) < max(
-            MIN_DEVIATION**2 * len(request.silos), _FINE_VARIANCE
-        ):
+        while (
+            variance := squared * 4**scale_bits * len(statistics) * MICRO // (2 * request.micro_rho) + 2
+        ) < _FINE_VARIANCE:
             scale_bits += 1
         blocks.append(
             Block(

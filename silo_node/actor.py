@@ -17,9 +17,9 @@ from crypto.keys import VerifyKey
 from crypto.messages import Failed
 from crypto.noise import discrete_gaussian
 from crypto.wire import Message, sign, signer_of, verify
-from policies.decide import CLOCK_SKEW_S, open_tables, standing_analyst
+from policies.decide import CLOCK_SKEW_S, catalogue_of, standing_analyst
 from policies.errors import PolicyError
-from policies.request import NOT_AN_ANALYST, Catalogue, CatalogueRequest, Request
+from policies.request import NOT_AN_ANALYST, CatalogueRequest, Request
 from silo_node import core
 from silo_node.errors import SiloError
 from silo_node.home import LEDGER, lock_home, read_home
@@ -37,7 +37,6 @@ class SiloActor:
     def __init__(
         self,
         policy_path: str,
-        mode: str = "simulate",
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
         noise: "Noise" = discrete_gaussian,
@@ -46,7 +45,7 @@ class SiloActor:
         from silo_node.sources import connect, load_sources  # DuckDB is heavy: only where a silo really runs
 
         home = read_home(Path(policy_path))
-        if mode == "simulate" and home.silo.policy.mode == "production":
+        if home.silo.policy.mode == "production":
             raise SiloError(
                 f'the policy of {home.silo.name!r} says mode = "production", and simulate mode is one trust domain',
                 'use a policy with mode = "trial" to try things out',
@@ -178,7 +177,7 @@ class SiloActor:
     def _sweep(self) -> None:
         """Forget expired rounds."""
         now = self._now()
-        for round_id in [one for one, state in self._rounds.items() if core.round_of(state)[1] <= now]:
+        for round_id in [one for one, state in self._rounds.items() if core.expiry_of(state) <= now]:
             self._forget(round_id)
 
     def _catalogue(self, data: bytes) -> tuple[bytes, ...]:
@@ -191,35 +190,11 @@ class SiloActor:
             message = verify(data, CatalogueRequest, {name: VerifyKey.parse(analyst.key)}).message
         except SignatureError as err:
             raise ProtocolError(NOT_AN_ANALYST) from err
-        fresh = abs(self._now() - message.created_at) <= CLOCK_SKEW_S
-        if message.analyst != name or message.federation != self._silo.federation or not fresh:
-            raise ProtocolError("the catalogue request is of another analyst, federation or time")
-        least, most = policy.budget.request_micro
-        disclosure, protection = policy.disclosure, policy.protection
-        catalogue = Catalogue(
-            federation=self._silo.federation,
-            nonce=message.nonce,
-            controller=policy.silo.controller,
-            sector=policy.silo.sector,
-            policy_hash=self._silo.policy_hash,
-            policy_version=policy.policy.version if policy.policy else 0,
-            entity=policy.privacy_unit.entity,
-            max_rows=policy.privacy_unit.max_rows,
-            max_silos=policy.privacy_unit.max_silos,
-            tables=open_tables(policy),
-            purposes=analyst.purposes,
-            aggregates=disclosure.aggregates,
-            backends=protection.accept,
-            delta=str(policy.budget.delta),
-            min_micro_rho=least,
-            max_micro_rho=most,
-            max_dimensions=disclosure.max_dimensions,
-            max_groups=disclosure.max_groups,
-            min_cohort=disclosure.min_cohort,
-            min_silos=disclosure.min_silos,
-            max_colluding=protection.max_colluding,
-            max_missing=protection.max_missing,
-        )
+        if message.analyst != name or message.federation != self._silo.federation:
+            raise ProtocolError("the catalogue request is of another analyst or federation")
+        if abs(self._now() - message.created_at) > CLOCK_SKEW_S:
+            raise ProtocolError(f"the clocks of analyst and silo differ by more than {CLOCK_SKEW_S} s")
+        catalogue = catalogue_of(policy, analyst, self._silo.federation, self._silo.policy_hash, message.nonce)
         return (self._sign(catalogue),)
 
 

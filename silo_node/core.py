@@ -1,6 +1,6 @@
 """One silo's part in a round, as pure steps: state and bytes in, state and bytes out.
 
-    Proposed --share--> Shared --contribute--> Contributed --agree--> Agreed --open--> (erased)
+    Proposed --share--> SharedOut --contribute--> Contributed --agree--> Agreed --open--> (erased)
 
 Every step checks what it is told and raises ProtocolError (or what the decoders raise) before anything leaves. The
 clock, the ledger, the computation on rows and the noise are arguments. docs/protocol.md sections 3 to 6.
@@ -41,6 +41,7 @@ from crypto.messages import (
     check_split,
     chunk_digests,
 )
+from crypto.noise import MIN_DEVIATION
 from crypto.ring import Codec, Ring
 from crypto.sealing import SealingKey, seal
 from crypto.shamir import SHARE_BYTES, draw, split
@@ -97,7 +98,6 @@ class SharedOut:
 class Contributed:
     """The blinded vector has left."""
 
-    silo: str
     manifest: Manifest
     manifest_hash: bytes
     contribution: bytes  # digest of the signed head
@@ -244,7 +244,6 @@ def contribute(
     frame_bytes = FRAME_CHUNKS * CHUNK_VALUES * ring.word_bytes
     frames = tuple(payload[start : start + frame_bytes] for start in range(0, len(payload), frame_bytes))
     after = Contributed(
-        silo=me,
         manifest=manifest,
         manifest_hash=state.manifest_hash,
         contribution=digest_of(head),
@@ -281,6 +280,8 @@ def _receive(silo: Silo, state: SharedOut, message: Deliver) -> list[tuple[bytes
 def _noisy_values(state: SharedOut, compute: Compute, noise: Noise) -> npt.NDArray[np.int64]:
     """Return the silo's vector in ring units with its share of the noise; total, whatever the data hold."""
     blocks = state.manifest.terms.blocks
+    if any(int(block.variance) < MIN_DEVIATION**2 * state.manifest.noise_shares for block in blocks):
+        raise ProtocolError(f"a silo's noise would deviate by less than {MIN_DEVIATION} ring units")
     exact = compute(state.before.request)
     if [len(part) for part in exact] != [block.length for block in blocks]:
         raise ProtocolError("the computation does not have the length that the manifest states")
@@ -332,15 +333,15 @@ def open_shares(silo: Silo, state: Agreed, now: int, data: bytes) -> bytes:
     return sign(opening, silo.name, silo.signing)
 
 
-def round_of(state: State) -> tuple[bytes, int]:
-    """Return the round id and the expiry (seconds since 1970) of a state."""
+def expiry_of(state: State) -> int:
+    """Return when the round of a state expires, in seconds since 1970."""
     match state:
         case Proposed():
-            return state.propose.round_id, state.propose.expires_at
+            return state.propose.expires_at
         case SharedOut() | Contributed():
-            return state.manifest.round_id, state.manifest.expires_at
+            return state.manifest.expires_at
         case Agreed():
-            return state.before.manifest.round_id, state.before.manifest.expires_at
+            return state.before.manifest.expires_at
 
 
 def reservation_of(state: State) -> bytes | None:

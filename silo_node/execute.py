@@ -11,7 +11,6 @@ from typing import Any
 import duckdb
 
 from crypto.randomness import token
-from policies.errors import RequestError
 from policies.request import (
     Both,
     Compare,
@@ -57,9 +56,9 @@ class _Writer:
         groups = {name: f"g{index}" for index, name in enumerate(plan.group_by)}
         measures = {name: f"m{index}" for index, name in enumerate(used["measure"])}
         selected = [f"CAST({quote(unit)} AS VARCHAR) AS unit", "row_number() OVER () AS row"]
-        selected += [f"{self._value(self._column(name))} AS {alias}" for name, alias in filters.items()]
-        selected += [f"{self._member(self._column(name))} AS {alias}" for name, alias in groups.items()]
-        selected += [f"{self._steps(self._column(name))} AS {alias}" for name, alias in measures.items()]
+        selected += [f"{self._value(self.request.table.column(name))} AS {alias}" for name, alias in filters.items()]
+        selected += [f"{self._member(self.request.table.column(name))} AS {alias}" for name, alias in groups.items()]
+        selected += [f"{self._steps(self.request.table.column(name))} AS {alias}" for name, alias in measures.items()]
         where = f" AND ({self._predicate(plan.where, filters)})" if plan.where is not None else ""
         sample = f"sha256({self._bind(token(32).hex())} || unit || ':' || row)"
         outputs = [*groups.values()]
@@ -69,7 +68,9 @@ class _Writer:
             elif kind == "present":
                 outputs.append(f"count({measures[column]})")
             else:
-                outputs.append(f"sum(2 * {measures[column]} - {self._bind(self._column(column).range_steps)})")
+                outputs.append(
+                    f"sum(2 * {measures[column]} - {self._bind(self.request.table.column(column).range_steps)})"
+                )
         grouping = f" GROUP BY {', '.join(groups.values())}" if groups else ""
         return (
             f"WITH cells AS (SELECT {', '.join(selected)} FROM {reader}),"  # noqa: S608
@@ -78,12 +79,6 @@ class _Writer:
             f" row_number() OVER (PARTITION BY unit ORDER BY {sample}) <= {self._bind(table.max_rows)})"
             f" SELECT {', '.join(outputs)} FROM bounded{grouping}"
         )
-
-    def _column(self, name: str) -> TableColumn:
-        column = self.request.table.column(name)
-        if column is None:
-            raise RequestError(f"column {name!r} is not in the table definition")
-        return column
 
     def _bind(self, value: Any) -> str:
         name = f"p{len(self.parameters)}"
@@ -138,7 +133,7 @@ class _Writer:
                 return f"{aliases[predicate.column]} IN ({values})"
 
     def _literal(self, name: str, value: str) -> str:
-        column = self._column(name)
+        column = self.request.table.column(name)
         if column.type == "string":
             return self._bind(value)
         return f"CAST({self._bind(value)} AS {_SQL_TYPES[column.type]})"

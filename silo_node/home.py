@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from crypto.errors import CryptoError
 from crypto.keys import SigningKey, VerifyKey, read_key_file
 from crypto.roster import read_roster
 from policies.load import load
@@ -68,9 +67,11 @@ def read_home(policy_path: Path) -> Home:
     signing = SigningKey(read_key_file(path / "identity.key"))
     name = file.policy.silo.id
     if roster.federation != settings["federation"]:
-        raise CryptoError(f"the roster is of {roster.federation!r}, silo.toml names {settings['federation']!r}")
+        message = f"the roster is of {roster.federation!r}, silo.toml names {settings['federation']!r}"
+        raise HomeError(message, "ask the federation's authority for its roster")
     if roster.silo_keys.get(name) != signing.public:
-        raise CryptoError(f"the roster does not name {name!r} with this identity key", "ask the federation's authority")
+        message = f"the roster does not name {name!r} with this identity key"
+        raise HomeError(message, "restore identity.key, or ask the authority for a roster that names it")
     silo = Silo(
         name=name,
         federation=roster.federation,

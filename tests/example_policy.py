@@ -1,16 +1,16 @@
 """One policy, its catalogue and one request that it allows, for tests to change in a single place."""
 
 from dataclasses import dataclass
-from decimal import Decimal
+from datetime import UTC, datetime
 from typing import Any
 
 from analyst.sql.catalogue import Offer
 from crypto.keys import Secret, SigningKey
 from crypto.manifest import Recipient
 from crypto.sealing import PUBLIC_BYTES
-from policies.decide import open_tables
+from policies.decide import catalogue_of
 from policies.load import parse
-from policies.model import Policy
+from policies.model import Analyst, Policy
 from policies.request import Aggregate, Catalogue, Compare, Plan, Request, Table, TableColumn
 
 KEY = str(SigningKey(Secret(bytes(range(32)))).public)
@@ -163,32 +163,9 @@ def request(**changes: Any) -> Request:
 
 def catalogue(of: Policy, **changes: Any) -> Catalogue:
     """Return what a silo with this policy publishes, with the changes."""
-    least, most = of.budget.request_micro
-    fields: dict[str, Any] = {
-        "federation": "fed",
-        "nonce": bytes(16),
-        "controller": of.silo.controller,
-        "sector": of.silo.sector,
-        "policy_hash": bytes(32),
-        "policy_version": 1,
-        "entity": of.privacy_unit.entity,
-        "max_rows": of.privacy_unit.max_rows,
-        "max_silos": of.privacy_unit.max_silos,
-        "tables": open_tables(of),
-        "purposes": tuple(of.purposes),
-        "aggregates": of.disclosure.aggregates,
-        "backends": of.protection.accept,
-        "delta": f"{Decimal(of.budget.delta)}",
-        "min_micro_rho": least,
-        "max_micro_rho": most,
-        "max_dimensions": of.disclosure.max_dimensions,
-        "max_groups": of.disclosure.max_groups,
-        "min_cohort": of.disclosure.min_cohort,
-        "min_silos": of.disclosure.min_silos,
-        "max_colluding": of.protection.max_colluding,
-        "max_missing": of.protection.max_missing,
-    }
-    return Catalogue(**fields | changes)
+    analyst = Analyst(key=f"ed25519:{'0' * 64}", purposes=tuple(of.purposes), until=datetime(2100, 1, 1, tzinfo=UTC))
+    published = catalogue_of(of, analyst, "fed", bytes(32), bytes(16))
+    return Catalogue.model_validate({**dict(published), **changes})
 
 
 def offer(*policies: Policy) -> Offer:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from aggregator.home import read_home
 from aggregator.server import Server
 from aggregator.store import ReportStore
-from aggregator.sums import LocalSums
+from aggregator.sums import SumShard
 from analyst.client import Federation
 from analyst.config import read_config
 from crypto.noise import discrete_gaussian
@@ -74,6 +74,25 @@ class SimulatedSilo:
             self.actor = self._start()
         else:
             self.is_dead = True
+
+
+class LocalSums:
+    """A SumShard in this process, behind the aggregator's `Sums`."""
+
+    def __init__(self) -> None:
+        self._shard = SumShard()
+
+    async def start(self, round_id: bytes, length: int, ring_bits: int) -> None:
+        self._shard.start(round_id, length, ring_bits)
+
+    async def add(self, round_id: bytes, silo: str, digests: tuple[bytes, ...], frames: tuple[bytes, ...]) -> None:
+        self._shard.add(round_id, silo, digests, frames)
+
+    async def total(self, round_id: bytes, silos: tuple[str, ...]) -> bytes:
+        return self._shard.total(round_id, silos)
+
+    async def discard(self, round_id: bytes) -> None:
+        self._shard.discard(round_id)
 
 
 @dataclass

@@ -182,7 +182,7 @@ def test_survivors_satisfy_every_rule(quorum: int, colluding: int, least: int, s
 
 
 def test_nobody_composes_no_manifest() -> None:
-    with pytest.raises(ProtocolError, match="empty"):
+    with pytest.raises(ProtocolError, match="no silo takes part"):
         compose(PROPOSE, TERMS, [])
 
 
@@ -312,7 +312,7 @@ def test_acceptance_left_out_or_added_is_found() -> None:
         _check(MANIFEST, ENVELOPES[:-1])
     with pytest.raises(ProtocolError, match="twice"):
         _check(MANIFEST, [*ENVELOPES, ENVELOPES[0]])
-    with pytest.raises(ProtocolError, match="empty"):
+    with pytest.raises(ProtocolError, match="no silo takes part"):
         _check(MANIFEST, [])
 
 

@@ -205,7 +205,7 @@ def test_each_silo_adds_noise_wide_enough_to_be_gaussian(asked: Request) -> None
         assert int(block.variance) >= MIN_DEVIATION**2 * len(asked.silos)
         if block.scale_bits:  # no finer than needed
             coarser = int(block.variance) / 4
-            assert coarser < max(MIN_DEVIATION**2 * len(asked.silos), 2**20) + 2
+            assert coarser < 2**20 + 2
 
 
 def test_sensitivity_is_that_of_a_person_in_one_group() -> None:

@@ -187,7 +187,7 @@ def measured(column: str) -> dict[str, Any]:
 def domain_of(size: int) -> dict[str, Any]:
     """Return a question with `size` groups and one statistic."""
     large = TableColumn(name="ward", type="string", domain=tuple(map(str, range(size))), unknown="0")
-    code = TableColumn(name="grade", type="int", domain=tuple(map(str, range(10))), unknown="0")
+    code = TableColumn(name="grade", type="int", domain=tuple(map(str, range(100))), unknown="0")
     columns = tuple({"ward": large, "grade": code}.get(column.name, column) for column in COLUMNS)
     counting = (Aggregate(function="count", column=None, alias="n"),)
     used = plan(group_by=("ward", "grade"), aggregates=counting, where=None)
@@ -225,7 +225,7 @@ REFUSED: list[tuple[str, Callable[[], dict[str, Any]], str]] = [
     ("number for a bool", lambda: compared("smoker", "1"), "'1' is no bool"),
     ("word in a list", lambda: filtered(OneOf(column="age", values=("3", "x"))), "'x' is no int"),
     ("word inside a negation", lambda: filtered(Not(operand=Compare(column="age", op="<", value=""))), "'' is no int"),
-    ("too many slots", lambda: domain_of(MAX_SLOTS // 10 // 2 + 1) | measured_groups(), "more than 100000 slots"),
+    ("too many slots", lambda: domain_of(MAX_SLOTS // 100 // 2 + 1) | measured_groups(), "more than 100000 slots"),
     (
         "noise beyond the ring",
         lambda: {"table": table(max_rows=10_000, max_silos=100, columns=wide_bounds()), "micro_rho": 1},
@@ -264,8 +264,8 @@ def test_what_no_silo_could_answer_is_no_request(
         compared("age", "-3"),
         compared("age", "3.5"),
         compared("region", "'; DROP TABLE visits; --"),
-        domain_of(MAX_SLOTS // 10),
-        domain_of(MAX_SLOTS // 10 // 2) | measured_groups(),
+        domain_of(MAX_SLOTS // 100),
+        domain_of(MAX_SLOTS // 100 // 2) | measured_groups(),
         {"table": table(max_rows=10_000, max_silos=100), "micro_rho": 1},
     ],
     ids=[

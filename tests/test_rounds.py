@@ -133,7 +133,6 @@ def test_too_few_left_is_a_clear_error_that_names_who_is_missing(exact: Simulati
     with pytest.raises(RoundError, match=r"missing: cedar, maple, rowan") as caught:
         ask(exact)
     assert caught.value.hint
-    assert exact.spent("aspen") == exact.spent("birch")
     before = exact.spent("aspen")
     with pytest.raises(RoundError):
         ask(exact)
@@ -290,9 +289,10 @@ def test_one_silo_that_refuses_is_named_and_the_others_answer(home: Path) -> Non
     assert [report.silos[silo].status for silo in ("aspen", "birch", "cedar", "rowan")] == ["answered"] * 4
 
 
-def test_a_contribution_states_only_digests(exact: Simulation) -> None:
+def test_a_contribution_head_speaks_of_nothing_but_its_round_and_its_digests(exact: Simulation) -> None:
     ask(exact)
     encrypted = EncryptedReport.decode(exact.reports[-1])
+    assert set(Contribution.model_fields) == {"manifest_hash", "length", "chunks"}
     heads = [unverified(raw, Contribution) for raw in encrypted.contributions]
-    assert all(head.length == encrypted.length for head in heads)
+    assert {head.length for head in heads} == {encrypted.length}
     assert len({head.chunks for head in heads}) == 5

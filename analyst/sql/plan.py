@@ -38,7 +38,7 @@ _OPERATORS: dict[type[exp.Expr], str] = {
     exp.GTE: ">=",
 }
 _FLIPPED = {"=": "=", "<>": "<>", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
-_READ_CLAUSES = {"kind", "hint", "distinct", "expressions", "from_", "where", "group", "operation_modifiers"}
+_READ_CLAUSES = {"expressions", "from_", "where", "group"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def plan(sql: str, offer: Offer) -> Planned:
 def known_clauses(statement: exp.Select, draft: Draft, offer: Offer) -> Draft:
     """Refuse every clause that the plan has no room for."""
     for clause, node in statement.args.items():
-        if node and (clause not in _READ_CLAUSES or clause in ("distinct", "hint", "kind", "operation_modifiers")):
+        if node and clause not in _READ_CLAUSES:
             inner = node[0] if isinstance(node, list) else node
             name = {"with_": "WITH", "joins": "JOIN", "order": "ORDER BY", "windows": "WINDOW"}.get(
                 clause, clause.upper()
