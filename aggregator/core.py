@@ -6,7 +6,7 @@ A reply that does not hold counts as no reply. The aggregator composes the manif
 and recipients compose it again for themselves. docs/protocol.md sections 3 to 7.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -14,7 +14,7 @@ from hashlib import sha256
 from aggregator.errors import SharesMissingError, SilosMissingError
 from crypto.errors import CryptoError, ProtocolError
 from crypto.keys import SigningKey, VerifyKey
-from crypto.manifest import Accept, Manifest, Propose, Terms, check_round_keys, compose
+from crypto.manifest import Accept, Manifest, Propose, Terms, check_accept, check_round_keys, compose
 from crypto.messages import (
     Bundle,
     Contribution,
@@ -112,36 +112,56 @@ def propose(aggregator: Aggregator, request: bytes, round_id: bytes, now: int) -
     return Proposed(message, sign(message, aggregator.name, aggregator.signing), terms)
 
 
-def read_answers(aggregator: Aggregator, replies: Replies) -> tuple[dict[str, Signed[Accept]], dict[str, bytes]]:
-    """Return the signed acceptances and the signed refusals among the replies, by silo."""
+def read_answers(
+    aggregator: Aggregator, state: Proposed, replies: Replies
+) -> tuple[dict[str, Signed[Accept]], dict[str, bytes]]:
+    """Return the signed acceptances and the signed refusals of this round among the replies, by silo."""
     accepts: dict[str, Signed[Accept]] = {}
     refusals: dict[str, bytes] = {}
     for silo, frames in replies.items():
         keys = {silo: aggregator.silos[silo]}
         with suppress(CryptoError):
             signed = verify(_only(frames), Accept, keys)
+            check_accept(state.propose, state.terms, silo, signed.message)
             check_round_keys(signed.message)  # else every other silo would fail to seal to it
             accepts[silo] = signed
             continue
         with suppress(CryptoError):
-            refusals[silo] = verify(_only(frames), Refusal, keys).envelope
+            refusal = verify(_only(frames), Refusal, keys)
+            if refusal.message.request_hash == state.terms.request_hash:
+                refusals[silo] = refusal.envelope
     return accepts, refusals
 
 
 def compose_round(
     aggregator: Aggregator, state: Proposed, accepts: Mapping[str, Signed[Accept]], refusals: Mapping[str, bytes]
 ) -> Composed:
-    """Return the manifest of the silos that accepted; raises ProtocolError if they cannot bear their conditions."""
-    signed = [accepts[silo] for silo in sorted(accepts)]
-    manifest = compose(state.propose, state.terms, [(one.signer, one.message) for one in signed])
+    """Return the manifest of the silos that accepted, without those whose conditions no roster here can bear.
+
+    Raises ProtocolError if no roster is left.
+    """
+    members = [accepts[silo] for silo in sorted(accepts)]
+    while True:
+        try:
+            manifest = compose(state.propose, state.terms, [(one.signer, one.message) for one in members])
+            break
+        except ProtocolError:
+            harshest = max(members, key=lambda one: _demand(one.message), default=None)
+            if harshest is None or _demand(harshest.message) == min(_demand(one.message) for one in members):
+                raise  # they all ask the same: it is the number of silos that does not suffice
+            members.remove(harshest)
     return Composed(
         before=state,
         manifest=manifest,
         manifest_hash=digest_of(manifest),
         envelope=sign(manifest, aggregator.name, aggregator.signing),
-        accepts=tuple(one.envelope for one in signed),
+        accepts=tuple(one.envelope for one in members),
         refusals=tuple(refusals[silo] for silo in sorted(refusals)),
     )
+
+
+def _demand(accept: Accept) -> tuple[int, int]:
+    return accept.max_colluding + accept.max_missing, accept.min_silos
 
 
 def collect_shares(aggregator: Aggregator, state: Composed, replies: Replies) -> SharedOut:
@@ -265,7 +285,7 @@ def failure(
     return sign(message, aggregator.name, aggregator.signing)
 
 
-def _only(frames: tuple[bytes, ...]) -> bytes:
-    if len(frames) != 1:
-        raise ProtocolError(f"a reply of {len(frames)} frames, expected 1")
+def _only(frames: Sequence[object]) -> bytes:
+    if len(frames) != 1 or not isinstance(frames[0], bytes):
+        raise ProtocolError("a reply is not one frame of bytes")
     return frames[0]

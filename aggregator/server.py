@@ -20,6 +20,7 @@ from crypto.randomness import token
 from crypto.wire import Signed
 
 STEP_TIMEOUT_S = 30.0
+REQUEST_TIMEOUT_S = 240.0  # with its wait for a free slot
 MAX_CONCURRENT_ROUNDS = 8
 Call = Coroutine[Any, Any, tuple[bytes, ...]]
 _log = logging.getLogger("consilo.aggregator")
@@ -43,9 +44,10 @@ class Server:
         store: ReportStore,
         clock: Callable[[], float] = time.time,
         step_timeout_s: float = STEP_TIMEOUT_S,
+        request_timeout_s: float = REQUEST_TIMEOUT_S,
     ) -> None:
         self._aggregator, self._silos, self._sums, self._store = aggregator, silos, sums, store
-        self._clock, self._step_timeout_s = clock, step_timeout_s
+        self._clock, self._step_timeout_s, self._request_timeout_s = clock, step_timeout_s, request_timeout_s
         self._slots = asyncio.Semaphore(MAX_CONCURRENT_ROUNDS)
 
     async def catalogues(self, request: bytes) -> tuple[bytes, ...]:
@@ -56,15 +58,16 @@ class Server:
     async def submit(self, request: bytes) -> bytes:
         """Run the rounds that a signed request needs; return an encoded EncryptedReport or a signed Failure.
 
-        A silo that drops out before anything was contributed makes the round start anew without it.
+        A silo that drops out before anything was contributed makes the round start anew without it. Raises WireError
+        on bytes that are no request.
         """
         refusals: dict[str, bytes] = {}
         missing: set[str] = set()
+        asked = set(core.asked_silos(request))
         try:
-            asked = set(core.asked_silos(request))
             if unknown := asked - set(self._silos):
                 raise AggregatorError(f"the request names silos unknown here: {', '.join(sorted(unknown))}")
-            async with self._slots:
+            async with asyncio.timeout(self._request_timeout_s), self._slots:
                 for _ in range(len(asked)):
                     try:
                         return await self._round(request, asked - missing - set(refusals), refusals, missing)
@@ -74,6 +77,8 @@ class Server:
         except SilosMissingError as err:
             missing.update(err.missing)
             reason = err.message
+        except TimeoutError:
+            reason = f"no answer within {self._request_timeout_s:g} s"
         except (CryptoError, AggregatorError) as err:
             reason = err.message
         return core.failure(self._aggregator, request, reason, tuple(missing), refusals)
@@ -86,12 +91,13 @@ class Server:
         in_round = set(asked)
         try:
             replies = await self._ask("propose", round_id, dict.fromkeys(sorted(in_round), proposed.envelope))
-            accepts, refused = core.read_answers(self._aggregator, replies)
+            accepts, refused = core.read_answers(self._aggregator, proposed, replies)
             refusals.update(refused)
             missing.update(in_round - set(accepts) - set(refused))
             in_round -= set(refused)
             composed = core.compose_round(self._aggregator, proposed, accepts, refusals)
             members = composed.manifest.silos
+            missing.update(set(accepts) - set(members))
             replies = await self._ask("share", round_id, dict.fromkeys(members, composed.share))
             shared = core.collect_shares(self._aggregator, composed, replies)
             await self._sums.start(round_id, composed.manifest.length, composed.manifest.terms.ring_bits)

@@ -18,7 +18,7 @@ from analyst.config import read_config
 from analyst.demo.story import tell
 from analyst.doctor import examine
 from analyst.errors import AnalystError, DeniedError
-from analyst.render import FORMATS, print_offer, render
+from analyst.render import FORMATS, plain, print_offer, render
 from analyst.simulate import down, up
 from crypto.errors import CryptoError
 from policies.errors import PolicyError
@@ -56,8 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, hint: str, status: int = 1) -> int:
-    print(f"consilo: error: {' '.join(message.split())}", file=sys.stderr)
-    print(f"consilo: hint: {' '.join(hint.split()) or 'see `consilo --help`'}", file=sys.stderr)
+    print(f"consilo: error: {plain(' '.join(message.split()))}", file=sys.stderr)
+    print(f"consilo: hint: {plain(' '.join(hint.split())) or 'see `consilo --help`'}", file=sys.stderr)
     return status
 
 
@@ -141,7 +141,7 @@ def _silos(options: argparse.Namespace, notes: Console) -> int:
         listing = {silo: json.loads(catalogue.model_dump_json()) for silo, catalogue in offer.silos.items()}
         print(json.dumps(listing, indent=2))
         return 0
-    print_offer(offer, known, Console(highlight=False))
+    print_offer(offer, known, Console(highlight=False, markup=False))
     return 0
 
 

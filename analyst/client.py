@@ -236,7 +236,7 @@ class Federation:
         silos = self.config.roster.silo_keys
         found: dict[str, Catalogue] = {}
         reasons: dict[str, str] = {}
-        for envelope in self._link.catalogues(sign(message, self.analyst, self._signing)):
+        for envelope in self._link.catalogues(sign(message, self.analyst, self._signing))[: len(silos)]:
             try:
                 signed = verify(envelope, Catalogue, silos)
                 if signed.message.nonce == message.nonce:

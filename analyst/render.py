@@ -17,6 +17,11 @@ from policies.request import TableColumn
 FORMATS = ("table", "json", "csv")
 
 
+def plain(text: str) -> str:
+    """Return text of another party without anything that a terminal would obey."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 def render(report: Report, form: str) -> str:
     """Return the report as text in one of FORMATS."""
     return {"json": _as_json, "csv": _as_csv, "table": _as_table}[form](report)
@@ -36,7 +41,7 @@ def _as_csv(report: Report) -> str:
 
 def _as_table(report: Report) -> str:
     text = io.StringIO()
-    _print_report(report, Console(highlight=False, file=text, width=Console().width))
+    _print_report(report, Console(highlight=False, markup=False, file=text, width=Console().width))
     return text.getvalue()
 
 
@@ -57,7 +62,7 @@ def _print_report(report: Report, console: Console) -> None:
         console.print(f"{status}: {', '.join(silos)}")
     for silo, outcome in report.silos.items():
         for denial in outcome.denials:
-            console.print(f"  {silo}: {denial.code} ({denial.rule}): {denial.message}; {denial.remedy}")
+            console.print(plain(f"  {silo}: {denial.code} ({denial.rule}): {denial.message}; {denial.remedy}"))
     console.print(
         f"cost per person: epsilon {report.epsilon:.3g} at delta {report.delta:g} (rho {report.rho:.4g});"
         " in brackets: 95 % intervals of the noise"
@@ -109,7 +114,7 @@ def print_offer(offer: Offer, silos: Iterable[str], console: Console) -> None:
                 role for role in next(iter(holders))[column].roles if all(role in one[column].roles for one in holders)
             ]
             unit = next(iter(holders))[column].unit
-            columns.add_row(column, ", ".join(roles), _values(offer.column(name, column), unit))
+            columns.add_row(column, ", ".join(roles), plain(_values(offer.column(name, column), unit)))
         console.print(columns)
 
 

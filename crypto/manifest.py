@@ -71,7 +71,7 @@ class Accept(Message):
     channel_key: PublicKey
     self_commitment: Digest
     policy_hash: Digest
-    min_silos: Count
+    min_silos: Annotated[int, Field(ge=0, le=MAX_SILOS)]
     max_colluding: Annotated[int, Field(ge=1, le=MAX_SILOS)]
     max_missing: Annotated[int, Field(ge=0, le=MAX_SILOS)]
 
@@ -151,6 +151,13 @@ def obstacle(silos: int, min_silos: int, max_colluding: int, max_missing: int) -
     return ""
 
 
+def check_accept(propose: Propose, terms: Terms, silo: str, accept: Accept) -> None:
+    """Raise ProtocolError if an acceptance belongs to another round or request."""
+    expected = propose.federation, propose.round_id, terms.request_hash, propose.expires_at
+    if (accept.federation, accept.round_id, accept.request_hash, accept.expires_at) != expected:
+        raise ProtocolError(f"the acceptance of {silo!r} belongs to another round or request")
+
+
 def check_round_keys(accept: Accept) -> None:
     """Raise SealError if a key of this round is one that nothing can be sealed to."""
     for key in (accept.mask_key, accept.channel_key):
@@ -170,9 +177,7 @@ def compose(propose: Propose, terms: Terms, accepts: Sequence[tuple[str, Accept]
     if len(set(names)) != len(names):
         raise ProtocolError("the roster names a silo twice")
     for silo, accept in accepts:
-        expected = propose.federation, propose.round_id, terms.request_hash, propose.expires_at
-        if (accept.federation, accept.round_id, accept.request_hash, accept.expires_at) != expected:
-            raise ProtocolError(f"the acceptance of {silo!r} belongs to another round or request")
+        check_accept(propose, terms, silo, accept)
     members = tuple(
         Member(
             silo=silo,

@@ -97,7 +97,7 @@ class Open(Message):
 class OpenedShares(Message):
     """Inside a seal: the sender's share of every member's secret, in roster order: b of a survivor, r of a dropped."""
 
-    shares: Annotated[tuple[Digest, ...], _PER_SILO]
+    shares: Annotated[tuple[Digest, ...], Field(max_length=MAX_SILOS, repr=False)]
 
 
 class Opening(Message):

@@ -148,12 +148,9 @@ def _standing(policy: Policy, request: Request, now: int) -> Iterator[Denial]:
         message = f"the purpose {request.purpose!r} is not open to you"
         yield _deny("PURPOSE_CLOSED", rule, message, f"purposes open to you: {offered}")
         return
-    for recipient in request.recipients:
-        known = standing_analyst(policy, recipient.name, now)
-        if known is None or request.purpose not in known.purposes:
-            rule = f"analysts.{recipient.name}"
-            message = f"the recipient {recipient.name!r} is not an analyst with this purpose here"
-            yield _deny("RECIPIENT_UNKNOWN", rule, message, f"{contact} to be added, or leave that recipient out")
+    if [recipient.name for recipient in request.recipients] != [request.analyst]:
+        message = "the answer may go to nobody but the analyst who asks"
+        yield _deny("RECIPIENT_CLOSED", f"analysts.{request.analyst}", message, "name yourself as the only recipient")
     if "query" not in policy.purposes[request.purpose].computations:
         rule = f"purposes.{request.purpose}.computations"
         yield _deny("COMPUTATION_CLOSED", rule, "queries are not open for this purpose", contact)
@@ -190,6 +187,8 @@ def _outside(asked: TableColumn, own: TableColumn) -> Iterator[tuple[str, str]]:
             yield "step", f"asked in steps of {asked.step}, it has {own.step or 'none'}"
         elif own.low is None or own.high is None or asked.low < own.low or asked.high > own.high:
             yield "bounds", "asked with wider bounds than the policy's"
+    if own.domain and not asked.domain:
+        yield "domain", "asked without the policy's domain"
     if not set(asked.domain) <= set(own.domain):
         yield "domain", "asked with values that the policy's domain lacks"
     if asked.domain and asked.unknown != own.unknown:

@@ -1,7 +1,7 @@
 """What a silo's ledger must promise, whatever stores it; `silo_node.ledger_store` keeps it in SQLite.
 
 Every method is durable when it returns. A charge goes reserved -> committed, and back to nothing only from reserved:
-`commit` precedes the contribution, so a reservation that was never committed belongs to a contribution that never left.
+`commit` precedes the reading of rows, so nothing has left of a reservation that was never committed.
 """
 
 from dataclasses import dataclass

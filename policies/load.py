@@ -106,6 +106,7 @@ def _describe(error: Any, lines: dict[tuple[str, ...], int]) -> list[tuple[int, 
     elif error["type"] != "value_error" and not isinstance(error.get("input"), dict):
         shown = repr(error["input"])
         message = f"{message[0].lower()}{message[1:]} (found {shown[:60]})"
+        message = re.sub(r"Decimal\('([^']*)'\)", r"\1", message)
     return [(_line_of(location, lines), ".".join(location) or "policy", message)]
 
 

@@ -20,6 +20,7 @@ Role = Literal["dimension", "measure", "filter", "feature", "label"]
 MICRO = 1_000_000  # the ledger counts in millionths of zCDP rho
 MAX_RANGE_STEPS = 2**32
 MAX_DOMAIN = 1000
+MIN_DELTA, MAX_DELTA = Decimal("1e-12"), Decimal("1e-5")
 
 
 class Section(BaseModel):
@@ -176,7 +177,7 @@ class PerRequest(Section):
 class Budget(Section):
     """The privacy budget in zCDP rho; epsilon is shown at `delta`."""
 
-    delta: Annotated[Number, Field(gt=0, le=Decimal("1e-5"))]
+    delta: Annotated[Number, Field(ge=MIN_DELTA, le=MAX_DELTA)]
     lifetime: Lifetime
     per_request: PerRequest | None = None
 

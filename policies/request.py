@@ -5,6 +5,7 @@ of its secure sum, and is computed by every party for itself.
 """
 
 from collections.abc import Iterator
+from decimal import Decimal
 from itertools import product
 from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
@@ -12,7 +13,7 @@ from pydantic import Field, model_validator
 
 from crypto.manifest import Block, Recipient, Terms
 from crypto.wire import MAX_SILOS, Count, Digest, Message, Name, RoundId, Seconds
-from policies.model import MAX_DOMAIN, MAX_RANGE_STEPS, MICRO, Role
+from policies.model import MAX_DELTA, MAX_DOMAIN, MAX_RANGE_STEPS, MICRO, MIN_DELTA, Role
 
 RING_BITS = 64
 NOT_AN_ANALYST = "you are not an analyst here"  # what a silo tells an analyst whom its policy does not name
@@ -394,18 +395,28 @@ class Catalogue(Message):
     policy_hash: Digest
     policy_version: Count
     entity: Text
-    max_rows: Count
-    max_silos: Count
+    max_rows: Annotated[int, Field(ge=1, le=10_000)]
+    max_silos: Annotated[int, Field(ge=1, le=MAX_SILOS)]
     tables: Annotated[tuple[OpenTable, ...], Field(max_length=100)]
     purposes: Annotated[tuple[Name, ...], Field(max_length=100)]
     aggregates: Annotated[tuple[Text, ...], Field(max_length=16)]
     backends: Annotated[tuple[Text, ...], Field(max_length=16)]
-    delta: Annotated[str, Field(max_length=40)]
+    delta: Annotated[str, Field(max_length=40, pattern=r"^[0-9.Ee-]+$")]
     min_micro_rho: Count
     max_micro_rho: Count
     max_dimensions: Count
     max_groups: Count
     min_cohort: Count
-    min_silos: Count
-    max_colluding: Count
-    max_missing: Count
+    min_silos: Annotated[int, Field(ge=0, le=MAX_SILOS)]
+    max_colluding: Annotated[int, Field(ge=1, le=MAX_SILOS)]
+    max_missing: Annotated[int, Field(ge=0, le=MAX_SILOS)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        try:
+            is_bounded = MIN_DELTA <= Decimal(self.delta) <= MAX_DELTA
+        except ArithmeticError:
+            is_bounded = False
+        if not is_bounded:
+            raise ValueError(f"delta must be a number from {MIN_DELTA} to {MAX_DELTA}")
+        return self

@@ -7,8 +7,11 @@ the owner's log; the other side learns the broken protocol rule, or only that th
 import logging
 import math
 import os
+import threading
 import time
 from collections.abc import Callable
+from io import TextIOWrapper
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
     from silo_node.core import Noise, State
 
 MAX_ROUNDS = 32
+MAX_LOG_BYTES = 8 << 20
+COMPUTE_TIMEOUT_S = 20.0
+ROUND_ID_BYTES = 16
 
 
 class SiloActor:
@@ -92,18 +98,20 @@ class SiloActor:
         return self._guard(round_id, lambda: self._forget(round_id))
 
     def _guard(self, round_id: bytes, step: Callable[[], tuple[bytes, ...]]) -> tuple[bytes, ...]:
+        if len(round_id) != ROUND_ID_BYTES:
+            return (self._sign(Failed(round_id=bytes(ROUND_ID_BYTES), reason="a round id has 16 bytes")),)
         try:
             return step()
         except CryptoError as err:
-            self._log.warning("round %s: %s", round_id.hex(), err)
+            self._log.warning("round %s: %.500s", round_id.hex(), err)
             reason = err.message
         except PolicyError as err:
-            self._log.error("round %s: %s", round_id.hex(), err)
+            self._log.error("round %s: %.500s", round_id.hex(), err)
             reason = "the silo's ledger or policy did not allow this step"
         except Exception:
             self._log.exception("round %s", round_id.hex())
             reason = "the step failed at the silo"
-        return (self._sign(Failed(round_id=(round_id + bytes(16))[:16], reason=reason[:500])),)
+        return (self._sign(Failed(round_id=round_id, reason=reason[:500])),)
 
     def _sign(self, message: Message) -> bytes:
         return sign(message, self._silo.name, self._silo.signing)
@@ -113,20 +121,17 @@ class SiloActor:
 
     def _propose(self, round_id: bytes, data: bytes) -> tuple[bytes, ...]:
         self._sweep()
-        for oldest in list(self._rounds)[: max(0, len(self._rounds) - MAX_ROUNDS + 1)]:
-            self._forget(oldest)
         if round_id in self._rounds:
             raise ProtocolError("this round was proposed before")
-        state, reply = core.propose(self._silo, self._ledger, self._now(), data)
+        state, reply = core.propose(self._silo, self._ledger, self._now(), round_id, data)
         if state is None:
             return (reply,)
-        if state.propose.round_id != round_id:
-            self._ledger.release(state.request.nonce)
-            raise ProtocolError("the message belongs to another round")
         # The same request under a new round: the older one can no longer be seen through.
         for old, other in list(self._rounds.items()):
             if core.reservation_of(other) == state.request.nonce:
                 del self._rounds[old]
+        for oldest in list(self._rounds)[: max(0, len(self._rounds) - MAX_ROUNDS + 1)]:
+            self._forget(oldest)
         self._rounds[round_id] = state
         return (reply,)
 
@@ -154,18 +159,30 @@ class SiloActor:
 
     def _contribute(self, round_id: bytes, state: core.SharedOut, data: bytes) -> tuple[bytes, ...]:
         started = time.monotonic()
-        after, frames = core.contribute(self._silo, state, self._ledger, self._compute, self._noise, self._now(), data)
+        try:
+            after, frames = core.contribute(
+                self._silo, state, self._ledger, self._compute, self._noise, self._now(), data
+            )
+        except Exception:
+            self._forget(round_id)  # never tried twice; a reservation is released if nothing was committed
+            raise
+        finally:
+            # The time of computing depends on data, so whatever comes of it leaves at a tick only.
+            elapsed = time.monotonic() - started
+            self._sleep(math.ceil(elapsed / self._tick_s) * self._tick_s - elapsed if self._tick_s else 0.0)
         self._rounds[round_id] = after
-        # The time of computing depends on data, so contributions leave at a tick only.
-        elapsed = time.monotonic() - started
-        self._sleep(math.ceil(elapsed / self._tick_s) * self._tick_s - elapsed if self._tick_s else 0.0)
         return frames
 
     def _compute(self, request: Request) -> list[list[int]]:
         from silo_node.execute import execute
 
         unit = self._silo.policy.privacy_unit.id_column
-        return execute(self._database, self._sources[request.table.name], unit, request)
+        limit = threading.Timer(COMPUTE_TIMEOUT_S, self._database.interrupt)
+        limit.start()
+        try:
+            return execute(self._database, self._sources[request.table.name], unit, request)
+        finally:
+            limit.cancel()
 
     def _forget(self, round_id: bytes) -> tuple[bytes, ...]:
         state = self._rounds.pop(round_id, None)
@@ -198,13 +215,21 @@ class SiloActor:
         return (self._sign(catalogue),)
 
 
+class _OwnerFile(RotatingFileHandler):
+    """A log file that only its owner can read, of bounded size."""
+
+    def _open(self) -> TextIOWrapper:
+        os.close(os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT, 0o600))
+        os.chmod(self.baseFilename, 0o600)
+        return super()._open()
+
+
 def _owner_log(path: Path, name: str) -> logging.Logger:
     logger = logging.getLogger(f"consilo.silo.{name}.{path}")
     logger.propagate = False
     logger.setLevel(logging.INFO)
     if not logger.handlers:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
-        handler = logging.FileHandler(path, delay=True)
+        handler = _OwnerFile(path, maxBytes=MAX_LOG_BYTES, backupCount=2, delay=True)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(handler)
     return logger

@@ -9,11 +9,12 @@ clock, the ledger, the computation on rows and the noise are arguments. docs/pro
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
-from crypto.errors import ProtocolError, SignatureError
+from crypto.errors import CryptoError, ProtocolError, SignatureError
 from crypto.keys import Secret, SigningKey, VerifyKey
 from crypto.manifest import CHUNK_VALUES, Accept, Manifest, Propose, Terms, check_manifest
 from crypto.masking import (
@@ -104,6 +105,9 @@ class Contributed:
     self_shares: tuple[bytes, ...] = field(repr=False)  # of every member's b, in roster order
     root_shares: tuple[bytes, ...] = field(repr=False)  # of every member's r
 
+    def __reduce__(self) -> NoReturn:
+        raise CryptoError("the shares of a round cannot be pickled or copied")
+
 
 @dataclass(frozen=True, slots=True)
 class Agreed:
@@ -117,12 +121,14 @@ class Agreed:
 State = Proposed | SharedOut | Contributed | Agreed
 
 
-def propose(silo: Silo, ledger: Ledger, now: int, data: bytes) -> tuple[Proposed | None, bytes]:
-    """Judge the request in a signed Propose; return (Proposed, signed Accept) or (None, signed Refusal).
+def propose(silo: Silo, ledger: Ledger, now: int, round_id: bytes, data: bytes) -> tuple[Proposed | None, bytes]:
+    """Judge the request in a signed Propose of this round; return (Proposed, signed Accept) or (None, signed Refusal).
 
     On yes the whole cost is reserved durably before this returns.
     """
     message = verify(data, Propose, silo.aggregators).message
+    if message.round_id != round_id:
+        raise ProtocolError("the message belongs to another round")
     if message.federation != silo.federation:
         raise ProtocolError(f"a round of the federation {message.federation!r}, this is {silo.federation!r}")
     if not now < message.expires_at <= now + MAX_ROUND_S:
@@ -176,6 +182,8 @@ def _judge(
         return None, (Denial(code="SIGNATURE", rule=rule, message=message, remedy=f"ask {contact} to update it"),)
     if request.analyst != name or request.federation != silo.federation or silo.name not in request.silos:
         raise ProtocolError("the request was signed for another analyst, federation or set of silos")
+    for recipient in request.recipients:
+        seal(recipient.key, b"", b"")  # raises on a key that the shares could not be sealed to at the end
     if not set(request.silos) <= set(silo.silos):
         raise ProtocolError("the request names a silo that the federation's roster lacks")
     if ledger.is_committed(request.nonce):
@@ -221,11 +229,13 @@ def contribute(
 ) -> tuple[Contributed, tuple[bytes, ...]]:
     """Compute, clip, add noise, blind; return the signed head followed by the frames of the payload.
 
-    Only after every member's signed bundle was checked. The charge is committed durably before this returns.
+    Only after every member's signed bundle was checked. The charge is committed durably before a row is read: how long
+    the computation takes depends on data, so there is at most one of it to a charge.
     """
     _not_expired(state.manifest.expires_at, now)
     manifest = state.manifest
     received = _receive(silo, state, Deliver.decode(data))
+    ledger.commit(state.before.request.nonce, manifest.round_id)
     values = _noisy_values(state, compute, noise)
     ring = Ring(manifest.terms.ring_bits)
     codec = Codec(ring, 0, len(manifest.roster))
@@ -240,7 +250,6 @@ def contribute(
     head = Contribution(
         manifest_hash=state.manifest_hash, length=words.size, chunks=chunk_digests(payload, ring.word_bytes)
     )
-    ledger.commit(state.before.request.nonce, manifest.round_id)
     frame_bytes = FRAME_CHUNKS * CHUNK_VALUES * ring.word_bytes
     frames = tuple(payload[start : start + frame_bytes] for start in range(0, len(payload), frame_bytes))
     after = Contributed(

@@ -16,6 +16,7 @@ import pytest
 
 import analyst.cli
 import analyst.client
+import policies.decide
 import silo_node.cli
 from analyst.config import Config
 from tests.simulator import Simulation
@@ -162,3 +163,26 @@ def test_python_client_gives_arrow_and_pandas(in_memory: Simulation) -> None:
     frame = report.to_pandas()
     assert list(frame["sex"]) == ["female", "male"]
     assert (frame["n_low"] < frame["n"]).all()
+
+
+def test_text_of_another_party_cannot_command_the_terminal(
+    in_memory: Simulation, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A denial that a silo words is printed as text: no markup, no escape sequence."""
+    policy = in_memory.silos["maple"].policy
+    text = policy.read_text().replace('["count", "sum", "avg"]', '["count"]')
+    policy.write_text(text)
+    in_memory.silos["maple"].restarts = True
+    in_memory.silos["maple"].kill()
+    original = policies.decide._deny
+    hostile = "[/oops]\x1b[2J\x9b\u202e"
+    monkeypatch.setattr(
+        policies.decide, "_deny", lambda code, rule, message, remedy: original(code, rule, hostile, remedy)
+    )
+    status = run(
+        f'consilo query "SELECT SUM(age) AS s FROM lung" --federation {in_memory.path}/consilo.toml'
+        " --purpose health-research --epsilon 1"
+    )
+    output = capsys.readouterr().out
+    assert status == 0
+    assert "[/oops]?[2J??" in output

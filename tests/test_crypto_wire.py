@@ -33,7 +33,8 @@ from crypto.wire import (
     unverified,
     verify,
 )
-from policies.request import Aggregate, Compare, Not, OpenColumn, Plan, Request, Table, TableColumn
+from policies.request import Aggregate, Catalogue, Compare, Not, OpenColumn, Plan, Request, Table, TableColumn
+from tests import example_policy
 
 VOCABULARY = (crypto.manifest, crypto.messages, crypto.roster, policies.request)
 KEY = SigningKey(Secret(bytes(32)))
@@ -80,6 +81,13 @@ REQUEST = Request(
 FAILED = Failed(round_id=bytes(16), reason="the source is unreachable")
 SAMPLES: dict[type[Message], Message] = {  # whose parts must fit together
     Request: REQUEST,
+    Catalogue: example_policy.catalogue(example_policy.policy()),
+    Roster: Roster(
+        federation="fed",
+        version=1,
+        silos=(Party(name="a", key=str(KEY.public)),),
+        aggregators=(Party(name="hub", key=str(OTHER_KEY.public)),),
+    ),
     TableColumn: REQUEST.table.columns[1],
     OpenColumn: OpenColumn(column=REQUEST.table.columns[0], roles=("dimension",), unit=None),
 }

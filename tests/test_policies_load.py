@@ -120,7 +120,7 @@ BAD = [
         Edit("max_rows  = 2", "max_rows  = 2.5"),
         "max_rows ",
         "privacy_unit.max_rows",
-        "(found Decimal('2.5'))",
+        "(found 2.5)",
     ),
     Bad(
         "bool for an integer",
@@ -320,8 +320,8 @@ BAD = [
         "policy",
         "valid_from must be before valid_until",
     ),
-    Bad("delta above 1e-5", Edit("1e-6", "1.1e-5"), "delta ", "budget.delta", "(found Decimal('0.000011'))"),
-    Bad("delta of 0", Edit("1e-6", "0.0"), "delta ", "budget.delta", "greater than 0"),
+    Bad("delta above 1e-5", Edit("1e-6", "1.1e-5"), "delta ", "budget.delta", "(found 0.000011)"),
+    Bad("delta of 0", Edit("1e-6", "0.0"), "delta ", "budget.delta", "greater than or equal to 1E-12"),
     Bad("rho of 0", Edit("rho = 1.0", "rho = 0"), "lifetime ", "budget.lifetime.rho", "(found 0)"),
     Bad(
         "rho below what is counted", Edit("rho = 1.0", "rho = 0.0000009"), "lifetime ", "budget.lifetime.rho", "(found"

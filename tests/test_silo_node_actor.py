@@ -9,13 +9,14 @@ import pytest
 
 from aggregator.core import propose
 from analyst.demo.hospitals import PURPOSE
-from analyst.errors import DeniedError, FederationError
+from analyst.errors import DeniedError, FederationError, RoundError
 from crypto.keys import SigningKey
 from crypto.manifest import Accept, Recipient
+from crypto.messages import Failed
 from crypto.opening import _quorums
 from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import sign, unverified
-from policies.request import Request
+from policies.request import Catalogue, Request
 from silo_node.actor import MAX_ROUNDS, SiloActor
 from silo_node.core import Agreed
 from silo_node.errors import HomeError
@@ -94,14 +95,126 @@ def test_with_many_openings_one_wrong_share_is_passed_over_at_once() -> None:
     assert all(len(set(quorum)) == 11 for quorum in tried)
 
 
-def test_a_recipient_that_is_no_analyst_of_the_policy_is_refused(exact: Simulation) -> None:
-    federation = exact.federation
-    _, request = federation.prepare(QUESTION, purpose=PURPOSE, epsilon=1)
-    stranger = Recipient(name="eve", key=request.recipients[0].key)
-    widened = Request.model_validate({**dict(request), "recipients": (*request.recipients, stranger)})
-    with pytest.raises(DeniedError, match="RECIPIENT_UNKNOWN"):
-        federation.submit(widened)
+def altered(request: Request, **changes: object) -> Request:
+    return Request.model_validate({**dict(request), **changes})
+
+
+def refuse(simulation: Simulation, request: Request, code: str) -> None:
+    with pytest.raises(DeniedError, match=code):
+        simulation.federation.submit(request)
+    assert all(simulation.spent(silo) == 0 for silo in simulation.silos)
+
+
+def test_nobody_but_the_asking_analyst_receives(exact: Simulation) -> None:
+    _, request = exact.federation.prepare(QUESTION, purpose=PURPOSE, epsilon=1)
+    own = request.recipients[0]
+    refuse(exact, altered(request, recipients=(own, Recipient(name="eve", key=own.key))), "RECIPIENT_CLOSED")
+    refuse(exact, altered(request, recipients=(own, own)), "RECIPIENT_CLOSED")
+
+
+def test_a_recipient_key_that_nothing_can_be_sealed_to_costs_nothing(exact: Simulation) -> None:
+    _, request = exact.federation.prepare(QUESTION, purpose=PURPOSE, epsilon=1)
+    weak = altered(request, recipients=(Recipient(name=exact.federation.analyst, key=bytes(PUBLIC_BYTES)),))
+    with pytest.raises(RoundError):
+        exact.federation.submit(weak)
     assert all(exact.spent(silo) == 0 for silo in exact.silos)
+
+
+def test_a_filter_cannot_leave_out_the_domain_that_the_policy_closes(exact: Simulation) -> None:
+    question = "SELECT COUNT(*) AS n FROM lung WHERE ecog = 1"
+    _, request = exact.federation.prepare(question, purpose=PURPOSE, epsilon=1)
+    (column,) = request.table.columns
+    bare = column.model_copy(update={"domain": (), "unknown": None})
+    refuse(exact, altered(request, table=request.table.model_copy(update={"columns": (bare,)})), "DEFINITION")
+
+
+def test_rows_are_computed_on_once_to_a_charge(exact: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long a computation takes depends on data: it is neither free nor repeatable, and ends at a tick."""
+    ask(exact)
+    aspen = exact.silos["aspen"].actor
+    computed: list[Request] = []
+    slept: list[float] = []
+
+    def fail(request: Request) -> list[list[int]]:
+        computed.append(request)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(aspen, "_compute", fail)
+    monkeypatch.setattr(aspen, "_sleep", slept.append)
+    before = exact.spent("aspen")
+    assert ask(exact)["aspen"] == "dropped"
+    assert len(computed) == len(slept) == 1
+    assert exact.spent("aspen") > before
+    assert not aspen._rounds
+    monkeypatch.undo()
+    assert ask(exact)["aspen"] == "answered"
+
+
+def test_a_proposal_under_a_false_round_id_releases_nothing(exact: Simulation) -> None:
+    federation, aspen = exact.federation, exact.silos["aspen"]
+    _, request = federation.prepare(QUESTION, purpose=PURPOSE, epsilon=1)
+    envelope = sign(request, federation.analyst, federation._signing)
+    now = int(aspen.clock())
+    first, second = (propose(exact.server._aggregator, envelope, bytes([n]) * 16, now) for n in (1, 2))
+    aspen.actor.propose(b"\1" * 16, first.envelope)
+    reserved = exact.spent("aspen")
+    assert reserved > 0
+    assert unverified(aspen.actor.propose(b"\3" * 16, second.envelope)[0], Failed).reason.endswith("another round")
+    assert exact.spent("aspen") == reserved
+    assert list(aspen.actor._rounds) == [b"\1" * 16]
+
+
+def test_a_stranger_cannot_fill_the_log(exact: Simulation) -> None:
+    aspen = exact.silos["aspen"]
+    log = aspen.policy.parent / "silo.log"
+    log.chmod(0o644)
+    before = log.stat().st_size
+    (reply,) = aspen.actor.share(bytes(2_000_000), b"")
+    assert "16 bytes" in unverified(reply, Failed).reason
+    aspen.actor.share(bytes(16), bytes(2_000_000))
+    assert log.stat().st_size - before < 1000
+
+
+@pytest.mark.parametrize(
+    "change", [{"max_colluding": 100}, {"min_silos": 100}, {"round_id": bytes(16)}, {"request_hash": bytes(32)}]
+)
+def test_one_silo_with_impossible_conditions_or_a_stale_acceptance_is_left_out(
+    exact: Simulation, change: dict[str, object]
+) -> None:
+    ask(exact)
+    key = exact.silos["cedar"].actor._silo.signing
+
+    def rewrite(step: str, frames: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        if step != "propose":
+            return frames
+        return (sign(unverified(frames[0], Accept).model_copy(update=change), "cedar", key),)
+
+    exact.silos["cedar"].rewrite = rewrite
+    statuses = ask(exact)
+    assert statuses.pop("cedar") == "missing"
+    assert set(statuses.values()) == {"answered"}
+
+
+def test_a_reply_that_is_no_bytes_is_no_reply(exact: Simulation) -> None:
+    ask(exact)
+    exact.silos["cedar"].rewrite = lambda step, frames: (None,)  # type: ignore[assignment,return-value]
+    assert ask(exact)["cedar"] == "missing"
+
+
+@pytest.mark.parametrize("change", [{"delta": "abc"}, {"delta": "0"}, {"delta": "1e-300"}, {"max_silos": 2**31 - 1}])
+def test_one_impossible_catalogue_does_not_stop_a_question(exact: Simulation, change: dict[str, object]) -> None:
+    cedar = exact.silos["cedar"]
+    key = cedar.actor._silo.signing
+
+    def rewrite(step: str, frames: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        if step != "catalogue":
+            return frames
+        return (sign(unverified(frames[0], Catalogue).model_copy(update=change), "cedar", key),)
+
+    cedar.rewrite = rewrite
+    statuses = ask(exact)
+    assert statuses.pop("cedar") == "missing"
+    assert set(statuses.values()) == {"answered"}
 
 
 def test_an_analyst_whose_term_ended_sees_no_catalogue(home: Path) -> None:
