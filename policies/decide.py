@@ -9,8 +9,8 @@ from decimal import Decimal
 
 from crypto.manifest import obstacle
 from policies.accountant import charge
-from policies.ledger import Spending
-from policies.model import MICRO, Analyst, Column, Policy, Source
+from policies.ledger import Spending, WindowLimit, window_start
+from policies.model import MICRO, Analyst, Column, ConsentColumn, Policy, Source, micro_floor
 from policies.request import (
     MAX_DENIALS,
     Catalogue,
@@ -26,9 +26,12 @@ from policies.request import (
 CLOCK_SKEW_S = 300
 
 
-def decide(policy: Policy, request: Request, request_hash: bytes, spent: Spending, now: int) -> tuple[Denial, ...]:
+def decide(
+    policy: Policy, request: Request, request_hash: bytes, spent: Spending, now: int, feed_at: int | None = None
+) -> tuple[Denial, ...]:
     """Return why `policy` refuses `request` at `now` (seconds since 1970, UTC); an empty tuple means yes.
 
+    `spent` holds the windows of `limits_of`, in its order; `feed_at` is when the feed of a consent column was written.
     The request's signature is the caller's to check, against the key that the policy gives its analyst.
     """
     reasons = [*_standing(policy, request, now)]
@@ -42,7 +45,8 @@ def decide(policy: Policy, request: Request, request_hash: bytes, spent: Spendin
         )
     reasons += _columns(request, source)
     reasons += _shape(policy, request)
-    reasons += _price(policy, request, request_hash, spent)
+    reasons += _consent(policy, request, now, feed_at)
+    reasons += _price(policy, request, request_hash, spent, now)
     return tuple(reasons[:MAX_DENIALS])
 
 
@@ -224,8 +228,54 @@ def _shape(policy: Policy, request: Request) -> Iterator[Denial]:
         yield _deny("ROSTER", "disclosure.min_silos", reason, "ask more silos")
 
 
-def _price(policy: Policy, request: Request, request_hash: bytes, spent: Spending) -> Iterator[Denial]:
-    """Is the price within what one request and one lifetime may cost?"""
+def limits_of(policy: Policy, purpose: str, now: int) -> tuple[WindowLimit, ...]:
+    """Return the window limits of a purpose, in the order of the policy."""
+    return tuple(
+        WindowLimit(
+            since=window_start(limit.window, now),
+            rho=micro_floor(limit.rho),
+            per_analyst=None if limit.per_analyst_rho is None else micro_floor(limit.per_analyst_rho),
+        )
+        for limit in policy.budget.limits
+        if limit.purpose == purpose
+    )
+
+
+def _consent(policy: Policy, request: Request, now: int, feed_at: int | None) -> Iterator[Denial]:
+    """Is the feed of consent decisions fresh enough to answer by?"""
+    purpose = policy.purposes.get(request.purpose)
+    if purpose is None or purpose.consent == "none" or not isinstance(policy.consent, ConsentColumn):
+        return
+    if feed_at is None or now - feed_at > float(policy.consent.stale_after_hours) * 3600:
+        message = f"the consent feed is older than {policy.consent.stale_after_hours} hours"
+        remedy = f"ask {policy.silo.contact} to refresh the feed"
+        yield _deny("CONSENT_STALE", "consent.stale_after_hours", message, remedy)
+
+
+def _windows(policy: Policy, request: Request, cost: int, spent: Spending, now: int) -> Iterator[Denial]:
+    """Is the price within what its purpose, and this analyst, may spend in every window?"""
+    limits = [(index, limit) for index, limit in enumerate(policy.budget.limits) if limit.purpose == request.purpose]
+    allowed = limits_of(policy, request.purpose, now)
+    if len(spent.windows) != len(allowed):
+        yield _deny("BUDGET_WINDOW", "budget.limits", "the spending of a window is unknown", "ask again")
+        return
+    for (index, limit), allowance, used in zip(limits, allowed, spent.windows, strict=True):
+        period = limit.window.removeprefix("calendar-")
+        if used.everybody + cost > allowance.rho:
+            message = f"what is left for {limit.purpose!r} this {period} does not cover this request"
+            remedy = f"ask with a smaller epsilon, or when the next {period} begins (UTC)"
+            yield _deny("BUDGET_WINDOW", f"budget.limits.{index}.rho", message, remedy)
+        if allowance.per_analyst is not None and used.analyst + cost > allowance.per_analyst:
+            left = max(0, allowance.per_analyst - used.analyst) / MICRO
+            message = (
+                f"rho {left:g} is left to you for {limit.purpose!r} this {period}, this request costs {cost / MICRO:g}"
+            )
+            remedy = f"ask with a smaller epsilon, or when the next {period} begins (UTC)"
+            yield _deny("BUDGET_ANALYST", f"budget.limits.{index}.per_analyst_rho", message, remedy)
+
+
+def _price(policy: Policy, request: Request, request_hash: bytes, spent: Spending, now: int) -> Iterator[Denial]:
+    """Is the price within what one request, a window and a lifetime may cost?"""
     cost = charge(request, request_hash, policy.privacy_unit.max_silos)
     least, most = policy.budget.request_micro
     if request.micro_rho < least:
@@ -234,6 +284,7 @@ def _price(policy: Policy, request: Request, request_hash: bytes, spent: Spendin
     if cost > most:
         message = f"this request costs rho {cost / MICRO:g}, one request may cost {most / MICRO:g}"
         yield _deny("RHO_PER_REQUEST", "budget.per_request.max_rho", message, "ask with a smaller epsilon")
+    yield from _windows(policy, request, cost, spent, now)
     if spent.lifetime + cost > policy.budget.lifetime_micro:
         message = "what is left of the lifetime budget does not cover this request"
         remedy = "ask with a smaller epsilon; a lifetime budget is never refreshed"

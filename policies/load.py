@@ -20,7 +20,7 @@ from policies.model import Policy
 _MAX_BYTES = 1 << 20
 _MEND = "mend the file, then run: consilo-silo check-policy FILE"
 # Sections of the policy language that this version cannot enforce: a policy that relies on one must not load.
-_NOT_ENFORCED = ("consent", "training", "approvals", "limits", "retention")
+_NOT_ENFORCED = ("training", "approvals", "limits", "retention")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +95,13 @@ def _describe(error: Any, lines: dict[tuple[str, ...], int]) -> list[tuple[int, 
     location = tuple(str(part) for part in error["loc"])
     if location[-1:] in (("int",), ("decimal",), ("str",)) and location[-2:-1] not in _NAMING:
         location = location[:-1]  # which member of a union was tried
+    if location[:1] == ("consent",) and len(location) > 2:
+        location = (location[0], *location[2:])  # which form of consent was tried
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         message = f"unknown key{_did_you_mean(location)}"
+    elif error["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        message = 'mode must be "table" or "column"'
     elif error["type"] == "missing":
         message = "missing; it is mandatory"
     elif error["type"] == "value_error" and not location:  # cross-section checks carry their own paths

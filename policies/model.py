@@ -146,13 +146,57 @@ class PrivacyUnit(Section):
     max_silos: Annotated[int, Field(ge=1, le=100)] = 1
 
 
-class Purpose(Section):
-    """Something the data may be used for, and by which computations."""
+class ConsentTable(Section):
+    """A file of decisions, one row per person, purpose and decision; read anew at every request."""
 
-    legal_basis: Literal["contract", "legal-obligation", "vital-interest", "public-task", "legitimate-interest"]
+    mode: Literal["table"]
+    source: Annotated[str, Field(min_length=1, max_length=500)]
+    subject: Name
+    purpose: Name
+    given_at: Name
+    withdrawn_at: Name
+    expires_at: Name | None = None
+    receipt_id: Name | None = None
+    missing: Literal["exclude"] = "exclude"
+    check: Literal["every-request"] = "every-request"
+
+    @field_validator("source")
+    @classmethod
+    def _check_source(cls, uri: str) -> str:
+        if not uri.endswith((".parquet", ".csv")):
+            raise ValueError("the decisions must stand in a .parquet or a .csv file")
+        return uri
+
+
+class ConsentColumn(Section):
+    """The decision stands in each row, kept up to date by a feed that must not be older than it may."""
+
+    mode: Literal["column"]
+    column: Name
+    stale_after_hours: Annotated[Number, Field(gt=0, le=24 * 366)]
+    missing: Literal["exclude"] = "exclude"
+    check: Literal["every-request"] = "every-request"
+
+
+class Purpose(Section):
+    """Something the data may be used for, by which computations, and whom it leaves out."""
+
+    legal_basis: Literal[
+        "consent", "contract", "legal-obligation", "vital-interest", "public-task", "legitimate-interest"
+    ]
+    consent: Literal["opt-in", "opt-out", "none"] = "none"
+    consent_values: Annotated[tuple[Label, ...], Field(min_length=1, max_length=100)] | None = None
     computations: tuple[Literal["query"], ...]
     vocabulary: Label | None = None
     ethics_ref: Label | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.legal_basis == "consent" and self.consent != "opt-in":
+            raise ValueError('legal_basis = "consent" needs consent = "opt-in"')
+        if self.consent == "none" and self.consent_values is not None:
+            raise ValueError('consent_values need consent = "opt-in" or "opt-out"')
+        return self
 
 
 class Lifetime(Section):
@@ -174,12 +218,22 @@ class PerRequest(Section):
         return self
 
 
+class Limit(Section):
+    """What one purpose may spend within one calendar window (UTC), and how much of that one analyst may."""
+
+    purpose: Name
+    window: Literal["calendar-day", "calendar-week", "calendar-month", "calendar-quarter", "calendar-year"]
+    rho: Rho
+    per_analyst_rho: Rho | None = None
+
+
 class Budget(Section):
     """The privacy budget in zCDP rho; epsilon is shown at `delta`."""
 
     delta: Annotated[Number, Field(ge=MIN_DELTA, le=MAX_DELTA)]
     lifetime: Lifetime
     per_request: PerRequest | None = None
+    limits: Annotated[tuple[Limit, ...], Field(max_length=100)] = ()
 
     @property
     def lifetime_micro(self) -> int:
@@ -245,6 +299,7 @@ class Policy(Section):
     privacy_unit: PrivacyUnit
     sources: Annotated[dict[Name, Source], Field(min_length=1, max_length=100)]
     purposes: Annotated[dict[Name, Purpose], Field(min_length=1, max_length=100)]
+    consent: Annotated[ConsentTable | ConsentColumn, Field(discriminator="mode")] | None = None
     budget: Budget
     disclosure: Disclosure = Disclosure()
     protection: Protection = Protection()
@@ -263,11 +318,28 @@ class Policy(Section):
                 problems.append(
                     f"sources.{_key(name)}.columns.{_key(unit)}.roles: the id_column may have no role; set roles = []"
                 )
+        for name, purpose in self.purposes.items():
+            if purpose.consent != "none" and self.consent is None:
+                path = f"purposes.{_key(name)}.consent"
+                problems.append(
+                    f"{path}: {purpose.consent!r} needs a [consent] section that says where decisions stand"
+                )
+        if isinstance(self.consent, ConsentColumn):
+            for name, source in self.sources.items():
+                column = source.columns.get(self.consent.column)
+                if column is None or column.type != "bool":
+                    problems.append(
+                        f"sources.{_key(name)}.columns: there is no bool {self.consent.column!r} for consent"
+                    )
+        for index, limit in enumerate(self.budget.limits):
+            if limit.purpose not in self.purposes:
+                offered = ", ".join(self.purposes)
+                problems.append(f"budget.limits.{index}.purpose: {limit.purpose!r} is not in purposes ({offered})")
         for name, analyst in self.analysts.items():
-            for purpose in analyst.purposes:
-                if purpose not in self.purposes:
+            for purpose_name in analyst.purposes:
+                if purpose_name not in self.purposes:
                     offered = ", ".join(self.purposes)
-                    problems.append(f"analysts.{_key(name)}.purposes: {purpose!r} is not in purposes ({offered})")
+                    problems.append(f"analysts.{_key(name)}.purposes: {purpose_name!r} is not in purposes ({offered})")
         if problems:
             raise ValueError("\n".join(problems))
         return self

@@ -48,7 +48,8 @@ class SiloActor:
         noise: "Noise" = discrete_gaussian,
     ) -> None:
         """Load policy, keys, ledger and data; raises what is wrong with them, for the owner."""
-        from silo_node.sources import connect, load_sources  # DuckDB is heavy: only where a silo really runs
+        from silo_node.consent import load_consent  # DuckDB is heavy: only where a silo really runs
+        from silo_node.sources import connect, load_sources
 
         home = read_home(Path(policy_path))
         if home.silo.policy.mode == "production":
@@ -58,10 +59,15 @@ class SiloActor:
             )
         self._silo, self._tick_s = home.silo, home.tick_s
         self._log = _owner_log(home.path / "silo.log", home.silo.name)
-        self._lock = lock_home(home.path)
         self._sources = load_sources(home.silo.policy, home.path)
+        self._decisions = load_consent(home.silo.policy, home.path)
+        self._lock = lock_home(home.path)
+        try:
+            self._ledger = LedgerStore(home.path / LEDGER)
+        except PolicyError:
+            self._lock.close()
+            raise
         self._database = connect()
-        self._ledger = LedgerStore(home.path / LEDGER)
         released = self._ledger.release_all()
         self._log.info("started, %d reservations of unfinished rounds released", released)
         self._clock, self._sleep, self._noise = clock, sleep, noise
@@ -123,7 +129,7 @@ class SiloActor:
         self._sweep()
         if round_id in self._rounds:
             raise ProtocolError("this round was proposed before")
-        state, reply = core.propose(self._silo, self._ledger, self._now(), round_id, data)
+        state, reply = core.propose(self._silo, self._ledger, self._feed_at, self._now(), round_id, data)
         if state is None:
             return (reply,)
         # The same request under a new round: the older one can no longer be seen through.
@@ -173,14 +179,20 @@ class SiloActor:
         self._rounds[round_id] = after
         return frames
 
-    def _compute(self, request: Request) -> list[list[int]]:
+    def _feed_at(self, table: str) -> int | None:
+        source = self._sources.get(table)
+        return None if source is None else source.written_at()
+
+    def _compute(self, request: Request, now: int) -> list[list[int]]:
+        from silo_node.consent import consent_filter
         from silo_node.execute import execute
 
-        unit = self._silo.policy.privacy_unit.id_column
+        policy, source = self._silo.policy, self._sources[request.table.name]
+        consent = consent_filter(policy, request.purpose, self._decisions, now)
         limit = threading.Timer(COMPUTE_TIMEOUT_S, self._database.interrupt)
         limit.start()
         try:
-            return execute(self._database, self._sources[request.table.name], unit, request)
+            return execute(self._database, source, policy.privacy_unit.id_column, request, consent)
         finally:
             limit.cancel()
 

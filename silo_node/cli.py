@@ -18,6 +18,7 @@ from policies.accountant import epsilon_of
 from policies.errors import LedgerError, PolicyError, PolicyFileError
 from policies.load import load
 from policies.model import MICRO
+from silo_node.consent import load_consent
 from silo_node.errors import SiloError
 from silo_node.home import LEDGER
 from silo_node.ledger_store import LedgerStore
@@ -79,6 +80,7 @@ def _check_policy(options: argparse.Namespace) -> int:
     file = load(options.file)
     policy = file.policy
     sources = load_sources(policy, options.file.resolve().parent)
+    load_consent(policy, options.file.resolve().parent)
     delta = float(policy.budget.delta)
     least, most = policy.budget.request_micro
     print(f"{options.file}: in order (sha256 {file.digest.hex()})")
@@ -88,7 +90,10 @@ def _check_policy(options: argparse.Namespace) -> int:
             f"{key} ({'/'.join(column.roles)})" for key, column in source.columns.items() if column.roles
         )
         print(f"  source    {name}: {opened or 'nothing is open'}")
-    print(f"  purposes  {', '.join(policy.purposes)}")
+    for name, purpose in policy.purposes.items():
+        print(
+            f"  purpose   {name}: {purpose.legal_basis}" + (f", {purpose.consent}" if purpose.consent != "none" else "")
+        )
     for name, analyst in policy.analysts.items():
         print(f"  analyst   {name}: {', '.join(analyst.purposes) or 'no purpose'}, until {analyst.until:%Y-%m-%d}")
     if not policy.analysts:

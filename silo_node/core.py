@@ -48,14 +48,15 @@ from crypto.sealing import SealingKey, seal
 from crypto.shamir import SHARE_BYTES, draw, split
 from crypto.wire import body_digest, digest_of, sign, signer_of, verify
 from policies.accountant import charge
-from policies.decide import decide
+from policies.decide import decide, limits_of
 from policies.ledger import Charge, Ledger
 from policies.model import Policy
 from policies.request import Denial, Refusal, Request, terms_of
 
 MAX_ROUND_S = 600
 
-Compute = Callable[[Request], Sequence[Sequence[int]]]  # whole numbers per block, exact, before noise
+Compute = Callable[[Request, int], Sequence[Sequence[int]]]  # at a time; whole numbers per block, exact, before noise
+FeedAt = Callable[[str], int | None]  # when the files of a source were last written
 Noise = Callable[[int, int, int], npt.NDArray[np.int64]]  # length, variance of the sum, shares
 
 
@@ -121,7 +122,9 @@ class Agreed:
 State = Proposed | SharedOut | Contributed | Agreed
 
 
-def propose(silo: Silo, ledger: Ledger, now: int, round_id: bytes, data: bytes) -> tuple[Proposed | None, bytes]:
+def propose(
+    silo: Silo, ledger: Ledger, feed_at: FeedAt, now: int, round_id: bytes, data: bytes
+) -> tuple[Proposed | None, bytes]:
     """Judge the request in a signed Propose of this round; return (Proposed, signed Accept) or (None, signed Refusal).
 
     On yes the whole cost is reserved durably before this returns.
@@ -134,12 +137,13 @@ def propose(silo: Silo, ledger: Ledger, now: int, round_id: bytes, data: bytes) 
     if not now < message.expires_at <= now + MAX_ROUND_S:
         raise ProtocolError("the round has expired or would last too long")
     request_hash = body_digest(message.request, Request)
-    request, denials = _judge(silo, ledger, now, message.request, request_hash)
+    request, denials = _judge(silo, ledger, feed_at, now, message.request, request_hash)
     if request is not None and not denials:
         cost = charge(request, request_hash, silo.policy.privacy_unit.max_silos)
-        entry = Charge(request.nonce, request_hash, request.analyst, request.purpose, cost, silo.policy_hash)
-        if not ledger.reserve(entry, silo.policy.budget.lifetime_micro):
-            denials = decide(silo.policy, request, request_hash, ledger.spending(request.nonce), now)
+        entry = Charge(request.nonce, request_hash, request.analyst, request.purpose, cost, silo.policy_hash, now)
+        windows = limits_of(silo.policy, request.purpose, now)
+        if not ledger.reserve(entry, silo.policy.budget.lifetime_micro, windows):
+            denials = _decide(silo, ledger, feed_at, now, request, request_hash)
     if request is None or denials:
         refusal = Refusal(
             federation=silo.federation, request_hash=request_hash, policy_hash=silo.policy_hash, denials=denials
@@ -164,8 +168,16 @@ def propose(silo: Silo, ledger: Ledger, now: int, round_id: bytes, data: bytes) 
     return Proposed(message, request, terms, envelope, root, self_secret, channel), envelope
 
 
+def _decide(
+    silo: Silo, ledger: Ledger, feed_at: FeedAt, now: int, request: Request, request_hash: bytes
+) -> tuple[Denial, ...]:
+    since = [limit.since for limit in limits_of(silo.policy, request.purpose, now)]
+    spent = ledger.spending(request.nonce, request.purpose, request.analyst, since)
+    return decide(silo.policy, request, request_hash, spent, now, feed_at(request.table.name))
+
+
 def _judge(
-    silo: Silo, ledger: Ledger, now: int, envelope: bytes, request_hash: bytes
+    silo: Silo, ledger: Ledger, feed_at: FeedAt, now: int, envelope: bytes, request_hash: bytes
 ) -> tuple[Request | None, tuple[Denial, ...]]:
     name = signer_of(envelope, Request)
     analyst = silo.policy.analysts.get(name)
@@ -190,7 +202,7 @@ def _judge(
         message = "this very request was answered before"
         denial = Denial(code="ALREADY_ANSWERED", rule="budget", message=message, remedy="sign a new request")
         return request, (denial,)
-    return request, decide(silo.policy, request, request_hash, ledger.spending(request.nonce), now)
+    return request, _decide(silo, ledger, feed_at, now, request, request_hash)
 
 
 def share(silo: Silo, state: Proposed, now: int, data: bytes) -> tuple[SharedOut, bytes]:
@@ -236,7 +248,7 @@ def contribute(
     manifest = state.manifest
     received = _receive(silo, state, Deliver.decode(data))
     ledger.commit(state.before.request.nonce, manifest.round_id)
-    values = _noisy_values(state, compute, noise)
+    values = _noisy_values(state, compute, noise, now)
     ring = Ring(manifest.terms.ring_bits)
     codec = Codec(ring, 0, len(manifest.roster))
     words = codec.to_ring(codec.clip(values))
@@ -286,12 +298,12 @@ def _receive(silo: Silo, state: SharedOut, message: Deliver) -> list[tuple[bytes
     return received
 
 
-def _noisy_values(state: SharedOut, compute: Compute, noise: Noise) -> npt.NDArray[np.int64]:
+def _noisy_values(state: SharedOut, compute: Compute, noise: Noise, now: int) -> npt.NDArray[np.int64]:
     """Return the silo's vector in ring units with its share of the noise; total, whatever the data hold."""
     blocks = state.manifest.terms.blocks
     if any(int(block.variance) < MIN_DEVIATION**2 * state.manifest.noise_shares for block in blocks):
         raise ProtocolError(f"a silo's noise would deviate by less than {MIN_DEVIATION} ring units")
-    exact = compute(state.before.request)
+    exact = compute(state.before.request, now)
     if [len(part) for part in exact] != [block.length for block in blocks]:
         raise ProtocolError("the computation does not have the length that the manifest states")
     parts = []

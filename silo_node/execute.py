@@ -25,16 +25,23 @@ from policies.request import (
     statistics_of,
     uses,
 )
+from silo_node.consent import ConsentFilter
 from silo_node.sources import Source, quote
 
 
-def execute(connection: duckdb.DuckDBPyConnection, source: Source, unit: str, request: Request) -> list[list[int]]:
+def execute(
+    connection: duckdb.DuckDBPyConnection,
+    source: Source,
+    unit: str,
+    request: Request,
+    consent: ConsentFilter | None = None,
+) -> list[list[int]]:
     """Return one list per statistic of the plan, a whole number per group, exact and without noise.
 
     `unit` is the policy's id column. A total is the sum of 2 * (steps above low) - (range in steps).
     """
     writer = _Writer(request)
-    sql = writer.query(source.reader, unit)
+    sql = writer.query(source.reader, unit, consent)
     answer = {row[: writer.width]: row[writer.width :] for row in connection.execute(sql, writer.parameters).fetchall()}
     nothing = (0,) * len(statistics_of(request.plan))
     rows = [answer.get(group, nothing) for group in groups_of(request)]
@@ -49,7 +56,7 @@ class _Writer:
         self.parameters: dict[str, Any] = {}
         self.width = len(request.plan.group_by)
 
-    def query(self, reader: str, unit: str) -> str:
+    def query(self, reader: str, unit: str, consent: ConsentFilter | None) -> str:
         plan, table = self.request.plan, self.request.table
         used = uses(plan)
         filters = {name: f"f{index}" for index, name in enumerate(used["filter"])}
@@ -59,6 +66,10 @@ class _Writer:
         selected += [f"{self._value(self.request.table.column(name))} AS {alias}" for name, alias in filters.items()]
         selected += [f"{self._member(self.request.table.column(name))} AS {alias}" for name, alias in groups.items()]
         selected += [f"{self._steps(self.request.table.column(name))} AS {alias}" for name, alias in measures.items()]
+        among = ""
+        if consent is not None:
+            self.parameters |= consent.parameters
+            among = f" WHERE {consent.sql}"
         where = f" AND ({self._predicate(plan.where, filters)})" if plan.where is not None else ""
         sample = f"sha256({self._bind(token(32).hex())} || unit || ':' || row)"
         outputs = [*groups.values()]
@@ -73,7 +84,7 @@ class _Writer:
                 )
         grouping = f" GROUP BY {', '.join(groups.values())}" if groups else ""
         return (
-            f"WITH cells AS (SELECT {', '.join(selected)} FROM {reader}),"  # noqa: S608
+            f"WITH cells AS (SELECT {', '.join(selected)} FROM {reader}{among}),"  # noqa: S608
             f" kept AS (SELECT * FROM cells WHERE unit IS NOT NULL{where}),"
             f" bounded AS (SELECT * FROM kept QUALIFY"
             f" row_number() OVER (PARTITION BY unit ORDER BY {sample}) <= {self._bind(table.max_rows)})"

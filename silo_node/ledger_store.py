@@ -5,13 +5,13 @@ Implements `policies.ledger.Ledger`. Durable before anything leaves, so no crash
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from policies.errors import AlreadyChargedError, LedgerError
-from policies.ledger import Charge, Spending
+from policies.ledger import Charge, Spending, WindowLimit, WindowSpending, exceeds
 
 _SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -24,7 +24,7 @@ CREATE TABLE charges (
     policy_hash BLOB NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('reserved', 'committed')),
     round_id BLOB,
-    changed_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now')),
+    charged_at INTEGER NOT NULL,
     CHECK ((state = 'committed') = (round_id IS NOT NULL))
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE splits (round_id BLOB PRIMARY KEY, split_hash BLOB NOT NULL) STRICT, WITHOUT ROWID;
@@ -61,19 +61,29 @@ class LedgerStore:
     def close(self) -> None:
         self._db.close()
 
-    def spending(self, besides: bytes = b"") -> Spending:
+    def spending(
+        self, besides: bytes = b"", purpose: str = "", analyst: str = "", since: Sequence[int] = ()
+    ) -> Spending:
         with self._errors():
             total = self._db.execute(
                 "SELECT coalesce(sum(micro_rho), 0) FROM charges WHERE nonce <> ?", (besides,)
             ).fetchone()[0]
-        return Spending(lifetime=int(total))
+            windows = [
+                self._db.execute(
+                    "SELECT coalesce(sum(micro_rho), 0), coalesce(sum(micro_rho) FILTER (WHERE analyst = ?), 0)"
+                    " FROM charges WHERE purpose = ? AND charged_at >= ? AND nonce <> ?",
+                    (analyst, purpose, start, besides),
+                ).fetchone()
+                for start in since
+            ]
+        return Spending(int(total), tuple(WindowSpending(everybody, own) for everybody, own in windows))
 
     def is_committed(self, nonce: bytes) -> bool:
         with self._errors():
             row = self._db.execute("SELECT state FROM charges WHERE nonce = ?", (nonce,)).fetchone()
         return row is not None and row[0] == "committed"
 
-    def reserve(self, charge: Charge, lifetime_limit: int) -> bool:
+    def reserve(self, charge: Charge, lifetime_limit: int, windows: Sequence[WindowLimit] = ()) -> bool:
         with self._transaction():
             held = self._db.execute(
                 "SELECT state, request_hash, micro_rho FROM charges WHERE nonce = ?", (charge.nonce,)
@@ -82,11 +92,14 @@ class LedgerStore:
                 return True
             if held is not None:
                 raise AlreadyChargedError("this request was answered before, or its nonce belongs to another request")
-            if self.spending().lifetime + charge.micro_rho > lifetime_limit:
+            since = [limit.since for limit in windows]
+            spent = self.spending(charge.nonce, charge.purpose, charge.analyst, since)
+            if exceeds(spent, charge.micro_rho, lifetime_limit, windows):
                 return False
             self._db.execute(
-                "INSERT INTO charges (nonce, request_hash, analyst, purpose, micro_rho, policy_hash, state)"
-                " VALUES (:nonce, :request_hash, :analyst, :purpose, :micro_rho, :policy_hash, 'reserved')",
+                "INSERT INTO charges"
+                " (nonce, request_hash, analyst, purpose, micro_rho, policy_hash, charged_at, state) VALUES"
+                " (:nonce, :request_hash, :analyst, :purpose, :micro_rho, :policy_hash, :charged_at, 'reserved')",
                 asdict(charge),
             )
         return True
@@ -94,8 +107,7 @@ class LedgerStore:
     def commit(self, nonce: bytes, round_id: bytes) -> None:
         with self._transaction():
             changed = self._db.execute(
-                "UPDATE charges SET state = 'committed', round_id = ?,"
-                " changed_at = strftime('%Y-%m-%dT%H:%M:%SZ', 'now') WHERE nonce = ? AND state = 'reserved'",
+                "UPDATE charges SET state = 'committed', round_id = ? WHERE nonce = ? AND state = 'reserved'",
                 (round_id, nonce),
             ).rowcount
             if changed != 1:
@@ -120,7 +132,8 @@ class LedgerStore:
         """Return (when, analyst, purpose, micro_rho, state) of every charge, oldest first."""
         with self._errors():
             return self._db.execute(
-                "SELECT changed_at, analyst, purpose, micro_rho, state FROM charges ORDER BY changed_at, nonce"
+                "SELECT strftime('%Y-%m-%dT%H:%M:%SZ', charged_at, 'unixepoch'), analyst, purpose, micro_rho, state"
+                " FROM charges ORDER BY charged_at, nonce"
             ).fetchall()
 
     @contextmanager

@@ -3,13 +3,14 @@
 What is wrong with a file is raised as SourceError, for the silo's owner; nothing of it ever reaches an analyst.
 """
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 
-from policies.model import Column, Policy
+from policies.model import Column, ConsentColumn, Policy
 from silo_node.errors import SourceError
 
 _FITTING = {  # DuckDB's type names that a declared type may be read from
@@ -27,6 +28,14 @@ class Source:
     name: str
     reader: str
     columns: dict[str, Column]
+    files: tuple[str, ...] = ()
+
+    def written_at(self) -> int | None:
+        """Return when the oldest of its files was written, in seconds since 1970; None if one cannot be found."""
+        try:
+            return int(min(os.stat(file).st_mtime for file in self.files))
+        except (OSError, ValueError):
+            return None
 
 
 def connect() -> duckdb.DuckDBPyConnection:
@@ -47,11 +56,11 @@ def load_sources(policy: Policy, home: Path) -> dict[str, Source]:
 
 def _load(connection: duckdb.DuckDBPyConnection, policy: Policy, name: str, home: Path) -> Source:
     source = policy.sources[name]
-    files = _files(name, source.uri, home)
+    files = find_files(f"source {name!r}", source.uri, home)
     try:
         described = connection.execute(f"DESCRIBE FROM {_typed_reader(source.kind, files)}").fetchall()
         found = {row[0]: str(row[1]) for row in described}
-        reader = _reader(source.kind, files)
+        reader = reader_of(source.kind, files)
         # Every cell is read once, so that nothing in a file can make a request fail later.
         rows = connection.execute(f"SELECT count(*), count(COLUMNS(*)) FROM {reader}").fetchone()  # noqa: S608
     except duckdb.Error as err:
@@ -61,8 +70,9 @@ def _load(connection: duckdb.DuckDBPyConnection, policy: Policy, name: str, home
         ) from err
     if rows is None or rows[0] == 0:
         raise SourceError(f"source {name!r}: {source.uri} has no rows", "a source must hold data when it is loaded")
+    consent = policy.consent.column if isinstance(policy.consent, ConsentColumn) else None
     for column, declared in source.columns.items():
-        if not declared.roles and column != policy.privacy_unit.id_column:
+        if not declared.roles and column not in (policy.privacy_unit.id_column, consent):
             continue  # closed: it is never read
         if column not in found:
             listing = ", ".join(found)
@@ -75,23 +85,23 @@ def _load(connection: duckdb.DuckDBPyConnection, policy: Policy, name: str, home
                 f"source {name!r}: column {column!r} of {source.uri} is {found[column]}, declared as {declared.type}",
                 "mend the file or the policy's type",
             )
-    return Source(name, reader, dict(source.columns))
+    return Source(name, reader, dict(source.columns), tuple(files))
 
 
-def _files(name: str, uri: str, home: Path) -> list[str]:
-    """Return the files that `uri` names, a path or a pattern relative to `home`."""
+def find_files(what: str, uri: str, home: Path) -> list[str]:
+    """Return the files that `uri` names, a path or a pattern relative to `home`; raises SourceError."""
     path = Path(uri)
     try:
         found = [path] if path.is_absolute() else sorted(home.glob(uri))
     except (ValueError, IndexError, NotImplementedError) as err:
-        raise SourceError(f"source {name!r}: {uri!r} is no path and no pattern", "mend its uri") from err
+        raise SourceError(f"{what}: {uri!r} is no path and no pattern", "mend its uri") from err
     files = [str(file) for file in found if file.is_file()]
     if not files:
-        raise SourceError(f"source {name!r}: the file {uri} is missing", f"put it into {home}, or mend its uri")
+        raise SourceError(f"{what}: the file {uri} is missing", f"put it into {home}, or mend its uri")
     return files
 
 
-def _reader(kind: str, files: list[str]) -> str:
+def reader_of(kind: str, files: list[str]) -> str:
     """Return the SQL that reads the files at request time: cells of a CSV as text, which the query casts or drops."""
     return f"{_call(kind, files)}, all_varchar = true)" if kind == "csv" else f"{_call(kind, files)})"
 

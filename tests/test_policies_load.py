@@ -429,7 +429,7 @@ def test_mandatory_sections_are_missed(section: str) -> None:
     assert f"policy.toml:1: {section}: missing; it is mandatory" in problems_of("\n".join(kept))
 
 
-@pytest.mark.parametrize("section", ["consent", "training", "approvals", "limits", "retention"])
+@pytest.mark.parametrize("section", ["training", "approvals", "limits", "retention"])
 def test_sections_that_are_not_enforced_are_refused(section: str) -> None:
     text = POLICY + f'\n[{section}]\nanything = "at all"\n'
     (found,) = problems_of(text)

@@ -135,7 +135,7 @@ def test_rows_are_computed_on_once_to_a_charge(exact: Simulation, monkeypatch: p
     computed: list[Request] = []
     slept: list[float] = []
 
-    def fail(request: Request) -> list[list[int]]:
+    def fail(request: Request, now: int) -> list[list[int]]:
         computed.append(request)
         raise ZeroDivisionError
 

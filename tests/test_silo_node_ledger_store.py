@@ -37,6 +37,7 @@ def charge(number: int = 1, micro_rho: int = 100, **changes: Any) -> Charge:
         "purpose": "health-research",
         "micro_rho": micro_rho,
         "policy_hash": bytes(32),
+        "charged_at": 1_800_000_000,
     }
     return Charge(**fields | changes)
 
@@ -301,7 +302,7 @@ ledger = LedgerStore(Path(sys.argv[1]))
 first, step = int(sys.argv[2]), sys.argv[3]
 for number in range(first, first + 3):
     nonce = number.to_bytes(16, "big")
-    ledger.reserve(Charge(nonce, bytes(32), "ana", "p", 10, bytes(32)), 1000)
+    ledger.reserve(Charge(nonce, bytes(32), "ana", "p", 10, bytes(32), 0), 1000)
     if step != "reserve":
         ledger.commit(nonce, nonce)
     if step == "split":

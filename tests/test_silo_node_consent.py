@@ -1,0 +1,276 @@
+"""Consent: who is in at one clock time, by a file of decisions or by a column, and that the next request knows."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from analyst.demo.hospitals import PURPOSE
+from analyst.errors import DeniedError
+from policies.errors import PolicyFileError
+from policies.load import load, parse
+from silo_node.actor import SiloActor
+from silo_node.consent import ConsentFilter, consent_filter, load_consent
+from silo_node.errors import SourceError
+from silo_node.execute import execute
+from silo_node.sources import connect, load_sources
+from tests.simulator import Simulation, no_noise, simulate
+
+NOW = 1_780_000_000  # 2026-05-28T20:26:40Z
+PAST, EARLIER, FUTURE = "2026-01-01T00:00:00Z", "2025-01-01T00:00:00Z", "2027-01-01T00:00:00Z"
+TABLE = """
+[consent]
+mode         = "table"
+source       = "consent.parquet"
+subject      = "person"
+purpose      = "code"
+given_at     = "given"
+expires_at   = "until"
+withdrawn_at = "withdrawn"
+"""
+FIELDS = ("person", "code", "given", "until", "withdrawn")
+Decision = tuple[str | None, str | None, str | None, str | None, str | None]
+
+
+def with_consent(home: Path, silo: str, section: str, purpose: str, decisions: list[Decision] | None = None) -> Path:
+    """Give a silo's policy a [consent] section and its purpose a consent rule; write the decisions."""
+    policy = home / "silos" / silo / "policy.toml"
+    text = (
+        policy.read_text()
+        .replace('legal_basis  = "public-task"', purpose)
+        .replace("[budget] ", f"{section}\n[budget] ")
+    )
+    assert purpose in text
+    policy.write_text(text)
+    if decisions is not None:
+        rows = [dict(zip(FIELDS, row, strict=True)) for row in decisions]
+        schema = pa.schema([(name, pa.string()) for name in FIELDS])
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), policy.parent / "consent.parquet")
+    return policy
+
+
+OPT_IN = 'legal_basis = "consent"\nconsent = "opt-in"\nconsent_values = ["HMB", "GRU"]'
+OPT_OUT = 'legal_basis = "public-task"\nconsent = "opt-out"\nconsent_values = ["HMB"]'
+
+
+def people_in(policy: Path, now: int = NOW) -> set[str]:
+    """Return the patients whom the filter lets in."""
+    loaded, home = load(policy).policy, policy.parent
+    reader = load_sources(loaded, home)["lung"].reader
+    among = consent_filter(loaded, PURPOSE, load_consent(loaded, home), now)
+    assert isinstance(among, ConsentFilter)
+    with connect() as connection:
+        rows = connection.execute(f"SELECT patient_id FROM {reader} WHERE {among.sql}", among.parameters).fetchall()
+    return {row[0] for row in rows}
+
+
+@pytest.fixture
+def patients(home: Path) -> Any:
+    return pq.read_table(home / "silos" / "aspen" / "lung.parquet")["patient_id"].to_pylist()
+
+
+# What stands in the file about one person, and whether that person is in: by opt-in, by opt-out.
+CASES: dict[str, tuple[list[tuple[Any, ...]], bool, bool]] = {
+    "nothing": ([], False, True),
+    "given": ([("HMB", PAST, None, None)], True, True),
+    "given for a value only opt-in names": ([("GRU", PAST, None, None)], True, True),
+    "given for another purpose": ([("DS", PAST, None, None)], False, True),
+    "given in the future": ([("HMB", FUTURE, None, None)], False, True),
+    "expired": ([("HMB", EARLIER, PAST, None)], False, True),
+    "expires later": ([("HMB", PAST, FUTURE, None)], True, True),
+    "withdrawn": ([("HMB", EARLIER, None, PAST)], False, False),
+    "withdrawal to come": ([("HMB", PAST, None, FUTURE)], True, True),
+    "withdrawn for another purpose": ([("HMB", PAST, None, None), ("DS", EARLIER, None, PAST)], True, True),
+    "withdrawn in a row of its own": ([("HMB", EARLIER, None, None), ("HMB", None, None, PAST)], False, False),
+    "given again after a withdrawal": ([("HMB", EARLIER, None, EARLIER), ("HMB", PAST, None, None)], True, True),
+    "no time of giving": ([("HMB", None, None, None)], False, True),
+    "no purpose": ([(None, PAST, None, None)], False, True),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("rule", "place"), [(OPT_IN, 1), (OPT_OUT, 2)])
+def test_decisions_decide(home: Path, patients: list[str], case: str, rule: str, place: int) -> None:
+    person, others = patients[0], patients[1:3]
+    decisions: list[Decision] = [(person, *row) for row in CASES[case][0]]
+    decisions += [(other, "HMB", PAST, None, None) for other in others]
+    decisions.append((None, "HMB", EARLIER, None, PAST))  # a row of nobody objects for nobody
+    policy = with_consent(home, "aspen", TABLE, rule, decisions)
+    found = people_in(policy)
+    assert (person in found) is CASES[case][place]
+    assert set(others) <= found
+    assert (set(patients[3:]) & found == set()) is (rule == OPT_IN)
+
+
+def test_times_have_zones_and_stand_in_any_column_type(home: Path, patients: list[str]) -> None:
+    policy = with_consent(home, "aspen", TABLE, OPT_IN, [(patients[0], "HMB", "2026-05-28T22:26:39+02:00", None, None)])
+    assert people_in(policy) == {patients[0]}
+    assert people_in(policy, NOW - 2) == set()
+
+
+@pytest.mark.parametrize("field", ["given", "until", "withdrawn"])
+def test_what_is_no_time_is_found_when_the_silo_loads(home: Path, patients: list[str], field: str) -> None:
+    row = dict(zip(FIELDS, (patients[0], "HMB", PAST, None, None), strict=True)) | {field: "soon"}
+    with_consent(home, "aspen", TABLE, OPT_IN, [tuple(row[name] for name in FIELDS)])  # type: ignore[list-item]
+    with pytest.raises(SourceError, match=f"'{field}' of consent.parquet holds what is no time"):
+        SiloActor(str(home / "silos" / "aspen" / "policy.toml"))
+
+
+def test_a_file_that_breaks_after_loading_lets_nobody_in_who_may_have_left(home: Path, patients: list[str]) -> None:
+    policy = with_consent(home, "aspen", TABLE, OPT_IN, [(patients[0], "HMB", PAST, None, None)])
+    loaded = load(policy).policy
+    reader = load_consent(loaded, policy.parent)
+    for until, withdrawn in (("soon", None), (None, "yesterday")):
+        rows = [dict(zip(FIELDS, (patients[0], "HMB", PAST, until, withdrawn), strict=True))]
+        schema = pa.schema([(name, pa.string()) for name in FIELDS])
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), policy.parent / "consent.parquet")
+        among = consent_filter(loaded, PURPOSE, reader, NOW)
+        assert among is not None
+        source = load_sources(loaded, policy.parent)["lung"]
+        with connect() as connection:
+            sql = f"SELECT count(*) FROM {source.reader} WHERE {among.sql}"
+            assert connection.execute(sql, among.parameters).fetchall() == [(0,)]
+
+
+def test_a_missing_file_or_column_is_found_when_the_silo_loads(home: Path, patients: list[str]) -> None:
+    policy = with_consent(home, "aspen", TABLE, OPT_IN)
+    with pytest.raises(SourceError, match=r"consent: the file consent\.parquet is missing"):
+        SiloActor(str(policy))
+    pq.write_table(pa.table({"person": ["a"]}), policy.parent / "consent.parquet")
+    with pytest.raises(SourceError, match="has no column 'code'"):
+        SiloActor(str(policy))
+
+
+def count(simulation: Simulation) -> float:
+    report = simulation.federation.query("SELECT COUNT(*) AS n FROM lung", purpose=PURPOSE, epsilon=0.5)
+    return float(report.to_records()[0]["n"])
+
+
+def test_a_withdrawal_counts_on_the_very_next_question_and_the_analyst_cannot_tell(
+    home: Path, patients: list[str]
+) -> None:
+    given: list[Decision] = [(patient, "HMB", EARLIER, None, None) for patient in patients]
+    policy = with_consent(home, "aspen", TABLE, OPT_IN, given)
+    with simulate(home, noise=no_noise) as simulation:
+        assert count(simulation) == 228
+        before = simulation.federation.offer.silos["aspen"]
+        given[0] = (patients[0], "HMB", EARLIER, None, PAST)
+        rows = [dict(zip(FIELDS, row, strict=True)) for row in given]
+        pq.write_table(pa.Table.from_pylist(rows), policy.parent / "consent.parquet")
+        assert count(simulation) == 227
+        simulation.federation._offer = None
+        after = simulation.federation.offer.silos["aspen"]
+        assert before.model_copy(update={"nonce": b""}) == after.model_copy(update={"nonce": b""})
+
+
+def test_consent_is_applied_before_rows_are_sampled(home: Path) -> None:
+    """A person with many rows, one of them consented: that one must be the one that enters."""
+    policy = with_consent(home, "aspen", COLUMN, OPT_IN)
+    text = policy.read_text().replace(
+        "died       = {", 'ok = { type = "bool", class = "internal", roles = [] }\ndied = {'
+    )
+    policy.write_text(text)
+    table = pq.read_table(policy.parent / "lung.parquet").slice(0, 40)
+    same = pa.array(["NCCTG-001"] * 40)
+    table = table.set_column(table.column_names.index("patient_id"), "patient_id", same)
+    table = table.append_column("ok", pa.array([index == 7 for index in range(40)]))
+    pq.write_table(table, policy.parent / "lung.parquet")
+    with simulate(home, noise=no_noise) as simulation:
+        _, request = simulation.federation.prepare("SELECT COUNT(*) AS n FROM lung", purpose=PURPOSE, epsilon=1)
+    loaded = load(policy).policy
+    source = load_sources(loaded, policy.parent)["lung"]
+    among = consent_filter(loaded, PURPOSE, "", NOW)
+    with connect() as connection:
+        for _ in range(10):
+            assert execute(connection, source, "patient_id", request, among) == [[1]]
+
+
+COLUMN = '\n[consent]\nmode = "column"\ncolumn = "ok"\nstale_after_hours = 2\n'
+
+
+@pytest.mark.parametrize("rule", [OPT_IN, OPT_OUT])
+def test_a_column_decides_and_a_missing_cell_is_out(home: Path, rule: str) -> None:
+    policy = with_consent(home, "aspen", COLUMN, rule)
+    policy.write_text(
+        policy.read_text().replace("died       = {", 'ok = { type = "bool", class = "internal", roles = [] }\ndied = {')
+    )
+    table = pq.read_table(policy.parent / "lung.parquet")
+    flags = [(True, False, None)[index % 3] for index in range(table.num_rows)]
+    pq.write_table(table.append_column("ok", pa.array(flags)), policy.parent / "lung.parquet")
+    with simulate(home, noise=no_noise) as simulation:
+        assert count(simulation) == 228 - table.num_rows + flags.count(True)
+
+
+def test_a_stale_feed_refuses_and_a_fresh_one_answers(home: Path) -> None:
+    policy = with_consent(home, "aspen", COLUMN, OPT_IN)
+    policy.write_text(
+        policy.read_text().replace("died       = {", 'ok = { type = "bool", class = "internal", roles = [] }\ndied = {')
+    )
+    data = policy.parent / "lung.parquet"
+    table = pq.read_table(data)
+    pq.write_table(table.append_column("ok", pa.array([True] * table.num_rows)), data)
+    with simulate(home, noise=no_noise) as simulation:
+        assert count(simulation) == 228
+        old = simulation.silos["aspen"].clock() - 2 * 3600 - 10
+        os.utime(data, (old, old))
+        report = simulation.federation.query("SELECT COUNT(*) AS n FROM lung", purpose=PURPOSE, epsilon=0.5)
+        (denial,) = report.silos["aspen"].denials
+        assert (denial.code, denial.rule) == ("CONSENT_STALE", "consent.stale_after_hours")
+        os.utime(data)
+        assert count(simulation) == 228
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ('legal_basis  = "public-task"', 'legal_basis = "consent"', 'needs consent = "opt-in"'),
+        ('legal_basis  = "public-task"', 'legal_basis = "consent"\nconsent = "opt-in"', "needs a [consent] section"),
+        ("[budget] ", COLUMN + "[budget] ", "there is no bool 'ok' for consent"),
+        ("[budget] ", TABLE.replace("parquet", "xlsx") + "[budget] ", ".parquet or a .csv"),
+        ("[budget] ", TABLE.replace('"table"', '"maybe"') + "[budget] ", 'mode must be "table" or "column"'),
+        ("[budget] ", TABLE.replace("person", "a b") + "[budget] ", "consent.subject"),
+    ],
+)
+def test_a_consent_section_that_cannot_stand_is_refused(home: Path, old: str, new: str, problem: str) -> None:
+    text = (home / "silos" / "aspen" / "policy.toml").read_text()
+    assert old in text
+    with pytest.raises(PolicyFileError) as caught:
+        parse(text.replace(old, new).encode(), "policy.toml")
+    assert problem in caught.value.message
+
+
+def limited(home: Path, limits: str) -> None:
+    for policy in home.glob("silos/*/policy.toml"):
+        policy.write_text(policy.read_text().replace("[disclosure]", f"{limits}\n[disclosure]"))
+
+
+def test_a_window_limit_refuses_and_the_next_window_answers(home: Path) -> None:
+    limited(home, f'[[budget.limits]]\npurpose = "{PURPOSE}"\nwindow = "calendar-month"\nrho = 0.015')
+    clock = [NOW]
+    with simulate(home, noise=no_noise, clock=lambda: clock[0]) as simulation:
+        assert count(simulation) == 228
+        assert count(simulation) == 228
+        with pytest.raises(DeniedError) as caught:
+            count(simulation)
+        (denial,) = caught.value.denials["aspen"]
+        assert (denial.code, denial.rule) == ("BUDGET_WINDOW", "budget.limits.0.rho")
+        assert "month" in denial.remedy
+        clock[0] += 4 * 24 * 3600  # June
+        assert count(simulation) == 228
+        assert simulation.spent("aspen") > 15_000, "a lifetime is never refreshed"
+
+
+def test_a_per_analyst_limit_shows_what_is_left_to_oneself(home: Path) -> None:
+    limits = f'[[budget.limits]]\npurpose = "{PURPOSE}"\nwindow = "calendar-year"\nrho = 1\nper_analyst_rho = 0.01'
+    limited(home, limits)
+    with simulate(home, noise=no_noise, clock=lambda: NOW) as simulation:
+        assert count(simulation) == 228
+        with pytest.raises(DeniedError) as caught:
+            count(simulation)
+        (denial,) = caught.value.denials["birch"]
+        assert (denial.code, denial.rule) == ("BUDGET_ANALYST", "budget.limits.0.per_analyst_rho")
+        left = 10_000 - simulation.spent("birch")
+        assert f"rho {left / 1e6:g} is left to you" in denial.message
