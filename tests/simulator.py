@@ -1,6 +1,6 @@
-"""A whole federation in memory: real silo actors and a real aggregator server, without Ray, network or sleep.
+"""A whole federation in memory: real silo actors and a real aggregator server, without Ray or network.
 
-Silos can be killed before or after any step, and everything that the aggregator sees is recorded.
+Silos can be killed before or after any step, lie in any reply, or answer late; all that the aggregator sees is recorded.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aggregator.home import read_home
-from aggregator.server import Server
+from aggregator.server import STEP_TIMEOUT_S, Server
 from aggregator.store import ReportStore
 from aggregator.sums import SumShard
 from analyst.client import Federation
@@ -43,6 +43,7 @@ class SimulatedSilo:
     dies_before: str = ""
     dies_after: str = ""
     restarts: bool = False
+    late_s: dict[str, float] = field(default_factory=dict)  # how long a step's answer takes to arrive, by step
     is_dead: bool = False
     seen: list[tuple[str, tuple[bytes, ...]]] = field(default_factory=list)
     rewrite: Callable[[str, tuple[bytes, ...]], tuple[bytes, ...]] = lambda step, frames: frames
@@ -63,6 +64,7 @@ class SimulatedSilo:
         if step == self.dies_after:
             self.kill()
             raise KilledError(step)
+        await asyncio.sleep(self.late_s.get(step, 0.0))
         self.seen.append((f"< {step}", reply))
         return self.rewrite(step, reply)
 
@@ -125,7 +127,10 @@ class Simulation:
 
 @contextmanager
 def simulate(
-    path: Path, noise: Noise = discrete_gaussian, clock: Callable[[], float] | None = None
+    path: Path,
+    noise: Noise = discrete_gaussian,
+    clock: Callable[[], float] | None = None,
+    step_timeout_s: float = STEP_TIMEOUT_S,
 ) -> Iterator[Simulation]:
     """Run the federation whose `consilo.toml` stands in `path`."""
     import time
@@ -134,7 +139,7 @@ def simulate(
     config = read_config(path / "consilo.toml")
     silos = {name: SimulatedSilo(policy, noise, clock) for name, policy in config.policies.items()}
     store = ReportStore(config.aggregator / "reports")
-    server = Server(read_home(config.aggregator), silos, LocalSums(), store, clock)
+    server = Server(read_home(config.aggregator), silos, LocalSums(), store, clock, step_timeout_s)
     name, root = config.analyst_key(None)
     simulation = Simulation(path, silos, server, None)  # type: ignore[arg-type]
     simulation.federation = Federation(config, name, root, simulation, clock)

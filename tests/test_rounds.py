@@ -159,6 +159,29 @@ def test_a_silo_that_sends_garbage_is_a_drop_out(exact: Simulation) -> None:
     assert ask(exact).silos["maple"].status == "missing"
 
 
+@pytest.mark.parametrize(
+    ("step", "status", "counted"),
+    [
+        ("propose", "missing", 183),
+        ("share", "missing", 183),
+        ("contribute", "dropped", 183),
+        ("agree", "answered", 228),
+        ("open_shares", "answered", 228),
+    ],
+)
+def test_a_silo_that_answers_too_late_is_a_drop_out_at_every_step(
+    home: Path, step: str, status: str, counted: int
+) -> None:
+    with simulate(home, noise=no_noise, step_timeout_s=1.0) as simulation:
+        ask(simulation)
+        simulation.silos["cedar"].late_s = {step: 2.0}
+        report = ask(simulation)
+        assert report.silos["cedar"].status == status
+        assert sum(cell.value or 0 for row in report.rows if isinstance(cell := row["n"], Estimate)) == counted
+        simulation.silos["cedar"].late_s = {}
+        assert ask(simulation).silos["cedar"].status == "answered"
+
+
 def test_a_replayed_request_is_refused_and_costs_nothing(exact: Simulation) -> None:
     federation = exact.federation
     planned, request = federation.prepare(QUESTION, purpose=PURPOSE, epsilon=1)
