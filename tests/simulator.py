@@ -1,6 +1,7 @@
 """A whole federation in memory: real silo actors and a real aggregator server, without Ray or network.
 
-Silos can be killed before or after any step, lie in any reply, or answer late; all that the aggregator sees is recorded.
+Silos can be killed before or after any step, lie in any reply or answer late, and all that the aggregator sees is
+recorded.
 """
 
 import asyncio

@@ -57,7 +57,7 @@ def wait_until_back(silo: str) -> None:
 
 def test_a_question_is_answered_by_five_actors(on_ray: Federation) -> None:
     before = spent(on_ray, "aspen")
-    report = on_ray.query(QUESTION, purpose=PURPOSE, epsilon=1)
+    report = on_ray.query(QUESTION, purpose=PURPOSE, epsilon=2)  # so that noise hides the empty group surely
     assert {outcome.status for outcome in report.silos.values()} == {"answered"}
     assert [row["sex"] for row in report.rows] == ["female", "male"]
     assert spent(on_ray, "aspen") - before == pytest.approx(report.rho)
