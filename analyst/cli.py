@@ -4,23 +4,30 @@ Exit status: 0 answered, 1 an error, 3 silos refused by policy.
 """
 
 import argparse
+import getpass
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import chain, repeat
 from pathlib import Path
 from typing import NoReturn
 
 from rich.console import Console
+from rich.status import Status
 
 from analyst.client import Federation
 from analyst.config import read_config
-from analyst.demo.story import tell
+from analyst.demo.story import SECTORS, tell
 from analyst.doctor import examine
+from analyst.drafting import new
 from analyst.errors import AnalystError, DeniedError
 from analyst.render import FORMATS, plain, print_offer, render
 from analyst.simulate import down, up
 from crypto.errors import CryptoError
+from crypto.keys import MIN_PASSPHRASE, Secret, SigningKey, read_key_file, write_key_file
 from policies.errors import PolicyError
 
 _DENIED = 3
@@ -72,6 +79,8 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = command("demo", _demo, "run a whole federation on this machine, on real data, and tell its story")
     demo.add_argument("--out", type=Path, default=Path("consilo-demo"), metavar="DIR", help="where it is left")
+    demo.add_argument("--sector", choices=SECTORS, default="hospitals", help="whose data and story")
+    _new_options(command("new", _new, "found a simulated federation around your own files and draft its policies"))
     query = command("query", _query, "ask one SQL question and open the answer")
     query.add_argument("sql", help="the question, in one argument")
     _federation_options(query)
@@ -89,7 +98,38 @@ def _parser() -> argparse.ArgumentParser:
         _federation_options(command(name, run, text), has_analyst=False)
     doctor = command("doctor", _doctor, "check this machine, the installation and a federation")
     doctor.add_argument("--federation", type=Path, metavar="FILE", help="its consilo.toml")
+    text = "make an analyst's key, or show its verification key"
+    _key_options(commands.add_parser("key", help=text, description=text[0].upper() + text[1:] + "."))
     return parser
+
+
+def _new_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", type=Path, metavar="DIR", help="where the federation is founded")
+    text = "a silo and its CSV or Parquet file; once for each silo, at least three times"
+    parser.add_argument("--silo", action="append", required=True, type=_silo_file, metavar="NAME=FILE", help=text)
+    parser.add_argument("--table", metavar="NAME", help="what the table is called; default: the first file's name")
+    text = "the column that says whose row it is; repeat it where files call it differently"
+    parser.add_argument("--id", action="append", default=[], metavar="COLUMN", help=text)
+    parser.add_argument("--analyst", default="ana", metavar="NAME", help="who may ask")
+
+
+def _silo_file(text: str) -> tuple[str, Path]:
+    name, equals, file = text.partition("=")
+    if not (name and equals and file):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FILE")
+    return name, Path(file)
+
+
+def _key_options(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    for name, run, text in (
+        ("new", _key_new, "make a key file and print its verification key for the data owners"),
+        ("show", _key_show, "print the verification key of a key file"),
+    ):
+        action = actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        action.add_argument("file", type=Path, metavar="FILE", help="the key file")
+        action.set_defaults(run=run)
+    actions.choices["new"].add_argument("--passphrase", action="store_true", help="encrypt it; asked for twice")
 
 
 def _federation_options(parser: argparse.ArgumentParser, has_analyst: bool = True) -> None:
@@ -107,7 +147,23 @@ def _number(text: str) -> float:
 
 
 def _demo(options: argparse.Namespace, notes: Console) -> int:
-    tell(options.out, Console(highlight=False))
+    tell(options.out, SECTORS[options.sector], Console(highlight=False))
+    return 0
+
+
+def _new(options: argparse.Namespace, notes: Console) -> int:
+    todo = new(options.directory, options.silo, options.table, options.id, options.analyst, datetime.now(UTC))
+    print(f"{options.directory}: {len(todo)} silos on this machine, one trust domain; their policies are drafts")
+    for policy, entries in todo.items():
+        print(f"\nfill in, in {policy}:")
+        for entry in entries:
+            print(f"  {plain(entry)}")
+    print("\nText columns are closed; give columns that mean the same the same key in every policy. Then, for each:")
+    for policy in todo:
+        print(f"  consilo-silo check-policy {policy}")
+    print("and, with the table, its columns and the purpose that you filled in:")
+    print('  consilo query "SELECT COUNT(*) AS n FROM TABLE" \\')
+    print(f"      --federation {options.directory / 'consilo.toml'} --purpose PURPOSE --epsilon 1")
     return 0
 
 
@@ -117,7 +173,9 @@ def _query(options: argparse.Namespace, notes: Console) -> int:
             f"there is no directory {options.out.absolute().parent}", "make it first: nothing was asked yet"
         )
     with notes.status("opening the federation") as status:
-        with Federation.open(options.federation, options.analyst, lambda text: status.update(text)) as federation:
+        with Federation.open(
+            options.federation, options.analyst, lambda text: status.update(text), _asking("the analyst's key", status)
+        ) as federation:
             status.update("asking the silos")
             report = federation.query(options.sql, purpose=options.purpose, epsilon=options.epsilon)
         status.update("closing")
@@ -134,7 +192,9 @@ def _query(options: argparse.Namespace, notes: Console) -> int:
 def _silos(options: argparse.Namespace, notes: Console) -> int:
     with (
         notes.status("opening the federation") as status,
-        Federation.open(options.federation, options.analyst, lambda text: status.update(text)) as federation,
+        Federation.open(
+            options.federation, options.analyst, lambda text: status.update(text), _asking("the analyst's key", status)
+        ) as federation,
     ):
         offer, known = federation.offer, federation.config.policies
     if options.format == "json":
@@ -168,6 +228,63 @@ def _doctor(options: argparse.Namespace, notes: Console) -> int:
         if not finding.is_ok:
             print(f"      -> {finding.remedy}")
     return 0 if all(finding.is_ok for finding in findings) else 1
+
+
+def _key_new(options: argparse.Namespace, notes: Console) -> int:
+    root = Secret.generate()
+    write_key_file(options.file, root, _new_passphrase if options.passphrase else None)
+    key, until = SigningKey(root).public, datetime.now(UTC) + timedelta(days=365)
+    print(
+        f"{key}\n\n"
+        "A data owner pastes this into policy.toml, with the analyst's name for NAME, and fills in the purposes:\n\n"
+        f'[analysts.NAME]\nkey      = "{key}"\npurposes = []\nuntil    = {until:%Y-%m-%d}T00:00:00Z'
+    )
+    notes.print(f"written to {options.file}; keep a copy, as nobody can recover it", markup=False)
+    return 0
+
+
+def _key_show(options: argparse.Namespace, notes: Console) -> int:
+    print(SigningKey(read_key_file(options.file, _asking(str(options.file)))).public)
+    return 0
+
+
+def _asking(what: str, status: Status | None = None) -> Callable[[], str]:
+    """Return what asks for a passphrase on the terminal, while `status` rests, and says so if it asks again."""
+    prompts = chain([f"passphrase of {what}: "], repeat("that does not open it; passphrase: "))
+
+    def ask() -> str:
+        if status is None:
+            return _typed(next(prompts))
+        status.stop()
+        try:
+            return _typed(next(prompts))
+        finally:
+            status.start()
+
+    return ask
+
+
+def _new_passphrase() -> str:
+    first = _typed(f"new passphrase, at least {MIN_PASSPHRASE} characters: ")
+    try:
+        if first == _typed("the same again: "):
+            return first
+    finally:
+        del first  # or a traceback would hold it
+    raise AnalystError("the two passphrases differ", "no key was written; type the same one twice")
+
+
+def _typed(prompt: str) -> str:
+    """Return what a person types at the terminal without showing it; raises AnalystError if there is no terminal."""
+    hint = "run the command in a terminal; Python programs can use Federation.open(..., passphrase=...)"
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise AnalystError("a passphrase is needed, and there is no terminal to ask for it", hint)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", getpass.GetPassWarning)  # it would show what is typed
+            return getpass.getpass(prompt)
+    except (EOFError, getpass.GetPassWarning):
+        raise AnalystError("no passphrase was given", hint) from None
 
 
 if __name__ == "__main__":

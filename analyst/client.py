@@ -59,14 +59,19 @@ class Federation:
 
     @classmethod
     def open(
-        cls, path: str | Path, analyst: str | None = None, progress: Callable[[str], None] = lambda _: None
+        cls,
+        path: str | Path,
+        analyst: str | None = None,
+        progress: Callable[[str], None] = lambda _: None,
+        passphrase: Callable[[], str] | None = None,
     ) -> Self:
         """Open the federation that `path` describes; in simulate mode, start it if it is not up.
 
-        Raises FederationError or CryptoError. Use it in a `with` statement, or call `close`.
+        `passphrase` is asked if the analyst's key is encrypted, such as `getpass.getpass`; it is not kept. Raises
+        FederationError or CryptoError. Use it in a `with` statement, or call `close`.
         """
         config = read_config(Path(path))
-        name, root = config.analyst_key(analyst)
+        name, root = config.analyst_key(analyst, passphrase)
         with ExitStack() as stack:
             link = stack.enter_context(started(config, progress))
             federation = cls(config, name, root, link)

@@ -1,6 +1,7 @@
 """`consilo.toml`: which federation this is, whom it trusts, and which analyst asks."""
 
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -36,15 +37,18 @@ class Config:
     policies: dict[str, Path]
     analysts: dict[str, Path]
 
-    def analyst_key(self, name: str | None) -> tuple[str, Secret]:
-        """Return the name and root secret of an analyst; the only one if none is named. Raises FederationError."""
+    def analyst_key(self, name: str | None, passphrase: Callable[[], str] | None = None) -> tuple[str, Secret]:
+        """Return the name and root secret of an analyst; the only one if none is named.
+
+        `passphrase` is asked if the key file is encrypted. Raises FederationError or CryptoError.
+        """
         known = ", ".join(self.analysts)
         if name is None and len(self.analysts) > 1:
             raise FederationError("which analyst asks?", f"add --analyst NAME, one of: {known}")
         chosen = name if name is not None else next(iter(self.analysts))
         if chosen not in self.analysts:
             raise FederationError(f"unknown analyst {chosen!r}", f"{self.path} has keys of: {known}")
-        return chosen, read_key_file(self.analysts[chosen])
+        return chosen, read_key_file(self.analysts[chosen], passphrase)
 
 
 def read_config(path: Path) -> Config:

@@ -11,7 +11,7 @@ from pathlib import Path
 from analyst.config import read_config
 from analyst.errors import FederationError
 from analyst.simulate import is_up
-from crypto.errors import CryptoError
+from crypto.errors import CryptoError, PassphraseNeededError
 from crypto.keys import read_key_file
 
 _OURS = ("silo_node", "aggregator", "analyst", "crypto", "policies")
@@ -81,5 +81,7 @@ def _federation(path: Path) -> Iterator[Finding]:
         try:
             read_key_file(key)
             yield Finding(f"key of analyst {name}", True, "readable, and by its owner only")
+        except PassphraseNeededError:
+            yield Finding(f"key of analyst {name}", True, "encrypted, and readable by its owner only")
         except CryptoError as err:
             yield Finding(f"key of analyst {name}", False, err.message, err.hint)

@@ -5,6 +5,7 @@ CryptoError
 ├── SignatureError   a signature that does not hold, or a signer nobody knows
 ├── SealError        a sealed message that this key does not open
 ├── RangeError       a value that the ring, the codec or the field cannot carry
+├── PassphraseNeededError   a key file that is encrypted, read without a way to ask
 └── ProtocolError    a message that is well formed but must not be followed
 """
 
@@ -38,3 +39,7 @@ class RangeError(CryptoError):
 
 class ProtocolError(CryptoError):
     """A well-formed message that must not be followed; docs/protocol.md names the rule."""
+
+
+class PassphraseNeededError(CryptoError):
+    """A key file that is encrypted, read without a way to ask for its passphrase."""

@@ -6,6 +6,7 @@ TOML with decimals kept exact; the hash of the very bytes is the policy's name i
 import difflib
 import re
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from hashlib import sha256
@@ -19,6 +20,16 @@ from policies.model import Policy
 
 _MAX_BYTES = 1 << 20
 _MEND = "mend the file, then run: consilo-silo check-policy FILE"
+PLACEHOLDER = "FILL IN"  # what a draft says where a person must decide
+_PUBLIC = "from public knowledge, never from the data"
+_TO_FILL_IN = {
+    "bounds": f"fill in [low, high] {_PUBLIC}",
+    "domain": f'fill in the list of its values, such as ["female", "male", "unknown"], {_PUBLIC}',
+    "id_column": "fill in the column that says whose row it is; that column has roles = [] and no bounds",
+    "rho": "fill in a number, such as 1.0: what may ever be spent on one person, never refreshed",
+    "legal_basis": 'fill in the legal basis, such as "public-task" or "legitimate-interest"',
+    "purposes": "fill in the name of the purpose, such as health-research, wherever it stands",
+}
 # Sections of the policy language that this version cannot enforce: a policy that relies on one must not load.
 _NOT_ENFORCED = ("training", "approvals", "limits", "retention")
 
@@ -63,11 +74,15 @@ def parse(raw: bytes, name: str) -> Policy:
         for section in _NOT_ENFORCED
         if document.pop(section, None) is not None
     ]
+    pending = {".".join(path): path for path in _placeholders(document)}
+    problems += [(_line_of(path, lines), dotted, _to_fill_in(path)) for dotted, path in pending.items()]
     try:
         policy = Policy.model_validate(document)
     except ValidationError as err:
         for one in err.errors(include_url=False):
-            problems += _describe(one, lines)
+            problems += [
+                found for found in _describe(one, lines) if not any(_is_within(found[1], at) for at in pending)
+            ]
     if problems:
         listing = "\n".join(f"{name}:{line}: {path}: {problem}" for line, path, problem in sorted(problems))
         raise PolicyFileError(listing, _MEND)
@@ -89,6 +104,30 @@ def _frozen(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _frozen(item) for key, item in value.items()}
     return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
+
+
+def _placeholders(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Return where something is still to be filled in, as a value or as a name."""
+    if value == PLACEHOLDER or (isinstance(value, tuple) and PLACEHOLDER in value):
+        yield path
+    elif isinstance(value, tuple):
+        for index, item in enumerate(value):
+            yield from _placeholders(item, (*path, str(index)))
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if key == PLACEHOLDER:
+                yield (*path, key)
+            yield from _placeholders(item, (*path, key))
+
+
+def _is_within(one: str, other: str) -> bool:
+    """Tell whether one of two places lies within the other."""
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
+
+
+def _to_fill_in(path: tuple[str, ...]) -> str:
+    name = path[-2] if path[-1] == PLACEHOLDER and len(path) > 1 else path[-1]
+    return _TO_FILL_IN.get(name, f"fill in the {name}")
 
 
 def _describe(error: Any, lines: dict[tuple[str, ...], int]) -> list[tuple[int, str, str]]:

@@ -42,9 +42,20 @@ class Column(Section):
     domain: tuple[str | int, ...] | None = None
     unknown: str | int | None = None
     unit: Label | None = None
+    from_: Label | None = Field(default=None, alias="from")  # what the file calls it; never published
+    scale: Annotated[Number, Field(gt=0)] = 1  # what the file's value is multiplied by; never published
+
+    @field_validator("from_")
+    @classmethod
+    def _check_from(cls, name: str | None) -> str | None:
+        if name is not None and not name.isprintable():
+            raise ValueError("the name of a column in the file must be printable")
+        return name
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.scale != 1:
+            self._check_scale(Decimal(self.scale))
         if self.class_ == "identifier" and self.roles:
             raise ValueError("an identifier column may have no role; set roles = []")
         if "measure" in self.roles and self.type == "string":
@@ -60,6 +71,14 @@ class Column(Section):
         if self.domain is not None:
             self._check_domain(self.domain)
         return self
+
+    def _check_scale(self, scale: Decimal) -> None:
+        if self.type not in ("int", "decimal"):
+            raise ValueError(f"a {self.type} column has no scale; remove it")
+        if self.domain is not None:
+            raise ValueError("a column with a domain has no scale; remove one of the two")
+        if not Decimal("1e-9") <= scale <= 10**9 or scale % Decimal("1e-9"):
+            raise ValueError(f"scale {self.scale} must lie between 1e-9 and 1e9, with at most 9 decimals")
 
     def _check_bounds(self, low: Number, high: Number) -> None:
         if self.type not in ("int", "decimal"):
@@ -108,6 +127,20 @@ class Source(Section):
     kind: Literal["parquet", "csv"]
     uri: Annotated[str, Field(min_length=1, max_length=500)]
     columns: Annotated[dict[Name, Column], Field(min_length=1, max_length=500)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        # Names are matched without case when a file is read. An identifier must not be open under a second key.
+        for what, names in (
+            ("are the same name", {key: key for key in self.columns}),
+            ("read the same column of the file", {key: column.from_ or key for key, column in self.columns.items()}),
+        ):
+            first: dict[str, str] = {}
+            for key, name in names.items():
+                other = first.setdefault(name.casefold(), key)
+                if other != key:
+                    raise ValueError(f"columns {other!r} and {key!r} {what}; remove one")
+        return self
 
 
 class Head(Section):
@@ -318,6 +351,8 @@ class Policy(Section):
                 problems.append(
                     f"sources.{_key(name)}.columns.{_key(unit)}.roles: the id_column may have no role; set roles = []"
                 )
+            elif source.columns[unit].scale != 1:
+                problems.append(f"sources.{_key(name)}.columns.{_key(unit)}.scale: the id_column may have no scale")
         for name, purpose in self.purposes.items():
             if purpose.consent != "none" and self.consent is None:
                 path = f"purposes.{_key(name)}.consent"

