@@ -6,8 +6,8 @@ with Federation.open("consilo.toml") as federation:
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -247,7 +247,7 @@ class Federation:
                 if signed.message.nonce == message.nonce:
                     found[signed.signer] = signed.message
             except CryptoError:
-                with _ignore_malformed():
+                with suppress(CryptoError):
                     reasons[signer_of(envelope, Failed)] = verify(envelope, Failed, silos).message.reason
         if found:
             return Offer({silo: found[silo] for silo in sorted(found)})
@@ -261,14 +261,6 @@ class Federation:
         said = "; ".join(f"{silo}: {reason}" for silo, reason in sorted(reasons.items())[:3])
         hint = "see silo.log beside each silo's policy"
         raise FederationError("no silo answered" + (f" ({said})" if said else ""), hint)
-
-
-@contextmanager
-def _ignore_malformed() -> Iterator[None]:
-    try:
-        yield
-    except CryptoError:
-        return
 
 
 def _denied(denials: Mapping[str, tuple[Denial, ...]], asked: int) -> DeniedError:

@@ -15,18 +15,13 @@ from pathlib import Path
 from analyst.errors import AnalystError
 from analyst.founding import AGGREGATOR, found
 from crypto.keys import VerifyKey
+from crypto.manifest import MIN_SURVIVORS
 from policies.load import PLACEHOLDER
+from policies.model import STORED_TYPES
 
-MIN_SILOS = 3
 _KINDS = {".csv": "csv", ".parquet": "parquet"}
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}"
 _MAX_COLUMN_NAME = 120
-_TYPES = {
-    "int": ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"),
-    "decimal": ("FLOAT", "DOUBLE", "DECIMAL"),
-    "bool": ("BOOLEAN",),
-    "string": ("VARCHAR", "ENUM"),
-}
 
 _POLICY = """\
 # Drafted by `consilo new` from the names and types of the columns alone, never from their values: bounds and domains
@@ -129,9 +124,9 @@ def new(
         raise AnalystError(f"the silo {twice!r} is named twice", "give every silo a name of its own")
     if AGGREGATOR in names:
         raise AnalystError(f"{AGGREGATOR!r} cannot be the name of a silo", "choose another name")
-    if len(names) < MIN_SILOS:
+    if len(names) < MIN_SURVIVORS:
         raise AnalystError(
-            f"{len(names)} silos, at least {MIN_SILOS} are needed", "add --silo NAME=FILE, once for each silo"
+            f"{len(names)} silos, at least {MIN_SURVIVORS} are needed", "add --silo NAME=FILE, once for each silo"
         )
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise AnalystError(f"{path} is there and not empty", "name a new directory")
@@ -224,7 +219,7 @@ def _policy(
         table=table,
         kind=draft.kind,
         columns="\n".join(columns),
-        max_missing=int(silo_count > MIN_SILOS),
+        max_missing=int(silo_count > MIN_SURVIVORS),
         analyst=analyst,
         key=key,
         until=f"{until:%Y-%m-%d}T00:00:00Z",
@@ -233,7 +228,7 @@ def _policy(
 
 def _column(header: str, name: str, sql_type: str, is_id: bool) -> str:
     kind = sql_type.partition("(")[0]
-    declared = next((type_ for type_, known in _TYPES.items() if kind in known), "string" if is_id else None)
+    declared = next((type_ for type_, known in STORED_TYPES.items() if kind in known), "string" if is_id else None)
     shown = json.dumps(name, ensure_ascii=not name.isprintable())
     if declared is None or not name.isprintable() or not 1 <= len(name) <= _MAX_COLUMN_NAME:
         return f"# left out, as a policy cannot carry it: column {shown[:200]} of type {kind[:40]}\n"

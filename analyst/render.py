@@ -12,7 +12,7 @@ from analyst.report import Estimate, Report
 from analyst.sql.catalogue import Offer
 from policies.accountant import epsilon_of
 from policies.model import MICRO
-from policies.request import TableColumn
+from policies.request import Catalogue, TableColumn
 
 FORMATS = ("table", "json", "csv")
 
@@ -83,6 +83,12 @@ def _figure(value: float, sd: float) -> str:
     return f"{value:,.0f}" if sd >= 5 else f"{value:,.1f}" if sd >= 0.5 else f"{value:,.3f}"
 
 
+def show_conditions(catalogue: Catalogue) -> tuple[str, str, str]:
+    """Return what one request may cost at a silo in epsilon, and how many silos may be missing and colluding."""
+    epsilon = epsilon_of(catalogue.max_micro_rho / MICRO, float(catalogue.delta))
+    return f"up to {epsilon:.1f}", f"up to {catalogue.max_missing}", f"up to {catalogue.max_colluding}"
+
+
 def print_offer(offer: Offer, silos: Iterable[str], console: Console) -> None:
     """Print the silos with their conditions, and for each table the columns that all its holders open."""
     table = Table(title="Silos", title_justify="left")
@@ -93,15 +99,12 @@ def print_offer(offer: Offer, silos: Iterable[str], console: Console) -> None:
         if catalogue is None:
             table.add_row(silo, "not reachable, or not open to you")
             continue
-        epsilon = epsilon_of(catalogue.max_micro_rho / MICRO, float(catalogue.delta))
         table.add_row(
             silo,
             f"v{catalogue.policy_version} {catalogue.policy_hash.hex()[:8]}",
             ", ".join(catalogue.purposes),
             ", ".join(one.name for one in catalogue.tables),
-            f"up to {epsilon:.1f}",
-            f"up to {catalogue.max_missing}",
-            f"up to {catalogue.max_colluding}",
+            *show_conditions(catalogue),
         )
     console.print(table)
     for name in offer.tables:

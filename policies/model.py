@@ -23,6 +23,14 @@ MAX_DOMAIN = 1000
 MIN_DELTA, MAX_DELTA = Decimal("1e-12"), Decimal("1e-5")
 
 
+STORED_TYPES = {  # the types of a file's columns, in DuckDB's names, that a declared type is read from
+    "int": ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"),
+    "decimal": ("FLOAT", "DOUBLE", "DECIMAL"),
+    "bool": ("BOOLEAN",),
+    "string": ("VARCHAR", "ENUM"),
+}
+
+
 class Section(BaseModel):
     """Root of every policy section: immutable, strict, no unknown keys."""
 

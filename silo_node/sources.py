@@ -12,15 +12,8 @@ from pathlib import Path
 
 import duckdb
 
-from policies.model import Column, ConsentColumn, Policy
+from policies.model import STORED_TYPES, Column, ConsentColumn, Policy
 from silo_node.errors import SourceError
-
-_FITTING = {  # DuckDB's type names that a declared type may be read from
-    "int": ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"),
-    "decimal": ("FLOAT", "DOUBLE", "DECIMAL"),
-    "bool": ("BOOLEAN",),
-    "string": ("VARCHAR", "ENUM"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +77,7 @@ def _load(connection: duckdb.DuckDBPyConnection, policy: Policy, name: str, home
             raise SourceError(
                 f"source {name!r}: {source.uri} has no column {column!r} (found: {listing})", "mend either"
             )
-        fits = _FITTING[declared.type] + (_FITTING["int"] if declared.type == "decimal" else ())
+        fits = STORED_TYPES[declared.type] + (STORED_TYPES["int"] if declared.type == "decimal" else ())
         if key != policy.privacy_unit.id_column and re.sub(r"\(.*\)$", "", found[column]) not in fits:
             raise SourceError(
                 f"source {name!r}: column {column!r} of {source.uri} is {found[column]}, declared as {declared.type}",

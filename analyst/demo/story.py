@@ -15,13 +15,11 @@ from analyst.config import read_config
 from analyst.demo import banks, hospitals, retailers
 from analyst.demo.sector import Sector, found_sector
 from analyst.errors import AnalystError, DeniedError, FederationError
-from analyst.render import show_cell
+from analyst.render import show_cell, show_conditions
 from analyst.report import Estimate, Report
 from analyst.simulate import is_up
 from crypto.messages import EncryptedReport
 from crypto.ring import Ring
-from policies.accountant import epsilon_of
-from policies.model import MICRO
 
 SECTORS = {"hospitals": hospitals.SECTOR, "banks": banks.SECTOR, "retailers": retailers.SECTOR}
 MARKER = ".consilo-demo"
@@ -82,15 +80,8 @@ def _show_silos(federation: Federation, console: Console) -> None:
     for heading in ("silo", "policy", "purpose", "epsilon", "missing", "colluding"):
         table.add_column(heading)
     for silo, catalogue in offer.silos.items():
-        epsilon = epsilon_of(catalogue.max_micro_rho / MICRO, float(catalogue.delta))
-        table.add_row(
-            silo,
-            catalogue.policy_hash.hex()[:8],
-            ", ".join(catalogue.purposes),
-            f"up to {epsilon:.1f}",
-            f"up to {catalogue.max_missing}",
-            f"up to {catalogue.max_colluding}",
-        )
+        policy_hash = catalogue.policy_hash.hex()[:8]
+        table.add_row(silo, policy_hash, ", ".join(catalogue.purposes), *show_conditions(catalogue))
     console.print(table)
     first = next(iter(offer.silos.values())).tables[0]
     for role, text in (("dimension", "open to group by"), ("measure", "open to sum or average")):
