@@ -74,6 +74,9 @@ class AggregatorActor:
     async def submit(self, request: bytes) -> bytes:
         return await self._server.submit(request)
 
+    async def teach(self, name: bytes) -> tuple[bytes, ...]:
+        return await self._server.teach(name)
+
 
 def main() -> int:
     """Start the actor and leave it running in the cluster."""

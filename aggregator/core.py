@@ -22,6 +22,7 @@ from crypto.messages import (
     DroppedSeeds,
     EncryptedReport,
     Failure,
+    Learned,
     Open,
     Opening,
     Share,
@@ -33,6 +34,7 @@ from crypto.messages import (
 )
 from crypto.wire import Signed, body_digest, digest_of, sign, unverified, verify
 from policies.request import Refusal, Request, terms_of
+from policies.training import Step
 
 ROUND_S = 120
 
@@ -270,6 +272,31 @@ def assemble(
         blinded_sum=blinded_sum,
     )
     return report.encode()
+
+
+def learners(report: bytes) -> tuple[tuple[str, ...], bytes]:
+    """Return the recipients of a stored report of a training step, and the report that it follows.
+
+    Raises CryptoError on another report.
+    """
+    request, step = _step_of(report)
+    return tuple(recipient.name for recipient in request.recipients), step.after
+
+
+def read_learned(aggregator: Aggregator, silo: str, report: bytes, frames: Sequence[object]) -> Signed[Learned]:
+    """Return how far a silo says it is in the training run of a report; raises CryptoError."""
+    signed = verify(_only(frames), Learned, {silo: aggregator.silos[silo]})
+    if signed.message.run != _step_of(report)[1].run:
+        raise ProtocolError(f"{silo!r} answers for another training run")
+    return signed
+
+
+def _step_of(report: bytes) -> tuple[Request, Step]:
+    propose = unverified(EncryptedReport.decode(report).propose, Propose)
+    request = unverified(propose.request, Request)
+    if not isinstance(request.plan, Step):
+        raise ProtocolError("the report is not that of a training step")
+    return request, request.plan
 
 
 def failure(

@@ -18,6 +18,8 @@ from crypto.errors import CryptoError
 from crypto.messages import Contribution
 from crypto.randomness import token
 from crypto.wire import Signed
+from policies.model import MAX_STEPS
+from policies.training import START
 
 STEP_TIMEOUT_S = 30.0
 REQUEST_TIMEOUT_S = 240.0  # with its wait for a free slot
@@ -82,6 +84,33 @@ class Server:
         except (CryptoError, AggregatorError) as err:
             reason = err.message
         return core.failure(self._aggregator, request, reason, tuple(missing), refusals)
+
+    async def teach(self, name: bytes) -> tuple[bytes, ...]:
+        """Hand the report of a training step, by its SHA-256, to its recipients, after those that they missed.
+
+        Return what each silo signed of how far it is. Raises AggregatorError or CryptoError on an unknown report.
+        """
+        report = self._store.get(name)
+        silos, _ = core.learners(report)
+        replies = await self._gather({silo: self._teach(silo, name) for silo in silos if silo in self._silos})
+        return tuple(frame for frames in replies.values() for frame in frames)
+
+    async def _teach(self, silo: str, name: bytes) -> tuple[bytes, ...]:
+        pending = [name]
+        for _ in range(2 * MAX_STEPS):  # back to what it has learned, and forth again
+            report = self._store.get(pending[-1])
+            frames = await self._silos[silo].call("learn", report)
+            signed = core.read_learned(self._aggregator, silo, report, frames)
+            before = core.learners(report)[1]
+            if signed.message.position == pending[-1]:
+                pending.pop()
+            elif before in (START, signed.message.position):
+                break  # it has what comes before and does not follow: it is beyond, or in another run
+            else:
+                pending.append(before)
+            if not pending:
+                break
+        return (signed.envelope,)
 
     async def _round(
         self, request: bytes, asked: Iterable[str], refusals: dict[str, bytes], missing: set[str]

@@ -27,3 +27,12 @@ class ReportStore:
         except OSError as err:
             raise StoreError(f"the report cannot be stored ({err.strerror})", f"free space in {self._path}") from err
         return name
+
+    def get(self, name: bytes) -> bytes:
+        """Return the report of that SHA-256; raises StoreError if there is none."""
+        try:
+            return (self._path / f"{name.hex()}.report").read_bytes()
+        except OSError as err:
+            raise StoreError(
+                f"there is no report {name.hex()[:16]} here ({err.strerror})", "run the step again"
+            ) from err

@@ -24,13 +24,24 @@ from analyst.sql.plan import Planned, plan
 from crypto.errors import CryptoError, ProtocolError
 from crypto.keys import Secret, SigningKey
 from crypto.manifest import Recipient, obstacle
-from crypto.messages import EncryptedReport, Failed, Failure
-from crypto.opening import OpenedSum, open_report
+from crypto.messages import EncryptedReport, Failed, Failure, Learned
+from crypto.opening import CheckedReport, OpenedSum, check_report, open_report
 from crypto.randomness import token
 from crypto.sealing import SealingKey
 from crypto.wire import digest_of, is_envelope, sign, signer_of, verify
 from policies.accountant import epsilon_of, micro_rho_of
-from policies.request import NOT_AN_ANALYST, Catalogue, CatalogueRequest, Denial, Refusal, Request, terms_of
+from policies.request import (
+    NOT_AN_ANALYST,
+    Catalogue,
+    CatalogueRequest,
+    Denial,
+    Plan,
+    Refusal,
+    Request,
+    Table,
+    terms_of,
+)
+from policies.training import Step
 
 REQUEST_LIFETIME_S = 600
 
@@ -43,6 +54,9 @@ class Link(Protocol):
 
     def submit(self, request: bytes) -> bytes:
         """Submit a signed Request; return an EncryptedReport or a signed Failure."""
+
+    def teach(self, name: bytes) -> tuple[bytes, ...]:
+        """Hand the report of a training step to its silos; return what each signed of how far it is."""
 
 
 class Federation:
@@ -108,30 +122,44 @@ class Federation:
 
     def prepare(self, sql: str, *, purpose: str, epsilon: float) -> tuple[Planned, Request]:
         """Plan a question and write its request; sends nothing but a request for catalogues."""
-        offer = self.offer
-        planned = plan(sql, offer)
-        if purpose not in offer.purposes:
-            raise AnalystError(f"unknown purpose {purpose!r}", suggest(purpose, offer.purposes))
+        planned = plan(sql, self.offer)
+        recipients = (Recipient(name=self.analyst, key=self._sealing.public),)
+        price = self.price(purpose, epsilon)
+        return planned, self.write(planned.table, planned.plan, purpose, price, recipients)
+
+    def price(self, purpose: str, epsilon: float) -> int:
+        """Return what `epsilon` buys in micro-rho, at the smallest delta among the silos; raises AnalystError."""
+        if purpose not in self.offer.purposes:
+            raise AnalystError(f"unknown purpose {purpose!r}", suggest(purpose, self.offer.purposes))
         if not (math.isfinite(epsilon) and 0 < epsilon <= 100):
             raise AnalystError(f"epsilon is {epsilon:g}", "expected a number above 0 and at most 100, such as 1")
-        micro_rho = micro_rho_of(epsilon, offer.delta)
+        micro_rho = micro_rho_of(epsilon, self.offer.delta)
         if micro_rho < 1:
             raise AnalystError(f"epsilon {epsilon:g} buys nothing", "ask with a larger epsilon")
-        silos = tuple(sorted(offer.holders(planned.table.name)))
+        return micro_rho
+
+    def write(
+        self, table: Table, what: Plan | Step, purpose: str, micro_rho: int, recipients: tuple[Recipient, ...] = ()
+    ) -> Request:
+        """Return a request to all silos that hold `table`, which are its recipients if none are named.
+
+        Raises AnalystError if it cannot be asked, RoundError if too few silos are there to ask.
+        """
+        silos = tuple(sorted(self.offer.holders(table.name)))
         self._check_reachable(silos)
         now = int(self._clock())
         try:
-            request = Request(
+            return Request(
                 federation=self.config.federation,
                 nonce=token(16),
                 analyst=self.analyst,
-                recipients=(Recipient(name=self.analyst, key=self._sealing.public),),
+                recipients=recipients or self.config.roster.recipients(silos),
                 purpose=purpose,
                 micro_rho=micro_rho,
                 silos=silos,
                 backend="masking",
-                table=planned.table,
-                plan=planned.plan,
+                table=table,
+                plan=what,
                 created_at=now,
                 expires_at=now + REQUEST_LIFETIME_S,
             )
@@ -139,7 +167,12 @@ class Federation:
             reason = err.errors()[0]["msg"].removeprefix("Value error, ")
             hint = "group by fewer columns, filter by less, or spend more on fewer figures"
             raise AnalystError(f"the question cannot be asked: {reason}", hint) from err
-        return planned, request
+
+    def renew(self, request: Request, what: Plan | Step) -> Request:
+        """Return the same request for another plan, with a nonce and a time of its own."""
+        now = int(self._clock())
+        fields = {"nonce": token(16), "plan": what, "created_at": now, "expires_at": now + REQUEST_LIFETIME_S}
+        return Request.model_validate({**dict(request), **fields})
 
     def _check_reachable(self, silos: tuple[str, ...]) -> None:
         """Raise RoundError where silos that did not answer leave too few for any round."""
@@ -209,6 +242,22 @@ class Federation:
                 f"at most {opened.manifest.max_colluding} silos collude with the aggregator",
             ),
         )
+
+    def check(self, request: Request, encrypted: bytes) -> CheckedReport:
+        """Make every check of a report that this analyst is no recipient of; raises CryptoError."""
+        terms = terms_of(request, digest_of(request))
+        roster = self.config.roster
+        return check_report(EncryptedReport.decode(encrypted), terms, roster.silo_keys, roster.aggregator_keys)
+
+    def teach(self, name: bytes) -> frozenset[str]:
+        """Hand the report of a training step, by its SHA-256, to its silos; return those that have learned it."""
+        keys, found = self.config.roster.silo_keys, set()
+        for envelope in self._link.teach(name)[: len(keys)]:
+            with suppress(CryptoError):
+                signed = verify(envelope, Learned, keys)
+                if signed.message.position == name:
+                    found.add(signed.signer)
+        return frozenset(found)
 
     def _outcomes(
         self, request: Request, opened: OpenedSum, denials: Mapping[str, tuple[Denial, ...]]

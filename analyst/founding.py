@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 
 from crypto.keys import Secret, SigningKey, VerifyKey, write_key_file
-from crypto.roster import AUTHORITY, Party, Roster
+from crypto.roster import AUTHORITY, Party, Roster, SiloParty
+from crypto.sealing import SealingKey
 from crypto.wire import sign
 
 AGGREGATOR = "aggregator"
@@ -21,17 +22,19 @@ def found(path: Path, federation: str, silos: tuple[str, ...], analysts: tuple[s
     stands there already.
     """
     path.mkdir(parents=True, exist_ok=True)
-    authority = _new_key(path / "authority.key")
+    authority = SigningKey(_new_key(path / "authority.key"))
     homes = {silo: path / "silos" / silo for silo in silos} | {AGGREGATOR: path / AGGREGATOR}
-    keys: dict[str, VerifyKey] = {}
+    parties: dict[str, SiloParty] = {}
     for name, home in homes.items():
         home.mkdir(mode=0o700, parents=True)
-        keys[name] = _new_key(home / "identity.key").public
+        root = _new_key(home / "identity.key")
+        parties[name] = SiloParty(name=name, key=str(SigningKey(root).public), sealing=SealingKey(root).public)
+    aggregator = parties.pop(AGGREGATOR)
     roster = Roster(
         federation=federation,
         version=1,
-        silos=tuple(Party(name=silo, key=str(keys[silo])) for silo in sorted(silos)),
-        aggregators=(Party(name=AGGREGATOR, key=str(keys[AGGREGATOR])),),
+        silos=tuple(parties[silo] for silo in sorted(silos)),
+        aggregators=(Party(name=AGGREGATOR, key=aggregator.key),),
     )
     envelope = sign(roster, AUTHORITY, authority)
     common = f'federation = "{federation}"\nauthority = "{authority.public}"\n'
@@ -41,7 +44,7 @@ def found(path: Path, federation: str, silos: tuple[str, ...], analysts: tuple[s
         (homes[silo] / "silo.toml").write_text(f"{common}tick_ms = {TICK_MS}\n")
     (homes[AGGREGATOR] / "aggregator.toml").write_text(f'name = "{AGGREGATOR}"\n{common}')
     (path / "analysts").mkdir(mode=0o700)
-    public = {name: _new_key(path / "analysts" / f"{name}.key").public for name in analysts}
+    public = {name: SigningKey(_new_key(path / "analysts" / f"{name}.key")).public for name in analysts}
     (path / "consilo.toml").write_text(
         f'schema = "consilo/1"\nmode = "simulate"   # one Ray cluster on this machine: one trust domain\n{common}'
         f'roster = "roster.signed"\naggregator = "{AGGREGATOR}"\n\n[silos]\n'
@@ -55,7 +58,7 @@ def found(path: Path, federation: str, silos: tuple[str, ...], analysts: tuple[s
     return public
 
 
-def _new_key(path: Path) -> SigningKey:
+def _new_key(path: Path) -> Secret:
     root = Secret.generate()
     write_key_file(path, root)
-    return SigningKey(root)
+    return root

@@ -9,11 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from analyst.sql.plan import Planned
 from crypto.opening import OpenedSum
-from crypto.ring import Ring
 from policies.model import MICRO
 from policies.request import Aggregate, Denial, Request, Statistic, TableColumn, groups_of, statistics_of
 
@@ -160,16 +157,12 @@ def rho_of(request: Request) -> float:
 
 def _sums(request: Request, opened: OpenedSum) -> dict[Statistic, tuple[Any, float]]:
     """Return the sum per group and its standard deviation, by statistic, in rows or half steps."""
-    ring = Ring(opened.manifest.terms.ring_bits)
-    signed = ring.signed(opened.words)
     survivors = len(opened.split.survivors)
     sums: dict[Statistic, tuple[Any, float]] = {}
-    start = 0
-    for statistic, block in zip(statistics_of(request.plan), opened.manifest.terms.blocks, strict=True):
-        values = np.ldexp(signed[start : start + block.length].astype(np.float64), -block.scale_bits)
+    blocks = zip(opened.manifest.terms.blocks, opened.blocks(), strict=True)
+    for statistic, (block, values) in zip(statistics_of(request.plan), blocks, strict=True):
         variance = int(block.variance) * survivors / opened.manifest.noise_shares
         sums[statistic] = values, math.ldexp(math.sqrt(variance), -block.scale_bits)
-        start += block.length
     return sums
 
 

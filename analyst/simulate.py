@@ -46,6 +46,9 @@ class Link:
     def submit(self, request: bytes) -> bytes:
         return bytes(self._get(self._actor.submit.remote(request)))
 
+    def teach(self, name: bytes) -> tuple[bytes, ...]:
+        return tuple(self._get(self._actor.teach.remote(name)))
+
     def _get(self, reference: Any) -> Any:
         ray = self._ray()
         try:

@@ -52,7 +52,7 @@ class Propose(Message):
     """Aggregator to silo: will you take part in this request?"""
 
     KIND: ClassVar[str] = "propose"
-    MAX_BYTES: ClassVar[int] = 192 * 1024
+    MAX_BYTES: ClassVar[int] = 512 * 1024
     federation: Name
     round_id: RoundId
     expires_at: Seconds

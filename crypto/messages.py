@@ -110,6 +110,14 @@ class Opening(Message):
     sealed: Annotated[tuple[bytes, ...], _PER_SILO]
 
 
+class Learned(Message):
+    """Silo to analyst: the report of a training run, by its SHA-256, that my model was moved by last."""
+
+    KIND: ClassVar[str] = "learned"
+    run: RoundId
+    position: Digest
+
+
 class Failed(Message):
     """Silo to aggregator: I cannot take this step. The reason never speaks of data; the owner's log says more."""
 

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from hashlib import sha256
 from itertools import combinations, islice
 
+import numpy as np
+import numpy.typing as npt
+
 from crypto.errors import ProtocolError, RangeError, SealError
 from crypto.keys import VerifyKey
 from crypto.manifest import Manifest, Propose, Terms, check_manifest
@@ -32,7 +35,7 @@ from crypto.messages import (
     check_signatures,
     check_split,
 )
-from crypto.ring import Ring, Words
+from crypto.ring import Codec, Ring, Words
 from crypto.sealing import SealingKey
 from crypto.shamir import combine
 from crypto.wire import Signed, verify
@@ -48,6 +51,53 @@ class OpenedSum:
     split: Split
     words: Words
 
+    def blocks(self) -> list[npt.NDArray[np.float64]]:
+        """Return the sum as real values, by block of the manifest, in the units before scaling."""
+        ring, found, start = Ring(self.manifest.terms.ring_bits), [], 0
+        for block in self.manifest.terms.blocks:
+            codec = Codec(ring, block.scale_bits, len(self.manifest.roster))
+            found.append(codec.decode_sum(self.words[start : start + block.length]))
+            start += block.length
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedReport:
+    """What an encrypted report proves to anybody who knows the request: who agreed on which contributions."""
+
+    manifest: Manifest
+    manifest_hash: bytes
+    split: Signed[Split]
+
+    @property
+    def survivors(self) -> tuple[str, ...]:
+        return tuple(survivor.silo for survivor in self.split.message.survivors)
+
+
+def check_report(
+    report: EncryptedReport, terms: Terms, silos: Mapping[str, VerifyKey], aggregators: Mapping[str, VerifyKey]
+) -> CheckedReport:
+    """Make every check of a report that needs no key.
+
+    Raises ProtocolError, SignatureError or WireError, each naming what does not hold.
+    """
+    # 1. The manifest is what the request and the signed acceptances give.
+    propose = verify(report.propose, Propose, aggregators).message
+    signed_manifest = verify(report.manifest, Manifest, aggregators)
+    manifest, manifest_hash = signed_manifest.message, signed_manifest.digest
+    check_manifest(manifest, propose, terms, report.accepts, silos)
+    # 2. A quorum of survivors signed one and the same split.
+    roster = {silo: silos[silo] for silo in manifest.silos}
+    split = _agreed_split(report, manifest, manifest_hash, roster)
+    contributions = {one.signer: one for one in (verify(raw, Contribution, roster) for raw in report.contributions)}
+    for survivor in split.message.survivors:
+        signed = contributions.get(survivor.silo)
+        if signed is None or signed.digest != survivor.contribution:
+            raise ProtocolError(f"the contribution of {survivor.silo!r} is not the one that was agreed on")
+        if signed.message.manifest_hash != manifest_hash or signed.message.length != manifest.length:
+            raise ProtocolError(f"the contribution of {survivor.silo!r} belongs to another round")
+    return CheckedReport(manifest, manifest_hash, split)
+
 
 def open_report(
     report: EncryptedReport,
@@ -61,25 +111,13 @@ def open_report(
 
     Raises ProtocolError, SignatureError, WireError, SealError or RangeError, each naming what does not hold.
     """
-    # 1. The manifest is what the recipient's own request and the signed acceptances give.
-    propose = verify(report.propose, Propose, aggregators).message
-    signed_manifest = verify(report.manifest, Manifest, aggregators)
-    manifest, manifest_hash = signed_manifest.message, signed_manifest.digest
-    check_manifest(manifest, propose, terms, report.accepts, silos)
+    # 1 and 2.
+    checked = check_report(report, terms, silos, aggregators)
+    manifest, manifest_hash, split = checked.manifest, checked.manifest_hash, checked.split
+    survivors, roster = checked.survivors, {silo: silos[silo] for silo in manifest.silos}
     names = [one.name for one in manifest.terms.recipients]
     if recipient not in names or manifest.terms.recipients[names.index(recipient)].key != key.public:
         raise ProtocolError(f"{recipient!r} with this key is not a recipient of the report")
-    # 2. A quorum of survivors signed one and the same split.
-    roster = {silo: silos[silo] for silo in manifest.silos}
-    split = _agreed_split(report, manifest, manifest_hash, roster)
-    survivors = [survivor.silo for survivor in split.message.survivors]
-    contributions = {one.signer: one for one in (verify(raw, Contribution, roster) for raw in report.contributions)}
-    for survivor in split.message.survivors:
-        signed = contributions.get(survivor.silo)
-        if signed is None or signed.digest != survivor.contribution:
-            raise ProtocolError(f"the contribution of {survivor.silo!r} is not the one that was agreed on")
-        if signed.message.manifest_hash != manifest_hash or signed.message.length != manifest.length:
-            raise ProtocolError(f"the contribution of {survivor.silo!r} belongs to another round")
     # 3. A quorum of openings rebuilds the self masks of survivors and the roots of dropped silos.
     shares = _opened_shares(report, manifest, split, recipient, names.index(recipient), key, roster)
     rebuilt = {

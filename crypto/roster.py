@@ -1,6 +1,6 @@
-"""The signed list of who belongs to a federation and with which identity keys."""
+"""The signed list of who belongs to a federation, with which identity keys, and what silos can be sealed to."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from crypto.errors import CryptoError, SignatureError
 from crypto.keys import VerifyKey
+from crypto.manifest import PublicKey, Recipient
 from crypto.wire import MAX_SILOS, Count, Message, Name, verify
 
 AUTHORITY = "authority"
@@ -20,18 +21,25 @@ class Party(Message):
     key: Annotated[str, Field(max_length=72, pattern=r"^ed25519:[0-9a-f]{64}$")]
 
 
+class SiloParty(Party):
+    """A silo, and the public key that what it alone may open is sealed to."""
+
+    sealing: PublicKey
+
+
 class Roster(Message):
     """Who may take part, signed by the federation's authority."""
 
     KIND: ClassVar[str] = "roster"
+    MAX_BYTES: ClassVar[int] = 256 * 1024
     federation: Name
     version: Count
-    silos: Annotated[tuple[Party, ...], Field(min_length=1, max_length=MAX_SILOS)]
+    silos: Annotated[tuple[SiloParty, ...], Field(min_length=1, max_length=MAX_SILOS)]
     aggregators: Annotated[tuple[Party, ...], Field(min_length=1, max_length=8)]
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        parties = (*self.silos, *self.aggregators)
+        parties: tuple[Party, ...] = (*self.silos, *self.aggregators)
         if len({party.name for party in parties}) != len(parties) or len({party.key for party in parties}) != len(
             parties
         ):
@@ -41,6 +49,11 @@ class Roster(Message):
     @property
     def silo_keys(self) -> Mapping[str, VerifyKey]:
         return {party.name: VerifyKey.parse(party.key) for party in self.silos}
+
+    def recipients(self, silos: Iterable[str]) -> tuple[Recipient, ...]:
+        """Return these silos as recipients of a sum; raises KeyError for one that the roster lacks."""
+        keys = {party.name: party.sealing for party in self.silos}
+        return tuple(Recipient(name=silo, key=keys[silo]) for silo in silos)
 
     @property
     def aggregator_keys(self) -> Mapping[str, VerifyKey]:

@@ -10,7 +10,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from policies.model import MICRO
-from policies.request import Request, sensitivity, statistics_of, terms_of
+from policies.request import Request, is_exact, sensitivity, statistics_of, terms_of
 
 
 def delta_of(rho: float, epsilon: float) -> float:
@@ -53,9 +53,12 @@ def micro_rho_of(epsilon: float, delta: float) -> int:
 def charge(request: Request, request_hash: bytes, max_silos: int) -> int:
     """Return what the request costs one person at a silo, in micro-rho rounded up, from the noise it will really get.
 
+    An exact step of training has no noise and no price: it promises nothing, and only exact sources answer it.
     The slack of summing discrete Gaussians instead of sampling one (Kairouz, Liu and Steinke, ICML 2021, theorem 1:
     below 1e-36 at a deviation of 3) is covered by `terms_of` rounding each variance up by more than one.
     """
+    if is_exact(request):
+        return 0
     terms = terms_of(request, request_hash)
     total = Fraction(0)
     for statistic, block in zip(statistics_of(request.plan), terms.blocks, strict=True):

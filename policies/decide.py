@@ -17,11 +17,14 @@ from policies.request import (
     Denial,
     OpenColumn,
     OpenTable,
+    Plan,
     Request,
     TableColumn,
     group_count,
+    is_exact,
     uses,
 )
+from policies.training import Step
 
 CLOCK_SKEW_S = 300
 
@@ -43,8 +46,10 @@ def decide(
         return (
             _deny("TABLE_UNKNOWN", "sources", f"there is no table {request.table.name!r}", f"ask about: {offered}"),
         )
+    reasons += _release(policy, request, source)
     reasons += _columns(request, source)
     reasons += _shape(policy, request)
+    reasons += _training(policy, request)
     reasons += _consent(policy, request, now, feed_at)
     reasons += _price(policy, request, request_hash, spent, now)
     return tuple(reasons[:MAX_DENIALS])
@@ -152,12 +157,44 @@ def _standing(policy: Policy, request: Request, now: int) -> Iterator[Denial]:
         message = f"the purpose {request.purpose!r} is not open to you"
         yield _deny("PURPOSE_CLOSED", rule, message, f"purposes open to you: {offered}")
         return
-    if [recipient.name for recipient in request.recipients] != [request.analyst]:
+    recipients = tuple(recipient.name for recipient in request.recipients)
+    if isinstance(request.plan, Step):
+        if recipients != request.silos:
+            message = "a model may go to nobody but the silos that train it"
+            yield _deny("RECIPIENT_CLOSED", "training", message, "name the silos that are asked as the recipients")
+    elif recipients != (request.analyst,):
         message = "the answer may go to nobody but the analyst who asks"
         yield _deny("RECIPIENT_CLOSED", f"analysts.{request.analyst}", message, "name yourself as the only recipient")
-    if "query" not in policy.purposes[request.purpose].computations:
+    kind = request.plan.kind
+    if kind not in policy.purposes[request.purpose].computations or (kind != "query" and policy.training is None):
         rule = f"purposes.{request.purpose}.computations"
-        yield _deny("COMPUTATION_CLOSED", rule, "queries are not open for this purpose", contact)
+        yield _deny("COMPUTATION_CLOSED", rule, f"{kind} is not open for this purpose", contact)
+
+
+def _release(policy: Policy, request: Request, source: Source) -> Iterator[Denial]:
+    """Is the source of the kind that the request is for, and may anything leave it without noise?"""
+    rule = f"sources.{request.table.name}.release"
+    if is_exact(request) != (source.release == "exact"):
+        message = f"the source is {source.release}, the request is {'exact' if is_exact(request) else 'private'}"
+        if isinstance(request.plan, Step):
+            yield _deny("RELEASE", rule, message, f'train with release = "{source.release}"')
+        else:
+            yield _deny("RELEASE", rule, message, "an exact source serves training only, never a question")
+    if is_exact(request) and (policy.training is None or policy.training.dp == "required"):
+        yield _deny("RELEASE", "training.dp", "training without noise is not allowed", 'train with release = "private"')
+
+
+def _training(policy: Policy, request: Request) -> Iterator[Denial]:
+    """Is the run within what the silo takes part in?"""
+    step, training = request.plan, policy.training
+    if not isinstance(step, Step) or training is None:
+        return
+    if step.steps > training.max_rounds:
+        message = f"a run of {step.steps} steps, at most {training.max_rounds} are allowed"
+        yield _deny("MAX_ROUNDS", "training.max_rounds", message, f"ask with steps = {training.max_rounds}")
+    if Decimal(step.clip) > training.clip_norm:
+        message = f"gradients clipped at {step.clip}, at most {training.clip_norm} is allowed"
+        yield _deny("CLIP_NORM", "training.clip_norm", message, f"ask with clip = {training.clip_norm}")
 
 
 def _columns(request: Request, source: Source) -> Iterator[Denial]:
@@ -202,6 +239,8 @@ def _outside(asked: TableColumn, own: TableColumn) -> Iterator[tuple[str, str]]:
 def _shape(policy: Policy, request: Request) -> Iterator[Denial]:
     """Is the form of the answer within what may leave, and the round within what protects it?"""
     disclosure, protection, unit = policy.disclosure, policy.protection, policy.privacy_unit
+    if isinstance(request.plan, Plan):
+        yield from _answer(policy, request, request.plan)
     if request.table.max_rows > unit.max_rows:
         message = f"{request.table.max_rows} rows of one {unit.entity} asked, at most {unit.max_rows} enter a request"
         yield _deny("MAX_ROWS", "privacy_unit.max_rows", message, f"ask with max_rows = {unit.max_rows}")
@@ -210,22 +249,32 @@ def _shape(policy: Policy, request: Request) -> Iterator[Denial]:
             f"one {unit.entity} may be known to {unit.max_silos} silos, the request assumes {request.table.max_silos}"
         )
         yield _deny("MAX_SILOS", "privacy_unit.max_silos", message, f"ask with max_silos = {unit.max_silos}")
-    allowed = ", ".join(name.upper() for name in disclosure.aggregates) or "none"
-    for function in dict.fromkeys(aggregate.function for aggregate in request.plan.aggregates):
-        if function not in disclosure.aggregates:
-            message = f"{function.upper()} is not allowed"
-            yield _deny("AGGREGATE", "disclosure.aggregates", message, f"allowed: {allowed}")
-    if len(request.plan.group_by) > disclosure.max_dimensions:
-        message = f"{len(request.plan.group_by)} dimensions, at most {disclosure.max_dimensions} are allowed"
-        yield _deny("MAX_DIMENSIONS", "disclosure.max_dimensions", message, "group by fewer columns")
-    if group_count(request) > disclosure.max_groups:
-        message = f"{group_count(request)} groups, at most {disclosure.max_groups} are allowed"
-        yield _deny("MAX_GROUPS", "disclosure.max_groups", message, "group by fewer columns")
     if request.backend not in protection.accept:
         accepted = ", ".join(protection.accept) or "none"
         yield _deny("BACKEND", "protection.accept", f"{request.backend} is not accepted", f"accepted: {accepted}")
     if reason := obstacle(len(request.silos), disclosure.min_silos, protection.max_colluding, protection.max_missing):
         yield _deny("ROSTER", "disclosure.min_silos", reason, "ask more silos")
+
+
+def run_limit_of(policy: Policy) -> int | None:
+    """Return what one training run may spend, in micro-rho; None without a [training] section."""
+    return None if policy.training is None else micro_floor(policy.training.max_rho_per_run)
+
+
+def _answer(policy: Policy, request: Request, plan: Plan) -> Iterator[Denial]:
+    """Are the figures of a question, and their number, within what may leave?"""
+    disclosure = policy.disclosure
+    allowed = ", ".join(name.upper() for name in disclosure.aggregates) or "none"
+    for function in dict.fromkeys(aggregate.function for aggregate in plan.aggregates):
+        if function not in disclosure.aggregates:
+            message = f"{function.upper()} is not allowed"
+            yield _deny("AGGREGATE", "disclosure.aggregates", message, f"allowed: {allowed}")
+    if len(plan.group_by) > disclosure.max_dimensions:
+        message = f"{len(plan.group_by)} dimensions, at most {disclosure.max_dimensions} are allowed"
+        yield _deny("MAX_DIMENSIONS", "disclosure.max_dimensions", message, "group by fewer columns")
+    if group_count(request) > disclosure.max_groups:
+        message = f"{group_count(request)} groups, at most {disclosure.max_groups} are allowed"
+        yield _deny("MAX_GROUPS", "disclosure.max_groups", message, "group by fewer columns")
 
 
 def limits_of(policy: Policy, purpose: str, now: int) -> tuple[WindowLimit, ...]:
@@ -278,6 +327,8 @@ def _price(policy: Policy, request: Request, request_hash: bytes, spent: Spendin
     """Is the price within what one request, a window and a lifetime may cost?"""
     cost = charge(request, request_hash, policy.privacy_unit.max_silos)
     least, most = policy.budget.request_micro
+    if is_exact(request):
+        return  # no noise, no price: `_release` has judged it
     if request.micro_rho < least:
         message = f"rho {request.micro_rho / MICRO:g} is less than {least / MICRO:g}: the answer would be all noise"
         yield _deny("RHO_TOO_SMALL", "budget.per_request.min_rho", message, "ask with a larger epsilon")
@@ -285,6 +336,12 @@ def _price(policy: Policy, request: Request, request_hash: bytes, spent: Spendin
         message = f"this request costs rho {cost / MICRO:g}, one request may cost {most / MICRO:g}"
         yield _deny("RHO_PER_REQUEST", "budget.per_request.max_rho", message, "ask with a smaller epsilon")
     yield from _windows(policy, request, cost, spent, now)
+    if isinstance(request.plan, Step) and (limit := run_limit_of(policy)) is not None:
+        whole = max(spent.run + cost, request.plan.steps * cost)
+        if whole > limit:
+            message = f"the run costs rho {whole / MICRO:g}, one run may cost {limit / MICRO:g}"
+            remedy = "train with a smaller epsilon, or fewer steps at the price of each"
+            yield _deny("RHO_PER_RUN", "training.max_rho_per_run", message, remedy)
     if spent.lifetime + cost > policy.budget.lifetime_micro:
         message = "what is left of the lifetime budget does not cover this request"
         remedy = "ask with a smaller epsilon; a lifetime budget is never refreshed"

@@ -23,6 +23,7 @@ class Charge:
     micro_rho: int
     policy_hash: bytes
     charged_at: int  # seconds since 1970, by the silo's clock
+    run: bytes | None = None  # the training run that it is a step of
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Spending:
 
     lifetime: int
     windows: tuple[WindowSpending, ...] = ()  # of one purpose and analyst, one for each beginning asked for
+    run: int = 0  # of one training run
 
 
 def window_start(window: str, now: int) -> int:
@@ -69,9 +71,13 @@ def window_start(window: str, now: int) -> int:
     return int(start.timestamp())
 
 
-def exceeds(spent: Spending, micro_rho: int, lifetime: int, windows: Sequence[WindowLimit]) -> bool:
+def exceeds(
+    spent: Spending, micro_rho: int, lifetime: int, windows: Sequence[WindowLimit], run_limit: int | None = None
+) -> bool:
     """Tell whether one more charge would exceed a limit; a window without its spending counts as exceeded."""
     if spent.lifetime + micro_rho > lifetime or len(spent.windows) != len(windows):
+        return True
+    if run_limit is not None and spent.run + micro_rho > run_limit:
         return True
     return any(
         used.everybody + micro_rho > limit.rho
@@ -81,20 +87,31 @@ def exceeds(spent: Spending, micro_rho: int, lifetime: int, windows: Sequence[Wi
 
 
 class Ledger(Protocol):
-    """Storage of charges and of the splits that were signed. Methods raise LedgerError if they cannot be durable."""
+    """Storage of charges, of the splits that were signed and of how far training runs are.
+
+    Methods raise LedgerError if they cannot be durable.
+    """
 
     def spending(
-        self, besides: bytes = b"", purpose: str = "", analyst: str = "", since: Sequence[int] = ()
+        self,
+        besides: bytes = b"",
+        purpose: str = "",
+        analyst: str = "",
+        since: Sequence[int] = (),
+        run: bytes | None = None,
     ) -> Spending:
         """Return what is committed and reserved, apart from the charge of the nonce `besides`.
 
-        With `since`, also what `purpose` has spent from each of these times on, and `analyst` of that.
+        With `since`, also what `purpose` has spent from each of these times on, and `analyst` of that; with `run`, also
+        what this training run of `analyst` has spent.
         """
 
     def is_committed(self, nonce: bytes) -> bool:
         """Tell whether a contribution for this request has left."""
 
-    def reserve(self, charge: Charge, lifetime_limit: int, windows: Sequence[WindowLimit] = ()) -> bool:
+    def reserve(
+        self, charge: Charge, lifetime_limit: int, windows: Sequence[WindowLimit] = (), run_limit: int | None = None
+    ) -> bool:
         """Reserve the charge unless it would exceed a limit (then False). The same nonce is reserved once.
 
         Raises AlreadyChargedError if a contribution for this nonce has left, or if another request used it.
@@ -111,3 +128,9 @@ class Ledger(Protocol):
 
     def record_split(self, round_id: bytes, split_hash: bytes) -> bool:
         """Note the one split signed in a round; False if another one was noted before."""
+
+    def load_run(self, run: bytes) -> bytes | None:
+        """Return the state that was saved last of a training run; None of an unknown one."""
+
+    def save_run(self, run: bytes, state: bytes) -> None:
+        """Keep the state of a training run instead of the one before."""

@@ -31,7 +31,7 @@ _TO_FILL_IN = {
     "purposes": "fill in the name of the purpose, such as health-research, wherever it stands",
 }
 # Sections of the policy language that this version cannot enforce: a policy that relies on one must not load.
-_NOT_ENFORCED = ("training", "approvals", "limits", "retention")
+_NOT_ENFORCED = ("approvals", "limits", "retention")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def parse(raw: bytes, name: str) -> Policy:
     """Return the policy that `raw` holds; `name` stands before the line numbers in errors."""
     try:
         text = raw.decode()
-        document = _frozen(tomllib.loads(text, parse_float=_decimal))
+        document = frozen(tomllib.loads(text, parse_float=_decimal))
     except UnicodeDecodeError as err:
         raise PolicyFileError(f"{name}:1: not UTF-8 text", _MEND) from err
     except (tomllib.TOMLDecodeError, ValueError, RecursionError) as err:
@@ -99,11 +99,11 @@ def _decimal(text: str) -> Decimal:
     return value
 
 
-def _frozen(value: Any) -> Any:
+def frozen(value: Any) -> Any:
     """Return the document with tuples for lists, as strict models demand."""
     if isinstance(value, dict):
-        return {key: _frozen(item) for key, item in value.items()}
-    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
+        return {key: frozen(item) for key, item in value.items()}
+    return tuple(frozen(item) for item in value) if isinstance(value, list) else value
 
 
 def _placeholders(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

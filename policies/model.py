@@ -20,6 +20,7 @@ Role = Literal["dimension", "measure", "filter", "feature", "label"]
 MICRO = 1_000_000  # the ledger counts in millionths of zCDP rho
 MAX_RANGE_STEPS = 2**32
 MAX_DOMAIN = 1000
+MAX_STEPS = 1000  # of a training run
 MIN_DELTA, MAX_DELTA = Decimal("1e-12"), Decimal("1e-5")
 
 
@@ -72,6 +73,10 @@ class Column(Section):
             raise ValueError("a measure needs bounds = [low, high], from public knowledge, never read from the data")
         if "dimension" in self.roles and self.type not in ("string", "int"):
             raise ValueError(f"a {self.type} column cannot be a dimension; use a string or an int column")
+        if "feature" in self.roles and self.type != "bool" and self.bounds is None and self.domain is None:
+            raise ValueError("a feature needs bounds or a domain, from public knowledge, never read from the data")
+        if "label" in self.roles and self.type != "bool":
+            raise ValueError(f"a {self.type} column cannot be a label; use a bool column")
         if "dimension" in self.roles and not self.domain:
             raise ValueError('a dimension needs domain = ["...", ...], the public list of its values')
         if self.bounds is not None:
@@ -129,9 +134,9 @@ class Column(Section):
 
 
 class Source(Section):
-    """One table of the silo. `release` is "private" (noise) in this version; "exact" sources are not built yet."""
+    """One table of the silo. All that leaves a private one has noise; an exact one serves registered models only."""
 
-    release: Literal["private"] = "private"
+    release: Literal["private", "exact"] = "private"
     kind: Literal["parquet", "csv"]
     uri: Annotated[str, Field(min_length=1, max_length=500)]
     columns: Annotated[dict[Name, Column], Field(min_length=1, max_length=500)]
@@ -227,7 +232,7 @@ class Purpose(Section):
     ]
     consent: Literal["opt-in", "opt-out", "none"] = "none"
     consent_values: Annotated[tuple[Label, ...], Field(min_length=1, max_length=100)] | None = None
-    computations: tuple[Literal["query"], ...]
+    computations: tuple[Literal["query", "logistic-regression"], ...]
     vocabulary: Label | None = None
     ethics_ref: Label | None = None
 
@@ -288,6 +293,15 @@ class Budget(Section):
         return micro_floor(self.per_request.min_rho), micro_floor(self.per_request.max_rho)
 
 
+class Training(Section):
+    """Which runs of training the silo takes part in; without this section none."""
+
+    max_rounds: Annotated[int, Field(ge=1, le=MAX_STEPS)]
+    dp: Literal["required", "optional"] = "required"
+    clip_norm: Annotated[Number, Field(gt=0, le=100_000)]
+    max_rho_per_run: Rho
+
+
 class Disclosure(Section):
     """What may leave."""
 
@@ -344,6 +358,7 @@ class Policy(Section):
     budget: Budget
     disclosure: Disclosure = Disclosure()
     protection: Protection = Protection()
+    training: Training | None = None
     analysts: dict[Name, Analyst] = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -4,6 +4,7 @@ SQL never crosses the boundary; a typed plan does. `terms_of` turns a request in
 of its secure sum, and is computed by every party for itself.
 """
 
+import math
 from collections.abc import Iterator
 from decimal import Decimal
 from itertools import product
@@ -12,8 +13,9 @@ from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from crypto.manifest import Block, Recipient, Terms
-from crypto.wire import MAX_SILOS, Count, Digest, Message, Name, RoundId, Seconds
+from crypto.wire import MAX_SILOS, Count, Digest, Message, Name, RoundId, Seconds, digest_of
 from policies.model import MAX_DELTA, MAX_DOMAIN, MAX_RANGE_STEPS, MICRO, MIN_DELTA, Role
+from policies.training import GRADIENT_UNITS, START, Step
 
 RING_BITS = 64
 NOT_AN_ANALYST = "you are not an analyst here"  # what a silo tells an analyst whom its policy does not name
@@ -139,6 +141,7 @@ class Aggregate(Message):
 class Plan(Message):
     """One grouped question about one table."""
 
+    kind: Literal["query"] = "query"
     where: Predicate | None
     group_by: Annotated[tuple[Name, ...], Field(max_length=8)]
     aggregates: Annotated[tuple[Aggregate, ...], Field(min_length=1, max_length=32)]
@@ -148,17 +151,18 @@ class Request(Message):
     """What an analyst signs: the question, the table definition it holds for, the price and who may open the answer."""
 
     KIND: ClassVar[str] = "request"
+    MAX_BYTES: ClassVar[int] = 256 * 1024
     version: Literal["request/1"] = "request/1"
     federation: Name
     nonce: RoundId
     analyst: Name
-    recipients: Annotated[tuple[Recipient, ...], Field(min_length=1, max_length=8)]
+    recipients: Annotated[tuple[Recipient, ...], Field(min_length=1, max_length=MAX_SILOS)]
     purpose: Name
-    micro_rho: Annotated[int, Field(ge=1, le=100 * MICRO)]
+    micro_rho: Annotated[int, Field(ge=0, le=100 * MICRO)]  # 0 for an exact step of training, which has no noise
     silos: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MAX_SILOS)]
     backend: Literal["masking"]
     table: Table
-    plan: Plan
+    plan: Annotated[Plan | Step, Field(discriminator="kind")]
     created_at: Seconds
     expires_at: Seconds
 
@@ -168,20 +172,30 @@ class Request(Message):
             raise ValueError("silos must be sorted and distinct")
         if not self.created_at < self.expires_at <= self.created_at + MAX_LIFETIME_S:
             raise ValueError("expires_at must follow created_at within 30 days")
+        if len({recipient.name for recipient in self.recipients}) != len(self.recipients):
+            raise ValueError("a recipient is named twice")
         for role, names in uses(self.plan).items():
             for name in names:
                 self._check_use(role, name)
-        aliases = [*self.plan.group_by, *(aggregate.alias for aggregate in self.plan.aggregates)]
-        if len(set(aliases)) != len(aliases):
-            raise ValueError("an output name is used twice")
-        if self.plan.where is not None:
-            self._check_predicate(self.plan.where, [_MAX_NODES], 0)
+        if isinstance(self.plan, Plan):
+            self._check_plan(self.plan)
         if slot_count(self) > MAX_SLOTS:
             raise ValueError(f"the answer has more than {MAX_SLOTS} slots")
-        widest = max(sensitivity(self, statistic, self.table.max_silos) for statistic in statistics_of(self.plan))
-        if widest**2 * len(statistics_of(self.plan)) * MICRO > 2 * self.micro_rho * MAX_DEVIATION**2:
-            raise ValueError("the noise would exceed the ring; narrow the bounds or raise epsilon")
+        if (self.micro_rho == 0) != is_exact(self):
+            raise ValueError("micro_rho must be above 0, and 0 for what has no noise")
+        parts = price_parts(self.plan)
+        for statistic, part in parts.items():
+            spread = sensitivity(self, statistic, self.table.max_silos) ** 2 * sum(parts.values()) * MICRO
+            if not is_exact(self) and spread > 2 * self.micro_rho * part * MAX_DEVIATION**2:
+                raise ValueError("the noise would exceed the ring; narrow the bounds or raise epsilon")
         return self
+
+    def _check_plan(self, plan: Plan) -> None:
+        aliases = [*plan.group_by, *(aggregate.alias for aggregate in plan.aggregates)]
+        if len(set(aliases)) != len(aliases):
+            raise ValueError("an output name is used twice")
+        if plan.where is not None:
+            self._check_predicate(plan.where, [_MAX_NODES], 0)
 
     def _check_use(self, role: str, name: str) -> None:
         if all(column.name != name for column in self.table.columns):
@@ -191,6 +205,10 @@ class Request(Message):
             raise ValueError(f"dimension {name!r} has no domain")
         if role == "measure" and column.step is None:
             raise ValueError(f"measure {name!r} has no bounds")
+        if role == "feature" and column.step is None and not column.domain:
+            raise ValueError(f"feature {name!r} has neither bounds nor a domain")
+        if role == "label" and column.type != "bool":
+            raise ValueError(f"label {name!r} is no bool")
 
     def _check_predicate(self, predicate: Predicate, nodes_left: list[int], depth: int) -> None:
         nodes_left[0] -= 1
@@ -228,14 +246,21 @@ def is_number(text: str) -> bool:
 
 
 class Statistic(NamedTuple):
-    """One number per group: the rows, the rows where a column is present, or the centred total of a column."""
+    """What one block of the vector holds.
 
-    kind: Literal["rows", "present", "total"]
-    column: str | None
+    Of a question, one number per group: the rows, the rows where a column is present, or the centred total of a column.
+    Of a step of training: the sum of the persons' clipped gradients and the number of persons, or the sum of the
+    silos' weights, each times its rows, and the number of rows.
+    """
+
+    kind: Literal["rows", "present", "total", "gradients", "persons", "weights"]
+    column: str | None = None
 
 
-def uses(plan: Plan) -> dict[Role, tuple[str, ...]]:
+def uses(plan: Plan | Step) -> dict[Role, tuple[str, ...]]:
     """Return the columns that a plan uses, by the role it uses them in."""
+    if isinstance(plan, Step):
+        return {"feature": plan.features, "label": (plan.label,)}
     filters: list[str] = []
 
     def visit(predicate: Predicate) -> None:
@@ -258,12 +283,18 @@ def uses(plan: Plan) -> dict[Role, tuple[str, ...]]:
     }
 
 
-def statistics_of(plan: Plan) -> tuple[Statistic, ...]:
-    """Return the distinct statistics that the aggregates need, in the order of their blocks."""
+def statistics_of(plan: Plan | Step) -> tuple[Statistic, ...]:
+    """Return the distinct statistics that a plan needs, in the order of their blocks."""
+    if isinstance(plan, Step):
+        return (
+            (Statistic("weights"), Statistic("rows"))
+            if plan.is_exact
+            else (Statistic("gradients"), Statistic("persons"))
+        )
     found: list[Statistic] = []
     for aggregate in plan.aggregates:
         if aggregate.column is None:
-            found.append(Statistic("rows", None))
+            found.append(Statistic("rows"))
             continue
         found.append(Statistic("present", aggregate.column))
         if aggregate.function != "count":
@@ -271,34 +302,61 @@ def statistics_of(plan: Plan) -> tuple[Statistic, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def price_parts(plan: Plan | Step) -> dict[Statistic, int]:
+    """Return the parts into which the price is divided: equal ones, but the number of persons needs little of it."""
+    return {statistic: 15 if statistic.kind == "gradients" else 1 for statistic in statistics_of(plan)}
+
+
+def is_exact(request: Request) -> bool:
+    """Tell whether the sum is to have no noise; only a source that its policy declares exact may answer."""
+    return isinstance(request.plan, Step) and request.plan.is_exact
+
+
+def job_of(request: Request) -> bytes:
+    """Return the SHA-256 of what all steps of one training run have in common."""
+    first = request.plan.model_copy(update={"step": 0, "after": START})
+    fields = {"nonce": bytes(16), "plan": first, "created_at": 0, "expires_at": 0}
+    return digest_of(request.model_copy(update=fields))
+
+
 def groups_of(request: Request) -> Iterator[tuple[str, ...]]:
-    """Yield every group of the closed domains, in the order of the slots."""
-    return product(*(_domain(request, name) for name in request.plan.group_by))
-
-
-def _domain(request: Request, name: str) -> tuple[str, ...]:
-    return request.table.column(name).domain
+    """Yield every group of the closed domains, in the order of the slots; one without dimensions."""
+    dimensions = request.plan.group_by if isinstance(request.plan, Plan) else ()
+    return product(*(request.table.column(name).domain for name in dimensions))
 
 
 def group_count(request: Request) -> int:
     """Return the number of groups; 1 without GROUP BY."""
-    count = 1
-    for name in request.plan.group_by:
-        count *= len(_domain(request, name))
-    return count
+    dimensions = request.plan.group_by if isinstance(request.plan, Plan) else ()
+    return math.prod(len(request.table.column(name).domain) for name in dimensions)
+
+
+def width(request: Request, step: Step) -> int:
+    """Return the number of weights of a model: one for the intercept, one for a number, all but one of a domain."""
+    columns = [request.table.column(name) for name in step.features]
+    return 1 + sum(len(column.domain) - 1 if column.domain else 1 for column in columns)
+
+
+def block_length(request: Request, statistic: Statistic) -> int:
+    """Return the number of slots of a statistic."""
+    if isinstance(request.plan, Step):
+        return width(request, request.plan) if statistic.kind in ("gradients", "weights") else 1
+    return group_count(request)
 
 
 def slot_count(request: Request) -> int:
     """Return the length of the vector that each silo submits."""
-    return group_count(request) * len(statistics_of(request.plan))
+    return sum(block_length(request, statistic) for statistic in statistics_of(request.plan))
 
 
 def sensitivity(request: Request, statistic: Statistic, max_silos: int) -> int:
     """Return the L2 sensitivity of a statistic over all groups, for one person known to `max_silos` silos.
 
     In half steps for a total (a centred value is doubled to stay whole), else in rows: at most `max_rows` rows of a
-    person enter, in the worst case all into one group.
+    person enter, in the worst case all into one group. A gradient is clipped once for the person, however many rows.
     """
+    if statistic.kind in ("gradients", "persons"):
+        return max_silos * (GRADIENT_UNITS if statistic.kind == "gradients" else 1)
     unit = 1
     if statistic.kind == "total" and statistic.column is not None:
         unit = request.table.column(statistic.column).range_steps
@@ -308,23 +366,22 @@ def sensitivity(request: Request, statistic: Statistic, max_silos: int) -> int:
 def terms_of(request: Request, request_hash: bytes) -> Terms:
     """Return what the request fixes about its secure sum: slots, scales, variances, ring, recipients.
 
-    The price is divided equally among the statistics. A variance is that of the whole sum, in ring units, and rounded
+    The price is divided by `price_parts`. A variance is that of the whole sum, in ring units, and rounded
     up to the next integer but one; the scale is the least at which that rounding is lost in the noise. With at most 100
     silos the share of each then deviates by 102 or more, far above the 3 that summing discrete Gaussians asks for.
     """
-    statistics = statistics_of(request.plan)
+    parts = price_parts(request.plan)
     blocks = []
-    for statistic in statistics:
-        squared = sensitivity(request, statistic, request.table.max_silos) ** 2
-        scale_bits = 0
-        while (
-            variance := squared * 4**scale_bits * len(statistics) * MICRO // (2 * request.micro_rho) + 2
-        ) < _FINE_VARIANCE:
-            scale_bits += 1
+    for statistic, part in parts.items():
+        scale_bits = variance = 0
+        if not is_exact(request):
+            squared = sensitivity(request, statistic, request.table.max_silos) ** 2 * sum(parts.values()) * MICRO
+            while (variance := squared * 4**scale_bits // (2 * request.micro_rho * part) + 2) < _FINE_VARIANCE:
+                scale_bits += 1
         blocks.append(
             Block(
                 name=statistic.kind if statistic.column is None else f"{statistic.kind}:{statistic.column}",
-                length=group_count(request),
+                length=block_length(request, statistic),
                 scale_bits=scale_bits,
                 variance=str(variance),
             )

@@ -23,10 +23,12 @@ from crypto.wire import Message, sign, signer_of, verify
 from policies.decide import CLOCK_SKEW_S, catalogue_of, standing_analyst
 from policies.errors import PolicyError
 from policies.request import NOT_AN_ANALYST, CatalogueRequest, Request
+from policies.training import Step
 from silo_node import core
 from silo_node.errors import SiloError
 from silo_node.home import LEDGER, lock_home, read_home
 from silo_node.ledger_store import LedgerStore
+from silo_node.training.run import check_position, weights_of
 
 if TYPE_CHECKING:
     from silo_node.core import Noise, State
@@ -98,6 +100,10 @@ class SiloActor:
 
     def open_shares(self, round_id: bytes, data: bytes) -> tuple[bytes, ...]:
         return self._guard(round_id, lambda: self._advance(round_id, data, core.Agreed))
+
+    def learn(self, data: bytes) -> tuple[bytes, ...]:
+        """Move the model of a training run by an encrypted report; answer with a signed Learned, or Failed."""
+        return self._guard(bytes(ROUND_ID_BYTES), lambda: (core.learn(self._silo, self._ledger, self._now(), data),))
 
     def cancel(self, round_id: bytes) -> tuple[bytes, ...]:
         """Forget a round; a reservation of which nothing has left is released."""
@@ -185,16 +191,23 @@ class SiloActor:
 
     def _compute(self, request: Request, now: int) -> list[list[int]]:
         from silo_node.consent import consent_filter
-        from silo_node.execute import execute
+        from silo_node.execute import examples, execute
 
         policy, source = self._silo.policy, self._sources[request.table.name]
         consent = consent_filter(policy, request.purpose, self._decisions, now)
         limit = threading.Timer(COMPUTE_TIMEOUT_S, self._database.interrupt)
         limit.start()
         try:
-            return execute(self._database, source, policy.privacy_unit.id_column, request, consent)
+            if not isinstance(request.plan, Step):
+                return execute(self._database, source, policy.privacy_unit.id_column, request, consent)
+            rows = examples(self._database, source, policy.privacy_unit.id_column, request, consent)
         finally:
             limit.cancel()
+        from silo_node.training.logistic import contribution  # torch is heavy: only where a silo really trains
+
+        state = core.load_run(self._ledger, request.plan.run)
+        check_position(state, request, request.plan)  # another round of the same step may have been learned meanwhile
+        return contribution(request, request.plan, weights_of(state, request, request.plan), rows)
 
     def _forget(self, round_id: bytes) -> tuple[bytes, ...]:
         state = self._rounds.pop(round_id, None)

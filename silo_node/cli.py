@@ -4,12 +4,16 @@ Exit status: 0 in order, 1 an error.
 """
 
 import argparse
+import json
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
+import duckdb
 from rich.console import Console
 from rich.table import Table
 
@@ -17,12 +21,13 @@ from crypto.errors import CryptoError
 from policies.accountant import epsilon_of
 from policies.errors import LedgerError, PolicyError, PolicyFileError
 from policies.load import load
-from policies.model import MICRO
-from silo_node.consent import load_consent
-from silo_node.errors import SiloError
+from policies.model import MICRO, ConsentColumn, ConsentTable, Policy
+from silo_node.consent import PersonStanding, Standing, load_consent, standing_of, standings
+from silo_node.errors import SiloError, SourceError
 from silo_node.home import LEDGER
 from silo_node.ledger_store import LedgerStore
-from silo_node.sources import load_sources
+from silo_node.sources import connect, load_sources
+from silo_node.training.run import RunState
 
 
 class _Parser(argparse.ArgumentParser):
@@ -73,6 +78,17 @@ def _parser() -> argparse.ArgumentParser:
     ledger = commands.add_parser("ledger", help=text, description=text.capitalize() + ".")
     ledger.add_argument("--policy", type=Path, required=True, metavar="FILE", help="the policy.toml beside the ledger")
     ledger.set_defaults(run=_ledger)
+    text = "show how many persons are in by consent right now, as the next request would count them"
+    consent = commands.add_parser("consent", help=text, description=text.capitalize() + ".")
+    consent.add_argument("--policy", type=Path, required=True, metavar="FILE", help="the policy.toml")
+    consent.add_argument("--purpose", metavar="PURPOSE", help="only this one; default: all of the policy")
+    consent.add_argument("--person", metavar="ID", help="also say whether this person is in, and why")
+    consent.set_defaults(run=_consent)
+    text = "show the models that the silo holds"
+    models = commands.add_parser("models", help=text, description=text.capitalize() + ".")
+    models.add_argument("--policy", type=Path, required=True, metavar="FILE", help="the policy.toml beside the ledger")
+    models.add_argument("--format", choices=["table", "json"], default="table")
+    models.set_defaults(run=_models)
     return parser
 
 
@@ -132,6 +148,109 @@ def _ledger(options: argparse.Namespace) -> int:
     both = f"rho {spent / MICRO:.6f} of {limit / MICRO:g}; epsilon {_epsilon(spent, delta)} of {_epsilon(limit, delta)}"
     print(f"spent: {both} at delta {delta:g}")
     print(f"left:  rho {(limit - spent) / MICRO:.6f}")
+    return 0
+
+
+def _consent(options: argparse.Namespace) -> int:
+    policy, home = load(options.policy).policy, options.policy.resolve().parent
+    if options.purpose is not None and options.purpose not in policy.purposes:
+        raise SiloError(f"unknown purpose {options.purpose!r}", f"known: {', '.join(policy.purposes)}")
+    purposes = list(policy.purposes) if options.purpose is None else [options.purpose]
+    sources, reader, now = load_sources(policy, home), load_consent(policy, home), int(time.time())
+    people: dict[tuple[str, str], PersonStanding] = {}
+    try:
+        with connect() as connection:
+            found = standings(connection, policy, purposes, sources, reader, now)
+            if options.person is not None:
+                people = {
+                    (purpose, name): standing_of(connection, policy, purpose, source, reader, now, options.person)
+                    for purpose in purposes
+                    for name, source in sources.items()
+                }
+    except duckdb.Error as err:
+        raise SourceError("a file changed while it was read", "try again") from err
+    print(f"{policy.silo.id} at {_when(now)}")
+    for purpose in purposes:
+        print(f"  {purpose}: {_rule(policy, purpose)}")
+        for one in (one for one in found if one.purpose == purpose):
+            print(f"    {one.source}: {_people(policy, one, now)}")
+            if options.person is not None:
+                print(f"      {options.person} is {_verdict(policy, people[purpose, one.source])}")
+    return 0
+
+
+def _rule(policy: Policy, name: str) -> str:
+    """Return how a purpose asks for consent, and its legal basis."""
+    purpose = policy.purposes[name]
+    basis = f"legal basis {purpose.legal_basis}"
+    if purpose.consent == "none":
+        return f"consent is not asked, {basis}"
+    match policy.consent:
+        case ConsentTable():
+            return f"{purpose.consent} by the table {policy.consent.source}, {basis}"
+        case ConsentColumn():
+            return f"{purpose.consent} by the column {policy.consent.column}, {basis}"
+        case None:
+            return f"{purpose.consent} without decisions, {basis}"
+
+
+def _people(policy: Policy, one: Standing, now: int) -> str:
+    counted = f"{one.persons_in} of {one.persons} {policy.privacy_unit.entity}s are in"
+    if not isinstance(policy.consent, ConsentColumn) or policy.purposes[one.purpose].consent == "none":
+        return counted
+    limit = f"{policy.consent.stale_after_hours:g} h"
+    if one.feed_at is None:
+        return f"{counted}; the age of the feed is unknown, so every request is denied"
+    age = f"{counted}; the feed is {max(0, now - one.feed_at) / 3600:.1f} h old"
+    return f"{age}, more than {limit}, so every request is denied" if one.is_stale else f"{age}, at most {limit}"
+
+
+def _verdict(policy: Policy, one: PersonStanding) -> str:
+    when = "" if one.at is None else f" {_when(one.at)}"
+    match one.reason:
+        case "not asked":
+            return "in: consent is not asked"
+        case "column":
+            column = policy.consent.column if isinstance(policy.consent, ConsentColumn) else ""
+            counted = f"{column} is true in {one.rows_in} of {one.rows} row{'s' if one.rows > 1 else ''}"
+            return f"in: {counted}" if one.rows_in else f"not in: {counted}"
+        case "given":
+            return f"in: given{when}"
+        case "no objection":
+            return "in: no objection"
+        case "not given yet":
+            return f"not in: given only from{when}"
+        case "no time":
+            return "not in: no time of a consent"
+        case "no row":
+            return "not in: no row"
+        case _:
+            return f"not in: {one.reason}{when}"
+
+
+def _when(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _models(options: argparse.Namespace) -> int:
+    load(options.policy)
+    path = options.policy.resolve().parent / LEDGER
+    states: list[RunState] = []
+    if path.exists():
+        store = LedgerStore(path)
+        states = sorted(map(RunState.decode, store.runs()), key=lambda state: state.learned_at)
+        store.close()
+    if options.format == "json":
+        listing = [{**state.summary(), "coefficients": state.coefficients()} for state in states]
+        print(json.dumps(listing, indent=2))
+        return 0
+    for state in states:
+        print(f"run {state.run.hex()}: {state.done} of {state.steps} steps, {state.release}, for {state.purpose}")
+        print(f"  log-odds of {state.label} in {state.table}, asked by {state.analyst}")
+        for name, value in state.coefficients().items():
+            print(f"  {name:<32} {value:>10.4f}")
+    if not states:
+        print("no model yet")
     return 0
 
 

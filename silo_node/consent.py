@@ -5,15 +5,21 @@ request, so a withdrawal counts on the very next one. What cannot be read as a t
 have ended has ended.
 """
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import duckdb
 
 from policies.model import ConsentColumn, ConsentTable, Policy
 from silo_node.errors import SourceError
-from silo_node.sources import connect, find_files, quote, reader_of
+from silo_node.sources import Source, connect, find_files, quote, reader_of
+
+Reason = Literal[
+    "not asked", "column", "given", "no objection",  # who is in
+    "no row", "no decision", "not given yet", "no time", "expired", "withdrawn", "objected",  # who is not
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +28,28 @@ class ConsentFilter:
 
     sql: str
     parameters: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How many persons of a source are in for a purpose, and when the feed of decisions was written."""
+
+    purpose: str
+    source: str
+    persons: int
+    persons_in: int
+    feed_at: int | None = None  # seconds since 1970; of a column of decisions only
+    is_stale: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PersonStanding:
+    """How many rows of one person are in, and why, and since when."""
+
+    rows: int
+    rows_in: int
+    reason: Reason
+    at: int | None = None  # seconds since 1970
 
 
 def load_consent(policy: Policy, home: Path) -> str:
@@ -79,17 +107,111 @@ def consent_filter(policy: Policy, purpose_name: str, reader: str, now: int) -> 
             return ConsentFilter("FALSE", {})  # the policy's own check excludes this
 
 
+def standings(
+    connection: duckdb.DuckDBPyConnection,
+    policy: Policy,
+    purposes: Iterable[str],
+    sources: Mapping[str, Source],
+    reader: str,
+    now: int,
+) -> list[Standing]:
+    """Return who is in at `now`, by purpose and source, through the filter of a request. Raises duckdb.Error."""
+    found = []
+    unit = quote(policy.privacy_unit.id_column)
+    for purpose in purposes:
+        among = consent_filter(policy, purpose, reader, now) or ConsentFilter("TRUE", {})
+        for name, source in sources.items():
+            persons, persons_in = _count(connection, f"DISTINCT {unit}", among, source.reader, "TRUE", {})
+            feed_at, is_stale = None, False
+            if policy.purposes[purpose].consent != "none" and isinstance(policy.consent, ConsentColumn):
+                feed_at = source.written_at()
+                is_stale = feed_at is None or now - feed_at > float(policy.consent.stale_after_hours) * 3600
+            found.append(Standing(purpose, name, persons, persons_in, feed_at, is_stale))
+    return found
+
+
+def standing_of(
+    connection: duckdb.DuckDBPyConnection,
+    policy: Policy,
+    purpose: str,
+    source: Source,
+    reader: str,
+    now: int,
+    person: str,
+) -> PersonStanding:
+    """Return whether one person is in for a purpose at `now`, through the filter of a request, and why."""
+    unit = f"CAST({quote(policy.privacy_unit.id_column)} AS VARCHAR)"
+    among = consent_filter(policy, purpose, reader, now) or ConsentFilter("TRUE", {})
+    whose = {"consent_person": person}
+    rows, rows_in = _count(connection, "*", among, source.reader, f"{unit} = $consent_person", whose)
+    rule = policy.purposes[purpose].consent
+    if not rows:
+        return PersonStanding(rows, rows_in, "no row")
+    if rule == "none":
+        return PersonStanding(rows, rows_in, "not asked")
+    if not isinstance(policy.consent, ConsentTable):
+        return PersonStanding(rows, rows_in, "column")
+    ends = "NULL" if policy.consent.expires_at is None else "expires_at"
+    decisions = connection.execute(
+        f"SELECT given_at, withdrawn_at, {ends}, is_valid FROM {_decisions(policy.consent, reader)}"  # noqa: S608
+        " WHERE person = $consent_person",
+        among.parameters | whose,
+    ).fetchall()
+    reason, at = _why(rule == "opt-in", rows_in > 0, decisions, now)
+    return PersonStanding(rows, rows_in, reason, None if at is None else int(at))
+
+
+def _count(
+    connection: duckdb.DuckDBPyConnection,
+    what: str,
+    among: ConsentFilter,
+    reader: str,
+    where: str,
+    whose: dict[str, Any],
+) -> tuple[int, int]:
+    sql = f"SELECT count({what}), count({what}) FILTER (WHERE {among.sql}) FROM {reader} WHERE {where}"  # noqa: S608
+    counted = connection.execute(sql, among.parameters | whose).fetchone()
+    return (0, 0) if counted is None else (int(counted[0]), int(counted[1]))
+
+
+def _why(is_opt_in: bool, is_in: bool, decisions: Sequence[tuple[Any, ...]], now: int) -> tuple[Reason, float | None]:
+    """Return the reason of a verdict from all decisions of one person: given, withdrawn, ends, is_valid."""
+    withdrawn = max((one for _, one, _, _ in decisions if one is not None), default=None)
+    if is_in and is_opt_in:
+        return "given", max((given for given, _, _, is_valid in decisions if is_valid), default=None)
+    if not is_opt_in:
+        return ("no objection", None) if is_in else ("objected", withdrawn)
+    if not decisions:
+        return "no decision", None
+    since = [
+        (given, ends)
+        for given, _, ends, _ in decisions
+        if given is not None and (withdrawn is None or given > withdrawn)
+    ]
+    ended = max((ends for _, ends in since if ends is not None and ends <= now), default=None)
+    if ended is not None:
+        return "expired", ended
+    if withdrawn is not None:
+        return "withdrawn", withdrawn
+    coming = min((given for given, _ in since if given > now), default=None)
+    return ("no time", None) if coming is None else ("not given yet", coming)
+
+
 def _decisions(consent: ConsentTable, reader: str) -> str:
-    """Return the decisions of the purpose so far: person, given_at, withdrawn_at (if it has happened), is_valid."""
+    """Return the decisions of the purpose so far: person, given_at, withdrawn_at (if it has happened), is_valid.
+
+    And expires_at, where the file has it.
+    """
     given, withdrawn = _time(consent.given_at), _time(consent.withdrawn_at)
     raw_withdrawn = quote(consent.withdrawn_at)
     withdrawal = f"CASE WHEN {raw_withdrawn} IS NOT NULL THEN coalesce({withdrawn}, $consent_now) END"
-    running = "TRUE"
+    running, expires = "TRUE", ""
     if consent.expires_at is not None:
         raw_expires = quote(consent.expires_at)
+        expires = f" {_time(consent.expires_at)} AS expires_at,"
         running = f"({raw_expires} IS NULL OR coalesce({_time(consent.expires_at)} > $consent_now, FALSE))"
     return (
-        f"(SELECT CAST({quote(consent.subject)} AS VARCHAR) AS person, {given} AS given_at,"  # noqa: S608
+        f"(SELECT CAST({quote(consent.subject)} AS VARCHAR) AS person, {given} AS given_at,{expires}"  # noqa: S608
         f" CASE WHEN {withdrawal} <= $consent_now THEN {withdrawal} END AS withdrawn_at,"
         f" coalesce({given} <= $consent_now, FALSE) AND {running}"
         f" AND coalesce({withdrawal} > $consent_now, TRUE) AS is_valid"

@@ -2,8 +2,10 @@
 
     Proposed --share--> SharedOut --contribute--> Contributed --agree--> Agreed --open--> (erased)
 
+In training the silos are the recipients: `learn` opens a report and moves the model.
+
 Every step checks what it is told and raises ProtocolError (or what the decoders raise) before anything leaves. The
-clock, the ledger, the computation on rows and the noise are arguments. docs/protocol.md sections 3 to 6.
+clock, the ledger, the computation on rows and the noise are arguments. docs/protocol.md sections 3 to 6 and 11.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +33,9 @@ from crypto.messages import (
     Bundle,
     Contribution,
     Deliver,
+    EncryptedReport,
     Entry,
+    Learned,
     Open,
     OpenedShares,
     Opening,
@@ -43,15 +47,19 @@ from crypto.messages import (
     chunk_digests,
 )
 from crypto.noise import MIN_DEVIATION
+from crypto.opening import open_report
 from crypto.ring import Codec, Ring
+from crypto.roster import Roster
 from crypto.sealing import SealingKey, seal
 from crypto.shamir import SHARE_BYTES, draw, split
 from crypto.wire import body_digest, digest_of, sign, signer_of, verify
 from policies.accountant import charge
-from policies.decide import decide, limits_of
+from policies.decide import decide, limits_of, run_limit_of
 from policies.ledger import Charge, Ledger
 from policies.model import Policy
-from policies.request import Denial, Refusal, Request, terms_of
+from policies.request import Denial, Refusal, Request, is_exact, terms_of
+from policies.training import Step
+from silo_node.training.run import RunState, check_position, moved, position_of
 
 MAX_ROUND_S = 600
 
@@ -67,6 +75,8 @@ class Silo:
     name: str
     federation: str
     signing: SigningKey
+    sealing: SealingKey
+    roster: Roster
     silos: Mapping[str, VerifyKey]
     aggregators: Mapping[str, VerifyKey]
     policy: Policy
@@ -140,9 +150,10 @@ def propose(
     request, denials = _judge(silo, ledger, feed_at, now, message.request, request_hash)
     if request is not None and not denials:
         cost = charge(request, request_hash, silo.policy.privacy_unit.max_silos)
-        entry = Charge(request.nonce, request_hash, request.analyst, request.purpose, cost, silo.policy_hash, now)
-        windows = limits_of(silo.policy, request.purpose, now)
-        if not ledger.reserve(entry, silo.policy.budget.lifetime_micro, windows):
+        run = request.plan.run if isinstance(request.plan, Step) else None
+        entry = Charge(request.nonce, request_hash, request.analyst, request.purpose, cost, silo.policy_hash, now, run)
+        windows, of_run = limits_of(silo.policy, request.purpose, now), run_limit_of(silo.policy)
+        if not ledger.reserve(entry, silo.policy.budget.lifetime_micro, windows, of_run if run else None):
             denials = _decide(silo, ledger, feed_at, now, request, request_hash)
     if request is None or denials:
         refusal = Refusal(
@@ -172,7 +183,8 @@ def _decide(
     silo: Silo, ledger: Ledger, feed_at: FeedAt, now: int, request: Request, request_hash: bytes
 ) -> tuple[Denial, ...]:
     since = [limit.since for limit in limits_of(silo.policy, request.purpose, now)]
-    spent = ledger.spending(request.nonce, request.purpose, request.analyst, since)
+    run = request.plan.run if isinstance(request.plan, Step) else None
+    spent = ledger.spending(request.nonce, request.purpose, request.analyst, since, run)
     return decide(silo.policy, request, request_hash, spent, now, feed_at(request.table.name))
 
 
@@ -196,13 +208,28 @@ def _judge(
         raise ProtocolError("the request was signed for another analyst, federation or set of silos")
     for recipient in request.recipients:
         seal(recipient.key, b"", b"")  # raises on a key that the shares could not be sealed to at the end
+        if isinstance(request.plan, Step) and recipient not in silo.roster.recipients(set(silo.silos)):
+            raise ProtocolError(f"the model would go to {recipient.name!r} with a key that the roster does not give it")
     if not set(request.silos) <= set(silo.silos):
         raise ProtocolError("the request names a silo that the federation's roster lacks")
     if ledger.is_committed(request.nonce):
         message = "this very request was answered before"
         denial = Denial(code="ALREADY_ANSWERED", rule="budget", message=message, remedy="sign a new request")
         return request, (denial,)
-    return request, _decide(silo, ledger, feed_at, now, request, request_hash)
+    denials = _decide(silo, ledger, feed_at, now, request, request_hash)
+    if not denials and isinstance(request.plan, Step):
+        try:
+            check_position(load_run(ledger, request.plan.run), request, request.plan)
+        except ProtocolError as err:
+            remedy = "deliver the reports that it missed, or begin a new run"
+            denials = (Denial(code="RUN_POSITION", rule="training", message=err.message, remedy=remedy),)
+    return request, denials
+
+
+def load_run(ledger: Ledger, run: bytes) -> RunState | None:
+    """Return how far this silo is in a training run; None if it has learned nothing of it."""
+    state = ledger.load_run(run)
+    return None if state is None else RunState.decode(state)
 
 
 def share(silo: Silo, state: Proposed, now: int, data: bytes) -> tuple[SharedOut, bytes]:
@@ -301,7 +328,8 @@ def _receive(silo: Silo, state: SharedOut, message: Deliver) -> list[tuple[bytes
 def _noisy_values(state: SharedOut, compute: Compute, noise: Noise, now: int) -> npt.NDArray[np.int64]:
     """Return the silo's vector in ring units with its share of the noise; total, whatever the data hold."""
     blocks = state.manifest.terms.blocks
-    if any(int(block.variance) < MIN_DEVIATION**2 * state.manifest.noise_shares for block in blocks):
+    least = 0 if is_exact(state.before.request) else MIN_DEVIATION**2 * state.manifest.noise_shares
+    if any(int(block.variance) < least for block in blocks):
         raise ProtocolError(f"a silo's noise would deviate by less than {MIN_DEVIATION} ring units")
     exact = compute(state.before.request, now)
     if [len(part) for part in exact] != [block.length for block in blocks]:
@@ -311,9 +339,8 @@ def _noisy_values(state: SharedOut, compute: Compute, noise: Noise, now: int) ->
         codec = Codec(Ring(state.manifest.terms.ring_bits), block.scale_bits, len(state.manifest.roster))
         bound = codec.limit >> (block.scale_bits + 1)  # leaves half of the headroom to the noise
         clipped = np.array([max(-bound, min(bound, value)) for value in part], np.int64)
-        parts.append(
-            codec.encode_integers(clipped) + noise(block.length, int(block.variance), state.manifest.noise_shares)
-        )
+        units, variance = codec.encode_integers(clipped), int(block.variance)
+        parts.append(units + noise(block.length, variance, state.manifest.noise_shares) if variance else units)
     return np.concatenate(parts)
 
 
@@ -352,6 +379,35 @@ def open_shares(silo: Silo, state: Agreed, now: int, data: bytes) -> bytes:
     )
     opening = Opening(manifest_hash=before.manifest_hash, split_hash=state.split_hash, sealed=sealed)
     return sign(opening, silo.name, silo.signing)
+
+
+def learn(silo: Silo, ledger: Ledger, now: int, data: bytes) -> bytes:
+    """Open the report of a training step, move the model by it, and return the signed Learned.
+
+    The new state is durable before this returns. A report that is not the next one of its run is left alone; what is
+    returned then says how far this silo is.
+    """
+    report = EncryptedReport.decode(data)
+    proposed = verify(report.propose, Propose, silo.aggregators).message
+    name = signer_of(proposed.request, Request)
+    analyst = silo.policy.analysts.get(name)
+    if analyst is None:
+        raise ProtocolError("the report belongs to a request of somebody who is not an analyst here")
+    signed = verify(proposed.request, Request, {name: VerifyKey.parse(analyst.key)})
+    request, step = signed.message, signed.message.plan
+    if request.analyst != name or request.federation != silo.federation or not isinstance(step, Step):
+        raise ProtocolError("the report is not that of a training step of this federation")
+    state = load_run(ledger, step.run)
+    if state is None or state.position != sha256(data).digest():
+        try:
+            check_position(state, request, step)
+        except ProtocolError:
+            return sign(Learned(run=step.run, position=position_of(state)), silo.name, silo.signing)
+        terms = terms_of(request, signed.digest)
+        opened = open_report(report, terms, silo.name, silo.sealing, silo.silos, silo.aggregators)
+        state = moved(state, request, step, sha256(data).digest(), opened.blocks(), now)
+        ledger.save_run(step.run, state.encode())
+    return sign(Learned(run=step.run, position=state.position), silo.name, silo.signing)
 
 
 def expiry_of(state: State) -> int:

@@ -9,6 +9,8 @@ from decimal import Decimal
 from typing import Any
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
 
 from crypto.randomness import token
 from policies.request import (
@@ -18,6 +20,7 @@ from policies.request import (
     IsNull,
     Not,
     OneOf,
+    Plan,
     Predicate,
     Request,
     TableColumn,
@@ -25,6 +28,7 @@ from policies.request import (
     statistics_of,
     uses,
 )
+from policies.training import Step
 from silo_node.consent import ConsentFilter
 from silo_node.sources import Source, quote
 
@@ -36,42 +40,58 @@ def execute(
     request: Request,
     consent: ConsentFilter | None = None,
 ) -> list[list[int]]:
-    """Return one list per statistic of the plan, a whole number per group, exact and without noise.
+    """Return one list per statistic of a question, a whole number per group, exact and without noise.
 
     `unit` is the policy's id column. A total is the sum of 2 * (steps above low) - (range in steps).
     """
+    plan = request.plan
+    if not isinstance(plan, Plan):
+        raise TypeError(f"a question is computed here, not {plan.kind}")
     writer = _Writer(request)
-    sql = writer.query(source.reader, unit, consent)
-    answer = {row[: writer.width]: row[writer.width :] for row in connection.execute(sql, writer.parameters).fetchall()}
-    nothing = (0,) * len(statistics_of(request.plan))
+    sql = writer.question(plan, source.reader, unit, consent)
+    width = len(plan.group_by)
+    answer = {row[:width]: row[width:] for row in connection.execute(sql, writer.parameters).fetchall()}
+    nothing = (0,) * len(statistics_of(plan))
     rows = [answer.get(group, nothing) for group in groups_of(request)]
     return [[int(row[index] or 0) for row in rows] for index in range(len(nothing))]
+
+
+def examples(
+    connection: duckdb.DuckDBPyConnection,
+    source: Source,
+    unit: str,
+    request: Request,
+    consent: ConsentFilter | None = None,
+) -> list[npt.NDArray[np.int64]]:
+    """Return the rows that a step of training learns from, by column: the person, the label, every feature in order.
+
+    Persons are numbered from 0. A label is 0 or 1; a feature with a domain is the place of its value in it, any other
+    2 * (steps above low) - (range in steps). A row where one of them is missing is left out.
+    """
+    step = request.plan
+    if not isinstance(step, Step):
+        raise TypeError(f"examples are for training, not for a {step.kind}")
+    writer = _Writer(request)
+    found = connection.execute(writer.examples(step, source.reader, unit, consent), writer.parameters).fetchnumpy()
+    return [np.asarray(column).astype(np.int64) for column in found.values()]
 
 
 class _Writer:
     """Writes one query and collects its parameters."""
 
     def __init__(self, request: Request) -> None:
-        self.request = request
+        self.table = request.table
         self.parameters: dict[str, Any] = {}
-        self.width = len(request.plan.group_by)
 
-    def query(self, reader: str, unit: str, consent: ConsentFilter | None) -> str:
-        plan, table = self.request.plan, self.request.table
+    def question(self, plan: Plan, reader: str, unit: str, consent: ConsentFilter | None) -> str:
         used = uses(plan)
         filters = {name: f"f{index}" for index, name in enumerate(used["filter"])}
         groups = {name: f"g{index}" for index, name in enumerate(plan.group_by)}
         measures = {name: f"m{index}" for index, name in enumerate(used["measure"])}
-        selected = [f"CAST({quote(unit)} AS VARCHAR) AS unit", "row_number() OVER () AS row"]
-        selected += [f"{self._value(self.request.table.column(name))} AS {alias}" for name, alias in filters.items()]
-        selected += [f"{self._member(self.request.table.column(name))} AS {alias}" for name, alias in groups.items()]
-        selected += [f"{self._steps(self.request.table.column(name))} AS {alias}" for name, alias in measures.items()]
-        among = ""
-        if consent is not None:
-            self.parameters |= consent.parameters
-            among = f" WHERE {consent.sql}"
-        where = f" AND ({self._predicate(plan.where, filters)})" if plan.where is not None else ""
-        sample = f"sha256({self._bind(token(32).hex())} || unit || ':' || row)"
+        cells = {alias: self._value(self.table.column(name)) for name, alias in filters.items()}
+        cells |= {alias: self._member(self.table.column(name)) for name, alias in groups.items()}
+        cells |= {alias: self._steps(self.table.column(name)) for name, alias in measures.items()}
+        where = f"({self._predicate(plan.where, filters)})" if plan.where is not None else "TRUE"
         outputs = [*groups.values()]
         for kind, column in statistics_of(plan):
             if column is None:
@@ -79,17 +99,41 @@ class _Writer:
             elif kind == "present":
                 outputs.append(f"count({measures[column]})")
             else:
-                outputs.append(
-                    f"sum(2 * {measures[column]} - {self._bind(self.request.table.column(column).range_steps)})"
-                )
+                outputs.append(f"sum({self._centred(self.table.column(column), measures[column])})")
         grouping = f" GROUP BY {', '.join(groups.values())}" if groups else ""
+        bounded = self._bounded(reader, unit, consent, cells, where)
+        return f"{bounded} SELECT {', '.join(outputs)} FROM bounded{grouping}"  # noqa: S608
+
+    def examples(self, step: Step, reader: str, unit: str, consent: ConsentFilter | None) -> str:
+        columns = [self.table.column(name) for name in step.features]
+        cells = {"y": f"CAST({self._value(self.table.column(step.label))} AS BIGINT)"}
+        for index, column in enumerate(columns):
+            if column.domain:
+                cells[f"x{index}"] = f"list_position({self._bind(list(column.domain))}, {self._member(column)}) - 1"
+            else:
+                cells[f"x{index}"] = self._centred(column, f"({self._steps(column)})")
+        where = " AND ".join(f"{alias} IS NOT NULL" for alias in cells)
+        outputs = ["dense_rank() OVER (ORDER BY unit) - 1 AS person", *cells]
+        return f"{self._bounded(reader, unit, consent, cells, where)} SELECT {', '.join(outputs)} FROM bounded"  # noqa: S608
+
+    def _bounded(self, reader: str, unit: str, consent: ConsentFilter | None, cells: dict[str, str], where: str) -> str:
+        """Return the definition of `bounded`: of every person in, at most `max_rows` rows that hold, with the cells."""
+        selected = [f"CAST({quote(unit)} AS VARCHAR) AS unit", "row_number() OVER () AS row"]
+        selected += [f"{sql} AS {alias}" for alias, sql in cells.items()]
+        among = ""
+        if consent is not None:
+            self.parameters |= consent.parameters
+            among = f" WHERE {consent.sql}"
+        sample = f"sha256({self._bind(token(32).hex())} || unit || ':' || row)"
         return (
             f"WITH cells AS (SELECT {', '.join(selected)} FROM {reader}{among}),"  # noqa: S608
-            f" kept AS (SELECT * FROM cells WHERE unit IS NOT NULL{where}),"
+            f" kept AS (SELECT * FROM cells WHERE unit IS NOT NULL AND {where}),"
             f" bounded AS (SELECT * FROM kept QUALIFY"
-            f" row_number() OVER (PARTITION BY unit ORDER BY {sample}) <= {self._bind(table.max_rows)})"
-            f" SELECT {', '.join(outputs)} FROM bounded{grouping}"
+            f" row_number() OVER (PARTITION BY unit ORDER BY {sample}) <= {self._bind(self.table.max_rows)})"
         )
+
+    def _centred(self, column: TableColumn, steps: str) -> str:
+        return f"2 * {steps} - {self._bind(column.range_steps)}"
 
     def _bind(self, value: Any) -> str:
         name = f"p{len(self.parameters)}"
@@ -144,7 +188,7 @@ class _Writer:
                 return f"{aliases[predicate.column]} IN ({values})"
 
     def _literal(self, name: str, value: str) -> str:
-        column = self.request.table.column(name)
+        column = self.table.column(name)
         if column.type == "string":
             return self._bind(value)
         return f"CAST({self._bind(value)} AS {_SQL_TYPES[column.type]})"

@@ -17,6 +17,7 @@ from typing import TextIO
 
 from crypto.keys import SigningKey, VerifyKey, read_key_file
 from crypto.roster import read_roster
+from crypto.sealing import SealingKey
 from policies.load import load
 from silo_node.core import Silo
 from silo_node.errors import HomeError
@@ -64,18 +65,21 @@ def read_home(policy_path: Path) -> Home:
             f"{path / 'silo.toml'} cannot be read ({err})", "it names federation, authority, tick_ms"
         ) from err
     roster = read_roster(path / "roster.signed", VerifyKey.parse(settings["authority"]))
-    signing = SigningKey(read_key_file(path / "identity.key"))
+    root = read_key_file(path / "identity.key")
+    signing, sealing = SigningKey(root), SealingKey(root)
     name = file.policy.silo.id
     if roster.federation != settings["federation"]:
         message = f"the roster is of {roster.federation!r}, silo.toml names {settings['federation']!r}"
         raise HomeError(message, "ask the federation's authority for its roster")
-    if roster.silo_keys.get(name) != signing.public:
+    if roster.silo_keys.get(name) != signing.public or roster.recipients([name])[0].key != sealing.public:
         message = f"the roster does not name {name!r} with this identity key"
         raise HomeError(message, "restore identity.key, or ask the authority for a roster that names it")
     silo = Silo(
         name=name,
         federation=roster.federation,
         signing=signing,
+        sealing=sealing,
+        roster=roster,
         silos=roster.silo_keys,
         aggregators=roster.aggregator_keys,
         policy=file.policy,

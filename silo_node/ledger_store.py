@@ -13,22 +13,29 @@ from pathlib import Path
 from policies.errors import AlreadyChargedError, LedgerError
 from policies.ledger import Charge, Spending, WindowLimit, WindowSpending, exceeds
 
-_SCHEMA_VERSION = 1
-_SCHEMA = """
+_SCHEMA_VERSION = 2
+_CHARGES = """
 CREATE TABLE charges (
     nonce BLOB PRIMARY KEY CHECK (length(nonce) = 16),
     request_hash BLOB NOT NULL,
     analyst TEXT NOT NULL,
     purpose TEXT NOT NULL,
-    micro_rho INTEGER NOT NULL CHECK (micro_rho > 0),
+    micro_rho INTEGER NOT NULL CHECK (micro_rho >= 0),
     policy_hash BLOB NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('reserved', 'committed')),
     round_id BLOB,
     charged_at INTEGER NOT NULL,
+    run BLOB,
     CHECK ((state = 'committed') = (round_id IS NOT NULL))
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE splits (round_id BLOB PRIMARY KEY, split_hash BLOB NOT NULL) STRICT, WITHOUT ROWID;
 """
+_SPLITS = "CREATE TABLE splits (round_id BLOB PRIMARY KEY, split_hash BLOB NOT NULL) STRICT, WITHOUT ROWID;"
+_RUNS = "CREATE TABLE runs (run BLOB PRIMARY KEY, state BLOB NOT NULL) STRICT, WITHOUT ROWID;"
+_KEEP = "INSERT INTO charges SELECT *, NULL FROM old; DROP TABLE old;"
+_CHANGES = {  # from the format before
+    0: f"{_CHARGES}{_SPLITS}{_RUNS}",
+    1: f"ALTER TABLE charges RENAME TO old;{_CHARGES}{_KEEP}{_RUNS}",
+}
 _BUSY_TIMEOUT_S = 5.0
 
 
@@ -47,10 +54,11 @@ class LedgerStore:
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             if version == 0 and self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
                 raise LedgerError(f"{path} is another program's database", "move it away; a silo's ledger stands there")
-            if version == 0:
-                self._db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version = {_SCHEMA_VERSION};COMMIT")
-            elif version != _SCHEMA_VERSION:
+            if version != _SCHEMA_VERSION and version not in _CHANGES:
                 raise LedgerError(f"{path} has format {version}, expected {_SCHEMA_VERSION}", "use a matching version")
+            if version != _SCHEMA_VERSION:
+                script = _CHANGES[version]
+                self._db.executescript(f"BEGIN;{script}PRAGMA user_version = {_SCHEMA_VERSION};COMMIT")
             if (check := self._db.execute("PRAGMA quick_check").fetchone()[0]) != "ok":
                 raise LedgerError(
                     f"the ledger {path} is damaged ({check})", "restore it; no request is answered before"
@@ -62,12 +70,19 @@ class LedgerStore:
         self._db.close()
 
     def spending(
-        self, besides: bytes = b"", purpose: str = "", analyst: str = "", since: Sequence[int] = ()
+        self,
+        besides: bytes = b"",
+        purpose: str = "",
+        analyst: str = "",
+        since: Sequence[int] = (),
+        run: bytes | None = None,
     ) -> Spending:
         with self._errors():
-            total = self._db.execute(
-                "SELECT coalesce(sum(micro_rho), 0) FROM charges WHERE nonce <> ?", (besides,)
-            ).fetchone()[0]
+            total, of_run = self._db.execute(
+                "SELECT coalesce(sum(micro_rho), 0), coalesce(sum(micro_rho) FILTER (WHERE run = ? AND analyst = ?), 0)"
+                " FROM charges WHERE nonce <> ?",
+                (run, analyst, besides),
+            ).fetchone()
             windows = [
                 self._db.execute(
                     "SELECT coalesce(sum(micro_rho), 0), coalesce(sum(micro_rho) FILTER (WHERE analyst = ?), 0)"
@@ -76,14 +91,16 @@ class LedgerStore:
                 ).fetchone()
                 for start in since
             ]
-        return Spending(int(total), tuple(WindowSpending(everybody, own) for everybody, own in windows))
+        return Spending(int(total), tuple(WindowSpending(everybody, own) for everybody, own in windows), int(of_run))
 
     def is_committed(self, nonce: bytes) -> bool:
         with self._errors():
             row = self._db.execute("SELECT state FROM charges WHERE nonce = ?", (nonce,)).fetchone()
         return row is not None and row[0] == "committed"
 
-    def reserve(self, charge: Charge, lifetime_limit: int, windows: Sequence[WindowLimit] = ()) -> bool:
+    def reserve(
+        self, charge: Charge, lifetime_limit: int, windows: Sequence[WindowLimit] = (), run_limit: int | None = None
+    ) -> bool:
         with self._transaction():
             held = self._db.execute(
                 "SELECT state, request_hash, micro_rho FROM charges WHERE nonce = ?", (charge.nonce,)
@@ -93,13 +110,13 @@ class LedgerStore:
             if held is not None:
                 raise AlreadyChargedError("this request was answered before, or its nonce belongs to another request")
             since = [limit.since for limit in windows]
-            spent = self.spending(charge.nonce, charge.purpose, charge.analyst, since)
-            if exceeds(spent, charge.micro_rho, lifetime_limit, windows):
+            spent = self.spending(charge.nonce, charge.purpose, charge.analyst, since, charge.run)
+            if exceeds(spent, charge.micro_rho, lifetime_limit, windows, run_limit):
                 return False
             self._db.execute(
                 "INSERT INTO charges"
-                " (nonce, request_hash, analyst, purpose, micro_rho, policy_hash, charged_at, state) VALUES"
-                " (:nonce, :request_hash, :analyst, :purpose, :micro_rho, :policy_hash, :charged_at, 'reserved')",
+                " (nonce, request_hash, analyst, purpose, micro_rho, policy_hash, charged_at, run, state) VALUES"
+                " (:nonce, :request_hash, :analyst, :purpose, :micro_rho, :policy_hash, :charged_at, :run, 'reserved')",
                 asdict(charge),
             )
         return True
@@ -127,6 +144,20 @@ class LedgerStore:
             self._db.execute("INSERT OR IGNORE INTO splits VALUES (?, ?)", (round_id, split_hash))
             noted = self._db.execute("SELECT split_hash FROM splits WHERE round_id = ?", (round_id,)).fetchone()
         return bool(noted[0] == split_hash)
+
+    def load_run(self, run: bytes) -> bytes | None:
+        with self._errors():
+            row = self._db.execute("SELECT state FROM runs WHERE run = ?", (run,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def save_run(self, run: bytes, state: bytes) -> None:
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO runs VALUES (?, ?)", (run, state))
+
+    def runs(self) -> list[bytes]:
+        """Return the states of all training runs."""
+        with self._errors():
+            return [bytes(row[0]) for row in self._db.execute("SELECT state FROM runs").fetchall()]
 
     def charges(self) -> list[tuple[str, str, str, int, str]]:
         """Return (when, analyst, purpose, micro_rho, state) of every charge, oldest first."""

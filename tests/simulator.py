@@ -116,6 +116,9 @@ class Simulation:
         self.reports.append(answer)
         return answer
 
+    def teach(self, name: bytes) -> tuple[bytes, ...]:
+        return asyncio.run(self.server.teach(name))
+
     def spent(self, silo: str) -> int:
         return self.silos[silo].actor._ledger.spending().lifetime
 

@@ -1,34 +1,43 @@
-"""The sectors of the demo, in memory: their data, policies, question, truth and refusal."""
+"""The demo, in memory: each sector's data, policies, question, truth and refusal, and the story of them all."""
 
 import math
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 import analyst.cli
 import analyst.client
-from analyst.demo import banks, hospitals, retailers, sector, story
-from analyst.demo.sector import Sector, found_sector
-from analyst.demo.story import EPSILON, SECTORS, pooled_truth
+from analyst.demo import banks, hospitals, retailers, scenes, sector, story
+from analyst.demo.scenes import Stage, pooled_truth
+from analyst.demo.sector import Sector, found_sector, found_sectors
+from analyst.demo.story import SECTORS
 from analyst.errors import AnalystError, DeniedError
 from analyst.report import Estimate, Report
 from crypto.noise import discrete_gaussian
 from policies.accountant import micro_rho_of
 from policies.load import load
-from tests.simulator import Noise, no_noise, simulate
+from tests.simulator import Noise, Simulation, no_noise, simulate
 
 ROOT = Path(__file__).resolve().parent.parent
 DEVIATIONS = 5  # outside with probability 6e-7 a figure
 BOUNDED_SHARE = 0.958  # of the purchases that are left of at most 20 a customer
+
+ALPHA = 1e-5  # that a row of some story shows, or does not, by chance alone
 
 every_sector = pytest.mark.parametrize("name", list(SECTORS))
 
@@ -36,7 +45,7 @@ every_sector = pytest.mark.parametrize("name", list(SECTORS))
 def ask(path: Path, one: Sector, noise: Noise = discrete_gaussian) -> Report:
     found_sector(path, one)
     with simulate(path, noise=noise) as simulation:
-        return simulation.federation.query(one.question, purpose=one.purpose, epsilon=EPSILON)
+        return simulation.federation.query(one.question, purpose=one.purpose, epsilon=one.epsilon)
 
 
 def figures(report: Report) -> dict[str, list[Estimate]]:
@@ -135,14 +144,14 @@ def test_the_refused_question_is_refused_by_every_silo(name: str, tmp_path: Path
     found_sector(tmp_path, one)
     with simulate(tmp_path) as simulation:
         with pytest.raises(DeniedError) as caught:
-            simulation.federation.query(one.refused, purpose=one.purpose, epsilon=EPSILON)
+            simulation.federation.query(one.refused, purpose=one.purpose, epsilon=one.epsilon)
         assert set(caught.value.denials) == set(one.silos)
         assert {simulation.spent(silo) for silo in one.silos} == {0}
-        assert simulation.federation.query(one.next_question, purpose=one.purpose, epsilon=EPSILON).rows
+        assert simulation.federation.query(one.next_question, purpose=one.purpose, epsilon=one.epsilon).rows
 
 
 @every_sector
-def test_the_story_fits_on_two_screens_and_calls_the_split_artificial(
+def test_the_story_fits_on_its_screens_and_calls_the_split_artificial(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one, path = SECTORS[name], tmp_path / "d"
@@ -152,7 +161,7 @@ def test_the_story_fits_on_two_screens_and_calls_the_split_artificial(
     monkeypatch.setattr(analyst.client.Federation, "open", lambda config, *_: _Opened(config))
     assert analyst.cli.main(["demo", "--sector", name, "--out", path.name]) == 0
     told = capsys.readouterr().out
-    assert len(told.splitlines()) <= 2 * 24
+    assert len(told.splitlines()) <= (3 if name == "banks" else 2) * 24
     assert max(len(line) for line in told.split("Yours now")[0].splitlines()) <= 80
     assert one.headline in told
     assert "artificial" in told
@@ -160,6 +169,139 @@ def test_the_story_fits_on_two_screens_and_calls_the_split_artificial(
     assert one.refused in told
     assert (f"at most {one.max_rows} a {one.entity} entered" in told) == (one.max_rows > 1)
     assert f"--purpose {one.purpose}" in told
+
+
+def test_noise_does_not_decide_which_rows_a_story_shows(tmp_path: Path) -> None:
+    chance = 0.0
+    for name, one in SECTORS.items():
+        report = ask(tmp_path / name, one, no_noise)
+        counts = [cells[0] for cells in figures(report).values()]
+        deviation = counts[0].sd or 0.0
+        rows = [cell.value or 0.0 for cell in counts] + [0.0] * len(report.withheld_groups)
+        distances = [abs(count - one.min_cohort) / deviation for count in rows]
+        chance += sum(math.erfc(distance / math.sqrt(2)) / 2 for distance in distances)
+        assert len(report.withheld_groups) == 1
+    assert chance < ALPHA
+
+
+@pytest.fixture(scope="module")
+def all_founded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The federation of all sectors; tests copy it."""
+    path = tmp_path_factory.mktemp("all") / "federation"
+    found_sectors(path, tuple(SECTORS.values()))
+    return path
+
+
+@contextmanager
+def staged(founded: Path, path: Path, noise: Noise = no_noise) -> Iterator[tuple[Stage, Simulation]]:
+    """Open a copy of the federation of all sectors, with a screen that records."""
+    shutil.copytree(founded, path)
+    data = {one.kind: one.read() for one in SECTORS.values()}
+    with simulate(path, noise=noise) as simulation:
+        console = Console(record=True, width=80, file=StringIO())
+        yield Stage(path, simulation.federation, data, console), simulation
+
+
+def how_many(simulation: Simulation, one: Sector) -> float:
+    report = simulation.federation.query(one.counting, purpose=one.purpose, epsilon=scenes.EPSILON)
+    return float(report.to_records()[0]["n"])
+
+
+def test_in_a_federation_of_all_sectors_a_question_goes_to_those_that_hold_the_table(
+    all_founded: Path, tmp_path: Path
+) -> None:
+    with staged(all_founded, tmp_path / "d") as (stage, simulation):
+        asked: set[str] = set()
+        assert len(stage.federation.offer.silos) == sum(len(one.silos) for one in SECTORS.values()) == 13
+        for one in SECTORS.values():
+            report = stage.federation.query(one.question, purpose=one.purpose, epsilon=one.epsilon)
+            assert {silo: outcome.status for silo, outcome in report.silos.items()} == dict.fromkeys(
+                one.silos, "answered"
+            )
+            asked |= set(one.silos)
+            assert {silo for silo in simulation.silos if simulation.spent(silo)} == asked
+        assert how_many(simulation, hospitals.SECTOR) == 228
+        assert how_many(simulation, banks.SECTOR) == 1989
+
+
+def test_a_withdrawal_in_the_story_leaves_the_patient_out_of_the_very_next_question(
+    all_founded: Path, tmp_path: Path
+) -> None:
+    one = hospitals.SECTOR
+    with staged(all_founded, tmp_path / "d") as (stage, simulation):
+        assert how_many(simulation, one) == 228
+        person = scenes.withdraw(stage, one, "aspen", 5)
+        told = stage.console.export_text()
+        assert "lung: 47 of 47 patients are in" in told
+        assert "lung: 46 of 47 patients are in" in told
+        assert f"{person} is not in: withdrawn 20" in told
+        assert re.search(r"\n  227 \(\d+ to \d+\); in truth 228 before, 227 now\n", told)
+        assert how_many(simulation, one) == 227
+
+
+def test_a_budget_in_the_story_runs_out_for_its_purpose_only(all_founded: Path, tmp_path: Path) -> None:
+    one, purpose = retailers.SECTOR, retailers.LIMITED
+    with staged(all_founded, tmp_path / "d") as (stage, simulation):
+        scenes.run_out(stage, one, purpose, 6)
+        told = stage.console.export_text()
+        assert "4 silos: BUDGET_ANALYST by budget.limits.0.per_analyst_rho\n" in told
+        assert "remedy: ask with a smaller epsilon, or when the next month begins (UTC)" in told
+        assert simulation.federation.query(one.counting, purpose=purpose, epsilon=0.3).rows, "the remedy works"
+        left = load(simulation.silos["arcade"].policy).policy.budget.lifetime_micro - simulation.spent("arcade")
+        assert left >= 30 * micro_rho_of(1, 1e-6), "a day's questions for the main purpose"
+
+
+def test_a_silo_in_the_story_drops_out_after_it_shared_its_masks(all_founded: Path, tmp_path: Path) -> None:
+    one = hospitals.SECTOR
+    with staged(all_founded, tmp_path / "d") as (stage, simulation):
+        report = scenes.drop_out(stage, one, "rowan", "nobody", 7)
+        statuses = {silo: outcome.status for silo, outcome in report.silos.items()}
+        assert statuses == dict.fromkeys(one.silos, "answered") | {"rowan": "dropped"}
+        steps = [step for step, _ in simulation.silos["rowan"].seen]
+        assert steps.index("< propose") < steps.index("< share") < steps.index("< contribute")
+        truth = 228 - one.split(one.read())["rowan"].num_rows
+        assert report.to_records()[0]["n"] == truth
+        told = stage.console.export_text()
+        assert "answered: aspen, birch, cedar, maple; dropped: rowan" in told
+        assert re.search(rf"\n  {truth} \(\d+ to \d+\); in truth {truth} at the 4 that answered\n", told)
+        assert how_many(simulation, one) == 228, "the file is back"
+
+
+def test_the_story_of_all_sectors_fits_on_three_screens_and_leaves_its_federation_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "d"
+    path.mkdir()
+    (path / story.MARKER).touch()
+    (path / "consilo.toml").write_text("of another version")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(analyst.client.Federation, "open", lambda config, *_: _Opened(config))
+    assert analyst.cli.main(["demo", "--out", path.name]) == 0
+    told = capsys.readouterr().out
+    assert len(told.splitlines()) <= 100
+    assert max(len(line) for line in told.split("Yours now")[0].splitlines()) <= 80
+    parts = ["1. The silos", "2. A question to each sector", "3. What the aggregator holds", "4. A refusal"]
+    parts += ["5. A consent withdrawn", "6. A budget that runs out", "7. A silo that fails in mid-round", "8. A model"]
+    parts.append("Yours now")
+    places = [told.index(part) for part in parts]
+    assert places == sorted(places)
+    assert "artificial" in told
+    assert "ONE trust domain" in told
+    for one in SECTORS.values():
+        assert one.question in told
+        assert ", ".join(sorted(one.silos)) in told
+    for term, value in scenes.pooled_fit(banks.read_loans()).items():
+        assert re.search(rf"{re.escape(term)} +-?\d+\.\d\d +{value:.2f}", told)
+    assert not [*path.rglob("*.away"), *path.rglob("*.partial")]
+    assert {file.name for file in (path / "silos" / "rowan").iterdir()} >= {"lung.parquet", "consent.csv"}
+
+
+def test_a_directory_that_is_no_demo_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine").touch()
+    assert analyst.cli.main(["demo", "--out", str(tmp_path)]) == 1
+    assert "is no earlier demo" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["mine"]
 
 
 class _Opened:
@@ -184,7 +326,7 @@ def test_a_group_without_rows_has_a_truth_of_nothing() -> None:
         0.0, 1.0, 1e-6, {}, "", (),
     )  # fmt: skip
     console = Console(record=True, width=80)
-    console.print(story._beside_truth(report, one, one.read()))
+    console.print(scenes.beside_truth(report, one, one.read(), Table()))
     assert re.search(r"unknown │ +30 \(8 to 52\) │ +0 │ too noisy │ +- │", console.export_text())
 
 
@@ -225,3 +367,26 @@ def test_bounds_of_the_purchases_cut_off_little() -> None:
     assert purchases.schema.field("amount").type == pa.decimal128(8, 2)
     amounts = [float(amount) for amount in purchases["amount"].to_pylist()]
     assert math.fsum(amount > 200 for amount in amounts) / len(amounts) < 0.01
+
+
+def test_the_pooled_fit_beside_the_model_is_the_one_that_torch_finds() -> None:
+    import torch
+
+    loans = banks.read_loans()
+    found = scenes.pooled_fit(loans)
+    races = loans["race"].to_numpy()
+    columns = [races == "hispanic", races == "white", np.clip(loans["debt_ratio"].to_numpy(), 20, 60) / 40]
+    inputs = torch.from_numpy(np.stack([*columns, loans["bankrupt"].to_numpy()], 1).astype(float))
+    label = torch.from_numpy(loans["approved"].to_numpy().astype(float))
+    weights = torch.zeros(5, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=500, tolerance_grad=1e-12, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = torch.nn.functional.binary_cross_entropy_with_logits(inputs @ weights[1:] + weights[0], label)
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    expected = weights.detach().numpy() / [1, 1, 1, 40, 1]
+    assert list(found.values()) == pytest.approx(list(expected), abs=1e-3)

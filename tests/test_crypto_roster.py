@@ -8,17 +8,22 @@ from pydantic import ValidationError
 from crypto.errors import CryptoError
 from crypto.keys import Secret, SigningKey
 from crypto.messages import Failed
-from crypto.roster import AUTHORITY, Party, Roster, read_roster
+from crypto.roster import AUTHORITY, Party, Roster, SiloParty, read_roster
+from crypto.sealing import SealingKey
 from crypto.wire import sign
 
 KEY = SigningKey(Secret(bytes(32)))
 OTHER_KEY = SigningKey(Secret(b"\1" * 32))
 HUB_KEY = SigningKey(Secret(b"\2" * 32))
+SEALING = SealingKey(Secret(b"\3" * 32)).public
 KEYS = {"a": KEY.public, "b": OTHER_KEY.public}
 ROSTER = Roster(
     federation="hospitals",
     version=1,
-    silos=(Party(name="a", key=str(KEY.public)), Party(name="b", key=str(OTHER_KEY.public))),
+    silos=(
+        SiloParty(name="a", key=str(KEY.public), sealing=SEALING),
+        SiloParty(name="b", key=str(OTHER_KEY.public), sealing=SEALING),
+    ),
     aggregators=(Party(name="hub", key=str(HUB_KEY.public)),),
 )
 
@@ -61,7 +66,11 @@ def test_absent_roster_is_refused(tmp_path: Path) -> None:
 
 def test_a_name_or_key_twice_or_malformed_is_no_roster() -> None:
     one, other = ROSTER.silos
-    for silos in ((one, one), (one, Party(name="c", key=one.key)), (one, Party(name="hub", key=other.key))):
+    for silos in (
+        (one, one),
+        (one, SiloParty(name="c", key=one.key, sealing=SEALING)),
+        (one, SiloParty(name="hub", key=other.key, sealing=SEALING)),
+    ):
         with pytest.raises(ValidationError, match="stands twice"):
             Roster(federation="hospitals", version=1, silos=silos, aggregators=ROSTER.aggregators)
     with pytest.raises(ValidationError):

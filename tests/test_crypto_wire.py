@@ -20,7 +20,7 @@ from crypto.errors import SignatureError, WireError
 from crypto.keys import Secret, SigningKey
 from crypto.manifest import Accept, Block, Propose, Recipient
 from crypto.messages import Failed, Split
-from crypto.roster import Party, Roster
+from crypto.roster import Party, Roster, SiloParty
 from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import (
     MAX_ENVELOPE_OVERHEAD,
@@ -85,7 +85,7 @@ SAMPLES: dict[type[Message], Message] = {  # whose parts must fit together
     Roster: Roster(
         federation="fed",
         version=1,
-        silos=(Party(name="a", key=str(KEY.public)),),
+        silos=(SiloParty(name="a", key=str(KEY.public), sealing=bytes(PUBLIC_BYTES)),),
         aggregators=(Party(name="hub", key=str(OTHER_KEY.public)),),
     ),
     TableColumn: REQUEST.table.columns[1],
@@ -120,7 +120,8 @@ def _like(schema: dict[str, Any], definitions: dict[str, Any], depth: int = 0) -
         return st.sampled_from(schema.get("enum") or [schema["const"]])
     match schema["type"]:
         case "integer":
-            return st.integers(schema["minimum"], schema["maximum"])
+            most = schema["maximum"] if "maximum" in schema else schema["exclusiveMaximum"] - 1
+            return st.integers(schema["minimum"], most)
         case "array":
             least = schema.get("minItems", 0)
             most = min(schema.get("maxItems", 3), least + 2)

@@ -97,7 +97,7 @@ CASES = [
     Case("other recipient", "RECIPIENT_CLOSED", "analysts.ana", "nobody but the analyst who asks",
          asked={"recipients": (Recipient(name="bo", key=KEY_BYTES),)}),
     Case("two recipients", "RECIPIENT_CLOSED", "analysts.ana", "nobody but the analyst who asks",
-         asked={"recipients": (Recipient(name="ana", key=KEY_BYTES), Recipient(name="ana", key=KEY_BYTES))}),
+         asked={"recipients": (Recipient(name="ana", key=KEY_BYTES), Recipient(name="bo", key=KEY_BYTES))}),
     Case("no queries for the purpose", "COMPUTATION_CLOSED", "purposes.billing.computations", "not open",
          asked={"purpose": "billing"}),
     Case("other table", "TABLE_UNKNOWN", "sources", "'visit'", asked={"table": table(name="visit")}),

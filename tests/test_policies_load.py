@@ -347,11 +347,11 @@ BAD = [
         "bad name", Edit("[sources.visits]", '[sources."no name"]'), '[sources."no name"]', "sources.no name", "pattern"
     ),
     Bad(
-        "exact release",
-        Edit('kind = "parquet"', 'kind = "parquet"\nrelease = "exact"'),
+        "unknown release",
+        Edit('kind = "parquet"', 'kind = "parquet"\nrelease = "open"'),
         "release = ",
         "sources.visits.release",
-        "(found 'exact')",
+        "(found 'open')",
     ),
 ]
 
@@ -429,7 +429,7 @@ def test_mandatory_sections_are_missed(section: str) -> None:
     assert f"policy.toml:1: {section}: missing; it is mandatory" in problems_of("\n".join(kept))
 
 
-@pytest.mark.parametrize("section", ["training", "approvals", "limits", "retention"])
+@pytest.mark.parametrize("section", ["approvals", "limits", "retention"])
 def test_sections_that_are_not_enforced_are_refused(section: str) -> None:
     text = POLICY + f'\n[{section}]\nanything = "at all"\n'
     (found,) = problems_of(text)

@@ -109,7 +109,8 @@ def test_nobody_but_the_asking_analyst_receives(exact: Simulation) -> None:
     _, request = exact.federation.prepare(QUESTION, purpose=PURPOSE, epsilon=1)
     own = request.recipients[0]
     refuse(exact, altered(request, recipients=(own, Recipient(name="eve", key=own.key))), "RECIPIENT_CLOSED")
-    refuse(exact, altered(request, recipients=(own, own)), "RECIPIENT_CLOSED")
+    silos = exact.federation.config.roster.recipients(request.silos)
+    refuse(exact, altered(request, recipients=silos), "RECIPIENT_CLOSED")
 
 
 def test_a_recipient_key_that_nothing_can_be_sealed_to_costs_nothing(exact: Simulation) -> None:

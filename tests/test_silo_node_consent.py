@@ -1,6 +1,8 @@
 """Consent: who is in at one clock time, by a file of decisions or by a column, and that the next request knows."""
 
 import os
+import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +10,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import silo_node.cli
 from analyst.demo.hospitals import PURPOSE
 from analyst.errors import DeniedError
 from policies.errors import PolicyFileError
 from policies.load import load, parse
 from silo_node.actor import SiloActor
-from silo_node.consent import ConsentFilter, consent_filter, load_consent
+from silo_node.consent import (
+    ConsentFilter,
+    PersonStanding,
+    Standing,
+    consent_filter,
+    load_consent,
+    standing_of,
+    standings,
+)
 from silo_node.errors import SourceError
 from silo_node.execute import execute
 from silo_node.sources import connect, load_sources
@@ -35,14 +46,22 @@ FIELDS = ("person", "code", "given", "until", "withdrawn")
 Decision = tuple[str | None, str | None, str | None, str | None, str | None]
 
 
+NO_CONSENT = 'legal_basis  = "public-task"'
+
+
+def without_consent(text: str) -> str:
+    """Return the demo's policy without its own rule of consent and without its file of decisions."""
+    text, rules = re.subn(r'legal_basis  = "consent"\nconsent      = "opt-in"', NO_CONSENT, text)
+    text, sections = re.subn(r"\[consent\].*?\n\n", "", text, flags=re.DOTALL)
+    assert (rules, sections) == (1, 1)
+    return text
+
+
 def with_consent(home: Path, silo: str, section: str, purpose: str, decisions: list[Decision] | None = None) -> Path:
     """Give a silo's policy a [consent] section and its purpose a consent rule; write the decisions."""
     policy = home / "silos" / silo / "policy.toml"
-    text = (
-        policy.read_text()
-        .replace('legal_basis  = "public-task"', purpose)
-        .replace("[budget] ", f"{section}\n[budget] ")
-    )
+    text = without_consent(policy.read_text())
+    text = text.replace(NO_CONSENT, purpose).replace("[budget] ", f"{section}\n[budget] ")
     assert purpose in text
     policy.write_text(text)
     if decisions is not None:
@@ -235,7 +254,7 @@ def test_a_stale_feed_refuses_and_a_fresh_one_answers(home: Path) -> None:
     ],
 )
 def test_a_consent_section_that_cannot_stand_is_refused(home: Path, old: str, new: str, problem: str) -> None:
-    text = (home / "silos" / "aspen" / "policy.toml").read_text()
+    text = without_consent((home / "silos" / "aspen" / "policy.toml").read_text())
     assert old in text
     with pytest.raises(PolicyFileError) as caught:
         parse(text.replace(old, new).encode(), "policy.toml")
@@ -274,3 +293,139 @@ def test_a_per_analyst_limit_shows_what_is_left_to_oneself(home: Path) -> None:
         assert (denial.code, denial.rule) == ("BUDGET_ANALYST", "budget.limits.0.per_analyst_rho")
         left = 10_000 - simulation.spent("birch")
         assert f"rho {left / 1e6:g} is left to you" in denial.message
+
+
+def owner_sees(policy: Path, person: str = "nobody", now: int = NOW) -> tuple[Standing, PersonStanding]:
+    """Return what `consilo-silo consent` computes of the only purpose and source."""
+    loaded, home = load(policy).policy, policy.parent
+    sources, reader = load_sources(loaded, home), load_consent(loaded, home)
+    with connect() as connection:
+        (one,) = standings(connection, loaded, [PURPOSE], sources, reader, now)
+        return one, standing_of(connection, loaded, PURPOSE, sources["lung"], reader, now, person)
+
+
+# Why a person of CASES is in or not, by opt-in, with the year of the time that is named.
+REASONS = {
+    "nothing": ("no decision", None),
+    "given": ("given", 2026),
+    "given for another purpose": ("no decision", None),
+    "given in the future": ("not given yet", 2027),
+    "expired": ("expired", 2026),
+    "expires later": ("given", 2026),
+    "withdrawn": ("withdrawn", 2026),
+    "withdrawal to come": ("given", 2026),
+    "withdrawn in a row of its own": ("withdrawn", 2026),
+    "given again after a withdrawal": ("given", 2026),
+    "no time of giving": ("no time", None),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("rule", "place"), [(OPT_IN, 1), (OPT_OUT, 2)])
+def test_the_owner_sees_whom_a_request_counts(
+    home: Path, patients: list[str], case: str, rule: str, place: int
+) -> None:
+    decisions: list[Decision] = [(patients[0], *row) for row in CASES[case][0]]
+    decisions += [(other, "HMB", PAST, None, None) for other in patients[1:3]]
+    policy = with_consent(home, "aspen", TABLE, rule, decisions)
+    one, person = owner_sees(policy, patients[0])
+    assert (one.persons, one.persons_in) == (len(patients), len(people_in(policy)))
+    assert (person.rows, person.rows_in) == (1, 1 if CASES[case][place] else 0)
+    year = None if person.at is None else datetime.fromtimestamp(person.at, UTC).year
+    if rule == OPT_IN and case in REASONS:
+        assert (person.reason, year) == REASONS[case]
+    if rule == OPT_OUT:
+        assert person.reason == ("no objection" if CASES[case][place] else "objected")
+
+
+def test_the_latest_event_is_the_reason(home: Path, patients: list[str]) -> None:
+    """Consent given again after a withdrawal, which then expired."""
+    decisions: list[Decision] = [
+        (patients[0], "HMB", "2024-01-01T00:00:00Z", None, EARLIER),
+        (patients[0], "HMB", "2025-06-01T00:00:00Z", PAST, None),
+    ]
+    policy = with_consent(home, "aspen", TABLE, OPT_IN, decisions)
+    assert owner_sees(policy, patients[0])[1].reason == "expired"
+    assert owner_sees(policy, patients[0], NOW - 365 * 24 * 3600)[1].reason == "withdrawn"
+
+
+def sees(policy: Path, *options: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """Return what the command prints after its first line, which is the silo and the time."""
+    assert silo_node.cli.main(["consent", "--policy", str(policy), *options]) == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"aspen at \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", first)
+    return lines
+
+
+def test_the_owner_reads_who_is_in_and_why(home: Path, patients: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    given: list[Decision] = [(patient, "HMB", EARLIER, None, None) for patient in patients[1:]]
+    given[0] = (patients[1], "HMB", EARLIER, None, PAST)
+    policy = with_consent(home, "aspen", TABLE, OPT_IN, given)
+    counted = [
+        "  health-research: opt-in by the table consent.parquet, legal basis consent",
+        f"    lung: {len(patients) - 2} of {len(patients)} patients are in",
+    ]
+    assert sees(policy, capsys=capsys) == counted
+    for person, verdict in (
+        (patients[0], "not in: no decision"),
+        (patients[1], "not in: withdrawn 2026-01-01T00:00:00Z"),
+        (patients[2], "in: given 2025-01-01T00:00:00Z"),
+        ("NCCTG-000", "not in: no row"),
+    ):
+        assert sees(policy, "--person", person, capsys=capsys) == [*counted, f"      {person} is {verdict}"]
+    printed = " ".join(sees(policy, capsys=capsys))
+    assert not [patient for patient in patients if patient in printed]
+
+
+def test_the_owner_reads_that_consent_is_not_asked(
+    home: Path, patients: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = home / "silos" / "aspen" / "policy.toml"
+    policy.write_text(without_consent(policy.read_text()))
+    assert sees(policy, "--purpose", PURPOSE, "--person", patients[0], capsys=capsys) == [
+        "  health-research: consent is not asked, legal basis public-task",
+        f"    lung: {len(patients)} of {len(patients)} patients are in",
+        f"      {patients[0]} is in: consent is not asked",
+    ]
+
+
+@pytest.mark.parametrize("rule", [OPT_IN, OPT_OUT])
+def test_the_owner_reads_a_column_and_the_age_of_its_feed(
+    home: Path, patients: list[str], rule: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = with_consent(home, "aspen", COLUMN, rule)
+    policy.write_text(
+        policy.read_text().replace("died       = {", 'ok = { type = "bool", class = "internal", roles = [] }\ndied = {')
+    )
+    data = policy.parent / "lung.parquet"
+    table = pq.read_table(data)
+    flags = [(True, False, None)[index % 3] for index in range(table.num_rows)]
+    pq.write_table(table.append_column("ok", pa.array(flags)), data)
+    with simulate(home, noise=no_noise) as simulation:
+        assert count(simulation) == 228 - table.num_rows + flags.count(True)
+    head, counted, verdict = sees(policy, "--person", patients[1], capsys=capsys)
+    assert "by the column ok, " in head
+    are_in = f"    lung: {flags.count(True)} of {len(patients)} patients are in; the feed is"
+    assert counted == f"{are_in} 0.0 h old, at most 2 h"
+    assert verdict == f"      {patients[1]} is not in: ok is true in 0 of 1 row"
+    assert sees(policy, "--person", patients[0], capsys=capsys)[2].endswith(" is in: ok is true in 1 of 1 row")
+    old = data.stat().st_mtime - 3 * 3600
+    os.utime(data, (old, old))
+    counted = sees(policy, capsys=capsys)[1]
+    assert counted == f"{are_in} 3.0 h old, more than 2 h, so every request is denied"
+    with simulate(home, noise=no_noise) as simulation:
+        report = simulation.federation.query("SELECT COUNT(*) AS n FROM lung", purpose=PURPOSE, epsilon=0.5)
+        assert report.silos["aspen"].denials[0].code == "CONSENT_STALE"
+
+
+def test_a_broken_file_of_decisions_is_one_line_for_the_owner(
+    home: Path, patients: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = with_consent(home, "aspen", TABLE, OPT_IN, [(patients[0], "HMB", "soon", None, None)])
+    assert silo_node.cli.main(["consent", "--policy", str(policy)]) == 1
+    output, errors = capsys.readouterr()
+    assert not output
+    assert errors.splitlines() == [
+        "consilo-silo: error: consent: column 'given' of consent.parquet holds what is no time",
+        "consilo-silo: hint: write 2026-10-01T00:00:00Z",
+    ]

@@ -141,9 +141,11 @@ def steps(cell: Any, column: TableColumn) -> int | None:
 
 def expected(rows: list[Row], asked: Request) -> list[list[int]]:
     """Compute the plan row by row, with nobody over `max_rows`."""
+    plan = asked.plan
+    assert isinstance(plan, Plan)
     kept = [row for row in rows if row["patient_id"] is not None]
-    if asked.plan.where is not None:
-        kept = [row for row in kept if holds(asked.plan.where, row) is True]
+    if plan.where is not None:
+        kept = [row for row in kept if holds(plan.where, row) is True]
     columns = {column.name: column for column in COLUMNS}
     vectors = []
     for kind, name in statistics_of(asked.plan):
@@ -153,8 +155,7 @@ def expected(rows: list[Row], asked: Request) -> list[list[int]]:
                 row
                 for row in kept
                 if all(
-                    member(row[key], columns[key]) == wanted
-                    for key, wanted in zip(asked.plan.group_by, group, strict=True)
+                    member(row[key], columns[key]) == wanted for key, wanted in zip(plan.group_by, group, strict=True)
                 )
             ]
             if name is None:

@@ -1,0 +1,1 @@
+"""Training at a silo: what it contributes to a step, and the model that it learns from an opened sum."""
