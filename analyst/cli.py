@@ -20,12 +20,13 @@ from rich.status import Status
 
 from analyst.client import Federation
 from analyst.config import read_config
-from analyst.demo.story import SECTORS, tell
+from analyst.demo.story import SECTORS, tell, tell_all
 from analyst.doctor import examine
 from analyst.drafting import new
 from analyst.errors import AnalystError, DeniedError
 from analyst.render import FORMATS, plain, print_offer, render
 from analyst.simulate import down, up
+from analyst.training import read_job, show_training, to_json, train
 from crypto.errors import CryptoError
 from crypto.keys import MIN_PASSPHRASE, Secret, SigningKey, read_key_file, write_key_file
 from policies.errors import PolicyError
@@ -79,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = command("demo", _demo, "run a whole federation on this machine, on real data, and tell its story")
     demo.add_argument("--out", type=Path, default=Path("consilo-demo"), metavar="DIR", help="where it is left")
-    demo.add_argument("--sector", choices=SECTORS, default="hospitals", help="whose data and story")
+    demo.add_argument("--sector", choices=SECTORS, help="tell the story of one sector only; default: of all")
     _new_options(command("new", _new, "found a simulated federation around your own files and draft its policies"))
     query = command("query", _query, "ask one SQL question and open the answer")
     query.add_argument("sql", help="the question, in one argument")
@@ -88,6 +89,10 @@ def _parser() -> argparse.ArgumentParser:
     query.add_argument("--epsilon", required=True, type=_number, help="what it may cost one person, such as 1")
     query.add_argument("--format", choices=FORMATS, default="table")
     query.add_argument("--out", type=Path, metavar="FILE", help="write the answer there instead of printing it")
+    train = command("train", _train, "train a model across the silos, which alone receive it")
+    train.add_argument("job", type=Path, metavar="JOB", help="the job file, such as job.toml")
+    _federation_options(train)
+    train.add_argument("--format", choices=["text", "json"], default="text")
     silos = command("silos", _silos, "list the silos and what their policies open to you")
     _federation_options(silos)
     silos.add_argument("--format", choices=["table", "json"], default="table")
@@ -147,7 +152,11 @@ def _number(text: str) -> float:
 
 
 def _demo(options: argparse.Namespace, notes: Console) -> int:
-    tell(options.out, SECTORS[options.sector], Console(highlight=False))
+    console = Console(highlight=False)
+    if options.sector is None:
+        tell_all(options.out, console)
+    else:
+        tell(options.out, SECTORS[options.sector], console)
     return 0
 
 
@@ -186,6 +195,21 @@ def _query(options: argparse.Namespace, notes: Console) -> int:
     else:
         options.out.write_text(text)
         notes.print(f"written to {options.out}")
+    return 0
+
+
+def _train(options: argparse.Namespace, notes: Console) -> int:
+    job = read_job(options.job)
+    keep = options.job.with_name(f"{options.job.name}.run.json")
+    with (
+        notes.status("opening the federation") as status,
+        Federation.open(
+            options.federation, options.analyst, lambda text: status.update(text), _asking("the analyst's key", status)
+        ) as federation,
+    ):
+        training = train(federation, job, lambda done: status.update(f"step {done} of {job.steps}"), keep)
+        policies = federation.config.policies
+    print(to_json(training) if options.format == "json" else show_training(training, job.label, policies))
     return 0
 
 

@@ -93,7 +93,7 @@ def print_offer(offer: Offer, silos: Iterable[str], console: Console) -> None:
     """Print the silos with their conditions, and for each table the columns that all its holders open."""
     table = Table(title="Silos", title_justify="left")
     for heading in ("silo", "policy", "purposes", "tables", "epsilon", "missing", "colluding"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=heading == "purposes")
     for silo in silos:
         catalogue = offer.silos.get(silo)
         if catalogue is None:
@@ -102,7 +102,7 @@ def print_offer(offer: Offer, silos: Iterable[str], console: Console) -> None:
         table.add_row(
             silo,
             f"v{catalogue.policy_version} {catalogue.policy_hash.hex()[:8]}",
-            ", ".join(catalogue.purposes),
+            "\n".join(catalogue.purposes),
             ", ".join(one.name for one in catalogue.tables),
             *show_conditions(catalogue),
         )

@@ -17,20 +17,43 @@ BANKS = ("harbor", "beacon", "commons", "mystic")
 
 _COLUMNS = """\
 applicant_id = { type = "string", class = "identifier", roles = [] }
-race         = { type = "string", class = "special-category", roles = ["dimension", "filter"], \
+race         = { type = "string", class = "special-category", roles = ["dimension", "filter", "feature"], \
 domain = ["black", "hispanic", "white", "unknown"], unknown = "unknown" }
 sex          = { type = "string", class = "internal", roles = ["dimension", "filter"], \
 domain = ["female", "male", "unknown"], unknown = "unknown" }
 married      = { type = "string", class = "internal", roles = ["dimension", "filter"], \
 domain = ["yes", "no", "unknown"], unknown = "unknown" }
-approved     = { type = "bool", class = "confidential", roles = ["measure", "filter"] }
+approved     = { type = "bool", class = "confidential", roles = ["measure", "filter", "label"] }
 loan         = { type = "int", class = "confidential", roles = ["measure", "filter"], bounds = [0, 500], \
 unit = "1000 USD" }
 income       = { type = "int", class = "confidential", roles = ["measure", "filter"], bounds = [0, 300], \
 unit = "1000 USD a year" }
-debt_ratio   = { type = "decimal", class = "confidential", roles = ["measure", "filter"], bounds = [0, 100], \
-step = 0.1, unit = "percent of income" }
-bankrupt     = { type = "bool", class = "sensitive", roles = ["measure"] }
+debt_ratio   = { type = "decimal", class = "confidential", roles = ["measure", "filter", "feature"], \
+bounds = [0, 100], step = 0.1, unit = "percent of income" }
+bankrupt     = { type = "bool", class = "sensitive", roles = ["measure", "feature"] }
+"""
+_TRAINING = """
+[training]                             # models go to the silos that train them, to nobody else
+max_rounds      = 50
+clip_norm       = 2.0
+max_rho_per_run = 0.4
+"""
+JOB = """\
+schema   = "consilo-job/1"
+model    = "logistic-regression"
+table    = "loans"
+purpose  = "fair-lending"
+label    = "approved"
+features = ["race", "debt_ratio", "bankrupt"]
+
+steps         = 20
+learning_rate = 3.0
+momentum      = 0.7
+epsilon       = 4.0                    # of the whole run
+clip          = 1.0                    # the longest gradient of one applicant
+
+[bounds]                               # narrower than the policies', from public knowledge
+debt_ratio = [20, 60]
 """
 
 
@@ -75,7 +98,7 @@ SECTOR = Sector(
     purpose="fair-lending",
     terms='legal_basis  = "legal-obligation"',
     max_rows=1,
-    min_cohort=25,
+    min_cohort=55,
     read=read_loans,
     split=parts,
     headline="Four banks, one question, no application moves",
@@ -83,8 +106,12 @@ SECTOR = Sector(
         "Mortgages in Boston: {rows} real applications of 1990. The data name no bank; the\n"
         "split into four silos, every fourth row to one, is artificial."
     ),
+    title="{rows} applications for mortgages in Boston, 1990",
     question="SELECT race, COUNT(*) AS n, AVG(approved) AS approved FROM loans GROUP BY race",
+    epsilon=1,
     decimals=3,
     refused="SELECT race, sex, married, COUNT(*) FROM loans GROUP BY race, sex, married",
+    computations=("query", "logistic-regression"),
+    sections=_TRAINING,
     next_question="SELECT sex, AVG(approved) AS approved FROM loans GROUP BY sex",
 )

@@ -2,7 +2,7 @@
 
 Loprinzi et al., Journal of Clinical Oncology 12 (1994) 601-607; the table travels inside the `lifelines` package. The
 trial's 18 institutions are grouped into five silos for this demo, and the column that names them is dropped: what
-identifies a silo is never a dimension or a filter.
+identifies a silo is never a dimension or a filter. The patients' decisions on consent are invented: all have given it.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from analyst.demo.sector import Sector, data_file, found_sector
+from analyst.demo.sector import DECISIONS, Sector, data_file, found_sector
 from crypto.keys import VerifyKey
 
 PURPOSE = "health-research"
@@ -37,6 +37,16 @@ unit = "day" }
 died       = { type = "bool", class = "special-category", roles = ["measure", "filter"] }
 karnofsky  = { type = "int", class = "sensitive", roles = ["measure", "filter"], bounds = [50, 100], step = 10 }
 weight_loss = { type = "int", class = "sensitive", roles = ["measure"], bounds = [-30, 70], unit = "pound" }
+"""
+
+_CONSENT = f"""
+[consent]                              # read anew at every request
+mode         = "table"
+source       = "{DECISIONS}"
+subject      = "person"
+purpose      = "purpose"
+given_at     = "given_at"
+withdrawn_at = "withdrawn_at"
 """
 
 
@@ -78,7 +88,7 @@ SECTOR = Sector(
     table="lung",
     columns=_COLUMNS,
     purpose=PURPOSE,
-    terms='legal_basis  = "public-task"\nvocabulary   = "DUO:0000006"',
+    terms='legal_basis  = "consent"\nconsent      = "opt-in"\nvocabulary   = "DUO:0000006"',
     max_rows=1,
     min_cohort=25,
     read=read_lung,
@@ -86,12 +96,16 @@ SECTOR = Sector(
     headline="Five hospitals, one question, no patient record moves",
     intro=(
         "The NCCTG lung cancer trial: {rows} real records. Its 18 institutions are grouped\n"
-        "into five silos for this demo; that grouping is artificial."
+        "into five silos for this demo; the grouping and all consents are artificial."
     ),
+    title="{rows} patients of the NCCTG lung cancer trial",
     question="SELECT sex, COUNT(*) AS n, AVG(age) AS mean_age FROM lung GROUP BY sex",
+    epsilon=2,
     decimals=1,
     refused="SELECT COUNT(*) AS n FROM lung WHERE weight_loss > 20",
     next_question="SELECT sex, COUNT(*) AS n, SUM(died) AS deaths FROM lung GROUP BY sex",
+    sections=_CONSENT,
+    has_decisions=True,
 )
 
 

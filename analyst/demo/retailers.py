@@ -27,6 +27,19 @@ amount      = { type = "decimal", class = "confidential", roles = ["measure"], b
 unit = "USD" }
 """
 
+LIMITED = "advertising"
+_LIMITED = f"""
+[purposes.{LIMITED}]
+legal_basis  = "legitimate-interest"
+computations = ["query"]
+
+[[budget.limits]]                      # pace of one purpose, beside the lifetime limit
+purpose         = "{LIMITED}"
+window          = "calendar-month"
+rho             = 0.1
+per_analyst_rho = 0.03
+"""
+
 
 def read_purchases() -> Any:
     """Return the purchases as a pyarrow.Table with the demo's column names; raises AnalystError."""
@@ -65,13 +78,17 @@ SECTOR = Sector(
     purpose="market-insight",
     terms='legal_basis  = "legitimate-interest"',
     max_rows=MAX_ROWS,
-    min_cohort=1000,  # in rows: four deviations of the noise at epsilon 1, or an empty group would be shown
+    min_cohort=1000,  # in rows: five deviations of the noise of the question
     read=read_purchases,
     split=parts,
     headline="Four record shops, one question, no purchase record moves",
     intro="{rows} real purchases at CDNOW; their split into four silos is artificial.",
+    title="{rows} purchases at CDNOW, 1997 and 1998",
     question="SELECT quarter, COUNT(amount), AVG(amount) FROM purchases GROUP BY quarter",
+    epsilon=1,
     decimals=1,
     refused="SELECT COUNT(*) AS n FROM purchases WHERE amount > 500",
     next_question="SELECT quarter, AVG(cds) AS cds FROM purchases GROUP BY quarter",
+    more_purposes=(LIMITED,),
+    sections=_LIMITED,
 )

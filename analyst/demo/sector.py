@@ -1,15 +1,19 @@
 """What one sector of the demo is: its data, the policy of its silos, the questions of its story.
 
-A policy's bounds and domains are public knowledge and stand in the sector's text; nothing in a policy is read from the
-data. Everything else in the policies is the same in every sector and stands here.
+Sectors are founded alone, or together as one federation. A policy's bounds and domains are public knowledge and stand
+in the sector's text; nothing in a policy is read from the data. Everything else in the policies is the same in every
+sector and stands here.
 """
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet
 
 from analyst.errors import AnalystError
@@ -18,6 +22,8 @@ from crypto.keys import VerifyKey
 
 FEDERATION = "consilo-demo"
 ANALYST = "ana"
+DECISIONS = "consent.csv"
+GIVEN_AT = "2026-01-01T00:00:00Z"
 
 _POLICY = """\
 schema = "silo-policy/1"
@@ -48,8 +54,8 @@ uri  = "{table}.parquet"
 {columns}
 [purposes.{purpose}]
 {terms}
-computations = ["query"]
-
+computations = {computations}
+{sections}
 [budget]                               # zCDP rho; epsilon is shown at delta
 delta       = 1e-6
 lifetime    = {{ rho = 1.0 }}            # per {entity}, never refreshed
@@ -69,7 +75,7 @@ max_missing   = 1                      # silos that may drop out
 
 [analysts.{analyst}]
 key      = "{key}"
-purposes = ["{purpose}"]
+purposes = {purposes}
 until    = 2036-01-01T00:00:00Z
 """
 
@@ -87,28 +93,66 @@ class Sector:
     table: str
     columns: str
     purpose: str
-    terms: str  # the purpose's legal basis and vocabulary, in TOML
+    terms: str  # the purpose's legal basis, consent and vocabulary, in TOML
     max_rows: int
-    min_cohort: int
+    min_cohort: int  # further from the noise of the question than a transcript can stray
     read: Callable[[], Any]
     split: Callable[[Any], Mapping[str, Any]]
     headline: str
     intro: str  # with {rows}; says that the split is artificial
+    title: str  # what the rows are, with {rows}
     question: str
+    epsilon: float  # of the question
     decimals: int  # of the averages in the truth beside the answer
     refused: str
     next_question: str
+    computations: tuple[str, ...] = ("query",)  # of the purpose
+    more_purposes: tuple[str, ...] = ()  # that the sections define; not of the sector's own story
+    sections: str = ""  # further sections of the policy, in TOML
+    has_decisions: bool = False  # on consent, in DECISIONS beside the data: at first, everybody has given it
+
+    @property
+    def counting(self) -> str:
+        """The question how many rows there are."""
+        return f"SELECT COUNT(*) AS n FROM {self.table}"  # noqa: S608
 
 
 def found_sector(path: Path, sector: Sector) -> dict[str, VerifyKey]:
-    """Write the whole federation into `path`: keys, roster, policies, data; raises AnalystError or OSError."""
-    tables = sector.split(sector.read())
-    keys = found(path, FEDERATION, sector.silos, (ANALYST,))
-    for silo in sector.silos:
-        home = path / "silos" / silo
-        pyarrow.parquet.write_table(tables[silo], home / f"{sector.table}.parquet")
-        (home / "policy.toml").write_text(_policy(sector, silo, keys[ANALYST]))
+    """Write a federation of one sector into `path`; raises AnalystError or OSError."""
+    return found_sectors(path, (sector,))
+
+
+def found_sectors(path: Path, sectors: Sequence[Sector]) -> dict[str, VerifyKey]:
+    """Write one federation of these sectors into `path`: keys, roster, policies, data; return the analysts' keys.
+
+    Raises AnalystError or OSError.
+    """
+    tables = {sector.kind: sector.split(sector.read()) for sector in sectors}
+    keys = found(path, FEDERATION, tuple(silo for sector in sectors for silo in sector.silos), (ANALYST,))
+    for sector in sectors:
+        for silo in sector.silos:
+            home, table = path / "silos" / silo, tables[sector.kind][silo]
+            pyarrow.parquet.write_table(table, home / f"{sector.table}.parquet")
+            if sector.has_decisions:
+                write_decisions(home, sector, dict.fromkeys(table[f"{sector.entity}_id"].to_pylist()))
+            (home / "policy.toml").write_text(_policy(sector, silo, keys[ANALYST]))
     return keys
+
+
+def write_decisions(home: Path, sector: Sector, withdrawn_at: Mapping[str, str | None]) -> None:
+    """Replace the silo's file of decisions at one stroke: these persons gave consent, some withdrew it at a time."""
+    count = len(withdrawn_at)
+    decisions = pa.table(
+        {
+            "person": list(withdrawn_at),
+            "purpose": [sector.purpose] * count,
+            "given_at": [GIVEN_AT] * count,
+            "withdrawn_at": pa.array(withdrawn_at.values(), pa.string()),
+        }
+    )
+    partial = home / f"{DECISIONS}.partial"
+    pyarrow.csv.write_csv(decisions, partial)
+    partial.replace(home / DECISIONS)
 
 
 def data_file(package: str, *parts: str) -> Path:
@@ -134,6 +178,9 @@ def _policy(sector: Sector, silo: str, key: VerifyKey) -> str:
         columns=sector.columns,
         purpose=sector.purpose,
         terms=sector.terms,
+        computations=json.dumps(sector.computations),
+        sections=sector.sections,
+        purposes=json.dumps((sector.purpose, *sector.more_purposes)),
         min_cohort=sector.min_cohort,
         analyst=ANALYST,
         key=key,
