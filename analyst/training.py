@@ -130,6 +130,8 @@ def train(
     answered = dict.fromkeys(request.silos, 0)
     holders = frozenset[str]()
     for done in range(state.done, step.steps):
+        if done and len(holders) < len(request.silos):
+            federation.teach(state.after)  # to silos that are back, or when a run goes on
         request = federation.renew(request, step.model_copy(update={"step": done, "after": state.after}))
         encrypted = federation.submit(request)
         for silo in federation.check(request, encrypted).survivors:

@@ -445,3 +445,36 @@ class LedgerModel(RuleBasedStateMachine):
 
 TestLedgerModel = LedgerModel.TestCase
 TestLedgerModel.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+
+
+def test_a_ledger_of_the_first_format_is_kept_and_changed_once(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript(
+            "CREATE TABLE charges (nonce BLOB PRIMARY KEY CHECK (length(nonce) = 16), request_hash BLOB NOT NULL,"
+            " analyst TEXT NOT NULL, purpose TEXT NOT NULL, micro_rho INTEGER NOT NULL CHECK (micro_rho > 0),"
+            " policy_hash BLOB NOT NULL, state TEXT NOT NULL CHECK (state IN ('reserved', 'committed')),"
+            " round_id BLOB, charged_at INTEGER NOT NULL, CHECK ((state = 'committed') = (round_id IS NOT NULL))"
+            ") STRICT, WITHOUT ROWID;"
+            "CREATE TABLE splits (round_id BLOB PRIMARY KEY, split_hash BLOB NOT NULL) STRICT, WITHOUT ROWID;"
+            "INSERT INTO charges VALUES (zeroblob(16), x'01', 'ana', 'research', 70, x'02', 'committed', x'03', 5);"
+            "INSERT INTO splits VALUES (x'03', x'04'); PRAGMA user_version = 1;"
+        )
+    for _ in range(2):
+        store = LedgerStore(path)
+        assert store.spending().lifetime == 70
+        assert store.is_committed(bytes(16))
+        assert not store.record_split(b"\x03", b"\x05")
+        assert store.load_run(bytes(16)) is None or store.load_run(bytes(16)) == b"state"
+        store.save_run(bytes(16), b"state")
+        store.close()
+
+
+def test_a_run_has_a_limit_of_its_own_for_each_analyst(ledger: LedgerStore) -> None:
+    run = bytes([9]) * 16
+    assert ledger.reserve(charge(1, 60, run=run), 1000, (), 100)
+    assert not ledger.reserve(charge(2, 41, run=run), 1000, (), 100)
+    assert ledger.reserve(charge(2, 40, run=run), 1000, (), 100)
+    assert ledger.reserve(charge(3, 41, run=bytes(16)), 1000, (), 100)
+    assert ledger.spending(analyst="ana", run=run).run == 100
+    assert ledger.spending(analyst="bo", run=run).run == 0

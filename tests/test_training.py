@@ -1,0 +1,495 @@
+"""Training across five banks in memory: right without noise, opened by silos alone, never paid for twice."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from analyst.errors import AnalystError, DeniedError
+from analyst.founding import found
+from analyst.training import Training, read_job, train
+from crypto.errors import CryptoError
+from crypto.manifest import Propose
+from crypto.messages import EncryptedReport, Failed, Learned
+from crypto.noise import discrete_gaussian
+from crypto.opening import open_report
+from crypto.wire import body_digest, signer_of, unverified
+from policies.accountant import charge
+from policies.request import Request, terms_of
+from policies.training import GRADIENT_UNITS, START, Step
+from silo_node.training.logistic import contribution
+from silo_node.training.run import RunState
+from tests.simulator import Noise, Simulation, no_noise, simulate
+
+SILOS = ("east", "middle", "north", "south", "west")
+STEPS, RATE, MOMENTUM, CLIP = 4, 1.5, 0.5, 0.8
+_POLICY = """\
+schema = "silo-policy/1"
+[silo]
+id = "{silo}"
+controller = "Bank"
+sector = "bank"
+jurisdiction = "NO"
+contact = "privacy@bank.example"
+[privacy_unit]
+entity = "applicant"
+id_column = "id"
+max_rows = 4
+[sources.loans]
+release = "{release}"
+kind = "parquet"
+uri = "loans.parquet"
+[sources.loans.columns]
+id = {{ type = "string", class = "identifier", roles = [] }}
+ok = {{ type = "bool", class = "internal", roles = ["label"] }}
+kind = {{ type = "string", class = "internal", roles = ["feature"], domain = ["a", "b", "c"], unknown = "c" }}
+debt = {{ type = "decimal", class = "internal", roles = ["feature"], bounds = [0, 10], step = 0.5 }}
+[consent]
+mode = "table"
+source = "consent.csv"
+subject = "id"
+purpose = "purpose"
+given_at = "given_at"
+withdrawn_at = "withdrawn_at"
+[purposes.lending]
+legal_basis = "legitimate-interest"
+consent = "opt-out"
+computations = ["query", "logistic-regression"]
+[budget]
+delta = 1e-6
+lifetime = {{ rho = {lifetime} }}
+[disclosure]
+aggregates = ["count"]
+[protection]
+accept = ["masking"]
+max_missing = 1
+[training]
+max_rounds = 20
+dp = "{dp}"
+clip_norm = 1.0
+max_rho_per_run = 20.0
+[analysts.ana]
+key = "{key}"
+purposes = ["lending"]
+until = 2036-01-01T00:00:00Z
+"""
+_JOB = """\
+schema = "consilo-job/1"
+model = "logistic-regression"
+table = "loans"
+purpose = "lending"
+label = "ok"
+features = ["kind", "debt"]
+"""
+_PRIVATE = f"{_JOB}steps = {STEPS}\nlearning_rate = {RATE}\nmomentum = {MOMENTUM}\nepsilon = 10\nclip = {CLIP}\n"
+_EXACT = f'{_JOB}release = "exact"\nsteps = {STEPS}\nlearning_rate = {RATE}\nlocal_steps = 3\n'
+Vector = npt.NDArray[np.float64]
+
+
+def rows_of(silo: str) -> list[dict[str, Any]]:
+    """Return a silo's rows: up to two a person, on the grid of the policy."""
+    place = SILOS.index(silo)
+    return [
+        {
+            "id": f"{silo}-{number // 2 if number % 3 else number}",
+            "ok": (number * 7 + place) % 5 < 3,
+            "kind": "abc"[(number + place) % 3],
+            "debt": ((number * 11 + place) % 21) / 2,
+        }
+        for number in range(30 + 10 * place)
+    ]
+
+
+def matrices(rows: list[dict[str, Any]]) -> tuple[Vector, Vector]:
+    inputs = [[1.0, row["kind"] == "b", row["kind"] == "c", (row["debt"] - 5) / 5] for row in rows]
+    return np.array(inputs, float), np.array([row["ok"] for row in rows], float)
+
+
+def gradients(rows: list[dict[str, Any]], weights: Vector) -> Vector:
+    inputs, label = matrices(rows)
+    return np.asarray((1 / (1 + np.exp(-inputs @ weights)) - label)[:, None] * inputs)
+
+
+def clipped_mean(everybody: list[dict[str, Any]], weights: Vector) -> Vector:
+    """Return the mean of the persons' clipped gradients, person by person."""
+    people = sorted({row["id"] for row in everybody})
+    total = np.zeros(len(weights))
+    for person in people:
+        own = gradients([row for row in everybody if row["id"] == person], weights).sum(0)
+        total += own * min(1, CLIP / np.linalg.norm(own))
+    return total / len(people)
+
+
+def descent(everybody: Callable[[int], list[dict[str, Any]]]) -> Vector:
+    weights, velocity = np.zeros(4), np.zeros(4)
+    for step in range(STEPS):
+        velocity = MOMENTUM * velocity + clipped_mean(everybody(step), weights)
+        weights = weights - RATE * velocity
+    return weights
+
+
+def pooled() -> list[dict[str, Any]]:
+    return [row for silo in SILOS for row in rows_of(silo)]
+
+
+@contextmanager
+def banks(
+    path: Path, job: str = _PRIVATE, noise: Noise = no_noise, lifetime: str = "90.0", dp: str = "optional"
+) -> Iterator[tuple[Simulation, Path]]:
+    key = found(path, "banks", SILOS, ("ana",))["ana"]
+    for silo in SILOS:
+        home, release = path / "silos" / silo, "exact" if "exact" in job else "private"
+        pyarrow.parquet.write_table(pa.Table.from_pylist(rows_of(silo)), home / "loans.parquet")
+        (home / "consent.csv").write_text("id,purpose,given_at,withdrawn_at\n")
+        (home / "policy.toml").write_text(_POLICY.format(silo=silo, release=release, key=key, lifetime=lifetime, dp=dp))
+    (path / "job.toml").write_text(job)
+    with simulate(path, noise=noise) as simulation:
+        yield simulation, path / "job.toml"
+
+
+def run(simulation: Simulation, file: Path, progress: Callable[[int], None] = lambda done: None) -> Training:
+    return train(simulation.federation, read_job(file), progress, file.with_name("keep.json"))
+
+
+def models(simulation: Simulation) -> dict[str, RunState]:
+    found = {name: silo.actor._ledger.runs() for name, silo in simulation.silos.items()}
+    return {name: RunState.decode(states[0]) for name, states in found.items() if states}
+
+
+def the_model(simulation: Simulation) -> RunState:
+    held = models(simulation)
+    assert set(held) == set(SILOS)
+    assert len({(state.weights, state.position, state.done) for state in held.values()}) == 1
+    return held["east"]
+
+
+def asked(simulation: Simulation) -> list[Request]:
+    proposes = [unverified(EncryptedReport.decode(report).propose, Propose) for report in simulation.reports]
+    return [unverified(one.request, Request) for one in proposes]
+
+
+def charges(simulation: Simulation, silo: str) -> list[tuple[str, str, str, int, str]]:
+    return simulation.silos[silo].actor._ledger.charges()
+
+
+def test_a_private_run_equals_clipped_gradient_descent_on_all_rows(tmp_path: Path) -> None:
+    with banks(tmp_path / "f") as (simulation, file):
+        training = run(simulation, file)
+        model = the_model(simulation)
+        assert model.weights == pytest.approx(descent(lambda _: pooled()), abs=2e-5)
+        assert training.holders == SILOS
+        assert training.answered == dict.fromkeys(SILOS, STEPS)
+        assert training.epsilon is not None
+        assert 9.9 < training.epsilon <= 10
+        assert model.coefficients()["debt"] == pytest.approx(model.weights[3] / 5)
+        for silo in SILOS:
+            rows = charges(simulation, silo)
+            assert [row[4] for row in rows] == ["committed"] * STEPS
+            assert sum(row[3] for row in rows) == simulation.spent(silo) > 0
+
+
+def test_an_exact_run_equals_federated_averaging_but_for_rounding(tmp_path: Path) -> None:
+    with banks(tmp_path / "f", _EXACT) as (simulation, file):
+        training = run(simulation, file)
+        weights = np.zeros(4)
+        for _ in range(STEPS):
+            parts = []
+            for silo in SILOS:
+                own = weights
+                for _ in range(3):
+                    own = own - RATE * gradients(rows_of(silo), own).mean(0)
+                parts.append(own * len(rows_of(silo)))
+            weights = np.sum(parts, 0) / len(pooled())
+        assert the_model(simulation).weights == pytest.approx(weights, abs=1e-9)
+        assert (training.epsilon, simulation.spent("east")) == (None, 0)
+        assert "nothing is promised" in training.assumptions[0]
+        with pytest.raises(DeniedError, match="RELEASE"):
+            simulation.federation.query("SELECT COUNT(*) FROM loans", purpose="lending", epsilon=1)
+
+
+def test_every_opened_sum_of_a_private_run_has_noise_and_the_charge_is_what_it_gives(tmp_path: Path) -> None:
+    drawn: list[tuple[int, int]] = []
+
+    def noise(length: int, variance: int, shares: int) -> npt.NDArray[np.int64]:
+        drawn.append((length, variance))
+        return discrete_gaussian(length, variance, shares)
+
+    with banks(tmp_path / "f", noise=noise) as (simulation, file):
+        run(simulation, file)
+        assert len(drawn) == STEPS * len(SILOS) * 2
+        assert {length for length, _ in drawn} == {4, 1}
+        assert all(variance > 0 for _, variance in drawn)
+        for request in asked(simulation):
+            cost = charge(request, bytes(32), 1)
+            assert 0.99 * request.micro_rho < cost <= request.micro_rho
+
+
+def test_nobody_but_the_silos_can_open_a_step(tmp_path: Path) -> None:
+    with banks(tmp_path / "f") as (simulation, file):
+        run(simulation, file)
+        federation, model = simulation.federation, the_model(simulation)
+        for data in simulation.reports:
+            report = EncryptedReport.decode(data)
+            envelope = unverified(report.propose, Propose).request
+            request = unverified(envelope, Request)
+            assert tuple(recipient.name for recipient in request.recipients) == SILOS
+            terms, roster = terms_of(request, body_digest(envelope, Request)), federation.config.roster
+            for name in ("ana", "east"):
+                with pytest.raises(CryptoError, match="not a recipient"):
+                    open_report(report, terms, name, federation._sealing, roster.silo_keys, roster.aggregator_keys)
+        seen = b"".join(simulation.everything_seen())
+        for weight in model.weights:
+            assert np.float64(weight).tobytes() not in seen
+            assert json.dumps(weight).encode() not in seen
+
+
+def test_an_objection_between_two_steps_counts_from_the_next(tmp_path: Path) -> None:
+    with banks(tmp_path / "f") as (simulation, file):
+        gone = rows_of("south")[3]["id"]
+
+        def object_after_two(done: int) -> None:
+            if done == 2:
+                decisions = f"id,purpose,given_at,withdrawn_at\n{gone},lending,,2020-01-01T00:00:00Z\n"
+                (tmp_path / "f/silos/south/consent.csv").write_text(decisions)
+
+        run(simulation, file, object_after_two)
+        expected = descent(lambda step: [row for row in pooled() if step < 2 or row["id"] != gone])
+        assert the_model(simulation).weights == pytest.approx(expected, abs=2e-5)
+        assert max(abs(expected - descent(lambda _: pooled()))) > 1e-3
+
+
+def test_a_budget_that_ends_in_mid_run_denies_the_next_step(tmp_path: Path) -> None:
+    with banks(tmp_path / "f", lifetime="1.2") as (simulation, file):
+        with pytest.raises(DeniedError, match="BUDGET_LIFETIME"):
+            run(simulation, file)
+        done = [len(charges(simulation, silo)) for silo in SILOS]
+        assert len(set(done)) == 1
+        assert 0 < done[0] < STEPS
+        assert simulation.spent("east") <= 1_200_000
+
+
+@pytest.mark.parametrize("when", ["dies_before", "dies_after"])
+@pytest.mark.parametrize("step", ["share", "contribute", "learn"])
+def test_a_silo_that_dies_in_mid_run_catches_up_and_ends_with_the_same_model(
+    tmp_path: Path, when: str, step: str
+) -> None:
+    with banks(tmp_path / "f") as (simulation, file):
+        west = simulation.silos["west"]
+        west.restarts = True
+
+        def kill(done: int) -> None:
+            if done == 1:
+                setattr(west, when, step)
+
+        training = run(simulation, file, kill)
+        assert training.holders == SILOS
+        assert the_model(simulation).done == STEPS
+        assert min(training.answered[silo] for silo in SILOS[:4]) == STEPS
+
+
+def test_a_silo_that_missed_several_reports_is_handed_them_in_order(tmp_path: Path) -> None:
+    with banks(tmp_path / "f") as (simulation, file):
+        west = simulation.silos["west"]
+        taught = west.actor.learn
+
+        def away(done: int) -> None:
+            if done == 1:
+                west.actor.learn = lambda data: ()  # type: ignore[method-assign]
+            if done == STEPS - 1:
+                west.actor.learn = taught  # type: ignore[method-assign]
+
+        training = run(simulation, file, away)
+        assert training.answered["west"] < STEPS
+        assert training.holders == SILOS
+        the_model(simulation)
+
+
+def test_an_interrupted_run_goes_on_without_paying_twice(tmp_path: Path) -> None:
+    def interrupt(done: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with banks(tmp_path / "f") as (simulation, file):
+        with pytest.raises(KeyboardInterrupt):
+            run(simulation, file, interrupt)
+        keep = file.with_name("keep.json")
+        shutil.copy(keep, tmp_path / "kept")
+        file.write_text(_PRIVATE.replace(f"clip = {CLIP}", "clip = 0.7"))
+        with pytest.raises(AnalystError, match="of another job"):
+            run(simulation, file)
+        file.write_text(_PRIVATE)
+        keep.write_bytes(b"{")
+        with pytest.raises(AnalystError, match="cannot be read"):
+            run(simulation, file)
+        shutil.copy(tmp_path / "kept", keep)
+        run(simulation, file)
+        assert the_model(simulation).done == STEPS
+        assert [len(charges(simulation, silo)) for silo in SILOS] == [STEPS] * len(SILOS)
+        assert not keep.exists()
+
+
+def begun(simulation: Simulation, file: Path) -> Request:
+    """Run two steps; return the request of the second."""
+
+    def stop(done: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(simulation, file, stop)
+    return asked(simulation)[-1]
+
+
+def test_a_step_that_does_not_follow_is_denied(tmp_path: Path) -> None:
+    with banks(tmp_path / "f") as (simulation, file):
+        request = begun(simulation, file)
+        position, federation = the_model(simulation).position, simulation.federation
+        step = request.plan
+        assert isinstance(step, Step)
+        following = step.model_copy(update={"step": 2, "after": position})
+        for strange in (
+            step,
+            step.model_copy(update={"step": 0, "after": START}),
+            following.model_copy(update={"after": bytes([1]) * 32}),
+            following.model_copy(update={"step": 3}),
+            following.model_copy(update={"learning_rate": "1"}),
+        ):
+            with pytest.raises(DeniedError, match="RUN_POSITION"):
+                federation.submit(federation.renew(request, strange))
+        assert [len(charges(simulation, silo)) for silo in SILOS] == [2] * len(SILOS)
+
+
+def test_a_model_goes_to_the_keys_of_the_roster_only(tmp_path: Path) -> None:
+    with banks(tmp_path / "f") as (simulation, file):
+        request = begun(simulation, file)
+        own = request.recipients[0].model_copy(update={"key": simulation.federation._sealing.public})
+        stolen = request.model_copy(update={"recipients": (own, *request.recipients[1:]), "nonce": bytes(16)})
+        with pytest.raises(AnalystError, match="missing"):
+            simulation.federation.submit(stolen)
+        analyst = own.model_copy(update={"name": "ana"})
+        more = request.model_copy(update={"recipients": (*request.recipients, analyst), "nonce": bytes(16)})
+        with pytest.raises(AnalystError):
+            simulation.federation.submit(more)
+        assert [len(charges(simulation, silo)) for silo in SILOS] == [2] * len(SILOS)
+
+
+def test_a_report_that_is_not_the_next_moves_nothing(tmp_path: Path) -> None:
+    with banks(tmp_path / "f") as (simulation, file):
+        begun(simulation, file)
+        before, last = models(simulation), EncryptedReport.decode(simulation.reports[-1])
+        changed = bytes([last.blinded_sum[0] ^ 1]) + last.blinded_sum[1:]
+        tampered = last.model_copy(update={"blinded_sum": changed}).encode()
+        for data in (*simulation.reports, tampered):
+            (envelope,) = simulation.silos["east"].actor.learn(data)
+            assert unverified(envelope, Learned).position == before["east"].position
+        for data in (b"", b"junk", simulation.reports[-1][:-1]):
+            (envelope,) = simulation.silos["east"].actor.learn(data)
+            assert signer_of(envelope, Failed) == "east"
+        assert models(simulation) == before
+
+
+def test_training_without_noise_needs_a_policy_that_says_so(tmp_path: Path) -> None:
+    with banks(tmp_path / "f", _EXACT, dp="required") as (simulation, file):
+        with pytest.raises(DeniedError, match="RELEASE"):
+            run(simulation, file)
+        file.write_text(_PRIVATE)
+        with pytest.raises(DeniedError, match="RELEASE"):
+            train(simulation.federation, read_job(file))
+    with banks(tmp_path / "g") as (simulation, file):
+        file.write_text(_EXACT)
+        with pytest.raises(DeniedError, match="RELEASE"):
+            run(simulation, file)
+        for change, code in (
+            ((f"clip = {CLIP}", "clip = 2"), "CLIP_NORM"),
+            ((f"steps = {STEPS}", "steps = 21"), "MAX_ROUNDS"),
+        ):
+            file.write_text(_PRIVATE.replace(*change))
+            with pytest.raises(DeniedError, match=code):
+                train(simulation.federation, read_job(file))
+        file.write_text(_PRIVATE.replace("epsilon = 10", "epsilon = 60"))
+        with pytest.raises(DeniedError, match="RHO_PER_RUN"):
+            train(simulation.federation, read_job(file))
+        assert simulation.spent("east") == 0
+
+
+def test_one_person_changes_the_sums_by_no_more_than_the_noise_is_made_for(tmp_path: Path) -> None:
+    with banks(tmp_path / "f") as (simulation, file):
+        request = begun(simulation, file)
+    step = request.plan
+    assert isinstance(step, Step)
+    generator = np.random.default_rng(1)
+    for scale in (0.0, 1.0, 1e3, 1e9):
+        people = np.repeat(np.arange(40), 3)
+        columns = [people, *(generator.integers(0, most, len(people)) for most in (2, 3, 21))]
+        columns[3] = 2 * columns[3] - 20
+        weights = generator.normal(size=4) * scale
+        (total, (count,)) = contribution(request, step, weights, columns)
+        for person in range(40):
+            left = [column[people != person] for column in columns]
+            left[0] = np.unique(left[0], return_inverse=True)[1]
+            (rest, (fewer,)) = contribution(request, step, weights, left)
+            assert sum((a - b) ** 2 for a, b in zip(total, rest, strict=True)) <= GRADIENT_UNITS**2
+            assert count - fewer == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("schema = ", "TOML"),
+        (_PRIVATE + "epochs = 3\n", "epochs"),
+        (_PRIVATE.replace("epsilon = 10\n", ""), "needs epsilon and clip"),
+        (_EXACT + "clip = 1\n", "has neither"),
+        (_EXACT + "momentum = 0.5\n", "no momentum"),
+        (_PRIVATE + "local_steps = 2\n", "one step a round"),
+        (_PRIVATE + "[bounds]\nok = [0, 1]\n", "not among the features"),
+        (_PRIVATE.replace(f"steps = {STEPS}", "steps = 0"), "steps"),
+        (_PRIVATE.replace(f"steps = {STEPS}", 'steps = "4"'), "steps"),
+        (_PRIVATE.replace("epsilon = 10", "epsilon = 1e999"), "epsilon"),
+        (_PRIVATE.replace("epsilon = 10", "epsilon = nan"), "epsilon"),
+        (_PRIVATE.replace('["kind", "debt"]', "[]"), "features"),
+    ],
+)
+def test_a_bad_job_is_named_with_its_file_and_key(tmp_path: Path, text: str, says: str) -> None:
+    file = tmp_path / "job.toml"
+    file.write_text(text)
+    with pytest.raises(AnalystError, match=r"job\.toml") as caught:
+        read_job(file)
+    assert says in caught.value.message + caught.value.hint
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (('"lending"', '"lendin"'), "did you mean 'lending'"),
+        (('"loans"', '"loan"'), "did you mean 'loans'"),
+        (('"debt"', '"dept"'), "did you mean 'debt'"),
+        (('["kind", "debt"]', '["kind", "kind"]'), "twice"),
+        (('"ok"', '"debt"'), "twice"),
+        ((f"steps = {STEPS}", f"steps = {STEPS}\nbounds = {{ debt = [0.3, 5] }}"), "no multiples of its step"),
+        ((f"steps = {STEPS}", f"steps = {STEPS}\nbounds = {{ kind = [0, 5] }}"), "no multiples of its step"),
+        ((f"steps = {STEPS}", f"steps = {STEPS}\nbounds = {{ debt = [5, 1] }}"), "low must be below high"),
+    ],
+)
+def test_a_job_that_does_not_fit_the_silos_costs_nothing(tmp_path: Path, change: tuple[str, str], says: str) -> None:
+    with banks(tmp_path / "f", _PRIVATE.replace(*change)) as (simulation, file):
+        with pytest.raises(AnalystError) as caught:
+            run(simulation, file)
+        assert says in caught.value.message + caught.value.hint
+        assert not simulation.reports
+
+
+def test_bounds_of_the_job_narrow_those_of_the_policy(tmp_path: Path) -> None:
+    with banks(tmp_path / "f", _PRIVATE + "[bounds]\ndebt = [2, 8]\n") as (simulation, file):
+        run(simulation, file)
+        column = asked(simulation)[0].table.column("debt")
+        assert (column.low, column.high) == (4, 16)
+        assert the_model(simulation).terms[3].half == 3
