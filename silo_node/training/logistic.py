@@ -60,7 +60,8 @@ def _clipped(
     summed = torch.zeros(people, len(weights), dtype=torch.float64)
     summed.index_add_(0, person, _gradients(inputs, label, weights))
     longest = torch.linalg.vector_norm(summed, dim=1, keepdim=True).clamp(min=clip)
-    units = torch.trunc(summed / longest * GRADIENT_UNITS).long()
+    # Not a number, where weights are beyond all measure, must not become the least integer, whose square is 0.
+    units = torch.nan_to_num(torch.trunc(summed / longest * GRADIENT_UNITS), nan=0.0).long()
     is_within = (units * units).sum(1, keepdim=True) <= GRADIENT_UNITS**2
     return units * is_within
 
