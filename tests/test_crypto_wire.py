@@ -16,6 +16,7 @@ import crypto.manifest
 import crypto.messages
 import crypto.roster
 import policies.request
+import policies.training
 from crypto.errors import SignatureError, WireError
 from crypto.keys import Secret, SigningKey
 from crypto.manifest import Accept, Block, Propose, Recipient
@@ -36,7 +37,7 @@ from crypto.wire import (
 from policies.request import Aggregate, Catalogue, Compare, Not, OpenColumn, Plan, Request, Table, TableColumn
 from tests import example_policy
 
-VOCABULARY = (crypto.manifest, crypto.messages, crypto.roster, policies.request)
+VOCABULARY = (crypto.manifest, crypto.messages, crypto.roster, policies.request, policies.training)
 KEY = SigningKey(Secret(bytes(32)))
 OTHER_KEY = SigningKey(Secret(b"\1" * 32))
 KEYS = {"a": KEY.public, "b": OTHER_KEY.public}
@@ -87,6 +88,18 @@ SAMPLES: dict[type[Message], Message] = {  # whose parts must fit together
         version=1,
         silos=(SiloParty(name="a", key=str(KEY.public), sealing=bytes(PUBLIC_BYTES)),),
         aggregators=(Party(name="hub", key=str(OTHER_KEY.public)),),
+    ),
+    policies.training.Step: policies.training.Step(
+        run=bytes(16),
+        step=1,
+        steps=3,
+        after=b"\1" * 32,
+        release="private",
+        label="died",
+        features=("ward", "days"),
+        learning_rate="0.5",
+        momentum="0.9",
+        clip="1",
     ),
     TableColumn: REQUEST.table.columns[1],
     OpenColumn: OpenColumn(column=REQUEST.table.columns[0], roles=("dimension",), unit=None),
