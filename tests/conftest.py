@@ -1,5 +1,6 @@
 """Fixtures: a founded hospital federation, in memory or on the session's one Ray cluster."""
 
+import gc
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,3 +47,8 @@ def on_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     found_hospitals(path)
     with Federation.open(path / "consilo.toml") as federation:
         yield federation
+
+
+def pytest_sessionfinish() -> None:
+    """Free DuckDB's objects that wait in cycles before its module is gone: it would report them as leaks at exit."""
+    gc.collect()
