@@ -79,17 +79,18 @@ class ContributionStore:
         self._bytes += length
         if self._bytes <= self._max_bytes:
             return
-        kept = sorted((entry.stat().st_mtime_ns, entry.stat().st_size, entry) for entry in self._path.iterdir())
-        self._bytes = length + sum(size for _, size, _ in kept)
-        for _, size, entry in kept:
-            if self._bytes <= self._max_bytes:
-                return
-            if entry.suffix == ".contribution":
-                entry.unlink(missing_ok=True)
-                self._bytes -= size
-        if self._bytes > self._max_bytes:
-            self._bytes -= length
+        found = [(entry.stat(), entry) for entry in self._path.iterdir()]
+        kept = [(stat.st_mtime_ns, stat.st_size, entry) for stat, entry in found if entry.suffix == ".contribution"]
+        total = sum(stat.st_size for stat, _ in found)
+        if length + total - sum(size for _, size, _ in kept) > self._max_bytes:
+            self._bytes = total
             raise StoreError(f"no room for a contribution of {length} bytes", "let fewer rounds run at a time")
+        for _, size, entry in sorted(kept):
+            if length + total <= self._max_bytes:
+                break
+            entry.unlink(missing_ok=True)
+            total -= size
+        self._bytes = length + total
 
 
 class Staged:
