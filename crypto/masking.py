@@ -21,7 +21,7 @@ from crypto.keys import Secret, derive
 from crypto.ring import Ring, Words
 from crypto.sealing import SealingKey
 
-_BLOCK_BYTES = 1 << 18
+_BLOCK_BYTES = 1 << 17
 _ZEROS = memoryview(bytes(_BLOCK_BYTES))
 _RANGE_BYTES = 1 << 22  # less is not worth a thread
 _AES_BYTES = 16

@@ -54,10 +54,11 @@ class Ring:
             raise RangeError(f"an element outside the ring of {self.bits} bits")
         return words
 
-    def signed(self, words: Words) -> npt.NDArray[np.int64]:
-        """Return the representatives in [-2^(bits-1), 2^(bits-1))."""
-        shift = 64 - self.bits
-        return (words.astype(np.uint64) << np.uint64(shift)).view(np.int64) >> np.int64(shift)
+    def signed(self, words: Words) -> npt.NDArray[Any]:
+        """Return the representatives in [-2^(bits-1), 2^(bits-1)), as int32 or int64; perhaps a view of `words`."""
+        dtype = np.dtype("<i4" if self.bits <= 32 else "<i8").type
+        shift = 8 * self.word_bytes - self.bits
+        return words.view(dtype) if not shift else (words << words.dtype.type(shift)).view(dtype) >> dtype(shift)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,4 +121,5 @@ class Codec:
 
     def decode_sum(self, words: Words) -> npt.NDArray[np.float64]:
         """Return a sum of encoded terms as real values."""
-        return np.ldexp(self.ring.signed(words).astype(np.float64), -self.scale_bits)
+        decoded: npt.NDArray[np.float64] = np.multiply(self.ring.signed(words), 2.0**-self.scale_bits, dtype=np.float64)
+        return decoded

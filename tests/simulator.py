@@ -13,12 +13,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from aggregator.errors import AggregatorError
 from aggregator.home import read_home
 from aggregator.server import STEP_TIMEOUT_S, Server
 from aggregator.store import ReportStore
 from aggregator.sums import SumShard
 from analyst.client import Federation
 from analyst.config import read_config
+from analyst.errors import FederationError
 from crypto.noise import discrete_gaussian
 from silo_node.actor import SiloActor
 
@@ -126,7 +128,10 @@ class Simulation:
         return asyncio.run(self.server.teach(name))
 
     def report(self, name: bytes) -> bytes:
-        return self.server.report(name)
+        try:
+            return self.server.report(name)
+        except AggregatorError as err:
+            raise FederationError(err.message, err.hint) from err
 
     def evidence(self, name: bytes, index: int) -> tuple[bytes, ...]:
         return asyncio.run(self.server.evidence(name, index))
