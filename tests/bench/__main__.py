@@ -30,12 +30,9 @@ def main() -> None:
         command = [sys.executable, "-m", f"tests.bench.{name}"]
         output = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, check=True, timeout=TIMEOUT_S)
         figures = [json.loads(line) for line in output.stdout.splitlines() if line.startswith("{")]
-        page = re.sub(
-            rf"(<!-- figures: {name} -->\n).*?(<!-- end -->)",
-            lambda found, table=table(figures): f"{found[1]}{table}{found[2]}",
-            page,
-            flags=re.DOTALL,
-        )
+        before, mark, after = page.partition(f"<!-- figures: {name} -->\n")
+        _, end, rest = after.partition("<!-- end -->")
+        page = before + mark + table(figures) + end + rest
         PAGE.write_text(page)
 
 
@@ -59,8 +56,8 @@ def machine() -> str:
     """Return what the figures were measured on."""
     model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    cores = os.cpu_count()
-    return f"{cores} cores of {model[1] if model else 'an unknown processor'}, {memory:.0f} GiB, Python {platform.python_version()}"
+    processor = model[1] if model else "an unknown processor"
+    return f"{os.cpu_count()} cores of {processor}, {memory:.0f} GiB, Python {platform.python_version()}"
 
 
 if __name__ == "__main__":
