@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from crypto.errors import RangeError
 from crypto.keys import Secret, derive
 from crypto.ring import Ring, Words
 from crypto.sealing import SealingKey
@@ -51,10 +52,16 @@ def pair_seed(root: bytes, manifest_hash: bytes, later: str) -> bytes:
     return derive(root, "pair mask", manifest_hash, later)
 
 
-def apply_masks(words: Words, ring: Ring, plus: Sequence[bytes], minus: Sequence[bytes]) -> None:
-    """Add the masks of the seeds in `plus` to `words` and subtract those in `minus`, in place."""
+def apply_masks(words: Words, ring: Ring, plus: Sequence[bytes], minus: Sequence[bytes], skip: int = 0) -> None:
+    """Add the masks of the seeds in `plus` to `words` and subtract those in `minus`, in place.
+
+    `skip` is how many words of the vector come before these: a multiple of 4, as a block of AES holds up to 4 words.
+    """
+    if skip % 4:
+        raise RangeError(f"{skip} words to skip, expected a multiple of 4")
+    counter = (skip * ring.word_bytes // 16).to_bytes(16, "big")
     streams = [
-        (Cipher(algorithms.AES256(seed), modes.CTR(bytes(16))).encryptor(), operation)
+        (Cipher(algorithms.AES256(seed), modes.CTR(counter)).encryptor(), operation)
         for operation, seeds in ((np.add, plus), (np.subtract, minus))
         for seed in seeds
     ]
