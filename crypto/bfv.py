@@ -5,8 +5,8 @@ Brakerski-Fan-Vercauteren (Fan and Vercauteren, ePrint 2012/144) by TenSEAL, deg
 masked modulo t, then encrypted. So whoever holds the private key sees uniform noise in one contribution, and who holds
 the masks but no key sees nothing either.
 
-Noise: a fresh ciphertext leaves 10 bits of budget and the noise of a sum of 100 is at most 100 times that of one, which
-takes 7 bits. A sum that leaves no budget is refused when it is decrypted.
+Noise: a fresh ciphertext leaves over 10 bits of budget, and the noise of a sum of 400 is at most 400 times that of one,
+which takes less than 9. A sum that leaves no budget is refused when it is decrypted.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

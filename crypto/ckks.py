@@ -6,7 +6,7 @@ after encryption: with any one mask missing that polynomial is uniform, and the 
 
 The scale is the largest power of two that the round's range leaves room for: with sums within ±span, a coefficient is
 at most sqrt(2) * span * scale, below q / 2. The error of a value of a fresh ciphertext deviates by about 476 / scale
-and that of a sum of 100 by ten times that; the scale is at least 2^20, so half a step is over 100 deviations away, and
+and that of a sum of 400 by 20 times that; the scale is at least 2^20, so half a step is over 50 deviations away, and
 rounding gives the exact sum. Only rounded values leave this module: a raw decryption would show the noise, and by that
 the private key (Li and Micciancio, EUROCRYPT 2021).
 """

@@ -7,6 +7,7 @@ CryptoError
 ├── RangeError       a value that the ring, the codec or the field cannot carry
 ├── PassphraseNeededError   a key file that is encrypted, read without a way to ask
 └── ProtocolError    a message that is well formed but must not be followed
+    └── AccusedError what a named silo signed does not hold
 """
 
 
@@ -39,6 +40,15 @@ class RangeError(CryptoError):
 
 class ProtocolError(CryptoError):
     """A well-formed message that must not be followed; docs/protocol.md names the rule."""
+
+
+class AccusedError(ProtocolError):
+    """What a silo signed does not hold; `accused` names it."""
+
+    def __init__(self, message: str, accused: str) -> None:
+        super().__init__(message)
+        self.args = (message, accused)
+        self.accused = accused
 
 
 class PassphraseNeededError(CryptoError):

@@ -43,6 +43,7 @@ from crypto.sealing import OVERHEAD_BYTES, SealingKey, seal
 
 NAME = "shares"
 MAX_VALUES = 100_000
+MAX_PARTIES = 100
 PRIME = 2**56 - 5
 SEED_BYTES = 32
 _SHIFT, _LOW, _FOLD = np.uint64(56), np.uint64(2**56 - 1), np.uint64(5)  # 2^56 = 5 modulo p
@@ -51,6 +52,7 @@ _P = np.uint64(PRIME)
 _STEP = 4096  # values of a block: a quorum of ten and the sums over it stay in the second-level cache
 _KEY_BYTES, _TAG_BYTES = 32, 16
 _MAX_TRIED = 200_000
+_INSTEAD = "take the backend 'masking'"
 
 
 class SharesSum:
@@ -170,6 +172,8 @@ class SharesBackend:
 
     def bind(self, shape: Shape, public: bytes = b"") -> Scheme:
         check_no_key(NAME, public)
+        if shape.silos > MAX_PARTIES:
+            raise RangeError(f"shares deals to at most {MAX_PARTIES} silos, the round has {shape.silos}", _INSTEAD)
         if shape.length > MAX_VALUES:
             raise RangeError(
                 f"shares carries at most {MAX_VALUES} values, the round has {shape.length}",

@@ -76,8 +76,8 @@ def test_one_wrong_opened_share_does_not_spoil_the_report(exact: Simulation) -> 
     def lie(round_id: bytes, data: bytes) -> tuple[bytes, ...]:
         state = aspen.actor._rounds[round_id]
         assert isinstance(state, Agreed)
-        wrong = tuple(bytes(32) for _ in state.before.self_shares)
-        aspen.actor._rounds[round_id] = replace(state, before=replace(state.before, self_shares=wrong))
+        wrong = tuple(bytes(32) for _ in state.shares.of_self)
+        aspen.actor._rounds[round_id] = replace(state, shares=replace(state.shares, of_self=wrong))
         lies.append(round_id)
         return original(round_id, data)
 
