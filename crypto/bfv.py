@@ -18,6 +18,7 @@ from crypto import lattice
 from crypto.keys import Secret
 from crypto.keystream import apply_modular
 from crypto.lanes import Lanes
+from crypto.lattice_parameters import BATCHING_PRIME, BFV, CIPHERTEXT_WORDS, MODULUS
 from crypto.scheme import (
     Accumulator,
     ElementSum,
@@ -43,7 +44,7 @@ class BfvScheme:
     public: bytes
     lanes: Lanes
     key_id: bytes
-    modulus: int = lattice.BATCHING_PRIME
+    modulus: int = BATCHING_PRIME
     columns: int = 1
     is_masked: bool = True
 
@@ -66,14 +67,12 @@ class BfvScheme:
                 yield slots.view(np.int64)
 
         counts = [self.slots(index) for index in range(self.shape.chunks)]
-        encrypted = lattice.encrypt(lattice.BFV, self.public, 0, counts, masked())
+        encrypted = lattice.encrypt(BFV, self.public, 0, counts, masked())
         return ((self.key_id + ciphertexts,) for ciphertexts in encrypted)
 
     def accumulator(self, column: int) -> Accumulator:
-        lengths = [
-            lattice.ciphertexts(self.slots(index)) * lattice.CIPHERTEXT_WORDS for index in range(self.shape.chunks)
-        ]
-        return ElementSum(lattice.MODULUS, lengths, self.shape.silos, self.key_id)
+        lengths = [lattice.ciphertexts(self.slots(index)) * CIPHERTEXT_WORDS for index in range(self.shape.chunks)]
+        return ElementSum(MODULUS, lengths, self.shape.silos, self.key_id)
 
     def open(
         self,
@@ -84,11 +83,11 @@ class BfvScheme:
     ) -> Opened:
         chunks = only_column(self, sums)
         words = [
-            read_elements(chunk, lattice.MODULUS, (len(chunk) - len(self.key_id)) // 8, index, self.key_id)
+            read_elements(chunk, MODULUS, (len(chunk) - len(self.key_id)) // 8, index, self.key_id)
             for index, chunk in enumerate(chunks)
         ]
         parts = []
-        for index, found in enumerate(lattice.decrypt(lattice.BFV, self.public, 0, secret, words)):
+        for index, found in enumerate(lattice.decrypt(BFV, self.public, 0, secret, words)):
             slots = found[: self.slots(index)].astype(np.uint64)
             apply_modular(slots, self.modulus, index, plus, minus)
             parts.append(self.lanes.unpack(slots, self.shape.values(index)))
@@ -103,12 +102,12 @@ class BfvBackend:
     has_key: bool = True
 
     def capacity(self, silos: int) -> int:
-        return (lattice.BATCHING_PRIME - 1) // 2 // silos
+        return (BATCHING_PRIME - 1) // 2 // silos
 
     def create_key(self) -> RoundKey:
-        return lattice.create_key(lattice.BFV)
+        return lattice.create_key(BFV)
 
     def bind(self, shape: Shape, public: bytes = b"") -> Scheme:
         check_capacity(self, shape)
         lattice.check_public(public)
-        return BfvScheme(shape, public, Lanes.fit(lattice.BATCHING_PRIME, shape), key_id(NAME, public))
+        return BfvScheme(shape, public, Lanes.fit(BATCHING_PRIME, shape), key_id(NAME, public))

@@ -19,6 +19,7 @@ import numpy as np
 from crypto import lattice
 from crypto.keys import Secret
 from crypto.keystream import Elements, apply_modular
+from crypto.lattice_parameters import CKKS, DEGREE, MODULUS
 from crypto.scheme import (
     KEY_ID_BYTES,
     Accumulator,
@@ -49,7 +50,7 @@ class CkksScheme:
     public: bytes
     scale_bits: int
     key_id: bytes
-    modulus: int = lattice.MODULUS
+    modulus: int = MODULUS
     columns: int = 1
     is_masked: bool = True
 
@@ -64,7 +65,7 @@ class CkksScheme:
         counts = [self.shape.values(index) for index in range(self.shape.chunks)]
 
         def masked() -> Iterator[tuple[bytes, ...]]:
-            encrypted = lattice.encrypt(lattice.CKKS, self.public, self.scale_bits, counts, chunks)
+            encrypted = lattice.encrypt(CKKS, self.public, self.scale_bits, counts, chunks)
             for index, ciphertexts in enumerate(encrypted):
                 words = np.frombuffer(ciphertexts, np.dtype("<u8")).copy()
                 _mask_first_polynomials(words, index, plus, minus)
@@ -74,7 +75,7 @@ class CkksScheme:
 
     def accumulator(self, column: int) -> Accumulator:
         lengths = [(self.sum_bytes(index) - KEY_ID_BYTES) // 8 for index in range(self.shape.chunks)]
-        return ElementSum(lattice.MODULUS, lengths, self.shape.silos, self.key_id)
+        return ElementSum(MODULUS, lengths, self.shape.silos, self.key_id)
 
     def open(
         self,
@@ -86,9 +87,9 @@ class CkksScheme:
         words = []
         for index, chunk in enumerate(only_column(self, sums)):
             count = (len(chunk) - KEY_ID_BYTES) // 8
-            words.append(read_elements(chunk, lattice.MODULUS, count, index, self.key_id).copy())
+            words.append(read_elements(chunk, MODULUS, count, index, self.key_id).copy())
             _mask_first_polynomials(words[-1], index, plus, minus)
-        opened = lattice.decrypt(lattice.CKKS, self.public, self.scale_bits, secret, words)
+        opened = lattice.decrypt(CKKS, self.public, self.scale_bits, secret, words)
         parts = [part[: self.shape.values(index)] for index, part in enumerate(opened)]
         return Opened(self.shape.check_sum(np.concatenate(parts)))
 
@@ -104,7 +105,7 @@ class CkksBackend:
         return MAX_SPAN // silos
 
     def create_key(self) -> RoundKey:
-        return lattice.create_key(lattice.CKKS)
+        return lattice.create_key(CKKS)
 
     def bind(self, shape: Shape, public: bytes = b"") -> Scheme:
         check_capacity(self, shape)
@@ -114,7 +115,7 @@ class CkksBackend:
 
 
 def _mask_first_polynomials(words: Elements, index: int, plus: Sequence[bytes], minus: Sequence[bytes]) -> None:
-    pairs = words.reshape(-1, 2, lattice.DEGREE)
+    pairs = words.reshape(-1, 2, DEGREE)
     first = pairs[:, 0].flatten()
-    apply_modular(first, lattice.MODULUS, index, plus, minus)
-    pairs[:, 0] = first.reshape(-1, lattice.DEGREE)
+    apply_modular(first, MODULUS, index, plus, minus)
+    pairs[:, 0] = first.reshape(-1, DEGREE)

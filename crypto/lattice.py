@@ -10,27 +10,27 @@ words checked here, and meet SEAL in a disposable worker only (`crypto.sandbox`,
 """
 
 import os
-import struct
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from crypto.errors import CryptoError, RangeError, WireError
-from crypto.keys import SECRET_BYTES, Secret
+from crypto.keys import Secret
+from crypto.lattice_parameters import (
+    CIPHERTEXT_BYTES,
+    DECRYPT,
+    DEGREE,
+    ENCRYPT,
+    KEY_MODULUS,
+    KEYGEN,
+    MODULUS,
+    PUBLIC_BYTES,
+    SETUP,
+)
 from crypto.sandbox import MAX_WORKERS, Job, Limits, Sandbox
 from crypto.scheme import KEY_ID_BYTES, RoundKey
 
-DEGREE = 4096
-MODULUS = 1152921504606830593  # q: 60 bits, 1 mod 8192
-KEY_MODULUS = 562949953216513  # 49 bits
-BATCHING_PRIME = 4398046486529  # t: the largest prime below 2^42 that is 1 mod 8192
-CIPHERTEXT_BYTES = 2 * DEGREE * 8
-CIPHERTEXT_WORDS = 2 * DEGREE
-PUBLIC_BYTES = 2 * 2 * DEGREE * 8
-BFV, CKKS = 1, 2
-ENCRYPT, DECRYPT, KEYGEN = 1, 2, 3
-SETUP = struct.Struct("<BBB")  # scheme, scale bits, whether a secret follows the public key
 _MODULE = "crypto.lattice_worker"
 
 
@@ -77,7 +77,7 @@ def decrypt(
     scheme: int, public: bytes, scale_bits: int, secret: Secret | None, sums: Sequence[npt.NDArray[np.uint64]]
 ) -> Iterator[npt.NDArray[np.int64]]:
     """Yield the slots of each chunk of a sum, whose words were checked; raises CryptoError that names the chunk."""
-    if secret is None or len(secret.raw) != SECRET_BYTES:
+    if secret is None:
         raise CryptoError("the sum is encrypted and this recipient has no secret of the round's key")
     jobs = (Job(f"decrypting chunk {index}", DECRYPT, part.tobytes(), part.size * 4) for index, part in enumerate(sums))
     setup = SETUP.pack(scheme, scale_bits, True) + public + secret.raw

@@ -25,7 +25,7 @@ import pyarrow
 import tenseal.sealapi as seal
 
 from crypto.keys import derive
-from crypto.lattice import (
+from crypto.lattice_parameters import (
     BATCHING_PRIME,
     BFV,
     CIPHERTEXT_BYTES,

@@ -37,7 +37,7 @@ MAX_WORKERS = 4
 class Limits:
     """What one worker may use; memory is address space."""
 
-    memory_bytes: int = 2 << 30
+    memory_bytes: int = 1 << 30
     cpu_s: int = 300
     wall_s: float = 60.0  # for one job, the start of the interpreter included
 
