@@ -47,7 +47,7 @@ class Lanes:
         return packed.view(np.uint64)
 
     def unpack(self, elements: Elements, values: int) -> Units:
-        """Return the `values` values that a sum of packed elements holds."""
+        """Return the `values` values that a sum of packed elements holds; raises RangeError if it is none."""
         slots, half = elements.size, self.base // 2
         rest = elements.astype(np.int64)
         rest[rest > self.modulus // 2] -= self.modulus
@@ -56,4 +56,6 @@ class Lanes:
             upper, digit = np.divmod(rest + half, self.base)
             units[lane * slots : (lane + 1) * slots] = digit - half
             rest = upper
+        if rest.any():
+            raise RangeError("a sum outside its lanes: it was altered, or masks are left in it")
         return units[:values]
