@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 FOLDER = Path(__file__).parent
 PRIME = 2**256 - 189
+FIELD = 2**56 - 5
 ROOT = bytes(range(32))
 OTHER_ROOT = b"\xff" * 32
 MANIFEST_HASH = sha256(b"a manifest").digest()
@@ -203,6 +204,81 @@ def _chunk_vectors() -> dict[str, Any]:
     return {"payload": "bytes 0 to 250, repeated and cut", "cases": cases}
 
 
+def _values_below(modulus: int, seed: bytes, chunk: int, count: int) -> list[int]:
+    """Return mask values by encrypting one counter block after the other and cutting candidates off the whole."""
+    width = 8 if modulus < 2**64 else -(-modulus.bit_length() // 8)
+    cipher = Cipher(algorithms.AES256(seed), modes.ECB()).encryptor()  # noqa: S305
+    stream, block = b"", chunk * 2**32
+    values: list[int] = []
+    while len(values) < count:
+        while len(stream) < width:
+            stream, block = stream + cipher.update(block.to_bytes(16, "big")), block + 1
+        candidate = int.from_bytes(stream[:width], "little") % 2 ** modulus.bit_length()
+        stream = stream[width:]
+        values += [candidate] if candidate < modulus else []
+    return values
+
+
+def _keystream_vectors() -> dict[str, Any]:
+    moduli = {
+        "p of shares": FIELD,
+        "t of bfv": 4398046486529,
+        "q of ckks": 1152921504606830593,
+        "half of the candidates rejected": 2**20 + 7,
+        "the smallest": 2,
+        "as wide as a Paillier modulus": int.from_bytes(_derive(ROOT, "modulus", length=384), "big") | 1 | 1 << 3071,
+    }
+    cases = [
+        {
+            "modulus": str(modulus),
+            "what": what,
+            "seed": seed.hex(),
+            "chunk": chunk,
+            "values": [str(value) for value in _values_below(modulus, seed, chunk, 40 if modulus < 2**21 else 3)],
+        }
+        for what, modulus in moduli.items()
+        for seed, chunk in ((ROOT, 0), (OTHER_ROOT, 1), (ROOT, 255))
+    ]
+    return {"cases": cases}
+
+
+def _interpolated(values: dict[int, int], at: int) -> int:
+    total = 0
+    for i, value in values.items():
+        term = value
+        for j in values:
+            if j != i:
+                term = term * (at - j) * pow(i - j, -1, FIELD) % FIELD
+        total += term
+    return total % FIELD
+
+
+def _shares_vectors() -> dict[str, Any]:
+    cases = []
+    for silos, quorum, chunk in ((3, 3, 0), (4, 3, 1), (5, 4, 0), (10, 7, 0), (12, 9, 2), (25, 17, 0)):
+        secrets = [0, 1, -1, 2**40, -(2**50), (FIELD - 1) // 2 // silos]
+        seeds = [_derive(ROOT, "share seed", str(silos), str(column)) for column in range(quorum - 1)]
+        dealt = [_values_below(FIELD, seed, chunk, len(secrets)) for seed in seeds]
+        columns = []
+        for column in range(quorum - 1, silos):
+            values: list[str] = []
+            for index, secret in enumerate(secrets):
+                known = {0: secret % FIELD, **{place + 1: words[index] for place, words in enumerate(dealt)}}
+                values.append(str(_interpolated(known, column + 1)))
+            columns.append(values)
+        cases.append(
+            {
+                "silos": silos,
+                "quorum": quorum,
+                "chunk": chunk,
+                "secrets": [str(secret) for secret in secrets],
+                "seeds": [seed.hex() for seed in seeds],
+                "columns": columns,
+            }
+        )
+    return {"cases": cases}
+
+
 def files() -> dict[str, str]:
     """Return the text of every vector file by its name."""
     contents = {
@@ -211,6 +287,8 @@ def files() -> dict[str, str]:
         "shamir": ("shares that combine, and shares that must be refused", _shamir_vectors()),
         "masks": ("seeds, contexts and masks of one round, and bytes that are no ring elements", _mask_vectors()),
         "envelope": ("a signed message, and envelopes that must be refused", _envelope_vectors()),
+        "keystream": ("mask values for groups whose order is no power of two", _keystream_vectors()),
+        "shares": ("columns dealt from secrets and the seeds of the first ones", _shares_vectors()),
         "chunks": ("BLAKE3 digests of the chunks of a payload", _chunk_vectors()),
     }
     headers = {
