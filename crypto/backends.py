@@ -1,4 +1,4 @@
-"""The backends by name, and the default one: vectors over Z_2^64 that the aggregator adds in clear to it.
+"""The backends by name, and the default one: vectors of words of 32 or 64 bits that the aggregator adds in clear to it.
 
 `masking` wraps `crypto.ring` and `crypto.masking` in the shape that all backends have (`crypto.scheme`). What the
 others cost and promise: docs/backends.md.
@@ -14,8 +14,8 @@ from crypto.bfv import BfvBackend
 from crypto.ckks import CkksBackend
 from crypto.errors import ProtocolError
 from crypto.keys import Secret
-from crypto.manifest import CHUNK_VALUES
-from crypto.masking import apply_masks
+from crypto.manifest import CHUNK_VALUES, Manifest
+from crypto.masking import apply_masks, blind
 from crypto.paillier import PaillierBackend
 from crypto.ring import Codec, Ring, Words
 from crypto.scheme import (
@@ -29,36 +29,46 @@ from crypto.scheme import (
     check_capacity,
     check_no_key,
     check_size,
+    key_id,
     no_key,
     only_column,
 )
 from crypto.shares import SharesBackend
 
 NAME = "masking"
-RING = Ring(64)
 
 
 class RingSum:
     """An accumulator of words of the ring: they wrap as they should."""
 
-    __slots__ = ("_added", "_shape", "_sums")
+    __slots__ = ("_added", "_ring", "_shape", "_sums")
 
-    def __init__(self, shape: Shape) -> None:
-        self._shape = shape
-        self._sums = [RING.zeros(shape.values(index)) for index in range(shape.chunks)]
+    def __init__(self, shape: Shape, ring: Ring) -> None:
+        self._shape, self._ring = shape, ring
+        self._sums: dict[int, Words] = {}
         self._added = [0] * shape.chunks
 
+    def check(self, index: int, chunk: bytes) -> None:
+        check_size(chunk, self._ring.word_bytes * self._shape.values(index), index)
+
     def add(self, index: int, chunk: bytes) -> None:
-        check_size(chunk, RING.word_bytes * self._shape.values(index), index)
+        self.check(index, chunk)
         if self._added[index] == self._shape.silos:
             raise ProtocolError(f"more than {self._shape.silos} contributions to chunk {index}")
-        np.add(self._sums[index], np.frombuffer(chunk, RING.dtype), out=self._sums[index])
+        words = np.frombuffer(chunk, self._ring.dtype)
+        if index in self._sums:
+            np.add(self._sums[index], words, out=self._sums[index])
+        else:
+            self._sums[index] = words.copy()
         self._added[index] += 1
+
+    def chunk(self, index: int) -> bytes:
+        return self._ring.to_bytes(self._sums[index])
 
     def chunks(self) -> list[bytes]:
         if len(set(self._added)) != 1 or not self._added[0]:
             raise ProtocolError("the sum holds no contribution, or holds one in part")
-        return [RING.to_bytes(words) for words in self._sums]
+        return [self.chunk(index) for index in range(self._shape.chunks)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,24 +76,31 @@ class MaskingScheme:
     """`masking` in one round."""
 
     shape: Shape
-    modulus: int = 2**RING.bits
     columns: int = 1
     is_masked: bool = True
+
+    @property
+    def ring(self) -> Ring:
+        """Words of 4 bytes where the range allows, else of 8."""
+        return Ring(32 if self.shape.span < 2**31 else 64)
+
+    @property
+    def modulus(self) -> int:
+        return 1 << self.ring.bits
 
     def chunk_bytes(self, column: int, index: int) -> int:
         return self.sum_bytes(index)
 
     def sum_bytes(self, index: int) -> int:
-        return RING.word_bytes * self.shape.values(index)
+        return self.ring.word_bytes * self.shape.values(index)
 
     def blind(self, units: Units, plus: Sequence[bytes], minus: Sequence[bytes]) -> Iterator[tuple[bytes, ...]]:
-        chunks, codec = self.shape.cut(units), Codec(RING, 0, self.shape.silos)
-        return (
-            (RING.to_bytes(_masked(codec.to_ring(chunk), index, plus, minus)),) for index, chunk in enumerate(chunks)
-        )
+        self.shape.cut(units)  # checks before anything is blinded
+        words = blind(units, Codec(self.ring, 0, self.shape.silos).to_ring, self.ring, plus, minus)
+        return ((self.ring.to_bytes(chunk),) for chunk in _cut(words))
 
     def accumulator(self, column: int) -> Accumulator:
-        return RingSum(self.shape)
+        return RingSum(self.shape, self.ring)
 
     def open(
         self,
@@ -92,11 +109,9 @@ class MaskingScheme:
         minus: Sequence[bytes],
         secret: Secret | None = None,
     ) -> Opened:
-        parts = [
-            RING.signed(_masked(RING.from_bytes(chunk), index, plus, minus))
-            for index, chunk in enumerate(only_column(self, sums))
-        ]
-        return Opened(self.shape.check_sum(np.concatenate(parts)))
+        words = np.concatenate([np.frombuffer(chunk, self.ring.dtype) for chunk in only_column(self, sums)])
+        apply_masks(words, self.ring, plus, minus)
+        return Opened(self.shape.check_sum(self.ring.signed(words).astype(np.int64, copy=False)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +140,20 @@ def backend(name: str) -> Backend:
     return BACKENDS[name]
 
 
-def _masked(words: Words, index: int, plus: Sequence[bytes], minus: Sequence[bytes]) -> Words:
-    apply_masks(words, RING, plus, minus, skip=index * CHUNK_VALUES)
-    return words
+def scheme_of(manifest: Manifest, public: bytes) -> Scheme:
+    """Return the backend of a manifest, fixed to its round; `public` is the key that its request carries, or nothing.
+
+    Raises ProtocolError on another key than the manifest names, RangeError if the backend cannot carry the round.
+    """
+    terms = manifest.terms
+    if public and key_id(terms.backend, public) != terms.key_id:
+        raise ProtocolError("the round's key is not the one that the manifest names")
+    shape = Shape(manifest.length, len(manifest.roster), manifest.quorum, terms.limit)
+    return BACKENDS[terms.backend].bind(shape, public)
+
+
+def _cut(words: Words) -> Iterator[Words]:
+    return (words[start : start + CHUNK_VALUES] for start in range(0, words.size, CHUNK_VALUES))
 
 
 _ALL: tuple[Backend, ...] = (MaskingBackend(), SharesBackend(), BfvBackend(), CkksBackend(), PaillierBackend())

@@ -49,6 +49,16 @@ def opening_info(manifest_hash: bytes, split_hash: bytes, sender: str, recipient
     return derive(manifest_hash, "opening", split_hash, sender, recipient)
 
 
+def column_info(manifest_hash: bytes, sender: str, receiver: str) -> bytes:
+    """Return the context that one silo's column for another is bound to, in the backend `shares`."""
+    return derive(manifest_hash, "entry", "column", sender, receiver)
+
+
+def sum_info(manifest_hash: bytes, split_hash: bytes, sender: str, recipient: str) -> bytes:
+    """Return the context that the sum of one silo's columns is bound to for one recipient, in `shares`."""
+    return derive(manifest_hash, "sum", split_hash, sender, recipient)
+
+
 def self_seed(self_secret: bytes, manifest_hash: bytes) -> bytes:
     """Return the seed of a silo's self mask; `self_secret` is the `b` of docs/protocol.md."""
     return derive(self_secret, "self mask", manifest_hash)

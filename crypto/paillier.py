@@ -153,6 +153,12 @@ class PaillierSum:
         self._scheme, self._added = scheme, 0
         self._sum = [_gmpy2().mpz(1)] * scheme.ciphertexts
 
+    def check(self, index: int, chunk: bytes) -> None:
+        self._scheme.read(chunk, index)
+
+    def chunk(self, index: int) -> bytes:
+        return self._scheme.write(self._sum)
+
     def add(self, index: int, chunk: bytes) -> None:
         found = self._scheme.read(chunk, index)
         if self._added == self._scheme.shape.silos:

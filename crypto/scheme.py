@@ -95,6 +95,12 @@ class Opened:
 class Accumulator(Protocol):
     """One running sum of blinded vectors; memory does not grow with the number of contributions."""
 
+    def check(self, index: int, chunk: bytes) -> None:
+        """Raise what `add` would raise of the chunk itself, and add nothing."""
+
+    def chunk(self, index: int) -> bytes:
+        """Return chunk `index` of the sum; raises KeyError if nothing was added to it."""
+
     def add(self, index: int, chunk: bytes) -> None:
         """Add chunk `index` of one contribution.
 
@@ -230,13 +236,16 @@ class ElementSum:
     Words are added without reduction as long as a word of 64 bits can hold the sum, then reduced at once.
     """
 
-    __slots__ = ("_added", "_head", "_lazy", "_modulus", "_pending", "_silos", "_sums")
+    __slots__ = ("_added", "_head", "_lazy", "_lengths", "_modulus", "_pending", "_silos", "_sums")
 
     def __init__(self, modulus: int, lengths: Sequence[int], silos: int, head: bytes = b"") -> None:
         self._modulus, self._silos, self._head = np.uint64(modulus), silos, head
         self._lazy = (2**64 - 1) // (modulus - 1)  # so many elements fit one word
-        self._sums = [np.zeros(length, np.uint64) for length in lengths]
+        self._lengths, self._sums = lengths, dict[int, Elements]()
         self._added, self._pending = [0] * len(lengths), [0] * len(lengths)
+
+    def check(self, index: int, chunk: bytes) -> None:
+        self._read(index, chunk)
 
     def add(self, index: int, chunk: bytes) -> None:
         self.add_elements(index, self._read(index, chunk))
@@ -245,7 +254,9 @@ class ElementSum:
         """Add one contribution's chunk that is known to lie in the group."""
         if self._added[index] == self._silos:
             raise ProtocolError(f"more than {self._silos} contributions to chunk {index}")
-        total = self._sums[index]
+        total = self._sums.get(index)
+        if total is None:
+            total = self._sums[index] = np.zeros(self._lengths[index], np.uint64)
         if self._pending[index] == self._lazy:
             np.remainder(total, self._modulus, out=total)
             self._pending[index] = 1
@@ -256,12 +267,15 @@ class ElementSum:
     def chunks(self) -> list[bytes]:
         if len(set(self._added)) != 1 or not self._added[0]:
             raise ProtocolError("the sum holds no contribution, or holds one in part")
-        return [self._head + np.remainder(total, self._modulus).astype("<u8").tobytes() for total in self._sums]
+        return [self.chunk(index) for index in range(len(self._lengths))]
+
+    def chunk(self, index: int) -> bytes:
+        return self._head + np.remainder(self._sums[index], self._modulus).astype("<u8").tobytes()
 
     def _read(self, index: int, chunk: bytes) -> Elements:
-        if not 0 <= index < len(self._sums):
-            raise ProtocolError(f"chunk {index} of {len(self._sums)}")
-        return read_elements(chunk, int(self._modulus), self._sums[index].size, index, self._head)
+        if not 0 <= index < len(self._lengths):
+            raise ProtocolError(f"chunk {index} of {len(self._lengths)}")
+        return read_elements(chunk, int(self._modulus), self._lengths[index], index, self._head)
 
 
 def read_elements(chunk: bytes, modulus: int, count: int, index: int, head: bytes = b"") -> Elements:

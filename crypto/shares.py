@@ -64,14 +64,23 @@ class SharesSum:
         self._shape, self._has_seeds = shape, has_seeds
         self._sum = ElementSum(PRIME, [shape.values(index) for index in range(shape.chunks)], shape.silos)
 
+    def check(self, index: int, chunk: bytes) -> None:
+        if self._has_seeds:
+            check_size(chunk, SEED_BYTES, index)
+        else:
+            self._sum.check(index, chunk)
+
     def add(self, index: int, chunk: bytes) -> None:
         if not self._has_seeds:
             self._sum.add(index, chunk)
             return
         elements = np.empty(self._shape.values(index), np.uint64)
-        check_size(chunk, SEED_BYTES, index)
+        self.check(index, chunk)
         UniformStream(chunk, PRIME, index).fill(elements)
         self._sum.add_elements(index, elements)
+
+    def chunk(self, index: int) -> bytes:
+        return self._sum.chunk(index)
 
     def chunks(self) -> list[bytes]:
         return self._sum.chunks()

@@ -10,6 +10,7 @@ import pytest
 from crypto import errors
 from crypto.errors import CryptoError, RangeError, SealError
 from crypto.keys import Secret, SigningKey, VerifyKey, derive
+from crypto.manifest import CHUNK_VALUES
 from crypto.masking import (
     apply_masks,
     entry_info,
@@ -19,7 +20,8 @@ from crypto.masking import (
     self_commitment,
     self_seed,
 )
-from crypto.messages import Failed, chunk_digests
+from crypto.messages import Failed
+from crypto.payload import digests
 from crypto.ring import Ring
 from crypto.sealing import SealingKey, seal
 from crypto.shamir import combine
@@ -128,4 +130,6 @@ def test_envelope_that_must_be_refused(case: dict[str, Any]) -> None:
 def test_chunk_digests(case: dict[str, Any]) -> None:
     length = case["values"] * case["word_bytes"]
     payload = (bytes(range(251)) * (length // 251 + 1))[:length]
-    assert [digest.hex() for digest in chunk_digests(payload, case["word_bytes"])] == case["digests"]
+    step = CHUNK_VALUES * case["word_bytes"]
+    pieces = [payload[start : start + step] for start in range(0, length, step)]
+    assert [digest.hex() for digest in digests(pieces)] == case["digests"]
