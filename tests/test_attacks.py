@@ -501,7 +501,7 @@ def test_a_silo_that_restarts_in_mid_round_is_a_drop_out(exact: Simulation) -> N
     cedar = exact.silos["cedar"]
     cedar.restarts, cedar.dies_after = True, "contribute"
     assert ask(exact)["cedar"] == "dropped"
-    (step, arguments) = next(one for one in reversed(cedar.seen) if one[0] == "> contribute")
+    _, arguments = next(one for one in reversed(cedar.seen) if one[0] == "> contribute")
     (reply,) = cedar.actor.contribute(*arguments)
     assert "restarted" in unverified(reply, Failed).reason
 
