@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from aggregator import core as aggregator_core
 from aggregator.core import Aggregator, Composed, Parted
 from aggregator.core import Proposed as AggregatorProposed
@@ -284,7 +282,7 @@ class Round:
 
     def open(self, names: Iterable[str] = ()) -> "Round":
         """Let the signers, or `names` of them, release their shares, and assemble the report."""
-        replies = {name: (self.open_one(name),) for name in names or self.signatures}
+        replies: Replies = {name: (self.open_one(name),) for name in names or self.signatures}
         self.replies["open_shares"] = replies
         return self.assemble()
 
@@ -302,8 +300,10 @@ class Round:
     def total(self) -> bytes:
         """Return the blinded sum of the survivors of the split."""
         ring = Ring(64)
-        words = [ring.from_bytes(self.payloads[one.silo]) for one in self.parted.split.survivors]
-        return ring.to_bytes(np.sum(words, axis=0, dtype=np.uint64))
+        words = ring.zeros(self.composed.manifest.length)
+        for one in self.parted.split.survivors:
+            words += ring.from_bytes(self.payloads[one.silo])
+        return ring.to_bytes(words)
 
     def until_go(self) -> "Round":
         return self.propose().compose().share().ready()
