@@ -1,14 +1,21 @@
 """The package agrees with vectors that were made without it, those that must be refused included."""
 
 import json
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import crypto.manifest
+import crypto.messages
+import crypto.roster
+import crypto.wire
+import policies.request
+import silo_node.training.run
 from crypto import errors
-from crypto.errors import CryptoError, RangeError, SealError
+from crypto.errors import CryptoError, RangeError, SealError, WireError
 from crypto.keys import Secret, SigningKey, VerifyKey, derive
 from crypto.masking import (
     apply_masks,
@@ -23,7 +30,7 @@ from crypto.messages import Failed, chunk_digests
 from crypto.ring import Ring
 from crypto.sealing import SealingKey, seal
 from crypto.shamir import combine
-from crypto.wire import sign, verify
+from crypto.wire import Message, detach, digest_of, sign, verify
 from tests.vectors import generate
 
 FOLDER = Path(generate.__file__).parent
@@ -36,7 +43,21 @@ def _load(name: str) -> dict[str, Any]:
 
 
 def _why(case: dict[str, Any]) -> str:
-    return str(case["why"])
+    return f"{case['type']}: {case['why']}" if "type" in case else str(case["why"])
+
+
+def _subclasses(kind: type[Message]) -> Iterator[type[Message]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from _subclasses(child)
+
+
+VOCABULARY = (crypto.manifest, crypto.messages, crypto.roster, crypto.wire, policies.request, silo_node.training.run)
+TYPES = {
+    kind.__name__: kind
+    for kind in _subclasses(Message)
+    if kind.__module__ in {module.__name__ for module in VOCABULARY}
+}
 
 
 def test_files_are_those_that_the_script_writes() -> None:
@@ -129,3 +150,39 @@ def test_chunk_digests(case: dict[str, Any]) -> None:
     length = case["values"] * case["word_bytes"]
     payload = (bytes(range(251)) * (length // 251 + 1))[:length]
     assert [digest.hex() for digest in chunk_digests(payload, case["word_bytes"])] == case["digests"]
+
+
+# Messages
+
+
+MESSAGES = _load("messages")
+FIRST = {case["type"]: case["body"].encode() for case in reversed(MESSAGES["cases"])}
+
+
+def test_every_message_has_a_vector() -> None:
+    assert {name for name, kind in TYPES.items() if kind.KIND} | {"Entry", "OpenedShares", "Signature"} == set(FIRST)
+    assert {name: TYPES[name].MAX_BYTES for name in FIRST} == MESSAGES["limits"]
+
+
+@pytest.mark.parametrize("case", MESSAGES["cases"], ids=lambda case: f"{case['type']}-{case['sha256'][:8]}")
+def test_message(case: dict[str, Any]) -> None:
+    kind, body = TYPES[case["type"]], case["body"].encode()
+    message = kind.decode(body)
+    assert case["kind"] == kind.KIND
+    assert message.encode() == body
+    assert digest_of(message).hex() == case["sha256"]
+    if "signature" in case:
+        key = SigningKey(Secret(bytes.fromhex(MESSAGES["root"])))
+        envelope = sign(message, case["signer"], key)
+        head = b"".join(len(part).to_bytes(1, "big") + part.encode() for part in (case["kind"], case["signer"]))
+        assert envelope == b"CSL1" + head + bytes.fromhex(case["signature"]) + body
+        assert verify(envelope, kind, {case["signer"]: key.public}).message == message
+        assert detach(envelope, kind).signature.hex() == case["signature"]
+
+
+@pytest.mark.parametrize("case", MESSAGES["failures"], ids=_why)
+def test_message_that_must_be_refused(case: dict[str, Any]) -> None:
+    good = FIRST[case["type"]]
+    data = good[: case["head"]] + case["insert"].encode() * case["times"] + good[len(good) - case["tail"] :]
+    with pytest.raises(WireError):
+        TYPES[case["type"]].decode(data)

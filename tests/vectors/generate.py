@@ -10,6 +10,7 @@ from typing import Any
 
 from blake3 import blake3
 
+from tests.vectors import messages
 from tests.vectors.independent import PRIME, derive, envelope, evaluate, public, signing_key, words
 
 FOLDER = Path(__file__).parent
@@ -165,6 +166,7 @@ def files() -> dict[str, str]:
         "masks": ("seeds, contexts and masks of one round, and bytes that are no ring elements", _mask_vectors()),
         "envelope": ("a signed message, and envelopes that must be refused", _envelope_vectors()),
         "chunks": ("BLAKE3 digests of the chunks of a payload", _chunk_vectors()),
+        "messages": ("one of every message, and bytes that are close to it and none", messages.vectors()),
     }
     headers = {
         name: {
