@@ -61,8 +61,9 @@ class Message(BaseModel):
             first = err.errors(include_input=False, include_url=False, include_context=False)[0]
             where = ".".join(str(part) for part in first["loc"])[:200]
             text = f"{where or 'the message'}: {first['msg'][:200]}"  # may quote a stranger
-            shown = "".join(character if character.isprintable() else "?" for character in text)
-            raise WireError(f"not a {cls.__name__}: {shown}") from None
+            if not text.isprintable():
+                text = "".join(character if character.isprintable() else "?" for character in text)
+            raise WireError(f"not a {cls.__name__}: {text}") from None
         except (ValueError, RecursionError):
             raise WireError(f"not a {cls.__name__}: it cannot be encoded again") from None
         if canonical != data:
