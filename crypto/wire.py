@@ -43,7 +43,7 @@ class Message(BaseModel):
     )
     KIND: ClassVar[str] = ""
     MAX_BYTES: ClassVar[int] = 64 * 1024
-    MAX_COMMAS: ClassVar[int] = 2**16  # what stands between them costs a parser up to a kilobyte, however short it is
+    MAX_COMMAS: ClassVar[int] = 2**14  # what stands between them costs a parser up to 4 KiB, however short it is
 
     def encode(self) -> bytes:
         return self.model_dump_json().encode()
