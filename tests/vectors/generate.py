@@ -10,8 +10,8 @@ from typing import Any
 
 from blake3 import blake3
 
-from tests.vectors import messages
-from tests.vectors.independent import PRIME, derive, envelope, evaluate, public, signing_key, words
+from tests.vectors import messages, rounds
+from tests.vectors.independent import PRIME, Seals, derive, envelope, evaluate, public, signing_key, words
 
 FOLDER = Path(__file__).parent
 ROOT = bytes(range(32))
@@ -159,6 +159,9 @@ def _chunk_vectors() -> dict[str, Any]:
 
 def files() -> dict[str, str]:
     """Return the text of every vector file by its name."""
+    kept = FOLDER / "sealed.json"
+    seals = Seals(json.loads(kept.read_text(encoding="utf-8"))["sealed"] if kept.exists() else {})
+    whole = rounds.round_vectors(seals)
     contents = {
         "derive": ("HKDF-Expand with length-prefixed context", _derive_vectors()),
         "keys": ("public keys that a root gives, and public keys that must not be sealed to", _keys_vectors()),
@@ -166,6 +169,10 @@ def files() -> dict[str, str]:
         "masks": ("seeds, contexts and masks of one round, and bytes that are no ring elements", _mask_vectors()),
         "envelope": ("a signed message, and envelopes that must be refused", _envelope_vectors()),
         "chunks": ("BLAKE3 digests of the chunks of a payload", _chunk_vectors()),
+        "terms": ("requests, and the slots, scales and variances that they fix", rounds.term_vectors()),
+        "graph": ("degrees, and the committees of a sparse graph", rounds.graph_vectors()),
+        "round": ("all that is derived and sent in a round of three silos with fixed secrets", whole),
+        "sealed": ("what is sealed in that round: drawn once, as sealing is randomised", {"sealed": seals.used}),
         "messages": ("one of every message, and bytes that are close to it and none", messages.vectors()),
     }
     headers = {

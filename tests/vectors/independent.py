@@ -9,10 +9,12 @@ import hmac
 import json
 from typing import Any
 
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, MLKEM768X25519PrivateKey, Suite
 
 PRIME = 2**256 - 189
 
@@ -73,3 +75,32 @@ def words(seed: bytes, bits: int, count: int) -> list[str]:
 def envelope(kind: str, signer: str, body: bytes, root: bytes) -> bytes:
     head = b"".join(len(part.encode()).to_bytes(1, "big") + part.encode() for part in (kind, signer))
     return b"CSL1" + head + signing_key(root).sign(b"consilo/1 envelope" + head + body) + body
+
+
+_SUITE = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+
+
+def _private(root: bytes) -> MLKEM768X25519PrivateKey:
+    mlkem = MLKEM768PrivateKey.from_seed_bytes(derive(root, "sealing key", "ML-KEM-768", length=64))
+    return MLKEM768X25519PrivateKey(mlkem, X25519PrivateKey.from_private_bytes(derive(root, "sealing key", "X25519")))
+
+
+class Seals:
+    """Sealed values, which are drawn once and kept: sealing is randomised, and a vector must not change."""
+
+    def __init__(self, kept: dict[str, str]) -> None:
+        self._kept = kept
+        self.used: dict[str, str] = {}
+
+    def seal(self, label: str, root: bytes, plaintext: bytes, info: bytes) -> bytes:
+        """Return what was sealed under `label` to the key of `root` if it still opens to `plaintext`, else seal it."""
+        private = _private(root)
+        sealed = bytes.fromhex(self._kept.get(label, ""))
+        try:
+            is_good = _SUITE.decrypt(sealed, private, info=info) == plaintext
+        except (InvalidTag, ValueError):
+            is_good = False
+        if not is_good:
+            sealed = _SUITE.encrypt(plaintext, private.public_key(), info=info)
+        self.used[label] = sealed.hex()
+        return sealed
