@@ -5,7 +5,7 @@ from statistics import NormalDist
 
 import pytest
 
-from crypto.errors import ProtocolError
+from crypto.errors import ProtocolError, RangeError
 from crypto.keys import derive
 from crypto.manifest import CHUNK_VALUES, Block, Manifest, Member, Recipient, Terms
 from crypto.masking import apply_masks
@@ -214,5 +214,5 @@ def test_element_outside_the_ring_is_refused() -> None:
     ring, vectors, checked, stored = _round(24)
     vectors[0][0] |= ring.dtype.type(1 << 24)
     heads = tuple(_head(ring, words) for words in vectors)  # signed so by a malicious silo
-    with pytest.raises(Exception, match="outside the ring"):
+    with pytest.raises(RangeError, match="outside the ring"):
         check_chunk(stored, replace(checked, contributions=heads), 0, _chunks(ring, vectors, 0))
