@@ -152,6 +152,7 @@ class Request(Message):
 
     KIND: ClassVar[str] = "request"
     MAX_BYTES: ClassVar[int] = 256 * 1024
+    MAX_COMMAS: ClassVar[int] = 2**16
     version: Literal["request/1"] = "request/1"
     federation: Name
     nonce: RoundId
@@ -445,6 +446,7 @@ class Catalogue(Message):
 
     KIND: ClassVar[str] = "catalogue"
     MAX_BYTES: ClassVar[int] = 1 << 20
+    MAX_COMMAS: ClassVar[int] = 2**16
     federation: Name
     nonce: RoundId
     controller: Text
