@@ -179,6 +179,7 @@ class EncryptedReport(Message):
 
     KIND: ClassVar[str] = "report"
     MAX_BYTES: ClassVar[int] = 256 << 20
+    MAX_COMMAS: ClassVar[int] = 2**16  # the entries for many dropped silos
     propose: bytes
     manifest: bytes
     accepts: Annotated[tuple[bytes, ...], _PER_SILO]

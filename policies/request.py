@@ -162,6 +162,7 @@ class Request(Message):
 
     KIND: ClassVar[str] = "request"
     MAX_BYTES: ClassVar[int] = 512 * 1024
+    MAX_COMMAS: ClassVar[int] = 2**16
     version: Literal["request/1"] = "request/1"
     federation: Name
     nonce: RoundId
@@ -512,6 +513,7 @@ class Catalogue(Message):
 
     KIND: ClassVar[str] = "catalogue"
     MAX_BYTES: ClassVar[int] = 1 << 20
+    MAX_COMMAS: ClassVar[int] = 2**16
     federation: Name
     nonce: RoundId
     controller: Text

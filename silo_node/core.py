@@ -416,7 +416,7 @@ def agree(silo: Silo, state: Contributed, ledger: Ledger, now: int, data: bytes)
     return after, sign(message, silo.name, silo.signing)
 
 
-def open_shares(silo: Silo, state: Agreed, now: int, data: bytes, columns: Sequence[bytes]) -> tuple[bytes, ...]:
+def open_shares(silo: Silo, state: Agreed, now: int, data: bytes, columns: Sequence[bytes] = ()) -> tuple[bytes, ...]:
     """Return the signed Opening: for a survivor the share of its b, for a dropped silo of its r, never both.
 
     In the backend `shares`, `columns` are the survivors' signed heads and what each sealed to this silo; the Opening
