@@ -49,7 +49,7 @@ SEED_BYTES = 32
 _SHIFT, _LOW, _FOLD = np.uint64(56), np.uint64(2**56 - 1), np.uint64(5)  # 2^56 = 5 modulo p
 _LIMB, _LIMB_CUT = np.uint64(28), np.uint64(2**28 - 1)
 _P = np.uint64(PRIME)
-_STEP = 4096  # values of a block: a quorum of ten and the sums over it stay in the second-level cache
+_STEP = 8192  # values of a block: a quorum of ten and the sums over it stay in the second-level cache
 _KEY_BYTES, _TAG_BYTES = 32, 16
 _MAX_TRIED = 200_000
 _INSTEAD = "take the backend 'masking'"
@@ -68,10 +68,9 @@ class SharesSum:
         if not self._has_seeds:
             self._sum.add(index, chunk)
             return
-        elements = np.empty(self._shape.values(index), np.uint64)
+        values = self._shape.values(index)
         check_size(chunk, SEED_BYTES, index)
-        UniformStream(chunk, PRIME, index).fill(elements)
-        self._sum.add_elements(index, elements)
+        self._sum.add_blocks(index, _blocks(UniformStream(chunk, PRIME, index), values))
 
     def chunks(self) -> list[bytes]:
         return self._sum.chunks()
@@ -108,20 +107,19 @@ class SharesScheme:
         """Return the columns of one chunk; `seeds` are the first quorum - 1 of them."""
         quorum, silos = self.shape.quorum, self.shape.silos
         streams = [UniformStream(seed, PRIME, index) for seed in seeds]
-        columns = [bytearray(8 * units.size) for _ in range(quorum, silos + 1)]
-        dealt = [np.frombuffer(column, np.uint64) for column in columns]
-        values = np.empty((quorum, min(_STEP, units.size)), np.uint64)  # the polynomial at 0 .. quorum - 1
+        parts: list[list[bytes]] = [[] for _ in range(quorum, silos + 1)]
+        values = np.empty((silos + 1, min(_STEP, units.size)), np.uint64)  # the polynomial at 0 .. silos
         scratch = np.empty_like(values[0])
         for start in range(0, units.size, _STEP):
-            secret = units[start : start + _STEP]
+            secret = units[start : start + _STEP].view(np.uint64)
             rows = list(values[:, : secret.size])
-            np.minimum(secret.view(np.uint64), secret.view(np.uint64) + _P, out=rows[0])  # negative words wrap
-            for stream, row in zip(streams, rows[1:], strict=True):
+            np.minimum(secret, np.add(secret, _P, out=rows[0]), out=rows[0])  # negative words wrap
+            for stream, row in zip(streams, rows[1:], strict=False):
                 stream.fill(row)
-            for column in dealt:
-                rows.append(column[start : start + secret.size])
-                _next_by_differences(rows[-quorum - 1 : -1], rows[-1], scratch[: secret.size])
-        return (*seeds, *map(bytes, columns))
+            for place in range(quorum, silos + 1):
+                _next_by_differences(rows[place - quorum : place], rows[place], scratch[: secret.size])
+                parts[place - quorum].append(rows[place].tobytes())
+        return (*seeds, *map(b"".join, parts))
 
     def accumulator(self, column: int) -> Accumulator:
         if not 0 <= column < self.columns:
@@ -319,11 +317,29 @@ def _centred(value: int) -> int:
     return value if value <= PRIME // 2 else value - PRIME
 
 
+def _blocks(stream: UniformStream, values: int) -> Iterator[Elements]:
+    """Yield a mask's values in blocks, each of which is overwritten by the next."""
+    scratch = np.empty(min(_STEP, values), np.uint64)
+    for start in range(0, values, _STEP):
+        block = scratch[: values - start]
+        stream.fill(block)
+        yield block
+
+
 def _blockwise(weights: tuple[int, ...], vectors: Sequence[Elements]) -> Elements:
     size = vectors[0].size
     result = np.empty(size, np.uint64)
     for start in range(0, size, _STEP):
         result[start : start + _STEP] = _combined(weights, [vector[start : start + _STEP] for vector in vectors])
+    return result
+
+
+def _next_blockwise(vectors: Sequence[Elements]) -> Elements:
+    size = vectors[0].size
+    result, scratch = np.empty(size, np.uint64), np.empty(min(_STEP, size), np.uint64)
+    for start in range(0, size, _STEP):
+        out = result[start : start + _STEP]
+        _next_by_differences([vector[start : start + _STEP] for vector in vectors], out, scratch[: out.size])
     return result
 
 
