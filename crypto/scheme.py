@@ -260,7 +260,10 @@ class ElementSum:
     def chunks(self) -> list[bytes]:
         if len(set(self._added)) != 1 or not self._added[0]:
             raise ProtocolError("the sum holds no contribution, or holds one in part")
-        return [self._head + np.remainder(total, self._modulus).astype("<u8").tobytes() for total in self._sums]
+        for total in self._sums:
+            np.remainder(total, self._modulus, out=total)
+        self._pending = [1] * len(self._sums)
+        return [b"".join([self._head, total.astype("<u8", copy=False).data]) for total in self._sums]
 
     def _read(self, index: int, chunk: bytes) -> Elements:
         if not 0 <= index < len(self._sums):

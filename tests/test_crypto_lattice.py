@@ -296,11 +296,10 @@ def test_a_worker_refuses_crafted_jobs() -> None:
         (DECRYPT, not_reduced),
         (77, b""),
     ]
-    for code, payload in jobs:
-        # Also a reply that would be of the size that the caller expects is not given.
-        for size in (CIPHERTEXT_BYTES, 8 * DEGREE, 0):
-            with Sandbox(WORKER, setup) as sandbox, pytest.raises(CryptoError, match="chunk 5"):
-                sandbox.run(Job("chunk 5", code, payload, size))
+    for code, payload in jobs:  # no reply comes, although the caller would take one of the size that is right for it
+        size = len(payload) * 2 if code == ENCRYPT else len(payload) // 2
+        with Sandbox(WORKER, setup) as sandbox, pytest.raises(CryptoError, match="chunk 5: ValueError"):
+            sandbox.run(Job("chunk 5", code, payload, size))
 
 
 def test_a_worker_without_memory_or_time_is_an_error() -> None:
