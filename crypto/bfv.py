@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from crypto import lattice
+from crypto.errors import RangeError
 from crypto.keys import Secret
 from crypto.keystream import apply_modular
 from crypto.lanes import Lanes
@@ -88,6 +89,8 @@ class BfvScheme:
         ]
         parts = []
         for index, found in enumerate(lattice.decrypt(BFV, self.public, 0, secret, words)):
+            if found[self.slots(index) :].any():
+                raise RangeError(f"chunk {index} of the sum has values beyond its length: it was altered")
             slots = found[: self.slots(index)].astype(np.uint64)
             apply_modular(slots, self.modulus, index, plus, minus)
             parts.append(self.lanes.unpack(slots, self.shape.values(index)))

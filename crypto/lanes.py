@@ -56,6 +56,6 @@ class Lanes:
             upper, digit = np.divmod(rest + half, self.base)
             units[lane * slots : (lane + 1) * slots] = digit - half
             rest = upper
-        if rest.any():
+        if rest.any() or units[values:].any():
             raise RangeError("a sum outside its lanes: it was altered, or masks are left in it")
         return units[:values]

@@ -29,6 +29,8 @@ from crypto.lattice_parameters import (
     BATCHING_PRIME,
     BFV,
     CIPHERTEXT_BYTES,
+    CIPHERTEXT_WORDS,
+    CKKS,
     DECRYPT,
     DEGREE,
     ENCRYPT,
@@ -106,6 +108,8 @@ class Seal:
 
     def __init__(self, setup: bytes) -> None:
         scheme, scale_bits, has_secret = SETUP.unpack_from(setup)
+        if scheme not in (BFV, CKKS):
+            raise ValueError(f"unknown scheme {scheme}")
         public, secret = setup[SETUP.size : SETUP.size + PUBLIC_BYTES], setup[SETUP.size + PUBLIC_BYTES :]
         self._is_bfv, self._scale = scheme == BFV, math.ldexp(1, scale_bits)
         self._file, self._context = _File(), _context(scheme)
@@ -126,9 +130,10 @@ class Seal:
 
     def encrypt(self, slots: bytes) -> bytes:
         parts = []
-        for start in range(0, len(slots), 8 * DEGREE):
-            values = np.frombuffer(slots, np.dtype("<i8"), DEGREE, start)
+        for values in np.frombuffer(slots, np.dtype("<i8")).reshape(-1, DEGREE):
             if self._is_bfv:
+                if values.min() < 0 or values.max() >= BATCHING_PRIME:
+                    raise ValueError("a slot outside the plaintext modulus")
                 self._encoder.encode(values.tolist(), self._plain)
             else:
                 halves = values.astype(np.float64)
@@ -141,8 +146,9 @@ class Seal:
 
     def decrypt(self, ciphertexts: bytes) -> bytes:
         parts = []
-        for start in range(0, len(ciphertexts), CIPHERTEXT_BYTES):
-            words = np.frombuffer(ciphertexts, np.dtype("<u8"), CIPHERTEXT_BYTES // 8, start)
+        for words in np.frombuffer(ciphertexts, np.dtype("<u8")).reshape(-1, CIPHERTEXT_WORDS):
+            if words.max() >= MODULUS:
+                raise ValueError("a word outside the ciphertext modulus")
             head = self._head(self._context.first_parms_id(), not self._is_bfv, 1, self._scale)
             cipher = self._file.load(seal.Ciphertext(), self._context, head + _words_framed(words))
             if self._is_bfv and self._decryptor.invariant_noise_budget(cipher) <= 0:
@@ -164,8 +170,10 @@ class Seal:
 
     def _public_key(self, public: bytes) -> Any:
         words = np.frombuffer(public, np.dtype("<u8"))
+        if words.nbytes != PUBLIC_BYTES:
+            raise ValueError(f"a public key of {words.nbytes} bytes, expected {PUBLIC_BYTES}")
         rows = words.reshape(2, 2, DEGREE)
-        if words.size * 8 != PUBLIC_BYTES or rows[:, 0].max() >= MODULUS or rows[:, 1].max() >= KEY_MODULUS:
+        if rows[:, 0].max() >= MODULUS or rows[:, 1].max() >= KEY_MODULUS:
             raise ValueError("the public key is no vector over its moduli")
         identity = struct.pack("<4Q", *self._context.key_parms_id())
         head = _CIPHERTEXT.pack(identity, True, 2, DEGREE, 2, 1.0, 1)
@@ -194,6 +202,8 @@ def main() -> None:
             return state[0].decrypt(payload)
         if code == KEYGEN:
             return state[0].create_public(payload)
+        if code:
+            raise ValueError(f"unknown job {code}")
         state[:] = [Seal(payload)]
         return b""
 

@@ -235,6 +235,8 @@ class PaillierScheme:
             numbers = [private.raw_decrypt(int(one)) for one in self.read(chunk, index)]
             for number in self._masked(numbers, index, plus, minus):
                 values += self.packing.unpack(number if number <= self.modulus // 2 else number - self.modulus)
+        if any(values[self.shape.length :]):
+            raise RangeError("a sum with values beyond its length: it was altered, or masks are left in it")
         units = np.array(values[: self.shape.length], np.int64)
         return Opened(self.shape.check_sum(units))
 

@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import SimpleQueue
 from typing import IO, NoReturn, Self
 
 from crypto.errors import CryptoError
@@ -60,15 +59,18 @@ class Sandbox:
             raise CryptoError(f"{workers} workers, expected 1 to {MAX_WORKERS}")
         self._module, self._setup, self._count = module, setup, workers
         self._limits = Limits() if limits is None else limits
+        self._threads = ThreadPoolExecutor(workers)  # each of which owns one worker
+        self._own = threading.local()
+        self._lock = threading.Lock()
         self._workers: list[_Worker] = []
-        self._idle: SimpleQueue[_Worker] = SimpleQueue()
+        self._is_open = True
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for worker in self._workers:
-            worker.kill()
+        self._close()
+        self._threads.shutdown(cancel_futures=True)
 
     def __reduce__(self) -> NoReturn:
         raise CryptoError("a sandbox cannot be pickled or copied")  # its setup may hold a secret
@@ -79,35 +81,34 @@ class Sandbox:
 
     def map(self, jobs: Iterable[Job]) -> Iterator[bytes]:
         """Yield the replies in the order of the jobs, which are drawn as workers come free."""
-        with ThreadPoolExecutor(self._count) as threads:
-            running: deque[Future[bytes]] = deque()
-            try:
-                for job in jobs:
-                    if len(running) > self._count:  # one more than can run, so that no worker waits for the caller
-                        yield running.popleft().result()
-                    running.append(threads.submit(self._do, job))
-                while running:
+        running: deque[Future[bytes]] = deque()
+        try:
+            for job in jobs:
+                if len(running) > self._count:  # one more than can run, so that no worker waits for the caller
                     yield running.popleft().result()
-            finally:
-                for future in running:
-                    future.cancel()
-                if running:
-                    self.__exit__()
+                running.append(self._threads.submit(self._do, job))
+            while running:
+                yield running.popleft().result()
+        finally:
+            if running:  # a job failed, or the caller wants no more
+                self._close()
+
+    def _close(self) -> None:
+        with self._lock:
+            self._is_open = False
+            for worker in self._workers:
+                worker.kill()
 
     def _do(self, job: Job) -> bytes:
-        worker = self._next(job.name)
-        try:
-            return worker.do(job)
-        finally:
-            self._idle.put(worker)
-
-    def _next(self, name: str) -> "_Worker":
-        if len(self._workers) < self._count and self._idle.empty():
-            worker = _Worker(self._module, self._limits)
-            self._workers.append(worker)
-            worker.do(Job(f"{name}, preparing a worker for it", _SETUP, self._setup, 0))
-            return worker
-        return self._idle.get()
+        worker: _Worker | None = getattr(self._own, "worker", None)
+        if worker is None:
+            with self._lock:
+                if not self._is_open:
+                    raise CryptoError(f"{job.name}: not begun, as another failed")
+                worker = self._own.worker = _Worker(self._module, self._limits)
+                self._workers.append(worker)
+            worker.do(Job(f"{job.name}, preparing a worker for it", _SETUP, self._setup, 0))
+        return worker.do(job)
 
 
 class _Worker:
@@ -132,7 +133,7 @@ class _Worker:
         timer.start()
         try:
             return self._exchange(job)
-        except (OSError, EOFError):
+        except (OSError, EOFError, ValueError):  # the last if another thread closed the pipes
             self.kill()
             if overdue.is_set():
                 raise CryptoError(

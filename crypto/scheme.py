@@ -8,7 +8,7 @@ Promise: whatever is parsed has the size that this party computes from the shape
 declared limit is refused before it is blinded, so no sum wraps. docs/backends.md.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Protocol
@@ -248,10 +248,10 @@ class ElementSum:
         self._read(index, chunk)
 
     def add(self, index: int, chunk: bytes) -> None:
-        self.add_elements(index, self._read(index, chunk))
+        self.add_blocks(index, [self._read(index, chunk)])
 
-    def add_elements(self, index: int, elements: Elements) -> None:
-        """Add one contribution's chunk that is known to lie in the group."""
+    def add_blocks(self, index: int, blocks: Iterable[Elements]) -> None:
+        """Add one contribution's chunk that is known to lie in the group and comes in pieces."""
         if self._added[index] == self._silos:
             raise ProtocolError(f"more than {self._silos} contributions to chunk {index}")
         total = self._sums.get(index)
@@ -260,7 +260,11 @@ class ElementSum:
         if self._pending[index] == self._lazy:
             np.remainder(total, self._modulus, out=total)
             self._pending[index] = 1
-        np.add(total, elements, out=total)
+        start = 0
+        for block in blocks:
+            part = total[start : start + block.size]
+            np.add(part, block, out=part)
+            start += block.size
         self._pending[index] += 1
         self._added[index] += 1
 
@@ -270,7 +274,10 @@ class ElementSum:
         return [self.chunk(index) for index in range(len(self._lengths))]
 
     def chunk(self, index: int) -> bytes:
-        return self._head + np.remainder(self._sums[index], self._modulus).astype("<u8").tobytes()
+        total = self._sums[index]
+        np.remainder(total, self._modulus, out=total)
+        self._pending[index] = 1
+        return b"".join([self._head, total.astype("<u8", copy=False).data])
 
     def _read(self, index: int, chunk: bytes) -> Elements:
         if not 0 <= index < len(self._lengths):

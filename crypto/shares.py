@@ -12,6 +12,7 @@ All arithmetic is vectorised in words of 64 bits, a block at a time.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
@@ -38,6 +39,7 @@ from crypto.scheme import (
     check_size,
     check_sizes,
     no_key,
+    read_elements,
 )
 from crypto.sealing import OVERHEAD_BYTES, SealingKey, seal
 
@@ -49,7 +51,7 @@ SEED_BYTES = 32
 _SHIFT, _LOW, _FOLD = np.uint64(56), np.uint64(2**56 - 1), np.uint64(5)  # 2^56 = 5 modulo p
 _LIMB, _LIMB_CUT = np.uint64(28), np.uint64(2**28 - 1)
 _P = np.uint64(PRIME)
-_STEP = 4096  # values of a block: a quorum of ten and the sums over it stay in the second-level cache
+_STEP = 16384  # values of a block: those of ten silos stay in the second-level cache
 _KEY_BYTES, _TAG_BYTES = 32, 16
 _MAX_TRIED = 200_000
 _INSTEAD = "take the backend 'masking'"
@@ -74,10 +76,8 @@ class SharesSum:
         if not self._has_seeds:
             self._sum.add(index, chunk)
             return
-        elements = np.empty(self._shape.values(index), np.uint64)
         self.check(index, chunk)
-        UniformStream(chunk, PRIME, index).fill(elements)
-        self._sum.add_elements(index, elements)
+        self._sum.add_blocks(index, _blocks(UniformStream(chunk, PRIME, index), self._shape.values(index)))
 
     def chunk(self, index: int) -> bytes:
         return self._sum.chunk(index)
@@ -100,8 +100,7 @@ class SharesScheme:
 
     def chunk_bytes(self, column: int, index: int) -> int:
         values = self.shape.values(index)
-        if not 0 <= column < self.columns:
-            raise ProtocolError(f"column {column} of {self.columns}")
+        self._check_column(column)
         return SEED_BYTES if column < self.shape.quorum - 1 else 8 * values
 
     def sum_bytes(self, index: int) -> int:
@@ -117,24 +116,22 @@ class SharesScheme:
         """Return the columns of one chunk; `seeds` are the first quorum - 1 of them."""
         quorum, silos = self.shape.quorum, self.shape.silos
         streams = [UniformStream(seed, PRIME, index) for seed in seeds]
-        columns = [bytearray(8 * units.size) for _ in range(quorum, silos + 1)]
-        dealt = [np.frombuffer(column, np.uint64) for column in columns]
-        values = np.empty((quorum, min(_STEP, units.size)), np.uint64)  # the polynomial at 0 .. quorum - 1
+        parts: list[list[bytes]] = [[] for _ in range(quorum, silos + 1)]
+        values = np.empty((silos + 1, min(_STEP, units.size)), np.uint64)  # the polynomial at 0 .. silos
         scratch = np.empty_like(values[0])
         for start in range(0, units.size, _STEP):
-            secret = units[start : start + _STEP]
+            secret = units[start : start + _STEP].view(np.uint64)
             rows = list(values[:, : secret.size])
-            np.minimum(secret.view(np.uint64), secret.view(np.uint64) + _P, out=rows[0])  # negative words wrap
-            for stream, row in zip(streams, rows[1:], strict=True):
+            np.minimum(secret, np.add(secret, _P, out=rows[0]), out=rows[0])  # negative words wrap
+            for stream, row in zip(streams, rows[1:], strict=False):
                 stream.fill(row)
-            for column in dealt:
-                rows.append(column[start : start + secret.size])
-                _next_by_differences(rows[-quorum - 1 : -1], rows[-1], scratch[: secret.size])
-        return (*seeds, *map(bytes, columns))
+            for place in range(quorum, silos + 1):
+                _next_by_differences(rows[place - quorum : place], rows[place], scratch[: secret.size])
+                parts[place - quorum].append(rows[place].tobytes())
+        return (*seeds, *map(b"".join, parts))
 
     def accumulator(self, column: int) -> Accumulator:
-        if not 0 <= column < self.columns:
-            raise ProtocolError(f"column {column} of {self.columns}")
+        self._check_column(column)
         return SharesSum(self.shape, column < self.shape.quorum - 1)
 
     def open(
@@ -145,25 +142,31 @@ class SharesScheme:
         secret: Secret | None = None,
     ) -> Opened:
         """See Scheme. `wrong` names the silos by their place in the roster; a sum of another size counts as wrong."""
-        read, wrong = {}, []
+        left, wrong, parts = dict(sums), [], []
         for column in sorted(sums):
+            self._check_column(column)
             try:
-                read[column] = self._read(column, sums[column])
-            except (WireError, RangeError):
+                check_sizes(self, sums[column])
+            except WireError:
                 wrong.append(column)
-        elements, others = reconstruct(read, self.shape.quorum)
-        signed = elements.astype(np.int64)
-        signed[signed > PRIME // 2] -= PRIME
-        return Opened(self.shape.check_sum(signed), tuple(sorted([*wrong, *others])))
+                del left[column]
+        for index in range(self.shape.chunks):
+            read: dict[int, Elements] = {}
+            for column, chunks in left.items():
+                with suppress(RangeError):
+                    read[column] = read_elements(chunks[index], PRIME, self.shape.values(index), index)
+            elements, others = reconstruct(read, self.shape.quorum)
+            false = [column for column in left if column not in read or column in others]
+            wrong += false
+            for column in false:
+                del left[column]
+            signed = elements.view(np.int64)
+            parts.append(np.subtract(signed, PRIME, out=signed, where=signed > PRIME // 2))
+        return Opened(self.shape.check_sum(np.concatenate(parts)), tuple(sorted(wrong)))
 
-    def _read(self, column: int, chunks: Sequence[bytes]) -> Elements:
+    def _check_column(self, column: int) -> None:
         if not 0 <= column < self.columns:
             raise ProtocolError(f"column {column} of {self.columns}")
-        check_sizes(self, chunks)
-        elements: Elements = np.frombuffer(b"".join(chunks), np.dtype("<u8"))
-        if int(elements.max()) >= PRIME:
-            raise RangeError(f"the sum of column {column} holds a word that is no element of the field")
-        return elements
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,6 +331,15 @@ def _centred(value: int) -> int:
     return value if value <= PRIME // 2 else value - PRIME
 
 
+def _blocks(stream: UniformStream, values: int) -> Iterator[Elements]:
+    """Yield a mask's values in blocks, each of which is overwritten by the next."""
+    scratch = np.empty(min(_STEP, values), np.uint64)
+    for start in range(0, values, _STEP):
+        block = scratch[: values - start]
+        stream.fill(block)
+        yield block
+
+
 def _blockwise(weights: tuple[int, ...], vectors: Sequence[Elements]) -> Elements:
     size = vectors[0].size
     result = np.empty(size, np.uint64)
@@ -370,5 +382,7 @@ def _reduced(words: Elements, scratch: Elements) -> Elements:
     np.right_shift(words, _SHIFT, out=scratch)
     np.multiply(scratch, _FOLD, out=scratch)
     np.bitwise_and(words, _LOW, out=words)
-    np.add(words, scratch, out=words)  # at most 2^56 + 1274
-    return np.minimum(words, np.subtract(words, _P, out=scratch), out=words)  # the smaller lies below p
+    np.add(words, scratch, out=words)  # at most 2^56 + 1274, and hardly ever beyond p
+    if words.size and words.max() >= _P:
+        np.minimum(words, np.subtract(words, _P, out=scratch), out=words)  # the smaller lies below p
+    return words

@@ -135,3 +135,7 @@ def test_what_is_no_sum_of_lanes_is_refused() -> None:
     lanes = Lanes.fit(BATCHING_PRIME, Shape(1, 10, 7, 800))
     with pytest.raises(RangeError, match="outside its lanes"):
         lanes.unpack(np.array([BATCHING_PRIME // 2], np.uint64), 3)
+    packed = lanes.pack(np.array([5, -6, 7]))
+    assert lanes.unpack(packed, 3).tolist() == [5, -6, 7]
+    with pytest.raises(RangeError, match="outside its lanes"):  # a third value where two are expected
+        lanes.unpack(packed, 2)

@@ -77,6 +77,15 @@ def test_a_worker_that_misbehaves(code: int, message: str) -> None:
     assert children() == before
 
 
+def test_a_worker_that_cannot_be_prepared_blocks_nobody() -> None:
+    before = children()
+    with Sandbox(MODULE, b"bad setup", 2, QUICK) as sandbox:
+        message = "chunk 0, preparing a worker for it: a reply of 17 bytes, expected 0"
+        with pytest.raises(CryptoError, match=message):
+            list(sandbox.map(job(ECHO, name=f"chunk {number}") for number in range(9)))
+    assert children() == before
+
+
 def test_a_worker_that_hangs_is_ended() -> None:
     began = time.monotonic()
     with (
