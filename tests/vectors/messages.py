@@ -47,10 +47,10 @@ KINDS = {  # those that carry a name on the wire; the others stand inside anothe
 }
 # What no message of the type may be longer than, in bytes.
 LIMITS = {
-    "Request": 256 << 10,
+    "Request": 512 << 10,
     "Catalogue": 1 << 20,
     "Refusal": 256 << 10,
-    "Propose": 512 << 10,
+    "Propose": 1 << 20,
     "Manifest": 4 << 20,
     "Share": 8 << 20,
     "Shared": 4 << 20,
@@ -60,7 +60,7 @@ LIMITS = {
     "Opening": 4 << 20,
     "EncryptedReport": 256 << 20,
     "Failure": 40 << 20,
-    "Roster": 256 << 10,
+    "Roster": 1 << 20,
     "RunState": 16 << 20,
 }
 
@@ -417,8 +417,8 @@ def _too_much(name: str, fields: dict[str, Any]) -> Iterator[tuple[str, dict[str
     for field, value in fields.items():
         if isinstance(value, list) and value and name != "RunState":  # a silo's own file, bounded as a whole only
             at = good.index(encode({field: value})[1:-1]) + len(f'"{field}":[')
-            edit = {"head": at, "insert": encode({"": value[0]})[4:-1].decode() + ",", "times": 1001}
-            yield f"{field} with 1001 elements too many", edit | {"tail": len(good) - at}
+            edit = {"head": at, "insert": encode({"": value[0]})[4:-1].decode() + ",", "times": 10_001}
+            yield f"{field} with 10001 elements too many", edit | {"tail": len(good) - at}
     at = good.index(b'"', good.index(b":")) + 1
     times = LIMITS.get(name, 64 << 10) + 1 - len(good)
     yield "a byte above the limit", {"head": at, "insert": "A", "times": times, "tail": len(good) - at}
