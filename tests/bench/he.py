@@ -7,8 +7,7 @@ processes on the machine disturb least. Every result is checked before it is tim
 
 import resource
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -171,9 +170,11 @@ def shares_1e5_n10_sealing() -> Line:
     return record("shares_1e5_n10_sealing", [timed(seal_and_open) * 1000 for _ in range(RUNS)], "ms")
 
 
-def record(figure: str, *arguments: Any, **named: Any) -> Line:
+def record(
+    figure: str, values: Sequence[float], unit: str, baseline: str | None = None, base: Sequence[float] | None = None
+) -> Line:
     """Publish a figure beside what it must not exceed."""
-    return publish(figure, *arguments, **named, aim=AIMS.get(figure))
+    return publish(figure, values, unit, baseline, base, AIMS.get(figure))
 
 
 def prepared(name: str, length: int) -> tuple[Scheme, RoundKey | None]:
