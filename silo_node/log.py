@@ -191,6 +191,11 @@ class Line:
     chain: bytes
 
 
+def decided(request_hash: bytes, analyst: str, purpose: str, codes: Iterable[str]) -> Decided:
+    """Return the entry of a decision; names that a stranger wrote are cut to what the log can hold."""
+    return Decided(request_hash=request_hash, analyst=analyst[:255], purpose=purpose[:255], codes=tuple(codes))
+
+
 def chained(before: bytes, body: bytes) -> bytes:
     """Return the chain hash of an entry that follows the one with the hash `before`."""
     return sha256(_DOMAIN + before + body).digest()
