@@ -83,7 +83,7 @@ class WindowLimit:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """How many requests the silo may say yes to since a clock time, whoever asks."""
+    """How many requests of one analyst the silo may say yes to since a clock time; a training run is one."""
 
     since: int
     most: int
@@ -105,7 +105,7 @@ class Spending:
     windows: tuple[WindowSpending, ...] = ()  # of one purpose and analyst, one for each window asked for
     run: int = 0  # of one training run
     atto_delta: int = 0
-    requests: int = 0  # that the silo said yes to since the time asked for
+    requests: int = 0  # of the analyst, that the silo said yes to since the time asked for, besides this one
     curve: tuple[int, ...] = ()  # the sum of the curves that are no lines; empty if there is none
 
 

@@ -83,10 +83,11 @@ END;
 """
 _NONCES = """
 CREATE TABLE nonces (
-    nonce BLOB PRIMARY KEY, request_hash BLOB NOT NULL, first_at INTEGER NOT NULL, proposals INTEGER NOT NULL
+    nonce BLOB PRIMARY KEY, request_hash BLOB NOT NULL, analyst TEXT NOT NULL, run BLOB, first_at INTEGER NOT NULL,
+    proposals INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX nonces_first ON nonces (first_at);
-INSERT INTO nonces SELECT nonce, request_hash, charged_at, 1 FROM charges;
+CREATE INDEX nonces_first ON nonces (analyst, first_at, run);
+INSERT INTO nonces SELECT nonce, request_hash, analyst, run, charged_at, 1 FROM charges;
 """
 _SPLITS = """
 CREATE TABLE splits (

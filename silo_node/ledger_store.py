@@ -151,7 +151,7 @@ class LedgerStore:
             started = log.Started(micro_rho=self.spending().lifetime, released=len(released))
             events: list[Event] = [*released, started]
             last = self._db.execute(
-                "SELECT body FROM log WHERE CAST(body AS TEXT) LIKE '%\"kind\":\"policy\"%' ORDER BY seq DESC LIMIT 1"
+                'SELECT body FROM log WHERE CAST(body AS TEXT) LIKE \'%"kind":"policy"%\' ORDER BY seq DESC LIMIT 1'
             ).fetchone()
             in_force = log.PolicyInForce(policy_hash=policy_hash, version=version)
             if last is None or Entry.decode(bytes(last[0])).event != in_force:
@@ -177,8 +177,11 @@ class LedgerStore:
                 of_run = self._db.execute(sql, (run, analyst, besides)).fetchone()[0]
             requests = 0
             if requests_since is not None:
-                sql = "SELECT count(*) FROM nonces WHERE first_at >= ? AND nonce <> ?"
-                requests = self._db.execute(sql, (requests_since, besides)).fetchone()[0]
+                sql = (  # the steps of a training run are one request
+                    "SELECT count(DISTINCT coalesce(run, nonce)) FROM nonces"
+                    " WHERE analyst = ? AND first_at >= ? AND nonce <> ? AND run IS NOT ?"
+                )
+                requests = self._db.execute(sql, (analyst, requests_since, besides, run or b"")).fetchone()[0]
             curve = self._curves(besides)
             own = self._charge(besides) if besides else None
         if own is not None:
@@ -199,7 +202,7 @@ class LedgerStore:
             where, start = ("charges WHERE charged_at >= ?", since)
         sql = (
             "SELECT coalesce(sum(micro_rho), 0), coalesce(sum(micro_rho) FILTER (WHERE analyst = ?), 0)"
-            f" FROM {where} AND purpose = ?"  # noqa: S608
+            f" FROM {where} AND purpose = ?"
         )
         return WindowSpending(*self._db.execute(sql, (analyst, start, purpose)).fetchone())
 
@@ -283,8 +286,8 @@ class LedgerStore:
                     return False
                 self._insert(charge)
             self._db.execute(
-                "INSERT INTO nonces VALUES (?, ?, ?, 1) ON CONFLICT DO UPDATE SET proposals = proposals + 1",
-                (charge.nonce, charge.request_hash, charge.charged_at),
+                "INSERT INTO nonces VALUES (?, ?, ?, ?, ?, 1) ON CONFLICT DO UPDATE SET proposals = proposals + 1",
+                (charge.nonce, charge.request_hash, charge.analyst, charge.run, charge.charged_at),
             )
             events: list[Event] = [log.decided(charge.request_hash, charge.analyst, charge.purpose, ())]
             if not is_held:
@@ -529,7 +532,9 @@ class LedgerStore:
     def _append(self, *events: Event) -> None:
         """Write entries and the signed head that names the last, within the transaction that is open."""
         if self._signer is None:
-            raise LedgerError(f"the ledger {self._path} was opened for reading", "write it with the silo's identity key")
+            raise LedgerError(
+                f"the ledger {self._path} was opened for reading", "write it with the silo's identity key"
+            )
         if not events:
             return
         (seq, chain), now = self._last(), self._now()

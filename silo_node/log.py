@@ -243,7 +243,9 @@ class Audit:
     entries: int
     first: int
     last: int
-    charges: Mapping[bytes, tuple[int, bool]]  # by nonce: micro-rho, and whether it was committed; since the first entry
+    charges: Mapping[
+        bytes, tuple[int, bool]
+    ]  # by nonce: micro-rho, and whether it was committed; since the first entry
 
 
 def audit(lines: Iterable[Line], head: LedgerHead | None) -> Audit:
