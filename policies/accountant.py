@@ -15,7 +15,7 @@ from policies.request import Request, is_exact, sensitivity, statistics_of, term
 
 # The orders of dp-accounting's RdpAccountant, in tenths; a curve holds the Renyi divergence at each of them, in units
 # of 1e-7, so that a line of whole micro-rho is exact: at order a it is rho * a.
-ORDERS = (*range(11, 111), *range(120, 640, 10), 1280, 2560, 5120, 10240)
+ORDERS: tuple[int, ...] = (*range(11, 111), *range(120, 640, 10), 1280, 2560, 5120, 10240)
 CURVE_UNITS = 10 * MICRO
 
 
@@ -33,7 +33,7 @@ def line_of(micro_rho: int) -> tuple[int, ...]:
 
 def cover(curve: Sequence[int]) -> int:
     """Return the least whole micro-rho whose line lies nowhere below the curve."""
-    return max(-(-value // order) for value, order in zip(curve, ORDERS, strict=True))
+    return max(int(-(-value // order)) for value, order in zip(curve, ORDERS, strict=True))
 
 
 def delta_of(rho: float, epsilon: float) -> float:

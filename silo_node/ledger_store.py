@@ -200,10 +200,8 @@ class LedgerStore:
         where, start = ("by_day WHERE day >= ?", since // DAY_S)
         if since % DAY_S:
             where, start = ("charges WHERE charged_at >= ?", since)
-        sql = (
-            "SELECT coalesce(sum(micro_rho), 0), coalesce(sum(micro_rho) FILTER (WHERE analyst = ?), 0)"
-            f" FROM {where} AND purpose = ?"
-        )
+        sums = "coalesce(sum(micro_rho), 0), coalesce(sum(micro_rho) FILTER (WHERE analyst = ?), 0)"
+        sql = f"SELECT {sums} FROM {where} AND purpose = ?"  # noqa: S608
         return WindowSpending(*self._db.execute(sql, (analyst, start, purpose)).fetchone())
 
     def _without(self, spent: WindowSpending, own: Charge, analyst: str, since: Since) -> WindowSpending:
@@ -246,8 +244,9 @@ class LedgerStore:
         ).fetchone()
         if row is None:
             return None
-        *fields, first, last, atto_delta, curve = row
-        return Charge(*fields, Months(first, last), atto_delta, _CURVE.unpack(curve) if curve is not None else ())
+        unpacked = _CURVE.unpack(row[11]) if row[11] is not None else ()
+        months, fields = Months(row[8], row[9]), list(row[:8])
+        return Charge(*fields, months=months, atto_delta=row[10], curve=unpacked)
 
     def is_committed(self, nonce: bytes) -> bool:
         with self._errors():
@@ -310,7 +309,8 @@ class LedgerStore:
     def _insert(self, charge: Charge) -> None:
         self._db.execute(
             "INSERT INTO charges (nonce, request_hash, analyst, purpose, micro_rho, policy_hash, charged_at, run,"
-            " first_month, last_month, atto_delta, curve, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'reserved')",
+            " first_month, last_month, atto_delta, curve, state)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'reserved')",
             (
                 charge.nonce,
                 charge.request_hash,

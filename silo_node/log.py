@@ -1,4 +1,4 @@
-"""The silo's log: what was decided, charged, signed, opened, approved and erased, for its owner and for whoever audits it.
+"""The silo's log: what was decided, charged, signed, opened, approved and erased, for its owner and for an auditor.
 
 Append-only. Each entry's chain hash covers all entries before it, and after each change the silo signs how many entries
 there are and the hash of the last: `policies.ledger.LedgerHead`. An entry holds names, hashes, prices, codes and clock
@@ -131,7 +131,7 @@ class Voted(Message):
 
 
 class Erased(Message):
-    """What was due was deleted: models, the traces of rounds, requests for approval, or the oldest entries of this log."""
+    """What was due was deleted: models, traces of rounds, requests for approval, or the oldest entries of this log."""
 
     kind: Literal["erased"] = "erased"
     what: Literal["models", "rounds", "approvals", "log"]
