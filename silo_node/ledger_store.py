@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from policies.accountant import ORDERS, cover
@@ -245,8 +245,8 @@ class LedgerStore:
         if row is None:
             return None
         unpacked = _CURVE.unpack(row[11]) if row[11] is not None else ()
-        months, fields = Months(row[8], row[9]), list(row[:8])
-        return Charge(*fields, months=months, atto_delta=row[10], curve=unpacked)
+        months = Months(row[8], row[9])
+        return replace(Charge(*row[:8]), months=months, atto_delta=row[10], curve=unpacked)
 
     def is_committed(self, nonce: bytes) -> bool:
         with self._errors():
