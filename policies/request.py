@@ -35,7 +35,7 @@ class TableColumn(Message):
     """A column as the analyst took it from the silos' catalogues: its bounds in whole steps, its closed domain."""
 
     name: Name
-    type: Literal["int", "decimal", "bool", "string"]
+    type: Literal["int", "decimal", "bool", "string", "date"]  # of a date the values are periods, see policies/periods.py
     low: Annotated[int, Field(ge=-(2**60), le=2**60)] | None = None
     high: Annotated[int, Field(ge=-(2**60), le=2**60)] | None = None
     step: Decimals | None = None
@@ -229,7 +229,10 @@ class Request(Message):
                 pass
 
     def _check_literal(self, name: str, value: str) -> None:
-        kind = self.table.column(name).type
+        column = self.table.column(name)
+        kind = column.type
+        if kind == "date" and value not in column.domain:
+            raise ValueError(f"{value!r} is no period of column {name!r}")
         if (kind in ("int", "decimal") and not is_number(value)) or (kind == "bool" and value not in ("true", "false")):
             raise ValueError(f"{value!r} is no {kind}, the type of column {name!r}")
 
@@ -262,19 +265,15 @@ def uses(plan: Plan | Step) -> dict[Role, tuple[str, ...]]:
     if isinstance(plan, Step):
         return {"feature": plan.features, "label": (plan.label,)}
     filters: list[str] = []
-
-    def visit(predicate: Predicate) -> None:
-        match predicate:
-            case Both() | Either():
-                for operand in predicate.operands:
-                    visit(operand)
-            case Not():
-                visit(predicate.operand)
-            case Compare() | OneOf() | IsNull():
-                filters.append(predicate.column)
-
-    if plan.where is not None:
-        visit(plan.where)
+    pending: list[Predicate] = [] if plan.where is None else [plan.where]
+    while pending:
+        predicate = pending.pop()
+        if isinstance(predicate, Both | Either):
+            pending += reversed(predicate.operands)
+        elif isinstance(predicate, Not):
+            pending.append(predicate.operand)
+        else:
+            filters.append(predicate.column)
     measures = [aggregate.column for aggregate in plan.aggregates if aggregate.column is not None]
     return {
         "dimension": plan.group_by,
@@ -363,21 +362,39 @@ def sensitivity(request: Request, statistic: Statistic, max_silos: int) -> int:
     return max_silos * request.table.max_rows * unit
 
 
-def terms_of(request: Request, request_hash: bytes) -> Terms:
-    """Return what the request fixes about its secure sum: slots, scales, variances, ring, recipients.
+class Spread(NamedTuple):
+    """The noise of one statistic in the whole sum: how finely it is scaled, and its variance in those units."""
+
+    scale_bits: int
+    variance: int
+
+
+def spreads_of(request: Request) -> dict[Statistic, Spread]:
+    """Return the noise of every statistic; none of an exact step.
 
     The price is divided by `price_parts`. A variance is that of the whole sum, in ring units, and rounded
     up to the next integer but one; the scale is the least at which that rounding is lost in the noise. With at most 100
     silos the share of each then deviates by 102 or more, far above the 3 that summing discrete Gaussians asks for.
     """
     parts = price_parts(request.plan)
-    blocks = []
+    if is_exact(request):
+        return dict.fromkeys(parts, Spread(0, 0))
+    whole, found = sum(parts.values()) * MICRO, {}
     for statistic, part in parts.items():
-        scale_bits = variance = 0
-        if not is_exact(request):
-            squared = sensitivity(request, statistic, request.table.max_silos) ** 2 * sum(parts.values()) * MICRO
-            while (variance := squared * 4**scale_bits // (2 * request.micro_rho * part) + 2) < _FINE_VARIANCE:
-                scale_bits += 1
+        squared, divisor = sensitivity(request, statistic, request.table.max_silos) ** 2 * whole, 2 * request.micro_rho * part
+        # The least scale: begin where the quotient can be no finer, one power of four being two bits.
+        short = _FINE_VARIANCE.bit_length() - 2 - (squared // divisor + 2).bit_length()
+        scale_bits = max(0, short // 2)
+        while (variance := (squared << 2 * scale_bits) // divisor + 2) < _FINE_VARIANCE:
+            scale_bits += 1
+        found[statistic] = Spread(scale_bits, variance)
+    return found
+
+
+def terms_of(request: Request, request_hash: bytes) -> Terms:
+    """Return what the request fixes about its secure sum: slots, scales, variances, ring, recipients."""
+    blocks = []
+    for statistic, (scale_bits, variance) in spreads_of(request).items():
         blocks.append(
             Block(
                 name=statistic.kind if statistic.column is None else f"{statistic.kind}:{statistic.column}",

@@ -20,7 +20,8 @@ from crypto.keys import VerifyKey
 from crypto.messages import Failed
 from crypto.noise import discrete_gaussian
 from crypto.wire import Message, sign, signer_of, verify
-from policies.decide import CLOCK_SKEW_S, catalogue_of, standing_analyst
+from policies.catalogue import catalogue_of
+from policies.decide import CLOCK_SKEW_S, standing_analyst
 from policies.errors import PolicyError
 from policies.request import NOT_AN_ANALYST, CatalogueRequest, Request
 from policies.training import Step
