@@ -9,7 +9,7 @@ import math
 from functools import lru_cache
 
 from policies.model import MICRO
-from policies.request import Request, is_exact, sensitivity, spreads_of
+from policies.request import Request, is_exact, spreads_of
 
 
 def delta_of(rho: float, epsilon: float) -> float:
@@ -59,7 +59,7 @@ def charge(request: Request, request_hash: bytes, max_silos: int) -> int:
     if is_exact(request):
         return 0
     total, divisor = 0, 1  # one exact fraction; `fractions` would reduce it at every step
-    for statistic, (scale_bits, variance) in spreads_of(request).items():
-        squared = (sensitivity(request, statistic, max_silos) << scale_bits) ** 2
+    for of_one_silo, scale_bits, variance in spreads_of(request).values():
+        squared = (max_silos * of_one_silo << scale_bits) ** 2
         total, divisor = total * 2 * variance + squared * divisor, divisor * 2 * variance
     return -(-total * MICRO // divisor)

@@ -5,9 +5,8 @@ denial depends on one. What follows from the policy alone is worked out once for
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
 
@@ -25,7 +24,6 @@ from policies.model import (
     Analyst,
     ApprovalRule,
     Column,
-    ConsentColumn,
     ConsentTable,
     Limit,
     Policy,
@@ -41,7 +39,6 @@ from policies.request import (
     Request,
     TableColumn,
     group_count,
-    is_exact,
     uses,
 )
 from policies.training import Step
@@ -81,8 +78,10 @@ def decide(
     since midnight, apart from this one, a training run counting once. The request's signature is the caller's to
     check, against the key that the policy gives its analyst.
     """
-    judge = _judge_of(policy)
-    reasons = judge.standing(request, now)
+    judge, plan = _judge_of(policy), request.plan
+    step = None if plan.kind == "query" else plan  # checked once: `isinstance` of a model that it is not is slow
+    exact = step is not None and step.is_exact
+    reasons = judge.standing(request, step, now)
     if reasons:
         return tuple(reasons)  # who may not ask is not told what could be asked
     source = judge.sources.get(request.table.name)
@@ -91,17 +90,21 @@ def decide(
         return (
             _deny("TABLE_UNKNOWN", "sources", f"there is no table {request.table.name!r}", f"ask about: {offered}"),
         )
-    reasons += judge.release(request, source)
+    reasons += judge.release(request, step, exact, source)
     reasons += judge.columns(request, source, now)
-    reasons += judge.shape(request, source)
-    reasons += judge.training(request)
+    reasons += judge.shape(request)
+    if step is not None:
+        reasons += judge.training(step)
+    elif plan.kind == "query":
+        reasons += judge.answer(request, plan)
     reasons += judge.consent(request, now, feed_at)
-    reasons += judge.places(request, places)
-    reasons += judge.pace(request, now, asked_today)
-    cost = charge(request, request_hash, policy.privacy_unit.max_silos)
-    reasons += judge.price(request, cost, spent, now)
+    reasons += judge.places(request, step, places)
+    reasons += judge.pace(now, asked_today)
+    cost = 0 if exact else charge(request, request_hash, policy.privacy_unit.max_silos)
+    if not exact:  # without noise there is no price, `release` has judged it
+        reasons += judge.price(request, step, cost, spent)
     if not reasons:  # people are not asked about what would be refused anyway
-        reasons += judge.people(request, request_hash, cost, verdicts, now)
+        reasons += judge.people(request, step, request_hash, cost, verdicts, now)
     return tuple(reasons[:MAX_DENIALS])
 
 
@@ -132,7 +135,8 @@ def approval_of(
 ) -> tuple[tuple[int, ApprovalRule, Mapping[str, VerifyKey]], ...]:
     """Return the approvals that a request needs: the place of each in the policy, its rule, and whose keys count."""
     cost = charge(request, request_hash, policy.privacy_unit.max_silos)
-    return tuple(_judge_of(policy).needed(request, cost))
+    step = request.plan if isinstance(request.plan, Step) else None
+    return tuple(_judge_of(policy).needed(request, step, cost))
 
 
 @lru_cache(maxsize=64)
@@ -192,7 +196,7 @@ class _Judge:
     """One policy, and what follows from it alone. Every check returns its reasons, none if all is well."""
 
     def __init__(self, policy: Policy) -> None:
-        self.policy = policy
+        self.policy, self._contact = policy, f"ask {policy.silo.contact}"
         head = policy.policy
         self._term = (head.valid_from.timestamp(), head.valid_until.timestamp()) if head is not None else None
         self.until = {name: analyst.until.timestamp() for name, analyst in policy.analysts.items()}
@@ -218,23 +222,16 @@ class _Judge:
     def is_valid(self, now: int) -> bool:
         return self._term is None or self._term[0] <= now < self._term[1]
 
-    def standing(self, request: Request, now: int) -> list[Denial]:
+    def standing(self, request: Request, step: Step | None, now: int) -> list[Denial]:
         """May this analyst ask for this purpose now?"""
-        policy, reasons = self.policy, []
-        contact = f"ask {policy.silo.contact}"
+        policy, contact = self.policy, self._contact
+        reasons: list[Denial] = []
         if not self.is_valid(now):
-            return [
-                _deny("POLICY_EXPIRED", "policy.valid_until", "the policy is not valid today", f"{contact} to renew it")
-            ]
+            message = "the policy is not valid today"
+            return [_deny("POLICY_EXPIRED", "policy.valid_until", message, f"{contact} to renew it")]
         if not request.created_at - CLOCK_SKEW_S <= now < request.expires_at:
-            reasons.append(
-                _deny(
-                    "REQUEST_EXPIRED",
-                    "request.expires_at",
-                    "the request is not valid now",
-                    "check the clock, ask again",
-                )
-            )
+            message = "the request is not valid now"
+            reasons.append(_deny("REQUEST_EXPIRED", "request.expires_at", message, "check the clock, ask again"))
         name = request.analyst
         entry = policy.analyst_entry(name)
         if entry is None or now >= self.until[entry]:
@@ -245,7 +242,7 @@ class _Judge:
             message = f"the purpose {request.purpose!r} is not open to you"
             remedy = f"purposes open to you: {offered}"
             return [*reasons, _deny("PURPOSE_CLOSED", f"analysts.{entry}.purposes", message, remedy)]
-        if isinstance(request.plan, Step):
+        if step is not None:
             if tuple(recipient.name for recipient in request.recipients) != request.silos:
                 message = "a model may go to nobody but the silos that train it"
                 remedy = "name the silos that are asked as the recipients"
@@ -260,24 +257,24 @@ class _Judge:
             reasons.append(_deny("COMPUTATION_CLOSED", rule, f"{kind} is not open for this purpose", contact))
         return reasons
 
-    def release(self, request: Request, columns: _Columns) -> list[Denial]:
+    def release(self, request: Request, step: Step | None, exact: bool, columns: _Columns) -> list[Denial]:
         """Is the source of the kind that the request is for, and may such a result leave?"""
-        reasons, source, policy = [], columns.source, self.policy
+        source, policy = columns.source, self.policy
+        reasons: list[Denial] = []
         rule = f"sources.{request.table.name}"
         if source.kind not in BUILT_KINDS:
             message = f"this silo cannot read a {source.kind} source yet"
-            reasons.append(_deny("NOT_BUILT", f"{rule}.kind", message, f"ask {policy.silo.contact}"))
-        exact = is_exact(request)
+            reasons.append(_deny("NOT_BUILT", f"{rule}.kind", message, self._contact))
         if exact != (source.release == "exact"):
             message = f"the source is {source.release}, the request is {'exact' if exact else 'private'}"
             remedy = "an exact source serves training only, never a question"
-            if isinstance(request.plan, Step):
+            if step is not None:
                 remedy = f'train with release = "{source.release}"'
             reasons.append(_deny("RELEASE", f"{rule}.release", message, remedy))
         if exact and (policy.training is None or policy.training.dp == "required"):
             message = "training without noise is not allowed"
             reasons.append(_deny("RELEASE", "training.dp", message, 'train with release = "private"'))
-        result = "model" if isinstance(request.plan, Step) else "query-result"
+        result = "query-result" if step is None else "model"
         if result not in policy.disclosure.release:
             allowed = ", ".join(policy.disclosure.release) or "nothing"
             message = f"a {result} may not leave"
@@ -286,7 +283,8 @@ class _Judge:
 
     def columns(self, request: Request, columns: _Columns, now: int) -> list[Denial]:
         """Is every column open in the role it is used in, and defined within the policy?"""
-        reasons, source = [], columns.source
+        source = columns.source
+        reasons: list[Denial] = []
         prefix = f"sources.{request.table.name}.columns"
         for role, names in uses(request.plan).items():
             for name in names:
@@ -309,20 +307,19 @@ class _Judge:
                     reasons.append(_deny("SOLE_DIMENSION", f"{prefix}.{name}.sole_dimension", message, remedy))
         for asked in request.table.columns:
             own = columns.definition(asked.name, now)
-            if own is None:
-                continue  # denied above where it is used; elsewhere it is not read
+            if own is None or asked.__dict__ == own.__dict__:
+                continue  # a closed one is denied above where it is used; elsewhere it is not read
             for rule, problem in _outside(asked, own):
                 remedy = "take the table definition from the catalogue"
                 message = f"column {asked.name!r}: {problem}"
                 reasons.append(_deny("DEFINITION", f"{prefix}.{asked.name}.{rule}", message, remedy))
         return reasons
 
-    def shape(self, request: Request, columns: _Columns) -> list[Denial]:
+    def shape(self, request: Request) -> list[Denial]:
         """Is the form of the answer within what may leave, and the round within what protects it?"""
-        policy, reasons = self.policy, []
+        policy = self.policy
         disclosure, protection, unit = policy.disclosure, policy.protection, policy.privacy_unit
-        if isinstance(request.plan, Plan):
-            reasons += self._answer(request, request.plan)
+        reasons: list[Denial] = []
         if request.table.max_rows > unit.max_rows:
             message = (
                 f"{request.table.max_rows} rows of one {unit.entity} asked, at most {unit.max_rows} enter a request"
@@ -337,23 +334,23 @@ class _Judge:
             accepted = ", ".join(protection.accept) or "none"
             message = f"{request.backend} is not accepted"
             reasons.append(_deny("BACKEND", "protection.accept", message, f"accepted: {accepted}"))
-        contact = f"ask {policy.silo.contact}"
         if protection.security_bits > BUILT_SECURITY_BITS:
             message = f"{protection.security_bits} bits of security are demanded, a round has {BUILT_SECURITY_BITS}"
-            reasons.append(_deny("NOT_BUILT", "protection.security_bits", message, contact))
+            reasons.append(_deny("NOT_BUILT", "protection.security_bits", message, self._contact))
         if protection.noise != BUILT_NOISE:
             message = f"{protection.noise} noise is demanded, a round has {BUILT_NOISE} noise"
-            reasons.append(_deny("NOT_BUILT", "protection.noise", message, contact))
+            reasons.append(_deny("NOT_BUILT", "protection.noise", message, self._contact))
         asked = len(request.silos)
         reason = obstacle(asked, disclosure.min_silos, protection.max_colluding, protection.max_missing)
         if reason:
             reasons.append(_deny("ROSTER", "disclosure.min_silos", reason, "ask more silos"))
         return reasons
 
-    def _answer(self, request: Request, plan: Plan) -> list[Denial]:
+    def answer(self, request: Request, plan: Plan) -> list[Denial]:
         """Are the figures of a question, and their number, within what may leave?"""
-        disclosure, reasons = self.policy.disclosure, []
-        refused = dict.fromkeys(one.function for one in plan.aggregates if one.function not in disclosure.aggregates)
+        disclosure = self.policy.disclosure
+        reasons: list[Denial] = []
+        refused = dict.fromkeys([one.function for one in plan.aggregates if one.function not in disclosure.aggregates])
         for function in refused:
             allowed = ", ".join(name.upper() for name in disclosure.aggregates) or "none"
             message = f"{function.upper()} is not allowed"
@@ -367,11 +364,12 @@ class _Judge:
             reasons.append(_deny("MAX_GROUPS", "disclosure.max_groups", message, "group by fewer columns"))
         return reasons
 
-    def training(self, request: Request) -> list[Denial]:
+    def training(self, step: Step) -> list[Denial]:
         """Is the run within what the silo takes part in?"""
-        step, training, reasons = request.plan, self.policy.training, []
-        if not isinstance(step, Step) or training is None:
-            return []
+        training = self.policy.training
+        reasons: list[Denial] = []
+        if training is None:
+            return reasons
         if step.steps > training.max_rounds:
             message = f"a run of {step.steps} steps, at most {training.max_rounds} are allowed"
             remedy = f"ask with steps = {training.max_rounds}"
@@ -387,7 +385,7 @@ class _Judge:
         policy, consent = self.policy, self.policy.consent
         if policy.purposes[request.purpose].consent == "none" or consent is None:
             return []
-        contact = f"ask {policy.silo.contact}"
+        contact = self._contact
         if isinstance(consent, ConsentTable) and not consent.is_built:
             message = "this silo cannot read decisions from a database yet"
             return [_deny("NOT_BUILT", "consent.source", message, contact)]
@@ -397,7 +395,7 @@ class _Judge:
             return [_deny("CONSENT_STALE", "consent.stale_after_hours", message, f"{contact} to refresh the feed")]
         return []
 
-    def places(self, request: Request, places: Places) -> list[Denial]:
+    def places(self, request: Request, step: Step | None, places: Places) -> list[Denial]:
         """Are the other silos, the recipients and the aggregators where the purpose may go?"""
         policy = self.policy
         regions = policy.purposes[request.purpose].recipients_in
@@ -409,7 +407,7 @@ class _Judge:
         parties += [(f"the aggregator {name!r}", place) for name, place in places.aggregators.items()]
         if not places.aggregators:
             parties.append(("the aggregator", None))
-        if not isinstance(request.plan, Step):  # a model goes to the silos, which are judged above
+        if step is None:  # a model goes to the silos, which are judged above
             analyst = policy.analyst(request.analyst)
             parties.append((f"the analyst {request.analyst!r}", analyst.jurisdiction if analyst else None))
         away = [
@@ -423,11 +421,12 @@ class _Judge:
         message = f"this purpose stays in {', '.join(regions) or 'no place'}; elsewhere: {', '.join(away)}"
         return [_deny("JURISDICTION", rule, message, "ask with silos, aggregator and analyst in these places")]
 
-    def pace(self, request: Request, now: int, asked_today: int) -> list[Denial]:
+    def pace(self, now: int, asked_today: int) -> list[Denial]:
         """Is it a time to answer, and has this analyst asked no more than may be asked in a day?"""
-        limits, reasons = self.policy.limits, []
+        limits = self.policy.limits
+        reasons: list[Denial] = []
         if limits is None:
-            return []
+            return reasons
         if not limits.is_open_at(now % _DAY_S // 60):
             message = f"requests are answered from {(limits.hours_utc or '').replace('-', ' to ')} UTC"
             reasons.append(_deny("HOURS", "limits.hours_utc", message, "ask again within these hours"))
@@ -439,22 +438,20 @@ class _Judge:
             reasons.append(_deny("REQUESTS_PER_DAY", "limits.requests_per_day", message, "ask again tomorrow (UTC)"))
         return reasons
 
-    def price(self, request: Request, cost: int, spent: Spending, now: int) -> list[Denial]:
+    def price(self, request: Request, step: Step | None, cost: int, spent: Spending) -> list[Denial]:
         """Is the price within what one request, a window and a lifetime may cost?"""
-        if is_exact(request):
-            return []  # no noise, no price: `release` has judged it
-        reasons, (least, most) = [], self._request_micro
+        least, most = self._request_micro
+        reasons: list[Denial] = []
         if request.micro_rho < least:
             message = f"rho {request.micro_rho / MICRO:g} is less than {least / MICRO:g}: the answer would be all noise"
             reasons.append(_deny("RHO_TOO_SMALL", "budget.per_request.min_rho", message, "ask with a larger epsilon"))
         if cost > most:
             message = f"this request costs rho {cost / MICRO:g}, one request may cost {most / MICRO:g}"
-            reasons.append(
-                _deny("RHO_PER_REQUEST", "budget.per_request.max_rho", message, "ask with a smaller epsilon")
-            )
+            remedy = "ask with a smaller epsilon"
+            reasons.append(_deny("RHO_PER_REQUEST", "budget.per_request.max_rho", message, remedy))
         reasons += self._windows(request.purpose, cost, spent)
-        if isinstance(request.plan, Step) and self._run_limit is not None:
-            whole = max(spent.run + cost, request.plan.steps * cost)
+        if step is not None and self._run_limit is not None:
+            whole = max(spent.run + cost, step.steps * cost)
             if whole > self._run_limit:
                 message = f"the run costs rho {whole / MICRO:g}, one run may cost {self._run_limit / MICRO:g}"
                 remedy = "train with a smaller epsilon, or fewer steps at the price of each"
@@ -467,7 +464,8 @@ class _Judge:
 
     def _windows(self, purpose: str, cost: int, spent: Spending) -> list[Denial]:
         """Is the price within what its purpose, and this analyst, may spend in every window?"""
-        limits, reasons = self.limits.get(purpose, []), []
+        limits = self.limits.get(purpose, [])
+        reasons: list[Denial] = []
         if len(spent.windows) != len(limits):
             return [_deny("BUDGET_WINDOW", "budget.limits", "the spending of a window is unknown", "ask again")]
         for (index, limit, rho, per_analyst), used in zip(limits, spent.windows, strict=True):
@@ -484,10 +482,9 @@ class _Judge:
         return reasons
 
     def needed(
-        self, request: Request, cost: int
-    ) -> Iterable[tuple[int, ApprovalRule, Mapping[str, VerifyKey]]]:
+        self, request: Request, step: Step | None, cost: int
+    ) -> Iterator[tuple[int, ApprovalRule, Mapping[str, VerifyKey]]]:
         """Yield the approvals that a request of this cost needs."""
-        step = request.plan if isinstance(request.plan, Step) else None
         whole = cost if step is None else cost * step.steps
         for index, rule, least, keys in self._approvals:
             when = rule.when
@@ -496,14 +493,20 @@ class _Judge:
                 yield index, rule, keys
 
     def people(
-        self, request: Request, request_hash: bytes, cost: int, verdicts: Sequence[Approval], now: int
+        self,
+        request: Request,
+        step: Step | None,
+        request_hash: bytes,
+        cost: int,
+        verdicts: Sequence[Approval],
+        now: int,
     ) -> list[Denial]:
         """Have those approved it who must?"""
         reasons: list[Denial] = []
         if not self._approvals:
             return reasons
         policy, subject = self.policy, subject_of(request, request_hash)
-        for index, rule, keys in self.needed(request, cost):
+        for index, rule, keys in self.needed(request, step, cost):
             found = standing(verdicts, subject, policy.silo.id, keys, rule.need, rule.expires_hours * 3600, now)
             if found.rejected:
                 message = f"{', '.join(found.rejected)} rejected it"

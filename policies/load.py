@@ -71,8 +71,8 @@ def parse(raw: bytes, name: str) -> Policy:
     except UnicodeDecodeError as err:
         raise PolicyFileError(f"{name}:1: not UTF-8 text", _MEND) from err
     except (tomllib.TOMLDecodeError, ValueError, RecursionError) as err:
-        line = re.search(r"at line (\d+)", str(err))
-        raise PolicyFileError(f"{name}:{line[1] if line else 1}: not TOML: {err}", _MEND) from err
+        place = re.search(r"at line (\d+)", str(err))
+        raise PolicyFileError(f"{name}:{place[1] if place else 1}: not TOML: {err}", _MEND) from err
     found = list(problems(document))
     try:
         policy = Policy.model_validate(document)
