@@ -6,22 +6,20 @@ between others. They take nothing for granted: what is not of the expected type 
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
-from policies.model import (
-    BUILT_AGGREGATES,
-    BUILT_BACKENDS,
-    BUILT_COMPUTATIONS,
-    BUILT_KINDS,
-    BUILT_NOISE,
-    BUILT_SECURITY_BITS,
-    MAX_DOMAIN,
-    ConsentTable,
-    Policy,
-)
+from policies.model import BUILT_KINDS, BUILT_NOISE, BUILT_SECURITY_BITS, MAX_DOMAIN, ConsentTable, Policy
 from policies.periods import most_periods
+from policies.request import Aggregate, Plan, Request
+from policies.training import Step
 
 Path = tuple[str, ...]
+# What the wire vocabulary can ask for; of the rest a policy may already speak.
+BUILT_COMPUTATIONS = frozenset(
+    kind for model in (Plan, Step) for kind in get_args(model.model_fields["kind"].annotation)
+)
+BUILT_AGGREGATES = frozenset(get_args(Aggregate.model_fields["function"].annotation))
+BUILT_BACKENDS = frozenset(get_args(Request.model_fields["backend"].annotation))
 _NOT_BUILT = "this version cannot do it, so every request for it is denied"
 
 

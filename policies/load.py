@@ -71,8 +71,8 @@ def parse(raw: bytes, name: str) -> Policy:
     except UnicodeDecodeError as err:
         raise PolicyFileError(f"{name}:1: not UTF-8 text", _MEND) from err
     except (tomllib.TOMLDecodeError, ValueError, RecursionError) as err:
-        line = re.search(r"at line (\d+)", str(err))
-        raise PolicyFileError(f"{name}:{line[1] if line else 1}: not TOML: {err}", _MEND) from err
+        place = re.search(r"at line (\d+)", str(err))
+        raise PolicyFileError(f"{name}:{place[1] if place else 1}: not TOML: {err}", _MEND) from err
     found = list(problems(document))
     try:
         policy = Policy.model_validate(document)
@@ -87,7 +87,10 @@ def parse(raw: bytes, name: str) -> Policy:
     # What a placeholder stands in cannot be right yet: say only what is to be filled in.
     listed = [(_line_of(path, lines), name, _to_fill_in(path)) for name, path in pending.items()]
     others = [(_line_of(path, lines), dotted(path), problem) for path, problem in found]
-    others += [_describe(one, lines) for one in broken]
+    described: dict[tuple[int, str], str] = {}
+    for line, path, problem in (_describe(one, lines) for one in broken):
+        described.setdefault((line, path), problem)  # one is enough of the members of a union
+    others += [(line, path, problem) for (line, path), problem in described.items()]
     listed += [one for one in others if not any(_is_within(one[1], at) for at in pending)]
     said = "\n".join(f"{name}:{line}: {path}: {problem}" for line, path, problem in sorted(set(listed)))
     raise PolicyFileError(said, _MEND)

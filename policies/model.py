@@ -48,9 +48,6 @@ Computation = Literal[
 AggregateName = Literal["count", "sum", "avg", "var", "histogram", "quantile"]
 Backend = Literal["masking", "shares", "bfv", "ckks", "paillier"]
 # What this version computes. Of the rest a policy may already speak; every request for it is denied.
-BUILT_COMPUTATIONS = ("query", "logistic-regression")
-BUILT_AGGREGATES = ("count", "sum", "avg")
-BUILT_BACKENDS = ("masking",)
 BUILT_KINDS = ("parquet", "csv")
 BUILT_NOISE = "distributed"
 BUILT_SECURITY_BITS = 128  # X25519 beside ML-KEM-768, Ed25519

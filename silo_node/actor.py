@@ -20,8 +20,10 @@ from crypto.keys import VerifyKey
 from crypto.messages import Failed
 from crypto.noise import discrete_gaussian
 from crypto.wire import Message, sign, signer_of, verify
-from policies.decide import CLOCK_SKEW_S, catalogue_of, standing_analyst
+from policies.catalogue import catalogue_of
+from policies.decide import CLOCK_SKEW_S, standing_analyst
 from policies.errors import PolicyError
+from policies.model import ConsentTable
 from policies.request import NOT_AN_ANALYST, CatalogueRequest, Request
 from policies.training import Step
 from silo_node import core
@@ -63,7 +65,7 @@ class SiloActor:
                 f'the policy of {home.silo.name!r} says mode = "production", and simulate mode is one trust domain',
                 'use a policy with mode = "trial" to try things out',
             )
-        self._silo, self._tick_s = home.silo, home.tick_s
+        self._silo, self._tick_s, self._home = home.silo, home.tick_s, home.path
         self._log = _owner_log(home.path / "silo.log", home.silo.name)
         self._sources = load_sources(home.silo.policy, home.path)
         self._decisions = load_consent(home.silo.policy, home.path)
@@ -197,22 +199,26 @@ class SiloActor:
         return frames
 
     def _feed_at(self, table: str) -> int | None:
+        from silo_node.consent import decisions_written_at
+
+        if isinstance(self._silo.policy.consent, ConsentTable):
+            return decisions_written_at(self._silo.policy, self._home)
         source = self._sources.get(table)
         return None if source is None else source.written_at()
 
     def _compute(self, request: Request, now: int) -> list[list[int]]:
-        from silo_node.consent import consent_filter
+        from silo_node.consent import row_filter
         from silo_node.execute import examples, execute
 
         policy, source = self._silo.policy, self._sources[request.table.name]
-        consent = consent_filter(policy, request.purpose, self._decisions, now)
+        among, unit = row_filter(policy, source, request.purpose, self._decisions, now), policy.privacy_unit
         self._journal.consent_read(request, now, self._feed_at(request.table.name))
         limit = threading.Timer(COMPUTE_TIMEOUT_S, self._database.interrupt)
         limit.start()
         try:
             if not isinstance(request.plan, Step):
-                return execute(self._database, source, policy.privacy_unit.id_column, request, consent)
-            rows = examples(self._database, source, policy.privacy_unit.id_column, request, consent)
+                return execute(self._database, source, unit.id_column, request, among, unit.max_groups)
+            rows = examples(self._database, source, unit.id_column, request, among)
         finally:
             limit.cancel()
         from silo_node.training.logistic import contribution  # torch is heavy: only where a silo really trains
@@ -249,7 +255,8 @@ class SiloActor:
             raise ProtocolError("the catalogue request is of another analyst or federation")
         if abs(self._now() - message.created_at) > CLOCK_SKEW_S:
             raise ProtocolError(f"the clocks of analyst and silo differ by more than {CLOCK_SKEW_S} s")
-        catalogue = catalogue_of(policy, analyst, self._silo.federation, self._silo.policy_hash, message.nonce)
+        names = self._silo.federation, self._silo.policy_hash, message.nonce
+        catalogue = catalogue_of(policy, analyst, *names, self._now())
         return (self._sign(catalogue),)
 
 

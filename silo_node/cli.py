@@ -22,7 +22,14 @@ from policies.accountant import epsilon_of
 from policies.errors import LedgerError, PolicyError, PolicyFileError
 from policies.load import load
 from policies.model import MICRO, ConsentColumn, ConsentTable, Policy
-from silo_node.consent import PersonStanding, Standing, load_consent, standing_of, standings
+from silo_node.consent import (
+    PersonStanding,
+    Standing,
+    decisions_written_at,
+    load_consent,
+    standing_of,
+    standings,
+)
 from silo_node.errors import SiloError, SourceError
 from silo_node.home import LEDGER
 from silo_node.ledger_store import LedgerStore
@@ -160,7 +167,8 @@ def _consent(options: argparse.Namespace) -> int:
     people: dict[tuple[str, str], PersonStanding] = {}
     try:
         with connect() as connection:
-            found = standings(connection, policy, purposes, sources, reader, now)
+            decided_at = decisions_written_at(policy, home)
+            found = standings(connection, policy, purposes, sources, reader, now, decided_at)
             if options.person is not None:
                 people = {
                     (purpose, name): standing_of(connection, policy, purpose, source, reader, now, options.person)
@@ -175,7 +183,9 @@ def _consent(options: argparse.Namespace) -> int:
         for one in (one for one in found if one.purpose == purpose):
             print(f"    {one.source}: {_people(policy, one, now)}")
             if options.person is not None:
-                print(f"      {options.person} is {_verdict(policy, people[purpose, one.source])}")
+                verdict = people[purpose, one.source]
+                receipts = f" (receipts: {', '.join(verdict.receipts)})" if verdict.receipts else ""
+                print(f"      {options.person} is {_verdict(policy, verdict)}{receipts}")
     return 0
 
 
@@ -196,7 +206,9 @@ def _rule(policy: Policy, name: str) -> str:
 
 def _people(policy: Policy, one: Standing, now: int) -> str:
     counted = f"{one.persons_in} of {one.persons} {policy.privacy_unit.entity}s are in"
-    if not isinstance(policy.consent, ConsentColumn) or policy.purposes[one.purpose].consent == "none":
+    if policy.consent is None or policy.consent.stale_after_hours is None:
+        return counted
+    if policy.purposes[one.purpose].consent == "none":
         return counted
     limit = f"{policy.consent.stale_after_hours:g} h"
     if one.feed_at is None:

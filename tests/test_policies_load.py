@@ -11,7 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from policies.decide import decide, open_tables
+from policies.catalogue import open_tables
+from policies.decide import decide
 from policies.errors import PolicyFileError
 from policies.ledger import Spending
 from policies.load import load, parse
