@@ -15,7 +15,7 @@ from crypto.manifest import obstacle
 from policies.accountant import charge
 from policies.approvals import Approval, standing, subject_of
 from policies.catalogue import published
-from policies.ledger import Spending, WindowLimit, window_start
+from policies.ledger import ALL_MONTHS, Months, Since, Spending, WindowLimit, window_start
 from policies.model import (
     BUILT_KINDS,
     BUILT_NOISE,
@@ -122,10 +122,10 @@ def run_limit_of(policy: Policy) -> int | None:
     return None if policy.training is None else micro_floor(policy.training.max_rho_per_run)
 
 
-def limits_of(policy: Policy, purpose: str, now: int) -> tuple[WindowLimit, ...]:
-    """Return the window limits of a purpose, in the order of the policy."""
+def limits_of(policy: Policy, purpose: str, now: int, months: Months = ALL_MONTHS) -> tuple[WindowLimit, ...]:
+    """Return the window limits of a purpose for a request that reads these months, in the order of the policy."""
     return tuple(
-        WindowLimit(since=_window_start(limit.window, now // _DAY_S), rho=rho, per_analyst=per_analyst)
+        WindowLimit(since=_window_start(limit.window, now // _DAY_S, months), rho=rho, per_analyst=per_analyst)
         for _, limit, rho, per_analyst in _judge_of(policy).limits.get(purpose, ())
     )
 
@@ -140,8 +140,8 @@ def approval_of(
 
 
 @lru_cache(maxsize=64)
-def _window_start(window: str, day: int) -> int:
-    return window_start(window, day * _DAY_S)
+def _window_start(window: str, day: int, months: Months) -> Since:
+    return months if window == "data-month" else window_start(window, day * _DAY_S)
 
 
 class _Columns:
@@ -470,14 +470,17 @@ class _Judge:
             return [_deny("BUDGET_WINDOW", "budget.limits", "the spending of a window is unknown", "ask again")]
         for (index, limit, rho, per_analyst), used in zip(limits, spent.windows, strict=True):
             period = limit.window.removeprefix("calendar-")
+            later = f"when the next {period} begins (UTC)"
+            if limit.window == "data-month":
+                period, later = "month of the data", "about other months"
             if used.everybody + cost > rho:
                 message = f"what is left for {purpose!r} this {period} does not cover this request"
-                remedy = f"ask with a smaller epsilon, or when the next {period} begins (UTC)"
+                remedy = f"ask with a smaller epsilon, or {later}"
                 reasons.append(_deny("BUDGET_WINDOW", f"budget.limits.{index}.rho", message, remedy))
             if per_analyst is not None and used.analyst + cost > per_analyst:
                 left = f"rho {max(0, per_analyst - used.analyst) / MICRO:g} is left to you"
                 message = f"{left} for {purpose!r} this {period}, this request costs {cost / MICRO:g}"
-                remedy = f"ask with a smaller epsilon, or when the next {period} begins (UTC)"
+                remedy = f"ask with a smaller epsilon, or {later}"
                 reasons.append(_deny("BUDGET_ANALYST", f"budget.limits.{index}.per_analyst_rho", message, remedy))
         return reasons
 

@@ -13,6 +13,7 @@ from typing import ClassVar, Literal, Protocol
 
 from crypto.wire import Count, Digest, Message, Name, Seconds
 from policies.accountant import ORDERS, cover
+from policies.approvals import Approval
 from policies.errors import LedgerError
 
 MAX_PROPOSALS = 32  # of one request: each is a round that it may have been in
@@ -204,6 +205,9 @@ class Ledger(Protocol):
 
     def is_committed(self, nonce: bytes) -> bool:
         """Tell whether a contribution for this request has left."""
+
+    def verdicts(self, subject: bytes) -> tuple[Approval, ...]:
+        """Return what people said to a request or training run, as they signed it."""
 
     def is_exhausted(self, nonce: bytes) -> bool:
         """Tell whether this request was accepted so often that no further round of it is taken part in."""

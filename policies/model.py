@@ -356,10 +356,13 @@ class PerRequest(Section):
 
 
 class Limit(Section):
-    """What one purpose may spend within one calendar window (UTC), and how much of that one analyst may."""
+    """What one purpose may spend within one calendar window (UTC), and how much of that one analyst may.
+
+    Of `data-month` the windows are the months of the data that a request reads, whenever it is asked.
+    """
 
     purpose: Name
-    window: Literal["calendar-day", "calendar-week", "calendar-month", "calendar-quarter", "calendar-year"]
+    window: Literal["calendar-day", "calendar-week", "calendar-month", "calendar-quarter", "calendar-year", "data-month"]
     rho: Rho
     per_analyst_rho: Rho | None = None
 

@@ -9,7 +9,7 @@ clock, the ledger, the computation on rows and the noise are arguments. docs/pro
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import NoReturn
 
@@ -54,14 +54,17 @@ from crypto.sealing import SealingKey, seal
 from crypto.shamir import SHARE_BYTES, draw, split
 from crypto.wire import body_digest, digest_of, sign, signer_of, verify
 from policies.accountant import charge
+from policies.approvals import subject_of
 from policies.decide import decide, limits_of, run_limit_of
-from policies.ledger import Charge, Ledger
+from policies.ledger import ALL_MONTHS, Charge, Ledger, Rate, WindowLimit
 from policies.model import Policy
+from policies.months import months_of
 from policies.request import Denial, Refusal, Request, is_exact, terms_of
 from policies.training import Step
 from silo_node.training.run import RunState, check_position, moved, position_of
 
 MAX_ROUND_S = 600
+_DAY_S = 24 * 3600
 
 Compute = Callable[[Request, int], Sequence[Sequence[int]]]  # at a time; whole numbers per block, exact, before noise
 FeedAt = Callable[[str], int | None]  # when the files of a source were last written
@@ -152,8 +155,10 @@ def propose(
         cost = charge(request, request_hash, silo.policy.privacy_unit.max_silos)
         run = request.plan.run if isinstance(request.plan, Step) else None
         entry = Charge(request.nonce, request_hash, request.analyst, request.purpose, cost, silo.policy_hash, now, run)
-        windows, of_run = limits_of(silo.policy, request.purpose, now), run_limit_of(silo.policy)
-        if not ledger.reserve(entry, silo.policy.budget.lifetime_micro, windows, of_run if run else None):
+        entry = replace(entry, months=months_of(request, silo.policy.sources[request.table.name]))
+        windows, of_run = _windows(silo, request, now), run_limit_of(silo.policy) if run else None
+        lifetime, rate = silo.policy.budget.lifetime_micro, _rate(silo, now)
+        if not ledger.reserve(entry, lifetime, windows, of_run, rate=rate):
             denials = _decide(silo, ledger, feed_at, now, request, request_hash)
     if request is None or denials:
         refusal = Refusal(
@@ -182,10 +187,27 @@ def propose(
 def _decide(
     silo: Silo, ledger: Ledger, feed_at: FeedAt, now: int, request: Request, request_hash: bytes
 ) -> tuple[Denial, ...]:
-    since = [limit.since for limit in limits_of(silo.policy, request.purpose, now)]
+    since = [limit.since for limit in _windows(silo, request, now)]
     run = request.plan.run if isinstance(request.plan, Step) else None
-    spent = ledger.spending(request.nonce, request.purpose, request.analyst, since, run)
-    return decide(silo.policy, request, request_hash, spent, now, feed_at(request.table.name))
+    midnight = now - now % _DAY_S
+    spent = ledger.spending(request.nonce, request.purpose, request.analyst, since, run, midnight)
+    verdicts = ledger.verdicts(subject_of(request, request_hash)) if silo.policy.approvals else ()
+    feed = feed_at(request.table.name)
+    return decide(silo.policy, request, request_hash, spent, now, feed, verdicts, spent.requests)
+
+
+def _windows(silo: Silo, request: Request, now: int) -> tuple[WindowLimit, ...]:
+    """Return the limits of the request's purpose, with the windows that it falls into."""
+    source = silo.policy.sources.get(request.table.name)
+    months = ALL_MONTHS if source is None else months_of(request, source)
+    return limits_of(silo.policy, request.purpose, now, months)
+
+
+def _rate(silo: Silo, now: int) -> Rate | None:
+    limits = silo.policy.limits
+    if limits is None or limits.requests_per_day is None:
+        return None
+    return Rate(now - now % _DAY_S, limits.requests_per_day)
 
 
 def _judge(
@@ -215,6 +237,10 @@ def _judge(
     if ledger.is_committed(request.nonce):
         message = "this very request was answered before"
         denial = Denial(code="ALREADY_ANSWERED", rule="budget", message=message, remedy="sign a new request")
+        return request, (denial,)
+    if ledger.is_exhausted(request.nonce):
+        message = "this very request was accepted too often without an answer"
+        denial = Denial(code="RETRIES", rule="budget", message=message, remedy="sign a new request")
         return request, (denial,)
     denials = _decide(silo, ledger, feed_at, now, request, request_hash)
     if not denials and isinstance(request.plan, Step):
