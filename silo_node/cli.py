@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import NoReturn
 
 import duckdb
-from rich.console import Console
-from rich.table import Table
 
 from crypto.errors import CryptoError
 from policies.accountant import epsilon_of
-from policies.errors import LedgerError, PolicyError, PolicyFileError
+from policies.errors import PolicyError, PolicyFileError
 from policies.load import load
 from policies.model import MICRO, ConsentColumn, ConsentTable, Policy
+from silo_node import owner_cli
 from silo_node.consent import (
     PersonStanding,
     Standing,
@@ -81,10 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check-policy", help=text, description=text.capitalize() + ".")
     check.add_argument("file", type=Path, metavar="FILE", help="the policy.toml")
     check.set_defaults(run=_check_policy)
-    text = "show what the silo has spent, and what is left"
-    ledger = commands.add_parser("ledger", help=text, description=text.capitalize() + ".")
-    ledger.add_argument("--policy", type=Path, required=True, metavar="FILE", help="the policy.toml beside the ledger")
-    ledger.set_defaults(run=_ledger)
+    owner_cli.add_commands(commands)
     text = "show how many persons are in by consent right now, as the next request would count them"
     consent = commands.add_parser("consent", help=text, description=text.capitalize() + ".")
     consent.add_argument("--policy", type=Path, required=True, metavar="FILE", help="the policy.toml")
@@ -128,33 +124,6 @@ def _check_policy(options: argparse.Namespace) -> int:
         f"  budget    rho {least / MICRO:g} to {most / MICRO:g} a request, {lifetime:g} a lifetime"
         f" (epsilon {epsilon_of(lifetime, delta):.2f} at delta {delta:g})"
     )
-    return 0
-
-
-def _ledger(options: argparse.Namespace) -> int:
-    policy = load(options.policy).policy
-    path = options.policy.resolve().parent / LEDGER
-    if not path.exists():
-        raise LedgerError(f"there is no ledger beside {options.policy}", "it appears when the silo first starts")
-    store = LedgerStore(path)
-    charges, spent = store.charges(), store.spending().lifetime
-    store.close()
-    table = Table(title=f"Ledger of {policy.silo.id}", title_justify="left")
-    for heading, justify in (
-        ("when", "left"),
-        ("analyst", "left"),
-        ("purpose", "left"),
-        ("state", "left"),
-        ("rho", "right"),
-    ):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-    for when, analyst, purpose, micro_rho, state in charges:
-        table.add_row(when, analyst, purpose, state, f"{micro_rho / MICRO:.6f}")
-    Console(highlight=False).print(table)
-    delta, limit = float(policy.budget.delta), policy.budget.lifetime_micro
-    both = f"rho {spent / MICRO:.6f} of {limit / MICRO:g}; epsilon {_epsilon(spent, delta)} of {_epsilon(limit, delta)}"
-    print(f"spent: {both} at delta {delta:g}")
-    print(f"left:  rho {(limit - spent) / MICRO:.6f}")
     return 0
 
 
@@ -264,10 +233,6 @@ def _models(options: argparse.Namespace) -> int:
     if not states:
         print("no model yet")
     return 0
-
-
-def _epsilon(micro_rho: int, delta: float) -> str:
-    return f"{epsilon_of(micro_rho / MICRO, delta):.2f}" if micro_rho else "0"
 
 
 if __name__ == "__main__":

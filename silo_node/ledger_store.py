@@ -30,6 +30,7 @@ from policies.ledger import (
     exceeds,
 )
 from silo_node import log
+from silo_node.accounts import Row
 from silo_node.ledger_schema import CHANGES, DAY_S, LOG_KEEPS, VERSION
 from silo_node.log import Entry, Event, Line, Signer
 
@@ -389,6 +390,18 @@ class LedgerStore:
                 "SELECT strftime('%Y-%m-%dT%H:%M:%SZ', charged_at, 'unixepoch'), analyst, purpose, micro_rho, state"
                 " FROM charges ORDER BY charged_at, nonce"
             ).fetchall()
+
+    def history(self) -> list[Row]:
+        """Return every charge, oldest first."""
+        with self._errors():
+            rows = self._db.execute(
+                "SELECT charged_at, analyst, purpose, micro_rho, state, first_month, last_month FROM charges"
+                " ORDER BY charged_at, nonce"
+            ).fetchall()
+        return [
+            Row(at, analyst, purpose, micro_rho, state == "committed", Months(first, last))
+            for at, analyst, purpose, micro_rho, state, first, last in rows
+        ]
 
     def await_approval(self, waiting: Waiting) -> None:
         """Keep a request until people have said yes or no to it; the first one of a subject stays."""
