@@ -135,7 +135,9 @@ def _shares(accounts: Accounts) -> Html:
     rows = [(account.name, part) for account in accounts.purposes for part in account.parts]
     if not rows:
         return tag("p", "Nothing was spent yet.", class_="quiet")
-    head = tag("tr", [tag("th", text, scope="col") for text in ("purpose", "analyst", "spent", "set aside")])
+    names = [tag("th", text, scope="col") for text in ("purpose", "analyst")]
+    figures = [tag("th", text, scope="col", class_="number") for text in ("spent", "set aside")]
+    head = tag("tr", names, figures)
     body = [
         tag(
             "tr",
@@ -285,12 +287,16 @@ def _log(view: View) -> Html:
         )
         for entry in reversed(view.entries)
     ]
-    head = tag("tr", [tag("th", text, scope="col") for text in ("entry", "when (UTC)", "kind", "what")])
+    head = tag(
+        "tr",
+        tag("th", "entry", scope="col", class_="number"),
+        [tag("th", text, scope="col") for text in ("when (UTC)", "kind", "what")],
+    )
     return tag(
         "section",
         tag("h2", "Log"),
         tag("p", view.log, class_="good" if view.is_log_whole else "bad"),
-        tag("div", tag("table", tag("thead", head), tag("tbody", rows)), class_="scroll", tabindex="0"),
+        tag("div", tag("table", tag("thead", head), tag("tbody", rows)), class_="scroll log", tabindex="0"),
         id="log",
     )
 

@@ -93,7 +93,7 @@ def _data(policy: Policy) -> Iterator[str]:
         kind = "answered with noise" if source.release == "private" else "never queried, trains registered models only"
         yield f"{name} ({kind}): {', '.join(opened) or 'nothing'} may be used."
         if closed:
-            yield f"{name}: {', '.join(closed)} never leave in any form."
+            yield f"{name}: closed to every request: {', '.join(closed)}."
 
 
 def _consent(policy: Policy) -> Iterator[str]:
@@ -134,7 +134,8 @@ def _leaves(policy: Policy) -> Iterator[str]:
     yield f"An answer needs at least {disclosure.min_silos} silos."
     yield f"Groups whose noisy count is below {disclosure.min_cohort} are not shown."
     accepted = ", ".join(policy.protection.accept) or "none"
-    yield f"Sums are made by {accepted}; up to {policy.protection.max_colluding} silos may be dishonest."
+    count = policy.protection.max_colluding
+    yield f"Sums are made by {accepted}; {count} silo{'s' if count > 1 else ''} may collude with the aggregator."
     if policy.training is not None:
         training = policy.training
         yield f"A training run may take {training.max_rounds} steps and cost rho {training.max_rho_per_run:g}."
