@@ -70,7 +70,8 @@ def with_people(home: Path, silo: str = "aspen", sections: str = SECTIONS) -> Ow
         root = Secret(bytes([index + 1]) * 32)
         keys[name] = SigningKey(root)
         files[name] = home / f"{name}.key"
-        write_key_file(files[name], root)
+        if not files[name].exists():
+            write_key_file(files[name], root)
     people = "\n".join(f'[people."{name}"]\nkey = "{keys[name].public}"' for name in PEOPLE)
     policy.write_text(policy.read_text() + sections.format(people=people))
     load(policy)

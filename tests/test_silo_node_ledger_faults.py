@@ -94,7 +94,7 @@ def test_a_full_disk_refuses_and_forgets_nothing(path: Path) -> None:
         assert count
         assert store.spending().lifetime == 7 + count
         with pytest.raises(LedgerError, match="full"):
-            store.commit(nonce(1), bytes(16)) or [store.record_split(bytes([n]) * 16, bytes(32)) for n in range(200)]
+            [store.record_split(bytes([n]) * 16, bytes(32)) for n in range(200)]
         store.check()
         store._db.execute(f"PRAGMA max_page_count = {pages + 2000}")  # somebody made room
         assert store.reserve(charge(5000, AT, micro_rho=1), LIMIT)
