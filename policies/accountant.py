@@ -6,10 +6,34 @@ can lose tightness, never safety.
 """
 
 import math
+from collections.abc import Sequence
+from fractions import Fraction
 from functools import lru_cache
 
 from policies.model import MICRO
 from policies.request import Request, is_exact, spreads_of
+
+# The orders of dp-accounting's RdpAccountant, in tenths; a curve holds the Renyi divergence at each of them, in units
+# of 1e-7, so that a line of whole micro-rho is exact: at order a it is rho * a.
+ORDERS: tuple[int, ...] = (*range(11, 111), *range(120, 640, 10), 1280, 2560, 5120, 10240)
+CURVE_UNITS = 10 * MICRO
+
+
+def curve_of(divergences: Sequence[float]) -> tuple[int, ...]:
+    """Return a curve from the Renyi divergences at `ORDERS`, rounded up."""
+    if len(divergences) != len(ORDERS):
+        raise ValueError(f"{len(divergences)} divergences, expected {len(ORDERS)}")
+    return tuple(math.ceil(Fraction(value) * CURVE_UNITS) for value in divergences)
+
+
+def line_of(micro_rho: int) -> tuple[int, ...]:
+    """Return the curve of rho-zCDP."""
+    return tuple(micro_rho * order for order in ORDERS)
+
+
+def cover(curve: Sequence[int]) -> int:
+    """Return the least whole micro-rho whose line lies nowhere below the curve."""
+    return max(int(-(-value // order)) for value, order in zip(curve, ORDERS, strict=True))
 
 
 def delta_of(rho: float, epsilon: float) -> float:

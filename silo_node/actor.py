@@ -28,8 +28,11 @@ from policies.request import NOT_AN_ANALYST, CatalogueRequest, Request
 from policies.training import Step
 from silo_node import core
 from silo_node.errors import SiloError
+from silo_node.heads import HeadKeeper, KeptHeads
 from silo_node.home import LEDGER, lock_home, read_home
+from silo_node.journal import Journal
 from silo_node.ledger_store import LedgerStore
+from silo_node.log import Signer
 from silo_node.training.run import check_position, weights_of
 
 if TYPE_CHECKING:
@@ -50,6 +53,7 @@ class SiloActor:
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
         noise: "Noise" = discrete_gaussian,
+        heads: HeadKeeper | None = None,
     ) -> None:
         """Load policy, keys, ledger and data; raises what is wrong with them, for the owner."""
         from silo_node.consent import load_consent  # DuckDB is heavy: only where a silo really runs
@@ -67,12 +71,15 @@ class SiloActor:
         self._decisions = load_consent(home.silo.policy, home.path)
         self._lock = lock_home(home.path)
         try:
-            self._ledger = LedgerStore(home.path / LEDGER)
+            signer = Signer(home.silo.name, home.silo.federation, home.silo.signing)
+            self._ledger = LedgerStore(home.path / LEDGER, signer, clock)
+            kept = None if heads is None else KeptHeads(heads, self._ledger, signer)
+            self._journal = Journal(home.silo.policy, self._ledger, kept, clock)
+            released = self._journal.start(home.silo.policy_hash)
         except PolicyError:
             self._lock.close()
             raise
         self._database = connect()
-        released = self._ledger.release_all()
         self._log.info("started, %d reservations of unfinished rounds released", released)
         self._clock, self._sleep, self._noise = clock, sleep, noise
         self._rounds: dict[bytes, State] = {}
@@ -137,8 +144,10 @@ class SiloActor:
         self._sweep()
         if round_id in self._rounds:
             raise ProtocolError("this round was proposed before")
+        self._journal.ready()
         state, reply = core.propose(self._silo, self._ledger, self._feed_at, self._now(), round_id, data)
         if state is None:
+            self._journal.decided(data, reply)
             return (reply,)
         # The same request under a new round: the older one can no longer be seen through.
         for old, other in list(self._rounds.items()):
@@ -166,6 +175,7 @@ class SiloActor:
                 return (reply,)
             case core.Agreed():
                 opening = core.open_shares(self._silo, state, now, data)
+                self._journal.opened(round_id, state.split_hash)
                 del self._rounds[round_id]  # erased: shares, keys and secrets of this round are referenced no more
                 return (opening,)
             case _:
@@ -177,6 +187,7 @@ class SiloActor:
             after, frames = core.contribute(
                 self._silo, state, self._ledger, self._compute, self._noise, self._now(), data
             )
+            self._journal.kept()
         except Exception:
             self._forget(round_id)  # never tried twice; a reservation is released if nothing was committed
             raise
@@ -201,6 +212,7 @@ class SiloActor:
 
         policy, source = self._silo.policy, self._sources[request.table.name]
         among, unit = row_filter(policy, source, request.purpose, self._decisions, now), policy.privacy_unit
+        self._journal.consent_read(request, now, self._feed_at(request.table.name))
         limit = threading.Timer(COMPUTE_TIMEOUT_S, self._database.interrupt)
         limit.start()
         try:
@@ -223,8 +235,9 @@ class SiloActor:
         return ()
 
     def _sweep(self) -> None:
-        """Forget expired rounds."""
+        """Forget expired rounds, and once a day what the policy's [retention] says is due."""
         now = self._now()
+        self._journal.erase_daily()
         for round_id in [one for one, state in self._rounds.items() if core.expiry_of(state) <= now]:
             self._forget(round_id)
 

@@ -1,13 +1,14 @@
 """Calendar windows, and when one more charge exceeds a limit."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.errors import LedgerError
-from policies.ledger import Spending, WindowLimit, WindowSpending, exceeds, window_start
+from policies.ledger import Charge, Spending, WindowLimit, WindowSpending, exceeds, window_start
 
 WINDOWS = ("calendar-day", "calendar-week", "calendar-month", "calendar-quarter", "calendar-year")
 
@@ -47,6 +48,10 @@ def test_now_lies_in_its_window_and_windows_nest(now: int, window: str) -> None:
     assert window_start("calendar-year", now) <= window_start(window, now) or window == "calendar-week"
 
 
+def charge(micro_rho: int, **changes: Any) -> Charge:
+    return Charge(bytes(16), bytes(32), "ana", "research", micro_rho, bytes(32), 0, **changes)
+
+
 LIMIT = WindowLimit(since=0, rho=100, per_analyst=60)
 
 
@@ -56,9 +61,9 @@ LIMIT = WindowLimit(since=0, rho=100, per_analyst=60)
 )
 def test_each_limit_counts(lifetime: int, everybody: int, analyst: int, is_exceeded: bool) -> None:
     spent = Spending(lifetime, (WindowSpending(everybody, analyst),))
-    assert exceeds(spent, 10, 1000, [LIMIT]) is is_exceeded
+    assert exceeds(spent, charge(10), 1000, [LIMIT]) is is_exceeded
 
 
 def test_a_window_whose_spending_is_unknown_counts_as_exceeded() -> None:
-    assert exceeds(Spending(0), 1, 1000, [LIMIT])
-    assert exceeds(Spending(0, (WindowSpending(0, 0),)), 1, 1000, [])
+    assert exceeds(Spending(0), charge(1), 1000, [LIMIT])
+    assert exceeds(Spending(0, (WindowSpending(0, 0),)), charge(1), 1000, [])
