@@ -116,7 +116,7 @@ def _times(name: str, source: Mapping[str, Any], columns: Mapping[str, Any]) -> 
         elif isinstance(column.get("granularity"), str):
             count = most_periods(column["granularity"], lookback)
             if count >= MAX_DOMAIN:
-                text = f"{count} periods lie within lookback_days, fewer than {MAX_DOMAIN} are possible: take longer ones"
+                text = f"{count} periods lie within lookback_days, fewer than {MAX_DOMAIN} are possible; take longer"
                 yield Finding((*path, "granularity"), text)
 
 

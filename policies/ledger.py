@@ -13,6 +13,7 @@ from typing import ClassVar, Literal, Protocol
 
 from crypto.wire import Count, Digest, Message, Name, Seconds
 from policies.accountant import ORDERS, cover
+from policies.approvals import Approval
 from policies.errors import LedgerError
 
 MAX_PROPOSALS = 32  # of one request: each is a round that it may have been in
@@ -201,6 +202,9 @@ class Ledger(Protocol):
         With `since`, also what `purpose` has spent in each of these windows, and `analyst` of that; with `run`, also
         what this training run of `analyst` has spent; with `requests_since`, how many requests were granted.
         """
+
+    def verdicts(self, subject: bytes) -> tuple[Approval, ...]:
+        """Return what people said to a request, oldest first."""
 
     def is_committed(self, nonce: bytes) -> bool:
         """Tell whether a contribution for this request has left."""

@@ -356,10 +356,15 @@ class PerRequest(Section):
 
 
 class Limit(Section):
-    """What one purpose may spend within one calendar window (UTC), and how much of that one analyst may."""
+    """What one purpose may spend within one window, and how much of that one analyst may.
+
+    A calendar window is of the clock (UTC), a data-month is each month of the data that a request reads.
+    """
 
     purpose: Name
-    window: Literal["calendar-day", "calendar-week", "calendar-month", "calendar-quarter", "calendar-year"]
+    window: Literal[
+        "calendar-day", "calendar-week", "calendar-month", "calendar-quarter", "calendar-year", "data-month"
+    ]
     rho: Rho
     per_analyst_rho: Rho | None = None
 

@@ -15,7 +15,6 @@ import duckdb
 from policies.model import BUILT_KINDS, STORED_TYPES, Column, ConsentColumn, Policy
 from silo_node.errors import SourceError
 
-
 # The time of a row to the day, beside the columns of the policy; no key of a policy can hold a space.
 DAY = "day of the row"
 _LABELS = {"day": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m", "year": "%Y"}  # as in policies/periods.py
