@@ -44,6 +44,12 @@ def problems(document: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _sources(document)
     yield from _consent(document)
     yield from _purposes(document)
+    analysts = _section(document, "analysts")
+    for name in analysts:
+        # Or taking this analyst out would hand the name to the others of the domain, with what is open to them.
+        wildcard = f"*@{name.partition('@')[2]}"
+        if name != wildcard and wildcard in analysts:
+            yield Finding(("analysts", name), f"{wildcard!r} names this analyst too; remove one of the two")
 
 
 def _section(document: Any, name: str) -> Mapping[str, Any]:

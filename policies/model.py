@@ -438,7 +438,7 @@ class Person(Section):
 
 
 class When(Section):
-    """Which requests somebody must approve: those for which all that is given here holds; all requests if nothing is."""
+    """Which requests somebody must approve: those for which all that is given here holds; all if nothing is."""
 
     kind: Literal["query", "training"] | None = None
     purpose: Name | None = None
