@@ -44,6 +44,12 @@ def problems(document: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _sources(document)
     yield from _consent(document)
     yield from _purposes(document)
+    analysts = _section(document, "analysts")
+    for name in analysts:
+        # Or taking this analyst out would hand the name to the others of the domain, with what is open to them.
+        wildcard = f"*@{name.partition('@')[2]}"
+        if name != wildcard and wildcard in analysts:
+            yield Finding(("analysts", name), f"{wildcard!r} names this analyst too; remove one of the two")
 
 
 def _section(document: Any, name: str) -> Mapping[str, Any]:
@@ -116,7 +122,7 @@ def _times(name: str, source: Mapping[str, Any], columns: Mapping[str, Any]) -> 
         elif isinstance(column.get("granularity"), str):
             count = most_periods(column["granularity"], lookback)
             if count >= MAX_DOMAIN:
-                text = f"{count} periods lie within lookback_days, fewer than {MAX_DOMAIN} are possible: take longer ones"
+                text = f"{count} periods lie within lookback_days, fewer than {MAX_DOMAIN} are possible; take longer"
                 yield Finding((*path, "granularity"), text)
 
 

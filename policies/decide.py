@@ -5,17 +5,19 @@ denial depends on one. What follows from the policy alone is worked out once for
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
+from operator import eq, ge, gt, le, lt, ne
 
 from crypto.keys import VerifyKey
 from crypto.manifest import obstacle
 from policies.accountant import charge
 from policies.approvals import Approval, standing, subject_of
 from policies.catalogue import published
-from policies.ledger import ALL_MONTHS, Months, Since, Spending, WindowLimit, window_start
+from policies.ledger import ALL_MONTHS, Months, Rate, Spending, WindowLimit, window_start
 from policies.model import (
     BUILT_KINDS,
     BUILT_NOISE,
@@ -31,10 +33,13 @@ from policies.model import (
     contains,
     micro_floor,
 )
-from policies.periods import SLACK_DAYS
+from policies.periods import SLACK_DAYS, UNKNOWN, span
 from policies.request import (
     MAX_DENIALS,
+    Both,
+    Compare,
     Denial,
+    OneOf,
     Plan,
     Request,
     TableColumn,
@@ -47,6 +52,8 @@ CLOCK_SKEW_S = 300
 _DAY_S = 24 * 3600
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _KEPT_POLICIES = 8
+_LAST_DAY = date(9999, 12, 31)
+_OPERATORS: dict[str, Callable[[str, str], bool]] = {"=": eq, "<>": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +75,14 @@ def decide(
     now: int,
     feed_at: int | None = None,
     verdicts: Sequence[Approval] = (),
-    asked_today: int = 0,
     places: Places = NOWHERE,
 ) -> tuple[Denial, ...]:
     """Return why `policy` refuses `request` at `now` (seconds since 1970, UTC); an empty tuple means yes.
 
-    `spent` holds the windows of `limits_of`, in its order; `feed_at` is when the decisions on consent were written;
-    `verdicts` are what people said of requests; `asked_today` is how many requests of this analyst the ledger holds
-    since midnight, apart from this one, a training run counting once. The request's signature is the caller's to
-    check, against the key that the policy gives its analyst.
+    `spent` holds the windows of `limits_of`, in its order, and the requests since the time of `rate_of`; it is of the
+    analyst that the policy names (`Policy.analyst_entry`). `feed_at` is when the decisions on consent were written,
+    `verdicts` are what people said of requests. The request's signature is the caller's to check, against the key that
+    the policy gives its analyst.
     """
     judge, plan = _judge_of(policy), request.plan
     step = None if plan.kind == "query" else plan  # checked once: `isinstance` of a model that it is not is slow
@@ -99,7 +105,7 @@ def decide(
         reasons += judge.answer(request, plan)
     reasons += judge.consent(request, now, feed_at)
     reasons += judge.places(request, step, places)
-    reasons += judge.pace(now, asked_today)
+    reasons += judge.pace(now, spent.requests)
     cost = 0 if exact else charge(request, request_hash, policy.privacy_unit.max_silos)
     if not exact:  # without noise there is no price, `release` has judged it
         reasons += judge.price(request, step, cost, spent)
@@ -123,11 +129,53 @@ def run_limit_of(policy: Policy) -> int | None:
 
 
 def limits_of(policy: Policy, purpose: str, now: int, months: Months = ALL_MONTHS) -> tuple[WindowLimit, ...]:
-    """Return the window limits of a purpose for a request that reads these months, in the order of the policy."""
+    """Return the window limits of a purpose, in the order of the policy, for a request that reads these months."""
     return tuple(
-        WindowLimit(since=_window_start(limit.window, now // _DAY_S, months), rho=rho, per_analyst=per_analyst)
+        WindowLimit(
+            since=months if limit.window == "data-month" else _window_start(limit.window, now // _DAY_S),
+            rho=rho,
+            per_analyst=per_analyst,
+        )
         for _, limit, rho, per_analyst in _judge_of(policy).limits.get(purpose, ())
     )
+
+
+def months_of(policy: Policy, request: Request, now: int) -> Months:
+    """Return the months of the data that a request may read: all that its source reads, less what its filter rules out.
+
+    A filter rules out what every one of its conditions must hold for. Without time_column and lookback_days: all.
+    """
+    source = policy.sources.get(request.table.name)
+    if source is None or source.time_column is None or source.lookback_days is None:
+        return ALL_MONTHS
+    today = datetime.fromtimestamp(now, UTC).date()
+    # A date of the future is read as well: lookback_days has no other end.
+    whole = Months.between(today - timedelta(days=source.lookback_days), _LAST_DAY)
+    plan = request.plan
+    if (
+        plan.kind != "query"
+        or plan.where is None
+        or all(one.name != source.time_column for one in request.table.columns)
+    ):
+        return whole
+    periods = set(request.table.column(source.time_column).domain) - {UNKNOWN}
+    conditions = plan.where.operands if isinstance(plan.where, Both) else (plan.where,)
+    filters = [one for one in conditions if isinstance(one, Compare | OneOf) and one.column == source.time_column]
+    for one in filters:
+        if isinstance(one, OneOf):
+            periods &= set(one.values)
+        else:
+            periods = {period for period in periods if _OPERATORS[one.op](period, one.value)}
+    spans = [found for period in periods if (found := span(period)) is not None]
+    if not filters or not spans:
+        return whole
+    return Months.between(min(first for first, _ in spans), max(last for _, last in spans))
+
+
+def rate_of(policy: Policy, now: int) -> Rate | None:
+    """Return how many requests one analyst may ask today, counted since midnight (UTC); None without such a limit."""
+    most = None if policy.limits is None else policy.limits.requests_per_day
+    return None if most is None else Rate(since=now - now % _DAY_S, most=most)
 
 
 def approval_of(
@@ -140,8 +188,8 @@ def approval_of(
 
 
 @lru_cache(maxsize=64)
-def _window_start(window: str, day: int, months: Months) -> Since:
-    return months if window == "data-month" else window_start(window, day * _DAY_S)
+def _window_start(window: str, day: int) -> int:
+    return window_start(window, day * _DAY_S)
 
 
 class _Columns:
@@ -470,17 +518,14 @@ class _Judge:
             return [_deny("BUDGET_WINDOW", "budget.limits", "the spending of a window is unknown", "ask again")]
         for (index, limit, rho, per_analyst), used in zip(limits, spent.windows, strict=True):
             period = limit.window.removeprefix("calendar-")
-            later = f"when the next {period} begins (UTC)"
-            if limit.window == "data-month":
-                period, later = "month of the data", "about other months"
             if used.everybody + cost > rho:
                 message = f"what is left for {purpose!r} this {period} does not cover this request"
-                remedy = f"ask with a smaller epsilon, or {later}"
+                remedy = f"ask with a smaller epsilon, or when the next {period} begins (UTC)"
                 reasons.append(_deny("BUDGET_WINDOW", f"budget.limits.{index}.rho", message, remedy))
             if per_analyst is not None and used.analyst + cost > per_analyst:
                 left = f"rho {max(0, per_analyst - used.analyst) / MICRO:g} is left to you"
                 message = f"{left} for {purpose!r} this {period}, this request costs {cost / MICRO:g}"
-                remedy = f"ask with a smaller epsilon, or {later}"
+                remedy = f"ask with a smaller epsilon, or when the next {period} begins (UTC)"
                 reasons.append(_deny("BUDGET_ANALYST", f"budget.limits.{index}.per_analyst_rho", message, remedy))
         return reasons
 

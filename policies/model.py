@@ -356,13 +356,15 @@ class PerRequest(Section):
 
 
 class Limit(Section):
-    """What one purpose may spend within one calendar window (UTC), and how much of that one analyst may.
+    """What one purpose may spend within one window, and how much of that one analyst may.
 
-    Of `data-month` the windows are the months of the data that a request reads, whenever it is asked.
+    A calendar window is of the clock (UTC), a data-month is each month of the data that a request reads.
     """
 
     purpose: Name
-    window: Literal["calendar-day", "calendar-week", "calendar-month", "calendar-quarter", "calendar-year", "data-month"]
+    window: Literal[
+        "calendar-day", "calendar-week", "calendar-month", "calendar-quarter", "calendar-year", "data-month"
+    ]
     rho: Rho
     per_analyst_rho: Rho | None = None
 
@@ -436,7 +438,7 @@ class Person(Section):
 
 
 class When(Section):
-    """Which requests somebody must approve: those for which all that is given here holds; all requests if nothing is."""
+    """Which requests somebody must approve: those for which all that is given here holds; all if nothing is."""
 
     kind: Literal["query", "training"] | None = None
     purpose: Name | None = None

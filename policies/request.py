@@ -4,7 +4,6 @@ SQL never crosses the boundary; a typed plan does. `terms_of` turns a request in
 of its secure sum, and is computed by every party for itself.
 """
 
-import math
 from collections.abc import Iterator
 from decimal import Decimal
 from itertools import product
@@ -35,7 +34,7 @@ class TableColumn(Message):
     """A column as the analyst took it from the silos' catalogues: its bounds in whole steps, its closed domain."""
 
     name: Name
-    type: Literal["int", "decimal", "bool", "string", "date"]  # of a date the values are periods, see policies/periods.py
+    type: Literal["int", "decimal", "bool", "string", "date"]  # the values of a date are periods
     low: Annotated[int, Field(ge=-(2**60), le=2**60)] | None = None
     high: Annotated[int, Field(ge=-(2**60), le=2**60)] | None = None
     step: Decimals | None = None

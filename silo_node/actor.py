@@ -65,6 +65,7 @@ class SiloActor:
                 f'the policy of {home.silo.name!r} says mode = "production", and simulate mode is one trust domain',
                 'use a policy with mode = "trial" to try things out',
             )
+        home.admit(int(clock()))
         self._silo, self._tick_s, self._home = home.silo, home.tick_s, home.path
         self._log = _owner_log(home.path / "silo.log", home.silo.name)
         self._sources = load_sources(home.silo.policy, home.path)

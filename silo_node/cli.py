@@ -1,6 +1,6 @@
 """`consilo-silo`: the data owner's command. Reads the silo's own files; sends nothing anywhere.
 
-Exit status: 0 in order, 1 an error.
+Exit status: 0 in order, 1 an error, 3 the question would be refused (check-policy --request).
 """
 
 import argparse
@@ -16,10 +16,9 @@ from typing import NoReturn
 import duckdb
 
 from crypto.errors import CryptoError
-from policies.accountant import epsilon_of
 from policies.errors import PolicyError, PolicyFileError
 from policies.load import load
-from policies.model import MICRO, ConsentColumn, ConsentTable, Policy
+from policies.model import ConsentColumn, ConsentTable, Policy
 from silo_node import owner_cli
 from silo_node.consent import (
     PersonStanding,
@@ -32,6 +31,7 @@ from silo_node.consent import (
 from silo_node.errors import SiloError, SourceError
 from silo_node.home import LEDGER
 from silo_node.ledger_store import LedgerStore
+from silo_node.policy_cli import add_commands
 from silo_node.sources import connect, load_sources
 from silo_node.training.run import RunState
 
@@ -76,10 +76,13 @@ def _fail(message: str, hint: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="consilo-silo", description="Look after one silo: its policy, its data, its ledger.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
-    text = "check a policy file, and the data files that it names"
-    check = commands.add_parser("check-policy", help=text, description=text.capitalize() + ".")
-    check.add_argument("file", type=Path, metavar="FILE", help="the policy.toml")
-    check.set_defaults(run=_check_policy)
+
+    def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        added.set_defaults(run=run)
+        return added
+
+    add_commands(add)
     owner_cli.add_commands(commands)
     text = "show how many persons are in by consent right now, as the next request would count them"
     consent = commands.add_parser("consent", help=text, description=text.capitalize() + ".")
@@ -93,38 +96,6 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument("--format", choices=["table", "json"], default="table")
     models.set_defaults(run=_models)
     return parser
-
-
-def _check_policy(options: argparse.Namespace) -> int:
-    file = load(options.file)
-    policy = file.policy
-    sources = load_sources(policy, options.file.resolve().parent)
-    load_consent(policy, options.file.resolve().parent)
-    delta = float(policy.budget.delta)
-    least, most = policy.budget.request_micro
-    print(f"{options.file}: in order (sha256 {file.digest.hex()})")
-    print(f"  silo      {policy.silo.id}, {policy.silo.controller}, mode {policy.mode}")
-    for name, source in sources.items():
-        opened = ", ".join(
-            f"{key} ({'/'.join(column.roles)})" for key, column in source.columns.items() if column.roles
-        )
-        print(f"  source    {name}: {opened or 'nothing is open'}")
-    for name, purpose in policy.purposes.items():
-        print(
-            f"  purpose   {name}: {purpose.legal_basis}" + (f", {purpose.consent}" if purpose.consent != "none" else "")
-        )
-    for name, analyst in policy.analysts.items():
-        print(f"  analyst   {name}: {', '.join(analyst.purposes) or 'no purpose'}, until {analyst.until:%Y-%m-%d}")
-    if not policy.analysts:
-        print("  analyst   none: nobody may ask")
-    aggregates, backends = policy.disclosure.aggregates, policy.protection.accept
-    print(f"  answers   {', '.join(aggregates) or 'none'}, by {', '.join(backends) or 'none'}")
-    lifetime = policy.budget.lifetime_micro / MICRO
-    print(
-        f"  budget    rho {least / MICRO:g} to {most / MICRO:g} a request, {lifetime:g} a lifetime"
-        f" (epsilon {epsilon_of(lifetime, delta):.2f} at delta {delta:g})"
-    )
-    return 0
 
 
 def _consent(options: argparse.Namespace) -> int:

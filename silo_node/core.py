@@ -9,7 +9,7 @@ clock, the ledger, the computation on rows and the noise are arguments. docs/pro
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import NoReturn
 
@@ -55,16 +55,14 @@ from crypto.shamir import SHARE_BYTES, draw, split
 from crypto.wire import body_digest, digest_of, sign, signer_of, verify
 from policies.accountant import charge
 from policies.approvals import subject_of
-from policies.decide import decide, limits_of, run_limit_of
-from policies.ledger import ALL_MONTHS, Charge, Ledger, Rate, WindowLimit
+from policies.decide import Places, decide, limits_of, months_of, rate_of, run_limit_of
+from policies.ledger import Charge, Ledger
 from policies.model import Policy
-from policies.months import months_of
 from policies.request import Denial, Refusal, Request, is_exact, terms_of
 from policies.training import Step
 from silo_node.training.run import RunState, check_position, moved, position_of
 
 MAX_ROUND_S = 600
-_DAY_S = 24 * 3600
 
 Compute = Callable[[Request, int], Sequence[Sequence[int]]]  # at a time; whole numbers per block, exact, before noise
 FeedAt = Callable[[str], int | None]  # when the files of a source were last written
@@ -154,11 +152,21 @@ def propose(
     if request is not None and not denials:
         cost = charge(request, request_hash, silo.policy.privacy_unit.max_silos)
         run = request.plan.run if isinstance(request.plan, Step) else None
-        entry = Charge(request.nonce, request_hash, request.analyst, request.purpose, cost, silo.policy_hash, now, run)
-        entry = replace(entry, months=months_of(request, silo.policy.sources[request.table.name]))
-        windows, of_run = _windows(silo, request, now), run_limit_of(silo.policy) if run else None
-        lifetime, rate = silo.policy.budget.lifetime_micro, _rate(silo, now)
-        if not ledger.reserve(entry, lifetime, windows, of_run, rate=rate):
+        months = months_of(silo.policy, request, now)
+        entry = Charge(
+            nonce=request.nonce,
+            request_hash=request_hash,
+            analyst=_entry(silo, request),
+            purpose=request.purpose,
+            micro_rho=cost,
+            policy_hash=silo.policy_hash,
+            charged_at=now,
+            run=run,
+            months=months,
+        )
+        windows = limits_of(silo.policy, request.purpose, now, months)
+        run_limit, rate = run_limit_of(silo.policy) if run else None, rate_of(silo.policy, now)
+        if not ledger.reserve(entry, silo.policy.budget.lifetime_micro, windows, run_limit, rate=rate):
             denials = _decide(silo, ledger, feed_at, now, request, request_hash)
     if request is None or denials:
         refusal = Refusal(
@@ -187,34 +195,28 @@ def propose(
 def _decide(
     silo: Silo, ledger: Ledger, feed_at: FeedAt, now: int, request: Request, request_hash: bytes
 ) -> tuple[Denial, ...]:
-    since = [limit.since for limit in _windows(silo, request, now)]
+    months = months_of(silo.policy, request, now)
+    since = [limit.since for limit in limits_of(silo.policy, request.purpose, now, months)]
     run = request.plan.run if isinstance(request.plan, Step) else None
-    midnight = now - now % _DAY_S
-    spent = ledger.spending(request.nonce, request.purpose, request.analyst, since, run, midnight)
+    rate = rate_of(silo.policy, now)
+    spent = ledger.spending(
+        request.nonce, request.purpose, _entry(silo, request), since, run, None if rate is None else rate.since
+    )
     verdicts = ledger.verdicts(subject_of(request, request_hash)) if silo.policy.approvals else ()
-    feed = feed_at(request.table.name)
-    return decide(silo.policy, request, request_hash, spent, now, feed, verdicts, spent.requests)
+    feed, places = feed_at(request.table.name), Places(silo.roster.silo_places, silo.roster.aggregator_places)
+    return decide(silo.policy, request, request_hash, spent, now, feed, verdicts, places)
 
 
-def _windows(silo: Silo, request: Request, now: int) -> tuple[WindowLimit, ...]:
-    """Return the limits of the request's purpose, with the windows that it falls into."""
-    source = silo.policy.sources.get(request.table.name)
-    months = ALL_MONTHS if source is None else months_of(request, source)
-    return limits_of(silo.policy, request.purpose, now, months)
-
-
-def _rate(silo: Silo, now: int) -> Rate | None:
-    limits = silo.policy.limits
-    if limits is None or limits.requests_per_day is None:
-        return None
-    return Rate(now - now % _DAY_S, limits.requests_per_day)
+def _entry(silo: Silo, request: Request) -> str:
+    """Return under which name the policy knows the analyst, who shares what one may spend with all of that name."""
+    return silo.policy.analyst_entry(request.analyst) or request.analyst
 
 
 def _judge(
     silo: Silo, ledger: Ledger, feed_at: FeedAt, now: int, envelope: bytes, request_hash: bytes
 ) -> tuple[Request | None, tuple[Denial, ...]]:
     name = signer_of(envelope, Request)
-    analyst = silo.policy.analysts.get(name)
+    analyst = silo.policy.analyst(name)
     contact = silo.policy.silo.contact
     if analyst is None:
         shown = name[:120]
@@ -416,7 +418,7 @@ def learn(silo: Silo, ledger: Ledger, now: int, data: bytes) -> bytes:
     report = EncryptedReport.decode(data)
     proposed = verify(report.propose, Propose, silo.aggregators).message
     name = signer_of(proposed.request, Request)
-    analyst = silo.policy.analysts.get(name)
+    analyst = silo.policy.analyst(name)
     if analyst is None:
         raise ProtocolError("the report belongs to a request of somebody who is not an analyst here")
     signed = verify(proposed.request, Request, {name: VerifyKey.parse(analyst.key)})

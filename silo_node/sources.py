@@ -104,6 +104,19 @@ def _load(connection: duckdb.DuckDBPyConnection, policy: Policy, name: str, home
     return Source(name, mapped(reader, readable, days), dict(source.columns), tuple(files), source.lookback_days)
 
 
+def schema_of(file: Path, kind: str) -> dict[str, str]:
+    """Return the types of a file's columns by their names, and nothing of its values; raises SourceError."""
+    if not file.is_file():
+        raise SourceError(f"there is no file {file}", "check the path")
+    with connect() as connection:
+        try:
+            described = connection.execute(f"DESCRIBE FROM {_typed_reader(kind, [str(file)])}").fetchall()
+        except duckdb.Error as err:
+            reason = str(err).splitlines()[0][:200]
+            raise SourceError(f"{file} cannot be read as {kind} ({reason})", "mend the file") from err
+    return {str(row[0]): str(row[1]) for row in described}
+
+
 def mapped(reader: str, columns: Mapping[str, Column], time_column: str | None = None) -> str:
     """Return the SQL that reads these columns under the policy's names, in the policy's units.
 
