@@ -203,9 +203,6 @@ class Ledger(Protocol):
         what this training run of `analyst` has spent; with `requests_since`, how many requests were granted.
         """
 
-    def verdicts(self, subject: bytes) -> tuple[Approval, ...]:
-        """Return what people said to a request, oldest first."""
-
     def is_committed(self, nonce: bytes) -> bool:
         """Tell whether a contribution for this request has left."""
 
