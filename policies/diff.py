@@ -57,7 +57,7 @@ def shown(value: Any) -> str:
         case tuple():
             text = f"[{', '.join(shown(one) for one in value)}]"
         case BaseModel():
-            fields = value.model_dump(by_alias=True, exclude_unset=True)
+            fields = value.model_dump(by_alias=True, exclude_none=True)
             text = "{ " + ", ".join(f"{key} = {shown(one)}" for key, one in fields.items()) + " }"
         case dict():
             text = "{ " + ", ".join(f"{key} = {shown(one)}" for key, one in value.items()) + " }"

@@ -130,8 +130,20 @@ BAD = [
         "privacy_unit.max_rows",
         "(found True)",
     ),
-    Bad("not one of the choices", Edit('"hospital"', '"hospice"'), "sector", "silo.sector", "not one of the choices (found 'hospice'; did you mean 'hospital')"),
-    Bad("other schema", Edit("silo-policy/1", "silo-policy/2"), "schema", "schema", "(found 'silo-policy/2'; did you mean 'silo-policy/1')"),
+    Bad(
+        "not one of the choices",
+        Edit('"hospital"', '"hospice"'),
+        "sector",
+        "silo.sector",
+        "not one of the choices (found 'hospice'; did you mean 'hospital')",
+    ),
+    Bad(
+        "other schema",
+        Edit("silo-policy/1", "silo-policy/2"),
+        "schema",
+        "schema",
+        "(found 'silo-policy/2'; did you mean 'silo-policy/1')",
+    ),
     Bad("no person", Edit("max_rows  = 2", "max_rows  = 0"), "max_rows ", "privacy_unit.max_rows", "(found 0)"),
     Bad(
         "bounds reversed",
@@ -336,7 +348,13 @@ BAD = [
         "min_rho 0.2 is above max_rho 0.1",
     ),
     Bad("two silos", Edit("min_silos      = 3", "min_silos = 2"), "min_silos ", "disclosure.min_silos", "(found 2)"),
-    Bad("unknown backend", Edit('["masking"]', '["plain"]'), "accept ", "protection.accept.0", "(found 'plain'; expected one of: masking, shares,"),
+    Bad(
+        "unknown backend",
+        Edit('["masking"]', '["plain"]'),
+        "accept ",
+        "protection.accept.0",
+        "(found 'plain'; expected one of: masking, shares,",
+    ),
     Bad(
         "no collusion",
         Edit("max_colluding = 1", "max_colluding = 0"),
@@ -567,7 +585,9 @@ def test_a_column_named_like_a_key_is_reported_like_any_other(name: str) -> None
 
 def test_an_analyst_named_like_a_key_is_reported_like_any_other() -> None:
     text = edited(Edit("[analysts.ana]", "[analysts.key]"), Edit("until    =", "untill   ="))
-    assert any("analysts.key.untill: unknown key (found 'untill'; did you mean 'until')" in line for line in problems_of(text))
+    assert any(
+        "analysts.key.untill: unknown key (found 'untill'; did you mean 'until')" in line for line in problems_of(text)
+    )
 
 
 def test_cross_section_problems_find_the_line_of_a_name_with_a_dot() -> None:
