@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from crypto.keys import Secret, SigningKey
+from policies.accountant import ORDERS, cover
 from policies.errors import AlreadyChargedError, LedgerError
-from policies.ledger import Charge, Ledger, Spending
+from policies.ledger import ALL_MONTHS, Charge, Ledger, Months, Spending, WindowLimit, WindowSpending
 from silo_node.ledger_store import LedgerStore
 from silo_node.log import Signer
 
@@ -485,3 +486,93 @@ def test_a_run_has_a_limit_of_its_own_for_each_analyst(ledger: LedgerStore) -> N
     assert ledger.reserve(charge(3, 41, run=bytes(16)), 1000, (), 100)
     assert ledger.spending(analyst="ana", run=run).run == 100
     assert ledger.spending(analyst="bo", run=run).run == 0
+
+
+def months(first: int, last: int | None = None) -> Months:
+    return Months(24_000 + first, 24_000 + (first if last is None else last))
+
+
+def test_a_limit_on_months_of_data_counts_by_month_and_the_lifetime_all(ledger: LedgerStore) -> None:
+    def window(asked: Months) -> list[WindowLimit]:
+        return [WindowLimit(asked, 100, 80)]
+
+    assert ledger.reserve(charge(1, 80, months=months(1)), LIMIT, window(months(1)))
+    assert not ledger.reserve(charge(2, 21, months=months(1), analyst="bo"), LIMIT, window(months(1)))
+    assert ledger.reserve(charge(2, 20, months=months(1), analyst="bo"), LIMIT, window(months(1)))
+    assert ledger.reserve(charge(3, 80, months=months(2)), LIMIT, window(months(2)))
+    assert not ledger.reserve(charge(4, 21, months=months(0, 2), analyst="bo"), LIMIT, window(months(0, 2)))
+    assert not ledger.reserve(charge(4, 1, months=months(0, 2)), LIMIT, window(months(0, 2))), "one month is full"
+    assert ledger.reserve(charge(5, 80, months=months(3, 5)), LIMIT, window(months(3, 5)))
+    assert not ledger.reserve(charge(6, 1, months=months(5), analyst="ana"), LIMIT, window(months(5)))
+    assert not ledger.reserve(charge(7, 21, analyst="bo"), LIMIT, window(ALL_MONTHS)), "all months are each of them"
+    assert ledger.spending().lifetime == 260, "the lifetime adds over all months"
+    assert not ledger.reserve(charge(8, 741, months=months(9)), LIMIT, [])
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3), st.integers(1, 50), st.booleans()), max_size=8),
+    st.integers(0, 5),
+    st.integers(0, 3),
+)
+def test_the_fullest_month_is_found(spent: list[tuple[int, int, int, bool]], first: int, more: int) -> None:
+    with tempfile.TemporaryDirectory() as home, closing(opened(Path(home) / "ledger.sqlite")) as store:
+        for number, (begin, length, micro_rho, is_ana) in enumerate(spent, 1):
+            one = charge(number, micro_rho, months=months(begin, begin + length), analyst="ana" if is_ana else "bo")
+            assert store.reserve(one, 10**6)
+        asked = months(first, first + more)
+        (found,) = store.spending(purpose="health-research", analyst="ana", since=[asked]).windows
+        every = [
+            (
+                sum(price for begin, length, price, _ in spent if begin <= month <= begin + length),
+                sum(price for begin, length, price, own in spent if own and begin <= month <= begin + length),
+            )
+            for month in range(first, first + more + 1)
+        ]
+        assert found == WindowSpending(max(one for one, _ in every), max(own for _, own in every))
+        if spent:
+            without = store.spending(nonce(1), "health-research", "ana", [asked]).windows[0]
+            assert without.everybody <= found.everybody
+
+
+def test_curves_are_added_order_by_order_and_survive(path: Path) -> None:
+    steep = tuple(5_000 if order > 20 else 550_000 for order in ORDERS)
+    flat = tuple(7 * order * (3 if order > 500 else 1) for order in ORDERS)
+    both = tuple(one + other for one, other in zip(steep, flat, strict=True))
+    with closing(opened(path)) as store:
+        assert store.reserve(charge(1, 50), 10**6)
+        assert store.reserve(charge(2, cover(steep), curve=steep), 10**6)
+        assert not store.reserve(charge(3, cover(flat), curve=flat), 49 + cover(both))
+        assert store.reserve(charge(3, cover(flat), curve=flat), 50 + cover(both))
+        assert store.spending().lifetime == 50 + cover(both) < 50 + cover(steep) + cover(flat)
+        assert store.spending(besides=nonce(2)).lifetime == 50 + cover(flat)
+        assert store.spending(besides=nonce(2)).curve == flat
+        store.commit(nonce(2), bytes(16))
+        store.release(nonce(3))
+        assert store.spending().lifetime == 50 + cover(steep)
+        store.check()
+    with closing(opened(path)) as again:
+        assert again.spending() == Spending(50 + cover(steep), curve=steep)
+
+
+def test_deltas_are_added_up(ledger: LedgerStore) -> None:
+    assert not ledger.reserve(charge(1, 5, atto_delta=10), LIMIT)
+    assert ledger.reserve(charge(1, 5, atto_delta=10), LIMIT, delta_limit=15)
+    assert not ledger.reserve(charge(2, 5, atto_delta=6), LIMIT, delta_limit=15)
+    assert ledger.reserve(charge(2, 5, atto_delta=5), LIMIT, delta_limit=15)
+    assert ledger.spending().atto_delta == 15
+    assert ledger.spending(besides=nonce(1)).atto_delta == 5
+    ledger.release(nonce(1))
+    assert ledger.spending().atto_delta == 5
+
+
+def test_a_window_that_begins_within_a_day_counts_charge_by_charge(ledger: LedgerStore) -> None:
+    day = 1_800_000_000 - 1_800_000_000 % 86_400
+    for number, at in enumerate((day - 1, day, day + 100, day + 200), 1):
+        ledger.reserve(charge(number, 10**number // 10, charged_at=at), 10**6)
+    for since, expected in ((day, 1110), (day + 100, 1100), (day + 101, 1000), (day - 86_400, 1111)):
+        assert ledger.spending(purpose="health-research", since=[since]).windows[0].everybody == expected
+    assert ledger.spending(nonce(3), "health-research", "ana", [day, day + 101]).windows == (
+        WindowSpending(1010, 1010),
+        WindowSpending(1000, 1000),
+    )
