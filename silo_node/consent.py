@@ -96,7 +96,8 @@ def consent_filter(policy: Policy, purpose_name: str, reader: str, now: int) -> 
             return ConsentFilter(f"TRY_CAST({quote(policy.consent.column)} AS BOOLEAN) IS TRUE", {})
         case ConsentTable():
             values = list(purpose.consent_values or (purpose_name,))
-            decisions = _decisions(policy.consent, reader)
+            named = {f"consent_value{index}": value for index, value in enumerate(values)}
+            decisions = _decisions(policy.consent, reader, named)
             unit = f"CAST({quote(policy.privacy_unit.id_column)} AS VARCHAR)"
             given = "coalesce(max(given_at) FILTER (WHERE is_valid), '-infinity'::DOUBLE)"
             withdrawn = "coalesce(max(withdrawn_at), '-infinity'::DOUBLE)"
@@ -105,7 +106,7 @@ def consent_filter(policy: Policy, purpose_name: str, reader: str, now: int) -> 
             else:
                 objected = f"SELECT person FROM {decisions} GROUP BY person HAVING {withdrawn} > {given}"  # noqa: S608
                 sql = f"{unit} NOT IN ({objected})"
-            return ConsentFilter(sql, {"consent_values": values, "consent_now": now})
+            return ConsentFilter(sql, named | {"consent_now": now})
         case None:
             return ConsentFilter("FALSE", {})  # the policy's own check excludes this
 
@@ -184,7 +185,7 @@ def standing_of(
     ends = "NULL" if policy.consent.expires_at is None else "expires_at"
     decisions = connection.execute(
         f"SELECT given_at, withdrawn_at, {ends}, is_valid, receipt"  # noqa: S608
-        f" FROM {_decisions(policy.consent, reader)}"
+        f" FROM {_decisions(policy.consent, reader, among.parameters)}"
         " WHERE person = $consent_person",
         among.parameters | whose,
     ).fetchall()
@@ -229,11 +230,12 @@ def _why(is_opt_in: bool, is_in: bool, decisions: Sequence[tuple[Any, ...]], now
     return ("no time", None) if coming is None else ("not given yet", coming)
 
 
-def _decisions(consent: ConsentTable, reader: str) -> str:
+def _decisions(consent: ConsentTable, reader: str, parameters: Iterable[str]) -> str:
     """Return the decisions of the purpose so far: person, receipt, given_at, withdrawn_at (if it happened), is_valid.
 
     And expires_at, where the file has it.
     """
+    values = ", ".join(f"${name}" for name in parameters if name.startswith("consent_value"))
     given, withdrawn = _time(consent.given_at), _time(consent.withdrawn_at)
     raw_withdrawn = quote(consent.withdrawn_at)
     withdrawal = f"CASE WHEN {raw_withdrawn} IS NOT NULL THEN coalesce({withdrawn}, $consent_now) END"
@@ -249,7 +251,7 @@ def _decisions(consent: ConsentTable, reader: str) -> str:
         f" CASE WHEN {withdrawal} <= $consent_now THEN {withdrawal} END AS withdrawn_at,"
         f" coalesce({given} <= $consent_now, FALSE) AND {running}"
         f" AND coalesce({withdrawal} > $consent_now, TRUE) AS is_valid"
-        f" FROM {reader} WHERE list_contains($consent_values, CAST({quote(consent.purpose)} AS VARCHAR))"
+        f" FROM {reader} WHERE CAST({quote(consent.purpose)} AS VARCHAR) IN ({values})"
         f" AND {quote(consent.subject)} IS NOT NULL)"
     )
 
