@@ -22,6 +22,7 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m tests.bench.endtoend
+	$(BIN)/python -m tests.bench.policies
 
 # torch first and alone: whatever depends on it must find it there, or pip fetches another build.
 $(READY): requirements.lock pyproject.toml

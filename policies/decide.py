@@ -29,6 +29,7 @@ from policies.model import (
     ConsentTable,
     Limit,
     Policy,
+    Role,
     Source,
     contains,
     micro_floor,
@@ -52,6 +53,7 @@ CLOCK_SKEW_S = 300
 _DAY_S = 24 * 3600
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _KEPT_POLICIES = 8
+_KEPT_REQUESTS = 64
 _LAST_DAY = date(9999, 12, 31)
 _OPERATORS: dict[str, Callable[[str, str], bool]] = {"=": eq, "<>": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
 
@@ -97,20 +99,20 @@ def decide(
             _deny("TABLE_UNKNOWN", "sources", f"there is no table {request.table.name!r}", f"ask about: {offered}"),
         )
     reasons += judge.release(request, step, exact, source)
-    reasons += judge.columns(request, source, now)
+    facts = _facts_of(request, policy.privacy_unit.max_silos)
+    reasons += judge.columns(request, facts, source, now)
     reasons += judge.shape(request)
     if step is not None:
         reasons += judge.training(step)
     elif plan.kind == "query":
-        reasons += judge.answer(request, plan)
+        reasons += judge.answer(plan, facts.groups)
     reasons += judge.consent(request, now, feed_at)
     reasons += judge.places(request, step, places)
     reasons += judge.pace(now, spent.requests)
-    cost = 0 if exact else charge(request, request_hash, policy.privacy_unit.max_silos)
     if not exact:  # without noise there is no price, `release` has judged it
-        reasons += judge.price(request, step, cost, spent)
+        reasons += judge.price(request, step, facts.cost, spent)
     if not reasons:  # people are not asked about what would be refused anyway
-        reasons += judge.people(request, step, request_hash, cost, verdicts, now)
+        reasons += judge.people(request, step, request_hash, facts.cost, verdicts, now)
     return tuple(reasons[:MAX_DENIALS])
 
 
@@ -228,6 +230,31 @@ def _dated(name: str, column: Column, source: Source, day: int) -> TableColumn:
     return made
 
 
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What follows from a request alone: the columns it uses, its groups, what it costs one person at such a silo."""
+
+    used: Mapping[Role, tuple[str, ...]]
+    groups: int
+    cost: int
+
+
+# A request is judged again when a reservation fails, when a round is tried anew and when its price is asked for.
+_FACTS: OrderedDict[tuple[int, int], tuple[Request, _Facts]] = OrderedDict()
+
+
+def _facts_of(request: Request, max_silos: int) -> _Facts:
+    key = id(request), max_silos
+    kept = _FACTS.get(key)
+    if kept is not None and kept[0] is request:  # a request that is kept keeps its id
+        return kept[1]
+    made = _Facts(uses(request.plan), group_count(request), charge(request, b"", max_silos))
+    _FACTS[key] = request, made
+    while len(_FACTS) > _KEPT_REQUESTS:
+        _FACTS.popitem(last=False)
+    return made
+
+
 _JUDGES: OrderedDict[int, "_Judge"] = OrderedDict()
 
 
@@ -329,12 +356,12 @@ class _Judge:
             reasons.append(_deny("RELEASE", "disclosure.release", message, f"what may leave: {allowed}"))
         return reasons
 
-    def columns(self, request: Request, columns: _Columns, now: int) -> list[Denial]:
+    def columns(self, request: Request, facts: "_Facts", columns: _Columns, now: int) -> list[Denial]:
         """Is every column open in the role it is used in, and defined within the policy?"""
         source = columns.source
         reasons: list[Denial] = []
         prefix = f"sources.{request.table.name}.columns"
-        for role, names in uses(request.plan).items():
+        for role, names in facts.used.items():
             for name in names:
                 roles = columns.roles.get(name)
                 if roles is None or role not in roles:
@@ -394,7 +421,7 @@ class _Judge:
             reasons.append(_deny("ROSTER", "disclosure.min_silos", reason, "ask more silos"))
         return reasons
 
-    def answer(self, request: Request, plan: Plan) -> list[Denial]:
+    def answer(self, plan: Plan, groups: int) -> list[Denial]:
         """Are the figures of a question, and their number, within what may leave?"""
         disclosure = self.policy.disclosure
         reasons: list[Denial] = []
@@ -406,7 +433,6 @@ class _Judge:
         if len(plan.group_by) > disclosure.max_dimensions:
             message = f"{len(plan.group_by)} dimensions, at most {disclosure.max_dimensions} are allowed"
             reasons.append(_deny("MAX_DIMENSIONS", "disclosure.max_dimensions", message, "group by fewer columns"))
-        groups = group_count(request)
         if groups > disclosure.max_groups:
             message = f"{groups} groups, at most {disclosure.max_groups} are allowed"
             reasons.append(_deny("MAX_GROUPS", "disclosure.max_groups", message, "group by fewer columns"))

@@ -150,7 +150,9 @@ def test_a_malformed_policy_lists_every_problem_with_its_line(home: Path, capsys
     delta = 1 + next(index for index, line in enumerate(lines) if line.startswith("delta"))
     assert run(f"consilo-silo check-policy {policy}") == 1
     errors = capsys.readouterr().err
-    assert f"{policy}:{cohort}: disclosure.min_cohrt: unknown key; did you mean 'min_cohort'?" in errors
+    assert (
+        f"{policy}:{cohort}: disclosure.min_cohrt: unknown key (found 'min_cohrt'; did you mean 'min_cohort')" in errors
+    )
     assert f"{policy}:{delta}: budget.delta: " in errors
     assert "consilo-silo: error: 2 problems in the policy" in errors
 
