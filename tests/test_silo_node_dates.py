@@ -126,7 +126,10 @@ def test_a_date_is_filtered_by_its_period(tmp_path: Path, where: Predicate, coun
 
 def test_a_missing_number_counts_as_zero_where_the_policy_says_so(tmp_path: Path) -> None:
     seen = MIDNIGHT
-    rows = [{"patient_id": "a", "stay": None, "seen": seen}, {"patient_id": "b", "stay": 7, "seen": seen}]
+    rows: list[dict[str, Any]] = [
+        {"patient_id": "a", "stay": None, "seen": seen},
+        {"patient_id": "b", "stay": 7, "seen": seen},
+    ]
     for missing, present in (("zero", 2), ("exclude", 1)):
         policy = parse(text().replace('missing = "zero"', f'missing = "{missing}"').encode(), "x")
         _, counted, totals = answers(tmp_path, policy, asked("month", None, ()), rows)
