@@ -114,12 +114,12 @@ class Column(Section):
         if isinstance(self.domain, tuple):
             self._check_domain(self.domain)
         elif self.domain is not None and self.type != "string":
-            raise ValueError(f'a {self.type} column has no domain = "discover"')
+            raise ValueError(f'domain = "discover" is for a string column, not for {self.type}')
         return self
 
     def _check_date(self) -> None:
         if self.type != "date":
-            raise ValueError(f"a {self.type} column has no granularity; remove it")
+            raise ValueError(f"granularity is for a date column, not for {self.type}; remove it")
         if set(self.roles) - {"dimension", "filter"}:
             raise ValueError("a date column is a dimension or a filter, nothing else")
         if self.roles and self.granularity is None:

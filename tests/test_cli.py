@@ -1,7 +1,8 @@
 """Every command as a user types it: scripts in tests/cli/ hold command, output and exit status.
 
 In a script, `...` stands for anything, FED for the federation's consilo.toml, POLICY for a silo's policy, KEY for the
-analyst's key and OUT for a file; lines after `2> ` are standard error, `? N` is the exit status where it is not 0.
+analyst's key, OUT for a file that is not there, DATA for one of rows, EXAMPLES for the example policies and LOOSER for
+a changed one; lines after `2> ` are standard error, `? N` is the exit status where it is not 0.
 """
 
 import json
@@ -22,6 +23,7 @@ from analyst.config import Config
 from tests.simulator import Simulation
 
 SCRIPTS = Path(__file__).parent / "cli"
+EXAMPLES = Path(policies.decide.__file__).parent / "examples"
 
 
 def blocks() -> Iterator[Any]:
@@ -69,6 +71,12 @@ def test_script(block: list[str], in_memory: Simulation, tmp_path: Path, capsys:
     command = block[0][2:].replace("FED", f"{in_memory.path}/consilo.toml").replace("OUT", str(tmp_path / "answer"))
     command = command.replace("POLICY", f"{in_memory.path}/silos/aspen/policy.toml")
     command = command.replace("KEY", f"{in_memory.path}/analysts/ana.key")
+    command = command.replace("EXAMPLES", str(EXAMPLES)).replace("DATA", str(tmp_path / "visits.csv"))
+    command = command.replace("LOOSER", str(tmp_path / "looser.toml"))
+    (tmp_path / "visits.csv").write_text("pid,sex,age\np1,f,30\np2,m,40\n")
+    bank = (EXAMPLES / "bank.toml").read_text().replace("version     = 7", "version     = 8")
+    bank = bank.replace("min_cohort = 50", "min_cohort = 40").replace("requests_per_day = 40", "requests_per_day = 30")
+    (tmp_path / "looser.toml").write_text(bank)
     before = {silo: in_memory.spent(silo) for silo in in_memory.silos}
     status = run(command)
     output, errors = capsys.readouterr()

@@ -17,8 +17,8 @@ from policies.diff import Change, compare, loosens
 from policies.ledger import Spending, WindowSpending
 from policies.load import parse
 from policies.model import Policy
-from tests.example_policy import NOW, POLICY, Edit, edited, policy
-from tests.test_policies_decide import BORDERLINE, request
+from tests.example_policy import NOW, POLICY, Edit, edited, policy, request
+from tests.test_policies_decide import BORDERLINE
 
 RICH = (
     POLICY.replace('computations = ["query"]', 'computations = ["query"]\nrecipients_in = ["NO", "EU"]', 1)

@@ -703,3 +703,62 @@ def test_mutated_lines_load_or_are_refused(data: st.DataObject) -> None:
 @example(b"[analysts.key]\nx = 1")
 def test_arbitrary_bytes_are_refused(raw: bytes) -> None:
     assert problems_of(raw)
+
+
+SEEN = 'seen = { type = "date", class = "internal", roles = ["filter"], granularity = "day" }\ndiary  ='
+WORD = Edit('vocabulary   = "DUO:0000006"', 'vocabulary   = "{}"')
+
+
+@pytest.mark.parametrize(
+    ("edits", "path", "problem"),
+    [
+        ([Edit("uri  =", 'time_column = "age"\nuri  =')], "sources.visits.time_column", "no date column of that name"),
+        ([Edit("uri  =", "lookback_days = 9\nuri  =")], "sources.visits.lookback_days", "needs time_column"),
+        ([Edit("diary  =", SEEN)], f"{VISITS}.seen", "must be the source's time_column, with lookback_days"),
+        (
+            [Edit("diary  =", SEEN), Edit("uri  =", 'time_column = "seen"\nlookback_days = 1000\nuri  =')],
+            f"{VISITS}.seen.granularity",
+            "fewer than 1000 are possible",
+        ),
+        ([Edit("diary  =", SEEN.replace(', granularity = "day"', ""))], f"{VISITS}.seen", "needs granularity"),
+        ([Edit("diary  =", SEEN.replace('"filter"', '"measure"'))], f"{VISITS}.seen", "nothing else"),
+        ([Edit('unit = "year"', 'granularity = "day"')], f"{VISITS}.age", "granularity is for a date column, not for int"),
+        ([Edit('unit = "year"', "sole_dimension = true")], f"{VISITS}.age", "sole_dimension is for a dimension"),
+        ([Edit("[0, 110]", '[1, 110], missing = "zero"')], f"{VISITS}.age", "needs bounds that hold 0"),
+        ([Edit("[-1, 0, 1, 2], unknown = -1", '"discover"')], f"{VISITS}.grade", "is for a string column, not for int"),
+        ([Edit(WORD.old, WORD.new.format("dpv:ResearchAndDevelopmnt"))], "purposes.health-research.vocabulary",
+         "no word of DPV or DUO (found 'dpv:ResearchAndDevelopmnt'; did you mean 'dpv:ResearchAndDevelopment')"),
+        ([Edit(WORD.old, WORD.new.format("DUO:0000021"))], "purposes.health-research", "give ethics_ref"),
+        ([Edit(WORD.old, WORD.new.format("DUO:0000022"))], "purposes.health-research", "give recipients_in"),
+        ([Edit('"parquet"', '"postgres"')], "sources.visits", "never a password"),
+        ([Edit('"parquet"', '"duckdb"')], "sources.visits", "a duckdb uri is FILE#TABLE"),
+        ([Edit('jurisdiction = "NO"', 'jurisdiction = "Norway"')], "silo.jurisdiction", "pattern"),
+        ([Edit("version     = 3", 'version = 3\nsigned_by = { need = 3, of = ["a", "b"] }')], "policy.signed_by",
+         "need = 3 of 2 people can never be met"),
+        ([Edit("version     = 3", 'version = 3\nsigned_by = { need = 1, of = ["a", "a"] }')], "policy.signed_by",
+         "names somebody twice"),
+        ([Edit("[budget]", '[[approvals]]\nwhen = { purpose = "bill" }\nneed = 1\nof = ["a"]\n'
+                           "expires_hours = 1\n[budget]")],
+         "approvals.0.when.purpose", "not in purposes (found 'bill'; did you mean 'billing')"),
+    ],
+)  # fmt: skip
+def test_what_contradicts_itself_is_named_with_its_place(edits: list[Edit], path: str, problem: str) -> None:
+    found = problems_of(edited(*edits))
+    assert any(line.split(": ")[1] == path and problem in line for line in found), found
+
+
+def test_entries_of_a_list_have_lines_of_their_own() -> None:
+    limit = '[[budget.limits]]\npurpose = "billing"\nwindow = "calendar-day"\nrho = {}\n'
+    text = POLICY + limit.format("0.1") + limit.format("0")
+    (found,) = problems_of(text)
+    assert found.startswith(f"policy.toml:{len(text.splitlines())}: ")
+    assert "budget.limits.1.rho: " in found
+
+
+def test_who_can_never_sign_or_approve_is_warned_of(tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    signers = Edit("version     = 3", 'version = 3\nsigned_by = { need = 2, of = ["dpo", "ciso"] }')
+    file.write_text(edited(signers) + f'[people.dpo]\nkey = "{KEY}"\n')
+    nobody, all_of_them = sorted(line.split(": ", 2)[2] for line in load(file).warnings)[::-1]
+    assert nobody == "without a key under [people] nobody can sign: ciso; so 2 of them can never sign"
+    assert all_of_them == "need = 2 of 2: a version that loosens anything can never be signed"

@@ -117,14 +117,19 @@ def test_rows_are_counted_by_period_and_old_ones_not_at_all(
 )  # fmt: skip
 def test_a_date_is_filtered_by_its_period(tmp_path: Path, where: Predicate, count: int) -> None:
     days = [date(2027, 1, 3), date(2026, 12, 31), date(2026, 11, 30), date(2027, 5, 1), date(2026, 1, 1)]
-    rows = [{"patient_id": f"p{day}", "seen": datetime.combine(day, datetime.min.time())} for day in days]
+    rows: list[dict[str, Any]] = [
+        {"patient_id": f"p{day}", "seen": datetime.combine(day, datetime.min.time())} for day in days
+    ]
     counted, _, _ = answers(tmp_path, parse(text().encode(), "x"), asked("month", where, ()), rows)
     assert counted == [count]
 
 
 def test_a_missing_number_counts_as_zero_where_the_policy_says_so(tmp_path: Path) -> None:
     seen = MIDNIGHT
-    rows = [{"patient_id": "a", "stay": None, "seen": seen}, {"patient_id": "b", "stay": 7, "seen": seen}]
+    rows: list[dict[str, Any]] = [
+        {"patient_id": "a", "stay": None, "seen": seen},
+        {"patient_id": "b", "stay": 7, "seen": seen},
+    ]
     for missing, present in (("zero", 2), ("exclude", 1)):
         policy = parse(text().replace('missing = "zero"', f'missing = "{missing}"').encode(), "x")
         _, counted, totals = answers(tmp_path, policy, asked("month", None, ()), rows)
