@@ -15,7 +15,7 @@ import ray
 from aggregator.errors import AggregatorError
 from aggregator.home import read_home
 from aggregator.server import Server
-from aggregator.store import ReportStore
+from aggregator.store import HeadStore, ReportStore
 from aggregator.sums import SumShard
 from crypto.errors import CryptoError
 
@@ -71,7 +71,8 @@ class AggregatorActor:
         aggregator = read_home(Path(home))
         silos = {silo: RaySilo(silo) for silo in aggregator.silos}
         sums, store = RaySums(Path(home) / "contributions"), ReportStore(Path(home) / "reports")
-        self._server = Server(aggregator, silos, sums, store)
+        heads = HeadStore(Path(home) / "heads", aggregator.federation, aggregator.silos)
+        self._server = Server(aggregator, silos, sums, store, heads=heads)
 
     async def ready(self) -> bool:
         return True
@@ -81,6 +82,12 @@ class AggregatorActor:
 
     async def submit(self, request: bytes) -> bytes:
         return await self._server.submit(request)
+
+    async def put_head(self, envelope: bytes) -> bytes:
+        return await self._server.put_head(envelope)
+
+    async def get_head(self, silo: bytes) -> bytes:
+        return await self._server.get_head(silo)
 
     async def teach(self, name: bytes) -> tuple[bytes, ...]:
         return await self._server.teach(name)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from aggregator import core
 from aggregator.core import Aggregator, Replies
 from aggregator.errors import AggregatorError, SharesMissingError, SilosMissingError
-from aggregator.store import ReportStore
+from aggregator.store import HeadStore, ReportStore
 from aggregator.sums import Sums
 from crypto.errors import CryptoError, ProtocolError
 from crypto.messages import Contribution, EncryptedReport, StoredReport
@@ -49,10 +49,25 @@ class Server:
         clock: Callable[[], float] = time.time,
         step_timeout_s: float = STEP_TIMEOUT_S,
         request_timeout_s: float = REQUEST_TIMEOUT_S,
+        heads: HeadStore | None = None,
     ) -> None:
+        self._heads = heads
         self._aggregator, self._silos, self._sums, self._store = aggregator, silos, sums, store
         self._clock, self._step_timeout_s, self._request_timeout_s = clock, step_timeout_s, request_timeout_s
         self._slots = asyncio.Semaphore(MAX_CONCURRENT_ROUNDS)
+
+    async def put_head(self, envelope: bytes) -> bytes:
+        """Keep the signed head of a silo's ledger; return the one kept now. Raises CryptoError or AggregatorError."""
+        return self._head_store().put(envelope)
+
+    async def get_head(self, silo: bytes) -> bytes:
+        """Return the head kept of a silo, by its name; nothing if it has sent none. Raises AggregatorError."""
+        return self._head_store().get(silo.decode(errors="replace"))
+
+    def _head_store(self) -> HeadStore:
+        if self._heads is None:
+            raise AggregatorError("this aggregator keeps no heads", "start it with a directory for them")
+        return self._heads
 
     async def catalogues(self, request: bytes) -> tuple[bytes, ...]:
         """Relay a signed CatalogueRequest to every silo; return their signed answers."""

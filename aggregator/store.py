@@ -1,17 +1,22 @@
-"""What the aggregator keeps on disk, none of which it can open.
+"""What the aggregator keeps on disk, none of which it can open, written whole or not at all.
 
-Encrypted reports, written whole or not at all, named by the SHA-256 of what stands before their sum. And blinded
-contributions, named by the SHA-256 of their signed heads, the oldest deleted first when they need too much room.
+Encrypted reports, named by the SHA-256 of what stands before their sum. Blinded contributions, named by the SHA-256 of
+their signed heads, the oldest deleted first when they need too much room. And the heads of the silos' ledgers: what a
+silo signed last of how long its ledger is, so that an older copy put back in its place shows.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from io import BufferedRandom
 from pathlib import Path
 
 from aggregator.errors import StoreError
+from crypto.keys import VerifyKey
 from crypto.messages import EncryptedReport, StoredReport, report_head
 from crypto.randomness import token
+from crypto.wire import verify
+from policies.ledger import LedgerHead
 
 MAX_KEPT_BYTES = 16 << 30
 
@@ -27,16 +32,7 @@ class ReportStore:
         """Store a report and the pieces of its sum durably, and return its name."""
         head = report_head(report)
         name = StoredReport.decode(head).name
-        target, partial = self._path / f"{name.hex()}.report", self._path / f"{name.hex()}.partial"
-        try:
-            with _create(partial) as file:
-                for piece in (head, *blinded_sum):
-                    file.write(piece)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(target)
-        except OSError as err:
-            raise StoreError(f"the report cannot be stored ({err.strerror})", f"free space in {self._path}") from err
+        _write(self._path / f"{name.hex()}.report", (head, *blinded_sum))
         return name
 
     def get(self, name: bytes) -> bytes:
@@ -128,3 +124,50 @@ class Staged:
 
 def _create(path: Path) -> BufferedRandom:
     return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "w+b")
+
+
+class HeadStore:
+    """The last ledger head of each silo, signed by it. A head replaces only a shorter one."""
+
+    def __init__(self, path: Path, federation: str, silos: Mapping[str, VerifyKey]) -> None:
+        self._path, self._federation, self._silos = path, federation, silos
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def put(self, envelope: bytes) -> bytes:
+        """Keep a head durably, and return the one that is kept now: an older one changes nothing.
+
+        Raises CryptoError on a head that no silo of the federation signed, and StoreError if it cannot be kept.
+        """
+        signed = verify(envelope, LedgerHead, self._silos)
+        if signed.message.silo != signed.signer or signed.message.federation != self._federation:
+            raise StoreError(f"the head is of {signed.message.silo!r} in {signed.message.federation!r}")
+        kept = self.get(signed.signer)
+        if kept and verify(kept, LedgerHead, self._silos).message.count >= signed.message.count:
+            return kept
+        _write(self._file(signed.signer), (envelope,))
+        return envelope
+
+    def get(self, silo: str) -> bytes:
+        """Return the head that a silo signed last, nothing of one that has sent none. Raises StoreError."""
+        try:
+            return self._file(silo).read_bytes()
+        except FileNotFoundError:
+            return b""
+        except OSError as err:
+            raise StoreError(f"the head of {silo!r} cannot be read ({err.strerror})", "mend the disk") from err
+
+    def _file(self, silo: str) -> Path:
+        return self._path / f"{sha256(silo.encode()).hexdigest()}.head"
+
+
+def _write(target: Path, pieces: Iterable[bytes]) -> None:
+    partial = target.with_suffix(".partial")
+    try:
+        with _create(partial) as file:
+            for piece in pieces:
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(target)
+    except OSError as err:
+        raise StoreError(f"{target.name} cannot be stored ({err.strerror})", f"free space in {target.parent}") from err

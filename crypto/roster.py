@@ -19,6 +19,10 @@ class Party(Message):
 
     name: Name
     key: Annotated[str, Field(max_length=72, pattern=r"^ed25519:[0-9a-f]{64}$")]
+    # ISO 3166, or EU and a member of it; left out of the encoding where it is not known
+    jurisdiction: Annotated[str, Field(pattern=r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$")] | None = Field(
+        default=None, exclude_if=lambda place: place is None
+    )
 
 
 class SiloParty(Party):
@@ -54,6 +58,16 @@ class Roster(Message):
         """Return these silos as recipients of a sum; raises KeyError for one that the roster lacks."""
         keys = {party.name: party.sealing for party in self.silos}
         return tuple(Recipient(name=silo, key=keys[silo]) for silo in silos)
+
+    @property
+    def silo_places(self) -> Mapping[str, str]:
+        """Where each silo is; one that is not named is nowhere that anybody knows."""
+        return {party.name: party.jurisdiction for party in self.silos if party.jurisdiction is not None}
+
+    @property
+    def aggregator_places(self) -> Mapping[str, str | None]:
+        """Where each aggregator is; None if nobody knows."""
+        return {party.name: party.jurisdiction for party in self.aggregators}
 
     @property
     def aggregator_keys(self) -> Mapping[str, VerifyKey]:

@@ -6,11 +6,34 @@ can lose tightness, never safety.
 """
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 
 from policies.model import MICRO
-from policies.request import Request, is_exact, sensitivity, statistics_of, terms_of
+from policies.request import Request, is_exact, spreads_of
+
+# The orders of dp-accounting's RdpAccountant, in tenths; a curve holds the Renyi divergence at each of them, in units
+# of 1e-7, so that a line of whole micro-rho is exact: at order a it is rho * a.
+ORDERS: tuple[int, ...] = (*range(11, 111), *range(120, 640, 10), 1280, 2560, 5120, 10240)
+CURVE_UNITS = 10 * MICRO
+
+
+def curve_of(divergences: Sequence[float]) -> tuple[int, ...]:
+    """Return a curve from the Renyi divergences at `ORDERS`, rounded up."""
+    if len(divergences) != len(ORDERS):
+        raise ValueError(f"{len(divergences)} divergences, expected {len(ORDERS)}")
+    return tuple(math.ceil(Fraction(value) * CURVE_UNITS) for value in divergences)
+
+
+def line_of(micro_rho: int) -> tuple[int, ...]:
+    """Return the curve of rho-zCDP."""
+    return tuple(micro_rho * order for order in ORDERS)
+
+
+def cover(curve: Sequence[int]) -> int:
+    """Return the least whole micro-rho whose line lies nowhere below the curve."""
+    return max(int(-(-value // order)) for value, order in zip(curve, ORDERS, strict=True))
 
 
 def delta_of(rho: float, epsilon: float) -> float:
@@ -59,9 +82,8 @@ def charge(request: Request, request_hash: bytes, max_silos: int) -> int:
     """
     if is_exact(request):
         return 0
-    terms = terms_of(request, request_hash)
-    total = Fraction(0)
-    for statistic, block in zip(statistics_of(request.plan), terms.blocks, strict=True):
-        squared = (sensitivity(request, statistic, max_silos) << block.scale_bits) ** 2
-        total += Fraction(squared, 2 * int(block.variance))
-    return math.ceil(total * MICRO)
+    total, divisor = 0, 1  # one exact fraction; `fractions` would reduce it at every step
+    for of_one_silo, scale_bits, variance in spreads_of(request).values():
+        squared = (max_silos * of_one_silo << scale_bits) ** 2
+        total, divisor = total * 2 * variance + squared * divisor, divisor * 2 * variance
+    return -(-total * MICRO // divisor)

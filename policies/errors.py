@@ -2,6 +2,7 @@
 
 PolicyError
 ├── PolicyFileError   a policy file that cannot stand; lists every problem with its line
+├── PolicySignatureError    a version that too few people signed, or that may not follow the one in force
 └── LedgerError       a ledger that cannot be read, written or believed
     └── AlreadyChargedError    a nonce that was spent, or that belongs to another request
 
@@ -22,6 +23,10 @@ class PolicyError(Exception):
 
 class PolicyFileError(PolicyError):
     """A policy file that cannot stand; `message` has one line per problem, `file:line: path: problem`."""
+
+
+class PolicySignatureError(PolicyError):
+    """A version of a policy that too few people signed, that is out of its term, or that may not follow the last."""
 
 
 class LedgerError(PolicyError):

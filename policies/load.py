@@ -3,11 +3,10 @@
 TOML with decimals kept exact; the hash of the very bytes is the policy's name in requests, ledger and reports.
 """
 
-import difflib
 import re
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
@@ -15,12 +14,14 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from policies.consistency import meant, problems, warnings
 from policies.errors import PolicyFileError
 from policies.model import Policy
 
 _MAX_BYTES = 1 << 20
 _MEND = "mend the file, then run: consilo-silo check-policy FILE"
 PLACEHOLDER = "FILL IN"  # what a draft says where a person must decide
+_UNION = ("int", "decimal", "str", "tuple[", "literal[", "constrained-", "function-")
 _PUBLIC = "from public knowledge, never from the data"
 _TO_FILL_IN = {
     "bounds": f"fill in [low, high] {_PUBLIC}",
@@ -30,21 +31,25 @@ _TO_FILL_IN = {
     "legal_basis": 'fill in the legal basis, such as "public-task" or "legitimate-interest"',
     "purposes": "fill in the name of the purpose, such as health-research, wherever it stands",
 }
-# Sections of the policy language that this version cannot enforce: a policy that relies on one must not load.
-_NOT_ENFORCED = ("approvals", "limits", "retention")
+# The keys whose members are named by the author of the policy.
+_NAMING = (("sources",), ("columns",), ("purposes",), ("analysts",), ("people",))
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyFile:
-    """A policy and the SHA-256 of the file it came from."""
+    """A policy, the bytes of the file it came from, and their SHA-256."""
 
     policy: Policy
     digest: bytes
     path: Path
+    raw: bytes = field(repr=False)
 
-
-# The keys whose members are named by the author of the policy.
-_NAMING = (("sources",), ("columns",), ("purposes",), ("analysts",))
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What in the policy has no effect yet or may not be meant, as `file:line: path: warning`."""
+        lines = _lines(self.raw.decode())
+        found = [(_line_of(path, lines), dotted(path), text) for path, text in warnings(self.policy)]
+        return tuple(f"{self.path}:{line}: {path}: {text}" for line, path, text in sorted(found))
 
 
 def load(path: Path) -> PolicyFile:
@@ -55,7 +60,7 @@ def load(path: Path) -> PolicyFile:
         raise PolicyFileError(f"{path}:1: the policy file cannot be read ({err.strerror})", "check the path") from err
     if len(raw) > _MAX_BYTES:
         raise PolicyFileError(f"{path}:1: the file has {len(raw)} bytes, at most {_MAX_BYTES} are read", _MEND)
-    return PolicyFile(parse(raw, str(path)), sha256(raw).digest(), path)
+    return PolicyFile(parse(raw, str(path)), sha256(raw).digest(), path, raw)
 
 
 def parse(raw: bytes, name: str) -> Policy:
@@ -66,27 +71,29 @@ def parse(raw: bytes, name: str) -> Policy:
     except UnicodeDecodeError as err:
         raise PolicyFileError(f"{name}:1: not UTF-8 text", _MEND) from err
     except (tomllib.TOMLDecodeError, ValueError, RecursionError) as err:
-        line = re.search(r"at line (\d+)", str(err))
-        raise PolicyFileError(f"{name}:{line[1] if line else 1}: not TOML: {err}", _MEND) from err
-    lines = _lines(text)
-    problems = [
-        (lines.get((section,), 1), section, f"[{section}] is not enforced by this version, so it must not be relied on")
-        for section in _NOT_ENFORCED
-        if document.pop(section, None) is not None
-    ]
-    pending = {".".join(path): path for path in _placeholders(document)}
-    problems += [(_line_of(path, lines), dotted, _to_fill_in(path)) for dotted, path in pending.items()]
+        place = re.search(r"at line (\d+)", str(err))
+        raise PolicyFileError(f"{name}:{place[1] if place else 1}: not TOML: {err}", _MEND) from err
+    found = list(problems(document))
     try:
         policy = Policy.model_validate(document)
     except ValidationError as err:
-        for one in err.errors(include_url=False):
-            problems += [
-                found for found in _describe(one, lines) if not any(_is_within(found[1], at) for at in pending)
-            ]
-    if problems:
-        listing = "\n".join(f"{name}:{line}: {path}: {problem}" for line, path, problem in sorted(problems))
-        raise PolicyFileError(listing, _MEND)
-    return policy
+        policy, broken = None, err.errors(include_url=False)
+    else:
+        broken = []
+    pending = {dotted(path): path for path in _placeholders(document)}
+    if policy is not None and not found and not pending:
+        return policy
+    lines = _lines(text)
+    # What a placeholder stands in cannot be right yet: say only what is to be filled in.
+    listed = [(_line_of(path, lines), name, _to_fill_in(path)) for name, path in pending.items()]
+    others = [(_line_of(path, lines), dotted(path), problem) for path, problem in found]
+    described: dict[tuple[int, str], str] = {}
+    for line, path, problem in (_describe(one, lines) for one in broken):
+        described.setdefault((line, path), problem)  # one is enough of the members of a union
+    others += [(line, path, problem) for (line, path), problem in described.items()]
+    listed += [one for one in others if not any(_is_within(one[1], at) for at in pending)]
+    said = "\n".join(f"{name}:{line}: {path}: {problem}" for line, path, problem in sorted(set(listed)))
+    raise PolicyFileError(said, _MEND)
 
 
 def _decimal(text: str) -> Decimal:
@@ -130,42 +137,47 @@ def _to_fill_in(path: tuple[str, ...]) -> str:
     return _TO_FILL_IN.get(name, f"fill in the {name}")
 
 
-def _describe(error: Any, lines: dict[tuple[str, ...], int]) -> list[tuple[int, str, str]]:
+def dotted(path: tuple[str, ...]) -> str:
+    """Return a path as it stands in TOML: keys that hold a dot quoted."""
+    return ".".join(f'"{part}"' if "." in part else part for part in path) or "policy"
+
+
+def _describe(error: Any, lines: dict[tuple[str, ...], int]) -> tuple[int, str, str]:
     location = tuple(str(part) for part in error["loc"])
-    if location[-1:] in (("int",), ("decimal",), ("str",)) and location[-2:-1] not in _NAMING:
+    while location and location[-1].startswith(_UNION) and location[-2:-1] not in _NAMING:
         location = location[:-1]  # which member of a union was tried
     if location[:1] == ("consent",) and len(location) > 2:
         location = (location[0], *location[2:])  # which form of consent was tried
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        message = f"unknown key{_did_you_mean(location)}"
+        message = f"unknown key {meant(location[-1], _known_keys(location))}"
     elif error["type"] in ("union_tag_not_found", "union_tag_invalid"):
         message = 'mode must be "table" or "column"'
     elif error["type"] == "missing":
         message = "missing; it is mandatory"
-    elif error["type"] == "value_error" and not location:  # cross-section checks carry their own paths
-        found = (line.partition(": ") for line in message.split("\n"))
-        return [(_line_of(_path(path), lines), path, problem) for path, _, problem in found]
+    elif error["type"] == "literal_error" and isinstance(error["input"], str):
+        choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
+        message = f"not one of the choices {meant(error['input'], choices)}"
     elif error["type"] != "value_error" and not isinstance(error.get("input"), dict):
         shown = repr(error["input"])
         message = f"{message[0].lower()}{message[1:]} (found {shown[:60]})"
         message = re.sub(r"Decimal\('([^']*)'\)", r"\1", message)
-    return [(_line_of(location, lines), ".".join(location) or "policy", message)]
+    return _line_of(location, lines), dotted(location), message
 
 
-def _did_you_mean(location: tuple[str, ...]) -> str:
+def _known_keys(location: tuple[str, ...]) -> list[str]:
     model: Any = Policy
     parts = iter(location[:-1])
     for part in parts:
+        if part.isdigit():
+            continue  # the place in a list of sections
         fields = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
         model = _section_in(fields.get(part))
         if get_origin(fields.get(part)) is dict:
             next(parts, None)  # the name of one of several sections
         if model is None:
-            return ""
-    known = [field.alias or name for name, field in model.model_fields.items()]
-    close = difflib.get_close_matches(location[-1], known, 1)
-    return f"; did you mean {close[0]!r}?" if close else f", expected one of: {', '.join(known)}"
+            return []
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _section_in(annotation: Any) -> Any:
@@ -179,9 +191,14 @@ def _lines(text: str) -> dict[tuple[str, ...], int]:
     """Return the line of every table header and key, by dotted path."""
     found: dict[tuple[str, ...], int] = {}
     section: tuple[str, ...] = ()
+    counted: dict[tuple[str, ...], int] = {}
     for number, line in enumerate(text.split("\n"), 1):
-        if header := re.match(r"\s*\[\[?([^\[\]]+)\]\]?\s*(#.*)?$", line):
-            section = _path(header[1])
+        if header := re.match(r"\s*\[(\[?)([^\[\]]+)\]\]?\s*(#.*)?$", line):
+            section = _path(header[2])
+            if header[1]:
+                counted[section] = counted.get(section, -1) + 1
+                found.setdefault(section, number)
+                section = (*section, str(counted[section]))
             for depth in range(1, len(section) + 1):
                 found.setdefault(section[:depth], number)
         elif key := re.match(r"""\s*((?:[\w-]+|"[^"]*")(?:\s*\.\s*(?:[\w-]+|"[^"]*"))*)\s*=""", line):

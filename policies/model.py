@@ -1,22 +1,32 @@
 """The policy of one silo as frozen values; `policies.load` reads it from TOML.
 
-Whatever a policy leaves out is closed: no analyst, no aggregate, no backend, no dimension.
+Whatever a policy leaves out is closed: no analyst, no aggregate, no backend, no dimension. What two sections must have
+in common is checked by `policies.consistency`, on the document, so that one bad section hides nothing of another.
 """
 
+import difflib
+import re
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from crypto.errors import SignatureError
 from crypto.keys import VerifyKey
 from crypto.manifest import BackendName
 from crypto.wire import Name
+from policies.vocabulary import ETHICS_APPROVAL, GEOGRAPHICAL, KNOWN
 
 Number = int | Decimal
 Rho = Annotated[Number, Field(ge=Decimal("0.000001"), le=100)]
 Label = Annotated[str, Field(min_length=1, max_length=120)]
+# ISO 3166: a country, or one of its parts. EU is the union, EU-DE a member of it.
+Place = Annotated[str, Field(pattern=r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$")]
+Count = Annotated[int, Field(ge=1, le=100_000)]
+Days = Annotated[int, Field(ge=1, le=36_500)]
+# An analyst, or with *@ whoever of a domain holds the one key; they share what one analyst may spend.
+AnalystName = Annotated[str, Field(min_length=1, max_length=120, pattern=r"^(\*@)?[A-Za-z0-9][A-Za-z0-9._@+/-]*$")]
 Role = Literal["dimension", "measure", "filter", "feature", "label"]
 MICRO = 1_000_000  # the ledger counts in millionths of zCDP rho
 MAX_RANGE_STEPS = 2**32
@@ -30,7 +40,17 @@ STORED_TYPES = {  # the types of a file's columns, in DuckDB's names, that a dec
     "decimal": ("FLOAT", "DOUBLE", "DECIMAL"),
     "bool": ("BOOLEAN",),
     "string": ("VARCHAR", "ENUM"),
+    "date": ("DATE", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS"),
 }
+Granularity = Literal["day", "week", "month", "quarter", "year"]
+Computation = Literal[
+    "query", "logistic-regression", "linear-regression", "gradient-boosting", "k-means", "cox", "neural-network"
+]
+AggregateName = Literal["count", "sum", "avg", "var", "histogram", "quantile"]
+# What this version computes. Of the rest a policy may already speak; every request for it is denied.
+BUILT_KINDS = ("parquet", "csv")
+BUILT_NOISE = "distributed"
+BUILT_SECURITY_BITS = 128  # X25519 beside ML-KEM-768, Ed25519
 
 
 class Section(BaseModel):
@@ -42,16 +62,19 @@ class Section(BaseModel):
 class Column(Section):
     """One column of a source: what it may be used for and what is publicly known of it."""
 
-    type: Literal["int", "decimal", "bool", "string"]
+    type: Literal["int", "decimal", "bool", "string", "date"]
     class_: Literal["public", "internal", "confidential", "sensitive", "special-category", "identifier"] = Field(
         alias="class"
     )
     roles: tuple[Role, ...]
     bounds: tuple[Number, Number] | None = None
     step: Annotated[Number, Field(gt=0)] | None = None
-    domain: tuple[str | int, ...] | None = None
+    domain: tuple[str | int, ...] | Literal["discover"] | None = None
     unknown: str | int | None = None
     unit: Label | None = None
+    granularity: Granularity | None = None  # of a date: no finer period is ever seen
+    missing: Literal["exclude", "zero"] = "exclude"
+    sole_dimension: bool = False
     from_: Label | None = Field(default=None, alias="from")  # what the file calls it; never published
     scale: Annotated[Number, Field(gt=0)] = 1  # what the file's value is multiplied by; never published
 
@@ -72,19 +95,41 @@ class Column(Section):
             raise ValueError("a string column cannot be a measure; remove that role")
         if "measure" in self.roles and self.type in ("int", "decimal") and self.bounds is None:
             raise ValueError("a measure needs bounds = [low, high], from public knowledge, never read from the data")
-        if "dimension" in self.roles and self.type not in ("string", "int"):
-            raise ValueError(f"a {self.type} column cannot be a dimension; use a string or an int column")
+        if "dimension" in self.roles and self.type not in ("string", "int", "date"):
+            raise ValueError(f"a {self.type} column cannot be a dimension; use a string, an int or a date column")
+        if self.sole_dimension and "dimension" not in self.roles:
+            raise ValueError("sole_dimension is for a dimension; add that role, or remove it")
+        if self.missing == "zero":
+            self._check_missing()
+        if self.type == "date" or self.granularity is not None:
+            self._check_date()
         if "feature" in self.roles and self.type != "bool" and self.bounds is None and self.domain is None:
             raise ValueError("a feature needs bounds or a domain, from public knowledge, never read from the data")
         if "label" in self.roles and self.type != "bool":
             raise ValueError(f"a {self.type} column cannot be a label; use a bool column")
-        if "dimension" in self.roles and not self.domain:
+        if "dimension" in self.roles and not self.domain and self.type != "date":
             raise ValueError('a dimension needs domain = ["...", ...], the public list of its values')
         if self.bounds is not None:
             self._check_bounds(*self.bounds)
-        if self.domain is not None:
+        if isinstance(self.domain, tuple):
             self._check_domain(self.domain)
+        elif self.domain is not None and self.type != "string":
+            raise ValueError(f'domain = "discover" is for a string column, not for {self.type}')
         return self
+
+    def _check_date(self) -> None:
+        if self.type != "date":
+            raise ValueError(f"granularity is for a date column, not for {self.type}; remove it")
+        if set(self.roles) - {"dimension", "filter"}:
+            raise ValueError("a date column is a dimension or a filter, nothing else")
+        if self.roles and self.granularity is None:
+            raise ValueError('an open date column needs granularity = "day", "week", "month", "quarter" or "year"')
+
+    def _check_missing(self) -> None:
+        if self.type not in ("int", "decimal") or self.bounds is None or self.domain is not None:
+            raise ValueError('missing = "zero" is for a number with bounds; remove it')
+        if not self.bounds[0] <= 0 <= self.bounds[1]:
+            raise ValueError(f'missing = "zero" needs bounds that hold 0, not [{self.bounds[0]}, {self.bounds[1]}]')
 
     def _check_scale(self, scale: Decimal) -> None:
         if self.type not in ("int", "decimal"):
@@ -124,6 +169,11 @@ class Column(Section):
             raise ValueError(f"unknown = {self.unknown!r} must be a member of domain, for missing and unlisted values")
 
     @property
+    def values(self) -> tuple[str | int, ...]:
+        """The closed list of its values; nothing if there is none, or if it would have to be discovered."""
+        return self.domain if isinstance(self.domain, tuple) else ()
+
+    @property
     def grid(self) -> Number:
         return 1 if self.step is None else self.step
 
@@ -138,8 +188,10 @@ class Source(Section):
     """One table of the silo. All that leaves a private one has noise; an exact one serves registered models only."""
 
     release: Literal["private", "exact"] = "private"
-    kind: Literal["parquet", "csv"]
+    kind: Literal["parquet", "csv", "duckdb", "postgres"]
     uri: Annotated[str, Field(min_length=1, max_length=500)]
+    time_column: Name | None = None
+    lookback_days: Days | None = None  # rows whose time_column lies further back are not read
     columns: Annotated[dict[Name, Column], Field(min_length=1, max_length=500)]
 
     @model_validator(mode="after")
@@ -154,16 +206,31 @@ class Source(Section):
                 other = first.setdefault(name.casefold(), key)
                 if other != key:
                     raise ValueError(f"columns {other!r} and {key!r} {what}; remove one")
+        _check_uri(self.kind, self.uri)
+        return self
+
+
+class SignedBy(Section):
+    """Who signs the policy, and how many of them must; one more for a version that loosens anything."""
+
+    need: Annotated[int, Field(ge=1, le=100)]
+    of: Annotated[tuple[Name, ...], Field(min_length=1, max_length=100)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_need(self.need, self.of)
         return self
 
 
 class Head(Section):
-    """Which version of the policy this is, and when it holds."""
+    """Which version of the policy this is, when it holds, and who answers for it."""
 
     id: Name
-    version: Annotated[int, Field(ge=1)]
+    version: Annotated[int, Field(ge=1, le=2**31)]
+    previous: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None  # the file of the last version
     valid_from: datetime
     valid_until: datetime
+    signed_by: SignedBy | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -180,7 +247,7 @@ class Silo(Section):
     id: Name
     controller: Label
     sector: Literal["bank", "hospital", "retailer", "other"]
-    jurisdiction: Label
+    jurisdiction: Place
     contact: Label
 
 
@@ -190,6 +257,7 @@ class PrivacyUnit(Section):
     entity: Label
     id_column: Name
     max_rows: Annotated[int, Field(ge=1, le=10_000)]
+    max_groups: Annotated[int, Field(ge=1, le=10_000)] | None = None  # of one person in one GROUP BY
     max_silos: Annotated[int, Field(ge=1, le=100)] = 1
 
 
@@ -204,15 +272,23 @@ class ConsentTable(Section):
     withdrawn_at: Name
     expires_at: Name | None = None
     receipt_id: Name | None = None
+    stale_after_hours: Annotated[Number, Field(gt=0, le=24 * 366)] | None = None
     missing: Literal["exclude"] = "exclude"
     check: Literal["every-request"] = "every-request"
 
     @field_validator("source")
     @classmethod
     def _check_source(cls, uri: str) -> str:
-        if not uri.endswith((".parquet", ".csv")):
-            raise ValueError("the decisions must stand in a .parquet or a .csv file")
+        if uri.startswith("env:"):
+            _check_uri("postgres", uri)
+        elif not uri.endswith((".parquet", ".csv")):
+            raise ValueError("the decisions must stand in a .parquet or a .csv file, or in env:NAME#table")
         return uri
+
+    @property
+    def is_built(self) -> bool:
+        """Tell whether this version can read the decisions."""
+        return not self.source.startswith("env:")
 
 
 class ConsentColumn(Section):
@@ -233,9 +309,19 @@ class Purpose(Section):
     ]
     consent: Literal["opt-in", "opt-out", "none"] = "none"
     consent_values: Annotated[tuple[Label, ...], Field(min_length=1, max_length=100)] | None = None
-    computations: tuple[Literal["query", "logistic-regression"], ...]
+    computations: tuple[Computation, ...]
     vocabulary: Label | None = None
     ethics_ref: Label | None = None
+    recipients_in: Annotated[tuple[Place, ...], Field(max_length=300)] | None = None  # None: wherever the roster is
+
+    @field_validator("vocabulary")
+    @classmethod
+    def _check_vocabulary(cls, word: str | None) -> str | None:
+        if word is not None and word not in KNOWN:
+            close = difflib.get_close_matches(word, sorted(KNOWN), 1)
+            meant = f"; did you mean {close[0]!r}" if close else "; see DPV's purposes and GA4GH's DUO"
+            raise ValueError(f"no word of DPV or DUO (found {word!r}{meant})")
+        return word
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -243,6 +329,10 @@ class Purpose(Section):
             raise ValueError('legal_basis = "consent" needs consent = "opt-in"')
         if self.consent == "none" and self.consent_values is not None:
             raise ValueError('consent_values need consent = "opt-in" or "opt-out"')
+        if self.vocabulary == ETHICS_APPROVAL and self.ethics_ref is None:
+            raise ValueError(f"{ETHICS_APPROVAL} means that ethics approval is required; give ethics_ref")
+        if self.vocabulary == GEOGRAPHICAL and self.recipients_in is None:
+            raise ValueError(f"{GEOGRAPHICAL} means a geographical restriction; give recipients_in")
         return self
 
 
@@ -266,10 +356,15 @@ class PerRequest(Section):
 
 
 class Limit(Section):
-    """What one purpose may spend within one calendar window (UTC), and how much of that one analyst may."""
+    """What one purpose may spend within one window, and how much of that one analyst may.
+
+    A calendar window is of the clock (UTC), a data-month is each month of the data that a request reads.
+    """
 
     purpose: Name
-    window: Literal["calendar-day", "calendar-week", "calendar-month", "calendar-quarter", "calendar-year"]
+    window: Literal[
+        "calendar-day", "calendar-week", "calendar-month", "calendar-quarter", "calendar-year", "data-month"
+    ]
     rho: Rho
     per_analyst_rho: Rho | None = None
 
@@ -310,32 +405,96 @@ class Disclosure(Section):
     min_silos: Annotated[int, Field(ge=3, le=100)] = 3
     max_dimensions: Annotated[int, Field(ge=0, le=8)] = 0
     max_groups: Annotated[int, Field(ge=1, le=100_000)] = 1
-    aggregates: tuple[Literal["count", "sum", "avg"], ...] = ()
+    suppress: Literal["drop"] = "drop"
+    release: tuple[Literal["query-result", "model"], ...] = ("query-result", "model")
+    aggregates: tuple[AggregateName, ...] = ()
 
 
 class Protection(Section):
     """Which secure sums the silo takes part in, and what they must withstand."""
 
     accept: tuple[BackendName, ...] = ()
+    security_bits: Literal[128, 192, 256] = 128
+    noise: Literal["distributed", "local-full"] = "distributed"
     max_colluding: Annotated[int, Field(ge=1, le=100)] = 1
     max_missing: Annotated[int, Field(ge=0, le=100)] = 0
+
+
+def _check_key(text: str) -> str:
+    try:
+        VerifyKey.parse(text)
+    except SignatureError as err:
+        raise ValueError(f"{err.message}; expected ed25519:<64 hexadecimal digits>") from err
+    return text
+
+
+PublicKey = Annotated[str, AfterValidator(_check_key)]
+
+
+class Person(Section):
+    """Somebody who signs policies or approves requests, by this verification key."""
+
+    key: PublicKey
+
+
+class When(Section):
+    """Which requests somebody must approve: those for which all that is given here holds; all if nothing is."""
+
+    kind: Literal["query", "training"] | None = None
+    purpose: Name | None = None
+    rho_at_least: Rho | None = None  # of a training run: all its steps together
+
+
+class ApprovalRule(Section):
+    """How many of which people must approve such a request, and how long each approval lasts."""
+
+    when: When = When()
+    need: Annotated[int, Field(ge=1, le=100)]
+    of: Annotated[tuple[Name, ...], Field(min_length=1, max_length=100)]
+    expires_hours: Annotated[int, Field(ge=1, le=24 * 366)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_need(self.need, self.of)
+        return self
+
+
+class Limits(Section):
+    """When requests are answered, by the silo's clock in UTC, and how many of one analyst a day."""
+
+    hours_utc: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d-(([01]\d|2[0-3]):[0-5]\d|24:00)$")] | None = None
+    days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] | None = None
+    requests_per_day: Count | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.hours_utc is not None and self.hours_utc[:5] == self.hours_utc[6:]:
+            raise ValueError(f'hours_utc = "{self.hours_utc}" begins where it ends; for all day leave it out')
+        return self
+
+    def is_open_at(self, minute: int) -> bool:
+        """Tell whether a minute of the day lies within the hours, which may pass midnight."""
+        if self.hours_utc is None:
+            return True
+        begin, end = (int(text[:2]) * 60 + int(text[3:]) for text in self.hours_utc.split("-"))
+        return begin <= minute < end if begin < end else minute >= begin or minute < end
+
+
+class Retention(Section):
+    """How many days the silo keeps what it made; what is older is erased, and the log keeps that it was."""
+
+    results_days: Days | None = None
+    audit_days: Days | None = None
+    encrypted_contributions_days: Days | None = None
 
 
 class Analyst(Section):
     """Who may ask, for which purposes, until when; `key` is the analyst's verification key."""
 
-    key: str
+    key: PublicKey
     purposes: Annotated[tuple[Name, ...], Field(max_length=100)]
     until: datetime
-
-    @field_validator("key")
-    @classmethod
-    def _check_key(cls, text: str) -> str:
-        try:
-            VerifyKey.parse(text)
-        except SignatureError as err:
-            raise ValueError(f"{err.message}; expected ed25519:<64 hexadecimal digits>") from err
-        return text
+    jurisdiction: Place | None = None  # where the analyst receives answers; None is nowhere that a purpose names
 
     @field_validator("until")
     @classmethod
@@ -360,53 +519,42 @@ class Policy(Section):
     disclosure: Disclosure = Disclosure()
     protection: Protection = Protection()
     training: Training | None = None
-    analysts: dict[Name, Analyst] = Field(default_factory=dict)
+    people: dict[Name, Person] = Field(default_factory=dict)
+    analysts: dict[AnalystName, Analyst] = Field(default_factory=dict)
+    approvals: Annotated[tuple[ApprovalRule, ...], Field(max_length=100)] = ()
+    limits: Limits | None = None
+    retention: Retention | None = None
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        problems = []
-        if self.mode == "production" and self.policy is None:
-            problems.append('policy: mode = "production" needs id, version, valid_from and valid_until')
-        unit = self.privacy_unit.id_column
-        for name, source in self.sources.items():
-            if unit not in source.columns:
-                problems.append(f"sources.{_key(name)}.columns: there is no {unit!r}, the privacy_unit.id_column")
-            elif source.columns[unit].roles:
-                problems.append(
-                    f"sources.{_key(name)}.columns.{_key(unit)}.roles: the id_column may have no role; set roles = []"
-                )
-            elif source.columns[unit].scale != 1:
-                problems.append(f"sources.{_key(name)}.columns.{_key(unit)}.scale: the id_column may have no scale")
-        for name, purpose in self.purposes.items():
-            if purpose.consent != "none" and self.consent is None:
-                path = f"purposes.{_key(name)}.consent"
-                problems.append(
-                    f"{path}: {purpose.consent!r} needs a [consent] section that says where decisions stand"
-                )
-        if isinstance(self.consent, ConsentColumn):
-            for name, source in self.sources.items():
-                column = source.columns.get(self.consent.column)
-                if column is None or column.type != "bool":
-                    problems.append(
-                        f"sources.{_key(name)}.columns: there is no bool {self.consent.column!r} for consent"
-                    )
-        for index, limit in enumerate(self.budget.limits):
-            if limit.purpose not in self.purposes:
-                offered = ", ".join(self.purposes)
-                problems.append(f"budget.limits.{index}.purpose: {limit.purpose!r} is not in purposes ({offered})")
-        for name, analyst in self.analysts.items():
-            for purpose_name in analyst.purposes:
-                if purpose_name not in self.purposes:
-                    offered = ", ".join(self.purposes)
-                    problems.append(f"analysts.{_key(name)}.purposes: {purpose_name!r} is not in purposes ({offered})")
-        if problems:
-            raise ValueError("\n".join(problems))
-        return self
+    def analyst_entry(self, name: str) -> str | None:
+        """Return under which name the policy knows an analyst: the very name, or *@ and its domain; None if not."""
+        if name in self.analysts and not name.startswith("*"):
+            return name
+        wildcard = f"*@{name.partition('@')[2]}"
+        return wildcard if wildcard in self.analysts else None
+
+    def analyst(self, name: str) -> Analyst | None:
+        """Return what the policy says of an analyst; None if it does not know the analyst."""
+        entry = self.analyst_entry(name)
+        return None if entry is None else self.analysts[entry]
 
 
-def _key(name: str) -> str:
-    """Return a key as it stands in TOML: quoted where it holds a dot."""
-    return f'"{name}"' if "." in name else name
+def _check_need(need: int, of: tuple[str, ...]) -> None:
+    if len(set(of)) != len(of):
+        raise ValueError("of names somebody twice")
+    if need > len(of):
+        raise ValueError(f"need = {need} of {len(of)} people can never be met")
+
+
+def _check_uri(kind: str, uri: str) -> None:
+    if kind == "postgres" and not re.fullmatch(r"env:[A-Za-z_][A-Za-z0-9_]*#[A-Za-z_][\w.]*", uri):
+        raise ValueError(f"a postgres uri names a variable and a table, env:NAME#table, never a password: {uri[:40]!r}")
+    if kind == "duckdb" and not re.fullmatch(r"[^#]+#[A-Za-z_][\w.]*", uri):
+        raise ValueError(f"a duckdb uri is FILE#TABLE, not {uri[:40]!r}")
+
+
+def contains(region: str, place: str | None) -> bool:
+    """Tell whether a place lies in a region: EU holds EU-DE, NO holds NO and NO-03. An unknown place lies nowhere."""
+    return place is not None and (place == region or place.startswith(f"{region}-"))
 
 
 def micro_floor(rho: Number) -> int:

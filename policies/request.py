@@ -33,7 +33,7 @@ MAX_SLOTS = 100_000
 MAX_DEVIATION = 2**52  # of the noise in a sum, in ring units: far from wrapping in 64 bits
 MAX_DENIALS = 64
 MAX_LIFETIME_S = 30 * 24 * 3600
-_FINE_VARIANCE = 2**20
+_FINE_VARIANCE = 2**20 - 2  # before it is rounded up by 2
 _MAX_DEPTH = 12
 _MAX_NODES = 200
 
@@ -45,7 +45,7 @@ class TableColumn(Message):
     """A column as the analyst took it from the silos' catalogues: its bounds in whole steps, its closed domain."""
 
     name: Name
-    type: Literal["int", "decimal", "bool", "string"]
+    type: Literal["int", "decimal", "bool", "string", "date"]  # the values of a date are periods
     low: Annotated[int, Field(ge=-(2**60), le=2**60)] | None = None
     high: Annotated[int, Field(ge=-(2**60), le=2**60)] | None = None
     step: Decimals | None = None
@@ -212,8 +212,8 @@ class Request(Message):
         if any(len(sealed) != SEALED_SECRET_BYTES for sealed in self.sealed_secrets):
             raise ValueError(f"a sealed secret has {SEALED_SECRET_BYTES} bytes")
         limit = chosen.capacity(len(self.silos))
-        for statistic, (scale_bits, variance) in _scales(self).items():
-            least = MIN_EXACT if is_exact(self) else CARRIED_ROWS * sensitivity(self, statistic, 1)
+        for statistic, (of_one_silo, scale_bits, variance) in spreads_of(self).items():
+            least = MIN_EXACT if is_exact(self) else CARRIED_ROWS * of_one_silo
             if cut_of(limit, scale_bits) < least or limit // 2 < 8 * math.isqrt(variance):
                 message = f"{self.backend} cannot carry {statistic.kind} of {len(self.silos)} silos at this price"
                 raise ValueError(f"{message}; take the backend masking")
@@ -261,7 +261,10 @@ class Request(Message):
                 pass
 
     def _check_literal(self, name: str, value: str) -> None:
-        kind = self.table.column(name).type
+        column = self.table.column(name)
+        kind = column.type
+        if kind == "date" and value not in column.domain:
+            raise ValueError(f"{value!r} is no period of column {name!r}")
         if (kind in ("int", "decimal") and not is_number(value)) or (kind == "bool" and value not in ("true", "false")):
             raise ValueError(f"{value!r} is no {kind}, the type of column {name!r}")
 
@@ -289,59 +292,55 @@ class Statistic(NamedTuple):
     column: str | None = None
 
 
+_ROWS = Statistic("rows")
+
+
 def uses(plan: Plan | Step) -> dict[Role, tuple[str, ...]]:
     """Return the columns that a plan uses, by the role it uses them in."""
-    if isinstance(plan, Step):
+    if plan.kind != "query":
         return {"feature": plan.features, "label": (plan.label,)}
     filters: list[str] = []
-
-    def visit(predicate: Predicate) -> None:
-        match predicate:
-            case Both() | Either():
-                for operand in predicate.operands:
-                    visit(operand)
-            case Not():
-                visit(predicate.operand)
-            case Compare() | OneOf() | IsNull():
-                filters.append(predicate.column)
-
-    if plan.where is not None:
-        visit(plan.where)
-    measures = [aggregate.column for aggregate in plan.aggregates if aggregate.column is not None]
-    return {
-        "dimension": plan.group_by,
-        "filter": tuple(dict.fromkeys(filters)),
-        "measure": tuple(dict.fromkeys(measures)),
-    }
+    pending: list[Predicate] = [] if plan.where is None else [plan.where]
+    while pending:
+        predicate = pending.pop()
+        if isinstance(predicate, Both | Either):
+            pending += reversed(predicate.operands)
+        elif isinstance(predicate, Not):
+            pending.append(predicate.operand)
+        else:
+            filters.append(predicate.column)
+    measures = {aggregate.column: None for aggregate in plan.aggregates if aggregate.column is not None}
+    return {"dimension": plan.group_by, "filter": tuple(dict.fromkeys(filters)), "measure": tuple(measures)}
 
 
 def statistics_of(plan: Plan | Step) -> tuple[Statistic, ...]:
     """Return the distinct statistics that a plan needs, in the order of their blocks."""
-    if isinstance(plan, Step):
+    if plan.kind != "query":
         return (
             (Statistic("weights"), Statistic("rows"))
             if plan.is_exact
             else (Statistic("gradients"), Statistic("persons"))
         )
-    found: list[Statistic] = []
+    found: dict[Statistic, None] = {}
     for aggregate in plan.aggregates:
-        if aggregate.column is None:
-            found.append(Statistic("rows"))
+        column = aggregate.column
+        if column is None:
+            found[_ROWS] = None
             continue
-        found.append(Statistic("present", aggregate.column))
+        found[Statistic("present", column)] = None
         if aggregate.function != "count":
-            found.append(Statistic("total", aggregate.column))
-    return tuple(dict.fromkeys(found))
+            found[Statistic("total", column)] = None
+    return tuple(found)
 
 
 def price_parts(plan: Plan | Step) -> dict[Statistic, int]:
     """Return the parts into which the price is divided: equal ones, but the number of persons needs little of it."""
-    return {statistic: 15 if statistic.kind == "gradients" else 1 for statistic in statistics_of(plan)}
+    return {statistic: 15 if statistic[0] == "gradients" else 1 for statistic in statistics_of(plan)}
 
 
 def is_exact(request: Request) -> bool:
     """Tell whether the sum is to have no noise; only a source that its policy declares exact may answer."""
-    return isinstance(request.plan, Step) and request.plan.is_exact
+    return request.plan.kind != "query" and request.plan.is_exact
 
 
 def job_of(request: Request) -> bytes:
@@ -360,8 +359,11 @@ def groups_of(request: Request) -> Iterator[tuple[str, ...]]:
 
 def group_count(request: Request) -> int:
     """Return the number of groups; 1 without GROUP BY."""
-    dimensions = request.plan.group_by if isinstance(request.plan, Plan) else ()
-    return math.prod(len(request.table.column(name).domain) for name in dimensions)
+    count = 1
+    if request.plan.kind == "query":
+        for name in request.plan.group_by:
+            count *= len(request.table.column(name).domain)
+    return count
 
 
 def width(request: Request, step: Step) -> int:
@@ -388,12 +390,45 @@ def sensitivity(request: Request, statistic: Statistic, max_silos: int) -> int:
     In half steps for a total (a centred value is doubled to stay whole), else in rows: at most `max_rows` rows of a
     person enter, in the worst case all into one group. A gradient is clipped once for the person, however many rows.
     """
-    if statistic.kind in ("gradients", "persons"):
-        return max_silos * (GRADIENT_UNITS if statistic.kind == "gradients" else 1)
-    unit = 1
-    if statistic.kind == "total" and statistic.column is not None:
-        unit = request.table.column(statistic.column).range_steps
-    return max_silos * request.table.max_rows * unit
+    return max_silos * _of_one_silo(request, statistic)
+
+
+def _of_one_silo(request: Request, statistic: Statistic) -> int:
+    kind, column = statistic
+    if kind == "total" and column is not None:
+        return request.table.max_rows * request.table.column(column).range_steps
+    if kind == "gradients":
+        return GRADIENT_UNITS
+    return 1 if kind == "persons" else request.table.max_rows
+
+
+class Spread(NamedTuple):
+    """One statistic in the whole sum: its sensitivity at one silo, how finely it is scaled, its variance so scaled."""
+
+    of_one_silo: int
+    scale_bits: int
+    variance: int
+
+
+def spreads_of(request: Request) -> dict[Statistic, Spread]:
+    """Return the noise of every statistic; none of an exact step.
+
+    The price is divided by `price_parts`. A variance is that of the whole sum, in ring units, and rounded
+    up to the next integer but one; the scale is the least at which that rounding is lost in the noise. With at most 400
+    silos the share of each then deviates by 51 or more, far above the 3 that summing discrete Gaussians asks for.
+    """
+    parts = price_parts(request.plan)
+    if is_exact(request):
+        return dict.fromkeys(parts, Spread(0, 0, 0))
+    whole = sum(parts.values()) * MICRO * request.table.max_silos**2
+    price, found = 2 * request.micro_rho, {}
+    for statistic, part in parts.items():
+        of_one_silo = _of_one_silo(request, statistic)
+        squared, divisor = of_one_silo * of_one_silo * whole, price * part
+        # The least power of four by which the variance becomes fine enough.
+        scale_bits = ((-(-_FINE_VARIANCE * divisor // squared) - 1).bit_length() + 1) // 2
+        found[statistic] = Spread(of_one_silo, scale_bits, (squared << 2 * scale_bits) // divisor + 2)
+    return found
 
 
 def cut_of(limit: int, scale_bits: int) -> int:
@@ -424,26 +459,8 @@ def round_secret(request: Request, recipient: str, key: SealingKey) -> Secret | 
     raise ProtocolError(f"{recipient!r} is not a recipient of the request")
 
 
-def _scales(request: Request) -> dict[Statistic, tuple[int, int]]:
-    """Return scale bits and variance of the noise in the sum of each statistic; see `terms_of`."""
-    parts, found = price_parts(request.plan), {}
-    for statistic, part in parts.items():
-        scale_bits = variance = 0
-        if not is_exact(request):
-            squared = sensitivity(request, statistic, request.table.max_silos) ** 2 * sum(parts.values()) * MICRO
-            while (variance := squared * 4**scale_bits // (2 * request.micro_rho * part) + 2) < _FINE_VARIANCE:
-                scale_bits += 1
-        found[statistic] = scale_bits, variance
-    return found
-
-
 def terms_of(request: Request, request_hash: bytes) -> Terms:
-    """Return what the request fixes about its secure sum: slots, scales, variances, ring, recipients.
-
-    The price is divided by `price_parts`. A variance is that of the whole sum, in ring units, and rounded
-    up to the next integer but one; the scale is the least at which that rounding is lost in the noise. With at most 400
-    silos the share of each then deviates by 51 or more, far above the 3 that summing discrete Gaussians asks for.
-    """
+    """Return what the request fixes about its secure sum: slots, scales, variances, limit, recipients."""
     blocks = [
         Block(
             name=statistic.kind if statistic.column is None else f"{statistic.kind}:{statistic.column}",
@@ -451,7 +468,7 @@ def terms_of(request: Request, request_hash: bytes) -> Terms:
             scale_bits=scale_bits,
             variance=str(variance),
         )
-        for statistic, (scale_bits, variance) in _scales(request).items()
+        for statistic, (_, scale_bits, variance) in spreads_of(request).items()
     ]
     return Terms(
         request_hash=request_hash,

@@ -21,6 +21,22 @@ from silo_node.errors import SiloError
 
 NAMESPACE = "consilo"
 START_TIMEOUT_S = 60.0
+HEAD_TIMEOUT_S = 5.0
+
+
+class RayHeads:
+    """Reaches the aggregator by the name of its actor, to have the head of the ledger kept there."""
+
+    def put_head(self, envelope: bytes) -> bytes:
+        return self._ask("put_head", envelope)
+
+    def get_head(self, silo: bytes) -> bytes:
+        return self._ask("get_head", silo)
+
+    def _ask(self, call: str, argument: bytes) -> bytes:
+        actor = ray.get_actor("aggregator", namespace=NAMESPACE)
+        answer: bytes = ray.get(getattr(actor, call).remote(argument), timeout=HEAD_TIMEOUT_S)
+        return answer
 
 
 class RemoteSilo(SiloActor):
@@ -29,7 +45,7 @@ class RemoteSilo(SiloActor):
     def __init__(self, policy_path: str) -> None:
         self._problem: tuple[str, str] | None = None
         try:
-            super().__init__(policy_path)
+            super().__init__(policy_path, heads=RayHeads())
         except (SiloError, PolicyError, CryptoError) as err:
             self._problem = err.message, err.hint
 

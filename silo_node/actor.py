@@ -20,14 +20,19 @@ from crypto.keys import VerifyKey
 from crypto.messages import Accusation, Failed
 from crypto.noise import discrete_gaussian
 from crypto.wire import Message, sign, signer_of, verify
-from policies.decide import CLOCK_SKEW_S, catalogue_of, standing_analyst
+from policies.catalogue import catalogue_of
+from policies.decide import CLOCK_SKEW_S, standing_analyst
 from policies.errors import PolicyError
+from policies.model import ConsentTable
 from policies.request import NOT_AN_ANALYST, CatalogueRequest, Request
 from policies.training import Step
 from silo_node import core
 from silo_node.errors import SiloError
+from silo_node.heads import HeadKeeper, KeptHeads
 from silo_node.home import LEDGER, lock_home, read_home
+from silo_node.journal import Journal
 from silo_node.ledger_store import LedgerStore
+from silo_node.log import Signer
 from silo_node.training.run import check_position, weights_of
 
 if TYPE_CHECKING:
@@ -48,6 +53,7 @@ class SiloActor:
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
         noise: "Noise" = discrete_gaussian,
+        heads: HeadKeeper | None = None,
     ) -> None:
         """Load policy, keys, ledger and data; raises what is wrong with them, for the owner."""
         from silo_node.consent import load_consent  # DuckDB is heavy: only where a silo really runs
@@ -59,18 +65,22 @@ class SiloActor:
                 f'the policy of {home.silo.name!r} says mode = "production", and simulate mode is one trust domain',
                 'use a policy with mode = "trial" to try things out',
             )
-        self._silo, self._tick_s = home.silo, home.tick_s
+        home.admit(int(clock()))
+        self._silo, self._tick_s, self._home = home.silo, home.tick_s, home.path
         self._log = _owner_log(home.path / "silo.log", home.silo.name)
         self._sources = load_sources(home.silo.policy, home.path)
         self._decisions = load_consent(home.silo.policy, home.path)
         self._lock = lock_home(home.path)
         try:
-            self._ledger = LedgerStore(home.path / LEDGER)
+            signer = Signer(home.silo.name, home.silo.federation, home.silo.signing)
+            self._ledger = LedgerStore(home.path / LEDGER, signer, clock)
+            kept = None if heads is None else KeptHeads(heads, self._ledger, signer)
+            self._journal = Journal(home.silo.policy, self._ledger, kept, clock)
+            released = self._journal.start(home.silo.policy_hash)
         except PolicyError:
             self._lock.close()
             raise
         self._database = connect()
-        released = self._ledger.release_all()
         self._log.info("started, %d reservations of unfinished rounds released", released)
         self._clock, self._sleep, self._noise = clock, sleep, noise
         self._rounds: dict[bytes, State] = {}
@@ -153,8 +163,10 @@ class SiloActor:
         self._sweep()
         if round_id in self._rounds:
             raise ProtocolError("this round was proposed before")
+        self._journal.ready()
         state, reply = core.propose(self._silo, self._ledger, self._feed_at, self._now(), round_id, data)
         if state is None:
+            self._journal.decided(data, reply)
             return (reply,)
         # The same request under a new round: the older one can no longer be seen through.
         for old, other in list(self._rounds.items()):
@@ -205,6 +217,7 @@ class SiloActor:
                 return (reply,)
             case core.Agreed():
                 frames = core.open_shares(self._silo, state, now, data, columns)
+                self._journal.opened(round_id, state.split_hash)
                 del self._rounds[round_id]  # erased: shares, keys and secrets of this round are referenced no more
                 return frames
             case _:
@@ -216,6 +229,7 @@ class SiloActor:
             after, frames = core.contribute(
                 self._silo, state, self._ledger, self._compute, self._noise, self._now(), data
             )
+            self._journal.kept()
         except Exception:
             self._forget(round_id)  # never tried twice; a reservation is released if nothing was committed
             raise
@@ -234,21 +248,26 @@ class SiloActor:
         return (state.frame(int.from_bytes(index[:8], "big")),)
 
     def _feed_at(self, table: str) -> int | None:
+        from silo_node.consent import decisions_written_at
+
+        if isinstance(self._silo.policy.consent, ConsentTable):
+            return decisions_written_at(self._silo.policy, self._home)
         source = self._sources.get(table)
         return None if source is None else source.written_at()
 
     def _compute(self, request: Request, now: int) -> list[list[int]]:
-        from silo_node.consent import consent_filter
+        from silo_node.consent import row_filter
         from silo_node.execute import examples, execute
 
         policy, source = self._silo.policy, self._sources[request.table.name]
-        consent = consent_filter(policy, request.purpose, self._decisions, now)
+        among, unit = row_filter(policy, source, request.purpose, self._decisions, now), policy.privacy_unit
+        self._journal.consent_read(request, now, self._feed_at(request.table.name))
         limit = threading.Timer(COMPUTE_TIMEOUT_S, self._database.interrupt)
         limit.start()
         try:
             if not isinstance(request.plan, Step):
-                return execute(self._database, source, policy.privacy_unit.id_column, request, consent)
-            rows = examples(self._database, source, policy.privacy_unit.id_column, request, consent)
+                return execute(self._database, source, unit.id_column, request, among, unit.max_groups)
+            rows = examples(self._database, source, unit.id_column, request, among)
         finally:
             limit.cancel()
         from silo_node.training.logistic import contribution  # torch is heavy: only where a silo really trains
@@ -265,8 +284,9 @@ class SiloActor:
         return ()
 
     def _sweep(self) -> None:
-        """Forget expired rounds."""
+        """Forget expired rounds, and once a day what the policy's [retention] says is due."""
         now = self._now()
+        self._journal.erase_daily()
         for round_id in [one for one, state in self._rounds.items() if core.expiry_of(state) <= now]:
             self._forget(round_id)
 
@@ -284,7 +304,8 @@ class SiloActor:
             raise ProtocolError("the catalogue request is of another analyst or federation")
         if abs(self._now() - message.created_at) > CLOCK_SKEW_S:
             raise ProtocolError(f"the clocks of analyst and silo differ by more than {CLOCK_SKEW_S} s")
-        catalogue = catalogue_of(policy, analyst, self._silo.federation, self._silo.policy_hash, message.nonce)
+        names = self._silo.federation, self._silo.policy_hash, message.nonce
+        catalogue = catalogue_of(policy, analyst, *names, self._now())
         return (self._sign(catalogue),)
 
 

@@ -1,6 +1,6 @@
 """`consilo-silo`: the data owner's command. Reads the silo's own files; sends nothing anywhere.
 
-Exit status: 0 in order, 1 an error.
+Exit status: 0 in order, 1 an error, 3 the question would be refused (check-policy --request).
 """
 
 import argparse
@@ -14,18 +14,24 @@ from pathlib import Path
 from typing import NoReturn
 
 import duckdb
-from rich.console import Console
-from rich.table import Table
 
 from crypto.errors import CryptoError
-from policies.accountant import epsilon_of
-from policies.errors import LedgerError, PolicyError, PolicyFileError
+from policies.errors import PolicyError, PolicyFileError
 from policies.load import load
-from policies.model import MICRO, ConsentColumn, ConsentTable, Policy
-from silo_node.consent import PersonStanding, Standing, load_consent, standing_of, standings
+from policies.model import ConsentColumn, ConsentTable, Policy
+from silo_node import owner_cli
+from silo_node.consent import (
+    PersonStanding,
+    Standing,
+    decisions_written_at,
+    load_consent,
+    standing_of,
+    standings,
+)
 from silo_node.errors import SiloError, SourceError
 from silo_node.home import LEDGER
 from silo_node.ledger_store import LedgerStore
+from silo_node.policy_cli import add_commands
 from silo_node.sources import connect, load_sources
 from silo_node.training.run import RunState
 
@@ -70,14 +76,14 @@ def _fail(message: str, hint: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="consilo-silo", description="Look after one silo: its policy, its data, its ledger.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
-    text = "check a policy file, and the data files that it names"
-    check = commands.add_parser("check-policy", help=text, description=text.capitalize() + ".")
-    check.add_argument("file", type=Path, metavar="FILE", help="the policy.toml")
-    check.set_defaults(run=_check_policy)
-    text = "show what the silo has spent, and what is left"
-    ledger = commands.add_parser("ledger", help=text, description=text.capitalize() + ".")
-    ledger.add_argument("--policy", type=Path, required=True, metavar="FILE", help="the policy.toml beside the ledger")
-    ledger.set_defaults(run=_ledger)
+
+    def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        added.set_defaults(run=run)
+        return added
+
+    add_commands(add)
+    owner_cli.add_commands(commands)
     text = "show how many persons are in by consent right now, as the next request would count them"
     consent = commands.add_parser("consent", help=text, description=text.capitalize() + ".")
     consent.add_argument("--policy", type=Path, required=True, metavar="FILE", help="the policy.toml")
@@ -92,65 +98,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check_policy(options: argparse.Namespace) -> int:
-    file = load(options.file)
-    policy = file.policy
-    sources = load_sources(policy, options.file.resolve().parent)
-    load_consent(policy, options.file.resolve().parent)
-    delta = float(policy.budget.delta)
-    least, most = policy.budget.request_micro
-    print(f"{options.file}: in order (sha256 {file.digest.hex()})")
-    print(f"  silo      {policy.silo.id}, {policy.silo.controller}, mode {policy.mode}")
-    for name, source in sources.items():
-        opened = ", ".join(
-            f"{key} ({'/'.join(column.roles)})" for key, column in source.columns.items() if column.roles
-        )
-        print(f"  source    {name}: {opened or 'nothing is open'}")
-    for name, purpose in policy.purposes.items():
-        print(
-            f"  purpose   {name}: {purpose.legal_basis}" + (f", {purpose.consent}" if purpose.consent != "none" else "")
-        )
-    for name, analyst in policy.analysts.items():
-        print(f"  analyst   {name}: {', '.join(analyst.purposes) or 'no purpose'}, until {analyst.until:%Y-%m-%d}")
-    if not policy.analysts:
-        print("  analyst   none: nobody may ask")
-    aggregates, backends = policy.disclosure.aggregates, policy.protection.accept
-    print(f"  answers   {', '.join(aggregates) or 'none'}, by {', '.join(backends) or 'none'}")
-    lifetime = policy.budget.lifetime_micro / MICRO
-    print(
-        f"  budget    rho {least / MICRO:g} to {most / MICRO:g} a request, {lifetime:g} a lifetime"
-        f" (epsilon {epsilon_of(lifetime, delta):.2f} at delta {delta:g})"
-    )
-    return 0
-
-
-def _ledger(options: argparse.Namespace) -> int:
-    policy = load(options.policy).policy
-    path = options.policy.resolve().parent / LEDGER
-    if not path.exists():
-        raise LedgerError(f"there is no ledger beside {options.policy}", "it appears when the silo first starts")
-    store = LedgerStore(path)
-    charges, spent = store.charges(), store.spending().lifetime
-    store.close()
-    table = Table(title=f"Ledger of {policy.silo.id}", title_justify="left")
-    for heading, justify in (
-        ("when", "left"),
-        ("analyst", "left"),
-        ("purpose", "left"),
-        ("state", "left"),
-        ("rho", "right"),
-    ):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-    for when, analyst, purpose, micro_rho, state in charges:
-        table.add_row(when, analyst, purpose, state, f"{micro_rho / MICRO:.6f}")
-    Console(highlight=False).print(table)
-    delta, limit = float(policy.budget.delta), policy.budget.lifetime_micro
-    both = f"rho {spent / MICRO:.6f} of {limit / MICRO:g}; epsilon {_epsilon(spent, delta)} of {_epsilon(limit, delta)}"
-    print(f"spent: {both} at delta {delta:g}")
-    print(f"left:  rho {(limit - spent) / MICRO:.6f}")
-    return 0
-
-
 def _consent(options: argparse.Namespace) -> int:
     policy, home = load(options.policy).policy, options.policy.resolve().parent
     if options.purpose is not None and options.purpose not in policy.purposes:
@@ -160,7 +107,8 @@ def _consent(options: argparse.Namespace) -> int:
     people: dict[tuple[str, str], PersonStanding] = {}
     try:
         with connect() as connection:
-            found = standings(connection, policy, purposes, sources, reader, now)
+            decided_at = decisions_written_at(policy, home)
+            found = standings(connection, policy, purposes, sources, reader, now, decided_at)
             if options.person is not None:
                 people = {
                     (purpose, name): standing_of(connection, policy, purpose, source, reader, now, options.person)
@@ -175,7 +123,9 @@ def _consent(options: argparse.Namespace) -> int:
         for one in (one for one in found if one.purpose == purpose):
             print(f"    {one.source}: {_people(policy, one, now)}")
             if options.person is not None:
-                print(f"      {options.person} is {_verdict(policy, people[purpose, one.source])}")
+                verdict = people[purpose, one.source]
+                receipts = f" (receipts: {', '.join(verdict.receipts)})" if verdict.receipts else ""
+                print(f"      {options.person} is {_verdict(policy, verdict)}{receipts}")
     return 0
 
 
@@ -196,7 +146,9 @@ def _rule(policy: Policy, name: str) -> str:
 
 def _people(policy: Policy, one: Standing, now: int) -> str:
     counted = f"{one.persons_in} of {one.persons} {policy.privacy_unit.entity}s are in"
-    if not isinstance(policy.consent, ConsentColumn) or policy.purposes[one.purpose].consent == "none":
+    if policy.consent is None or policy.consent.stale_after_hours is None:
+        return counted
+    if policy.purposes[one.purpose].consent == "none":
         return counted
     limit = f"{policy.consent.stale_after_hours:g} h"
     if one.feed_at is None:
@@ -252,10 +204,6 @@ def _models(options: argparse.Namespace) -> int:
     if not states:
         print("no model yet")
     return 0
-
-
-def _epsilon(micro_rho: int, delta: float) -> str:
-    return f"{epsilon_of(micro_rho / MICRO, delta):.2f}" if micro_rho else "0"
 
 
 if __name__ == "__main__":

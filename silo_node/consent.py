@@ -7,6 +7,7 @@ have ended has ended.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ import duckdb
 
 from policies.model import ConsentColumn, ConsentTable, Policy
 from silo_node.errors import SourceError
-from silo_node.sources import Source, connect, find_files, quote, reader_of
+from silo_node.sources import DAY, Source, connect, find_files, quote, reader_of, written_at
 
 Reason = Literal[
     "not asked", "column", "given", "no objection",  # who is in
@@ -50,19 +51,21 @@ class PersonStanding:
     rows_in: int
     reason: Reason
     at: int | None = None  # seconds since 1970
+    receipts: tuple[str, ...] = ()  # of all decisions of this person for the purpose
 
 
 def load_consent(policy: Policy, home: Path) -> str:
     """Check the file of decisions and return the SQL that reads it; nothing for another mode. Raises SourceError."""
     consent = policy.consent
-    if not isinstance(consent, ConsentTable):
+    if not isinstance(consent, ConsentTable) or not consent.is_built:
         return ""
     reader = reader_of(consent.source.rsplit(".", 1)[1], find_files("consent", consent.source, home))
     times = [name for name in (consent.given_at, consent.withdrawn_at, consent.expires_at) if name is not None]
     try:
         with connect() as connection:
             found = [row[0] for row in connection.execute(f"DESCRIBE FROM {reader}").fetchall()]
-            for name in (consent.subject, consent.purpose, *times):
+            receipt = () if consent.receipt_id is None else (consent.receipt_id,)
+            for name in (consent.subject, consent.purpose, *times, *receipt):
                 if name not in found:
                     listing = ", ".join(found)
                     raise SourceError(
@@ -93,7 +96,8 @@ def consent_filter(policy: Policy, purpose_name: str, reader: str, now: int) -> 
             return ConsentFilter(f"TRY_CAST({quote(policy.consent.column)} AS BOOLEAN) IS TRUE", {})
         case ConsentTable():
             values = list(purpose.consent_values or (purpose_name,))
-            decisions = _decisions(policy.consent, reader)
+            named = {f"consent_value{index}": value for index, value in enumerate(values)}
+            decisions = _decisions(policy.consent, reader, named)
             unit = f"CAST({quote(policy.privacy_unit.id_column)} AS VARCHAR)"
             given = "coalesce(max(given_at) FILTER (WHERE is_valid), '-infinity'::DOUBLE)"
             withdrawn = "coalesce(max(withdrawn_at), '-infinity'::DOUBLE)"
@@ -102,9 +106,31 @@ def consent_filter(policy: Policy, purpose_name: str, reader: str, now: int) -> 
             else:
                 objected = f"SELECT person FROM {decisions} GROUP BY person HAVING {withdrawn} > {given}"  # noqa: S608
                 sql = f"{unit} NOT IN ({objected})"
-            return ConsentFilter(sql, {"consent_values": values, "consent_now": now})
+            return ConsentFilter(sql, named | {"consent_now": now})
         case None:
             return ConsentFilter("FALSE", {})  # the policy's own check excludes this
+
+
+def row_filter(policy: Policy, source: Source, purpose: str, reader: str, now: int) -> ConsentFilter | None:
+    """Return which rows of a source a purpose may use at `now`: of persons who are in, and not too old."""
+    among = consent_filter(policy, purpose, reader, now)
+    if source.lookback_days is None:
+        return among
+    since = {"since_day": datetime.fromtimestamp(now, UTC).date() - timedelta(days=source.lookback_days)}
+    recent = f"{quote(DAY)} >= $since_day"
+    if among is None:
+        return ConsentFilter(recent, since)
+    return ConsentFilter(f"({among.sql}) AND {recent}", among.parameters | since)
+
+
+def decisions_written_at(policy: Policy, home: Path) -> int | None:
+    """Return when the table of decisions was written, in seconds since 1970; None if there is none to be found."""
+    if not isinstance(policy.consent, ConsentTable) or not policy.consent.is_built:
+        return None
+    try:
+        return written_at(find_files("consent", policy.consent.source, home))
+    except SourceError:
+        return None
 
 
 def standings(
@@ -114,18 +140,23 @@ def standings(
     sources: Mapping[str, Source],
     reader: str,
     now: int,
+    decided_at: int | None = None,
 ) -> list[Standing]:
-    """Return who is in at `now`, by purpose and source, through the filter of a request. Raises duckdb.Error."""
+    """Return who is in at `now`, by purpose and source, through the filter of a request. Raises duckdb.Error.
+
+    `decided_at` is when a table of decisions was written.
+    """
     found = []
     unit = quote(policy.privacy_unit.id_column)
     for purpose in purposes:
-        among = consent_filter(policy, purpose, reader, now) or ConsentFilter("TRUE", {})
         for name, source in sources.items():
+            among = row_filter(policy, source, purpose, reader, now) or ConsentFilter("TRUE", {})
             persons, persons_in = _count(connection, f"DISTINCT {unit}", among, source.reader, "TRUE", {})
             feed_at, is_stale = None, False
-            if policy.purposes[purpose].consent != "none" and isinstance(policy.consent, ConsentColumn):
-                feed_at = source.written_at()
-                is_stale = feed_at is None or now - feed_at > float(policy.consent.stale_after_hours) * 3600
+            if policy.purposes[purpose].consent != "none" and policy.consent is not None:
+                is_column, hours = isinstance(policy.consent, ConsentColumn), policy.consent.stale_after_hours
+                feed_at = source.written_at() if is_column else decided_at
+                is_stale = hours is not None and (feed_at is None or now - feed_at > hours * 3600)
             found.append(Standing(purpose, name, persons, persons_in, feed_at, is_stale))
     return found
 
@@ -153,12 +184,14 @@ def standing_of(
         return PersonStanding(rows, rows_in, "column")
     ends = "NULL" if policy.consent.expires_at is None else "expires_at"
     decisions = connection.execute(
-        f"SELECT given_at, withdrawn_at, {ends}, is_valid FROM {_decisions(policy.consent, reader)}"  # noqa: S608
+        f"SELECT given_at, withdrawn_at, {ends}, is_valid, receipt"  # noqa: S608
+        f" FROM {_decisions(policy.consent, reader, among.parameters)}"
         " WHERE person = $consent_person",
         among.parameters | whose,
     ).fetchall()
-    reason, at = _why(rule == "opt-in", rows_in > 0, decisions, now)
-    return PersonStanding(rows, rows_in, reason, None if at is None else int(at))
+    reason, at = _why(rule == "opt-in", rows_in > 0, [one[:4] for one in decisions], now)
+    receipts = tuple(sorted({str(one[4]) for one in decisions if one[4] is not None}))
+    return PersonStanding(rows, rows_in, reason, None if at is None else int(at), receipts)
 
 
 def _count(
@@ -197,11 +230,12 @@ def _why(is_opt_in: bool, is_in: bool, decisions: Sequence[tuple[Any, ...]], now
     return ("no time", None) if coming is None else ("not given yet", coming)
 
 
-def _decisions(consent: ConsentTable, reader: str) -> str:
-    """Return the decisions of the purpose so far: person, given_at, withdrawn_at (if it has happened), is_valid.
+def _decisions(consent: ConsentTable, reader: str, parameters: Iterable[str]) -> str:
+    """Return the decisions of the purpose so far: person, receipt, given_at, withdrawn_at (if it happened), is_valid.
 
     And expires_at, where the file has it.
     """
+    values = ", ".join(f"${name}" for name in parameters if name.startswith("consent_value"))
     given, withdrawn = _time(consent.given_at), _time(consent.withdrawn_at)
     raw_withdrawn = quote(consent.withdrawn_at)
     withdrawal = f"CASE WHEN {raw_withdrawn} IS NOT NULL THEN coalesce({withdrawn}, $consent_now) END"
@@ -210,12 +244,14 @@ def _decisions(consent: ConsentTable, reader: str) -> str:
         raw_expires = quote(consent.expires_at)
         expires = f" {_time(consent.expires_at)} AS expires_at,"
         running = f"({raw_expires} IS NULL OR coalesce({_time(consent.expires_at)} > $consent_now, FALSE))"
+    receipt = "NULL" if consent.receipt_id is None else f"CAST({quote(consent.receipt_id)} AS VARCHAR)"
     return (
         f"(SELECT CAST({quote(consent.subject)} AS VARCHAR) AS person, {given} AS given_at,{expires}"  # noqa: S608
+        f" {receipt} AS receipt,"
         f" CASE WHEN {withdrawal} <= $consent_now THEN {withdrawal} END AS withdrawn_at,"
         f" coalesce({given} <= $consent_now, FALSE) AND {running}"
         f" AND coalesce({withdrawal} > $consent_now, TRUE) AS is_valid"
-        f" FROM {reader} WHERE list_contains($consent_values, CAST({quote(consent.purpose)} AS VARCHAR))"
+        f" FROM {reader} WHERE CAST({quote(consent.purpose)} AS VARCHAR) IN ({values})"
         f" AND {quote(consent.subject)} IS NOT NULL)"
     )
 

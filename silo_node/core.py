@@ -59,7 +59,8 @@ from crypto.sealing import SealingKey, seal
 from crypto.shamir import SHARE_BYTES, draw, split
 from crypto.wire import body_digest, digest_of, sign, signer_of, verify
 from policies.accountant import charge
-from policies.decide import decide, limits_of, run_limit_of
+from policies.approvals import subject_of
+from policies.decide import Places, decide, limits_of, months_of, rate_of, run_limit_of
 from policies.ledger import Charge, Ledger
 from policies.model import Policy
 from policies.request import Denial, Refusal, Request, cut_of, is_exact, round_secret, terms_of
@@ -192,9 +193,21 @@ def propose(
     if request is not None and not denials:
         cost = charge(request, request_hash, silo.policy.privacy_unit.max_silos)
         run = request.plan.run if isinstance(request.plan, Step) else None
-        entry = Charge(request.nonce, request_hash, request.analyst, request.purpose, cost, silo.policy_hash, now, run)
-        windows, of_run = limits_of(silo.policy, request.purpose, now), run_limit_of(silo.policy)
-        if not ledger.reserve(entry, silo.policy.budget.lifetime_micro, windows, of_run if run else None):
+        months = months_of(silo.policy, request, now)
+        entry = Charge(
+            nonce=request.nonce,
+            request_hash=request_hash,
+            analyst=_entry(silo, request),
+            purpose=request.purpose,
+            micro_rho=cost,
+            policy_hash=silo.policy_hash,
+            charged_at=now,
+            run=run,
+            months=months,
+        )
+        windows = limits_of(silo.policy, request.purpose, now, months)
+        run_limit, rate = run_limit_of(silo.policy) if run else None, rate_of(silo.policy, now)
+        if not ledger.reserve(entry, silo.policy.budget.lifetime_micro, windows, run_limit, rate=rate):
             denials = _decide(silo, ledger, feed_at, now, request, request_hash)
     if request is None or denials:
         refusal = Refusal(
@@ -223,17 +236,28 @@ def propose(
 def _decide(
     silo: Silo, ledger: Ledger, feed_at: FeedAt, now: int, request: Request, request_hash: bytes
 ) -> tuple[Denial, ...]:
-    since = [limit.since for limit in limits_of(silo.policy, request.purpose, now)]
+    months = months_of(silo.policy, request, now)
+    since = [limit.since for limit in limits_of(silo.policy, request.purpose, now, months)]
     run = request.plan.run if isinstance(request.plan, Step) else None
-    spent = ledger.spending(request.nonce, request.purpose, request.analyst, since, run)
-    return decide(silo.policy, request, request_hash, spent, now, feed_at(request.table.name))
+    rate = rate_of(silo.policy, now)
+    spent = ledger.spending(
+        request.nonce, request.purpose, _entry(silo, request), since, run, None if rate is None else rate.since
+    )
+    verdicts = ledger.verdicts(subject_of(request, request_hash)) if silo.policy.approvals else ()
+    feed, places = feed_at(request.table.name), Places(silo.roster.silo_places, silo.roster.aggregator_places)
+    return decide(silo.policy, request, request_hash, spent, now, feed, verdicts, places)
+
+
+def _entry(silo: Silo, request: Request) -> str:
+    """Return under which name the policy knows the analyst, who shares what one may spend with all of that name."""
+    return silo.policy.analyst_entry(request.analyst) or request.analyst
 
 
 def _judge(
     silo: Silo, ledger: Ledger, feed_at: FeedAt, now: int, envelope: bytes, request_hash: bytes
 ) -> tuple[Request | None, tuple[Denial, ...]]:
     name = signer_of(envelope, Request)
-    analyst = silo.policy.analysts.get(name)
+    analyst = silo.policy.analyst(name)
     contact = silo.policy.silo.contact
     if analyst is None:
         shown = name[:120]
@@ -256,6 +280,10 @@ def _judge(
     if ledger.is_committed(request.nonce):
         message = "this very request was answered before"
         denial = Denial(code="ALREADY_ANSWERED", rule="budget", message=message, remedy="sign a new request")
+        return request, (denial,)
+    if ledger.is_exhausted(request.nonce):
+        message = "this very request was accepted too often without an answer"
+        denial = Denial(code="RETRIES", rule="budget", message=message, remedy="sign a new request")
         return request, (denial,)
     denials = _decide(silo, ledger, feed_at, now, request, request_hash)
     if not denials and isinstance(request.plan, Step):
@@ -476,7 +504,7 @@ def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[
     stored = StoredReport.decode(data)
     proposed = verify(stored.message.propose, Propose, silo.aggregators).message
     name = signer_of(proposed.request, Request)
-    analyst = silo.policy.analysts.get(name)
+    analyst = silo.policy.analyst(name)
     if analyst is None:
         raise ProtocolError("the report belongs to a request of somebody who is not an analyst here")
     signed = verify(proposed.request, Request, {name: VerifyKey.parse(analyst.key)})

@@ -39,16 +39,18 @@ def execute(
     unit: str,
     request: Request,
     consent: ConsentFilter | None = None,
+    max_groups: int | None = None,
 ) -> list[list[int]]:
     """Return one list per statistic of a question, a whole number per group, exact and without noise.
 
-    `unit` is the policy's id column. A total is the sum of 2 * (steps above low) - (range in steps).
+    `unit` is the policy's id column, `consent` says which rows may be used, and of one person rows of at most
+    `max_groups` groups enter, a random choice. A total is the sum of 2 * (steps above low) - (range in steps).
     """
     plan = request.plan
     if not isinstance(plan, Plan):
         raise TypeError(f"a question is computed here, not {plan.kind}")
     writer = _Writer(request)
-    sql = writer.question(plan, source.reader, unit, consent)
+    sql = writer.question(plan, source.reader, unit, consent, max_groups)
     width = len(plan.group_by)
     answer = {row[:width]: row[width:] for row in connection.execute(sql, writer.parameters).fetchall()}
     nothing = (0,) * len(statistics_of(plan))
@@ -83,7 +85,9 @@ class _Writer:
         self.table = request.table
         self.parameters: dict[str, Any] = {}
 
-    def question(self, plan: Plan, reader: str, unit: str, consent: ConsentFilter | None) -> str:
+    def question(
+        self, plan: Plan, reader: str, unit: str, consent: ConsentFilter | None, max_groups: int | None
+    ) -> str:
         used = uses(plan)
         filters = {name: f"f{index}" for index, name in enumerate(used["filter"])}
         groups = {name: f"g{index}" for index, name in enumerate(plan.group_by)}
@@ -101,7 +105,7 @@ class _Writer:
             else:
                 outputs.append(f"sum({self._centred(self.table.column(column), measures[column])})")
         grouping = f" GROUP BY {', '.join(groups.values())}" if groups else ""
-        bounded = self._bounded(reader, unit, consent, cells, where)
+        bounded = self._bounded(reader, unit, consent, cells, where, tuple(groups.values()), max_groups)
         return f"{bounded} SELECT {', '.join(outputs)} FROM bounded{grouping}"  # noqa: S608
 
     def examples(self, step: Step, reader: str, unit: str, consent: ConsentFilter | None) -> str:
@@ -116,8 +120,20 @@ class _Writer:
         outputs = ["dense_rank() OVER (ORDER BY unit) - 1 AS person", *cells]
         return f"{self._bounded(reader, unit, consent, cells, where)} SELECT {', '.join(outputs)} FROM bounded"  # noqa: S608
 
-    def _bounded(self, reader: str, unit: str, consent: ConsentFilter | None, cells: dict[str, str], where: str) -> str:
-        """Return the definition of `bounded`: of every person in, at most `max_rows` rows that hold, with the cells."""
+    def _bounded(
+        self,
+        reader: str,
+        unit: str,
+        consent: ConsentFilter | None,
+        cells: dict[str, str],
+        where: str,
+        groups: tuple[str, ...] = (),
+        max_groups: int | None = None,
+    ) -> str:
+        """Return the definition of `bounded`: of every person in, at most `max_rows` rows that hold, with the cells.
+
+        And rows of at most `max_groups` groups, chosen before the rows are.
+        """
         selected = [f"CAST({quote(unit)} AS VARCHAR) AS unit", "row_number() OVER () AS row"]
         selected += [f"{sql} AS {alias}" for alias, sql in cells.items()]
         among = ""
@@ -125,9 +141,14 @@ class _Writer:
             self.parameters |= consent.parameters
             among = f" WHERE {consent.sql}"
         sample = f"sha256({self._bind(token(32).hex())} || unit || ':' || row)"
+        chosen = ""
+        if groups and max_groups is not None:
+            of_group = " || ':' || ".join(f"length({group}) || ':' || {group}" for group in groups)
+            lot = f"sha256({self._bind(token(32).hex())} || unit || ':' || {of_group})"
+            chosen = f" QUALIFY dense_rank() OVER (PARTITION BY unit ORDER BY {lot}) <= {self._bind(max_groups)}"
         return (
             f"WITH cells AS (SELECT {', '.join(selected)} FROM {reader}{among}),"  # noqa: S608
-            f" kept AS (SELECT * FROM cells WHERE unit IS NOT NULL AND {where}),"
+            f" kept AS (SELECT * FROM cells WHERE unit IS NOT NULL AND {where}{chosen}),"
             f" bounded AS (SELECT * FROM kept QUALIFY"
             f" row_number() OVER (PARTITION BY unit ORDER BY {sample}) <= {self._bind(self.table.max_rows)})"
         )
@@ -147,7 +168,12 @@ class _Writer:
         return f"CASE WHEN {listed} THEN {text} ELSE {self._bind(column.unknown)} END"
 
     def _value(self, column: TableColumn) -> str:
-        """Return the typed cell to filter by; one with a closed domain is mapped into it first."""
+        """Return the typed cell to filter by; one with a closed domain is mapped into it first.
+
+        A date is filtered by its period, and one outside the list is neither before nor after another.
+        """
+        if column.type == "date":
+            return f"nullif({self._member(column)}, {self._bind(column.unknown)})"
         cell = self._member(column) if column.domain else quote(column.name)
         return f"TRY_CAST({cell} AS {_SQL_TYPES[column.type]})"
 
@@ -189,7 +215,7 @@ class _Writer:
 
     def _literal(self, name: str, value: str) -> str:
         column = self.table.column(name)
-        if column.type == "string":
+        if column.type in ("string", "date"):
             return self._bind(value)
         return f"CAST({self._bind(value)} AS {_SQL_TYPES[column.type]})"
 

@@ -1,6 +1,8 @@
 """A silo's own directory: everything of a silo lies beside its policy file.
 
 * policy.toml: the policy, and beside it the data files that it names
+* policy.toml.signatures: who signed it
+* policy.accepted.toml: the version that was in force last, with mode = "production"
 * identity.key: the silo's signing key (mode 0600)
 * silo.toml: the federation, its authority's verification key, and the tick of contributions
 * roster.signed: who belongs to the federation, signed by the authority
@@ -10,6 +12,7 @@
 """
 
 import fcntl
+import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +21,13 @@ from typing import TextIO
 from crypto.keys import SigningKey, VerifyKey, read_key_file
 from crypto.roster import read_roster
 from crypto.sealing import SealingKey
-from policies.load import load
+from policies.load import PolicyFile, load
+from policies.signatures import admit, read_signatures
 from silo_node.core import Silo
 from silo_node.errors import HomeError
 
 LEDGER = "ledger.sqlite"
+ACCEPTED = "policy.accepted.toml"
 _KEYS = {"federation": str, "authority": str, "tick_ms": int}
 
 
@@ -48,6 +53,35 @@ class Home:
     path: Path
     silo: Silo
     tick_s: float
+    policy: PolicyFile
+
+    def admit(self, now: int) -> None:
+        """Take the policy into force if it may run, and remember it; raises PolicyError if it may not.
+
+        A policy with mode = "trial" may always run: nobody signs it, and simulate mode alone takes it.
+        """
+        if self.silo.policy.mode == "trial":
+            return
+        kept = self.path / ACCEPTED
+        accepted = load(kept) if kept.exists() else None
+        admit(self.policy, read_signatures(self.policy.path), accepted, now)
+        if accepted is None or accepted.digest != self.policy.digest:
+            _replace(kept, self.policy.raw)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file in one stroke, durably."""
+    partial = path.with_name(f"{path.name}.partial")
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def read_home(policy_path: Path) -> Home:
@@ -85,4 +119,4 @@ def read_home(policy_path: Path) -> Home:
         policy=file.policy,
         policy_hash=file.digest,
     )
-    return Home(path, silo, settings["tick_ms"] / 1000)
+    return Home(path, silo, settings["tick_ms"] / 1000, file)

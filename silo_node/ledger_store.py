@@ -1,125 +1,332 @@
-"""The silo's ledger in SQLite: write-ahead log, full synchronisation, one transaction per change.
+"""The silo's ledger and log in one SQLite file: write-ahead log, full synchronisation, one transaction per change.
 
-Implements `policies.ledger.Ledger`. Durable before anything leaves, so no crash forgets a spend.
+Implements `policies.ledger.Ledger`. Durable before anything leaves, so no crash forgets a spend; every change stands in
+the log in the same transaction, and the head that the silo signs then names it. Without a signer a store only reads.
 """
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from policies.accountant import ORDERS, cover
+from policies.approvals import Approval
 from policies.errors import AlreadyChargedError, LedgerError
-from policies.ledger import Charge, Spending, WindowLimit, WindowSpending, exceeds
+from policies.ledger import (
+    MAX_PROPOSALS,
+    Charge,
+    LedgerHead,
+    Months,
+    Rate,
+    Since,
+    Spending,
+    WindowLimit,
+    WindowSpending,
+    exceeds,
+)
+from silo_node import log
+from silo_node.accounts import Row
+from silo_node.ledger_schema import CHANGES, DAY_S, LOG_KEEPS, VERSION
+from silo_node.log import Entry, Event, Line, Signer
 
-_SCHEMA_VERSION = 2
-_CHARGES = """
-CREATE TABLE charges (
-    nonce BLOB PRIMARY KEY CHECK (length(nonce) = 16),
-    request_hash BLOB NOT NULL,
-    analyst TEXT NOT NULL,
-    purpose TEXT NOT NULL,
-    micro_rho INTEGER NOT NULL CHECK (micro_rho >= 0),
-    policy_hash BLOB NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('reserved', 'committed')),
-    round_id BLOB,
-    charged_at INTEGER NOT NULL,
-    run BLOB,
-    CHECK ((state = 'committed') = (round_id IS NOT NULL))
-) STRICT, WITHOUT ROWID;
-"""
-_SPLITS = "CREATE TABLE splits (round_id BLOB PRIMARY KEY, split_hash BLOB NOT NULL) STRICT, WITHOUT ROWID;"
-_RUNS = "CREATE TABLE runs (run BLOB PRIMARY KEY, state BLOB NOT NULL) STRICT, WITHOUT ROWID;"
-_KEEP = "INSERT INTO charges SELECT *, NULL FROM old; DROP TABLE old;"
-_CHANGES = {  # from the format before
-    0: f"{_CHARGES}{_SPLITS}{_RUNS}",
-    1: f"ALTER TABLE charges RENAME TO old;{_CHARGES}{_KEEP}{_RUNS}",
-}
+MAX_WAITING = 100  # requests of one analyst that wait for approval
 _BUSY_TIMEOUT_S = 5.0
+_CURVE = struct.Struct(f">{len(ORDERS)}q")
+_DAMAGED = "restore it; no request is answered before"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A request that people must approve, as it was first asked."""
+
+    subject: bytes
+    envelope: bytes  # the signed request
+    analyst: str
+    purpose: str
+    micro_rho: int
+    asked_at: int
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What is erased: whatever is older than these clock times; None keeps it."""
+
+    models: int | None = None
+    rounds: int | None = None
+    audit: int | None = None
 
 
 class LedgerStore:
-    """A ledger file. One process writes it; reading from another (`consilo-silo ledger`) is safe."""
+    """A ledger file. Threads and processes may share it; each change is one transaction, in a total order."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, signer: Signer | None = None, clock: Callable[[], float] = time.time) -> None:
+        self._path, self._signer, self._clock = path, signer, clock
+        self._lock = threading.RLock()
         try:
             # Created for the owner only before SQLite opens it: its -wal and -shm files take the mode of the database.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             path.chmod(0o600)
+            _sync_directory(path.parent)
             self._db = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0 and self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-                raise LedgerError(f"{path} is another program's database", "move it away; a silo's ledger stands there")
-            if version != _SCHEMA_VERSION and version not in _CHANGES:
-                raise LedgerError(f"{path} has format {version}, expected {_SCHEMA_VERSION}", "use a matching version")
-            if version != _SCHEMA_VERSION:
-                script = _CHANGES[version]
-                self._db.executescript(f"BEGIN;{script}PRAGMA user_version = {_SCHEMA_VERSION};COMMIT")
-            if (check := self._db.execute("PRAGMA quick_check").fetchone()[0]) != "ok":
-                raise LedgerError(
-                    f"the ledger {path} is damaged ({check})", "restore it; no request is answered before"
-                )
         except (sqlite3.Error, OSError) as err:
             raise LedgerError(f"the ledger {path} cannot be opened ({err})", "restore it or free disk space") from err
+        try:
+            self._open()
+        except (sqlite3.Error, LedgerError) as err:
+            self._db.close()
+            if isinstance(err, LedgerError):
+                raise
+            raise LedgerError(f"the ledger {path} cannot be opened ({err})", "restore it or free disk space") from err
+
+    def _open(self) -> None:
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("PRAGMA secure_delete = ON")
+        if self._version() != VERSION:
+            self._db.execute("BEGIN IMMEDIATE")
+            version = self._version()  # again: another process may have been first
+            path = self._path
+            if version == 0 and self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+                raise LedgerError(f"{path} is another program's database", "move it away; a silo's ledger stands there")
+            if version != VERSION and version not in CHANGES:
+                raise LedgerError(f"{path} has format {version}, expected {VERSION}", "use a matching version")
+            if version != VERSION:
+                for statement in _statements(CHANGES[version]):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version = {VERSION}")
+            self._db.execute("COMMIT")
+        if (check := self._db.execute("PRAGMA quick_check").fetchone()[0]) != "ok":
+            raise LedgerError(f"the ledger {self._path} is damaged ({check})", _DAMAGED)
+        if self._signer is not None:
+            self.check()
+
+    def _version(self) -> int:
+        return int(self._db.execute("PRAGMA user_version").fetchone()[0])
 
     def close(self) -> None:
         self._db.close()
+
+    def check(self) -> None:
+        """Raise LedgerError unless the totals are those of the charges and the log ends with its signed head."""
+        with self._errors():
+            self._db.execute("BEGIN")
+            try:
+                sums = self._db.execute(
+                    "SELECT coalesce(sum(micro_rho) FILTER (WHERE curve IS NULL), 0), coalesce(sum(atto_delta), 0),"
+                    " coalesce(sum(micro_rho), 0), coalesce(sum(micro_rho), 0) FROM charges"
+                ).fetchone()
+                totals = self._db.execute(
+                    "SELECT micro_rho, atto_delta, (SELECT coalesce(sum(micro_rho), 0) FROM by_day),"
+                    " (SELECT coalesce(sum(micro_rho), 0) FROM by_month) FROM lifetime"
+                ).fetchone()
+                if sums != totals:
+                    raise LedgerError(f"the ledger {self._path} is damaged: its totals are not its charges'", _DAMAGED)
+                log.check_chain(self._lines(), self._own_head())
+            finally:
+                self._db.execute("ROLLBACK")
+
+    def check_against(self, kept: LedgerHead) -> None:
+        """Raise LedgerError unless this ledger continues the one whose head was kept elsewhere."""
+        with self._errors():
+            count, _ = self._last()
+            row = self._db.execute("SELECT chain FROM log WHERE seq = ?", (kept.count,)).fetchone()
+            first = self._db.execute("SELECT coalesce(min(seq), 1) FROM log").fetchone()[0]
+        if kept.count > count:
+            message = f"the ledger {self._path} is older than its last head: {count} entries, {kept.count} were signed"
+            raise LedgerError(message, "put the newest ledger back: what was spent since would be forgotten")
+        is_erased = kept.count < first  # in time, as the entry that says so states
+        if kept.count and not is_erased and (row is None or row[0] != kept.chain):
+            message = f"the ledger {self._path} is not the one whose head was kept: they part before {kept.count}"
+            raise LedgerError(message, "put the ledger back that this silo has used; two of them forget each other")
+
+    def start(self, policy_hash: bytes, version: int) -> int:
+        """Begin to answer by a policy: release every reservation of rounds that are gone, and say so in the log."""
+        with self._transaction():
+            released = self._release("")
+            started = log.Started(micro_rho=self.spending().lifetime, released=len(released))
+            events: list[Event] = [*released, started]
+            last = self._db.execute(
+                'SELECT body FROM log WHERE CAST(body AS TEXT) LIKE \'%"kind":"policy"%\' ORDER BY seq DESC LIMIT 1'
+            ).fetchone()
+            in_force = log.PolicyInForce(policy_hash=policy_hash, version=version)
+            if last is None or Entry.decode(bytes(last[0])).event != in_force:
+                events.append(in_force)
+            self._append(*events)
+        return len(released)
 
     def spending(
         self,
         besides: bytes = b"",
         purpose: str = "",
         analyst: str = "",
-        since: Sequence[int] = (),
+        since: Sequence[Since] = (),
         run: bytes | None = None,
+        requests_since: int | None = None,
     ) -> Spending:
         with self._errors():
-            total, of_run = self._db.execute(
-                "SELECT coalesce(sum(micro_rho), 0), coalesce(sum(micro_rho) FILTER (WHERE run = ? AND analyst = ?), 0)"
-                " FROM charges WHERE nonce <> ?",
-                (run, analyst, besides),
-            ).fetchone()
-            windows = [
-                self._db.execute(
-                    "SELECT coalesce(sum(micro_rho), 0), coalesce(sum(micro_rho) FILTER (WHERE analyst = ?), 0)"
-                    " FROM charges WHERE purpose = ? AND charged_at >= ? AND nonce <> ?",
-                    (analyst, purpose, start, besides),
-                ).fetchone()
-                for start in since
-            ]
-        return Spending(int(total), tuple(WindowSpending(everybody, own) for everybody, own in windows), int(of_run))
+            lines, atto_delta = self._db.execute("SELECT micro_rho, atto_delta FROM lifetime").fetchone()
+            windows = [self._window(purpose, analyst, start) for start in since]
+            of_run = 0
+            if run is not None:
+                sql = "SELECT coalesce(sum(micro_rho), 0) FROM charges WHERE run = ? AND analyst = ? AND nonce <> ?"
+                of_run = self._db.execute(sql, (run, analyst, besides)).fetchone()[0]
+            requests = 0
+            if requests_since is not None:
+                sql = (  # the steps of a training run are one request
+                    "SELECT count(DISTINCT coalesce(run, nonce)) FROM nonces"
+                    " WHERE analyst = ? AND first_at >= ? AND nonce <> ? AND run IS NOT ?"
+                )
+                requests = self._db.execute(sql, (analyst, requests_since, besides, run or b"")).fetchone()[0]
+            curve = self._curves(besides)
+            own = self._charge(besides) if besides else None
+        if own is not None:
+            lines -= 0 if own.curve else own.micro_rho
+            atto_delta -= own.atto_delta
+            if own.purpose == purpose:
+                for index, start in enumerate(since):
+                    windows[index] = self._without(windows[index], own, analyst, start)
+        lifetime = lines + (cover(curve) if curve else 0)
+        return Spending(lifetime, tuple(windows), of_run, atto_delta, requests, curve)
+
+    def _window(self, purpose: str, analyst: str, since: Since) -> WindowSpending:
+        if isinstance(since, Months):
+            return self._months(purpose, analyst, since, b"")
+        # Calendar windows begin at midnight, so whole days add up; any other time counts the charges themselves.
+        where, start = ("by_day WHERE day >= ?", since // DAY_S)
+        if since % DAY_S:
+            where, start = ("charges WHERE charged_at >= ?", since)
+        sums = "coalesce(sum(micro_rho), 0), coalesce(sum(micro_rho) FILTER (WHERE analyst = ?), 0)"
+        sql = f"SELECT {sums} FROM {where} AND purpose = ?"  # noqa: S608
+        return WindowSpending(*self._db.execute(sql, (analyst, start, purpose)).fetchone())
+
+    def _without(self, spent: WindowSpending, own: Charge, analyst: str, since: Since) -> WindowSpending:
+        if isinstance(since, Months):
+            return self._months(own.purpose, analyst, since, own.nonce)
+        if own.charged_at < since:
+            return spent
+        of_analyst = own.micro_rho if own.analyst == analyst else 0
+        return WindowSpending(spent.everybody - own.micro_rho, spent.analyst - of_analyst)
+
+    def _months(self, purpose: str, analyst: str, asked: Months, besides: bytes) -> WindowSpending:
+        """Return the most that was spent on any of the months asked for; each charge counts for all months it read."""
+        rows = self._db.execute(
+            "SELECT first_month, last_month, sum(micro_rho), sum(micro_rho) FILTER (WHERE analyst = ?) FROM by_month"
+            " WHERE purpose = ? AND last_month >= ? AND first_month <= ? GROUP BY 1, 2",
+            (analyst, purpose, asked.first, asked.last),
+        ).fetchall()
+        if besides and (own := self._charge(besides)) is not None:
+            of_analyst = own.micro_rho if own.analyst == analyst else 0
+            rows.append((own.months.first, own.months.last, -own.micro_rho, -of_analyst))
+        # The sum changes only where a charge begins or ends, so the months where one begins, and the first, suffice.
+        begins = {asked.first, *(first for first, *_ in rows if asked.first <= first <= asked.last)}
+        begins |= {last + 1 for _, last, *_ in rows if asked.first <= last + 1 <= asked.last}
+        sums = [
+            tuple(sum(row[column] or 0 for row in rows if row[0] <= month <= row[1]) for column in (2, 3))
+            for month in begins
+        ]
+        return WindowSpending(max(one for one, _ in sums), max(own for _, own in sums))
+
+    def _curves(self, besides: bytes) -> tuple[int, ...]:
+        sql = "SELECT curve FROM charges WHERE curve IS NOT NULL AND nonce <> ?"
+        rows = self._db.execute(sql, (besides,)).fetchall()
+        return tuple(map(sum, zip(*(_CURVE.unpack(row[0]) for row in rows), strict=True))) if rows else ()
+
+    def _charge(self, nonce: bytes) -> Charge | None:
+        row = self._db.execute(
+            "SELECT nonce, request_hash, analyst, purpose, micro_rho, policy_hash, charged_at, run, first_month,"
+            " last_month, atto_delta, curve FROM charges WHERE nonce = ?",
+            (nonce,),
+        ).fetchone()
+        if row is None:
+            return None
+        unpacked = _CURVE.unpack(row[11]) if row[11] is not None else ()
+        months = Months(row[8], row[9])
+        return replace(Charge(*row[:8]), months=months, atto_delta=row[10], curve=unpacked)
 
     def is_committed(self, nonce: bytes) -> bool:
         with self._errors():
             row = self._db.execute("SELECT state FROM charges WHERE nonce = ?", (nonce,)).fetchone()
         return row is not None and row[0] == "committed"
 
+    def is_exhausted(self, nonce: bytes) -> bool:
+        with self._errors():
+            row = self._db.execute("SELECT proposals FROM nonces WHERE nonce = ?", (nonce,)).fetchone()
+        return row is not None and row[0] >= MAX_PROPOSALS
+
     def reserve(
-        self, charge: Charge, lifetime_limit: int, windows: Sequence[WindowLimit] = (), run_limit: int | None = None
+        self,
+        charge: Charge,
+        lifetime_limit: int,
+        windows: Sequence[WindowLimit] = (),
+        run_limit: int | None = None,
+        delta_limit: int = 0,
+        rate: Rate | None = None,
     ) -> bool:
         with self._transaction():
-            held = self._db.execute(
-                "SELECT state, request_hash, micro_rho FROM charges WHERE nonce = ?", (charge.nonce,)
+            state, held = self._state(charge.nonce), self._charge(charge.nonce)
+            known = self._db.execute(
+                "SELECT request_hash, proposals FROM nonces WHERE nonce = ?", (charge.nonce,)
             ).fetchone()
-            if held == ("reserved", charge.request_hash, charge.micro_rho):
-                return True
-            if held is not None:
-                raise AlreadyChargedError("this request was answered before, or its nonce belongs to another request")
-            since = [limit.since for limit in windows]
-            spent = self.spending(charge.nonce, charge.purpose, charge.analyst, since, charge.run)
-            if exceeds(spent, charge.micro_rho, lifetime_limit, windows, run_limit):
-                return False
+            if known is not None and (known[0] != charge.request_hash or known[1] >= MAX_PROPOSALS):
+                raise AlreadyChargedError(f"this nonce is another request's, or was accepted {MAX_PROPOSALS} times")
+            is_held = state == "reserved" and held is not None and held.micro_rho == charge.micro_rho
+            if state is not None and not is_held:
+                raise AlreadyChargedError("this request was answered before, or its nonce belongs to another price")
+            if not is_held:
+                since = [limit.since for limit in windows]
+                counted = None if rate is None else rate.since
+                spent = self.spending(charge.nonce, charge.purpose, charge.analyst, since, charge.run, counted)
+                if exceeds(spent, charge, lifetime_limit, windows, run_limit, delta_limit, rate):
+                    return False
+                self._insert(charge)
             self._db.execute(
-                "INSERT INTO charges"
-                " (nonce, request_hash, analyst, purpose, micro_rho, policy_hash, charged_at, run, state) VALUES"
-                " (:nonce, :request_hash, :analyst, :purpose, :micro_rho, :policy_hash, :charged_at, :run, 'reserved')",
-                asdict(charge),
+                "INSERT INTO nonces VALUES (?, ?, ?, ?, ?, 1) ON CONFLICT DO UPDATE SET proposals = proposals + 1",
+                (charge.nonce, charge.request_hash, charge.analyst, charge.run, charge.charged_at),
             )
+            events: list[Event] = [log.decided(charge.request_hash, charge.analyst, charge.purpose, ())]
+            if not is_held:
+                events.append(
+                    log.Reserved(
+                        nonce=charge.nonce,
+                        request_hash=charge.request_hash,
+                        micro_rho=charge.micro_rho,
+                        atto_delta=charge.atto_delta,
+                        policy_hash=charge.policy_hash,
+                    )
+                )
+            self._append(*events)
         return True
+
+    def _state(self, nonce: bytes) -> str | None:
+        row = self._db.execute("SELECT state FROM charges WHERE nonce = ?", (nonce,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def _insert(self, charge: Charge) -> None:
+        self._db.execute(
+            "INSERT INTO charges (nonce, request_hash, analyst, purpose, micro_rho, policy_hash, charged_at, run,"
+            " first_month, last_month, atto_delta, curve, state)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'reserved')",
+            (
+                charge.nonce,
+                charge.request_hash,
+                charge.analyst,
+                charge.purpose,
+                charge.micro_rho,
+                charge.policy_hash,
+                charge.charged_at,
+                charge.run,
+                charge.months.first,
+                charge.months.last,
+                charge.atto_delta,
+                _CURVE.pack(*charge.curve) if charge.curve else None,
+            ),
+        )
 
     def commit(self, nonce: bytes, round_id: bytes) -> None:
         with self._transaction():
@@ -129,21 +336,37 @@ class LedgerStore:
             ).rowcount
             if changed != 1:
                 raise AlreadyChargedError("nothing is reserved for this request, or its contribution has left")
+            self._append(log.Contributed(nonce=nonce, round_id=round_id))
 
     def release(self, nonce: bytes) -> None:
         with self._transaction():
-            self._db.execute("DELETE FROM charges WHERE nonce = ? AND state = 'reserved'", (nonce,))
+            self._append(*self._release(" AND nonce = ?", nonce))
 
     def release_all(self) -> int:
-        """Release every reservation, at start: the rounds they were for are gone and none of them contributed."""
+        """Release every reservation: only where the rounds they were for are gone and none of them contributed."""
         with self._transaction():
-            return self._db.execute("DELETE FROM charges WHERE state = 'reserved'").rowcount
+            released = self._release("")
+            self._append(*released)
+        return len(released)
+
+    def _release(self, where: str, *parameters: bytes) -> list[log.Released]:
+        sql = f"SELECT nonce FROM charges WHERE state = 'reserved'{where}"  # noqa: S608
+        nonces = [bytes(row[0]) for row in self._db.execute(sql, parameters).fetchall()]
+        self._db.executemany("DELETE FROM charges WHERE nonce = ? AND state = 'reserved'", [(one,) for one in nonces])
+        return [log.Released(nonce=nonce) for nonce in nonces]
 
     def record_split(self, round_id: bytes, split_hash: bytes) -> bool:
         with self._transaction():
-            self._db.execute("INSERT OR IGNORE INTO splits VALUES (?, ?)", (round_id, split_hash))
             noted = self._db.execute("SELECT split_hash FROM splits WHERE round_id = ?", (round_id,)).fetchone()
-        return bool(noted[0] == split_hash)
+            if noted is None:
+                self._db.execute("INSERT INTO splits VALUES (?, ?, ?)", (round_id, split_hash, self._now()))
+                self._append(log.SplitSigned(round_id=round_id, split_hash=split_hash))
+        return noted is None or bool(noted[0] == split_hash)
+
+    def record(self, *events: Event) -> None:
+        """Write down what happened, durably; for what changes nothing else here."""
+        with self._transaction():
+            self._append(*events)
 
     def load_run(self, run: bytes) -> bytes | None:
         with self._errors():
@@ -152,7 +375,8 @@ class LedgerStore:
 
     def save_run(self, run: bytes, state: bytes) -> None:
         with self._transaction():
-            self._db.execute("INSERT OR REPLACE INTO runs VALUES (?, ?)", (run, state))
+            self._db.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?)", (run, state, self._now()))
+            self._append(log.Learned(run=run))
 
     def runs(self) -> list[bytes]:
         """Return the states of all training runs."""
@@ -166,6 +390,176 @@ class LedgerStore:
                 "SELECT strftime('%Y-%m-%dT%H:%M:%SZ', charged_at, 'unixepoch'), analyst, purpose, micro_rho, state"
                 " FROM charges ORDER BY charged_at, nonce"
             ).fetchall()
+
+    def history(self) -> list[Row]:
+        """Return every charge, oldest first."""
+        with self._errors():
+            rows = self._db.execute(
+                "SELECT charged_at, analyst, purpose, micro_rho, state, first_month, last_month FROM charges"
+                " ORDER BY charged_at, nonce"
+            ).fetchall()
+        return [
+            Row(at, analyst, purpose, micro_rho, state == "committed", Months(first, last))
+            for at, analyst, purpose, micro_rho, state, first, last in rows
+        ]
+
+    def await_approval(self, waiting: Waiting) -> None:
+        """Keep a request until people have said yes or no to it; the first one of a subject stays."""
+        with self._transaction():
+            if self._db.execute("SELECT 1 FROM requests WHERE subject = ?", (waiting.subject,)).fetchone():
+                return
+            count = self._db.execute(
+                "SELECT count(*) FROM requests WHERE analyst = ? AND expires_at > ?", (waiting.analyst, self._now())
+            ).fetchone()[0]
+            if count >= MAX_WAITING:
+                raise LedgerError(f"{waiting.analyst!r} has {count} requests waiting for approval", "decide on them")
+            self._db.execute(
+                "INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    waiting.subject,
+                    waiting.envelope,
+                    waiting.analyst,
+                    waiting.purpose,
+                    waiting.micro_rho,
+                    waiting.asked_at,
+                    waiting.expires_at,
+                ),
+            )
+            self._append(log.Asked(subject=waiting.subject, analyst=waiting.analyst, purpose=waiting.purpose))
+
+    def waiting(self) -> list[Waiting]:
+        """Return the requests that people were asked about, oldest first, also those that have expired."""
+        with self._errors():
+            rows = self._db.execute("SELECT * FROM requests ORDER BY asked_at, subject").fetchall()
+        return [Waiting(*row) for row in rows]
+
+    def add_verdict(self, verdict: Approval) -> None:
+        """Keep what a person said to a request that waits here. Raises LedgerError if none of that subject does."""
+        with self._transaction():
+            if not self._db.execute("SELECT 1 FROM requests WHERE subject = ?", (verdict.subject,)).fetchone():
+                raise LedgerError(f"no request {verdict.subject.hex()[:16]} waits here", "see `consilo-silo requests`")
+            added = self._db.execute(
+                "INSERT OR IGNORE INTO verdicts VALUES (?, ?, ?, ?, ?)",
+                (verdict.subject, verdict.who, verdict.at, verdict.decision, verdict.envelope),
+            ).rowcount
+            if added:
+                self._append(log.Voted(subject=verdict.subject, who=verdict.who, decision=verdict.decision))
+
+    def verdicts(self, subject: bytes) -> tuple[Approval, ...]:
+        with self._errors():
+            rows = self._db.execute(
+                "SELECT who, subject, decision, at, envelope FROM verdicts WHERE subject = ? ORDER BY at, who",
+                (subject,),
+            ).fetchall()
+        return tuple(Approval(*row) for row in rows)
+
+    def erase(self, due: Due) -> int:
+        """Delete what is older than it may be kept, and say so in the log; return how much that was.
+
+        Charges stay: a lifetime is never refreshed. So does the last entry of the log.
+        """
+        with self._transaction():
+            events: list[Event] = []
+            if due.models is not None:
+                count = self._delete("runs WHERE saved_at < ?", due.models)
+                events.append(log.Erased(what="models", count=count, before=due.models))
+            if due.rounds is not None:
+                count = self._delete("splits WHERE signed_at < ?", due.rounds)
+                events.append(log.Erased(what="rounds", count=count, before=due.rounds))
+            if due.audit is not None:
+                count = self._delete("requests WHERE max(asked_at, expires_at) < ?", due.audit)
+                self._db.execute("DELETE FROM verdicts WHERE subject NOT IN (SELECT subject FROM requests)")
+                events += [log.Erased(what="approvals", count=count, before=due.audit), *self._erase_log(due.audit)]
+            events = [event for event in events if isinstance(event, log.Erased) and event.count]
+            self._append(*events)
+        if events:
+            with self._errors():  # else what was deleted would stay in the write-ahead log for a while
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return sum(event.count for event in events if isinstance(event, log.Erased))
+
+    def _delete(self, what: str, before: int) -> int:
+        return self._db.execute(f"DELETE FROM {what}", (before,)).rowcount  # noqa: S608
+
+    def _erase_log(self, before: int) -> list[log.Erased]:
+        kept = self._db.execute(
+            "SELECT coalesce(min(seq) FILTER (WHERE at >= ?), max(seq)) FROM log", (before,)
+        ).fetchone()[0]
+        if kept is None or kept <= 1:
+            return []
+        row = self._db.execute("SELECT seq, chain FROM log WHERE seq = ?", (kept - 1,)).fetchone()
+        if row is None:
+            return []
+        self._db.execute("DROP TRIGGER log_keeps")
+        count = self._delete("log WHERE seq < ?", kept)
+        self._db.execute(LOG_KEEPS)
+        return [log.Erased(what="log", count=count, before=before, through=row[0], chain=row[1])]
+
+    def head(self) -> bytes | None:
+        """Return the signed head, None while nothing was ever logged."""
+        with self._errors():
+            row = self._db.execute("SELECT envelope FROM head").fetchone()
+        return None if row is None else bytes(row[0])
+
+    def lines(self) -> list[Line]:
+        """Return every entry of the log as it is stored, oldest first."""
+        with self._errors():
+            return list(self._lines())
+
+    def entries(self, last: int) -> list[Entry]:
+        """Return the last entries of the log, oldest first."""
+        sql = "SELECT seq, body, chain FROM log ORDER BY seq DESC LIMIT ?"
+        with self._errors():
+            rows = self._db.execute(sql, (last,)).fetchall()
+        return list(log.entries_of(Line(*row) for row in reversed(rows)))
+
+    def audit(self, head: LedgerHead | None) -> log.Audit:
+        """Examine the whole log and hold the charges against it; raises LedgerError."""
+        with self._errors():
+            self._db.execute("BEGIN")
+            try:
+                found = log.audit(self._lines(), head)
+                stored = {
+                    bytes(nonce): (micro_rho, state == "committed")
+                    for nonce, micro_rho, state in self._db.execute("SELECT nonce, micro_rho, state FROM charges")
+                }
+            finally:
+                self._db.execute("ROLLBACK")
+        if wrong := [nonce for nonce, charge in found.charges.items() if stored.get(nonce) != charge]:
+            message = f"the log says what the ledger does not: {len(wrong)} charges, such as {wrong[0].hex()[:16]}"
+            raise LedgerError(message, "keep the file as it is, and find out who changed it")
+        return found
+
+    def _lines(self) -> Iterable[Line]:
+        return (Line(*row) for row in self._db.execute("SELECT seq, body, chain FROM log ORDER BY seq"))
+
+    def _last(self) -> tuple[int, bytes]:
+        row = self._db.execute("SELECT seq, chain FROM log ORDER BY seq DESC LIMIT 1").fetchone()
+        return (0, log.START) if row is None else (int(row[0]), bytes(row[1]))
+
+    def _own_head(self) -> LedgerHead | None:
+        row = self._db.execute("SELECT envelope FROM head").fetchone()
+        if row is None or self._signer is None:
+            return None
+        return log.read_head(bytes(row[0]), self._signer.silo, self._signer.federation, self._signer.key.public)
+
+    def _append(self, *events: Event) -> None:
+        """Write entries and the signed head that names the last, within the transaction that is open."""
+        if self._signer is None:
+            raise LedgerError(
+                f"the ledger {self._path} was opened for reading", "write it with the silo's identity key"
+            )
+        if not events:
+            return
+        (seq, chain), now = self._last(), self._now()
+        for event in events:
+            seq += 1
+            body = Entry(seq=seq, at=now, event=event).encode()
+            chain = log.chained(chain, body)
+            self._db.execute("INSERT INTO log VALUES (?, ?, ?, ?)", (seq, now, body, chain))
+        self._db.execute("INSERT OR REPLACE INTO head VALUES (1, ?)", (self._signer.head(seq, chain, now),))
+
+    def _now(self) -> int:
+        return int(self._clock())
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -182,6 +576,26 @@ class LedgerStore:
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
-            yield
+            with self._lock:  # threads share the connection: none reads what another has not committed
+                yield
         except sqlite3.Error as err:
             raise LedgerError(f"the ledger {self._path} failed ({err})", "restore it or free disk space") from err
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Split a script so that it can run in a transaction that is open; `executescript` would commit that first."""
+    pending = ""
+    for part in script.split(";"):
+        pending += part + ";"
+        if sqlite3.complete_statement(pending):
+            if pending.strip(" \n;"):
+                yield pending
+            pending = ""
+
+
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

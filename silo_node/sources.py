@@ -5,15 +5,19 @@ What is wrong with a file is raised as SourceError, for the silo's owner; nothin
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
 import duckdb
 
-from policies.model import STORED_TYPES, Column, ConsentColumn, Policy
+from policies.model import BUILT_KINDS, STORED_TYPES, Column, ConsentColumn, Policy
 from silo_node.errors import SourceError
+
+# The time of a row to the day, beside the columns of the policy; no key of a policy can hold a space.
+DAY = "day of the row"
+_LABELS = {"day": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m", "year": "%Y"}  # as in policies/periods.py
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +28,19 @@ class Source:
     reader: str
     columns: dict[str, Column]
     files: tuple[str, ...] = ()
+    lookback_days: int | None = None  # rows whose `DAY` lies further back are not read
 
     def written_at(self) -> int | None:
         """Return when the oldest of its files was written, in seconds since 1970; None if one cannot be found."""
-        try:
-            return int(min(os.stat(file).st_mtime for file in self.files))
-        except (OSError, ValueError):
-            return None
+        return written_at(self.files)
+
+
+def written_at(files: Iterable[str]) -> int | None:
+    """Return when the oldest of these files was written, in seconds since 1970; None if one cannot be found."""
+    try:
+        return int(min(os.stat(file).st_mtime for file in files))
+    except (OSError, ValueError):
+        return None
 
 
 def connect() -> duckdb.DuckDBPyConnection:
@@ -44,9 +54,16 @@ def connect() -> duckdb.DuckDBPyConnection:
 
 
 def load_sources(policy: Policy, home: Path) -> dict[str, Source]:
-    """Check every source of the policy; file paths are relative to `home`. Raises SourceError."""
+    """Check every source of the policy that this version can read; paths are relative to `home`.
+
+    Requests for the others are denied by `decide`. Raises SourceError.
+    """
     with connect() as connection:
-        return {name: _load(connection, policy, name, home) for name in policy.sources}
+        return {
+            name: _load(connection, policy, name, home)
+            for name, source in policy.sources.items()
+            if source.kind in BUILT_KINDS
+        }
 
 
 def _load(connection: duckdb.DuckDBPyConnection, policy: Policy, name: str, home: Path) -> Source:
@@ -68,7 +85,7 @@ def _load(connection: duckdb.DuckDBPyConnection, policy: Policy, name: str, home
     consent = policy.consent.column if isinstance(policy.consent, ConsentColumn) else None
     readable: dict[str, Column] = {}
     for key, declared in source.columns.items():
-        if not declared.roles and key not in (policy.privacy_unit.id_column, consent):
+        if not declared.roles and key not in (policy.privacy_unit.id_column, consent, source.time_column):
             continue  # closed: it is never read
         readable[key] = declared
         column = declared.from_ or key
@@ -83,19 +100,57 @@ def _load(connection: duckdb.DuckDBPyConnection, policy: Policy, name: str, home
                 f"source {name!r}: column {column!r} of {source.uri} is {found[column]}, declared as {declared.type}",
                 "mend the file or the policy's type",
             )
-    return Source(name, mapped(reader, readable), dict(source.columns), tuple(files))
+    days = source.time_column if source.lookback_days is not None else None
+    return Source(name, mapped(reader, readable, days), dict(source.columns), tuple(files), source.lookback_days)
 
 
-def mapped(reader: str, columns: Mapping[str, Column]) -> str:
+def schema_of(file: Path, kind: str) -> dict[str, str]:
+    """Return the types of a file's columns by their names, and nothing of its values; raises SourceError."""
+    if not file.is_file():
+        raise SourceError(f"there is no file {file}", "check the path")
+    with connect() as connection:
+        try:
+            described = connection.execute(f"DESCRIBE FROM {_typed_reader(kind, [str(file)])}").fetchall()
+        except duckdb.Error as err:
+            reason = str(err).splitlines()[0][:200]
+            raise SourceError(f"{file} cannot be read as {kind} ({reason})", "mend the file") from err
+    return {str(row[0]): str(row[1]) for row in described}
+
+
+def mapped(reader: str, columns: Mapping[str, Column], time_column: str | None = None) -> str:
     """Return the SQL that reads these columns under the policy's names, in the policy's units.
 
-    A cell that is no number, or 10^20 and more after its scale, counts as missing.
+    A cell that is no number, or 10^20 and more after its scale, counts as missing. A date is read as the name of its
+    period; with `time_column` each row also has its `DAY`.
     """
-    cells = ", ".join(f"{_cell(column, key)} AS {quote(key)}" for key, column in columns.items())
-    return f"(SELECT {cells} FROM {reader})"  # noqa: S608
+    cells = [f"{_cell(column, key)} AS {quote(key)}" for key, column in columns.items()]
+    if time_column is not None:
+        cells.append(f"{_date(columns[time_column], time_column)} AS {quote(DAY)}")
+    return f"(SELECT {', '.join(cells)} FROM {reader})"  # noqa: S608
 
 
 def _cell(column: Column, key: str) -> str:
+    if column.type == "date":
+        return _period(column, key)
+    number = _scaled(column, key)
+    return f"coalesce(TRY_CAST({number} AS DECIMAL(38, 9)), 0)" if column.missing == "zero" else number
+
+
+def _date(column: Column, key: str) -> str:
+    return f"TRY_CAST(TRY_CAST({quote(column.from_ or key)} AS TIMESTAMP) AS DATE)"
+
+
+def _period(column: Column, key: str) -> str:
+    """Return the name of a date's period; a date without a granularity is closed and never shown."""
+    day = _date(column, key)
+    if column.granularity is None:
+        return "NULL"
+    if column.granularity == "quarter":
+        return f"(strftime({day}, '%Y') || '-Q' || quarter({day}))"
+    return f"strftime({day}, '{_LABELS[column.granularity]}')"
+
+
+def _scaled(column: Column, key: str) -> str:
     cell = quote(column.from_ or key)
     if column.scale == 1:
         return cell

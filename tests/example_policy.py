@@ -8,7 +8,7 @@ from analyst.sql.catalogue import Offer
 from crypto.keys import Secret, SigningKey
 from crypto.manifest import Recipient
 from crypto.sealing import PUBLIC_BYTES
-from policies.decide import catalogue_of
+from policies.catalogue import catalogue_of
 from policies.load import parse
 from policies.model import Analyst, Policy
 from policies.request import Aggregate, Catalogue, Compare, Plan, Request, Table, TableColumn

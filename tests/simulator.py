@@ -16,7 +16,7 @@ import numpy.typing as npt
 from aggregator.errors import AggregatorError
 from aggregator.home import read_home
 from aggregator.server import STEP_TIMEOUT_S, Server
-from aggregator.store import ReportStore
+from aggregator.store import HeadStore, ReportStore
 from aggregator.sums import SumShard
 from analyst.client import Federation
 from analyst.config import read_config
@@ -43,6 +43,7 @@ class SimulatedSilo:
     policy: Path
     noise: Noise
     clock: Callable[[], float]
+    heads: "LocalHeads | None" = None
     dies_before: str = ""
     dies_after: str = ""
     restarts: bool = False
@@ -55,7 +56,7 @@ class SimulatedSilo:
         self.actor = self._start()
 
     def _start(self) -> SiloActor:
-        return SiloActor(str(self.policy), clock=self.clock, sleep=lambda _: None, noise=self.noise)
+        return SiloActor(str(self.policy), clock=self.clock, sleep=lambda _: None, noise=self.noise, heads=self.heads)
 
     async def call(self, step: str, *arguments: bytes) -> tuple[bytes, ...]:
         if step == self.dies_before:
@@ -79,6 +80,25 @@ class SimulatedSilo:
             self.actor = self._start()
         else:
             self.is_dead = True
+
+
+class LocalHeads:
+    """The aggregator's store of ledger heads, reached directly; it can be out of reach."""
+
+    def __init__(self, path: Path) -> None:
+        aggregator = read_home(path)
+        self.store = HeadStore(path / "heads", aggregator.federation, aggregator.silos)
+        self.is_down = False
+
+    def put_head(self, envelope: bytes) -> bytes:
+        if self.is_down:
+            raise KilledError("aggregator")
+        return self.store.put(envelope)
+
+    def get_head(self, silo: bytes) -> bytes:
+        if self.is_down:
+            raise KilledError("aggregator")
+        return self.store.get(silo.decode())
 
 
 class LocalSums:
@@ -114,6 +134,7 @@ class Simulation:
     silos: dict[str, SimulatedSilo]
     server: Server
     federation: Federation
+    heads: LocalHeads
     reports: list[bytes] = field(default_factory=list)
 
     def catalogues(self, request: bytes) -> tuple[bytes, ...]:
@@ -159,7 +180,8 @@ def simulate(
 
     clock = clock or time.time
     config = read_config(path / "consilo.toml")
-    silos = {name: SimulatedSilo(policy, noise, clock) for name, policy in config.policies.items()}
+    heads = LocalHeads(config.aggregator)
+    silos = {name: SimulatedSilo(policy, noise, clock, heads) for name, policy in config.policies.items()}
     store = ReportStore(config.aggregator / "reports")
     server = Server(
         read_home(config.aggregator),
@@ -168,9 +190,10 @@ def simulate(
         store,
         clock,
         step_timeout_s,
+        heads=heads.store,
     )
     name, root = config.analyst_key(None)
-    simulation = Simulation(path, silos, server, None)  # type: ignore[arg-type]
+    simulation = Simulation(path, silos, server, None, heads)  # type: ignore[arg-type]
     simulation.federation = Federation(config, name, root, simulation, clock)
     try:
         yield simulation

@@ -1,8 +1,9 @@
 """Every command as a user types it: scripts in tests/cli/ hold command, output and exit status.
 
 In a script, `...` stands for anything, FED for the federation's consilo.toml, POLICY for a silo's policy, KEY for the
-analyst's key, OUT for a file and ANSWER for the JSON of an answer; lines after `2> ` are standard error, `? N` is the
-exit status where it is not 0.
+analyst's key, OUT for a file that is not there, ANSWER for the JSON of an answer, DATA for a file of rows, EXAMPLES for
+the example policies and LOOSER for a changed one; lines after `2> ` are standard error, `? N` is the exit status where
+it is not 0.
 """
 
 import json
@@ -23,6 +24,7 @@ from analyst.config import Config
 from tests.simulator import Simulation
 
 SCRIPTS = Path(__file__).parent / "cli"
+EXAMPLES = Path(policies.decide.__file__).parent / "examples"
 
 
 def blocks() -> Iterator[Any]:
@@ -78,6 +80,12 @@ def test_script(block: list[str], in_memory: Simulation, tmp_path: Path, capsys:
         capsys.readouterr()
         command = command.replace("ANSWER", str(answer))
     command = command.replace("KEY", f"{in_memory.path}/analysts/ana.key")
+    command = command.replace("EXAMPLES", str(EXAMPLES)).replace("DATA", str(tmp_path / "visits.csv"))
+    command = command.replace("LOOSER", str(tmp_path / "looser.toml"))
+    (tmp_path / "visits.csv").write_text("pid,sex,age\np1,f,30\np2,m,40\n")
+    bank = (EXAMPLES / "bank.toml").read_text().replace("version     = 7", "version     = 8")
+    bank = bank.replace("min_cohort = 50", "min_cohort = 40").replace("requests_per_day = 40", "requests_per_day = 30")
+    (tmp_path / "looser.toml").write_text(bank)
     before = {silo: in_memory.spent(silo) for silo in in_memory.silos}
     status = run(command)
     output, errors = capsys.readouterr()
@@ -160,7 +168,9 @@ def test_a_malformed_policy_lists_every_problem_with_its_line(home: Path, capsys
     delta = 1 + next(index for index, line in enumerate(lines) if line.startswith("delta"))
     assert run(f"consilo-silo check-policy {policy}") == 1
     errors = capsys.readouterr().err
-    assert f"{policy}:{cohort}: disclosure.min_cohrt: unknown key; did you mean 'min_cohort'?" in errors
+    assert (
+        f"{policy}:{cohort}: disclosure.min_cohrt: unknown key (found 'min_cohrt'; did you mean 'min_cohort')" in errors
+    )
     assert f"{policy}:{delta}: budget.delta: " in errors
     assert "consilo-silo: error: 2 problems in the policy" in errors
 

@@ -75,3 +75,17 @@ def test_a_name_or_key_twice_or_malformed_is_no_roster() -> None:
             Roster(federation="hospitals", version=1, silos=silos, aggregators=ROSTER.aggregators)
     with pytest.raises(ValidationError):
         Party(name="a", key="ed25519:" + "0" * 63)
+
+
+def test_a_party_has_a_place_only_where_the_authority_gives_it_one() -> None:
+    silo = SiloParty(name="a", key=str(KEY.public), sealing=SEALING)
+    hub = Party(name="hub", key=str(HUB_KEY.public))
+    assert b"jurisdiction" not in silo.encode()  # as it was encoded before there were places
+    there = SiloParty(name="b", key=str(OTHER_KEY.public), sealing=SEALING, jurisdiction="EU-DE")
+    roster = Roster(federation="f", version=1, silos=(silo, there), aggregators=(hub,))
+    assert Roster.decode(roster.encode()) == roster
+    assert roster.silo_places == {"b": "EU-DE"}
+    assert roster.aggregator_places == {"hub": None}
+    for place in ("eu", "Germany", "EU-", ""):
+        with pytest.raises(ValidationError, match="jurisdiction"):
+            Party(name="hub", key=str(HUB_KEY.public), jurisdiction=place)

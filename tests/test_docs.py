@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.simulator import Simulation
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = "\n".join(path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))])
 QUICKSTART = (ROOT / "docs" / "quickstart.md").read_text()
+POLICIES = (ROOT / "docs" / "policies.md").read_text()
 
 
 def commands() -> Iterator[Any]:
@@ -53,8 +55,27 @@ def keys(model: type[BaseModel]) -> Iterator[str]:
 
 
 def test_every_policy_key_is_documented() -> None:
-    missing = [key for key in keys(Policy) if f"`{key}`" not in QUICKSTART and f"[{key}" not in QUICKSTART]
+    sections = re.split(r"^### ", POLICIES, flags=re.M)
+    assert len(sections) > 15
+    missing = [key for key in keys(Policy) if not re.search(rf"`{key}(`| = )|\[\[?{key}", POLICIES)]
     assert not missing
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "policies" / "examples").glob("*.toml")), ids=lambda path: path.stem)
+def test_every_key_of_the_examples_is_documented(path: Path) -> None:
+    def named(document: Any) -> Iterator[str]:
+        if isinstance(document, dict):
+            for key, value in document.items():
+                yield key
+                yield from named(value)
+        elif isinstance(document, list):
+            for item in document:
+                yield from named(item)
+
+    known = set(keys(Policy))
+    found = {key for key in named(tomllib.loads(path.read_text())) if key in known}
+    assert len(found) > 60
+    assert not [key for key in found if not re.search(rf"`{key}(`| = )|\[\[?{key}", POLICIES)]
 
 
 def test_every_denial_is_documented() -> None:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from crypto.manifest import Recipient
 from crypto.sealing import PUBLIC_BYTES
-from policies.decide import CLOCK_SKEW_S, decide, open_tables
+from policies.catalogue import open_tables
+from policies.decide import CLOCK_SKEW_S, decide
 from policies.ledger import Spending
 from policies.model import Column, Policy
 from policies.request import Aggregate, Compare, Denial, OneOf, Request, TableColumn

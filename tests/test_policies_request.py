@@ -324,7 +324,7 @@ def test_noise_meets_the_ring_exactly_at_its_limit() -> None:
         ({"domain": ("a", "a"), "unknown": "a"}, "no value twice"),
         ({"domain": ("a" * 201,), "unknown": "a" * 201}, "domain"),
         ({"name": "no name"}, "name"),
-        ({"type": "date"}, "type"),
+        ({"type": "time"}, "type"),
     ],
 )
 def test_columns_that_cannot_be_are_refused(changes: dict[str, Any], message: str) -> None:

@@ -14,15 +14,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from crypto.keys import Secret, SigningKey
+from policies.accountant import ORDERS, cover
 from policies.errors import AlreadyChargedError, LedgerError
-from policies.ledger import Charge, Ledger, Spending
+from policies.ledger import ALL_MONTHS, Charge, Ledger, Months, Spending, WindowLimit, WindowSpending
 from silo_node.ledger_store import LedgerStore
+from silo_node.log import Signer
 
 LIMIT = 1_000
+SIGNER = Signer("north", "fed", SigningKey(Secret(bytes(range(32)))))
+
+
+def opened(path: Path) -> LedgerStore:
+    return LedgerStore(path, SIGNER)
 
 
 def nonce(number: int) -> bytes:
@@ -49,8 +57,8 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ledger(path: Path) -> Iterator[LedgerStore]:
-    with closing(LedgerStore(path)) as opened:
-        yield opened
+    with closing(opened(path)) as store:
+        yield store
 
 
 def test_a_new_ledger_is_empty(ledger: LedgerStore) -> None:
@@ -186,21 +194,21 @@ def test_charges_are_listed(ledger: LedgerStore) -> None:
     assert all(row[0].endswith("Z") for row in listed)
 
 
-@pytest.mark.parametrize("bad", [charge(1, -5), charge(nonce=b"short")], ids=["gift", "nonce"])
-def test_a_charge_that_cannot_be_is_an_error_and_leaves_nothing(ledger: LedgerStore, bad: Charge) -> None:
-    with pytest.raises(LedgerError):
-        ledger.reserve(bad, LIMIT)
+@pytest.mark.parametrize("changes", [{"micro_rho": -5}, {"nonce": b"short"}, {"atto_delta": -1}, {"curve": (1,)}])
+def test_a_charge_that_cannot_be_is_an_error_and_leaves_nothing(ledger: LedgerStore, changes: dict[str, Any]) -> None:
+    with pytest.raises((LedgerError, ValueError)):
+        ledger.reserve(charge(**{"number": 1} | changes), LIMIT)
     assert ledger.charges() == []
     assert ledger.reserve(charge(2), LIMIT)  # and the ledger goes on
 
 
 def test_everything_survives_closing_and_opening(path: Path) -> None:
-    with closing(LedgerStore(path)) as ledger:
+    with closing(opened(path)) as ledger:
         ledger.reserve(charge(1), LIMIT)
         ledger.reserve(charge(2, 50), LIMIT)
         ledger.commit(nonce(2), b"r" * 16)
         ledger.record_split(b"r" * 16, b"a" * 32)
-    with closing(LedgerStore(path)) as again:
+    with closing(opened(path)) as again:
         assert again.spending().lifetime == 150
         assert again.is_committed(nonce(2))
         assert not again.is_committed(nonce(1))
@@ -212,7 +220,7 @@ def test_everything_survives_closing_and_opening(path: Path) -> None:
 def test_the_files_are_their_owner_s_alone(path: Path) -> None:
     before = os.umask(0o022)
     try:
-        with closing(LedgerStore(path)) as ledger:
+        with closing(opened(path)) as ledger:
             ledger.reserve(charge(1), LIMIT)
             modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
     finally:
@@ -222,9 +230,9 @@ def test_the_files_are_their_owner_s_alone(path: Path) -> None:
 
 
 def test_a_ledger_that_others_could_read_is_closed_to_them(path: Path) -> None:
-    LedgerStore(path).close()
+    opened(path).close()
     path.chmod(0o644)
-    LedgerStore(path).close()
+    opened(path).close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
@@ -245,7 +253,7 @@ def garbage(path: Path) -> None:
 
 def newer(path: Path) -> None:
     with closing(sqlite3.connect(path)) as database:
-        database.execute("PRAGMA user_version = 3")
+        database.execute("PRAGMA user_version = 4")
 
 
 def foreign(path: Path) -> None:
@@ -269,18 +277,18 @@ def directory(path: Path) -> None:
     "damage", [scribble, cut, garbage, newer, foreign, foreign_charges, directory], ids=lambda damage: damage.__name__
 )
 def test_what_is_no_sound_ledger_is_refused(path: Path, damage: Callable[[Path], None]) -> None:
-    with closing(LedgerStore(path)) as ledger:
+    with closing(opened(path)) as ledger:
         for number in range(50):
             ledger.reserve(charge(number, 1), LIMIT)
     damage(path)
     with pytest.raises(LedgerError) as caught:
-        LedgerStore(path)
+        opened(path)
     assert str(path) in caught.value.message
     assert caught.value.hint
 
 
 def test_a_closed_ledger_is_an_error_not_an_empty_one(path: Path) -> None:
-    ledger = LedgerStore(path)
+    ledger = opened(path)
     ledger.close()
     for call in (
         ledger.spending,
@@ -296,9 +304,9 @@ _VICTIM = """
 import sys, time
 from pathlib import Path
 from policies.ledger import Charge
-from silo_node.ledger_store import LedgerStore
+from tests.test_silo_node_ledger_store import opened
 
-ledger = LedgerStore(Path(sys.argv[1]))
+ledger = opened(Path(sys.argv[1]))
 first, step = int(sys.argv[2]), sys.argv[3]
 for number in range(first, first + 3):
     nonce = number.to_bytes(16, "big")
@@ -323,7 +331,7 @@ def test_a_killed_process_has_forgotten_nothing(path: Path) -> None:
             assert victim.stdout.readline() == b"done\n"
             os.kill(victim.pid, signal.SIGKILL)
         assert victim.returncode == -signal.SIGKILL
-        with closing(LedgerStore(path)) as ledger:
+        with closing(opened(path)) as ledger:
             assert ledger.spending().lifetime == 30 * (index + 1)
             for number in range(first, first + 3):
                 assert ledger.is_committed(nonce(number)) == (step != "reserve")
@@ -332,19 +340,19 @@ def test_a_killed_process_has_forgotten_nothing(path: Path) -> None:
 
 def test_a_killed_process_leaves_half_a_change_behind_never(path: Path) -> None:
     """The limit is checked and the charge is written in one transaction: killed in between, nothing is there."""
-    with closing(LedgerStore(path)) as ledger:
+    with closing(opened(path)) as ledger:
         ledger.reserve(charge(1), LIMIT)
     raw = sqlite3.connect(path, isolation_level=None)
     raw.execute("BEGIN IMMEDIATE")
-    raw.execute("UPDATE charges SET micro_rho = 1")
+    raw.execute("UPDATE lifetime SET micro_rho = 1")
     raw.close()  # without COMMIT
-    with closing(LedgerStore(path)) as again:
+    with closing(opened(path)) as again:
         assert again.spending().lifetime == 100
 
 
 def test_rivals_together_never_exceed_the_limit(path: Path) -> None:
     """Four threads, each on its own connection, ask 40 times for 50; only LIMIT / 50 of 160 can succeed."""
-    stores = [LedgerStore(path) for _ in range(4)]
+    stores = [opened(path) for _ in range(4)]
     granted: list[int] = []
     failures: list[BaseException] = []
     start = threading.Barrier(4)
@@ -371,7 +379,7 @@ def test_rivals_together_never_exceed_the_limit(path: Path) -> None:
 
 
 def test_rivals_commit_a_charge_once_together(path: Path) -> None:
-    stores = [LedgerStore(path) for _ in range(4)]
+    stores = [opened(path) for _ in range(4)]
     stores[0].reserve(charge(1), LIMIT)
     outcomes: list[str] = []
     start = threading.Barrier(4)
@@ -401,7 +409,7 @@ class LedgerModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.home = tempfile.TemporaryDirectory()
-        self.ledger = LedgerStore(Path(self.home.name) / "ledger.sqlite")
+        self.ledger = opened(Path(self.home.name) / "ledger.sqlite")
         self.held: dict[int, tuple[int, bool]] = {}
 
     def teardown(self) -> None:
@@ -461,7 +469,7 @@ def test_a_ledger_of_the_first_format_is_kept_and_changed_once(tmp_path: Path) -
             "INSERT INTO splits VALUES (x'03', x'04'); PRAGMA user_version = 1;"
         )
     for _ in range(2):
-        store = LedgerStore(path)
+        store = opened(path)
         assert store.spending().lifetime == 70
         assert store.is_committed(bytes(16))
         assert not store.record_split(b"\x03", b"\x05")
@@ -478,3 +486,93 @@ def test_a_run_has_a_limit_of_its_own_for_each_analyst(ledger: LedgerStore) -> N
     assert ledger.reserve(charge(3, 41, run=bytes(16)), 1000, (), 100)
     assert ledger.spending(analyst="ana", run=run).run == 100
     assert ledger.spending(analyst="bo", run=run).run == 0
+
+
+def months(first: int, last: int | None = None) -> Months:
+    return Months(24_000 + first, 24_000 + (first if last is None else last))
+
+
+def test_a_limit_on_months_of_data_counts_by_month_and_the_lifetime_all(ledger: LedgerStore) -> None:
+    def window(asked: Months) -> list[WindowLimit]:
+        return [WindowLimit(asked, 100, 80)]
+
+    assert ledger.reserve(charge(1, 80, months=months(1)), LIMIT, window(months(1)))
+    assert not ledger.reserve(charge(2, 21, months=months(1), analyst="bo"), LIMIT, window(months(1)))
+    assert ledger.reserve(charge(2, 20, months=months(1), analyst="bo"), LIMIT, window(months(1)))
+    assert ledger.reserve(charge(3, 80, months=months(2)), LIMIT, window(months(2)))
+    assert not ledger.reserve(charge(4, 21, months=months(0, 2), analyst="bo"), LIMIT, window(months(0, 2)))
+    assert not ledger.reserve(charge(4, 1, months=months(0, 2)), LIMIT, window(months(0, 2))), "one month is full"
+    assert ledger.reserve(charge(5, 80, months=months(3, 5)), LIMIT, window(months(3, 5)))
+    assert not ledger.reserve(charge(6, 1, months=months(5), analyst="ana"), LIMIT, window(months(5)))
+    assert not ledger.reserve(charge(7, 21, analyst="bo"), LIMIT, window(ALL_MONTHS)), "all months are each of them"
+    assert ledger.spending().lifetime == 260, "the lifetime adds over all months"
+    assert not ledger.reserve(charge(8, 741, months=months(9)), LIMIT, [])
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3), st.integers(1, 50), st.booleans()), max_size=8),
+    st.integers(0, 5),
+    st.integers(0, 3),
+)
+def test_the_fullest_month_is_found(spent: list[tuple[int, int, int, bool]], first: int, more: int) -> None:
+    with tempfile.TemporaryDirectory() as home, closing(opened(Path(home) / "ledger.sqlite")) as store:
+        for number, (begin, length, micro_rho, is_ana) in enumerate(spent, 1):
+            one = charge(number, micro_rho, months=months(begin, begin + length), analyst="ana" if is_ana else "bo")
+            assert store.reserve(one, 10**6)
+        asked = months(first, first + more)
+        (found,) = store.spending(purpose="health-research", analyst="ana", since=[asked]).windows
+        every = [
+            (
+                sum(price for begin, length, price, _ in spent if begin <= month <= begin + length),
+                sum(price for begin, length, price, own in spent if own and begin <= month <= begin + length),
+            )
+            for month in range(first, first + more + 1)
+        ]
+        assert found == WindowSpending(max(one for one, _ in every), max(own for _, own in every))
+        if spent:
+            without = store.spending(nonce(1), "health-research", "ana", [asked]).windows[0]
+            assert without.everybody <= found.everybody
+
+
+def test_curves_are_added_order_by_order_and_survive(path: Path) -> None:
+    steep = tuple(5_000 if order > 20 else 550_000 for order in ORDERS)
+    flat = tuple(7 * order * (3 if order > 500 else 1) for order in ORDERS)
+    both = tuple(one + other for one, other in zip(steep, flat, strict=True))
+    with closing(opened(path)) as store:
+        assert store.reserve(charge(1, 50), 10**6)
+        assert store.reserve(charge(2, cover(steep), curve=steep), 10**6)
+        assert not store.reserve(charge(3, cover(flat), curve=flat), 49 + cover(both))
+        assert store.reserve(charge(3, cover(flat), curve=flat), 50 + cover(both))
+        assert store.spending().lifetime == 50 + cover(both) < 50 + cover(steep) + cover(flat)
+        assert store.spending(besides=nonce(2)).lifetime == 50 + cover(flat)
+        assert store.spending(besides=nonce(2)).curve == flat
+        store.commit(nonce(2), bytes(16))
+        store.release(nonce(3))
+        assert store.spending().lifetime == 50 + cover(steep)
+        store.check()
+    with closing(opened(path)) as again:
+        assert again.spending() == Spending(50 + cover(steep), curve=steep)
+
+
+def test_deltas_are_added_up(ledger: LedgerStore) -> None:
+    assert not ledger.reserve(charge(1, 5, atto_delta=10), LIMIT)
+    assert ledger.reserve(charge(1, 5, atto_delta=10), LIMIT, delta_limit=15)
+    assert not ledger.reserve(charge(2, 5, atto_delta=6), LIMIT, delta_limit=15)
+    assert ledger.reserve(charge(2, 5, atto_delta=5), LIMIT, delta_limit=15)
+    assert ledger.spending().atto_delta == 15
+    assert ledger.spending(besides=nonce(1)).atto_delta == 5
+    ledger.release(nonce(1))
+    assert ledger.spending().atto_delta == 5
+
+
+def test_a_window_that_begins_within_a_day_counts_charge_by_charge(ledger: LedgerStore) -> None:
+    day = 1_800_000_000 - 1_800_000_000 % 86_400
+    for number, at in enumerate((day - 1, day, day + 100, day + 200), 1):
+        ledger.reserve(charge(number, 10**number // 10, charged_at=at), 10**6)
+    for since, expected in ((day, 1110), (day + 100, 1100), (day + 101, 1000), (day - 86_400, 1111)):
+        assert ledger.spending(purpose="health-research", since=[since]).windows[0].everybody == expected
+    assert ledger.spending(nonce(3), "health-research", "ana", [day, day + 101]).windows == (
+        WindowSpending(1010, 1010),
+        WindowSpending(1000, 1000),
+    )

@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from policies.decide import catalogue_of, open_tables
+from policies.catalogue import catalogue_of, open_tables
 from policies.errors import PolicyFileError
 from policies.request import Aggregate, Compare, Request
 from silo_node.consent import consent_filter

@@ -219,8 +219,9 @@ def _define(node: exp.Column, table: str, offer: Offer) -> TableColumn:
 
 def _measure(node: exp.Column, table: str, offer: Offer) -> TableColumn:
     column = _define(node, table, offer)
-    if column.type == "string":
-        raise SqlError(f"cannot aggregate {column.name!r}{place(node)}: it holds text", "COUNT(*) counts rows")
+    if column.type in ("string", "date"):
+        held = "text" if column.type == "string" else "dates"
+        raise SqlError(f"cannot aggregate {column.name!r}{place(node)}: it holds {held}", "COUNT(*) counts rows")
     if column.step is None:
         raise SqlError(f"cannot aggregate {column.name!r}{place(node)}: no policy gives it bounds", "choose a measure")
     return column
@@ -283,12 +284,13 @@ def _literal(node: exp.Expr, column: TableColumn) -> str:
         kind = "text" if node.is_string else "number"
     else:
         raise unsupported(node, f"{node.sql(dialect='duckdb')[:60]} is no literal")
-    expected = {"string": "text", "bool": "bool"}.get(column.type, "number")
+    expected = {"string": "text", "bool": "bool", "date": "text"}.get(column.type, "number")
     if kind != expected or (kind == "number" and not is_number(text)):
         raise SqlError(
             f"column {column.name!r} compares with a {expected}, found {node.sql(dialect='duckdb')[:60]}{place(node)}",
             f"write a {expected} literal",
         )
-    if column.type == "string" and column.domain and text not in column.domain:
-        raise SqlError(f"{text!r} is not in the domain of {column.name!r}{place(node)}", suggest(text, column.domain))
+    if column.type in ("string", "date") and column.domain and text not in column.domain:
+        known = column.domain if column.type == "string" else (*column.domain[:1], "...", *column.domain[-2:])
+        raise SqlError(f"{text!r} is not in the domain of {column.name!r}{place(node)}", suggest(text, known))
     return str(text)

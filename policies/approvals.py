@@ -1,0 +1,104 @@
+"""What people say to a request that a policy lets nobody but them allow, and what is still awaited.
+
+A verdict is signed by the person's own Ed25519 key, which the policy names under [people], so whoever stores verdicts
+can neither invent nor alter one. All steps of one training run are one thing to approve.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from crypto.errors import CryptoError, WireError
+from crypto.keys import SigningKey, VerifyKey
+from crypto.wire import Digest, Message, Name, Seconds, sign, verify
+from policies.request import Request, job_of
+from policies.training import Step
+
+
+class Verdict(Message):
+    """What one person signs: yes or no to one request at one silo."""
+
+    KIND: ClassVar[str] = "verdict"
+    MAX_BYTES: ClassVar[int] = 4096
+    silo: Name
+    subject: Digest  # `subject_of` the request
+    decision: Literal["approve", "reject"]
+    at: Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """A verdict as it is stored and handed to `decide`, which believes it only if `envelope` says the same."""
+
+    who: str
+    subject: bytes
+    decision: Literal["approve", "reject"]
+    at: int  # seconds since 1970
+    envelope: bytes  # the signed `Verdict`
+
+    @classmethod
+    def signed(
+        cls, who: str, key: SigningKey, silo: str, subject: bytes, decision: Literal["approve", "reject"], at: int
+    ) -> "Approval":
+        """Return the verdict of `who`, signed."""
+        verdict = Verdict(silo=silo, subject=subject, decision=decision, at=at)
+        return cls(who, subject, decision, at, sign(verdict, who, key))
+
+    @classmethod
+    def read(cls, envelope: bytes, silo: str, keys: Mapping[str, VerifyKey]) -> "Approval":
+        """Return what a signed verdict says; raises CryptoError if it is not one, to this silo, by one of `keys`."""
+        found = verify(envelope, Verdict, keys)
+        if found.message.silo != silo:
+            raise WireError(f"the verdict is for the silo {found.message.silo!r}, this is {silo!r}")
+        return cls(found.signer, found.message.subject, found.message.decision, found.message.at, envelope)
+
+    def is_genuine(self, silo: str, keys: Mapping[str, VerifyKey]) -> bool:
+        """Tell whether the envelope is signed by who is named, and says what the other fields say."""
+        try:
+            return self == Approval.read(self.envelope, silo, keys)
+        except CryptoError:
+            return False
+
+
+def subject_of(request: Request, request_hash: bytes) -> bytes:
+    """Return what a verdict is about: the request; of a step of training the run, whose steps differ only in place."""
+    return job_of(request) if isinstance(request.plan, Step) else request_hash
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far one approval is: who said yes and no, and how many are needed."""
+
+    approved: tuple[str, ...]
+    rejected: tuple[str, ...]
+    need: int
+
+    @property
+    def is_given(self) -> bool:
+        return not self.rejected and len(self.approved) >= self.need
+
+
+def standing(
+    verdicts: Iterable[Approval],
+    subject: bytes,
+    silo: str,
+    keys: Mapping[str, VerifyKey],
+    need: int,
+    lasts_s: int,
+    now: int,
+) -> Standing:
+    """Return how far an approval by the people of `keys` is at `now`.
+
+    The last verdict of a person counts, for `lasts_s` seconds; one rejection refuses, as whoever says no has a reason
+    that the others may not know. A rejection does not lapse.
+    """
+    last: dict[str, Approval] = {}
+    for one in verdicts:
+        if one.subject != subject or one.who not in keys or one.at > now or not one.is_genuine(silo, keys):
+            continue
+        # Of two verdicts of one second the rejection counts, in whatever order they were stored.
+        if one.who not in last or (one.at, one.decision) > (last[one.who].at, last[one.who].decision):
+            last[one.who] = one
+    approved = [who for who, one in last.items() if one.decision == "approve" and now < one.at + lasts_s]
+    rejected = [who for who, one in last.items() if one.decision == "reject"]
+    return Standing(tuple(sorted(approved)), tuple(sorted(rejected)), need)

@@ -1,0 +1,70 @@
+"""Periods of time as the values of a date column: a closed, public list that follows from the clock alone.
+
+Labels of one granularity sort as the periods follow each other: 2026-11-24, 2026-W48, 2026-11, 2026-Q4, 2026.
+"""
+
+import re
+from datetime import date, timedelta
+from functools import lru_cache
+
+UNKNOWN = "unknown"  # stands for a missing date, and for one outside the list
+SLACK_DAYS = 31  # how long a request that names periods may be on its way: longer than any lives
+_DAY_S = 24 * 3600
+_SHORTEST_DAYS = {"day": 1, "week": 7, "month": 28, "quarter": 90, "year": 365}
+
+
+def label(granularity: str, day: date) -> str:
+    """Return the name of the period that holds a day."""
+    match granularity:
+        case "day":
+            return day.isoformat()
+        case "week":
+            year, week, _ = day.isocalendar()
+            return f"{year:04}-W{week:02}"
+        case "month":
+            return f"{day:%Y-%m}"
+        case "quarter":
+            return f"{day:%Y}-Q{(day.month + 2) // 3}"
+        case "year":
+            return f"{day:%Y}"
+    raise ValueError(f"unknown granularity {granularity!r}")
+
+
+def span(named: str) -> tuple[date, date] | None:
+    """Return the first and the last day of a period by its label; None if it is none."""
+    match re.fullmatch(r"(\d{4})(?:-(?:W(\d\d)|Q([1-4])|(\d\d)(?:-(\d\d))?))?", named):
+        case None:
+            return None
+        case found:
+            year, week, quarter, month, day = (int(part) if part else 0 for part in found.groups())
+    try:
+        if week:
+            first = date.fromisocalendar(year, week, 1)
+            return first, first + timedelta(days=6)
+        if day:
+            return date(year, month, day), date(year, month, day)
+        months = (month, month) if month else (3 * quarter - 2, 3 * quarter) if quarter else (1, 12)
+        after = date(year + months[1] // 12, months[1] % 12 + 1, 1)
+        return date(year, months[0], 1), after - timedelta(days=1)
+    except ValueError:
+        return None
+
+
+def most_periods(granularity: str, lookback_days: int) -> int:
+    """Return no fewer than the periods that can overlap `lookback_days` and the slack."""
+    return (lookback_days + SLACK_DAYS) // _SHORTEST_DAYS.get(granularity, 1) + 2
+
+
+def periods(granularity: str, lookback_days: int, now: int) -> tuple[str, ...]:
+    """Return the periods from `lookback_days` before `now` (seconds since 1970) to now, oldest first; UTC."""
+    return _periods(granularity, lookback_days, now // _DAY_S)
+
+
+@lru_cache(maxsize=256)
+def _periods(granularity: str, lookback_days: int, day_number: int) -> tuple[str, ...]:
+    today = date(1970, 1, 1) + timedelta(days=day_number)
+    found = dict.fromkeys(
+        label(granularity, today - timedelta(days=back))
+        for back in range(min(lookback_days, today.toordinal() - 1), -1, -1)
+    )
+    return tuple(found)

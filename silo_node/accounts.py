@@ -1,0 +1,175 @@
+"""What a silo's ledger says, for its owner: spent, set aside and left, by limit and analyst, and how long it will last.
+
+Pure: charges, policy and clock in, values out.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import ceil
+
+from policies.accountant import epsilon_of
+from policies.ledger import Months, Rate, window_start
+from policies.model import MICRO, Policy, micro_floor
+from silo_node.log import when
+
+DAY_S = 86_400
+FORECAST_DAYS = 90  # the pace is that of so many days, or since the first charge
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One charge as the ledger holds it."""
+
+    at: int
+    analyst: str
+    purpose: str
+    micro_rho: int
+    is_committed: bool
+    months: Months
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What was spent of one limit, in micro-rho; without a limit there is nothing left to tell."""
+
+    name: str
+    committed: int
+    reserved: int
+    limit: int | None
+    window: str = "lifetime"
+    since: str = ""
+    parts: tuple["Account", ...] = ()  # of each analyst
+
+    @property
+    def spent(self) -> int:
+        return self.committed + self.reserved
+
+    @property
+    def left(self) -> int | None:
+        return None if self.limit is None else max(0, self.limit - self.spent)
+
+    def summary(self) -> dict[str, object]:
+        """Return the account as JSON has it, in rho."""
+        found: dict[str, object] = {"name": self.name, "window": self.window}
+        if self.since:
+            found["since"] = self.since
+        found |= {"committed": self.committed / MICRO, "reserved": self.reserved / MICRO}
+        if self.limit is not None:
+            found |= {"limit": self.limit / MICRO, "left": (self.left or 0) / MICRO}
+        return found | ({"analysts": [part.summary() for part in self.parts]} if self.parts else {})
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """When the lifetime budget ends if the silo goes on as in the last days."""
+
+    micro_rho_per_day: float
+    over_days: int
+    ends_at: int | None  # None: not at this pace
+
+    def worded(self) -> str:
+        if self.ends_at is None:
+            return "nothing was spent lately, so the lifetime budget does not end at this pace"
+        pace = f"rho {self.micro_rho_per_day / MICRO:.6f} a day over {self.over_days} days"
+        return f"at {pace} the lifetime budget ends on {when(self.ends_at)[:10]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """All accounts of a silo at one time."""
+
+    at: int
+    delta: float
+    lifetime: Account
+    limits: tuple[Account, ...]  # one for each limit of the policy
+    purposes: tuple[Account, ...]  # of the whole life, by purpose
+    days: tuple[tuple[int, int], ...]  # (day since 1970, micro-rho spent by the end of it), days with charges only
+    requests_today: tuple[tuple[str, int], ...]  # by analyst
+    rate: Rate | None
+    forecast: Forecast
+
+    def epsilon(self, micro_rho: int) -> float:
+        """Return the epsilon of so much, at the policy's delta."""
+        return epsilon_of(micro_rho / MICRO, self.delta) if micro_rho else 0.0
+
+
+def accounts_of(policy: Policy, rows: Sequence[Row], lifetime: int, now: int) -> Accounts:
+    """Return the accounts at `now`; `lifetime` is what the ledger itself counts, curves included."""
+    limit = policy.budget.lifetime_micro
+    reserved = sum(row.micro_rho for row in rows if not row.is_committed)
+    total = Account("all", max(0, lifetime - reserved), reserved, limit)
+    names = [*policy.purposes, *(name for name in dict.fromkeys(row.purpose for row in rows))]
+    purposes = tuple(
+        _account(name, [row for row in rows if row.purpose == name], None, None) for name in dict.fromkeys(names)
+    )
+    days: dict[int, int] = {}
+    for row in sorted(rows, key=lambda one: one.at):
+        days[row.at // DAY_S] = days.get(row.at // DAY_S, 0) + row.micro_rho
+    running, curve = 0, []
+    for day, spent in days.items():
+        running += spent
+        curve.append((day, running))
+    midnight = now - now % DAY_S
+    today: dict[str, int] = {}
+    for row in rows:
+        if row.at >= midnight:
+            today[row.analyst] = today.get(row.analyst, 0) + 1
+    most = policy.limits.requests_per_day if policy.limits is not None else None
+    return Accounts(
+        at=now,
+        delta=float(policy.budget.delta),
+        lifetime=total,
+        limits=tuple(_limits(policy, rows, now)),
+        purposes=purposes,
+        days=tuple(curve),
+        requests_today=tuple(sorted(today.items())),
+        rate=None if most is None else Rate(midnight, most),
+        forecast=_forecast(rows, total, now),
+    )
+
+
+def _limits(policy: Policy, rows: Sequence[Row], now: int) -> Iterable[Account]:
+    for limit in policy.budget.limits:
+        of_purpose = [row for row in rows if row.purpose == limit.purpose]
+        most = micro_floor(limit.rho)
+        own = None if limit.per_analyst_rho is None else micro_floor(limit.per_analyst_rho)
+        if limit.window == "data-month":
+            month, within = _fullest_month(of_purpose)
+            since = "" if month is None else f"{month // 12:04}-{month % 12 + 1:02}"
+            yield _account(limit.purpose, within, most, own, "the fullest data-month", since)
+        else:
+            start = window_start(limit.window, now)
+            within = [row for row in of_purpose if row.at >= start]
+            yield _account(limit.purpose, within, most, own, limit.window, when(start)[:10])
+
+
+def _fullest_month(rows: Sequence[Row]) -> tuple[int | None, list[Row]]:
+    """Return the month of data on which most was spent, None if no charge names any, and its charges."""
+    begins = {row.months.first for row in rows}
+    found = {month: [row for row in rows if row.months.first <= month <= row.months.last] for month in begins}
+    if not found:
+        return None, []
+    month = max(found, key=lambda one: sum(row.micro_rho for row in found[one]))
+    return (month or None), found[month]
+
+
+def _account(
+    name: str, rows: Sequence[Row], limit: int | None, own: int | None, window: str = "lifetime", since: str = ""
+) -> Account:
+    def of(title: str, charges: Sequence[Row], most: int | None) -> Account:
+        committed = sum(row.micro_rho for row in charges if row.is_committed)
+        reserved = sum(row.micro_rho for row in charges if not row.is_committed)
+        return Account(title, committed, reserved, most, window, since)
+
+    analysts = sorted({row.analyst for row in rows})
+    parts = tuple(of(analyst, [row for row in rows if row.analyst == analyst], own) for analyst in analysts)
+    whole = of(name, rows, limit)
+    return Account(whole.name, whole.committed, whole.reserved, limit, window, since, parts)
+
+
+def _forecast(rows: Sequence[Row], lifetime: Account, now: int) -> Forecast:
+    first = min((row.at for row in rows), default=now)
+    days = max(1, min(FORECAST_DAYS, ceil((now - first) / DAY_S)))
+    pace = sum(row.micro_rho for row in rows if row.at > now - days * DAY_S) / days
+    ends_at = None if not pace else min(2**40, int(now + (lifetime.left or 0) / pace * DAY_S))
+    return Forecast(pace, days, ends_at)

@@ -1,0 +1,88 @@
+"""What the silo's actor has to write down beside its rounds, keep with the aggregator, and erase in time.
+
+The ledger logs its own changes. What is left is: denials, requests that wait for people, consent that was read, shares
+that were sealed, and the policy in force. Nothing here is computed from a row.
+"""
+
+from collections.abc import Callable
+
+from crypto.errors import CryptoError
+from crypto.manifest import Propose
+from crypto.wire import body_digest, signer_of, unverified
+from policies.accountant import charge
+from policies.approvals import subject_of
+from policies.model import Policy
+from policies.request import Refusal, Request
+from silo_node import log
+from silo_node.heads import KeptHeads
+from silo_node.ledger_store import LedgerStore, Waiting
+from silo_node.retention import DAY_S, erase_due
+
+AWAITED = "APPROVAL_AWAITED"
+
+
+class Journal:
+    """Writes to one silo's log and ledger; every method is durable when it returns, and raises LedgerError if not."""
+
+    def __init__(
+        self, policy: Policy, ledger: LedgerStore, heads: KeptHeads | None, clock: Callable[[], float]
+    ) -> None:
+        self._policy, self._ledger, self._heads, self._clock = policy, ledger, heads, clock
+        self._erased_at = 0.0
+
+    def start(self, policy_hash: bytes) -> int:
+        """Begin under a policy; return how many reservations of rounds that are gone were released.
+
+        A ledger that is older than its head with the aggregator is refused here, if the aggregator can be reached;
+        else before the first request (`ready`).
+        """
+        if self._heads is not None:
+            self._heads.compare_if_reachable()
+        released = self._ledger.start(policy_hash, self._policy.policy.version if self._policy.policy else 0)
+        self.erase_daily()
+        return released
+
+    def ready(self) -> None:
+        """Raise LedgerError unless the ledger is known to be the newest."""
+        if self._heads is not None:
+            self._heads.compare()
+
+    def kept(self) -> None:
+        """Have the aggregator keep the head of the ledger before anything leaves that was charged in it."""
+        if self._heads is not None:
+            self._heads.keep()
+
+    def decided(self, data: bytes, reply: bytes) -> None:
+        """Write down a refusal, with what people are asked about because of it. What is granted the ledger wrote."""
+        envelope = unverified(data, Propose).request
+        request_hash, analyst = body_digest(envelope, Request), signer_of(envelope, Request)
+        codes = tuple(denial.code for denial in unverified(reply, Refusal).denials)
+        try:
+            request = unverified(envelope, Request)
+        except CryptoError:  # of a stranger, whose request nobody reads
+            request = None
+        purpose = "" if request is None else request.purpose
+        self._ledger.record(log.decided(request_hash, analyst, purpose, codes))
+        if request is not None and codes and set(codes) == {AWAITED}:
+            price = charge(request, request_hash, self._policy.privacy_unit.max_silos)
+            subject = subject_of(request, request_hash)
+            now = int(self._clock())
+            self._ledger.await_approval(
+                Waiting(subject, envelope, request.analyst, request.purpose, price, now, request.expires_at)
+            )
+
+    def consent_read(self, request: Request, as_of: int, feed_at: int | None) -> None:
+        """Write down at which clock time decisions on consent count, and how old their feed was."""
+        event = log.ConsentRead(nonce=request.nonce, purpose=request.purpose, as_of=as_of, feed_at=feed_at)
+        self._ledger.record(event)
+
+    def opened(self, round_id: bytes, split_hash: bytes) -> None:
+        """Write down that shares leave, sealed to the recipients."""
+        self._ledger.record(log.Opened(round_id=round_id, split_hash=split_hash))
+
+    def erase_daily(self) -> None:
+        """Erase what the policy's [retention] says is due, once a day."""
+        now = self._clock()
+        if abs(now - self._erased_at) >= DAY_S:
+            self._erased_at = now
+            erase_due(self._policy, self._ledger, int(now))

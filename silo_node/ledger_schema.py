@@ -1,0 +1,152 @@
+"""The tables of a silo's ledger file, and how a file of an older format becomes one of this.
+
+Running totals are kept by triggers in the transaction of the charge itself, so a limit is checked without adding up all
+rows. Triggers also refuse what no code of ours does: altering a charge, taking back a spent one, rewriting the log.
+"""
+
+from collections.abc import Mapping
+
+VERSION = 3
+DAY_S = 86_400  # as the triggers below write it out
+
+_CHARGES = """
+CREATE TABLE charges (
+    nonce BLOB PRIMARY KEY CHECK (length(nonce) = 16),
+    request_hash BLOB NOT NULL,
+    analyst TEXT NOT NULL,
+    purpose TEXT NOT NULL,
+    micro_rho INTEGER NOT NULL CHECK (micro_rho >= 0),
+    policy_hash BLOB NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('reserved', 'committed')),
+    round_id BLOB,
+    charged_at INTEGER NOT NULL,
+    run BLOB,
+    first_month INTEGER NOT NULL DEFAULT 0,
+    last_month INTEGER NOT NULL DEFAULT 120000,
+    atto_delta INTEGER NOT NULL DEFAULT 0 CHECK (atto_delta >= 0),
+    curve BLOB,
+    CHECK ((state = 'committed') = (round_id IS NOT NULL))
+) STRICT, WITHOUT ROWID;
+"""
+_OLD_COLUMNS = "nonce, request_hash, analyst, purpose, micro_rho, policy_hash, state, round_id, charged_at"
+
+# A charge that is not a line of rho counts by its curve, which `LedgerStore` adds up.
+_TOTALS = """
+CREATE TABLE lifetime (
+    id INTEGER PRIMARY KEY CHECK (id = 1), micro_rho INTEGER NOT NULL, atto_delta INTEGER NOT NULL
+) STRICT;
+CREATE TABLE by_day (
+    purpose TEXT NOT NULL, day INTEGER NOT NULL, analyst TEXT NOT NULL, micro_rho INTEGER NOT NULL,
+    PRIMARY KEY (purpose, day, analyst)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE by_month (
+    purpose TEXT NOT NULL, first_month INTEGER NOT NULL, last_month INTEGER NOT NULL, analyst TEXT NOT NULL,
+    micro_rho INTEGER NOT NULL,
+    PRIMARY KEY (purpose, first_month, last_month, analyst)
+) STRICT, WITHOUT ROWID;
+INSERT INTO lifetime
+    SELECT 1, coalesce(sum(micro_rho) FILTER (WHERE curve IS NULL), 0), coalesce(sum(atto_delta), 0) FROM charges;
+INSERT INTO by_day
+    SELECT purpose, charged_at / 86400, analyst, sum(micro_rho) FROM charges GROUP BY 1, 2, 3;
+INSERT INTO by_month
+    SELECT purpose, first_month, last_month, analyst, sum(micro_rho) FROM charges GROUP BY 1, 2, 3, 4;
+CREATE INDEX charges_run ON charges (run, analyst) WHERE run IS NOT NULL;
+CREATE INDEX charges_curve ON charges (nonce) WHERE curve IS NOT NULL;
+CREATE INDEX charges_reserved ON charges (nonce) WHERE state = 'reserved';
+CREATE TRIGGER charge_added AFTER INSERT ON charges BEGIN
+    UPDATE lifetime SET micro_rho = micro_rho + iif(NEW.curve IS NULL, NEW.micro_rho, 0),
+        atto_delta = atto_delta + NEW.atto_delta;
+    INSERT INTO by_day VALUES (NEW.purpose, NEW.charged_at / 86400, NEW.analyst, NEW.micro_rho)
+        ON CONFLICT DO UPDATE SET micro_rho = micro_rho + excluded.micro_rho;
+    INSERT INTO by_month VALUES (NEW.purpose, NEW.first_month, NEW.last_month, NEW.analyst, NEW.micro_rho)
+        ON CONFLICT DO UPDATE SET micro_rho = micro_rho + excluded.micro_rho;
+END;
+CREATE TRIGGER charge_released AFTER DELETE ON charges BEGIN
+    UPDATE lifetime SET micro_rho = micro_rho - iif(OLD.curve IS NULL, OLD.micro_rho, 0),
+        atto_delta = atto_delta - OLD.atto_delta;
+    UPDATE by_day SET micro_rho = micro_rho - OLD.micro_rho
+        WHERE purpose = OLD.purpose AND day = OLD.charged_at / 86400 AND analyst = OLD.analyst;
+    UPDATE by_month SET micro_rho = micro_rho - OLD.micro_rho
+        WHERE purpose = OLD.purpose AND first_month = OLD.first_month AND last_month = OLD.last_month
+        AND analyst = OLD.analyst;
+END;
+CREATE TRIGGER charge_stays BEFORE DELETE ON charges WHEN OLD.state = 'committed' BEGIN
+    SELECT RAISE(ABORT, 'a spent charge stays');
+END;
+CREATE TRIGGER charge_commits_only BEFORE UPDATE ON charges
+    WHEN OLD.state = 'committed' OR NEW.state = 'reserved'
+    OR (NEW.nonce, NEW.micro_rho, NEW.analyst, NEW.purpose, NEW.charged_at, NEW.curve, NEW.atto_delta, NEW.run)
+        IS NOT (OLD.nonce, OLD.micro_rho, OLD.analyst, OLD.purpose, OLD.charged_at, OLD.curve, OLD.atto_delta, OLD.run)
+BEGIN
+    SELECT RAISE(ABORT, 'a charge is never altered');
+END;
+"""
+_NONCES = """
+CREATE TABLE nonces (
+    nonce BLOB PRIMARY KEY, request_hash BLOB NOT NULL, analyst TEXT NOT NULL, run BLOB, first_at INTEGER NOT NULL,
+    proposals INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX nonces_first ON nonces (analyst, first_at, run);
+INSERT INTO nonces SELECT nonce, request_hash, analyst, run, charged_at, 1 FROM charges;
+"""
+_SPLITS = """
+CREATE TABLE splits (
+    round_id BLOB PRIMARY KEY, split_hash BLOB NOT NULL, signed_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+_RUNS = """
+CREATE TABLE runs (
+    run BLOB PRIMARY KEY, state BLOB NOT NULL, saved_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+_APPROVALS = """
+CREATE TABLE requests (
+    subject BLOB PRIMARY KEY, envelope BLOB NOT NULL, analyst TEXT NOT NULL, purpose TEXT NOT NULL,
+    micro_rho INTEGER NOT NULL, asked_at INTEGER NOT NULL, expires_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE verdicts (
+    subject BLOB NOT NULL, who TEXT NOT NULL, at INTEGER NOT NULL, decision TEXT NOT NULL, envelope BLOB NOT NULL,
+    PRIMARY KEY (subject, who, at, decision)
+) STRICT, WITHOUT ROWID;
+"""
+LOG_KEEPS = """
+CREATE TRIGGER log_keeps BEFORE DELETE ON log BEGIN
+    SELECT RAISE(ABORT, 'an entry of the log stays until it is erased in time');
+END;
+"""
+_LOG = f"""
+CREATE TABLE log (
+    seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, body BLOB NOT NULL, chain BLOB NOT NULL
+) STRICT;
+CREATE TABLE head (
+    id INTEGER PRIMARY KEY CHECK (id = 1), envelope BLOB NOT NULL
+) STRICT;
+CREATE TRIGGER log_never_changes BEFORE UPDATE ON log BEGIN
+    SELECT RAISE(ABORT, 'an entry of the log never changes');
+END;
+{LOG_KEEPS}"""
+_NEW = f"{_TOTALS}{_NONCES}{_APPROVALS}{_LOG}"
+_KEEP_SPLITS = f"""
+ALTER TABLE splits RENAME TO old_splits;
+{_SPLITS}
+INSERT INTO splits SELECT *, unixepoch() FROM old_splits;
+DROP TABLE old_splits;
+"""  # noqa: S608
+_KEEP_RUNS = f"""
+ALTER TABLE runs RENAME TO old_runs;
+{_RUNS}
+INSERT INTO runs SELECT *, unixepoch() FROM old_runs;
+DROP TABLE old_runs;
+"""  # noqa: S608
+
+
+def _keep_charges(columns: str) -> str:
+    copied = f"INSERT INTO charges ({columns}) SELECT {columns} FROM old_charges;DROP TABLE old_charges;"  # noqa: S608
+    return f"ALTER TABLE charges RENAME TO old_charges;{_CHARGES}{copied}"
+
+
+CHANGES: Mapping[int, str] = {  # from each older format; from nothing
+    0: f"{_CHARGES}{_SPLITS}{_RUNS}{_NEW}",
+    1: f"{_keep_charges(_OLD_COLUMNS)}{_KEEP_SPLITS}{_RUNS}{_NEW}",
+    2: f"{_keep_charges(_OLD_COLUMNS + ', run')}{_KEEP_SPLITS}{_KEEP_RUNS}{_NEW}",
+}

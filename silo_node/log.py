@@ -1,0 +1,333 @@
+"""The silo's log: what was decided, charged, signed, opened, approved and erased, for its owner and for an auditor.
+
+Append-only. Each entry's chain hash covers all entries before it, and after each change the silo signs how many entries
+there are and the hash of the last: `policies.ledger.LedgerHead`. An entry holds names, hashes, prices, codes and clock
+times only, nothing that was computed from a row. `silo_node.ledger_store` keeps the log in the file of the ledger.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from crypto.errors import CryptoError
+from crypto.keys import SigningKey, VerifyKey
+from crypto.wire import Count, Digest, Message, RoundId, Seconds, sign, verify
+from policies.errors import LedgerError
+from policies.ledger import LedgerHead
+from policies.model import MICRO
+
+START = bytes(32)  # the chain before the first entry
+_DOMAIN = b"consilo/1 log"
+
+Who = Annotated[str, Field(max_length=255)]  # as a stranger may have written it
+Amount = Annotated[int, Field(ge=0)]
+
+
+class Started(Message):
+    """The silo started, or its owner opened the ledger for the first time: what it had spent by then."""
+
+    kind: Literal["started"] = "started"
+    micro_rho: Amount
+    released: Count
+
+
+class PolicyInForce(Message):
+    """From here on the silo decides by this policy."""
+
+    kind: Literal["policy"] = "policy"
+    policy_hash: Digest
+    version: Count
+
+
+class Decided(Message):
+    """A request was judged; no code means yes."""
+
+    kind: Literal["decision"] = "decision"
+    request_hash: Digest
+    analyst: Who
+    purpose: Who
+    codes: Annotated[tuple[Annotated[str, Field(max_length=40)], ...], Field(max_length=64)]
+
+
+class Reserved(Message):
+    """The whole price of a request was set aside."""
+
+    kind: Literal["reservation"] = "reservation"
+    nonce: RoundId
+    request_hash: Digest
+    micro_rho: Amount
+    atto_delta: Amount
+    policy_hash: Digest
+
+
+class Released(Message):
+    """A reservation was given back, since nothing of its round had left."""
+
+    kind: Literal["release"] = "release"
+    nonce: RoundId
+
+
+class Contributed(Message):
+    """The price was spent: a contribution to this round leaves next."""
+
+    kind: Literal["contribution"] = "contribution"
+    nonce: RoundId
+    round_id: RoundId
+
+
+class ConsentRead(Message):
+    """Decisions on consent were read for a contribution, as they stood at a clock time."""
+
+    kind: Literal["consent"] = "consent"
+    nonce: RoundId
+    purpose: Who
+    as_of: Seconds
+    feed_at: Seconds | None
+
+
+class SplitSigned(Message):
+    """The silo signed which contributions of a round are opened."""
+
+    kind: Literal["split"] = "split"
+    round_id: Annotated[bytes, Field(max_length=64)]
+    split_hash: Annotated[bytes, Field(max_length=64)]
+
+
+class Opened(Message):
+    """The silo sealed its shares of a round to the recipients."""
+
+    kind: Literal["opening"] = "opening"
+    round_id: RoundId
+    split_hash: Digest
+
+
+class Learned(Message):
+    """A report moved a model that the silo holds."""
+
+    kind: Literal["model"] = "model"
+    run: RoundId
+
+
+class Asked(Message):
+    """A request waits for people to approve it."""
+
+    kind: Literal["request"] = "request"
+    subject: Digest
+    analyst: Who
+    purpose: Who
+
+
+class Voted(Message):
+    """A person approved or rejected what waited; the signed verdict is stored beside the log."""
+
+    kind: Literal["verdict"] = "verdict"
+    subject: Digest
+    who: Who
+    decision: Literal["approve", "reject"]
+
+
+class Erased(Message):
+    """What was due was deleted: models, traces of rounds, requests for approval, or the oldest entries of this log."""
+
+    kind: Literal["erased"] = "erased"
+    what: Literal["models", "rounds", "approvals", "log"]
+    count: Count
+    before: Seconds
+    through: Count = 0  # of the log: the last entry that is gone, and its chain hash
+    chain: Annotated[bytes, Field(max_length=32)] = b""
+
+
+Event = (
+    Started
+    | PolicyInForce
+    | Decided
+    | Reserved
+    | Released
+    | Contributed
+    | ConsentRead
+    | SplitSigned
+    | Opened
+    | Learned
+    | Asked
+    | Voted
+    | Erased
+)
+
+
+class Entry(Message):
+    """One entry: its place, the silo's clock, and what happened."""
+
+    KIND: ClassVar[str] = "log-entry"
+    MAX_BYTES: ClassVar[int] = 16 * 1024
+    seq: Annotated[int, Field(ge=1)]
+    at: Seconds
+    event: Annotated[Event, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """Who signs the head of a log."""
+
+    silo: str
+    federation: str
+    key: SigningKey
+
+    def head(self, count: int, chain: bytes, at: int) -> bytes:
+        """Return the signed head of a log with this many entries."""
+        head = LedgerHead(federation=self.federation, silo=self.silo, count=count, chain=chain, at=at)
+        return sign(head, self.silo, self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """An entry as it is stored: its place, its bytes and the chain hash up to it."""
+
+    seq: int
+    body: bytes
+    chain: bytes
+
+
+def decided(request_hash: bytes, analyst: str, purpose: str, codes: Iterable[str]) -> Decided:
+    """Return the entry of a decision; names that a stranger wrote are cut to what the log can hold."""
+    return Decided(request_hash=request_hash, analyst=analyst[:255], purpose=purpose[:255], codes=tuple(codes))
+
+
+def chained(before: bytes, body: bytes) -> bytes:
+    """Return the chain hash of an entry that follows the one with the hash `before`."""
+    return sha256(_DOMAIN + before + body).digest()
+
+
+def check_chain(lines: Iterable[Line], head: LedgerHead | None) -> int:
+    """Return how many entries there are if each follows the one before it and the head names the last.
+
+    The first entries may have been erased in time; then the first one left is not number 1. Raises LedgerError.
+    """
+    last: Line | None = None
+    count = 0
+    for line in lines:
+        if last is not None and line.seq != last.seq + 1:
+            raise _broken(f"{line.seq} follows {last.seq}")
+        if last is not None or line.seq == 1:
+            before = START if last is None else last.chain
+            if chained(before, line.body) != line.chain:
+                raise _broken(f"entry {line.seq} does not follow the one before it")
+        last, count = line, count + 1
+    if last is None and head is None:
+        return 0
+    if last is None or head is None:
+        raise _broken("the entries are gone" if last is None else "its signed head is gone")
+    if (head.count, head.chain) != (last.seq, last.chain):
+        raise _broken(f"the head names entry {head.count}, the last is {last.seq}, or is another one")
+    return count
+
+
+def read_head(envelope: bytes, silo: str, federation: str, key: VerifyKey) -> LedgerHead:
+    """Return a signed head; raises LedgerError unless this silo signed it in this federation."""
+    try:
+        head = verify(envelope, LedgerHead, {silo: key}).message
+    except CryptoError as err:
+        raise _broken(f"its head does not verify: {err.message}") from err
+    if (head.silo, head.federation) != (silo, federation):
+        raise _broken(f"its head is of {head.silo!r} in {head.federation!r}")
+    return head
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What an examination of the whole log came to."""
+
+    entries: int
+    first: int
+    last: int
+    charges: Mapping[
+        bytes, tuple[int, bool]
+    ]  # by nonce: micro-rho, and whether it was committed; since the first entry
+
+
+def audit(lines: Iterable[Line], head: LedgerHead | None) -> Audit:
+    """Examine the log: its chain, each entry's form and place, and what the entries say was charged.
+
+    A log whose first entries are gone must hold the entry that says they were erased. Raises LedgerError.
+    """
+    kept = list(lines)
+    check_chain(kept, head)
+    anchors: dict[int, bytes] = {}
+    charges: dict[bytes, tuple[int, bool]] = {}
+    for entry in entries_of(kept):
+        match entry.event:
+            case Reserved() as event:
+                charges[event.nonce] = (event.micro_rho, False)
+            case Released() as event:
+                charges.pop(event.nonce, None)
+            case Contributed() as event if event.nonce in charges:
+                charges[event.nonce] = (charges[event.nonce][0], True)
+            case Erased(what="log") as event:
+                anchors[event.through] = event.chain
+    if not kept:
+        return Audit(0, 1, 0, charges)
+    first = kept[0]
+    if first.seq > 1 and chained(anchors.get(first.seq - 1, b""), first.body) != first.chain:
+        raise _broken(f"it begins with entry {first.seq}, and no entry says that those before it were erased")
+    return Audit(len(kept), first.seq, kept[-1].seq, charges)
+
+
+def entries_of(lines: Iterable[Line]) -> Iterator[Entry]:
+    """Yield the decoded entries; raises LedgerError on one that is malformed or stands in another's place."""
+    for line in lines:
+        try:
+            entry = Entry.decode(line.body)
+        except CryptoError as err:
+            raise _broken(f"entry {line.seq} is malformed: {err.message}") from err
+        if entry.seq != line.seq:
+            raise _broken(f"entry {entry.seq} stands in the place of {line.seq}")
+        yield entry
+
+
+def _broken(what: str) -> LedgerError:
+    return LedgerError(f"the log is not whole: {what}", "keep the file as it is, and find out who changed it")
+
+
+def worded(event: Event) -> str:
+    """Return an event in words, for people."""
+    match event:
+        case Started():
+            released = f", {event.released} reservations released" if event.released else ""
+            return f"started with rho {event.micro_rho / MICRO:g} spent{released}"
+        case PolicyInForce():
+            return f"policy version {event.version} in force ({event.policy_hash.hex()[:16]})"
+        case Decided():
+            verdict = f"no: {', '.join(event.codes)}" if event.codes else "yes"
+            return f"{_shown(event.analyst)} for {_shown(event.purpose)}: {verdict}"
+        case Reserved():
+            return f"rho {event.micro_rho / MICRO:g} set aside for request {event.request_hash.hex()[:16]}"
+        case Released():
+            return f"reservation of {event.nonce.hex()[:16]} given back, nothing had left"
+        case Contributed():
+            return f"contribution to round {event.round_id.hex()[:16]}"
+        case ConsentRead():
+            return f"consent read for {_shown(event.purpose)} as of {when(event.as_of)}"
+        case SplitSigned():
+            return f"split {event.split_hash.hex()[:16]} signed in round {event.round_id.hex()[:16]}"
+        case Opened():
+            return f"shares of round {event.round_id.hex()[:16]} sealed to its recipients"
+        case Learned():
+            return f"model of run {event.run.hex()[:16]} moved"
+        case Asked():
+            return f"{_shown(event.analyst)} waits for approval of {event.subject.hex()[:16]}"
+        case Voted():
+            return f"{_shown(event.who)}: {event.decision} {event.subject.hex()[:16]}"
+        case Erased():
+            return f"{event.count} {event.what} from before {when(event.before)} erased"
+
+
+def when(seconds: int) -> str:
+    """Return a clock time as people and machines read it."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _shown(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text[:120]) or "nobody"

@@ -1,0 +1,270 @@
+"""The policy commands of `consilo-silo`: draft a policy, check it, compare two versions, sign one.
+
+Nothing here runs a silo or spends anything: what is decided in `check-policy --request` is decided for show.
+"""
+
+import argparse
+import getpass
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from crypto.keys import SigningKey, read_key_file
+from crypto.manifest import Recipient, obstacle
+from crypto.sealing import PUBLIC_BYTES
+from crypto.wire import digest_of
+from policies import schema
+from policies.accountant import charge, epsilon_of, micro_rho_of
+from policies.catalogue import catalogue_of
+from policies.decide import Places, decide, limits_of, months_of, standing_analyst
+from policies.diff import compare
+from policies.draft import Draft, clean, drafted, to_fill_in
+from policies.ledger import Spending, WindowSpending
+from policies.load import PolicyFile, load
+from policies.model import MICRO, Policy
+from policies.request import Plan, Request, Table
+from policies.signatures import (
+    SUFFIX,
+    check_succession,
+    quorums,
+    read_signatures,
+    signature,
+    written,
+)
+from silo_node.consent import load_consent
+from silo_node.errors import SiloError
+from silo_node.home import ACCEPTED
+from silo_node.sources import load_sources, schema_of
+
+_PLAN_TIMEOUT_S = 60
+DENIED = 3
+
+
+def add_commands(add: Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]) -> None:
+    """Add the policy commands to a command line; `add` makes one from its name, what runs it and a sentence."""
+    init = add("init", _init, "draft a policy from the names and types of a file's columns, never from its values")
+    init.add_argument("source", type=Path, metavar="SOURCE", help="a CSV or Parquet file")
+    init.add_argument("--silo", default="silo", metavar="NAME", help="the silo's name in the roster")
+    init.add_argument("--table", metavar="NAME", help="what the table is called; default: the file's name")
+    init.add_argument("--id", metavar="COLUMN", help="the column that says whose row it is")
+    init.add_argument(
+        "--out", type=Path, default=Path("policy.toml"), metavar="FILE", help="where the draft is written"
+    )
+    check = add("check-policy", _check_policy, "check a policy file, and the data files that it names")
+    check.add_argument("file", type=Path, metavar="FILE", help="the policy.toml")
+    check.add_argument("--request", metavar="SQL", help="also say what would be decided on this question, and why")
+    check.add_argument("--purpose", metavar="PURPOSE", help="what the question is for; default: the analyst's first")
+    check.add_argument("--analyst", metavar="NAME", help="who asks; default: the policy's first analyst")
+    check.add_argument("--epsilon", type=float, default=1.0, help="what the answer may cost one person")
+    text = "say what a new version of a policy loosens, and what it tightens"
+    diff = add("diff-policy", _diff_policy, text)
+    diff.add_argument("old", type=Path, metavar="OLD", help="the version in force")
+    diff.add_argument("new", type=Path, metavar="NEW", help="the version that is to follow it")
+    sign = add("sign-policy", _sign_policy, "sign a policy, and say how many signatures it still needs")
+    sign.add_argument("file", type=Path, metavar="FILE", help="the policy.toml")
+    sign.add_argument(
+        "--key", type=Path, metavar="KEY", help="your key file; without it nothing is signed, only counted"
+    )
+    sign.add_argument("--as", dest="who", metavar="NAME", help="your name in the policy's signed_by")
+    text = f"the version in force; default: {ACCEPTED} beside FILE, if it is there"
+    sign.add_argument("--previous", type=Path, metavar="OLD", help=text)
+
+
+def _init(options: argparse.Namespace) -> int:
+    kind = {".csv": "csv", ".parquet": "parquet"}.get(options.source.suffix.lower())
+    if kind is None:
+        raise SiloError(f"{options.source} is neither .csv nor .parquet", "convert it first")
+    if options.out.exists():
+        raise SiloError(f"{options.out} exists", "a policy is never overwritten; choose another place with --out")
+    found = schema_of(options.source, kind)
+    if options.id is not None and options.id not in found:
+        raise SiloError(f"{options.source} has no column {options.id!r} (found: {', '.join(found)})", "mend --id")
+    home, source = options.out.resolve().parent, options.source.resolve()
+    draft = Draft(
+        command="consilo-silo init",
+        silo=clean(options.silo),
+        table=clean(options.table or options.source.stem),
+        kind=kind,
+        uri=str(source.relative_to(home) if source.is_relative_to(home) else source),
+        schema=found,
+        id_column=options.id,
+    )
+    text = f"#:schema ./{schema.FILE.name}\n{drafted(draft, str(options.out))}"
+    options.out.write_text(text)
+    beside = home / schema.FILE.name
+    if not beside.exists():
+        shutil.copyfile(schema.FILE, beside)
+    print(f"{options.out}: drafted from {len(found)} columns; fill in:")
+    for entry in to_fill_in(text):
+        print(f"  {entry}")
+    print(f"then: consilo-silo check-policy {options.out}")
+    return 0
+
+
+def _check_policy(options: argparse.Namespace) -> int:
+    file = load(options.file)
+    policy, home = file.policy, options.file.resolve().parent
+    for warning in file.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if options.request is not None:
+        return _judge(file, options)
+    sources = load_sources(policy, home)
+    load_consent(policy, home)
+    delta = float(policy.budget.delta)
+    least, most = policy.budget.request_micro
+    print(f"{options.file}: in order (sha256 {file.digest.hex()})")
+    print(f"  silo      {policy.silo.id}, {policy.silo.controller}, mode {policy.mode}")
+    for name, source in policy.sources.items():
+        opened = ", ".join(
+            f"{key} ({'/'.join(column.roles)})" for key, column in source.columns.items() if column.roles
+        )
+        state = "" if name in sources else f"; {source.kind} cannot be read yet, so every request is denied"
+        print(f"  source    {name}: {opened or 'nothing is open'}{state}")
+    for name, purpose in policy.purposes.items():
+        words: list[str] = [purpose.legal_basis, *([purpose.consent] if purpose.consent != "none" else [])]
+        words += [word for word in (purpose.vocabulary, purpose.ethics_ref) if word is not None]
+        if purpose.recipients_in is not None:
+            words.append(f"stays in {' and '.join(purpose.recipients_in) or 'this silo'}")
+        print(f"  purpose   {name}: {', '.join(words)}")
+    for name, analyst in policy.analysts.items():
+        print(f"  analyst   {name}: {', '.join(analyst.purposes) or 'no purpose'}, until {analyst.until:%Y-%m-%d}")
+    if not policy.analysts:
+        print("  analyst   none: nobody may ask")
+    for rule in policy.approvals:
+        when = ", ".join(f"{key} {value}" for key, value in rule.when.model_dump(exclude_none=True).items())
+        print(f"  approval  {when or 'every request'}: {rule.need} of {', '.join(rule.of)}")
+    aggregates, backends = policy.disclosure.aggregates, policy.protection.accept
+    print(f"  answers   {', '.join(aggregates) or 'none'}, by {', '.join(backends) or 'none'}")
+    lifetime = policy.budget.lifetime_micro / MICRO
+    print(
+        f"  budget    rho {least / MICRO:g} to {most / MICRO:g} a request, {lifetime:g} a lifetime"
+        f" (epsilon {epsilon_of(lifetime, delta):.2f} at delta {delta:g})"
+    )
+    return 0
+
+
+def _judge(file: PolicyFile, options: argparse.Namespace) -> int:
+    """Print what would be decided on a question now, with nothing spent and nobody asked before."""
+    policy, now = file.policy, int(time.time())
+    name = options.analyst or next((one.replace("*@", "somebody@") for one in policy.analysts), None)
+    if name is None:
+        raise SiloError("the policy names no analyst", "add --analyst NAME, or an [analysts.NAME] section")
+    analyst = standing_analyst(policy, name, now) or policy.analyst(name)
+    if analyst is None:
+        raise SiloError(f"{name!r} is not an analyst here", f"known: {', '.join(policy.analysts) or 'none'}")
+    purpose = options.purpose or next(iter(analyst.purposes), next(iter(policy.purposes)))
+    catalogue = catalogue_of(policy, analyst, "trial", file.digest, bytes(16), now)
+    table, plan = _planned(options.request, catalogue.encode())
+    micro_rho = micro_rho_of(options.epsilon, float(policy.budget.delta)) if options.epsilon > 0 else 0
+    silos = _silos(policy)
+    try:
+        request = Request(
+            federation="trial",
+            nonce=sha256(f"{options.request} {now}".encode()).digest()[:16],
+            analyst=name,
+            recipients=(Recipient(name=name, key=bytes(PUBLIC_BYTES)),),
+            purpose=purpose,
+            micro_rho=micro_rho,
+            silos=silos,
+            backend="masking",
+            table=table,
+            plan=plan,
+            created_at=now,
+            expires_at=now + 600,
+        )
+    except ValidationError as err:
+        reason = err.errors()[0]["msg"].removeprefix("Value error, ")
+        raise SiloError(f"the question cannot be asked: {reason}", "mend --epsilon or the question") from err
+    digest = digest_of(request)
+    windows = limits_of(policy, purpose, now, months_of(policy, request, now))
+    spent = Spending(lifetime=0, windows=tuple(WindowSpending(0, 0) for _ in windows))
+    places = Places(dict.fromkeys(silos, policy.silo.jurisdiction), {"aggregator": policy.silo.jurisdiction})
+    denials = decide(policy, request, digest, spent, now, now, (), places)
+    cost = charge(request, digest, policy.privacy_unit.max_silos)
+    verdict = "refused" if denials else "answered"
+    print(f"{verdict}: {name} for {purpose}, at {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(now))}")
+    print(f"  cost      rho {cost / MICRO:g} of {policy.budget.lifetime_micro / MICRO:g}, epsilon {options.epsilon:g}")
+    for denial in denials:
+        print(f"  {denial.code} ({denial.rule}): {denial.message}")
+        print(f"    -> {denial.remedy}")
+    print(f"  supposed  {len(silos)} silos and an aggregator in {policy.silo.jurisdiction}, nothing spent before,")
+    print("            fresh decisions on consent, no approval given yet")
+    return DENIED if denials else 0
+
+
+def _silos(policy: Policy) -> tuple[str, ...]:
+    """Return the smallest roster that the policy can bear, or of 100 silos if it bears none."""
+    disclosure, protection = policy.disclosure, policy.protection
+    conditions = disclosure.min_silos, protection.max_colluding, protection.max_missing
+    count = next((count for count in range(3, 100) if not obstacle(count, *conditions)), 100)
+    return tuple(sorted({policy.silo.id, *(f"other-{number:02}" for number in range(1, count))}))
+
+
+def _planned(sql: str, catalogue: bytes) -> tuple[Table, Plan]:
+    """Have the analyst's program plan a question, as an analyst would: SQL is never read here."""
+    try:
+        found = subprocess.run(  # noqa: S603
+            [sys.executable, "-m", "analyst.sql", sql],
+            input=catalogue,
+            capture_output=True,
+            timeout=_PLAN_TIMEOUT_S,
+            check=False,
+        )
+        answer: Any = json.loads(found.stdout)
+    except (OSError, ValueError, subprocess.TimeoutExpired) as err:
+        raise SiloError("the question could not be planned", "check that consilo is installed here") from err
+    if "error" in answer:
+        raise SiloError(str(answer["error"]), str(answer["hint"]))
+    table = Table.model_validate_json(json.dumps(answer["table"]))
+    return table, Plan.model_validate_json(json.dumps(answer["plan"]))
+
+
+def _diff_policy(options: argparse.Namespace) -> int:
+    old, new = load(options.old), load(options.new)
+    changes = compare(old.policy, new.policy)
+    for effect in ("loosens", "tightens", "neither"):
+        for change in changes:
+            if change.effect == effect:
+                print(change)
+    if not changes:
+        print("both say the same")
+    elif any(change.effect == "loosens" for change in changes):
+        print("it loosens something, so it needs one signature more than signed_by.need")
+    return 0
+
+
+def _sign_policy(options: argparse.Namespace) -> int:
+    file = load(options.file)
+    kept = options.previous or options.file.with_name(ACCEPTED)
+    accepted = load(kept) if options.previous is not None or kept.exists() else None
+    signatures = list(read_signatures(options.file))
+    if accepted is not None and accepted.digest != file.digest:
+        check_succession(file, accepted)
+    head = file.policy.policy
+    if accepted is None and head is not None and head.previous is not None:
+        hint = "a version that loosens anything needs one signature more, so name the version in force"
+        raise SiloError("this policy follows another, which is not beside it", f"add --previous OLD: {hint}")
+    if options.key is not None:
+        if options.who is None:
+            raise SiloError("--key needs --as", "give your name in signed_by")
+        key = SigningKey(read_key_file(options.key, lambda: getpass.getpass(f"passphrase of {options.key}: ")))
+        before = {name for quorum in quorums(file, signatures, accepted) for name in quorum.signed}
+        if options.who not in before:
+            signatures.append(signature(file, options.who, key, int(time.time())))
+            beside = options.file.with_name(options.file.name + SUFFIX)
+            partial = beside.with_name(f"{beside.name}.partial")
+            partial.write_text(written(signatures))
+            partial.replace(beside)
+            print(f"{options.who} signed {options.file} (sha256 {file.digest.hex()})")
+    found = quorums(file, signatures, accepted)
+    for quorum, whose in zip(found, ("this version", "the version in force"), strict=False):
+        print(f"{'enough' if quorum.is_met else 'not enough'} by {whose}: {quorum}")
+    return 0

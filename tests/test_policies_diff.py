@@ -1,0 +1,227 @@
+"""What the comparison of two versions calls closing never allows what was refused, whatever the policy and request."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from crypto.wire import digest_of
+from policies.consistency import problems
+from policies.decide import Places, decide, limits_of, months_of
+from policies.diff import Change, compare, loosens
+from policies.ledger import Spending, WindowSpending
+from policies.load import parse
+from policies.model import Policy
+from tests.example_policy import NOW, POLICY, Edit, edited, policy, request
+from tests.test_policies_decide import BORDERLINE
+
+RICH = (
+    POLICY.replace('computations = ["query"]', 'computations = ["query"]\nrecipients_in = ["NO", "EU"]', 1)
+    .replace("max_rows  = 2", "max_rows  = 2\nmax_groups = 2", 1)
+    .replace("until    = 2036-01-01T00:00:00Z", 'until    = 2036-01-01T00:00:00Z\njurisdiction = "EU-DE"', 1)
+    .replace('unknown = "unknown" }', 'unknown = "unknown", sole_dimension = true }', 1)
+    + """
+[[budget.limits]]
+purpose = "health-research"
+window = "calendar-week"
+rho = 0.5
+per_analyst_rho = 0.2
+[limits]
+hours_utc = "06:00-20:00"
+days = ["mon", "tue", "wed", "thu", "fri"]
+requests_per_day = 5
+[people.dpo]
+key = "ed25519:0102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20"
+[[approvals]]
+when = { purpose = "health-research", rho_at_least = 0.05 }
+need = 1
+of = ["dpo"]
+expires_hours = 24
+[retention]
+results_days = 30
+"""
+)
+START = parse(RICH.encode(), "rich.toml")
+PLACES = Places(dict.fromkeys(("s0", "s1", "s2", "s3"), "NO"), {"hub": "EU-SE"})  # s4 is nowhere
+
+
+def candidates(value: Any) -> Iterator[Any]:
+    """Yield other values that a value could have."""
+    match value:
+        case bool():
+            yield not value
+        case int() | Decimal():
+            yield from (value + 1, value * 2, value - 1, value / 2 if isinstance(value, Decimal) else value // 2)
+        case datetime():
+            yield from (value - timedelta(days=5000), value + timedelta(days=400))
+        case tuple():
+            yield from (value[:index] + value[index + 1 :] for index in range(len(value)))
+            yield from ((*value, more) for more in ("count", "sum", "query", "NO", "SE", "sat", "model"))
+            if len(value) == 2 and all(isinstance(one, int) for one in value):
+                yield from ((value[0] + 1, value[1] - 1), (value[0] - 1, value[1]))
+        case "06:00-20:00":
+            yield from ("07:00-09:00", "20:00-06:00", None)
+        case None:
+            yield from (1, ("NO",), "NO")
+
+
+def steps(document: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield every change of one place in a document."""
+    if isinstance(document, dict):
+        for key, value in document.items():
+            if path in (("sources", "visits", "columns"), ("analysts",), ("people",)) or value is None or path == ():
+                yield (*path, key), KeyError  # gone
+            yield from steps(value, (*path, key))
+    elif isinstance(document, tuple) and document and all(isinstance(one, dict) for one in document):
+        for index, one in enumerate(document):
+            yield (*path, str(index)), KeyError
+            yield from steps(one, (*path, str(index)))
+    else:
+        for other in candidates(document):
+            yield path, other
+
+
+def put(node: Any, path: tuple[str, ...], value: Any) -> Any:
+    if not path:
+        return value
+    if isinstance(node, tuple):
+        index = int(path[0])
+        changed = () if value is KeyError and len(path) == 1 else (put(node[index], path[1:], value),)
+        return (*node[:index], *changed, *node[index + 1 :])
+    if value is KeyError and len(path) == 1:
+        return {key: one for key, one in node.items() if key != path[0]}
+    return {**node, path[0]: put(node[path[0]], path[1:], value)}
+
+
+def dump(of: Policy) -> dict[str, Any]:
+    found: dict[str, Any] = of.model_dump(by_alias=True)
+    return found
+
+
+def changed(document: dict[str, Any], path: tuple[str, ...], value: Any) -> Policy | None:
+    """Return the policy with one place changed; None if it could not stand."""
+    try:
+        found = put(document, path, value)
+        return None if list(problems(found)) else Policy.model_validate(found)
+    except (ValidationError, TypeError):
+        return None
+
+
+NEIGHBOURS = [found for path, value in steps(dump(START)) if (found := changed(dump(START), path, value)) is not None]
+
+
+def judged(by: Policy, asked: Any, spent: int, now: int) -> bool:
+    """Tell whether a policy allows a request."""
+    windows = limits_of(by, asked.purpose, now, months_of(by, asked, now))
+    used = Spending(spent, tuple(WindowSpending(spent, spent // 2) for _ in windows), requests=spent % 7)
+    return not decide(by, asked, digest_of(asked), used, now, now, (), PLACES)
+
+
+def test_there_is_much_to_close_and_to_open() -> None:
+    effects = [{change.effect for change in compare(START, one)} for one in NEIGHBOURS]
+    assert sum(one == {"tightens"} for one in effects) > 60
+    assert sum("loosens" in one for one in effects) > 60
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    data=st.data(),
+    changes=BORDERLINE,
+    spent=st.sampled_from([0, 3, 5, 100_000, 190_000, 490_000, 990_000]),
+    hour=st.sampled_from([0, 3, 12]),
+)
+def test_what_only_tightens_never_allows_what_was_refused(
+    data: st.DataObject, changes: dict[str, Any], spent: int, hour: int
+) -> None:
+    first = data.draw(st.sampled_from(NEIGHBOURS))
+    document = dump(first)
+    second = changed(document, *data.draw(st.sampled_from(list(steps(document)))))
+    before, after = (START, first) if second is None else (first, second)
+    if loosens(before, after):
+        before, after = after, before  # what one way loosens may only tighten the other way
+    if loosens(before, after):
+        return
+    asked = request(**changes | {"created_at": NOW + 3600 * hour - 5, "expires_at": NOW + 3600 * hour + 600})
+    assert judged(before, asked, spent, NOW + 3600 * hour) or not judged(after, asked, spent, NOW + 3600 * hour)
+
+
+class Case(NamedTuple):
+    """One change, and what it does."""
+
+    old: str
+    new: str
+    effect: str
+    path: str
+
+
+CASES = [
+    Case('mode   = "trial"', 'mode   = "production"', "tightens", "mode"),
+    Case("valid_until = 2036", "valid_until = 2035", "tightens", "policy.valid_until"),
+    Case("valid_from  = 2026-01", "valid_from  = 2025-01", "loosens", "policy.valid_from"),
+    Case("version     = 3", "version     = 4", "neither", "policy.version"),
+    Case('"North Hospital"', '"Northern Hospital"', "neither", "silo.controller"),
+    Case('jurisdiction = "NO"', 'jurisdiction = "SE"', "loosens", "silo.jurisdiction"),
+    Case("max_rows  = 2", "max_rows  = 1", "tightens", "privacy_unit.max_rows"),
+    Case("max_silos = 2", "max_silos = 1", "loosens", "privacy_unit.max_silos"),
+    Case('uri  = "visits.parquet"', 'uri  = "other.parquet"', "loosens", "sources.visits.uri"),
+    Case("bounds = [0, 110]", "bounds = [18, 90]", "tightens", "sources.visits.columns.age.bounds"),
+    Case("bounds = [0, 110]", "bounds = [18, 120]", "loosens", "sources.visits.columns.age.bounds"),
+    Case('["medicine", "surgery", "unknown"]', '["surgery", "unknown"]', "tightens",
+         "sources.visits.columns.ward.domain"),
+    Case('"internal", roles = ["filter"]', '"internal", roles = []', "tightens", "sources.visits.columns.region.roles"),
+    Case('class = "sensitive", roles = ["measure"', 'class = "public", roles = ["measure"', "loosens",
+         "sources.visits.columns.smoker.class"),
+    Case("step = 0.01", "step = 0.02", "loosens", "sources.visits.columns.cost.step"),
+    Case('legal_basis  = "contract"', 'legal_basis  = "public-task"', "loosens", "purposes.billing.legal_basis"),
+    Case("rho = 1.0", "rho = 0.9", "tightens", "budget.lifetime.rho"),
+    Case("min_rho = 0.001", "min_rho = 0.0001", "loosens", "budget.per_request.min_rho"),
+    Case("per_request = { min_rho = 0.001, max_rho = 0.1 }\n", "", "loosens", "budget.per_request"),
+    Case("min_cohort     = 25", "min_cohort     = 24", "loosens", "disclosure.min_cohort"),
+    Case('aggregates     = ["count", "sum", "avg"]', 'aggregates     = ["count"]', "tightens",
+         "disclosure.aggregates"),
+    Case("max_colluding = 1", "max_colluding = 2", "tightens", "protection.max_colluding"),
+    Case('purposes = ["health-research", "billing"]', 'purposes = ["billing"]', "tightens", "analysts.ana.purposes"),
+    Case("until    = 2036-01-01", "until    = 2037-01-01", "loosens", "analysts.ana.until"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.path} {case.effect}")
+def test_each_change_is_found_with_its_path_and_effect(case: Case) -> None:
+    text = edited(Edit(case.old, case.new))
+    if 'mode   = "production"' in text:
+        text = text.replace("version     = 3", "version     = 1\nsigned_by = { need = 1, of = ['dpo'] }")
+    changes = compare(policy(), parse(text.encode(), "new.toml"))
+    assert (case.effect, case.path) in [(change.effect, str(change).split()[1].rstrip(":")) for change in changes]
+
+
+def test_what_comes_and_what_goes() -> None:
+    head = POLICY.rpartition("[analysts.ana]")[0]
+    without = parse(head.encode(), "x")
+    (gone,) = compare(policy(), without)
+    (come,) = compare(without, policy())
+    assert (gone.effect, gone.path, gone.new) == ("tightens", ("analysts", "ana"), None)
+    assert (come.effect, come.path, come.old) == ("loosens", ("analysts", "ana"), None)
+    limits = "\n[limits]\nrequests_per_day = 4\n"
+    assert [change.effect for change in compare(policy(), parse((POLICY + limits).encode(), "x"))] == ["tightens"]
+    training = "\n[training]\nmax_rounds = 4\nclip_norm = 1\nmax_rho_per_run = 0.1\n"
+    assert [change.effect for change in compare(policy(), parse((POLICY + training).encode(), "x"))] == ["loosens"]
+
+
+def test_the_order_of_limits_and_approvals_is_no_change() -> None:
+    one, other = (f'[[budget.limits]]\npurpose = "{name}"\nwindow = "calendar-day"\nrho = 0.1\n'
+                  for name in ("billing", "health-research"))  # fmt: skip
+    first, second = (parse((POLICY + both).encode(), "x") for both in (one + other, other + one))
+    assert compare(first, second) == ()
+    assert [change.effect for change in compare(first, parse((POLICY + one).encode(), "x"))] == ["loosens"]
+
+
+def test_a_key_without_a_rule_loosens() -> None:
+    change = next(iter(compare(policy(), policy(Edit('id_column = "patient_id"', 'id_column = "diary"'),
+                                                Edit('class = "special-category", roles = []',
+                                                     'class = "identifier", roles = []')))))  # fmt: skip
+    assert change == Change(("privacy_unit", "id_column"), "loosens", "patient_id", "diary")

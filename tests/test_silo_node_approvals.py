@@ -1,0 +1,294 @@
+"""Requests that wait for people: asked, seen, approved or rejected, and only then answered; hours, days and rates."""
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+import silo_node.cli
+from analyst.demo.hospitals import PURPOSE
+from analyst.errors import DeniedError
+from crypto.keys import Secret, SigningKey
+from crypto.messages import Failed
+from crypto.wire import unverified
+from policies.approvals import Approval
+from policies.errors import LedgerError
+from policies.ledger import MAX_PROPOSALS
+from policies.load import load
+from policies.request import Refusal, Request
+from silo_node import log
+from silo_node.errors import SiloError
+from silo_node.ledger_store import MAX_WAITING, LedgerStore, Waiting
+from silo_node.owner_cli import decide_on, requests_of
+from tests.owner_home import DAY_S, NOW, PEOPLE, OwnerHome, ask, founded_with_people, with_people
+from tests.simulator import Simulation, no_noise, simulate
+
+DPO, OWNER, CISO = PEOPLE
+QUESTION = "SELECT sex, COUNT(*) AS n FROM lung GROUP BY sex"
+
+
+@pytest.fixture
+def owner(founded: Path, tmp_path: Path) -> OwnerHome:
+    return founded_with_people(founded, tmp_path)
+
+
+@pytest.fixture
+def guarded(home: Path) -> Iterator[tuple[Simulation, OwnerHome]]:
+    """A running federation in which every silo asks the same people; the home is aspen's."""
+    owners = {silo.name: with_people(home, silo.name) for silo in (home / "silos").iterdir()}
+    with simulate(home, noise=no_noise) as simulation:
+        yield simulation, owners["aspen"]
+
+
+def command(*arguments: str) -> int:
+    return silo_node.cli.main(list(arguments))
+
+
+def vote(owner: OwnerHome, who: str, name: str, decision: str = "approve") -> int:
+    key = str(owner.files[who])
+    return command(decision, name, "--policy", str(owner.policy), "--as", who, "--key", key)
+
+
+def denied(simulation: Simulation, request: Request) -> dict[str, str]:
+    """Send a request that no silo answers; return why aspen said no, by code."""
+    with pytest.raises(DeniedError) as caught:
+        simulation.federation.submit(request)
+    return {denial.code: denial.message for denial in caught.value.denials["aspen"]}
+
+
+def prepared(simulation: Simulation, epsilon: float = 1) -> Request:
+    return simulation.federation.prepare(QUESTION, purpose=PURPOSE, epsilon=epsilon)[1]
+
+
+def answer(simulation: Simulation, request: Request) -> None:
+    """Send a request that every silo answers."""
+    simulation.federation.submit(request)
+    assert all(silo.actor._ledger.is_committed(request.nonce) for silo in simulation.silos.values())
+
+
+def others(simulation: Simulation) -> list[OwnerHome]:
+    keys = {name: SigningKey(Secret(bytes([index + 1]) * 32)) for index, name in enumerate(PEOPLE)}
+    files = {name: simulation.path / f"{name}.key" for name in PEOPLE}
+    return [OwnerHome(silo.policy, keys, files) for name, silo in simulation.silos.items() if name != "aspen"]
+
+
+def test_a_request_waits_is_approved_and_answered_under_the_same_nonce(
+    guarded: tuple[Simulation, OwnerHome], capsys: pytest.CaptureFixture[str]
+) -> None:
+    simulation, owner = guarded
+    request = prepared(simulation)
+    for _ in range(2):  # asking again changes nothing
+        awaited = denied(simulation, request)
+        assert awaited == {"APPROVAL_AWAITED": f"2 of {DPO}, {OWNER} must approve it"}
+        assert simulation.spent("aspen") == 0
+
+    assert command("requests", "--policy", str(owner.policy), "--format", "json") == 0
+    (one,) = json.loads(capsys.readouterr().out)
+    assert (one["status"], one["analyst"], one["need"]) == ("waiting", "ana", [2])
+    assert one["question"] == "COUNT(*) of lung by sex"
+    name = one["request"][:12]
+
+    assert vote(owner, DPO, name) == 0
+    assert capsys.readouterr().out == f"{name}  waiting, 1 of 2 ({DPO}: yes)\n"
+    assert denied(simulation, request)["APPROVAL_AWAITED"].endswith(f"given by {DPO}")
+    assert vote(owner, DPO, name) == 0, "the same person twice is one person"
+    assert "APPROVAL_AWAITED" in denied(simulation, request)
+    for home in (owner, *others(simulation)):
+        assert vote(home, OWNER, name) == 0
+        assert home is owner or vote(home, DPO, name) == 0
+    answer(simulation, request)
+    assert simulation.spent("aspen") == request.micro_rho
+    capsys.readouterr()
+    assert command("requests", "--policy", str(owner.policy)) == 0
+    assert capsys.readouterr().out == "no request waits\n"
+    kinds = [entry.event.kind for entry in simulation.silos["aspen"].actor._ledger.entries(100)]
+    assert kinds.count("request") == 1
+    assert kinds.count("verdict") >= 2
+    assert kinds[-1] == "opening"
+
+
+def test_one_rejection_refuses(guarded: tuple[Simulation, OwnerHome]) -> None:
+    simulation, owner = guarded
+    request = prepared(simulation)
+    denied(simulation, request)
+    name = simulation.silos["aspen"].actor._ledger.waiting()[0].subject.hex()
+    for who, decision in ((DPO, "approve"), (OWNER, "approve"), (DPO, "reject")):
+        assert vote(owner, who, name, decision) == 0
+    assert denied(simulation, request) == {"APPROVAL_REJECTED": f"{DPO} rejected it"}
+    assert simulation.spent("aspen") == 0
+
+
+def test_what_is_refused_anyway_is_put_to_nobody(guarded: tuple[Simulation, OwnerHome]) -> None:
+    simulation, _ = guarded
+    with pytest.raises(DeniedError):
+        simulation.federation.query(QUESTION, purpose=PURPOSE, epsilon=50)
+    assert simulation.silos["aspen"].actor._ledger.waiting() == []
+
+
+def test_no_more_requests_a_day_than_the_policy_says(guarded: tuple[Simulation, OwnerHome]) -> None:
+    simulation, _ = guarded
+    for _ in range(3):
+        answer(simulation, prepared(simulation, 0.3))
+    assert set(denied(simulation, prepared(simulation, 0.3))) == {"REQUESTS_PER_DAY"}
+
+
+def test_a_request_is_proposed_only_so_often(exact: Simulation) -> None:
+    request = prepared(exact)
+    for silo in exact.silos.values():
+        silo.actor._ledger._db.execute(
+            "INSERT INTO nonces VALUES (?, zeroblob(32), 'ana', NULL, 0, ?)", (request.nonce, MAX_PROPOSALS)
+        )
+    assert set(denied(exact, request)) == {"RETRIES"}
+    assert exact.spent("aspen") == 0
+
+
+@pytest.mark.parametrize(
+    ("who", "key", "name", "message"),
+    [
+        ("eve@aspen.example", DPO, "", "not in the policy's"),
+        (DPO, OWNER, "", "not the one that the policy gives"),
+        (CISO, CISO, "", "not among those who decide"),
+        (DPO, DPO, "abcdefabcdef", "names 0 requests"),
+        (DPO, DPO, "ab", "names 0 requests"),
+    ],
+)
+def test_who_may_not_decide_decides_nothing(owner: OwnerHome, who: str, key: str, name: str, message: str) -> None:
+    waiting = ask(owner, now=NOW)
+    policy = load(owner.policy).policy
+    with closing(owner.open()) as store, pytest.raises(SiloError, match=message):
+        decide_on(policy, store, who, owner.keys[key], name or waiting.subject.hex()[:12], "approve", NOW)
+    with closing(owner.open()) as store:
+        assert store.verdicts(waiting.subject) == ()
+        assert not [entry for entry in store.entries(100) if entry.event.kind == "verdict"]
+
+
+def test_an_expired_request_is_not_decided_on(owner: OwnerHome) -> None:
+    waiting = ask(owner)
+    policy = load(owner.policy).policy
+    with closing(owner.open()) as store:
+        assert [one.status for one in requests_of(policy, store, waiting.expires_at)] == ["expired"]
+        with pytest.raises(SiloError, match="expired"):
+            decide_on(policy, store, DPO, owner.keys[DPO], waiting.subject.hex(), "approve", waiting.expires_at)
+
+
+def test_an_approval_lapses(owner: OwnerHome) -> None:
+    waiting = ask(owner, expires_at=NOW + 20 * DAY_S)
+    policy = load(owner.policy).policy
+    with closing(owner.open()) as store:
+        for who in (DPO, OWNER):
+            decide_on(policy, store, who, owner.keys[who], waiting.subject.hex(), "approve", NOW)
+        after = [requests_of(policy, store, NOW + hours * 3600)[0].status for hours in (0, 71, 72)]
+    assert after == ["approved", "approved", "waiting"]
+
+
+def test_a_stored_verdict_that_was_altered_counts_for_nothing(owner: OwnerHome) -> None:
+    waiting = ask(owner)
+    policy = load(owner.policy).policy
+    with closing(owner.open()) as store:
+        for who in (DPO, OWNER):
+            decide_on(policy, store, who, owner.keys[who], waiting.subject.hex(), "reject", NOW)
+        store._db.execute("UPDATE verdicts SET decision = 'approve'")
+        assert requests_of(policy, store, NOW)[0].status == "waiting"
+        forged = Approval.signed(DPO, SigningKey(Secret(bytes(32))), "aspen", waiting.subject, "approve", NOW)
+        store.add_verdict(forged)
+        assert requests_of(policy, store, NOW)[0].status == "waiting"
+
+
+def test_a_stored_request_that_was_exchanged_is_found_out(owner: OwnerHome) -> None:
+    first, second = ask(owner), ask(owner, 2)
+    policy = load(owner.policy).policy
+    with closing(owner.open()) as store:
+        store._db.execute("UPDATE requests SET envelope = ? WHERE subject = ?", (second.envelope, first.subject))
+        with pytest.raises(LedgerError, match="altered"):
+            requests_of(policy, store, NOW)
+
+
+def test_a_verdict_needs_a_request_and_is_stored_once(owner: OwnerHome) -> None:
+    waiting = ask(owner)
+    verdict = Approval.signed(DPO, owner.keys[DPO], "aspen", waiting.subject, "approve", NOW)
+    with closing(owner.open()) as store:
+        store.add_verdict(verdict)
+        store.add_verdict(verdict)
+        assert store.verdicts(waiting.subject) == (verdict,)
+        assert [entry.event.kind for entry in store.entries(100)] == ["request", "verdict"]
+        with pytest.raises(LedgerError, match="waits here"):
+            store.add_verdict(Approval.signed(DPO, owner.keys[DPO], "aspen", bytes(32), "approve", NOW))
+
+
+def test_an_analyst_cannot_fill_the_list(tmp_path: Path, owner: OwnerHome) -> None:
+    def waiting(number: int, analyst: str = "ana") -> Waiting:
+        return Waiting(number.to_bytes(32, "big"), b"", analyst, "p", 1, NOW, NOW + 10)
+
+    with closing(LedgerStore(tmp_path / "ledger.sqlite", owner.signer(), lambda: NOW)) as store:
+        for number in range(MAX_WAITING):
+            store.await_approval(waiting(number))
+        with pytest.raises(LedgerError, match="waiting for approval"):
+            store.await_approval(waiting(5000))
+        store.await_approval(waiting(5000, "bo"))
+        store.await_approval(waiting(3))  # known already
+        assert len(store.waiting()) == MAX_WAITING + 1
+
+
+def test_a_stranger_s_request_is_logged_and_put_to_nobody(guarded: tuple[Simulation, OwnerHome]) -> None:
+    from aggregator.core import propose
+    from crypto.randomness import token
+    from crypto.wire import sign
+
+    simulation, _ = guarded
+    _, request = simulation.federation.prepare(QUESTION, purpose=PURPOSE, epsilon=1)
+    forged = sign(request, "ana", SigningKey(Secret(bytes(32))))
+    stranger = sign(request.model_copy(update={"analyst": "eve"}), "eve", SigningKey(Secret(bytes(32))))
+    actor = simulation.silos["aspen"].actor
+    codes = []
+    for envelope in (forged, stranger):
+        round_id = token(16)
+        proposed = propose(simulation.server._aggregator, envelope, round_id, actor._now())
+        (reply,) = actor.propose(round_id, proposed.envelope)
+        assert unverified(reply, Refusal).denials
+        event = actor._ledger.entries(1)[0].event
+        assert isinstance(event, log.Decided)
+        codes.append((event.analyst, event.codes))
+    assert codes == [("ana", ("SIGNATURE",)), ("eve", ("ANALYST_UNKNOWN",))]
+    assert actor._ledger.waiting() == []
+
+
+def test_a_broken_ledger_refuses_every_request(exact: Simulation) -> None:
+    actor = exact.silos["aspen"].actor
+    pages = actor._ledger._db.execute("PRAGMA page_count").fetchone()[0]
+    actor._ledger._db.execute(f"PRAGMA max_page_count = {pages}")
+    actor._ledger._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    outcomes = []
+    for _ in range(12):
+        report = exact.federation.query("SELECT COUNT(*) AS n FROM lung", purpose=PURPOSE, epsilon=0.1)
+        outcomes.append(report.silos["aspen"].status)
+        if outcomes[-1] == "missing":
+            break
+    assert outcomes[-1] == "missing", "a ledger that is full accepts nothing"
+    replies = [frames for step, frames in exact.silos["aspen"].seen if step == "< propose"]
+    assert unverified(replies[-1][0], Failed).reason == "the silo's ledger or policy did not allow this step"
+    actor._ledger.check()
+
+
+def test_retention_runs_once_a_day_and_on_command(
+    guarded: tuple[Simulation, OwnerHome], capsys: pytest.CaptureFixture[str]
+) -> None:
+    simulation, owner = guarded
+    actor = simulation.silos["aspen"].actor
+    began = actor._journal._clock()
+    actor._ledger.save_run(bytes(16), b"a model")
+    actor._ledger._db.execute("UPDATE runs SET saved_at = saved_at - ?", (31 * DAY_S,))
+    actor._sweep()
+    assert len(actor._ledger.runs()) == 1, "once a day"
+    actor._journal._clock = lambda: began + DAY_S + 1
+    actor._sweep()
+    assert actor._ledger.runs() == []
+    event = actor._ledger.entries(1)[0].event
+    assert isinstance(event, log.Erased)
+    assert (event.what, event.count) == ("models", 1)
+    actor._ledger.save_run(bytes(16), b"a model")
+    actor._ledger._db.execute("UPDATE runs SET saved_at = saved_at - ?", (31 * DAY_S,))
+    assert command("erase", "--policy", str(owner.policy)) == 0
+    assert capsys.readouterr().out == "1 erased\n"
+    assert actor._ledger.runs() == []

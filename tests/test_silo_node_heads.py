@@ -1,0 +1,250 @@
+"""A ledger that is older than the one the silo signed last is found out by the head that the aggregator keeps."""
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from aggregator.errors import AggregatorError, StoreError
+from aggregator.server import Server
+from aggregator.store import HeadStore
+from analyst.demo.hospitals import PURPOSE
+from analyst.errors import RoundError
+from crypto.errors import CryptoError
+from crypto.keys import Secret, SigningKey
+from crypto.wire import unverified
+from policies.errors import LedgerError
+from policies.ledger import LedgerHead
+from silo_node.heads import KeptHeads, UnreachableError
+from silo_node.ledger_store import LedgerStore
+from silo_node.log import Signer
+from tests.owner_home import charge
+from tests.simulator import KilledError, Simulation
+
+QUESTION = "SELECT COUNT(*) AS n FROM lung"
+NORTH = Signer("north", "fed", SigningKey(Secret(bytes(range(32)))))
+SOUTH = Signer("south", "fed", SigningKey(Secret(bytes(32))))
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> HeadStore:
+    return HeadStore(tmp_path / "heads", "fed", {"north": NORTH.key.public, "south": SOUTH.key.public})
+
+
+def test_a_head_replaces_only_a_shorter_one(kept: HeadStore) -> None:
+    assert kept.get("north") == b""
+    first, second = NORTH.head(3, bytes(32), 5), NORTH.head(4, bytes(32), 6)
+    assert kept.put(first) == first
+    assert kept.put(second) == second
+    assert kept.put(first) == second
+    assert kept.put(NORTH.head(4, b"x" * 32, 7)) == second, "another history of that length is none"
+    assert kept.get("north") == second
+    assert kept.get("south") == b""
+    assert kept.put(SOUTH.head(1, bytes(32), 5)) == kept.get("south")
+
+
+def test_only_the_silo_itself_can_say_how_long_its_ledger_is(kept: HeadStore) -> None:
+    for forged in (
+        Signer("north", "fed", SOUTH.key).head(9, bytes(32), 5),
+        Signer("east", "fed", SOUTH.key).head(9, bytes(32), 5),
+        NORTH.head(9, bytes(32), 5)[:-1],
+        b"",
+        bytes(500),
+    ):
+        with pytest.raises(CryptoError):
+            kept.put(forged)
+    with pytest.raises(StoreError):
+        kept.put(Signer("north", "other", NORTH.key).head(9, bytes(32), 5))
+    assert kept.get("north") == b""
+    assert kept.get("../north") == b""
+
+
+def test_a_server_without_a_place_for_heads_says_so(exact: Simulation) -> None:
+    server = exact.server
+    bare = Server(server._aggregator, server._silos, server._sums, server._store)
+    for call in (bare.put_head(b""), bare.get_head(b"aspen")):
+        with pytest.raises(AggregatorError):
+            asyncio.run(call)
+    head = asyncio.run(server.get_head(b"aspen"))
+    assert asyncio.run(server.get_head(b"\xff\xfe")) == b""
+    exact.federation.query(QUESTION, purpose=PURPOSE, epsilon=1)
+    after = asyncio.run(server.get_head(b"aspen"))
+    assert after != head
+    assert asyncio.run(server.put_head(after)) == after
+
+
+class Keeper:
+    """A store of heads that can be away, or lie."""
+
+    def __init__(self, store: HeadStore) -> None:
+        self.store, self.is_down, self.lie = store, False, b""
+
+    def put_head(self, envelope: bytes) -> bytes:
+        if self.is_down:
+            raise KilledError("aggregator")
+        return self.lie or self.store.put(envelope)
+
+    def get_head(self, silo: bytes) -> bytes:
+        if self.is_down:
+            raise KilledError("aggregator")
+        return self.lie or self.store.get(silo.decode())
+
+
+@pytest.fixture
+def keeper(kept: HeadStore) -> Keeper:
+    return Keeper(kept)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[LedgerStore]:
+    with closing(LedgerStore(tmp_path / "ledger.sqlite", NORTH, lambda: 500)) as store:
+        yield store
+
+
+def spend(store: LedgerStore, *numbers: int) -> None:
+    for number in numbers:
+        assert store.reserve(charge(number, 500), 10**6)
+
+
+def test_a_ledger_that_goes_on_is_kept(ledger: LedgerStore, keeper: Keeper) -> None:
+    heads = KeptHeads(keeper, ledger, NORTH)
+    heads.keep()  # nothing was logged yet
+    assert keeper.store.get("north") == b""
+    for number in range(1, 4):
+        spend(ledger, number)
+        heads.keep()
+        assert keeper.store.get("north") == ledger.head()
+    KeptHeads(keeper, ledger, NORTH).compare()
+
+
+def test_a_restored_older_ledger_is_refused(ledger: LedgerStore, keeper: Keeper, tmp_path: Path) -> None:
+    spend(ledger, 1, 2)
+    older = tmp_path / "older.sqlite"
+    ledger._db.execute("VACUUM INTO ?", (str(older),))
+    spend(ledger, 3)
+    KeptHeads(keeper, ledger, NORTH).keep()
+    with closing(LedgerStore(older, NORTH, lambda: 500)) as restored:
+        assert restored.spending().lifetime < ledger.spending().lifetime, "its spend would be forgotten"
+        with pytest.raises(LedgerError, match="older than its last head") as caught:
+            KeptHeads(keeper, restored, NORTH).compare()
+        assert caught.value.hint
+        spend(restored, 4, 5, 6)  # also where it has grown longer meanwhile
+        with pytest.raises(LedgerError, match="not the one whose head was kept"):
+            KeptHeads(keeper, restored, NORTH).compare()
+        with pytest.raises(LedgerError):
+            KeptHeads(keeper, restored, NORTH).keep()
+    KeptHeads(keeper, ledger, NORTH).compare()
+
+
+def test_an_empty_ledger_in_place_of_a_used_one_is_refused(ledger: LedgerStore, keeper: Keeper, tmp_path: Path) -> None:
+    spend(ledger, 1)
+    KeptHeads(keeper, ledger, NORTH).keep()
+    with closing(LedgerStore(tmp_path / "new.sqlite", NORTH)) as empty, pytest.raises(LedgerError, match="older"):
+        KeptHeads(keeper, empty, NORTH).compare()
+
+
+def test_two_copies_that_both_go_on_find_each_other_out(ledger: LedgerStore, keeper: Keeper, tmp_path: Path) -> None:
+    spend(ledger, 1)
+    copy = tmp_path / "copy.sqlite"
+    ledger._db.execute("VACUUM INTO ?", (str(copy),))
+    with closing(LedgerStore(copy, NORTH, lambda: 501)) as twin:
+        first, second = KeptHeads(keeper, ledger, NORTH), KeptHeads(keeper, twin, NORTH)
+        first.compare()
+        second.compare()
+        spend(ledger, 2)
+        first.keep()
+        spend(twin, 3)
+        with pytest.raises(LedgerError, match="not the one whose head was kept"):
+            second.keep()
+
+
+def test_an_aggregator_out_of_reach_lets_nothing_through(ledger: LedgerStore, keeper: Keeper) -> None:
+    spend(ledger, 1)
+    heads = KeptHeads(keeper, ledger, NORTH)
+    keeper.is_down = True
+    heads.compare_if_reachable()
+    with pytest.raises(UnreachableError):
+        heads.compare()
+    with pytest.raises(UnreachableError):
+        heads.keep()
+    keeper.is_down = False
+    heads.keep()
+    keeper.is_down = True
+    heads.compare()  # it was compared
+    with pytest.raises(UnreachableError):
+        heads.keep()
+
+
+@pytest.mark.parametrize(
+    "lie", [b"garbage", SOUTH.head(1, bytes(32), 5), Signer("north", "other", NORTH.key).head(1, bytes(32), 5)]
+)
+def test_an_aggregator_that_lies_can_make_a_silo_wait_only(ledger: LedgerStore, keeper: Keeper, lie: bytes) -> None:
+    spend(ledger, 1)
+    keeper.lie = lie
+    with pytest.raises(LedgerError):
+        KeptHeads(keeper, ledger, NORTH).compare()
+
+
+def ask(simulation: Simulation) -> dict[str, str]:
+    report = simulation.federation.query(QUESTION, purpose=PURPOSE, epsilon=1)
+    return {silo: outcome.status for silo, outcome in report.silos.items()}
+
+
+def restore(simulation: Simulation, silo: str, backup: Path) -> None:
+    for file in simulation.silos[silo].policy.parent.glob("ledger.sqlite*"):
+        file.unlink()
+    shutil.copy(backup, simulation.silos[silo].policy.parent / "ledger.sqlite")
+
+
+def test_a_silo_does_not_start_with_a_restored_ledger(exact: Simulation, tmp_path: Path) -> None:
+    cedar = exact.silos["cedar"]
+    cedar.restarts = True
+    assert ask(exact)["cedar"] == "answered"
+    backup = tmp_path / "backup.sqlite"
+    cedar.actor._ledger._db.execute("VACUUM INTO ?", (str(backup),))
+    assert ask(exact)["cedar"] == "answered"
+    cedar.actor.close()
+    restore(exact, "cedar", backup)
+    with pytest.raises(LedgerError, match="older than its last head"):
+        cedar._start()
+    cedar.is_dead = True
+
+
+def test_a_silo_that_started_before_the_aggregator_compares_before_it_accepts(
+    exact: Simulation, tmp_path: Path
+) -> None:
+    cedar = exact.silos["cedar"]
+    cedar.restarts = True
+    ask(exact)
+    backup = tmp_path / "backup.sqlite"
+    cedar.actor._ledger._db.execute("VACUUM INTO ?", (str(backup),))
+    ask(exact)
+    cedar.actor.close()
+    restore(exact, "cedar", backup)
+    exact.heads.is_down = True
+    cedar.actor = cedar._start()  # nobody to ask yet
+    exact.heads.is_down = False
+    before = cedar.actor._ledger.spending().lifetime
+    assert ask(exact)["cedar"] == "missing"
+    assert cedar.actor._ledger.spending().lifetime == before
+    log = (cedar.policy.parent / "silo.log").read_text()
+    assert "older than its last head" in log
+
+
+def test_nothing_leaves_whose_charge_the_aggregator_does_not_know_of(exact: Simulation) -> None:
+    ask(exact)
+    spent = exact.spent("cedar")
+    exact.heads.is_down = True
+    with pytest.raises(RoundError):
+        ask(exact)
+    assert exact.spent("cedar") == 2 * spent, "it was committed before the head was refused, and stays so"
+    exact.heads.is_down = False
+    assert ask(exact)["cedar"] == "answered"
+    kept = unverified(exact.heads.get_head(b"cedar"), LedgerHead)
+    contributed = [
+        entry for entry in exact.silos["cedar"].actor._ledger.entries(100) if entry.event.kind == "contribution"
+    ]
+    assert kept.count > contributed[-1].seq - 1

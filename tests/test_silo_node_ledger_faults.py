@@ -1,0 +1,354 @@
+"""What befalls a ledger: it is killed at every write, the disk is full, it is altered, rivals share it, it is old."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from policies.errors import AlreadyChargedError, LedgerError
+from policies.ledger import MAX_PROPOSALS, Rate
+from silo_node.ledger_schema import VERSION
+from silo_node.ledger_store import LedgerStore
+from tests.owner_home import charge
+from tests.test_silo_node_ledger_store import SIGNER, nonce, opened
+
+ROOT = Path(__file__).resolve().parent.parent
+AT = 1_800_000_000
+LIMIT = 10**6
+
+
+@pytest.fixture(scope="session")
+def kill_points(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library that ends a process at a chosen write."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler here, so no process can be ended at a chosen write")
+    library = tmp_path_factory.mktemp("kill") / "kill_points.so"
+    source = Path(__file__).parent / "kill_points.c"
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"], check=True)
+    return library
+
+
+def victim(how: str, directory: Path, preload: Path | None = None) -> dict[str, object]:
+    environment = dict(os.environ) | ({"LD_PRELOAD": str(preload)} if preload else {})
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.ledger_victim", how, str(directory)],
+        cwd=ROOT, env=environment, text=True, capture_output=True, timeout=170,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found: dict[str, object] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("how", ["write", "torn"])
+def test_killed_at_every_write_and_sync_nothing_acknowledged_is_forgotten(
+    kill_points: Path, tmp_path: Path, how: str
+) -> None:
+    """After every death the ledger is as the last acknowledged change left it, or the next one, never between."""
+    found = victim(how, tmp_path, kill_points)
+    assert not found["wrong"]
+    assert int(str(found["points"])) > 100, "every change makes several writes and a sync"
+
+
+def test_killed_before_every_statement_nothing_acknowledged_is_forgotten(tmp_path: Path) -> None:
+    found = victim("statement", tmp_path)
+    assert not found["wrong"]
+    assert int(str(found["points"])) > 100
+
+
+def test_killed_at_any_time_nothing_acknowledged_is_forgotten(tmp_path: Path) -> None:
+    found = victim("time", tmp_path)
+    assert not found["wrong"]
+    assert found["points"] == 24
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.sqlite"
+
+
+def spent_until_full(store: LedgerStore) -> int:
+    for number in range(1, 2000):
+        try:
+            assert store.reserve(charge(number, AT, micro_rho=1), LIMIT)
+        except LedgerError:
+            return number - 1
+    raise AssertionError("the disk never was full")
+
+
+def test_a_full_disk_refuses_and_forgets_nothing(path: Path) -> None:
+    with closing(opened(path)) as store:
+        store.reserve(charge(9999, AT, micro_rho=7), LIMIT)
+        pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+        store._db.execute(f"PRAGMA max_page_count = {pages + 20}")
+        count = spent_until_full(store)
+        assert count
+        assert store.spending().lifetime == 7 + count
+        with pytest.raises(LedgerError, match="full"):
+            [store.record_split(bytes([n]) * 16, bytes(32)) for n in range(200)]
+        store.check()
+        store._db.execute(f"PRAGMA max_page_count = {pages + 2000}")  # somebody made room
+        assert store.reserve(charge(5000, AT, micro_rho=1), LIMIT)
+    with closing(opened(path)) as again:
+        assert again.spending().lifetime == 8 + count
+
+
+def test_a_file_that_may_not_grow_refuses_and_forgets_nothing(path: Path) -> None:
+    """The operating system's own limit, so that a write fails in the middle of a change."""
+    with closing(opened(path)) as store:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        kept = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, before[1]))
+        try:
+            count = spent_until_full(store)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, kept)
+        assert count
+        assert store.spending().lifetime == count
+        store.check()
+        assert store.reserve(charge(5000, AT, micro_rho=1), LIMIT)
+    with closing(opened(path)) as again:
+        assert again.spending().lifetime == count + 1
+
+
+def filled(path: Path) -> None:
+    with closing(opened(path)) as store:
+        store.start(bytes(32), 1)
+        for number in range(1, 30):
+            store.reserve(charge(number, AT + number), LIMIT)
+            store.commit(nonce(number), bytes(16))
+
+
+ALTERED = {
+    "a total": "UPDATE lifetime SET micro_rho = 0",
+    "a day": "UPDATE by_day SET micro_rho = 1",
+    "a month": "DELETE FROM by_month",
+    "the head": "DELETE FROM head",
+    "the last entry": "DROP TRIGGER log_keeps; DELETE FROM log WHERE seq = (SELECT max(seq) FROM log)",
+    "an entry": "DROP TRIGGER log_never_changes; UPDATE log SET body = CAST('{}' AS BLOB) WHERE seq = 5",
+    "all entries": "DROP TRIGGER log_keeps; DELETE FROM log",
+}
+
+
+@pytest.mark.parametrize("change", ALTERED)
+def test_an_altered_ledger_is_refused_at_the_start(path: Path, change: str) -> None:
+    filled(path)
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript(ALTERED[change])
+    with pytest.raises(LedgerError) as caught:
+        opened(path)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE charges SET micro_rho = 0",
+        "UPDATE charges SET state = 'reserved', round_id = NULL",
+        "DELETE FROM charges",
+        "UPDATE log SET at = 0",
+        "DELETE FROM log",
+    ],
+)
+def test_the_file_itself_refuses_to_take_back_a_spend_or_an_entry(path: Path, statement: str) -> None:
+    filled(path)
+    with closing(sqlite3.connect(path)) as database, pytest.raises(sqlite3.IntegrityError):
+        database.execute(statement)
+
+
+def test_every_byte_that_is_flipped_is_found_or_harmless(path: Path) -> None:
+    """A byte in use is found by SQLite, the chain, the totals or the signature; else the ledger says what it said."""
+    filled(path)
+    with closing(opened(path)) as store:
+        store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        whole, spent = path.read_bytes(), store.spending().lifetime
+    refused = 0
+    for place in range(100, len(whole), len(whole) // 150):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x10
+        path.write_bytes(damaged)
+        for beside in ("-wal", "-shm"):
+            path.with_name(path.name + beside).unlink(missing_ok=True)
+        try:
+            with closing(opened(path)) as store:
+                assert store.spending().lifetime == spent, place
+        except LedgerError:
+            refused += 1
+    assert refused > 10
+
+
+def test_processes_together_never_exceed_the_limit(path: Path) -> None:
+    opened(path).close()
+    script = """
+import sys
+from pathlib import Path
+from tests.owner_home import charge
+from tests.test_silo_node_ledger_store import opened
+store, worker = opened(Path(sys.argv[1])), int(sys.argv[2])
+print(sum(store.reserve(charge(1000 * worker + n, 1_800_000_000, micro_rho=50), 1000) for n in range(1, 30)))
+"""
+    command = [sys.executable, "-c", script, str(path)]
+    workers = [
+        subprocess.Popen([*command, str(worker)], cwd=ROOT, text=True, stdout=subprocess.PIPE) for worker in (1, 2, 3)
+    ]
+    granted = [int(worker.communicate(timeout=120)[0]) for worker in workers]
+    assert sum(granted) == 1000 // 50
+    with closing(opened(path)) as store:
+        assert store.spending().lifetime == 1000
+        found = store.audit(store._own_head())
+    assert len(found.charges) == 20
+
+
+def test_threads_share_one_store(path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with closing(opened(path)) as store, ThreadPoolExecutor(4) as pool:
+        granted = list(pool.map(lambda n: store.reserve(charge(n, AT, micro_rho=50), 1000), range(1, 81)))
+        assert sum(granted) == 20
+        assert store.spending().lifetime == 1000
+        store.audit(store._own_head())
+
+
+def test_a_request_is_accepted_only_so_often(path: Path) -> None:
+    with closing(opened(path)) as store:
+        for _ in range(MAX_PROPOSALS):
+            assert not store.is_exhausted(nonce(1))
+            assert store.reserve(charge(1, AT), LIMIT)
+            store.release(nonce(1))
+        assert store.is_exhausted(nonce(1))
+        with pytest.raises(AlreadyChargedError):
+            store.reserve(charge(1, AT), LIMIT)
+        assert store.spending().lifetime == 0
+
+
+def test_a_nonce_that_was_released_stays_its_request_s(path: Path) -> None:
+    with closing(opened(path)) as store:
+        store.reserve(charge(1, AT), LIMIT)
+        store.release(nonce(1))
+        with pytest.raises(AlreadyChargedError):
+            store.reserve(charge(1, AT, request_hash=b"x" * 32), LIMIT)
+
+
+def test_requests_of_a_day_are_counted_by_analyst_and_a_run_once(path: Path) -> None:
+    rate = Rate(AT - 100, 3)
+    run = bytes([7]) * 16
+    with closing(opened(path)) as store:
+        assert store.reserve(charge(1, AT - 200), LIMIT, rate=rate)  # yesterday's
+        for number in range(2, 12):
+            assert store.reserve(charge(number, AT, run=run), LIMIT, rate=rate)
+        assert store.reserve(charge(20, AT), LIMIT, rate=rate)
+        store.release(nonce(20))  # what was granted counts, also if nothing came of it
+        assert store.reserve(charge(21, AT), LIMIT, rate=rate)
+        assert not store.reserve(charge(22, AT), LIMIT, rate=rate)
+        assert store.reserve(charge(12, AT, run=run), LIMIT, rate=rate), "the run was counted already"
+        assert store.reserve(charge(23, AT, analyst="bo"), LIMIT, rate=rate)
+        assert store.spending(analyst="ana", requests_since=AT - 100).requests == 3
+        assert store.spending(analyst="ana", requests_since=AT - 100, besides=nonce(21)).requests == 2
+
+
+def test_nothing_is_written_without_the_silo_s_key(path: Path) -> None:
+    filled(path)
+    with closing(LedgerStore(path)) as store:
+        for write in (
+            lambda: store.reserve(charge(99, AT), LIMIT),
+            lambda: store.start(bytes(32), 2),
+            lambda: store.save_run(bytes(16), b"state"),
+        ):
+            with pytest.raises(LedgerError, match="for reading"):
+                write()
+        assert store.spending().lifetime == 29 * 5000
+
+
+_OLD = {
+    1: "CREATE TABLE charges (nonce BLOB PRIMARY KEY CHECK (length(nonce) = 16), request_hash BLOB NOT NULL,"
+    " analyst TEXT NOT NULL, purpose TEXT NOT NULL, micro_rho INTEGER NOT NULL CHECK (micro_rho > 0),"
+    " policy_hash BLOB NOT NULL, state TEXT NOT NULL CHECK (state IN ('reserved', 'committed')),"
+    " round_id BLOB, charged_at INTEGER NOT NULL, CHECK ((state = 'committed') = (round_id IS NOT NULL))"
+    ") STRICT, WITHOUT ROWID;",
+    2: "CREATE TABLE charges (nonce BLOB PRIMARY KEY CHECK (length(nonce) = 16), request_hash BLOB NOT NULL,"
+    " analyst TEXT NOT NULL, purpose TEXT NOT NULL, micro_rho INTEGER NOT NULL CHECK (micro_rho >= 0),"
+    " policy_hash BLOB NOT NULL, state TEXT NOT NULL CHECK (state IN ('reserved', 'committed')),"
+    " round_id BLOB, charged_at INTEGER NOT NULL, run BLOB, CHECK ((state = 'committed') = (round_id IS NOT NULL))"
+    ") STRICT, WITHOUT ROWID;"
+    "CREATE TABLE runs (run BLOB PRIMARY KEY, state BLOB NOT NULL) STRICT, WITHOUT ROWID;"
+    "INSERT INTO runs VALUES (x'09', x'0a');",
+}
+
+
+@pytest.fixture(params=[1, 2])
+def old(request: pytest.FixtureRequest, path: Path) -> Path:
+    run = ", NULL" if request.param == 2 else ""
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript(
+            f"PRAGMA journal_mode = WAL;{_OLD[request.param]}"
+            "CREATE TABLE splits (round_id BLOB PRIMARY KEY, split_hash BLOB NOT NULL) STRICT, WITHOUT ROWID;"
+            f"INSERT INTO charges VALUES (zeroblob(16), x'01', 'ana', 'p', 70, x'02', 'committed', x'03', {AT}{run});"
+            f"INSERT INTO charges VALUES ({'x' + repr('01' * 16)}, x'01', 'bo', 'p', 5, x'02', 'reserved', NULL,"
+            f" {AT}{run});"
+            f"INSERT INTO splits VALUES (x'03', x'04'); PRAGMA user_version = {request.param};"
+        )
+    return path
+
+
+def test_a_ledger_of_an_older_format_is_kept_whole(old: Path) -> None:
+    for _ in range(2):
+        with closing(opened(old)) as store:
+            assert store._version() == VERSION
+            assert store.spending(purpose="p", analyst="ana", since=[AT - AT % 86_400]).windows[0].analyst == 70
+            assert store.spending().lifetime == 75
+            assert store.is_committed(bytes(16))
+            assert not store.record_split(b"\x03", b"\x05")
+            store.check()
+    with closing(opened(old)) as store:
+        assert store.start(bytes(32), 1) == 1, "a reservation of the older version is released like any other"
+        assert store.spending().lifetime == 70
+        assert store.entries(10)[-2].event.kind == "started"
+        with pytest.raises(AlreadyChargedError):
+            store.reserve(charge(0, AT), LIMIT)
+
+
+def test_a_reader_migrates_a_ledger_too_and_writes_nothing_else(old: Path) -> None:
+    with closing(LedgerStore(old)) as store:
+        assert store.spending().lifetime == 75
+        assert store.head() is None
+
+
+def test_a_change_of_format_that_is_killed_leaves_the_old_one(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from silo_node import ledger_store
+
+    real: Callable[[str], Iterator[str]] = ledger_store._statements
+
+    def broken(script: str) -> Iterator[str]:
+        for count, statement in enumerate(real(script)):
+            if count == 7:
+                raise sqlite3.OperationalError("the process ends here")
+            yield statement
+
+    before = old.read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(ledger_store, "_statements", broken)
+        with pytest.raises(LedgerError):
+            opened(old)
+    assert before
+    with closing(opened(old)) as store:
+        assert store.spending().lifetime == 75
+
+
+def test_a_signer_of_another_silo_cannot_take_the_ledger_over(path: Path) -> None:
+    from dataclasses import replace
+
+    filled(path)
+    with pytest.raises(LedgerError, match="head"):
+        LedgerStore(path, replace(SIGNER, silo="south"))
+    with pytest.raises(LedgerError, match="head"):
+        LedgerStore(path, replace(SIGNER, federation="other"))

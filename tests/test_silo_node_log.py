@@ -1,0 +1,289 @@
+"""The log: whatever is removed, changed, reordered or cut off is found, and no entry depends on a row."""
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from analyst.demo.hospitals import PURPOSE
+from analyst.errors import DeniedError
+from crypto.errors import WireError
+from crypto.keys import Secret, SigningKey
+from policies.errors import LedgerError
+from policies.ledger import LedgerHead
+from silo_node import log
+from silo_node.ledger_store import Due, LedgerStore
+from silo_node.log import Entry, Event, Line, Signer, audit, chained, check_chain, decided, read_head, worded
+from tests.owner_home import charge
+from tests.simulator import Simulation, no_noise, simulate
+
+KEY = SigningKey(Secret(bytes(range(32))))
+SIGNER = Signer("north", "fed", KEY)
+EVENTS: tuple[Event, ...] = (
+    log.Started(micro_rho=0, released=0),
+    log.PolicyInForce(policy_hash=bytes(32), version=3),
+    decided(bytes(32), "ana", "research", ()),
+    log.Reserved(nonce=bytes(16), request_hash=bytes(32), micro_rho=5, atto_delta=0, policy_hash=bytes(32)),
+    log.Contributed(nonce=bytes(16), round_id=bytes(16)),
+    log.ConsentRead(nonce=bytes(16), purpose="research", as_of=5, feed_at=None),
+    log.SplitSigned(round_id=bytes(16), split_hash=bytes(32)),
+    log.Opened(round_id=bytes(16), split_hash=bytes(32)),
+    decided(bytes(32), "eve", "", ("ANALYST_UNKNOWN",)),
+    log.Reserved(nonce=bytes([1]) * 16, request_hash=bytes(32), micro_rho=6, atto_delta=0, policy_hash=bytes(32)),
+    log.Released(nonce=bytes([1]) * 16),
+    log.Asked(subject=bytes(32), analyst="ana", purpose="research"),
+    log.Voted(subject=bytes(32), who="dpo", decision="reject"),
+    log.Learned(run=bytes(16)),
+    log.Erased(what="models", count=1, before=7),
+)
+
+
+def lines_of(events: tuple[Event, ...]) -> list[Line]:
+    lines, chain = [], log.START
+    for index, event in enumerate(events):
+        body = Entry(seq=index + 1, at=100 + index, event=event).encode()
+        chain = chained(chain, body)
+        lines.append(Line(index + 1, body, chain))
+    return lines
+
+
+LINES = lines_of(EVENTS)
+
+
+def head_of(lines: list[Line]) -> LedgerHead:
+    return LedgerHead(federation="fed", silo="north", count=lines[-1].seq, chain=lines[-1].chain, at=200)
+
+
+HEAD = head_of(LINES)
+
+
+def test_a_whole_log_is_whole() -> None:
+    found = audit(LINES, HEAD)
+    assert (found.entries, found.first, found.last) == (len(EVENTS), 1, len(EVENTS))
+    assert found.charges == {bytes(16): (5, True)}
+    assert audit([], None).entries == 0
+
+
+def removed(lines: list[Line], index: int) -> list[Line]:
+    return lines[:index] + lines[index + 1 :]
+
+
+def changed(lines: list[Line], index: int) -> list[Line]:
+    body = Entry(seq=lines[index].seq, at=99, event=log.Started(micro_rho=1, released=0)).encode()
+    return [*lines[:index], replace(lines[index], body=body), *lines[index + 1 :]]
+
+
+def changed_with_its_hash(lines: list[Line], index: int) -> list[Line]:
+    body = Entry(seq=lines[index].seq, at=99, event=log.Started(micro_rho=1, released=0)).encode()
+    before = lines[index - 1].chain if index else log.START
+    return [*lines[:index], Line(lines[index].seq, body, chained(before, body)), *lines[index + 1 :]]
+
+
+def swapped(lines: list[Line], index: int) -> list[Line]:
+    other = (index + 1) % len(lines)
+    first, second = replace(lines[index], seq=lines[other].seq), replace(lines[other], seq=lines[index].seq)
+    swapped = list(lines)
+    swapped[index], swapped[other] = second, first
+    return swapped
+
+
+def cut_after(lines: list[Line], index: int) -> list[Line]:
+    return lines[:index]
+
+
+def cut_before(lines: list[Line], index: int) -> list[Line]:
+    return lines[index + 1 :]
+
+
+def doubled(lines: list[Line], index: int) -> list[Line]:
+    return [*lines[: index + 1], *lines[index:]]
+
+
+@pytest.mark.parametrize("index", range(len(LINES)))
+@pytest.mark.parametrize(
+    "tamper", [removed, changed, changed_with_its_hash, swapped, cut_after, cut_before, doubled],
+    ids=lambda tamper: tamper.__name__,
+)  # fmt: skip
+def test_a_log_that_was_tampered_with_is_found_out(tamper: Callable[[list[Line], int], list[Line]], index: int) -> None:
+    with pytest.raises(LedgerError, match="not whole"):
+        audit(tamper(LINES, index), HEAD)
+
+
+def test_a_log_rewritten_to_its_end_does_not_fit_its_head() -> None:
+    """Who can compute hashes can rebuild the chain, but not sign its end."""
+    forged = lines_of((*EVENTS[:4], *EVENTS[5:]))
+    with pytest.raises(LedgerError):
+        audit(forged, HEAD)
+    audit(forged, head_of(forged))
+    other = SigningKey(Secret(bytes(32)))
+    envelope = Signer("north", "fed", other).head(HEAD.count, HEAD.chain, 200)
+    with pytest.raises(LedgerError, match="head does not verify"):
+        read_head(envelope, "north", "fed", KEY.public)
+
+
+@pytest.mark.parametrize("signer", [replace(SIGNER, silo="south"), replace(SIGNER, federation="other")])
+def test_a_head_is_of_one_silo_in_one_federation(signer: Signer) -> None:
+    with pytest.raises(LedgerError):
+        read_head(signer.head(1, bytes(32), 5), "north", "fed", KEY.public)
+    assert read_head(SIGNER.head(1, bytes(32), 5), "north", "fed", KEY.public).count == 1
+
+
+def test_an_entry_may_not_stand_in_another_s_place() -> None:
+    body = Entry(seq=2, at=100, event=EVENTS[0]).encode()
+    line = Line(1, body, chained(log.START, body))
+    with pytest.raises(LedgerError, match="place"):
+        audit([line], head_of([line]))
+
+
+def test_bytes_that_are_no_entry_are_found_out() -> None:
+    line = Line(1, b"{}", chained(log.START, b"{}"))
+    check_chain([line], head_of([line]))
+    with pytest.raises(LedgerError, match="malformed"):
+        audit([line], head_of([line]))
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_make_a_decoder_fail_otherwise(data: bytes) -> None:
+    for kind in (Entry, LedgerHead):
+        with pytest.raises(WireError):
+            kind.decode(data)
+    with pytest.raises(LedgerError):
+        read_head(data, "north", "fed", KEY.public)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(EVENTS), st.integers(0, 10_000), st.integers(0, 7))
+def test_a_flipped_bit_of_an_entry_never_decodes_to_the_same(event: Event, place: int, bit: int) -> None:
+    body = bytearray(Entry(seq=1, at=5, event=event).encode())
+    assert Entry.decode(bytes(body)).event == event
+    body[place % len(body)] ^= 1 << bit
+    try:
+        found = Entry.decode(bytes(body))
+    except WireError:
+        return
+    assert found != Entry(seq=1, at=5, event=event)
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.kind)
+def test_every_event_has_words(event: Event) -> None:
+    text = worded(event)
+    assert text
+    assert text.isprintable()
+
+
+def test_what_a_stranger_wrote_cannot_forge_a_line() -> None:
+    event = decided(bytes(32), "eve\n  5  2027 policy" + "x" * 300, "\x1b[2Jresearch", ("SIGNATURE",))
+    assert Entry.decode(Entry(seq=1, at=5, event=event).encode()).event == event
+    assert worded(event).isprintable()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.sqlite"
+
+
+def test_the_log_says_what_the_ledger_holds(path: Path) -> None:
+    with closing(LedgerStore(path, SIGNER, lambda: 500)) as store:
+        store.reserve(charge(1, 500), 10**6)
+        store.commit(charge(1, 500).nonce, bytes(16))
+        store.reserve(charge(2, 500), 10**6)
+        found = store.audit(store._own_head())
+        assert set(found.charges.values()) == {(5000, True), (5000, False)}
+        store._db.execute("DROP TRIGGER charge_commits_only")
+        store._db.execute("UPDATE charges SET micro_rho = 1 WHERE state = 'reserved'")
+        with pytest.raises(LedgerError, match="says what the ledger does not"):
+            store.audit(store._own_head())
+
+
+def test_what_is_due_is_erased_and_the_log_keeps_that_it_was(path: Path) -> None:
+    now = [1_000_000.0]
+    with closing(LedgerStore(path, SIGNER, lambda: now[0])) as store:
+        for number in range(1, 6):
+            store.reserve(charge(number, int(now[0])), 10**6)
+            store.commit(charge(number, 0).nonce, bytes([number]) * 16)
+            store.record_split(bytes([number]) * 16, bytes(32))
+            store.save_run(bytes([number]) * 16, b"a model of old")
+            now[0] += 1000
+        before, charges = store.lines(), store.charges()
+        assert store.erase(Due()) == 0
+        assert store.erase(Due(models=1_002_000, rounds=1_001_000, audit=1_003_000)) == 2 + 1 + 15
+        assert len(store.runs()) == 3
+        assert store.charges() == charges, "charges stay for ever"
+        assert store.spending().lifetime == 25_000
+        kinds = [
+            (entry.event.what, entry.event.count) for entry in store.entries(3) if isinstance(entry.event, log.Erased)
+        ]
+        assert kinds == [("models", 2), ("rounds", 1), ("log", 15)]
+        found = store.audit(store._own_head())
+        assert (found.first, found.entries) == (16, len(before) - 15 + 3)
+        assert store.erase(Due(models=1_002_000, rounds=1_001_000, audit=1_003_000)) == 0, "once is enough"
+        store.check_against(head_of(before))
+    assert b"a model of old" not in path.read_bytes().replace(b"a model of old", b"", 3)
+    with closing(LedgerStore(path, SIGNER)) as again:
+        again.audit(again._own_head())
+
+
+def test_a_beginning_that_nothing_says_was_erased_is_found_out(path: Path) -> None:
+    with closing(LedgerStore(path, SIGNER, lambda: 500)) as store:
+        for number in range(1, 5):
+            store.reserve(charge(number, 500), 10**6)
+        store._db.execute("DROP TRIGGER log_keeps")
+        store._db.execute("DELETE FROM log WHERE seq < 4")
+        with pytest.raises(LedgerError, match="erased"):
+            store.audit(store._own_head())
+
+
+def logged(simulation: Simulation, silo: str = "aspen") -> list[Entry]:
+    return simulation.silos[silo].actor._ledger.entries(1000)
+
+
+QUESTION = "SELECT sex, COUNT(*) AS n, AVG(age) AS mean_age FROM lung GROUP BY sex"
+
+
+def test_a_round_leaves_every_step_in_the_log(exact: Simulation) -> None:
+    exact.federation.query(QUESTION, purpose=PURPOSE, epsilon=1)
+    with pytest.raises(DeniedError):
+        exact.federation.query(QUESTION, purpose=PURPOSE, epsilon=90)
+    entries = logged(exact)
+    assert [entry.event.kind for entry in entries] == [
+        "started", "policy", "decision", "reservation", "contribution", "consent", "split", "opening", "decision",
+    ]  # fmt: skip
+    denied = entries[-1].event
+    assert isinstance(denied, log.Decided)
+    assert (denied.analyst, denied.codes) == ("ana", ("RHO_PER_REQUEST", "BUDGET_LIFETIME"))
+    store = exact.silos["aspen"].actor._ledger
+    assert len(store.audit(store._own_head()).charges) == 1
+    exact.silos["aspen"].restarts = True
+    exact.silos["aspen"].kill()
+    assert [entry.event.kind for entry in logged(exact)][9:] == ["started"], "the policy is the same"
+
+
+def test_no_entry_depends_on_a_row(home: Path, tmp_path: Path) -> None:
+    """The same questions of two data sets, one of them without most of its rows, leave logs that differ in no value."""
+    import pyarrow.parquet as pq
+
+    other = Path(shutil.copytree(home, tmp_path / "other"))
+    file = other / "silos" / "aspen" / "lung.parquet"
+    pq.write_table(pq.read_table(file).slice(0, 3), file)
+    found = []
+    for place in (home, other):
+        with simulate(place, noise=no_noise, clock=lambda: 1_800_000_000.0) as simulation:
+            for question in (QUESTION, "SELECT COUNT(*) AS n FROM lung WHERE age > 60"):
+                simulation.federation.query(question, purpose=PURPOSE, epsilon=1)
+            found.append([json.loads(entry.encode()) for entry in logged(simulation)])
+    drawn = {"nonce", "request_hash", "round_id", "split_hash"}  # random, or hashes over what is random
+    first, second = ([_without(entry, drawn) for entry in one] for one in found)
+    assert first == second
+    assert len(first) == 14
+
+
+def _without(entry: dict[str, object], names: set[str]) -> object:
+    event = entry["event"]
+    assert isinstance(event, dict)
+    return {**entry, "event": {key: value for key, value in event.items() if key not in names}}
