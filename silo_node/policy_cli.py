@@ -175,6 +175,8 @@ def _judge(file: PolicyFile, options: argparse.Namespace) -> int:
             micro_rho=micro_rho,
             silos=silos,
             backend="masking",
+            round_key=b"",
+            sealed_secrets=(),
             table=table,
             plan=plan,
             created_at=now,

@@ -22,8 +22,9 @@ from crypto.ring import Ring, Words
 from crypto.roster import Party, Roster, SiloParty
 from crypto.sealing import SealingKey
 from crypto.wire import Signature, Signed, digest_of, sign
+from policies.approvals import Approval
 from policies.errors import AlreadyChargedError
-from policies.ledger import Charge, Spending, WindowLimit, exceeds
+from policies.ledger import Charge, Rate, Since, Spending, WindowLimit, exceeds
 from policies.request import Aggregate, Request, terms_of
 from silo_node import core
 from tests.example_policy import KEY, NOW, Edit, plan, policy, request, table
@@ -49,8 +50,9 @@ class MemoryLedger:
         besides: bytes = b"",
         purpose: str = "",
         analyst: str = "",
-        since: Sequence[int] = (),
+        since: Sequence[Since] = (),
         run: bytes | None = None,
+        requests_since: int | None = None,
     ) -> Spending:
         assert not since, "the example policy has no windows"
         charges = {**self.reserved, **self.committed}
@@ -59,13 +61,25 @@ class MemoryLedger:
     def is_committed(self, nonce: bytes) -> bool:
         return nonce in self.committed
 
+    def verdicts(self, subject: bytes) -> tuple[Approval, ...]:
+        return ()
+
+    def is_exhausted(self, nonce: bytes) -> bool:
+        return False
+
     def reserve(
-        self, charge: Charge, lifetime_limit: int, windows: Sequence[WindowLimit] = (), run_limit: int | None = None
+        self,
+        charge: Charge,
+        lifetime_limit: int,
+        windows: Sequence[WindowLimit] = (),
+        run_limit: int | None = None,
+        delta_limit: int = 0,
+        rate: Rate | None = None,
     ) -> bool:
         before = self.reserved.get(charge.nonce)
         if charge.nonce in self.committed or (before is not None and before.request_hash != charge.request_hash):
             raise AlreadyChargedError("the nonce was used")
-        if exceeds(self.spending(charge.nonce), charge.micro_rho, lifetime_limit, windows, run_limit):
+        if exceeds(self.spending(charge.nonce), charge, lifetime_limit, windows, run_limit, delta_limit, rate):
             return False
         self.reserved[charge.nonce] = charge
         return True

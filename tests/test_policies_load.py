@@ -722,7 +722,7 @@ WORD = Edit('vocabulary   = "DUO:0000006"', 'vocabulary   = "{}"')
         ),
         ([Edit("diary  =", SEEN.replace(', granularity = "day"', ""))], f"{VISITS}.seen", "needs granularity"),
         ([Edit("diary  =", SEEN.replace('"filter"', '"measure"'))], f"{VISITS}.seen", "nothing else"),
-        ([Edit('unit = "year"', 'granularity = "day"')], f"{VISITS}.age", "granularity is for a date column, not for int"),
+        ([Edit('unit = "year"', 'granularity = "day"')], f"{VISITS}.age", "granularity is for a date column, not"),
         ([Edit('unit = "year"', "sole_dimension = true")], f"{VISITS}.age", "sole_dimension is for a dimension"),
         ([Edit("[0, 110]", '[1, 110], missing = "zero"')], f"{VISITS}.age", "needs bounds that hold 0"),
         ([Edit("[-1, 0, 1, 2], unknown = -1", '"discover"')], f"{VISITS}.grade", "is for a string column, not for int"),
