@@ -91,6 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     query.add_argument("--epsilon", required=True, type=_number, help="what it may cost one person, such as 1")
     text = "how the silos' vectors are summed; their policies say which they accept"
     query.add_argument("--backend", choices=list(BACKENDS), default="masking", help=text)
+    text = "keep the request there until it is answered; given again, the very same one is sent, say after an approval"
+    query.add_argument("--keep", type=Path, metavar="FILE", help=text)
     query.add_argument("--format", choices=FORMATS, default="table")
     query.add_argument("--out", type=Path, metavar="FILE", help="write the answer there instead of printing it")
     train = command("train", _train, "train a model across the silos, which alone receive it")
@@ -199,7 +201,11 @@ def _query(options: argparse.Namespace, notes: Console) -> int:
         ) as federation:
             status.update("asking the silos")
             report = federation.query(
-                options.sql, purpose=options.purpose, epsilon=options.epsilon, backend=options.backend
+                options.sql,
+                purpose=options.purpose,
+                epsilon=options.epsilon,
+                backend=options.backend,
+                keep=options.keep,
             )
         status.update("closing")
     text = render(report, options.format)

@@ -5,6 +5,7 @@ with Federation.open("consilo.toml") as federation:
 """
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
@@ -21,7 +22,7 @@ from analyst.simulate import started
 from analyst.sql.catalogue import Offer, suggest
 from analyst.sql.plan import Planned, plan
 from crypto.backends import BACKENDS
-from crypto.errors import CryptoError, ProtocolError
+from crypto.errors import CryptoError, ProtocolError, WireError
 from crypto.keys import Secret, SigningKey
 from crypto.manifest import BackendName, Propose, Recipient, obstacle
 from crypto.messages import Failed, Failure, Learned, StoredReport
@@ -48,6 +49,7 @@ from policies.request import (
 from policies.training import Step
 
 REQUEST_LIFETIME_S = 600
+KEPT_LIFETIME_S = 14 * 24 * 3600  # of a request that waits for people
 
 
 class Link(Protocol):
@@ -121,14 +123,49 @@ class Federation:
             self._offer = self._fetch_offer()
         return self._offer
 
-    def query(self, sql: str, *, purpose: str, epsilon: float, backend: BackendName = "masking") -> Report:
+    def query(
+        self,
+        sql: str,
+        *,
+        purpose: str,
+        epsilon: float,
+        backend: BackendName = "masking",
+        keep: Path | None = None,
+    ) -> Report:
         """Ask one question and open its answer; `backend` is how the silos' vectors are summed (docs/backends.md).
+
+        With `keep`, the request is kept in that file until it is answered, and a later call sends the very same one
+        again: what people at the silos approve is one request, not a question.
 
         `epsilon` is what the answer may cost one person, at the smallest delta among the silos. Raises SqlError before
         anything is sent, DeniedError if silos refuse, RoundError if too few are left to answer.
         """
         planned, request = self.prepare(sql, purpose=purpose, epsilon=epsilon, backend=backend)
-        return self.open_answer(planned, request, self.submit(request))
+        if keep is not None:
+            request = self._kept(keep, request)
+        report = self.open_answer(planned, request, self.submit(request))
+        if keep is not None:
+            keep.unlink(missing_ok=True)
+        return report
+
+    def _kept(self, keep: Path, request: Request) -> Request:
+        """Return the request that `keep` holds, or write this one there; raises AnalystError if it holds another."""
+        hint = f"remove {keep} to ask anew; approvals of the request in it are then of no use"
+        try:
+            kept = Request.decode(keep.read_bytes())
+        except FileNotFoundError:
+            lasting = request.model_copy(update={"expires_at": request.created_at + KEPT_LIFETIME_S})
+            with os.fdopen(os.open(keep, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(lasting.encode())
+            return lasting
+        except (OSError, WireError) as err:
+            raise AnalystError(f"{keep} holds no request", hint) from err
+        same = ("federation", "analyst", "recipients", "purpose", "micro_rho", "backend", "table", "plan")
+        if any(getattr(kept, field) != getattr(request, field) for field in same):
+            raise AnalystError(f"{keep} holds another question, or the silos' policies have changed", hint)
+        if kept.expires_at <= int(self._clock()):
+            raise AnalystError(f"the request in {keep} has expired", hint)
+        return kept
 
     def prepare(
         self, sql: str, *, purpose: str, epsilon: float, backend: BackendName = "masking"

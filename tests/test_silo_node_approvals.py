@@ -9,7 +9,8 @@ import pytest
 
 import silo_node.cli
 from analyst.demo.hospitals import PURPOSE
-from analyst.errors import DeniedError
+from analyst.errors import AnalystError, DeniedError
+from analyst.report import Report
 from crypto.keys import Secret, SigningKey
 from crypto.messages import Failed
 from crypto.wire import unverified
@@ -107,6 +108,41 @@ def test_a_request_waits_is_approved_and_answered_under_the_same_nonce(
     assert kinds.count("request") == 1
     assert kinds.count("verdict") >= 2
     assert kinds[-1] == "opening"
+
+
+def test_a_kept_request_is_sent_again_after_it_was_approved(
+    guarded: tuple[Simulation, OwnerHome], tmp_path: Path
+) -> None:
+    simulation, _ = guarded
+    keep = tmp_path / "request"
+
+    def again(question: str = QUESTION) -> Report:
+        return simulation.federation.query(question, purpose=PURPOSE, epsilon=1, keep=keep)
+
+    with pytest.raises(DeniedError, match="APPROVAL_AWAITED"):
+        again()
+    assert keep.stat().st_mode & 0o777 == 0o600
+    nonce = Request.decode(keep.read_bytes()).nonce
+    with pytest.raises(DeniedError, match="APPROVAL_AWAITED"):
+        again()
+    with pytest.raises(AnalystError, match="another question"):
+        again("SELECT COUNT(*) AS n FROM lung")
+    for home in (guarded[1], *others(simulation)):
+        (waiting,) = requests_of(load(home.policy).policy, simulation.silos[home.policy.parent.name].actor._ledger, NOW)
+        for who in (DPO, OWNER):
+            vote(home, who, waiting.subject.hex())
+    report = again()
+    assert {outcome.status for outcome in report.silos.values()} == {"answered"}
+    assert all(silo.actor._ledger.is_committed(nonce) for silo in simulation.silos.values())
+    assert not keep.exists(), "it was answered"
+
+
+def test_a_file_that_holds_no_request_is_said_to(exact: Simulation, tmp_path: Path) -> None:
+    keep = tmp_path / "request"
+    keep.write_text("no request")
+    with pytest.raises(AnalystError, match="holds no request"):
+        exact.federation.query(QUESTION, purpose=PURPOSE, epsilon=1, keep=keep)
+    assert keep.read_text() == "no request"
 
 
 def test_one_rejection_refuses(guarded: tuple[Simulation, OwnerHome]) -> None:
