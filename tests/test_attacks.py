@@ -421,12 +421,13 @@ def test_no_reply_of_another_round_counts() -> None:
     accepts, refusals = aggregator_core.read_answers(hub, new.proposed, old.replies["propose"])
     assert not accepts
     assert not refusals
-    for step, collect in {
+    collectors: dict[str, Callable[[Any], object]] = {
         "share": lambda replies: aggregator_core.collect_shares(hub, new.composed, replies),
         "ready": lambda replies: aggregator_core.collect_ready(hub, new.shared, replies),
         "agree": lambda replies: aggregator_core.collect_signatures(hub, new.parted, replies),
         "open_shares": lambda replies: aggregator_core.assemble(hub, new.parted, new.signatures, replies, new.total()),
-    }.items():
+    }
+    for step, collect in collectors.items():
         with pytest.raises(SilosMissingError):
             collect(old.replies[step])
     with pytest.raises(ProtocolError, match="another round"):

@@ -429,7 +429,7 @@ def contribute(
     )[0]
 
 
-def test_c5_go_needs_every_ready_and_a_charge_that_is_reserved() -> None:
+def test_c5_c6_go_needs_every_ready_and_a_charge_that_is_reserved() -> None:
     signatures, stale = Go.decode(HELD.one.go).signatures, Go.decode(OTHER.one.go).signatures
     for wrong in (
         signatures[1:],
@@ -458,7 +458,7 @@ def with_variance(variance: int) -> core.Received:
     return replace(HELD.received[ME], before=replace(before, manifest=changed))
 
 
-def test_c6_the_noise_of_one_silo_deviates_by_three_units() -> None:
+def test_c7_the_noise_of_one_silo_deviates_by_three_units() -> None:
     shares = HELD.one.composed.manifest.noise_shares
     contribute(state=with_variance(9 * shares))
     with pytest.raises(ProtocolError, match="less than 3"):
@@ -466,12 +466,12 @@ def test_c6_the_noise_of_one_silo_deviates_by_three_units() -> None:
 
 
 @pytest.mark.parametrize("values", [(), (1, 2), (1, 2, 3, 4)])
-def test_c7_the_computation_has_the_lengths_of_the_blocks(values: tuple[int, ...]) -> None:
+def test_c8_the_computation_has_the_lengths_of_the_blocks(values: tuple[int, ...]) -> None:
     with pytest.raises(ProtocolError, match="length"):
         contribute(values=values)
 
 
-def test_c8_a_frame_that_is_not_there_is_refused() -> None:
+def test_c9_a_frame_that_is_not_there_is_refused() -> None:
     state = HELD.contributed[ME]
     assert state.frame(0) == HELD.one.payloads[ME]
     for index in (-1, 1, 2**63):
@@ -666,7 +666,7 @@ def test_f5_a_contribution_is_signed_and_of_this_round_and_length() -> None:
             hub.read_contribution(HUB, HELD.one.shared, ME, wrong)
 
 
-def test_f6_a_sum_takes_whole_signed_contributions_once(tmp_path: Path) -> None:
+def test_f6_f7_a_sum_takes_whole_signed_contributions_once(tmp_path: Path) -> None:
     sums, payload = SumShard(tmp_path), HELD.one.payloads[ME]
     digests = chunk_digests(payload, 8)
     sums.start(b"r", 3, 64)
@@ -702,14 +702,14 @@ def test_f6_a_sum_takes_whole_signed_contributions_once(tmp_path: Path) -> None:
         sums.total(b"s", (ME,))
 
 
-def test_f7_a_split_leaves_enough_survivors() -> None:
+def test_f8_a_split_leaves_enough_survivors() -> None:
     few = {name: HELD.one.heads[name] for name in HELD.many.names[:2]}
     with pytest.raises(SilosMissingError) as caught:
         hub.part(HUB, HELD.one.shared, few)
     assert caught.value.missing == HELD.many.names[2:]
 
 
-def test_f8_a_quorum_of_survivors_signed_this_very_split() -> None:
+def test_f9_a_quorum_of_survivors_signed_this_very_split() -> None:
     assert set(hub.collect_signatures(HUB, HELD.one.parted, HELD.one.replies["agree"])) == {*HELD.many.names} - {
         DROPPED
     }
@@ -729,7 +729,7 @@ def assemble(replies: dict[str, tuple[bytes, ...]], shared: Any = None) -> Any:
     return hub.assemble(HUB, parted, one.signatures, replies, one.total())
 
 
-def test_f9_a_quorum_opened_this_manifest_and_split() -> None:
+def test_f10_a_quorum_opened_this_manifest_and_split() -> None:
     assemble(HELD.one.replies["open_shares"])
     good = unverified(HELD.one.replies["open_shares"][AFTER][0], Opening)
     for wrong in (
@@ -902,10 +902,10 @@ def test_g8_the_sum_has_the_length_of_the_manifest_and_the_digests_of_the_report
     assert "names" in str(spoilt(chunks=(bytes(32),)))
 
 
-# H: adding once more
+# G9: adding once more
 
 
-def test_h1_a_chunk_is_the_sum_of_the_survivors_signed_chunks() -> None:
+def test_g9_a_chunk_is_the_sum_of_the_survivors_signed_chunks() -> None:
     checked = check_report(REPORT, HELD.one.terms, HELD.silo().silos, HELD.silo().aggregators)
     chunks = [HELD.one.payloads[one.silo] for one in split().survivors]
     check_chunk(REPORT, checked, 0, chunks)
@@ -931,7 +931,7 @@ def test_h1_a_chunk_is_the_sum_of_the_survivors_signed_chunks() -> None:
 
 
 @pytest.mark.parametrize(("chunks", "chosen"), [(1, 1), (16, 16), (17, SAMPLED), (256, SAMPLED)])
-def test_h2_all_chunks_of_a_short_vector_and_distinct_ones_of_a_long_one(chunks: int, chosen: int) -> None:
+def test_g9_all_chunks_of_a_short_vector_and_distinct_ones_of_a_long_one(chunks: int, chosen: int) -> None:
     checked = check_report(REPORT, HELD.one.terms, HELD.silo().silos, HELD.silo().aggregators)
     long = checked.contributions[0].model_copy(update={"chunks": (bytes(32),) * chunks})
     found = choose_chunks(replace(checked, contributions=(long,)))
