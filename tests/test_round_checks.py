@@ -772,6 +772,12 @@ def spoilt(**changes: Any) -> CryptoError:
     return refused(lambda: opened(with_report(REPORT, **changes)))
 
 
+def checking(**changes: Any) -> CryptoError:
+    """Return the error of the checks that need no key, and stand before the openings."""
+    stored = with_report(REPORT, **changes)
+    return refused(lambda: check_report(stored, HELD.one.terms, HELD.silo().silos, HELD.silo().aggregators))
+
+
 def test_g0_what_breaks_no_rule_opens() -> None:
     assert opened() == HELD.many.sum_of(name for name in HELD.many.names if name != DROPPED)
 
@@ -800,24 +806,28 @@ def test_g3_recipient_and_key_are_in_the_manifest() -> None:
 
 def test_g4_a_quorum_is_on_one_valid_split_and_the_heads_are_its_survivors() -> None:
     heads, signatures = MESSAGE.contributions, MESSAGE.signatures
-    assert "lacks the signatures" in str(spoilt(signatures=signatures[:3]))
-    assert isinstance(spoilt(signatures=(*signatures[:3], detach(HELD.forged(split(), AFTER), Split))), SignatureError)
-    for changed in (split(manifest_hash=bytes(32)), split(dropped=())):
+    assert "lacks the signatures" in str(checking(signatures=signatures[:3]))
+    assert isinstance(
+        checking(signatures=(*signatures[:3], detach(HELD.forged(split(), AFTER), Split))), SignatureError
+    )
+    for changed, says in ((split(manifest_hash=bytes(32)), "another manifest"), (split(dropped=()), "part the roster")):
         signed = tuple(detach(HELD.signed(changed, one.signer), Split) for one in signatures)
-        assert isinstance(spoilt(split=changed.encode(), signatures=signed), ProtocolError)
-    assert "not the one that was agreed on" in str(spoilt(contributions=heads[1:]))
+        assert says in str(checking(split=changed.encode(), signatures=signed))
+    assert "not the one that was agreed on" in str(checking(contributions=heads[1:]))
     good = unverified(heads[0], Contribution)
-    assert isinstance(spoilt(contributions=(HELD.forged(good, BEFORE), *heads[1:])), SignatureError)
+    assert isinstance(checking(contributions=(HELD.forged(good, BEFORE), *heads[1:])), SignatureError)
     another = HELD.signed(good.model_copy(update={"chunks": (bytes(32),)}), BEFORE)
-    assert "not the one that was agreed on" in str(spoilt(contributions=(another, *heads[1:])))
+    assert "not the one that was agreed on" in str(checking(contributions=(another, *heads[1:])))
     for change in ({"manifest_hash": bytes(32)}, {"length": 4}):
         # Agreed on by all, and yet not a contribution to this round.
         head = good.model_copy(update=change)
         survivors = (split().survivors[0].model_copy(update={"contribution": digest_of(head)}), *split().survivors[1:])
         agreed = split(survivors=survivors)
         signed = tuple(detach(HELD.signed(agreed, one.signer), Split) for one in signatures)
-        error = spoilt(split=agreed.encode(), signatures=signed, contributions=(HELD.signed(head, BEFORE), *heads[1:]))
-        assert "belongs to another round" in str(error)
+        error = checking(
+            split=agreed.encode(), signatures=signed, contributions=(HELD.signed(head, BEFORE), *heads[1:])
+        )
+        assert str(error) == f"the contribution of {BEFORE!r} belongs to another round"
 
 
 def reopened(name: str, row: tuple[bytes, ...], **changes: Any) -> bytes:
@@ -842,7 +852,7 @@ def test_g5_openings_are_signed_and_bound_and_cover_the_committee() -> None:
         (reopened(BEFORE, row, sealed=(b"", b"")), "not sealed to each"),
         (reopened(BEFORE, row[:4]), "cover its committee"),
         (reopened(BEFORE, (*row, bytes(32))), "cover its committee"),
-        (openings[1], "3 silos opened"),
+        (openings[1], "3 silos opened their shares, 4 are needed"),
     ):
         assert says in str(spoilt(openings=(wrong, *openings[1:])))
 
