@@ -15,7 +15,8 @@ import pytest
 from aggregator import core as hub
 from aggregator.errors import SharesMissingError, SilosMissingError
 from aggregator.sums import SumShard
-from crypto.errors import AccusedError, CryptoError, ProtocolError, SealError, SignatureError
+from crypto import messages
+from crypto.errors import AccusedError, CryptoError, ProtocolError, SealError, SignatureError, WireError
 from crypto.graph import COMPLETE_UP_TO, MIN_DEGREE, degree_of, quorum_of
 from crypto.keys import Secret, SigningKey, derive
 from crypto.manifest import Accept, Recipient, compose
@@ -1001,3 +1002,29 @@ def test_k1_a_report_of_a_question_or_of_a_stranger_is_not_learned() -> None:
         core.learn(HELD.silo(), ledger, NOW, report_head(message), [])
     with pytest.raises(ProtocolError, match="not that of a training step"):
         hub.learners(MESSAGE)
+
+
+# Reading: what is cut, or does not fit itself, is no message
+
+
+def test_a_head_names_as_many_chunks_as_its_length_makes() -> None:
+    good = unverified(HELD.one.heads[ME].envelope, Contribution)
+    for change in ({"chunks": good.chunks * 2}, {"length": 65_537}):
+        with pytest.raises(WireError, match="do not make"):
+            Contribution.decode(good.model_copy(update=change).encode())
+
+
+def test_a_report_that_is_cut_or_something_else_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = report_head(MESSAGE) + bytes(REPORT.blinded_sum)
+    assert StoredReport.decode(data).name == REPORT.name
+    for wrong in (b"", data[:4], data[:7], b"XXXX" + data[4:]):
+        with pytest.raises(WireError, match="no encrypted report"):
+            StoredReport.decode(wrong)
+    with pytest.raises(WireError, match="cut short"):
+        StoredReport.decode(data[: len(report_head(MESSAGE)) - 1])
+    monkeypatch.setattr(messages, "MAX_REPORT_BYTES", len(data) - 1)
+    with pytest.raises(WireError, match="no encrypted report"):
+        StoredReport.decode(data)
+    monkeypatch.setattr(type(MESSAGE), "MAX_BYTES", 1000)
+    with pytest.raises(WireError, match="at most 1000"):
+        report_head(MESSAGE)
