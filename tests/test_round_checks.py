@@ -29,6 +29,7 @@ from crypto.messages import (
     DroppedSeeds,
     Entry,
     Go,
+    Learned,
     Open,
     OpenedShares,
     Opening,
@@ -274,6 +275,11 @@ def test_b4_a_manifest_is_what_request_and_acceptances_give() -> None:
     for change in ({"quorum": 3}, {"degree": 2}, {"max_missing": 2}, {"min_silos": 2}, {"roster": manifest.roster[1:]}):
         with pytest.raises(ProtocolError, match=f"manifest's {next(iter(change))}"):
             share(manifest.model_copy(update=change))
+
+
+def test_b8_a_pair_seed_goes_to_those_after_it_alone() -> None:
+    entries = [Entry.decode(raw) for raw in Shared.decode(share()[1]).entries]
+    assert [bool(entry.pair_seed) for entry in entries] == [False, False, True, True, True]
 
 
 def joined(name: str, **changes: object) -> tuple[Any, tuple[bytes, ...]]:
@@ -598,8 +604,12 @@ def test_f1_an_answer_is_signed_by_the_silo_that_was_asked_and_of_this_request()
     ):
         _, refusals = hub.read_answers(HUB, HELD.one.proposed, replied("propose", silo_004=envelope))
         assert set(refusals) == ({AFTER} if counts else set())
-    accepts, _ = hub.read_answers(HUB, HELD.one.proposed, {AFTER: (HELD.one.replies["propose"][AFTER][0], b"")})
-    assert not accepts, "a reply is one frame"
+    frame = HELD.one.replies["propose"][AFTER][0]
+    no_bytes: Any = None
+    for frames in ((frame, b""), (), (no_bytes,)):
+        accepts, refusals = hub.read_answers(HUB, HELD.one.proposed, {AFTER: frames})
+        assert not accepts, "a reply is one frame of bytes"
+        assert not refusals
 
 
 def test_f2_the_harshest_are_left_out_until_a_roster_bears_them() -> None:
@@ -1028,3 +1038,20 @@ def test_a_report_that_is_cut_or_something_else_is_none(monkeypatch: pytest.Monk
     monkeypatch.setattr(type(MESSAGE), "MAX_BYTES", 1000)
     with pytest.raises(WireError, match="at most 1000"):
         report_head(MESSAGE)
+
+
+def test_k2_a_silo_answers_for_the_run_that_was_asked_about() -> None:
+    asked = step_request(HELD.silo().roster.recipients(HELD.many.names))
+    changed = HELD.one.proposed.propose.model_copy(update={"request": sign(asked, "ana", ANA)})
+    report = MESSAGE.model_copy(update={"propose": HELD.signed(changed)})
+    learned = Learned(run=bytes(16), position=bytes(32))
+    assert hub.read_learned(HUB, ME, report, (HELD.signed(learned, ME),)).message == learned
+    other = learned.model_copy(update={"run": b"\1" * 16})
+    for frames in (
+        (HELD.signed(other, ME),),
+        (HELD.signed(learned, AFTER),),
+        (HELD.forged(learned, ME),),
+        (HELD.signed(learned, ME),) * 2,
+    ):
+        with pytest.raises(CryptoError):
+            hub.read_learned(HUB, ME, report, frames)
