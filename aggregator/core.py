@@ -16,7 +16,7 @@ from aggregator.errors import SharesMissingError, SilosMissingError
 from crypto.backends import scheme_of
 from crypto.errors import CryptoError, ProtocolError
 from crypto.keys import SigningKey, VerifyKey
-from crypto.manifest import Accept, Manifest, Propose, Terms, check_accept, check_round_keys, compose
+from crypto.manifest import Accept, Manifest, Propose, Terms, check_accept, check_round_keys, compose, obstacle
 from crypto.messages import (
     Accusation,
     Bundle,
@@ -43,6 +43,7 @@ from policies.request import Refusal, Request, terms_of
 from policies.training import Step
 
 ROUND_S = 120
+MAX_ENTRY_BYTES = 24 * 1024  # two sealed values of at most 8 KiB, encoded
 
 Replies = Mapping[str, tuple[bytes, ...]]  # by silo; a silo that did not answer is absent
 
@@ -170,6 +171,11 @@ def compose_round(
             manifest = compose(state.propose, state.terms, [(one.signer, one.message) for one in members])
             break
         except ProtocolError:
+            # First whoever asks for more than this many silos could ever bear, then the harshest of the others.
+            own = [one for one in members if _is_alone_impossible(one.message, len(members))]
+            if own and len(own) < len(members):
+                members = [one for one in members if one not in own]
+                continue
             harshest = max(members, key=lambda one: _demand(one.message), default=None)
             if harshest is None or _demand(harshest.message) == min(_demand(one.message) for one in members):
                 raise  # they all ask the same: it is the number of silos that does not suffice
@@ -182,6 +188,10 @@ def compose_round(
         accepts=tuple(one.envelope for one in members),
         refusals=tuple(refusals[silo] for silo in sorted(refusals)),
     )
+
+
+def _is_alone_impossible(accept: Accept, silos: int) -> bool:
+    return bool(obstacle(silos, accept.min_silos, accept.max_colluding, accept.max_missing))
 
 
 def _demand(accept: Accept) -> tuple[int, int]:
@@ -197,6 +207,7 @@ def collect_shares(aggregator: Aggregator, state: Composed, replies: Replies) ->
             bundle = verify(message.bundle, Bundle, {silo: aggregator.silos[silo]}).message
             digests = tuple(sha256(entry).digest() for entry in message.entries)
             fits = len(digests) == state.manifest.degree + 1 and silo in state.manifest.silos
+            fits = fits and max(map(len, message.entries)) <= MAX_ENTRY_BYTES  # or a Deliver grows beyond what is read
             if fits and bundle.manifest_hash == state.manifest_hash and bundle.entries == digests:
                 found[silo] = message
         except CryptoError:
@@ -304,12 +315,10 @@ def assemble(
             opening = verify(_only(frames[:1]), Opening, {silo: aggregator.silos[silo]}).message
         except CryptoError:
             continue
-        bound = opening.manifest_hash, opening.split_hash, opening.sums
-        if tuple(map(len, frames[1:])) == sizes and bound == (
-            composed.manifest_hash,
-            digest_of(state.split),
-            digests(frames[1:]),
-        ):
+        bound = opening.manifest_hash, opening.split_hash, opening.sums, len(opening.sealed)
+        sealed = len(manifest.terms.recipients) if composed.scheme.is_masked else 0
+        expected = composed.manifest_hash, digest_of(state.split), digests(frames[1:]), sealed
+        if tuple(map(len, frames[1:])) == sizes and bound == expected:
             openings[silo], sums[silo] = frames[0], frames[1:]
     if len(openings) < manifest.quorum:
         missing = tuple(silo for silo in signatures if silo not in openings)

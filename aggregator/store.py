@@ -6,7 +6,7 @@ silo signed last of how long its ledger is, so that an older copy put back in it
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from io import BufferedRandom
 from pathlib import Path
@@ -55,9 +55,9 @@ class ContributionStore:
             left.unlink(missing_ok=True)
         self._bytes = sum(entry.stat().st_size for entry in path.iterdir())  # never less than what lies there
 
-    def stage(self, length: int) -> "Staged":
-        """Begin a contribution of `length` bytes, after making room for it."""
-        self._make_room(length)
+    def stage(self, length: int, needed: Collection[bytes] = ()) -> "Staged":
+        """Begin a contribution of `length` bytes, after making room for it without those that are `needed`, by name."""
+        self._make_room(length, {f"{name.hex()}.contribution" for name in needed})
         return Staged(self._path)
 
     def read(self, name: bytes, start: int, length: int) -> bytes:
@@ -70,12 +70,13 @@ class ContributionStore:
             hint = "contributions are deleted when they need too much room; ask while they are fresh"
             raise StoreError(f"the contribution {name.hex()[:16]} is not kept here ({err.strerror})", hint) from err
 
-    def _make_room(self, length: int) -> None:
+    def _make_room(self, length: int, needed: Collection[str]) -> None:
         self._bytes += length
         if self._bytes <= self._max_bytes:
             return
         found = [(entry.stat(), entry) for entry in self._path.iterdir()]
-        kept = [(stat.st_mtime_ns, stat.st_size, entry) for stat, entry in found if entry.suffix == ".contribution"]
+        old = [one for one in found if one[1].suffix == ".contribution" and one[1].name not in needed]
+        kept = [(stat.st_mtime_ns, stat.st_size, entry) for stat, entry in old]
         total = sum(stat.st_size for stat, _ in found)
         if length + total - sum(size for _, size, _ in kept) > self._max_bytes:
             self._bytes = total

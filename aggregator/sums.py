@@ -53,7 +53,7 @@ class _Running:
     frames: list[range]
     sum: Accumulator | None  # None where the silos add
     staged: dict[str, Staged] = field(default_factory=dict)
-    added: set[str] = field(default_factory=set)
+    added: dict[str, bytes] = field(default_factory=dict)  # the name of each silo's contribution
 
 
 class SumShard:
@@ -87,7 +87,7 @@ class SumShard:
             if running.sum is not None:
                 running.sum.check(number, bytes(piece))  # so that adding cannot fail half-way
         if staged is None:
-            staged = running.staged[silo] = self._store.stage(sum(running.sizes))
+            staged = running.staged[silo] = self._store.stage(sum(running.sizes), self._needed())
         staged.append(frame)
 
     def add(self, round_id: bytes, silo: str, name: bytes) -> None:
@@ -98,14 +98,14 @@ class SumShard:
         if running.sum is not None:
             for number, piece in enumerate(staged.parts(running.sizes)):
                 running.sum.add(number, piece)
-        running.added.add(silo)
+        running.added[silo] = name
         running.staged.pop(silo).keep(name)
 
     def total(self, round_id: bytes, silos: tuple[str, ...]) -> list[bytes]:
         running = self._rounds.pop(round_id, None)
         if running is None:
             raise ProtocolError("the round is not open")
-        if running.added != set(silos):  # one may have been added after the round stopped waiting for it
+        if set(running.added) != set(silos):  # one may have been added after the round stopped waiting for it
             raise ProtocolError("the sum does not hold exactly the contributions that were agreed on")
         for staged in running.staged.values():
             staged.discard()
@@ -118,6 +118,9 @@ class SumShard:
 
     def chunk(self, name: bytes, start: int, length: int) -> bytes:
         return self._store.read(name, start, length)
+
+    def _needed(self) -> set[bytes]:
+        return {name for running in self._rounds.values() for name in running.added.values()}
 
     def _running(self, round_id: bytes, silo: str) -> _Running:
         running = self._rounds.get(round_id)

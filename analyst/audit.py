@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from analyst.client import Federation
 from analyst.errors import AnalystError
 from analyst.report import Estimate, interpret
 from analyst.sql.plan import Planned
+from crypto.errors import CryptoError
 from crypto.opening import OpenedSum
-from crypto.recount import COMPLETE_UP_TO
 from policies.request import Plan, Request, group_count
 
 _MAX_ANSWER_BYTES = 64 << 20
@@ -49,20 +50,42 @@ def verify(federation: Federation, name: bytes, answer: dict[str, Any] | None) -
     yield f"the round is what the request and {len(manifest.silos)} signed acceptances give; quorum {manifest.quorum}"
     signers = ", ".join(one.signer for one in stored.message.signatures)
     yield f"{signers} agreed on the contributions of {', '.join(survivors)}"
-    chunks, added = len(stored.message.chunks), federation.recount(stored, checked)
-    extent = "completely" if chunks <= COMPLETE_UP_TO else f"at {added} random chunks of {chunks}"
-    yield f"the sum was added once more, {extent}: it is that of the {len(survivors)} signed contributions"
+    chunks, added = checked.scheme.shape.chunks, federation.recount(stored, checked)
+    if checked.scheme.columns > 1:
+        spare = len(stored.message.openings) - manifest.quorum
+        yield f"the silos added, each its column; {spare} more of them opened than are needed, to check each other"
+    else:
+        extent = "completely" if added == chunks else f"at {added} random chunks of {chunks}"
+        yield f"the sum was added once more, {extent}: it is that of the {len(survivors)} signed contributions"
     if federation.analyst not in (recipient.name for recipient in manifest.terms.recipients):
         return
     opened = federation.open_sum(stored, request)
-    yield f"it opens with the key of {federation.analyst}"
+    left_out = f"; left out as false: {', '.join(opened.wrong)}" if opened.wrong else ""
+    yield f"it opens with the key of {federation.analyst}{left_out}"
     if answer is not None:
-        _compare(answer, request, opened)
+        min_cohort = _min_cohort(federation, opened)
+        _compare(answer, request, opened, min_cohort)
         yield f"the {len(answer['rows'])} rows of the answer are what it says"
+        if min_cohort is None:
+            yield "which groups were withheld cannot be told: a policy has changed since, or a silo does not answer"
 
 
-def _compare(answer: dict[str, Any], request: Request, opened: OpenedSum) -> None:
-    """Raise AnalystError unless the figures of an answer are those of the opened sum, and no group is missing."""
+def _min_cohort(federation: Federation, opened: OpenedSum) -> int | None:
+    """Return below which count a group is withheld; None unless all silos of the round still have the same policies."""
+    with suppress(AnalystError, CryptoError):
+        offered = federation.offer.silos
+        holders = [offered[member.silo] for member in opened.manifest.roster if member.silo in offered]
+        hashes = [member.policy_hash for member in opened.manifest.roster]
+        if [holder.policy_hash for holder in holders] == hashes:
+            return max(holder.min_cohort for holder in holders)
+    return None
+
+
+def _compare(answer: dict[str, Any], request: Request, opened: OpenedSum, min_cohort: int | None) -> None:
+    """Raise AnalystError unless an answer has every group once, with the figures of the opened sum or withheld.
+
+    With `min_cohort` the groups withheld must be those below it.
+    """
     plan, hint = request.plan, "the file was changed, or belongs to another answer: do not use it"
     try:
         dimensions: dict[str, str] = dict(answer["dimensions"])
@@ -74,10 +97,14 @@ def _compare(answer: dict[str, Any], request: Request, opened: OpenedSum) -> Non
         names = {column: shown for shown, column in dimensions.items()}
         planned = Planned(request.table, plan, output, names)
         found, _ = interpret(planned, request, opened, min_cohort=-(2**62))
+        stated = len(answer["rows"]) + len(answer["withheld_groups"])
+        small = None if min_cohort is None else interpret(planned, request, opened, min_cohort)[1]
     except (KeyError, TypeError, ValueError, AttributeError) as err:
         raise AnalystError("the answer does not fit the request that it names", hint) from err
-    if set(rows) & withheld or len(rows) + len(withheld) != group_count(request):
+    if set(rows) & withheld or not len(rows) + len(withheld) == stated == group_count(request):
         raise AnalystError("a group is missing from the answer, or stands in it twice", hint)
+    if small is not None and withheld != {_key(dimensions, group) for group in small}:
+        raise AnalystError("the groups withheld are not those with too small a count", hint)
     for row in found:
         shown = rows.get(_key(dimensions, row))
         if shown is None and _key(dimensions, row) in withheld:

@@ -67,6 +67,8 @@ def _print_report(report: Report, console: Console) -> None:
         f"cost per person: epsilon {report.epsilon:.3g} at delta {report.delta:g} (rho {report.rho:.4g});"
         " in brackets: 95 % intervals of the noise"
     )
+    if report.wrong:
+        console.print(f"left out, as they contradict the others: the sums of {', '.join(report.wrong)}")
     console.print(f"transcript {report.transcript}")
 
 

@@ -217,6 +217,9 @@ class Request(Message):
             if cut_of(limit, scale_bits) < least or limit // 2 < 8 * math.isqrt(variance):
                 message = f"{self.backend} cannot carry {statistic.kind} of {len(self.silos)} silos at this price"
                 raise ValueError(f"{message}; take the backend masking")
+        if self.backend == "shares" and isinstance(self.plan, Step):
+            # A false sum could go to each silo in another form, and then they would hold different models.
+            raise ValueError("shares does not train models; take the backend masking")
         try:
             chosen.bind(Shape(slot_count(self), len(self.silos), quorum_of(len(self.silos)), limit), self.round_key)
         except CryptoError as err:

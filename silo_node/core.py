@@ -1,6 +1,6 @@
 """One silo's part in a round, as pure steps: state and bytes in, state and bytes out.
 
-    Proposed --share--> SharedOut --ready--> Ready --contribute--> Contributed --agree--> Agreed --open--> (erased)
+    Proposed --share--> SharedOut --ready--> Received --contribute--> Contributed --agree--> Agreed --open--> (erased)
 
 In training the silos are the recipients: `learn` opens a report and moves the model.
 
@@ -21,7 +21,6 @@ from crypto.errors import AccusedError, CryptoError, ProtocolError, SignatureErr
 from crypto.keys import Secret, SigningKey, VerifyKey
 from crypto.manifest import Accept, Manifest, Propose, Terms, check_manifest
 from crypto.masking import (
-    column_info,
     entry_info,
     mask_key_of,
     opening_info,
@@ -373,7 +372,7 @@ def contribute(
     plus = [self_seed(shared.before.self_secret.raw, manifest_hash)]
     plus += [pair_seed(shared.before.root.raw, manifest_hash, name) for name in later]
     units = np.clip(values, -manifest.terms.limit, manifest.terms.limit)  # total, so that no error depends on data
-    seals = [(member.channel_key, column_info(manifest_hash, me, member.silo)) for member in manifest.roster]
+    seals = [(member.channel_key, entry_info(manifest_hash, "column", me, member.silo)) for member in manifest.roster]
     pieces = tuple(blinded_pieces(scheme, units, plus, state.seeds, seals))
     head = Contribution(manifest_hash=manifest_hash, length=manifest.length, chunks=digests(pieces))
     channel, contribution = shared.before.channel, digest_of(head)
@@ -483,7 +482,7 @@ def _open_sums(silo: Silo, state: Agreed, columns: Sequence[bytes]) -> tuple[byt
             raise ProtocolError(f"the contribution of {survivor.silo!r} is not the one that was agreed on")
         if digests([column]) != signed.message.chunks[me : me + 1]:
             raise ProtocolError(f"the column of {survivor.silo!r} is not the one it signed")
-        sealed.append((column, column_info(state.manifest_hash, survivor.silo, silo.name)))
+        sealed.append((column, entry_info(state.manifest_hash, "column", survivor.silo, silo.name)))
     total = added_column(state.scheme, me, state.channel, sealed)
     sums = tuple(
         seal(one.key, total, sum_info(state.manifest_hash, state.split_hash, silo.name, one.name))

@@ -22,7 +22,7 @@ from analyst.errors import RoundError
 from analyst.report import Estimate
 from crypto.errors import AccusedError, CryptoError, ProtocolError, SealError, SignatureError
 from crypto.graph import committees, degree_of, quorum_of
-from crypto.keys import Secret, derive
+from crypto.keys import Secret, SigningKey, derive
 from crypto.manifest import Accept, Recipient, obstacle, tolerated_collusion
 from crypto.masking import apply_masks, entry_info, mask_key_of, opening_info, pair_seed, self_commitment, self_seed
 from crypto.messages import (
@@ -48,8 +48,9 @@ from crypto.ring import Ring, Words
 from crypto.sealing import PUBLIC_BYTES, SealingKey, seal
 from crypto.shamir import combine
 from crypto.wire import detach, digest_of, sign, unverified
+from policies.decide import CLOCK_SKEW_S
 from policies.errors import AlreadyChargedError
-from policies.request import Refusal
+from policies.request import Catalogue, CatalogueRequest, Refusal
 from silo_node import core
 from tests.example_policy import NOW
 from tests.many_silos import SEALING, Many, Round, chunk_digests, with_report, words_of
@@ -997,3 +998,47 @@ def test_neighbours_called_dropped_at_120_give_nothing_of_the_one_between_them()
     give = [pair_seed(secrets[me].root.raw, one.manifest_hash, many.names[place]) for place in others if place > victim]
     apply_masks(words, Ring(64), take, give)
     assert values_of(words) == scaled(one, me), "exactly those masks of honest survivors stood between"
+
+
+# Before and beside a round
+
+
+def test_a_frame_that_no_round_has_is_not_given(exact: Simulation) -> None:
+    # Hope: to read a contribution out of its step, or one that was never made.
+    aspen, seen = exact.silos["aspen"], []
+    original = aspen.call
+
+    async def asking(step: str, *arguments: bytes) -> tuple[bytes, ...]:
+        before = aspen.actor.frame(arguments[0], bytes(8)) if len(arguments[0]) == 16 else ()
+        reply: tuple[bytes, ...] = await original(step, *arguments)
+        after = aspen.actor.frame(arguments[0], bytes(8)) if len(arguments[0]) == 16 else ()
+        seen.append((step, before, after, reply))
+        return reply
+
+    aspen.call = asking  # type: ignore[method-assign]
+    assert ask(exact)["aspen"] == "answered"
+    for step, before, after, reply in seen:
+        for frames, contributed in ((before, step == "agree"), (after, step == "contribute")):
+            if frames and contributed:
+                payload = reply[1] if step == "contribute" else frames[0]
+                assert frames == (payload,)
+            elif frames:
+                assert "no contribution" in unverified(frames[0], Failed).reason
+
+
+def test_a_catalogue_is_given_to_its_own_analyst_now(exact: Simulation) -> None:
+    # Hope: a stranger, or whoever recorded a request, reads what a policy opens.
+    aspen, federation = exact.silos["aspen"], exact.federation
+    now = int(aspen.clock())
+    good = CatalogueRequest(federation=federation.config.federation, analyst="ana", nonce=bytes(16), created_at=now)
+    key, stranger = federation._signing, SigningKey(Secret(bytes(32)))
+    unverified(aspen.actor.catalogue(sign(good, "ana", key))[0], Catalogue)
+    for wrong in (
+        sign(good, "ana", stranger),
+        sign(good, "eve", stranger),
+        sign(good.model_copy(update={"analyst": "eve"}), "ana", key),
+        sign(good.model_copy(update={"federation": "other"}), "ana", key),
+        sign(good.model_copy(update={"created_at": now - CLOCK_SKEW_S - 5}), "ana", key),
+        sign(good.model_copy(update={"created_at": now + CLOCK_SKEW_S + 5}), "ana", key),
+    ):
+        unverified(aspen.actor.catalogue(wrong)[0], Failed)

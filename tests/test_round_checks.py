@@ -15,7 +15,8 @@ import pytest
 from aggregator import core as hub
 from aggregator.errors import SharesMissingError, SilosMissingError
 from aggregator.sums import SumShard
-from crypto.errors import AccusedError, CryptoError, ProtocolError, SealError, SignatureError
+from crypto import messages
+from crypto.errors import AccusedError, CryptoError, ProtocolError, SealError, SignatureError, WireError
 from crypto.graph import COMPLETE_UP_TO, MIN_DEGREE, degree_of, quorum_of
 from crypto.keys import Secret, SigningKey, derive
 from crypto.manifest import Accept, Recipient, compose
@@ -28,6 +29,7 @@ from crypto.messages import (
     DroppedSeeds,
     Entry,
     Go,
+    Learned,
     Open,
     OpenedShares,
     Opening,
@@ -274,6 +276,11 @@ def test_b4_a_manifest_is_what_request_and_acceptances_give() -> None:
             share(manifest.model_copy(update=change))
 
 
+def test_b8_a_pair_seed_goes_to_those_after_it_alone() -> None:
+    entries = [Entry.decode(raw) for raw in Shared.decode(share()[1]).entries]
+    assert [bool(entry.pair_seed) for entry in entries] == [False, False, True, True, True]
+
+
 def joined(name: str, **changes: object) -> tuple[Any, tuple[bytes, ...]]:
     """Return manifest and acceptances in which one silo accepts otherwise."""
     one = HELD.one
@@ -428,7 +435,7 @@ def contribute(
     )[0]
 
 
-def test_c5_go_needs_every_ready_and_a_charge_that_is_reserved() -> None:
+def test_c5_c6_go_needs_every_ready_and_a_charge_that_is_reserved() -> None:
     signatures, stale = Go.decode(HELD.one.go).signatures, Go.decode(OTHER.one.go).signatures
     for wrong in (
         signatures[1:],
@@ -457,7 +464,7 @@ def with_variance(variance: int) -> core.Received:
     return replace(HELD.received[ME], before=replace(before, manifest=changed))
 
 
-def test_c6_the_noise_of_one_silo_deviates_by_three_units() -> None:
+def test_c7_the_noise_of_one_silo_deviates_by_three_units() -> None:
     shares = HELD.one.composed.manifest.noise_shares
     contribute(state=with_variance(9 * shares))
     with pytest.raises(ProtocolError, match="less than 3"):
@@ -465,12 +472,12 @@ def test_c6_the_noise_of_one_silo_deviates_by_three_units() -> None:
 
 
 @pytest.mark.parametrize("values", [(), (1, 2), (1, 2, 3, 4)])
-def test_c7_the_computation_has_the_lengths_of_the_blocks(values: tuple[int, ...]) -> None:
+def test_c8_the_computation_has_the_lengths_of_the_blocks(values: tuple[int, ...]) -> None:
     with pytest.raises(ProtocolError, match="length"):
         contribute(values=values)
 
 
-def test_c8_a_frame_that_is_not_there_is_refused() -> None:
+def test_c9_a_frame_that_is_not_there_is_refused() -> None:
     state = HELD.contributed[ME]
     assert state.frame(0) == HELD.one.payloads[ME]
     for index in (-1, 1, 2**63):
@@ -601,8 +608,12 @@ def test_f1_an_answer_is_signed_by_the_silo_that_was_asked_and_of_this_request()
     ):
         _, refusals = hub.read_answers(HUB, HELD.one.proposed, replied("propose", silo_004=envelope))
         assert set(refusals) == ({AFTER} if counts else set())
-    accepts, _ = hub.read_answers(HUB, HELD.one.proposed, {AFTER: (HELD.one.replies["propose"][AFTER][0], b"")})
-    assert not accepts, "a reply is one frame"
+    frame = HELD.one.replies["propose"][AFTER][0]
+    no_bytes: Any = None
+    for frames in ((frame, b""), (), (no_bytes,)):
+        accepts, refusals = hub.read_answers(HUB, HELD.one.proposed, {AFTER: frames})
+        assert not accepts, "a reply is one frame of bytes"
+        assert not refusals
 
 
 def test_f2_the_harshest_are_left_out_until_a_roster_bears_them() -> None:
@@ -670,7 +681,7 @@ def test_f5_a_contribution_is_signed_and_of_this_round_and_length() -> None:
             hub.read_contribution(HUB, HELD.one.shared, ME, wrong)
 
 
-def test_f6_a_sum_takes_whole_signed_contributions_once(tmp_path: Path) -> None:
+def test_f6_f7_a_sum_takes_whole_signed_contributions_once(tmp_path: Path) -> None:
     sums, payload = SumShard(tmp_path), HELD.one.payloads[ME]
     digests = chunk_digests(payload, 8)
     manifest = HELD.one.composed.manifest.encode()
@@ -707,14 +718,14 @@ def test_f6_a_sum_takes_whole_signed_contributions_once(tmp_path: Path) -> None:
         sums.total(b"s", (ME,))
 
 
-def test_f7_a_split_leaves_enough_survivors() -> None:
+def test_f8_a_split_leaves_enough_survivors() -> None:
     few = {name: HELD.one.heads[name] for name in HELD.many.names[:2]}
     with pytest.raises(SilosMissingError) as caught:
         hub.part(HUB, HELD.one.shared, few)
     assert caught.value.missing == HELD.many.names[2:]
 
 
-def test_f8_a_quorum_of_survivors_signed_this_very_split() -> None:
+def test_f9_a_quorum_of_survivors_signed_this_very_split() -> None:
     assert set(hub.collect_signatures(HUB, HELD.one.parted, HELD.one.replies["agree"])) == {*HELD.many.names} - {
         DROPPED
     }
@@ -734,7 +745,7 @@ def assemble(replies: dict[str, tuple[bytes, ...]], shared: Any = None) -> Any:
     return hub.assemble(HUB, parted, one.signatures, replies, [one.total()])
 
 
-def test_f9_a_quorum_opened_this_manifest_and_split() -> None:
+def test_f10_a_quorum_opened_this_manifest_and_split() -> None:
     assemble(HELD.one.replies["open_shares"])
     good = unverified(HELD.one.replies["open_shares"][AFTER][0], Opening)
     for wrong in (
@@ -777,6 +788,12 @@ def spoilt(**changes: Any) -> CryptoError:
     return refused(lambda: opened(with_report(REPORT, **changes)))
 
 
+def checking(**changes: Any) -> CryptoError:
+    """Return the error of the checks that need no key, and stand before the openings."""
+    stored = with_report(REPORT, **changes)
+    return refused(lambda: check_report(stored, HELD.one.terms, HELD.silo().silos, HELD.silo().aggregators))
+
+
 def test_g0_what_breaks_no_rule_opens() -> None:
     assert opened() == HELD.many.sum_of(name for name in HELD.many.names if name != DROPPED)
 
@@ -805,24 +822,28 @@ def test_g3_recipient_and_key_are_in_the_manifest() -> None:
 
 def test_g4_a_quorum_is_on_one_valid_split_and_the_heads_are_its_survivors() -> None:
     heads, signatures = MESSAGE.contributions, MESSAGE.signatures
-    assert "lacks the signatures" in str(spoilt(signatures=signatures[:3]))
-    assert isinstance(spoilt(signatures=(*signatures[:3], detach(HELD.forged(split(), AFTER), Split))), SignatureError)
-    for changed in (split(manifest_hash=bytes(32)), split(dropped=())):
+    assert "lacks the signatures" in str(checking(signatures=signatures[:3]))
+    assert isinstance(
+        checking(signatures=(*signatures[:3], detach(HELD.forged(split(), AFTER), Split))), SignatureError
+    )
+    for changed, says in ((split(manifest_hash=bytes(32)), "another manifest"), (split(dropped=()), "part the roster")):
         signed = tuple(detach(HELD.signed(changed, one.signer), Split) for one in signatures)
-        assert isinstance(spoilt(split=changed.encode(), signatures=signed), ProtocolError)
-    assert "not the one that was agreed on" in str(spoilt(contributions=heads[1:]))
+        assert says in str(checking(split=changed.encode(), signatures=signed))
+    assert "not the one that was agreed on" in str(checking(contributions=heads[1:]))
     good = unverified(heads[0], Contribution)
-    assert isinstance(spoilt(contributions=(HELD.forged(good, BEFORE), *heads[1:])), SignatureError)
+    assert isinstance(checking(contributions=(HELD.forged(good, BEFORE), *heads[1:])), SignatureError)
     another = HELD.signed(good.model_copy(update={"chunks": (bytes(32),)}), BEFORE)
-    assert "not the one that was agreed on" in str(spoilt(contributions=(another, *heads[1:])))
+    assert "not the one that was agreed on" in str(checking(contributions=(another, *heads[1:])))
     for change in ({"manifest_hash": bytes(32)}, {"length": 4}):
         # Agreed on by all, and yet not a contribution to this round.
         head = good.model_copy(update=change)
         survivors = (split().survivors[0].model_copy(update={"contribution": digest_of(head)}), *split().survivors[1:])
         agreed = split(survivors=survivors)
         signed = tuple(detach(HELD.signed(agreed, one.signer), Split) for one in signatures)
-        error = spoilt(split=agreed.encode(), signatures=signed, contributions=(HELD.signed(head, BEFORE), *heads[1:]))
-        assert "belongs to another round" in str(error)
+        error = checking(
+            split=agreed.encode(), signatures=signed, contributions=(HELD.signed(head, BEFORE), *heads[1:])
+        )
+        assert str(error) == f"the contribution of {BEFORE!r} belongs to another round"
 
 
 def reopened(name: str, row: tuple[bytes, ...], **changes: Any) -> bytes:
@@ -847,7 +868,7 @@ def test_g5_openings_are_signed_and_bound_and_cover_the_committee() -> None:
         (reopened(BEFORE, row, sealed=(b"", b"")), "not sealed to each"),
         (reopened(BEFORE, row[:4]), "cover its committee"),
         (reopened(BEFORE, (*row, bytes(32))), "cover its committee"),
-        (openings[1], "3 silos opened"),
+        (openings[1], "3 silos opened their shares, 4 are needed"),
     ):
         assert says in str(spoilt(openings=(wrong, *openings[1:])))
 
@@ -908,10 +929,10 @@ def test_g8_the_sum_has_the_length_of_the_manifest_and_the_digests_of_the_report
     assert "names" in str(spoilt(chunks=(bytes(32),)))
 
 
-# H: adding once more
+# G9: adding once more
 
 
-def test_h1_a_chunk_is_the_sum_of_the_survivors_signed_chunks() -> None:
+def test_g9_a_chunk_is_the_sum_of_the_survivors_signed_chunks() -> None:
     checked = check_report(REPORT, HELD.one.terms, HELD.silo().silos, HELD.silo().aggregators)
     chunks = [HELD.one.payloads[one.silo] for one in split().survivors]
     check_chunk(REPORT, checked, 0, chunks)
@@ -937,7 +958,7 @@ def test_h1_a_chunk_is_the_sum_of_the_survivors_signed_chunks() -> None:
 
 
 @pytest.mark.parametrize(("chunks", "chosen"), [(1, 1), (16, 16), (17, SAMPLED), (256, SAMPLED)])
-def test_h2_all_chunks_of_a_short_vector_and_distinct_ones_of_a_long_one(chunks: int, chosen: int) -> None:
+def test_g9_all_chunks_of_a_short_vector_and_distinct_ones_of_a_long_one(chunks: int, chosen: int) -> None:
     checked = check_report(REPORT, HELD.one.terms, HELD.silo().silos, HELD.silo().aggregators)
     long = checked.contributions[0].model_copy(update={"chunks": (bytes(32),) * chunks})
     found = choose_chunks(replace(checked, contributions=(long,)))
@@ -997,3 +1018,46 @@ def test_k1_a_report_of_a_question_or_of_a_stranger_is_not_learned() -> None:
         core.learn(HELD.silo(), ledger, NOW, report_head(message), [])
     with pytest.raises(ProtocolError, match="not that of a training step"):
         hub.learners(MESSAGE)
+
+
+# Reading: what is cut, or does not fit itself, is no message
+
+
+def test_a_head_names_as_many_chunks_as_its_length_makes() -> None:
+    good = unverified(HELD.one.heads[ME].envelope, Contribution)
+    for change in ({"chunks": good.chunks * 2}, {"length": 65_537}):
+        with pytest.raises(WireError, match="do not make"):
+            Contribution.decode(good.model_copy(update=change).encode())
+
+
+def test_a_report_that_is_cut_or_something_else_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = report_head(MESSAGE) + bytes(REPORT.blinded_sum)
+    assert StoredReport.decode(data).name == REPORT.name
+    for wrong in (b"", data[:4], data[:7], b"XXXX" + data[4:]):
+        with pytest.raises(WireError, match="no encrypted report"):
+            StoredReport.decode(wrong)
+    with pytest.raises(WireError, match="cut short"):
+        StoredReport.decode(data[: len(report_head(MESSAGE)) - 1])
+    monkeypatch.setattr(messages, "MAX_REPORT_BYTES", len(data) - 1)
+    with pytest.raises(WireError, match="no encrypted report"):
+        StoredReport.decode(data)
+    monkeypatch.setattr(type(MESSAGE), "MAX_BYTES", 1000)
+    with pytest.raises(WireError, match="at most 1000"):
+        report_head(MESSAGE)
+
+
+def test_k2_a_silo_answers_for_the_run_that_was_asked_about() -> None:
+    asked = step_request(HELD.silo().roster.recipients(HELD.many.names))
+    changed = HELD.one.proposed.propose.model_copy(update={"request": sign(asked, "ana", ANA)})
+    report = MESSAGE.model_copy(update={"propose": HELD.signed(changed)})
+    learned = Learned(run=bytes(16), position=bytes(32))
+    assert hub.read_learned(HUB, ME, report, (HELD.signed(learned, ME),)).message == learned
+    other = learned.model_copy(update={"run": b"\1" * 16})
+    for frames in (
+        (HELD.signed(other, ME),),
+        (HELD.signed(learned, AFTER),),
+        (HELD.forged(learned, ME),),
+        (HELD.signed(learned, ME),) * 2,
+    ):
+        with pytest.raises(CryptoError):
+            hub.read_learned(HUB, ME, report, frames)
