@@ -1,11 +1,12 @@
-# One way to run everything: `make demo`, `make test`, `make check`, `make bench`.
+# One way to run everything: `make demo`, `make test`, `make check`, `make bench`, `make fuzz`.
 
 PYTHON ?= $(or $(shell command -v python3.11),python3)
 VENV   ?= .venv
+FUZZ_INPUTS ?= 1000000
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test check bench lock clean
+.PHONY: demo test check bench fuzz lock clean
 
 demo: $(READY)
 	$(BIN)/consilo demo
@@ -22,6 +23,12 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m tests.bench
+
+# A million seeded inputs a decoder, then two minutes by coverage. Atheris is no dependency: it is fetched here alone.
+fuzz: $(READY)
+	CONSILO_FUZZ_INPUTS=$(FUZZ_INPUTS) $(BIN)/python -m pytest -m slow tests/test_fuzz.py
+	test -d .fuzz/atheris || $(BIN)/pip install --quiet --no-deps --target .fuzz atheris==3.0.0
+	PYTHONPATH=.fuzz:. $(BIN)/python -m tests.fuzz_atheris -max_total_time=120 -max_len=8192 .fuzz/corpus
 
 # torch first and alone: whatever depends on it must find it there, or pip fetches another build.
 $(READY): requirements.lock pyproject.toml
@@ -43,4 +50,4 @@ lock:
 	rm -rf .lock-venv
 
 clean:
-	rm -rf $(VENV) .lock-venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .lock-venv .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -307,6 +307,7 @@ class Federation:
                 f" and is known to at most {request.table.max_silos} silos",
                 f"at most {opened.manifest.max_colluding} silos collude with the aggregator",
                 *self._cuts(request, opened),
+                *self._spares(request, opened, len(stored.message.openings)),
             ),
         )
 
@@ -317,6 +318,16 @@ class Federation:
             for block in opened.manifest.terms.blocks:
                 cut = cut_of(opened.manifest.terms.limit, block.scale_bits)
                 yield f"by {request.backend}, {block.name} of one silo is within +/-{cut:,}, what lies beyond is cut"
+
+    @staticmethod
+    def _spares(request: Request, opened: OpenedSum, openings: int) -> Iterator[str]:
+        """Yield how far the sums of silos check each other, in the backend `shares`."""
+        if request.backend == "shares":
+            spare = openings - opened.manifest.quorum
+            yield (
+                f"{openings} silos opened their sums, {spare} more than are needed: up to {spare} false ones are noticed"
+                f" and up to {spare // 2} named"
+            )
 
     def open_sum(self, stored: StoredReport, request: Request) -> OpenedSum:
         """Return the sum of a report that this analyst is a recipient of; raises CryptoError."""

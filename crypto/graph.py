@@ -11,6 +11,7 @@ connected whichever a silos collude and whichever d are called dropped. Nothing 
 only spreads what happens beyond the stated a and d. docs/protocol.md section 1.5.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 from crypto.keys import derive
@@ -42,12 +43,16 @@ def degree_of(silos: int, max_colluding: int, max_missing: int) -> int:
     return silos - 1
 
 
-@lru_cache(maxsize=32)  # asked for once for each silo of a round
-def committees(names: tuple[str, ...], degree: int, manifest_hash: bytes) -> tuple[tuple[int, ...], ...]:
+def committees(names: Sequence[str], degree: int, manifest_hash: bytes) -> tuple[tuple[int, ...], ...]:
     """Return of every silo the places in the roster of itself and its neighbours, in roster order.
 
     The relation is symmetric: j is in the committee of i exactly if i is in that of j.
     """
+    return _committees(tuple(names), degree, manifest_hash)
+
+
+@lru_cache(maxsize=32)  # asked for once for each silo of a round
+def _committees(names: tuple[str, ...], degree: int, manifest_hash: bytes) -> tuple[tuple[int, ...], ...]:
     silos = len(names)
     if degree >= silos - 1:
         return (tuple(range(silos)),) * silos

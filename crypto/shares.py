@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import combinations
 from math import comb
 
 import numpy as np
@@ -53,7 +52,6 @@ _LIMB, _LIMB_CUT = np.uint64(28), np.uint64(2**28 - 1)
 _P = np.uint64(PRIME)
 _STEP = 16384  # values of a block: those of ten silos stay in the second-level cache
 _KEY_BYTES, _TAG_BYTES = 32, 16
-_MAX_TRIED = 200_000
 _INSTEAD = "take the backend 'masking'"
 
 
@@ -267,26 +265,65 @@ def _contradiction(sums: Mapping[int, Elements], places: tuple[int, ...], quorum
 def _errors(word: Mapping[int, int], quorum: int) -> tuple[int, ...]:
     """Return the places of the wrong letters of one Reed-Solomon word; raises ProtocolError if they cannot be told.
 
-    With e wrong letters, 2e + quorum <= the length, the polynomial through all but e letters is unique.
+    Berlekamp and Welch (US patent 4,633,470, 1986): with e wrong letters and 2e + quorum letters or more, polynomials E
+    (monic, of degree e) and Q (of degree below quorum + e) with Q(x) = y E(x) at every letter (x, y) exist, and E is 0
+    at the wrong ones. One elimination, of the order of the cube of the letters.
     """
-    places, tried = sorted(word), 0
-    for errors in range(1, (len(places) - quorum) // 2 + 1):
-        for suspects in combinations(places, errors):
-            tried += 1
-            if tried > _MAX_TRIED:
-                break
-            rest = [place for place in places if place not in suspects]
-            chosen = tuple(place + 1 for place in rest[:quorum])
-            if all(
-                sum(w * word[x - 1] for w, x in zip(_lagrange(chosen, place + 1), chosen, strict=True)) % PRIME
-                == word[place]
-                for place in rest[quorum:]
-            ):
-                return suspects
+    points = {place + 1: value for place, value in word.items()}
+    errors = (len(points) - quorum) // 2
+    solution = _solved(
+        [
+            [
+                *(pow(x, k, PRIME) for k in range(quorum + errors)),
+                *(-y * pow(x, k, PRIME) % PRIME for k in range(errors)),
+            ]
+            for x, y in points.items()
+        ],
+        [y * pow(x, errors, PRIME) % PRIME for x, y in points.items()],
+    )
+    if errors and solution is not None:
+        locator = [*solution[quorum + errors :], 1]
+        wrong = [x - 1 for x in points if not sum(c * pow(x, k, PRIME) for k, c in enumerate(locator)) % PRIME]
+        rest = {x: y for x, y in points.items() if x - 1 not in wrong}
+        if 0 < len(wrong) <= errors and _on_one_polynomial(rest, quorum):
+            return tuple(wrong)
     raise ProtocolError(
         "the silos' sums contradict each other and too few are there to tell which are wrong",
         "ask again: the more silos open, the more wrong sums can be told from right ones",
     )
+
+
+def _on_one_polynomial(points: Mapping[int, int], quorum: int) -> bool:
+    chosen = tuple(sorted(points))[:quorum]
+    return all(
+        (sum(w * points[at] for w, at in zip(_lagrange(chosen, x), chosen, strict=True)) - y) % PRIME == 0
+        for x, y in points.items()
+        if x not in chosen
+    )
+
+
+def _solved(rows: list[list[int]], right: list[int]) -> list[int] | None:
+    """Return a solution of linear equations modulo p, free unknowns being 0; None if they contradict each other."""
+    table = [[*row, value] for row, value in zip(rows, right, strict=True)]
+    unknowns, pivots, top = len(rows[0]), list[int](), 0
+    for column in range(unknowns):
+        found = next((at for at in range(top, len(table)) if table[at][column]), None)
+        if found is None:
+            continue
+        table[top], table[found] = table[found], table[top]
+        inverse = pow(table[top][column], -1, PRIME)
+        table[top] = [value * inverse % PRIME for value in table[top]]
+        for at, row in enumerate(table):
+            if at != top and (factor := row[column]):
+                table[at] = [(a - factor * b) % PRIME for a, b in zip(row, table[top], strict=True)]
+        pivots.append(column)
+        top += 1
+    if any(row[-1] for row in table[top:]):
+        return None
+    solution = [0] * unknowns
+    for at, column in enumerate(pivots):
+        solution[column] = table[at][-1]
+    return solution
 
 
 def _next_by_differences(values: Sequence[Elements], out: Elements, scratch: Elements) -> None:

@@ -29,12 +29,12 @@ SLOWEST_S = 0.25  # processor time of one input
 LARGEST_S = 2.0  # the same, of one as large as may be read
 LARGEST_BYTES = 16 << 20
 ADDRESS_SPACE = 2 << 30
-# The declared bound: of processor memory, beyond the input itself.
+# The declared bound on memory, beyond the input itself.
 BYTES_A_BYTE, BYTES_A_COMMA, BYTES_ANYWAY = 4, 4 << 10, 8 << 20
 MESSAGES = [name for name, one in decoders().items() if one.kind is not None]
 OWN = {"RunState", "Progress"}  # files that nobody but their owner writes: bounded in bytes, not so tightly in memory
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def _confine() -> None:

@@ -130,7 +130,7 @@ def test_a_kept_request_is_sent_again_after_it_was_approved(
     for home in (guarded[1], *others(simulation)):
         (waiting,) = requests_of(load(home.policy).policy, simulation.silos[home.policy.parent.name].actor._ledger, NOW)
         for who in (DPO, OWNER):
-            vote(home, who, waiting.subject.hex())
+            vote(home, who, waiting.name)
     report = again()
     assert {outcome.status for outcome in report.silos.values()} == {"answered"}
     assert all(silo.actor._ledger.is_committed(nonce) for silo in simulation.silos.values())
