@@ -691,6 +691,9 @@ def test_f6_f7_a_sum_takes_whole_signed_contributions_once(tmp_path: Path) -> No
     for frame, named in ((payload[:-8], digests), (b"", digests), (payload + bytes(8), digests), (bytes(24), digests)):
         with pytest.raises(CryptoError):
             sums.stage(b"r", ME, named, frame)
+    for frame in (payload[:-8], payload + bytes(8)):  # signed as it is, and yet no part of this sum
+        with pytest.raises(ProtocolError, match="a frame of"):
+            sums.stage(b"r", ME, chunk_digests(frame, 8), frame)
     with pytest.raises(ProtocolError, match="incomplete"):
         sums.add(b"r", ME, b"m")
     sums.stage(b"r", ME, digests, payload)
