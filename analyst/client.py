@@ -324,10 +324,8 @@ class Federation:
         """Yield how far the sums of silos check each other, in the backend `shares`."""
         if request.backend == "shares":
             spare = openings - opened.manifest.quorum
-            yield (
-                f"{openings} silos opened their sums, {spare} more than are needed: up to {spare} false ones are noticed"
-                f" and up to {spare // 2} named"
-            )
+            checks = f"{spare} more than are needed: up to {spare} false ones are noticed, up to {spare // 2} named"
+            yield f"{openings} silos opened their sums, {checks}"
 
     def open_sum(self, stored: StoredReport, request: Request) -> OpenedSum:
         """Return the sum of a report that this analyst is a recipient of; raises CryptoError."""

@@ -1,4 +1,4 @@
-"""Run native code on foreign bytes in disposable processes, so that the worst it can do is to end one of them.
+"""Run native code on foreign bytes in disposable processes, so that a crash, a hang or a leak ends with one of them.
 
 A worker is a fresh interpreter with limits on its memory, its processor time and, from outside, on the wall time of
 each job. It inherits no environment beyond what it needs, and no file but two pipes. It speaks a fixed binary protocol
