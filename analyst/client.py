@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from pydantic import ValidationError
 
@@ -21,6 +21,8 @@ from analyst.report import Report, SiloOutcome, interpret, rho_of
 from analyst.simulate import started
 from analyst.sql.catalogue import Offer, suggest
 from analyst.sql.plan import Planned, plan
+from crypto.certificates import Identity
+from crypto.credentials import Credentials
 from crypto.errors import CryptoError, ProtocolError
 from crypto.keys import Secret, SigningKey
 from crypto.manifest import Recipient, obstacle
@@ -42,6 +44,9 @@ from policies.request import (
     terms_of,
 )
 from policies.training import Step
+
+if TYPE_CHECKING:
+    from analyst.link import RemoteLink
 
 REQUEST_LIFETIME_S = 600
 
@@ -87,7 +92,9 @@ class Federation:
         config = read_config(Path(path))
         name, root = config.analyst_key(analyst, passphrase)
         with ExitStack() as stack:
-            link = stack.enter_context(started(config, progress))
+            link: Link = stack.enter_context(started(config, progress) if config.keeper is None else dialled(config, name))
+            if config.keeper is not None:
+                config = read_config(Path(path))  # with the membership that the aggregator had
             federation = cls(config, name, root, link)
             federation._stack = stack.pop_all()
             return federation
@@ -310,6 +317,16 @@ class Federation:
         said = "; ".join(f"{silo}: {reason}" for silo, reason in sorted(reasons.items())[:3])
         hint = "see silo.log beside each silo's policy"
         raise FederationError("no silo answered" + (f" ({said})" if said else ""), hint)
+
+
+def dialled(config: Config, analyst: str) -> "RemoteLink":
+    """Connect to the served aggregator of a federation between organisations; raises FederationError or CryptoError."""
+    from analyst.link import RemoteLink  # gRPC is heavy: only where somebody dials
+
+    if config.keeper is None:
+        raise FederationError(f"{config.path} describes a simulated federation")
+    identity = Identity(config.federation, "analyst", analyst)
+    return RemoteLink(Credentials(config.path.parent, config.keeper, identity), config.dialled)
 
 
 def _denied(denials: Mapping[str, tuple[Denial, ...]], asked: int) -> DeniedError:
