@@ -92,7 +92,9 @@ class Federation:
         config = read_config(Path(path))
         name, root = config.analyst_key(analyst, passphrase)
         with ExitStack() as stack:
-            link: Link = stack.enter_context(started(config, progress) if config.keeper is None else dialled(config, name))
+            link: Link = stack.enter_context(
+                started(config, progress) if config.keeper is None else dialled(config, name)
+            )
             if config.keeper is not None:
                 config = read_config(Path(path))  # with the membership that the aggregator had
             federation = cls(config, name, root, link)

@@ -71,9 +71,7 @@ class Authority:
 
     def change(self, members: Sequence[Member], revoked: Sequence[bytes], change: str, now: datetime) -> Log:
         """Write the next version, durably, and return the log with it."""
-        log = next_version(
-            self.keeper, self.log, self.signing, members, revoked, change[:300], int(now.timestamp())
-        )
+        log = next_version(self.keeper, self.log, self.signing, members, revoked, change[:300], int(now.timestamp()))
         append(self.path / LOG, log, len(self.log))
         if log[-1].message.roster:
             replace_file(self.path / ROSTER, log[-1].message.roster)

@@ -57,9 +57,7 @@ class Joined:
     key: VerifyKey
 
 
-def join(
-    path: Path, out: Path, address: str, now: datetime, passphrase: Callable[[], str] | None = None
-) -> Joined:
+def join(path: Path, out: Path, address: str, now: datetime, passphrase: Callable[[], str] | None = None) -> Joined:
     """Answer an invitation, or install an admission; raises FederationError or CryptoError."""
     kind, envelope = disarm(path, Invitation, Admission)
     if kind is Admission:

@@ -89,6 +89,8 @@ class Credentials:
     def refresh(self) -> bool:
         """Read the log again; return whether it has grown. Raises MembershipError if it holds another history."""
         known = len(self.log)
+        if sum(len(signed.envelope) + 4 for signed in self.log) == (self.path / LOG).stat().st_size:
+            return False
         log = read_log(self.path / LOG, self.keeper)
         if len(log) < known or any(a.envelope != b.envelope for a, b in zip(log, self.log, strict=False)):
             raise MembershipError(f"{self.path / LOG} is older than what is known here", "restore the newer one")

@@ -6,9 +6,10 @@ Implements `policies.ledger.Ledger`. Durable before anything leaves, so no crash
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from urllib.parse import quote
 
 from policies.errors import AlreadyChargedError, LedgerError
 from policies.ledger import Charge, Spending, WindowLimit, WindowSpending, exceeds
@@ -37,6 +38,20 @@ _CHANGES = {  # from the format before
     1: f"ALTER TABLE charges RENAME TO old;{_CHARGES}{_KEEP}{_RUNS}",
 }
 _BUSY_TIMEOUT_S = 5.0
+
+
+def format_of(path: Path) -> tuple[int, int]:
+    """Return the format of a ledger file, 0 if there is none yet, and the one of this version; changes nothing.
+
+    Raises LedgerError if the file is no database.
+    """
+    if not path.exists():
+        return 0, _SCHEMA_VERSION
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=_BUSY_TIMEOUT_S)) as db:
+            return int(db.execute("PRAGMA user_version").fetchone()[0]), _SCHEMA_VERSION
+    except sqlite3.Error as err:
+        raise LedgerError(f"the ledger {path} cannot be read ({err})", "restore it or free disk space") from err
 
 
 class LedgerStore:

@@ -50,7 +50,7 @@ class Counts(Protocol):
 
     def connected(self, is_connected: bool) -> None: ...
     def dialled(self, outcome: str) -> None: ...
-    def answered(self, step: str, seconds: float) -> None: ...
+    def answered(self, step: str) -> None: ...
     def moved(self, bytes_in: int, bytes_out: int) -> None: ...
 
 
@@ -161,9 +161,7 @@ class Dialler:
         """Answer one call: raises CallFailedError, which says nothing of data."""
         if step not in STEPS:
             raise CallFailedError(f"a silo has no step {step[:64]!r}")
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        self._track(step, arguments, began)
+        self._track(step, arguments, asyncio.get_running_loop().time())
         try:
             return await self._call(step, arguments)
         except CryptoError:
@@ -172,7 +170,7 @@ class Dialler:
             _log.warning("step_failed", step=step, error=type(err).__name__)
             raise CallFailedError("the step failed at the silo") from None
         finally:
-            self._counts.answered(step, loop.time() - began)
+            self._counts.answered(step)
 
     def _track(self, step: str, arguments: Parts, now: float) -> None:
         """Know which rounds are open, so that stopping can wait for them; one is forgotten after its lifetime."""

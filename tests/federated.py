@@ -37,7 +37,11 @@ T = TypeVar("T")
 
 
 def provision(
-    path: Path, founded: Path, address: str = "127.0.0.1:0", silos: tuple[str, ...] = SILOS, consortium: Path | None = None
+    path: Path,
+    founded: Path,
+    address: str = "127.0.0.1:0",
+    silos: tuple[str, ...] = SILOS,
+    consortium: Path | None = None,
 ) -> Path:
     """Make every organisation's directory under `path`, each with its own keys; the data are those of `founded`."""
     found_federation(path / "authority", NAME, consortium, utc_now())
@@ -99,7 +103,7 @@ class Counted:
     def dialled(self, outcome: str) -> None:
         self.events.append(("dialled", outcome))
 
-    def answered(self, step: str, seconds: float) -> None:
+    def answered(self, step: str) -> None:
         self.events.append(("answered", step))
 
 
@@ -132,13 +136,12 @@ class LocalSilo:
 
     def __init__(self, path: Path, name: str, runner: Loop, wire: tuple[int, ...] = WIRE) -> None:
         self.path, self.name, self._runner = path, name, runner
+        kept = credentials(path, name, "silo")  # brings roster.signed up to date, which the actor reads
         self.actor = SiloActor(str(path / name / "policy.toml"), sleep=lambda _: None)
         self.seen: list[str] = []
         self.before: Callable[[str], None] = lambda step: None
         self.counts = Counted()
-        self.dialler = Dialler(
-            credentials(path, name, "silo"), AGGREGATOR, self._call, self.counts, self._renewed, wire, 0.05
-        )
+        self.dialler = Dialler(kept, AGGREGATOR, self._call, self.counts, self._renewed, wire, 0.05)
         self._lock = threading.Lock()
         self.running = asyncio.run_coroutine_threadsafe(self.dialler.run(), runner.loop)
 
@@ -213,9 +216,7 @@ def make_gate(path: Path, counts: Counted, wire: tuple[int, ...] = WIRE) -> Gate
 
 
 @contextmanager
-def served(
-    path: Path, port: int, silos: tuple[str, ...] = SILOS, wire: tuple[int, ...] = WIRE
-) -> Iterator[Served]:
+def served(path: Path, port: int, silos: tuple[str, ...] = SILOS, wire: tuple[int, ...] = WIRE) -> Iterator[Served]:
     """Serve what `provision` made for that port."""
     runner, counts = Loop(), Counted()
     running = None
@@ -237,5 +238,3 @@ def served(
                 one.stop()
             runner.do(running.gate.stop(1.0))
         runner.close()
-
-
