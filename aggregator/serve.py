@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import ray
 import structlog
 
 from aggregator.errors import AggregatorError
@@ -57,10 +58,17 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--monitor-port", type=int, default=9464, metavar="PORT")
     options = parser.parse_args(arguments)
     try:
+        ensure_token(options.home / RAY_TOKEN)
+        wanted = cluster_environment(options.home / RAY_TOKEN)
+        if any(os.environ.get(name) != value for name, value in wanted.items()):
+            # Ray reads its settings when it is first imported, which `python -m aggregator` has done by now.
+            kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+            command = [sys.executable, "-m", "aggregator", "serve", *arguments]
+            os.execve(sys.executable, command, kept | wanted)  # noqa: S606
         credentials = read_credentials(options.home)
         credentials.membership.peer(credentials.certificate())
         configure_logs()
-        with _cluster(options.home):
+        with _cluster():
             asyncio.run(_run(options.home, credentials, options.listen, options.monitor_port))
     except (AggregatorError, CryptoError) as err:
         return _fail(err.message, err.hint)
@@ -70,15 +78,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 @contextmanager
-def _cluster(home: Path) -> Iterator[None]:
+def _cluster() -> Iterator[None]:
     """Run a Ray cluster on loopback until the block ends."""
-    token = home / RAY_TOKEN
-    ensure_token(token)
-    for name in [name for name in os.environ if name.startswith("RAY_")]:
-        del os.environ[name]
-    os.environ.update(cluster_environment(token))
-    import ray  # reads its settings when it is imported
-
     temporary = Path(tempfile.mkdtemp(prefix="consilo-ray-"))
     try:
         try:

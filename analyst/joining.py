@@ -157,9 +157,8 @@ def _write_settings(out: Path, identity: Identity, authority: str, address: str)
         case "aggregator":
             (out / "aggregator.toml").write_text(f'name = "{identity.name}"\n{common}')
         case "analyst":
-            (out / "consilo.toml").write_text(
-                f'schema = "consilo/1"\nmode = "federated"\n{common}\n[analysts]\n"{identity.name}" = "{IDENTITY_KEY}"\n'
-            )
+            analysts = f'\n[analysts]\n"{identity.name}" = "{IDENTITY_KEY}"\n'
+            (out / "consilo.toml").write_text(f'schema = "consilo/1"\nmode = "federated"\n{common}{analysts}')
 
 
 def _settings(out: Path) -> tuple[Identity, Keeper, str]:
