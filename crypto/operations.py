@@ -12,13 +12,14 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, generate_latest
 
 MAX_REQUEST_BYTES = 8192
 REQUEST_S = 5.0
 MAX_CLIENTS = 16
 LOOPBACK = "127.0.0.1"
 
+disable_created_metrics()
 Health = Callable[[], tuple[bool, dict[str, object]]]
 
 

@@ -88,7 +88,8 @@ class Dialler:
         while not self._is_stopping:
             began = loop.time()
             try:
-                await self._once_through(attempt)
+                if await self._once_through(attempt):
+                    continue
                 outcome = "ended"
             except CryptoError as err:
                 outcome = "refused"
@@ -118,7 +119,8 @@ class Dialler:
         member = self._credentials.membership.find(self._aggregator)
         return member, member.pins[attempt % len(member.pins)]
 
-    async def _once_through(self, attempt: int) -> None:
+    async def _once_through(self, attempt: int) -> bool:
+        """Dial and answer until the stream ends; True if instead the membership has grown: then dial at once."""
         member, pin = self._target(attempt)
         tls = self._credentials.tls()
         # The expected name is made from the aggregator's key: no other certificate of the same authority will do.
@@ -141,7 +143,7 @@ class Dialler:
             if self._credentials.extend(welcome.memberships):
                 _log.info("membership_grown", version=len(self._credentials.log))
                 await self._renewed()
-                return  # dial again, under what holds now
+                return True
             if welcome.instance != self._server:
                 self._server, self._once = welcome.instance, Once(self._serve)
             session = Session(stream.write, self._once, welcome.wire, LIMITS)
@@ -156,6 +158,7 @@ class Dialler:
                 self._counts.connected(False)
                 self._counts.moved(session.bytes_in, session.bytes_out)
                 stream.cancel()
+        return False
 
     async def _serve(self, number: int, step: str, arguments: Parts) -> Parts:
         """Answer one call: raises CallFailedError, which says nothing of data."""

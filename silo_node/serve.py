@@ -5,6 +5,7 @@ holds the stream, and ends with the rounds that are open when it is asked to sto
 """
 
 import asyncio
+import gc
 import logging
 import os
 import shutil
@@ -77,6 +78,7 @@ def serve(options: Options, ready: Callable[[str], None]) -> None:
     home, name = options.policy.resolve().parent, load(options.policy).policy.silo.id
     credentials = read_credentials(home, name)
     configure_logs()
+    gc.collect()  # DuckDB's objects of the checks wait in cycles, and would be reported as leaks at exit
     with _cluster(options, home):
         asyncio.run(_run(options, credentials, name, ready))
 
@@ -150,6 +152,7 @@ async def _run(options: Options, credentials: Credentials, name: str, ready: Cal
 
     async def renewed() -> None:
         """Let the actor read the new roster: it starts anew, which makes it a drop-out of the rounds it is in."""
+        counts.membership.set(len(credentials.log))
         ray.kill(actor, no_restart=False)
         await _started(actor, name)
 
