@@ -20,10 +20,10 @@ from crypto.certificates import (
     Identity,
     Role,
     check_issued,
+    host_of,
     issue,
     new_authority,
     new_transport_key,
-    pin_of,
     read_certificate,
     read_request,
     read_transport_key,
@@ -191,7 +191,7 @@ def rotate(authority: Authority, path: Path, issued: Path | None, days: int, now
             f"the request is not signed by the identity key of {member.name!r}",
             "a lost identity key needs `revoke` and a new invitation",
         )
-    certificate, pin = _certificate(authority, message, issued, days, now)
+    certificate, pin = _certificate(authority, message, issued, days, now, host_of(member.pins[0]))
     if pin in member.pins:
         raise FederationError("the request is of the key that stands already", "make a new one with --renew")
     renewed = member.model_copy(update={"pins": (pin, member.pins[0]), "address": message.address})
@@ -215,13 +215,15 @@ def revoke(authority: Authority, name: str, what: Literal["member", "old key"], 
 
 
 def _certificate(
-    authority: Authority, message: JoinRequest, issued: Path | None, days: int, now: datetime
+    authority: Authority, message: JoinRequest, issued: Path | None, days: int, now: datetime, older: str = ""
 ) -> tuple[bytes, bytes]:
     """Return the certificate for a join request, issued here or by the consortium's authority, and its pin."""
-    identity, public = read_request(message.request)
-    if identity != Identity(authority.keeper.federation, message.role, message.name):
-        raise FederationError(f"the certificate request is of {identity.uri}, not of who asks")
-    pin = pin_of(public)
+    asked = read_request(message.request)
+    if asked.identity != Identity(authority.keeper.federation, message.role, message.name):
+        raise FederationError(f"the certificate request is of {asked.identity.uri}, not of who asks")
+    if asked.older and asked.older != older:
+        raise FederationError("the certificate request names an older key that is not its own")
+    pin = asked.pin
     if pin in authority.membership.revoked:
         raise FederationError("the request is of a key that was revoked", "make a new one")
     trusted = (authority.path / AUTHORITY_CERTIFICATE).read_bytes()

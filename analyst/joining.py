@@ -88,7 +88,8 @@ def renew(out: Path, passphrase: Callable[[], str] | None = None) -> Joined:
     root = read_key_file(out / IDENTITY_KEY, passphrase)
     fresh = out / (TRANSPORT_KEY + NEW)
     fresh.unlink(missing_ok=True)  # of a renewal that was never answered
-    request = new_request(new_transport_key(fresh), identity)
+    older = pin_of(read_transport_key(out / TRANSPORT_KEY).public_key())
+    request = new_request(new_transport_key(fresh), identity, older)
     return _asked(out, identity, keeper.authority, root, _request(identity, root, address, request))
 
 

@@ -10,6 +10,7 @@ keys (`crypto.keys`). A private key is made where it is used and only its certif
 
 import ipaddress
 import os
+import re
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ MAX_PEM_BYTES = 64 * 1024
 AUTHORITY_DAYS = 3650
 MEMBER_DAYS = 365
 _SCHEME = "consilo"
+_HOST = re.compile(r"[0-9a-f]{48}\.consilo\.invalid")
 _CLOCK_SLACK = timedelta(minutes=5)
 
 
@@ -140,18 +142,39 @@ def new_authority(key: EllipticCurvePrivateKey, federation: str, now: datetime) 
     return builder.sign(key, SHA256()).public_bytes(Encoding.PEM)
 
 
-def new_request(key: EllipticCurvePrivateKey, identity: Identity) -> bytes:
-    """Return a certificate request in DER; it holds the public half only."""
-    names = _names(identity, pin_of(key.public_key()))
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a certificate request is for."""
+
+    identity: Identity
+    public: EllipticCurvePublicKey
+    older: str  # the host name of the key that this one replaces, or nothing
+
+    @property
+    def pin(self) -> bytes:
+        return pin_of(self.public)
+
+    @property
+    def names(self) -> x509.SubjectAlternativeName:
+        return _names(self.identity, self.pin, self.older)
+
+
+def new_request(key: EllipticCurvePrivateKey, identity: Identity, older: bytes = b"") -> bytes:
+    """Return a certificate request in DER; it holds the public half only.
+
+    `older` is the pin of the key that it replaces: who knows only that one yet still finds its name.
+    """
+    names = _names(identity, pin_of(key.public_key()), host_of(older) if older else "")
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, identity.name[:64])])
     builder = x509.CertificateSigningRequestBuilder().subject_name(subject).add_extension(names, critical=False)
     return builder.sign(key, SHA256()).public_bytes(Encoding.DER)
 
 
-def read_request(request: bytes) -> tuple[Identity, EllipticCurvePublicKey]:
-    """Return whom a certificate request is of and its key; raises CertificateError unless it holds.
+def read_request(request: bytes) -> Asked:
+    """Return what a certificate request is for; raises CertificateError unless it holds.
 
-    1. It is signed by its own key. 2. The key is one of P-256. 3. It asks for the names of that identity and key only.
+    1. It is signed by its own key. 2. The key is one of P-256. 3. It asks for the names of that identity and key, and of
+    at most one older key. Whether that key is its own, who issues must check.
     """
     try:
         asked = x509.load_der_x509_csr(request)
@@ -167,10 +190,11 @@ def read_request(request: bytes) -> tuple[Identity, EllipticCurvePublicKey]:
     if not isinstance(public, EllipticCurvePublicKey) or not isinstance(public.curve, SECP256R1):
         raise CertificateError("the certificate request is of another kind of key, expected ECDSA P-256")
     # 3.
-    identity = _identity(alternative)
-    if list(alternative) != list(_names(identity, pin_of(public))):
+    hosts = alternative.get_values_for_type(x509.DNSName)
+    found = Asked(_identity(alternative), public, hosts[1] if len(hosts) == 2 else "")
+    if list(alternative) != list(found.names) or (found.older and not _HOST.fullmatch(found.older)):
         raise CertificateError("the certificate request asks for other names than its own")
-    return identity, public
+    return found
 
 
 def issue(authority: bytes, key: EllipticCurvePrivateKey, request: bytes, now: datetime, days: int) -> bytes:
@@ -178,19 +202,19 @@ def issue(authority: bytes, key: EllipticCurvePrivateKey, request: bytes, now: d
 
     Nothing of the request but its key and its checked names enters the certificate.
     """
-    identity, public = read_request(request)
+    asked = read_request(request)
     issuer = read_certificate(authority)
     if pin_of(issuer.public_key()) != pin_of(key.public_key()):
         raise CertificateError("the authority's key does not belong to its certificate", "restore both from the backup")
     builder = (
         x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, identity.name[:64])]))
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, asked.identity.name[:64])]))
         .issuer_name(issuer.subject)
-        .public_key(public)
+        .public_key(asked.public)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _CLOCK_SLACK)
         .not_valid_after(min(now + timedelta(days=days), issuer.not_valid_after_utc))
-        .add_extension(_names(identity, pin_of(public)), critical=False)
+        .add_extension(asked.names, critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(
@@ -227,7 +251,7 @@ def check_issued(certificate: x509.Certificate, authority: bytes, request: bytes
     intermediate in its file, signed it. 3. It is of the request's key. 4. It names what the request names, so that
     peers find it.
     """
-    identity, public = read_request(request)
+    asked = read_request(request)
     # 1.
     if not certificate.not_valid_before_utc - _CLOCK_SLACK <= now < certificate.not_valid_after_utc:
         raise CertificateError("the certificate is expired, or not valid yet", "ask the authority for a new one")
@@ -235,14 +259,14 @@ def check_issued(certificate: x509.Certificate, authority: bytes, request: bytes
     if not any(_is_issued_by(certificate, one) for one in _certificates(authority)):
         raise CertificateError("the certificate was not issued by the federation's authority")
     # 3.
-    if pin_of(certificate.public_key()) != pin_of(public):
+    if pin_of(certificate.public_key()) != asked.pin:
         raise CertificateError("the certificate is of another key than the request")
     # 4.
+    wanted = asked.names.get_values_for_type(x509.DNSName)
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    hosts = names.get_values_for_type(x509.DNSName)
-    if identity_of(certificate) != identity or host_of(pin_of(public)) not in hosts:
+    if identity_of(certificate) != asked.identity or not set(wanted) <= set(names.get_values_for_type(x509.DNSName)):
         message = "the certificate does not carry the names of its request"
-        raise CertificateError(message, f"the authority must copy them: {identity.uri} and {host_of(pin_of(public))}")
+        raise CertificateError(message, f"the authority must copy them: {asked.identity.uri}, {', '.join(wanted)}")
 
 
 def days_left(certificate: x509.Certificate, now: datetime) -> float:
@@ -277,8 +301,9 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def _names(identity: Identity, pin: bytes) -> x509.SubjectAlternativeName:
-    return x509.SubjectAlternativeName([x509.UniformResourceIdentifier(identity.uri), x509.DNSName(host_of(pin))])
+def _names(identity: Identity, pin: bytes, older: str = "") -> x509.SubjectAlternativeName:
+    hosts = [x509.DNSName(host) for host in (host_of(pin), older) if host]
+    return x509.SubjectAlternativeName([x509.UniformResourceIdentifier(identity.uri), *hosts])
 
 
 def _identity(alternative: x509.SubjectAlternativeName) -> Identity:

@@ -249,6 +249,11 @@ class Session:
             if future.done() and not future.cancelled():
                 future.exception()  # seen
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether every call that came has its reply on the wire."""
+        return not self._served and not any(one.step is not None for one in self._incoming.values())
+
     async def drain(self) -> None:
         """Tell the other end to begin nothing new; what is under way goes on."""
         if self.wire >= RESUMES:

@@ -74,6 +74,7 @@ class Dialler:
         self._server = b""  # which process of the aggregator the calls are of
         self._once = Once(self._serve)
         self._session: Session | None = None
+        self._stream: Any = None
         self._rounds: dict[bytes, float] = {}
         self._is_stopping = False
 
@@ -94,6 +95,10 @@ class Dialler:
             except CryptoError as err:
                 outcome = "refused"
                 _log.warning("not_connected", aggregator=self._aggregator, reason=err.message[:300])
+            except asyncio.CancelledError:
+                if not self._is_stopping:
+                    raise
+                outcome = "ended"
             except grpc.aio.AioRpcError as err:
                 outcome = err.code().name.lower()
                 _log.warning("not_connected", aggregator=self._aggregator, reason=_reason(err))
@@ -111,9 +116,10 @@ class Dialler:
         with suppress(CryptoError, TimeoutError):
             async with asyncio.timeout(most_s):
                 await session.drain()
-                while self._rounds or not self._once.is_idle:
+                while self._rounds or not self._once.is_idle or not session.is_idle:
                     await asyncio.sleep(0.05)
         session.close(LinkError("the silo is stopping"))
+        self._stream.cancel()
 
     def _target(self, attempt: int) -> tuple[Member, bytes]:
         member = self._credentials.membership.find(self._aggregator)
@@ -147,7 +153,7 @@ class Dialler:
             if welcome.instance != self._server:
                 self._server, self._once = welcome.instance, Once(self._serve)
             session = Session(stream.write, self._once, welcome.wire, LIMITS)
-            self._session = session
+            self._session, self._stream = session, stream
             self._counts.connected(True)
             _log.info("connected", aggregator=member.name, wire=welcome.wire)
             try:

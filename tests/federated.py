@@ -32,7 +32,7 @@ from tests.simulator import LocalSums
 
 NAME = "consortium"
 ANALYST, AGGREGATOR = "ana", "hub"
-SILOS = ("aspen", "birch", "cedar", "maple")
+SILOS = ("aspen", "birch", "cedar", "maple", "rowan")
 T = TypeVar("T")
 
 

@@ -83,7 +83,7 @@ class Wire:
 
 def run(
     body: Callable[[Wire], Awaitable[T]], serve: Serve = echo, limits: Limits = Limits(), stall_s: float = 5.0
-) -> T:  # noqa: B008
+) -> T:
     async def whole() -> T:
         async with Wire(serve, limits, stall_s) as wire, asyncio.timeout(20):
             return await body(wire)

@@ -118,13 +118,13 @@ def test_a_silo_that_comes_back_as_another_process_is_a_drop_out(running: Served
     silo.before = restart
     report = ask(running)
     assert statuses(report)["birch"] == "missing"
-    assert [statuses(report)[name] for name in ("aspen", "cedar", "maple")] == ["answered"] * 3
+    assert [statuses(report)[name] for name in ("aspen", "cedar", "maple", "rowan")] == ["answered"] * 4
     assert silo.seen.count("share") == 1
 
 
 def test_a_silo_of_the_first_wire_version_answers_too_and_its_lost_calls_fail(founded: Path, tmp_path: Path) -> None:
-    port = free_port()
-    with served(provision(tmp_path / "p", founded, f"127.0.0.1:{port}"), port, SILOS[:3]) as one:
+    port, others = free_port(), tuple(silo for silo in SILOS if silo != "maple")
+    with served(provision(tmp_path / "p", founded, f"127.0.0.1:{port}"), port, others) as one:
         old = one.start_silo("maple", wire=(1,))
         one.wait(SILOS)
         assert one.gate._silos["maple"]._session is not None
@@ -309,7 +309,7 @@ def test_refused_in_plaintext(hub: Served) -> None:
 
 def test_revoked_while_connected_and_when_it_comes_back(running: Served) -> None:
     with opened(running.path / "authority" / "consilo.toml") as authority:
-        revoke(authority, "maple", "member", utc_now())
+        revoke(authority, "rowan", "member", utc_now())
     (running.path / AGGREGATOR / "membership.log").write_bytes(
         (running.path / "authority" / "membership.log").read_bytes()
     )
@@ -319,17 +319,17 @@ def test_revoked_while_connected_and_when_it_comes_back(running: Served) -> None
         running.gate.change_membership()
 
     running.runner.do(refresh())
-    running.wait(SILOS[:3])
-    with pytest.raises(LinkError, match="PERMISSION_DENIED: the certificate of .*/silo/maple is revoked"):
-        dial(running, "maple")
+    running.wait(SILOS[:4])
+    with pytest.raises(LinkError, match="PERMISSION_DENIED: the certificate of .*/silo/rowan is revoked"):
+        dial(running, "rowan")
     # The others learn of it when they dial again; the question goes to those that are left.
-    for silo in SILOS[:3]:
+    for silo in SILOS[:4]:
         running.silos[silo].stop()
     until(lambda: not running.gate.connected)
-    for silo in SILOS[:3]:
+    for silo in SILOS[:4]:
         running.start_silo(silo)
-    running.wait(SILOS[:3])
-    assert set(statuses(ask(running))) == set(SILOS[:3])
+    running.wait(SILOS[:4])
+    assert set(statuses(ask(running))) == set(SILOS[:4])
 
 
 def test_a_silo_refuses_a_server_whose_key_is_not_the_aggregators(hub: Served, tmp_path: Path) -> None:
@@ -488,7 +488,7 @@ def test_neither_wire_nor_disk_nor_frames_hold_a_row_a_contribution_or_a_sum(
             silo.actor._noise = no_noise
         report = ask(one)
         wire = relay.recorded()
-    assert len(plain) == 4
+    assert len(plain) == 5
     words = [np.frombuffer(one, np.uint64) for one in plain]
     total = np.sum(words, axis=0, dtype=np.uint64).tobytes()
     first = report.rows[0]["n"]
@@ -566,7 +566,7 @@ def test_a_server_that_is_gone_is_an_error_with_a_hint_and_not_a_wait(provisione
 def test_too_few_silos_is_what_the_analyst_is_told(founded: Path, tmp_path: Path) -> None:
     port = free_port()
     with served(provision(tmp_path / "p", founded, f"127.0.0.1:{port}"), port, SILOS[:2]) as one:
-        with pytest.raises(RoundError, match="missing: cedar, maple"):
+        with pytest.raises(RoundError, match="missing: cedar, maple, rowan"):
             ask(one)
 
 
