@@ -97,6 +97,8 @@ class Federation:
             )
             if config.keeper is not None:
                 config = read_config(Path(path))  # with the membership that the aggregator had
+                if not config.roster.silos:
+                    raise FederationError(f"{config.federation} has no silo yet", "the authority admits them first")
             federation = cls(config, name, root, link)
             federation._stack = stack.pop_all()
             return federation

@@ -116,10 +116,13 @@ def _federated(path: Path, file: _Federated) -> Config:
     home = path.resolve().parent
     keeper = Keeper(file.federation, VerifyKey.parse(file.authority))
     membership = read_log(home / LOG, keeper)[-1].message
-    if not membership.roster:
-        hint = "the authority admits at least one silo and one aggregator first"
-        raise FederationError(f"{file.federation} has no roster yet", hint)
-    roster = verify(membership.roster, Roster, {AUTHORITY: keeper.authority}).message
+    aggregators = sorted(member.name for member in membership.of_role("aggregator"))
+    if not aggregators:
+        raise FederationError(f"{file.federation} has no aggregator yet", "the authority admits one first")
+    if membership.roster:
+        roster = verify(membership.roster, Roster, {AUTHORITY: keeper.authority}).message
+    else:  # nobody: as far as this log goes; the aggregator has a newer one
+        roster = Roster.model_construct(federation=file.federation, version=0, silos=(), aggregators=())
     return Config(
         path=path.resolve(),
         federation=file.federation,
@@ -128,5 +131,5 @@ def _federated(path: Path, file: _Federated) -> Config:
         policies={},
         analysts={name: home / key for name, key in file.analysts.items()},
         keeper=keeper,
-        dialled=file.aggregator or min(roster.aggregator_keys),
+        dialled=file.aggregator or aggregators[0],
     )
