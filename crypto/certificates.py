@@ -21,7 +21,7 @@ from typing import Any, Literal, get_args
 from urllib.parse import quote, unquote, urlsplit
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import (
     SECP256R1,
     EllipticCurvePrivateKey,
@@ -173,15 +173,15 @@ def new_request(key: EllipticCurvePrivateKey, identity: Identity, older: bytes =
 def read_request(request: bytes) -> Asked:
     """Return what a certificate request is for; raises CertificateError unless it holds.
 
-    1. It is signed by its own key. 2. The key is one of P-256. 3. It asks for the names of that identity and key, and of
-    at most one older key. Whether that key is its own, who issues must check.
+    1. It is signed by its own key. 2. The key is one of P-256. 3. It asks for the names of that identity and key, and
+    of at most one older key. Whether that key is its own, who issues must check.
     """
     try:
         asked = x509.load_der_x509_csr(request)
         is_signed = asked.is_signature_valid
         public = asked.public_key()
         alternative = asked.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (ValueError, x509.ExtensionNotFound, InvalidSignature) as err:
+    except (ValueError, x509.ExtensionNotFound, InvalidSignature, UnsupportedAlgorithm) as err:
         raise CertificateError("not a certificate request", "make one with `consilo join`") from err
     # 1.
     if not is_signed:

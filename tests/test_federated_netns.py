@@ -200,13 +200,10 @@ def test_no_private_key_left_its_organisation(walk: Walk) -> None:
 
 
 def test_a_silos_actor_that_dies_is_restarted_and_answers_again(walk: Walk) -> None:
-    for process in walk.net.processes("birch"):
-        title = Path(f"/proc/{process}/cmdline").read_bytes()
-        if title.startswith(b"ray::FederatedSilo"):
-            os.kill(process, signal.SIGKILL)
-            break
-    else:
-        raise AssertionError("the actor runs")
+    titles = {process: Path(f"/proc/{process}/cmdline").read_bytes() for process in walk.net.processes("birch")}
+    actors = [process for process, title in titles.items() if title.startswith(b"ray::FederatedSilo")]
+    assert len(actors) == 1, titles
+    os.kill(actors[0], signal.SIGKILL)
     deadline = time.monotonic() + 60
     while True:
         try:
