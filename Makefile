@@ -21,7 +21,7 @@ check: $(READY)
 	$(BIN)/python -m pytest --durations=15
 
 bench: $(READY)
-	$(BIN)/python -m tests.bench.endtoend
+	$(BIN)/python -m tests.bench
 
 # torch first and alone: whatever depends on it must find it there, or pip fetches another build.
 $(READY): requirements.lock pyproject.toml

@@ -40,14 +40,17 @@ class RaySilo:
 class RaySums:
     """Adds in an actor of its own, off the loop that talks to silos."""
 
-    def __init__(self) -> None:
-        self._shard: Any = ray.remote(num_cpus=0, max_restarts=0)(SumShard).remote()
+    def __init__(self, path: Path) -> None:
+        self._shard: Any = ray.remote(num_cpus=0, max_restarts=0)(SumShard).remote(path)
 
     async def start(self, round_id: bytes, length: int, ring_bits: int) -> None:
         await self._shard.start.remote(round_id, length, ring_bits)
 
-    async def add(self, round_id: bytes, silo: str, digests: tuple[bytes, ...], frames: tuple[bytes, ...]) -> None:
-        await self._shard.add.remote(round_id, silo, digests, frames)
+    async def stage(self, round_id: bytes, silo: str, digests: tuple[bytes, ...], frame: bytes) -> None:
+        await self._shard.stage.remote(round_id, silo, digests, frame)
+
+    async def add(self, round_id: bytes, silo: str, name: bytes) -> None:
+        await self._shard.add.remote(round_id, silo, name)
 
     async def total(self, round_id: bytes, silos: tuple[str, ...]) -> bytes:
         total: bytes = await self._shard.total.remote(round_id, silos)
@@ -56,6 +59,10 @@ class RaySums:
     async def discard(self, round_id: bytes) -> None:
         await self._shard.discard.remote(round_id)
 
+    async def chunk(self, name: bytes, start: int, length: int) -> bytes:
+        chunk: bytes = await self._shard.chunk.remote(name, start, length)
+        return chunk
+
 
 class AggregatorActor:
     """The server as an asynchronous actor; bytes in, bytes out."""
@@ -63,7 +70,8 @@ class AggregatorActor:
     def __init__(self, home: str) -> None:
         aggregator = read_home(Path(home))
         silos = {silo: RaySilo(silo) for silo in aggregator.silos}
-        self._server = Server(aggregator, silos, RaySums(), ReportStore(Path(home) / "reports"))
+        sums, store = RaySums(Path(home) / "contributions"), ReportStore(Path(home) / "reports")
+        self._server = Server(aggregator, silos, sums, store)
 
     async def ready(self) -> bool:
         return True
@@ -76,6 +84,12 @@ class AggregatorActor:
 
     async def teach(self, name: bytes) -> tuple[bytes, ...]:
         return await self._server.teach(name)
+
+    async def report(self, name: bytes) -> bytes:
+        return self._server.report(name)
+
+    async def evidence(self, name: bytes, index: int) -> tuple[bytes, ...]:
+        return await self._server.evidence(name, index)
 
 
 def main() -> int:

@@ -1,6 +1,7 @@
 """The aggregator's part in a round, as pure steps: replies of silos in, the next messages out.
 
-    Proposed --compose_round--> Composed --collect_shares--> SharedOut --part--> Parted --assemble--> EncryptedReport
+    Proposed --compose_round--> Composed --collect_shares--> SharedOut --collect_ready--> Go
+    SharedOut --part--> Parted --assemble--> EncryptedReport
 
 A reply that does not hold counts as no reply. The aggregator composes the manifest but decides nothing in it: silos
 and recipients compose it again for themselves. docs/protocol.md sections 3 to 7.
@@ -16,23 +17,27 @@ from crypto.errors import CryptoError, ProtocolError
 from crypto.keys import SigningKey, VerifyKey
 from crypto.manifest import Accept, Manifest, Propose, Terms, check_accept, check_round_keys, compose
 from crypto.messages import (
+    Accusation,
     Bundle,
     Contribution,
     Deliver,
     DroppedSeeds,
     EncryptedReport,
     Failure,
+    Go,
     Learned,
     Open,
     Opening,
+    Ready,
     Share,
     Shared,
     Split,
     Survivor,
-    check_signatures,
     check_split,
+    chunk_digests,
 )
-from crypto.wire import Signed, body_digest, digest_of, sign, unverified, verify
+from crypto.ring import Ring
+from crypto.wire import Signature, Signed, body_digest, detach, digest_of, sign, unverified, verify
 from policies.request import Refusal, Request, terms_of
 from policies.training import Step
 
@@ -72,6 +77,10 @@ class Composed:
     refusals: tuple[bytes, ...]
 
     @property
+    def committees(self) -> tuple[tuple[int, ...], ...]:
+        return self.manifest.committees(self.manifest_hash)
+
+    @property
     def share(self) -> bytes:
         return Share(manifest=self.envelope, accepts=self.accepts).encode()
 
@@ -82,11 +91,17 @@ class SharedOut:
 
     before: Composed
     bundles: tuple[bytes, ...]
-    entries: tuple[tuple[bytes, ...], ...]  # entries[i][j]: of member i for member j
+    entries: tuple[tuple[bytes, ...], ...]  # of each member, for those of its committee
+
+    def entry(self, sender: int, receiver: int) -> bytes:
+        """Return the entry of one place in the roster for another in its committee."""
+        return self.entries[sender][self.before.committees[sender].index(receiver)]
 
     def deliver(self, silo: str) -> bytes:
         index = self.before.manifest.silos.index(silo)
-        return Deliver(bundles=self.bundles, entries=tuple(row[index] for row in self.entries)).encode()
+        committee = self.before.committees[index]
+        bundles = tuple(self.bundles[place] for place in committee)
+        return Deliver(bundles=bundles, entries=tuple(self.entry(place, index) for place in committee)).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +189,8 @@ def collect_shares(aggregator: Aggregator, state: Composed, replies: Replies) ->
             message = Shared.decode(_only(frames))
             bundle = verify(message.bundle, Bundle, {silo: aggregator.silos[silo]}).message
             digests = tuple(sha256(entry).digest() for entry in message.entries)
-            if bundle.manifest_hash == state.manifest_hash and bundle.entries == digests:
+            fits = len(digests) == state.manifest.degree + 1 and silo in state.manifest.silos
+            if fits and bundle.manifest_hash == state.manifest_hash and bundle.entries == digests:
                 found[silo] = message
         except CryptoError:
             continue
@@ -183,6 +199,33 @@ def collect_shares(aggregator: Aggregator, state: Composed, replies: Replies) ->
         raise SharesMissingError("not every silo shared its round secrets", missing)
     members = [found[silo] for silo in state.manifest.silos]
     return SharedOut(state, tuple(one.bundle for one in members), tuple(one.entries for one in members))
+
+
+def collect_ready(aggregator: Aggregator, state: SharedOut, replies: Replies) -> bytes:
+    """Return the message that lets silos contribute.
+
+    Raises SharesMissingError naming the members that are not ready, and those that they accuse: of the two at least
+    one is at fault, and nothing has been charged yet.
+    """
+    composed, found = state.before, dict[str, Signature]()
+    accused: set[str] = set()
+    for silo, frames in replies.items():
+        keys = {silo: aggregator.silos[silo]}
+        with suppress(CryptoError):
+            if verify(_only(frames), Ready, keys).message.manifest_hash == composed.manifest_hash:
+                found[silo] = detach(_only(frames), Ready)
+                continue
+        with suppress(CryptoError):
+            accusation = verify(_only(frames), Accusation, keys).message
+            if accusation.round_id == composed.manifest.round_id:
+                accused.add(accusation.accused)
+    missing = {silo for silo in composed.manifest.silos if silo not in found}
+    if missing:
+        raise SharesMissingError(
+            "not every silo could open what the others shared with it",
+            tuple(sorted(missing | accused.intersection(composed.manifest.silos))),
+        )
+    return Go(signatures=tuple(found[silo] for silo in composed.manifest.silos)).encode()
 
 
 def read_contribution(aggregator: Aggregator, state: SharedOut, silo: str, head: bytes) -> Signed[Contribution]:
@@ -211,35 +254,31 @@ def part(aggregator: Aggregator, state: SharedOut, contributions: Mapping[str, S
     return Parted(state, heads, split, sign(split, aggregator.name, aggregator.signing))
 
 
-def collect_signatures(aggregator: Aggregator, state: Parted, replies: Replies) -> dict[str, bytes]:
+def collect_signatures(aggregator: Aggregator, state: Parted, replies: Replies) -> dict[str, Signature]:
     """Return the survivors' signatures on the split, by silo; raises SilosMissingError without a quorum of them."""
     manifest = state.before.before.manifest
-    found: dict[str, Signed[Split]] = {}
+    survivors = tuple(survivor.silo for survivor in state.split.survivors)
+    found: dict[str, Signature] = {}
     for silo, frames in replies.items():
-        try:
+        with suppress(CryptoError):
             signed = verify(_only(frames), Split, {silo: aggregator.silos[silo]})
-        except CryptoError:
-            continue
-        if signed.message == state.split:
-            found[silo] = signed
-    try:
-        check_signatures(manifest, list(found.values()))
-    except ProtocolError as err:
-        survivors = (survivor.silo for survivor in state.split.survivors)
+            if signed.message == state.split and silo in survivors:
+                found[silo] = detach(signed.envelope, Split)
+    if len(found) < manifest.quorum:
         missing = tuple(silo for silo in survivors if silo not in found)
-        raise SilosMissingError(f"fewer than {manifest.quorum} silos agreed on the contributions", missing) from err
-    return {silo: signed.envelope for silo, signed in found.items()}
+        raise SilosMissingError(f"fewer than {manifest.quorum} silos agreed on the contributions", missing)
+    return found
 
 
-def open_message(signatures: Mapping[str, bytes]) -> bytes:
+def open_message(state: Parted, signatures: Mapping[str, Signature]) -> bytes:
     """Return the message that asks silos to release their shares."""
-    return Open(signatures=tuple(signatures[silo] for silo in sorted(signatures))).encode()
+    return Open(split=state.split.encode(), signatures=tuple(signatures[silo] for silo in sorted(signatures))).encode()
 
 
 def assemble(
-    aggregator: Aggregator, state: Parted, signatures: Mapping[str, bytes], replies: Replies, blinded_sum: bytes
-) -> bytes:
-    """Return the encoded EncryptedReport; raises SilosMissingError if fewer than a quorum opened their shares."""
+    aggregator: Aggregator, state: Parted, signatures: Mapping[str, Signature], replies: Replies, blinded_sum: bytes
+) -> EncryptedReport:
+    """Return the report of this blinded sum; raises SilosMissingError if too few silos opened their shares."""
     shared, composed = state.before, state.before.before
     manifest = composed.manifest
     openings: dict[str, bytes] = {}
@@ -253,28 +292,45 @@ def assemble(
     if len(openings) < manifest.quorum:
         missing = tuple(silo for silo in signatures if silo not in openings)
         raise SilosMissingError(f"fewer than {manifest.quorum} silos released their shares", missing)
+    opened = {manifest.silos.index(silo) for silo in openings}
+    if any(len(opened.intersection(committee)) < manifest.committee_quorum for committee in composed.committees):
+        missing = tuple(silo for silo in signatures if silo not in openings)
+        raise SilosMissingError("too few of the neighbours of a silo released their shares", missing)
     dropped = tuple(
-        DroppedSeeds(silo=silo, entries=tuple(row[index] for row in shared.entries[:index]))
+        DroppedSeeds(
+            silo=silo,
+            entries=tuple(shared.entry(place, index) for place in composed.committees[index] if place < index),
+        )
         for index, silo in enumerate(manifest.silos)
         if silo in state.split.dropped
     )
-    report = EncryptedReport(
+    return EncryptedReport(
         propose=composed.before.envelope,
         manifest=composed.envelope,
         accepts=composed.accepts,
         bundles=shared.bundles if dropped else (),
         contributions=state.contributions,
+        split=state.split.encode(),
         signatures=tuple(signatures[silo] for silo in sorted(signatures)),
         openings=tuple(openings[silo] for silo in sorted(openings)),
         dropped=dropped,
         refusals=composed.refusals,
         length=manifest.length,
-        blinded_sum=blinded_sum,
+        chunks=chunk_digests(blinded_sum, Ring(manifest.terms.ring_bits).word_bytes),
     )
-    return report.encode()
 
 
-def learners(report: bytes) -> tuple[tuple[str, ...], bytes]:
+def contributions_of(report: EncryptedReport) -> tuple[bytes, ...]:
+    """Return the names of the contributions in a report's sum: the SHA-256 of their signed heads' bodies."""
+    return tuple(body_digest(envelope, Contribution) for envelope in report.contributions)
+
+
+def word_bytes_of(report: EncryptedReport) -> int:
+    """Return the bytes of one value in a report's sum."""
+    return Ring(unverified(report.manifest, Manifest).terms.ring_bits).word_bytes
+
+
+def learners(report: EncryptedReport) -> tuple[tuple[str, ...], bytes]:
     """Return the recipients of a stored report of a training step, and the report that it follows.
 
     Raises CryptoError on another report.
@@ -283,7 +339,9 @@ def learners(report: bytes) -> tuple[tuple[str, ...], bytes]:
     return tuple(recipient.name for recipient in request.recipients), step.after
 
 
-def read_learned(aggregator: Aggregator, silo: str, report: bytes, frames: Sequence[object]) -> Signed[Learned]:
+def read_learned(
+    aggregator: Aggregator, silo: str, report: EncryptedReport, frames: Sequence[object]
+) -> Signed[Learned]:
     """Return how far a silo says it is in the training run of a report; raises CryptoError."""
     signed = verify(_only(frames), Learned, {silo: aggregator.silos[silo]})
     if signed.message.run != _step_of(report)[1].run:
@@ -291,8 +349,8 @@ def read_learned(aggregator: Aggregator, silo: str, report: bytes, frames: Seque
     return signed
 
 
-def _step_of(report: bytes) -> tuple[Request, Step]:
-    propose = unverified(EncryptedReport.decode(report).propose, Propose)
+def _step_of(report: EncryptedReport) -> tuple[Request, Step]:
+    propose = unverified(report.propose, Propose)
     request = unverified(propose.request, Request)
     if not isinstance(request.plan, Step):
         raise ProtocolError("the report is not that of a training step")

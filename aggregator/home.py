@@ -1,4 +1,4 @@
-"""The aggregator's own directory: identity.key, aggregator.toml, roster.signed and reports/."""
+"""The aggregator's own directory: identity.key, aggregator.toml, roster.signed, reports/ and contributions/."""
 
 import tomllib
 from pathlib import Path

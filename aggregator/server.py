@@ -14,8 +14,9 @@ from aggregator.core import Aggregator, Replies
 from aggregator.errors import AggregatorError, SharesMissingError, SilosMissingError
 from aggregator.store import ReportStore
 from aggregator.sums import Sums
-from crypto.errors import CryptoError
-from crypto.messages import Contribution
+from crypto.errors import CryptoError, ProtocolError
+from crypto.manifest import CHUNK_VALUES
+from crypto.messages import FRAME_CHUNKS, Contribution, EncryptedReport, StoredReport
 from crypto.randomness import token
 from crypto.wire import Signed
 from policies.model import MAX_STEPS
@@ -90,16 +91,17 @@ class Server:
 
         Return what each silo signed of how far it is. Raises AggregatorError or CryptoError on an unknown report.
         """
-        report = self._store.get(name)
-        silos, _ = core.learners(report)
+        silos, _ = core.learners(StoredReport.decode(self._store.get(name)).message)
         replies = await self._gather({silo: self._teach(silo, name) for silo in silos if silo in self._silos})
         return tuple(frame for frames in replies.values() for frame in frames)
 
     async def _teach(self, silo: str, name: bytes) -> tuple[bytes, ...]:
         pending = [name]
         for _ in range(2 * MAX_STEPS):  # back to what it has learned, and forth again
-            report = self._store.get(pending[-1])
-            frames = await self._silos[silo].call("learn", report)
+            data = self._store.get(pending[-1])
+            report = StoredReport.decode(data).message
+            evidence = [chunk for index in range(len(report.chunks)) for chunk in await self._chunks(report, index)]
+            frames = await self._silos[silo].call("learn", data, *evidence)
             signed = core.read_learned(self._aggregator, silo, report, frames)
             before = core.learners(report)[1]
             if signed.message.position == pending[-1]:
@@ -111,6 +113,24 @@ class Server:
             if not pending:
                 break
         return (signed.envelope,)
+
+    def report(self, name: bytes) -> bytes:
+        """Return an encrypted report by its name, the transcript of an answer; raises StoreError."""
+        return self._store.get(name)
+
+    async def evidence(self, name: bytes, index: int) -> tuple[bytes, ...]:
+        """Return one chunk of every contribution in the sum of a report, in roster order.
+
+        Raises StoreError if report or contributions are not kept, CryptoError if there is no such chunk.
+        """
+        return await self._chunks(StoredReport.decode(self._store.get(name)).message, index)
+
+    async def _chunks(self, report: EncryptedReport, index: int) -> tuple[bytes, ...]:
+        if not 0 <= index < len(report.chunks):
+            raise ProtocolError(f"the report has {len(report.chunks)} chunks, none of number {index}")
+        step = CHUNK_VALUES * core.word_bytes_of(report)
+        named = core.contributions_of(report)
+        return tuple([await self._sums.chunk(name, index * step, step) for name in named])
 
     async def _round(
         self, request: bytes, asked: Iterable[str], refusals: dict[str, bytes], missing: set[str]
@@ -129,19 +149,19 @@ class Server:
             missing.update(set(accepts) - set(members))
             replies = await self._ask("share", round_id, dict.fromkeys(members, composed.share))
             shared = core.collect_shares(self._aggregator, composed, replies)
+            replies = await self._ask("ready", round_id, {silo: shared.deliver(silo) for silo in members})
+            go = core.collect_ready(self._aggregator, shared, replies)
             await self._sums.start(round_id, composed.manifest.length, composed.manifest.terms.ring_bits)
-            contributions = await self._contributions(round_id, shared)
+            contributions = await self._contributions(round_id, shared, go)
             parted = core.part(self._aggregator, shared, contributions)
             survivors = tuple(survivor.silo for survivor in parted.split.survivors)
             replies = await self._ask("agree", round_id, dict.fromkeys(survivors, parted.envelope))
             signatures = core.collect_signatures(self._aggregator, parted, replies)
-            opens = core.open_message(signatures)
+            opens = core.open_message(parted, signatures)
             replies = await self._ask("open_shares", round_id, dict.fromkeys(signatures, opens))
             in_round -= set(replies)  # a silo that opened has erased the round
             total = await self._sums.total(round_id, survivors)
-            report = core.assemble(self._aggregator, parted, signatures, replies, total)
-            self._store.put(report)
-            return report
+            return self._store.put(core.assemble(self._aggregator, parted, signatures, replies, total), total)
         finally:
             # Whoever is still in the round forgets it; where nothing has left, the reservation is released.
             try:
@@ -149,15 +169,23 @@ class Server:
             finally:
                 await self._gather({silo: self._silos[silo].call("cancel", round_id) for silo in in_round})
 
-    async def _contributions(self, round_id: bytes, shared: core.SharedOut) -> dict[str, Signed[Contribution]]:
-        """Collect and add contributions as they come; one that does not hold is not there."""
+    async def _contributions(
+        self, round_id: bytes, shared: core.SharedOut, go: bytes
+    ) -> dict[str, Signed[Contribution]]:
+        """Collect and add contributions as they come, a frame at a time; one that does not hold is not there."""
         found: dict[str, Signed[Contribution]] = {}
 
         async def one(silo: str) -> tuple[bytes, ...]:
-            frames = await self._silos[silo].call("contribute", round_id, shared.deliver(silo))
-            head = core.read_contribution(self._aggregator, shared, silo, frames[0])
-            await self._sums.add(round_id, silo, head.message.chunks, frames[1:])
-            found[silo] = head
+            handle = self._silos[silo]
+            head, frame = await handle.call("contribute", round_id, go)
+            signed = core.read_contribution(self._aggregator, shared, silo, head)
+            chunks = signed.message.chunks
+            await self._sums.stage(round_id, silo, chunks, frame)
+            for index in range(1, -(-len(chunks) // FRAME_CHUNKS)):
+                (frame,) = await handle.call("frame", round_id, index.to_bytes(8, "big"))
+                await self._sums.stage(round_id, silo, chunks, frame)
+            await self._sums.add(round_id, silo, signed.digest)
+            found[silo] = signed
             return ()
 
         await self._gather({silo: one(silo) for silo in shared.before.manifest.silos})

@@ -18,6 +18,7 @@ from typing import NoReturn
 from rich.console import Console
 from rich.status import Status
 
+from analyst.audit import read_answer, verify
 from analyst.client import Federation
 from analyst.config import read_config
 from analyst.demo.story import SECTORS, tell, tell_all
@@ -94,6 +95,14 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("job", type=Path, metavar="JOB", help="the job file, such as job.toml")
     _federation_options(train)
     train.add_argument("--format", choices=["text", "json"], default="text")
+    text = "hold an answer against what the silos signed"
+    reports = commands.add_parser("report", help=text, description=text[0].upper() + text[1:] + ".")
+    actions = reports.add_subparsers(required=True, metavar="ACTION")
+    text = "check every signature of a report, add its sum once more, and compare the answer"
+    check = actions.add_parser("verify", help=text, description=text[0].upper() + text[1:] + ".")
+    check.add_argument("answer", metavar="ANSWER", help="the JSON of an answer, or its transcript")
+    _federation_options(check)
+    check.set_defaults(run=_verify)
     silos = command("silos", _silos, "list the silos and what their policies open to you")
     _federation_options(silos)
     silos.add_argument("--format", choices=["table", "json"], default="table")
@@ -212,6 +221,20 @@ def _train(options: argparse.Namespace, notes: Console) -> int:
         training = train(federation, job, lambda done: status.update(f"step {done} of {job.steps}"), keep)
         policies = federation.config.policies
     print(to_json(training) if options.format == "json" else show_training(training, job.label, policies))
+    return 0
+
+
+def _verify(options: argparse.Namespace, notes: Console) -> int:
+    name, answer = read_answer(options.answer)
+    with (
+        notes.status("opening the federation") as status,
+        Federation.open(
+            options.federation, options.analyst, lambda text: status.update(text), _asking("the analyst's key", status)
+        ) as federation,
+    ):
+        status.update("checking")
+        for line in verify(federation, name, answer):
+            print(f"ok  {plain(line)}")
     return 0
 
 

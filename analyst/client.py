@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
@@ -25,10 +24,11 @@ from crypto.certificates import Identity
 from crypto.credentials import Credentials
 from crypto.errors import CryptoError, ProtocolError
 from crypto.keys import Secret, SigningKey
-from crypto.manifest import Recipient, obstacle
-from crypto.messages import EncryptedReport, Failed, Failure, Learned
+from crypto.manifest import Propose, Recipient, obstacle
+from crypto.messages import Failed, Failure, Learned, StoredReport
 from crypto.opening import CheckedReport, OpenedSum, check_report, open_report
 from crypto.randomness import token
+from crypto.recount import check_chunk, choose_chunks
 from crypto.sealing import SealingKey
 from crypto.wire import digest_of, is_envelope, sign, signer_of, verify
 from policies.accountant import epsilon_of, micro_rho_of
@@ -62,6 +62,12 @@ class Link(Protocol):
 
     def teach(self, name: bytes) -> tuple[bytes, ...]:
         """Hand the report of a training step to its silos; return what each signed of how far it is."""
+
+    def report(self, name: bytes) -> bytes:
+        """Return an encrypted report by its name."""
+
+    def evidence(self, name: bytes, index: int) -> tuple[bytes, ...]:
+        """Return one chunk of every contribution in a report's sum, in roster order."""
 
 
 class Federation:
@@ -223,30 +229,24 @@ class Federation:
         )
 
     def open_answer(self, planned: Planned, request: Request, encrypted: bytes) -> Report:
-        """Check and open an encrypted report; raises CryptoError if anything in it does not hold."""
-        request_hash = digest_of(request)
-        encrypted_report = EncryptedReport.decode(encrypted)
-        opened = open_report(
-            encrypted_report,
-            terms_of(request, request_hash),
-            self.analyst,
-            self._sealing,
-            self.config.roster.silo_keys,
-            self.config.roster.aggregator_keys,
-        )
-        denials = self._denials(encrypted_report.refusals, request_hash)
+        """Check and open an encrypted report and add its sum once more; raises CryptoError on what does not hold."""
+        stored, request_hash = StoredReport.decode(encrypted), digest_of(request)
+        opened = self.open_sum(stored, request)
+        self.recount(stored, self.check_report(stored, request))
+        denials = self._denials(stored.message.refusals, request_hash)
         holders = [self.offer.silos[silo] for silo in opened.manifest.silos]
         rows, withheld = interpret(planned, request, opened, max(one.min_cohort for one in holders))
         entity = holders[0].entity
         return Report(
             columns=planned.output,
+            dimensions={shown: column for column, shown in planned.names.items()},
             rows=tuple(rows),
             withheld_groups=tuple(withheld),
             rho=rho_of(request),
             epsilon=epsilon_of(rho_of(request), self.offer.delta),
             delta=self.offer.delta,
             silos=self._outcomes(request, opened, denials),
-            transcript=sha256(encrypted).hexdigest(),
+            transcript=stored.name.hex(),
             assumptions=(
                 f"one {entity} has at most {request.table.max_rows} rows in an answer"
                 f" and is known to at most {request.table.max_silos} silos",
@@ -254,11 +254,40 @@ class Federation:
             ),
         )
 
+    def open_sum(self, stored: StoredReport, request: Request) -> OpenedSum:
+        """Return the sum of a report that this analyst is a recipient of; raises CryptoError."""
+        terms, roster = terms_of(request, digest_of(request)), self.config.roster
+        return open_report(stored, terms, self.analyst, self._sealing, roster.silo_keys, roster.aggregator_keys)
+
     def check(self, request: Request, encrypted: bytes) -> CheckedReport:
-        """Make every check of a report that this analyst is no recipient of; raises CryptoError."""
-        terms = terms_of(request, digest_of(request))
-        roster = self.config.roster
-        return check_report(EncryptedReport.decode(encrypted), terms, roster.silo_keys, roster.aggregator_keys)
+        """Check a report, without opening it, and add its sum once more; raises CryptoError on what does not hold."""
+        stored = StoredReport.decode(encrypted)
+        checked = self.check_report(stored, request)
+        self.recount(stored, checked)
+        return checked
+
+    def check_report(self, stored: StoredReport, request: Request) -> CheckedReport:
+        """Make every check of a report that needs no key; raises CryptoError."""
+        terms, roster = terms_of(request, digest_of(request)), self.config.roster
+        return check_report(stored, terms, roster.silo_keys, roster.aggregator_keys)
+
+    def recount(self, stored: StoredReport, checked: CheckedReport) -> int:
+        """Add the signed contributions once more; return how many chunks were. Raises ProtocolError on a wrong sum."""
+        chunks = choose_chunks(checked)
+        for index in chunks:
+            check_chunk(stored, checked, index, self._link.evidence(checked.name, index))
+        return len(chunks)
+
+    def stored_report(self, name: bytes) -> tuple[StoredReport, Request]:
+        """Return a report that the aggregator keeps, and the request of this analyst that it answers.
+
+        Raises CryptoError if it is another one, or of another analyst.
+        """
+        stored = StoredReport.decode(self._link.report(name))
+        if stored.name != name:
+            raise ProtocolError("the aggregator returned another report than the one asked for")
+        proposed = verify(stored.message.propose, Propose, self.config.roster.aggregator_keys).message
+        return stored, verify(proposed.request, Request, {self.analyst: self._signing.public}).message
 
     def teach(self, name: bytes) -> frozenset[str]:
         """Hand the report of a training step, by its SHA-256, to its silos; return those that have learned it."""

@@ -67,7 +67,7 @@ def _print_report(report: Report, console: Console) -> None:
         f"cost per person: epsilon {report.epsilon:.3g} at delta {report.delta:g} (rho {report.rho:.4g});"
         " in brackets: 95 % intervals of the noise"
     )
-    console.print(f"transcript {report.transcript[:32]}")
+    console.print(f"transcript {report.transcript}")
 
 
 def show_cell(cell: Estimate | str | int) -> str:

@@ -41,19 +41,21 @@ class Report:
     """The answer to one question."""
 
     columns: tuple[str, ...]
+    dimensions: Mapping[str, str]  # which of them are groups, and the table's column of each
     rows: tuple[Mapping[str, Estimate | str | int], ...]
     withheld_groups: tuple[Mapping[str, str | int], ...]
     rho: float
     epsilon: float
     delta: float
     silos: Mapping[str, SiloOutcome]
-    transcript: str  # SHA-256 of the encrypted report
+    transcript: str  # the name of the encrypted report: the SHA-256 of all of it but its sum, which it binds
     assumptions: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values; docs/quickstart.md describes them."""
         return {
             "columns": list(self.columns),
+            "dimensions": dict(self.dimensions),
             "rows": [
                 {name: asdict(cell) if isinstance(cell, Estimate) else cell for name, cell in row.items()}
                 for row in self.rows
@@ -97,17 +99,10 @@ class Report:
 
     def field_names(self) -> list[str]:
         """Return the column names of `to_records`, also when no row is left."""
-        dimensions = set(self._dimension_names())
         return [
             field
             for name in self.columns
-            for field in ([name] if name in dimensions else [name, f"{name}_low", f"{name}_high", f"{name}_sd"])
-        ]
-
-    def _dimension_names(self) -> list[str]:
-        sample = [*self.rows, *self.withheld_groups]
-        return [
-            name for name in self.columns if sample and name in sample[0] and not isinstance(sample[0][name], Estimate)
+            for field in ([name] if name in self.dimensions else [name, f"{name}_low", f"{name}_high", f"{name}_sd"])
         ]
 
     def to_arrow(self) -> Any:

@@ -49,10 +49,20 @@ class Link:
     def teach(self, name: bytes) -> tuple[bytes, ...]:
         return tuple(self._get(self._actor.teach.remote(name)))
 
+    def report(self, name: bytes) -> bytes:
+        return bytes(self._get(self._actor.report.remote(name)))
+
+    def evidence(self, name: bytes, index: int) -> tuple[bytes, ...]:
+        return tuple(self._get(self._actor.evidence.remote(name, index)))
+
     def _get(self, reference: Any) -> Any:
         ray = self._ray()
         try:
             return ray.get(reference, timeout=self._timeout_s)
+        except ray.exceptions.RayTaskError as err:
+            # The aggregator's own errors carry a message and a hint; its package is none of ours to import.
+            message, hint = (getattr(err.cause, name, "") for name in ("message", "hint"))
+            raise FederationError(message or "the aggregator could not do that", hint) from err
         except ray.exceptions.GetTimeoutError as err:
             raise FederationError(f"the aggregator did not answer within {self._timeout_s:g} s", "try again") from err
         except ray.exceptions.RayError as err:

@@ -134,10 +134,11 @@ def train(
             federation.teach(state.after)  # to silos that are back, or when a run goes on
         request = federation.renew(request, step.model_copy(update={"step": done, "after": state.after}))
         encrypted = federation.submit(request)
-        for silo in federation.check(request, encrypted).survivors:
+        checked = federation.check(request, encrypted)
+        for silo in checked.survivors:
             answered[silo] += 1
-        holders = federation.teach(sha256(encrypted).digest())
-        state = state.model_copy(update={"done": done + 1, "after": sha256(encrypted).digest()})
+        holders = federation.teach(checked.name)
+        state = state.model_copy(update={"done": done + 1, "after": checked.name})
         if keep is not None:
             _write(keep, state)
         progress(done + 1)

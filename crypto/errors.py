@@ -10,6 +10,7 @@ CryptoError
 ├── MembershipError  a peer that is no member, or a membership that does not continue the known one
 ├── LinkError        a connection that was lost, refused or answered against its rules
 └── ProtocolError    a message that is well formed but must not be followed
+    └── AccusedError what a named silo signed does not hold
 """
 
 
@@ -42,6 +43,15 @@ class RangeError(CryptoError):
 
 class ProtocolError(CryptoError):
     """A well-formed message that must not be followed; docs/protocol.md names the rule."""
+
+
+class AccusedError(ProtocolError):
+    """What a silo signed does not hold; `accused` names it."""
+
+    def __init__(self, message: str, accused: str) -> None:
+        super().__init__(message)
+        self.args = (message, accused)
+        self.accused = accused
 
 
 class PassphraseNeededError(CryptoError):

@@ -11,9 +11,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from crypto.errors import ProtocolError
+from crypto.graph import committees, degree_of, quorum_of
 from crypto.keys import VerifyKey
 from crypto.sealing import PUBLIC_BYTES, seal
-from crypto.wire import MAX_SILOS, Count, Digest, Message, Name, RoundId, Seconds, Signed, verify
+from crypto.wire import MAX_RECIPIENTS, MAX_SILOS, Count, Digest, Message, Name, RoundId, Seconds, Signed, verify
 
 MIN_SURVIVORS = 3
 CHUNK_VALUES = 65_536
@@ -42,7 +43,7 @@ class Terms(Message):
     """What the analyst's signed request fixes about its sum."""
 
     request_hash: Digest
-    recipients: Annotated[tuple[Recipient, ...], Field(min_length=1, max_length=MAX_SILOS)]
+    recipients: Annotated[tuple[Recipient, ...], Field(min_length=1, max_length=MAX_RECIPIENTS)]
     backend: Literal["masking"]
     ring_bits: Annotated[int, Field(ge=1, le=64)]
     blocks: Annotated[tuple[Block, ...], Field(min_length=1, max_length=256)]
@@ -90,13 +91,14 @@ class Manifest(Message):
     """The whole agreement of one round; everything after Propose is bound to its SHA-256."""
 
     KIND: ClassVar[str] = "manifest"
-    MAX_BYTES: ClassVar[int] = 1 << 20
+    MAX_BYTES: ClassVar[int] = 4 << 20
     federation: Name
     round_id: RoundId
     expires_at: Seconds
     terms: Terms
     roster: Annotated[tuple[Member, ...], Field(min_length=1, max_length=MAX_SILOS)]
     quorum: Count
+    degree: Count
     min_silos: Count
     max_colluding: Count
     max_missing: Count
@@ -104,6 +106,15 @@ class Manifest(Message):
     @property
     def silos(self) -> tuple[str, ...]:
         return tuple(member.silo for member in self.roster)
+
+    def committees(self, manifest_hash: bytes) -> tuple[tuple[int, ...], ...]:
+        """Return of every silo the places of those that hold shares of its secrets; see `crypto.graph`."""
+        return committees(self.silos, self.degree, manifest_hash)
+
+    @property
+    def committee_quorum(self) -> int:
+        """The number of shares that rebuild a secret of one silo."""
+        return quorum_of(self.degree + 1)
 
     @property
     def length(self) -> int:
@@ -117,11 +128,6 @@ class Manifest(Message):
     @property
     def min_survivors(self) -> int:
         return fewest_survivors(self.quorum, self.min_silos, self.max_colluding)
-
-
-def quorum_of(silos: int) -> int:
-    """Return t, the number of silos that can open a round of `silos`: floor(2n/3) + 1."""
-    return 2 * silos // 3 + 1
 
 
 def tolerated_collusion(silos: int) -> int:
@@ -178,6 +184,8 @@ def compose(propose: Propose, terms: Terms, accepts: Sequence[tuple[str, Accept]
         raise ProtocolError("the roster names a silo twice")
     for silo, accept in accepts:
         check_accept(propose, terms, silo, accept)
+    max_colluding = max(accept.max_colluding for _, accept in accepts)
+    max_missing = max(accept.max_missing for _, accept in accepts)
     members = tuple(
         Member(
             silo=silo,
@@ -195,9 +203,10 @@ def compose(propose: Propose, terms: Terms, accepts: Sequence[tuple[str, Accept]
         terms=terms,
         roster=members,
         quorum=quorum_of(len(members)),
+        degree=degree_of(len(members), max_colluding, max_missing),
         min_silos=max(accept.min_silos for _, accept in accepts),
-        max_colluding=max(accept.max_colluding for _, accept in accepts),
-        max_missing=max(accept.max_missing for _, accept in accepts),
+        max_colluding=max_colluding,
+        max_missing=max_missing,
     )
     reason = obstacle(len(members), manifest.min_silos, manifest.max_colluding, manifest.max_missing)
     if reason:

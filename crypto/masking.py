@@ -8,17 +8,24 @@ All that a round derives from a silo's two secrets is derived here: `r`, the roo
 `b`, of its self mask. docs/protocol.md section 2.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from crypto.keys import Secret, derive
 from crypto.ring import Ring, Words
 from crypto.sealing import SealingKey
 
-_BLOCK_BYTES = 1 << 18  # stays in the second-level cache while every keystream passes over it
-_ZEROS = bytes(_BLOCK_BYTES)
+_BLOCK_BYTES = 1 << 17
+_ZEROS = memoryview(bytes(_BLOCK_BYTES))
+_RANGE_BYTES = 1 << 22  # less is not worth a thread
+_AES_BYTES = 16
+_Fill = Callable[[Words, int], None]  # writes the values of a block, which begins at a place, before it is masked
 
 
 def mask_key_of(root: bytes) -> SealingKey:
@@ -51,21 +58,63 @@ def pair_seed(root: bytes, manifest_hash: bytes, later: str) -> bytes:
     return derive(root, "pair mask", manifest_hash, later)
 
 
+def blind(
+    values: npt.NDArray[Any],
+    encode: Callable[[npt.NDArray[Any]], Words],
+    ring: Ring,
+    plus: Sequence[bytes],
+    minus: Sequence[bytes],
+) -> Words:
+    """Return the ring elements that `encode` makes of `values`, with the masks that `apply_masks` would give them.
+
+    `encode` is called on blocks of `values`, perhaps in several threads; what it raises is raised here.
+    """
+    words = np.empty(values.size, ring.dtype)
+
+    def fill(block: Words, start: int) -> None:
+        block[:] = encode(values[start : start + block.size])
+
+    _over_ranges(words, ring, plus, minus, fill)
+    return words
+
+
 def apply_masks(words: Words, ring: Ring, plus: Sequence[bytes], minus: Sequence[bytes]) -> None:
     """Add the masks of the seeds in `plus` to `words` and subtract those in `minus`, in place."""
+    _over_ranges(words, ring, plus, minus, lambda block, start: None)
+
+
+def _over_ranges(words: Words, ring: Ring, plus: Sequence[bytes], minus: Sequence[bytes], fill: _Fill) -> None:
+    """Fill and mask all of `words`: long vectors in one range for each processor, as a keystream can begin anywhere."""
+    step = _BLOCK_BYTES // ring.word_bytes
+    workers = max(1, min(len(os.sched_getaffinity(0)), words.nbytes // _RANGE_BYTES))
+    length = -(-words.size // (workers * step)) * step or step
+    ranges = [(start, min(start + length, words.size)) for start in range(0, words.size, length)]
+    if len(ranges) == 1:
+        _over_blocks(words, ring, plus, minus, fill, *ranges[0])
+    elif ranges:
+        with ThreadPoolExecutor(len(ranges)) as pool:
+            for done in [pool.submit(_over_blocks, words, ring, plus, minus, fill, *one) for one in ranges]:
+                done.result()
+
+
+def _over_blocks(
+    words: Words, ring: Ring, plus: Sequence[bytes], minus: Sequence[bytes], fill: _Fill, start: int, end: int
+) -> None:
+    """Fill and mask words[start:end]: every keystream passes over a block while it stays in the second-level cache."""
+    counter = (start * ring.word_bytes // _AES_BYTES).to_bytes(_AES_BYTES, "big")
     streams = [
-        (Cipher(algorithms.AES256(seed), modes.CTR(bytes(16))).encryptor(), operation)
+        (Cipher(algorithms.AES256(seed), modes.CTR(counter)).encryptor(), operation)
         for operation, seeds in ((np.add, plus), (np.subtract, minus))
         for seed in seeds
     ]
-    keystream = bytearray(_BLOCK_BYTES)
+    keystream = memoryview(bytearray(_BLOCK_BYTES))
     step = _BLOCK_BYTES // ring.word_bytes
-    for start in range(0, words.size, step):
-        block = words[start : start + step]
-        length = block.size * ring.word_bytes
-        view = memoryview(keystream)[:length]
+    for at in range(start, end, step):
+        block = words[at : min(at + step, end)]
+        fill(block, at)
+        view = keystream[: block.nbytes]
         mask = np.frombuffer(view, ring.dtype)
         for stream, operation in streams:
-            stream.update_into(memoryview(_ZEROS)[:length], view)
+            stream.update_into(_ZEROS[: block.nbytes], view)
             operation(block, mask, out=block)
-    ring.reduce(words)
+        ring.reduce(block)

@@ -1,14 +1,17 @@
 """What silos submit after the manifest, and what a recipient receives: docs/protocol.md sections 4 to 7."""
 
-from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Annotated, ClassVar, Self
 
 from blake3 import blake3
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from crypto.errors import ProtocolError
+from crypto.errors import ProtocolError, WireError
+from crypto.keys import VerifyKey
 from crypto.manifest import CHUNK_VALUES, MAX_VALUES, Manifest
-from crypto.wire import MAX_SILOS, Count, Digest, Message, Name, RoundId, Signed
+from crypto.wire import MAX_SILOS, Count, Digest, Message, Name, RoundId, Signature, verify_detached
 
 FRAME_CHUNKS = 8  # 4 MiB of 8-byte values to a frame
 _PER_SILO = Field(max_length=MAX_SILOS)
@@ -19,7 +22,7 @@ class Share(Message):
     """Aggregator to silo: the manifest and the acceptances it was composed from."""
 
     KIND: ClassVar[str] = "share"
-    MAX_BYTES: ClassVar[int] = 4 << 20
+    MAX_BYTES: ClassVar[int] = 8 << 20
     manifest: bytes
     accepts: Annotated[tuple[bytes, ...], _PER_SILO]
 
@@ -35,7 +38,7 @@ class Entry(Message):
 
 
 class Bundle(Message):
-    """Silo to all: the digests of my entries, in roster order. Signed, so nobody is dealt another one."""
+    """Silo to its committee: the digests of my entries for it. Signed, so nobody is dealt another one."""
 
     KIND: ClassVar[str] = "bundle"
     manifest_hash: Digest
@@ -43,21 +46,36 @@ class Bundle(Message):
 
 
 class Shared(Message):
-    """Silo to aggregator: my signed bundle and the entries themselves, in roster order."""
+    """Silo to aggregator: my signed bundle and the entries themselves, one for each of my committee."""
 
     KIND: ClassVar[str] = "shared"
-    MAX_BYTES: ClassVar[int] = 2 << 20
+    MAX_BYTES: ClassVar[int] = 4 << 20
     bundle: bytes
     entries: Annotated[tuple[bytes, ...], _PER_SILO]
 
 
 class Deliver(Message):
-    """Aggregator to silo: every member's bundle and its entry for this silo, both in roster order."""
+    """Aggregator to silo: the bundle and the entry for this silo of each of its committee, in roster order."""
 
     KIND: ClassVar[str] = "deliver"
-    MAX_BYTES: ClassVar[int] = 4 << 20
+    MAX_BYTES: ClassVar[int] = 16 << 20
     bundles: Annotated[tuple[bytes, ...], _PER_SILO]
     entries: Annotated[tuple[bytes, ...], _PER_SILO]
+
+
+class Ready(Message):
+    """Silo to all: what every member of my committee sealed to me opens; nothing has been computed yet."""
+
+    KIND: ClassVar[str] = "ready"
+    manifest_hash: Digest
+
+
+class Go(Message):
+    """Aggregator to silo: the signatures of the whole roster under one Ready, in roster order."""
+
+    KIND: ClassVar[str] = "go"
+    MAX_BYTES: ClassVar[int] = 256 * 1024
+    signatures: Annotated[tuple[Signature, ...], _PER_SILO]
 
 
 class Contribution(Message):
@@ -68,6 +86,12 @@ class Contribution(Message):
     manifest_hash: Digest
     length: Annotated[int, Field(ge=1, le=MAX_VALUES)]
     chunks: Annotated[tuple[Digest, ...], Field(min_length=1, max_length=MAX_VALUES // CHUNK_VALUES)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(self.chunks) != -(-self.length // CHUNK_VALUES):
+            raise ValueError(f"{self.length} values do not make {len(self.chunks)} chunks")
+        return self
 
 
 class Survivor(Message):
@@ -87,15 +111,16 @@ class Split(Message):
 
 
 class Open(Message):
-    """Aggregator to silo: a quorum signed the same split."""
+    """Aggregator to silo: the encoded Split, and the signatures of a quorum under it."""
 
     KIND: ClassVar[str] = "open"
-    MAX_BYTES: ClassVar[int] = 8 << 20
-    signatures: Annotated[tuple[bytes, ...], _PER_SILO]
+    MAX_BYTES: ClassVar[int] = 256 * 1024
+    split: bytes
+    signatures: Annotated[tuple[Signature, ...], _PER_SILO]
 
 
 class OpenedShares(Message):
-    """Inside a seal: the sender's share of every member's secret, in roster order: b of a survivor, r of a dropped."""
+    """Inside a seal: the sender's share of the secret of each of its committee: b of a survivor, r of a dropped."""
 
     shares: Annotated[tuple[Digest, ...], Field(max_length=MAX_SILOS, repr=False)]
 
@@ -104,7 +129,7 @@ class Opening(Message):
     """Silo to recipients: my shares, sealed to each recipient of the manifest in its order."""
 
     KIND: ClassVar[str] = "opening"
-    MAX_BYTES: ClassVar[int] = 1 << 20
+    MAX_BYTES: ClassVar[int] = 4 << 20
     manifest_hash: Digest
     split_hash: Digest
     sealed: Annotated[tuple[bytes, ...], _PER_SILO]
@@ -126,6 +151,14 @@ class Failed(Message):
     reason: Annotated[str, Field(max_length=500)]
 
 
+class Accusation(Message):
+    """Silo to aggregator: what another silo sealed for me does not hold, so I am not ready."""
+
+    KIND: ClassVar[str] = "accusation"
+    round_id: RoundId
+    accused: Name
+
+
 class Failure(Message):
     """Aggregator to analyst: no report came about, who was missing, and what the silos that refused said."""
 
@@ -138,14 +171,17 @@ class Failure(Message):
 
 
 class DroppedSeeds(Message):
-    """The pair seeds sealed to a dropped silo's mask key, by those before it in the roster, in roster order."""
+    """The entries for a dropped silo of those of its committee that stand before it in the roster, in roster order."""
 
     silo: Name
     entries: Annotated[tuple[bytes, ...], _PER_SILO]
 
 
 class EncryptedReport(Message):
-    """All that a recipient needs to check and open one sum. The aggregator keeps it and cannot read it."""
+    """All that a recipient needs to check and open one sum. The aggregator keeps it and cannot read it.
+
+    The blinded sum itself follows, see `pack_report`; `chunks` are the BLAKE3 digests of it.
+    """
 
     KIND: ClassVar[str] = "report"
     MAX_BYTES: ClassVar[int] = 256 << 20
@@ -154,19 +190,59 @@ class EncryptedReport(Message):
     accepts: Annotated[tuple[bytes, ...], _PER_SILO]
     bundles: Annotated[tuple[bytes, ...], _PER_SILO]
     contributions: Annotated[tuple[bytes, ...], _PER_SILO]
-    signatures: Annotated[tuple[bytes, ...], _PER_SILO]
+    split: bytes
+    signatures: Annotated[tuple[Signature, ...], _PER_SILO]
     openings: Annotated[tuple[bytes, ...], _PER_SILO]
     dropped: Annotated[tuple[DroppedSeeds, ...], _PER_SILO]
     refusals: Annotated[tuple[bytes, ...], _PER_SILO]
     length: Count
-    blinded_sum: bytes
+    chunks: Annotated[tuple[Digest, ...], Field(max_length=MAX_VALUES // CHUNK_VALUES)]
 
 
-def chunk_digests(payload: bytes, word_bytes: int) -> tuple[bytes, ...]:
+_REPORT_MAGIC = b"CSR1"
+_REPORT_HEAD = len(_REPORT_MAGIC) + 4
+MAX_REPORT_BYTES = _REPORT_HEAD + EncryptedReport.MAX_BYTES + 8 * MAX_VALUES
+
+
+def report_head(report: EncryptedReport) -> bytes:
+    """Return what stands before the blinded sum: "CSR1", the length of the encoded report (4, big-endian), itself."""
+    body = report.encode()
+    if len(body) > report.MAX_BYTES:
+        raise WireError(f"a report of {len(body)} bytes, at most {report.MAX_BYTES} are read")
+    return _REPORT_MAGIC + len(body).to_bytes(4, "big") + body
+
+
+def is_report(data: bytes) -> bool:
+    """Tell whether `data` begins like an encrypted report; says nothing of what is in it."""
+    return data.startswith(_REPORT_MAGIC)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredReport:
+    """An encrypted report taken apart, its blinded sum not yet checked."""
+
+    message: EncryptedReport
+    name: bytes  # SHA-256 of the encoded report, which binds the sum by its digests: the transcript
+    blinded_sum: memoryview
+
+    @classmethod
+    def decode(cls, data: bytes) -> "StoredReport":
+        """Read a report with its blinded sum; raises WireError."""
+        if not is_report(data) or not _REPORT_HEAD <= len(data) <= MAX_REPORT_BYTES:
+            raise WireError(f"{len(data)} bytes that are no encrypted report")
+        view = memoryview(data)
+        end = _REPORT_HEAD + int.from_bytes(view[len(_REPORT_MAGIC) : _REPORT_HEAD], "big")
+        if end > len(data):
+            raise WireError("an encrypted report that is cut short")
+        body = bytes(view[_REPORT_HEAD:end])
+        return cls(EncryptedReport.decode(body), sha256(body).digest(), view[end:])
+
+
+def chunk_digests(payload: bytes | memoryview, word_bytes: int) -> tuple[bytes, ...]:
     """Return the BLAKE3 digest of every chunk of CHUNK_VALUES ring elements."""
     step = CHUNK_VALUES * word_bytes
-    view = memoryview(payload)
-    return tuple(blake3(view[start : start + step]).digest() for start in range(0, len(payload), step))
+    view = memoryview(payload).cast("B")
+    return tuple(blake3(view[start : start + step]).digest() for start in range(0, len(view), step))
 
 
 def check_split(manifest: Manifest, manifest_hash: bytes, split: Split) -> None:
@@ -184,10 +260,30 @@ def check_split(manifest: Manifest, manifest_hash: bytes, split: Split) -> None:
         raise ProtocolError(f"{len(split.dropped)} silos dropped, at most {manifest.max_missing} may")
 
 
-def check_signatures(manifest: Manifest, signatures: Sequence[Signed[Split]]) -> None:
-    """Raise ProtocolError unless a quorum of distinct survivors signed one and the same split."""
-    if len({one.signer for one in signatures}) < manifest.quorum or len({one.digest for one in signatures}) != 1:
-        raise ProtocolError(f"the split lacks the {manifest.quorum} equal signatures of a quorum")
-    survivors = {survivor.silo for survivor in signatures[0].message.survivors}
-    if not {one.signer for one in signatures} <= survivors:
+def check_signatures(
+    manifest: Manifest, split: bytes, signatures: Sequence[Signature], keys: Mapping[str, VerifyKey]
+) -> Split:
+    """Return the split that a quorum of its distinct survivors signed.
+
+    Raises ProtocolError without a quorum, SignatureError on a signature that does not hold.
+    """
+    signers = {one.signer for one in signatures}
+    if len(signers) < manifest.quorum or len(signers) != len(signatures):
+        raise ProtocolError(f"the split lacks the signatures of {manifest.quorum} distinct silos")
+    for one in signatures:
+        verify_detached(one, split, Split, keys)
+    message = Split.decode(split)
+    if not signers <= {survivor.silo for survivor in message.survivors}:
         raise ProtocolError("the split is signed by a silo that it does not count among the survivors")
+    return message
+
+
+def check_ready(
+    manifest: Manifest, manifest_hash: bytes, signatures: Sequence[Signature], keys: Mapping[str, VerifyKey]
+) -> None:
+    """Raise ProtocolError or SignatureError unless every silo of the roster signed that it is ready."""
+    if tuple(one.signer for one in signatures) != manifest.silos:
+        raise ProtocolError("not every silo of the roster is ready")
+    body = Ready(manifest_hash=manifest_hash).encode()
+    for one in signatures:
+        verify_detached(one, body, Ready, keys)

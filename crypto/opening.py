@@ -1,10 +1,11 @@
 """Check an encrypted report and open its sum, at a recipient: docs/protocol.md section 7.
 
 Promise: a vector that comes out is the sum of the contributions that a quorum of silos signed for, provided the
-aggregator added them honestly. The report holds their signed digests, not the contributions themselves.
+aggregator added them honestly; `crypto.recount` finds out whether it did. The report holds the contributions' signed
+digests, not the contributions themselves.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import combinations, islice
@@ -32,13 +33,15 @@ from crypto.messages import (
     OpenedShares,
     Opening,
     Split,
+    StoredReport,
     check_signatures,
     check_split,
+    chunk_digests,
 )
 from crypto.ring import Codec, Ring, Words
 from crypto.sealing import SealingKey
 from crypto.shamir import combine
-from crypto.wire import Signed, verify
+from crypto.wire import verify
 
 _MAX_QUORUMS_TRIED = 1000
 
@@ -65,128 +68,146 @@ class OpenedSum:
 class CheckedReport:
     """What an encrypted report proves to anybody who knows the request: who agreed on which contributions."""
 
+    name: bytes  # of the report: its transcript
     manifest: Manifest
     manifest_hash: bytes
-    split: Signed[Split]
+    split: Split
+    split_hash: bytes
+    contributions: tuple[Contribution, ...]  # of the survivors, in roster order
 
     @property
     def survivors(self) -> tuple[str, ...]:
-        return tuple(survivor.silo for survivor in self.split.message.survivors)
+        return tuple(survivor.silo for survivor in self.split.survivors)
 
 
 def check_report(
-    report: EncryptedReport, terms: Terms, silos: Mapping[str, VerifyKey], aggregators: Mapping[str, VerifyKey]
+    stored: StoredReport, terms: Terms, silos: Mapping[str, VerifyKey], aggregators: Mapping[str, VerifyKey]
 ) -> CheckedReport:
     """Make every check of a report that needs no key.
 
     Raises ProtocolError, SignatureError or WireError, each naming what does not hold.
     """
     # 1. The manifest is what the request and the signed acceptances give.
+    report = stored.message
     propose = verify(report.propose, Propose, aggregators).message
     signed_manifest = verify(report.manifest, Manifest, aggregators)
     manifest, manifest_hash = signed_manifest.message, signed_manifest.digest
     check_manifest(manifest, propose, terms, report.accepts, silos)
     # 2. A quorum of survivors signed one and the same split.
     roster = {silo: silos[silo] for silo in manifest.silos}
-    split = _agreed_split(report, manifest, manifest_hash, roster)
-    contributions = {one.signer: one for one in (verify(raw, Contribution, roster) for raw in report.contributions)}
-    for survivor in split.message.survivors:
-        signed = contributions.get(survivor.silo)
+    split = check_signatures(manifest, report.split, report.signatures, roster)
+    check_split(manifest, manifest_hash, split)
+    heads = {one.signer: one for one in (verify(raw, Contribution, roster) for raw in report.contributions)}
+    contributions = []
+    for survivor in split.survivors:
+        signed = heads.get(survivor.silo)
         if signed is None or signed.digest != survivor.contribution:
             raise ProtocolError(f"the contribution of {survivor.silo!r} is not the one that was agreed on")
         if signed.message.manifest_hash != manifest_hash or signed.message.length != manifest.length:
             raise ProtocolError(f"the contribution of {survivor.silo!r} belongs to another round")
-    return CheckedReport(manifest, manifest_hash, split)
+        contributions.append(signed.message)
+    # 3. The blinded sum has the length of the manifest, and is the one that the report names.
+    word_bytes = Ring(manifest.terms.ring_bits).word_bytes
+    if not report.length * word_bytes == len(stored.blinded_sum) == manifest.length * word_bytes:
+        raise ProtocolError(f"a sum of {len(stored.blinded_sum)} bytes, expected {manifest.length} values")
+    if chunk_digests(stored.blinded_sum, word_bytes) != report.chunks:
+        raise ProtocolError("the blinded sum is not the one that the report names")
+    split_hash = sha256(report.split).digest()
+    return CheckedReport(stored.name, manifest, manifest_hash, split, split_hash, tuple(contributions))
 
 
 def open_report(
-    report: EncryptedReport,
+    stored: StoredReport,
     terms: Terms,
     recipient: str,
     key: SealingKey,
     silos: Mapping[str, VerifyKey],
     aggregators: Mapping[str, VerifyKey],
 ) -> OpenedSum:
-    """Return the sum that `report` carries, after every check that a recipient can make.
+    """Return the sum that `stored` carries, after every check that a recipient can make.
 
     Raises ProtocolError, SignatureError, WireError, SealError or RangeError, each naming what does not hold.
     """
-    # 1 and 2.
-    checked = check_report(report, terms, silos, aggregators)
-    manifest, manifest_hash, split = checked.manifest, checked.manifest_hash, checked.split
+    # 1 to 3.
+    report, checked = stored.message, check_report(stored, terms, silos, aggregators)
+    manifest, manifest_hash = checked.manifest, checked.manifest_hash
     survivors, roster = checked.survivors, {silo: silos[silo] for silo in manifest.silos}
     names = [one.name for one in manifest.terms.recipients]
     if recipient not in names or manifest.terms.recipients[names.index(recipient)].key != key.public:
         raise ProtocolError(f"{recipient!r} with this key is not a recipient of the report")
-    # 3. A quorum of openings rebuilds the self masks of survivors and the roots of dropped silos.
-    shares = _opened_shares(report, manifest, split, recipient, names.index(recipient), key, roster)
+    # 4. A quorum of openings rebuilds the self masks of survivors and the roots of dropped silos.
+    committees = manifest.committees(manifest_hash)
+    rows = _opened_shares(report, checked, recipient, names.index(recipient), key, roster)
     rebuilt = {
-        member.silo: _rebuild(manifest, index, member.silo in survivors, shares)
+        member.silo: _rebuild(manifest, index, member.silo in survivors, _shares_of(index, committees, rows))
         for index, member in enumerate(manifest.roster)
     }
-    # 4. Remove what is left of the masks.
+    # 5. Remove what is left of the masks.
     plus: list[bytes] = []
     minus: list[bytes] = []
-    for member in manifest.roster:
+    for index, member in enumerate(manifest.roster):
         if member.silo in survivors:
             minus.append(self_seed(rebuilt[member.silo], manifest_hash))
             continue
         mask_key = mask_key_of(rebuilt[member.silo])
         # A survivor after the dropped silo subtracted their pair mask, one before it added theirs.
-        plus += [pair_seed(rebuilt[member.silo], manifest_hash, name) for name in survivors if name > member.silo]
-        seeds = _seeds_before(report, manifest, manifest_hash, member.silo, mask_key, roster)
+        beside = [manifest.silos[place] for place in committees[index]]
+        later = [name for name in beside if name in survivors and name > member.silo]
+        plus += [pair_seed(rebuilt[member.silo], manifest_hash, name) for name in later]
+        seeds = _seeds_before(report, manifest, manifest_hash, index, mask_key, roster)
         minus += [seed for name, seed in seeds.items() if name in survivors]
     ring = Ring(manifest.terms.ring_bits)
-    words = ring.from_bytes(report.blinded_sum)
-    if not report.length == words.size == manifest.length:
-        raise ProtocolError(f"a sum of {words.size} values, expected {manifest.length}")
+    words = ring.from_bytes(stored.blinded_sum)
     apply_masks(words, ring, plus, minus)
-    return OpenedSum(manifest, split.message, words)
-
-
-def _agreed_split(
-    report: EncryptedReport, manifest: Manifest, manifest_hash: bytes, roster: Mapping[str, VerifyKey]
-) -> Signed[Split]:
-    signatures = [verify(raw, Split, roster) for raw in report.signatures]
-    check_signatures(manifest, signatures)
-    check_split(manifest, manifest_hash, signatures[0].message)
-    return signatures[0]
+    return OpenedSum(manifest, checked.split, words)
 
 
 def _opened_shares(
     report: EncryptedReport,
-    manifest: Manifest,
-    split: Signed[Split],
+    checked: CheckedReport,
     recipient: str,
     position: int,
     key: SealingKey,
     roster: Mapping[str, VerifyKey],
 ) -> dict[int, tuple[bytes, ...]]:
     """Return the share row of each silo that opened, by its place in the roster."""
-    rows: dict[int, tuple[bytes, ...]] = {}
+    manifest, rows = checked.manifest, dict[int, tuple[bytes, ...]]()
     for raw in report.openings:
         opening = verify(raw, Opening, roster)
         bound = opening.message.manifest_hash, opening.message.split_hash
-        if bound != (split.message.manifest_hash, split.digest):
+        if bound != (checked.manifest_hash, checked.split_hash):
             raise ProtocolError(f"the opening of {opening.signer!r} belongs to another round or split")
         if len(opening.message.sealed) != len(manifest.terms.recipients):
             raise ProtocolError(f"the opening of {opening.signer!r} is not sealed to each recipient")
         info = opening_info(*bound, opening.signer, recipient)
         row = OpenedShares.decode(key.open(opening.message.sealed[position], info)).shares
-        if len(row) != len(manifest.roster):
-            raise ProtocolError(f"the opening of {opening.signer!r} does not cover the roster")
+        if len(row) != manifest.degree + 1:
+            raise ProtocolError(f"the opening of {opening.signer!r} does not cover its committee")
         rows[manifest.silos.index(opening.signer)] = row
     if len(rows) < manifest.quorum:
         raise ProtocolError(f"{len(rows)} silos opened their shares, {manifest.quorum} are needed")
     return rows
 
 
-def _rebuild(manifest: Manifest, index: int, is_survivor: bool, shares: Mapping[int, tuple[bytes, ...]]) -> bytes:
+def _shares_of(
+    index: int, committees: Sequence[Sequence[int]], rows: Mapping[int, tuple[bytes, ...]]
+) -> dict[int, bytes]:
+    """Return the opened shares of one member's secret, by their number in its committee."""
+    return {
+        number: rows[holder][committees[holder].index(index)]
+        for number, holder in enumerate(committees[index])
+        if holder in rows
+    }
+
+
+def _rebuild(manifest: Manifest, index: int, is_survivor: bool, shares: Mapping[int, bytes]) -> bytes:
     """Return the secret of one member that fits its acceptance, passing over quorums that hold a wrong share."""
-    member = manifest.roster[index]
-    for parties in islice(_quorums(sorted(shares), manifest.quorum), _MAX_QUORUMS_TRIED):
+    member, quorum = manifest.roster[index], manifest.committee_quorum
+    if len(shares) < quorum:
+        raise ProtocolError(f"{len(shares)} silos opened their shares of {member.silo!r}, {quorum} are needed")
+    for parties in islice(_quorums(sorted(shares), quorum), _MAX_QUORUMS_TRIED):
         try:
-            secret = combine({party: shares[party][index] for party in parties}, manifest.quorum)
+            secret = combine({party: shares[party] for party in parties}, quorum)
         except RangeError:
             continue
         if is_survivor and self_commitment(secret) == member.self_commitment:
@@ -209,22 +230,24 @@ def _seeds_before(
     report: EncryptedReport,
     manifest: Manifest,
     manifest_hash: bytes,
-    dropped: str,
+    index: int,
     mask_key: SealingKey,
     roster: Mapping[str, VerifyKey],
 ) -> dict[str, bytes]:
-    """Return the pair seeds that the silos before `dropped` sealed to its mask key, by silo."""
-    index = manifest.silos.index(dropped)
+    """Return the pair seeds that those before a dropped silo sealed to its mask key, by silo."""
+    dropped, committees = manifest.silos[index], manifest.committees(manifest_hash)
+    before = [place for place in committees[index] if place < index]
     sealed = {one.silo: one.entries for one in report.dropped}.get(dropped, ())
-    if len(sealed) != index:
+    if len(sealed) != len(before):
         raise ProtocolError(f"the pair seeds of the dropped silo {dropped!r} are missing")
     bundles = {one.signer: one.message for one in (verify(raw, Bundle, roster) for raw in report.bundles)}
     seeds: dict[str, bytes] = {}
-    for sender, entry in zip(manifest.silos, sealed, strict=False):
+    for place, entry in zip(before, sealed, strict=True):
+        sender = manifest.silos[place]
         bundle = bundles.get(sender)
-        if bundle is None or bundle.manifest_hash != manifest_hash or len(bundle.entries) != len(manifest.roster):
+        if bundle is None or bundle.manifest_hash != manifest_hash or len(bundle.entries) != manifest.degree + 1:
             raise ProtocolError(f"the bundle of {sender!r} is missing or belongs to another round")
-        if sha256(entry).digest() != bundle.entries[index]:
+        if sha256(entry).digest() != bundle.entries[committees[place].index(index)]:
             raise ProtocolError(f"an entry of {sender!r} is not the one it signed")
         seed = mask_key.open(Entry.decode(entry).pair_seed, entry_info(manifest_hash, "pair seed", sender, dropped))
         if len(seed) != 32:

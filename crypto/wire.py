@@ -22,11 +22,13 @@ from crypto.keys import SigningKey, VerifyKey
 _MAGIC = b"CSL1"
 _DOMAIN = b"consilo/1 envelope"
 _SIGNATURE_BYTES = 64
-MAX_SILOS = 100
+MAX_SILOS = 400
+MAX_RECIPIENTS = 100
 MAX_ENVELOPE_OVERHEAD = len(_MAGIC) + 2 + 2 * 255 + _SIGNATURE_BYTES
 
 Digest = Annotated[bytes, Field(min_length=32, max_length=32)]
 RoundId = Annotated[bytes, Field(min_length=16, max_length=16)]
+SignatureBytes = Annotated[bytes, Field(min_length=_SIGNATURE_BYTES, max_length=_SIGNATURE_BYTES)]
 Name = Annotated[str, Field(min_length=1, max_length=120, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+/-]*$")]
 Count = Annotated[int, Field(ge=0, le=2**31)]
 Seconds = Annotated[int, Field(ge=0, le=2**40)]  # since 1970-01-01 UTC
@@ -118,10 +120,35 @@ def verify(envelope: bytes, kind: type[M], keys: Mapping[str, VerifyKey]) -> Sig
     Raises WireError on bytes that are no such envelope and SignatureError on an unknown signer or a bad signature.
     """
     signer, signature, body = _split(envelope, kind)
+    _verify(signer, signature, body, kind, keys)
+    return Signed(kind.decode(body), signer, envelope, sha256(body).digest())
+
+
+class Signature(Message):
+    """A signature that travels apart from its message, where many sign the same one."""
+
+    signer: Name
+    signature: SignatureBytes
+
+
+def detach(envelope: bytes, kind: type[Message]) -> Signature:
+    """Return an envelope's signature without its body; raises WireError. Nothing is verified."""
+    signer, signature, _ = _split(envelope, kind)
+    try:
+        return Signature(signer=signer, signature=signature)
+    except ValidationError:
+        raise WireError(f"a {kind.KIND} envelope names a signer that is no name") from None
+
+
+def verify_detached(signature: Signature, body: bytes, kind: type[Message], keys: Mapping[str, VerifyKey]) -> None:
+    """Raise SignatureError unless a key in `keys` of the named signer verifies the signature over `body`."""
+    _verify(signature.signer, signature.signature, body, kind, keys)
+
+
+def _verify(signer: str, signature: bytes, body: bytes, kind: type[Message], keys: Mapping[str, VerifyKey]) -> None:
     if signer not in keys:
         raise SignatureError(f"{kind.KIND} signed by {signer!r}, who is not expected to sign it")
     keys[signer].verify(signature, _DOMAIN + _head(kind.KIND, signer) + body)
-    return Signed(kind.decode(body), signer, envelope, sha256(body).digest())
 
 
 def _head(kind: str, signer: str) -> bytes:

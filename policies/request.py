@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from crypto.manifest import Block, Recipient, Terms
-from crypto.wire import MAX_SILOS, Count, Digest, Message, Name, RoundId, Seconds, digest_of
+from crypto.wire import MAX_RECIPIENTS, MAX_SILOS, Count, Digest, Message, Name, RoundId, Seconds, digest_of
 from policies.model import MAX_DELTA, MAX_DOMAIN, MAX_RANGE_STEPS, MICRO, MIN_DELTA, Role
 from policies.training import GRADIENT_UNITS, START, Step
 
@@ -156,7 +156,7 @@ class Request(Message):
     federation: Name
     nonce: RoundId
     analyst: Name
-    recipients: Annotated[tuple[Recipient, ...], Field(min_length=1, max_length=MAX_SILOS)]
+    recipients: Annotated[tuple[Recipient, ...], Field(min_length=1, max_length=MAX_RECIPIENTS)]
     purpose: Name
     micro_rho: Annotated[int, Field(ge=0, le=100 * MICRO)]  # 0 for an exact step of training, which has no noise
     silos: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MAX_SILOS)]
@@ -367,8 +367,8 @@ def terms_of(request: Request, request_hash: bytes) -> Terms:
     """Return what the request fixes about its secure sum: slots, scales, variances, ring, recipients.
 
     The price is divided by `price_parts`. A variance is that of the whole sum, in ring units, and rounded
-    up to the next integer but one; the scale is the least at which that rounding is lost in the noise. With at most 100
-    silos the share of each then deviates by 102 or more, far above the 3 that summing discrete Gaussians asks for.
+    up to the next integer but one; the scale is the least at which that rounding is lost in the noise. With at most 400
+    silos the share of each then deviates by 51 or more, far above the 3 that summing discrete Gaussians asks for.
     """
     parts = price_parts(request.plan)
     blocks = []

@@ -15,9 +15,9 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
-from crypto.errors import CryptoError, ProtocolError, SignatureError
+from crypto.errors import AccusedError, CryptoError, ProtocolError, SignatureError
 from crypto.keys import VerifyKey
-from crypto.messages import Failed
+from crypto.messages import Accusation, Failed
 from crypto.noise import discrete_gaussian
 from crypto.wire import Message, sign, signer_of, verify
 from policies.decide import CLOCK_SKEW_S, catalogue_of, standing_analyst
@@ -76,10 +76,15 @@ class SiloActor:
         self._log.info("started, %d reservations of unfinished rounds released", released)
         self._clock, self._sleep, self._noise = clock, sleep, noise
         self._rounds: dict[bytes, State] = {}
+        self._turn = threading.Lock()  # one step at a time, and the erasing of expired rounds is one
+        self._eraser: threading.Timer | None = None
 
     def close(self) -> None:
         """Stop without a trace in memory: what is not on disk is gone."""
-        self._rounds.clear()
+        if self._eraser is not None:
+            self._eraser.cancel()
+        with self._turn:
+            self._rounds.clear()
         self._ledger.close()
         self._database.close()
         self._lock.close()
@@ -94,8 +99,15 @@ class SiloActor:
     def share(self, round_id: bytes, data: bytes) -> tuple[bytes, ...]:
         return self._guard(round_id, lambda: self._advance(round_id, data, core.Proposed))
 
-    def contribute(self, round_id: bytes, data: bytes) -> tuple[bytes, ...]:
+    def ready(self, round_id: bytes, data: bytes) -> tuple[bytes, ...]:
         return self._guard(round_id, lambda: self._advance(round_id, data, core.SharedOut))
+
+    def contribute(self, round_id: bytes, data: bytes) -> tuple[bytes, ...]:
+        return self._guard(round_id, lambda: self._advance(round_id, data, core.Received))
+
+    def frame(self, round_id: bytes, index: bytes) -> tuple[bytes, ...]:
+        """Return another frame of a contribution whose head has left; `index` is big-endian."""
+        return self._guard(round_id, lambda: self._frame(round_id, index))
 
     def agree(self, round_id: bytes, data: bytes) -> tuple[bytes, ...]:
         return self._guard(round_id, lambda: self._advance(round_id, data, core.Contributed))
@@ -103,9 +115,11 @@ class SiloActor:
     def open_shares(self, round_id: bytes, data: bytes) -> tuple[bytes, ...]:
         return self._guard(round_id, lambda: self._advance(round_id, data, core.Agreed))
 
-    def learn(self, data: bytes) -> tuple[bytes, ...]:
+    def learn(self, data: bytes, *evidence: bytes) -> tuple[bytes, ...]:
         """Move the model of a training run by an encrypted report; answer with a signed Learned, or Failed."""
-        return self._guard(bytes(ROUND_ID_BYTES), lambda: (core.learn(self._silo, self._ledger, self._now(), data),))
+        return self._guard(
+            bytes(ROUND_ID_BYTES), lambda: (core.learn(self._silo, self._ledger, self._now(), data, evidence),)
+        )
 
     def cancel(self, round_id: bytes) -> tuple[bytes, ...]:
         """Forget a round; a reservation of which nothing has left is released."""
@@ -115,7 +129,11 @@ class SiloActor:
         if len(round_id) != ROUND_ID_BYTES:
             return (self._sign(Failed(round_id=bytes(ROUND_ID_BYTES), reason="a round id has 16 bytes")),)
         try:
-            return step()
+            with self._turn:
+                return step()
+        except AccusedError as err:
+            self._log.warning("round %s: %.500s", round_id.hex(), err)
+            return (self._sign(Accusation(round_id=round_id, accused=err.accused)),)
         except CryptoError as err:
             self._log.warning("round %s: %.500s", round_id.hex(), err)
             reason = err.message
@@ -147,7 +165,25 @@ class SiloActor:
         for oldest in list(self._rounds)[: max(0, len(self._rounds) - MAX_ROUNDS + 1)]:
             self._forget(oldest)
         self._rounds[round_id] = state
+        self._erase_in(state.propose.expires_at - self._now() + 1)
         return (reply,)
+
+    def _erase_in(self, delay_s: float) -> None:
+        """Forget expired rounds after a while, also if no message comes any more."""
+        if self._eraser is not None:
+            self._eraser.cancel()
+        self._eraser = threading.Timer(delay_s, self._erase)
+        self._eraser.daemon = True
+        self._eraser.start()
+
+    def _erase(self) -> None:
+        with self._turn:
+            try:
+                self._sweep()
+            except PolicyError as err:  # what is only reserved then waits for the next start
+                self._log.error("expired rounds: %.500s", err)
+            if self._rounds:
+                self._erase_in(min(core.expiry_of(state) for state in self._rounds.values()) - self._now() + 1)
 
     def _advance(self, round_id: bytes, data: bytes, expected: "type[State]") -> tuple[bytes, ...]:
         self._sweep()
@@ -160,6 +196,9 @@ class SiloActor:
                 self._rounds[round_id], reply = core.share(self._silo, state, now, data)
                 return (reply,)
             case core.SharedOut():
+                self._rounds[round_id], reply = core.ready(self._silo, state, now, data)
+                return (reply,)
+            case core.Received():
                 return self._contribute(round_id, state, data)
             case core.Contributed():
                 self._rounds[round_id], reply = core.agree(self._silo, state, self._ledger, now, data)
@@ -171,7 +210,7 @@ class SiloActor:
             case _:
                 assert_never(state)
 
-    def _contribute(self, round_id: bytes, state: core.SharedOut, data: bytes) -> tuple[bytes, ...]:
+    def _contribute(self, round_id: bytes, state: core.Received, data: bytes) -> tuple[bytes, ...]:
         started = time.monotonic()
         try:
             after, frames = core.contribute(
@@ -186,6 +225,13 @@ class SiloActor:
             self._sleep(math.ceil(elapsed / self._tick_s) * self._tick_s - elapsed if self._tick_s else 0.0)
         self._rounds[round_id] = after
         return frames
+
+    def _frame(self, round_id: bytes, index: bytes) -> tuple[bytes, ...]:
+        self._sweep()
+        state = self._rounds.get(round_id)
+        if not isinstance(state, core.Contributed):
+            raise ProtocolError("this silo has no contribution of that round")
+        return (state.frame(int.from_bytes(index[:8], "big")),)
 
     def _feed_at(self, table: str) -> int | None:
         source = self._sources.get(table)

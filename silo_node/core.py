@@ -1,6 +1,6 @@
 """One silo's part in a round, as pure steps: state and bytes in, state and bytes out.
 
-    Proposed --share--> SharedOut --contribute--> Contributed --agree--> Agreed --open--> (erased)
+    Proposed --share--> SharedOut --ready--> Ready --contribute--> Contributed --agree--> Agreed --open--> (erased)
 
 In training the silos are the recipients: `learn` opens a report and moves the model.
 
@@ -16,11 +16,11 @@ from typing import NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from crypto.errors import CryptoError, ProtocolError, SignatureError
+from crypto.errors import AccusedError, CryptoError, ProtocolError, SignatureError
 from crypto.keys import Secret, SigningKey, VerifyKey
 from crypto.manifest import CHUNK_VALUES, Accept, Manifest, Propose, Terms, check_manifest
 from crypto.masking import (
-    apply_masks,
+    blind,
     entry_info,
     mask_key_of,
     opening_info,
@@ -33,21 +33,25 @@ from crypto.messages import (
     Bundle,
     Contribution,
     Deliver,
-    EncryptedReport,
     Entry,
+    Go,
     Learned,
     Open,
     OpenedShares,
     Opening,
+    Ready,
     Share,
     Shared,
     Split,
+    StoredReport,
+    check_ready,
     check_signatures,
     check_split,
     chunk_digests,
 )
 from crypto.noise import MIN_DEVIATION
-from crypto.opening import open_report
+from crypto.opening import check_report, open_report
+from crypto.recount import check_chunk
 from crypto.ring import Codec, Ring
 from crypto.roster import Roster
 from crypto.sealing import SealingKey, seal
@@ -103,33 +107,65 @@ class SharedOut:
     before: Proposed
     manifest: Manifest
     manifest_hash: bytes
-    entries: tuple[bytes, ...] = field(repr=False)  # this silo's own, in roster order
+    committee: tuple[int, ...]  # the places in the roster of those this silo shares secrets with, itself included
+    entries: tuple[bytes, ...] = field(repr=False)  # this silo's own, one for each of its committee
 
 
 @dataclass(frozen=True, slots=True)
-class Contributed:
-    """The blinded vector has left."""
+class Shares:
+    """What the others of its committee entrusted to this silo: a share of each one's b and of each one's r."""
 
-    manifest: Manifest
-    manifest_hash: bytes
-    contribution: bytes  # digest of the signed head
-    self_shares: tuple[bytes, ...] = field(repr=False)  # of every member's b, in roster order
-    root_shares: tuple[bytes, ...] = field(repr=False)  # of every member's r
+    of_self: tuple[bytes, ...] = field(repr=False)
+    of_root: tuple[bytes, ...] = field(repr=False)
 
     def __reduce__(self) -> NoReturn:
         raise CryptoError("the shares of a round cannot be pickled or copied")
 
 
 @dataclass(frozen=True, slots=True)
+class Received:
+    """What every member of the committee sealed to this silo was opened; still nothing has been computed."""
+
+    before: SharedOut
+    shares: Shares
+    seeds: tuple[bytes, ...] = field(repr=False)  # of the pair masks with those before it in the roster
+
+    def __reduce__(self) -> NoReturn:
+        raise CryptoError("the seeds of a round cannot be pickled or copied")
+
+
+@dataclass(frozen=True, slots=True)
+class Contributed:
+    """The blinded vector is on its way."""
+
+    manifest: Manifest
+    manifest_hash: bytes
+    committee: tuple[int, ...]
+    contribution: bytes  # digest of the signed head
+    payload: memoryview = field(repr=False)
+    shares: Shares
+
+    def frame(self, index: int) -> bytes:
+        """Return a frame of the payload; raises ProtocolError if there is none of that number."""
+        step = FRAME_CHUNKS * CHUNK_VALUES * Ring(self.manifest.terms.ring_bits).word_bytes
+        if not 0 <= index * step < len(self.payload):
+            raise ProtocolError(f"the contribution has no frame {index}")
+        return bytes(self.payload[index * step : (index + 1) * step])
+
+
+@dataclass(frozen=True, slots=True)
 class Agreed:
     """This silo signed the one split of the round."""
 
-    before: Contributed
+    manifest: Manifest
+    manifest_hash: bytes
+    committee: tuple[int, ...]
     split: Split
     split_hash: bytes
+    shares: Shares
 
 
-State = Proposed | SharedOut | Contributed | Agreed
+State = Proposed | SharedOut | Received | Contributed | Agreed
 
 
 def propose(
@@ -247,82 +283,89 @@ def share(silo: Silo, state: Proposed, now: int, data: bytes) -> tuple[SharedOut
     if [one.envelope for one in accepts if one.signer == silo.name] != [state.accept]:
         raise ProtocolError("the manifest does not hold this silo's own acceptance")
     # 3. Share b and r; seal one share of each to every channel key, and the pair seeds to the mask keys that follow.
-    self_shares = split(state.self_secret.raw, len(manifest.roster), manifest.quorum)
-    root_shares = split(state.root.raw, len(manifest.roster), manifest.quorum)
+    committee = manifest.committees(manifest_hash)[manifest.silos.index(silo.name)]
+    self_shares = split(state.self_secret.raw, len(committee), manifest.committee_quorum)
+    root_shares = split(state.root.raw, len(committee), manifest.committee_quorum)
     entries = []
-    for index, member in enumerate(manifest.roster):
+    for number, place in enumerate(committee):
+        member = manifest.roster[place]
         shares_info = entry_info(manifest_hash, "shares", silo.name, member.silo)
         sealed_seed = b""
         if member.silo > silo.name:
             seed = pair_seed(state.root.raw, manifest_hash, member.silo)
             sealed_seed = seal(member.mask_key, seed, entry_info(manifest_hash, "pair seed", silo.name, member.silo))
-        sealed_shares = seal(member.channel_key, self_shares[index] + root_shares[index], shares_info)
+        sealed_shares = seal(member.channel_key, self_shares[number] + root_shares[number], shares_info)
         entries.append(Entry(shares=sealed_shares, pair_seed=sealed_seed).encode())
     bundle = Bundle(manifest_hash=manifest_hash, entries=tuple(sha256(entry).digest() for entry in entries))
     reply = Shared(bundle=sign(bundle, silo.name, silo.signing), entries=tuple(entries))
-    return SharedOut(state, manifest, manifest_hash, tuple(entries)), reply.encode()
+    return SharedOut(state, manifest, manifest_hash, committee, tuple(entries)), reply.encode()
+
+
+def ready(silo: Silo, state: SharedOut, now: int, data: bytes) -> tuple[Received, bytes]:
+    """Open what the committee sealed to this silo; return the signed Ready. AccusedError names whose does not hold."""
+    _not_expired(state.manifest.expires_at, now)
+    manifest, message = state.manifest, Deliver.decode(data)
+    if not len(message.bundles) == len(message.entries) == len(state.committee):
+        raise ProtocolError("a bundle of every member is needed before anything is contributed")
+    received = []
+    for place, envelope, raw in zip(state.committee, message.bundles, message.entries, strict=True):
+        name = manifest.silos[place]
+        bundle = verify(envelope, Bundle, {name: silo.silos[name]}).message
+        try:
+            received.append(_open_entry(silo, state, place, bundle, raw))
+        except CryptoError as err:
+            raise AccusedError(f"the entry of {name!r} does not hold: {err.message}", name) from err
+    shares = Shares(tuple(one[0] for one in received), tuple(one[1] for one in received))
+    after = Received(state, shares, tuple(seed for _, _, seed in received if seed))
+    return after, sign(Ready(manifest_hash=state.manifest_hash), silo.name, silo.signing)
 
 
 def contribute(
-    silo: Silo, state: SharedOut, ledger: Ledger, compute: Compute, noise: Noise, now: int, data: bytes
+    silo: Silo, state: Received, ledger: Ledger, compute: Compute, noise: Noise, now: int, data: bytes
 ) -> tuple[Contributed, tuple[bytes, ...]]:
-    """Compute, clip, add noise, blind; return the signed head followed by the frames of the payload.
+    """Compute, clip, add noise, blind; return the signed head followed by the first frame of the payload.
 
-    Only after every member's signed bundle was checked. The charge is committed durably before a row is read: how long
-    the computation takes depends on data, so there is at most one of it to a charge.
+    Only after every silo of the roster signed that it is ready. The charge is committed durably before a row is read:
+    how long the computation takes depends on data, so there is at most one of it to a charge.
     """
-    _not_expired(state.manifest.expires_at, now)
-    manifest = state.manifest
-    received = _receive(silo, state, Deliver.decode(data))
-    ledger.commit(state.before.request.nonce, manifest.round_id)
-    values = _noisy_values(state, compute, noise, now)
+    shared = state.before
+    _not_expired(shared.manifest.expires_at, now)
+    manifest, manifest_hash, me = shared.manifest, shared.manifest_hash, silo.name
+    roster = {name: silo.silos[name] for name in manifest.silos}
+    check_ready(manifest, manifest_hash, Go.decode(data).signatures, roster)
+    ledger.commit(shared.before.request.nonce, manifest.round_id)
+    values = _noisy_values(shared, compute, noise, now)
     ring = Ring(manifest.terms.ring_bits)
     codec = Codec(ring, 0, len(manifest.roster))
-    words = codec.to_ring(codec.clip(values))
-    me = silo.name
-    later = [name for name in manifest.silos if name > me]
-    plus = [self_seed(state.before.self_secret.raw, state.manifest_hash)]
-    plus += [pair_seed(state.before.root.raw, state.manifest_hash, name) for name in later]
-    minus = [seed for _, _, seed in received if seed]
-    apply_masks(words, ring, plus, minus)
-    payload = ring.to_bytes(words)
-    head = Contribution(
-        manifest_hash=state.manifest_hash, length=words.size, chunks=chunk_digests(payload, ring.word_bytes)
-    )
-    frame_bytes = FRAME_CHUNKS * CHUNK_VALUES * ring.word_bytes
-    frames = tuple(payload[start : start + frame_bytes] for start in range(0, len(payload), frame_bytes))
-    after = Contributed(
-        manifest=manifest,
-        manifest_hash=state.manifest_hash,
-        contribution=digest_of(head),
-        self_shares=tuple(self_share for self_share, _, _ in received),
-        root_shares=tuple(root_share for _, root_share, _ in received),
-    )
-    return after, (sign(head, me, silo.signing), *frames)
+    later = [name for name in (manifest.silos[place] for place in shared.committee) if name > me]
+    plus = [self_seed(shared.before.self_secret.raw, manifest_hash)]
+    plus += [pair_seed(shared.before.root.raw, manifest_hash, name) for name in later]
+    words = blind(values, lambda units: codec.to_ring(codec.clip(units)), ring, plus, state.seeds)
+    payload = words.data.cast("B")
+    head = Contribution(manifest_hash=manifest_hash, length=words.size, chunks=chunk_digests(payload, ring.word_bytes))
+    after = Contributed(manifest, manifest_hash, shared.committee, digest_of(head), payload, state.shares)
+    return after, (sign(head, me, silo.signing), after.frame(0))
 
 
-def _receive(silo: Silo, state: SharedOut, message: Deliver) -> list[tuple[bytes, bytes, bytes]]:
-    """Return (share of b, share of r, pair seed or nothing) of every member, in roster order."""
-    manifest, mine = state.manifest, state.manifest.silos.index(silo.name)
-    if len(message.bundles) != len(manifest.roster) or len(message.entries) != len(manifest.roster):
-        raise ProtocolError("a bundle of every member is needed before anything is contributed")
-    mask_key = mask_key_of(state.before.root.raw)
-    received = []
-    for index, (name, envelope, raw) in enumerate(zip(manifest.silos, message.bundles, message.entries, strict=True)):
-        bundle = verify(envelope, Bundle, {name: silo.silos[name]}).message
-        if bundle.manifest_hash != state.manifest_hash or len(bundle.entries) != len(manifest.roster):
-            raise ProtocolError(f"the bundle of {name!r} belongs to another round")
-        if sha256(raw).digest() != bundle.entries[mine] or (name == silo.name and raw != state.entries[mine]):
-            raise ProtocolError(f"the entry of {name!r} is not the one it signed")
-        entry = Entry.decode(raw)
-        both = state.before.channel.open(entry.shares, entry_info(state.manifest_hash, "shares", name, silo.name))
-        seed = b""
-        if index < mine:
-            seed = mask_key.open(entry.pair_seed, entry_info(state.manifest_hash, "pair seed", name, silo.name))
-        if len(both) != 2 * SHARE_BYTES or len(seed) != (32 if index < mine else 0):
-            raise ProtocolError(f"the entry of {name!r} is malformed")
-        received.append((both[:SHARE_BYTES], both[SHARE_BYTES:], seed))
-    return received
+def _open_entry(silo: Silo, state: SharedOut, place: int, bundle: Bundle, raw: bytes) -> tuple[bytes, bytes, bytes]:
+    """Return (share of b, share of r, pair seed or nothing) of the member at a place of the roster."""
+    manifest, manifest_hash, me = state.manifest, state.manifest_hash, silo.name
+    mine, name = manifest.silos.index(me), manifest.silos[place]
+    committee = manifest.committees(manifest_hash)[place]
+    if bundle.manifest_hash != manifest_hash or len(bundle.entries) != len(committee):
+        raise ProtocolError("its bundle belongs to another round")
+    if sha256(raw).digest() != bundle.entries[committee.index(mine)]:
+        raise ProtocolError("it is not the one that was signed")
+    if place == mine and raw != state.entries[committee.index(mine)]:
+        raise ProtocolError("it is not the one that this silo made")
+    entry, seed = Entry.decode(raw), b""
+    both = state.before.channel.open(entry.shares, entry_info(manifest_hash, "shares", name, me))
+    if place < mine:
+        mask_key = mask_key_of(state.before.root.raw)
+        seed = mask_key.open(entry.pair_seed, entry_info(manifest_hash, "pair seed", name, me))
+    if len(both) != 2 * SHARE_BYTES or len(seed) != (32 if place < mine else 0):
+        raise ProtocolError("it is malformed")
+    return both[:SHARE_BYTES], both[SHARE_BYTES:], seed
 
 
 def _noisy_values(state: SharedOut, compute: Compute, noise: Noise, now: int) -> npt.NDArray[np.int64]:
@@ -355,40 +398,41 @@ def agree(silo: Silo, state: Contributed, ledger: Ledger, now: int, data: bytes)
         raise ProtocolError("the split does not count this silo's own contribution")
     if not ledger.record_split(state.manifest.round_id, proposed.digest):
         raise ProtocolError("this silo signed another split of this round")
-    return Agreed(state, message, proposed.digest), sign(message, silo.name, silo.signing)
+    after = Agreed(state.manifest, state.manifest_hash, state.committee, message, proposed.digest, state.shares)
+    return after, sign(message, silo.name, silo.signing)
 
 
 def open_shares(silo: Silo, state: Agreed, now: int, data: bytes) -> bytes:
     """Return the signed Opening: for a survivor the share of its b, for a dropped silo of its r, never both."""
-    before, manifest = state.before, state.before.manifest
+    manifest, message = state.manifest, Open.decode(data)
     _not_expired(manifest.expires_at, now)
-    roster = {name: silo.silos[name] for name in manifest.silos}
-    signatures = [verify(raw, Split, roster) for raw in Open.decode(data).signatures]
-    check_signatures(manifest, signatures)
-    if signatures[0].digest != state.split_hash:
+    if sha256(message.split).digest() != state.split_hash:
         raise ProtocolError("the quorum signed another split than this silo")
+    check_signatures(manifest, message.split, message.signatures, {name: silo.silos[name] for name in manifest.silos})
     survivors = {survivor.silo for survivor in state.split.survivors}
     row = tuple(
-        before.self_shares[index] if name in survivors else before.root_shares[index]
-        for index, name in enumerate(manifest.silos)
+        of_self if manifest.silos[place] in survivors else of_root
+        for place, of_self, of_root in zip(state.committee, state.shares.of_self, state.shares.of_root, strict=True)
     )
     plaintext = OpenedShares(shares=row).encode()
     sealed = tuple(
-        seal(one.key, plaintext, opening_info(before.manifest_hash, state.split_hash, silo.name, one.name))
+        seal(one.key, plaintext, opening_info(state.manifest_hash, state.split_hash, silo.name, one.name))
         for one in manifest.terms.recipients
     )
-    opening = Opening(manifest_hash=before.manifest_hash, split_hash=state.split_hash, sealed=sealed)
+    opening = Opening(manifest_hash=state.manifest_hash, split_hash=state.split_hash, sealed=sealed)
     return sign(opening, silo.name, silo.signing)
 
 
-def learn(silo: Silo, ledger: Ledger, now: int, data: bytes) -> bytes:
+def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[bytes]) -> bytes:
     """Open the report of a training step, move the model by it, and return the signed Learned.
+
+    `evidence` holds the contributions of the survivors, chunk by chunk: the sum is added once more before it is used.
 
     The new state is durable before this returns. A report that is not the next one of its run is left alone; what is
     returned then says how far this silo is.
     """
-    report = EncryptedReport.decode(data)
-    proposed = verify(report.propose, Propose, silo.aggregators).message
+    stored = StoredReport.decode(data)
+    proposed = verify(stored.message.propose, Propose, silo.aggregators).message
     name = signer_of(proposed.request, Request)
     analyst = silo.policy.analysts.get(name)
     if analyst is None:
@@ -398,14 +442,18 @@ def learn(silo: Silo, ledger: Ledger, now: int, data: bytes) -> bytes:
     if request.analyst != name or request.federation != silo.federation or not isinstance(step, Step):
         raise ProtocolError("the report is not that of a training step of this federation")
     state = load_run(ledger, step.run)
-    if state is None or state.position != sha256(data).digest():
+    if state is None or state.position != stored.name:
         try:
             check_position(state, request, step)
         except ProtocolError:
             return sign(Learned(run=step.run, position=position_of(state)), silo.name, silo.signing)
         terms = terms_of(request, signed.digest)
-        opened = open_report(report, terms, silo.name, silo.sealing, silo.silos, silo.aggregators)
-        state = moved(state, request, step, sha256(data).digest(), opened.blocks(), now)
+        checked = check_report(stored, terms, silo.silos, silo.aggregators)
+        members = len(checked.survivors)
+        for index in range(len(checked.contributions[0].chunks)):
+            check_chunk(stored, checked, index, evidence[index * members : (index + 1) * members])
+        opened = open_report(stored, terms, silo.name, silo.sealing, silo.silos, silo.aggregators)
+        state = moved(state, request, step, stored.name, opened.blocks(), now)
         ledger.save_run(step.run, state.encode())
     return sign(Learned(run=step.run, position=state.position), silo.name, silo.signing)
 
@@ -415,10 +463,10 @@ def expiry_of(state: State) -> int:
     match state:
         case Proposed():
             return state.propose.expires_at
-        case SharedOut() | Contributed():
-            return state.manifest.expires_at
-        case Agreed():
+        case Received():
             return state.before.manifest.expires_at
+        case SharedOut() | Contributed() | Agreed():
+            return state.manifest.expires_at
 
 
 def reservation_of(state: State) -> bytes | None:
@@ -428,6 +476,8 @@ def reservation_of(state: State) -> bytes | None:
             return state.request.nonce
         case SharedOut():
             return state.before.request.nonce
+        case Received():
+            return state.before.before.request.nonce
         case Contributed() | Agreed():
             return None
 

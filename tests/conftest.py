@@ -6,10 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from analyst.client import Federation
 from analyst.demo.hospitals import found_hospitals
 from tests.simulator import Simulation, no_noise, simulate
+
+settings.register_profile("bounded", deadline=None)  # pytest's time-out bounds a test; a busy machine is no failure
+settings.load_profile("bounded")
 
 
 @pytest.fixture(scope="session")

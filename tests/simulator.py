@@ -13,17 +13,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from aggregator.errors import AggregatorError
 from aggregator.home import read_home
 from aggregator.server import STEP_TIMEOUT_S, Server
 from aggregator.store import ReportStore
 from aggregator.sums import SumShard
 from analyst.client import Federation
 from analyst.config import read_config
+from analyst.errors import FederationError
 from crypto.noise import discrete_gaussian
 from silo_node.actor import SiloActor
 
 Noise = Callable[[int, int, int], npt.NDArray[np.int64]]
-STEPS = ("propose", "share", "contribute", "agree", "open_shares")
+STEPS = ("propose", "share", "ready", "contribute", "agree", "open_shares")
 
 
 def no_noise(length: int, variance: int, shares: int) -> npt.NDArray[np.int64]:
@@ -82,14 +84,20 @@ class SimulatedSilo:
 class LocalSums:
     """A SumShard in this process, behind the aggregator's `Sums`."""
 
-    def __init__(self) -> None:
-        self._shard = SumShard()
+    def __init__(self, path: Path) -> None:
+        self._shard = SumShard(path)
 
     async def start(self, round_id: bytes, length: int, ring_bits: int) -> None:
         self._shard.start(round_id, length, ring_bits)
 
-    async def add(self, round_id: bytes, silo: str, digests: tuple[bytes, ...], frames: tuple[bytes, ...]) -> None:
-        self._shard.add(round_id, silo, digests, frames)
+    async def stage(self, round_id: bytes, silo: str, digests: tuple[bytes, ...], frame: bytes) -> None:
+        self._shard.stage(round_id, silo, digests, frame)
+
+    async def add(self, round_id: bytes, silo: str, name: bytes) -> None:
+        self._shard.add(round_id, silo, name)
+
+    async def chunk(self, name: bytes, start: int, length: int) -> bytes:
+        return self._shard.chunk(name, start, length)
 
     async def total(self, round_id: bytes, silos: tuple[str, ...]) -> bytes:
         return self._shard.total(round_id, silos)
@@ -119,13 +127,23 @@ class Simulation:
     def teach(self, name: bytes) -> tuple[bytes, ...]:
         return asyncio.run(self.server.teach(name))
 
+    def report(self, name: bytes) -> bytes:
+        try:
+            return self.server.report(name)
+        except AggregatorError as err:
+            raise FederationError(err.message, err.hint) from err
+
+    def evidence(self, name: bytes, index: int) -> tuple[bytes, ...]:
+        return asyncio.run(self.server.evidence(name, index))
+
     def spent(self, silo: str) -> int:
         return self.silos[silo].actor._ledger.spending().lifetime
 
     def everything_seen(self) -> list[bytes]:
         """Return every byte string that passed between the silos and the aggregator, and what it stored."""
         passed = [data for silo in self.silos.values() for _, frames in silo.seen for data in frames]
-        stored = [file.read_bytes() for file in (self.path / "aggregator" / "reports").iterdir()]
+        folders = (self.path / "aggregator" / name for name in ("reports", "contributions"))
+        stored = [file.read_bytes() for folder in folders for file in folder.iterdir()]
         return passed + stored
 
 
@@ -143,7 +161,14 @@ def simulate(
     config = read_config(path / "consilo.toml")
     silos = {name: SimulatedSilo(policy, noise, clock) for name, policy in config.policies.items()}
     store = ReportStore(config.aggregator / "reports")
-    server = Server(read_home(config.aggregator), silos, LocalSums(), store, clock, step_timeout_s)
+    server = Server(
+        read_home(config.aggregator),
+        silos,
+        LocalSums(config.aggregator / "contributions"),
+        store,
+        clock,
+        step_timeout_s,
+    )
     name, root = config.analyst_key(None)
     simulation = Simulation(path, silos, server, None)  # type: ignore[arg-type]
     simulation.federation = Federation(config, name, root, simulation, clock)

@@ -322,7 +322,7 @@ def test_a_group_without_rows_has_a_truth_of_nothing() -> None:
     shown = Estimate(30.0, 8.0, 52.0, 11.0)
     drowned = Estimate(None, 0.0, 1.0, None)
     report = Report(
-        ("race", "n", "approved"), ({"race": "unknown", "n": shown, "approved": drowned},), (),
+        ("race", "n", "approved"), {"race": "race"}, ({"race": "unknown", "n": shown, "approved": drowned},), (),
         0.0, 1.0, 1e-6, {}, "", (),
     )  # fmt: skip
     console = Console(record=True, width=80)

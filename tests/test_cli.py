@@ -1,7 +1,8 @@
 """Every command as a user types it: scripts in tests/cli/ hold command, output and exit status.
 
 In a script, `...` stands for anything, FED for the federation's consilo.toml, POLICY for a silo's policy, KEY for the
-analyst's key and OUT for a file; lines after `2> ` are standard error, `? N` is the exit status where it is not 0.
+analyst's key, OUT for a file and ANSWER for the JSON of an answer; lines after `2> ` are standard error, `? N` is the
+exit status where it is not 0.
 """
 
 import json
@@ -68,6 +69,14 @@ def test_script(block: list[str], in_memory: Simulation, tmp_path: Path, capsys:
         capsys.readouterr()
     command = block[0][2:].replace("FED", f"{in_memory.path}/consilo.toml").replace("OUT", str(tmp_path / "answer"))
     command = command.replace("POLICY", f"{in_memory.path}/silos/aspen/policy.toml")
+    if "ANSWER" in command:
+        answer = tmp_path / "answer.json"
+        run(
+            'consilo query "SELECT sex, COUNT(*) AS n FROM lung GROUP BY sex" --purpose health-research'
+            f" --federation {in_memory.path}/consilo.toml --epsilon 1 --format json --out {answer}"
+        )
+        capsys.readouterr()
+        command = command.replace("ANSWER", str(answer))
     command = command.replace("KEY", f"{in_memory.path}/analysts/ana.key")
     before = {silo: in_memory.spent(silo) for silo in in_memory.silos}
     status = run(command)
@@ -96,7 +105,8 @@ def test_out_writes_the_answer_and_prints_nothing(
     answer = json.loads(file.read_text())
     assert answer["columns"] == ["sex", "n"]
     assert set(answer) == {
-        "columns", "rows", "withheld_groups", "rho", "epsilon", "delta", "silos", "transcript", "assumptions",
+        "columns", "dimensions", "rows", "withheld_groups", "rho", "epsilon", "delta", "silos", "transcript",
+        "assumptions",
     }  # fmt: skip
     assert set(answer["rows"][0]["n"]) == {"value", "low", "high", "sd"}
     assert set(answer["silos"]["aspen"]) == {"status", "policy_hash", "denials"}

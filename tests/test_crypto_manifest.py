@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crypto.errors import ProtocolError, SignatureError, WireError
+from crypto.graph import quorum_of
 from crypto.keys import Secret, SigningKey, derive
 from crypto.manifest import (
     CHUNK_VALUES,
@@ -27,12 +28,11 @@ from crypto.manifest import (
     check_manifest,
     compose,
     obstacle,
-    quorum_of,
     tolerated_collusion,
 )
-from crypto.messages import Split, Survivor, check_signatures, check_split, chunk_digests
+from crypto.messages import Ready, Split, Survivor, check_ready, check_signatures, check_split, chunk_digests
 from crypto.sealing import PUBLIC_BYTES
-from crypto.wire import MAX_SILOS, Signed, digest_of, sign, verify
+from crypto.wire import MAX_SILOS, Signature, Signed, detach, digest_of, sign, verify
 
 TABLE = [(3, 1, 0), (4, 1, 1), (5, 2, 1), (6, 3, 1), (7, 2, 2), (10, 3, 3)]  # silos, collusion, missing
 
@@ -233,6 +233,7 @@ ALTERED: dict[str, Callable[[Manifest], object]] = {
     "terms": lambda manifest: manifest.terms.model_copy(update={"ring_bits": 32}),
     "roster": lambda manifest: manifest.roster[:-1],
     "quorum": lambda manifest: manifest.quorum - 1,
+    "degree": lambda manifest: manifest.degree - 1,
     "min_silos": lambda manifest: manifest.min_silos - 1,
     "max_colluding": lambda manifest: manifest.max_colluding + 1,
     "max_missing": lambda manifest: manifest.max_missing + 1,
@@ -330,7 +331,7 @@ def test_acceptance_that_is_none_is_refused() -> None:
 
 
 def test_too_many_acceptances_are_refused_before_any_is_verified() -> None:
-    with pytest.raises(ProtocolError, match="at most 100"):
+    with pytest.raises(ProtocolError, match="at most 400"):
         _check(MANIFEST, [b"no envelope"] * (MAX_SILOS + 1))
     with pytest.raises(WireError):
         _check(MANIFEST, [b"no envelope"] * MAX_SILOS)
@@ -382,37 +383,74 @@ def test_more_missing_than_agreed_are_refused() -> None:
         check_split(MANIFEST, MANIFEST_HASH, split)
 
 
-def _signed(split: Split, *silos: str) -> list[Signed[Split]]:
-    return [verify(sign(split, silo, KEYS[silo]), Split, PUBLIC) for silo in silos]
+def _signed(split: Split, *silos: str) -> list[Signature]:
+    return [detach(sign(split, silo, KEYS[silo]), Split) for silo in silos]
+
+
+def _check_signatures(split: Split, signatures: list[Signature]) -> Split:
+    return check_signatures(TOLERANT, split.encode(), signatures, PUBLIC)
 
 
 def test_quorum_of_survivors_suffices() -> None:
     split = _split(SILOS[1:], SILOS[:1])
-    check_signatures(TOLERANT, _signed(split, *SILOS[1:]))
-    check_signatures(TOLERANT, _signed(_split(), *SILOS[:4]))
-    check_signatures(TOLERANT, _signed(_split(), *SILOS))
+    assert _check_signatures(split, _signed(split, *SILOS[1:])) == split
+    _check_signatures(_split(), _signed(_split(), *SILOS[:4]))
+    _check_signatures(_split(), _signed(_split(), *SILOS))
 
 
 @pytest.mark.parametrize("signers", [(), SILOS[:1], SILOS[:3], ("bank", "bank", "bank", "bank"), (*SILOS[:3], "bank")])
 def test_fewer_signers_than_a_quorum_are_refused(signers: tuple[str, ...]) -> None:
-    with pytest.raises(ProtocolError, match="lacks the 4 equal signatures"):
-        check_signatures(TOLERANT, _signed(_split(), *signers))
+    with pytest.raises(ProtocolError, match="lacks the signatures of 4 distinct silos"):
+        _check_signatures(_split(), _signed(_split(), *signers))
 
 
 def test_signatures_of_different_splits_do_not_add_up() -> None:
     other = _split(SILOS[1:], SILOS[:1])
     mixed = [*_signed(_split(), *SILOS[:4]), *_signed(other, "ward")]
-    check_signatures(TOLERANT, mixed[:4])
+    _check_signatures(_split(), mixed[:4])
     for signatures in (mixed, mixed[1:], mixed[::-1]):
-        with pytest.raises(ProtocolError, match="equal signatures"):
-            check_signatures(TOLERANT, signatures)
+        for split in (_split(), other):
+            with pytest.raises(SignatureError, match="does not hold"):
+                _check_signatures(split, signatures)
+
+
+def test_stranger_does_not_sign() -> None:
+    with pytest.raises(SignatureError, match="not expected to sign"):
+        _check_signatures(_split(), _signed(_split(), *SILOS[:4], "stranger"))
 
 
 def test_dropped_silo_does_not_sign() -> None:
     split = _split(SILOS[1:], SILOS[:1])
     for signers in (SILOS, SILOS[:4]):
         with pytest.raises(ProtocolError, match="does not count among the survivors"):
-            check_signatures(TOLERANT, _signed(split, *signers))
+            _check_signatures(split, _signed(split, *signers))
+
+
+# Ready
+
+
+READY = Ready(manifest_hash=MANIFEST_HASH)
+
+
+def _ready(message: Ready, *silos: str) -> list[Signature]:
+    return [detach(sign(message, silo, KEYS[silo]), Ready) for silo in silos]
+
+
+def test_all_are_ready_or_none_contributes() -> None:
+    check_ready(MANIFEST, MANIFEST_HASH, _ready(READY, *SILOS), PUBLIC)
+    for signers in ((), SILOS[1:], SILOS[:-1], SILOS[::-1], (*SILOS, "stranger"), ("bank", *SILOS[:-1])):
+        with pytest.raises(ProtocolError, match="not every silo"):
+            check_ready(MANIFEST, MANIFEST_HASH, _ready(READY, *signers), PUBLIC)
+
+
+def test_ready_of_another_round_or_another_silo_does_not_count() -> None:
+    good = _ready(READY, *SILOS)
+    other = _ready(Ready(manifest_hash=bytes(32)), "clinic")[0]
+    foreign = Signature(signer="clinic", signature=good[0].signature)
+    split = detach(sign(_split(), "clinic", KEYS["clinic"]), Split)
+    for wrong in (other, foreign, split):
+        with pytest.raises(SignatureError):
+            check_ready(MANIFEST, MANIFEST_HASH, [good[0], wrong, *good[2:]], PUBLIC)
 
 
 # Chunks

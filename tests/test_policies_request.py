@@ -198,7 +198,7 @@ REFUSED: list[tuple[str, Callable[[], dict[str, Any]], str]] = [
     ("silos unsorted", lambda: {"silos": ("west", "east")}, "silos must be sorted and distinct"),
     ("silo twice", lambda: {"silos": ("east", "east")}, "silos must be sorted and distinct"),
     ("no silos", lambda: {"silos": ()}, "silos"),
-    ("101 silos", lambda: {"silos": tuple(f"s{index:03}" for index in range(101))}, "silos"),
+    ("401 silos", lambda: {"silos": tuple(f"s{index:03}" for index in range(401))}, "silos"),
     ("silo name", lambda: {"silos": ("no name",)}, "silos"),
     ("over before it begins", lambda: {"expires_at": CREATED_AT}, "expires_at must follow created_at"),
     ("31 days", lambda: {"expires_at": CREATED_AT + MAX_LIFETIME_S + 1}, "within 30 days"),

@@ -16,7 +16,7 @@ from analyst.report import Estimate, Report
 from crypto.errors import CryptoError
 from crypto.keys import Secret, SigningKey, read_key_file
 from crypto.manifest import Propose
-from crypto.messages import Contribution, EncryptedReport
+from crypto.messages import Contribution, StoredReport
 from crypto.opening import open_report
 from crypto.sealing import SealingKey
 from crypto.wire import digest_of, sign, unverified
@@ -212,8 +212,8 @@ def test_one_nonce_cannot_buy_a_dearer_request(exact: Simulation) -> None:
 def test_what_the_aggregator_saw_and_stored_opens_neither_a_contribution_nor_the_sum(exact: Simulation) -> None:
     report = ask(exact)
     seen = exact.everything_seen()
-    encrypted = EncryptedReport.decode(exact.reports[-1])
-    request = unverified(unverified(encrypted.propose, Propose).request, Request)
+    encrypted = StoredReport.decode(exact.reports[-1])
+    request = unverified(unverified(encrypted.message.propose, Propose).request, Request)
     # 1. No plain value: neither a silo's exact counts nor the sum stand anywhere, in either byte order.
     truth = int(next(cell.value or 0 for row in report.rows if isinstance(cell := row["n"], Estimate)))
     scale = opened_scale(request)
@@ -314,7 +314,7 @@ def test_one_silo_that_refuses_is_named_and_the_others_answer(home: Path) -> Non
 
 def test_a_contribution_head_speaks_of_nothing_but_its_round_and_its_digests(exact: Simulation) -> None:
     ask(exact)
-    encrypted = EncryptedReport.decode(exact.reports[-1])
+    encrypted = StoredReport.decode(exact.reports[-1]).message
     assert set(Contribution.model_fields) == {"manifest_hash", "length", "chunks"}
     heads = [unverified(raw, Contribution) for raw in encrypted.contributions]
     assert {head.length for head in heads} == {encrypted.length}

@@ -1,13 +1,14 @@
 """A silo's shell: one process a home, files for its owner only, bounded rounds; and silos that answer wrongly."""
 
 import stat
+import time
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
-from aggregator.core import propose
+from aggregator.core import ROUND_S, propose
 from analyst.demo.hospitals import PURPOSE
 from analyst.errors import DeniedError, FederationError, RoundError
 from crypto.keys import SigningKey
@@ -76,8 +77,8 @@ def test_one_wrong_opened_share_does_not_spoil_the_report(exact: Simulation) -> 
     def lie(round_id: bytes, data: bytes) -> tuple[bytes, ...]:
         state = aspen.actor._rounds[round_id]
         assert isinstance(state, Agreed)
-        wrong = tuple(bytes(32) for _ in state.before.self_shares)
-        aspen.actor._rounds[round_id] = replace(state, before=replace(state.before, self_shares=wrong))
+        wrong = tuple(bytes(32) for _ in state.shares.of_self)
+        aspen.actor._rounds[round_id] = replace(state, shares=replace(state.shares, of_self=wrong))
         lies.append(round_id)
         return original(round_id, data)
 
@@ -254,4 +255,20 @@ def test_the_number_of_open_rounds_is_bounded_and_what_is_evicted_is_released(ex
     assert exact.spent("aspen") == one * MAX_ROUNDS
     for round_id in list(aspen.actor._rounds):
         aspen.actor.cancel(round_id)
+    assert exact.spent("aspen") == 0
+
+
+def test_an_expired_round_is_erased_and_released_though_no_message_comes(exact: Simulation) -> None:
+    federation, aspen = exact.federation, exact.silos["aspen"]
+    _, request = federation.prepare(QUESTION, purpose=PURPOSE, epsilon=1)
+    envelope = sign(request, federation.analyst, federation._signing)
+    # As if the aggregator had asked for a round that ends in a second.
+    proposed = propose(exact.server._aggregator, envelope, bytes(16), int(aspen.clock()) + 1 - ROUND_S)
+    aspen.actor.propose(bytes(16), proposed.envelope)
+    assert aspen.actor._rounds
+    assert exact.spent("aspen") > 0
+    deadline = time.monotonic() + 10
+    while aspen.actor._rounds and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not aspen.actor._rounds, "its secrets are referenced no more"
     assert exact.spent("aspen") == 0

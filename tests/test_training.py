@@ -18,7 +18,7 @@ from analyst.founding import found
 from analyst.training import Training, read_job, train
 from crypto.errors import CryptoError
 from crypto.manifest import Propose
-from crypto.messages import EncryptedReport, Failed, Learned
+from crypto.messages import Failed, Learned, StoredReport, chunk_digests, report_head
 from crypto.noise import discrete_gaussian
 from crypto.opening import open_report
 from crypto.wire import body_digest, signer_of, unverified
@@ -172,7 +172,7 @@ def the_model(simulation: Simulation) -> RunState:
 
 
 def asked(simulation: Simulation) -> list[Request]:
-    proposes = [unverified(EncryptedReport.decode(report).propose, Propose) for report in simulation.reports]
+    proposes = [unverified(StoredReport.decode(report).message.propose, Propose) for report in simulation.reports]
     return [unverified(one.request, Request) for one in proposes]
 
 
@@ -237,8 +237,8 @@ def test_nobody_but_the_silos_can_open_a_step(tmp_path: Path) -> None:
         run(simulation, file)
         federation, model = simulation.federation, the_model(simulation)
         for data in simulation.reports:
-            report = EncryptedReport.decode(data)
-            envelope = unverified(report.propose, Propose).request
+            report = StoredReport.decode(data)
+            envelope = unverified(report.message.propose, Propose).request
             request = unverified(envelope, Request)
             assert tuple(recipient.name for recipient in request.recipients) == SILOS
             terms, roster = terms_of(request, body_digest(envelope, Request)), federation.config.roster
@@ -302,7 +302,7 @@ def test_a_silo_that_missed_several_reports_is_handed_them_in_order(tmp_path: Pa
 
         def away(done: int) -> None:
             if done == 1:
-                west.actor.learn = lambda data: ()  # type: ignore[method-assign]
+                west.actor.learn = lambda data, *evidence: ()  # type: ignore[method-assign]
             if done == STEPS - 1:
                 west.actor.learn = taught  # type: ignore[method-assign]
 
@@ -384,13 +384,14 @@ def test_a_model_goes_to_the_keys_of_the_roster_only(tmp_path: Path) -> None:
 def test_a_report_that_is_not_the_next_moves_nothing(tmp_path: Path) -> None:
     with banks(tmp_path / "f") as (simulation, file):
         begun(simulation, file)
-        before, last = models(simulation), EncryptedReport.decode(simulation.reports[-1])
-        changed = bytes([last.blinded_sum[0] ^ 1]) + last.blinded_sum[1:]
-        tampered = last.model_copy(update={"blinded_sum": changed}).encode()
-        for data in (*simulation.reports, tampered):
+        before, last = models(simulation), StoredReport.decode(simulation.reports[-1])
+        changed = bytes([last.blinded_sum[0] ^ 1]) + bytes(last.blinded_sum[1:])
+        consistent = last.message.model_copy(update={"chunks": chunk_digests(changed, 8)})
+        tampered = (report_head(last.message) + changed, report_head(consistent) + changed)
+        for data in (*simulation.reports, *tampered):
             (envelope,) = simulation.silos["east"].actor.learn(data)
             assert unverified(envelope, Learned).position == before["east"].position
-        for data in (b"", b"junk", simulation.reports[-1][:-1]):
+        for data in (b"", b"junk", simulation.reports[-1][:100]):
             (envelope,) = simulation.silos["east"].actor.learn(data)
             assert signer_of(envelope, Failed) == "east"
         assert models(simulation) == before

@@ -28,7 +28,7 @@ from analyst.errors import AnalystError, DeniedError
 from analyst.render import show_cell, show_conditions
 from analyst.report import Estimate, Report
 from analyst.training import read_job, train
-from crypto.messages import EncryptedReport
+from crypto.messages import StoredReport
 from crypto.ring import Ring
 
 EPSILON = 1.0  # of the questions that only count
@@ -160,7 +160,7 @@ def _known(value: int | float | None, decimals: int) -> str:
 
 def show_encrypted(stage: Stage, report: Report, encrypted: bytes, part: int) -> None:
     """Tell what the aggregator holds of an answer, and what its analyst made of it."""
-    words = Ring(64).from_bytes(EncryptedReport.decode(encrypted).blinded_sum)
+    words = Ring(64).from_bytes(StoredReport.decode(encrypted).blinded_sum)
     name = f"{report.transcript[:16]}...report"
     stage.console.print(f"\n[bold]{part}. What the aggregator holds[/bold]: {name}, {len(encrypted):,} bytes")
     shown = " ".join(f"{int(word):016x}" for word in words[:3])

@@ -1,1 +1,1 @@
-"""Benchmarks: `python -m tests.bench.NAME` prints one JSON object a line. Not run by pytest."""
+"""Benchmarks: `python -m tests.bench NAME` runs one and writes its figures. Not run by pytest."""

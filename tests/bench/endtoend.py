@@ -14,7 +14,7 @@ from analyst.demo.hospitals import PURPOSE, found_hospitals
 from tests.bench.figures import publish
 
 QUESTION = "SELECT sex, COUNT(*) AS n, AVG(age) AS mean_age FROM lung GROUP BY sex"
-STEPS, SILOS, QUERIES = 5, 5, 15
+STEPS, SILOS, QUERIES = 6, 5, 15
 DEMO_RUNS = 3
 
 

@@ -17,9 +17,17 @@ def commit() -> str:
 
 
 def publish(
-    figure: str, values: Sequence[float], unit: str, baseline: str | None = None, base: Sequence[float] | None = None
+    figure: str,
+    values: Sequence[float],
+    unit: str,
+    baseline: str | None = None,
+    base: Sequence[float] | None = None,
+    aim: str | None = None,
 ) -> dict[str, object]:
-    """Print and return one figure: the median, its spread (max - min), and its ratio to a baseline of the same run."""
+    """Print and return one figure: the median, its spread (max - min), and its ratio to a baseline of the same run.
+
+    `aim` is what it must not exceed: a value, or "ratio" and a ratio.
+    """
     value = statistics.median(values)
     line = {
         "figure": figure,
@@ -27,6 +35,7 @@ def publish(
         "unit": unit,
         "ratio": round(value / statistics.median(base), 3) if base else None,
         "baseline": baseline,
+        "aim": aim,
         "runs": len(values),
         "spread": round(max(values) - min(values), 6),
         "commit": commit(),

@@ -1,0 +1,64 @@
+"""Run benchmarks and write their figures into docs/performance.md: `python -m tests.bench [NAME ...]`, or `make bench`.
+
+The page holds a place for every module of this folder; what stands between its two marks is replaced.
+"""
+
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.bench.figures import ROOT, commit
+
+PAGE = ROOT / "docs" / "performance.md"
+FOLDER = Path(__file__).parent
+TIMEOUT_S = 3600
+
+
+def main() -> None:
+    """Run the named benchmarks, or all of them; stops at the first that fails."""
+    page = PAGE.read_text()
+    known = re.findall(r"<!-- figures: ([a-z_]+) -->", page)
+    for name in sys.argv[1:] or known:
+        if name not in known:
+            sys.exit(f"no benchmark {name!r}, expected one of {', '.join(known)}")
+        print(f"{name} ...", flush=True)
+        command = [sys.executable, "-m", f"tests.bench.{name}"]
+        output = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, check=True, timeout=TIMEOUT_S)
+        figures = [json.loads(line) for line in output.stdout.splitlines() if line.startswith("{")]
+        before, mark, after = page.partition(f"<!-- figures: {name} -->\n")
+        _, end, rest = after.partition("<!-- end -->")
+        page = before + mark + table(figures) + end + rest
+        PAGE.write_text(page)
+
+
+def table(figures: list[dict[str, Any]]) -> str:
+    """Return the figures as a table, under a line that says where and when they were measured."""
+    lines = [
+        f"Measured at commit {commit()} on {machine()}; medians.",
+        "",
+        "| figure | value | ratio | baseline | aim | runs | spread |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for one in figures:
+        ratio = "" if one["ratio"] is None else f"{one['ratio']:.2f}"
+        cells = [f"`{one['figure']}`", f"{one['value']:,.4g} {one['unit']}", ratio, one["baseline"] or ""]
+        cells += [f"at most {one['aim']}" if one["aim"] else "", str(one["runs"]), f"{one['spread']:,.3g}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def machine() -> str:
+    """Return what the figures were measured on."""
+    model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    processor = model[1] if model else "an unknown processor"
+    return f"{os.cpu_count()} cores of {processor}, {memory:.0f} GiB, Python {platform.python_version()}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""The secure sum beside the plain numpy sum of the same vectors, on one core; and what the aggregator holds in memory.
+
+CPU seconds of this process, pinned to one core, in pairs with the baseline: wall time on a shared machine says less.
+"""
+
+import asyncio
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from aggregator.store import ReportStore
+from aggregator.sums import SumShard
+from crypto.keys import Secret, SigningKey
+from crypto.manifest import CHUNK_VALUES
+from crypto.masking import apply_masks, blind
+from crypto.messages import FRAME_CHUNKS, Contribution, EncryptedReport, chunk_digests
+from crypto.ring import Codec, Ring
+from crypto.wire import sign
+from tests.bench.figures import publish
+
+SILOS, RUNS, SCALE_BITS = 10, 5, 16
+PLAIN = f"plain numpy sum of {SILOS} vectors"
+Work = Callable[[], object]
+
+
+def main() -> None:
+    """Print every figure; `--memory` is the child process that measures one of them."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    for length, label in ((10**6, "1e6"), (10**7, "1e7")):
+        masking(length, f"masking_u32_{label}_n{SILOS}")
+    for bits in (32, 64):
+        publish(f"masking_u{bits}_upload", [upload(bits, 10**6)], "B/value", aim=f"{bits // 8}.01")
+    for silos in (10, 50):
+        with get_context("spawn").Pool(1) as pool:
+            peak = pool.apply(memory, (silos, 10**7))
+        publish(f"masking_memory_n{silos}_1e7", [peak], "vectors", aim="3")
+
+
+def masking(length: int, name: str) -> None:
+    """Publish what a silo and a recipient do for one vector, each beside the plain sum of all of them."""
+    ring, key = Ring(32), SigningKey(Secret.generate())
+    codec = Codec(ring, SCALE_BITS, SILOS)
+    seeds = [os.urandom(32) for _ in range(2 * SILOS)]
+    values = np.frombuffer(os.urandom(length), np.int8).astype(np.float64) / 1000
+    vectors = [np.frombuffer(os.urandom(4 * length), ring.dtype) for _ in range(SILOS)]
+    payloads = [vector.data.cast("B") for vector in vectors]
+    digests = [chunk_digests(payload, 4) for payload in payloads]
+
+    def plain(count: int = SILOS) -> npt.NDArray[Any]:
+        total = ring.zeros(length)
+        for vector in vectors[:count]:
+            np.add(total, vector, out=total)
+        return total
+
+    def protect() -> npt.NDArray[Any]:
+        return blind(values, codec.reals_to_ring, ring, seeds[:5], seeds[5:SILOS])
+
+    def protect_signed() -> bytes:
+        words = protect()
+        chunks = chunk_digests(words.data.cast("B"), 4)
+        return sign(Contribution(manifest_hash=bytes(32), length=length, chunks=chunks), "silo", key)
+
+    def sum_open() -> npt.NDArray[np.float64]:
+        total = plain()
+        apply_masks(total, ring, [], seeds[:SILOS])
+        return codec.decode_sum(total)
+
+    def sum_open_one_dropped() -> npt.NDArray[np.float64]:
+        total = plain(SILOS - 1)
+        apply_masks(total, ring, seeds[:5], seeds[5 : 2 * (SILOS - 1)])
+        return codec.decode_sum(total)
+
+    def sum_open_verified() -> npt.NDArray[np.float64]:
+        if any(chunk_digests(payload, 4) != known for payload, known in zip(payloads, digests, strict=True)):
+            sys.exit("a chunk is not the one that was signed")
+        return sum_open()
+
+    # What is measured is right: masks that are put on and taken off leave the quantised values.
+    blinded = protect()
+    apply_masks(blinded, ring, seeds[5:SILOS], seeds[:5])
+    if not np.allclose(codec.decode_sum(blinded), values, atol=2.0 ** -(SCALE_BITS + 1)):
+        sys.exit("the masks do not cancel")
+    works: dict[str, tuple[Work, str]] = {
+        "protect": (protect, "2.5"),
+        "protect_signed": (protect_signed, "3.5"),
+        "sum_open": (sum_open, "3.5"),
+        "sum_open_one_dropped": (sum_open_one_dropped, "5"),
+        "sum_open_verified": (sum_open_verified, "6"),
+    }
+    for figure, (work, aim) in works.items():
+        taken, base = in_pairs(work, plain)
+        publish(f"{name}_{figure}", taken, "ms", PLAIN, base, aim=f"ratio {aim}")
+
+
+def in_pairs(work: Work, baseline: Work) -> tuple[list[float], list[float]]:
+    """Return CPU milliseconds of both, measured in turn after a warm-up; short work is repeated within a run."""
+    repeat = max(1, round(0.1 / max(1e-6, cpu_ms(baseline) / 1000)))
+    pairs = [(cpu_ms(work, repeat), cpu_ms(baseline, repeat)) for _ in range(RUNS + 1)][1:]
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+def cpu_ms(work: Work, repeat: int = 1) -> float:
+    """Return the CPU milliseconds of one call."""
+    began = time.process_time()
+    for _ in range(repeat):
+        work()
+    return (time.process_time() - began) * 1000 / repeat
+
+
+def upload(bits: int, length: int) -> float:
+    """Return the bytes that a silo sends for one value: its signed head and its frames."""
+    ring = Ring(bits)
+    payload = ring.zeros(length).data.cast("B")
+    head = Contribution(manifest_hash=bytes(32), length=length, chunks=chunk_digests(payload, ring.word_bytes))
+    return (len(sign(head, "silo", SigningKey(Secret.generate()))) + len(payload)) / length
+
+
+def memory(silos: int, length: int) -> float:
+    """Return the peak memory of adding, storing and returning a sum over that at the start, in vectors of 4 bytes."""
+    step = FRAME_CHUNKS * CHUNK_VALUES * 4
+
+    async def story(path: Path) -> None:
+        shard, store = SumShard(path / "contributions"), ReportStore(path / "reports")
+        shard.start(b"round", length, 32)
+        for number in range(silos):
+            digests: tuple[bytes, ...] = ()
+            for pass_ in range(2):  # first the digests of the signed head, then the frames: none is kept
+                for start in range(0, 4 * length, step):
+                    frame = bytes([number]) * min(step, 4 * length - start)
+                    if pass_ == 0:
+                        digests += chunk_digests(frame, 4)
+                    else:
+                        shard.stage(b"round", f"silo{number}", digests, frame)
+            shard.add(b"round", f"silo{number}", number.to_bytes(32, "big"))
+        total = shard.total(b"round", tuple(f"silo{number}" for number in range(silos)))
+        if total[:4] != (sum(number * 0x01010101 for number in range(silos)) % 2**32).to_bytes(4, "little"):
+            sys.exit("the sum is wrong")
+        fields: dict[str, Any] = dict.fromkeys(EncryptedReport.model_fields, ())
+        fields |= {"propose": b"", "manifest": b"", "split": b"", "length": length, "chunks": chunk_digests(total, 4)}
+        store.put(EncryptedReport(**fields), total)
+
+    with tempfile.TemporaryDirectory() as directory:
+        before = resident("VmRSS")
+        asyncio.run(story(Path(directory)))
+        return (resident("VmHWM") - before) / (4 * length)
+
+
+def resident(field: str) -> int:
+    """Return a line of this process's memory, in bytes."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition(f"{field}:")[2].split()[0]) * 1024
+
+
+if __name__ == "__main__":
+    main()
