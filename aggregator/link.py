@@ -48,6 +48,7 @@ from policies.request import CatalogueRequest, Request
 RESUME_S = 10.0  # how long a call waits for a lost stream to come back
 MAX_CONNECTIONS = 512
 MAX_STREAMS = 1024
+LINGER_S = 2.0
 STREAMS_PER_SILO = 2  # the one that is and, while it is being replaced, the one that comes
 STREAMS_PER_ANALYST = 4
 SILO_LIMITS = Limits()
@@ -58,17 +59,19 @@ ANALYST_STEPS: Mapping[str, type[CatalogueRequest | Request] | None] = {
     "submit": Request,
     "teach": None,
     "report": None,
-    "chunk": None,
+    "evidence": None,
 }
 _log = structlog.get_logger("consilo.aggregator")
 
 
 class AnalystCalls(Protocol):
-    """What a server answers analysts; `report` and `chunk` where it has them."""
+    """What a server answers analysts."""
 
     async def catalogues(self, request: bytes) -> tuple[bytes, ...]: ...
     async def submit(self, request: bytes) -> bytes: ...
     async def teach(self, name: bytes) -> tuple[bytes, ...]: ...
+    def report(self, name: bytes) -> bytes: ...
+    async def evidence(self, name: bytes, index: int) -> tuple[bytes, ...]: ...
 
 
 class Counts(Protocol):
@@ -173,7 +176,7 @@ class Gate:
         self._server: AnalystCalls | None = None
         self._grpc: Any = None
         self._is_stopping = False
-        self._under_way = 0
+        self._under_way, self._answered_at = 0, float("-inf")
         self._change_server()
 
     @property
@@ -209,11 +212,16 @@ class Gate:
         return port
 
     async def stop(self, drain_s: float) -> None:
-        """Take nothing new, let what is under way end for at most `drain_s`, and close every stream."""
+        """Take no new request, let what is under way end for at most `drain_s`, and close every stream.
+
+        An analyst whose round ends may still fetch the evidence of its report: streams close when analysts have left,
+        or have asked nothing for LINGER_S.
+        """
         self._is_stopping = True
+        clock = asyncio.get_running_loop().time
         with suppress(TimeoutError):
             async with asyncio.timeout(drain_s):
-                while self._under_way:
+                while self._under_way or (self._has_analysts and clock() - self._answered_at < LINGER_S):
                     await asyncio.sleep(0.05)
         for session in list(self._sessions):
             self._end(session, LinkError("the aggregator is stopping"))
@@ -292,29 +300,50 @@ class Gate:
     async def _answer(self, analyst: str, step: str, arguments: Parts) -> Parts:
         """Answer an analyst's call; raises CryptoError, whose message the analyst sees.
 
-        1. The step is one that analysts may call. 2. What is signed is signed by who calls. 3. The aggregator is not
-        stopping.
+        1. The step is one that analysts may call. 2. What is signed is signed by who calls. 3. While the
+        aggregator stops, only what was answered can be fetched.
         """
         # 1.
-        if step not in ANALYST_STEPS or self._server is None or not hasattr(self._server, step):
+        if step not in ANALYST_STEPS:
             raise CallFailedError(f"the aggregator has no call {step!r} for analysts")
+        if self._server is None:
+            raise CallFailedError("the federation has no roster yet", "the authority admits silos first")
         # 2.
         kind = ANALYST_STEPS[step]
         if kind is not None and (not arguments or signer_of(arguments[0], kind) != analyst):
             raise MembershipError(f"a {kind.KIND} signed by somebody else than {analyst!r}, whose certificate this is")
         # 3.
-        if self._is_stopping:
+        if self._is_stopping and step not in ("report", "evidence"):
             raise CallFailedError("the aggregator is stopping", "ask again in a minute")
         self._under_way += 1
+        self._answered_at = asyncio.get_running_loop().time()
         try:
-            reply = await getattr(self._server, step)(*arguments)
+            return await self._called(self._server, step, arguments)
         except AggregatorError as err:
-            raise CallFailedError(err.message) from err
-        except TypeError as err:
-            raise CallFailedError(f"{step!r} takes other arguments") from err
+            raise CallFailedError(err.message, err.hint) from err
         finally:
             self._under_way -= 1
-        return (reply,) if isinstance(reply, bytes) else tuple(reply)
+            self._answered_at = asyncio.get_running_loop().time()
+
+    @property
+    def _has_analysts(self) -> bool:
+        return any(role == "analyst" for role, _ in self._sessions.values())
+
+    @staticmethod
+    async def _called(server: AnalystCalls, step: str, arguments: Parts) -> Parts:
+        match step, arguments:
+            case "catalogues", (request,):
+                return await server.catalogues(request)
+            case "submit", (request,):
+                return (await server.submit(request),)
+            case "teach", (name,):
+                return await server.teach(name)
+            case "report", (name,):
+                return (server.report(name),)
+            case "evidence", (name, index) if len(index) == 8:
+                return await server.evidence(name, int.from_bytes(index, "big"))
+            case _:
+                raise CallFailedError(f"{step!r} takes other arguments")
 
     async def _peer(self, context: Any, role: Role, most: int) -> tuple[Member, x509.Certificate]:
         """Return who is at the other end; ends the stream if it may not be here."""

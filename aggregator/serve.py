@@ -107,7 +107,12 @@ def _cluster() -> Iterator[None]:
 async def _run(home: Path, credentials: Credentials, listen: str, monitor_port: int) -> None:
     from aggregator.__main__ import RaySums
 
-    counts, stopping, sums, store = AggregatorCounts(), asyncio.Event(), RaySums(), ReportStore(home / "reports")
+    counts, stopping, sums, store = (
+        AggregatorCounts(),
+        asyncio.Event(),
+        RaySums(home / "contributions"),
+        ReportStore(home / "reports"),
+    )
     gate = Gate(credentials, lambda silos: Server(read_home(home), silos, sums, store), counts)
 
     def health() -> tuple[bool, dict[str, object]]:

@@ -89,8 +89,8 @@ class RemoteLink:
     def report(self, name: bytes) -> bytes:
         return self._only(self._call("report", name))
 
-    def chunk(self, name: bytes, silo: bytes, index: bytes) -> bytes:
-        return self._only(self._call("chunk", name, silo, index))
+    def evidence(self, name: bytes, index: int) -> tuple[bytes, ...]:
+        return self._call("evidence", name, index.to_bytes(8, "big"))
 
     @staticmethod
     def _only(parts: Parts) -> bytes:

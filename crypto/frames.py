@@ -25,8 +25,8 @@ RESUMES = 2
 FRAME_BYTES = 2 << 20
 INLINE_BYTES = 64 * 1024  # of a message travel with its head, before the receiver consents
 WINDOW_BYTES = 8 << 20
-MAX_FRAME_BYTES = FRAME_BYTES + 4096  # what the transport must let through
-MAX_PARTS = 1024
+MAX_FRAME_BYTES = FRAME_BYTES + 64 * 1024  # what the transport must let through
+MAX_PARTS = 4096
 MAX_REASON_BYTES = 2000
 STALL_S = 30.0
 

@@ -39,7 +39,7 @@ STEPS = frozenset(
     ("catalogue", "propose", "share", "ready", "contribute", "frame", "agree", "open_shares", "learn", "cancel")
 )
 STEADY_S = 30.0  # a stream that lasted so long was a good one: the next wait is short again
-LIMITS = Limits(message_bytes=64 << 20, buffered_bytes=128 << 20)
+LIMITS = Limits(message_bytes=128 << 20)
 _log = structlog.get_logger("consilo.silo")
 
 Call = Callable[[str, Parts], Awaitable[Parts]]

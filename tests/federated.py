@@ -206,7 +206,7 @@ def free_port() -> int:
 
 def make_gate(path: Path, counts: Counted, wire: tuple[int, ...] = WIRE) -> Gate:
     home, store = path / AGGREGATOR, ReportStore(path / AGGREGATOR / "reports")
-    sums = LocalSums()
+    sums = LocalSums(home / "contributions")
     return Gate(
         credentials(path, AGGREGATOR, "aggregator"),
         lambda silos: Server(read_home(home), silos, sums, store),

@@ -469,18 +469,18 @@ def test_neither_wire_nor_disk_nor_frames_hold_a_row_a_contribution_or_a_sum(
     """All that passes is recorded twice: as TCP carries it, and as the aggregator sees it inside TLS."""
     seen: list[bytes] = []
     plain: list[bytes] = []
-    receive, mask = Session.receive, core.apply_masks
+    receive, blind = Session.receive, core.blind
 
     async def recorded(self: Session, raw: bytes) -> None:
         seen.append(raw)
         await receive(self, raw)
 
-    def spied(words: Any, ring: Any, plus: Any, minus: Any) -> None:
-        plain.append(ring.to_bytes(words))
-        mask(words, ring, plus, minus)
+    def spied(values: Any, encode: Any, ring: Any, plus: Any, minus: Any) -> Any:
+        plain.append(ring.to_bytes(encode(values)))
+        return blind(values, encode, ring, plus, minus)
 
     monkeypatch.setattr(Session, "receive", recorded)
-    monkeypatch.setattr(core, "apply_masks", spied)
+    monkeypatch.setattr(core, "blind", spied)
     front, back = free_port(), free_port()
     path = provision(tmp_path / "p", founded, f"127.0.0.1:{front}")
     with Relay(front, back) as relay, served(path, back) as one:
