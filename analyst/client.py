@@ -98,10 +98,12 @@ class Federation:
         config = read_config(Path(path))
         name, root = config.analyst_key(analyst, passphrase)
         with ExitStack() as stack:
-            link: Link = stack.enter_context(
-                started(config, progress) if config.keeper is None else dialled(config, name)
-            )
-            if config.keeper is not None:
+            link: Link
+            if config.keeper is None:
+                link = stack.enter_context(started(config, progress))
+            else:
+                progress(f"dialling {config.dialled}")
+                link = stack.enter_context(dialled(config, name))
                 config = read_config(Path(path))  # with the membership that the aggregator had
                 if not config.roster.silos:
                     raise FederationError(f"{config.federation} has no silo yet", "the authority admits them first")

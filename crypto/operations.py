@@ -19,7 +19,7 @@ REQUEST_S = 5.0
 MAX_CLIENTS = 16
 LOOPBACK = "127.0.0.1"
 
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]
 Health = Callable[[], tuple[bool, dict[str, object]]]
 
 

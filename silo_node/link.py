@@ -82,11 +82,15 @@ class Dialler:
     def is_connected(self) -> bool:
         return self._session is not None
 
+    @property
+    def is_stopping(self) -> bool:
+        return self._is_stopping
+
     async def run(self) -> None:
         """Dial, answer, and dial again, until cancelled."""
         attempt = 0
         loop = asyncio.get_running_loop()
-        while not self._is_stopping:
+        while not self.is_stopping:
             began = loop.time()
             try:
                 if await self._once_through(attempt):
@@ -96,7 +100,7 @@ class Dialler:
                 outcome = "refused"
                 _log.warning("not_connected", aggregator=self._aggregator, reason=err.message[:300])
             except asyncio.CancelledError:
-                if not self._is_stopping:
+                if not self.is_stopping:
                     raise
                 outcome = "ended"
             except grpc.aio.AioRpcError as err:
@@ -104,7 +108,7 @@ class Dialler:
                 _log.warning("not_connected", aggregator=self._aggregator, reason=_reason(err))
             self._counts.dialled(outcome)
             attempt = 0 if loop.time() - began > STEADY_S else attempt + 1
-            if not self._is_stopping:
+            if not self.is_stopping:
                 await asyncio.sleep(back_off_s(attempt, self._first_wait_s))
 
     async def drain(self, most_s: float) -> None:

@@ -1,4 +1,4 @@
-"""Certificates say who is at the other end: one spelling of a name, a checked request, and nothing that was not asked."""
+"""Certificates say who is at the other end: one spelling of a name, a checked request, nothing that was not asked."""
 
 import datetime as dt
 import os

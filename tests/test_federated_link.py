@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from aggregator import link
 from analyst.errors import FederationError, RoundError
 from analyst.federation import opened, revoke
 from analyst.report import Estimate, Report
+from crypto import masking
 from crypto.certificates import (
     Identity,
     host_of,
@@ -279,7 +281,7 @@ def of_the_authority(one: Served, place: Path, identity: Identity) -> tuple[byte
 def test_refused_if_valid_but_not_a_member(hub: Served, tmp_path: Path, name: str) -> None:
     """Also where the name is a member's: its key is not one that the membership lists."""
     tls = of_the_authority(hub, tmp_path / "x.key", Identity(NAME, "silo", name))
-    with pytest.raises(LinkError, match="PERMISSION_DENIED: .* is not a member with this certificate"):
+    with pytest.raises(LinkError, match=r"PERMISSION_DENIED: .* is not a member with this certificate"):
         dial(hub, "aspen", tls=tls)
 
 
@@ -320,7 +322,7 @@ def test_revoked_while_connected_and_when_it_comes_back(running: Served) -> None
 
     running.runner.do(refresh())
     running.wait(SILOS[:4])
-    with pytest.raises(LinkError, match="PERMISSION_DENIED: the certificate of .*/silo/rowan is revoked"):
+    with pytest.raises(LinkError, match=r"PERMISSION_DENIED: the certificate of .*/silo/rowan is revoked"):
         dial(running, "rowan")
     # The others learn of it when they dial again; the question goes to those that are left.
     for silo in SILOS[:4]:
@@ -469,7 +471,7 @@ def test_neither_wire_nor_disk_nor_frames_hold_a_row_a_contribution_or_a_sum(
     """All that passes is recorded twice: as TCP carries it, and as the aggregator sees it inside TLS."""
     seen: list[bytes] = []
     plain: list[bytes] = []
-    receive, blind = Session.receive, core.blind
+    receive, blind = Session.receive, masking.blind
 
     async def recorded(self: Session, raw: bytes) -> None:
         seen.append(raw)
@@ -519,10 +521,8 @@ class Relay:
 
     def __exit__(self, *_: object) -> None:
         for one in self._sockets:
-            try:
+            with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
             one.close()
 
     def recorded(self) -> list[bytes]:
@@ -549,10 +549,8 @@ class Relay:
             pass
         finally:
             for one in (source, sink):
-                try:
+                with suppress(OSError):
                     one.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass
 
 
 def test_a_server_that_is_gone_is_an_error_with_a_hint_and_not_a_wait(provisioned: tuple[Path, int]) -> None:
@@ -565,9 +563,12 @@ def test_a_server_that_is_gone_is_an_error_with_a_hint_and_not_a_wait(provisione
 
 def test_too_few_silos_is_what_the_analyst_is_told(founded: Path, tmp_path: Path) -> None:
     port = free_port()
-    with served(provision(tmp_path / "p", founded, f"127.0.0.1:{port}"), port, SILOS[:2]) as one:
-        with pytest.raises(RoundError, match="missing: cedar, maple, rowan"):
-            ask(one)
+    path = provision(tmp_path / "p", founded, f"127.0.0.1:{port}")
+    with (
+        served(path, port, SILOS[:2]) as one,
+        pytest.raises(RoundError, match="missing: cedar, maple, rowan"),
+    ):
+        ask(one)
 
 
 def test_a_certificate_that_replaces_another_is_served_without_a_restart(running: Served) -> None:

@@ -12,7 +12,6 @@ import pytest
 
 from analyst.federation import opened, revoke
 from crypto.certificates import Identity, issue, new_request, read_transport_key, utc_now
-from silo_node import doctor
 from silo_node.cli import main
 from silo_node.doctor import Finding, examine
 from silo_node.errors import SiloError
@@ -88,8 +87,8 @@ def test_a_clock_that_is_behind_is_said(place: Path) -> None:
 
 
 def test_a_full_disk_is_said(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = namedtuple("usage", "total used free")  # noqa: PYI024
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage(1, 1, 5 << 20))
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1, 1, 5 << 20))
     assert not found(place, "free disk for ledger and logs").is_ok
     assert not found(place, "free disk for Ray").is_ok
 
