@@ -76,21 +76,17 @@ class Dialler:
         self._session: Session | None = None
         self._stream: Any = None
         self._rounds: dict[bytes, float] = {}
-        self._is_stopping = False
+        self._stopping = asyncio.Event()
 
     @property
     def is_connected(self) -> bool:
         return self._session is not None
 
-    @property
-    def is_stopping(self) -> bool:
-        return self._is_stopping
-
     async def run(self) -> None:
         """Dial, answer, and dial again, until cancelled."""
         attempt = 0
         loop = asyncio.get_running_loop()
-        while not self.is_stopping:
+        while not self._stopping.is_set():
             began = loop.time()
             try:
                 if await self._once_through(attempt):
@@ -100,7 +96,7 @@ class Dialler:
                 outcome = "refused"
                 _log.warning("not_connected", aggregator=self._aggregator, reason=err.message[:300])
             except asyncio.CancelledError:
-                if not self.is_stopping:
+                if not self._stopping.is_set():
                     raise
                 outcome = "ended"
             except grpc.aio.AioRpcError as err:
@@ -108,12 +104,12 @@ class Dialler:
                 _log.warning("not_connected", aggregator=self._aggregator, reason=_reason(err))
             self._counts.dialled(outcome)
             attempt = 0 if loop.time() - began > STEADY_S else attempt + 1
-            if not self.is_stopping:
+            if not self._stopping.is_set():
                 await asyncio.sleep(back_off_s(attempt, self._first_wait_s))
 
     async def drain(self, most_s: float) -> None:
         """Say that the silo is going, and wait for the rounds that it is in, for at most `most_s`."""
-        self._is_stopping = True
+        self._stopping.set()
         session = self._session
         if session is None:
             return
