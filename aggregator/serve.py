@@ -68,13 +68,20 @@ def main(arguments: Sequence[str]) -> int:
         credentials = read_credentials(options.home)
         credentials.membership.peer(credentials.certificate())
         configure_logs()
+        signal.signal(signal.SIGTERM, _leave)  # also while Ray starts: else its processes would be left
         with _cluster():
             asyncio.run(_run(options.home, credentials, options.listen, options.monitor_port))
     except (AggregatorError, CryptoError) as err:
         return _fail(err.message, err.hint)
     except OSError as err:
         return _fail(f"{err.strerror or err}", "is another aggregator running here?")
+    except KeyboardInterrupt:
+        return _fail("interrupted while starting", "nothing is left running")
     return 0
+
+
+def _leave(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 @contextmanager

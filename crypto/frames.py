@@ -25,6 +25,7 @@ RESUMES = 2
 FRAME_BYTES = 2 << 20
 INLINE_BYTES = 64 * 1024  # of a message travel with its head, before the receiver consents
 WINDOW_BYTES = 8 << 20
+REPLY_BYTES = 4 << 20  # of a reply who calls consents to with the call: as much as one frame of a contribution
 MAX_FRAME_BYTES = FRAME_BYTES + 64 * 1024  # what the transport must let through
 MAX_PARTS = 4096
 MAX_REASON_BYTES = 2000
@@ -160,9 +161,12 @@ async def pump(read: Callable[[], Awaitable[object]], session: "Session") -> Non
         await session.receive(raw)
 
 
-def _pieces(parts: Parts, first: int) -> Iterator[bytes]:
-    """Cut the bytes of all parts together: `first` bytes, then FRAME_BYTES at a time."""
-    wanted, held, views = first, 0, list[memoryview]()
+def _pieces(parts: Parts, heads: Callable[[], bytes], first: int) -> Iterator[tuple[int, bytes]]:
+    """Cut the bytes of all parts together: `first` bytes, then FRAME_BYTES at a time, each behind its head.
+
+    Each piece is its length and the frame: joined once, as copying is what a stream of large messages costs.
+    """
+    wanted, held, views = first, 0, list[bytes | memoryview]()
     for part in parts:
         view = memoryview(part)
         while len(view):
@@ -171,10 +175,10 @@ def _pieces(parts: Parts, first: int) -> Iterator[bytes]:
             held += len(taken)
             view = view[len(taken) :]
             if held == wanted:
-                yield b"".join(views)
+                yield held, b"".join([heads(), *views])
                 wanted, held, views = FRAME_BYTES, 0, []
     if held:
-        yield b"".join(views)
+        yield held, b"".join([heads(), *views])
 
 
 @dataclass(slots=True)
@@ -184,15 +188,23 @@ class _Incoming:
     step: str | None  # None: it is a reply
     lengths: tuple[int, ...]
     total: int
-    data: bytearray
+    pieces: list[memoryview]
     granted: int = 0  # bytes beyond the inline ones that may have been sent
     received: int = 0
 
     def parts(self) -> Parts:
-        view, position, found = memoryview(self.data), 0, []
+        """Return the parts, each joined once from the pieces that it came in."""
+        pieces, found = deque(self.pieces), []
         for length in self.lengths:
-            found.append(bytes(view[position : position + length]))
-            position += length
+            taken = []
+            while length:
+                piece = pieces.popleft()
+                if len(piece) > length:
+                    pieces.appendleft(piece[length:])
+                    piece = piece[:length]
+                taken.append(piece)
+                length -= len(piece)
+            found.append(b"".join(taken))
         return tuple(found)
 
 
@@ -221,6 +233,7 @@ class Session:
         self._calls: dict[int, asyncio.Future[Parts]] = {}
         self._served: dict[int, asyncio.Task[None]] = {}
         self._incoming: dict[int, _Incoming] = {}
+        self._consented: dict[int, int] = {}  # of the reply to a call that is served, by who called
         self._credit: dict[int, _Credit] = {}
         self._waiting: deque[int] = deque()  # messages whose memory is not reserved yet, first come first served
         self._reserved: dict[int, int] = {}
@@ -238,7 +251,8 @@ class Session:
         self._calls[number] = future
         try:
             name = step.encode()
-            await self._message(Kind.CALL, number, len(name).to_bytes(1, "big") + name, arguments)
+            head = len(name).to_bytes(1, "big") + name + _LENGTH.pack(REPLY_BYTES)
+            await self._message(Kind.CALL, number, head, arguments)
             return await future
         except asyncio.CancelledError:
             self._later(frame(Kind.CANCEL, number))
@@ -268,13 +282,15 @@ class Session:
                 if number in self._served or number in self._incoming:
                     raise WireError("a call number is used twice at a time")
                 size = body[0] if len(body) else 0
-                if not 1 <= size <= 64 or len(body) <= size:
+                start = 1 + size + _LENGTH.size
+                if not 1 <= size <= 64 or len(body) < start:
                     raise WireError("a call without the name of its step")
                 try:
                     step = bytes(body[1 : 1 + size]).decode("ascii")
                 except UnicodeDecodeError:
                     raise WireError("the name of a step is not ASCII") from None
-                await self._begin(number, step, body[1 + size :])
+                self._consented[number] = min(_LENGTH.unpack(body[1 + size : start])[0], WINDOW_BYTES)
+                await self._begin(number, step, body[start:])
             case Kind.REPLY:
                 if number not in self._calls:  # given up here; its sender must not wait for consent
                     self._later(frame(Kind.CANCEL, number))
@@ -323,20 +339,21 @@ class Session:
         if len(parts) > MAX_PARTS:
             raise LinkError(f"a message of {len(parts)} parts, at most {MAX_PARTS} can be sent")
         lengths = b"".join(_LENGTH.pack(len(part)) for part in parts)
-        pieces = _pieces(parts, INLINE_BYTES)
-        credit = self._credit[number] = _Credit()
+        heads = iter([frame(kind, number, head + _COUNT.pack(len(parts)) + lengths)])
+        pieces = _pieces(parts, lambda: next(heads, frame(Kind.DATA, number)), INLINE_BYTES)
+        credit = self._credit[number] = _Credit(self._consented.pop(number, 0) if kind is Kind.REPLY else 0)
         try:
-            first = next(pieces, b"")
-            await self._write(frame(kind, number, head + _COUNT.pack(len(parts)) + lengths + first))
-            for piece in pieces:
-                while credit.bytes_left < len(piece):
+            _, first = next(pieces, (0, b""))
+            await self._write(first or next(heads))
+            for length, piece in pieces:
+                while credit.bytes_left < length:
                     if self._error is not None:
                         raise LinkError(self._error.message)
                     credit.changed.clear()
                     async with asyncio.timeout(self._stall_s):
                         await credit.changed.wait()
-                credit.bytes_left -= len(piece)
-                await self._write(frame(Kind.DATA, number, piece))
+                credit.bytes_left -= length
+                await self._write(piece)
         except TimeoutError as err:
             raise LinkError(f"the other end took nothing for {self._stall_s:g} s") from err
         finally:
@@ -378,10 +395,13 @@ class Session:
         if step is not None and len(self._served) + sum(one.step is not None for one in self._incoming.values()) >= (
             self._limits.calls
         ):
+            self._consented.pop(number, None)
             self._later(frame(Kind.FAILED, number, b"too many calls at a time"))
             return
-        message = _Incoming(step, lengths, total, bytearray(inline))
+        message = _Incoming(step, lengths, total, [inline])
         self._incoming[number] = message
+        if step is None:
+            message.granted = min(REPLY_BYTES, total - len(inline))  # with the call
         if total == len(inline):
             self._complete(number, message)
         else:
@@ -416,8 +436,8 @@ class Session:
         message.received += len(body)
         if message.received > message.granted or not len(body):
             raise WireError("data that nobody consented to")
-        message.data += body
-        if len(message.data) == message.total:
+        message.pieces.append(body)
+        if message.received + INLINE_BYTES == message.total:
             self._complete(number, message)
         else:
             self._grant(number, message)
@@ -425,7 +445,7 @@ class Session:
     def _complete(self, number: int, message: _Incoming) -> None:
         del self._incoming[number]
         parts = message.parts()
-        message.data = bytearray()
+        message.pieces = []
         if message.step is None:
             future = self._calls.get(number)
             if future is not None and not future.done():
@@ -452,12 +472,14 @@ class Session:
 
     def _done(self, number: int) -> None:
         self._served.pop(number, None)
+        self._consented.pop(number, None)
         self._reserved.pop(number, None)
         self._reserve()
 
     def _forget(self, number: int) -> None:
         self._incoming.pop(number, None)
         if number not in self._served:
+            self._consented.pop(number, None)
             self._reserved.pop(number, None)
         self._reserve()
 

@@ -79,8 +79,13 @@ def serve(options: Options, ready: Callable[[str], None]) -> None:
     credentials = read_credentials(home, name)
     configure_logs()
     gc.collect()  # DuckDB's objects of the checks wait in cycles, and would be reported as leaks at exit
+    signal.signal(signal.SIGTERM, _leave)  # also while Ray starts: else its processes would be left
     with _cluster(options, home):
         asyncio.run(_run(options, credentials, name, ready))
+
+
+def _leave(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 @contextmanager

@@ -173,19 +173,36 @@ def test_two_large_messages_are_taken_one_after_the_other_where_memory_is_for_on
         ([bytes([Kind.DATA]) + bytes(8) + bytes(MAX_FRAME_BYTES)], "a frame of"),
         ([frame(Kind.HELLO, 0)], "a second greeting"),
         ([frame(Kind.CALL, 1, b"")], "without the name of its step"),
-        ([frame(Kind.CALL, 1, b"\x03abc\x00")], "head of a message is malformed"),
-        ([frame(Kind.CALL, 1, b"\x03\xff\xff\xff\x00\x00")], "not ASCII"),
-        ([frame(Kind.CALL, 1, b"\x03abc\xff\xff")], "head of a message is malformed"),
-        ([frame(Kind.CALL, 1, b"\x03abc\x00\x01\xff\xff\xff\xff" + bytes(INLINE_BYTES))], "at most"),
-        ([frame(Kind.CALL, 1, b"\x03abc\x00\x01\x00\x00\x00\x05")], "does not begin with its first bytes"),
-        ([frame(Kind.CALL, 1, b"\x03abc\x00\x01\x00\x00\x00\x01xy")], "does not begin with its first bytes"),
+        ([frame(Kind.CALL, 1, b"\x03abc\x00\x40\x00\x00\x00")], "head of a message is malformed"),
+        ([frame(Kind.CALL, 1, b"\x03\xff\xff\xff\x00\x40\x00\x00\x00\x00")], "not ASCII"),
+        ([frame(Kind.CALL, 1, b"\x03abc\x00\x40\x00\x00\xff\xff")], "head of a message is malformed"),
+        ([frame(Kind.CALL, 1, b"\x03abc\x00\x40\x00\x00\x00\x01\xff\xff\xff\xff" + bytes(INLINE_BYTES))], "at most"),
         (
-            [frame(Kind.CALL, 1, b"\x03abc\x00\x01" + (1 << 20).to_bytes(4, "big") + bytes(INLINE_BYTES))] * 2,
+            [frame(Kind.CALL, 1, b"\x03abc\x00\x40\x00\x00\x00\x01\x00\x00\x00\x05")],
+            "does not begin with its first bytes",
+        ),
+        (
+            [frame(Kind.CALL, 1, b"\x03abc\x00\x40\x00\x00\x00\x01\x00\x00\x00\x01xy")],
+            "does not begin with its first bytes",
+        ),
+        (
+            [
+                frame(
+                    Kind.CALL,
+                    1,
+                    b"\x03abc\x00\x40\x00\x00\x00\x01" + (1 << 20).to_bytes(4, "big") + bytes(INLINE_BYTES),
+                )
+            ]
+            * 2,
             "used twice",
         ),
         (
             [
-                frame(Kind.CALL, 1, b"\x03abc\x00\x01" + (1 << 20).to_bytes(4, "big") + bytes(INLINE_BYTES)),
+                frame(
+                    Kind.CALL,
+                    1,
+                    b"\x03abc\x00\x40\x00\x00\x00\x01" + (1 << 20).to_bytes(4, "big") + bytes(INLINE_BYTES),
+                ),
                 frame(Kind.DATA, 1, bytes(1 << 20)),
             ],
             "nobody consented to",

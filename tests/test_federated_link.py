@@ -363,13 +363,13 @@ def test_refused_with_an_oversized_frame(hub: Served) -> None:
 
 
 def test_refused_with_a_message_above_the_limit_in_small_frames(hub: Served) -> None:
-    head = frame(Kind.CALL, 1, b"\x06submit\x00\x01" + (5 << 20).to_bytes(4, "big") + bytes(65536))
+    head = frame(Kind.CALL, 1, b"\x06submit\x00\x40\x00\x00\x00\x01" + (5 << 20).to_bytes(4, "big") + bytes(65536))
     with pytest.raises(LinkError, match="INVALID_ARGUMENT: a message of 5242880 bytes, at most 4194304"):
         dial(hub, "ana", ANALYST_METHOD, then=[head])
 
 
 def test_refused_with_data_that_nobody_consented_to(hub: Served) -> None:
-    head = frame(Kind.CALL, 1, b"\x06submit\x00\x01" + (3 << 20).to_bytes(4, "big") + bytes(65536))
+    head = frame(Kind.CALL, 1, b"\x06submit\x00\x40\x00\x00\x00\x01" + (3 << 20).to_bytes(4, "big") + bytes(65536))
     with pytest.raises(LinkError, match="nobody consented to"):
         dial(hub, "ana", ANALYST_METHOD, then=[head, *[frame(Kind.DATA, 1, bytes(FRAME_BYTES))] * 2])
 
