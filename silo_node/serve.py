@@ -78,10 +78,12 @@ def serve(options: Options, ready: Callable[[str], None]) -> None:
     home, name = options.policy.resolve().parent, load(options.policy).policy.silo.id
     credentials = read_credentials(home, name)
     configure_logs()
-    gc.collect()  # DuckDB's objects of the checks wait in cycles, and would be reported as leaks at exit
     signal.signal(signal.SIGTERM, _leave)  # also while Ray starts: else its processes would be left
-    with _cluster(options, home):
-        asyncio.run(_run(options, credentials, name, ready))
+    try:
+        with _cluster(options, home):
+            asyncio.run(_run(options, credentials, name, ready))
+    finally:
+        gc.collect()  # DuckDB's objects of the checks wait in cycles, and would be reported as leaks at exit
 
 
 def _leave(*_: object) -> None:
