@@ -5,7 +5,6 @@ holds the stream, and ends with the rounds that are open when it is asked to sto
 """
 
 import asyncio
-import gc
 import logging
 import os
 import shutil
@@ -79,11 +78,8 @@ def serve(options: Options, ready: Callable[[str], None]) -> None:
     credentials = read_credentials(home, name)
     configure_logs()
     signal.signal(signal.SIGTERM, _leave)  # also while Ray starts: else its processes would be left
-    try:
-        with _cluster(options, home):
-            asyncio.run(_run(options, credentials, name, ready))
-    finally:
-        gc.collect()  # DuckDB's objects of the checks wait in cycles, and would be reported as leaks at exit
+    with _cluster(options, home):
+        asyncio.run(_run(options, credentials, name, ready))
 
 
 def _leave(*_: object) -> None:

@@ -257,7 +257,7 @@ def organisations(path: Path) -> tuple[list[float], list[float], dict[str, list[
         for who, command in commands.items()
     }
     try:
-        until(lambda: is_complete(monitor), 180)
+        until(lambda: is_complete(monitor), 300)
         with Federation.open(place / ANALYST / "consilo.toml") as federation:
             question = timed_queries(federation)
         memory = {who: sum(map(proportional_mib, family(process.pid))) for who, process in running.items()}
