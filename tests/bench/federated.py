@@ -51,7 +51,7 @@ def main() -> None:
         found_hospitals(path / "demo")
         framed, pulled, bare = asyncio.run(streams(path))
         stream = "a bare gRPC stream with the same TLS and frames"
-        publish("stream_throughput", framed, "MB/s", stream, bare, "ratio, at least 0.7")
+        publish("stream_throughput", framed, "MB/s", stream, bare)
         publish("stream_throughput_pulled", pulled, "MB/s", stream, bare)
         simulated, in_simulate = simulate(path)
         federated, in_federated, memory = organisations(path)
@@ -275,7 +275,7 @@ def is_complete(monitor: int) -> bool:
     from urllib.request import urlopen
 
     try:
-        with urlopen(f"http://127.0.0.1:{monitor}/health", timeout=2) as answer:  # noqa: S310
+        with urlopen(f"http://127.0.0.1:{monitor}/health", timeout=2) as answer:
             return b'"missing": []' in answer.read()
     except (URLError, OSError):
         return False
