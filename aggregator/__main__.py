@@ -1,4 +1,4 @@
-"""Start the aggregator as a named Ray actor: `python -m aggregator simulate HOME`.
+"""Start the aggregator: as a named Ray actor by `python -m aggregator simulate HOME`, or for others by `serve`.
 
 Reads the address of the Ray cluster from standard input and prints one JSON line: {"ready": true} or {"error", "hint"}.
 """
@@ -100,7 +100,11 @@ class AggregatorActor:
 
 
 def main() -> int:
-    """Start the actor and leave it running in the cluster."""
+    """Start the actor and leave it running in the cluster; `serve` is in a module of its own."""
+    if sys.argv[1:2] == ["serve"]:
+        from aggregator.serve import main as serve  # gRPC is heavy: only where somebody listens
+
+        return serve(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m aggregator")
     parser.add_argument("mode", choices=["simulate"])
     parser.add_argument("home", type=Path)

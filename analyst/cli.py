@@ -25,6 +25,7 @@ from analyst.demo.story import SECTORS, tell, tell_all
 from analyst.doctor import examine
 from analyst.drafting import new
 from analyst.errors import AnalystError, DeniedError
+from analyst.federation_commands import add_commands
 from analyst.render import FORMATS, plain, print_offer, render
 from analyst.simulate import down, up
 from analyst.training import read_job, show_training, to_json, train
@@ -117,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
         _federation_options(command(name, run, text), has_analyst=False)
     doctor = command("doctor", _doctor, "check this machine, the installation and a federation")
     doctor.add_argument("--federation", type=Path, metavar="FILE", help="its consilo.toml")
+    add_commands(commands)
     text = "make an analyst's key, or show its verification key"
     _key_options(commands.add_parser("key", help=text, description=text[0].upper() + text[1:] + "."))
     return parser

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from pydantic import ValidationError
 
@@ -22,6 +22,8 @@ from analyst.simulate import started
 from analyst.sql.catalogue import Offer, suggest
 from analyst.sql.plan import Planned, plan
 from crypto.backends import BACKENDS
+from crypto.certificates import Identity
+from crypto.credentials import Credentials
 from crypto.errors import CryptoError, ProtocolError, WireError
 from crypto.keys import Secret, SigningKey
 from crypto.manifest import BackendName, Propose, Recipient, obstacle
@@ -47,6 +49,9 @@ from policies.request import (
     terms_of,
 )
 from policies.training import Step
+
+if TYPE_CHECKING:
+    from analyst.link import RemoteLink
 
 REQUEST_LIFETIME_S = 600
 KEPT_LIFETIME_S = 14 * 24 * 3600  # of a request that waits for people
@@ -99,7 +104,15 @@ class Federation:
         config = read_config(Path(path))
         name, root = config.analyst_key(analyst, passphrase)
         with ExitStack() as stack:
-            link = stack.enter_context(started(config, progress))
+            link: Link
+            if config.keeper is None:
+                link = stack.enter_context(started(config, progress))
+            else:
+                progress(f"dialling {config.dialled}")
+                link = stack.enter_context(dialled(config, name))
+                config = read_config(Path(path))  # with the membership that the aggregator had
+                if not config.roster.silos:
+                    raise FederationError(f"{config.federation} has no silo yet", "the authority admits them first")
             federation = cls(config, name, root, link)
             federation._stack = stack.pop_all()
             return federation
@@ -425,6 +438,16 @@ class Federation:
         said = "; ".join(f"{silo}: {reason}" for silo, reason in sorted(reasons.items())[:3])
         hint = "see silo.log beside each silo's policy"
         raise FederationError("no silo answered" + (f" ({said})" if said else ""), hint)
+
+
+def dialled(config: Config, analyst: str) -> "RemoteLink":
+    """Connect to the served aggregator of a federation between organisations; raises FederationError or CryptoError."""
+    from analyst.link import RemoteLink  # gRPC is heavy: only where somebody dials
+
+    if config.keeper is None:
+        raise FederationError(f"{config.path} describes a simulated federation")
+    identity = Identity(config.federation, "analyst", analyst)
+    return RemoteLink(Credentials(config.path.parent, config.keeper, identity), config.dialled)
 
 
 def _denied(denials: Mapping[str, tuple[Denial, ...]], asked: int) -> DeniedError:

@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from analyst.errors import FederationError
 from crypto.keys import Secret, VerifyKey, read_key_file
-from crypto.roster import Roster, read_roster
-from crypto.wire import Name
+from crypto.membership import LOG, Keeper, read_log
+from crypto.roster import AUTHORITY, Roster, read_roster
+from crypto.wire import Name, verify
 
 
 class _File(BaseModel):
@@ -26,6 +27,18 @@ class _File(BaseModel):
     analysts: Annotated[dict[Name, str], Field(min_length=1)]
 
 
+class _Federated(BaseModel):
+    """`mode = "federated"`: who belongs to the federation stands in membership.log beside the file."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    schema_: Literal["consilo/1"] = Field(alias="schema")
+    mode: Literal["federated"]
+    federation: Name
+    authority: str
+    aggregator: Annotated[str, Field(max_length=120)] = ""
+    analysts: Annotated[dict[Name, str], Field(max_length=1)] = Field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """A federation as its `consilo.toml` describes it, with every path resolved."""
@@ -36,6 +49,8 @@ class Config:
     aggregator: Path
     policies: dict[str, Path]
     analysts: dict[str, Path]
+    keeper: Keeper | None = None  # of a federation between organisations; None in simulate mode
+    dialled: str = ""  # the aggregator that is asked there
 
     def analyst_key(self, name: str | None, passphrase: Callable[[], str] | None = None) -> tuple[str, Secret]:
         """Return the name and root secret of an analyst; the only one if none is named.
@@ -43,6 +58,8 @@ class Config:
         `passphrase` is asked if the key file is encrypted. Raises FederationError or CryptoError.
         """
         known = ", ".join(self.analysts)
+        if not self.analysts:
+            raise FederationError(f"{self.path} has no analyst's key", "ask from where an analyst has joined")
         if name is None and len(self.analysts) > 1:
             raise FederationError("which analyst asks?", f"add --analyst NAME, one of: {known}")
         chosen = name if name is not None else next(iter(self.analysts))
@@ -53,18 +70,9 @@ class Config:
 
 def read_config(path: Path) -> Config:
     """Read `consilo.toml`; raises FederationError or CryptoError."""
-    try:
-        file = _File.model_validate(tomllib.loads(path.read_text()))
-    except FileNotFoundError as err:
-        raise FederationError(
-            f"there is no {path}", "`consilo demo` makes one, or name yours with --federation"
-        ) from err
-    except ValidationError as err:
-        first = err.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise FederationError(f"{path}: {where}: {first['msg']}", "see docs/quickstart.md for the format") from err
-    except (OSError, ValueError) as err:
-        raise FederationError(f"{path} cannot be read: {err}", "it must be a TOML file") from err
+    file = _read(path)
+    if isinstance(file, _Federated):
+        return _federated(path, file)
     home = path.resolve().parent
     roster = read_roster(home / file.roster, VerifyKey.parse(file.authority))
     if roster.federation != file.federation or set(roster.silo_keys) != set(file.silos):
@@ -77,4 +85,51 @@ def read_config(path: Path) -> Config:
         aggregator=home / file.aggregator,
         policies={silo: home / policy for silo, policy in file.silos.items()},
         analysts={name: home / key for name, key in file.analysts.items()},
+    )
+
+
+def read_keeper(path: Path) -> Keeper:
+    """Return whose federation between organisations `consilo.toml` describes; raises FederationError or CryptoError."""
+    file = _read(path)
+    if not isinstance(file, _Federated):
+        raise FederationError(f"{path} describes a simulated federation", "found one with `consilo federation new`")
+    return Keeper(file.federation, VerifyKey.parse(file.authority))
+
+
+def _read(path: Path) -> _File | _Federated:
+    try:
+        settings = tomllib.loads(path.read_text())
+        return (_Federated if settings.get("mode") == "federated" else _File).model_validate(settings)
+    except FileNotFoundError as err:
+        raise FederationError(
+            f"there is no {path}", "`consilo demo` makes one, or name yours with --federation"
+        ) from err
+    except ValidationError as err:
+        first = err.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise FederationError(f"{path}: {where}: {first['msg']}", "see docs/quickstart.md for the format") from err
+    except (OSError, ValueError) as err:
+        raise FederationError(f"{path} cannot be read: {err}", "it must be a TOML file") from err
+
+
+def _federated(path: Path, file: _Federated) -> Config:
+    home = path.resolve().parent
+    keeper = Keeper(file.federation, VerifyKey.parse(file.authority))
+    membership = read_log(home / LOG, keeper)[-1].message
+    aggregators = sorted(member.name for member in membership.of_role("aggregator"))
+    if not aggregators:
+        raise FederationError(f"{file.federation} has no aggregator yet", "the authority admits one first")
+    if membership.roster:
+        roster = verify(membership.roster, Roster, {AUTHORITY: keeper.authority}).message
+    else:  # nobody: as far as this log goes; the aggregator has a newer one
+        roster = Roster.model_construct(federation=file.federation, version=0, silos=(), aggregators=())
+    return Config(
+        path=path.resolve(),
+        federation=file.federation,
+        roster=roster,
+        aggregator=home,
+        policies={},
+        analysts={name: home / key for name, key in file.analysts.items()},
+        keeper=keeper,
+        dialled=file.aggregator or aggregators[0],
     )

@@ -6,6 +6,9 @@ CryptoError
 ├── SealError        a sealed message that this key does not open
 ├── RangeError       a value that the ring, the codec or the field cannot carry
 ├── PassphraseNeededError   a key file that is encrypted, read without a way to ask
+├── CertificateError a certificate, or a request for one, that says or proves something else than it must
+├── MembershipError  a peer that is no member, or a membership that does not continue the known one
+├── LinkError        a connection that was lost, refused or answered against its rules
 └── ProtocolError    a message that is well formed but must not be followed
     └── AccusedError what a named silo signed does not hold
 """
@@ -53,3 +56,15 @@ class AccusedError(ProtocolError):
 
 class PassphraseNeededError(CryptoError):
     """A key file that is encrypted, read without a way to ask for its passphrase."""
+
+
+class CertificateError(CryptoError):
+    """A certificate, a request for one or a transport key that is not what it must be."""
+
+
+class MembershipError(CryptoError):
+    """A peer that is no member, or a membership that does not continue the one known here."""
+
+
+class LinkError(CryptoError):
+    """A connection that was lost or refused, or whose peer could not answer."""

@@ -1,4 +1,4 @@
-"""`consilo-silo`: the data owner's command. Reads the silo's own files; sends nothing anywhere.
+"""`consilo-silo`: the data owner's command. Reads the silo's own files; `serve` alone sends anything anywhere.
 
 Exit status: 0 in order, 1 an error, 3 the question would be refused (check-policy --request).
 """
@@ -95,7 +95,45 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument("--policy", type=Path, required=True, metavar="FILE", help="the policy.toml beside the ledger")
     models.add_argument("--format", choices=["table", "json"], default="table")
     models.set_defaults(run=_models)
+    _federated_commands(commands)
     return parser
+
+
+def _federated_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    text = "check what `serve` needs: clock, disk, certificate, policy, sources, ledger, membership"
+    doctor = commands.add_parser("doctor", help=text, description=text.capitalize() + ".")
+    doctor.add_argument("--policy", type=Path, required=True, metavar="FILE", help="the policy.toml")
+    doctor.set_defaults(run=_doctor)
+    text = "run the silo in this organisation's own Ray cluster and dial out to the aggregator"
+    serve = commands.add_parser("serve", help=text, description=text.capitalize() + ".")
+    serve.add_argument("--policy", type=Path, required=True, metavar="FILE", help="the policy.toml")
+    serve.add_argument("--monitor-port", type=int, default=9465, metavar="PORT", help="health and metrics, on loopback")
+    serve.add_argument("--ray", metavar="HOST:PORT", help="a Ray cluster of this organisation; default: start one")
+    serve.add_argument(
+        "--ray-tls", type=Path, metavar="DIR", help="node.key, node.pem and ca.pem, if it has several nodes"
+    )
+    serve.add_argument("--node-address", default="", metavar="ADDRESS", help="of this machine in that cluster")
+    serve.set_defaults(run=_serve)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from silo_node.doctor import examine
+
+    findings = examine(options.policy)
+    for finding in findings:
+        print(f"{'ok  ' if finding.is_ok else 'FAIL'}  {finding.what}: {finding.found}")
+        if not finding.is_ok:
+            print(f"      -> {finding.remedy}")
+    return 0 if all(finding.is_ok for finding in findings) else 1
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from silo_node.serve import Options, serve  # gRPC is heavy: only where somebody dials
+
+    chosen = Options(options.policy, options.monitor_port, options.ray, options.ray_tls, options.node_address)
+    serve(chosen, lambda line: print(line, flush=True))
+    sys.stderr.flush()
+    os._exit(0)  # all is closed; where Ray's threads still hold DuckDB's module at exit, it reports itself as leaked
 
 
 def _consent(options: argparse.Namespace) -> int:

@@ -16,9 +16,12 @@ import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
+from crypto.certificates import Identity
+from crypto.credentials import Credentials
 from crypto.keys import SigningKey, VerifyKey, read_key_file
+from crypto.membership import Keeper
 from crypto.roster import read_roster
 from crypto.sealing import SealingKey
 from policies.load import PolicyFile, load
@@ -88,16 +91,7 @@ def read_home(policy_path: Path) -> Home:
     """Read the directory around a policy; raises HomeError, CryptoError or PolicyError."""
     path = policy_path.resolve().parent
     file = load(policy_path)
-    try:
-        settings = tomllib.loads((path / "silo.toml").read_text())
-        if set(settings) != set(_KEYS) or any(type(settings[key]) is not kind for key, kind in _KEYS.items()):
-            raise ValueError(f"expected exactly the keys {', '.join(_KEYS)}")
-        if not 0 <= settings["tick_ms"] <= 60_000:
-            raise ValueError(f"tick_ms is {settings['tick_ms']}, expected 0 to 60000")
-    except (OSError, ValueError) as err:
-        raise HomeError(
-            f"{path / 'silo.toml'} cannot be read ({err})", "it names federation, authority, tick_ms"
-        ) from err
+    settings = _read_settings(path)
     roster = read_roster(path / "roster.signed", VerifyKey.parse(settings["authority"]))
     root = read_key_file(path / "identity.key")
     signing, sealing = SigningKey(root), SealingKey(root)
@@ -120,3 +114,24 @@ def read_home(policy_path: Path) -> Home:
         policy_hash=file.digest,
     )
     return Home(path, silo, settings["tick_ms"] / 1000, file)
+
+
+def read_credentials(path: Path, name: str) -> Credentials:
+    """Read what the silo's directory holds for its connections; raises HomeError or CryptoError."""
+    settings = _read_settings(path)
+    keeper = Keeper(settings["federation"], VerifyKey.parse(settings["authority"]))
+    return Credentials(path, keeper, Identity(keeper.federation, "silo", name))
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        settings = tomllib.loads((path / "silo.toml").read_text())
+        if set(settings) != set(_KEYS) or any(type(settings[key]) is not kind for key, kind in _KEYS.items()):
+            raise ValueError(f"expected exactly the keys {', '.join(_KEYS)}")
+        if not 0 <= settings["tick_ms"] <= 60_000:
+            raise ValueError(f"tick_ms is {settings['tick_ms']}, expected 0 to 60000")
+    except (OSError, ValueError) as err:
+        raise HomeError(
+            f"{path / 'silo.toml'} cannot be read ({err})", "it names federation, authority, tick_ms"
+        ) from err
+    return settings

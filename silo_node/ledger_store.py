@@ -10,9 +10,10 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import quote
 
 from policies.accountant import ORDERS, cover
 from policies.approvals import Approval
@@ -60,6 +61,20 @@ class Due:
     models: int | None = None
     rounds: int | None = None
     audit: int | None = None
+
+
+def format_of(path: Path) -> tuple[int, int]:
+    """Return the format of a ledger file, 0 if there is none yet, and the one of this version; changes nothing.
+
+    Raises LedgerError if the file is no database.
+    """
+    if not path.exists():
+        return 0, VERSION
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=_BUSY_TIMEOUT_S)) as db:
+            return int(db.execute("PRAGMA user_version").fetchone()[0]), VERSION
+    except sqlite3.Error as err:
+        raise LedgerError(f"the ledger {path} cannot be read ({err})", "restore it or free disk space") from err
 
 
 class LedgerStore:

@@ -19,7 +19,7 @@ from tests.simulator import Simulation
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = "\n".join(path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))])
-QUICKSTART = (ROOT / "docs" / "quickstart.md").read_text()
+QUICKSTART = "\n".join((ROOT / "docs" / name).read_text() for name in ("quickstart.md", "federated.md"))
 POLICIES = (ROOT / "docs" / "policies.md").read_text()
 
 

@@ -1,0 +1,441 @@
+"""The aggregator's end of every connection: streams of silos become `SiloHandle`s, analysts' calls reach the server.
+
+Who is at the other end says the certificate of the TLS connection, never a field of a message. A stream is refused
+before its first frame is read unless its certificate is one that the newest membership lists.
+docs/federated.md, "The stream, byte by byte".
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, Protocol
+
+import grpc
+import grpc.aio
+import structlog
+from cryptography import x509
+
+from aggregator.errors import AggregatorError
+from crypto.certificates import Role, read_certificate
+from crypto.credentials import Credentials, Tls
+from crypto.errors import CryptoError, LinkError, MembershipError, WireError
+from crypto.frames import (
+    ANALYST_METHOD,
+    FRAME_BYTES,
+    GREETING_S,
+    OPTIONS,
+    RESUMES,
+    SILO_METHOD,
+    WIRE,
+    CallFailedError,
+    Hello,
+    Kind,
+    Limits,
+    Once,
+    Parts,
+    Session,
+    Welcome,
+    agree,
+    frame,
+    greeting,
+    pump,
+)
+from crypto.membership import Member
+from crypto.randomness import token
+from crypto.wire import signer_of
+from policies.request import CatalogueRequest, Request
+
+RESUME_S = 10.0  # how long a call waits for a lost stream to come back
+MAX_CONNECTIONS = 512
+MAX_STREAMS = 1024
+LINGER_S = 2.0
+STREAMS_PER_SILO = 2  # the one that is and, while it is being replaced, the one that comes
+STREAMS_PER_ANALYST = 4
+SILO_LIMITS = Limits()
+ANALYST_LIMITS = Limits(message_bytes=4 << 20, buffered_bytes=16 << 20, calls=8)
+# What analysts may call; what stands beside it is the message whose signer must be who calls.
+ANALYST_STEPS: Mapping[str, type[CatalogueRequest | Request] | None] = {
+    "catalogues": CatalogueRequest,
+    "submit": Request,
+    "teach": None,
+    "report": None,
+    "evidence": None,
+}
+_log = structlog.get_logger("consilo.aggregator")
+
+
+class AnalystCalls(Protocol):
+    """What a server answers analysts."""
+
+    async def catalogues(self, request: bytes) -> tuple[bytes, ...]: ...
+    async def submit(self, request: bytes) -> bytes: ...
+    async def teach(self, name: bytes) -> tuple[bytes, ...]: ...
+    def report(self, name: bytes) -> bytes: ...
+    async def evidence(self, name: bytes, index: int) -> tuple[bytes, ...]: ...
+
+
+class Counts(Protocol):
+    """What is counted of connections: nothing that depends on data."""
+
+    def refused(self, reason: str) -> None: ...
+    def connected(self, role: str, number: int) -> None: ...
+    def moved(self, role: str, bytes_in: int, bytes_out: int) -> None: ...
+
+
+class StreamSilo:
+    """A silo behind the stream that it dialled: `SiloHandle` of `aggregator.server`."""
+
+    def __init__(self, silo: str, resume_s: float = RESUME_S) -> None:
+        self.silo = silo
+        self._resume_s = resume_s
+        self._session: Session | None = None
+        self._instance = b""
+        self._lost_at: float | None = None
+        self._changed = asyncio.Event()
+        self._number = int.from_bytes(token(6), "big") << 8  # unique over the lives of this process
+
+    @property
+    def is_connected(self) -> bool:
+        return self._session is not None
+
+    async def call(self, step: str, *arguments: bytes) -> tuple[bytes, ...]:
+        """Call a step at the silo; raises LinkError.
+
+        If the stream is lost, the call waits a while for it to come back and arrives again under the same number: the
+        silo executes it once. If the silo's process is another by then, or speaks wire version 1, the call has failed.
+        """
+        self._number += 1
+        number, instance = self._number, b""
+        deadline = asyncio.get_running_loop().time() + self._resume_s
+        while True:
+            session = await self._wait(deadline)
+            if instance not in (b"", self._instance):
+                raise LinkError(f"{self.silo} was started anew")
+            if session.is_draining and step in ("catalogue", "propose"):
+                raise LinkError(f"{self.silo} is stopping")
+            instance = self._instance
+            try:
+                return await session.call(number, step, arguments)
+            except CallFailedError:
+                raise
+            except LinkError:
+                if session.wire < RESUMES:
+                    raise
+                self.lost(session)
+                deadline = asyncio.get_running_loop().time() + self._resume_s
+
+    def attach(self, session: Session, instance: bytes) -> Session | None:
+        """Take a new stream; return the one that it replaces."""
+        before, self._session, self._instance, self._lost_at = self._session, session, instance, None
+        self._changed.set()
+        return before
+
+    def lost(self, session: Session) -> None:
+        """Forget a stream that has ended, unless another has replaced it."""
+        if self._session is session:
+            self._session, self._lost_at = None, asyncio.get_running_loop().time()
+            self._changed.clear()
+
+    def close(self, error: CryptoError) -> None:
+        """End the stream."""
+        if self._session is not None:
+            self._session.close(error)
+
+    async def _wait(self, deadline: float) -> Session:
+        now = asyncio.get_running_loop().time()
+        if self._session is None and (self._lost_at is None or now - self._lost_at >= self._resume_s):
+            raise LinkError(f"{self.silo} is not connected")
+        while self._session is None:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._changed.wait()
+            except TimeoutError as err:
+                raise LinkError(f"{self.silo} is not connected") from err
+        return self._session
+
+
+class Gate:
+    """The server that silos and analysts dial."""
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        serve: Callable[[Mapping[str, StreamSilo]], AnalystCalls],
+        counts: Counts,
+        wire: tuple[int, ...] = WIRE,
+    ) -> None:
+        """`serve` makes the server for the silos of a membership; it is made anew when the membership changes."""
+        self._credentials, self._make, self._counts, self._wire = credentials, serve, counts, wire
+        self._instance = token(16)
+        self._silos: dict[str, StreamSilo] = {}
+        self._analysts: dict[str, tuple[bytes, Once]] = {}
+        self._streams: dict[str, int] = {}
+        self._sessions: dict[Session, tuple[Role, x509.Certificate]] = {}
+        self._ended: dict[Session, asyncio.Event] = {}
+        self._why: dict[Session, str] = {}
+        self._server: AnalystCalls | None = None
+        self._grpc: Any = None
+        self._is_stopping = False
+        self._under_way, self._answered_at = 0, float("-inf")
+        self._change_server()
+
+    @property
+    def connected(self) -> list[str]:
+        """Return the silos that are connected now."""
+        return sorted(name for name, silo in self._silos.items() if silo.is_connected)
+
+    async def start(self, address: str) -> int:
+        """Listen on `address`, HOST:PORT; return the port. Raises AggregatorError."""
+        self._grpc = grpc.aio.server(
+            options=[
+                *OPTIONS,
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_concurrent_streams", 16),
+                ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
+                ("grpc.server_handshake_timeout_ms", 10_000),
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+                ("grpc.max_connection_idle_ms", 60_000),
+            ],
+            maximum_concurrent_rpcs=MAX_STREAMS,
+        )
+        handlers = {
+            SILO_METHOD.rpartition("/")[2]: grpc.stream_stream_rpc_method_handler(self._silo_stream),
+            ANALYST_METHOD.rpartition("/")[2]: grpc.stream_stream_rpc_method_handler(self._analyst_stream),
+        }
+        service = SILO_METHOD.split("/")[1]
+        self._grpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+        try:
+            port: int = self._grpc.add_secure_port(address, self._tls())
+        except RuntimeError as err:
+            raise AggregatorError(f"cannot listen on {address}", "is another process there? see --listen") from err
+        await self._grpc.start()
+        return port
+
+    async def stop(self, drain_s: float) -> None:
+        """Take no new request, let what is under way end for at most `drain_s`, and close every stream.
+
+        An analyst whose round ends may still fetch the evidence of its report: streams close when analysts have left,
+        or have asked nothing for LINGER_S.
+        """
+        self._is_stopping = True
+        clock = asyncio.get_running_loop().time
+        with suppress(TimeoutError):
+            async with asyncio.timeout(drain_s):
+                while self._under_way or (self._has_analysts and clock() - self._answered_at < LINGER_S):
+                    await asyncio.sleep(0.05)
+        for session in list(self._sessions):
+            self._end(session, LinkError("the aggregator is stopping"))
+        await self._grpc.stop(2.0)
+
+    def change_membership(self) -> None:
+        """Serve under the newest membership: streams that it no longer lists end at once."""
+        membership = self._credentials.membership
+        for session, (_, certificate) in list(self._sessions.items()):
+            try:
+                membership.peer(certificate)
+            except MembershipError as err:
+                self._end(session, err)
+        self._change_server()
+
+    def _change_server(self) -> None:
+        silos = {member.name for member in self._credentials.membership.of_role("silo")}
+        self._silos = {name: self._silos.get(name) or StreamSilo(name) for name in sorted(silos)}
+        # Rounds under way go on in the server that began them.
+        self._server = self._make(self._silos) if self._credentials.membership.roster else None
+
+    def _tls(self) -> grpc.ServerCredentials:
+        known: list[Tls] = [self._credentials.tls()]
+
+        def configuration(tls: Tls) -> Any:
+            return grpc.ssl_server_certificate_configuration([(tls.key, tls.chain)], tls.authority)
+
+        def fetch() -> Any:
+            """Return a certificate that has replaced the one served so far: rotating needs no restart."""
+            try:
+                tls = self._credentials.tls()
+            except CryptoError as err:
+                _log.error("certificate_not_read", reason=err.message)
+                return None
+            if tls == known[0]:
+                return None
+            known[0] = tls
+            return configuration(tls)
+
+        return grpc.dynamic_ssl_server_credentials(configuration(known[0]), fetch, require_client_authentication=True)
+
+    async def _silo_stream(self, _: object, context: Any) -> None:
+        member, certificate = await self._peer(context, "silo", STREAMS_PER_SILO)
+        try:
+            hello, wire = await self._greet(context)
+            handle = self._silos[member.name]
+            session = Session(context.write, _serves_nothing, wire, SILO_LIMITS)
+            if (before := handle.attach(session, hello.instance)) is not None:
+                self._end(before, LinkError("the silo opened another stream"))
+            _log.info("silo_connected", silo=member.name, wire=wire, software=hello.software)
+            try:
+                await self._run(session, "silo", certificate, context)
+            finally:
+                handle.lost(session)
+                _log.info("silo_disconnected", silo=member.name)
+        finally:
+            self._leave(member)
+
+    async def _analyst_stream(self, _: object, context: Any) -> None:
+        member, certificate = await self._peer(context, "analyst", STREAMS_PER_ANALYST)
+        try:
+            hello, wire = await self._greet(context)
+            instance, once = self._analysts.get(member.name, (b"", None))
+            if once is None or instance != hello.instance:
+
+                async def serve(number: int, step: str, arguments: Parts) -> Parts:
+                    return await self._answer(member.name, step, arguments)
+
+                once = Once(serve, replies=8, reply_bytes=SILO_LIMITS.message_bytes)
+                self._analysts[member.name] = hello.instance, once
+            session = Session(context.write, once, wire, ANALYST_LIMITS)
+            await self._run(session, "analyst", certificate, context)
+        finally:
+            self._leave(member)
+
+    async def _answer(self, analyst: str, step: str, arguments: Parts) -> Parts:
+        """Answer an analyst's call; raises CryptoError, whose message the analyst sees.
+
+        1. The step is one that analysts may call. 2. What is signed is signed by who calls. 3. While the
+        aggregator stops, only what was answered can be fetched.
+        """
+        # 1.
+        if step not in ANALYST_STEPS:
+            raise CallFailedError(f"the aggregator has no call {step!r} for analysts")
+        if self._server is None:
+            raise CallFailedError("the federation has no roster yet", "the authority admits silos first")
+        # 2.
+        kind = ANALYST_STEPS[step]
+        if kind is not None and (not arguments or signer_of(arguments[0], kind) != analyst):
+            raise MembershipError(f"a {kind.KIND} signed by somebody else than {analyst!r}, whose certificate this is")
+        # 3.
+        if self._is_stopping and step not in ("report", "evidence"):
+            raise CallFailedError("the aggregator is stopping", "ask again in a minute")
+        self._under_way += 1
+        self._answered_at = asyncio.get_running_loop().time()
+        try:
+            return await self._called(self._server, step, arguments)
+        except AggregatorError as err:
+            raise CallFailedError(err.message, err.hint) from err
+        finally:
+            self._under_way -= 1
+            self._answered_at = asyncio.get_running_loop().time()
+
+    @property
+    def _has_analysts(self) -> bool:
+        return any(role == "analyst" for role, _ in self._sessions.values())
+
+    @staticmethod
+    async def _called(server: AnalystCalls, step: str, arguments: Parts) -> Parts:
+        match step, arguments:
+            case "catalogues", (request,):
+                return await server.catalogues(request)
+            case "submit", (request,):
+                return (await server.submit(request),)
+            case "teach", (name,):
+                return await server.teach(name)
+            case "report", (name,):
+                return (server.report(name),)
+            case "evidence", (name, index) if len(index) == 8:
+                return await server.evidence(name, int.from_bytes(index, "big"))
+            case _:
+                raise CallFailedError(f"{step!r} takes other arguments")
+
+    async def _peer(self, context: Any, role: Role, most: int) -> tuple[Member, x509.Certificate]:
+        """Return who is at the other end; ends the stream if it may not be here."""
+        try:
+            pem = context.auth_context().get("x509_pem_cert", ())
+            if len(pem) != 1:
+                raise MembershipError("the connection has no certificate")
+            certificate = read_certificate(pem[0])
+            member = self._credentials.membership.peer(certificate)
+            if member.role != role:
+                raise MembershipError(f"{member.name!r} is a member, but no {role}")
+            if member.role == "silo" and member.name not in self._silos:
+                raise MembershipError(f"{member.name!r} is not in the roster yet")
+        except CryptoError as err:
+            self._counts.refused("not_a_member")
+            _log.warning("refused", reason=err.message[:200])
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, err.message[:500])
+            raise
+        if self._is_stopping:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the aggregator is stopping")
+        if self._streams.get(member.name, 0) >= most:
+            self._counts.refused("too_many_streams")
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{member.name!r} has {most} streams already")
+        self._streams[member.name] = self._streams.get(member.name, 0) + 1
+        return member, certificate
+
+    def _leave(self, member: Member) -> None:
+        self._streams[member.name] -= 1
+        if not self._streams[member.name]:
+            del self._streams[member.name]
+
+    async def _greet(self, context: Any) -> tuple[Hello, int]:
+        try:
+            async with asyncio.timeout(GREETING_S):
+                raw = await context.read()
+            if not isinstance(raw, bytes):
+                raise WireError("the stream ended before a greeting")
+            hello = Hello.decode(greeting(raw, Kind.HELLO))
+            wire = agree(hello.wire, self._wire)
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"no greeting within {GREETING_S:g} s")
+            raise
+        except CryptoError as err:
+            self._counts.refused("greeting")
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, err.message[:500])
+            raise
+        newer: list[bytes] = []
+        log, room = self._credentials.log, FRAME_BYTES // 2
+        for signed in log[hello.membership :]:
+            room -= len(signed.envelope) * 4 // 3 + 4
+            if room < 0 and newer:
+                break
+            newer.append(signed.envelope)
+        welcome = Welcome(wire=wire, instance=self._instance, newest=len(log), memberships=tuple(newer))
+        await context.write(frame(Kind.WELCOME, 0, welcome.encode()))
+        return hello, wire
+
+    async def _run(self, session: Session, role: Role, certificate: x509.Certificate, context: Any) -> None:
+        """Serve a stream until its peer ends it, breaks a rule, or it is ended here."""
+        self._sessions[session], self._ended[session] = (role, certificate), asyncio.Event()
+        self._count(role)
+        pumping = asyncio.ensure_future(pump(context.read, session))
+        ending = asyncio.ensure_future(self._ended[session].wait())
+        reason = "the stream ended"
+        try:
+            await asyncio.wait({pumping, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if pumping.done() and (error := pumping.exception()) is not None:
+                reason = error.message if isinstance(error, CryptoError) else "the stream broke"
+                if isinstance(error, WireError):
+                    self._counts.refused("frame")
+                    _log.warning("frame_refused", role=role, reason=reason[:200])
+                    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, reason[:500])
+            elif ending.done():
+                await context.abort(grpc.StatusCode.ABORTED, self._why.pop(session, reason))
+        finally:
+            pumping.cancel()
+            ending.cancel()
+            session.close(LinkError(reason))
+            del self._sessions[session], self._ended[session]
+            self._why.pop(session, None)
+            self._counts.moved(role, session.bytes_in, session.bytes_out)
+            self._count(role)
+
+    def _end(self, session: Session, error: CryptoError) -> None:
+        session.close(error)
+        if session in self._ended:
+            self._why[session] = error.message[:500]
+            self._ended[session].set()
+
+    def _count(self, role: Role) -> None:
+        self._counts.connected(role, sum(one == role for one, _ in self._sessions.values()))
+
+
+async def _serves_nothing(number: int, step: str, arguments: Parts) -> Parts:
+    raise CallFailedError("silos make no calls")

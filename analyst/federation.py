@@ -1,0 +1,258 @@
+"""The authority of a federation: founds it, invites, admits, revokes and rotates; every change is one signed version.
+
+The authority's directory holds `consilo.toml`, `authority.key` (what the membership is signed with), the X.509
+authority (`authority.pem`, and `authority-tls.key` unless a consortium's own authority issues the certificates),
+`membership.log`, and the invitations that are open. It is needed for changes only, so it may be kept offline.
+"""
+
+import fcntl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from analyst.config import read_keeper
+from analyst.errors import FederationError
+from crypto.certificates import (
+    MEMBER_DAYS,
+    Identity,
+    Role,
+    check_issued,
+    host_of,
+    issue,
+    new_authority,
+    new_transport_key,
+    read_certificate,
+    read_request,
+    read_transport_key,
+)
+from crypto.credentials import AUTHORITY_CERTIFICATE, ROSTER, replace_file
+from crypto.keys import Secret, SigningKey, read_key_file, write_key_file
+from crypto.membership import (
+    CODE_BYTES,
+    LOG,
+    Admission,
+    Invitation,
+    JoinRequest,
+    Keeper,
+    Log,
+    Member,
+    Membership,
+    append,
+    armour,
+    check_join,
+    disarm,
+    next_version,
+    read_invitation,
+    read_join,
+    read_log,
+)
+from crypto.randomness import token
+from crypto.roster import AUTHORITY
+from crypto.wire import sign
+
+AUTHORITY_KEY, AUTHORITY_TLS_KEY, INVITATIONS = "authority.key", "authority-tls.key", "invitations"
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """An authority's directory, opened for one change."""
+
+    path: Path
+    keeper: Keeper
+    signing: SigningKey
+    log: Log
+
+    @property
+    def membership(self) -> Membership:
+        return self.log[-1].message
+
+    def change(self, members: Sequence[Member], revoked: Sequence[bytes], change: str, now: datetime) -> Log:
+        """Write the next version, durably, and return the log with it."""
+        log = next_version(self.keeper, self.log, self.signing, members, revoked, change[:300], int(now.timestamp()))
+        append(self.path / LOG, log, len(self.log))
+        if log[-1].message.roster:
+            replace_file(self.path / ROSTER, log[-1].message.roster)
+        return log
+
+
+def found_federation(path: Path, federation: str, consortium: Path | None, now: datetime) -> SigningKey:
+    """Make an authority's directory; raises FederationError or CryptoError if one stands there.
+
+    `consortium` is the certificate of an X.509 authority that exists already and issues the members' certificates.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    if any(path.iterdir()):
+        raise FederationError(f"{path} is not empty", "name a directory that is not there yet")
+    Identity.parse(Identity(federation, "silo", "x").uri)
+    root = Secret.generate()
+    if consortium is None:
+        certificate = new_authority(new_transport_key(path / AUTHORITY_TLS_KEY), federation, now)
+    else:
+        certificate = consortium.read_bytes()
+        read_certificate(certificate)
+    (path / AUTHORITY_CERTIFICATE).write_bytes(certificate)
+    write_key_file(path / AUTHORITY_KEY, root)
+    signing = SigningKey(root)
+    (path / INVITATIONS).mkdir(mode=0o700)
+    keeper = Keeper(federation, signing.public)
+    append(path / LOG, next_version(keeper, (), signing, (), (), "found", int(now.timestamp())), 0)
+    (path / "consilo.toml").write_text(
+        f'schema = "consilo/1"\nmode = "federated"\nfederation = "{federation}"\nauthority = "{signing.public}"\n'
+    )
+    return signing
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Authority]:
+    """Open the directory of `consilo.toml` for one change, one process at a time; raises FederationError."""
+    keeper, home = read_keeper(path), path.resolve().parent
+    signing = SigningKey(read_key_file(home / AUTHORITY_KEY))
+    if signing.public != keeper.authority:
+        raise FederationError(f"{home / AUTHORITY_KEY} is not the key that {path} names", "restore it")
+    with (home / LOG).open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as err:
+            raise FederationError("the membership is being changed by another command", "try again") from err
+        yield Authority(home, keeper, signing, read_log(home / LOG, keeper))
+
+
+def invite(authority: Authority, name: str, role: Role, days: int, now: datetime) -> Path:
+    """Write an invitation for one organisation and return its path; raises FederationError if it is a member."""
+    if any(member.name == name for member in authority.membership.members):
+        raise FederationError(f"{name!r} is a member already", "revoke it first, or let it rotate its keys")
+    invitation = Invitation(
+        federation=authority.keeper.federation,
+        name=name,
+        role=role,
+        authority=str(authority.keeper.authority),
+        certificates=(authority.path / AUTHORITY_CERTIFICATE).read_bytes(),
+        code=token(CODE_BYTES),
+        expires_at=int(now.timestamp()) + 86_400 * days,
+    )
+    path = _place(authority, name, "invitation")
+    envelope = sign(invitation, AUTHORITY, authority.signing)
+    replace_file(path, armour(Invitation, envelope).encode(), 0o600)
+    return path
+
+
+def admit(authority: Authority, path: Path, issued: Path | None, days: int, now: datetime) -> tuple[Path, Member]:
+    """Admit who made a join request; return the path of its admission and the new member.
+
+    1. The request is signed by its own key. 2. It proves the code of an open invitation to that name and role, which is
+    spent by it. 3. Its certificate request is of the same name and role. Raises FederationError or CryptoError.
+    """
+    # 1.
+    request = read_join(disarm(path, JoinRequest)[1])
+    message = request.message
+    # 2.
+    place = _place(authority, message.name, "invitation")
+    if not place.exists():
+        raise FederationError(f"there is no open invitation to {message.name!r}", "invite it; a code is good for once")
+    invitation = read_invitation(disarm(place, Invitation)[1])
+    if invitation.expires_at <= now.timestamp():
+        raise FederationError(f"the invitation to {message.name!r} has expired", "invite it anew")
+    if (invitation.federation, invitation.name, invitation.role) != (
+        message.federation,
+        message.name,
+        message.role,
+    ):
+        raise FederationError(f"the invitation is to {invitation.name!r} as {invitation.role}, the request is another")
+    check_join(request, invitation.code)
+    # 3.
+    certificate, pin = _certificate(authority, message, issued, days, now)
+    member = Member(
+        name=message.name,
+        role=message.role,
+        key=message.key,
+        sealing=message.sealing,
+        address=message.address,
+        pins=(pin,),
+    )
+    before = authority.membership
+    log = authority.change((*before.members, member), before.revoked, f"admit {member.name}", now)
+    place.unlink()
+    return _admission(authority, log, message.name, certificate), member
+
+
+def rotate(authority: Authority, path: Path, issued: Path | None, days: int, now: datetime) -> Path:
+    """Give a member another certificate for another key; the key before stands until `revoke --old-key`.
+
+    Raises FederationError or CryptoError unless the member's own identity key signed the request.
+    """
+    request = read_join(disarm(path, JoinRequest)[1])
+    message, before = request.message, authority.membership
+    member = before.find(message.name)
+    if (member.key, member.role, member.sealing) != (message.key, message.role, message.sealing):
+        raise FederationError(
+            f"the request is not signed by the identity key of {member.name!r}",
+            "a lost identity key needs `revoke` and a new invitation",
+        )
+    certificate, pin = _certificate(authority, message, issued, days, now, host_of(member.pins[0]))
+    if pin in member.pins:
+        raise FederationError("the request is of the key that stands already", "make a new one with --renew")
+    renewed = member.model_copy(update={"pins": (pin, member.pins[0]), "address": message.address})
+    members = [renewed if one == member else one for one in before.members]
+    revoked = (*before.revoked, *member.pins[1:])
+    log = authority.change(members, revoked, f"rotate {member.name}", now)
+    return _admission(authority, log, member.name, certificate)
+
+
+def revoke(authority: Authority, name: str, what: Literal["member", "old key"], now: datetime) -> Log:
+    """Remove a member, or only the older of its two transport keys; what is revoked never stands again."""
+    before = authority.membership
+    member = before.find(name)
+    others = [one for one in before.members if one != member]
+    if what == "member":
+        return authority.change(others, (*before.revoked, *member.pins), f"revoke {name}", now)
+    if len(member.pins) == 1:
+        raise FederationError(f"{name!r} has one transport key only", "let it rotate first, or revoke the member")
+    kept = member.model_copy(update={"pins": member.pins[:1]})
+    return authority.change((*others, kept), (*before.revoked, *member.pins[1:]), f"revoke the old key of {name}", now)
+
+
+def _certificate(
+    authority: Authority, message: JoinRequest, issued: Path | None, days: int, now: datetime, older: str = ""
+) -> tuple[bytes, bytes]:
+    """Return the certificate for a join request, issued here or by the consortium's authority, and its pin."""
+    asked = read_request(message.request)
+    if asked.identity != Identity(authority.keeper.federation, message.role, message.name):
+        raise FederationError(f"the certificate request is of {asked.identity.uri}, not of who asks")
+    if asked.older and asked.older != older:
+        raise FederationError("the certificate request names an older key that is not its own")
+    pin = asked.pin
+    if pin in authority.membership.revoked:
+        raise FederationError("the request is of a key that was revoked", "make a new one")
+    trusted = (authority.path / AUTHORITY_CERTIFICATE).read_bytes()
+    if issued is not None:
+        certificate = issued.read_bytes()
+        check_issued(read_certificate(certificate), trusted, message.request, now)
+        return certificate, pin
+    key = authority.path / AUTHORITY_TLS_KEY
+    if not key.exists():
+        place = _place(authority, message.name, "csr")
+        replace_file(place, message.request)
+        raise FederationError(
+            "the consortium's own authority issues the certificates here",
+            f"let it sign {place}, and give the certificate with --certificate",
+        )
+    return issue(trusted, read_transport_key(key), message.request, now, days or MEMBER_DAYS), pin
+
+
+def _admission(authority: Authority, log: Log, name: str, certificate: bytes) -> Path:
+    admission = Admission(
+        federation=authority.keeper.federation,
+        name=name,
+        certificate=certificate,
+        log=tuple(signed.envelope for signed in log),
+    )
+    path = _place(authority, name, "admission")
+    replace_file(path, armour(Admission, sign(admission, AUTHORITY, authority.signing)).encode())
+    return path
+
+
+def _place(authority: Authority, name: str, ending: str) -> Path:
+    return authority.path / INVITATIONS / f"{name.replace('/', '%2F')}.{ending}"

@@ -1,0 +1,175 @@
+"""The commands of federations between organisations: `consilo federation ...`, `consilo join` and `consilo aggregator`.
+
+What an action did is printed with what comes next and who does it; keys are shown by their public halves only.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from analyst.errors import AnalystError, FederationError
+from analyst.federation import admit, found_federation, invite, opened, revoke, rotate
+from analyst.joining import Joined, join, renew
+from crypto.certificates import MEMBER_DAYS, ROLES, utc_now
+from crypto.membership import LOG
+
+INVITATION_DAYS = 7
+
+
+def add_commands(commands: Any) -> None:
+    """Add the commands to `consilo`'s parser."""
+    text = "the authority's commands: found a federation, and change who belongs to it"
+    federation = commands.add_parser("federation", help=text, description=_sentence(text))
+    actions = federation.add_subparsers(required=True, metavar="ACTION")
+
+    def action(name: str, run: Callable[[argparse.Namespace, Console], int], text: str) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = actions.add_parser(name, help=text, description=_sentence(text))
+        added.set_defaults(run=run)
+        return added
+
+    new = action("new", _new, "make the authority's directory: its keys and the first version of the membership")
+    new.add_argument("directory", type=Path, metavar="DIR", help="where the authority's files are made")
+    new.add_argument("--name", required=True, metavar="NAME", help="what the federation is called")
+    text = "the certificate of an X.509 authority that the consortium has; it then issues the members' certificates"
+    new.add_argument("--ca", type=Path, metavar="FILE", help=text)
+    invited = action("invite", _invite, "write an invitation for one organisation, good for once")
+    invited.add_argument("name", metavar="ORG", help="the name that it will have")
+    invited.add_argument("--role", required=True, choices=ROLES, help="what it will be")
+    invited.add_argument("--days", type=_days, default=INVITATION_DAYS, help="for how long the invitation is good")
+    admitted = action("admit", _admit, "admit who answered an invitation")
+    rotated = action("rotate", _rotate, "give a member a certificate for its new transport key")
+    for one in (admitted, rotated):
+        one.add_argument("request", type=Path, metavar="REQUEST", help="the file that it sent")
+        text = "what the consortium's own authority issued for it"
+        one.add_argument("--certificate", type=Path, metavar="FILE", help=text)
+        text = "for how long the certificate is valid, where it is issued here"
+        one.add_argument("--days", type=_days, default=MEMBER_DAYS, help=text)
+    revoked = action("revoke", _revoke, "remove a member, or the older of its two transport keys")
+    revoked.add_argument("name", metavar="ORG", help="the member")
+    revoked.add_argument("--old-key", action="store_true", help="only the key before its last rotation")
+    shown = action("log", _log, "show every version of the membership, checked")
+    for one in (invited, admitted, rotated, revoked, shown):
+        text = "the authority's consilo.toml"
+        one.add_argument("--federation", type=Path, default=Path("consilo.toml"), metavar="FILE", help=text)
+    text = "become a member: answer an invitation, install an admission, or renew a transport key"
+    joining = commands.add_parser("join", help=text, description=_sentence(text))
+    joining.add_argument("file", type=Path, nargs="?", metavar="FILE", help="the invitation, or the admission")
+    joining.add_argument("--out", type=Path, required=True, metavar="DIR", help="this organisation's directory")
+    text = "of an aggregator: where others dial it"
+    joining.add_argument("--address", default="", metavar="HOST:PORT", help=text)
+    joining.add_argument("--renew", action="store_true", help="make a new transport key and the request for it")
+    joining.set_defaults(run=_join)
+    text = "run the aggregator"
+    aggregator = commands.add_parser("aggregator", help=text, description=_sentence(text))
+    serving = aggregator.add_subparsers(required=True, metavar="ACTION")
+    text = "listen for silos and analysts, and run their rounds"
+    serve = serving.add_parser("serve", help=text, description=_sentence(text))
+    serve.add_argument("home", type=Path, metavar="DIR", help="the aggregator's directory")
+    serve.add_argument("--listen", default="0.0.0.0:8443", metavar="HOST:PORT", help="where it listens")
+    serve.add_argument("--monitor-port", type=int, default=9464, metavar="PORT", help="health and metrics, on loopback")
+    serve.set_defaults(run=_serve)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _days(text: str) -> int:
+    days = int(text) if text.isdecimal() else 0
+    if not 1 <= days <= 3650:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days from 1 to 3650")
+    return days
+
+
+def _new(options: argparse.Namespace, notes: Console) -> int:
+    signing = found_federation(options.directory, options.name, options.ca, utc_now())
+    _say(f"{options.name} is founded in {options.directory}; keep it offline, and a copy of it")
+    _say(f"authority {signing.public}")
+    _say("publish that key where members can compare it; next: consilo federation invite ORG --role ROLE")
+    return 0
+
+
+def _invite(options: argparse.Namespace, notes: Console) -> int:
+    with opened(options.federation) as authority:
+        path = invite(authority, options.name, options.role, options.days, utc_now())
+    _say(f"{path}: good for once, for {options.days} days; send it to {options.name} so that nobody else reads it")
+    return 0
+
+
+def _admit(options: argparse.Namespace, notes: Console) -> int:
+    with opened(options.federation) as authority:
+        path, member = admit(authority, options.request, options.certificate, options.days, utc_now())
+    _say(f"{member.name} is admitted as {member.role}, with {member.key}")
+    _say(f"send back {path}, and {options.federation.parent / LOG} to the aggregator")
+    return 0
+
+
+def _rotate(options: argparse.Namespace, notes: Console) -> int:
+    with opened(options.federation) as authority:
+        path = rotate(authority, options.request, options.certificate, options.days, utc_now())
+    _say(f"send back {path}, and {options.federation.parent / LOG} to the aggregator")
+    _say("both keys stand until: consilo federation revoke ORG --old-key")
+    return 0
+
+
+def _revoke(options: argparse.Namespace, notes: Console) -> int:
+    with opened(options.federation) as authority:
+        log = revoke(authority, options.name, "old key" if options.old_key else "member", utc_now())
+    _say(f"membership version {len(log)}: {log[-1].message.change}")
+    _say(f"it holds from when the aggregator has {options.federation.parent / LOG}")
+    return 0
+
+
+def _log(options: argparse.Namespace, notes: Console) -> int:
+    with opened(options.federation) as authority:
+        for signed in authority.log:
+            when = datetime.fromtimestamp(signed.message.made_at, utc_now().tzinfo)
+            _say(f"{signed.message.version:>5}  {when:%Y-%m-%dT%H:%M:%SZ}  {signed.message.change}")
+        for member in authority.membership.members:
+            _say(f"{member.role:<10}  {member.name:<20}  {member.key}")
+    return 0
+
+
+def _join(options: argparse.Namespace, notes: Console) -> int:
+    if options.renew == (options.file is not None):
+        raise AnalystError("give either the file that the authority sent, or --renew", "see `consilo join --help`")
+    joined = renew(options.out) if options.renew else join(options.file, options.out, options.address, utc_now())
+    for line in _next(joined, options.out):
+        _say(line)
+    return 0
+
+
+def _next(joined: Joined, out: Path) -> list[str]:
+    who = f"{joined.identity.name} ({joined.identity.role} of {joined.identity.federation})"
+    if joined.request is not None:
+        return [
+            f"{who}: keys are in {out} and stay there",
+            f"authority {joined.authority}: compare it with the key that the authority published",
+            f"send {joined.request} to the authority",
+        ]
+    match joined.identity.role:
+        case "silo":
+            then = f"consilo-silo serve --policy {out / 'policy.toml'}"
+        case "aggregator":
+            then = f"consilo aggregator serve {out}"
+        case "analyst":
+            then = f"consilo silos --federation {out / 'consilo.toml'}"
+    return [f"{who} is a member; its key for policies is {joined.key}", f"next: {then}"]
+
+
+def _serve(options: argparse.Namespace, notes: Console) -> int:
+    if not options.home.is_dir():
+        raise FederationError(f"there is no directory {options.home}", "make it with `consilo join`")
+    # Another program: this package never imports the aggregator.
+    command = [sys.executable, "-m", "aggregator", "serve", str(options.home), "--listen", options.listen]
+    os.execv(sys.executable, [*command, "--monitor-port", str(options.monitor_port)])  # noqa: S606
+
+
+def _say(line: str) -> None:
+    Console(highlight=False, markup=False, soft_wrap=True).print(line)

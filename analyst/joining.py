@@ -1,0 +1,174 @@
+"""Become a member of a federation: keys are made here, a request travels, and what the authority answers is installed.
+
+    invitation --join--> directory with keys, NAME.request --(authority admits)--> NAME.admission --join--> ready
+
+The directory is the one that the role runs from: a silo's beside its policy.toml, the aggregator's, or the analyst's
+with its consilo.toml. No private key leaves it.
+"""
+
+import os
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from analyst.errors import FederationError
+from analyst.founding import TICK_MS
+from crypto.certificates import (
+    Identity,
+    Role,
+    identity_of,
+    new_request,
+    new_transport_key,
+    pin_of,
+    read_certificate,
+    read_transport_key,
+)
+from crypto.credentials import AUTHORITY_CERTIFICATE, CERTIFICATE, ROSTER, TRANSPORT_KEY, Credentials, replace_file
+from crypto.errors import MembershipError
+from crypto.keys import Secret, SigningKey, VerifyKey, read_key_file, write_key_file
+from crypto.membership import (
+    LOG,
+    Admission,
+    Invitation,
+    JoinRequest,
+    Keeper,
+    append,
+    armour,
+    disarm,
+    follow,
+    read_invitation,
+)
+from crypto.roster import AUTHORITY
+from crypto.sealing import SealingKey
+from crypto.wire import sign, verify
+
+IDENTITY_KEY, SETTINGS, NEW = "identity.key", "member.toml", ".new"
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """What a step of joining left behind."""
+
+    identity: Identity
+    authority: VerifyKey
+    request: Path | None  # what the authority must get next; None once this is a member
+    key: VerifyKey
+
+
+def join(path: Path, out: Path, address: str, now: datetime, passphrase: Callable[[], str] | None = None) -> Joined:
+    """Answer an invitation, or install an admission; raises FederationError or CryptoError."""
+    kind, envelope = disarm(path, Invitation, Admission)
+    if kind is Admission:
+        return _install(envelope, out, now)
+    invitation = read_invitation(envelope)
+    if invitation.expires_at <= now.timestamp():
+        raise FederationError(f"the invitation to {invitation.name!r} has expired", "ask the authority for another")
+    if bool(address) != (invitation.role == "aggregator"):
+        hint = "give where others dial it, as in --address aggregator.example:8443"
+        raise FederationError(
+            "an aggregator, and nobody else, needs an address", hint if not address else "leave --address away"
+        )
+    identity = Identity(invitation.federation, invitation.role, invitation.name)
+    out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    root = Secret.generate()
+    transport = new_transport_key(out / TRANSPORT_KEY)
+    write_key_file(out / IDENTITY_KEY, root, passphrase)
+    (out / AUTHORITY_CERTIFICATE).write_bytes(invitation.certificates)
+    _write_settings(out, identity, invitation.authority, address)
+    message = _request(identity, root, address, new_request(transport, identity))
+    message = message.model_copy(update={"proof": message.proof_by(invitation.code)})
+    return _asked(out, identity, VerifyKey.parse(invitation.authority), root, message)
+
+
+def renew(out: Path, passphrase: Callable[[], str] | None = None) -> Joined:
+    """Make another transport key beside the one in use, and the request to rotate to it."""
+    identity, keeper, address = _settings(out)
+    root = read_key_file(out / IDENTITY_KEY, passphrase)
+    fresh = out / (TRANSPORT_KEY + NEW)
+    fresh.unlink(missing_ok=True)  # of a renewal that was never answered
+    older = pin_of(read_transport_key(out / TRANSPORT_KEY).public_key())
+    request = new_request(new_transport_key(fresh), identity, older)
+    return _asked(out, identity, keeper.authority, root, _request(identity, root, address, request))
+
+
+def _request(identity: Identity, root: Secret, address: str, request: bytes) -> JoinRequest:
+    return JoinRequest(
+        federation=identity.federation,
+        name=identity.name,
+        role=identity.role,
+        key=str(SigningKey(root).public),
+        sealing=SealingKey(root).public if identity.role == "silo" else b"",
+        address=address,
+        request=request,
+        proof=b"",
+    )
+
+
+def _asked(out: Path, identity: Identity, authority: VerifyKey, root: Secret, message: JoinRequest) -> Joined:
+    signing = SigningKey(root)
+    place = out / f"{identity.name.replace('/', '%2F')}.request"
+    replace_file(place, armour(JoinRequest, sign(message, identity.name, signing)).encode())
+    return Joined(identity, authority, place, signing.public)
+
+
+def _install(envelope: bytes, out: Path, now: datetime) -> Joined:
+    """Install an admission in the directory that asked for it.
+
+    1. The authority of the invitation signed it. 2. Its log continues what is known here and lists this member. 3. Its
+    certificate is of this party and of a key that lies here. Only then is anything written.
+    """
+    identity, keeper, _ = _settings(out)
+    # 1.
+    admission = verify(envelope, Admission, {AUTHORITY: keeper.authority}).message
+    if (admission.federation, admission.name) != (identity.federation, identity.name):
+        raise FederationError(f"the admission is of {admission.name!r}, here is {identity.name!r}", "name its --out")
+    # 2.
+    log = follow(keeper, (), admission.log)
+    certificate = read_certificate(admission.certificate)
+    member = log[-1].message.peer(certificate)
+    # 3.
+    if identity_of(certificate) != identity:
+        raise MembershipError(f"the certificate is of {identity_of(certificate).uri}, not of {identity.uri}")
+    wanted = pin_of(certificate.public_key())
+    keys = [place for place in (out / TRANSPORT_KEY, out / (TRANSPORT_KEY + NEW)) if place.exists()]
+    matching = [place for place in keys if pin_of(read_transport_key(place).public_key()) == wanted]
+    if not matching:
+        raise FederationError("the certificate is of a key that is not here", "name the --out that made the request")
+    if matching[0].name != TRANSPORT_KEY:
+        os.replace(matching[0], out / TRANSPORT_KEY)
+    replace_file(out / CERTIFICATE, admission.certificate)
+    if not (out / LOG).exists():
+        append(out / LOG, log, 0)
+    credentials = Credentials(out, keeper, identity)
+    credentials.extend(admission.log)
+    if log[-1].message.roster:
+        replace_file(out / ROSTER, credentials.membership.roster)
+    return Joined(identity, keeper.authority, None, VerifyKey.parse(member.key))
+
+
+def _write_settings(out: Path, identity: Identity, authority: str, address: str) -> None:
+    """Write what the role starts from, and member.toml, which says who this directory is."""
+    common = f'federation = "{identity.federation}"\nauthority = "{authority}"\n'
+    (out / SETTINGS).write_text(f'{common}name = "{identity.name}"\nrole = "{identity.role}"\naddress = "{address}"\n')
+    match identity.role:
+        case "silo":
+            (out / "silo.toml").write_text(f"{common}tick_ms = {TICK_MS}\n")
+        case "aggregator":
+            (out / "aggregator.toml").write_text(f'name = "{identity.name}"\n{common}')
+        case "analyst":
+            analysts = f'\n[analysts]\n"{identity.name}" = "{IDENTITY_KEY}"\n'
+            (out / "consilo.toml").write_text(f'schema = "consilo/1"\nmode = "federated"\n{common}{analysts}')
+
+
+def _settings(out: Path) -> tuple[Identity, Keeper, str]:
+    try:
+        settings = tomllib.loads((out / SETTINGS).read_text())
+        role: Role = settings["role"]
+        identity = Identity(settings["federation"], role, settings["name"])
+        Identity.parse(identity.uri)
+        return identity, Keeper(identity.federation, VerifyKey.parse(settings["authority"])), settings["address"]
+    except (OSError, ValueError, KeyError) as err:
+        hint = "name the directory that `consilo join INVITATION` made, with --out"
+        raise FederationError(f"{out} has not asked to join a federation", hint) from err

@@ -1,0 +1,342 @@
+"""X.509 certificates that say who is at the other end of a connection; an identity is never read from a message.
+
+A certificate has exactly one URI among its alternative names, `consilo://FEDERATION/ROLE/NAME`, and one DNS name,
+`PIN.consilo.invalid`, where PIN is made from the public key. Who dials expects that DNS name, so a certificate of
+another key is refused in the TLS handshake even if the same authority issued it. RFC 5280, RFC 6125.
+
+Transport keys (ECDSA, P-256) serve connections only; what silos and aggregators state they sign with their identity
+keys (`crypto.keys`). A private key is made where it is used and only its certificate request travels.
+"""
+
+import ipaddress
+import os
+import re
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal, get_args
+from urllib.parse import quote, unquote, urlsplit
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256R1,
+    EllipticCurvePrivateKey,
+    EllipticCurvePublicKey,
+    generate_private_key,
+)
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from crypto.errors import CertificateError
+
+Role = Literal["silo", "analyst", "aggregator"]
+ROLES: tuple[Role, ...] = get_args(Role)
+MAX_PEM_BYTES = 64 * 1024
+AUTHORITY_DAYS = 3650
+MEMBER_DAYS = 365
+_SCHEME = "consilo"
+_HOST = re.compile(r"[0-9a-f]{48}\.consilo\.invalid")
+_CLOCK_SLACK = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a certificate is of."""
+
+    federation: str
+    role: Role
+    name: str
+
+    @property
+    def uri(self) -> str:
+        return f"{_SCHEME}://{quote(self.federation, safe='')}/{self.role}/{quote(self.name, safe='')}"
+
+    @classmethod
+    def parse(cls, uri: str) -> "Identity":
+        """Read a URI that `uri` wrote; raises CertificateError on any other spelling."""
+        parts = urlsplit(uri)
+        segments = parts.path.split("/")
+        if parts.scheme == _SCHEME and len(segments) == 3 and segments[1] in ROLES:
+            role: Any = segments[1]
+            found = cls(unquote(parts.netloc), role, unquote(segments[2]))
+            if found.uri == uri and found.federation and found.name:
+                return found
+        raise CertificateError(f"{uri[:200]!r} names nobody", "expected consilo://FEDERATION/ROLE/NAME")
+
+
+def new_transport_key(path: Path) -> EllipticCurvePrivateKey:
+    """Write a new private key that only its owner can read (mode 0600); raises CertificateError if the file exists."""
+    key = generate_private_key(SECP256R1())
+    text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as err:
+        raise CertificateError(f"{path} exists", "a key is never overwritten; move it away first") from err
+    with os.fdopen(handle, "wb") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    return key
+
+
+def read_transport_key(path: Path) -> EllipticCurvePrivateKey:
+    """Read a private key; raises CertificateError if it is absent, malformed or readable by others."""
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            text = file.read(MAX_PEM_BYTES)
+    except OSError as err:
+        raise CertificateError(f"cannot read the transport key {path}", "restore it, or rotate it") from err
+    if mode & 0o077:
+        raise CertificateError(f"{path} can be read by others (mode {mode:04o})", f"chmod 600 {path}")
+    try:
+        key = load_pem_private_key(text, None)
+    except (ValueError, TypeError):
+        raise CertificateError(f"{path} is not an unencrypted PEM private key", "restore it, or rotate it") from None
+    if not isinstance(key, EllipticCurvePrivateKey):
+        raise CertificateError(f"{path} is not a key on a NIST curve", "make one with `consilo join`")
+    return key
+
+
+def private_pem(key: EllipticCurvePrivateKey) -> bytes:
+    """Return the text that a TLS library reads; for that only."""
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def pin_of(public: Any) -> bytes:
+    """Return the SHA-256 of a public key's SubjectPublicKeyInfo (RFC 7469 calls it a pin)."""
+    return sha256(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
+
+
+def host_of(pin: bytes) -> str:
+    """Return the DNS name that stands in the certificate of a key, and that its peer expects there."""
+    return f"{pin.hex()[:48]}.{_SCHEME}.invalid"
+
+
+def new_authority(key: EllipticCurvePrivateKey, federation: str, now: datetime) -> bytes:
+    """Return the self-signed certificate of a federation's own authority, in PEM."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"authority of {federation}"[:64])])
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _CLOCK_SLACK)
+        .not_valid_after(now + timedelta(days=AUTHORITY_DAYS))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(signs_certificates=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+    return builder.sign(key, SHA256()).public_bytes(Encoding.PEM)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a certificate request is for."""
+
+    identity: Identity
+    public: EllipticCurvePublicKey
+    older: str  # the host name of the key that this one replaces, or nothing
+
+    @property
+    def pin(self) -> bytes:
+        return pin_of(self.public)
+
+    @property
+    def names(self) -> x509.SubjectAlternativeName:
+        return _names(self.identity, self.pin, self.older)
+
+
+def new_request(key: EllipticCurvePrivateKey, identity: Identity, older: bytes = b"") -> bytes:
+    """Return a certificate request in DER; it holds the public half only.
+
+    `older` is the pin of the key that it replaces: who knows only that one yet still finds its name.
+    """
+    names = _names(identity, pin_of(key.public_key()), host_of(older) if older else "")
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, identity.name[:64])])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject).add_extension(names, critical=False)
+    return builder.sign(key, SHA256()).public_bytes(Encoding.DER)
+
+
+def read_request(request: bytes) -> Asked:
+    """Return what a certificate request is for; raises CertificateError unless it holds.
+
+    1. It is signed by its own key. 2. The key is one of P-256. 3. It asks for the names of that identity and key, and
+    of at most one older key. Whether that key is its own, who issues must check.
+    """
+    try:
+        asked = x509.load_der_x509_csr(request)
+        is_signed = asked.is_signature_valid
+        public = asked.public_key()
+        alternative = asked.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (ValueError, x509.ExtensionNotFound, InvalidSignature, UnsupportedAlgorithm) as err:
+        raise CertificateError("not a certificate request", "make one with `consilo join`") from err
+    # 1.
+    if not is_signed:
+        raise CertificateError("the certificate request is not signed by its own key")
+    # 2.
+    if not isinstance(public, EllipticCurvePublicKey) or not isinstance(public.curve, SECP256R1):
+        raise CertificateError("the certificate request is of another kind of key, expected ECDSA P-256")
+    # 3.
+    hosts = alternative.get_values_for_type(x509.DNSName)
+    found = Asked(_identity(alternative), public, hosts[1] if len(hosts) == 2 else "")
+    if list(alternative) != list(found.names) or (found.older and not _HOST.fullmatch(found.older)):
+        raise CertificateError("the certificate request asks for other names than its own")
+    return found
+
+
+def issue(authority: bytes, key: EllipticCurvePrivateKey, request: bytes, now: datetime, days: int) -> bytes:
+    """Return a certificate in PEM for a request, valid for `days`; raises CertificateError.
+
+    Nothing of the request but its key and its checked names enters the certificate.
+    """
+    asked = read_request(request)
+    issuer = read_certificate(authority)
+    if pin_of(issuer.public_key()) != pin_of(key.public_key()):
+        raise CertificateError("the authority's key does not belong to its certificate", "restore both from the backup")
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, asked.identity.name[:64])]))
+        .issuer_name(issuer.subject)
+        .public_key(asked.public)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _CLOCK_SLACK)
+        .not_valid_after(min(now + timedelta(days=days), issuer.not_valid_after_utc))
+        .add_extension(asked.names, critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
+        )
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
+    )
+    return builder.sign(key, SHA256()).public_bytes(Encoding.PEM)
+
+
+def read_certificate(pem: bytes) -> x509.Certificate:
+    """Return the first certificate of a PEM text; raises CertificateError."""
+    if len(pem) > MAX_PEM_BYTES:
+        raise CertificateError(f"a certificate of {len(pem)} bytes, at most {MAX_PEM_BYTES} are read")
+    try:
+        return x509.load_pem_x509_certificate(pem)
+    except ValueError as err:
+        raise CertificateError("not a certificate in PEM") from err
+
+
+def identity_of(certificate: x509.Certificate) -> Identity:
+    """Return whom a certificate is of; raises CertificateError unless exactly one name says so."""
+    try:
+        alternative = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (ValueError, x509.ExtensionNotFound) as err:
+        raise CertificateError("the certificate has no alternative names") from err
+    return _identity(alternative)
+
+
+def check_issued(certificate: x509.Certificate, authority: bytes, request: bytes, now: datetime) -> None:
+    """Raise CertificateError unless `certificate` is `authority`'s answer to `request`.
+
+    For a consortium's own authority, which issues where we cannot see it. 1. It stands now. 2. The authority, or an
+    intermediate in its file, signed it. 3. It is of the request's key. 4. It names what the request names, so that
+    peers find it.
+    """
+    asked = read_request(request)
+    # 1.
+    if not certificate.not_valid_before_utc - _CLOCK_SLACK <= now < certificate.not_valid_after_utc:
+        raise CertificateError("the certificate is expired, or not valid yet", "ask the authority for a new one")
+    # 2.
+    if not any(_is_issued_by(certificate, one) for one in _certificates(authority)):
+        raise CertificateError("the certificate was not issued by the federation's authority")
+    # 3.
+    if pin_of(certificate.public_key()) != asked.pin:
+        raise CertificateError("the certificate is of another key than the request")
+    # 4.
+    wanted = asked.names.get_values_for_type(x509.DNSName)
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    if identity_of(certificate) != asked.identity or not set(wanted) <= set(names.get_values_for_type(x509.DNSName)):
+        message = "the certificate does not carry the names of its request"
+        raise CertificateError(message, f"the authority must copy them: {asked.identity.uri}, {', '.join(wanted)}")
+
+
+def days_left(certificate: x509.Certificate, now: datetime) -> float:
+    """Return in how many days a certificate expires; negative once it has."""
+    return (certificate.not_valid_after_utc - now) / timedelta(days=1)
+
+
+def check_address(certificate: x509.Certificate, address: str) -> None:
+    """Raise CertificateError unless `address` is one that a node's certificate is of.
+
+    Ray's nodes wait for each other for ever where it is not, so it is checked before anything starts.
+    """
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        names = x509.SubjectAlternativeName([])
+    known: Iterable[str] = [
+        *names.get_values_for_type(x509.DNSName),
+        *(str(one) for one in names.get_values_for_type(x509.IPAddress)),
+    ]
+    try:
+        wanted = str(ipaddress.ip_address(address))
+    except ValueError:
+        wanted = address
+    if wanted not in known:
+        listed = ", ".join(known) or "none"
+        raise CertificateError(f"the node's certificate is not of {address} (it names {listed})", "issue one that is")
+
+
+def utc_now() -> datetime:
+    """Return the time, with its zone."""
+    return datetime.now(UTC)
+
+
+def _names(identity: Identity, pin: bytes, older: str = "") -> x509.SubjectAlternativeName:
+    hosts = [x509.DNSName(host) for host in (host_of(pin), older) if host]
+    return x509.SubjectAlternativeName([x509.UniformResourceIdentifier(identity.uri), *hosts])
+
+
+def _identity(alternative: x509.SubjectAlternativeName) -> Identity:
+    uris = alternative.get_values_for_type(x509.UniformResourceIdentifier)
+    if len(uris) != 1:
+        raise CertificateError(f"{len(uris)} URIs among the certificate's names, expected exactly one")
+    return Identity.parse(uris[0])
+
+
+def _usage(signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _certificates(pem: bytes) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(pem[: MAX_PEM_BYTES + 1])
+    except ValueError as err:
+        raise CertificateError("the authority's file holds no certificate in PEM") from err
+
+
+def _is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True

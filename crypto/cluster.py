@@ -1,0 +1,73 @@
+"""The settings under which an organisation's own Ray cluster is safe to start; this module does not import Ray.
+
+Ray gives no isolation inside a cluster: who reaches it with its token owns it. So a cluster is of one organisation, of
+one machine it listens on loopback only, and over several machines its nodes speak TLS with each other. Ray waits for
+ever where a node's certificate is not of the node's address, so that is checked first.
+"""
+
+import os
+import stat
+from pathlib import Path
+
+from crypto.certificates import check_address, pin_of, read_certificate, read_transport_key
+from crypto.errors import CertificateError, CryptoError
+from crypto.randomness import token
+
+RAY_TOKEN = "ray.token"  # noqa: S105  a file name
+MIN_TOKEN_CHARACTERS = 32
+
+
+def ensure_token(path: Path) -> None:
+    """Make the cluster's token for its owner only (mode 0600), or check the one that is there; raises CryptoError."""
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o077:
+            raise CryptoError(
+                f"{path} can be read by others (mode {mode:04o})", f"delete it while the silo is stopped: {path}"
+            ) from None
+        if len(path.read_text().strip()) < MIN_TOKEN_CHARACTERS:
+            raise CryptoError(f"{path} is too short for a token", "delete it; a new one is made") from None
+        return
+    with os.fdopen(handle, "w") as file:
+        file.write(token(32).hex())
+
+
+def cluster_environment(token_path: Path) -> dict[str, str]:
+    """Return Ray's settings for a cluster on this machine alone: token, loopback, and nothing sent to anybody."""
+    return {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token_path.resolve()),
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's switch for loopback instead of the host's address
+        "RAY_DEDUP_LOGS": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "GRPC_VERBOSITY": "ERROR",
+        "GLOG_minloglevel": "3",
+    }
+
+
+def nodes_environment(token_path: Path, tls: Path, address: str) -> dict[str, str]:
+    """Return Ray's settings for a cluster over several machines, of which this one has `address`.
+
+    `tls` holds node.key, node.pem and ca.pem. Raises CryptoError unless the key belongs to the certificate and the
+    certificate is of `address`.
+    """
+    key, certificate, authority = tls / "node.key", tls / "node.pem", tls / "ca.pem"
+    try:
+        found = read_certificate(certificate.read_bytes())
+        read_certificate(authority.read_bytes())
+    except OSError as err:
+        raise CertificateError(f"cannot read {err.filename}", f"{tls} holds node.key, node.pem and ca.pem") from err
+    if pin_of(read_transport_key(key).public_key()) != pin_of(found.public_key()):
+        raise CertificateError(f"{key} and {certificate} do not belong together")
+    check_address(found, address)
+    environment = cluster_environment(token_path)
+    del environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"]
+    return environment | {
+        "RAY_USE_TLS": "1",
+        "RAY_TLS_SERVER_CERT": str(certificate.resolve()),
+        "RAY_TLS_SERVER_KEY": str(key.resolve()),
+        "RAY_TLS_CA_CERT": str(authority.resolve()),
+    }

@@ -1,0 +1,128 @@
+"""What a party of a federation keeps for its connections, in the directory where its other files are.
+
+* transport.key: the private key of its connections (mode 0600), made here
+* transport.pem: its certificate, with intermediates if there are any
+* authority.pem: the certificate of the X.509 authority, whom it trusts alone
+* membership.log: who belongs to the federation; only ever continued
+* roster.signed: the roster of the newest membership, rewritten from the log whenever it grows
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+from cryptography import x509
+
+from crypto.certificates import (
+    Identity,
+    days_left,
+    identity_of,
+    pin_of,
+    private_pem,
+    read_certificate,
+    read_transport_key,
+    utc_now,
+)
+from crypto.errors import CertificateError, MembershipError
+from crypto.membership import LOG, Keeper, Log, Membership, append, follow, read_log
+
+TRANSPORT_KEY, CERTIFICATE, AUTHORITY_CERTIFICATE, ROSTER = (
+    "transport.key",
+    "transport.pem",
+    "authority.pem",
+    "roster.signed",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """What a TLS library is given."""
+
+    key: bytes = field(repr=False)
+    chain: bytes
+    authority: bytes
+
+    def __reduce__(self) -> NoReturn:
+        raise CertificateError("a transport key cannot be pickled or copied")
+
+
+class Credentials:
+    """A party's certificate and membership log, read from its directory."""
+
+    def __init__(self, path: Path, keeper: Keeper, identity: Identity) -> None:
+        """Read and check them; raises CryptoError."""
+        self.path, self.keeper, self.identity = path, keeper, identity
+        self.log: Log = read_log(path / LOG, keeper)
+        self.tls()
+        if self.membership.roster:
+            replace_file(path / ROSTER, self.membership.roster)
+
+    @property
+    def membership(self) -> Membership:
+        return self.log[-1].message
+
+    def certificate(self) -> x509.Certificate:
+        """Return this party's certificate as it stands on disk; raises CertificateError."""
+        return read_certificate(_read(self.path / CERTIFICATE))
+
+    def tls(self) -> Tls:
+        """Return key, certificate and authority as they stand on disk now; raises CertificateError.
+
+        1. The certificate is of this party. 2. The key is that of the certificate. 3. It has not expired.
+        """
+        key = read_transport_key(self.path / TRANSPORT_KEY)
+        certificate = self.certificate()
+        # 1.
+        if (found := identity_of(certificate)) != self.identity:
+            raise CertificateError(f"the certificate is of {found.uri}, expected {self.identity.uri}")
+        # 2.
+        if pin_of(certificate.public_key()) != pin_of(key.public_key()):
+            raise CertificateError(f"{TRANSPORT_KEY} and {CERTIFICATE} do not belong together", "restore both")
+        # 3.
+        if days_left(certificate, utc_now()) <= 0:
+            message = f"the certificate expired on {certificate.not_valid_after_utc:%Y-%m-%d}"
+            raise CertificateError(message, "rotate it: see `consilo join --renew`")
+        return Tls(private_pem(key), _read(self.path / CERTIFICATE), _read(self.path / AUTHORITY_CERTIFICATE))
+
+    def refresh(self) -> bool:
+        """Read the log again; return whether it has grown. Raises MembershipError if it holds another history."""
+        known = len(self.log)
+        if sum(len(signed.envelope) + 4 for signed in self.log) == (self.path / LOG).stat().st_size:
+            return False
+        log = read_log(self.path / LOG, self.keeper)
+        if len(log) < known or any(a.envelope != b.envelope for a, b in zip(log, self.log, strict=False)):
+            raise MembershipError(f"{self.path / LOG} is older than what is known here", "restore the newer one")
+        self.log = log
+        return self._grown(known)
+
+    def extend(self, envelopes: Iterable[bytes]) -> bool:
+        """Continue the log, on disk too; return whether it has grown. Raises CryptoError, and then nothing changed."""
+        known = len(self.log)
+        log = follow(self.keeper, self.log, envelopes)
+        append(self.path / LOG, log, known)
+        self.log = log
+        return self._grown(known)
+
+    def _grown(self, known: int) -> bool:
+        if len(self.log) > known and self.membership.roster:
+            replace_file(self.path / ROSTER, self.membership.roster)
+        return len(self.log) > known
+
+
+def replace_file(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(f"{path.name}.partial")
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as err:
+        raise CertificateError(f"cannot read {path}", "restore it, or join the federation anew") from err

@@ -1,0 +1,550 @@
+"""Calls between two processes over one stream of frames: cut, bounded, resumable, in a version both sides know.
+
+Assumes: a stream that keeps frames whole and in order and whose other end is authenticated (mutual TLS).
+Promises: no frame above FRAME_BYTES, at most WINDOW_BYTES of a message under way without the receiver's consent, no
+message or set of messages larger than the receiver's limits, and no wait without a bound. A call that arrives again
+over another stream is not executed again (`Once`). docs/federated.md, "The stream, byte by byte".
+"""
+
+import asyncio
+import struct
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from crypto.errors import CryptoError, LinkError, WireError
+from crypto.wire import Message, RoundId
+
+WIRE = (1, 2)  # from 2 on calls of a lost stream are resumed, and a silo says that it is going
+RESUMES = 2
+FRAME_BYTES = 2 << 20
+INLINE_BYTES = 64 * 1024  # of a message travel with its head, before the receiver consents
+WINDOW_BYTES = 8 << 20
+REPLY_BYTES = 4 << 20  # of a reply who calls consents to with the call: as much as one frame of a contribution
+MAX_FRAME_BYTES = FRAME_BYTES + 64 * 1024  # what the transport must let through
+MAX_PARTS = 4096
+MAX_REASON_BYTES = 2000
+STALL_S = 30.0
+
+
+class Kind(IntEnum):
+    """The first byte of a frame."""
+
+    HELLO = 1
+    WELCOME = 2
+    CALL = 3
+    REPLY = 4
+    FAILED = 5
+    DATA = 6
+    GRANT = 7
+    CANCEL = 8
+    DRAIN = 9
+
+
+_HEADER = struct.Struct(">BQ")  # type, number of the call
+_COUNT = struct.Struct(">H")
+_LENGTH = struct.Struct(">I")
+
+Parts = tuple[bytes, ...]
+Serve = Callable[[int, str, Parts], Awaitable[Parts]]
+
+
+class Hello(Message):
+    """The first frame of who dials. Its own format is that of every version, so that versions can be agreed on."""
+
+    KIND: ClassVar[str] = "hello"
+    wire: Annotated[tuple[int, ...], Field(min_length=1, max_length=16)]
+    instance: RoundId  # drawn when the process started
+    membership: Annotated[int, Field(ge=0, le=2**31)]  # the newest version that it knows
+    software: Annotated[str, Field(max_length=64)]
+
+
+class Welcome(Message):
+    """The first frame of who was dialled: the wire version from here on, and what is new in the membership."""
+
+    KIND: ClassVar[str] = "welcome"
+    MAX_BYTES: ClassVar[int] = FRAME_BYTES
+    wire: int
+    instance: RoundId
+    newest: Annotated[int, Field(ge=0, le=2**31)]
+    memberships: tuple[bytes, ...]  # the versions after the one in Hello, in order, as many as fit
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one end of a stream takes from the other."""
+
+    message_bytes: int = 192 << 20  # the largest call or reply
+    buffered_bytes: int = 256 << 20  # of all that is not handed on yet
+    calls: int = 64  # at a time
+
+
+def agree(theirs: Sequence[int], ours: Sequence[int] = WIRE) -> int:
+    """Return the newest wire version that both know; raises LinkError."""
+    common = set(theirs) & set(ours)
+    if not common:
+        raise LinkError(
+            f"no common wire version: here {_versions(ours)}, there {_versions(theirs)}", "update the older side"
+        )
+    return max(common)
+
+
+def _versions(versions: Sequence[int]) -> str:
+    return ", ".join(str(one) for one in sorted(set(versions))[:16])
+
+
+def frame(kind: Kind, call: int, body: bytes = b"") -> bytes:
+    """Return one frame."""
+    return _HEADER.pack(kind, call) + body
+
+
+def parse(raw: bytes) -> tuple[Kind, int, memoryview]:
+    """Return type, call number and body of a frame; raises WireError."""
+    if not _HEADER.size <= len(raw) <= MAX_FRAME_BYTES:
+        raise WireError(f"a frame of {len(raw)} bytes, expected {_HEADER.size} to {MAX_FRAME_BYTES}")
+    kind, call = _HEADER.unpack_from(raw)
+    if not Kind.HELLO <= kind <= Kind.DRAIN:
+        raise WireError(f"a frame of unknown type {kind}")
+    return Kind(kind), call, memoryview(raw)[_HEADER.size :]
+
+
+def greeting(raw: bytes, kind: Kind) -> bytes:
+    """Return the body of the first frame, which must be of `kind`; raises WireError."""
+    found, call, body = parse(raw)
+    if (found, call) != (kind, 0):
+        raise WireError("the first frame is not a greeting")
+    return bytes(body)
+
+
+# What both ends of a stream set in gRPC, which this package does not import.
+OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_FRAME_BYTES),
+    ("grpc.max_send_message_length", MAX_FRAME_BYTES),
+    ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.enable_retries", 0),
+)
+SILO_METHOD = "/consilo.v1.Federation/Silo"
+ANALYST_METHOD = "/consilo.v1.Federation/Analyst"
+GREETING_S = 10.0
+
+
+async def greet(
+    read: Callable[[], Awaitable[object]], write: Callable[[bytes], Awaitable[None]], hello: Hello
+) -> Welcome:
+    """Greet as the side that dials; return the answer. Raises LinkError or WireError."""
+    try:
+        async with asyncio.timeout(GREETING_S):
+            await write(frame(Kind.HELLO, 0, hello.encode()))
+            raw = await read()
+    except TimeoutError as err:
+        raise LinkError(f"no greeting within {GREETING_S:g} s", "the aggregator may be overloaded") from err
+    if not isinstance(raw, bytes):
+        raise LinkError("the stream ended before a greeting")
+    welcome = Welcome.decode(greeting(raw, Kind.WELCOME))
+    if welcome.wire not in hello.wire:
+        raise LinkError(f"the other end chose wire version {welcome.wire}, which was not offered")
+    return welcome
+
+
+async def pump(read: Callable[[], Awaitable[object]], session: "Session") -> None:
+    """Hand every frame to the session until the stream ends; raises WireError on one that breaks the rules."""
+    while isinstance(raw := await read(), bytes):
+        await session.receive(raw)
+
+
+def _pieces(parts: Parts, heads: Callable[[], bytes], first: int) -> Iterator[tuple[int, bytes]]:
+    """Cut the bytes of all parts together: `first` bytes, then FRAME_BYTES at a time, each behind its head.
+
+    Each piece is its length and the frame: joined once, as copying is what a stream of large messages costs.
+    """
+    wanted, held, views = first, 0, list[bytes | memoryview]()
+    for part in parts:
+        view = memoryview(part)
+        while len(view):
+            taken = view[: wanted - held]
+            views.append(taken)
+            held += len(taken)
+            view = view[len(taken) :]
+            if held == wanted:
+                yield held, b"".join([heads(), *views])
+                wanted, held, views = FRAME_BYTES, 0, []
+    if held:
+        yield held, b"".join([heads(), *views])
+
+
+@dataclass(slots=True)
+class _Incoming:
+    """A message that is not complete yet."""
+
+    step: str | None  # None: it is a reply
+    lengths: tuple[int, ...]
+    total: int
+    pieces: list[memoryview]
+    granted: int = 0  # bytes beyond the inline ones that may have been sent
+    received: int = 0
+
+    def parts(self) -> Parts:
+        """Return the parts, each joined once from the pieces that it came in."""
+        pieces, found = deque(self.pieces), []
+        for length in self.lengths:
+            taken = []
+            while length:
+                piece = pieces.popleft()
+                if len(piece) > length:
+                    pieces.appendleft(piece[length:])
+                    piece = piece[:length]
+                taken.append(piece)
+                length -= len(piece)
+            found.append(b"".join(taken))
+        return tuple(found)
+
+
+@dataclass(slots=True)
+class _Credit:
+    """How much of an outgoing message may leave."""
+
+    bytes_left: int = 0
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Session:
+    """One end of a stream: makes calls and serves them, in turn with the other end."""
+
+    def __init__(
+        self,
+        send: Callable[[bytes], Awaitable[None]],
+        serve: Serve,
+        wire: int,
+        limits: Limits = Limits(),
+        stall_s: float = STALL_S,
+    ) -> None:
+        self.wire, self.is_draining = wire, False
+        self._send, self._serve, self._limits, self._stall_s = send, serve, limits, stall_s
+        self._lock = asyncio.Lock()  # a gRPC stream takes one write at a time
+        self._calls: dict[int, asyncio.Future[Parts]] = {}
+        self._served: dict[int, asyncio.Task[None]] = {}
+        self._incoming: dict[int, _Incoming] = {}
+        self._consented: dict[int, int] = {}  # of the reply to a call that is served, by who called
+        self._credit: dict[int, _Credit] = {}
+        self._waiting: deque[int] = deque()  # messages whose memory is not reserved yet, first come first served
+        self._reserved: dict[int, int] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._error: CryptoError | None = None
+        self.bytes_in = self.bytes_out = 0
+
+    async def call(self, number: int, step: str, arguments: Parts) -> Parts:
+        """Return the other end's reply; raises LinkError if it fails there or the stream is lost."""
+        if self._error is not None:
+            raise LinkError(self._error.message) from self._error
+        if len(self._calls) >= self._limits.calls:
+            raise LinkError(f"{len(self._calls)} calls are under way on this stream already")
+        future: asyncio.Future[Parts] = asyncio.get_running_loop().create_future()
+        self._calls[number] = future
+        try:
+            name = step.encode()
+            head = len(name).to_bytes(1, "big") + name + _LENGTH.pack(REPLY_BYTES)
+            await self._message(Kind.CALL, number, head, arguments)
+            return await future
+        except asyncio.CancelledError:
+            self._later(frame(Kind.CANCEL, number))
+            raise
+        finally:
+            self._calls.pop(number, None)
+            self._forget(number)
+            if future.done() and not future.cancelled():
+                future.exception()  # seen
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether every call that came has its reply on the wire."""
+        return not self._served and not any(one.step is not None for one in self._incoming.values())
+
+    async def drain(self) -> None:
+        """Tell the other end to begin nothing new; what is under way goes on."""
+        if self.wire >= RESUMES:
+            await self._write(frame(Kind.DRAIN, 0))
+
+    async def receive(self, raw: bytes) -> None:
+        """Take one frame; raises WireError on one that breaks the rules: then the stream must be closed."""
+        kind, number, body = parse(raw)
+        self.bytes_in += len(raw)
+        match kind:
+            case Kind.CALL:
+                if number in self._served or number in self._incoming:
+                    raise WireError("a call number is used twice at a time")
+                size = body[0] if len(body) else 0
+                start = 1 + size + _LENGTH.size
+                if not 1 <= size <= 64 or len(body) < start:
+                    raise WireError("a call without the name of its step")
+                try:
+                    step = bytes(body[1 : 1 + size]).decode("ascii")
+                except UnicodeDecodeError:
+                    raise WireError("the name of a step is not ASCII") from None
+                self._consented[number] = min(_LENGTH.unpack(body[1 + size : start])[0], WINDOW_BYTES)
+                await self._begin(number, step, body[start:])
+            case Kind.REPLY:
+                if number not in self._calls:  # given up here; its sender must not wait for consent
+                    self._later(frame(Kind.CANCEL, number))
+                else:
+                    await self._begin(number, None, body)
+            case Kind.FAILED:
+                future = self._calls.get(number)
+                if future is not None and not future.done():
+                    text = bytes(body[:MAX_REASON_BYTES]).decode(errors="replace")
+                    future.set_exception(CallFailedError("".join(one if one.isprintable() else "?" for one in text)))
+            case Kind.DATA:
+                self._add(number, body)
+            case Kind.GRANT:
+                credit = self._credit.get(number)
+                if credit is not None and len(body) == _LENGTH.size:
+                    credit.bytes_left = min(credit.bytes_left + _LENGTH.unpack(body)[0], WINDOW_BYTES)
+                    credit.changed.set()
+            case Kind.CANCEL:
+                if number in self._served:
+                    self._served[number].cancel()
+                elif self._incoming.get(number) is not None and number not in self._calls:
+                    self._forget(number)
+            case Kind.DRAIN:
+                self.is_draining = True
+            case Kind.HELLO | Kind.WELCOME:
+                raise WireError("a second greeting")
+
+    def close(self, error: CryptoError) -> None:
+        """End every call with `error`; what this end serves is cancelled, unless `Once` shields it."""
+        if self._error is not None:
+            return
+        self._error = error
+        for future in self._calls.values():
+            if not future.done():
+                future.set_exception(LinkError(error.message))
+        for task in (*self._served.values(), *self._tasks):
+            task.cancel()
+        self._incoming.clear()
+        self._waiting.clear()
+        self._reserved.clear()
+        for credit in self._credit.values():
+            credit.changed.set()
+
+    async def _message(self, kind: Kind, number: int, head: bytes, parts: Parts) -> None:
+        """Send a whole message: its head with the first bytes, the rest as the receiver consents."""
+        if len(parts) > MAX_PARTS:
+            raise LinkError(f"a message of {len(parts)} parts, at most {MAX_PARTS} can be sent")
+        lengths = b"".join(_LENGTH.pack(len(part)) for part in parts)
+        heads = iter([frame(kind, number, head + _COUNT.pack(len(parts)) + lengths)])
+        pieces = _pieces(parts, lambda: next(heads, frame(Kind.DATA, number)), INLINE_BYTES)
+        credit = self._credit[number] = _Credit(self._consented.pop(number, 0) if kind is Kind.REPLY else 0)
+        try:
+            _, first = next(pieces, (0, b""))
+            await self._write(first or next(heads))
+            for length, piece in pieces:
+                while credit.bytes_left < length:
+                    if self._error is not None:
+                        raise LinkError(self._error.message)
+                    credit.changed.clear()
+                    async with asyncio.timeout(self._stall_s):
+                        await credit.changed.wait()
+                credit.bytes_left -= length
+                await self._write(piece)
+        except TimeoutError as err:
+            raise LinkError(f"the other end took nothing for {self._stall_s:g} s") from err
+        finally:
+            if self._credit.get(number) is credit:
+                del self._credit[number]
+
+    async def _write(self, raw: bytes) -> None:
+        async with self._lock:
+            if self._error is not None:
+                raise LinkError(self._error.message)
+            await self._send(raw)
+            self.bytes_out += len(raw)
+
+    def _later(self, raw: bytes) -> None:
+        """Send a small frame without waiting for it: a loop that reads must never wait for one that writes."""
+
+        async def send() -> None:
+            with suppress(CryptoError, asyncio.CancelledError):
+                await self._write(raw)
+
+        if self._error is None:
+            task = asyncio.get_running_loop().create_task(send())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _begin(self, number: int, step: str | None, body: memoryview) -> None:
+        if number in self._incoming:
+            raise WireError("a message begins twice")
+        count = _COUNT.unpack_from(body)[0] if len(body) >= _COUNT.size else MAX_PARTS + 1
+        start = _COUNT.size + count * _LENGTH.size
+        if count > MAX_PARTS or len(body) < start:
+            raise WireError("the head of a message is malformed")
+        lengths = tuple(one[0] for one in _LENGTH.iter_unpack(body[_COUNT.size : start]))
+        total, inline = sum(lengths), body[start:]
+        if len(inline) != min(total, INLINE_BYTES):
+            raise WireError("a message does not begin with its first bytes")
+        if total > self._limits.message_bytes:
+            raise WireError(f"a message of {total} bytes, at most {self._limits.message_bytes} are taken")
+        if step is not None and len(self._served) + sum(one.step is not None for one in self._incoming.values()) >= (
+            self._limits.calls
+        ):
+            self._consented.pop(number, None)
+            self._later(frame(Kind.FAILED, number, b"too many calls at a time"))
+            return
+        message = _Incoming(step, lengths, total, [inline])
+        self._incoming[number] = message
+        if step is None:
+            message.granted = min(REPLY_BYTES, total - len(inline))  # with the call
+        if total == len(inline):
+            self._complete(number, message)
+        else:
+            self._waiting.append(number)
+            self._reserve()
+
+    def _reserve(self) -> None:
+        """Consent to messages in the order they came, as far as there is memory for all of each."""
+        while self._waiting:
+            number = self._waiting[0]
+            message = self._incoming.get(number)
+            if message is not None:
+                held = sum(self._reserved.values())
+                if held and held + message.total > self._limits.buffered_bytes:
+                    return
+                self._reserved[number] = message.total
+                self._grant(number, message)
+            self._waiting.popleft()
+
+    def _grant(self, number: int, message: _Incoming) -> None:
+        rest = message.total - min(message.total, INLINE_BYTES)
+        most = min(rest, message.received + WINDOW_BYTES)
+        # In halves of the window, so that consent costs little and the sender never stands still.
+        if most - message.granted >= min(WINDOW_BYTES // 2, rest - message.granted) and most > message.granted:
+            self._later(frame(Kind.GRANT, number, _LENGTH.pack(most - message.granted)))
+            message.granted = most
+
+    def _add(self, number: int, body: memoryview) -> None:
+        message = self._incoming.get(number)
+        if message is None:
+            return  # given up here while it was under way
+        message.received += len(body)
+        if message.received > message.granted or not len(body):
+            raise WireError("data that nobody consented to")
+        message.pieces.append(body)
+        if message.received + INLINE_BYTES == message.total:
+            self._complete(number, message)
+        else:
+            self._grant(number, message)
+
+    def _complete(self, number: int, message: _Incoming) -> None:
+        del self._incoming[number]
+        parts = message.parts()
+        message.pieces = []
+        if message.step is None:
+            future = self._calls.get(number)
+            if future is not None and not future.done():
+                future.set_result(parts)
+            self._forget(number)
+            return
+        task = asyncio.get_running_loop().create_task(self._answer(number, message.step, parts))
+        self._served[number] = task
+        task.add_done_callback(lambda _: self._done(number))
+
+    async def _answer(self, number: int, step: str, arguments: Parts) -> None:
+        try:
+            try:
+                reply = await self._serve(number, step, arguments)
+            except CryptoError as err:
+                reason = err.message.encode()[:MAX_REASON_BYTES]
+                await self._write(frame(Kind.FAILED, number, reason))
+            except Exception as err:
+                await self._write(frame(Kind.FAILED, number, f"the step failed ({type(err).__name__})".encode()))
+            else:
+                await self._message(Kind.REPLY, number, b"", reply)
+        except CryptoError:
+            return  # the stream is gone; `Once` keeps the reply
+
+    def _done(self, number: int) -> None:
+        self._served.pop(number, None)
+        self._consented.pop(number, None)
+        self._reserved.pop(number, None)
+        self._reserve()
+
+    def _forget(self, number: int) -> None:
+        self._incoming.pop(number, None)
+        if number not in self._served:
+            self._consented.pop(number, None)
+            self._reserved.pop(number, None)
+        self._reserve()
+
+
+class CallFailedError(LinkError):
+    """The other end executed the call and says that it failed: not to be tried again."""
+
+
+class Once:
+    """Executes each call once, however often it arrives, and keeps the latest replies for who asks again.
+
+    Serves the calls of one process at the other end: numbers are unique there, over all of its streams.
+    """
+
+    def __init__(self, serve: Serve, replies: int = 64, reply_bytes: int = 64 << 20) -> None:
+        self._serve, self._most, self._most_bytes = serve, replies, reply_bytes
+        self._running: dict[int, asyncio.Task[Parts]] = {}
+        self._kept: OrderedDict[int, Parts] = OrderedDict()
+        self._gone: OrderedDict[int, None] = OrderedDict()
+        self._bytes = 0
+
+    async def __call__(self, number: int, step: str, arguments: Parts) -> Parts:
+        """Return the reply to a call: raises what it raised, or CallFailedError if its reply is no longer kept."""
+        if number in self._kept:
+            return self._kept[number]
+        if number in self._gone:
+            raise CallFailedError("this call was answered before, and its reply is no longer kept")
+        task = self._running.get(number)
+        if task is None:
+            if len(self._running) >= self._most:
+                raise CallFailedError(f"{self._most} calls are under way already")
+            task = asyncio.get_running_loop().create_task(self._run(number, step, arguments))
+            self._running[number] = task
+            task.add_done_callback(lambda done: None if done.cancelled() else done.exception() and None)
+        return await asyncio.shield(task)
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._running
+
+    async def _run(self, number: int, step: str, arguments: Parts) -> Parts:
+        try:
+            reply = await self._serve(number, step, arguments)
+        except BaseException:
+            self._mark(number)
+            raise
+        finally:
+            del self._running[number]
+        self._kept[number] = reply
+        self._bytes += sum(map(len, reply))
+        while self._kept and (len(self._kept) > self._most or self._bytes > self._most_bytes):
+            oldest, old = self._kept.popitem(last=False)
+            self._bytes -= sum(map(len, old))
+            self._mark(oldest)
+        return reply
+
+    def _mark(self, number: int) -> None:
+        self._gone[number] = None
+        while len(self._gone) > 64 * self._most:
+            self._gone.popitem(last=False)
+
+
+def back_off_s(attempt: int, first_s: float = 0.5, most_s: float = 60.0) -> float:
+    """Return how long to wait before dialling again: doubled each time, and half of it by chance."""
+    from crypto.randomness import below
+
+    whole = min(most_s, first_s * float(1 << min(attempt, 20)))
+    return whole / 2 + whole / 2 * below(1 << 20) / (1 << 20)

@@ -1,0 +1,117 @@
+"""Start-up checks of a silo: what `consilo-silo serve` needs, each with what was found and what to do about it."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from crypto.certificates import days_left
+from crypto.cluster import RAY_TOKEN, ensure_token
+from crypto.credentials import Credentials
+from crypto.errors import CryptoError
+from policies.errors import PolicyError
+from policies.load import load
+from policies.model import Policy
+from silo_node.consent import load_consent
+from silo_node.errors import SiloError
+from silo_node.home import LEDGER, read_credentials
+from silo_node.ledger_store import format_of
+from silo_node.sources import load_sources
+
+MIN_FREE_BYTES = 1 << 30
+MIN_RAY_BYTES = 1 << 30
+WARN_DAYS = 30
+CLOCK_SLACK_S = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check."""
+
+    what: str
+    is_ok: bool
+    found: str
+    remedy: str = ""
+
+
+def examine(policy_path: Path, clock: Callable[[], float] = time.time) -> list[Finding]:
+    """Run every check of the silo whose policy this is."""
+    home = policy_path.resolve().parent
+    findings: list[Finding] = []
+    policy: Policy | None = None
+    try:
+        file = load(policy_path)
+        policy = file.policy
+        findings.append(Finding("policy", True, f"{policy.silo.id}, mode {policy.mode}"))
+    except PolicyError as err:
+        findings.append(Finding("policy", False, err.message.splitlines()[0], err.hint or "see check-policy"))
+    credentials: Credentials | None = None
+    if policy is not None:
+        findings += _data(policy, home, clock())
+        try:
+            credentials = read_credentials(home, policy.silo.id)
+            findings.append(Finding("membership", True, f"version {len(credentials.log)} of {policy.silo.id}"))
+        except (CryptoError, SiloError) as err:
+            findings.append(Finding("membership", False, err.message, err.hint or "join the federation"))
+    if credentials is not None:
+        findings += _standing(credentials, clock())
+    findings += _machine(home)
+    return findings
+
+
+def _data(policy: Policy, home: Path, now: float) -> Iterator[Finding]:
+    try:
+        sources = load_sources(policy, home)
+        load_consent(policy, home)
+        yield Finding("sources", True, ", ".join(sources))
+    except (SiloError, PolicyError) as err:
+        yield Finding("sources", False, err.message, err.hint)
+    if policy.policy is not None and not policy.policy.valid_from <= datetime.fromtimestamp(now, UTC) < (
+        policy.policy.valid_until
+    ):
+        yield Finding("policy's validity", False, "not valid now", "see valid_from and valid_until in the policy")
+    try:
+        version, expected = format_of(home / LEDGER)
+        if version in (0, expected):
+            yield Finding(
+                "ledger", True, f"format {expected}" if version else "none yet: it is made on the first start"
+            )
+        elif version < expected:
+            yield Finding("ledger", True, f"format {version}, brought to format {expected} on the next start")
+        else:
+            yield Finding("ledger", False, f"format {version}, newer than {expected}", "use the newer Consilo again")
+    except PolicyError as err:
+        yield Finding("ledger", False, err.message, err.hint)
+
+
+def _standing(credentials: Credentials, now: float) -> Iterator[Finding]:
+    certificate, membership = credentials.certificate(), credentials.membership
+    left = days_left(certificate, datetime.fromtimestamp(now, UTC))
+    shown = f"expires in {left:.0f} days" if left > 0 else "expired"
+    yield Finding("certificate", left > WARN_DAYS, shown, "rotate it: `consilo join --renew`")
+    try:
+        membership.peer(certificate)
+        yield Finding("member", True, credentials.identity.uri)
+    except CryptoError as err:
+        yield Finding("member", False, err.message, err.hint)
+    aggregators = ", ".join(f"{one.name} at {one.address}" for one in membership.of_role("aggregator"))
+    yield Finding("aggregator", bool(aggregators), aggregators or "none", "the authority admits one first")
+    least = max(membership.made_at, certificate.not_valid_before_utc.timestamp()) - CLOCK_SLACK_S
+    when = datetime.fromtimestamp(now, UTC)
+    yield Finding("clock", now >= least, f"{when:%Y-%m-%dT%H:%M:%SZ}", "it is behind the membership: set it by NTP")
+
+
+def _machine(home: Path) -> Iterator[Finding]:
+    for what, place, least in (
+        ("free disk for ledger and logs", home, MIN_FREE_BYTES),
+        ("free disk for Ray", Path("/tmp"), MIN_RAY_BYTES),  # noqa: S108  where Ray keeps its sessions
+    ):
+        free = shutil.disk_usage(place).free
+        yield Finding(what, free >= least, f"{free / 2**30:.1f} GiB in {place}", f"free {least / 2**30:.0f} GiB")
+    try:
+        ensure_token(home / RAY_TOKEN)
+        yield Finding("token of the Ray cluster", True, "readable by its owner only")
+    except CryptoError as err:
+        yield Finding("token of the Ray cluster", False, err.message, err.hint)

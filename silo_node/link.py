@@ -1,0 +1,216 @@
+"""The silo's end of its connection: it dials out to an aggregator and answers what it is asked over that one stream.
+
+Nothing here listens. A lost stream is dialled again, after a wait that grows; a call that arrives again over the new
+stream gets the reply of the first time. docs/federated.md, "The stream, byte by byte".
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Protocol
+
+import grpc
+import grpc.aio
+import structlog
+
+from crypto.certificates import host_of
+from crypto.credentials import Credentials
+from crypto.errors import CryptoError, LinkError
+from crypto.frames import (
+    OPTIONS,
+    SILO_METHOD,
+    WIRE,
+    CallFailedError,
+    Hello,
+    Limits,
+    Once,
+    Parts,
+    Session,
+    back_off_s,
+    greet,
+    pump,
+)
+from crypto.membership import Member
+from crypto.randomness import token
+
+SOFTWARE = "consilo/0.1"
+# What the aggregator may ask; each is a public method of `silo_node.actor.SiloActor`.
+STEPS = frozenset(
+    ("catalogue", "propose", "share", "ready", "contribute", "frame", "agree", "open_shares", "learn", "cancel")
+)
+STEADY_S = 30.0  # a stream that lasted so long was a good one: the next wait is short again
+LIMITS = Limits(message_bytes=128 << 20)
+_log = structlog.get_logger("consilo.silo")
+
+Call = Callable[[str, Parts], Awaitable[Parts]]
+
+
+class Counts(Protocol):
+    """What is counted of the connection: nothing that depends on data."""
+
+    def connected(self, is_connected: bool) -> None: ...
+    def dialled(self, outcome: str) -> None: ...
+    def answered(self, step: str) -> None: ...
+    def moved(self, bytes_in: int, bytes_out: int) -> None: ...
+
+
+class Dialler:
+    """Keeps one stream to one aggregator for as long as the silo runs."""
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        aggregator: str,
+        call: Call,
+        counts: Counts,
+        renewed: Callable[[], Awaitable[None]],
+        wire: tuple[int, ...] = WIRE,
+        first_wait_s: float = 0.5,
+    ) -> None:
+        """`call` executes a step at the silo's actor; `renewed` is awaited when the membership has grown."""
+        self._credentials, self._aggregator, self._call, self._counts = credentials, aggregator, call, counts
+        self._renewed, self._wire, self._first_wait_s = renewed, wire, first_wait_s
+        self._instance = token(16)
+        self._server = b""  # which process of the aggregator the calls are of
+        self._once = Once(self._serve)
+        self._session: Session | None = None
+        self._stream: Any = None
+        self._rounds: dict[bytes, float] = {}
+        self._stopping = asyncio.Event()
+
+    @property
+    def is_connected(self) -> bool:
+        return self._session is not None
+
+    async def run(self) -> None:
+        """Dial, answer, and dial again, until cancelled."""
+        attempt = 0
+        loop = asyncio.get_running_loop()
+        while not self._stopping.is_set():
+            began = loop.time()
+            try:
+                if await self._once_through(attempt):
+                    continue
+                outcome = "ended"
+            except CryptoError as err:
+                outcome = "refused"
+                _log.warning("not_connected", aggregator=self._aggregator, reason=err.message[:300])
+            except asyncio.CancelledError:
+                if not self._stopping.is_set():
+                    raise
+                outcome = "ended"
+            except grpc.aio.AioRpcError as err:
+                outcome = err.code().name.lower()
+                _log.warning("not_connected", aggregator=self._aggregator, reason=_reason(err))
+            self._counts.dialled(outcome)
+            attempt = 0 if loop.time() - began > STEADY_S else attempt + 1
+            if not self._stopping.is_set():
+                await asyncio.sleep(back_off_s(attempt, self._first_wait_s))
+
+    async def drain(self, most_s: float) -> None:
+        """Say that the silo is going, and wait for the rounds that it is in, for at most `most_s`."""
+        self._stopping.set()
+        session = self._session
+        if session is None:
+            return
+        with suppress(CryptoError, TimeoutError):
+            async with asyncio.timeout(most_s):
+                await session.drain()
+                while self._rounds or not self._once.is_idle or not session.is_idle:
+                    await asyncio.sleep(0.05)
+        session.close(LinkError("the silo is stopping"))
+        self._stream.cancel()
+
+    def _target(self, attempt: int) -> tuple[Member, bytes]:
+        member = self._credentials.membership.find(self._aggregator)
+        return member, member.pins[attempt % len(member.pins)]
+
+    async def _once_through(self, attempt: int) -> bool:
+        """Dial and answer until the stream ends; True if instead the membership has grown: then dial at once."""
+        member, pin = self._target(attempt)
+        tls = self._credentials.tls()
+        # The expected name is made from the aggregator's key: no other certificate of the same authority will do.
+        options = [*OPTIONS, ("grpc.ssl_target_name_override", host_of(pin))]
+        credentials = grpc.ssl_channel_credentials(tls.authority, tls.key, tls.chain)
+        async with grpc.aio.secure_channel(member.address, credentials, options=options) as channel:
+            stream: Any = channel.stream_stream(SILO_METHOD)()
+            hello = Hello(
+                wire=self._wire,
+                instance=self._instance,
+                membership=len(self._credentials.log),
+                software=SOFTWARE,
+            )
+            welcome = await _told(stream, greet(stream.read, stream.write, hello))
+            if welcome.newest < len(self._credentials.log):
+                raise LinkError(
+                    f"the aggregator's membership is version {welcome.newest}, here it is {len(self._credentials.log)}",
+                    "give the aggregator the newest membership.log",
+                )
+            if self._credentials.extend(welcome.memberships):
+                _log.info("membership_grown", version=len(self._credentials.log))
+                await self._renewed()
+                return True
+            if welcome.instance != self._server:
+                self._server, self._once = welcome.instance, Once(self._serve)
+            session = Session(stream.write, self._once, welcome.wire, LIMITS)
+            self._session, self._stream = session, stream
+            self._counts.connected(True)
+            _log.info("connected", aggregator=member.name, wire=welcome.wire)
+            try:
+                await _told(stream, pump(stream.read, session))
+            finally:
+                session.close(LinkError("the stream ended"))
+                self._session = None
+                self._counts.connected(False)
+                self._counts.moved(session.bytes_in, session.bytes_out)
+                stream.cancel()
+        return False
+
+    async def _serve(self, number: int, step: str, arguments: Parts) -> Parts:
+        """Answer one call: raises CallFailedError, which says nothing of data."""
+        if step not in STEPS:
+            raise CallFailedError(f"a silo has no step {step[:64]!r}")
+        self._track(step, arguments, asyncio.get_running_loop().time())
+        try:
+            return await self._call(step, arguments)
+        except CryptoError:
+            raise
+        except Exception as err:
+            _log.warning("step_failed", step=step, error=type(err).__name__)
+            raise CallFailedError("the step failed at the silo") from None
+        finally:
+            self._counts.answered(step)
+
+    def _track(self, step: str, arguments: Parts, now: float) -> None:
+        """Know which rounds are open, so that stopping can wait for them; one is forgotten after its lifetime."""
+        round_id = arguments[0] if arguments else b""
+        if step == "propose":
+            self._rounds[round_id] = now
+        elif step in ("open_shares", "cancel"):
+            self._rounds.pop(round_id, None)
+        for old in [one for one, since in self._rounds.items() if now - since > 120]:
+            del self._rounds[old]
+
+
+async def _told(stream: Any, waiting: Awaitable[Any]) -> Any:
+    """Await; if the stream was ended by the other side, raise what that side said."""
+    try:
+        result = await waiting
+    except (LinkError, asyncio.InvalidStateError) as err:
+        await _raise_status(stream)
+        raise LinkError("the stream ended") from err
+    if result is None:
+        await _raise_status(stream)
+    return result
+
+
+async def _raise_status(stream: Any) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(1.0):
+            code, details = await stream.code(), await stream.details()
+            if code is not grpc.StatusCode.OK:
+                raise LinkError(f"{code.name.lower()}: {details}"[:500])
+
+
+def _reason(err: grpc.aio.AioRpcError) -> str:
+    return f"{err.code().name.lower()}: {err.details()}"[:300]

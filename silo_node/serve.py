@@ -1,0 +1,212 @@
+"""Run a silo in its own organisation: its own Ray cluster, its actor there, and one stream dialled out.
+
+Nothing listens but Ray, and the monitor, on loopback. The actor is restartable and named; this process supervises it,
+holds the stream, and ends with the rounds that are open when it is asked to stop.
+"""
+
+import asyncio
+import logging
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from crypto.certificates import days_left, utc_now
+from crypto.cluster import RAY_TOKEN, cluster_environment, ensure_token, nodes_environment
+from crypto.credentials import Credentials
+from crypto.errors import CryptoError
+from crypto.frames import CallFailedError, Parts
+from crypto.operations import SiloCounts, configure_logs, serve_monitor
+from policies.errors import PolicyError
+from policies.load import load
+from silo_node.actor import SiloActor
+from silo_node.doctor import examine
+from silo_node.errors import SiloError
+from silo_node.home import read_credentials
+from silo_node.link import Dialler
+
+NAMESPACE = "consilo"
+START_S = 90.0
+STEP_S = 60.0
+DRAIN_S = 30.0
+OBJECT_STORE_BYTES = 96 << 20
+MONITOR_EVERY_S = 60.0
+_log = structlog.get_logger("consilo.silo")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How `consilo-silo serve` runs."""
+
+    policy: Path
+    monitor_port: int
+    ray_address: str | None = None  # of the organisation's own cluster; None: start one on this machine
+    ray_tls: Path | None = None  # node.key, node.pem and ca.pem, where the cluster has several nodes
+    node_address: str = ""  # of this machine in that cluster
+
+
+class FederatedSilo(SiloActor):
+    """A silo in a trust domain of its own; keeps what stopped it, as Ray turns a constructor's error into text."""
+
+    IS_ONE_TRUST_DOMAIN = False
+
+    def __init__(self, policy_path: str) -> None:
+        self._problem: tuple[str, str] | None = None
+        try:
+            super().__init__(policy_path)
+        except (SiloError, PolicyError, CryptoError) as err:
+            self._problem = err.message, err.hint
+
+    def problem(self) -> tuple[str, str] | None:
+        """Return why the silo did not start, with a hint; None if it did."""
+        return self._problem
+
+
+def serve(options: Options, ready: Callable[[str], None]) -> None:
+    """Run until a signal ends it; raises SiloError, PolicyError or CryptoError if it cannot start."""
+    problems = [one for one in examine(options.policy) if not one.is_ok and one.what != "certificate"]
+    if problems:
+        raise SiloError(f"{problems[0].what}: {problems[0].found}", problems[0].remedy)
+    home, name = options.policy.resolve().parent, load(options.policy).policy.silo.id
+    credentials = read_credentials(home, name)
+    configure_logs()
+    signal.signal(signal.SIGTERM, _leave)  # also while Ray starts: else its processes would be left
+    with _cluster(options, home):
+        asyncio.run(_run(options, credentials, name, ready))
+
+
+def _leave(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _cluster(options: Options, home: Path) -> Iterator[None]:
+    """Attach to the organisation's cluster, or run one on this machine until the block ends."""
+    token = home / RAY_TOKEN
+    ensure_token(token)
+    if options.ray_tls is not None:
+        environment = nodes_environment(token, options.ray_tls, options.node_address)
+    elif options.ray_address is not None and not options.ray_address.startswith(("127.", "localhost:", "[::1]")):
+        raise SiloError(
+            f"the Ray cluster at {options.ray_address} is not on this machine, and --ray-tls is not given",
+            "nodes of a cluster must speak TLS: see docs/federated.md",
+        )
+    else:
+        environment = cluster_environment(token)
+    for name in [name for name in os.environ if name.startswith("RAY_")]:
+        del os.environ[name]
+    os.environ.update(environment)
+    import ray  # reads its settings when it is imported
+
+    temporary = Path(tempfile.mkdtemp(prefix="consilo-ray-"))
+    try:
+        if options.ray_address is None:
+            ray.init(
+                address="local",
+                namespace=NAMESPACE,
+                num_cpus=2,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=str(temporary),
+            )
+        else:
+            ray.init(
+                address=options.ray_address,
+                namespace=NAMESPACE,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+    except Exception as err:
+        hint = "compare ray.token with the cluster's" if options.ray_address else "see `consilo-silo doctor`"
+        raise SiloError(f"the Ray cluster does not take this silo ({type(err).__name__})", hint) from err
+    try:
+        yield
+    finally:
+        with suppress(Exception):
+            ray.shutdown()
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+async def _run(options: Options, credentials: Credentials, name: str, ready: Callable[[str], None]) -> None:
+    import ray
+
+    remote: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(FederatedSilo)
+    actor = remote.options(name=f"silo/{name}", lifetime="detached", get_if_exists=True).remote(
+        str(options.policy.resolve())
+    )
+    await _started(actor, name)
+    counts, stopping = SiloCounts(), asyncio.Event()
+
+    async def call(step: str, arguments: Parts) -> Parts:
+        method = getattr(actor, step, None)
+        if method is None:
+            raise CallFailedError(f"a silo has no step {step!r}")
+        async with asyncio.timeout(STEP_S):
+            return tuple(await method.remote(*arguments))
+
+    async def renewed() -> None:
+        """Let the actor read the new roster: it starts anew, which makes it a drop-out of the rounds it is in."""
+        counts.membership.set(len(credentials.log))
+        ray.kill(actor, no_restart=False)
+        await _started(actor, name)
+
+    diallers = {
+        member.name: Dialler(credentials, member.name, call, counts, renewed)
+        for member in credentials.membership.of_role("aggregator")
+    }
+
+    def health() -> tuple[bool, dict[str, object]]:
+        found = {name: dialler.is_connected for name, dialler in diallers.items()}
+        return any(found.values()), {"silo": name, "connected": found, "membership": len(credentials.log)}
+
+    monitor = await serve_monitor(options.monitor_port, counts.registry, health)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    tasks = [asyncio.create_task(dialler.run()) for dialler in diallers.values()]
+    ready(f"{name} is served; health and metrics on 127.0.0.1:{monitor.sockets[0].getsockname()[1]}")
+    try:
+        while not stopping.is_set():
+            counts.membership.set(len(credentials.log))
+            counts.certificate_days.set(days_left(credentials.certificate(), utc_now()))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(MONITOR_EVERY_S):
+                    await stopping.wait()
+        _log.info("stopping", silo=name)
+        await asyncio.gather(*(dialler.drain(DRAIN_S) for dialler in diallers.values()))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        monitor.close()
+        ray.kill(actor)  # detached: else it would outlive this process in a cluster of several programs
+        _log.info("stopped", silo=name)
+
+
+async def _started(actor: Any, name: str) -> None:
+    """Wait until the actor has read its directory; raises SiloError with what stopped it."""
+    import ray
+
+    deadline = asyncio.get_running_loop().time() + START_S
+    while True:
+        try:
+            async with asyncio.timeout_at(deadline):
+                problem = await actor.problem.remote()
+            break
+        except ray.exceptions.RayActorError as err:  # it is being started anew
+            if asyncio.get_running_loop().time() >= deadline:
+                raise SiloError(f"the actor of {name!r} stopped", "see silo.log beside its policy") from err
+            await asyncio.sleep(0.2)
+        except TimeoutError as err:
+            raise SiloError(f"{name!r} did not start within {START_S:g} s", "see silo.log beside its policy") from err
+    if problem is not None:
+        raise SiloError(*problem)

@@ -1,0 +1,253 @@
+"""Certificates say who is at the other end: one spelling of a name, a checked request, nothing that was not asked."""
+
+import datetime as dt
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crypto.certificates import (
+    Identity,
+    check_address,
+    check_issued,
+    days_left,
+    host_of,
+    identity_of,
+    issue,
+    new_authority,
+    new_request,
+    new_transport_key,
+    pin_of,
+    read_certificate,
+    read_request,
+    read_transport_key,
+    utc_now,
+)
+from crypto.cluster import cluster_environment, ensure_token, nodes_environment
+from crypto.credentials import Tls
+from crypto.errors import CertificateError, CryptoError
+
+NOW = utc_now()
+WHO = Identity("fed", "silo", "aspen")
+KEY = ec.generate_private_key(ec.SECP256R1())
+AUTHORITY_KEY = ec.generate_private_key(ec.SECP256R1())
+AUTHORITY = new_authority(AUTHORITY_KEY, "fed", NOW)
+names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._@+/-]{0,30}", fullmatch=True)
+
+
+@given(names, st.sampled_from(["silo", "analyst", "aggregator"]), names)
+def test_a_name_has_one_spelling_and_is_read_as_written(federation: str, role: str, name: str) -> None:
+    identity = Identity(federation, role, name)  # type: ignore[arg-type]
+    assert Identity.parse(identity.uri) == identity
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "",
+        "consilo://fed/silo",
+        "consilo://fed/king/aspen",
+        "consilo://fed/silo/aspen/x",
+        "consilo://fed/silo/",
+        "consilo:///silo/aspen",
+        "https://fed/silo/aspen",
+        "consilo://fed/silo/as%70en",
+        "consilo://fed/silo/aspen?x",
+        "consilo://fed/silo/aspen#x",
+        "CONSILO://fed/silo/aspen",
+        "consilo://fed@x/silo/aspen",
+    ],
+)
+def test_another_spelling_names_nobody(uri: str) -> None:
+    with pytest.raises(CertificateError, match="names nobody"):
+        Identity.parse(uri)
+
+
+def test_a_certificate_carries_the_names_and_nothing_more() -> None:
+    certificate = read_certificate(issue(AUTHORITY, AUTHORITY_KEY, new_request(KEY, WHO), NOW, 30))
+    assert identity_of(certificate) == WHO
+    assert 29 < days_left(certificate, NOW) <= 30
+    basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+    assert basic.critical
+    assert not basic.value.ca
+    usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    assert not usage.key_cert_sign
+    alternative = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [one.value for one in alternative] == [WHO.uri, host_of(pin_of(KEY.public_key()))]
+
+
+def test_no_certificate_outlives_its_authority() -> None:
+    certificate = read_certificate(issue(AUTHORITY, AUTHORITY_KEY, new_request(KEY, WHO), NOW, 36500))
+    assert certificate.not_valid_after_utc == read_certificate(AUTHORITY).not_valid_after_utc
+
+
+def request_with(*asked: x509.GeneralName, key: object = KEY) -> bytes:
+    builder = x509.CertificateSigningRequestBuilder().subject_name(
+        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x")])
+    )
+    if asked:
+        builder = builder.add_extension(x509.SubjectAlternativeName(list(asked)), critical=False)
+    return builder.sign(key, SHA256()).public_bytes(Encoding.DER)  # type: ignore[arg-type]
+
+
+URI = x509.UniformResourceIdentifier(WHO.uri)
+HOST = x509.DNSName(host_of(pin_of(KEY.public_key())))
+RSA = rsa.generate_private_key(65537, 2048)
+P384 = ec.generate_private_key(ec.SECP384R1())
+
+
+@pytest.mark.parametrize(
+    ("request_der", "reason"),
+    [
+        (b"", "not a certificate request"),
+        (b"\x30\x00", "not a certificate request"),
+        (request_with(), "not a certificate request"),
+        (request_with(URI), "other names"),
+        (request_with(HOST), "0 URIs"),
+        (request_with(URI, URI, HOST), "2 URIs"),
+        (request_with(URI, x509.DNSName("bank.example")), "other names"),
+        (request_with(URI, HOST, x509.DNSName("bank.example")), "other names"),
+        (request_with(URI, HOST, x509.DNSName("*.consilo.invalid")), "other names"),
+        (request_with(URI, HOST, HOST, HOST), "other names"),
+        (request_with(x509.UniformResourceIdentifier("consilo://fed/king/x"), HOST), "names nobody"),
+        (request_with(URI, HOST, key=RSA), "another kind of key"),
+        (request_with(URI, HOST, key=P384), "another kind of key"),
+    ],
+)
+def test_a_request_for_other_names_or_of_another_kind_is_refused(request_der: bytes, reason: str) -> None:
+    with pytest.raises(CertificateError, match=reason):
+        issue(AUTHORITY, AUTHORITY_KEY, request_der, NOW, 30)
+
+
+def test_a_request_with_a_changed_byte_is_refused() -> None:
+    request = new_request(KEY, WHO)
+    refused = 0
+    for position in range(0, len(request), 7):
+        changed = bytearray(request)
+        changed[position] ^= 1
+        try:
+            read_request(bytes(changed))
+        except CertificateError:
+            refused += 1
+    assert refused == len(range(0, len(request), 7))
+
+
+def test_a_certificate_of_a_consortiums_authority_is_checked_against_the_request() -> None:
+    request = new_request(KEY, WHO)
+    good = read_certificate(issue(AUTHORITY, AUTHORITY_KEY, request, NOW, 30))
+    check_issued(good, AUTHORITY, request, NOW)
+    other_key = ec.generate_private_key(ec.SECP256R1())
+    for certificate, now, reason in [
+        (good, NOW + dt.timedelta(days=31), "expired"),
+        (good, NOW - dt.timedelta(days=1), "not valid yet"),
+        (
+            read_certificate(issue(new_authority(other_key, "fed", NOW), other_key, request, NOW, 30)),
+            NOW,
+            "not issued by",
+        ),
+        (
+            read_certificate(issue(AUTHORITY, AUTHORITY_KEY, new_request(other_key, WHO), NOW, 30)),
+            NOW,
+            "another key",
+        ),
+        (
+            read_certificate(
+                issue(AUTHORITY, AUTHORITY_KEY, new_request(KEY, Identity("fed", "silo", "birch")), NOW, 30)
+            ),
+            NOW,
+            "does not carry the names",
+        ),
+    ]:
+        with pytest.raises(CertificateError, match=reason):
+            check_issued(certificate, AUTHORITY, request, now)
+
+
+def test_a_transport_key_is_for_its_owner_only_and_never_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "t.key"
+    key = new_transport_key(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert pin_of(read_transport_key(path).public_key()) == pin_of(key.public_key())
+    with pytest.raises(CertificateError, match="exists"):
+        new_transport_key(path)
+    path.chmod(0o640)
+    with pytest.raises(CertificateError, match="can be read by others"):
+        read_transport_key(path)
+    path.chmod(0o600)
+    path.write_text("nonsense")
+    with pytest.raises(CertificateError, match="is not an unencrypted PEM private key"):
+        read_transport_key(path)
+
+
+def test_a_transport_key_is_neither_printed_nor_pickled() -> None:
+    tls = Tls(b"-----BEGIN PRIVATE KEY-----", b"chain", b"authority")
+    assert "PRIVATE" not in repr(tls)
+    with pytest.raises(CryptoError):
+        pickle.dumps(tls)
+
+
+def node(path: Path, *addresses: str) -> None:
+    """Write what a Ray node is given, for these addresses."""
+    import ipaddress
+
+    key = new_transport_key(path / "node.key")
+    alternative = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(one)) for one in addresses])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "node")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(read_certificate(AUTHORITY).subject)
+        .public_key(key.public_key())
+        .serial_number(7)
+        .not_valid_before(NOW)
+        .not_valid_after(NOW + dt.timedelta(days=1))
+        .add_extension(alternative, critical=False)
+        .sign(AUTHORITY_KEY, SHA256())
+    )
+    (path / "node.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    (path / "ca.pem").write_bytes(AUTHORITY)
+
+
+def test_a_ray_node_whose_certificate_is_not_of_its_address_is_refused_before_ray_starts(tmp_path: Path) -> None:
+    node(tmp_path, "10.0.0.5", "fd00::1")
+    environment = nodes_environment(tmp_path / "token", tmp_path, "10.0.0.5")
+    assert environment["RAY_USE_TLS"] == "1"
+    assert environment["RAY_AUTH_MODE"] == "token"
+    nodes_environment(tmp_path / "token", tmp_path, "fd00:0:0::1")
+    with pytest.raises(CertificateError, match=r"not of 10.0.0.6 \(it names 10.0.0.5, fd00::1\)"):
+        nodes_environment(tmp_path / "token", tmp_path, "10.0.0.6")
+    with pytest.raises(CertificateError, match="not of node7"):
+        check_address(read_certificate((tmp_path / "node.pem").read_bytes()), "node7")
+    (tmp_path / "node.key").unlink()
+    new_transport_key(tmp_path / "node.key")
+    with pytest.raises(CertificateError, match="do not belong together"):
+        nodes_environment(tmp_path / "token", tmp_path, "10.0.0.5")
+
+
+def test_a_clusters_token_is_made_once_for_its_owner_only(tmp_path: Path) -> None:
+    path = tmp_path / "ray.token"
+    before = os.umask(0)
+    try:
+        ensure_token(path)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o600
+    token = path.read_text()
+    assert len(token) == 64
+    ensure_token(path)
+    assert path.read_text() == token
+    assert token not in str(cluster_environment(path))
+    path.chmod(0o644)  # as Ray itself writes it
+    with pytest.raises(CryptoError, match="can be read by others"):
+        ensure_token(path)
+    path.chmod(0o600)
+    path.write_text("short")
+    with pytest.raises(CryptoError, match="too short"):
+        ensure_token(path)

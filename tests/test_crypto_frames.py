@@ -1,0 +1,427 @@
+"""Calls over a stream of frames: cut, bounded, resumed, and refused where the other end breaks the rules."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crypto import frames
+from crypto.errors import CryptoError, LinkError, WireError
+from crypto.frames import (
+    FRAME_BYTES,
+    INLINE_BYTES,
+    MAX_FRAME_BYTES,
+    WINDOW_BYTES,
+    WIRE,
+    CallFailedError,
+    Hello,
+    Kind,
+    Limits,
+    Once,
+    Parts,
+    Serve,
+    Session,
+    Welcome,
+    agree,
+    back_off_s,
+    frame,
+    greet,
+    greeting,
+    parse,
+)
+
+T = TypeVar("T")
+LIMITS = Limits()
+
+
+async def echo(number: int, step: str, arguments: Parts) -> Parts:
+    return (step.encode(), *arguments)
+
+
+class Wire:
+    """Two sessions joined by queues; `sent` is what each end wrote, as (end, frame)."""
+
+    def __init__(self, serve: Serve = echo, limits: Limits = LIMITS, stall_s: float = 5.0) -> None:
+        self.sent: list[tuple[str, bytes]] = []
+        self.queues: dict[str, asyncio.Queue[bytes]] = {"caller": asyncio.Queue(4), "server": asyncio.Queue(4)}
+        self.caller = Session(self._writer("server"), echo, 2, Limits(message_bytes=64 << 20), stall_s)
+        self.server = Session(self._writer("caller"), serve, 2, limits, stall_s)
+        self.errors: list[CryptoError] = []
+        self.is_cut = False
+
+    def _writer(self, to: str) -> Callable[[bytes], Awaitable[None]]:
+        async def write(raw: bytes) -> None:
+            self.sent.append((to, raw))
+            if not self.is_cut:
+                await self.queues[to].put(raw)
+
+        return write
+
+    async def pump(self, end: str, session: Session) -> None:
+        while True:
+            try:
+                await session.receive(await self.queues[end].get())
+            except WireError as err:
+                self.errors.append(err)
+                self.caller.close(err)
+                self.server.close(err)
+                return
+
+    async def __aenter__(self) -> "Wire":
+        self._tasks = [
+            asyncio.create_task(self.pump("caller", self.caller)),
+            asyncio.create_task(self.pump("server", self.server)),
+        ]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+
+def run(body: Callable[[Wire], Awaitable[T]], serve: Serve = echo, limits: Limits = LIMITS, stall_s: float = 5.0) -> T:
+    async def whole() -> T:
+        async with Wire(serve, limits, stall_s) as wire, asyncio.timeout(20):
+            return await body(wire)
+
+    return asyncio.run(whole())
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from([0, 1, 5, INLINE_BYTES - 1, INLINE_BYTES, INLINE_BYTES + 1, FRAME_BYTES, FRAME_BYTES + 7]),
+        max_size=5,
+    )
+)
+def test_what_is_called_comes_back_whole_whatever_its_parts(sizes: list[int]) -> None:
+    parts = tuple(bytes([index + 1]) * size for index, size in enumerate(sizes))
+
+    async def body(wire: Wire) -> Parts:
+        return await wire.caller.call(7, "echo", parts)
+
+    assert run(body) == (b"echo", *parts)
+
+
+def test_no_frame_is_larger_than_the_transport_lets_through() -> None:
+    async def body(wire: Wire) -> list[bytes]:
+        await wire.caller.call(1, "echo", (bytes(9 << 20), b"", bytes(3)))
+        return [raw for _, raw in wire.sent]
+
+    sent = run(body)
+    assert max(map(len, sent)) <= FRAME_BYTES + 9
+    assert sum(parse(raw)[0] is Kind.DATA for raw in sent) == 10, "five frames there and five back"
+
+
+def test_a_sender_waits_for_consent_and_never_has_more_than_a_window_under_way() -> None:
+    async def body(wire: Wire) -> tuple[int, int]:
+        under_way = most = 0
+        original = wire.server._add
+
+        def slow(number: int, body: memoryview) -> None:
+            nonlocal under_way
+            under_way -= len(body)
+            original(number, body)
+
+        wire.server._add = slow  # type: ignore[method-assign]
+        send = wire.caller._send
+
+        async def counted(raw: bytes) -> None:
+            nonlocal under_way, most
+            if parse(raw)[0] is Kind.DATA:
+                under_way += len(raw) - 9
+                most = max(most, under_way)
+            await send(raw)
+
+        wire.caller._send = counted
+        reply = await wire.caller.call(1, "echo", (bytes(40 << 20),))
+        return most, len(reply[1])
+
+    most, length = run(body)
+    assert length == 40 << 20
+    assert 0 < most <= WINDOW_BYTES
+
+
+def test_two_large_messages_are_taken_one_after_the_other_where_memory_is_for_one() -> None:
+    running = most = 0
+
+    async def serve(number: int, step: str, arguments: Parts) -> Parts:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.05)
+        running -= 1
+        return (len(arguments[0]).to_bytes(4, "big"),)
+
+    async def body(wire: Wire) -> list[Parts]:
+        return await asyncio.gather(*(wire.caller.call(one, "take", (bytes(5 << 20),)) for one in range(4)))
+
+    replies = run(body, serve, Limits(message_bytes=8 << 20, buffered_bytes=8 << 20))
+    assert [int.from_bytes(reply[0], "big") for reply in replies] == [5 << 20] * 4
+    assert most == 1
+
+
+@pytest.mark.parametrize(
+    ("raws", "reason"),
+    [
+        ([b""], "a frame of 0 bytes"),
+        ([bytes(9)], "unknown type 0"),
+        ([b"\x63" + bytes(8)], "unknown type 99"),
+        ([bytes([Kind.DATA]) + bytes(8) + bytes(MAX_FRAME_BYTES)], "a frame of"),
+        ([frame(Kind.HELLO, 0)], "a second greeting"),
+        ([frame(Kind.CALL, 1, b"")], "without the name of its step"),
+        ([frame(Kind.CALL, 1, b"\x03abc\x00\x40\x00\x00\x00")], "head of a message is malformed"),
+        ([frame(Kind.CALL, 1, b"\x03\xff\xff\xff\x00\x40\x00\x00\x00\x00")], "not ASCII"),
+        ([frame(Kind.CALL, 1, b"\x03abc\x00\x40\x00\x00\xff\xff")], "head of a message is malformed"),
+        ([frame(Kind.CALL, 1, b"\x03abc\x00\x40\x00\x00\x00\x01\xff\xff\xff\xff" + bytes(INLINE_BYTES))], "at most"),
+        (
+            [frame(Kind.CALL, 1, b"\x03abc\x00\x40\x00\x00\x00\x01\x00\x00\x00\x05")],
+            "does not begin with its first bytes",
+        ),
+        (
+            [frame(Kind.CALL, 1, b"\x03abc\x00\x40\x00\x00\x00\x01\x00\x00\x00\x01xy")],
+            "does not begin with its first bytes",
+        ),
+        (
+            [
+                frame(
+                    Kind.CALL,
+                    1,
+                    b"\x03abc\x00\x40\x00\x00\x00\x01" + (1 << 20).to_bytes(4, "big") + bytes(INLINE_BYTES),
+                )
+            ]
+            * 2,
+            "used twice",
+        ),
+        (
+            [
+                frame(
+                    Kind.CALL,
+                    1,
+                    b"\x03abc\x00\x40\x00\x00\x00\x01" + (1 << 20).to_bytes(4, "big") + bytes(INLINE_BYTES),
+                ),
+                frame(Kind.DATA, 1, bytes(1 << 20)),
+            ],
+            "nobody consented to",
+        ),
+    ],
+)
+def test_frames_that_break_the_rules_are_refused(raws: list[bytes], reason: str) -> None:
+    async def body() -> None:
+        async def send(raw: bytes) -> None:
+            return None
+
+        session = Session(send, echo, 2, Limits(message_bytes=2 << 20))
+        *before, last = raws
+        for raw in before:
+            await session.receive(raw)
+        with pytest.raises(WireError, match=reason):
+            await session.receive(last)
+        session.close(LinkError("refused"))
+
+    asyncio.run(body())
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.binary(max_size=80)
+        | st.builds(frame, st.sampled_from(list(Kind)), st.integers(0, 3), st.binary(max_size=60)),
+        max_size=6,
+    )
+)
+def test_garbage_is_refused_or_ignored_and_never_anything_else(raws: list[bytes]) -> None:
+    async def body() -> None:
+        async def send(raw: bytes) -> None:
+            return None
+
+        session = Session(send, echo, 2)
+        try:
+            for raw in raws:
+                await session.receive(raw)
+        except WireError:
+            pass
+        session.close(LinkError("done"))
+        await asyncio.sleep(0)
+
+    asyncio.run(body())
+
+
+def test_a_receiver_that_takes_nothing_ends_the_wait() -> None:
+    async def body(wire: Wire) -> None:
+        wire.is_cut = True
+        with pytest.raises(LinkError, match=r"took nothing for 0\.2 s"):
+            await wire.caller.call(1, "echo", (bytes(1 << 20),))
+
+    run(body, stall_s=0.2)
+
+
+def test_a_call_that_is_given_up_ends_at_the_other_side_and_frees_its_memory() -> None:
+    cancelled = asyncio.Event()
+
+    async def serve(number: int, step: str, arguments: Parts) -> Parts:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        return ()
+
+    async def body(wire: Wire) -> tuple[int, int]:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(wire.caller.call(1, "slow", (bytes(3 << 20),)), 0.3)
+        await asyncio.wait_for(cancelled.wait(), 5)
+        await asyncio.sleep(0.05)
+        return len(wire.server._reserved), len(wire.caller._calls)
+
+    assert run(body, serve) == (0, 0)
+
+
+def test_more_calls_at_a_time_than_are_taken_fail_at_once() -> None:
+    async def serve(number: int, step: str, arguments: Parts) -> Parts:
+        await asyncio.sleep(0.2)
+        return ()
+
+    async def body(wire: Wire) -> list[object]:
+        return await asyncio.gather(*(wire.caller.call(one, "x", ()) for one in range(6)), return_exceptions=True)
+
+    results = run(body, serve, Limits(calls=4))
+    assert sum(result == () for result in results) == 4
+    assert sum(isinstance(result, CallFailedError) and "too many calls" in str(result) for result in results) == 2
+
+
+def test_what_fails_at_the_other_end_says_its_reason_or_only_its_kind() -> None:
+    async def serve(number: int, step: str, arguments: Parts) -> Parts:
+        if step == "rule":
+            raise LinkError("a rule was broken\x1b[31m")
+        raise ValueError("secret 12345")
+
+    async def body(wire: Wire) -> tuple[str, str]:
+        found = []
+        for number, step in enumerate(("rule", "bug")):
+            with pytest.raises(CallFailedError) as caught:
+                await wire.caller.call(number, step, ())
+            found.append(caught.value.message)
+        return found[0], found[1]
+
+    assert run(body, serve) == ("a rule was broken?[31m", "the step failed (ValueError)")
+
+
+def test_a_call_arrives_twice_and_is_executed_once_while_it_runs_and_after() -> None:
+    ran = 0
+
+    async def serve(number: int, step: str, arguments: Parts) -> Parts:
+        nonlocal ran
+        ran += 1
+        await asyncio.sleep(0.05)
+        return (b"%d" % ran,)
+
+    async def body() -> None:
+        once = Once(serve, replies=2)
+        first = asyncio.create_task(once(1, "x", ()))
+        await asyncio.sleep(0.01)
+        second = asyncio.create_task(once(1, "x", ()))
+        await asyncio.sleep(0.01)
+        first.cancel()  # its stream was lost
+        assert await second == (b"1",)
+        assert await once(1, "x", ()) == (b"1",)
+        assert (await once(2, "x", ()), await once(3, "x", ())) == ((b"2",), (b"3",))
+        with pytest.raises(CallFailedError, match="no longer kept"):
+            await once(1, "x", ())
+
+    asyncio.run(body())
+    assert ran == 3
+
+
+def test_replies_are_kept_within_bounds_of_count_and_bytes() -> None:
+    async def serve(number: int, step: str, arguments: Parts) -> Parts:
+        return (bytes(1000),)
+
+    async def body() -> Once:
+        once = Once(serve, replies=8, reply_bytes=3500)
+        for number in range(2000):
+            await once(number, "x", ())
+        return once
+
+    once = asyncio.run(body())
+    assert len(once._kept) == 3
+    assert once._bytes == 3000
+    assert len(once._gone) <= 64 * 8
+
+
+def test_a_failed_call_that_arrives_again_is_not_executed_again() -> None:
+    ran = 0
+
+    async def serve(number: int, step: str, arguments: Parts) -> Parts:
+        nonlocal ran
+        ran += 1
+        raise LinkError("no")
+
+    async def body() -> None:
+        once = Once(serve)
+        for _ in range(3):
+            with pytest.raises(LinkError):
+                await once(1, "x", ())
+
+    asyncio.run(body())
+    assert ran == 1
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "expected"), [((1,), (1, 2), 1), ((1, 2), (1, 2), 2), ((2, 3), (1, 2), 2), ((1, 2, 9), (2,), 2)]
+)
+def test_the_newest_version_that_both_know_is_agreed_on(
+    theirs: tuple[int, ...], ours: tuple[int, ...], expected: int
+) -> None:
+    assert agree(theirs, ours) == expected
+
+
+def test_sides_without_a_common_version_say_so() -> None:
+    with pytest.raises(LinkError, match="no common wire version: here 1, 2, there 3, 4"):
+        agree((3, 4), (1, 2))
+
+
+def test_a_version_that_was_not_offered_is_refused_by_who_dials() -> None:
+    async def body() -> None:
+        hello = Hello(wire=WIRE, instance=bytes(16), membership=0, software="t")
+
+        async def write(raw: bytes) -> None:
+            assert Hello.decode(greeting(raw, Kind.HELLO)) == hello
+
+        async def read() -> object:
+            answer = Welcome(wire=9, instance=bytes(16), newest=0, memberships=())
+            return frame(Kind.WELCOME, 0, answer.encode())
+
+        with pytest.raises(LinkError, match="which was not offered"):
+            await greet(read, write, hello)
+
+    asyncio.run(body())
+
+
+def test_silence_instead_of_a_greeting_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "GREETING_S", 0.05)
+
+    async def body() -> None:
+        async def write(raw: bytes) -> None:
+            return None
+
+        async def read() -> object:
+            await asyncio.sleep(5)
+            return b""
+
+        with pytest.raises(LinkError, match="no greeting within"):
+            await greet(read, write, Hello(wire=WIRE, instance=bytes(16), membership=0, software="t"))
+
+    asyncio.run(body())
+
+
+def test_the_wait_before_dialling_again_doubles_up_to_a_minute_and_is_left_to_chance() -> None:
+    waits = [back_off_s(attempt) for attempt in range(12)]
+    for attempt, wait in enumerate(waits):
+        whole = min(60.0, 0.5 * 2**attempt)
+        assert whole / 2 <= wait <= whole
+    assert back_off_s(10**6) <= 60
+    assert len({back_off_s(9) for _ in range(20)}) > 10

@@ -1,0 +1,592 @@
+"""Silos and analysts over real gRPC streams with mutual TLS on loopback: answers, lost streams, and who is refused."""
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import numpy as np
+import pytest
+
+from aggregator import link
+from analyst.errors import FederationError, RoundError
+from analyst.federation import opened, revoke
+from analyst.report import Estimate, Report
+from crypto import masking
+from crypto.certificates import (
+    Identity,
+    host_of,
+    issue,
+    new_authority,
+    new_request,
+    new_transport_key,
+    pin_of,
+    private_pem,
+    read_certificate,
+    read_transport_key,
+    utc_now,
+)
+from crypto.errors import LinkError
+from crypto.frames import (
+    ANALYST_METHOD,
+    FRAME_BYTES,
+    MAX_FRAME_BYTES,
+    OPTIONS,
+    SILO_METHOD,
+    WIRE,
+    Hello,
+    Kind,
+    Parts,
+    Session,
+    frame,
+    greet,
+)
+from silo_node import core
+from tests.federated import AGGREGATOR, NAME, SILOS, Served, free_port, provision, served, until
+from tests.simulator import no_noise
+
+QUESTION = "SELECT sex, COUNT(*) AS n FROM lung GROUP BY sex"
+PURPOSE = "health-research"
+HELLO = Hello(wire=WIRE, instance=bytes(16), membership=0, software="test")
+
+
+@pytest.fixture(scope="session")
+def provisioned(founded: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    port = free_port()
+    return provision(tmp_path_factory.mktemp("federated") / "p", founded, f"127.0.0.1:{port}"), port
+
+
+@pytest.fixture
+def running(founded: Path, tmp_path: Path) -> Iterator[Served]:
+    port = free_port()
+    with served(provision(tmp_path / "p", founded, f"127.0.0.1:{port}"), port) as one:
+        yield one
+
+
+def ask(one: Served, epsilon: float = 1.0) -> Report:
+    with one.open() as federation:
+        return federation.query(QUESTION, purpose=PURPOSE, epsilon=epsilon)
+
+
+def statuses(report: Report) -> dict[str, str]:
+    return {silo: outcome.status for silo, outcome in report.silos.items()}
+
+
+def test_a_question_is_answered_over_streams_that_the_silos_dialled(running: Served) -> None:
+    report = ask(running)
+    assert statuses(report) == dict.fromkeys(SILOS, "answered")
+    assert [row["sex"] for row in report.rows] == ["female", "male"]
+
+
+def test_a_stream_lost_in_mid_round_is_dialled_again_and_the_round_goes_on(running: Served) -> None:
+    """The reply of a step that was executed before the stream was lost is sent again, and executed once."""
+    silo = running.silos["birch"]
+    lost = threading.Event()
+
+    def lose(step: str) -> None:
+        if step == "share" and not lost.is_set():
+            lost.set()
+            session = running.gate._silos["birch"]._session
+            assert session is not None
+            running.runner.loop.call_soon_threadsafe(running.gate._end, session, LinkError("lost on purpose"))
+            time.sleep(0.2)  # the step ends when its stream is gone
+
+    silo.before = lose
+    report = ask(running)
+    assert lost.is_set()
+    assert statuses(report) == dict.fromkeys(SILOS, "answered")
+    assert silo.seen.count("share") == 1
+    assert [event for event in silo.counts.events if event[0] == "connected"].count(("connected", (True,))) >= 2
+
+
+def test_a_silo_that_comes_back_as_another_process_is_a_drop_out(running: Served) -> None:
+    silo = running.silos["birch"]
+
+    def restart(step: str) -> None:
+        if step == "share":
+            silo.before = lambda step: None
+            silo.dialler._instance = b"another process."
+            session = running.gate._silos["birch"]._session
+            assert session is not None
+            running.runner.loop.call_soon_threadsafe(running.gate._end, session, LinkError("lost on purpose"))
+            time.sleep(0.2)
+
+    silo.before = restart
+    report = ask(running)
+    assert statuses(report)["birch"] == "missing"
+    assert [statuses(report)[name] for name in ("aspen", "cedar", "maple", "rowan")] == ["answered"] * 4
+    assert silo.seen.count("share") == 1
+
+
+def test_a_silo_of_the_first_wire_version_answers_too_and_its_lost_calls_fail(founded: Path, tmp_path: Path) -> None:
+    port, others = free_port(), tuple(silo for silo in SILOS if silo != "maple")
+    with served(provision(tmp_path / "p", founded, f"127.0.0.1:{port}"), port, others) as one:
+        old = one.start_silo("maple", wire=(1,))
+        one.wait(SILOS)
+        assert one.gate._silos["maple"]._session is not None
+        assert one.gate._silos["maple"]._session.wire == 1
+        assert statuses(ask(one)) == dict.fromkeys(SILOS, "answered")
+
+        def lose(step: str) -> None:
+            if step == "share":
+                old.before = lambda step: None
+                session = one.gate._silos["maple"]._session
+                assert session is not None
+                one.runner.loop.call_soon_threadsafe(one.gate._end, session, LinkError("lost on purpose"))
+                time.sleep(0.2)
+
+        old.before = lose
+        assert statuses(ask(one))["maple"] == "missing"
+        # The upgrade: the same silo, restarted in a version that knows both.
+        old.stop()
+        until(lambda: "maple" not in one.gate.connected)
+        one.start_silo("maple")
+        one.wait(SILOS)
+        assert one.gate._silos["maple"]._session is not None
+        assert one.gate._silos["maple"]._session.wire == 2
+        assert statuses(ask(one)) == dict.fromkeys(SILOS, "answered")
+
+
+def test_an_aggregator_and_a_silo_without_a_common_version_part_with_a_reason(founded: Path, tmp_path: Path) -> None:
+    port = free_port()
+    with served(provision(tmp_path / "p", founded, f"127.0.0.1:{port}"), port, (), wire=(2,)) as one:
+        with pytest.raises(LinkError, match="no common wire version: here 2, there 1"):
+            dial(one, "aspen", hello=HELLO.model_copy(update={"wire": (1,)}))
+        assert ("refused", "greeting") in one.counts.events
+
+
+def test_a_silo_that_stops_ends_its_round_and_takes_no_new_one(running: Served) -> None:
+    silo = running.silos["cedar"]
+    stopped = threading.Event()
+
+    def stop(step: str) -> None:
+        if step == "contribute" and not stopped.is_set():
+            stopped.set()
+            asyncio.run_coroutine_threadsafe(silo.dialler.drain(10.0), running.runner.loop)
+            time.sleep(0.1)
+
+    silo.before = stop
+    assert statuses(ask(running)) == dict.fromkeys(SILOS, "answered"), "the round it was in ends with it"
+    until(lambda: "cedar" not in running.gate.connected)
+    assert statuses(ask(running))["cedar"] == "missing"
+
+
+def test_an_aggregator_that_stops_lets_the_round_under_way_end(running: Served) -> None:
+    began = threading.Event()
+
+    def slow(step: str) -> None:
+        if step == "contribute":
+            began.set()
+            time.sleep(0.5)
+
+    running.silos["aspen"].before = slow
+    found: list[Report] = []
+    with running.open() as federation:
+        thread = threading.Thread(target=lambda: found.append(federation.query(QUESTION, purpose=PURPOSE, epsilon=1)))
+        thread.start()
+        assert began.wait(20)
+        running.runner.do(running.gate.stop(20.0))
+        thread.join(20)
+    assert statuses(found[0]) == dict.fromkeys(SILOS, "answered")
+    with pytest.raises(FederationError):
+        ask(running)
+
+
+def dial(
+    one: Served,
+    name: str,
+    method: str = SILO_METHOD,
+    tls: tuple[bytes | None, bytes | None] | None = None,
+    hello: Hello | None = HELLO,
+    then: list[bytes] | None = None,
+) -> tuple[Any, str]:
+    """Dial as `name` with its own or another key and certificate; return the greeting, or raise what came instead."""
+    home = one.path / name
+
+    async def body() -> tuple[Any, str]:
+        key, chain = tls or ((home / "transport.key").read_bytes(), (home / "transport.pem").read_bytes())
+        authority = (one.path / AGGREGATOR / "authority.pem").read_bytes()
+        pin = pin_of(read_transport_key(one.path / AGGREGATOR / "transport.key").public_key())
+        options = [*OPTIONS, ("grpc.max_send_message_length", -1), ("grpc.ssl_target_name_override", host_of(pin))]
+        options = [option for option in options if option != ("grpc.max_send_message_length", MAX_FRAME_BYTES)]
+        credentials = grpc.ssl_channel_credentials(authority, key, chain)
+        async with grpc.aio.secure_channel(one.target, credentials, options=options) as channel:
+            stream: Any = channel.stream_stream(method)()
+            try:
+                async with asyncio.timeout(15):
+                    welcome = await greet(stream.read, stream.write, hello) if hello else None
+                    for raw in then or ():
+                        await stream.write(raw)
+                    if then is not None:
+                        while await stream.read() is not grpc.aio.EOF:
+                            pass
+                    return welcome, ""
+            except (LinkError, asyncio.InvalidStateError, grpc.aio.AioRpcError) as err:
+                code, details = await stream.code(), await stream.details()
+                raise LinkError(f"{code.name}: {details}") from err
+            finally:
+                if then is not None and stream.done():
+                    code, details = await stream.code(), await stream.details()
+                    if code is not grpc.StatusCode.OK:
+                        raise LinkError(f"{code.name}: {details}")
+
+    return asyncio.run(body())
+
+
+@pytest.fixture(scope="module")
+def hub(founded: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A federation that the refused do not change."""
+    port = free_port()
+    path = provision(tmp_path_factory.mktemp("hub") / "p", founded, f"127.0.0.1:{port}")
+    with served(path, port) as one:
+        yield one
+        assert statuses(ask(one)) == dict.fromkeys(SILOS, "answered"), "whoever was refused left no trace"
+
+
+def test_the_right_certificate_is_greeted(hub: Served) -> None:
+    welcome, _ = dial(hub, "ana", ANALYST_METHOD)
+    assert welcome.wire == 2
+
+
+def test_refused_without_a_certificate(hub: Served) -> None:
+    with pytest.raises(LinkError, match="UNAVAILABLE"):
+        dial(hub, "aspen", tls=(None, None))
+
+
+def test_refused_with_the_right_name_of_another_authority(hub: Served, tmp_path: Path) -> None:
+    rogue = new_transport_key(tmp_path / "rogue.key")
+    authority = new_authority(rogue, NAME, utc_now())
+    key = new_transport_key(tmp_path / "aspen.key")
+    certificate = issue(authority, rogue, new_request(key, Identity(NAME, "silo", "aspen")), utc_now(), 10)
+    with pytest.raises(LinkError, match="UNAVAILABLE"):
+        dial(hub, "aspen", tls=(private_pem(key), certificate))
+
+
+def of_the_authority(one: Served, place: Path, identity: Identity) -> tuple[bytes, bytes]:
+    """Return a key and a certificate that the federation's own authority issued, but nobody admitted."""
+    home = one.path / "authority"
+    key = new_transport_key(place)
+    authority = (home / "authority.pem").read_bytes()
+    request = new_request(key, identity)
+    return private_pem(key), issue(authority, read_transport_key(home / "authority-tls.key"), request, utc_now(), 10)
+
+
+@pytest.mark.parametrize("name", ["stranger", "aspen"])
+def test_refused_if_valid_but_not_a_member(hub: Served, tmp_path: Path, name: str) -> None:
+    """Also where the name is a member's: its key is not one that the membership lists."""
+    tls = of_the_authority(hub, tmp_path / "x.key", Identity(NAME, "silo", name))
+    with pytest.raises(LinkError, match=r"PERMISSION_DENIED: .* is not a member with this certificate"):
+        dial(hub, "aspen", tls=tls)
+
+
+def test_refused_in_another_federation_of_the_same_authority(hub: Served, tmp_path: Path) -> None:
+    tls = of_the_authority(hub, tmp_path / "x.key", Identity("other", "silo", "aspen"))
+    with pytest.raises(LinkError, match="PERMISSION_DENIED"):
+        dial(hub, "aspen", tls=tls)
+
+
+def test_refused_in_a_role_that_the_certificate_does_not_have(hub: Served) -> None:
+    with pytest.raises(LinkError, match="PERMISSION_DENIED: 'ana' is a member, but no silo"):
+        dial(hub, "ana", SILO_METHOD)
+    with pytest.raises(LinkError, match="PERMISSION_DENIED: 'aspen' is a member, but no analyst"):
+        dial(hub, "aspen", ANALYST_METHOD)
+
+
+def test_refused_in_plaintext(hub: Served) -> None:
+    async def body() -> None:
+        async with grpc.aio.insecure_channel(hub.target, options=list(OPTIONS)) as channel:
+            stream: Any = channel.stream_stream(SILO_METHOD)()
+            with pytest.raises((LinkError, grpc.aio.AioRpcError, asyncio.InvalidStateError)):
+                await greet(stream.read, stream.write, HELLO)
+            assert await stream.code() is grpc.StatusCode.UNAVAILABLE
+
+    asyncio.run(body())
+
+
+def test_revoked_while_connected_and_when_it_comes_back(running: Served) -> None:
+    with opened(running.path / "authority" / "consilo.toml") as authority:
+        revoke(authority, "rowan", "member", utc_now())
+    (running.path / AGGREGATOR / "membership.log").write_bytes(
+        (running.path / "authority" / "membership.log").read_bytes()
+    )
+
+    async def refresh() -> None:
+        assert running.gate._credentials.refresh()
+        running.gate.change_membership()
+
+    running.runner.do(refresh())
+    running.wait(SILOS[:4])
+    with pytest.raises(LinkError, match=r"PERMISSION_DENIED: the certificate of .*/silo/rowan is revoked"):
+        dial(running, "rowan")
+    # The others learn of it when they dial again; the question goes to those that are left.
+    for silo in SILOS[:4]:
+        running.silos[silo].stop()
+    until(lambda: not running.gate.connected)
+    for silo in SILOS[:4]:
+        running.start_silo(silo)
+    running.wait(SILOS[:4])
+    assert set(statuses(ask(running))) == set(SILOS[:4])
+
+
+def test_a_silo_refuses_a_server_whose_key_is_not_the_aggregators(hub: Served, tmp_path: Path) -> None:
+    """Another member's certificate of the same authority does not make a server an aggregator."""
+    home = hub.path
+
+    async def body() -> None:
+        server = grpc.aio.server()
+        credentials = grpc.ssl_server_credentials(
+            [((home / "birch" / "transport.key").read_bytes(), (home / "birch" / "transport.pem").read_bytes())],
+            (home / AGGREGATOR / "authority.pem").read_bytes(),
+            True,
+        )
+        port = server.add_secure_port("127.0.0.1:0", credentials)
+        await server.start()
+        try:
+            imposter = Served(hub.path, hub.runner, hub.gate, port, hub.counts)
+            with pytest.raises(LinkError, match="UNAVAILABLE"):
+                await asyncio.to_thread(dial, imposter, "aspen")
+        finally:
+            await server.stop(None)
+
+    asyncio.run(body())
+
+
+def test_refused_with_an_oversized_frame(hub: Served) -> None:
+    with pytest.raises(LinkError, match="RESOURCE_EXHAUSTED"):
+        dial(hub, "ana", ANALYST_METHOD, then=[bytes([Kind.DATA]) + bytes(MAX_FRAME_BYTES)])
+
+
+def test_refused_with_a_message_above_the_limit_in_small_frames(hub: Served) -> None:
+    head = frame(Kind.CALL, 1, b"\x06submit\x00\x40\x00\x00\x00\x01" + (5 << 20).to_bytes(4, "big") + bytes(65536))
+    with pytest.raises(LinkError, match="INVALID_ARGUMENT: a message of 5242880 bytes, at most 4194304"):
+        dial(hub, "ana", ANALYST_METHOD, then=[head])
+
+
+def test_refused_with_data_that_nobody_consented_to(hub: Served) -> None:
+    head = frame(Kind.CALL, 1, b"\x06submit\x00\x40\x00\x00\x00\x01" + (3 << 20).to_bytes(4, "big") + bytes(65536))
+    with pytest.raises(LinkError, match="nobody consented to"):
+        dial(hub, "ana", ANALYST_METHOD, then=[head, *[frame(Kind.DATA, 1, bytes(FRAME_BYTES))] * 2])
+
+
+def test_refused_if_the_first_frame_is_no_greeting(hub: Served) -> None:
+    with pytest.raises(LinkError, match="FAILED_PRECONDITION: the first frame is not a greeting"):
+        dial(hub, "aspen", hello=None, then=[frame(Kind.DATA, 0, b"x")])
+
+
+def test_a_request_signed_by_somebody_else_than_the_certificate_says_is_refused(hub: Served) -> None:
+    """Identity is the certificate's name: another analyst's signed request is not relayed."""
+    seen = {name: list(silo.seen) for name, silo in hub.silos.items()}
+    with hub.open() as federation:
+        _, request = federation.prepare(QUESTION, purpose=PURPOSE, epsilon=0.01)
+        from crypto.wire import sign
+
+        foreign = sign(request, "eve", federation._signing)
+        before = {name: silo.seen.count("propose") for name, silo in hub.silos.items()}
+        with pytest.raises(FederationError, match="signed by somebody else than 'ana'"):
+            federation._link.submit(foreign)
+    assert {name: silo.seen.count("propose") for name, silo in hub.silos.items()} == before
+    assert seen
+
+
+@pytest.mark.parametrize("step", ["_round", "__class__", "stop", "open_shares"])
+def test_analysts_may_call_nothing_but_what_is_listed(hub: Served, step: str) -> None:
+    with hub.open() as federation, pytest.raises(FederationError, match="has no call"):
+        federation._link._call(step, b"")  # type: ignore[attr-defined]
+
+
+def test_a_silo_answers_no_step_but_what_is_listed(running: Served) -> None:
+    async def body() -> Parts:
+        return await running.gate._silos["aspen"].call("close")
+
+    with pytest.raises(LinkError, match="a silo has no step 'close'"):
+        running.runner.do(body())
+    assert "close" not in running.silos["aspen"].seen
+
+
+def test_a_flood_of_connections_is_bounded_and_the_federation_answers_meanwhile(hub: Served) -> None:
+    flood: list[socket.socket] = []
+    refused = 0
+    try:
+        for _ in range(link.MAX_CONNECTIONS + 150):
+            one = socket.create_connection(("127.0.0.1", hub.port), timeout=5)
+            one.settimeout(0.5)
+            flood.append(one)
+        time.sleep(1.0)
+        for one in flood:
+            one.setblocking(False)
+            try:
+                refused += one.recv(1) == b""
+            except BlockingIOError:
+                pass
+            except OSError:
+                refused += 1
+        assert refused >= 100, f"{refused} of {len(flood)} connections were ended"
+        assert hub.gate.connected == sorted(SILOS), "streams that were there stay"
+    finally:
+        for one in flood:
+            one.close()
+    time.sleep(0.5)
+    assert statuses(ask(hub)) == dict.fromkeys(SILOS, "answered")
+
+
+def test_a_flood_of_streams_by_a_member_is_refused(hub: Served) -> None:
+    async def body() -> list[str]:
+        home = hub.path / "ana"
+        pin = pin_of(read_transport_key(hub.path / AGGREGATOR / "transport.key").public_key())
+        credentials = grpc.ssl_channel_credentials(
+            (home / "authority.pem").read_bytes(),
+            (home / "transport.key").read_bytes(),
+            (home / "transport.pem").read_bytes(),
+        )
+        options = [*OPTIONS, ("grpc.ssl_target_name_override", host_of(pin))]
+        async with grpc.aio.secure_channel(hub.target, credentials, options=options) as channel:
+            streams = [channel.stream_stream(ANALYST_METHOD)() for _ in range(link.STREAMS_PER_ANALYST + 5)]
+
+            async def one(stream: Any) -> str:
+                try:
+                    await greet(stream.read, stream.write, HELLO)
+                except (LinkError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                    return str((await stream.code()).name)
+                return "greeted"
+
+            found = await asyncio.gather(*(one(stream) for stream in streams))
+            for stream in streams:
+                stream.cancel()
+            return found
+
+    found = asyncio.run(body())
+    assert found.count("greeted") == link.STREAMS_PER_ANALYST
+    assert found.count("RESOURCE_EXHAUSTED") == 5
+
+
+def test_neither_wire_nor_disk_nor_frames_hold_a_row_a_contribution_or_a_sum(
+    founded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that passes is recorded twice: as TCP carries it, and as the aggregator sees it inside TLS."""
+    seen: list[bytes] = []
+    plain: list[bytes] = []
+    receive, blind = Session.receive, masking.blind
+
+    async def recorded(self: Session, raw: bytes) -> None:
+        seen.append(raw)
+        await receive(self, raw)
+
+    def spied(values: Any, encode: Any, ring: Any, plus: Any, minus: Any) -> Any:
+        plain.append(ring.to_bytes(encode(values)))
+        return blind(values, encode, ring, plus, minus)
+
+    monkeypatch.setattr(Session, "receive", recorded)
+    monkeypatch.setattr(core, "blind", spied)
+    front, back = free_port(), free_port()
+    path = provision(tmp_path / "p", founded, f"127.0.0.1:{front}")
+    with Relay(front, back) as relay, served(path, back) as one:
+        for silo in one.silos.values():
+            silo.actor._noise = no_noise
+        report = ask(one)
+        wire = relay.recorded()
+    assert len(plain) == 5
+    words = [np.frombuffer(one, np.uint64) for one in plain]
+    total = np.sum(words, axis=0, dtype=np.uint64).tobytes()
+    first = report.rows[0]["n"]
+    assert isinstance(first, Estimate)
+    assert int(words[0][0]) > 0
+    disk = [file.read_bytes() for file in (path / AGGREGATOR).rglob("*") if file.is_file()]
+    needles = [*plain, total, *(one[:8] for one in plain), total[:8], b"NCCTG-"]
+    for place, held in (("wire", wire), ("frames", seen), ("disk", disk)):
+        joined = b"\0".join(held)
+        assert len(joined) > 10_000, place
+        assert not [needle for needle in needles if needle in joined], place
+    assert any(b"contribution" in raw for raw in seen), "the scan inside TLS sees the round"
+    assert not any(b"contribution" in raw for raw in wire), "TLS hides even its messages"
+
+
+class Relay:
+    """Passes TCP connections on and keeps what they carried."""
+
+    def __init__(self, front: int, back: int) -> None:
+        self._back = back
+        self._chunks: list[bytes] = []
+        self._listener = socket.create_server(("127.0.0.1", front), backlog=64)
+        self._sockets: list[socket.socket] = [self._listener]
+
+    def __enter__(self) -> "Relay":
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one in self._sockets:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+    def recorded(self) -> list[bytes]:
+        return list(self._chunks)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(("127.0.0.1", self._back), timeout=10)
+            except OSError:
+                return
+            far.settimeout(None)
+            self._sockets += [near, far]
+            for source, sink in ((near, far), (far, near)):
+                threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()
+
+    def _copy(self, source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                self._chunks.append(data)
+                sink.sendall(data)
+        except OSError:
+            pass
+        finally:
+            for one in (source, sink):
+                with suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_server_that_is_gone_is_an_error_with_a_hint_and_not_a_wait(provisioned: tuple[Path, int]) -> None:
+    path, port = provisioned
+    began = time.monotonic()
+    with pytest.raises(FederationError, match="no connection to the aggregator"):
+        Served(path, None, None, port, None).open()  # type: ignore[arg-type]
+    assert time.monotonic() - began < 30
+
+
+def test_too_few_silos_is_what_the_analyst_is_told(founded: Path, tmp_path: Path) -> None:
+    port = free_port()
+    path = provision(tmp_path / "p", founded, f"127.0.0.1:{port}")
+    with (
+        served(path, port, SILOS[:2]) as one,
+        pytest.raises(RoundError, match="missing: cedar, maple, rowan"),
+    ):
+        ask(one)
+
+
+def test_a_certificate_that_replaces_another_is_served_without_a_restart(running: Served) -> None:
+    from analyst.federation import rotate
+    from analyst.joining import join, renew
+
+    before = read_certificate((running.path / AGGREGATOR / "transport.pem").read_bytes()).serial_number
+    assert statuses(ask(running)) == dict.fromkeys(SILOS, "answered")
+    request = renew(running.path / AGGREGATOR).request
+    assert request is not None
+    with opened(running.path / "authority" / "consilo.toml") as authority:
+        admission = rotate(authority, request, None, 30, utc_now())
+    join(admission, running.path / AGGREGATOR, "", utc_now())
+    assert read_certificate((running.path / AGGREGATOR / "transport.pem").read_bytes()).serial_number != before
+
+    async def refresh() -> None:
+        running.gate._credentials.refresh()
+        running.gate.change_membership()
+
+    running.runner.do(refresh())
+    assert statuses(ask(running)) == dict.fromkeys(SILOS, "answered")

@@ -1,0 +1,438 @@
+"""Found, invite, join, admit, rotate and revoke: what travels, what is refused, and a log that only ever continues."""
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from analyst.cli import main
+from analyst.errors import FederationError
+from analyst.federation import admit, found_federation, invite, opened, revoke, rotate
+from analyst.joining import join, renew
+from crypto.certificates import (
+    Identity,
+    issue,
+    new_authority,
+    new_transport_key,
+    pin_of,
+    read_certificate,
+    read_transport_key,
+    utc_now,
+)
+from crypto.credentials import Credentials
+from crypto.errors import CertificateError, CryptoError, MembershipError, SignatureError, WireError
+from crypto.keys import Secret, SigningKey, VerifyKey, read_key_file
+from crypto.membership import (
+    Admission,
+    Invitation,
+    JoinRequest,
+    Keeper,
+    Membership,
+    armour,
+    disarm,
+    follow,
+    next_version,
+    read_invitation,
+    read_join,
+    read_log,
+)
+from crypto.roster import AUTHORITY, read_roster
+from crypto.wire import sign, verify
+from tests.federated import NAME, add_member, credentials
+
+NOW = utc_now()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    found_federation(tmp_path / "authority", NAME, None, NOW)
+    return tmp_path
+
+
+def toml(place: Path) -> Path:
+    return place / "authority" / "consilo.toml"
+
+
+def invited(place: Path, name: str = "aspen", role: str = "silo", days: int = 7) -> Path:
+    with opened(toml(place)) as authority:
+        return invite(authority, name, role, days, NOW)  # type: ignore[arg-type]
+
+
+def asked(place: Path, name: str = "aspen") -> Path:
+    request = join(invited(place, name), place / name, "", NOW).request
+    assert request is not None
+    return request
+
+
+def admitted(place: Path, request: Path) -> Path:
+    with opened(toml(place)) as authority:
+        return admit(authority, request, None, 30, NOW)[0]
+
+
+def keeper_of(place: Path) -> Keeper:
+    return Keeper(NAME, SigningKey(read_key_file(place / "authority" / "authority.key")).public)
+
+
+def test_an_invitation_makes_a_member_once(place: Path) -> None:
+    request = asked(place)
+    admission = admitted(place, request)
+    assert join(admission, place / "aspen", "", NOW).request is None
+    member = credentials(place, "aspen", "silo").membership.find("aspen")
+    assert (member.role, member.name) == ("silo", "aspen")
+    with pytest.raises(FederationError, match="there is no open invitation"):
+        admitted(place, request)
+    with pytest.raises(FederationError, match="is a member already"):
+        invited(place)
+
+
+def test_the_roster_is_signed_by_the_authority_and_carries_the_version(place: Path) -> None:
+    add_member(place, "hub", "aggregator", "hub.example:8443")
+    assert not (place / "authority" / "roster.signed").exists(), "there is no silo yet"
+    add_member(place, "aspen", "silo")
+    roster = read_roster(place / "authority" / "roster.signed", keeper_of(place).authority)
+    assert (roster.version, list(roster.silo_keys), list(roster.aggregator_keys)) == (3, ["aspen"], ["hub"])
+    assert (place / "aspen" / "roster.signed").read_bytes() == (place / "authority" / "roster.signed").read_bytes()
+
+
+def test_every_private_key_is_for_its_owner_only_and_none_travels(place: Path) -> None:
+    request = asked(place)
+    admission = admitted(place, request)
+    join(admission, place / "aspen", "", NOW)
+    for home, name in (
+        ("authority", "authority.key"),
+        ("authority", "authority-tls.key"),
+        ("aspen", "identity.key"),
+        ("aspen", "transport.key"),
+    ):
+        assert (place / home / name).stat().st_mode & 0o777 == 0o600
+    root = read_key_file(place / "aspen" / "identity.key").raw
+    scalar = read_transport_key(place / "aspen" / "transport.key").private_numbers().private_value.to_bytes(32, "big")
+    travelled = [disarm(request, JoinRequest)[1], disarm(admission, Admission)[1]]
+    travelled += [path.read_bytes() for path in (place / "authority").rglob("*") if path.is_file()]
+    for secret in (root, scalar, root.hex().encode()):
+        assert not any(secret in data for data in travelled)
+
+
+def test_an_invitation_expires(place: Path) -> None:
+    path = invited(place, days=1)
+    with pytest.raises(FederationError, match="has expired"):
+        join(path, place / "aspen", "", NOW + timedelta(days=2))
+    request = join(path, place / "aspen", "", NOW).request
+    assert request is not None
+    with opened(toml(place)) as authority, pytest.raises(FederationError, match="has expired"):
+        admit(authority, request, None, 30, NOW + timedelta(days=2))
+
+
+def test_a_request_without_the_code_is_refused(place: Path) -> None:
+    """Whoever sees a request, or only knows the names, cannot be admitted in another's place."""
+    request = asked(place)
+    message = read_join(disarm(request, JoinRequest)[1]).message
+    root = Secret.generate()
+    thief = SigningKey(root)
+    stolen = message.model_copy(update={"key": str(thief.public)})
+    request.write_text(armour(JoinRequest, sign(stolen, "aspen", thief)))
+    with pytest.raises(MembershipError, match="does not prove the invitation's code"):
+        admitted(place, request)
+    guessed = stolen.model_copy(update={"proof": stolen.proof_by(bytes(16))})
+    request.write_text(armour(JoinRequest, sign(guessed, "aspen", thief)))
+    with pytest.raises(MembershipError, match="does not prove"):
+        admitted(place, request)
+
+
+@pytest.mark.parametrize("field", ["role", "name", "federation"])
+def test_an_invitation_is_good_for_its_name_and_role_only(place: Path, field: str) -> None:
+    request = asked(place)
+    code = read_invitation(disarm(place / "authority" / "invitations" / "aspen.invitation", Invitation)[1]).code
+    message = read_join(disarm(request, JoinRequest)[1]).message
+    changed = message.model_copy(update={field: {"role": "analyst", "name": "birch", "federation": "other"}[field]})
+    changed = changed.model_copy(update={"proof": changed.proof_by(code)})
+    signing = SigningKey(read_key_file(place / "aspen" / "identity.key"))
+    request.write_text(armour(JoinRequest, sign(changed, changed.name, signing)))
+    with pytest.raises(FederationError, match=r"the request is another|no open invitation"):
+        admitted(place, request)
+
+
+def test_a_request_signed_by_another_key_than_it_states_is_refused(place: Path) -> None:
+    request = asked(place)
+    message = read_join(disarm(request, JoinRequest)[1]).message
+    request.write_text(armour(JoinRequest, sign(message, "aspen", SigningKey(Secret.generate()))))
+    with pytest.raises(SignatureError):
+        admitted(place, request)
+
+
+def test_an_invitation_or_admission_of_another_authority_is_refused(place: Path, tmp_path: Path) -> None:
+    path = invited(place)
+    envelope = disarm(path, Invitation)[1]
+    forged = read_invitation(envelope)
+    path.write_text(armour(Invitation, sign(forged, AUTHORITY, SigningKey(Secret.generate()))))
+    with pytest.raises(SignatureError):
+        join(path, place / "aspen", "", NOW)
+    assert not (place / "aspen" / "identity.key").exists(), "nothing was made for it"
+    found_federation(tmp_path / "other" / "authority", NAME, None, NOW)
+    join(invited(place, "birch"), place / "birch", "", NOW)
+    other = tmp_path / "other"
+    join(invited(other, "birch"), other / "birch", "", NOW)
+    foreign = admitted(other, other / "birch" / "birch.request")
+    with pytest.raises(SignatureError):
+        join(foreign, place / "birch", "", NOW)
+
+
+def test_an_admission_is_installed_only_where_its_key_lies(place: Path) -> None:
+    admission = admitted(place, asked(place))
+    add_member(place, "birch", "silo")
+    with pytest.raises(FederationError, match="the admission is of 'aspen', here is 'birch'"):
+        join(admission, place / "birch", "", NOW)
+    (place / "aspen" / "transport.key").unlink()
+    new_transport_key(place / "aspen" / "transport.key")
+    with pytest.raises(FederationError, match="of a key that is not here"):
+        join(admission, place / "aspen", "", NOW)
+
+
+def test_a_key_is_never_overwritten_by_joining_twice(place: Path) -> None:
+    path = invited(place)
+    join(path, place / "aspen", "", NOW)
+    with pytest.raises(CertificateError, match="exists"):
+        join(path, place / "aspen", "", NOW)
+
+
+def test_an_aggregator_and_nobody_else_has_an_address(place: Path) -> None:
+    with pytest.raises(FederationError, match="needs an address"):
+        join(invited(place, "hub", "aggregator"), place / "hub", "", NOW)
+    with pytest.raises(FederationError, match="needs an address"):
+        join(invited(place, "aspen"), place / "aspen", "a:1", NOW)
+
+
+def test_a_file_that_was_changed_on_its_way_is_refused(place: Path, tmp_path: Path) -> None:
+    text = invited(place).read_text()
+    path = tmp_path / "x"
+    for broken in ("", "hello", text.replace("INVITATION", "ADMISSION"), text[:-20], text.replace("\n", "\n!", 1)):
+        path.write_text(broken)
+        with pytest.raises((CryptoError, FederationError)):
+            join(path, place / "aspen", "", NOW)
+    path.write_text(text.replace("\n", "\r\n"))
+    assert join(path, place / "aspen", "", NOW).request is not None, "line ends may change"
+    with pytest.raises(WireError, match="cannot read"):
+        join(tmp_path / "absent", place / "aspen", "", NOW)
+
+
+def test_rotation_has_two_keys_that_stand_until_the_older_is_revoked(place: Path) -> None:
+    add_member(place, "aspen", "silo")
+    before = read_certificate((place / "aspen" / "transport.pem").read_bytes())
+    request = renew(place / "aspen").request
+    assert request is not None
+    with opened(toml(place)) as authority:
+        admission = rotate(authority, request, None, 30, NOW)
+    join(admission, place / "aspen", "", NOW)
+    after = read_certificate((place / "aspen" / "transport.pem").read_bytes())
+    membership = credentials(place, "aspen", "silo").membership
+    assert membership.peer(before).name == membership.peer(after).name == "aspen"
+    with opened(toml(place)) as authority:
+        last = revoke(authority, "aspen", "old key", NOW)[-1].message
+    assert last.peer(after).name == "aspen"
+    with pytest.raises(MembershipError, match="is revoked"):
+        last.peer(before)
+    with opened(toml(place)) as authority, pytest.raises(FederationError, match="one transport key only"):
+        revoke(authority, "aspen", "old key", NOW)
+    with opened(toml(place)) as authority, pytest.raises(FederationError, match="not its own"):
+        rotate(authority, request, None, 30, NOW)
+
+
+def test_nobody_rotates_anothers_key(place: Path) -> None:
+    add_member(place, "aspen", "silo")
+    add_member(place, "birch", "silo")
+    request = renew(place / "birch").request
+    assert request is not None
+    message = read_join(disarm(request, JoinRequest)[1]).message
+    stolen = message.model_copy(update={"name": "aspen"})
+    signing = SigningKey(read_key_file(place / "birch" / "identity.key"))
+    request.write_text(armour(JoinRequest, sign(stolen, "aspen", signing)))
+    with opened(toml(place)) as authority, pytest.raises(FederationError, match="not signed by the identity key"):
+        rotate(authority, request, None, 30, NOW)
+
+
+def test_a_revoked_member_is_in_no_roster_and_its_key_never_stands_again(place: Path) -> None:
+    add_member(place, "hub", "aggregator", "h:1")
+    for silo in ("aspen", "birch"):
+        add_member(place, silo, "silo")
+    certificate = read_certificate((place / "aspen" / "transport.pem").read_bytes())
+    with opened(toml(place)) as authority:
+        membership = revoke(authority, "aspen", "member", NOW)[-1].message
+    roster = read_roster(place / "authority" / "roster.signed", keeper_of(place).authority)
+    assert list(roster.silo_keys) == ["birch"]
+    with pytest.raises(MembershipError, match="is revoked"):
+        membership.peer(certificate)
+    with opened(toml(place)) as authority, pytest.raises(MembershipError, match="'aspen' is no member"):
+        revoke(authority, "aspen", "member", NOW)
+    (place / "aspen").rename(place / "gone")
+    add_member(place, "aspen", "silo")  # the same name, invited anew, with other keys
+    with opened(toml(place)) as authority:
+        assert pin_of(certificate.public_key()) not in authority.membership.find("aspen").pins
+
+
+def test_a_consortiums_own_authority_issues_the_certificates(tmp_path: Path) -> None:
+    key = new_transport_key(tmp_path / "ca.key")
+    (tmp_path / "ca.pem").write_bytes(new_authority(key, "the consortium", NOW))
+    found_federation(tmp_path / "authority", NAME, tmp_path / "ca.pem", NOW)
+    assert not (tmp_path / "authority" / "authority-tls.key").exists()
+    request = asked(tmp_path)
+    with opened(toml(tmp_path)) as authority, pytest.raises(FederationError, match="issues the certificates") as caught:
+        admit(authority, request, None, 30, NOW)
+    csr = tmp_path / "authority" / "invitations" / "aspen.csr"
+    assert str(csr) in caught.value.hint
+    rogue = new_transport_key(tmp_path / "rogue.key")
+    issued = tmp_path / "issued.pem"
+    issued.write_bytes(issue(new_authority(rogue, "rogue", NOW), rogue, csr.read_bytes(), NOW, 30))
+    with opened(toml(tmp_path)) as authority, pytest.raises(CertificateError, match="not issued by"):
+        admit(authority, request, issued, 30, NOW)
+    issued.write_bytes(issue((tmp_path / "ca.pem").read_bytes(), key, csr.read_bytes(), NOW, 30))
+    with opened(toml(tmp_path)) as authority:
+        admission, member = admit(authority, request, issued, 30, NOW)
+    join(admission, tmp_path / "aspen", "", NOW)
+    assert member.name == "aspen"
+    assert (tmp_path / "aspen" / "transport.pem").read_bytes() == issued.read_bytes()
+
+
+def versions(place: Path) -> list[bytes]:
+    add_member(place, "hub", "aggregator", "h:1")
+    add_member(place, "aspen", "silo")
+    add_member(place, "birch", "silo")
+    return [one.envelope for one in read_log(place / "authority" / "membership.log", keeper_of(place))]
+
+
+def test_a_log_only_ever_continues(place: Path) -> None:
+    envelopes, keeper = versions(place), keeper_of(place)
+    whole = follow(keeper, (), envelopes)
+    assert [one.message.version for one in whole] == [1, 2, 3, 4]
+    assert follow(keeper, whole, envelopes[:2]) == whole, "what is known already changes nothing"
+    for wrong, reason in [
+        (envelopes[1:], "does not follow version 0"),
+        ([envelopes[0], envelopes[2]], "does not follow version 1"),
+    ]:
+        with pytest.raises(MembershipError, match=reason):
+            follow(keeper, (), wrong)
+    with pytest.raises(CryptoError):
+        follow(keeper, (), [envelopes[0], envelopes[1][:-1] + b"x"])
+    with pytest.raises(SignatureError):
+        follow(replace(keeper, authority=VerifyKey(bytes(32))), (), envelopes)
+    with pytest.raises(MembershipError, match="expected 'other'"):
+        follow(replace(keeper, federation="other"), (), envelopes)
+
+
+def test_an_authority_that_tells_two_stories_is_found_out(place: Path) -> None:
+    envelopes, keeper = versions(place), keeper_of(place)
+    signing = SigningKey(read_key_file(place / "authority" / "authority.key"))
+    whole = follow(keeper, (), envelopes)
+    other = next_version(keeper, whole[:3], signing, whole[3].message.members[:1], (), "another story", 0)
+    with pytest.raises(MembershipError, match="version 4 of the membership differs from the one known here"):
+        follow(keeper, whole, [other[3].envelope])
+    with pytest.raises(MembershipError, match="does not follow version 4"):
+        follow(keeper, whole, [next_version(keeper, other, signing, (), (), "its next", 0)[4].envelope])
+
+
+def test_a_membership_whose_roster_names_others_is_refused(place: Path) -> None:
+    envelopes, keeper = versions(place), keeper_of(place)
+    signing = SigningKey(read_key_file(place / "authority" / "authority.key"))
+    last = verify(envelopes[3], Membership, {AUTHORITY: keeper.authority}).message
+    without = last.model_copy(update={"members": tuple(one for one in last.members if one.name != "birch")})
+    with pytest.raises(MembershipError, match="its roster name different parties"):
+        follow(keeper, follow(keeper, (), envelopes[:3]), [sign(without, AUTHORITY, signing)])
+
+
+def test_a_log_file_that_is_cut_or_older_than_known_is_refused(place: Path) -> None:
+    versions(place)
+    keeper = keeper_of(place)
+    path = place / "aspen" / "membership.log"
+    kept = Credentials(place / "aspen", keeper, Identity(NAME, "silo", "aspen"))
+    newest = (place / "authority" / "membership.log").read_bytes()
+    older = path.read_bytes()
+    path.write_bytes(newest)
+    assert kept.refresh()
+    assert not kept.refresh()
+    path.write_bytes(older)
+    with pytest.raises(MembershipError, match="older than what is known here"):
+        kept.refresh()
+    for broken in (b"", newest[:-1], newest + b"\0\0", newest[1:]):
+        path.write_bytes(broken)
+        with pytest.raises(CryptoError):
+            read_log(path, keeper)
+
+
+def test_an_older_roster_beside_a_newer_log_is_put_right(place: Path) -> None:
+    versions(place)
+    home = place / "birch"
+    roster, authority = home / "roster.signed", place / "authority" / "roster.signed"
+    roster.write_bytes((place / "aspen" / "roster.signed").read_bytes())  # of the version before
+    assert roster.read_bytes() != authority.read_bytes()
+    credentials(place, "birch", "silo")
+    assert roster.read_bytes() == authority.read_bytes()
+
+
+def test_the_directory_of_another_key_or_an_expired_certificate_is_refused(place: Path) -> None:
+    add_member(place, "aspen", "silo")
+    add_member(place, "birch", "silo")
+    home = place / "aspen"
+    good = (home / "transport.pem").read_bytes()
+    (home / "transport.pem").write_bytes((place / "birch" / "transport.pem").read_bytes())
+    with pytest.raises(CertificateError, match="the certificate is of consilo://consortium/silo/birch"):
+        credentials(place, "aspen", "silo")
+    (home / "transport.pem").write_bytes(good)
+    (home / "transport.key").unlink()
+    new_transport_key(home / "transport.key")
+    with pytest.raises(CertificateError, match="do not belong together"):
+        credentials(place, "aspen", "silo")
+
+
+def test_one_change_at_a_time(place: Path) -> None:
+    with (
+        opened(toml(place)),
+        pytest.raises(FederationError, match="being changed by another command"),
+        opened(toml(place)),
+    ):
+        pass
+
+
+def test_a_directory_that_is_not_empty_is_left_alone(place: Path) -> None:
+    with pytest.raises(FederationError, match="is not empty"):
+        found_federation(place / "authority", NAME, None, NOW)
+
+
+def test_the_commands_tell_what_comes_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def said(*command: str) -> str:
+        assert main(command) == 0, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    federation = ("--federation", "fed/consilo.toml")
+    out = said("federation", "new", "fed", "--name", "c")
+    assert f"authority {SigningKey(read_key_file(tmp_path / 'fed' / 'authority.key')).public}" in out
+    said("federation", "invite", "hub", "--role", "aggregator", *federation)
+    out = said("join", "fed/invitations/hub.invitation", "--out", "hub", "--address", "h.example:8443")
+    assert "send hub/hub.request to the authority" in out
+    assert "hub is admitted as aggregator" in said("federation", "admit", "hub/hub.request", *federation)
+    out = said("join", "fed/invitations/hub.admission", "--out", "hub")
+    assert "next: consilo aggregator serve hub" in out
+    assert "send hub/hub.request" in said("join", "--renew", "--out", "hub")
+    assert "send back" in said("federation", "rotate", "hub/hub.request", *federation)
+    said("join", "fed/invitations/hub.admission", "--out", "hub")
+    assert "membership version 4: revoke the old key of hub" in said(
+        "federation", "revoke", "hub", "--old-key", *federation
+    )
+    assert "membership version 5: revoke hub" in said("federation", "revoke", "hub", *federation)
+    log = said("federation", "log", *federation)
+    assert [line.split("Z  ")[1] for line in log.splitlines()] == [
+        "found",
+        "admit hub",
+        "rotate hub",
+        "revoke the old key of hub",
+        "revoke hub",
+    ]
+    assert main(["join", "--out", "x"]) == 1
+    assert "give either the file that the authority sent, or --renew" in capsys.readouterr().err
+    assert main(["federation", "invite", "x", "--role", "silo", "--days", "0", *federation]) == 1
+    assert "is not a number of days" in capsys.readouterr().err
+    assert main(["aggregator", "serve", "absent"]) == 1
+    assert "there is no directory absent" in capsys.readouterr().err

@@ -1,0 +1,175 @@
+"""Start-up checks: each says what it found and what to do, and `serve` starts nothing before they hold."""
+
+import shutil
+import sqlite3
+from collections import namedtuple
+from collections.abc import Callable
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from analyst.federation import opened, revoke
+from crypto.certificates import Identity, issue, new_request, read_transport_key, utc_now
+from silo_node.cli import main
+from silo_node.doctor import Finding, examine
+from silo_node.errors import SiloError
+from silo_node.ledger_store import LedgerStore
+from silo_node.serve import Options, serve
+from tests.federated import NAME, SILOS, provision
+
+FIRST_FORMAT = (
+    "CREATE TABLE charges (nonce BLOB PRIMARY KEY CHECK (length(nonce) = 16), request_hash BLOB NOT NULL,"
+    " analyst TEXT NOT NULL, purpose TEXT NOT NULL, micro_rho INTEGER NOT NULL CHECK (micro_rho > 0),"
+    " policy_hash BLOB NOT NULL, state TEXT NOT NULL CHECK (state IN ('reserved', 'committed')),"
+    " round_id BLOB, charged_at INTEGER NOT NULL, CHECK ((state = 'committed') = (round_id IS NOT NULL))"
+    ") STRICT, WITHOUT ROWID;"
+    "CREATE TABLE splits (round_id BLOB PRIMARY KEY, split_hash BLOB NOT NULL) STRICT, WITHOUT ROWID;"
+    "INSERT INTO charges VALUES (zeroblob(16), x'01', 'ana', 'research', 70, x'02', 'committed', x'03', 5);"
+    "PRAGMA user_version = 1;"
+)
+
+
+@pytest.fixture(scope="module")
+def provisioned(founded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return provision(tmp_path_factory.mktemp("doctor") / "p", founded, "hub.example:8443", SILOS[:3])
+
+
+@pytest.fixture
+def place(provisioned: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(provisioned, tmp_path / "p"))
+
+
+def found(place: Path, what: str, ahead_s: float = 0.0) -> Finding:
+    """Return the finding of that name."""
+    now = utc_now().timestamp() + ahead_s
+    (finding,) = [one for one in examine(place / "aspen" / "policy.toml", lambda: now) if one.what == what]
+    return finding
+
+
+def test_a_silo_that_has_joined_is_in_order(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    certificate = place / "authority" / "authority.pem"
+    key = read_transport_key(place / "authority" / "authority-tls.key")
+    own = read_transport_key(place / "aspen" / "transport.key")
+    request = new_request(own, Identity(NAME, "silo", "aspen"))
+    (place / "aspen" / "transport.pem").write_bytes(issue(certificate.read_bytes(), key, request, utc_now(), 90))
+    assert main(["doctor", "--policy", str(place / "aspen" / "policy.toml")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(line.startswith("ok    ") for line in lines)
+    assert {line[6:].split(":")[0] for line in lines} >= {
+        "policy",
+        "sources",
+        "ledger",
+        "membership",
+        "certificate",
+        "member",
+        "aggregator",
+        "clock",
+        "free disk for ledger and logs",
+        "free disk for Ray",
+        "token of the Ray cluster",
+    }
+
+
+def test_a_certificate_that_expires_soon_or_has_is_said(place: Path) -> None:
+    soon = found(place, "certificate", 86_400)
+    assert (soon.is_ok, soon.found) == (False, "expires in 29 days")
+    assert "rotate" in soon.remedy
+    assert found(place, "certificate", 40 * 86_400).found == "expired"
+
+
+def test_a_clock_that_is_behind_is_said(place: Path) -> None:
+    assert found(place, "clock").is_ok
+    behind = found(place, "clock", -86_400.0)
+    assert not behind.is_ok
+    assert "NTP" in behind.remedy
+
+
+def test_a_full_disk_is_said(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1, 1, 5 << 20))
+    assert not found(place, "free disk for ledger and logs").is_ok
+    assert not found(place, "free disk for Ray").is_ok
+
+
+def broken_policy(place: Path) -> None:
+    policy = place / "aspen" / "policy.toml"
+    policy.write_text(policy.read_text().replace("min_cohort", "min_cohrt"))
+
+
+def no_data(place: Path) -> None:
+    (place / "aspen" / "lung.parquet").unlink()
+
+
+def newer_ledger(place: Path) -> None:
+    with closing(sqlite3.connect(place / "aspen" / "ledger.sqlite")) as database:
+        database.execute("PRAGMA user_version = 99")
+
+
+def no_membership(place: Path) -> None:
+    (place / "aspen" / "membership.log").unlink()
+
+
+def revoked(place: Path) -> None:
+    with opened(place / "authority" / "consilo.toml") as authority:
+        revoke(authority, "aspen", "member", utc_now())
+    shutil.copy(place / "authority" / "membership.log", place / "aspen" / "membership.log")
+
+
+def open_token(place: Path) -> None:
+    (place / "aspen" / "ray.token").write_text("x" * 64)
+    (place / "aspen" / "ray.token").chmod(0o644)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "what", "reason"),
+    [
+        (broken_policy, "policy", "min_cohrt"),
+        (no_data, "sources", "lung.parquet is missing"),
+        (newer_ledger, "ledger", "format 99, newer than"),
+        (no_membership, "membership", "cannot read the membership log"),
+        (revoked, "member", "is revoked"),
+        (open_token, "token of the Ray cluster", "can be read by others"),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_starts(
+    place: Path, spoil: Callable[[Path], None], what: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(place)
+    finding = found(place, what)
+    assert not finding.is_ok
+    assert reason in finding.found
+    assert finding.remedy
+    policy = place / "aspen" / "policy.toml"
+    assert main(["doctor", "--policy", str(policy)]) == 1
+    assert f"FAIL  {what}: " in capsys.readouterr().out
+    with pytest.raises(SiloError, match=what):
+        serve(Options(policy, 0), lambda _: None)
+
+
+def test_an_older_ledger_is_in_order_and_keeps_its_spending_when_it_is_upgraded(place: Path) -> None:
+    path = place / "aspen" / "ledger.sqlite"
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript(FIRST_FORMAT)
+    finding = found(place, "ledger")
+    assert finding.is_ok
+    assert finding.found.startswith("format 1, brought to format ")
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA user_version").fetchone()[0] == 1, "a check changes nothing"
+    store = LedgerStore(path)
+    assert store.spending().lifetime == 70
+    store.close()
+
+
+def test_a_cluster_of_other_machines_needs_tls(place: Path) -> None:
+    policy = place / "aspen" / "policy.toml"
+    certificate = place / "authority" / "authority.pem"
+    key = read_transport_key(place / "authority" / "authority-tls.key")
+    own = read_transport_key(place / "aspen" / "transport.key")
+    request = new_request(own, Identity(NAME, "silo", "aspen"))
+    (place / "aspen" / "transport.pem").write_bytes(
+        issue(certificate.read_bytes(), key, request, utc_now() - timedelta(days=1), 90)
+    )
+    with pytest.raises(SiloError, match=r"10\.0\.0\.9:6379 is not on this machine, and --ray-tls is not given"):
+        serve(Options(policy, 0, ray_address="10.0.0.9:6379"), lambda _: None)
