@@ -160,15 +160,15 @@ def memory(silos: int, length: int) -> float:
         return (resident("VmHWM") - before) / (4 * length)
 
 
-def manifest(names: list[str], length: int) -> bytes:
-    """Return a round of `masking` whose values fit words of 4 bytes."""
+def manifest(names: list[str], length: int, limit: int = 2**20) -> bytes:
+    """Return a round of `masking`; with the usual limit, its values fit words of 4 bytes."""
     key, zeros = bytes(PUBLIC_BYTES), bytes(32)
     terms = Terms(
         request_hash=zeros,
         recipients=(Recipient(name="analyst", key=key),),
         backend="masking",
         key_id=b"",
-        limit=2**20,
+        limit=limit,
         blocks=(Block(name="weights", length=length, scale_bits=0, variance="0"),),
     )
     return Manifest(
