@@ -1,7 +1,7 @@
 """Four organisations beside one trust domain: a question, a vector of 10 MB, the stream itself, and memory.
 
-Every organisation is processes of its own on this machine: four silos and the aggregator, each with a Ray cluster. So all
-of them share its cores, as they would not between organisations.
+Every organisation is processes of its own on this machine: four silos and the aggregator, each with a Ray cluster. So
+all of them share its cores, as they would not between organisations.
 """
 
 import asyncio
