@@ -183,7 +183,11 @@ def test_a_production_policy_is_served_and_simulate_mode_refuses_it(place: Path)
     policy.write_text(policy.read_text().replace('mode   = "trial"', 'mode   = "production"'))
     with pytest.raises(SiloError, match="simulate mode is one trust domain"):
         SiloActor(str(policy))
-    assert FederatedSilo(str(policy)).problem() is None
+    silo = FederatedSilo(str(policy))
+    try:
+        assert silo.problem() is None
+    finally:
+        silo.close()
 
 
 def test_the_analysts_doctor_checks_certificate_and_standing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
