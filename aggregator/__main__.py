@@ -43,8 +43,8 @@ class RaySums:
     def __init__(self, path: Path) -> None:
         self._shard: Any = ray.remote(num_cpus=0, max_restarts=0)(SumShard).remote(path)
 
-    async def start(self, round_id: bytes, length: int, ring_bits: int) -> None:
-        await self._shard.start.remote(round_id, length, ring_bits)
+    async def start(self, round_id: bytes, manifest: bytes, round_key: bytes) -> None:
+        await self._shard.start.remote(round_id, manifest, round_key)
 
     async def stage(self, round_id: bytes, silo: str, digests: tuple[bytes, ...], frame: bytes) -> None:
         await self._shard.stage.remote(round_id, silo, digests, frame)
@@ -52,8 +52,8 @@ class RaySums:
     async def add(self, round_id: bytes, silo: str, name: bytes) -> None:
         await self._shard.add.remote(round_id, silo, name)
 
-    async def total(self, round_id: bytes, silos: tuple[str, ...]) -> bytes:
-        total: bytes = await self._shard.total.remote(round_id, silos)
+    async def total(self, round_id: bytes, silos: tuple[str, ...]) -> list[bytes]:
+        total: list[bytes] = await self._shard.total.remote(round_id, silos)
         return total
 
     async def discard(self, round_id: bytes) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from aggregator.errors import SharesMissingError, SilosMissingError
+from crypto.backends import scheme_of
 from crypto.errors import CryptoError, ProtocolError
 from crypto.keys import SigningKey, VerifyKey
 from crypto.manifest import Accept, Manifest, Propose, Terms, check_accept, check_round_keys, compose
@@ -34,9 +35,9 @@ from crypto.messages import (
     Split,
     Survivor,
     check_split,
-    chunk_digests,
 )
-from crypto.ring import Ring
+from crypto.payload import digests, piece_sizes, sum_sizes
+from crypto.scheme import Scheme
 from crypto.wire import Signature, Signed, body_digest, detach, digest_of, sign, unverified, verify
 from policies.request import Refusal, Request, terms_of
 from policies.training import Step
@@ -63,6 +64,7 @@ class Proposed:
     propose: Propose
     envelope: bytes
     terms: Terms
+    round_key: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,10 @@ class Composed:
     envelope: bytes
     accepts: tuple[bytes, ...]
     refusals: tuple[bytes, ...]
+
+    @property
+    def scheme(self) -> Scheme:
+        return scheme_of(self.manifest, self.before.round_key)
 
     @property
     def committees(self) -> tuple[tuple[int, ...], ...]:
@@ -125,8 +131,9 @@ def propose(aggregator: Aggregator, request: bytes, round_id: bytes, now: int) -
     The aggregator has no analyst's key and needs none: the silos verify, and they alone decide.
     """
     message = Propose(federation=aggregator.federation, round_id=round_id, expires_at=now + ROUND_S, request=request)
-    terms = terms_of(unverified(request, Request), body_digest(request, Request))
-    return Proposed(message, sign(message, aggregator.name, aggregator.signing), terms)
+    asked = unverified(request, Request)
+    terms = terms_of(asked, body_digest(request, Request))
+    return Proposed(message, sign(message, aggregator.name, aggregator.signing), terms, asked.round_key)
 
 
 def read_answers(
@@ -231,8 +238,9 @@ def collect_ready(aggregator: Aggregator, state: SharedOut, replies: Replies) ->
 def read_contribution(aggregator: Aggregator, state: SharedOut, silo: str, head: bytes) -> Signed[Contribution]:
     """Return the signed head of a contribution to this round; raises CryptoError."""
     signed = verify(head, Contribution, {silo: aggregator.silos[silo]})
-    bound = signed.message.manifest_hash, signed.message.length
-    if bound != (state.before.manifest_hash, state.before.manifest.length):
+    composed = state.before
+    bound = signed.message.manifest_hash, signed.message.length, len(signed.message.chunks)
+    if bound != (composed.manifest_hash, composed.manifest.length, len(piece_sizes(composed.scheme))):
         raise ProtocolError(f"the contribution of {silo!r} belongs to another round")
     return signed
 
@@ -276,24 +284,39 @@ def open_message(state: Parted, signatures: Mapping[str, Signature]) -> bytes:
 
 
 def assemble(
-    aggregator: Aggregator, state: Parted, signatures: Mapping[str, Signature], replies: Replies, blinded_sum: bytes
-) -> EncryptedReport:
-    """Return the report of this blinded sum; raises SilosMissingError if too few silos opened their shares."""
+    aggregator: Aggregator,
+    state: Parted,
+    signatures: Mapping[str, Signature],
+    replies: Replies,
+    blinded_sum: Sequence[bytes],
+) -> tuple[EncryptedReport, Sequence[bytes]]:
+    """Return the report and the pieces of its sum; raises SilosMissingError if too few silos opened their shares.
+
+    In the backend `shares` the pieces are the sums that the silos opened, else those of `blinded_sum`.
+    """
     shared, composed = state.before, state.before.before
     manifest = composed.manifest
     openings: dict[str, bytes] = {}
+    sums: dict[str, tuple[bytes, ...]] = {}
+    sizes = sum_sizes(composed.scheme, 1, len(manifest.terms.recipients)) if composed.scheme.columns > 1 else ()
     for silo, frames in replies.items():
         try:
-            opening = verify(_only(frames), Opening, {silo: aggregator.silos[silo]}).message
+            opening = verify(_only(frames[:1]), Opening, {silo: aggregator.silos[silo]}).message
         except CryptoError:
             continue
-        if (opening.manifest_hash, opening.split_hash) == (composed.manifest_hash, digest_of(state.split)):
-            openings[silo] = frames[0]
+        bound = opening.manifest_hash, opening.split_hash, opening.sums
+        if tuple(map(len, frames[1:])) == sizes and bound == (
+            composed.manifest_hash,
+            digest_of(state.split),
+            digests(frames[1:]),
+        ):
+            openings[silo], sums[silo] = frames[0], frames[1:]
     if len(openings) < manifest.quorum:
         missing = tuple(silo for silo in signatures if silo not in openings)
         raise SilosMissingError(f"fewer than {manifest.quorum} silos released their shares", missing)
     opened = {manifest.silos.index(silo) for silo in openings}
-    if any(len(opened.intersection(committee)) < manifest.committee_quorum for committee in composed.committees):
+    has_all = all(len(opened.intersection(one)) >= manifest.committee_quorum for one in composed.committees)
+    if composed.scheme.is_masked and not has_all:
         missing = tuple(silo for silo in signatures if silo not in openings)
         raise SilosMissingError("too few of the neighbours of a silo released their shares", missing)
     dropped = tuple(
@@ -304,7 +327,9 @@ def assemble(
         for index, silo in enumerate(manifest.silos)
         if silo in state.split.dropped
     )
-    return EncryptedReport(
+    if composed.scheme.columns > 1:
+        blinded_sum = [piece for silo in sorted(sums) for piece in sums[silo]]
+    report = EncryptedReport(
         propose=composed.before.envelope,
         manifest=composed.envelope,
         accepts=composed.accepts,
@@ -316,8 +341,9 @@ def assemble(
         dropped=dropped,
         refusals=composed.refusals,
         length=manifest.length,
-        chunks=chunk_digests(blinded_sum, Ring(manifest.terms.ring_bits).word_bytes),
+        chunks=digests(blinded_sum),
     )
+    return report, blinded_sum
 
 
 def contributions_of(report: EncryptedReport) -> tuple[bytes, ...]:
@@ -325,9 +351,20 @@ def contributions_of(report: EncryptedReport) -> tuple[bytes, ...]:
     return tuple(body_digest(envelope, Contribution) for envelope in report.contributions)
 
 
-def word_bytes_of(report: EncryptedReport) -> int:
-    """Return the bytes of one value in a report's sum."""
-    return Ring(unverified(report.manifest, Manifest).terms.ring_bits).word_bytes
+def added_pieces(report: EncryptedReport) -> range:
+    """Return the numbers of the pieces that were added at the aggregator: none where the silos added."""
+    scheme = _scheme_of(report)
+    return range(scheme.shape.chunks if scheme.columns == 1 else 0)
+
+
+def pieces_of(report: EncryptedReport) -> tuple[int, ...]:
+    """Return the sizes of the pieces that each contribution in a report's sum has."""
+    return piece_sizes(_scheme_of(report))
+
+
+def _scheme_of(report: EncryptedReport) -> Scheme:
+    request = unverified(unverified(report.propose, Propose).request, Request)
+    return scheme_of(unverified(report.manifest, Manifest), request.round_key)
 
 
 def learners(report: EncryptedReport) -> tuple[tuple[str, ...], bytes]:

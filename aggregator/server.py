@@ -15,8 +15,9 @@ from aggregator.errors import AggregatorError, SharesMissingError, SilosMissingE
 from aggregator.store import ReportStore
 from aggregator.sums import Sums
 from crypto.errors import CryptoError, ProtocolError
-from crypto.manifest import CHUNK_VALUES
-from crypto.messages import FRAME_CHUNKS, Contribution, EncryptedReport, StoredReport
+from crypto.messages import Contribution, EncryptedReport, StoredReport
+from crypto.payload import frames as frames_of
+from crypto.payload import piece_sizes
 from crypto.randomness import token
 from crypto.wire import Signed
 from policies.model import MAX_STEPS
@@ -100,7 +101,7 @@ class Server:
         for _ in range(2 * MAX_STEPS):  # back to what it has learned, and forth again
             data = self._store.get(pending[-1])
             report = StoredReport.decode(data).message
-            evidence = [chunk for index in range(len(report.chunks)) for chunk in await self._chunks(report, index)]
+            evidence = [chunk for index in core.added_pieces(report) for chunk in await self._chunks(report, index)]
             frames = await self._silos[silo].call("learn", data, *evidence)
             signed = core.read_learned(self._aggregator, silo, report, frames)
             before = core.learners(report)[1]
@@ -126,11 +127,11 @@ class Server:
         return await self._chunks(StoredReport.decode(self._store.get(name)).message, index)
 
     async def _chunks(self, report: EncryptedReport, index: int) -> tuple[bytes, ...]:
-        if not 0 <= index < len(report.chunks):
-            raise ProtocolError(f"the report has {len(report.chunks)} chunks, none of number {index}")
-        step = CHUNK_VALUES * core.word_bytes_of(report)
-        named = core.contributions_of(report)
-        return tuple([await self._sums.chunk(name, index * step, step) for name in named])
+        sizes = core.pieces_of(report)
+        if not 0 <= index < len(sizes):
+            raise ProtocolError(f"the contributions have {len(sizes)} pieces, none of number {index}")
+        start = sum(sizes[:index])
+        return tuple([await self._sums.chunk(name, start, sizes[index]) for name in core.contributions_of(report)])
 
     async def _round(
         self, request: bytes, asked: Iterable[str], refusals: dict[str, bytes], missing: set[str]
@@ -151,17 +152,20 @@ class Server:
             shared = core.collect_shares(self._aggregator, composed, replies)
             replies = await self._ask("ready", round_id, {silo: shared.deliver(silo) for silo in members})
             go = core.collect_ready(self._aggregator, shared, replies)
-            await self._sums.start(round_id, composed.manifest.length, composed.manifest.terms.ring_bits)
+            await self._sums.start(round_id, composed.manifest.encode(), proposed.round_key)
             contributions = await self._contributions(round_id, shared, go)
             parted = core.part(self._aggregator, shared, contributions)
             survivors = tuple(survivor.silo for survivor in parted.split.survivors)
             replies = await self._ask("agree", round_id, dict.fromkeys(survivors, parted.envelope))
             signatures = core.collect_signatures(self._aggregator, parted, replies)
             opens = core.open_message(parted, signatures)
-            replies = await self._ask("open_shares", round_id, dict.fromkeys(signatures, opens))
+            replies = await self._open(round_id, parted, signatures, opens)
             in_round -= set(replies)  # a silo that opened has erased the round
             total = await self._sums.total(round_id, survivors)
-            return self._store.put(core.assemble(self._aggregator, parted, signatures, replies, total), total)
+            report, pieces = core.assemble(self._aggregator, parted, signatures, replies, total)
+            name = self._store.put(report, pieces)
+            del total, pieces  # before the whole is read
+            return self._store.get(name)
         finally:
             # Whoever is still in the round forgets it; where nothing has left, the reservation is released.
             try:
@@ -169,11 +173,30 @@ class Server:
             finally:
                 await self._gather({silo: self._silos[silo].call("cancel", round_id) for silo in in_round})
 
+    async def _open(
+        self, round_id: bytes, parted: core.Parted, signatures: Iterable[str], opens: bytes
+    ) -> dict[str, tuple[bytes, ...]]:
+        """Ask silos to open; where they add themselves, with the columns that the survivors sealed to each."""
+        sizes, composed = piece_sizes(parted.before.before.scheme), parted.before.before
+        names = [survivor.contribution for survivor in parted.split.survivors]
+
+        async def one(silo: str) -> tuple[bytes, ...]:
+            columns: list[bytes] = []
+            if composed.scheme.columns > 1:
+                place = composed.manifest.silos.index(silo)
+                start = sum(sizes[:place])
+                columns = [await self._sums.chunk(name, start, sizes[place]) for name in names]
+                columns = [*parted.contributions, *columns]
+            return await self._silos[silo].call("open_shares", round_id, opens, *columns)
+
+        return await self._gather({silo: one(silo) for silo in signatures})
+
     async def _contributions(
         self, round_id: bytes, shared: core.SharedOut, go: bytes
     ) -> dict[str, Signed[Contribution]]:
         """Collect and add contributions as they come, a frame at a time; one that does not hold is not there."""
         found: dict[str, Signed[Contribution]] = {}
+        sizes = piece_sizes(shared.before.scheme)
 
         async def one(silo: str) -> tuple[bytes, ...]:
             handle = self._silos[silo]
@@ -181,7 +204,7 @@ class Server:
             signed = core.read_contribution(self._aggregator, shared, silo, head)
             chunks = signed.message.chunks
             await self._sums.stage(round_id, silo, chunks, frame)
-            for index in range(1, -(-len(chunks) // FRAME_CHUNKS)):
+            for index in range(1, len(frames_of(sizes))):
                 (frame,) = await handle.call("frame", round_id, index.to_bytes(8, "big"))
                 await self._sums.stage(round_id, silo, chunks, frame)
             await self._sums.add(round_id, silo, signed.digest)

@@ -5,7 +5,7 @@ contributions, named by the SHA-256 of their signed heads, the oldest deleted fi
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BufferedRandom
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from crypto.messages import EncryptedReport, StoredReport, report_head
 from crypto.randomness import token
 
 MAX_KEPT_BYTES = 16 << 30
-_BLOCK_BYTES = 1 << 18  # added while it is in the second-level cache
 
 
 class ReportStore:
@@ -24,21 +23,21 @@ class ReportStore:
         self._path = path
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def put(self, report: EncryptedReport, blinded_sum: bytes) -> bytes:
-        """Store a report durably and return its whole encoding."""
+    def put(self, report: EncryptedReport, blinded_sum: Sequence[bytes]) -> bytes:
+        """Store a report and the pieces of its sum durably, and return its name."""
         head = report_head(report)
-        data = head + blinded_sum
-        name = StoredReport.decode(data).name.hex()
-        target, partial = self._path / f"{name}.report", self._path / f"{name}.partial"
+        name = StoredReport.decode(head).name
+        target, partial = self._path / f"{name.hex()}.report", self._path / f"{name.hex()}.partial"
         try:
             with _create(partial) as file:
-                file.write(data)
+                for piece in (head, *blinded_sum):
+                    file.write(piece)
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(target)
         except OSError as err:
             raise StoreError(f"the report cannot be stored ({err.strerror})", f"free space in {self._path}") from err
-        return data
+        return name
 
     def get(self, name: bytes) -> bytes:
         """Return the report of that name; raises StoreError if there is none."""
@@ -99,7 +98,7 @@ class Staged:
     def __init__(self, directory: Path) -> None:
         self._path = directory / f"{token(16).hex()}.partial"
         self._file = _create(self._path)
-        self.length = 0
+        self.frames = 0
 
     def append(self, frame: bytes) -> None:
         """Write the next frame; raises StoreError if the disk is full."""
@@ -108,14 +107,13 @@ class Staged:
             self._file.flush()
         except OSError as err:
             raise StoreError(f"a contribution cannot be kept ({err.strerror})", "free disk space") from err
-        self.length += len(frame)
+        self.frames += 1
 
-    def blocks(self) -> Iterator[memoryview]:
-        """Yield the whole in blocks that are overwritten by the next one."""
-        buffer = memoryview(bytearray(_BLOCK_BYTES))
+    def parts(self, sizes: Sequence[int]) -> Iterator[bytes]:
+        """Yield the whole in parts of these sizes."""
         self._file.seek(0)
-        while length := self._file.readinto(buffer):
-            yield buffer[:length]
+        for size in sizes:
+            yield self._file.read(size)
 
     def keep(self, name: bytes) -> None:
         """Keep it under its name."""

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
+from blake3 import blake3
 
 from aggregator.store import ContributionStore, Staged
+from crypto.backends import scheme_of
 from crypto.errors import ProtocolError
-from crypto.manifest import CHUNK_VALUES
-from crypto.messages import FRAME_CHUNKS, chunk_digests
-from crypto.ring import Ring, Words
+from crypto.manifest import Manifest
+from crypto.payload import frames, piece_sizes, split
+from crypto.scheme import Accumulator, Scheme
 
 MAX_OPEN_ROUNDS = 64
 
@@ -23,8 +24,8 @@ MAX_OPEN_ROUNDS = 64
 class Sums(Protocol):
     """Where contributions are added: in this process or in a Ray actor."""
 
-    async def start(self, round_id: bytes, length: int, ring_bits: int) -> None:
-        """Open a sum of `length` zeros."""
+    async def start(self, round_id: bytes, manifest: bytes, round_key: bytes) -> None:
+        """Open an empty sum of the round with this encoded manifest and key."""
 
     async def stage(self, round_id: bytes, silo: str, digests: tuple[bytes, ...], frame: bytes) -> None:
         """Keep the next frame of a contribution; raises ProtocolError on chunks that are not as signed."""
@@ -32,8 +33,11 @@ class Sums(Protocol):
     async def add(self, round_id: bytes, silo: str, name: bytes) -> None:
         """Add a contribution of which all frames are there; raises ProtocolError on a part of one, or a second one."""
 
-    async def total(self, round_id: bytes, silos: tuple[str, ...]) -> bytes:
-        """Return the sum and close the round; raises ProtocolError unless exactly `silos` were added."""
+    async def total(self, round_id: bytes, silos: tuple[str, ...]) -> list[bytes]:
+        """Return the sum's chunks and close the round; raises ProtocolError unless exactly `silos` were added.
+
+        None in the backend `shares`, where the silos add.
+        """
 
     async def discard(self, round_id: bytes) -> None:
         """Close the round; what was not added is deleted."""
@@ -44,8 +48,10 @@ class Sums(Protocol):
 
 @dataclass(slots=True)
 class _Running:
-    ring: Ring
-    words: Words
+    scheme: Scheme
+    sizes: tuple[int, ...]
+    frames: list[range]
+    sum: Accumulator | None  # None where the silos add
     staged: dict[str, Staged] = field(default_factory=dict)
     added: set[str] = field(default_factory=set)
 
@@ -58,42 +64,44 @@ class SumShard:
         self._rounds: dict[bytes, _Running] = {}
         self._store = ContributionStore(path)
 
-    def start(self, round_id: bytes, length: int, ring_bits: int) -> None:
+    def start(self, round_id: bytes, manifest: bytes, round_key: bytes) -> None:
         if len(self._rounds) >= MAX_OPEN_ROUNDS:
             raise ProtocolError(f"{MAX_OPEN_ROUNDS} rounds are open, try again later")
         if round_id in self._rounds:
             raise ProtocolError("the round is open already")
-        ring = Ring(ring_bits)
-        self._rounds[round_id] = _Running(ring, ring.zeros(length))
+        scheme = scheme_of(Manifest.decode(manifest), round_key)
+        sizes, is_added = piece_sizes(scheme), scheme.columns == 1
+        total = scheme.accumulator(0) if is_added else None
+        self._rounds[round_id] = _Running(scheme, sizes, frames(sizes), total)
 
     def stage(self, round_id: bytes, silo: str, digests: tuple[bytes, ...], frame: bytes) -> None:
-        running, word_bytes = self._running(round_id, silo)
+        running = self._running(round_id, silo)
         staged = running.staged.get(silo)
-        first = 0 if staged is None else staged.length // (CHUNK_VALUES * word_bytes)
-        whole = running.words.size * word_bytes
-        rest = whole - first * CHUNK_VALUES * word_bytes
-        if len(frame) != min(rest, FRAME_CHUNKS * CHUNK_VALUES * word_bytes) or not frame:
-            raise ProtocolError(f"a frame of {silo!r} has {len(frame)} bytes")
-        if chunk_digests(frame, word_bytes) != digests[first : first + FRAME_CHUNKS]:
-            raise ProtocolError(f"a chunk of {silo!r} is not the one it signed")
+        arrived = 0 if staged is None else staged.frames
+        if arrived >= len(running.frames) or len(digests) != len(running.sizes):
+            raise ProtocolError(f"the contribution of {silo!r} has {len(running.frames)} frames")
+        numbers = running.frames[arrived]
+        for number, piece in zip(numbers, split(frame, [running.sizes[number] for number in numbers]), strict=True):
+            if blake3(piece).digest() != digests[number]:
+                raise ProtocolError(f"a chunk of {silo!r} is not the one it signed")
+            if running.sum is not None:
+                running.sum.check(number, bytes(piece))  # so that adding cannot fail half-way
         if staged is None:
-            staged = running.staged[silo] = self._store.stage(whole)
+            staged = running.staged[silo] = self._store.stage(sum(running.sizes))
         staged.append(frame)
 
     def add(self, round_id: bytes, silo: str, name: bytes) -> None:
-        running, word_bytes = self._running(round_id, silo)
+        running = self._running(round_id, silo)
         staged = running.staged.get(silo)
-        if staged is None or staged.length != running.words.size * word_bytes:
+        if staged is None or staged.frames != len(running.frames):
             raise ProtocolError(f"the contribution of {silo!r} is incomplete")
-        at = 0
-        for block in staged.blocks():
-            vector = running.ring.from_bytes(block)
-            np.add(running.words[at : at + vector.size], vector, out=running.words[at : at + vector.size])
-            at += vector.size
+        if running.sum is not None:
+            for number, piece in enumerate(staged.parts(running.sizes)):
+                running.sum.add(number, piece)
         running.added.add(silo)
         running.staged.pop(silo).keep(name)
 
-    def total(self, round_id: bytes, silos: tuple[str, ...]) -> bytes:
+    def total(self, round_id: bytes, silos: tuple[str, ...]) -> list[bytes]:
         running = self._rounds.pop(round_id, None)
         if running is None:
             raise ProtocolError("the round is not open")
@@ -101,7 +109,7 @@ class SumShard:
             raise ProtocolError("the sum does not hold exactly the contributions that were agreed on")
         for staged in running.staged.values():
             staged.discard()
-        return running.ring.to_bytes(running.ring.reduce(running.words))
+        return running.sum.chunks() if running.sum is not None else []
 
     def discard(self, round_id: bytes) -> None:
         running = self._rounds.pop(round_id, None)
@@ -111,10 +119,10 @@ class SumShard:
     def chunk(self, name: bytes, start: int, length: int) -> bytes:
         return self._store.read(name, start, length)
 
-    def _running(self, round_id: bytes, silo: str) -> tuple[_Running, int]:
+    def _running(self, round_id: bytes, silo: str) -> _Running:
         running = self._rounds.get(round_id)
         if running is None:
             raise ProtocolError("the round is not open")
         if silo in running.added:
             raise ProtocolError(f"a contribution of {silo!r} was added before")
-        return running, running.ring.word_bytes
+        return running

@@ -29,6 +29,7 @@ from analyst.federation_commands import add_commands
 from analyst.render import FORMATS, plain, print_offer, render
 from analyst.simulate import down, up
 from analyst.training import read_job, show_training, to_json, train
+from crypto.backends import BACKENDS
 from crypto.errors import CryptoError
 from crypto.keys import MIN_PASSPHRASE, Secret, SigningKey, read_key_file, write_key_file
 from policies.errors import PolicyError
@@ -89,6 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     _federation_options(query)
     query.add_argument("--purpose", required=True, help="what the answer is for; policies open data by purpose")
     query.add_argument("--epsilon", required=True, type=_number, help="what it may cost one person, such as 1")
+    text = "how the silos' vectors are summed; their policies say which they accept"
+    query.add_argument("--backend", choices=list(BACKENDS), default="masking", help=text)
     query.add_argument("--format", choices=FORMATS, default="table")
     query.add_argument("--out", type=Path, metavar="FILE", help="write the answer there instead of printing it")
     train = command("train", _train, "train a model across the silos, which alone receive it")
@@ -197,7 +200,9 @@ def _query(options: argparse.Namespace, notes: Console) -> int:
             options.federation, options.analyst, lambda text: status.update(text), _asking("the analyst's key", status)
         ) as federation:
             status.update("asking the silos")
-            report = federation.query(options.sql, purpose=options.purpose, epsilon=options.epsilon)
+            report = federation.query(
+                options.sql, purpose=options.purpose, epsilon=options.epsilon, backend=options.backend
+            )
         status.update("closing")
     text = render(report, options.format)
     if options.out is None:

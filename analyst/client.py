@@ -6,7 +6,7 @@ with Federation.open("consilo.toml") as federation:
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -20,11 +20,12 @@ from analyst.report import Report, SiloOutcome, interpret, rho_of
 from analyst.simulate import started
 from analyst.sql.catalogue import Offer, suggest
 from analyst.sql.plan import Planned, plan
+from crypto.backends import BACKENDS
 from crypto.certificates import Identity
 from crypto.credentials import Credentials
 from crypto.errors import CryptoError, ProtocolError
 from crypto.keys import Secret, SigningKey
-from crypto.manifest import Propose, Recipient, obstacle
+from crypto.manifest import BackendName, Propose, Recipient, obstacle
 from crypto.messages import Failed, Failure, Learned, StoredReport
 from crypto.opening import CheckedReport, OpenedSum, check_report, open_report
 from crypto.randomness import token
@@ -41,6 +42,9 @@ from policies.request import (
     Refusal,
     Request,
     Table,
+    cut_of,
+    round_secret,
+    sealed_secret,
     terms_of,
 )
 from policies.training import Step
@@ -130,21 +134,23 @@ class Federation:
             self._offer = self._fetch_offer()
         return self._offer
 
-    def query(self, sql: str, *, purpose: str, epsilon: float) -> Report:
-        """Ask one question and open its answer.
+    def query(self, sql: str, *, purpose: str, epsilon: float, backend: BackendName = "masking") -> Report:
+        """Ask one question and open its answer; `backend` is how the silos' vectors are summed (docs/backends.md).
 
         `epsilon` is what the answer may cost one person, at the smallest delta among the silos. Raises SqlError before
         anything is sent, DeniedError if silos refuse, RoundError if too few are left to answer.
         """
-        planned, request = self.prepare(sql, purpose=purpose, epsilon=epsilon)
+        planned, request = self.prepare(sql, purpose=purpose, epsilon=epsilon, backend=backend)
         return self.open_answer(planned, request, self.submit(request))
 
-    def prepare(self, sql: str, *, purpose: str, epsilon: float) -> tuple[Planned, Request]:
+    def prepare(
+        self, sql: str, *, purpose: str, epsilon: float, backend: BackendName = "masking"
+    ) -> tuple[Planned, Request]:
         """Plan a question and write its request; sends nothing but a request for catalogues."""
         planned = plan(sql, self.offer)
         recipients = (Recipient(name=self.analyst, key=self._sealing.public),)
         price = self.price(purpose, epsilon)
-        return planned, self.write(planned.table, planned.plan, purpose, price, recipients)
+        return planned, self.write(planned.table, planned.plan, purpose, price, recipients, backend)
 
     def price(self, purpose: str, epsilon: float) -> int:
         """Return what `epsilon` buys in micro-rho, at the smallest delta among the silos; raises AnalystError."""
@@ -158,7 +164,13 @@ class Federation:
         return micro_rho
 
     def write(
-        self, table: Table, what: Plan | Step, purpose: str, micro_rho: int, recipients: tuple[Recipient, ...] = ()
+        self,
+        table: Table,
+        what: Plan | Step,
+        purpose: str,
+        micro_rho: int,
+        recipients: tuple[Recipient, ...] = (),
+        backend: BackendName = "masking",
     ) -> Request:
         """Return a request to all silos that hold `table`, which are its recipients if none are named.
 
@@ -166,17 +178,21 @@ class Federation:
         """
         silos = tuple(sorted(self.offer.holders(table.name)))
         self._check_reachable(silos)
-        now = int(self._clock())
+        now, nonce = int(self._clock()), token(16)
+        recipients = recipients or self.config.roster.recipients(silos)
+        round_key, sealed_secrets = self._round_key(backend, nonce, recipients)
         try:
             return Request(
                 federation=self.config.federation,
-                nonce=token(16),
+                nonce=nonce,
                 analyst=self.analyst,
-                recipients=recipients or self.config.roster.recipients(silos),
+                recipients=recipients,
                 purpose=purpose,
                 micro_rho=micro_rho,
                 silos=silos,
-                backend="masking",
+                backend=backend,
+                round_key=round_key,
+                sealed_secrets=sealed_secrets,
                 table=table,
                 plan=what,
                 created_at=now,
@@ -188,10 +204,22 @@ class Federation:
             raise AnalystError(f"the question cannot be asked: {reason}", hint) from err
 
     def renew(self, request: Request, what: Plan | Step) -> Request:
-        """Return the same request for another plan, with a nonce and a time of its own."""
-        now = int(self._clock())
-        fields = {"nonce": token(16), "plan": what, "created_at": now, "expires_at": now + REQUEST_LIFETIME_S}
+        """Return the same request for another plan, with a nonce, a time and a round key of its own."""
+        now, nonce = int(self._clock()), token(16)
+        round_key, sealed_secrets = self._round_key(request.backend, nonce, request.recipients)
+        fields: dict[str, object] = {"nonce": nonce, "round_key": round_key, "sealed_secrets": sealed_secrets}
+        fields |= {"plan": what, "created_at": now, "expires_at": now + REQUEST_LIFETIME_S}
         return Request.model_validate({**dict(request), **fields})
+
+    @staticmethod
+    def _round_key(
+        backend: BackendName, nonce: bytes, recipients: tuple[Recipient, ...]
+    ) -> tuple[bytes, tuple[bytes, ...]]:
+        """Return a fresh public key and its secret sealed to each recipient, where the backend has a key."""
+        if not BACKENDS[backend].has_key:
+            return b"", ()
+        made = BACKENDS[backend].create_key()
+        return made.public, tuple(sealed_secret(nonce, recipient, made.secret) for recipient in recipients)
 
     def _check_reachable(self, silos: tuple[str, ...]) -> None:
         """Raise RoundError where silos that did not answer leave too few for any round."""
@@ -249,17 +277,29 @@ class Federation:
             delta=self.offer.delta,
             silos=self._outcomes(request, opened, denials),
             transcript=stored.name.hex(),
+            wrong=opened.wrong,
             assumptions=(
                 f"one {entity} has at most {request.table.max_rows} rows in an answer"
                 f" and is known to at most {request.table.max_silos} silos",
                 f"at most {opened.manifest.max_colluding} silos collude with the aggregator",
+                *self._cuts(request, opened),
             ),
         )
+
+    @staticmethod
+    def _cuts(request: Request, opened: OpenedSum) -> Iterator[str]:
+        """Yield where a backend with less room than words of 64 bits cuts the figures of one silo."""
+        if request.backend != "masking":
+            for block in opened.manifest.terms.blocks:
+                cut = cut_of(opened.manifest.terms.limit, block.scale_bits)
+                yield f"by {request.backend}, {block.name} of one silo is within +/-{cut:,}, what lies beyond is cut"
 
     def open_sum(self, stored: StoredReport, request: Request) -> OpenedSum:
         """Return the sum of a report that this analyst is a recipient of; raises CryptoError."""
         terms, roster = terms_of(request, digest_of(request)), self.config.roster
-        return open_report(stored, terms, self.analyst, self._sealing, roster.silo_keys, roster.aggregator_keys)
+        secret = round_secret(request, self.analyst, self._sealing)
+        parties = self.analyst, self._sealing, roster.silo_keys, roster.aggregator_keys
+        return open_report(stored, terms, *parties, round_key=request.round_key, secret=secret)
 
     def check(self, request: Request, encrypted: bytes) -> CheckedReport:
         """Check a report, without opening it, and add its sum once more; raises CryptoError on what does not hold."""
@@ -271,7 +311,7 @@ class Federation:
     def check_report(self, stored: StoredReport, request: Request) -> CheckedReport:
         """Make every check of a report that needs no key; raises CryptoError."""
         terms, roster = terms_of(request, digest_of(request)), self.config.roster
-        return check_report(stored, terms, roster.silo_keys, roster.aggregator_keys)
+        return check_report(stored, terms, roster.silo_keys, roster.aggregator_keys, request.round_key)
 
     def recount(self, stored: StoredReport, checked: CheckedReport) -> int:
         """Add the signed contributions once more; return how many chunks were. Raises ProtocolError on a wrong sum."""

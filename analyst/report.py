@@ -50,6 +50,7 @@ class Report:
     silos: Mapping[str, SiloOutcome]
     transcript: str  # the name of the encrypted report: the SHA-256 of all of it but its sum, which it binds
     assumptions: tuple[str, ...]
+    wrong: tuple[str, ...] = ()  # silos whose sum contradicted the others' and was left out, in the backend `shares`
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values; docs/quickstart.md describes them."""
@@ -74,6 +75,7 @@ class Report:
             },
             "transcript": self.transcript,
             "assumptions": list(self.assumptions),
+            "wrong": list(self.wrong),
         }
 
     def to_json(self) -> str:

@@ -23,6 +23,10 @@ MAX_VALUES = 2**24
 PublicKey = Annotated[bytes, Field(min_length=PUBLIC_BYTES, max_length=PUBLIC_BYTES)]
 
 
+BackendName = Literal["masking", "shares", "bfv", "ckks", "paillier"]
+KeyId = Annotated[bytes, Field(max_length=32)]
+
+
 class Recipient(Message):
     """Someone to whom the sum is opened, and the key it is sealed to."""
 
@@ -44,8 +48,9 @@ class Terms(Message):
 
     request_hash: Digest
     recipients: Annotated[tuple[Recipient, ...], Field(min_length=1, max_length=MAX_RECIPIENTS)]
-    backend: Literal["masking"]
-    ring_bits: Annotated[int, Field(ge=1, le=64)]
+    backend: BackendName
+    key_id: KeyId  # of the round's homomorphic key, where the backend has one
+    limit: Annotated[int, Field(ge=1, lt=2**63)]  # largest magnitude of a value of one silo, noise included
     blocks: Annotated[tuple[Block, ...], Field(min_length=1, max_length=256)]
 
 
@@ -53,7 +58,7 @@ class Propose(Message):
     """Aggregator to silo: will you take part in this request?"""
 
     KIND: ClassVar[str] = "propose"
-    MAX_BYTES: ClassVar[int] = 512 * 1024
+    MAX_BYTES: ClassVar[int] = 1 << 20
     federation: Name
     round_id: RoundId
     expires_at: Seconds

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from crypto.errors import RangeError
 from crypto.keys import Secret, derive
 from crypto.ring import Ring, Words
 from crypto.sealing import SealingKey
@@ -46,6 +47,16 @@ def entry_info(manifest_hash: bytes, purpose: str, sender: str, receiver: str) -
 def opening_info(manifest_hash: bytes, split_hash: bytes, sender: str, recipient: str) -> bytes:
     """Return the context that the opened shares of one silo for one recipient are bound to."""
     return derive(manifest_hash, "opening", split_hash, sender, recipient)
+
+
+def column_info(manifest_hash: bytes, sender: str, receiver: str) -> bytes:
+    """Return the context that one silo's column for another is bound to, in the backend `shares`."""
+    return derive(manifest_hash, "entry", "column", sender, receiver)
+
+
+def sum_info(manifest_hash: bytes, split_hash: bytes, sender: str, recipient: str) -> bytes:
+    """Return the context that the sum of one silo's columns is bound to for one recipient, in `shares`."""
+    return derive(manifest_hash, "sum", split_hash, sender, recipient)
 
 
 def self_seed(self_secret: bytes, manifest_hash: bytes) -> bytes:
@@ -78,30 +89,44 @@ def blind(
     return words
 
 
-def apply_masks(words: Words, ring: Ring, plus: Sequence[bytes], minus: Sequence[bytes]) -> None:
-    """Add the masks of the seeds in `plus` to `words` and subtract those in `minus`, in place."""
-    _over_ranges(words, ring, plus, minus, lambda block, start: None)
+def apply_masks(words: Words, ring: Ring, plus: Sequence[bytes], minus: Sequence[bytes], skip: int = 0) -> None:
+    """Add the masks of the seeds in `plus` to `words` and subtract those in `minus`, in place.
+
+    `skip` is how many words of the vector come before these: a multiple of 4, as a block of AES holds up to 4 words.
+    """
+    if skip % (_AES_BYTES // 4):
+        raise RangeError(f"{skip} words to skip, expected a multiple of {_AES_BYTES // 4}")
+    _over_ranges(words, ring, plus, minus, lambda block, start: None, skip)
 
 
-def _over_ranges(words: Words, ring: Ring, plus: Sequence[bytes], minus: Sequence[bytes], fill: _Fill) -> None:
+def _over_ranges(
+    words: Words, ring: Ring, plus: Sequence[bytes], minus: Sequence[bytes], fill: _Fill, skip: int = 0
+) -> None:
     """Fill and mask all of `words`: long vectors in one range for each processor, as a keystream can begin anywhere."""
     step = _BLOCK_BYTES // ring.word_bytes
     workers = max(1, min(len(os.sched_getaffinity(0)), words.nbytes // _RANGE_BYTES))
     length = -(-words.size // (workers * step)) * step or step
     ranges = [(start, min(start + length, words.size)) for start in range(0, words.size, length)]
     if len(ranges) == 1:
-        _over_blocks(words, ring, plus, minus, fill, *ranges[0])
+        _over_blocks(words, ring, plus, minus, fill, skip, *ranges[0])
     elif ranges:
         with ThreadPoolExecutor(len(ranges)) as pool:
-            for done in [pool.submit(_over_blocks, words, ring, plus, minus, fill, *one) for one in ranges]:
+            for done in [pool.submit(_over_blocks, words, ring, plus, minus, fill, skip, *one) for one in ranges]:
                 done.result()
 
 
 def _over_blocks(
-    words: Words, ring: Ring, plus: Sequence[bytes], minus: Sequence[bytes], fill: _Fill, start: int, end: int
+    words: Words,
+    ring: Ring,
+    plus: Sequence[bytes],
+    minus: Sequence[bytes],
+    fill: _Fill,
+    skip: int,
+    start: int,
+    end: int,
 ) -> None:
     """Fill and mask words[start:end]: every keystream passes over a block while it stays in the second-level cache."""
-    counter = (start * ring.word_bytes // _AES_BYTES).to_bytes(_AES_BYTES, "big")
+    counter = ((skip + start) * ring.word_bytes // _AES_BYTES).to_bytes(_AES_BYTES, "big")
     streams = [
         (Cipher(algorithms.AES256(seed), modes.CTR(counter)).encryptor(), operation)
         for operation, seeds in ((np.add, plus), (np.subtract, minus))

@@ -3,17 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar
 
-from blake3 import blake3
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from crypto.errors import ProtocolError, WireError
 from crypto.keys import VerifyKey
 from crypto.manifest import CHUNK_VALUES, MAX_VALUES, Manifest
 from crypto.wire import MAX_SILOS, Count, Digest, Message, Name, RoundId, Signature, verify_detached
 
-FRAME_CHUNKS = 8  # 4 MiB of 8-byte values to a frame
+MAX_SUM_PIECES = 10_000  # a sum for each of 100 silos and recipients
 _PER_SILO = Field(max_length=MAX_SILOS)
 _MAX_SEALED = 8 * 1024
 
@@ -79,19 +78,13 @@ class Go(Message):
 
 
 class Contribution(Message):
-    """Silo to aggregator: the BLAKE3 digests of my blinded chunks; the payload follows in frames."""
+    """Silo to aggregator: the BLAKE3 digests of the pieces of my blinded vector, which follow in frames."""
 
     KIND: ClassVar[str] = "contribution"
     MAX_BYTES: ClassVar[int] = 64 * 1024
     manifest_hash: Digest
     length: Annotated[int, Field(ge=1, le=MAX_VALUES)]
     chunks: Annotated[tuple[Digest, ...], Field(min_length=1, max_length=MAX_VALUES // CHUNK_VALUES)]
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if len(self.chunks) != -(-self.length // CHUNK_VALUES):
-            raise ValueError(f"{self.length} values do not make {len(self.chunks)} chunks")
-        return self
 
 
 class Survivor(Message):
@@ -133,6 +126,7 @@ class Opening(Message):
     manifest_hash: Digest
     split_hash: Digest
     sealed: Annotated[tuple[bytes, ...], _PER_SILO]
+    sums: Annotated[tuple[Digest, ...], _PER_SILO]  # BLAKE3 of my sum as sealed to each recipient, in `shares`
 
 
 class Learned(Message):
@@ -180,11 +174,12 @@ class DroppedSeeds(Message):
 class EncryptedReport(Message):
     """All that a recipient needs to check and open one sum. The aggregator keeps it and cannot read it.
 
-    The blinded sum itself follows, see `pack_report`; `chunks` are the BLAKE3 digests of it.
+    The blinded sum itself follows, see `report_head`; `chunks` are the BLAKE3 digests of its pieces.
     """
 
     KIND: ClassVar[str] = "report"
     MAX_BYTES: ClassVar[int] = 256 << 20
+    MAX_COMMAS: ClassVar[int] = 2**16  # the entries for many dropped silos
     propose: bytes
     manifest: bytes
     accepts: Annotated[tuple[bytes, ...], _PER_SILO]
@@ -196,12 +191,12 @@ class EncryptedReport(Message):
     dropped: Annotated[tuple[DroppedSeeds, ...], _PER_SILO]
     refusals: Annotated[tuple[bytes, ...], _PER_SILO]
     length: Count
-    chunks: Annotated[tuple[Digest, ...], Field(max_length=MAX_VALUES // CHUNK_VALUES)]
+    chunks: Annotated[tuple[Digest, ...], Field(max_length=MAX_SUM_PIECES)]
 
 
 _REPORT_MAGIC = b"CSR1"
 _REPORT_HEAD = len(_REPORT_MAGIC) + 4
-MAX_REPORT_BYTES = _REPORT_HEAD + EncryptedReport.MAX_BYTES + 8 * MAX_VALUES
+MAX_REPORT_BYTES = _REPORT_HEAD + EncryptedReport.MAX_BYTES + 32 * MAX_VALUES  # a ciphertext of 32 bytes a value
 
 
 def report_head(report: EncryptedReport) -> bytes:
@@ -236,13 +231,6 @@ class StoredReport:
             raise WireError("an encrypted report that is cut short")
         body = bytes(view[_REPORT_HEAD:end])
         return cls(EncryptedReport.decode(body), sha256(body).digest(), view[end:])
-
-
-def chunk_digests(payload: bytes | memoryview, word_bytes: int) -> tuple[bytes, ...]:
-    """Return the BLAKE3 digest of every chunk of CHUNK_VALUES ring elements."""
-    step = CHUNK_VALUES * word_bytes
-    view = memoryview(payload).cast("B")
-    return tuple(blake3(view[start : start + step]).digest() for start in range(0, len(view), step))
 
 
 def check_split(manifest: Manifest, manifest_hash: bytes, split: Split) -> None:

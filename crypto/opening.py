@@ -6,6 +6,7 @@ digests, not the contributions themselves.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import combinations, islice
@@ -13,17 +14,18 @@ from itertools import combinations, islice
 import numpy as np
 import numpy.typing as npt
 
-from crypto.errors import ProtocolError, RangeError, SealError
-from crypto.keys import VerifyKey
+from crypto.backends import scheme_of
+from crypto.errors import CryptoError, ProtocolError, RangeError, SealError
+from crypto.keys import Secret, VerifyKey
 from crypto.manifest import Manifest, Propose, Terms, check_manifest
 from crypto.masking import (
-    apply_masks,
     entry_info,
     mask_key_of,
     opening_info,
     pair_seed,
     self_commitment,
     self_seed,
+    sum_info,
 )
 from crypto.messages import (
     Bundle,
@@ -36,30 +38,31 @@ from crypto.messages import (
     StoredReport,
     check_signatures,
     check_split,
-    chunk_digests,
 )
-from crypto.ring import Codec, Ring, Words
+from crypto.payload import digests, piece_sizes, sum_sizes
+from crypto.payload import split as split_pieces
+from crypto.scheme import Scheme, Units
 from crypto.sealing import SealingKey
 from crypto.shamir import combine
-from crypto.wire import verify
+from crypto.wire import Signed, verify
 
 _MAX_QUORUMS_TRIED = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class OpenedSum:
-    """The unblinded sum in ring elements, and what it was opened under."""
+    """The unblinded sum in ring units, and what it was opened under."""
 
     manifest: Manifest
     split: Split
-    words: Words
+    units: Units
+    wrong: tuple[str, ...] = ()  # silos whose sum contradicted the others' and was left out, in `shares`
 
     def blocks(self) -> list[npt.NDArray[np.float64]]:
         """Return the sum as real values, by block of the manifest, in the units before scaling."""
-        ring, found, start = Ring(self.manifest.terms.ring_bits), [], 0
+        found, start = [], 0
         for block in self.manifest.terms.blocks:
-            codec = Codec(ring, block.scale_bits, len(self.manifest.roster))
-            found.append(codec.decode_sum(self.words[start : start + block.length]))
+            found.append(np.ldexp(self.units[start : start + block.length].astype(np.float64), -block.scale_bits))
             start += block.length
         return found
 
@@ -69,6 +72,7 @@ class CheckedReport:
     """What an encrypted report proves to anybody who knows the request: who agreed on which contributions."""
 
     name: bytes  # of the report: its transcript
+    scheme: Scheme
     manifest: Manifest
     manifest_hash: bytes
     split: Split
@@ -81,9 +85,13 @@ class CheckedReport:
 
 
 def check_report(
-    stored: StoredReport, terms: Terms, silos: Mapping[str, VerifyKey], aggregators: Mapping[str, VerifyKey]
+    stored: StoredReport,
+    terms: Terms,
+    silos: Mapping[str, VerifyKey],
+    aggregators: Mapping[str, VerifyKey],
+    round_key: bytes = b"",
 ) -> CheckedReport:
-    """Make every check of a report that needs no key.
+    """Make every check of a report that needs no secret; `round_key` is the public key that its request carries.
 
     Raises ProtocolError, SignatureError or WireError, each naming what does not hold.
     """
@@ -98,22 +106,22 @@ def check_report(
     split = check_signatures(manifest, report.split, report.signatures, roster)
     check_split(manifest, manifest_hash, split)
     heads = {one.signer: one for one in (verify(raw, Contribution, roster) for raw in report.contributions)}
-    contributions = []
+    scheme = scheme_of(manifest, round_key)
+    contributions, pieces = [], len(piece_sizes(scheme))
     for survivor in split.survivors:
         signed = heads.get(survivor.silo)
         if signed is None or signed.digest != survivor.contribution:
             raise ProtocolError(f"the contribution of {survivor.silo!r} is not the one that was agreed on")
-        if signed.message.manifest_hash != manifest_hash or signed.message.length != manifest.length:
+        bound = signed.message.manifest_hash, signed.message.length, len(signed.message.chunks)
+        if bound != (manifest_hash, manifest.length, pieces):
             raise ProtocolError(f"the contribution of {survivor.silo!r} belongs to another round")
         contributions.append(signed.message)
-    # 3. The blinded sum has the length of the manifest, and is the one that the report names.
-    word_bytes = Ring(manifest.terms.ring_bits).word_bytes
-    if not report.length * word_bytes == len(stored.blinded_sum) == manifest.length * word_bytes:
-        raise ProtocolError(f"a sum of {len(stored.blinded_sum)} bytes, expected {manifest.length} values")
-    if chunk_digests(stored.blinded_sum, word_bytes) != report.chunks:
+    # 3. The blinded sum has the size of the round, and is the one that the report names.
+    sizes = sum_sizes(scheme, len(report.openings), len(terms.recipients))
+    if report.length != manifest.length or digests(list(split_pieces(stored.blinded_sum, sizes))) != report.chunks:
         raise ProtocolError("the blinded sum is not the one that the report names")
     split_hash = sha256(report.split).digest()
-    return CheckedReport(stored.name, manifest, manifest_hash, split, split_hash, tuple(contributions))
+    return CheckedReport(stored.name, scheme, manifest, manifest_hash, split, split_hash, tuple(contributions))
 
 
 def open_report(
@@ -123,18 +131,30 @@ def open_report(
     key: SealingKey,
     silos: Mapping[str, VerifyKey],
     aggregators: Mapping[str, VerifyKey],
+    round_key: bytes = b"",
+    secret: Secret | None = None,
 ) -> OpenedSum:
     """Return the sum that `stored` carries, after every check that a recipient can make.
+
+    `round_key` is the public key that the request carries, and `secret` what belongs to it, where the backend has one.
 
     Raises ProtocolError, SignatureError, WireError, SealError or RangeError, each naming what does not hold.
     """
     # 1 to 3.
-    report, checked = stored.message, check_report(stored, terms, silos, aggregators)
+    report, checked = stored.message, check_report(stored, terms, silos, aggregators, round_key)
     manifest, manifest_hash = checked.manifest, checked.manifest_hash
     survivors, roster = checked.survivors, {silo: silos[silo] for silo in manifest.silos}
     names = [one.name for one in manifest.terms.recipients]
     if recipient not in names or manifest.terms.recipients[names.index(recipient)].key != key.public:
         raise ProtocolError(f"{recipient!r} with this key is not a recipient of the report")
+    scheme = checked.scheme
+    pieces = list(split_pieces(stored.blinded_sum, sum_sizes(scheme, len(report.openings), len(names))))
+    if scheme.columns > 1:
+        sums = _opened_sums(report, checked, pieces, recipient, names.index(recipient), key, roster)
+        opened = scheme.open(sums, (), ())
+        return OpenedSum(manifest, checked.split, opened.units, tuple(manifest.silos[place] for place in opened.wrong))
+    if secret is None and manifest.terms.key_id:
+        raise ProtocolError("the sum is encrypted, and the request carries no secret for this recipient")
     # 4. A quorum of openings rebuilds the self masks of survivors and the roots of dropped silos.
     committees = manifest.committees(manifest_hash)
     rows = _opened_shares(report, checked, recipient, names.index(recipient), key, roster)
@@ -156,10 +176,50 @@ def open_report(
         plus += [pair_seed(rebuilt[member.silo], manifest_hash, name) for name in later]
         seeds = _seeds_before(report, manifest, manifest_hash, index, mask_key, roster)
         minus += [seed for name, seed in seeds.items() if name in survivors]
-    ring = Ring(manifest.terms.ring_bits)
-    words = ring.from_bytes(stored.blinded_sum)
-    apply_masks(words, ring, plus, minus)
-    return OpenedSum(manifest, checked.split, words)
+    opened = scheme.open({0: [bytes(piece) for piece in pieces]}, plus, minus, secret)
+    return OpenedSum(manifest, checked.split, opened.units)
+
+
+def _opened_sums(
+    report: EncryptedReport,
+    checked: CheckedReport,
+    pieces: Sequence[memoryview],
+    recipient: str,
+    position: int,
+    key: SealingKey,
+    roster: Mapping[str, VerifyKey],
+) -> dict[int, list[bytes]]:
+    """Return the chunks of the sum that each silo opened of its own column, by its place in the roster."""
+    manifest, recipients = checked.manifest, len(checked.manifest.terms.recipients)
+    scheme, found = checked.scheme, dict[int, list[bytes]]()
+    sizes = [scheme.sum_bytes(index) for index in range(scheme.shape.chunks)]
+    for number, opening in enumerate(_openings(report, checked, roster)):
+        mine = pieces[number * recipients : (number + 1) * recipients]
+        if digests(mine) != opening.message.sums:
+            raise ProtocolError(f"the sum of {opening.signer!r} is not the one it signed")
+        info = sum_info(checked.manifest_hash, checked.split_hash, opening.signer, recipient)
+        chunks: list[bytes] = []  # what does not open counts as wrong
+        with suppress(CryptoError):
+            chunks = [bytes(chunk) for chunk in split_pieces(key.open(bytes(mine[position]), info), sizes)]
+        found[manifest.silos.index(opening.signer)] = chunks
+    if len(found) < manifest.quorum:
+        raise ProtocolError(f"{len(found)} silos opened their sums, {manifest.quorum} are needed")
+    return found
+
+
+def _openings(
+    report: EncryptedReport, checked: CheckedReport, roster: Mapping[str, VerifyKey]
+) -> Iterator[Signed[Opening]]:
+    for raw in report.openings:
+        opening = verify(raw, Opening, roster)
+        bound = opening.message.manifest_hash, opening.message.split_hash
+        if bound != (checked.manifest_hash, checked.split_hash):
+            raise ProtocolError(f"the opening of {opening.signer!r} belongs to another round or split")
+        recipients = len(checked.manifest.terms.recipients)
+        expected = (recipients, 0) if checked.scheme.is_masked else (0, recipients)
+        if (len(opening.message.sealed), len(opening.message.sums)) != expected:
+            raise ProtocolError(f"the opening of {opening.signer!r} is not sealed to each recipient")
+        yield opening
 
 
 def _opened_shares(
@@ -172,14 +232,8 @@ def _opened_shares(
 ) -> dict[int, tuple[bytes, ...]]:
     """Return the share row of each silo that opened, by its place in the roster."""
     manifest, rows = checked.manifest, dict[int, tuple[bytes, ...]]()
-    for raw in report.openings:
-        opening = verify(raw, Opening, roster)
-        bound = opening.message.manifest_hash, opening.message.split_hash
-        if bound != (checked.manifest_hash, checked.split_hash):
-            raise ProtocolError(f"the opening of {opening.signer!r} belongs to another round or split")
-        if len(opening.message.sealed) != len(manifest.terms.recipients):
-            raise ProtocolError(f"the opening of {opening.signer!r} is not sealed to each recipient")
-        info = opening_info(*bound, opening.signer, recipient)
+    for opening in _openings(report, checked, roster):
+        info = opening_info(checked.manifest_hash, checked.split_hash, opening.signer, recipient)
         row = OpenedShares.decode(key.open(opening.message.sealed[position], info)).shares
         if len(row) != manifest.degree + 1:
             raise ProtocolError(f"the opening of {opening.signer!r} does not cover its committee")

@@ -11,19 +11,20 @@ from collections.abc import Sequence
 from blake3 import blake3
 
 from crypto.errors import ProtocolError
-from crypto.manifest import CHUNK_VALUES
 from crypto.messages import StoredReport
 from crypto.opening import CheckedReport
 from crypto.randomness import below
-from crypto.ring import Ring
 
 COMPLETE_UP_TO = 16  # chunks; a million values
 SAMPLED = 16
 
 
 def choose_chunks(report: CheckedReport) -> tuple[int, ...]:
-    """Return the chunks to add once more: all of a short vector, distinct random ones of a long one."""
-    rest = list(range(len(report.contributions[0].chunks)))
+    """Return the chunks to add once more: all of a short vector, distinct random ones of a long one.
+
+    None in the backend `shares`, where the silos add and each one's sum is held against the others'.
+    """
+    rest = [] if report.scheme.columns > 1 else list(range(report.scheme.shape.chunks))
     if len(rest) <= COMPLETE_UP_TO:
         return tuple(rest)
     return tuple(sorted(rest.pop(below(len(rest))) for _ in range(SAMPLED)))
@@ -34,15 +35,15 @@ def check_chunk(stored: StoredReport, checked: CheckedReport, index: int, chunks
 
     `stored` must have passed `check_report`, which gave `checked`.
     """
-    ring = Ring(checked.manifest.terms.ring_bits)
-    start = index * CHUNK_VALUES * ring.word_bytes
-    claimed = stored.blinded_sum[start : start + CHUNK_VALUES * ring.word_bytes]
+    sizes = [checked.scheme.sum_bytes(number) for number in range(checked.scheme.shape.chunks)]
+    start = sum(sizes[:index])
+    claimed = stored.blinded_sum[start : start + sizes[index]]
     if len(chunks) != len(checked.contributions):
         raise ProtocolError(f"{len(chunks)} contributions to add once more, expected {len(checked.contributions)}")
-    total = ring.zeros(len(claimed) // ring.word_bytes)
+    total = checked.scheme.accumulator(0)
     for silo, head, chunk in zip(checked.survivors, checked.contributions, chunks, strict=True):
-        if len(chunk) != len(claimed) or blake3(chunk).digest() != head.chunks[index]:
+        if blake3(chunk).digest() != head.chunks[index]:
             raise ProtocolError(f"chunk {index} of {silo!r} is not the one that it signed")
-        total += ring.from_bytes(chunk)
-    if ring.to_bytes(ring.reduce(total)) != claimed:
+        total.add(index, chunk)
+    if total.chunk(index) != claimed:
         raise ProtocolError(f"the sum is wrong: chunk {index} is not the sum of the signed contributions")

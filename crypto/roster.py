@@ -31,7 +31,7 @@ class Roster(Message):
     """Who may take part, signed by the federation's authority."""
 
     KIND: ClassVar[str] = "roster"
-    MAX_BYTES: ClassVar[int] = 256 * 1024
+    MAX_BYTES: ClassVar[int] = 1 << 20
     federation: Name
     version: Count
     silos: Annotated[tuple[SiloParty, ...], Field(min_length=1, max_length=MAX_SILOS)]

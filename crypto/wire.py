@@ -22,6 +22,7 @@ from crypto.keys import SigningKey, VerifyKey
 _MAGIC = b"CSL1"
 _DOMAIN = b"consilo/1 envelope"
 _SIGNATURE_BYTES = 64
+_MAX_ERRORS = 64
 MAX_SILOS = 400
 MAX_RECIPIENTS = 100
 MAX_ENVELOPE_OVERHEAD = len(_MAGIC) + 2 + 2 * 255 + _SIGNATURE_BYTES
@@ -42,6 +43,7 @@ class Message(BaseModel):
     )
     KIND: ClassVar[str] = ""
     MAX_BYTES: ClassVar[int] = 64 * 1024
+    MAX_COMMAS: ClassVar[int] = 2**14  # what stands between them costs a parser up to 4 KiB, however short it is
 
     def encode(self) -> bytes:
         return self.model_dump_json().encode()
@@ -49,22 +51,31 @@ class Message(BaseModel):
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """Return the message that `data` is the encoding of; raises WireError."""
-        if len(data) > cls.MAX_BYTES:
-            raise WireError(f"a {cls.__name__} of {len(data)} bytes, at most {cls.MAX_BYTES} are read")
+        _check_size(cls, data)
         try:
             message = cls.model_validate_json(data)
             canonical = message.encode()
         except ValidationError as err:
+            if err.error_count() > _MAX_ERRORS:  # to list them all costs more than to find them
+                raise WireError(f"not a {cls.__name__}: it is wrong in {err.error_count()} places") from None
             first = err.errors(include_input=False, include_url=False, include_context=False)[0]
             where = ".".join(str(part) for part in first["loc"])[:200]
             text = f"{where or 'the message'}: {first['msg'][:200]}"  # may quote a stranger
-            shown = "".join(character if character.isprintable() else "?" for character in text)
-            raise WireError(f"not a {cls.__name__}: {shown}") from None
+            if not text.isprintable():
+                text = "".join(character if character.isprintable() else "?" for character in text)
+            raise WireError(f"not a {cls.__name__}: {text}") from None
         except (ValueError, RecursionError):
             raise WireError(f"not a {cls.__name__}: it cannot be encoded again") from None
         if canonical != data:
             raise WireError(f"not a {cls.__name__} in its one encoding")
         return message
+
+
+def _check_size(kind: type[Message], data: bytes) -> None:
+    if len(data) > kind.MAX_BYTES:
+        raise WireError(f"a {kind.__name__} of {len(data)} bytes, at most {kind.MAX_BYTES} are read")
+    if data.count(b",") > kind.MAX_COMMAS:
+        raise WireError(f"a {kind.__name__} with {data.count(b',')} commas, at most {kind.MAX_COMMAS} are read")
 
 
 M = TypeVar("M", bound=Message)
@@ -88,8 +99,7 @@ def digest_of(message: Message) -> bytes:
 def sign(message: Message, signer: str, key: SigningKey) -> bytes:
     """Return the envelope of `message`, signed by `signer`; raises WireError if it is too large to be read."""
     body = message.encode()
-    if len(body) > message.MAX_BYTES:
-        raise WireError(f"a {type(message).__name__} of {len(body)} bytes, at most {message.MAX_BYTES} are read")
+    _check_size(type(message), body)
     head = _head(type(message).KIND, signer)
     return _MAGIC + head + key.sign(_DOMAIN + head + body) + body
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from crypto.errors import SignatureError
 from crypto.keys import VerifyKey
+from crypto.manifest import BackendName
 from crypto.wire import Name
 
 Number = int | Decimal
@@ -315,7 +316,7 @@ class Disclosure(Section):
 class Protection(Section):
     """Which secure sums the silo takes part in, and what they must withstand."""
 
-    accept: tuple[Literal["masking"], ...] = ()
+    accept: tuple[BackendName, ...] = ()
     max_colluding: Annotated[int, Field(ge=1, le=100)] = 1
     max_missing: Annotated[int, Field(ge=0, le=100)] = 0
 

@@ -7,17 +7,27 @@ of its secure sum, and is computed by every party for itself.
 import math
 from collections.abc import Iterator
 from decimal import Decimal
+from hashlib import sha256
 from itertools import product
 from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from crypto.manifest import Block, Recipient, Terms
+from crypto.backends import BACKENDS
+from crypto.errors import CryptoError, ProtocolError
+from crypto.graph import quorum_of
+from crypto.keys import SECRET_BYTES, Secret, derive
+from crypto.manifest import BackendName, Block, Recipient, Terms
+from crypto.scheme import Shape, key_id
+from crypto.sealing import OVERHEAD_BYTES, SealingKey, seal
 from crypto.wire import MAX_RECIPIENTS, MAX_SILOS, Count, Digest, Message, Name, RoundId, Seconds, digest_of
 from policies.model import MAX_DELTA, MAX_DOMAIN, MAX_RANGE_STEPS, MICRO, MIN_DELTA, Role
 from policies.training import GRADIENT_UNITS, START, Step
 
-RING_BITS = 64
+MAX_ROUND_KEY_BYTES = 140_000
+SEALED_SECRET_BYTES = OVERHEAD_BYTES + SECRET_BYTES
+CARRIED_ROWS = 10_000  # at the end of their bounds, or persons: a backend that cuts off less serves nobody
+MIN_EXACT = 2**50  # of weights in units of 2^-30, times rows
 NOT_AN_ANALYST = "you are not an analyst here"  # what a silo tells an analyst whom its policy does not name
 MAX_SLOTS = 100_000
 MAX_DEVIATION = 2**52  # of the noise in a sum, in ring units: far from wrapping in 64 bits
@@ -151,7 +161,8 @@ class Request(Message):
     """What an analyst signs: the question, the table definition it holds for, the price and who may open the answer."""
 
     KIND: ClassVar[str] = "request"
-    MAX_BYTES: ClassVar[int] = 256 * 1024
+    MAX_BYTES: ClassVar[int] = 512 * 1024
+    MAX_COMMAS: ClassVar[int] = 2**16
     version: Literal["request/1"] = "request/1"
     federation: Name
     nonce: RoundId
@@ -160,7 +171,9 @@ class Request(Message):
     purpose: Name
     micro_rho: Annotated[int, Field(ge=0, le=100 * MICRO)]  # 0 for an exact step of training, which has no noise
     silos: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MAX_SILOS)]
-    backend: Literal["masking"]
+    backend: BackendName
+    round_key: Annotated[bytes, Field(max_length=MAX_ROUND_KEY_BYTES)]  # public; empty where the backend has none
+    sealed_secrets: Annotated[tuple[bytes, ...], Field(max_length=MAX_RECIPIENTS)]  # of it, to each recipient
     table: Table
     plan: Annotated[Plan | Step, Field(discriminator="kind")]
     created_at: Seconds
@@ -188,7 +201,26 @@ class Request(Message):
             spread = sensitivity(self, statistic, self.table.max_silos) ** 2 * sum(parts.values()) * MICRO
             if not is_exact(self) and spread > 2 * self.micro_rho * part * MAX_DEVIATION**2:
                 raise ValueError("the noise would exceed the ring; narrow the bounds or raise epsilon")
+        self._check_backend()
         return self
+
+    def _check_backend(self) -> None:
+        chosen = BACKENDS[self.backend]
+        if chosen.has_key != bool(self.round_key) or len(self.sealed_secrets) != chosen.has_key * len(self.recipients):
+            count = "one" if chosen.has_key else "no"
+            raise ValueError(f"{self.backend} has {count} key a round, sealed to recipients")
+        if any(len(sealed) != SEALED_SECRET_BYTES for sealed in self.sealed_secrets):
+            raise ValueError(f"a sealed secret has {SEALED_SECRET_BYTES} bytes")
+        limit = chosen.capacity(len(self.silos))
+        for statistic, (scale_bits, variance) in _scales(self).items():
+            least = MIN_EXACT if is_exact(self) else CARRIED_ROWS * sensitivity(self, statistic, 1)
+            if cut_of(limit, scale_bits) < least or limit // 2 < 8 * math.isqrt(variance):
+                message = f"{self.backend} cannot carry {statistic.kind} of {len(self.silos)} silos at this price"
+                raise ValueError(f"{message}; take the backend masking")
+        try:
+            chosen.bind(Shape(slot_count(self), len(self.silos), quorum_of(len(self.silos)), limit), self.round_key)
+        except CryptoError as err:
+            raise ValueError(err.message) from err
 
     def _check_plan(self, plan: Plan) -> None:
         aliases = [*plan.group_by, *(aggregate.alias for aggregate in plan.aggregates)]
@@ -315,7 +347,8 @@ def is_exact(request: Request) -> bool:
 def job_of(request: Request) -> bytes:
     """Return the SHA-256 of what all steps of one training run have in common."""
     first = request.plan.model_copy(update={"step": 0, "after": START})
-    fields = {"nonce": bytes(16), "plan": first, "created_at": 0, "expires_at": 0}
+    fields: dict[str, object] = {"nonce": bytes(16), "plan": first, "created_at": 0, "expires_at": 0}
+    fields |= {"round_key": b"", "sealed_secrets": ()}
     return digest_of(request.model_copy(update=fields))
 
 
@@ -363,6 +396,47 @@ def sensitivity(request: Request, statistic: Statistic, max_silos: int) -> int:
     return max_silos * request.table.max_rows * unit
 
 
+def cut_of(limit: int, scale_bits: int) -> int:
+    """Return the magnitude at which a silo cuts a figure before noise: half of what the backend carries of one silo."""
+    return (limit >> 1) >> scale_bits
+
+
+def round_key_info(nonce: bytes, recipient: str) -> bytes:
+    """Return the context that the secret of a round's key is sealed in, for a recipient of the request."""
+    return derive(sha256(nonce).digest(), "round key", recipient)
+
+
+def sealed_secret(nonce: bytes, recipient: Recipient, secret: Secret) -> bytes:
+    """Return the secret of a round's key as it is sealed to a recipient of the request with this nonce."""
+    return seal(recipient.key, secret.raw, round_key_info(nonce, recipient.name))
+
+
+def round_secret(request: Request, recipient: str, key: SealingKey) -> Secret | None:
+    """Return what opens the round's key for one of its recipients; None where the backend has no key.
+
+    Raises SealError if it does not open, ProtocolError if the request does not name this recipient.
+    """
+    if not request.sealed_secrets:
+        return None
+    for one, sealed in zip(request.recipients, request.sealed_secrets, strict=True):
+        if one.name == recipient:
+            return Secret(key.open(sealed, round_key_info(request.nonce, recipient)))
+    raise ProtocolError(f"{recipient!r} is not a recipient of the request")
+
+
+def _scales(request: Request) -> dict[Statistic, tuple[int, int]]:
+    """Return scale bits and variance of the noise in the sum of each statistic; see `terms_of`."""
+    parts, found = price_parts(request.plan), {}
+    for statistic, part in parts.items():
+        scale_bits = variance = 0
+        if not is_exact(request):
+            squared = sensitivity(request, statistic, request.table.max_silos) ** 2 * sum(parts.values()) * MICRO
+            while (variance := squared * 4**scale_bits // (2 * request.micro_rho * part) + 2) < _FINE_VARIANCE:
+                scale_bits += 1
+        found[statistic] = scale_bits, variance
+    return found
+
+
 def terms_of(request: Request, request_hash: bytes) -> Terms:
     """Return what the request fixes about its secure sum: slots, scales, variances, ring, recipients.
 
@@ -370,27 +444,21 @@ def terms_of(request: Request, request_hash: bytes) -> Terms:
     up to the next integer but one; the scale is the least at which that rounding is lost in the noise. With at most 400
     silos the share of each then deviates by 51 or more, far above the 3 that summing discrete Gaussians asks for.
     """
-    parts = price_parts(request.plan)
-    blocks = []
-    for statistic, part in parts.items():
-        scale_bits = variance = 0
-        if not is_exact(request):
-            squared = sensitivity(request, statistic, request.table.max_silos) ** 2 * sum(parts.values()) * MICRO
-            while (variance := squared * 4**scale_bits // (2 * request.micro_rho * part) + 2) < _FINE_VARIANCE:
-                scale_bits += 1
-        blocks.append(
-            Block(
-                name=statistic.kind if statistic.column is None else f"{statistic.kind}:{statistic.column}",
-                length=block_length(request, statistic),
-                scale_bits=scale_bits,
-                variance=str(variance),
-            )
+    blocks = [
+        Block(
+            name=statistic.kind if statistic.column is None else f"{statistic.kind}:{statistic.column}",
+            length=block_length(request, statistic),
+            scale_bits=scale_bits,
+            variance=str(variance),
         )
+        for statistic, (scale_bits, variance) in _scales(request).items()
+    ]
     return Terms(
         request_hash=request_hash,
         recipients=request.recipients,
         backend=request.backend,
-        ring_bits=RING_BITS,
+        key_id=key_id(request.backend, request.round_key) if request.round_key else b"",
+        limit=BACKENDS[request.backend].capacity(len(request.silos)),
         blocks=tuple(blocks),
     )
 
@@ -445,6 +513,7 @@ class Catalogue(Message):
 
     KIND: ClassVar[str] = "catalogue"
     MAX_BYTES: ClassVar[int] = 1 << 20
+    MAX_COMMAS: ClassVar[int] = 2**16
     federation: Name
     nonce: RoundId
     controller: Text

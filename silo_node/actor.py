@@ -9,7 +9,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -112,8 +112,8 @@ class SiloActor:
     def agree(self, round_id: bytes, data: bytes) -> tuple[bytes, ...]:
         return self._guard(round_id, lambda: self._advance(round_id, data, core.Contributed))
 
-    def open_shares(self, round_id: bytes, data: bytes) -> tuple[bytes, ...]:
-        return self._guard(round_id, lambda: self._advance(round_id, data, core.Agreed))
+    def open_shares(self, round_id: bytes, data: bytes, *columns: bytes) -> tuple[bytes, ...]:
+        return self._guard(round_id, lambda: self._advance(round_id, data, core.Agreed, columns))
 
     def learn(self, data: bytes, *evidence: bytes) -> tuple[bytes, ...]:
         """Move the model of a training run by an encrypted report; answer with a signed Learned, or Failed."""
@@ -185,7 +185,9 @@ class SiloActor:
             if self._rounds:
                 self._erase_in(min(core.expiry_of(state) for state in self._rounds.values()) - self._now() + 1)
 
-    def _advance(self, round_id: bytes, data: bytes, expected: "type[State]") -> tuple[bytes, ...]:
+    def _advance(
+        self, round_id: bytes, data: bytes, expected: "type[State]", columns: Sequence[bytes] = ()
+    ) -> tuple[bytes, ...]:
         self._sweep()
         state = self._rounds.get(round_id)
         if not isinstance(state, expected):
@@ -204,9 +206,9 @@ class SiloActor:
                 self._rounds[round_id], reply = core.agree(self._silo, state, self._ledger, now, data)
                 return (reply,)
             case core.Agreed():
-                opening = core.open_shares(self._silo, state, now, data)
+                frames = core.open_shares(self._silo, state, now, data, columns)
                 del self._rounds[round_id]  # erased: shares, keys and secrets of this round are referenced no more
-                return (opening,)
+                return frames
             case _:
                 assert_never(state)
 

@@ -16,20 +16,21 @@ from typing import NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from crypto.backends import scheme_of
 from crypto.errors import AccusedError, CryptoError, ProtocolError, SignatureError
 from crypto.keys import Secret, SigningKey, VerifyKey
-from crypto.manifest import CHUNK_VALUES, Accept, Manifest, Propose, Terms, check_manifest
+from crypto.manifest import Accept, Manifest, Propose, Terms, check_manifest
 from crypto.masking import (
-    blind,
+    column_info,
     entry_info,
     mask_key_of,
     opening_info,
     pair_seed,
     self_commitment,
     self_seed,
+    sum_info,
 )
 from crypto.messages import (
-    FRAME_CHUNKS,
     Bundle,
     Contribution,
     Deliver,
@@ -47,13 +48,13 @@ from crypto.messages import (
     check_ready,
     check_signatures,
     check_split,
-    chunk_digests,
 )
 from crypto.noise import MIN_DEVIATION
 from crypto.opening import check_report, open_report
+from crypto.payload import added_column, blinded_pieces, digests, frames, piece_sizes
 from crypto.recount import check_chunk
-from crypto.ring import Codec, Ring
 from crypto.roster import Roster
+from crypto.scheme import Scheme
 from crypto.sealing import SealingKey, seal
 from crypto.shamir import SHARE_BYTES, draw, split
 from crypto.wire import body_digest, digest_of, sign, signer_of, verify
@@ -61,7 +62,7 @@ from policies.accountant import charge
 from policies.decide import decide, limits_of, run_limit_of
 from policies.ledger import Charge, Ledger
 from policies.model import Policy
-from policies.request import Denial, Refusal, Request, is_exact, terms_of
+from policies.request import Denial, Refusal, Request, cut_of, is_exact, round_secret, terms_of
 from policies.training import Step
 from silo_node.training.run import RunState, check_position, moved, position_of
 
@@ -141,16 +142,18 @@ class Contributed:
     manifest: Manifest
     manifest_hash: bytes
     committee: tuple[int, ...]
+    scheme: Scheme
+    channel: SealingKey
     contribution: bytes  # digest of the signed head
-    payload: memoryview = field(repr=False)
+    pieces: tuple[bytes, ...] = field(repr=False)
     shares: Shares
 
     def frame(self, index: int) -> bytes:
         """Return a frame of the payload; raises ProtocolError if there is none of that number."""
-        step = FRAME_CHUNKS * CHUNK_VALUES * Ring(self.manifest.terms.ring_bits).word_bytes
-        if not 0 <= index * step < len(self.payload):
+        found = frames(piece_sizes(self.scheme))
+        if not 0 <= index < len(found):
             raise ProtocolError(f"the contribution has no frame {index}")
-        return bytes(self.payload[index * step : (index + 1) * step])
+        return b"".join(self.pieces[number] for number in found[index])
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +163,8 @@ class Agreed:
     manifest: Manifest
     manifest_hash: bytes
     committee: tuple[int, ...]
+    scheme: Scheme
+    channel: SealingKey
     split: Split
     split_hash: bytes
     shares: Shares
@@ -335,15 +340,16 @@ def contribute(
     check_ready(manifest, manifest_hash, Go.decode(data).signatures, roster)
     ledger.commit(shared.before.request.nonce, manifest.round_id)
     values = _noisy_values(shared, compute, noise, now)
-    ring = Ring(manifest.terms.ring_bits)
-    codec = Codec(ring, 0, len(manifest.roster))
+    scheme = scheme_of(manifest, shared.before.request.round_key)
     later = [name for name in (manifest.silos[place] for place in shared.committee) if name > me]
     plus = [self_seed(shared.before.self_secret.raw, manifest_hash)]
     plus += [pair_seed(shared.before.root.raw, manifest_hash, name) for name in later]
-    words = blind(values, lambda units: codec.to_ring(codec.clip(units)), ring, plus, state.seeds)
-    payload = words.data.cast("B")
-    head = Contribution(manifest_hash=manifest_hash, length=words.size, chunks=chunk_digests(payload, ring.word_bytes))
-    after = Contributed(manifest, manifest_hash, shared.committee, digest_of(head), payload, state.shares)
+    units = np.clip(values, -manifest.terms.limit, manifest.terms.limit)  # total, so that no error depends on data
+    seals = [(member.channel_key, column_info(manifest_hash, me, member.silo)) for member in manifest.roster]
+    pieces = tuple(blinded_pieces(scheme, units, plus, state.seeds, seals))
+    head = Contribution(manifest_hash=manifest_hash, length=manifest.length, chunks=digests(pieces))
+    channel, contribution = shared.before.channel, digest_of(head)
+    after = Contributed(manifest, manifest_hash, shared.committee, scheme, channel, contribution, pieces, state.shares)
     return after, (sign(head, me, silo.signing), after.frame(0))
 
 
@@ -379,10 +385,9 @@ def _noisy_values(state: SharedOut, compute: Compute, noise: Noise, now: int) ->
         raise ProtocolError("the computation does not have the length that the manifest states")
     parts = []
     for block, part in zip(blocks, exact, strict=True):
-        codec = Codec(Ring(state.manifest.terms.ring_bits), block.scale_bits, len(state.manifest.roster))
-        bound = codec.limit >> (block.scale_bits + 1)  # leaves half of the headroom to the noise
+        bound = cut_of(state.manifest.terms.limit, block.scale_bits)
         clipped = np.array([max(-bound, min(bound, value)) for value in part], np.int64)
-        units, variance = codec.encode_integers(clipped), int(block.variance)
+        units, variance = clipped << np.int64(block.scale_bits), int(block.variance)
         parts.append(units + noise(block.length, variance, state.manifest.noise_shares) if variance else units)
     return np.concatenate(parts)
 
@@ -398,17 +403,32 @@ def agree(silo: Silo, state: Contributed, ledger: Ledger, now: int, data: bytes)
         raise ProtocolError("the split does not count this silo's own contribution")
     if not ledger.record_split(state.manifest.round_id, proposed.digest):
         raise ProtocolError("this silo signed another split of this round")
-    after = Agreed(state.manifest, state.manifest_hash, state.committee, message, proposed.digest, state.shares)
+    after = Agreed(
+        manifest=state.manifest,
+        manifest_hash=state.manifest_hash,
+        committee=state.committee,
+        scheme=state.scheme,
+        channel=state.channel,
+        split=message,
+        split_hash=proposed.digest,
+        shares=state.shares,
+    )
     return after, sign(message, silo.name, silo.signing)
 
 
-def open_shares(silo: Silo, state: Agreed, now: int, data: bytes) -> bytes:
-    """Return the signed Opening: for a survivor the share of its b, for a dropped silo of its r, never both."""
+def open_shares(silo: Silo, state: Agreed, now: int, data: bytes, columns: Sequence[bytes] = ()) -> tuple[bytes, ...]:
+    """Return the signed Opening: for a survivor the share of its b, for a dropped silo of its r, never both.
+
+    In the backend `shares`, `columns` are the survivors' signed heads and what each sealed to this silo; the Opening
+    is then followed by their sum, sealed to each recipient.
+    """
     manifest, message = state.manifest, Open.decode(data)
     _not_expired(manifest.expires_at, now)
     if sha256(message.split).digest() != state.split_hash:
         raise ProtocolError("the quorum signed another split than this silo")
     check_signatures(manifest, message.split, message.signatures, {name: silo.silos[name] for name in manifest.silos})
+    if not state.scheme.is_masked:
+        return _open_sums(silo, state, columns)
     survivors = {survivor.silo for survivor in state.split.survivors}
     row = tuple(
         of_self if manifest.silos[place] in survivors else of_root
@@ -419,8 +439,30 @@ def open_shares(silo: Silo, state: Agreed, now: int, data: bytes) -> bytes:
         seal(one.key, plaintext, opening_info(state.manifest_hash, state.split_hash, silo.name, one.name))
         for one in manifest.terms.recipients
     )
-    opening = Opening(manifest_hash=state.manifest_hash, split_hash=state.split_hash, sealed=sealed)
-    return sign(opening, silo.name, silo.signing)
+    opening = Opening(manifest_hash=state.manifest_hash, split_hash=state.split_hash, sealed=sealed, sums=())
+    return (sign(opening, silo.name, silo.signing),)
+
+
+def _open_sums(silo: Silo, state: Agreed, columns: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Add this silo's column of every survivor's contribution, each as it was signed and agreed on."""
+    survivors, me = state.split.survivors, state.manifest.silos.index(silo.name)
+    if len(columns) != 2 * len(survivors):
+        raise ProtocolError("a head and a column of every survivor are needed")
+    sealed = []
+    for survivor, head, column in zip(survivors, columns[: len(survivors)], columns[len(survivors) :], strict=True):
+        signed = verify(head, Contribution, {survivor.silo: silo.silos[survivor.silo]})
+        if signed.digest != survivor.contribution or len(signed.message.chunks) != state.scheme.columns:
+            raise ProtocolError(f"the contribution of {survivor.silo!r} is not the one that was agreed on")
+        if digests([column]) != signed.message.chunks[me : me + 1]:
+            raise ProtocolError(f"the column of {survivor.silo!r} is not the one it signed")
+        sealed.append((column, column_info(state.manifest_hash, survivor.silo, silo.name)))
+    total = added_column(state.scheme, me, state.channel, sealed)
+    sums = tuple(
+        seal(one.key, total, sum_info(state.manifest_hash, state.split_hash, silo.name, one.name))
+        for one in state.manifest.terms.recipients
+    )
+    opening = Opening(manifest_hash=state.manifest_hash, split_hash=state.split_hash, sealed=(), sums=digests(sums))
+    return (sign(opening, silo.name, silo.signing), *sums)
 
 
 def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[bytes]) -> bytes:
@@ -448,11 +490,13 @@ def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[
         except ProtocolError:
             return sign(Learned(run=step.run, position=position_of(state)), silo.name, silo.signing)
         terms = terms_of(request, signed.digest)
-        checked = check_report(stored, terms, silo.silos, silo.aggregators)
+        checked = check_report(stored, terms, silo.silos, silo.aggregators, request.round_key)
         members = len(checked.survivors)
-        for index in range(len(checked.contributions[0].chunks)):
+        for index in range(checked.scheme.shape.chunks if checked.scheme.columns == 1 else 0):
             check_chunk(stored, checked, index, evidence[index * members : (index + 1) * members])
-        opened = open_report(stored, terms, silo.name, silo.sealing, silo.silos, silo.aggregators)
+        parties = silo.name, silo.sealing, silo.silos, silo.aggregators
+        secret = round_secret(request, silo.name, silo.sealing)
+        opened = open_report(stored, terms, *parties, round_key=request.round_key, secret=secret)
         state = moved(state, request, step, stored.name, opened.blocks(), now)
         ledger.save_run(step.run, state.encode())
     return sign(Learned(run=step.run, position=state.position), silo.name, silo.signing)

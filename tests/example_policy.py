@@ -153,6 +153,8 @@ def request(**changes: Any) -> Request:
         "micro_rho": 10_000,
         "silos": ("east", "north", "south", "west"),
         "backend": "masking",
+        "round_key": b"",
+        "sealed_secrets": (),
         "table": table(),
         "plan": plan(),
         "created_at": CREATED_AT,

@@ -87,8 +87,8 @@ class LocalSums:
     def __init__(self, path: Path) -> None:
         self._shard = SumShard(path)
 
-    async def start(self, round_id: bytes, length: int, ring_bits: int) -> None:
-        self._shard.start(round_id, length, ring_bits)
+    async def start(self, round_id: bytes, manifest: bytes, round_key: bytes) -> None:
+        self._shard.start(round_id, manifest, round_key)
 
     async def stage(self, round_id: bytes, silo: str, digests: tuple[bytes, ...], frame: bytes) -> None:
         self._shard.stage(round_id, silo, digests, frame)
@@ -99,7 +99,7 @@ class LocalSums:
     async def chunk(self, name: bytes, start: int, length: int) -> bytes:
         return self._shard.chunk(name, start, length)
 
-    async def total(self, round_id: bytes, silos: tuple[str, ...]) -> bytes:
+    async def total(self, round_id: bytes, silos: tuple[str, ...]) -> list[bytes]:
         return self._shard.total(round_id, silos)
 
     async def discard(self, round_id: bytes) -> None:

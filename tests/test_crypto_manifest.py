@@ -8,7 +8,6 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +15,6 @@ from crypto.errors import ProtocolError, SignatureError, WireError
 from crypto.graph import quorum_of
 from crypto.keys import Secret, SigningKey, derive
 from crypto.manifest import (
-    CHUNK_VALUES,
     MIN_SURVIVORS,
     Accept,
     Block,
@@ -30,7 +28,7 @@ from crypto.manifest import (
     obstacle,
     tolerated_collusion,
 )
-from crypto.messages import Ready, Split, Survivor, check_ready, check_signatures, check_split, chunk_digests
+from crypto.messages import Ready, Split, Survivor, check_ready, check_signatures, check_split
 from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import MAX_SILOS, Signature, Signed, detach, digest_of, sign, verify
 
@@ -49,7 +47,8 @@ TERMS = Terms(
     request_hash=_filled("request"),
     recipients=(Recipient(name="ann", key=_filled("ann", PUBLIC_BYTES)),),
     backend="masking",
-    ring_bits=64,
+    key_id=_filled("key id"),
+    limit=2**60,
     blocks=(
         Block(name="rows", length=2, scale_bits=3, variance="400"),
         Block(name="total:days", length=2, scale_bits=0, variance="900000"),
@@ -230,7 +229,7 @@ ALTERED: dict[str, Callable[[Manifest], object]] = {
     "federation": lambda manifest: "banking",
     "round_id": lambda manifest: b"\1" * 16,
     "expires_at": lambda manifest: manifest.expires_at + 1,
-    "terms": lambda manifest: manifest.terms.model_copy(update={"ring_bits": 32}),
+    "terms": lambda manifest: manifest.terms.model_copy(update={"limit": 2**59}),
     "roster": lambda manifest: manifest.roster[:-1],
     "quorum": lambda manifest: manifest.quorum - 1,
     "degree": lambda manifest: manifest.degree - 1,
@@ -300,7 +299,7 @@ def test_roster_is_compared_in_order() -> None:
 
 
 def test_manifest_of_other_terms_or_another_proposal_is_refused() -> None:
-    narrower = TERMS.model_copy(update={"ring_bits": 63})
+    narrower = TERMS.model_copy(update={"limit": 2**59})
     with pytest.raises(ProtocolError, match="terms"):
         check_manifest(MANIFEST, PROPOSE, narrower, ENVELOPES, PUBLIC)
     for change in ({"federation": "banking"}, {"round_id": b"\1" * 16}, {"expires_at": 1}):
@@ -451,19 +450,6 @@ def test_ready_of_another_round_or_another_silo_does_not_count() -> None:
     for wrong in (other, foreign, split):
         with pytest.raises(SignatureError):
             check_ready(MANIFEST, MANIFEST_HASH, [good[0], wrong, *good[2:]], PUBLIC)
-
-
-# Chunks
-
-
-@pytest.mark.parametrize("word_bytes", [4, 8])
-@pytest.mark.parametrize("values", [0, 1, CHUNK_VALUES - 1, CHUNK_VALUES, CHUNK_VALUES + 1, 3 * CHUNK_VALUES])
-def test_every_chunk_has_its_digest(values: int, word_bytes: int) -> None:
-    payload = b"".join(number.to_bytes(word_bytes, "little") for number in range(values))
-    size = CHUNK_VALUES * word_bytes
-    parts = [payload[start : start + size] for start in range(0, len(payload), size)]
-    assert chunk_digests(payload, word_bytes) == tuple(blake3(part).digest() for part in parts)
-    assert len(parts) == -(-values // CHUNK_VALUES)
 
 
 def test_hash_of_a_manifest_is_that_of_its_bytes() -> None:

@@ -1,17 +1,25 @@
 """Masks cancel over a whole roster and over nothing less, and a masked vector says nothing of what it hides."""
 
 import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import product
 from statistics import NormalDist
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crypto import masking
+from crypto.errors import RangeError
 from crypto.keys import derive
 from crypto.masking import (
     apply_masks,
+    blind,
     entry_info,
     mask_key_of,
     opening_info,
@@ -19,7 +27,7 @@ from crypto.masking import (
     self_commitment,
     self_seed,
 )
-from crypto.ring import Ring, Words
+from crypto.ring import Codec, Ring, Words
 
 ALPHA = 1e-6
 BLOCK_BYTES = 256 * 1024
@@ -140,6 +148,84 @@ def test_no_seeds_change_nothing() -> None:
     before = words.copy()
     apply_masks(words, ring, [], [])
     assert np.array_equal(words, before)
+
+
+# Blinding, in threads over ranges of a long vector
+
+
+@cache
+def _keystream(seed: bytes) -> bytes:
+    """Return the first 16 MiB of a keystream, block by counted block."""
+    counters = b"".join(number.to_bytes(16, "big") for number in range(2**20))
+    return Cipher(algorithms.AES256(seed), modes.ECB()).encryptor().update(counters)  # noqa: S305
+
+
+def _slow_blind(values: npt.NDArray[np.int64], ring: Ring, plus: list[bytes], minus: list[bytes]) -> Words:
+    """Return the blinded values over the whole vector at once, modulo 2^64 first and then in the ring."""
+    total = values.astype(np.uint64)
+    for sign, seeds in ((1, plus), (-1, minus)):
+        for seed in seeds:
+            mask = np.frombuffer(_keystream(seed), ring.dtype, values.size).astype(np.uint64)
+            total = total + mask if sign > 0 else total - mask
+    return total % np.uint64(2**ring.bits) if ring.bits < 64 else total
+
+
+def _values(length: int) -> npt.NDArray[np.int64]:
+    return np.arange(length, dtype=np.int64) * 7_919 - 2**29
+
+
+@pytest.mark.parametrize("processors", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("bits", "around"),
+    [
+        *product((17, 31, 32), (1, 65_536, 131_072, 2**20, 3 * 2**20)),
+        *product((33, 63, 64), (1, 65_536, 131_072, 2**20, 3 * 2**19)),
+    ],
+)
+def test_blinding_is_that_of_a_slow_implementation(
+    monkeypatch: pytest.MonkeyPatch, bits: int, around: int, processors: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)))
+    ring = Ring(bits)
+    codec = Codec(ring, 0, 1)
+    for length in (around - 1, around, around + 1):
+        values = _values(length) % codec.limit if bits < 32 else _values(length)
+        found = blind(values, codec.to_ring, ring, SEEDS[:2], SEEDS[2:3])
+        assert found.dtype == ring.dtype
+        assert np.array_equal(found, _slow_blind(values, ring, SEEDS[:2], SEEDS[2:3]))
+
+
+@pytest.mark.parametrize(
+    ("length", "processors", "ranges"),
+    [(2**20 - 1, 2, 1), (2**20, 2, 2), (2**20, 1, 1), (2**20, 3, 2), (3 * 2**19, 3, 3), (2**21, 3, 3), (65_536, 3, 1)],
+)
+def test_long_vectors_are_blinded_in_a_thread_for_each_processor(
+    monkeypatch: pytest.MonkeyPatch, length: int, processors: int, ranges: int
+) -> None:
+    started = [1]
+
+    class Recorded(ThreadPoolExecutor):
+        def __init__(self, workers: int) -> None:
+            started.append(workers)
+            super().__init__(workers)
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)))
+    monkeypatch.setattr(masking, "ThreadPoolExecutor", Recorded)
+    ring, codec, values = Ring(64), Codec(Ring(64), 0, 1), _values(length)
+    blind(values, codec.to_ring, ring, SEEDS[:1], [])
+    assert started[-1] == ranges
+
+
+@pytest.mark.parametrize("processors", [1, 2, 3])
+@pytest.mark.parametrize("place", [0, 65_536, 2**20, 3 * 2**19 - 1])
+def test_value_that_cannot_be_encoded_is_told_from_any_range(
+    monkeypatch: pytest.MonkeyPatch, place: int, processors: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)))
+    codec, values = Codec(Ring(64), 20, 10), np.zeros(3 * 2**19)
+    values[place] = np.nan
+    with pytest.raises(RangeError, match="headroom"):
+        blind(values, codec.reals_to_ring, Ring(64), SEEDS[:1], [])
 
 
 # The self mask

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from crypto import shamir
 from crypto.errors import RangeError
+from crypto.graph import quorum_of
 from crypto.shamir import PRIME, SHARE_BYTES, combine, draw, split
 
 ELEMENTS = st.integers(0, PRIME - 1)
@@ -173,3 +174,21 @@ def test_shares_and_those_of_another_implementation_combine(value: int, parties:
     theirs = shamirs.shares(value, quantity=parties, modulus=PRIME, threshold=quorum)
     as_ours = {share.index - 1: _bytes(share.value) for share in theirs[-quorum:]}
     assert combine(as_ours, quorum) == _bytes(value)
+
+
+@pytest.mark.parametrize(
+    "committee", [3, 10, 33, 35, 61, *(pytest.param(size, marks=pytest.mark.slow) for size in (100, 134))]
+)
+def test_committees_share_as_another_implementation_does(committee: int) -> None:
+    shamirs = pytest.importorskip("shamirs")
+    quorum, secret = quorum_of(committee), draw()
+    value = int.from_bytes(secret, "big")
+    ours = split(secret, committee, quorum)
+    as_theirs = [shamirs.share(x, int.from_bytes(share, "big"), PRIME) for x, share in enumerate(ours, start=1)]
+    theirs = shamirs.shares(value, quantity=committee, modulus=PRIME, threshold=quorum)
+    as_ours = {share.index - 1: _bytes(share.value) for share in theirs}
+    for parties in (range(quorum), range(committee - quorum, committee), range(committee)):
+        assert shamirs.interpolate([as_theirs[party] for party in parties]) == value
+        assert combine({party: as_ours[party] for party in parties}, quorum) == secret
+    below = [as_theirs[party] for party in range(quorum - 1)]
+    assert shamirs.interpolate(below) != value

@@ -1,15 +1,23 @@
 """The package agrees with vectors that were made without it, those that must be refused included."""
 
 import json
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import crypto.manifest
+import crypto.messages
+import crypto.roster
+import crypto.wire
+import policies.request
+import silo_node.training.run
 from crypto import errors
-from crypto.errors import CryptoError, RangeError, SealError
+from crypto.errors import CryptoError, RangeError, SealError, WireError
 from crypto.keys import Secret, SigningKey, VerifyKey, derive
+from crypto.manifest import CHUNK_VALUES
 from crypto.masking import (
     apply_masks,
     entry_info,
@@ -19,37 +27,52 @@ from crypto.masking import (
     self_commitment,
     self_seed,
 )
-from crypto.messages import Failed, chunk_digests
+from crypto.messages import Failed
+from crypto.payload import digests
 from crypto.ring import Ring
 from crypto.sealing import SealingKey, seal
 from crypto.shamir import combine
-from crypto.wire import sign, verify
+from crypto.wire import Message, detach, digest_of, sign, verify
 from tests.vectors import generate
 
 FOLDER = Path(generate.__file__).parent
 
 
-def _load(name: str) -> dict[str, Any]:
+def load(name: str) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     assert {"what", "source", "generate", "licence"} == set(content["header"])
     return content
 
 
 def _why(case: dict[str, Any]) -> str:
-    return str(case["why"])
+    return f"{case['type']}: {case['why']}" if "type" in case else str(case["why"])
+
+
+def _subclasses(kind: type[Message]) -> Iterator[type[Message]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from _subclasses(child)
+
+
+VOCABULARY = (crypto.manifest, crypto.messages, crypto.roster, crypto.wire, policies.request, silo_node.training.run)
+TYPES = {
+    kind.__name__: kind
+    for kind in _subclasses(Message)
+    if kind.__module__ in {module.__name__ for module in VOCABULARY}
+}
 
 
 def test_files_are_those_that_the_script_writes() -> None:
     assert {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.json")} == generate.files()
 
 
-@pytest.mark.parametrize("case", _load("derive")["cases"], ids=lambda case: case["derived"][:8])
+@pytest.mark.parametrize("case", load("derive")["cases"], ids=lambda case: case["derived"][:8])
 def test_derive(case: dict[str, Any]) -> None:
     context = [part["text"] if "text" in part else bytes.fromhex(part["hex"]) for part in case["context"]]
     assert derive(bytes.fromhex(case["secret"]), *context, length=case["length"]).hex() == case["derived"]
 
 
-@pytest.mark.parametrize("case", _load("keys")["cases"], ids=lambda case: case["root"][:8])
+@pytest.mark.parametrize("case", load("keys")["cases"], ids=lambda case: case["root"][:8])
 def test_keys_of_a_root(case: dict[str, Any]) -> None:
     root = bytes.fromhex(case["root"])
     assert str(SigningKey(Secret(root)).public) == case["verify_key"]
@@ -57,10 +80,10 @@ def test_keys_of_a_root(case: dict[str, Any]) -> None:
     assert sha256(mask_key_of(root).public).hexdigest() == case["mask_key_sha256"]
 
 
-@pytest.mark.parametrize("case", _load("keys")["failures"], ids=_why)
+@pytest.mark.parametrize("case", load("keys")["failures"], ids=_why)
 def test_public_key_that_must_not_be_sealed_to(case: dict[str, Any]) -> None:
     head, tail = bytes.fromhex(case["head"]), bytes.fromhex(case["tail"])
-    good = SealingKey(Secret(bytes.fromhex(_load("keys")["cases"][0]["root"]))).public
+    good = SealingKey(Secret(bytes.fromhex(load("keys")["cases"][0]["root"]))).public
     public = head + good[len(head) : len(good) - len(tail)] + tail
     with pytest.raises(SealError):
         seal(public[: case["length"]].ljust(case["length"], b"\0"), b"secret", b"")
@@ -70,18 +93,18 @@ def _shares(case: dict[str, Any]) -> dict[int, bytes]:
     return {int(party): bytes.fromhex(share) for party, share in case["shares"].items()}
 
 
-@pytest.mark.parametrize("case", _load("shamir")["cases"], ids=lambda case: "-".join(case["shares"]))
+@pytest.mark.parametrize("case", load("shamir")["cases"], ids=lambda case: "-".join(case["shares"]))
 def test_shares_combine(case: dict[str, Any]) -> None:
     assert combine(_shares(case), case["quorum"]).hex() == case["secret"]
 
 
-@pytest.mark.parametrize("case", _load("shamir")["failures"], ids=_why)
+@pytest.mark.parametrize("case", load("shamir")["failures"], ids=_why)
 def test_shares_that_must_be_refused(case: dict[str, Any]) -> None:
     with pytest.raises(RangeError):
         combine(_shares(case), case["quorum"])
 
 
-@pytest.mark.parametrize("case", _load("masks")["cases"], ids=lambda case: case["secret"][:8])
+@pytest.mark.parametrize("case", load("masks")["cases"], ids=lambda case: case["secret"][:8])
 def test_seeds_contexts_and_masks(case: dict[str, Any]) -> None:
     secret, manifest_hash, split_hash = (bytes.fromhex(case[key]) for key in ("secret", "manifest_hash", "split_hash"))
     assert self_commitment(secret).hex() == case["self_commitment"]
@@ -96,7 +119,7 @@ def test_seeds_contexts_and_masks(case: dict[str, Any]) -> None:
         assert [str(word) for word in words.tolist()] == expected
 
 
-@pytest.mark.parametrize("case", _load("masks")["failures"], ids=_why)
+@pytest.mark.parametrize("case", load("masks")["failures"], ids=_why)
 def test_bytes_that_are_no_ring_elements(case: dict[str, Any]) -> None:
     with pytest.raises(RangeError):
         Ring(case["bits"]).from_bytes(bytes.fromhex(case["raw"]))
@@ -107,7 +130,7 @@ def _keys_of(content: dict[str, Any]) -> dict[str, VerifyKey]:
 
 
 def test_envelope() -> None:
-    content = _load("envelope")
+    content = load("envelope")
     (case,) = content["cases"]
     message = Failed.decode(case["body"].encode())
     key = SigningKey(Secret(bytes.fromhex(content["root"])))
@@ -117,15 +140,53 @@ def test_envelope() -> None:
     assert signed.digest.hex() == case["sha256"]
 
 
-@pytest.mark.parametrize("case", _load("envelope")["failures"], ids=_why)
+@pytest.mark.parametrize("case", load("envelope")["failures"], ids=_why)
 def test_envelope_that_must_be_refused(case: dict[str, Any]) -> None:
     with pytest.raises(CryptoError) as caught:
-        verify(bytes.fromhex(case["envelope"]), Failed, _keys_of(_load("envelope")))
+        verify(bytes.fromhex(case["envelope"]), Failed, _keys_of(load("envelope")))
     assert type(caught.value) is getattr(errors, case["error"])
 
 
-@pytest.mark.parametrize("case", _load("chunks")["cases"], ids=lambda case: f"{case['values']}x{case['word_bytes']}")
+@pytest.mark.parametrize("case", load("chunks")["cases"], ids=lambda case: f"{case['values']}x{case['word_bytes']}")
 def test_chunk_digests(case: dict[str, Any]) -> None:
     length = case["values"] * case["word_bytes"]
     payload = (bytes(range(251)) * (length // 251 + 1))[:length]
-    assert [digest.hex() for digest in chunk_digests(payload, case["word_bytes"])] == case["digests"]
+    step = CHUNK_VALUES * case["word_bytes"]
+    pieces = [payload[start : start + step] for start in range(0, length, step)]
+    assert [digest.hex() for digest in digests(pieces)] == case["digests"]
+
+
+# Messages
+
+
+MESSAGES = load("messages")
+FIRST = {case["type"]: case["body"].encode() for case in reversed(MESSAGES["cases"])}
+
+
+def test_every_message_has_a_vector() -> None:
+    assert {name for name, kind in TYPES.items() if kind.KIND} | {"Entry", "OpenedShares", "Signature"} == set(FIRST)
+    assert {name: TYPES[name].MAX_BYTES for name in FIRST} == MESSAGES["limits"]
+
+
+@pytest.mark.parametrize("case", MESSAGES["cases"], ids=lambda case: f"{case['type']}-{case['sha256'][:8]}")
+def test_message(case: dict[str, Any]) -> None:
+    kind, body = TYPES[case["type"]], case["body"].encode()
+    message = kind.decode(body)
+    assert case["kind"] == kind.KIND
+    assert message.encode() == body
+    assert digest_of(message).hex() == case["sha256"]
+    if "signature" in case:
+        key = SigningKey(Secret(bytes.fromhex(MESSAGES["root"])))
+        envelope = sign(message, case["signer"], key)
+        head = b"".join(len(part).to_bytes(1, "big") + part.encode() for part in (case["kind"], case["signer"]))
+        assert envelope == b"CSL1" + head + bytes.fromhex(case["signature"]) + body
+        assert verify(envelope, kind, {case["signer"]: key.public}).message == message
+        assert detach(envelope, kind).signature.hex() == case["signature"]
+
+
+@pytest.mark.parametrize("case", MESSAGES["failures"], ids=_why)
+def test_message_that_must_be_refused(case: dict[str, Any]) -> None:
+    good = FIRST[case["type"]]
+    data = good[: case["head"]] + case["insert"].encode() * case["times"] + good[len(good) - case["tail"] :]
+    with pytest.raises(WireError):
+        TYPES[case["type"]].decode(data)

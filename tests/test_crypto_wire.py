@@ -19,12 +19,14 @@ import policies.request
 import policies.training
 from crypto.errors import SignatureError, WireError
 from crypto.keys import Secret, SigningKey
-from crypto.manifest import Accept, Block, Propose, Recipient
-from crypto.messages import Failed, Split
+from crypto.manifest import Accept, Block, Manifest, Propose, Recipient
+from crypto.messages import EncryptedReport, Failed, Failure, Split
 from crypto.roster import Party, Roster, SiloParty
 from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import (
     MAX_ENVELOPE_OVERHEAD,
+    MAX_RECIPIENTS,
+    MAX_SILOS,
     Message,
     Name,
     body_digest,
@@ -62,6 +64,8 @@ REQUEST = Request(
     micro_rho=100_000,
     silos=("a", "b", "c"),
     backend="masking",
+    round_key=b"",
+    sealed_secrets=(),
     table=Table(
         name="stays",
         max_rows=3,
@@ -389,6 +393,33 @@ def test_oversize_is_refused_before_it_is_parsed(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Failed, "model_validate_json", None)
     with pytest.raises(WireError, match="at most"):
         Failed.decode(bytes(Failed.MAX_BYTES + 1))
+
+
+def test_parts_without_number_are_refused_before_they_are_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Every part costs a parser up to 4 KiB: 40 MiB of `0,` took minutes and 16 GiB.
+    def failure(parts: int) -> bytes:
+        return b'{"refusals":[' + b"0," * parts + b"0]}"
+
+    with pytest.raises(WireError, match=r"wrong in \d+ places"):
+        Failure.decode(failure(Failure.MAX_COMMAS))
+    monkeypatch.setattr(Failure, "model_validate_json", None)
+    with pytest.raises(WireError, match="commas, at most 16384"):
+        Failure.decode(failure(Failure.MAX_COMMAS + 1))
+
+
+def test_message_that_nobody_would_read_is_not_signed(monkeypatch: pytest.MonkeyPatch) -> None:
+    failure = Failure(request_hash=bytes(32), reason="," * 1000, missing=(), refusals=())
+    sign(failure, "a", KEY)
+    monkeypatch.setattr(Failure, "MAX_COMMAS", 1000)
+    with pytest.raises(WireError, match="commas"):
+        sign(failure, "a", KEY)
+
+
+def test_largest_report_has_fewer_commas_than_are_read() -> None:
+    # 400 silos of which 133 dropped; each of those with an entry of everybody before it, all in one committee.
+    per_silo, dropped, chunks = 7 * MAX_SILOS, 133, 256
+    assert per_silo + 2 * MAX_SILOS + dropped * (MAX_SILOS + 2) + chunks + 20 < EncryptedReport.MAX_COMMAS
+    assert 5 * MAX_SILOS + 2 * MAX_RECIPIENTS + 4 * 256 + 20 < Manifest.MAX_COMMAS
 
 
 @pytest.mark.parametrize("key", ["a" * 10_000, "é" * 5000, "line\nbreak", "\x1b[31mred", "a\u202eb"])

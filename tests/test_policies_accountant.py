@@ -222,7 +222,7 @@ def test_terms_name_their_blocks_and_are_a_function_of_the_request() -> None:
     assert [block.length for block in terms.blocks] == [3, 3, 3]
     assert terms.request_hash == bytes(range(32))
     assert terms.recipients == asked.recipients
-    assert terms.ring_bits == 64
+    assert terms.limit == (2**63 - 1) // len(asked.silos)
     assert terms == terms_of(asked, bytes(range(32)))
 
 

@@ -74,7 +74,7 @@ def test_one_wrong_opened_share_does_not_spoil_the_report(exact: Simulation) -> 
     original = aspen.actor.open_shares
     lies = []
 
-    def lie(round_id: bytes, data: bytes) -> tuple[bytes, ...]:
+    def lie(round_id: bytes, data: bytes, *columns: bytes) -> tuple[bytes, ...]:
         state = aspen.actor._rounds[round_id]
         assert isinstance(state, Agreed)
         wrong = tuple(bytes(32) for _ in state.shares.of_self)

@@ -18,9 +18,10 @@ from analyst.founding import found
 from analyst.training import Training, read_job, train
 from crypto.errors import CryptoError
 from crypto.manifest import Propose
-from crypto.messages import Failed, Learned, StoredReport, chunk_digests, report_head
+from crypto.messages import Failed, Learned, StoredReport, report_head
 from crypto.noise import discrete_gaussian
 from crypto.opening import open_report
+from crypto.payload import digests
 from crypto.wire import body_digest, signer_of, unverified
 from policies.accountant import charge
 from policies.request import Request, terms_of
@@ -386,7 +387,7 @@ def test_a_report_that_is_not_the_next_moves_nothing(tmp_path: Path) -> None:
         begun(simulation, file)
         before, last = models(simulation), StoredReport.decode(simulation.reports[-1])
         changed = bytes([last.blinded_sum[0] ^ 1]) + bytes(last.blinded_sum[1:])
-        consistent = last.message.model_copy(update={"chunks": chunk_digests(changed, 8)})
+        consistent = last.message.model_copy(update={"chunks": digests([changed])})
         tampered = (report_head(last.message) + changed, report_head(consistent) + changed)
         for data in (*simulation.reports, *tampered):
             (envelope,) = simulation.silos["east"].actor.learn(data)

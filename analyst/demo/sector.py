@@ -69,7 +69,7 @@ max_groups     = 100
 aggregates     = ["count", "sum", "avg"]
 
 [protection]
-accept        = ["masking"]
+accept        = ["masking", "shares", "bfv", "ckks", "paillier"]
 max_colluding = 1                      # silos that may collude with the aggregator
 max_missing   = 1                      # silos that may drop out
 

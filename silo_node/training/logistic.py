@@ -12,7 +12,7 @@ import torch
 
 from crypto.ring import Codec, Ring
 from crypto.wire import MAX_SILOS
-from policies.request import RING_BITS, Request
+from policies.request import Request
 from policies.training import GRADIENT_UNITS, WEIGHT_BITS, Step
 from silo_node.training.run import Vector
 
@@ -29,7 +29,7 @@ def contribution(request: Request, step: Step, weights: Vector, columns: Columns
     if step.is_exact:
         after = _local_steps(inputs, label.double(), start, float(Decimal(step.learning_rate)), step.local_steps)
         # With room for the sum of as many silos as there may be, and as much again.
-        codec = Codec(Ring(RING_BITS), WEIGHT_BITS, 2 * MAX_SILOS)
+        codec = Codec(Ring(64), WEIGHT_BITS, 2 * MAX_SILOS)
         return [codec.encode_reals(after.numpy() * len(person)).tolist(), [len(person)]]
     gradients = _clipped(inputs, label.double(), person, start, float(Decimal(step.clip)))
     return [gradients.sum(0).tolist(), [len(gradients)]]

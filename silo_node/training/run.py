@@ -34,6 +34,7 @@ class RunState(Message):
 
     KIND: ClassVar[str] = "run-state"
     MAX_BYTES: ClassVar[int] = 16 << 20
+    MAX_COMMAS: ClassVar[int] = 2**19  # 64 features with 1,000 values each have a term and two numbers a value
     run: RoundId
     job: Digest  # what all steps of the run have in common
     analyst: Name

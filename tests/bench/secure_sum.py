@@ -19,10 +19,13 @@ import numpy.typing as npt
 from aggregator.store import ReportStore
 from aggregator.sums import SumShard
 from crypto.keys import Secret, SigningKey
-from crypto.manifest import CHUNK_VALUES
+from crypto.manifest import CHUNK_VALUES, Block, Manifest, Member, Recipient, Terms
 from crypto.masking import apply_masks, blind
-from crypto.messages import FRAME_CHUNKS, Contribution, EncryptedReport, chunk_digests
+from crypto.messages import Contribution, EncryptedReport
+from crypto.payload import digests as digests_of
+from crypto.payload import frames
 from crypto.ring import Codec, Ring
+from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import sign
 from tests.bench.figures import publish
 
@@ -52,7 +55,7 @@ def masking(length: int, name: str) -> None:
     values = np.frombuffer(os.urandom(length), np.int8).astype(np.float64) / 1000
     vectors = [np.frombuffer(os.urandom(4 * length), ring.dtype) for _ in range(SILOS)]
     payloads = [vector.data.cast("B") for vector in vectors]
-    digests = [chunk_digests(payload, 4) for payload in payloads]
+    digests = [chunk_digests(payload) for payload in payloads]
 
     def plain(count: int = SILOS) -> npt.NDArray[Any]:
         total = ring.zeros(length)
@@ -65,7 +68,7 @@ def masking(length: int, name: str) -> None:
 
     def protect_signed() -> bytes:
         words = protect()
-        chunks = chunk_digests(words.data.cast("B"), 4)
+        chunks = chunk_digests(words.data.cast("B"))
         return sign(Contribution(manifest_hash=bytes(32), length=length, chunks=chunks), "silo", key)
 
     def sum_open() -> npt.NDArray[np.float64]:
@@ -79,7 +82,7 @@ def masking(length: int, name: str) -> None:
         return codec.decode_sum(total)
 
     def sum_open_verified() -> npt.NDArray[np.float64]:
-        if any(chunk_digests(payload, 4) != known for payload, known in zip(payloads, digests, strict=True)):
+        if any(chunk_digests(payload) != known for payload, known in zip(payloads, digests, strict=True)):
             sys.exit("a chunk is not the one that was signed")
         return sum_open()
 
@@ -98,6 +101,12 @@ def masking(length: int, name: str) -> None:
     for figure, (work, aim) in works.items():
         taken, base = in_pairs(work, plain)
         publish(f"{name}_{figure}", taken, "ms", PLAIN, base, aim=f"ratio {aim}")
+
+
+def chunk_digests(payload: memoryview, word_bytes: int = 4) -> tuple[bytes, ...]:
+    """Return the digests that a silo signs."""
+    step = CHUNK_VALUES * word_bytes
+    return digests_of([payload[start : start + step] for start in range(0, len(payload), step)])
 
 
 def in_pairs(work: Work, baseline: Work) -> tuple[list[float], list[float]]:
@@ -125,32 +134,57 @@ def upload(bits: int, length: int) -> float:
 
 def memory(silos: int, length: int) -> float:
     """Return the peak memory of adding, storing and returning a sum over that at the start, in vectors of 4 bytes."""
-    step = FRAME_CHUNKS * CHUNK_VALUES * 4
+    sizes = [4 * min(CHUNK_VALUES, length - start) for start in range(0, length, CHUNK_VALUES)]
+    names = [f"silo{number:02}" for number in range(silos)]
 
     async def story(path: Path) -> None:
         shard, store = SumShard(path / "contributions"), ReportStore(path / "reports")
-        shard.start(b"round", length, 32)
-        for number in range(silos):
-            digests: tuple[bytes, ...] = ()
-            for pass_ in range(2):  # first the digests of the signed head, then the frames: none is kept
-                for start in range(0, 4 * length, step):
-                    frame = bytes([number]) * min(step, 4 * length - start)
-                    if pass_ == 0:
-                        digests += chunk_digests(frame, 4)
-                    else:
-                        shard.stage(b"round", f"silo{number}", digests, frame)
-            shard.add(b"round", f"silo{number}", number.to_bytes(32, "big"))
-        total = shard.total(b"round", tuple(f"silo{number}" for number in range(silos)))
-        if total[:4] != (sum(number * 0x01010101 for number in range(silos)) % 2**32).to_bytes(4, "little"):
+        shard.start(b"round", manifest(names, length), b"")
+        for number, name in enumerate(names):  # one value over and over: neither the vector nor its frames are kept
+            signed = tuple(digest for size in sizes for digest in digests_of([bytes([number]) * size]))
+            for pieces in frames(sizes):
+                shard.stage(b"round", name, signed, bytes([number]) * sum(sizes[piece] for piece in pieces))
+            shard.add(b"round", name, number.to_bytes(32, "big"))
+        total = shard.total(b"round", tuple(names))
+        if total[0][:4] != (sum(number * 0x01010101 for number in range(silos)) % 2**32).to_bytes(4, "little"):
             sys.exit("the sum is wrong")
         fields: dict[str, Any] = dict.fromkeys(EncryptedReport.model_fields, ())
-        fields |= {"propose": b"", "manifest": b"", "split": b"", "length": length, "chunks": chunk_digests(total, 4)}
-        store.put(EncryptedReport(**fields), total)
+        fields |= {"propose": b"", "manifest": b"", "split": b"", "length": length, "chunks": digests_of(total)}
+        name_of_report = store.put(EncryptedReport(**fields), total)
+        del total
+        store.get(name_of_report)
 
     with tempfile.TemporaryDirectory() as directory:
         before = resident("VmRSS")
         asyncio.run(story(Path(directory)))
         return (resident("VmHWM") - before) / (4 * length)
+
+
+def manifest(names: list[str], length: int) -> bytes:
+    """Return a round of `masking` whose values fit words of 4 bytes."""
+    key, zeros = bytes(PUBLIC_BYTES), bytes(32)
+    terms = Terms(
+        request_hash=zeros,
+        recipients=(Recipient(name="analyst", key=key),),
+        backend="masking",
+        key_id=b"",
+        limit=2**20,
+        blocks=(Block(name="weights", length=length, scale_bits=0, variance="0"),),
+    )
+    return Manifest(
+        federation="bench",
+        round_id=bytes(16),
+        expires_at=0,
+        terms=terms,
+        roster=tuple(
+            Member(silo=name, mask_key=key, channel_key=key, self_commitment=zeros, policy_hash=zeros) for name in names
+        ),
+        quorum=2 * len(names) // 3 + 1,
+        degree=len(names) - 1,
+        min_silos=3,
+        max_colluding=1,
+        max_missing=0,
+    ).encode()
 
 
 def resident(field: str) -> int:

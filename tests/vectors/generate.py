@@ -1,69 +1,25 @@
 """Write the vectors beside this file: `python -m tests.vectors.generate`.
 
-Uses the standard library, `cryptography` and `blake3` only and nothing of the package under test, so that a vector is a
-second opinion: HKDF-Expand (RFC 5869), Shamir's scheme and the envelope are written out here once more.
+Uses nothing of the packages under test; `tests.vectors.independent` has the primitives written out once more.
 """
 
-import hmac
 import json
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from tests.vectors import messages, rounds
+from tests.vectors.independent import PRIME, Seals, derive, envelope, evaluate, public, signing_key, words
+
 FOLDER = Path(__file__).parent
-PRIME = 2**256 - 189
+FIELD = 2**56 - 5
 ROOT = bytes(range(32))
 OTHER_ROOT = b"\xff" * 32
 MANIFEST_HASH = sha256(b"a manifest").digest()
 SPLIT_HASH = sha256(b"a split").digest()
-
-
-def _expand(secret: bytes, info: bytes, length: int) -> bytes:
-    output, block, counter = b"", b"", 1
-    while len(output) < length:
-        block = hmac.digest(secret, block + info + bytes([counter]), "sha256")
-        output, counter = output + block, counter + 1
-    return output[:length]
-
-
-def _derive(secret: bytes, *context: bytes | str, length: int = 32) -> bytes:
-    parts = [part.encode() if isinstance(part, str) else part for part in context]
-    info = b"".join([b"consilo/1", *(len(part).to_bytes(4, "big") + part for part in parts)])
-    return _expand(secret, info, length)
-
-
-def _public(root: bytes) -> bytes:
-    mlkem = MLKEM768PrivateKey.from_seed_bytes(_derive(root, "sealing key", "ML-KEM-768", length=64))
-    x25519 = X25519PrivateKey.from_private_bytes(_derive(root, "sealing key", "X25519"))
-    return mlkem.public_key().public_bytes_raw() + x25519.public_key().public_bytes_raw()
-
-
-def _signing_key(root: bytes) -> Ed25519PrivateKey:
-    return Ed25519PrivateKey.from_private_bytes(_derive(root, "signing key"))
-
-
-def _evaluate(coefficients: list[int], x: int) -> str:
-    value = sum(coefficient * pow(x, power, PRIME) for power, coefficient in enumerate(coefficients)) % PRIME
-    return value.to_bytes(32, "big").hex()
-
-
-def _words(seed: bytes, bits: int, count: int) -> list[str]:
-    """Return the first ring elements of a mask, in decimal: JSON has no integers of 64 bits."""
-    width = 4 if bits <= 32 else 8
-    counters = b"".join(number.to_bytes(16, "big") for number in range(count * width // 16 + 1))
-    stream = Cipher(algorithms.AES256(seed), modes.ECB()).encryptor().update(counters)  # noqa: S305
-    return [str(int.from_bytes(stream[at : at + width], "little") % 2**bits) for at in range(0, count * width, width)]
-
-
-def _envelope(kind: str, signer: str, body: bytes, root: bytes) -> bytes:
-    head = b"".join(len(part.encode()).to_bytes(1, "big") + part.encode() for part in (kind, signer))
-    return b"CSL1" + head + _signing_key(root).sign(b"consilo/1 envelope" + head + body) + body
 
 
 def _derive_vectors() -> dict[str, Any]:
@@ -73,7 +29,7 @@ def _derive_vectors() -> dict[str, Any]:
             "secret": secret.hex(),
             "context": [{"hex": part.hex()} if isinstance(part, bytes) else {"text": part} for part in context],
             "length": length,
-            "derived": _derive(secret, *context, length=length).hex(),
+            "derived": derive(secret, *context, length=length).hex(),
         }
         for secret in (ROOT, OTHER_ROOT)
         for context in contexts
@@ -86,9 +42,9 @@ def _keys_vectors() -> dict[str, Any]:
     cases = [
         {
             "root": root.hex(),
-            "verify_key": f"ed25519:{_signing_key(root).public_key().public_bytes_raw().hex()}",
-            "sealing_key_sha256": sha256(_public(root)).hexdigest(),
-            "mask_key_sha256": sha256(_public(_derive(root, "mask key"))).hexdigest(),
+            "verify_key": f"ed25519:{signing_key(root).public_key().public_bytes_raw().hex()}",
+            "sealing_key_sha256": sha256(public(root)).hexdigest(),
+            "mask_key_sha256": sha256(public(derive(root, "mask key"))).hexdigest(),
         }
         for root in (ROOT, OTHER_ROOT, bytes(32))
     ]
@@ -117,12 +73,12 @@ def _keys_vectors() -> dict[str, Any]:
 def _shamir_vectors() -> dict[str, Any]:
     cases: list[dict[str, Any]] = []
     for quorum, parties in ((1, [4]), (2, [0, 1]), (3, [1, 3, 6]), (5, [9, 0, 4, 2, 7]), (2, [5, 99])):
-        coefficients = [int.from_bytes(_derive(ROOT, "coefficient", str(power)), "big") for power in range(quorum)]
-        shares = {str(party): _evaluate(coefficients, party + 1) for party in parties}
-        cases.append({"quorum": quorum, "shares": shares, "secret": _evaluate(coefficients, 0)})
-    cases.append({"quorum": 2, "shares": {"0": _evaluate([PRIME - 1, 1], 1), "1": _evaluate([PRIME - 1, 1], 2)}})
+        coefficients = [int.from_bytes(derive(ROOT, "coefficient", str(power)), "big") for power in range(quorum)]
+        shares = {str(party): evaluate(coefficients, party + 1) for party in parties}
+        cases.append({"quorum": quorum, "shares": shares, "secret": evaluate(coefficients, 0)})
+    cases.append({"quorum": 2, "shares": {"0": evaluate([PRIME - 1, 1], 1), "1": evaluate([PRIME - 1, 1], 2)}})
     cases[-1]["secret"] = (PRIME - 1).to_bytes(32, "big").hex()
-    good = {str(party): _evaluate([7, 11, 13], party + 1) for party in range(3)}
+    good = {str(party): evaluate([7, 11, 13], party + 1) for party in range(3)}
     failures = [
         {"why": "a share is missing", "quorum": 3, "shares": {"0": good["0"], "1": good["1"]}},
         {"why": "a share is the prime", "quorum": 3, "shares": {**good, "1": PRIME.to_bytes(32, "big").hex()}},
@@ -137,17 +93,17 @@ def _shamir_vectors() -> dict[str, Any]:
 
 def _mask_vectors() -> dict[str, Any]:
     def cases(secret: bytes, manifest_hash: bytes) -> dict[str, Any]:
-        seed = _derive(secret, "self mask", manifest_hash)
+        seed = derive(secret, "self mask", manifest_hash)
         return {
             "secret": secret.hex(),
             "manifest_hash": manifest_hash.hex(),
             "split_hash": SPLIT_HASH.hex(),
-            "self_commitment": _derive(secret, "self commitment").hex(),
+            "self_commitment": derive(secret, "self commitment").hex(),
             "self_seed": seed.hex(),
-            "pair_seed_for_ward": _derive(secret, "pair mask", manifest_hash, "ward").hex(),
-            "entry_info_shares_bank_ward": _derive(manifest_hash, "entry", "shares", "bank", "ward").hex(),
-            "opening_info_bank_ann": _derive(manifest_hash, "opening", SPLIT_HASH, "bank", "ann").hex(),
-            "mask": {str(bits): _words(seed, bits, 5) for bits in (1, 24, 32, 33, 64)},
+            "pair_seed_for_ward": derive(secret, "pair mask", manifest_hash, "ward").hex(),
+            "entry_info_shares_bank_ward": derive(manifest_hash, "entry", "shares", "bank", "ward").hex(),
+            "opening_info_bank_ann": derive(manifest_hash, "opening", SPLIT_HASH, "bank", "ann").hex(),
+            "mask": {str(bits): words(seed, bits, 5) for bits in (1, 24, 32, 33, 64)},
         }
 
     failures = [
@@ -161,26 +117,26 @@ def _mask_vectors() -> dict[str, Any]:
 
 def _envelope_vectors() -> dict[str, Any]:
     body = b'{"round_id":"AAECAwQFBgcICQoLDA0ODw==","reason":"the source is unreachable"}'
-    good = _envelope("failed", "ward", body, ROOT)
+    good = envelope("failed", "ward", body, ROOT)
     at = len("CSL1?failed?ward")
-    foreign = _envelope("open", "ward", body, ROOT)[len("CSL1?open?ward") :][:64]
+    foreign = envelope("open", "ward", body, ROOT)[len("CSL1?open?ward") :][:64]
     flipped = good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :]
     failures = [
-        ("signed by another key", "SignatureError", _envelope("failed", "ward", body, OTHER_ROOT)),
+        ("signed by another key", "SignatureError", envelope("failed", "ward", body, OTHER_ROOT)),
         ("signed under another kind", "SignatureError", good[:at] + foreign + good[at + 64 :]),
-        ("an unknown signer", "SignatureError", _envelope("failed", "clinic", body, ROOT)),
-        ("another kind", "WireError", _envelope("open", "ward", body, ROOT)),
+        ("an unknown signer", "SignatureError", envelope("failed", "clinic", body, ROOT)),
+        ("another kind", "WireError", envelope("open", "ward", body, ROOT)),
         ("another version", "WireError", b"CSL2" + good[4:]),
         ("an altered body", "SignatureError", good.replace(b"source", b"Source")),
         ("an altered signature", "SignatureError", flipped),
         ("trailing bytes", "SignatureError", good + b"\n"),
         ("cut in its body", "SignatureError", good[:-1]),
         ("cut in its signature", "WireError", good[:40]),
-        ("no body", "WireError", _envelope("failed", "ward", b"", ROOT)),
-        ("a repeated key", "WireError", _envelope("failed", "ward", body[:-1] + b',"reason":"x"}', ROOT)),
-        ("a space in the body", "WireError", _envelope("failed", "ward", body.replace(b":", b": "), ROOT)),
-        ("an unknown key", "WireError", _envelope("failed", "ward", body[:-1] + b',"more":1}', ROOT)),
-        ("no JSON", "WireError", _envelope("failed", "ward", b"\x80", ROOT)),
+        ("no body", "WireError", envelope("failed", "ward", b"", ROOT)),
+        ("a repeated key", "WireError", envelope("failed", "ward", body[:-1] + b',"reason":"x"}', ROOT)),
+        ("a space in the body", "WireError", envelope("failed", "ward", body.replace(b":", b": "), ROOT)),
+        ("an unknown key", "WireError", envelope("failed", "ward", body[:-1] + b',"more":1}', ROOT)),
+        ("no JSON", "WireError", envelope("failed", "ward", b"\x80", ROOT)),
         ("empty", "WireError", b""),
     ]
     return {
@@ -203,15 +159,100 @@ def _chunk_vectors() -> dict[str, Any]:
     return {"payload": "bytes 0 to 250, repeated and cut", "cases": cases}
 
 
+def _values_below(modulus: int, seed: bytes, chunk: int, count: int) -> list[int]:
+    """Return mask values by encrypting one counter block after the other and cutting candidates off the whole."""
+    width = 8 if modulus < 2**64 else -(-modulus.bit_length() // 8)
+    cipher = Cipher(algorithms.AES256(seed), modes.ECB()).encryptor()  # noqa: S305
+    stream, block = b"", chunk * 2**32
+    values: list[int] = []
+    while len(values) < count:
+        while len(stream) < width:
+            stream, block = stream + cipher.update(block.to_bytes(16, "big")), block + 1
+        candidate = int.from_bytes(stream[:width], "little") % 2 ** modulus.bit_length()
+        stream = stream[width:]
+        values += [candidate] if candidate < modulus else []
+    return values
+
+
+def _keystream_vectors() -> dict[str, Any]:
+    moduli = {
+        "p of shares": FIELD,
+        "t of bfv": 4398046486529,
+        "q of ckks": 1152921504606830593,
+        "half of the candidates rejected": 2**20 + 7,
+        "the smallest": 2,
+        "as wide as a Paillier modulus": int.from_bytes(derive(ROOT, "modulus", length=384), "big") | 1 | 1 << 3071,
+    }
+    cases = [
+        {
+            "modulus": str(modulus),
+            "what": what,
+            "seed": seed.hex(),
+            "chunk": chunk,
+            "values": [str(value) for value in _values_below(modulus, seed, chunk, 40 if modulus < 2**21 else 3)],
+        }
+        for what, modulus in moduli.items()
+        for seed, chunk in ((ROOT, 0), (OTHER_ROOT, 1), (ROOT, 255))
+    ]
+    return {"cases": cases}
+
+
+def _interpolated(values: dict[int, int], at: int) -> int:
+    total = 0
+    for i, value in values.items():
+        term = value
+        for j in values:
+            if j != i:
+                term = term * (at - j) * pow(i - j, -1, FIELD) % FIELD
+        total += term
+    return total % FIELD
+
+
+def _shares_vectors() -> dict[str, Any]:
+    cases = []
+    for silos, quorum, chunk in ((3, 3, 0), (4, 3, 1), (5, 4, 0), (10, 7, 0), (12, 9, 2), (25, 17, 0)):
+        secrets = [0, 1, -1, 2**40, -(2**50), (FIELD - 1) // 2 // silos]
+        seeds = [derive(ROOT, "share seed", str(silos), str(column)) for column in range(quorum - 1)]
+        dealt = [_values_below(FIELD, seed, chunk, len(secrets)) for seed in seeds]
+        columns = []
+        for column in range(quorum - 1, silos):
+            values: list[str] = []
+            for index, secret in enumerate(secrets):
+                known = {0: secret % FIELD, **{place + 1: words[index] for place, words in enumerate(dealt)}}
+                values.append(str(_interpolated(known, column + 1)))
+            columns.append(values)
+        cases.append(
+            {
+                "silos": silos,
+                "quorum": quorum,
+                "chunk": chunk,
+                "secrets": [str(secret) for secret in secrets],
+                "seeds": [seed.hex() for seed in seeds],
+                "columns": columns,
+            }
+        )
+    return {"cases": cases}
+
+
 def files() -> dict[str, str]:
     """Return the text of every vector file by its name."""
+    kept = FOLDER / "sealed.json"
+    seals = Seals(json.loads(kept.read_text(encoding="utf-8"))["sealed"] if kept.exists() else {})
+    whole = rounds.round_vectors(seals)
     contents = {
         "derive": ("HKDF-Expand with length-prefixed context", _derive_vectors()),
         "keys": ("public keys that a root gives, and public keys that must not be sealed to", _keys_vectors()),
         "shamir": ("shares that combine, and shares that must be refused", _shamir_vectors()),
         "masks": ("seeds, contexts and masks of one round, and bytes that are no ring elements", _mask_vectors()),
         "envelope": ("a signed message, and envelopes that must be refused", _envelope_vectors()),
+        "keystream": ("mask values for groups whose order is no power of two", _keystream_vectors()),
+        "shares": ("columns dealt from secrets and the seeds of the first ones", _shares_vectors()),
         "chunks": ("BLAKE3 digests of the chunks of a payload", _chunk_vectors()),
+        "terms": ("requests, and the slots, scales and variances that they fix", rounds.term_vectors()),
+        "graph": ("degrees, and the committees of a sparse graph", rounds.graph_vectors()),
+        "round": ("all that is derived and sent in a round of three silos with fixed secrets", whole),
+        "sealed": ("what is sealed in that round: drawn once, as sealing is randomised", {"sealed": seals.used}),
+        "messages": ("one of every message, and bytes that are close to it and none", messages.vectors()),
     }
     headers = {
         name: {

@@ -1,0 +1,212 @@
+"""Run native code on foreign bytes in disposable processes, so that the worst it can do is to end one of them.
+
+A worker is a fresh interpreter with limits on its memory, its processor time and, from outside, on the wall time of
+each job. It inherits no environment beyond what it needs, and no file but two pipes. It speaks a fixed binary protocol
+(no pickle): jobs go in as code, length and payload; a reply is read only if it has exactly the length that the caller
+computed, so nothing that a crafted blob makes the native code hand back gets further. A worker that crashes, hangs,
+asks for too much memory or answers with another length is killed, and the caller gets a CryptoError that names the job.
+
+Native code that holds the interpreter's lock runs in parallel this way too: `map` keeps all workers busy, yields in
+order, and holds a bounded number of jobs.
+"""
+
+import os
+import resource
+import struct
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, NoReturn, Self
+
+from crypto.errors import CryptoError
+
+_JOB = struct.Struct("<BQ")  # code, length of the payload
+_REPLY = struct.Struct("<BQ")  # 0 well, 1 refused; length
+_MAX_REASON = 500
+_SETUP = 0
+MAX_WORKERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one worker may use; memory is address space."""
+
+    memory_bytes: int = 1 << 30
+    cpu_s: int = 300
+    wall_s: float = 60.0  # for one job, the start of the interpreter included
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One thing to do: its name in errors, its code above 0, its payload and the exact size of the reply."""
+
+    name: str
+    code: int
+    payload: bytes = field(repr=False)
+    reply_bytes: int
+
+
+class Sandbox:
+    """A few workers that run `python -m module`, each prepared with the same setup; they live as long as the block."""
+
+    def __init__(self, module: str, setup: bytes, workers: int = 1, limits: Limits | None = None) -> None:
+        if not 1 <= workers <= MAX_WORKERS:
+            raise CryptoError(f"{workers} workers, expected 1 to {MAX_WORKERS}")
+        self._module, self._setup, self._count = module, setup, workers
+        self._limits = Limits() if limits is None else limits
+        self._threads = ThreadPoolExecutor(workers)  # each of which owns one worker
+        self._own = threading.local()
+        self._lock = threading.Lock()
+        self._workers: list[_Worker] = []
+        self._is_open = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+        self._threads.shutdown(cancel_futures=True)
+
+    def __reduce__(self) -> NoReturn:
+        raise CryptoError("a sandbox cannot be pickled or copied")  # its setup may hold a secret
+
+    def run(self, job: Job) -> bytes:
+        """Return the reply to one job; raises CryptoError that names it."""
+        return next(iter(self.map([job])))
+
+    def map(self, jobs: Iterable[Job]) -> Iterator[bytes]:
+        """Yield the replies in the order of the jobs, which are drawn as workers come free."""
+        running: deque[Future[bytes]] = deque()
+        try:
+            for job in jobs:
+                if len(running) > self._count:  # one more than can run, so that no worker waits for the caller
+                    yield running.popleft().result()
+                running.append(self._threads.submit(self._do, job))
+            while running:
+                yield running.popleft().result()
+        finally:
+            if running:  # a job failed, or the caller wants no more
+                self._close()
+
+    def _close(self) -> None:
+        with self._lock:
+            self._is_open = False
+            for worker in self._workers:
+                worker.kill()
+
+    def _do(self, job: Job) -> bytes:
+        worker: _Worker | None = getattr(self._own, "worker", None)
+        if worker is None:
+            with self._lock:
+                if not self._is_open:
+                    raise CryptoError(f"{job.name}: not begun, as another failed")
+                worker = self._own.worker = _Worker(self._module, self._limits)
+                self._workers.append(worker)
+            worker.do(Job(f"{job.name}, preparing a worker for it", _SETUP, self._setup, 0))
+        return worker.do(job)
+
+
+class _Worker:
+    """One process; after any failure it is dead, and every later job on it fails at once."""
+
+    def __init__(self, module: str, limits: Limits) -> None:
+        self._limits = limits
+        environment = {
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parent.parent), *filter(None, sys.path)]),
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "MALLOC_ARENA_MAX": "1",
+        }
+        command = [sys.executable, "-m", module, str(limits.memory_bytes), str(limits.cpu_s)]
+        pipe, null = subprocess.PIPE, subprocess.DEVNULL
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=null, env=environment)  # noqa: S603
+
+    def do(self, job: Job) -> bytes:
+        overdue = threading.Event()
+        timer = threading.Timer(self._limits.wall_s, self._expire, [overdue])
+        timer.daemon = True
+        timer.start()
+        try:
+            return self._exchange(job)
+        except (OSError, EOFError, ValueError):  # the last if another thread closed the pipes
+            self.kill()
+            if overdue.is_set():
+                raise CryptoError(
+                    f"{job.name}: no answer within {self._limits.wall_s:g} s, the worker was ended"
+                ) from None
+            hint = "its input is damaged or hostile, or it needs more memory or time than a worker is given"
+            raise CryptoError(f"{job.name}: the worker ended with status {self._process.returncode}", hint) from None
+        except CryptoError:
+            self.kill()
+            raise
+        finally:
+            timer.cancel()
+
+    def kill(self) -> None:
+        self._process.kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except OSError:  # what was still to be written has no reader
+                    continue
+        self._process.wait()
+
+    def _expire(self, overdue: threading.Event) -> None:
+        overdue.set()
+        self._process.kill()
+
+    def _exchange(self, job: Job) -> bytes:
+        writer, reader = self._process.stdin, self._process.stdout
+        if writer is None or reader is None or writer.closed or reader.closed:
+            raise EOFError
+        writer.write(_JOB.pack(job.code, len(job.payload)))
+        writer.write(job.payload)
+        writer.flush()
+        status, length = _REPLY.unpack(_read(reader, _REPLY.size))
+        if status:
+            reason = _read(reader, min(length, _MAX_REASON)).decode("ascii", "replace")
+            raise CryptoError(f"{job.name}: {''.join(c if c.isprintable() else '?' for c in reason)}")
+        if length != job.reply_bytes:
+            raise CryptoError(f"{job.name}: a reply of {length} bytes, expected {job.reply_bytes}")
+        return _read(reader, length)
+
+
+def _read(reader: IO[bytes], length: int) -> bytes:
+    data = reader.read(length)
+    if len(data) != length:
+        raise EOFError
+    return data
+
+
+def serve(handle: Callable[[int, bytes], bytes]) -> None:
+    """Answer jobs until the pipe closes; the worker's side. `handle` gets code (0: setup) and payload.
+
+    Any exception of it becomes a refusal with its text. What native code prints goes nowhere.
+    """
+    reader, writer = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    with open(os.devnull, "r+b") as null:
+        os.dup2(null.fileno(), 0)
+        os.dup2(null.fileno(), 1)
+    while head := reader.read(_JOB.size):
+        code, length = _JOB.unpack(head)
+        payload = _read(reader, length)
+        try:
+            status, reply = 0, handle(code, payload)
+        except Exception as err:  # the boundary of the process: whatever it was, say so and go on
+            status, reply = 1, f"{type(err).__name__}: {err}".encode("ascii", "replace")[:_MAX_REASON]
+        writer.write(_REPLY.pack(status, len(reply)) + reply)
+        writer.flush()
+
+
+def limit_this_process(arguments: list[str]) -> None:
+    """Set this process's limits from its two arguments, before any native code is loaded."""
+    memory_bytes, cpu_s = (int(argument) for argument in arguments)
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

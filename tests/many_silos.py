@@ -1,0 +1,349 @@
+"""A federation of any size from the pure steps alone: no SQL, no files, no actor; a test may stop anywhere and lie.
+
+Each silo answers with the numbers of `Member.values`, without noise unless the test says otherwise. `Round` plays the
+honest aggregator step by step; what it holds between two steps is there to be read and changed.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aggregator import core as aggregator_core
+from aggregator.core import Aggregator, Composed, Parted
+from aggregator.core import Proposed as AggregatorProposed
+from aggregator.core import SharedOut as AggregatorSharedOut
+from crypto.errors import CryptoError
+from crypto.keys import Secret, SigningKey, derive
+from crypto.manifest import CHUNK_VALUES, Recipient, Terms
+from crypto.messages import Contribution, StoredReport, report_head
+from crypto.opening import OpenedSum, open_report
+from crypto.payload import digests
+from crypto.ring import Ring, Words
+from crypto.roster import Party, Roster, SiloParty
+from crypto.sealing import SealingKey
+from crypto.wire import Signature, Signed, digest_of, sign
+from policies.errors import AlreadyChargedError
+from policies.ledger import Charge, Spending, WindowLimit, exceeds
+from policies.request import Aggregate, Request, terms_of
+from silo_node import core
+from tests.example_policy import KEY, NOW, Edit, plan, policy, request, table
+from tests.simulator import Noise, no_noise
+
+ANALYST = Secret(bytes(range(32)))  # whose verification key stands in the example policy
+assert str(SigningKey(ANALYST).public) == KEY
+SEALING = SealingKey(ANALYST)
+ROUND_ID = b"round-----------"
+
+
+class MemoryLedger:
+    """A `policies.ledger.Ledger` that keeps its promises for as long as it lives."""
+
+    def __init__(self) -> None:
+        self.reserved: dict[bytes, Charge] = {}
+        self.committed: dict[bytes, Charge] = {}
+        self.splits: dict[bytes, bytes] = {}
+        self.runs: dict[bytes, bytes] = {}
+
+    def spending(
+        self,
+        besides: bytes = b"",
+        purpose: str = "",
+        analyst: str = "",
+        since: Sequence[int] = (),
+        run: bytes | None = None,
+    ) -> Spending:
+        assert not since, "the example policy has no windows"
+        charges = {**self.reserved, **self.committed}
+        return Spending(sum(one.micro_rho for nonce, one in charges.items() if nonce != besides))
+
+    def is_committed(self, nonce: bytes) -> bool:
+        return nonce in self.committed
+
+    def reserve(
+        self, charge: Charge, lifetime_limit: int, windows: Sequence[WindowLimit] = (), run_limit: int | None = None
+    ) -> bool:
+        before = self.reserved.get(charge.nonce)
+        if charge.nonce in self.committed or (before is not None and before.request_hash != charge.request_hash):
+            raise AlreadyChargedError("the nonce was used")
+        if exceeds(self.spending(charge.nonce), charge.micro_rho, lifetime_limit, windows, run_limit):
+            return False
+        self.reserved[charge.nonce] = charge
+        return True
+
+    def commit(self, nonce: bytes, round_id: bytes) -> None:
+        if nonce not in self.reserved:
+            raise AlreadyChargedError("nothing is reserved, or its contribution has left")
+        self.committed[nonce] = self.reserved.pop(nonce)
+
+    def release(self, nonce: bytes) -> None:
+        self.reserved.pop(nonce, None)
+
+    def record_split(self, round_id: bytes, split_hash: bytes) -> bool:
+        return self.splits.setdefault(round_id, split_hash) == split_hash
+
+    def load_run(self, run: bytes) -> bytes | None:
+        return self.runs.get(run)
+
+    def save_run(self, run: bytes, state: bytes) -> None:
+        self.runs[run] = state
+
+
+@dataclass
+class Member:
+    """One silo, its ledger and the numbers that it contributes."""
+
+    silo: core.Silo
+    ledger: MemoryLedger
+    values: tuple[int, ...]
+    computed: int = 0
+
+    def compute(self, asked: Request, now: int) -> list[list[int]]:
+        self.computed += 1
+        return [list(self.values)]
+
+    def contribute(
+        self, state: core.Received, go: bytes, now: int = NOW, noise: Noise = no_noise
+    ) -> tuple[core.Contributed, tuple[bytes, ...]]:
+        return core.contribute(self.silo, state, self.ledger, self.compute, noise, now, go)
+
+
+@dataclass
+class Many:
+    """A federation: `count` silos that all tolerate the same, one aggregator, one analyst."""
+
+    count: int
+    colluding: int = 1
+    missing: int = 1
+    min_silos: int = 3
+    members: dict[str, Member] = field(init=False)
+    aggregator: Aggregator = field(init=False)
+
+    def __post_init__(self) -> None:
+        names = [f"silo-{number:03}" for number in range(self.count)]
+        roots = {name: Secret(derive(bytes(32), name)) for name in names}
+        signing = {name: SigningKey(root) for name, root in roots.items()}
+        sealing = {name: SealingKey(root) for name, root in roots.items()}
+        hub = SigningKey(Secret(derive(bytes(32), "hub")))
+        parties = [SiloParty(name=one, key=str(signing[one].public), sealing=sealing[one].public) for one in names]
+        roster = Roster(
+            federation="fed", version=1, silos=tuple(parties), aggregators=(Party(name="hub", key=str(hub.public)),)
+        )
+        keys, hubs = dict(roster.silo_keys), dict(roster.aggregator_keys)
+        tolerated = policy(
+            Edit("max_colluding = 1", f"max_colluding = {self.colluding}"),
+            Edit("max_missing   = 1", f"max_missing   = {self.missing}"),
+            Edit("min_silos      = 3", f"min_silos      = {self.min_silos}"),
+        )
+        self.members = {}
+        for place, name in enumerate(names):
+            silo = core.Silo(
+                name, "fed", signing[name], sealing[name], roster, keys, hubs, tolerated, derive(bytes(32), "policy")
+            )
+            self.members[name] = Member(silo, MemoryLedger(), (place + 1, 1000 * (place + 1), 7))
+        self.aggregator = Aggregator("hub", "fed", hub, keys)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.members)
+
+    def request(self, nonce: bytes = bytes(16), **changes: Any) -> Request:
+        """Return a request for one count of three groups, to all silos, with the changes."""
+        counted = plan(where=None, aggregates=(Aggregate(function="count", column=None, alias="n"),))
+        columns = tuple(column for column in table().columns if column.name == "ward")
+        fields: dict[str, Any] = {
+            "nonce": nonce,
+            "recipients": (Recipient(name="ana", key=SEALING.public),),
+            "silos": self.names,
+            "table": table(columns=columns),
+            "plan": counted,
+        }
+        return request(**{**fields, **changes})
+
+    def sum_of(self, names: Iterable[str]) -> list[int]:
+        return [sum(column) for column in zip(*(self.members[name].values for name in names), strict=True)]
+
+    def spent(self) -> dict[str, int]:
+        return {name: one.ledger.spending().lifetime for name, one in self.members.items()}
+
+    def round(self, asked: Request | None = None, round_id: bytes = ROUND_ID) -> "Round":
+        return Round(self, self.request() if asked is None else asked, round_id)
+
+
+Replies = dict[str, tuple[bytes, ...]]
+
+
+@dataclass
+class Round:
+    """One round, in which every method is a step of the honest aggregator and returns itself."""
+
+    many: Many
+    request: Request
+    round_id: bytes
+    proposed: AggregatorProposed = field(init=False)
+    composed: Composed = field(init=False)
+    shared: AggregatorSharedOut = field(init=False)
+    parted: Parted = field(init=False)
+    go: bytes = field(init=False)
+    opens: bytes = field(init=False)
+    signatures: dict[str, Signature] = field(init=False)
+    states: dict[str, core.State] = field(default_factory=dict)
+    replies: dict[str, Replies] = field(default_factory=dict)  # by step
+    heads: dict[str, Signed[Contribution]] = field(default_factory=dict)
+    payloads: dict[str, bytes] = field(default_factory=dict)
+    report: StoredReport = field(init=False)
+
+    def __post_init__(self) -> None:
+        envelope = sign(self.request, "ana", SigningKey(ANALYST))
+        self.proposed = aggregator_core.propose(self.many.aggregator, envelope, self.round_id, NOW)
+
+    @property
+    def terms(self) -> Terms:
+        return terms_of(self.request, digest_of(self.request))
+
+    @property
+    def manifest_hash(self) -> bytes:
+        return self.composed.manifest_hash
+
+    def silo(self, name: str) -> core.Silo:
+        return self.many.members[name].silo
+
+    def state(self, name: str, kind: type[Any]) -> Any:
+        assert isinstance(self.states[name], kind)
+        return self.states[name]
+
+    def propose(self, names: Iterable[str] = ()) -> "Round":
+        replies: Replies = {}
+        for name in names or self.many.names:
+            member = self.many.members[name]
+            state, reply = core.propose(
+                member.silo, member.ledger, lambda table: None, NOW, self.round_id, self.proposed.envelope
+            )
+            assert state is not None
+            self.states[name], replies[name] = state, (reply,)
+        self.replies["propose"] = replies
+        return self
+
+    def compose(self) -> "Round":
+        hub = self.many.aggregator
+        accepts, refusals = aggregator_core.read_answers(hub, self.proposed, self.replies["propose"])
+        self.composed = aggregator_core.compose_round(hub, self.proposed, accepts, refusals)
+        return self
+
+    def share(self) -> "Round":
+        replies: Replies = {}
+        for name in self.composed.manifest.silos:
+            state = self.state(name, core.Proposed)
+            self.states[name], reply = core.share(self.silo(name), state, NOW, self.composed.share)
+            replies[name] = (reply,)
+        self.replies["share"] = replies
+        self.shared = aggregator_core.collect_shares(self.many.aggregator, self.composed, replies)
+        return self
+
+    def ready(self) -> "Round":
+        replies: Replies = {}
+        for name in self.composed.manifest.silos:
+            state = self.state(name, core.SharedOut)
+            self.states[name], reply = core.ready(self.silo(name), state, NOW, self.shared.deliver(name))
+            replies[name] = (reply,)
+        self.replies["ready"] = replies
+        self.go = aggregator_core.collect_ready(self.many.aggregator, self.shared, replies)
+        return self
+
+    def contribute(self, dropped: Iterable[str] = (), noise: Noise = no_noise) -> "Round":
+        """Let all but `dropped` contribute; those compute and send nothing."""
+        left_out = set(dropped)
+        for name in self.composed.manifest.silos:
+            if name not in left_out:
+                self.contribute_one(name, noise)
+        return self
+
+    def contribute_one(self, name: str, noise: Noise = no_noise) -> None:
+        state = self.state(name, core.Received)
+        self.states[name], (head, payload) = self.many.members[name].contribute(state, self.go, noise=noise)
+        self.heads[name] = aggregator_core.read_contribution(self.many.aggregator, self.shared, name, head)
+        self.payloads[name] = payload
+
+    def part(self) -> "Round":
+        self.parted = aggregator_core.part(self.many.aggregator, self.shared, self.heads)
+        return self
+
+    def agree(self) -> "Round":
+        replies: Replies = {}
+        for survivor in self.parted.split.survivors:
+            self.states[survivor.silo], reply = self.sign(survivor.silo, self.parted.envelope)
+            replies[survivor.silo] = (reply,)
+        self.replies["agree"] = replies
+        self.signatures = aggregator_core.collect_signatures(self.many.aggregator, self.parted, replies)
+        self.opens = aggregator_core.open_message(self.parted, self.signatures)
+        return self
+
+    def sign(self, name: str, envelope: bytes) -> tuple[core.Agreed, bytes]:
+        state = self.state(name, core.Contributed)
+        return core.agree(self.silo(name), state, self.many.members[name].ledger, NOW, envelope)
+
+    def open(self, names: Iterable[str] = ()) -> "Round":
+        """Let the signers, or `names` of them, release their shares, and assemble the report."""
+        replies: Replies = {name: self.open_one(name) for name in names or self.signatures}
+        self.replies["open_shares"] = replies
+        return self.assemble()
+
+    def open_one(self, name: str) -> tuple[bytes, ...]:
+        return core.open_shares(self.silo(name), self.state(name, core.Agreed), NOW, self.opens)
+
+    def assemble(self) -> "Round":
+        total = self.total()
+        encrypted, _ = aggregator_core.assemble(
+            self.many.aggregator, self.parted, self.signatures, self.replies["open_shares"], [total]
+        )
+        self.report = StoredReport.decode(report_head(encrypted) + total)
+        return self
+
+    def total(self) -> bytes:
+        """Return the blinded sum of the survivors of the split."""
+        ring = Ring(64)
+        words = ring.zeros(self.composed.manifest.length)
+        for one in self.parted.split.survivors:
+            words += ring.from_bytes(self.payloads[one.silo])
+        return ring.to_bytes(words)
+
+    def until_go(self) -> "Round":
+        return self.propose().compose().share().ready()
+
+    def until_contributed(self, dropped: Iterable[str] = ()) -> "Round":
+        return self.until_go().contribute(dropped)
+
+    def run(self, dropped: Iterable[str] = ()) -> "Round":
+        return self.until_contributed(dropped).part().agree().open()
+
+    def opened(self, report: StoredReport | None = None) -> OpenedSum:
+        hubs = self.silo(self.many.names[0]).aggregators
+        stored = self.report if report is None else report
+        return open_report(stored, self.terms, "ana", SEALING, self.many.aggregator.silos, hubs)
+
+    def answer(self, report: StoredReport | None = None) -> list[float]:
+        return [float(value) for block in self.opened(report).blocks() for value in block]
+
+
+def chunk_digests(payload: bytes, word_bytes: int) -> tuple[bytes, ...]:
+    """Return the digests that a silo signs of a vector blinded by `masking`."""
+    step = CHUNK_VALUES * word_bytes
+    return digests([payload[start : start + step] for start in range(0, len(payload), step)])
+
+
+def words_of(payload: bytes) -> Words:
+    return Ring(64).from_bytes(payload)
+
+
+def with_report(stored: StoredReport, total: bytes | None = None, **changes: Any) -> StoredReport:
+    """Return a report with fields changed, encoded and read again, under its own name."""
+    message = stored.message.model_copy(update=changes)
+    return StoredReport.decode(report_head(message) + (bytes(stored.blinded_sum) if total is None else total))
+
+
+def refused(step: Callable[[], object]) -> CryptoError:
+    """Return the error of a step that must not be taken."""
+    try:
+        step()
+    except CryptoError as err:
+        return err
+    raise AssertionError("the step was taken")

@@ -1,0 +1,273 @@
+"""One whole round agrees, byte for byte, with vectors that were made without the packages under test."""
+
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import pytest
+
+from crypto.errors import CryptoError, ProtocolError, SealError
+from crypto.graph import committees, degree_of
+from crypto.keys import Secret, SigningKey
+from crypto.manifest import Manifest, Propose, Terms, check_manifest
+from crypto.masking import (
+    apply_masks,
+    blind,
+    entry_info,
+    mask_key_of,
+    opening_info,
+    pair_seed,
+    self_commitment,
+    self_seed,
+)
+from crypto.messages import (
+    Bundle,
+    Contribution,
+    Deliver,
+    Entry,
+    Go,
+    Open,
+    OpenedShares,
+    Opening,
+    Ready,
+    Share,
+    Shared,
+    Split,
+    StoredReport,
+    check_ready,
+    check_signatures,
+    check_split,
+    report_head,
+)
+from crypto.opening import check_report, open_report
+from crypto.recount import check_chunk
+from crypto.ring import Codec, Ring
+from crypto.sealing import SealingKey
+from crypto.shamir import combine
+from crypto.wire import detach, digest_of, sign, unverified, verify
+from policies.request import Request, terms_of
+from tests.many_silos import chunk_digests
+from tests.test_crypto_vectors import load
+
+TERMS, GRAPH, ROUND = load("terms")["cases"], load("graph"), load("round")
+SEALED = {label: bytes.fromhex(value) for label, value in load("sealed")["sealed"].items()}
+NAMES: list[str] = ROUND["silos"]
+RING = Ring(64)
+
+
+def _bytes(name: str) -> dict[str, bytes]:
+    return {label: bytes.fromhex(value) for label, value in ROUND[name].items()}
+
+
+IDENTITY, R, B = _bytes("identity_roots"), _bytes("r"), _bytes("b")
+SIGNING = {name: SigningKey(Secret(root)) for name, root in IDENTITY.items()}
+SILOS = {name: SIGNING[name].public for name in NAMES}
+AGGREGATORS = {"hub": SIGNING["hub"].public}
+HASH = bytes.fromhex(ROUND["manifest_hash"])
+STORED = StoredReport.decode(bytes.fromhex(ROUND["stored_report"]))
+REPORT = STORED.message
+MANIFEST = unverified(REPORT.manifest, Manifest)
+TERMS_OF_ROUND = Terms.decode(ROUND["terms"].encode())
+SPLIT = ROUND["split"].encode()
+
+
+# Terms and graphs
+
+
+@pytest.mark.parametrize("case", TERMS, ids=range(len(TERMS)))
+def test_terms_of_a_request(case: dict[str, str]) -> None:
+    request = Request.decode(case["request"].encode())
+    assert terms_of(request, digest_of(request)).encode() == case["terms"].encode()
+
+
+def test_degrees() -> None:
+    assert [[n, a, d, degree_of(n, a, d)] for n, a, d, _ in GRAPH["degrees"]] == GRAPH["degrees"]
+
+
+@pytest.mark.parametrize("case", GRAPH["graphs"], ids=lambda case: case["manifest_hash"][:8])
+def test_committees_of_a_sparse_graph(case: dict[str, Any]) -> None:
+    names = [f"silo-{number:03}" for number in range(case["silos"])]
+    found = committees(names, case["degree"], bytes.fromhex(case["manifest_hash"]))
+    assert {place: list(found[int(place)]) for place in case["committees"]} == case["committees"]
+    reach = case["degree"] // 2
+    for position, place in enumerate(case["order"]):
+        around = {case["order"][(position + step) % case["silos"]] for step in range(-reach, reach + 1)}
+        assert set(found[place]) == around
+
+
+# The round, in the order of its steps
+
+
+def test_identity_keys() -> None:
+    assert {name: key.public.raw.hex() for name, key in SIGNING.items()} == ROUND["verify_keys"]
+
+
+def test_request_and_terms() -> None:
+    propose = verify(REPORT.propose, Propose, AGGREGATORS).message
+    request = verify(propose.request, Request, {ROUND["recipient"]: SIGNING[ROUND["recipient"]].public})
+    assert terms_of(request.message, request.digest) == TERMS_OF_ROUND
+
+
+def test_acceptances_and_manifest() -> None:
+    propose = verify(REPORT.propose, Propose, AGGREGATORS).message
+    accepts = check_manifest(MANIFEST, propose, TERMS_OF_ROUND, REPORT.accepts, SILOS)
+    for accept in accepts:
+        assert accept.message.mask_key == mask_key_of(R[accept.signer]).public
+        assert accept.message.channel_key == _channel(accept.signer).public
+        assert accept.message.self_commitment == self_commitment(B[accept.signer])
+        assert sign(accept.message, accept.signer, SIGNING[accept.signer]) == accept.envelope
+    assert verify(REPORT.manifest, Manifest, AGGREGATORS).digest == HASH
+    assert [list(one) for one in MANIFEST.committees(HASH)] == ROUND["committees"]
+    share = Share(manifest=REPORT.manifest, accepts=REPORT.accepts)
+    assert sha256(share.encode()).hexdigest() == ROUND["share_sha256"]
+
+
+def _channel(name: str) -> SealingKey:
+    return SealingKey(Secret(bytes.fromhex(ROUND["channel_roots"][name])))
+
+
+def test_derived_seeds() -> None:
+    assert {name: self_seed(B[name], HASH) for name in NAMES} == _bytes("self_seeds")
+    pairs = {f"{name} {later}": pair_seed(R[name], HASH, later) for name in NAMES for later in NAMES if later > name}
+    assert pairs == _bytes("pair_seeds")
+
+
+def test_shares_rebuild_the_secrets() -> None:
+    for name in NAMES:
+        for secret, which in ((B[name], "shares_of_b"), (R[name], "shares_of_r")):
+            shares = {place: bytes.fromhex(share) for place, share in enumerate(ROUND[which][name])}
+            assert combine(shares, MANIFEST.committee_quorum) == secret
+
+
+def test_entries_open() -> None:
+    for place, (name, body) in enumerate(zip(NAMES, ROUND["shared"], strict=True)):
+        shared = Shared.decode(body.encode())
+        bundle = verify(shared.bundle, Bundle, SILOS)
+        assert (bundle.signer, bundle.message.manifest_hash) == (name, HASH)
+        assert bundle.message.entries == tuple(sha256(raw).digest() for raw in shared.entries)
+        for at, (receiver, raw) in enumerate(zip(NAMES, shared.entries, strict=True)):
+            entry, pair = Entry.decode(raw), f"{name} {receiver}"
+            info = entry_info(HASH, "shares", name, receiver)
+            assert entry.shares == SEALED[f"shares {pair}"]
+            assert info.hex() == ROUND["contexts"][f"shares {pair}"]
+            both = ROUND["shares_of_b"][name][at] + ROUND["shares_of_r"][name][at]
+            assert _channel(receiver).open(entry.shares, info).hex() == both
+            if at <= place:
+                assert entry.pair_seed == b""
+                continue
+            info = entry_info(HASH, "pair seed", name, receiver)
+            assert entry.pair_seed == SEALED[f"pair seed {pair}"]
+            assert info.hex() == ROUND["contexts"][f"pair seed {pair}"]
+            assert mask_key_of(R[receiver]).open(entry.pair_seed, info).hex() == ROUND["pair_seeds"][pair]
+
+
+def test_entries_open_for_their_receiver_in_their_context_only() -> None:
+    label, info = "shares bank ward", entry_info(HASH, "shares", "bank", "ward")
+    wrong = (("clinic", info), ("ward", entry_info(HASH, "shares", "clinic", "ward")), ("ward", b""))
+    for receiver, context in wrong:
+        with pytest.raises(SealError):
+            _channel(receiver).open(SEALED[label], context)
+    changed = SEALED[label][:-1] + bytes([SEALED[label][-1] ^ 1])
+    for sealed in (changed, SEALED[label][:-1], b""):
+        with pytest.raises(SealError):
+            _channel("ward").open(sealed, info)
+
+
+def test_delivered() -> None:
+    shared = [Shared.decode(body.encode()) for body in ROUND["shared"]]
+    for place, expected in enumerate(ROUND["deliver_sha256"]):
+        bundles, entries = (one.bundle for one in shared), (one.entries[place] for one in shared)
+        deliver = Deliver(bundles=tuple(bundles), entries=tuple(entries))
+        assert sha256(deliver.encode()).hexdigest() == expected
+
+
+def test_ready_and_go() -> None:
+    ready, go = Ready(manifest_hash=HASH), Go.decode(ROUND["go"].encode())
+    assert ready.encode() == ROUND["ready"].encode()
+    assert go.signatures == tuple(detach(sign(ready, name, SIGNING[name]), Ready) for name in NAMES)
+    check_ready(MANIFEST, HASH, go.signatures, SILOS)
+    with pytest.raises(ProtocolError, match="not every silo"):
+        check_ready(MANIFEST, HASH, go.signatures[1:], SILOS)
+
+
+def test_masks() -> None:
+    for label, seed in (_bytes("pair_seeds") | _bytes("self_seeds")).items():
+        words = RING.zeros(len(ROUND["masks"][label]))
+        apply_masks(words, RING, [seed], [])
+        assert [str(word) for word in words.tolist()] == ROUND["masks"][label]
+
+
+def test_contributions() -> None:
+    codec, pairs = Codec(RING, 0, 3), _bytes("pair_seeds")
+    for place, name in enumerate(NAMES):
+        values = np.array([int(value) for value in ROUND["values"][place]], np.int64)
+        plus = [_bytes("self_seeds")[name], *(seed for pair, seed in pairs.items() if pair.startswith(f"{name} "))]
+        minus = [seed for pair, seed in pairs.items() if pair.endswith(f" {name}")]
+        payload = RING.to_bytes(blind(values, codec.to_ring, RING, plus, minus))
+        assert payload.hex() == ROUND["blinded"][place]
+        assert [digest.hex() for digest in chunk_digests(payload, 8)] == [ROUND["chunk_digests"][place]]
+        head = Contribution(manifest_hash=HASH, length=values.size, chunks=chunk_digests(payload, 8))
+        assert sign(head, name, SIGNING[name]) == REPORT.contributions[place]
+
+
+def test_split_and_its_quorum() -> None:
+    split = check_signatures(MANIFEST, SPLIT, REPORT.signatures, SILOS)
+    check_split(MANIFEST, HASH, split)
+    assert split.encode() == SPLIT == REPORT.split
+    assert REPORT.signatures == tuple(detach(sign(split, name, SIGNING[name]), Split) for name in NAMES)
+    opened = Open(split=SPLIT, signatures=REPORT.signatures)
+    assert sha256(opened.encode()).hexdigest() == ROUND["open_sha256"]
+
+
+def test_openings_open() -> None:
+    recipient, split_hash = ROUND["recipient"], sha256(SPLIT).digest()
+    for place, (name, raw) in enumerate(zip(NAMES, REPORT.openings, strict=True)):
+        info = opening_info(HASH, split_hash, name, recipient)
+        (sealed,) = verify(raw, Opening, {name: SILOS[name]}).message.sealed
+        assert sealed == SEALED[f"opening {name}"]
+        assert info.hex() == ROUND["contexts"][f"opening {name}"]
+        row = SealingKey(Secret(IDENTITY[recipient])).open(sealed, info)
+        assert row == ROUND["opened_shares"][place].encode()
+        shares = [share.hex() for share in OpenedShares.decode(row).shares]
+        assert shares == [ROUND["shares_of_b"][other][place] for other in NAMES]
+
+
+def test_report_opens_to_the_sum() -> None:
+    key, total = SealingKey(Secret(IDENTITY[ROUND["recipient"]])), [int(value) for value in ROUND["opened_sum"]]
+    opened = open_report(STORED, TERMS_OF_ROUND, ROUND["recipient"], key, SILOS, AGGREGATORS)
+    assert opened.units.tolist() == total
+    scales = [block.scale_bits for block in TERMS_OF_ROUND.blocks for _ in range(block.length)]
+    decoded = [value for block in opened.blocks() for value in block.tolist()]
+    assert decoded == [value / 2**scale for value, scale in zip(total, scales, strict=True)]
+
+
+def test_report_is_the_documented_bytes() -> None:
+    raw = bytes.fromhex(ROUND["stored_report"])
+    assert STORED.name.hex() == ROUND["report_sha256"]
+    assert bytes(STORED.blinded_sum).hex() == ROUND["blinded_sum"]
+    assert report_head(REPORT) + bytes.fromhex(ROUND["blinded_sum"]) == raw
+    assert raw[:8] == b"CSR1" + len(REPORT.encode()).to_bytes(4, "big")
+
+
+def test_report_adds_up() -> None:
+    checked = check_report(STORED, TERMS_OF_ROUND, SILOS, AGGREGATORS)
+    check_chunk(STORED, checked, 0, [bytes.fromhex(payload) for payload in ROUND["blinded"]])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda raw: b"CSR2" + raw[4:],
+        lambda raw: raw[:7],
+        lambda raw: raw[:4] + (2**32 - 1).to_bytes(4, "big") + raw[8:],
+        lambda raw: raw[:4] + (int.from_bytes(raw[4:8], "big") + 1).to_bytes(4, "big") + raw[8:],
+        lambda raw: raw[:-1],
+        lambda raw: raw + b"\0",
+        lambda raw: raw[:-1] + bytes([raw[-1] ^ 1]),
+    ],
+    ids=["magic", "head", "length too great", "length one off", "cut", "longer", "another sum"],
+)
+def test_report_that_must_be_refused(damage: Any) -> None:
+    raw = bytes.fromhex(ROUND["stored_report"])
+    with pytest.raises(CryptoError):
+        check_report(StoredReport.decode(damage(raw)), TERMS_OF_ROUND, SILOS, AGGREGATORS)

@@ -1,0 +1,216 @@
+"""Whole rounds in memory by each backend: the same sums, the same drop-outs, and what each refuses in its own way."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from analyst.demo.hospitals import PURPOSE
+from analyst.errors import DeniedError
+from analyst.report import Estimate, Report
+from crypto.backends import BACKENDS
+from crypto.errors import CryptoError, ProtocolError
+from crypto.keys import Secret
+from crypto.manifest import BackendName
+from crypto.masking import sum_info
+from crypto.messages import Opening, StoredReport
+from crypto.payload import digests
+from crypto.sealing import SealingKey, seal
+from crypto.wire import sign, unverified
+from policies.request import Request
+from silo_node.core import Agreed
+from tests.simulator import Simulation, no_noise, simulate
+from tests.test_rounds import pooled, rewrite_policies
+
+QUESTION = "SELECT sex, COUNT(*) AS n, SUM(age) AS years FROM lung GROUP BY sex"
+LITTLE = "SELECT COUNT(*) AS n FROM lung"
+NAMES: tuple[BackendName, ...] = ("masking", "shares", "bfv", "ckks", "paillier")
+each_backend = pytest.mark.parametrize("backend", NAMES)
+each_added = pytest.mark.parametrize("backend", [name for name in NAMES if name != "shares"])
+
+
+def ask(simulation: Simulation, backend: BackendName, question: str = LITTLE) -> Report:
+    return simulation.federation.query(question, purpose=PURPOSE, epsilon=1, backend=backend)
+
+
+def figures(report: Report, name: str) -> dict[str, float]:
+    """Return a figure of every group."""
+    cells = {str(row.get("sex", "")): row[name] for row in report.rows}
+    return {group: cell.value or 0 for group, cell in cells.items() if isinstance(cell, Estimate)}
+
+
+def test_the_registry_is_the_vocabulary() -> None:
+    assert set(BACKENDS) == set(NAMES)
+
+
+@each_backend
+def test_every_backend_gives_the_exact_sum(exact: Simulation, backend: BackendName) -> None:
+    report = ask(exact, backend, QUESTION)
+    truth = {str(row["sex"]): row for row in pooled(QUESTION)}
+    for name in ("n", "years"):
+        assert figures(report, name) == {group: float(row[name]) for group, row in truth.items()}
+    assert {outcome.status for outcome in report.silos.values()} == {"answered"}
+    assert not report.wrong
+    if backend != "masking":
+        assert any(f"by {backend}" in text for text in report.assumptions), "where figures are cut is said"
+
+
+@each_backend
+def test_every_backend_bears_a_drop_out(exact: Simulation, backend: BackendName) -> None:
+    exact.silos["cedar"].dies_before = "contribute"
+    report = ask(exact, backend)
+    assert report.silos["cedar"].status == "dropped"
+    assert figures(report, "n") == {"": 228 - 45}
+
+
+@each_backend
+def test_every_backend_bears_a_silo_that_vanishes_after_contributing(exact: Simulation, backend: BackendName) -> None:
+    exact.silos["cedar"].dies_before = "open_shares"
+    report = ask(exact, backend)
+    assert report.silos["cedar"].status == "answered"
+    assert figures(report, "n") == {"": 228}
+
+
+@each_backend
+def test_with_noise_every_backend_is_near_the_truth(simulation: Simulation, backend: BackendName) -> None:
+    (row,) = ask(simulation, backend).rows
+    cell = row["n"]
+    assert isinstance(cell, Estimate)
+    assert cell.value is not None
+    assert cell.sd is not None
+    assert abs(cell.value - 228) < 6 * cell.sd
+
+
+@each_added
+def test_a_garbled_contribution_is_left_out(exact: Simulation, backend: BackendName) -> None:
+    def garble(step: str, frames: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        return (frames[0], b"\xff" * len(frames[1])) if step == "contribute" else frames
+
+    exact.silos["maple"].rewrite = garble
+    report = ask(exact, backend)
+    assert report.silos["maple"].status == "dropped"
+
+
+@each_added
+def test_a_wrong_sum_is_found(exact: Simulation, backend: BackendName, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The aggregator leaves a silo's vector out of the sum, yet says that it is in it."""
+    running = exact.server._sums._shard  # type: ignore[attr-defined]
+    original_add = type(running).add
+
+    def add(self: object, round_id: bytes, silo: str, name: bytes) -> None:
+        held = running._rounds[round_id]
+        if silo == "aspen":
+            held.added.add(silo)
+            held.staged.pop(silo).keep(name)
+        else:
+            original_add(self, round_id, silo, name)
+
+    monkeypatch.setattr(type(running), "add", add)
+    with pytest.raises(CryptoError, match="sum"):
+        ask(exact, backend)
+
+
+@pytest.mark.parametrize("liars", [("maple",), ("aspen", "maple")])
+def test_wrong_sums_of_shares_are_named_or_noticed(exact: Simulation, liars: tuple[str, ...]) -> None:
+    """Five silos open, four are a quorum: one wrong sum is noticed, but cannot be told from the right ones."""
+    for name in liars:
+        lie(exact, name)
+    with pytest.raises(ProtocolError, match="contradict"):
+        ask(exact, "shares")
+
+
+def test_a_sum_of_shares_that_does_not_open_is_named_and_left_out(exact: Simulation) -> None:
+    garble_sum(exact, "maple")
+    report = ask(exact, "shares")
+    assert report.wrong == ("maple",)
+    assert figures(report, "n") == {"": 228}
+    assert json.loads(report.to_json())["wrong"] == ["maple"]
+
+
+def lie(simulation: Simulation, name: str) -> None:
+    """Let a silo open a sum of zeros instead of its own."""
+    actor = simulation.silos[name].actor
+    original = actor.open_shares
+
+    def zeros(round_id: bytes, data: bytes, *columns: bytes) -> tuple[bytes, ...]:
+        state = actor._rounds[round_id]
+        assert isinstance(state, Agreed)
+        scheme = state.scheme
+        found = original(round_id, data, *columns)
+        recipient = state.manifest.terms.recipients[0]
+        info = sum_info(state.manifest_hash, state.split_hash, name, recipient.name)
+        wrong = (seal(recipient.key, b"".join(bytes(scheme.sum_bytes(0)) for _ in range(scheme.shape.chunks)), info),)
+        opening = unverified(found[0], Opening).model_copy(update={"sums": digests(wrong)})
+        return (sign(opening, name, actor._silo.signing), *wrong)
+
+    actor.open_shares = zeros  # type: ignore[method-assign]
+
+
+def garble_sum(simulation: Simulation, name: str) -> None:
+    """Let a silo seal its sum to somebody else."""
+    actor = simulation.silos[name].actor
+    original = actor.open_shares
+
+    def garbled(round_id: bytes, data: bytes, *columns: bytes) -> tuple[bytes, ...]:
+        found = original(round_id, data, *columns)
+        length = len(found[1]) - len(seal(SealingKey(Secret.generate()).public, b"", b""))
+        wrong = (seal(SealingKey(Secret.generate()).public, bytes(length), b""),)
+        opening = unverified(found[0], Opening).model_copy(update={"sums": digests(wrong)})
+        return (sign(opening, name, actor._silo.signing), *wrong)
+
+    actor.open_shares = garbled  # type: ignore[method-assign]
+
+
+def test_a_policy_decides_by_which_backends_its_silo_takes_part(home: Path) -> None:
+    rewrite_policies(home, '"masking", "shares", "bfv", "ckks", "paillier"', '"masking", "shares"')
+    with simulate(home, noise=no_noise) as simulation:
+        assert figures(ask(simulation, "shares"), "n") == {"": 228}
+        with pytest.raises(DeniedError, match=r"BACKEND \(protection.accept\): bfv is not accepted"):
+            ask(simulation, "bfv")
+
+
+def test_the_secret_of_a_round_key_opens_for_recipients_only(exact: Simulation) -> None:
+    federation = exact.federation
+    _, request = federation.prepare(LITTLE, purpose=PURPOSE, epsilon=1, backend="bfv")
+    encrypted = federation.submit(request)
+    stored = StoredReport.decode(encrypted)
+    federation.open_sum(stored, request)
+    federation._sealing = SealingKey(Secret.generate())
+    with pytest.raises(CryptoError):
+        federation.open_sum(stored, request)
+
+
+def test_a_request_without_the_key_of_its_backend_is_none(exact: Simulation) -> None:
+    _, request = exact.federation.prepare(LITTLE, purpose=PURPOSE, epsilon=1, backend="bfv")
+    fields = dict(request)
+    for change in (
+        {"round_key": b""},
+        {"sealed_secrets": ()},
+        {"sealed_secrets": (b"short",)},
+        {"backend": "ckks"},
+        {"backend": "masking"},
+        {"round_key": request.round_key[:-8]},
+        {"round_key": b"\xff" * len(request.round_key)},
+    ):
+        if change == {"backend": "ckks"}:
+            Request.model_validate(fields | change)  # a key is of either scheme: its id is not the same
+            continue
+        with pytest.raises(ValueError, match=r"key|secret|bytes|word"):
+            Request.model_validate(fields | change)
+
+
+def test_what_a_backend_cannot_carry_is_no_request(exact: Simulation) -> None:
+    """Bounds so wide that ten thousand rows at their end leave 38 bits; words of 64 bits hold them."""
+    question = "SELECT SUM(survival) AS days FROM lung"
+    for backend, is_carried in (("masking", True), ("shares", True), ("ckks", False), ("bfv", False)):
+        _, request = exact.federation.prepare(question, purpose=PURPOSE, epsilon=1, backend=backend)  # type: ignore[arg-type]
+        columns = tuple(
+            column.model_copy(update={"high": (column.low or 0) + 2**30}) if column.step else column
+            for column in request.table.columns
+        )
+        fields = dict(request) | {"table": request.table.model_copy(update={"columns": columns})}
+        if is_carried:
+            Request.model_validate(fields)
+            continue
+        with pytest.raises(ValueError, match=f"{backend} cannot carry total of 5 silos.*take the backend masking"):
+            Request.model_validate(fields)

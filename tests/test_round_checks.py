@@ -1,0 +1,999 @@
+"""Every check of every step, by its number in docs/protocol.md section 8: what breaks one rule alone is refused.
+
+A to E: the silo at propose, share, ready and contribute, agree, open. F: the aggregator. G: the recipient. One round of
+five silos, of which the third drops out, is run once; each test takes one of its steps again with one thing changed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aggregator import core as hub
+from aggregator.errors import SharesMissingError, SilosMissingError
+from aggregator.sums import SumShard
+from crypto.errors import AccusedError, CryptoError, ProtocolError, SealError, SignatureError
+from crypto.graph import COMPLETE_UP_TO, MIN_DEGREE, degree_of, quorum_of
+from crypto.keys import Secret, SigningKey, derive
+from crypto.manifest import Accept, Recipient, compose
+from crypto.masking import entry_info, opening_info
+from crypto.messages import (
+    Accusation,
+    Bundle,
+    Contribution,
+    Deliver,
+    DroppedSeeds,
+    Entry,
+    Go,
+    Open,
+    OpenedShares,
+    Opening,
+    Ready,
+    Share,
+    Shared,
+    Split,
+    StoredReport,
+    report_head,
+)
+from crypto.opening import check_report, open_report
+from crypto.recount import SAMPLED, check_chunk, choose_chunks
+from crypto.sealing import PUBLIC_BYTES, SealingKey, seal
+from crypto.wire import detach, digest_of, sign, unverified
+from policies.errors import AlreadyChargedError
+from policies.ledger import Spending
+from policies.request import Denial, Refusal, Request
+from policies.training import START, Step
+from silo_node import core
+from tests.example_policy import AGE, NOW, SMOKER, table
+from tests.many_silos import ANALYST, SEALING, Many, MemoryLedger, Round, chunk_digests, refused, with_report
+from tests.simulator import no_noise
+
+ME = "silo-001"
+BEFORE, DROPPED, AFTER = "silo-000", "silo-002", "silo-004"
+STRANGER = SigningKey(Secret(derive(bytes(32), "stranger")))
+ANA = SigningKey(ANALYST)
+END = NOW + hub.ROUND_S
+
+
+@dataclass(frozen=True)
+class Held:
+    """A finished round, and the states of its silos after each step."""
+
+    one: Round
+    proposed: dict[str, core.Proposed]
+    shared: dict[str, core.SharedOut]
+    received: dict[str, core.Received]
+    contributed: dict[str, core.Contributed]
+    agreed: dict[str, core.Agreed]
+
+    def silo(self, name: str = ME) -> core.Silo:
+        return self.one.silo(name)
+
+    @property
+    def many(self) -> Many:
+        return self.one.many
+
+    def signed(self, message: Any, name: str = "hub") -> bytes:
+        key = self.many.aggregator.signing if name == "hub" else self.silo(name).signing
+        return sign(message, name, key)
+
+    def forged(self, message: Any, name: str = "hub") -> bytes:
+        return sign(message, name, STRANGER)
+
+
+def run(round_id: bytes, dropped: tuple[str, ...], many: Many) -> Held:
+    one, found = many.round(many.request(nonce=round_id), round_id), dict[str, Any]()
+    one.propose().compose()
+    found["proposed"] = dict(one.states)
+    found["shared"] = dict(one.share().states)
+    found["received"] = dict(one.ready().states)
+    found["contributed"] = dict(one.contribute(dropped).part().states)
+    found["agreed"] = dict(one.agree().states)
+    one.open()
+    return Held(one, **found)
+
+
+MANY = Many(5)
+HELD = run(b"the round of all", (DROPPED,), MANY)
+OTHER = run(b"an earlier round", (DROPPED,), MANY)
+
+
+def reserved() -> MemoryLedger:
+    """Return a ledger as it is before the contribution: the charge of the held round is reserved."""
+    ledger = MemoryLedger()
+    nonce = HELD.one.request.nonce
+    ledger.reserved = {nonce: HELD.many.members[ME].ledger.committed[nonce]}
+    return ledger
+
+
+# A: the silo at propose
+
+
+def propose(
+    message: Any = None, envelope: bytes = b"", ledger: MemoryLedger | None = None, now: int = NOW
+) -> tuple[core.Proposed | None, bytes]:
+    message = HELD.one.proposed.propose if message is None else message
+    data = envelope or HELD.signed(message)
+    return core.propose(HELD.silo(), ledger or MemoryLedger(), lambda _: None, now, message.round_id, data)
+
+
+def asking(asked: Request, key: SigningKey = ANA, signer: str = "ana") -> Any:
+    return HELD.one.proposed.propose.model_copy(update={"request": sign(asked, signer, key)})
+
+
+def codes(reply: bytes) -> list[str]:
+    return [denial.code for denial in unverified(reply, Refusal).denials]
+
+
+def test_a0_what_breaks_no_rule_is_accepted() -> None:
+    state, reply = propose()
+    assert state is not None
+    assert unverified(reply, Accept).request_hash == HELD.one.terms.request_hash
+
+
+def test_a1_a_proposal_is_signed_by_an_aggregator() -> None:
+    message = HELD.one.proposed.propose
+    for envelope in (HELD.forged(message), HELD.signed(message, BEFORE), HELD.forged(message, "other")):
+        with pytest.raises(SignatureError):
+            propose(message, envelope)
+
+
+def test_a2_a_proposal_is_of_its_round_and_federation_and_time() -> None:
+    message = HELD.one.proposed.propose
+    with pytest.raises(ProtocolError, match="another round"):
+        core.propose(HELD.silo(), MemoryLedger(), lambda _: None, NOW, bytes(16), HELD.signed(message))
+    with pytest.raises(ProtocolError, match="federation 'other'"):
+        propose(message.model_copy(update={"federation": "other"}))
+    propose(message.model_copy(update={"expires_at": NOW + core.MAX_ROUND_S}))
+    for expires_at in (NOW, NOW - 1, NOW + core.MAX_ROUND_S + 1):
+        with pytest.raises(ProtocolError, match="expired"):
+            propose(message.model_copy(update={"expires_at": expires_at}))
+
+
+def test_a3_a_request_is_signed_with_the_key_of_its_analyst() -> None:
+    asked = HELD.one.request
+    state, reply = propose(asking(asked, STRANGER))
+    assert (state, codes(reply)) == (None, ["SIGNATURE"])
+    state, reply = propose(asking(asked, STRANGER, "eve"))
+    assert (state, codes(reply)) == (None, ["ANALYST_UNKNOWN"])
+
+
+def test_a4_a_request_names_its_signer_and_this_federation_and_this_silo() -> None:
+    asked = HELD.one.request
+    for change in ({"analyst": "eve"}, {"federation": "other"}, {"silos": (BEFORE, AFTER, DROPPED, "silo-003")}):
+        changed = Request.model_validate(
+            {**dict(asked), **change, "silos": tuple(sorted(change.get("silos", asked.silos)))}
+        )
+        with pytest.raises(ProtocolError, match="another analyst, federation or set of silos"):
+            propose(asking(changed))
+    wider = Request.model_validate({**dict(asked), "silos": (*asked.silos, "stranger")})
+    with pytest.raises(ProtocolError, match="roster lacks"):
+        propose(asking(wider))
+    for key in (bytes(PUBLIC_BYTES), SEALING.public[:-32] + bytes(32)):
+        weak = Request.model_validate({**dict(asked), "recipients": (Recipient(name="ana", key=key),)})
+        with pytest.raises(SealError):
+            propose(asking(weak))
+
+
+def step_request(recipients: tuple[Recipient, ...]) -> Request:
+    step = Step(
+        run=bytes(16), step=0, steps=2, after=START, release="private", label="smoker", features=("age",),
+        learning_rate="1", momentum="0", clip="1", local_steps=1,
+    )  # fmt: skip
+    return HELD.many.request(recipients=recipients, plan=step, table=table(columns=(AGE, SMOKER)))
+
+
+def test_a4_a_model_goes_to_the_keys_of_the_roster() -> None:
+    right = HELD.silo().roster.recipients(HELD.many.names)
+    state, reply = propose(asking(step_request(right)))
+    assert state is None, "it is the policy that has no training"
+    assert "COMPUTATION_CLOSED" in codes(reply)
+    wrong = (*right[:-1], Recipient(name=right[-1].name, key=SEALING.public))
+    with pytest.raises(ProtocolError, match="a key that the roster does not give it"):
+        propose(asking(step_request(wrong)))
+
+
+def test_a5_a_request_is_answered_once() -> None:
+    state, reply = propose(ledger=HELD.many.members[ME].ledger)
+    assert (state, codes(reply)) == (None, ["ALREADY_ANSWERED"])
+    # Also where the ledger learns of it only when it reserves.
+    ledger = MemoryLedger()
+    ledger.committed = dict(HELD.many.members[ME].ledger.committed)
+    ledger.is_committed = lambda nonce: False  # type: ignore[method-assign]
+    with pytest.raises(AlreadyChargedError):
+        propose(ledger=ledger)
+
+
+def test_a10_a_limit_that_is_reached_while_deciding_refuses() -> None:
+    class Racing(MemoryLedger):
+        full = False
+
+        def spending(self, *arguments: Any, **named: Any) -> Spending:
+            return Spending(1_000_000 if self.full else 0)
+
+        def reserve(self, *arguments: Any, **named: Any) -> bool:
+            self.full = True
+            return False
+
+    state, reply = propose(ledger=Racing())
+    assert (state, codes(reply)) == (None, ["BUDGET_LIFETIME"])
+
+
+# B: the silo at share
+
+
+def share(
+    manifest: Any = None, accepts: tuple[bytes, ...] | None = None, envelope: bytes = b"", now: int = NOW
+) -> tuple[core.SharedOut, bytes]:
+    composed = HELD.one.composed
+    signed = envelope or (composed.envelope if manifest is None else HELD.signed(manifest))
+    told = Share(manifest=signed, accepts=composed.accepts if accepts is None else accepts)
+    return core.share(HELD.silo(), HELD.proposed[ME], now, told.encode())
+
+
+def test_b1_an_expired_round_goes_no_further_at_any_step() -> None:
+    share(now=END - 1)
+    one, me = HELD.one, HELD.many.members[ME]
+    steps: tuple[Callable[[], object], ...] = (
+        lambda: share(now=END),
+        lambda: core.ready(me.silo, HELD.shared[ME], END, one.shared.deliver(ME)),
+        lambda: core.contribute(me.silo, HELD.received[ME], reserved(), me.compute, no_noise, END, one.go),
+        lambda: core.agree(me.silo, HELD.contributed[ME], MemoryLedger(), END, one.parted.envelope),
+        lambda: core.open_shares(me.silo, HELD.agreed[ME], END, one.opens),
+    )
+    for step in steps:
+        with pytest.raises(ProtocolError, match="expired"):
+            step()
+
+
+def test_b2_a_manifest_is_signed_by_an_aggregator() -> None:
+    manifest = HELD.one.composed.manifest
+    for envelope in (HELD.forged(manifest), HELD.signed(manifest, BEFORE)):
+        with pytest.raises(SignatureError):
+            share(envelope=envelope)
+
+
+def test_b3_every_acceptance_is_signed_by_its_silo_and_of_this_round() -> None:
+    accepts, mine = HELD.one.composed.accepts, unverified(HELD.one.composed.accepts[0], Accept)
+    for wrong, error in (
+        (HELD.forged(mine, BEFORE), SignatureError),
+        (OTHER.one.composed.accepts[0], ProtocolError),
+        (accepts[1], ProtocolError),
+    ):
+        with pytest.raises(error):
+            share(accepts=(wrong, *accepts[1:]))
+
+
+def test_b4_a_manifest_is_what_request_and_acceptances_give() -> None:
+    manifest = HELD.one.composed.manifest
+    for change in ({"quorum": 3}, {"degree": 2}, {"max_missing": 2}, {"min_silos": 2}, {"roster": manifest.roster[1:]}):
+        with pytest.raises(ProtocolError, match=f"manifest's {next(iter(change))}"):
+            share(manifest.model_copy(update=change))
+
+
+def joined(name: str, **changes: object) -> tuple[Any, tuple[bytes, ...]]:
+    """Return manifest and acceptances in which one silo accepts otherwise."""
+    one = HELD.one
+    accepts = {silo: unverified(raw, Accept) for silo, raw in zip(HELD.many.names, one.composed.accepts, strict=True)}
+    accepts[name] = accepts[name].model_copy(update=changes)
+    envelopes = tuple(HELD.signed(accept, silo) for silo, accept in accepts.items())
+    return compose(one.proposed.propose, one.terms, list(accepts.items())), envelopes
+
+
+def test_b5_a_roster_bears_the_conditions_of_its_members() -> None:
+    one = HELD.one
+    for change in ({"max_colluding": 3}, {"min_silos": 6}, {"max_missing": 2}):
+        with pytest.raises(ProtocolError):
+            joined(AFTER, **change)
+        accept = unverified(one.composed.accepts[4], Accept).model_copy(update=change)
+        accepts = (*one.composed.accepts[:4], HELD.signed(accept, AFTER))
+        manifest = one.composed.manifest.model_copy(update=change)
+        with pytest.raises(ProtocolError, match=r"must|withstand|cannot lose"):
+            share(manifest, accepts)
+
+
+def test_b6_a_silo_that_was_not_asked_is_not_in_the_roster() -> None:
+    asked = HELD.many.request(nonce=b"\7" * 16, silos=HELD.many.names[:4])
+    one = Round(HELD.many, asked, b"a narrower round").propose(HELD.many.names[:4])
+    accept = unverified(one.replies["propose"][ME][0], Accept)
+    one.replies["propose"][AFTER] = (HELD.signed(accept, AFTER),)
+    one.compose()
+    with pytest.raises(ProtocolError, match="did not ask"):
+        core.share(HELD.silo(), one.state(ME, core.Proposed), NOW, one.composed.share)
+
+
+def test_b7_its_own_acceptance_is_in_it_unaltered() -> None:
+    for change in ({"min_silos": 2}, {"self_commitment": bytes(32)}, {"channel_key": SEALING.public}):
+        with pytest.raises(ProtocolError, match="own acceptance"):
+            share(*joined(ME, **change))
+    four = Round(HELD.many, HELD.one.request, HELD.one.round_id)
+    four.replies["propose"] = {name: frames for name, frames in HELD.one.replies["propose"].items() if name != ME}
+    four.compose()
+    with pytest.raises(ProtocolError, match="own acceptance"):
+        core.share(HELD.silo(), HELD.proposed[ME], NOW, four.composed.share)
+
+
+# C: the silo at ready and at contribute
+
+
+def deliver(**changes: Any) -> tuple[core.Received, bytes]:
+    told = Deliver.decode(HELD.one.shared.deliver(ME)).model_copy(update=changes)
+    return core.ready(HELD.silo(), HELD.shared[ME], NOW, told.encode())
+
+
+def redealt(dealer: str, change: Callable[[Entry], bytes], **bundle: Any) -> dict[str, Any]:
+    """Return what is delivered to ME where a dealer signed another entry for it, or another bundle."""
+    told, place = Deliver.decode(HELD.one.shared.deliver(ME)), HELD.many.names.index(dealer)
+    entries, bundles = list(told.entries), list(told.bundles)
+    entries[place] = change(Entry.decode(entries[place]))
+    signed = unverified(bundles[place], Bundle)
+    digests = (signed.entries[0], sha256(entries[place]).digest(), *signed.entries[2:])
+    fields = {"entries": digests, **bundle}
+    bundles[place] = HELD.signed(signed.model_copy(update=fields), dealer)
+    return {"bundles": tuple(bundles), "entries": tuple(entries)}
+
+
+def same(entry: Entry) -> bytes:
+    return entry.encode()
+
+
+def resealed(
+    dealer: str, shares: bytes | None = None, seed: bytes | None = None, whose: str = ""
+) -> Callable[[Entry], bytes]:
+    def change(entry: Entry) -> bytes:
+        member, fields = HELD.one.composed.manifest.roster[1], dict[str, bytes]()
+        for name, key, plain, purpose in (
+            ("shares", member.channel_key, shares, "shares"),
+            ("pair_seed", member.mask_key, seed, "pair seed"),
+        ):
+            if plain is not None:
+                fields[name] = seal(key, plain, entry_info(HELD.one.manifest_hash, purpose, whose or dealer, ME))
+        return entry.model_copy(update=fields).encode()
+
+    return change
+
+
+def test_c0_what_breaks_no_rule_is_ready() -> None:
+    deliver()
+    for dealer in (BEFORE, AFTER):
+        deliver(**redealt(dealer, resealed(dealer, bytes(64))))
+    deliver(**redealt(BEFORE, resealed(BEFORE, bytes(64), bytes(32))))
+
+
+def test_c1_a_bundle_and_an_entry_of_every_member() -> None:
+    told = Deliver.decode(HELD.one.shared.deliver(ME))
+    for change in (
+        {"bundles": told.bundles[:-1]},
+        {"entries": told.entries[:-1]},
+        {"bundles": told.bundles[:-1], "entries": told.entries[:-1]},
+        {"bundles": (*told.bundles, told.bundles[0]), "entries": (*told.entries, told.entries[0])},
+    ):
+        with pytest.raises(ProtocolError, match="every member"):
+            deliver(**change)
+
+
+def test_c2_each_bundle_is_signed_by_its_member_and_bound_to_the_manifest() -> None:
+    told = Deliver.decode(HELD.one.shared.deliver(ME))
+    bundle = unverified(told.bundles[0], Bundle)
+    for wrong in (HELD.forged(bundle, BEFORE), HELD.signed(bundle, AFTER), told.bundles[1]):
+        with pytest.raises(SignatureError):
+            deliver(bundles=(wrong, *told.bundles[1:]))
+    with pytest.raises(AccusedError, match="another round") as caught:
+        deliver(**redealt(BEFORE, same, manifest_hash=bytes(32)))
+    assert caught.value.accused == BEFORE
+    for digests in (bundle.entries[:2], (*bundle.entries, bytes(32))):
+        with pytest.raises(AccusedError, match="another round"):
+            deliver(**redealt(BEFORE, same, entries=digests))
+
+
+def test_c3_each_entry_is_the_one_in_its_bundle_and_its_own_the_one_it_made() -> None:
+    told = Deliver.decode(HELD.one.shared.deliver(ME))
+    swapped = (resealed(BEFORE, bytes(64))(Entry.decode(told.entries[0])), *told.entries[1:])
+    with pytest.raises(AccusedError, match="not the one that was signed"):
+        deliver(entries=swapped)
+    with pytest.raises(AccusedError, match="this silo made"):
+        deliver(**redealt(ME, resealed(ME, bytes(64))))
+
+
+def test_c4_shares_and_pair_seeds_open_in_their_context_and_have_their_lengths() -> None:
+    for dealer, change in (
+        (BEFORE, resealed(BEFORE, bytes(63))),
+        (AFTER, resealed(AFTER, bytes(65))),
+        (BEFORE, resealed(BEFORE, seed=bytes(31))),
+        (BEFORE, resealed(BEFORE, seed=b"")),
+        (BEFORE, resealed(BEFORE, bytes(64), whose=AFTER)),
+        (BEFORE, resealed(BEFORE, seed=bytes(32), whose=AFTER)),
+        (BEFORE, lambda entry: entry.model_copy(update={"pair_seed": b""}).encode()),
+        (AFTER, lambda entry: b"{}"),
+    ):
+        with pytest.raises(AccusedError) as caught:
+            deliver(**redealt(dealer, change))
+        assert caught.value.accused == dealer
+
+
+def contribute(
+    go: bytes = b"", ledger: MemoryLedger | None = None, state: core.Received | None = None, values: Any = (1, 2, 3)
+) -> core.Contributed:
+    return core.contribute(
+        HELD.silo(),
+        state or HELD.received[ME],
+        reserved() if ledger is None else ledger,
+        lambda asked, now: [list(values)],
+        no_noise,
+        NOW,
+        go or HELD.one.go,
+    )[0]
+
+
+def test_c5_go_needs_every_ready_and_a_charge_that_is_reserved() -> None:
+    signatures, stale = Go.decode(HELD.one.go).signatures, Go.decode(OTHER.one.go).signatures
+    for wrong in (
+        signatures[1:],
+        signatures[:-1],
+        signatures[::-1],
+        (*signatures, signatures[0]),
+        (stale[0], *signatures[1:]),
+    ):
+        ledger = reserved()
+        with pytest.raises(CryptoError):
+            contribute(Go(signatures=wrong).encode(), ledger)
+        assert ledger.reserved, "nothing was charged"
+    ledger = reserved()
+    contribute(ledger=ledger)
+    assert not ledger.reserved
+    for spent in (ledger, MemoryLedger()):
+        with pytest.raises(AlreadyChargedError):
+            contribute(ledger=spent)
+
+
+def with_variance(variance: int) -> core.Received:
+    before = HELD.received[ME].before
+    terms = before.manifest.terms
+    block = terms.blocks[0].model_copy(update={"variance": str(variance)})
+    changed = before.manifest.model_copy(update={"terms": terms.model_copy(update={"blocks": (block,)})})
+    return replace(HELD.received[ME], before=replace(before, manifest=changed))
+
+
+def test_c6_the_noise_of_one_silo_deviates_by_three_units() -> None:
+    shares = HELD.one.composed.manifest.noise_shares
+    contribute(state=with_variance(9 * shares))
+    with pytest.raises(ProtocolError, match="less than 3"):
+        contribute(state=with_variance(9 * shares - 1))
+
+
+@pytest.mark.parametrize("values", [(), (1, 2), (1, 2, 3, 4)])
+def test_c7_the_computation_has_the_lengths_of_the_blocks(values: tuple[int, ...]) -> None:
+    with pytest.raises(ProtocolError, match="length"):
+        contribute(values=values)
+
+
+def test_c8_a_frame_that_is_not_there_is_refused() -> None:
+    state = HELD.contributed[ME]
+    assert state.frame(0) == HELD.one.payloads[ME]
+    for index in (-1, 1, 2**63):
+        with pytest.raises(ProtocolError, match="no frame"):
+            state.frame(index)
+
+
+# D and E: the silo at agree and at open
+
+
+def agree(data: bytes, ledger: MemoryLedger | None = None) -> core.Agreed:
+    return core.agree(HELD.silo(), HELD.contributed[ME], ledger or MemoryLedger(), NOW, data)[0]
+
+
+def split(**changes: Any) -> Split:
+    return HELD.one.parted.split.model_copy(update=changes)
+
+
+def test_d1_a_split_comes_from_an_aggregator() -> None:
+    agree(HELD.signed(split()))
+    for envelope in (HELD.forged(split()), HELD.signed(split(), BEFORE)):
+        with pytest.raises(SignatureError):
+            agree(envelope)
+
+
+def test_d2_d3_a_split_parts_this_roster_and_leaves_enough() -> None:
+    survivors = split().survivors
+    for change in (
+        {"manifest_hash": bytes(32)},
+        {"survivors": survivors[::-1]},
+        {"survivors": (*survivors, survivors[-1])},
+        {"dropped": ()},
+        {"dropped": (DROPPED, AFTER)},
+        {"survivors": survivors[:-1], "dropped": (DROPPED, AFTER)},
+    ):
+        with pytest.raises(ProtocolError):
+            agree(HELD.signed(split(**change)))
+
+
+def test_d4_a_split_counts_this_silos_own_contribution() -> None:
+    survivors = tuple(
+        one.model_copy(update={"contribution": bytes(32)}) if one.silo == ME else one for one in split().survivors
+    )
+    with pytest.raises(ProtocolError, match="own contribution"):
+        agree(HELD.signed(split(survivors=survivors)))
+
+
+def test_d5_one_split_is_signed_in_a_round_and_noted_first() -> None:
+    ledger = MemoryLedger()
+    ledger.splits[HELD.one.round_id] = bytes(32)
+    with pytest.raises(ProtocolError, match="another split"):
+        agree(HELD.signed(split()), ledger)
+    ledger = MemoryLedger()
+    agree(HELD.signed(split()), ledger)
+    assert ledger.splits == {HELD.one.round_id: digest_of(split())}
+
+
+def open_shares(body: bytes | None = None, signatures: Any = None) -> bytes:
+    (opening,) = open_frames(body, signatures)
+    return opening
+
+
+def open_frames(body: bytes | None = None, signatures: Any = None) -> tuple[bytes, ...]:
+    told = Open.decode(HELD.one.opens)
+    message = Open(
+        split=told.split if body is None else body, signatures=told.signatures if signatures is None else signatures
+    )
+    return core.open_shares(HELD.silo(), HELD.agreed[ME], NOW, message.encode())
+
+
+def test_e1_a_quorum_of_survivors_signed_the_split() -> None:
+    open_shares()
+    good = Open.decode(HELD.one.opens).signatures
+    dropped = detach(HELD.signed(split(), DROPPED), Split)
+    forged = detach(HELD.forged(split(), AFTER), Split)
+    for wrong in ((), good[:3], (*good[:3], good[0]), (*good, good[0]), (*good[:3], forged), (*good, dropped)):
+        with pytest.raises(CryptoError):
+            open_shares(signatures=wrong)
+
+
+def test_e2_a_silo_opens_under_the_split_that_it_signed() -> None:
+    told = OTHER.one.parted.split.model_copy(update={"manifest_hash": HELD.one.manifest_hash})
+    names = [one.silo for one in told.survivors]
+    signatures = tuple(detach(HELD.signed(told, name), Split) for name in names)
+    with pytest.raises(ProtocolError, match="another split"):
+        open_shares(told.encode(), signatures)
+
+
+def test_e3_it_releases_one_of_the_two_shares_of_each_and_never_both() -> None:
+    opening = unverified(open_shares(), Opening)
+    info = opening_info(HELD.one.manifest_hash, digest_of(split()), ME, "ana")
+    row = OpenedShares.decode(SEALING.open(opening.sealed[0], info)).shares
+    held = HELD.agreed[ME].shares
+    for place, share_of in enumerate(row):
+        assert share_of == (held.of_root if place == 2 else held.of_self)[place]
+        assert share_of != (held.of_self if place == 2 else held.of_root)[place]
+
+
+# F: the aggregator
+
+
+HUB = HELD.many.aggregator
+
+
+def replied(step: str, **changes: bytes) -> dict[str, tuple[bytes, ...]]:
+    return {**HELD.one.replies[step], **{name.replace("_", "-"): (raw,) for name, raw in changes.items()}}
+
+
+def test_f1_an_answer_is_signed_by_the_silo_that_was_asked_and_of_this_request() -> None:
+    good = unverified(HELD.one.replies["propose"][AFTER][0], Accept)
+    wrong_keys = [good.model_copy(update={field: bytes(PUBLIC_BYTES)}) for field in ("mask_key", "channel_key")]
+    for wrong in (
+        HELD.forged(good, AFTER),
+        HELD.signed(good, BEFORE),
+        OTHER.one.replies["propose"][AFTER][0],
+        *(HELD.signed(weak, AFTER) for weak in wrong_keys),
+    ):
+        accepts, refusals = hub.read_answers(HUB, HELD.one.proposed, replied("propose", silo_004=wrong))
+        assert set(accepts) == set(HELD.many.names[:4])
+        assert not refusals
+    denial = Denial(code="NO", rule="r", message="m", remedy="r")
+    no = Refusal(federation="fed", request_hash=good.request_hash, policy_hash=bytes(32), denials=(denial,))
+    for envelope, counts in (
+        (HELD.signed(no, AFTER), True),
+        (HELD.forged(no, AFTER), False),
+        (HELD.signed(no, BEFORE), False),
+        (HELD.signed(no.model_copy(update={"request_hash": bytes(32)}), AFTER), False),
+    ):
+        _, refusals = hub.read_answers(HUB, HELD.one.proposed, replied("propose", silo_004=envelope))
+        assert set(refusals) == ({AFTER} if counts else set())
+    accepts, _ = hub.read_answers(HUB, HELD.one.proposed, {AFTER: (HELD.one.replies["propose"][AFTER][0], b"")})
+    assert not accepts, "a reply is one frame"
+
+
+def test_f2_the_harshest_are_left_out_until_a_roster_bears_them() -> None:
+    accepts, _ = hub.read_answers(HUB, HELD.one.proposed, HELD.one.replies["propose"])
+    harsh = replace(accepts[BEFORE], message=accepts[BEFORE].message.model_copy(update={"max_colluding": 50}))
+    composed = hub.compose_round(HUB, HELD.one.proposed, {**accepts, BEFORE: harsh}, {})
+    assert composed.manifest.silos == HELD.many.names[1:]
+    with pytest.raises(ProtocolError, match="at least 3"):
+        hub.compose_round(HUB, HELD.one.proposed, {name: accepts[name] for name in (ME, AFTER)}, {})
+    with pytest.raises(ProtocolError, match="no silo"):
+        hub.compose_round(HUB, HELD.one.proposed, {}, {})
+
+
+def test_f3_a_bundle_is_signed_and_bound_and_lists_its_entries() -> None:
+    good = Shared.decode(HELD.one.replies["share"][AFTER][0])
+    bundle = unverified(good.bundle, Bundle)
+    wrong = (
+        good.model_copy(update={"bundle": HELD.forged(bundle, AFTER)}),
+        good.model_copy(update={"bundle": HELD.signed(bundle, BEFORE)}),
+        good.model_copy(update={"bundle": HELD.signed(bundle.model_copy(update={"manifest_hash": bytes(32)}), AFTER)}),
+        good.model_copy(update={"entries": good.entries[::-1]}),
+        Shared(
+            bundle=HELD.signed(bundle.model_copy(update={"entries": bundle.entries[:4]}), AFTER),
+            entries=good.entries[:4],
+        ),
+    )
+    hub.collect_shares(HUB, HELD.one.composed, HELD.one.replies["share"])
+    for reply in (*(one.encode() for one in wrong), b""):
+        with pytest.raises(SharesMissingError) as caught:
+            hub.collect_shares(HUB, HELD.one.composed, replied("share", silo_004=reply))
+        assert caught.value.missing == (AFTER,)
+    missing = {name: frames for name, frames in HELD.one.replies["share"].items() if name != ME}
+    with pytest.raises(SharesMissingError) as caught:
+        hub.collect_shares(HUB, HELD.one.composed, missing)
+    assert caught.value.missing == (ME,)
+
+
+def test_f4_ready_is_signed_and_bound_and_an_accusation_is_of_this_round_and_roster() -> None:
+    good = unverified(HELD.one.replies["ready"][AFTER][0], Ready)
+    accused = Accusation(round_id=HELD.one.round_id, accused=ME)
+    for reply, missing in (
+        (HELD.forged(good, AFTER), {AFTER}),
+        (HELD.signed(good, BEFORE), {AFTER}),
+        (HELD.signed(Ready(manifest_hash=bytes(32)), AFTER), {AFTER}),
+        (HELD.signed(accused, AFTER), {AFTER, ME}),
+        (HELD.forged(accused, AFTER), {AFTER}),
+        (HELD.signed(accused.model_copy(update={"round_id": bytes(16)}), AFTER), {AFTER}),
+        (HELD.signed(accused.model_copy(update={"accused": "stranger"}), AFTER), {AFTER}),
+    ):
+        with pytest.raises(SharesMissingError) as caught:
+            hub.collect_ready(HUB, HELD.one.shared, replied("ready", silo_004=reply))
+        assert set(caught.value.missing) == missing
+
+
+def test_f5_a_contribution_is_signed_and_of_this_round_and_length() -> None:
+    good = unverified(HELD.one.heads[ME].envelope, Contribution)
+    hub.read_contribution(HUB, HELD.one.shared, ME, HELD.one.heads[ME].envelope)
+    for wrong in (
+        HELD.forged(good, ME),
+        HELD.one.heads[AFTER].envelope,
+        HELD.signed(good.model_copy(update={"manifest_hash": bytes(32)}), ME),
+        HELD.signed(good.model_copy(update={"length": 4}), ME),
+    ):
+        with pytest.raises(CryptoError):
+            hub.read_contribution(HUB, HELD.one.shared, ME, wrong)
+
+
+def test_f6_a_sum_takes_whole_signed_contributions_once(tmp_path: Path) -> None:
+    sums, payload = SumShard(tmp_path), HELD.one.payloads[ME]
+    digests = chunk_digests(payload, 8)
+    manifest = HELD.one.composed.manifest.encode()
+    sums.start(b"r", manifest, b"")
+    with pytest.raises(ProtocolError, match="open already"):
+        sums.start(b"r", manifest, b"")
+    for frame, named in ((payload[:-8], digests), (b"", digests), (payload + bytes(8), digests), (bytes(24), digests)):
+        with pytest.raises(CryptoError):
+            sums.stage(b"r", ME, named, frame)
+    with pytest.raises(ProtocolError, match="incomplete"):
+        sums.add(b"r", ME, b"m")
+    sums.stage(b"r", ME, digests, payload)
+    with pytest.raises(ProtocolError):
+        sums.stage(b"r", ME, digests, b"")  # nothing more is due
+    sums.add(b"r", ME, b"m")
+    with pytest.raises(ProtocolError, match="added before"):
+        sums.stage(b"r", ME, digests, payload)
+    with pytest.raises(ProtocolError, match="added before"):
+        sums.add(b"r", ME, b"m")
+    with pytest.raises(ProtocolError, match="not open"):
+        sums.stage(b"x", ME, digests, payload)
+    with pytest.raises(ProtocolError, match="not open"):
+        sums.total(b"x", ())
+    sums.stage(b"r", AFTER, digests, payload)
+    assert sums.total(b"r", (ME,)) == [payload]
+    assert [path.suffix for path in tmp_path.iterdir()] == [".contribution"], "what was not added is gone"
+    sums.start(b"s", manifest, b"")
+    sums.stage(b"s", AFTER, digests, payload)
+    sums.discard(b"s")
+    sums.discard(b"s")
+    assert len(list(tmp_path.iterdir())) == 1
+    sums.start(b"s", manifest, b"")
+    with pytest.raises(ProtocolError, match="exactly"):
+        sums.total(b"s", (ME,))
+
+
+def test_f7_a_split_leaves_enough_survivors() -> None:
+    few = {name: HELD.one.heads[name] for name in HELD.many.names[:2]}
+    with pytest.raises(SilosMissingError) as caught:
+        hub.part(HUB, HELD.one.shared, few)
+    assert caught.value.missing == HELD.many.names[2:]
+
+
+def test_f8_a_quorum_of_survivors_signed_this_very_split() -> None:
+    assert set(hub.collect_signatures(HUB, HELD.one.parted, HELD.one.replies["agree"])) == {*HELD.many.names} - {
+        DROPPED
+    }
+    other = split(dropped=())
+    for wrong in (HELD.forged(split(), AFTER), HELD.signed(split(), BEFORE), HELD.signed(other, AFTER), b""):
+        with pytest.raises(SilosMissingError) as caught:
+            hub.collect_signatures(HUB, HELD.one.parted, replied("agree", silo_004=wrong))
+        assert caught.value.missing == (AFTER,)
+    # The signature of a dropped silo is left out: silos refuse a message that holds one.
+    found = hub.collect_signatures(HUB, HELD.one.parted, replied("agree", silo_002=HELD.signed(split(), DROPPED)))
+    assert DROPPED not in found
+
+
+def assemble(replies: dict[str, tuple[bytes, ...]], shared: Any = None) -> Any:
+    one = HELD.one
+    parted = one.parted if shared is None else replace(one.parted, before=shared)
+    return hub.assemble(HUB, parted, one.signatures, replies, [one.total()])
+
+
+def test_f9_a_quorum_opened_this_manifest_and_split() -> None:
+    assemble(HELD.one.replies["open_shares"])
+    good = unverified(HELD.one.replies["open_shares"][AFTER][0], Opening)
+    for wrong in (
+        HELD.forged(good, AFTER),
+        HELD.signed(good, BEFORE),
+        HELD.signed(good.model_copy(update={"manifest_hash": bytes(32)}), AFTER),
+        HELD.signed(good.model_copy(update={"split_hash": bytes(32)}), AFTER),
+        b"",
+    ):
+        with pytest.raises(SilosMissingError, match="fewer than 4") as caught:
+            assemble(replied("open_shares", silo_004=wrong))
+        assert caught.value.missing == (AFTER,)
+
+
+def test_f10_a_quorum_of_every_committee_opened() -> None:
+    """In a sparse graph as many may open as must, and yet too few beside one silo."""
+    composed = HELD.one.composed
+    manifest = composed.manifest.model_copy(update={"quorum": 3, "degree": 2})
+    shared = replace(HELD.one.shared, before=replace(composed, manifest=manifest))
+    for names in ([ME, BEFORE, "silo-003"], [ME, AFTER, "silo-003"], [BEFORE, AFTER, "silo-003"]):
+        replies = {name: HELD.one.replies["open_shares"][name] for name in names}
+        with pytest.raises(SilosMissingError, match="neighbours"):
+            assemble(replies, shared)
+
+
+# G: the recipient
+
+
+REPORT = HELD.one.report
+MESSAGE = REPORT.message
+
+
+def opened(stored: StoredReport = REPORT, name: str = "ana", key: SealingKey = SEALING) -> list[float]:
+    silos, hubs = HELD.silo().silos, HELD.silo().aggregators
+    found = open_report(stored, HELD.one.terms, name, key, silos, hubs)
+    return [float(value) for block in found.blocks() for value in block]
+
+
+def spoilt(**changes: Any) -> CryptoError:
+    return refused(lambda: opened(with_report(REPORT, **changes)))
+
+
+def test_g0_what_breaks_no_rule_opens() -> None:
+    assert opened() == HELD.many.sum_of(name for name in HELD.many.names if name != DROPPED)
+
+
+def test_g1_propose_and_manifest_are_signed_by_an_aggregator() -> None:
+    one = HELD.one
+    assert isinstance(spoilt(propose=HELD.forged(one.proposed.propose)), SignatureError)
+    assert isinstance(spoilt(manifest=HELD.forged(one.composed.manifest)), SignatureError)
+
+
+def test_g2_the_manifest_is_what_own_terms_and_signed_acceptances_give() -> None:
+    assert "belongs to another" in str(spoilt(propose=OTHER.one.proposed.envelope))
+    accepts = MESSAGE.accepts
+    assert "roster" in str(spoilt(accepts=accepts[:-1]))
+    forged = HELD.forged(unverified(accepts[4], Accept), AFTER)
+    assert isinstance(spoilt(accepts=(*accepts[:4], forged)), SignatureError)
+    lower = HELD.one.composed.manifest.model_copy(update={"quorum": 3})
+    assert "quorum" in str(spoilt(manifest=HELD.signed(lower)))
+
+
+def test_g3_recipient_and_key_are_in_the_manifest() -> None:
+    for name, key in (("eve", SEALING), ("ana", SealingKey(Secret(bytes(32))))):
+        error = refused(lambda name=name, key=key: opened(name=name, key=key))  # type: ignore[misc]
+        assert "is not a recipient" in str(error)
+
+
+def test_g4_a_quorum_is_on_one_valid_split_and_the_heads_are_its_survivors() -> None:
+    heads, signatures = MESSAGE.contributions, MESSAGE.signatures
+    assert "lacks the signatures" in str(spoilt(signatures=signatures[:3]))
+    assert isinstance(spoilt(signatures=(*signatures[:3], detach(HELD.forged(split(), AFTER), Split))), SignatureError)
+    for changed in (split(manifest_hash=bytes(32)), split(dropped=())):
+        signed = tuple(detach(HELD.signed(changed, one.signer), Split) for one in signatures)
+        assert isinstance(spoilt(split=changed.encode(), signatures=signed), ProtocolError)
+    assert "not the one that was agreed on" in str(spoilt(contributions=heads[1:]))
+    good = unverified(heads[0], Contribution)
+    assert isinstance(spoilt(contributions=(HELD.forged(good, BEFORE), *heads[1:])), SignatureError)
+    another = HELD.signed(good.model_copy(update={"chunks": (bytes(32),)}), BEFORE)
+    assert "not the one that was agreed on" in str(spoilt(contributions=(another, *heads[1:])))
+    for change in ({"manifest_hash": bytes(32)}, {"length": 4}):
+        # Agreed on by all, and yet not a contribution to this round.
+        head = good.model_copy(update=change)
+        survivors = (split().survivors[0].model_copy(update={"contribution": digest_of(head)}), *split().survivors[1:])
+        agreed = split(survivors=survivors)
+        signed = tuple(detach(HELD.signed(agreed, one.signer), Split) for one in signatures)
+        error = spoilt(split=agreed.encode(), signatures=signed, contributions=(HELD.signed(head, BEFORE), *heads[1:]))
+        assert "belongs to another round" in str(error)
+
+
+def reopened(name: str, row: tuple[bytes, ...], **changes: Any) -> bytes:
+    manifest_hash, split_hash = HELD.one.manifest_hash, digest_of(split())
+    sealed = seal(
+        SEALING.public, OpenedShares(shares=row).encode(), opening_info(manifest_hash, split_hash, name, "ana")
+    )
+    opening = Opening(manifest_hash=manifest_hash, split_hash=split_hash, sealed=(sealed,), sums=())
+    return HELD.signed(opening.model_copy(update=changes), name)
+
+
+def test_g5_openings_are_signed_and_bound_and_cover_the_committee() -> None:
+    openings = MESSAGE.openings
+    good = unverified(openings[0], Opening)
+    row = (bytes(32),) * 5
+    for wrong, says in (
+        (HELD.forged(good, BEFORE), "does not hold"),
+        (HELD.forged(good, "stranger"), "not expected"),
+        (reopened(BEFORE, row, manifest_hash=bytes(32)), "another round or split"),
+        (reopened(BEFORE, row, split_hash=bytes(32)), "another round or split"),
+        (reopened(BEFORE, row, sealed=()), "not sealed to each"),
+        (reopened(BEFORE, row, sealed=(b"", b"")), "not sealed to each"),
+        (reopened(BEFORE, row[:4]), "cover its committee"),
+        (reopened(BEFORE, (*row, bytes(32))), "cover its committee"),
+        (openings[1], "3 silos opened"),
+    ):
+        assert says in str(spoilt(openings=(wrong, *openings[1:])))
+
+
+def test_g6_rebuilt_secrets_fit_their_commitments() -> None:
+    openings = MESSAGE.openings
+    row = OpenedShares.decode(
+        SEALING.open(
+            unverified(openings[0], Opening).sealed[0],
+            opening_info(HELD.one.manifest_hash, digest_of(split()), BEFORE, "ana"),
+        )
+    ).shares
+    for place, silo in ((0, BEFORE), (2, DROPPED)):
+        for wrong in (bytes(32), b"\xff" * 32):  # another secret, and no element of the field
+            changed = reopened(BEFORE, (*row[:place], wrong, *row[place + 1 :]))
+            assert f"{silo!r} do not rebuild" in str(spoilt(openings=(changed, *openings[1:])))
+
+
+def test_g7_entries_of_dropped_silos_are_those_of_signed_bundles() -> None:
+    (seeds,), bundles = MESSAGE.dropped, MESSAGE.bundles
+    first = unverified(bundles[0], Bundle)
+    for changes in (
+        {"dropped": ()},
+        {"dropped": (DroppedSeeds(silo=DROPPED, entries=seeds.entries[:1]),)},
+        {"dropped": (DroppedSeeds(silo=DROPPED, entries=(*seeds.entries, seeds.entries[0])),)},
+        {"bundles": ()},
+        {"bundles": bundles[1:]},
+    ):
+        assert "missing" in str(spoilt(**changes))
+    assert isinstance(spoilt(bundles=(HELD.forged(first, BEFORE), *bundles[1:])), SignatureError)
+    for change in ({"manifest_hash": bytes(32)}, {"entries": first.entries[:4]}):
+        bundle = HELD.signed(first.model_copy(update=change), BEFORE)
+        assert "another round" in str(spoilt(bundles=(bundle, *bundles[1:])))
+    swapped = DroppedSeeds(silo=DROPPED, entries=seeds.entries[::-1])
+    assert "not the one it signed" in str(spoilt(dropped=(swapped,)))
+    info = entry_info(HELD.one.manifest_hash, "pair seed", BEFORE, DROPPED)
+    short = seal(HELD.one.composed.manifest.roster[2].mask_key, bytes(31), info)
+    entry = Entry.decode(seeds.entries[0]).model_copy(update={"pair_seed": short}).encode()
+    digests = (*first.entries[:2], sha256(entry).digest(), *first.entries[3:])
+    error = spoilt(
+        bundles=(HELD.signed(first.model_copy(update={"entries": digests}), BEFORE), *bundles[1:]),
+        dropped=(DroppedSeeds(silo=DROPPED, entries=(entry, *seeds.entries[1:])),),
+    )
+    assert "malformed" in str(error)
+
+
+def test_g8_the_sum_has_the_length_of_the_manifest_and_the_digests_of_the_report() -> None:
+    total = bytes(REPORT.blinded_sum)
+    for changes in (
+        {"total": total[:-8], "chunks": chunk_digests(total[:-8], 8)},
+        {"total": total[:-8], "chunks": chunk_digests(total[:-8], 8), "length": 2},
+        {"total": total + bytes(8), "chunks": chunk_digests(total + bytes(8), 8), "length": 4},
+        {"length": 4},
+    ):
+        error = str(spoilt(**changes))
+        assert "the report names" in error or "bytes, expected" in error
+    assert "names" in str(spoilt(total=bytes(24)))
+    assert "names" in str(spoilt(chunks=(bytes(32),)))
+
+
+# H: adding once more
+
+
+def test_h1_a_chunk_is_the_sum_of_the_survivors_signed_chunks() -> None:
+    checked = check_report(REPORT, HELD.one.terms, HELD.silo().silos, HELD.silo().aggregators)
+    chunks = [HELD.one.payloads[one.silo] for one in split().survivors]
+    check_chunk(REPORT, checked, 0, chunks)
+    for wrong, says in (
+        (chunks[:-1], "3 contributions"),
+        ([*chunks, chunks[0]], "5 contributions"),
+        ([bytes(24), *chunks[1:]], "not the one that it signed"),
+        ([chunks[0][:-8], *chunks[1:]], "not the one that it signed"),
+    ):
+        with pytest.raises(ProtocolError, match=says):
+            check_chunk(REPORT, checked, 0, wrong)
+    # A chunk of another length, signed though it is, is no part of this sum.
+    short = chunks[0][:-8]
+    heads = (
+        checked.contributions[0].model_copy(update={"chunks": chunk_digests(short, 8)}),
+        *checked.contributions[1:],
+    )
+    with pytest.raises(ProtocolError, match="not the one that it signed"):
+        check_chunk(REPORT, replace(checked, contributions=heads), 0, [short, *chunks[1:]])
+    zero = StoredReport.decode(report_head(MESSAGE) + bytes(24))
+    with pytest.raises(ProtocolError, match="the sum is wrong"):
+        check_chunk(zero, checked, 0, chunks)
+
+
+@pytest.mark.parametrize(("chunks", "chosen"), [(1, 1), (16, 16), (17, SAMPLED), (256, SAMPLED)])
+def test_h2_all_chunks_of_a_short_vector_and_distinct_ones_of_a_long_one(chunks: int, chosen: int) -> None:
+    checked = check_report(REPORT, HELD.one.terms, HELD.silo().silos, HELD.silo().aggregators)
+    long = checked.contributions[0].model_copy(update={"chunks": (bytes(32),) * chunks})
+    found = choose_chunks(replace(checked, contributions=(long,)))
+    assert len(set(found)) == len(found) == chosen
+    assert set(found) <= set(range(chunks))
+
+
+# The graph
+
+
+def test_j1_the_degree_is_the_least_that_meets_each_rule() -> None:
+    assert degree_of(COMPLETE_UP_TO, 1, 1) == COMPLETE_UP_TO - 1
+    assert degree_of(COMPLETE_UP_TO + 1, 1, 1) == MIN_DEGREE
+    for silos, colluding, missing in (
+        (400, 60, 40),
+        (400, 1, 30),
+        (400, 70, 1),
+        (400, 120, 1),
+        (120, 30, 30),
+        (400, 90, 0),
+    ):
+        degree = degree_of(silos, colluding, missing)
+
+        def holds(k: int, a: int = colluding, d: int = missing) -> bool:
+            return k > a + d and a + 1 < quorum_of(k + 1) and k + 1 - d >= quorum_of(k + 1)
+
+        assert degree == silos - 1 or holds(degree)
+        assert not any(holds(k) for k in range(MIN_DEGREE, min(degree, silos - 1), 2))
+
+
+# Learning: what is no report of a training step moves nothing
+
+
+def test_k1_a_report_of_a_question_or_of_a_stranger_is_not_learned() -> None:
+    data = report_head(MESSAGE) + bytes(REPORT.blinded_sum)
+    ledger = MemoryLedger()
+    with pytest.raises(ProtocolError, match="not that of a training step"):
+        core.learn(HELD.silo(), ledger, NOW, data, [])
+    propose_of = HELD.one.proposed.propose
+    for asked, signer, key, error in (
+        (HELD.one.request, "eve", STRANGER, ProtocolError),
+        (HELD.one.request, "ana", STRANGER, SignatureError),
+    ):
+        changed = propose_of.model_copy(update={"request": sign(asked, signer, key)})
+        message = MESSAGE.model_copy(update={"propose": HELD.signed(changed)})
+        with pytest.raises(error):
+            core.learn(HELD.silo(), ledger, NOW, report_head(message), [])
+    step = step_request(HELD.silo().roster.recipients(HELD.many.names))
+    for change in ({"analyst": "eve"}, {"federation": "other"}):
+        asked = Request.model_validate({**dict(step), **change})
+        changed = propose_of.model_copy(update={"request": sign(asked, "ana", ANA)})
+        message = MESSAGE.model_copy(update={"propose": HELD.signed(changed)})
+        with pytest.raises(ProtocolError, match="not that of a training step of this federation"):
+            core.learn(HELD.silo(), ledger, NOW, report_head(message), [])
+    message = MESSAGE.model_copy(update={"propose": HELD.forged(propose_of)})
+    with pytest.raises(SignatureError):
+        core.learn(HELD.silo(), ledger, NOW, report_head(message), [])
+    with pytest.raises(ProtocolError, match="not that of a training step"):
+        hub.learners(MESSAGE)

@@ -1,0 +1,447 @@
+"""One of every message, as bytes, and what is close to it and must be refused: docs/protocol.md sections 3 to 7, 11."""
+
+import base64
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import Any
+
+from blake3 import blake3
+
+from tests.vectors.independent import derive, encode, envelope, public, signing_key
+
+ROOT = bytes(range(32))
+SIGNED_ONLY_BY = {
+    "Request": "ann@university",
+    "CatalogueRequest": "ann@university",
+    "Propose": "hub",
+    "Manifest": "hub",
+    "Failure": "hub",
+    "Roster": "authority",
+}
+UNSIGNED = {"Share", "Shared", "Deliver", "Go", "Open", "EncryptedReport", "RunState"}
+KINDS = {  # those that carry a name on the wire; the others stand inside another message or a seal
+    "Request": "request",
+    "CatalogueRequest": "catalogue-request",
+    "Catalogue": "catalogue",
+    "Refusal": "refusal",
+    "Propose": "propose",
+    "Accept": "accept",
+    "Manifest": "manifest",
+    "Share": "share",
+    "Bundle": "bundle",
+    "Shared": "shared",
+    "Deliver": "deliver",
+    "Ready": "ready",
+    "Go": "go",
+    "Contribution": "contribution",
+    "Split": "split",
+    "Open": "open",
+    "Opening": "opening",
+    "EncryptedReport": "report",
+    "Learned": "learned",
+    "Failed": "failed",
+    "Accusation": "accusation",
+    "Failure": "failure",
+    "Roster": "roster",
+    "RunState": "run-state",
+}
+# What no message of the type may be longer than, in bytes.
+LIMITS = {
+    "Request": 512 << 10,
+    "Catalogue": 1 << 20,
+    "Refusal": 256 << 10,
+    "Propose": 1 << 20,
+    "Manifest": 4 << 20,
+    "Share": 8 << 20,
+    "Shared": 4 << 20,
+    "Deliver": 16 << 20,
+    "Go": 256 << 10,
+    "Open": 256 << 10,
+    "Opening": 4 << 20,
+    "EncryptedReport": 256 << 20,
+    "Failure": 40 << 20,
+    "Roster": 1 << 20,
+    "RunState": 16 << 20,
+}
+
+
+def _digest(text: str) -> bytes:
+    return sha256(text.encode()).digest()
+
+
+DAYS = {"name": "days", "type": "int", "low": 0, "high": 60, "step": "1", "domain": [], "unknown": None}
+WARD = {
+    "name": "ward",
+    "type": "string",
+    "low": None,
+    "high": None,
+    "step": None,
+    "domain": ["surgery", "other", 'é "quoted" \\ \n\x01'],
+    "unknown": "other",
+}
+DIED = {"name": "died", "type": "bool", "low": 0, "high": 1, "step": "1", "domain": [], "unknown": None}
+TABLE = {"name": "stays", "max_rows": 3, "max_silos": 1, "columns": [WARD, DAYS, DIED]}
+QUESTION = {
+    "kind": "query",
+    "where": {
+        "kind": "and",
+        "operands": [
+            {"kind": "not", "operand": {"kind": "compare", "column": "days", "op": ">", "value": "30"}},
+            {
+                "kind": "or",
+                "operands": [
+                    {"kind": "is_null", "column": "ward"},
+                    {"kind": "one_of", "column": "ward", "values": ["surgery", "other"]},
+                ],
+            },
+        ],
+    },
+    "group_by": ["ward"],
+    "aggregates": [
+        {"function": "count", "column": None, "alias": "stays"},
+        {"function": "avg", "column": "days", "alias": "mean days"},
+    ],
+}
+STEP = {
+    "kind": "logistic-regression",
+    "run": bytes(range(16)),
+    "step": 1,
+    "steps": 3,
+    "after": _digest("the report of step 0"),
+    "release": "private",
+    "label": "died",
+    "features": ["ward", "days"],
+    "learning_rate": "0.5",
+    "momentum": "0.9",
+    "clip": "1",
+    "local_steps": 1,
+}
+EXACT = STEP | {"step": 0, "after": bytes(32), "release": "exact", "momentum": "0", "clip": "0", "local_steps": 20}
+
+
+def request(plan: dict[str, Any], micro_rho: int, recipients: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """Return a request of the analyst to three silos."""
+    analyst = "ann@university"
+    return {
+        "version": "request/1",
+        "federation": "hospitals",
+        "nonce": bytes(range(16, 32)),
+        "analyst": analyst,
+        "recipients": recipients or [{"name": analyst, "key": public(derive(ROOT, "the analyst"))}],
+        "purpose": "research",
+        "micro_rho": micro_rho,
+        "silos": ["bank", "clinic", "ward"],
+        "backend": "masking",
+        "round_key": b"",
+        "sealed_secrets": [],
+        "table": TABLE,
+        "plan": plan,
+        "created_at": 1_000_000,
+        "expires_at": 1_000_600,
+    }
+
+
+def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (type, fields) of messages that do not belong together; tests.vectors.rounds has a whole round."""
+    federation, round_id = "hospitals", bytes(range(16))
+    manifest_hash, request_hash = _digest("a manifest"), _digest("a request")
+    policy_hash, key = _digest("a policy"), public(ROOT)
+    head = {"federation": federation, "round_id": round_id}
+    signature = {"signer": "bank", "signature": bytes(range(64))}
+    other_signature = {"signer": "ward", "signature": bytes(range(64, 128))}
+    yield "Request", request(QUESTION, 100_000)
+    yield "Request", request(STEP, 20_000, [{"name": name, "key": key} for name in ("bank", "clinic", "ward")])
+    yield "Request", request(EXACT, 0)
+    yield (
+        "CatalogueRequest",
+        {"federation": federation, "analyst": "ann@university", "nonce": round_id, "created_at": 1_000_000},
+    )
+    yield (
+        "Catalogue",
+        {
+            "federation": federation,
+            "nonce": round_id,
+            "controller": "Ward B",
+            "sector": "health",
+            "policy_hash": policy_hash,
+            "policy_version": 3,
+            "entity": "patient",
+            "max_rows": 3,
+            "max_silos": 2,
+            "tables": [
+                {
+                    "name": "stays",
+                    "columns": [
+                        {"column": WARD, "roles": ["dimension", "filter"], "unit": None},
+                        {"column": DAYS, "roles": ["measure"], "unit": "d"},
+                    ],
+                }
+            ],
+            "purposes": ["research"],
+            "aggregates": ["count", "sum", "avg"],
+            "backends": ["masking"],
+            "delta": "1e-6",
+            "min_micro_rho": 1000,
+            "max_micro_rho": 500_000,
+            "max_dimensions": 2,
+            "max_groups": 50,
+            "min_cohort": 10,
+            "min_silos": 3,
+            "max_colluding": 1,
+            "max_missing": 1,
+        },
+    )
+    denial = {"code": "BUDGET", "rule": "budget.lifetime", "message": "nothing is left", "remedy": "wait"}
+    yield (
+        "Refusal",
+        {
+            "federation": federation,
+            "request_hash": request_hash,
+            "policy_hash": policy_hash,
+            "denials": [denial, denial | {"code": "PURPOSE"}],
+        },
+    )
+    yield "Propose", head | {"expires_at": 1_000_120, "request": b"an envelope"}
+    yield (
+        "Accept",
+        head
+        | {
+            "request_hash": request_hash,
+            "expires_at": 1_000_120,
+            "mask_key": key,
+            "channel_key": public(derive(ROOT, "another")),
+            "self_commitment": derive(ROOT, "self commitment"),
+            "policy_hash": policy_hash,
+            "min_silos": 3,
+            "max_colluding": 1,
+            "max_missing": 0,
+        },
+    )
+    member = {
+        "silo": "bank",
+        "mask_key": key,
+        "channel_key": key,
+        "self_commitment": derive(ROOT, "self commitment"),
+        "policy_hash": policy_hash,
+    }
+    yield (
+        "Manifest",
+        head
+        | {
+            "expires_at": 1_000_120,
+            "terms": {
+                "request_hash": request_hash,
+                "recipients": [{"name": "ann@university", "key": key}],
+                "backend": "masking",
+                "key_id": b"",
+                "limit": 2**60,
+                "blocks": [{"name": "rows", "length": 3, "scale_bits": 4, "variance": "1048578"}],
+            },
+            "roster": [member],
+            "quorum": 1,
+            "degree": 0,
+            "min_silos": 3,
+            "max_colluding": 1,
+            "max_missing": 0,
+        },
+    )
+    yield "Share", {"manifest": b"an envelope", "accepts": [b"one", b"another"]}
+    yield "Entry", {"shares": b"sealed shares", "pair_seed": b"a sealed seed"}
+    yield "Entry", {"shares": b"sealed shares", "pair_seed": b""}
+    yield "Bundle", {"manifest_hash": manifest_hash, "entries": [_digest("one"), _digest("another")]}
+    yield "Shared", {"bundle": b"an envelope", "entries": [b"one", b"another"]}
+    yield "Deliver", {"bundles": [b"an envelope", b"another"], "entries": [b"one", b"another"]}
+    yield "Ready", {"manifest_hash": manifest_hash}
+    yield "Signature", signature
+    yield "Go", {"signatures": [signature, other_signature]}
+    chunks = [blake3(text).digest() for text in (b"first", b"second")]
+    yield "Contribution", {"manifest_hash": manifest_hash, "length": 65_537, "chunks": chunks}
+    survivors = [{"silo": name, "contribution": _digest(name)} for name in ("bank", "ward")]
+    split = {"manifest_hash": manifest_hash, "survivors": survivors, "dropped": ["clinic"]}
+    yield "Split", split
+    yield "Open", {"split": encode(split), "signatures": [signature, other_signature]}
+    yield "OpenedShares", {"shares": [_digest("a share"), _digest("another share")]}
+    yield (
+        "Opening",
+        {
+            "manifest_hash": manifest_hash,
+            "split_hash": sha256(encode(split)).digest(),
+            "sealed": [b"one", b"another"],
+            "sums": [],
+        },
+    )
+    yield (
+        "EncryptedReport",
+        {
+            "propose": b"an envelope",
+            "manifest": b"an envelope",
+            "accepts": [b"an envelope"],
+            "bundles": [b"an envelope"],
+            "contributions": [b"an envelope"],
+            "split": encode(split),
+            "signatures": [signature],
+            "openings": [b"an envelope"],
+            "dropped": [{"silo": "clinic", "entries": [b"an entry"]}],
+            "refusals": [],
+            "length": 65_537,
+            "chunks": chunks,
+        },
+    )
+    yield "Learned", {"run": round_id, "position": _digest("the report")}
+    yield "Failed", {"round_id": round_id, "reason": "the source is unreachable"}
+    yield "Accusation", {"round_id": round_id, "accused": "clinic"}
+    yield (
+        "Failure",
+        {"request_hash": request_hash, "reason": "too few", "missing": ["clinic"], "refusals": [b"an envelope"]},
+    )
+    keys = [f"ed25519:{signing_key(derive(ROOT, name)).public_key().public_bytes_raw().hex()}" for name in "bwh"]
+    yield (
+        "Roster",
+        {
+            "federation": federation,
+            "version": 1,
+            "silos": [
+                {"name": name, "key": key_text, "sealing": key}
+                for name, key_text in zip(("bank", "ward"), keys, strict=False)
+            ],
+            "aggregators": [{"name": "hub", "key": keys[2]}],
+        },
+    )
+    yield (
+        "RunState",
+        {
+            "run": round_id,
+            "job": _digest("a job"),
+            "analyst": "ann@university",
+            "purpose": "research",
+            "table": "stays",
+            "label": "died",
+            "release": "private",
+            "steps": 3,
+            "done": 1,
+            "position": _digest("the report"),
+            "learned_at": 1_000_060,
+            "terms": [
+                {"name": "(intercept)", "middle": 0.0, "half": 1.0},
+                {"name": "days", "middle": 30.0, "half": 30.0},
+            ],
+            "weights": [0.5, -1.25],
+            "velocity": [0.0, 0.1],
+        },
+    )
+
+
+def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Yield every value inside a message with the way to it, outermost first."""
+    yield path, value
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _places(inner, (*path, key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _places(inner, (*path, index))
+
+
+def _with(value: Any, path: tuple[Any, ...], other: Any) -> Any:
+    """Return `value` with the part at `path` replaced."""
+    if not path:
+        return other
+    at, rest = path[0], path[1:]
+    if isinstance(value, dict):
+        return {key: _with(inner, rest, other) if key == at else inner for key, inner in value.items()}
+    return [_with(inner, rest, other) if index == at else inner for index, inner in enumerate(value)]
+
+
+def _failures(fields: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
+    """Yield (why, bytes) of what is close to a message and none."""
+    good, keys = encode(fields), list(fields)
+    for key in (keys[0], keys[-1]):
+        yield f"{key} is missing", encode({other: inner for other, inner in fields.items() if other != key})
+    yield "a field too many", encode({**fields, "more": 1})
+    yield "a field twice", good[:-1] + b"," + encode({keys[-1]: fields[keys[-1]]})[1:]
+    if len(keys) > 1:
+        yield "fields in another order", encode({key: fields[key] for key in (*keys[1:], keys[0])})
+    yield "a space", good.replace(b'":', b'": ', 1)
+    yield "a byte after the end", good + b"\n"
+    yield "cut short", good[:-1]
+    yield "an array instead", encode(list(fields.values()))
+    seen = set[tuple[Any, ...]]()
+    for path, value in _places(fields):
+        field = tuple(part for part in path if isinstance(part, str))
+        where = ".".join(field)
+        if not path or field in seen:
+            continue
+        seen.add(field)
+        match value:
+            case bytes() if len(value) in (16, 32, 64, 1216):
+                yield f"{where} a byte short", encode(_with(fields, path, value[:-1]))
+                yield f"{where} a byte long", encode(_with(fields, path, value + b"\0"))
+            case bool():
+                pass
+            case int():
+                yield f"{where} below its range", encode(_with(fields, path, -(2**61)))
+                yield f"{where} above its range", encode(_with(fields, path, 2**63))
+                yield f"{where} as text", encode(_with(fields, path, str(value)))
+            case float():
+                yield f"{where} is no number", good.replace(b":0.0", b":NaN", 1)
+        if isinstance(value, int) and not isinstance(value, bool):
+            yield f"{where} as a fraction", encode(_with(fields, path, float(value)))
+        if isinstance(value, bytes) and value:
+            text = base64.urlsafe_b64encode(value).decode()
+            if text.endswith("="):
+                yield f"{where} without padding", encode(_with(fields, path, text.rstrip("=")))
+                last = text.rstrip("=")[-1]
+                alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+                stray = alphabet[alphabet.index(last) + 1] + text[len(text.rstrip("=")) :]
+                changed = text.rstrip("=")[:-1] + stray
+                yield f"{where} with bits after its end", encode(_with(fields, path, changed))
+            if set(text) & {"-", "_"}:
+                standard = text.replace("-", "+").replace("_", "/")
+                yield f"{where} in the other alphabet", encode(_with(fields, path, standard))
+            yield f"{where} as null", encode(_with(fields, path, None))
+        if isinstance(value, list) and value:
+            yield f"{where} as an object", encode(_with(fields, path, {"0": value[0]}))
+
+
+def _edit(good: bytes, other: bytes) -> dict[str, Any]:
+    """Return how `other` is made of `good`: its first `head` bytes, an insertion, and its last `tail` bytes."""
+    most = min(len(good), len(other))
+    head = next((at for at in range(most) if good[at] != other[at]), most)
+    tail = next((at for at in range(most - head) if good[-1 - at] != other[-1 - at]), most - head)
+    return {"head": head, "insert": other[head : len(other) - tail].decode(), "times": 1, "tail": tail}
+
+
+def _too_much(name: str, fields: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (why, edit) of what is larger than it may be, in one part or as a whole."""
+    good = encode(fields)
+    for field, value in fields.items():
+        if isinstance(value, list) and value and name != "RunState":  # a silo's own file, bounded as a whole only
+            at = good.index(encode({field: value})[1:-1]) + len(f'"{field}":[')
+            edit = {"head": at, "insert": encode({"": value[0]})[4:-1].decode() + ",", "times": 10_001}
+            yield f"{field} with 10001 elements too many", edit | {"tail": len(good) - at}
+    at = good.index(b'"', good.index(b":")) + 1
+    times = LIMITS.get(name, 64 << 10) + 1 - len(good)
+    yield "a byte above the limit", {"head": at, "insert": "A", "times": times, "tail": len(good) - at}
+
+
+def vectors() -> dict[str, Any]:
+    """Return messages with their digests and signatures, failures of each, and the length that each may have.
+
+    A failure is an edit of the first case of its type: see `_edit`; the insertion stands there `times` times.
+    """
+    cases, failures = [], []
+    seen = set[str]()
+    for name, fields in _samples():
+        body = encode(fields)
+        case = {"type": name, "kind": KINDS.get(name, ""), "body": body.decode(), "sha256": sha256(body).hexdigest()}
+        if name in KINDS and name not in UNSIGNED:
+            signer = SIGNED_ONLY_BY.get(name, "ward")
+            raw = envelope(KINDS[name], signer, body, ROOT)
+            case |= {"signer": signer, "signature": raw[-len(body) - 64 : -len(body)].hex()}
+        cases.append(case)
+        if name not in seen:
+            seen.add(name)
+            failures += [{"type": name, "why": why, **_edit(body, raw)} for why, raw in _failures(fields)]
+            failures += [{"type": name, "why": why, **edit} for why, edit in _too_much(name, fields)]
+    limits = {name: LIMITS.get(name, 64 << 10) for name in dict.fromkeys(case["type"] for case in cases)}
+    return {"root": ROOT.hex(), "limits": limits, "cases": cases, "failures": failures}
