@@ -8,14 +8,18 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
-from analyst.config import read_config
+from analyst.config import Config, read_config
 from analyst.errors import FederationError
 from analyst.simulate import is_up
+from crypto.certificates import Identity, days_left, utc_now
+from crypto.credentials import Credentials
 from crypto.errors import CryptoError, PassphraseNeededError
 from crypto.keys import read_key_file
+from crypto.membership import Keeper
 
 _OURS = ("silo_node", "aggregator", "analyst", "crypto", "policies")
 _MIN_FREE_BYTES = 2 << 30
+_MIN_DAYS = 14
 _MIN_SHARED_BYTES = 160 << 20
 
 
@@ -71,8 +75,11 @@ def _federation(path: Path) -> Iterator[Finding]:
     except (FederationError, CryptoError) as err:
         yield Finding("federation", False, err.message, err.hint)
         return
-    signed = f"{config.federation}, {len(config.policies)} silos, its signed roster holds"
+    signed = f"{config.federation}, {len(config.roster.silos)} silos, its signed roster holds"
     yield Finding("federation", True, signed)
+    if config.keeper is not None:
+        yield from _member(config, config.keeper)
+        return
     token = path.resolve().parent / "ray.token"
     remedy = "restore it, or found the federation anew"
     yield Finding("token of the local cluster", token.is_file(), "there" if token.is_file() else "missing", remedy)
@@ -85,3 +92,19 @@ def _federation(path: Path) -> Iterator[Finding]:
             yield Finding(f"key of analyst {name}", True, "encrypted, and readable by its owner only")
         except CryptoError as err:
             yield Finding(f"key of analyst {name}", False, err.message, err.hint)
+
+
+def _member(config: Config, keeper: Keeper) -> Iterator[Finding]:
+    """Check an analyst's certificate and standing in a federation between organisations; dials nobody."""
+    for name in config.analysts:
+        try:
+            credentials = Credentials(config.path.parent, keeper, Identity(config.federation, "analyst", name))
+            certificate = credentials.certificate()
+            left = days_left(certificate, utc_now())
+            remedy = "rotate it: `consilo join --renew`"
+            yield Finding(f"certificate of {name}", left > _MIN_DAYS, f"expires in {left:.0f} days", remedy)
+            credentials.membership.peer(certificate)
+            version = f"version {len(credentials.log)}, {config.dialled} is dialled"
+            yield Finding(f"membership of {name}", True, version)
+        except CryptoError as err:
+            yield Finding(f"membership of {name}", False, err.message, err.hint)

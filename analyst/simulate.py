@@ -101,6 +101,7 @@ def started(config: Config, progress: Progress = lambda _: None) -> Iterator[Lin
 
 def up(config: Config) -> int:
     """Start the federation in a background process and return its process id; raises FederationError."""
+    _refuse_federated(config)
     if _running(config) is not None:
         raise FederationError("the federation is up already", "stop it with `consilo down`")
     with tempfile.TemporaryFile("w+") as errors:
@@ -148,6 +149,12 @@ def down(config: Config) -> bool:
 def is_up(config: Config) -> bool:
     """Tell whether `consilo up` keeps this federation running."""
     return _running(config) is not None
+
+
+def _refuse_federated(config: Config) -> None:
+    if config.keeper is not None:
+        hint = "its silos and aggregator are served by their organisations: see docs/federated.md"
+        raise FederationError(f"{config.federation} is a federation between organisations", hint)
 
 
 def _prepare_ray(config: Config) -> None:

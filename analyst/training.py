@@ -268,7 +268,9 @@ def show_training(training: Training, label: str, policies: Mapping[str, Path]) 
     lines = [f"run {training.run}: {training.steps} steps of logistic regression of {label}"]
     lines += [f"  {silo}: in {count} steps" for silo, count in training.answered.items()]
     lines.append(f"the model is at {', '.join(training.holders) or 'no silo'}, and nowhere else; an owner sees it with")
-    lines += [f"  consilo-silo models --policy {policies[silo]}" for silo in training.holders[:1]]
+    lines += [
+        f"  consilo-silo models --policy {policies.get(silo, Path('policy.toml'))}" for silo in training.holders[:1]
+    ]
     if training.epsilon is not None and training.rho is not None:
         cost = f"epsilon {training.epsilon:.2f} at delta {training.delta:g} (rho {training.rho:g})"
         lines.append(f"cost to each person: {cost}; {training.assumptions[0]}")

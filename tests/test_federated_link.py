@@ -18,7 +18,7 @@ from aggregator import link
 from analyst.errors import FederationError, RoundError
 from analyst.federation import opened, revoke
 from analyst.report import Estimate, Report
-from crypto import masking
+from crypto import payload
 from crypto.certificates import (
     Identity,
     host_of,
@@ -470,19 +470,22 @@ def test_neither_wire_nor_disk_nor_frames_hold_a_row_a_contribution_or_a_sum(
 ) -> None:
     """All that passes is recorded twice: as TCP carries it, and as the aggregator sees it inside TLS."""
     seen: list[bytes] = []
-    plain: list[bytes] = []
-    receive, blind = Session.receive, masking.blind
+    plain: list[Any] = []
+    blinded: list[bytes] = []
+    receive = Session.receive
 
     async def recorded(self: Session, raw: bytes) -> None:
         seen.append(raw)
         await receive(self, raw)
 
-    def spied(values: Any, encode: Any, ring: Any, plus: Any, minus: Any) -> Any:
-        plain.append(ring.to_bytes(encode(values)))
-        return blind(values, encode, ring, plus, minus)
+    def spied(scheme: Any, units: Any, plus: Any, minus: Any, seals: Any) -> Any:
+        plain.append(units.astype(np.int64))
+        pieces = payload.blinded_pieces(scheme, units, plus, minus, seals)
+        blinded.extend(pieces)
+        return pieces
 
     monkeypatch.setattr(Session, "receive", recorded)
-    monkeypatch.setattr(core, "blind", spied)
+    monkeypatch.setattr(core, "blinded_pieces", spied)
     front, back = free_port(), free_port()
     path = provision(tmp_path / "p", founded, f"127.0.0.1:{front}")
     with Relay(front, back) as relay, served(path, back) as one:
@@ -491,17 +494,20 @@ def test_neither_wire_nor_disk_nor_frames_hold_a_row_a_contribution_or_a_sum(
         report = ask(one)
         wire = relay.recorded()
     assert len(plain) == 5
-    words = [np.frombuffer(one, np.uint64) for one in plain]
-    total = np.sum(words, axis=0, dtype=np.uint64).tobytes()
     first = report.rows[0]["n"]
     assert isinstance(first, Estimate)
-    assert int(words[0][0]) > 0
     disk = [file.read_bytes() for file in (path / AGGREGATOR).rglob("*") if file.is_file()]
-    needles = [*plain, total, *(one[:8] for one in plain), total[:8], b"NCCTG-"]
+    vectors = [*plain, np.sum(plain, axis=0)]
+    assert all(vector[0] > 0 for vector in vectors), "what is looked for is not all zeros"
+    encoded = [vector.astype(word).tobytes() for vector in vectors for word in ("<i8", ">i8", "<i4", ">i4")]
+    needles = [*encoded, *(one[:8] for one in encoded), b"NCCTG-"]
     for place, held in (("wire", wire), ("frames", seen), ("disk", disk)):
         joined = b"\0".join(held)
         assert len(joined) > 10_000, place
         assert not [needle for needle in needles if needle in joined], place
+    # The scan would find them: what is blinded is there, in the frames and on the disk, but not on the wire.
+    assert all(any(piece in raw for raw in seen) and any(piece in raw for raw in disk) for piece in blinded)
+    assert not any(piece in b"".join(wire) for piece in blinded)
     assert any(b"contribution" in raw for raw in seen), "the scan inside TLS sees the round"
     assert not any(b"contribution" in raw for raw in wire), "TLS hides even its messages"
 

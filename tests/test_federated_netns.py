@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -199,11 +200,24 @@ def test_no_private_key_left_its_organisation(walk: Walk) -> None:
             assert not any(secret in data for secret in secrets), (owner, file)
 
 
+def actors_of(walk: Walk, organisation: str) -> list[int]:
+    """Return the processes of a silo's actor, once there is one."""
+    deadline = time.monotonic() + 60
+    while True:
+        titles = {}
+        for process in walk.net.processes(organisation):
+            with suppress(OSError):
+                titles[process] = Path(f"/proc/{process}/cmdline").read_bytes()
+        found = [process for process, title in titles.items() if title.startswith(b"ray::FederatedSilo")]
+        if found:
+            return found
+        assert time.monotonic() < deadline, titles
+        time.sleep(0.2)
+
+
 def test_a_silos_actor_that_dies_is_restarted_and_answers_again(walk: Walk) -> None:
-    titles = {process: Path(f"/proc/{process}/cmdline").read_bytes() for process in walk.net.processes("birch")}
-    actors = [process for process, title in titles.items() if title.startswith(b"ray::FederatedSilo")]
-    assert len(actors) == 1, titles
-    os.kill(actors[0], signal.SIGKILL)
+    (actor,) = actors_of(walk, "birch")
+    os.kill(actor, signal.SIGKILL)
     deadline = time.monotonic() + 60
     while True:
         try:

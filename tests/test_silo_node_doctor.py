@@ -10,14 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from analyst.cli import main as consilo
+from analyst.doctor import examine as analyst_findings
 from analyst.federation import opened, revoke
 from crypto.certificates import Identity, issue, new_request, read_transport_key, utc_now
+from silo_node.actor import SiloActor
 from silo_node.cli import main
 from silo_node.doctor import Finding, examine
 from silo_node.errors import SiloError
 from silo_node.ledger_store import LedgerStore
-from silo_node.serve import Options, serve
-from tests.federated import NAME, SILOS, provision
+from silo_node.serve import FederatedSilo, Options, serve
+from tests.federated import ANALYST, NAME, SILOS, provision
 
 FIRST_FORMAT = (
     "CREATE TABLE charges (nonce BLOB PRIMARY KEY CHECK (length(nonce) = 16), request_hash BLOB NOT NULL,"
@@ -173,3 +176,30 @@ def test_a_cluster_of_other_machines_needs_tls(place: Path) -> None:
     )
     with pytest.raises(SiloError, match=r"10\.0\.0\.9:6379 is not on this machine, and --ray-tls is not given"):
         serve(Options(policy, 0, ray_address="10.0.0.9:6379"), lambda _: None)
+
+
+def test_a_production_policy_is_served_and_simulate_mode_refuses_it(place: Path) -> None:
+    policy = place / "aspen" / "policy.toml"
+    policy.write_text(policy.read_text().replace('mode   = "trial"', 'mode   = "production"'))
+    with pytest.raises(SiloError, match="simulate mode is one trust domain"):
+        SiloActor(str(policy))
+    silo = FederatedSilo(str(policy))
+    try:
+        assert silo.problem() is None
+    finally:
+        silo.close()
+
+
+def test_the_analysts_doctor_checks_certificate_and_standing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    toml = place / ANALYST / "consilo.toml"
+    findings = {one.what: one for one in analyst_findings(toml)}
+    assert findings["certificate of ana"].is_ok
+    assert findings["membership of ana"].found == "version 6, hub is dialled"
+    with opened(place / "authority" / "consilo.toml") as authority:
+        revoke(authority, ANALYST, "member", utc_now())
+    shutil.copy(place / "authority" / "membership.log", place / ANALYST / "membership.log")
+    finding = {one.what: one for one in analyst_findings(toml)}["membership of ana"]
+    assert not finding.is_ok
+    assert "is revoked" in finding.found
+    assert consilo(["up", "--federation", str(toml)]) == 1
+    assert "is a federation between organisations" in capsys.readouterr().err

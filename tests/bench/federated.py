@@ -24,9 +24,13 @@ from analyst.demo.hospitals import found_hospitals
 from analyst.founding import found
 from crypto.certificates import host_of, pin_of, read_transport_key
 from crypto.frames import FRAME_BYTES, OPTIONS, Parts
+from crypto.manifest import CHUNK_VALUES
+from crypto.payload import digests as digests_of
+from crypto.payload import frames
 from silo_node.link import Dialler
 from tests.bench.endtoend import family, proportional_mib
 from tests.bench.figures import publish
+from tests.bench.secure_sum import manifest
 from tests.federated import AGGREGATOR, ANALYST, Counted, credentials, free_port, furnish, provision, until
 
 QUESTION = "SELECT sex, COUNT(*) AS n, AVG(age) AS mean_age FROM lung GROUP BY sex"
@@ -34,7 +38,8 @@ PURPOSE = "health-research"
 SILOS = ("aspen", "birch", "cedar", "maple")
 RUNS = 11
 STREAM_BYTES = 128 << 20
-VECTOR_BYTES = 10_000_000
+VECTOR_VALUES = 2_500_000  # of 4 bytes
+SIZES = [4 * min(CHUNK_VALUES, VECTOR_VALUES - start) for start in range(0, VECTOR_VALUES, CHUNK_VALUES)]
 REPEATS = 5
 
 
@@ -100,7 +105,9 @@ async def streams(path: Path) -> tuple[list[float], list[float], list[float]]:
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.bench.federated", "--stream", str(place), str(bare_port)
     )
-    framed, pulled, bare = list[float](), list[float](), list[float]()
+    framed: list[float] = []
+    pulled: list[float] = []
+    bare: list[float] = []
     try:
         while not handles[SILOS[0]].is_connected:
             await asyncio.sleep(0.05)
@@ -202,9 +209,8 @@ def simulate_child(path: Path) -> None:
 
 
 def vector_parts() -> list[bytes]:
-    """Return a contribution of 10 MB in the frames that a silo sends: 4 MiB each."""
-    payload = os.urandom(VECTOR_BYTES - VECTOR_BYTES % 8)
-    return [payload[start : start + (4 << 20)] for start in range(0, len(payload), 4 << 20)]
+    """Return a contribution of 10 MB in the frames that a silo sends."""
+    return [os.urandom(sum(SIZES[piece] for piece in pieces)) for pieces in frames(SIZES)]
 
 
 async def vector_rounds(call: Callable[[int, int], Any]) -> list[float]:
@@ -215,33 +221,34 @@ async def vector_rounds(call: Callable[[int, int], Any]) -> list[float]:
     import ray
 
     from aggregator.sums import SumShard
-    from tests.bench.secure_sum import chunk_digests, manifest
 
-    length, taken = (VECTOR_BYTES - VECTOR_BYTES % 8) // 8, []
+    numbers_of_frames, taken = range(len(frames(SIZES))), []
     with tempfile.TemporaryDirectory() as place:
         remote: Any = ray.remote(num_cpus=0)(SumShard)
         shard = remote.remote(Path(place))
-        frames = range(-(-length * 8 // (4 << 20)))
+        digests = [await signed(call, silo) for silo in range(len(SILOS))]
         for number in range(REPEATS + 1):
             round_id = number.to_bytes(16, "big")
-            digests = [
-                chunk_digests(memoryview(b"".join([await call(silo, index) for index in frames])), 8)
-                for silo in range(len(SILOS))
-            ]
             gc.collect()
             began = time.perf_counter()
-            await shard.start.remote(round_id, manifest(list(SILOS), length, 2**60), b"")
+            await shard.start.remote(round_id, manifest(list(SILOS), sum(SIZES) // 4), b"")
 
-            async def one(silo: int, round_id: bytes = round_id, digests: Any = digests) -> None:
-                for index in frames:
+            async def one(silo: int, round_id: bytes = round_id) -> None:
+                for index in numbers_of_frames:
                     await shard.stage.remote(round_id, SILOS[silo], digests[silo], await call(silo, index))
-                name = (silo + 1).to_bytes(16, "big") + round_id
-                await shard.add.remote(round_id, SILOS[silo], name)
+                await shard.add.remote(round_id, SILOS[silo], (silo + 1).to_bytes(16, "big") + round_id)
 
             await asyncio.gather(*(one(silo) for silo in range(len(SILOS))))
             await shard.total.remote(round_id, SILOS)
             taken.append((time.perf_counter() - began) * 1000)
     return taken[1:]
+
+
+async def signed(call: Callable[[int, int], Any], silo: int) -> tuple[bytes, ...]:
+    """Return the digests of a silo's chunks, as its signed head would hold them."""
+    whole = b"".join([await call(silo, index) for index in range(len(frames(SIZES)))])
+    starts = [sum(SIZES[:number]) for number in range(len(SIZES))]
+    return digests_of([whole[start : start + size] for start, size in zip(starts, SIZES, strict=True)])
 
 
 def organisations(path: Path) -> tuple[list[float], list[float], dict[str, list[float]]]:
@@ -292,10 +299,10 @@ async def federated_vectors(path: Path) -> list[float]:
     place = provision(path / "vectors", path / "demo", f"127.0.0.1:{port}", SILOS)
     handles: dict[str, StreamSilo] = {}
 
-    def adopt(silos: dict[str, StreamSilo]) -> Any:
+    def serve(silos: Any) -> Any:
         handles.update(silos)
 
-    gate = Gate(credentials(place, AGGREGATOR, "aggregator"), adopt, Counted())
+    gate = Gate(credentials(place, AGGREGATOR, "aggregator"), serve, Counted())
     await gate.start(f"127.0.0.1:{port}")
     program = (
         "import asyncio, sys; from pathlib import Path; from tests.bench.federated import vector_child;"
