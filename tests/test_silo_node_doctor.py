@@ -21,6 +21,7 @@ from silo_node.errors import SiloError
 from silo_node.ledger_store import LedgerStore
 from silo_node.serve import FederatedSilo, Options, serve
 from tests.federated import ANALYST, NAME, SILOS, provision
+from tests.test_silo_node_home import install
 
 FIRST_FORMAT = (
     "CREATE TABLE charges (nonce BLOB PRIMARY KEY CHECK (length(nonce) = 16), request_hash BLOB NOT NULL,"
@@ -180,7 +181,7 @@ def test_a_cluster_of_other_machines_needs_tls(place: Path) -> None:
 
 def test_a_production_policy_is_served_and_simulate_mode_refuses_it(place: Path) -> None:
     policy = place / "aspen" / "policy.toml"
-    policy.write_text(policy.read_text().replace('mode   = "trial"', 'mode   = "production"'))
+    install(place / "aspen", 1)
     with pytest.raises(SiloError, match="simulate mode is one trust domain"):
         SiloActor(str(policy))
     silo = FederatedSilo(str(policy))
