@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crypto import lattice, paillier
-from crypto.backends import BACKENDS, backend
+from crypto.backends import BACKENDS, MaskingScheme, backend
 from crypto.errors import CryptoError, ProtocolError, RangeError, WireError
 from crypto.graph import quorum_of
 from crypto.keys import derive
@@ -227,8 +227,8 @@ def seen(round_: Round, contribution: Contribution) -> npt.NDArray[np.float64]:
     if round_.name == "shares":
         # A coalition that lacks one share of a quorum holds t - 1 columns; the last one is computed from the secret.
         words = np.frombuffer(contribution[0][-1], np.uint64)
-    elif round_.name == "masking":
-        words = np.frombuffer(contribution[0][0], np.uint64)
+    elif isinstance(scheme, MaskingScheme):
+        words = np.frombuffer(contribution[0][0], scheme.ring.dtype)
     elif round_.name == "paillier":
         assert isinstance(scheme, paillier.PaillierScheme)
         assert key is not None
