@@ -100,7 +100,7 @@ def test_a_wrong_sum_is_found(exact: Simulation, backend: BackendName, monkeypat
     def add(self: object, round_id: bytes, silo: str, name: bytes) -> None:
         held = running._rounds[round_id]
         if silo == "aspen":
-            held.added.add(silo)
+            held.added[silo] = name
             held.staged.pop(silo).keep(name)
         else:
             original_add(self, round_id, silo, name)
