@@ -20,6 +20,7 @@ from analyst.demo.hospitals import PURPOSE
 from analyst.errors import FederationError
 from policies.model import MICRO
 from silo_node.ledger_store import LedgerStore
+from tests.test_silo_node_home import install
 
 pytestmark = pytest.mark.ray
 QUESTION = "SELECT sex, COUNT(*) AS n, AVG(age) AS mean_age FROM lung GROUP BY sex"
@@ -221,15 +222,14 @@ def test_a_broken_data_file_stops_the_start_with_one_line_for_its_owner(home: Pa
     lines = done.stderr.splitlines()
     assert len(lines) == 2, done.stderr
     assert lines[0].startswith("consilo: error: silo 'rowan' did not start: ")
-    assert "unknown key; did you mean 'min_cohort'?" in lines[0]
+    assert "found 'min_cohrt'; did you mean 'min_cohort'" in lines[0]
     assert "silo 'maple' did not start: source 'lung': the file lung.parquet is missing" in lines[0]
     assert lines[1].startswith("consilo: hint: ")
     assert not processes_about(home)
 
 
 def test_simulate_mode_refuses_a_production_policy(home: Path) -> None:
-    policy = home / "silos" / "maple" / "policy.toml"
-    policy.write_text(policy.read_text().replace('mode   = "trial"', 'mode   = "production"'))
+    install(home / "silos" / "maple", 1)  # signed, as production asks for
     done = run("consilo", "silos", "--federation", str(home / "consilo.toml"), home=home)
     assert done.returncode == 1
     assert 'says mode = "production", and simulate mode is one trust domain' in done.stderr
