@@ -207,11 +207,6 @@ def report_head(report: EncryptedReport) -> bytes:
     return _REPORT_MAGIC + len(body).to_bytes(4, "big") + body
 
 
-def is_report(data: bytes) -> bool:
-    """Tell whether `data` begins like an encrypted report; says nothing of what is in it."""
-    return data.startswith(_REPORT_MAGIC)
-
-
 @dataclass(frozen=True, slots=True)
 class StoredReport:
     """An encrypted report taken apart, its blinded sum not yet checked."""
@@ -223,7 +218,7 @@ class StoredReport:
     @classmethod
     def decode(cls, data: bytes) -> "StoredReport":
         """Read a report with its blinded sum; raises WireError."""
-        if not is_report(data) or not _REPORT_HEAD <= len(data) <= MAX_REPORT_BYTES:
+        if not data.startswith(_REPORT_MAGIC) or not _REPORT_HEAD <= len(data) <= MAX_REPORT_BYTES:
             raise WireError(f"{len(data)} bytes that are no encrypted report")
         view = memoryview(data)
         end = _REPORT_HEAD + int.from_bytes(view[len(_REPORT_MAGIC) : _REPORT_HEAD], "big")
