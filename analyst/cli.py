@@ -25,7 +25,7 @@ from analyst.demo.story import SECTORS, tell, tell_all
 from analyst.doctor import examine
 from analyst.drafting import new
 from analyst.errors import AnalystError, DeniedError
-from analyst.federation_commands import add_commands
+from analyst.federation_commands import add_commands, place
 from analyst.render import FORMATS, plain, print_offer, render
 from analyst.simulate import down, up
 from analyst.training import read_job, show_training, to_json, train
@@ -132,6 +132,8 @@ def _new_options(parser: argparse.ArgumentParser) -> None:
     text = "the column that says whose row it is; repeat it where files call it differently"
     parser.add_argument("--id", action="append", default=[], metavar="COLUMN", help=text)
     parser.add_argument("--analyst", default="ana", metavar="NAME", help="who may ask")
+    text = "where this machine is, such as NO or EU-DE: purposes may be kept in named places"
+    parser.add_argument("--jurisdiction", type=place, metavar="PLACE", help=text)
 
 
 def _silo_file(text: str) -> tuple[str, Path]:
@@ -177,7 +179,8 @@ def _demo(options: argparse.Namespace, notes: Console) -> int:
 
 
 def _new(options: argparse.Namespace, notes: Console) -> int:
-    todo = new(options.directory, options.silo, options.table, options.id, options.analyst, datetime.now(UTC))
+    now = datetime.now(UTC)
+    todo = new(options.directory, options.silo, options.table, options.id, options.analyst, now, options.jurisdiction)
     print(f"{options.directory}: {len(todo)} silos on this machine, one trust domain; their policies are drafts")
     for policy, entries in todo.items():
         print(f"\nfill in, in {policy}:")

@@ -38,10 +38,12 @@ def new(
     id_columns: Sequence[str],
     analyst: str,
     now: datetime,
+    jurisdiction: str | None = None,
 ) -> dict[Path, list[str]]:
     """Found the federation in `path`; return what is to be filled in, by policy file.
 
-    `id_columns` are the names that the column of the person has in the files. Raises AnalystError before anything is
+    `id_columns` are the names that the column of the person has in the files, `jurisdiction` where this machine is, and
+    so all of the federation. Raises AnalystError before anything is
     written, else CryptoError or OSError.
     """
     names = [silo for silo, _ in files]
@@ -65,7 +67,7 @@ def new(
         raise AnalystError(
             f"{chosen!r} cannot be the name of a table", "add --table NAME: a letter, then letters, digits and _"
         )
-    key = found(path, clean(path.resolve().name), tuple(names), (analyst,))[analyst]
+    key = found(path, clean(path.resolve().name), dict.fromkeys(names, jurisdiction), (analyst,), jurisdiction)[analyst]
     todo: dict[Path, list[str]] = {}
     for draft in drafts:
         home = path / "silos" / draft.silo
@@ -83,6 +85,7 @@ def new(
                 id_column=draft.id_column,
                 max_missing=int(len(names) > MIN_SURVIVORS),
                 analyst=(analyst, key, now + timedelta(days=365)),
+                jurisdiction=jurisdiction,
             ),
             str(policy),
         )

@@ -120,10 +120,17 @@ def opened(path: Path) -> Iterator[Authority]:
         yield Authority(home, keeper, signing, read_log(home / LOG, keeper))
 
 
-def invite(authority: Authority, name: str, role: Role, days: int, now: datetime) -> Path:
-    """Write an invitation for one organisation and return its path; raises FederationError if it is a member."""
+def invite(
+    authority: Authority, name: str, role: Role, days: int, now: datetime, jurisdiction: str | None = None
+) -> Path:
+    """Write an invitation for one organisation and return its path; raises FederationError if it is a member.
+
+    `jurisdiction` is where a silo or an aggregator is: without it no purpose that stays in named places goes there.
+    """
     if any(member.name == name for member in authority.membership.members):
         raise FederationError(f"{name!r} is a member already", "revoke it first, or let it rotate its keys")
+    if role == "analyst" and jurisdiction is not None:
+        raise FederationError("where an analyst is, each policy says", "leave --jurisdiction away")
     invitation = Invitation(
         federation=authority.keeper.federation,
         name=name,
@@ -132,6 +139,7 @@ def invite(authority: Authority, name: str, role: Role, days: int, now: datetime
         certificates=(authority.path / AUTHORITY_CERTIFICATE).read_bytes(),
         code=token(CODE_BYTES),
         expires_at=int(now.timestamp()) + 86_400 * days,
+        jurisdiction=jurisdiction,
     )
     path = _place(authority, name, "invitation")
     envelope = sign(invitation, AUTHORITY, authority.signing)
@@ -171,6 +179,7 @@ def admit(authority: Authority, path: Path, issued: Path | None, days: int, now:
         sealing=message.sealing,
         address=message.address,
         pins=(pin,),
+        jurisdiction=invitation.jurisdiction,
     )
     before = authority.membership
     log = authority.change((*before.members, member), before.revoked, f"admit {member.name}", now)

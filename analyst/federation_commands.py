@@ -5,6 +5,7 @@ What an action did is printed with what comes next and who does it; keys are sho
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -42,6 +43,8 @@ def add_commands(commands: Any) -> None:
     invited.add_argument("name", metavar="ORG", help="the name that it will have")
     invited.add_argument("--role", required=True, choices=ROLES, help="what it will be")
     invited.add_argument("--days", type=_days, default=INVITATION_DAYS, help="for how long the invitation is good")
+    text = "where a silo or an aggregator is, such as NO or EU-DE: purposes may be kept in named places"
+    invited.add_argument("--jurisdiction", type=place, metavar="PLACE", help=text)
     admitted = action("admit", _admit, "admit who answered an invitation")
     rotated = action("rotate", _rotate, "give a member a certificate for its new transport key")
     for one in (admitted, rotated):
@@ -87,6 +90,13 @@ def _days(text: str) -> int:
     return days
 
 
+def place(text: str) -> str:
+    """Return a jurisdiction as it was typed; raises ArgumentTypeError."""
+    if not re.fullmatch(r"[A-Z]{2}(-[A-Z0-9]{1,3})?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no place: give a code of ISO 3166, such as NO or EU-DE")
+    return text
+
+
 def _new(options: argparse.Namespace, notes: Console) -> int:
     signing = found_federation(options.directory, options.name, options.ca, utc_now())
     _say(f"{options.name} is founded in {options.directory}; keep it offline, and a copy of it")
@@ -97,7 +107,7 @@ def _new(options: argparse.Namespace, notes: Console) -> int:
 
 def _invite(options: argparse.Namespace, notes: Console) -> int:
     with opened(options.federation) as authority:
-        path = invite(authority, options.name, options.role, options.days, utc_now())
+        path = invite(authority, options.name, options.role, options.days, utc_now(), options.jurisdiction)
     _say(f"{path}: good for once, for {options.days} days; send it to {options.name} so that nobody else reads it")
     return 0
 
@@ -132,7 +142,7 @@ def _log(options: argparse.Namespace, notes: Console) -> int:
             when = datetime.fromtimestamp(signed.message.made_at, utc_now().tzinfo)
             _say(f"{signed.message.version:>5}  {when:%Y-%m-%dT%H:%M:%SZ}  {signed.message.change}")
         for member in authority.membership.members:
-            _say(f"{member.role:<10}  {member.name:<20}  {member.key}")
+            _say(f"{member.role:<10}  {member.name:<20}  {member.jurisdiction or '-':<6}  {member.key}")
     return 0
 
 

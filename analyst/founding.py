@@ -4,6 +4,7 @@ One operator makes every key here, which is what simulate mode means; between re
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from crypto.keys import Secret, SigningKey, VerifyKey, write_key_file
@@ -15,9 +16,16 @@ AGGREGATOR = "aggregator"
 TICK_MS = 10
 
 
-def found(path: Path, federation: str, silos: tuple[str, ...], analysts: tuple[str, ...]) -> dict[str, VerifyKey]:
+def found(
+    path: Path,
+    federation: str,
+    silos: Mapping[str, str | None],
+    analysts: tuple[str, ...],
+    jurisdiction: str | None = None,
+) -> dict[str, VerifyKey]:
     """Create the directory tree of a federation; return the analysts' verification keys, for the policies.
 
+    `silos` says where each of them is, `jurisdiction` where the aggregator is; None is nowhere that anybody knows.
     Each silo still needs its policy.toml and data in `silos/NAME/`. Raises FileExistsError or CryptoError if something
     stands there already.
     """
@@ -28,13 +36,18 @@ def found(path: Path, federation: str, silos: tuple[str, ...], analysts: tuple[s
     for name, home in homes.items():
         home.mkdir(mode=0o700, parents=True)
         root = _new_key(home / "identity.key")
-        parties[name] = SiloParty(name=name, key=str(SigningKey(root).public), sealing=SealingKey(root).public)
+        parties[name] = SiloParty(
+            name=name,
+            key=str(SigningKey(root).public),
+            sealing=SealingKey(root).public,
+            jurisdiction=silos.get(name, jurisdiction),
+        )
     aggregator = parties.pop(AGGREGATOR)
     roster = Roster(
         federation=federation,
         version=1,
         silos=tuple(parties[silo] for silo in sorted(silos)),
-        aggregators=(Party(name=AGGREGATOR, key=aggregator.key),),
+        aggregators=(Party(name=AGGREGATOR, key=aggregator.key, jurisdiction=jurisdiction),),
     )
     envelope = sign(roster, AUTHORITY, authority)
     common = f'federation = "{federation}"\nauthority = "{authority.public}"\n'

@@ -24,7 +24,7 @@ from pydantic import Field, model_validator
 from crypto.certificates import Identity, Role, identity_of, pin_of
 from crypto.errors import MembershipError, WireError
 from crypto.keys import SigningKey, VerifyKey, derive
-from crypto.roster import AUTHORITY, Party, Roster, SiloParty
+from crypto.roster import AUTHORITY, Party, PlaceOrNone, Roster, SiloParty
 from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import MAX_SILOS, Digest, Message, Name, Seconds, Signed, sign, unverified, verify
 
@@ -49,12 +49,15 @@ class Member(Message):
     sealing: Sealing  # of a silo; what it alone may open is sealed to it
     address: Address  # of an aggregator: where it is dialled
     pins: Annotated[tuple[Digest, ...], Field(min_length=1, max_length=2)]  # of its transport keys, the newest first
+    jurisdiction: PlaceOrNone = None  # of a silo or an aggregator, as the authority has found it
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         is_silo, is_aggregator = self.role == "silo", self.role == "aggregator"
         if len(self.sealing) != (PUBLIC_BYTES if is_silo else 0) or bool(self.address) != is_aggregator:
             raise ValueError("a silo has a sealing key, an aggregator an address, and nobody else either")
+        if self.role == "analyst" and self.jurisdiction is not None:
+            raise ValueError("where an analyst is, each policy says")
         return self
 
 
@@ -120,6 +123,7 @@ class Invitation(Message):
     certificates: Annotated[bytes, Field(max_length=64 * 1024)]  # of the X.509 authority, in PEM
     code: Annotated[bytes, Field(min_length=CODE_BYTES, max_length=CODE_BYTES, repr=False)]
     expires_at: Seconds
+    jurisdiction: PlaceOrNone = None
 
 
 class JoinRequest(Message):
@@ -183,7 +187,9 @@ def follow(keeper: Keeper, log: Log, envelopes: Iterable[bytes]) -> Log:
         if one.version != len(log) + 1 or one.previous != before:
             raise MembershipError(f"version {one.version} of the membership does not follow version {len(log)}")
         if one.roster and _members_of(verify(one.roster, Roster, {AUTHORITY: keeper.authority}).message) != {
-            (member.name, member.key, member.sealing) for member in one.members if member.role != "analyst"
+            (member.name, member.key, member.sealing, member.jurisdiction)
+            for member in one.members
+            if member.role != "analyst"
         }:
             raise MembershipError(f"version {one.version} of the membership and its roster name different parties")
         log = (*log, signed)
@@ -240,8 +246,11 @@ def next_version(
         listed = Roster(
             federation=keeper.federation,
             version=version,
-            silos=tuple(SiloParty(name=one.name, key=one.key, sealing=one.sealing) for one in silos),
-            aggregators=tuple(Party(name=one.name, key=one.key) for one in aggregators),
+            silos=tuple(
+                SiloParty(name=one.name, key=one.key, sealing=one.sealing, jurisdiction=one.jurisdiction)
+                for one in silos
+            ),
+            aggregators=tuple(Party(name=one.name, key=one.key, jurisdiction=one.jurisdiction) for one in aggregators),
         )
         roster = sign(listed, AUTHORITY, key)
     membership = Membership(
@@ -309,6 +318,6 @@ def disarm(path: Path, *kinds: type[Message]) -> tuple[type[Message], bytes]:
     raise WireError(f"{path} is not a consilo {expected} file", "ask for it to be sent again, unchanged")
 
 
-def _members_of(roster: Roster) -> set[tuple[str, str, bytes]]:
-    silos = {(silo.name, silo.key, silo.sealing) for silo in roster.silos}
-    return silos | {(party.name, party.key, b"") for party in roster.aggregators}
+def _members_of(roster: Roster) -> set[tuple[str, str, bytes, str | None]]:
+    silos = {(silo.name, silo.key, silo.sealing, silo.jurisdiction) for silo in roster.silos}
+    return silos | {(party.name, party.key, b"", party.jurisdiction) for party in roster.aggregators}

@@ -12,6 +12,10 @@ from crypto.manifest import PublicKey, Recipient
 from crypto.wire import MAX_SILOS, Count, Message, Name, verify
 
 AUTHORITY = "authority"
+# ISO 3166: a country, or one of its parts. EU is the union, EU-DE a member of it.
+Place = Annotated[str, Field(pattern=r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$")]
+# Left out of the encoding where it is not known.
+PlaceOrNone = Annotated[Place | None, Field(default=None, exclude_if=lambda place: place is None)]
 
 
 class Party(Message):
@@ -19,10 +23,7 @@ class Party(Message):
 
     name: Name
     key: Annotated[str, Field(max_length=72, pattern=r"^ed25519:[0-9a-f]{64}$")]
-    # ISO 3166, or EU and a member of it; left out of the encoding where it is not known
-    jurisdiction: Annotated[str, Field(pattern=r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$")] | None = Field(
-        default=None, exclude_if=lambda place: place is None
-    )
+    jurisdiction: PlaceOrNone = None
 
 
 class SiloParty(Party):

@@ -29,7 +29,7 @@ mode   = "trial"                      # simulate mode only
 id           = "{silo}"
 controller   = "{placeholder}"              # who answers for these data, such as "North Hospital"
 sector       = "other"                # or "bank", "hospital", "retailer"
-jurisdiction = "{placeholder}"              # such as "NO"
+jurisdiction = {jurisdiction}
 contact      = "{placeholder}"              # whom an analyst asks when refused, such as an address
 
 [privacy_unit]                        # who one protected person is
@@ -92,7 +92,7 @@ _ANALYST = """\
 key      = "{key}"
 purposes = ["{placeholder}"]                # the purpose's name
 until    = {until}
-"""
+{place}"""
 _NOBODY = """
 # [analysts.NAME]                      # nobody may ask until you name somebody here
 # key      = "ed25519:..."            # the analyst makes it: consilo key new ana.key
@@ -114,6 +114,7 @@ class Draft:
     id_column: str | None
     max_missing: int = 0
     analyst: tuple[str, VerifyKey, datetime] | None = None
+    jurisdiction: str | None = None  # of the silo, and of the analyst if there is one
 
 
 def clean(name: str) -> str:
@@ -147,15 +148,23 @@ def drafted(draft: Draft, path: str) -> str:
         id_column = f'"{PLACEHOLDER}"               # the key of the column that says whose row it is; there roles = []'
     else:
         id_column = f'"{keys[draft.id_column]}"'
+    place = None if draft.jurisdiction is None else json.dumps(draft.jurisdiction)
     analysts = _NOBODY.format(placeholder=PLACEHOLDER)
     if draft.analyst is not None:
         name, key, until = draft.analyst
-        analysts = _ANALYST.format(placeholder=PLACEHOLDER, analyst=name, key=key, until=f"{until:%Y-%m-%d}T00:00:00Z")
+        analysts = _ANALYST.format(
+            placeholder=PLACEHOLDER,
+            analyst=name,
+            key=key,
+            until=f"{until:%Y-%m-%d}T00:00:00Z",
+            place="" if place is None else f"jurisdiction = {place}\n",
+        )
     return _POLICY.format(
         command=draft.command,
         placeholder=PLACEHOLDER,
         path=path if path.isprintable() else "policy.toml",
         silo=draft.silo,
+        jurisdiction=place or f'"{PLACEHOLDER}"              # such as "NO"',
         id_column=id_column,
         table=draft.table,
         kind=draft.kind,

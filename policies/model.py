@@ -15,14 +15,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from crypto.errors import SignatureError
 from crypto.keys import VerifyKey
 from crypto.manifest import BackendName
+from crypto.roster import Place
 from crypto.wire import Name
 from policies.vocabulary import ETHICS_APPROVAL, GEOGRAPHICAL, KNOWN
 
 Number = int | Decimal
 Rho = Annotated[Number, Field(ge=Decimal("0.000001"), le=100)]
 Label = Annotated[str, Field(min_length=1, max_length=120)]
-# ISO 3166: a country, or one of its parts. EU is the union, EU-DE a member of it.
-Place = Annotated[str, Field(pattern=r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$")]
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Days = Annotated[int, Field(ge=1, le=36_500)]
 # An analyst, or with *@ whoever of a domain holds the one key; they share what one analyst may spend.

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -16,6 +17,8 @@ import silo_node.cli
 from analyst.drafting import new
 from analyst.errors import AnalystError
 from analyst.report import Estimate
+from crypto.roster import Roster
+from crypto.wire import unverified
 from policies.errors import PolicyFileError
 from policies.load import load
 from tests.simulator import no_noise, simulate
@@ -124,6 +127,15 @@ def test_the_same_schema_gives_the_same_draft_whatever_the_values(
         for policy in new(tmp_path / "out", files, "t", ["person"], "ana", NOW)
     )
     assert north == south
+
+
+def test_a_federation_on_one_machine_is_in_one_place(tmp_path: Path, files: list[tuple[str, Path]]) -> None:
+    for policy in new(tmp_path / "out", files, None, ["person"], "ana", NOW, "NO"):
+        text = tomllib.loads(policy.read_text())
+        assert (text["silo"]["jurisdiction"], text["analysts"]["ana"]["jurisdiction"]) == ("NO", "NO")
+    roster = unverified((tmp_path / "out" / "roster.signed").read_bytes(), Roster)
+    assert roster.silo_places == dict.fromkeys(SILOS, "NO")
+    assert list(roster.aggregator_places.values()) == ["NO"]
 
 
 def test_a_draft_says_line_by_line_what_to_fill_in(tmp_path: Path, files: list[tuple[str, Path]]) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,60 @@ def test_the_roster_is_signed_by_the_authority_and_carries_the_version(place: Pa
     roster = read_roster(place / "authority" / "roster.signed", keeper_of(place).authority)
     assert (roster.version, list(roster.silo_keys), list(roster.aggregator_keys)) == (3, ["aspen"], ["hub"])
     assert (place / "aspen" / "roster.signed").read_bytes() == (place / "authority" / "roster.signed").read_bytes()
+
+
+def test_the_roster_says_where_silos_and_aggregators_are(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, role, where in (("hub", "aggregator", "EU-DE"), ("aspen", "silo", "NO"), ("birch", "silo", None)):
+        with opened(toml(place)) as authority:
+            invitation = invite(authority, name, role, 7, NOW, where)  # type: ignore[arg-type]
+        request = join(invitation, place / name, "hub.example:8443" if role == "aggregator" else "", NOW).request
+        assert request is not None
+        admitted(place, request)
+    roster = read_roster(place / "authority" / "roster.signed", keeper_of(place).authority)
+    assert (roster.silo_places, roster.aggregator_places) == ({"aspen": "NO"}, {"hub": "EU-DE"})
+    assert main(["federation", "log", "--federation", str(toml(place))]) == 0
+    assert [line.split()[:3] for line in capsys.readouterr().out.splitlines()[-3:]] == [
+        ["silo", "aspen", "NO"], ["silo", "birch", "-"], ["aggregator", "hub", "EU-DE"]
+    ]  # fmt: skip
+
+
+def test_a_membership_and_a_roster_that_differ_in_a_place_are_refused(place: Path) -> None:
+    add_member(place, "hub", "aggregator", "hub.example:8443")
+    add_member(place, "aspen", "silo")
+    with opened(toml(place)) as authority:
+        before = authority.membership
+        moved = [one.model_copy(update={"jurisdiction": "US"}) for one in before.members]
+        forged = before.model_copy(
+            update={
+                "version": before.version + 1,
+                "previous": sha256(authority.log[-1].envelope).digest(),
+                "members": tuple(moved),
+            }
+        )
+        with pytest.raises(MembershipError, match="name different parties"):
+            follow(authority.keeper, authority.log, [sign(forged, AUTHORITY, authority.signing)])
+
+
+def test_an_analyst_has_no_place_in_the_roster(place: Path) -> None:
+    with opened(toml(place)) as authority, pytest.raises(FederationError, match="each policy says"):
+        invite(authority, "ana", "analyst", 7, NOW, "NO")
+
+
+@pytest.mark.parametrize("text", ["no", "NOR", "EU-", "Norway", ""])
+def test_what_is_no_place_is_refused(place: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "federation",
+        "invite",
+        "aspen",
+        "--role",
+        "silo",
+        "--jurisdiction",
+        text,
+        "--federation",
+        str(toml(place)),
+    ]
+    assert main(words) == 1
+    assert "is no place" in capsys.readouterr().err
 
 
 def test_every_private_key_is_for_its_owner_only_and_none_travels(place: Path) -> None:

@@ -145,7 +145,7 @@ def pooled() -> list[dict[str, Any]]:
 def banks(
     path: Path, job: str = _PRIVATE, noise: Noise = no_noise, lifetime: str = "90.0", dp: str = "optional"
 ) -> Iterator[tuple[Simulation, Path]]:
-    key = found(path, "banks", SILOS, ("ana",))["ana"]
+    key = found(path, "banks", dict.fromkeys(SILOS), ("ana",))["ana"]
     for silo in SILOS:
         home, release = path / "silos" / silo, "exact" if "exact" in job else "private"
         pyarrow.parquet.write_table(pa.Table.from_pylist(rows_of(silo)), home / "loans.parquet")

@@ -128,7 +128,8 @@ def found_sectors(path: Path, sectors: Sequence[Sector]) -> dict[str, VerifyKey]
     Raises AnalystError or OSError.
     """
     tables = {sector.kind: sector.split(sector.read()) for sector in sectors}
-    keys = found(path, FEDERATION, tuple(silo for sector in sectors for silo in sector.silos), (ANALYST,))
+    places = {silo: sector.jurisdiction for sector in sectors for silo in sector.silos}
+    keys = found(path, FEDERATION, places, (ANALYST,), sectors[0].jurisdiction)
     for sector in sectors:
         for silo in sector.silos:
             home, table = path / "silos" / silo, tables[sector.kind][silo]

@@ -172,7 +172,7 @@ def timed_queries(federation: Federation) -> list[float]:
 
 def simulate(path: Path) -> tuple[list[float], list[float]]:
     """Return milliseconds of the question in simulate mode, and of the vector round over Ray alone."""
-    keys = found(path / "simulate", "bench", SILOS, (ANALYST,))
+    keys = found(path / "simulate", "bench", dict.fromkeys(SILOS), (ANALYST,))
     for silo in SILOS:
         furnish(path / "simulate" / "silos" / silo, path / "demo" / "silos" / silo, keys[ANALYST])
     command = [sys.executable, "-m", "tests.bench.federated", "--simulate", str(path / "simulate")]
