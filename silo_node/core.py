@@ -374,7 +374,13 @@ def contribute(
     units = np.clip(values, -manifest.terms.limit, manifest.terms.limit)  # total, so that no error depends on data
     seals = [(member.channel_key, entry_info(manifest_hash, "column", me, member.silo)) for member in manifest.roster]
     pieces = tuple(blinded_pieces(scheme, units, plus, state.seeds, seals))
-    head = Contribution(manifest_hash=manifest_hash, length=manifest.length, chunks=digests(pieces))
+    asks_consent = silo.policy.purposes[shared.before.request.purpose].consent != "none"
+    head = Contribution(
+        manifest_hash=manifest_hash,
+        length=manifest.length,
+        chunks=digests(pieces),
+        consent_as_of=now if asks_consent else None,
+    )
     channel, contribution = shared.before.channel, digest_of(head)
     after = Contributed(manifest, manifest_hash, shared.committee, scheme, channel, contribution, pieces, state.shares)
     return after, (sign(head, me, silo.signing), after.frame(0))

@@ -256,6 +256,8 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "Go", {"signatures": [signature, other_signature]}
     chunks = [blake3(text).digest() for text in (b"first", b"second")]
     yield "Contribution", {"manifest_hash": manifest_hash, "length": 65_537, "chunks": chunks}
+    timed = {"manifest_hash": manifest_hash, "length": 65_537, "chunks": chunks, "consent_as_of": 1_790_000_000}
+    yield "Contribution", timed
     survivors = [{"silo": name, "contribution": _digest(name)} for name in ("bank", "ward")]
     split = {"manifest_hash": manifest_hash, "survivors": survivors, "dropped": ["clinic"]}
     yield "Split", split
