@@ -124,6 +124,7 @@ def _cluster(options: Options, home: Path) -> Iterator[None]:
                 namespace=NAMESPACE,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
+                _node_ip_address=options.node_address or None,  # else Ray guesses, and takes another node for this one
             )
     except Exception as err:
         hint = "compare ray.token with the cluster's" if options.ray_address else "see `consilo-silo doctor`"
@@ -138,11 +139,12 @@ def _cluster(options: Options, home: Path) -> Iterator[None]:
 
 async def _run(options: Options, credentials: Credentials, name: str, ready: Callable[[str], None]) -> None:
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     remote: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(FederatedSilo)
-    actor = remote.options(name=f"silo/{name}", lifetime="detached", get_if_exists=True).remote(
-        str(options.policy.resolve())
-    )
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # the directory is here
+    chosen = {"name": f"silo/{name}", "lifetime": "detached", "get_if_exists": True, "scheduling_strategy": here}
+    actor = remote.options(**chosen).remote(str(options.policy.resolve()))
     await _started(actor, name)
     counts, stopping = SiloCounts(), asyncio.Event()
 
