@@ -1,10 +1,11 @@
-"""A silo in its organisation's own Ray cluster of two machines: TLS between the nodes, and the actor beside its data."""
+"""A silo in its organisation's Ray cluster of two machines: TLS between them, and the actor beside its data."""
 
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -95,7 +96,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         write_node(path / HEAD, net.addresses[HEAD])
         write_node(path / DATA, net.addresses[DATA], path / HEAD)
         write_node(path / OTHERS, net.addresses[OTHERS])
-        temporary = Path("/tmp") / f"consilo-nodes-{os.getpid()}"  # a socket's path has few characters to spare
+        temporary = Path(tempfile.mkdtemp(prefix="consilo-nodes-"))  # a socket's path has few characters to spare
         try:
             made.ray(HEAD, "--head", "--port=6379", "--include-dashboard=false", f"--temp-dir={temporary}")
             made.ray(DATA, f"--address={made.address}")
@@ -135,6 +136,6 @@ def test_a_node_of_another_authority_does_not_get_in(cluster: Cluster) -> None:
     try:
         said = cluster.ask_ray(OTHERS, program, timeout_s=20)
     except subprocess.TimeoutExpired as late:
-        said = f"{late.stdout} {late.stderr}"
+        said = f"{late.stdout!r} {late.stderr!r}"
     assert "entered" not in said
     assert "entered 2" in cluster.ask_ray(HEAD, program), "with its own it does"
