@@ -101,8 +101,8 @@ def load_consent(policy: Policy, home: Path) -> Decisions:
         with connect() as connection, opened(connection, decisions.wanted_with_receipts, LOAD_TIMEOUT_S):
             for name in times:
                 broken = f"{quote(name)} IS NOT NULL AND {_time(name)} IS NULL"
-                row = connection.execute(f"SELECT count(*) FROM {decisions.reader} WHERE {broken}").fetchone()  # noqa: S608
-                if row is None or row[0]:
+                (row,) = connection.execute(f"SELECT count(*) FROM {decisions.reader} WHERE {broken}").fetchall()  # noqa: S608
+                if row[0]:
                     raise SourceError(f"column {name!r} of {consent.source} holds what is no time", _TIME)
     except duckdb.Error as err:
         reason = str(err).splitlines()[0][:200]
@@ -229,8 +229,8 @@ def _count(
     whose: dict[str, Any],
 ) -> tuple[int, int]:
     sql = f"SELECT count({what}), count({what}) FILTER (WHERE {among.sql}) FROM {reader} WHERE {where}"  # noqa: S608
-    counted = connection.execute(sql, among.parameters | whose).fetchone()
-    return (0, 0) if counted is None else (int(counted[0]), int(counted[1]))
+    ((all_of_them, those_in),) = connection.execute(sql, among.parameters | whose).fetchall()
+    return int(all_of_them), int(those_in)
 
 
 def _why(is_opt_in: bool, is_in: bool, decisions: Sequence[tuple[Any, ...]], now: int) -> tuple[Reason, float | None]:

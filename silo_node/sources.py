@@ -183,12 +183,12 @@ def _read_once(connection: duckdb.DuckDBPyConnection, what: str, uri: str, wante
     sql = f"SELECT count(*), count(COLUMNS(*)) FROM {wanted.place.relation}"  # noqa: S608
     try:
         with opened(connection, [wanted], LOAD_TIMEOUT_S):
-            rows = connection.execute(sql).fetchone()
+            (counted, *_), *_ = connection.execute(sql).fetchall()
     except duckdb.Error as err:
         raise _unreadable(what, wanted.place, uri, err) from err
     except SourceError as err:
         raise SourceError(f"{what}: {err.message}", err.hint) from err
-    if rows is None or rows[0] == 0:
+    if not counted:
         raise SourceError(f"{what}: {uri} has no rows", "a source must hold data when it is loaded")
 
 
