@@ -56,7 +56,7 @@ _REFUSALS = {
     "pg_hba.conf": "the server's pg_hba.conf does not let this user in",
     "does not exist": "the user or the database is unknown",
     "timeout": f"no answer within {CONNECT_TIMEOUT_S} s",
-    "host name": "the name of the host is unknown",
+    "resolve host": "the name of the host is unknown",
     "refused": "nobody listens at that address",
     "No such file": "nobody listens at that address",
     "SSL": "no secure connection can be made",

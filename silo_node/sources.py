@@ -226,11 +226,9 @@ def types_of(what: str, place: Place, uri: str) -> dict[str, str]:
 
 
 def _unreadable(what: str, place: Place, uri: str, err: duckdb.Error) -> SourceError:
-    kind, hint = (
-        (place.kind, "replace the file") if isinstance(place, Files) else ("duckdb", "mend the file or its uri")
-    )
+    kind, hint = (place.kind if isinstance(place, Files) else "duckdb"), "replace the file, or mend its uri"
     reason = str(err).splitlines()[0][:200]
-    if isinstance(place, DuckTable) and "lock" in reason:
+    if "Could not set lock" in reason:
         hint = "another program writes it: let that end, or give the silo a copy"
     return SourceError(f"{what}: {uri} cannot be read as {kind} ({reason})", hint)
 
