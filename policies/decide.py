@@ -19,14 +19,12 @@ from policies.approvals import Approval, standing, subject_of
 from policies.catalogue import published
 from policies.ledger import ALL_MONTHS, Months, Rate, Spending, WindowLimit, window_start
 from policies.model import (
-    BUILT_KINDS,
     BUILT_NOISE,
     BUILT_SECURITY_BITS,
     MICRO,
     Analyst,
     ApprovalRule,
     Column,
-    ConsentTable,
     Limit,
     Policy,
     Role,
@@ -337,9 +335,6 @@ class _Judge:
         source, policy = columns.source, self.policy
         reasons: list[Denial] = []
         rule = f"sources.{request.table.name}"
-        if source.kind not in BUILT_KINDS:
-            message = f"this silo cannot read a {source.kind} source yet"
-            reasons.append(_deny("NOT_BUILT", f"{rule}.kind", message, self._contact))
         if exact != (source.release == "exact"):
             message = f"the source is {source.release}, the request is {'exact' if exact else 'private'}"
             remedy = "an exact source serves training only, never a question"
@@ -459,14 +454,12 @@ class _Judge:
         policy, consent = self.policy, self.policy.consent
         if policy.purposes[request.purpose].consent == "none" or consent is None:
             return []
-        contact = self._contact
-        if isinstance(consent, ConsentTable) and not consent.is_built:
-            message = "this silo cannot read decisions from a database yet"
-            return [_deny("NOT_BUILT", "consent.source", message, contact)]
         hours = consent.stale_after_hours
         if hours is not None and (feed_at is None or now - feed_at > hours * 3600):
             message = f"the consent feed is older than {hours} hours"
-            return [_deny("CONSENT_STALE", "consent.stale_after_hours", message, f"{contact} to refresh the feed")]
+            return [
+                _deny("CONSENT_STALE", "consent.stale_after_hours", message, f"{self._contact} to refresh the feed")
+            ]
         return []
 
     def places(self, request: Request, step: Step | None, places: Places) -> list[Denial]:

@@ -24,7 +24,7 @@ from policies.catalogue import catalogue_of
 from policies.decide import CLOCK_SKEW_S, standing_analyst
 from policies.errors import PolicyError
 from policies.model import ConsentTable
-from policies.request import NOT_AN_ANALYST, CatalogueRequest, Request
+from policies.request import NOT_AN_ANALYST, CatalogueRequest, Request, uses
 from policies.training import Step
 from silo_node import core
 from silo_node.errors import SiloError
@@ -250,28 +250,32 @@ class SiloActor:
         return (state.frame(int.from_bytes(index[:8], "big")),)
 
     def _feed_at(self, table: str) -> int | None:
-        from silo_node.consent import decisions_written_at
-
         if isinstance(self._silo.policy.consent, ConsentTable):
-            return decisions_written_at(self._silo.policy, self._home)
+            return self._decisions.written_at()
         source = self._sources.get(table)
-        return None if source is None else source.written_at()
+        return None if source is None else source.place.written_at()
 
     def _compute(self, request: Request, now: int) -> list[list[int]]:
-        from silo_node.consent import row_filter
+        from silo_node.consent import narrowed, row_filter
         from silo_node.execute import examples, execute
+        from silo_node.sources import opened
 
-        policy, source = self._silo.policy, self._sources[request.table.name]
-        among, unit = row_filter(policy, source, request.purpose, self._decisions, now), policy.privacy_unit
+        began, policy, unit = time.monotonic(), self._silo.policy, self._silo.policy.privacy_unit
+        used = (name for names in uses(request.plan).values() for name in names)
+        source = narrowed(policy, self._sources[request.table.name], request.purpose, used)
+        among = row_filter(policy, source, request.purpose, self._decisions.reader, now)
         self._journal.consent_read(request, now, self._feed_at(request.table.name))
-        limit = threading.Timer(COMPUTE_TIMEOUT_S, self._database.interrupt)
-        limit.start()
-        try:
-            if not isinstance(request.plan, Step):
-                return execute(self._database, source, unit.id_column, request, among, unit.max_groups)
-            rows = examples(self._database, source, unit.id_column, request, among)
-        finally:
-            limit.cancel()
+        decisions = () if policy.purposes[request.purpose].consent == "none" else self._decisions.wanted
+        with opened(self._database, (source.wanted, *decisions), COMPUTE_TIMEOUT_S):
+            left_s = COMPUTE_TIMEOUT_S - (time.monotonic() - began)
+            limit = threading.Timer(max(1.0, left_s), self._database.interrupt)
+            limit.start()
+            try:
+                if not isinstance(request.plan, Step):
+                    return execute(self._database, source, unit.id_column, request, among, unit.max_groups)
+                rows = examples(self._database, source, unit.id_column, request, among)
+            finally:
+                limit.cancel()
         from silo_node.training.logistic import contribution  # torch is heavy: only where a silo really trains
 
         state = core.load_run(self._ledger, request.plan.run)

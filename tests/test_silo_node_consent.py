@@ -79,7 +79,7 @@ def people_in(policy: Path, now: int = NOW) -> set[str]:
     """Return the patients whom the filter lets in."""
     loaded, home = load(policy).policy, policy.parent
     reader = load_sources(loaded, home)["lung"].reader
-    among = consent_filter(loaded, PURPOSE, load_consent(loaded, home), now)
+    among = consent_filter(loaded, PURPOSE, load_consent(loaded, home).reader, now)
     assert isinstance(among, ConsentFilter)
     with connect() as connection:
         rows = connection.execute(f"SELECT patient_id FROM {reader} WHERE {among.sql}", among.parameters).fetchall()
@@ -141,7 +141,7 @@ def test_what_is_no_time_is_found_when_the_silo_loads(home: Path, patients: list
 def test_a_file_that_breaks_after_loading_lets_nobody_in_who_may_have_left(home: Path, patients: list[str]) -> None:
     policy = with_consent(home, "aspen", TABLE, OPT_IN, [(patients[0], "HMB", PAST, None, None)])
     loaded = load(policy).policy
-    reader = load_consent(loaded, policy.parent)
+    reader = load_consent(loaded, policy.parent).reader
     for until, withdrawn in (("soon", None), (None, "yesterday")):
         rows = [dict(zip(FIELDS, (patients[0], "HMB", PAST, until, withdrawn), strict=True))]
         schema = pa.schema([(name, pa.string()) for name in FIELDS])
@@ -298,7 +298,7 @@ def test_a_per_analyst_limit_shows_what_is_left_to_oneself(home: Path) -> None:
 def owner_sees(policy: Path, person: str = "nobody", now: int = NOW) -> tuple[Standing, PersonStanding]:
     """Return what `consilo-silo consent` computes of the only purpose and source."""
     loaded, home = load(policy).policy, policy.parent
-    sources, reader = load_sources(loaded, home), load_consent(loaded, home)
+    sources, reader = load_sources(loaded, home), load_consent(loaded, home).reader
     with connect() as connection:
         (one,) = standings(connection, loaded, [PURPOSE], sources, reader, now)
         return one, standing_of(connection, loaded, PURPOSE, sources["lung"], reader, now, person)
@@ -427,5 +427,5 @@ def test_a_broken_file_of_decisions_is_one_line_for_the_owner(
     assert not output
     assert errors.splitlines() == [
         "consilo-silo: error: consent: column 'given' of consent.parquet holds what is no time",
-        "consilo-silo: hint: write 2026-10-01T00:00:00Z",
+        "consilo-silo: hint: write 2026-10-01T00:00:00Z, or nothing where there is none",
     ]
