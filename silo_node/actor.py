@@ -55,9 +55,12 @@ class SiloActor:
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
         noise: "Noise" = discrete_gaussian,
-        heads: HeadKeeper | None = None,
+        heads: Callable[[str], HeadKeeper] | None = None,
     ) -> None:
-        """Load policy, keys, ledger and data; raises what is wrong with them, for the owner."""
+        """Load policy, keys, ledger and data; raises what is wrong with them, for the owner.
+
+        `heads` returns the way to an aggregator, by its name, that keeps the ledger's head.
+        """
         from silo_node.consent import load_consent  # DuckDB is heavy: only where a silo really runs
         from silo_node.sources import connect, load_sources
 
@@ -76,8 +79,10 @@ class SiloActor:
         try:
             signer = Signer(home.silo.name, home.silo.federation, home.silo.signing)
             self._ledger = LedgerStore(home.path / LEDGER, signer, clock)
-            kept = None if heads is None else KeptHeads(heads, self._ledger, signer)
-            self._journal = Journal(home.silo.policy, self._ledger, kept, clock)
+            self._heads = {}
+            if heads is not None:
+                self._heads = {name: KeptHeads(heads(name), self._ledger, signer) for name in home.silo.aggregators}
+            self._journal = Journal(home.silo.policy, self._ledger, tuple(self._heads.values()), clock)
             released = self._journal.start(home.silo.policy_hash)
         except PolicyError:
             self._lock.close()
@@ -231,7 +236,6 @@ class SiloActor:
             after, frames = core.contribute(
                 self._silo, state, self._ledger, self._compute, self._noise, self._now(), data
             )
-            self._journal.kept()
         except Exception:
             self._forget(round_id)  # never tried twice; a reservation is released if nothing was committed
             raise
@@ -261,6 +265,7 @@ class SiloActor:
         from silo_node.consent import row_filter
         from silo_node.execute import examples, execute
 
+        self._journal.kept()  # before a row is read: when the aggregator is asked does not depend on data
         policy, source = self._silo.policy, self._sources[request.table.name]
         among, unit = row_filter(policy, source, request.purpose, self._decisions, now), policy.privacy_unit
         self._journal.consent_read(request, now, self._feed_at(request.table.name))
