@@ -194,8 +194,10 @@ class Carrier:
             try:
                 async with asyncio.timeout(ASK_S):
                     answer = await ask(step, *arguments)
-            except (CryptoError, TimeoutError) as err:
-                _log.warning("head_not_carried", aggregator=name, step=step, reason=str(err)[:300])
+            except CryptoError as err:
+                _log.warning("head_not_carried", aggregator=name, step=step, reason=err.message[:300])
+            except TimeoutError:
+                _log.warning("head_not_carried", aggregator=name, step=step, reason=f"no answer within {ASK_S:g} s")
         if len(answer) != 1:
             raise CallFailedError(f"{name} did not say which head of this silo's ledger it keeps")
         objection: Objection | None = await self._actor("take", name, answer[0], put)
