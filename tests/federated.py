@@ -63,7 +63,7 @@ def furnish(home: Path, source: Path, analyst: VerifyKey) -> None:
         if file.suffix in (".parquet", ".csv"):
             shutil.copy(file, home)
     policy = (source / "policy.toml").read_text()
-    (home / "policy.toml").write_text(re.sub(r'(key\s*=\s*)"ed25519:[0-9a-f]{64}"', rf'\1"{analyst}"', policy))
+    (home / "policy.toml").write_text(re.sub(r'(\[analysts\.[^]]+\]\s+key\s*=\s*)"[^"]*"', rf'\1"{analyst}"', policy))
 
 
 def add_member(path: Path, name: str, role: Role, address: str = "") -> VerifyKey:
