@@ -186,7 +186,8 @@ class Server:
             try:
                 await self._sums.discard(round_id)
             finally:
-                await self._gather({silo: self._silos[silo].call("cancel", round_id) for silo in in_round})
+                cancelled = core.cancel(self._aggregator, round_id)
+                await self._gather({silo: self._silos[silo].call("cancel", round_id, cancelled) for silo in in_round})
 
     async def _open(
         self, round_id: bytes, parted: core.Parted, signatures: Iterable[str], opens: bytes

@@ -136,9 +136,9 @@ class SiloActor:
             bytes(ROUND_ID_BYTES), lambda: (core.learn(self._silo, self._ledger, self._now(), data, evidence),)
         )
 
-    def cancel(self, round_id: bytes) -> tuple[bytes, ...]:
-        """Forget a round; a reservation of which nothing has left is released."""
-        return self._guard(round_id, lambda: self._forget(round_id))
+    def cancel(self, round_id: bytes, data: bytes = b"") -> tuple[bytes, ...]:
+        """Forget a round, by a Cancel of who proposed it; a reservation of which nothing has left is released."""
+        return self._guard(round_id, lambda: self._cancel(round_id, data))
 
     def _guard(self, round_id: bytes, step: Callable[[], tuple[bytes, ...]]) -> tuple[bytes, ...]:
         if len(round_id) != ROUND_ID_BYTES:
@@ -282,6 +282,12 @@ class SiloActor:
         state = core.load_run(self._ledger, request.plan.run)
         check_position(state, request, request.plan)  # another round of the same step may have been learned meanwhile
         return contribution(request, request.plan, weights_of(state, request, request.plan), rows)
+
+    def _cancel(self, round_id: bytes, data: bytes) -> tuple[bytes, ...]:
+        state = self._rounds.get(round_id)
+        if state is not None:
+            core.check_cancel(self._silo, state, round_id, data)
+        return self._forget(round_id)
 
     def _forget(self, round_id: bytes) -> tuple[bytes, ...]:
         state = self._rounds.pop(round_id, None)

@@ -1,8 +1,10 @@
 """What an analyst does over a served aggregator as in simulate mode: ask what people must approve, train, come back."""
 
+import asyncio
 import json
 import re
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +16,11 @@ import pytest
 import analyst.cli
 import analyst.training
 import silo_node.cli
+from analyst.errors import FederationError
+from analyst.link import RemoteLink
+from crypto.frames import Kind, frame
 from silo_node.training.run import RunState
-from tests.federated import ANALYST, SILOS, Served, free_port, provision, served
+from tests.federated import AGGREGATOR, ANALYST, SILOS, Served, add_member, credentials, free_port, provision, served
 from tests.owner_home import PEOPLE, with_people
 from tests.simulator import no_noise
 from tests.test_training import SILOS as BANKS
@@ -170,3 +175,39 @@ def test_a_run_goes_on_where_it_was_when_the_aggregator_was_away(
             assert state.weights == pytest.approx(descent(lambda _: pooled()), abs=2e-5)
         for silo in BANKS:
             assert len(one.silos[silo].actor._ledger.charges()) == STEPS, "nothing was paid for twice"
+
+
+def test_an_analyst_cannot_cancel_the_request_of_another(founded: Path, tmp_path: Path) -> None:
+    """A call is cancelled on the stream that it was made on, by who holds its certificate, and by nobody else."""
+    port = free_port()
+    place = provision(tmp_path / "p", founded, f"127.0.0.1:{port}")
+    add_member(place, "bo", "analyst")
+    for name in ("bo", AGGREGATOR):
+        shutil.copy(place / "authority" / "membership.log", place / name / "membership.log")
+    with served(place, port) as one:
+        tried = threading.Event()
+        bo = RemoteLink(credentials(place, "bo", "analyst"), AGGREGATOR)
+
+        async def cancel() -> None:
+            session = bo._session
+            assert session is not None
+            for number in range(64):
+                await session._write(frame(Kind.CANCEL, number))
+
+        def during(step: str) -> None:
+            if step == "contribute" and not tried.is_set():
+                asyncio.run_coroutine_threadsafe(cancel(), bo._loop).result(10)
+                for step in ("cancel", "withhold"):
+                    (round_id,) = one.silos["aspen"].actor._rounds
+                    with pytest.raises(FederationError, match="has no call"):
+                        bo._call(step, round_id)
+                tried.set()
+
+        one.silos["aspen"].before = during
+        try:
+            with one.open() as federation:
+                report = federation.query(QUESTION, purpose="health-research", epsilon=1)
+        finally:
+            bo.close()
+        assert tried.is_set()
+        assert {outcome.status for outcome in report.silos.values()} == {"answered"}
