@@ -20,6 +20,7 @@ from crypto.certificates import Role, read_certificate
 from crypto.credentials import Credentials, Tls
 from crypto.errors import CryptoError, LinkError, MembershipError, WireError
 from crypto.frames import (
+    ADMITTED,
     ANALYST_METHOD,
     FRAME_BYTES,
     GREETING_S,
@@ -394,6 +395,11 @@ class Gate:
             self._counts.refused("too_many_streams")
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{member.name!r} has {most} streams already")
         self._streams[member.name] = self._streams.get(member.name, 0) + 1
+        try:
+            await context.send_initial_metadata((ADMITTED,))  # who dials writes nothing before
+        except BaseException:
+            self._leave(member)
+            raise
         return member, certificate
 
     def _leave(self, member: Member) -> None:

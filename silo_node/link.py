@@ -160,7 +160,7 @@ class Dialler:
                 membership=len(self._credentials.log),
                 software=SOFTWARE,
             )
-            welcome = await _told(stream, greet(stream.read, stream.write, hello))
+            welcome = await _told(stream, greet(stream.read, stream.write, stream.initial_metadata, hello))
             if welcome.newest < len(self._credentials.log):
                 raise LinkError(
                     f"the aggregator's membership is version {welcome.newest}, here it is {len(self._credentials.log)}",
