@@ -116,6 +116,13 @@ class Open(Message):
     signatures: Annotated[tuple[Signature, ...], _PER_SILO]
 
 
+class Cancel(Message):
+    """Aggregator to silo: the round that I proposed is over; forget it."""
+
+    KIND: ClassVar[str] = "cancel"
+    round_id: RoundId
+
+
 class OpenedShares(Message):
     """Inside a seal: the sender's share of the secret of each of its committee: b of a survivor, r of a dropped."""
 

@@ -55,9 +55,12 @@ class SiloActor:
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
         noise: "Noise" = discrete_gaussian,
-        heads: HeadKeeper | None = None,
+        heads: Callable[[str], HeadKeeper] | None = None,
     ) -> None:
-        """Load policy, keys, ledger and data; raises what is wrong with them, for the owner."""
+        """Load policy, keys, ledger and data; raises what is wrong with them, for the owner.
+
+        `heads` returns the way to an aggregator, by its name, that keeps the ledger's head.
+        """
         from silo_node.consent import load_consent  # DuckDB is heavy: only where a silo really runs
         from silo_node.sources import connect, load_sources
 
@@ -76,8 +79,10 @@ class SiloActor:
         try:
             signer = Signer(home.silo.name, home.silo.federation, home.silo.signing)
             self._ledger = LedgerStore(home.path / LEDGER, signer, clock)
-            kept = None if heads is None else KeptHeads(heads, self._ledger, signer)
-            self._journal = Journal(home.silo.policy, self._ledger, kept, clock)
+            self._heads = {}
+            if heads is not None:
+                self._heads = {name: KeptHeads(heads(name), self._ledger, signer) for name in home.silo.aggregators}
+            self._journal = Journal(home.silo.policy, self._ledger, tuple(self._heads.values()), clock)
             released = self._journal.start(home.silo.policy_hash)
         except PolicyError:
             self._lock.close()
@@ -131,9 +136,9 @@ class SiloActor:
             bytes(ROUND_ID_BYTES), lambda: (core.learn(self._silo, self._ledger, self._now(), data, evidence),)
         )
 
-    def cancel(self, round_id: bytes) -> tuple[bytes, ...]:
-        """Forget a round; a reservation of which nothing has left is released."""
-        return self._guard(round_id, lambda: self._forget(round_id))
+    def cancel(self, round_id: bytes, data: bytes = b"") -> tuple[bytes, ...]:
+        """Forget a round, by a Cancel of who proposed it; a reservation of which nothing has left is released."""
+        return self._guard(round_id, lambda: self._cancel(round_id, data))
 
     def _guard(self, round_id: bytes, step: Callable[[], tuple[bytes, ...]]) -> tuple[bytes, ...]:
         if len(round_id) != ROUND_ID_BYTES:
@@ -231,7 +236,6 @@ class SiloActor:
             after, frames = core.contribute(
                 self._silo, state, self._ledger, self._compute, self._noise, self._now(), data
             )
-            self._journal.kept()
         except Exception:
             self._forget(round_id)  # never tried twice; a reservation is released if nothing was committed
             raise
@@ -260,6 +264,7 @@ class SiloActor:
         from silo_node.execute import examples, execute
         from silo_node.sources import opened
 
+        self._journal.kept()  # before a row is read: when the aggregator is asked does not depend on data
         began, policy, unit = time.monotonic(), self._silo.policy, self._silo.policy.privacy_unit
         used = (name for names in uses(request.plan).values() for name in names)
         source = narrowed(policy, self._sources[request.table.name], request.purpose, used)
@@ -281,6 +286,12 @@ class SiloActor:
         state = core.load_run(self._ledger, request.plan.run)
         check_position(state, request, request.plan)  # another round of the same step may have been learned meanwhile
         return contribution(request, request.plan, weights_of(state, request, request.plan), rows)
+
+    def _cancel(self, round_id: bytes, data: bytes) -> tuple[bytes, ...]:
+        state = self._rounds.get(round_id)
+        if state is not None:
+            core.check_cancel(self._silo, state, round_id, data)
+        return self._forget(round_id)
 
     def _forget(self, round_id: bytes) -> tuple[bytes, ...]:
         state = self._rounds.pop(round_id, None)

@@ -16,6 +16,7 @@ SIGNED_ONLY_BY = {
     "Propose": "hub",
     "Manifest": "hub",
     "Failure": "hub",
+    "Cancel": "hub",
     "Roster": "authority",
 }
 UNSIGNED = {"Share", "Shared", "Deliver", "Go", "Open", "EncryptedReport", "RunState"}
@@ -36,6 +37,7 @@ KINDS = {  # those that carry a name on the wire; the others stand inside anothe
     "Contribution": "contribution",
     "Split": "split",
     "Open": "open",
+    "Cancel": "cancel",
     "Opening": "opening",
     "EncryptedReport": "report",
     "Learned": "learned",
@@ -262,6 +264,7 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     split = {"manifest_hash": manifest_hash, "survivors": survivors, "dropped": ["clinic"]}
     yield "Split", split
     yield "Open", {"split": encode(split), "signatures": [signature, other_signature]}
+    yield "Cancel", {"round_id": round_id}
     yield "OpenedShares", {"shares": [_digest("a share"), _digest("another share")]}
     yield (
         "Opening",
