@@ -26,6 +26,7 @@ from policies.model import (
     ApprovalRule,
     Column,
     Limit,
+    Number,
     Policy,
     Role,
     Source,
@@ -54,6 +55,11 @@ _KEPT_POLICIES = 8
 _KEPT_REQUESTS = 64
 _LAST_DAY = date(9999, 12, 31)
 _OPERATORS: dict[str, Callable[[str, str], bool]] = {"=": eq, "<>": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
+
+
+def is_stale_feed(feed_at: int | None, hours: Number, now: int) -> bool:
+    """Return whether decisions written at `feed_at` are too old at `now`; so are those of no known time, or to come."""
+    return feed_at is None or not -CLOCK_SKEW_S <= now - feed_at <= hours * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -455,7 +461,7 @@ class _Judge:
         if policy.purposes[request.purpose].consent == "none" or consent is None:
             return []
         hours = consent.stale_after_hours
-        if hours is not None and (feed_at is None or now - feed_at > hours * 3600):
+        if hours is not None and is_stale_feed(feed_at, hours, now):
             message = f"the consent feed is older than {hours} hours"
             return [
                 _deny("CONSENT_STALE", "consent.stale_after_hours", message, f"{self._contact} to refresh the feed")

@@ -13,9 +13,23 @@ from typing import Any, Literal
 
 import duckdb
 
+from policies.decide import is_stale_feed
 from policies.model import ConsentColumn, ConsentTable, Policy
 from silo_node.errors import SourceError
-from silo_node.sources import DAY, LOAD_TIMEOUT_S, Place, Source, Wanted, connect, opened, place_of, quote, types_of
+from silo_node.sources import (
+    DAY,
+    LOAD_TIMEOUT_S,
+    Place,
+    Source,
+    Wanted,
+    check_ids,
+    connect,
+    opened,
+    person_id,
+    place_of,
+    quote,
+    types_of,
+)
 
 _TIME = "write 2026-10-01T00:00:00Z, or nothing where there is none"
 Reason = Literal[
@@ -97,12 +111,14 @@ def load_consent(policy: Policy, home: Path) -> Decisions:
         if name not in found:
             listing = ", ".join(found)
             raise SourceError(f"consent: {consent.source} has no column {name!r} (found: {listing})", "mend either")
+    check_ids(f"consent: column {consent.subject!r} of {consent.source}", found[consent.subject])
     try:
         with connect() as connection, opened(connection, decisions.wanted_with_receipts, LOAD_TIMEOUT_S):
             for name in times:
-                broken = f"{quote(name)} IS NOT NULL AND {_time(name)} IS NULL"
-                (row,) = connection.execute(f"SELECT count(*) FROM {decisions.reader} WHERE {broken}").fetchall()  # noqa: S608
-                if row[0]:
+                broken = f"{_cell(name)} IS NOT NULL AND {_time(name)} IS NULL"
+                counting = f"SELECT count(*) FROM {decisions.reader} AS decision WHERE {broken}"  # noqa: S608
+                ((count,),) = connection.execute(counting).fetchall()
+                if count:
                     raise SourceError(f"column {name!r} of {consent.source} holds what is no time", _TIME)
     except duckdb.Error as err:
         reason = str(err).splitlines()[0][:200]
@@ -132,7 +148,7 @@ def consent_filter(policy: Policy, purpose_name: str, reader: str, now: int) -> 
             values = list(purpose.consent_values or (purpose_name,))
             named = {f"consent_value{index}": value for index, value in enumerate(values)}
             decisions = _decisions(policy.consent, reader, named)
-            unit = f"CAST({quote(policy.privacy_unit.id_column)} AS VARCHAR)"
+            unit = person_id(quote(policy.privacy_unit.id_column))
             given = "coalesce(max(given_at) FILTER (WHERE is_valid), '-infinity'::DOUBLE)"
             withdrawn = "coalesce(max(withdrawn_at), '-infinity'::DOUBLE)"
             if purpose.consent == "opt-in":
@@ -180,7 +196,7 @@ def standings(
             if policy.purposes[purpose].consent != "none" and policy.consent is not None:
                 is_column, hours = isinstance(policy.consent, ConsentColumn), policy.consent.stale_after_hours
                 feed_at = source.place.written_at() if is_column else decided_at
-                is_stale = hours is not None and (feed_at is None or now - feed_at > hours * 3600)
+                is_stale = hours is not None and is_stale_feed(feed_at, hours, now)
             found.append(Standing(purpose, name, persons, persons_in, feed_at, is_stale))
     return found
 
@@ -195,7 +211,7 @@ def standing_of(
     person: str,
 ) -> PersonStanding:
     """Return whether one person is in for a purpose at `now`, through the filter of a request, and why."""
-    unit = f"CAST({quote(policy.privacy_unit.id_column)} AS VARCHAR)"
+    unit = person_id(quote(policy.privacy_unit.id_column))
     among = consent_filter(policy, purpose, reader, now) or ConsentFilter("TRUE", {})
     whose = {"consent_person": person}
     rows, rows_in = _count(connection, "*", among, source.reader, f"{unit} = $consent_person", whose)
@@ -208,7 +224,7 @@ def standing_of(
         return PersonStanding(rows, rows_in, "column")
     ends = "NULL" if policy.consent.expires_at is None else "expires_at"
     name = policy.consent.receipt_id
-    receipt = "NULL" if name is None else f"CAST({quote(name)} AS VARCHAR)"
+    receipt = "NULL" if name is None else f"CAST({_cell(name)} AS VARCHAR)"
     decisions = connection.execute(
         f"SELECT given_at, withdrawn_at, {ends}, is_valid, receipt"  # noqa: S608
         f" FROM {_decisions(policy.consent, reader, among.parameters, receipt)}"
@@ -263,23 +279,27 @@ def _decisions(consent: ConsentTable, reader: str, parameters: Iterable[str], re
     """
     values = ", ".join(f"${name}" for name in parameters if name.startswith("consent_value"))
     given, withdrawn = _time(consent.given_at), _time(consent.withdrawn_at)
-    raw_withdrawn = quote(consent.withdrawn_at)
-    withdrawal = f"CASE WHEN {raw_withdrawn} IS NOT NULL THEN coalesce({withdrawn}, $consent_now) END"
+    withdrawal = f"CASE WHEN {_cell(consent.withdrawn_at)} IS NOT NULL THEN coalesce({withdrawn}, $consent_now) END"
     running, expires = "TRUE", ""
     if consent.expires_at is not None:
-        raw_expires = quote(consent.expires_at)
         expires = f" {_time(consent.expires_at)} AS expires_at,"
-        running = f"({raw_expires} IS NULL OR coalesce({_time(consent.expires_at)} > $consent_now, FALSE))"
+        ends = f"coalesce({_time(consent.expires_at)} > $consent_now, FALSE)"
+        running = f"({_cell(consent.expires_at)} IS NULL OR {ends})"
     return (
-        f"(SELECT CAST({quote(consent.subject)} AS VARCHAR) AS person, {given} AS given_at,{expires}"  # noqa: S608
+        f"(SELECT {person_id(_cell(consent.subject))} AS person, {given} AS given_at,{expires}"  # noqa: S608
         f" {receipt} AS receipt,"
         f" CASE WHEN {withdrawal} <= $consent_now THEN {withdrawal} END AS withdrawn_at,"
         f" coalesce({given} <= $consent_now, FALSE) AND {running}"
         f" AND coalesce({withdrawal} > $consent_now, TRUE) AS is_valid"
-        f" FROM {reader} WHERE CAST({quote(consent.purpose)} AS VARCHAR) IN ({values})"
-        f" AND {quote(consent.subject)} IS NOT NULL)"
+        f" FROM {reader} AS decision WHERE CAST({_cell(consent.purpose)} AS VARCHAR) IN ({values})"
+        f" AND {_cell(consent.subject)} IS NOT NULL)"
     )
 
 
+def _cell(name: str) -> str:
+    """Return a column of the decisions: of them alone, or what they lack would be read from the row of the source."""
+    return f"decision.{quote(name)}"
+
+
 def _time(name: str) -> str:
-    return f"epoch(TRY_CAST({quote(name)} AS TIMESTAMPTZ))"
+    return f"epoch(TRY_CAST({_cell(name)} AS TIMESTAMPTZ))"

@@ -121,6 +121,7 @@ def connect() -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(
         config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "threads": "2"}
     )
+    connection.execute("SET TimeZone = 'UTC'")  # of a time without a zone, wherever this machine is
     # From statistics without NULLs the optimizer concludes that a TRY_CAST cannot fail; NaN would then count.
     connection.execute("SET disabled_optimizers = 'statistics_propagation'")
     return connection
@@ -167,8 +168,11 @@ def _load(connection: duckdb.DuckDBPyConnection, policy: Policy, name: str, home
         if stored not in found:
             listing = ", ".join(found)
             raise SourceError(f"{what}: {declared.uri} has no column {stored!r} (found: {listing})", "mend either")
+        if key == policy.privacy_unit.id_column:
+            check_ids(f"{what}: column {stored!r} of {declared.uri}", found[stored])
+            continue
         fits = STORED_TYPES[column.type] + (STORED_TYPES["int"] if column.type == "decimal" else ())
-        if key != policy.privacy_unit.id_column and re.sub(r"\(.*\)$", "", found[stored]) not in fits:
+        if re.sub(r"\(.*\)$", "", found[stored]) not in fits:
             raise SourceError(
                 f"{what}: column {stored!r} of {declared.uri} is {found[stored]}, declared as {column.type}",
                 "mend the data or the policy's type",
@@ -231,6 +235,20 @@ def _unreadable(what: str, place: Place, uri: str, err: duckdb.Error) -> SourceE
     if "Could not set lock" in reason:
         hint = "another program writes it: let that end, or give the silo a copy"
     return SourceError(f"{what}: {uri} cannot be read as {kind} ({reason})", hint)
+
+
+def check_ids(what: str, kind: str) -> None:
+    """Raise SourceError unless a column of this type can say which person a row is of."""
+    if kind in ("FLOAT", "DOUBLE") or re.fullmatch(r"DECIMAL\(\d+,[1-9]\d*\)", kind):
+        hint = "write ids as text or as whole numbers: many programs turn them into 2.0 where one is missing"
+        raise SourceError(f"{what} is {kind}, which no id can be told by", hint)
+
+
+def person_id(cell: str) -> str:
+    """Return the SQL of a person's id as text; a whole number that was written as 2.0 is 2, in rows and decisions."""
+    text = f"CAST({cell} AS VARCHAR)"
+    plain = f"regexp_replace({text}, '^(-?[0-9]+)[.]0+$', '\\1')"
+    return f"CASE WHEN suffix({text}, '0') AND contains({text}, '.') THEN {plain} ELSE {text} END"
 
 
 def mapped(reader: str, columns: Mapping[str, Column], time_column: str | None = None) -> str:
