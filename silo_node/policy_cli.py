@@ -61,7 +61,7 @@ def add_commands(add: Callable[[str, Callable[[argparse.Namespace], int], str], 
     init.add_argument(
         "--out", type=Path, default=Path("policy.toml"), metavar="FILE", help="where the draft is written"
     )
-    check = add("check-policy", _check_policy, "check a policy file, and the data files that it names")
+    check = add("check-policy", _check_policy, "check a policy file, and the data that it names")
     check.add_argument("file", type=Path, metavar="FILE", help="the policy.toml")
     check.add_argument("--request", metavar="SQL", help="also say what would be decided on this question, and why")
     check.add_argument("--purpose", metavar="PURPOSE", help="what the question is for; default: the analyst's first")

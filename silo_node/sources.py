@@ -83,7 +83,7 @@ Place = Files | DuckTable | PostgresTable
 
 
 class Wanted(NamedTuple):
-    """The columns, as they are called there, that a question needs of one place."""
+    """The columns that a question needs of one place, by the names that they have there."""
 
     place: Place
     columns: frozenset[str]
