@@ -3,6 +3,8 @@
 PYTHON ?= $(or $(shell command -v python3.11),python3)
 VENV   ?= .venv
 FUZZ_INPUTS ?= 1000000
+# Two processes, a file of tests in one of them: what starts a server or a Ray cluster does so once.
+PYTEST := -m pytest -n 2 --dist loadfile
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
@@ -12,14 +14,14 @@ demo: $(READY)
 	$(BIN)/consilo demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST)
 
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest --durations=15
+	$(BIN)/python $(PYTEST) --durations=15
 
 bench: $(READY)
 	$(BIN)/python -m tests.bench
