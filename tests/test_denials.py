@@ -1,19 +1,24 @@
 """The same request against neighbouring data is refused in the same bytes: a denial never depends on a row."""
 
+import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from analyst.demo.hospitals import PURPOSE
+from analyst.demo.sector import DECISIONS
+from crypto.errors import CryptoError
 from crypto.keys import SigningKey, read_key_file
-from crypto.manifest import Propose
-from crypto.wire import sign, unverified
+from crypto.manifest import Accept, Propose
+from crypto.wire import Message, sign, unverified
 from policies.request import Compare, Refusal, Request
 from silo_node.actor import SiloActor
 from tests.simulator import simulate
@@ -91,12 +96,30 @@ def test_neighbouring_data_bring_the_same_bytes(
     values[row] = age
     altered = table.set_column(table.column_names.index("age"), "age", pa.array(values, table["age"].type))
     few = data.draw(st.integers(1, 5), label="persons left")
-    found = []
-    for rows in (table, without, altered, table.slice(row, 1), table.slice(0, few)):
+    decisions = pyarrow.csv.read_csv(federation / "silos" / SILO / DECISIONS)
+    withdrawn: list[str | None] = [None] * decisions.num_rows
+    withdrawn[row] = data.draw(st.sampled_from(["2026-02-01T00:00:00Z", "2099-01-01T00:00:00Z"]), label="until")
+    objections = decisions.set_column(3, "withdrawn_at", pa.array(withdrawn, pa.string()))
+    everybody = decisions.set_column(3, "withdrawn_at", pa.array(["2026-02-01T00:00:00Z"] * decisions.num_rows))
+    neighbours = [(rows, decisions) for rows in (table, without, altered, table.slice(row, 1), table.slice(0, few))]
+    neighbours += [(table, one) for one in (objections, everybody, decisions.slice(row + 1), decisions.slice(0, 0))]
+    found, accepted = [], []
+    for rows, one in neighbours:
         home = tmp_path_factory.mktemp("silo") / SILO
         shutil.copytree(federation / "silos" / SILO, home)
         pyarrow.parquet.write_table(rows, home / "lung.parquet")
-        found.append(replies(federation, home, requests, now))
+        pyarrow.csv.write_csv(one, home / DECISIONS)
+        os.utime(home / DECISIONS, (now - 60, now - 60))  # the age of a feed is no row of it
+        replied = replies(federation, home, requests | {"nothing is wrong": request}, now)
+        accepted.append(is_envelope_of(replied.pop("nothing is wrong"), Accept))
+        found.append(replied)
     assert all(one == found[0] for one in found[1:])
+    assert all(accepted), "an empty answer is an answer"
     codes = {title: {denial.code for denial in unverified(raw, Refusal).denials} for title, raw in found[0].items()}
     assert len({frozenset(one) for one in codes.values()}) == len(requests), "each is refused for its own reason"
+
+
+def is_envelope_of(data: bytes, kind: type[Message]) -> bool:
+    with suppress(CryptoError):
+        return unverified(data, kind) is not None
+    return False
