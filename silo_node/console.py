@@ -25,7 +25,7 @@ from policies.load import load
 from silo_node.accounts import accounts_of
 from silo_node.errors import SiloError
 from silo_node.ledger_store import LedgerStore
-from silo_node.log import Signer, read_head
+from silo_node.log import Signer
 from silo_node.owner_cli import Decision, decide_on, requests_of
 from silo_node.page import View, render
 
@@ -102,9 +102,7 @@ class Console:
 
     def _examined(self) -> tuple[str, bool]:
         try:
-            envelope, key = self._store.head(), self._signer.key.public
-            head = None if envelope is None else read_head(envelope, self._signer.silo, self._signer.federation, key)
-            found = self._store.audit(head)
+            found = self._store.audit(self._signer)
         except LedgerError as err:
             return f"{err.message}. {err.hint}.", False
         return f"The log is whole: entries {found.first} to {found.last}, signed by the silo.", True

@@ -6,7 +6,7 @@ rows. Triggers also refuse what no code of ours does: altering a charge, taking 
 
 from collections.abc import Mapping
 
-VERSION = 3
+VERSION = 4
 DAY_S = 86_400  # as the triggers below write it out
 
 _CHARGES = """
@@ -149,4 +149,5 @@ CHANGES: Mapping[int, str] = {  # from each older format; from nothing
     0: f"{_CHARGES}{_SPLITS}{_RUNS}{_NEW}",
     1: f"{_keep_charges(_OLD_COLUMNS)}{_KEEP_SPLITS}{_RUNS}{_NEW}",
     2: f"{_keep_charges(_OLD_COLUMNS + ', run')}{_KEEP_SPLITS}{_KEEP_RUNS}{_NEW}",
+    3: "",  # entries of the log that a program of version 3 cannot read
 }

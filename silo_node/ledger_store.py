@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from urllib.parse import quote
 
@@ -39,6 +40,28 @@ MAX_WAITING = 100  # requests of one analyst that wait for approval
 _BUSY_TIMEOUT_S = 5.0
 _CURVE = struct.Struct(f">{len(ORDERS)}q")
 _DAMAGED = "restore it; no request is answered before"
+_ALTERED = "keep the file as it is, and find out who changed it"
+_CHARGE = (  # what never changes of a charge, in the order that its hash is taken of
+    "nonce, request_hash, analyst, purpose, micro_rho, policy_hash, charged_at, run, first_month, last_month,"
+    " atto_delta, curve"
+)
+# Each total as the triggers keep it, and as the charges themselves give it.
+_TOTALS = (
+    (
+        "SELECT micro_rho, atto_delta FROM lifetime",
+        "SELECT coalesce(sum(micro_rho) FILTER (WHERE curve IS NULL), 0), coalesce(sum(atto_delta), 0) FROM charges",
+    ),
+    (
+        "SELECT purpose, day, analyst, micro_rho FROM by_day WHERE micro_rho <> 0",
+        "SELECT purpose, charged_at / 86400, analyst, sum(micro_rho) FROM charges GROUP BY 1, 2, 3"
+        " HAVING sum(micro_rho) <> 0",
+    ),
+    (
+        "SELECT purpose, first_month, last_month, analyst, micro_rho FROM by_month WHERE micro_rho <> 0",
+        "SELECT purpose, first_month, last_month, analyst, sum(micro_rho) FROM charges GROUP BY 1, 2, 3, 4"
+        " HAVING sum(micro_rho) <> 0",
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,23 +151,8 @@ class LedgerStore:
         self._db.close()
 
     def check(self) -> None:
-        """Raise LedgerError unless the totals are those of the charges and the log ends with its signed head."""
-        with self._errors():
-            self._db.execute("BEGIN")
-            try:
-                sums = self._db.execute(
-                    "SELECT coalesce(sum(micro_rho) FILTER (WHERE curve IS NULL), 0), coalesce(sum(atto_delta), 0),"
-                    " coalesce(sum(micro_rho), 0), coalesce(sum(micro_rho), 0) FROM charges"
-                ).fetchone()
-                totals = self._db.execute(
-                    "SELECT micro_rho, atto_delta, (SELECT coalesce(sum(micro_rho), 0) FROM by_day),"
-                    " (SELECT coalesce(sum(micro_rho), 0) FROM by_month) FROM lifetime"
-                ).fetchone()
-                if sums != totals:
-                    raise LedgerError(f"the ledger {self._path} is damaged: its totals are not its charges'", _DAMAGED)
-                log.check_chain(self._lines(), self._own_head())
-            finally:
-                self._db.execute("ROLLBACK")
+        """Raise LedgerError unless the log is whole, ends with its signed head, and says what the tables hold."""
+        self.audit()
 
     def check_against(self, kept: LedgerHead) -> None:
         """Raise LedgerError unless this ledger continues the one whose head was kept elsewhere."""
@@ -164,7 +172,8 @@ class LedgerStore:
         """Begin to answer by a policy: release every reservation of rounds that are gone, and say so in the log."""
         with self._transaction():
             released = self._release("")
-            started = log.Started(micro_rho=self.spending().lifetime, released=len(released))
+            held = self._committed(frozenset())
+            started = log.Started(micro_rho=self.spending().lifetime, released=len(released), charges=held)
             events: list[Event] = [*released, started]
             last = self._db.execute(
                 'SELECT body FROM log WHERE CAST(body AS TEXT) LIKE \'%"kind":"policy"%\' ORDER BY seq DESC LIMIT 1'
@@ -253,11 +262,7 @@ class LedgerStore:
         return tuple(map(sum, zip(*(_CURVE.unpack(row[0]) for row in rows), strict=True))) if rows else ()
 
     def _charge(self, nonce: bytes) -> Charge | None:
-        row = self._db.execute(
-            "SELECT nonce, request_hash, analyst, purpose, micro_rho, policy_hash, charged_at, run, first_month,"
-            " last_month, atto_delta, curve FROM charges WHERE nonce = ?",
-            (nonce,),
-        ).fetchone()
+        row = self._db.execute(f"SELECT {_CHARGE} FROM charges WHERE nonce = ?", (nonce,)).fetchone()  # noqa: S608
         if row is None:
             return None
         unpacked = _CURVE.unpack(row[11]) if row[11] is not None else ()
@@ -299,7 +304,7 @@ class LedgerStore:
                 spent = self.spending(charge.nonce, charge.purpose, charge.analyst, since, charge.run, counted)
                 if exceeds(spent, charge, lifetime_limit, windows, run_limit, delta_limit, rate):
                     return False
-                self._insert(charge)
+                self._insert(_row_of(charge))
             self._db.execute(
                 "INSERT INTO nonces VALUES (?, ?, ?, ?, ?, 1) ON CONFLICT DO UPDATE SET proposals = proposals + 1",
                 (charge.nonce, charge.request_hash, charge.analyst, charge.run, charge.charged_at),
@@ -313,6 +318,7 @@ class LedgerStore:
                         micro_rho=charge.micro_rho,
                         atto_delta=charge.atto_delta,
                         policy_hash=charge.policy_hash,
+                        row=log.hash_of(*_row_of(charge)),
                     )
                 )
             self._append(*events)
@@ -322,26 +328,9 @@ class LedgerStore:
         row = self._db.execute("SELECT state FROM charges WHERE nonce = ?", (nonce,)).fetchone()
         return None if row is None else str(row[0])
 
-    def _insert(self, charge: Charge) -> None:
-        self._db.execute(
-            "INSERT INTO charges (nonce, request_hash, analyst, purpose, micro_rho, policy_hash, charged_at, run,"
-            " first_month, last_month, atto_delta, curve, state)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'reserved')",
-            (
-                charge.nonce,
-                charge.request_hash,
-                charge.analyst,
-                charge.purpose,
-                charge.micro_rho,
-                charge.policy_hash,
-                charge.charged_at,
-                charge.run,
-                charge.months.first,
-                charge.months.last,
-                charge.atto_delta,
-                _CURVE.pack(*charge.curve) if charge.curve else None,
-            ),
-        )
+    def _insert(self, row: Sequence[bytes | str | int | None]) -> None:
+        places = ", ".join("?" for _ in row)
+        self._db.execute(f"INSERT INTO charges ({_CHARGE}, state) VALUES ({places}, 'reserved')", row)  # noqa: S608
 
     def commit(self, nonce: bytes, round_id: bytes) -> None:
         with self._transaction():
@@ -527,22 +516,48 @@ class LedgerStore:
             rows = self._db.execute(sql, (last,)).fetchall()
         return list(log.entries_of(Line(*row) for row in reversed(rows)))
 
-    def audit(self, head: LedgerHead | None) -> log.Audit:
-        """Examine the whole log and hold the charges against it; raises LedgerError."""
+    def audit(self, signer: Signer | None = None) -> log.Audit:
+        """Examine the whole log, whose head the store's signer or this one signed, and hold the tables against it.
+
+        Raises LedgerError.
+        """
         with self._errors():
-            self._db.execute("BEGIN")
+            self._db.execute("BEGIN")  # head, log and tables as they were at one time
             try:
-                found = log.audit(self._lines(), head)
-                stored = {
-                    bytes(nonce): (micro_rho, state == "committed")
-                    for nonce, micro_rho, state in self._db.execute("SELECT nonce, micro_rho, state FROM charges")
-                }
+                found = log.audit(self._lines(), self._own_head(signer or self._signer))
+                self._check_charges(found)
+                self._check_totals()
             finally:
                 self._db.execute("ROLLBACK")
-        if wrong := [nonce for nonce, charge in found.charges.items() if stored.get(nonce) != charge]:
-            message = f"the log says what the ledger does not: {len(wrong)} charges, such as {wrong[0].hex()[:16]}"
-            raise LedgerError(message, "keep the file as it is, and find out who changed it")
         return found
+
+    def _check_charges(self, found: log.Audit) -> None:
+        """Raise LedgerError unless the charges are those of the log, and those that it says were there before."""
+        rows = {row[0]: row for row in self._db.execute(f"SELECT {_CHARGE}, round_id FROM charges")}  # noqa: S608
+        wrong = [nonce for nonce, held in found.charges.items() if not _is_held(held, rows.get(nonce))]
+        if found.anchor:
+            wrong += [nonce for nonce, row in rows.items() if row[-1] is None and nonce not in found.charges]
+        if wrong:
+            message = f"the log says what the ledger does not: {len(wrong)} charges, such as {wrong[0].hex()[:16]}"
+            raise LedgerError(message, _ALTERED)
+        if found.anchor and self._committed(found.since) != found.anchor:
+            raise LedgerError("the log says what the ledger does not: charges of before its last start", _ALTERED)
+
+    def _committed(self, besides: frozenset[bytes]) -> bytes:
+        """Return the hash of all charges that were committed, besides some."""
+        sql = f"SELECT {_CHARGE}, round_id FROM charges WHERE state = 'committed' ORDER BY nonce"  # noqa: S608
+        return sha256(b"".join(log.hash_of(*row) for row in self._db.execute(sql) if row[0] not in besides)).digest()
+
+    def _check_totals(self) -> None:
+        """Raise LedgerError unless the totals are those of the charges, and the triggers that keep them are ours."""
+        for kept, added in _TOTALS:
+            if set(self._db.execute(kept)) != set(self._db.execute(added)):
+                raise LedgerError(f"the ledger {self._path} is damaged: its totals are not its charges'", _DAMAGED)
+        triggers = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'"
+        with closing(sqlite3.connect(":memory:")) as new:
+            new.executescript(CHANGES[0])
+            if set(self._db.execute(triggers)) != set(new.execute(triggers)):
+                raise LedgerError(f"the triggers of {self._path} are not those of a ledger", _ALTERED)
 
     def _lines(self) -> Iterable[Line]:
         return (Line(*row) for row in self._db.execute("SELECT seq, body, chain FROM log ORDER BY seq"))
@@ -551,11 +566,11 @@ class LedgerStore:
         row = self._db.execute("SELECT seq, chain FROM log ORDER BY seq DESC LIMIT 1").fetchone()
         return (0, log.START) if row is None else (int(row[0]), bytes(row[1]))
 
-    def _own_head(self) -> LedgerHead | None:
+    def _own_head(self, signer: Signer | None) -> LedgerHead | None:
         row = self._db.execute("SELECT envelope FROM head").fetchone()
-        if row is None or self._signer is None:
+        if row is None or signer is None:
             return None
-        return log.read_head(bytes(row[0]), self._signer.silo, self._signer.federation, self._signer.key.public)
+        return log.read_head(bytes(row[0]), signer.silo, signer.federation, signer.key.public)
 
     def _append(self, *events: Event) -> None:
         """Write entries and the signed head that names the last, within the transaction that is open."""
@@ -595,6 +610,22 @@ class LedgerStore:
                 yield
         except sqlite3.Error as err:
             raise LedgerError(f"the ledger {self._path} failed ({err})", "restore it or free disk space") from err
+
+
+def _row_of(charge: Charge) -> tuple[bytes | str | int | None, ...]:
+    """Return what the ledger keeps of a charge, in the order of `_CHARGE`."""
+    curve = _CURVE.pack(*charge.curve) if charge.curve else None
+    first, last = charge.months.first, charge.months.last
+    owner = (charge.nonce, charge.request_hash, charge.analyst, charge.purpose)
+    return (*owner, charge.micro_rho, charge.policy_hash, charge.charged_at, charge.run, first, last,
+            charge.atto_delta, curve)  # fmt: skip
+
+
+def _is_held(held: log.Held, row: Sequence[bytes | str | int | None] | None) -> bool:
+    """Tell whether a stored charge is the one that the log tells of; an entry of version 3 names its price only."""
+    if row is None or (row[4], row[-1]) != (held.micro_rho, held.round_id):
+        return False
+    return not held.row or held.row == log.hash_of(*row[:-1])
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -5,8 +5,9 @@ there are and the hash of the last: `policies.ledger.LedgerHead`. An entry holds
 times only, nothing that was computed from a row. `silo_node.ledger_store` keeps the log in the file of the ledger.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Annotated, ClassVar, Literal
@@ -25,14 +26,17 @@ _DOMAIN = b"consilo/1 log"
 
 Who = Annotated[str, Field(max_length=255)]  # as a stranger may have written it
 Amount = Annotated[int, Field(ge=0)]
+# The hash of what the ledger keeps beside the log, which cannot be altered unseen then. Version 3 wrote none.
+Kept = Annotated[bytes, Field(max_length=32, exclude_if=lambda kept: not kept)]
 
 
 class Started(Message):
-    """The silo started, or its owner opened the ledger for the first time: what it had spent by then."""
+    """The silo started: what it had spent by then, and the hash of the charges that this was."""
 
     kind: Literal["started"] = "started"
     micro_rho: Amount
     released: Count
+    charges: Kept = b""
 
 
 class PolicyInForce(Message):
@@ -62,6 +66,7 @@ class Reserved(Message):
     micro_rho: Amount
     atto_delta: Amount
     policy_hash: Digest
+    row: Kept = b""
 
 
 class Released(Message):
@@ -236,6 +241,20 @@ def read_head(envelope: bytes, silo: str, federation: str, key: VerifyKey) -> Le
     return head
 
 
+def hash_of(*values: bytes | str | int | None) -> bytes:
+    """Return the SHA-256 of a row that the ledger keeps beside the log."""
+    return sha256(json.dumps([one.hex() if isinstance(one, bytes) else one for one in values]).encode()).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A charge as the log tells it: its price, the hash of its row, and the round that it was committed to."""
+
+    micro_rho: int
+    row: bytes = b""
+    round_id: bytes | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Audit:
     """What an examination of the whole log came to."""
@@ -243,9 +262,10 @@ class Audit:
     entries: int
     first: int
     last: int
-    charges: Mapping[
-        bytes, tuple[int, bool]
-    ]  # by nonce: micro-rho, and whether it was committed; since the first entry
+    head: LedgerHead | None  # what names the last entry; None while nothing was ever logged
+    charges: Mapping[bytes, Held]  # by nonce, those of which the log still has the reservation
+    anchor: bytes = b""  # the hash of all charges that were committed at some entry; empty if none says so
+    since: frozenset[bytes] = frozenset()  # the nonces of those that were committed after that entry
 
 
 def audit(lines: Iterable[Line], head: LedgerHead | None) -> Audit:
@@ -256,23 +276,28 @@ def audit(lines: Iterable[Line], head: LedgerHead | None) -> Audit:
     kept = list(lines)
     check_chain(kept, head)
     anchors: dict[int, bytes] = {}
-    charges: dict[bytes, tuple[int, bool]] = {}
+    charges: dict[bytes, Held] = {}
+    anchor, since = b"", set[bytes]()
     for entry in entries_of(kept):
         match entry.event:
+            case Started() as event if event.charges:
+                anchor, since = event.charges, set()
             case Reserved() as event:
-                charges[event.nonce] = (event.micro_rho, False)
+                charges[event.nonce] = Held(event.micro_rho, event.row)
             case Released() as event:
                 charges.pop(event.nonce, None)
-            case Contributed() as event if event.nonce in charges:
-                charges[event.nonce] = (charges[event.nonce][0], True)
+            case Contributed() as event:
+                since.add(event.nonce)
+                if event.nonce in charges:
+                    charges[event.nonce] = replace(charges[event.nonce], round_id=event.round_id)
             case Erased(what="log") as event:
                 anchors[event.through] = event.chain
     if not kept:
-        return Audit(0, 1, 0, charges)
+        return Audit(0, 1, 0, head, charges)
     first = kept[0]
     if first.seq > 1 and chained(anchors.get(first.seq - 1, b""), first.body) != first.chain:
         raise _broken(f"it begins with entry {first.seq}, and no entry says that those before it were erased")
-    return Audit(len(kept), first.seq, kept[-1].seq, charges)
+    return Audit(len(kept), first.seq, kept[-1].seq, head, charges, anchor, frozenset(since))
 
 
 def entries_of(lines: Iterable[Line]) -> Iterator[Entry]:

@@ -363,14 +363,12 @@ def _verify_log(options: argparse.Namespace) -> int:
             ) from err
     store = LedgerStore(path)
     try:
-        envelope = store.head()
-        head = None if envelope is None else read_head(envelope, signer.silo, signer.federation, signer.key.public)
-        found = store.audit(head)
+        found = store.audit(signer)
         if kept is not None:
             store.check_against(kept)
     finally:
         store.close()
-    chain_hash = "" if head is None else head.chain.hex()
+    chain_hash = "" if found.head is None else found.head.chain.hex()
     print(f"whole: entries {found.first} to {found.last}, head {chain_hash[:32]}")
     print(f"       {len(found.charges)} charges, as the ledger has them")
     if kept is not None:

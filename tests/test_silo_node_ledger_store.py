@@ -253,7 +253,7 @@ def garbage(path: Path) -> None:
 
 def newer(path: Path) -> None:
     with closing(sqlite3.connect(path)) as database:
-        database.execute("PRAGMA user_version = 4")
+        database.execute("PRAGMA user_version = 99")
 
 
 def foreign(path: Path) -> None:
