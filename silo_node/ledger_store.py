@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import quote
@@ -417,19 +417,11 @@ class LedgerStore:
             ).fetchone()[0]
             if count >= MAX_WAITING:
                 raise LedgerError(f"{waiting.analyst!r} has {count} requests waiting for approval", "decide on them")
-            self._db.execute(
-                "INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (
-                    waiting.subject,
-                    waiting.envelope,
-                    waiting.analyst,
-                    waiting.purpose,
-                    waiting.micro_rho,
-                    waiting.asked_at,
-                    waiting.expires_at,
-                ),
-            )
-            self._append(log.Asked(subject=waiting.subject, analyst=waiting.analyst, purpose=waiting.purpose))
+            row = astuple(waiting)
+            self._db.execute("INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            until = max(waiting.asked_at, waiting.expires_at)
+            asked = log.Asked(subject=waiting.subject, analyst=waiting.analyst, purpose=waiting.purpose, until=until)
+            self._append(asked.model_copy(update={"row": log.hash_of(*row)}))
 
     def waiting(self) -> list[Waiting]:
         """Return the requests that people were asked about, oldest first, also those that have expired."""
@@ -442,12 +434,10 @@ class LedgerStore:
         with self._transaction():
             if not self._db.execute("SELECT 1 FROM requests WHERE subject = ?", (verdict.subject,)).fetchone():
                 raise LedgerError(f"no request {verdict.subject.hex()[:16]} waits here", "see `consilo-silo requests`")
-            added = self._db.execute(
-                "INSERT OR IGNORE INTO verdicts VALUES (?, ?, ?, ?, ?)",
-                (verdict.subject, verdict.who, verdict.at, verdict.decision, verdict.envelope),
-            ).rowcount
-            if added:
-                self._append(log.Voted(subject=verdict.subject, who=verdict.who, decision=verdict.decision))
+            row = (verdict.subject, verdict.who, verdict.at, verdict.decision, verdict.envelope)
+            if self._db.execute("INSERT OR IGNORE INTO verdicts VALUES (?, ?, ?, ?, ?)", row).rowcount:
+                voted = log.Voted(subject=verdict.subject, who=verdict.who, decision=verdict.decision)
+                self._append(voted.model_copy(update={"row": log.hash_of(*row)}))
 
     def verdicts(self, subject: bytes) -> tuple[Approval, ...]:
         with self._errors():
@@ -463,6 +453,7 @@ class LedgerStore:
         Charges stay: a lifetime is never refreshed. So does the last entry of the log.
         """
         with self._transaction():
+            found = self._examined(self._signer)  # of a ledger that was altered nothing is erased
             events: list[Event] = []
             if due.models is not None:
                 count = self._delete("runs WHERE saved_at < ?", due.models)
@@ -473,7 +464,10 @@ class LedgerStore:
             if due.audit is not None:
                 count = self._delete("requests WHERE max(asked_at, expires_at) < ?", due.audit)
                 self._db.execute("DELETE FROM verdicts WHERE subject NOT IN (SELECT subject FROM requests)")
-                events += [log.Erased(what="approvals", count=count, before=due.audit), *self._erase_log(due.audit)]
+                events += [
+                    log.Erased(what="approvals", count=count, before=due.audit),
+                    *self._erase_log(due.audit, found),
+                ]
             events = [event for event in events if isinstance(event, log.Erased) and event.count]
             self._append(*events)
         if events:
@@ -484,11 +478,16 @@ class LedgerStore:
     def _delete(self, what: str, before: int) -> int:
         return self._db.execute(f"DELETE FROM {what}", (before,)).rowcount  # noqa: S608
 
-    def _erase_log(self, before: int) -> list[log.Erased]:
+    def _erase_log(self, before: int, found: log.Audit) -> list[log.Erased]:
         kept = self._db.execute(
             "SELECT coalesce(min(seq) FILTER (WHERE at >= ?), max(seq)) FROM log", (before,)
         ).fetchone()[0]
-        if kept is None or kept <= 1:
+        # What is kept of requests and of reservations is held against their entries, so these stay as long.
+        requests = {row[0] for row in self._db.execute("SELECT subject FROM requests")}
+        needed = [one.seq for subject, one in found.requests.items() if subject in requests]
+        needed += [held.seq for held in found.charges.values() if held.round_id is None]
+        kept = min((kept or 0, *needed))
+        if kept <= 1:
             return []
         row = self._db.execute("SELECT seq, chain FROM log WHERE seq = ?", (kept - 1,)).fetchone()
         if row is None:
@@ -496,7 +495,8 @@ class LedgerStore:
         self._db.execute("DROP TRIGGER log_keeps")
         count = self._delete("log WHERE seq < ?", kept)
         self._db.execute(LOG_KEEPS)
-        return [log.Erased(what="log", count=count, before=before, through=row[0], chain=row[1])]
+        charges = self._committed(frozenset())
+        return [log.Erased(what="log", count=count, before=before, through=row[0], chain=row[1], charges=charges)]
 
     def head(self) -> bytes | None:
         """Return the signed head, None while nothing was ever logged."""
@@ -524,11 +524,16 @@ class LedgerStore:
         with self._errors():
             self._db.execute("BEGIN")  # head, log and tables as they were at one time
             try:
-                found = log.audit(self._lines(), self._own_head(signer or self._signer))
-                self._check_charges(found)
-                self._check_totals()
+                return self._examined(signer or self._signer)
             finally:
                 self._db.execute("ROLLBACK")
+
+    def _examined(self, signer: Signer | None) -> log.Audit:
+        found = log.audit(self._lines(), self._own_head(signer))
+        self._check_charges(found)
+        self._check_requests(found)
+        self._check_rounds(found)
+        self._check_totals()
         return found
 
     def _check_charges(self, found: log.Audit) -> None:
@@ -542,6 +547,35 @@ class LedgerStore:
             raise LedgerError(message, _ALTERED)
         if found.anchor and self._committed(found.since) != found.anchor:
             raise LedgerError("the log says what the ledger does not: charges of before its last start", _ALTERED)
+
+    def _check_requests(self, found: log.Audit) -> None:
+        """Raise LedgerError unless the requests for approval, and what people said to them, are those of the log."""
+        requests = {row[0]: row for row in self._db.execute("SELECT * FROM requests")}
+        said: dict[bytes, list[tuple[bytes, str, int, str, bytes]]] = {}
+        for verdict in self._db.execute("SELECT subject, who, at, decision, envelope FROM verdicts"):
+            said.setdefault(verdict[0], []).append(verdict)
+        wrong = [
+            subject
+            for subject, one in found.requests.items()
+            if subject not in requests
+            or (one.row and one.row != log.hash_of(*requests[subject]))
+            or not _are_said(one.verdicts, said.get(subject, []))
+        ]
+        if not found.is_cut:
+            wrong += {*requests, *said} - {*found.requests} - found.doubtful
+        if wrong:
+            message = f"the log says what the ledger does not: {len(wrong)} requests for approval, or what people said"
+            raise LedgerError(f"{message} to them, such as {wrong[0].hex()[:16]}", _ALTERED)
+
+    def _check_rounds(self, found: log.Audit) -> None:
+        """Raise LedgerError unless the ledger knows each nonce and each split that the log names."""
+        nonces = dict(self._db.execute("SELECT nonce, request_hash FROM nonces"))
+        splits = dict(self._db.execute("SELECT round_id, split_hash FROM splits"))
+        wrong = [one for one, request_hash in found.nonces.items() if nonces.get(one) != request_hash]
+        wrong += [one for one, split_hash in found.splits.items() if splits.get(one) != split_hash]
+        if wrong:
+            message = f"the log says what the ledger does not: {len(wrong)} nonces or splits, such as"
+            raise LedgerError(f"{message} {wrong[0].hex()[:16]}", _ALTERED)
 
     def _committed(self, besides: frozenset[bytes]) -> bytes:
         """Return the hash of all charges that were committed, besides some."""
@@ -626,6 +660,18 @@ def _is_held(held: log.Held, row: Sequence[bytes | str | int | None] | None) -> 
     if row is None or (row[4], row[-1]) != (held.micro_rho, held.round_id):
         return False
     return not held.row or held.row == log.hash_of(*row[:-1])
+
+
+def _are_said(logged: Sequence[log.Voted], stored: Sequence[tuple[bytes, str, int, str, bytes]]) -> bool:
+    """Tell whether the stored verdicts are those of the log, none more and none less."""
+    left = list(stored)
+    for event in logged:
+        same = [row for row in left if (row[1], row[3]) == (event.who, event.decision)]
+        match = next((row for row in same if not event.row or event.row == log.hash_of(*row)), None)
+        if match is None:
+            return False
+        left.remove(match)
+    return not left
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -7,7 +7,7 @@ times only, nothing that was computed from a row. `silo_node.ledger_store` keeps
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Annotated, ClassVar, Literal
@@ -23,6 +23,7 @@ from policies.model import MICRO
 
 START = bytes(32)  # the chain before the first entry
 _DOMAIN = b"consilo/1 log"
+_SPLIT_S = 60
 
 Who = Annotated[str, Field(max_length=255)]  # as a stranger may have written it
 Amount = Annotated[int, Field(ge=0)]
@@ -124,6 +125,8 @@ class Asked(Message):
     subject: Digest
     analyst: Who
     purpose: Who
+    until: Annotated[Seconds, Field(exclude_if=lambda until: not until)] = 0  # it is kept at least so long
+    row: Kept = b""
 
 
 class Voted(Message):
@@ -133,6 +136,7 @@ class Voted(Message):
     subject: Digest
     who: Who
     decision: Literal["approve", "reject"]
+    row: Kept = b""
 
 
 class Erased(Message):
@@ -144,6 +148,7 @@ class Erased(Message):
     before: Seconds
     through: Count = 0  # of the log: the last entry that is gone, and its chain hash
     chain: Annotated[bytes, Field(max_length=32)] = b""
+    charges: Kept = b""  # as of `Started`, since entries of charges may be among those that are gone
 
 
 Event = (
@@ -248,11 +253,22 @@ def hash_of(*values: bytes | str | int | None) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A charge as the log tells it: its price, the hash of its row, and the round that it was committed to."""
+    """A charge as the log tells it: its price, its entry, the hash of its row, and the round it was committed to."""
 
     micro_rho: int
+    seq: int
     row: bytes = b""
     round_id: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A request for approval as the log tells it: its entry, the hash of its row, and what people said to it."""
+
+    seq: int
+    until: int
+    row: bytes = b""
+    verdicts: tuple[Voted, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +282,11 @@ class Audit:
     charges: Mapping[bytes, Held]  # by nonce, those of which the log still has the reservation
     anchor: bytes = b""  # the hash of all charges that were committed at some entry; empty if none says so
     since: frozenset[bytes] = frozenset()  # the nonces of those that were committed after that entry
+    nonces: Mapping[bytes, bytes] = field(default_factory=dict)  # the request of each that was ever reserved
+    splits: Mapping[bytes, bytes] = field(default_factory=dict)  # by round, those that cannot have been erased
+    requests: Mapping[bytes, Pending] = field(default_factory=dict)  # by subject, those that were not erased
+    is_cut: bool = False  # the first entries are no longer there, as version 3 erased them
+    doubtful: frozenset[bytes] = frozenset()  # subjects that may have been erased: version 3 did not say until when
 
 
 def audit(lines: Iterable[Line], head: LedgerHead | None) -> Audit:
@@ -275,29 +296,76 @@ def audit(lines: Iterable[Line], head: LedgerHead | None) -> Audit:
     """
     kept = list(lines)
     check_chain(kept, head)
-    anchors: dict[int, bytes] = {}
-    charges: dict[bytes, Held] = {}
-    anchor, since = b"", set[bytes]()
+    if not kept:
+        return Audit(0, 1, 0, head, {})
+    found = _Found()
     for entry in entries_of(kept):
+        found.add(entry)
+    first = kept[0]
+    if first.seq > 1 and chained(found.cuts.get(first.seq - 1, b""), first.body) != first.chain:
+        raise _broken(f"it begins with entry {first.seq}, and no entry says that those before it were erased")
+    return Audit(
+        entries=len(kept),
+        first=first.seq,
+        last=kept[-1].seq,
+        head=head,
+        charges=found.charges,
+        anchor=found.anchor,
+        since=frozenset(found.since),
+        nonces=found.nonces,
+        splits={round_id: split_hash for round_id, (split_hash, _) in found.splits.items()},
+        requests=found.requests,
+        is_cut=first.seq > 1,
+        doubtful=frozenset(found.doubtful),
+    )
+
+
+@dataclass(slots=True)
+class _Found:
+    """What the entries say, while they are read."""
+
+    cuts: dict[int, bytes] = field(default_factory=dict)  # by the last entry that was erased: its chain hash
+    charges: dict[bytes, Held] = field(default_factory=dict)
+    anchor: bytes = b""
+    since: set[bytes] = field(default_factory=set)
+    nonces: dict[bytes, bytes] = field(default_factory=dict)
+    splits: dict[bytes, tuple[bytes, int]] = field(default_factory=dict)
+    requests: dict[bytes, Pending] = field(default_factory=dict)
+    doubtful: set[bytes] = field(default_factory=set)
+
+    def add(self, entry: Entry) -> None:
         match entry.event:
             case Started() as event if event.charges:
-                anchor, since = event.charges, set()
+                self.anchor, self.since = event.charges, set()
             case Reserved() as event:
-                charges[event.nonce] = Held(event.micro_rho, event.row)
+                self.charges[event.nonce] = Held(event.micro_rho, entry.seq, event.row)
+                self.nonces[event.nonce] = event.request_hash
             case Released() as event:
-                charges.pop(event.nonce, None)
+                self.charges.pop(event.nonce, None)
             case Contributed() as event:
-                since.add(event.nonce)
-                if event.nonce in charges:
-                    charges[event.nonce] = replace(charges[event.nonce], round_id=event.round_id)
+                self.since.add(event.nonce)
+                if event.nonce in self.charges:
+                    self.charges[event.nonce] = replace(self.charges[event.nonce], round_id=event.round_id)
+            case SplitSigned() as event:
+                self.splits[event.round_id] = (event.split_hash, entry.at)
+            case Asked() as event:
+                self.requests[event.subject] = Pending(entry.seq, event.until or entry.at, event.row)
+                self.doubtful.discard(event.subject)
+            case Voted() as event if (one := self.requests.get(event.subject)) is not None:
+                self.requests[event.subject] = replace(one, verdicts=(*one.verdicts, event))
+            case Erased(what="rounds") as event:
+                # The clock may have moved between the split and its entry.
+                self.splits = {name: one for name, one in self.splits.items() if one[1] >= event.before + _SPLIT_S}
+            case Erased(what="approvals") as event:
+                gone = {subject: one for subject, one in self.requests.items() if one.until < event.before}
+                self.requests = {subject: one for subject, one in self.requests.items() if subject not in gone}
+                self.doubtful |= {subject for subject, one in gone.items() if not one.row}
             case Erased(what="log") as event:
-                anchors[event.through] = event.chain
-    if not kept:
-        return Audit(0, 1, 0, head, charges)
-    first = kept[0]
-    if first.seq > 1 and chained(anchors.get(first.seq - 1, b""), first.body) != first.chain:
-        raise _broken(f"it begins with entry {first.seq}, and no entry says that those before it were erased")
-    return Audit(len(kept), first.seq, kept[-1].seq, head, charges, anchor, frozenset(since))
+                self.cuts[event.through] = event.chain
+                if event.charges:
+                    self.anchor, self.since = event.charges, set()
+            case _:
+                pass
 
 
 def entries_of(lines: Iterable[Line]) -> Iterator[Entry]:

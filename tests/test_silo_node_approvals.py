@@ -1,6 +1,7 @@
 """Requests that wait for people: asked, seen, approved or rejected, and only then answered; hours, days and rates."""
 
 import json
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -21,7 +22,8 @@ from policies.load import load
 from policies.request import Refusal, Request
 from silo_node import log
 from silo_node.errors import SiloError
-from silo_node.ledger_store import MAX_WAITING, LedgerStore, Waiting
+from silo_node.ledger_schema import LOG_KEEPS
+from silo_node.ledger_store import MAX_WAITING, Due, LedgerStore, Waiting
 from silo_node.owner_cli import decide_on, requests_of
 from tests.owner_home import DAY_S, NOW, PEOPLE, OwnerHome, ask, founded_with_people, with_people
 from tests.simulator import Simulation, no_noise, simulate
@@ -239,6 +241,88 @@ def test_a_stored_request_that_was_exchanged_is_found_out(owner: OwnerHome) -> N
         store._db.execute("UPDATE requests SET envelope = ? WHERE subject = ?", (second.envelope, first.subject))
         with pytest.raises(LedgerError, match="altered"):
             requests_of(policy, store, NOW)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM verdicts WHERE decision = 'reject'",
+        "UPDATE verdicts SET decision = 'approve'",
+        "UPDATE verdicts SET at = at + 1000 WHERE decision = 'reject'",
+        "UPDATE verdicts SET envelope = x'00' WHERE decision = 'reject'",
+        "UPDATE verdicts SET who = 'nobody' WHERE decision = 'reject'",
+        "INSERT INTO verdicts SELECT subject, who, at - 1, 'approve', envelope FROM verdicts WHERE decision = 'reject'",
+        "INSERT INTO verdicts SELECT zeroblob(32), who, at, decision, envelope FROM verdicts",
+        "DELETE FROM verdicts",
+        "DELETE FROM requests",
+        "DELETE FROM requests; DELETE FROM verdicts",
+        "INSERT INTO requests SELECT zeroblob(32), envelope, analyst, purpose, 1, asked_at, expires_at FROM requests",
+        "UPDATE requests SET micro_rho = 1",
+        "UPDATE requests SET purpose = 'billing'",
+        "UPDATE requests SET expires_at = asked_at + 1",
+    ],
+)
+def test_what_people_said_cannot_be_altered_unseen(
+    owner: OwnerHome, change: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A rejection that is deleted would leave the approvals of the others."""
+    waiting = ask(owner)
+    policy = load(owner.policy).policy
+    with closing(owner.open()) as store:
+        for who, decision in ((DPO, "reject"), (OWNER, "approve")):
+            decide_on(policy, store, who, owner.keys[who], waiting.subject.hex(), decision, NOW)  # type: ignore[arg-type]
+    owner.open().close()
+    with closing(sqlite3.connect(owner.ledger)) as database:
+        database.executescript(change)
+    with pytest.raises(LedgerError, match="or what people said to them"):
+        owner.open()
+    assert command("verify-log", "--policy", str(owner.policy)) == 1
+    assert "the log says what the ledger does not" in capsys.readouterr().err
+
+
+def test_requests_are_erased_when_they_are_due_and_their_entries_with_them(owner: OwnerHome) -> None:
+    ask(owner, 1, now=NOW, expires_at=NOW + DAY_S)
+    late = ask(owner, 2, now=NOW, expires_at=NOW + 20 * DAY_S)
+    policy = load(owner.policy).policy
+    with closing(owner.open(NOW + 1)) as store:
+        for waiting in store.waiting():
+            decide_on(policy, store, DPO, owner.keys[DPO], waiting.subject.hex(), "reject", NOW)
+    with closing(owner.open(NOW + 12 * DAY_S)) as store:
+        assert store.erase(Due(audit=NOW + 10 * DAY_S)) == 2, "a request, and the entry before that of the other"
+        assert [one.subject for one in store.waiting()] == [late.subject]
+        found = store.audit()
+        assert (found.first, len(found.requests)) == (2, 1), "what is kept of a request is held against its entry"
+    with closing(owner.open(NOW + 40 * DAY_S)) as store:
+        assert store.erase(Due(audit=NOW + 30 * DAY_S)) > 2
+        assert store.waiting() == []
+        assert not store.audit().requests
+    owner.open().close()
+
+
+def test_requests_of_the_third_format_are_held_against_the_log_too(owner: OwnerHome) -> None:
+    waiting = ask(owner)
+    verdict = Approval.signed(DPO, owner.keys[DPO], "aspen", waiting.subject, "reject", NOW)
+    with closing(owner.open()) as store:
+        store._db.execute("DROP TRIGGER log_keeps")
+        store._db.execute("DELETE FROM log")
+        store._db.execute(LOG_KEEPS)
+        store._db.execute("DELETE FROM head")
+        store._append(log.Asked(subject=waiting.subject, analyst="ana", purpose="p"))
+        store._db.execute(
+            "INSERT INTO verdicts VALUES (?, ?, ?, 'reject', ?)", (waiting.subject, DPO, NOW, verdict.envelope)
+        )
+        store._append(log.Voted(subject=waiting.subject, who=DPO, decision="reject"))
+        store.check()
+        store._db.execute("UPDATE verdicts SET who = ?", (OWNER,))
+        with pytest.raises(LedgerError, match="what people said"):
+            store.check()
+        store._db.execute("DELETE FROM verdicts")
+        with pytest.raises(LedgerError, match="what people said"):
+            store.check()
+        store._append(log.Erased(what="approvals", count=1, before=NOW + DAY_S))
+        store.check()  # that one may have been erased: version 3 did not say when it expired
+        store._db.execute("DELETE FROM requests")
+        store.check()
 
 
 def test_a_verdict_needs_a_request_and_is_stored_once(owner: OwnerHome) -> None:

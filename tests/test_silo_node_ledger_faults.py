@@ -129,6 +129,7 @@ def filled(path: Path) -> None:
         for number in range(1, 30):
             store.reserve(charge(number, AT + number), LIMIT)
             store.commit(nonce(number), bytes(16))
+        store.record_split(bytes(16), bytes(32))
 
 
 NONCE = f"x'{nonce(3).hex()}'"
@@ -142,6 +143,10 @@ ALTERED = {
     "the last entry": "DELETE FROM log WHERE seq = (SELECT max(seq) FROM log)",
     "an entry": "UPDATE log SET body = CAST('{}' AS BLOB) WHERE seq = 5",
     "all entries": "DELETE FROM log",
+    "a nonce": f"DELETE FROM nonces WHERE nonce = {NONCE}",
+    "a nonce's request": f"UPDATE nonces SET request_hash = zeroblob(32) WHERE nonce = {NONCE}",
+    "a split that is gone": "DELETE FROM splits",
+    "a split for another": "UPDATE splits SET split_hash = zeroblob(31)",
     "a trigger": "DROP TRIGGER IF EXISTS charge_added",
     "a charge that is gone": f"DELETE FROM charges WHERE nonce = {NONCE}",
     "a charge that was never made": f"INSERT INTO charges SELECT zeroblob(16), request_hash, analyst, purpose,"
@@ -346,7 +351,7 @@ def test_a_ledger_of_the_third_format_is_held_against_its_log_as_far_as_that_tel
 def unhashed(store: LedgerStore) -> Callable[..., None]:
     """Return what appends entries as version 3 did."""
     append = store._append
-    bare = {"row": b"", "charges": b""}
+    bare = {"row": b"", "charges": b"", "until": 0}
 
     def appended(*events: log.Event) -> None:
         append(*(event.model_copy(update={key: bare[key] for key in bare if hasattr(event, key)}) for event in events))

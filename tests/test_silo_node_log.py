@@ -66,7 +66,7 @@ HEAD = head_of(LINES)
 def test_a_whole_log_is_whole() -> None:
     found = audit(LINES, HEAD)
     assert (found.entries, found.first, found.last) == (len(EVENTS), 1, len(EVENTS))
-    assert found.charges == {bytes(16): Held(5, b"", bytes(16))}
+    assert found.charges == {bytes(16): Held(5, 4, b"", bytes(16))}
     assert audit([], None).entries == 0
 
 
