@@ -109,9 +109,17 @@ CREATE TABLE verdicts (
     PRIMARY KEY (subject, who, at, decision)
 ) STRICT, WITHOUT ROWID;
 """
-LOG_KEEPS = """
+# An entry that is erased in time is emptied; its place and its chain hash stay.
+_LOG_CHANGES = """
+CREATE TRIGGER log_never_changes BEFORE UPDATE ON log
+    WHEN (NEW.seq, NEW.at, NEW.body, NEW.chain) IS NOT (OLD.seq, 0, x'', OLD.chain)
+BEGIN
+    SELECT RAISE(ABORT, 'an entry of the log never changes');
+END;
+"""
+_LOG_KEEPS = """
 CREATE TRIGGER log_keeps BEFORE DELETE ON log BEGIN
-    SELECT RAISE(ABORT, 'an entry of the log stays until it is erased in time');
+    SELECT RAISE(ABORT, 'an entry of the log stays');
 END;
 """
 _LOG = f"""
@@ -121,10 +129,7 @@ CREATE TABLE log (
 CREATE TABLE head (
     id INTEGER PRIMARY KEY CHECK (id = 1), envelope BLOB NOT NULL
 ) STRICT;
-CREATE TRIGGER log_never_changes BEFORE UPDATE ON log BEGIN
-    SELECT RAISE(ABORT, 'an entry of the log never changes');
-END;
-{LOG_KEEPS}"""
+{_LOG_CHANGES}{_LOG_KEEPS}"""
 _NEW = f"{_TOTALS}{_NONCES}{_APPROVALS}{_LOG}"
 _KEEP_SPLITS = f"""
 ALTER TABLE splits RENAME TO old_splits;
@@ -149,5 +154,5 @@ CHANGES: Mapping[int, str] = {  # from each older format; from nothing
     0: f"{_CHARGES}{_SPLITS}{_RUNS}{_NEW}",
     1: f"{_keep_charges(_OLD_COLUMNS)}{_KEEP_SPLITS}{_RUNS}{_NEW}",
     2: f"{_keep_charges(_OLD_COLUMNS + ', run')}{_KEEP_SPLITS}{_KEEP_RUNS}{_NEW}",
-    3: "",  # entries of the log that a program of version 3 cannot read
+    3: f"DROP TRIGGER log_never_changes;DROP TRIGGER log_keeps;{_LOG_CHANGES}{_LOG_KEEPS}",
 }

@@ -33,7 +33,7 @@ from policies.ledger import (
 )
 from silo_node import log
 from silo_node.accounts import Row
-from silo_node.ledger_schema import CHANGES, DAY_S, LOG_KEEPS, VERSION
+from silo_node.ledger_schema import CHANGES, DAY_S, VERSION
 from silo_node.log import Entry, Event, Line, Signer
 
 MAX_WAITING = 100  # requests of one analyst that wait for approval
@@ -163,8 +163,8 @@ class LedgerStore:
         if kept.count > count:
             message = f"the ledger {self._path} is older than its last head: {count} entries, {kept.count} were signed"
             raise LedgerError(message, "put the newest ledger back: what was spent since would be forgotten")
-        is_erased = kept.count < first  # in time, as the entry that says so states
-        if kept.count and not is_erased and (row is None or row[0] != kept.chain):
+        is_cut = kept.count < first  # by version 3, which left no chain hashes of what it erased
+        if kept.count and not is_cut and (row is None or row[0] != kept.chain):
             message = f"the ledger {self._path} is not the one whose head was kept: they part before {kept.count}"
             raise LedgerError(message, "put the ledger back that this silo has used; two of them forget each other")
 
@@ -480,7 +480,7 @@ class LedgerStore:
 
     def _erase_log(self, before: int, found: log.Audit) -> list[log.Erased]:
         kept = self._db.execute(
-            "SELECT coalesce(min(seq) FILTER (WHERE at >= ?), max(seq)) FROM log", (before,)
+            "SELECT coalesce(min(seq) FILTER (WHERE at >= ?), max(seq)) FROM log WHERE body <> x''", (before,)
         ).fetchone()[0]
         # What is kept of requests and of reservations is held against their entries, so these stay as long.
         requests = {row[0] for row in self._db.execute("SELECT subject FROM requests")}
@@ -489,14 +489,22 @@ class LedgerStore:
         kept = min((kept or 0, *needed))
         if kept <= 1:
             return []
-        row = self._db.execute("SELECT seq, chain FROM log WHERE seq = ?", (kept - 1,)).fetchone()
-        if row is None:
+        count = self._db.execute("UPDATE log SET at = 0, body = x'' WHERE seq < ? AND body <> x''", (kept,)).rowcount
+        if not count:
             return []
-        self._db.execute("DROP TRIGGER log_keeps")
-        count = self._delete("log WHERE seq < ?", kept)
-        self._db.execute(LOG_KEEPS)
-        charges = self._committed(frozenset())
-        return [log.Erased(what="log", count=count, before=before, through=row[0], chain=row[1], charges=charges)]
+        erased = [line for line in self._lines() if line.seq < kept]
+        through, chains = erased[-1], log.hash_of_chains(erased)
+        return [
+            log.Erased(
+                what="log",
+                count=count,
+                before=before,
+                through=through.seq,
+                chain=through.chain,
+                chains=chains,
+                charges=self._committed(frozenset()),
+            )
+        ]
 
     def head(self) -> bytes | None:
         """Return the signed head, None while nothing was ever logged."""
@@ -505,13 +513,13 @@ class LedgerStore:
         return None if row is None else bytes(row[0])
 
     def lines(self) -> list[Line]:
-        """Return every entry of the log as it is stored, oldest first."""
+        """Return every entry of the log as it is stored, oldest first, also those that were erased."""
         with self._errors():
             return list(self._lines())
 
     def entries(self, last: int) -> list[Entry]:
         """Return the last entries of the log, oldest first."""
-        sql = "SELECT seq, body, chain FROM log ORDER BY seq DESC LIMIT ?"
+        sql = "SELECT seq, body, chain FROM log WHERE body <> x'' ORDER BY seq DESC LIMIT ?"
         with self._errors():
             rows = self._db.execute(sql, (last,)).fetchall()
         return list(log.entries_of(Line(*row) for row in reversed(rows)))

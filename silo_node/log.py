@@ -1,7 +1,8 @@
 """The silo's log: what was decided, charged, signed, opened, approved and erased, for its owner and for an auditor.
 
 Append-only. Each entry's chain hash covers all entries before it, and after each change the silo signs how many entries
-there are and the hash of the last: `policies.ledger.LedgerHead`. An entry holds names, hashes, prices, codes and clock
+there are and the hash of the last: `policies.ledger.LedgerHead`. An entry that is erased in time leaves its chain hash,
+so that a head that was kept elsewhere can be held against it. An entry holds names, hashes, prices, codes and clock
 times only, nothing that was computed from a row. `silo_node.ledger_store` keeps the log in the file of the ledger.
 """
 
@@ -146,8 +147,9 @@ class Erased(Message):
     what: Literal["models", "rounds", "approvals", "log"]
     count: Count
     before: Seconds
-    through: Count = 0  # of the log: the last entry that is gone, and its chain hash
+    through: Count = 0  # of the log: the last entry that is erased, and its chain hash
     chain: Annotated[bytes, Field(max_length=32)] = b""
+    chains: Kept = b""  # `hash_of_chains` of all entries that are erased
     charges: Kept = b""  # as of `Started`, since entries of charges may be among those that are gone
 
 
@@ -194,7 +196,7 @@ class Signer:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """An entry as it is stored: its place, its bytes and the chain hash up to it."""
+    """An entry as it is stored: its place, its bytes (none once it was erased) and the chain hash up to it."""
 
     seq: int
     body: bytes
@@ -214,22 +216,24 @@ def chained(before: bytes, body: bytes) -> bytes:
 def check_chain(lines: Iterable[Line], head: LedgerHead | None) -> int:
     """Return how many entries there are if each follows the one before it and the head names the last.
 
-    The first entries may have been erased in time; then the first one left is not number 1. Raises LedgerError.
+    The first entries may have been erased in time; of these only the place is looked at. Raises LedgerError.
     """
     last: Line | None = None
     count = 0
     for line in lines:
         if last is not None and line.seq != last.seq + 1:
             raise _broken(f"{line.seq} follows {last.seq}")
-        if last is not None or line.seq == 1:
+        if not line.body and last is not None and last.body:
+            raise _broken(f"entry {line.seq} is empty, and the one before it is not")
+        if line.body and (last is not None or line.seq == 1):
             before = START if last is None else last.chain
             if chained(before, line.body) != line.chain:
                 raise _broken(f"entry {line.seq} does not follow the one before it")
         last, count = line, count + 1
     if last is None and head is None:
         return 0
-    if last is None or head is None:
-        raise _broken("the entries are gone" if last is None else "its signed head is gone")
+    if last is None or head is None or not last.body:
+        raise _broken("its signed head is gone" if head is None else "the entries are gone")
     if (head.count, head.chain) != (last.seq, last.chain):
         raise _broken(f"the head names entry {head.count}, the last is {last.seq}, or is another one")
     return count
@@ -249,6 +253,11 @@ def read_head(envelope: bytes, silo: str, federation: str, key: VerifyKey) -> Le
 def hash_of(*values: bytes | str | int | None) -> bytes:
     """Return the SHA-256 of a row that the ledger keeps beside the log."""
     return sha256(json.dumps([one.hex() if isinstance(one, bytes) else one for one in values]).encode()).digest()
+
+
+def hash_of_chains(lines: Iterable[Line]) -> bytes:
+    """Return the SHA-256 of the places and chain hashes of entries, which stay when these are erased."""
+    return sha256(b"".join(line.seq.to_bytes(8, "big") + line.chain for line in lines)).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,18 +301,23 @@ class Audit:
 def audit(lines: Iterable[Line], head: LedgerHead | None) -> Audit:
     """Examine the log: its chain, each entry's form and place, and what the entries say was charged.
 
-    A log whose first entries are gone must hold the entry that says they were erased. Raises LedgerError.
+    A log whose first entries are empty or gone must hold the entry that says they were erased. Raises LedgerError.
     """
-    kept = list(lines)
-    check_chain(kept, head)
-    if not kept:
+    every = list(lines)
+    check_chain(every, head)
+    if not every:
         return Audit(0, 1, 0, head, {})
+    emptied, kept = ([line for line in every if bool(line.body) is is_kept] for is_kept in (False, True))
     found = _Found()
     for entry in entries_of(kept):
         found.add(entry)
     first = kept[0]
-    if first.seq > 1 and chained(found.cuts.get(first.seq - 1, b""), first.body) != first.chain:
-        raise _broken(f"it begins with entry {first.seq}, and no entry says that those before it were erased")
+    if first.seq > 1:
+        cut = found.cuts.get(first.seq - 1)
+        if cut is None or chained(cut.chain, first.body) != first.chain:
+            raise _broken(f"it begins with entry {first.seq}, and no entry says that those before it were erased")
+        if (emptied or cut.chains) and cut.chains != hash_of_chains(emptied):
+            raise _broken("the hashes of the entries that were erased are not those that were there")
     return Audit(
         entries=len(kept),
         first=first.seq,
@@ -315,7 +329,7 @@ def audit(lines: Iterable[Line], head: LedgerHead | None) -> Audit:
         nonces=found.nonces,
         splits={round_id: split_hash for round_id, (split_hash, _) in found.splits.items()},
         requests=found.requests,
-        is_cut=first.seq > 1,
+        is_cut=every[0].seq > 1,
         doubtful=frozenset(found.doubtful),
     )
 
@@ -324,7 +338,7 @@ def audit(lines: Iterable[Line], head: LedgerHead | None) -> Audit:
 class _Found:
     """What the entries say, while they are read."""
 
-    cuts: dict[int, bytes] = field(default_factory=dict)  # by the last entry that was erased: its chain hash
+    cuts: dict[int, Erased] = field(default_factory=dict)  # of the log, by the last entry that was erased
     charges: dict[bytes, Held] = field(default_factory=dict)
     anchor: bytes = b""
     since: set[bytes] = field(default_factory=set)
@@ -361,7 +375,7 @@ class _Found:
                 self.requests = {subject: one for subject, one in self.requests.items() if subject not in gone}
                 self.doubtful |= {subject for subject, one in gone.items() if not one.row}
             case Erased(what="log") as event:
-                self.cuts[event.through] = event.chain
+                self.cuts[event.through] = event
                 if event.charges:
                     self.anchor, self.since = event.charges, set()
             case _:

@@ -22,7 +22,6 @@ from policies.load import load
 from policies.request import Refusal, Request
 from silo_node import log
 from silo_node.errors import SiloError
-from silo_node.ledger_schema import LOG_KEEPS
 from silo_node.ledger_store import MAX_WAITING, Due, LedgerStore, Waiting
 from silo_node.owner_cli import decide_on, requests_of
 from tests.owner_home import DAY_S, NOW, PEOPLE, OwnerHome, ask, founded_with_people, with_people
@@ -303,9 +302,10 @@ def test_requests_of_the_third_format_are_held_against_the_log_too(owner: OwnerH
     waiting = ask(owner)
     verdict = Approval.signed(DPO, owner.keys[DPO], "aspen", waiting.subject, "reject", NOW)
     with closing(owner.open()) as store:
+        keeps = store._db.execute("SELECT sql FROM sqlite_schema WHERE name = 'log_keeps'").fetchone()[0]
         store._db.execute("DROP TRIGGER log_keeps")
         store._db.execute("DELETE FROM log")
-        store._db.execute(LOG_KEEPS)
+        store._db.execute(keeps)
         store._db.execute("DELETE FROM head")
         store._append(log.Asked(subject=waiting.subject, analyst="ana", purpose="p"))
         store._db.execute(

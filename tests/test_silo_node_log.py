@@ -224,9 +224,71 @@ def test_what_is_due_is_erased_and_the_log_keeps_that_it_was(path: Path) -> None
         assert (found.first, found.entries) == (16, len(before) - 15 + 3)
         assert store.erase(Due(models=1_002_000, rounds=1_001_000, audit=1_003_000)) == 0, "once is enough"
         store.check_against(head_of(before))
+        erased = store.lines()[:15]
+        assert [line.chain for line in erased] == [line.chain for line in before[:15]], "what is kept of an entry"
+        assert {line.body for line in erased} == {b""}
     assert b"a model of old" not in path.read_bytes().replace(b"a model of old", b"", 3)
+    assert not [line for line in before[:15] if line.body in path.read_bytes()]
     with closing(LedgerStore(path, SIGNER)) as again:
         again.audit()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE log SET chain = zeroblob(32) WHERE seq = 3",
+        "UPDATE log SET chain = zeroblob(32) WHERE seq = 9",
+        "DELETE FROM log WHERE seq < 4",
+        "DELETE FROM log WHERE seq < 10",
+        "DELETE FROM log WHERE body = x''",
+        "UPDATE log SET body = x'' WHERE seq <= 10",
+        "UPDATE log SET body = x'' WHERE seq = 12",
+        "UPDATE log SET body = x''",
+    ],
+)
+def test_what_is_left_of_erased_entries_is_held_against_the_entry_that_says_so(path: Path, change: str) -> None:
+    now = [500.0]
+    with closing(LedgerStore(path, SIGNER, lambda: now[0])) as store:
+        for number in range(1, 8):
+            store.reserve(charge(number, int(now[0])), 10**6)
+            store.commit(charge(number, 0).nonce, bytes(16))
+            now[0] += 10
+        assert store.erase(Due(audit=511)) == 6
+        assert store.erase(Due(audit=521)) == 3
+        found = store.audit()
+        assert (found.first, found.entries) == (10, 12 + 2)
+        store._db.executescript(f"DROP TRIGGER log_never_changes; DROP TRIGGER log_keeps; {change}")
+        with pytest.raises(LedgerError, match="not whole"):
+            store.audit()
+
+
+def test_a_log_that_version_3_has_cut_goes_on(path: Path) -> None:
+    now = [500.0]
+    with closing(LedgerStore(path, SIGNER, lambda: now[0])) as store:
+        for number in range(1, 6):
+            store.reserve(charge(number, int(now[0])), 10**6)
+            store.commit(charge(number, 0).nonce, bytes(16))
+            now[0] += 10
+        lines = store.lines()
+        store._db.executescript("DROP TRIGGER log_keeps; DELETE FROM log WHERE seq < 4")
+        store._db.execute("CREATE TRIGGER log_keeps BEFORE DELETE ON log BEGIN SELECT 1; END")
+        with store._transaction():
+            store._append(log.Erased(what="log", count=3, before=505, through=3, chain=lines[2].chain))
+        store._db.execute("PRAGMA user_version = 3")
+    for _ in range(2):
+        with closing(LedgerStore(path, SIGNER, lambda: now[0])) as store:
+            assert (store.audit().first, store.audit().is_cut) == (4, True)
+            store.check_against(head_of(lines[:2]))
+            with pytest.raises(LedgerError):
+                store.check_against(replace_chain(head_of(lines[:5])))
+    with closing(LedgerStore(path, SIGNER, lambda: now[0])) as store:
+        assert store.erase(Due(audit=515)) == 3
+        assert (store.audit().first, store.lines()[0].seq) == (7, 4)
+        store.check_against(head_of(lines[:5]))
+
+
+def replace_chain(head: LedgerHead) -> LedgerHead:
+    return head.model_copy(update={"chain": bytes(32)})
 
 
 def test_a_beginning_that_nothing_says_was_erased_is_found_out(path: Path) -> None:
