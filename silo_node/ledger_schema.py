@@ -81,14 +81,30 @@ BEGIN
     SELECT RAISE(ABORT, 'a charge is never altered');
 END;
 """
+# Requests of a day are counted by `counts_as`: the job of a training run, else the nonce itself.
 _NONCES = """
 CREATE TABLE nonces (
-    nonce BLOB PRIMARY KEY, request_hash BLOB NOT NULL, analyst TEXT NOT NULL, run BLOB, first_at INTEGER NOT NULL,
-    proposals INTEGER NOT NULL
+    nonce BLOB PRIMARY KEY, request_hash BLOB NOT NULL, analyst TEXT NOT NULL, run BLOB, job BLOB, step INTEGER,
+    counts_as BLOB NOT NULL, first_at INTEGER NOT NULL, proposals INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX nonces_first ON nonces (analyst, first_at, run);
-INSERT INTO nonces SELECT nonce, request_hash, analyst, run, charged_at, 1 FROM charges;
 """
+_NONCES_FOUND = """
+CREATE INDEX nonces_first ON nonces (analyst, first_at, counts_as);
+CREATE INDEX nonces_run ON nonces (run) WHERE run IS NOT NULL;
+CREATE INDEX nonces_step ON nonces (job, step) WHERE job IS NOT NULL;
+"""
+_NEW_NONCES = f"""
+{_NONCES}{_NONCES_FOUND}
+INSERT INTO nonces
+    SELECT nonce, request_hash, analyst, run, NULL, NULL, coalesce(run, nonce), charged_at, 1 FROM charges;
+"""  # noqa: S608
+_KEEP_NONCES = f"""
+ALTER TABLE nonces RENAME TO old_nonces;
+{_NONCES}
+INSERT INTO nonces
+    SELECT nonce, request_hash, analyst, run, NULL, NULL, coalesce(run, nonce), first_at, proposals FROM old_nonces;
+DROP TABLE old_nonces;
+{_NONCES_FOUND}"""  # noqa: S608
 _SPLITS = """
 CREATE TABLE splits (
     round_id BLOB PRIMARY KEY, split_hash BLOB NOT NULL, signed_at INTEGER NOT NULL
@@ -130,7 +146,7 @@ CREATE TABLE head (
     id INTEGER PRIMARY KEY CHECK (id = 1), envelope BLOB NOT NULL
 ) STRICT;
 {_LOG_CHANGES}{_LOG_KEEPS}"""
-_NEW = f"{_TOTALS}{_NONCES}{_APPROVALS}{_LOG}"
+_NEW = f"{_TOTALS}{_NEW_NONCES}{_APPROVALS}{_LOG}"
 _KEEP_SPLITS = f"""
 ALTER TABLE splits RENAME TO old_splits;
 {_SPLITS}
@@ -154,5 +170,5 @@ CHANGES: Mapping[int, str] = {  # from each older format; from nothing
     0: f"{_CHARGES}{_SPLITS}{_RUNS}{_NEW}",
     1: f"{_keep_charges(_OLD_COLUMNS)}{_KEEP_SPLITS}{_RUNS}{_NEW}",
     2: f"{_keep_charges(_OLD_COLUMNS + ', run')}{_KEEP_SPLITS}{_KEEP_RUNS}{_NEW}",
-    3: f"DROP TRIGGER log_never_changes;DROP TRIGGER log_keeps;{_LOG_CHANGES}{_LOG_KEEPS}",
+    3: f"DROP TRIGGER log_never_changes;DROP TRIGGER log_keeps;{_LOG_CHANGES}{_LOG_KEEPS}{_KEEP_NONCES}",
 }

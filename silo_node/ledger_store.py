@@ -25,6 +25,7 @@ from policies.ledger import (
     LedgerHead,
     Months,
     Rate,
+    RunStep,
     Since,
     Spending,
     WindowLimit,
@@ -190,7 +191,7 @@ class LedgerStore:
         purpose: str = "",
         analyst: str = "",
         since: Sequence[Since] = (),
-        run: bytes | None = None,
+        run: RunStep | None = None,
         requests_since: int | None = None,
     ) -> Spending:
         with self._errors():
@@ -199,24 +200,42 @@ class LedgerStore:
             of_run = 0
             if run is not None:
                 sql = "SELECT coalesce(sum(micro_rho), 0) FROM charges WHERE run = ? AND analyst = ? AND nonce <> ?"
-                of_run = self._db.execute(sql, (run, analyst, besides)).fetchone()[0]
+                of_run = self._db.execute(sql, (run.run, analyst, besides)).fetchone()[0]
             requests = 0
             if requests_since is not None:
-                sql = (  # the steps of a training run are one request
-                    "SELECT count(DISTINCT coalesce(run, nonce)) FROM nonces"
-                    " WHERE analyst = ? AND first_at >= ? AND nonce <> ? AND run IS NOT ?"
-                )
-                requests = self._db.execute(sql, (analyst, requests_since, besides, run or b"")).fetchone()[0]
+                sql = "SELECT count(DISTINCT counts_as) FROM nonces WHERE analyst = ? AND first_at >= ?"
+                sql += " AND counts_as <> ?"
+                own = self._counts_as(besides, run)
+                requests = self._db.execute(sql, (analyst, requests_since, own)).fetchone()[0]
             curve = self._curves(besides)
-            own = self._charge(besides) if besides else None
-        if own is not None:
-            lines -= 0 if own.curve else own.micro_rho
-            atto_delta -= own.atto_delta
-            if own.purpose == purpose:
+            held = self._charge(besides) if besides else None
+        if held is not None:
+            lines -= 0 if held.curve else held.micro_rho
+            atto_delta -= held.atto_delta
+            if held.purpose == purpose:
                 for index, start in enumerate(since):
-                    windows[index] = self._without(windows[index], own, analyst, start)
+                    windows[index] = self._without(windows[index], held, analyst, start)
         lifetime = lines + (cover(curve) if curve else 0)
         return Spending(lifetime, tuple(windows), of_run, atto_delta, requests, curve)
+
+    def _counts_as(self, nonce: bytes, run: RunStep | None) -> bytes:
+        """Return by what a request is counted: all steps of a run by its job, but a step that is asked again by itself.
+
+        Else a run, which may be free of charge, would be asked for without end as one request.
+        """
+        if run is None:
+            return nonce
+        row = self._db.execute("SELECT counts_as FROM nonces WHERE nonce = ?", (nonce,)).fetchone()
+        if row is not None:
+            return bytes(row[0])
+        sql = "SELECT 1 FROM nonces WHERE job = ? AND step = ?"
+        return run.job if self._db.execute(sql, (run.job, run.number)).fetchone() is None else nonce
+
+    def job_of(self, run: bytes) -> bytes | None:
+        with self._errors():
+            sql = "SELECT job FROM nonces WHERE run = ? AND job IS NOT NULL LIMIT 1"
+            row = self._db.execute(sql, (run,)).fetchone()
+        return None if row is None else bytes(row[0])
 
     def _window(self, purpose: str, analyst: str, since: Since) -> WindowSpending:
         if isinstance(since, Months):
@@ -295,6 +314,9 @@ class LedgerStore:
             ).fetchone()
             if known is not None and (known[0] != charge.request_hash or known[1] >= MAX_PROPOSALS):
                 raise AlreadyChargedError(f"this nonce is another request's, or was accepted {MAX_PROPOSALS} times")
+            run = charge.run
+            if run is not None and self.job_of(run.run) not in (None, run.job):
+                raise AlreadyChargedError("this training run began with another request")
             is_held = state == "reserved" and held is not None and held.micro_rho == charge.micro_rho
             if state is not None and not is_held:
                 raise AlreadyChargedError("this request was answered before, or its nonce belongs to another price")
@@ -305,9 +327,12 @@ class LedgerStore:
                 if exceeds(spent, charge, lifetime_limit, windows, run_limit, delta_limit, rate):
                     return False
                 self._insert(_row_of(charge))
+            of_run = (None, None, None) if run is None else (run.run, run.job, run.number)
+            counts_as = self._counts_as(charge.nonce, run)
             self._db.execute(
-                "INSERT INTO nonces VALUES (?, ?, ?, ?, ?, 1) ON CONFLICT DO UPDATE SET proposals = proposals + 1",
-                (charge.nonce, charge.request_hash, charge.analyst, charge.run, charge.charged_at),
+                "INSERT INTO nonces VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1)"
+                " ON CONFLICT DO UPDATE SET proposals = proposals + 1",
+                (charge.nonce, charge.request_hash, charge.analyst, *of_run, counts_as, charge.charged_at),
             )
             events: list[Event] = [log.decided(charge.request_hash, charge.analyst, charge.purpose, ())]
             if not is_held:
@@ -656,11 +681,11 @@ class LedgerStore:
 
 def _row_of(charge: Charge) -> tuple[bytes | str | int | None, ...]:
     """Return what the ledger keeps of a charge, in the order of `_CHARGE`."""
+    run = None if charge.run is None else charge.run.run
     curve = _CURVE.pack(*charge.curve) if charge.curve else None
-    first, last = charge.months.first, charge.months.last
-    owner = (charge.nonce, charge.request_hash, charge.analyst, charge.purpose)
-    return (*owner, charge.micro_rho, charge.policy_hash, charge.charged_at, charge.run, first, last,
-            charge.atto_delta, curve)  # fmt: skip
+    asked = (charge.nonce, charge.request_hash, charge.analyst, charge.purpose)
+    price = (charge.micro_rho, charge.policy_hash, charge.charged_at, run)
+    return (*asked, *price, charge.months.first, charge.months.last, charge.atto_delta, curve)
 
 
 def _is_held(held: log.Held, row: Sequence[bytes | str | int | None] | None) -> bool:

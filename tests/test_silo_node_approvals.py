@@ -175,7 +175,8 @@ def test_a_request_is_proposed_only_so_often(exact: Simulation) -> None:
     request = prepared(exact)
     for silo in exact.silos.values():
         silo.actor._ledger._db.execute(
-            "INSERT INTO nonces VALUES (?, zeroblob(32), 'ana', NULL, 0, ?)", (request.nonce, MAX_PROPOSALS)
+            "INSERT INTO nonces VALUES (?, zeroblob(32), 'ana', NULL, NULL, NULL, zeroblob(16), 0, ?)",
+            (request.nonce, MAX_PROPOSALS),
         )
     assert set(denied(exact, request)) == {"RETRIES"}
     assert exact.spent("aspen") == 0

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from policies.errors import AlreadyChargedError, LedgerError
-from policies.ledger import MAX_PROPOSALS, Rate
+from policies.ledger import MAX_PROPOSALS, Rate, RunStep
 from silo_node import log
 from silo_node.ledger_schema import VERSION
 from silo_node.ledger_store import LedgerStore
@@ -293,19 +293,71 @@ def test_a_nonce_that_was_released_stays_its_request_s(path: Path) -> None:
 
 def test_requests_of_a_day_are_counted_by_analyst_and_a_run_once(path: Path) -> None:
     rate = Rate(AT - 100, 3)
-    run = bytes([7]) * 16
     with closing(opened(path)) as store:
         assert store.reserve(charge(1, AT - 200), LIMIT, rate=rate)  # yesterday's
         for number in range(2, 12):
-            assert store.reserve(charge(number, AT, run=run), LIMIT, rate=rate)
+            assert store.reserve(charge(number, AT, run=step(number)), LIMIT, rate=rate)
         assert store.reserve(charge(20, AT), LIMIT, rate=rate)
         store.release(nonce(20))  # what was granted counts, also if nothing came of it
         assert store.reserve(charge(21, AT), LIMIT, rate=rate)
         assert not store.reserve(charge(22, AT), LIMIT, rate=rate)
-        assert store.reserve(charge(12, AT, run=run), LIMIT, rate=rate), "the run was counted already"
+        assert store.reserve(charge(12, AT, run=step(12)), LIMIT, rate=rate), "the run was counted already"
+        assert store.reserve(charge(11, AT, run=step(11)), LIMIT, rate=rate), "the same request again"
+        assert not store.reserve(charge(13, AT, run=step(12)), LIMIT, rate=rate), "a step that is asked again"
+        assert not store.reserve(charge(13, AT, run=step(0, run=8)), LIMIT, rate=rate), "another run"
         assert store.reserve(charge(23, AT, analyst="bo"), LIMIT, rate=rate)
         assert store.spending(analyst="ana", requests_since=AT - 100).requests == 3
         assert store.spending(analyst="ana", requests_since=AT - 100, besides=nonce(21)).requests == 2
+
+
+def step(number: int, run: int = 7, job: int | None = None) -> RunStep:
+    return RunStep(bytes([run]) * 16, bytes([run if job is None else job]) * 32, number)
+
+
+def test_one_step_that_is_asked_again_and_again_is_as_many_requests(path: Path) -> None:
+    """Steps without noise cost nothing, so that nothing else would bound them."""
+    with closing(opened(path)) as store:
+        granted = []
+        for number in range(1, 40):
+            one = charge(number, AT, micro_rho=0, run=step(0))
+            granted.append(store.reserve(one, LIMIT, rate=Rate(AT - 100, 3)))
+            if granted[-1]:
+                store.commit(one.nonce, bytes(16))
+        assert sum(granted) == 3
+
+
+def test_a_run_id_is_bound_to_what_it_was_first_used_for(path: Path) -> None:
+    with closing(opened(path)) as store:
+        assert store.job_of(step(0).run) is None
+        assert store.reserve(charge(1, AT, run=step(0)), LIMIT)
+        store.release(nonce(1))
+        assert store.job_of(step(0).run) == step(0).job
+        assert store.reserve(charge(2, AT, run=step(1)), LIMIT)
+        with pytest.raises(AlreadyChargedError, match="another request"):
+            store.reserve(charge(3, AT, run=step(0, job=8)), LIMIT)
+
+
+def test_requests_that_the_third_format_counted_count_on(path: Path) -> None:
+    """It knew neither the job nor the step, so a run that goes on is counted once more."""
+    third = (
+        "DROP TABLE nonces; CREATE TABLE nonces (nonce BLOB PRIMARY KEY, request_hash BLOB NOT NULL, analyst TEXT NOT"
+        " NULL, run BLOB, first_at INTEGER NOT NULL, proposals INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
+        "CREATE INDEX nonces_first ON nonces (analyst, first_at, run);"
+        f"INSERT INTO nonces VALUES (x'{nonce(1).hex()}', zeroblob(32), 'ana', NULL, {AT}, 31),"
+        f" (x'{nonce(2).hex()}', zeroblob(32), 'ana', x'07', {AT}, 1),"
+        f" (x'{nonce(3).hex()}', zeroblob(32), 'ana', x'07', {AT}, 1); PRAGMA user_version = 3"
+    )
+    opened(path).close()
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript(third)
+    for _ in range(2):
+        with closing(opened(path)) as store:
+            assert store.spending(analyst="ana", requests_since=AT).requests == 2
+            assert store.job_of(b"\x07") is None
+            assert not store.is_exhausted(nonce(1))
+    with closing(opened(path)) as store:
+        assert store.reserve(charge(1, AT, request_hash=bytes(32)), LIMIT)
+        assert store.is_exhausted(nonce(1))
 
 
 def test_nothing_is_written_without_the_silo_s_key(path: Path) -> None:

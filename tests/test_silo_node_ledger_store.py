@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from crypto.keys import Secret, SigningKey
 from policies.accountant import ORDERS, cover
 from policies.errors import AlreadyChargedError, LedgerError
-from policies.ledger import ALL_MONTHS, Charge, Ledger, Months, Spending, WindowLimit, WindowSpending
+from policies.ledger import ALL_MONTHS, Charge, Ledger, Months, RunStep, Spending, WindowLimit, WindowSpending
 from silo_node.ledger_store import LedgerStore
 from silo_node.log import Signer
 
@@ -479,11 +480,11 @@ def test_a_ledger_of_the_first_format_is_kept_and_changed_once(tmp_path: Path) -
 
 
 def test_a_run_has_a_limit_of_its_own_for_each_analyst(ledger: LedgerStore) -> None:
-    run = bytes([9]) * 16
+    run = RunStep(bytes([9]) * 16, bytes(32), 0)
     assert ledger.reserve(charge(1, 60, run=run), 1000, (), 100)
     assert not ledger.reserve(charge(2, 41, run=run), 1000, (), 100)
     assert ledger.reserve(charge(2, 40, run=run), 1000, (), 100)
-    assert ledger.reserve(charge(3, 41, run=bytes(16)), 1000, (), 100)
+    assert ledger.reserve(charge(3, 41, run=replace(run, run=bytes(16))), 1000, (), 100)
     assert ledger.spending(analyst="ana", run=run).run == 100
     assert ledger.spending(analyst="bo", run=run).run == 0
 

@@ -368,6 +368,25 @@ def test_a_step_that_does_not_follow_is_denied(tmp_path: Path) -> None:
         assert [len(charges(simulation, silo)) for silo in SILOS] == [2] * len(SILOS)
 
 
+def test_a_run_is_one_request_a_day_and_a_step_asked_again_one_more(tmp_path: Path) -> None:
+    with banks(tmp_path / "f", _EXACT) as (simulation, file):
+        for silo in simulation.silos.values():
+            silo.policy.write_text(f"{silo.policy.read_text()}\n[limits]\nrequests_per_day = 3\n")
+            silo.restarts = True
+            silo.kill()
+        run(simulation, file)
+        request, federation = asked(simulation)[-1], simulation.federation
+        assert isinstance(request.plan, Step)
+        first = request.plan.model_copy(update={"run": bytes([5]) * 16, "step": 0, "after": START})
+        federation.submit(federation.renew(request, first))
+        with pytest.raises(DeniedError, match="this training run began with another request"):
+            federation.submit(federation.renew(request, first.model_copy(update={"learning_rate": "1"})))
+        federation.submit(federation.renew(request, first))
+        with pytest.raises(DeniedError, match="REQUESTS_PER_DAY"):
+            federation.submit(federation.renew(request, first))
+        assert [len(charges(simulation, silo)) for silo in SILOS] == [STEPS + 2] * len(SILOS)
+
+
 def test_a_model_goes_to_the_keys_of_the_roster_only(tmp_path: Path) -> None:
     with banks(tmp_path / "f") as (simulation, file):
         request = begun(simulation, file)
