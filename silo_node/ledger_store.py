@@ -37,7 +37,7 @@ from silo_node.accounts import Row
 from silo_node.ledger_schema import CHANGES, DAY_S, VERSION
 from silo_node.log import Entry, Event, Line, Signer
 
-MAX_WAITING = 100  # requests of one analyst that wait for approval
+MAX_WAITING = 100  # requests that wait for approval, of all analysts of one entry of the policy
 _BUSY_TIMEOUT_S = 5.0
 _CURVE = struct.Struct(f">{len(ORDERS)}q")
 _DAMAGED = "restore it; no request is answered before"
@@ -71,7 +71,7 @@ class Waiting:
 
     subject: bytes
     envelope: bytes  # the signed request
-    analyst: str
+    analyst: str  # the policy's entry, which may be that of a whole domain
     purpose: str
     micro_rho: int
     asked_at: int

@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 
 import silo_node.cli
+from aggregator.core import propose
 from analyst.demo.hospitals import PURPOSE
 from analyst.errors import AnalystError, DeniedError
 from analyst.report import Report
+from crypto.errors import WireError
 from crypto.keys import Secret, SigningKey
 from crypto.messages import Failed
-from crypto.wire import unverified
+from crypto.randomness import token
+from crypto.wire import sign, unverified
 from policies.approvals import Approval
 from policies.errors import LedgerError
 from policies.ledger import MAX_PROPOSALS
@@ -352,11 +355,34 @@ def test_an_analyst_cannot_fill_the_list(tmp_path: Path, owner: OwnerHome) -> No
         assert len(store.waiting()) == MAX_WAITING + 1
 
 
-def test_a_stranger_s_request_is_logged_and_put_to_nobody(guarded: tuple[Simulation, OwnerHome]) -> None:
-    from aggregator.core import propose
-    from crypto.randomness import token
-    from crypto.wire import sign
+def test_analysts_of_one_entry_share_how_many_may_wait(
+    guarded: tuple[Simulation, OwnerHome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever holds the key of a domain can sign under any name of it."""
+    monkeypatch.setattr("silo_node.ledger_store.MAX_WAITING", 2)
+    simulation, owner = guarded
+    owner.policy.write_text(owner.policy.read_text().replace("[analysts.ana]", '[analysts."*@lab.example"]'))
+    aspen = simulation.silos["aspen"]
+    own = prepared(simulation)
+    aspen.restarts = True
+    aspen.kill()
+    reasons = []
+    for number in range(3):
+        name = f"a{number}@lab.example"
+        recipient = own.recipients[0].model_copy(update={"name": name})
+        request = own.model_copy(update={"analyst": name, "recipients": (recipient,), "nonce": token(16)})
+        round_id, envelope = token(16), sign(request, name, simulation.federation._signing)
+        proposed = propose(simulation.server._aggregator, envelope, round_id, aspen.actor._now())
+        (reply,) = aspen.actor.propose(round_id, proposed.envelope)
+        try:
+            reasons.append({denial.code for denial in unverified(reply, Refusal).denials})
+        except WireError:
+            reasons.append({unverified(reply, Failed).reason})
+    assert reasons == [{"APPROVAL_AWAITED"}] * 2 + [{"the silo's ledger or policy did not allow this step"}]
+    assert len(aspen.actor._ledger.waiting()) == 2
 
+
+def test_a_stranger_s_request_is_logged_and_put_to_nobody(guarded: tuple[Simulation, OwnerHome]) -> None:
     simulation, _ = guarded
     _, request = simulation.federation.prepare(QUESTION, purpose=PURPOSE, epsilon=1)
     forged = sign(request, "ana", SigningKey(Secret(bytes(32))))
