@@ -3,9 +3,9 @@
 Pure: charges, policy and clock in, values out.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import ceil
 
 from policies.accountant import epsilon_of
 from policies.ledger import Months, Rate, window_start
@@ -13,6 +13,7 @@ from policies.model import MICRO, Policy, micro_floor
 from silo_node.log import when
 
 DAY_S = 86_400
+MAX_DAYS = 1000 * 365  # nobody plans beyond, and calendars end
 FORECAST_DAYS = 90  # the pace is that of so many days, or since the first charge
 
 
@@ -65,11 +66,11 @@ class Forecast:
 
     micro_rho_per_day: float
     over_days: int
-    ends_at: int | None  # None: not at this pace
+    ends_at: int | None  # None: not at this pace, or not in a thousand years
 
     def worded(self) -> str:
         if self.ends_at is None:
-            return "nothing was spent lately, so the lifetime budget does not end at this pace"
+            return "hardly anything was spent lately, so the lifetime budget does not end at this pace"
         pace = f"rho {self.micro_rho_per_day / MICRO:.6f} a day over {self.over_days} days"
         return f"at {pace} the lifetime budget ends on {when(self.ends_at)[:10]}"
 
@@ -169,7 +170,7 @@ def _account(
 
 def _forecast(rows: Sequence[Row], lifetime: Account, now: int) -> Forecast:
     first = min((row.at for row in rows), default=now)
-    days = max(1, min(FORECAST_DAYS, ceil((now - first) / DAY_S)))
-    pace = sum(row.micro_rho for row in rows if row.at > now - days * DAY_S) / days
-    ends_at = None if not pace else min(2**40, int(now + (lifetime.left or 0) / pace * DAY_S))
-    return Forecast(pace, days, ends_at)
+    days = max(1, min(FORECAST_DAYS, math.ceil((now - first) / DAY_S)))
+    pace = sum(row.micro_rho for row in rows if row.at >= now - days * DAY_S) / days
+    left_days = (lifetime.left or 0) / pace if pace else math.inf
+    return Forecast(pace, days, int(now + left_days * DAY_S) if left_days <= MAX_DAYS else None)
