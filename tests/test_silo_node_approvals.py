@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -416,6 +417,25 @@ def test_a_broken_ledger_refuses_every_request(exact: Simulation) -> None:
     replies = [frames for step, frames in exact.silos["aspen"].seen if step == "< propose"]
     assert unverified(replies[-1][0], Failed).reason == "the silo's ledger or policy did not allow this step"
     actor._ledger.check()
+
+
+def test_a_silo_that_nobody_asks_erases_what_is_due(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("silo_node.actor.LOOK_S", 0.05)
+    with_people(home)
+    now = [float(NOW)]
+    with simulate(home, noise=no_noise, clock=lambda: now[0]) as simulation:
+        actor = simulation.silos["aspen"].actor
+        actor._ledger.save_run(bytes(16), b"a model")
+        time.sleep(0.5)
+        assert len(actor._ledger.runs()) == 1, "it is not due"
+        for _ in range(2):
+            now[0] += 31 * DAY_S
+            deadline = time.monotonic() + 20
+            while actor._ledger.runs() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert actor._ledger.runs() == []
+            actor._ledger.save_run(bytes(16), b"another")
+    assert not actor._eraser or not actor._eraser.is_alive() or actor._eraser.finished.is_set()
 
 
 def test_retention_runs_once_a_day_and_on_command(
