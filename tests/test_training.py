@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+import silo_node.cli
 from analyst.errors import AnalystError, DeniedError
 from analyst.founding import found
 from analyst.training import Training, read_job, train
@@ -265,6 +267,31 @@ def test_an_objection_between_two_steps_counts_from_the_next(tmp_path: Path) -> 
         expected = descent(lambda step: [row for row in pooled() if step < 2 or row["id"] != gone])
         assert the_model(simulation).weights == pytest.approx(expected, abs=2e-5)
         assert max(abs(expected - descent(lambda _: pooled()))) > 1e-3
+
+
+def test_the_owner_is_told_in_which_models_a_person_who_left_may_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone, stays = (rows_of("south")[place]["id"] for place in (3, 4))
+    with banks(tmp_path / "f") as (simulation, file):
+        home = simulation.silos["south"].policy.parent
+        run(simulation, file)
+        decisions = f"id,purpose,given_at,withdrawn_at\n{gone},lending,,2020-01-01T00:00:00Z\n"
+        (home / "consent.csv").write_text(decisions)
+        state = the_model(simulation)
+
+    def told(person: str, *options: str) -> list[str]:
+        command = ["consent", "--policy", str(home / "policy.toml"), "--person", person, *options]
+        assert silo_node.cli.main(command) == 0
+        return [line.strip() for line in capsys.readouterr().out.splitlines() if " run " in line or "models" in line]
+
+    learned = datetime.fromtimestamp(state.learned_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert told(gone) == [
+        "models learned while this person may have been in:",
+        f"run {state.run.hex()}, for lending in loans, learned {learned}",
+    ]
+    assert told(stays) == []
+    assert told("nobody") == []
 
 
 def test_a_budget_that_ends_in_mid_run_denies_the_next_step(tmp_path: Path) -> None:
