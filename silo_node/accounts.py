@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from policies.accountant import epsilon_of
-from policies.ledger import Months, Rate, window_start
+from policies.ledger import Months, window_start
 from policies.model import MICRO, Policy, micro_floor
 from silo_node.log import when
 
@@ -85,8 +85,6 @@ class Accounts:
     limits: tuple[Account, ...]  # one for each limit of the policy
     purposes: tuple[Account, ...]  # of the whole life, by purpose
     days: tuple[tuple[int, int], ...]  # (day since 1970, micro-rho spent by the end of it), days with charges only
-    requests_today: tuple[tuple[str, int], ...]  # by analyst
-    rate: Rate | None
     forecast: Forecast
 
     def epsilon(self, micro_rho: int) -> float:
@@ -110,12 +108,6 @@ def accounts_of(policy: Policy, rows: Sequence[Row], lifetime: int, now: int) ->
     for day, spent in days.items():
         running += spent
         curve.append((day, running))
-    midnight = now - now % DAY_S
-    today: dict[str, int] = {}
-    for row in rows:
-        if row.at >= midnight:
-            today[row.analyst] = today.get(row.analyst, 0) + 1
-    most = policy.limits.requests_per_day if policy.limits is not None else None
     return Accounts(
         at=now,
         delta=float(policy.budget.delta),
@@ -123,8 +115,6 @@ def accounts_of(policy: Policy, rows: Sequence[Row], lifetime: int, now: int) ->
         limits=tuple(_limits(policy, rows, now)),
         purposes=purposes,
         days=tuple(curve),
-        requests_today=tuple(sorted(today.items())),
-        rate=None if most is None else Rate(midnight, most),
         forecast=_forecast(rows, total, now),
     )
 

@@ -177,7 +177,8 @@ class LedgerStore:
             started = log.Started(micro_rho=self.spending().lifetime, released=len(released), charges=held)
             events: list[Event] = [*released, started]
             last = self._db.execute(
-                'SELECT body FROM log WHERE CAST(body AS TEXT) LIKE \'%"kind":"policy"%\' ORDER BY seq DESC LIMIT 1'
+                "SELECT body FROM log WHERE body <> x'' AND json_extract(CAST(body AS TEXT), '$.event.kind') = 'policy'"
+                " ORDER BY seq DESC LIMIT 1"
             ).fetchone()
             in_force = log.PolicyInForce(policy_hash=policy_hash, version=version)
             if last is None or Entry.decode(bytes(last[0])).event != in_force:
@@ -371,13 +372,6 @@ class LedgerStore:
         with self._transaction():
             self._append(*self._release(" AND nonce = ?", nonce))
 
-    def release_all(self) -> int:
-        """Release every reservation: only where the rounds they were for are gone and none of them contributed."""
-        with self._transaction():
-            released = self._release("")
-            self._append(*released)
-        return len(released)
-
     def _release(self, where: str, *parameters: bytes) -> list[log.Released]:
         sql = f"SELECT nonce FROM charges WHERE state = 'reserved'{where}"  # noqa: S608
         nonces = [bytes(row[0]) for row in self._db.execute(sql, parameters).fetchall()]
@@ -411,14 +405,6 @@ class LedgerStore:
         """Return the states of all training runs."""
         with self._errors():
             return [bytes(row[0]) for row in self._db.execute("SELECT state FROM runs").fetchall()]
-
-    def charges(self) -> list[tuple[str, str, str, int, str]]:
-        """Return (when, analyst, purpose, micro_rho, state) of every charge, oldest first."""
-        with self._errors():
-            return self._db.execute(
-                "SELECT strftime('%Y-%m-%dT%H:%M:%SZ', charged_at, 'unixepoch'), analyst, purpose, micro_rho, state"
-                " FROM charges ORDER BY charged_at, nonce"
-            ).fetchall()
 
     def history(self) -> list[Row]:
         """Return every charge, oldest first."""

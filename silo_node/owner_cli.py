@@ -9,33 +9,27 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from crypto.keys import SigningKey, VerifyKey, read_key_file
-from crypto.wire import body_digest, unverified
-from policies.approvals import Approval, Standing, standing, subject_of
-from policies.decide import approval_of
+from crypto.keys import SigningKey, read_key_file
 from policies.errors import LedgerError
 from policies.load import PolicyFile, load
 from policies.model import MICRO, Policy
-from policies.request import Request
 from silo_node.accounts import Account, Accounts, accounts_of
 from silo_node.errors import SiloError
 from silo_node.home import LEDGER, read_home
-from silo_node.ledger_store import LedgerStore, Waiting
+from silo_node.ledger_store import LedgerStore
 from silo_node.log import Signer, read_head, when, worded
+from silo_node.requests import Decision, PendingRequest, decide_on, requests_of
 from silo_node.retention import erase_due
 from silo_node.wording import worded_request
 
-_SHOWN = 12  # hexadecimal digits of a request's name that commands show and take
 _LOG_ENTRIES = 100
-Decision = Literal["approve", "reject"]
 
 
 def add_commands(commands: Any) -> None:
@@ -86,84 +80,6 @@ def _command(commands: Any, name: str, text: str, run: Callable[[argparse.Namesp
 
 def _format(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=["table", "json"], default="table")
-
-
-@dataclass(frozen=True, slots=True)
-class Open:
-    """A request that people were asked about, and how far that is."""
-
-    waiting: Waiting
-    request: Request
-    standings: tuple[Standing, ...]
-    people: tuple[str, ...]
-    status: Literal["waiting", "approved", "rejected", "expired"]
-
-    @property
-    def name(self) -> str:
-        return self.waiting.subject.hex()[:_SHOWN]
-
-    def worded(self) -> str:
-        """Return who has said what, and who may."""
-        said = [f"{one}: no" for standing in self.standings for one in standing.rejected]
-        said += [f"{one}: yes" for standing in self.standings for one in standing.approved]
-        needed = ", ".join(f"{len(one.approved)} of {one.need}" for one in self.standings) or "none needed"
-        return f"{self.status}, {needed}" + (f" ({', '.join(dict.fromkeys(said))})" if said else "")
-
-
-def requests_of(policy: Policy, store: LedgerStore, now: int) -> list[Open]:
-    """Return what people were asked about, oldest first, as the policy in force judges it."""
-    keys = {name: VerifyKey.parse(person.key) for name, person in policy.people.items()}
-    found = []
-    for waiting in store.waiting():
-        request, request_hash = unverified(waiting.envelope, Request), body_digest(waiting.envelope, Request)
-        if subject_of(request, request_hash) != waiting.subject:
-            raise LedgerError("a request that waits was altered", "restore the ledger, and find out who changed it")
-        rules = approval_of(policy, request, request_hash)
-        verdicts = store.verdicts(waiting.subject)
-        standings = tuple(
-            standing(
-                verdicts,
-                waiting.subject,
-                policy.silo.id,
-                {name: keys[name] for name in rule.of if name in keys},
-                rule.need,
-                rule.expires_hours * 3600,
-                now,
-            )
-            for _, rule, _ in rules
-        )
-        status: Literal["waiting", "approved", "rejected", "expired"] = "waiting"
-        if any(one.rejected for one in standings):
-            status = "rejected"
-        elif now >= waiting.expires_at:
-            status = "expired"
-        elif all(one.is_given for one in standings):
-            status = "approved"
-        people = tuple(dict.fromkeys(name for _, rule, _ in rules for name in rule.of))
-        found.append(Open(waiting, request, standings, people, status))
-    return found
-
-
-def decide_on(
-    policy: Policy, store: LedgerStore, who: str, key: SigningKey, name: str, decision: Decision, now: int
-) -> Approval:
-    """Sign and store what a person says to a request; return it. Raises SiloError or LedgerError."""
-    if who not in policy.people:
-        known = ", ".join(policy.people) or "nobody"
-        raise SiloError(f"{who!r} is not in the policy's [people]", f"known: {known}")
-    if VerifyKey.parse(policy.people[who].key) != key.public:
-        raise SiloError(f"the key is not the one that the policy gives {who!r}", "use the key file of that person")
-    matching = [one for one in requests_of(policy, store, now) if one.waiting.subject.hex().startswith(name.lower())]
-    if len(name) < 8 or len(matching) != 1:
-        raise SiloError(f"{name[:80]!r} names {len(matching)} requests", "take its name from `consilo-silo requests`")
-    (one,) = matching
-    if one.status == "expired":
-        raise SiloError("the request has expired", "the analyst has to send a new one")
-    if who not in one.people:
-        raise SiloError(f"{who!r} is not among those who decide on it", f"ask: {', '.join(one.people) or 'nobody'}")
-    verdict = Approval.signed(who, key, policy.silo.id, one.waiting.subject, decision, now)
-    store.add_verdict(verdict)
-    return verdict
 
 
 def ledger_path(policy: Path) -> Path:
@@ -297,25 +213,25 @@ def _requests(options: argparse.Namespace) -> int:
         return 0
     for one in found:
         print(f"{one.name}  {one.worded()}")
-        print(f"  {one.waiting.analyst} for {one.waiting.purpose}, rho {one.waiting.micro_rho / MICRO:.6f}")
+        print(f"  {one.request.analyst} for {one.request.purpose}, rho {one.micro_rho / MICRO:.6f}")
         print(f"  {worded_request(one.request)}")
-        print(f"  asked {when(one.waiting.asked_at)}, expires {when(one.waiting.expires_at)}")
+        print(f"  asked {when(one.asked_at)}, expires {when(one.request.expires_at)}")
         print(f"  to decide: {', '.join(one.people) or 'nobody'}")
     if not found:
         print("no request waits")
     return 0
 
 
-def _request(one: Open) -> dict[str, object]:
+def _request(one: PendingRequest) -> dict[str, object]:
     return {
-        "request": one.waiting.subject.hex(),
+        "request": one.subject.hex(),
         "status": one.status,
-        "analyst": one.waiting.analyst,
-        "purpose": one.waiting.purpose,
-        "rho": one.waiting.micro_rho / MICRO,
+        "analyst": one.request.analyst,
+        "purpose": one.request.purpose,
+        "rho": one.micro_rho / MICRO,
         "question": worded_request(one.request),
-        "asked_at": when(one.waiting.asked_at),
-        "expires_at": when(one.waiting.expires_at),
+        "asked_at": when(one.asked_at),
+        "expires_at": when(one.request.expires_at),
         "approved": [list(standing.approved) for standing in one.standings],
         "rejected": [list(standing.rejected) for standing in one.standings],
         "need": [standing.need for standing in one.standings],
@@ -329,8 +245,7 @@ def _vote(options: argparse.Namespace) -> int:
     key = person_key(options.key)
     store = LedgerStore(path, signer_of(options.policy))
     try:
-        verdict = decide_on(policy, store, options.who, key, options.request, options.decision, now)
-        after = next(one for one in requests_of(policy, store, now) if one.waiting.subject == verdict.subject)
+        after = decide_on(policy, store, options.who, key, options.request, options.decision, now)
     finally:
         store.close()
     print(f"{after.name}  {after.worded()}")

@@ -52,7 +52,7 @@ def state_of(store: LedgerStore) -> list[object]:
     store.audit()
     return [
         store.spending().lifetime,
-        [list(row[1:]) for row in store.charges()],
+        [[row.analyst, row.purpose, row.micro_rho, row.is_committed] for row in store.history()],
         [entry.event.kind for entry in store.entries(1000)],
         len(store.runs()),
         len(store.waiting()),
@@ -172,7 +172,7 @@ def by_time(directory: Path, wrong: list[str]) -> int:
         with closing(LedgerStore(path, SIGNER)) as store:
             spent = store.spending().lifetime
             store.audit()
-            committed = sum(row[4] == "committed" for row in store.charges())
+            committed = sum(row.is_committed for row in store.history())
         if not done <= committed <= spent <= done + 1:
             wrong.append(f"killed in time: {done} acknowledged, {committed} committed, {spent} spent")
     return deaths

@@ -27,7 +27,7 @@ from policies.request import Refusal, Request
 from silo_node import log
 from silo_node.errors import SiloError
 from silo_node.ledger_store import MAX_WAITING, Due, LedgerStore, Waiting
-from silo_node.owner_cli import decide_on, requests_of
+from silo_node.requests import decide_on, requests_of
 from tests.owner_home import DAY_S, NOW, PEOPLE, OwnerHome, ask, founded_with_people, with_people
 from tests.simulator import Simulation, no_noise, simulate
 
@@ -192,8 +192,8 @@ def test_a_request_is_proposed_only_so_often(exact: Simulation) -> None:
         ("eve@aspen.example", DPO, "", "not in the policy's"),
         (DPO, OWNER, "", "not the one that the policy gives"),
         (CISO, CISO, "", "not among those who decide"),
-        (DPO, DPO, "abcdefabcdef", "names 0 requests"),
-        (DPO, DPO, "ab", "names 0 requests"),
+        (DPO, DPO, "abcdefabcdef", "no requests here are named 'abcdefabcdef'"),
+        (DPO, DPO, "ab", "at least 8 digits, found 'ab'"),
     ],
 )
 def test_who_may_not_decide_decides_nothing(owner: OwnerHome, who: str, key: str, name: str, message: str) -> None:
@@ -282,6 +282,20 @@ def test_what_people_said_cannot_be_altered_unseen(
         owner.open()
     assert command("verify-log", "--policy", str(owner.policy)) == 1
     assert "the log says what the ledger does not" in capsys.readouterr().err
+
+
+def test_what_people_see_of_a_request_is_what_the_analyst_signed(
+    owner: OwnerHome, capsys: pytest.CaptureFixture[str]
+) -> None:
+    waiting = ask(owner, now=int(time.time()))
+    policy = load(owner.policy).policy
+    with closing(LedgerStore(owner.ledger)) as store:
+        (before,) = requests_of(policy, store, waiting.asked_at)
+        assert before.micro_rho == before.request.micro_rho == 20_000
+        store._db.execute("UPDATE requests SET micro_rho = 1, analyst = 'bo', purpose = 'p', expires_at = 1")
+        assert requests_of(policy, store, waiting.asked_at) == [before]
+    assert command("requests", "--policy", str(owner.policy)) == 0
+    assert "  ana for health-research, rho 0.020000\n" in capsys.readouterr().out
 
 
 def test_requests_are_erased_when_they_are_due_and_their_entries_with_them(owner: OwnerHome) -> None:

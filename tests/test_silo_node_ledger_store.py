@@ -65,7 +65,7 @@ def ledger(path: Path) -> Iterator[LedgerStore]:
 def test_a_new_ledger_is_empty(ledger: LedgerStore) -> None:
     as_ledger: Ledger = ledger  # mypy holds it against the protocol
     assert as_ledger.spending() == Spending(lifetime=0)
-    assert ledger.charges() == []
+    assert ledger.history() == []
     assert not ledger.is_committed(nonce(1))
 
 
@@ -110,7 +110,7 @@ def test_the_limit_is_reached_and_never_exceeded(ledger: LedgerStore) -> None:
     assert ledger.spending().lifetime == 999
     assert ledger.reserve(charge(3, 1), LIMIT)
     assert not ledger.reserve(charge(4, 1), LIMIT)
-    assert len(ledger.charges()) == 2
+    assert len(ledger.history()) == 2
 
 
 def test_a_refused_charge_may_be_reserved_when_there_is_room(ledger: LedgerStore) -> None:
@@ -156,14 +156,14 @@ def test_a_release_gives_back_a_reservation_only(ledger: LedgerStore) -> None:
     assert ledger.is_committed(nonce(2))
 
 
-def test_release_all_keeps_what_was_committed(ledger: LedgerStore) -> None:
+def test_a_start_releases_what_was_not_committed_and_keeps_what_was_committed(ledger: LedgerStore) -> None:
     for number in (1, 2, 3):
         ledger.reserve(charge(number), LIMIT)
     ledger.commit(nonce(2), b"r" * 16)
-    assert ledger.release_all() == 2
+    assert ledger.start(bytes(32), 1) == 2
     assert ledger.spending().lifetime == 100
     assert ledger.is_committed(nonce(2))
-    assert ledger.release_all() == 0
+    assert ledger.start(bytes(32), 1) == 0
 
 
 def test_spending_besides_a_charge(ledger: LedgerStore) -> None:
@@ -187,19 +187,17 @@ def test_charges_are_listed(ledger: LedgerStore) -> None:
     ledger.reserve(charge(1, 100, analyst="ana"), LIMIT)
     ledger.reserve(charge(2, 30, analyst="bo", purpose="billing"), LIMIT)
     ledger.commit(nonce(2), b"r" * 16)
-    listed = ledger.charges()
-    assert {row[1:] for row in listed} == {
-        ("ana", "health-research", 100, "reserved"),
-        ("bo", "billing", 30, "committed"),
+    assert {(row.analyst, row.purpose, row.micro_rho, row.is_committed) for row in ledger.history()} == {
+        ("ana", "health-research", 100, False),
+        ("bo", "billing", 30, True),
     }
-    assert all(row[0].endswith("Z") for row in listed)
 
 
 @pytest.mark.parametrize("changes", [{"micro_rho": -5}, {"nonce": b"short"}, {"atto_delta": -1}, {"curve": (1,)}])
 def test_a_charge_that_cannot_be_is_an_error_and_leaves_nothing(ledger: LedgerStore, changes: dict[str, Any]) -> None:
     with pytest.raises((LedgerError, ValueError)):
         ledger.reserve(charge(**{"number": 1} | changes), LIMIT)
-    assert ledger.charges() == []
+    assert ledger.history() == []
     assert ledger.reserve(charge(2), LIMIT)  # and the ledger goes on
 
 

@@ -210,11 +210,11 @@ def test_what_is_due_is_erased_and_the_log_keeps_that_it_was(path: Path) -> None
             store.record_split(bytes([number]) * 16, bytes(32))
             store.save_run(bytes([number]) * 16, b"a model of old")
             now[0] += 1000
-        before, charges = store.lines(), store.charges()
+        before, charges = store.lines(), store.history()
         assert store.erase(Due()) == 0
         assert store.erase(Due(models=1_002_000, rounds=1_001_000, audit=1_003_000)) == 2 + 1 + 15
         assert len(store.runs()) == 3
-        assert store.charges() == charges, "charges stay for ever"
+        assert store.history() == charges, "charges stay for ever"
         assert store.spending().lifetime == 25_000
         kinds = [
             (entry.event.what, entry.event.count) for entry in store.entries(3) if isinstance(entry.event, log.Erased)

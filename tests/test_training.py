@@ -28,6 +28,7 @@ from crypto.wire import body_digest, signer_of, unverified
 from policies.accountant import charge
 from policies.request import Request, terms_of
 from policies.training import GRADIENT_UNITS, START, Step
+from silo_node.accounts import Row
 from silo_node.training.logistic import contribution
 from silo_node.training.run import RunState
 from tests.simulator import Noise, Simulation, no_noise, simulate
@@ -179,8 +180,8 @@ def asked(simulation: Simulation) -> list[Request]:
     return [unverified(one.request, Request) for one in proposes]
 
 
-def charges(simulation: Simulation, silo: str) -> list[tuple[str, str, str, int, str]]:
-    return simulation.silos[silo].actor._ledger.charges()
+def charges(simulation: Simulation, silo: str) -> list[Row]:
+    return simulation.silos[silo].actor._ledger.history()
 
 
 def test_a_private_run_equals_clipped_gradient_descent_on_all_rows(tmp_path: Path) -> None:
@@ -195,8 +196,8 @@ def test_a_private_run_equals_clipped_gradient_descent_on_all_rows(tmp_path: Pat
         assert model.coefficients()["debt"] == pytest.approx(model.weights[3] / 5)
         for silo in SILOS:
             rows = charges(simulation, silo)
-            assert [row[4] for row in rows] == ["committed"] * STEPS
-            assert sum(row[3] for row in rows) == simulation.spent(silo) > 0
+            assert [row.is_committed for row in rows] == [True] * STEPS
+            assert sum(row.micro_rho for row in rows) == simulation.spent(silo) > 0
 
 
 def test_an_exact_run_equals_federated_averaging_but_for_rounding(tmp_path: Path) -> None:
