@@ -458,33 +458,32 @@ class LedgerStore:
             ).fetchall()
         return tuple(Approval(*row) for row in rows)
 
-    def erase(self, due: Due) -> int:
-        """Delete what is older than it may be kept, and say so in the log; return how much that was.
+    def erase(self, due: Due) -> tuple[log.Erased, ...]:
+        """Delete what is older than it may be kept, and say so in the log; return what that was.
 
-        Charges stay: a lifetime is never refreshed. So does the last entry of the log.
+        Charges stay: a lifetime is never refreshed. So does the last entry of the log. Raises LedgerError, without
+        erasing anything, if the ledger was altered.
         """
+        found: list[log.Erased] = []
         with self._transaction():
-            found = self._examined(self._signer)  # of a ledger that was altered nothing is erased
-            events: list[Event] = []
+            audit = self._examined(self._signer)
             if due.models is not None:
                 count = self._delete("runs WHERE saved_at < ?", due.models)
-                events.append(log.Erased(what="models", count=count, before=due.models))
+                found.append(log.Erased(what="models", count=count, before=due.models))
             if due.rounds is not None:
                 count = self._delete("splits WHERE signed_at < ?", due.rounds)
-                events.append(log.Erased(what="rounds", count=count, before=due.rounds))
+                found.append(log.Erased(what="rounds", count=count, before=due.rounds))
             if due.audit is not None:
                 count = self._delete("requests WHERE max(asked_at, expires_at) < ?", due.audit)
                 self._db.execute("DELETE FROM verdicts WHERE subject NOT IN (SELECT subject FROM requests)")
-                events += [
-                    log.Erased(what="approvals", count=count, before=due.audit),
-                    *self._erase_log(due.audit, found),
-                ]
-            events = [event for event in events if isinstance(event, log.Erased) and event.count]
-            self._append(*events)
-        if events:
+                found.append(log.Erased(what="approvals", count=count, before=due.audit))
+                found += self._erase_log(due.audit, audit)
+            erased = tuple(event for event in found if event.count)
+            self._append(*erased)
+        if erased:
             with self._errors():  # else what was deleted would stay in the write-ahead log for a while
                 self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        return sum(event.count for event in events if isinstance(event, log.Erased))
+        return erased
 
     def _delete(self, what: str, before: int) -> int:
         return self._db.execute(f"DELETE FROM {what}", (before,)).rowcount  # noqa: S608

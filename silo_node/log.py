@@ -398,6 +398,14 @@ def _broken(what: str) -> LedgerError:
     return LedgerError(f"the log is not whole: {what}", "keep the file as it is, and find out who changed it")
 
 
+_ERASED = {
+    "models": "models",
+    "rounds": "splits of rounds",
+    "approvals": "requests for approval",
+    "log": "entries of the log",
+}
+
+
 def worded(event: Event) -> str:
     """Return an event in words, for people."""
     match event:
@@ -428,7 +436,7 @@ def worded(event: Event) -> str:
         case Voted():
             return f"{_shown(event.who)}: {event.decision} {event.subject.hex()[:16]}"
         case Erased():
-            return f"{event.count} {event.what} from before {when(event.before)} erased"
+            return f"{event.count} {_ERASED[event.what]} from before {when(event.before)} erased"
 
 
 def when(seconds: int) -> str:

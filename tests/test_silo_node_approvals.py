@@ -1,6 +1,8 @@
 """Requests that wait for people: asked, seen, approved or rejected, and only then answered; hours, days and rates."""
 
+import io
 import json
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ from analyst.demo.hospitals import PURPOSE
 from analyst.errors import AnalystError, DeniedError
 from analyst.report import Report
 from crypto.errors import WireError
-from crypto.keys import Secret, SigningKey
+from crypto.keys import Secret, SigningKey, write_key_file
 from crypto.messages import Failed
 from crypto.randomness import token
 from crypto.wire import sign, unverified
@@ -28,7 +30,7 @@ from silo_node import log
 from silo_node.errors import SiloError
 from silo_node.ledger_store import MAX_WAITING, Due, LedgerStore, Waiting
 from silo_node.requests import decide_on, requests_of
-from tests.owner_home import DAY_S, NOW, PEOPLE, OwnerHome, ask, founded_with_people, with_people
+from tests.owner_home import DAY_S, NOW, PEOPLE, OwnerHome, ask, erased, founded_with_people, spend, with_people
 from tests.simulator import Simulation, no_noise, simulate
 
 DPO, OWNER, CISO = PEOPLE
@@ -206,6 +208,70 @@ def test_who_may_not_decide_decides_nothing(owner: OwnerHome, who: str, key: str
         assert not [entry for entry in store.entries(100) if entry.event.kind == "verdict"]
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("", "a request is named by at least 8 digits, found ''"),
+        ("zzzzzzzz", "no requests here are named 'zzzzzzzz'"),
+    ],
+)
+def test_a_request_that_is_not_there_is_said_so(
+    owner: OwnerHome, name: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask(owner, now=int(time.time()))
+    assert vote(owner, DPO, name) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        f"consilo-silo: error: {says}",
+        "consilo-silo: hint: take its name from `consilo-silo requests`",
+    ]
+
+
+def test_a_key_with_a_passphrase_needs_a_terminal(
+    owner: OwnerHome, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask(owner, now=int(time.time()))
+    owner.files[DPO].unlink()
+    write_key_file(owner.files[DPO], Secret(bytes([1]) * 32), lambda: "a long passphrase")
+    monkeypatch.setattr("sys.stdin", io.StringIO("a long passphrase\n"))
+    assert vote(owner, DPO, "0123456789ab") == 1
+    output, errors = capsys.readouterr()
+    assert errors.splitlines() == [
+        "consilo-silo: error: a passphrase is needed, and there is no terminal to ask for it",
+        "consilo-silo: hint: run it in a terminal",
+    ]
+    assert not output
+
+
+def test_an_emptied_ledger_is_not_called_whole(owner: OwnerHome, capsys: pytest.CaptureFixture[str]) -> None:
+    with closing(owner.open()) as store:
+        store.start(bytes(32), 1)
+        kept = owner.policy.with_name("kept.head")
+        kept.write_bytes(store.head() or b"")
+    for file in owner.policy.parent.glob("ledger.sqlite*"):
+        file.unlink()
+    owner.ledger.touch()
+    assert command("verify-log", "--policy", str(owner.policy)) == 1
+    output, errors = capsys.readouterr()
+    assert not output
+    assert "the log is empty" in errors
+    assert "--head" in errors
+    assert command("verify-log", "--policy", str(owner.policy), "--head", str(kept)) == 1
+    assert "older than its last head: 0 entries, 2 were signed" in capsys.readouterr().err
+
+
+def test_the_ledger_is_whole_in_a_narrow_window(
+    owner: OwnerHome, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    spend(owner)
+    assert command("ledger", "--policy", str(owner.policy)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "    0.017000  committed  2026-10-27T09:00:00Z  bo<script>@uni.example for health-research" in lines
+    assert lines.count("       spent    reserved        left       limit  of") == 1
+    assert all("@uni.example" in line[:80] for line in lines if "bo<" in line), "figures come before long names"
+    assert not [line for line in lines if "\u2026" in line], "nothing is cut"
+
+
 def test_an_expired_request_is_not_decided_on(owner: OwnerHome) -> None:
     waiting = ask(owner)
     policy = load(owner.policy).policy
@@ -306,12 +372,12 @@ def test_requests_are_erased_when_they_are_due_and_their_entries_with_them(owner
         for waiting in store.waiting():
             decide_on(policy, store, DPO, owner.keys[DPO], waiting.subject.hex(), "reject", NOW)
     with closing(owner.open(NOW + 12 * DAY_S)) as store:
-        assert store.erase(Due(audit=NOW + 10 * DAY_S)) == 2, "a request, and the entry before that of the other"
+        assert erased(store, Due(audit=NOW + 10 * DAY_S)) == 2, "a request, and the entry before that of the other"
         assert [one.subject for one in store.waiting()] == [late.subject]
         found = store.audit()
         assert (found.first, len(found.requests)) == (2, 1), "what is kept of a request is held against its entry"
     with closing(owner.open(NOW + 40 * DAY_S)) as store:
-        assert store.erase(Due(audit=NOW + 30 * DAY_S)) > 2
+        assert erased(store, Due(audit=NOW + 30 * DAY_S)) > 2
         assert store.waiting() == []
         assert not store.audit().requests
     owner.open().close()
@@ -471,5 +537,7 @@ def test_retention_runs_once_a_day_and_on_command(
     actor._ledger.save_run(bytes(16), b"a model")
     actor._ledger._db.execute("UPDATE runs SET saved_at = saved_at - ?", (31 * DAY_S,))
     assert command("erase", "--policy", str(owner.policy)) == 0
-    assert capsys.readouterr().out == "1 erased\n"
+    assert re.fullmatch(r"1 models from before \S+Z erased\n", capsys.readouterr().out)
+    assert command("erase", "--policy", str(owner.policy)) == 0
+    assert capsys.readouterr().out == "nothing is due\n"
     assert actor._ledger.runs() == []

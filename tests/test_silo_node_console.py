@@ -325,6 +325,14 @@ def test_the_command_prints_where_and_ends_on_interrupt(
     assert re.match(r"http://127\.0\.0\.1:\d+/[0-9a-f]{48}/\n", capsys.readouterr().out)
 
 
+def test_who_is_not_in_the_policy_learns_so_at_the_start(owner: OwnerHome, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["console", "--policy", str(owner.policy), "--as", DPO, "--key", str(owner.files[OWNER])]
+    assert silo_node.cli.main(command) == 1
+    output, errors = capsys.readouterr()
+    assert not output
+    assert "not the one that the policy gives" in errors
+
+
 def test_markup_escapes_whatever_it_is_not() -> None:
     made = tag("p", "<b>&\"'", tag("b", "x"), ["<i>"], title='"><script>')
     assert made == ('<p title="&quot;&gt;&lt;script&gt;">&lt;b&gt;&amp;&quot;&#x27;<b>x</b>&lt;i&gt;</p>')

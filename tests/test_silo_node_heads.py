@@ -21,7 +21,7 @@ from policies.ledger import LedgerHead
 from silo_node.heads import KeptHeads, UnreachableError
 from silo_node.ledger_store import Due, LedgerStore
 from silo_node.log import Signer
-from tests.owner_home import charge
+from tests.owner_home import charge, erased
 from tests.simulator import KilledError, Simulation
 
 QUESTION = "SELECT COUNT(*) AS n FROM lung"
@@ -153,13 +153,13 @@ def test_erasing_what_is_due_does_not_make_an_older_ledger_the_newest(
         for _ in range(6):
             restored.start(bytes(32), 1)
         now[0] += 90 * 86_400
-        assert restored.erase(Due(audit=now[0] - 86_400)) > 6
+        assert erased(restored, Due(audit=now[0] - 86_400)) > 6
         restored.check()
         with pytest.raises(LedgerError, match="not the one whose head was kept"):
             KeptHeads(keeper, restored, NORTH).compare()
     with closing(LedgerStore(tmp_path / "ledger.sqlite", NORTH, lambda: now[0])) as newest:
         newest.start(bytes(32), 1)
-        assert newest.erase(Due(audit=now[0])) == 6
+        assert erased(newest, Due(audit=now[0])) == 6
         KeptHeads(keeper, newest, NORTH).compare()
 
 

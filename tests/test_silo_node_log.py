@@ -20,7 +20,7 @@ from policies.ledger import LedgerHead
 from silo_node import log
 from silo_node.ledger_store import Due, LedgerStore
 from silo_node.log import Entry, Event, Held, Line, Signer, audit, chained, check_chain, decided, read_head, worded
-from tests.owner_home import charge
+from tests.owner_home import charge, erased
 from tests.simulator import Simulation, no_noise, simulate
 
 KEY = SigningKey(Secret(bytes(range(32))))
@@ -211,8 +211,8 @@ def test_what_is_due_is_erased_and_the_log_keeps_that_it_was(path: Path) -> None
             store.save_run(bytes([number]) * 16, b"a model of old")
             now[0] += 1000
         before, charges = store.lines(), store.history()
-        assert store.erase(Due()) == 0
-        assert store.erase(Due(models=1_002_000, rounds=1_001_000, audit=1_003_000)) == 2 + 1 + 15
+        assert erased(store, Due()) == 0
+        assert erased(store, Due(models=1_002_000, rounds=1_001_000, audit=1_003_000)) == 2 + 1 + 15
         assert len(store.runs()) == 3
         assert store.history() == charges, "charges stay for ever"
         assert store.spending().lifetime == 25_000
@@ -222,11 +222,11 @@ def test_what_is_due_is_erased_and_the_log_keeps_that_it_was(path: Path) -> None
         assert kinds == [("models", 2), ("rounds", 1), ("log", 15)]
         found = store.audit()
         assert (found.first, found.entries) == (16, len(before) - 15 + 3)
-        assert store.erase(Due(models=1_002_000, rounds=1_001_000, audit=1_003_000)) == 0, "once is enough"
+        assert erased(store, Due(models=1_002_000, rounds=1_001_000, audit=1_003_000)) == 0, "once is enough"
         store.check_against(head_of(before))
-        erased = store.lines()[:15]
-        assert [line.chain for line in erased] == [line.chain for line in before[:15]], "what is kept of an entry"
-        assert {line.body for line in erased} == {b""}
+        left = store.lines()[:15]
+        assert [line.chain for line in left] == [line.chain for line in before[:15]], "what is kept of an entry"
+        assert {line.body for line in left} == {b""}
     assert b"a model of old" not in path.read_bytes().replace(b"a model of old", b"", 3)
     assert not [line for line in before[:15] if line.body in path.read_bytes()]
     with closing(LedgerStore(path, SIGNER)) as again:
@@ -253,8 +253,8 @@ def test_what_is_left_of_erased_entries_is_held_against_the_entry_that_says_so(p
             store.reserve(charge(number, int(now[0])), 10**6)
             store.commit(charge(number, 0).nonce, bytes(16))
             now[0] += 10
-        assert store.erase(Due(audit=511)) == 6
-        assert store.erase(Due(audit=521)) == 3
+        assert erased(store, Due(audit=511)) == 6
+        assert erased(store, Due(audit=521)) == 3
         found = store.audit()
         assert (found.first, found.entries) == (10, 12 + 2)
         store._db.executescript(f"DROP TRIGGER log_never_changes; DROP TRIGGER log_keeps; {change}")
@@ -282,7 +282,7 @@ def test_a_log_that_version_3_has_cut_goes_on(path: Path) -> None:
             with pytest.raises(LedgerError):
                 store.check_against(replace_chain(head_of(lines[:5])))
     with closing(LedgerStore(path, SIGNER, lambda: now[0])) as store:
-        assert store.erase(Due(audit=515)) == 3
+        assert erased(store, Due(audit=515)) == 3
         assert (store.audit().first, store.lines()[0].seq) == (7, 4)
         store.check_against(head_of(lines[:5]))
 
