@@ -309,7 +309,8 @@ class LedgerStore:
         rate: Rate | None = None,
     ) -> bool:
         with self._transaction():
-            state, held = self._state(charge.nonce), self._charge(charge.nonce)
+            held = self._charge(charge.nonce)
+            state = None if held is None else self._state(charge.nonce)
             known = self._db.execute(
                 "SELECT request_hash, proposals FROM nonces WHERE nonce = ?", (charge.nonce,)
             ).fetchone()
