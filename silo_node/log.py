@@ -363,7 +363,10 @@ class _Found:
             case SplitSigned() as event:
                 self.splits[event.round_id] = (event.split_hash, entry.at)
             case Asked() as event:
-                self.requests[event.subject] = Pending(entry.seq, event.until or entry.at, event.row)
+                asked = Pending(entry.seq, event.until or entry.at, event.row)
+                if (one := self.requests.get(event.subject)) is not None:  # asked again: what people said stays
+                    asked = replace(asked, seq=one.seq, verdicts=one.verdicts)
+                self.requests[event.subject] = asked
                 self.doubtful.discard(event.subject)
             case Voted() as event if (one := self.requests.get(event.subject)) is not None:
                 self.requests[event.subject] = replace(one, verdicts=(*one.verdicts, event))

@@ -70,6 +70,16 @@ def test_a_whole_log_is_whole() -> None:
     assert audit([], None).entries == 0
 
 
+def test_what_people_said_to_a_request_stays_when_it_is_asked_again() -> None:
+    """As another step of a training run is, whose steps are one thing to approve."""
+    voted = log.Voted(subject=bytes(32), who="dpo", decision="reject", row=b"verdict")
+    first = log.Asked(subject=bytes(32), analyst="ana", purpose="research", until=300, row=b"first")
+    again = first.model_copy(update={"until": 400, "row": b"again"})
+    lines = lines_of((first, voted, again))
+    (found,) = audit(lines, head_of(lines)).requests.values()
+    assert (found.seq, found.until, found.row, found.verdicts) == (1, 400, b"again", (voted,))
+
+
 def removed(lines: list[Line], index: int) -> list[Line]:
     return lines[:index] + lines[index + 1 :]
 
