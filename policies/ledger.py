@@ -43,6 +43,15 @@ ALL_MONTHS = Months()  # of a request that does not say
 
 
 @dataclass(frozen=True, slots=True)
+class RunStep:
+    """A step of a training run: the run's id, what all its steps have in common (`request.job_of`), and which it is."""
+
+    run: bytes
+    job: bytes
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Charge:
     """The whole cost of one request at one silo, named by the request's nonce."""
 
@@ -53,7 +62,7 @@ class Charge:
     micro_rho: int
     policy_hash: bytes
     charged_at: int  # seconds since 1970, by the silo's clock
-    run: bytes | None = None  # the training run that it is a step of
+    run: RunStep | None = None  # of the training run that it is a step of
     months: Months = ALL_MONTHS
     atto_delta: int = 0
     curve: tuple[int, ...] = ()  # in `accountant.CURVE_UNITS` at each order; empty: the line of micro_rho
@@ -84,7 +93,10 @@ class WindowLimit:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """How many requests of one analyst the silo may say yes to since a clock time; a training run is one."""
+    """How many requests of one analyst the silo may say yes to since a clock time.
+
+    All steps of a training run are one, but a step that is asked again is one more.
+    """
 
     since: int
     most: int
@@ -194,14 +206,18 @@ class Ledger(Protocol):
         purpose: str = "",
         analyst: str = "",
         since: Sequence[Since] = (),
-        run: bytes | None = None,
+        run: RunStep | None = None,
         requests_since: int | None = None,
     ) -> Spending:
         """Return what is committed and reserved, apart from the charge of the nonce `besides`.
 
         With `since`, also what `purpose` has spent in each of these windows, and `analyst` of that; with `run`, also
-        what this training run of `analyst` has spent; with `requests_since`, how many requests were granted.
+        what this training run of `analyst` has spent; with `requests_since`, how many requests were granted besides
+        this one, whose training run is not counted twice.
         """
+
+    def job_of(self, run: bytes) -> bytes | None:
+        """Return what the first request under a run id asked for, to which it is bound; None of an unknown one."""
 
     def is_committed(self, nonce: bytes) -> bool:
         """Tell whether a contribution for this request has left."""
@@ -223,8 +239,8 @@ class Ledger(Protocol):
     ) -> bool:
         """Reserve the charge unless it would exceed a limit (then False). The same nonce is reserved once.
 
-        Raises AlreadyChargedError if a contribution for this nonce has left, if another request used it, or if it was
-        accepted MAX_PROPOSALS times.
+        Raises AlreadyChargedError if a contribution for this nonce has left, if another request used it, if it was
+        accepted MAX_PROPOSALS times, or if its run id is bound to another job.
         """
 
     def commit(self, nonce: bytes, round_id: bytes) -> None:

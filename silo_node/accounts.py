@@ -3,16 +3,17 @@
 Pure: charges, policy and clock in, values out.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import ceil
 
 from policies.accountant import epsilon_of
-from policies.ledger import Months, Rate, window_start
+from policies.ledger import Months, window_start
 from policies.model import MICRO, Policy, micro_floor
 from silo_node.log import when
 
 DAY_S = 86_400
+MAX_DAYS = 1000 * 365  # nobody plans beyond, and calendars end
 FORECAST_DAYS = 90  # the pace is that of so many days, or since the first charge
 
 
@@ -65,11 +66,11 @@ class Forecast:
 
     micro_rho_per_day: float
     over_days: int
-    ends_at: int | None  # None: not at this pace
+    ends_at: int | None  # None: not at this pace, or not in a thousand years
 
     def worded(self) -> str:
         if self.ends_at is None:
-            return "nothing was spent lately, so the lifetime budget does not end at this pace"
+            return "hardly anything was spent lately, so the lifetime budget does not end at this pace"
         pace = f"rho {self.micro_rho_per_day / MICRO:.6f} a day over {self.over_days} days"
         return f"at {pace} the lifetime budget ends on {when(self.ends_at)[:10]}"
 
@@ -84,8 +85,6 @@ class Accounts:
     limits: tuple[Account, ...]  # one for each limit of the policy
     purposes: tuple[Account, ...]  # of the whole life, by purpose
     days: tuple[tuple[int, int], ...]  # (day since 1970, micro-rho spent by the end of it), days with charges only
-    requests_today: tuple[tuple[str, int], ...]  # by analyst
-    rate: Rate | None
     forecast: Forecast
 
     def epsilon(self, micro_rho: int) -> float:
@@ -109,12 +108,6 @@ def accounts_of(policy: Policy, rows: Sequence[Row], lifetime: int, now: int) ->
     for day, spent in days.items():
         running += spent
         curve.append((day, running))
-    midnight = now - now % DAY_S
-    today: dict[str, int] = {}
-    for row in rows:
-        if row.at >= midnight:
-            today[row.analyst] = today.get(row.analyst, 0) + 1
-    most = policy.limits.requests_per_day if policy.limits is not None else None
     return Accounts(
         at=now,
         delta=float(policy.budget.delta),
@@ -122,8 +115,6 @@ def accounts_of(policy: Policy, rows: Sequence[Row], lifetime: int, now: int) ->
         limits=tuple(_limits(policy, rows, now)),
         purposes=purposes,
         days=tuple(curve),
-        requests_today=tuple(sorted(today.items())),
-        rate=None if most is None else Rate(midnight, most),
         forecast=_forecast(rows, total, now),
     )
 
@@ -169,7 +160,7 @@ def _account(
 
 def _forecast(rows: Sequence[Row], lifetime: Account, now: int) -> Forecast:
     first = min((row.at for row in rows), default=now)
-    days = max(1, min(FORECAST_DAYS, ceil((now - first) / DAY_S)))
-    pace = sum(row.micro_rho for row in rows if row.at > now - days * DAY_S) / days
-    ends_at = None if not pace else min(2**40, int(now + (lifetime.left or 0) / pace * DAY_S))
-    return Forecast(pace, days, ends_at)
+    days = max(1, min(FORECAST_DAYS, math.ceil((now - first) / DAY_S)))
+    pace = sum(row.micro_rho for row in rows if row.at >= now - days * DAY_S) / days
+    left_days = (lifetime.left or 0) / pace if pace else math.inf
+    return Forecast(pace, days, int(now + left_days * DAY_S) if left_days <= MAX_DAYS else None)

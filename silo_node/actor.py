@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from silo_node.core import Noise, State
 
 MAX_ROUNDS = 32
+LOOK_S = 3600.0  # so often the silo looks whether something is to be erased, also if no message ever comes
 MAX_LOG_BYTES = 8 << 20
 COMPUTE_TIMEOUT_S = 20.0
 ROUND_ID_BYTES = 16
@@ -93,12 +94,15 @@ class SiloActor:
         self._rounds: dict[bytes, State] = {}
         self._turn = threading.Lock()  # one step at a time, and the erasing of expired rounds is one
         self._eraser: threading.Timer | None = None
+        self._is_closed = False
+        self._erase_in(LOOK_S)
 
     def close(self) -> None:
         """Stop without a trace in memory: what is not on disk is gone."""
-        if self._eraser is not None:
-            self._eraser.cancel()
         with self._turn:
+            self._is_closed = True
+            if self._eraser is not None:
+                self._eraser.cancel()
             self._rounds.clear()
         self._ledger.close()
         self._database.close()
@@ -182,11 +186,16 @@ class SiloActor:
         for oldest in list(self._rounds)[: max(0, len(self._rounds) - MAX_ROUNDS + 1)]:
             self._forget(oldest)
         self._rounds[round_id] = state
-        self._erase_in(state.propose.expires_at - self._now() + 1)
+        self._erase_in(self._next_s())
         return (reply,)
 
+    def _next_s(self) -> float:
+        """Return in how many seconds the next round expires, or it is time to look."""
+        expiries = [core.expiry_of(state) - self._now() + 1 for state in self._rounds.values()]
+        return max(0.0, min((LOOK_S, *expiries)))
+
     def _erase_in(self, delay_s: float) -> None:
-        """Forget expired rounds after a while, also if no message comes any more."""
+        """Forget expired rounds, and what [retention] says is due, after a while, also if no message comes any more."""
         if self._eraser is not None:
             self._eraser.cancel()
         self._eraser = threading.Timer(delay_s, self._erase)
@@ -195,12 +204,15 @@ class SiloActor:
 
     def _erase(self) -> None:
         with self._turn:
+            if self._is_closed:
+                return
+            delay_s = LOOK_S  # after a failure, what is only reserved waits for the next start
             try:
                 self._sweep()
-            except PolicyError as err:  # what is only reserved then waits for the next start
-                self._log.error("expired rounds: %.500s", err)
-            if self._rounds:
-                self._erase_in(min(core.expiry_of(state) for state in self._rounds.values()) - self._now() + 1)
+                delay_s = self._next_s()
+            except Exception:
+                self._log.exception("expired rounds, and what is due")
+            self._erase_in(delay_s)
 
     def _advance(
         self, round_id: bytes, data: bytes, expected: "type[State]", columns: Sequence[bytes] = ()

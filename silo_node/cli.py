@@ -164,6 +164,8 @@ def _consent(options: argparse.Namespace) -> int:
                 verdict = people[purpose, one.source]
                 receipts = f" (receipts: {', '.join(verdict.receipts)})" if verdict.receipts else ""
                 print(f"      {options.person} is {_verdict(policy, verdict)}{receipts}")
+                if _may_have_been_in(verdict):
+                    _print_learned(options.policy, purpose, one.source, now)
     return 0
 
 
@@ -173,6 +175,19 @@ def _for_consent(policy: Policy, source: Source) -> Source:
     return source.narrowed(
         {policy.privacy_unit.id_column, *([consent.column] if isinstance(consent, ConsentColumn) else [])}
     )
+
+
+def _may_have_been_in(one: PersonStanding) -> bool:
+    """Tell whether somebody is out who was in before; of a column of decisions nobody knows what it said before."""
+    return one.reason in ("withdrawn", "expired", "objected") or (one.reason == "column" and one.rows_in < one.rows)
+
+
+def _print_learned(policy: Path, purpose: str, table: str, now: int) -> None:
+    learned = [one for one in _states(policy) if (one.purpose, one.table) == (purpose, table) and one.learned_at <= now]
+    if learned:
+        print("        models learned while this person may have been in:")
+    for state in learned:
+        print(f"        run {state.run.hex()}, for {purpose} in {table}, learned {_when(state.learned_at)}")
 
 
 def _rule(policy: Policy, name: str) -> str:
@@ -230,14 +245,21 @@ def _when(seconds: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
+def _states(policy: Path) -> list[RunState]:
+    """Return the models in the ledger beside a policy, the one that was learned last at the end."""
+    path = policy.resolve().parent / LEDGER
+    if not path.exists():
+        return []
+    store = LedgerStore(path)
+    try:
+        return sorted(map(RunState.decode, store.runs()), key=lambda state: state.learned_at)
+    finally:
+        store.close()
+
+
 def _models(options: argparse.Namespace) -> int:
     load(options.policy)
-    path = options.policy.resolve().parent / LEDGER
-    states: list[RunState] = []
-    if path.exists():
-        store = LedgerStore(path)
-        states = sorted(map(RunState.decode, store.runs()), key=lambda state: state.learned_at)
-        store.close()
+    states = _states(options.policy)
     if options.format == "json":
         listing = [{**state.summary(), "coefficients": state.coefficients()} for state in states]
         print(json.dumps(listing, indent=2))

@@ -25,9 +25,9 @@ from policies.load import load
 from silo_node.accounts import accounts_of
 from silo_node.errors import SiloError
 from silo_node.ledger_store import LedgerStore
-from silo_node.log import Signer, read_head
-from silo_node.owner_cli import Decision, decide_on, requests_of
+from silo_node.log import Signer
 from silo_node.page import View, render
+from silo_node.requests import Decision, decide_on, requests_of
 
 LOOPBACK = "127.0.0.1"
 MAX_BODY = 4096
@@ -82,35 +82,31 @@ class Console:
         """What a form of this page sends back."""
         return hmac.new(self._secret, b"decide", sha256).hexdigest()
 
-    def page(self, base: str, nonce: str, notice: str = "") -> bytes:
+    def page(self, base: str, nonce: str) -> bytes:
         """Return the page as it is now. Raises PolicyError if the policy or the ledger cannot be read."""
         file, now = load(self._policy), int(self._clock())
         store = self._store
         said, is_whole = self._examined()
         view = View(
             policy=file.policy,
-            policy_hash=file.digest,
             accounts=accounts_of(file.policy, store.history(), store.spending().lifetime, now),
             requests=requests_of(file.policy, store, now),
             entries=store.entries(LOG_ENTRIES) if is_whole else [],
             log=said,
             is_log_whole=is_whole,
             visitor=None if self._visitor is None else self._visitor.who,
-            notice=notice,
         )
         return render(view, base, self.csrf, nonce).encode()
 
     def _examined(self) -> tuple[str, bool]:
         try:
-            envelope, key = self._store.head(), self._signer.key.public
-            head = None if envelope is None else read_head(envelope, self._signer.silo, self._signer.federation, key)
-            found = self._store.audit(head)
+            found = self._store.audit(self._signer)
         except LedgerError as err:
             return f"{err.message}. {err.hint}.", False
         return f"The log is whole: entries {found.first} to {found.last}, signed by the silo.", True
 
-    def decide(self, form: dict[str, list[str]]) -> str:
-        """Sign and store a decision of the visitor; return what to say. Raises SiloError or LedgerError."""
+    def decide(self, form: dict[str, list[str]]) -> None:
+        """Sign and store a decision of the visitor. Raises SiloError or LedgerError."""
         values = {name: form.get(name, [""])[0] for name in ("request", "decision", "csrf")}
         if self._visitor is None:
             raise SiloError("nobody may decide on this page", "start it with --as and --key")
@@ -127,7 +123,6 @@ class Console:
         policy = load(self._policy).policy
         now = int(self._clock())
         decide_on(policy, self._store, self._visitor.who, self._visitor.key, values["request"], decision, now)
-        return f"{self._visitor.who}: {decision} {values['request'][:12]}"
 
 
 @contextmanager
@@ -181,12 +176,11 @@ class _Handler(BaseHTTPRequestHandler):
         if path is None:
             return
         nonce = token(16).hex()
-        notice = ""
         if path != "":
             self._refuse(404, "there is nothing here")
             return
         try:
-            page = self.console.page(f"/{self.secret}/", nonce, notice)
+            page = self.console.page(f"/{self.secret}/", nonce)
         except (PolicyError, SiloError, CryptoError) as err:
             self._refuse(500, f"{err.message}\n{err.hint}")
             return

@@ -61,9 +61,9 @@ from crypto.wire import body_digest, digest_of, sign, signer_of, verify
 from policies.accountant import charge
 from policies.approvals import subject_of
 from policies.decide import Places, decide, limits_of, months_of, rate_of, run_limit_of
-from policies.ledger import Charge, Ledger
+from policies.ledger import Charge, Ledger, RunStep
 from policies.model import Policy
-from policies.request import Denial, Refusal, Request, cut_of, is_exact, round_secret, terms_of
+from policies.request import Denial, Refusal, Request, cut_of, is_exact, job_of, round_secret, terms_of
 from policies.training import Step
 from silo_node.training.run import RunState, check_position, moved, position_of
 
@@ -196,7 +196,7 @@ def propose(
     request, denials = _judge(silo, ledger, feed_at, now, message.request, request_hash)
     if request is not None and not denials:
         cost = charge(request, request_hash, silo.policy.privacy_unit.max_silos)
-        run = request.plan.run if isinstance(request.plan, Step) else None
+        run = _run_of(request)
         months = months_of(silo.policy, request, now)
         entry = Charge(
             nonce=request.nonce,
@@ -242,7 +242,7 @@ def _decide(
 ) -> tuple[Denial, ...]:
     months = months_of(silo.policy, request, now)
     since = [limit.since for limit in limits_of(silo.policy, request.purpose, now, months)]
-    run = request.plan.run if isinstance(request.plan, Step) else None
+    run = _run_of(request)
     rate = rate_of(silo.policy, now)
     spent = ledger.spending(
         request.nonce, request.purpose, _entry(silo, request), since, run, None if rate is None else rate.since
@@ -250,6 +250,11 @@ def _decide(
     verdicts = ledger.verdicts(subject_of(request, request_hash)) if silo.policy.approvals else ()
     feed, places = feed_at(request.table.name), Places(silo.roster.silo_places, silo.roster.aggregator_places)
     return decide(silo.policy, request, request_hash, spent, now, feed, verdicts, places)
+
+
+def _run_of(request: Request) -> RunStep | None:
+    step = request.plan
+    return RunStep(step.run, job_of(request), step.step) if isinstance(step, Step) else None
 
 
 def _entry(silo: Silo, request: Request) -> str:
@@ -292,6 +297,8 @@ def _judge(
     denials = _decide(silo, ledger, feed_at, now, request, request_hash)
     if not denials and isinstance(request.plan, Step):
         try:
+            if ledger.job_of(request.plan.run) not in (None, job_of(request)):
+                raise ProtocolError("this training run began with another request")
             check_position(load_run(ledger, request.plan.run), request, request.plan)
         except ProtocolError as err:
             remedy = "deliver the reports that it missed, or begin a new run"

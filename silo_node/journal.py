@@ -67,8 +67,10 @@ class Journal:
             price = charge(request, request_hash, self._policy.privacy_unit.max_silos)
             subject = subject_of(request, request_hash)
             now = int(self._clock())
+            # Whoever shares an entry of the policy shares how many requests may wait.
+            entry = self._policy.analyst_entry(request.analyst) or request.analyst
             self._ledger.await_approval(
-                Waiting(subject, envelope, request.analyst, request.purpose, price, now, request.expires_at)
+                Waiting(subject, envelope, entry, request.purpose, price, now, request.expires_at)
             )
 
     def consent_read(self, request: Request, as_of: int, feed_at: int | None) -> None:

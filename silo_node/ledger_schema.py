@@ -6,7 +6,7 @@ rows. Triggers also refuse what no code of ours does: altering a charge, taking 
 
 from collections.abc import Mapping
 
-VERSION = 3
+VERSION = 4
 DAY_S = 86_400  # as the triggers below write it out
 
 _CHARGES = """
@@ -81,14 +81,30 @@ BEGIN
     SELECT RAISE(ABORT, 'a charge is never altered');
 END;
 """
+# Requests of a day are counted by `counts_as`: the job of a training run, else the nonce itself.
 _NONCES = """
 CREATE TABLE nonces (
-    nonce BLOB PRIMARY KEY, request_hash BLOB NOT NULL, analyst TEXT NOT NULL, run BLOB, first_at INTEGER NOT NULL,
-    proposals INTEGER NOT NULL
+    nonce BLOB PRIMARY KEY, request_hash BLOB NOT NULL, analyst TEXT NOT NULL, run BLOB, job BLOB, step INTEGER,
+    counts_as BLOB NOT NULL, first_at INTEGER NOT NULL, proposals INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX nonces_first ON nonces (analyst, first_at, run);
-INSERT INTO nonces SELECT nonce, request_hash, analyst, run, charged_at, 1 FROM charges;
 """
+_NONCES_FOUND = """
+CREATE INDEX nonces_first ON nonces (analyst, first_at, counts_as);
+CREATE INDEX nonces_run ON nonces (run) WHERE run IS NOT NULL;
+CREATE INDEX nonces_step ON nonces (job, step) WHERE job IS NOT NULL;
+"""
+_NEW_NONCES = f"""
+{_NONCES}{_NONCES_FOUND}
+INSERT INTO nonces
+    SELECT nonce, request_hash, analyst, run, NULL, NULL, coalesce(run, nonce), charged_at, 1 FROM charges;
+"""  # noqa: S608
+_KEEP_NONCES = f"""
+ALTER TABLE nonces RENAME TO old_nonces;
+{_NONCES}
+INSERT INTO nonces
+    SELECT nonce, request_hash, analyst, run, NULL, NULL, coalesce(run, nonce), first_at, proposals FROM old_nonces;
+DROP TABLE old_nonces;
+{_NONCES_FOUND}"""  # noqa: S608
 _SPLITS = """
 CREATE TABLE splits (
     round_id BLOB PRIMARY KEY, split_hash BLOB NOT NULL, signed_at INTEGER NOT NULL
@@ -109,9 +125,17 @@ CREATE TABLE verdicts (
     PRIMARY KEY (subject, who, at, decision)
 ) STRICT, WITHOUT ROWID;
 """
-LOG_KEEPS = """
+# An entry that is erased in time is emptied; its place and its chain hash stay.
+_LOG_CHANGES = """
+CREATE TRIGGER log_never_changes BEFORE UPDATE ON log
+    WHEN (NEW.seq, NEW.at, NEW.body, NEW.chain) IS NOT (OLD.seq, 0, x'', OLD.chain)
+BEGIN
+    SELECT RAISE(ABORT, 'an entry of the log never changes');
+END;
+"""
+_LOG_KEEPS = """
 CREATE TRIGGER log_keeps BEFORE DELETE ON log BEGIN
-    SELECT RAISE(ABORT, 'an entry of the log stays until it is erased in time');
+    SELECT RAISE(ABORT, 'an entry of the log stays');
 END;
 """
 _LOG = f"""
@@ -121,11 +145,8 @@ CREATE TABLE log (
 CREATE TABLE head (
     id INTEGER PRIMARY KEY CHECK (id = 1), envelope BLOB NOT NULL
 ) STRICT;
-CREATE TRIGGER log_never_changes BEFORE UPDATE ON log BEGIN
-    SELECT RAISE(ABORT, 'an entry of the log never changes');
-END;
-{LOG_KEEPS}"""
-_NEW = f"{_TOTALS}{_NONCES}{_APPROVALS}{_LOG}"
+{_LOG_CHANGES}{_LOG_KEEPS}"""
+_NEW = f"{_TOTALS}{_NEW_NONCES}{_APPROVALS}{_LOG}"
 _KEEP_SPLITS = f"""
 ALTER TABLE splits RENAME TO old_splits;
 {_SPLITS}
@@ -149,4 +170,5 @@ CHANGES: Mapping[int, str] = {  # from each older format; from nothing
     0: f"{_CHARGES}{_SPLITS}{_RUNS}{_NEW}",
     1: f"{_keep_charges(_OLD_COLUMNS)}{_KEEP_SPLITS}{_RUNS}{_NEW}",
     2: f"{_keep_charges(_OLD_COLUMNS + ', run')}{_KEEP_SPLITS}{_KEEP_RUNS}{_NEW}",
+    3: f"DROP TRIGGER log_never_changes;DROP TRIGGER log_keeps;{_LOG_CHANGES}{_LOG_KEEPS}{_KEEP_NONCES}",
 }

@@ -1,12 +1,14 @@
 """The silo's log: what was decided, charged, signed, opened, approved and erased, for its owner and for an auditor.
 
 Append-only. Each entry's chain hash covers all entries before it, and after each change the silo signs how many entries
-there are and the hash of the last: `policies.ledger.LedgerHead`. An entry holds names, hashes, prices, codes and clock
+there are and the hash of the last: `policies.ledger.LedgerHead`. An entry that is erased in time leaves its chain hash,
+so that a head that was kept elsewhere can be held against it. An entry holds names, hashes, prices, codes and clock
 times only, nothing that was computed from a row. `silo_node.ledger_store` keeps the log in the file of the ledger.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Annotated, ClassVar, Literal
@@ -22,17 +24,21 @@ from policies.model import MICRO
 
 START = bytes(32)  # the chain before the first entry
 _DOMAIN = b"consilo/1 log"
+_SPLIT_S = 60
 
 Who = Annotated[str, Field(max_length=255)]  # as a stranger may have written it
 Amount = Annotated[int, Field(ge=0)]
+# The hash of what the ledger keeps beside the log, which cannot be altered unseen then. Version 3 wrote none.
+Kept = Annotated[bytes, Field(max_length=32, exclude_if=lambda kept: not kept)]
 
 
 class Started(Message):
-    """The silo started, or its owner opened the ledger for the first time: what it had spent by then."""
+    """The silo started: what it had spent by then, and the hash of the charges that this was."""
 
     kind: Literal["started"] = "started"
     micro_rho: Amount
     released: Count
+    charges: Kept = b""
 
 
 class PolicyInForce(Message):
@@ -62,6 +68,7 @@ class Reserved(Message):
     micro_rho: Amount
     atto_delta: Amount
     policy_hash: Digest
+    row: Kept = b""
 
 
 class Released(Message):
@@ -119,6 +126,8 @@ class Asked(Message):
     subject: Digest
     analyst: Who
     purpose: Who
+    until: Annotated[Seconds, Field(exclude_if=lambda until: not until)] = 0  # it is kept at least so long
+    row: Kept = b""
 
 
 class Voted(Message):
@@ -128,6 +137,7 @@ class Voted(Message):
     subject: Digest
     who: Who
     decision: Literal["approve", "reject"]
+    row: Kept = b""
 
 
 class Erased(Message):
@@ -137,8 +147,10 @@ class Erased(Message):
     what: Literal["models", "rounds", "approvals", "log"]
     count: Count
     before: Seconds
-    through: Count = 0  # of the log: the last entry that is gone, and its chain hash
+    through: Count = 0  # of the log: the last entry that is erased, and its chain hash
     chain: Annotated[bytes, Field(max_length=32)] = b""
+    chains: Kept = b""  # `hash_of_chains` of all entries that are erased
+    charges: Kept = b""  # as of `Started`, since entries of charges may be among those that are gone
 
 
 Event = (
@@ -184,7 +196,7 @@ class Signer:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """An entry as it is stored: its place, its bytes and the chain hash up to it."""
+    """An entry as it is stored: its place, its bytes (none once it was erased) and the chain hash up to it."""
 
     seq: int
     body: bytes
@@ -204,22 +216,24 @@ def chained(before: bytes, body: bytes) -> bytes:
 def check_chain(lines: Iterable[Line], head: LedgerHead | None) -> int:
     """Return how many entries there are if each follows the one before it and the head names the last.
 
-    The first entries may have been erased in time; then the first one left is not number 1. Raises LedgerError.
+    The first entries may have been erased in time; of these only the place is looked at. Raises LedgerError.
     """
     last: Line | None = None
     count = 0
     for line in lines:
         if last is not None and line.seq != last.seq + 1:
             raise _broken(f"{line.seq} follows {last.seq}")
-        if last is not None or line.seq == 1:
+        if not line.body and last is not None and last.body:
+            raise _broken(f"entry {line.seq} is empty, and the one before it is not")
+        if line.body and (last is not None or line.seq == 1):
             before = START if last is None else last.chain
             if chained(before, line.body) != line.chain:
                 raise _broken(f"entry {line.seq} does not follow the one before it")
         last, count = line, count + 1
     if last is None and head is None:
         return 0
-    if last is None or head is None:
-        raise _broken("the entries are gone" if last is None else "its signed head is gone")
+    if last is None or head is None or not last.body:
+        raise _broken("its signed head is gone" if head is None else "the entries are gone")
     if (head.count, head.chain) != (last.seq, last.chain):
         raise _broken(f"the head names entry {head.count}, the last is {last.seq}, or is another one")
     return count
@@ -236,6 +250,36 @@ def read_head(envelope: bytes, silo: str, federation: str, key: VerifyKey) -> Le
     return head
 
 
+def hash_of(*values: bytes | str | int | None) -> bytes:
+    """Return the SHA-256 of a row that the ledger keeps beside the log."""
+    return sha256(json.dumps([one.hex() if isinstance(one, bytes) else one for one in values]).encode()).digest()
+
+
+def hash_of_chains(lines: Iterable[Line]) -> bytes:
+    """Return the SHA-256 of the places and chain hashes of entries, which stay when these are erased."""
+    return sha256(b"".join(line.seq.to_bytes(8, "big") + line.chain for line in lines)).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A charge as the log tells it: its price, its entry, the hash of its row, and the round it was committed to."""
+
+    micro_rho: int
+    seq: int
+    row: bytes = b""
+    round_id: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A request for approval as the log tells it: its entry, the hash of its row, and what people said to it."""
+
+    seq: int
+    until: int
+    row: bytes = b""
+    verdicts: tuple[Voted, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Audit:
     """What an examination of the whole log came to."""
@@ -243,36 +287,102 @@ class Audit:
     entries: int
     first: int
     last: int
-    charges: Mapping[
-        bytes, tuple[int, bool]
-    ]  # by nonce: micro-rho, and whether it was committed; since the first entry
+    head: LedgerHead | None  # what names the last entry; None while nothing was ever logged
+    charges: Mapping[bytes, Held]  # by nonce, those of which the log still has the reservation
+    anchor: bytes = b""  # the hash of all charges that were committed at some entry; empty if none says so
+    since: frozenset[bytes] = frozenset()  # the nonces of those that were committed after that entry
+    nonces: Mapping[bytes, bytes] = field(default_factory=dict)  # the request of each that was ever reserved
+    splits: Mapping[bytes, bytes] = field(default_factory=dict)  # by round, those that cannot have been erased
+    requests: Mapping[bytes, Pending] = field(default_factory=dict)  # by subject, those that were not erased
+    is_cut: bool = False  # the first entries are no longer there, as version 3 erased them
+    doubtful: frozenset[bytes] = frozenset()  # subjects that may have been erased: version 3 did not say until when
 
 
 def audit(lines: Iterable[Line], head: LedgerHead | None) -> Audit:
     """Examine the log: its chain, each entry's form and place, and what the entries say was charged.
 
-    A log whose first entries are gone must hold the entry that says they were erased. Raises LedgerError.
+    A log whose first entries are empty or gone must hold the entry that says they were erased. Raises LedgerError.
     """
-    kept = list(lines)
-    check_chain(kept, head)
-    anchors: dict[int, bytes] = {}
-    charges: dict[bytes, tuple[int, bool]] = {}
+    every = list(lines)
+    check_chain(every, head)
+    if not every:
+        return Audit(0, 1, 0, head, {})
+    emptied, kept = ([line for line in every if bool(line.body) is is_kept] for is_kept in (False, True))
+    found = _Found()
     for entry in entries_of(kept):
-        match entry.event:
-            case Reserved() as event:
-                charges[event.nonce] = (event.micro_rho, False)
-            case Released() as event:
-                charges.pop(event.nonce, None)
-            case Contributed() as event if event.nonce in charges:
-                charges[event.nonce] = (charges[event.nonce][0], True)
-            case Erased(what="log") as event:
-                anchors[event.through] = event.chain
-    if not kept:
-        return Audit(0, 1, 0, charges)
+        found.add(entry)
     first = kept[0]
-    if first.seq > 1 and chained(anchors.get(first.seq - 1, b""), first.body) != first.chain:
-        raise _broken(f"it begins with entry {first.seq}, and no entry says that those before it were erased")
-    return Audit(len(kept), first.seq, kept[-1].seq, charges)
+    if first.seq > 1:
+        cut = found.cuts.get(first.seq - 1)
+        if cut is None or chained(cut.chain, first.body) != first.chain:
+            raise _broken(f"it begins with entry {first.seq}, and no entry says that those before it were erased")
+        if (emptied or cut.chains) and cut.chains != hash_of_chains(emptied):
+            raise _broken("the hashes of the entries that were erased are not those that were there")
+    return Audit(
+        entries=len(kept),
+        first=first.seq,
+        last=kept[-1].seq,
+        head=head,
+        charges=found.charges,
+        anchor=found.anchor,
+        since=frozenset(found.since),
+        nonces=found.nonces,
+        splits={round_id: split_hash for round_id, (split_hash, _) in found.splits.items()},
+        requests=found.requests,
+        is_cut=every[0].seq > 1,
+        doubtful=frozenset(found.doubtful),
+    )
+
+
+@dataclass(slots=True)
+class _Found:
+    """What the entries say, while they are read."""
+
+    cuts: dict[int, Erased] = field(default_factory=dict)  # of the log, by the last entry that was erased
+    charges: dict[bytes, Held] = field(default_factory=dict)
+    anchor: bytes = b""
+    since: set[bytes] = field(default_factory=set)
+    nonces: dict[bytes, bytes] = field(default_factory=dict)
+    splits: dict[bytes, tuple[bytes, int]] = field(default_factory=dict)
+    requests: dict[bytes, Pending] = field(default_factory=dict)
+    doubtful: set[bytes] = field(default_factory=set)
+
+    def add(self, entry: Entry) -> None:
+        match entry.event:
+            case Started() as event if event.charges:
+                self.anchor, self.since = event.charges, set()
+            case Reserved() as event:
+                self.charges[event.nonce] = Held(event.micro_rho, entry.seq, event.row)
+                self.nonces[event.nonce] = event.request_hash
+            case Released() as event:
+                self.charges.pop(event.nonce, None)
+            case Contributed() as event:
+                self.since.add(event.nonce)
+                if event.nonce in self.charges:
+                    self.charges[event.nonce] = replace(self.charges[event.nonce], round_id=event.round_id)
+            case SplitSigned() as event:
+                self.splits[event.round_id] = (event.split_hash, entry.at)
+            case Asked() as event:
+                asked = Pending(entry.seq, event.until or entry.at, event.row)
+                if (one := self.requests.get(event.subject)) is not None:  # asked again: what people said stays
+                    asked = replace(asked, seq=one.seq, verdicts=one.verdicts)
+                self.requests[event.subject] = asked
+                self.doubtful.discard(event.subject)
+            case Voted() as event if (one := self.requests.get(event.subject)) is not None:
+                self.requests[event.subject] = replace(one, verdicts=(*one.verdicts, event))
+            case Erased(what="rounds") as event:
+                # The clock may have moved between the split and its entry.
+                self.splits = {name: one for name, one in self.splits.items() if one[1] >= event.before + _SPLIT_S}
+            case Erased(what="approvals") as event:
+                gone = {subject: one for subject, one in self.requests.items() if one.until < event.before}
+                self.requests = {subject: one for subject, one in self.requests.items() if subject not in gone}
+                self.doubtful |= {subject for subject, one in gone.items() if not one.row}
+            case Erased(what="log") as event:
+                self.cuts[event.through] = event
+                if event.charges:
+                    self.anchor, self.since = event.charges, set()
+            case _:
+                pass
 
 
 def entries_of(lines: Iterable[Line]) -> Iterator[Entry]:
@@ -289,6 +399,14 @@ def entries_of(lines: Iterable[Line]) -> Iterator[Entry]:
 
 def _broken(what: str) -> LedgerError:
     return LedgerError(f"the log is not whole: {what}", "keep the file as it is, and find out who changed it")
+
+
+_ERASED = {
+    "models": "models",
+    "rounds": "splits of rounds",
+    "approvals": "requests for approval",
+    "log": "entries of the log",
+}
 
 
 def worded(event: Event) -> str:
@@ -321,7 +439,7 @@ def worded(event: Event) -> str:
         case Voted():
             return f"{_shown(event.who)}: {event.decision} {event.subject.hex()[:16]}"
         case Erased():
-            return f"{event.count} {event.what} from before {when(event.before)} erased"
+            return f"{event.count} {_ERASED[event.what]} from before {when(event.before)} erased"
 
 
 def when(seconds: int) -> str:

@@ -6,36 +6,30 @@ They read the silo's own files; `approve`, `reject` and `erase` write to its led
 import argparse
 import getpass
 import json
+import re
 import sys
 import time
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from crypto.keys import SigningKey, VerifyKey, read_key_file
-from crypto.wire import body_digest, unverified
-from policies.approvals import Approval, Standing, standing, subject_of
-from policies.decide import approval_of
+from crypto.keys import SigningKey, read_key_file
 from policies.errors import LedgerError
+from policies.ledger import LedgerHead
 from policies.load import PolicyFile, load
 from policies.model import MICRO, Policy
-from policies.request import Request
 from silo_node.accounts import Account, Accounts, accounts_of
 from silo_node.errors import SiloError
 from silo_node.home import LEDGER, read_home
-from silo_node.ledger_store import LedgerStore, Waiting
+from silo_node.ledger_store import LedgerStore
 from silo_node.log import Signer, read_head, when, worded
+from silo_node.requests import Decision, PendingRequest, check_person, decide_on, requests_of
 from silo_node.retention import erase_due
 from silo_node.wording import worded_request
 
-_SHOWN = 12  # hexadecimal digits of a request's name that commands show and take
-_LOG_ENTRIES = 100
-Decision = Literal["approve", "reject"]
+_LOG_ENTRIES, _MAX_ENTRIES = 100, 10**9
 
 
 def add_commands(commands: Any) -> None:
@@ -61,7 +55,11 @@ def add_commands(commands: Any) -> None:
         command.set_defaults(decision=name)
     log = _command(commands, "log", "show what the silo has done", _log)
     log.add_argument(
-        "--last", type=int, metavar="N", default=_LOG_ENTRIES, help=f"so many entries; default: {_LOG_ENTRIES}"
+        "--last",
+        type=_whole(1, _MAX_ENTRIES),
+        metavar="N",
+        default=_LOG_ENTRIES,
+        help=f"so many entries; default: {_LOG_ENTRIES}",
     )
     _format(log)
     verify = _command(
@@ -72,7 +70,8 @@ def add_commands(commands: Any) -> None:
     )
     _command(commands, "erase", "erase what the policy's [retention] says is due", _erase)
     console = _command(commands, "console", "open a page on this machine: policy, ledger, requests, log", _console)
-    console.add_argument("--port", type=int, metavar="PORT", default=0, help="on the loopback interface; default: any")
+    port = _whole(0, 65_535)
+    console.add_argument("--port", type=port, metavar="PORT", default=0, help="on the loopback interface; default: any")
     console.add_argument("--as", dest="who", metavar="NAME", help="who you are in [people], to approve on the page")
     console.add_argument("--key", type=Path, metavar="FILE", help="your key file")
 
@@ -84,86 +83,19 @@ def _command(commands: Any, name: str, text: str, run: Callable[[argparse.Namesp
     return parser
 
 
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    """Return what reads a whole number between bounds, both included."""
+
+    def read(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,12}", text) or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"found {text[:40]!r}, expected a whole number from {low} to {high}")
+        return int(text)
+
+    return read
+
+
 def _format(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=["table", "json"], default="table")
-
-
-@dataclass(frozen=True, slots=True)
-class Open:
-    """A request that people were asked about, and how far that is."""
-
-    waiting: Waiting
-    request: Request
-    standings: tuple[Standing, ...]
-    people: tuple[str, ...]
-    status: Literal["waiting", "approved", "rejected", "expired"]
-
-    @property
-    def name(self) -> str:
-        return self.waiting.subject.hex()[:_SHOWN]
-
-    def worded(self) -> str:
-        """Return who has said what, and who may."""
-        said = [f"{one}: no" for standing in self.standings for one in standing.rejected]
-        said += [f"{one}: yes" for standing in self.standings for one in standing.approved]
-        needed = ", ".join(f"{len(one.approved)} of {one.need}" for one in self.standings) or "none needed"
-        return f"{self.status}, {needed}" + (f" ({', '.join(dict.fromkeys(said))})" if said else "")
-
-
-def requests_of(policy: Policy, store: LedgerStore, now: int) -> list[Open]:
-    """Return what people were asked about, oldest first, as the policy in force judges it."""
-    keys = {name: VerifyKey.parse(person.key) for name, person in policy.people.items()}
-    found = []
-    for waiting in store.waiting():
-        request, request_hash = unverified(waiting.envelope, Request), body_digest(waiting.envelope, Request)
-        if subject_of(request, request_hash) != waiting.subject:
-            raise LedgerError("a request that waits was altered", "restore the ledger, and find out who changed it")
-        rules = approval_of(policy, request, request_hash)
-        verdicts = store.verdicts(waiting.subject)
-        standings = tuple(
-            standing(
-                verdicts,
-                waiting.subject,
-                policy.silo.id,
-                {name: keys[name] for name in rule.of if name in keys},
-                rule.need,
-                rule.expires_hours * 3600,
-                now,
-            )
-            for _, rule, _ in rules
-        )
-        status: Literal["waiting", "approved", "rejected", "expired"] = "waiting"
-        if any(one.rejected for one in standings):
-            status = "rejected"
-        elif now >= waiting.expires_at:
-            status = "expired"
-        elif all(one.is_given for one in standings):
-            status = "approved"
-        people = tuple(dict.fromkeys(name for _, rule, _ in rules for name in rule.of))
-        found.append(Open(waiting, request, standings, people, status))
-    return found
-
-
-def decide_on(
-    policy: Policy, store: LedgerStore, who: str, key: SigningKey, name: str, decision: Decision, now: int
-) -> Approval:
-    """Sign and store what a person says to a request; return it. Raises SiloError or LedgerError."""
-    if who not in policy.people:
-        known = ", ".join(policy.people) or "nobody"
-        raise SiloError(f"{who!r} is not in the policy's [people]", f"known: {known}")
-    if VerifyKey.parse(policy.people[who].key) != key.public:
-        raise SiloError(f"the key is not the one that the policy gives {who!r}", "use the key file of that person")
-    matching = [one for one in requests_of(policy, store, now) if one.waiting.subject.hex().startswith(name.lower())]
-    if len(name) < 8 or len(matching) != 1:
-        raise SiloError(f"{name[:80]!r} names {len(matching)} requests", "take its name from `consilo-silo requests`")
-    (one,) = matching
-    if one.status == "expired":
-        raise SiloError("the request has expired", "the analyst has to send a new one")
-    if who not in one.people:
-        raise SiloError(f"{who!r} is not among those who decide on it", f"ask: {', '.join(one.people) or 'nobody'}")
-    verdict = Approval.signed(who, key, policy.silo.id, one.waiting.subject, decision, now)
-    store.add_verdict(verdict)
-    return verdict
 
 
 def ledger_path(policy: Path) -> Path:
@@ -182,17 +114,22 @@ def signer_of(policy: Path) -> Signer:
 
 def person_key(path: Path) -> SigningKey:
     """Read a person's key, asking on the terminal for its passphrase if it has one."""
+    if not path.exists():
+        raise SiloError(f"there is no key file {path}", "check the path")
     prompts = chain([f"passphrase of {path}: "], repeat("that does not open it; passphrase: "))
+    return SigningKey(read_key_file(path, lambda: _typed(next(prompts))))
 
-    def ask() -> str:
-        try:
-            return getpass.getpass(next(prompts))
-        except EOFError:
-            raise SiloError(
-                "a passphrase is needed, and there is no terminal to ask for it", "use a terminal"
-            ) from None
 
-    return SigningKey(read_key_file(path, ask))
+def _typed(prompt: str) -> str:
+    """Return what a person types at the terminal without showing it; raises SiloError if there is no terminal."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise SiloError("a passphrase is needed, and there is no terminal to ask for it", "run it in a terminal")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", getpass.GetPassWarning)  # it would show what is typed
+            return getpass.getpass(prompt)
+    except (EOFError, getpass.GetPassWarning):
+        raise SiloError("no passphrase was given", "run it in a terminal") from None
 
 
 def _read(options: argparse.Namespace) -> tuple[PolicyFile, LedgerStore]:
@@ -217,47 +154,36 @@ def _ledger(options: argparse.Namespace) -> int:
         ]
         print(json.dumps(_summary(file.policy, accounts) | {"charges": charges}, indent=2))
         return 0
-    table = Table(title=f"Ledger of {file.policy.silo.id}", title_justify="left")
-    for heading in ("when", "analyst", "purpose", "state"):
-        table.add_column(heading)
-    table.add_column("rho", justify="right")
+    print(f"Ledger of {file.policy.silo.id}")
+    print(f"{'rho':>12}  {'state':<9}  {'when':<20}  who and for what" if rows else "  nothing was charged yet")
     for row in rows:
         state = "committed" if row.is_committed else "reserved"
-        table.add_row(when(row.at), row.analyst, row.purpose, state, f"{row.micro_rho / MICRO:.6f}")
-    console = Console(highlight=False)
-    console.print(table)
-    _print_accounts(console, accounts)
+        print(f"{row.micro_rho / MICRO:>12.6f}  {state:<9}  {when(row.at)}  {row.analyst} for {row.purpose}")
+    _print_accounts(accounts)
     return 0
 
 
-def _print_accounts(console: Console, accounts: Accounts) -> None:
-    table = Table(title="Accounts", title_justify="left")
-    for heading in ("of", "window", "since", "analyst"):
-        table.add_column(heading)
-    for heading in ("spent", "reserved", "limit", "left"):
-        table.add_column(heading, justify="right")
+def _print_accounts(accounts: Accounts) -> None:
     for account in (*accounts.limits, *(one for one in accounts.purposes if one.spent)):
-        _account_row(table, account, "")
-        for part in account.parts:
-            _account_row(table, part, part.name)
-    if table.row_count:
-        console.print(table)
+        since = f" since {account.since}" if account.since and account.window.startswith("calendar") else account.since
+        print(f"\n{account.name}, {account.window} {since.strip()}".rstrip())
+        headings = ("spent", "reserved") if account.limit is None else ("spent", "reserved", "left", "limit")
+        print("".join(f"{heading:>12}" for heading in headings) + "  of")
+        for name, one in (("all", account), *((part.name, part) for part in account.parts)):
+            print("".join(f"{figure:>12}" for figure in _figures(one)[: len(headings)]) + f"  {name}")
     spent, limit = accounts.lifetime.spent, accounts.lifetime.limit or 0
     epsilons = f"epsilon {_short(accounts.epsilon(spent))} of {_short(accounts.epsilon(limit))}"
-    print(f"spent: rho {spent / MICRO:.6f} of {limit / MICRO:g}; {epsilons} at delta {accounts.delta:g}")
+    print(f"\nspent: rho {spent / MICRO:.6f} of {limit / MICRO:g}; {epsilons} at delta {accounts.delta:g}")
     if accounts.lifetime.reserved:
         print(f"       of it rho {accounts.lifetime.reserved / MICRO:.6f} set aside for rounds that are running")
     print(f"left:  rho {(accounts.lifetime.left or 0) / MICRO:.6f}")
     print(f"pace:  {accounts.forecast.worded()}")
 
 
-def _account_row(table: Table, account: Account, analyst: str) -> None:
-    limit = "" if account.limit is None else f"{account.limit / MICRO:.6f}"
-    left = "" if account.left is None else f"{account.left / MICRO:.6f}"
-    name, window = ("", "") if analyst else (account.name, account.window)
-    since = "" if analyst else account.since
-    figures = (f"{account.committed / MICRO:.6f}", f"{account.reserved / MICRO:.6f}", limit, left)
-    table.add_row(name, window, since, analyst, *figures)
+def _figures(account: Account) -> tuple[str, ...]:
+    """Return what is spent, reserved, left and the limit; the last two of an analyst without a limit are open."""
+    figures = (account.committed, account.reserved, account.left, account.limit)
+    return tuple("-" if figure is None else f"{figure / MICRO:.6f}" for figure in figures)
 
 
 def _summary(policy: Policy, accounts: Accounts) -> dict[str, object]:
@@ -297,25 +223,25 @@ def _requests(options: argparse.Namespace) -> int:
         return 0
     for one in found:
         print(f"{one.name}  {one.worded()}")
-        print(f"  {one.waiting.analyst} for {one.waiting.purpose}, rho {one.waiting.micro_rho / MICRO:.6f}")
+        print(f"  {one.request.analyst} for {one.request.purpose}, rho {one.micro_rho / MICRO:.6f}")
         print(f"  {worded_request(one.request)}")
-        print(f"  asked {when(one.waiting.asked_at)}, expires {when(one.waiting.expires_at)}")
+        print(f"  asked {when(one.asked_at)}, expires {when(one.request.expires_at)}")
         print(f"  to decide: {', '.join(one.people) or 'nobody'}")
     if not found:
         print("no request waits")
     return 0
 
 
-def _request(one: Open) -> dict[str, object]:
+def _request(one: PendingRequest) -> dict[str, object]:
     return {
-        "request": one.waiting.subject.hex(),
+        "request": one.subject.hex(),
         "status": one.status,
-        "analyst": one.waiting.analyst,
-        "purpose": one.waiting.purpose,
-        "rho": one.waiting.micro_rho / MICRO,
+        "analyst": one.request.analyst,
+        "purpose": one.request.purpose,
+        "rho": one.micro_rho / MICRO,
         "question": worded_request(one.request),
-        "asked_at": when(one.waiting.asked_at),
-        "expires_at": when(one.waiting.expires_at),
+        "asked_at": when(one.asked_at),
+        "expires_at": when(one.request.expires_at),
         "approved": [list(standing.approved) for standing in one.standings],
         "rejected": [list(standing.rejected) for standing in one.standings],
         "need": [standing.need for standing in one.standings],
@@ -329,8 +255,7 @@ def _vote(options: argparse.Namespace) -> int:
     key = person_key(options.key)
     store = LedgerStore(path, signer_of(options.policy))
     try:
-        verdict = decide_on(policy, store, options.who, key, options.request, options.decision, now)
-        after = next(one for one in requests_of(policy, store, now) if one.waiting.subject == verdict.subject)
+        after = decide_on(policy, store, options.who, key, options.request, options.decision, now)
     finally:
         store.close()
     print(f"{after.name}  {after.worded()}")
@@ -338,8 +263,6 @@ def _vote(options: argparse.Namespace) -> int:
 
 
 def _log(options: argparse.Namespace) -> int:
-    if options.last < 1:
-        raise SiloError(f"--last is {options.last}, expected at least 1")
     _, store = _read(options)
     entries = store.entries(options.last)
     store.close()
@@ -353,39 +276,46 @@ def _log(options: argparse.Namespace) -> int:
 
 def _verify_log(options: argparse.Namespace) -> int:
     path, signer = ledger_path(options.policy), signer_of(options.policy)
-    kept = None
-    if options.head is not None:
-        try:
-            kept = read_head(options.head.read_bytes(), signer.silo, signer.federation, signer.key.public)
-        except OSError as err:
-            raise SiloError(
-                f"{options.head} cannot be read ({err.strerror})", "name a file with a signed head"
-            ) from err
+    kept = None if options.head is None else _kept_head(options.head, signer)
     store = LedgerStore(path)
     try:
-        envelope = store.head()
-        head = None if envelope is None else read_head(envelope, signer.silo, signer.federation, signer.key.public)
-        found = store.audit(head)
+        found = store.audit(signer)
         if kept is not None:
             store.check_against(kept)
     finally:
         store.close()
-    chain_hash = "" if head is None else head.chain.hex()
-    print(f"whole: entries {found.first} to {found.last}, head {chain_hash[:32]}")
-    print(f"       {len(found.charges)} charges, as the ledger has them")
+    if found.head is None:
+        hint = "if the silo was ever started, its ledger was emptied: a head that was kept elsewhere shows that, --head"
+        raise LedgerError("the log is empty, so there is nothing to examine", hint)
+    print(f"whole: entries {found.first} to {found.last}, head {found.head.chain.hex()[:32]}")
+    print("       charges, splits, requests and verdicts are those of the log")
     if kept is not None:
         print(f"       it goes on from the head of entry {kept.count} that was kept elsewhere")
     return 0
+
+
+def _kept_head(path: Path, signer: Signer) -> LedgerHead:
+    """Return the head in a file; raises SiloError unless this silo signed it."""
+    try:
+        return read_head(path.read_bytes(), signer.silo, signer.federation, signer.key.public)
+    except OSError as err:
+        raise SiloError(f"{path} cannot be read ({err.strerror})", "name a file with a signed head") from err
+    except LedgerError as err:
+        hint = "name a file with a head of its ledger; docs/ledger.md section 3 says where one is kept"
+        raise SiloError(f"{path} is no head signed by {signer.silo!r} in {signer.federation!r}", hint) from err
 
 
 def _erase(options: argparse.Namespace) -> int:
     policy = load(options.policy).policy
     store = LedgerStore(ledger_path(options.policy), signer_of(options.policy))
     try:
-        count = erase_due(policy, store, int(time.time()))
+        erased = erase_due(policy, store, int(time.time()))
     finally:
         store.close()
-    print(f"{count} erased" if policy.retention is not None else "the policy has no [retention], so nothing is due")
+    for event in erased:
+        print(worded(event))
+    if not erased:
+        print("nothing is due" if policy.retention is not None else "the policy has no [retention], so nothing is due")
     return 0
 
 
@@ -396,6 +326,8 @@ def _console(options: argparse.Namespace) -> int:
     if (options.who is None) != (options.key is None):
         raise SiloError("--as and --key go together", "give both to approve on the page, none to look only")
     visitor = None if options.who is None else Visitor(options.who, person_key(options.key))
+    if visitor is not None:
+        check_person(load(options.policy).policy, visitor.who, visitor.key)
     signer = signer_of(options.policy)
     with serve(options.policy, path, signer, visitor, options.port) as running:
         print(f"{running.url}\nthe page is for you alone: keep the address secret; Ctrl-C ends it", flush=True)

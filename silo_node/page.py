@@ -11,7 +11,7 @@ from policies.model import MICRO, Policy
 from silo_node.accounts import DAY_S, Account, Accounts
 from silo_node.log import Entry, when, worded
 from silo_node.markup import Html, tag
-from silo_node.owner_cli import Open
+from silo_node.requests import PendingRequest
 from silo_node.wording import worded_policy, worded_request
 
 _WIDTH, _HEIGHT = 1000, 240
@@ -23,14 +23,12 @@ class View:
     """What one page shows."""
 
     policy: Policy
-    policy_hash: bytes
     accounts: Accounts
-    requests: Sequence[Open]
+    requests: Sequence[PendingRequest]
     entries: Sequence[Entry]  # the last ones, oldest first
     log: str  # what an examination of the whole log came to
     is_log_whole: bool
     visitor: str | None  # who may decide on this page
-    notice: str = ""
 
 
 def render(view: View, base: str, csrf: str, nonce: str) -> Html:
@@ -49,7 +47,6 @@ def render(view: View, base: str, csrf: str, nonce: str) -> Html:
         _header(view),
         tag(
             "main",
-            tag("p", view.notice, class_="notice", role="status") if view.notice else "",
             _ledger(view.accounts),
             _requests(view, base, csrf),
             _policy(view.policy),
@@ -237,12 +234,11 @@ def _requests(view: View, base: str, csrf: str) -> Html:
     )
 
 
-def _card(one: Open, visitor: str | None, base: str, csrf: str) -> Html:
-    waiting = one.waiting
+def _card(one: PendingRequest, visitor: str | None, base: str, csrf: str) -> Html:
     facts = (
-        ("price", f"rho {_rho(waiting.micro_rho)}"),
-        ("asked", when(waiting.asked_at)),
-        ("expires", when(waiting.expires_at)),
+        ("price", f"rho {_rho(one.micro_rho)}"),
+        ("asked", when(one.asked_at)),
+        ("expires", when(one.request.expires_at)),
         ("may decide", ", ".join(one.people) or "nobody"),
         ("standing", one.worded()),
         ("name", one.name),
@@ -251,7 +247,7 @@ def _card(one: Open, visitor: str | None, base: str, csrf: str) -> Html:
     if visitor in one.people:
         fields = (
             tag("input", type="hidden", name=name, value=value)
-            for name, value in (("request", waiting.subject.hex()), ("csrf", csrf))
+            for name, value in (("request", one.subject.hex()), ("csrf", csrf))
         )
         buttons = (
             tag("button", "Approve", name="decision", value="approve", class_="yes"),
@@ -260,7 +256,7 @@ def _card(one: Open, visitor: str | None, base: str, csrf: str) -> Html:
         form = tag("form", fields, buttons, method="post", action=f"{base}decide")
     return tag(
         "article",
-        tag("h3", f"{waiting.analyst} for {waiting.purpose}"),
+        tag("h3", f"{one.request.analyst} for {one.request.purpose}"),
         tag("p", worded_request(one.request), class_="question"),
         tag("dl", [(tag("dt", name), tag("dd", value)) for name, value in facts]),
         form,

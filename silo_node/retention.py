@@ -2,6 +2,7 @@
 
 from policies.model import Policy
 from silo_node.ledger_store import Due, LedgerStore
+from silo_node.log import Erased
 
 DAY_S = 86_400
 
@@ -26,7 +27,7 @@ def due_of(policy: Policy, now: int) -> Due:
     )
 
 
-def erase_due(policy: Policy, ledger: LedgerStore, now: int) -> int:
-    """Erase what is due; return how much that was."""
+def erase_due(policy: Policy, ledger: LedgerStore, now: int) -> tuple[Erased, ...]:
+    """Erase what is due; return what that was."""
     due = due_of(policy, now)
-    return 0 if due == Due() else ledger.erase(due)
+    return () if due == Due() else ledger.erase(due)

@@ -49,10 +49,10 @@ def steps() -> list[Callable[[LedgerStore], object]]:
 def state_of(store: LedgerStore) -> list[object]:
     """Return all that a ledger holds, apart from clock times and signatures; raises LedgerError if it is not whole."""
     store.check()
-    store.audit(store._own_head())
+    store.audit()
     return [
         store.spending().lifetime,
-        [list(row[1:]) for row in store.charges()],
+        [[row.analyst, row.purpose, row.micro_rho, row.is_committed] for row in store.history()],
         [entry.event.kind for entry in store.entries(1000)],
         len(store.runs()),
         len(store.waiting()),
@@ -171,8 +171,8 @@ def by_time(directory: Path, wrong: list[str]) -> int:
         deaths += 1
         with closing(LedgerStore(path, SIGNER)) as store:
             spent = store.spending().lifetime
-            store.audit(store._own_head())
-            committed = sum(row[4] == "committed" for row in store.charges())
+            store.audit()
+            committed = sum(row.is_committed for row in store.history())
         if not done <= committed <= spent <= done + 1:
             wrong.append(f"killed in time: {done} acknowledged, {committed} committed, {spent} spent")
     return deaths

@@ -24,7 +24,7 @@ from crypto.sealing import SealingKey
 from crypto.wire import Signature, Signed, digest_of, sign
 from policies.approvals import Approval
 from policies.errors import AlreadyChargedError
-from policies.ledger import Charge, Rate, Since, Spending, WindowLimit, exceeds
+from policies.ledger import Charge, Rate, RunStep, Since, Spending, WindowLimit, exceeds
 from policies.request import Aggregate, Request, terms_of
 from silo_node import core
 from tests.example_policy import KEY, NOW, Edit, plan, policy, request, table
@@ -51,7 +51,7 @@ class MemoryLedger:
         purpose: str = "",
         analyst: str = "",
         since: Sequence[Since] = (),
-        run: bytes | None = None,
+        run: RunStep | None = None,
         requests_since: int | None = None,
     ) -> Spending:
         assert not since, "the example policy has no windows"
@@ -94,6 +94,10 @@ class MemoryLedger:
 
     def record_split(self, round_id: bytes, split_hash: bytes) -> bool:
         return self.splits.setdefault(round_id, split_hash) == split_hash
+
+    def job_of(self, run: bytes) -> bytes | None:
+        found = [one.run.job for one in (*self.reserved.values(), *self.committed.values()) if one.run is not None]
+        return found[0] if found else None
 
     def load_run(self, run: bytes) -> bytes | None:
         return self.runs.get(run)

@@ -12,7 +12,7 @@ from policies.ledger import Charge
 from policies.load import load
 from policies.request import Request
 from silo_node.home import LEDGER, read_home
-from silo_node.ledger_store import LedgerStore, Waiting
+from silo_node.ledger_store import Due, LedgerStore, Waiting
 from silo_node.log import Signer
 from tests.example_policy import request, table
 
@@ -81,6 +81,11 @@ def with_people(home: Path, silo: str = "aspen", sections: str = SECTIONS) -> Ow
 def founded_with_people(founded: Path, path: Path) -> OwnerHome:
     """Return a copy of a founded federation's silo with people."""
     return with_people(Path(shutil.copytree(founded, path / "federation")))
+
+
+def erased(store: LedgerStore, due: Due) -> int:
+    """Erase what is due; return how much that was."""
+    return sum(event.count for event in store.erase(due))
 
 
 def charge(number: int, at: int, **changes: Any) -> Charge:

@@ -174,7 +174,7 @@ def test_a_run_goes_on_where_it_was_when_the_aggregator_was_away(
         for state in held.values():
             assert state.weights == pytest.approx(descent(lambda _: pooled()), abs=2e-5)
         for silo in BANKS:
-            assert len(one.silos[silo].actor._ledger.charges()) == STEPS, "nothing was paid for twice"
+            assert len(one.silos[silo].actor._ledger.history()) == STEPS, "nothing was paid for twice"
 
 
 def test_an_analyst_cannot_cancel_the_request_of_another(founded: Path, tmp_path: Path) -> None:

@@ -89,6 +89,14 @@ def test_the_forecast_is_the_pace_of_the_last_days() -> None:
     assert young.forecast.ends_at == NOW + 9 * DAY_S
 
 
+@pytest.mark.parametrize("micro_rho", [1, 2, 5, 30, 100, 1000])
+def test_an_end_that_no_calendar_holds_is_none(micro_rho: int) -> None:
+    found = accounts(row(60, micro_rho)).forecast
+    assert found.worded()
+    assert found.ends_at is None or found.ends_at < NOW + 1001 * 366 * DAY_S
+    assert (found.ends_at is None) == (micro_rho < 165)
+
+
 def test_spending_over_time_only_grows() -> None:
     found = accounts(row(3, 5), row(3, 6), row(1, 7))
     today = NOW // DAY_S

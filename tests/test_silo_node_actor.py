@@ -8,6 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import get_args
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from aggregator.core import ROUND_S, cancel, propose
@@ -24,7 +26,7 @@ from silo_node import core
 from silo_node.actor import MAX_ROUNDS, SiloActor
 from silo_node.core import Agreed
 from silo_node.errors import HomeError
-from tests.simulator import Simulation, simulate
+from tests.simulator import Simulation, no_noise, simulate
 
 QUESTION = "SELECT sex, COUNT(*) AS n, AVG(age) AS mean_age FROM lung GROUP BY sex"
 
@@ -32,6 +34,24 @@ QUESTION = "SELECT sex, COUNT(*) AS n, AVG(age) AS mean_age FROM lung GROUP BY s
 def ask(simulation: Simulation) -> dict[str, str]:
     report = simulation.federation.query(QUESTION, purpose=PURPOSE, epsilon=1)
     return {silo: outcome.status for silo, outcome in report.silos.items()}
+
+
+def test_rows_of_one_group_of_a_person_enter_where_the_policy_says_so(home: Path) -> None:
+    """Everybody of one silo has a row in either group, and the policy lets one group of a person in."""
+    data = home / "silos" / "aspen" / "lung.parquet"
+    table = pq.read_table(data)
+    other = pa.array(["male" if sex == "female" else "female" for sex in table["sex"].to_pylist()])
+    place = table.column_names.index("sex")
+    pq.write_table(pa.concat_tables([table, table.set_column(place, "sex", other)]), data)
+    totals = []
+    for bound in ("max_rows  = 4", "max_rows  = 4\nmax_groups = 1"):
+        for policy in home.glob("silos/*/policy.toml"):
+            lines = policy.read_text().splitlines()
+            policy.write_text("\n".join(bound if line.startswith("max_rows") else line for line in lines))
+        with simulate(home, noise=no_noise) as simulation:
+            report = simulation.federation.query(QUESTION, purpose=PURPOSE, epsilon=1)
+            totals.append(round(sum(report.to_pandas()["n"])))
+    assert totals == [228 + table.num_rows, 228]
 
 
 def test_two_processes_cannot_run_one_silo(exact: Simulation) -> None:

@@ -1,6 +1,10 @@
 """Requests that wait for people: asked, seen, approved or rejected, and only then answered; hours, days and rates."""
 
+import io
 import json
+import re
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -8,12 +12,15 @@ from pathlib import Path
 import pytest
 
 import silo_node.cli
+from aggregator.core import propose
 from analyst.demo.hospitals import PURPOSE
 from analyst.errors import AnalystError, DeniedError
 from analyst.report import Report
-from crypto.keys import Secret, SigningKey
+from crypto.errors import WireError
+from crypto.keys import Secret, SigningKey, write_key_file
 from crypto.messages import Failed
-from crypto.wire import unverified
+from crypto.randomness import token
+from crypto.wire import sign, unverified
 from policies.approvals import Approval
 from policies.errors import LedgerError
 from policies.ledger import MAX_PROPOSALS
@@ -21,9 +28,9 @@ from policies.load import load
 from policies.request import Refusal, Request
 from silo_node import log
 from silo_node.errors import SiloError
-from silo_node.ledger_store import MAX_WAITING, LedgerStore, Waiting
-from silo_node.owner_cli import decide_on, requests_of
-from tests.owner_home import DAY_S, NOW, PEOPLE, OwnerHome, ask, founded_with_people, with_people
+from silo_node.ledger_store import MAX_WAITING, Due, LedgerStore, Waiting
+from silo_node.requests import decide_on, requests_of
+from tests.owner_home import DAY_S, NOW, PEOPLE, OwnerHome, ask, erased, founded_with_people, spend, with_people
 from tests.simulator import Simulation, no_noise, simulate
 
 DPO, OWNER, CISO = PEOPLE
@@ -174,7 +181,8 @@ def test_a_request_is_proposed_only_so_often(exact: Simulation) -> None:
     request = prepared(exact)
     for silo in exact.silos.values():
         silo.actor._ledger._db.execute(
-            "INSERT INTO nonces VALUES (?, zeroblob(32), 'ana', NULL, 0, ?)", (request.nonce, MAX_PROPOSALS)
+            "INSERT INTO nonces VALUES (?, zeroblob(32), 'ana', NULL, NULL, NULL, zeroblob(16), 0, ?)",
+            (request.nonce, MAX_PROPOSALS),
         )
     assert set(denied(exact, request)) == {"RETRIES"}
     assert exact.spent("aspen") == 0
@@ -186,8 +194,8 @@ def test_a_request_is_proposed_only_so_often(exact: Simulation) -> None:
         ("eve@aspen.example", DPO, "", "not in the policy's"),
         (DPO, OWNER, "", "not the one that the policy gives"),
         (CISO, CISO, "", "not among those who decide"),
-        (DPO, DPO, "abcdefabcdef", "names 0 requests"),
-        (DPO, DPO, "ab", "names 0 requests"),
+        (DPO, DPO, "abcdefabcdef", "no requests here are named 'abcdefabcdef'"),
+        (DPO, DPO, "ab", "at least 8 digits, found 'ab'"),
     ],
 )
 def test_who_may_not_decide_decides_nothing(owner: OwnerHome, who: str, key: str, name: str, message: str) -> None:
@@ -198,6 +206,70 @@ def test_who_may_not_decide_decides_nothing(owner: OwnerHome, who: str, key: str
     with closing(owner.open()) as store:
         assert store.verdicts(waiting.subject) == ()
         assert not [entry for entry in store.entries(100) if entry.event.kind == "verdict"]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("", "a request is named by at least 8 digits, found ''"),
+        ("zzzzzzzz", "no requests here are named 'zzzzzzzz'"),
+    ],
+)
+def test_a_request_that_is_not_there_is_said_so(
+    owner: OwnerHome, name: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask(owner, now=int(time.time()))
+    assert vote(owner, DPO, name) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        f"consilo-silo: error: {says}",
+        "consilo-silo: hint: take its name from `consilo-silo requests`",
+    ]
+
+
+def test_a_key_with_a_passphrase_needs_a_terminal(
+    owner: OwnerHome, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask(owner, now=int(time.time()))
+    owner.files[DPO].unlink()
+    write_key_file(owner.files[DPO], Secret(bytes([1]) * 32), lambda: "a long passphrase")
+    monkeypatch.setattr("sys.stdin", io.StringIO("a long passphrase\n"))
+    assert vote(owner, DPO, "0123456789ab") == 1
+    output, errors = capsys.readouterr()
+    assert errors.splitlines() == [
+        "consilo-silo: error: a passphrase is needed, and there is no terminal to ask for it",
+        "consilo-silo: hint: run it in a terminal",
+    ]
+    assert not output
+
+
+def test_an_emptied_ledger_is_not_called_whole(owner: OwnerHome, capsys: pytest.CaptureFixture[str]) -> None:
+    with closing(owner.open()) as store:
+        store.start(bytes(32), 1)
+        kept = owner.policy.with_name("kept.head")
+        kept.write_bytes(store.head() or b"")
+    for file in owner.policy.parent.glob("ledger.sqlite*"):
+        file.unlink()
+    owner.ledger.touch()
+    assert command("verify-log", "--policy", str(owner.policy)) == 1
+    output, errors = capsys.readouterr()
+    assert not output
+    assert "the log is empty" in errors
+    assert "--head" in errors
+    assert command("verify-log", "--policy", str(owner.policy), "--head", str(kept)) == 1
+    assert "older than its last head: 0 entries, 2 were signed" in capsys.readouterr().err
+
+
+def test_the_ledger_is_whole_in_a_narrow_window(
+    owner: OwnerHome, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    spend(owner)
+    assert command("ledger", "--policy", str(owner.policy)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "    0.017000  committed  2026-10-27T09:00:00Z  bo<script>@uni.example for health-research" in lines
+    assert lines.count("       spent    reserved        left       limit  of") == 1
+    assert all("@uni.example" in line[:80] for line in lines if "bo<" in line), "figures come before long names"
+    assert not [line for line in lines if "\u2026" in line], "nothing is cut"
 
 
 def test_an_expired_request_is_not_decided_on(owner: OwnerHome) -> None:
@@ -241,6 +313,103 @@ def test_a_stored_request_that_was_exchanged_is_found_out(owner: OwnerHome) -> N
             requests_of(policy, store, NOW)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM verdicts WHERE decision = 'reject'",
+        "UPDATE verdicts SET decision = 'approve'",
+        "UPDATE verdicts SET at = at + 1000 WHERE decision = 'reject'",
+        "UPDATE verdicts SET envelope = x'00' WHERE decision = 'reject'",
+        "UPDATE verdicts SET who = 'nobody' WHERE decision = 'reject'",
+        "INSERT INTO verdicts SELECT subject, who, at - 1, 'approve', envelope FROM verdicts WHERE decision = 'reject'",
+        "INSERT INTO verdicts SELECT zeroblob(32), who, at, decision, envelope FROM verdicts",
+        "DELETE FROM verdicts",
+        "DELETE FROM requests",
+        "DELETE FROM requests; DELETE FROM verdicts",
+        "INSERT INTO requests SELECT zeroblob(32), envelope, analyst, purpose, 1, asked_at, expires_at FROM requests",
+        "UPDATE requests SET micro_rho = 1",
+        "UPDATE requests SET purpose = 'billing'",
+        "UPDATE requests SET expires_at = asked_at + 1",
+    ],
+)
+def test_what_people_said_cannot_be_altered_unseen(
+    owner: OwnerHome, change: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A rejection that is deleted would leave the approvals of the others."""
+    waiting = ask(owner)
+    policy = load(owner.policy).policy
+    with closing(owner.open()) as store:
+        for who, decision in ((DPO, "reject"), (OWNER, "approve")):
+            decide_on(policy, store, who, owner.keys[who], waiting.subject.hex(), decision, NOW)  # type: ignore[arg-type]
+    owner.open().close()
+    with closing(sqlite3.connect(owner.ledger)) as database:
+        database.executescript(change)
+    with pytest.raises(LedgerError, match="or what people said to them"):
+        owner.open()
+    assert command("verify-log", "--policy", str(owner.policy)) == 1
+    assert "the log says what the ledger does not" in capsys.readouterr().err
+
+
+def test_what_people_see_of_a_request_is_what_the_analyst_signed(
+    owner: OwnerHome, capsys: pytest.CaptureFixture[str]
+) -> None:
+    waiting = ask(owner, now=int(time.time()))
+    policy = load(owner.policy).policy
+    with closing(LedgerStore(owner.ledger)) as store:
+        (before,) = requests_of(policy, store, waiting.asked_at)
+        assert before.micro_rho == before.request.micro_rho == 20_000
+        store._db.execute("UPDATE requests SET micro_rho = 1, analyst = 'bo', purpose = 'p', expires_at = 1")
+        assert requests_of(policy, store, waiting.asked_at) == [before]
+    assert command("requests", "--policy", str(owner.policy)) == 0
+    assert "  ana for health-research, rho 0.020000\n" in capsys.readouterr().out
+
+
+def test_requests_are_erased_when_they_are_due_and_their_entries_with_them(owner: OwnerHome) -> None:
+    ask(owner, 1, now=NOW, expires_at=NOW + DAY_S)
+    late = ask(owner, 2, now=NOW, expires_at=NOW + 20 * DAY_S)
+    policy = load(owner.policy).policy
+    with closing(owner.open(NOW + 1)) as store:
+        for waiting in store.waiting():
+            decide_on(policy, store, DPO, owner.keys[DPO], waiting.subject.hex(), "reject", NOW)
+    with closing(owner.open(NOW + 12 * DAY_S)) as store:
+        assert erased(store, Due(audit=NOW + 10 * DAY_S)) == 2, "a request, and the entry before that of the other"
+        assert [one.subject for one in store.waiting()] == [late.subject]
+        found = store.audit()
+        assert (found.first, len(found.requests)) == (2, 1), "what is kept of a request is held against its entry"
+    with closing(owner.open(NOW + 40 * DAY_S)) as store:
+        assert erased(store, Due(audit=NOW + 30 * DAY_S)) > 2
+        assert store.waiting() == []
+        assert not store.audit().requests
+    owner.open().close()
+
+
+def test_requests_of_the_third_format_are_held_against_the_log_too(owner: OwnerHome) -> None:
+    waiting = ask(owner)
+    verdict = Approval.signed(DPO, owner.keys[DPO], "aspen", waiting.subject, "reject", NOW)
+    with closing(owner.open()) as store:
+        keeps = store._db.execute("SELECT sql FROM sqlite_schema WHERE name = 'log_keeps'").fetchone()[0]
+        store._db.execute("DROP TRIGGER log_keeps")
+        store._db.execute("DELETE FROM log")
+        store._db.execute(keeps)
+        store._db.execute("DELETE FROM head")
+        store._append(log.Asked(subject=waiting.subject, analyst="ana", purpose="p"))
+        store._db.execute(
+            "INSERT INTO verdicts VALUES (?, ?, ?, 'reject', ?)", (waiting.subject, DPO, NOW, verdict.envelope)
+        )
+        store._append(log.Voted(subject=waiting.subject, who=DPO, decision="reject"))
+        store.check()
+        store._db.execute("UPDATE verdicts SET who = ?", (OWNER,))
+        with pytest.raises(LedgerError, match="what people said"):
+            store.check()
+        store._db.execute("DELETE FROM verdicts")
+        with pytest.raises(LedgerError, match="what people said"):
+            store.check()
+        store._append(log.Erased(what="approvals", count=1, before=NOW + DAY_S))
+        store.check()  # that one may have been erased: version 3 did not say when it expired
+        store._db.execute("DELETE FROM requests")
+        store.check()
+
+
 def test_a_verdict_needs_a_request_and_is_stored_once(owner: OwnerHome) -> None:
     waiting = ask(owner)
     verdict = Approval.signed(DPO, owner.keys[DPO], "aspen", waiting.subject, "approve", NOW)
@@ -267,11 +436,34 @@ def test_an_analyst_cannot_fill_the_list(tmp_path: Path, owner: OwnerHome) -> No
         assert len(store.waiting()) == MAX_WAITING + 1
 
 
-def test_a_stranger_s_request_is_logged_and_put_to_nobody(guarded: tuple[Simulation, OwnerHome]) -> None:
-    from aggregator.core import propose
-    from crypto.randomness import token
-    from crypto.wire import sign
+def test_analysts_of_one_entry_share_how_many_may_wait(
+    guarded: tuple[Simulation, OwnerHome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever holds the key of a domain can sign under any name of it."""
+    monkeypatch.setattr("silo_node.ledger_store.MAX_WAITING", 2)
+    simulation, owner = guarded
+    owner.policy.write_text(owner.policy.read_text().replace("[analysts.ana]", '[analysts."*@lab.example"]'))
+    aspen = simulation.silos["aspen"]
+    own = prepared(simulation)
+    aspen.restarts = True
+    aspen.kill()
+    reasons = []
+    for number in range(3):
+        name = f"a{number}@lab.example"
+        recipient = own.recipients[0].model_copy(update={"name": name})
+        request = own.model_copy(update={"analyst": name, "recipients": (recipient,), "nonce": token(16)})
+        round_id, envelope = token(16), sign(request, name, simulation.federation._signing)
+        proposed = propose(simulation.server._aggregator, envelope, round_id, aspen.actor._now())
+        (reply,) = aspen.actor.propose(round_id, proposed.envelope)
+        try:
+            reasons.append({denial.code for denial in unverified(reply, Refusal).denials})
+        except WireError:
+            reasons.append({unverified(reply, Failed).reason})
+    assert reasons == [{"APPROVAL_AWAITED"}] * 2 + [{"the silo's ledger or policy did not allow this step"}]
+    assert len(aspen.actor._ledger.waiting()) == 2
 
+
+def test_a_stranger_s_request_is_logged_and_put_to_nobody(guarded: tuple[Simulation, OwnerHome]) -> None:
     simulation, _ = guarded
     _, request = simulation.federation.prepare(QUESTION, purpose=PURPOSE, epsilon=1)
     forged = sign(request, "ana", SigningKey(Secret(bytes(32))))
@@ -307,6 +499,25 @@ def test_a_broken_ledger_refuses_every_request(exact: Simulation) -> None:
     actor._ledger.check()
 
 
+def test_a_silo_that_nobody_asks_erases_what_is_due(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("silo_node.actor.LOOK_S", 0.05)
+    with_people(home)
+    now = [float(NOW)]
+    with simulate(home, noise=no_noise, clock=lambda: now[0]) as simulation:
+        actor = simulation.silos["aspen"].actor
+        actor._ledger.save_run(bytes(16), b"a model")
+        time.sleep(0.5)
+        assert len(actor._ledger.runs()) == 1, "it is not due"
+        for _ in range(2):
+            now[0] += 31 * DAY_S
+            deadline = time.monotonic() + 20
+            while actor._ledger.runs() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert actor._ledger.runs() == []
+            actor._ledger.save_run(bytes(16), b"another")
+    assert not actor._eraser or not actor._eraser.is_alive() or actor._eraser.finished.is_set()
+
+
 def test_retention_runs_once_a_day_and_on_command(
     guarded: tuple[Simulation, OwnerHome], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -326,5 +537,7 @@ def test_retention_runs_once_a_day_and_on_command(
     actor._ledger.save_run(bytes(16), b"a model")
     actor._ledger._db.execute("UPDATE runs SET saved_at = saved_at - ?", (31 * DAY_S,))
     assert command("erase", "--policy", str(owner.policy)) == 0
-    assert capsys.readouterr().out == "1 erased\n"
+    assert re.fullmatch(r"1 models from before \S+Z erased\n", capsys.readouterr().out)
+    assert command("erase", "--policy", str(owner.policy)) == 0
+    assert capsys.readouterr().out == "nothing is due\n"
     assert actor._ledger.runs() == []

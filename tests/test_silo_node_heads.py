@@ -21,9 +21,9 @@ from crypto.wire import unverified
 from policies.errors import LedgerError
 from policies.ledger import LedgerHead
 from silo_node.heads import Ask, Carried, Carrier, KeptHeads, Objection, UnreachableError
-from silo_node.ledger_store import LedgerStore
+from silo_node.ledger_store import Due, LedgerStore
 from silo_node.log import Signer
-from tests.owner_home import charge
+from tests.owner_home import charge, erased
 from tests.simulator import KilledError, Simulation
 
 QUESTION = "SELECT COUNT(*) AS n FROM lung"
@@ -139,6 +139,30 @@ def test_a_restored_older_ledger_is_refused(ledger: LedgerStore, keeper: Keeper,
         with pytest.raises(LedgerError):
             KeptHeads(keeper, restored, NORTH).keep()
     KeptHeads(keeper, ledger, NORTH).compare()
+
+
+def test_erasing_what_is_due_does_not_make_an_older_ledger_the_newest(
+    ledger: LedgerStore, keeper: Keeper, tmp_path: Path
+) -> None:
+    """The entries at which the two part are erased in time; their chain hashes still tell them apart."""
+    spend(ledger, 1)
+    older = tmp_path / "older.sqlite"
+    ledger._db.execute("VACUUM INTO ?", (str(older),))
+    spend(ledger, 2, 3)
+    KeptHeads(keeper, ledger, NORTH).keep()
+    now = [500]
+    with closing(LedgerStore(older, NORTH, lambda: now[0])) as restored:
+        for _ in range(6):
+            restored.start(bytes(32), 1)
+        now[0] += 90 * 86_400
+        assert erased(restored, Due(audit=now[0] - 86_400)) > 6
+        restored.check()
+        with pytest.raises(LedgerError, match="not the one whose head was kept"):
+            KeptHeads(keeper, restored, NORTH).compare()
+    with closing(LedgerStore(tmp_path / "ledger.sqlite", NORTH, lambda: now[0])) as newest:
+        newest.start(bytes(32), 1)
+        assert erased(newest, Due(audit=now[0])) == 6
+        KeptHeads(keeper, newest, NORTH).compare()
 
 
 def test_an_empty_ledger_in_place_of_a_used_one_is_refused(ledger: LedgerStore, keeper: Keeper, tmp_path: Path) -> None:

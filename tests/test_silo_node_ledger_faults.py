@@ -10,12 +10,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from policies.errors import AlreadyChargedError, LedgerError
-from policies.ledger import MAX_PROPOSALS, Rate
+from policies.ledger import MAX_PROPOSALS, Rate, RunStep
+from silo_node import log
 from silo_node.ledger_schema import VERSION
 from silo_node.ledger_store import LedgerStore
 from tests.owner_home import charge
@@ -127,27 +129,77 @@ def filled(path: Path) -> None:
         for number in range(1, 30):
             store.reserve(charge(number, AT + number), LIMIT)
             store.commit(nonce(number), bytes(16))
+        store.record_split(bytes(16), bytes(32))
 
 
+NONCE = f"x'{nonce(3).hex()}'"
 ALTERED = {
     "a total": "UPDATE lifetime SET micro_rho = 0",
     "a day": "UPDATE by_day SET micro_rho = 1",
+    "a day for another": "UPDATE by_day SET day = day - 1",
     "a month": "DELETE FROM by_month",
+    "an analyst's month": "UPDATE by_month SET analyst = 'bo'",
     "the head": "DELETE FROM head",
-    "the last entry": "DROP TRIGGER log_keeps; DELETE FROM log WHERE seq = (SELECT max(seq) FROM log)",
-    "an entry": "DROP TRIGGER log_never_changes; UPDATE log SET body = CAST('{}' AS BLOB) WHERE seq = 5",
-    "all entries": "DROP TRIGGER log_keeps; DELETE FROM log",
+    "the last entry": "DELETE FROM log WHERE seq = (SELECT max(seq) FROM log)",
+    "an entry": "UPDATE log SET body = CAST('{}' AS BLOB) WHERE seq = 5",
+    "all entries": "DELETE FROM log",
+    "a nonce": f"DELETE FROM nonces WHERE nonce = {NONCE}",
+    "a nonce's request": f"UPDATE nonces SET request_hash = zeroblob(32) WHERE nonce = {NONCE}",
+    "a split that is gone": "DELETE FROM splits",
+    "a split for another": "UPDATE splits SET split_hash = zeroblob(31)",
+    "a trigger": "DROP TRIGGER IF EXISTS charge_added",
+    "a charge that is gone": f"DELETE FROM charges WHERE nonce = {NONCE}",
+    "a charge that was never made": f"INSERT INTO charges SELECT zeroblob(16), request_hash, analyst, purpose,"
+    " micro_rho, policy_hash, state, round_id, charged_at, run, first_month, last_month, atto_delta, curve"
+    f" FROM charges WHERE nonce = {NONCE}",
+    "a charge's price": f"UPDATE charges SET micro_rho = 1 WHERE nonce = {NONCE}",
+    "a charge's day": f"UPDATE charges SET charged_at = charged_at - 86400 WHERE nonce = {NONCE}",
+    "a charge's purpose": f"UPDATE charges SET purpose = 'billing' WHERE nonce = {NONCE}",
+    "a charge's analyst": f"UPDATE charges SET analyst = 'bo' WHERE nonce = {NONCE}",
+    "a charge's months": f"UPDATE charges SET first_month = 5 WHERE nonce = {NONCE}",
+    "a charge's round": f"UPDATE charges SET round_id = zeroblob(15) WHERE nonce = {NONCE}",
+    "a charge's state": f"UPDATE charges SET state = 'reserved', round_id = NULL WHERE nonce = {NONCE}",
 }
+
+
+def alter(path: Path, change: str) -> None:
+    """Change a ledger as somebody can who knows its format but has no key: no trigger is left to say so."""
+    triggers = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'"
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        kept = database.execute(triggers).fetchall()
+        database.executescript("".join(f"DROP TRIGGER {name};" for name, _ in kept) + change)
+        if "charges" in change:
+            database.executescript(
+                "DELETE FROM by_day; DELETE FROM by_month; UPDATE lifetime SET micro_rho = (SELECT sum(micro_rho) FROM"
+                " charges); INSERT INTO by_day SELECT purpose, charged_at / 86400, analyst, sum(micro_rho) FROM charges"
+                " GROUP BY 1, 2, 3; INSERT INTO by_month SELECT purpose, first_month, last_month, analyst,"
+                " sum(micro_rho) FROM charges GROUP BY 1, 2, 3, 4"
+            )
+        for name, sql in kept:
+            if name not in change:
+                database.execute(sql)
 
 
 @pytest.mark.parametrize("change", ALTERED)
 def test_an_altered_ledger_is_refused_at_the_start(path: Path, change: str) -> None:
     filled(path)
-    with closing(sqlite3.connect(path)) as database:
-        database.executescript(ALTERED[change])
+    alter(path, ALTERED[change])
     with pytest.raises(LedgerError) as caught:
         opened(path)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("change", [name for name in ALTERED if name.startswith("a charge")])
+def test_a_charge_of_before_the_last_start_is_held_against_the_log_too(path: Path, change: str) -> None:
+    """As in a ledger whose log does not reach back to the charge, but to a start of the silo after it."""
+    filled(path)
+    with closing(opened(path)) as store:
+        store.start(bytes(32), 1)
+        found = store.audit()
+        store._check_charges(replace(found, charges={}))
+    alter(path, ALTERED[change])
+    with closing(LedgerStore(path)) as store, pytest.raises(LedgerError, match="says what the ledger does not"):
+        store._check_charges(replace(found, charges={}))
 
 
 @pytest.mark.parametrize(
@@ -205,7 +257,7 @@ print(sum(store.reserve(charge(1000 * worker + n, 1_800_000_000, micro_rho=50), 
     assert sum(granted) == 1000 // 50
     with closing(opened(path)) as store:
         assert store.spending().lifetime == 1000
-        found = store.audit(store._own_head())
+        found = store.audit()
     assert len(found.charges) == 20
 
 
@@ -216,7 +268,7 @@ def test_threads_share_one_store(path: Path) -> None:
         granted = list(pool.map(lambda n: store.reserve(charge(n, AT, micro_rho=50), 1000), range(1, 81)))
         assert sum(granted) == 20
         assert store.spending().lifetime == 1000
-        store.audit(store._own_head())
+        store.audit()
 
 
 def test_a_request_is_accepted_only_so_often(path: Path) -> None:
@@ -241,19 +293,71 @@ def test_a_nonce_that_was_released_stays_its_request_s(path: Path) -> None:
 
 def test_requests_of_a_day_are_counted_by_analyst_and_a_run_once(path: Path) -> None:
     rate = Rate(AT - 100, 3)
-    run = bytes([7]) * 16
     with closing(opened(path)) as store:
         assert store.reserve(charge(1, AT - 200), LIMIT, rate=rate)  # yesterday's
         for number in range(2, 12):
-            assert store.reserve(charge(number, AT, run=run), LIMIT, rate=rate)
+            assert store.reserve(charge(number, AT, run=step(number)), LIMIT, rate=rate)
         assert store.reserve(charge(20, AT), LIMIT, rate=rate)
         store.release(nonce(20))  # what was granted counts, also if nothing came of it
         assert store.reserve(charge(21, AT), LIMIT, rate=rate)
         assert not store.reserve(charge(22, AT), LIMIT, rate=rate)
-        assert store.reserve(charge(12, AT, run=run), LIMIT, rate=rate), "the run was counted already"
+        assert store.reserve(charge(12, AT, run=step(12)), LIMIT, rate=rate), "the run was counted already"
+        assert store.reserve(charge(11, AT, run=step(11)), LIMIT, rate=rate), "the same request again"
+        assert not store.reserve(charge(13, AT, run=step(12)), LIMIT, rate=rate), "a step that is asked again"
+        assert not store.reserve(charge(13, AT, run=step(0, run=8)), LIMIT, rate=rate), "another run"
         assert store.reserve(charge(23, AT, analyst="bo"), LIMIT, rate=rate)
         assert store.spending(analyst="ana", requests_since=AT - 100).requests == 3
         assert store.spending(analyst="ana", requests_since=AT - 100, besides=nonce(21)).requests == 2
+
+
+def step(number: int, run: int = 7, job: int | None = None) -> RunStep:
+    return RunStep(bytes([run]) * 16, bytes([run if job is None else job]) * 32, number)
+
+
+def test_one_step_that_is_asked_again_and_again_is_as_many_requests(path: Path) -> None:
+    """Steps without noise cost nothing, so that nothing else would bound them."""
+    with closing(opened(path)) as store:
+        granted = []
+        for number in range(1, 40):
+            one = charge(number, AT, micro_rho=0, run=step(0))
+            granted.append(store.reserve(one, LIMIT, rate=Rate(AT - 100, 3)))
+            if granted[-1]:
+                store.commit(one.nonce, bytes(16))
+        assert sum(granted) == 3
+
+
+def test_a_run_id_is_bound_to_what_it_was_first_used_for(path: Path) -> None:
+    with closing(opened(path)) as store:
+        assert store.job_of(step(0).run) is None
+        assert store.reserve(charge(1, AT, run=step(0)), LIMIT)
+        store.release(nonce(1))
+        assert store.job_of(step(0).run) == step(0).job
+        assert store.reserve(charge(2, AT, run=step(1)), LIMIT)
+        with pytest.raises(AlreadyChargedError, match="another request"):
+            store.reserve(charge(3, AT, run=step(0, job=8)), LIMIT)
+
+
+def test_requests_that_the_third_format_counted_count_on(path: Path) -> None:
+    """It knew neither the job nor the step, so a run that goes on is counted once more."""
+    third = (
+        "DROP TABLE nonces; CREATE TABLE nonces (nonce BLOB PRIMARY KEY, request_hash BLOB NOT NULL, analyst TEXT NOT"
+        " NULL, run BLOB, first_at INTEGER NOT NULL, proposals INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
+        "CREATE INDEX nonces_first ON nonces (analyst, first_at, run);"
+        f"INSERT INTO nonces VALUES (x'{nonce(1).hex()}', zeroblob(32), 'ana', NULL, {AT}, 31),"
+        f" (x'{nonce(2).hex()}', zeroblob(32), 'ana', x'07', {AT}, 1),"
+        f" (x'{nonce(3).hex()}', zeroblob(32), 'ana', x'07', {AT}, 1); PRAGMA user_version = 3"
+    )
+    opened(path).close()
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript(third)
+    for _ in range(2):
+        with closing(opened(path)) as store:
+            assert store.spending(analyst="ana", requests_since=AT).requests == 2
+            assert store.job_of(b"\x07") is None
+            assert not store.is_exhausted(nonce(1))
+    with closing(opened(path)) as store:
+        assert store.reserve(charge(1, AT, request_hash=bytes(32)), LIMIT)
+        assert store.is_exhausted(nonce(1))
 
 
 def test_nothing_is_written_without_the_silo_s_key(path: Path) -> None:
@@ -267,6 +371,44 @@ def test_nothing_is_written_without_the_silo_s_key(path: Path) -> None:
             with pytest.raises(LedgerError, match="for reading"):
                 write()
         assert store.spending().lifetime == 29 * 5000
+
+
+def test_a_ledger_of_the_third_format_is_held_against_its_log_as_far_as_that_tells(path: Path) -> None:
+    """Its entries hold no hash of a charge; the next start writes one over all of them."""
+    with closing(opened(path)) as store:
+        store._append = unhashed(store)  # type: ignore[method-assign]
+        with store._transaction():
+            store._append(log.Started(micro_rho=0, released=0))
+        for number in range(1, 30):
+            store.reserve(charge(number, AT + number), LIMIT)
+            store.commit(nonce(number), bytes(16))
+        assert b"row" not in b"".join(line.body for line in store.lines())
+        store._db.execute("PRAGMA user_version = 3")
+    with closing(opened(path)) as store:
+        assert store._version() == VERSION
+        found = store.audit()
+        assert (len(found.charges), found.anchor) == (29, b"")
+    shutil.copy(path, older := path.with_name("older.sqlite"))
+    alter(older, ALTERED["a charge that is gone"])
+    with pytest.raises(LedgerError, match="says what the ledger does not"):
+        opened(older)
+    with closing(opened(path)) as store:
+        store.start(bytes(32), 1)
+        assert store.audit().anchor
+    alter(path, ALTERED["a charge's purpose"])
+    with pytest.raises(LedgerError, match="says what the ledger does not"):
+        opened(path)
+
+
+def unhashed(store: LedgerStore) -> Callable[..., None]:
+    """Return what appends entries as version 3 did."""
+    append = store._append
+    bare = {"row": b"", "charges": b"", "until": 0}
+
+    def appended(*events: log.Event) -> None:
+        append(*(event.model_copy(update={key: bare[key] for key in bare if hasattr(event, key)}) for event in events))
+
+    return appended
 
 
 _OLD = {
@@ -345,8 +487,6 @@ def test_a_change_of_format_that_is_killed_leaves_the_old_one(old: Path, monkeyp
 
 
 def test_a_signer_of_another_silo_cannot_take_the_ledger_over(path: Path) -> None:
-    from dataclasses import replace
-
     filled(path)
     with pytest.raises(LedgerError, match="head"):
         LedgerStore(path, replace(SIGNER, silo="south"))

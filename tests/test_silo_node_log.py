@@ -19,8 +19,8 @@ from policies.errors import LedgerError
 from policies.ledger import LedgerHead
 from silo_node import log
 from silo_node.ledger_store import Due, LedgerStore
-from silo_node.log import Entry, Event, Line, Signer, audit, chained, check_chain, decided, read_head, worded
-from tests.owner_home import charge
+from silo_node.log import Entry, Event, Held, Line, Signer, audit, chained, check_chain, decided, read_head, worded
+from tests.owner_home import charge, erased
 from tests.simulator import Simulation, no_noise, simulate
 
 KEY = SigningKey(Secret(bytes(range(32))))
@@ -66,8 +66,18 @@ HEAD = head_of(LINES)
 def test_a_whole_log_is_whole() -> None:
     found = audit(LINES, HEAD)
     assert (found.entries, found.first, found.last) == (len(EVENTS), 1, len(EVENTS))
-    assert found.charges == {bytes(16): (5, True)}
+    assert found.charges == {bytes(16): Held(5, 4, b"", bytes(16))}
     assert audit([], None).entries == 0
+
+
+def test_what_people_said_to_a_request_stays_when_it_is_asked_again() -> None:
+    """As another step of a training run is, whose steps are one thing to approve."""
+    voted = log.Voted(subject=bytes(32), who="dpo", decision="reject", row=b"verdict")
+    first = log.Asked(subject=bytes(32), analyst="ana", purpose="research", until=300, row=b"first")
+    again = first.model_copy(update={"until": 400, "row": b"again"})
+    lines = lines_of((first, voted, again))
+    (found,) = audit(lines, head_of(lines)).requests.values()
+    assert (found.seq, found.until, found.row, found.verdicts) == (1, 400, b"again", (voted,))
 
 
 def removed(lines: list[Line], index: int) -> list[Line]:
@@ -193,12 +203,12 @@ def test_the_log_says_what_the_ledger_holds(path: Path) -> None:
         store.reserve(charge(1, 500), 10**6)
         store.commit(charge(1, 500).nonce, bytes(16))
         store.reserve(charge(2, 500), 10**6)
-        found = store.audit(store._own_head())
-        assert set(found.charges.values()) == {(5000, True), (5000, False)}
+        found = store.audit()
+        assert {(held.micro_rho, held.round_id) for held in found.charges.values()} == {(5000, bytes(16)), (5000, None)}
         store._db.execute("DROP TRIGGER charge_commits_only")
         store._db.execute("UPDATE charges SET micro_rho = 1 WHERE state = 'reserved'")
         with pytest.raises(LedgerError, match="says what the ledger does not"):
-            store.audit(store._own_head())
+            store.audit()
 
 
 def test_what_is_due_is_erased_and_the_log_keeps_that_it_was(path: Path) -> None:
@@ -210,23 +220,85 @@ def test_what_is_due_is_erased_and_the_log_keeps_that_it_was(path: Path) -> None
             store.record_split(bytes([number]) * 16, bytes(32))
             store.save_run(bytes([number]) * 16, b"a model of old")
             now[0] += 1000
-        before, charges = store.lines(), store.charges()
-        assert store.erase(Due()) == 0
-        assert store.erase(Due(models=1_002_000, rounds=1_001_000, audit=1_003_000)) == 2 + 1 + 15
+        before, charges = store.lines(), store.history()
+        assert erased(store, Due()) == 0
+        assert erased(store, Due(models=1_002_000, rounds=1_001_000, audit=1_003_000)) == 2 + 1 + 15
         assert len(store.runs()) == 3
-        assert store.charges() == charges, "charges stay for ever"
+        assert store.history() == charges, "charges stay for ever"
         assert store.spending().lifetime == 25_000
         kinds = [
             (entry.event.what, entry.event.count) for entry in store.entries(3) if isinstance(entry.event, log.Erased)
         ]
         assert kinds == [("models", 2), ("rounds", 1), ("log", 15)]
-        found = store.audit(store._own_head())
+        found = store.audit()
         assert (found.first, found.entries) == (16, len(before) - 15 + 3)
-        assert store.erase(Due(models=1_002_000, rounds=1_001_000, audit=1_003_000)) == 0, "once is enough"
+        assert erased(store, Due(models=1_002_000, rounds=1_001_000, audit=1_003_000)) == 0, "once is enough"
         store.check_against(head_of(before))
+        left = store.lines()[:15]
+        assert [line.chain for line in left] == [line.chain for line in before[:15]], "what is kept of an entry"
+        assert {line.body for line in left} == {b""}
     assert b"a model of old" not in path.read_bytes().replace(b"a model of old", b"", 3)
+    assert not [line for line in before[:15] if line.body in path.read_bytes()]
     with closing(LedgerStore(path, SIGNER)) as again:
-        again.audit(again._own_head())
+        again.audit()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE log SET chain = zeroblob(32) WHERE seq = 3",
+        "UPDATE log SET chain = zeroblob(32) WHERE seq = 9",
+        "DELETE FROM log WHERE seq < 4",
+        "DELETE FROM log WHERE seq < 10",
+        "DELETE FROM log WHERE body = x''",
+        "UPDATE log SET body = x'' WHERE seq <= 10",
+        "UPDATE log SET body = x'' WHERE seq = 12",
+        "UPDATE log SET body = x''",
+    ],
+)
+def test_what_is_left_of_erased_entries_is_held_against_the_entry_that_says_so(path: Path, change: str) -> None:
+    now = [500.0]
+    with closing(LedgerStore(path, SIGNER, lambda: now[0])) as store:
+        for number in range(1, 8):
+            store.reserve(charge(number, int(now[0])), 10**6)
+            store.commit(charge(number, 0).nonce, bytes(16))
+            now[0] += 10
+        assert erased(store, Due(audit=511)) == 6
+        assert erased(store, Due(audit=521)) == 3
+        found = store.audit()
+        assert (found.first, found.entries) == (10, 12 + 2)
+        store._db.executescript(f"DROP TRIGGER log_never_changes; DROP TRIGGER log_keeps; {change}")
+        with pytest.raises(LedgerError, match="not whole"):
+            store.audit()
+
+
+def test_a_log_that_version_3_has_cut_goes_on(path: Path) -> None:
+    now = [500.0]
+    with closing(LedgerStore(path, SIGNER, lambda: now[0])) as store:
+        for number in range(1, 6):
+            store.reserve(charge(number, int(now[0])), 10**6)
+            store.commit(charge(number, 0).nonce, bytes(16))
+            now[0] += 10
+        lines = store.lines()
+        store._db.executescript("DROP TRIGGER log_keeps; DELETE FROM log WHERE seq < 4")
+        store._db.execute("CREATE TRIGGER log_keeps BEFORE DELETE ON log BEGIN SELECT 1; END")
+        with store._transaction():
+            store._append(log.Erased(what="log", count=3, before=505, through=3, chain=lines[2].chain))
+        store._db.execute("PRAGMA user_version = 3")
+    for _ in range(2):
+        with closing(LedgerStore(path, SIGNER, lambda: now[0])) as store:
+            assert (store.audit().first, store.audit().is_cut) == (4, True)
+            store.check_against(head_of(lines[:2]))
+            with pytest.raises(LedgerError):
+                store.check_against(replace_chain(head_of(lines[:5])))
+    with closing(LedgerStore(path, SIGNER, lambda: now[0])) as store:
+        assert erased(store, Due(audit=515)) == 3
+        assert (store.audit().first, store.lines()[0].seq) == (7, 4)
+        store.check_against(head_of(lines[:5]))
+
+
+def replace_chain(head: LedgerHead) -> LedgerHead:
+    return head.model_copy(update={"chain": bytes(32)})
 
 
 def test_a_beginning_that_nothing_says_was_erased_is_found_out(path: Path) -> None:
@@ -236,7 +308,7 @@ def test_a_beginning_that_nothing_says_was_erased_is_found_out(path: Path) -> No
         store._db.execute("DROP TRIGGER log_keeps")
         store._db.execute("DELETE FROM log WHERE seq < 4")
         with pytest.raises(LedgerError, match="erased"):
-            store.audit(store._own_head())
+            store.audit()
 
 
 def logged(simulation: Simulation, silo: str = "aspen") -> list[Entry]:
@@ -258,7 +330,7 @@ def test_a_round_leaves_every_step_in_the_log(exact: Simulation) -> None:
     assert isinstance(denied, log.Decided)
     assert (denied.analyst, denied.codes) == ("ana", ("RHO_PER_REQUEST", "BUDGET_LIFETIME"))
     store = exact.silos["aspen"].actor._ledger
-    assert len(store.audit(store._own_head()).charges) == 1
+    assert len(store.audit().charges) == 1
     exact.silos["aspen"].restarts = True
     exact.silos["aspen"].kill()
     assert [entry.event.kind for entry in logged(exact)][9:] == ["started"], "the policy is the same"
@@ -277,7 +349,7 @@ def test_no_entry_depends_on_a_row(home: Path, tmp_path: Path) -> None:
             for question in (QUESTION, "SELECT COUNT(*) AS n FROM lung WHERE age > 60"):
                 simulation.federation.query(question, purpose=PURPOSE, epsilon=1)
             found.append([json.loads(entry.encode()) for entry in logged(simulation)])
-    drawn = {"nonce", "request_hash", "round_id", "split_hash"}  # random, or hashes over what is random
+    drawn = {"nonce", "request_hash", "round_id", "split_hash", "row"}  # random, or hashes over what is random
     first, second = ([_without(entry, drawn) for entry in one] for one in found)
     assert first == second
     assert len(first) == 14

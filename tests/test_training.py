@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+import silo_node.cli
 from analyst.errors import AnalystError, DeniedError
 from analyst.founding import found
 from analyst.training import Training, read_job, train
@@ -26,6 +28,7 @@ from crypto.wire import body_digest, signer_of, unverified
 from policies.accountant import charge
 from policies.request import Request, terms_of
 from policies.training import GRADIENT_UNITS, START, Step
+from silo_node.accounts import Row
 from silo_node.training.logistic import contribution
 from silo_node.training.run import RunState
 from tests.simulator import Noise, Simulation, no_noise, simulate
@@ -182,8 +185,8 @@ def asked(simulation: Simulation) -> list[Request]:
     return [unverified(one.request, Request) for one in proposes]
 
 
-def charges(simulation: Simulation, silo: str) -> list[tuple[str, str, str, int, str]]:
-    return simulation.silos[silo].actor._ledger.charges()
+def charges(simulation: Simulation, silo: str) -> list[Row]:
+    return simulation.silos[silo].actor._ledger.history()
 
 
 def test_a_private_run_equals_clipped_gradient_descent_on_all_rows(tmp_path: Path) -> None:
@@ -198,8 +201,8 @@ def test_a_private_run_equals_clipped_gradient_descent_on_all_rows(tmp_path: Pat
         assert model.coefficients()["debt"] == pytest.approx(model.weights[3] / 5)
         for silo in SILOS:
             rows = charges(simulation, silo)
-            assert [row[4] for row in rows] == ["committed"] * STEPS
-            assert sum(row[3] for row in rows) == simulation.spent(silo) > 0
+            assert [row.is_committed for row in rows] == [True] * STEPS
+            assert sum(row.micro_rho for row in rows) == simulation.spent(silo) > 0
 
 
 def test_an_exact_run_equals_federated_averaging_but_for_rounding(tmp_path: Path) -> None:
@@ -270,6 +273,31 @@ def test_an_objection_between_two_steps_counts_from_the_next(tmp_path: Path) -> 
         expected = descent(lambda step: [row for row in pooled() if step < 2 or row["id"] != gone])
         assert the_model(simulation).weights == pytest.approx(expected, abs=2e-5)
         assert max(abs(expected - descent(lambda _: pooled()))) > 1e-3
+
+
+def test_the_owner_is_told_in_which_models_a_person_who_left_may_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone, stays = (rows_of("south")[place]["id"] for place in (3, 4))
+    with banks(tmp_path / "f") as (simulation, file):
+        home = simulation.silos["south"].policy.parent
+        run(simulation, file)
+        decisions = f"id,purpose,given_at,withdrawn_at\n{gone},lending,,2020-01-01T00:00:00Z\n"
+        (home / "consent.csv").write_text(decisions)
+        state = the_model(simulation)
+
+    def told(person: str, *options: str) -> list[str]:
+        command = ["consent", "--policy", str(home / "policy.toml"), "--person", person, *options]
+        assert silo_node.cli.main(command) == 0
+        return [line.strip() for line in capsys.readouterr().out.splitlines() if " run " in line or "models" in line]
+
+    learned = datetime.fromtimestamp(state.learned_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert told(gone) == [
+        "models learned while this person may have been in:",
+        f"run {state.run.hex()}, for lending in loans, learned {learned}",
+    ]
+    assert told(stays) == []
+    assert told("nobody") == []
 
 
 def test_a_budget_that_ends_in_mid_run_denies_the_next_step(tmp_path: Path) -> None:
@@ -371,6 +399,25 @@ def test_a_step_that_does_not_follow_is_denied(tmp_path: Path) -> None:
             with pytest.raises(DeniedError, match="RUN_POSITION"):
                 federation.submit(federation.renew(request, strange))
         assert [len(charges(simulation, silo)) for silo in SILOS] == [2] * len(SILOS)
+
+
+def test_a_run_is_one_request_a_day_and_a_step_asked_again_one_more(tmp_path: Path) -> None:
+    with banks(tmp_path / "f", _EXACT) as (simulation, file):
+        for silo in simulation.silos.values():
+            silo.policy.write_text(f"{silo.policy.read_text()}\n[limits]\nrequests_per_day = 3\n")
+            silo.restarts = True
+            silo.kill()
+        run(simulation, file)
+        request, federation = asked(simulation)[-1], simulation.federation
+        assert isinstance(request.plan, Step)
+        first = request.plan.model_copy(update={"run": bytes([5]) * 16, "step": 0, "after": START})
+        federation.submit(federation.renew(request, first))
+        with pytest.raises(DeniedError, match="this training run began with another request"):
+            federation.submit(federation.renew(request, first.model_copy(update={"learning_rate": "1"})))
+        federation.submit(federation.renew(request, first))
+        with pytest.raises(DeniedError, match="REQUESTS_PER_DAY"):
+            federation.submit(federation.renew(request, first))
+        assert [len(charges(simulation, silo)) for silo in SILOS] == [STEPS + 2] * len(SILOS)
 
 
 def test_a_model_goes_to_the_keys_of_the_roster_only(tmp_path: Path) -> None:

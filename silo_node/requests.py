@@ -1,0 +1,125 @@
+"""The requests that wait for people: how far each is, and what a person says to one, signed and stored.
+
+What is shown of a request is read from its signed envelope, never from what the ledger keeps beside it.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from crypto.keys import SigningKey, VerifyKey
+from crypto.wire import body_digest, unverified
+from policies.accountant import charge
+from policies.approvals import Approval, Standing, standing, subject_of
+from policies.decide import approval_of
+from policies.errors import LedgerError
+from policies.model import Policy
+from policies.request import Request
+from silo_node.errors import SiloError
+from silo_node.ledger_store import LedgerStore
+
+SHOWN = 12  # hexadecimal digits of a request's name that commands show and take
+_MIN_NAME = 8
+Decision = Literal["approve", "reject"]
+Status = Literal["waiting", "approved", "rejected", "expired"]
+
+
+@dataclass(frozen=True, slots=True)
+class PendingRequest:
+    """A request that people were asked about, and how far that is."""
+
+    subject: bytes
+    request: Request
+    micro_rho: int
+    asked_at: int
+    standings: tuple[Standing, ...]
+    people: tuple[str, ...]
+    status: Status
+
+    @property
+    def name(self) -> str:
+        return self.subject.hex()[:SHOWN]
+
+    def worded(self) -> str:
+        """Return who has said what, and who may."""
+        said = [f"{one}: no" for standing in self.standings for one in standing.rejected]
+        said += [f"{one}: yes" for standing in self.standings for one in standing.approved]
+        needed = ", ".join(f"{len(one.approved)} of {one.need}" for one in self.standings) or "none needed"
+        return f"{self.status}, {needed}" + (f" ({', '.join(dict.fromkeys(said))})" if said else "")
+
+
+def requests_of(policy: Policy, store: LedgerStore, now: int) -> list[PendingRequest]:
+    """Return what people were asked about, oldest first, as the policy in force judges it."""
+    keys = {name: VerifyKey.parse(person.key) for name, person in policy.people.items()}
+    found = []
+    for waiting in store.waiting():
+        request, request_hash = unverified(waiting.envelope, Request), body_digest(waiting.envelope, Request)
+        if subject_of(request, request_hash) != waiting.subject:
+            raise LedgerError("a request that waits was altered", "restore the ledger, and find out who changed it")
+        rules = approval_of(policy, request, request_hash)
+        verdicts = store.verdicts(waiting.subject)
+        standings = tuple(
+            standing(
+                verdicts,
+                waiting.subject,
+                policy.silo.id,
+                {name: keys[name] for name in rule.of if name in keys},
+                rule.need,
+                rule.expires_hours * 3600,
+                now,
+            )
+            for _, rule, _ in rules
+        )
+        found.append(
+            PendingRequest(
+                subject=waiting.subject,
+                request=request,
+                micro_rho=charge(request, request_hash, policy.privacy_unit.max_silos),
+                asked_at=waiting.asked_at,
+                standings=standings,
+                people=tuple(dict.fromkeys(name for _, rule, _ in rules for name in rule.of)),
+                status=_status_of(standings, is_over=now >= request.expires_at),
+            )
+        )
+    return found
+
+
+def _status_of(standings: tuple[Standing, ...], *, is_over: bool) -> Status:
+    if any(one.rejected for one in standings):
+        return "rejected"
+    if is_over:
+        return "expired"
+    return "approved" if all(one.is_given for one in standings) else "waiting"
+
+
+def check_person(policy: Policy, who: str, key: SigningKey) -> None:
+    """Raise SiloError unless the policy knows a person of that name, with that key."""
+    if who not in policy.people:
+        known = ", ".join(policy.people) or "nobody"
+        raise SiloError(f"{who!r} is not in the policy's [people]", f"known: {known}")
+    if VerifyKey.parse(policy.people[who].key) != key.public:
+        raise SiloError(f"the key is not the one that the policy gives {who!r}", "use the key file of that person")
+
+
+def decide_on(
+    policy: Policy, store: LedgerStore, who: str, key: SigningKey, name: str, decision: Decision, now: int
+) -> PendingRequest:
+    """Sign and store what a person says to a request; return how far it is then. Raises SiloError or LedgerError."""
+    check_person(policy, who, key)
+    one = _named(requests_of(policy, store, now), name.lower())
+    if one.status == "expired":
+        raise SiloError("the request has expired", "the analyst has to send a new one")
+    if who not in one.people:
+        raise SiloError(f"{who!r} is not among those who decide on it", f"ask: {', '.join(one.people) or 'nobody'}")
+    store.add_verdict(Approval.signed(who, key, policy.silo.id, one.subject, decision, now))
+    return next(after for after in requests_of(policy, store, now) if after.subject == one.subject)
+
+
+def _named(found: list[PendingRequest], name: str) -> PendingRequest:
+    """Return the one request whose name begins so."""
+    hint = "take its name from `consilo-silo requests`"
+    if len(name) < _MIN_NAME:
+        raise SiloError(f"a request is named by at least {_MIN_NAME} digits, found {name!r}", hint)
+    matching = [one for one in found if one.subject.hex().startswith(name)]
+    if len(matching) != 1:
+        raise SiloError(f"{len(matching) or 'no'} requests here are named {name[:80]!r}", hint)
+    return matching[0]
