@@ -1,6 +1,7 @@
 """A federation between organisations for tests: provisioned by the commands' own functions, served on loopback.
 
-Silos are real `SiloActor`s behind real `Dialler`s, in this process and without Ray; the aggregator is a real `Gate`.
+Silos are real actors with signed policies behind real `Dialler`s, in this process and without Ray; the aggregator is a
+real `Gate`.
 """
 
 import asyncio
@@ -24,8 +25,10 @@ from analyst.joining import join
 from crypto.certificates import Identity, Role, utc_now
 from crypto.credentials import Credentials
 from crypto.frames import WIRE, Parts
-from crypto.keys import VerifyKey
+from crypto.keys import Secret, SigningKey, VerifyKey
 from crypto.membership import Keeper
+from policies.load import load
+from policies.signatures import SUFFIX, signature, written
 from silo_node.actor import SiloActor
 from silo_node.link import Dialler
 from tests.simulator import LocalSums
@@ -50,6 +53,7 @@ def provision(
     for silo in silos:
         add_member(path, silo, "silo")
         furnish(path / silo, founded / "silos" / silo, key)
+        put_in_force(path / silo)
     for name in (AGGREGATOR, ANALYST, *silos):
         shutil.copy(path / "authority" / "membership.log", path / name / "membership.log")
     return path
@@ -62,6 +66,16 @@ def furnish(home: Path, source: Path, analyst: VerifyKey) -> None:
             shutil.copy(file, home)
     policy = (source / "policy.toml").read_text()
     (home / "policy.toml").write_text(re.sub(r'(key\s*=\s*)"ed25519:[0-9a-f]{64}"', rf'\1"{analyst}"', policy))
+
+
+def put_in_force(home: Path) -> None:
+    """Make a trial policy one that its data protection officer has signed."""
+    policy, key = home / "policy.toml", SigningKey(Secret(bytes(range(32))))
+    text = policy.read_text().replace('mode   = "trial"', 'mode   = "production"')
+    text = re.sub(r"^version .*$", r'\g<0>\nsigned_by = { need = 1, of = ["dpo"] }', text, count=1, flags=re.M)
+    policy.write_text(f'{text}[people.dpo]\nkey = "{key.public}"\n')
+    signed = signature(load(policy), "dpo", key, int(time.time()))
+    policy.with_name(policy.name + SUFFIX).write_text(written([signed]))
 
 
 def add_member(path: Path, name: str, role: Role, address: str = "") -> VerifyKey:
@@ -131,13 +145,19 @@ class Loop:
         self.loop.close()
 
 
+class OrganisationSilo(SiloActor):
+    """A silo in a trust domain of its own, in this process."""
+
+    IS_ONE_TRUST_DOMAIN = False
+
+
 class LocalSilo:
     """A silo's process: its actor and its dialler; `seen` is every step that reached the actor."""
 
     def __init__(self, path: Path, name: str, runner: Loop, wire: tuple[int, ...] = WIRE) -> None:
         self.path, self.name, self._runner = path, name, runner
         kept = credentials(path, name, "silo")  # brings roster.signed up to date, which the actor reads
-        self.actor = SiloActor(str(path / name / "policy.toml"), sleep=lambda _: None)
+        self.actor = OrganisationSilo(str(path / name / "policy.toml"), sleep=lambda _: None)
         self.seen: list[str] = []
         self.before: Callable[[str], None] = lambda step: None
         self.counts = Counted()

@@ -59,6 +59,16 @@ def test_versions_are_admitted_one_after_the_other(home: Path) -> None:
         install(silo, 4, named(silo), rho="0.5").admit(NOW + 20 * 365 * 24 * 3600)
 
 
+def test_a_trial_does_not_follow_a_signed_version(home: Path) -> None:
+    silo = home / "silos" / "aspen"
+    install(silo, 1).admit(NOW)
+    before = (silo / ACCEPTED).read_bytes()
+    (silo / "policy.toml").write_text((silo / "policy.trial").read_text().replace("rho = 1.0", "rho = 90.0"))
+    with pytest.raises(PolicySignatureError, match=r'says mode = "trial".* expected mode = "production"'):
+        read_home(silo / "policy.toml").admit(NOW)
+    assert (silo / ACCEPTED).read_bytes() == before
+
+
 def test_a_trial_needs_nobody(home: Path) -> None:
     silo = home / "silos" / "aspen"
     read_home(silo / "policy.toml").admit(NOW)
