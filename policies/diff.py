@@ -6,7 +6,7 @@ allowed. Whatever has no rule here loosens when it changes, so a key that is for
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
@@ -35,7 +35,14 @@ class Change:
 
 def compare(old: Policy, new: Policy) -> tuple[Change, ...]:
     """Return every change from `old` to `new`, in the order of the policy's sections."""
-    return tuple(_changes(old, new, ()))
+    # Whoever may approve may reject: without the key of one, that person's rejections no longer count.
+    rejecters = {name for rule in old.approvals for name in rule.of}
+    return tuple(
+        replace(change, effect="loosens")
+        if change.path[0] == "people" and change.new is None and change.path[1] in rejecters
+        else change
+        for change in _changes(old, new, ())
+    )
 
 
 def loosens(old: Policy, new: Policy) -> bool:
@@ -143,6 +150,11 @@ def _subset(old: Any, new: Any) -> Effect:
     return "tightens" if set(new) < set(old) else "loosens"
 
 
+def _members(old: Any, new: Any) -> Effect:
+    """Who may say yes and no: one more may approve, one less may reject; the order is no change."""
+    return "neither" if old is not None and new is not None and set(old) == set(new) else "loosens"
+
+
 def _reverse(effect: Effect) -> Effect:
     return {"loosens": "tightens", "tightens": "loosens", "neither": "neither"}[effect]  # type: ignore[return-value]
 
@@ -239,7 +251,7 @@ _RULES: tuple[tuple[str, Rule], ...] = (
     ("analysts/NAME/jurisdiction", lambda old, new: "tightens" if new is None else "loosens"),
     ("approvals/NAME", _limits),
     ("approvals/NAME/need", _less),
-    ("approvals/NAME/of", _subset),
+    ("approvals/NAME/of", _members),
     ("approvals/NAME/expires_hours", _more),
     ("limits", _limits),
     ("limits/hours_utc", _hours),

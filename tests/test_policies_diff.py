@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from crypto.keys import Secret, SigningKey
 from crypto.wire import digest_of
 from policies.consistency import problems
 from policies.decide import Places, decide, limits_of, months_of
@@ -210,6 +211,41 @@ def test_what_comes_and_what_goes() -> None:
     assert [change.effect for change in compare(policy(), parse((POLICY + limits).encode(), "x"))] == ["tightens"]
     training = "\n[training]\nmax_rounds = 4\nclip_norm = 1\nmax_rho_per_run = 0.1\n"
     assert [change.effect for change in compare(policy(), parse((POLICY + training).encode(), "x"))] == ["loosens"]
+
+
+RULE = """
+[[approvals]]
+when = {}
+need = 1
+of = ["dpo", "ciso"]
+expires_hours = 24
+"""
+PEOPLE = {
+    name: f'[people.{name}]\nkey = "{SigningKey(Secret(bytes([number]) * 32)).public}"\n'
+    for number, name in enumerate(("dpo", "ciso", "clerk"))
+}
+
+
+def with_people(rule: str = RULE, **people: str) -> Policy:
+    return parse((POLICY + rule + "".join(people.values())).encode(), "people.toml")
+
+
+@pytest.mark.parametrize(
+    ("new", "effect", "path"),
+    [
+        (with_people(RULE.replace(', "ciso"', ""), **PEOPLE), "loosens", ("approvals", "{  }", "of")),
+        (with_people(RULE.replace('"ciso"]', '"ciso", "clerk"]'), **PEOPLE), "loosens", ("approvals", "{  }", "of")),
+        (with_people(RULE.replace('"dpo", "ciso"', '"ciso", "dpo"'), **PEOPLE), "neither", ("approvals", "{  }", "of")),
+        (with_people(dpo=PEOPLE["dpo"], clerk=PEOPLE["clerk"]), "loosens", ("people", "ciso")),
+        (with_people(**PEOPLE | {"ciso": PEOPLE["clerk"].replace("clerk", "ciso")}), "loosens", ("people", "ciso", "key")),
+        (with_people(dpo=PEOPLE["dpo"], ciso=PEOPLE["ciso"]), "tightens", ("people", "clerk")),
+    ],
+    ids=["one less may reject", "one more may approve", "another order", "a rejecter's key goes",
+         "a rejecter's key is another", "who decides on nothing goes"],
+)  # fmt: skip
+def test_whoever_may_approve_may_reject_so_both_loosen(new: Policy, effect: str, path: tuple[str, ...]) -> None:
+    """A request that one person rejected is refused until that person approves, so leaving the person out allows it."""
+    assert [(change.effect, change.path) for change in compare(with_people(**PEOPLE), new)] == [(effect, path)]
 
 
 def test_the_order_of_limits_and_approvals_is_no_change() -> None:

@@ -71,21 +71,42 @@ def test_approvals_are_awaited_by_name_until_enough_people_gave_them() -> None:
     "verdicts",
     [
         [says("eve")],
-        [says("dpo", key="eve")],
-        [says("dpo", silo="south")],
         [says("dpo", at=NOW + 1)],
         [says("dpo", at=NOW - DAY)],
         [replace(says("dpo"), subject=bytes(32))],
-        [replace(says("dpo", "reject", NOW - 1), decision="approve")],
-        [replace(says("dpo", at=NOW - 2 * DAY), at=NOW)],
-        [replace(says("eve"), who="dpo")],
-        [replace(says("dpo"), envelope=b"")],
     ],
-    ids=["not named", "another's key", "another silo", "of the future", "lapsed", "another request", "turned round",
-         "made young", "renamed", "without a signature"],
+    ids=["not named", "of the future", "lapsed", "another request"],
 )  # fmt: skip
 def test_a_verdict_that_does_not_count_is_no_approval(verdicts: list[Approval]) -> None:
     assert codes(judge(with_rule(), verdicts)) == ["APPROVAL_AWAITED"]
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        says("ciso", key="eve"),
+        says("ciso", silo="south"),
+        replace(says("ciso", "reject", NOW - 1), decision="approve"),
+        replace(says("ciso", "reject", NOW - 1), decision="approve", at=NOW + DAY),
+        replace(says("ciso", "reject"), at=NOW - DAY),
+        replace(says("ciso", at=NOW - 2 * DAY), at=NOW),
+        replace(says("eve"), who="ciso"),
+        replace(says("ciso", "reject"), who="eve"),
+        replace(says("ciso"), envelope=b""),
+    ],
+    ids=["another's key", "another silo", "turned round", "turned round and put off", "made older", "made young",
+         "renamed", "put in another's mouth", "without a signature"],
+)  # fmt: skip
+def test_what_is_stored_and_is_no_genuine_verdict_counts_as_a_rejection(stored: Approval) -> None:
+    by = with_rule()
+    for verdicts in ([stored], [stored, says("dpo")], [says("dpo"), says("ciso", at=NOW - 5), stored]):
+        (denial,) = judge(by, verdicts)
+        assert (denial.code, "ciso" in denial.message) == ("APPROVAL_REJECTED", True)
+
+
+def test_a_clock_that_is_put_back_takes_no_rejection_away() -> None:
+    verdicts = [says("dpo", at=NOW - 10), says("ciso", at=NOW - 10), says("ciso", "reject", NOW)]
+    assert codes(judge(with_rule(), verdicts, now=NOW - 5)) == ["APPROVAL_REJECTED"]
 
 
 def test_an_approval_lasts_as_long_as_the_rule_says() -> None:

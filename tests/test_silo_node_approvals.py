@@ -219,14 +219,14 @@ def test_an_approval_lapses(owner: OwnerHome) -> None:
     assert after == ["approved", "approved", "waiting"]
 
 
-def test_a_stored_verdict_that_was_altered_counts_for_nothing(owner: OwnerHome) -> None:
+def test_a_stored_verdict_that_was_altered_counts_as_a_rejection(owner: OwnerHome) -> None:
     waiting = ask(owner)
     policy = load(owner.policy).policy
     with closing(owner.open()) as store:
         for who in (DPO, OWNER):
             decide_on(policy, store, who, owner.keys[who], waiting.subject.hex(), "reject", NOW)
         store._db.execute("UPDATE verdicts SET decision = 'approve'")
-        assert requests_of(policy, store, NOW)[0].status == "waiting"
+        assert requests_of(policy, store, NOW)[0].status == "rejected"
         forged = Approval.signed(DPO, SigningKey(Secret(bytes(32))), "aspen", waiting.subject, "approve", NOW)
         store.add_verdict(forged)
         assert requests_of(policy, store, NOW)[0].status == "waiting"
