@@ -116,5 +116,6 @@ def standing(
         if one.who not in last or (one.at, one.decision) > (last[one.who].at, last[one.who].decision):
             last[one.who] = one
     approved = [who for who, one in last.items() if one.decision == "approve" and now < one.at + lasts_s]
+    by_key = {keys[who]: who for who in sorted(approved)}  # one key is one person, whatever names it has
     rejected = altered | {who for who, one in last.items() if one.decision == "reject"}
-    return Standing(tuple(sorted(approved)), tuple(sorted(rejected)), need)
+    return Standing(tuple(sorted(by_key.values())), tuple(sorted(rejected)), need)

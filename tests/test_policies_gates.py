@@ -11,7 +11,7 @@ from crypto.keys import Secret, SigningKey, VerifyKey
 from crypto.wire import digest_of
 from policies.approvals import Approval, subject_of
 from policies.catalogue import catalogue_of
-from policies.consistency import BUILT_AGGREGATES, BUILT_BACKENDS, BUILT_COMPUTATIONS
+from policies.consistency import BUILT_AGGREGATES, BUILT_BACKENDS, BUILT_COMPUTATIONS, warnings
 from policies.decide import Places, decide, limits_of, months_of, rate_of
 from policies.errors import PolicyFileError
 from policies.ledger import ALL_MONTHS, Months, Spending, WindowSpending
@@ -129,6 +129,19 @@ def test_one_rejection_refuses_until_its_author_says_otherwise() -> None:
 def test_the_same_person_counts_once() -> None:
     by = with_rule(need=2)
     assert codes(judge(by, [says("dpo"), says("dpo", at=NOW - 1)])) == ["APPROVAL_AWAITED"]
+
+
+def test_one_key_under_two_names_is_one_person() -> None:
+    one = PEOPLE.replace(str(KEYS["ciso"].public), str(KEYS["dpo"].public))
+    text = POLICY + RULE.replace("{when}", "{}").replace("{need}", "2").replace("{of}", '["dpo", "ciso"]') + one
+    file = parse(text.encode(), "x")
+    both = [says("dpo"), says("ciso", key="dpo")]
+    (denial,) = judge(file, both)
+    assert denial.code == "APPROVAL_AWAITED"
+    no = [says("dpo", "reject", NOW - 1), *both[1:]]
+    assert codes(judge(file, no)) == ["APPROVAL_REJECTED"]
+    (warned,) = [one.text for one in warnings(file) if one.path == ("approvals", "0", "of")]
+    assert warned == "one key is one person, whatever names it has: dpo and ciso; so 2 of them can never approve"
 
 
 def test_a_person_without_a_key_cannot_approve() -> None:

@@ -229,7 +229,7 @@ def test_a_stored_verdict_that_was_altered_counts_as_a_rejection(owner: OwnerHom
         assert requests_of(policy, store, NOW)[0].status == "rejected"
         forged = Approval.signed(DPO, SigningKey(Secret(bytes(32))), "aspen", waiting.subject, "approve", NOW)
         store.add_verdict(forged)
-        assert requests_of(policy, store, NOW)[0].status == "waiting"
+        assert requests_of(policy, store, NOW)[0].status == "rejected"
 
 
 def test_a_stored_request_that_was_exchanged_is_found_out(owner: OwnerHome) -> None:
