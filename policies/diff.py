@@ -4,6 +4,7 @@ A change loosens if a request that the old version refuses may be allowed by the
 allowed. Whatever has no rule here loosens when it changes, so a key that is forgotten costs a signature, never privacy.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from policies.load import dotted
+from policies.load import dotted, printable
 from policies.model import Column, Limits, Policy, contains
 
 Effect = Literal["loosens", "tightens", "neither"]
@@ -30,7 +31,17 @@ class Change:
     new: Any
 
     def __str__(self) -> str:
-        return f"{self.effect:<8}  {dotted(self.path)}: {shown(self.old)} -> {shown(self.new)}"
+        return f"{self.effect:<8}  {printable(dotted(self.path))}: {self._difference()}"
+
+    def _difference(self) -> str:
+        if not isinstance(self.old, tuple) or not isinstance(self.new, tuple) or self.path[-1] == "bounds":
+            return f"{shown(self.old)} -> {shown(self.new)}"
+        more, less = (
+            ", ".join(shown(member) for member in one if member not in other)
+            for one, other in ((self.new, self.old), (self.old, self.new))
+        )
+        told = [f"{verb} {members}" for verb, members in (("adds", more), ("removes", less)) if members]
+        return "; ".join(told) or "the same members in another order"
 
 
 def compare(old: Policy, new: Policy) -> tuple[Change, ...]:
@@ -51,14 +62,14 @@ def loosens(old: Policy, new: Policy) -> bool:
 
 
 def shown(value: Any) -> str:
-    """Return a value as a person writes it in a policy, shortened."""
+    """Return a value as a person writes it in a policy, whole: what is cut off could be what loosens."""
     match value:
         case None:
             text = "absent"
         case bool():
             text = str(value).lower()
         case str():
-            text = f'"{value}"'
+            text = json.dumps(value, ensure_ascii=not value.isprintable())
         case datetime():
             text = value.isoformat().replace("+00:00", "Z")
         case tuple():
@@ -72,7 +83,7 @@ def shown(value: Any) -> str:
             text = f"{value.normalize():f}"
         case _:
             text = str(value)
-    return text if len(text) <= 100 else f"{text[:97]}..."
+    return text
 
 
 def _changes(old: Any, new: Any, path: tuple[str, ...]) -> Iterator[Change]:

@@ -1,5 +1,6 @@
 """What the comparison of two versions calls closing never allows what was refused, whatever the policy and request."""
 
+import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -226,6 +227,9 @@ PEOPLE = {
 }
 
 
+OTHER = PEOPLE["clerk"].replace("clerk", "ciso")
+
+
 def with_people(rule: str = RULE, **people: str) -> Policy:
     return parse((POLICY + rule + "".join(people.values())).encode(), "people.toml")
 
@@ -237,7 +241,7 @@ def with_people(rule: str = RULE, **people: str) -> Policy:
         (with_people(RULE.replace('"ciso"]', '"ciso", "clerk"]'), **PEOPLE), "loosens", ("approvals", "{  }", "of")),
         (with_people(RULE.replace('"dpo", "ciso"', '"ciso", "dpo"'), **PEOPLE), "neither", ("approvals", "{  }", "of")),
         (with_people(dpo=PEOPLE["dpo"], clerk=PEOPLE["clerk"]), "loosens", ("people", "ciso")),
-        (with_people(**PEOPLE | {"ciso": PEOPLE["clerk"].replace("clerk", "ciso")}), "loosens", ("people", "ciso", "key")),
+        (with_people(**PEOPLE | {"ciso": OTHER}), "loosens", ("people", "ciso", "key")),
         (with_people(dpo=PEOPLE["dpo"], ciso=PEOPLE["ciso"]), "tightens", ("people", "clerk")),
     ],
     ids=["one less may reject", "one more may approve", "another order", "a rejecter's key goes",
@@ -254,6 +258,34 @@ def test_the_order_of_limits_and_approvals_is_no_change() -> None:
     first, second = (parse((POLICY + both).encode(), "x") for both in (one + other, other + one))
     assert compare(first, second) == ()
     assert [change.effect for change in compare(first, parse((POLICY + one).encode(), "x"))] == ["loosens"]
+
+
+def test_a_list_shows_its_members_that_come_and_go_however_long_it_is() -> None:
+    many = ", ".join(f'"value {number}"' for number in range(200))
+    wide, wider = (
+        policy(Edit('["medicine", "surgery", "unknown"]', f'[{many}, "unknown"{more}]')) for more in ("", ', "hidden"')
+    )
+    (change,) = compare(wide, wider)
+    assert str(change) == 'loosens   sources.visits.columns.ward.domain: adds "hidden"'
+    other = policy(Edit('["count", "sum", "avg"]', '["var", "count"]'))
+    (change,) = compare(policy(), other)
+    assert str(change) == 'loosens   disclosure.aggregates: adds "var"; removes "sum", "avg"'
+    (change,) = compare(policy(), policy(Edit('["count", "sum", "avg"]', '["avg", "sum", "count"]')))
+    assert str(change) == "neither   disclosure.aggregates: the same members in another order"
+
+
+def test_what_a_new_section_opens_is_shown_whole() -> None:
+    purposes = ["billing", "health-research"]
+    key = SigningKey(Secret(bytes(32))).public
+    eve = f'[analysts.eve]\nkey = "{key}"\npurposes = {json.dumps(purposes)}\nuntil = 2030-01-01T00:00:00Z\n'
+    (change,) = compare(policy(), parse((POLICY + eve).encode(), "x"))
+    assert str(change).endswith('purposes = ["billing", "health-research"], until = 2030-01-01T00:00:00Z }')
+
+
+def test_no_value_commands_the_terminal() -> None:
+    silo = policy().silo.model_copy(update={"controller": "North\x1b[3A\x1b[0J"})
+    (change,) = compare(policy(), policy().model_copy(update={"silo": silo}))
+    assert str(change) == r'neither   silo.controller: "North Hospital" -> "North\u001b[3A\u001b[0J"'
 
 
 def test_a_key_without_a_rule_loosens() -> None:
