@@ -25,6 +25,7 @@ from policies.errors import LedgerError
 from policies.load import PolicyFile, load
 from policies.model import MICRO, Policy
 from policies.request import Request
+from policies.training import Step
 from silo_node.accounts import Account, Accounts, accounts_of
 from silo_node.errors import SiloError
 from silo_node.home import LEDGER, read_home
@@ -133,12 +134,13 @@ def requests_of(policy: Policy, store: LedgerStore, now: int) -> list[Open]:
             for _, rule, _ in rules
         )
         status: Literal["waiting", "approved", "rejected", "expired"] = "waiting"
+        is_expired, is_run = now >= waiting.expires_at, isinstance(request.plan, Step)
         if any(one.rejected for one in standings):
             status = "rejected"
-        elif now >= waiting.expires_at:
+        elif all(one.is_given for one in standings) and (is_run or not is_expired):
+            status = "approved"  # a run goes on with other requests than the first
+        elif is_expired:
             status = "expired"
-        elif all(one.is_given for one in standings):
-            status = "approved"
         people = tuple(dict.fromkeys(name for _, rule, _ in rules for name in rule.of))
         found.append(Open(waiting, request, standings, people, status))
     return found
@@ -157,7 +159,7 @@ def decide_on(
     if len(name) < 8 or len(matching) != 1:
         raise SiloError(f"{name[:80]!r} names {len(matching)} requests", "take its name from `consilo-silo requests`")
     (one,) = matching
-    if one.status == "expired":
+    if one.status == "expired" and decision == "approve":  # a rejection is heard at any time
         raise SiloError("the request has expired", "the analyst has to send a new one")
     if who not in one.people:
         raise SiloError(f"{who!r} is not among those who decide on it", f"ask: {', '.join(one.people) or 'nobody'}")
