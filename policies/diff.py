@@ -46,14 +46,20 @@ class Change:
 
 def compare(old: Policy, new: Policy) -> tuple[Change, ...]:
     """Return every change from `old` to `new`, in the order of the policy's sections."""
-    # Whoever may approve may reject: without the key of one, that person's rejections no longer count.
-    rejecters = {name for rule in old.approvals for name in rule.of}
     return tuple(
-        replace(change, effect="loosens")
-        if change.path[0] == "people" and change.new is None and change.path[1] in rejecters
-        else change
-        for change in _changes(old, new, ())
+        replace(change, effect="loosens") if _frees(change, old) else change for change in _changes(old, new, ())
     )
+
+
+def _frees(change: Change, old: Policy) -> bool:
+    """Tell whether another section of the old version refuses by what goes."""
+    match change.path:
+        case ("people", name):  # whoever may approve may reject, which no longer counts without the key
+            return change.new is None and any(name in rule.of for rule in old.approvals)
+        case ("sources", _, "lookback_days"):  # a month that is read no more spends no allowance, so none refuses
+            return any(limit.window == "data-month" for limit in old.budget.limits)
+        case _:
+            return False
 
 
 def loosens(old: Policy, new: Policy) -> bool:
@@ -161,6 +167,11 @@ def _subset(old: Any, new: Any) -> Effect:
     return "tightens" if set(new) < set(old) else "loosens"
 
 
+def _fewer(old: Any, new: Any) -> Effect:
+    """A shorter list is tighter; one that comes or goes admits other requests."""
+    return "loosens" if old is None or new is None else _subset(old, new)
+
+
 def _members(old: Any, new: Any) -> Effect:
     """Who may say yes and no: one more may approve, one less may reject; the order is no change."""
     return "neither" if old is not None and new is not None and set(old) == set(new) else "loosens"
@@ -226,10 +237,10 @@ _RULES: tuple[tuple[str, Rule], ...] = (
         "sources/NAME/columns/NAME/class",
         _ordered("public", "internal", "confidential", "sensitive", "special-category", "identifier"),
     ),
-    ("sources/NAME/columns/NAME/(roles|domain)", _subset),
+    ("sources/NAME/columns/NAME/roles", _subset),
+    ("sources/NAME/columns/NAME/domain", _fewer),
     ("sources/NAME/columns/NAME/bounds", _bounds),
     ("sources/NAME/columns/NAME/unit", _no_effect),
-    ("sources/NAME/columns/NAME/granularity", _ordered("day", "week", "month", "quarter", "year")),
     ("sources/NAME/columns/NAME/sole_dimension", _ordered(False, True)),
     ("consent", _limits),
     ("consent/receipt_id", _no_effect),

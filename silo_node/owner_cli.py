@@ -119,7 +119,10 @@ def requests_of(policy: Policy, store: LedgerStore, now: int) -> list[Open]:
         request, request_hash = unverified(waiting.envelope, Request), body_digest(waiting.envelope, Request)
         if subject_of(request, request_hash) != waiting.subject:
             raise LedgerError("a request that waits was altered", "restore the ledger, and find out who changed it")
-        rules = approval_of(policy, request, request_hash)
+        run = request.plan.run if isinstance(request.plan, Step) else None
+        analyst = policy.analyst_entry(request.analyst) or request.analyst
+        of_run = store.spending(request.nonce, analyst=analyst, run=run).run
+        rules = approval_of(policy, request, request_hash, of_run)
         verdicts = store.verdicts(waiting.subject)
         standings = tuple(
             standing(
@@ -134,10 +137,10 @@ def requests_of(policy: Policy, store: LedgerStore, now: int) -> list[Open]:
             for _, rule, _ in rules
         )
         status: Literal["waiting", "approved", "rejected", "expired"] = "waiting"
-        is_expired, is_run = now >= waiting.expires_at, isinstance(request.plan, Step)
+        is_expired = now >= waiting.expires_at
         if any(one.rejected for one in standings):
             status = "rejected"
-        elif all(one.is_given for one in standings) and (is_run or not is_expired):
+        elif all(one.is_given for one in standings) and (run is not None or not is_expired):
             status = "approved"  # a run goes on with other requests than the first
         elif is_expired:
             status = "expired"

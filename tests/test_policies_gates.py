@@ -8,11 +8,13 @@ import pytest
 
 from crypto.errors import CryptoError
 from crypto.keys import Secret, SigningKey, VerifyKey
+from crypto.manifest import Recipient
+from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import digest_of
 from policies.approvals import Approval, subject_of
 from policies.catalogue import catalogue_of
 from policies.consistency import BUILT_AGGREGATES, BUILT_BACKENDS, BUILT_COMPUTATIONS, warnings
-from policies.decide import Places, decide, limits_of, months_of, rate_of
+from policies.decide import Places, approval_of, decide, limits_of, months_of, rate_of
 from policies.errors import PolicyFileError
 from policies.ledger import ALL_MONTHS, Months, Spending, WindowSpending
 from policies.load import parse
@@ -30,6 +32,12 @@ need = {need}
 of = {of}
 expires_hours = 24
 """
+TRAINING = (
+    POLICY.replace('computations = ["query"]', 'computations = ["query", "logistic-regression"]')
+    .replace('"filter"], bounds = [0, 110]', '"filter", "feature"], bounds = [0, 110]')
+    .replace('"sensitive", roles = ["measure", "filter"]', '"sensitive", roles = ["measure", "filter", "label"]')
+    + "\n[training]\nmax_rounds = 5\nclip_norm = 10\nmax_rho_per_run = 0.5\n"
+)
 HOUR = 3600
 DAY = 24 * HOUR
 
@@ -164,6 +172,21 @@ def test_a_person_without_a_key_cannot_approve() -> None:
 )
 def test_when_tells_which_requests_need_an_approval(when: str, is_awaited: bool) -> None:
     assert bool(judge(with_rule(when))) == is_awaited
+
+
+@pytest.mark.parametrize(("spent_of_run", "is_awaited"), [(0, False), (20_000, False), (20_001, True), (90_000, True)])
+def test_what_the_steps_of_a_run_have_cost_counts_for_its_approval(spent_of_run: int, is_awaited: bool) -> None:
+    """Steps that are repeated, or cost more than the first, are a price too, as they are for max_rho_per_run."""
+    text = TRAINING + RULE.replace("{when}", "{ rho_at_least = 0.030001 }").replace("{need}", "1")
+    by = parse((text.replace("{of}", '["dpo"]') + PEOPLE).encode(), "x")
+    step = Step(run=bytes(16), step=2, steps=3, after=bytes([7]) * 32, release="private", label="smoker",
+                features=("age",), learning_rate="1", clip="1")  # fmt: skip
+    silos = request().silos
+    recipients = tuple(Recipient(name=name, key=bytes(PUBLIC_BYTES)) for name in silos)
+    asked = request(plan=step, recipients=recipients)
+    denials = decide(by, asked, digest_of(asked), Spending(0, run=spent_of_run), NOW, NOW)
+    assert codes(denials) == (["APPROVAL_AWAITED"] if is_awaited else [])
+    assert bool(approval_of(by, asked, digest_of(asked), spent_of_run)) == is_awaited
 
 
 def test_several_rules_must_all_be_met() -> None:
