@@ -8,6 +8,7 @@ import getpass
 import json
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain, repeat
@@ -188,16 +189,20 @@ def signer_of(policy: Path) -> Signer:
 def person_key(path: Path) -> SigningKey:
     """Read a person's key, asking on the terminal for its passphrase if it has one."""
     prompts = chain([f"passphrase of {path}: "], repeat("that does not open it; passphrase: "))
+    return SigningKey(read_key_file(path, lambda: _typed(next(prompts))))
 
-    def ask() -> str:
-        try:
-            return getpass.getpass(next(prompts))
-        except EOFError:
-            raise SiloError(
-                "a passphrase is needed, and there is no terminal to ask for it", "use a terminal"
-            ) from None
 
-    return SigningKey(read_key_file(path, ask))
+def _typed(prompt: str) -> str:
+    """Return what a person types at the terminal without showing it; raises SiloError if there is no terminal."""
+    missing = SiloError("a passphrase is needed, and there is no terminal to ask for it", "use a terminal")
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise missing
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", getpass.GetPassWarning)  # it would show what is typed
+            return getpass.getpass(prompt)
+    except (EOFError, getpass.GetPassWarning):
+        raise missing from None
 
 
 def _read(options: argparse.Namespace) -> tuple[PolicyFile, LedgerStore]:
