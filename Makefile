@@ -3,6 +3,8 @@
 PYTHON ?= $(or $(shell command -v python3.11),python3)
 VENV   ?= .venv
 FUZZ_INPUTS ?= 1000000
+# Two processes, a file of tests in one of them: what starts a server or a Ray cluster does so once.
+PYTEST := -m pytest -n 2 --dist loadfile
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
@@ -12,14 +14,14 @@ demo: $(READY)
 	$(BIN)/consilo demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST)
 
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest --durations=15
+	$(BIN)/python $(PYTEST) --durations=15
 
 bench: $(READY)
 	$(BIN)/python -m tests.bench
@@ -44,7 +46,7 @@ lock:
 	rm -rf .lock-venv
 	$(PYTHON) -m venv .lock-venv
 	.lock-venv/bin/pip install --quiet torch==2.13.0
-	.lock-venv/bin/pip install --quiet --editable '.[demo,train,dev]'
+	.lock-venv/bin/pip install --quiet --editable '.[demo,postgres,train,dev]'
 	{ echo '# Made by `make lock`. torch has no local version: a +cpu build is on no index.'; \
 	  .lock-venv/bin/pip freeze --exclude-editable | sed 's/^torch==\([0-9.]*\)+.*/torch==\1/'; } > requirements.lock
 	rm -rf .lock-venv

@@ -20,6 +20,7 @@ from crypto.manifest import Accept, Manifest, Propose, Terms, check_accept, chec
 from crypto.messages import (
     Accusation,
     Bundle,
+    Cancel,
     Contribution,
     Deliver,
     DroppedSeeds,
@@ -135,6 +136,11 @@ def propose(aggregator: Aggregator, request: bytes, round_id: bytes, now: int) -
     asked = unverified(request, Request)
     terms = terms_of(asked, body_digest(request, Request))
     return Proposed(message, sign(message, aggregator.name, aggregator.signing), terms, asked.round_key)
+
+
+def cancel(aggregator: Aggregator, round_id: bytes) -> bytes:
+    """Return what tells silos that a round proposed by this aggregator is over."""
+    return sign(Cancel(round_id=round_id), aggregator.name, aggregator.signing)
 
 
 def read_answers(

@@ -20,6 +20,7 @@ from crypto.certificates import Role, read_certificate
 from crypto.credentials import Credentials, Tls
 from crypto.errors import CryptoError, LinkError, MembershipError, WireError
 from crypto.frames import (
+    ADMITTED,
     ANALYST_METHOD,
     FRAME_BYTES,
     GREETING_S,
@@ -43,6 +44,7 @@ from crypto.frames import (
 from crypto.membership import Member
 from crypto.randomness import token
 from crypto.wire import signer_of
+from policies.ledger import LedgerHead
 from policies.request import CatalogueRequest, Request
 
 RESUME_S = 10.0  # how long a call waits for a lost stream to come back
@@ -64,14 +66,16 @@ ANALYST_STEPS: Mapping[str, type[CatalogueRequest | Request] | None] = {
 _log = structlog.get_logger("consilo.aggregator")
 
 
-class AnalystCalls(Protocol):
-    """What a server answers analysts."""
+class Calls(Protocol):
+    """What a server answers analysts, and silos."""
 
     async def catalogues(self, request: bytes) -> tuple[bytes, ...]: ...
     async def submit(self, request: bytes) -> bytes: ...
     async def teach(self, name: bytes) -> tuple[bytes, ...]: ...
     def report(self, name: bytes) -> bytes: ...
     async def evidence(self, name: bytes, index: int) -> tuple[bytes, ...]: ...
+    async def put_head(self, envelope: bytes) -> bytes: ...
+    async def get_head(self, silo: bytes) -> bytes: ...
 
 
 class Counts(Protocol):
@@ -160,7 +164,7 @@ class Gate:
     def __init__(
         self,
         credentials: Credentials,
-        serve: Callable[[Mapping[str, StreamSilo]], AnalystCalls],
+        serve: Callable[[Mapping[str, StreamSilo]], Calls],
         counts: Counts,
         wire: tuple[int, ...] = WIRE,
     ) -> None:
@@ -173,7 +177,7 @@ class Gate:
         self._sessions: dict[Session, tuple[Role, x509.Certificate]] = {}
         self._ended: dict[Session, asyncio.Event] = {}
         self._why: dict[Session, str] = {}
-        self._server: AnalystCalls | None = None
+        self._server: Calls | None = None
         self._grpc: Any = None
         self._is_stopping = False
         self._under_way, self._answered_at = 0, float("-inf")
@@ -268,7 +272,11 @@ class Gate:
         try:
             hello, wire = await self._greet(context)
             handle = self._silos[member.name]
-            session = Session(context.write, _serves_nothing, wire, SILO_LIMITS)
+
+            async def serve(number: int, step: str, arguments: Parts) -> Parts:
+                return await self._keep(member.name, step, arguments)
+
+            session = Session(context.write, serve, wire, SILO_LIMITS)
             if (before := handle.attach(session, hello.instance)) is not None:
                 self._end(before, LinkError("the silo opened another stream"))
             _log.info("silo_connected", silo=member.name, wire=wire, software=hello.software)
@@ -296,6 +304,25 @@ class Gate:
             await self._run(session, "analyst", certificate, context)
         finally:
             self._leave(member)
+
+    async def _keep(self, silo: str, step: str, arguments: Parts) -> Parts:
+        """Keep the head of a silo's own ledger, or say which one is kept; raises CryptoError, which the silo sees."""
+        if self._server is None:
+            raise CallFailedError("the federation has no roster yet", "the authority admits silos first")
+        try:
+            match step, arguments:
+                case "put_head", (envelope,):
+                    if signer_of(envelope, LedgerHead) != silo:
+                        raise MembershipError(
+                            f"a head signed by somebody else than {silo!r}, whose certificate this is"
+                        )
+                    return (await self._server.put_head(envelope),)
+                case "get_head", ():
+                    return (await self._server.get_head(silo.encode()),)
+                case _:
+                    raise CallFailedError(f"the aggregator has no call {step!r} for silos that takes these arguments")
+        except AggregatorError as err:
+            raise CallFailedError(err.message, err.hint) from err
 
     async def _answer(self, analyst: str, step: str, arguments: Parts) -> Parts:
         """Answer an analyst's call; raises CryptoError, whose message the analyst sees.
@@ -330,7 +357,7 @@ class Gate:
         return any(role == "analyst" for role, _ in self._sessions.values())
 
     @staticmethod
-    async def _called(server: AnalystCalls, step: str, arguments: Parts) -> Parts:
+    async def _called(server: Calls, step: str, arguments: Parts) -> Parts:
         match step, arguments:
             case "catalogues", (request,):
                 return await server.catalogues(request)
@@ -368,6 +395,11 @@ class Gate:
             self._counts.refused("too_many_streams")
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{member.name!r} has {most} streams already")
         self._streams[member.name] = self._streams.get(member.name, 0) + 1
+        try:
+            await context.send_initial_metadata((ADMITTED,))  # who dials writes nothing before
+        except BaseException:
+            self._leave(member)
+            raise
         return member, certificate
 
     def _leave(self, member: Member) -> None:
@@ -435,7 +467,3 @@ class Gate:
 
     def _count(self, role: Role) -> None:
         self._counts.connected(role, sum(one == role for one, _ in self._sessions.values()))
-
-
-async def _serves_nothing(number: int, step: str, arguments: Parts) -> Parts:
-    raise CallFailedError("silos make no calls")

@@ -13,7 +13,7 @@ import signal
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -22,9 +22,9 @@ import structlog
 
 from aggregator.errors import AggregatorError
 from aggregator.home import read_home
-from aggregator.link import Gate
+from aggregator.link import Gate, StreamSilo
 from aggregator.server import Server
-from aggregator.store import ReportStore
+from aggregator.store import HeadStore, ReportStore
 from crypto.certificates import Identity, days_left, utc_now
 from crypto.cluster import RAY_TOKEN, cluster_environment, ensure_token
 from crypto.credentials import Credentials
@@ -120,7 +120,14 @@ async def _run(home: Path, credentials: Credentials, listen: str, monitor_port: 
         RaySums(home / "contributions"),
         ReportStore(home / "reports"),
     )
-    gate = Gate(credentials, lambda silos: Server(read_home(home), silos, sums, store), counts)
+
+    def server(silos: Mapping[str, StreamSilo]) -> Server:
+        """Return the server of a membership, whose silos' keys sign what is kept of their ledgers."""
+        aggregator = read_home(home)
+        heads = HeadStore(home / "heads", aggregator.federation, aggregator.silos)
+        return Server(aggregator, silos, sums, store, heads=heads)
+
+    gate = Gate(credentials, server, counts)
 
     def health() -> tuple[bool, dict[str, object]]:
         expected = [member.name for member in credentials.membership.of_role("silo")]

@@ -58,7 +58,7 @@ class Server:
 
     async def put_head(self, envelope: bytes) -> bytes:
         """Keep the signed head of a silo's ledger; return the one kept now. Raises CryptoError or AggregatorError."""
-        return self._head_store().put(envelope)
+        return await asyncio.to_thread(self._head_store().put, envelope)
 
     async def get_head(self, silo: bytes) -> bytes:
         """Return the head kept of a silo, by its name; nothing if it has sent none. Raises AggregatorError."""
@@ -186,7 +186,8 @@ class Server:
             try:
                 await self._sums.discard(round_id)
             finally:
-                await self._gather({silo: self._silos[silo].call("cancel", round_id) for silo in in_round})
+                cancelled = core.cancel(self._aggregator, round_id)
+                await self._gather({silo: self._silos[silo].call("cancel", round_id, cancelled) for silo in in_round})
 
     async def _open(
         self, round_id: bytes, parted: core.Parted, signatures: Iterable[str], opens: bytes

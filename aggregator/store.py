@@ -6,6 +6,7 @@ silo signed last of how long its ledger is, so that an older copy put back in it
 """
 
 import os
+import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from io import BufferedRandom
@@ -132,6 +133,7 @@ class HeadStore:
 
     def __init__(self, path: Path, federation: str, silos: Mapping[str, VerifyKey]) -> None:
         self._path, self._federation, self._silos = path, federation, silos
+        self._lock = threading.Lock()  # what is kept is read, compared and replaced as one
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def put(self, envelope: bytes) -> bytes:
@@ -142,10 +144,11 @@ class HeadStore:
         signed = verify(envelope, LedgerHead, self._silos)
         if signed.message.silo != signed.signer or signed.message.federation != self._federation:
             raise StoreError(f"the head is of {signed.message.silo!r} in {signed.message.federation!r}")
-        kept = self.get(signed.signer)
-        if kept and verify(kept, LedgerHead, self._silos).message.count >= signed.message.count:
-            return kept
-        _write(self._file(signed.signer), (envelope,))
+        with self._lock:
+            kept = self.get(signed.signer)
+            if kept and verify(kept, LedgerHead, self._silos).message.count >= signed.message.count:
+                return kept
+            _write(self._file(signed.signer), (envelope,))
         return envelope
 
     def get(self, silo: str) -> bytes:
@@ -158,7 +161,9 @@ class HeadStore:
             raise StoreError(f"the head of {silo!r} cannot be read ({err.strerror})", "mend the disk") from err
 
     def _file(self, silo: str) -> Path:
-        return self._path / f"{sha256(silo.encode()).hexdigest()}.head"
+        # By its key too: a silo that was revoked and joined anew begins another ledger.
+        key = self._silos[silo].raw if silo in self._silos else b""
+        return self._path / f"{sha256(key + silo.encode()).hexdigest()}.head"
 
 
 def _write(target: Path, pieces: Iterable[bytes]) -> None:

@@ -13,13 +13,14 @@ from typing import Any
 
 from analyst.client import Federation
 from analyst.errors import AnalystError
-from analyst.report import Estimate, interpret
+from analyst.report import Estimate, between, interpret, iso
 from analyst.sql.plan import Planned
 from crypto.errors import CryptoError
-from crypto.opening import OpenedSum
+from crypto.opening import CheckedReport, OpenedSum
 from policies.request import Plan, Request, group_count
 
 _MAX_ANSWER_BYTES = 64 << 20
+_CHANGED = "the file was changed, or belongs to another answer: do not use it"
 _SAME = 1e-9  # relative: a figure that was written and read as JSON
 
 
@@ -50,6 +51,8 @@ def verify(federation: Federation, name: bytes, answer: dict[str, Any] | None) -
     yield f"the round is what the request and {len(manifest.silos)} signed acceptances give; quorum {manifest.quorum}"
     signers = ", ".join(one.signer for one in stored.message.signatures)
     yield f"{signers} agreed on the contributions of {', '.join(survivors)}"
+    if checked.consent_as_of:
+        yield f"they read who consents at {between(checked.consent_as_of.values())}"
     chunks, added = checked.scheme.shape.chunks, federation.recount(stored, checked)
     if checked.scheme.columns > 1:
         spare = len(stored.message.openings) - manifest.quorum
@@ -65,6 +68,7 @@ def verify(federation: Federation, name: bytes, answer: dict[str, Any] | None) -
     if answer is not None:
         min_cohort = _min_cohort(federation, opened)
         _compare(answer, request, opened, min_cohort)
+        _compare_consent(answer, checked)
         yield f"the {len(answer['rows'])} rows of the answer are what it says"
         if min_cohort is None:
             yield "which groups were withheld cannot be told: a policy has changed since, or a silo does not answer"
@@ -86,7 +90,7 @@ def _compare(answer: dict[str, Any], request: Request, opened: OpenedSum, min_co
 
     With `min_cohort` the groups withheld must be those below it.
     """
-    plan, hint = request.plan, "the file was changed, or belongs to another answer: do not use it"
+    plan, hint = request.plan, _CHANGED
     try:
         dimensions: dict[str, str] = dict(answer["dimensions"])
         rows = {_key(dimensions, row): row for row in answer["rows"]}
@@ -112,6 +116,17 @@ def _compare(answer: dict[str, Any], request: Request, opened: OpenedSum, min_co
         for column, cell in row.items():
             if isinstance(cell, Estimate) and (shown is None or not _is_same(shown.get(column), cell)):
                 raise AnalystError(f"{column} of {_key(dimensions, row) or 'the answer'} is not what was opened", hint)
+
+
+def _compare_consent(answer: dict[str, Any], checked: CheckedReport) -> None:
+    """Raise AnalystError unless an answer says of every silo when it read who consents, as the silo signed it."""
+    signed = {silo: iso(as_of) for silo, as_of in checked.consent_as_of.items()}
+    try:
+        stated = {silo: one["consent_as_of"] for silo, one in answer["silos"].items() if one["consent_as_of"]}
+    except (KeyError, TypeError, AttributeError):
+        stated = {}
+    if stated != signed:
+        raise AnalystError("the times at which consent was read are not what the silos signed", _CHANGED)
 
 
 def _key(dimensions: dict[str, str], row: Any) -> tuple[str, ...]:

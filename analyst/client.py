@@ -299,7 +299,8 @@ class Federation:
         """Check and open an encrypted report and add its sum once more; raises CryptoError on what does not hold."""
         stored, request_hash = StoredReport.decode(encrypted), digest_of(request)
         opened = self.open_sum(stored, request)
-        self.recount(stored, self.check_report(stored, request))
+        checked = self.check_report(stored, request)
+        self.recount(stored, checked)
         denials = self._denials(stored.message.refusals, request_hash)
         holders = [self.offer.silos[silo] for silo in opened.manifest.silos]
         rows, withheld = interpret(planned, request, opened, max(one.min_cohort for one in holders))
@@ -312,7 +313,7 @@ class Federation:
             rho=rho_of(request),
             epsilon=epsilon_of(rho_of(request), self.offer.delta),
             delta=self.offer.delta,
-            silos=self._outcomes(request, opened, denials),
+            silos=self._outcomes(request, checked, denials),
             transcript=stored.name.hex(),
             wrong=opened.wrong,
             assumptions=(
@@ -388,10 +389,10 @@ class Federation:
         return frozenset(found)
 
     def _outcomes(
-        self, request: Request, opened: OpenedSum, denials: Mapping[str, tuple[Denial, ...]]
+        self, request: Request, checked: CheckedReport, denials: Mapping[str, tuple[Denial, ...]]
     ) -> dict[str, SiloOutcome]:
-        hashes = {member.silo: member.policy_hash.hex() for member in opened.manifest.roster}
-        survivors = {survivor.silo for survivor in opened.split.survivors}
+        hashes = {member.silo: member.policy_hash.hex() for member in checked.manifest.roster}
+        survivors, as_of = checked.survivors, checked.consent_as_of
         unreachable = set(self.config.roster.silo_keys) - set(self.offer.silos)
         outcomes = {}
         for silo in sorted(unreachable.union(request.silos)):
@@ -399,7 +400,7 @@ class Federation:
             policy_hash = hashes.get(silo, known.policy_hash.hex() if known else None)
             status = "answered" if silo in survivors else "dropped" if silo in hashes else "missing"
             refused = denials.get(silo, ())
-            outcomes[silo] = SiloOutcome("denied" if refused else status, policy_hash, refused)
+            outcomes[silo] = SiloOutcome("denied" if refused else status, policy_hash, refused, as_of.get(silo))
         return outcomes
 
     def _denials(self, refusals: tuple[bytes, ...], request_hash: bytes) -> dict[str, tuple[Denial, ...]]:

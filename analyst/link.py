@@ -165,7 +165,7 @@ class RemoteLink:
             wire=self._wire, instance=self._instance, membership=len(self._credentials.log), software=SOFTWARE
         )
         try:
-            welcome = await greet(stream.read, stream.write, hello)
+            welcome = await greet(stream.read, stream.write, stream.initial_metadata, hello)
         except (LinkError, asyncio.InvalidStateError, grpc.aio.AioRpcError) as err:
             raise await _said(stream, err) from err
         if welcome.newest < len(self._credentials.log):

@@ -8,7 +8,7 @@ from decimal import Decimal
 from rich.console import Console
 from rich.table import Table
 
-from analyst.report import Estimate, Report
+from analyst.report import Estimate, Report, between
 from analyst.sql.catalogue import Offer
 from policies.accountant import epsilon_of
 from policies.model import MICRO
@@ -60,6 +60,9 @@ def _print_report(report: Report, console: Console) -> None:
         by_status.setdefault(outcome.status, []).append(silo)
     for status, silos in by_status.items():
         console.print(f"{status}: {', '.join(silos)}")
+    times = [outcome.consent_as_of for outcome in report.silos.values() if outcome.consent_as_of is not None]
+    if times:
+        console.print(f"consent as of {between(times)}")
     for silo, outcome in report.silos.items():
         for denial in outcome.denials:
             console.print(plain(f"  {silo}: {denial.code} ({denial.rule}): {denial.message}; {denial.remedy}"))

@@ -5,8 +5,9 @@ Every figure is computed from the released (noisy) sums alone, so nothing here c
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from analyst.sql.plan import Planned
@@ -29,11 +30,12 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class SiloOutcome:
-    """What one silo did: "answered", "dropped", "denied" or "missing"."""
+    """What one silo did: "answered", "dropped", "denied" or "missing"; `consent_as_of` in seconds since 1970."""
 
     status: str
     policy_hash: str | None
     denials: tuple[Denial, ...] = ()
+    consent_as_of: int | None = None  # the clock time at which it read who consents, where the purpose asks that
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class Report:
                     "status": outcome.status,
                     "policy_hash": outcome.policy_hash,
                     "denials": [denial.model_dump() for denial in outcome.denials],
+                    "consent_as_of": None if outcome.consent_as_of is None else iso(outcome.consent_as_of),
                 }
                 for silo, outcome in self.silos.items()
             },
@@ -117,6 +120,16 @@ class Report:
     def to_pandas(self) -> Any:
         """Return a pandas.DataFrame of `to_records`."""
         return self.to_arrow().to_pandas()
+
+
+def iso(seconds: int) -> str:
+    """Return a time (seconds since 1970) as ISO 8601 in UTC."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def between(times: Collection[int]) -> str:
+    """Return the times, seconds since 1970, as one or as the first and the last of them."""
+    return " to ".join(iso(time) for time in sorted({min(times), max(times)}))
 
 
 def interpret(

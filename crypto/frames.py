@@ -9,7 +9,7 @@ over another stream is not executed again (`Once`). docs/federated.md, "The stre
 import asyncio
 import struct
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -135,14 +135,24 @@ OPTIONS = (
 SILO_METHOD = "/consilo.v1.Federation/Silo"
 ANALYST_METHOD = "/consilo.v1.Federation/Analyst"
 GREETING_S = 10.0
+ADMITTED = ("consilo-admitted", "1")  # HTTP/2 header of a stream that was let in
 
 
 async def greet(
-    read: Callable[[], Awaitable[object]], write: Callable[[bytes], Awaitable[None]], hello: Hello
+    read: Callable[[], Awaitable[object]],
+    write: Callable[[bytes], Awaitable[None]],
+    metadata: Callable[[], Awaitable[Iterable[object]]],
+    hello: Hello,
 ) -> Welcome:
-    """Greet as the side that dials; return the answer. Raises LinkError or WireError."""
+    """Greet as the side that dials; return the answer. Raises LinkError or WireError.
+
+    `metadata` returns when the other end has let the stream in, which it says by ADMITTED, or has ended it. A stream
+    that is ended while a frame is written loses what the other end said, so nothing is written before.
+    """
     try:
         async with asyncio.timeout(GREETING_S):
+            if ADMITTED not in tuple(await metadata()):
+                raise LinkError("the stream ended before a greeting")
             await write(frame(Kind.HELLO, 0, hello.encode()))
             raw = await read()
     except TimeoutError as err:

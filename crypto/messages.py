@@ -10,7 +10,7 @@ from pydantic import Field
 from crypto.errors import ProtocolError, WireError
 from crypto.keys import VerifyKey
 from crypto.manifest import CHUNK_VALUES, MAX_VALUES, Manifest
-from crypto.wire import MAX_SILOS, Count, Digest, Message, Name, RoundId, Signature, verify_detached
+from crypto.wire import MAX_SILOS, Count, Digest, Message, Name, RoundId, Seconds, Signature, verify_detached
 
 MAX_SUM_PIECES = 10_000  # a sum for each of 100 silos and recipients
 _PER_SILO = Field(max_length=MAX_SILOS)
@@ -78,13 +78,17 @@ class Go(Message):
 
 
 class Contribution(Message):
-    """Silo to aggregator: the BLAKE3 digests of the pieces of my blinded vector, which follow in frames."""
+    """Silo to aggregator: the BLAKE3 digests of the pieces of my blinded vector, which follow in frames.
+
+    `consent_as_of` is the clock time at which decisions on consent were read; absent where the purpose asks for none.
+    """
 
     KIND: ClassVar[str] = "contribution"
     MAX_BYTES: ClassVar[int] = 64 * 1024
     manifest_hash: Digest
     length: Annotated[int, Field(ge=1, le=MAX_VALUES)]
     chunks: Annotated[tuple[Digest, ...], Field(min_length=1, max_length=MAX_VALUES // CHUNK_VALUES)]
+    consent_as_of: Annotated[Seconds | None, Field(default=None, exclude_if=lambda time: time is None)] = None
 
 
 class Survivor(Message):
@@ -110,6 +114,13 @@ class Open(Message):
     MAX_BYTES: ClassVar[int] = 256 * 1024
     split: bytes
     signatures: Annotated[tuple[Signature, ...], _PER_SILO]
+
+
+class Cancel(Message):
+    """Aggregator to silo: the round that I proposed is over; forget it."""
+
+    KIND: ClassVar[str] = "cancel"
+    round_id: RoundId
 
 
 class OpenedShares(Message):

@@ -83,6 +83,12 @@ class CheckedReport:
     def survivors(self) -> tuple[str, ...]:
         return tuple(survivor.silo for survivor in self.split.survivors)
 
+    @property
+    def consent_as_of(self) -> dict[str, int]:
+        """At which clock time each survivor read decisions on consent, in seconds since 1970, where it says so."""
+        heads = zip(self.survivors, self.contributions, strict=True)
+        return {silo: head.consent_as_of for silo, head in heads if head.consent_as_of is not None}
+
 
 def check_report(
     stored: StoredReport,

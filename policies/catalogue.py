@@ -3,7 +3,7 @@
 from decimal import Decimal
 
 from policies.consistency import BUILT_AGGREGATES, BUILT_BACKENDS
-from policies.model import BUILT_KINDS, Analyst, Column, Policy, Source
+from policies.model import Analyst, Column, Policy, Source
 from policies.periods import UNKNOWN, periods
 from policies.request import Catalogue, OpenColumn, OpenTable, TableColumn
 
@@ -20,7 +20,6 @@ def open_tables(policy: Policy, now: int = 0) -> tuple[OpenTable, ...]:
             ),
         )
         for name, source in policy.sources.items()
-        if source.kind in BUILT_KINDS
     )
 
 

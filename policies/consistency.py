@@ -8,7 +8,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, get_args
 
-from policies.model import BUILT_KINDS, BUILT_NOISE, BUILT_SECURITY_BITS, MAX_DOMAIN, ConsentTable, Policy
+from policies.model import BUILT_NOISE, BUILT_SECURITY_BITS, MAX_DOMAIN, Policy
 from policies.periods import most_periods
 from policies.request import Aggregate, Plan, Request
 from policies.training import Step
@@ -127,19 +127,26 @@ def _times(name: str, source: Mapping[str, Any], columns: Mapping[str, Any]) -> 
 
 
 def _consent(document: Mapping[str, Any]) -> Iterator[Finding]:
-    consent = document.get("consent")
+    consent = _section(document, "consent")
     for name, purpose in _section(document, "purposes").items():
         mode = purpose.get("consent", "none") if isinstance(purpose, Mapping) else "none"
-        if mode in ("opt-in", "opt-out") and consent is None:
+        if mode in ("opt-in", "opt-out") and "consent" not in document:
             text = f"{mode!r} needs a [consent] section that says where decisions stand"
             yield Finding(("purposes", name, "consent"), text)
-    column = _section(document, "consent").get("column")
-    if not isinstance(column, str) or _section(document, "consent").get("mode") != "column":
+    decisions = consent.get("source")
+    if isinstance(decisions, str) and decisions.startswith("env:") and "stale_after_hours" in consent:
+        text = "a database does not say when it was last fed; remove it: the decisions are read at every request"
+        yield Finding(("consent", "stale_after_hours"), text)
+    column = consent.get("column")
+    if not isinstance(column, str) or consent.get("mode") != "column":
         return
     for name, source in _section(document, "sources").items():
         columns = _section(source, "columns")
         if columns and _section(columns, column).get("type") != "bool":
             yield Finding(("sources", name, "columns"), f"there is no bool {column!r} for consent")
+        if isinstance(source, Mapping) and source.get("kind") == "postgres":
+            text = 'a database does not say when its rows were last fed; keep decisions in a table, mode = "table"'
+            yield Finding(("sources", name, "kind"), text)
 
 
 def _purposes(document: Mapping[str, Any]) -> Iterator[Finding]:
@@ -178,14 +185,9 @@ def warnings(policy: Policy) -> Iterator[Finding]:
 
 def _not_built(policy: Policy) -> Iterator[Finding]:
     for name, source in policy.sources.items():
-        if source.kind not in BUILT_KINDS:
-            yield Finding(("sources", name, "kind"), f'kind = "{source.kind}": {_NOT_BUILT}')
         for key, column in source.columns.items():
             if column.domain == "discover":
                 yield Finding(("sources", name, "columns", key, "domain"), f'domain = "discover": {_NOT_BUILT}')
-    if isinstance(policy.consent, ConsentTable) and not policy.consent.is_built:
-        text = f"decisions in a database: {_NOT_BUILT}, wherever a purpose asks for consent"
-        yield Finding(("consent", "source"), text)
     for name, purpose in policy.purposes.items():
         for one in purpose.computations:
             if one not in BUILT_COMPUTATIONS:

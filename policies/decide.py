@@ -19,15 +19,14 @@ from policies.approvals import Approval, standing, subject_of
 from policies.catalogue import published
 from policies.ledger import ALL_MONTHS, Months, Rate, Spending, WindowLimit, window_start
 from policies.model import (
-    BUILT_KINDS,
     BUILT_NOISE,
     BUILT_SECURITY_BITS,
     MICRO,
     Analyst,
     ApprovalRule,
     Column,
-    ConsentTable,
     Limit,
+    Number,
     Policy,
     Role,
     Source,
@@ -56,6 +55,11 @@ _KEPT_POLICIES = 8
 _KEPT_REQUESTS = 64
 _LAST_DAY = date(9999, 12, 31)
 _OPERATORS: dict[str, Callable[[str, str], bool]] = {"=": eq, "<>": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
+
+
+def is_stale_feed(feed_at: int | None, hours: Number, now: int) -> bool:
+    """Return whether decisions written at `feed_at` are too old at `now`; so are those of no known time, or to come."""
+    return feed_at is None or not -CLOCK_SKEW_S <= now - feed_at <= hours * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,9 +347,6 @@ class _Judge:
         source, policy = columns.source, self.policy
         reasons: list[Denial] = []
         rule = f"sources.{request.table.name}"
-        if source.kind not in BUILT_KINDS:
-            message = f"this silo cannot read a {source.kind} source yet"
-            reasons.append(_deny("NOT_BUILT", f"{rule}.kind", message, self._contact))
         if exact != (source.release == "exact"):
             message = f"the source is {source.release}, the request is {'exact' if exact else 'private'}"
             remedy = "an exact source serves training only, never a question"
@@ -465,14 +466,12 @@ class _Judge:
         policy, consent = self.policy, self.policy.consent
         if policy.purposes[request.purpose].consent == "none" or consent is None:
             return []
-        contact = self._contact
-        if isinstance(consent, ConsentTable) and not consent.is_built:
-            message = "this silo cannot read decisions from a database yet"
-            return [_deny("NOT_BUILT", "consent.source", message, contact)]
         hours = consent.stale_after_hours
-        if hours is not None and (feed_at is None or now - feed_at > hours * 3600):
+        if hours is not None and is_stale_feed(feed_at, hours, now):
             message = f"the consent feed is older than {hours} hours"
-            return [_deny("CONSENT_STALE", "consent.stale_after_hours", message, f"{contact} to refresh the feed")]
+            return [
+                _deny("CONSENT_STALE", "consent.stale_after_hours", message, f"{self._contact} to refresh the feed")
+            ]
         return []
 
     def places(self, request: Request, step: Step | None, places: Places) -> list[Denial]:

@@ -42,12 +42,12 @@ STORED_TYPES = {  # the types of a file's columns, in DuckDB's names, that a dec
     "date": ("DATE", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS"),
 }
 Granularity = Literal["day", "week", "month", "quarter", "year"]
+SourceKind = Literal["parquet", "csv", "duckdb", "postgres"]
 Computation = Literal[
     "query", "logistic-regression", "linear-regression", "gradient-boosting", "k-means", "cox", "neural-network"
 ]
 AggregateName = Literal["count", "sum", "avg", "var", "histogram", "quantile"]
 # What this version computes. Of the rest a policy may already speak; every request for it is denied.
-BUILT_KINDS = ("parquet", "csv")
 BUILT_NOISE = "distributed"
 BUILT_SECURITY_BITS = 128  # X25519 beside ML-KEM-768, Ed25519
 
@@ -180,7 +180,7 @@ class Source(Section):
     """One table of the silo. All that leaves a private one has noise; an exact one serves registered models only."""
 
     release: Literal["private", "exact"] = "private"
-    kind: Literal["parquet", "csv", "duckdb", "postgres"]
+    kind: SourceKind
     uri: Annotated[str, Field(min_length=1, max_length=500)]
     time_column: Name | None = None
     lookback_days: Days | None = None  # rows whose time_column lies further back are not read
@@ -198,7 +198,7 @@ class Source(Section):
                 other = first.setdefault(name.casefold(), key)
                 if other != key:
                     raise ValueError(f"columns {other!r} and {key!r} {what}; remove one")
-        _check_uri(self.kind, self.uri)
+        check_uri(self.kind, self.uri)
         return self
 
 
@@ -254,7 +254,7 @@ class PrivacyUnit(Section):
 
 
 class ConsentTable(Section):
-    """A file of decisions, one row per person, purpose and decision; read anew at every request."""
+    """A table of decisions, one row per person, purpose and decision; read anew at every request."""
 
     mode: Literal["table"]
     source: Annotated[str, Field(min_length=1, max_length=500)]
@@ -271,16 +271,20 @@ class ConsentTable(Section):
     @field_validator("source")
     @classmethod
     def _check_source(cls, uri: str) -> str:
-        if uri.startswith("env:"):
-            _check_uri("postgres", uri)
-        elif not uri.endswith((".parquet", ".csv")):
-            raise ValueError("the decisions must stand in a .parquet or a .csv file, or in env:NAME#table")
+        kind = kind_of(uri)
+        if kind is None:
+            raise ValueError(
+                "the decisions must stand in a .parquet or a .csv file, in FILE#TABLE or in env:NAME#TABLE"
+            )
+        check_uri(kind, uri)
         return uri
 
     @property
-    def is_built(self) -> bool:
-        """Tell whether this version can read the decisions."""
-        return not self.source.startswith("env:")
+    def kind(self) -> SourceKind:
+        """What the decisions stand in, which the source says."""
+        kind = kind_of(self.source)
+        assert kind is not None  # noqa: S101  as checked above
+        return kind
 
 
 class ConsentColumn(Section):
@@ -537,11 +541,27 @@ def _check_need(need: int, of: tuple[str, ...]) -> None:
         raise ValueError(f"need = {need} of {len(of)} people can never be met")
 
 
-def _check_uri(kind: str, uri: str) -> None:
-    if kind == "postgres" and not re.fullmatch(r"env:[A-Za-z_][A-Za-z0-9_]*#[A-Za-z_][\w.]*", uri):
-        raise ValueError(f"a postgres uri names a variable and a table, env:NAME#table, never a password: {uri[:40]!r}")
-    if kind == "duckdb" and not re.fullmatch(r"[^#]+#[A-Za-z_][\w.]*", uri):
-        raise ValueError(f"a duckdb uri is FILE#TABLE, not {uri[:40]!r}")
+def kind_of(uri: str) -> SourceKind | None:
+    """Return what a place is in, by how it is written; None if that does not say it."""
+    if uri.startswith("env:"):
+        return "postgres"
+    if uri.lower().endswith(".parquet"):
+        return "parquet"
+    if uri.lower().endswith(".csv"):
+        return "csv"
+    return "duckdb" if "#" in uri else None
+
+
+def check_uri(kind: SourceKind, uri: str) -> None:
+    """Raise ValueError if `uri` does not name a table of this kind."""
+    table = r"#[^\W\d]\w*(\.[^\W\d]\w*)?"
+    if kind == "postgres" and not re.fullmatch(rf"env:[A-Za-z_][A-Za-z0-9_]*{table}", uri):
+        raise ValueError(
+            f"a postgres uri names a variable and a table, env:NAME#TABLE or env:NAME#SCHEMA.TABLE, never a password:"
+            f" {uri[:40]!r}"
+        )
+    if kind == "duckdb" and not re.fullmatch(rf"[^#]+{table}", uri):
+        raise ValueError(f"a duckdb uri is FILE#TABLE or FILE#SCHEMA.TABLE, not {uri[:40]!r}")
 
 
 def contains(region: str, place: str | None) -> bool:

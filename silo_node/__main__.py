@@ -45,7 +45,7 @@ class RemoteSilo(SiloActor):
     def __init__(self, policy_path: str) -> None:
         self._problem: tuple[str, str] | None = None
         try:
-            super().__init__(policy_path, heads=RayHeads())
+            super().__init__(policy_path, heads=lambda _: RayHeads())
         except (SiloError, PolicyError, CryptoError) as err:
             self._problem = err.message, err.hint
 

@@ -24,7 +24,7 @@ from policies.catalogue import catalogue_of
 from policies.decide import CLOCK_SKEW_S, standing_analyst
 from policies.errors import PolicyError
 from policies.model import ConsentTable
-from policies.request import NOT_AN_ANALYST, CatalogueRequest, Request
+from policies.request import NOT_AN_ANALYST, CatalogueRequest, Request, uses
 from policies.training import Step
 from silo_node import core
 from silo_node.errors import SiloError
@@ -55,9 +55,12 @@ class SiloActor:
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
         noise: "Noise" = discrete_gaussian,
-        heads: HeadKeeper | None = None,
+        heads: Callable[[str], HeadKeeper] | None = None,
     ) -> None:
-        """Load policy, keys, ledger and data; raises what is wrong with them, for the owner."""
+        """Load policy, keys, ledger and data; raises what is wrong with them, for the owner.
+
+        `heads` returns the way to an aggregator, by its name, that keeps the ledger's head.
+        """
         from silo_node.consent import load_consent  # DuckDB is heavy: only where a silo really runs
         from silo_node.sources import connect, load_sources
 
@@ -78,8 +81,10 @@ class SiloActor:
         try:
             signer = Signer(home.silo.name, home.silo.federation, home.silo.signing)
             self._ledger = LedgerStore(home.path / LEDGER, signer, clock)
-            kept = None if heads is None else KeptHeads(heads, self._ledger, signer)
-            self._journal = Journal(home.silo.policy, self._ledger, kept, clock)
+            self._heads = {}
+            if heads is not None:
+                self._heads = {name: KeptHeads(heads(name), self._ledger, signer) for name in home.silo.aggregators}
+            self._journal = Journal(home.silo.policy, self._ledger, tuple(self._heads.values()), clock)
             released = self._journal.start(home.silo.policy_hash)
         except PolicyError:
             self._lock.close()
@@ -133,9 +138,9 @@ class SiloActor:
             bytes(ROUND_ID_BYTES), lambda: (core.learn(self._silo, self._ledger, self._now(), data, evidence),)
         )
 
-    def cancel(self, round_id: bytes) -> tuple[bytes, ...]:
-        """Forget a round; a reservation of which nothing has left is released."""
-        return self._guard(round_id, lambda: self._forget(round_id))
+    def cancel(self, round_id: bytes, data: bytes = b"") -> tuple[bytes, ...]:
+        """Forget a round, by a Cancel of who proposed it; a reservation of which nothing has left is released."""
+        return self._guard(round_id, lambda: self._cancel(round_id, data))
 
     def _guard(self, round_id: bytes, step: Callable[[], tuple[bytes, ...]]) -> tuple[bytes, ...]:
         if len(round_id) != ROUND_ID_BYTES:
@@ -233,7 +238,6 @@ class SiloActor:
             after, frames = core.contribute(
                 self._silo, state, self._ledger, self._compute, self._noise, self._now(), data
             )
-            self._journal.kept()
         except Exception:
             self._forget(round_id)  # never tried twice; a reservation is released if nothing was committed
             raise
@@ -252,33 +256,44 @@ class SiloActor:
         return (state.frame(int.from_bytes(index[:8], "big")),)
 
     def _feed_at(self, table: str) -> int | None:
-        from silo_node.consent import decisions_written_at
-
         if isinstance(self._silo.policy.consent, ConsentTable):
-            return decisions_written_at(self._silo.policy, self._home)
+            return self._decisions.written_at()
         source = self._sources.get(table)
-        return None if source is None else source.written_at()
+        return None if source is None else source.place.written_at()
 
     def _compute(self, request: Request, now: int) -> list[list[int]]:
-        from silo_node.consent import row_filter
+        from silo_node.consent import narrowed, row_filter
         from silo_node.execute import examples, execute
+        from silo_node.sources import opened
 
-        policy, source = self._silo.policy, self._sources[request.table.name]
-        among, unit = row_filter(policy, source, request.purpose, self._decisions, now), policy.privacy_unit
+        self._journal.kept()  # before a row is read: when the aggregator is asked does not depend on data
+        began, policy, unit = time.monotonic(), self._silo.policy, self._silo.policy.privacy_unit
+        used = (name for names in uses(request.plan).values() for name in names)
+        source = narrowed(policy, self._sources[request.table.name], request.purpose, used)
+        among = row_filter(policy, source, request.purpose, self._decisions.reader, now)
         self._journal.consent_read(request, now, self._feed_at(request.table.name))
-        limit = threading.Timer(COMPUTE_TIMEOUT_S, self._database.interrupt)
-        limit.start()
-        try:
-            if not isinstance(request.plan, Step):
-                return execute(self._database, source, unit.id_column, request, among, unit.max_groups)
-            rows = examples(self._database, source, unit.id_column, request, among)
-        finally:
-            limit.cancel()
+        decisions = () if policy.purposes[request.purpose].consent == "none" else self._decisions.wanted
+        with opened(self._database, (source.wanted, *decisions), COMPUTE_TIMEOUT_S):
+            left_s = COMPUTE_TIMEOUT_S - (time.monotonic() - began)
+            limit = threading.Timer(max(1.0, left_s), self._database.interrupt)
+            limit.start()
+            try:
+                if not isinstance(request.plan, Step):
+                    return execute(self._database, source, unit.id_column, request, among, unit.max_groups)
+                rows = examples(self._database, source, unit.id_column, request, among)
+            finally:
+                limit.cancel()
         from silo_node.training.logistic import contribution  # torch is heavy: only where a silo really trains
 
         state = core.load_run(self._ledger, request.plan.run)
         check_position(state, request, request.plan)  # another round of the same step may have been learned meanwhile
         return contribution(request, request.plan, weights_of(state, request, request.plan), rows)
+
+    def _cancel(self, round_id: bytes, data: bytes) -> tuple[bytes, ...]:
+        state = self._rounds.get(round_id)
+        if state is not None:
+            core.check_cancel(self._silo, state, round_id, data)
+        return self._forget(round_id)
 
     def _forget(self, round_id: bytes) -> tuple[bytes, ...]:
         state = self._rounds.pop(round_id, None)

@@ -23,7 +23,6 @@ from silo_node import owner_cli
 from silo_node.consent import (
     PersonStanding,
     Standing,
-    decisions_written_at,
     load_consent,
     standing_of,
     standings,
@@ -32,7 +31,7 @@ from silo_node.errors import SiloError, SourceError
 from silo_node.home import LEDGER
 from silo_node.ledger_store import LedgerStore
 from silo_node.policy_cli import add_commands
-from silo_node.sources import connect, load_sources
+from silo_node.sources import LOAD_TIMEOUT_S, Source, connect, load_sources, opened
 from silo_node.training.run import RunState
 
 
@@ -141,12 +140,13 @@ def _consent(options: argparse.Namespace) -> int:
     if options.purpose is not None and options.purpose not in policy.purposes:
         raise SiloError(f"unknown purpose {options.purpose!r}", f"known: {', '.join(policy.purposes)}")
     purposes = list(policy.purposes) if options.purpose is None else [options.purpose]
-    sources, reader, now = load_sources(policy, home), load_consent(policy, home), int(time.time())
+    sources, decisions, now = load_sources(policy, home), load_consent(policy, home), int(time.time())
+    sources = {name: _for_consent(policy, source) for name, source in sources.items()}
+    reader, wanted = decisions.reader, [source.wanted for source in sources.values()]
     people: dict[tuple[str, str], PersonStanding] = {}
     try:
-        with connect() as connection:
-            decided_at = decisions_written_at(policy, home)
-            found = standings(connection, policy, purposes, sources, reader, now, decided_at)
+        with connect() as connection, opened(connection, (*wanted, *decisions.wanted_with_receipts), LOAD_TIMEOUT_S):
+            found = standings(connection, policy, purposes, sources, reader, now, decisions.written_at())
             if options.person is not None:
                 people = {
                     (purpose, name): standing_of(connection, policy, purpose, source, reader, now, options.person)
@@ -165,6 +165,14 @@ def _consent(options: argparse.Namespace) -> int:
                 receipts = f" (receipts: {', '.join(verdict.receipts)})" if verdict.receipts else ""
                 print(f"      {options.person} is {_verdict(policy, verdict)}{receipts}")
     return 0
+
+
+def _for_consent(policy: Policy, source: Source) -> Source:
+    """Return a source with the columns that say who is in."""
+    consent = policy.consent
+    return source.narrowed(
+        {policy.privacy_unit.id_column, *([consent.column] if isinstance(consent, ConsentColumn) else [])}
+    )
 
 
 def _rule(policy: Policy, name: str) -> str:

@@ -13,10 +13,25 @@ from typing import Any, Literal
 
 import duckdb
 
+from policies.decide import is_stale_feed
 from policies.model import ConsentColumn, ConsentTable, Policy
 from silo_node.errors import SourceError
-from silo_node.sources import DAY, Source, connect, find_files, quote, reader_of, written_at
+from silo_node.sources import (
+    DAY,
+    LOAD_TIMEOUT_S,
+    Place,
+    Source,
+    Wanted,
+    check_ids,
+    connect,
+    opened,
+    person_id,
+    place_of,
+    quote,
+    types_of,
+)
 
+_TIME = "write 2026-10-01T00:00:00Z, or nothing where there is none"
 Reason = Literal[
     "not asked", "column", "given", "no objection",  # who is in
     "no row", "no decision", "not given yet", "no time", "expired", "withdrawn", "objected",  # who is not
@@ -54,36 +69,71 @@ class PersonStanding:
     receipts: tuple[str, ...] = ()  # of all decisions of this person for the purpose
 
 
-def load_consent(policy: Policy, home: Path) -> str:
-    """Check the file of decisions and return the SQL that reads it; nothing for another mode. Raises SourceError."""
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """Where a policy's table of decisions stands, and its columns; nothing of both for another mode of consent."""
+
+    place: Place | None = None
+    columns: frozenset[str] = frozenset()
+    receipts: frozenset[str] = frozenset()
+
+    @property
+    def reader(self) -> str:
+        """The SQL that reads them, while their place is `opened`."""
+        return "" if self.place is None else self.place.relation
+
+    @property
+    def wanted(self) -> tuple[Wanted, ...]:
+        """What a request reads of them."""
+        return () if self.place is None else (Wanted(self.place, self.columns),)
+
+    @property
+    def wanted_with_receipts(self) -> tuple[Wanted, ...]:
+        """What the owner is shown of them."""
+        return () if self.place is None else (Wanted(self.place, self.columns | self.receipts),)
+
+    def written_at(self) -> int | None:
+        """Return when they were written, in seconds since 1970; None if nobody can say."""
+        return None if self.place is None else self.place.written_at()
+
+
+def load_consent(policy: Policy, home: Path) -> Decisions:
+    """Check the table of decisions and return where it stands; nothing for another mode. Raises SourceError."""
     consent = policy.consent
-    if not isinstance(consent, ConsentTable) or not consent.is_built:
-        return ""
-    reader = reader_of(consent.source.rsplit(".", 1)[1], find_files("consent", consent.source, home))
+    if not isinstance(consent, ConsentTable):
+        return Decisions()
+    place = place_of("consent", consent.kind, consent.source, home)
+    found = types_of("consent", place, consent.source)
     times = [name for name in (consent.given_at, consent.withdrawn_at, consent.expires_at) if name is not None]
+    receipts = frozenset(() if consent.receipt_id is None else (consent.receipt_id,))
+    decisions = Decisions(place, frozenset((consent.subject, consent.purpose, *times)), receipts)
+    for name in (consent.subject, consent.purpose, *times, *receipts):
+        if name not in found:
+            listing = ", ".join(found)
+            raise SourceError(f"consent: {consent.source} has no column {name!r} (found: {listing})", "mend either")
+    check_ids(f"consent: column {consent.subject!r} of {consent.source}", found[consent.subject])
     try:
-        with connect() as connection:
-            found = [row[0] for row in connection.execute(f"DESCRIBE FROM {reader}").fetchall()]
-            receipt = () if consent.receipt_id is None else (consent.receipt_id,)
-            for name in (consent.subject, consent.purpose, *times, *receipt):
-                if name not in found:
-                    listing = ", ".join(found)
-                    raise SourceError(
-                        f"consent: {consent.source} has no column {name!r} (found: {listing})", "mend either"
-                    )
+        with connect() as connection, opened(connection, decisions.wanted_with_receipts, LOAD_TIMEOUT_S):
             for name in times:
-                cell = quote(name)
-                broken = f"SELECT count(*) FROM {reader} WHERE {cell} IS NOT NULL AND {_time(name)} IS NULL"  # noqa: S608
-                row = connection.execute(broken).fetchone()
-                if row is None or row[0]:
-                    raise SourceError(
-                        f"consent: column {name!r} of {consent.source} holds what is no time",
-                        "write 2026-10-01T00:00:00Z",
-                    )
+                broken = f"{_cell(name)} IS NOT NULL AND {_time(name)} IS NULL"
+                counting = f"SELECT count(*) FROM {decisions.reader} AS decision WHERE {broken}"  # noqa: S608
+                ((count,),) = connection.execute(counting).fetchall()
+                if count:
+                    raise SourceError(f"column {name!r} of {consent.source} holds what is no time", _TIME)
     except duckdb.Error as err:
         reason = str(err).splitlines()[0][:200]
         raise SourceError(f"consent: {consent.source} cannot be read ({reason})", "replace the file") from err
-    return reader
+    except SourceError as err:
+        raise SourceError(f"consent: {err.message}", err.hint) from err
+    return decisions
+
+
+def narrowed(policy: Policy, source: Source, purpose: str, used: Iterable[str] = ()) -> Source:
+    """Return a source with the columns that are used for a purpose, with the person's, and with consent where asked."""
+    keys = {policy.privacy_unit.id_column, *used}
+    if isinstance(policy.consent, ConsentColumn) and policy.purposes[purpose].consent != "none":
+        keys.add(policy.consent.column)
+    return source.narrowed(keys)
 
 
 def consent_filter(policy: Policy, purpose_name: str, reader: str, now: int) -> ConsentFilter | None:
@@ -98,7 +148,7 @@ def consent_filter(policy: Policy, purpose_name: str, reader: str, now: int) -> 
             values = list(purpose.consent_values or (purpose_name,))
             named = {f"consent_value{index}": value for index, value in enumerate(values)}
             decisions = _decisions(policy.consent, reader, named)
-            unit = f"CAST({quote(policy.privacy_unit.id_column)} AS VARCHAR)"
+            unit = person_id(quote(policy.privacy_unit.id_column))
             given = "coalesce(max(given_at) FILTER (WHERE is_valid), '-infinity'::DOUBLE)"
             withdrawn = "coalesce(max(withdrawn_at), '-infinity'::DOUBLE)"
             if purpose.consent == "opt-in":
@@ -123,16 +173,6 @@ def row_filter(policy: Policy, source: Source, purpose: str, reader: str, now: i
     return ConsentFilter(f"({among.sql}) AND {recent}", among.parameters | since)
 
 
-def decisions_written_at(policy: Policy, home: Path) -> int | None:
-    """Return when the table of decisions was written, in seconds since 1970; None if there is none to be found."""
-    if not isinstance(policy.consent, ConsentTable) or not policy.consent.is_built:
-        return None
-    try:
-        return written_at(find_files("consent", policy.consent.source, home))
-    except SourceError:
-        return None
-
-
 def standings(
     connection: duckdb.DuckDBPyConnection,
     policy: Policy,
@@ -155,8 +195,8 @@ def standings(
             feed_at, is_stale = None, False
             if policy.purposes[purpose].consent != "none" and policy.consent is not None:
                 is_column, hours = isinstance(policy.consent, ConsentColumn), policy.consent.stale_after_hours
-                feed_at = source.written_at() if is_column else decided_at
-                is_stale = hours is not None and (feed_at is None or now - feed_at > hours * 3600)
+                feed_at = source.place.written_at() if is_column else decided_at
+                is_stale = hours is not None and is_stale_feed(feed_at, hours, now)
             found.append(Standing(purpose, name, persons, persons_in, feed_at, is_stale))
     return found
 
@@ -171,7 +211,7 @@ def standing_of(
     person: str,
 ) -> PersonStanding:
     """Return whether one person is in for a purpose at `now`, through the filter of a request, and why."""
-    unit = f"CAST({quote(policy.privacy_unit.id_column)} AS VARCHAR)"
+    unit = person_id(quote(policy.privacy_unit.id_column))
     among = consent_filter(policy, purpose, reader, now) or ConsentFilter("TRUE", {})
     whose = {"consent_person": person}
     rows, rows_in = _count(connection, "*", among, source.reader, f"{unit} = $consent_person", whose)
@@ -183,9 +223,11 @@ def standing_of(
     if not isinstance(policy.consent, ConsentTable):
         return PersonStanding(rows, rows_in, "column")
     ends = "NULL" if policy.consent.expires_at is None else "expires_at"
+    name = policy.consent.receipt_id
+    receipt = "NULL" if name is None else f"CAST({_cell(name)} AS VARCHAR)"
     decisions = connection.execute(
         f"SELECT given_at, withdrawn_at, {ends}, is_valid, receipt"  # noqa: S608
-        f" FROM {_decisions(policy.consent, reader, among.parameters)}"
+        f" FROM {_decisions(policy.consent, reader, among.parameters, receipt)}"
         " WHERE person = $consent_person",
         among.parameters | whose,
     ).fetchall()
@@ -203,8 +245,8 @@ def _count(
     whose: dict[str, Any],
 ) -> tuple[int, int]:
     sql = f"SELECT count({what}), count({what}) FILTER (WHERE {among.sql}) FROM {reader} WHERE {where}"  # noqa: S608
-    counted = connection.execute(sql, among.parameters | whose).fetchone()
-    return (0, 0) if counted is None else (int(counted[0]), int(counted[1]))
+    ((all_of_them, those_in),) = connection.execute(sql, among.parameters | whose).fetchall()
+    return int(all_of_them), int(those_in)
 
 
 def _why(is_opt_in: bool, is_in: bool, decisions: Sequence[tuple[Any, ...]], now: int) -> tuple[Reason, float | None]:
@@ -230,31 +272,34 @@ def _why(is_opt_in: bool, is_in: bool, decisions: Sequence[tuple[Any, ...]], now
     return ("no time", None) if coming is None else ("not given yet", coming)
 
 
-def _decisions(consent: ConsentTable, reader: str, parameters: Iterable[str]) -> str:
+def _decisions(consent: ConsentTable, reader: str, parameters: Iterable[str], receipt: str = "NULL") -> str:
     """Return the decisions of the purpose so far: person, receipt, given_at, withdrawn_at (if it happened), is_valid.
 
-    And expires_at, where the file has it.
+    And expires_at, where the table has it.
     """
     values = ", ".join(f"${name}" for name in parameters if name.startswith("consent_value"))
     given, withdrawn = _time(consent.given_at), _time(consent.withdrawn_at)
-    raw_withdrawn = quote(consent.withdrawn_at)
-    withdrawal = f"CASE WHEN {raw_withdrawn} IS NOT NULL THEN coalesce({withdrawn}, $consent_now) END"
+    withdrawal = f"CASE WHEN {_cell(consent.withdrawn_at)} IS NOT NULL THEN coalesce({withdrawn}, $consent_now) END"
     running, expires = "TRUE", ""
     if consent.expires_at is not None:
-        raw_expires = quote(consent.expires_at)
         expires = f" {_time(consent.expires_at)} AS expires_at,"
-        running = f"({raw_expires} IS NULL OR coalesce({_time(consent.expires_at)} > $consent_now, FALSE))"
-    receipt = "NULL" if consent.receipt_id is None else f"CAST({quote(consent.receipt_id)} AS VARCHAR)"
+        ends = f"coalesce({_time(consent.expires_at)} > $consent_now, FALSE)"
+        running = f"({_cell(consent.expires_at)} IS NULL OR {ends})"
     return (
-        f"(SELECT CAST({quote(consent.subject)} AS VARCHAR) AS person, {given} AS given_at,{expires}"  # noqa: S608
+        f"(SELECT {person_id(_cell(consent.subject))} AS person, {given} AS given_at,{expires}"  # noqa: S608
         f" {receipt} AS receipt,"
         f" CASE WHEN {withdrawal} <= $consent_now THEN {withdrawal} END AS withdrawn_at,"
         f" coalesce({given} <= $consent_now, FALSE) AND {running}"
         f" AND coalesce({withdrawal} > $consent_now, TRUE) AS is_valid"
-        f" FROM {reader} WHERE CAST({quote(consent.purpose)} AS VARCHAR) IN ({values})"
-        f" AND {quote(consent.subject)} IS NOT NULL)"
+        f" FROM {reader} AS decision WHERE CAST({_cell(consent.purpose)} AS VARCHAR) IN ({values})"
+        f" AND {_cell(consent.subject)} IS NOT NULL)"
     )
 
 
+def _cell(name: str) -> str:
+    """Return a column of the decisions: of them alone, or what they lack would be read from the row of the source."""
+    return f"decision.{quote(name)}"
+
+
 def _time(name: str) -> str:
-    return f"epoch(TRY_CAST({quote(name)} AS TIMESTAMPTZ))"
+    return f"epoch(TRY_CAST({_cell(name)} AS TIMESTAMPTZ))"

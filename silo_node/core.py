@@ -31,6 +31,7 @@ from crypto.masking import (
 )
 from crypto.messages import (
     Bundle,
+    Cancel,
     Contribution,
     Deliver,
     Entry,
@@ -92,6 +93,7 @@ class Silo:
 class Proposed:
     """A request was accepted and its whole cost reserved."""
 
+    aggregator: str  # who proposed the round
     propose: Propose
     request: Request
     terms: Terms
@@ -139,6 +141,7 @@ class Received:
 class Contributed:
     """The blinded vector is on its way."""
 
+    aggregator: str
     manifest: Manifest
     manifest_hash: bytes
     committee: tuple[int, ...]
@@ -160,6 +163,7 @@ class Contributed:
 class Agreed:
     """This silo signed the one split of the round."""
 
+    aggregator: str
     manifest: Manifest
     manifest_hash: bytes
     committee: tuple[int, ...]
@@ -180,7 +184,8 @@ def propose(
 
     On yes the whole cost is reserved durably before this returns.
     """
-    message = verify(data, Propose, silo.aggregators).message
+    signed = verify(data, Propose, silo.aggregators)
+    message = signed.message
     if message.round_id != round_id:
         raise ProtocolError("the message belongs to another round")
     if message.federation != silo.federation:
@@ -229,7 +234,7 @@ def propose(
     )
     envelope = sign(accept, silo.name, silo.signing)
     terms = terms_of(request, request_hash)
-    return Proposed(message, request, terms, envelope, root, self_secret, channel), envelope
+    return Proposed(signed.signer, message, request, terms, envelope, root, self_secret, channel), envelope
 
 
 def _decide(
@@ -374,9 +379,24 @@ def contribute(
     units = np.clip(values, -manifest.terms.limit, manifest.terms.limit)  # total, so that no error depends on data
     seals = [(member.channel_key, entry_info(manifest_hash, "column", me, member.silo)) for member in manifest.roster]
     pieces = tuple(blinded_pieces(scheme, units, plus, state.seeds, seals))
-    head = Contribution(manifest_hash=manifest_hash, length=manifest.length, chunks=digests(pieces))
-    channel, contribution = shared.before.channel, digest_of(head)
-    after = Contributed(manifest, manifest_hash, shared.committee, scheme, channel, contribution, pieces, state.shares)
+    asks_consent = silo.policy.purposes[shared.before.request.purpose].consent != "none"
+    head = Contribution(
+        manifest_hash=manifest_hash,
+        length=manifest.length,
+        chunks=digests(pieces),
+        consent_as_of=now if asks_consent else None,
+    )
+    after = Contributed(
+        aggregator=shared.before.aggregator,
+        manifest=manifest,
+        manifest_hash=manifest_hash,
+        committee=shared.committee,
+        scheme=scheme,
+        channel=shared.before.channel,
+        contribution=digest_of(head),
+        pieces=pieces,
+        shares=state.shares,
+    )
     return after, (sign(head, me, silo.signing), after.frame(0))
 
 
@@ -431,6 +451,7 @@ def agree(silo: Silo, state: Contributed, ledger: Ledger, now: int, data: bytes)
     if not ledger.record_split(state.manifest.round_id, proposed.digest):
         raise ProtocolError("this silo signed another split of this round")
     after = Agreed(
+        aggregator=state.aggregator,
         manifest=state.manifest,
         manifest_hash=state.manifest_hash,
         committee=state.committee,
@@ -527,6 +548,24 @@ def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[
         state = moved(state, request, step, stored.name, opened.blocks(), now)
         ledger.save_run(step.run, state.encode())
     return sign(Learned(run=step.run, position=state.position), silo.name, silo.signing)
+
+
+def check_cancel(silo: Silo, state: State, round_id: bytes, data: bytes) -> None:
+    """Raise CryptoError unless the aggregator that proposed the round of a state says that it is over."""
+    name = _proposer_of(state)
+    message = verify(data, Cancel, {name: silo.aggregators[name]} if name in silo.aggregators else {}).message
+    if message.round_id != round_id:
+        raise ProtocolError("the message belongs to another round")
+
+
+def _proposer_of(state: State) -> str:
+    match state:
+        case Proposed() | Contributed() | Agreed():
+            return state.aggregator
+        case SharedOut():
+            return state.before.aggregator
+        case Received():
+            return state.before.before.aggregator
 
 
 def expiry_of(state: State) -> int:

@@ -1,7 +1,7 @@
 """What can go wrong at a silo.
 
 SiloError
-├── SourceError   a data file that is missing, empty or not of the declared types: found when the silo loads it
+├── SourceError   data that are missing, out of reach, empty or not of the declared types: mostly found at loading
 └── HomeError     a silo's own directory that is incomplete
 """
 
@@ -18,7 +18,7 @@ class SiloError(Exception):
 
 
 class SourceError(SiloError):
-    """A data file that is missing, empty or not of the declared types."""
+    """Data that are missing, out of reach, empty or not of the declared types."""
 
 
 class HomeError(SiloError):

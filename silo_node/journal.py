@@ -25,7 +25,7 @@ class Journal:
     """Writes to one silo's log and ledger; every method is durable when it returns, and raises LedgerError if not."""
 
     def __init__(
-        self, policy: Policy, ledger: LedgerStore, heads: KeptHeads | None, clock: Callable[[], float]
+        self, policy: Policy, ledger: LedgerStore, heads: tuple[KeptHeads, ...], clock: Callable[[], float]
     ) -> None:
         self._policy, self._ledger, self._heads, self._clock = policy, ledger, heads, clock
         self._erased_at = 0.0
@@ -36,21 +36,21 @@ class Journal:
         A ledger that is older than its head with the aggregator is refused here, if the aggregator can be reached;
         else before the first request (`ready`).
         """
-        if self._heads is not None:
-            self._heads.compare_if_reachable()
+        for one in self._heads:
+            one.compare_if_reachable()
         released = self._ledger.start(policy_hash, self._policy.policy.version if self._policy.policy else 0)
         self.erase_daily()
         return released
 
     def ready(self) -> None:
         """Raise LedgerError unless the ledger is known to be the newest."""
-        if self._heads is not None:
-            self._heads.compare()
+        for one in self._heads:
+            one.compare()
 
     def kept(self) -> None:
-        """Have the aggregator keep the head of the ledger before anything leaves that was charged in it."""
-        if self._heads is not None:
-            self._heads.keep()
+        """Have the aggregators keep the head of the ledger before anything leaves that was charged in it."""
+        for one in self._heads:
+            one.keep()
 
     def decided(self, data: bytes, reply: bytes) -> None:
         """Write down a refusal, with what people are asked about because of it. What is granted the ledger wrote."""

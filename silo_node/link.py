@@ -39,6 +39,7 @@ STEPS = frozenset(
     ("catalogue", "propose", "share", "ready", "contribute", "frame", "agree", "open_shares", "learn", "cancel")
 )
 STEADY_S = 30.0  # a stream that lasted so long was a good one: the next wait is short again
+RETRY_S = 0.1
 LIMITS = Limits(message_bytes=128 << 20)
 _log = structlog.get_logger("consilo.silo")
 
@@ -77,6 +78,8 @@ class Dialler:
         self._stream: Any = None
         self._rounds: dict[bytes, float] = {}
         self._stopping = asyncio.Event()
+        self._up = asyncio.Event()
+        self._number = 0  # of the calls made from here: small, where those of the aggregator are drawn from 2^56
 
     @property
     def is_connected(self) -> bool:
@@ -106,6 +109,23 @@ class Dialler:
             attempt = 0 if loop.time() - began > STEADY_S else attempt + 1
             if not self._stopping.is_set():
                 await asyncio.sleep(back_off_s(attempt, self._first_wait_s))
+
+    async def ask(self, step: str, *arguments: bytes) -> Parts:
+        """Make a call that the aggregator answers, over a new stream if this one is lost; who calls bounds the wait.
+
+        Raises CallFailedError if it refuses. For calls that may be executed twice.
+        """
+        while True:
+            await self._up.wait()
+            session = self._session
+            if session is not None:
+                self._number += 1
+                try:
+                    return await session.call(self._number, step, arguments)
+                except CallFailedError:
+                    raise
+                except LinkError:
+                    await asyncio.sleep(RETRY_S)
 
     async def drain(self, most_s: float) -> None:
         """Say that the silo is going, and wait for the rounds that it is in, for at most `most_s`."""
@@ -140,7 +160,7 @@ class Dialler:
                 membership=len(self._credentials.log),
                 software=SOFTWARE,
             )
-            welcome = await _told(stream, greet(stream.read, stream.write, hello))
+            welcome = await _told(stream, greet(stream.read, stream.write, stream.initial_metadata, hello))
             if welcome.newest < len(self._credentials.log):
                 raise LinkError(
                     f"the aggregator's membership is version {welcome.newest}, here it is {len(self._credentials.log)}",
@@ -154,6 +174,7 @@ class Dialler:
                 self._server, self._once = welcome.instance, Once(self._serve)
             session = Session(stream.write, self._once, welcome.wire, LIMITS)
             self._session, self._stream = session, stream
+            self._up.set()
             self._counts.connected(True)
             _log.info("connected", aggregator=member.name, wire=welcome.wire)
             try:
@@ -161,6 +182,7 @@ class Dialler:
             finally:
                 session.close(LinkError("the stream ended"))
                 self._session = None
+                self._up.clear()
                 self._counts.connected(False)
                 self._counts.moved(session.bytes_in, session.bytes_out)
                 stream.cancel()

@@ -27,7 +27,7 @@ from policies.diff import compare
 from policies.draft import Draft, clean, drafted, to_fill_in
 from policies.ledger import Spending, WindowSpending
 from policies.load import PolicyFile, load
-from policies.model import MICRO, Policy
+from policies.model import MICRO, Policy, check_uri, kind_of
 from policies.request import Plan, Request, Table
 from policies.signatures import (
     SUFFIX,
@@ -41,7 +41,7 @@ from silo_node.consent import load_consent
 from silo_node.errors import SiloError
 from silo_node.home import ACCEPTED
 from silo_node.owner_cli import person_key
-from silo_node.sources import load_sources, schema_of
+from silo_node.sources import load_sources, place_of, types_of
 
 _PLAN_TIMEOUT_S = 60
 DENIED = 3
@@ -49,15 +49,18 @@ DENIED = 3
 
 def add_commands(add: Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]) -> None:
     """Add the policy commands to a command line; `add` makes one from its name, what runs it and a sentence."""
-    init = add("init", _init, "draft a policy from the names and types of a file's columns, never from its values")
-    init.add_argument("source", type=Path, metavar="SOURCE", help="a CSV or Parquet file")
+    init = add("init", _init, "draft a policy from the names and types of a table's columns, never from its values")
+    text = "a CSV or Parquet file, FILE.duckdb#TABLE, or env:NAME#TABLE for PostgreSQL"
+    init.add_argument("source", metavar="SOURCE", help=text)
     init.add_argument("--silo", default="silo", metavar="NAME", help="the silo's name in the roster")
-    init.add_argument("--table", metavar="NAME", help="what the table is called; default: the file's name")
+    init.add_argument(
+        "--table", metavar="NAME", help="what the table is called; default: the name of the file or table"
+    )
     init.add_argument("--id", metavar="COLUMN", help="the column that says whose row it is")
     init.add_argument(
         "--out", type=Path, default=Path("policy.toml"), metavar="FILE", help="where the draft is written"
     )
-    check = add("check-policy", _check_policy, "check a policy file, and the data files that it names")
+    check = add("check-policy", _check_policy, "check a policy file, and the data that it names")
     check.add_argument("file", type=Path, metavar="FILE", help="the policy.toml")
     check.add_argument("--request", metavar="SQL", help="also say what would be decided on this question, and why")
     check.add_argument("--purpose", metavar="PURPOSE", help="what the question is for; default: the analyst's first")
@@ -78,21 +81,30 @@ def add_commands(add: Callable[[str, Callable[[argparse.Namespace], int], str], 
 
 
 def _init(options: argparse.Namespace) -> int:
-    kind = {".csv": "csv", ".parquet": "parquet"}.get(options.source.suffix.lower())
+    kind = kind_of(options.source)
     if kind is None:
-        raise SiloError(f"{options.source} is neither .csv nor .parquet", "convert it first")
+        hint = "convert it first, or name a table: FILE.duckdb#TABLE, env:NAME#TABLE"
+        raise SiloError(f"{options.source} is neither .csv nor .parquet", hint)
     if options.out.exists():
         raise SiloError(f"{options.out} exists", "a policy is never overwritten; choose another place with --out")
-    found = schema_of(options.source, kind)
+    home, uri = options.out.resolve().parent, options.source
+    path, mark, table = (uri, "", "") if kind in ("csv", "parquet") else uri.rpartition("#")
+    if kind != "postgres":
+        file = Path(path).resolve()
+        uri = f"{file.relative_to(home) if file.is_relative_to(home) else file}{mark}{table}"
+    try:
+        check_uri(kind, uri)
+    except ValueError as err:
+        raise SiloError(str(err), "mend SOURCE") from err
+    found = types_of("init", place_of("init", kind, uri, home), uri)
     if options.id is not None and options.id not in found:
         raise SiloError(f"{options.source} has no column {options.id!r} (found: {', '.join(found)})", "mend --id")
-    home, source = options.out.resolve().parent, options.source.resolve()
     draft = Draft(
         command="consilo-silo init",
         silo=clean(options.silo),
-        table=clean(options.table or options.source.stem),
+        table=clean(options.table or table.rpartition(".")[2] or Path(path).stem),
         kind=kind,
-        uri=str(source.relative_to(home) if source.is_relative_to(home) else source),
+        uri=uri,
         schema=found,
         id_column=options.id,
     )
@@ -115,7 +127,7 @@ def _check_policy(options: argparse.Namespace) -> int:
         print(f"warning: {warning}", file=sys.stderr)
     if options.request is not None:
         return _judge(file, options)
-    sources = load_sources(policy, home)
+    load_sources(policy, home)
     load_consent(policy, home)
     delta = float(policy.budget.delta)
     least, most = policy.budget.request_micro
@@ -125,8 +137,7 @@ def _check_policy(options: argparse.Namespace) -> int:
         opened = ", ".join(
             f"{key} ({'/'.join(column.roles)})" for key, column in source.columns.items() if column.roles
         )
-        state = "" if name in sources else f"; {source.kind} cannot be read yet, so every request is denied"
-        print(f"  source    {name}: {opened or 'nothing is open'}{state}")
+        print(f"  source    {name}: {opened or 'nothing is open'}")
     for name, purpose in policy.purposes.items():
         words: list[str] = [purpose.legal_basis, *([purpose.consent] if purpose.consent != "none" else [])]
         words += [word for word in (purpose.vocabulary, purpose.ethics_ref) if word is not None]

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,13 +23,14 @@ from crypto.certificates import days_left, utc_now
 from crypto.cluster import RAY_TOKEN, cluster_environment, ensure_token, nodes_environment
 from crypto.credentials import Credentials
 from crypto.errors import CryptoError
-from crypto.frames import CallFailedError, Parts
+from crypto.frames import CallFailedError
 from crypto.operations import SiloCounts, configure_logs, serve_monitor
-from policies.errors import PolicyError
+from policies.errors import LedgerError, PolicyError
 from policies.load import load
 from silo_node.actor import SiloActor
 from silo_node.doctor import examine
 from silo_node.errors import SiloError
+from silo_node.heads import Ask, Carried, Carrier, Objection, UnreachableError
 from silo_node.home import read_credentials
 from silo_node.link import Dialler
 
@@ -53,20 +55,49 @@ class Options:
 
 
 class FederatedSilo(SiloActor):
-    """A silo in a trust domain of its own; keeps what stopped it, as Ray turns a constructor's error into text."""
+    """A silo in a trust domain of its own, whose heads are carried to the aggregators by `Carrier`.
+
+    It keeps what stopped it, as Ray turns a constructor's error into text.
+    """
 
     IS_ONE_TRUST_DOMAIN = False
 
-    def __init__(self, policy_path: str) -> None:
+    def __init__(self, policy_path: str, sleep: Callable[[float], None] = time.sleep) -> None:
         self._problem: tuple[str, str] | None = None
         try:
-            super().__init__(policy_path)
+            super().__init__(policy_path, sleep=sleep, heads=lambda _: Carried())
         except (SiloError, PolicyError, CryptoError) as err:
             self._problem = err.message, err.hint
 
     def problem(self) -> tuple[str, str] | None:
         """Return why the silo did not start, with a hint; None if it did."""
         return self._problem
+
+    def aggregators(self) -> tuple[str, ...]:
+        """Return who keeps heads: every aggregator of the roster."""
+        return tuple(self._heads)
+
+    def uncompared(self) -> tuple[str, ...]:
+        """Return the aggregators that have not said yet which head they keep."""
+        return tuple(name for name, one in self._heads.items() if not one.is_compared)
+
+    def head(self) -> bytes:
+        """Return the signed head of the ledger; nothing while nothing was ever logged."""
+        return self._ledger.head() or b""
+
+    def take(self, aggregator: str, kept: bytes, put: bytes) -> Objection | None:
+        """Hold the ledger against the head that an aggregator keeps, in answer to the one that was `put` there."""
+        try:
+            self._heads[aggregator].take(kept, put)
+        except LedgerError as err:
+            self._log.error("head kept by %s: %.500s", aggregator, err)
+            return Objection(err.message, err.hint, not isinstance(err, UnreachableError))
+        return None
+
+    def withhold(self, round_id: bytes) -> None:
+        """Forget a round whose contribution must not leave, though its charge stays."""
+        with self._turn:
+            self._forget(round_id)
 
 
 def serve(options: Options, ready: Callable[[str], None]) -> None:
@@ -124,6 +155,7 @@ def _cluster(options: Options, home: Path) -> Iterator[None]:
                 namespace=NAMESPACE,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
+                _node_ip_address=options.node_address or None,  # else Ray guesses, and takes another node for this one
             )
     except Exception as err:
         hint = "compare ray.token with the cluster's" if options.ray_address else "see `consilo-silo doctor`"
@@ -138,41 +170,56 @@ def _cluster(options: Options, home: Path) -> Iterator[None]:
 
 async def _run(options: Options, credentials: Credentials, name: str, ready: Callable[[str], None]) -> None:
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     remote: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(FederatedSilo)
-    actor = remote.options(name=f"silo/{name}", lifetime="detached", get_if_exists=True).remote(
-        str(options.policy.resolve())
-    )
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # the directory is here
+    chosen = {"name": f"silo/{name}", "lifetime": "detached", "get_if_exists": True, "scheduling_strategy": here}
+    actor = remote.options(**chosen).remote(str(options.policy.resolve()))
     await _started(actor, name)
     counts, stopping = SiloCounts(), asyncio.Event()
 
-    async def call(step: str, arguments: Parts) -> Parts:
+    async def at_the_actor(step: str, *arguments: object) -> Any:
         method = getattr(actor, step, None)
         if method is None:
             raise CallFailedError(f"a silo has no step {step!r}")
         async with asyncio.timeout(STEP_S):
-            return tuple(await method.remote(*arguments))
+            return await method.remote(*arguments)
 
     async def renewed() -> None:
         """Let the actor read the new roster: it starts anew, which makes it a drop-out of the rounds it is in."""
         counts.membership.set(len(credentials.log))
         ray.kill(actor, no_restart=False)
         await _started(actor, name)
+        dial()
 
-    diallers = {
-        member.name: Dialler(credentials, member.name, call, counts, renewed)
-        for member in credentials.membership.of_role("aggregator")
-    }
+    ways: dict[str, Ask] = {}
+    carrier = Carrier(at_the_actor, ways)
+    diallers: dict[str, Dialler] = {}
+    tasks: list[asyncio.Task[None]] = []
+
+    def dial() -> None:
+        """Dial every aggregator of the membership that is not dialled yet."""
+        for member in credentials.membership.of_role("aggregator"):
+            if member.name not in diallers:
+                dialler = Dialler(credentials, member.name, carrier.call, counts, renewed)
+                diallers[member.name], ways[member.name] = dialler, dialler.ask
+                tasks.append(asyncio.create_task(dialler.run()))
 
     def health() -> tuple[bool, dict[str, object]]:
         found = {name: dialler.is_connected for name, dialler in diallers.items()}
-        return any(found.values()), {"silo": name, "connected": found, "membership": len(credentials.log)}
+        is_compared = comparing.done() and not carrier.refused.done()
+        shown = {"silo": name, "connected": found, "compared": is_compared, "membership": len(credentials.log)}
+        return is_compared and any(found.values()), shown
 
     monitor = await serve_monitor(options.monitor_port, counts.registry, health)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    tasks = [asyncio.create_task(dialler.run()) for dialler in diallers.values()]
+    comparing = asyncio.create_task(carrier.compared())
+    carrier.refused.add_done_callback(lambda _: stopping.set())
+    tasks.append(comparing)
+    dial()
     ready(f"{name} is served; health and metrics on 127.0.0.1:{monitor.sockets[0].getsockname()[1]}")
     try:
         while not stopping.is_set():
@@ -190,6 +237,8 @@ async def _run(options: Options, credentials: Credentials, name: str, ready: Cal
         monitor.close()
         ray.kill(actor)  # detached: else it would outlive this process in a cluster of several programs
         _log.info("stopped", silo=name)
+    if carrier.refused.done():
+        raise SiloError(carrier.refused.result().message, carrier.refused.result().hint)
 
 
 async def _started(actor: Any, name: str) -> None:

@@ -1,46 +1,119 @@
-"""The data files of a silo: found, and held against the policy's columns, before any request is answered.
+"""Where a silo's rows stand: found, and held against the policy's columns, before any request is answered.
 
-What is wrong with a file is raised as SourceError, for the silo's owner; nothing of it ever reaches an analyst.
+In files, in a table of a DuckDB file, or in PostgreSQL. What is wrong with them is raised as SourceError, for the
+silo's owner; nothing of it ever reaches an analyst.
 """
 
 import os
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 
-from policies.model import BUILT_KINDS, STORED_TYPES, Column, ConsentColumn, Policy
+from policies.model import STORED_TYPES, Column, ConsentColumn, Policy
 from silo_node.errors import SourceError
+from silo_node.postgres import PostgresTable, fetch
+from silo_node.postgres import types_of as types_in_postgres
 
 # The time of a row to the day, beside the columns of the policy; no key of a policy can hold a space.
 DAY = "day of the row"
 _LABELS = {"day": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m", "year": "%Y"}  # as in policies/periods.py
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A checked data source: the SQL that reads it under the policy's names and units, and its policy columns."""
+LOAD_TIMEOUT_S = 30.0
 
-    name: str
-    reader: str
-    columns: dict[str, Column]
-    files: tuple[str, ...] = ()
-    lookback_days: int | None = None  # rows whose `DAY` lies further back are not read
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """CSV or Parquet files, read as one table."""
+
+    kind: str
+    files: tuple[str, ...]
+
+    @property
+    def relation(self) -> str:
+        """The SQL that reads them at request time: cells of a CSV as text, which the query casts or drops."""
+        return f"{self._call}, all_varchar = true)" if self.kind == "csv" else f"{self._call})"
+
+    @property
+    def typed_relation(self) -> str:
+        """The SQL that tells the types of the columns, of a CSV from every line of it."""
+        return f"{self._call}, sample_size = -1)" if self.kind == "csv" else f"{self._call})"
+
+    @property
+    def _call(self) -> str:
+        listed = ", ".join(_literal(file) for file in self.files)
+        return f"read_{self.kind}([{listed}], hive_partitioning = false"
 
     def written_at(self) -> int | None:
-        """Return when the oldest of its files was written, in seconds since 1970; None if one cannot be found."""
-        return written_at(self.files)
+        """Return when the oldest of them was written, in seconds since 1970; None if one cannot be found."""
+        try:
+            return int(min(os.stat(file).st_mtime for file in self.files))
+        except (OSError, ValueError):
+            return None
 
 
-def written_at(files: Iterable[str]) -> int | None:
-    """Return when the oldest of these files was written, in seconds since 1970; None if one cannot be found."""
-    try:
-        return int(min(os.stat(file).st_mtime for file in files))
-    except (OSError, ValueError):
-        return None
+@dataclass(frozen=True, slots=True)
+class DuckTable:
+    """A table, or SCHEMA.TABLE, of a DuckDB file, which is opened for one question at a time and never written to."""
+
+    file: str
+    table: str
+
+    @property
+    def relation(self) -> str:
+        schema, _, table = self.table.rpartition(".")
+        return f"{quote(self.file)}.{quote(schema or 'main')}.{quote(table)}"
+
+    def written_at(self) -> int | None:
+        """Return when anything in the file was written, in seconds since 1970; None if it cannot be found."""
+        try:
+            logs = (log for log in (f"{self.file}.wal",) if os.path.exists(log))
+            return int(max(os.stat(file).st_mtime for file in (self.file, *logs)))
+        except OSError:
+            return None
+
+
+Place = Files | DuckTable | PostgresTable
+
+
+class Wanted(NamedTuple):
+    """The columns that a question needs of one place, by the names that they have there."""
+
+    place: Place
+    columns: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A checked data source: where it stands, and its readable columns by the policy's names."""
+
+    name: str
+    place: Place
+    columns: Mapping[str, Column]
+    time_column: str | None = None
+    lookback_days: int | None = None  # rows whose `DAY` lies further back are not read
+
+    @property
+    def reader(self) -> str:
+        """The SQL that reads it under the policy's names and units, while its place is `opened`."""
+        days = self.time_column if self.lookback_days is not None else None
+        return mapped(self.place.relation, self.columns, days)
+
+    @property
+    def wanted(self) -> Wanted:
+        """What is read of its place."""
+        return Wanted(self.place, frozenset(column.from_ or key for key, column in self.columns.items()))
+
+    def narrowed(self, keys: Iterable[str]) -> "Source":
+        """Return the source with these columns only, and with the one that tells how old a row is, if it counts."""
+        kept = {*keys, *([self.time_column] if self.lookback_days is not None else [])}
+        return replace(self, columns={key: column for key, column in self.columns.items() if key in kept})
 
 
 def connect() -> duckdb.DuckDBPyConnection:
@@ -48,73 +121,134 @@ def connect() -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(
         config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "threads": "2"}
     )
+    connection.execute("SET TimeZone = 'UTC'")  # of a time without a zone, wherever this machine is
     # From statistics without NULLs the optimizer concludes that a TRY_CAST cannot fail; NaN would then count.
     connection.execute("SET disabled_optimizers = 'statistics_propagation'")
     return connection
 
 
-def load_sources(policy: Policy, home: Path) -> dict[str, Source]:
-    """Check every source of the policy that this version can read; paths are relative to `home`.
+@contextmanager
+def opened(connection: duckdb.DuckDBPyConnection, wanted: Iterable[Wanted], limit_s: float) -> Iterator[None]:
+    """Make places readable as their `relation` for one question: what stands in a server is fetched, at one moment.
 
-    Requests for the others are denied by `decide`. Raises SourceError.
+    Raises SourceError or duckdb.Error.
     """
+    columns: dict[Place, frozenset[str]] = {}
+    for one in wanted:
+        columns[one.place] = columns.get(one.place, frozenset()) | one.columns
+    remote = {place: sorted(names) for place, names in columns.items() if isinstance(place, PostgresTable)}
+    with ExitStack() as stack:
+        for file in {place.file for place in columns if isinstance(place, DuckTable)}:
+            connection.execute(f"ATTACH {_literal(file)} AS {quote(file)} (READ_ONLY, TYPE duckdb)")
+            stack.callback(connection.execute, f"DETACH {quote(file)}")
+        for place, rows in fetch(remote, limit_s).items():
+            connection.register(place.name, rows)
+            stack.callback(connection.unregister, place.name)
+        yield
+
+
+def load_sources(policy: Policy, home: Path) -> dict[str, Source]:
+    """Check every source of the policy; paths are relative to `home`. Raises SourceError."""
     with connect() as connection:
-        return {
-            name: _load(connection, policy, name, home)
-            for name, source in policy.sources.items()
-            if source.kind in BUILT_KINDS
-        }
+        return {name: _load(connection, policy, name, home) for name in policy.sources}
 
 
 def _load(connection: duckdb.DuckDBPyConnection, policy: Policy, name: str, home: Path) -> Source:
-    source = policy.sources[name]
-    files = find_files(f"source {name!r}", source.uri, home)
-    try:
-        described = connection.execute(f"DESCRIBE FROM {_typed_reader(source.kind, files)}").fetchall()
-        found = {row[0]: str(row[1]) for row in described}
-        reader = reader_of(source.kind, files)
-        # Every cell is read once, so that nothing in a file can make a request fail later.
-        rows = connection.execute(f"SELECT count(*), count(COLUMNS(*)) FROM {reader}").fetchone()  # noqa: S608
-    except duckdb.Error as err:
-        reason = str(err).splitlines()[0][:200]
-        raise SourceError(
-            f"source {name!r}: {source.uri} cannot be read as {source.kind} ({reason})", "replace the file"
-        ) from err
-    if rows is None or rows[0] == 0:
-        raise SourceError(f"source {name!r}: {source.uri} has no rows", "a source must hold data when it is loaded")
+    declared, what = policy.sources[name], f"source {name!r}"
+    place = place_of(what, declared.kind, declared.uri, home)
+    found = types_of(what, place, declared.uri)
     consent = policy.consent.column if isinstance(policy.consent, ConsentColumn) else None
-    readable: dict[str, Column] = {}
-    for key, declared in source.columns.items():
-        if not declared.roles and key not in (policy.privacy_unit.id_column, consent, source.time_column):
-            continue  # closed: it is never read
-        readable[key] = declared
-        column = declared.from_ or key
-        if column not in found:
+    needed = (policy.privacy_unit.id_column, consent, declared.time_column)
+    # A column that is closed is never read.
+    readable = {key: column for key, column in declared.columns.items() if column.roles or key in needed}
+    source = Source(name, place, readable, declared.time_column, declared.lookback_days)
+    _read_once(connection, what, declared.uri, Wanted(place, source.wanted.columns & found.keys()))
+    for key, column in readable.items():
+        stored = column.from_ or key
+        if stored not in found:
             listing = ", ".join(found)
+            raise SourceError(f"{what}: {declared.uri} has no column {stored!r} (found: {listing})", "mend either")
+        if key == policy.privacy_unit.id_column:
+            check_ids(f"{what}: column {stored!r} of {declared.uri}", found[stored])
+            continue
+        fits = STORED_TYPES[column.type] + (STORED_TYPES["int"] if column.type == "decimal" else ())
+        if re.sub(r"\(.*\)$", "", found[stored]) not in fits:
             raise SourceError(
-                f"source {name!r}: {source.uri} has no column {column!r} (found: {listing})", "mend either"
+                f"{what}: column {stored!r} of {declared.uri} is {found[stored]}, declared as {column.type}",
+                "mend the data or the policy's type",
             )
-        fits = STORED_TYPES[declared.type] + (STORED_TYPES["int"] if declared.type == "decimal" else ())
-        if key != policy.privacy_unit.id_column and re.sub(r"\(.*\)$", "", found[column]) not in fits:
-            raise SourceError(
-                f"source {name!r}: column {column!r} of {source.uri} is {found[column]}, declared as {declared.type}",
-                "mend the file or the policy's type",
-            )
-    days = source.time_column if source.lookback_days is not None else None
-    return Source(name, mapped(reader, readable, days), dict(source.columns), tuple(files), source.lookback_days)
+    return source
 
 
-def schema_of(file: Path, kind: str) -> dict[str, str]:
-    """Return the types of a file's columns by their names, and nothing of its values; raises SourceError."""
-    if not file.is_file():
-        raise SourceError(f"there is no file {file}", "check the path")
-    with connect() as connection:
-        try:
-            described = connection.execute(f"DESCRIBE FROM {_typed_reader(kind, [str(file)])}").fetchall()
-        except duckdb.Error as err:
-            reason = str(err).splitlines()[0][:200]
-            raise SourceError(f"{file} cannot be read as {kind} ({reason})", "mend the file") from err
-    return {str(row[0]): str(row[1]) for row in described}
+def _read_once(connection: duckdb.DuckDBPyConnection, what: str, uri: str, wanted: Wanted) -> None:
+    """Read every cell, so that nothing that is there can make a request fail later. Raises SourceError."""
+    if not wanted.columns:
+        return
+    sql = f"SELECT count(*), count(COLUMNS(*)) FROM {wanted.place.relation}"  # noqa: S608
+    try:
+        with opened(connection, [wanted], LOAD_TIMEOUT_S):
+            (counted, *_), *_ = connection.execute(sql).fetchall()
+    except duckdb.Error as err:
+        raise _unreadable(what, wanted.place, uri, err) from err
+    except SourceError as err:
+        raise SourceError(f"{what}: {err.message}", err.hint) from err
+    if not counted:
+        raise SourceError(f"{what}: {uri} has no rows", "a source must hold data when it is loaded")
+
+
+def place_of(what: str, kind: str, uri: str, home: Path) -> Place:
+    """Return where `uri` says that rows stand, relative to `home`; raises SourceError, which begins with `what`."""
+    path, _, table = uri.rpartition("#")
+    if kind == "postgres":
+        return PostgresTable(path.removeprefix("env:"), table)
+    if kind != "duckdb":
+        files = _find_files(what, uri, home)
+        if kind == "csv" and not any(os.path.getsize(file) for file in files):
+            raise SourceError(f"{what}: {uri} has no rows, and not even a line with names", "put data into it")
+        return Files(kind, tuple(files))
+    files = _find_files(what, path, home)
+    if len(files) > 1:
+        raise SourceError(f"{what}: {path} names {len(files)} files, expected one DuckDB file", "mend its uri")
+    return DuckTable(files[0], table)
+
+
+def types_of(what: str, place: Place, uri: str) -> dict[str, str]:
+    """Return the types of the columns by their names, and nothing of their values.
+
+    Raises SourceError, which begins with `what` and calls the place `uri`.
+    """
+    try:
+        if isinstance(place, PostgresTable):
+            return types_in_postgres(place, LOAD_TIMEOUT_S)
+        relation = place.typed_relation if isinstance(place, Files) else place.relation
+        with connect() as connection, opened(connection, [Wanted(place, frozenset())], LOAD_TIMEOUT_S):
+            return {str(row[0]): str(row[1]) for row in connection.execute(f"DESCRIBE FROM {relation}").fetchall()}
+    except duckdb.Error as err:
+        raise _unreadable(what, place, uri, err) from err
+    except SourceError as err:
+        raise SourceError(f"{what}: {err.message}", err.hint) from err
+
+
+def _unreadable(what: str, place: Place, uri: str, err: duckdb.Error) -> SourceError:
+    kind, hint = (place.kind if isinstance(place, Files) else "duckdb"), "replace the file, or mend its uri"
+    reason = str(err).splitlines()[0][:200]
+    if "Could not set lock" in reason:
+        hint = "another program writes it: let that end, or give the silo a copy"
+    return SourceError(f"{what}: {uri} cannot be read as {kind} ({reason})", hint)
+
+
+def check_ids(what: str, kind: str) -> None:
+    """Raise SourceError unless a column of this type can say which person a row is of."""
+    if kind in ("FLOAT", "DOUBLE") or re.fullmatch(r"DECIMAL\(\d+,[1-9]\d*\)", kind):
+        hint = "write ids as text or as whole numbers: many programs turn them into 2.0 where one is missing"
+        raise SourceError(f"{what} is {kind}, which no id can be told by", hint)
+
+
+def person_id(cell: str) -> str:
+    """Return the SQL of a person's id as text; a whole number that was written as 2.0 is 2, in rows and decisions."""
+    text = f"CAST({cell} AS VARCHAR)"
+    plain = f"regexp_replace({text}, '^(-?[0-9]+)[.]0+$', '\\1')"
+    return f"CASE WHEN suffix({text}, '0') AND contains({text}, '.') THEN {plain} ELSE {text} END"
 
 
 def mapped(reader: str, columns: Mapping[str, Column], time_column: str | None = None) -> str:
@@ -160,7 +294,7 @@ def _scaled(column: Column, key: str) -> str:
     return f"TRY(CAST({product} AS DECIMAL(38, 9)))"
 
 
-def find_files(what: str, uri: str, home: Path) -> list[str]:
+def _find_files(what: str, uri: str, home: Path) -> list[str]:
     """Return the files that `uri` names, a path or a pattern relative to `home`; raises SourceError."""
     path = Path(uri)
     try:
@@ -171,21 +305,6 @@ def find_files(what: str, uri: str, home: Path) -> list[str]:
     if not files:
         raise SourceError(f"{what}: the file {uri} is missing", f"put it into {home}, or mend its uri")
     return files
-
-
-def reader_of(kind: str, files: list[str]) -> str:
-    """Return the SQL that reads the files at request time: cells of a CSV as text, which the query casts or drops."""
-    return f"{_call(kind, files)}, all_varchar = true)" if kind == "csv" else f"{_call(kind, files)})"
-
-
-def _typed_reader(kind: str, files: list[str]) -> str:
-    """Return the SQL that tells the types of the columns, of a CSV from every line of it."""
-    return f"{_call(kind, files)}, sample_size = -1)" if kind == "csv" else f"{_call(kind, files)})"
-
-
-def _call(kind: str, files: list[str]) -> str:
-    listed = ", ".join(_literal(file) for file in files)
-    return f"read_{kind}([{listed}], hive_partitioning = false"
 
 
 def quote(identifier: str) -> str:

@@ -2,8 +2,10 @@
 
 import gc
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
@@ -11,6 +13,9 @@ from hypothesis import settings
 from analyst.client import Federation
 from analyst.demo.hospitals import found_hospitals
 from tests.simulator import Simulation, no_noise, simulate
+
+if TYPE_CHECKING:
+    from tests.postgres import Server
 
 settings.register_profile("bounded", deadline=None)  # pytest's time-out bounds a test; a busy machine is no failure
 settings.load_profile("bounded")
@@ -51,6 +56,21 @@ def on_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     found_hospitals(path)
     with Federation.open(path / "consilo.toml") as federation:
         yield federation
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator["Server"]:
+    """A PostgreSQL server, started once for the whole session."""
+    from tests.postgres import Server, missing
+
+    if reason := missing():
+        pytest.skip(reason)
+    with tempfile.TemporaryDirectory(prefix="consilo-postgres-") as directory:  # pytest's own is closed to its user
+        server = Server.start(Path(directory))
+        try:
+            yield server
+        finally:
+            server.stop()
 
 
 def pytest_sessionfinish() -> None:

@@ -1,7 +1,7 @@
 """A federation between organisations for tests: provisioned by the commands' own functions, served on loopback.
 
-Silos are real actors with signed policies behind real `Dialler`s, in this process and without Ray; the aggregator is a
-real `Gate`.
+Silos are real `FederatedSilo`s with signed policies behind real `Dialler`s, in this process and without Ray; the
+aggregator is a real `Gate`.
 """
 
 import asyncio
@@ -9,33 +9,41 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from aggregator.home import read_home
-from aggregator.link import Gate
+from aggregator.link import Gate, StreamSilo
 from aggregator.server import Server
-from aggregator.store import ReportStore
+from aggregator.store import HeadStore, ReportStore
 from analyst.client import Federation
 from analyst.federation import admit, found_federation, invite, opened
 from analyst.joining import join
 from crypto.certificates import Identity, Role, utc_now
 from crypto.credentials import Credentials
-from crypto.frames import WIRE, Parts
+from crypto.frames import WIRE
 from crypto.keys import Secret, SigningKey, VerifyKey
 from crypto.membership import Keeper
 from policies.load import load
 from policies.signatures import SUFFIX, signature, written
-from silo_node.actor import SiloActor
+from silo_node.heads import Ask, Carrier
 from silo_node.link import Dialler
+from silo_node.serve import FederatedSilo
 from tests.simulator import LocalSums
 
 NAME = "consortium"
 ANALYST, AGGREGATOR = "ana", "hub"
 SILOS = ("aspen", "birch", "cedar", "maple", "rowan")
+HEAD = """\
+[policy]
+id = "test"
+version = 1
+valid_from = 2026-01-01T00:00:00Z
+valid_until = 2036-01-01T00:00:00Z
+[silo]"""
 T = TypeVar("T")
 
 
@@ -65,15 +73,17 @@ def furnish(home: Path, source: Path, analyst: VerifyKey) -> None:
         if file.suffix in (".parquet", ".csv"):
             shutil.copy(file, home)
     policy = (source / "policy.toml").read_text()
-    (home / "policy.toml").write_text(re.sub(r'(key\s*=\s*)"ed25519:[0-9a-f]{64}"', rf'\1"{analyst}"', policy))
+    (home / "policy.toml").write_text(re.sub(r'(\[analysts\.[^]]+\]\s+key\s*=\s*)"[^"]*"', rf'\1"{analyst}"', policy))
 
 
 def put_in_force(home: Path) -> None:
     """Make a trial policy one that its data protection officer has signed."""
     policy, key = home / "policy.toml", SigningKey(Secret(bytes(range(32))))
-    text = policy.read_text().replace('mode   = "trial"', 'mode   = "production"')
+    text = re.sub(r'^mode .*"trial".*\n', "", policy.read_text(), flags=re.M)
+    if "[policy]" not in text:
+        text = text.replace("[silo]", HEAD, 1)
     text = re.sub(r"^version .*$", r'\g<0>\nsigned_by = { need = 1, of = ["dpo"] }', text, count=1, flags=re.M)
-    policy.write_text(f'{text}[people.dpo]\nkey = "{key.public}"\n')
+    policy.write_text(f'mode = "production"\n{text}[people.dpo]\nkey = "{key.public}"\n')
     signed = signature(load(policy), "dpo", key, int(time.time()))
     policy.with_name(policy.name + SUFFIX).write_text(written([signed]))
 
@@ -145,32 +155,37 @@ class Loop:
         self.loop.close()
 
 
-class OrganisationSilo(SiloActor):
-    """A silo in a trust domain of its own, in this process."""
-
-    IS_ONE_TRUST_DOMAIN = False
-
-
 class LocalSilo:
     """A silo's process: its actor and its dialler; `seen` is every step that reached the actor."""
 
     def __init__(self, path: Path, name: str, runner: Loop, wire: tuple[int, ...] = WIRE) -> None:
         self.path, self.name, self._runner = path, name, runner
         kept = credentials(path, name, "silo")  # brings roster.signed up to date, which the actor reads
-        self.actor = OrganisationSilo(str(path / name / "policy.toml"), sleep=lambda _: None)
+        self.actor = FederatedSilo(str(path / name / "policy.toml"), sleep=lambda _: None)
+        assert self.actor.problem() is None, self.actor.problem()
         self.seen: list[str] = []
         self.before: Callable[[str], None] = lambda step: None
         self.counts = Counted()
-        self.dialler = Dialler(kept, AGGREGATOR, self._call, self.counts, self._renewed, wire, 0.05)
         self._lock = threading.Lock()
-        self.running = asyncio.run_coroutine_threadsafe(self.dialler.run(), runner.loop)
+        self.carrier, self.dialler = runner.do(self._wired(kept, wire))
+        self.running = asyncio.run_coroutine_threadsafe(self._run(), runner.loop)
 
-    async def _call(self, step: str, arguments: Parts) -> Parts:
-        def work() -> Parts:
+    async def _wired(self, kept: Credentials, wire: tuple[int, ...]) -> tuple[Carrier, Dialler]:
+        ways: dict[str, Ask] = {}
+        carrier = Carrier(self._call, ways, 0.05)
+        dialler = Dialler(kept, AGGREGATOR, carrier.call, self.counts, self._renewed, wire, 0.05)
+        ways[AGGREGATOR] = dialler.ask
+        return carrier, dialler
+
+    async def _run(self) -> None:
+        await asyncio.gather(self.dialler.run(), self.carrier.compared())
+
+    async def _call(self, step: str, *arguments: Any) -> Any:
+        def work() -> Any:
             with self._lock:  # an actor answers one message at a time
                 self.seen.append(step)
                 self.before(step)
-                return tuple(getattr(self.actor, step)(*arguments))
+                return getattr(self.actor, step)(*arguments)
 
         return await asyncio.to_thread(work)
 
@@ -227,9 +242,15 @@ def free_port() -> int:
 def make_gate(path: Path, counts: Counted, wire: tuple[int, ...] = WIRE) -> Gate:
     home, store = path / AGGREGATOR, ReportStore(path / AGGREGATOR / "reports")
     sums = LocalSums(home / "contributions")
+
+    def server(silos: Mapping[str, StreamSilo]) -> Server:
+        aggregator = read_home(home)
+        heads = HeadStore(home / "heads", aggregator.federation, aggregator.silos)
+        return Server(aggregator, silos, sums, store, heads=heads)
+
     return Gate(
         credentials(path, AGGREGATOR, "aggregator"),
-        lambda silos: Server(read_home(home), silos, sums, store),
+        server,
         counts,
         wire,
     )

@@ -56,7 +56,9 @@ class SimulatedSilo:
         self.actor = self._start()
 
     def _start(self) -> SiloActor:
-        return SiloActor(str(self.policy), clock=self.clock, sleep=lambda _: None, noise=self.noise, heads=self.heads)
+        heads = self.heads
+        keeper = None if heads is None else lambda _: heads
+        return SiloActor(str(self.policy), clock=self.clock, sleep=lambda _: None, noise=self.noise, heads=keeper)
 
     async def call(self, step: str, *arguments: bytes) -> tuple[bytes, ...]:
         if step == self.dies_before:

@@ -11,11 +11,12 @@ from aggregator.errors import StoreError
 from analyst.audit import read_answer, verify
 from analyst.demo.hospitals import PURPOSE
 from analyst.errors import AnalystError
+from analyst.render import render
 from analyst.report import Report
 from crypto.errors import CryptoError, SignatureError
 from crypto.keys import Secret, SigningKey
 from crypto.messages import StoredReport
-from tests.simulator import Simulation, simulate
+from tests.simulator import Simulation, no_noise, simulate
 
 GROUPED = "SELECT sex, COUNT(*) AS n, AVG(age) AS mean_age FROM lung GROUP BY sex"
 WHOLE = "SELECT COUNT(*) AS n, SUM(age) AS years FROM lung"
@@ -42,12 +43,32 @@ def check(simulation: Simulation, what: str) -> list[str]:
 def test_the_right_answer_holds(exact: Simulation, tmp_path: Path, question: str) -> None:
     report = ask(exact, question)
     lines = check(exact, written(tmp_path, report))
-    assert len(lines) == 6
-    assert "added once more, completely" in lines[3]
-    assert check(exact, report.transcript) == lines[:5], "a transcript alone names no figures"
+    assert len(lines) == 7
+    assert "added once more, completely" in lines[4]
+    assert check(exact, report.transcript) == lines[:6], "a transcript alone names no figures"
     spent = exact.spent("aspen")
     check(exact, report.transcript)
     assert exact.spent("aspen") == spent
+
+
+def test_an_answer_says_when_each_silo_read_who_consents(home: Path, tmp_path: Path) -> None:
+    clock = 1_793_000_000.5
+    shown = "2026-10-26T07:33:20Z"
+    with simulate(home, noise=no_noise, clock=lambda: clock) as simulation:
+        report = ask(simulation)
+        assert {one.consent_as_of for one in report.silos.values()} == {1_793_000_000}
+        assert f"consent as of {shown}\n" in render(report, "table")
+        assert f"they read who consents at {shown}" in check(simulation, report.transcript)
+
+        def later(answer: Answer) -> None:
+            answer["silos"]["birch"]["consent_as_of"] = "2026-10-26T07:33:21Z"
+
+        def nowhere(answer: Answer) -> None:
+            del answer["silos"]["birch"]["consent_as_of"]
+
+        for change in (later, nowhere):
+            with pytest.raises(AnalystError, match="the times at which consent was read"):
+                check(simulation, written(tmp_path, report, change))
 
 
 def raise_figure(part: str) -> Callable[[Answer], object]:

@@ -803,9 +803,9 @@ def test_a_budget_is_not_burnt_by_repeated_proposals(exact: Simulation) -> None:
         assert list(aspen.actor._rounds) == [round_id], "the older round can no longer be seen through"
     assert len(keys) == 20, "fresh secrets each time"
     once = exact.spent("aspen")
-    aspen.actor.cancel(b"\0" * 16)
+    aspen.actor.cancel(b"\0" * 16, aggregator_core.cancel(exact.server._aggregator, b"\0" * 16))
     assert exact.spent("aspen") == once, "an older round releases nothing"
-    aspen.actor.cancel(round_id)
+    aspen.actor.cancel(round_id, aggregator_core.cancel(exact.server._aggregator, round_id))
     assert exact.spent("aspen") == 0
     federation.open_answer(planned, request, federation.submit(request))
     assert exact.spent("aspen") == once

@@ -117,7 +117,7 @@ def test_out_writes_the_answer_and_prints_nothing(
         "assumptions", "wrong",
     }  # fmt: skip
     assert set(answer["rows"][0]["n"]) == {"value", "low", "high", "sd"}
-    assert set(answer["silos"]["aspen"]) == {"status", "policy_hash", "denials"}
+    assert set(answer["silos"]["aspen"]) == {"status", "policy_hash", "denials", "consent_as_of"}
     assert answer["withheld_groups"] == [{"sex": "unknown"}]
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from crypto import frames
 from crypto.errors import CryptoError, LinkError, WireError
 from crypto.frames import (
+    ADMITTED,
     FRAME_BYTES,
     INLINE_BYTES,
     MAX_FRAME_BYTES,
@@ -384,6 +385,27 @@ def test_sides_without_a_common_version_say_so() -> None:
         agree((3, 4), (1, 2))
 
 
+async def admitted() -> tuple[object, ...]:
+    return (ADMITTED,)
+
+
+def test_nothing_is_written_to_a_stream_that_was_not_let_in() -> None:
+    async def body() -> None:
+        async def write(raw: bytes) -> None:
+            raise AssertionError
+
+        async def read() -> object:
+            raise AssertionError
+
+        async def ended() -> tuple[object, ...]:
+            return ()
+
+        with pytest.raises(LinkError, match="the stream ended before a greeting"):
+            await greet(read, write, ended, Hello(wire=WIRE, instance=bytes(16), membership=0, software="t"))
+
+    asyncio.run(body())
+
+
 def test_a_version_that_was_not_offered_is_refused_by_who_dials() -> None:
     async def body() -> None:
         hello = Hello(wire=WIRE, instance=bytes(16), membership=0, software="t")
@@ -396,7 +418,7 @@ def test_a_version_that_was_not_offered_is_refused_by_who_dials() -> None:
             return frame(Kind.WELCOME, 0, answer.encode())
 
         with pytest.raises(LinkError, match="which was not offered"):
-            await greet(read, write, hello)
+            await greet(read, write, admitted, hello)
 
     asyncio.run(body())
 
@@ -413,7 +435,7 @@ def test_silence_instead_of_a_greeting_ends_the_wait(monkeypatch: pytest.MonkeyP
             return b""
 
         with pytest.raises(LinkError, match="no greeting within"):
-            await greet(read, write, Hello(wire=WIRE, instance=bytes(16), membership=0, software="t"))
+            await greet(read, write, admitted, Hello(wire=WIRE, instance=bytes(16), membership=0, software="t"))
 
     asyncio.run(body())
 

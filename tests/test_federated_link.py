@@ -1,10 +1,11 @@
 """Silos and analysts over real gRPC streams with mutual TLS on loopback: answers, lost streams, and who is refused."""
 
 import asyncio
+import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import numpy as np
 import pytest
 
 from aggregator import link
+from aggregator.home import read_home
+from aggregator.store import HeadStore
 from analyst.errors import FederationError, RoundError
 from analyst.federation import opened, revoke
 from analyst.report import Estimate, Report
@@ -40,6 +43,7 @@ from crypto.frames import (
     OPTIONS,
     SILO_METHOD,
     WIRE,
+    CallFailedError,
     Hello,
     Kind,
     Parts,
@@ -47,8 +51,13 @@ from crypto.frames import (
     frame,
     greet,
 )
-from silo_node import core
-from tests.federated import AGGREGATOR, NAME, SILOS, Served, free_port, provision, served, until
+from crypto.keys import Secret, SigningKey
+from crypto.wire import sign, unverified, verify
+from policies.ledger import LedgerHead
+from silo_node import core, heads
+from silo_node.heads import Objection
+from silo_node.log import Signer
+from tests.federated import AGGREGATOR, NAME, SILOS, LocalSilo, Served, free_port, provision, served, until
 from tests.simulator import no_noise
 
 QUESTION = "SELECT sex, COUNT(*) AS n FROM lung GROUP BY sex"
@@ -76,11 +85,6 @@ def ask(one: Served, epsilon: float = 1.0) -> Report:
 
 def statuses(report: Report) -> dict[str, str]:
     return {silo: outcome.status for silo, outcome in report.silos.items()}
-
-
-# On a busy machine gRPC may lose the status of a stream that is ended while the other side still writes its greeting:
-# refused it is either way, and the next dial is told why.
-LOST = "INTERNAL: Internal error from Core"
 
 
 def test_a_question_is_answered_over_streams_that_the_silos_dialled(running: Served) -> None:
@@ -225,7 +229,7 @@ def dial(
             stream: Any = channel.stream_stream(method)()
             try:
                 async with asyncio.timeout(15):
-                    welcome = await greet(stream.read, stream.write, hello) if hello else None
+                    welcome = await greet(stream.read, stream.write, stream.initial_metadata, hello) if hello else None
                     for raw in then or ():
                         await stream.write(raw)
                     if then is not None:
@@ -286,20 +290,20 @@ def of_the_authority(one: Served, place: Path, identity: Identity) -> tuple[byte
 def test_refused_if_valid_but_not_a_member(hub: Served, tmp_path: Path, name: str) -> None:
     """Also where the name is a member's: its key is not one that the membership lists."""
     tls = of_the_authority(hub, tmp_path / "x.key", Identity(NAME, "silo", name))
-    with pytest.raises(LinkError, match=rf"{LOST}|PERMISSION_DENIED: .* is not a member with this certificate"):
+    with pytest.raises(LinkError, match=r"PERMISSION_DENIED: .* is not a member with this certificate"):
         dial(hub, "aspen", tls=tls)
 
 
 def test_refused_in_another_federation_of_the_same_authority(hub: Served, tmp_path: Path) -> None:
     tls = of_the_authority(hub, tmp_path / "x.key", Identity("other", "silo", "aspen"))
-    with pytest.raises(LinkError, match=rf"{LOST}|PERMISSION_DENIED"):
+    with pytest.raises(LinkError, match=r"PERMISSION_DENIED"):
         dial(hub, "aspen", tls=tls)
 
 
 def test_refused_in_a_role_that_the_certificate_does_not_have(hub: Served) -> None:
-    with pytest.raises(LinkError, match=rf"{LOST}|PERMISSION_DENIED: 'ana' is a member, but no silo"):
+    with pytest.raises(LinkError, match=r"PERMISSION_DENIED: 'ana' is a member, but no silo"):
         dial(hub, "ana", SILO_METHOD)
-    with pytest.raises(LinkError, match=rf"{LOST}|PERMISSION_DENIED: 'aspen' is a member, but no analyst"):
+    with pytest.raises(LinkError, match=r"PERMISSION_DENIED: 'aspen' is a member, but no analyst"):
         dial(hub, "aspen", ANALYST_METHOD)
 
 
@@ -308,7 +312,7 @@ def test_refused_in_plaintext(hub: Served) -> None:
         async with grpc.aio.insecure_channel(hub.target, options=list(OPTIONS)) as channel:
             stream: Any = channel.stream_stream(SILO_METHOD)()
             with pytest.raises((LinkError, grpc.aio.AioRpcError, asyncio.InvalidStateError)):
-                await greet(stream.read, stream.write, HELLO)
+                await greet(stream.read, stream.write, stream.initial_metadata, HELLO)
             assert await stream.code() is grpc.StatusCode.UNAVAILABLE
 
     asyncio.run(body())
@@ -389,8 +393,6 @@ def test_a_request_signed_by_somebody_else_than_the_certificate_says_is_refused(
     seen = {name: list(silo.seen) for name, silo in hub.silos.items()}
     with hub.open() as federation:
         _, request = federation.prepare(QUESTION, purpose=PURPOSE, epsilon=0.01)
-        from crypto.wire import sign
-
         foreign = sign(request, "eve", federation._signing)
         before = {name: silo.seen.count("propose") for name, silo in hub.silos.items()}
         with pytest.raises(FederationError, match="signed by somebody else than 'ana'"):
@@ -455,7 +457,7 @@ def test_a_flood_of_streams_by_a_member_is_refused(hub: Served) -> None:
 
             async def one(stream: Any) -> str:
                 try:
-                    await greet(stream.read, stream.write, HELLO)
+                    await greet(stream.read, stream.write, stream.initial_metadata, HELLO)
                 except (LinkError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
                     return str((await stream.code()).name)
                 return "greeted"
@@ -562,6 +564,229 @@ class Relay:
             for one in (source, sink):
                 with suppress(OSError):
                     one.shutdown(socket.SHUT_RDWR)
+
+
+# The heads of the silos' ledgers: docs/ledger.md section 3.
+
+
+def kept(one: Served, silo: str) -> LedgerHead:
+    """Return the head that the aggregator keeps of a silo on its disk."""
+    home = read_home(one.path / AGGREGATOR)
+    store = HeadStore(one.path / AGGREGATOR / "heads", home.federation, home.silos)
+    return verify(store.get(silo), LedgerHead, {silo: home.silos[silo]}).message
+
+
+def backup(silo: LocalSilo, place: Path) -> Path:
+    silo.actor._ledger._db.execute("VACUUM INTO ?", (str(place),))
+    return place
+
+
+def restored(one: Served, silo: LocalSilo, place: Path) -> LocalSilo:
+    """Stop a silo, put an older ledger in the place of its own, and start it again."""
+    silo.stop()
+    until(lambda: silo.name not in one.gate.connected)
+    home = one.path / silo.name
+    for file in home.glob("ledger.sqlite*"):
+        file.unlink()
+    shutil.copy(place, home / "ledger.sqlite")
+    return one.start_silo(silo.name)
+
+
+def objection(silo: LocalSilo) -> Objection:
+    until(silo.carrier.refused.done)
+    return silo.carrier.refused.result()
+
+
+def test_every_contribution_s_charge_is_in_a_head_that_the_aggregator_keeps(running: Served) -> None:
+    for _ in range(2):
+        ask(running)
+        for silo in SILOS:
+            entries = running.silos[silo].actor._ledger.entries(100)
+            charged = max(entry.seq for entry in entries if entry.event.kind == "contribution")
+            assert kept(running, silo).count >= charged
+
+
+def test_a_restored_older_ledger_is_refused_when_its_silo_starts(running: Served, tmp_path: Path) -> None:
+    ask(running)
+    cedar = running.silos["cedar"]
+    older = backup(cedar, tmp_path / "older.sqlite")
+    ask(running)
+    spent = cedar.actor._ledger.spending().lifetime
+    cedar = restored(running, cedar, older)
+    assert "older than its last head" in objection(cedar).message
+    assert "put the newest ledger back" in objection(cedar).hint
+    assert objection(cedar).is_final
+    forgotten = cedar.actor._ledger.spending().lifetime
+    assert forgotten < spent
+    running.wait(SILOS)
+    assert statuses(ask(running))["cedar"] == "missing"
+    assert "propose" not in cedar.seen
+    assert cedar.actor._ledger.spending().lifetime == forgotten
+
+
+def test_an_empty_ledger_in_place_of_a_used_one_is_refused(running: Served, tmp_path: Path) -> None:
+    empty = backup(running.silos["cedar"], tmp_path / "empty.sqlite")
+    ask(running)
+    assert objection(restored(running, running.silos["cedar"], empty)).is_final
+
+
+def test_heads_survive_a_restart_of_the_aggregator(founded: Path, tmp_path: Path) -> None:
+    port = free_port()
+    path = provision(tmp_path / "p", founded, f"127.0.0.1:{port}")
+    with served(path, port) as one:
+        older = backup(one.silos["aspen"], tmp_path / "older.sqlite")
+        ask(one)
+        before = {silo: kept(one, silo) for silo in SILOS}
+    with served(path, port, SILOS[1:]) as one:
+        assert {silo: kept(one, silo) for silo in SILOS} == before
+        aspen = one.start_silo("aspen")
+        one.wait(SILOS)
+        assert statuses(ask(one)) == dict.fromkeys(SILOS, "answered"), "whose ledger goes on may"
+        assert kept(one, "aspen").count > before["aspen"].count
+        assert objection(restored(one, aspen, older)).is_final
+
+
+def call(one: Served, name: str, step: str, *arguments: bytes) -> Parts:
+    """Make a call to the aggregator over the stream of a silo, as a silo that was changed could."""
+
+    async def body() -> Parts:
+        session = one.silos[name].dialler._session
+        assert session is not None
+        return await session.call(1 << 40, step, arguments)
+
+    return one.runner.do(body())
+
+
+def test_a_silo_can_neither_read_nor_write_the_head_of_another(running: Served) -> None:
+    ask(running)
+    before = {silo: kept(running, silo) for silo in SILOS}
+    foreign = running.silos["aspen"].actor.head()
+    with pytest.raises(CallFailedError, match="signed by somebody else than 'birch'"):
+        call(running, "birch", "put_head", foreign)
+    with pytest.raises(CallFailedError, match="no call 'get_head' for silos that takes these arguments"):
+        call(running, "birch", "get_head", b"aspen")
+    (own,) = call(running, "birch", "get_head")
+    assert unverified(own, LedgerHead).silo == "birch"
+    assert {silo: kept(running, silo) for silo in SILOS} == before
+    for step in ("submit", "report", "catalogues", "_round", "__class__"):
+        with pytest.raises(CallFailedError, match="has no call"):
+            call(running, "birch", step, b"")
+
+
+def test_a_forged_head_is_not_kept(running: Served) -> None:
+    ask(running)
+    before = kept(running, "birch")
+    aspen = running.silos["aspen"].actor._silo.signing
+    birch = running.silos["birch"].actor._silo.signing
+    for forged in (
+        Signer("birch", NAME, aspen).head(10**6, bytes(32), 5),
+        Signer("birch", "another", birch).head(10**6, bytes(32), 5),
+        sign(LedgerHead(federation=NAME, silo="aspen", count=10**6, chain=bytes(32), at=5), "birch", birch),
+        b"",
+        bytes(500),
+        bytes(3 << 20),
+    ):
+        with pytest.raises(CallFailedError):
+            call(running, "birch", "put_head", forged)
+    assert kept(running, "birch") == before
+
+
+class Liar:
+    """Stands before an aggregator's server and answers what it is told to where silos ask for heads."""
+
+    def __init__(self, one: Served) -> None:
+        assert one.gate._server is not None
+        self._one, self._server = one, one.gate._server
+        self.got = self.took = ""
+        one.gate._server = self
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._server, name)
+
+    async def get_head(self, silo: bytes) -> bytes:
+        return await self._answer(self.got, silo.decode(), self._server.get_head(silo))
+
+    async def put_head(self, envelope: bytes) -> bytes:
+        return await self._answer(self.took, unverified(envelope, LedgerHead).silo, self._server.put_head(envelope))
+
+    async def _answer(self, lie: str, silo: str, truth: Coroutine[Any, Any, bytes]) -> bytes:
+        if not lie:
+            return await truth
+        truth.close()
+        if lie == "silence":
+            await asyncio.sleep(60)
+        signing = self._one.silos[silo].actor._silo.signing
+        answers = {
+            "garbage": b"garbage",
+            "nothing": b"",
+            "another silo's": self._one.silos["aspen" if silo != "aspen" else "birch"].actor.head(),
+            "another key's": Signer(silo, NAME, SigningKey(Secret(bytes(32)))).head(1, bytes(32), 5),
+            "another federation's": Signer(silo, "another", signing).head(1, bytes(32), 5),
+        }
+        return answers[lie]
+
+
+LIES = ("garbage", "another silo's", "another key's", "another federation's")
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_an_aggregator_that_answers_what_the_silo_never_signed_makes_it_wait_only(running: Served, lie: str) -> None:
+    ask(running)
+    liar = Liar(running)
+    liar.got = lie
+    running.silos["cedar"].stop()
+    until(lambda: "cedar" not in running.gate.connected)
+    cedar = running.start_silo("cedar")
+    running.wait(SILOS)
+    assert statuses(ask(running))["cedar"] == "missing"
+    assert "propose" not in cedar.seen
+    until(lambda: cedar.seen.count("take") > 2)
+    assert cedar.actor.uncompared() == (AGGREGATOR,)
+    assert not cedar.carrier.refused.done(), "it asks again"
+    liar.got = ""
+    until(lambda: not cedar.actor.uncompared())
+    assert statuses(ask(running)) == dict.fromkeys(SILOS, "answered")
+
+
+@pytest.mark.parametrize("lie", ["nothing", *LIES])
+def test_no_contribution_leaves_unless_the_aggregator_took_its_charge(running: Served, lie: str) -> None:
+    liar = Liar(running)
+    liar.took = lie
+    with pytest.raises(RoundError):
+        ask(running)
+    assert all(silo.seen.count("withhold") == 1 for silo in running.silos.values())
+    assert not any(silo.actor._rounds for silo in running.silos.values())
+    assert all(silo.actor._ledger.spending().lifetime for silo in running.silos.values()), "charged it stays"
+    liar.took = ""
+    assert statuses(ask(running)) == dict.fromkeys(SILOS, "answered")
+
+
+def test_a_contribution_cannot_be_fetched_while_its_charge_is_not_kept(
+    running: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An aggregator that is silent about the head, and asks for the frames meanwhile, gets none."""
+    monkeypatch.setattr(heads, "ASK_S", 1.0)
+    Liar(running).took = "silence"
+    tried: list[str] = []
+    aspen = running.silos["aspen"]
+    before = aspen.actor.head
+
+    def head() -> bytes:
+        (round_id,) = aspen.carrier._held
+        for step, argument in (("frame", bytes(8)), ("agree", b""), ("open_shares", b"")):
+            future = asyncio.run_coroutine_threadsafe(
+                running.gate._silos["aspen"].call(step, round_id, argument), running.runner.loop
+            )
+            with pytest.raises(CallFailedError, match="has not left yet"):
+                future.result(10)
+            tried.append(step)
+        return before()
+
+    monkeypatch.setattr(aspen.actor, "head", head)
+    with pytest.raises(RoundError):
+        ask(running)
+    assert tried == ["frame", "agree", "open_shares"]
+    assert not {"frame", "agree", "open_shares"} & set(aspen.seen)
 
 
 def test_a_server_that_is_gone_is_an_error_with_a_hint_and_not_a_wait(provisioned: tuple[Path, int]) -> None:

@@ -228,6 +228,27 @@ def test_a_silos_actor_that_dies_is_restarted_and_answers_again(walk: Walk) -> N
             time.sleep(1)
 
 
+STOP = 'kill "$(cat serve.pid)"; while kill -0 "$(cat serve.pid)" 2>/dev/null; do sleep 0.1; done\n'
+SERVE = "consilo-silo serve --policy cedar/policy.toml"
+START = (
+    f"{SERVE} >> cedar.log 2>&1 &\necho $! > serve.pid\n"
+    "until curl --silent --fail http://127.0.0.1:9465/health; do sleep 0.2; done\n"
+)
+
+
+def test_a_silo_with_a_ledger_put_back_from_a_backup_does_not_serve(walk: Walk) -> None:
+    walk.type("cedar", f"{STOP}mkdir older newest\ncp cedar/ledger.sqlite* older\n{START}")
+    assert "answered: aspen, birch, cedar" in walk.type("ana", QUERY)
+    walk.type("cedar", f"{STOP}mv cedar/ledger.sqlite* newest\ncp older/* cedar")
+    said = walk.type("cedar", f"if timeout 120 {SERVE}; then exit 1; else echo ended with $?; fi")
+    assert "consilo-silo: error: the ledger" in said
+    assert "is older than its last head" in said
+    assert "consilo-silo: hint: put the newest ledger back" in said
+    assert said.endswith("ended with 1\n")
+    walk.type("cedar", f"rm cedar/ledger.sqlite*\nmv newest/* cedar\n{START}")
+    assert "answered: aspen, birch, cedar" in walk.type("ana", QUERY)
+
+
 def test_health_and_metrics_hold_nothing_that_depends_on_data(walk: Walk) -> None:
     health = walk.net.run("aspen", "curl", "-s", "http://127.0.0.1:9465/health").stdout
     assert '"ok": true' in health

@@ -1,5 +1,7 @@
 """Our import names are generic, so prove that they are ours and that nothing else slips into the wheel."""
 
+import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -56,7 +58,38 @@ def test_the_lock_pins_every_dependency_and_a_torch_that_everybody_can_install()
         *(item for extra in project["optional-dependencies"].values() for item in extra),
     ]
     for requirement in wanted:
-        name = requirement.split(">")[0].split("=")[0].split("<")[0].lower()
+        name = requirement.split(">")[0].split("=")[0].split("<")[0].split("[")[0].lower()
         assert name in {pin.lower().replace("_", "-") for pin in pins}, name
     assert pins["torch"] == "2.13.0"
     assert int(pins["pandas"].split(".")[0]) < 3
+
+
+UNITS = sorted((ROOT / "deploy").glob("*.service"))
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_the_example_units_start_commands_that_exist(unit: Path, tmp_path: Path) -> None:
+    """With the environment's own programs in the place of the installed ones, systemd finds nothing to say."""
+    installed = "/opt/consilo/bin"
+    commands = re.findall(rf"^Exec\w+={installed}/(\S+) (.*)$", unit.read_text(), re.MULTILINE)
+    assert commands
+    for program, words in commands:
+        command = [Path(sys.executable).parent / program]
+        for word in words.split():
+            if word.startswith("-") or word in (".", "policy.toml"):
+                break
+            command.append(word)
+        shown = subprocess.run([*command, "--help"], text=True, capture_output=True, timeout=60, check=True).stdout
+        for option in re.findall(r"--[a-z-]+", words):
+            assert option in shown, (unit.name, option)
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("there is no systemd-analyze")
+    copy = tmp_path / unit.name
+    copy.write_text(unit.read_text().replace(installed, str(Path(sys.executable).parent)))
+    checked = subprocess.run(["systemd-analyze", "verify", copy], text=True, capture_output=True, timeout=60)
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+
+
+def test_the_container_file_copies_every_package() -> None:
+    text = (ROOT / "deploy" / "Containerfile").read_text()
+    assert re.findall(r"^COPY (\w+) /src/\1$", text, re.MULTILINE) == list(OURS)

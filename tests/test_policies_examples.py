@@ -18,10 +18,10 @@ EXAMPLES = sorted((Path(schema.__file__).parent / "examples").glob("*.toml"))
 WARNED = {
     "bank": {"disclosure.aggregates", "protection.accept", "purposes.credit-research.computations",
              "purposes.fraud-prevention.computations"},
-    "hospital": {"consent.source", "disclosure.aggregates", "protection.accept",
-                 "purposes.health-research.computations", "sources.admissions.kind"},
+    "hospital": {"disclosure.aggregates", "protection.accept",
+                 "purposes.health-research.computations"},
     "retailer": {"disclosure.aggregates", "protection.accept", "purposes.market-insight.computations",
-                 "sources.receipts.columns.category.domain", "sources.receipts.kind"},
+                 "sources.receipts.columns.category.domain"},
 }  # fmt: skip
 
 

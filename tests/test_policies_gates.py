@@ -345,17 +345,10 @@ def test_a_sole_dimension_is_grouped_by_alone() -> None:
 @pytest.mark.parametrize(
     ("edits", "rule"),
     [
-        ([Edit('kind = "parquet"\nuri  = "visits.parquet"', 'kind = "postgres"\nuri  = "env:DSN#clinic.visits"')],
-         "sources.visits.kind"),
-        ([Edit('kind = "parquet"\nuri  = "visits.parquet"', 'kind = "duckdb"\nuri  = "shop.duckdb#visits"')],
-         "sources.visits.kind"),
         ([Edit("max_colluding = 1", "max_colluding = 1\nsecurity_bits = 256")], "protection.security_bits"),
         ([Edit("max_colluding = 1", 'max_colluding = 1\nnoise = "local-full"')], "protection.noise"),
-        ([Edit('legal_basis  = "public-task"', 'legal_basis  = "consent"\nconsent = "opt-in"'),
-          Edit("[budget]", '[consent]\nmode = "table"\nsource = "env:DSN#consent.decisions"\nsubject = "p"\n'
-                           'purpose = "p"\ngiven_at = "g"\nwithdrawn_at = "w"\n[budget]')], "consent.source"),
     ],
-    ids=["postgres", "duckdb", "more bits", "local noise", "consent in a database"],
+    ids=["more bits", "local noise"],
 )  # fmt: skip
 def test_what_is_not_built_loads_and_denies_every_request(edits: list[Edit], rule: str) -> None:
     (denial,) = judge(policy(*edits))

@@ -769,6 +769,11 @@ def test_arbitrary_bytes_are_refused(raw: bytes) -> None:
 
 
 SEEN = 'seen = { type = "date", class = "internal", roles = ["filter"], granularity = "day" }\ndiary  ='
+KIND = 'kind = "parquet"\nuri  = "visits.parquet"'
+DECIDED = (
+    '[consent]\nmode = "table"\nsource = "env:DSN#consent.decisions"\nsubject = "p"\npurpose = "u"\n'
+    'given_at = "g"\nwithdrawn_at = "w"\n'
+)
 WORD = Edit('vocabulary   = "DUO:0000006"', 'vocabulary   = "{}"')
 
 
@@ -795,6 +800,18 @@ WORD = Edit('vocabulary   = "DUO:0000006"', 'vocabulary   = "{}"')
         ([Edit(WORD.old, WORD.new.format("DUO:0000022"))], "purposes.health-research", "give recipients_in"),
         ([Edit('"parquet"', '"postgres"')], "sources.visits", "never a password"),
         ([Edit('"parquet"', '"duckdb"')], "sources.visits", "a duckdb uri is FILE#TABLE"),
+        ([Edit(KIND, 'kind = "duckdb"\nuri = "a.duckdb#b.c.d"')], "sources.visits", "FILE#SCHEMA.TABLE"),
+        ([Edit(KIND, 'kind = "duckdb"\nuri = "a.duckdb#b."')], "sources.visits", "FILE#SCHEMA.TABLE"),
+        ([Edit(KIND, 'kind = "postgres"\nuri = "env:A-B#c"')], "sources.visits", "never a password"),
+        ([Edit(KIND, 'kind = "postgres"\nuri = "postgresql://a:b@c/d#e"')], "sources.visits", "never a password"),
+        ([Edit(KIND, 'kind = "postgres"\nuri = "env:A#b\\"; DROP TABLE c"')], "sources.visits", "never a password"),
+        ([Edit("[budget]", f'{DECIDED}stale_after_hours = 2\n[budget]')], "consent.stale_after_hours",
+         "a database does not say when it was last fed"),
+        ([Edit("[budget]", DECIDED.replace("env:DSN#", "decisions.db#1") + "[budget]")], "consent.source",
+         "a duckdb uri is"),
+        ([Edit("[budget]", '[consent]\nmode = "column"\ncolumn = "smoker"\nstale_after_hours = 1\n[budget]'),
+          Edit(KIND, 'kind = "postgres"\nuri = "env:DSN#c"')], "sources.visits.kind",
+         "a database does not say when its rows were last fed"),
         ([Edit('jurisdiction = "NO"', 'jurisdiction = "Norway"')], "silo.jurisdiction", "pattern"),
         ([Edit("version     = 3", 'version = 3\nsigned_by = { need = 3, of = ["a", "b"] }')], "policy.signed_by",
          "need = 3 of 2 people can never be met"),

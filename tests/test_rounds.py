@@ -312,10 +312,10 @@ def test_one_silo_that_refuses_is_named_and_the_others_answer(home: Path) -> Non
     assert [report.silos[silo].status for silo in ("aspen", "birch", "cedar", "rowan")] == ["answered"] * 4
 
 
-def test_a_contribution_head_speaks_of_nothing_but_its_round_and_its_digests(exact: Simulation) -> None:
+def test_a_contribution_head_speaks_of_nothing_but_its_round_its_digests_and_the_clock(exact: Simulation) -> None:
     ask(exact)
     encrypted = StoredReport.decode(exact.reports[-1]).message
-    assert set(Contribution.model_fields) == {"manifest_hash", "length", "chunks"}
+    assert set(Contribution.model_fields) == {"manifest_hash", "length", "chunks", "consent_as_of"}
     heads = [unverified(raw, Contribution) for raw in encrypted.contributions]
     assert {head.length for head in heads} == {encrypted.length}
     assert len({head.chunks for head in heads}) == 5

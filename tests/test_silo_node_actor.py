@@ -2,22 +2,25 @@
 
 import stat
 import time
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from aggregator.core import ROUND_S, propose
+from aggregator.core import ROUND_S, cancel, propose
 from analyst.demo.hospitals import PURPOSE
-from analyst.errors import DeniedError, FederationError, RoundError
-from crypto.keys import SigningKey
+from analyst.errors import AnalystError, DeniedError, FederationError, RoundError
+from crypto.keys import Secret, SigningKey
 from crypto.manifest import Accept, Recipient
-from crypto.messages import Failed
+from crypto.messages import Cancel, Failed
 from crypto.opening import _quorums
 from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import sign, unverified
 from policies.request import Catalogue, Request
+from silo_node import core
 from silo_node.actor import MAX_ROUNDS, SiloActor
 from silo_node.core import Agreed
 from silo_node.errors import HomeError
@@ -254,8 +257,60 @@ def test_the_number_of_open_rounds_is_bounded_and_what_is_evicted_is_released(ex
     one = exact.spent("aspen") // MAX_ROUNDS
     assert exact.spent("aspen") == one * MAX_ROUNDS
     for round_id in list(aspen.actor._rounds):
-        aspen.actor.cancel(round_id)
+        aspen.actor.cancel(round_id, cancel(exact.server._aggregator, round_id))
     assert exact.spent("aspen") == 0
+
+
+def test_only_who_proposed_a_round_can_cancel_it(exact: Simulation) -> None:
+    federation, aspen, hub = exact.federation, exact.silos["aspen"], exact.server._aggregator
+    other = replace(hub, name="other", signing=SigningKey(Secret(bytes(32))))
+    silo = replace(aspen.actor._silo, aggregators={**aspen.actor._silo.aggregators, "other": other.signing.public})
+    aspen.actor._silo = silo
+    _, request = federation.prepare(QUESTION, purpose=PURPOSE, epsilon=1)
+    round_id, envelope = b"r" * 16, sign(request, federation.analyst, federation._signing)
+    aspen.actor.propose(round_id, propose(hub, envelope, round_id, int(aspen.clock())).envelope)
+    spent = exact.spent("aspen")
+    message = unverified(cancel(hub, round_id), Cancel)
+    for forged in (
+        b"",
+        bytes(300),
+        cancel(hub, b"s" * 16),
+        cancel(other, round_id),
+        cancel(replace(hub, signing=other.signing), round_id),
+        sign(message, federation.analyst, federation._signing),
+        sign(message, "birch", exact.silos["birch"].actor._silo.signing),
+    ):
+        (reply,) = aspen.actor.cancel(round_id, forged)
+        assert unverified(reply, Failed).round_id == round_id
+        assert list(aspen.actor._rounds) == [round_id]
+        assert exact.spent("aspen") == spent > 0
+    assert aspen.actor.cancel(round_id, cancel(hub, round_id)) == ()
+    assert aspen.actor.cancel(round_id, cancel(hub, round_id)) == (), "once more changes nothing"
+    assert not aspen.actor._rounds
+    assert exact.spent("aspen") == 0
+
+
+@pytest.mark.parametrize("step", ["share", "ready", "contribute", "agree"])
+def test_a_round_can_be_cancelled_at_every_step(exact: Simulation, step: str) -> None:
+    aspen, hub = exact.silos["aspen"], exact.server._aggregator
+    kept = get_args(core.State)[["propose", "share", "ready", "contribute", "agree"].index(step)]
+    found: list[bool] = []
+
+    def cancelled(done: str, frames: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        if done == step:
+            ((round_id, state),) = aspen.actor._rounds.items()
+            found.append(isinstance(state, kept))
+            aspen.actor.cancel(round_id, b"")
+            assert aspen.actor._rounds
+            aspen.actor.cancel(round_id, cancel(hub, round_id))
+            assert not aspen.actor._rounds
+        return frames
+
+    aspen.rewrite = cancelled
+    with suppress(AnalystError):
+        exact.federation.query(QUESTION, purpose=PURPOSE, epsilon=1)
+    assert found
+    assert all(found)
 
 
 def test_an_expired_round_is_erased_and_released_though_no_message_comes(exact: Simulation) -> None:

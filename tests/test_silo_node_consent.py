@@ -2,10 +2,12 @@
 
 import os
 import re
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,8 +15,10 @@ import pytest
 import silo_node.cli
 from analyst.demo.hospitals import PURPOSE
 from analyst.errors import DeniedError
+from policies.decide import is_stale_feed
 from policies.errors import PolicyFileError
 from policies.load import load, parse
+from policies.model import Policy
 from silo_node.actor import SiloActor
 from silo_node.consent import (
     ConsentFilter,
@@ -79,7 +83,7 @@ def people_in(policy: Path, now: int = NOW) -> set[str]:
     """Return the patients whom the filter lets in."""
     loaded, home = load(policy).policy, policy.parent
     reader = load_sources(loaded, home)["lung"].reader
-    among = consent_filter(loaded, PURPOSE, load_consent(loaded, home), now)
+    among = consent_filter(loaded, PURPOSE, load_consent(loaded, home).reader, now)
     assert isinstance(among, ConsentFilter)
     with connect() as connection:
         rows = connection.execute(f"SELECT patient_id FROM {reader} WHERE {among.sql}", among.parameters).fetchall()
@@ -141,7 +145,7 @@ def test_what_is_no_time_is_found_when_the_silo_loads(home: Path, patients: list
 def test_a_file_that_breaks_after_loading_lets_nobody_in_who_may_have_left(home: Path, patients: list[str]) -> None:
     policy = with_consent(home, "aspen", TABLE, OPT_IN, [(patients[0], "HMB", PAST, None, None)])
     loaded = load(policy).policy
-    reader = load_consent(loaded, policy.parent)
+    reader = load_consent(loaded, policy.parent).reader
     for until, withdrawn in (("soon", None), (None, "yesterday")):
         rows = [dict(zip(FIELDS, (patients[0], "HMB", PAST, until, withdrawn), strict=True))]
         schema = pa.schema([(name, pa.string()) for name in FIELDS])
@@ -298,7 +302,7 @@ def test_a_per_analyst_limit_shows_what_is_left_to_oneself(home: Path) -> None:
 def owner_sees(policy: Path, person: str = "nobody", now: int = NOW) -> tuple[Standing, PersonStanding]:
     """Return what `consilo-silo consent` computes of the only purpose and source."""
     loaded, home = load(policy).policy, policy.parent
-    sources, reader = load_sources(loaded, home), load_consent(loaded, home)
+    sources, reader = load_sources(loaded, home), load_consent(loaded, home).reader
     with connect() as connection:
         (one,) = standings(connection, loaded, [PURPOSE], sources, reader, now)
         return one, standing_of(connection, loaded, PURPOSE, sources["lung"], reader, now, person)
@@ -427,5 +431,122 @@ def test_a_broken_file_of_decisions_is_one_line_for_the_owner(
     assert not output
     assert errors.splitlines() == [
         "consilo-silo: error: consent: column 'given' of consent.parquet holds what is no time",
-        "consilo-silo: hint: write 2026-10-01T00:00:00Z",
+        "consilo-silo: hint: write 2026-10-01T00:00:00Z, or nothing where there is none",
     ]
+
+
+# ---- what a feed may come to while the silo runs -----------------------------------------------------------------
+
+BARE = """
+schema = "silo-policy/1"
+[silo]
+id = "north"
+controller = "North Hospital"
+sector = "hospital"
+jurisdiction = "NO"
+contact = "privacy@north.example"
+[privacy_unit]
+entity = "patient"
+id_column = "patient_id"
+max_rows = 1
+[sources.visits]
+kind = "KIND"
+uri = "visits.KIND"
+[sources.visits.columns]
+patient_id = { type = "string", class = "identifier", roles = [] }
+age = { type = "int", class = "internal", roles = ["measure"], bounds = [0, 110] }
+[purposes.care]
+legal_basis = "consent"
+consent = "RULE"
+computations = ["query"]
+[budget]
+delta = 1e-6
+lifetime = { rho = 1 }
+[consent]
+mode = "table"
+source = "consent.KIND"
+subject = "patient_id"
+purpose = "code"
+given_at = "given"
+withdrawn_at = "withdrawn"
+"""
+
+
+def bare(path: Path, rule: str, kind: str = "csv") -> Policy:
+    """Return a policy whose decisions call the person as its source does."""
+    basis = "consent" if rule == "opt-in" else "public-task"
+    text = BARE.replace("RULE", rule).replace('legal_basis = "consent"', f'legal_basis = "{basis}"')
+    return parse(text.replace("KIND", kind).encode(), str(path / "policy.toml"))
+
+
+def let_in(policy: Policy, path: Path, reader: str) -> list[str]:
+    among = consent_filter(policy, "care", reader, NOW)
+    assert among is not None
+    source = load_sources(policy, path)["visits"].reader
+    sql = f"SELECT CAST(patient_id AS VARCHAR) FROM {source} WHERE {among.sql} ORDER BY 1"
+    with connect() as connection:
+        return [row[0] for row in connection.execute(sql, among.parameters).fetchall()]
+
+
+@pytest.mark.parametrize("lost", ["patient_id", "given", "withdrawn", "code"])
+def test_a_feed_that_loses_a_column_lets_nobody_in(tmp_path: Path, lost: str) -> None:
+    """Also where the source has a column of that name."""
+    (tmp_path / "visits.csv").write_text("patient_id,given,withdrawn,code,age\np1,,,,3\np2,,,,4\n")
+    feed = "patient_id,code,given,withdrawn\np1,care,2025-01-01T00:00:00Z,\n"
+    (tmp_path / "consent.csv").write_text(feed)
+    policy = bare(tmp_path, "opt-in")
+    reader = load_consent(policy, tmp_path).reader
+    assert let_in(policy, tmp_path, reader) == ["p1"]
+    (tmp_path / "consent.csv").write_text(feed.replace(lost, "renamed", 1))
+    with pytest.raises(duckdb.Error):
+        let_in(policy, tmp_path, reader)
+
+
+@pytest.mark.parametrize("written", ["2", "2.0", "2.00", '"2"'])
+def test_an_objection_counts_however_a_program_writes_a_number(tmp_path: Path, written: str) -> None:
+    (tmp_path / "visits.csv").write_text("patient_id,age\n1,3\n2,4\n20,5\n")
+    (tmp_path / "consent.csv").write_text("patient_id,code,given,withdrawn\n2,care,,2025-01-01T00:00:00Z\n")
+    policy = bare(tmp_path, "opt-out")
+    reader = load_consent(policy, tmp_path).reader
+    (tmp_path / "consent.csv").write_text(f"patient_id,code,given,withdrawn\n{written},care,,2025-01-01T00:00:00Z\n")
+    assert let_in(policy, tmp_path, reader) == ["1", "20"]
+
+
+@pytest.mark.parametrize("kind", ["DOUBLE", "FLOAT", "DECIMAL(10, 2)"])
+@pytest.mark.parametrize("which", ["visits", "consent"])
+def test_ids_that_are_fractions_are_refused(tmp_path: Path, kind: str, which: str) -> None:
+    types = {"visits": "BIGINT", "consent": "BIGINT"} | {which: kind}
+    visits = f"SELECT 2::{types['visits']} AS patient_id, 3 AS age"
+    decision = (
+        f"SELECT 2::{types['consent']} AS patient_id, 'care' AS code, NULL::VARCHAR AS given, '2025-01-01' AS withdrawn"
+    )
+    duckdb.execute(f"COPY ({visits}) TO '{tmp_path / 'visits.parquet'}'")
+    duckdb.execute(f"COPY ({decision}) TO '{tmp_path / 'consent.parquet'}'")
+    policy = bare(tmp_path, "opt-out", "parquet")
+    check = load_sources if which == "visits" else load_consent
+    with pytest.raises(SourceError, match=f"{which}.parquet is .*, which no id can be told by"):
+        check(policy, tmp_path)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Tokyo"])
+def test_a_time_without_a_zone_is_utc_wherever_the_machine_is(
+    tmp_path: Path, zone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        (tmp_path / "visits.csv").write_text("patient_id,age\np1,3\np2,4\np3,5\n")
+        feed = "patient_id,code,given,withdrawn\np1,care,2025-01-01 00:00:00,2026-05-28 20:26:00\n"
+        feed += "p2,care,2025-01-01 00:00:00,2026-05-28 20:27:00\np3,care,2026-05-28 20:27:00,\n"
+        (tmp_path / "consent.csv").write_text(feed)
+        policy = bare(tmp_path, "opt-in")
+        assert let_in(policy, tmp_path, load_consent(policy, tmp_path).reader) == ["p2"]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.parametrize(("age_s", "is_stale"), [(0, False), (3600, False), (3601, True), (-300, False), (-301, True)])
+def test_a_feed_from_the_future_is_stale_too(age_s: int, is_stale: bool) -> None:
+    assert is_stale_feed(NOW - age_s, 1, NOW) is is_stale
+    assert is_stale_feed(None, 1, NOW)

@@ -17,7 +17,7 @@ from policies.load import parse
 from policies.model import Policy
 from policies.periods import UNKNOWN, label, periods
 from policies.request import Aggregate, Compare, OneOf, Predicate, Request, Table, TableColumn
-from silo_node.consent import decisions_written_at, load_consent, row_filter, standing_of, standings
+from silo_node.consent import load_consent, row_filter, standing_of, standings
 from silo_node.errors import SourceError
 from silo_node.execute import execute
 from silo_node.sources import connect, load_sources
@@ -158,13 +158,6 @@ def test_a_date_column_of_another_type_is_shown_to_the_owner(tmp_path: Path) -> 
         load_sources(parse(text().encode(), "x"), tmp_path)
 
 
-def test_a_source_that_cannot_be_read_yet_is_passed_over(tmp_path: Path) -> None:
-    policy = parse(
-        edited(Edit('kind = "parquet"\nuri  = "visits.parquet"', 'kind = "duckdb"\nuri  = "a.duckdb#t"')).encode(), "x"
-    )
-    assert load_sources(policy, tmp_path) == {}
-
-
 CONSENT = """
 [consent]
 mode = "table"
@@ -190,22 +183,23 @@ def decisions(home: Path, head: str = "person,purpose,given_at,withdrawn_at,reco
 def test_the_age_of_a_table_of_decisions_is_that_of_its_file(tmp_path: Path) -> None:
     policy = decisions(tmp_path)
     os.utime(tmp_path / "decisions.csv", (NOW, NOW - 7201))
-    assert decisions_written_at(policy, tmp_path) == NOW - 7201
+    decided = load_consent(policy, tmp_path)
+    assert decided.written_at() == NOW - 7201
     write(tmp_path, "parquet", [{"seen": MIDNIGHT}])
-    sources, reader = load_sources(policy, tmp_path), load_consent(policy, tmp_path)
+    sources, reader = load_sources(policy, tmp_path), decided.reader
     with connect() as database:
         (one,) = standings(database, policy, ["health-research"], sources, reader, NOW, NOW - 7201)
         assert (one.persons_in, one.is_stale) == (1, True)
         (one,) = standings(database, policy, ["health-research"], sources, reader, NOW, NOW - 7200)
         assert (one.persons_in, one.is_stale) == (1, False)
     (tmp_path / "decisions.csv").unlink()
-    assert decisions_written_at(policy, tmp_path) is None
+    assert decided.written_at() is None
 
 
 def test_receipts_of_a_person_are_shown_to_the_owner(tmp_path: Path) -> None:
     policy = decisions(tmp_path)
     write(tmp_path, "parquet", [{"seen": MIDNIGHT}])
-    source, reader = load_sources(policy, tmp_path)["visits"], load_consent(policy, tmp_path)
+    source, reader = load_sources(policy, tmp_path)["visits"], load_consent(policy, tmp_path).reader
     with connect() as database:
         found = standing_of(database, policy, "health-research", source, reader, NOW, "p0")
     assert (found.reason, found.receipts) == ("given", ("r-17", "r-18"))

@@ -105,7 +105,7 @@ def broken_policy(place: Path) -> None:
 
 def trial(place: Path) -> None:
     policy = place / "aspen" / "policy.toml"
-    policy.write_text(policy.read_text().replace('mode   = "production"', 'mode   = "trial"'))
+    policy.write_text(policy.read_text().replace('mode = "production"', 'mode = "trial"'))
 
 
 def unsigned(place: Path) -> None:

@@ -33,7 +33,7 @@ from policies.request import (
 )
 from silo_node.errors import SourceError
 from silo_node.execute import execute
-from silo_node.sources import Source, connect, load_sources
+from silo_node.sources import Files, Source, connect, load_sources
 from tests.example_policy import AGE, COLUMNS, COST, Edit, plan, policy, request, table
 
 Row = dict[str, Any]
@@ -50,6 +50,7 @@ SCHEMA = pa.schema(
     ]
 )
 OPERATORS: dict[str, Callable[[Any, Any], bool]] = {"=": eq, "<>": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
+OPEN = {key: column for key, column in policy().sources["visits"].columns.items() if key != "diary"}
 NINTH = Decimal(1).scaleb(-9)
 
 
@@ -62,7 +63,7 @@ class Bench:
 
     def source(self, rows: list[Row], schema: Any = SCHEMA) -> Source:
         pyarrow.parquet.write_table(pa.Table.from_pylist(rows, schema=schema), self.file)
-        return Source("visits", f"read_parquet('{self.file}')", {})
+        return Source("visits", Files("parquet", (str(self.file),)), OPEN)
 
     def compute(self, rows: list[Row], asked: Request, schema: Any = SCHEMA) -> list[list[int]]:
         return execute(self.database, self.source(rows, schema), "patient_id", asked)
@@ -411,7 +412,7 @@ def test_columns_may_have_any_name_that_a_policy_allows(bench: Bench, name: str)
     )
     cells = {"patient_id": ["p", "p", "q", "q"], name: [1, 2, 2, 3]}
     pyarrow.parquet.write_table(pa.table(cells), bench.file)
-    source = Source("visits", f"read_parquet('{bench.file}')", {})
+    source = Source("visits", Files("parquet", (str(bench.file),)), dict.fromkeys(cells, OPEN["age"]))
     present, total, rows = execute(bench.database, source, "patient_id", asked)
     assert present == rows == [1, 2, 1]
     assert total == [2 * 1 - 10, 2 * (2 * 2 - 10), 2 * 3 - 10]

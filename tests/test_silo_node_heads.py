@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,12 +14,13 @@ from aggregator.server import Server
 from aggregator.store import HeadStore
 from analyst.demo.hospitals import PURPOSE
 from analyst.errors import RoundError
-from crypto.errors import CryptoError
+from crypto.errors import CryptoError, LinkError
+from crypto.frames import CallFailedError
 from crypto.keys import Secret, SigningKey
 from crypto.wire import unverified
 from policies.errors import LedgerError
 from policies.ledger import LedgerHead
-from silo_node.heads import KeptHeads, UnreachableError
+from silo_node.heads import Ask, Carried, Carrier, KeptHeads, Objection, UnreachableError
 from silo_node.ledger_store import LedgerStore
 from silo_node.log import Signer
 from tests.owner_home import charge
@@ -186,6 +188,125 @@ def test_an_aggregator_that_lies_can_make_a_silo_wait_only(ledger: LedgerStore, 
     keeper.lie = lie
     with pytest.raises(LedgerError):
         KeptHeads(keeper, ledger, NORTH).compare()
+
+
+@pytest.mark.parametrize("lie", [b"", NORTH.head(1, bytes(32), 5), b"garbage"])
+def test_an_aggregator_that_keeps_another_head_than_the_one_it_was_given_did_not_take_it(
+    ledger: LedgerStore, keeper: Keeper, lie: bytes
+) -> None:
+    heads = KeptHeads(keeper, ledger, NORTH)
+    heads.compare()
+    spend(ledger, 1, 2)
+    head = ledger.head()
+    assert head is not None
+    with pytest.raises(UnreachableError):
+        heads.take(lie, head)
+    heads.take(head, head)
+    spend(ledger, 3)
+    heads.take(ledger.head() or b"", head)  # a later one of this very ledger, kept meanwhile
+
+
+def test_a_silo_that_joined_anew_with_another_key_is_new_to_the_aggregator(tmp_path: Path) -> None:
+    before = HeadStore(tmp_path, "fed", {"north": NORTH.key.public})
+    before.put(NORTH.head(9, bytes(32), 5))
+    after = HeadStore(tmp_path, "fed", {"north": SOUTH.key.public})
+    assert after.get("north") == b""
+    first = Signer("north", "fed", SOUTH.key).head(1, bytes(32), 6)
+    assert after.put(first) == first
+    assert before.get("north") == NORTH.head(9, bytes(32), 5)
+
+
+class Carrying:
+    """A `Carrier` between a ledger and aggregators, without streams."""
+
+    def __init__(self, ledger: LedgerStore, *stores: HeadStore) -> None:
+        self.heads = {f"hub-{number}": KeptHeads(Carried(), ledger, NORTH) for number in range(len(stores))}
+        self.stores = dict(zip(self.heads, stores, strict=True))
+        self.ledger, self.down, self.done = ledger, set[str](), list[str]()
+        self.refused: Objection | None = None
+
+    async def actor(self, step: str, *arguments: Any) -> Any:
+        self.done.append(step)
+        match step:
+            case "aggregators":
+                return tuple(self.heads)
+            case "uncompared":
+                return tuple(name for name, one in self.heads.items() if not one.is_compared)
+            case "head":
+                return self.ledger.head() or b""
+            case "take":
+                try:
+                    self.heads[arguments[0]].take(*arguments[1:])
+                except LedgerError as err:
+                    return Objection(err.message, err.hint, not isinstance(err, UnreachableError))
+                return None
+        return (step.encode(),)
+
+    def way(self, name: str) -> Ask:
+        async def ask(step: str, *arguments: bytes) -> tuple[bytes, ...]:
+            if name in self.down:
+                raise LinkError("it is down")
+            store = self.stores[name]
+            return (store.put(*arguments) if step == "put_head" else store.get("north"),)
+
+        return ask
+
+    def call(self, *steps: str) -> list[tuple[bytes, ...]]:
+        async def run() -> list[tuple[bytes, ...]]:
+            carrier = Carrier(self.actor, {name: self.way(name) for name in self.heads}, 0.01)
+            try:
+                return [await carrier.call(step, (bytes(16),)) for step in steps]
+            finally:
+                self.refused = carrier.refused.result() if carrier.refused.done() else None
+
+        return asyncio.run(run())
+
+
+def test_a_carrier_lets_through_what_every_aggregator_has_heard_of(ledger: LedgerStore, kept: HeadStore) -> None:
+    spend(ledger, 1)
+    one = Carrying(ledger, kept)
+    assert one.call("propose", "contribute") == [(b"propose",), (b"contribute",)]
+    assert kept.get("north") == ledger.head()
+    assert one.call("propose", "cancel") == [(b"propose",), (b"cancel",)]
+    assert one.done.count("take") == 2, "compared once, and kept once"
+
+
+def test_one_honest_aggregator_is_enough_to_find_an_older_ledger_out(
+    ledger: LedgerStore, kept: HeadStore, tmp_path: Path
+) -> None:
+    """The other withholds what it was given."""
+    forgetful = HeadStore(tmp_path / "other", "fed", {"north": NORTH.key.public})
+    spend(ledger, 1)
+    older = tmp_path / "older.sqlite"
+    ledger._db.execute("VACUUM INTO ?", (str(older),))
+    spend(ledger, 2)
+    assert Carrying(ledger, forgetful, kept).call("contribute") == [(b"contribute",)]
+    shutil.rmtree(tmp_path / "other")
+    (tmp_path / "other").mkdir()
+    with closing(LedgerStore(older, NORTH, lambda: 500)) as restored:
+        one = Carrying(restored, forgetful, kept)
+        with pytest.raises(CallFailedError):
+            one.call("propose")
+        assert one.refused is not None
+        assert one.refused.is_final
+        assert "propose" not in one.done
+
+
+def test_a_carrier_waits_for_an_aggregator_out_of_reach(ledger: LedgerStore, kept: HeadStore, tmp_path: Path) -> None:
+    other = HeadStore(tmp_path / "other", "fed", {"north": NORTH.key.public})
+    spend(ledger, 1)
+    one = Carrying(ledger, kept, other)
+    one.down.add("hub-1")
+    with pytest.raises(CallFailedError, match="hub-1 did not say"):
+        one.call("propose")
+    assert "propose" not in one.done
+    one.down.clear()
+    one.call("propose")
+    one.down.add("hub-1")
+    with pytest.raises(CallFailedError, match="hub-1 did not say"):
+        one.call("contribute")
+    assert one.done[-1] == "withhold"
+    assert one.refused is None
 
 
 def ask(simulation: Simulation) -> dict[str, str]:

@@ -141,10 +141,8 @@ def pooled() -> list[dict[str, Any]]:
     return [row for silo in SILOS for row in rows_of(silo)]
 
 
-@contextmanager
-def banks(
-    path: Path, job: str = _PRIVATE, noise: Noise = no_noise, lifetime: str = "90.0", dp: str = "optional"
-) -> Iterator[tuple[Simulation, Path]]:
+def found_banks(path: Path, job: str = _PRIVATE, lifetime: str = "90.0", dp: str = "optional") -> Path:
+    """Found a federation of banks with rows, and a job that fits them."""
     key = found(path, "banks", dict.fromkeys(SILOS), ("ana",))["ana"]
     for silo in SILOS:
         home, release = path / "silos" / silo, "exact" if "exact" in job else "private"
@@ -152,7 +150,14 @@ def banks(
         (home / "consent.csv").write_text("id,purpose,given_at,withdrawn_at\n")
         (home / "policy.toml").write_text(_POLICY.format(silo=silo, release=release, key=key, lifetime=lifetime, dp=dp))
     (path / "job.toml").write_text(job)
-    with simulate(path, noise=noise) as simulation:
+    return path
+
+
+@contextmanager
+def banks(
+    path: Path, job: str = _PRIVATE, noise: Noise = no_noise, lifetime: str = "90.0", dp: str = "optional"
+) -> Iterator[tuple[Simulation, Path]]:
+    with simulate(found_banks(path, job, lifetime, dp), noise=noise) as simulation:
         yield simulation, path / "job.toml"
 
 

@@ -46,10 +46,20 @@ def table(figures: list[dict[str, Any]]) -> str:
     ]
     for one in figures:
         ratio = "" if one["ratio"] is None else f"{one['ratio']:.2f}"
-        cells = [f"`{one['figure']}`", f"{one['value']:,.4g} {one['unit']}", ratio, one["baseline"] or ""]
-        cells += [f"at most {one['aim']}" if one["aim"] else "", str(one["runs"]), f"{one['spread']:,.3g}"]
+        cells = [f"`{one['figure']}`", f"{number(one['value'])} {one['unit']}", ratio, one["baseline"] or ""]
+        aim = one["aim"] or ""
+        cells += [
+            aim if not aim or aim.startswith("at least") else f"at most {aim}",
+            str(one["runs"]),
+            number(one["spread"]),
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def number(value: float) -> str:
+    """Return a figure with four digits, or with all of those before the point."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def machine() -> str:

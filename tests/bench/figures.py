@@ -26,7 +26,7 @@ def publish(
 ) -> dict[str, object]:
     """Print and return one figure: the median, its spread (max - min), and its ratio to a baseline of the same run.
 
-    `aim` is what it must not exceed: a value, or "ratio" and a ratio.
+    `aim` is what it must not exceed: a value, or "ratio" and a ratio; or "at least" and a value.
     """
     value = statistics.median(values)
     line = {

@@ -16,6 +16,7 @@ SIGNED_ONLY_BY = {
     "Propose": "hub",
     "Manifest": "hub",
     "Failure": "hub",
+    "Cancel": "hub",
     "Roster": "authority",
 }
 UNSIGNED = {"Share", "Shared", "Deliver", "Go", "Open", "EncryptedReport", "RunState"}
@@ -36,6 +37,7 @@ KINDS = {  # those that carry a name on the wire; the others stand inside anothe
     "Contribution": "contribution",
     "Split": "split",
     "Open": "open",
+    "Cancel": "cancel",
     "Opening": "opening",
     "EncryptedReport": "report",
     "Learned": "learned",
@@ -256,10 +258,13 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "Go", {"signatures": [signature, other_signature]}
     chunks = [blake3(text).digest() for text in (b"first", b"second")]
     yield "Contribution", {"manifest_hash": manifest_hash, "length": 65_537, "chunks": chunks}
+    timed = {"manifest_hash": manifest_hash, "length": 65_537, "chunks": chunks, "consent_as_of": 1_790_000_000}
+    yield "Contribution", timed
     survivors = [{"silo": name, "contribution": _digest(name)} for name in ("bank", "ward")]
     split = {"manifest_hash": manifest_hash, "survivors": survivors, "dropped": ["clinic"]}
     yield "Split", split
     yield "Open", {"split": encode(split), "signatures": [signature, other_signature]}
+    yield "Cancel", {"round_id": round_id}
     yield "OpenedShares", {"shares": [_digest("a share"), _digest("another share")]}
     yield (
         "Opening",

@@ -1,0 +1,141 @@
+"""A silo in its organisation's Ray cluster of two machines: TLS between them, and the actor beside its data."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from analyst.demo.hospitals import found_hospitals
+from crypto.cluster import ensure_token, nodes_environment
+from tests.federated import provision
+from tests.namespaces import Network, network, obstacle
+from tests.node_certificates import write_node
+
+pytestmark = [pytest.mark.netns, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
+BIN = Path(sys.executable).parent
+ROOT = Path(__file__).resolve().parent.parent
+HEAD, DATA, OTHERS = "north1", "north2", "south"  # two machines of one organisation, and one of another
+SILO = "aspen"
+
+
+@dataclass
+class Cluster:
+    """Two nodes that are up, and the silo's directory, which is on the second."""
+
+    net: Network
+    path: Path
+
+    @property
+    def home(self) -> Path:
+        return self.path / SILO
+
+    @property
+    def address(self) -> str:
+        return f"{self.net.addresses[HEAD]}:6379"
+
+    def environment(self, node: str) -> dict[str, str]:
+        settings = nodes_environment(self.home / "ray.token", self.path / node, self.net.addresses[node])
+        return {name: one for name, one in os.environ.items() if not name.startswith("RAY_")} | settings
+
+    def ray(self, node: str, *arguments: str) -> None:
+        command = [str(BIN / "ray"), "start", f"--node-ip-address={self.net.addresses[node]}", "--num-cpus=1"]
+        command += ["--object-store-memory=100000000", "--disable-usage-stats", *arguments]
+        done = self.net.run(node, *command, timeout_s=120, env=self.environment(node))
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def serve(self, node: str, *, tls: Path, address: str) -> "subprocess.Popen[str]":
+        command = [
+            str(BIN / "consilo-silo"),
+            "serve",
+            "--policy",
+            str(self.home / "policy.toml"),
+            "--monitor-port",
+            "0",
+        ]
+        command += ["--ray", self.address, "--ray-tls", str(tls), "--node-address", address]
+        pipe = subprocess.PIPE
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.Popen(self.net.command(node, *command), stdout=pipe, stderr=pipe, text=True, env=environment)
+
+    def actors(self, node: str) -> list[int]:
+        """Return the processes of silos' actors on a node."""
+        found = []
+        for process in self.net.processes(node):
+            with suppress(OSError):
+                if Path(f"/proc/{process}/cmdline").read_bytes().startswith(b"ray::FederatedSilo"):
+                    found.append(process)
+        return found
+
+    def ask_ray(self, node: str, program: str, timeout_s: float = 60) -> str:
+        start = f"import ray, logging\nray.init({self.address!r}, namespace='consilo', logging_level=logging.ERROR)\n"
+        environment = self.environment(node) | {"PYTHONPATH": str(ROOT)}
+        done = self.net.run(node, sys.executable, "-c", start + program, timeout_s=timeout_s, env=environment)
+        return str(done.stdout) + str(done.stderr)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    reason = obstacle()
+    if reason:
+        pytest.skip(reason)
+    path = tmp_path_factory.mktemp("nodes")
+    found_hospitals(path / "demo")
+    provision(path, path / "demo", silos=(SILO, "birch", "cedar"))
+    with network((HEAD, DATA, OTHERS), (), {}) as net:
+        made = Cluster(net, path)
+        ensure_token(made.home / "ray.token")
+        write_node(path / HEAD, net.addresses[HEAD])
+        write_node(path / DATA, net.addresses[DATA], path / HEAD)
+        write_node(path / OTHERS, net.addresses[OTHERS])
+        temporary = Path(tempfile.mkdtemp(prefix="consilo-nodes-"))  # a socket's path has few characters to spare
+        try:
+            made.ray(HEAD, "--head", "--port=6379", "--include-dashboard=false", f"--temp-dir={temporary}")
+            made.ray(DATA, f"--address={made.address}")
+            yield made
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def test_the_actor_runs_on_the_node_that_has_its_directory(cluster: Cluster) -> None:
+    for node in (DATA, HEAD):  # wherever it is served: the choice is not Ray's
+        served = cluster.serve(node, tls=cluster.path / node, address=cluster.net.addresses[node])
+        try:
+            assert served.stdout is not None
+            line = served.stdout.readline()
+            assert re.match(f"{SILO} is served; ", line), line + (served.stderr.read() if served.stderr else "")
+            running = {one: cluster.actors(one) for one in (HEAD, DATA)}
+            assert {one for one, actors in running.items() if actors} == {node}, running
+        finally:
+            served.terminate()
+            served.communicate(timeout=60)
+        assert served.returncode == 0
+
+
+def test_a_certificate_of_another_address_is_refused_before_ray_waits_for_ever(cluster: Cluster) -> None:
+    began = time.monotonic()
+    served = cluster.serve(DATA, tls=cluster.path / HEAD, address=cluster.net.addresses[DATA])
+    _, err = served.communicate(timeout=60)
+    assert served.returncode == 1
+    assert cluster.net.addresses[DATA] in err
+    assert "Traceback" not in err
+    assert time.monotonic() - began < 30
+
+
+def test_a_node_of_another_authority_does_not_get_in(cluster: Cluster) -> None:
+    """Even one that has the token."""
+    program = "print('entered', len(ray.nodes()))\n"
+    try:
+        said = cluster.ask_ray(OTHERS, program, timeout_s=20)
+    except subprocess.TimeoutExpired as late:
+        said = f"{late.stdout!r} {late.stderr!r}"
+    assert "entered" not in said
+    assert "entered 2" in cluster.ask_ray(HEAD, program), "with its own it does"
