@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 from crypto.errors import CryptoError, WireError
 from crypto.keys import SigningKey, VerifyKey
-from crypto.wire import Digest, Message, Name, Seconds, sign, verify
+from crypto.wire import Digest, Message, Name, Seconds, sign, signer_of, verify
 from policies.request import Request, job_of
 from policies.training import Step
 
@@ -52,6 +52,14 @@ class Approval:
             raise WireError(f"the verdict is for the silo {found.message.silo!r}, this is {silo!r}")
         return cls(found.signer, found.message.subject, found.message.decision, found.message.at, envelope)
 
+    @property
+    def signer(self) -> str:
+        """Who the envelope says has signed it, unchecked; nobody if it is none."""
+        try:
+            return signer_of(self.envelope, Verdict)
+        except CryptoError:
+            return ""
+
     def is_genuine(self, silo: str, keys: Mapping[str, VerifyKey]) -> bool:
         """Tell whether the envelope is signed by who is named, and says what the other fields say."""
         try:
@@ -90,15 +98,24 @@ def standing(
     """Return how far an approval by the people of `keys` is at `now`.
 
     The last verdict of a person counts, for `lasts_s` seconds; one rejection refuses, as whoever says no has a reason
-    that the others may not know. A rejection does not lapse.
+    that the others may not know. A rejection does not lapse, nor wait for a clock that was put back. What is stored as
+    a verdict and is not signed by the person's key counts as a rejection: nobody knows what it was.
     """
     last: dict[str, Approval] = {}
+    altered: set[str] = set()
     for one in verdicts:
-        if one.subject != subject or one.who not in keys or one.at > now or not one.is_genuine(silo, keys):
+        named = {one.who, one.signer} & keys.keys()
+        if one.subject != subject or not named:
+            continue
+        if not one.is_genuine(silo, keys):
+            altered |= named
+            continue
+        if one.decision == "approve" and one.at > now:
             continue
         # Of two verdicts of one second the rejection counts, in whatever order they were stored.
         if one.who not in last or (one.at, one.decision) > (last[one.who].at, last[one.who].decision):
             last[one.who] = one
     approved = [who for who, one in last.items() if one.decision == "approve" and now < one.at + lasts_s]
-    rejected = [who for who, one in last.items() if one.decision == "reject"]
-    return Standing(tuple(sorted(approved)), tuple(sorted(rejected)), need)
+    by_key = {keys[who]: who for who in sorted(approved)}  # one key is one person, whatever names it has
+    rejected = altered | {who for who, one in last.items() if one.decision == "reject"}
+    return Standing(tuple(sorted(by_key.values())), tuple(sorted(rejected)), need)

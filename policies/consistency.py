@@ -219,6 +219,11 @@ def _people(policy: Policy) -> Iterator[Finding]:
 
 def _keyless(policy: Policy, path: Path, of: tuple[str, ...], need: int, verb: str) -> Iterator[Finding]:
     missing = [name for name in of if name not in policy.people]
+    keys: dict[str, list[str]] = {}
+    for name in (name for name in of if name in policy.people):
+        keys.setdefault(policy.people[name].key, []).append(name)
+    never = f"; so {need} of them can never {verb}" if len(keys) < need else ""
     if missing:
-        never = f"; so {need} of them can never {verb}" if len(of) - len(missing) < need else ""
         yield Finding(path, f"without a key under [people] nobody can {verb}: {', '.join(missing)}{never}")
+    for names in (names for names in keys.values() if len(names) > 1):
+        yield Finding(path, f"one key is one person, whatever names it has: {' and '.join(names)}{never}")

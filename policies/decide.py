@@ -116,7 +116,7 @@ def decide(
     if not exact:  # without noise there is no price, `release` has judged it
         reasons += judge.price(request, step, facts.cost, spent)
     if not reasons:  # people are not asked about what would be refused anyway
-        reasons += judge.people(request, step, request_hash, facts.cost, verdicts, now)
+        reasons += judge.people(request, step, request_hash, facts.cost, spent.run, verdicts, now)
     return tuple(reasons[:MAX_DENIALS])
 
 
@@ -185,12 +185,15 @@ def rate_of(policy: Policy, now: int) -> Rate | None:
 
 
 def approval_of(
-    policy: Policy, request: Request, request_hash: bytes
+    policy: Policy, request: Request, request_hash: bytes, of_run: int = 0
 ) -> tuple[tuple[int, ApprovalRule, Mapping[str, VerifyKey]], ...]:
-    """Return the approvals that a request needs: the place of each in the policy, its rule, and whose keys count."""
+    """Return the approvals that a request needs: the place of each in the policy, its rule, and whose keys count.
+
+    `of_run` is what the training run that it is a step of has spent without it.
+    """
     cost = charge(request, request_hash, policy.privacy_unit.max_silos)
     step = request.plan if isinstance(request.plan, Step) else None
-    return tuple(_judge_of(policy).needed(request, step, cost))
+    return tuple(_judge_of(policy).needed(request, step, cost, of_run))
 
 
 @lru_cache(maxsize=64)
@@ -239,6 +242,7 @@ class _Facts:
     """What follows from a request alone: the columns it uses, its groups, what it costs one person at such a silo."""
 
     used: Mapping[Role, tuple[str, ...]]
+    read: frozenset[str]  # all of them
     groups: int
     cost: int
 
@@ -252,7 +256,9 @@ def _facts_of(request: Request, max_silos: int) -> _Facts:
     kept = _FACTS.get(key)
     if kept is not None and kept[0] is request:  # a request that is kept keeps its id
         return kept[1]
-    made = _Facts(uses(request.plan), group_count(request), charge(request, b"", max_silos))
+    used = uses(request.plan)
+    read = frozenset(name for names in used.values() for name in names)
+    made = _Facts(used, read, group_count(request), charge(request, b"", max_silos))
     _FACTS[key] = request, made
     while len(_FACTS) > _KEPT_REQUESTS:
         _FACTS.popitem(last=False)
@@ -383,8 +389,8 @@ class _Judge:
                     reasons.append(_deny("SOLE_DIMENSION", f"{prefix}.{name}.sole_dimension", message, remedy))
         for asked in request.table.columns:
             own = columns.definition(asked.name, now)
-            if own is None or asked.__dict__ == own.__dict__:
-                continue  # a closed one is denied above where it is used; elsewhere it is not read
+            if own is None or asked.name not in facts.read or asked.__dict__ == own.__dict__:
+                continue  # a closed one is denied above where it is used; what is not used is not read
             for rule, problem in _outside(asked, own):
                 remedy = "take the table definition from the catalogue"
                 message = f"column {asked.name!r}: {problem}"
@@ -524,7 +530,7 @@ class _Judge:
             reasons.append(_deny("RHO_PER_REQUEST", "budget.per_request.max_rho", message, remedy))
         reasons += self._windows(request.purpose, cost, spent)
         if step is not None and self._run_limit is not None:
-            whole = max(spent.run + cost, step.steps * cost)
+            whole = _of_whole_run(step, cost, spent.run)
             if whole > self._run_limit:
                 message = f"the run costs rho {whole / MICRO:g}, one run may cost {self._run_limit / MICRO:g}"
                 remedy = "train with a smaller epsilon, or fewer steps at the price of each"
@@ -555,10 +561,10 @@ class _Judge:
         return reasons
 
     def needed(
-        self, request: Request, step: Step | None, cost: int
+        self, request: Request, step: Step | None, cost: int, of_run: int
     ) -> Iterator[tuple[int, ApprovalRule, Mapping[str, VerifyKey]]]:
-        """Yield the approvals that a request of this cost needs."""
-        whole = cost if step is None else cost * step.steps
+        """Yield the approvals that a request of this cost needs, of a run that has spent `of_run`."""
+        whole = cost if step is None else _of_whole_run(step, cost, of_run)
         for index, rule, least, keys in self._approvals:
             when = rule.when
             is_meant = when.kind is None or when.kind == ("query" if step is None else "training")
@@ -571,6 +577,7 @@ class _Judge:
         step: Step | None,
         request_hash: bytes,
         cost: int,
+        of_run: int,
         verdicts: Sequence[Approval],
         now: int,
     ) -> list[Denial]:
@@ -579,7 +586,7 @@ class _Judge:
         if not self._approvals:
             return reasons
         policy, subject = self.policy, subject_of(request, request_hash)
-        for index, rule, keys in self.needed(request, step, cost):
+        for index, rule, keys in self.needed(request, step, cost, of_run):
             found = standing(verdicts, subject, policy.silo.id, keys, rule.need, rule.expires_hours * 3600, now)
             if found.rejected:
                 message = f"{', '.join(found.rejected)} rejected it"
@@ -591,6 +598,11 @@ class _Judge:
                 remedy = f"wait, then send the same request again; an approval lasts {rule.expires_hours} hours"
                 reasons.append(_deny("APPROVAL_AWAITED", f"approvals.{index}", message, remedy))
         return reasons
+
+
+def _of_whole_run(step: Step, cost: int, spent: int) -> int:
+    """Return what a run costs in all: as announced, or what it has spent, where steps were repeated or cost more."""
+    return max(spent + cost, step.steps * cost)
 
 
 def _outside(asked: TableColumn, own: TableColumn) -> list[tuple[str, str]]:

@@ -4,16 +4,17 @@ A change loosens if a request that the old version refuses may be allowed by the
 allowed. Whatever has no rule here loosens when it changes, so a key that is forgotten costs a signature, never privacy.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from policies.load import dotted
+from policies.load import dotted, printable
 from policies.model import Column, Limits, Policy, contains
 
 Effect = Literal["loosens", "tightens", "neither"]
@@ -30,12 +31,35 @@ class Change:
     new: Any
 
     def __str__(self) -> str:
-        return f"{self.effect:<8}  {dotted(self.path)}: {shown(self.old)} -> {shown(self.new)}"
+        return f"{self.effect:<8}  {printable(dotted(self.path))}: {self._difference()}"
+
+    def _difference(self) -> str:
+        if not isinstance(self.old, tuple) or not isinstance(self.new, tuple) or self.path[-1] == "bounds":
+            return f"{shown(self.old)} -> {shown(self.new)}"
+        more, less = (
+            ", ".join(shown(member) for member in one if member not in other)
+            for one, other in ((self.new, self.old), (self.old, self.new))
+        )
+        told = [f"{verb} {members}" for verb, members in (("adds", more), ("removes", less)) if members]
+        return "; ".join(told) or "the same members in another order"
 
 
 def compare(old: Policy, new: Policy) -> tuple[Change, ...]:
     """Return every change from `old` to `new`, in the order of the policy's sections."""
-    return tuple(_changes(old, new, ()))
+    return tuple(
+        replace(change, effect="loosens") if _frees(change, old) else change for change in _changes(old, new, ())
+    )
+
+
+def _frees(change: Change, old: Policy) -> bool:
+    """Tell whether another section of the old version refuses by what goes."""
+    match change.path:
+        case ("people", name):  # whoever may approve may reject, which no longer counts without the key
+            return change.new is None and any(name in rule.of for rule in old.approvals)
+        case ("sources", _, "lookback_days"):  # a month that is read no more spends no allowance, so none refuses
+            return any(limit.window == "data-month" for limit in old.budget.limits)
+        case _:
+            return False
 
 
 def loosens(old: Policy, new: Policy) -> bool:
@@ -44,14 +68,14 @@ def loosens(old: Policy, new: Policy) -> bool:
 
 
 def shown(value: Any) -> str:
-    """Return a value as a person writes it in a policy, shortened."""
+    """Return a value as a person writes it in a policy, whole: what is cut off could be what loosens."""
     match value:
         case None:
             text = "absent"
         case bool():
             text = str(value).lower()
         case str():
-            text = f'"{value}"'
+            text = json.dumps(value, ensure_ascii=not value.isprintable())
         case datetime():
             text = value.isoformat().replace("+00:00", "Z")
         case tuple():
@@ -65,7 +89,7 @@ def shown(value: Any) -> str:
             text = f"{value.normalize():f}"
         case _:
             text = str(value)
-    return text if len(text) <= 100 else f"{text[:97]}..."
+    return text
 
 
 def _changes(old: Any, new: Any, path: tuple[str, ...]) -> Iterator[Change]:
@@ -143,6 +167,16 @@ def _subset(old: Any, new: Any) -> Effect:
     return "tightens" if set(new) < set(old) else "loosens"
 
 
+def _fewer(old: Any, new: Any) -> Effect:
+    """A shorter list is tighter; one that comes or goes admits other requests."""
+    return "loosens" if old is None or new is None else _subset(old, new)
+
+
+def _members(old: Any, new: Any) -> Effect:
+    """Who may say yes and no: one more may approve, one less may reject; the order is no change."""
+    return "neither" if old is not None and new is not None and set(old) == set(new) else "loosens"
+
+
 def _reverse(effect: Effect) -> Effect:
     return {"loosens": "tightens", "tightens": "loosens", "neither": "neither"}[effect]  # type: ignore[return-value]
 
@@ -203,10 +237,10 @@ _RULES: tuple[tuple[str, Rule], ...] = (
         "sources/NAME/columns/NAME/class",
         _ordered("public", "internal", "confidential", "sensitive", "special-category", "identifier"),
     ),
-    ("sources/NAME/columns/NAME/(roles|domain)", _subset),
+    ("sources/NAME/columns/NAME/roles", _subset),
+    ("sources/NAME/columns/NAME/domain", _fewer),
     ("sources/NAME/columns/NAME/bounds", _bounds),
     ("sources/NAME/columns/NAME/unit", _no_effect),
-    ("sources/NAME/columns/NAME/granularity", _ordered("day", "week", "month", "quarter", "year")),
     ("sources/NAME/columns/NAME/sole_dimension", _ordered(False, True)),
     ("consent", _limits),
     ("consent/receipt_id", _no_effect),
@@ -239,7 +273,7 @@ _RULES: tuple[tuple[str, Rule], ...] = (
     ("analysts/NAME/jurisdiction", lambda old, new: "tightens" if new is None else "loosens"),
     ("approvals/NAME", _limits),
     ("approvals/NAME/need", _less),
-    ("approvals/NAME/of", _subset),
+    ("approvals/NAME/of", _members),
     ("approvals/NAME/expires_hours", _more),
     ("limits", _limits),
     ("limits/hours_utc", _hours),

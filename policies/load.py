@@ -31,6 +31,11 @@ _TO_FILL_IN = {
     "legal_basis": 'fill in the legal basis, such as "public-task" or "legitimate-interest"',
     "purposes": "fill in the name of the purpose, such as health-research, wherever it stands",
 }
+_MAX_PARTS = 8  # of a key between dots; no policy has as many
+_LONG_KEY = re.compile(
+    rf"""(?:^[ \t]*+\[?+\[?+|[{{,])[ \t]*+(?:(?:[\w-]++|"[^"]*+"|'[^']*+')[ \t]*+\.[ \t]*+){{{_MAX_PARTS}}}"""
+)
+_UNSEEN = "a control character, or one that is not seen or moves others, is not allowed"
 # The keys whose members are named by the author of the policy.
 _NAMING = (("sources",), ("columns",), ("purposes",), ("analysts",), ("people",))
 
@@ -65,9 +70,11 @@ def load(path: Path) -> PolicyFile:
 
 def parse(raw: bytes, name: str) -> Policy:
     """Return the policy that `raw` holds; `name` stands before the line numbers in errors."""
+    unfit: dict[tuple[str, ...], str] = {}
     try:
         text = raw.decode()
-        document = frozen(tomllib.loads(text, parse_float=_decimal))
+        _check_keys(text, name)
+        document = _fitted(frozen(tomllib.loads(text, parse_float=_decimal)), (), unfit)
     except UnicodeDecodeError as err:
         raise PolicyFileError(f"{name}:1: not UTF-8 text", _MEND) from err
     except (tomllib.TOMLDecodeError, ValueError, RecursionError) as err:
@@ -81,7 +88,7 @@ def parse(raw: bytes, name: str) -> Policy:
     else:
         broken = []
     pending = {dotted(path): path for path in _placeholders(document)}
-    if policy is not None and not found and not pending:
+    if policy is not None and not found and not pending and not unfit:
         return policy
     lines = _lines(text)
     # What a placeholder stands in cannot be right yet: say only what is to be filled in.
@@ -91,8 +98,10 @@ def parse(raw: bytes, name: str) -> Policy:
     for line, path, problem in (_describe(one, lines) for one in broken):
         described.setdefault((line, path), problem)  # one is enough of the members of a union
     others += [(line, path, problem) for (line, path), problem in described.items()]
-    listed += [one for one in others if not any(_is_within(one[1], at) for at in pending)]
-    said = "\n".join(f"{name}:{line}: {path}: {problem}" for line, path, problem in sorted(set(listed)))
+    listed += [(_line_of(path, lines), dotted(path), problem) for path, problem in unfit.items()]
+    said_already = [*pending, *map(dotted, unfit)]
+    listed += [one for one in others if not any(_is_within(one[1], at) for at in said_already)]
+    said = "\n".join(printable(f"{name}:{line}: {path}: {problem}") for line, path, problem in sorted(set(listed)))
     raise PolicyFileError(said, _MEND)
 
 
@@ -111,6 +120,37 @@ def frozen(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: frozen(item) for key, item in value.items()}
     return tuple(frozen(item) for item in value) if isinstance(value, list) else value
+
+
+def _check_keys(text: str, name: str) -> None:
+    """Raise PolicyFileError if a key has too many parts: the time to read one grows with their square."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.count(".") >= _MAX_PARTS and _LONG_KEY.search(line):
+            raise PolicyFileError(f"{name}:{number}: a key has more than {_MAX_PARTS} parts between dots", _MEND)
+
+
+def _fitted(value: Any, path: tuple[str, ...], unfit: dict[tuple[str, ...], str]) -> Any:
+    """Return the document with 0 for integers that are too large to be written, and note in `unfit` what cannot stand.
+
+    People sign what commands show them: a character that is not seen, or that moves others, could hide a line of it.
+    """
+    if isinstance(value, dict):
+        for key in (key for key in value if not key.isprintable()):
+            unfit[*path, key] = f"{_UNSEEN} in this name (found {ascii(key)[:60]})"
+        return {key: _fitted(item, (*path, key), unfit) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_fitted(item, (*path, str(index)), unfit) for index, item in enumerate(value))
+    if isinstance(value, str) and not value.isprintable():
+        unfit[path] = f"{_UNSEEN} in this text (found {ascii(value)[:60]})"
+    elif type(value) is int and not -(1 << 63) <= value < 1 << 63:
+        unfit[path] = "an integer beyond 64 bits; the largest is 9223372036854775807"
+        return 0
+    return value
+
+
+def printable(text: str) -> str:
+    """Return the text with an escape for each character that is not seen, or that moves others."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def _placeholders(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

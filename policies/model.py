@@ -77,13 +77,6 @@ class Column(Section):
     from_: Label | None = Field(default=None, alias="from")  # what the file calls it; never published
     scale: Annotated[Number, Field(gt=0)] = 1  # what the file's value is multiplied by; never published
 
-    @field_validator("from_")
-    @classmethod
-    def _check_from(cls, name: str | None) -> str | None:
-        if name is not None and not name.isprintable():
-            raise ValueError("the name of a column in the file must be printable")
-        return name
-
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.scale != 1:

@@ -29,7 +29,7 @@ from policies.training import Step
 from silo_node import core
 from silo_node.errors import SiloError
 from silo_node.heads import HeadKeeper, KeptHeads
-from silo_node.home import LEDGER, lock_home, read_home
+from silo_node.home import LEDGER, check_is_signed, lock_home, read_home
 from silo_node.journal import Journal
 from silo_node.ledger_store import LedgerStore
 from silo_node.log import Signer
@@ -71,6 +71,8 @@ class SiloActor:
                 f'the policy of {home.silo.name!r} says mode = "production", and simulate mode is one trust domain',
                 'use a policy with mode = "trial" to try things out',
             )
+        if not self.IS_ONE_TRUST_DOMAIN:
+            check_is_signed(home.silo.policy)
         home.admit(int(clock()))
         self._silo, self._tick_s, self._home = home.silo, home.tick_s, home.path
         self._log = _owner_log(home.path / "silo.log", home.silo.name)

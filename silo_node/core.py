@@ -196,7 +196,7 @@ def propose(
     request, denials = _judge(silo, ledger, feed_at, now, message.request, request_hash)
     if request is not None and not denials:
         cost = charge(request, request_hash, silo.policy.privacy_unit.max_silos)
-        run = _run_of(request)
+        run = run_of(request)
         months = months_of(silo.policy, request, now)
         entry = Charge(
             nonce=request.nonce,
@@ -242,7 +242,7 @@ def _decide(
 ) -> tuple[Denial, ...]:
     months = months_of(silo.policy, request, now)
     since = [limit.since for limit in limits_of(silo.policy, request.purpose, now, months)]
-    run = _run_of(request)
+    run = run_of(request)
     rate = rate_of(silo.policy, now)
     spent = ledger.spending(
         request.nonce, request.purpose, _entry(silo, request), since, run, None if rate is None else rate.since
@@ -252,7 +252,8 @@ def _decide(
     return decide(silo.policy, request, request_hash, spent, now, feed, verdicts, places)
 
 
-def _run_of(request: Request) -> RunStep | None:
+def run_of(request: Request) -> RunStep | None:
+    """Return which step of which training run a request is; None for a question."""
     step = request.plan
     return RunStep(step.run, job_of(request), step.step) if isinstance(step, Step) else None
 

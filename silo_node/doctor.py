@@ -12,11 +12,11 @@ from crypto.cluster import RAY_TOKEN, ensure_token
 from crypto.credentials import Credentials
 from crypto.errors import CryptoError
 from policies.errors import PolicyError
-from policies.load import load
+from policies.load import PolicyFile, load
 from policies.model import Policy
 from silo_node.consent import load_consent
 from silo_node.errors import SiloError
-from silo_node.home import LEDGER, read_credentials
+from silo_node.home import LEDGER, check_admission, check_is_signed, read_credentials
 from silo_node.ledger_store import format_of
 from silo_node.sources import load_sources
 
@@ -44,12 +44,12 @@ def examine(policy_path: Path, clock: Callable[[], float] = time.time) -> list[F
     try:
         file = load(policy_path)
         policy = file.policy
-        findings.append(Finding("policy", True, f"{policy.silo.id}, mode {policy.mode}"))
+        findings += _policy(file, int(clock()))
     except PolicyError as err:
         findings.append(Finding("policy", False, err.message.splitlines()[0], err.hint or "see check-policy"))
     credentials: Credentials | None = None
     if policy is not None:
-        findings += _data(policy, home, clock())
+        findings += _data(policy, home)
         try:
             credentials = read_credentials(home, policy.silo.id)
             findings.append(Finding("membership", True, f"version {len(credentials.log)} of {policy.silo.id}"))
@@ -61,17 +61,24 @@ def examine(policy_path: Path, clock: Callable[[], float] = time.time) -> list[F
     return findings
 
 
-def _data(policy: Policy, home: Path, now: float) -> Iterator[Finding]:
+def _policy(file: PolicyFile, now: int) -> Iterator[Finding]:
+    try:
+        check_is_signed(file.policy)
+        accepted = check_admission(file, now)
+        is_new = accepted is None or accepted.digest != file.digest
+        state = "comes into force on the next start" if is_new else "in force"
+        yield Finding("policy", True, f"{file.policy.silo.id}, mode {file.policy.mode}, {state}")
+    except (SiloError, PolicyError) as err:
+        yield Finding("policy", False, err.message.splitlines()[0], err.hint or "see sign-policy")
+
+
+def _data(policy: Policy, home: Path) -> Iterator[Finding]:
     try:
         sources = load_sources(policy, home)
         load_consent(policy, home)
         yield Finding("sources", True, ", ".join(sources))
     except (SiloError, PolicyError) as err:
         yield Finding("sources", False, err.message, err.hint)
-    if policy.policy is not None and not policy.policy.valid_from <= datetime.fromtimestamp(now, UTC) < (
-        policy.policy.valid_until
-    ):
-        yield Finding("policy's validity", False, "not valid now", "see valid_from and valid_until in the policy")
     try:
         version, expected = format_of(home / LEDGER)
         if version in (0, expected):

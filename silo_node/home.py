@@ -24,7 +24,9 @@ from crypto.keys import SigningKey, VerifyKey, read_key_file
 from crypto.membership import Keeper
 from crypto.roster import read_roster
 from crypto.sealing import SealingKey
+from policies.errors import PolicySignatureError
 from policies.load import PolicyFile, load
+from policies.model import Policy
 from policies.signatures import admit, read_signatures
 from silo_node.core import Silo
 from silo_node.errors import HomeError
@@ -59,17 +61,37 @@ class Home:
     policy: PolicyFile
 
     def admit(self, now: int) -> None:
-        """Take the policy into force if it may run, and remember it; raises PolicyError if it may not.
-
-        A policy with mode = "trial" may always run: nobody signs it, and simulate mode alone takes it.
-        """
-        if self.silo.policy.mode == "trial":
-            return
+        """Take the policy into force if it may run, and remember it; raises PolicyError if it may not."""
         kept = self.path / ACCEPTED
-        accepted = load(kept) if kept.exists() else None
-        admit(self.policy, read_signatures(self.policy.path), accepted, now)
-        if accepted is None or accepted.digest != self.policy.digest:
+        accepted = check_admission(self.policy, now)
+        if self.silo.policy.mode == "production" and (accepted is None or accepted.digest != self.policy.digest):
             _replace(kept, self.policy.raw)
+
+
+def check_is_signed(policy: Policy) -> None:
+    """Raise HomeError for a policy that nobody signs: between organisations it does not run."""
+    if policy.mode == "trial":
+        raise HomeError(
+            f'the policy of {policy.silo.id!r} says mode = "trial"; between organisations: mode = "production", signed',
+            "name who signs it in signed_by, then `consilo-silo sign-policy`; see docs/federated.md, section 1",
+        )
+
+
+def check_admission(file: PolicyFile, now: int) -> PolicyFile | None:
+    """Return the version in force, None before the first; raises PolicyError unless `file` may run after it.
+
+    A policy with mode = "trial" is signed by nobody, so it may run only where no signed one ever did.
+    """
+    kept = file.path.resolve().parent / ACCEPTED
+    accepted = load(kept) if kept.exists() else None
+    if file.policy.mode == "production":
+        admit(file, read_signatures(file.path), accepted, now)
+    elif accepted is not None:
+        raise PolicySignatureError(
+            'the policy says mode = "trial", and a signed version was in force here; expected mode = "production"',
+            f"sign a version that follows {kept}, or try things out in another directory",
+        )
+    return accepted
 
 
 def _replace(path: Path, data: bytes) -> None:

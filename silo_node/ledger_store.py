@@ -420,9 +420,13 @@ class LedgerStore:
         ]
 
     def await_approval(self, waiting: Waiting) -> None:
-        """Keep a request until people have said yes or no to it; the first one of a subject stays."""
+        """Keep a request until people have said yes or no to it.
+
+        The first one of a subject stays until it expires; then another step of the same run takes its place.
+        """
         with self._transaction():
-            if self._db.execute("SELECT 1 FROM requests WHERE subject = ?", (waiting.subject,)).fetchone():
+            known = self._db.execute("SELECT expires_at FROM requests WHERE subject = ?", (waiting.subject,)).fetchone()
+            if known is not None and not known[0] <= waiting.asked_at < waiting.expires_at:
                 return
             count = self._db.execute(
                 "SELECT count(*) FROM requests WHERE analyst = ? AND expires_at > ?", (waiting.analyst, self._now())
@@ -430,7 +434,7 @@ class LedgerStore:
             if count >= MAX_WAITING:
                 raise LedgerError(f"{waiting.analyst!r} has {count} requests waiting for approval", "decide on them")
             row = astuple(waiting)
-            self._db.execute("INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            self._db.execute("INSERT OR REPLACE INTO requests VALUES (?, ?, ?, ?, ?, ?, ?)", row)
             until = max(waiting.asked_at, waiting.expires_at)
             asked = log.Asked(subject=waiting.subject, analyst=waiting.analyst, purpose=waiting.purpose, until=until)
             self._append(asked.model_copy(update={"row": log.hash_of(*row)}))

@@ -4,7 +4,6 @@ Nothing here runs a silo or spends anything: what is decided in `check-policy --
 """
 
 import argparse
-import getpass
 import json
 import shutil
 import subprocess
@@ -17,7 +16,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from crypto.keys import SigningKey, read_key_file
 from crypto.manifest import Recipient, obstacle
 from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import digest_of
@@ -42,6 +40,7 @@ from policies.signatures import (
 from silo_node.consent import load_consent
 from silo_node.errors import SiloError
 from silo_node.home import ACCEPTED
+from silo_node.owner_cli import person_key
 from silo_node.sources import load_sources, place_of, types_of
 
 _PLAN_TIMEOUT_S = 60
@@ -268,7 +267,7 @@ def _sign_policy(options: argparse.Namespace) -> int:
     if options.key is not None:
         if options.who is None:
             raise SiloError("--key needs --as", "give your name in signed_by")
-        key = SigningKey(read_key_file(options.key, lambda: getpass.getpass(f"passphrase of {options.key}: ")))
+        key = person_key(options.key)
         before = {name for quorum in quorums(file, signatures, accepted) for name in quorum.signed}
         if options.who not in before:
             signatures.append(signature(file, options.who, key, int(time.time())))

@@ -14,6 +14,8 @@ from policies.decide import approval_of
 from policies.errors import LedgerError
 from policies.model import Policy
 from policies.request import Request
+from policies.training import Step
+from silo_node.core import run_of
 from silo_node.errors import SiloError
 from silo_node.ledger_store import LedgerStore
 
@@ -55,7 +57,9 @@ def requests_of(policy: Policy, store: LedgerStore, now: int) -> list[PendingReq
         request, request_hash = unverified(waiting.envelope, Request), body_digest(waiting.envelope, Request)
         if subject_of(request, request_hash) != waiting.subject:
             raise LedgerError("a request that waits was altered", "restore the ledger, and find out who changed it")
-        rules = approval_of(policy, request, request_hash)
+        analyst = policy.analyst_entry(request.analyst) or request.analyst
+        of_run = store.spending(request.nonce, analyst=analyst, run=run_of(request)).run
+        rules = approval_of(policy, request, request_hash, of_run)
         verdicts = store.verdicts(waiting.subject)
         standings = tuple(
             standing(
@@ -77,18 +81,18 @@ def requests_of(policy: Policy, store: LedgerStore, now: int) -> list[PendingReq
                 asked_at=waiting.asked_at,
                 standings=standings,
                 people=tuple(dict.fromkeys(name for _, rule, _ in rules for name in rule.of)),
-                status=_status_of(standings, is_over=now >= request.expires_at),
+                status=_status_of(standings, now >= request.expires_at, isinstance(request.plan, Step)),
             )
         )
     return found
 
 
-def _status_of(standings: tuple[Standing, ...], *, is_over: bool) -> Status:
+def _status_of(standings: tuple[Standing, ...], is_over: bool, is_run: bool) -> Status:
     if any(one.rejected for one in standings):
         return "rejected"
-    if is_over:
-        return "expired"
-    return "approved" if all(one.is_given for one in standings) else "waiting"
+    if all(one.is_given for one in standings) and (is_run or not is_over):
+        return "approved"  # a run goes on with other requests than the first
+    return "expired" if is_over else "waiting"
 
 
 def check_person(policy: Policy, who: str, key: SigningKey) -> None:
@@ -106,7 +110,7 @@ def decide_on(
     """Sign and store what a person says to a request; return how far it is then. Raises SiloError or LedgerError."""
     check_person(policy, who, key)
     one = _named(requests_of(policy, store, now), name.lower())
-    if one.status == "expired":
+    if one.status == "expired" and decision == "approve":  # a rejection is heard at any time
         raise SiloError("the request has expired", "the analyst has to send a new one")
     if who not in one.people:
         raise SiloError(f"{who!r} is not among those who decide on it", f"ask: {', '.join(one.people) or 'nobody'}")

@@ -1,5 +1,7 @@
 """A policy and a request in plain words, for the person who answers for them."""
 
+import json
+import re
 from collections.abc import Iterator
 
 from policies.model import MICRO, ConsentColumn, ConsentTable, Policy
@@ -40,9 +42,14 @@ def _predicate(predicate: Predicate) -> str:
         case IsNull():
             return f"{predicate.column} is missing"
         case OneOf():
-            return f"{predicate.column} in ({', '.join(predicate.values)})"
+            return f"{predicate.column} in ({', '.join(map(_literal, predicate.values))})"
         case Compare():
-            return f"{predicate.column} {predicate.op} {predicate.value}"
+            return f"{predicate.column} {predicate.op} {_literal(predicate.value)}"
+
+
+def _literal(value: str) -> str:
+    """Return a number or a truth value bare, anything else as JSON in ASCII: an analyst wrote it, a person reads it."""
+    return value if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?|true|false", value) else json.dumps(value)
 
 
 def worded_policy(policy: Policy) -> tuple[tuple[str, tuple[str, ...]], ...]:

@@ -1,7 +1,7 @@
 """A federation between organisations for tests: provisioned by the commands' own functions, served on loopback.
 
-Silos are real `FederatedSilo`s behind real `Dialler`s, in this process and without Ray; the aggregator is a
-real `Gate`.
+Silos are real `FederatedSilo`s with signed policies behind real `Dialler`s, in this process and without Ray; the
+aggregator is a real `Gate`.
 """
 
 import asyncio
@@ -25,8 +25,10 @@ from analyst.joining import join
 from crypto.certificates import Identity, Role, utc_now
 from crypto.credentials import Credentials
 from crypto.frames import WIRE
-from crypto.keys import VerifyKey
+from crypto.keys import Secret, SigningKey, VerifyKey
 from crypto.membership import Keeper
+from policies.load import load
+from policies.signatures import SUFFIX, signature, written
 from silo_node.heads import Ask, Carrier
 from silo_node.link import Dialler
 from silo_node.serve import FederatedSilo
@@ -35,6 +37,13 @@ from tests.simulator import LocalSums
 NAME = "consortium"
 ANALYST, AGGREGATOR = "ana", "hub"
 SILOS = ("aspen", "birch", "cedar", "maple", "rowan")
+HEAD = """\
+[policy]
+id = "test"
+version = 1
+valid_from = 2026-01-01T00:00:00Z
+valid_until = 2036-01-01T00:00:00Z
+[silo]"""
 T = TypeVar("T")
 
 
@@ -52,6 +61,7 @@ def provision(
     for silo in silos:
         add_member(path, silo, "silo")
         furnish(path / silo, founded / "silos" / silo, key)
+        put_in_force(path / silo)
     for name in (AGGREGATOR, ANALYST, *silos):
         shutil.copy(path / "authority" / "membership.log", path / name / "membership.log")
     return path
@@ -64,6 +74,18 @@ def furnish(home: Path, source: Path, analyst: VerifyKey) -> None:
             shutil.copy(file, home)
     policy = (source / "policy.toml").read_text()
     (home / "policy.toml").write_text(re.sub(r'(\[analysts\.[^]]+\]\s+key\s*=\s*)"[^"]*"', rf'\1"{analyst}"', policy))
+
+
+def put_in_force(home: Path) -> None:
+    """Make a trial policy one that its data protection officer has signed."""
+    policy, key = home / "policy.toml", SigningKey(Secret(bytes(range(32))))
+    text = re.sub(r'^mode .*"trial".*\n', "", policy.read_text(), flags=re.M)
+    if "[policy]" not in text:
+        text = text.replace("[silo]", HEAD, 1)
+    text = re.sub(r"^version .*$", r'\g<0>\nsigned_by = { need = 1, of = ["dpo"] }', text, count=1, flags=re.M)
+    policy.write_text(f'mode = "production"\n{text}[people.dpo]\nkey = "{key.public}"\n')
+    signed = signature(load(policy), "dpo", key, int(time.time()))
+    policy.with_name(policy.name + SUFFIX).write_text(written([signed]))
 
 
 def add_member(path: Path, name: str, role: Role, address: str = "") -> VerifyKey:

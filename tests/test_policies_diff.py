@@ -1,53 +1,128 @@
 """What the comparison of two versions calls closing never allows what was refused, whatever the policy and request."""
 
+import json
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from crypto.keys import Secret, SigningKey
+from crypto.manifest import Recipient
+from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import digest_of
+from policies.approvals import Approval, subject_of
+from policies.catalogue import published
 from policies.consistency import problems
 from policies.decide import Places, decide, limits_of, months_of
 from policies.diff import Change, compare, loosens
-from policies.ledger import Spending, WindowSpending
+from policies.ledger import Months, Spending, WindowSpending
 from policies.load import parse
 from policies.model import Policy
-from tests.example_policy import NOW, POLICY, Edit, edited, policy, request
+from policies.request import Compare, Request
+from policies.training import START as START_OF_RUN
+from policies.training import Step
+from tests.example_policy import AGE, COLUMNS, NOW, POLICY, SMOKER, Edit, edited, plan, policy, request, table
 from tests.test_policies_decide import BORDERLINE
 
+KEYS = {name: SigningKey(Secret(bytes([number]) * 32)) for number, name in enumerate(("dpo", "ciso", "clerk"))}
+PEOPLE = {name: f'[people.{name}]\nkey = "{key.public}"\n' for name, key in KEYS.items()}
 RICH = (
-    POLICY.replace('computations = ["query"]', 'computations = ["query"]\nrecipients_in = ["NO", "EU"]', 1)
+    POLICY.replace(
+        'computations = ["query"]',
+        'consent = "opt-out"\ncomputations = ["query", "logistic-regression"]\nrecipients_in = ["NO", "EU"]',
+        1,
+    )
     .replace("max_rows  = 2", "max_rows  = 2\nmax_groups = 2", 1)
+    .replace("max_groups     = 12", "max_groups     = 40", 1)
     .replace("until    = 2036-01-01T00:00:00Z", 'until    = 2036-01-01T00:00:00Z\njurisdiction = "EU-DE"', 1)
     .replace('unknown = "unknown" }', 'unknown = "unknown", sole_dimension = true }', 1)
+    .replace('"filter"], bounds = [0, 110]', '"filter", "feature"], bounds = [0, 110]')
+    .replace('"sensitive", roles = ["measure", "filter"]', '"sensitive", roles = ["measure", "filter", "label"]')
+    .replace('uri  = "visits.parquet"', 'uri  = "visits.parquet"\ntime_column = "day"\nlookback_days = 60', 1)
+    .replace(
+        "diary  =",
+        'day = { type = "date", class = "internal", roles = ["dimension", "filter"], granularity = "week" }\ndiary  =',
+        1,
+    )
+    .replace(
+        "[purposes.health-research]",
+        """[sources.registry]
+release = "exact"
+kind = "parquet"
+uri = "registry.parquet"
+[sources.registry.columns]
+patient_id = { type = "string", class = "identifier", roles = [] }
+age = { type = "int", class = "internal", roles = ["feature"], bounds = [0, 110] }
+smoker = { type = "bool", class = "sensitive", roles = ["label"] }
+[purposes.health-research]""",
+        1,
+    )
     + """
+[consent]
+mode = "table"
+source = "decisions.csv"
+subject = "person"
+purpose = "purpose"
+given_at = "given"
+withdrawn_at = "withdrawn"
+expires_at = "ends"
+stale_after_hours = 24
+[training]
+max_rounds = 5
+clip_norm = 10
+dp = "optional"
+max_rho_per_run = 0.1
 [[budget.limits]]
 purpose = "health-research"
 window = "calendar-week"
 rho = 0.5
 per_analyst_rho = 0.2
+[[budget.limits]]
+purpose = "health-research"
+window = "data-month"
+rho = 0.3
 [limits]
 hours_utc = "06:00-20:00"
 days = ["mon", "tue", "wed", "thu", "fri"]
 requests_per_day = 5
-[people.dpo]
-key = "ed25519:0102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20"
 [[approvals]]
 when = { purpose = "health-research", rho_at_least = 0.05 }
 need = 1
-of = ["dpo"]
+of = ["dpo", "ciso"]
+expires_hours = 24
+[[approvals]]
+when = { kind = "training" }
+need = 2
+of = ["dpo", "ciso", "clerk"]
 expires_hours = 24
 [retention]
 results_days = 30
 """
-)
+    + "".join(PEOPLE.values())
+)  # fmt: skip
 START = parse(RICH.encode(), "rich.toml")
 PLACES = Places(dict.fromkeys(("s0", "s1", "s2", "s3"), "NO"), {"hub": "EU-SE"})  # s4 is nowhere
+NAMING = [("sources",), ("columns",), ("purposes",), ("analysts",), ("people",)]
+REGION = '"internal", roles = ["filter"]'
+OTHERS: dict[str, tuple[str | None, ...]] = {  # what a choice could be instead
+    "06:00-20:00": ("07:00-09:00", "20:00-06:00", None),
+    "week": ("day", "month", "quarter", None),
+    "opt-out": ("opt-in", "none"),
+    "optional": ("required",),
+    "private": ("exact",),
+    "exact": ("private",),
+    "parquet": ("csv", "duckdb"),
+    "data-month": ("calendar-month",),
+    "table": ("column",),
+    "ends": (None,),
+    "distributed": ("local-full",),
+    "training": ("query", None),
+}
 
 
 def candidates(value: Any) -> Iterator[Any]:
@@ -56,25 +131,28 @@ def candidates(value: Any) -> Iterator[Any]:
         case bool():
             yield not value
         case int() | Decimal():
-            yield from (value + 1, value * 2, value - 1, value / 2 if isinstance(value, Decimal) else value // 2)
+            yield from (value + 1, value * 2, value - 1, value / 2 if isinstance(value, Decimal) else value // 2, None)
         case datetime():
             yield from (value - timedelta(days=5000), value + timedelta(days=400))
         case tuple():
             yield from (value[:index] + value[index + 1 :] for index in range(len(value)))
-            yield from ((*value, more) for more in ("count", "sum", "query", "NO", "SE", "sat", "model"))
+            yield from (
+                (*value, more) for more in ("count", "sum", "query", "NO", "SE", "sat", "model", "label", "dpo")
+            )
+            yield None
             if len(value) == 2 and all(isinstance(one, int) for one in value):
                 yield from ((value[0] + 1, value[1] - 1), (value[0] - 1, value[1]))
-        case "06:00-20:00":
-            yield from ("07:00-09:00", "20:00-06:00", None)
+        case str() if value in OTHERS:
+            yield from OTHERS[value]
         case None:
-            yield from (1, ("NO",), "NO")
+            yield from (1, 30, ("NO",), "NO", ("a", "b"))
 
 
 def steps(document: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Yield every change of one place in a document."""
     if isinstance(document, dict):
         for key, value in document.items():
-            if path in (("sources", "visits", "columns"), ("analysts",), ("people",)) or value is None or path == ():
+            if path[-1:] in NAMING or value is None or path == ():
                 yield (*path, key), KeyError  # gone
             yield from steps(value, (*path, key))
     elif isinstance(document, tuple) and document and all(isinstance(one, dict) for one in document):
@@ -115,29 +193,103 @@ def changed(document: dict[str, Any], path: tuple[str, ...], value: Any) -> Poli
 NEIGHBOURS = [found for path, value in steps(dump(START)) if (found := changed(dump(START), path, value)) is not None]
 
 
-def judged(by: Policy, asked: Any, spent: int, now: int) -> bool:
+DATED = [one for one in NEIGHBOURS if "visits" in one.sources and "day" in one.sources["visits"].columns
+         and one.sources["visits"].columns["day"] != START.sources["visits"].columns["day"]]  # fmt: skip
+
+
+class Moment(NamedTuple):
+    """What a silo judges by beside policy and request."""
+
+    spent: int
+    hour: int
+    feed_hours: int | None  # how old the decisions on consent are
+    said: tuple[tuple[str, str, int], ...]  # who said what, hours ago
+
+    @property
+    def now(self) -> int:
+        return NOW + 3600 * self.hour
+
+
+MOMENTS = st.builds(
+    Moment,
+    spent=st.sampled_from([0, 0, 0, 0, 0, 3, 100_000, 190_000, 299_000, 490_000, 990_000]),
+    hour=st.sampled_from([0, 0, 0, 0, 0, 3, 12]),
+    feed_hours=st.sampled_from([1, 1, 1, 1, 1, 25, None]),
+    said=st.just((("dpo", "approve", 1), ("clerk", "approve", 0)))
+    | st.lists(st.tuples(st.sampled_from(list(KEYS)), st.sampled_from(["approve", "approve", "reject"]),
+                         st.sampled_from([0, 1, 25])), max_size=4).map(tuple),
+)  # fmt: skip
+OLD_DATA_S = 50 * 24 * 3600  # so old is the month of which much was spent
+
+
+def judged(by: Policy, asked: Request, moment: Moment) -> bool:
     """Tell whether a policy allows a request."""
-    windows = limits_of(by, asked.purpose, now, months_of(by, asked, now))
-    used = Spending(spent, tuple(WindowSpending(spent, spent // 2) for _ in windows), requests=spent % 7)
-    return not decide(by, asked, digest_of(asked), used, now, now, (), PLACES)
+    now, spent, subject = moment.now, moment.spent, subject_of(asked, digest_of(asked))
+    day = datetime.fromtimestamp(now - OLD_DATA_S, UTC).date()
+    used = [
+        0 if isinstance(one.since, Months) and one.since.first > Months.between(day, day).first else spent
+        for one in limits_of(by, asked.purpose, now, months_of(by, asked, now))
+    ]
+    spending = Spending(
+        spent, tuple(WindowSpending(one, one // 2) for one in used), spent % 3 * 9_000, requests=spent % 7
+    )
+    verdicts = [
+        Approval.signed(
+            who, KEYS[who], "north", subject, "approve" if said == "approve" else "reject", now - 3600 * ago
+        )
+        for who, said, ago in moment.said
+    ]
+    feed_at = None if moment.feed_hours is None else now - 3600 * moment.feed_hours
+    return not decide(by, asked, digest_of(asked), spending, now, feed_at, verdicts, PLACES)
 
 
 def test_there_is_much_to_close_and_to_open() -> None:
     effects = [{change.effect for change in compare(START, one)} for one in NEIGHBOURS]
-    assert sum(one == {"tightens"} for one in effects) > 60
-    assert sum("loosens" in one for one in effects) > 60
+    assert sum(one == {"tightens"} for one in effects) > 80
+    assert sum("loosens" in one for one in effects) > 80
 
 
-@settings(max_examples=300, deadline=None)
-@given(
-    data=st.data(),
-    changes=BORDERLINE,
-    spent=st.sampled_from([0, 3, 5, 100_000, 190_000, 490_000, 990_000]),
-    hour=st.sampled_from([0, 3, 12]),
-)
-def test_what_only_tightens_never_allows_what_was_refused(
-    data: st.DataObject, changes: dict[str, Any], spent: int, hour: int
-) -> None:
+@st.composite
+def requests(draw: st.DrawFn) -> Request:
+    """A question by definitions that one of the policies publishes or that are near them, or a step of training."""
+    borderline = draw(BORDERLINE)
+    varied = draw(st.lists(st.sampled_from(sorted(borderline)), max_size=2))  # or hardly one were allowed
+    changes: dict[str, Any] = {"table": table(), "silos": tuple(PLACES.silos)} | {
+        key: borderline[key] for key in varied
+    }
+    kind = draw(st.sampled_from(["question", "question", "by day", "step", "step"]))
+    if kind == "by day":
+        source = draw(st.sampled_from([START, *DATED])).sources["visits"]
+        day = published("day", source.columns["day"], source, NOW)
+        changes["table"] = changes["table"].model_copy(update={"columns": (*COLUMNS, day)})
+        where = Compare(
+            column="day", op=draw(st.sampled_from(["=", ">=", "<"])), value=draw(st.sampled_from(day.domain))
+        )
+        changes["plan"] = plan(
+            where=draw(st.sampled_from([None, where])), group_by=draw(st.sampled_from([(), ("day",)]))
+        )
+    if kind == "step":
+        fits = [("visits", False), ("registry", True)]
+        name, is_exact = draw(st.sampled_from([*fits, *fits, ("visits", True), ("registry", False)]))
+        number = draw(st.sampled_from([1, 1, 3, 3, 5, 6]))
+        changes["plan"] = Step(
+            run=bytes(16), step=0, steps=number, after=START_OF_RUN, release="exact" if is_exact else "private",
+            label="smoker", features=("age",), learning_rate="1",
+            clip="0" if is_exact else draw(st.sampled_from(["1", "1", "10", "11"])),
+        )  # fmt: skip
+        changes["table"] = changes["table"].model_copy(update={"name": name, "columns": (AGE, SMOKER)})
+        changes["recipients"] = tuple(Recipient(name=one, key=bytes(PUBLIC_BYTES)) for one in changes["silos"])
+        changes["micro_rho"] = 0 if is_exact else draw(st.sampled_from([1_000, 5_000, 10_000, 20_000]))
+    try:
+        return request(**changes)
+    except ValidationError:  # not even a request
+        assume(False)
+        raise
+
+
+@settings(max_examples=400, deadline=None)
+@given(data=st.data(), asked=requests(), moment=MOMENTS)
+def test_what_only_tightens_never_allows_what_was_refused(data: st.DataObject, asked: Request, moment: Moment) -> None:
     first = data.draw(st.sampled_from(NEIGHBOURS))
     document = dump(first)
     second = changed(document, *data.draw(st.sampled_from(list(steps(document)))))
@@ -146,8 +298,8 @@ def test_what_only_tightens_never_allows_what_was_refused(
         before, after = after, before  # what one way loosens may only tighten the other way
     if loosens(before, after):
         return
-    asked = request(**changes | {"created_at": NOW + 3600 * hour - 5, "expires_at": NOW + 3600 * hour + 600})
-    assert judged(before, asked, spent, NOW + 3600 * hour) or not judged(after, asked, spent, NOW + 3600 * hour)
+    asked = asked.model_copy(update={"created_at": moment.now - 5, "expires_at": moment.now + 600})
+    assert judged(before, asked, moment) or not judged(after, asked, moment)
 
 
 class Case(NamedTuple):
@@ -212,12 +364,121 @@ def test_what_comes_and_what_goes() -> None:
     assert [change.effect for change in compare(policy(), parse((POLICY + training).encode(), "x"))] == ["loosens"]
 
 
+def dated(granularity: str, days: int, limit: str = "") -> Policy:
+    """Return the example policy with a date, the days that are read, and a limit."""
+    text = POLICY.replace(
+        'uri  = "visits.parquet"', f'uri  = "visits.parquet"\ntime_column = "day"\nlookback_days = {days}'
+    ).replace(
+        "diary  =",
+        f'day = {{ type = "date", class = "internal", roles = ["dimension"], granularity = "{granularity}" }}\n'
+        "diary  =",
+    )
+    return parse((text + limit).encode(), "dated.toml")
+
+
+DATA_MONTH = '[[budget.limits]]\npurpose = "health-research"\nwindow = "data-month"\nrho = 0.3\n'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "effect"),
+    [
+        (dated("week", 60), dated("month", 60), "loosens"),
+        (dated("day", 60), dated("year", 60), "loosens"),
+        (dated("month", 60), dated("week", 60), "loosens"),
+        (dated("week", 60), dated("week", 30), "tightens"),
+        (dated("week", 60, DATA_MONTH), dated("week", 30, DATA_MONTH), "loosens"),
+        (dated("week", 30, DATA_MONTH), dated("week", 60, DATA_MONTH), "loosens"),
+        (policy(), policy(Edit(REGION, f'{REGION}, domain = ["n", "u"], unknown = "u"')), "loosens"),
+        (policy(Edit(REGION, f'{REGION}, domain = ["n", "u"], unknown = "u"')), policy(), "loosens"),
+    ],
+    ids=["months for weeks", "years for days", "weeks for months", "fewer days", "fewer months are charged",
+         "more days", "a domain comes", "a domain goes"],
+)  # fmt: skip
+def test_what_opens_other_questions_loosens_though_it_looks_smaller(old: Policy, new: Policy, effect: str) -> None:
+    assert effect in {change.effect for change in compare(old, new)}
+    assert loosens(old, new) == (effect == "loosens")
+
+
+def test_closing_a_column_opens_no_question_that_only_mentions_it() -> None:
+    """A definition beyond the policy's was refused where nothing used the column, and not once it was closed."""
+    wide = tuple(AGE.model_copy(update={"high": 120}) if one is AGE else one for one in COLUMNS)
+    of_age = request(table=table(columns=wide))
+    only_named = request(table=table(columns=wide), plan=plan(aggregates=plan().aggregates[:1]))
+    closed = policy(Edit('["measure", "filter"], bounds = [0, 110]', "[], bounds = [0, 110]"))
+    assert not loosens(policy(), closed)
+    moment = Moment(0, 0, 1, ())
+    assert [judged(by, only_named, moment) for by in (policy(), closed)] == [True, True]
+    assert [judged(by, of_age, moment) for by in (policy(), closed)] == [False, False]
+
+
+RULE = """
+[[approvals]]
+when = {}
+need = 1
+of = ["dpo", "ciso"]
+expires_hours = 24
+"""
+
+
+OTHER = PEOPLE["clerk"].replace("clerk", "ciso")
+
+
+def with_people(rule: str = RULE, **people: str) -> Policy:
+    return parse((POLICY + rule + "".join(people.values())).encode(), "people.toml")
+
+
+@pytest.mark.parametrize(
+    ("new", "effect", "path"),
+    [
+        (with_people(RULE.replace(', "ciso"', ""), **PEOPLE), "loosens", ("approvals", "{  }", "of")),
+        (with_people(RULE.replace('"ciso"]', '"ciso", "clerk"]'), **PEOPLE), "loosens", ("approvals", "{  }", "of")),
+        (with_people(RULE.replace('"dpo", "ciso"', '"ciso", "dpo"'), **PEOPLE), "neither", ("approvals", "{  }", "of")),
+        (with_people(dpo=PEOPLE["dpo"], clerk=PEOPLE["clerk"]), "loosens", ("people", "ciso")),
+        (with_people(**PEOPLE | {"ciso": OTHER}), "loosens", ("people", "ciso", "key")),
+        (with_people(dpo=PEOPLE["dpo"], ciso=PEOPLE["ciso"]), "tightens", ("people", "clerk")),
+    ],
+    ids=["one less may reject", "one more may approve", "another order", "a rejecter's key goes",
+         "a rejecter's key is another", "who decides on nothing goes"],
+)  # fmt: skip
+def test_whoever_may_approve_may_reject_so_both_loosen(new: Policy, effect: str, path: tuple[str, ...]) -> None:
+    """A request that one person rejected is refused until that person approves, so leaving the person out allows it."""
+    assert [(change.effect, change.path) for change in compare(with_people(**PEOPLE), new)] == [(effect, path)]
+
+
 def test_the_order_of_limits_and_approvals_is_no_change() -> None:
     one, other = (f'[[budget.limits]]\npurpose = "{name}"\nwindow = "calendar-day"\nrho = 0.1\n'
                   for name in ("billing", "health-research"))  # fmt: skip
     first, second = (parse((POLICY + both).encode(), "x") for both in (one + other, other + one))
     assert compare(first, second) == ()
     assert [change.effect for change in compare(first, parse((POLICY + one).encode(), "x"))] == ["loosens"]
+
+
+def test_a_list_shows_its_members_that_come_and_go_however_long_it_is() -> None:
+    many = ", ".join(f'"value {number}"' for number in range(200))
+    wide, wider = (
+        policy(Edit('["medicine", "surgery", "unknown"]', f'[{many}, "unknown"{more}]')) for more in ("", ', "hidden"')
+    )
+    (change,) = compare(wide, wider)
+    assert str(change) == 'loosens   sources.visits.columns.ward.domain: adds "hidden"'
+    other = policy(Edit('["count", "sum", "avg"]', '["var", "count"]'))
+    (change,) = compare(policy(), other)
+    assert str(change) == 'loosens   disclosure.aggregates: adds "var"; removes "sum", "avg"'
+    (change,) = compare(policy(), policy(Edit('["count", "sum", "avg"]', '["avg", "sum", "count"]')))
+    assert str(change) == "neither   disclosure.aggregates: the same members in another order"
+
+
+def test_what_a_new_section_opens_is_shown_whole() -> None:
+    purposes = ["billing", "health-research"]
+    key = SigningKey(Secret(bytes(32))).public
+    eve = f'[analysts.eve]\nkey = "{key}"\npurposes = {json.dumps(purposes)}\nuntil = 2030-01-01T00:00:00Z\n'
+    (change,) = compare(policy(), parse((POLICY + eve).encode(), "x"))
+    assert str(change).endswith('purposes = ["billing", "health-research"], until = 2030-01-01T00:00:00Z }')
+
+
+def test_no_value_commands_the_terminal() -> None:
+    silo = policy().silo.model_copy(update={"controller": "North\x1b[3A\x1b[0J"})
+    (change,) = compare(policy(), policy().model_copy(update={"silo": silo}))
+    assert str(change) == r'neither   silo.controller: "North Hospital" -> "North\u001b[3A\u001b[0J"'
 
 
 def test_a_key_without_a_rule_loosens() -> None:

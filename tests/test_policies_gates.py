@@ -8,11 +8,13 @@ import pytest
 
 from crypto.errors import CryptoError
 from crypto.keys import Secret, SigningKey, VerifyKey
+from crypto.manifest import Recipient
+from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import digest_of
 from policies.approvals import Approval, subject_of
 from policies.catalogue import catalogue_of
-from policies.consistency import BUILT_AGGREGATES, BUILT_BACKENDS, BUILT_COMPUTATIONS
-from policies.decide import Places, decide, limits_of, months_of, rate_of
+from policies.consistency import BUILT_AGGREGATES, BUILT_BACKENDS, BUILT_COMPUTATIONS, warnings
+from policies.decide import Places, approval_of, decide, limits_of, months_of, rate_of
 from policies.errors import PolicyFileError
 from policies.ledger import ALL_MONTHS, Months, Spending, WindowSpending
 from policies.load import parse
@@ -30,6 +32,12 @@ need = {need}
 of = {of}
 expires_hours = 24
 """
+TRAINING = (
+    POLICY.replace('computations = ["query"]', 'computations = ["query", "logistic-regression"]')
+    .replace('"filter"], bounds = [0, 110]', '"filter", "feature"], bounds = [0, 110]')
+    .replace('"sensitive", roles = ["measure", "filter"]', '"sensitive", roles = ["measure", "filter", "label"]')
+    + "\n[training]\nmax_rounds = 5\nclip_norm = 10\nmax_rho_per_run = 0.5\n"
+)
 HOUR = 3600
 DAY = 24 * HOUR
 
@@ -71,21 +79,42 @@ def test_approvals_are_awaited_by_name_until_enough_people_gave_them() -> None:
     "verdicts",
     [
         [says("eve")],
-        [says("dpo", key="eve")],
-        [says("dpo", silo="south")],
         [says("dpo", at=NOW + 1)],
         [says("dpo", at=NOW - DAY)],
         [replace(says("dpo"), subject=bytes(32))],
-        [replace(says("dpo", "reject", NOW - 1), decision="approve")],
-        [replace(says("dpo", at=NOW - 2 * DAY), at=NOW)],
-        [replace(says("eve"), who="dpo")],
-        [replace(says("dpo"), envelope=b"")],
     ],
-    ids=["not named", "another's key", "another silo", "of the future", "lapsed", "another request", "turned round",
-         "made young", "renamed", "without a signature"],
+    ids=["not named", "of the future", "lapsed", "another request"],
 )  # fmt: skip
 def test_a_verdict_that_does_not_count_is_no_approval(verdicts: list[Approval]) -> None:
     assert codes(judge(with_rule(), verdicts)) == ["APPROVAL_AWAITED"]
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        says("ciso", key="eve"),
+        says("ciso", silo="south"),
+        replace(says("ciso", "reject", NOW - 1), decision="approve"),
+        replace(says("ciso", "reject", NOW - 1), decision="approve", at=NOW + DAY),
+        replace(says("ciso", "reject"), at=NOW - DAY),
+        replace(says("ciso", at=NOW - 2 * DAY), at=NOW),
+        replace(says("eve"), who="ciso"),
+        replace(says("ciso", "reject"), who="eve"),
+        replace(says("ciso"), envelope=b""),
+    ],
+    ids=["another's key", "another silo", "turned round", "turned round and put off", "made older", "made young",
+         "renamed", "put in another's mouth", "without a signature"],
+)  # fmt: skip
+def test_what_is_stored_and_is_no_genuine_verdict_counts_as_a_rejection(stored: Approval) -> None:
+    by = with_rule()
+    for verdicts in ([stored], [stored, says("dpo")], [says("dpo"), says("ciso", at=NOW - 5), stored]):
+        (denial,) = judge(by, verdicts)
+        assert (denial.code, "ciso" in denial.message) == ("APPROVAL_REJECTED", True)
+
+
+def test_a_clock_that_is_put_back_takes_no_rejection_away() -> None:
+    verdicts = [says("dpo", at=NOW - 10), says("ciso", at=NOW - 10), says("ciso", "reject", NOW)]
+    assert codes(judge(with_rule(), verdicts, now=NOW - 5)) == ["APPROVAL_REJECTED"]
 
 
 def test_an_approval_lasts_as_long_as_the_rule_says() -> None:
@@ -110,6 +139,19 @@ def test_the_same_person_counts_once() -> None:
     assert codes(judge(by, [says("dpo"), says("dpo", at=NOW - 1)])) == ["APPROVAL_AWAITED"]
 
 
+def test_one_key_under_two_names_is_one_person() -> None:
+    one = PEOPLE.replace(str(KEYS["ciso"].public), str(KEYS["dpo"].public))
+    text = POLICY + RULE.replace("{when}", "{}").replace("{need}", "2").replace("{of}", '["dpo", "ciso"]') + one
+    file = parse(text.encode(), "x")
+    both = [says("dpo"), says("ciso", key="dpo")]
+    (denial,) = judge(file, both)
+    assert denial.code == "APPROVAL_AWAITED"
+    no = [says("dpo", "reject", NOW - 1), *both[1:]]
+    assert codes(judge(file, no)) == ["APPROVAL_REJECTED"]
+    (warned,) = [one.text for one in warnings(file) if one.path == ("approvals", "0", "of")]
+    assert warned == "one key is one person, whatever names it has: dpo and ciso; so 2 of them can never approve"
+
+
 def test_a_person_without_a_key_cannot_approve() -> None:
     text = POLICY + RULE.replace("{when}", "{}").replace("{need}", "1").replace("{of}", '["dpo"]')
     assert codes(judge(parse(text.encode(), "x"), [says("dpo")])) == ["APPROVAL_AWAITED"]
@@ -130,6 +172,21 @@ def test_a_person_without_a_key_cannot_approve() -> None:
 )
 def test_when_tells_which_requests_need_an_approval(when: str, is_awaited: bool) -> None:
     assert bool(judge(with_rule(when))) == is_awaited
+
+
+@pytest.mark.parametrize(("spent_of_run", "is_awaited"), [(0, False), (20_000, False), (20_001, True), (90_000, True)])
+def test_what_the_steps_of_a_run_have_cost_counts_for_its_approval(spent_of_run: int, is_awaited: bool) -> None:
+    """Steps that are repeated, or cost more than the first, are a price too, as they are for max_rho_per_run."""
+    text = TRAINING + RULE.replace("{when}", "{ rho_at_least = 0.030001 }").replace("{need}", "1")
+    by = parse((text.replace("{of}", '["dpo"]') + PEOPLE).encode(), "x")
+    step = Step(run=bytes(16), step=2, steps=3, after=bytes([7]) * 32, release="private", label="smoker",
+                features=("age",), learning_rate="1", clip="1")  # fmt: skip
+    silos = request().silos
+    recipients = tuple(Recipient(name=name, key=bytes(PUBLIC_BYTES)) for name in silos)
+    asked = request(plan=step, recipients=recipients)
+    denials = decide(by, asked, digest_of(asked), Spending(0, run=spent_of_run), NOW, NOW)
+    assert codes(denials) == (["APPROVAL_AWAITED"] if is_awaited else [])
+    assert bool(approval_of(by, asked, digest_of(asked), spent_of_run)) == is_awaited
 
 
 def test_several_rules_must_all_be_met() -> None:

@@ -1,6 +1,7 @@
 """A policy file loads whole, or every problem in it is named with file, line, path and what was meant."""
 
 import string
+import time
 from datetime import UTC, datetime
 from decimal import Decimal
 from hashlib import sha256
@@ -606,6 +607,68 @@ def test_unusual_line_separators_do_not_shift_line_numbers() -> None:
     assert found.startswith(f"policy.toml:{line_of(text, 'hospice')}: silo.sector: ")
 
 
+HIDING = ["a\\u001b[2Kb", "a\\nb", "\\u202eb", "a\\u200bb", "a\\u00a0b", "\\u0085"]
+
+
+@pytest.mark.parametrize("text", HIDING)
+def test_no_text_of_a_policy_can_hide_what_commands_show(text: str) -> None:
+    for edit, path in (
+        (Edit('"North Hospital"', f'"{text}"'), "silo.controller"),
+        (Edit('["medicine"', f'["{text}"'), "sources.visits.columns.ward.domain.0"),
+        (Edit("[purposes.billing]", f'[purposes."{text}"]'), None),
+        (Edit("[disclosure]", f'"{text}" = 1\n[disclosure]'), None),
+    ):
+        found = problems_of(edited(edit))
+        (one,) = [line for line in found if "is not seen or moves others" in line]
+        assert all(line.isprintable() for line in found)
+        if path is not None:
+            place, where, _ = one.removeprefix("policy.toml:").split(": ", 2)
+            assert (int(place), where) == (line_of(edited(edit), text), path)
+
+
+def test_text_in_other_scripts_is_text() -> None:
+    name = "Çukurova Ünv. 病院 \U0001f3e5 עברית"
+    assert policy(Edit("North Hospital", name)).silo.controller == name
+
+
+@pytest.mark.parametrize("number", [str(2**63), str(-(2**63) - 1), f"0x{'F' * 6000}", f"0b{'1' * 20000}"])
+def test_an_integer_beyond_64_bits_is_named_with_its_line_beside_other_problems(number: str) -> None:
+    for old, new in (
+        ("version     = 3", f"version     = {number}"),
+        ("max_rows  = 2", f"max_rows  = {number}"),
+        ("rho = 1.0", f"rho = {number}"),
+        ("domain = [-1, 0, 1, 2]", f"domain = [-1, 0, {number}]"),
+        ("bounds = [0, 110]", f"bounds = [0, {number}]"),
+    ):
+        text = edited(Edit(old, new), Edit('"hospital"', '"hospice"'))
+        first, second = sorted(problems_of(text), key=lambda line: "hospice" in line)
+        assert first.startswith(f"policy.toml:{line_of(text, number)}: ")
+        assert first.endswith(": an integer beyond 64 bits; the largest is 9223372036854775807")
+        assert "hospice" in second
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ".".join("a" * 9) + " = 1",
+        "[" + " . ".join("b" * 40) + "]",
+        "x = { " + ".".join(["'a.b'"] * 9) + " = 1 }",
+        ".".join(['"a\'"'] * 200_000) + " = 1",
+    ],
+    ids=["key", "header", "inline", "quoted"],
+)
+def test_a_key_of_many_parts_is_refused_before_it_is_read(line: str) -> None:
+    began = time.process_time()
+    assert problems_of(f"{line}\n{POLICY}") == ["policy.toml:1: a key has more than 8 parts between dots"]
+    assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize("text", ["." * 200, "1.2, " * 30, "a. " * 60 + "b.c", ".".join("a" * 8)])
+def test_dots_that_are_no_key_are_text(text: str) -> None:
+    edit = Edit('uri  = "visits.parquet"', f'uri  = "visits.parquet"  # {text}\nlookback_days = 9\ntime_column = "x"')
+    assert not [line for line in problems_of(edited(edit)) if "parts" in line]
+
+
 @pytest.mark.parametrize(
     "edit",
     [
@@ -615,9 +678,9 @@ def test_unusual_line_separators_do_not_shift_line_numbers() -> None:
         Edit("rho = 1.0", "rho = 1e9999999999999999999"),
         Edit("rho = 1.0", "rho = 1e-9999999999999999999"),
         Edit("version     = 3", f"version     = {'[' * 3000}{']' * 3000}"),
-        Edit('mode   = "trial"', f'mode   = "trial"\n{".".join("a" * 3000)} = 1'),
+        Edit('mode   = "trial"', f'mode   = "trial"\nx = {"{a=" * 3000}1{"}" * 3000}'),
     ],
-    ids=["1e40", "41 digits", "5000 digits", "huge exponent", "tiny exponent", "deep list", "deep key"],
+    ids=["1e40", "41 digits", "5000 digits", "huge exponent", "tiny exponent", "deep list", "deep table"],
 )
 def test_extreme_values_are_problems_of_the_file(edit: Edit) -> None:
     problems_of(edited(edit))

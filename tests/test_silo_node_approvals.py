@@ -26,6 +26,7 @@ from policies.errors import LedgerError
 from policies.ledger import MAX_PROPOSALS
 from policies.load import load
 from policies.request import Refusal, Request
+from policies.training import START, Step
 from silo_node import log
 from silo_node.errors import SiloError
 from silo_node.ledger_store import MAX_WAITING, Due, LedgerStore, Waiting
@@ -291,17 +292,61 @@ def test_an_approval_lapses(owner: OwnerHome) -> None:
     assert after == ["approved", "approved", "waiting"]
 
 
-def test_a_stored_verdict_that_was_altered_counts_for_nothing(owner: OwnerHome) -> None:
+def test_a_run_is_stopped_and_approved_anew_after_its_first_request_has_expired(owner: OwnerHome) -> None:
+    policy, hour = load(owner.policy).policy, 3600
+
+    def step(number: int, now: int) -> Waiting:
+        plan = Step(run=bytes(16), step=number, steps=3, after=bytes([7]) * 32 if number else START, label="smoker",
+                    release="private", features=("age",), learning_rate="1", clip="1")  # fmt: skip
+        return ask(owner, number, now, plan=plan, expires_at=now + 600)
+
+    def told(store: LedgerStore, now: int) -> tuple[str, int]:
+        (one,) = requests_of(policy, store, now)
+        return one.status, one.request.expires_at
+
+    first = step(0, NOW)
+    name = first.subject.hex()
+    with closing(owner.open()) as store:
+        for who in (DPO, OWNER):
+            decide_on(policy, store, who, owner.keys[who], name, "approve", NOW)
+        assert told(store, NOW + hour) == ("approved", NOW + 600), "a run goes on with other requests"
+        assert told(store, NOW + 72 * hour) == ("expired", NOW + 600)
+        with pytest.raises(SiloError, match="has expired"):
+            decide_on(policy, store, DPO, owner.keys[DPO], name, "approve", NOW + 72 * hour)
+    later = NOW + 72 * hour
+    assert step(1, later).subject == first.subject
+    step(2, later + 1)  # asked while the other one waits
+    with closing(owner.open(later)) as store:
+        assert told(store, later) == ("waiting", later + 600)
+        for who in (DPO, OWNER):
+            decide_on(policy, store, who, owner.keys[who], name, "approve", later + 2)
+        assert told(store, later + hour)[0] == "approved"
+        decide_on(policy, store, OWNER, owner.keys[OWNER], name, "reject", later + hour)
+        assert told(store, later + hour)[0] == "rejected"
+        store.check()
+        asked = [entry for entry in store.entries(100) if isinstance(entry.event, log.Asked)]
+        assert len(asked) == 2, "each time that people were asked stands in the log"
+
+
+def test_a_rejection_is_heard_after_the_request_has_expired(owner: OwnerHome) -> None:
+    waiting = ask(owner)
+    policy = load(owner.policy).policy
+    with closing(owner.open()) as store:
+        decide_on(policy, store, DPO, owner.keys[DPO], waiting.subject.hex(), "reject", waiting.expires_at + 1)
+        assert requests_of(policy, store, waiting.expires_at + 1)[0].status == "rejected"
+
+
+def test_a_stored_verdict_that_was_altered_counts_as_a_rejection(owner: OwnerHome) -> None:
     waiting = ask(owner)
     policy = load(owner.policy).policy
     with closing(owner.open()) as store:
         for who in (DPO, OWNER):
             decide_on(policy, store, who, owner.keys[who], waiting.subject.hex(), "reject", NOW)
         store._db.execute("UPDATE verdicts SET decision = 'approve'")
-        assert requests_of(policy, store, NOW)[0].status == "waiting"
+        assert requests_of(policy, store, NOW)[0].status == "rejected"
         forged = Approval.signed(DPO, SigningKey(Secret(bytes(32))), "aspen", waiting.subject, "approve", NOW)
         store.add_verdict(forged)
-        assert requests_of(policy, store, NOW)[0].status == "waiting"
+        assert requests_of(policy, store, NOW)[0].status == "rejected"
 
 
 def test_a_stored_request_that_was_exchanged_is_found_out(owner: OwnerHome) -> None:

@@ -14,14 +14,15 @@ from analyst.cli import main as consilo
 from analyst.doctor import examine as analyst_findings
 from analyst.federation import opened, revoke
 from crypto.certificates import Identity, issue, new_request, read_transport_key, utc_now
+from policies.signatures import SUFFIX
 from silo_node.actor import SiloActor
 from silo_node.cli import main
 from silo_node.doctor import Finding, examine
 from silo_node.errors import SiloError
+from silo_node.home import ACCEPTED
 from silo_node.ledger_store import LedgerStore
 from silo_node.serve import FederatedSilo, Options, serve
 from tests.federated import ANALYST, NAME, SILOS, provision
-from tests.test_silo_node_home import install
 
 FIRST_FORMAT = (
     "CREATE TABLE charges (nonce BLOB PRIMARY KEY CHECK (length(nonce) = 16), request_hash BLOB NOT NULL,"
@@ -102,6 +103,21 @@ def broken_policy(place: Path) -> None:
     policy.write_text(policy.read_text().replace("min_cohort", "min_cohrt"))
 
 
+def trial(place: Path) -> None:
+    policy = place / "aspen" / "policy.toml"
+    policy.write_text(policy.read_text().replace('mode = "production"', 'mode = "trial"'))
+
+
+def unsigned(place: Path) -> None:
+    (place / "aspen" / f"policy.toml{SUFFIX}").unlink()
+
+
+def no_successor(place: Path) -> None:
+    policy = place / "aspen" / "policy.toml"
+    shutil.copy(policy, policy.with_name(ACCEPTED))
+    policy.write_text(policy.read_text().replace("min_cohort     = 25", "min_cohort     = 30"))
+
+
 def no_data(place: Path) -> None:
     (place / "aspen" / "lung.parquet").unlink()
 
@@ -130,6 +146,9 @@ def open_token(place: Path) -> None:
     ("spoil", "what", "reason"),
     [
         (broken_policy, "policy", "min_cohrt"),
+        (trial, "policy", 'says mode = "trial"; between organisations: mode = "production", signed'),
+        (unsigned, "policy", "version 1 has 0 of 1 signatures (nobody signed)"),
+        (no_successor, "policy", "this is version 1, version 1 was in force already"),
         (no_data, "sources", "lung.parquet is missing"),
         (newer_ledger, "ledger", "format 99, newer than"),
         (no_membership, "membership", "cannot read the membership log"),
@@ -181,7 +200,6 @@ def test_a_cluster_of_other_machines_needs_tls(place: Path) -> None:
 
 def test_a_production_policy_is_served_and_simulate_mode_refuses_it(place: Path) -> None:
     policy = place / "aspen" / "policy.toml"
-    install(place / "aspen", 1)
     with pytest.raises(SiloError, match="simulate mode is one trust domain"):
         SiloActor(str(policy))
     silo = FederatedSilo(str(policy))
@@ -189,6 +207,15 @@ def test_a_production_policy_is_served_and_simulate_mode_refuses_it(place: Path)
         assert silo.problem() is None
     finally:
         silo.close()
+
+
+def test_a_policy_that_nobody_signed_is_not_served(place: Path) -> None:
+    trial(place)
+    silo = FederatedSilo(str(place / "aspen" / "policy.toml"))
+    problem = silo.problem()
+    assert problem is not None
+    assert 'says mode = "trial"; between organisations: mode = "production", signed' in problem[0]
+    assert "sign-policy" in problem[1]
 
 
 def test_the_analysts_doctor_checks_certificate_and_standing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

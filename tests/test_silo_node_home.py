@@ -4,13 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from crypto.keys import Secret, SigningKey
+from crypto.keys import Secret, SigningKey, write_key_file
 from policies.errors import PolicySignatureError
 from policies.load import load
 from policies.signatures import SUFFIX, signature, written
+from silo_node.cli import main
 from silo_node.home import ACCEPTED, Home, read_home
 
-KEYS = {name: SigningKey(Secret(bytes([index]) * 32)) for index, name in enumerate(["dpo", "ciso"])}
+ROOTS = {name: Secret(bytes([index]) * 32) for index, name in enumerate(["dpo", "ciso", "owner", "eve"])}
+KEYS = {name: SigningKey(ROOTS[name]) for name in ("dpo", "ciso")}
+OWNER = SigningKey(ROOTS["owner"])
 NOW = 1_800_000_000
 
 
@@ -57,6 +60,83 @@ def test_versions_are_admitted_one_after_the_other(home: Path) -> None:
     install(silo, 3, second, rho="0.5").admit(NOW)
     with pytest.raises(PolicySignatureError, match="holds from"):
         install(silo, 4, named(silo), rho="0.5").admit(NOW + 20 * 365 * 24 * 3600)
+
+
+def put(home: Path, number: int, previous: str = "", rho: str = "1.0") -> Path:
+    """Put a version that two of three people sign into the directory, unsigned; return the policy file."""
+    install(home, number, previous, rho, ())
+    policy = home / "policy.toml"
+    owner = f'[people.owner]\nkey = "{OWNER.public}"\n'
+    of_two = policy.read_text().replace('need = 1, of = ["dpo", "ciso"]', 'need = 2, of = ["dpo", "ciso", "owner"]')
+    policy.write_text(of_two + owner)
+    policy.with_name(policy.name + SUFFIX).unlink()
+    return policy
+
+
+def test_people_sign_by_the_command_and_the_silo_admits_what_they_signed(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    silo, files = home / "silos" / "aspen", {}
+    for name, root in ROOTS.items():
+        files[name] = home / f"{name}.key"
+        write_key_file(files[name], root)
+
+    def sign(who: str, key: str = "") -> tuple[int, list[str]]:
+        status = main(["sign-policy", str(policy), "--as", who, "--key", str(files[key or who])])
+        said = capsys.readouterr()
+        return status, (said.out + said.err).splitlines()
+
+    policy = put(silo, 1)
+    digest = load(policy).digest.hex()
+    assert sign("dpo") == (
+        0,
+        [f"dpo signed {policy} (sha256 {digest})", "not enough by this version: 1 of 2 signatures (dpo signed)"],
+    )
+    assert sign("dpo") == (0, ["not enough by this version: 1 of 2 signatures (dpo signed)"]), "one person, once"
+    status, said = sign("ciso", key="dpo")
+    assert (status, said[0]) == (1, "consilo-silo: error: this is not the key of 'ciso' in the policy")
+    status, said = sign("eve")
+    assert (status, said[0]) == (1, "consilo-silo: error: 'eve' does not sign this policy")
+    with pytest.raises(PolicySignatureError, match="1 of 2 signatures"):
+        read_home(policy).admit(NOW)
+    assert sign("ciso")[1][-1] == "enough by this version: 2 of 2 signatures (ciso, dpo signed)"
+    read_home(policy).admit(NOW)
+
+    policy = put(silo, 2, named(silo), rho="2.0")
+    assert sign("dpo")[1][1:] == [
+        "not enough by this version: 1 of 2 signatures (dpo signed)",
+        "not enough by the version in force: 1 of 3 signatures, one more as it loosens something (dpo signed)",
+    ]
+    assert sign("ciso")[1][1:] == [
+        "enough by this version: 2 of 2 signatures (ciso, dpo signed)",
+        "not enough by the version in force: 2 of 3 signatures, one more as it loosens something (ciso, dpo signed)",
+    ]
+    with pytest.raises(PolicySignatureError, match="2 of 3 signatures, one more as it loosens something"):
+        read_home(policy).admit(NOW)
+    assert sign("owner")[1][-1].startswith("enough by the version in force: 3 of 3 signatures")
+    assert main(["sign-policy", str(policy)]) == 0
+    assert capsys.readouterr().out.count("enough by") == 2, "without --key it only counts"
+    read_home(policy).admit(NOW)
+    assert named(silo) == f"sha256:{load(policy).digest.hex()}"
+
+
+def test_a_signature_is_of_the_bytes_that_were_signed(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    silo = home / "silos" / "aspen"
+    install(silo, 1)
+    policy = silo / "policy.toml"
+    policy.write_text(policy.read_text() + "# one more line\n")
+    assert main(["sign-policy", str(policy)]) == 0
+    assert capsys.readouterr().out == "not enough by this version: 0 of 1 signatures (nobody signed)\n"
+
+
+def test_a_trial_does_not_follow_a_signed_version(home: Path) -> None:
+    silo = home / "silos" / "aspen"
+    install(silo, 1).admit(NOW)
+    before = (silo / ACCEPTED).read_bytes()
+    (silo / "policy.toml").write_text((silo / "policy.trial").read_text().replace("rho = 1.0", "rho = 90.0"))
+    with pytest.raises(PolicySignatureError, match=r'says mode = "trial".* expected mode = "production"'):
+        read_home(silo / "policy.toml").admit(NOW)
+    assert (silo / ACCEPTED).read_bytes() == before
 
 
 def test_a_trial_needs_nobody(home: Path) -> None:
