@@ -2,7 +2,7 @@
 
 from decimal import Decimal
 
-from policies.consistency import BUILT_AGGREGATES, BUILT_BACKENDS
+from policies.consistency import BUILT_AGGREGATES
 from policies.model import Analyst, Column, Policy, Source
 from policies.periods import UNKNOWN, periods
 from policies.request import Catalogue, OpenColumn, OpenTable, TableColumn
@@ -42,7 +42,7 @@ def catalogue_of(
         tables=open_tables(policy, now),
         purposes=analyst.purposes,
         aggregates=tuple(one for one in disclosure.aggregates if one in BUILT_AGGREGATES),
-        backends=tuple(one for one in protection.accept if one in BUILT_BACKENDS),
+        backends=protection.accept,
         delta=str(policy.budget.delta),
         min_micro_rho=least,
         max_micro_rho=most,

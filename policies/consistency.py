@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, get_args
 
 from policies.model import BUILT_NOISE, BUILT_SECURITY_BITS, MAX_DOMAIN, Policy
 from policies.periods import most_periods
-from policies.request import Aggregate, Plan, Request
+from policies.request import Aggregate, Plan
 from policies.training import Step
 
 Path = tuple[str, ...]
@@ -19,7 +19,6 @@ BUILT_COMPUTATIONS = frozenset(
     kind for model in (Plan, Step) for kind in get_args(model.model_fields["kind"].annotation)
 )
 BUILT_AGGREGATES = frozenset(get_args(Aggregate.model_fields["function"].annotation))
-BUILT_BACKENDS = frozenset(get_args(Request.model_fields["backend"].annotation))
 _NOT_BUILT = "this version cannot do it, so every request for it is denied"
 
 
@@ -195,9 +194,6 @@ def _not_built(policy: Policy) -> Iterator[Finding]:
     for aggregate in policy.disclosure.aggregates:
         if aggregate not in BUILT_AGGREGATES:
             yield Finding(("disclosure", "aggregates"), f"{aggregate}: {_NOT_BUILT}")
-    for backend in policy.protection.accept:
-        if backend not in BUILT_BACKENDS:
-            yield Finding(("protection", "accept"), f"{backend}: {_NOT_BUILT}")
     if policy.protection.security_bits > BUILT_SECURITY_BITS:
         text = f"this version gives {BUILT_SECURITY_BITS} bits, so every request is denied"
         yield Finding(("protection", "security_bits"), text)

@@ -548,15 +548,18 @@ class _Judge:
         if len(spent.windows) != len(limits):
             return [_deny("BUDGET_WINDOW", "budget.limits", "the spending of a window is unknown", "ask again")]
         for (index, limit, rho, per_analyst), used in zip(limits, spent.windows, strict=True):
-            period = limit.window.removeprefix("calendar-")
+            window = limit.window.removeprefix("calendar-")
+            period, later = f"this {window}", f"when the next {window} begins (UTC)"
+            if limit.window == "data-month":
+                period, later = "for these months of the data", "about other months"
             if used.everybody + cost > rho:
-                message = f"what is left for {purpose!r} this {period} does not cover this request"
-                remedy = f"ask with a smaller epsilon, or when the next {period} begins (UTC)"
+                message = f"what is left for {purpose!r} {period} does not cover this request"
+                remedy = f"ask with a smaller epsilon, or {later}"
                 reasons.append(_deny("BUDGET_WINDOW", f"budget.limits.{index}.rho", message, remedy))
             if per_analyst is not None and used.analyst + cost > per_analyst:
                 left = f"rho {max(0, per_analyst - used.analyst) / MICRO:g} is left to you"
-                message = f"{left} for {purpose!r} this {period}, this request costs {cost / MICRO:g}"
-                remedy = f"ask with a smaller epsilon, or when the next {period} begins (UTC)"
+                message = f"{left} for {purpose!r} {period}, this request costs {cost / MICRO:g}"
+                remedy = f"ask with a smaller epsilon, or {later}"
                 reasons.append(_deny("BUDGET_ANALYST", f"budget.limits.{index}.per_analyst_rho", message, remedy))
         return reasons
 

@@ -58,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as err:
+        return _fail(f"{err.strerror or err}: {err.filename or 'no file'}", "check the path and the free disk space")
     except Exception as err:
         if os.environ.get("CONSILO_DEBUG"):
             raise

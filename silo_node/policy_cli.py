@@ -4,30 +4,35 @@ Nothing here runs a silo or spends anything: what is decided in `check-policy --
 """
 
 import argparse
+import difflib
 import json
+import math
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from crypto.manifest import Recipient, obstacle
 from crypto.sealing import PUBLIC_BYTES
-from crypto.wire import digest_of
+from crypto.wire import Name, digest_of
 from policies import schema
 from policies.accountant import charge, epsilon_of, micro_rho_of
 from policies.catalogue import catalogue_of
 from policies.decide import Places, decide, limits_of, months_of, standing_analyst
 from policies.diff import compare
 from policies.draft import Draft, clean, drafted, to_fill_in
+from policies.errors import PolicyError
 from policies.ledger import Spending, WindowSpending
 from policies.load import PolicyFile, load
-from policies.model import MICRO, Policy, check_uri, kind_of
+from policies.model import MICRO, Head, Policy, check_uri, kind_of
 from policies.request import Plan, Request, Table
 from policies.signatures import (
     SUFFIX,
@@ -65,7 +70,7 @@ def add_commands(add: Callable[[str, Callable[[argparse.Namespace], int], str], 
     check.add_argument("--request", metavar="SQL", help="also say what would be decided on this question, and why")
     check.add_argument("--purpose", metavar="PURPOSE", help="what the question is for; default: the analyst's first")
     check.add_argument("--analyst", metavar="NAME", help="who asks; default: the policy's first analyst")
-    check.add_argument("--epsilon", type=float, default=1.0, help="what the answer may cost one person")
+    check.add_argument("--epsilon", type=float, help="what the answer may cost one person; default: 1")
     text = "say what a new version of a policy loosens, and what it tightens"
     diff = add("diff-policy", _diff_policy, text)
     diff.add_argument("old", type=Path, metavar="OLD", help="the version in force")
@@ -85,6 +90,11 @@ def _init(options: argparse.Namespace) -> int:
     if kind is None:
         hint = "convert it first, or name a table: FILE.duckdb#TABLE, env:NAME#TABLE"
         raise SiloError(f"{options.source} is neither .csv nor .parquet", hint)
+    try:
+        TypeAdapter(Name).validate_python(options.silo)
+    except ValidationError as err:
+        hint = "use its name in the roster: letters, digits and ._@+/-, a letter or digit first, at most 120"
+        raise SiloError(f"{options.silo!r} cannot be the name of a silo", hint) from err
     if options.out.exists():
         raise SiloError(f"{options.out} exists", "a policy is never overwritten; choose another place with --out")
     home, uri = options.out.resolve().parent, options.source
@@ -97,11 +107,13 @@ def _init(options: argparse.Namespace) -> int:
     except ValueError as err:
         raise SiloError(str(err), "mend SOURCE") from err
     found = types_of("init", place_of("init", kind, uri, home), uri)
+    if kind == "csv" and not _has_rows(Path(path)):
+        raise SiloError(f"{options.source} has no rows", "types are told from rows: draft from a file that has some")
     if options.id is not None and options.id not in found:
         raise SiloError(f"{options.source} has no column {options.id!r} (found: {', '.join(found)})", "mend --id")
     draft = Draft(
         command="consilo-silo init",
-        silo=clean(options.silo),
+        silo=options.silo,
         table=clean(options.table or table.rpartition(".")[2] or Path(path).stem),
         kind=kind,
         uri=uri,
@@ -120,7 +132,15 @@ def _init(options: argparse.Namespace) -> int:
     return 0
 
 
+def _has_rows(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return sum(1 for line in islice((line for line in opened if line.strip()), 2)) == 2
+
+
 def _check_policy(options: argparse.Namespace) -> int:
+    for name in ("purpose", "analyst", "epsilon"):
+        if options.request is None and getattr(options, name) is not None:
+            raise SiloError(f"--{name} is of a question, and there is none", f"add --request, or leave out --{name}")
     file = load(options.file)
     policy, home = file.policy, options.file.resolve().parent
     for warning in file.warnings:
@@ -133,6 +153,8 @@ def _check_policy(options: argparse.Namespace) -> int:
     least, most = policy.budget.request_micro
     print(f"{options.file}: in order (sha256 {file.digest.hex()})")
     print(f"  silo      {policy.silo.id}, {policy.silo.controller}, mode {policy.mode}")
+    if policy.policy is not None:
+        print(f"  version   {'; '.join(_standing(file, policy.policy, int(time.time())))}")
     for name, source in policy.sources.items():
         opened = ", ".join(
             f"{key} ({'/'.join(column.roles)})" for key, column in source.columns.items() if column.roles
@@ -161,6 +183,30 @@ def _check_policy(options: argparse.Namespace) -> int:
     return 0
 
 
+def _standing(file: PolicyFile, head: Head, now: int) -> Iterator[str]:
+    """Yield whether a version holds now, how many people signed it, and whether it follows the one in force."""
+    today = datetime.fromtimestamp(now, UTC)
+    term = "not yet" if today < head.valid_from else "over" if today >= head.valid_until else "holds now"
+    yield f"{head.version}, {head.valid_from:%Y-%m-%d} to {head.valid_until:%Y-%m-%d}: {term}"
+    if head.signed_by is None:
+        return
+    try:
+        kept = file.path.resolve().parent / ACCEPTED
+        accepted = load(kept) if kept.exists() else None
+        found = quorums(file, read_signatures(file.path), accepted)
+        yield str(found[0])
+        if accepted is None:
+            yield "the first one here" if head.previous is None else f"it follows another, and there is no {ACCEPTED}"
+        elif accepted.digest == file.digest:
+            yield "in force"
+        else:
+            yield f"by the version in force {found[1]}"
+            check_succession(file, accepted)
+            yield "it follows the version in force"
+    except PolicyError as err:
+        yield f"it cannot follow the version in force: {err.message.splitlines()[0]}"
+
+
 def _judge(file: PolicyFile, options: argparse.Namespace) -> int:
     """Print what would be decided on a question now, with nothing spent and nobody asked before."""
     policy, now = file.policy, int(time.time())
@@ -171,9 +217,16 @@ def _judge(file: PolicyFile, options: argparse.Namespace) -> int:
     if analyst is None:
         raise SiloError(f"{name!r} is not an analyst here", f"known: {', '.join(policy.analysts) or 'none'}")
     purpose = options.purpose or next(iter(analyst.purposes), next(iter(policy.purposes)))
+    if purpose not in policy.purposes:
+        near = difflib.get_close_matches(purpose, policy.purposes, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(policy.purposes)}"
+        raise SiloError(f"unknown purpose {purpose!r}", hint)
+    epsilon = 1.0 if options.epsilon is None else options.epsilon
+    if not (math.isfinite(epsilon) and 0 < epsilon <= 100):
+        raise SiloError(f"epsilon is {epsilon:g}", "expected a number above 0 and at most 100, such as 1")
     catalogue = catalogue_of(policy, analyst, "trial", file.digest, bytes(16), now)
     table, plan = _planned(options.request, catalogue.encode())
-    micro_rho = micro_rho_of(options.epsilon, float(policy.budget.delta)) if options.epsilon > 0 else 0
+    micro_rho = micro_rho_of(epsilon, float(policy.budget.delta))
     silos = _silos(policy)
     try:
         request = Request(
@@ -203,7 +256,7 @@ def _judge(file: PolicyFile, options: argparse.Namespace) -> int:
     cost = charge(request, digest, policy.privacy_unit.max_silos)
     verdict = "refused" if denials else "answered"
     print(f"{verdict}: {name} for {purpose}, at {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(now))}")
-    print(f"  cost      rho {cost / MICRO:g} of {policy.budget.lifetime_micro / MICRO:g}, epsilon {options.epsilon:g}")
+    print(f"  cost      rho {cost / MICRO:g} of {policy.budget.lifetime_micro / MICRO:g}, epsilon {epsilon:g}")
     for denial in denials:
         print(f"  {denial.code} ({denial.rule}): {denial.message}")
         print(f"    -> {denial.remedy}")

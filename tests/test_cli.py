@@ -1,9 +1,9 @@
 """Every command as a user types it: scripts in tests/cli/ hold command, output and exit status.
 
 In a script, `...` stands for anything, FED for the federation's consilo.toml, POLICY for a silo's policy, KEY for the
-analyst's key, OUT for a file that is not there, ANSWER for the JSON of an answer, DATA for a file of rows, EXAMPLES for
-the example policies and LOOSER for a changed one; lines after `2> ` are standard error, `? N` is the exit status where
-it is not 0.
+analyst's key, OUT for a file that is not there, ANSWER for the JSON of an answer, DATA for a file of rows and EMPTY for one
+without, EXAMPLES for the example policies and LOOSER for a changed one; lines after `2> ` are standard error, `? N` is
+the exit status where it is not 0.
 """
 
 import json
@@ -81,8 +81,10 @@ def test_script(block: list[str], in_memory: Simulation, tmp_path: Path, capsys:
         command = command.replace("ANSWER", str(answer))
     command = command.replace("KEY", f"{in_memory.path}/analysts/ana.key")
     command = command.replace("EXAMPLES", str(EXAMPLES)).replace("DATA", str(tmp_path / "visits.csv"))
+    command = command.replace("EMPTY", str(tmp_path / "empty.csv"))
     command = command.replace("LOOSER", str(tmp_path / "looser.toml"))
     (tmp_path / "visits.csv").write_text("pid,sex,age\np1,f,30\np2,m,40\n")
+    (tmp_path / "empty.csv").write_text("pid,sex,age\n\n")
     bank = (EXAMPLES / "bank.toml").read_text().replace("version     = 7", "version     = 8")
     bank = bank.replace("min_cohort = 50", "min_cohort = 40").replace("requests_per_day = 40", "requests_per_day = 30")
     (tmp_path / "looser.toml").write_text(bank)

@@ -1,5 +1,6 @@
 """In production a silo admits a version only after those before it, and remembers which one is in force."""
 
+import io
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,62 @@ def test_people_sign_by_the_command_and_the_silo_admits_what_they_signed(
     assert capsys.readouterr().out.count("enough by") == 2, "without --key it only counts"
     read_home(policy).admit(NOW)
     assert named(silo) == f"sha256:{load(policy).digest.hex()}"
+
+
+def test_check_policy_says_whether_a_version_may_run(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    silo = home / "silos" / "aspen"
+
+    def version() -> str:
+        assert main(["check-policy", str(silo / "policy.toml")]) == 0, "the file itself is in order"
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  version")]
+        return line.removeprefix("  version   ")
+
+    term = "2026-01-01 to 2036-01-01: holds now"
+    put(silo, 1)
+    assert version() == f"1, {term}; 0 of 2 signatures (nobody signed); the first one here"
+    install(silo, 1).admit(NOW)
+    assert version() == f"1, {term}; 1 of 1 signatures (dpo signed); in force"
+    first = named(silo)
+    install(silo, 2, first, rho="2.0")
+    assert version() == (
+        f"2, {term}; 1 of 1 signatures (dpo signed); by the version in force 1 of 2 signatures, one more as it loosens"
+        " something (dpo signed); it follows the version in force"
+    )
+    install(silo, 3, f"sha256:{'0' * 64}")
+    assert version().endswith("it cannot follow the version in force: previous does not name the version in force")
+    policy = install(silo, 1).path / "policy.toml"
+    policy.write_text(policy.read_text().replace("2036-01-01", "2026-06-01", 1))
+    assert version().startswith("1, 2026-01-01 to 2026-06-01: over; 0 of 1 signatures (nobody signed)")
+    policy.write_text(policy.read_text().replace("2026-01-01", "2100-01-01").replace("2026-06-01", "2100-06-01"))
+    assert version().startswith("1, 2100-01-01 to 2100-06-01: not yet; ")
+    (silo / ACCEPTED).unlink()
+    install(silo, 4, f"sha256:{'0' * 64}")
+    assert version().endswith("it follows another, and there is no policy.accepted.toml")
+
+
+def test_a_key_with_a_passphrase_and_no_terminal_gives_one_line(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy, key = put(home / "silos" / "aspen", 1), home / "dpo.key"
+    write_key_file(key, ROOTS["dpo"], lambda: "correct horse battery staple")
+    monkeypatch.setattr("sys.stdin", io.StringIO("correct horse battery staple\n"))
+    assert main(["sign-policy", str(policy), "--as", "dpo", "--key", str(key)]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "consilo-silo: error: a passphrase is needed, and there is no terminal to ask for it",
+        "consilo-silo: hint: use a terminal",
+    ]
+
+
+def test_a_place_that_cannot_be_written_is_no_defect(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy, key = put(home / "silos" / "aspen", 1), home / "dpo.key"
+    write_key_file(key, ROOTS["dpo"])
+    (policy.parent / f"policy.toml{SUFFIX}.partial").mkdir()
+    assert main(["sign-policy", str(policy), "--as", "dpo", "--key", str(key)]) == 1
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error.startswith("consilo-silo: error: Is a directory: ")
+    assert hint == "consilo-silo: hint: check the path and the free disk space"
 
 
 def test_a_signature_is_of_the_bytes_that_were_signed(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
