@@ -22,7 +22,7 @@ from policies.model import MICRO
 from silo_node.ledger_store import LedgerStore
 from tests.test_silo_node_home import install
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 QUESTION = "SELECT sex, COUNT(*) AS n, AVG(age) AS mean_age FROM lung GROUP BY sex"
 BIN = Path(sys.executable).parent
 TIMEOUT_S = 120

@@ -80,6 +80,7 @@ def test_without_noise_the_answer_equals_pooled_duckdb_exactly(home: Path, quest
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_over_200_runs_the_values_lie_within_5_sd_of_pooled_duckdb(home: Path) -> None:
     rewrite_policies(home, "lifetime    = { rho = 1.0 }", "lifetime    = { rho = 10 }")
     truth = by_group(pooled(QUESTION), ("sex",))
