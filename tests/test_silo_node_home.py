@@ -161,7 +161,7 @@ def test_a_key_with_a_passphrase_and_no_terminal_gives_one_line(
     assert main(["sign-policy", str(policy), "--as", "dpo", "--key", str(key)]) == 1
     assert capsys.readouterr().err.splitlines() == [
         "consilo-silo: error: a passphrase is needed, and there is no terminal to ask for it",
-        "consilo-silo: hint: use a terminal",
+        "consilo-silo: hint: run it in a terminal",
     ]
 
 
