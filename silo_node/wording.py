@@ -2,11 +2,23 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from datetime import datetime, time
 
-from policies.model import MICRO, ConsentColumn, ConsentTable, Policy
+from policies.accountant import epsilon_of
+from policies.consistency import BUILT_AGGREGATES, BUILT_COMPUTATIONS
+from policies.model import (
+    BUILT_NOISE,
+    BUILT_SECURITY_BITS,
+    MICRO,
+    Column,
+    ConsentColumn,
+    ConsentTable,
+    Policy,
+)
 from policies.request import Aggregate, Both, Compare, Either, IsNull, Not, OneOf, Plan, Predicate, Request
 from policies.training import Step
+from policies.vocabulary import DUO
 
 
 def worded_request(request: Request) -> str:
@@ -70,37 +82,99 @@ def worded_policy(policy: Policy) -> tuple[tuple[str, tuple[str, ...]], ...]:
 
 
 def _who(policy: Policy) -> Iterator[str]:
-    unit = policy.privacy_unit
-    yield f"{policy.silo.controller} ({policy.silo.sector}, {policy.silo.jurisdiction}) answers for these data."
-    yield f"What is protected is one {unit.entity}: at most {unit.max_rows} of their rows enter an answer."
+    unit, silo = policy.privacy_unit, policy.silo
+    yield f"{silo.controller} ({silo.sector}, {silo.jurisdiction}) answers for the data of the silo {silo.id}."
+    yield f"Whom to ask: {silo.contact}."
+    yield f"What is protected is one {unit.entity}, told by {unit.id_column}."
+    yield f"At most {unit.max_rows} of their rows enter an answer."
+    if unit.max_groups is not None:
+        yield f"They are rows of at most {unit.max_groups} groups."
     if unit.max_silos > 1:
         yield f"One {unit.entity} may be known to {unit.max_silos} silos; the noise counts on it."
-    if policy.policy is not None:
-        term = f"from {policy.policy.valid_from:%Y-%m-%d} until {policy.policy.valid_until:%Y-%m-%d}"
-        yield f"Version {policy.policy.version} of {policy.policy.id}, valid {term}."
+    head = policy.policy
+    if head is not None:
+        term = f"from {_until(head.valid_from)} until {_until(head.valid_until)}"
+        yield f"Version {head.version} of {head.id}, valid {term}."
+        if head.previous is not None:
+            yield f"It follows the file {head.previous}."
+        if head.signed_by is not None:
+            signers = f"{head.signed_by.need} of {', '.join(head.signed_by.of)} must sign it"
+            yield f"{signers}, and one more if it loosens anything."
+    for name, person in policy.people.items():
+        yield f"{name} signs and decides with the key {person.key}."
     if policy.mode == "trial":
         yield "This is a trial policy: it needs no signature and runs in one trust domain only."
+
+
+def _until(when: datetime) -> str:
+    return f"{when:%Y-%m-%d}" if when.time() == time() else f"{when:%Y-%m-%d %H:%M:%S}"
+
+
+def _built(word: str, known: Collection[str]) -> str:
+    return word if word in known else f"{word} (not built yet, so refused)"
 
 
 def _analysts(policy: Policy) -> Iterator[str]:
     for name, analyst in policy.analysts.items():
         purposes = " and ".join(analyst.purposes) or "nothing"
-        yield f"{name} may ask for {purposes} until {analyst.until:%Y-%m-%d}."
+        where = f" in {analyst.jurisdiction}" if analyst.jurisdiction is not None else ""
+        yield f"{name}{where} may ask for {purposes} until {_until(analyst.until)}, with the key {analyst.key}."
     for name, purpose in policy.purposes.items():
-        kinds = " and ".join(purpose.computations) or "nothing"
+        kinds = " and ".join(_built(one, BUILT_COMPUTATIONS) for one in purpose.computations) or "nothing"
         yield f"{name} rests on {purpose.legal_basis} and allows {kinds}."
+        if purpose.vocabulary is not None:
+            meaning = f": {DUO[purpose.vocabulary]}" if purpose.vocabulary in DUO else ""
+            yield f"{name} is {purpose.vocabulary}{meaning}."
+        if purpose.ethics_ref is not None:
+            yield f"{name} has the ethics approval {purpose.ethics_ref}."
+        if purpose.recipients_in is not None:
+            yield f"{name} stays in {' and '.join(purpose.recipients_in) or 'this silo'}."
     if not policy.analysts:
         yield "Nobody may ask."
 
 
 def _data(policy: Policy) -> Iterator[str]:
     for name, source in policy.sources.items():
-        opened = [key for key, column in source.columns.items() if column.roles]
-        closed = [key for key, column in source.columns.items() if not column.roles]
         kind = "answered with noise" if source.release == "private" else "never queried, trains registered models only"
-        yield f"{name} ({kind}): {', '.join(opened) or 'nothing'} may be used."
+        yield f"{name} ({kind}) is read from {source.uri} ({source.kind})."
+        if source.lookback_days is not None:
+            days = f"more than {source.lookback_days} days back"
+            yield f"{name}: rows whose {source.time_column} lies {days} are not read."
+        elif source.time_column is not None:
+            yield f"{name}: {source.time_column} tells how old a row is."
+        opened = {key: column for key, column in source.columns.items() if column.roles}
+        for key, column in opened.items():
+            yield f"{name}: {key} ({', '.join(_column(column))}) may be used as {' or '.join(column.roles)}."
+        if not opened:
+            yield f"{name}: nothing may be used."
+        closed = [f"{key} ({', '.join(_column(column))})" for key, column in source.columns.items() if not column.roles]
         if closed:
             yield f"{name}: closed to every request: {', '.join(closed)}."
+
+
+def _column(column: Column) -> Iterator[str]:
+    yield column.type
+    yield column.class_
+    if column.bounds is not None:
+        unit = "" if column.unit is None else f" {column.unit}"
+        yield f"{column.bounds[0]} to {column.bounds[1]}{unit}" + (f" by {column.step}" if column.step else "")
+    elif column.unit is not None:
+        yield f"in {column.unit}"
+    if column.domain == "discover":
+        yield _built("its values are to be discovered", ())
+    elif column.domain is not None:
+        yield f"one of {'/'.join(map(str, column.domain))}"
+        yield f"{column.unknown} for all else"
+    if column.granularity is not None:
+        yield f"by {column.granularity}"
+    if column.missing == "zero":
+        yield "a missing one counts as 0"
+    if column.sole_dimension:
+        yield "grouped by alone only"
+    if column.from_ is not None:
+        yield f"{column.from_!r} in the file"
+    if column.scale != 1:
+        yield f"times {column.scale}"
 
 
 def _consent(policy: Policy) -> Iterator[str]:
@@ -112,20 +186,30 @@ def _consent(policy: Policy) -> Iterator[str]:
                 yield f"For {name} everybody is counted who has not objected."
             case "none":
                 yield f"For {name} consent is not asked."
-    match policy.consent:
+        if purpose.consent_values is not None:
+            yield f"Decisions call {name} {' or '.join(purpose.consent_values)}."
+    consent = policy.consent
+    match consent:
         case ConsentTable():
-            yield f"Decisions are read from {policy.consent.source} at every request, so a withdrawal counts at once."
+            yield f"Decisions are read from {consent.source} at every request, so a withdrawal counts at once."
+            ends = "" if consent.expires_at is None else f", when it ends in {consent.expires_at}"
+            said = f"when it was given in {consent.given_at}, withdrawn in {consent.withdrawn_at}{ends}"
+            yield f"The person stands in {consent.subject}, the purpose in {consent.purpose}, {said}."
+            if consent.receipt_id is not None:
+                yield f"The number of a record stands in {consent.receipt_id}."
         case ConsentColumn():
-            yield f"The column {policy.consent.column} carries the decision."
-            yield f"If it is older than {policy.consent.stale_after_hours:g} hours, nothing is answered."
+            yield f"The column {consent.column} carries the decision."
         case None:
             pass
+    if consent is not None and consent.stale_after_hours is not None:
+        yield f"If decisions are older than {consent.stale_after_hours:g} hours, nothing is answered."
 
 
 def _budget(policy: Policy) -> Iterator[str]:
-    budget = policy.budget
-    lifetime = f"rho {budget.lifetime_micro / MICRO:g} for one person, ever"
-    yield f"All answers together may cost {lifetime}; nothing refreshes that."
+    budget, delta = policy.budget, float(policy.budget.delta)
+    lifetime = budget.lifetime_micro / MICRO
+    shown = f"epsilon {epsilon_of(lifetime, delta):.2f} at delta {delta:g}"
+    yield f"All answers together may cost rho {lifetime:g} for one person, ever ({shown}); nothing refreshes that."
     for limit in budget.limits:
         own = "" if limit.per_analyst_rho is None else f", of one analyst rho {limit.per_analyst_rho:g}"
         yield f"{limit.purpose} may spend rho {limit.rho:g} in a {limit.window.replace('calendar-', '')}{own}."
@@ -134,18 +218,24 @@ def _budget(policy: Policy) -> Iterator[str]:
 
 
 def _leaves(policy: Policy) -> Iterator[str]:
-    disclosure = policy.disclosure
-    figures = ", ".join(disclosure.aggregates).upper() or "no figure"
+    disclosure, protection = policy.disclosure, policy.protection
+    figures = ", ".join(_built(one.upper(), {one.upper() for one in BUILT_AGGREGATES}) for one in disclosure.aggregates)
     groups = f"at most {disclosure.max_groups} groups in {disclosure.max_dimensions} columns"
-    yield f"What may be asked for: {figures}, {groups}."
+    yield f"What may be asked for: {figures or 'no figure'}, {groups}."
+    yield f"What may leave: {' and '.join(disclosure.release) or 'nothing'}."
     yield f"An answer needs at least {disclosure.min_silos} silos."
     yield f"Groups whose noisy count is below {disclosure.min_cohort} are not shown."
-    accepted = ", ".join(policy.protection.accept) or "none"
-    count = policy.protection.max_colluding
+    accepted = ", ".join(protection.accept) or "none"
+    count, missing = protection.max_colluding, protection.max_missing
     yield f"Sums are made by {accepted}; {count} silo{'s' if count > 1 else ''} may collude with the aggregator."
+    yield f"{missing or 'No'} silo{'s' if missing > 1 else ''} may drop out of a sum."
+    bits, noise = protection.security_bits, protection.noise
+    if bits > BUILT_SECURITY_BITS or noise != BUILT_NOISE:
+        yield _built(f"Sums are to have {bits} bits of security and {noise} noise", ()) + "."
     if policy.training is not None:
         training = policy.training
         yield f"A training run may take {training.max_rounds} steps and cost rho {training.max_rho_per_run:g}."
+        yield f"The gradient of one person is at most {training.clip_norm} long; noise in every step is {training.dp}."
 
 
 def _approvals(policy: Policy) -> Iterator[str]:

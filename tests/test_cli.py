@@ -1,9 +1,9 @@
 """Every command as a user types it: scripts in tests/cli/ hold command, output and exit status.
 
 In a script, `...` stands for anything, FED for the federation's consilo.toml, POLICY for a silo's policy, KEY for the
-analyst's key, OUT for a file that is not there, ANSWER for the JSON of an answer, DATA for a file of rows, EMPTY of one
-without, EXAMPLES for the example policies and LOOSER for a changed one; lines after `2> ` are standard error, `? N` is
-the exit status where it is not 0.
+analyst's key, OUT for a file that is not there, ANSWER for the JSON of an answer, DATA for a file of rows, EMPTY
+for one without, EXAMPLES for the example policies and LOOSER for a changed one; lines after `2> ` are standard error,
+`? N` is the exit status where it is not 0.
 """
 
 import json

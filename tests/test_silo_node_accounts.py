@@ -1,17 +1,14 @@
-"""What the owner is told: the sums of the charges, what is left, and when it ends; a policy and a question in words."""
+"""What the owner is told: the sums of the charges, what is left, and when it ends."""
 
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from policies.ledger import ALL_MONTHS, Months
-from policies.request import Aggregate, Both, Compare, Either, IsNull, Not, OneOf
 from silo_node.accounts import DAY_S, Account, Accounts, Row, accounts_of
-from silo_node.wording import worded_plan, worded_policy, worded_request
-from tests.example_policy import Edit, plan, policy, request, table
+from tests.example_policy import Edit, policy
 
 NOW = int(datetime(2027, 5, 20, 12, tzinfo=UTC).timestamp())
 LIMITS = Edit(
@@ -122,78 +119,3 @@ def test_whatever_was_charged_nothing_is_lost(charges: list[tuple[float, int, st
 def test_an_account_without_a_limit_leaves_nothing_to_tell() -> None:
     assert Account("all", 5, 0, None).left is None
     assert "limit" not in Account("all", 5, 0, None).summary()
-
-
-@pytest.mark.parametrize(
-    ("where", "words"),
-    [
-        (None, "COUNT(*), AVG(age) of visits by ward"),
-        (Compare(column="age", op=">=", value="65"), "COUNT(*), AVG(age) of visits where age >= 65 by ward"),
-        (
-            Both(operands=(IsNull(column="age"), Not(operand=OneOf(column="ward", values=("surgery", "medicine"))))),
-            'COUNT(*), AVG(age) of visits where (age is missing and not ward in ("surgery", "medicine")) by ward',
-        ),
-        (
-            Either(operands=(IsNull(column="age"), Compare(column="smoker", op="=", value="true"))),
-            "COUNT(*), AVG(age) of visits where (age is missing or smoker = true) by ward",
-        ),
-    ],
-)
-def test_a_question_in_words(where: object, words: str) -> None:
-    assert worded_plan(plan(where=where), "visits") == words
-    assert worded_request(request()) == "COUNT(*), AVG(age) of visits where smoker = true by ward"
-
-
-@pytest.mark.parametrize(
-    ("value", "words"),
-    [
-        ("x\x1b[2K\x1b[1A\r  COUNT(*) of visits\n", r'"x\u001b[2K\u001b[1A\r  COUNT(*) of visits\n"'),
-        ("zz) or (age > 200", '"zz) or (age > 200"'),
-        ('a" or "b', r'"a\" or \"b"'),
-        ("\u202egnirts\u2066\x9b", r'"\u202egnirts\u2066\u009b"'),
-        ("\u0663", r'"\u0663"'),
-        ("-1.5", "-1.5"),
-        ("1\n", r'"1\n"'),
-        ("", '""'),
-    ],
-)
-def test_what_an_analyst_wrote_cannot_command_the_terminal_or_pass_for_the_question(value: str, words: str) -> None:
-    for predicate, text in (
-        (Compare(column="ward", op="<>", value=value), f"ward <> {words}"),
-        (OneOf(column="ward", values=(value,)), f"ward in ({words})"),
-    ):
-        assert worded_plan(plan(where=predicate), "visits") == f"COUNT(*), AVG(age) of visits where {text} by ward"
-
-
-@pytest.mark.parametrize("hostile", ["a\x1b[2J", "a b", "a\nb", "a\n", "\u202ea", 'a"', "\u0430"])
-def test_every_other_name_of_a_request_is_plain(hostile: str) -> None:
-    """Analyst, purpose, table, columns and silos are names on the wire, so they are shown as they are."""
-    for named in (
-        lambda: request(analyst=hostile),
-        lambda: request(purpose=hostile),
-        lambda: request(silos=("east", "north", hostile)),
-        lambda: table(name=hostile),
-        lambda: plan(group_by=(hostile,)),
-        lambda: Aggregate(function="avg", column=hostile, alias="a"),
-        lambda: Compare(column=hostile, op="=", value="1"),
-        lambda: OneOf(column=hostile, values=("1",)),
-        lambda: IsNull(column=hostile),
-    ):
-        with pytest.raises(ValidationError, match="pattern"):
-            named()
-
-
-def test_a_policy_in_words_names_what_it_opens_and_what_it_costs() -> None:
-    text = "\n".join(sentence for _, sentences in worded_policy(POLICY) for sentence in sentences)
-    for fragment in (
-        "North Hospital (hospital, NO) answers for these data.",
-        "at most 2 of their rows",
-        "ana may ask for health-research and billing until 2036-01-01.",
-        "visits: closed to every request: patient_id, diary.",
-        "All answers together may cost rho 1 for one person",
-        "health-research may spend rho 0.5 in a month, of one analyst rho 0.2.",
-        "at least 3 silos",
-    ):
-        assert fragment in text
-    for name in POLICY.sources["visits"].columns:
-        assert name in text

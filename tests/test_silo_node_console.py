@@ -95,7 +95,7 @@ def test_the_page_shows_policy_ledger_requests_and_log(url: str) -> None:
     for text in (
         "Aspen Hospital", "policy version 1", "epsilon 3.65", "0.264", "Requests (1)", "at this pace",
         "COUNT(*), AVG(age) of visits where smoker = true by ward", "waiting, 0 of 2", "Approve", "Reject",
-        "All answers together may cost rho 1 for one person, ever; nothing refreshes that.",
+        "All answers together may cost rho 1 for one person, ever (epsilon 7.77 at delta 1e-06)",
         "The log is whole: entries 1 to", "contribution to round",
     ):  # fmt: skip
         assert text in answer.text, text
