@@ -6,7 +6,7 @@ docs/federated.md, "The stream, byte by byte".
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -41,15 +41,17 @@ from crypto.frames import (
     greeting,
     pump,
 )
+from crypto.keys import VerifyKey
 from crypto.membership import Member
 from crypto.randomness import token
-from crypto.wire import signer_of
+from crypto.wire import signer_of, verify
 from policies.ledger import LedgerHead
 from policies.request import CatalogueRequest, Request
 
 RESUME_S = 10.0  # how long a call waits for a lost stream to come back
 MAX_CONNECTIONS = 512
 MAX_STREAMS = 1024
+RENEW_S = 60.0  # for which rounds under way keep streams of an older membership
 LINGER_S = 2.0
 STREAMS_PER_SILO = 2  # the one that is and, while it is being replaced, the one that comes
 STREAMS_PER_ANALYST = 4
@@ -123,7 +125,7 @@ class StreamSilo:
             except CallFailedError:
                 raise
             except LinkError:
-                if session.wire < RESUMES:
+                if session.wire < RESUMES or not session.closed.is_set():
                     raise
                 self.lost(session)
                 deadline = asyncio.get_running_loop().time() + self._resume_s
@@ -180,6 +182,7 @@ class Gate:
         self._server: Calls | None = None
         self._grpc: Any = None
         self._is_stopping = False
+        self._renewing: asyncio.Future[None] | None = None
         self._under_way, self._answered_at = 0, float("-inf")
         self._change_server()
 
@@ -232,7 +235,10 @@ class Gate:
         await self._grpc.stop(2.0)
 
     def change_membership(self) -> None:
-        """Serve under the newest membership: streams that it no longer lists end at once."""
+        """Serve under the newest membership: streams that it no longer lists end at once.
+
+        The other silos' streams end when the rounds under way have, so that they dial again and learn of it.
+        """
         membership = self._credentials.membership
         for session, (_, certificate) in list(self._sessions.items()):
             try:
@@ -240,6 +246,16 @@ class Gate:
             except MembershipError as err:
                 self._end(session, err)
         self._change_server()
+        behind = [session for session, (role, _) in self._sessions.items() if role == "silo"]
+        self._renewing = asyncio.ensure_future(self._renew(behind))
+
+    async def _renew(self, behind: Sequence[Session]) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RENEW_S):
+                while self._under_way:
+                    await asyncio.sleep(0.05)
+        for session in behind:
+            self._end(session, LinkError("the membership has grown"))
 
     def _change_server(self) -> None:
         silos = {member.name for member in self._credentials.membership.of_role("silo")}
@@ -271,6 +287,7 @@ class Gate:
         member, certificate = await self._peer(context, "silo", STREAMS_PER_SILO)
         try:
             hello, wire = await self._greet(context)
+            await self._check(context, certificate)
             handle = self._silos[member.name]
 
             async def serve(number: int, step: str, arguments: Parts) -> Parts:
@@ -292,6 +309,7 @@ class Gate:
         member, certificate = await self._peer(context, "analyst", STREAMS_PER_ANALYST)
         try:
             hello, wire = await self._greet(context)
+            await self._check(context, certificate)
             instance, once = self._analysts.get(member.name, (b"", None))
             if once is None or instance != hello.instance:
 
@@ -339,6 +357,9 @@ class Gate:
         kind = ANALYST_STEPS[step]
         if kind is not None and (not arguments or signer_of(arguments[0], kind) != analyst):
             raise MembershipError(f"a {kind.KIND} signed by somebody else than {analyst!r}, whose certificate this is")
+        if kind is not None:
+            key = VerifyKey.parse(self._credentials.membership.find(analyst).key)
+            verify(arguments[0], kind, {analyst: key})
         # 3.
         if self._is_stopping and step not in ("report", "evidence"):
             raise CallFailedError("the aggregator is stopping", "ask again in a minute")
@@ -401,6 +422,14 @@ class Gate:
             self._leave(member)
             raise
         return member, certificate
+
+    async def _check(self, context: Any, certificate: x509.Certificate) -> None:
+        """End the stream of a member that was revoked while it greeted; nothing is awaited from here to `_run`."""
+        try:
+            self._credentials.membership.peer(certificate)
+        except MembershipError as err:
+            self._counts.refused("not_a_member")
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, err.message[:500])
 
     def _leave(self, member: Member) -> None:
         self._streams[member.name] -= 1

@@ -27,6 +27,7 @@ INLINE_BYTES = 64 * 1024  # of a message travel with its head, before the receiv
 WINDOW_BYTES = 8 << 20
 REPLY_BYTES = 4 << 20  # of a reply who calls consents to with the call: as much as one frame of a contribution
 MAX_FRAME_BYTES = FRAME_BYTES + 64 * 1024  # what the transport must let through
+MAX_LATER = 1024  # small frames that wait to be sent
 MAX_PARTS = 4096
 MAX_REASON_BYTES = 2000
 STALL_S = 30.0
@@ -166,9 +167,26 @@ async def greet(
 
 
 async def pump(read: Callable[[], Awaitable[object]], session: "Session") -> None:
-    """Hand every frame to the session until the stream ends; raises WireError on one that breaks the rules."""
-    while isinstance(raw := await read(), bytes):
-        await session.receive(raw)
+    """Hand every frame to the session until the stream ends; raises WireError on one that breaks the rules.
+
+    Raises LinkError once the session is closed, so that no stream outlives its session.
+    """
+    closed = asyncio.ensure_future(session.closed.wait())
+    try:
+        while True:
+            reading = asyncio.ensure_future(read())
+            try:
+                await asyncio.wait({reading, closed}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                if not reading.done():
+                    reading.cancel()
+            if not reading.done() or reading.cancelled():
+                raise LinkError("the session is closed")
+            if not isinstance(raw := reading.result(), bytes):
+                return
+            await session.receive(raw)
+    finally:
+        closed.cancel()
 
 
 def _pieces(parts: Parts, heads: Callable[[], bytes], first: int) -> Iterator[tuple[int, bytes]]:
@@ -249,6 +267,7 @@ class Session:
         self._reserved: dict[int, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._error: CryptoError | None = None
+        self.closed = asyncio.Event()
         self.bytes_in = self.bytes_out = 0
 
     async def call(self, number: int, step: str, arguments: Parts) -> Parts:
@@ -256,7 +275,7 @@ class Session:
         if self._error is not None:
             raise LinkError(self._error.message) from self._error
         if len(self._calls) >= self._limits.calls:
-            raise LinkError(f"{len(self._calls)} calls are under way on this stream already")
+            raise CallFailedError(f"{len(self._calls)} calls are under way on this stream already", "ask again later")
         future: asyncio.Future[Parts] = asyncio.get_running_loop().create_future()
         self._calls[number] = future
         try:
@@ -333,6 +352,7 @@ class Session:
         if self._error is not None:
             return
         self._error = error
+        self.closed.set()
         for future in self._calls.values():
             if not future.done():
                 future.set_exception(LinkError(error.message))
@@ -347,7 +367,7 @@ class Session:
     async def _message(self, kind: Kind, number: int, head: bytes, parts: Parts) -> None:
         """Send a whole message: its head with the first bytes, the rest as the receiver consents."""
         if len(parts) > MAX_PARTS:
-            raise LinkError(f"a message of {len(parts)} parts, at most {MAX_PARTS} can be sent")
+            raise CallFailedError(f"a message of {len(parts)} parts, at most {MAX_PARTS} can be sent")
         lengths = b"".join(_LENGTH.pack(len(part)) for part in parts)
         heads = iter([frame(kind, number, head + _COUNT.pack(len(parts)) + lengths)])
         pieces = _pieces(parts, lambda: next(heads, frame(Kind.DATA, number)), INLINE_BYTES)
@@ -365,7 +385,9 @@ class Session:
                 credit.bytes_left -= length
                 await self._write(piece)
         except TimeoutError as err:
-            raise LinkError(f"the other end took nothing for {self._stall_s:g} s") from err
+            lost = LinkError(f"the other end took nothing for {self._stall_s:g} s")
+            self.close(lost)
+            raise lost from err
         finally:
             if self._credit.get(number) is credit:
                 del self._credit[number]
@@ -374,7 +396,8 @@ class Session:
         async with self._lock:
             if self._error is not None:
                 raise LinkError(self._error.message)
-            await self._send(raw)
+            async with asyncio.timeout(self._stall_s):
+                await self._send(raw)
             self.bytes_out += len(raw)
 
     def _later(self, raw: bytes) -> None:
@@ -382,8 +405,13 @@ class Session:
 
         async def send() -> None:
             with suppress(CryptoError, asyncio.CancelledError):
-                await self._write(raw)
+                try:
+                    await self._write(raw)
+                except TimeoutError:
+                    self.close(LinkError(f"the other end took nothing for {self._stall_s:g} s"))
 
+        if len(self._tasks) >= MAX_LATER:
+            self.close(WireError(f"{MAX_LATER} frames wait for the other end to read"))
         if self._error is None:
             task = asyncio.get_running_loop().create_task(send())
             self._tasks.add(task)

@@ -657,6 +657,42 @@ def call(one: Served, name: str, step: str, *arguments: bytes) -> Parts:
     return one.runner.do(body())
 
 
+def test_a_request_of_the_right_name_by_another_key_is_refused(hub: Served) -> None:
+    before = {name: silo.seen.count("propose") for name, silo in hub.silos.items()}
+    with hub.open() as federation:
+        _, request = federation.prepare(QUESTION, purpose=PURPOSE, epsilon=0.01)
+        forged = sign(request, "ana", SigningKey(Secret(bytes(32))))
+        with pytest.raises(FederationError, match="signature"):
+            federation._link.submit(forged)
+    assert {name: silo.seen.count("propose") for name, silo in hub.silos.items()} == before
+
+
+def test_a_stream_is_given_up_only_where_it_has_ended() -> None:
+    """Else one call too many would cut off a silo that believes to be connected."""
+
+    class Busy:
+        wire, is_draining = WIRE[-1], False
+
+        def __init__(self) -> None:
+            self.closed = asyncio.Event()
+
+        async def call(self, *what: object) -> Parts:
+            raise LinkError("not now")
+
+    async def body() -> None:
+        handle, session = link.StreamSilo("aspen", 0.05), Busy()
+        handle.attach(session, b"one")  # type: ignore[arg-type]
+        with pytest.raises(LinkError, match="not now"):
+            await handle.call("report")
+        assert handle.is_connected
+        session.closed.set()
+        with pytest.raises(LinkError, match="not connected"):
+            await handle.call("report")
+        assert not handle.is_connected
+
+    asyncio.run(body())
+
+
 def test_a_silo_can_neither_read_nor_write_the_head_of_another(running: Served) -> None:
     ask(running)
     before = {silo: kept(running, silo) for silo in SILOS}
@@ -824,5 +860,8 @@ def test_a_certificate_that_replaces_another_is_served_without_a_restart(running
         running.gate._credentials.refresh()
         running.gate.change_membership()
 
+    newest = len(running.gate._credentials.log) + 1
     running.runner.do(refresh())
+    until(lambda: all(len(one.dialler._credentials.log) == newest for one in running.silos.values()))
+    running.wait(SILOS)  # told to dial again, they have learned of it
     assert statuses(ask(running)) == dict.fromkeys(SILOS, "answered")

@@ -186,7 +186,7 @@ def test_a_silo_s_directory_may_have_any_name(name: str, tmp_path: Path) -> None
         assert database.execute(f"SELECT sum(age) FROM {source.reader}").fetchall() == [(70,)]
 
 
-@pytest.mark.parametrize("uri", ["a**b", ".", "~", "\\u0000"])
+@pytest.mark.parametrize("uri", ["a**b", ".", "~"])
 def test_a_uri_that_names_no_file_is_refused(uri: str, tmp_path: Path) -> None:
     refusal(policy(Edit('"visits.parquet"', f'"{uri}"')), tmp_path)
 
