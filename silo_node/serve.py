@@ -5,6 +5,7 @@ holds the stream, and ends with the rounds that are open when it is asked to sto
 """
 
 import asyncio
+import ipaddress
 import logging
 import os
 import shutil
@@ -36,6 +37,7 @@ from silo_node.link import Dialler
 
 NAMESPACE = "consilo"
 START_S = 90.0
+CLEAR_S = 15.0
 STEP_S = 60.0
 DRAIN_S = 30.0
 OBJECT_STORE_BYTES = 96 << 20
@@ -117,14 +119,25 @@ def _leave(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+def _is_here(address: str) -> bool:
+    """Whether HOST:PORT is on this machine whoever resolves it: a loopback address, or localhost."""
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 @contextmanager
 def _cluster(options: Options, home: Path) -> Iterator[None]:
     """Attach to the organisation's cluster, or run one on this machine until the block ends."""
+    if options.ray_address is None and (options.ray_tls is not None or options.node_address):
+        raise SiloError("--ray-tls and --node-address are for a cluster that runs already", "name it with --ray")
     token = home / RAY_TOKEN
     ensure_token(token)
     if options.ray_tls is not None:
         environment = nodes_environment(token, options.ray_tls, options.node_address)
-    elif options.ray_address is not None and not options.ray_address.startswith(("127.", "localhost:", "[::1]")):
+    elif options.ray_address is not None and not _is_here(options.ray_address):
         raise SiloError(
             f"the Ray cluster at {options.ray_address} is not on this machine, and --ray-tls is not given",
             "nodes of a cluster must speak TLS: see docs/federated.md",
@@ -174,9 +187,14 @@ async def _run(options: Options, credentials: Credentials, name: str, ready: Cal
 
     remote: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(FederatedSilo)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # the directory is here
-    chosen = {"name": f"silo/{name}", "lifetime": "detached", "get_if_exists": True, "scheduling_strategy": here}
+    await _cleared(f"silo/{name}")
+    chosen = {"name": f"silo/{name}", "lifetime": "detached", "scheduling_strategy": here}
     actor = remote.options(**chosen).remote(str(options.policy.resolve()))
-    await _started(actor, name)
+    try:
+        await _started(actor, name)
+    except BaseException:
+        ray.kill(actor)
+        raise
     counts, stopping = SiloCounts(), asyncio.Event()
 
     async def at_the_actor(step: str, *arguments: object) -> Any:
@@ -239,6 +257,23 @@ async def _run(options: Options, credentials: Credentials, name: str, ready: Cal
         _log.info("stopped", silo=name)
     if carrier.refused.done():
         raise SiloError(carrier.refused.result().message, carrier.refused.result().hint)
+
+
+async def _cleared(actor_name: str) -> None:
+    """End an actor that a killed process has left in the cluster, with the policy of that time; raises SiloError."""
+    import ray
+
+    deadline = asyncio.get_running_loop().time() + CLEAR_S
+    while True:
+        try:
+            ray.kill(ray.get_actor(actor_name))
+        except ValueError:
+            return  # nobody has the name
+        if asyncio.get_running_loop().time() >= deadline:
+            raise SiloError(
+                f"the actor {actor_name!r} of another process does not end", "end it, or restart the cluster"
+            )
+        await asyncio.sleep(0.1)
 
 
 async def _started(actor: Any, name: str) -> None:

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -118,6 +119,30 @@ def test_the_actor_runs_on_the_node_that_has_its_directory(cluster: Cluster) -> 
             served.terminate()
             served.communicate(timeout=60)
         assert served.returncode == 0
+
+
+def test_an_actor_that_a_killed_process_left_is_not_used_again(cluster: Cluster) -> None:
+    def start() -> "subprocess.Popen[str]":
+        served = cluster.serve(DATA, tls=cluster.path / DATA, address=cluster.net.addresses[DATA])
+        assert served.stdout is not None
+        assert "is served" in served.stdout.readline()
+        return served
+
+    killed = start()
+    (left,) = cluster.actors(DATA)
+    for process in cluster.net.processes(DATA):
+        with suppress(OSError):
+            if b"consilo-silo" in Path(f"/proc/{process}/cmdline").read_bytes():
+                os.kill(process, signal.SIGKILL)
+    killed.communicate(timeout=60)
+    assert cluster.actors(DATA) == [left], "it is detached"
+    served = start()
+    try:
+        (fresh,) = cluster.actors(DATA)
+        assert fresh != left
+    finally:
+        served.terminate()
+        served.communicate(timeout=60)
 
 
 def test_a_certificate_of_another_address_is_refused_before_ray_waits_for_ever(cluster: Cluster) -> None:

@@ -194,8 +194,12 @@ def test_a_cluster_of_other_machines_needs_tls(place: Path) -> None:
     (place / "aspen" / "transport.pem").write_bytes(
         issue(certificate.read_bytes(), key, request, utc_now() - timedelta(days=1), 90)
     )
-    with pytest.raises(SiloError, match=r"10\.0\.0\.9:6379 is not on this machine, and --ray-tls is not given"):
-        serve(Options(policy, 0, ray_address="10.0.0.9:6379"), lambda _: None)
+    for address in ("10.0.0.9:6379", "127.evil.example:6379", "127.0.0.1.evil.example:6379", "localhost.example:6379"):
+        with pytest.raises(SiloError, match=f"{address} is not on this machine, and --ray-tls is not given"):
+            serve(Options(policy, 0, ray_address=address), lambda _: None)
+    for options in (Options(policy, 0, ray_tls=place), Options(policy, 0, node_address="10.0.0.9")):
+        with pytest.raises(SiloError, match="are for a cluster that runs already"):
+            serve(options, lambda _: None)
 
 
 def test_a_production_policy_is_served_and_simulate_mode_refuses_it(place: Path) -> None:
