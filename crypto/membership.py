@@ -219,13 +219,18 @@ def read_log(path: Path, keeper: Keeper) -> Log:
 
 
 def append(path: Path, log: Log, known: int) -> None:
-    """Write the versions of `log` after the first `known` to the end of the file, durably."""
+    """Write the versions of `log` after the first `known` to the end of the file, durably, or leave it as it was."""
+    data = b"".join(len(one.envelope).to_bytes(_LENGTH_BYTES, "big") + one.envelope for one in log[known:])
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    with os.fdopen(handle, "ab") as file:
-        for signed in log[known:]:
-            file.write(len(signed.envelope).to_bytes(_LENGTH_BYTES, "big") + signed.envelope)
-        file.flush()
-        os.fsync(file.fileno())
+    with os.fdopen(handle, "ab", buffering=0) as file:
+        before = os.fstat(handle).st_size
+        try:
+            while data:
+                data = data[file.write(data) :]
+            os.fsync(handle)
+        except OSError:
+            os.ftruncate(handle, before)  # a part of a version would make the whole log unreadable
+            raise
 
 
 def next_version(

@@ -105,6 +105,9 @@ class Dialler:
             except grpc.aio.AioRpcError as err:
                 outcome = err.code().name.lower()
                 _log.warning("not_connected", aggregator=self._aggregator, reason=_reason(err))
+            except Exception as err:  # a full disk, an actor that refuses: dial again, or nobody would
+                outcome = "failed"
+                _log.error("not_connected", aggregator=self._aggregator, reason=type(err).__name__)
             self._counts.dialled(outcome)
             attempt = 0 if loop.time() - began > STEADY_S else attempt + 1
             if not self._stopping.is_set():

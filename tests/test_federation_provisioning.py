@@ -128,6 +128,26 @@ def test_a_membership_and_a_roster_that_differ_in_a_place_are_refused(place: Pat
             follow(authority.keeper, authority.log, [sign(forged, AUTHORITY, authority.signing)])
 
 
+def test_a_full_disk_leaves_the_log_as_it_was(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_member(place, "hub", "aggregator", "hub.example:8443")
+    file = place / "authority" / "membership.log"
+    before = file.read_bytes()
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    invitation = invited(place)
+    request = join(invitation, place / "aspen", "", NOW).request
+    assert request is not None
+    with monkeypatch.context() as patch:
+        patch.setattr("crypto.membership.os.fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            admitted(place, request)
+    assert file.read_bytes() == before
+    admitted(place, request)
+    assert len(read_log(file, keeper_of(place))) == 3
+
+
 def test_an_analyst_has_no_place_in_the_roster(place: Path) -> None:
     with opened(toml(place)) as authority, pytest.raises(FederationError, match="each policy says"):
         invite(authority, "ana", "analyst", 7, NOW, "NO")
