@@ -69,9 +69,12 @@ class Authority:
     def membership(self) -> Membership:
         return self.log[-1].message
 
-    def change(self, members: Sequence[Member], revoked: Sequence[bytes], change: str, now: datetime) -> Log:
-        """Write the next version, durably, and return the log with it."""
-        log = next_version(self.keeper, self.log, self.signing, members, revoked, change[:300], int(now.timestamp()))
+    def next(self, members: Sequence[Member], revoked: Sequence[bytes], change: str, now: datetime) -> Log:
+        """Return the log with the next version; nothing is written. Raises CryptoError beyond what a log may hold."""
+        return next_version(self.keeper, self.log, self.signing, members, revoked, change[:300], int(now.timestamp()))
+
+    def write(self, log: Log) -> Log:
+        """Write what `log` has beyond the one that is known, durably, and return it."""
         append(self.path / LOG, log, len(self.log))
         if log[-1].message.roster:
             replace_file(self.path / ROSTER, log[-1].message.roster)
@@ -182,9 +185,11 @@ def admit(authority: Authority, path: Path, issued: Path | None, days: int, now:
         jurisdiction=invitation.jurisdiction,
     )
     before = authority.membership
-    log = authority.change((*before.members, member), before.revoked, f"admit {member.name}", now)
+    log = authority.next((*before.members, member), before.revoked, f"admit {member.name}", now)
+    admission = _admission(authority, log, message.name, certificate)  # may be too large: before anything is written
+    authority.write(log)
     place.unlink()
-    return _admission(authority, log, message.name, certificate), member
+    return _posted(authority, message.name, admission), member
 
 
 def rotate(authority: Authority, path: Path, issued: Path | None, days: int, now: datetime) -> Path:
@@ -206,8 +211,10 @@ def rotate(authority: Authority, path: Path, issued: Path | None, days: int, now
     renewed = member.model_copy(update={"pins": (pin, member.pins[0]), "address": message.address})
     members = [renewed if one == member else one for one in before.members]
     revoked = (*before.revoked, *member.pins[1:])
-    log = authority.change(members, revoked, f"rotate {member.name}", now)
-    return _admission(authority, log, member.name, certificate)
+    log = authority.next(members, revoked, f"rotate {member.name}", now)
+    admission = _admission(authority, log, member.name, certificate)
+    authority.write(log)
+    return _posted(authority, member.name, admission)
 
 
 def revoke(authority: Authority, name: str, what: Literal["member", "old key"], now: datetime) -> Log:
@@ -216,11 +223,12 @@ def revoke(authority: Authority, name: str, what: Literal["member", "old key"], 
     member = before.find(name)
     others = [one for one in before.members if one != member]
     if what == "member":
-        return authority.change(others, (*before.revoked, *member.pins), f"revoke {name}", now)
+        return authority.write(authority.next(others, (*before.revoked, *member.pins), f"revoke {name}", now))
     if len(member.pins) == 1:
         raise FederationError(f"{name!r} has one transport key only", "let it rotate first, or revoke the member")
     kept = member.model_copy(update={"pins": member.pins[:1]})
-    return authority.change((*others, kept), (*before.revoked, *member.pins[1:]), f"revoke the old key of {name}", now)
+    change = f"revoke the old key of {name}"
+    return authority.write(authority.next((*others, kept), (*before.revoked, *member.pins[1:]), change, now))
 
 
 def _certificate(
@@ -251,15 +259,19 @@ def _certificate(
     return issue(trusted, read_transport_key(key), message.request, now, days or MEMBER_DAYS), pin
 
 
-def _admission(authority: Authority, log: Log, name: str, certificate: bytes) -> Path:
+def _admission(authority: Authority, log: Log, name: str, certificate: bytes) -> bytes:
     admission = Admission(
         federation=authority.keeper.federation,
         name=name,
         certificate=certificate,
         log=tuple(signed.envelope for signed in log),
     )
+    return armour(Admission, sign(admission, AUTHORITY, authority.signing)).encode()
+
+
+def _posted(authority: Authority, name: str, admission: bytes) -> Path:
     path = _place(authority, name, "admission")
-    replace_file(path, armour(Admission, sign(admission, AUTHORITY, authority.signing)).encode())
+    replace_file(path, admission)
     return path
 
 

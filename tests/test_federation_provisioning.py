@@ -148,6 +148,18 @@ def test_a_full_disk_leaves_the_log_as_it_was(place: Path, monkeypatch: pytest.M
     assert len(read_log(file, keeper_of(place))) == 3
 
 
+def test_an_admission_that_is_too_large_destroys_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = asked(place)
+    file = place / "authority" / "membership.log"
+    before = file.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Admission, "MAX_BYTES", 1000)
+        with pytest.raises(WireError):
+            admitted(place, request)
+    assert file.read_bytes() == before
+    assert join(admitted(place, request), place / "aspen", "", NOW).request is None, "the invitation is not spent"
+
+
 def test_an_analyst_has_no_place_in_the_roster(place: Path) -> None:
     with opened(toml(place)) as authority, pytest.raises(FederationError, match="each policy says"):
         invite(authority, "ana", "analyst", 7, NOW, "NO")
