@@ -6,6 +6,7 @@ docs/federated.md, "The stream, byte by byte".
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
@@ -51,6 +52,7 @@ from policies.request import CatalogueRequest, Request
 RESUME_S = 10.0  # how long a call waits for a lost stream to come back
 MAX_CONNECTIONS = 512
 MAX_STREAMS = 1024
+MAX_ASKED = 16  # calls of one analyst
 RENEW_S = 60.0  # for which rounds under way keep streams of an older membership
 LINGER_S = 2.0
 STREAMS_PER_SILO = 2  # the one that is and, while it is being replaced, the one that comes
@@ -181,6 +183,7 @@ class Gate:
         self._why: dict[Session, str] = {}
         self._server: Calls | None = None
         self._grpc: Any = None
+        self._asked: Counter[str] = Counter()  # calls under way, by analyst
         self._is_stopping = False
         self._renewing: asyncio.Future[None] | None = None
         self._under_way, self._answered_at = 0, float("-inf")
@@ -346,7 +349,8 @@ class Gate:
         """Answer an analyst's call; raises CryptoError, whose message the analyst sees.
 
         1. The step is one that analysts may call. 2. What is signed is signed by who calls. 3. While the
-        aggregator stops, only what was answered can be fetched.
+        aggregator stops, only what was answered can be fetched. 4. An analyst has a bounded number of calls under
+        way, over all its processes and those that have gone.
         """
         # 1.
         if step not in ANALYST_STEPS:
@@ -363,6 +367,10 @@ class Gate:
         # 3.
         if self._is_stopping and step not in ("report", "evidence"):
             raise CallFailedError("the aggregator is stopping", "ask again in a minute")
+        # 4.
+        if self._asked[analyst] >= MAX_ASKED:
+            raise CallFailedError(f"{self._asked[analyst]} calls of {analyst!r} are under way", "ask again later")
+        self._asked[analyst] += 1
         self._under_way += 1
         self._answered_at = asyncio.get_running_loop().time()
         try:
@@ -370,6 +378,7 @@ class Gate:
         except AggregatorError as err:
             raise CallFailedError(err.message, err.hint) from err
         finally:
+            self._asked[analyst] -= 1
             self._under_way -= 1
             self._answered_at = asyncio.get_running_loop().time()
 

@@ -667,6 +667,19 @@ def test_a_request_of_the_right_name_by_another_key_is_refused(hub: Served) -> N
     assert {name: silo.seen.count("propose") for name, silo in hub.silos.items()} == before
 
 
+def test_calls_of_one_analyst_are_counted_over_all_its_processes(hub: Served) -> None:
+    async def fill(by: int) -> None:
+        hub.gate._asked["ana"] += by
+
+    hub.runner.do(fill(link.MAX_ASKED))
+    try:
+        with pytest.raises(FederationError, match="calls of 'ana' are under way"):
+            ask(hub)
+    finally:
+        hub.runner.do(fill(-link.MAX_ASKED))
+    assert set(statuses(ask(hub)).values()) == {"answered"}
+
+
 def test_a_stream_is_given_up_only_where_it_has_ended() -> None:
     """Else one call too many would cut off a silo that believes to be connected."""
 
