@@ -186,7 +186,7 @@ class Gate:
         self._asked: Counter[str] = Counter()  # calls under way, by analyst
         self._is_stopping = False
         self._renewing: asyncio.Future[None] | None = None
-        self._under_way, self._answered_at = 0, float("-inf")
+        self._answered_at = float("-inf")
         self._change_server()
 
     @property
@@ -231,7 +231,7 @@ class Gate:
         clock = asyncio.get_running_loop().time
         with suppress(TimeoutError):
             async with asyncio.timeout(drain_s):
-                while self._under_way or (self._has_analysts and clock() - self._answered_at < LINGER_S):
+                while self._asked.total() or (self._has_analysts and clock() - self._answered_at < LINGER_S):
                     await asyncio.sleep(0.05)
         for session in list(self._sessions):
             self._end(session, LinkError("the aggregator is stopping"))
@@ -255,7 +255,7 @@ class Gate:
     async def _renew(self, behind: Sequence[Session]) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(RENEW_S):
-                while self._under_way:
+                while self._asked.total():
                     await asyncio.sleep(0.05)
         for session in behind:
             self._end(session, LinkError("the membership has grown"))
@@ -359,9 +359,11 @@ class Gate:
             raise CallFailedError("the federation has no roster yet", "the authority admits silos first")
         # 2.
         kind = ANALYST_STEPS[step]
-        if kind is not None and (not arguments or signer_of(arguments[0], kind) != analyst):
-            raise MembershipError(f"a {kind.KIND} signed by somebody else than {analyst!r}, whose certificate this is")
         if kind is not None:
+            if not arguments or signer_of(arguments[0], kind) != analyst:
+                raise MembershipError(
+                    f"a {kind.KIND} signed by somebody else than {analyst!r}, whose certificate this is"
+                )
             key = VerifyKey.parse(self._credentials.membership.find(analyst).key)
             verify(arguments[0], kind, {analyst: key})
         # 3.
@@ -371,7 +373,6 @@ class Gate:
         if self._asked[analyst] >= MAX_ASKED:
             raise CallFailedError(f"{self._asked[analyst]} calls of {analyst!r} are under way", "ask again later")
         self._asked[analyst] += 1
-        self._under_way += 1
         self._answered_at = asyncio.get_running_loop().time()
         try:
             return await self._called(self._server, step, arguments)
@@ -379,7 +380,6 @@ class Gate:
             raise CallFailedError(err.message, err.hint) from err
         finally:
             self._asked[analyst] -= 1
-            self._under_way -= 1
             self._answered_at = asyncio.get_running_loop().time()
 
     @property

@@ -8,7 +8,6 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,10 @@ from rich.console import Console
 from analyst.errors import AnalystError, FederationError
 from analyst.federation import admit, found_federation, invite, opened, revoke, rotate
 from analyst.joining import Joined, join, renew
+from analyst.report import iso
 from crypto.certificates import MEMBER_DAYS, ROLES, utc_now
 from crypto.membership import LOG
+from crypto.roster import PLACE
 
 INVITATION_DAYS = 7
 
@@ -92,7 +93,7 @@ def _days(text: str) -> int:
 
 def place(text: str) -> str:
     """Return a jurisdiction as it was typed; raises ArgumentTypeError."""
-    if not re.fullmatch(r"[A-Z]{2}(-[A-Z0-9]{1,3})?", text):
+    if not re.fullmatch(PLACE, text):
         raise argparse.ArgumentTypeError(f"{text!r} is no place: give a code of ISO 3166, such as NO or EU-DE")
     return text
 
@@ -139,8 +140,7 @@ def _revoke(options: argparse.Namespace, notes: Console) -> int:
 def _log(options: argparse.Namespace, notes: Console) -> int:
     with opened(options.federation) as authority:
         for signed in authority.log:
-            when = datetime.fromtimestamp(signed.message.made_at, utc_now().tzinfo)
-            _say(f"{signed.message.version:>5}  {when:%Y-%m-%dT%H:%M:%SZ}  {signed.message.change}")
+            _say(f"{signed.message.version:>5}  {iso(signed.message.made_at)}  {signed.message.change}")
         for member in authority.membership.members:
             _say(f"{member.role:<10}  {member.name:<20}  {member.jurisdiction or '-':<6}  {member.key}")
     return 0

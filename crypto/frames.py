@@ -380,14 +380,9 @@ class Session:
                     if self._error is not None:
                         raise LinkError(self._error.message)
                     credit.changed.clear()
-                    async with asyncio.timeout(self._stall_s):
-                        await credit.changed.wait()
+                    await self._bounded(credit.changed.wait())
                 credit.bytes_left -= length
                 await self._write(piece)
-        except TimeoutError as err:
-            lost = LinkError(f"the other end took nothing for {self._stall_s:g} s")
-            self.close(lost)
-            raise lost from err
         finally:
             if self._credit.get(number) is credit:
                 del self._credit[number]
@@ -396,19 +391,25 @@ class Session:
         async with self._lock:
             if self._error is not None:
                 raise LinkError(self._error.message)
-            async with asyncio.timeout(self._stall_s):
-                await self._send(raw)
+            await self._bounded(self._send(raw))
             self.bytes_out += len(raw)
+
+    async def _bounded(self, wait: Awaitable[object]) -> None:
+        """Wait for the other end to take something; where it takes nothing, close the session and raise LinkError."""
+        try:
+            async with asyncio.timeout(self._stall_s):
+                await wait
+        except TimeoutError as err:
+            lost = LinkError(f"the other end took nothing for {self._stall_s:g} s")
+            self.close(lost)
+            raise lost from err
 
     def _later(self, raw: bytes) -> None:
         """Send a small frame without waiting for it: a loop that reads must never wait for one that writes."""
 
         async def send() -> None:
             with suppress(CryptoError, asyncio.CancelledError):
-                try:
-                    await self._write(raw)
-                except TimeoutError:
-                    self.close(LinkError(f"the other end took nothing for {self._stall_s:g} s"))
+                await self._write(raw)
 
         if len(self._tasks) >= MAX_LATER:
             self.close(WireError(f"{MAX_LATER} frames wait for the other end to read"))

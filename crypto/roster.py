@@ -13,7 +13,8 @@ from crypto.wire import MAX_SILOS, Count, Message, Name, verify
 
 AUTHORITY = "authority"
 # ISO 3166: a country, or one of its parts. EU is the union, EU-DE a member of it.
-Place = Annotated[str, Field(pattern=r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$")]
+PLACE = r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$"
+Place = Annotated[str, Field(pattern=PLACE)]
 # Left out of the encoding where it is not known.
 PlaceOrNone = Annotated[Place | None, Field(default=None, exclude_if=lambda place: place is None)]
 

@@ -9,7 +9,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
@@ -30,6 +29,7 @@ from silo_node.consent import (
 from silo_node.errors import SiloError, SourceError
 from silo_node.home import LEDGER
 from silo_node.ledger_store import LedgerStore
+from silo_node.log import when
 from silo_node.policy_cli import add_commands
 from silo_node.sources import LOAD_TIMEOUT_S, Source, connect, load_sources, opened
 from silo_node.training.run import RunState
@@ -157,7 +157,7 @@ def _consent(options: argparse.Namespace) -> int:
                 }
     except duckdb.Error as err:
         raise SourceError("a file changed while it was read", "try again") from err
-    print(f"{policy.silo.id} at {_when(now)}")
+    print(f"{policy.silo.id} at {when(now)}")
     for purpose in purposes:
         print(f"  {purpose}: {_rule(policy, purpose)}")
         for one in (one for one in found if one.purpose == purpose):
@@ -189,7 +189,7 @@ def _print_learned(policy: Path, purpose: str, table: str, now: int) -> None:
     if learned:
         print("        models learned while this person may have been in:")
     for state in learned:
-        print(f"        run {state.run.hex()}, for {purpose} in {table}, learned {_when(state.learned_at)}")
+        print(f"        run {state.run.hex()}, for {purpose} in {table}, learned {when(state.learned_at)}")
 
 
 def _rule(policy: Policy, name: str) -> str:
@@ -221,7 +221,7 @@ def _people(policy: Policy, one: Standing, now: int) -> str:
 
 
 def _verdict(policy: Policy, one: PersonStanding) -> str:
-    when = "" if one.at is None else f" {_when(one.at)}"
+    since = "" if one.at is None else f" {when(one.at)}"
     match one.reason:
         case "not asked":
             return "in: consent is not asked"
@@ -230,21 +230,17 @@ def _verdict(policy: Policy, one: PersonStanding) -> str:
             counted = f"{column} is true in {one.rows_in} of {one.rows} row{'s' if one.rows > 1 else ''}"
             return f"in: {counted}" if one.rows_in else f"not in: {counted}"
         case "given":
-            return f"in: given{when}"
+            return f"in: given{since}"
         case "no objection":
             return "in: no objection"
         case "not given yet":
-            return f"not in: given only from{when}"
+            return f"not in: given only from{since}"
         case "no time":
             return "not in: no time of a consent"
         case "no row":
             return "not in: no row"
         case _:
-            return f"not in: {one.reason}{when}"
-
-
-def _when(seconds: int) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+            return f"not in: {one.reason}{since}"
 
 
 def _states(policy: Path) -> list[RunState]:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
+
 from analyst.sql.catalogue import Offer
 from crypto.keys import Secret, SigningKey
 from crypto.manifest import Recipient
@@ -96,6 +98,17 @@ SMOKER = TableColumn(name="smoker", type="bool", low=0, high=1, step="1")
 REGION = TableColumn(name="region", type="string")
 STAY = TableColumn(name="stay", type="int", low=0, high=60, step="1")
 COLUMNS = (WARD, GRADE, AGE, COST, SMOKER, REGION, STAY)
+# The same in a file, with the person first: names and types of Arrow.
+STORED = [
+    ("patient_id", pa.string()),
+    ("ward", pa.string()),
+    ("grade", pa.int16()),
+    ("age", pa.int64()),
+    ("cost", pa.float64()),
+    ("smoker", pa.bool_()),
+    ("region", pa.string()),
+    ("stay", pa.int32()),
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,21 +34,10 @@ from policies.request import (
 from silo_node.errors import SourceError
 from silo_node.execute import execute
 from silo_node.sources import Files, Source, connect, load_sources
-from tests.example_policy import AGE, COLUMNS, COST, Edit, plan, policy, request, table
+from tests.example_policy import AGE, COLUMNS, COST, STORED, Edit, plan, policy, request, table
 
 Row = dict[str, Any]
-SCHEMA = pa.schema(
-    [
-        ("patient_id", pa.string()),
-        ("ward", pa.string()),
-        ("grade", pa.int16()),
-        ("age", pa.int64()),
-        ("cost", pa.float64()),
-        ("smoker", pa.bool_()),
-        ("region", pa.string()),
-        ("stay", pa.int32()),
-    ]
-)
+SCHEMA = pa.schema(STORED)
 OPERATORS: dict[str, Callable[[Any, Any], bool]] = {"=": eq, "<>": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
 OPEN = {key: column for key, column in policy().sources["visits"].columns.items() if key != "diary"}
 NINTH = Decimal(1).scaleb(-9)

@@ -22,7 +22,7 @@ from policies.request import Aggregate, Both, Compare, Either, IsNull, Not, OneO
 from silo_node.consent import narrowed, row_filter
 from silo_node.execute import execute
 from silo_node.sources import Source, connect, load_sources, opened
-from tests.example_policy import COLUMNS, NOW, Edit, edited, plan, request, table
+from tests.example_policy import COLUMNS, NOW, STORED, Edit, edited, plan, request, table
 
 if TYPE_CHECKING:
     from tests.postgres import Server
@@ -33,14 +33,7 @@ BACK = 400
 GRANULARITIES = ("day", "week", "month", "quarter", "year")
 SCHEMA = pa.schema(
     [
-        ("patient_id", pa.string()),
-        ("ward", pa.string()),
-        ("grade", pa.int16()),
-        ("age", pa.int64()),
-        ("cost", pa.float64()),
-        ("smoker", pa.bool_()),
-        ("region", pa.string()),
-        ("stay", pa.int32()),
+        *STORED,
         ("seen", pa.timestamp("us")),
         ("grams", pa.decimal128(20, 4)),
         ("Ünits \"of\" 'x' %s", pa.float32()),
