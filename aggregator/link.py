@@ -462,7 +462,7 @@ class Gate:
             raise
         newer: list[bytes] = []
         log, room = self._credentials.log, FRAME_BYTES // 2
-        for signed in log[hello.membership :]:
+        for signed in log.versions[hello.membership :]:
             room -= len(signed.envelope) * 4 // 3 + 4
             if room < 0 and newer:
                 break

@@ -115,7 +115,7 @@ def _read(path: Path) -> _File | _Federated:
 def _federated(path: Path, file: _Federated) -> Config:
     home = path.resolve().parent
     keeper = Keeper(file.federation, VerifyKey.parse(file.authority))
-    membership = read_log(home / LOG, keeper)[-1].message
+    membership = read_log(home / LOG, keeper).membership
     aggregators = sorted(member.name for member in membership.of_role("aggregator"))
     if not aggregators:
         raise FederationError(f"{file.federation} has no aggregator yet", "the authority admits one first")

@@ -6,7 +6,7 @@ authority (`authority.pem`, and `authority-tls.key` unless a consortium's own au
 """
 
 import fcntl
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -67,17 +67,17 @@ class Authority:
 
     @property
     def membership(self) -> Membership:
-        return self.log[-1].message
+        return self.log.membership
 
-    def next(self, members: Sequence[Member], revoked: Sequence[bytes], change: str, now: datetime) -> Log:
+    def next(self, who: Member | str, change: str, now: datetime) -> Log:
         """Return the log with the next version; nothing is written. Raises CryptoError beyond what a log may hold."""
-        return next_version(self.keeper, self.log, self.signing, members, revoked, change[:300], int(now.timestamp()))
+        return next_version(self.keeper, self.log, self.signing, change[:300], int(now.timestamp()), who)
 
     def write(self, log: Log) -> Log:
         """Write what `log` has beyond the one that is known, durably, and return it."""
         append(self.path / LOG, log, len(self.log))
-        if log[-1].message.roster:
-            replace_file(self.path / ROSTER, log[-1].message.roster)
+        if log.membership.roster:
+            replace_file(self.path / ROSTER, log.membership.roster)
         return log
 
 
@@ -101,7 +101,7 @@ def found_federation(path: Path, federation: str, consortium: Path | None, now: 
     signing = SigningKey(root)
     (path / INVITATIONS).mkdir(mode=0o700)
     keeper = Keeper(federation, signing.public)
-    append(path / LOG, next_version(keeper, (), signing, (), (), "found", int(now.timestamp())), 0)
+    append(path / LOG, next_version(keeper, Log.empty(keeper), signing, "found", int(now.timestamp()), None), 0)
     (path / "consilo.toml").write_text(
         f'schema = "consilo/1"\nmode = "federated"\nfederation = "{federation}"\nauthority = "{signing.public}"\n'
     )
@@ -184,8 +184,7 @@ def admit(authority: Authority, path: Path, issued: Path | None, days: int, now:
         pins=(pin,),
         jurisdiction=invitation.jurisdiction,
     )
-    before = authority.membership
-    log = authority.next((*before.members, member), before.revoked, f"admit {member.name}", now)
+    log = authority.next(member, f"admit {member.name}", now)
     admission = _admission(authority, log, message.name, certificate)  # may be too large: before anything is written
     authority.write(log)
     place.unlink()
@@ -209,9 +208,7 @@ def rotate(authority: Authority, path: Path, issued: Path | None, days: int, now
     if pin in member.pins:
         raise FederationError("the request is of the key that stands already", "make a new one with --renew")
     renewed = member.model_copy(update={"pins": (pin, member.pins[0]), "address": message.address})
-    members = [renewed if one == member else one for one in before.members]
-    revoked = (*before.revoked, *member.pins[1:])
-    log = authority.next(members, revoked, f"rotate {member.name}", now)
+    log = authority.next(renewed, f"rotate {member.name}", now)
     admission = _admission(authority, log, member.name, certificate)
     authority.write(log)
     return _posted(authority, member.name, admission)
@@ -219,16 +216,13 @@ def rotate(authority: Authority, path: Path, issued: Path | None, days: int, now
 
 def revoke(authority: Authority, name: str, what: Literal["member", "old key"], now: datetime) -> Log:
     """Remove a member, or only the older of its two transport keys; what is revoked never stands again."""
-    before = authority.membership
-    member = before.find(name)
-    others = [one for one in before.members if one != member]
+    member = authority.membership.find(name)
     if what == "member":
-        return authority.write(authority.next(others, (*before.revoked, *member.pins), f"revoke {name}", now))
+        return authority.write(authority.next(name, f"revoke {name}", now))
     if len(member.pins) == 1:
         raise FederationError(f"{name!r} has one transport key only", "let it rotate first, or revoke the member")
     kept = member.model_copy(update={"pins": member.pins[:1]})
-    change = f"revoke the old key of {name}"
-    return authority.write(authority.next((*others, kept), (*before.revoked, *member.pins[1:]), change, now))
+    return authority.write(authority.next(kept, f"revoke the old key of {name}", now))
 
 
 def _certificate(
@@ -264,7 +258,7 @@ def _admission(authority: Authority, log: Log, name: str, certificate: bytes) ->
         federation=authority.keeper.federation,
         name=name,
         certificate=certificate,
-        log=tuple(signed.envelope for signed in log),
+        log=tuple(signed.envelope for signed in log.versions),
     )
     return armour(Admission, sign(admission, AUTHORITY, authority.signing)).encode()
 

@@ -132,14 +132,14 @@ def _rotate(options: argparse.Namespace, notes: Console) -> int:
 def _revoke(options: argparse.Namespace, notes: Console) -> int:
     with opened(options.federation) as authority:
         log = revoke(authority, options.name, "old key" if options.old_key else "member", utc_now())
-    _say(f"membership version {len(log)}: {log[-1].message.change}")
+    _say(f"membership version {len(log)}: {log.versions[-1].message.change}")
     _say(f"it holds from when the aggregator has {options.federation.parent / LOG}")
     return 0
 
 
 def _log(options: argparse.Namespace, notes: Console) -> int:
     with opened(options.federation) as authority:
-        for signed in authority.log:
+        for signed in authority.log.versions:
             _say(f"{signed.message.version:>5}  {iso(signed.message.made_at)}  {signed.message.change}")
         for member in authority.membership.members:
             _say(f"{member.role:<10}  {member.name:<20}  {member.jurisdiction or '-':<6}  {member.key}")

@@ -34,6 +34,7 @@ from crypto.membership import (
     Invitation,
     JoinRequest,
     Keeper,
+    Log,
     append,
     armour,
     disarm,
@@ -125,9 +126,9 @@ def _install(envelope: bytes, out: Path, now: datetime) -> Joined:
     if (admission.federation, admission.name) != (identity.federation, identity.name):
         raise FederationError(f"the admission is of {admission.name!r}, here is {identity.name!r}", "name its --out")
     # 2.
-    log = follow(keeper, (), admission.log)
+    log = follow(keeper, Log.empty(keeper), admission.log)
     certificate = read_certificate(admission.certificate)
-    member = log[-1].message.peer(certificate)
+    member = log.membership.peer(certificate)
     # 3.
     if identity_of(certificate) != identity:
         raise MembershipError(f"the certificate is of {identity_of(certificate).uri}, not of {identity.uri}")
@@ -143,7 +144,7 @@ def _install(envelope: bytes, out: Path, now: datetime) -> Joined:
         append(out / LOG, log, 0)
     credentials = Credentials(out, keeper, identity)
     credentials.extend(admission.log)
-    if log[-1].message.roster:
+    if log.membership.roster:
         replace_file(out / ROSTER, credentials.membership.roster)
     return Joined(identity, keeper.authority, None, VerifyKey.parse(member.key))
 

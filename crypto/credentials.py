@@ -61,7 +61,7 @@ class Credentials:
 
     @property
     def membership(self) -> Membership:
-        return self.log[-1].message
+        return self.log.membership
 
     def certificate(self) -> x509.Certificate:
         """Return this party's certificate as it stands on disk; raises CertificateError."""
@@ -89,10 +89,14 @@ class Credentials:
     def refresh(self) -> bool:
         """Read the log again; return whether it has grown. Raises MembershipError if it holds another history."""
         known = len(self.log)
-        if sum(len(signed.envelope) + 4 for signed in self.log) == (self.path / LOG).stat().st_size:
+        try:
+            size = (self.path / LOG).stat().st_size
+        except OSError as err:
+            raise MembershipError(f"cannot read the membership log {self.path / LOG}", "put it back") from err
+        if sum(len(signed.envelope) + 4 for signed in self.log.versions) == size:
             return False
         log = read_log(self.path / LOG, self.keeper)
-        if len(log) < known or any(a.envelope != b.envelope for a, b in zip(log, self.log, strict=False)):
+        if log.versions[:known] != self.log.versions:
             raise MembershipError(f"{self.path / LOG} is older than what is known here", "restore the newer one")
         self.log = log
         return self._grown(known)

@@ -1,9 +1,10 @@
 """Who may connect to a federation: an append-only log of its authority's decisions, and how one becomes a member.
 
 Every change is a new signed version that names the SHA-256 of the one before. Each party keeps the whole log and takes
-only what continues it, so nobody can be shown an older roster, or a different one, than it has already seen.
+only what continues it, so nobody can be shown an older roster, or a different one, than it has already seen. A version
+holds one change and the signature of the roster that follows from all of them, so the log grows with what was changed.
 
-    authority: Invitation --> organisation: keys, JoinRequest --> authority: Membership n + 1, Admission
+    authority: Invitation --> organisation: keys, JoinRequest --> authority: Change n + 1, Admission
 
 An invitation's code proves a join request once; a certificate request travels and a private key never does.
 docs/federated.md describes every field.
@@ -12,7 +13,7 @@ docs/federated.md describes every field.
 import base64
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from hmac import compare_digest
 from pathlib import Path
@@ -22,16 +23,19 @@ from cryptography import x509
 from pydantic import Field, model_validator
 
 from crypto.certificates import Identity, Role, identity_of, pin_of
-from crypto.errors import MembershipError, WireError
+from crypto.errors import CryptoError, MembershipError, WireError
 from crypto.keys import SigningKey, VerifyKey, derive
 from crypto.roster import AUTHORITY, Party, PlaceOrNone, Roster, SiloParty
 from crypto.sealing import PUBLIC_BYTES
-from crypto.wire import MAX_SILOS, Digest, Message, Name, Seconds, Signed, sign, unverified, verify
+from crypto.wire import MAX_SILOS, Digest, Message, Name, Seconds, Signed, attach, detach, sign, unverified, verify
 
 LOG = "membership.log"
 CODE_BYTES = 16
 MAX_LOG_BYTES = 64 << 20
 MAX_VERSIONS = 10_000
+KEPT_VERSIONS = 1_000  # the last ones, for revocations only
+MAX_AGGREGATORS = 8
+MAX_MEMBERS = 4 * MAX_SILOS
 _START = bytes(32)  # what the first version follows
 _LENGTH_BYTES = 4
 
@@ -61,28 +65,37 @@ class Member(Message):
         return self
 
 
-class Membership(Message):
-    """One version of who belongs to the federation, signed by its authority."""
+class Change(Message):
+    """One version of the membership, signed by the authority: who is listed from here on, or no longer."""
 
     KIND: ClassVar[str] = "membership"
-    MAX_BYTES: ClassVar[int] = 1 << 20
+    MAX_BYTES: ClassVar[int] = 4096  # ten thousand of them fit into a log and into an admission
     federation: Name
     version: Annotated[int, Field(ge=1, le=MAX_VERSIONS)]
     previous: Digest
     made_at: Seconds
     change: Annotated[str, Field(max_length=300)]
-    members: Annotated[tuple[Member, ...], Field(max_length=4 * MAX_SILOS)]
-    revoked: Annotated[tuple[Digest, ...], Field(max_length=2000)]  # pins that stood once
-    roster: bytes  # the signed roster of silos and aggregators; empty before there are both
+    member: Member | None  # listed from here on, in place of the one of that name
+    removed: Name | None
+    roster: Annotated[bytes, Field(max_length=64)]  # the authority's signature; empty before there is one
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        pins = [pin for member in self.members for pin in member.pins]
-        names = [member.name for member in self.members]
-        keys = [member.key for member in self.members]
-        if any(len(set(one)) != len(one) for one in (pins, names, keys)) or set(pins) & set(self.revoked):
-            raise ValueError("a name, a key or a pin stands twice, or stands and is revoked")
+        if (self.member is not None) + (self.removed is not None) != (self.version > 1):
+            raise ValueError("every version but the first lists one member or removes one")
         return self
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """Who belongs to a federation, as follows from all changes up to a version."""
+
+    federation: str
+    version: int = 0
+    made_at: int = 0
+    members: tuple[Member, ...] = ()  # by name
+    revoked: frozenset[bytes] = frozenset()  # pins that stood once and never stand again
+    roster: bytes = b""  # the signed `Roster` of silos and aggregators; empty before there are both
 
     def of_role(self, role: Role) -> tuple[Member, ...]:
         return tuple(member for member in self.members if member.role == role)
@@ -148,14 +161,11 @@ class Admission(Message):
     """Authority to an organisation: its certificate, and the log up to its admission."""
 
     KIND: ClassVar[str] = "admission"
-    MAX_BYTES: ClassVar[int] = 32 << 20
+    MAX_BYTES: ClassVar[int] = 64 << 20
     federation: Name
     name: Name
     certificate: Annotated[bytes, Field(max_length=64 * 1024)]  # in PEM, with intermediates if there are any
     log: Annotated[tuple[bytes, ...], Field(min_length=1, max_length=MAX_VERSIONS)]
-
-
-Log = tuple[Signed[Membership], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,34 +176,106 @@ class Keeper:
     authority: VerifyKey
 
 
+@dataclass(frozen=True, slots=True)
+class Log:
+    """All versions, in order, and what follows from them."""
+
+    versions: tuple[Signed[Change], ...]
+    membership: Membership
+
+    def __len__(self) -> int:
+        return len(self.versions)
+
+    @classmethod
+    def empty(cls, keeper: Keeper) -> "Log":
+        return cls((), Membership(keeper.federation))
+
+
 def follow(keeper: Keeper, log: Log, envelopes: Iterable[bytes]) -> Log:
     """Return `log` continued by `envelopes`; those it has already are passed over.
 
-    Raises MembershipError on a version that does not continue it: an older one, a gap, or another history.
+    Raises MembershipError on a version that does not continue it: an older one, a gap, another history, or a change
+    that cannot be. The roster's signature is checked for the newest version, the only one that anybody uses.
     """
+    versions, membership = list(log.versions), log.membership
     for envelope in envelopes:
-        signed = verify(envelope, Membership, {AUTHORITY: keeper.authority})
+        signed = verify(envelope, Change, {AUTHORITY: keeper.authority})
         one = signed.message
         if one.federation != keeper.federation:
             raise MembershipError(f"a membership of {one.federation!r}, expected {keeper.federation!r}")
-        if one.version <= len(log):
-            if log[one.version - 1].envelope != envelope:
+        if one.version <= len(versions):
+            if versions[one.version - 1].envelope != envelope:
                 raise MembershipError(
                     f"version {one.version} of the membership differs from the one known here",
                     "the authority, or who has its key, tells two stories: compare the logs before going on",
                 )
             continue
-        before = sha256(log[-1].envelope).digest() if log else _START
-        if one.version != len(log) + 1 or one.previous != before:
-            raise MembershipError(f"version {one.version} of the membership does not follow version {len(log)}")
-        if one.roster and _members_of(verify(one.roster, Roster, {AUTHORITY: keeper.authority}).message) != {
-            (member.name, member.key, member.sealing, member.jurisdiction)
-            for member in one.members
-            if member.role != "analyst"
-        }:
-            raise MembershipError(f"version {one.version} of the membership and its roster name different parties")
-        log = (*log, signed)
-    return log
+        if one.version != len(versions) + 1 or one.previous != _digest_of(versions):
+            raise MembershipError(f"version {one.version} of the membership does not follow version {len(versions)}")
+        membership = _after(membership, one)
+        versions.append(signed)
+    if len(versions) == len(log):
+        return log
+    signature, listed = versions[-1].message.roster, _listed(membership)
+    roster = attach(listed, AUTHORITY, signature) if listed is not None else signature
+    try:
+        if roster:
+            verify(roster, Roster, {AUTHORITY: keeper.authority})
+    except CryptoError as err:
+        message = f"version {len(versions)} of the membership does not sign the roster that follows from it"
+        raise MembershipError(message, "ask the authority for the log anew") from err
+    return Log(tuple(versions), replace(membership, roster=roster))
+
+
+def _digest_of(versions: Sequence[Signed[Change]]) -> bytes:
+    return sha256(versions[-1].envelope).digest() if versions else _START
+
+
+def _after(before: Membership, change: Change) -> Membership:
+    """Return who belongs after a change; raises MembershipError on one that cannot be.
+
+    1. Only a member is removed. 2. No key and no pin is another's, and no pin stands again. 3. There is room.
+    What a member's pins were and are no more is revoked.
+    """
+    name = change.removed if change.member is None else change.member.name
+    others = [one for one in before.members if one.name != name]
+    old = {pin for one in before.members if one.name == name for pin in one.pins}
+    # 1.
+    if change.removed is not None and not old:
+        raise MembershipError(f"version {change.version} of the membership removes {name!r}, who is no member")
+    pins = set(change.member.pins) if change.member is not None else set()
+    members = others
+    if change.member is not None:
+        # 2.
+        taken = {pin for one in others for pin in one.pins} | before.revoked
+        if len(pins) != len(change.member.pins) or pins & taken or change.member.key in {one.key for one in others}:
+            raise MembershipError(
+                f"a key of {name!r} is another member's, or was revoked", "let it make new ones, and ask again"
+            )
+        members = sorted([*others, change.member], key=lambda one: one.name)
+    # 3.
+    for role, most in (("silo", MAX_SILOS), ("aggregator", MAX_AGGREGATORS)):
+        if sum(one.role == role for one in members) > most:
+            raise MembershipError(f"a federation has at most {most} members as {role}", "revoke one first")
+    if len(members) > MAX_MEMBERS:
+        raise MembershipError(f"a federation has at most {MAX_MEMBERS} members", "revoke one first")
+    revoked = before.revoked | (old - pins) if old - pins else before.revoked
+    return Membership(before.federation, change.version, change.made_at, tuple(members), revoked)
+
+
+def _listed(membership: Membership) -> Roster | None:
+    """Return the roster that follows from a membership; None before there are silos and aggregators."""
+    silos, aggregators = membership.of_role("silo"), membership.of_role("aggregator")
+    if not silos or not aggregators:
+        return None
+    return Roster(
+        federation=membership.federation,
+        version=membership.version,
+        silos=tuple(
+            SiloParty(name=one.name, key=one.key, sealing=one.sealing, jurisdiction=one.jurisdiction) for one in silos
+        ),
+        aggregators=tuple(Party(name=one.name, key=one.key, jurisdiction=one.jurisdiction) for one in aggregators),
+    )
 
 
 def read_log(path: Path, keeper: Keeper) -> Log:
@@ -213,14 +295,14 @@ def read_log(path: Path, keeper: Keeper) -> Log:
             raise MembershipError(f"{path} is cut short", "restore it; the authority and every member have it")
         envelopes.append(data[start:end])
         position = end
-    if not (log := follow(keeper, (), envelopes)):
+    if not (log := follow(keeper, Log.empty(keeper), envelopes)):
         raise MembershipError(f"{path} is empty", "restore it; the authority and every member have it")
     return log
 
 
 def append(path: Path, log: Log, known: int) -> None:
     """Write the versions of `log` after the first `known` to the end of the file, durably, or leave it as it was."""
-    data = b"".join(len(one.envelope).to_bytes(_LENGTH_BYTES, "big") + one.envelope for one in log[known:])
+    data = b"".join(len(one.envelope).to_bytes(_LENGTH_BYTES, "big") + one.envelope for one in log.versions[known:])
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     with os.fdopen(handle, "ab", buffering=0) as file:
         before = os.fstat(handle).st_size
@@ -228,47 +310,34 @@ def append(path: Path, log: Log, known: int) -> None:
             while data:
                 data = data[file.write(data) :]
             os.fsync(handle)
-        except OSError:
+        except BaseException:
             os.ftruncate(handle, before)  # a part of a version would make the whole log unreadable
             raise
 
 
-def next_version(
-    keeper: Keeper,
-    log: Log,
-    key: SigningKey,
-    members: Sequence[Member],
-    revoked: Sequence[bytes],
-    change: str,
-    now: int,
-) -> Log:
-    """Return `log` with one more version, signed by the authority's key; raises CryptoError."""
+def next_version(keeper: Keeper, log: Log, key: SigningKey, change: str, now: int, who: Member | str | None) -> Log:
+    """Return `log` with one more version, signed by the authority's key; raises CryptoError.
+
+    `who` is listed from here on, or, if it is a name, removed; None founds the federation.
+    """
     version = len(log) + 1
-    silos = sorted((one for one in members if one.role == "silo"), key=lambda one: one.name)
-    aggregators = sorted((one for one in members if one.role == "aggregator"), key=lambda one: one.name)
-    roster = b""
-    if silos and aggregators:
-        listed = Roster(
-            federation=keeper.federation,
-            version=version,
-            silos=tuple(
-                SiloParty(name=one.name, key=one.key, sealing=one.sealing, jurisdiction=one.jurisdiction)
-                for one in silos
-            ),
-            aggregators=tuple(Party(name=one.name, key=one.key, jurisdiction=one.jurisdiction) for one in aggregators),
-        )
-        roster = sign(listed, AUTHORITY, key)
-    membership = Membership(
+    most = MAX_VERSIONS - (KEPT_VERSIONS if isinstance(who, Member) else 0)
+    if version > most:
+        hint = f"the last {KEPT_VERSIONS} are kept for revocations: found the federation anew"
+        raise MembershipError(f"the membership has {len(log)} versions, which is as many as a log takes", hint)
+    made = Change(
         federation=keeper.federation,
         version=version,
-        previous=sha256(log[-1].envelope).digest() if log else _START,
+        previous=_digest_of(log.versions),
         made_at=now,
         change=change,
-        members=tuple(sorted(members, key=lambda one: one.name)),
-        revoked=tuple(revoked),
-        roster=roster,
+        member=who if isinstance(who, Member) else None,
+        removed=who if isinstance(who, str) else None,
+        roster=b"",
     )
-    return follow(keeper, log, [sign(membership, AUTHORITY, key)])
+    if (listed := _listed(_after(log.membership, made))) is not None:
+        made = made.model_copy(update={"roster": detach(sign(listed, AUTHORITY, key), Roster).signature})
+    return follow(keeper, log, [sign(made, AUTHORITY, key)])
 
 
 def check_join(signed: Signed[JoinRequest], code: bytes) -> None:
@@ -321,8 +390,3 @@ def disarm(path: Path, *kinds: type[Message]) -> tuple[type[Message], bytes]:
                 break
     expected = " or ".join(kind.KIND for kind in kinds)
     raise WireError(f"{path} is not a consilo {expected} file", "ask for it to be sent again, unchanged")
-
-
-def _members_of(roster: Roster) -> set[tuple[str, str, bytes, str | None]]:
-    silos = {(silo.name, silo.key, silo.sealing, silo.jurisdiction) for silo in roster.silos}
-    return silos | {(party.name, party.key, b"", party.jurisdiction) for party in roster.aggregators}

@@ -150,6 +150,11 @@ def detach(envelope: bytes, kind: type[Message]) -> Signature:
         raise WireError(f"a {kind.KIND} envelope names a signer that is no name") from None
 
 
+def attach(message: Message, signer: str, signature: bytes) -> bytes:
+    """Return the envelope of a message and a signature that travelled apart; nothing is verified."""
+    return _MAGIC + _head(type(message).KIND, signer) + signature + message.encode()
+
+
 def verify_detached(signature: Signature, body: bytes, kind: type[Message], keys: Mapping[str, VerifyKey]) -> None:
     """Raise SignatureError unless a key in `keys` of the named signer verifies the signature over `body`."""
     _verify(signature.signer, signature.signature, body, kind, keys)

@@ -26,7 +26,7 @@ from analyst.training import Progress
 from crypto.errors import CryptoError
 from crypto.frames import Hello, Welcome
 from crypto.keys import Secret, SigningKey, VerifyKey, read_key_file
-from crypto.membership import CODE_BYTES, Admission, Invitation, JoinRequest, Member, Membership
+from crypto.membership import CODE_BYTES, Admission, Change, Invitation, JoinRequest, Member
 from crypto.messages import Failed, Learned, StoredReport, report_head
 from crypto.ring import Ring
 from crypto.roster import AUTHORITY, Roster, read_roster
@@ -196,9 +196,9 @@ def _others() -> list[Message]:
     key, digest = str(KEY.public), bytes(32)
     ward = {"federation": "health", "name": "ward", "role": "silo", "key": key, "sealing": bytes(PUBLIC_BYTES)}
     member = Member(name="ana", role="analyst", key=key, sealing=b"", address="", pins=(digest,))
-    log = {"federation": "health", "version": 1, "previous": digest, "made_at": 1, "change": "founded"}
+    version = {"federation": "health", "version": 2, "previous": digest, "made_at": 1, "change": "admit ana"}
     return [
-        Membership.model_validate({**log, "members": (member,), "revoked": (b"\1" * 32,), "roster": b""}),
+        Change.model_validate({**version, "member": member, "removed": None, "roster": bytes(64)}),
         Invitation(
             federation="health",
             name="ward",

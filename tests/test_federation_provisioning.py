@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from datetime import timedelta
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -25,11 +24,16 @@ from crypto.credentials import Credentials
 from crypto.errors import CertificateError, CryptoError, MembershipError, SignatureError, WireError
 from crypto.keys import Secret, SigningKey, VerifyKey, read_key_file
 from crypto.membership import (
+    MAX_AGGREGATORS,
+    MAX_LOG_BYTES,
+    MAX_VERSIONS,
     Admission,
+    Change,
     Invitation,
     JoinRequest,
     Keeper,
-    Membership,
+    Log,
+    Member,
     armour,
     disarm,
     follow,
@@ -38,8 +42,10 @@ from crypto.membership import (
     read_join,
     read_log,
 )
-from crypto.roster import AUTHORITY, read_roster
-from crypto.wire import sign, verify
+from crypto.randomness import token
+from crypto.roster import AUTHORITY, Roster, read_roster
+from crypto.sealing import SealingKey
+from crypto.wire import MAX_SILOS, sign, verify
 from tests.federated import NAME, add_member, credentials
 
 NOW = utc_now()
@@ -111,21 +117,99 @@ def test_the_roster_says_where_silos_and_aggregators_are(place: Path, capsys: py
     ]  # fmt: skip
 
 
-def test_a_membership_and_a_roster_that_differ_in_a_place_are_refused(place: Path) -> None:
+def test_a_version_that_signs_another_roster_than_follows_from_it_is_refused(place: Path) -> None:
     add_member(place, "hub", "aggregator", "hub.example:8443")
     add_member(place, "aspen", "silo")
     with opened(toml(place)) as authority:
-        before = authority.membership
-        moved = [one.model_copy(update={"jurisdiction": "US"}) for one in before.members]
-        forged = before.model_copy(
-            update={
-                "version": before.version + 1,
-                "previous": sha256(authority.log[-1].envelope).digest(),
-                "members": tuple(moved),
-            }
-        )
-        with pytest.raises(MembershipError, match="name different parties"):
-            follow(authority.keeper, authority.log, [sign(forged, AUTHORITY, authority.signing)])
+        aspen = authority.membership.find("aspen")
+        moved = aspen.model_copy(update={"jurisdiction": "US"})
+        right = authority.next(moved, "move aspen", NOW).versions[-1].message
+        for wrong in ({"member": aspen}, {"roster": b""}, {"roster": bytes(64)}, {"roster": right.roster[:63]}):
+            forged = right.model_copy(update=wrong)
+            with pytest.raises(MembershipError, match="does not sign the roster that follows from it"):
+                follow(authority.keeper, authority.log, [sign(forged, AUTHORITY, authority.signing)])
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_only_the_first_version_changes_nobody(place: Path, number: int) -> None:
+    with opened(toml(place)) as authority:
+        found = authority.log.versions[0].message
+        wrong = {"removed": "aspen"} if number == 0 else {"version": 2}
+        body = found.model_copy(update=wrong)
+        with pytest.raises(WireError, match="every version but the first"):
+            follow(authority.keeper, authority.log, [sign(body, AUTHORITY, authority.signing)])
+
+
+def test_a_change_that_cannot_be_is_refused(place: Path) -> None:
+    """Keys and pins are of one member, what stood once never stands again, and nobody is removed twice."""
+    for name in ("aspen", "birch"):
+        add_member(place, name, "silo")
+    with opened(toml(place)) as authority:
+        aspen, birch = (authority.membership.find(name) for name in ("aspen", "birch"))
+        for taken in (
+            birch.model_copy(update={"key": aspen.key}),
+            birch.model_copy(update={"pins": aspen.pins}),
+            birch.model_copy(update={"pins": birch.pins * 2}),
+        ):
+            with pytest.raises(MembershipError, match="a key of 'birch' is another member's, or was revoked"):
+                authority.next(taken, "steal", NOW)
+        with pytest.raises(MembershipError, match="removes 'cedar', who is no member"):
+            authority.next("cedar", "revoke cedar", NOW)
+        gone = revoke(authority, "aspen", "member", NOW)
+    with opened(toml(place)) as authority:
+        assert gone.membership.revoked == set(aspen.pins)
+        with pytest.raises(MembershipError, match="a key of 'aspen' is another member's, or was revoked"):
+            authority.next(aspen, "admit aspen", NOW)
+
+
+def made_member(name: str, role: str) -> Member:
+    """Return a member without a certificate, as large as one of its name may be."""
+    root = Secret.generate()
+    return Member(
+        name=name.ljust(120, "x"),
+        role=role,  # type: ignore[arg-type]
+        key=str(SigningKey(root).public),
+        sealing=SealingKey(root).public if role == "silo" else b"",
+        address="x" * 254 + ":8443" if role == "aggregator" else "",
+        pins=(token(32), token(32)),
+        jurisdiction=None if role == "analyst" else "NO-XXX",
+    )
+
+
+def test_a_federation_of_four_hundred_silos_fits_and_the_next_is_refused_with_a_reason() -> None:
+    signing = SigningKey(Secret.generate())
+    keeper = Keeper(NAME, signing.public)
+    log = next_version(keeper, Log.empty(keeper), signing, "found", 1, None)
+    for number in range(MAX_AGGREGATORS):
+        log = next_version(keeper, log, signing, "admit", 1, made_member(f"hub{number}", "aggregator"))
+    membership = log.membership
+    silos = [made_member(f"s{number}", "silo") for number in range(MAX_SILOS)]
+    # as `follow` would after all but the last of them, without signing a roster for each
+    full = replace(membership, members=(*membership.members, *sorted(silos[:-1], key=lambda one: one.name)))
+    whole = next_version(keeper, replace(log, membership=full), signing, "x" * 300, 1, silos[-1])
+    roster = verify(whole.membership.roster, Roster, {AUTHORITY: keeper.authority}).message
+    assert len(roster.silos) == MAX_SILOS
+    with pytest.raises(MembershipError, match=f"at most {MAX_SILOS} members as silo"):
+        next_version(keeper, whole, signing, "admit", 1, made_member("one-more", "silo"))
+    with pytest.raises(MembershipError, match=f"at most {MAX_AGGREGATORS} members as aggregator"):
+        next_version(keeper, whole, signing, "admit", 1, made_member("one-more", "aggregator"))
+    largest = len(whole.versions[-1].envelope)
+    assert largest <= Change.MAX_BYTES
+    assert MAX_VERSIONS * (largest + 4) <= MAX_LOG_BYTES, "the longest log is one that can be read"
+    assert MAX_VERSIONS * (largest * 4 // 3 + 8) <= Admission.MAX_BYTES, "and one that can be sent"
+
+
+def test_the_last_versions_of_a_log_are_kept_for_revocations(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crypto.membership.MAX_VERSIONS", 5)
+    monkeypatch.setattr("crypto.membership.KEPT_VERSIONS", 2)
+    for name in ("aspen", "birch"):
+        add_member(place, name, "silo")
+    with pytest.raises(MembershipError, match="3 versions, which is as many as a log takes"):
+        add_member(place, "cedar", "silo")
+    for name in ("aspen", "birch"):
+        with opened(toml(place)) as authority:
+            revoke(authority, name, "member", NOW)
+    assert len(read_log(place / "authority" / "membership.log", keeper_of(place))) == 5
 
 
 def test_a_full_disk_leaves_the_log_as_it_was(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,7 +399,7 @@ def test_rotation_has_two_keys_that_stand_until_the_older_is_revoked(place: Path
     membership = credentials(place, "aspen", "silo").membership
     assert membership.peer(before).name == membership.peer(after).name == "aspen"
     with opened(toml(place)) as authority:
-        last = revoke(authority, "aspen", "old key", NOW)[-1].message
+        last = revoke(authority, "aspen", "old key", NOW).membership
     assert last.peer(after).name == "aspen"
     with pytest.raises(MembershipError, match="is revoked"):
         last.peer(before)
@@ -344,7 +428,7 @@ def test_a_revoked_member_is_in_no_roster_and_its_key_never_stands_again(place: 
         add_member(place, silo, "silo")
     certificate = read_certificate((place / "aspen" / "transport.pem").read_bytes())
     with opened(toml(place)) as authority:
-        membership = revoke(authority, "aspen", "member", NOW)[-1].message
+        membership = revoke(authority, "aspen", "member", NOW).membership
     roster = read_roster(place / "authority" / "roster.signed", keeper_of(place).authority)
     assert list(roster.silo_keys) == ["birch"]
     with pytest.raises(MembershipError, match="is revoked"):
@@ -384,46 +468,38 @@ def versions(place: Path) -> list[bytes]:
     add_member(place, "hub", "aggregator", "h:1")
     add_member(place, "aspen", "silo")
     add_member(place, "birch", "silo")
-    return [one.envelope for one in read_log(place / "authority" / "membership.log", keeper_of(place))]
+    return [one.envelope for one in read_log(place / "authority" / "membership.log", keeper_of(place)).versions]
 
 
 def test_a_log_only_ever_continues(place: Path) -> None:
     envelopes, keeper = versions(place), keeper_of(place)
-    whole = follow(keeper, (), envelopes)
-    assert [one.message.version for one in whole] == [1, 2, 3, 4]
+    whole = follow(keeper, Log.empty(keeper), envelopes)
+    assert [one.message.version for one in whole.versions] == [1, 2, 3, 4]
     assert follow(keeper, whole, envelopes[:2]) == whole, "what is known already changes nothing"
     for wrong, reason in [
         (envelopes[1:], "does not follow version 0"),
         ([envelopes[0], envelopes[2]], "does not follow version 1"),
     ]:
         with pytest.raises(MembershipError, match=reason):
-            follow(keeper, (), wrong)
+            follow(keeper, Log.empty(keeper), wrong)
     with pytest.raises(CryptoError):
-        follow(keeper, (), [envelopes[0], envelopes[1][:-1] + b"x"])
+        follow(keeper, Log.empty(keeper), [envelopes[0], envelopes[1][:-1] + b"x"])
     with pytest.raises(SignatureError):
-        follow(replace(keeper, authority=VerifyKey(bytes(32))), (), envelopes)
+        follow(replace(keeper, authority=VerifyKey(bytes(32))), Log.empty(keeper), envelopes)
     with pytest.raises(MembershipError, match="expected 'other'"):
-        follow(replace(keeper, federation="other"), (), envelopes)
+        follow(replace(keeper, federation="other"), Log.empty(keeper), envelopes)
 
 
 def test_an_authority_that_tells_two_stories_is_found_out(place: Path) -> None:
     envelopes, keeper = versions(place), keeper_of(place)
     signing = SigningKey(read_key_file(place / "authority" / "authority.key"))
-    whole = follow(keeper, (), envelopes)
-    other = next_version(keeper, whole[:3], signing, whole[3].message.members[:1], (), "another story", 0)
+    before, whole = (follow(keeper, Log.empty(keeper), some) for some in (envelopes[:3], envelopes))
+    other = next_version(keeper, before, signing, "another story", 0, "aspen")
     with pytest.raises(MembershipError, match="version 4 of the membership differs from the one known here"):
-        follow(keeper, whole, [other[3].envelope])
+        follow(keeper, whole, [other.versions[3].envelope])
+    after = next_version(keeper, other, signing, "its next", 0, "hub")
     with pytest.raises(MembershipError, match="does not follow version 4"):
-        follow(keeper, whole, [next_version(keeper, other, signing, (), (), "its next", 0)[4].envelope])
-
-
-def test_a_membership_whose_roster_names_others_is_refused(place: Path) -> None:
-    envelopes, keeper = versions(place), keeper_of(place)
-    signing = SigningKey(read_key_file(place / "authority" / "authority.key"))
-    last = verify(envelopes[3], Membership, {AUTHORITY: keeper.authority}).message
-    without = last.model_copy(update={"members": tuple(one for one in last.members if one.name != "birch")})
-    with pytest.raises(MembershipError, match="its roster name different parties"):
-        follow(keeper, follow(keeper, (), envelopes[:3]), [sign(without, AUTHORITY, signing)])
+        follow(keeper, whole, [after.versions[4].envelope])
 
 
 def test_a_log_file_that_is_cut_or_older_than_known_is_refused(place: Path) -> None:
@@ -438,6 +514,9 @@ def test_a_log_file_that_is_cut_or_older_than_known_is_refused(place: Path) -> N
     assert not kept.refresh()
     path.write_bytes(older)
     with pytest.raises(MembershipError, match="older than what is known here"):
+        kept.refresh()
+    path.unlink()
+    with pytest.raises(MembershipError, match="cannot read the membership log"):
         kept.refresh()
     for broken in (b"", newest[:-1], newest + b"\0\0", newest[1:]):
         path.write_bytes(broken)
