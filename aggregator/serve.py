@@ -149,17 +149,17 @@ async def _run(home: Path, credentials: Credentials, listen: str, monitor_port: 
     )
     try:
         while not stopping.is_set():
-            counts.membership.set(len(credentials.log))
-            counts.certificate_days.set(days_left(credentials.certificate(), utc_now()))
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_EVERY_S):
-                    await stopping.wait()
             try:
                 if credentials.refresh():
                     _log.info("membership_grown", version=len(credentials.log))
                     gate.change_membership()
-            except CryptoError as err:
-                _log.error("membership_refused", reason=err.message[:200])
+                counts.membership.set(len(credentials.log))
+                counts.certificate_days.set(days_left(credentials.certificate(), utc_now()))
+            except CryptoError as err:  # a file is being replaced, or wrong: what is known goes on
+                _log.error("directory_refused", reason=err.message[:200])
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    await stopping.wait()
         _log.info("stopping")
         await gate.stop(DRAIN_S)
     finally:

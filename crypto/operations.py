@@ -14,6 +14,8 @@ from contextlib import suppress
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, generate_latest
 
+from crypto.errors import LinkError
+
 MAX_REQUEST_BYTES = 8192
 REQUEST_S = 5.0
 MAX_CLIENTS = 16
@@ -94,7 +96,7 @@ class SiloCounts:
 
 
 async def serve_monitor(port: int, registry: CollectorRegistry, health: Health) -> asyncio.Server:
-    """Serve `/metrics` and `/health` on loopback; raises OSError if the port is taken."""
+    """Serve `/metrics` and `/health` on loopback; raises LinkError if the port is taken."""
     busy = asyncio.Semaphore(MAX_CLIENTS)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -110,7 +112,11 @@ async def serve_monitor(port: int, registry: CollectorRegistry, health: Health) 
                     await writer.drain()
             writer.close()
 
-    return await asyncio.start_server(answer, LOOPBACK, port, limit=MAX_REQUEST_BYTES)
+    try:
+        return await asyncio.start_server(answer, LOOPBACK, port, limit=MAX_REQUEST_BYTES)
+    except (OSError, OverflowError) as err:
+        message = f"cannot listen on {LOOPBACK}:{port} for health and metrics"
+        raise LinkError(message, "is the port taken? see --monitor-port; 0 takes any that is free") from err
 
 
 def _response(path: bytes, registry: CollectorRegistry, health: Health) -> bytes:

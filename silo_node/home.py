@@ -8,7 +8,7 @@
 * roster.signed: who belongs to the federation, signed by the authority
 * ledger.sqlite: what was spent
 * silo.log: what went wrong, for the owner only
-* silo.lock: held while the silo runs
+* silo.lock: held while the silo runs; serve.lock: while `consilo-silo serve` does
 """
 
 import fcntl
@@ -41,13 +41,25 @@ def lock_home(path: Path) -> TextIO:
 
     Two processes of one silo would undo each other's reservations. Raises HomeError if another holds it.
     """
-    file = (path / "silo.lock").open("w")
+    hint = "wait for the other command, or let `consilo up` keep one federation for all of them"
+    return _lock(path / "silo.lock", "this silo is running already", hint)
+
+
+def lock_serving(path: Path) -> TextIO:
+    """Hold the directory for one `consilo-silo serve`, whose actor holds `lock_home`; raises HomeError.
+
+    Apart from the actor's, as a serving process ends an actor that an earlier one has left.
+    """
+    return _lock(path / "serve.lock", "this silo is served already", "stop the other `consilo-silo serve` first")
+
+
+def _lock(path: Path, held: str, hint: str) -> TextIO:
+    file = path.open("w")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as err:
         file.close()
-        hint = "wait for the other command, or let `consilo up` keep one federation for all of them"
-        raise HomeError("this silo is running already", hint) from err
+        raise HomeError(held, hint) from err
     return file
 
 

@@ -32,7 +32,7 @@ from silo_node.actor import SiloActor
 from silo_node.doctor import examine
 from silo_node.errors import SiloError
 from silo_node.heads import Ask, Carried, Carrier, Objection, UnreachableError
-from silo_node.home import read_credentials
+from silo_node.home import lock_serving, read_credentials
 from silo_node.link import Dialler
 
 NAMESPACE = "consilo"
@@ -108,11 +108,12 @@ def serve(options: Options, ready: Callable[[str], None]) -> None:
     if problems:
         raise SiloError(f"{problems[0].what}: {problems[0].found}", problems[0].remedy)
     home, name = options.policy.resolve().parent, load(options.policy).policy.silo.id
-    credentials = read_credentials(home, name)
-    configure_logs()
-    signal.signal(signal.SIGTERM, _leave)  # also while Ray starts: else its processes would be left
-    with _cluster(options, home):
-        asyncio.run(_run(options, credentials, name, ready))
+    with lock_serving(home):
+        credentials = read_credentials(home, name)
+        configure_logs()
+        signal.signal(signal.SIGTERM, _leave)  # also while Ray starts: else its processes would be left
+        with _cluster(options, home):
+            asyncio.run(_run(options, credentials, name, ready))
 
 
 def _leave(*_: object) -> None:
@@ -192,9 +193,18 @@ async def _run(options: Options, credentials: Credentials, name: str, ready: Cal
     actor = remote.options(**chosen).remote(str(options.policy.resolve()))
     try:
         await _started(actor, name)
-    except BaseException:
-        ray.kill(actor)
-        raise
+        await _attend(actor, options.monitor_port, credentials, name, ready)
+    finally:
+        ray.kill(actor)  # detached: else it would outlive this process in a cluster of several programs
+        _log.info("stopped", silo=name)
+
+
+async def _attend(
+    actor: Any, monitor_port: int, credentials: Credentials, name: str, ready: Callable[[str], None]
+) -> None:
+    """Hold the streams of an actor until a signal, or a ledger older than its head, ends it: then raises SiloError."""
+    import ray
+
     counts, stopping = SiloCounts(), asyncio.Event()
 
     async def at_the_actor(step: str, *arguments: object) -> Any:
@@ -230,7 +240,7 @@ async def _run(options: Options, credentials: Credentials, name: str, ready: Cal
         shown = {"silo": name, "connected": found, "compared": is_compared, "membership": len(credentials.log)}
         return is_compared and any(found.values()), shown
 
-    monitor = await serve_monitor(options.monitor_port, counts.registry, health)
+    monitor = await serve_monitor(monitor_port, counts.registry, health)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
@@ -242,7 +252,10 @@ async def _run(options: Options, credentials: Credentials, name: str, ready: Cal
     try:
         while not stopping.is_set():
             counts.membership.set(len(credentials.log))
-            counts.certificate_days.set(days_left(credentials.certificate(), utc_now()))
+            try:
+                counts.certificate_days.set(days_left(credentials.certificate(), utc_now()))
+            except CryptoError as err:  # while it is being replaced, or gone: streams that are open go on
+                _log.error("certificate_not_read", reason=err.message)
             with suppress(TimeoutError):
                 async with asyncio.timeout(MONITOR_EVERY_S):
                     await stopping.wait()
@@ -253,8 +266,6 @@ async def _run(options: Options, credentials: Credentials, name: str, ready: Cal
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         monitor.close()
-        ray.kill(actor)  # detached: else it would outlive this process in a cluster of several programs
-        _log.info("stopped", silo=name)
     if carrier.refused.done():
         raise SiloError(carrier.refused.result().message, carrier.refused.result().hint)
 

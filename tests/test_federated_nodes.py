@@ -53,14 +53,16 @@ class Cluster:
         done = self.net.run(node, *command, timeout_s=120, env=self.environment(node))
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def serve(self, node: str, *, tls: Path, address: str) -> "subprocess.Popen[str]":
+    def serve(self, node: str, *, certified: str = "", monitor_port: int = 0) -> "subprocess.Popen[str]":
+        """Start `consilo-silo serve` on a node, with the certificate of that one or of another."""
+        tls, address = self.path / (certified or node), self.net.addresses[node]
         command = [
             str(BIN / "consilo-silo"),
             "serve",
             "--policy",
             str(self.home / "policy.toml"),
             "--monitor-port",
-            "0",
+            str(monitor_port),
         ]
         command += ["--ray", self.address, "--ray-tls", str(tls), "--node-address", address]
         pipe = subprocess.PIPE
@@ -108,7 +110,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 def test_the_actor_runs_on_the_node_that_has_its_directory(cluster: Cluster) -> None:
     for node in (DATA, HEAD):  # wherever it is served: the choice is not Ray's
-        served = cluster.serve(node, tls=cluster.path / node, address=cluster.net.addresses[node])
+        served = cluster.serve(node)
         try:
             assert served.stdout is not None
             line = served.stdout.readline()
@@ -123,7 +125,7 @@ def test_the_actor_runs_on_the_node_that_has_its_directory(cluster: Cluster) -> 
 
 def test_an_actor_that_a_killed_process_left_is_not_used_again(cluster: Cluster) -> None:
     def start() -> "subprocess.Popen[str]":
-        served = cluster.serve(DATA, tls=cluster.path / DATA, address=cluster.net.addresses[DATA])
+        served = cluster.serve(DATA)
         assert served.stdout is not None
         assert "is served" in served.stdout.readline()
         return served
@@ -145,9 +147,47 @@ def test_an_actor_that_a_killed_process_left_is_not_used_again(cluster: Cluster)
         served.communicate(timeout=60)
 
 
+def test_a_second_serve_of_a_directory_is_refused_and_the_first_one_goes_on(cluster: Cluster) -> None:
+    first = cluster.serve(DATA)
+    try:
+        assert first.stdout is not None
+        assert "is served" in first.stdout.readline()
+        actors = cluster.actors(DATA)
+        second = cluster.serve(DATA)
+        _, err = second.communicate(timeout=60)
+        assert second.returncode == 1
+        assert "this silo is served already" in err
+        assert cluster.actors(DATA) == actors
+        assert first.poll() is None
+    finally:
+        first.terminate()
+        first.communicate(timeout=60)
+
+
+def test_a_monitor_port_that_is_taken_leaves_no_actor(cluster: Cluster) -> None:
+    program = (
+        "import socket, time\ns = socket.create_server(('127.0.0.1', 9777))\nprint('up', flush=True)\ntime.sleep(60)"
+    )
+    holder = subprocess.Popen(
+        cluster.net.command(DATA, sys.executable, "-c", program), stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "up\n"
+        served = cluster.serve(DATA, monitor_port=9777)
+        _, err = served.communicate(timeout=90)
+        assert served.returncode == 1
+        assert "cannot listen on 127.0.0.1:9777 for health and metrics" in err
+        assert "Traceback" not in err
+        assert cluster.actors(DATA) == []
+    finally:
+        holder.kill()
+        holder.communicate(timeout=10)
+
+
 def test_a_certificate_of_another_address_is_refused_before_ray_waits_for_ever(cluster: Cluster) -> None:
     began = time.monotonic()
-    served = cluster.serve(DATA, tls=cluster.path / HEAD, address=cluster.net.addresses[DATA])
+    served = cluster.serve(DATA, certified=HEAD)
     _, err = served.communicate(timeout=60)
     assert served.returncode == 1
     assert cluster.net.addresses[DATA] in err
