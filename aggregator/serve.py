@@ -147,6 +147,7 @@ async def _run(home: Path, credentials: Credentials, listen: str, monitor_port: 
         f"{credentials.identity.name} listens on {listen.rpartition(':')[0]}:{port};"
         f" health and metrics on 127.0.0.1:{monitor.sockets[0].getsockname()[1]}"
     )
+    said = ""
     try:
         while not stopping.is_set():
             try:
@@ -155,8 +156,11 @@ async def _run(home: Path, credentials: Credentials, listen: str, monitor_port: 
                     gate.change_membership()
                 counts.membership.set(len(credentials.log))
                 counts.certificate_days.set(days_left(credentials.certificate(), utc_now()))
+                said = ""
             except CryptoError as err:  # a file is being replaced, or wrong: what is known goes on
-                _log.error("directory_refused", reason=err.message[:200])
+                if err.message != said:
+                    _log.error("directory_refused", reason=err.message[:200])
+                said = err.message
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY_S):
                     await stopping.wait()

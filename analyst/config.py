@@ -118,7 +118,8 @@ def _federated(path: Path, file: _Federated) -> Config:
     membership = read_log(home / LOG, keeper).membership
     aggregators = sorted(member.name for member in membership.of_role("aggregator"))
     if not aggregators:
-        raise FederationError(f"{file.federation} has no aggregator yet", "the authority admits one first")
+        message = f"{file.federation} has no aggregator in version {membership.version} of the membership"
+        raise FederationError(message, f"once the authority has admitted one, copy its membership.log to {home}")
     if membership.roster:
         roster = verify(membership.roster, Roster, {AUTHORITY: keeper.authority}).message
     else:  # nobody: as far as this log goes; the aggregator has a newer one

@@ -284,7 +284,8 @@ def read_log(path: Path, keeper: Keeper) -> Log:
         with path.open("rb") as file:
             data = file.read(MAX_LOG_BYTES + 1)
     except OSError as err:
-        raise MembershipError(f"cannot read the membership log {path}", "restore it, or join anew") from err
+        hint = "it comes with the admission, see `consilo join`; a lost one is copied from any other member"
+        raise MembershipError(f"cannot read the membership log {path}", hint) from err
     if len(data) > MAX_LOG_BYTES:
         raise MembershipError(f"{path} is larger than {MAX_LOG_BYTES >> 20} MiB")
     envelopes, position = [], 0
