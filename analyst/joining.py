@@ -25,7 +25,7 @@ from crypto.certificates import (
     read_certificate,
     read_transport_key,
 )
-from crypto.credentials import AUTHORITY_CERTIFICATE, CERTIFICATE, ROSTER, TRANSPORT_KEY, Credentials, replace_file
+from crypto.credentials import AUTHORITY_CERTIFICATE, CERTIFICATE, TRANSPORT_KEY, Credentials, replace_file
 from crypto.errors import MembershipError
 from crypto.keys import Secret, SigningKey, VerifyKey, read_key_file, write_key_file
 from crypto.membership import (
@@ -144,8 +144,6 @@ def _install(envelope: bytes, out: Path, now: datetime) -> Joined:
         append(out / LOG, log, 0)
     credentials = Credentials(out, keeper, identity)
     credentials.extend(admission.log)
-    if log.membership.roster:
-        replace_file(out / ROSTER, credentials.membership.roster)
     return Joined(identity, keeper.authority, None, VerifyKey.parse(member.key))
 
 

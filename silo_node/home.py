@@ -12,14 +12,13 @@
 """
 
 import fcntl
-import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from crypto.certificates import Identity
-from crypto.credentials import Credentials
+from crypto.credentials import Credentials, replace_file
 from crypto.keys import SigningKey, VerifyKey, read_key_file
 from crypto.membership import Keeper
 from crypto.roster import read_roster
@@ -77,7 +76,7 @@ class Home:
         kept = self.path / ACCEPTED
         accepted = check_admission(self.policy, now)
         if self.silo.policy.mode == "production" and (accepted is None or accepted.digest != self.policy.digest):
-            _replace(kept, self.policy.raw)
+            replace_file(kept, self.policy.raw, 0o600)
 
 
 def check_is_signed(policy: Policy) -> None:
@@ -104,21 +103,6 @@ def check_admission(file: PolicyFile, now: int) -> PolicyFile | None:
             f"sign a version that follows {kept}, or try things out in another directory",
         )
     return accepted
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file in one stroke, durably."""
-    partial = path.with_name(f"{path.name}.partial")
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def read_home(policy_path: Path) -> Home:
