@@ -13,6 +13,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -65,13 +66,14 @@ class Identity:
     @classmethod
     def parse(cls, uri: str) -> "Identity":
         """Read a URI that `uri` wrote; raises CertificateError on any other spelling."""
-        parts = urlsplit(uri)
-        segments = parts.path.split("/")
-        if parts.scheme == _SCHEME and len(segments) == 3 and segments[1] in ROLES:
-            role: Any = segments[1]
-            found = cls(unquote(parts.netloc), role, unquote(segments[2]))
-            if found.uri == uri and found.federation and found.name:
-                return found
+        with suppress(ValueError):  # of what is no URL at all, or no text in UTF-8
+            parts = urlsplit(uri)
+            segments = parts.path.split("/")
+            if parts.scheme == _SCHEME and len(segments) == 3 and segments[1] in ROLES:
+                role: Any = segments[1]
+                found = cls(unquote(parts.netloc), role, unquote(segments[2]))
+                if found.uri == uri and found.federation and found.name:
+                    return found
         raise CertificateError(f"{uri[:200]!r} names nobody", "expected consilo://FEDERATION/ROLE/NAME")
 
 

@@ -3,6 +3,7 @@
 import datetime as dt
 import os
 import pickle
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -64,11 +65,23 @@ def test_a_name_has_one_spelling_and_is_read_as_written(federation: str, role: s
         "consilo://fed/silo/aspen#x",
         "CONSILO://fed/silo/aspen",
         "consilo://fed@x/silo/aspen",
+        "consilo://[/silo/x",
+        "consilo://]/silo/x",
+        "consilo://[::1/silo/x",
+        "consilo://fed\u2100/silo/x",
+        "consilo://fed/silo/\udc80",
     ],
 )
 def test_another_spelling_names_nobody(uri: str) -> None:
     with pytest.raises(CertificateError, match="names nobody"):
         Identity.parse(uri)
+
+
+@given(st.text(st.characters()), st.text(st.characters()), st.booleans())
+def test_any_text_is_read_as_written_or_names_nobody(one: str, other: str, is_bare: bool) -> None:
+    uri = one if is_bare else f"consilo://{one}/silo/{other}"
+    with suppress(CertificateError):
+        assert Identity.parse(uri).uri == uri
 
 
 def test_a_certificate_carries_the_names_and_nothing_more() -> None:
