@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 from urllib.parse import quote, unquote, urlsplit
 
 from cryptography import x509
@@ -49,6 +49,9 @@ MEMBER_DAYS = 365
 _SCHEME = "consilo"
 _HOST = re.compile(r"[0-9a-f]{48}\.consilo\.invalid")
 _CLOCK_SLACK = timedelta(minutes=5)
+_PURPOSES = frozenset({ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH})
+_MALFORMED = (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+_Kind = TypeVar("_Kind", bound=x509.ExtensionType)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +186,7 @@ def read_request(request: bytes) -> Asked:
         is_signed = asked.is_signature_valid
         public = asked.public_key()
         alternative = asked.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (ValueError, x509.ExtensionNotFound, InvalidSignature, UnsupportedAlgorithm) as err:
+    except (*_MALFORMED, x509.ExtensionNotFound, InvalidSignature) as err:
         raise CertificateError("not a certificate request", "make one with `consilo join`") from err
     # 1.
     if not is_signed:
@@ -239,10 +242,9 @@ def read_certificate(pem: bytes) -> x509.Certificate:
 
 def identity_of(certificate: x509.Certificate) -> Identity:
     """Return whom a certificate is of; raises CertificateError unless exactly one name says so."""
-    try:
-        alternative = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (ValueError, x509.ExtensionNotFound) as err:
-        raise CertificateError("the certificate has no alternative names") from err
+    alternative = _extension(certificate, x509.SubjectAlternativeName)
+    if alternative is None:
+        raise CertificateError("the certificate has no alternative names")
     return _identity(alternative)
 
 
@@ -250,8 +252,9 @@ def check_issued(certificate: x509.Certificate, authority: bytes, request: bytes
     """Raise CertificateError unless `certificate` is `authority`'s answer to `request`.
 
     For a consortium's own authority, which issues where we cannot see it. 1. It stands now. 2. The authority, or an
-    intermediate in its file, signed it. 3. It is of the request's key. 4. It names what the request names, so that
-    peers find it.
+    intermediate in its file, signed it. 3. It is of the request's key, an ECDSA key of P-256. 4. It names what the
+    request names, so that peers find it, and nothing else. 5. It signs no certificates. 6. It is good for both ends of
+    a connection.
     """
     asked = read_request(request)
     # 1.
@@ -261,14 +264,29 @@ def check_issued(certificate: x509.Certificate, authority: bytes, request: bytes
     if not any(_is_issued_by(certificate, one) for one in _certificates(authority)):
         raise CertificateError("the certificate was not issued by the federation's authority")
     # 3.
-    if pin_of(certificate.public_key()) != asked.pin:
-        raise CertificateError("the certificate is of another key than the request")
+    if _public_key(certificate) != asked.public:
+        raise CertificateError("the certificate is of another key than the request", "let the authority sign this one")
     # 4.
-    wanted = asked.names.get_values_for_type(x509.DNSName)
-    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    if identity_of(certificate) != asked.identity or not set(wanted) <= set(names.get_values_for_type(x509.DNSName)):
-        message = "the certificate does not carry the names of its request"
-        raise CertificateError(message, f"the authority must copy them: {asked.identity.uri}, {', '.join(wanted)}")
+    names = _extension(certificate, x509.SubjectAlternativeName)
+    found, wanted = [] if names is None else _shown(names), _shown(asked.names)
+    if sorted(found) != sorted(wanted):
+        listed = ", ".join(found)[:400] or "none"
+        message = f"the certificate names {listed}, expected the names of its request and no others"
+        raise CertificateError(message, f"the authority must copy them and add none: {', '.join(wanted)}")
+    # 5.
+    basic, usage = _extension(certificate, x509.BasicConstraints), _extension(certificate, x509.KeyUsage)
+    if (basic is not None and basic.ca) or (usage is not None and usage.key_cert_sign):
+        hint = "the authority must issue it with CA:FALSE and without keyCertSign"
+        raise CertificateError("the certificate is one of an authority, which could issue others", hint)
+    # 6.
+    if usage is not None and not usage.digital_signature:
+        hint = "the authority must add digitalSignature"
+        raise CertificateError("the certificate's key usage lacks digitalSignature", hint)
+    purposes = _extension(certificate, x509.ExtendedKeyUsage)
+    if purposes is not None and not _PURPOSES.issubset(purposes):
+        lists = ", ".join(one.dotted_string for one in purposes)[:200]
+        message = f"the certificate's extended key usage is {lists}, expected serverAuth and clientAuth"
+        raise CertificateError(message, "the authority must name both, or leave the extension out")
 
 
 def days_left(certificate: x509.Certificate, now: datetime) -> float:
@@ -281,10 +299,7 @@ def check_address(certificate: x509.Certificate, address: str) -> None:
 
     Ray's nodes wait for each other for ever where it is not, so it is checked before anything starts.
     """
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        names = x509.SubjectAlternativeName([])
+    names = _extension(certificate, x509.SubjectAlternativeName) or x509.SubjectAlternativeName([])
     known: Iterable[str] = [
         *names.get_values_for_type(x509.DNSName),
         *(str(one) for one in names.get_values_for_type(x509.IPAddress)),
@@ -313,6 +328,28 @@ def _identity(alternative: x509.SubjectAlternativeName) -> Identity:
     if len(uris) != 1:
         raise CertificateError(f"{len(uris)} URIs among the certificate's names, expected exactly one")
     return Identity.parse(uris[0])
+
+
+def _shown(names: x509.SubjectAlternativeName) -> list[str]:
+    """Return names with their types, as OpenSSL writes those that stand in a request."""
+    kinds = {x509.UniformResourceIdentifier: "URI", x509.DNSName: "DNS"}
+    return [f"{kinds.get(type(one), type(one).__name__)}:{one.value}" for one in names]
+
+
+def _extension(certificate: x509.Certificate, kind: type[_Kind]) -> _Kind | None:
+    """Return one extension, None where there is none; raises CertificateError."""
+    try:
+        return certificate.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+    except _MALFORMED as err:
+        raise CertificateError("the certificate's extensions are malformed", "ask the authority for another") from err
+
+
+def _public_key(certificate: x509.Certificate) -> object:
+    with suppress(*_MALFORMED):
+        return certificate.public_key()
+    return None
 
 
 def _usage(signs_certificates: bool) -> x509.KeyUsage:

@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -176,11 +176,81 @@ def test_a_certificate_of_a_consortiums_authority_is_checked_against_the_request
                 issue(AUTHORITY, AUTHORITY_KEY, new_request(KEY, Identity("fed", "silo", "birch")), NOW, 30)
             ),
             NOW,
-            "does not carry the names",
+            r"silo/birch, DNS:.*, expected the names of its request and no others",
         ),
     ]:
         with pytest.raises(CertificateError, match=reason):
             check_issued(certificate, AUTHORITY, request, now)
+
+
+def issued(key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey, *extensions: x509.ExtensionType) -> x509.Certificate:
+    """Return what a consortium's authority issues for a key, in its own way."""
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([]))
+        .issuer_name(read_certificate(AUTHORITY).subject)
+        .public_key(key)
+        .serial_number(5)
+        .not_valid_before(NOW)
+        .not_valid_after(NOW + dt.timedelta(days=1))
+    )
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=False)
+    return builder.sign(AUTHORITY_KEY, SHA256())
+
+
+def named(*alternative: x509.GeneralName) -> x509.SubjectAlternativeName:
+    return x509.SubjectAlternativeName(alternative)
+
+
+def used(signs: bool = True, issues: bool = False) -> x509.KeyUsage:
+    return x509.KeyUsage(signs, False, not signs, False, False, issues, False, False, False)
+
+
+SERVER, CLIENT = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
+PUBLIC = KEY.public_key()
+BOTH = named(URI, HOST)
+
+
+@pytest.mark.parametrize(
+    "extensions",
+    [
+        (BOTH,),
+        (named(HOST, URI),),
+        (BOTH, x509.BasicConstraints(False, None), used(), x509.ExtendedKeyUsage([CLIENT, SERVER])),
+        (BOTH, x509.ExtendedKeyUsage([CLIENT, SERVER, ExtendedKeyUsageOID.EMAIL_PROTECTION])),
+    ],
+)
+def test_another_authority_may_issue_in_its_own_way(extensions: tuple[x509.ExtensionType, ...]) -> None:
+    check_issued(issued(PUBLIC, *extensions), AUTHORITY, new_request(KEY, WHO), NOW)
+
+
+@pytest.mark.parametrize(
+    ("certificate", "reason"),
+    [
+        (issued(PUBLIC), "names none, expected"),
+        (issued(PUBLIC, named(URI)), "no others"),
+        (issued(PUBLIC, named(HOST)), "no others"),
+        (issued(PUBLIC, named(URI, HOST, HOST)), "no others"),
+        (issued(PUBLIC, named(URI, HOST, x509.DNSName(host_of(bytes(32))))), f"DNS:{host_of(bytes(32))}, expected"),
+        (issued(PUBLIC, named(URI, HOST, x509.DNSName("*.consilo.invalid"))), r"DNS:\*.consilo.invalid, expected"),
+        (issued(PUBLIC, named(URI, HOST, x509.RFC822Name("a@b.example"))), "RFC822Name:a@b.example, expected"),
+        (issued(PUBLIC, named(URI, HOST, x509.UniformResourceIdentifier("consilo://fed/silo/b"))), "no others"),
+        (issued(PUBLIC, BOTH, x509.BasicConstraints(True, None)), "could issue others"),
+        (issued(PUBLIC, BOTH, used(issues=True)), "could issue others"),
+        (issued(PUBLIC, BOTH, used(signs=False)), "lacks digitalSignature"),
+        (issued(PUBLIC, BOTH, x509.ExtendedKeyUsage([SERVER])), r"1\.3\.6\.1\.5\.5\.7\.3\.1, expected serverAuth and"),
+        (issued(PUBLIC, BOTH, x509.ExtendedKeyUsage([CLIENT])), "expected serverAuth and clientAuth"),
+        (issued(RSA.public_key(), BOTH), "another key"),
+        (issued(P384.public_key(), BOTH), "another key"),
+        (issued(PUBLIC, x509.UnrecognizedExtension(BOTH.oid, b"\x30\x03\x01")), "extensions are malformed"),
+    ],
+)
+def test_a_certificate_that_could_do_more_or_less_than_was_asked_is_refused(
+    certificate: x509.Certificate, reason: str
+) -> None:
+    with pytest.raises(CertificateError, match=reason):
+        check_issued(certificate, AUTHORITY, new_request(KEY, WHO), NOW)
 
 
 def test_a_transport_key_is_for_its_owner_only_and_never_overwritten(tmp_path: Path) -> None:
