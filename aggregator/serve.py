@@ -25,6 +25,7 @@ from aggregator.home import read_home
 from aggregator.link import Gate, StreamSilo
 from aggregator.server import Server
 from aggregator.store import HeadStore, ReportStore
+from crypto.address import listened, port
 from crypto.certificates import Identity, days_left, utc_now
 from crypto.cluster import RAY_TOKEN, cluster_environment, ensure_token
 from crypto.credentials import Credentials
@@ -54,10 +55,10 @@ def main(arguments: Sequence[str]) -> int:
     """Serve until a signal ends it; print one line of error and one of hint if it cannot."""
     parser = argparse.ArgumentParser(prog="python -m aggregator serve")
     parser.add_argument("home", type=Path)
-    parser.add_argument("--listen", default="0.0.0.0:8443", metavar="HOST:PORT")
-    parser.add_argument("--monitor-port", type=int, default=9464, metavar="PORT")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--listen", type=listened, default="0.0.0.0:8443", metavar="HOST:PORT")
+    parser.add_argument("--monitor-port", type=port, default=9464, metavar="PORT")
     try:
+        options = parser.parse_args(arguments)
         ensure_token(options.home / RAY_TOKEN)
         wanted = cluster_environment(options.home / RAY_TOKEN)
         if any(os.environ.get(name) != value for name, value in wanted.items()):

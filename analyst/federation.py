@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from analyst.config import read_keeper
+from analyst.directory import made
 from analyst.errors import FederationError
 from crypto.certificates import (
     MEMBER_DAYS,
@@ -24,11 +25,13 @@ from crypto.certificates import (
     issue,
     new_authority,
     new_transport_key,
+    read_authority,
     read_certificate,
     read_request,
     read_transport_key,
 )
 from crypto.credentials import AUTHORITY_CERTIFICATE, ROSTER, replace_file
+from crypto.errors import CertificateError
 from crypto.keys import Secret, SigningKey, read_key_file, write_key_file
 from crypto.membership import (
     CODE_BYTES,
@@ -51,9 +54,10 @@ from crypto.membership import (
 )
 from crypto.randomness import token
 from crypto.roster import AUTHORITY
-from crypto.wire import sign
+from crypto.wire import check_name, sign
 
 AUTHORITY_KEY, AUTHORITY_TLS_KEY, INVITATIONS = "authority.key", "authority-tls.key", "invitations"
+SETTINGS = "consilo.toml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,29 +86,29 @@ class Authority:
 
 
 def found_federation(path: Path, federation: str, consortium: Path | None, now: datetime) -> SigningKey:
-    """Make an authority's directory; raises FederationError or CryptoError if one stands there.
+    """Make an authority's directory; raises FederationError, CryptoError or OSError, and then nothing was made.
 
     `consortium` is the certificate of an X.509 authority that exists already and issues the members' certificates.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    if any(path.iterdir()):
+    check_name(federation, "a federation")
+    if path.is_dir() and any(path.iterdir()):
         raise FederationError(f"{path} is not empty", "name a directory that is not there yet")
-    Identity.parse(Identity(federation, "silo", "x").uri)
+    certificate = None if consortium is None else read_authority(_read(consortium), now)
     root = Secret.generate()
-    if consortium is None:
-        certificate = new_authority(new_transport_key(path / AUTHORITY_TLS_KEY), federation, now)
-    else:
-        certificate = consortium.read_bytes()
-        read_certificate(certificate)
-    (path / AUTHORITY_CERTIFICATE).write_bytes(certificate)
-    write_key_file(path / AUTHORITY_KEY, root)
     signing = SigningKey(root)
-    (path / INVITATIONS).mkdir(mode=0o700)
     keeper = Keeper(federation, signing.public)
-    append(path / LOG, next_version(keeper, Log.empty(keeper), signing, "found", int(now.timestamp()), None), 0)
-    (path / "consilo.toml").write_text(
-        f'schema = "consilo/1"\nmode = "federated"\nfederation = "{federation}"\nauthority = "{signing.public}"\n'
-    )
+    log = next_version(keeper, Log.empty(keeper), signing, "found", int(now.timestamp()), None)
+    files = (AUTHORITY_TLS_KEY, AUTHORITY_CERTIFICATE, AUTHORITY_KEY, INVITATIONS, LOG, SETTINGS)
+    with made(path, files):
+        if certificate is None:
+            certificate = new_authority(new_transport_key(path / AUTHORITY_TLS_KEY), federation, now)
+        (path / AUTHORITY_CERTIFICATE).write_bytes(certificate)
+        write_key_file(path / AUTHORITY_KEY, root)
+        (path / INVITATIONS).mkdir(mode=0o700)
+        append(path / LOG, log, 0)
+        (path / SETTINGS).write_text(
+            f'schema = "consilo/1"\nmode = "federated"\nfederation = "{federation}"\nauthority = "{signing.public}"\n'
+        )
     return signing
 
 
@@ -130,6 +134,7 @@ def invite(
 
     `jurisdiction` is where a silo or an aggregator is: without it no purpose that stays in named places goes there.
     """
+    check_name(name, f"{'a' if role == 'silo' else 'an'} {role}")
     if any(member.name == name for member in authority.membership.members):
         raise FederationError(f"{name!r} is a member already", "revoke it first, or let it rotate its keys")
     if role == "analyst" and jurisdiction is not None:
@@ -239,7 +244,7 @@ def _certificate(
         raise FederationError("the request is of a key that was revoked", "make a new one")
     trusted = (authority.path / AUTHORITY_CERTIFICATE).read_bytes()
     if issued is not None:
-        certificate = issued.read_bytes()
+        certificate = _read(issued)
         check_issued(read_certificate(certificate), trusted, message.request, now)
         return certificate, pin
     key = authority.path / AUTHORITY_TLS_KEY
@@ -251,6 +256,18 @@ def _certificate(
             f"let it sign {place}, and give the certificate with --certificate",
         )
     return issue(trusted, read_transport_key(key), message.request, now, days or MEMBER_DAYS), pin
+
+
+def _read(certificate: Path) -> bytes:
+    try:
+        pem = certificate.read_bytes()
+        read_certificate(pem)
+    except OSError as err:
+        message = f"cannot read the certificate {certificate} ({err.strerror})"
+        raise FederationError(message, "name a file in PEM that is there") from err
+    except CertificateError as err:
+        raise FederationError(f"{certificate}: {err.message}", err.hint) from err
+    return pem
 
 
 def _admission(authority: Authority, log: Log, name: str, certificate: bytes) -> bytes:

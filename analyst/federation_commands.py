@@ -17,6 +17,7 @@ from analyst.errors import AnalystError, FederationError
 from analyst.federation import admit, found_federation, invite, opened, revoke, rotate
 from analyst.joining import Joined, join, renew
 from analyst.report import iso
+from crypto.address import listened, port
 from crypto.certificates import MEMBER_DAYS, ROLES, utc_now
 from crypto.membership import LOG
 from crypto.roster import PLACE
@@ -75,8 +76,9 @@ def add_commands(commands: Any) -> None:
     text = "listen for silos and analysts, and run their rounds"
     serve = serving.add_parser("serve", help=text, description=_sentence(text))
     serve.add_argument("home", type=Path, metavar="DIR", help="the aggregator's directory")
-    serve.add_argument("--listen", default="0.0.0.0:8443", metavar="HOST:PORT", help="where it listens")
-    serve.add_argument("--monitor-port", type=int, default=9464, metavar="PORT", help="health and metrics, on loopback")
+    listen, text = "0.0.0.0:8443", "health and metrics, on loopback"
+    serve.add_argument("--listen", type=listened, default=listen, metavar="HOST:PORT", help="where it listens")
+    serve.add_argument("--monitor-port", type=port, default=9464, metavar="PORT", help=text)
     serve.set_defaults(run=_serve)
 
 

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from analyst.directory import made
 from analyst.errors import FederationError
 from analyst.founding import TICK_MS
+from crypto.address import dialled
 from crypto.certificates import (
     Identity,
     Role,
@@ -46,6 +48,7 @@ from crypto.sealing import SealingKey
 from crypto.wire import sign, verify
 
 IDENTITY_KEY, SETTINGS, NEW = "identity.key", "member.toml", ".new"
+_NEVER_OVERWRITTEN = (IDENTITY_KEY, TRANSPORT_KEY, "authority.key", "consilo.toml")  # of a member, or of a federation
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,10 @@ class Joined:
 
 
 def join(path: Path, out: Path, address: str, now: datetime, passphrase: Callable[[], str] | None = None) -> Joined:
-    """Answer an invitation, or install an admission; raises FederationError or CryptoError."""
+    """Answer an invitation, or install an admission; raises FederationError or CryptoError.
+
+    An invitation that cannot be answered leaves nothing behind.
+    """
     kind, envelope = disarm(path, Invitation, Admission)
     if kind is Admission:
         return _install(envelope, out, now)
@@ -71,16 +77,22 @@ def join(path: Path, out: Path, address: str, now: datetime, passphrase: Callabl
         raise FederationError(
             "an aggregator, and nobody else, needs an address", hint if not address else "leave --address away"
         )
+    if address:
+        dialled(address)
+    if taken := [name for name in _NEVER_OVERWRITTEN if os.path.lexists(out / name)]:
+        raise FederationError(f"{out / taken[0]} exists", "nothing is overwritten: name another --out, or move it away")
     identity = Identity(invitation.federation, invitation.role, invitation.name)
-    out.mkdir(mode=0o700, parents=True, exist_ok=True)
-    root = Secret.generate()
-    transport = new_transport_key(out / TRANSPORT_KEY)
-    write_key_file(out / IDENTITY_KEY, root, passphrase)
-    (out / AUTHORITY_CERTIFICATE).write_bytes(invitation.certificates)
-    _write_settings(out, identity, invitation.authority, address)
-    message = _request(identity, root, address, new_request(transport, identity))
-    message = message.model_copy(update={"proof": message.proof_by(invitation.code)})
-    return _asked(out, identity, VerifyKey.parse(invitation.authority), root, message)
+    root, settings = Secret.generate(), _settings_of(identity, invitation.authority, address)
+    files = (IDENTITY_KEY, TRANSPORT_KEY, AUTHORITY_CERTIFICATE, _place(identity), *settings)
+    with made(out, files, 0o700):
+        write_key_file(out / IDENTITY_KEY, root, passphrase)
+        transport = new_transport_key(out / TRANSPORT_KEY)
+        (out / AUTHORITY_CERTIFICATE).write_bytes(invitation.certificates)
+        for name, text in settings.items():
+            (out / name).write_text(text)
+        message = _request(identity, root, address, new_request(transport, identity))
+        message = message.model_copy(update={"proof": message.proof_by(invitation.code)})
+        return _asked(out, identity, VerifyKey.parse(invitation.authority), root, message)
 
 
 def renew(out: Path, passphrase: Callable[[], str] | None = None) -> Joined:
@@ -109,7 +121,7 @@ def _request(identity: Identity, root: Secret, address: str, request: bytes) -> 
 
 def _asked(out: Path, identity: Identity, authority: VerifyKey, root: Secret, message: JoinRequest) -> Joined:
     signing = SigningKey(root)
-    place = out / f"{identity.name.replace('/', '%2F')}.request"
+    place = out / _place(identity)
     replace_file(place, armour(JoinRequest, sign(message, identity.name, signing)).encode())
     return Joined(identity, authority, place, signing.public)
 
@@ -147,18 +159,22 @@ def _install(envelope: bytes, out: Path, now: datetime) -> Joined:
     return Joined(identity, keeper.authority, None, VerifyKey.parse(member.key))
 
 
-def _write_settings(out: Path, identity: Identity, authority: str, address: str) -> None:
-    """Write what the role starts from, and member.toml, which says who this directory is."""
+def _place(identity: Identity) -> str:
+    return f"{identity.name.replace('/', '%2F')}.request"
+
+
+def _settings_of(identity: Identity, authority: str, address: str) -> dict[str, str]:
+    """Return the file that the role starts from, and member.toml, which says who this directory is."""
     common = f'federation = "{identity.federation}"\nauthority = "{authority}"\n'
-    (out / SETTINGS).write_text(f'{common}name = "{identity.name}"\nrole = "{identity.role}"\naddress = "{address}"\n')
+    member = f'{common}name = "{identity.name}"\nrole = "{identity.role}"\naddress = "{address}"\n'
     match identity.role:
         case "silo":
-            (out / "silo.toml").write_text(f"{common}tick_ms = {TICK_MS}\n")
+            return {SETTINGS: member, "silo.toml": f"{common}tick_ms = {TICK_MS}\n"}
         case "aggregator":
-            (out / "aggregator.toml").write_text(f'name = "{identity.name}"\n{common}')
+            return {SETTINGS: member, "aggregator.toml": f'name = "{identity.name}"\n{common}'}
         case "analyst":
             analysts = f'\n[analysts]\n"{identity.name}" = "{IDENTITY_KEY}"\n'
-            (out / "consilo.toml").write_text(f'schema = "consilo/1"\nmode = "federated"\n{common}{analysts}')
+            return {SETTINGS: member, "consilo.toml": f'schema = "consilo/1"\nmode = "federated"\n{common}{analysts}'}
 
 
 def _settings(out: Path) -> tuple[Identity, Keeper, str]:

@@ -230,14 +230,29 @@ def issue(authority: bytes, key: EllipticCurvePrivateKey, request: bytes, now: d
     return builder.sign(key, SHA256()).public_bytes(Encoding.PEM)
 
 
+def read_authority(pem: bytes, now: datetime) -> bytes:
+    """Return the certificates of an authority's file, in PEM, and nothing else of it; raises CertificateError.
+
+    1. Every one of them may sign certificates. 2. Every one stands now.
+    """
+    certificates = _certificates(pem)
+    for one in certificates:
+        subject = one.subject.rfc4514_string()[:200]
+        basic, usage = _extension(one, x509.BasicConstraints), _extension(one, x509.KeyUsage)
+        # 1.
+        if basic is None or not basic.ca or (usage is not None and not usage.key_cert_sign):
+            hint = "name the file of the authority that issues, with CA:TRUE"
+            raise CertificateError(f"the certificate of {subject!r} is not one of an authority", hint)
+        # 2.
+        if not _stands(one, now):
+            message = f"the authority's certificate of {subject!r} is expired, or not valid yet"
+            raise CertificateError(message, "name one that stands now")
+    return b"".join(one.public_bytes(Encoding.PEM) for one in certificates)
+
+
 def read_certificate(pem: bytes) -> x509.Certificate:
     """Return the first certificate of a PEM text; raises CertificateError."""
-    if len(pem) > MAX_PEM_BYTES:
-        raise CertificateError(f"a certificate of {len(pem)} bytes, at most {MAX_PEM_BYTES} are read")
-    try:
-        return x509.load_pem_x509_certificate(pem)
-    except ValueError as err:
-        raise CertificateError("not a certificate in PEM") from err
+    return _certificates(pem)[0]
 
 
 def identity_of(certificate: x509.Certificate) -> Identity:
@@ -258,7 +273,7 @@ def check_issued(certificate: x509.Certificate, authority: bytes, request: bytes
     """
     asked = read_request(request)
     # 1.
-    if not certificate.not_valid_before_utc - _CLOCK_SLACK <= now < certificate.not_valid_after_utc:
+    if not _stands(certificate, now):
         raise CertificateError("the certificate is expired, or not valid yet", "ask the authority for a new one")
     # 2.
     if not any(_is_issued_by(certificate, one) for one in _certificates(authority)):
@@ -367,10 +382,17 @@ def _usage(signs_certificates: bool) -> x509.KeyUsage:
 
 
 def _certificates(pem: bytes) -> list[x509.Certificate]:
+    if len(pem) > MAX_PEM_BYTES:
+        raise CertificateError(f"a certificate of {len(pem)} bytes, at most {MAX_PEM_BYTES} are read")
     try:
-        return x509.load_pem_x509_certificates(pem[: MAX_PEM_BYTES + 1])
+        return x509.load_pem_x509_certificates(pem)
     except ValueError as err:
-        raise CertificateError("the authority's file holds no certificate in PEM") from err
+        hint = "it begins with -----BEGIN CERTIFICATE-----; `openssl x509 -inform DER` makes one of another form"
+        raise CertificateError("not a certificate in PEM", hint) from err
+
+
+def _stands(certificate: x509.Certificate, now: datetime) -> bool:
+    return certificate.not_valid_before_utc - _CLOCK_SLACK <= now < certificate.not_valid_after_utc
 
 
 def _is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Annotated, ClassVar, Generic, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from crypto.errors import SignatureError, WireError
 from crypto.keys import SigningKey, VerifyKey
@@ -69,6 +69,15 @@ class Message(BaseModel):
         if canonical != data:
             raise WireError(f"not a {cls.__name__} in its one encoding")
         return message
+
+
+def check_name(name: str, what: str) -> None:
+    """Raise WireError unless `name` can be that of `what`."""
+    try:
+        TypeAdapter(Name).validate_python(name)
+    except ValidationError:
+        hint = "use letters, digits and ._@+/-, a letter or digit first, at most 120"
+        raise WireError(f"{name[:200]!r} cannot be the name of {what}", hint) from None
 
 
 def _check_size(kind: type[Message], data: bytes) -> None:

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import duckdb
 
+from crypto.address import dialled, port
 from crypto.errors import CryptoError
 from policies.errors import PolicyError, PolicyFileError
 from policies.load import load
@@ -108,8 +109,10 @@ def _federated_commands(commands: "argparse._SubParsersAction[_Parser]") -> None
     text = "run the silo in this organisation's own Ray cluster and dial out to the aggregator"
     serve = commands.add_parser("serve", help=text, description=text.capitalize() + ".")
     serve.add_argument("--policy", type=Path, required=True, metavar="FILE", help="the policy.toml")
-    serve.add_argument("--monitor-port", type=int, default=9465, metavar="PORT", help="health and metrics, on loopback")
-    serve.add_argument("--ray", metavar="HOST:PORT", help="a Ray cluster of this organisation; default: start one")
+    text = "health and metrics, on loopback"
+    serve.add_argument("--monitor-port", type=port, default=9465, metavar="PORT", help=text)
+    text = "a Ray cluster of this organisation; default: start one"
+    serve.add_argument("--ray", type=dialled, metavar="HOST:PORT", help=text)
     serve.add_argument(
         "--ray-tls", type=Path, metavar="DIR", help="node.key, node.pem and ca.pem, if it has several nodes"
     )

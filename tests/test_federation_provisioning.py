@@ -1,11 +1,14 @@
 """Found, invite, join, admit, rotate and revoke: what travels, what is refused, and a log that only ever continues."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+import analyst.federation
+import analyst.joining
 from analyst.cli import main
 from analyst.errors import FederationError
 from analyst.federation import admit, found_federation, invite, opened, revoke, rotate
@@ -14,8 +17,10 @@ from crypto.certificates import (
     Identity,
     issue,
     new_authority,
+    new_request,
     new_transport_key,
     pin_of,
+    private_pem,
     read_certificate,
     read_transport_key,
     utc_now,
@@ -363,8 +368,106 @@ def test_an_admission_is_installed_only_where_its_key_lies(place: Path) -> None:
 def test_a_key_is_never_overwritten_by_joining_twice(place: Path) -> None:
     path = invited(place)
     join(path, place / "aspen", "", NOW)
-    with pytest.raises(CertificateError, match="exists"):
+    before = tree(place)
+    with pytest.raises(FederationError, match="exists"):
         join(path, place / "aspen", "", NOW)
+    assert tree(place) == before
+
+
+@pytest.mark.parametrize("file", ["identity.key", "transport.key", "authority.key", "consilo.toml"])
+def test_joining_leaves_a_directory_of_another_alone(place: Path, file: str) -> None:
+    path = invited(place)
+    (place / "aspen").mkdir()
+    (place / "aspen" / file).write_text("another's")
+    before = tree(place)
+    with pytest.raises(FederationError, match=f"{file} exists"):
+        join(path, place / "aspen", "", NOW)
+    assert tree(place) == before
+
+
+@pytest.mark.parametrize("address", ["hub.example", ":8443", "h:0", "h:65536", "h:", "a b:1", "::1:8443", "[::g]:1"])
+def test_an_address_that_nobody_could_dial_leaves_nothing_behind(place: Path, address: str) -> None:
+    path = invited(place, "hub", "aggregator")
+    before = tree(place)
+    with pytest.raises(CryptoError, match="is not HOST:PORT"):
+        join(path, place / "homes" / "hub", address, NOW)
+    assert tree(place) == before
+    assert join(path, place / "homes" / "hub", "[2001:db8::1]:65535", NOW).request is not None
+
+
+def test_a_full_disk_leaves_no_half_made_directory(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = invited(place)
+    (place / "aspen").mkdir()
+    (place / "aspen" / "data.csv").write_text("id\n")
+    before = tree(place)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(analyst.joining, "replace_file", full)
+    monkeypatch.setattr(analyst.federation, "append", full)
+    for home in ("aspen", "homes/aspen"):
+        with pytest.raises(OSError, match="No space"):
+            join(path, place / home, "", NOW)
+    with pytest.raises(OSError, match="No space"):
+        found_federation(place / "new" / "authority", NAME, None, NOW)
+    assert tree(place) == before
+
+
+def tree(path: Path) -> dict[Path, bytes]:
+    """Return what lies under a directory."""
+    return {one: one.read_bytes() if one.is_file() else b"" for one in path.rglob("*")}
+
+
+def leaf(path: Path) -> None:
+    key = new_transport_key(path.with_suffix(".key"))
+    authority = new_authority(key, "x", NOW)
+    path.write_bytes(issue(authority, key, new_request(key, Identity("x", "silo", "y")), NOW, 1))
+
+
+def old(path: Path) -> None:
+    path.write_bytes(new_authority(new_transport_key(path.with_suffix(".key")), "x", NOW - timedelta(days=3651)))
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path: None, "cannot read the certificate .*ca.pem .No such file"),
+        (lambda path: path.mkdir(), "cannot read the certificate .*ca.pem .Is a directory"),
+        (lambda path: path.write_text("hello"), "ca.pem: not a certificate in PEM"),
+        (lambda path: path.write_bytes(b"x" * 70_000), "ca.pem: a certificate of 70000 bytes"),
+        (leaf, "'CN=y' is not one of an authority"),
+        (old, "is expired, or not valid yet"),
+    ],
+)
+def test_what_is_no_certificate_of_an_authority_founds_nothing(
+    tmp_path: Path, make: Callable[[Path], None], reason: str
+) -> None:
+    make(tmp_path / "ca.pem")
+    before = tree(tmp_path)
+    with pytest.raises((FederationError, CertificateError), match=reason):
+        found_federation(tmp_path / "new" / "authority", NAME, tmp_path / "ca.pem", NOW)
+    assert tree(tmp_path) == before
+
+
+def test_a_key_that_lies_beside_an_authoritys_certificate_is_not_sent_to_the_members(tmp_path: Path) -> None:
+    key = new_transport_key(tmp_path / "ca.key")
+    certificate = new_authority(key, "the consortium", NOW)
+    (tmp_path / "ca.pem").write_bytes(private_pem(key) + certificate)
+    found_federation(tmp_path / "authority", NAME, tmp_path / "ca.pem", NOW)
+    assert (tmp_path / "authority" / "authority.pem").read_bytes() == certificate
+
+
+@pytest.mark.parametrize("name", ["", "a b", 'bad"name', "x" * 121, "-x", "a\n"])
+def test_what_is_no_name_is_refused_before_anything_is_written(place: Path, name: str) -> None:
+    before = tree(place)
+    with pytest.raises(WireError, match="cannot be the name of a federation"):
+        found_federation(place / "new", name, None, NOW)
+    with opened(toml(place)) as authority:
+        for role, said in (("silo", "a silo"), ("analyst", "an analyst"), ("aggregator", "an aggregator")):
+            with pytest.raises(WireError, match=f"cannot be the name of {said}"):
+                invite(authority, name, role, 7, NOW)  # type: ignore[arg-type]
+    assert tree(place) == before
 
 
 def test_an_aggregator_and_nobody_else_has_an_address(place: Path) -> None:
@@ -456,6 +559,12 @@ def test_a_consortiums_own_authority_issues_the_certificates(tmp_path: Path) -> 
     issued.write_bytes(issue(new_authority(rogue, "rogue", NOW), rogue, csr.read_bytes(), NOW, 30))
     with opened(toml(tmp_path)) as authority, pytest.raises(CertificateError, match="not issued by"):
         admit(authority, request, issued, 30, NOW)
+    absent = tmp_path / "absent.pem"
+    with (
+        opened(toml(tmp_path)) as authority,
+        pytest.raises(FederationError, match="cannot read .*absent.pem"),
+    ):
+        admit(authority, request, absent, 30, NOW)
     issued.write_bytes(issue((tmp_path / "ca.pem").read_bytes(), key, csr.read_bytes(), NOW, 30))
     with opened(toml(tmp_path)) as authority:
         admission, member = admit(authority, request, issued, 30, NOW)

@@ -1,0 +1,41 @@
+"""HOST:PORT as people type it: where an aggregator is dialled, and where one listens."""
+
+import ipaddress
+import re
+
+from crypto.errors import CryptoError
+
+MAX_PORT = 65_535
+_ADDRESS = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,252}|\[(?P<ip>[0-9A-Fa-f:.]+)\]):(?P<port>[0-9]{1,5})")
+
+
+def dialled(text: str) -> str:
+    """Return an address that others can dial; raises CryptoError."""
+    return _checked(text, 1)
+
+
+def listened(text: str) -> str:
+    """Return an address to listen on, whose port 0 stands for any free one; raises CryptoError."""
+    return _checked(text, 0)
+
+
+def port(text: str) -> int:
+    """Return a port to listen on, 0 for any free one; raises CryptoError."""
+    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > MAX_PORT:
+        raise CryptoError(f"{text!r} is not a port", f"give a number from 0 to {MAX_PORT}")
+    return int(text)
+
+
+def _checked(text: str, least: int) -> str:
+    found = _ADDRESS.fullmatch(text)
+    if found is None or not least <= int(found["port"]) <= MAX_PORT or not _is_ip(found["ip"]):
+        hint = f"expected such as hub.example:8443 or [2001:db8::1]:8443, the port from {least} to {MAX_PORT}"
+        raise CryptoError(f"{text[:300]!r} is not HOST:PORT", hint)
+    return text
+
+
+def _is_ip(text: str | None) -> bool:
+    try:
+        return text is None or ipaddress.IPv6Address(text) is not None
+    except ValueError:
+        return False
