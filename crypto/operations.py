@@ -1,12 +1,14 @@
 """What an operator sees of a running party: logs, counts and health. Nothing that depends on data is in them.
 
-Counts and health are served on loopback only. Logs are one JSON object a line: an event, names of parties, versions,
-reasons of refusals; never a message's content. See docs/federated.md, "Operations".
+Counts and health are served on loopback only, and to no web page whose name was made to lead there. Logs are one JSON
+object a line: an event, names of parties, versions, reasons of refusals; never a message's content. See
+docs/federated.md, "Operations".
 """
 
 import asyncio
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +22,7 @@ MAX_REQUEST_BYTES = 8192
 REQUEST_S = 5.0
 MAX_CLIENTS = 16
 LOOPBACK = "127.0.0.1"
+_LOOPBACK_HOST = re.compile(rb"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?")
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 Health = Callable[[], tuple[bool, dict[str, object]]]
@@ -107,8 +110,7 @@ async def serve_monitor(port: int, registry: CollectorRegistry, health: Health) 
             with suppress(TimeoutError, OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
                 async with asyncio.timeout(REQUEST_S):
                     head = await reader.readuntil(b"\r\n\r\n")
-                    path = head.split(b" ", 2)[1] if head.startswith(b"GET ") else b""
-                    writer.write(_response(path, registry, health))
+                    writer.write(_response(head, registry, health))
                     await writer.drain()
             writer.close()
 
@@ -119,8 +121,10 @@ async def serve_monitor(port: int, registry: CollectorRegistry, health: Health) 
         raise LinkError(message, "is the port taken? see --monitor-port; 0 takes any that is free") from err
 
 
-def _response(path: bytes, registry: CollectorRegistry, health: Health) -> bytes:
-    match path:
+def _response(head: bytes, registry: CollectorRegistry, health: Health) -> bytes:
+    match _path(head):
+        case None:
+            status, kind, body = "403 Forbidden", "text/plain", f"ask at {LOOPBACK}\n".encode()
         case b"/metrics":
             status, kind, body = "200 OK", "text/plain; version=0.0.4; charset=utf-8", generate_latest(registry)
         case b"/health":
@@ -129,5 +133,15 @@ def _response(path: bytes, registry: CollectorRegistry, health: Health) -> bytes
             body = json.dumps({"ok": is_well, **found}).encode() + b"\n"
         case _:
             status, kind, body = "404 Not Found", "text/plain", b"try /metrics or /health\n"
-    head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    return head.encode() + body
+    begin = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    return begin.encode() + body
+
+
+def _path(head: bytes) -> bytes | None:
+    """Return what a GET asks for; None if it was meant for another host, as after DNS rebinding."""
+    first, *fields = head.split(b"\r\n")
+    named = (field.partition(b":") for field in fields)
+    hosts = [value.strip().lower() for name, _, value in named if name.strip().lower() == b"host"]
+    if not all(_LOOPBACK_HOST.fullmatch(host) for host in hosts):
+        return None
+    return first.split(b" ", 2)[1] if first.startswith(b"GET ") else b""

@@ -46,7 +46,7 @@ def test_health_is_a_status_and_json(is_well: bool, status: str) -> None:
 
 
 def test_metrics_are_in_prometheus_text() -> None:
-    line, body = monitored(lambda port: get(port, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"))
+    line, body = monitored(lambda port: get(port, b"GET /metrics HTTP/1.1\r\nHost: localhost:9465\r\n\r\n"))
     assert line == "HTTP/1.1 200 OK"
     values = dict(one.rsplit(" ", 1) for one in body.splitlines() if not one.startswith("#"))
     assert values["consilo_connected"] == "1.0"
@@ -58,6 +58,33 @@ def test_metrics_are_in_prometheus_text() -> None:
 @pytest.mark.parametrize("request_line", [b"GET / HTTP/1.1\r\n\r\n", b"POST /health HTTP/1.1\r\n\r\n"])
 def test_anything_else_is_not_found(request_line: bytes) -> None:
     assert monitored(lambda port: get(port, request_line))[0] == "HTTP/1.1 404 Not Found"
+
+
+@pytest.mark.parametrize(
+    "fields", ["", "Host: 127.0.0.1", "Host: 127.0.0.1:9465", "HOST:LocalHost", "Host: [::1]:9465", "Accept: */*"]
+)
+def test_who_asks_on_this_machine_is_answered(fields: str) -> None:
+    head = f"GET /health HTTP/1.0\r\n{fields}\r\n\r\n" if fields else "GET /health HTTP/1.0\r\n\r\n"
+    assert monitored(lambda port: get(port, head.encode()))[0] == "HTTP/1.1 200 OK"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "Host: rebound.example",
+        "Host: rebound.example:9465",
+        "Host: 127.0.0.1.rebound.example",
+        "Host: localhost:9465:1",
+        "Host: ::1",
+        "Host:",
+        "host : rebound.example",
+        "Host: localhost\r\nHost: rebound.example",
+        "Accept: */*\r\nHost:\r\n localhost",
+    ],
+)
+def test_a_page_whose_name_leads_here_is_refused(fields: str) -> None:
+    head = f"GET /health HTTP/1.1\r\n{fields}\r\n\r\n".encode()
+    assert monitored(lambda port: get(port, head)) == ("HTTP/1.1 403 Forbidden", "ask at 127.0.0.1\n")
 
 
 def test_a_request_that_is_too_long_or_too_slow_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:

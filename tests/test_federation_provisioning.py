@@ -562,7 +562,7 @@ def test_a_consortiums_own_authority_issues_the_certificates(tmp_path: Path) -> 
     absent = tmp_path / "absent.pem"
     with (
         opened(toml(tmp_path)) as authority,
-        pytest.raises(FederationError, match="cannot read .*absent.pem"),
+        pytest.raises(FederationError, match=r"cannot read .*absent\.pem"),
     ):
         admit(authority, request, absent, 30, NOW)
     issued.write_bytes(issue((tmp_path / "ca.pem").read_bytes(), key, csr.read_bytes(), NOW, 30))
