@@ -15,23 +15,46 @@ from crypto.randomness import token
 
 RAY_TOKEN = "ray.token"  # noqa: S105  a file name
 MIN_TOKEN_CHARACTERS = 32
+MAX_TOKEN_BYTES = 4096
 
 
 def ensure_token(path: Path) -> None:
     """Make the cluster's token for its owner only (mode 0600), or check the one that is there; raises CryptoError."""
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(token(32).hex())
     except FileExistsError:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        if mode & 0o077:
-            raise CryptoError(
-                f"{path} can be read by others (mode {mode:04o})", f"delete it while the silo is stopped: {path}"
-            ) from None
-        if len(path.read_text().strip()) < MIN_TOKEN_CHARACTERS:
-            raise CryptoError(f"{path} is too short for a token", "delete it; a new one is made") from None
-        return
-    with os.fdopen(handle, "w") as file:
-        file.write(token(32).hex())
+        _check_token(path)
+    except OSError as err:
+        raise CryptoError(
+            f"cannot make {path} ({err.strerror})", "check its directory and the free disk space"
+        ) from err
+
+
+def _check_token(path: Path) -> None:
+    """Raise CryptoError unless `path` 1. is a file that can be read, 2. is this user's alone, 3. holds a token."""
+    hint = f"move it away while nothing runs here, and a new one is made: {path}"
+    # 1.
+    try:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            found, raw = os.fstat(file.fileno()), file.read(MAX_TOKEN_BYTES)
+    except OSError as err:
+        raise CryptoError(f"cannot read {path} ({err.strerror})", hint) from err
+    if not stat.S_ISREG(found.st_mode):
+        raise CryptoError(f"{path} is not a file", hint)
+    # 2.
+    if found.st_uid != os.geteuid():
+        message = f"{path} belongs to the user {found.st_uid}, this one is {os.geteuid()}"
+        raise CryptoError(message, "chown it, or run as its owner")
+    if (mode := stat.S_IMODE(found.st_mode)) & 0o077:
+        raise CryptoError(f"{path} can be read by others (mode {mode:04o})", hint)
+    # 3.
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as err:
+        raise CryptoError(f"{path} is not text in UTF-8", hint) from err
+    if len(text.strip()) < MIN_TOKEN_CHARACTERS:
+        raise CryptoError(f"{path} is too short for a token", hint)
 
 
 def cluster_environment(token_path: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import datetime as dt
 import os
 import pickle
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -334,3 +335,39 @@ def test_a_clusters_token_is_made_once_for_its_owner_only(tmp_path: Path) -> Non
     path.write_text("short")
     with pytest.raises(CryptoError, match="too short"):
         ensure_token(path)
+
+
+def unreadable(path: Path) -> None:
+    path.symlink_to(path)  # a loop; a file without permission is readable by root
+
+
+def not_text(path: Path) -> None:
+    path.write_bytes(b"\xff" * 64)
+    path.chmod(0o600)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path: path.symlink_to("nowhere"), r"cannot read .*ray.token \(No such file"),
+        (unreadable, r"cannot read .*ray.token \(Too many levels"),
+        (Path.mkdir, r"cannot read .*ray.token \(Is a directory"),
+        (os.mkfifo, "is not a file"),
+        (not_text, "is not text in UTF-8"),
+    ],
+)
+def test_what_is_no_token_is_refused_with_a_hint(tmp_path: Path, make: Callable[[Path], None], reason: str) -> None:
+    make(tmp_path / "ray.token")
+    with pytest.raises(CryptoError, match=reason) as caught:
+        ensure_token(tmp_path / "ray.token")
+    assert "move it away" in caught.value.hint
+    with pytest.raises(CryptoError, match=r"cannot make .*absent/ray.token \(No such file"):
+        ensure_token(tmp_path / "absent" / "ray.token")
+
+
+def test_a_token_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ensure_token(tmp_path / "ray.token")
+    monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
+    with pytest.raises(CryptoError, match="belongs to the user") as caught:
+        ensure_token(tmp_path / "ray.token")
+    assert "chown" in caught.value.hint
