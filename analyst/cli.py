@@ -287,9 +287,7 @@ def _down(options: argparse.Namespace, notes: Console) -> int:
 def _doctor(options: argparse.Namespace, notes: Console) -> int:
     findings = examine(options.federation)
     for finding in findings:
-        print(f"{'ok  ' if finding.is_ok else 'FAIL'}  {finding.what}: {finding.found}")
-        if not finding.is_ok:
-            print(f"      -> {finding.remedy}")
+        print("\n".join(finding.lines()))
     return 0 if all(finding.is_ok for finding in findings) else 1
 
 

@@ -3,7 +3,6 @@
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
@@ -11,26 +10,16 @@ from pathlib import Path
 from analyst.config import Config, read_config
 from analyst.errors import FederationError
 from analyst.simulate import is_up
-from crypto.certificates import Identity, days_left, utc_now
+from crypto.certificates import Identity, utc_now
 from crypto.credentials import Credentials
 from crypto.errors import CryptoError, PassphraseNeededError
+from crypto.finding import Finding, standing
 from crypto.keys import read_key_file
 from crypto.membership import Keeper
 
 _OURS = ("silo_node", "aggregator", "analyst", "crypto", "policies")
 _MIN_FREE_BYTES = 2 << 30
-_MIN_DAYS = 14
 _MIN_SHARED_BYTES = 160 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One check."""
-
-    what: str
-    is_ok: bool
-    found: str
-    remedy: str = ""
 
 
 def examine(federation: Path | None) -> list[Finding]:
@@ -100,9 +89,7 @@ def _member(config: Config, keeper: Keeper) -> Iterator[Finding]:
         try:
             credentials = Credentials(config.path.parent, keeper, Identity(config.federation, "analyst", name))
             certificate = credentials.certificate()
-            left = days_left(certificate, utc_now())
-            remedy = "rotate it: `consilo join --renew`"
-            yield Finding(f"certificate of {name}", left > _MIN_DAYS, f"expires in {left:.0f} days", remedy)
+            yield standing(f"certificate of {name}", certificate, utc_now())
             credentials.membership.peer(certificate)
             version = f"version {len(credentials.log)}, {config.dialled} is dialled"
             yield Finding(f"membership of {name}", True, version)

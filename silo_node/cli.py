@@ -125,9 +125,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
     findings = examine(options.policy)
     for finding in findings:
-        print(f"{'ok  ' if finding.is_ok else 'FAIL'}  {finding.what}: {finding.found}")
-        if not finding.is_ok:
-            print(f"      -> {finding.remedy}")
+        print("\n".join(finding.lines()))
     return 0 if all(finding.is_ok for finding in findings) else 1
 
 

@@ -1,16 +1,18 @@
-"""Start-up checks of a silo: what `consilo-silo serve` needs, each with what was found and what to do about it."""
+"""Start-up checks of a silo, each with what was found and what to do about it.
+
+What `consilo-silo serve` does not start without has failed; what it starts with, but not for long, is due.
+"""
 
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from crypto.certificates import days_left
 from crypto.cluster import RAY_TOKEN, ensure_token
 from crypto.credentials import Credentials
 from crypto.errors import CryptoError
+from crypto.finding import Finding, standing
 from policies.errors import PolicyError
 from policies.load import PolicyFile, load
 from policies.model import Policy
@@ -22,18 +24,7 @@ from silo_node.sources import load_sources
 
 MIN_FREE_BYTES = 1 << 30
 MIN_RAY_BYTES = 1 << 30
-WARN_DAYS = 30
 CLOCK_SLACK_S = 300
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One check."""
-
-    what: str
-    is_ok: bool
-    found: str
-    remedy: str = ""
 
 
 def examine(policy_path: Path, clock: Callable[[], float] = time.time) -> list[Finding]:
@@ -95,9 +86,7 @@ def _data(policy: Policy, home: Path) -> Iterator[Finding]:
 
 def _standing(credentials: Credentials, now: float) -> Iterator[Finding]:
     certificate, membership = credentials.certificate(), credentials.membership
-    left = days_left(certificate, datetime.fromtimestamp(now, UTC))
-    shown = f"expires in {left:.0f} days" if left > 0 else "expired"
-    yield Finding("certificate", left > WARN_DAYS, shown, "rotate it: `consilo join --renew`")
+    yield standing("certificate", certificate, datetime.fromtimestamp(now, UTC))
     try:
         membership.peer(certificate)
         yield Finding("member", True, credentials.identity.uri)

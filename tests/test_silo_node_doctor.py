@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+import time
 from collections import namedtuple
 from collections.abc import Callable
 from contextlib import closing
@@ -10,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
+import silo_node.serve
 from analyst.cli import main as consilo
 from analyst.doctor import examine as analyst_findings
 from analyst.federation import opened, revoke
 from crypto.certificates import Identity, issue, new_request, read_transport_key, utc_now
+from crypto.finding import Finding
 from policies.signatures import SUFFIX
 from silo_node.actor import SiloActor
 from silo_node.cli import main
-from silo_node.doctor import Finding, examine
+from silo_node.doctor import examine
 from silo_node.errors import SiloError
 from silo_node.home import ACCEPTED
 from silo_node.ledger_store import LedgerStore
@@ -77,11 +80,26 @@ def test_a_silo_that_has_joined_is_in_order(place: Path, capsys: pytest.CaptureF
     }
 
 
-def test_a_certificate_that_expires_soon_or_has_is_said(place: Path) -> None:
+def test_a_certificate_that_expires_soon_is_a_warning_and_one_that_has_a_failure(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     soon = found(place, "certificate", 86_400)
-    assert (soon.is_ok, soon.found) == (False, "expires in 29 days")
-    assert "rotate" in soon.remedy
-    assert found(place, "certificate", 40 * 86_400).found == "expired"
+    assert soon.lines() == ["warn  certificate: expires in 29 days", "      -> rotate it: `consilo join --renew`"]
+    assert main(["doctor", "--policy", str(place / "aspen" / "policy.toml")]) == 0, "serve starts"
+    printed = capsys.readouterr().out
+    assert "warn  certificate: expires in 30 days\n      -> rotate it" in printed
+    assert "FAIL" not in printed
+    past = found(place, "certificate", 40 * 86_400)
+    assert past.lines()[0] == "FAIL  certificate: expired"
+    assert consilo(["doctor", "--federation", str(place / ANALYST / "consilo.toml")]) == 0
+    assert "warn  certificate of ana: expires in 30 days\n      -> rotate it" in capsys.readouterr().out
+
+
+def test_nothing_starts_with_a_certificate_that_has_expired(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = place / "aspen" / "policy.toml"
+    monkeypatch.setattr(silo_node.serve, "examine", lambda path: examine(path, lambda: time.time() + 40 * 86_400))
+    with pytest.raises(SiloError, match="certificate: expired"):
+        serve(Options(policy, 0), lambda _: None)
 
 
 def test_a_clock_that_is_behind_is_said(place: Path) -> None:
@@ -226,6 +244,7 @@ def test_the_analysts_doctor_checks_certificate_and_standing(place: Path, capsys
     toml = place / ANALYST / "consilo.toml"
     findings = {one.what: one for one in analyst_findings(toml)}
     assert findings["certificate of ana"].is_ok
+    assert findings["certificate of ana"].is_due
     assert findings["membership of ana"].found == "version 6, hub is dialled"
     with opened(place / "authority" / "consilo.toml") as authority:
         revoke(authority, ANALYST, "member", utc_now())
