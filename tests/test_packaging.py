@@ -93,3 +93,9 @@ def test_the_example_units_start_commands_that_exist(unit: Path, tmp_path: Path)
 def test_the_container_file_copies_every_package() -> None:
     text = (ROOT / "deploy" / "Containerfile").read_text()
     assert re.findall(r"^COPY (\w+) /src/\1$", text, re.MULTILINE) == list(OURS)
+
+
+def test_the_container_file_tells_how_its_user_gets_at_a_directory_of_the_host() -> None:
+    text = (ROOT / "deploy" / "Containerfile").read_text()
+    user = re.findall(r"useradd --uid (\d+)", text)
+    assert re.findall(r"--userns=keep-id:uid=(\d+),gid=(\d+)", text) == [(user[0], user[0])]
