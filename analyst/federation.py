@@ -16,6 +16,7 @@ from typing import Literal
 from analyst.config import read_keeper
 from analyst.directory import made
 from analyst.errors import FederationError
+from crypto.address import dialled
 from crypto.certificates import (
     MEMBER_DAYS,
     Identity,
@@ -135,6 +136,8 @@ def invite(
     `jurisdiction` is where a silo or an aggregator is: without it no purpose that stays in named places goes there.
     """
     check_name(name, f"{'a' if role == 'silo' else 'an'} {role}")
+    if name == AUTHORITY:
+        raise FederationError(f"{name!r} is what the authority signs as", "choose another name")
     if any(member.name == name for member in authority.membership.members):
         raise FederationError(f"{name!r} is a member already", "revoke it first, or let it rotate its keys")
     if role == "analyst" and jurisdiction is not None:
@@ -234,6 +237,8 @@ def _certificate(
     authority: Authority, message: JoinRequest, issued: Path | None, days: int, now: datetime, older: str = ""
 ) -> tuple[bytes, bytes]:
     """Return the certificate for a join request, issued here or by the consortium's authority, and its pin."""
+    if message.address:
+        dialled(message.address)
     asked = read_request(message.request)
     if asked.identity != Identity(authority.keeper.federation, message.role, message.name):
         raise FederationError(f"the certificate request is of {asked.identity.uri}, not of who asks")

@@ -133,9 +133,12 @@ def _rotate(options: argparse.Namespace, notes: Console) -> int:
 
 def _revoke(options: argparse.Namespace, notes: Console) -> int:
     with opened(options.federation) as authority:
+        is_analyst = authority.membership.find(options.name).role == "analyst" and not options.old_key
         log = revoke(authority, options.name, "old key" if options.old_key else "member", utc_now())
     _say(f"membership version {len(log)}: {log.versions[-1].message.change}")
     _say(f"it holds from when the aggregator has {options.federation.parent / LOG}")
+    if is_analyst:
+        _say("silos know analysts by their policies: let them take its key out too")
     return 0
 
 
@@ -172,7 +175,8 @@ def _next(joined: Joined, out: Path) -> list[str]:
             then = f"consilo aggregator serve {out}"
         case "analyst":
             then = f"consilo silos --federation {out / 'consilo.toml'}"
-    return [f"{who} is a member; its key for policies is {joined.key}", f"next: {then}"]
+    key = f"; its key for policies is {joined.key}" if joined.identity.role == "analyst" else ""
+    return [f"{who} is a member{key}", f"next: {then}"]
 
 
 def _serve(options: argparse.Namespace, notes: Console) -> int:

@@ -68,6 +68,8 @@ def join(path: Path, out: Path, address: str, now: datetime, passphrase: Callabl
     """
     kind, envelope = disarm(path, Invitation, Admission)
     if kind is Admission:
+        if address:
+            raise FederationError("the address stands in the invitation's answer already", "leave --address away")
         return _install(envelope, out, now)
     invitation = read_invitation(envelope)
     if invitation.expires_at <= now.timestamp():

@@ -711,3 +711,27 @@ def test_the_commands_tell_what_comes_next(
     assert "is not a number of days" in capsys.readouterr().err
     assert main(["aggregator", "serve", "absent"]) == 1
     assert "there is no directory absent" in capsys.readouterr().err
+
+
+def test_the_authoritys_own_name_is_nobody_elses(place: Path) -> None:
+    with pytest.raises(FederationError, match="'authority' is what the authority signs as"):
+        invited(place, "authority")
+
+
+def test_an_address_is_given_with_the_invitation_only(place: Path) -> None:
+    admission = admitted(place, asked(place))
+    with pytest.raises(FederationError, match="the address stands in the invitation's answer"):
+        join(admission, place / "aspen", "aspen.example:8443", NOW)
+
+
+def test_a_request_whose_address_nobody_can_dial_is_not_admitted(place: Path) -> None:
+    invitation = invited(place, "hub", "aggregator")
+    request = join(invitation, place / "hub", "hub.example:8443", NOW).request
+    assert request is not None
+    message = read_join(disarm(request, JoinRequest)[1]).message.model_copy(update={"address": "hub.example:99999"})
+    code = read_invitation(disarm(invitation, Invitation)[1]).code
+    message = message.model_copy(update={"proof": message.proof_by(code)})
+    signing = SigningKey(read_key_file(place / "hub" / "identity.key"))
+    request.write_text(armour(JoinRequest, sign(message, "hub", signing)))
+    with pytest.raises(CryptoError, match=r"'hub\.example:99999' is not HOST:PORT"):
+        admitted(place, request)
