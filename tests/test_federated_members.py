@@ -7,13 +7,23 @@ from typing import Any
 
 import pytest
 
+from aggregator.home import read_home
+from aggregator.store import HeadStore
+from analyst.errors import RoundError
 from analyst.report import Report
+from crypto.wire import unverified
+from policies.ledger import LedgerHead
+from silo_node import heads
 from tests.federated import (
+    AGGREGATOR,
+    ANALYST,
     SILOS,
     LocalSilo,
     Served,
+    add_member,
     add_silo,
     free_port,
+    give_membership,
     provision,
     served,
     until,
@@ -106,3 +116,110 @@ def test_an_analyst_that_connected_before_the_fifth_silo_asks_those_it_knows(run
         learned(running, version)
         answered(federation.query(QUESTION, purpose=PURPOSE, epsilon=1.0), FOUR)
     answered(ask(running), SILOS)
+
+
+# An aggregator more.
+
+
+def admit_second(one: Served) -> int:
+    port = free_port()
+    add_member(one.path, SECOND, "aggregator", f"127.0.0.1:{port}")
+    give_membership(one.path, SECOND)
+    return port
+
+
+@pytest.fixture
+def two(running: Served) -> tuple[Served, int]:
+    """Two aggregators, both of which every silo has dialled; and the port of the second."""
+    port = admit_second(running)
+    running.start_gate(SECOND, port)
+    version = running.take_membership()
+    learned(running, version)
+    both_connected(running)
+    running.open().close()  # the analyst learns of it from the first
+    return running, port
+
+
+def both_connected(one: Served, silos: tuple[str, ...] = FOUR) -> None:
+    one.wait(silos)
+    until(lambda: tuple(one.others[SECOND].connected) == silos, 20.0, lambda: str(one.others[SECOND].connected))
+
+
+def kept(one: Served, aggregator: str) -> dict[str, bytes]:
+    """Return the head that an aggregator keeps of each silo, as it was signed."""
+    home = read_home(one.path / aggregator)
+    store = HeadStore(one.path / aggregator / "heads", home.federation, home.silos)
+    return {silo: store.get(silo) for silo in home.silos}
+
+
+def query(one: Served, aggregator: str) -> Report:
+    with one.open(aggregator) as federation:
+        return federation.query(QUESTION, purpose=PURPOSE, epsilon=1.0)
+
+
+def test_a_second_aggregator_is_admitted_and_each_silo_dials_both(two: tuple[Served, int]) -> None:
+    """A question over either is answered, and both keep the head that names its charge."""
+    one, _ = two
+    for aggregator in (AGGREGATOR, SECOND):
+        answered(query(one, aggregator), FOUR)
+        assert kept(one, AGGREGATOR) == kept(one, SECOND)
+        for silo, head in kept(one, SECOND).items():
+            entries = one.silos[silo].actor._ledger.entries(100)
+            charged = max(entry.seq for entry in entries if entry.event.kind == "contribution")
+            assert unverified(head, LedgerHead).count >= charged
+    assert all(silo.starts == 2 for silo in one.silos.values()), "an aggregator more is learned of once"
+
+
+@pytest.mark.parametrize("asked", [AGGREGATOR, SECOND])
+def test_without_one_of_two_aggregators_no_contribution_leaves(
+    two: tuple[Served, int], asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The question fails with a reason; what was committed before stays charged, as after any lost contribution."""
+    one, port = two
+    monkeypatch.setattr(heads, "ASK_S", 1.0)
+    answered(query(one, asked), FOUR)
+    before, seen = spent(one), {name: list(silo.seen) for name, silo in one.silos.items()}
+    if asked == AGGREGATOR:
+        one.stop_gate(SECOND)
+    else:
+        one.runner.do(one.gate.stop(1.0))
+    began = time.monotonic()
+    with pytest.raises(RoundError, match=r"too few|missing|answer"):
+        query(one, asked)
+    assert time.monotonic() - began < 20.0
+    for name, silo in one.silos.items():
+        since = silo.seen[len(seen[name]) :]
+        assert since.count("contribute") == since.count("withhold") == 1
+        assert not {"frame", "agree", "open_shares"} & set(since)
+    once = {name: rho - before[name] for name, rho in spent(one).items()}
+    assert once == before, "one question more: it was committed before anything could leave"
+    if asked == AGGREGATOR:
+        one.start_gate(SECOND, port)
+        both_connected(one)
+        answered(query(one, asked), FOUR)
+        assert kept(one, AGGREGATOR) == kept(one, SECOND)
+
+
+def test_no_request_is_accepted_before_both_aggregators_were_compared_with(
+    founded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second aggregator that never answered since the silos started: nothing is proposed, reserved or charged."""
+    monkeypatch.setattr(heads, "ASK_S", 1.0)
+    port = free_port()
+    path = provision(tmp_path / "p", founded, f"127.0.0.1:{port}", FOUR)
+    second = free_port()
+    add_member(path, SECOND, "aggregator", f"127.0.0.1:{second}")
+    for name in (AGGREGATOR, SECOND, ANALYST, *FOUR):
+        give_membership(path, name)
+    with served(path, port, FOUR) as one:
+        began = time.monotonic()
+        with pytest.raises(RoundError, match="missing: aspen, birch, cedar, maple"):
+            query(one, AGGREGATOR)
+        assert time.monotonic() - began < 20.0
+        assert all("propose" not in silo.seen for silo in one.silos.values())
+        assert all(silo.actor.uncompared() == (SECOND,) for silo in one.silos.values())
+        assert set(spent(one).values()) == {0}
+        one.start_gate(SECOND, second)
+        both_connected(one)
+        until(lambda: not any(silo.actor.uncompared() for silo in one.silos.values()))
+        answered(query(one, AGGREGATOR), FOUR)
