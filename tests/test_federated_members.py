@@ -1,5 +1,6 @@
 """Members come, go and change their keys while a federation is served: docs/federated.md, sections 2 and 4."""
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +10,13 @@ import pytest
 
 from aggregator.home import read_home
 from aggregator.store import HeadStore
-from analyst.errors import RoundError
+from analyst.client import Federation
+from analyst.config import read_config
+from analyst.errors import FederationError, RoundError
+from analyst.link import RemoteLink
 from analyst.report import Report
+from crypto.errors import LinkError
+from crypto.frames import WIRE
 from crypto.wire import unverified
 from policies.ledger import LedgerHead
 from silo_node import heads
@@ -22,6 +28,7 @@ from tests.federated import (
     Served,
     add_member,
     add_silo,
+    credentials,
     free_port,
     give_membership,
     provision,
@@ -223,3 +230,51 @@ def test_no_request_is_accepted_before_both_aggregators_were_compared_with(
         both_connected(one)
         until(lambda: not any(silo.actor.uncompared() for silo in one.silos.values()))
         answered(query(one, AGGREGATOR), FOUR)
+
+
+# An analyst of the first wire version.
+
+
+def connected(one: Served, wire: tuple[int, ...]) -> Federation:
+    config = read_config(one.path / ANALYST / "consilo.toml")
+    name, root = config.analyst_key(None)
+    return Federation(config, name, root, RemoteLink(credentials(one.path, ANALYST, "analyst"), AGGREGATOR, wire=wire))
+
+
+def lose_the_analyst(one: Served, silo: LocalSilo) -> threading.Event:
+    """End the analyst's stream when the silo is asked to contribute."""
+    lost = threading.Event()
+
+    def lose(step: str) -> None:
+        if step == "contribute" and not lost.is_set():
+            (session,) = [session for session, (role, _) in one.gate._sessions.items() if role == "analyst"]
+            one.runner.loop.call_soon_threadsafe(one.gate._end, session, LinkError("lost on purpose"))
+            lost.set()
+            time.sleep(0.5)  # the round goes on when the stream is gone
+
+    silo.before = lose
+    return lost
+
+
+def test_an_analyst_of_the_first_wire_version_is_answered_and_its_lost_call_fails(running: Served) -> None:
+    federation = connected(running, (1,))
+    with federation._link as link:  # type: ignore[attr-defined]
+        answered(federation.query(QUESTION, purpose=PURPOSE, epsilon=1.0), FOUR)
+        assert link._session.wire == 1
+        lost = lose_the_analyst(running, running.silos["birch"])
+        with pytest.raises(FederationError, match="no connection to the aggregator"):
+            federation.query(QUESTION, purpose=PURPOSE, epsilon=1.0)
+        assert lost.is_set()
+        until(lambda: not running.gate._asked.total())
+        answered(federation.query(QUESTION, purpose=PURPOSE, epsilon=1.0), FOUR)
+    assert {silo.seen.count("propose") for silo in running.silos.values()} == {3}, "nothing was sent twice"
+
+
+def test_a_lost_call_of_an_analyst_of_the_second_wire_version_is_executed_once(running: Served) -> None:
+    federation = connected(running, WIRE)
+    with federation._link as link:  # type: ignore[attr-defined]
+        lost = lose_the_analyst(running, running.silos["birch"])
+        answered(federation.query(QUESTION, purpose=PURPOSE, epsilon=1.0), FOUR)
+        assert link._session.wire == 2
+    assert lost.is_set()
+    assert {silo.seen.count("propose") for silo in running.silos.values()} == {1}
