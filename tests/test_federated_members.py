@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,27 @@ from analyst.config import read_config
 from analyst.errors import FederationError, RoundError
 from analyst.link import RemoteLink
 from analyst.report import Report
-from crypto.errors import LinkError
-from crypto.frames import WIRE
+from crypto import credentials as crypto_credentials
+from crypto.certificates import (
+    Identity,
+    Role,
+    issue,
+    new_request,
+    private_pem,
+    read_transport_key,
+    utc_now,
+)
+from crypto.errors import CertificateError, LinkError
+from crypto.frames import ANALYST_METHOD, SILO_METHOD, WIRE
 from crypto.wire import unverified
 from policies.ledger import LedgerHead
 from silo_node import heads
 from tests.federated import (
     AGGREGATOR,
     ANALYST,
+    NAME,
     SILOS,
+    Counted,
     LocalSilo,
     Served,
     add_member,
@@ -31,11 +44,12 @@ from tests.federated import (
     credentials,
     free_port,
     give_membership,
+    make_gate,
     provision,
     served,
     until,
 )
-from tests.test_federated_link import PURPOSE, QUESTION, ask, statuses
+from tests.test_federated_link import PURPOSE, QUESTION, ask, dial, statuses
 
 FOUR, FIFTH = SILOS[:4], SILOS[4]
 SECOND = "spoke"
@@ -278,3 +292,54 @@ def test_a_lost_call_of_an_analyst_of_the_second_wire_version_is_executed_once(r
         assert link._session.wire == 2
     assert lost.is_set()
     assert {silo.seen.count("propose") for silo in running.silos.values()} == {1}
+
+
+# Certificates out of their time.
+
+
+def reissued(path: Path, name: str, role: Role, days_ago: float, days: int = 1) -> tuple[bytes, bytes]:
+    """Return a member's own key, and a certificate for it that the authority issued some days ago."""
+    home = path / "authority"
+    key = read_transport_key(path / name / "transport.key")
+    request = new_request(key, Identity(NAME, role, name))
+    issuer = read_transport_key(home / "authority-tls.key")
+    at = utc_now() - timedelta(days=days_ago)
+    return private_pem(key), issue((home / "authority.pem").read_bytes(), issuer, request, at, days)
+
+
+@pytest.mark.parametrize(
+    ("name", "role", "method"), [("aspen", "silo", SILO_METHOD), (ANALYST, "analyst", ANALYST_METHOD)]
+)
+def test_a_certificate_out_of_its_time_is_refused_in_the_handshake(
+    running: Served, name: str, role: Role, method: str
+) -> None:
+    before = list(running.counts.events)
+    for days_ago in (2.0, -2.0):  # expired yesterday; valid from the day after tomorrow
+        with pytest.raises(LinkError, match="UNAVAILABLE"):
+            dial(running, name, method, tls=reissued(running.path, name, role, days_ago))
+    assert [event for event in running.counts.events[len(before) :] if event[0] == "refused"] == []
+    welcome, _ = dial(running, name, method, tls=reissued(running.path, name, role, 0.0))
+    assert welcome.wire == WIRE[-1], "the same key and names within their time"
+
+
+@pytest.mark.parametrize("days_ago", [2.0, -2.0])
+def test_an_aggregator_whose_certificate_is_out_of_its_time_is_refused(
+    founded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days_ago: float
+) -> None:
+    port = free_port()
+    path = provision(tmp_path / "p", founded, f"127.0.0.1:{port}", FOUR)
+    place = path / AGGREGATOR / "transport.pem"
+    good = place.read_bytes()
+    place.write_bytes(reissued(path, AGGREGATOR, "aggregator", days_ago)[1])
+    if days_ago > 0:
+        with pytest.raises(CertificateError, match="expired"):
+            make_gate(path, Counted())
+    monkeypatch.setattr(crypto_credentials, "days_left", lambda *_: 1.0)  # an aggregator that does not look
+    with served(path, port, ()) as one:
+        silo = one.start_silo("aspen")
+        until(lambda: len(dialled(silo)) >= 2)
+        assert ("connected", (True,)) not in silo.counts.events
+        with pytest.raises(FederationError, match="no connection to the aggregator: unavailable"):
+            one.open()
+        place.write_bytes(good)
+        one.wait(("aspen",))
