@@ -28,8 +28,11 @@ from crypto.certificates import (
 )
 from crypto.errors import CertificateError, LinkError
 from crypto.frames import ANALYST_METHOD, SILO_METHOD, WIRE
-from crypto.wire import unverified
+from crypto.keys import Secret, SigningKey
+from crypto.randomness import token
+from crypto.wire import sign, unverified
 from policies.ledger import LedgerHead
+from policies.request import CatalogueRequest
 from silo_node import heads
 from tests.federated import (
     AGGREGATOR,
@@ -343,3 +346,19 @@ def test_an_aggregator_whose_certificate_is_out_of_its_time_is_refused(
             one.open()
         place.write_bytes(good)
         one.wait(("aspen",))
+
+
+# Who asks for catalogues.
+
+
+def test_a_catalogue_request_of_the_right_name_by_another_key_is_refused(running: Served) -> None:
+    request = CatalogueRequest(federation=NAME, analyst=ANALYST, nonce=token(16), created_at=int(time.time()))
+    other = SigningKey(Secret(bytes(32)))
+    with running.open() as federation:
+        before = {name: silo.seen.count("catalogue") for name, silo in running.silos.items()}
+        with pytest.raises(FederationError, match="signature"):
+            federation._link.catalogues(sign(request, ANALYST, other))
+        with pytest.raises(FederationError, match="signed by somebody else than 'ana'"):
+            federation._link.catalogues(sign(request, "eve", federation._signing))
+        assert {name: silo.seen.count("catalogue") for name, silo in running.silos.items()} == before
+        assert len(federation._link.catalogues(sign(request, ANALYST, federation._signing))) == len(FOUR)
