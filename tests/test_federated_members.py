@@ -1,12 +1,16 @@
 """Members come, go and change their keys while a federation is served: docs/federated.md, sections 2 and 4."""
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import grpc
+import grpc.aio
 import pytest
 
 from aggregator.home import read_home
@@ -27,13 +31,14 @@ from crypto.certificates import (
     utc_now,
 )
 from crypto.errors import CertificateError, LinkError
-from crypto.frames import ANALYST_METHOD, SILO_METHOD, WIRE
+from crypto.frames import ANALYST_METHOD, OPTIONS, SILO_METHOD, WIRE
 from crypto.keys import Secret, SigningKey
 from crypto.randomness import token
 from crypto.wire import sign, unverified
 from policies.ledger import LedgerHead
 from policies.request import CatalogueRequest
 from silo_node import heads
+from silo_node import link as silo_link
 from tests.federated import (
     AGGREGATOR,
     ANALYST,
@@ -362,3 +367,118 @@ def test_a_catalogue_request_of_the_right_name_by_another_key_is_refused(running
             federation._link.catalogues(sign(request, "eve", federation._signing))
         assert {name: silo.seen.count("catalogue") for name, silo in running.silos.items()} == before
         assert len(federation._link.catalogues(sign(request, ANALYST, federation._signing))) == len(FOUR)
+
+
+# A peer that vanishes without a word.
+
+
+class Way:
+    """Passes TCP connections on until they vanish: then nothing passes any more, and no end is told."""
+
+    def __init__(self, front: int, back: int) -> None:
+        self._back, self._age, self.is_closed = back, 0, False
+        self._listener = socket.create_server(("127.0.0.1", front), backlog=64)
+        self._sockets = [self._listener]
+
+    def __enter__(self) -> "Way":
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one in self._sockets:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+    def vanish(self) -> None:
+        self._age += 1
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+                if self.is_closed:
+                    near.close()
+                    continue
+                far = socket.create_connection(("127.0.0.1", self._back), timeout=10)
+            except OSError:
+                return
+            far.settimeout(None)
+            self._sockets += [near, far]
+            for source, sink in ((near, far), (far, near)):
+                threading.Thread(target=self._copy, args=(source, sink, self._age), daemon=True).start()
+
+    def _copy(self, source: socket.socket, sink: socket.socket, age: int) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if age == self._age:
+                    sink.sendall(data)
+        if age == self._age:
+            with suppress(OSError):
+                sink.shutdown(socket.SHUT_RDWR)
+
+
+PING_MS = {
+    "grpc.keepalive_time_ms": 1000,
+    "grpc.keepalive_timeout_ms": 1000,
+    "grpc.http2.ping_timeout_ms": 1000,
+    "grpc.http2.min_ping_interval_without_data_ms": 500,
+}
+
+
+def hurried(options: Any) -> list[tuple[str, object]]:
+    """Return the same options with shorter times."""
+    return [(name, PING_MS.get(name, value)) for name, value in options]
+
+
+# gRPC waits a minute for the answer to any ping, whatever the keep-alive's own bound is.
+IS_BOUNDED = "grpc.http2.ping_timeout_ms" in dict(OPTIONS)
+
+
+@pytest.mark.xfail(not IS_BOUNDED, reason="crypto.frames.OPTIONS do not bound the answer to a ping")
+def test_a_peer_that_vanishes_silently_is_given_up_by_both_sides(
+    founded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing passes any more and no end is told: the aggregator drops the silos, and they dial again."""
+    make = grpc.aio.server
+    monkeypatch.setattr(grpc.aio, "server", lambda options, **others: make(options=hurried(options), **others))
+    monkeypatch.setattr(silo_link, "OPTIONS", hurried(OPTIONS))
+    front, back = free_port(), free_port()
+    path = provision(tmp_path / "p", founded, f"127.0.0.1:{front}", FOUR)
+    with Way(front, back) as way, served(path, back, FOUR) as one:
+        time.sleep(3.0)
+        assert all(silo.counts.events == [("connected", (True,))] for silo in one.silos.values()), "quiet ones stay"
+        way.is_closed = True
+        way.vanish()
+        one.wait((), 5.0)
+        until(lambda: not any(silo.dialler.is_connected for silo in one.silos.values()), 8.0)
+        until(lambda: all("unavailable" in str(silo.counts.events) for silo in one.silos.values()), 8.0)
+        way.is_closed = False
+        one.wait(FOUR)
+        answered(ask(one), FOUR)
+
+
+@pytest.mark.xfail(not IS_BOUNDED, reason="crypto.frames.OPTIONS do not bound the answer to a ping")
+def test_a_quiet_connection_is_pinged_after_20_s_and_given_up_10_s_later(
+    founded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict[str, object]] = []
+    make = grpc.aio.server
+
+    def server(options: Any, **others: Any) -> Any:
+        given.append(dict(options))
+        return make(options=options, **others)
+
+    monkeypatch.setattr(grpc.aio, "server", server)
+    port = free_port()
+    with served(provision(tmp_path / "p", founded, f"127.0.0.1:{port}", ("aspen",)), port, ()):
+        pass
+    for options in (dict(OPTIONS), given[0]):
+        assert options["grpc.keepalive_time_ms"] == 20_000
+        assert options["grpc.keepalive_timeout_ms"] == 10_000
+        assert options["grpc.keepalive_permit_without_calls"] == 1
+        assert options["grpc.http2.max_pings_without_data"] == 0
+        assert options["grpc.http2.ping_timeout_ms"] == 10_000
+    least = given[0]["grpc.http2.min_ping_interval_without_data_ms"]
+    assert isinstance(least, int)
+    assert least < 20_000, "a server that takes no ping so soon would end the connection"
