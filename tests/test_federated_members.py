@@ -1,5 +1,6 @@
 """Members come, go and change their keys while a federation is served: docs/federated.md, sections 2 and 4."""
 
+import shutil
 import socket
 import threading
 import time
@@ -17,7 +18,8 @@ from aggregator.home import read_home
 from aggregator.store import HeadStore
 from analyst.client import Federation
 from analyst.config import read_config
-from analyst.errors import FederationError, RoundError
+from analyst.errors import AnalystError, DeniedError, FederationError, RoundError
+from analyst.federation import opened, revoke
 from analyst.link import RemoteLink
 from analyst.report import Report
 from crypto import credentials as crypto_credentials
@@ -482,3 +484,60 @@ def test_a_quiet_connection_is_pinged_after_20_s_and_given_up_10_s_later(
     least = given[0]["grpc.http2.min_ping_interval_without_data_ms"]
     assert isinstance(least, int)
     assert least < 20_000, "a server that takes no ping so soon would end the connection"
+
+
+# A silo less, and the same name again.
+
+
+def revoked(one: Served, name: str) -> int:
+    """Revoke a silo, which goes on dialling until it is refused; return the version."""
+    with opened(one.path / "authority" / "consilo.toml") as authority:
+        revoke(authority, name, "member", utc_now())
+    version = one.take_membership()
+    silo = one.silos.pop(name)
+    silo.counts.events.clear()
+    until(lambda: dialled(silo).count("refused") >= 2)
+    assert ("connected", (True,)) not in silo.counts.events
+    silo.stop()
+    return version
+
+
+def test_the_others_answer_without_a_revoked_silo_until_too_few_are_left(founded: Path, tmp_path: Path) -> None:
+    port = free_port()
+    with served(provision(tmp_path / "p", founded, f"127.0.0.1:{port}"), port) as one:
+        answered(ask(one), SILOS)
+        learned(one, revoked(one, FIFTH))
+        one.wait(FOUR)
+        answered(ask(one), FOUR)
+        assert all(set(silo.actor._silo.silos) == set(FOUR) for silo in one.silos.values())
+        before = spent(one)
+        learned(one, revoked(one, "maple"))
+        one.wait(FOUR[:3])
+        with pytest.raises(DeniedError, match=r"3 of 3 silos refuse: ROSTER .* 3 silos cannot lose 1 and keep 3"):
+            ask(one)
+        learned(one, revoked(one, "cedar"))
+        one.wait(FOUR[:2])
+        with pytest.raises(AnalystError, match="2 silos"):
+            ask(one)
+        assert spent(one) == {name: before[name] for name in FOUR[:2]}, "a refusal costs nothing"
+
+
+def test_a_revoked_silo_that_is_invited_anew_answers_under_new_keys(running: Served, founded: Path) -> None:
+    answered(ask(running), FOUR)
+    older = kept(running, AGGREGATOR)["maple"]
+    assert older
+    learned(running, revoked(running, "maple"))
+    running.wait(FOUR[:3])
+    shutil.move(running.path / "maple", running.path / "former")
+    add_silo(running.path, founded, "maple")
+    version = running.take_membership()
+    anew = running.start_silo("maple")
+    running.wait(FOUR)
+    learned(running, version)
+    answered(ask(running), FOUR)
+    assert anew.seen.count("contribute") == 1
+    head = unverified(kept(running, AGGREGATOR)["maple"], LedgerHead)
+    assert head.chain != unverified(older, LedgerHead).chain, "it is another ledger's"
+    former = [(running.path / "former" / file).read_bytes() for file in ("transport.key", "transport.pem")]
+    with pytest.raises(LinkError, match=r"PERMISSION_DENIED: the certificate of .*/silo/maple is revoked"):
+        dial(running, "maple", tls=(former[0], former[1]))
