@@ -14,6 +14,7 @@ import grpc
 import grpc.aio
 import pytest
 
+import silo_node.cli
 from aggregator.home import read_home
 from aggregator.link import Gate
 from aggregator.store import HeadStore
@@ -45,6 +46,7 @@ from policies.ledger import LedgerHead
 from policies.request import CatalogueRequest
 from silo_node import heads
 from silo_node import link as silo_link
+from silo_node.serve import FederatedSilo
 from tests.federated import (
     AGGREGATOR,
     ANALYST,
@@ -652,3 +654,40 @@ def test_an_aggregator_changes_its_transport_key_and_silos_that_know_only_the_ol
         running.open()
     install(running, AGGREGATOR, new)
     until(lambda: tuple(former.connected) == FOUR)
+
+
+# Files of somebody else.
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        (("transport.key", "transport.pem"), "the certificate is of consilo://consortium/silo/aspen, expected"),
+        (("transport.key",), "transport.key and transport.pem do not belong together"),
+        (("transport.pem",), "the certificate is of consilo://consortium/silo/aspen, expected"),
+    ],
+)
+@pytest.mark.timeout(60)  # else it would serve
+def test_a_silo_with_files_of_another_does_not_start(
+    founded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], files: tuple[str, ...], reason: str
+) -> None:
+    path = provision(tmp_path / "p", founded, "127.0.0.1:1", ("aspen", "birch"))
+    for file in files:
+        shutil.copy(path / "aspen" / file, path / "birch" / file)
+    policy = str(path / "birch" / "policy.toml")
+    nowhere = ["--ray", "127.0.0.1:1"]  # so that nothing starts where the check fails
+    assert silo_node.cli.main(["serve", "--policy", policy, "--monitor-port", "0", *nowhere]) == 1
+    said = capsys.readouterr().err
+    assert reason in said
+    assert "hint: " in said
+    assert not (path / "birch" / "ledger.sqlite").exists(), "nothing was begun"
+
+
+def test_a_silo_with_the_identity_key_of_another_does_not_start(founded: Path, tmp_path: Path) -> None:
+    path = provision(tmp_path / "p", founded, "127.0.0.1:1", ("aspen", "birch"))
+    shutil.copy(path / "aspen" / "identity.key", path / "birch" / "identity.key")
+    credentials(path, "birch", "silo")
+    problem = FederatedSilo(str(path / "birch" / "policy.toml")).problem()
+    assert problem is not None
+    assert "the roster does not name 'birch' with this identity key" in problem[0]
+    assert not (path / "birch" / "ledger.sqlite").exists(), "nothing was begun"
