@@ -25,7 +25,7 @@ from analyst.joining import join
 from crypto.certificates import Identity, Role, utc_now
 from crypto.credentials import Credentials
 from crypto.frames import WIRE
-from crypto.keys import Secret, SigningKey, VerifyKey
+from crypto.keys import Secret, SigningKey, VerifyKey, read_key_file
 from crypto.membership import Keeper
 from policies.load import load
 from policies.signatures import SUFFIX, signature, written
@@ -57,14 +57,24 @@ def provision(
     """Make every organisation's directory under `path`, each with its own keys; the data are those of `founded`."""
     found_federation(path / "authority", NAME, consortium, utc_now())
     add_member(path, AGGREGATOR, "aggregator", address)
-    key = add_member(path, ANALYST, "analyst")
+    add_member(path, ANALYST, "analyst")
     for silo in silos:
-        add_member(path, silo, "silo")
-        furnish(path / silo, founded / "silos" / silo, key)
-        put_in_force(path / silo)
+        add_silo(path, founded, silo)
     for name in (AGGREGATOR, ANALYST, *silos):
-        shutil.copy(path / "authority" / "membership.log", path / name / "membership.log")
+        give_membership(path, name)
     return path
+
+
+def add_silo(path: Path, founded: Path, silo: str) -> None:
+    """Invite, join and admit one silo, with the data of `founded` and a policy that names the analyst's key."""
+    add_member(path, silo, "silo")
+    furnish(path / silo, founded / "silos" / silo, SigningKey(read_key_file(path / ANALYST / "identity.key")).public)
+    put_in_force(path / silo)
+
+
+def give_membership(path: Path, name: str) -> None:
+    """Put the authority's newest membership into a member's directory, as its operator does."""
+    shutil.copy(path / "authority" / "membership.log", path / name / "membership.log")
 
 
 def furnish(home: Path, source: Path, analyst: VerifyKey) -> None:
@@ -156,29 +166,58 @@ class Loop:
 
 
 class LocalSilo:
-    """A silo's process: its actor and its dialler; `seen` is every step that reached the actor."""
+    """A silo's process: its actor and a dialler for each aggregator; `seen` is every step that reached an actor.
+
+    When the membership has grown the actor starts anew from its disk, as in `silo_node.serve`; `starts` counts.
+    """
 
     def __init__(self, path: Path, name: str, runner: Loop, wire: tuple[int, ...] = WIRE) -> None:
-        self.path, self.name, self._runner = path, name, runner
-        kept = credentials(path, name, "silo")  # brings roster.signed up to date, which the actor reads
-        self.actor = FederatedSilo(str(path / name / "policy.toml"), sleep=lambda _: None)
-        assert self.actor.problem() is None, self.actor.problem()
+        self.path, self.name, self._runner, self._wire = path, name, runner, wire
+        self._credentials = credentials(path, name, "silo")  # brings roster.signed up to date, which the actor reads
+        self.starts = 0
+        self.actor = self._start()
         self.seen: list[str] = []
         self.before: Callable[[str], None] = lambda step: None
         self.counts = Counted()
+        self.diallers: dict[str, Dialler] = {}
+        self._ways: dict[str, Ask] = {}
         self._lock = threading.Lock()
-        self.carrier, self.dialler = runner.do(self._wired(kept, wire))
+        self._is_stopped = False
+        self._tasks = asyncio.TaskGroup()
+        self.carrier = runner.do(self._wired())
         self.running = asyncio.run_coroutine_threadsafe(self._run(), runner.loop)
 
-    async def _wired(self, kept: Credentials, wire: tuple[int, ...]) -> tuple[Carrier, Dialler]:
-        ways: dict[str, Ask] = {}
-        carrier = Carrier(self._call, ways, 0.05)
-        dialler = Dialler(kept, AGGREGATOR, carrier.call, self.counts, self._renewed, wire, 0.05)
-        ways[AGGREGATOR] = dialler.ask
-        return carrier, dialler
+    @property
+    def dialler(self) -> Dialler:
+        return self.diallers[AGGREGATOR]
+
+    def _start(self) -> FederatedSilo:
+        actor = FederatedSilo(str(self.path / self.name / "policy.toml"), sleep=lambda _: None)
+        assert actor.problem() is None, actor.problem()
+        self.starts += 1
+        return actor
+
+    async def _wired(self) -> Carrier:
+        carrier = Carrier(self._call, self._ways, 0.05)
+        self._make_diallers(carrier)
+        return carrier
+
+    def _make_diallers(self, carrier: Carrier) -> list[Dialler]:
+        """Make a dialler for every aggregator of the membership that has none; return the new ones."""
+        names = [member.name for member in self._credentials.membership.of_role("aggregator")]
+        new = [name for name in names if name not in self.diallers]
+        for name in new:
+            self.diallers[name] = Dialler(
+                self._credentials, name, carrier.call, self.counts, self._renewed, self._wire, 0.05
+            )
+            self._ways[name] = self.diallers[name].ask
+        return [self.diallers[name] for name in new]
 
     async def _run(self) -> None:
-        await asyncio.gather(self.dialler.run(), self.carrier.compared())
+        async with self._tasks:
+            self._tasks.create_task(self.carrier.compared())
+            for dialler in self.diallers.values():
+                self._tasks.create_task(dialler.run())
 
     async def _call(self, step: str, *arguments: Any) -> Any:
         def work() -> Any:
@@ -190,11 +229,21 @@ class LocalSilo:
         return await asyncio.to_thread(work)
 
     async def _renewed(self) -> None:
-        return None
+        def work() -> None:
+            with self._lock:
+                if not self._is_stopped:
+                    self.actor.close()
+                    self.actor = self._start()
+
+        await asyncio.to_thread(work)
+        for dialler in self._make_diallers(self.carrier):
+            self._tasks.create_task(dialler.run())
 
     def stop(self) -> None:
         self.running.cancel()
-        self.actor.close()
+        with self._lock:
+            self._is_stopped = True
+            self.actor.close()
 
 
 @dataclass
@@ -207,13 +256,49 @@ class Served:
     port: int
     counts: Counted
     silos: dict[str, LocalSilo] = field(default_factory=dict)
+    others: dict[str, Gate] = field(default_factory=dict)  # of further aggregators, by name
 
     @property
     def target(self) -> str:
         return f"127.0.0.1:{self.port}"
 
-    def open(self) -> Federation:
-        return Federation.open(self.path / ANALYST / "consilo.toml")
+    def open(self, aggregator: str = "") -> Federation:
+        """Open it as the analyst; over the first aggregator, or the one that is named."""
+        path = self.path / ANALYST / "consilo.toml"
+        if aggregator:
+            settings = path.read_text().replace("[analysts]", f'aggregator = "{aggregator}"\n[analysts]', 1)
+            path = path.with_name(f"{aggregator}.toml")
+            path.write_text(settings)
+        return Federation.open(path)
+
+    def start_gate(self, name: str, port: int) -> Gate:
+        """Serve another aggregator that `add_member` made for that port."""
+
+        async def begin() -> Gate:
+            gate = make_gate(self.path, Counted(), name=name)
+            await gate.start(f"127.0.0.1:{port}")
+            return gate
+
+        self.others[name] = self.runner.do(begin())
+        return self.others[name]
+
+    def stop_gate(self, name: str) -> None:
+        self.runner.do(self.others.pop(name).stop(1.0))
+
+    def take_membership(self, name: str = AGGREGATOR) -> int:
+        """Give an aggregator the authority's newest membership, which it finds there as `aggregator serve` does.
+
+        Return its version.
+        """
+        gate = self.gate if name == AGGREGATOR else self.others[name]
+        give_membership(self.path, name)
+
+        async def look() -> int:
+            if gate._credentials.refresh():
+                gate.change_membership()
+            return len(gate._credentials.log)
+
+        return self.runner.do(look())
 
     def start_silo(self, name: str, wire: tuple[int, ...] = WIRE) -> LocalSilo:
         self.silos[name] = LocalSilo(self.path, name, self.runner, wire)
@@ -239,8 +324,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def make_gate(path: Path, counts: Counted, wire: tuple[int, ...] = WIRE) -> Gate:
-    home, store = path / AGGREGATOR, ReportStore(path / AGGREGATOR / "reports")
+def make_gate(path: Path, counts: Counted, wire: tuple[int, ...] = WIRE, name: str = AGGREGATOR) -> Gate:
+    home, store = path / name, ReportStore(path / name / "reports")
     sums = LocalSums(home / "contributions")
 
     def server(silos: Mapping[str, StreamSilo]) -> Server:
@@ -249,7 +334,7 @@ def make_gate(path: Path, counts: Counted, wire: tuple[int, ...] = WIRE) -> Gate
         return Server(aggregator, silos, sums, store, heads=heads)
 
     return Gate(
-        credentials(path, AGGREGATOR, "aggregator"),
+        credentials(path, name, "aggregator"),
         server,
         counts,
         wire,
@@ -277,5 +362,7 @@ def served(path: Path, port: int, silos: tuple[str, ...] = SILOS, wire: tuple[in
         if running is not None:
             for one in running.silos.values():
                 one.stop()
+            for name in list(running.others):
+                running.stop_gate(name)
             runner.do(running.gate.stop(1.0))
         runner.close()
