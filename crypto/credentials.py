@@ -105,7 +105,10 @@ class Credentials:
         """Continue the log, on disk too; return whether it has grown. Raises CryptoError, and then nothing changed."""
         known = len(self.log)
         log = follow(self.keeper, self.log, envelopes)
-        append(self.path / LOG, log, known)
+        if len(log) > known:
+            held = read_log(self.path / LOG, self.keeper)  # another process may have continued it
+            log = follow(self.keeper, log, (signed.envelope for signed in held.versions))
+            append(self.path / LOG, log, len(held))
         self.log = log
         return self._grown(known)
 

@@ -18,7 +18,7 @@ from policies.load import PolicyFile, load
 from policies.model import Policy
 from silo_node.consent import load_consent
 from silo_node.errors import SiloError
-from silo_node.home import LEDGER, check_admission, check_is_signed, read_credentials
+from silo_node.home import LEDGER, check_admission, check_is_signed, read_credentials, read_home
 from silo_node.ledger_store import format_of
 from silo_node.sources import load_sources
 
@@ -48,6 +48,7 @@ def examine(policy_path: Path, clock: Callable[[], float] = time.time) -> list[F
             findings.append(Finding("membership", False, err.message, err.hint or "join the federation"))
     if credentials is not None:
         findings += _standing(credentials, clock())
+        findings.append(_identity(policy_path))
     findings += _machine(home)
     return findings
 
@@ -97,6 +98,13 @@ def _standing(credentials: Credentials, now: float) -> Iterator[Finding]:
     least = max(membership.made_at, certificate.not_valid_before_utc.timestamp()) - CLOCK_SLACK_S
     when = datetime.fromtimestamp(now, UTC)
     yield Finding("clock", now >= least, f"{when:%Y-%m-%dT%H:%M:%SZ}", "it is behind the membership: set it by NTP")
+
+
+def _identity(policy_path: Path) -> Finding:
+    try:
+        return Finding("identity key", True, str(read_home(policy_path).silo.signing.public))
+    except (SiloError, PolicyError, CryptoError) as err:
+        return Finding("identity key", False, err.message.splitlines()[0], err.hint or "restore identity.key")
 
 
 def _machine(home: Path) -> Iterator[Finding]:

@@ -64,11 +64,11 @@ class Dialler:
         aggregator: str,
         call: Call,
         counts: Counts,
-        renewed: Callable[[], Awaitable[None]],
+        renewed: Callable[[], Awaitable[bool]],
         wire: tuple[int, ...] = WIRE,
         first_wait_s: float = 0.5,
     ) -> None:
-        """`call` executes a step at the silo's actor; `renewed` is awaited when the membership has grown."""
+        """`call` executes a step at the silo's actor; `renewed` brings that up to the membership: False if it is."""
         self._credentials, self._aggregator, self._call, self._counts = credentials, aggregator, call, counts
         self._renewed, self._wire, self._first_wait_s = renewed, wire, first_wait_s
         self._instance = token(16)
@@ -171,7 +171,7 @@ class Dialler:
                 )
             if self._credentials.extend(welcome.memberships):
                 _log.info("membership_grown", version=len(self._credentials.log))
-                await self._renewed()
+            if await self._renewed():
                 return True
             if welcome.instance != self._server:
                 self._server, self._once = welcome.instance, Once(self._serve)

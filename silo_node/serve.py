@@ -206,6 +206,7 @@ async def _attend(
     import ray
 
     counts, stopping = SiloCounts(), asyncio.Event()
+    renewing, known = asyncio.Lock(), len(credentials.log)  # what the actor has read
 
     async def at_the_actor(step: str, *arguments: object) -> Any:
         method = getattr(actor, step, None)
@@ -214,12 +215,17 @@ async def _attend(
         async with asyncio.timeout(STEP_S):
             return await method.remote(*arguments)
 
-    async def renewed() -> None:
-        """Let the actor read the new roster: it starts anew, which makes it a drop-out of the rounds it is in."""
-        counts.membership.set(len(credentials.log))
-        ray.kill(actor, no_restart=False)
-        await _started(actor, name)
+    async def renewed() -> bool:
+        """Let the actor read the newest roster: it starts anew, which makes it a drop-out of the rounds it is in."""
+        nonlocal known
+        async with renewing:
+            if known == len(credentials.log):
+                return False
+            ray.kill(actor, no_restart=False)
+            await _started(actor, name)
+            known = len(credentials.log)
         dial()
+        return True
 
     ways: dict[str, Ask] = {}
     carrier = Carrier(at_the_actor, ways)

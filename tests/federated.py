@@ -174,6 +174,7 @@ class LocalSilo:
     def __init__(self, path: Path, name: str, runner: Loop, wire: tuple[int, ...] = WIRE) -> None:
         self.path, self.name, self._runner, self._wire = path, name, runner, wire
         self._credentials = credentials(path, name, "silo")  # brings roster.signed up to date, which the actor reads
+        self._renewing, self._known = asyncio.Lock(), len(self._credentials.log)
         self.starts = 0
         self.actor = self._start()
         self.seen: list[str] = []
@@ -228,16 +229,21 @@ class LocalSilo:
 
         return await asyncio.to_thread(work)
 
-    async def _renewed(self) -> None:
+    async def _renewed(self) -> bool:
         def work() -> None:
             with self._lock:
                 if not self._is_stopped:
                     self.actor.close()
                     self.actor = self._start()
 
-        await asyncio.to_thread(work)
+        async with self._renewing:
+            if self._known == len(self._credentials.log):
+                return False
+            await asyncio.to_thread(work)
+            self._known = len(self._credentials.log)
         for dialler in self._make_diallers(self.carrier):
             self._tasks.create_task(dialler.run())
+        return True
 
     def stop(self) -> None:
         self.running.cancel()

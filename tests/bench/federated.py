@@ -135,8 +135,8 @@ async def stream_child(place: Path, bare_port: str) -> None:
     async def call(step: str, arguments: Parts) -> Parts:
         return (replies[int.from_bytes(arguments[1], "big")],)
 
-    async def renewed() -> None:
-        return None
+    async def renewed() -> bool:
+        return False
 
     own = credentials(place, SILOS[0], "silo")
     dialler = Dialler(own, AGGREGATOR, call, Counted(), renewed, first_wait_s=0.05)
@@ -334,8 +334,8 @@ async def vector_child(place: Path, silo: str) -> None:
     async def call(step: str, arguments: Parts) -> Parts:
         return (parts[int.from_bytes(arguments[1], "big")],)
 
-    async def renewed() -> None:
-        return None
+    async def renewed() -> bool:
+        return False
 
     own = credentials(place, silo, "silo")
     await Dialler(own, AGGREGATOR, call, Counted(), renewed, first_wait_s=0.05).run()
