@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, NoReturn
 
 from pydantic import Field
 
@@ -31,6 +31,7 @@ MAX_LATER = 1024  # small frames that wait to be sent
 MAX_PARTS = 4096
 MAX_REASON_BYTES = 2000
 STALL_S = 30.0
+ENDED_S = 2.0  # within which who reads a stream that takes no frame knows why it has ended
 
 
 class Kind(IntEnum):
@@ -388,11 +389,30 @@ class Session:
                 del self._credit[number]
 
     async def _write(self, raw: bytes) -> None:
+        """Send one frame; raises LinkError, with the reason for which the stream has ended."""
         async with self._lock:
             if self._error is not None:
                 raise LinkError(self._error.message)
-            await self._bounded(self._send(raw))
+            try:
+                await self._bounded(self._send(raw))
+            except asyncio.CancelledError as err:
+                if (task := asyncio.current_task()) is None or task.cancelling():
+                    raise
+                await self._broken(err)  # the stream was cancelled, not who writes to it
+            except LinkError:
+                raise
+            except Exception as err:  # the transport's own
+                await self._broken(err)
             self.bytes_out += len(raw)
+
+    async def _broken(self, err: BaseException) -> NoReturn:
+        """Leave it to who reads the stream to close the session: there stands why it ended. Raises LinkError."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ENDED_S):
+                await self.closed.wait()
+        lost = self._error or LinkError("the stream broke")
+        self.close(lost)
+        raise LinkError(lost.message) from err
 
     async def _bounded(self, wait: Awaitable[object]) -> None:
         """Wait for the other end to take something; where it takes nothing, close the session and raise LinkError."""

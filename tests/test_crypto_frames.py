@@ -1,6 +1,7 @@
 """Calls over a stream of frames: cut, bounded, resumed, and refused where the other end breaks the rules."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -258,6 +259,49 @@ def test_a_receiver_that_takes_nothing_ends_the_wait() -> None:
             await wire.caller.call(1, "echo", (bytes(1 << 20),))
 
     run(body, stall_s=0.2)
+
+
+@pytest.mark.parametrize("err", [asyncio.InvalidStateError("RPC already finished."), asyncio.CancelledError()])
+def test_a_stream_that_has_ended_is_an_error_with_its_reason_and_no_traceback(err: BaseException) -> None:
+    """What gRPC raises where a frame is written to such a stream, per frame, and what its other end said."""
+    unhandled: list[dict[str, object]] = []
+
+    async def body() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
+
+        async def send(raw: bytes) -> None:
+            raise err
+
+        session = Session(send, echo, 2)
+        for number in range(100):
+            await session.receive(frame(Kind.REPLY, number))
+            await session.receive(frame(Kind.CALL, number, b"\x01x" + bytes(6)))
+        call = asyncio.create_task(session.call(1, "x", ()))
+        await asyncio.sleep(0.05)
+        assert not session.closed.is_set(), "who reads the stream says why it ended"
+        session.close(LinkError("aborted: the silo opened another stream"))
+        with pytest.raises(LinkError, match="the silo opened another stream"):
+            await call
+        await asyncio.sleep(0.05)
+
+    asyncio.run(body())
+    gc.collect()
+    assert not unhandled
+
+
+def test_a_stream_that_takes_no_frame_is_closed_also_where_nobody_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "ENDED_S", 0.05)
+
+    async def body() -> None:
+        async def send(raw: bytes) -> None:
+            raise OSError("gone")
+
+        session = Session(send, echo, 2)
+        with pytest.raises(LinkError, match="the stream broke"):
+            await session.call(1, "x", ())
+        assert session.closed.is_set()
+
+    asyncio.run(body())
 
 
 def test_a_call_that_is_given_up_ends_at_the_other_side_and_frees_its_memory() -> None:
