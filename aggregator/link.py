@@ -9,7 +9,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import grpc
 import grpc.aio
@@ -55,6 +55,7 @@ MAX_STREAMS = 1024
 MAX_ASKED = 16  # calls of one analyst
 RENEW_S = 60.0  # for which rounds under way keep streams of an older membership
 LINGER_S = 2.0
+ABORT_S = 2.0  # for which a peer may read why its stream ends
 STREAMS_PER_SILO = 2  # the one that is and, while it is being replaced, the one that comes
 STREAMS_PER_ANALYST = 4
 SILO_LIMITS = Limits()
@@ -417,13 +418,12 @@ class Gate:
         except CryptoError as err:
             self._counts.refused("not_a_member")
             _log.warning("refused", reason=err.message[:200])
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, err.message[:500])
-            raise
+            await _abort(context, grpc.StatusCode.PERMISSION_DENIED, err.message)
         if self._is_stopping:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the aggregator is stopping")
+            await _abort(context, grpc.StatusCode.UNAVAILABLE, "the aggregator is stopping")
         if self._streams.get(member.name, 0) >= most:
             self._counts.refused("too_many_streams")
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{member.name!r} has {most} streams already")
+            await _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, f"{member.name!r} has {most} streams already")
         self._streams[member.name] = self._streams.get(member.name, 0) + 1
         try:
             await context.send_initial_metadata((ADMITTED,))  # who dials writes nothing before
@@ -438,7 +438,7 @@ class Gate:
             self._credentials.membership.peer(certificate)
         except MembershipError as err:
             self._counts.refused("not_a_member")
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, err.message[:500])
+            await _abort(context, grpc.StatusCode.PERMISSION_DENIED, err.message)
 
     def _leave(self, member: Member) -> None:
         self._streams[member.name] -= 1
@@ -449,17 +449,20 @@ class Gate:
         try:
             async with asyncio.timeout(GREETING_S):
                 raw = await context.read()
-            if not isinstance(raw, bytes):
-                raise WireError("the stream ended before a greeting")
-            hello = Hello.decode(greeting(raw, Kind.HELLO))
-            wire = agree(hello.wire, self._wire)
+                if not isinstance(raw, bytes):
+                    raise WireError("the stream ended before a greeting")
+                hello = Hello.decode(greeting(raw, Kind.HELLO))
+                wire = agree(hello.wire, self._wire)
+                await context.write(frame(Kind.WELCOME, 0, self._welcome(hello, wire).encode()))
+                return hello, wire
         except TimeoutError:
-            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"no greeting within {GREETING_S:g} s")
-            raise
+            self._counts.refused("greeting")
+            await _abort(context, grpc.StatusCode.DEADLINE_EXCEEDED, f"no greeting within {GREETING_S:g} s")
         except CryptoError as err:
             self._counts.refused("greeting")
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, err.message[:500])
-            raise
+            await _abort(context, grpc.StatusCode.FAILED_PRECONDITION, err.message)
+
+    def _welcome(self, hello: Hello, wire: int) -> Welcome:
         newer: list[bytes] = []
         log, room = self._credentials.log, FRAME_BYTES // 2
         for signed in log[hello.membership :]:
@@ -467,9 +470,7 @@ class Gate:
             if room < 0 and newer:
                 break
             newer.append(signed.envelope)
-        welcome = Welcome(wire=wire, instance=self._instance, newest=len(log), memberships=tuple(newer))
-        await context.write(frame(Kind.WELCOME, 0, welcome.encode()))
-        return hello, wire
+        return Welcome(wire=wire, instance=self._instance, newest=len(log), memberships=tuple(newer))
 
     async def _run(self, session: Session, role: Role, certificate: x509.Certificate, context: Any) -> None:
         """Serve a stream until its peer ends it, breaks a rule, or it is ended here."""
@@ -480,14 +481,18 @@ class Gate:
         reason = "the stream ended"
         try:
             await asyncio.wait({pumping, ending}, return_when=asyncio.FIRST_COMPLETED)
-            if pumping.done() and (error := pumping.exception()) is not None:
-                reason = error.message if isinstance(error, CryptoError) else "the stream broke"
-                if isinstance(error, WireError):
+            if self._ended[session].is_set():
+                await _abort(context, grpc.StatusCode.ABORTED, self._why.pop(session, reason))
+            match pumping.exception():
+                case WireError() as err:
+                    session.close(err)
                     self._counts.refused("frame")
-                    _log.warning("frame_refused", role=role, reason=reason[:200])
-                    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, reason[:500])
-            elif ending.done():
-                await context.abort(grpc.StatusCode.ABORTED, self._why.pop(session, reason))
+                    _log.warning("frame_refused", role=role, reason=err.message[:200])
+                    await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, err.message)
+                case CryptoError() as err:
+                    await _abort(context, grpc.StatusCode.ABORTED, err.message)
+                case Exception():
+                    reason = "the stream broke"
         finally:
             pumping.cancel()
             ending.cancel()
@@ -505,3 +510,11 @@ class Gate:
 
     def _count(self, role: Role) -> None:
         self._counts.connected(role, sum(one == role for one, _ in self._sessions.values()))
+
+
+async def _abort(context: Any, code: grpc.StatusCode, reason: str) -> NoReturn:
+    """End a stream and say why; for a peer that reads nothing the stream only ends."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(ABORT_S):
+            await context.abort(code, reason[:500])
+    raise asyncio.CancelledError  # which gRPC takes for an RPC that is over

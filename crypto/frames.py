@@ -170,7 +170,7 @@ async def greet(
 async def pump(read: Callable[[], Awaitable[object]], session: "Session") -> None:
     """Hand every frame to the session until the stream ends; raises WireError on one that breaks the rules.
 
-    Raises LinkError once the session is closed, so that no stream outlives its session.
+    Raises the session's own error once it is closed, so that no stream outlives its session.
     """
     closed = asyncio.ensure_future(session.closed.wait())
     try:
@@ -181,8 +181,10 @@ async def pump(read: Callable[[], Awaitable[object]], session: "Session") -> Non
             finally:
                 if not reading.done():
                     reading.cancel()
-            if not reading.done() or reading.cancelled():
-                raise LinkError("the session is closed")
+                elif not reading.cancelled():
+                    reading.exception()  # seen
+            if session.error is not None:
+                raise session.error
             if not isinstance(raw := reading.result(), bytes):
                 return
             await session.receive(raw)
@@ -267,14 +269,14 @@ class Session:
         self._waiting: deque[int] = deque()  # messages whose memory is not reserved yet, first come first served
         self._reserved: dict[int, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._error: CryptoError | None = None
+        self.error: CryptoError | None = None
         self.closed = asyncio.Event()
         self.bytes_in = self.bytes_out = 0
 
     async def call(self, number: int, step: str, arguments: Parts) -> Parts:
         """Return the other end's reply; raises LinkError if it fails there or the stream is lost."""
-        if self._error is not None:
-            raise LinkError(self._error.message) from self._error
+        if self.error is not None:
+            raise LinkError(self.error.message) from self.error
         if len(self._calls) >= self._limits.calls:
             raise CallFailedError(f"{len(self._calls)} calls are under way on this stream already", "ask again later")
         future: asyncio.Future[Parts] = asyncio.get_running_loop().create_future()
@@ -350,9 +352,9 @@ class Session:
 
     def close(self, error: CryptoError) -> None:
         """End every call with `error`; what this end serves is cancelled, unless `Once` shields it."""
-        if self._error is not None:
+        if self.error is not None:
             return
-        self._error = error
+        self.error = error
         self.closed.set()
         for future in self._calls.values():
             if not future.done():
@@ -378,8 +380,8 @@ class Session:
             await self._write(first or next(heads))
             for length, piece in pieces:
                 while credit.bytes_left < length:
-                    if self._error is not None:
-                        raise LinkError(self._error.message)
+                    if self.error is not None:
+                        raise LinkError(self.error.message)
                     credit.changed.clear()
                     await self._bounded(credit.changed.wait())
                 credit.bytes_left -= length
@@ -391,8 +393,8 @@ class Session:
     async def _write(self, raw: bytes) -> None:
         """Send one frame; raises LinkError, with the reason for which the stream has ended."""
         async with self._lock:
-            if self._error is not None:
-                raise LinkError(self._error.message)
+            if self.error is not None:
+                raise LinkError(self.error.message)
             try:
                 await self._bounded(self._send(raw))
             except asyncio.CancelledError as err:
@@ -410,7 +412,7 @@ class Session:
         with suppress(TimeoutError):
             async with asyncio.timeout(ENDED_S):
                 await self.closed.wait()
-        lost = self._error or LinkError("the stream broke")
+        lost = self.error or LinkError("the stream broke")
         self.close(lost)
         raise LinkError(lost.message) from err
 
@@ -433,7 +435,7 @@ class Session:
 
         if len(self._tasks) >= MAX_LATER:
             self.close(WireError(f"{MAX_LATER} frames wait for the other end to read"))
-        if self._error is None:
+        if self.error is None:
             task = asyncio.get_running_loop().create_task(send())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

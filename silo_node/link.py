@@ -221,7 +221,10 @@ async def _told(stream: Any, waiting: Awaitable[Any]) -> Any:
     """Await; if the stream was ended by the other side, raise what that side said."""
     try:
         result = await waiting
-    except (LinkError, asyncio.InvalidStateError) as err:
+    except LinkError:  # that the stream has ended, or why it is ended here
+        await _raise_status(stream)
+        raise
+    except asyncio.InvalidStateError as err:
         await _raise_status(stream)
         raise LinkError("the stream ended") from err
     if result is None:
@@ -233,7 +236,7 @@ async def _raise_status(stream: Any) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(1.0):
             code, details = await stream.code(), await stream.details()
-            if code is not grpc.StatusCode.OK:
+            if code not in (grpc.StatusCode.OK, grpc.StatusCode.CANCELLED):  # cancelled it was here
                 raise LinkError(f"{code.name.lower()}: {details}"[:500])
 
 

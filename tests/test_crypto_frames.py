@@ -289,6 +289,27 @@ def test_a_stream_that_has_ended_is_an_error_with_its_reason_and_no_traceback(er
     assert not unhandled
 
 
+@pytest.mark.parametrize(("flood", "error"), [(True, WireError), (False, LinkError)])
+def test_a_stream_ends_with_the_error_for_which_its_session_was_closed(flood: bool, error: type[CryptoError]) -> None:
+    """Where the other end takes nothing: 1,024 small frames wait for it, or one for too long."""
+
+    async def body() -> None:
+        async def send(raw: bytes) -> None:
+            await asyncio.sleep(60)
+
+        async def read() -> bytes:
+            await asyncio.sleep(0 if flood or not session.bytes_in else 60)
+            return frame(Kind.REPLY, 7)
+
+        session = Session(send, echo, 2, stall_s=5.0 if flood else 0.05)
+        with pytest.raises(error, match="1024 frames wait for the other end" if flood else "took nothing for"):
+            await frames.pump(read, session)
+        await asyncio.sleep(0)
+        assert not session._tasks
+
+    asyncio.run(body())
+
+
 def test_a_stream_that_takes_no_frame_is_closed_also_where_nobody_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frames, "ENDED_S", 0.05)
 
