@@ -9,6 +9,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
 import grpc
@@ -50,6 +51,7 @@ from policies.ledger import LedgerHead
 from policies.request import CatalogueRequest, Request
 
 RESUME_S = 10.0  # how long a call waits for a lost stream to come back
+KEPT_S = 60.0  # how long an analyst may come back: a lost stream is noticed up to 30 s later at the other end
 MAX_CONNECTIONS = 512
 MAX_STREAMS = 1024
 MAX_ASKED = 16  # calls of one analyst
@@ -163,6 +165,15 @@ class StreamSilo:
         return self._session
 
 
+@dataclass(slots=True)
+class Asker:
+    """One process of an analyst: its streams, and what it is answered."""
+
+    once: Once
+    streams: int = 0
+    leaving: asyncio.TimerHandle | None = None
+
+
 class Gate:
     """The server that silos and analysts dial."""
 
@@ -177,7 +188,7 @@ class Gate:
         self._credentials, self._make, self._counts, self._wire = credentials, serve, counts, wire
         self._instance = token(16)
         self._silos: dict[str, StreamSilo] = {}
-        self._analysts: dict[str, tuple[bytes, Once]] = {}
+        self._askers: dict[tuple[str, bytes], Asker] = {}  # by name and instance, as long as replies are kept
         self._streams: dict[str, int] = {}
         self._sessions: dict[Session, tuple[Role, x509.Certificate]] = {}
         self._ended: dict[Session, asyncio.Event] = {}
@@ -249,6 +260,9 @@ class Gate:
                 membership.peer(certificate)
             except MembershipError as err:
                 self._end(session, err)
+        analysts = {member.name for member in membership.of_role("analyst")}
+        for key in [key for key in self._askers if key[0] not in analysts]:
+            self._drop(key)
         self._change_server()
         behind = [session for session, (role, _) in self._sessions.items() if role == "silo"]
         self._renewing = asyncio.ensure_future(self._renew(behind))
@@ -314,18 +328,51 @@ class Gate:
         try:
             hello, wire = await self._greet(context)
             await self._check(context, certificate)
-            instance, once = self._analysts.get(member.name, (b"", None))
-            if once is None or instance != hello.instance:
-
-                async def serve(number: int, step: str, arguments: Parts) -> Parts:
-                    return await self._answer(member.name, step, arguments)
-
-                once = Once(serve, replies=8, reply_bytes=SILO_LIMITS.message_bytes)
-                self._analysts[member.name] = hello.instance, once
-            session = Session(context.write, once, wire, ANALYST_LIMITS)
-            await self._run(session, "analyst", certificate, context)
+            key = member.name, hello.instance
+            asker = self._come(*key)
+            session = Session(context.write, asker.once, wire, ANALYST_LIMITS)
+            try:
+                await self._run(session, "analyst", certificate, context)
+            finally:
+                asker.streams -= 1
+                self._part(key)
         finally:
             self._leave(member)
+
+    def _come(self, analyst: str, instance: bytes) -> Asker:
+        """Return the process of an analyst that has opened a stream, and what it was answered before."""
+        asker = self._askers.get((analyst, instance))
+        if asker is None:
+            kept = [key for key in self._askers if key[0] == analyst]
+            if len(kept) >= STREAMS_PER_ANALYST:  # then one has no stream, as this one has one
+                gone = [key for key in kept if not self._askers[key].streams]
+                self._drop(min(gone, key=lambda key: not self._askers[key].once.is_idle))
+
+            async def serve(number: int, step: str, arguments: Parts) -> Parts:
+                return await self._answer(analyst, step, arguments)
+
+            asker = Asker(Once(serve, replies=8, reply_bytes=SILO_LIMITS.message_bytes))
+            self._askers[analyst, instance] = asker
+        if asker.leaving is not None:
+            asker.leaving.cancel()
+        asker.streams += 1
+        return asker
+
+    def _part(self, key: tuple[str, bytes]) -> None:
+        """Keep what a process was answered for KEPT_S after its last stream, and while a call of it is under way."""
+        asker = self._askers.get(key)
+        if asker is not None and not asker.streams:
+            asker.leaving = asyncio.get_running_loop().call_later(KEPT_S, self._forget, key)
+
+    def _forget(self, key: tuple[str, bytes]) -> None:
+        if self._askers[key].once.is_idle:
+            del self._askers[key]
+        else:
+            self._part(key)
+
+    def _drop(self, key: tuple[str, bytes]) -> None:
+        if (leaving := self._askers.pop(key).leaving) is not None:
+            leaving.cancel()
 
     async def _keep(self, silo: str, step: str, arguments: Parts) -> Parts:
         """Keep the head of a silo's own ledger, or say which one is kept; raises CryptoError, which the silo sees."""

@@ -1,6 +1,9 @@
 """Members that flood the aggregator, read nothing, or are revoked meanwhile: a real gate ends their streams alone."""
 
 import asyncio
+import shutil
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -12,24 +15,35 @@ import grpc.aio
 import pytest
 
 from aggregator import link
-from crypto.certificates import host_of, pin_of, read_transport_key
-from crypto.frames import ANALYST_METHOD, OPTIONS, WIRE, Hello, Kind, Session, frame, greet
-from tests.federated import AGGREGATOR, SILOS, Served, add_member, free_port, provision, served, until
+from analyst.client import Federation
+from analyst.federation import opened, revoke
+from crypto.certificates import host_of, pin_of, read_transport_key, utc_now
+from crypto.errors import LinkError
+from crypto.frames import ADMITTED, ANALYST_METHOD, OPTIONS, WIRE, Hello, Kind, Parts, Session, frame, greet, pump
+from crypto.wire import sign
+from policies.request import CatalogueRequest
+from tests.federated import AGGREGATOR, NAME, SILOS, Served, add_member, free_port, provision, served, until
 
 QUESTION = "SELECT sex, COUNT(*) AS n FROM lung GROUP BY sex"
-FLOODER = "eve"  # another analyst than the one who asks
+FLOODER, REVOKED = "eve", "mallory"  # other analysts than the one who asks
 
 
 @pytest.fixture(scope="module")
 def hub(founded: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     port = free_port()
     path = provision(tmp_path_factory.mktemp("floods") / "p", founded, f"127.0.0.1:{port}")
-    add_member(path, FLOODER, "analyst")
-    (path / AGGREGATOR / "membership.log").write_bytes((path / "authority" / "membership.log").read_bytes())
+    for name in (FLOODER, REVOKED):
+        add_member(path, name, "analyst")
+    newest(path)
     with served(path, port) as one:
         yield one
         until(lambda: not one.gate._streams.get(FLOODER))
         assert answered(one) == dict.fromkeys(SILOS, "answered"), "no flood left a trace"
+
+
+def newest(path: Path) -> None:
+    """Give the aggregator the newest membership."""
+    shutil.copy(path / "authority" / "membership.log", path / AGGREGATOR / "membership.log")
 
 
 def answered(one: Served) -> dict[str, str]:
@@ -48,16 +62,16 @@ async def channel(one: Served, name: str, *options: tuple[str, Any]) -> AsyncIte
     )
     own = ("grpc.use_local_subchannel_pool", 1)
     every = [*OPTIONS, ("grpc.ssl_target_name_override", host_of(pin)), own, *options]
-    async with grpc.aio.secure_channel(one.target, credentials, options=every) as opened:
-        yield opened
+    async with grpc.aio.secure_channel(one.target, credentials, options=every) as connection:
+        yield connection
 
 
 # Of a stream that is not read no more than this comes.
 UNREAD = (("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0))
 
 
-async def greeted(opened: Any, instance: bytes = bytes(16), membership: int = 1 << 20) -> Any:
-    stream: Any = opened.stream_stream(ANALYST_METHOD)()
+async def greeted(connection: Any, instance: bytes = bytes(16), membership: int = 1 << 20) -> Any:
+    stream: Any = connection.stream_stream(ANALYST_METHOD)()
     hello = Hello(wire=WIRE, instance=instance, membership=membership, software="test")
     await greet(stream.read, stream.write, stream.initial_metadata, hello)
     return stream
@@ -80,8 +94,8 @@ def test_a_peer_that_does_not_read_its_greeting_holds_no_stream(hub: Served, mon
     monkeypatch.setattr(link, "ABORT_S", 0.2)
 
     async def body() -> None:
-        async with channel(hub, FLOODER, *UNREAD) as opened:
-            stream: Any = opened.stream_stream(ANALYST_METHOD)()
+        async with channel(hub, FLOODER, *UNREAD) as connection:
+            stream: Any = connection.stream_stream(ANALYST_METHOD)()
             await stream.initial_metadata()
             hello = Hello(wire=WIRE, instance=bytes(16), membership=0, software="test")
             await stream.write(frame(Kind.HELLO, 0, hello.encode()))
@@ -99,8 +113,8 @@ def test_a_peer_that_reads_no_reply_frees_its_stream_after_the_stall(
     monkeypatch.setattr(link, "ABORT_S", 0.2)
 
     async def body() -> None:
-        async with channel(hub, FLOODER, *UNREAD) as opened:
-            stream = await greeted(opened)
+        async with channel(hub, FLOODER, *UNREAD) as connection:
+            stream = await greeted(connection)
             for number in range(200):
                 await stream.write(frame(Kind.CALL, number, b"\x40" + b"x" * 64 + bytes(6)))
             await once(lambda: FLOODER not in hub.gate._streams)
@@ -119,8 +133,8 @@ def test_a_flood_of_small_frames_ends_its_stream_alone(hub: Served, made: Callab
     refused = hub.counts.events.count(("refused", "frame"))
 
     async def body() -> str:
-        async with channel(hub, FLOODER, *UNREAD) as opened:
-            stream = await greeted(opened)
+        async with channel(hub, FLOODER, *UNREAD) as connection:
+            stream = await greeted(connection)
             answering = asyncio.create_task(asyncio.to_thread(answered, hub))
             with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 for number in range(20_000):
@@ -131,3 +145,120 @@ def test_a_flood_of_small_frames_ends_its_stream_alone(hub: Served, made: Callab
 
     assert asyncio.run(body()) == "INVALID_ARGUMENT: 1024 frames wait for the other end to read"
     assert hub.counts.events.count(("refused", "frame")) == refused + 1
+
+
+async def nothing(number: int, step: str, arguments: Parts) -> Parts:
+    raise LinkError("analysts answer no calls")
+
+
+class Counting:
+    """Stands before an aggregator's server and answers how many catalogues were asked for."""
+
+    def __init__(self, one: Served) -> None:
+        self._server, self.asked = one.gate._server, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._server, name)
+
+    async def catalogues(self, request: bytes) -> tuple[bytes, ...]:
+        self.asked += 1
+        return (b"%d" % self.asked,)
+
+
+async def called(connection: Any, instance: bytes, number: int, *arguments: bytes) -> Parts:
+    """Make one call over a stream of its own, which is lost then."""
+    stream = await greeted(connection, instance)
+    session = Session(stream.write, nothing, WIRE[-1])
+    pumping = asyncio.create_task(pump(stream.read, session))
+    try:
+        return await session.call(number, "catalogues", arguments)
+    finally:
+        pumping.cancel()
+        stream.cancel()
+
+
+def asked_by(one: Served, analyst: str) -> bytes:
+    """Return what this analyst signs to ask for catalogues."""
+    with Federation.open(one.path / analyst / "consilo.toml") as federation:
+        message = CatalogueRequest(federation=NAME, analyst=analyst, nonce=bytes(16), created_at=int(time.time()))
+        return sign(message, analyst, federation._signing)
+
+
+def test_processes_of_one_analyst_come_back_to_their_own_replies(hub: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = asked_by(hub, FLOODER)
+    counting = Counting(hub)
+    monkeypatch.setattr(hub.gate, "_server", counting)
+
+    async def body() -> None:
+        async with channel(hub, FLOODER) as connection:
+            for _ in range(3):
+                for process in (1, 2, 3):
+                    assert await called(connection, bytes([process]) * 16, 1, request) == (b"%d" % process,)
+            for process in range(4, 12):  # more than may have a stream at a time: the oldest is forgotten
+                await called(connection, bytes([process]) * 16, 1, request)
+                await once(lambda: FLOODER not in hub.gate._streams)
+            assert await called(connection, bytes([11]) * 16, 1, request) == (b"11",)
+            assert await called(connection, bytes([1]) * 16, 1, request) == (b"12",)
+
+    asyncio.run(body())
+    assert sum(name == FLOODER for name, _ in hub.gate._askers) == link.STREAMS_PER_ANALYST
+
+
+def test_replies_are_released_when_an_analyst_does_not_come_back(hub: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = asked_by(hub, FLOODER)
+    monkeypatch.setattr(link, "KEPT_S", 0.3)
+    going = threading.Event()
+
+    class Slow(Counting):
+        async def catalogues(self, request: bytes) -> tuple[bytes, ...]:
+            while not going.is_set():
+                await asyncio.sleep(0.01)
+            return await super().catalogues(request)
+
+    slow = Slow(hub)
+    monkeypatch.setattr(hub.gate, "_server", slow)
+
+    async def body() -> None:
+        async with channel(hub, FLOODER) as connection:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(called(connection, b"a process...... ", 1, request), 1)
+            await asyncio.sleep(1)
+            going.set()  # the call is under way still, so it is not executed again
+            assert await called(connection, b"a process...... ", 1, request) == (b"1",)
+            await once(lambda: (FLOODER, b"a process...... ") not in hub.gate._askers)
+            assert await called(connection, b"a process...... ", 1, request) == (b"2",)
+
+    asyncio.run(body())
+
+
+def test_a_member_that_is_revoked_while_it_greets_is_not_served_and_nothing_is_kept_of_it(hub: Served) -> None:
+    request = asked_by(hub, REVOKED)
+
+    def revoked() -> None:
+        with opened(hub.path / "authority" / "consilo.toml") as authority:
+            revoke(authority, REVOKED, "member", utc_now())
+        newest(hub.path)
+
+        async def refresh() -> None:
+            assert hub.gate._credentials.refresh()
+            hub.gate.change_membership()
+            assert not [name for name, _ in hub.gate._askers if name == REVOKED]
+
+        hub.runner.do(refresh())
+
+    async def body() -> None:
+        async with channel(hub, REVOKED) as connection:
+            await called(connection, b"another process.", 1, request)
+            stream: Any = connection.stream_stream(ANALYST_METHOD)()
+            assert ADMITTED in tuple(await stream.initial_metadata())
+            greeted_before = await greeted(connection)
+            await asyncio.to_thread(revoked)
+            assert "is revoked" in await status(greeted_before)
+            hello = Hello(wire=WIRE, instance=bytes(16), membership=1 << 20, software="test")
+            await stream.write(frame(Kind.HELLO, 0, hello.encode()))
+            await stream.read()  # the aggregator's greeting
+            assert (await status(stream)).startswith("PERMISSION_DENIED: the certificate of ")
+            await once(lambda: REVOKED not in hub.gate._streams)
+
+    asyncio.run(body())
+    hub.wait(SILOS)
