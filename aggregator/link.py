@@ -62,7 +62,8 @@ STREAMS_PER_SILO = 2  # the one that is and, while it is being replaced, the one
 STREAMS_PER_ANALYST = 4
 SILO_LIMITS = Limits()
 ANALYST_LIMITS = Limits(message_bytes=4 << 20, buffered_bytes=16 << 20, calls=8)
-# What analysts may call; what stands beside it is the message whose signer must be who calls.
+# What analysts may call; what stands beside it is the message whose signer must be who calls. None: the call names a
+# report, and who calls must have signed the request that it answers.
 ANALYST_STEPS: Mapping[str, type[CatalogueRequest | Request] | None] = {
     "catalogues": CatalogueRequest,
     "submit": Request,
@@ -81,6 +82,7 @@ class Calls(Protocol):
     async def teach(self, name: bytes) -> tuple[bytes, ...]: ...
     def report(self, name: bytes) -> bytes: ...
     async def evidence(self, name: bytes, index: int) -> tuple[bytes, ...]: ...
+    async def request_of(self, name: bytes) -> bytes: ...
     async def put_head(self, envelope: bytes) -> bytes: ...
     async def get_head(self, silo: bytes) -> bytes: ...
 
@@ -398,7 +400,7 @@ class Gate:
 
         1. The step is one that analysts may call. 2. What is signed is signed by who calls. 3. While the
         aggregator stops, only what was answered can be fetched. 4. An analyst has a bounded number of calls under
-        way, over all its processes and those that have gone.
+        way, over all its processes and those that have gone. 5. A report answers a request of who calls.
         """
         # 1.
         if step not in ANALYST_STEPS:
@@ -407,13 +409,10 @@ class Gate:
             raise CallFailedError("the federation has no roster yet", "the authority admits silos first")
         # 2.
         kind = ANALYST_STEPS[step]
+        if not arguments:
+            raise CallFailedError(f"{step!r} takes other arguments")
         if kind is not None:
-            if not arguments or signer_of(arguments[0], kind) != analyst:
-                raise MembershipError(
-                    f"a {kind.KIND} signed by somebody else than {analyst!r}, whose certificate this is"
-                )
-            key = VerifyKey.parse(self._credentials.membership.find(analyst).key)
-            verify(arguments[0], kind, {analyst: key})
+            self._must_sign(analyst, kind, arguments[0])
         # 3.
         if self._is_stopping and step not in ("report", "evidence"):
             raise CallFailedError("the aggregator is stopping", "ask again in a minute")
@@ -423,12 +422,20 @@ class Gate:
         self._asked[analyst] += 1
         self._answered_at = asyncio.get_running_loop().time()
         try:
+            # 5.
+            if kind is None:
+                self._must_sign(analyst, Request, await self._server.request_of(arguments[0]))
             return await self._called(self._server, step, arguments)
         except AggregatorError as err:
             raise CallFailedError(err.message, err.hint) from err
         finally:
             self._asked[analyst] -= 1
             self._answered_at = asyncio.get_running_loop().time()
+
+    def _must_sign(self, analyst: str, kind: type[CatalogueRequest | Request], envelope: bytes) -> None:
+        if signer_of(envelope, kind) != analyst:
+            raise MembershipError(f"a {kind.KIND} signed by somebody else than {analyst!r}, whose certificate this is")
+        verify(envelope, kind, {analyst: VerifyKey.parse(self._credentials.membership.find(analyst).key)})
 
     @property
     def _has_analysts(self) -> bool:

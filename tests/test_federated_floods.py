@@ -5,7 +5,7 @@ import shutil
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,24 @@ import pytest
 
 from aggregator import link
 from analyst.client import Federation
+from analyst.errors import FederationError
 from analyst.federation import opened, revoke
 from crypto.certificates import host_of, pin_of, read_transport_key, utc_now
 from crypto.errors import LinkError
-from crypto.frames import ADMITTED, ANALYST_METHOD, OPTIONS, WIRE, Hello, Kind, Parts, Session, frame, greet, pump
+from crypto.frames import (
+    ADMITTED,
+    ANALYST_METHOD,
+    OPTIONS,
+    WIRE,
+    CallFailedError,
+    Hello,
+    Kind,
+    Parts,
+    Session,
+    frame,
+    greet,
+    pump,
+)
 from crypto.wire import sign
 from policies.request import CatalogueRequest
 from tests.federated import AGGREGATOR, NAME, SILOS, Served, add_member, free_port, provision, served, until
@@ -165,16 +179,22 @@ class Counting:
         return (b"%d" % self.asked,)
 
 
-async def called(connection: Any, instance: bytes, number: int, *arguments: bytes) -> Parts:
-    """Make one call over a stream of its own, which is lost then."""
+@asynccontextmanager
+async def process(connection: Any, instance: bytes) -> AsyncIterator[Session]:
+    """A stream of one process, which is lost in the end."""
     stream = await greeted(connection, instance)
     session = Session(stream.write, nothing, WIRE[-1])
     pumping = asyncio.create_task(pump(stream.read, session))
     try:
-        return await session.call(number, "catalogues", arguments)
+        yield session
     finally:
         pumping.cancel()
         stream.cancel()
+
+
+async def called(connection: Any, instance: bytes, number: int, request: bytes) -> Parts:
+    async with process(connection, instance) as session:
+        return await session.call(number, "catalogues", (request,))
 
 
 def asked_by(one: Served, analyst: str) -> bytes:
@@ -229,6 +249,46 @@ def test_replies_are_released_when_an_analyst_does_not_come_back(hub: Served, mo
             assert await called(connection, b"a process...... ", 1, request) == (b"2",)
 
     asyncio.run(body())
+
+
+def test_what_belongs_to_a_report_is_for_the_analyst_who_asked_for_it_alone(hub: Served) -> None:
+    """Also if another one knows its name: the question in it is for nobody else, and teaching makes silos work."""
+    with hub.open() as federation:
+        report = federation.query(QUESTION, purpose="health-research", epsilon=0.05)
+        name = bytes.fromhex(report.transcript)
+        assert federation.stored_report(name)[0].name == name
+    seen = {silo.name: list(silo.seen) for silo in hub.silos.values()}
+    with Federation.open(hub.path / FLOODER / "consilo.toml") as other:
+        for call in (other._link.report, other._link.teach, lambda name: other._link.evidence(name, 0)):
+            with pytest.raises(FederationError, match="a request signed by somebody else than 'eve'"):
+                call(name)
+            with pytest.raises(FederationError, match="there is no report"):
+                call(bytes(32))
+    assert seen == {silo.name: silo.seen for silo in hub.silos.values()}
+
+
+def test_an_analyst_s_calls_are_bounded_over_its_processes_and_others_are_answered(hub: Served) -> None:
+    """Each of them makes every silo work."""
+    request = asked_by(hub, FLOODER)
+    for silo in hub.silos.values():
+        silo.before = lambda step: time.sleep(0.1) if step == "catalogue" else None
+
+    async def body() -> None:
+        async with channel(hub, FLOODER) as connection, AsyncExitStack() as streams:
+            flood = []
+            for one in range(link.STREAMS_PER_ANALYST):
+                session = await streams.enter_async_context(process(connection, bytes([one]) * 16))
+                flood += [session.call(number, "catalogues", (request,)) for number in range(8)]
+            waiting = asyncio.gather(*flood, return_exceptions=True)
+            await once(lambda: hub.gate._asked[FLOODER] == link.MAX_ASKED)
+            assert await asyncio.to_thread(answered, hub) == dict.fromkeys(SILOS, "answered")
+            found = await waiting
+        refused = [str(one) for one in found if isinstance(one, CallFailedError)]
+        assert refused == [f"{link.MAX_ASKED} calls of 'eve' are under way"] * (len(flood) - link.MAX_ASKED)
+
+    asyncio.run(body())
+    for silo in hub.silos.values():
+        silo.before = lambda step: None
 
 
 def test_a_member_that_is_revoked_while_it_greets_is_not_served_and_nothing_is_kept_of_it(hub: Served) -> None:
