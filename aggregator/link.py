@@ -52,6 +52,7 @@ from policies.request import CatalogueRequest, Request
 
 RESUME_S = 10.0  # how long a call waits for a lost stream to come back
 KEPT_S = 60.0  # how long an analyst may come back: a lost stream is noticed up to 30 s later at the other end
+KEPT_BYTES = 192 << 20  # of the replies to one process of an analyst
 MAX_CONNECTIONS = 512
 MAX_STREAMS = 1024
 MAX_ASKED = 16  # calls of one analyst
@@ -60,8 +61,8 @@ LINGER_S = 2.0
 ABORT_S = 2.0  # for which a peer may read why its stream ends
 STREAMS_PER_SILO = 2  # the one that is and, while it is being replaced, the one that comes
 STREAMS_PER_ANALYST = 4
-SILO_LIMITS = Limits()
-ANALYST_LIMITS = Limits(message_bytes=4 << 20, buffered_bytes=16 << 20, calls=8)
+SILO_LIMITS = Limits(call_bytes=64 << 10)  # what silos call with is the heads of their ledgers
+ANALYST_LIMITS = Limits(call_bytes=4 << 20, reply_bytes=0, buffered_bytes=16 << 20, calls=8)
 # What analysts may call; what stands beside it is the message whose signer must be who calls. None: the call names a
 # report, and who calls must have signed the request that it answers.
 ANALYST_STEPS: Mapping[str, type[CatalogueRequest | Request] | None] = {
@@ -353,7 +354,7 @@ class Gate:
             async def serve(number: int, step: str, arguments: Parts) -> Parts:
                 return await self._answer(analyst, step, arguments)
 
-            asker = Asker(Once(serve, replies=8, reply_bytes=SILO_LIMITS.message_bytes))
+            asker = Asker(Once(serve, replies=8, reply_bytes=KEPT_BYTES))
             self._askers[analyst, instance] = asker
         if asker.leaving is not None:
             asker.leaving.cancel()

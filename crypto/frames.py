@@ -81,7 +81,8 @@ class Welcome(Message):
 class Limits:
     """What one end of a stream takes from the other."""
 
-    message_bytes: int = 192 << 20  # the largest call or reply
+    call_bytes: int = 192 << 20  # the largest call
+    reply_bytes: int = 192 << 20  # the largest reply to a call from here
     buffered_bytes: int = 256 << 20  # of all that is not handed on yet
     calls: int = 64  # at a time
 
@@ -451,8 +452,9 @@ class Session:
         total, inline = sum(lengths), body[start:]
         if len(inline) != min(total, INLINE_BYTES):
             raise WireError("a message does not begin with its first bytes")
-        if total > self._limits.message_bytes:
-            raise WireError(f"a message of {total} bytes, at most {self._limits.message_bytes} are taken")
+        most = self._limits.reply_bytes if step is None else self._limits.call_bytes
+        if total > most:
+            raise WireError(f"a {'reply' if step is None else 'call'} of {total} bytes, at most {most} are taken")
         if step is not None and len(self._served) + sum(one.step is not None for one in self._incoming.values()) >= (
             self._limits.calls
         ):

@@ -32,6 +32,7 @@ from crypto.frames import (
 )
 from crypto.membership import Member
 from crypto.randomness import token
+from crypto.wire import ROUND_ID_BYTES
 
 SOFTWARE = "consilo/0.1"
 # What the aggregator may ask; each is a public method of `silo_node.actor.SiloActor`.
@@ -40,7 +41,8 @@ STEPS = frozenset(
 )
 STEADY_S = 30.0  # a stream that lasted so long was a good one: the next wait is short again
 RETRY_S = 0.1
-LIMITS = Limits(message_bytes=128 << 20)
+LIMITS = Limits(call_bytes=128 << 20, reply_bytes=64 << 10)  # the replies are heads of its own ledger
+MAX_ROUNDS = 1024  # that are open, as far as stopping waits for them
 _log = structlog.get_logger("consilo.silo")
 
 Call = Callable[[str, Parts], Awaitable[Parts]]
@@ -76,6 +78,7 @@ class Dialler:
         self._once = Once(self._serve)
         self._session: Session | None = None
         self._stream: Any = None
+        self._is_behind = False  # what `renewed` does is still to be done, as it failed
         self._rounds: dict[bytes, float] = {}
         self._stopping = asyncio.Event()
         self._up = asyncio.Event()
@@ -171,7 +174,10 @@ class Dialler:
                 )
             if self._credentials.extend(welcome.memberships):
                 _log.info("membership_grown", version=len(self._credentials.log))
+                self._is_behind = True
+            if self._is_behind:
                 await self._renewed()
+                self._is_behind = False
                 return True
             if welcome.instance != self._server:
                 self._server, self._once = welcome.instance, Once(self._serve)
@@ -209,8 +215,10 @@ class Dialler:
     def _track(self, step: str, arguments: Parts, now: float) -> None:
         """Know which rounds are open, so that stopping can wait for them; one is forgotten after its lifetime."""
         round_id = arguments[0] if arguments else b""
-        if step == "propose":
+        if step == "propose" and len(round_id) == ROUND_ID_BYTES:
             self._rounds[round_id] = now
+            if len(self._rounds) > MAX_ROUNDS:
+                del self._rounds[next(iter(self._rounds))]
         elif step in ("open_shares", "cancel"):
             self._rounds.pop(round_id, None)
         for old in [one for one, since in self._rounds.items() if now - since > 120]:

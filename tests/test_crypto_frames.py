@@ -49,7 +49,7 @@ class Wire:
     def __init__(self, serve: Serve = echo, limits: Limits = LIMITS, stall_s: float = 5.0) -> None:
         self.sent: list[tuple[str, bytes]] = []
         self.queues: dict[str, asyncio.Queue[bytes]] = {"caller": asyncio.Queue(4), "server": asyncio.Queue(4)}
-        self.caller = Session(self._writer("server"), echo, 2, Limits(message_bytes=64 << 20), stall_s)
+        self.caller = Session(self._writer("server"), echo, 2, Limits(reply_bytes=64 << 20), stall_s)
         self.server = Session(self._writer("caller"), serve, 2, limits, stall_s)
         self.errors: list[CryptoError] = []
         self.is_cut = False
@@ -161,7 +161,7 @@ def test_two_large_messages_are_taken_one_after_the_other_where_memory_is_for_on
     async def body(wire: Wire) -> list[Parts]:
         return await asyncio.gather(*(wire.caller.call(one, "take", (bytes(5 << 20),)) for one in range(4)))
 
-    replies = run(body, serve, Limits(message_bytes=8 << 20, buffered_bytes=8 << 20))
+    replies = run(body, serve, Limits(call_bytes=8 << 20, buffered_bytes=8 << 20))
     assert [int.from_bytes(reply[0], "big") for reply in replies] == [5 << 20] * 4
     assert most == 1
 
@@ -216,7 +216,7 @@ def test_frames_that_break_the_rules_are_refused(raws: list[bytes], reason: str)
         async def send(raw: bytes) -> None:
             return None
 
-        session = Session(send, echo, 2, Limits(message_bytes=2 << 20))
+        session = Session(send, echo, 2, Limits(call_bytes=2 << 20))
         *before, last = raws
         for raw in before:
             await session.receive(raw)
@@ -250,6 +250,27 @@ def test_garbage_is_refused_or_ignored_and_never_anything_else(raws: list[bytes]
         await asyncio.sleep(0)
 
     asyncio.run(body())
+
+
+@pytest.mark.parametrize("size", [1000, INLINE_BYTES + 1000])
+def test_calls_and_replies_have_limits_of_their_own(size: int) -> None:
+    async def serve(number: int, step: str, arguments: Parts) -> Parts:
+        return (bytes(size),)
+
+    async def body(wire: Wire) -> None:
+        assert await wire.caller.call(1, "x", (bytes(9),)) == (bytes(size),)
+        assert not wire.errors
+        with pytest.raises(LinkError, match=f"a call of {size + 1} bytes, at most {size} are taken"):
+            await wire.caller.call(2, "x", (bytes(size + 1),))
+
+    run(body, serve, Limits(call_bytes=size, reply_bytes=0))
+
+    async def answer(wire: Wire) -> None:
+        wire.caller._limits = Limits(reply_bytes=size - 1)
+        with pytest.raises(LinkError, match=f"a reply of {size} bytes, at most {size - 1} are taken"):
+            await wire.caller.call(1, "x", (bytes(9),))
+
+    run(answer, serve)
 
 
 def test_a_receiver_that_takes_nothing_ends_the_wait() -> None:

@@ -34,9 +34,10 @@ from crypto.frames import (
     greet,
     pump,
 )
-from crypto.wire import sign
+from crypto.wire import sign, signer_of
 from policies.request import CatalogueRequest
-from tests.federated import AGGREGATOR, NAME, SILOS, Served, add_member, free_port, provision, served, until
+from silo_node.errors import SiloError
+from tests.federated import AGGREGATOR, NAME, SILOS, LocalSilo, Served, add_member, free_port, provision, served, until
 
 QUESTION = "SELECT sex, COUNT(*) AS n FROM lung GROUP BY sex"
 FLOODER, REVOKED = "eve", "mallory"  # other analysts than the one who asks
@@ -169,7 +170,8 @@ class Counting:
     """Stands before an aggregator's server and answers how many catalogues were asked for."""
 
     def __init__(self, one: Served) -> None:
-        self._server, self.asked = one.gate._server, 0
+        self._server: Any = one.gate._server
+        self.asked = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._server, name)
@@ -267,28 +269,63 @@ def test_what_belongs_to_a_report_is_for_the_analyst_who_asked_for_it_alone(hub:
     assert seen == {silo.name: silo.seen for silo in hub.silos.values()}
 
 
-def test_an_analyst_s_calls_are_bounded_over_its_processes_and_others_are_answered(hub: Served) -> None:
+def test_an_analyst_s_calls_are_bounded_over_its_processes_and_others_are_answered(
+    hub: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each of them makes every silo work."""
-    request = asked_by(hub, FLOODER)
-    for silo in hub.silos.values():
-        silo.before = lambda step: time.sleep(0.1) if step == "catalogue" else None
+    request, going = asked_by(hub, FLOODER), threading.Event()
+
+    class Held(Counting):
+        async def catalogues(self, request: bytes) -> tuple[bytes, ...]:
+            while signer_of(request, CatalogueRequest) == FLOODER and not going.is_set():
+                await asyncio.sleep(0.01)
+            return tuple(await self._server.catalogues(request))
+
+    monkeypatch.setattr(hub.gate, "_server", Held(hub))
 
     async def body() -> None:
         async with channel(hub, FLOODER) as connection, AsyncExitStack() as streams:
             flood = []
             for one in range(link.STREAMS_PER_ANALYST):
                 session = await streams.enter_async_context(process(connection, bytes([one]) * 16))
-                flood += [session.call(number, "catalogues", (request,)) for number in range(8)]
-            waiting = asyncio.gather(*flood, return_exceptions=True)
-            await once(lambda: hub.gate._asked[FLOODER] == link.MAX_ASKED)
+                flood += [asyncio.create_task(session.call(two, "catalogues", (request,))) for two in range(8)]
+            await once(lambda: sum(one.done() for one in flood) == len(flood) - link.MAX_ASKED)
             assert await asyncio.to_thread(answered, hub) == dict.fromkeys(SILOS, "answered")
-            found = await waiting
-        refused = [str(one) for one in found if isinstance(one, CallFailedError)]
+            going.set()
+            found = await asyncio.gather(*flood, return_exceptions=True)
+        refused = [str(one) for one in found if isinstance(one, BaseException)]
         assert refused == [f"{link.MAX_ASKED} calls of 'eve' are under way"] * (len(flood) - link.MAX_ASKED)
+        assert [len(one) for one in found if not isinstance(one, BaseException)] == [len(SILOS)] * link.MAX_ASKED
 
     asyncio.run(body())
-    for silo in hub.silos.values():
-        silo.before = lambda step: None
+
+
+def failing(silo: LocalSilo, err: Exception, seen: list[str]) -> None:
+    """Let the actor refuse a newer membership the first time."""
+
+    async def renewed() -> None:
+        seen.append(silo.name if silo.name not in seen else f"{silo.name} again")
+        if silo.name == seen[-1]:
+            raise err
+
+    silo.dialler._renewed = renewed
+
+
+def test_a_silo_sends_calls_of_64_kib_at_most_and_larger_ones_end_its_stream(hub: Served) -> None:
+    async def body() -> None:
+        session = hub.silos["cedar"].dialler._session
+        assert session is not None
+        with pytest.raises(CallFailedError, match="signed by somebody else"):
+            await session.call(1 << 40, "put_head", (hub.silos["aspen"].actor.head(),))
+        with pytest.raises(CallFailedError, match="too large"):
+            await session.call(1 << 40, "put_head", (bytes(64 << 10),))
+        with pytest.raises(LinkError, match="the stream ended"):
+            await session.call(1 << 40, "put_head", (bytes((64 << 10) + 1),))
+
+    refused = hub.counts.events.count(("refused", "frame"))
+    hub.runner.do(body())
+    assert hub.counts.events.count(("refused", "frame")) == refused + 1
+    hub.wait(SILOS)
 
 
 def test_a_member_that_is_revoked_while_it_greets_is_not_served_and_nothing_is_kept_of_it(hub: Served) -> None:
@@ -320,5 +357,12 @@ def test_a_member_that_is_revoked_while_it_greets_is_not_served_and_nothing_is_k
             assert (await status(stream)).startswith("PERMISSION_DENIED: the certificate of ")
             await once(lambda: REVOKED not in hub.gate._streams)
 
+    failed: list[str] = []
+    for name, err in (("aspen", SiloError("the actor does not start")), ("birch", OSError("the disk is full"))):
+        failing(hub.silos[name], err, failed)
     asyncio.run(body())
+    until(lambda: {len(one.dialler._credentials.log) for one in hub.silos.values()} == {len(hub.gate._credentials.log)})
     hub.wait(SILOS)
+    assert sorted(failed) == ["aspen", "aspen again", "birch", "birch again"], (
+        "a silo whose renewal fails does it again"
+    )
