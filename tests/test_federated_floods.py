@@ -34,6 +34,7 @@ from crypto.frames import (
     greet,
     pump,
 )
+from crypto.randomness import token
 from crypto.wire import sign, signer_of
 from policies.request import CatalogueRequest
 from silo_node.errors import SiloError
@@ -85,9 +86,10 @@ async def channel(one: Served, name: str, *options: tuple[str, Any]) -> AsyncIte
 UNREAD = (("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0))
 
 
-async def greeted(connection: Any, instance: bytes = bytes(16), membership: int = 1 << 20) -> Any:
+async def greeted(connection: Any, instance: bytes | None = None) -> Any:
+    """Greet as a new process, or as the one of this instance."""
     stream: Any = connection.stream_stream(ANALYST_METHOD)()
-    hello = Hello(wire=WIRE, instance=instance, membership=membership, software="test")
+    hello = Hello(wire=WIRE, instance=instance or token(16), membership=1 << 20, software="test")
     await greet(stream.read, stream.write, stream.initial_metadata, hello)
     return stream
 
@@ -136,6 +138,28 @@ def test_a_peer_that_reads_no_reply_frees_its_stream_after_the_stall(
             assert await status(stream) == "ABORTED: the other end took nothing for 0.5 s"
 
     asyncio.run(body())
+
+
+def test_a_peer_that_consents_to_no_reply_is_told_why_its_stream_ends(
+    hub: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = asked_by(hub, FLOODER)
+    monkeypatch.setattr(link, "Session", partial(Session, stall_s=0.5))
+
+    class Large(Counting):
+        async def catalogues(self, request: bytes) -> tuple[bytes, ...]:
+            return (bytes(9 << 20),)
+
+    monkeypatch.setattr(hub.gate, "_server", Large(hub))
+
+    async def body() -> str:
+        async with channel(hub, FLOODER) as connection:
+            stream = await greeted(connection)
+            head = b"\x0acatalogues" + bytes(4) + b"\x00\x01" + len(request).to_bytes(4, "big")
+            await stream.write(frame(Kind.CALL, 1, head + request))
+            return await asyncio.wait_for(status(stream), 20)
+
+    assert asyncio.run(body()) == "ABORTED: the other end took nothing for 0.5 s"
 
 
 def call_of_nothing(number: int) -> bytes:
@@ -286,8 +310,8 @@ def test_an_analyst_s_calls_are_bounded_over_its_processes_and_others_are_answer
     async def body() -> None:
         async with channel(hub, FLOODER) as connection, AsyncExitStack() as streams:
             flood = []
-            for one in range(link.STREAMS_PER_ANALYST):
-                session = await streams.enter_async_context(process(connection, bytes([one]) * 16))
+            for _ in range(link.STREAMS_PER_ANALYST):
+                session = await streams.enter_async_context(process(connection, token(16)))
                 flood += [asyncio.create_task(session.call(two, "catalogues", (request,))) for two in range(8)]
             await once(lambda: sum(one.done() for one in flood) == len(flood) - link.MAX_ASKED)
             assert await asyncio.to_thread(answered, hub) == dict.fromkeys(SILOS, "answered")
@@ -361,8 +385,8 @@ def test_a_member_that_is_revoked_while_it_greets_is_not_served_and_nothing_is_k
     for name, err in (("aspen", SiloError("the actor does not start")), ("birch", OSError("the disk is full"))):
         failing(hub.silos[name], err, failed)
     asyncio.run(body())
-    until(lambda: {len(one.dialler._credentials.log) for one in hub.silos.values()} == {len(hub.gate._credentials.log)})
+    done = ["aspen", "aspen again", "birch", "birch again"]
+    until(lambda: sorted(failed) == done, what=lambda: f"a silo whose renewal fails does it again: {failed}")
+    newest_version = len(hub.gate._credentials.log)
+    until(lambda: all(len(one.dialler._credentials.log) == newest_version for one in hub.silos.values()))
     hub.wait(SILOS)
-    assert sorted(failed) == ["aspen", "aspen again", "birch", "birch again"], (
-        "a silo whose renewal fails does it again"
-    )
