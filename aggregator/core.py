@@ -401,9 +401,13 @@ def read_learned(
     return signed
 
 
+def request_of(report: EncryptedReport) -> bytes:
+    """Return the request that a stored report answers, as its analyst signed it; raises WireError."""
+    return unverified(report.propose, Propose).request
+
+
 def _step_of(report: EncryptedReport) -> tuple[Request, Step]:
-    propose = unverified(report.propose, Propose)
-    request = unverified(propose.request, Request)
+    request = unverified(request_of(report), Request)
     if not isinstance(request.plan, Step):
         raise ProtocolError("the report is not that of a training step")
     return request, request.plan

@@ -9,7 +9,8 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol
 
 import grpc
 import grpc.aio
@@ -50,16 +51,20 @@ from policies.ledger import LedgerHead
 from policies.request import CatalogueRequest, Request
 
 RESUME_S = 10.0  # how long a call waits for a lost stream to come back
+KEPT_S = 60.0  # how long an analyst may come back: a lost stream is noticed up to 30 s later at the other end
+KEPT_BYTES = 192 << 20  # of the replies to one process of an analyst
 MAX_CONNECTIONS = 512
 MAX_STREAMS = 1024
 MAX_ASKED = 16  # calls of one analyst
 RENEW_S = 60.0  # for which rounds under way keep streams of an older membership
 LINGER_S = 2.0
+ABORT_S = 2.0  # for which a peer may read why its stream ends
 STREAMS_PER_SILO = 2  # the one that is and, while it is being replaced, the one that comes
 STREAMS_PER_ANALYST = 4
-SILO_LIMITS = Limits()
-ANALYST_LIMITS = Limits(message_bytes=4 << 20, buffered_bytes=16 << 20, calls=8)
-# What analysts may call; what stands beside it is the message whose signer must be who calls.
+SILO_LIMITS = Limits(call_bytes=64 << 10)  # what silos call with is the heads of their ledgers
+ANALYST_LIMITS = Limits(call_bytes=4 << 20, reply_bytes=0, buffered_bytes=16 << 20, calls=8)
+# What analysts may call; what stands beside it is the message whose signer must be who calls. None: the call names a
+# report, and who calls must have signed the request that it answers.
 ANALYST_STEPS: Mapping[str, type[CatalogueRequest | Request] | None] = {
     "catalogues": CatalogueRequest,
     "submit": Request,
@@ -78,6 +83,7 @@ class Calls(Protocol):
     async def teach(self, name: bytes) -> tuple[bytes, ...]: ...
     def report(self, name: bytes) -> bytes: ...
     async def evidence(self, name: bytes, index: int) -> tuple[bytes, ...]: ...
+    async def request_of(self, name: bytes) -> bytes: ...
     async def put_head(self, envelope: bytes) -> bytes: ...
     async def get_head(self, silo: bytes) -> bytes: ...
 
@@ -162,6 +168,15 @@ class StreamSilo:
         return self._session
 
 
+@dataclass(slots=True)
+class Asker:
+    """One process of an analyst: its streams, and what it is answered."""
+
+    once: Once
+    streams: int = 0
+    leaving: asyncio.TimerHandle | None = None
+
+
 class Gate:
     """The server that silos and analysts dial."""
 
@@ -176,7 +191,7 @@ class Gate:
         self._credentials, self._make, self._counts, self._wire = credentials, serve, counts, wire
         self._instance = token(16)
         self._silos: dict[str, StreamSilo] = {}
-        self._analysts: dict[str, tuple[bytes, Once]] = {}
+        self._askers: dict[tuple[str, bytes], Asker] = {}  # by name and instance, as long as replies are kept
         self._streams: dict[str, int] = {}
         self._sessions: dict[Session, tuple[Role, x509.Certificate]] = {}
         self._ended: dict[Session, asyncio.Event] = {}
@@ -248,6 +263,9 @@ class Gate:
                 membership.peer(certificate)
             except MembershipError as err:
                 self._end(session, err)
+        analysts = {member.name for member in membership.of_role("analyst")}
+        for key in [key for key in self._askers if key[0] not in analysts]:
+            self._drop(key)
         self._change_server()
         behind = [session for session, (role, _) in self._sessions.items() if role == "silo"]
         self._renewing = asyncio.ensure_future(self._renew(behind))
@@ -313,18 +331,51 @@ class Gate:
         try:
             hello, wire = await self._greet(context)
             await self._check(context, certificate)
-            instance, once = self._analysts.get(member.name, (b"", None))
-            if once is None or instance != hello.instance:
-
-                async def serve(number: int, step: str, arguments: Parts) -> Parts:
-                    return await self._answer(member.name, step, arguments)
-
-                once = Once(serve, replies=8, reply_bytes=SILO_LIMITS.message_bytes)
-                self._analysts[member.name] = hello.instance, once
-            session = Session(context.write, once, wire, ANALYST_LIMITS)
-            await self._run(session, "analyst", certificate, context)
+            key = member.name, hello.instance
+            asker = self._come(*key)
+            session = Session(context.write, asker.once, wire, ANALYST_LIMITS)
+            try:
+                await self._run(session, "analyst", certificate, context)
+            finally:
+                asker.streams -= 1
+                self._part(key)
         finally:
             self._leave(member)
+
+    def _come(self, analyst: str, instance: bytes) -> Asker:
+        """Return the process of an analyst that has opened a stream, and what it was answered before."""
+        asker = self._askers.get((analyst, instance))
+        if asker is None:
+            kept = [key for key in self._askers if key[0] == analyst]
+            if len(kept) >= STREAMS_PER_ANALYST:  # then one has no stream, as this one has one
+                gone = [key for key in kept if not self._askers[key].streams]
+                self._drop(min(gone, key=lambda key: not self._askers[key].once.is_idle))
+
+            async def serve(number: int, step: str, arguments: Parts) -> Parts:
+                return await self._answer(analyst, step, arguments)
+
+            asker = Asker(Once(serve, replies=8, reply_bytes=KEPT_BYTES))
+            self._askers[analyst, instance] = asker
+        if asker.leaving is not None:
+            asker.leaving.cancel()
+        asker.streams += 1
+        return asker
+
+    def _part(self, key: tuple[str, bytes]) -> None:
+        """Keep what a process was answered for KEPT_S after its last stream, and while a call of it is under way."""
+        asker = self._askers.get(key)
+        if asker is not None and not asker.streams:
+            asker.leaving = asyncio.get_running_loop().call_later(KEPT_S, self._forget, key)
+
+    def _forget(self, key: tuple[str, bytes]) -> None:
+        if self._askers[key].once.is_idle:
+            del self._askers[key]
+        else:
+            self._part(key)
+
+    def _drop(self, key: tuple[str, bytes]) -> None:
+        if (leaving := self._askers.pop(key).leaving) is not None:
+            leaving.cancel()
 
     async def _keep(self, silo: str, step: str, arguments: Parts) -> Parts:
         """Keep the head of a silo's own ledger, or say which one is kept; raises CryptoError, which the silo sees."""
@@ -350,7 +401,7 @@ class Gate:
 
         1. The step is one that analysts may call. 2. What is signed is signed by who calls. 3. While the
         aggregator stops, only what was answered can be fetched. 4. An analyst has a bounded number of calls under
-        way, over all its processes and those that have gone.
+        way, over all its processes and those that have gone. 5. A report answers a request of who calls.
         """
         # 1.
         if step not in ANALYST_STEPS:
@@ -359,13 +410,10 @@ class Gate:
             raise CallFailedError("the federation has no roster yet", "the authority admits silos first")
         # 2.
         kind = ANALYST_STEPS[step]
+        if not arguments:
+            raise CallFailedError(f"{step!r} takes other arguments")
         if kind is not None:
-            if not arguments or signer_of(arguments[0], kind) != analyst:
-                raise MembershipError(
-                    f"a {kind.KIND} signed by somebody else than {analyst!r}, whose certificate this is"
-                )
-            key = VerifyKey.parse(self._credentials.membership.find(analyst).key)
-            verify(arguments[0], kind, {analyst: key})
+            self._must_sign(analyst, kind, arguments[0])
         # 3.
         if self._is_stopping and step not in ("report", "evidence"):
             raise CallFailedError("the aggregator is stopping", "ask again in a minute")
@@ -375,12 +423,20 @@ class Gate:
         self._asked[analyst] += 1
         self._answered_at = asyncio.get_running_loop().time()
         try:
+            # 5.
+            if kind is None:
+                self._must_sign(analyst, Request, await self._server.request_of(arguments[0]))
             return await self._called(self._server, step, arguments)
         except AggregatorError as err:
             raise CallFailedError(err.message, err.hint) from err
         finally:
             self._asked[analyst] -= 1
             self._answered_at = asyncio.get_running_loop().time()
+
+    def _must_sign(self, analyst: str, kind: type[CatalogueRequest | Request], envelope: bytes) -> None:
+        if signer_of(envelope, kind) != analyst:
+            raise MembershipError(f"a {kind.KIND} signed by somebody else than {analyst!r}, whose certificate this is")
+        verify(envelope, kind, {analyst: VerifyKey.parse(self._credentials.membership.find(analyst).key)})
 
     @property
     def _has_analysts(self) -> bool:
@@ -417,13 +473,12 @@ class Gate:
         except CryptoError as err:
             self._counts.refused("not_a_member")
             _log.warning("refused", reason=err.message[:200])
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, err.message[:500])
-            raise
+            await _abort(context, grpc.StatusCode.PERMISSION_DENIED, err.message)
         if self._is_stopping:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the aggregator is stopping")
+            await _abort(context, grpc.StatusCode.UNAVAILABLE, "the aggregator is stopping")
         if self._streams.get(member.name, 0) >= most:
             self._counts.refused("too_many_streams")
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{member.name!r} has {most} streams already")
+            await _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, f"{member.name!r} has {most} streams already")
         self._streams[member.name] = self._streams.get(member.name, 0) + 1
         try:
             await context.send_initial_metadata((ADMITTED,))  # who dials writes nothing before
@@ -438,7 +493,7 @@ class Gate:
             self._credentials.membership.peer(certificate)
         except MembershipError as err:
             self._counts.refused("not_a_member")
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, err.message[:500])
+            await _abort(context, grpc.StatusCode.PERMISSION_DENIED, err.message)
 
     def _leave(self, member: Member) -> None:
         self._streams[member.name] -= 1
@@ -449,17 +504,20 @@ class Gate:
         try:
             async with asyncio.timeout(GREETING_S):
                 raw = await context.read()
-            if not isinstance(raw, bytes):
-                raise WireError("the stream ended before a greeting")
-            hello = Hello.decode(greeting(raw, Kind.HELLO))
-            wire = agree(hello.wire, self._wire)
+                if not isinstance(raw, bytes):
+                    raise WireError("the stream ended before a greeting")
+                hello = Hello.decode(greeting(raw, Kind.HELLO))
+                wire = agree(hello.wire, self._wire)
+                await context.write(frame(Kind.WELCOME, 0, self._welcome(hello, wire).encode()))
+                return hello, wire
         except TimeoutError:
-            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"no greeting within {GREETING_S:g} s")
-            raise
+            self._counts.refused("greeting")
+            await _abort(context, grpc.StatusCode.DEADLINE_EXCEEDED, f"no greeting within {GREETING_S:g} s")
         except CryptoError as err:
             self._counts.refused("greeting")
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, err.message[:500])
-            raise
+            await _abort(context, grpc.StatusCode.FAILED_PRECONDITION, err.message)
+
+    def _welcome(self, hello: Hello, wire: int) -> Welcome:
         newer: list[bytes] = []
         log, room = self._credentials.log, FRAME_BYTES // 2
         for signed in log.versions[hello.membership :]:
@@ -467,9 +525,7 @@ class Gate:
             if room < 0 and newer:
                 break
             newer.append(signed.envelope)
-        welcome = Welcome(wire=wire, instance=self._instance, newest=len(log), memberships=tuple(newer))
-        await context.write(frame(Kind.WELCOME, 0, welcome.encode()))
-        return hello, wire
+        return Welcome(wire=wire, instance=self._instance, newest=len(log), memberships=tuple(newer))
 
     async def _run(self, session: Session, role: Role, certificate: x509.Certificate, context: Any) -> None:
         """Serve a stream until its peer ends it, breaks a rule, or it is ended here."""
@@ -480,14 +536,18 @@ class Gate:
         reason = "the stream ended"
         try:
             await asyncio.wait({pumping, ending}, return_when=asyncio.FIRST_COMPLETED)
-            if pumping.done() and (error := pumping.exception()) is not None:
-                reason = error.message if isinstance(error, CryptoError) else "the stream broke"
-                if isinstance(error, WireError):
+            if self._ended[session].is_set():
+                await _abort(context, grpc.StatusCode.ABORTED, self._why.pop(session, reason))
+            match pumping.exception():
+                case WireError() as err:
+                    session.close(err)
                     self._counts.refused("frame")
-                    _log.warning("frame_refused", role=role, reason=reason[:200])
-                    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, reason[:500])
-            elif ending.done():
-                await context.abort(grpc.StatusCode.ABORTED, self._why.pop(session, reason))
+                    _log.warning("frame_refused", role=role, reason=err.message[:200])
+                    await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, err.message)
+                case CryptoError() as err:
+                    await _abort(context, grpc.StatusCode.ABORTED, err.message)
+                case Exception():
+                    reason = "the stream broke"
         finally:
             pumping.cancel()
             ending.cancel()
@@ -505,3 +565,11 @@ class Gate:
 
     def _count(self, role: Role) -> None:
         self._counts.connected(role, sum(one == role for one, _ in self._sessions.values()))
+
+
+async def _abort(context: Any, code: grpc.StatusCode, reason: str) -> NoReturn:
+    """End a stream and say why; for a peer that reads nothing the stream only ends."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(ABORT_S):
+            await context.abort(code, reason[:500])
+    raise asyncio.CancelledError  # which gRPC takes for an RPC that is over

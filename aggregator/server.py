@@ -134,6 +134,13 @@ class Server:
         """Return an encrypted report by its name, the transcript of an answer; raises StoreError."""
         return self._store.get(name)
 
+    async def request_of(self, name: bytes) -> bytes:
+        """Return the signed request that a report answers; raises StoreError, or WireError on what is no report."""
+        return await asyncio.to_thread(self._request_of, name)
+
+    def _request_of(self, name: bytes) -> bytes:
+        return core.request_of(StoredReport.decode(self._store.get(name)).message)
+
     async def evidence(self, name: bytes, index: int) -> tuple[bytes, ...]:
         """Return one chunk of every contribution in the sum of a report, in roster order.
 

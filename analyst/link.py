@@ -35,7 +35,7 @@ from crypto.membership import Member
 from crypto.randomness import token
 
 SOFTWARE = "consilo/0.1"
-LIMITS = Limits(message_bytes=272 << 20, buffered_bytes=544 << 20)  # an encrypted report has up to 256 MiB
+LIMITS = Limits(call_bytes=0, reply_bytes=272 << 20, buffered_bytes=544 << 20)  # an encrypted report has up to 256 MiB
 ATTEMPTS = 4
 T = TypeVar("T")
 

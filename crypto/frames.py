@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, NoReturn
 
 from pydantic import Field
 
@@ -31,6 +31,7 @@ MAX_LATER = 1024  # small frames that wait to be sent
 MAX_PARTS = 4096
 MAX_REASON_BYTES = 2000
 STALL_S = 30.0
+ENDED_S = 2.0  # within which who reads a stream that takes no frame knows why it has ended
 
 
 class Kind(IntEnum):
@@ -80,7 +81,8 @@ class Welcome(Message):
 class Limits:
     """What one end of a stream takes from the other."""
 
-    message_bytes: int = 192 << 20  # the largest call or reply
+    call_bytes: int = 192 << 20  # the largest call
+    reply_bytes: int = 192 << 20  # the largest reply to a call from here
     buffered_bytes: int = 256 << 20  # of all that is not handed on yet
     calls: int = 64  # at a time
 
@@ -170,7 +172,7 @@ async def greet(
 async def pump(read: Callable[[], Awaitable[object]], session: "Session") -> None:
     """Hand every frame to the session until the stream ends; raises WireError on one that breaks the rules.
 
-    Raises LinkError once the session is closed, so that no stream outlives its session.
+    Raises the session's own error once it is closed, so that no stream outlives its session.
     """
     closed = asyncio.ensure_future(session.closed.wait())
     try:
@@ -181,8 +183,10 @@ async def pump(read: Callable[[], Awaitable[object]], session: "Session") -> Non
             finally:
                 if not reading.done():
                     reading.cancel()
-            if not reading.done() or reading.cancelled():
-                raise LinkError("the session is closed")
+                elif not reading.cancelled():
+                    reading.exception()  # seen
+            if session.error is not None:
+                raise session.error
             if not isinstance(raw := reading.result(), bytes):
                 return
             await session.receive(raw)
@@ -267,14 +271,14 @@ class Session:
         self._waiting: deque[int] = deque()  # messages whose memory is not reserved yet, first come first served
         self._reserved: dict[int, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._error: CryptoError | None = None
+        self.error: CryptoError | None = None
         self.closed = asyncio.Event()
         self.bytes_in = self.bytes_out = 0
 
     async def call(self, number: int, step: str, arguments: Parts) -> Parts:
         """Return the other end's reply; raises LinkError if it fails there or the stream is lost."""
-        if self._error is not None:
-            raise LinkError(self._error.message) from self._error
+        if self.error is not None:
+            raise LinkError(self.error.message) from self.error
         if len(self._calls) >= self._limits.calls:
             raise CallFailedError(f"{len(self._calls)} calls are under way on this stream already", "ask again later")
         future: asyncio.Future[Parts] = asyncio.get_running_loop().create_future()
@@ -350,9 +354,9 @@ class Session:
 
     def close(self, error: CryptoError) -> None:
         """End every call with `error`; what this end serves is cancelled, unless `Once` shields it."""
-        if self._error is not None:
+        if self.error is not None:
             return
-        self._error = error
+        self.error = error
         self.closed.set()
         for future in self._calls.values():
             if not future.done():
@@ -378,8 +382,8 @@ class Session:
             await self._write(first or next(heads))
             for length, piece in pieces:
                 while credit.bytes_left < length:
-                    if self._error is not None:
-                        raise LinkError(self._error.message)
+                    if self.error is not None:
+                        raise LinkError(self.error.message)
                     credit.changed.clear()
                     await self._bounded(credit.changed.wait())
                 credit.bytes_left -= length
@@ -389,11 +393,30 @@ class Session:
                 del self._credit[number]
 
     async def _write(self, raw: bytes) -> None:
+        """Send one frame; raises LinkError, with the reason for which the stream has ended."""
         async with self._lock:
-            if self._error is not None:
-                raise LinkError(self._error.message)
-            await self._bounded(self._send(raw))
+            if self.error is not None:
+                raise LinkError(self.error.message)
+            try:
+                await self._bounded(self._send(raw))
+            except asyncio.CancelledError as err:
+                if (task := asyncio.current_task()) is None or task.cancelling():
+                    raise
+                await self._broken(err)  # the stream was cancelled, not who writes to it
+            except LinkError:
+                raise
+            except Exception as err:  # the transport's own
+                await self._broken(err)
             self.bytes_out += len(raw)
+
+    async def _broken(self, err: BaseException) -> NoReturn:
+        """Leave it to who reads the stream to close the session: there stands why it ended. Raises LinkError."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ENDED_S):
+                await self.closed.wait()
+        lost = self.error or LinkError("the stream broke")
+        self.close(lost)
+        raise LinkError(lost.message) from err
 
     async def _bounded(self, wait: Awaitable[object]) -> None:
         """Wait for the other end to take something; where it takes nothing, close the session and raise LinkError."""
@@ -414,7 +437,7 @@ class Session:
 
         if len(self._tasks) >= MAX_LATER:
             self.close(WireError(f"{MAX_LATER} frames wait for the other end to read"))
-        if self._error is None:
+        if self.error is None:
             task = asyncio.get_running_loop().create_task(send())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -430,8 +453,9 @@ class Session:
         total, inline = sum(lengths), body[start:]
         if len(inline) != min(total, INLINE_BYTES):
             raise WireError("a message does not begin with its first bytes")
-        if total > self._limits.message_bytes:
-            raise WireError(f"a message of {total} bytes, at most {self._limits.message_bytes} are taken")
+        most = self._limits.reply_bytes if step is None else self._limits.call_bytes
+        if total > most:
+            raise WireError(f"a {'reply' if step is None else 'call'} of {total} bytes, at most {most} are taken")
         if step is not None and len(self._served) + sum(one.step is not None for one in self._incoming.values()) >= (
             self._limits.calls
         ):

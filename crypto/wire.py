@@ -25,10 +25,11 @@ _SIGNATURE_BYTES = 64
 _MAX_ERRORS = 64
 MAX_SILOS = 400
 MAX_RECIPIENTS = 100
+ROUND_ID_BYTES = 16
 MAX_ENVELOPE_OVERHEAD = len(_MAGIC) + 2 + 2 * 255 + _SIGNATURE_BYTES
 
 Digest = Annotated[bytes, Field(min_length=32, max_length=32)]
-RoundId = Annotated[bytes, Field(min_length=16, max_length=16)]
+RoundId = Annotated[bytes, Field(min_length=ROUND_ID_BYTES, max_length=ROUND_ID_BYTES)]
 SignatureBytes = Annotated[bytes, Field(min_length=_SIGNATURE_BYTES, max_length=_SIGNATURE_BYTES)]
 Name = Annotated[str, Field(min_length=1, max_length=120, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+/-]*$")]
 Count = Annotated[int, Field(ge=0, le=2**31)]

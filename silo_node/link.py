@@ -32,6 +32,7 @@ from crypto.frames import (
 )
 from crypto.membership import Member
 from crypto.randomness import token
+from crypto.wire import ROUND_ID_BYTES
 
 SOFTWARE = "consilo/0.1"
 # What the aggregator may ask; each is a public method of `silo_node.actor.SiloActor`.
@@ -40,7 +41,8 @@ STEPS = frozenset(
 )
 STEADY_S = 30.0  # a stream that lasted so long was a good one: the next wait is short again
 RETRY_S = 0.1
-LIMITS = Limits(message_bytes=128 << 20)
+LIMITS = Limits(call_bytes=128 << 20, reply_bytes=64 << 10)  # the replies are heads of its own ledger
+MAX_ROUNDS = 1024  # that are open, as far as stopping waits for them
 _log = structlog.get_logger("consilo.silo")
 
 Call = Callable[[str, Parts], Awaitable[Parts]]
@@ -209,8 +211,10 @@ class Dialler:
     def _track(self, step: str, arguments: Parts, now: float) -> None:
         """Know which rounds are open, so that stopping can wait for them; one is forgotten after its lifetime."""
         round_id = arguments[0] if arguments else b""
-        if step == "propose":
+        if step == "propose" and len(round_id) == ROUND_ID_BYTES:
             self._rounds[round_id] = now
+            if len(self._rounds) > MAX_ROUNDS:
+                del self._rounds[next(iter(self._rounds))]
         elif step in ("open_shares", "cancel"):
             self._rounds.pop(round_id, None)
         for old in [one for one, since in self._rounds.items() if now - since > 120]:
@@ -221,7 +225,10 @@ async def _told(stream: Any, waiting: Awaitable[Any]) -> Any:
     """Await; if the stream was ended by the other side, raise what that side said."""
     try:
         result = await waiting
-    except (LinkError, asyncio.InvalidStateError) as err:
+    except LinkError:  # that the stream has ended, or why it is ended here
+        await _raise_status(stream)
+        raise
+    except asyncio.InvalidStateError as err:
         await _raise_status(stream)
         raise LinkError("the stream ended") from err
     if result is None:
@@ -233,7 +240,7 @@ async def _raise_status(stream: Any) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(1.0):
             code, details = await stream.code(), await stream.details()
-            if code is not grpc.StatusCode.OK:
+            if code not in (grpc.StatusCode.OK, grpc.StatusCode.CANCELLED):  # cancelled it was here
                 raise LinkError(f"{code.name.lower()}: {details}"[:500])
 
 

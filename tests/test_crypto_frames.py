@@ -1,6 +1,7 @@
 """Calls over a stream of frames: cut, bounded, resumed, and refused where the other end breaks the rules."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -48,7 +49,7 @@ class Wire:
     def __init__(self, serve: Serve = echo, limits: Limits = LIMITS, stall_s: float = 5.0) -> None:
         self.sent: list[tuple[str, bytes]] = []
         self.queues: dict[str, asyncio.Queue[bytes]] = {"caller": asyncio.Queue(4), "server": asyncio.Queue(4)}
-        self.caller = Session(self._writer("server"), echo, 2, Limits(message_bytes=64 << 20), stall_s)
+        self.caller = Session(self._writer("server"), echo, 2, Limits(reply_bytes=64 << 20), stall_s)
         self.server = Session(self._writer("caller"), serve, 2, limits, stall_s)
         self.errors: list[CryptoError] = []
         self.is_cut = False
@@ -160,7 +161,7 @@ def test_two_large_messages_are_taken_one_after_the_other_where_memory_is_for_on
     async def body(wire: Wire) -> list[Parts]:
         return await asyncio.gather(*(wire.caller.call(one, "take", (bytes(5 << 20),)) for one in range(4)))
 
-    replies = run(body, serve, Limits(message_bytes=8 << 20, buffered_bytes=8 << 20))
+    replies = run(body, serve, Limits(call_bytes=8 << 20, buffered_bytes=8 << 20))
     assert [int.from_bytes(reply[0], "big") for reply in replies] == [5 << 20] * 4
     assert most == 1
 
@@ -215,7 +216,7 @@ def test_frames_that_break_the_rules_are_refused(raws: list[bytes], reason: str)
         async def send(raw: bytes) -> None:
             return None
 
-        session = Session(send, echo, 2, Limits(message_bytes=2 << 20))
+        session = Session(send, echo, 2, Limits(call_bytes=2 << 20))
         *before, last = raws
         for raw in before:
             await session.receive(raw)
@@ -251,6 +252,27 @@ def test_garbage_is_refused_or_ignored_and_never_anything_else(raws: list[bytes]
     asyncio.run(body())
 
 
+@pytest.mark.parametrize("size", [1000, INLINE_BYTES + 1000])
+def test_calls_and_replies_have_limits_of_their_own(size: int) -> None:
+    async def serve(number: int, step: str, arguments: Parts) -> Parts:
+        return (bytes(size),)
+
+    async def body(wire: Wire) -> None:
+        assert await wire.caller.call(1, "x", (bytes(9),)) == (bytes(size),)
+        assert not wire.errors
+        with pytest.raises(LinkError, match=f"a call of {size + 1} bytes, at most {size} are taken"):
+            await wire.caller.call(2, "x", (bytes(size + 1),))
+
+    run(body, serve, Limits(call_bytes=size, reply_bytes=0))
+
+    async def answer(wire: Wire) -> None:
+        wire.caller._limits = Limits(reply_bytes=size - 1)
+        with pytest.raises(LinkError, match=f"a reply of {size} bytes, at most {size - 1} are taken"):
+            await wire.caller.call(1, "x", (bytes(9),))
+
+    run(answer, serve)
+
+
 def test_a_receiver_that_takes_nothing_ends_the_wait() -> None:
     async def body(wire: Wire) -> None:
         wire.is_cut = True
@@ -258,6 +280,70 @@ def test_a_receiver_that_takes_nothing_ends_the_wait() -> None:
             await wire.caller.call(1, "echo", (bytes(1 << 20),))
 
     run(body, stall_s=0.2)
+
+
+@pytest.mark.parametrize("err", [asyncio.InvalidStateError("RPC already finished."), asyncio.CancelledError()])
+def test_a_stream_that_has_ended_is_an_error_with_its_reason_and_no_traceback(err: BaseException) -> None:
+    """What gRPC raises where a frame is written to such a stream, per frame, and what its other end said."""
+    unhandled: list[dict[str, object]] = []
+
+    async def body() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
+
+        async def send(raw: bytes) -> None:
+            raise err
+
+        session = Session(send, echo, 2)
+        for number in range(100):
+            await session.receive(frame(Kind.REPLY, number))
+            await session.receive(frame(Kind.CALL, number, b"\x01x" + bytes(6)))
+        call = asyncio.create_task(session.call(1, "x", ()))
+        await asyncio.sleep(0.05)
+        assert not session.closed.is_set(), "who reads the stream says why it ended"
+        session.close(LinkError("aborted: the silo opened another stream"))
+        with pytest.raises(LinkError, match="the silo opened another stream"):
+            await call
+        await asyncio.sleep(0.05)
+
+    asyncio.run(body())
+    gc.collect()
+    assert not unhandled
+
+
+@pytest.mark.parametrize(("flood", "error"), [(True, WireError), (False, LinkError)])
+def test_a_stream_ends_with_the_error_for_which_its_session_was_closed(flood: bool, error: type[CryptoError]) -> None:
+    """Where the other end takes nothing: 1,024 small frames wait for it, or one for too long."""
+
+    async def body() -> None:
+        async def send(raw: bytes) -> None:
+            await asyncio.sleep(60)
+
+        async def read() -> bytes:
+            await asyncio.sleep(0 if flood or not session.bytes_in else 60)
+            return frame(Kind.REPLY, 7)
+
+        session = Session(send, echo, 2, stall_s=5.0 if flood else 0.05)
+        with pytest.raises(error, match="1024 frames wait for the other end" if flood else "took nothing for"):
+            await frames.pump(read, session)
+        await asyncio.sleep(0)
+        assert not session._tasks
+
+    asyncio.run(body())
+
+
+def test_a_stream_that_takes_no_frame_is_closed_also_where_nobody_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "ENDED_S", 0.05)
+
+    async def body() -> None:
+        async def send(raw: bytes) -> None:
+            raise OSError("gone")
+
+        session = Session(send, echo, 2)
+        with pytest.raises(LinkError, match="the stream broke"):
+            await session.call(1, "x", ())
+        assert session.closed.is_set()
+
+    asyncio.run(body())
 
 
 def test_a_call_that_is_given_up_ends_at_the_other_side_and_frees_its_memory() -> None:

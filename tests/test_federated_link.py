@@ -373,7 +373,7 @@ def test_refused_with_an_oversized_frame(hub: Served) -> None:
 
 def test_refused_with_a_message_above_the_limit_in_small_frames(hub: Served) -> None:
     head = frame(Kind.CALL, 1, b"\x06submit\x00\x40\x00\x00\x00\x01" + (5 << 20).to_bytes(4, "big") + bytes(65536))
-    with pytest.raises(LinkError, match="INVALID_ARGUMENT: a message of 5242880 bytes, at most 4194304"):
+    with pytest.raises(LinkError, match="INVALID_ARGUMENT: a call of 5242880 bytes, at most 4194304"):
         dial(hub, "ana", ANALYST_METHOD, then=[head])
 
 
@@ -733,7 +733,7 @@ def test_a_forged_head_is_not_kept(running: Served) -> None:
         sign(LedgerHead(federation=NAME, silo="aspen", count=10**6, chain=bytes(32), at=5), "birch", birch),
         b"",
         bytes(500),
-        bytes(3 << 20),
+        bytes(60 << 10),
     ):
         with pytest.raises(CallFailedError):
             call(running, "birch", "put_head", forged)

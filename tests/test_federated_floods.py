@@ -1,0 +1,397 @@
+"""Members that flood the aggregator, read nothing, or are revoked meanwhile: a real gate ends their streams alone."""
+
+import asyncio
+import shutil
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from aggregator import link
+from analyst.client import Federation
+from analyst.errors import FederationError
+from analyst.federation import opened, revoke
+from crypto.certificates import host_of, pin_of, read_transport_key, utc_now
+from crypto.errors import LinkError
+from crypto.frames import (
+    ADMITTED,
+    ANALYST_METHOD,
+    OPTIONS,
+    WIRE,
+    CallFailedError,
+    Hello,
+    Kind,
+    Parts,
+    Session,
+    frame,
+    greet,
+    pump,
+)
+from crypto.randomness import token
+from crypto.wire import sign, signer_of
+from policies.request import CatalogueRequest
+from silo_node.errors import SiloError
+from tests.federated import AGGREGATOR, NAME, SILOS, LocalSilo, Served, add_member, free_port, provision, served, until
+
+QUESTION = "SELECT sex, COUNT(*) AS n FROM lung GROUP BY sex"
+FLOODER, REVOKED = "eve", "mallory"  # other analysts than the one who asks
+
+
+@pytest.fixture(scope="module")
+def hub(founded: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    port = free_port()
+    path = provision(tmp_path_factory.mktemp("floods") / "p", founded, f"127.0.0.1:{port}")
+    for name in (FLOODER, REVOKED):
+        add_member(path, name, "analyst")
+    newest(path)
+    with served(path, port) as one:
+        yield one
+        until(lambda: not one.gate._streams.get(FLOODER))
+        assert answered(one) == dict.fromkeys(SILOS, "answered"), "no flood left a trace"
+
+
+def newest(path: Path) -> None:
+    """Give the aggregator the newest membership."""
+    shutil.copy(path / "authority" / "membership.log", path / AGGREGATOR / "membership.log")
+
+
+def answered(one: Served) -> dict[str, str]:
+    with one.open() as federation:
+        report = federation.query(QUESTION, purpose="health-research", epsilon=0.05)
+    return {silo: outcome.status for silo, outcome in report.silos.items()}
+
+
+@asynccontextmanager
+async def channel(one: Served, name: str, *options: tuple[str, Any]) -> AsyncIterator[Any]:
+    """A connection of its own, with a member's key and certificate."""
+    home = one.path / name
+    pin = pin_of(read_transport_key(one.path / AGGREGATOR / "transport.key").public_key())
+    credentials = grpc.ssl_channel_credentials(
+        *((home / file).read_bytes() for file in ("authority.pem", "transport.key", "transport.pem"))
+    )
+    own = ("grpc.use_local_subchannel_pool", 1)
+    every = [*OPTIONS, ("grpc.ssl_target_name_override", host_of(pin)), own, *options]
+    async with grpc.aio.secure_channel(one.target, credentials, options=every) as connection:
+        yield connection
+
+
+# Of a stream that is not read no more than this comes.
+UNREAD = (("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0))
+
+
+async def greeted(connection: Any, instance: bytes | None = None) -> Any:
+    """Greet as a new process, or as the one of this instance."""
+    stream: Any = connection.stream_stream(ANALYST_METHOD)()
+    hello = Hello(wire=WIRE, instance=instance or token(16), membership=1 << 20, software="test")
+    await greet(stream.read, stream.write, stream.initial_metadata, hello)
+    return stream
+
+
+async def status(stream: Any) -> str:
+    """Read what is there; return why the stream ended."""
+    with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        while await stream.read() is not grpc.aio.EOF:
+            pass
+    return f"{(await stream.code()).name}: {await stream.details()}"
+
+
+async def once(is_so: Callable[[], bool]) -> None:
+    await asyncio.to_thread(until, is_so)
+
+
+def test_a_peer_that_does_not_read_its_greeting_holds_no_stream(hub: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "GREETING_S", 0.5)
+    monkeypatch.setattr(link, "ABORT_S", 0.2)
+
+    async def body() -> None:
+        async with channel(hub, FLOODER, *UNREAD) as connection:
+            stream: Any = connection.stream_stream(ANALYST_METHOD)()
+            await stream.initial_metadata()
+            hello = Hello(wire=WIRE, instance=bytes(16), membership=0, software="test")
+            await stream.write(frame(Kind.HELLO, 0, hello.encode()))
+            await once(lambda: FLOODER in hub.gate._streams)
+            await once(lambda: FLOODER not in hub.gate._streams)
+            assert await status(stream) == "DEADLINE_EXCEEDED: no greeting within 0.5 s"
+
+    asyncio.run(body())
+
+
+def test_a_peer_that_reads_no_reply_frees_its_stream_after_the_stall(
+    hub: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "Session", partial(Session, stall_s=0.5))
+    monkeypatch.setattr(link, "ABORT_S", 0.2)
+
+    async def body() -> None:
+        async with channel(hub, FLOODER, *UNREAD) as connection:
+            stream = await greeted(connection)
+            for number in range(200):
+                await stream.write(frame(Kind.CALL, number, b"\x40" + b"x" * 64 + bytes(6)))
+            await once(lambda: FLOODER not in hub.gate._streams)
+            assert await status(stream) == "ABORTED: the other end took nothing for 0.5 s"
+
+    asyncio.run(body())
+
+
+def test_a_peer_that_consents_to_no_reply_is_told_why_its_stream_ends(
+    hub: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = asked_by(hub, FLOODER)
+    monkeypatch.setattr(link, "Session", partial(Session, stall_s=0.5))
+
+    class Large(Counting):
+        async def catalogues(self, request: bytes) -> tuple[bytes, ...]:
+            return (bytes(9 << 20),)
+
+    monkeypatch.setattr(hub.gate, "_server", Large(hub))
+
+    async def body() -> str:
+        async with channel(hub, FLOODER) as connection:
+            stream = await greeted(connection)
+            head = b"\x0acatalogues" + bytes(4) + b"\x00\x01" + len(request).to_bytes(4, "big")
+            await stream.write(frame(Kind.CALL, 1, head + request))
+            return await asyncio.wait_for(status(stream), 20)
+
+    assert asyncio.run(body()) == "ABORTED: the other end took nothing for 0.5 s"
+
+
+def call_of_nothing(number: int) -> bytes:
+    return frame(Kind.CALL, number, b"\x01x" + bytes(6))
+
+
+@pytest.mark.parametrize("made", [lambda number: frame(Kind.REPLY, number), call_of_nothing], ids=["replies", "calls"])
+def test_a_flood_of_small_frames_ends_its_stream_alone(hub: Served, made: Callable[[int], bytes]) -> None:
+    """Each is answered with a frame, and none of those is read."""
+    refused = hub.counts.events.count(("refused", "frame"))
+
+    async def body() -> str:
+        async with channel(hub, FLOODER, *UNREAD) as connection:
+            stream = await greeted(connection)
+            answering = asyncio.create_task(asyncio.to_thread(answered, hub))
+            with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                for number in range(20_000):
+                    await stream.write(made(number))
+            found = await status(stream)
+            assert await answering == dict.fromkeys(SILOS, "answered")
+            return found
+
+    assert asyncio.run(body()) == "INVALID_ARGUMENT: 1024 frames wait for the other end to read"
+    assert hub.counts.events.count(("refused", "frame")) == refused + 1
+
+
+async def nothing(number: int, step: str, arguments: Parts) -> Parts:
+    raise LinkError("analysts answer no calls")
+
+
+class Counting:
+    """Stands before an aggregator's server and answers how many catalogues were asked for."""
+
+    def __init__(self, one: Served) -> None:
+        self._server: Any = one.gate._server
+        self.asked = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._server, name)
+
+    async def catalogues(self, request: bytes) -> tuple[bytes, ...]:
+        self.asked += 1
+        return (b"%d" % self.asked,)
+
+
+@asynccontextmanager
+async def process(connection: Any, instance: bytes) -> AsyncIterator[Session]:
+    """A stream of one process, which is lost in the end."""
+    stream = await greeted(connection, instance)
+    session = Session(stream.write, nothing, WIRE[-1])
+    pumping = asyncio.create_task(pump(stream.read, session))
+    try:
+        yield session
+    finally:
+        pumping.cancel()
+        stream.cancel()
+
+
+async def called(connection: Any, instance: bytes, number: int, request: bytes) -> Parts:
+    async with process(connection, instance) as session:
+        return await session.call(number, "catalogues", (request,))
+
+
+def asked_by(one: Served, analyst: str) -> bytes:
+    """Return what this analyst signs to ask for catalogues."""
+    with Federation.open(one.path / analyst / "consilo.toml") as federation:
+        message = CatalogueRequest(federation=NAME, analyst=analyst, nonce=bytes(16), created_at=int(time.time()))
+        return sign(message, analyst, federation._signing)
+
+
+def test_processes_of_one_analyst_come_back_to_their_own_replies(hub: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = asked_by(hub, FLOODER)
+    counting = Counting(hub)
+    monkeypatch.setattr(hub.gate, "_server", counting)
+
+    async def body() -> None:
+        async with channel(hub, FLOODER) as connection:
+            for _ in range(3):
+                for process in (1, 2, 3):
+                    assert await called(connection, bytes([process]) * 16, 1, request) == (b"%d" % process,)
+            for process in range(4, 12):  # more than may have a stream at a time: the oldest is forgotten
+                await called(connection, bytes([process]) * 16, 1, request)
+                await once(lambda: FLOODER not in hub.gate._streams)
+            assert await called(connection, bytes([11]) * 16, 1, request) == (b"11",)
+            assert await called(connection, bytes([1]) * 16, 1, request) == (b"12",)
+
+    asyncio.run(body())
+    assert sum(name == FLOODER for name, _ in hub.gate._askers) == link.STREAMS_PER_ANALYST
+
+
+def test_replies_are_released_when_an_analyst_does_not_come_back(hub: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = asked_by(hub, FLOODER)
+    monkeypatch.setattr(link, "KEPT_S", 0.3)
+    going = threading.Event()
+
+    class Slow(Counting):
+        async def catalogues(self, request: bytes) -> tuple[bytes, ...]:
+            while not going.is_set():
+                await asyncio.sleep(0.01)
+            return await super().catalogues(request)
+
+    slow = Slow(hub)
+    monkeypatch.setattr(hub.gate, "_server", slow)
+
+    async def body() -> None:
+        async with channel(hub, FLOODER) as connection:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(called(connection, b"a process...... ", 1, request), 1)
+            await asyncio.sleep(1)
+            going.set()  # the call is under way still, so it is not executed again
+            assert await called(connection, b"a process...... ", 1, request) == (b"1",)
+            await once(lambda: (FLOODER, b"a process...... ") not in hub.gate._askers)
+            assert await called(connection, b"a process...... ", 1, request) == (b"2",)
+
+    asyncio.run(body())
+
+
+def test_what_belongs_to_a_report_is_for_the_analyst_who_asked_for_it_alone(hub: Served) -> None:
+    """Also if another one knows its name: the question in it is for nobody else, and teaching makes silos work."""
+    with hub.open() as federation:
+        report = federation.query(QUESTION, purpose="health-research", epsilon=0.05)
+        name = bytes.fromhex(report.transcript)
+        assert federation.stored_report(name)[0].name == name
+    seen = {silo.name: list(silo.seen) for silo in hub.silos.values()}
+    with Federation.open(hub.path / FLOODER / "consilo.toml") as other:
+        for call in (other._link.report, other._link.teach, lambda name: other._link.evidence(name, 0)):
+            with pytest.raises(FederationError, match="a request signed by somebody else than 'eve'"):
+                call(name)
+            with pytest.raises(FederationError, match="there is no report"):
+                call(bytes(32))
+    assert seen == {silo.name: silo.seen for silo in hub.silos.values()}
+
+
+def test_an_analyst_s_calls_are_bounded_over_its_processes_and_others_are_answered(
+    hub: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them makes every silo work."""
+    request, going = asked_by(hub, FLOODER), threading.Event()
+
+    class Held(Counting):
+        async def catalogues(self, request: bytes) -> tuple[bytes, ...]:
+            while signer_of(request, CatalogueRequest) == FLOODER and not going.is_set():
+                await asyncio.sleep(0.01)
+            return tuple(await self._server.catalogues(request))
+
+    monkeypatch.setattr(hub.gate, "_server", Held(hub))
+
+    async def body() -> None:
+        async with channel(hub, FLOODER) as connection, AsyncExitStack() as streams:
+            flood = []
+            for _ in range(link.STREAMS_PER_ANALYST):
+                session = await streams.enter_async_context(process(connection, token(16)))
+                flood += [asyncio.create_task(session.call(two, "catalogues", (request,))) for two in range(8)]
+            await once(lambda: sum(one.done() for one in flood) == len(flood) - link.MAX_ASKED)
+            assert await asyncio.to_thread(answered, hub) == dict.fromkeys(SILOS, "answered")
+            going.set()
+            found = await asyncio.gather(*flood, return_exceptions=True)
+        refused = [str(one) for one in found if isinstance(one, BaseException)]
+        assert refused == [f"{link.MAX_ASKED} calls of 'eve' are under way"] * (len(flood) - link.MAX_ASKED)
+        assert [len(one) for one in found if not isinstance(one, BaseException)] == [len(SILOS)] * link.MAX_ASKED
+
+    asyncio.run(body())
+
+
+def failing(silo: LocalSilo, err: Exception, seen: list[str]) -> None:
+    """Let the actor refuse a newer membership the first time."""
+
+    renew = silo.dialler._renewed
+
+    async def renewed() -> bool:
+        if silo.name not in seen:
+            seen.append(silo.name)
+            raise err
+        return await renew()
+
+    silo.dialler._renewed = renewed
+
+
+def test_a_silo_sends_calls_of_64_kib_at_most_and_larger_ones_end_its_stream(hub: Served) -> None:
+    async def body() -> None:
+        session = hub.silos["cedar"].dialler._session
+        assert session is not None
+        with pytest.raises(CallFailedError, match="signed by somebody else"):
+            await session.call(1 << 40, "put_head", (hub.silos["aspen"].actor.head(),))
+        with pytest.raises(CallFailedError, match="too large"):
+            await session.call(1 << 40, "put_head", (bytes(64 << 10),))
+        with pytest.raises(LinkError, match="the stream ended"):
+            await session.call(1 << 40, "put_head", (bytes((64 << 10) + 1),))
+
+    refused = hub.counts.events.count(("refused", "frame"))
+    hub.runner.do(body())
+    assert hub.counts.events.count(("refused", "frame")) == refused + 1
+    hub.wait(SILOS)
+
+
+def test_a_member_that_is_revoked_while_it_greets_is_not_served_and_nothing_is_kept_of_it(hub: Served) -> None:
+    request = asked_by(hub, REVOKED)
+
+    def revoked() -> None:
+        with opened(hub.path / "authority" / "consilo.toml") as authority:
+            revoke(authority, REVOKED, "member", utc_now())
+        newest(hub.path)
+
+        async def refresh() -> None:
+            assert hub.gate._credentials.refresh()
+            hub.gate.change_membership()
+            assert not [name for name, _ in hub.gate._askers if name == REVOKED]
+
+        hub.runner.do(refresh())
+
+    async def body() -> None:
+        async with channel(hub, REVOKED) as connection:
+            await called(connection, b"another process.", 1, request)
+            stream: Any = connection.stream_stream(ANALYST_METHOD)()
+            assert ADMITTED in tuple(await stream.initial_metadata())
+            greeted_before = await greeted(connection)
+            await asyncio.to_thread(revoked)
+            assert "is revoked" in await status(greeted_before)
+            hello = Hello(wire=WIRE, instance=bytes(16), membership=1 << 20, software="test")
+            await stream.write(frame(Kind.HELLO, 0, hello.encode()))
+            await stream.read()  # the aggregator's greeting
+            assert (await status(stream)).startswith("PERMISSION_DENIED: the certificate of ")
+            await once(lambda: REVOKED not in hub.gate._streams)
+
+    failed: list[str] = []
+    for name, err in (("aspen", SiloError("the actor does not start")), ("birch", OSError("the disk is full"))):
+        failing(hub.silos[name], err, failed)
+    starts = {name: one.starts for name, one in hub.silos.items()}
+    asyncio.run(body())
+    renewed = {name: before + 1 for name, before in starts.items()}
+    until(lambda: {name: one.starts for name, one in hub.silos.items()} == renewed)
+    assert sorted(failed) == ["aspen", "birch"], "a silo whose renewal fails does it again"
+    newest_version = len(hub.gate._credentials.log)
+    until(lambda: all(len(one.dialler._credentials.log) == newest_version for one in hub.silos.values()))
+    hub.wait(SILOS)
