@@ -417,6 +417,8 @@ class Gate:
         # 3.
         if self._is_stopping and step not in ("report", "evidence"):
             raise CallFailedError("the aggregator is stopping", "ask again in a minute")
+        if step in ("catalogues", "submit") and self._renewing is not None:
+            await asyncio.shield(self._renewing)  # else silos would be asked for a roster that they do not know yet
         # 4.
         if self._asked[analyst] >= MAX_ASKED:
             raise CallFailedError(f"{self._asked[analyst]} calls of {analyst!r} are under way", "ask again later")

@@ -98,8 +98,7 @@ class Credentials:
         log = read_log(self.path / LOG, self.keeper)
         if log.versions[:known] != self.log.versions:
             raise MembershipError(f"{self.path / LOG} is older than what is known here", "restore the newer one")
-        self.log = log
-        return self._grown(known)
+        return self._took(log)
 
     def extend(self, envelopes: Iterable[bytes]) -> bool:
         """Continue the log, on disk too; return whether it has grown. Raises CryptoError, and then nothing changed."""
@@ -109,13 +108,14 @@ class Credentials:
             held = read_log(self.path / LOG, self.keeper)  # another process may have continued it
             log = follow(self.keeper, log, (signed.envelope for signed in held.versions))
             append(self.path / LOG, log, len(held))
-        self.log = log
-        return self._grown(known)
+        return self._took(log)
 
-    def _grown(self, known: int) -> bool:
-        if len(self.log) > known and self.membership.roster:
-            replace_file(self.path / ROSTER, self.membership.roster)
-        return len(self.log) > known
+    def _took(self, log: Log) -> bool:
+        has_grown = len(log) > len(self.log)
+        if has_grown and log.membership.roster:
+            replace_file(self.path / ROSTER, log.membership.roster)
+        self.log = log  # only then, so that what failed is done again
+        return has_grown
 
 
 def replace_file(path: Path, data: bytes, mode: int = 0o644) -> None:

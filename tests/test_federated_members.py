@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -141,6 +142,24 @@ def test_a_question_under_way_while_the_membership_grows_ends_with_an_answer(run
     running.wait(SILOS)
     learned(running, found["version"])
     answered(ask(running), SILOS)
+
+
+def test_a_question_of_the_newer_membership_waits_until_the_silos_know_it(running: Served, founded: Path) -> None:
+    add_silo(running.path, founded, FIFTH)
+    asking: list[Future[Report]] = []
+
+    def grow(step: str) -> None:
+        if step == "contribute" and not asking:
+            running.take_membership()
+            running.start_silo(FIFTH)
+            running.wait(SILOS)
+            asking.append(pool.submit(ask, running))
+            time.sleep(1.0)  # time to ask silos in that do not know the fifth yet
+
+    with ThreadPoolExecutor(1) as pool:
+        running.silos[FOUR[0]].before = grow
+        answered(ask(running), FOUR)
+        answered(asking[0].result(60), SILOS)
 
 
 def test_an_analyst_that_connected_before_the_fifth_silo_asks_those_it_knows(running: Served, founded: Path) -> None:

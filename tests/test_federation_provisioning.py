@@ -633,6 +633,26 @@ def test_a_log_file_that_is_cut_or_older_than_known_is_refused(place: Path) -> N
             read_log(path, keeper)
 
 
+def test_a_roster_that_could_not_be_written_is_written_when_the_log_is_sent_again(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    envelopes = versions(place)
+    own = credentials(place, "aspen", "silo")
+    before = (place / "aspen" / "roster.signed").read_bytes()
+
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("crypto.credentials.replace_file", full)
+        with pytest.raises(OSError, match="No space left"):
+            own.extend(envelopes)
+    assert (place / "aspen" / "roster.signed").read_bytes() == before
+    assert own.extend(envelopes)
+    assert (place / "aspen" / "roster.signed").read_bytes() == own.membership.roster
+    assert (place / "aspen" / "membership.log").read_bytes() == (place / "authority" / "membership.log").read_bytes()
+
+
 def test_an_older_roster_beside_a_newer_log_is_put_right(place: Path) -> None:
     versions(place)
     home = place / "birch"
