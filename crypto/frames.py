@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
+from io import BytesIO
 from typing import Annotated, ClassVar, NoReturn
 
 from pydantic import Field
@@ -221,24 +222,21 @@ class _Incoming:
     step: str | None  # None: it is a reply
     lengths: tuple[int, ...]
     total: int
-    pieces: list[memoryview]
     granted: int = 0  # bytes beyond the inline ones that may have been sent
     received: int = 0
+    parts: list[bytes] = field(default_factory=list)
+    _part: BytesIO = field(default_factory=BytesIO)
 
-    def parts(self) -> Parts:
-        """Return the parts, each joined once from the pieces that it came in."""
-        pieces, found = deque(self.pieces), []
-        for length in self.lengths:
-            taken = []
-            while length:
-                piece = pieces.popleft()
-                if len(piece) > length:
-                    pieces.appendleft(piece[length:])
-                    piece = piece[:length]
-                taken.append(piece)
-                length -= len(piece)
-            found.append(b"".join(taken))
-        return tuple(found)
+    def take(self, body: memoryview) -> None:
+        """Add the next bytes: copied as they come, so that no frame is kept and no part is copied once more."""
+        while len(self.parts) < len(self.lengths):
+            taken = body[: self.lengths[len(self.parts)] - self._part.tell()]
+            self._part.write(taken)
+            body = body[len(taken) :]
+            if self._part.tell() < self.lengths[len(self.parts)]:
+                return
+            self.parts.append(self._part.getvalue())
+            self._part = BytesIO()
 
 
 @dataclass(slots=True)
@@ -462,8 +460,8 @@ class Session:
             self._consented.pop(number, None)
             self._later(frame(Kind.FAILED, number, b"too many calls at a time"))
             return
-        message = _Incoming(step, lengths, total, [inline])
-        self._incoming[number] = message
+        message = self._incoming[number] = _Incoming(step, lengths, total)
+        message.take(inline)
         if step is None:
             message.granted = min(REPLY_BYTES, total - len(inline))  # with the call
         if total == len(inline):
@@ -500,7 +498,7 @@ class Session:
         message.received += len(body)
         if message.received > message.granted or not len(body):
             raise WireError("data that nobody consented to")
-        message.pieces.append(body)
+        message.take(body)
         if message.received + INLINE_BYTES == message.total:
             self._complete(number, message)
         else:
@@ -508,8 +506,7 @@ class Session:
 
     def _complete(self, number: int, message: _Incoming) -> None:
         del self._incoming[number]
-        parts = message.parts()
-        message.pieces = []
+        parts = tuple(message.parts)
         if message.step is None:
             future = self._calls.get(number)
             if future is not None and not future.done():
