@@ -7,8 +7,11 @@
 * roster.signed: the roster of the newest membership, rewritten from the log whenever it grows
 """
 
+import fcntl
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -26,7 +29,7 @@ from crypto.certificates import (
     utc_now,
 )
 from crypto.errors import CertificateError, MembershipError
-from crypto.membership import LOG, Keeper, Log, Membership, append, follow, read_log
+from crypto.membership import LOG, Keeper, Log, Membership, append, follow, read_log, read_versions
 
 TRANSPORT_KEY, CERTIFICATE, AUTHORITY_CERTIFICATE, ROSTER = (
     "transport.key",
@@ -34,6 +37,7 @@ TRANSPORT_KEY, CERTIFICATE, AUTHORITY_CERTIFICATE, ROSTER = (
     "authority.pem",
     "roster.signed",
 )
+LOCK_TRIES, LOCK_EVERY_S = 200, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +58,10 @@ class Credentials:
     def __init__(self, path: Path, keeper: Keeper, identity: Identity) -> None:
         """Read and check them; raises CryptoError."""
         self.path, self.keeper, self.identity = path, keeper, identity
-        self.log: Log = read_log(path / LOG, keeper)
         self.tls()
-        if self.membership.roster:
-            replace_file(path / ROSTER, self.membership.roster)
+        with _alone(path / LOG):
+            self.log: Log = read_log(path / LOG, keeper)
+            self._write_roster(self.log)
 
     @property
     def membership(self) -> Membership:
@@ -88,44 +92,73 @@ class Credentials:
 
     def refresh(self) -> bool:
         """Read the log again; return whether it has grown. Raises MembershipError if it holds another history."""
-        known = len(self.log)
+        known = [signed.envelope for signed in self.log.versions]
         try:
             size = (self.path / LOG).stat().st_size
         except OSError as err:
             raise MembershipError(f"cannot read the membership log {self.path / LOG}", "put it back") from err
-        if sum(len(signed.envelope) + 4 for signed in self.log.versions) == size:
+        if sum(len(envelope) + 4 for envelope in known) == size:
             return False
-        log = read_log(self.path / LOG, self.keeper)
-        if log.versions[:known] != self.log.versions:
-            raise MembershipError(f"{self.path / LOG} is older than what is known here", "restore the newer one")
-        return self._took(log)
+        with _alone(self.path / LOG):
+            held = read_versions(self.path / LOG)
+            if held[: len(known)] != known:
+                raise MembershipError(f"{self.path / LOG} is older than what is known here", "restore the newer one")
+            return self._took(follow(self.keeper, self.log, held))
 
     def extend(self, envelopes: Iterable[bytes]) -> bool:
         """Continue the log, on disk too; return whether it has grown. Raises CryptoError, and then nothing changed."""
-        known = len(self.log)
         log = follow(self.keeper, self.log, envelopes)
-        if len(log) > known:
-            held = read_log(self.path / LOG, self.keeper)  # another process may have continued it
-            log = follow(self.keeper, log, (signed.envelope for signed in held.versions))
+        if len(log) == len(self.log):
+            return False
+        with _alone(self.path / LOG):
+            held = read_versions(self.path / LOG)  # another process may have continued it
+            log = follow(self.keeper, log, held)
             append(self.path / LOG, log, len(held))
-        return self._took(log)
+            return self._took(log)
 
     def _took(self, log: Log) -> bool:
         has_grown = len(log) > len(self.log)
-        if has_grown and log.membership.roster:
-            replace_file(self.path / ROSTER, log.membership.roster)
+        self._write_roster(log)
         self.log = log  # only then, so that what failed is done again
         return has_grown
+
+    def _write_roster(self, log: Log) -> None:
+        path, roster = self.path / ROSTER, log.membership.roster
+        if roster and not (path.exists() and path.read_bytes() == roster):
+            replace_file(path, roster)
+
+
+@contextmanager
+def _alone(log: Path) -> Iterator[None]:
+    """Hold a log while it and the roster beside it are changed; raises MembershipError if another does for long."""
+    try:
+        file = log.open("rb")
+    except OSError:
+        yield  # who reads it says what is wrong
+        return
+    with file:
+        for _ in range(LOCK_TRIES):
+            with suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(LOCK_EVERY_S)
+        else:
+            raise MembershipError(f"another process holds {log}", "end it, or try again")
+        yield
 
 
 def replace_file(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Write a file whole or not at all, durably."""
-    partial = path.with_name(f"{path.name}.partial")
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)

@@ -12,6 +12,7 @@ docs/federated.md describes every field.
 
 import base64
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -197,26 +198,29 @@ def follow(keeper: Keeper, log: Log, envelopes: Iterable[bytes]) -> Log:
     Raises MembershipError on a version that does not continue it: an older one, a gap, another history, or a change
     that cannot be. The roster's signature is checked for the newest version, the only one that anybody uses.
     """
-    versions, membership = list(log.versions), log.membership
+    versions, standing = list(log.versions), _Standing(log.membership)
+    known = {one.envelope for one in versions}
     for envelope in envelopes:
+        if envelope in known:
+            continue
         signed = verify(envelope, Change, {AUTHORITY: keeper.authority})
         one = signed.message
         if one.federation != keeper.federation:
             raise MembershipError(f"a membership of {one.federation!r}, expected {keeper.federation!r}")
         if one.version <= len(versions):
-            if versions[one.version - 1].envelope != envelope:
-                raise MembershipError(
-                    f"version {one.version} of the membership differs from the one known here",
-                    "the authority, or who has its key, tells two stories: compare the logs before going on",
-                )
-            continue
+            raise MembershipError(
+                f"version {one.version} of the membership differs from the one known here",
+                "the authority, or who has its key, tells two stories: compare the logs before going on",
+            )
         if one.version != len(versions) + 1 or one.previous != _digest_of(versions):
             raise MembershipError(f"version {one.version} of the membership does not follow version {len(versions)}")
-        membership = _after(membership, one)
+        standing.take(one)
         versions.append(signed)
+        known.add(envelope)
     if len(versions) == len(log):
         return log
-    signature, listed = versions[-1].message.roster, _listed(membership)
+    membership, signature = standing.membership(versions[-1].message), versions[-1].message.roster
+    listed = _listed(membership)
     roster = attach(listed, AUTHORITY, signature) if listed is not None else signature
     try:
         if roster:
@@ -231,36 +235,56 @@ def _digest_of(versions: Sequence[Signed[Change]]) -> bytes:
     return sha256(versions[-1].envelope).digest() if versions else _START
 
 
-def _after(before: Membership, change: Change) -> Membership:
-    """Return who belongs after a change; raises MembershipError on one that cannot be.
+class _Standing:
+    """Who belongs while one change after the other is taken: what each costs does not grow with their number."""
 
-    1. Only a member is removed. 2. No key and no pin is another's, and no pin stands again. 3. There is room.
-    What a member's pins were and are no more is revoked.
-    """
-    name = change.removed if change.member is None else change.member.name
-    others = [one for one in before.members if one.name != name]
-    old = {pin for one in before.members if one.name == name for pin in one.pins}
-    # 1.
-    if change.removed is not None and not old:
-        raise MembershipError(f"version {change.version} of the membership removes {name!r}, who is no member")
-    pins = set(change.member.pins) if change.member is not None else set()
-    members = others
-    if change.member is not None:
+    def __init__(self, before: Membership) -> None:
+        self._members = {one.name: one for one in before.members}
+        self._pins = {pin for one in before.members for pin in one.pins} | before.revoked  # those that stood, too
+        self._keys = {one.key for one in before.members}
+        self._roles: Counter[str] = Counter(one.role for one in before.members)
+        self._revoked = set(before.revoked)
+
+    def take(self, change: Change) -> None:
+        """Take a change; raises MembershipError on one that cannot be.
+
+        1. Only a member is removed. 2. No key and no pin is another's, and no pin stands again. 3. There is room.
+        What a member's pins were and are no more is revoked.
+        """
+        new = change.member
+        name = change.removed if new is None else new.name
+        old = self._members.pop(name, None) if name is not None else None
+        pins = set(old.pins) if old is not None else set[bytes]()
+        if old is not None:
+            self._keys.remove(old.key)
+            self._roles[old.role] -= 1
+        # 1.
+        elif change.removed is not None:
+            raise MembershipError(f"version {change.version} of the membership removes {name!r}, who is no member")
+        if new is None:
+            self._revoked |= pins
+            return
         # 2.
-        taken = {pin for one in others for pin in one.pins} | before.revoked
-        if len(pins) != len(change.member.pins) or pins & taken or change.member.key in {one.key for one in others}:
-            raise MembershipError(
-                f"a key of {name!r} is another member's, or was revoked", "let it make new ones, and ask again"
-            )
-        members = sorted([*others, change.member], key=lambda one: one.name)
-    # 3.
-    for role, most in (("silo", MAX_SILOS), ("aggregator", MAX_AGGREGATORS)):
-        if sum(one.role == role for one in members) > most:
-            raise MembershipError(f"a federation has at most {most} members as {role}", "revoke one first")
-    if len(members) > MAX_MEMBERS:
-        raise MembershipError(f"a federation has at most {MAX_MEMBERS} members", "revoke one first")
-    revoked = before.revoked | (old - pins) if old - pins else before.revoked
-    return Membership(before.federation, change.version, change.made_at, tuple(members), revoked)
+        is_taken = new.key in self._keys or any(pin in self._pins and pin not in pins for pin in new.pins)
+        if is_taken or len(set(new.pins)) != len(new.pins):
+            hint = "let it make new ones, and ask again"
+            raise MembershipError(f"a key of {name!r} is another member's, or was revoked", hint)
+        self._members[new.name] = new
+        self._keys.add(new.key)
+        self._pins |= set(new.pins)
+        self._roles[new.role] += 1
+        self._revoked |= pins - set(new.pins)
+        # 3.
+        for role, most in (("silo", MAX_SILOS), ("aggregator", MAX_AGGREGATORS)):
+            if self._roles[role] > most:
+                raise MembershipError(f"a federation has at most {most} members as {role}", "revoke one first")
+        if len(self._members) > MAX_MEMBERS:
+            raise MembershipError(f"a federation has at most {MAX_MEMBERS} members", "revoke one first")
+
+    def membership(self, last: Change) -> Membership:
+        """Return who belongs after the last change that was taken."""
+        members = tuple(sorted(self._members.values(), key=lambda one: one.name))
+        return Membership(last.federation, last.version, last.made_at, members, frozenset(self._revoked))
 
 
 def _listed(membership: Membership) -> Roster | None:
@@ -280,6 +304,13 @@ def _listed(membership: Membership) -> Roster | None:
 
 def read_log(path: Path, keeper: Keeper) -> Log:
     """Return the checked log of a file; raises CryptoError if it is absent, cut short or not one chain."""
+    if not (log := follow(keeper, Log.empty(keeper), read_versions(path))):
+        raise MembershipError(f"{path} is empty", "restore it; the authority and every member have it")
+    return log
+
+
+def read_versions(path: Path) -> list[bytes]:
+    """Return the envelopes of a log's file, unchecked; raises MembershipError if it is absent or cut short."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_LOG_BYTES + 1)
@@ -296,9 +327,7 @@ def read_log(path: Path, keeper: Keeper) -> Log:
             raise MembershipError(f"{path} is cut short", "restore it; the authority and every member have it")
         envelopes.append(data[start:end])
         position = end
-    if not (log := follow(keeper, Log.empty(keeper), envelopes)):
-        raise MembershipError(f"{path} is empty", "restore it; the authority and every member have it")
-    return log
+    return envelopes
 
 
 def append(path: Path, log: Log, known: int) -> None:
@@ -336,7 +365,9 @@ def next_version(keeper: Keeper, log: Log, key: SigningKey, change: str, now: in
         removed=who if isinstance(who, str) else None,
         roster=b"",
     )
-    if (listed := _listed(_after(log.membership, made))) is not None:
+    standing = _Standing(log.membership)
+    standing.take(made)
+    if (listed := _listed(standing.membership(made))) is not None:
         made = made.model_copy(update={"roster": detach(sign(listed, AUTHORITY, key), Roster).signature})
     return follow(keeper, log, [sign(made, AUTHORITY, key)])
 

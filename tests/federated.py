@@ -50,7 +50,7 @@ T = TypeVar("T")
 def provision(
     path: Path,
     founded: Path,
-    address: str = "127.0.0.1:0",
+    address: str = "127.0.0.1:8443",
     silos: tuple[str, ...] = SILOS,
     consortium: Path | None = None,
 ) -> Path:
