@@ -194,11 +194,10 @@ class Gate:
         self._askers: dict[tuple[str, bytes], Asker] = {}  # by name and instance, as long as replies are kept
         self._streams: dict[str, int] = {}
         self._sessions: dict[Session, tuple[Role, x509.Certificate]] = {}
-        self._ended: dict[Session, asyncio.Event] = {}
-        self._why: dict[Session, str] = {}
         self._server: Calls | None = None
         self._grpc: Any = None
         self._asked: Counter[str] = Counter()  # calls under way, by analyst
+        self._waiting: Counter[str] = Counter()  # calls that wait for silos to learn of the membership
         self._is_stopping = False
         self._renewing: asyncio.Future[None] | None = None
         self._answered_at = float("-inf")
@@ -249,26 +248,31 @@ class Gate:
                 while self._asked.total() or (self._has_analysts and clock() - self._answered_at < LINGER_S):
                     await asyncio.sleep(0.05)
         for session in list(self._sessions):
-            self._end(session, LinkError("the aggregator is stopping"))
+            session.close(LinkError("the aggregator is stopping"))
         await self._grpc.stop(2.0)
 
-    def change_membership(self) -> None:
-        """Serve under the newest membership: streams that it no longer lists end at once.
+    def refresh(self) -> bool:
+        """Take up a newer membership that the directory holds: return whether there was one, or one not taken up yet.
 
-        The other silos' streams end when the rounds under way have, so that they dial again and learn of it.
+        Streams that it no longer lists end at once. The other silos' end when the rounds under way have, so that they
+        dial again and learn of it. Raises CryptoError, AggregatorError or OSError; then the next call tries again.
         """
+        self._credentials.refresh()
+        if self.version == self._credentials.membership.version:
+            return False
         membership = self._credentials.membership
         for session, (_, certificate) in list(self._sessions.items()):
             try:
                 membership.peer(certificate)
             except MembershipError as err:
-                self._end(session, err)
+                session.close(err)
         analysts = {member.name for member in membership.of_role("analyst")}
         for key in [key for key in self._askers if key[0] not in analysts]:
             self._drop(key)
         self._change_server()
         behind = [session for session, (role, _) in self._sessions.items() if role == "silo"]
         self._renewing = asyncio.ensure_future(self._renew(behind))
+        return True
 
     async def _renew(self, behind: Sequence[Session]) -> None:
         with suppress(TimeoutError):
@@ -276,13 +280,15 @@ class Gate:
                 while self._asked.total():
                     await asyncio.sleep(0.05)
         for session in behind:
-            self._end(session, LinkError("the membership has grown"))
+            session.close(_GrownError("the membership has grown"))
 
     def _change_server(self) -> None:
-        silos = {member.name for member in self._credentials.membership.of_role("silo")}
-        self._silos = {name: self._silos.get(name) or StreamSilo(name) for name in sorted(silos)}
+        membership = self._credentials.membership
+        names = sorted(member.name for member in membership.of_role("silo"))
+        silos = {name: self._silos.get(name) or StreamSilo(name) for name in names}
         # Rounds under way go on in the server that began them.
-        self._server = self._make(self._silos) if self._credentials.membership.roster else None
+        self._server = self._make(silos) if membership.roster else None
+        self._silos, self.version = silos, membership.version
 
     def _tls(self) -> grpc.ServerCredentials:
         known: list[Tls] = [self._credentials.tls()]
@@ -316,7 +322,7 @@ class Gate:
 
             session = Session(context.write, serve, wire, SILO_LIMITS)
             if (before := handle.attach(session, hello.instance)) is not None:
-                self._end(before, LinkError("the silo opened another stream"))
+                before.close(LinkError("the silo opened another stream"))
             _log.info("silo_connected", silo=member.name, wire=wire, software=hello.software)
             try:
                 await self._run(session, "silo", certificate, context)
@@ -399,33 +405,40 @@ class Gate:
     async def _answer(self, analyst: str, step: str, arguments: Parts) -> Parts:
         """Answer an analyst's call; raises CryptoError, whose message the analyst sees.
 
-        1. The step is one that analysts may call. 2. What is signed is signed by who calls. 3. While the
-        aggregator stops, only what was answered can be fetched. 4. An analyst has a bounded number of calls under
-        way, over all its processes and those that have gone. 5. A report answers a request of who calls.
+        1. The step is one that analysts may call. 2. An analyst has a bounded number of calls under way and waiting,
+        over all its processes and those that have gone. 3. Silos are asked once they know the membership. 4. What is
+        signed is signed by who calls, who is still a member. 5. While the aggregator stops, only what was answered can
+        be fetched. 6. A report answers a request of who calls.
         """
         # 1.
         if step not in ANALYST_STEPS:
             raise CallFailedError(f"the aggregator has no call {step!r} for analysts")
+        if not _fits(step, arguments):
+            raise CallFailedError(f"{step!r} takes other arguments")
+        # 2.
+        if (under_way := self._asked[analyst] + self._waiting[analyst]) >= MAX_ASKED:
+            raise CallFailedError(f"{under_way} calls of {analyst!r} are under way", "ask again later")
+        # 3.
+        if step in ("catalogues", "submit"):
+            self._waiting[analyst] += 1
+            try:
+                while self._renewing is not None and not self._renewing.done():
+                    await asyncio.shield(self._renewing)
+            finally:
+                self._waiting[analyst] -= 1
         if self._server is None:
             raise CallFailedError("the federation has no roster yet", "the authority admits silos first")
-        # 2.
+        # 4.
         kind = ANALYST_STEPS[step]
-        if not arguments:
-            raise CallFailedError(f"{step!r} takes other arguments")
         if kind is not None:
             self._must_sign(analyst, kind, arguments[0])
-        # 3.
+        # 5.
         if self._is_stopping and step not in ("report", "evidence"):
             raise CallFailedError("the aggregator is stopping", "ask again in a minute")
-        if step in ("catalogues", "submit") and self._renewing is not None:
-            await asyncio.shield(self._renewing)  # else silos would be asked for a roster that they do not know yet
-        # 4.
-        if self._asked[analyst] >= MAX_ASKED:
-            raise CallFailedError(f"{self._asked[analyst]} calls of {analyst!r} are under way", "ask again later")
         self._asked[analyst] += 1
         self._answered_at = asyncio.get_running_loop().time()
         try:
-            # 5.
+            # 6.
             if kind is None:
                 self._must_sign(analyst, Request, await self._server.request_of(arguments[0]))
             return await self._called(self._server, step, arguments)
@@ -455,10 +468,9 @@ class Gate:
                 return await server.teach(name)
             case "report", (name,):
                 return (server.report(name),)
-            case "evidence", (name, index) if len(index) == 8:
+            case _, (name, index):
                 return await server.evidence(name, int.from_bytes(index, "big"))
-            case _:
-                raise CallFailedError(f"{step!r} takes other arguments")
+        raise AssertionError
 
     async def _peer(self, context: Any, role: Role, most: int) -> tuple[Member, x509.Certificate]:
         """Return who is at the other end; ends the stream if it may not be here."""
@@ -531,42 +543,39 @@ class Gate:
 
     async def _run(self, session: Session, role: Role, certificate: x509.Certificate, context: Any) -> None:
         """Serve a stream until its peer ends it, breaks a rule, or it is ended here."""
-        self._sessions[session], self._ended[session] = (role, certificate), asyncio.Event()
+        self._sessions[session] = role, certificate
         self._count(role)
-        pumping = asyncio.ensure_future(pump(context.read, session))
-        ending = asyncio.ensure_future(self._ended[session].wait())
         reason = "the stream ended"
         try:
-            await asyncio.wait({pumping, ending}, return_when=asyncio.FIRST_COMPLETED)
-            if self._ended[session].is_set():
-                await _abort(context, grpc.StatusCode.ABORTED, self._why.pop(session, reason))
-            match pumping.exception():
-                case WireError() as err:
-                    session.close(err)
-                    self._counts.refused("frame")
-                    _log.warning("frame_refused", role=role, reason=err.message[:200])
-                    await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, err.message)
-                case CryptoError() as err:
-                    await _abort(context, grpc.StatusCode.ABORTED, err.message)
-                case Exception():
-                    reason = "the stream broke"
+            await pump(context.read, session)
+        except _GrownError:
+            return  # it ends well, so that the silo dials again at once
+        except WireError as err:
+            session.close(err)
+            self._counts.refused("frame")
+            _log.warning("frame_refused", role=role, reason=err.message[:200])
+            await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, err.message)
+        except CryptoError as err:
+            await _abort(context, grpc.StatusCode.ABORTED, err.message)
+        except Exception:
+            reason = "the stream broke"
         finally:
-            pumping.cancel()
-            ending.cancel()
             session.close(LinkError(reason))
-            del self._sessions[session], self._ended[session]
-            self._why.pop(session, None)
+            del self._sessions[session]
             self._counts.moved(role, session.bytes_in, session.bytes_out)
             self._count(role)
 
-    def _end(self, session: Session, error: CryptoError) -> None:
-        session.close(error)
-        if session in self._ended:
-            self._why[session] = error.message[:500]
-            self._ended[session].set()
-
     def _count(self, role: Role) -> None:
         self._counts.connected(role, sum(one == role for one, _ in self._sessions.values()))
+
+
+class _GrownError(LinkError):
+    """The membership has grown, and a silo must learn of it."""
+
+
+def _fits(step: str, arguments: Parts) -> bool:
+    """Whether a step takes these arguments: the index of a piece of evidence has 8 bytes."""
+    return [len(one) for one in arguments[1:]] == ([8] if step == "evidence" else []) and len(arguments) > 0
 
 
 async def _abort(context: Any, code: grpc.StatusCode, reason: str) -> NoReturn:

@@ -28,7 +28,7 @@ from aggregator.store import HeadStore, ReportStore
 from crypto.address import listened, port
 from crypto.certificates import Identity, days_left, utc_now
 from crypto.cluster import RAY_TOKEN, cluster_environment, ensure_token
-from crypto.credentials import Credentials
+from crypto.credentials import Credentials, hold
 from crypto.errors import CryptoError
 from crypto.keys import VerifyKey
 from crypto.membership import Keeper
@@ -66,11 +66,15 @@ def main(arguments: Sequence[str]) -> int:
             kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
             command = [sys.executable, "-m", "aggregator", "serve", *arguments]
             os.execve(sys.executable, command, kept | wanted)  # noqa: S606
+        if (lock := hold(options.home / "serve.lock")) is None:
+            raise AggregatorError(
+                f"{options.home} is served already", "stop the other `consilo aggregator serve` first"
+            )
         credentials = read_credentials(options.home)
         credentials.membership.peer(credentials.certificate())
         configure_logs()
         signal.signal(signal.SIGTERM, _leave)  # also while Ray starts: else its processes would be left
-        with _cluster():
+        with lock, _cluster():
             asyncio.run(_run(options.home, credentials, options.listen, options.monitor_port))
     except (AggregatorError, CryptoError) as err:
         return _fail(err.message, err.hint)
@@ -129,14 +133,15 @@ async def _run(home: Path, credentials: Credentials, listen: str, monitor_port: 
         return Server(aggregator, silos, sums, store, heads=heads)
 
     gate = Gate(credentials, server, counts)
+    problem = ""  # of the directory, as it was last read
 
     def health() -> tuple[bool, dict[str, object]]:
         expected = [member.name for member in credentials.membership.of_role("silo")]
-        missing = sorted(set(expected) - set(gate.connected))
-        return not stopping.is_set(), {
+        return not problem and bool(credentials.membership.roster) and not stopping.is_set(), {
             "connected": gate.connected,
-            "missing": missing,
-            "membership": len(credentials.log),
+            "missing": sorted(set(expected) - set(gate.connected)),
+            "membership": gate.version,
+            "problem": problem,
         }
 
     monitor = await serve_monitor(monitor_port, counts.registry, health)
@@ -148,20 +153,24 @@ async def _run(home: Path, credentials: Credentials, listen: str, monitor_port: 
         f"{credentials.identity.name} listens on {listen.rpartition(':')[0]}:{port};"
         f" health and metrics on 127.0.0.1:{monitor.sockets[0].getsockname()[1]}"
     )
-    said = ""
     try:
         while not stopping.is_set():
             try:
-                if credentials.refresh():
-                    _log.info("membership_grown", version=len(credentials.log))
-                    gate.change_membership()
+                if gate.refresh():
+                    _log.info("membership_grown", version=gate.version)
+                credentials.membership.peer(credentials.certificate())
                 counts.membership.set(len(credentials.log))
                 counts.certificate_days.set(days_left(credentials.certificate(), utc_now()))
-                said = ""
-            except CryptoError as err:  # a file is being replaced, or wrong: what is known goes on
-                if err.message != said:
-                    _log.error("directory_refused", reason=err.message[:200])
-                said = err.message
+                problem = ""
+            except (
+                CryptoError,
+                AggregatorError,
+                OSError,
+            ) as err:  # a file is being replaced, or wrong
+                found = str(err)
+                if found != problem:
+                    _log.error("directory_refused", reason=found[:500])
+                problem = found
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY_S):
                     await stopping.wait()

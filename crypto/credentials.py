@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from cryptography import x509
 
@@ -145,6 +145,17 @@ def _alone(log: Path) -> Iterator[None]:
         else:
             raise MembershipError(f"another process holds {log}", "end it, or try again")
         yield
+
+
+def hold(path: Path) -> TextIO | None:
+    """Hold a lock file until it is closed or the process ends; None if another process holds it."""
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
 
 
 def replace_file(path: Path, data: bytes, mode: int = 0o644) -> None:

@@ -11,14 +11,13 @@
 * silo.lock: held while the silo runs; serve.lock: while `consilo-silo serve` does
 """
 
-import fcntl
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from crypto.certificates import Identity
-from crypto.credentials import Credentials, replace_file
+from crypto.credentials import Credentials, hold, replace_file
 from crypto.keys import SigningKey, VerifyKey, read_key_file
 from crypto.membership import Keeper
 from crypto.roster import read_roster
@@ -53,12 +52,9 @@ def lock_serving(path: Path) -> TextIO:
 
 
 def _lock(path: Path, held: str, hint: str) -> TextIO:
-    file = path.open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as err:
-        file.close()
-        raise HomeError(held, hint) from err
+    file = hold(path)
+    if file is None:
+        raise HomeError(held, hint)
     return file
 
 

@@ -5,7 +5,7 @@ stream gets the reply of the first time. docs/federated.md, "The stream, byte by
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -33,6 +33,8 @@ from crypto.frames import (
 from crypto.membership import Member
 from crypto.randomness import token
 from crypto.wire import ROUND_ID_BYTES
+from policies.errors import PolicyError
+from silo_node.errors import SiloError
 
 SOFTWARE = "consilo/0.1"
 # What the aggregator may ask; each is a public method of `silo_node.actor.SiloActor`.
@@ -77,6 +79,7 @@ class Dialler:
         self._server = b""  # which process of the aggregator the calls are of
         self._once = Once(self._serve)
         self._session: Session | None = None
+        self._pin = b""  # of the key at the other end of the session
         self._stream: Any = None
         self._rounds: dict[bytes, float] = {}
         self._stopping = asyncio.Event()
@@ -107,11 +110,15 @@ class Dialler:
             except grpc.aio.AioRpcError as err:
                 outcome = err.code().name.lower()
                 _log.warning("not_connected", aggregator=self._aggregator, reason=_reason(err))
-            except Exception as err:  # a full disk, an actor that refuses: dial again, or nobody would
+            except (SiloError, PolicyError) as err:  # the actor does not start
+                outcome = "failed"
+                _log.error("not_connected", aggregator=self._aggregator, reason=err.message[:300], hint=err.hint)
+            except Exception as err:  # a full disk, or whatever it is: dial again, or nobody would
                 outcome = "failed"
                 _log.error("not_connected", aggregator=self._aggregator, reason=type(err).__name__)
             self._counts.dialled(outcome)
-            attempt = 0 if loop.time() - began > STEADY_S else attempt + 1
+            # A stream that ended well is dialled again at once, as is one that has lasted.
+            attempt = 0 if outcome == "ended" or loop.time() - began > STEADY_S else attempt + 1
             if not self._stopping.is_set():
                 await asyncio.sleep(back_off_s(attempt, self._first_wait_s))
 
@@ -131,6 +138,18 @@ class Dialler:
                     raise
                 except LinkError:
                     await asyncio.sleep(RETRY_S)
+
+    def check(self, pins: Sequence[bytes]) -> None:
+        """End the stream if the key at its other end is none of `pins`: then another is dialled."""
+        if self._session is not None and self._pin not in pins:
+            self._session.close(LinkError("the aggregator's key does not stand any more"))
+
+    def leave(self) -> None:
+        """End the stream to an aggregator that is a member no more."""
+        self._stopping.set()
+        if self._session is not None:
+            self._session.close(LinkError("the aggregator is a member no more"))
+            _log.info("aggregator_left", aggregator=self._aggregator)
 
     async def drain(self, most_s: float) -> None:
         """Say that the silo is going, and wait for the rounds that it is in, for at most `most_s`."""
@@ -178,7 +197,7 @@ class Dialler:
             if welcome.instance != self._server:
                 self._server, self._once = welcome.instance, Once(self._serve)
             session = Session(stream.write, self._once, welcome.wire, LIMITS)
-            self._session, self._stream = session, stream
+            self._session, self._stream, self._pin = session, stream, pin
             self._up.set()
             self._counts.connected(True)
             _log.info("connected", aggregator=member.name, wire=welcome.wire)

@@ -31,9 +31,9 @@ from policies.load import load
 from silo_node.actor import SiloActor
 from silo_node.doctor import examine
 from silo_node.errors import SiloError
-from silo_node.heads import Ask, Carried, Carrier, Objection, UnreachableError
+from silo_node.heads import Carried, Objection, UnreachableError
 from silo_node.home import lock_serving, read_credentials
-from silo_node.link import Dialler
+from silo_node.streams import Streams
 
 NAMESPACE = "consilo"
 START_S = 90.0
@@ -206,7 +206,6 @@ async def _attend(
     import ray
 
     counts, stopping = SiloCounts(), asyncio.Event()
-    renewing, known = asyncio.Lock(), len(credentials.log)  # what the actor has read
 
     async def at_the_actor(step: str, *arguments: object) -> Any:
         method = getattr(actor, step, None)
@@ -215,45 +214,20 @@ async def _attend(
         async with asyncio.timeout(STEP_S):
             return await method.remote(*arguments)
 
-    async def renewed() -> bool:
-        """Let the actor read the newest roster: it starts anew, which makes it a drop-out of the rounds it is in."""
-        nonlocal known
-        async with renewing:
-            if known == len(credentials.log):
-                return False
-            ray.kill(actor, no_restart=False)
-            await _started(actor, name)
-            known = len(credentials.log)
-        dial()
-        return True
-
-    ways: dict[str, Ask] = {}
-    carrier = Carrier(at_the_actor, ways)
-    diallers: dict[str, Dialler] = {}
-    tasks: list[asyncio.Task[None]] = []
-
-    def dial() -> None:
-        """Dial every aggregator of the membership that is not dialled yet."""
-        for member in credentials.membership.of_role("aggregator"):
-            if member.name not in diallers:
-                dialler = Dialler(credentials, member.name, carrier.call, counts, renewed)
-                diallers[member.name], ways[member.name] = dialler, dialler.ask
-                tasks.append(asyncio.create_task(dialler.run()))
+    async def restart() -> None:
+        ray.kill(actor, no_restart=False)
+        await _started(actor, name)
 
     def health() -> tuple[bool, dict[str, object]]:
-        found = {name: dialler.is_connected for name, dialler in diallers.items()}
-        is_compared = comparing.done() and not carrier.refused.done()
-        shown = {"silo": name, "connected": found, "compared": is_compared, "membership": len(credentials.log)}
-        return is_compared and any(found.values()), shown
+        shown = {"silo": name, "connected": streams.connected, "compared": streams.is_compared}
+        return streams.is_compared and any(streams.connected.values()), shown | {"membership": len(credentials.log)}
 
     monitor = await serve_monitor(monitor_port, counts.registry, health)
-    loop = asyncio.get_running_loop()
+    streams = Streams(credentials, at_the_actor, restart, counts)
+    refused = streams.carrier.refused
+    refused.add_done_callback(lambda _: stopping.set())
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    comparing = asyncio.create_task(carrier.compared())
-    carrier.refused.add_done_callback(lambda _: stopping.set())
-    tasks.append(comparing)
-    dial()
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     ready(f"{name} is served; health and metrics on 127.0.0.1:{monitor.sockets[0].getsockname()[1]}")
     try:
         while not stopping.is_set():
@@ -266,14 +240,12 @@ async def _attend(
                 async with asyncio.timeout(MONITOR_EVERY_S):
                     await stopping.wait()
         _log.info("stopping", silo=name)
-        await asyncio.gather(*(dialler.drain(DRAIN_S) for dialler in diallers.values()))
+        await streams.drain(DRAIN_S)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await streams.close()
         monitor.close()
-    if carrier.refused.done():
-        raise SiloError(carrier.refused.result().message, carrier.refused.result().hint)
+    if refused.done():
+        raise SiloError(refused.result().message, refused.result().hint)
 
 
 async def _cleared(actor_name: str) -> None:

@@ -29,9 +29,10 @@ from crypto.keys import Secret, SigningKey, VerifyKey, read_key_file
 from crypto.membership import Keeper
 from policies.load import load
 from policies.signatures import SUFFIX, signature, written
-from silo_node.heads import Ask, Carrier
+from silo_node.heads import Carrier
 from silo_node.link import Dialler
 from silo_node.serve import FederatedSilo
+from silo_node.streams import Streams
 from tests.simulator import LocalSums
 
 NAME = "consortium"
@@ -166,59 +167,37 @@ class Loop:
 
 
 class LocalSilo:
-    """A silo's process: its actor and a dialler for each aggregator; `seen` is every step that reached an actor.
-
-    When the membership has grown the actor starts anew from its disk, as in `silo_node.serve`; `starts` counts.
-    """
+    """A silo's process: its actor and its streams; `seen` is every step of an actor, `starts` counts actors."""
 
     def __init__(self, path: Path, name: str, runner: Loop, wire: tuple[int, ...] = WIRE) -> None:
-        self.path, self.name, self._runner, self._wire = path, name, runner, wire
-        self._credentials = credentials(path, name, "silo")  # brings roster.signed up to date, which the actor reads
-        self._renewing, self._known = asyncio.Lock(), len(self._credentials.log)
+        self.path, self.name, self._runner = path, name, runner
+        kept = credentials(path, name, "silo")  # brings roster.signed up to date, which the actor reads
         self.starts = 0
         self.actor = self._start()
         self.seen: list[str] = []
         self.before: Callable[[str], None] = lambda step: None
         self.counts = Counted()
-        self.diallers: dict[str, Dialler] = {}
-        self._ways: dict[str, Ask] = {}
         self._lock = threading.Lock()
         self._is_stopped = False
-        self._tasks = asyncio.TaskGroup()
-        self.carrier = runner.do(self._wired())
-        self.running = asyncio.run_coroutine_threadsafe(self._run(), runner.loop)
+
+        async def dial() -> Streams:
+            return Streams(kept, self._call, self._restart, self.counts, wire, 0.05)
+
+        self.streams = runner.do(dial())
+
+    @property
+    def carrier(self) -> Carrier:
+        return self.streams.carrier
 
     @property
     def dialler(self) -> Dialler:
-        return self.diallers[AGGREGATOR]
+        return self.streams.diallers[AGGREGATOR]
 
     def _start(self) -> FederatedSilo:
         actor = FederatedSilo(str(self.path / self.name / "policy.toml"), sleep=lambda _: None)
         assert actor.problem() is None, actor.problem()
         self.starts += 1
         return actor
-
-    async def _wired(self) -> Carrier:
-        carrier = Carrier(self._call, self._ways, 0.05)
-        self._make_diallers(carrier)
-        return carrier
-
-    def _make_diallers(self, carrier: Carrier) -> list[Dialler]:
-        """Make a dialler for every aggregator of the membership that has none; return the new ones."""
-        names = [member.name for member in self._credentials.membership.of_role("aggregator")]
-        new = [name for name in names if name not in self.diallers]
-        for name in new:
-            self.diallers[name] = Dialler(
-                self._credentials, name, carrier.call, self.counts, self._renewed, self._wire, 0.05
-            )
-            self._ways[name] = self.diallers[name].ask
-        return [self.diallers[name] for name in new]
-
-    async def _run(self) -> None:
-        async with self._tasks:
-            self._tasks.create_task(self.carrier.compared())
-            for dialler in self.diallers.values():
-                self._tasks.create_task(dialler.run())
 
     async def _call(self, step: str, *arguments: Any) -> Any:
         def work() -> Any:
@@ -229,24 +208,17 @@ class LocalSilo:
 
         return await asyncio.to_thread(work)
 
-    async def _renewed(self) -> bool:
+    async def _restart(self) -> None:
         def work() -> None:
             with self._lock:
                 if not self._is_stopped:
                     self.actor.close()
                     self.actor = self._start()
 
-        async with self._renewing:
-            if self._known == len(self._credentials.log):
-                return False
-            await asyncio.to_thread(work)
-            self._known = len(self._credentials.log)
-        for dialler in self._make_diallers(self.carrier):
-            self._tasks.create_task(dialler.run())
-        return True
+        await asyncio.to_thread(work)
 
     def stop(self) -> None:
-        self.running.cancel()
+        self._runner.do(self.streams.close())
         with self._lock:
             self._is_stopped = True
             self.actor.close()
@@ -300,8 +272,7 @@ class Served:
         give_membership(self.path, name)
 
         async def look() -> int:
-            if gate._credentials.refresh():
-                gate.change_membership()
+            gate.refresh()
             return len(gate._credentials.log)
 
         return self.runner.do(look())

@@ -103,7 +103,7 @@ def test_a_stream_lost_in_mid_round_is_dialled_again_and_the_round_goes_on(runni
             lost.set()
             session = running.gate._silos["birch"]._session
             assert session is not None
-            running.runner.loop.call_soon_threadsafe(running.gate._end, session, LinkError("lost on purpose"))
+            running.runner.loop.call_soon_threadsafe(session.close, LinkError("lost on purpose"))
             time.sleep(0.2)  # the step ends when its stream is gone
 
     silo.before = lose
@@ -123,7 +123,7 @@ def test_a_silo_that_comes_back_as_another_process_is_a_drop_out(running: Served
             silo.dialler._instance = b"another process."
             session = running.gate._silos["birch"]._session
             assert session is not None
-            running.runner.loop.call_soon_threadsafe(running.gate._end, session, LinkError("lost on purpose"))
+            running.runner.loop.call_soon_threadsafe(session.close, LinkError("lost on purpose"))
             time.sleep(0.2)
 
     silo.before = restart
@@ -147,7 +147,7 @@ def test_a_silo_of_the_first_wire_version_answers_too_and_its_lost_calls_fail(fo
                 old.before = lambda step: None
                 session = one.gate._silos["maple"]._session
                 assert session is not None
-                one.runner.loop.call_soon_threadsafe(one.gate._end, session, LinkError("lost on purpose"))
+                one.runner.loop.call_soon_threadsafe(session.close, LinkError("lost on purpose"))
                 time.sleep(0.2)
 
         old.before = lose
@@ -326,8 +326,7 @@ def test_revoked_while_connected_and_when_it_comes_back(running: Served) -> None
     )
 
     async def refresh() -> None:
-        assert running.gate._credentials.refresh()
-        running.gate.change_membership()
+        assert running.gate.refresh()
 
     running.runner.do(refresh())
     running.wait(SILOS[:4])
@@ -870,8 +869,7 @@ def test_a_certificate_that_replaces_another_is_served_without_a_restart(running
     assert read_certificate((running.path / AGGREGATOR / "transport.pem").read_bytes()).serial_number != before
 
     async def refresh() -> None:
-        running.gate._credentials.refresh()
-        running.gate.change_membership()
+        running.gate.refresh()
 
     newest = len(running.gate._credentials.log) + 1
     running.runner.do(refresh())

@@ -37,9 +37,9 @@ from crypto.certificates import (
     read_transport_key,
     utc_now,
 )
-from crypto.errors import CertificateError, LinkError
+from crypto.errors import CertificateError, CryptoError, LinkError
 from crypto.frames import ANALYST_METHOD, OPTIONS, SILO_METHOD, WIRE
-from crypto.keys import Secret, SigningKey
+from crypto.keys import Secret, SigningKey, read_key_file
 from crypto.membership import LOG, read_log
 from crypto.randomness import token
 from crypto.wire import sign, unverified
@@ -162,6 +162,56 @@ def test_a_question_of_the_newer_membership_waits_until_the_silos_know_it(runnin
         answered(asking[0].result(60), SILOS)
 
 
+def test_a_question_that_waits_for_a_membership_which_revokes_its_analyst_is_not_asked(
+    running: Served, founded: Path
+) -> None:
+    """Nor can one analyst let more of them wait than it may have under way."""
+    add_member(running.path, "eve", "analyst")
+    running.take_membership()
+    running.wait(FOUR)
+    home = credentials(running.path, "eve", "analyst")
+    signing = SigningKey(read_key_file(running.path / "eve" / "identity.key"))
+    request = sign(
+        CatalogueRequest(analyst="eve", federation=NAME, nonce=bytes(16), created_at=int(time.time())), "eve", signing
+    )
+    waiting: list[Future[object]] = []
+
+    def grow(step: str) -> None:
+        if step != "contribute" or waiting:
+            return
+        add_silo(running.path, founded, FIFTH)
+        running.take_membership()
+        with RemoteLink(home, AGGREGATOR) as link:
+            waiting.extend(pool.submit(link.catalogues, request) for _ in range(8))
+            until(lambda: running.gate._waiting["eve"] == 8)
+            with opened(running.path / "authority" / "consilo.toml") as authority:
+                revoke(authority, "eve", "member", utc_now())
+            running.take_membership()
+            for one in waiting:
+                with pytest.raises(FederationError):
+                    one.result(30)
+
+    with ThreadPoolExecutor(8) as pool:
+        running.silos[FOUR[0]].before = grow
+        answered(ask(running), FOUR)
+    until(lambda: not running.gate._waiting["eve"])
+    assert all(silo.seen.count("catalogue") == 1 for silo in running.silos.values()), "ana's alone was asked"
+
+
+def test_a_membership_that_cannot_be_taken_up_is_taken_up_later(running: Served, founded: Path) -> None:
+    key = running.path / AGGREGATOR / "identity.key"
+    add_silo(running.path, founded, FIFTH)
+    key.chmod(0o644)
+    with pytest.raises(CryptoError, match="can be read by others"):
+        running.take_membership()
+    key.chmod(0o600)
+    version = running.take_membership()
+    running.start_silo(FIFTH)
+    running.wait(SILOS)
+    learned(running, version)
+    answered(ask(running), SILOS)
+
+
 def test_an_analyst_that_connected_before_the_fifth_silo_asks_those_it_knows(running: Served, founded: Path) -> None:
     with running.open() as federation:
         answered(federation.query(QUESTION, purpose=PURPOSE, epsilon=1.0), FOUR)
@@ -224,6 +274,31 @@ def test_a_second_aggregator_is_admitted_and_each_silo_dials_both(two: tuple[Ser
             charged = max(entry.seq for entry in entries if entry.event.kind == "contribution")
             assert unverified(head, LedgerHead).count >= charged
     assert all(silo.starts == 2 for silo in one.silos.values()), "an aggregator more is learned of once"
+
+
+def test_a_silo_leaves_an_aggregator_that_was_revoked_whoever_told_it(two: tuple[Served, int]) -> None:
+    one, _ = two
+    with opened(one.path / "authority" / "consilo.toml") as authority:
+        revoke(authority, SECOND, "member", utc_now())
+    learned(one, one.take_membership())
+    until(lambda: not one.others[SECOND].connected, what=lambda: str(one.others[SECOND].connected))
+    one.wait(FOUR)
+    assert all(list(silo.streams.diallers) == [AGGREGATOR] for silo in one.silos.values())
+    assert all(silo.streams.connected == {AGGREGATOR: True} for silo in one.silos.values())
+    answered(query(one, AGGREGATOR), FOUR)
+
+
+def test_a_stream_to_a_key_that_does_not_stand_any_more_ends(running: Served) -> None:
+    """Though whoever has that key keeps the membership that revoked it to itself."""
+
+    async def end(silo: LocalSilo) -> None:
+        silo.dialler.check([bytes(32)])
+
+    before = {name: running.gate._silos[name]._session for name in FOUR}
+    for silo in running.silos.values():
+        running.runner.do(end(silo))
+    until(lambda: all(running.gate._silos[name]._session not in (None, before[name]) for name in FOUR))
+    answered(ask(running), FOUR)
 
 
 @pytest.mark.parametrize("asked", [AGGREGATOR, SECOND])
@@ -297,7 +372,7 @@ def lose_the_analyst(one: Served, silo: LocalSilo) -> threading.Event:
     def lose(step: str) -> None:
         if step == "contribute" and not lost.is_set():
             (session,) = [session for session, (role, _) in one.gate._sessions.items() if role == "analyst"]
-            one.runner.loop.call_soon_threadsafe(one.gate._end, session, LinkError("lost on purpose"))
+            one.runner.loop.call_soon_threadsafe(session.close, LinkError("lost on purpose"))
             lost.set()
             time.sleep(0.5)  # the round goes on when the stream is gone
 
