@@ -234,8 +234,10 @@ async def _attend(
             counts.membership.set(len(credentials.log))
             try:
                 counts.certificate_days.set(days_left(credentials.certificate(), utc_now()))
-            except CryptoError as err:  # while it is being replaced, or gone: streams that are open go on
-                _log.error("certificate_not_read", reason=err.message)
+                credentials.refresh()  # the authority may send what an aggregator withholds
+                await streams.renewed()
+            except (CryptoError, SiloError, OSError) as err:  # a file is being replaced, or wrong: streams go on
+                _log.error("directory_refused", reason=str(err)[:300])
             with suppress(TimeoutError):
                 async with asyncio.timeout(MONITOR_EVERY_S):
                     await stopping.wait()
