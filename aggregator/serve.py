@@ -47,7 +47,8 @@ def read_credentials(home: Path) -> Credentials:
         settings = tomllib.loads((home / "aggregator.toml").read_text())
         name, federation, authority = (str(settings[key]) for key in ("name", "federation", "authority"))
     except (OSError, ValueError, KeyError) as err:
-        raise AggregatorError(f"{home / 'aggregator.toml'} cannot be read ({err})", "join the federation") from err
+        hint = "name the directory of an aggregator, which `consilo join` has made"
+        raise AggregatorError(f"{home / 'aggregator.toml'} cannot be read ({err})", hint) from err
     return Credentials(home, Keeper(federation, VerifyKey.parse(authority)), Identity(federation, "aggregator", name))
 
 
@@ -59,6 +60,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--monitor-port", type=port, default=9464, metavar="PORT")
     try:
         options = parser.parse_args(arguments)
+        credentials = read_credentials(options.home)
+        credentials.membership.peer(credentials.certificate())
         ensure_token(options.home / RAY_TOKEN)
         wanted = cluster_environment(options.home / RAY_TOKEN)
         if any(os.environ.get(name) != value for name, value in wanted.items()):
@@ -70,8 +73,6 @@ def main(arguments: Sequence[str]) -> int:
             raise AggregatorError(
                 f"{options.home} is served already", "stop the other `consilo aggregator serve` first"
             )
-        credentials = read_credentials(options.home)
-        credentials.membership.peer(credentials.certificate())
         configure_logs()
         signal.signal(signal.SIGTERM, _leave)  # also while Ray starts: else its processes would be left
         with lock, _cluster():
@@ -148,9 +149,9 @@ async def _run(home: Path, credentials: Credentials, listen: str, monitor_port: 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    port = await gate.start(listen)
+    bound = await gate.start(listen)
     _say(
-        f"{credentials.identity.name} listens on {listen.rpartition(':')[0]}:{port};"
+        f"{credentials.identity.name} listens on {listen.rpartition(':')[0]}:{bound};"
         f" health and metrics on 127.0.0.1:{monitor.sockets[0].getsockname()[1]}"
     )
     try:

@@ -2,6 +2,8 @@
 
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -37,6 +39,7 @@ from crypto.certificates import (
     read_transport_key,
     utc_now,
 )
+from crypto.credentials import hold
 from crypto.errors import CertificateError, CryptoError, LinkError
 from crypto.frames import ANALYST_METHOD, OPTIONS, SILO_METHOD, WIRE
 from crypto.keys import Secret, SigningKey, read_key_file
@@ -779,3 +782,26 @@ def test_a_silo_with_the_identity_key_of_another_does_not_start(founded: Path, t
     assert problem is not None
     assert "the roster does not name 'birch' with this identity key" in problem[0]
     assert not (path / "birch" / "ledger.sqlite").exists(), "nothing was begun"
+
+
+def test_a_second_process_does_not_serve_the_directory_of_an_aggregator(founded: Path, tmp_path: Path) -> None:
+    path = provision(tmp_path / "p", founded, silos=FOUR[:1])
+    lock = hold(path / AGGREGATOR / "serve.lock")
+    assert lock is not None
+    command = [sys.executable, "-m", "aggregator", "serve", str(path / AGGREGATOR), "--listen", "127.0.0.1:0"]
+    with lock:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "is served already" in done.stderr
+
+
+@pytest.mark.parametrize("whose", [ANALYST, "authority", FOUR[0]])
+def test_an_aggregator_is_not_served_from_the_directory_of_another_role(
+    founded: Path, tmp_path: Path, whose: str
+) -> None:
+    path = provision(tmp_path / "p", founded, silos=FOUR[:1])
+    command = [sys.executable, "-m", "aggregator", "serve", str(path / whose), "--listen", "127.0.0.1:0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "name the directory of an aggregator" in done.stderr
+    assert not (path / whose / "ray.token").exists()
