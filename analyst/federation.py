@@ -6,7 +6,7 @@ authority (`authority.pem`, and `authority-tls.key` unless a consortium's own au
 """
 
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -182,28 +182,33 @@ def admit(authority: Authority, path: Path, issued: Path | None, days: int, now:
         raise FederationError(f"the invitation is to {invitation.name!r} as {invitation.role}, the request is another")
     check_join(request, invitation.code)
     # 3.
-    certificate, pin = _certificate(authority, message, issued, days, now)
+    certificate = _certificate(authority, message, issued, days, now)
     member = Member(
         name=message.name,
         role=message.role,
         key=message.key,
         sealing=message.sealing,
         address=message.address,
-        pins=(pin,),
+        pins=(read_request(message.request).pin,),
         jurisdiction=invitation.jurisdiction,
     )
     log = authority.next(member, f"admit {member.name}", now)
     admission = _admission(authority, log, message.name, certificate)  # may be too large: before anything is written
     authority.write(log)
-    place.unlink()
-    return _posted(authority, message.name, admission), member
+    posted = _posted(authority, message.name, admission)
+    place.unlink()  # last: who is killed before this admits it once more
+    return posted, member
 
 
-def rotate(authority: Authority, path: Path, issued: Path | None, days: int, now: datetime) -> Path:
-    """Give a member another certificate for another key; the key before stands until `revoke --old-key`.
+def rotate(authority: Authority, path: Path, issued: Path | None, days: int, now: datetime) -> tuple[Path, bool]:
+    """Give a member a certificate for another key; return the path of its admission, and whether a version was made.
 
-    Raises FederationError or CryptoError unless the member's own identity key signed the request.
+    1. The member's own identity key signed the request. 2. It names the key that the member has in use, which may be
+    any that it has had: it may have lost what it was sent. 3. A key that is the newest already is admitted again, without a
+    new version. 4. Else it stands from here on beside the one in use, if that is not revoked; any other is revoked,
+    such as one whose admission was never installed. Raises FederationError or CryptoError.
     """
+    # 1.
     request = read_join(disarm(path, JoinRequest)[1])
     message, before = request.message, authority.membership
     member = before.find(message.name)
@@ -212,14 +217,23 @@ def rotate(authority: Authority, path: Path, issued: Path | None, days: int, now
             f"the request is not signed by the identity key of {member.name!r}",
             "a lost identity key needs `revoke` and a new invitation",
         )
-    certificate, pin = _certificate(authority, message, issued, days, now, host_of(member.pins[0]))
-    if pin in member.pins:
-        raise FederationError("the request is of the key that stands already", "make a new one with --renew")
-    renewed = member.model_copy(update={"pins": (pin, member.pins[0]), "address": message.address})
+    asked = read_request(message.request)
+    if asked.pin in member.pins[1:]:
+        raise FederationError("the request is of the key before the last rotation", "make a new one with --renew")
+    # 2.
+    certificate = _certificate(authority, message, issued, days, now, _pins_of(authority.log, member))
+    # 3.
+    if asked.pin == member.pins[0]:
+        return _posted(authority, member.name, _admission(authority, authority.log, member.name, certificate)), False
+    # 4.
+    if not asked.older:
+        raise FederationError("the certificate request names no key that it replaces", "make one with --renew")
+    replaced = [pin for pin in member.pins if host_of(pin) == asked.older]
+    renewed = member.model_copy(update={"pins": (asked.pin, *replaced), "address": message.address})
     log = authority.next(renewed, f"rotate {member.name}", now)
     admission = _admission(authority, log, member.name, certificate)
     authority.write(log)
-    return _posted(authority, member.name, admission)
+    return _posted(authority, member.name, admission), True
 
 
 def revoke(authority: Authority, name: str, what: Literal["member", "old key"], now: datetime) -> Log:
@@ -233,25 +247,33 @@ def revoke(authority: Authority, name: str, what: Literal["member", "old key"], 
     return authority.write(authority.next(kept, f"revoke the old key of {name}", now))
 
 
+def _pins_of(log: Log, member: Member) -> set[bytes]:
+    """Return every pin that a member has had, under the identity key that it has."""
+    listed = (signed.message.member for signed in log.versions)
+    return {pin for one in listed if one and (one.name, one.key) == (member.name, member.key) for pin in one.pins}
+
+
 def _certificate(
-    authority: Authority, message: JoinRequest, issued: Path | None, days: int, now: datetime, older: str = ""
-) -> tuple[bytes, bytes]:
-    """Return the certificate for a join request, issued here or by the consortium's authority, and its pin."""
+    authority: Authority, message: JoinRequest, issued: Path | None, days: int, now: datetime, own: Iterable[bytes] = ()
+) -> bytes:
+    """Return the certificate for a join request, issued here or by the consortium's authority.
+
+    `own` are the pins of its sender: it may name the key that it replaces, and nobody else's.
+    """
     if message.address:
         dialled(message.address)
     asked = read_request(message.request)
     if asked.identity != Identity(authority.keeper.federation, message.role, message.name):
         raise FederationError(f"the certificate request is of {asked.identity.uri}, not of who asks")
-    if asked.older and asked.older != older:
+    if asked.pin in authority.membership.revoked:
+        raise FederationError("the request is of a key that was revoked", "make a new one with --renew")
+    if asked.older and asked.older not in map(host_of, own):
         raise FederationError("the certificate request names an older key that is not its own")
-    pin = asked.pin
-    if pin in authority.membership.revoked:
-        raise FederationError("the request is of a key that was revoked", "make a new one")
     trusted = (authority.path / AUTHORITY_CERTIFICATE).read_bytes()
     if issued is not None:
         certificate = _read(issued)
         check_issued(read_certificate(certificate), trusted, message.request, now)
-        return certificate, pin
+        return certificate
     key = authority.path / AUTHORITY_TLS_KEY
     if not key.exists():
         place = _place(authority, message.name, "csr")
@@ -260,7 +282,7 @@ def _certificate(
             "the consortium's own authority issues the certificates here",
             f"let it sign {place}, and give the certificate with --certificate",
         )
-    return issue(trusted, read_transport_key(key), message.request, now, days or MEMBER_DAYS), pin
+    return issue(trusted, read_transport_key(key), message.request, now, days or MEMBER_DAYS)
 
 
 def _read(certificate: Path) -> bytes:

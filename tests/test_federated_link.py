@@ -865,7 +865,7 @@ def test_a_certificate_that_replaces_another_is_served_without_a_restart(running
     request = renew(running.path / AGGREGATOR).request
     assert request is not None
     with opened(running.path / "authority" / "consilo.toml") as authority:
-        admission = rotate(authority, request, None, 30, utc_now())
+        admission, _ = rotate(authority, request, None, 30, utc_now())
     join(admission, running.path / AGGREGATOR, "", utc_now())
     assert read_certificate((running.path / AGGREGATOR / "transport.pem").read_bytes()).serial_number != before
 

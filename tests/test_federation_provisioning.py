@@ -495,9 +495,7 @@ def test_rotation_has_two_keys_that_stand_until_the_older_is_revoked(place: Path
     before = read_certificate((place / "aspen" / "transport.pem").read_bytes())
     request = renew(place / "aspen").request
     assert request is not None
-    with opened(toml(place)) as authority:
-        admission = rotate(authority, request, None, 30, NOW)
-    join(admission, place / "aspen", "", NOW)
+    join(rotated(place, request), place / "aspen", "", NOW)
     after = read_certificate((place / "aspen" / "transport.pem").read_bytes())
     membership = credentials(place, "aspen", "silo").membership
     assert membership.peer(before).name == membership.peer(after).name == "aspen"
@@ -508,8 +506,107 @@ def test_rotation_has_two_keys_that_stand_until_the_older_is_revoked(place: Path
         last.peer(before)
     with opened(toml(place)) as authority, pytest.raises(FederationError, match="one transport key only"):
         revoke(authority, "aspen", "old key", NOW)
-    with opened(toml(place)) as authority, pytest.raises(FederationError, match="not its own"):
-        rotate(authority, request, None, 30, NOW)
+
+
+def rotated(place: Path, request: Path) -> Path:
+    with opened(toml(place)) as authority:
+        return rotate(authority, request, None, 30, NOW)[0]
+
+
+def renewed(place: Path, name: str = "aspen") -> Path:
+    request = renew(place / name).request
+    assert request is not None
+    return request
+
+
+def in_use(place: Path, name: str = "aspen") -> bytes:
+    return pin_of(read_certificate((place / name / "transport.pem").read_bytes()).public_key())
+
+
+def stand(place: Path, name: str = "aspen") -> tuple[bytes, ...]:
+    return read_log(place / "authority" / "membership.log", keeper_of(place)).membership.find(name).pins
+
+
+def test_a_member_that_renews_again_before_it_installs_is_not_locked_out(place: Path) -> None:
+    add_member(place, "aspen", "silo")
+    first = in_use(place)
+    lost = rotated(place, renewed(place))
+    never_installed = stand(place)[0]
+    request = renewed(place)
+    with pytest.raises(FederationError, match="of a key that is not here"):
+        join(lost, place / "aspen", "", NOW)
+    join(rotated(place, request), place / "aspen", "", NOW)
+    assert stand(place) == (in_use(place), first)
+    with opened(toml(place)) as authority:
+        assert authority.membership.revoked == {never_installed}
+    second = in_use(place)
+    join(rotated(place, renewed(place)), place / "aspen", "", NOW)
+    assert stand(place) == (in_use(place), second)
+
+
+def test_a_member_whose_key_in_use_was_revoked_too_early_rotates_again(place: Path) -> None:
+    add_member(place, "aspen", "silo")
+    rotated(place, renewed(place))
+    with opened(toml(place)) as authority:
+        revoke(authority, "aspen", "old key", NOW)
+    join(rotated(place, renewed(place)), place / "aspen", "", NOW)
+    assert stand(place) == (in_use(place),), "what was revoked does not stand beside it"
+    assert credentials(place, "aspen", "silo").membership.find("aspen").pins == stand(place)
+
+
+def test_an_authority_that_is_killed_in_the_middle_does_it_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def versions_of() -> int:
+        return len(read_log(place / "authority" / "membership.log", keeper_of(place)))
+
+    request = asked(place)
+    with monkeypatch.context() as patch:
+        patch.setattr(analyst.federation, "_posted", killed)
+        with pytest.raises(KeyboardInterrupt):
+            admitted(place, request)
+    join(admitted(place, request), place / "aspen", "", NOW)
+    request, before = renewed(place), versions_of()
+    with monkeypatch.context() as patch:
+        patch.setattr(analyst.federation, "_posted", killed)
+        with pytest.raises(KeyboardInterrupt):
+            rotated(place, request)
+    assert versions_of() == before + 1
+    with opened(toml(place)) as authority:
+        admission, is_new = rotate(authority, request, None, 30, NOW)
+    assert (is_new, versions_of()) == (False, before + 1)
+    join(admission, place / "aspen", "", NOW)
+    assert stand(place)[0] == in_use(place)
+
+
+def test_a_request_of_a_key_that_stood_already_is_refused(place: Path) -> None:
+    add_member(place, "aspen", "silo")
+    first = (place / "aspen" / "aspen.request").read_bytes()
+    join(rotated(place, renewed(place)), place / "aspen", "", NOW)
+    again = place / "again.request"
+    again.write_bytes(first)
+    with pytest.raises(FederationError, match="of the key before the last rotation"):
+        rotated(place, again)
+    with opened(toml(place)) as authority:
+        revoke(authority, "aspen", "old key", NOW)
+    with pytest.raises(FederationError, match="of a key that was revoked"):
+        rotated(place, again)
+
+
+@pytest.mark.parametrize(("older", "reason"), [("birch", "an older key that is not its own"), ("", "names no key")])
+def test_a_request_to_rotate_names_a_key_of_its_own(place: Path, older: str, reason: str) -> None:
+    """A certificate with the name of another's key would pass for the other wherever its key is expected."""
+    for name in ("aspen", "birch"):
+        add_member(place, name, "silo")
+    request = renewed(place)
+    fresh = read_transport_key(place / "aspen" / "transport.key.new")
+    made = new_request(fresh, Identity(NAME, "silo", "aspen"), in_use(place, older) if older else b"")
+    message = read_join(disarm(request, JoinRequest)[1]).message.model_copy(update={"request": made})
+    signing = SigningKey(read_key_file(place / "aspen" / "identity.key"))
+    request.write_text(armour(JoinRequest, sign(message, "aspen", signing)))
+    with pytest.raises(FederationError, match=reason):
+        rotated(place, request)
 
 
 def test_nobody_rotates_anothers_key(place: Path) -> None:
@@ -711,7 +808,10 @@ def test_the_commands_tell_what_comes_next(
     out = said("join", "fed/invitations/hub.admission", "--out", "hub")
     assert "next: consilo aggregator serve hub" in out
     assert "send hub/hub.request" in said("join", "--renew", "--out", "hub")
-    assert "send back" in said("federation", "rotate", "hub/hub.request", *federation)
+    out = said("federation", "rotate", "hub/hub.request", *federation)
+    assert "send back" in out
+    assert "once ORG has installed its admission: consilo federation revoke ORG --old-key" in out
+    assert "its admission is written again" in said("federation", "rotate", "hub/hub.request", *federation)
     said("join", "fed/invitations/hub.admission", "--out", "hub")
     assert "membership version 4: revoke the old key of hub" in said(
         "federation", "revoke", "hub", "--old-key", *federation
