@@ -26,6 +26,7 @@ from crypto.certificates import (
     issue,
     new_authority,
     new_transport_key,
+    only_certificates,
     read_authority,
     read_certificate,
     read_request,
@@ -204,9 +205,9 @@ def rotate(authority: Authority, path: Path, issued: Path | None, days: int, now
     """Give a member a certificate for another key; return the path of its admission, and whether a version was made.
 
     1. The member's own identity key signed the request. 2. It names the key that the member has in use, which may be
-    any that it has had: it may have lost what it was sent. 3. A key that is the newest already is admitted again, without a
-    new version. 4. Else it stands from here on beside the one in use, if that is not revoked; any other is revoked,
-    such as one whose admission was never installed. Raises FederationError or CryptoError.
+    any that it has had: it may have lost what it was sent. 3. A key that is the newest already is admitted again,
+    without a new version. 4. Else it stands from here on beside the one in use, if that is not revoked; any other is
+    revoked, such as one whose admission was never installed. Raises FederationError or CryptoError.
     """
     # 1.
     request = read_join(disarm(path, JoinRequest)[1])
@@ -271,7 +272,7 @@ def _certificate(
         raise FederationError("the certificate request names an older key that is not its own")
     trusted = (authority.path / AUTHORITY_CERTIFICATE).read_bytes()
     if issued is not None:
-        certificate = _read(issued)
+        certificate = only_certificates(_read(issued))  # a key may lie beside them, and all of this travels
         check_issued(read_certificate(certificate), trusted, message.request, now)
         return certificate
     key = authority.path / AUTHORITY_TLS_KEY

@@ -662,12 +662,15 @@ def test_a_consortiums_own_authority_issues_the_certificates(tmp_path: Path) -> 
         pytest.raises(FederationError, match=r"cannot read .*absent\.pem"),
     ):
         admit(authority, request, absent, 30, NOW)
-    issued.write_bytes(issue((tmp_path / "ca.pem").read_bytes(), key, csr.read_bytes(), NOW, 30))
+    chain = (
+        issue((tmp_path / "ca.pem").read_bytes(), key, csr.read_bytes(), NOW, 30) + (tmp_path / "ca.pem").read_bytes()
+    )
+    issued.write_bytes(b"# as it was issued\n" + chain + private_pem(key))
     with opened(toml(tmp_path)) as authority:
         admission, member = admit(authority, request, issued, 30, NOW)
     join(admission, tmp_path / "aspen", "", NOW)
     assert member.name == "aspen"
-    assert (tmp_path / "aspen" / "transport.pem").read_bytes() == issued.read_bytes()
+    assert (tmp_path / "aspen" / "transport.pem").read_bytes() == chain, "a key that lies beside them does not travel"
 
 
 def versions(place: Path) -> list[bytes]:
