@@ -322,7 +322,7 @@ def next_version(keeper: Keeper, log: Log, key: SigningKey, change: str, now: in
     `who` is listed from here on, or, if it is a name, removed; None founds the federation.
     """
     version = len(log) + 1
-    most = MAX_VERSIONS - (KEPT_VERSIONS if isinstance(who, Member) else 0)
+    most = MAX_VERSIONS - (KEPT_VERSIONS if isinstance(who, Member) and not _only_revokes(log.membership, who) else 0)
     if version > most:
         hint = f"the last {KEPT_VERSIONS} are kept for revocations: found the federation anew"
         raise MembershipError(f"the membership has {len(log)} versions, which is as many as a log takes", hint)
@@ -339,6 +339,12 @@ def next_version(keeper: Keeper, log: Log, key: SigningKey, change: str, now: in
     if (listed := _listed(_after(log.membership, made))) is not None:
         made = made.model_copy(update={"roster": detach(sign(listed, AUTHORITY, key), Roster).signature})
     return follow(keeper, log, [sign(made, AUTHORITY, key)])
+
+
+def _only_revokes(before: Membership, after: Member) -> bool:
+    """Return whether a member stands already and loses a pin by this change, and nothing else changes."""
+    fewer = (one for one in before.members if set(after.pins) < set(one.pins))
+    return any(one.model_copy(update={"pins": after.pins}) == after for one in fewer)
 
 
 def check_join(signed: Signed[JoinRequest], code: bytes) -> None:

@@ -205,16 +205,25 @@ def test_a_federation_of_four_hundred_silos_fits_and_the_next_is_refused_with_a_
 
 
 def test_the_last_versions_of_a_log_are_kept_for_revocations(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crypto.membership.MAX_VERSIONS", 5)
-    monkeypatch.setattr("crypto.membership.KEPT_VERSIONS", 2)
+    monkeypatch.setattr("crypto.membership.MAX_VERSIONS", 7)
+    monkeypatch.setattr("crypto.membership.KEPT_VERSIONS", 3)
     for name in ("aspen", "birch"):
         add_member(place, name, "silo")
-    with pytest.raises(MembershipError, match="3 versions, which is as many as a log takes"):
+    rotated(place, renewed(place))
+    full = "4 versions, which is as many as a log takes"
+    with pytest.raises(MembershipError, match=full):
         add_member(place, "cedar", "silo")
-    for name in ("aspen", "birch"):
+    with pytest.raises(MembershipError, match=full):
+        rotated(place, renewed(place))
+    with opened(toml(place)) as authority:
+        aspen = authority.membership.find("aspen")
+        for more in ({"jurisdiction": "NO"}, {"pins": (token(32),)}, {"pins": aspen.pins[::-1]}, {}):
+            with pytest.raises(MembershipError, match=full):
+                authority.next(aspen.model_copy(update={"pins": aspen.pins[:1]} | more if more else {}), "more", NOW)
+    for name, what in (("aspen", "old key"), ("aspen", "member"), ("birch", "member")):
         with opened(toml(place)) as authority:
-            revoke(authority, name, "member", NOW)
-    assert len(read_log(place / "authority" / "membership.log", keeper_of(place))) == 5
+            revoke(authority, name, what, NOW)  # type: ignore[arg-type]
+    assert len(read_log(place / "authority" / "membership.log", keeper_of(place))) == 7
 
 
 def test_a_full_disk_leaves_the_log_as_it_was(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
