@@ -16,7 +16,6 @@ from typing import Literal
 from analyst.config import read_keeper
 from analyst.directory import made
 from analyst.errors import FederationError
-from crypto.address import dialled
 from crypto.certificates import (
     MEMBER_DAYS,
     Identity,
@@ -56,6 +55,7 @@ from crypto.membership import (
 )
 from crypto.randomness import token
 from crypto.roster import AUTHORITY
+from crypto.sealing import check_public
 from crypto.wire import check_name, sign
 
 AUTHORITY_KEY, AUTHORITY_TLS_KEY, INVITATIONS = "authority.key", "authority-tls.key", "invitations"
@@ -182,6 +182,8 @@ def admit(authority: Authority, path: Path, issued: Path | None, days: int, now:
     ):
         raise FederationError(f"the invitation is to {invitation.name!r} as {invitation.role}, the request is another")
     check_join(request, invitation.code)
+    if message.sealing:
+        check_public(message.sealing)
     # 3.
     certificate = _certificate(authority, message, issued, days, now)
     member = Member(
@@ -261,8 +263,6 @@ def _certificate(
 
     `own` are the pins of its sender: it may name the key that it replaces, and nobody else's.
     """
-    if message.address:
-        dialled(message.address)
     asked = read_request(message.request)
     if asked.identity != Identity(authority.keeper.federation, message.role, message.name):
         raise FederationError(f"the certificate request is of {asked.identity.uri}, not of who asks")

@@ -74,13 +74,7 @@ def join(path: Path, out: Path, address: str, now: datetime, passphrase: Callabl
     invitation = read_invitation(envelope)
     if invitation.expires_at <= now.timestamp():
         raise FederationError(f"the invitation to {invitation.name!r} has expired", "ask the authority for another")
-    if bool(address) != (invitation.role == "aggregator"):
-        hint = "give where others dial it, as in --address aggregator.example:8443"
-        raise FederationError(
-            "an aggregator, and nobody else, needs an address", hint if not address else "leave --address away"
-        )
-    if address:
-        dialled(address)
+    _check_address(invitation.role, address)
     if taken := [name for name in _NEVER_OVERWRITTEN if os.path.lexists(out / name)]:
         raise FederationError(f"{out / taken[0]} exists", "nothing is overwritten: name another --out, or move it away")
     identity = Identity(invitation.federation, invitation.role, invitation.name)
@@ -161,6 +155,16 @@ def _install(envelope: bytes, out: Path, now: datetime) -> Joined:
     return Joined(identity, keeper.authority, None, VerifyKey.parse(member.key))
 
 
+def _check_address(role: Role, address: str) -> None:
+    if bool(address) != (role == "aggregator"):
+        hint = "give where others dial it, as in --address aggregator.example:8443"
+        raise FederationError(
+            "an aggregator, and nobody else, needs an address", hint if not address else "leave --address away"
+        )
+    if address:
+        dialled(address)
+
+
 def _place(identity: Identity) -> str:
     return f"{identity.name.replace('/', '%2F')}.request"
 
@@ -185,7 +189,9 @@ def _settings(out: Path) -> tuple[Identity, Keeper, str]:
         role: Role = settings["role"]
         identity = Identity(settings["federation"], role, settings["name"])
         Identity.parse(identity.uri)
-        return identity, Keeper(identity.federation, VerifyKey.parse(settings["authority"])), settings["address"]
+        keeper, address = Keeper(identity.federation, VerifyKey.parse(settings["authority"])), settings["address"]
     except (OSError, ValueError, KeyError) as err:
         hint = "name the directory that `consilo join INVITATION` made, with --out"
         raise FederationError(f"{out} has not asked to join a federation", hint) from err
+    _check_address(role, address)
+    return identity, keeper, address

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
 from cryptography import x509
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from crypto.address import dialled
 from crypto.certificates import Identity, Role, identity_of, pin_of
 from crypto.errors import CryptoError, MembershipError, WireError
 from crypto.keys import SigningKey, VerifyKey, derive
@@ -40,8 +41,23 @@ _START = bytes(32)  # what the first version follows
 _LENGTH_BYTES = 4
 
 KeyText = Annotated[str, Field(max_length=72, pattern=r"^ed25519:[0-9a-f]{64}$")]
-Address = Annotated[str, Field(max_length=260, pattern=r"^$|^[A-Za-z0-9.:\[\]_-]+:[0-9]{1,5}$")]
 Sealing = Annotated[bytes, Field(max_length=PUBLIC_BYTES)]
+
+
+def _address(text: str) -> str:
+    try:
+        return dialled(text) if text else text
+    except CryptoError as err:
+        raise ValueError(err.message) from err
+
+
+Address = Annotated[str, Field(max_length=260), AfterValidator(_address)]
+
+
+def _check_role(role: Role, sealing: bytes, address: str) -> None:
+    has_sealing, has_address = role == "silo", role == "aggregator"
+    if len(sealing) != (PUBLIC_BYTES if has_sealing else 0) or bool(address) != has_address:
+        raise ValueError("a silo has a sealing key, an aggregator an address, and nobody else either")
 
 
 class Member(Message):
@@ -57,9 +73,7 @@ class Member(Message):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        is_silo, is_aggregator = self.role == "silo", self.role == "aggregator"
-        if len(self.sealing) != (PUBLIC_BYTES if is_silo else 0) or bool(self.address) != is_aggregator:
-            raise ValueError("a silo has a sealing key, an aggregator an address, and nobody else either")
+        _check_role(self.role, self.sealing, self.address)
         if self.role == "analyst" and self.jurisdiction is not None:
             raise ValueError("where an analyst is, each policy says")
         return self
@@ -151,6 +165,11 @@ class JoinRequest(Message):
     address: Address
     request: Annotated[bytes, Field(max_length=16 * 1024)]  # PKCS #10, in DER
     proof: Annotated[bytes, Field(max_length=32)]  # of the invitation's code; empty when a member rotates
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_role(self.role, self.sealing, self.address)
+        return self
 
     def proof_by(self, code: bytes) -> bytes:
         """Return what `proof` must be for the holder of `code`: it binds the code to every other field."""

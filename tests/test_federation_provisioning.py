@@ -1,5 +1,6 @@
 """Found, invite, join, admit, rotate and revoke: what travels, what is refused, and a log that only ever continues."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -13,8 +14,10 @@ from analyst.cli import main
 from analyst.errors import FederationError
 from analyst.federation import admit, found_federation, invite, opened, revoke, rotate
 from analyst.joining import join, renew
+from crypto.address import dialled, listened
 from crypto.certificates import (
     Identity,
+    Role,
     issue,
     new_authority,
     new_request,
@@ -175,7 +178,7 @@ def made_member(name: str, role: str) -> Member:
         role=role,  # type: ignore[arg-type]
         key=str(SigningKey(root).public),
         sealing=SealingKey(root).public if role == "silo" else b"",
-        address="x" * 254 + ":8443" if role == "aggregator" else "",
+        address="x" * 253 + ":65535" if role == "aggregator" else "",
         pins=(token(32), token(32)),
         jurisdiction=None if role == "analyst" else "NO-XXX",
     )
@@ -331,6 +334,8 @@ def test_an_invitation_is_good_for_its_name_and_role_only(place: Path, field: st
     code = read_invitation(disarm(place / "authority" / "invitations" / "aspen.invitation", Invitation)[1]).code
     message = read_join(disarm(request, JoinRequest)[1]).message
     changed = message.model_copy(update={field: {"role": "analyst", "name": "birch", "federation": "other"}[field]})
+    if field == "role":
+        changed = changed.model_copy(update={"sealing": b""})
     changed = changed.model_copy(update={"proof": changed.proof_by(code)})
     signing = SigningKey(read_key_file(place / "aspen" / "identity.key"))
     request.write_text(armour(JoinRequest, sign(changed, changed.name, signing)))
@@ -402,6 +407,61 @@ def test_an_address_that_nobody_could_dial_leaves_nothing_behind(place: Path, ad
         join(path, place / "homes" / "hub", address, NOW)
     assert tree(place) == before
     assert join(path, place / "homes" / "hub", "[2001:db8::1]:65535", NOW).request is not None
+
+
+@pytest.mark.parametrize("address", ["unix:1", "dns:53", "IPv4:80", "vsock:1", "0.0.0.0:8443", "[::]:8443", "0:8443"])
+def test_an_address_that_means_something_else_to_who_dials_is_refused(place: Path, address: str) -> None:
+    """gRPC takes `unix:1` for a socket's path; 0.0.0.0 is the dialler's own machine."""
+    path = invited(place, "hub", "aggregator")
+    with pytest.raises(CryptoError, match=r"address of the kind|no host that others can dial"):
+        join(path, place / "hub", address, NOW)
+    assert not (place / "hub").exists()
+    assert listened("0.0.0.0:8443")
+    assert dialled("dns.example:53")
+    request = join(path, place / "hub", "hub.example:8443", NOW).request
+    assert request is not None
+    forged(place, request, {"address": address})
+    with pytest.raises(WireError, match=r"address of the kind|no host that others can dial"):
+        admitted(place, request)
+
+
+def forged(place: Path, request: Path, wrong: dict[str, object]) -> None:
+    """Change a join request as whoever made it could: with the invitation's code and the identity key."""
+    message = read_join(disarm(request, JoinRequest)[1]).message.model_copy(update=wrong)
+    invitation = place / "authority" / "invitations" / f"{message.name}.invitation"
+    message = message.model_copy(
+        update={"proof": message.proof_by(read_invitation(disarm(invitation, Invitation)[1]).code)}
+    )
+    signing = SigningKey(read_key_file(request.with_name("identity.key")))
+    request.write_text(armour(JoinRequest, sign(message, message.name, signing)))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"sealing": b""}, "a silo has a sealing key"),
+        ({"address": "aspen.example:8443"}, "an aggregator an address, and nobody else"),
+        ({"sealing": bytes(1216)}, "a public sealing key is malformed or weak"),
+        ({"sealing": b"\xff" * 1216}, "a public sealing key is malformed or weak"),
+    ],
+)
+def test_a_request_that_does_not_fit_its_role_is_refused(place: Path, wrong: dict[str, object], reason: str) -> None:
+    request = asked(place)
+    forged(place, request, wrong)
+    before = tree(place)
+    with pytest.raises(CryptoError, match=reason):
+        admitted(place, request)
+    assert tree(place) == before
+
+
+@pytest.mark.parametrize(("role", "address"), [("aggregator", ""), ("silo", "a:1"), ("aggregator", "unix:1")])
+def test_an_address_that_was_edited_is_refused_with_a_reason(place: Path, role: Role, address: str) -> None:
+    add_member(place, "org", role, "hub.example:8443" if role == "aggregator" else "")
+    settings = place / "org" / "member.toml"
+    settings.write_text(re.sub(r"(?m)^address = .*$", f'address = "{address}"', settings.read_text()))
+    with pytest.raises((FederationError, CryptoError), match=r"needs an address|address of the kind"):
+        renew(place / "org")
+    assert not (place / "org" / "transport.key.new").exists()
 
 
 def test_a_full_disk_leaves_no_half_made_directory(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -860,10 +920,6 @@ def test_a_request_whose_address_nobody_can_dial_is_not_admitted(place: Path) ->
     invitation = invited(place, "hub", "aggregator")
     request = join(invitation, place / "hub", "hub.example:8443", NOW).request
     assert request is not None
-    message = read_join(disarm(request, JoinRequest)[1]).message.model_copy(update={"address": "hub.example:99999"})
-    code = read_invitation(disarm(invitation, Invitation)[1]).code
-    message = message.model_copy(update={"proof": message.proof_by(code)})
-    signing = SigningKey(read_key_file(place / "hub" / "identity.key"))
-    request.write_text(armour(JoinRequest, sign(message, "hub", signing)))
+    forged(place, request, {"address": "hub.example:99999"})
     with pytest.raises(CryptoError, match=r"'hub\.example:99999' is not HOST:PORT"):
         admitted(place, request)
