@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from analyst.config import read_keeper
-from analyst.directory import made
+from analyst.directory import made_or_undone
 from analyst.errors import FederationError
 from crypto.certificates import (
     MEMBER_DAYS,
@@ -93,15 +93,14 @@ def found_federation(path: Path, federation: str, consortium: Path | None, now: 
     `consortium` is the certificate of an X.509 authority that exists already and issues the members' certificates.
     """
     check_name(federation, "a federation")
-    if path.is_dir() and any(path.iterdir()):
-        raise FederationError(f"{path} is not empty", "name a directory that is not there yet")
     certificate = None if consortium is None else read_authority(_read(consortium), now)
     root = Secret.generate()
     signing = SigningKey(root)
     keeper = Keeper(federation, signing.public)
     log = next_version(keeper, Log.empty(keeper), signing, "found", int(now.timestamp()), None)
-    files = (AUTHORITY_TLS_KEY, AUTHORITY_CERTIFICATE, AUTHORITY_KEY, INVITATIONS, LOG, SETTINGS)
-    with made(path, files):
+    with made_or_undone(path):
+        if any(path.iterdir()):
+            raise FederationError(f"{path} is not empty", "name a directory that is not there yet")
         if certificate is None:
             certificate = new_authority(new_transport_key(path / AUTHORITY_TLS_KEY), federation, now)
         (path / AUTHORITY_CERTIFICATE).write_bytes(certificate)

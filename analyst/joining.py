@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from analyst.directory import made
+from analyst.directory import made_or_undone
 from analyst.errors import FederationError
 from analyst.founding import TICK_MS
 from crypto.address import dialled
@@ -75,12 +75,12 @@ def join(path: Path, out: Path, address: str, now: datetime, passphrase: Callabl
     if invitation.expires_at <= now.timestamp():
         raise FederationError(f"the invitation to {invitation.name!r} has expired", "ask the authority for another")
     _check_address(invitation.role, address)
-    if taken := [name for name in _NEVER_OVERWRITTEN if os.path.lexists(out / name)]:
-        raise FederationError(f"{out / taken[0]} exists", "nothing is overwritten: name another --out, or move it away")
     identity = Identity(invitation.federation, invitation.role, invitation.name)
     root, settings = Secret.generate(), _settings_of(identity, invitation.authority, address)
-    files = (IDENTITY_KEY, TRANSPORT_KEY, AUTHORITY_CERTIFICATE, _place(identity), *settings)
-    with made(out, files, 0o700):
+    with made_or_undone(out, 0o700):
+        if taken := [name for name in _NEVER_OVERWRITTEN if os.path.lexists(out / name)]:
+            hint = "nothing is overwritten: name another --out, or move it away"
+            raise FederationError(f"{out / taken[0]} exists", hint)
         write_key_file(out / IDENTITY_KEY, root, passphrase)
         transport = new_transport_key(out / TRANSPORT_KEY)
         (out / AUTHORITY_CERTIFICATE).write_bytes(invitation.certificates)

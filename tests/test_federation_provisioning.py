@@ -30,7 +30,7 @@ from crypto.certificates import (
 )
 from crypto.credentials import Credentials
 from crypto.errors import CertificateError, CryptoError, MembershipError, SignatureError, WireError
-from crypto.keys import Secret, SigningKey, VerifyKey, read_key_file
+from crypto.keys import Secret, SigningKey, VerifyKey, read_key_file, write_key_file
 from crypto.membership import (
     MAX_AGGREGATORS,
     MAX_LOG_BYTES,
@@ -473,14 +473,34 @@ def test_a_full_disk_leaves_no_half_made_directory(place: Path, monkeypatch: pyt
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(analyst.joining, "replace_file", full)
-    monkeypatch.setattr(analyst.federation, "append", full)
+    def half(path: Path, *_: object) -> None:
+        path.with_name(path.name + ".partial").write_bytes(b"half")  # as `replace_file` leaves it
+        full()
+
+    monkeypatch.setattr(analyst.joining, "replace_file", half)
+    monkeypatch.setattr(analyst.federation, "append", half)
     for home in ("aspen", "homes/aspen"):
         with pytest.raises(OSError, match="No space"):
             join(path, place / home, "", NOW)
     with pytest.raises(OSError, match="No space"):
         found_federation(place / "new" / "authority", NAME, None, NOW)
     assert tree(place) == before
+
+
+def test_two_commands_in_one_directory_never_undo_each_other(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, write = invited(place), write_key_file
+
+    def again(*what: object) -> None:
+        with pytest.raises(FederationError, match="another command is working in"):
+            join(path, place / "aspen", "", NOW)
+        with pytest.raises(FederationError, match="another command is working in"):
+            found_federation(place / "aspen", NAME, None, NOW)
+        write(*what)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(analyst.joining, "write_key_file", again)
+    request = join(path, place / "aspen", "", NOW).request
+    assert request is not None
+    assert join(admitted(place, request), place / "aspen", "", NOW).request is None
 
 
 def tree(path: Path) -> dict[Path, bytes]:
