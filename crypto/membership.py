@@ -135,7 +135,9 @@ class Membership:
                 if pin not in member.pins:
                     break
                 return member
-        raise MembershipError(f"{identity.uri} is not a member with this certificate", "ask the authority to admit it")
+        message = f"{identity.uri} is not a member with this certificate in version {self.version} of the membership"
+        hint = "ask the authority to admit it, or give the aggregator the newest membership.log"
+        raise MembershipError(message, hint)
 
 
 class Invitation(Message):

@@ -582,12 +582,16 @@ def test_a_file_that_was_changed_on_its_way_is_refused(place: Path, tmp_path: Pa
 def test_rotation_has_two_keys_that_stand_until_the_older_is_revoked(place: Path) -> None:
     add_member(place, "aspen", "silo")
     before = read_certificate((place / "aspen" / "transport.pem").read_bytes())
+    earlier = credentials(place, "aspen", "silo").membership
     request = renew(place / "aspen").request
     assert request is not None
     join(rotated(place, request), place / "aspen", "", NOW)
     after = read_certificate((place / "aspen" / "transport.pem").read_bytes())
     membership = credentials(place, "aspen", "silo").membership
     assert membership.peer(before).name == membership.peer(after).name == "aspen"
+    with pytest.raises(MembershipError, match="is not a member with this certificate in version 2 of") as behind:
+        earlier.peer(after)
+    assert "give the aggregator the newest membership.log" in behind.value.hint
     with opened(toml(place)) as authority:
         last = revoke(authority, "aspen", "old key", NOW).membership
     assert last.peer(after).name == "aspen"
