@@ -77,7 +77,7 @@ class Authority:
 
     def next(self, who: Member | str, change: str, now: datetime) -> Log:
         """Return the log with the next version; nothing is written. Raises CryptoError beyond what a log may hold."""
-        return next_version(self.keeper, self.log, self.signing, change[:300], int(now.timestamp()), who)
+        return next_version(self.keeper, self.log, self.signing, change, int(now.timestamp()), who)
 
     def write(self, log: Log) -> Log:
         """Write what `log` has beyond the one that is known, durably, and return it."""
