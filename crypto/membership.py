@@ -108,7 +108,7 @@ class Membership:
     version: int = 0
     made_at: int = 0
     members: tuple[Member, ...] = ()  # by name
-    revoked: frozenset[bytes] = frozenset()  # pins that stood once and never stand again
+    revoked: frozenset[bytes] = frozenset()  # pins and identity keys that stood once and never stand again
     roster: bytes = b""  # the signed `Roster` of silos and aggregators; empty before there are both
 
     def of_role(self, role: Role) -> tuple[Member, ...]:
@@ -255,21 +255,21 @@ def _digest_of(versions: Sequence[Signed[Change]]) -> bytes:
 def _after(before: Membership, change: Change) -> Membership:
     """Return who belongs after a change; raises MembershipError on one that cannot be.
 
-    1. Only a member is removed. 2. No key and no pin is another's, and no pin stands again. 3. There is room.
-    What a member's pins were and are no more is revoked.
+    1. Only a member is removed. 2. No key and no pin is another's, and none stands again. 3. There is room.
+    What a member's key and pins were and are no more is revoked.
     """
     name = change.removed if change.member is None else change.member.name
     others = [one for one in before.members if one.name != name]
-    old = {pin for one in before.members if one.name == name for pin in one.pins}
+    old = {key for one in before.members if one.name == name for key in _keys(one)}
     # 1.
     if change.removed is not None and not old:
         raise MembershipError(f"version {change.version} of the membership removes {name!r}, who is no member")
-    pins = set(change.member.pins) if change.member is not None else set()
+    new = _keys(change.member) if change.member is not None else []
     members = others
     if change.member is not None:
         # 2.
-        taken = {pin for one in others for pin in one.pins} | before.revoked
-        if len(pins) != len(change.member.pins) or pins & taken or change.member.key in {one.key for one in others}:
+        taken = {key for one in others for key in _keys(one)} | before.revoked
+        if len(set(new)) != len(new) or not taken.isdisjoint(new):
             raise MembershipError(
                 f"a key of {name!r} is another member's, or was revoked", "let it make new ones, and ask again"
             )
@@ -280,8 +280,14 @@ def _after(before: Membership, change: Change) -> Membership:
             raise MembershipError(f"a federation has at most {most} members as {role}", "revoke one first")
     if len(members) > MAX_MEMBERS:
         raise MembershipError(f"a federation has at most {MAX_MEMBERS} members", "revoke one first")
-    revoked = before.revoked | (old - pins) if old - pins else before.revoked
+    gone = old.difference(new)
+    revoked = before.revoked | gone if gone else before.revoked
     return Membership(before.federation, change.version, change.made_at, tuple(members), revoked)
+
+
+def _keys(member: Member) -> list[bytes]:
+    """Return the pins of a member and its identity key, as what stands once."""
+    return [*member.pins, member.key.encode()]
 
 
 def _listed(membership: Membership) -> Roster | None:

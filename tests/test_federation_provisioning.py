@@ -165,9 +165,14 @@ def test_a_change_that_cannot_be_is_refused(place: Path) -> None:
             authority.next("cedar", "revoke cedar", NOW)
         gone = revoke(authority, "aspen", "member", NOW)
     with opened(toml(place)) as authority:
-        assert gone.membership.revoked == set(aspen.pins)
-        with pytest.raises(MembershipError, match="a key of 'aspen' is another member's, or was revoked"):
-            authority.next(aspen, "admit aspen", NOW)
+        assert gone.membership.revoked == {*aspen.pins, aspen.key.encode()}
+        for again, name in (
+            ({"pins": (token(32),)}, "aspen"),
+            ({"key": str(SigningKey(Secret.generate()).public)}, "aspen"),
+            ({"name": "cedar", "pins": (token(32),)}, "cedar"),
+        ):
+            with pytest.raises(MembershipError, match=f"a key of '{name}' is another member's, or was revoked"):
+                authority.next(aspen.model_copy(update=again), "admit again", NOW)
 
 
 def made_member(name: str, role: str) -> Member:
