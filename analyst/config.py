@@ -70,7 +70,7 @@ class Config:
 
 def read_config(path: Path) -> Config:
     """Read `consilo.toml`; raises FederationError or CryptoError."""
-    file = _read(path)
+    file = _read(path, "consilo demo")
     if isinstance(file, _Federated):
         return _federated(path, file)
     home = path.resolve().parent
@@ -90,20 +90,19 @@ def read_config(path: Path) -> Config:
 
 def read_keeper(path: Path) -> Keeper:
     """Return whose federation between organisations `consilo.toml` describes; raises FederationError or CryptoError."""
-    file = _read(path)
+    file = _read(path, "consilo federation new")
     if not isinstance(file, _Federated):
         raise FederationError(f"{path} describes a simulated federation", "found one with `consilo federation new`")
     return Keeper(file.federation, VerifyKey.parse(file.authority))
 
 
-def _read(path: Path) -> _File | _Federated:
+def _read(path: Path, makes: str) -> _File | _Federated:
     try:
         settings = tomllib.loads(path.read_text())
         return (_Federated if settings.get("mode") == "federated" else _File).model_validate(settings)
     except FileNotFoundError as err:
-        raise FederationError(
-            f"there is no {path}", "`consilo demo` makes one, or name yours with --federation"
-        ) from err
+        hint = f"`{makes}` makes one, or name yours with --federation"
+        raise FederationError(f"there is no {path}", hint) from err
     except ValidationError as err:
         first = err.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])

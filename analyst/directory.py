@@ -1,5 +1,6 @@
 """Make a directory and what lies in it, or leave the disk as it was."""
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -10,23 +11,40 @@ from analyst.errors import FederationError
 
 
 @contextmanager
-def made(path: Path, files: Sequence[str], mode: int = 0o777) -> Iterator[None]:
-    """Make a directory where there is none; if the block raises, remove those of `files` that are new, and it.
+def made_or_undone(path: Path, mode: int = 0o777) -> Iterator[None]:
+    """Make a directory where there is none; if the block raises, remove it, or what is new in it.
 
-    Raises FederationError if a file is in its place, else OSError.
+    One process at a time: what another one makes there is never removed. Raises FederationError if a file is in its
+    place or another process is in such a block, else OSError.
     """
     if path.exists() and not path.is_dir():
         raise FederationError(f"{path} is not a directory", "name another place")
     absent = [one for one in (path, *path.parents) if not one.exists()]
-    new = [path / file for file in files if not os.path.lexists(path / file)]
     try:
         path.mkdir(mode=mode, parents=True, exist_ok=True)
-        yield
-    except BaseException:
-        for file in new:
-            with suppress(OSError):
-                shutil.rmtree(file) if file.is_dir() else file.unlink()
-        for one in absent:
-            with suppress(OSError):
-                one.rmdir()
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        _remove_empty(absent)
         raise
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as err:
+            raise FederationError(f"another command is working in {path}", "try again") from err
+        before = set(os.listdir(path))
+        try:
+            yield
+        except BaseException:
+            for one in (path / name for name in set(os.listdir(path)) - before):
+                with suppress(OSError):
+                    shutil.rmtree(one) if one.is_dir() and not one.is_symlink() else one.unlink()
+            _remove_empty(absent)
+            raise
+    finally:
+        os.close(handle)
+
+
+def _remove_empty(directories: Sequence[Path]) -> None:
+    for one in directories:
+        with suppress(OSError):
+            one.rmdir()

@@ -6,7 +6,7 @@ authority (`authority.pem`, and `authority-tls.key` unless a consortium's own au
 """
 
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 from analyst.config import read_keeper
-from analyst.directory import made
+from analyst.directory import made_or_undone
 from analyst.errors import FederationError
-from crypto.address import dialled
 from crypto.certificates import (
     MEMBER_DAYS,
     Identity,
@@ -26,6 +25,7 @@ from crypto.certificates import (
     issue,
     new_authority,
     new_transport_key,
+    only_certificates,
     read_authority,
     read_certificate,
     read_request,
@@ -55,6 +55,7 @@ from crypto.membership import (
 )
 from crypto.randomness import token
 from crypto.roster import AUTHORITY
+from crypto.sealing import check_public
 from crypto.wire import check_name, sign
 
 AUTHORITY_KEY, AUTHORITY_TLS_KEY, INVITATIONS = "authority.key", "authority-tls.key", "invitations"
@@ -76,7 +77,7 @@ class Authority:
 
     def next(self, who: Member | str, change: str, now: datetime) -> Log:
         """Return the log with the next version; nothing is written. Raises CryptoError beyond what a log may hold."""
-        return next_version(self.keeper, self.log, self.signing, change[:300], int(now.timestamp()), who)
+        return next_version(self.keeper, self.log, self.signing, change, int(now.timestamp()), who)
 
     def write(self, log: Log) -> Log:
         """Write what `log` has beyond the one that is known, durably, and return it."""
@@ -92,15 +93,14 @@ def found_federation(path: Path, federation: str, consortium: Path | None, now: 
     `consortium` is the certificate of an X.509 authority that exists already and issues the members' certificates.
     """
     check_name(federation, "a federation")
-    if path.is_dir() and any(path.iterdir()):
-        raise FederationError(f"{path} is not empty", "name a directory that is not there yet")
     certificate = None if consortium is None else read_authority(_read(consortium), now)
     root = Secret.generate()
     signing = SigningKey(root)
     keeper = Keeper(federation, signing.public)
     log = next_version(keeper, Log.empty(keeper), signing, "found", int(now.timestamp()), None)
-    files = (AUTHORITY_TLS_KEY, AUTHORITY_CERTIFICATE, AUTHORITY_KEY, INVITATIONS, LOG, SETTINGS)
-    with made(path, files):
+    with made_or_undone(path):
+        if any(path.iterdir()):
+            raise FederationError(f"{path} is not empty", "name a directory that is not there yet")
         if certificate is None:
             certificate = new_authority(new_transport_key(path / AUTHORITY_TLS_KEY), federation, now)
         (path / AUTHORITY_CERTIFICATE).write_bytes(certificate)
@@ -181,29 +181,36 @@ def admit(authority: Authority, path: Path, issued: Path | None, days: int, now:
     ):
         raise FederationError(f"the invitation is to {invitation.name!r} as {invitation.role}, the request is another")
     check_join(request, invitation.code)
+    if message.sealing:
+        check_public(message.sealing)
     # 3.
-    certificate, pin = _certificate(authority, message, issued, days, now)
+    certificate = _certificate(authority, message, issued, days, now)
     member = Member(
         name=message.name,
         role=message.role,
         key=message.key,
         sealing=message.sealing,
         address=message.address,
-        pins=(pin,),
+        pins=(read_request(message.request).pin,),
         jurisdiction=invitation.jurisdiction,
     )
     log = authority.next(member, f"admit {member.name}", now)
     admission = _admission(authority, log, message.name, certificate)  # may be too large: before anything is written
     authority.write(log)
-    place.unlink()
-    return _posted(authority, message.name, admission), member
+    posted = _posted(authority, message.name, admission)
+    place.unlink()  # last: who is killed before this admits it once more
+    return posted, member
 
 
-def rotate(authority: Authority, path: Path, issued: Path | None, days: int, now: datetime) -> Path:
-    """Give a member another certificate for another key; the key before stands until `revoke --old-key`.
+def rotate(authority: Authority, path: Path, issued: Path | None, days: int, now: datetime) -> tuple[Path, bool]:
+    """Give a member a certificate for another key; return the path of its admission, and whether a version was made.
 
-    Raises FederationError or CryptoError unless the member's own identity key signed the request.
+    1. The member's own identity key signed the request. 2. It names the key that the member has in use, which may be
+    any that it has had: it may have lost what it was sent. 3. A key that is the newest already is admitted again,
+    without a new version. 4. Else it stands from here on beside the one in use, if that is not revoked; any other is
+    revoked, such as one whose admission was never installed. Raises FederationError or CryptoError.
     """
+    # 1.
     request = read_join(disarm(path, JoinRequest)[1])
     message, before = request.message, authority.membership
     member = before.find(message.name)
@@ -212,14 +219,23 @@ def rotate(authority: Authority, path: Path, issued: Path | None, days: int, now
             f"the request is not signed by the identity key of {member.name!r}",
             "a lost identity key needs `revoke` and a new invitation",
         )
-    certificate, pin = _certificate(authority, message, issued, days, now, host_of(member.pins[0]))
-    if pin in member.pins:
-        raise FederationError("the request is of the key that stands already", "make a new one with --renew")
-    renewed = member.model_copy(update={"pins": (pin, member.pins[0]), "address": message.address})
+    asked = read_request(message.request)
+    if asked.pin in member.pins[1:]:
+        raise FederationError("the request is of the key before the last rotation", "make a new one with --renew")
+    # 2.
+    certificate = _certificate(authority, message, issued, days, now, _pins_of(authority.log, member))
+    # 3.
+    if asked.pin == member.pins[0]:
+        return _posted(authority, member.name, _admission(authority, authority.log, member.name, certificate)), False
+    # 4.
+    if not asked.older:
+        raise FederationError("the certificate request names no key that it replaces", "make one with --renew")
+    replaced = [pin for pin in member.pins if host_of(pin) == asked.older]
+    renewed = member.model_copy(update={"pins": (asked.pin, *replaced), "address": message.address})
     log = authority.next(renewed, f"rotate {member.name}", now)
     admission = _admission(authority, log, member.name, certificate)
     authority.write(log)
-    return _posted(authority, member.name, admission)
+    return _posted(authority, member.name, admission), True
 
 
 def revoke(authority: Authority, name: str, what: Literal["member", "old key"], now: datetime) -> Log:
@@ -233,25 +249,31 @@ def revoke(authority: Authority, name: str, what: Literal["member", "old key"], 
     return authority.write(authority.next(kept, f"revoke the old key of {name}", now))
 
 
+def _pins_of(log: Log, member: Member) -> set[bytes]:
+    """Return every pin that a member has had, under the identity key that it has."""
+    listed = (signed.message.member for signed in log.versions)
+    return {pin for one in listed if one and (one.name, one.key) == (member.name, member.key) for pin in one.pins}
+
+
 def _certificate(
-    authority: Authority, message: JoinRequest, issued: Path | None, days: int, now: datetime, older: str = ""
-) -> tuple[bytes, bytes]:
-    """Return the certificate for a join request, issued here or by the consortium's authority, and its pin."""
-    if message.address:
-        dialled(message.address)
+    authority: Authority, message: JoinRequest, issued: Path | None, days: int, now: datetime, own: Iterable[bytes] = ()
+) -> bytes:
+    """Return the certificate for a join request, issued here or by the consortium's authority.
+
+    `own` are the pins of its sender: it may name the key that it replaces, and nobody else's.
+    """
     asked = read_request(message.request)
     if asked.identity != Identity(authority.keeper.federation, message.role, message.name):
         raise FederationError(f"the certificate request is of {asked.identity.uri}, not of who asks")
-    if asked.older and asked.older != older:
+    if asked.pin in authority.membership.revoked:
+        raise FederationError("the request is of a key that was revoked", "make a new one with --renew")
+    if asked.older and asked.older not in map(host_of, own):
         raise FederationError("the certificate request names an older key that is not its own")
-    pin = asked.pin
-    if pin in authority.membership.revoked:
-        raise FederationError("the request is of a key that was revoked", "make a new one")
     trusted = (authority.path / AUTHORITY_CERTIFICATE).read_bytes()
     if issued is not None:
-        certificate = _read(issued)
+        certificate = only_certificates(_read(issued))  # a key may lie beside them, and all of this travels
         check_issued(read_certificate(certificate), trusted, message.request, now)
-        return certificate, pin
+        return certificate
     key = authority.path / AUTHORITY_TLS_KEY
     if not key.exists():
         place = _place(authority, message.name, "csr")
@@ -260,7 +282,7 @@ def _certificate(
             "the consortium's own authority issues the certificates here",
             f"let it sign {place}, and give the certificate with --certificate",
         )
-    return issue(trusted, read_transport_key(key), message.request, now, days or MEMBER_DAYS), pin
+    return issue(trusted, read_transport_key(key), message.request, now, days or MEMBER_DAYS)
 
 
 def _read(certificate: Path) -> bytes:

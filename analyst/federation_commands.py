@@ -125,9 +125,11 @@ def _admit(options: argparse.Namespace, notes: Console) -> int:
 
 def _rotate(options: argparse.Namespace, notes: Console) -> int:
     with opened(options.federation) as authority:
-        path = rotate(authority, options.request, options.certificate, options.days, utc_now())
+        path, is_new = rotate(authority, options.request, options.certificate, options.days, utc_now())
+    if not is_new:
+        _say("that key is the newest already: its admission is written again, and the membership stays as it is")
     _say(f"send back {path}, and {options.federation.parent / LOG} to the aggregator")
-    _say("both keys stand until: consilo federation revoke ORG --old-key")
+    _say("once ORG has installed its admission: consilo federation revoke ORG --old-key")
     return 0
 
 

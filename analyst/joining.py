@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from analyst.directory import made
+from analyst.directory import made_or_undone
 from analyst.errors import FederationError
 from analyst.founding import TICK_MS
 from crypto.address import dialled
@@ -74,19 +74,13 @@ def join(path: Path, out: Path, address: str, now: datetime, passphrase: Callabl
     invitation = read_invitation(envelope)
     if invitation.expires_at <= now.timestamp():
         raise FederationError(f"the invitation to {invitation.name!r} has expired", "ask the authority for another")
-    if bool(address) != (invitation.role == "aggregator"):
-        hint = "give where others dial it, as in --address aggregator.example:8443"
-        raise FederationError(
-            "an aggregator, and nobody else, needs an address", hint if not address else "leave --address away"
-        )
-    if address:
-        dialled(address)
-    if taken := [name for name in _NEVER_OVERWRITTEN if os.path.lexists(out / name)]:
-        raise FederationError(f"{out / taken[0]} exists", "nothing is overwritten: name another --out, or move it away")
+    _check_address(invitation.role, address)
     identity = Identity(invitation.federation, invitation.role, invitation.name)
     root, settings = Secret.generate(), _settings_of(identity, invitation.authority, address)
-    files = (IDENTITY_KEY, TRANSPORT_KEY, AUTHORITY_CERTIFICATE, _place(identity), *settings)
-    with made(out, files, 0o700):
+    with made_or_undone(out, 0o700):
+        if taken := [name for name in _NEVER_OVERWRITTEN if os.path.lexists(out / name)]:
+            hint = "nothing is overwritten: name another --out, or move it away"
+            raise FederationError(f"{out / taken[0]} exists", hint)
         write_key_file(out / IDENTITY_KEY, root, passphrase)
         transport = new_transport_key(out / TRANSPORT_KEY)
         (out / AUTHORITY_CERTIFICATE).write_bytes(invitation.certificates)
@@ -161,6 +155,16 @@ def _install(envelope: bytes, out: Path, now: datetime) -> Joined:
     return Joined(identity, keeper.authority, None, VerifyKey.parse(member.key))
 
 
+def _check_address(role: Role, address: str) -> None:
+    if bool(address) != (role == "aggregator"):
+        hint = "give where others dial it, as in --address aggregator.example:8443"
+        raise FederationError(
+            "an aggregator, and nobody else, needs an address", hint if not address else "leave --address away"
+        )
+    if address:
+        dialled(address)
+
+
 def _place(identity: Identity) -> str:
     return f"{identity.name.replace('/', '%2F')}.request"
 
@@ -185,7 +189,9 @@ def _settings(out: Path) -> tuple[Identity, Keeper, str]:
         role: Role = settings["role"]
         identity = Identity(settings["federation"], role, settings["name"])
         Identity.parse(identity.uri)
-        return identity, Keeper(identity.federation, VerifyKey.parse(settings["authority"])), settings["address"]
+        keeper, address = Keeper(identity.federation, VerifyKey.parse(settings["authority"])), settings["address"]
     except (OSError, ValueError, KeyError) as err:
         hint = "name the directory that `consilo join INVITATION` made, with --out"
         raise FederationError(f"{out} has not asked to join a federation", hint) from err
+    _check_address(role, address)
+    return identity, keeper, address

@@ -6,12 +6,24 @@ import re
 from crypto.errors import CryptoError
 
 MAX_PORT = 65_535
-_ADDRESS = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,252}|\[(?P<ip>[0-9A-Fa-f:.]+)\]):(?P<port>[0-9]{1,5})")
+_ADDRESS = re.compile(r"((?P<host>[A-Za-z0-9][A-Za-z0-9._-]{0,252})|\[(?P<ip>[0-9A-Fa-f:.]+)\]):(?P<port>[0-9]{1,5})")
+# What gRPC takes for the scheme of a name and not for a host, https://github.com/grpc/grpc/blob/master/doc/naming.md
+_SCHEMES = frozenset({"dns", "google-c2p", "ipv4", "ipv6", "unix", "unix-abstract", "vsock", "xds"})
 
 
 def dialled(text: str) -> str:
     """Return an address that others can dial; raises CryptoError."""
-    return _checked(text, 1)
+    _checked(text, 1)
+    host = text.rpartition(":")[0].strip("[]")
+    if host.lower() in _SCHEMES:
+        raise CryptoError(f"{text!r} would be taken for an address of the kind {host!r}", "name the host in full")
+    try:
+        is_unspecified = ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        is_unspecified = re.fullmatch(r"[0.]+", host) is not None  # 0 and 0.0 mean 0.0.0.0 to a resolver
+    if is_unspecified:
+        raise CryptoError(f"{text!r} is no host that others can dial", "give its name, or its own address")
+    return text
 
 
 def listened(text: str) -> str:

@@ -247,7 +247,12 @@ def read_authority(pem: bytes, now: datetime) -> bytes:
         if not _stands(one, now):
             message = f"the authority's certificate of {subject!r} is expired, or not valid yet"
             raise CertificateError(message, "name one that stands now")
-    return b"".join(one.public_bytes(Encoding.PEM) for one in certificates)
+    return _pem(certificates)
+
+
+def only_certificates(pem: bytes) -> bytes:
+    """Return the certificates of a PEM text, and nothing else of it; raises CertificateError."""
+    return _pem(_certificates(pem))
 
 
 def read_certificate(pem: bytes) -> x509.Certificate:
@@ -389,6 +394,10 @@ def _certificates(pem: bytes) -> list[x509.Certificate]:
     except ValueError as err:
         hint = "it begins with -----BEGIN CERTIFICATE-----; `openssl x509 -inform DER` makes one of another form"
         raise CertificateError("not a certificate in PEM", hint) from err
+
+
+def _pem(certificates: Iterable[x509.Certificate]) -> bytes:
+    return b"".join(one.public_bytes(Encoding.PEM) for one in certificates)
 
 
 def _stands(certificate: x509.Certificate, now: datetime) -> bool:

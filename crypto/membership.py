@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
 from cryptography import x509
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from crypto.address import dialled
 from crypto.certificates import Identity, Role, identity_of, pin_of
 from crypto.errors import CryptoError, MembershipError, WireError
 from crypto.keys import SigningKey, VerifyKey, derive
@@ -41,8 +42,23 @@ _START = bytes(32)  # what the first version follows
 _LENGTH_BYTES = 4
 
 KeyText = Annotated[str, Field(max_length=72, pattern=r"^ed25519:[0-9a-f]{64}$")]
-Address = Annotated[str, Field(max_length=260, pattern=r"^$|^[A-Za-z0-9.:\[\]_-]+:[0-9]{1,5}$")]
 Sealing = Annotated[bytes, Field(max_length=PUBLIC_BYTES)]
+
+
+def _address(text: str) -> str:
+    try:
+        return dialled(text) if text else text
+    except CryptoError as err:
+        raise ValueError(err.message) from err
+
+
+Address = Annotated[str, Field(max_length=260), AfterValidator(_address)]
+
+
+def _check_role(role: Role, sealing: bytes, address: str) -> None:
+    has_sealing, has_address = role == "silo", role == "aggregator"
+    if len(sealing) != (PUBLIC_BYTES if has_sealing else 0) or bool(address) != has_address:
+        raise ValueError("a silo has a sealing key, an aggregator an address, and nobody else either")
 
 
 class Member(Message):
@@ -58,9 +74,7 @@ class Member(Message):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        is_silo, is_aggregator = self.role == "silo", self.role == "aggregator"
-        if len(self.sealing) != (PUBLIC_BYTES if is_silo else 0) or bool(self.address) != is_aggregator:
-            raise ValueError("a silo has a sealing key, an aggregator an address, and nobody else either")
+        _check_role(self.role, self.sealing, self.address)
         if self.role == "analyst" and self.jurisdiction is not None:
             raise ValueError("where an analyst is, each policy says")
         return self
@@ -95,7 +109,7 @@ class Membership:
     version: int = 0
     made_at: int = 0
     members: tuple[Member, ...] = ()  # by name
-    revoked: frozenset[bytes] = frozenset()  # pins that stood once and never stand again
+    revoked: frozenset[bytes] = frozenset()  # pins and identity keys that stood once and never stand again
     roster: bytes = b""  # the signed `Roster` of silos and aggregators; empty before there are both
 
     def of_role(self, role: Role) -> tuple[Member, ...]:
@@ -122,7 +136,9 @@ class Membership:
                 if pin not in member.pins:
                     break
                 return member
-        raise MembershipError(f"{identity.uri} is not a member with this certificate", "ask the authority to admit it")
+        message = f"{identity.uri} is not a member with this certificate in version {self.version} of the membership"
+        hint = "ask the authority to admit it, or give the aggregator the newest membership.log"
+        raise MembershipError(message, hint)
 
 
 class Invitation(Message):
@@ -152,6 +168,11 @@ class JoinRequest(Message):
     address: Address
     request: Annotated[bytes, Field(max_length=16 * 1024)]  # PKCS #10, in DER
     proof: Annotated[bytes, Field(max_length=32)]  # of the invitation's code; empty when a member rotates
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_role(self.role, self.sealing, self.address)
+        return self
 
     def proof_by(self, code: bytes) -> bytes:
         """Return what `proof` must be for the holder of `code`: it binds the code to every other field."""
@@ -240,40 +261,37 @@ class _Standing:
 
     def __init__(self, before: Membership) -> None:
         self._members = {one.name: one for one in before.members}
-        self._pins = {pin for one in before.members for pin in one.pins} | before.revoked  # those that stood, too
-        self._keys = {one.key for one in before.members}
+        self._taken = {key for one in before.members for key in _keys(one)} | before.revoked
         self._roles: Counter[str] = Counter(one.role for one in before.members)
         self._revoked = set(before.revoked)
 
     def take(self, change: Change) -> None:
         """Take a change; raises MembershipError on one that cannot be.
 
-        1. Only a member is removed. 2. No key and no pin is another's, and no pin stands again. 3. There is room.
-        What a member's pins were and are no more is revoked.
+        1. Only a member is removed. 2. No key and no pin is another's, and none stands again. 3. There is room.
+        What a member's key and pins were and are no more is revoked.
         """
         new = change.member
         name = change.removed if new is None else new.name
         old = self._members.pop(name, None) if name is not None else None
-        pins = set(old.pins) if old is not None else set[bytes]()
+        held = set(_keys(old)) if old is not None else set[bytes]()
         if old is not None:
-            self._keys.remove(old.key)
             self._roles[old.role] -= 1
         # 1.
         elif change.removed is not None:
             raise MembershipError(f"version {change.version} of the membership removes {name!r}, who is no member")
         if new is None:
-            self._revoked |= pins
+            self._revoked |= held
             return
         # 2.
-        is_taken = new.key in self._keys or any(pin in self._pins and pin not in pins for pin in new.pins)
-        if is_taken or len(set(new.pins)) != len(new.pins):
+        keys = _keys(new)
+        if len(set(keys)) != len(keys) or any(key in self._taken and key not in held for key in keys):
             hint = "let it make new ones, and ask again"
             raise MembershipError(f"a key of {name!r} is another member's, or was revoked", hint)
         self._members[new.name] = new
-        self._keys.add(new.key)
-        self._pins |= set(new.pins)
+        self._taken.update(keys)
         self._roles[new.role] += 1
-        self._revoked |= pins - set(new.pins)
+        self._revoked |= held.difference(keys)
         # 3.
         for role, most in (("silo", MAX_SILOS), ("aggregator", MAX_AGGREGATORS)):
             if self._roles[role] > most:
@@ -285,6 +303,11 @@ class _Standing:
         """Return who belongs after the last change that was taken."""
         members = tuple(sorted(self._members.values(), key=lambda one: one.name))
         return Membership(last.federation, last.version, last.made_at, members, frozenset(self._revoked))
+
+
+def _keys(member: Member) -> list[bytes]:
+    """Return the pins of a member and its identity key, as what stands once."""
+    return [*member.pins, member.key.encode()]
 
 
 def _listed(membership: Membership) -> Roster | None:
@@ -351,7 +374,7 @@ def next_version(keeper: Keeper, log: Log, key: SigningKey, change: str, now: in
     `who` is listed from here on, or, if it is a name, removed; None founds the federation.
     """
     version = len(log) + 1
-    most = MAX_VERSIONS - (KEPT_VERSIONS if isinstance(who, Member) else 0)
+    most = MAX_VERSIONS - (KEPT_VERSIONS if isinstance(who, Member) and not _only_revokes(log.membership, who) else 0)
     if version > most:
         hint = f"the last {KEPT_VERSIONS} are kept for revocations: found the federation anew"
         raise MembershipError(f"the membership has {len(log)} versions, which is as many as a log takes", hint)
@@ -370,6 +393,12 @@ def next_version(keeper: Keeper, log: Log, key: SigningKey, change: str, now: in
     if (listed := _listed(standing.membership(made))) is not None:
         made = made.model_copy(update={"roster": detach(sign(listed, AUTHORITY, key), Roster).signature})
     return follow(keeper, log, [sign(made, AUTHORITY, key)])
+
+
+def _only_revokes(before: Membership, after: Member) -> bool:
+    """Return whether a member stands already and loses a pin by this change, and nothing else changes."""
+    fewer = (one for one in before.members if set(after.pins) < set(one.pins))
+    return any(one.model_copy(update={"pins": after.pins}) == after for one in fewer)
 
 
 def check_join(signed: Signed[JoinRequest], code: bytes) -> None:

@@ -52,6 +52,11 @@ class SealingKey:
         raise CryptoError("a sealing key cannot be pickled or copied")
 
 
+def check_public(public: bytes) -> None:
+    """Raise SealError unless messages can be sealed to a public key."""
+    seal(public, b"", b"")
+
+
 def seal(public: bytes, plaintext: bytes, info: bytes) -> bytes:
     """Seal `plaintext` to `public` (1,216 bytes) in the context `info`; raises SealError on a bad or weak key."""
     if len(public) != PUBLIC_BYTES:

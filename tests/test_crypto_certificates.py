@@ -27,7 +27,9 @@ from crypto.certificates import (
     new_authority,
     new_request,
     new_transport_key,
+    only_certificates,
     pin_of,
+    private_pem,
     read_certificate,
     read_request,
     read_transport_key,
@@ -297,6 +299,13 @@ def node(path: Path, *addresses: str) -> None:
     )
     (path / "node.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
     (path / "ca.pem").write_bytes(AUTHORITY)
+
+
+def test_of_a_file_of_certificates_nothing_else_is_kept() -> None:
+    both = AUTHORITY + new_authority(KEY, "other", NOW)
+    assert only_certificates(private_pem(KEY) + AUTHORITY + b"a note\n" + both[len(AUTHORITY) :]) == both
+    with pytest.raises(CertificateError, match="not a certificate in PEM"):
+        only_certificates(private_pem(KEY))
 
 
 def test_a_ray_node_whose_certificate_is_not_of_its_address_is_refused_before_ray_starts(tmp_path: Path) -> None:

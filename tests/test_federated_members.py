@@ -649,7 +649,7 @@ def rotated(one: Served, name: str) -> Path:
     request = renew(one.path / name).request
     assert request is not None
     with opened(one.path / "authority" / "consilo.toml") as authority:
-        return rotate(authority, request, None, 30, utc_now())
+        return rotate(authority, request, None, 30, utc_now())[0]
 
 
 def revoke_the_old_key(one: Served, name: str) -> int:

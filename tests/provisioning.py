@@ -1,0 +1,36 @@
+"""The steps of founding and joining a federation, as tests take them."""
+
+from pathlib import Path
+
+from analyst.federation import admit, invite, opened
+from analyst.joining import join
+from crypto.certificates import utc_now
+from crypto.keys import SigningKey, read_key_file
+from crypto.membership import Keeper
+from tests.federated import NAME
+
+NOW = utc_now()
+
+
+def toml(place: Path) -> Path:
+    return place / "authority" / "consilo.toml"
+
+
+def invited(place: Path, name: str = "aspen", role: str = "silo", days: int = 7) -> Path:
+    with opened(toml(place)) as authority:
+        return invite(authority, name, role, days, NOW)  # type: ignore[arg-type]
+
+
+def asked(place: Path, name: str = "aspen") -> Path:
+    request = join(invited(place, name), place / name, "", NOW).request
+    assert request is not None
+    return request
+
+
+def admitted(place: Path, request: Path) -> Path:
+    with opened(toml(place)) as authority:
+        return admit(authority, request, None, 30, NOW)[0]
+
+
+def keeper_of(place: Path) -> Keeper:
+    return Keeper(NAME, SigningKey(read_key_file(place / "authority" / "authority.key")).public)
