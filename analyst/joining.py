@@ -42,6 +42,7 @@ from crypto.membership import (
     disarm,
     follow,
     read_invitation,
+    read_log,
 )
 from crypto.roster import AUTHORITY
 from crypto.sealing import SealingKey
@@ -134,7 +135,8 @@ def _install(envelope: bytes, out: Path, now: datetime) -> Joined:
     if (admission.federation, admission.name) != (identity.federation, identity.name):
         raise FederationError(f"the admission is of {admission.name!r}, here is {identity.name!r}", "name its --out")
     # 2.
-    log = follow(keeper, Log.empty(keeper), admission.log)
+    known = read_log(out / LOG, keeper) if (out / LOG).exists() else Log.empty(keeper)
+    log = follow(keeper, known, admission.log)
     certificate = read_certificate(admission.certificate)
     member = log.membership.peer(certificate)
     # 3.
@@ -148,10 +150,9 @@ def _install(envelope: bytes, out: Path, now: datetime) -> Joined:
     if matching[0].name != TRANSPORT_KEY:
         os.replace(matching[0], out / TRANSPORT_KEY)
     replace_file(out / CERTIFICATE, admission.certificate)
-    if not (out / LOG).exists():
+    if not known:
         append(out / LOG, log, 0)
-    credentials = Credentials(out, keeper, identity)
-    credentials.extend(admission.log)
+    Credentials(out, keeper, identity).extend(admission.log)
     return Joined(identity, keeper.authority, None, VerifyKey.parse(member.key))
 
 

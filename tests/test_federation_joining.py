@@ -1,6 +1,7 @@
 """Invite and join: what travels, what is refused, and that nothing half made or of another is left or touched."""
 
 import re
+import shutil
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ import analyst.federation
 import analyst.joining
 from analyst.cli import main
 from analyst.errors import FederationError
-from analyst.federation import admit, found_federation, invite, opened
+from analyst.federation import admit, found_federation, invite, opened, revoke, rotate
 from analyst.joining import join, renew
 from crypto.address import dialled, listened
 from crypto.certificates import (
@@ -383,3 +384,18 @@ def test_a_request_whose_address_nobody_can_dial_is_not_admitted(place: Path) ->
     forged(place, request, {"address": "hub.example:99999"})
     with pytest.raises(CryptoError, match=r"'hub\.example:99999' is not HOST:PORT"):
         admitted(place, request)
+
+
+def test_an_admission_that_does_not_continue_the_log_that_lies_there_changes_nothing(place: Path) -> None:
+    add_member(place, "aspen", "silo")
+    request = renew(place / "aspen").request
+    assert request is not None
+    with opened(toml(place)) as authority:
+        admission, _ = rotate(authority, request, None, 30, NOW)
+    with opened(toml(place)) as authority:
+        revoke(authority, "aspen", "member", NOW)
+    shutil.copy(place / "authority" / "membership.log", place / "aspen" / "membership.log")
+    before = {file.name: file.read_bytes() for file in (place / "aspen").iterdir() if file.is_file()}
+    with pytest.raises(MembershipError, match="is revoked"):
+        join(admission, place / "aspen", "", NOW)
+    assert {file.name: file.read_bytes() for file in (place / "aspen").iterdir() if file.is_file()} == before
