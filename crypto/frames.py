@@ -336,8 +336,9 @@ class Session:
             case Kind.DATA:
                 self._add(number, body)
             case Kind.GRANT:
-                credit = self._credit.get(number)
-                if credit is not None and len(body) == _LENGTH.size:
+                if len(body) != _LENGTH.size or not any(body):
+                    raise WireError("consent to nothing")
+                if (credit := self._credit.get(number)) is not None:
                     credit.bytes_left = min(credit.bytes_left + _LENGTH.unpack(body)[0], WINDOW_BYTES)
                     credit.changed.set()
             case Kind.CANCEL:
@@ -379,16 +380,20 @@ class Session:
             _, first = next(pieces, (0, b""))
             await self._write(first or next(heads))
             for length, piece in pieces:
-                while credit.bytes_left < length:
-                    if self.error is not None:
-                        raise LinkError(self.error.message)
-                    credit.changed.clear()
-                    await self._bounded(credit.changed.wait())
+                await self._bounded(self._consent(credit, length))
                 credit.bytes_left -= length
                 await self._write(piece)
         finally:
             if self._credit.get(number) is credit:
                 del self._credit[number]
+
+    async def _consent(self, credit: _Credit, length: int) -> None:
+        """Wait until so many bytes may leave; raises LinkError once the session is closed."""
+        while credit.bytes_left < length:
+            if self.error is not None:
+                raise LinkError(self.error.message)
+            credit.changed.clear()
+            await credit.changed.wait()
 
     async def _write(self, raw: bytes) -> None:
         """Send one frame; raises LinkError, with the reason for which the stream has ended."""

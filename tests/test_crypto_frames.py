@@ -209,6 +209,9 @@ def test_two_large_messages_are_taken_one_after_the_other_where_memory_is_for_on
             ],
             "nobody consented to",
         ),
+        ([frame(Kind.GRANT, 1, bytes(4))], "consent to nothing"),
+        ([frame(Kind.GRANT, 1, b"\x00\x40\x00")], "consent to nothing"),
+        ([frame(Kind.GRANT, 1, b"\x00\x40\x00\x00\x00")], "consent to nothing"),
     ],
 )
 def test_frames_that_break_the_rules_are_refused(raws: list[bytes], reason: str) -> None:
@@ -280,6 +283,31 @@ def test_a_receiver_that_takes_nothing_ends_the_wait() -> None:
             await wire.caller.call(1, "echo", (bytes(1 << 20),))
 
     run(body, stall_s=0.2)
+
+
+def test_a_receiver_that_consents_to_a_few_bytes_at_a_time_ends_the_wait_too() -> None:
+    """Consent holds off the end only where it lets a piece leave."""
+
+    async def serve(number: int, step: str, arguments: Parts) -> Parts:
+        return (bytes(8 << 20),)
+
+    async def body() -> tuple[int, str]:
+        sent: list[bytes] = []
+
+        async def send(raw: bytes) -> None:
+            sent.append(raw)
+
+        session = Session(send, serve, 2, stall_s=0.4)
+        await session.receive(frame(Kind.CALL, 1, b"\x01x" + bytes(6)))
+        async with asyncio.timeout(10):
+            await asyncio.sleep(0.2)
+            await session.receive(frame(Kind.GRANT, 1, FRAME_BYTES.to_bytes(4, "big")))
+            while session.error is None:
+                await asyncio.sleep(0.05)
+                await session.receive(frame(Kind.GRANT, 1, (1).to_bytes(4, "big")))
+        return len(sent), session.error.message
+
+    assert asyncio.run(body()) == (2, "the other end took nothing for 0.4 s")
 
 
 @pytest.mark.parametrize("err", [asyncio.InvalidStateError("RPC already finished."), asyncio.CancelledError()])
