@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from crypto.cluster import RAY_TOKEN, ensure_token
+from crypto.cluster import RAY_TOKEN, check_token
 from crypto.credentials import Credentials
 from crypto.errors import CryptoError
 from crypto.finding import Finding, standing
@@ -25,6 +25,7 @@ from silo_node.sources import load_sources
 MIN_FREE_BYTES = 1 << 30
 MIN_RAY_BYTES = 1 << 30
 CLOCK_SLACK_S = 300
+NONE_YET = "none yet: it is made on the first start"
 
 
 def examine(policy_path: Path, clock: Callable[[], float] = time.time) -> list[Finding]:
@@ -74,9 +75,7 @@ def _data(policy: Policy, home: Path) -> Iterator[Finding]:
     try:
         version, expected = format_of(home / LEDGER)
         if version in (0, expected):
-            yield Finding(
-                "ledger", True, f"format {expected}" if version else "none yet: it is made on the first start"
-            )
+            yield Finding("ledger", True, f"format {expected}" if version else NONE_YET)
         elif version < expected:
             yield Finding("ledger", True, f"format {version}, brought to format {expected} on the next start")
         else:
@@ -115,7 +114,7 @@ def _machine(home: Path) -> Iterator[Finding]:
         free = shutil.disk_usage(place).free
         yield Finding(what, free >= least, f"{free / 2**30:.1f} GiB in {place}", f"free {least / 2**30:.0f} GiB")
     try:
-        ensure_token(home / RAY_TOKEN)
-        yield Finding("token of the Ray cluster", True, "readable by its owner only")
+        state = "readable by its owner only" if check_token(home / RAY_TOKEN) else NONE_YET
+        yield Finding("token of the Ray cluster", True, state)
     except CryptoError as err:
         yield Finding("token of the Ray cluster", False, err.message, err.hint)

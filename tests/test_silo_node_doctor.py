@@ -16,6 +16,7 @@ from analyst.cli import main as consilo
 from analyst.doctor import examine as analyst_findings
 from analyst.federation import opened, revoke
 from crypto.certificates import Identity, issue, new_request, read_transport_key, utc_now
+from crypto.cluster import ensure_token
 from crypto.finding import Finding
 from policies.signatures import SUFFIX
 from silo_node.actor import SiloActor
@@ -78,6 +79,22 @@ def test_a_silo_that_has_joined_is_in_order(place: Path, capsys: pytest.CaptureF
         "free disk for Ray",
         "token of the Ray cluster",
     }
+
+
+def test_a_check_makes_nothing_wherever_it_looks(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    before = sorted(place.rglob("*"))
+    assert main(["doctor", "--policy", "aspen/policy.toml"]) == 0
+    assert "ok    token of the Ray cluster: none yet: it is made on the first start" in capsys.readouterr().out
+    for other in ("aspen", "authority/consilo.toml"):
+        assert main(["doctor", "--policy", other]) == 1
+        assert "FAIL  policy: " in capsys.readouterr().out
+        assert main(["serve", "--policy", other]) == 1
+    assert sorted(place.rglob("*")) == before
+    ensure_token(place / "aspen" / "ray.token")
+    assert found(place, "token of the Ray cluster").found == "readable by its owner only"
 
 
 def test_a_certificate_that_expires_soon_is_a_warning_and_one_that_has_a_failure(
