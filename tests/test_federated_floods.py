@@ -20,20 +20,8 @@ from analyst.errors import FederationError
 from analyst.federation import opened, revoke
 from crypto.certificates import host_of, pin_of, read_transport_key, utc_now
 from crypto.errors import LinkError
-from crypto.frames import (
-    ADMITTED,
-    ANALYST_METHOD,
-    OPTIONS,
-    WIRE,
-    CallFailedError,
-    Hello,
-    Kind,
-    Parts,
-    Session,
-    frame,
-    greet,
-    pump,
-)
+from crypto.frames import WIRE, CallFailedError, Kind, Parts, Session, frame, pump
+from crypto.greeting import ADMITTED, ANALYST_METHOD, OPTIONS, Hello, greet
 from crypto.randomness import token
 from crypto.wire import sign, signer_of
 from policies.request import CatalogueRequest

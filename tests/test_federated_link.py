@@ -36,21 +36,8 @@ from crypto.certificates import (
     utc_now,
 )
 from crypto.errors import LinkError
-from crypto.frames import (
-    ANALYST_METHOD,
-    FRAME_BYTES,
-    MAX_FRAME_BYTES,
-    OPTIONS,
-    SILO_METHOD,
-    WIRE,
-    CallFailedError,
-    Hello,
-    Kind,
-    Parts,
-    Session,
-    frame,
-    greet,
-)
+from crypto.frames import FRAME_BYTES, MAX_FRAME_BYTES, WIRE, CallFailedError, Kind, Parts, Session, frame
+from crypto.greeting import ANALYST_METHOD, OPTIONS, SILO_METHOD, Hello, greet
 from crypto.keys import Secret, SigningKey
 from crypto.wire import sign, unverified, verify
 from policies.ledger import LedgerHead

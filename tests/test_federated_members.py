@@ -38,7 +38,8 @@ from crypto.certificates import (
     utc_now,
 )
 from crypto.errors import CertificateError, LinkError
-from crypto.frames import ANALYST_METHOD, OPTIONS, SILO_METHOD, WIRE
+from crypto.frames import WIRE
+from crypto.greeting import ANALYST_METHOD, OPTIONS, SILO_METHOD
 from crypto.keys import Secret, SigningKey
 from crypto.membership import LOG, read_log
 from crypto.randomness import token
