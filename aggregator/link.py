@@ -21,28 +21,8 @@ from aggregator.errors import AggregatorError
 from crypto.certificates import Role, read_certificate
 from crypto.credentials import Credentials, Tls
 from crypto.errors import CryptoError, LinkError, MembershipError, WireError
-from crypto.frames import (
-    ADMITTED,
-    ANALYST_METHOD,
-    FRAME_BYTES,
-    GREETING_S,
-    OPTIONS,
-    RESUMES,
-    SILO_METHOD,
-    WIRE,
-    CallFailedError,
-    Hello,
-    Kind,
-    Limits,
-    Once,
-    Parts,
-    Session,
-    Welcome,
-    agree,
-    frame,
-    greeting,
-    pump,
-)
+from crypto.frames import FRAME_BYTES, RESUMES, WIRE, CallFailedError, Kind, Limits, Once, Parts, Session, frame, pump
+from crypto.greeting import ADMITTED, ANALYST_METHOD, GREETING_S, OPTIONS, SILO_METHOD, Hello, Welcome, agree, greeting
 from crypto.keys import VerifyKey
 from crypto.membership import Member
 from crypto.randomness import token

@@ -19,8 +19,9 @@ from crypto.messages import Contribution, EncryptedReport, StoredReport
 from crypto.payload import frames as frames_of
 from crypto.payload import piece_sizes
 from crypto.randomness import token
-from crypto.wire import Signed
+from crypto.wire import MAX_ENVELOPE_OVERHEAD, Signed
 from policies.model import MAX_STEPS
+from policies.request import Catalogue
 from policies.training import START
 
 STEP_TIMEOUT_S = 30.0
@@ -70,9 +71,18 @@ class Server:
         return self._heads
 
     async def catalogues(self, request: bytes) -> tuple[bytes, ...]:
-        """Relay a signed CatalogueRequest to every silo; return their signed answers."""
+        """Relay a signed CatalogueRequest to every silo; return their signed answers, which nobody reads here.
+
+        Left out is one that no analyst reads: a few such would be more together than an analyst's stream takes.
+        """
         replies = await self._gather({silo: handle.call("catalogue", request) for silo, handle in self._silos.items()})
-        return tuple(frames[0] for frames in replies.values() if frames)
+        found: list[bytes] = []
+        for silo, frames in replies.items():
+            if frames and len(frames[0]) > Catalogue.MAX_BYTES + MAX_ENVELOPE_OVERHEAD:
+                _log.warning("%s answered with a catalogue of %d bytes", silo, len(frames[0]))
+            elif frames:
+                found.append(frames[0])
+        return tuple(found)
 
     async def submit(self, request: bytes) -> bytes:
         """Run the rounds that a signed request needs; return an encoded EncryptedReport or a signed Failure.

@@ -175,5 +175,10 @@ def _write(target: Path, pieces: Iterable[bytes]) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(target)
+        directory = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)  # else a power loss may bring back what stood under this name before
+        finally:
+            os.close(directory)
     except OSError as err:
         raise StoreError(f"{target.name} cannot be stored ({err.strerror})", f"free space in {target.parent}") from err

@@ -259,7 +259,7 @@ def _silos(options: argparse.Namespace, notes: Console) -> int:
             options.federation, options.analyst, lambda text: status.update(text), _asking("the analyst's key", status)
         ) as federation,
     ):
-        offer, known = federation.offer, federation.config.policies
+        offer, known = federation.offer, federation.config.roster.silo_keys
     if options.format == "json":
         listing = {silo: json.loads(catalogue.model_dump_json()) for silo, catalogue in offer.silos.items()}
         print(json.dumps(listing, indent=2))
@@ -288,7 +288,7 @@ def _doctor(options: argparse.Namespace, notes: Console) -> int:
     findings = examine(options.federation)
     for finding in findings:
         print("\n".join(finding.lines()))
-    return 0 if all(finding.is_ok for finding in findings) else 1
+    return 1 if any(finding.state == "FAIL" for finding in findings) else 0
 
 
 def _key_new(options: argparse.Namespace, notes: Console) -> int:

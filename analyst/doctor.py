@@ -13,7 +13,7 @@ from analyst.simulate import is_up
 from crypto.certificates import Identity, utc_now
 from crypto.credentials import Credentials
 from crypto.errors import CryptoError, PassphraseNeededError
-from crypto.finding import Finding, standing
+from crypto.finding import Finding, ok_if, standing
 from crypto.keys import read_key_file
 from crypto.membership import Keeper
 
@@ -32,12 +32,12 @@ def examine(federation: Path | None) -> list[Finding]:
 
 def _installation() -> Iterator[Finding]:
     python = sys.version.split()[0]
-    yield Finding("Python", sys.version_info[:2] == (3, 11), python, "use Python 3.11")
+    yield Finding("Python", ok_if(sys.version_info[:2] == (3, 11)), python, "use Python 3.11")
     for name in ("ray", "cryptography", "duckdb", "opendp"):
         try:
-            yield Finding(name, True, version(name))
+            yield Finding(name, "ok", version(name))
         except PackageNotFoundError:
-            yield Finding(name, False, "not installed", "install Consilo anew, from requirements.lock")
+            yield Finding(name, "FAIL", "not installed", "install Consilo anew, from requirements.lock")
     root = Path(__file__).resolve().parent.parent
     owners = packages_distributions()
     for name in _OURS:
@@ -46,41 +46,43 @@ def _installation() -> Iterator[Finding]:
         is_ours = place.is_relative_to(root) and not others
         found = str(place.parent) if place.is_relative_to(root) else f"{place.parent}, which is not Consilo's"
         shown = found if not others else f"also installed by {', '.join(sorted(others))}"
-        yield Finding(f"package {name}", is_ours, shown, "install Consilo into an environment of its own")
+        yield Finding(f"package {name}", ok_if(is_ours), shown, "install Consilo into an environment of its own")
 
 
 def _machine() -> Iterator[Finding]:
     free = shutil.disk_usage("/tmp").free  # noqa: S108  where Ray keeps its sessions
-    yield Finding("free disk for Ray", free >= _MIN_FREE_BYTES, f"{free / 2**30:.1f} GiB in /tmp", "free 2 GiB")
+    yield Finding("free disk for Ray", ok_if(free >= _MIN_FREE_BYTES), f"{free / 2**30:.1f} GiB in /tmp", "free 2 GiB")
     shared = Path("/dev/shm")  # noqa: S108
     room = shutil.disk_usage(shared).free if shared.exists() else 0
     remedy = "give /dev/shm 160 MiB (in a container: --shm-size=256m)"
-    yield Finding("shared memory", room >= _MIN_SHARED_BYTES, f"{room / 2**20:.0f} MiB in /dev/shm", remedy)
+    yield Finding("shared memory", ok_if(room >= _MIN_SHARED_BYTES), f"{room / 2**20:.0f} MiB in /dev/shm", remedy)
 
 
 def _federation(path: Path) -> Iterator[Finding]:
     try:
         config = read_config(path)
     except (FederationError, CryptoError) as err:
-        yield Finding("federation", False, err.message, err.hint)
+        yield Finding("federation", "FAIL", err.message, err.hint)
         return
     signed = f"{config.federation}, {len(config.roster.silos)} silos, its signed roster holds"
-    yield Finding("federation", True, signed)
+    yield Finding("federation", "ok", signed)
     if config.keeper is not None:
         yield from _member(config, config.keeper)
         return
     token = path.resolve().parent / "ray.token"
     remedy = "restore it, or found the federation anew"
-    yield Finding("token of the local cluster", token.is_file(), "there" if token.is_file() else "missing", remedy)
-    yield Finding("running", True, "up" if is_up(config) else "not up; a query starts it for itself")
+    yield Finding(
+        "token of the local cluster", ok_if(token.is_file()), "there" if token.is_file() else "missing", remedy
+    )
+    yield Finding("running", "ok", "up" if is_up(config) else "not up; a query starts it for itself")
     for name, key in config.analysts.items():
         try:
             read_key_file(key)
-            yield Finding(f"key of analyst {name}", True, "readable, and by its owner only")
+            yield Finding(f"key of analyst {name}", "ok", "readable, and by its owner only")
         except PassphraseNeededError:
-            yield Finding(f"key of analyst {name}", True, "encrypted, and readable by its owner only")
+            yield Finding(f"key of analyst {name}", "ok", "encrypted, and readable by its owner only")
         except CryptoError as err:
-            yield Finding(f"key of analyst {name}", False, err.message, err.hint)
+            yield Finding(f"key of analyst {name}", "FAIL", err.message, err.hint)
 
 
 def _member(config: Config, keeper: Keeper) -> Iterator[Finding]:
@@ -92,6 +94,6 @@ def _member(config: Config, keeper: Keeper) -> Iterator[Finding]:
             yield standing(f"certificate of {name}", certificate, utc_now())
             credentials.membership.peer(certificate)
             version = f"version {len(credentials.log)}, {config.dialled} is dialled"
-            yield Finding(f"membership of {name}", True, version)
+            yield Finding(f"membership of {name}", "ok", version)
         except CryptoError as err:
-            yield Finding(f"membership of {name}", False, err.message, err.hint)
+            yield Finding(f"membership of {name}", "FAIL", err.message, err.hint)

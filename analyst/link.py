@@ -17,20 +17,8 @@ from analyst.errors import FederationError
 from crypto.certificates import host_of
 from crypto.credentials import Credentials
 from crypto.errors import CryptoError, LinkError
-from crypto.frames import (
-    ANALYST_METHOD,
-    OPTIONS,
-    RESUMES,
-    WIRE,
-    CallFailedError,
-    Hello,
-    Limits,
-    Parts,
-    Session,
-    back_off_s,
-    greet,
-    pump,
-)
+from crypto.frames import RESUMES, WIRE, CallFailedError, Limits, Parts, Session, pump
+from crypto.greeting import ANALYST_METHOD, OPTIONS, Hello, back_off_s, greet
 from crypto.membership import Member
 from crypto.randomness import token
 

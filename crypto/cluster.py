@@ -24,15 +24,20 @@ def ensure_token(path: Path) -> None:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(token(32).hex())
     except FileExistsError:
-        _check_token(path)
+        check_token(path)
     except OSError as err:
         raise CryptoError(
             f"cannot make {path} ({err.strerror})", "check its directory and the free disk space"
         ) from err
 
 
-def _check_token(path: Path) -> None:
-    """Raise CryptoError unless `path` 1. is a file that can be read, 2. is this user's alone, 3. holds a token."""
+def check_token(path: Path) -> bool:
+    """Return whether there is a token yet; nothing is made.
+
+    Raises CryptoError unless what is there 1. is a file that can be read, 2. is this user's alone, 3. holds a token.
+    """
+    if not os.path.lexists(path):
+        return False
     hint = f"move it away while nothing runs here, and a new one is made: {path}"
     # 1.
     try:
@@ -55,6 +60,7 @@ def _check_token(path: Path) -> None:
         raise CryptoError(f"{path} is not text in UTF-8", hint) from err
     if len(text.strip()) < MIN_TOKEN_CHARACTERS:
         raise CryptoError(f"{path} is too short for a token", hint)
+    return True
 
 
 def cluster_environment(token_path: Path) -> dict[str, str]:

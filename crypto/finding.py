@@ -2,33 +2,39 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 from cryptography import x509
 
 from crypto.certificates import days_left
 
 WARN_DAYS = 30
+State = Literal["ok", "warn", "FAIL"]  # in order; in order but due soon; failed
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One check: in order, in order but due soon, or failed."""
+    """What one check has found, and what to do about it unless all is in order."""
 
     what: str
-    is_ok: bool
+    state: State
     found: str
     remedy: str = ""
-    is_due: bool = False
 
     def lines(self) -> list[str]:
         """Return what is printed: `ok`, `warn` or `FAIL` and what was found, then what to do about it."""
-        mark = "FAIL" if not self.is_ok else "warn" if self.is_due else "ok  "
-        shown = f"{mark}  {self.what}: {self.found}"
-        return [shown] if self.is_ok and not self.is_due else [shown, f"      -> {self.remedy}"]
+        shown = f"{self.state:4}  {self.what}: {self.found}"
+        return [shown] if self.state == "ok" else [shown, f"      -> {self.remedy}"]
+
+
+def ok_if(is_so: bool) -> State:
+    """Return the state of a check that has two: in order, or failed."""
+    return "ok" if is_so else "FAIL"
 
 
 def standing(what: str, certificate: x509.Certificate, now: datetime) -> Finding:
     """Return how long a certificate stands; one that expires within WARN_DAYS is due."""
     left = days_left(certificate, now)
     found = f"expires in {left:.0f} days" if left > 0 else "expired"
-    return Finding(what, left > 0, found, "rotate it: `consilo join --renew`", left <= WARN_DAYS)
+    state: State = "FAIL" if left <= 0 else "warn" if left <= WARN_DAYS else "ok"
+    return Finding(what, state, found, "rotate it: `consilo join --renew`")

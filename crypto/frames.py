@@ -1,4 +1,4 @@
-"""Calls between two processes over one stream of frames: cut, bounded, resumable, in a version both sides know.
+"""Calls between two processes over one stream of frames: cut, bounded, resumable. `crypto.greeting` begins it.
 
 Assumes: a stream that keeps frames whole and in order and whose other end is authenticated (mutual TLS).
 Promises: no frame above FRAME_BYTES, at most WINDOW_BYTES of a message under way without the receiver's consent, no
@@ -9,17 +9,14 @@ over another stream is not executed again (`Once`). docs/federated.md, "The stre
 import asyncio
 import struct
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
 from io import BytesIO
-from typing import Annotated, ClassVar, NoReturn
-
-from pydantic import Field
+from typing import NoReturn
 
 from crypto.errors import CryptoError, LinkError, WireError
-from crypto.wire import Message, RoundId
 
 WIRE = (1, 2)  # from 2 on calls of a lost stream are resumed, and a silo says that it is going
 RESUMES = 2
@@ -57,27 +54,6 @@ Parts = tuple[bytes, ...]
 Serve = Callable[[int, str, Parts], Awaitable[Parts]]
 
 
-class Hello(Message):
-    """The first frame of who dials. Its own format is that of every version, so that versions can be agreed on."""
-
-    KIND: ClassVar[str] = "hello"
-    wire: Annotated[tuple[int, ...], Field(min_length=1, max_length=16)]
-    instance: RoundId  # drawn when the process started
-    membership: Annotated[int, Field(ge=0, le=2**31)]  # the newest version that it knows
-    software: Annotated[str, Field(max_length=64)]
-
-
-class Welcome(Message):
-    """The first frame of who was dialled: the wire version from here on, and what is new in the membership."""
-
-    KIND: ClassVar[str] = "welcome"
-    MAX_BYTES: ClassVar[int] = FRAME_BYTES
-    wire: int
-    instance: RoundId
-    newest: Annotated[int, Field(ge=0, le=2**31)]
-    memberships: tuple[bytes, ...]  # the versions after the one in Hello, in order, as many as fit
-
-
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one end of a stream takes from the other."""
@@ -86,20 +62,6 @@ class Limits:
     reply_bytes: int = 192 << 20  # the largest reply to a call from here
     buffered_bytes: int = 256 << 20  # of all that is not handed on yet
     calls: int = 64  # at a time
-
-
-def agree(theirs: Sequence[int], ours: Sequence[int] = WIRE) -> int:
-    """Return the newest wire version that both know; raises LinkError."""
-    common = set(theirs) & set(ours)
-    if not common:
-        raise LinkError(
-            f"no common wire version: here {_versions(ours)}, there {_versions(theirs)}", "update the older side"
-        )
-    return max(common)
-
-
-def _versions(versions: Sequence[int]) -> str:
-    return ", ".join(str(one) for one in sorted(set(versions))[:16])
 
 
 def frame(kind: Kind, call: int, body: bytes = b"") -> bytes:
@@ -115,59 +77,6 @@ def parse(raw: bytes) -> tuple[Kind, int, memoryview]:
     if not Kind.HELLO <= kind <= Kind.DRAIN:
         raise WireError(f"a frame of unknown type {kind}")
     return Kind(kind), call, memoryview(raw)[_HEADER.size :]
-
-
-def greeting(raw: bytes, kind: Kind) -> bytes:
-    """Return the body of the first frame, which must be of `kind`; raises WireError."""
-    found, call, body = parse(raw)
-    if (found, call) != (kind, 0):
-        raise WireError("the first frame is not a greeting")
-    return bytes(body)
-
-
-# What both ends of a stream set in gRPC, which this package does not import.
-OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_FRAME_BYTES),
-    ("grpc.max_send_message_length", MAX_FRAME_BYTES),
-    ("grpc.max_metadata_size", 16 * 1024),
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.ping_timeout_ms", 10_000),  # the answer to a ping: without it the wait is a minute
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.enable_retries", 0),
-)
-SILO_METHOD = "/consilo.v1.Federation/Silo"
-ANALYST_METHOD = "/consilo.v1.Federation/Analyst"
-GREETING_S = 10.0
-ADMITTED = ("consilo-admitted", "1")  # HTTP/2 header of a stream that was let in
-
-
-async def greet(
-    read: Callable[[], Awaitable[object]],
-    write: Callable[[bytes], Awaitable[None]],
-    metadata: Callable[[], Awaitable[Iterable[object]]],
-    hello: Hello,
-) -> Welcome:
-    """Greet as the side that dials; return the answer. Raises LinkError or WireError.
-
-    `metadata` returns when the other end has let the stream in, which it says by ADMITTED, or has ended it. A stream
-    that is ended while a frame is written loses what the other end said, so nothing is written before.
-    """
-    try:
-        async with asyncio.timeout(GREETING_S):
-            if ADMITTED not in tuple(await metadata()):
-                raise LinkError("the stream ended before a greeting")
-            await write(frame(Kind.HELLO, 0, hello.encode()))
-            raw = await read()
-    except TimeoutError as err:
-        raise LinkError(f"no greeting within {GREETING_S:g} s", "the aggregator may be overloaded") from err
-    if not isinstance(raw, bytes):
-        raise LinkError("the stream ended before a greeting")
-    welcome = Welcome.decode(greeting(raw, Kind.WELCOME))
-    if welcome.wire not in hello.wire:
-        raise LinkError(f"the other end chose wire version {welcome.wire}, which was not offered")
-    return welcome
 
 
 async def pump(read: Callable[[], Awaitable[object]], session: "Session") -> None:
@@ -336,8 +245,9 @@ class Session:
             case Kind.DATA:
                 self._add(number, body)
             case Kind.GRANT:
-                credit = self._credit.get(number)
-                if credit is not None and len(body) == _LENGTH.size:
+                if len(body) != _LENGTH.size or not any(body):
+                    raise WireError("consent to nothing")
+                if (credit := self._credit.get(number)) is not None:
                     credit.bytes_left = min(credit.bytes_left + _LENGTH.unpack(body)[0], WINDOW_BYTES)
                     credit.changed.set()
             case Kind.CANCEL:
@@ -379,16 +289,20 @@ class Session:
             _, first = next(pieces, (0, b""))
             await self._write(first or next(heads))
             for length, piece in pieces:
-                while credit.bytes_left < length:
-                    if self.error is not None:
-                        raise LinkError(self.error.message)
-                    credit.changed.clear()
-                    await self._bounded(credit.changed.wait())
+                await self._bounded(self._consent(credit, length))
                 credit.bytes_left -= length
                 await self._write(piece)
         finally:
             if self._credit.get(number) is credit:
                 del self._credit[number]
+
+    async def _consent(self, credit: _Credit, length: int) -> None:
+        """Wait until so many bytes may leave; raises LinkError once the session is closed."""
+        while credit.bytes_left < length:
+            if self.error is not None:
+                raise LinkError(self.error.message)
+            credit.changed.clear()
+            await credit.changed.wait()
 
     async def _write(self, raw: bytes) -> None:
         """Send one frame; raises LinkError, with the reason for which the stream has ended."""
@@ -601,11 +515,3 @@ class Once:
         self._gone[number] = None
         while len(self._gone) > 64 * self._most:
             self._gone.popitem(last=False)
-
-
-def back_off_s(attempt: int, first_s: float = 0.5, most_s: float = 60.0) -> float:
-    """Return how long to wait before dialling again: doubled each time, and half of it by chance."""
-    from crypto.randomness import below
-
-    whole = min(most_s, first_s * float(1 << min(attempt, 20)))
-    return whole / 2 + whole / 2 * below(1 << 20) / (1 << 20)

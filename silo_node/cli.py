@@ -126,7 +126,7 @@ def _doctor(options: argparse.Namespace) -> int:
     findings = examine(options.policy)
     for finding in findings:
         print("\n".join(finding.lines()))
-    return 0 if all(finding.is_ok for finding in findings) else 1
+    return 1 if any(finding.state == "FAIL" for finding in findings) else 0
 
 
 def _serve(options: argparse.Namespace) -> int:

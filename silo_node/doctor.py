@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from crypto.cluster import RAY_TOKEN, ensure_token
+from crypto.cluster import RAY_TOKEN, check_token
 from crypto.credentials import Credentials
 from crypto.errors import CryptoError
-from crypto.finding import Finding, standing
+from crypto.finding import Finding, ok_if, standing
 from policies.errors import PolicyError
 from policies.load import PolicyFile, load
 from policies.model import Policy
@@ -25,6 +25,7 @@ from silo_node.sources import load_sources
 MIN_FREE_BYTES = 1 << 30
 MIN_RAY_BYTES = 1 << 30
 CLOCK_SLACK_S = 300
+NONE_YET = "none yet: it is made on the first start"
 
 
 def examine(policy_path: Path, clock: Callable[[], float] = time.time) -> list[Finding]:
@@ -37,15 +38,15 @@ def examine(policy_path: Path, clock: Callable[[], float] = time.time) -> list[F
         policy = file.policy
         findings += _policy(file, int(clock()))
     except PolicyError as err:
-        findings.append(Finding("policy", False, err.message.splitlines()[0], err.hint or "see check-policy"))
+        findings.append(Finding("policy", "FAIL", err.message.splitlines()[0], err.hint or "see check-policy"))
     credentials: Credentials | None = None
     if policy is not None:
         findings += _data(policy, home)
         try:
             credentials = read_credentials(home, policy.silo.id)
-            findings.append(Finding("membership", True, f"version {len(credentials.log)} of {policy.silo.id}"))
+            findings.append(Finding("membership", "ok", f"version {len(credentials.log)} of {policy.silo.id}"))
         except (CryptoError, SiloError) as err:
-            findings.append(Finding("membership", False, err.message, err.hint or "join the federation"))
+            findings.append(Finding("membership", "FAIL", err.message, err.hint or "join the federation"))
     if credentials is not None:
         findings += _standing(credentials, clock())
         findings.append(_identity(policy_path))
@@ -59,30 +60,28 @@ def _policy(file: PolicyFile, now: int) -> Iterator[Finding]:
         accepted = check_admission(file, now)
         is_new = accepted is None or accepted.digest != file.digest
         state = "comes into force on the next start" if is_new else "in force"
-        yield Finding("policy", True, f"{file.policy.silo.id}, mode {file.policy.mode}, {state}")
+        yield Finding("policy", "ok", f"{file.policy.silo.id}, mode {file.policy.mode}, {state}")
     except (SiloError, PolicyError) as err:
-        yield Finding("policy", False, err.message.splitlines()[0], err.hint or "see sign-policy")
+        yield Finding("policy", "FAIL", err.message.splitlines()[0], err.hint or "see sign-policy")
 
 
 def _data(policy: Policy, home: Path) -> Iterator[Finding]:
     try:
         sources = load_sources(policy, home)
         load_consent(policy, home)
-        yield Finding("sources", True, ", ".join(sources))
+        yield Finding("sources", "ok", ", ".join(sources))
     except (SiloError, PolicyError) as err:
-        yield Finding("sources", False, err.message, err.hint)
+        yield Finding("sources", "FAIL", err.message, err.hint)
     try:
         version, expected = format_of(home / LEDGER)
         if version in (0, expected):
-            yield Finding(
-                "ledger", True, f"format {expected}" if version else "none yet: it is made on the first start"
-            )
+            yield Finding("ledger", "ok", f"format {expected}" if version else NONE_YET)
         elif version < expected:
-            yield Finding("ledger", True, f"format {version}, brought to format {expected} on the next start")
+            yield Finding("ledger", "ok", f"format {version}, brought to format {expected} on the next start")
         else:
-            yield Finding("ledger", False, f"format {version}, newer than {expected}", "use the newer Consilo again")
+            yield Finding("ledger", "FAIL", f"format {version}, newer than {expected}", "use the newer Consilo again")
     except PolicyError as err:
-        yield Finding("ledger", False, err.message, err.hint)
+        yield Finding("ledger", "FAIL", err.message, err.hint)
 
 
 def _standing(credentials: Credentials, now: float) -> Iterator[Finding]:
@@ -90,21 +89,23 @@ def _standing(credentials: Credentials, now: float) -> Iterator[Finding]:
     yield standing("certificate", certificate, datetime.fromtimestamp(now, UTC))
     try:
         membership.peer(certificate)
-        yield Finding("member", True, credentials.identity.uri)
+        yield Finding("member", "ok", credentials.identity.uri)
     except CryptoError as err:
-        yield Finding("member", False, err.message, err.hint)
+        yield Finding("member", "FAIL", err.message, err.hint)
     aggregators = ", ".join(f"{one.name} at {one.address}" for one in membership.of_role("aggregator"))
-    yield Finding("aggregator", bool(aggregators), aggregators or "none", "the authority admits one first")
+    yield Finding("aggregator", ok_if(bool(aggregators)), aggregators or "none", "the authority admits one first")
     least = max(membership.made_at, certificate.not_valid_before_utc.timestamp()) - CLOCK_SLACK_S
     when = datetime.fromtimestamp(now, UTC)
-    yield Finding("clock", now >= least, f"{when:%Y-%m-%dT%H:%M:%SZ}", "it is behind the membership: set it by NTP")
+    yield Finding(
+        "clock", ok_if(now >= least), f"{when:%Y-%m-%dT%H:%M:%SZ}", "it is behind the membership: set it by NTP"
+    )
 
 
 def _identity(policy_path: Path) -> Finding:
     try:
-        return Finding("identity key", True, str(read_home(policy_path).silo.signing.public))
+        return Finding("identity key", "ok", str(read_home(policy_path).silo.signing.public))
     except (SiloError, PolicyError, CryptoError) as err:
-        return Finding("identity key", False, err.message.splitlines()[0], err.hint or "restore identity.key")
+        return Finding("identity key", "FAIL", err.message.splitlines()[0], err.hint or "restore identity.key")
 
 
 def _machine(home: Path) -> Iterator[Finding]:
@@ -113,9 +114,9 @@ def _machine(home: Path) -> Iterator[Finding]:
         ("free disk for Ray", Path("/tmp"), MIN_RAY_BYTES),  # noqa: S108  where Ray keeps its sessions
     ):
         free = shutil.disk_usage(place).free
-        yield Finding(what, free >= least, f"{free / 2**30:.1f} GiB in {place}", f"free {least / 2**30:.0f} GiB")
+        yield Finding(what, ok_if(free >= least), f"{free / 2**30:.1f} GiB in {place}", f"free {least / 2**30:.0f} GiB")
     try:
-        ensure_token(home / RAY_TOKEN)
-        yield Finding("token of the Ray cluster", True, "readable by its owner only")
+        state = "readable by its owner only" if check_token(home / RAY_TOKEN) else NONE_YET
+        yield Finding("token of the Ray cluster", "ok", state)
     except CryptoError as err:
-        yield Finding("token of the Ray cluster", False, err.message, err.hint)
+        yield Finding("token of the Ray cluster", "FAIL", err.message, err.hint)

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import structlog
 
 from crypto.errors import CryptoError, LinkError, SignatureError, WireError
-from crypto.frames import CallFailedError, Parts, back_off_s
+from crypto.frames import CallFailedError, Parts
+from crypto.greeting import back_off_s
 from crypto.wire import unverified, verify
 from policies.errors import LedgerError
 from policies.ledger import LedgerHead

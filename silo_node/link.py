@@ -16,20 +16,8 @@ import structlog
 from crypto.certificates import host_of
 from crypto.credentials import Credentials
 from crypto.errors import CryptoError, LinkError
-from crypto.frames import (
-    OPTIONS,
-    SILO_METHOD,
-    WIRE,
-    CallFailedError,
-    Hello,
-    Limits,
-    Once,
-    Parts,
-    Session,
-    back_off_s,
-    greet,
-    pump,
-)
+from crypto.frames import WIRE, CallFailedError, Limits, Once, Parts, Session, pump
+from crypto.greeting import OPTIONS, SILO_METHOD, Hello, back_off_s, greet
 from crypto.membership import Member
 from crypto.randomness import token
 from crypto.wire import ROUND_ID_BYTES

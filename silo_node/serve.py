@@ -104,7 +104,7 @@ class FederatedSilo(SiloActor):
 
 def serve(options: Options, ready: Callable[[str], None]) -> None:
     """Run until a signal ends it; raises SiloError, PolicyError or CryptoError if it cannot start."""
-    problems = [one for one in examine(options.policy) if not one.is_ok]
+    problems = [one for one in examine(options.policy) if one.state == "FAIL"]
     if problems:
         raise SiloError(f"{problems[0].what}: {problems[0].found}", problems[0].remedy)
     home, name = options.policy.resolve().parent, load(options.policy).policy.silo.id

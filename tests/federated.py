@@ -9,11 +9,14 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
 
 from aggregator.home import read_home
 from aggregator.link import Gate, StreamSilo
@@ -22,9 +25,10 @@ from aggregator.store import HeadStore, ReportStore
 from analyst.client import Federation
 from analyst.federation import admit, found_federation, invite, opened
 from analyst.joining import join
-from crypto.certificates import Identity, Role, utc_now
+from crypto.certificates import Identity, Role, host_of, pin_of, read_transport_key, utc_now
 from crypto.credentials import Credentials
 from crypto.frames import WIRE
+from crypto.greeting import OPTIONS
 from crypto.keys import Secret, SigningKey, VerifyKey, read_key_file
 from crypto.membership import Keeper
 from policies.load import load
@@ -291,6 +295,20 @@ def until(is_so: Callable[[], bool], timeout_s: float = 20.0, what: Callable[[],
     while not is_so():
         assert time.monotonic() < deadline, what()
         time.sleep(0.02)
+
+
+@asynccontextmanager
+async def channel(one: Served, name: str, *options: tuple[str, Any]) -> AsyncIterator[Any]:
+    """A connection of its own, with a member's key and certificate."""
+    home = one.path / name
+    pin = pin_of(read_transport_key(one.path / AGGREGATOR / "transport.key").public_key())
+    credentials = grpc.ssl_channel_credentials(
+        *((home / file).read_bytes() for file in ("authority.pem", "transport.key", "transport.pem"))
+    )
+    own = ("grpc.use_local_subchannel_pool", 1)
+    every = [*OPTIONS, ("grpc.ssl_target_name_override", host_of(pin)), own, *options]
+    async with grpc.aio.secure_channel(one.target, credentials, options=every) as connection:
+        yield connection
 
 
 def free_port() -> int:

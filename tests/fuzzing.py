@@ -24,7 +24,7 @@ import policies.request
 import silo_node.training.run
 from analyst.training import Progress
 from crypto.errors import CryptoError
-from crypto.frames import Hello, Welcome
+from crypto.greeting import Hello, Welcome
 from crypto.keys import Secret, SigningKey, VerifyKey, read_key_file
 from crypto.membership import CODE_BYTES, Admission, Change, Invitation, JoinRequest, Member
 from crypto.messages import Failed, Learned, StoredReport, report_head

@@ -12,26 +12,18 @@ from hypothesis import strategies as st
 from crypto import frames
 from crypto.errors import CryptoError, LinkError, WireError
 from crypto.frames import (
-    ADMITTED,
     FRAME_BYTES,
     INLINE_BYTES,
     MAX_FRAME_BYTES,
     WINDOW_BYTES,
-    WIRE,
     CallFailedError,
-    Hello,
     Kind,
     Limits,
     Once,
     Parts,
     Serve,
     Session,
-    Welcome,
-    agree,
-    back_off_s,
     frame,
-    greet,
-    greeting,
     parse,
 )
 
@@ -209,6 +201,9 @@ def test_two_large_messages_are_taken_one_after_the_other_where_memory_is_for_on
             ],
             "nobody consented to",
         ),
+        ([frame(Kind.GRANT, 1, bytes(4))], "consent to nothing"),
+        ([frame(Kind.GRANT, 1, b"\x00\x40\x00")], "consent to nothing"),
+        ([frame(Kind.GRANT, 1, b"\x00\x40\x00\x00\x00")], "consent to nothing"),
     ],
 )
 def test_frames_that_break_the_rules_are_refused(raws: list[bytes], reason: str) -> None:
@@ -280,6 +275,31 @@ def test_a_receiver_that_takes_nothing_ends_the_wait() -> None:
             await wire.caller.call(1, "echo", (bytes(1 << 20),))
 
     run(body, stall_s=0.2)
+
+
+def test_a_receiver_that_consents_to_a_few_bytes_at_a_time_ends_the_wait_too() -> None:
+    """Consent holds off the end only where it lets a piece leave."""
+
+    async def serve(number: int, step: str, arguments: Parts) -> Parts:
+        return (bytes(8 << 20),)
+
+    async def body() -> tuple[int, str]:
+        sent: list[bytes] = []
+
+        async def send(raw: bytes) -> None:
+            sent.append(raw)
+
+        session = Session(send, serve, 2, stall_s=0.4)
+        await session.receive(frame(Kind.CALL, 1, b"\x01x" + bytes(6)))
+        async with asyncio.timeout(10):
+            await asyncio.sleep(0.2)
+            await session.receive(frame(Kind.GRANT, 1, FRAME_BYTES.to_bytes(4, "big")))
+            while session.error is None:
+                await asyncio.sleep(0.05)
+                await session.receive(frame(Kind.GRANT, 1, (1).to_bytes(4, "big")))
+        return len(sent), session.error.message
+
+    assert asyncio.run(body()) == (2, "the other end took nothing for 0.4 s")
 
 
 @pytest.mark.parametrize("err", [asyncio.InvalidStateError("RPC already finished."), asyncio.CancelledError()])
@@ -455,81 +475,3 @@ def test_a_failed_call_that_arrives_again_is_not_executed_again() -> None:
 
     asyncio.run(body())
     assert ran == 1
-
-
-@pytest.mark.parametrize(
-    ("theirs", "ours", "expected"), [((1,), (1, 2), 1), ((1, 2), (1, 2), 2), ((2, 3), (1, 2), 2), ((1, 2, 9), (2,), 2)]
-)
-def test_the_newest_version_that_both_know_is_agreed_on(
-    theirs: tuple[int, ...], ours: tuple[int, ...], expected: int
-) -> None:
-    assert agree(theirs, ours) == expected
-
-
-def test_sides_without_a_common_version_say_so() -> None:
-    with pytest.raises(LinkError, match="no common wire version: here 1, 2, there 3, 4"):
-        agree((3, 4), (1, 2))
-
-
-async def admitted() -> tuple[object, ...]:
-    return (ADMITTED,)
-
-
-def test_nothing_is_written_to_a_stream_that_was_not_let_in() -> None:
-    async def body() -> None:
-        async def write(raw: bytes) -> None:
-            raise AssertionError
-
-        async def read() -> object:
-            raise AssertionError
-
-        async def ended() -> tuple[object, ...]:
-            return ()
-
-        with pytest.raises(LinkError, match="the stream ended before a greeting"):
-            await greet(read, write, ended, Hello(wire=WIRE, instance=bytes(16), membership=0, software="t"))
-
-    asyncio.run(body())
-
-
-def test_a_version_that_was_not_offered_is_refused_by_who_dials() -> None:
-    async def body() -> None:
-        hello = Hello(wire=WIRE, instance=bytes(16), membership=0, software="t")
-
-        async def write(raw: bytes) -> None:
-            assert Hello.decode(greeting(raw, Kind.HELLO)) == hello
-
-        async def read() -> object:
-            answer = Welcome(wire=9, instance=bytes(16), newest=0, memberships=())
-            return frame(Kind.WELCOME, 0, answer.encode())
-
-        with pytest.raises(LinkError, match="which was not offered"):
-            await greet(read, write, admitted, hello)
-
-    asyncio.run(body())
-
-
-def test_silence_instead_of_a_greeting_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frames, "GREETING_S", 0.05)
-
-    async def body() -> None:
-        async def write(raw: bytes) -> None:
-            return None
-
-        async def read() -> object:
-            await asyncio.sleep(5)
-            return b""
-
-        with pytest.raises(LinkError, match="no greeting within"):
-            await greet(read, write, admitted, Hello(wire=WIRE, instance=bytes(16), membership=0, software="t"))
-
-    asyncio.run(body())
-
-
-def test_the_wait_before_dialling_again_doubles_up_to_a_minute_and_is_left_to_chance() -> None:
-    waits = [back_off_s(attempt) for attempt in range(12)]
-    for attempt, wait in enumerate(waits):
-        whole = min(60.0, 0.5 * 2**attempt)
-        assert whole / 2 <= wait <= whole
-    assert back_off_s(10**6) <= 60
-    assert len({back_off_s(9) for _ in range(20)}) > 10

@@ -473,5 +473,5 @@ def test_doctor_takes_an_encrypted_key_as_in_order(home: Path, monkeypatch: pyte
     key.unlink()
     write_key_file(key, root, lambda: "correct horse battery")
     (finding,) = [one for one in examine(home / "consilo.toml") if one.what == "key of analyst ana"]
-    assert finding.is_ok
+    assert finding.state == "ok"
     assert "encrypted" in finding.found

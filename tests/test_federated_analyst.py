@@ -99,6 +99,20 @@ def test_a_request_that_people_must_approve_is_answered_when_it_is_sent_again(
         assert spent[SILOS[-1]] == 0 < spent[SILOS[0]]
 
 
+def test_the_silos_of_the_roster_are_listed_also_one_that_is_away(
+    founded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names, port = SILOS[:3], free_port()
+    place = provision(tmp_path / "p", founded, f"127.0.0.1:{port}", names)
+    with served(place, port, names[:2]):
+        assert consilo("silos", "--federation", place / ANALYST / "consilo.toml") == 0
+        rows = [line.split("│") for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+        listed = {row[1].strip(): row[2].strip() for row in rows}
+        assert [name for name in listed if name in SILOS] == list(names)
+        assert listed["aspen"].startswith("v1")
+        assert listed["cedar"].startswith("not")
+
+
 def test_one_rejection_is_what_the_analyst_is_told(
     founded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

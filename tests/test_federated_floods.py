@@ -1,7 +1,6 @@
 """Members that flood the aggregator, read nothing, or are revoked meanwhile: a real gate ends their streams alone."""
 
 import asyncio
-import shutil
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,29 +17,31 @@ from aggregator import link
 from analyst.client import Federation
 from analyst.errors import FederationError
 from analyst.federation import opened, revoke
-from crypto.certificates import host_of, pin_of, read_transport_key, utc_now
+from crypto.certificates import utc_now
 from crypto.errors import LinkError
-from crypto.frames import (
-    ADMITTED,
-    ANALYST_METHOD,
-    OPTIONS,
-    WIRE,
-    CallFailedError,
-    Hello,
-    Kind,
-    Parts,
-    Session,
-    frame,
-    greet,
-    pump,
-)
+from crypto.frames import WIRE, CallFailedError, Kind, Parts, Session, frame, pump
+from crypto.greeting import ADMITTED, ANALYST_METHOD, Hello, greet
 from crypto.randomness import token
 from crypto.wire import sign, signer_of
 from policies.request import CatalogueRequest
 from silo_node.errors import SiloError
-from tests.federated import AGGREGATOR, NAME, SILOS, LocalSilo, Served, add_member, free_port, provision, served, until
+from tests.federated import (
+    AGGREGATOR,
+    NAME,
+    SILOS,
+    LocalSilo,
+    Served,
+    add_member,
+    channel,
+    free_port,
+    give_membership,
+    provision,
+    served,
+    until,
+)
+from tests.test_federated_link import PURPOSE, QUESTION, ask, statuses
 
-QUESTION = "SELECT sex, COUNT(*) AS n FROM lung GROUP BY sex"
+EPSILON = 0.05  # of a question that shows only that the others are answered
 FLOODER, REVOKED = "eve", "mallory"  # other analysts than the one who asks
 
 
@@ -50,36 +51,11 @@ def hub(founded: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
     path = provision(tmp_path_factory.mktemp("floods") / "p", founded, f"127.0.0.1:{port}")
     for name in (FLOODER, REVOKED):
         add_member(path, name, "analyst")
-    newest(path)
+    give_membership(path, AGGREGATOR)
     with served(path, port) as one:
         yield one
         until(lambda: not one.gate._streams.get(FLOODER))
-        assert answered(one) == dict.fromkeys(SILOS, "answered"), "no flood left a trace"
-
-
-def newest(path: Path) -> None:
-    """Give the aggregator the newest membership."""
-    shutil.copy(path / "authority" / "membership.log", path / AGGREGATOR / "membership.log")
-
-
-def answered(one: Served) -> dict[str, str]:
-    with one.open() as federation:
-        report = federation.query(QUESTION, purpose="health-research", epsilon=0.05)
-    return {silo: outcome.status for silo, outcome in report.silos.items()}
-
-
-@asynccontextmanager
-async def channel(one: Served, name: str, *options: tuple[str, Any]) -> AsyncIterator[Any]:
-    """A connection of its own, with a member's key and certificate."""
-    home = one.path / name
-    pin = pin_of(read_transport_key(one.path / AGGREGATOR / "transport.key").public_key())
-    credentials = grpc.ssl_channel_credentials(
-        *((home / file).read_bytes() for file in ("authority.pem", "transport.key", "transport.pem"))
-    )
-    own = ("grpc.use_local_subchannel_pool", 1)
-    every = [*OPTIONS, ("grpc.ssl_target_name_override", host_of(pin)), own, *options]
-    async with grpc.aio.secure_channel(one.target, credentials, options=every) as connection:
-        yield connection
+        assert statuses(ask(one, EPSILON)) == dict.fromkeys(SILOS, "answered"), "no flood left a trace"
 
 
 # Of a stream that is not read no more than this comes.
@@ -174,12 +150,12 @@ def test_a_flood_of_small_frames_ends_its_stream_alone(hub: Served, made: Callab
     async def body() -> str:
         async with channel(hub, FLOODER, *UNREAD) as connection:
             stream = await greeted(connection)
-            answering = asyncio.create_task(asyncio.to_thread(answered, hub))
+            answering = asyncio.create_task(asyncio.to_thread(ask, hub, EPSILON))
             with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 for number in range(20_000):
                     await stream.write(made(number))
             found = await status(stream)
-            assert await answering == dict.fromkeys(SILOS, "answered")
+            assert statuses(await answering) == dict.fromkeys(SILOS, "answered")
             return found
 
     assert asyncio.run(body()) == "INVALID_ARGUMENT: 1024 frames wait for the other end to read"
@@ -280,7 +256,7 @@ def test_replies_are_released_when_an_analyst_does_not_come_back(hub: Served, mo
 def test_what_belongs_to_a_report_is_for_the_analyst_who_asked_for_it_alone(hub: Served) -> None:
     """Also if another one knows its name: the question in it is for nobody else, and teaching makes silos work."""
     with hub.open() as federation:
-        report = federation.query(QUESTION, purpose="health-research", epsilon=0.05)
+        report = federation.query(QUESTION, purpose=PURPOSE, epsilon=EPSILON)
         name = bytes.fromhex(report.transcript)
         assert federation.stored_report(name)[0].name == name
     seen = {silo.name: list(silo.seen) for silo in hub.silos.values()}
@@ -314,7 +290,7 @@ def test_an_analyst_s_calls_are_bounded_over_its_processes_and_others_are_answer
                 session = await streams.enter_async_context(process(connection, token(16)))
                 flood += [asyncio.create_task(session.call(two, "catalogues", (request,))) for two in range(8)]
             await once(lambda: sum(one.done() for one in flood) == len(flood) - link.MAX_ASKED)
-            assert await asyncio.to_thread(answered, hub) == dict.fromkeys(SILOS, "answered")
+            assert statuses(await asyncio.to_thread(ask, hub, EPSILON)) == dict.fromkeys(SILOS, "answered")
             going.set()
             found = await asyncio.gather(*flood, return_exceptions=True)
         refused = [str(one) for one in found if isinstance(one, BaseException)]
@@ -361,7 +337,7 @@ def test_a_member_that_is_revoked_while_it_greets_is_not_served_and_nothing_is_k
     def revoked() -> None:
         with opened(hub.path / "authority" / "consilo.toml") as authority:
             revoke(authority, REVOKED, "member", utc_now())
-        newest(hub.path)
+        give_membership(hub.path, AGGREGATOR)
 
         async def refresh() -> None:
             assert hub.gate.refresh()

@@ -36,28 +36,15 @@ from crypto.certificates import (
     utc_now,
 )
 from crypto.errors import LinkError
-from crypto.frames import (
-    ANALYST_METHOD,
-    FRAME_BYTES,
-    MAX_FRAME_BYTES,
-    OPTIONS,
-    SILO_METHOD,
-    WIRE,
-    CallFailedError,
-    Hello,
-    Kind,
-    Parts,
-    Session,
-    frame,
-    greet,
-)
+from crypto.frames import FRAME_BYTES, MAX_FRAME_BYTES, WIRE, CallFailedError, Kind, Parts, Session, frame
+from crypto.greeting import ANALYST_METHOD, OPTIONS, SILO_METHOD, Hello, greet
 from crypto.keys import Secret, SigningKey
 from crypto.wire import sign, unverified, verify
 from policies.ledger import LedgerHead
 from silo_node import core, heads
 from silo_node.heads import Objection
 from silo_node.log import Signer
-from tests.federated import AGGREGATOR, NAME, SILOS, LocalSilo, Served, free_port, provision, served, until
+from tests.federated import AGGREGATOR, NAME, SILOS, LocalSilo, Served, channel, free_port, provision, served, until
 from tests.simulator import no_noise
 
 QUESTION = "SELECT sex, COUNT(*) AS n FROM lung GROUP BY sex"
@@ -225,8 +212,8 @@ def dial(
         options = [*OPTIONS, ("grpc.max_send_message_length", -1), ("grpc.ssl_target_name_override", host_of(pin))]
         options = [option for option in options if option != ("grpc.max_send_message_length", MAX_FRAME_BYTES)]
         credentials = grpc.ssl_channel_credentials(authority, key, chain)
-        async with grpc.aio.secure_channel(one.target, credentials, options=options) as channel:
-            stream: Any = channel.stream_stream(method)()
+        async with grpc.aio.secure_channel(one.target, credentials, options=options) as connection:
+            stream: Any = connection.stream_stream(method)()
             try:
                 async with asyncio.timeout(15):
                     welcome = await greet(stream.read, stream.write, stream.initial_metadata, hello) if hello else None
@@ -309,8 +296,8 @@ def test_refused_in_a_role_that_the_certificate_does_not_have(hub: Served) -> No
 
 def test_refused_in_plaintext(hub: Served) -> None:
     async def body() -> None:
-        async with grpc.aio.insecure_channel(hub.target, options=list(OPTIONS)) as channel:
-            stream: Any = channel.stream_stream(SILO_METHOD)()
+        async with grpc.aio.insecure_channel(hub.target, options=list(OPTIONS)) as connection:
+            stream: Any = connection.stream_stream(SILO_METHOD)()
             with pytest.raises((LinkError, grpc.aio.AioRpcError, asyncio.InvalidStateError)):
                 await greet(stream.read, stream.write, stream.initial_metadata, HELLO)
             assert await stream.code() is grpc.StatusCode.UNAVAILABLE
@@ -443,16 +430,8 @@ def test_a_flood_of_connections_is_bounded_and_the_federation_answers_meanwhile(
 
 def test_a_flood_of_streams_by_a_member_is_refused(hub: Served) -> None:
     async def body() -> list[str]:
-        home = hub.path / "ana"
-        pin = pin_of(read_transport_key(hub.path / AGGREGATOR / "transport.key").public_key())
-        credentials = grpc.ssl_channel_credentials(
-            (home / "authority.pem").read_bytes(),
-            (home / "transport.key").read_bytes(),
-            (home / "transport.pem").read_bytes(),
-        )
-        options = [*OPTIONS, ("grpc.ssl_target_name_override", host_of(pin))]
-        async with grpc.aio.secure_channel(hub.target, credentials, options=options) as channel:
-            streams = [channel.stream_stream(ANALYST_METHOD)() for _ in range(link.STREAMS_PER_ANALYST + 5)]
+        async with channel(hub, "ana") as connection:
+            streams = [connection.stream_stream(ANALYST_METHOD)() for _ in range(link.STREAMS_PER_ANALYST + 5)]
 
             async def one(stream: Any) -> str:
                 try:

@@ -41,7 +41,8 @@ from crypto.certificates import (
 )
 from crypto.credentials import hold
 from crypto.errors import CertificateError, CryptoError, LinkError
-from crypto.frames import ANALYST_METHOD, OPTIONS, SILO_METHOD, WIRE
+from crypto.frames import WIRE
+from crypto.greeting import ANALYST_METHOD, OPTIONS, SILO_METHOD
 from crypto.keys import Secret, SigningKey, read_key_file
 from crypto.membership import LOG, read_log
 from crypto.randomness import token

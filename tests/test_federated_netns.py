@@ -107,6 +107,8 @@ def test_the_page_ends_with_an_opened_report(walk: Walk) -> None:
     assert organisation == "ana"
     assert "answered: aspen, birch, cedar" in said
     assert re.search(r"female │ +\d+ \(\d+ to \d+\)", said)
+    listed = [line.split("│")[1].strip() for line in said.splitlines() if line.startswith("│")]
+    assert [name for name in listed if name in SILOS] == list(SILOS), "consilo silos names them"
 
 
 def test_no_packet_enters_a_silo_that_it_did_not_ask_for(walk: Walk) -> None:

@@ -19,8 +19,8 @@ from crypto.manifest import Propose
 from crypto.messages import Contribution, StoredReport
 from crypto.opening import open_report
 from crypto.sealing import SealingKey
-from crypto.wire import digest_of, sign, unverified
-from policies.request import Request, terms_of
+from crypto.wire import MAX_ENVELOPE_OVERHEAD, digest_of, sign, unverified
+from policies.request import Catalogue, Request, terms_of
 from tests.simulator import STEPS, Simulation, no_noise, simulate
 
 QUESTION = "SELECT sex, COUNT(*) AS n, AVG(age) AS mean_age FROM lung GROUP BY sex"
@@ -158,6 +158,19 @@ def test_a_silo_that_sends_garbage_is_a_drop_out(exact: Simulation) -> None:
     assert report.silos["maple"].status == "dropped"
     exact.silos["maple"].rewrite = lambda step, frames: (b"",) * 3
     assert ask(exact).silos["maple"].status == "missing"
+
+
+def test_a_catalogue_that_nobody_reads_is_left_out(exact: Simulation, caplog: pytest.LogCaptureFixture) -> None:
+    """Or a few silos would answer with more than an analyst's stream takes, and no analyst got any catalogue."""
+    most = Catalogue.MAX_BYTES + MAX_ENVELOPE_OVERHEAD
+    exact.silos["cedar"].rewrite = lambda step, frames: (bytes(most),) if step == "catalogue" else frames
+    exact.silos["maple"].rewrite = lambda step, frames: (bytes(most + 1),) if step == "catalogue" else frames
+    relayed = exact.catalogues(b"")
+    assert sorted(map(len, relayed))[-1] == most
+    assert len(relayed) == 4
+    assert f"maple answered with a catalogue of {most + 1} bytes" in caplog.messages
+    exact.silos["cedar"].rewrite = lambda step, frames: frames
+    assert {silo for silo, outcome in ask(exact).silos.items() if outcome.status != "answered"} == {"maple"}
 
 
 @pytest.mark.parametrize(

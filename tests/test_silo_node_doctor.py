@@ -16,6 +16,7 @@ from analyst.cli import main as consilo
 from analyst.doctor import examine as analyst_findings
 from analyst.federation import opened, revoke
 from crypto.certificates import Identity, issue, new_request, read_transport_key, utc_now
+from crypto.cluster import ensure_token
 from crypto.finding import Finding
 from policies.signatures import SUFFIX
 from silo_node.actor import SiloActor
@@ -80,6 +81,22 @@ def test_a_silo_that_has_joined_is_in_order(place: Path, capsys: pytest.CaptureF
     }
 
 
+def test_a_check_makes_nothing_wherever_it_looks(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    before = sorted(place.rglob("*"))
+    assert main(["doctor", "--policy", "aspen/policy.toml"]) == 0
+    assert "ok    token of the Ray cluster: none yet: it is made on the first start" in capsys.readouterr().out
+    for other in ("aspen", "authority/consilo.toml"):
+        assert main(["doctor", "--policy", other]) == 1
+        assert "FAIL  policy: " in capsys.readouterr().out
+        assert main(["serve", "--policy", other]) == 1
+    assert sorted(place.rglob("*")) == before
+    ensure_token(place / "aspen" / "ray.token")
+    assert found(place, "token of the Ray cluster").found == "readable by its owner only"
+
+
 def test_a_certificate_that_expires_soon_is_a_warning_and_one_that_has_a_failure(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -91,6 +108,7 @@ def test_a_certificate_that_expires_soon_is_a_warning_and_one_that_has_a_failure
     assert "FAIL" not in printed
     past = found(place, "certificate", 40 * 86_400)
     assert past.lines()[0] == "FAIL  certificate: expired"
+    assert (soon.state, past.state) == ("warn", "FAIL")
     assert consilo(["doctor", "--federation", str(place / ANALYST / "consilo.toml")]) == 0
     assert "warn  certificate of ana: expires in 30 days\n      -> rotate it" in capsys.readouterr().out
 
@@ -103,17 +121,17 @@ def test_nothing_starts_with_a_certificate_that_has_expired(place: Path, monkeyp
 
 
 def test_a_clock_that_is_behind_is_said(place: Path) -> None:
-    assert found(place, "clock").is_ok
+    assert found(place, "clock").state == "ok"
     behind = found(place, "clock", -86_400.0)
-    assert not behind.is_ok
+    assert behind.state == "FAIL"
     assert "NTP" in behind.remedy
 
 
 def test_a_full_disk_is_said(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1, 1, 5 << 20))
-    assert not found(place, "free disk for ledger and logs").is_ok
-    assert not found(place, "free disk for Ray").is_ok
+    assert found(place, "free disk for ledger and logs").state == "FAIL"
+    assert found(place, "free disk for Ray").state == "FAIL"
 
 
 def broken_policy(place: Path) -> None:
@@ -179,7 +197,7 @@ def test_what_is_wrong_is_said_and_nothing_starts(
 ) -> None:
     spoil(place)
     finding = found(place, what)
-    assert not finding.is_ok
+    assert finding.state == "FAIL"
     assert reason in finding.found
     assert finding.remedy
     policy = place / "aspen" / "policy.toml"
@@ -194,7 +212,7 @@ def test_an_older_ledger_is_in_order_and_keeps_its_spending_when_it_is_upgraded(
     with closing(sqlite3.connect(path)) as database:
         database.executescript(FIRST_FORMAT)
     finding = found(place, "ledger")
-    assert finding.is_ok
+    assert finding.state == "ok"
     assert finding.found.startswith("format 1, brought to format ")
     with closing(sqlite3.connect(path)) as database:
         assert database.execute("PRAGMA user_version").fetchone()[0] == 1, "a check changes nothing"
@@ -243,14 +261,13 @@ def test_a_policy_that_nobody_signed_is_not_served(place: Path) -> None:
 def test_the_analysts_doctor_checks_certificate_and_standing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     toml = place / ANALYST / "consilo.toml"
     findings = {one.what: one for one in analyst_findings(toml)}
-    assert findings["certificate of ana"].is_ok
-    assert findings["certificate of ana"].is_due
+    assert findings["certificate of ana"].state == "warn"
     assert findings["membership of ana"].found == "version 6, hub is dialled"
     with opened(place / "authority" / "consilo.toml") as authority:
         revoke(authority, ANALYST, "member", utc_now())
     shutil.copy(place / "authority" / "membership.log", place / ANALYST / "membership.log")
     finding = {one.what: one for one in analyst_findings(toml)}["membership of ana"]
-    assert not finding.is_ok
+    assert finding.state == "FAIL"
     assert "is revoked" in finding.found
     assert consilo(["up", "--federation", str(toml)]) == 1
     assert "is a federation between organisations" in capsys.readouterr().err

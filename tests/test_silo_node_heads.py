@@ -1,6 +1,7 @@
 """A ledger that is older than the one the silo signed last is found out by the head that the aggregator keeps."""
 
 import asyncio
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
@@ -46,6 +47,21 @@ def test_a_head_replaces_only_a_shorter_one(kept: HeadStore) -> None:
     assert kept.get("north") == second
     assert kept.get("south") == b""
     assert kept.put(SOUTH.head(1, bytes(32), 5)) == kept.get("south")
+
+
+def test_a_head_that_is_said_to_be_kept_outlives_a_power_loss(
+    kept: HeadStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file's data are synced before it has its name, and its name before the silo is told."""
+    done: list[object] = []
+
+    def synced(handle: int) -> None:
+        place = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        done.append((place.suffix if place.is_file() else place, len(list((tmp_path / "heads").glob("*.head")))))
+
+    monkeypatch.setattr("aggregator.store.os.fsync", synced)
+    kept.put(NORTH.head(3, bytes(32), 5))
+    assert done == [(".partial", 0), (tmp_path / "heads", 1)]
 
 
 def test_only_the_silo_itself_can_say_how_long_its_ledger_is(kept: HeadStore) -> None:

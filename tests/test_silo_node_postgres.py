@@ -605,10 +605,10 @@ def test_check_policy_and_doctor_look_at_the_database(
     output, errors = capsys.readouterr()
     assert "source    visits: ward (dimension/filter)" in output
     assert errors == ""
-    assert [(one.is_ok, one.found) for one in examine(file) if one.what == "sources"] == [(True, "visits")]
+    assert [(one.state, one.found) for one in examine(file) if one.what == "sources"] == [("ok", "visits")]
     monkeypatch.setenv(VARIABLE, wrong_password(server))
     assert silo_node.cli.main(["check-policy", str(file)]) == 1
     assert "the user or the password is refused" in capsys.readouterr().err
     (finding,) = [one for one in examine(file) if one.what == "sources"]
-    assert (finding.is_ok, "the password is refused" in finding.found) == (False, True)
+    assert (finding.state, "the password is refused" in finding.found) == ("FAIL", True)
     assert "battery" not in repr(finding)

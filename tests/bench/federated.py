@@ -23,7 +23,8 @@ from analyst.client import Federation
 from analyst.demo.hospitals import found_hospitals
 from analyst.founding import found
 from crypto.certificates import host_of, pin_of, read_transport_key
-from crypto.frames import FRAME_BYTES, OPTIONS, Parts
+from crypto.frames import FRAME_BYTES, Parts
+from crypto.greeting import OPTIONS
 from crypto.manifest import CHUNK_VALUES
 from crypto.payload import digests as digests_of
 from crypto.payload import frames
