@@ -131,9 +131,11 @@ def _create(path: Path) -> BufferedRandom:
 class HeadStore:
     """The last ledger head of each silo, signed by it. A head replaces only a shorter one."""
 
+    # What is kept is read, compared and replaced as one, by every store of this process: a membership makes another.
+    _lock = threading.Lock()
+
     def __init__(self, path: Path, federation: str, silos: Mapping[str, VerifyKey]) -> None:
         self._path, self._federation, self._silos = path, federation, silos
-        self._lock = threading.Lock()  # what is kept is read, compared and replaced as one
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def put(self, envelope: bytes) -> bytes:

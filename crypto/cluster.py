@@ -72,7 +72,7 @@ def cluster_environment(token_path: Path) -> dict[str, str]:
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's switch for loopback instead of the host's address
         "RAY_DEDUP_LOGS": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "GRPC_VERBOSITY": "ERROR",
+        "GRPC_VERBOSITY": "NONE",
         "GLOG_minloglevel": "3",
     }
 
