@@ -104,6 +104,11 @@ async def pump(read: Callable[[], Awaitable[object]], session: "Session") -> Non
         closed.cancel()
 
 
+def _check_parts(parts: Parts) -> None:
+    if len(parts) > MAX_PARTS:
+        raise CallFailedError(f"a message of {len(parts)} parts, at most {MAX_PARTS} can be sent")
+
+
 def _pieces(parts: Parts, heads: Callable[[], bytes], first: int) -> Iterator[tuple[int, bytes]]:
     """Cut the bytes of all parts together: `first` bytes, then FRAME_BYTES at a time, each behind its head.
 
@@ -188,6 +193,7 @@ class Session:
             raise LinkError(self.error.message) from self.error
         if len(self._calls) >= self._limits.calls:
             raise CallFailedError(f"{len(self._calls)} calls are under way on this stream already", "ask again later")
+        _check_parts(arguments)
         future: asyncio.Future[Parts] = asyncio.get_running_loop().create_future()
         self._calls[number] = future
         try:
@@ -279,8 +285,6 @@ class Session:
 
     async def _message(self, kind: Kind, number: int, head: bytes, parts: Parts) -> None:
         """Send a whole message: its head with the first bytes, the rest as the receiver consents."""
-        if len(parts) > MAX_PARTS:
-            raise CallFailedError(f"a message of {len(parts)} parts, at most {MAX_PARTS} can be sent")
         lengths = b"".join(_LENGTH.pack(len(part)) for part in parts)
         heads = iter([frame(kind, number, head + _COUNT.pack(len(parts)) + lengths)])
         pieces = _pieces(parts, lambda: next(heads, frame(Kind.DATA, number)), INLINE_BYTES)
@@ -435,6 +439,7 @@ class Session:
         try:
             try:
                 reply = await self._serve(number, step, arguments)
+                _check_parts(reply)  # here, so that who called is told
             except CryptoError as err:
                 reason = err.message.encode()[:MAX_REASON_BYTES]
                 await self._write(frame(Kind.FAILED, number, reason))

@@ -387,6 +387,19 @@ def test_a_call_that_is_given_up_ends_at_the_other_side_and_frees_its_memory() -
     assert run(body, serve) == (0, 0)
 
 
+def test_a_message_of_too_many_parts_is_an_error_at_once_there_and_back() -> None:
+    async def serve(number: int, step: str, arguments: Parts) -> Parts:
+        return (b"",) * 4097
+
+    async def body(wire: Wire) -> None:
+        for arguments in ((), (b"",) * 4097):
+            with pytest.raises(CallFailedError, match="a message of 4097 parts, at most 4096 can be sent"):
+                await asyncio.wait_for(wire.caller.call(1, "x", arguments), 2)
+        assert not wire.errors
+
+    run(body, serve)
+
+
 def test_more_calls_at_a_time_than_are_taken_fail_at_once() -> None:
     async def serve(number: int, step: str, arguments: Parts) -> Parts:
         await asyncio.sleep(0.2)
