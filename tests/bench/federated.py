@@ -57,8 +57,8 @@ def main() -> None:
         found_hospitals(path / "demo")
         framed, pulled, bare = asyncio.run(streams(path))
         stream = "a bare gRPC stream with the same TLS and frames"
-        publish("stream_throughput", framed, "MB/s", stream, bare, "at least ratio 0.7")
-        publish("stream_throughput_pulled", pulled, "MB/s", stream, bare, "at least ratio 0.7")
+        publish("stream_throughput", pulled, "MB/s", stream, bare, "at least ratio 0.7")
+        publish("stream_throughput_32MiB", framed, "MB/s", stream, bare, "at least ratio 0.7")
         simulated, in_simulate = simulate(path)
         federated, in_federated, memory = organisations(path)
     publish("query_4_orgs", federated, "ms", "the same in simulate mode", simulated, "ratio 2")
