@@ -163,12 +163,8 @@ async def _run(home: Path, credentials: Credentials, listen: str, monitor_port: 
                 counts.membership.set(len(credentials.log))
                 counts.certificate_days.set(days_left(credentials.certificate(), utc_now()))
                 problem = ""
-            except (
-                CryptoError,
-                AggregatorError,
-                OSError,
-            ) as err:  # a file is being replaced, or wrong
-                found = str(err)
+            except (CryptoError, AggregatorError, OSError) as err:
+                found = str(err)  # a file is being replaced, or wrong: what is known goes on
                 if found != problem:
                     _log.error("directory_refused", reason=found[:500])
                 problem = found
