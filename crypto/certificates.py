@@ -50,7 +50,13 @@ _SCHEME = "consilo"
 _HOST = re.compile(r"[0-9a-f]{48}\.consilo\.invalid")
 _CLOCK_SLACK = timedelta(minutes=5)
 _PURPOSES = frozenset({ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH})
-_MALFORMED = (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+_MALFORMED = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 _Kind = TypeVar("_Kind", bound=x509.ExtensionType)
 
 
@@ -391,7 +397,7 @@ def _certificates(pem: bytes) -> list[x509.Certificate]:
         raise CertificateError(f"a certificate of {len(pem)} bytes, at most {MAX_PEM_BYTES} are read")
     try:
         return x509.load_pem_x509_certificates(pem)
-    except ValueError as err:
+    except _MALFORMED as err:
         hint = "it begins with -----BEGIN CERTIFICATE-----; `openssl x509 -inform DER` makes one of another form"
         raise CertificateError("not a certificate in PEM", hint) from err
 

@@ -11,10 +11,13 @@ from base64 import urlsafe_b64decode
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from random import Random
 from time import perf_counter, thread_time
+
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, derive_private_key
 
 import crypto.manifest
 import crypto.messages
@@ -23,10 +26,32 @@ import crypto.wire
 import policies.request
 import silo_node.training.run
 from analyst.training import Progress
+from crypto.certificates import (
+    Identity,
+    identity_of,
+    issue,
+    new_authority,
+    new_request,
+    read_certificate,
+    read_request,
+)
 from crypto.errors import CryptoError
 from crypto.greeting import Hello, Welcome
 from crypto.keys import Secret, SigningKey, VerifyKey, read_key_file
-from crypto.membership import CODE_BYTES, Admission, Change, Invitation, JoinRequest, Member
+from crypto.membership import (
+    CODE_BYTES,
+    Admission,
+    Change,
+    Invitation,
+    JoinRequest,
+    Keeper,
+    Log,
+    Member,
+    armour,
+    disarm,
+    next_version,
+    read_log,
+)
 from crypto.messages import Failed, Learned, StoredReport, report_head
 from crypto.ring import Ring
 from crypto.roster import AUTHORITY, Roster, read_roster
@@ -187,8 +212,38 @@ def decoders() -> dict[str, Decoder]:
         Decoder(
             "roster-file", _from_file("roster", lambda path: read_roster(path, KEY.public)), (roster,), is_file=True
         ),
+        *_of_membership(),
     ]
     return {one.name: one for one in found}
+
+
+def _read_request(data: bytes) -> None:
+    assert read_request(data).pin
+
+
+def _read_certificate(data: bytes) -> None:
+    assert identity_of(read_certificate(data)).name
+
+
+def _of_membership() -> list[Decoder]:
+    """Return what reads the files of a federation: its log, what travels as text, certificates and requests."""
+    now, who = datetime(2026, 1, 1, tzinfo=UTC), Identity("health", "silo", "ward")
+    transport = derive_private_key(7, SECP256R1())
+    keeper = Keeper("health", KEY.public)
+    log = next_version(keeper, Log.empty(keeper), KEY, "found", 1, None)
+    member = Member(name="ana", role="analyst", key=str(KEY.public), sealing=b"", address="", pins=(bytes(32),))
+    log = next_version(keeper, log, KEY, "admit ana", 2, member)
+    file = b"".join(len(one.envelope).to_bytes(4, "big") + one.envelope for one in log.versions)
+    admission = Admission(federation="health", name="ward", certificate=b"a certificate", log=(b"one",))
+    text = armour(Admission, sign(admission, AUTHORITY, KEY)).encode()
+    request = new_request(transport, who)
+    certificate = issue(new_authority(transport, "health", now), transport, request, now, 30)
+    return [
+        Decoder("membership-log", _from_file("log", lambda path: read_log(path, keeper)), (file,), is_file=True),
+        Decoder("armour", _from_file("text", lambda path: disarm(path, Admission)), (text,), is_file=True),
+        Decoder("certificate-request", _read_request, (request,)),
+        Decoder("certificate", _read_certificate, (certificate,)),
+    ]
 
 
 def _others() -> list[Message]:
