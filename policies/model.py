@@ -101,6 +101,8 @@ class Column(Section):
             raise ValueError(f"a {self.type} column cannot be a label; use a bool column")
         if "dimension" in self.roles and not self.domain and self.type != "date":
             raise ValueError('a dimension needs domain = ["...", ...], the public list of its values')
+        if self.step is not None and self.type not in ("int", "decimal"):
+            raise ValueError(f"a {self.type} column has no step; remove it")
         if self.bounds is not None:
             self._check_bounds(*self.bounds)
         if isinstance(self.domain, tuple):

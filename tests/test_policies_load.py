@@ -184,6 +184,13 @@ BAD = [
         "a bool column has no bounds",
     ),
     Bad(
+        "step of a bool",
+        Edit('type = "bool", class = "sensitive"', 'type = "bool", step = 30, class = "sensitive"'),
+        "smoker ",
+        f"{VISITS}.smoker",
+        "a bool column has no step",
+    ),
+    Bad(
         "bounds reversed of a filter",
         Edit('roles = ["measure", "filter"], bounds = [0, 110]', 'roles = ["filter"], bounds = [110, 0]'),
         "age ",
