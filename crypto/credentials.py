@@ -113,7 +113,7 @@ class Credentials:
         with _alone(self.path / LOG):
             held = read_versions(self.path / LOG)  # another process may have continued it
             log = follow(self.keeper, log, held)
-            append(self.path / LOG, log, len(held))
+            append(self.path / LOG, log, len(set(held)))
             return self._took(log)
 
     def _took(self, log: Log) -> bool:

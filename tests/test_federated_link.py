@@ -6,7 +6,6 @@ import socket
 import threading
 import time
 from collections.abc import Coroutine, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +44,7 @@ from silo_node import core, heads
 from silo_node.heads import Objection
 from silo_node.log import Signer
 from tests.federated import AGGREGATOR, NAME, SILOS, LocalSilo, Served, channel, free_port, provision, served, until
+from tests.relay import Relay
 from tests.simulator import no_noise
 
 QUESTION = "SELECT sex, COUNT(*) AS n FROM lung GROUP BY sex"
@@ -495,53 +495,6 @@ def test_neither_wire_nor_disk_nor_frames_hold_a_row_a_contribution_or_a_sum(
     assert not any(piece in b"".join(wire) for piece in blinded)
     assert any(b"contribution" in raw for raw in seen), "the scan inside TLS sees the round"
     assert not any(b"contribution" in raw for raw in wire), "TLS hides even its messages"
-
-
-class Relay:
-    """Passes TCP connections on and keeps what they carried."""
-
-    def __init__(self, front: int, back: int) -> None:
-        self._back = back
-        self._chunks: list[bytes] = []
-        self._listener = socket.create_server(("127.0.0.1", front), backlog=64)
-        self._sockets: list[socket.socket] = [self._listener]
-
-    def __enter__(self) -> "Relay":
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for one in self._sockets:
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
-
-    def recorded(self) -> list[bytes]:
-        return list(self._chunks)
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-                far = socket.create_connection(("127.0.0.1", self._back), timeout=10)
-            except OSError:
-                return
-            far.settimeout(None)
-            self._sockets += [near, far]
-            for source, sink in ((near, far), (far, near)):
-                threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()
-
-    def _copy(self, source: socket.socket, sink: socket.socket) -> None:
-        try:
-            while data := source.recv(65536):
-                self._chunks.append(data)
-                sink.sendall(data)
-        except OSError:
-            pass
-        finally:
-            for one in (source, sink):
-                with suppress(OSError):
-                    one.shutdown(socket.SHUT_RDWR)
 
 
 # The heads of the silos' ledgers: docs/ledger.md section 3.

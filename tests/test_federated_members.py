@@ -1,14 +1,12 @@
 """Members come, go and change their keys while a federation is served: docs/federated.md, sections 2 and 4."""
 
 import shutil
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -70,6 +68,7 @@ from tests.federated import (
     served,
     until,
 )
+from tests.relay import Relay
 from tests.test_federated_link import PURPOSE, QUESTION, ask, dial, statuses
 
 FOUR, FIFTH = SILOS[:4], SILOS[4]
@@ -478,52 +477,6 @@ def test_a_catalogue_request_of_the_right_name_by_another_key_is_refused(running
 # A peer that vanishes without a word.
 
 
-class Way:
-    """Passes TCP connections on until they vanish: then nothing passes any more, and no end is told."""
-
-    def __init__(self, front: int, back: int) -> None:
-        self._back, self._age, self.is_closed = back, 0, False
-        self._listener = socket.create_server(("127.0.0.1", front), backlog=64)
-        self._sockets = [self._listener]
-
-    def __enter__(self) -> "Way":
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for one in self._sockets:
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
-
-    def vanish(self) -> None:
-        self._age += 1
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-                if self.is_closed:
-                    near.close()
-                    continue
-                far = socket.create_connection(("127.0.0.1", self._back), timeout=10)
-            except OSError:
-                return
-            far.settimeout(None)
-            self._sockets += [near, far]
-            for source, sink in ((near, far), (far, near)):
-                threading.Thread(target=self._copy, args=(source, sink, self._age), daemon=True).start()
-
-    def _copy(self, source: socket.socket, sink: socket.socket, age: int) -> None:
-        with suppress(OSError):
-            while data := source.recv(65536):
-                if age == self._age:
-                    sink.sendall(data)
-        if age == self._age:
-            with suppress(OSError):
-                sink.shutdown(socket.SHUT_RDWR)
-
-
 PING_MS = {
     "grpc.keepalive_time_ms": 1000,
     "grpc.keepalive_timeout_ms": 1000,
@@ -547,7 +500,7 @@ def test_a_peer_that_vanishes_silently_is_given_up_by_both_sides(
     monkeypatch.setattr(silo_link, "OPTIONS", hurried(OPTIONS))
     front, back = free_port(), free_port()
     path = provision(tmp_path / "p", founded, f"127.0.0.1:{front}", FOUR)
-    with Way(front, back) as way, served(path, back, FOUR) as one:
+    with Relay(front, back) as way, served(path, back, FOUR) as one:
         time.sleep(3.0)
         assert all(silo.counts.events == [("connected", (True,))] for silo in one.silos.values()), "quiet ones stay"
         way.is_closed = True

@@ -505,6 +505,15 @@ def test_a_roster_that_could_not_be_written_is_written_when_the_log_is_sent_agai
     assert (place / "aspen" / "membership.log").read_bytes() == (place / "authority" / "membership.log").read_bytes()
 
 
+def test_a_log_that_stands_twice_in_its_file_is_continued_without_a_gap(place: Path) -> None:
+    envelopes = versions(place)
+    path = place / "aspen" / "membership.log"
+    path.write_bytes(path.read_bytes() * 2)
+    own = credentials(place, "aspen", "silo")
+    assert own.extend(envelopes)
+    assert [one.envelope for one in read_log(path, keeper_of(place)).versions] == envelopes
+
+
 def test_an_older_roster_beside_a_newer_log_is_put_right(place: Path) -> None:
     versions(place)
     home = place / "birch"
