@@ -103,7 +103,7 @@ SAMPLES: dict[type[Message], Message] = {  # whose parts must fit together
         silos=(SiloParty(name="a", key=str(KEY.public), sealing=bytes(PUBLIC_BYTES)),),
         aggregators=(Party(name="hub", key=str(OTHER_KEY.public)),),
     ),
-    policies.requests.training.Step: policies.requests.training.Step(
+    policies.requests.logistic.LogisticStep: policies.requests.logistic.LogisticStep(
         run=bytes(16),
         step=1,
         steps=3,
