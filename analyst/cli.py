@@ -25,7 +25,7 @@ from analyst.demo.story import SECTORS, tell, tell_all
 from analyst.doctor import examine
 from analyst.drafting import new
 from analyst.errors import AnalystError, DeniedError
-from analyst.federation_commands import add_commands, place
+from analyst.federation_commands import add_commands, jurisdiction
 from analyst.render import FORMATS, plain, print_offer, render
 from analyst.simulate import down, up
 from analyst.training import read_job, show_training, to_json, train
@@ -133,7 +133,7 @@ def _new_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--id", action="append", default=[], metavar="COLUMN", help=text)
     parser.add_argument("--analyst", default="ana", metavar="NAME", help="who may ask")
     text = "where this machine is, such as NO or EU-DE: purposes may be kept in named places"
-    parser.add_argument("--jurisdiction", type=place, metavar="PLACE", help=text)
+    parser.add_argument("--jurisdiction", type=jurisdiction, metavar="PLACE", help=text)
 
 
 def _silo_file(text: str) -> tuple[str, Path]:

@@ -15,8 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from crypto.errors import SignatureError
 from crypto.keys import VerifyKey
 from crypto.manifest import BackendName
-from crypto.roster import Place
-from crypto.wire import Name
+from crypto.wire import Jurisdiction, Name
 from policies.vocabulary import ETHICS_APPROVAL, GEOGRAPHICAL, KNOWN
 
 Number = int | Decimal
@@ -241,7 +240,7 @@ class Silo(Section):
     id: Name
     controller: Label
     sector: Literal["bank", "hospital", "retailer", "other"]
-    jurisdiction: Place
+    jurisdiction: Jurisdiction
     contact: Label
 
 
@@ -310,7 +309,9 @@ class Purpose(Section):
     computations: tuple[Computation, ...]
     vocabulary: Label | None = None
     ethics_ref: Label | None = None
-    recipients_in: Annotated[tuple[Place, ...], Field(max_length=300)] | None = None  # None: wherever the roster is
+    recipients_in: Annotated[tuple[Jurisdiction, ...], Field(max_length=300)] | None = (
+        None  # None: wherever the roster is
+    )
 
     @field_validator("vocabulary")
     @classmethod
@@ -492,7 +493,7 @@ class Analyst(Section):
     key: PublicKey
     purposes: Annotated[tuple[Name, ...], Field(max_length=100)]
     until: datetime
-    jurisdiction: Place | None = None  # where the analyst receives answers; None is nowhere that a purpose names
+    jurisdiction: Jurisdiction | None = None  # where the analyst receives answers; None is nowhere that a purpose names
 
     @field_validator("until")
     @classmethod

@@ -14,8 +14,8 @@ from typing import NoReturn
 
 import duckdb
 
-from crypto.address import dialled, port
 from crypto.errors import CryptoError
+from federation.transport.address import dialled, port
 from policies.errors import PolicyError, PolicyFileError
 from policies.load import load
 from policies.model import ConsentColumn, ConsentTable, Policy

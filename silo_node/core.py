@@ -53,11 +53,11 @@ from crypto.noise import MIN_DEVIATION
 from crypto.opening import check_report, open_report
 from crypto.payload import added_column, blinded_pieces, digests, frames, piece_sizes
 from crypto.recount import check_chunk
-from crypto.roster import Roster
 from crypto.scheme import Scheme
 from crypto.sealing import SealingKey, seal
 from crypto.shamir import SHARE_BYTES, draw, split
 from crypto.wire import body_digest, digest_of, sign, signer_of, verify
+from federation.members.roster import Roster
 from policies.accountant import charge
 from policies.approvals import subject_of
 from policies.decide import Places, decide, limits_of, months_of, rate_of, run_limit_of
@@ -248,7 +248,10 @@ def _decide(
         request.nonce, request.purpose, _entry(silo, request), since, run, None if rate is None else rate.since
     )
     verdicts = ledger.verdicts(subject_of(request, request_hash)) if silo.policy.approvals else ()
-    feed, places = feed_at(request.table.name), Places(silo.roster.silo_places, silo.roster.aggregator_places)
+    feed, places = (
+        feed_at(request.table.name),
+        Places(silo.roster.silo_jurisdictions, silo.roster.aggregator_jurisdictions),
+    )
     return decide(silo.policy, request, request_hash, spent, now, feed, verdicts, places)
 
 

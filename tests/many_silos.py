@@ -19,9 +19,9 @@ from crypto.messages import Contribution, StoredReport, report_head
 from crypto.opening import OpenedSum, open_report
 from crypto.payload import digests
 from crypto.ring import Ring, Words
-from crypto.roster import Party, Roster, SiloParty
 from crypto.sealing import SealingKey
 from crypto.wire import Signature, Signed, digest_of, sign
+from federation.members.roster import Party, Roster, SiloParty
 from policies.approvals import Approval
 from policies.errors import AlreadyChargedError
 from policies.ledger import Charge, Rate, RunStep, Since, Spending, WindowLimit, exceeds

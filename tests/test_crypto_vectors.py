@@ -10,8 +10,8 @@ import pytest
 
 import crypto.manifest
 import crypto.messages
-import crypto.roster
 import crypto.wire
+import federation.members.roster
 import policies.request
 import silo_node.training.run
 from crypto import errors
@@ -54,7 +54,14 @@ def _subclasses(kind: type[Message]) -> Iterator[type[Message]]:
         yield from _subclasses(child)
 
 
-VOCABULARY = (crypto.manifest, crypto.messages, crypto.roster, crypto.wire, policies.request, silo_node.training.run)
+VOCABULARY = (
+    crypto.manifest,
+    crypto.messages,
+    federation.members.roster,
+    crypto.wire,
+    policies.request,
+    silo_node.training.run,
+)
 TYPES = {
     kind.__name__: kind
     for kind in _subclasses(Message)

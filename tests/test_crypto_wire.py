@@ -14,14 +14,13 @@ from pydantic import ValidationError
 
 import crypto.manifest
 import crypto.messages
-import crypto.roster
+import federation.members.roster
 import policies.request
 import policies.training
 from crypto.errors import SignatureError, WireError
 from crypto.keys import Secret, SigningKey
 from crypto.manifest import Accept, Block, Manifest, Propose, Recipient
 from crypto.messages import EncryptedReport, Failed, Failure, Split
-from crypto.roster import Party, Roster, SiloParty
 from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import (
     MAX_ENVELOPE_OVERHEAD,
@@ -36,10 +35,11 @@ from crypto.wire import (
     unverified,
     verify,
 )
+from federation.members.roster import Party, Roster, SiloParty
 from policies.request import Aggregate, Catalogue, Compare, Not, OpenColumn, Plan, Request, Table, TableColumn
 from tests import example_policy
 
-VOCABULARY = (crypto.manifest, crypto.messages, crypto.roster, policies.request, policies.training)
+VOCABULARY = (crypto.manifest, crypto.messages, federation.members.roster, policies.request, policies.training)
 KEY = SigningKey(Secret(bytes(32)))
 OTHER_KEY = SigningKey(Secret(b"\1" * 32))
 KEYS = {"a": KEY.public, "b": OTHER_KEY.public}
