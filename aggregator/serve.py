@@ -20,11 +20,12 @@ from pathlib import Path
 import ray
 import structlog
 
+from aggregator.driver import Server
 from aggregator.errors import AggregatorError
+from aggregator.gate import Gate
 from aggregator.home import read_home
-from aggregator.link import Gate, StreamSilo
-from aggregator.server import Server
 from aggregator.store import HeadStore, ReportStore
+from aggregator.streams import StreamSilo
 from crypto.errors import CryptoError
 from crypto.keys import VerifyKey
 from crypto.operations import AggregatorCounts, configure_logs, serve_monitor

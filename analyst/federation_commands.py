@@ -16,7 +16,7 @@ from rich.console import Console
 from analyst.errors import AnalystError, FederationError
 from analyst.federation import admit, found_federation, invite, opened, revoke, rotate
 from analyst.joining import Joined, join, renew
-from analyst.report import iso
+from analyst.reports.report import iso
 from crypto.wire import JURISDICTION_PATTERN
 from federation.members.certificates import MEMBER_DAYS, ROLES, utc_now
 from federation.members.membership import LOG

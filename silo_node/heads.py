@@ -17,8 +17,8 @@ from crypto.wire import unverified, verify
 from federation.transport.calls import CallFailedError
 from federation.transport.frames import Parts
 from federation.transport.handshake import back_off_s
+from policies.budget.ledger import LedgerHead
 from policies.errors import LedgerError
-from policies.ledger import LedgerHead
 from silo_node.ledger_store import LedgerStore
 from silo_node.log import Signer
 

@@ -22,12 +22,12 @@ from federation.members.certificates import Identity
 from federation.members.credentials import Credentials, hold, replace_file
 from federation.members.membership import TrustAnchor
 from federation.members.roster import read_roster
+from policies.document.load import PolicyFile, load
+from policies.document.policy import Policy
+from policies.document.signatures import admit, read_signatures
 from policies.errors import PolicySignatureError
-from policies.load import PolicyFile, load
-from policies.model import Policy
-from policies.signatures import admit, read_signatures
-from silo_node.core import Silo
 from silo_node.errors import HomeError
+from silo_node.rounds.states import Silo
 
 LEDGER = "ledger.sqlite"
 ACCEPTED = "policy.accepted.toml"

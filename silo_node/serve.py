@@ -26,8 +26,8 @@ from federation.members.certificates import days_left, utc_now
 from federation.members.credentials import Credentials
 from federation.operations.cluster import RAY_TOKEN, cluster_environment, ensure_token, nodes_environment
 from federation.transport.calls import CallFailedError
+from policies.document.load import load
 from policies.errors import LedgerError, PolicyError
-from policies.load import load
 from silo_node.actor import SiloActor
 from silo_node.doctor import examine
 from silo_node.errors import SiloError

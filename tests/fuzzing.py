@@ -19,17 +19,18 @@ from time import perf_counter, thread_time
 
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, derive_private_key
 
-import crypto.manifest
-import crypto.messages
+import crypto.rounds.manifest
+import crypto.rounds.messages
 import crypto.wire
 import federation.members.roster
-import policies.request
+import policies.requests.request
 import silo_node.training.run
-from analyst.training import Progress
+from analyst.training.run import Progress
 from crypto.errors import CryptoError
 from crypto.keys import Secret, SigningKey, VerifyKey, read_key_file
-from crypto.messages import Failed, Learned, StoredReport, report_head
 from crypto.ring import Ring
+from crypto.rounds.messages import Failed, Learned
+from crypto.rounds.report import StoredReport, report_header
 from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import Message, Signed, body_digest, detach, sign, signer_of, unverified, verify
 from federation.members.admission import CODE_BYTES, Admission, Invitation, JoinRequest, from_armor, to_armor
@@ -45,9 +46,9 @@ from federation.members.certificates import (
 from federation.members.membership import Change, Log, Member, TrustAnchor, next_version, read_log
 from federation.members.roster import AUTHORITY, Roster, read_roster
 from federation.transport.handshake import Hello, Welcome
-from policies.approvals import Verdict
-from policies.ledger import LedgerHead
-from policies.signatures import PolicySignature
+from policies.budget.ledger import LedgerHead
+from policies.document.signatures import PolicySignature
+from policies.requests.approval import Verdict
 from silo_node.log import Entry, SplitSigned
 from tests.vectors import messages
 
@@ -57,11 +58,11 @@ KEY = SigningKey(Secret(bytes(32)))
 Read = Callable[[bytes], None]  # CryptoError on what is refused, AssertionError on what should have been
 
 _VOCABULARY = (
-    crypto.manifest,
-    crypto.messages,
+    crypto.rounds.manifest,
+    crypto.rounds.messages,
     federation.members.roster,
     crypto.wire,
-    policies.request,
+    policies.requests.request,
     silo_node.training.run,
 )
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?[0-9.]+|true|false|null')
@@ -122,7 +123,7 @@ def _reads(kind: type[Message]) -> Read:
 
 def _read_report(data: bytes) -> None:
     stored = StoredReport.decode(data)
-    assert report_head(stored.message) + bytes(stored.blinded_sum) == data
+    assert report_header(stored.message) + bytes(stored.blinded_sum) == data
 
 
 def _read_envelope(data: bytes) -> None:

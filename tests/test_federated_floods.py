@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from aggregator import link
+from aggregator import gate as link
 from analyst.client import Federation
 from analyst.errors import FederationError
 from analyst.federation import opened, revoke
@@ -25,7 +25,7 @@ from federation.transport.calls import CallFailedError
 from federation.transport.frames import WIRE, Kind, Parts, frame
 from federation.transport.handshake import ADMITTED, ANALYST_METHOD, Hello, greet
 from federation.transport.session import Session, pump
-from policies.request import CatalogueRequest
+from policies.requests.catalogue import CatalogueRequest
 from silo_node.errors import SiloError
 from tests.federated import (
     AGGREGATOR,

@@ -18,7 +18,7 @@ from analyst.federation import opened, revoke
 from federation.members.certificates import Identity, issue, new_request, read_transport_key, utc_now
 from federation.operations.checks import Finding
 from federation.operations.cluster import ensure_token
-from policies.signatures import SUFFIX
+from policies.document.signatures import SUFFIX
 from silo_node.actor import SiloActor
 from silo_node.cli import main
 from silo_node.doctor import examine

@@ -1,7 +1,7 @@
 """The signed list of a federation's silos and aggregators: their identity keys, sealing keys and jurisdictions.
 
 Promises: a roster that `read_roster` returns is signed by the federation's authority, and in it no name and no key
-occurs twice. docs/protocol.md, section 2.1.
+occurs twice. docs/protocol.md, section 2.3.
 
     roster = read_roster(home / "roster.signed", authority)
     keys = roster.silo_keys  # "aspen" -> the key that verifies what aspen signs
@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from crypto.errors import CryptoError, SignatureError
 from crypto.keys import VerifyKey
-from crypto.manifest import PublicKey, Recipient
+from crypto.rounds.manifest import PublicKey, Recipient
 from crypto.wire import MAX_SILOS, Count, Jurisdiction, Message, Name, verify
 
 AUTHORITY = "authority"

@@ -18,13 +18,14 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from aggregator.link import Gate, StreamSilo
+from aggregator.gate import Gate
+from aggregator.streams import StreamSilo
 from analyst.client import Federation
 from analyst.demo.hospitals import found_hospitals
 from analyst.founding import found
-from crypto.manifest import CHUNK_VALUES
-from crypto.payload import digests as digests_of
-from crypto.payload import frames
+from crypto.backends.scheme import CHUNK_VALUES
+from crypto.rounds.payload import digests as digests_of
+from crypto.rounds.payload import frames
 from federation.members.certificates import host_of, pin_of, read_transport_key
 from federation.transport.frames import DATA_BYTES, Parts
 from federation.transport.handshake import OPTIONS
