@@ -19,15 +19,27 @@ from cryptography import x509
 
 from aggregator.errors import AggregatorError
 from aggregator.streams import StreamSilo
-from crypto.certificates import Role, read_certificate
-from crypto.credentials import Credentials, Tls
 from crypto.errors import CryptoError, LinkError, MembershipError, WireError
-from crypto.frames import FRAME_BYTES, WIRE, CallFailedError, Kind, Limits, Once, Parts, Session, frame, pump
-from crypto.greeting import ADMITTED, ANALYST_METHOD, GREETING_S, OPTIONS, SILO_METHOD, Hello, Welcome, agree, greeting
 from crypto.keys import VerifyKey
-from crypto.membership import Member
 from crypto.randomness import token
 from crypto.wire import signer_of, verify
+from federation.members.certificates import Role, read_certificate
+from federation.members.credentials import Credentials, Tls
+from federation.members.membership import Member
+from federation.transport.calls import CallFailedError, Once
+from federation.transport.frames import DATA_BYTES, WIRE, Kind, Parts, frame
+from federation.transport.handshake import (
+    ADMITTED,
+    ANALYST_METHOD,
+    GREETING_S,
+    OPTIONS,
+    SILO_METHOD,
+    Hello,
+    Welcome,
+    agree,
+    greeting,
+)
+from federation.transport.session import Limits, Session, pump
 from policies.budget.ledger import LedgerHead
 from policies.requests.catalogue import CatalogueRequest
 from policies.requests.request import Request
@@ -442,7 +454,7 @@ class Gate:
 
     def _welcome(self, hello: Hello, wire: int) -> Welcome:
         newer: list[bytes] = []
-        log, room = self._credentials.log, FRAME_BYTES // 2
+        log, room = self._credentials.log, DATA_BYTES // 2
         for signed in log.versions[hello.membership :]:
             room -= len(signed.envelope) * 4 // 3 + 4
             if room < 0 and newer:

@@ -6,7 +6,7 @@ from pathlib import Path
 from aggregator.errors import AggregatorError
 from aggregator.rounds import Aggregator
 from crypto.keys import SigningKey, VerifyKey, read_key_file
-from crypto.roster import read_roster
+from federation.members.roster import read_roster
 
 _KEYS = {"name": str, "federation": str, "authority": str}
 

@@ -26,14 +26,14 @@ from aggregator.gate import Gate
 from aggregator.home import read_home
 from aggregator.store import HeadStore, ReportStore
 from aggregator.streams import StreamSilo
-from crypto.address import listened, port
-from crypto.certificates import Identity, days_left, utc_now
-from crypto.cluster import RAY_TOKEN, cluster_environment, ensure_token
-from crypto.credentials import Credentials, hold
 from crypto.errors import CryptoError
 from crypto.keys import VerifyKey
-from crypto.membership import Keeper
 from crypto.operations import AggregatorCounts, configure_logs, serve_monitor
+from federation.members.certificates import Identity, days_left, utc_now
+from federation.members.credentials import Credentials, hold
+from federation.members.membership import TrustAnchor
+from federation.operations.cluster import RAY_TOKEN, cluster_environment, ensure_token
+from federation.transport.address import listened, port
 
 NAMESPACE = "consilo"
 DRAIN_S = 120.0
@@ -50,7 +50,9 @@ def read_credentials(home: Path) -> Credentials:
     except (OSError, ValueError, KeyError) as err:
         hint = "name the directory of an aggregator, which `consilo join` has made"
         raise AggregatorError(f"{home / 'aggregator.toml'} cannot be read ({err})", hint) from err
-    return Credentials(home, Keeper(federation, VerifyKey.parse(authority)), Identity(federation, "aggregator", name))
+    return Credentials(
+        home, TrustAnchor(federation, VerifyKey.parse(authority)), Identity(federation, "aggregator", name)
+    )
 
 
 def main(arguments: Sequence[str]) -> int:

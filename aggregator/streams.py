@@ -3,8 +3,10 @@
 import asyncio
 
 from crypto.errors import CryptoError, LinkError
-from crypto.frames import RESUMES, CallFailedError, Session
 from crypto.randomness import token
+from federation.transport.calls import CallFailedError
+from federation.transport.frames import RESUMES
+from federation.transport.session import Session
 
 RESUME_S = 10.0  # how long a call waits for a lost stream to come back
 

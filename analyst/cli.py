@@ -24,7 +24,7 @@ from analyst.demo.story import SECTORS, tell, tell_all
 from analyst.doctor import examine
 from analyst.drafting import new
 from analyst.errors import AnalystError, DeniedError
-from analyst.federation_commands import add_commands, place
+from analyst.federation_commands import add_commands, jurisdiction
 from analyst.reports.render import FORMATS, plain, print_offer, render
 from analyst.simulate import down, up
 from analyst.training.job import read_job
@@ -134,7 +134,7 @@ def _new_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--id", action="append", default=[], metavar="COLUMN", help=text)
     parser.add_argument("--analyst", default="ana", metavar="NAME", help="who may ask")
     text = "where this machine is, such as NO or EU-DE: purposes may be kept in named places"
-    parser.add_argument("--jurisdiction", type=place, metavar="PLACE", help=text)
+    parser.add_argument("--jurisdiction", type=jurisdiction, metavar="PLACE", help=text)
 
 
 def _silo_file(text: str) -> tuple[str, Path]:

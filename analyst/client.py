@@ -24,8 +24,6 @@ from analyst.sql.draft import Planned
 from analyst.sql.offer import Offer, suggest
 from analyst.sql.plan import plan
 from crypto.backends.registry import BACKENDS
-from crypto.certificates import Identity
-from crypto.credentials import Credentials
 from crypto.errors import CryptoError, ProtocolError, WireError
 from crypto.keys import Secret, SigningKey
 from crypto.randomness import token
@@ -37,6 +35,8 @@ from crypto.rounds.recount import check_chunk, choose_chunks
 from crypto.rounds.report import StoredReport
 from crypto.sealing import SealingKey
 from crypto.wire import digest_of, is_envelope, sign, signer_of, verify
+from federation.members.certificates import Identity
+from federation.members.credentials import Credentials
 from policies.budget.accountant import epsilon_of, micro_rho_of
 from policies.requests.calibration import clip_of
 from policies.requests.catalogue import Catalogue, CatalogueRequest
@@ -102,7 +102,7 @@ class Federation:
         name, root = config.analyst_key(analyst, passphrase)
         with ExitStack() as stack:
             link: Link
-            if config.keeper is None:
+            if config.anchor is None:
                 link = stack.enter_context(started(config, progress))
             else:
                 progress(f"dialling {config.dialled}")
@@ -442,10 +442,10 @@ def dialled(config: Config, analyst: str) -> "RemoteLink":
     """Connect to the served aggregator of a federation between organisations; raises FederationError or CryptoError."""
     from analyst.link import RemoteLink  # gRPC is heavy: only where somebody dials
 
-    if config.keeper is None:
+    if config.anchor is None:
         raise FederationError(f"{config.path} describes a simulated federation")
     identity = Identity(config.federation, "analyst", analyst)
-    return RemoteLink(Credentials(config.path.parent, config.keeper, identity), config.dialled)
+    return RemoteLink(Credentials(config.path.parent, config.anchor, identity), config.dialled)
 
 
 def _denied(denials: Mapping[str, tuple[Denial, ...]], asked: int) -> DeniedError:

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from analyst.errors import FederationError
 from crypto.keys import Secret, VerifyKey, read_key_file
-from crypto.membership import LOG, Keeper, read_log
-from crypto.roster import AUTHORITY, Roster, read_roster
 from crypto.wire import Name, verify
+from federation.members.membership import LOG, TrustAnchor, read_log
+from federation.members.roster import AUTHORITY, Roster, read_roster
 
 
 class _File(BaseModel):
@@ -49,7 +49,7 @@ class Config:
     aggregator: Path
     policies: dict[str, Path]
     analysts: dict[str, Path]
-    keeper: Keeper | None = None  # of a federation between organisations; None in simulate mode
+    anchor: TrustAnchor | None = None  # of a federation between organisations; None in simulate mode
     dialled: str = ""  # the aggregator that is asked there
 
     def analyst_key(self, name: str | None, passphrase: Callable[[], str] | None = None) -> tuple[str, Secret]:
@@ -88,12 +88,12 @@ def read_config(path: Path) -> Config:
     )
 
 
-def read_keeper(path: Path) -> Keeper:
+def read_trust_anchor(path: Path) -> TrustAnchor:
     """Return whose federation between organisations `consilo.toml` describes; raises FederationError or CryptoError."""
     file = _read(path, "consilo federation new")
     if not isinstance(file, _Federated):
         raise FederationError(f"{path} describes a simulated federation", "found one with `consilo federation new`")
-    return Keeper(file.federation, VerifyKey.parse(file.authority))
+    return TrustAnchor(file.federation, VerifyKey.parse(file.authority))
 
 
 def _read(path: Path, makes: str) -> _File | _Federated:
@@ -113,14 +113,14 @@ def _read(path: Path, makes: str) -> _File | _Federated:
 
 def _federated(path: Path, file: _Federated) -> Config:
     home = path.resolve().parent
-    keeper = Keeper(file.federation, VerifyKey.parse(file.authority))
-    membership = read_log(home / LOG, keeper).membership
+    anchor = TrustAnchor(file.federation, VerifyKey.parse(file.authority))
+    membership = read_log(home / LOG, anchor).membership
     aggregators = sorted(member.name for member in membership.of_role("aggregator"))
     if not aggregators:
         message = f"{file.federation} has no aggregator in version {membership.version} of the membership"
         raise FederationError(message, f"once the authority has admitted one, copy its membership.log to {home}")
     if membership.roster:
-        roster = verify(membership.roster, Roster, {AUTHORITY: keeper.authority}).message
+        roster = verify(membership.roster, Roster, {AUTHORITY: anchor.authority}).message
     else:  # nobody: as far as this log goes; the aggregator has a newer one
         roster = Roster.model_construct(federation=file.federation, version=0, silos=(), aggregators=())
     return Config(
@@ -130,6 +130,6 @@ def _federated(path: Path, file: _Federated) -> Config:
         aggregator=home,
         policies={},
         analysts={name: home / key for name, key in file.analysts.items()},
-        keeper=keeper,
+        anchor=anchor,
         dialled=file.aggregator or aggregators[0],
     )

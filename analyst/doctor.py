@@ -10,14 +10,14 @@ from pathlib import Path
 from analyst.config import Config, read_config
 from analyst.errors import FederationError
 from analyst.simulate import is_up
-from crypto.certificates import Identity, utc_now
-from crypto.credentials import Credentials
 from crypto.errors import CryptoError, PassphraseNeededError
-from crypto.finding import Finding, ok_if, standing
 from crypto.keys import read_key_file
-from crypto.membership import Keeper
+from federation.members.certificates import Identity, utc_now
+from federation.members.credentials import Credentials
+from federation.members.membership import TrustAnchor
+from federation.operations.checks import Finding, certificate_expiry, ok_if
 
-_OURS = ("silo_node", "aggregator", "analyst", "crypto", "policies")
+_OURS = ("silo_node", "aggregator", "analyst", "federation", "policies", "crypto")
 _MIN_FREE_BYTES = 2 << 30
 _MIN_SHARED_BYTES = 160 << 20
 
@@ -66,8 +66,8 @@ def _federation(path: Path) -> Iterator[Finding]:
         return
     signed = f"{config.federation}, {len(config.roster.silos)} silos, its signed roster holds"
     yield Finding("federation", "ok", signed)
-    if config.keeper is not None:
-        yield from _member(config, config.keeper)
+    if config.anchor is not None:
+        yield from _member(config, config.anchor)
         return
     token = path.resolve().parent / "ray.token"
     remedy = "restore it, or found the federation anew"
@@ -85,13 +85,13 @@ def _federation(path: Path) -> Iterator[Finding]:
             yield Finding(f"key of analyst {name}", "FAIL", err.message, err.hint)
 
 
-def _member(config: Config, keeper: Keeper) -> Iterator[Finding]:
+def _member(config: Config, anchor: TrustAnchor) -> Iterator[Finding]:
     """Check an analyst's certificate and standing in a federation between organisations; dials nobody."""
     for name in config.analysts:
         try:
-            credentials = Credentials(config.path.parent, keeper, Identity(config.federation, "analyst", name))
+            credentials = Credentials(config.path.parent, anchor, Identity(config.federation, "analyst", name))
             certificate = credentials.certificate()
-            yield standing(f"certificate of {name}", certificate, utc_now())
+            yield certificate_expiry(f"certificate of {name}", certificate, utc_now())
             credentials.membership.peer(certificate)
             version = f"version {len(credentials.log)}, {config.dialled} is dialled"
             yield Finding(f"membership of {name}", "ok", version)

@@ -13,10 +13,26 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from analyst.config import read_keeper
+from analyst.config import read_trust_anchor
 from analyst.directory import made_or_undone
 from analyst.errors import FederationError
-from crypto.certificates import (
+from crypto.errors import CertificateError
+from crypto.keys import Secret, SigningKey, read_key_file, write_key_file
+from crypto.randomness import token
+from crypto.sealing import check_public
+from crypto.wire import check_name, sign
+from federation.members.admission import (
+    CODE_BYTES,
+    Admission,
+    Invitation,
+    JoinRequest,
+    check_join,
+    from_armor,
+    read_invitation,
+    read_join,
+    to_armor,
+)
+from federation.members.certificates import (
     MEMBER_DAYS,
     Identity,
     Role,
@@ -31,32 +47,9 @@ from crypto.certificates import (
     read_request,
     read_transport_key,
 )
-from crypto.credentials import AUTHORITY_CERTIFICATE, ROSTER, replace_file
-from crypto.errors import CertificateError
-from crypto.keys import Secret, SigningKey, read_key_file, write_key_file
-from crypto.membership import (
-    CODE_BYTES,
-    LOG,
-    Admission,
-    Invitation,
-    JoinRequest,
-    Keeper,
-    Log,
-    Member,
-    Membership,
-    append,
-    armour,
-    check_join,
-    disarm,
-    next_version,
-    read_invitation,
-    read_join,
-    read_log,
-)
-from crypto.randomness import token
-from crypto.roster import AUTHORITY
-from crypto.sealing import check_public
-from crypto.wire import check_name, sign
+from federation.members.credentials import AUTHORITY_CERTIFICATE, ROSTER, replace_file
+from federation.members.membership import LOG, Log, Member, Membership, TrustAnchor, append, next_version, read_log
+from federation.members.roster import AUTHORITY
 
 AUTHORITY_KEY, AUTHORITY_TLS_KEY, INVITATIONS = "authority.key", "authority-tls.key", "invitations"
 SETTINGS = "consilo.toml"
@@ -67,7 +60,7 @@ class Authority:
     """An authority's directory, opened for one change."""
 
     path: Path
-    keeper: Keeper
+    anchor: TrustAnchor
     signing: SigningKey
     log: Log
 
@@ -77,7 +70,7 @@ class Authority:
 
     def next(self, who: Member | str, change: str, now: datetime) -> Log:
         """Return the log with the next version; nothing is written. Raises CryptoError beyond what a log may hold."""
-        return next_version(self.keeper, self.log, self.signing, change, int(now.timestamp()), who)
+        return next_version(self.anchor, self.log, self.signing, change, int(now.timestamp()), who)
 
     def write(self, log: Log) -> Log:
         """Write what `log` has beyond the one that is known, durably, and return it."""
@@ -96,8 +89,8 @@ def found_federation(path: Path, federation: str, consortium: Path | None, now: 
     certificate = None if consortium is None else read_authority(_read(consortium), now)
     root = Secret.generate()
     signing = SigningKey(root)
-    keeper = Keeper(federation, signing.public)
-    log = next_version(keeper, Log.empty(keeper), signing, "found", int(now.timestamp()), None)
+    anchor = TrustAnchor(federation, signing.public)
+    log = next_version(anchor, Log.empty(anchor), signing, "found", int(now.timestamp()), None)
     with made_or_undone(path):
         if any(path.iterdir()):
             raise FederationError(f"{path} is not empty", "name a directory that is not there yet")
@@ -116,16 +109,16 @@ def found_federation(path: Path, federation: str, consortium: Path | None, now: 
 @contextmanager
 def opened(path: Path) -> Iterator[Authority]:
     """Open the directory of `consilo.toml` for one change, one process at a time; raises FederationError."""
-    keeper, home = read_keeper(path), path.resolve().parent
+    anchor, home = read_trust_anchor(path), path.resolve().parent
     signing = SigningKey(read_key_file(home / AUTHORITY_KEY))
-    if signing.public != keeper.authority:
+    if signing.public != anchor.authority:
         raise FederationError(f"{home / AUTHORITY_KEY} is not the key that {path} names", "restore it")
     with (home / LOG).open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as err:
             raise FederationError("the membership is being changed by another command", "try again") from err
-        yield Authority(home, keeper, signing, read_log(home / LOG, keeper))
+        yield Authority(home, anchor, signing, read_log(home / LOG, anchor))
 
 
 def invite(
@@ -141,12 +134,12 @@ def invite(
     if any(member.name == name for member in authority.membership.members):
         raise FederationError(f"{name!r} is a member already", "revoke it first, or let it rotate its keys")
     if role == "analyst" and jurisdiction is not None:
-        raise FederationError("where an analyst is, each policy says", "leave --jurisdiction away")
+        raise FederationError("an analyst's jurisdiction is set in each policy", "leave --jurisdiction away")
     invitation = Invitation(
-        federation=authority.keeper.federation,
+        federation=authority.anchor.federation,
         name=name,
         role=role,
-        authority=str(authority.keeper.authority),
+        authority=str(authority.anchor.authority),
         certificates=(authority.path / AUTHORITY_CERTIFICATE).read_bytes(),
         code=token(CODE_BYTES),
         expires_at=int(now.timestamp()) + 86_400 * days,
@@ -154,7 +147,7 @@ def invite(
     )
     path = _place(authority, name, "invitation")
     envelope = sign(invitation, AUTHORITY, authority.signing)
-    replace_file(path, armour(Invitation, envelope).encode(), 0o600)
+    replace_file(path, to_armor(Invitation, envelope).encode(), 0o600)
     return path
 
 
@@ -165,13 +158,13 @@ def admit(authority: Authority, path: Path, issued: Path | None, days: int, now:
     spent by it. 3. Its certificate request is of the same name and role. Raises FederationError or CryptoError.
     """
     # 1.
-    request = read_join(disarm(path, JoinRequest)[1])
+    request = read_join(from_armor(path, JoinRequest)[1])
     message = request.message
     # 2.
     place = _place(authority, message.name, "invitation")
     if not place.exists():
         raise FederationError(f"there is no open invitation to {message.name!r}", "invite it; a code is good for once")
-    invitation = read_invitation(disarm(place, Invitation)[1])
+    invitation = read_invitation(from_armor(place, Invitation)[1])
     if invitation.expires_at <= now.timestamp():
         raise FederationError(f"the invitation to {message.name!r} has expired", "invite it anew")
     if (invitation.federation, invitation.name, invitation.role) != (
@@ -211,7 +204,7 @@ def rotate(authority: Authority, path: Path, issued: Path | None, days: int, now
     revoked, such as one whose admission was never installed. Raises FederationError or CryptoError.
     """
     # 1.
-    request = read_join(disarm(path, JoinRequest)[1])
+    request = read_join(from_armor(path, JoinRequest)[1])
     message, before = request.message, authority.membership
     member = before.find(message.name)
     if (member.key, member.role, member.sealing) != (message.key, message.role, message.sealing):
@@ -263,7 +256,7 @@ def _certificate(
     `own` are the pins of its sender: it may name the key that it replaces, and nobody else's.
     """
     asked = read_request(message.request)
-    if asked.identity != Identity(authority.keeper.federation, message.role, message.name):
+    if asked.identity != Identity(authority.anchor.federation, message.role, message.name):
         raise FederationError(f"the certificate request is of {asked.identity.uri}, not of who asks")
     if asked.pin in authority.membership.revoked:
         raise FederationError("the request is of a key that was revoked", "make a new one with --renew")
@@ -299,12 +292,12 @@ def _read(certificate: Path) -> bytes:
 
 def _admission(authority: Authority, log: Log, name: str, certificate: bytes) -> bytes:
     admission = Admission(
-        federation=authority.keeper.federation,
+        federation=authority.anchor.federation,
         name=name,
         certificate=certificate,
         log=tuple(signed.envelope for signed in log.versions),
     )
-    return armour(Admission, sign(admission, AUTHORITY, authority.signing)).encode()
+    return to_armor(Admission, sign(admission, AUTHORITY, authority.signing)).encode()
 
 
 def _posted(authority: Authority, name: str, admission: bytes) -> Path:

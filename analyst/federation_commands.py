@@ -17,10 +17,10 @@ from analyst.errors import AnalystError, FederationError
 from analyst.federation import admit, found_federation, invite, opened, revoke, rotate
 from analyst.joining import Joined, join, renew
 from analyst.reports.report import iso
-from crypto.address import listened, port
-from crypto.certificates import MEMBER_DAYS, ROLES, utc_now
-from crypto.membership import LOG
-from crypto.roster import PLACE
+from crypto.wire import JURISDICTION_PATTERN
+from federation.members.certificates import MEMBER_DAYS, ROLES, utc_now
+from federation.members.membership import LOG
+from federation.transport.address import listened, port
 
 INVITATION_DAYS = 7
 
@@ -46,7 +46,7 @@ def add_commands(commands: Any) -> None:
     invited.add_argument("--role", required=True, choices=ROLES, help="what it will be")
     invited.add_argument("--days", type=_days, default=INVITATION_DAYS, help="for how long the invitation is good")
     text = "where a silo or an aggregator is, such as NO or EU-DE: purposes may be kept in named places"
-    invited.add_argument("--jurisdiction", type=place, metavar="PLACE", help=text)
+    invited.add_argument("--jurisdiction", type=jurisdiction, metavar="PLACE", help=text)
     admitted = action("admit", _admit, "admit who answered an invitation")
     rotated = action("rotate", _rotate, "give a member a certificate for its new transport key")
     for one in (admitted, rotated):
@@ -93,9 +93,9 @@ def _days(text: str) -> int:
     return days
 
 
-def place(text: str) -> str:
+def jurisdiction(text: str) -> str:
     """Return a jurisdiction as it was typed; raises ArgumentTypeError."""
-    if not re.fullmatch(PLACE, text):
+    if not re.fullmatch(JURISDICTION_PATTERN, text):
         raise argparse.ArgumentTypeError(f"{text!r} is no place: give a code of ISO 3166, such as NO or EU-DE")
     return text
 

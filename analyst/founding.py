@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from crypto.keys import Secret, SigningKey, VerifyKey, write_key_file
-from crypto.roster import AUTHORITY, Party, Roster, SiloParty
 from crypto.sealing import SealingKey
 from crypto.wire import sign
+from federation.members.roster import AUTHORITY, Party, Roster, SiloParty
 
 AGGREGATOR = "aggregator"
 TICK_MS = 10

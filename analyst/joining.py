@@ -16,8 +16,12 @@ from pathlib import Path
 from analyst.directory import made_or_undone
 from analyst.errors import FederationError
 from analyst.founding import TICK_MS
-from crypto.address import dialled
-from crypto.certificates import (
+from crypto.errors import MembershipError
+from crypto.keys import Secret, SigningKey, VerifyKey, read_key_file, write_key_file
+from crypto.sealing import SealingKey
+from crypto.wire import sign, verify
+from federation.members.admission import Admission, Invitation, JoinRequest, from_armor, read_invitation, to_armor
+from federation.members.certificates import (
     Identity,
     Role,
     identity_of,
@@ -27,26 +31,10 @@ from crypto.certificates import (
     read_certificate,
     read_transport_key,
 )
-from crypto.credentials import AUTHORITY_CERTIFICATE, CERTIFICATE, TRANSPORT_KEY, Credentials, replace_file
-from crypto.errors import MembershipError
-from crypto.keys import Secret, SigningKey, VerifyKey, read_key_file, write_key_file
-from crypto.membership import (
-    LOG,
-    Admission,
-    Invitation,
-    JoinRequest,
-    Keeper,
-    Log,
-    append,
-    armour,
-    disarm,
-    follow,
-    read_invitation,
-    read_log,
-)
-from crypto.roster import AUTHORITY
-from crypto.sealing import SealingKey
-from crypto.wire import sign, verify
+from federation.members.credentials import AUTHORITY_CERTIFICATE, CERTIFICATE, TRANSPORT_KEY, Credentials, replace_file
+from federation.members.membership import LOG, Log, TrustAnchor, append, extend_log, read_log
+from federation.members.roster import AUTHORITY
+from federation.transport.address import dialled
 
 IDENTITY_KEY, SETTINGS, NEW = "identity.key", "member.toml", ".new"
 _NEVER_OVERWRITTEN = (IDENTITY_KEY, TRANSPORT_KEY, "authority.key", "consilo.toml")  # of a member, or of a federation
@@ -67,7 +55,7 @@ def join(path: Path, out: Path, address: str, now: datetime, passphrase: Callabl
 
     An invitation that cannot be answered leaves nothing behind.
     """
-    kind, envelope = disarm(path, Invitation, Admission)
+    kind, envelope = from_armor(path, Invitation, Admission)
     if kind is Admission:
         if address:
             raise FederationError("the address stands in the invitation's answer already", "leave --address away")
@@ -94,13 +82,13 @@ def join(path: Path, out: Path, address: str, now: datetime, passphrase: Callabl
 
 def renew(out: Path, passphrase: Callable[[], str] | None = None) -> Joined:
     """Make another transport key beside the one in use, and the request to rotate to it."""
-    identity, keeper, address = _settings(out)
+    identity, anchor, address = _settings(out)
     root = read_key_file(out / IDENTITY_KEY, passphrase)
     fresh = out / (TRANSPORT_KEY + NEW)
     fresh.unlink(missing_ok=True)  # of a renewal that was never answered
     older = pin_of(read_transport_key(out / TRANSPORT_KEY).public_key())
     request = new_request(new_transport_key(fresh), identity, older)
-    return _asked(out, identity, keeper.authority, root, _request(identity, root, address, request))
+    return _asked(out, identity, anchor.authority, root, _request(identity, root, address, request))
 
 
 def _request(identity: Identity, root: Secret, address: str, request: bytes) -> JoinRequest:
@@ -119,7 +107,7 @@ def _request(identity: Identity, root: Secret, address: str, request: bytes) -> 
 def _asked(out: Path, identity: Identity, authority: VerifyKey, root: Secret, message: JoinRequest) -> Joined:
     signing = SigningKey(root)
     place = out / _place(identity)
-    replace_file(place, armour(JoinRequest, sign(message, identity.name, signing)).encode())
+    replace_file(place, to_armor(JoinRequest, sign(message, identity.name, signing)).encode())
     return Joined(identity, authority, place, signing.public)
 
 
@@ -129,14 +117,14 @@ def _install(envelope: bytes, out: Path, now: datetime) -> Joined:
     1. The authority of the invitation signed it. 2. Its log continues what is known here and lists this member. 3. Its
     certificate is of this party and of a key that lies here. Only then is anything written.
     """
-    identity, keeper, _ = _settings(out)
+    identity, anchor, _ = _settings(out)
     # 1.
-    admission = verify(envelope, Admission, {AUTHORITY: keeper.authority}).message
+    admission = verify(envelope, Admission, {AUTHORITY: anchor.authority}).message
     if (admission.federation, admission.name) != (identity.federation, identity.name):
         raise FederationError(f"the admission is of {admission.name!r}, here is {identity.name!r}", "name its --out")
     # 2.
-    known = read_log(out / LOG, keeper) if (out / LOG).exists() else Log.empty(keeper)
-    log = follow(keeper, known, admission.log)
+    known = read_log(out / LOG, anchor) if (out / LOG).exists() else Log.empty(anchor)
+    log = extend_log(anchor, known, admission.log)
     certificate = read_certificate(admission.certificate)
     member = log.membership.peer(certificate)
     # 3.
@@ -152,8 +140,8 @@ def _install(envelope: bytes, out: Path, now: datetime) -> Joined:
     replace_file(out / CERTIFICATE, admission.certificate)
     if not known:
         append(out / LOG, log, 0)
-    Credentials(out, keeper, identity).extend(admission.log)
-    return Joined(identity, keeper.authority, None, VerifyKey.parse(member.key))
+    Credentials(out, anchor, identity).extend(admission.log)
+    return Joined(identity, anchor.authority, None, VerifyKey.parse(member.key))
 
 
 def _check_address(role: Role, address: str) -> None:
@@ -184,15 +172,15 @@ def _settings_of(identity: Identity, authority: str, address: str) -> dict[str, 
             return {SETTINGS: member, "consilo.toml": f'schema = "consilo/1"\nmode = "federated"\n{common}{analysts}'}
 
 
-def _settings(out: Path) -> tuple[Identity, Keeper, str]:
+def _settings(out: Path) -> tuple[Identity, TrustAnchor, str]:
     try:
         settings = tomllib.loads((out / SETTINGS).read_text())
         role: Role = settings["role"]
         identity = Identity(settings["federation"], role, settings["name"])
         Identity.parse(identity.uri)
-        keeper, address = Keeper(identity.federation, VerifyKey.parse(settings["authority"])), settings["address"]
+        anchor, address = TrustAnchor(identity.federation, VerifyKey.parse(settings["authority"])), settings["address"]
     except (OSError, ValueError, KeyError) as err:
         hint = "name the directory that `consilo join INVITATION` made, with --out"
         raise FederationError(f"{out} has not asked to join a federation", hint) from err
     _check_address(role, address)
-    return identity, keeper, address
+    return identity, anchor, address

@@ -14,13 +14,15 @@ import grpc
 import grpc.aio
 
 from analyst.errors import FederationError
-from crypto.certificates import host_of
-from crypto.credentials import Credentials
 from crypto.errors import CryptoError, LinkError
-from crypto.frames import RESUMES, WIRE, CallFailedError, Limits, Parts, Session, pump
-from crypto.greeting import ANALYST_METHOD, OPTIONS, Hello, back_off_s, greet
-from crypto.membership import Member
 from crypto.randomness import token
+from federation.members.certificates import host_of
+from federation.members.credentials import Credentials
+from federation.members.membership import Member
+from federation.transport.calls import CallFailedError
+from federation.transport.frames import RESUMES, WIRE, Parts
+from federation.transport.handshake import ANALYST_METHOD, OPTIONS, Hello, back_off_s, greet
+from federation.transport.session import Limits, Session, pump
 
 SOFTWARE = "consilo/0.1"
 LIMITS = Limits(call_bytes=0, reply_bytes=272 << 20, buffered_bytes=544 << 20)  # an encrypted report has up to 256 MiB

@@ -152,7 +152,7 @@ def is_up(config: Config) -> bool:
 
 
 def _refuse_federated(config: Config) -> None:
-    if config.keeper is not None:
+    if config.anchor is not None:
         hint = "its silos and aggregator are served by their organisations: see docs/federated.md"
         raise FederationError(f"{config.federation} is a federation between organisations", hint)
 

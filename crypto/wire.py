@@ -34,6 +34,9 @@ SignatureBytes = Annotated[bytes, Field(min_length=_SIGNATURE_BYTES, max_length=
 Name = Annotated[str, Field(min_length=1, max_length=120, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+/-]*$")]
 Count = Annotated[int, Field(ge=0, le=2**31)]
 Seconds = Annotated[int, Field(ge=0, le=2**40)]  # since 1970-01-01 UTC
+# ISO 3166: a country, or one of its parts. EU is the union, EU-DE a member of it.
+JURISDICTION_PATTERN = r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$"
+Jurisdiction = Annotated[str, Field(pattern=JURISDICTION_PATTERN)]
 
 
 class Message(BaseModel):

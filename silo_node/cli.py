@@ -14,8 +14,8 @@ from typing import NoReturn
 
 import duckdb
 
-from crypto.address import dialled, port
 from crypto.errors import CryptoError
+from federation.transport.address import dialled, port
 from policies.document.load import load
 from policies.document.policy import Policy
 from policies.document.purposes import ConsentColumn, ConsentTable

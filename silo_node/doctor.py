@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from crypto.cluster import RAY_TOKEN, check_token
-from crypto.credentials import Credentials
 from crypto.errors import CryptoError
-from crypto.finding import Finding, ok_if, standing
+from federation.members.credentials import Credentials
+from federation.operations.checks import Finding, certificate_expiry, ok_if
+from federation.operations.cluster import RAY_TOKEN, check_token
 from policies.document.load import PolicyFile, load
 from policies.document.policy import Policy
 from policies.errors import PolicyError
@@ -86,7 +86,7 @@ def _data(policy: Policy, home: Path) -> Iterator[Finding]:
 
 def _standing(credentials: Credentials, now: float) -> Iterator[Finding]:
     certificate, membership = credentials.certificate(), credentials.membership
-    yield standing("certificate", certificate, datetime.fromtimestamp(now, UTC))
+    yield certificate_expiry("certificate", certificate, datetime.fromtimestamp(now, UTC))
     try:
         membership.peer(certificate)
         yield Finding("member", "ok", credentials.identity.uri)

@@ -13,9 +13,10 @@ from typing import Any, Protocol
 import structlog
 
 from crypto.errors import CryptoError, LinkError, SignatureError, WireError
-from crypto.frames import CallFailedError, Parts
-from crypto.greeting import back_off_s
 from crypto.wire import unverified, verify
+from federation.transport.calls import CallFailedError
+from federation.transport.frames import Parts
+from federation.transport.handshake import back_off_s
 from policies.budget.ledger import LedgerHead
 from policies.errors import LedgerError
 from silo_node.ledger_store import LedgerStore

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from crypto.certificates import Identity
-from crypto.credentials import Credentials, hold, replace_file
 from crypto.keys import SigningKey, VerifyKey, read_key_file
-from crypto.membership import Keeper
-from crypto.roster import read_roster
 from crypto.sealing import SealingKey
+from federation.members.certificates import Identity
+from federation.members.credentials import Credentials, hold, replace_file
+from federation.members.membership import TrustAnchor
+from federation.members.roster import read_roster
 from policies.document.load import PolicyFile, load
 from policies.document.policy import Policy
 from policies.document.signatures import admit, read_signatures
@@ -133,8 +133,8 @@ def read_home(policy_path: Path) -> Home:
 def read_credentials(path: Path, name: str) -> Credentials:
     """Read what the silo's directory holds for its connections; raises HomeError or CryptoError."""
     settings = _read_settings(path)
-    keeper = Keeper(settings["federation"], VerifyKey.parse(settings["authority"]))
-    return Credentials(path, keeper, Identity(keeper.federation, "silo", name))
+    anchor = TrustAnchor(settings["federation"], VerifyKey.parse(settings["authority"]))
+    return Credentials(path, anchor, Identity(anchor.federation, "silo", name))
 
 
 def _read_settings(path: Path) -> dict[str, Any]:

@@ -13,14 +13,16 @@ import grpc
 import grpc.aio
 import structlog
 
-from crypto.certificates import host_of
-from crypto.credentials import Credentials
 from crypto.errors import CryptoError, LinkError
-from crypto.frames import WIRE, CallFailedError, Limits, Once, Parts, Session, pump
-from crypto.greeting import OPTIONS, SILO_METHOD, Hello, back_off_s, greet
-from crypto.membership import Member
 from crypto.randomness import token
 from crypto.wire import ROUND_ID_BYTES
+from federation.members.certificates import host_of
+from federation.members.credentials import Credentials
+from federation.members.membership import Member
+from federation.transport.calls import CallFailedError, Once
+from federation.transport.frames import WIRE, Parts
+from federation.transport.handshake import OPTIONS, SILO_METHOD, Hello, back_off_s, greet
+from federation.transport.session import Limits, Session, pump
 from policies.errors import PolicyError
 from silo_node.errors import SiloError
 

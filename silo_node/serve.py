@@ -20,12 +20,12 @@ from typing import Any
 
 import structlog
 
-from crypto.certificates import days_left, utc_now
-from crypto.cluster import RAY_TOKEN, cluster_environment, ensure_token, nodes_environment
-from crypto.credentials import Credentials
 from crypto.errors import CryptoError
-from crypto.frames import CallFailedError
 from crypto.operations import SiloCounts, configure_logs, serve_monitor
+from federation.members.certificates import days_left, utc_now
+from federation.members.credentials import Credentials
+from federation.operations.cluster import RAY_TOKEN, cluster_environment, ensure_token, nodes_environment
+from federation.transport.calls import CallFailedError
 from policies.document.load import load
 from policies.errors import LedgerError, PolicyError
 from silo_node.actor import SiloActor

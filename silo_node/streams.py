@@ -7,8 +7,8 @@ one that was, and the actor starts anew, which makes it a drop-out of the rounds
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from crypto.credentials import Credentials
-from crypto.frames import WIRE
+from federation.members.credentials import Credentials
+from federation.transport.frames import WIRE
 from silo_node.heads import Actor, Ask, Carrier
 from silo_node.link import Counts, Dialler
 

@@ -26,12 +26,12 @@ from aggregator.streams import StreamSilo
 from analyst.client import Federation
 from analyst.federation import admit, found_federation, invite, opened
 from analyst.joining import join
-from crypto.certificates import Identity, Role, host_of, pin_of, read_transport_key, utc_now
-from crypto.credentials import Credentials
-from crypto.frames import WIRE
-from crypto.greeting import OPTIONS
 from crypto.keys import Secret, SigningKey, VerifyKey, read_key_file
-from crypto.membership import Keeper
+from federation.members.certificates import Identity, Role, host_of, pin_of, read_transport_key, utc_now
+from federation.members.credentials import Credentials
+from federation.members.membership import TrustAnchor
+from federation.transport.frames import WIRE
+from federation.transport.handshake import OPTIONS
 from policies.document.load import load
 from policies.document.signatures import SUFFIX, signature, written
 from silo_node.heads import Carrier
@@ -121,8 +121,8 @@ def credentials(path: Path, name: str, role: Role) -> Credentials:
     import tomllib
 
     settings = tomllib.loads((path / name / "member.toml").read_text())
-    keeper = Keeper(NAME, VerifyKey.parse(settings["authority"]))
-    return Credentials(path / name, keeper, Identity(NAME, role, name))
+    anchor = TrustAnchor(NAME, VerifyKey.parse(settings["authority"]))
+    return Credentials(path / name, anchor, Identity(NAME, role, name))
 
 
 @dataclass

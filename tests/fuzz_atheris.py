@@ -10,7 +10,7 @@ from typing import Any
 
 import atheris
 
-with atheris.instrument_imports(include=["crypto", "policies", "silo_node", "analyst"]):
+with atheris.instrument_imports(include=["crypto", "federation", "policies", "silo_node", "analyst"]):
     from crypto.errors import CryptoError
     from tests.fuzzing import decoders
 

@@ -20,7 +20,15 @@ from time import perf_counter, thread_time
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, derive_private_key
 
 from analyst.training.run import Progress
-from crypto.certificates import (
+from crypto.errors import CryptoError
+from crypto.keys import Secret, SigningKey, VerifyKey, read_key_file
+from crypto.ring import Ring
+from crypto.rounds.messages import Failed, Learned
+from crypto.rounds.report import StoredReport, report_header
+from crypto.sealing import PUBLIC_BYTES
+from crypto.wire import Message, Signed, body_digest, detach, sign, signer_of, unverified, verify
+from federation.members.admission import CODE_BYTES, Admission, Invitation, JoinRequest, from_armor, to_armor
+from federation.members.certificates import (
     Identity,
     identity_of,
     issue,
@@ -29,29 +37,9 @@ from crypto.certificates import (
     read_certificate,
     read_request,
 )
-from crypto.errors import CryptoError
-from crypto.greeting import Hello, Welcome
-from crypto.keys import Secret, SigningKey, VerifyKey, read_key_file
-from crypto.membership import (
-    CODE_BYTES,
-    Admission,
-    Change,
-    Invitation,
-    JoinRequest,
-    Keeper,
-    Log,
-    Member,
-    armour,
-    disarm,
-    next_version,
-    read_log,
-)
-from crypto.ring import Ring
-from crypto.roster import AUTHORITY, Roster, read_roster
-from crypto.rounds.messages import Failed, Learned
-from crypto.rounds.report import StoredReport, report_header
-from crypto.sealing import PUBLIC_BYTES
-from crypto.wire import Message, Signed, body_digest, detach, sign, signer_of, unverified, verify
+from federation.members.membership import Change, Log, Member, TrustAnchor, next_version, read_log
+from federation.members.roster import AUTHORITY, Roster, read_roster
+from federation.transport.handshake import Hello, Welcome
 from policies.budget.ledger import LedgerHead
 from policies.document.signatures import PolicySignature
 from policies.requests.approval import Verdict
@@ -63,7 +51,13 @@ SLOW_S = 0.05
 KEY = SigningKey(Secret(bytes(32)))
 Read = Callable[[bytes], None]  # CryptoError on what is refused, AssertionError on what should have been
 
-_VOCABULARY = ("crypto.rounds.", "crypto.roster", "crypto.wire", "policies.requests.", "silo_node.training.")
+_VOCABULARY = (
+    "crypto.rounds.",
+    "federation.members.roster",
+    "crypto.wire",
+    "policies.requests.",
+    "silo_node.training.",
+)
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?[0-9.]+|true|false|null')
 _PART = re.compile(rb'"(?:[^"\\]|\\.)*":|[{}\[\],:]')
 _FILLINGS = [
@@ -222,18 +216,18 @@ def _of_membership() -> list[Decoder]:
     """Return what reads the files of a federation: its log, what travels as text, certificates and requests."""
     now, who = datetime(2026, 1, 1, tzinfo=UTC), Identity("health", "silo", "ward")
     transport = derive_private_key(7, SECP256R1())
-    keeper = Keeper("health", KEY.public)
-    log = next_version(keeper, Log.empty(keeper), KEY, "found", 1, None)
+    anchor = TrustAnchor("health", KEY.public)
+    log = next_version(anchor, Log.empty(anchor), KEY, "found", 1, None)
     member = Member(name="ana", role="analyst", key=str(KEY.public), sealing=b"", address="", pins=(bytes(32),))
-    log = next_version(keeper, log, KEY, "admit ana", 2, member)
+    log = next_version(anchor, log, KEY, "admit ana", 2, member)
     file = b"".join(len(one.envelope).to_bytes(4, "big") + one.envelope for one in log.versions)
     admission = Admission(federation="health", name="ward", certificate=b"a certificate", log=(b"one",))
-    text = armour(Admission, sign(admission, AUTHORITY, KEY)).encode()
+    text = to_armor(Admission, sign(admission, AUTHORITY, KEY)).encode()
     request = new_request(transport, who)
     certificate = issue(new_authority(transport, "health", now), transport, request, now, 30)
     return [
-        Decoder("membership-log", _from_file("log", lambda path: read_log(path, keeper)), (file,), is_file=True),
-        Decoder("armour", _from_file("text", lambda path: disarm(path, Admission)), (text,), is_file=True),
+        Decoder("membership-log", _from_file("log", lambda path: read_log(path, anchor)), (file,), is_file=True),
+        Decoder("armor", _from_file("text", lambda path: from_armor(path, Admission)), (text,), is_file=True),
         Decoder("certificate-request", _read_request, (request,)),
         Decoder("certificate", _read_certificate, (certificate,)),
     ]

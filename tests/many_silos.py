@@ -19,7 +19,6 @@ from crypto.backends.scheme import CHUNK_VALUES
 from crypto.errors import CryptoError
 from crypto.keys import Secret, SigningKey, derive
 from crypto.ring import Ring, Words
-from crypto.roster import Party, Roster, SiloParty
 from crypto.rounds.manifest import Recipient, Terms
 from crypto.rounds.messages import Contribution
 from crypto.rounds.opening import OpenedSum, open_report
@@ -27,6 +26,7 @@ from crypto.rounds.payload import digests
 from crypto.rounds.report import StoredReport, report_header
 from crypto.sealing import SealingKey
 from crypto.wire import Signature, Signed, digest_of, sign
+from federation.members.roster import Party, Roster, SiloParty
 from policies.budget.ledger import Charge, Rate, RunStep, Since, Spending, WindowLimit, exceeds
 from policies.errors import AlreadyChargedError
 from policies.requests.approval import Approval

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from crypto.certificates import utc_now
+from federation.members.certificates import utc_now
 
 
 def write_node(folder: Path, address: str, beside: Path | None = None) -> None:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from analyst.federation import admit, invite, opened
 from analyst.joining import join
-from crypto.certificates import utc_now
 from crypto.keys import SigningKey, read_key_file
-from crypto.membership import Keeper
+from federation.members.certificates import utc_now
+from federation.members.membership import TrustAnchor
 from tests.federated import NAME
 
 NOW = utc_now()
@@ -32,5 +32,5 @@ def admitted(place: Path, request: Path) -> Path:
         return admit(authority, request, None, 30, NOW)[0]
 
 
-def keeper_of(place: Path) -> Keeper:
-    return Keeper(NAME, SigningKey(read_key_file(place / "authority" / "authority.key")).public)
+def trust_anchor_of(place: Path) -> TrustAnchor:
+    return TrustAnchor(NAME, SigningKey(read_key_file(place / "authority" / "authority.key")).public)

@@ -17,8 +17,8 @@ import silo_node.cli
 from analyst.drafting import new
 from analyst.errors import AnalystError
 from analyst.reports.estimates import Estimate
-from crypto.roster import Roster
 from crypto.wire import unverified
+from federation.members.roster import Roster
 from policies.document.load import load
 from policies.errors import PolicyFileError
 from tests.simulator import no_noise, simulate
@@ -134,8 +134,8 @@ def test_a_federation_on_one_machine_is_in_one_place(tmp_path: Path, files: list
         text = tomllib.loads(policy.read_text())
         assert (text["silo"]["jurisdiction"], text["analysts"]["ana"]["jurisdiction"]) == ("NO", "NO")
     roster = unverified((tmp_path / "out" / "roster.signed").read_bytes(), Roster)
-    assert roster.silo_places == dict.fromkeys(SILOS, "NO")
-    assert list(roster.aggregator_places.values()) == ["NO"]
+    assert roster.silo_jurisdictions == dict.fromkeys(SILOS, "NO")
+    assert list(roster.aggregator_jurisdictions.values()) == ["NO"]
 
 
 def test_a_draft_says_line_by_line_what_to_fill_in(tmp_path: Path, files: list[tuple[str, Path]]) -> None:

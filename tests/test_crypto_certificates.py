@@ -16,7 +16,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crypto.certificates import (
+from crypto.errors import CertificateError, CryptoError
+from federation.members.certificates import (
     Identity,
     check_address,
     check_issued,
@@ -35,9 +36,8 @@ from crypto.certificates import (
     read_transport_key,
     utc_now,
 )
-from crypto.cluster import cluster_environment, ensure_token, nodes_environment
-from crypto.credentials import Tls
-from crypto.errors import CertificateError, CryptoError
+from federation.members.credentials import Tls
+from federation.operations.cluster import cluster_environment, ensure_token, nodes_environment
 
 NOW = utc_now()
 WHO = Identity("fed", "silo", "aspen")

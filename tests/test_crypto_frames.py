@@ -9,23 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crypto import frames
 from crypto.errors import CryptoError, LinkError, WireError
-from crypto.frames import (
-    FRAME_BYTES,
+from federation.transport.calls import CallFailedError, Once, Serve
+from federation.transport.frames import (
+    DATA_BYTES,
     INLINE_BYTES,
     MAX_FRAME_BYTES,
     WINDOW_BYTES,
-    CallFailedError,
     Kind,
-    Limits,
-    Once,
     Parts,
-    Serve,
-    Session,
     frame,
     parse,
 )
+from federation.transport.session import Limits, Session, pump
 
 T = TypeVar("T")
 LIMITS = Limits()
@@ -87,7 +83,7 @@ def run(body: Callable[[Wire], Awaitable[T]], serve: Serve = echo, limits: Limit
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(
-        st.sampled_from([0, 1, 5, INLINE_BYTES - 1, INLINE_BYTES, INLINE_BYTES + 1, FRAME_BYTES, FRAME_BYTES + 7]),
+        st.sampled_from([0, 1, 5, INLINE_BYTES - 1, INLINE_BYTES, INLINE_BYTES + 1, DATA_BYTES, DATA_BYTES + 7]),
         max_size=5,
     )
 )
@@ -106,21 +102,21 @@ def test_no_frame_is_larger_than_the_transport_lets_through() -> None:
         return [raw for _, raw in wire.sent]
 
     sent = run(body)
-    assert max(map(len, sent)) <= FRAME_BYTES + 9
+    assert max(map(len, sent)) <= DATA_BYTES + 9
     assert sum(parse(raw)[0] is Kind.DATA for raw in sent) == 10, "five frames there and five back"
 
 
-def test_a_sender_waits_for_consent_and_never_has_more_than_a_window_under_way() -> None:
+def test_a_sender_waits_for_credit_and_never_has_more_than_a_window_under_way() -> None:
     async def body(wire: Wire) -> tuple[int, int]:
         under_way = most = 0
-        original = wire.server._add
+        original = wire.server._receive_data
 
         def slow(number: int, body: memoryview) -> None:
             nonlocal under_way
             under_way -= len(body)
             original(number, body)
 
-        wire.server._add = slow  # type: ignore[method-assign]
+        wire.server._receive_data = slow  # type: ignore[method-assign]
         send = wire.caller._send
 
         async def counted(raw: bytes) -> None:
@@ -199,11 +195,11 @@ def test_two_large_messages_are_taken_one_after_the_other_where_memory_is_for_on
                 ),
                 frame(Kind.DATA, 1, bytes(1 << 20)),
             ],
-            "nobody consented to",
+            "beyond the credit",
         ),
-        ([frame(Kind.GRANT, 1, bytes(4))], "consent to nothing"),
-        ([frame(Kind.GRANT, 1, b"\x00\x40\x00")], "consent to nothing"),
-        ([frame(Kind.GRANT, 1, b"\x00\x40\x00\x00\x00")], "consent to nothing"),
+        ([frame(Kind.GRANT, 1, bytes(4))], "a grant of nothing"),
+        ([frame(Kind.GRANT, 1, b"\x00\x40\x00")], "a grant of nothing"),
+        ([frame(Kind.GRANT, 1, b"\x00\x40\x00\x00\x00")], "a grant of nothing"),
     ],
 )
 def test_frames_that_break_the_rules_are_refused(raws: list[bytes], reason: str) -> None:
@@ -277,8 +273,8 @@ def test_a_receiver_that_takes_nothing_ends_the_wait() -> None:
     run(body, stall_s=0.2)
 
 
-def test_a_receiver_that_consents_to_a_few_bytes_at_a_time_ends_the_wait_too() -> None:
-    """Consent holds off the end only where it lets a piece leave."""
+def test_a_receiver_that_grants_a_few_bytes_at_a_time_ends_the_wait_too() -> None:
+    """A grant holds off the end only where it lets a piece leave."""
 
     async def serve(number: int, step: str, arguments: Parts) -> Parts:
         return (bytes(8 << 20),)
@@ -293,7 +289,7 @@ def test_a_receiver_that_consents_to_a_few_bytes_at_a_time_ends_the_wait_too() -
         await session.receive(frame(Kind.CALL, 1, b"\x01x" + bytes(6)))
         async with asyncio.timeout(10):
             await asyncio.sleep(0.2)
-            await session.receive(frame(Kind.GRANT, 1, FRAME_BYTES.to_bytes(4, "big")))
+            await session.receive(frame(Kind.GRANT, 1, DATA_BYTES.to_bytes(4, "big")))
             while session.error is None:
                 await asyncio.sleep(0.05)
                 await session.receive(frame(Kind.GRANT, 1, (1).to_bytes(4, "big")))
@@ -344,7 +340,7 @@ def test_a_stream_ends_with_the_error_for_which_its_session_was_closed(flood: bo
 
         session = Session(send, echo, 2, stall_s=5.0 if flood else 0.05)
         with pytest.raises(error, match="1024 frames wait for the other end" if flood else "took nothing for"):
-            await frames.pump(read, session)
+            await pump(read, session)
         await asyncio.sleep(0)
         assert not session._tasks
 
@@ -352,7 +348,7 @@ def test_a_stream_ends_with_the_error_for_which_its_session_was_closed(flood: bo
 
 
 def test_a_stream_that_takes_no_frame_is_closed_also_where_nobody_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frames, "ENDED_S", 0.05)
+    monkeypatch.setattr("federation.transport.session.ENDED_S", 0.05)
 
     async def body() -> None:
         async def send(raw: bytes) -> None:

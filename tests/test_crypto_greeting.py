@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from crypto.errors import LinkError
-from crypto.frames import WIRE, Kind, frame
-from crypto.greeting import ADMITTED, Hello, Welcome, agree, back_off_s, greet, greeting
+from federation.transport.frames import WIRE, Kind, frame
+from federation.transport.handshake import ADMITTED, Hello, Welcome, agree, back_off_s, greet, greeting
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_a_version_that_was_not_offered_is_refused_by_who_dials() -> None:
 
 
 def test_silence_instead_of_a_greeting_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crypto.greeting.GREETING_S", 0.05)
+    monkeypatch.setattr("federation.transport.handshake.GREETING_S", 0.05)
 
     async def body() -> None:
         async def write(raw: bytes) -> None:

@@ -7,10 +7,10 @@ from pydantic import ValidationError
 
 from crypto.errors import CryptoError
 from crypto.keys import Secret, SigningKey
-from crypto.roster import AUTHORITY, Party, Roster, SiloParty, read_roster
 from crypto.rounds.messages import Failed
 from crypto.sealing import SealingKey
 from crypto.wire import sign
+from federation.members.roster import AUTHORITY, Party, Roster, SiloParty, read_roster
 
 KEY = SigningKey(Secret(bytes(32)))
 OTHER_KEY = SigningKey(Secret(b"\1" * 32))
@@ -84,8 +84,8 @@ def test_a_party_has_a_place_only_where_the_authority_gives_it_one() -> None:
     there = SiloParty(name="b", key=str(OTHER_KEY.public), sealing=SEALING, jurisdiction="EU-DE")
     roster = Roster(federation="f", version=1, silos=(silo, there), aggregators=(hub,))
     assert Roster.decode(roster.encode()) == roster
-    assert roster.silo_places == {"b": "EU-DE"}
-    assert roster.aggregator_places == {"hub": None}
+    assert roster.silo_jurisdictions == {"b": "EU-DE"}
+    assert roster.aggregator_jurisdictions == {"hub": None}
     for place in ("eu", "Germany", "EU-", ""):
         with pytest.raises(ValidationError, match="jurisdiction"):
             Party(name="hub", key=str(HUB_KEY.public), jurisdiction=place)

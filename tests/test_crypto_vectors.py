@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-import crypto.roster
 import crypto.rounds.manifest
 import crypto.rounds.messages
 import crypto.wire
+import federation.members.roster
 import policies.requests.request
 import silo_node.training.run
 from crypto import errors
@@ -50,7 +50,7 @@ def _subclasses(kind: type[Message]) -> Iterator[type[Message]]:
 VOCABULARY = (
     crypto.rounds.manifest,
     crypto.rounds.messages,
-    crypto.roster,
+    federation.members.roster,
     crypto.wire,
     policies.requests.request,
     silo_node.training.run,

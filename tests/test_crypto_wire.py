@@ -15,7 +15,6 @@ from pydantic import ValidationError
 
 from crypto.errors import SignatureError, WireError
 from crypto.keys import Secret, SigningKey
-from crypto.roster import Party, Roster, SiloParty
 from crypto.rounds.manifest import Accept, Block, Manifest, Propose, Recipient
 from crypto.rounds.messages import Failed, Failure, Split
 from crypto.rounds.report import EncryptedReport
@@ -33,6 +32,7 @@ from crypto.wire import (
     unverified,
     verify,
 )
+from federation.members.roster import Party, Roster, SiloParty
 from policies.requests.catalogue import Catalogue, OpenColumn
 from policies.requests.logistic import LogisticStep
 from policies.requests.query import Aggregate, Compare, Not, Plan
@@ -40,7 +40,7 @@ from policies.requests.request import Request
 from policies.requests.tables import Table, TableColumn
 from tests import example_policy
 
-VOCABULARY = ("crypto.rounds.", "crypto.roster", "policies.requests.")
+VOCABULARY = ("crypto.rounds.", "federation.members.roster", "policies.requests.")
 KEY = SigningKey(Secret(bytes(32)))
 OTHER_KEY = SigningKey(Secret(b"\1" * 32))
 KEYS = {"a": KEY.public, "b": OTHER_KEY.public}

@@ -18,7 +18,7 @@ import analyst.training.run
 import silo_node.cli
 from analyst.errors import FederationError
 from analyst.link import RemoteLink
-from crypto.frames import Kind, frame
+from federation.transport.frames import Kind, frame
 from silo_node.training.run import RunState
 from tests.federated import AGGREGATOR, ANALYST, SILOS, Served, add_member, credentials, free_port, provision, served
 from tests.owner_home import PEOPLE, with_people

@@ -17,12 +17,14 @@ from aggregator import gate as link
 from analyst.client import Federation
 from analyst.errors import FederationError
 from analyst.federation import opened, revoke
-from crypto.certificates import utc_now
 from crypto.errors import LinkError
-from crypto.frames import WIRE, CallFailedError, Kind, Parts, Session, frame, pump
-from crypto.greeting import ADMITTED, ANALYST_METHOD, Hello, greet
 from crypto.randomness import token
 from crypto.wire import sign, signer_of
+from federation.members.certificates import utc_now
+from federation.transport.calls import CallFailedError
+from federation.transport.frames import WIRE, Kind, Parts, frame
+from federation.transport.handshake import ADMITTED, ANALYST_METHOD, Hello, greet
+from federation.transport.session import Session, pump
 from policies.requests.catalogue import CatalogueRequest
 from silo_node.errors import SiloError
 from tests.federated import (
@@ -116,9 +118,7 @@ def test_a_peer_that_reads_no_reply_frees_its_stream_after_the_stall(
     asyncio.run(body())
 
 
-def test_a_peer_that_consents_to_no_reply_is_told_why_its_stream_ends(
-    hub: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_peer_that_grants_no_reply_is_told_why_its_stream_ends(hub: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     request = asked_by(hub, FLOODER)
     monkeypatch.setattr(link, "Session", partial(Session, stall_s=0.5))
 

@@ -22,7 +22,11 @@ from analyst.errors import FederationError, RoundError
 from analyst.federation import opened, revoke
 from analyst.reports.estimates import Estimate
 from analyst.reports.report import Report
-from crypto.certificates import (
+from crypto.errors import LinkError
+from crypto.keys import Secret, SigningKey
+from crypto.rounds import payload
+from crypto.wire import sign, unverified, verify
+from federation.members.certificates import (
     Identity,
     host_of,
     issue,
@@ -35,12 +39,10 @@ from crypto.certificates import (
     read_transport_key,
     utc_now,
 )
-from crypto.errors import LinkError
-from crypto.frames import FRAME_BYTES, MAX_FRAME_BYTES, WIRE, CallFailedError, Kind, Parts, Session, frame
-from crypto.greeting import ANALYST_METHOD, OPTIONS, SILO_METHOD, Hello, greet
-from crypto.keys import Secret, SigningKey
-from crypto.rounds import payload
-from crypto.wire import sign, unverified, verify
+from federation.transport.calls import CallFailedError
+from federation.transport.frames import DATA_BYTES, MAX_FRAME_BYTES, WIRE, Kind, Parts, frame
+from federation.transport.handshake import ANALYST_METHOD, OPTIONS, SILO_METHOD, Hello, greet
+from federation.transport.session import Session
 from policies.budget.ledger import LedgerHead
 from silo_node import heads
 from silo_node.heads import Objection
@@ -366,10 +368,10 @@ def test_refused_with_a_message_above_the_limit_in_small_frames(hub: Served) -> 
         dial(hub, "ana", ANALYST_METHOD, then=[head])
 
 
-def test_refused_with_data_that_nobody_consented_to(hub: Served) -> None:
+def test_refused_with_data_beyond_the_credit(hub: Served) -> None:
     head = frame(Kind.CALL, 1, b"\x06submit\x00\x40\x00\x00\x00\x01" + (3 << 20).to_bytes(4, "big") + bytes(65536))
-    with pytest.raises(LinkError, match="nobody consented to"):
-        dial(hub, "ana", ANALYST_METHOD, then=[head, *[frame(Kind.DATA, 1, bytes(FRAME_BYTES))] * 2])
+    with pytest.raises(LinkError, match="beyond the credit"):
+        dial(hub, "ana", ANALYST_METHOD, then=[head, *[frame(Kind.DATA, 1, bytes(DATA_BYTES))] * 2])
 
 
 def test_refused_if_the_first_frame_is_no_greeting(hub: Served) -> None:

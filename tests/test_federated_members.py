@@ -26,8 +26,12 @@ from analyst.federation import opened, revoke, rotate
 from analyst.joining import join, renew
 from analyst.link import RemoteLink
 from analyst.reports.report import Report
-from crypto import credentials as crypto_credentials
-from crypto.certificates import (
+from crypto.errors import CertificateError, CryptoError, LinkError
+from crypto.keys import Secret, SigningKey, read_key_file
+from crypto.randomness import token
+from crypto.wire import sign, unverified
+from federation.members import credentials as crypto_credentials
+from federation.members.certificates import (
     Identity,
     Role,
     issue,
@@ -37,14 +41,10 @@ from crypto.certificates import (
     read_transport_key,
     utc_now,
 )
-from crypto.credentials import hold
-from crypto.errors import CertificateError, CryptoError, LinkError
-from crypto.frames import WIRE
-from crypto.greeting import ANALYST_METHOD, OPTIONS, SILO_METHOD
-from crypto.keys import Secret, SigningKey, read_key_file
-from crypto.membership import LOG, read_log
-from crypto.randomness import token
-from crypto.wire import sign, unverified
+from federation.members.credentials import hold
+from federation.members.membership import LOG, read_log
+from federation.transport.frames import WIRE
+from federation.transport.handshake import ANALYST_METHOD, OPTIONS, SILO_METHOD
 from policies.budget.ledger import LedgerHead
 from policies.requests.catalogue import CatalogueRequest
 from silo_node import heads
@@ -650,7 +650,7 @@ def test_a_silo_changes_its_transport_key_while_it_serves(running: Served, first
 
 
 def versions(home: Path, one: Served) -> list[bytes]:
-    return [signed.envelope for signed in read_log(home / LOG, one.gate._credentials.keeper).versions]
+    return [signed.envelope for signed in read_log(home / LOG, one.gate._credentials.anchor).versions]
 
 
 def test_an_admission_installed_while_its_silo_serves_stands_in_the_log_once(running: Served) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from analyst.demo.hospitals import found_hospitals
-from crypto.cluster import ensure_token, nodes_environment
+from federation.operations.cluster import ensure_token, nodes_environment
 from tests.federated import provision
 from tests.namespaces import Network, network, obstacle
 from tests.node_certificates import write_node

@@ -14,8 +14,19 @@ from analyst.cli import main
 from analyst.errors import FederationError
 from analyst.federation import admit, found_federation, invite, opened, revoke, rotate
 from analyst.joining import join, renew
-from crypto.address import dialled, listened
-from crypto.certificates import (
+from crypto.errors import CertificateError, CryptoError, MembershipError, SignatureError, WireError
+from crypto.keys import Secret, SigningKey, read_key_file, write_key_file
+from crypto.wire import sign
+from federation.members.admission import (
+    Admission,
+    Invitation,
+    JoinRequest,
+    from_armor,
+    read_invitation,
+    read_join,
+    to_armor,
+)
+from federation.members.certificates import (
     Identity,
     Role,
     issue,
@@ -25,19 +36,8 @@ from crypto.certificates import (
     private_pem,
     read_transport_key,
 )
-from crypto.errors import CertificateError, CryptoError, MembershipError, SignatureError, WireError
-from crypto.keys import Secret, SigningKey, read_key_file, write_key_file
-from crypto.membership import (
-    Admission,
-    Invitation,
-    JoinRequest,
-    armour,
-    disarm,
-    read_invitation,
-    read_join,
-)
-from crypto.roster import AUTHORITY
-from crypto.wire import sign
+from federation.members.roster import AUTHORITY
+from federation.transport.address import dialled, listened
 from tests.federated import NAME, add_member
 from tests.provisioning import NOW, admitted, asked, invited, toml
 
@@ -78,7 +78,7 @@ def test_every_private_key_is_for_its_owner_only_and_none_travels(place: Path) -
         assert (place / home / name).stat().st_mode & 0o777 == 0o600
     root = read_key_file(place / "aspen" / "identity.key").raw
     scalar = read_transport_key(place / "aspen" / "transport.key").private_numbers().private_value.to_bytes(32, "big")
-    travelled = [disarm(request, JoinRequest)[1], disarm(admission, Admission)[1]]
+    travelled = [from_armor(request, JoinRequest)[1], from_armor(admission, Admission)[1]]
     travelled += [path.read_bytes() for path in (place / "authority").rglob("*") if path.is_file()]
     for secret in (root, scalar, root.hex().encode()):
         assert not any(secret in data for data in travelled)
@@ -97,15 +97,15 @@ def test_an_invitation_expires(place: Path) -> None:
 def test_a_request_without_the_code_is_refused(place: Path) -> None:
     """Whoever sees a request, or only knows the names, cannot be admitted in another's place."""
     request = asked(place)
-    message = read_join(disarm(request, JoinRequest)[1]).message
+    message = read_join(from_armor(request, JoinRequest)[1]).message
     root = Secret.generate()
     thief = SigningKey(root)
     stolen = message.model_copy(update={"key": str(thief.public)})
-    request.write_text(armour(JoinRequest, sign(stolen, "aspen", thief)))
+    request.write_text(to_armor(JoinRequest, sign(stolen, "aspen", thief)))
     with pytest.raises(MembershipError, match="does not prove the invitation's code"):
         admitted(place, request)
     guessed = stolen.model_copy(update={"proof": stolen.proof_by(bytes(16))})
-    request.write_text(armour(JoinRequest, sign(guessed, "aspen", thief)))
+    request.write_text(to_armor(JoinRequest, sign(guessed, "aspen", thief)))
     with pytest.raises(MembershipError, match="does not prove"):
         admitted(place, request)
 
@@ -113,31 +113,31 @@ def test_a_request_without_the_code_is_refused(place: Path) -> None:
 @pytest.mark.parametrize("field", ["role", "name", "federation"])
 def test_an_invitation_is_good_for_its_name_and_role_only(place: Path, field: str) -> None:
     request = asked(place)
-    code = read_invitation(disarm(place / "authority" / "invitations" / "aspen.invitation", Invitation)[1]).code
-    message = read_join(disarm(request, JoinRequest)[1]).message
+    code = read_invitation(from_armor(place / "authority" / "invitations" / "aspen.invitation", Invitation)[1]).code
+    message = read_join(from_armor(request, JoinRequest)[1]).message
     changed = message.model_copy(update={field: {"role": "analyst", "name": "birch", "federation": "other"}[field]})
     if field == "role":
         changed = changed.model_copy(update={"sealing": b""})
     changed = changed.model_copy(update={"proof": changed.proof_by(code)})
     signing = SigningKey(read_key_file(place / "aspen" / "identity.key"))
-    request.write_text(armour(JoinRequest, sign(changed, changed.name, signing)))
+    request.write_text(to_armor(JoinRequest, sign(changed, changed.name, signing)))
     with pytest.raises(FederationError, match=r"the request is another|no open invitation"):
         admitted(place, request)
 
 
 def test_a_request_signed_by_another_key_than_it_states_is_refused(place: Path) -> None:
     request = asked(place)
-    message = read_join(disarm(request, JoinRequest)[1]).message
-    request.write_text(armour(JoinRequest, sign(message, "aspen", SigningKey(Secret.generate()))))
+    message = read_join(from_armor(request, JoinRequest)[1]).message
+    request.write_text(to_armor(JoinRequest, sign(message, "aspen", SigningKey(Secret.generate()))))
     with pytest.raises(SignatureError):
         admitted(place, request)
 
 
 def test_an_invitation_or_admission_of_another_authority_is_refused(place: Path, tmp_path: Path) -> None:
     path = invited(place)
-    envelope = disarm(path, Invitation)[1]
+    envelope = from_armor(path, Invitation)[1]
     forged = read_invitation(envelope)
-    path.write_text(armour(Invitation, sign(forged, AUTHORITY, SigningKey(Secret.generate()))))
+    path.write_text(to_armor(Invitation, sign(forged, AUTHORITY, SigningKey(Secret.generate()))))
     with pytest.raises(SignatureError):
         join(path, place / "aspen", "", NOW)
     assert not (place / "aspen" / "identity.key").exists(), "nothing was made for it"
@@ -209,13 +209,13 @@ def test_an_address_that_means_something_else_to_who_dials_is_refused(place: Pat
 
 def forged(place: Path, request: Path, wrong: dict[str, object]) -> None:
     """Change a join request as whoever made it could: with the invitation's code and the identity key."""
-    message = read_join(disarm(request, JoinRequest)[1]).message.model_copy(update=wrong)
+    message = read_join(from_armor(request, JoinRequest)[1]).message.model_copy(update=wrong)
     invitation = place / "authority" / "invitations" / f"{message.name}.invitation"
     message = message.model_copy(
-        update={"proof": message.proof_by(read_invitation(disarm(invitation, Invitation)[1]).code)}
+        update={"proof": message.proof_by(read_invitation(from_armor(invitation, Invitation)[1]).code)}
     )
     signing = SigningKey(read_key_file(request.with_name("identity.key")))
-    request.write_text(armour(JoinRequest, sign(message, message.name, signing)))
+    request.write_text(to_armor(JoinRequest, sign(message, message.name, signing)))
 
 
 @pytest.mark.parametrize(

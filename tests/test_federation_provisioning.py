@@ -11,7 +11,13 @@ from analyst.cli import main
 from analyst.errors import FederationError
 from analyst.federation import admit, found_federation, invite, opened, revoke, rotate
 from analyst.joining import join, renew
-from crypto.certificates import (
+from crypto.errors import CertificateError, CryptoError, MembershipError, SignatureError, WireError
+from crypto.keys import Secret, SigningKey, VerifyKey, read_key_file
+from crypto.randomness import token
+from crypto.sealing import SealingKey
+from crypto.wire import MAX_SILOS, sign, verify
+from federation.members.admission import Admission, JoinRequest, from_armor, read_join, to_armor
+from federation.members.certificates import (
     Identity,
     issue,
     new_authority,
@@ -22,32 +28,22 @@ from crypto.certificates import (
     read_certificate,
     read_transport_key,
 )
-from crypto.credentials import Credentials
-from crypto.errors import CertificateError, CryptoError, MembershipError, SignatureError, WireError
-from crypto.keys import Secret, SigningKey, VerifyKey, read_key_file
-from crypto.membership import (
+from federation.members.credentials import Credentials
+from federation.members.membership import (
     MAX_AGGREGATORS,
     MAX_LOG_BYTES,
     MAX_VERSIONS,
-    Admission,
     Change,
-    JoinRequest,
-    Keeper,
     Log,
     Member,
-    armour,
-    disarm,
-    follow,
+    TrustAnchor,
+    extend_log,
     next_version,
-    read_join,
     read_log,
 )
-from crypto.randomness import token
-from crypto.roster import AUTHORITY, Roster, read_roster
-from crypto.sealing import SealingKey
-from crypto.wire import MAX_SILOS, sign, verify
+from federation.members.roster import AUTHORITY, Roster, read_roster
 from tests.federated import NAME, add_member, credentials
-from tests.provisioning import NOW, admitted, asked, invited, keeper_of, toml
+from tests.provisioning import NOW, admitted, asked, invited, toml, trust_anchor_of
 
 
 @pytest.fixture
@@ -72,7 +68,7 @@ def test_the_roster_is_signed_by_the_authority_and_carries_the_version(place: Pa
     add_member(place, "hub", "aggregator", "hub.example:8443")
     assert not (place / "authority" / "roster.signed").exists(), "there is no silo yet"
     add_member(place, "aspen", "silo")
-    roster = read_roster(place / "authority" / "roster.signed", keeper_of(place).authority)
+    roster = read_roster(place / "authority" / "roster.signed", trust_anchor_of(place).authority)
     assert (roster.version, list(roster.silo_keys), list(roster.aggregator_keys)) == (3, ["aspen"], ["hub"])
     assert (place / "aspen" / "roster.signed").read_bytes() == (place / "authority" / "roster.signed").read_bytes()
 
@@ -84,8 +80,8 @@ def test_the_roster_says_where_silos_and_aggregators_are(place: Path, capsys: py
         request = join(invitation, place / name, "hub.example:8443" if role == "aggregator" else "", NOW).request
         assert request is not None
         admitted(place, request)
-    roster = read_roster(place / "authority" / "roster.signed", keeper_of(place).authority)
-    assert (roster.silo_places, roster.aggregator_places) == ({"aspen": "NO"}, {"hub": "EU-DE"})
+    roster = read_roster(place / "authority" / "roster.signed", trust_anchor_of(place).authority)
+    assert (roster.silo_jurisdictions, roster.aggregator_jurisdictions) == ({"aspen": "NO"}, {"hub": "EU-DE"})
     assert main(["federation", "log", "--federation", str(toml(place))]) == 0
     assert [line.split()[:3] for line in capsys.readouterr().out.splitlines()[-3:]] == [
         ["silo", "aspen", "NO"], ["silo", "birch", "-"], ["aggregator", "hub", "EU-DE"]
@@ -102,7 +98,7 @@ def test_a_version_that_signs_another_roster_than_follows_from_it_is_refused(pla
         for wrong in ({"member": aspen}, {"roster": b""}, {"roster": bytes(64)}, {"roster": right.roster[:63]}):
             forged = right.model_copy(update=wrong)
             with pytest.raises(MembershipError, match="does not sign the roster that follows from it"):
-                follow(authority.keeper, authority.log, [sign(forged, AUTHORITY, authority.signing)])
+                extend_log(authority.anchor, authority.log, [sign(forged, AUTHORITY, authority.signing)])
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -112,7 +108,7 @@ def test_only_the_first_version_changes_nobody(place: Path, number: int) -> None
         wrong = {"removed": "aspen"} if number == 0 else {"version": 2}
         body = found.model_copy(update=wrong)
         with pytest.raises(WireError, match="every version but the first"):
-            follow(authority.keeper, authority.log, [sign(body, AUTHORITY, authority.signing)])
+            extend_log(authority.anchor, authority.log, [sign(body, AUTHORITY, authority.signing)])
 
 
 def test_a_change_that_cannot_be_is_refused(place: Path) -> None:
@@ -158,21 +154,21 @@ def made_member(name: str, role: str) -> Member:
 
 def test_a_federation_of_four_hundred_silos_fits_and_the_next_is_refused_with_a_reason() -> None:
     signing = SigningKey(Secret.generate())
-    keeper = Keeper(NAME, signing.public)
-    log = next_version(keeper, Log.empty(keeper), signing, "found", 1, None)
+    anchor = TrustAnchor(NAME, signing.public)
+    log = next_version(anchor, Log.empty(anchor), signing, "found", 1, None)
     for number in range(MAX_AGGREGATORS):
-        log = next_version(keeper, log, signing, "admit", 1, made_member(f"hub{number}", "aggregator"))
+        log = next_version(anchor, log, signing, "admit", 1, made_member(f"hub{number}", "aggregator"))
     membership = log.membership
     silos = [made_member(f"s{number}", "silo") for number in range(MAX_SILOS)]
-    # as `follow` would after all but the last of them, without signing a roster for each
+    # as `extend_log` would after all but the last of them, without signing a roster for each
     full = replace(membership, members=(*membership.members, *sorted(silos[:-1], key=lambda one: one.name)))
-    whole = next_version(keeper, replace(log, membership=full), signing, "x" * 300, 1, silos[-1])
-    roster = verify(whole.membership.roster, Roster, {AUTHORITY: keeper.authority}).message
+    whole = next_version(anchor, replace(log, membership=full), signing, "x" * 300, 1, silos[-1])
+    roster = verify(whole.membership.roster, Roster, {AUTHORITY: anchor.authority}).message
     assert len(roster.silos) == MAX_SILOS
     with pytest.raises(MembershipError, match=f"at most {MAX_SILOS} members as silo"):
-        next_version(keeper, whole, signing, "admit", 1, made_member("one-more", "silo"))
+        next_version(anchor, whole, signing, "admit", 1, made_member("one-more", "silo"))
     with pytest.raises(MembershipError, match=f"at most {MAX_AGGREGATORS} members as aggregator"):
-        next_version(keeper, whole, signing, "admit", 1, made_member("one-more", "aggregator"))
+        next_version(anchor, whole, signing, "admit", 1, made_member("one-more", "aggregator"))
     largest = len(whole.versions[-1].envelope)
     assert largest <= Change.MAX_BYTES
     assert MAX_VERSIONS * (largest + 4) <= MAX_LOG_BYTES, "the longest log is one that can be read"
@@ -180,8 +176,8 @@ def test_a_federation_of_four_hundred_silos_fits_and_the_next_is_refused_with_a_
 
 
 def test_the_last_versions_of_a_log_are_kept_for_revocations(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crypto.membership.MAX_VERSIONS", 7)
-    monkeypatch.setattr("crypto.membership.KEPT_VERSIONS", 3)
+    monkeypatch.setattr("federation.members.membership.MAX_VERSIONS", 7)
+    monkeypatch.setattr("federation.members.membership.KEPT_VERSIONS", 3)
     for name in ("aspen", "birch"):
         add_member(place, name, "silo")
     rotated(place, renewed(place))
@@ -198,7 +194,7 @@ def test_the_last_versions_of_a_log_are_kept_for_revocations(place: Path, monkey
     for name, what in (("aspen", "old key"), ("aspen", "member"), ("birch", "member")):
         with opened(toml(place)) as authority:
             revoke(authority, name, what, NOW)  # type: ignore[arg-type]
-    assert len(read_log(place / "authority" / "membership.log", keeper_of(place))) == 7
+    assert len(read_log(place / "authority" / "membership.log", trust_anchor_of(place))) == 7
 
 
 def test_a_full_disk_leaves_the_log_as_it_was(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,12 +209,12 @@ def test_a_full_disk_leaves_the_log_as_it_was(place: Path, monkeypatch: pytest.M
     request = join(invitation, place / "aspen", "", NOW).request
     assert request is not None
     with monkeypatch.context() as patch:
-        patch.setattr("crypto.membership.os.fsync", full)
+        patch.setattr("federation.members.membership.os.fsync", full)
         with pytest.raises(OSError, match="No space"):
             admitted(place, request)
     assert file.read_bytes() == before
     admitted(place, request)
-    assert len(read_log(file, keeper_of(place))) == 3
+    assert len(read_log(file, trust_anchor_of(place))) == 3
 
 
 def test_an_admission_that_is_too_large_destroys_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +230,7 @@ def test_an_admission_that_is_too_large_destroys_nothing(place: Path, monkeypatc
 
 
 def test_an_analyst_has_no_place_in_the_roster(place: Path) -> None:
-    with opened(toml(place)) as authority, pytest.raises(FederationError, match="each policy says"):
+    with opened(toml(place)) as authority, pytest.raises(FederationError, match="jurisdiction is set in each policy"):
         invite(authority, "ana", "analyst", 7, NOW, "NO")
 
 
@@ -276,7 +272,7 @@ def in_use(place: Path, name: str = "aspen") -> bytes:
 
 
 def stand(place: Path, name: str = "aspen") -> tuple[bytes, ...]:
-    return read_log(place / "authority" / "membership.log", keeper_of(place)).membership.find(name).pins
+    return read_log(place / "authority" / "membership.log", trust_anchor_of(place)).membership.find(name).pins
 
 
 def test_a_member_that_renews_again_before_it_installs_is_not_locked_out(place: Path) -> None:
@@ -311,7 +307,7 @@ def test_an_authority_that_is_killed_in_the_middle_does_it_again(place: Path, mo
         raise KeyboardInterrupt
 
     def versions_of() -> int:
-        return len(read_log(place / "authority" / "membership.log", keeper_of(place)))
+        return len(read_log(place / "authority" / "membership.log", trust_anchor_of(place)))
 
     request = asked(place)
     with monkeypatch.context() as patch:
@@ -354,9 +350,9 @@ def test_a_request_to_rotate_names_a_key_of_its_own(place: Path, older: str, rea
     request = renewed(place)
     fresh = read_transport_key(place / "aspen" / "transport.key.new")
     made = new_request(fresh, Identity(NAME, "silo", "aspen"), in_use(place, older) if older else b"")
-    message = read_join(disarm(request, JoinRequest)[1]).message.model_copy(update={"request": made})
+    message = read_join(from_armor(request, JoinRequest)[1]).message.model_copy(update={"request": made})
     signing = SigningKey(read_key_file(place / "aspen" / "identity.key"))
-    request.write_text(armour(JoinRequest, sign(message, "aspen", signing)))
+    request.write_text(to_armor(JoinRequest, sign(message, "aspen", signing)))
     with pytest.raises(FederationError, match=reason):
         rotated(place, request)
 
@@ -366,10 +362,10 @@ def test_nobody_rotates_anothers_key(place: Path) -> None:
     add_member(place, "birch", "silo")
     request = renew(place / "birch").request
     assert request is not None
-    message = read_join(disarm(request, JoinRequest)[1]).message
+    message = read_join(from_armor(request, JoinRequest)[1]).message
     stolen = message.model_copy(update={"name": "aspen"})
     signing = SigningKey(read_key_file(place / "birch" / "identity.key"))
-    request.write_text(armour(JoinRequest, sign(stolen, "aspen", signing)))
+    request.write_text(to_armor(JoinRequest, sign(stolen, "aspen", signing)))
     with opened(toml(place)) as authority, pytest.raises(FederationError, match="not signed by the identity key"):
         rotate(authority, request, None, 30, NOW)
 
@@ -381,7 +377,7 @@ def test_a_revoked_member_is_in_no_roster_and_its_key_never_stands_again(place: 
     certificate = read_certificate((place / "aspen" / "transport.pem").read_bytes())
     with opened(toml(place)) as authority:
         membership = revoke(authority, "aspen", "member", NOW).membership
-    roster = read_roster(place / "authority" / "roster.signed", keeper_of(place).authority)
+    roster = read_roster(place / "authority" / "roster.signed", trust_anchor_of(place).authority)
     assert list(roster.silo_keys) == ["birch"]
     with pytest.raises(MembershipError, match="is revoked"):
         membership.peer(certificate)
@@ -429,45 +425,45 @@ def versions(place: Path) -> list[bytes]:
     add_member(place, "hub", "aggregator", "h:1")
     add_member(place, "aspen", "silo")
     add_member(place, "birch", "silo")
-    return [one.envelope for one in read_log(place / "authority" / "membership.log", keeper_of(place)).versions]
+    return [one.envelope for one in read_log(place / "authority" / "membership.log", trust_anchor_of(place)).versions]
 
 
 def test_a_log_only_ever_continues(place: Path) -> None:
-    envelopes, keeper = versions(place), keeper_of(place)
-    whole = follow(keeper, Log.empty(keeper), envelopes)
+    envelopes, anchor = versions(place), trust_anchor_of(place)
+    whole = extend_log(anchor, Log.empty(anchor), envelopes)
     assert [one.message.version for one in whole.versions] == [1, 2, 3, 4]
-    assert follow(keeper, whole, envelopes[:2]) == whole, "what is known already changes nothing"
+    assert extend_log(anchor, whole, envelopes[:2]) == whole, "what is known already changes nothing"
     for wrong, reason in [
         (envelopes[1:], "does not follow version 0"),
         ([envelopes[0], envelopes[2]], "does not follow version 1"),
     ]:
         with pytest.raises(MembershipError, match=reason):
-            follow(keeper, Log.empty(keeper), wrong)
+            extend_log(anchor, Log.empty(anchor), wrong)
     with pytest.raises(CryptoError):
-        follow(keeper, Log.empty(keeper), [envelopes[0], envelopes[1][:-1] + b"x"])
+        extend_log(anchor, Log.empty(anchor), [envelopes[0], envelopes[1][:-1] + b"x"])
     with pytest.raises(SignatureError):
-        follow(replace(keeper, authority=VerifyKey(bytes(32))), Log.empty(keeper), envelopes)
+        extend_log(replace(anchor, authority=VerifyKey(bytes(32))), Log.empty(anchor), envelopes)
     with pytest.raises(MembershipError, match="expected 'other'"):
-        follow(replace(keeper, federation="other"), Log.empty(keeper), envelopes)
+        extend_log(replace(anchor, federation="other"), Log.empty(anchor), envelopes)
 
 
 def test_an_authority_that_tells_two_stories_is_found_out(place: Path) -> None:
-    envelopes, keeper = versions(place), keeper_of(place)
+    envelopes, anchor = versions(place), trust_anchor_of(place)
     signing = SigningKey(read_key_file(place / "authority" / "authority.key"))
-    before, whole = (follow(keeper, Log.empty(keeper), some) for some in (envelopes[:3], envelopes))
-    other = next_version(keeper, before, signing, "another story", 0, "aspen")
+    before, whole = (extend_log(anchor, Log.empty(anchor), some) for some in (envelopes[:3], envelopes))
+    other = next_version(anchor, before, signing, "another story", 0, "aspen")
     with pytest.raises(MembershipError, match="version 4 of the membership differs from the one known here"):
-        follow(keeper, whole, [other.versions[3].envelope])
-    after = next_version(keeper, other, signing, "its next", 0, "hub")
+        extend_log(anchor, whole, [other.versions[3].envelope])
+    after = next_version(anchor, other, signing, "its next", 0, "hub")
     with pytest.raises(MembershipError, match="does not follow version 4"):
-        follow(keeper, whole, [after.versions[4].envelope])
+        extend_log(anchor, whole, [after.versions[4].envelope])
 
 
 def test_a_log_file_that_is_cut_or_older_than_known_is_refused(place: Path) -> None:
     versions(place)
-    keeper = keeper_of(place)
+    anchor = trust_anchor_of(place)
     path = place / "aspen" / "membership.log"
-    kept = Credentials(place / "aspen", keeper, Identity(NAME, "silo", "aspen"))
+    kept = Credentials(place / "aspen", anchor, Identity(NAME, "silo", "aspen"))
     newest = (place / "authority" / "membership.log").read_bytes()
     older = path.read_bytes()
     path.write_bytes(newest)
@@ -482,7 +478,7 @@ def test_a_log_file_that_is_cut_or_older_than_known_is_refused(place: Path) -> N
     for broken in (b"", newest[:-1], newest + b"\0\0", newest[1:]):
         path.write_bytes(broken)
         with pytest.raises(CryptoError):
-            read_log(path, keeper)
+            read_log(path, anchor)
 
 
 def test_a_roster_that_could_not_be_written_is_written_when_the_log_is_sent_again(
@@ -496,7 +492,7 @@ def test_a_roster_that_could_not_be_written_is_written_when_the_log_is_sent_agai
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("crypto.credentials.replace_file", full)
+        patch.setattr("federation.members.credentials.replace_file", full)
         with pytest.raises(OSError, match="No space left"):
             own.extend(envelopes)
     assert (place / "aspen" / "roster.signed").read_bytes() == before
@@ -511,7 +507,7 @@ def test_a_log_that_stands_twice_in_its_file_is_continued_without_a_gap(place: P
     path.write_bytes(path.read_bytes() * 2)
     own = credentials(place, "aspen", "silo")
     assert own.extend(envelopes)
-    assert [one.envelope for one in read_log(path, keeper_of(place)).versions] == envelopes
+    assert [one.envelope for one in read_log(path, trust_anchor_of(place)).versions] == envelopes
 
 
 def test_an_older_roster_beside_a_newer_log_is_put_right(place: Path) -> None:

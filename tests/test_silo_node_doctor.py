@@ -15,9 +15,9 @@ import silo_node.serve
 from analyst.cli import main as consilo
 from analyst.doctor import examine as analyst_findings
 from analyst.federation import opened, revoke
-from crypto.certificates import Identity, issue, new_request, read_transport_key, utc_now
-from crypto.cluster import ensure_token
-from crypto.finding import Finding
+from federation.members.certificates import Identity, issue, new_request, read_transport_key, utc_now
+from federation.operations.checks import Finding
+from federation.operations.cluster import ensure_token
 from policies.document.signatures import SUFFIX
 from silo_node.actor import SiloActor
 from silo_node.cli import main

@@ -16,9 +16,9 @@ from aggregator.store import HeadStore
 from analyst.demo.hospitals import PURPOSE
 from analyst.errors import RoundError
 from crypto.errors import CryptoError, LinkError
-from crypto.frames import CallFailedError
 from crypto.keys import Secret, SigningKey
 from crypto.wire import unverified
+from federation.transport.calls import CallFailedError
 from policies.budget.ledger import LedgerHead
 from policies.errors import LedgerError
 from silo_node.heads import Ask, Carried, Carrier, KeptHeads, Objection, UnreachableError

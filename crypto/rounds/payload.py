@@ -15,7 +15,7 @@ from crypto.errors import ProtocolError, WireError
 from crypto.rounds.manifest import Manifest
 from crypto.sealing import OVERHEAD_BYTES, SealingKey
 
-FRAME_BYTES = 4 << 20  # of a frame, unless a single piece is larger
+CONTRIBUTION_FRAME_BYTES = 4 << 20  # of a frame, unless a single piece is larger
 
 
 def piece_sizes(scheme: Scheme) -> tuple[int, ...]:
@@ -38,7 +38,7 @@ def frames(sizes: Sequence[int]) -> list[range]:
     """Return the numbers of the pieces in every frame: as many as fit, at least one."""
     found, start, length = list[range](), 0, 0
     for number, size in enumerate(sizes):
-        if number > start and length + size > FRAME_BYTES:
+        if number > start and length + size > CONTRIBUTION_FRAME_BYTES:
             found.append(range(start, number))
             start, length = number, 0
         length += size

@@ -12,9 +12,8 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from crypto.errors import SignatureError
 from crypto.keys import VerifyKey
-from crypto.roster import Place
 from crypto.rounds.manifest import BackendName
-from crypto.wire import Name
+from crypto.wire import Jurisdiction, Name
 from policies.document.columns import Source
 from policies.document.purposes import ConsentColumn, ConsentTable, Purpose
 from policies.document.section import AggregateName, AnalystName, Count, Days, Label, Rho, Section
@@ -62,7 +61,7 @@ class Silo(Section):
     id: Name
     controller: Label
     sector: Literal["bank", "hospital", "retailer", "other"]
-    jurisdiction: Place
+    jurisdiction: Jurisdiction
     contact: Label
 
 
@@ -234,7 +233,7 @@ class Analyst(Section):
     key: PublicKey
     purposes: Annotated[tuple[Name, ...], Field(max_length=100)]
     until: datetime
-    jurisdiction: Place | None = None  # where the analyst receives answers; None is nowhere that a purpose names
+    jurisdiction: Jurisdiction | None = None  # where the analyst receives answers; None is nowhere that a purpose names
 
     @field_validator("until")
     @classmethod

@@ -5,8 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from crypto.roster import Place
-from crypto.wire import Name
+from crypto.wire import Jurisdiction, Name
 from policies.document.columns import SourceKind, check_uri, kind_of
 from policies.document.purpose_codes import ETHICS_APPROVAL, GEOGRAPHICAL, KNOWN
 from policies.document.section import Computation, Label, Section
@@ -68,7 +67,8 @@ class Purpose(Section):
     computations: tuple[Computation, ...]
     vocabulary: Label | None = None
     ethics_ref: Label | None = None
-    recipients_in: Annotated[tuple[Place, ...], Field(max_length=300)] | None = None  # None: wherever the roster is
+    # None: wherever the roster is.
+    recipients_in: Annotated[tuple[Jurisdiction, ...], Field(max_length=300)] | None = None
 
     @field_validator("vocabulary")
     @classmethod

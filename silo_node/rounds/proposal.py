@@ -104,7 +104,7 @@ def _decide(
     )
     verdicts = ledger.verdicts(subject_of(request, request_hash)) if silo.policy.approvals else ()
     feed = feed_at(request.table.name)
-    jurisdictions = Jurisdictions(silo.roster.silo_places, silo.roster.aggregator_places)
+    jurisdictions = Jurisdictions(silo.roster.silo_jurisdictions, silo.roster.aggregator_jurisdictions)
     return decide(silo.policy, request, request_hash, spent, now, feed, verdicts, jurisdictions)
 
 

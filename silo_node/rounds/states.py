@@ -7,12 +7,12 @@ from typing import NoReturn
 from crypto.backends.scheme import Scheme
 from crypto.errors import CryptoError, ProtocolError
 from crypto.keys import Secret, SigningKey, VerifyKey
-from crypto.roster import Roster
 from crypto.rounds.manifest import Manifest, Propose, Terms
 from crypto.rounds.messages import Cancel, Split
 from crypto.rounds.payload import frames, piece_sizes
 from crypto.sealing import SealingKey
 from crypto.wire import verify
+from federation.members.roster import Roster
 from policies.document.policy import Policy
 from policies.requests.request import Request
 

@@ -24,11 +24,11 @@ from analyst.client import Federation
 from analyst.demo.hospitals import found_hospitals
 from analyst.founding import found
 from crypto.backends.scheme import CHUNK_VALUES
-from crypto.certificates import host_of, pin_of, read_transport_key
-from crypto.frames import FRAME_BYTES, Parts
-from crypto.greeting import OPTIONS
 from crypto.rounds.payload import digests as digests_of
 from crypto.rounds.payload import frames
+from federation.members.certificates import host_of, pin_of, read_transport_key
+from federation.transport.frames import DATA_BYTES, Parts
+from federation.transport.handshake import OPTIONS
 from silo_node.link import Dialler
 from tests.bench.endtoend import family, proportional_mib
 from tests.bench.figures import publish
@@ -132,7 +132,7 @@ async def streams(path: Path) -> tuple[list[float], list[float], list[float]]:
 
 async def stream_child(place: Path, bare_port: str) -> None:
     """Be the silo of both streams."""
-    replies, frame = {size: bytes(size) for size in (4 << 20, 32 << 20)}, bytes(FRAME_BYTES)
+    replies, frame = {size: bytes(size) for size in (4 << 20, 32 << 20)}, bytes(DATA_BYTES)
 
     async def call(step: str, arguments: Parts) -> Parts:
         return (replies[int.from_bytes(arguments[1], "big")],)
@@ -153,7 +153,7 @@ async def stream_child(place: Path, bare_port: str) -> None:
         stream: Any = channel.stream_stream("/bare.Bare/Take")()
         await stream.write(b"hello")
         while isinstance(await stream.read(), bytes):
-            for _ in range(STREAM_BYTES // FRAME_BYTES):
+            for _ in range(STREAM_BYTES // DATA_BYTES):
                 await stream.write(frame)
     await running
 

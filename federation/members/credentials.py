@@ -1,10 +1,17 @@
-"""What a party of a federation keeps for its connections, in the directory where its other files are.
+"""The files that a party of a federation keeps for its connections, in the directory of its other files.
 
 * transport.key: the private key of its connections (mode 0600), made here
 * transport.pem: its certificate, with intermediates if there are any
-* authority.pem: the certificate of the X.509 authority, whom it trusts alone
-* membership.log: who belongs to the federation; only ever continued
+* authority.pem: the certificate of the X.509 authority, the only one that it trusts
+* membership.log: who belongs to the federation; versions are appended and none is ever changed
 * roster.signed: the roster of the newest membership, rewritten from the log whenever it grows
+
+Promises: `Credentials` exist only for a certificate, a key and a log that belong together; the log on disk never gets
+shorter, and a write that fails leaves the file as it was. Several processes of a party may share the directory.
+
+    credentials = Credentials(home, TrustAnchor("health", authority), Identity("health", "silo", "aspen"))
+    if credentials.extend(welcome.memberships):
+        member = credentials.membership.find("hub")
 """
 
 import fcntl
@@ -18,7 +25,8 @@ from typing import NoReturn, TextIO
 
 from cryptography import x509
 
-from crypto.certificates import (
+from crypto.errors import CertificateError, MembershipError
+from federation.members.certificates import (
     Identity,
     days_left,
     identity_of,
@@ -28,8 +36,7 @@ from crypto.certificates import (
     read_transport_key,
     utc_now,
 )
-from crypto.errors import CertificateError, MembershipError
-from crypto.membership import LOG, Keeper, Log, Membership, append, follow, read_log, read_versions
+from federation.members.membership import LOG, Log, Membership, TrustAnchor, append, extend_log, read_log, read_versions
 
 TRANSPORT_KEY, CERTIFICATE, AUTHORITY_CERTIFICATE, ROSTER = (
     "transport.key",
@@ -42,7 +49,7 @@ LOCK_TRIES, LOCK_EVERY_S = 200, 0.05
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """What a TLS library is given."""
+    """What a TLS library needs: the private key, its certificate chain, and the authority to trust."""
 
     key: bytes = field(repr=False)
     chain: bytes
@@ -55,12 +62,12 @@ class Tls:
 class Credentials:
     """A party's certificate and membership log, read from its directory."""
 
-    def __init__(self, path: Path, keeper: Keeper, identity: Identity) -> None:
+    def __init__(self, path: Path, anchor: TrustAnchor, identity: Identity) -> None:
         """Read and check them; raises CryptoError."""
-        self.path, self.keeper, self.identity = path, keeper, identity
+        self.path, self.anchor, self.identity = path, anchor, identity
         self.tls()
         with _alone(path / LOG):
-            self.log: Log = read_log(path / LOG, keeper)
+            self.log: Log = read_log(path / LOG, anchor)
             self._write_roster(self.log)
 
     @property
@@ -68,11 +75,11 @@ class Credentials:
         return self.log.membership
 
     def certificate(self) -> x509.Certificate:
-        """Return this party's certificate as it stands on disk; raises CertificateError."""
+        """Return this party's certificate as it is on disk now; raises CertificateError."""
         return read_certificate(_read(self.path / CERTIFICATE))
 
     def tls(self) -> Tls:
-        """Return key, certificate and authority as they stand on disk now; raises CertificateError.
+        """Return key, certificate and authority as they are on disk now; raises CertificateError.
 
         1. The certificate is of this party. 2. The key is that of the certificate. 3. It has not expired.
         """
@@ -103,16 +110,16 @@ class Credentials:
             held = read_versions(self.path / LOG)
             if held[: len(known)] != known:
                 raise MembershipError(f"{self.path / LOG} is older than what is known here", "restore the newer one")
-            return self._took(follow(self.keeper, self.log, held))
+            return self._took(extend_log(self.anchor, self.log, held))
 
     def extend(self, envelopes: Iterable[bytes]) -> bool:
         """Continue the log, on disk too; return whether it has grown. Raises CryptoError, and then nothing changed."""
-        log = follow(self.keeper, self.log, envelopes)
+        log = extend_log(self.anchor, self.log, envelopes)
         if len(log) == len(self.log):
             return False
         with _alone(self.path / LOG):
             held = read_versions(self.path / LOG)  # another process may have continued it
-            log = follow(self.keeper, log, held)
+            log = extend_log(self.anchor, log, held)
             append(self.path / LOG, log, len(set(held)))
             return self._took(log)
 
@@ -130,11 +137,11 @@ class Credentials:
 
 @contextmanager
 def _alone(log: Path) -> Iterator[None]:
-    """Hold a log while it and the roster beside it are changed; raises MembershipError if another does for long."""
+    """Lock a log while it and the roster beside it change; raises MembershipError if another process holds it long."""
     try:
         file = log.open("rb")
     except OSError:
-        yield  # who reads it says what is wrong
+        yield  # the read that follows reports what is wrong
         return
     with file:
         for _ in range(LOCK_TRIES):

@@ -1,38 +1,35 @@
-"""Who may connect to a federation: an append-only log of its authority's decisions, and how one becomes a member.
+"""Who may connect to a federation: an append-only log of its authority's decisions.
 
-Every change is a new signed version that names the SHA-256 of the one before. Each party keeps the whole log and takes
-only what continues it, so nobody can be shown an older roster, or a different one, than it has already seen. A version
-holds one change and the signature of the roster that follows from all of them, so the log grows with what was changed.
+Every change is a new signed version that names the SHA-256 of the version before. Promises: each party keeps the whole
+log and accepts only what extends it, so nobody can show it an older roster, or a different one, than it has already
+seen. A version holds one change and the signature of the roster that follows from all changes, so the log grows with
+what was changed and not with the number of members. docs/federated.md describes every field.
 
-    authority: Invitation --> organisation: keys, JoinRequest --> authority: Change n + 1, Admission
-
-An invitation's code proves a join request once; a certificate request travels and a private key never does.
-docs/federated.md describes every field.
+    anchor = TrustAnchor("health", authority_key)
+    log = extend_log(anchor, read_log(path, anchor), envelopes)
+    member = log.membership.peer(certificate)
 """
 
-import base64
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from hmac import compare_digest
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
 from cryptography import x509
 from pydantic import AfterValidator, Field, model_validator
 
-from crypto.address import dialled
-from crypto.certificates import Identity, Role, identity_of, pin_of
-from crypto.errors import CryptoError, MembershipError, WireError
-from crypto.keys import SigningKey, VerifyKey, derive
-from crypto.roster import AUTHORITY, Party, PlaceOrNone, Roster, SiloParty
+from crypto.errors import CryptoError, MembershipError
+from crypto.keys import SigningKey, VerifyKey
 from crypto.sealing import PUBLIC_BYTES
-from crypto.wire import MAX_SILOS, Digest, Message, Name, Seconds, Signed, attach, detach, sign, unverified, verify
+from crypto.wire import MAX_SILOS, Digest, Message, Name, Seconds, Signed, attach, detach, sign, verify
+from federation.members.certificates import Identity, Role, identity_of, pin_of
+from federation.members.roster import AUTHORITY, JurisdictionOrNone, Party, Roster, SiloParty
+from federation.transport.address import dialled
 
 LOG = "membership.log"
-CODE_BYTES = 16
 MAX_LOG_BYTES = 64 << 20
 MAX_VERSIONS = 10_000
 KEPT_VERSIONS = 1_000  # the last ones, for revocations only
@@ -55,7 +52,8 @@ def _address(text: str) -> str:
 Address = Annotated[str, Field(max_length=260), AfterValidator(_address)]
 
 
-def _check_role(role: Role, sealing: bytes, address: str) -> None:
+def check_role(role: Role, sealing: bytes, address: str) -> None:
+    """Raise ValueError unless a member has the keys and the address of its role, and no others."""
     has_sealing, has_address = role == "silo", role == "aggregator"
     if len(sealing) != (PUBLIC_BYTES if has_sealing else 0) or bool(address) != has_address:
         raise ValueError("a silo has a sealing key, an aggregator an address, and nobody else either")
@@ -70,13 +68,13 @@ class Member(Message):
     sealing: Sealing  # of a silo; what it alone may open is sealed to it
     address: Address  # of an aggregator: where it is dialled
     pins: Annotated[tuple[Digest, ...], Field(min_length=1, max_length=2)]  # of its transport keys, the newest first
-    jurisdiction: PlaceOrNone = None  # of a silo or an aggregator, as the authority has found it
+    jurisdiction: JurisdictionOrNone = None  # of a silo or an aggregator, as the authority has found it
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        _check_role(self.role, self.sealing, self.address)
+        check_role(self.role, self.sealing, self.address)
         if self.role == "analyst" and self.jurisdiction is not None:
-            raise ValueError("where an analyst is, each policy says")
+            raise ValueError("an analyst's jurisdiction is set in each policy")
         return self
 
 
@@ -109,7 +107,7 @@ class Membership:
     version: int = 0
     made_at: int = 0
     members: tuple[Member, ...] = ()  # by name
-    revoked: frozenset[bytes] = frozenset()  # pins and identity keys that stood once and never stand again
+    revoked: frozenset[bytes] = frozenset()  # pins and identity keys that were listed once and never are again
     roster: bytes = b""  # the signed `Roster` of silos and aggregators; empty before there are both
 
     def of_role(self, role: Role) -> tuple[Member, ...]:
@@ -141,58 +139,9 @@ class Membership:
         raise MembershipError(message, hint)
 
 
-class Invitation(Message):
-    """Authority to an organisation: join under this name and role, once, until then."""
-
-    KIND: ClassVar[str] = "invitation"
-    MAX_BYTES: ClassVar[int] = 256 * 1024
-    federation: Name
-    name: Name
-    role: Role
-    authority: KeyText
-    certificates: Annotated[bytes, Field(max_length=64 * 1024)]  # of the X.509 authority, in PEM
-    code: Annotated[bytes, Field(min_length=CODE_BYTES, max_length=CODE_BYTES, repr=False)]
-    expires_at: Seconds
-    jurisdiction: PlaceOrNone = None
-
-
-class JoinRequest(Message):
-    """An organisation to the authority, signed by its new identity key: my public keys and a certificate request."""
-
-    KIND: ClassVar[str] = "join"
-    federation: Name
-    name: Name
-    role: Role
-    key: KeyText
-    sealing: Sealing
-    address: Address
-    request: Annotated[bytes, Field(max_length=16 * 1024)]  # PKCS #10, in DER
-    proof: Annotated[bytes, Field(max_length=32)]  # of the invitation's code; empty when a member rotates
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        _check_role(self.role, self.sealing, self.address)
-        return self
-
-    def proof_by(self, code: bytes) -> bytes:
-        """Return what `proof` must be for the holder of `code`: it binds the code to every other field."""
-        return derive(code, "join", self.model_copy(update={"proof": b""}).encode())
-
-
-class Admission(Message):
-    """Authority to an organisation: its certificate, and the log up to its admission."""
-
-    KIND: ClassVar[str] = "admission"
-    MAX_BYTES: ClassVar[int] = 64 << 20
-    federation: Name
-    name: Name
-    certificate: Annotated[bytes, Field(max_length=64 * 1024)]  # in PEM, with intermediates if there are any
-    log: Annotated[tuple[bytes, ...], Field(min_length=1, max_length=MAX_VERSIONS)]
-
-
 @dataclass(frozen=True, slots=True)
-class Keeper:
-    """The authority's two names: what the log is signed with, and of which federation it is."""
+class TrustAnchor:
+    """What a party trusts from the start: the name of its federation and the key that signs the federation's log."""
 
     federation: str
     authority: VerifyKey
@@ -209,25 +158,25 @@ class Log:
         return len(self.versions)
 
     @classmethod
-    def empty(cls, keeper: Keeper) -> "Log":
-        return cls((), Membership(keeper.federation))
+    def empty(cls, anchor: TrustAnchor) -> "Log":
+        return cls((), Membership(anchor.federation))
 
 
-def follow(keeper: Keeper, log: Log, envelopes: Iterable[bytes]) -> Log:
-    """Return `log` continued by `envelopes`; those it has already are passed over.
+def extend_log(anchor: TrustAnchor, log: Log, envelopes: Iterable[bytes]) -> Log:
+    """Return `log` extended by `envelopes`; those that it has already are passed over.
 
-    Raises MembershipError on a version that does not continue it: an older one, a gap, another history, or a change
-    that cannot be. The roster's signature is checked for the newest version, the only one that anybody uses.
+    Raises MembershipError on a version that does not extend it: an older one, a gap, another history, or a change that
+    the changes before it rule out. The roster's signature is checked for the newest version only: nobody uses another.
     """
-    versions, standing = list(log.versions), _Standing(log.membership)
+    versions, state = list(log.versions), MembershipState(log.membership)
     known = {one.envelope for one in versions}
     for envelope in envelopes:
         if envelope in known:
             continue
-        signed = verify(envelope, Change, {AUTHORITY: keeper.authority})
+        signed = verify(envelope, Change, {AUTHORITY: anchor.authority})
         one = signed.message
-        if one.federation != keeper.federation:
-            raise MembershipError(f"a membership of {one.federation!r}, expected {keeper.federation!r}")
+        if one.federation != anchor.federation:
+            raise MembershipError(f"a membership of {one.federation!r}, expected {anchor.federation!r}")
         if one.version <= len(versions):
             raise MembershipError(
                 f"version {one.version} of the membership differs from the one known here",
@@ -235,17 +184,17 @@ def follow(keeper: Keeper, log: Log, envelopes: Iterable[bytes]) -> Log:
             )
         if one.version != len(versions) + 1 or one.previous != _digest_of(versions):
             raise MembershipError(f"version {one.version} of the membership does not follow version {len(versions)}")
-        standing.take(one)
+        state.apply(one)
         versions.append(signed)
         known.add(envelope)
     if len(versions) == len(log):
         return log
-    membership, signature = standing.membership(versions[-1].message), versions[-1].message.roster
+    membership, signature = state.membership(versions[-1].message), versions[-1].message.roster
     listed = _listed(membership)
     roster = attach(listed, AUTHORITY, signature) if listed is not None else signature
     try:
         if roster:
-            verify(roster, Roster, {AUTHORITY: keeper.authority})
+            verify(roster, Roster, {AUTHORITY: anchor.authority})
     except CryptoError as err:
         message = f"version {len(versions)} of the membership does not sign the roster that follows from it"
         raise MembershipError(message, "ask the authority for the log anew") from err
@@ -256,8 +205,8 @@ def _digest_of(versions: Sequence[Signed[Change]]) -> bytes:
     return sha256(versions[-1].envelope).digest() if versions else _START
 
 
-class _Standing:
-    """Who belongs while one change after the other is taken: what each costs does not grow with their number."""
+class MembershipState:
+    """Who belongs, while one change after the other is applied: the cost of each does not grow with their number."""
 
     def __init__(self, before: Membership) -> None:
         self._members = {one.name: one for one in before.members}
@@ -265,11 +214,11 @@ class _Standing:
         self._roles: Counter[str] = Counter(one.role for one in before.members)
         self._revoked = set(before.revoked)
 
-    def take(self, change: Change) -> None:
-        """Take a change; raises MembershipError on one that cannot be.
+    def apply(self, change: Change) -> None:
+        """Apply a change; raises MembershipError where the members before it rule it out.
 
-        1. Only a member is removed. 2. No key and no pin is another's, and none stands again. 3. There is room.
-        What a member's key and pins were and are no more is revoked.
+        1. Only a member is removed. 2. No key and no pin is another member's or was revoked. 3. There is room.
+        Key and pins that a member had and has no longer are revoked.
         """
         new = change.member
         name = change.removed if new is None else new.name
@@ -300,13 +249,13 @@ class _Standing:
             raise MembershipError(f"a federation has at most {MAX_MEMBERS} members", "revoke one first")
 
     def membership(self, last: Change) -> Membership:
-        """Return who belongs after the last change that was taken."""
+        """Return who belongs after the last change that was applied."""
         members = tuple(sorted(self._members.values(), key=lambda one: one.name))
         return Membership(last.federation, last.version, last.made_at, members, frozenset(self._revoked))
 
 
 def _keys(member: Member) -> list[bytes]:
-    """Return the pins of a member and its identity key, as what stands once."""
+    """Return the pins of a member and its identity key: each of them is listed once and never again."""
     return [*member.pins, member.key.encode()]
 
 
@@ -325,9 +274,9 @@ def _listed(membership: Membership) -> Roster | None:
     )
 
 
-def read_log(path: Path, keeper: Keeper) -> Log:
+def read_log(path: Path, anchor: TrustAnchor) -> Log:
     """Return the checked log of a file; raises CryptoError if it is absent, cut short or not one chain."""
-    if not (log := follow(keeper, Log.empty(keeper), read_versions(path))):
+    if not (log := extend_log(anchor, Log.empty(anchor), read_versions(path))):
         raise MembershipError(f"{path} is empty", "restore it; the authority and every member have it")
     return log
 
@@ -368,7 +317,9 @@ def append(path: Path, log: Log, known: int) -> None:
             raise
 
 
-def next_version(keeper: Keeper, log: Log, key: SigningKey, change: str, now: int, who: Member | str | None) -> Log:
+def next_version(
+    anchor: TrustAnchor, log: Log, key: SigningKey, change: str, now: int, who: Member | str | None
+) -> Log:
     """Return `log` with one more version, signed by the authority's key; raises CryptoError.
 
     `who` is listed from here on, or, if it is a name, removed; None founds the federation.
@@ -379,7 +330,7 @@ def next_version(keeper: Keeper, log: Log, key: SigningKey, change: str, now: in
         hint = f"the last {KEPT_VERSIONS} are kept for revocations: found the federation anew"
         raise MembershipError(f"the membership has {len(log)} versions, which is as many as a log takes", hint)
     made = Change(
-        federation=keeper.federation,
+        federation=anchor.federation,
         version=version,
         previous=_digest_of(log.versions),
         made_at=now,
@@ -388,66 +339,14 @@ def next_version(keeper: Keeper, log: Log, key: SigningKey, change: str, now: in
         removed=who if isinstance(who, str) else None,
         roster=b"",
     )
-    standing = _Standing(log.membership)
-    standing.take(made)
-    if (listed := _listed(standing.membership(made))) is not None:
+    state = MembershipState(log.membership)
+    state.apply(made)
+    if (listed := _listed(state.membership(made))) is not None:
         made = made.model_copy(update={"roster": detach(sign(listed, AUTHORITY, key), Roster).signature})
-    return follow(keeper, log, [sign(made, AUTHORITY, key)])
+    return extend_log(anchor, log, [sign(made, AUTHORITY, key)])
 
 
 def _only_revokes(before: Membership, after: Member) -> bool:
-    """Return whether a member stands already and loses a pin by this change, and nothing else changes."""
+    """Return whether a member is listed already and loses a pin by this change, and nothing else changes."""
     fewer = (one for one in before.members if set(after.pins) < set(one.pins))
     return any(one.model_copy(update={"pins": after.pins}) == after for one in fewer)
-
-
-def check_join(signed: Signed[JoinRequest], code: bytes) -> None:
-    """Raise MembershipError unless the holder of an invitation's `code` made this very request."""
-    if not compare_digest(signed.message.proof, signed.message.proof_by(code)):
-        raise MembershipError("the request does not prove the invitation's code", "invite the organisation anew")
-
-
-def read_join(envelope: bytes) -> Signed[JoinRequest]:
-    """Return a join request whose signature by the key that it states holds; raises CryptoError."""
-    claimed = unverified(envelope, JoinRequest)
-    return verify(envelope, JoinRequest, {claimed.name: VerifyKey.parse(claimed.key)})
-
-
-def read_invitation(envelope: bytes) -> Invitation:
-    """Return an invitation signed by the authority that it names; whether that is the right one, a person compares."""
-    claimed = unverified(envelope, Invitation)
-    return verify(envelope, Invitation, {AUTHORITY: VerifyKey.parse(claimed.authority)}).message
-
-
-def armour(kind: type[Message], envelope: bytes) -> str:
-    """Return an envelope as text that survives being mailed."""
-    text = base64.b64encode(envelope).decode()
-    lines = (text[start : start + 76] for start in range(0, len(text), 76))
-    return (
-        f"-----BEGIN CONSILO {kind.KIND.upper()}-----\n"
-        + "\n".join(lines)
-        + f"\n-----END CONSILO {kind.KIND.upper()}-----\n"
-    )
-
-
-def disarm(path: Path, *kinds: type[Message]) -> tuple[type[Message], bytes]:
-    """Return what a text file of `armour` holds, and which of `kinds` it says it is; raises WireError."""
-    most = max(kind.MAX_BYTES for kind in kinds) * 2
-    try:
-        with path.open("rb") as file:
-            text = file.read(most + 1).decode("ascii")
-    except OSError as err:
-        raise WireError(f"cannot read {path}", "name the file that you were sent") from err
-    except UnicodeDecodeError:
-        text = ""
-    lines = text.split()
-    joined = " ".join(lines)
-    for kind in kinds:
-        head, foot = f"-----BEGIN CONSILO {kind.KIND.upper()}-----", f"-----END CONSILO {kind.KIND.upper()}-----"
-        if joined.startswith(head) and joined.endswith(foot):
-            try:
-                return kind, base64.b64decode("".join(joined[len(head) : -len(foot)].split()), validate=True)
-            except ValueError:
-                break
-    expected = " or ".join(kind.KIND for kind in kinds)
-    raise WireError(f"{path} is not a consilo {expected} file", "ask for it to be sent again, unchanged")

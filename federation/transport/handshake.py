@@ -1,8 +1,14 @@
-"""How a stream begins: one member dials, both sides agree on a wire version, and a lost stream is dialled again.
+"""How a stream begins: one member dials, both agree on a wire version, and a lost stream is dialled again.
 
-Assumes: a stream whose other end is authenticated (mutual TLS). Promises: nothing is written to a stream that was not
-let in, no version that only one side knows is spoken, and no greeting is waited for without a bound.
+Assumes: a stream whose other end is authenticated (mutual TLS). Promises: nothing is written to a stream before the
+other end has let it in, no version is spoken that only one side knows, and every wait for a greeting has an end.
 docs/federated.md, "The stream, byte by byte".
+
+    who dials                                   who is dialled
+              -- TLS, certificate -->
+              <-- header consilo-admitted: 1 --
+              -- HELLO: versions (1, 2) -->
+              <-- WELCOME: version 2, new versions of the membership --
 """
 
 import asyncio
@@ -12,9 +18,9 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from crypto.errors import LinkError, WireError
-from crypto.frames import FRAME_BYTES, MAX_FRAME_BYTES, WIRE, Kind, frame, parse
 from crypto.randomness import below
 from crypto.wire import Message, RoundId
+from federation.transport.frames import DATA_BYTES, MAX_FRAME_BYTES, WIRE, Kind, frame, parse
 
 # What both ends of a stream set in gRPC, which this package does not import.
 OPTIONS = (
@@ -48,7 +54,7 @@ class Welcome(Message):
     """The first frame of who was dialled: the wire version from here on, and what is new in the membership."""
 
     KIND: ClassVar[str] = "welcome"
-    MAX_BYTES: ClassVar[int] = FRAME_BYTES
+    MAX_BYTES: ClassVar[int] = DATA_BYTES
     wire: int
     instance: RoundId
     newest: Annotated[int, Field(ge=0, le=2**31)]

@@ -1,11 +1,17 @@
-"""X.509 certificates that say who is at the other end of a connection; an identity is never read from a message.
+"""X.509 certificates that prove who is at the other end of a connection; no identity is read from a message.
 
 A certificate has exactly one URI among its alternative names, `consilo://FEDERATION/ROLE/NAME`, and one DNS name,
-`PIN.consilo.invalid`, where PIN is made from the public key. Who dials expects that DNS name, so a certificate of
-another key is refused in the TLS handshake even if the same authority issued it. RFC 5280, RFC 6125.
+`PIN.consilo.invalid`, where PIN is made from the public key. The party that dials expects that DNS name, so the TLS
+handshake refuses a certificate of another key even if the same authority issued it. RFC 5280 (certificates), RFC 6125
+(names), RFC 7469 (pins), RFC 2986 (requests).
 
 Transport keys (ECDSA, P-256) serve connections only; what silos and aggregators state they sign with their identity
 keys (`crypto.keys`). A private key is made where it is used and only its certificate request travels.
+
+    key = new_transport_key(home / "transport.key")
+    request = new_request(key, Identity("health", "silo", "aspen"))  # at the silo
+    certificate = issue(authority, authority_key, request, utc_now(), MEMBER_DAYS)  # at the authority
+    identity_of(read_certificate(certificate)).uri == "consilo://health/silo/aspen"
 """
 
 import ipaddress
@@ -62,7 +68,7 @@ _Kind = TypeVar("_Kind", bound=x509.ExtensionType)
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a certificate is of."""
+    """The member that a certificate belongs to."""
 
     federation: str
     role: Role
@@ -131,7 +137,7 @@ def pin_of(public: Any) -> bytes:
 
 
 def host_of(pin: bytes) -> str:
-    """Return the DNS name that stands in the certificate of a key, and that its peer expects there."""
+    """Return the DNS name that the certificate of a key contains and that its peer expects there."""
     return f"{pin.hex()[:48]}.{_SCHEME}.invalid"
 
 
@@ -239,7 +245,7 @@ def issue(authority: bytes, key: EllipticCurvePrivateKey, request: bytes, now: d
 def read_authority(pem: bytes, now: datetime) -> bytes:
     """Return the certificates of an authority's file, in PEM, and nothing else of it; raises CertificateError.
 
-    1. Every one of them may sign certificates. 2. Every one stands now.
+    1. Every one of them may sign certificates. 2. Every one is valid now.
     """
     certificates = _certificates(pem)
     for one in certificates:
@@ -250,9 +256,9 @@ def read_authority(pem: bytes, now: datetime) -> bytes:
             hint = "name the file of the authority that issues, with CA:TRUE"
             raise CertificateError(f"the certificate of {subject!r} is not one of an authority", hint)
         # 2.
-        if not _stands(one, now):
+        if not _is_valid(one, now):
             message = f"the authority's certificate of {subject!r} is expired, or not valid yet"
-            raise CertificateError(message, "name one that stands now")
+            raise CertificateError(message, "name one that is valid now")
     return _pem(certificates)
 
 
@@ -267,7 +273,7 @@ def read_certificate(pem: bytes) -> x509.Certificate:
 
 
 def identity_of(certificate: x509.Certificate) -> Identity:
-    """Return whom a certificate is of; raises CertificateError unless exactly one name says so."""
+    """Return the member that a certificate belongs to; raises CertificateError unless exactly one URI names it."""
     alternative = _extension(certificate, x509.SubjectAlternativeName)
     if alternative is None:
         raise CertificateError("the certificate has no alternative names")
@@ -277,14 +283,14 @@ def identity_of(certificate: x509.Certificate) -> Identity:
 def check_issued(certificate: x509.Certificate, authority: bytes, request: bytes, now: datetime) -> None:
     """Raise CertificateError unless `certificate` is `authority`'s answer to `request`.
 
-    For a consortium's own authority, which issues where we cannot see it. 1. It stands now. 2. The authority, or an
+    For a consortium's own authority, which issues where we cannot see it. 1. It is valid now. 2. The authority, or an
     intermediate in its file, signed it. 3. It is of the request's key, an ECDSA key of P-256. 4. It names what the
     request names, so that peers find it, and nothing else. 5. It signs no certificates. 6. It is good for both ends of
     a connection.
     """
     asked = read_request(request)
     # 1.
-    if not _stands(certificate, now):
+    if not _is_valid(certificate, now):
         raise CertificateError("the certificate is expired, or not valid yet", "ask the authority for a new one")
     # 2.
     if not any(_is_issued_by(certificate, one) for one in _certificates(authority)):
@@ -321,9 +327,9 @@ def days_left(certificate: x509.Certificate, now: datetime) -> float:
 
 
 def check_address(certificate: x509.Certificate, address: str) -> None:
-    """Raise CertificateError unless `address` is one that a node's certificate is of.
+    """Raise CertificateError unless a node's certificate names `address`.
 
-    Ray's nodes wait for each other for ever where it is not, so it is checked before anything starts.
+    Ray's nodes wait for each other for ever if it does not, so this is checked before anything starts.
     """
     names = _extension(certificate, x509.SubjectAlternativeName) or x509.SubjectAlternativeName([])
     known: Iterable[str] = [
@@ -357,7 +363,7 @@ def _identity(alternative: x509.SubjectAlternativeName) -> Identity:
 
 
 def _shown(names: x509.SubjectAlternativeName) -> list[str]:
-    """Return names with their types, as OpenSSL writes those that stand in a request."""
+    """Return names with their types, as OpenSSL writes those of a request."""
     kinds = {x509.UniformResourceIdentifier: "URI", x509.DNSName: "DNS"}
     return [f"{kinds.get(type(one), type(one).__name__)}:{one.value}" for one in names]
 
@@ -406,7 +412,7 @@ def _pem(certificates: Iterable[x509.Certificate]) -> bytes:
     return b"".join(one.public_bytes(Encoding.PEM) for one in certificates)
 
 
-def _stands(certificate: x509.Certificate, now: datetime) -> bool:
+def _is_valid(certificate: x509.Certificate, now: datetime) -> bool:
     return certificate.not_valid_before_utc - _CLOCK_SLACK <= now < certificate.not_valid_after_utc
 
 

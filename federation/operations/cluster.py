@@ -1,17 +1,21 @@
 """The settings under which an organisation's own Ray cluster is safe to start; this module does not import Ray.
 
-Ray gives no isolation inside a cluster: who reaches it with its token owns it. So a cluster is of one organisation, of
-one machine it listens on loopback only, and over several machines its nodes speak TLS with each other. Ray waits for
-ever where a node's certificate is not of the node's address, so that is checked first.
+Ray gives no isolation inside a cluster: whoever reaches it with its token controls it. So a cluster belongs to one
+organisation. On one machine it listens on loopback only; over several machines its nodes speak TLS with each other.
+Promises: the token is readable by its owner alone, and a node's certificate names the node's address, as Ray would
+wait for ever otherwise. Ray's documentation, "Token authentication" and "TLS authentication".
+
+    ensure_token(home / RAY_TOKEN)
+    os.environ |= cluster_environment(home / RAY_TOKEN)  # before Ray is imported
 """
 
 import os
 import stat
 from pathlib import Path
 
-from crypto.certificates import check_address, pin_of, read_certificate, read_transport_key
 from crypto.errors import CertificateError, CryptoError
 from crypto.randomness import token
+from federation.members.certificates import check_address, pin_of, read_certificate, read_transport_key
 
 RAY_TOKEN = "ray.token"  # noqa: S105  a file name
 MIN_TOKEN_CHARACTERS = 32
@@ -64,7 +68,7 @@ def check_token(path: Path) -> bool:
 
 
 def cluster_environment(token_path: Path) -> dict[str, str]:
-    """Return Ray's settings for a cluster on this machine alone: token, loopback, and nothing sent to anybody."""
+    """Return Ray's settings for a cluster on this machine alone: token, loopback, and no usage statistics."""
     return {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "token",
@@ -81,7 +85,7 @@ def nodes_environment(token_path: Path, tls: Path, address: str) -> dict[str, st
     """Return Ray's settings for a cluster over several machines, of which this one has `address`.
 
     `tls` holds node.key, node.pem and ca.pem. Raises CryptoError unless the key belongs to the certificate and the
-    certificate is of `address`.
+    certificate names `address`.
     """
     key, certificate, authority = tls / "node.key", tls / "node.pem", tls / "ca.pem"
     try:

@@ -1,4 +1,8 @@
-"""What a start-up check has found: `consilo doctor` and `consilo-silo doctor` say it in the same words."""
+"""What a check before the start has found: `consilo doctor` and `consilo-silo doctor` print it in the same words.
+
+Finding("free disk", ok_if(free >= least), "1.5 GiB in /home", "free 2 GiB").lines()
+certificate_expiry("certificate", certificate, utc_now())
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -6,10 +10,10 @@ from typing import Literal
 
 from cryptography import x509
 
-from crypto.certificates import days_left
+from federation.members.certificates import days_left
 
 WARN_DAYS = 30
-State = Literal["ok", "warn", "FAIL"]  # in order; in order but due soon; failed
+State = Literal["ok", "warn", "FAIL"]  # in order; in order, but not for long; failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +36,8 @@ def ok_if(is_so: bool) -> State:
     return "ok" if is_so else "FAIL"
 
 
-def standing(what: str, certificate: x509.Certificate, now: datetime) -> Finding:
-    """Return how long a certificate stands; one that expires within WARN_DAYS is due."""
+def certificate_expiry(what: str, certificate: x509.Certificate, now: datetime) -> Finding:
+    """Return in how many days a certificate expires: a warning within WARN_DAYS, a failure once it has."""
     left = days_left(certificate, now)
     found = f"expires in {left:.0f} days" if left > 0 else "expired"
     state: State = "FAIL" if left <= 0 else "warn" if left <= WARN_DAYS else "ok"

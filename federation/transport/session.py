@@ -1,57 +1,50 @@
-"""Calls between two processes over one stream of frames: cut, bounded, resumable. `crypto.greeting` begins it.
+"""Calls over one stream of frames, in both directions at once: cut into frames, granted credit, bounded.
 
+`federation.transport.handshake` begins a stream; then each end has a `Session` and hands it every frame that arrives.
 Assumes: a stream that keeps frames whole and in order and whose other end is authenticated (mutual TLS).
-Promises: no frame above FRAME_BYTES, at most WINDOW_BYTES of a message under way without the receiver's consent, no
-message or set of messages larger than the receiver's limits, and no wait without a bound. A call that arrives again
-over another stream is not executed again (`Once`). docs/federated.md, "The stream, byte by byte".
+Promises: no message or set of messages larger than the receiver's limits, at most WINDOW_BYTES of a message under way
+without new credit, and no wait without a bound. A sender may send INLINE_BYTES of a message at once and the rest as far
+as the receiver grants credit, as in HTTP/2 (RFC 9113, section 5.2), but for each message alone and only once the
+receiver has reserved memory for all of it. docs/federated.md, "The stream, byte by byte".
+
+    session = Session(stream.write, serve, wire=2)
+    reading = asyncio.create_task(pump(stream.read, session))
+    parts = await session.call(7, "propose", (manifest,))
 """
 
 import asyncio
-import struct
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from enum import IntEnum
 from io import BytesIO
 from typing import NoReturn
 
 from crypto.errors import CryptoError, LinkError, WireError
+from federation.transport.calls import CallFailedError, Serve
+from federation.transport.frames import (
+    DATA_BYTES,
+    INLINE_BYTES,
+    MAX_PARTS,
+    REPLY_CREDIT_BYTES,
+    RESUMES,
+    WINDOW_BYTES,
+    Kind,
+    Parts,
+    frame,
+    parse,
+    read_call,
+    read_grant,
+    read_lengths,
+    write_call,
+    write_grant,
+    write_lengths,
+)
 
-WIRE = (1, 2)  # from 2 on calls of a lost stream are resumed, and a silo says that it is going
-RESUMES = 2
-FRAME_BYTES = 2 << 20
-INLINE_BYTES = 64 * 1024  # of a message travel with its head, before the receiver consents
-WINDOW_BYTES = 8 << 20
-REPLY_BYTES = 4 << 20  # of a reply who calls consents to with the call: as much as one frame of a contribution
-MAX_FRAME_BYTES = FRAME_BYTES + 64 * 1024  # what the transport must let through
 MAX_LATER = 1024  # small frames that wait to be sent
-MAX_PARTS = 4096
 MAX_REASON_BYTES = 2000
 STALL_S = 30.0
 ENDED_S = 2.0  # within which who reads a stream that takes no frame knows why it has ended
-
-
-class Kind(IntEnum):
-    """The first byte of a frame."""
-
-    HELLO = 1
-    WELCOME = 2
-    CALL = 3
-    REPLY = 4
-    FAILED = 5
-    DATA = 6
-    GRANT = 7
-    CANCEL = 8
-    DRAIN = 9
-
-
-_HEADER = struct.Struct(">BQ")  # type, number of the call
-_COUNT = struct.Struct(">H")
-_LENGTH = struct.Struct(">I")
-
-Parts = tuple[bytes, ...]
-Serve = Callable[[int, str, Parts], Awaitable[Parts]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +55,6 @@ class Limits:
     reply_bytes: int = 192 << 20  # the largest reply to a call from here
     buffered_bytes: int = 256 << 20  # of all that is not handed on yet
     calls: int = 64  # at a time
-
-
-def frame(kind: Kind, call: int, body: bytes = b"") -> bytes:
-    """Return one frame."""
-    return _HEADER.pack(kind, call) + body
-
-
-def parse(raw: bytes) -> tuple[Kind, int, memoryview]:
-    """Return type, call number and body of a frame; raises WireError."""
-    if not _HEADER.size <= len(raw) <= MAX_FRAME_BYTES:
-        raise WireError(f"a frame of {len(raw)} bytes, expected {_HEADER.size} to {MAX_FRAME_BYTES}")
-    kind, call = _HEADER.unpack_from(raw)
-    if not Kind.HELLO <= kind <= Kind.DRAIN:
-        raise WireError(f"a frame of unknown type {kind}")
-    return Kind(kind), call, memoryview(raw)[_HEADER.size :]
 
 
 async def pump(read: Callable[[], Awaitable[object]], session: "Session") -> None:
@@ -110,7 +88,7 @@ def _check_parts(parts: Parts) -> None:
 
 
 def _pieces(parts: Parts, heads: Callable[[], bytes], first: int) -> Iterator[tuple[int, bytes]]:
-    """Cut the bytes of all parts together: `first` bytes, then FRAME_BYTES at a time, each behind its head.
+    """Cut the bytes of all parts together: `first` bytes, then DATA_BYTES at a time, each behind its head.
 
     Each piece is its length and the frame: joined once, as copying is what a stream of large messages costs.
     """
@@ -124,9 +102,15 @@ def _pieces(parts: Parts, heads: Callable[[], bytes], first: int) -> Iterator[tu
             view = view[len(taken) :]
             if held == wanted:
                 yield held, b"".join([heads(), *views])
-                wanted, held, views = FRAME_BYTES, 0, []
+                wanted, held, views = DATA_BYTES, 0, []
     if held:
         yield held, b"".join([heads(), *views])
+
+
+def _printable(reason: memoryview) -> str:
+    """Return the other end's reason for a failure, so that it cannot write to a terminal what it likes."""
+    text = bytes(reason[:MAX_REASON_BYTES]).decode(errors="replace")
+    return "".join(one if one.isprintable() else "?" for one in text)
 
 
 @dataclass(slots=True)
@@ -135,11 +119,22 @@ class _Incoming:
 
     step: str | None  # None: it is a reply
     lengths: tuple[int, ...]
-    total: int
-    granted: int = 0  # bytes beyond the inline ones that may have been sent
-    received: int = 0
+    granted: int = 0  # bytes beyond the inline ones for which there was credit
+    received: int = 0  # of these
     parts: list[bytes] = field(default_factory=list)
+    total: int = field(init=False)
+    rest: int = field(init=False)  # bytes that follow the inline ones
     _part: BytesIO = field(default_factory=BytesIO)
+
+    def __post_init__(self) -> None:
+        self.total = sum(self.lengths)
+        self.rest = self.total - min(self.total, INLINE_BYTES)
+
+    @property
+    def grant_due(self) -> int:
+        """How much credit to grant now: halves of the window, so that it costs little and the sender never waits."""
+        most = min(self.rest, self.received + WINDOW_BYTES) - self.granted
+        return most if most >= min(WINDOW_BYTES // 2, self.rest - self.granted) and most > 0 else 0
 
     def take(self, body: memoryview) -> None:
         """Add the next bytes: copied as they come, so that no frame is kept and no part is copied once more."""
@@ -178,8 +173,8 @@ class Session:
         self._calls: dict[int, asyncio.Future[Parts]] = {}
         self._served: dict[int, asyncio.Task[None]] = {}
         self._incoming: dict[int, _Incoming] = {}
-        self._consented: dict[int, int] = {}  # of the reply to a call that is served, by who called
-        self._credit: dict[int, _Credit] = {}
+        self._reply_credit: dict[int, int] = {}  # for the reply to a call that is served: came with the call
+        self._credit: dict[int, _Credit] = {}  # of messages that are being sent
         self._waiting: deque[int] = deque()  # messages whose memory is not reserved yet, first come first served
         self._reserved: dict[int, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -197,9 +192,7 @@ class Session:
         future: asyncio.Future[Parts] = asyncio.get_running_loop().create_future()
         self._calls[number] = future
         try:
-            name = step.encode()
-            head = len(name).to_bytes(1, "big") + name + _LENGTH.pack(REPLY_BYTES)
-            await self._message(Kind.CALL, number, head, arguments)
+            await self._message(Kind.CALL, number, write_call(step, REPLY_CREDIT_BYTES), arguments)
             return await future
         except asyncio.CancelledError:
             self._later(frame(Kind.CANCEL, number))
@@ -213,7 +206,12 @@ class Session:
     @property
     def is_idle(self) -> bool:
         """Whether every call that came has its reply on the wire."""
-        return not self._served and not any(one.step is not None for one in self._incoming.values())
+        return not self._served and not self._calls_incoming
+
+    @property
+    def _calls_incoming(self) -> int:
+        """How many calls have begun to arrive and are not complete."""
+        return sum(one.step is not None for one in self._incoming.values())
 
     async def drain(self) -> None:
         """Tell the other end to begin nothing new; what is under way goes on."""
@@ -226,41 +224,17 @@ class Session:
         self.bytes_in += len(raw)
         match kind:
             case Kind.CALL:
-                if number in self._served or number in self._incoming:
-                    raise WireError("a call number is used twice at a time")
-                size = body[0] if len(body) else 0
-                start = 1 + size + _LENGTH.size
-                if not 1 <= size <= 64 or len(body) < start:
-                    raise WireError("a call without the name of its step")
-                try:
-                    step = bytes(body[1 : 1 + size]).decode("ascii")
-                except UnicodeDecodeError:
-                    raise WireError("the name of a step is not ASCII") from None
-                self._consented[number] = min(_LENGTH.unpack(body[1 + size : start])[0], WINDOW_BYTES)
-                await self._begin(number, step, body[start:])
+                self._receive_call(number, body)
             case Kind.REPLY:
-                if number not in self._calls:  # given up here; its sender must not wait for consent
-                    self._later(frame(Kind.CANCEL, number))
-                else:
-                    await self._begin(number, None, body)
+                self._receive_reply(number, body)
             case Kind.FAILED:
-                future = self._calls.get(number)
-                if future is not None and not future.done():
-                    text = bytes(body[:MAX_REASON_BYTES]).decode(errors="replace")
-                    future.set_exception(CallFailedError("".join(one if one.isprintable() else "?" for one in text)))
+                self._receive_failure(number, body)
             case Kind.DATA:
-                self._add(number, body)
+                self._receive_data(number, body)
             case Kind.GRANT:
-                if len(body) != _LENGTH.size or not any(body):
-                    raise WireError("consent to nothing")
-                if (credit := self._credit.get(number)) is not None:
-                    credit.bytes_left = min(credit.bytes_left + _LENGTH.unpack(body)[0], WINDOW_BYTES)
-                    credit.changed.set()
+                self._receive_grant(number, body)
             case Kind.CANCEL:
-                if number in self._served:
-                    self._served[number].cancel()
-                elif self._incoming.get(number) is not None and number not in self._calls:
-                    self._forget(number)
+                self._receive_cancel(number)
             case Kind.DRAIN:
                 self.is_draining = True
             case Kind.HELLO | Kind.WELCOME:
@@ -284,23 +258,22 @@ class Session:
             credit.changed.set()
 
     async def _message(self, kind: Kind, number: int, head: bytes, parts: Parts) -> None:
-        """Send a whole message: its head with the first bytes, the rest as the receiver consents."""
-        lengths = b"".join(_LENGTH.pack(len(part)) for part in parts)
-        heads = iter([frame(kind, number, head + _COUNT.pack(len(parts)) + lengths)])
+        """Send a whole message: its head with the first bytes, the rest as the receiver grants credit."""
+        heads = iter([frame(kind, number, head + write_lengths(parts))])
         pieces = _pieces(parts, lambda: next(heads, frame(Kind.DATA, number)), INLINE_BYTES)
-        credit = self._credit[number] = _Credit(self._consented.pop(number, 0) if kind is Kind.REPLY else 0)
+        credit = self._credit[number] = _Credit(self._reply_credit.pop(number, 0) if kind is Kind.REPLY else 0)
         try:
             _, first = next(pieces, (0, b""))
             await self._write(first or next(heads))
             for length, piece in pieces:
-                await self._bounded(self._consent(credit, length))
+                await self._bounded(self._until_granted(credit, length))
                 credit.bytes_left -= length
                 await self._write(piece)
         finally:
             if self._credit.get(number) is credit:
                 del self._credit[number]
 
-    async def _consent(self, credit: _Credit, length: int) -> None:
+    async def _until_granted(self, credit: _Credit, length: int) -> None:
         """Wait until so many bytes may leave; raises LinkError once the session is closed."""
         while credit.bytes_left < length:
             if self.error is not None:
@@ -358,38 +331,74 @@ class Session:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _begin(self, number: int, step: str | None, body: memoryview) -> None:
+    def _receive_call(self, number: int, body: memoryview) -> None:
+        if number in self._served or number in self._incoming:
+            raise WireError("a call number is used twice at a time")
+        step, credit, message = read_call(body)
+        self._reply_credit[number] = min(credit, WINDOW_BYTES)
+        self._begin(number, step, message)
+
+    def _receive_reply(self, number: int, body: memoryview) -> None:
+        if number in self._calls:
+            self._begin(number, None, body)
+        else:  # given up here; its sender must not wait for credit
+            self._later(frame(Kind.CANCEL, number))
+
+    def _receive_failure(self, number: int, body: memoryview) -> None:
+        future = self._calls.get(number)
+        if future is not None and not future.done():
+            future.set_exception(CallFailedError(_printable(body)))
+
+    def _receive_data(self, number: int, body: memoryview) -> None:
+        message = self._incoming.get(number)
+        if message is None:
+            return  # given up here while it was under way
+        message.received += len(body)
+        if message.received > message.granted or not len(body):
+            raise WireError("data beyond the credit that was granted")
+        message.take(body)
+        if message.received == message.rest:
+            self._complete(number, message)
+        else:
+            self._grant(number, message)
+
+    def _receive_grant(self, number: int, body: memoryview) -> None:
+        granted = read_grant(body)
+        if (credit := self._credit.get(number)) is not None:
+            credit.bytes_left = min(credit.bytes_left + granted, WINDOW_BYTES)
+            credit.changed.set()
+
+    def _receive_cancel(self, number: int) -> None:
+        if number in self._served:
+            self._served[number].cancel()
+        elif number in self._incoming and number not in self._calls:
+            self._forget(number)
+
+    def _begin(self, number: int, step: str | None, message: memoryview) -> None:
+        """Take the first frame of a message."""
         if number in self._incoming:
             raise WireError("a message begins twice")
-        count = _COUNT.unpack_from(body)[0] if len(body) >= _COUNT.size else MAX_PARTS + 1
-        start = _COUNT.size + count * _LENGTH.size
-        if count > MAX_PARTS or len(body) < start:
-            raise WireError("the head of a message is malformed")
-        lengths = tuple(one[0] for one in _LENGTH.iter_unpack(body[_COUNT.size : start]))
-        total, inline = sum(lengths), body[start:]
-        if len(inline) != min(total, INLINE_BYTES):
-            raise WireError("a message does not begin with its first bytes")
-        most = self._limits.reply_bytes if step is None else self._limits.call_bytes
-        if total > most:
-            raise WireError(f"a {'reply' if step is None else 'call'} of {total} bytes, at most {most} are taken")
-        if step is not None and len(self._served) + sum(one.step is not None for one in self._incoming.values()) >= (
-            self._limits.calls
-        ):
-            self._consented.pop(number, None)
+        lengths, inline = read_lengths(message)
+        found = _Incoming(step, lengths)
+        what, most = ("reply", self._limits.reply_bytes) if step is None else ("call", self._limits.call_bytes)
+        if found.total > most:
+            raise WireError(f"a {what} of {found.total} bytes, at most {most} are taken")
+        if step is not None and len(self._served) + self._calls_incoming >= self._limits.calls:
+            self._reply_credit.pop(number, None)
             self._later(frame(Kind.FAILED, number, b"too many calls at a time"))
             return
-        message = self._incoming[number] = _Incoming(step, lengths, total)
-        message.take(inline)
+        self._incoming[number] = found
+        found.take(inline)
         if step is None:
-            message.granted = min(REPLY_BYTES, total - len(inline))  # with the call
-        if total == len(inline):
-            self._complete(number, message)
+            found.granted = min(REPLY_CREDIT_BYTES, found.rest)  # with the call
+        if not found.rest:
+            self._complete(number, found)
         else:
             self._waiting.append(number)
             self._reserve()
 
     def _reserve(self) -> None:
-        """Consent to messages in the order they came, as far as there is memory for all of each."""
+        """Grant credit to messages in the order they came, as far as there is memory for all of each."""
         while self._waiting:
             number = self._waiting[0]
             message = self._incoming.get(number)
@@ -402,25 +411,9 @@ class Session:
             self._waiting.popleft()
 
     def _grant(self, number: int, message: _Incoming) -> None:
-        rest = message.total - min(message.total, INLINE_BYTES)
-        most = min(rest, message.received + WINDOW_BYTES)
-        # In halves of the window, so that consent costs little and the sender never stands still.
-        if most - message.granted >= min(WINDOW_BYTES // 2, rest - message.granted) and most > message.granted:
-            self._later(frame(Kind.GRANT, number, _LENGTH.pack(most - message.granted)))
-            message.granted = most
-
-    def _add(self, number: int, body: memoryview) -> None:
-        message = self._incoming.get(number)
-        if message is None:
-            return  # given up here while it was under way
-        message.received += len(body)
-        if message.received > message.granted or not len(body):
-            raise WireError("data that nobody consented to")
-        message.take(body)
-        if message.received + INLINE_BYTES == message.total:
-            self._complete(number, message)
-        else:
-            self._grant(number, message)
+        if due := message.grant_due:
+            self._later(frame(Kind.GRANT, number, write_grant(due)))
+            message.granted += due
 
     def _complete(self, number: int, message: _Incoming) -> None:
         del self._incoming[number]
@@ -452,71 +445,13 @@ class Session:
 
     def _done(self, number: int) -> None:
         self._served.pop(number, None)
-        self._consented.pop(number, None)
+        self._reply_credit.pop(number, None)
         self._reserved.pop(number, None)
         self._reserve()
 
     def _forget(self, number: int) -> None:
         self._incoming.pop(number, None)
         if number not in self._served:
-            self._consented.pop(number, None)
+            self._reply_credit.pop(number, None)
             self._reserved.pop(number, None)
         self._reserve()
-
-
-class CallFailedError(LinkError):
-    """The other end executed the call and says that it failed: not to be tried again."""
-
-
-class Once:
-    """Executes each call once, however often it arrives, and keeps the latest replies for who asks again.
-
-    Serves the calls of one process at the other end: numbers are unique there, over all of its streams.
-    """
-
-    def __init__(self, serve: Serve, replies: int = 64, reply_bytes: int = 64 << 20) -> None:
-        self._serve, self._most, self._most_bytes = serve, replies, reply_bytes
-        self._running: dict[int, asyncio.Task[Parts]] = {}
-        self._kept: OrderedDict[int, Parts] = OrderedDict()
-        self._gone: OrderedDict[int, None] = OrderedDict()
-        self._bytes = 0
-
-    async def __call__(self, number: int, step: str, arguments: Parts) -> Parts:
-        """Return the reply to a call: raises what it raised, or CallFailedError if its reply is no longer kept."""
-        if number in self._kept:
-            return self._kept[number]
-        if number in self._gone:
-            raise CallFailedError("this call was answered before, and its reply is no longer kept")
-        task = self._running.get(number)
-        if task is None:
-            if len(self._running) >= self._most:
-                raise CallFailedError(f"{self._most} calls are under way already")
-            task = asyncio.get_running_loop().create_task(self._run(number, step, arguments))
-            self._running[number] = task
-            task.add_done_callback(lambda done: None if done.cancelled() else done.exception() and None)
-        return await asyncio.shield(task)
-
-    @property
-    def is_idle(self) -> bool:
-        return not self._running
-
-    async def _run(self, number: int, step: str, arguments: Parts) -> Parts:
-        try:
-            reply = await self._serve(number, step, arguments)
-        except BaseException:
-            self._mark(number)
-            raise
-        finally:
-            del self._running[number]
-        self._kept[number] = reply
-        self._bytes += sum(map(len, reply))
-        while self._kept and (len(self._kept) > self._most or self._bytes > self._most_bytes):
-            oldest, old = self._kept.popitem(last=False)
-            self._bytes -= sum(map(len, old))
-            self._mark(oldest)
-        return reply
-
-    def _mark(self, number: int) -> None:
-        self._gone[number] = None
-        while len(self._gone) > 64 * self._most:
-            self._gone.popitem(last=False)

@@ -1,4 +1,11 @@
-"""The signed list of who belongs to a federation, with which identity keys, and what silos can be sealed to."""
+"""The signed list of a federation's silos and aggregators: their identity keys, sealing keys and jurisdictions.
+
+Promises: a roster that `read_roster` returns is signed by the federation's authority, and in it no name and no key
+occurs twice. docs/protocol.md, section 2.3.
+
+    roster = read_roster(home / "roster.signed", authority)
+    keys = roster.silo_keys  # "aspen" -> the key that verifies what aspen signs
+"""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -9,14 +16,11 @@ from pydantic import Field, model_validator
 from crypto.errors import CryptoError, SignatureError
 from crypto.keys import VerifyKey
 from crypto.rounds.manifest import PublicKey, Recipient
-from crypto.wire import MAX_SILOS, Count, Message, Name, verify
+from crypto.wire import MAX_SILOS, Count, Jurisdiction, Message, Name, verify
 
 AUTHORITY = "authority"
-# ISO 3166: a country, or one of its parts. EU is the union, EU-DE a member of it.
-PLACE = r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$"
-Place = Annotated[str, Field(pattern=PLACE)]
 # Left out of the encoding where it is not known.
-PlaceOrNone = Annotated[Place | None, Field(default=None, exclude_if=lambda place: place is None)]
+JurisdictionOrNone = Annotated[Jurisdiction | None, Field(default=None, exclude_if=lambda value: value is None)]
 
 
 class Party(Message):
@@ -24,7 +28,7 @@ class Party(Message):
 
     name: Name
     key: Annotated[str, Field(max_length=72, pattern=r"^ed25519:[0-9a-f]{64}$")]
-    jurisdiction: PlaceOrNone = None
+    jurisdiction: JurisdictionOrNone = None
 
 
 class SiloParty(Party):
@@ -62,13 +66,13 @@ class Roster(Message):
         return tuple(Recipient(name=silo, key=keys[silo]) for silo in silos)
 
     @property
-    def silo_places(self) -> Mapping[str, str]:
-        """Where each silo is; one that is not named is nowhere that anybody knows."""
+    def silo_jurisdictions(self) -> Mapping[str, str]:
+        """The jurisdiction of each silo that has declared one."""
         return {party.name: party.jurisdiction for party in self.silos if party.jurisdiction is not None}
 
     @property
-    def aggregator_places(self) -> Mapping[str, str | None]:
-        """Where each aggregator is; None if nobody knows."""
+    def aggregator_jurisdictions(self) -> Mapping[str, str | None]:
+        """The jurisdiction of each aggregator; None where it has declared none."""
         return {party.name: party.jurisdiction for party in self.aggregators}
 
     @property

@@ -1,4 +1,10 @@
-"""HOST:PORT as people type it: where an aggregator is dialled, and where one listens."""
+"""HOST:PORT as people type it: the address that others dial an aggregator at, and the one that it listens on.
+
+Promises: what passes is a host name, an IPv4 address or an IPv6 address in brackets (RFC 3986, section 3.2.2), with a
+port, and gRPC takes none of it for another kind of name.
+
+    dialled("hub.example:8443")   dialled("[2001:db8::1]:8443")   listened("0.0.0.0:0")
+"""
 
 import ipaddress
 import re

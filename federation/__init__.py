@@ -1,0 +1,1 @@
+"""What all parties of a federation share: members, the transport between them, and how their processes run."""

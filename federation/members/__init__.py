@@ -1,0 +1,1 @@
+"""Who belongs to a federation: roster, membership log, admission, certificates and credentials."""

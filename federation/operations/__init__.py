@@ -1,0 +1,1 @@
+"""How a party runs its own processes: the settings of its Ray cluster, and the checks before it starts."""
