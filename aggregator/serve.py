@@ -33,7 +33,7 @@ from crypto.credentials import Credentials, hold
 from crypto.errors import CryptoError
 from crypto.keys import VerifyKey
 from crypto.membership import Keeper
-from crypto.operations import AggregatorCounts, configure_logs, serve_monitor
+from federation.operations.monitoring import AggregatorCounts, configure_logs, serve_monitor
 
 NAMESPACE = "consilo"
 DRAIN_S = 120.0
@@ -153,7 +153,7 @@ async def _run(home: Path, credentials: Credentials, listen: str, monitor_port: 
     bound = await gate.start(listen)
     _say(
         f"{credentials.identity.name} listens on {listen.rpartition(':')[0]}:{bound};"
-        f" health and metrics on 127.0.0.1:{monitor.sockets[0].getsockname()[1]}"
+        f" health and metrics on 127.0.0.1:{monitor.address[1]}"
     )
     try:
         while not stopping.is_set():
@@ -175,7 +175,7 @@ async def _run(home: Path, credentials: Credentials, listen: str, monitor_port: 
         _log.info("stopping")
         await gate.stop(DRAIN_S)
     finally:
-        monitor.close()
+        await monitor.stop()
         _log.info("stopped")
 
 

@@ -25,7 +25,7 @@ from crypto.cluster import RAY_TOKEN, cluster_environment, ensure_token, nodes_e
 from crypto.credentials import Credentials
 from crypto.errors import CryptoError
 from crypto.frames import CallFailedError
-from crypto.operations import SiloCounts, configure_logs, serve_monitor
+from federation.operations.monitoring import SiloCounts, configure_logs, serve_monitor
 from policies.document.load import load
 from policies.errors import LedgerError, PolicyError
 from silo_node.actor import SiloActor
@@ -228,7 +228,7 @@ async def _attend(
     refused.add_done_callback(lambda _: stopping.set())
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    ready(f"{name} is served; health and metrics on 127.0.0.1:{monitor.sockets[0].getsockname()[1]}")
+    ready(f"{name} is served; health and metrics on 127.0.0.1:{monitor.address[1]}")
     try:
         while not stopping.is_set():
             counts.membership.set(len(credentials.log))
@@ -245,7 +245,7 @@ async def _attend(
         await streams.drain(DRAIN_S)
     finally:
         await streams.close()
-        monitor.close()
+        await monitor.stop()
     if refused.done():
         raise SiloError(refused.result().message, refused.result().hint)
 

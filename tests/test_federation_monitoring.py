@@ -8,23 +8,26 @@ from typing import TypeVar
 
 import pytest
 
-from crypto import operations
-from crypto.operations import AggregatorCounts, SiloCounts, serve_monitor
+from federation.operations.monitoring import AggregatorCounts, SiloCounts, serve_monitor
+from federation.web.connection import ClientLimits
 
 T = TypeVar("T")
+LIMITS = ClientLimits(read_s=5.0)
 
 
-def monitored(body: Callable[[int], Awaitable[T]], is_well: bool = True) -> T:
+def monitored(body: Callable[[int], Awaitable[T]], is_well: bool = True, limits: ClientLimits = LIMITS) -> T:
     async def whole() -> T:
         counts = SiloCounts()
         counts.connected(True)
         counts.dialled("unavailable")
         counts.answered("propose")
         counts.moved(10, 20)
-        server = await serve_monitor(0, counts.registry, lambda: (is_well, {"silo": "aspen"}))
-        async with server:
-            assert {one.getsockname()[0] for one in server.sockets} == {"127.0.0.1"}
-            return await body(server.sockets[0].getsockname()[1])
+        server = await serve_monitor(0, counts.registry, lambda: (is_well, {"silo": "aspen"}), limits)
+        try:
+            assert server.address[0] == "127.0.0.1"
+            return await body(server.address[1])
+        finally:
+            await server.stop()
 
     return asyncio.run(whole())
 
@@ -40,7 +43,7 @@ async def get(port: int, request: bytes) -> tuple[str, str]:
 
 @pytest.mark.parametrize(("is_well", "status"), [(True, "200 OK"), (False, "503 Service Unavailable")])
 def test_health_is_a_status_and_json(is_well: bool, status: str) -> None:
-    line, body = monitored(lambda port: get(port, b"GET /health HTTP/1.1\r\n\r\n"), is_well)
+    line, body = monitored(lambda port: get(port, b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"), is_well)
     assert line == f"HTTP/1.1 {status}"
     assert json.loads(body) == {"ok": is_well, "silo": "aspen"}
 
@@ -55,9 +58,22 @@ def test_metrics_are_in_prometheus_text() -> None:
     assert values['consilo_stream_bytes_total{direction="out"}'] == "20.0"
 
 
-@pytest.mark.parametrize("request_line", [b"GET / HTTP/1.1\r\n\r\n", b"POST /health HTTP/1.1\r\n\r\n"])
-def test_anything_else_is_not_found(request_line: bytes) -> None:
-    assert monitored(lambda port: get(port, request_line))[0] == "HTTP/1.1 404 Not Found"
+@pytest.mark.parametrize(
+    ("request_line", "fields", "status"),
+    [
+        ("GET /", "", "404 Not Found"),
+        ("GET /health/", "", "404 Not Found"),
+        ("POST /health", "Origin: http://localhost", "404 Not Found"),
+        ("POST /health", "Origin: http://rebound.example", "403 Forbidden"),
+        ("POST /health", "Accept: */*", "403 Forbidden"),
+        ("PUT /health", "", "501 Not Implemented"),
+    ],
+)
+def test_anything_else_is_not_answered(request_line: str, fields: str, status: str) -> None:
+    head = f"{request_line} HTTP/1.1\r\nHost: localhost\r\n{fields}{fields and chr(13) + chr(10)}\r\n".encode()
+    line, body = monitored(lambda port: get(port, head))
+    assert line == f"HTTP/1.1 {status}"
+    assert "aspen" not in body
 
 
 @pytest.mark.parametrize(
@@ -77,9 +93,6 @@ def test_who_asks_on_this_machine_is_answered(fields: str) -> None:
         "Host: localhost:9465:1",
         "Host: ::1",
         "Host:",
-        "host : rebound.example",
-        "Host: localhost\r\nHost: rebound.example",
-        "Accept: */*\r\nHost:\r\n localhost",
     ],
 )
 def test_a_page_whose_name_leads_here_is_refused(fields: str) -> None:
@@ -87,11 +100,35 @@ def test_a_page_whose_name_leads_here_is_refused(fields: str) -> None:
     assert monitored(lambda port: get(port, head)) == ("HTTP/1.1 403 Forbidden", "ask at 127.0.0.1\n")
 
 
-def test_a_request_that_is_too_long_or_too_slow_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operations, "REQUEST_S", 0.2)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "Accept: */*",
+        "host : rebound.example",
+        "Host: localhost\r\nHost: rebound.example",
+        "Host: rebound.example\r\nHost: localhost",
+        "Accept: */*\r\nHost:\r\n localhost",
+    ],
+)
+def test_a_host_that_can_be_read_in_two_ways_or_none_is_no_request(fields: str) -> None:
+    """RFC 9112, sections 3.2, 5.1 and 5.2."""
+    head = f"GET /health HTTP/1.1\r\n{fields}\r\n\r\n".encode()
+    line, body = monitored(lambda port: get(port, head))
+    assert (line, body) == ("HTTP/1.1 400 Bad Request", "this is no request for this page\n")
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_a_page_elsewhere_does_not_even_learn_how_long_an_answer_is(site: str) -> None:
+    head = f"GET /health HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Site: {site}\r\nSec-Fetch-Mode: no-cors\r\n\r\n"
+    assert monitored(lambda port: get(port, head.encode()))[0] == "HTTP/1.1 403 Forbidden"
+
+
+def test_a_request_that_is_too_long_or_too_slow_is_ended() -> None:
+    limits = ClientLimits(read_s=0.2)
     began = time.monotonic()
-    assert monitored(lambda port: get(port, b"GET " + b"x" * 20_000)) == ("", "")
-    assert monitored(lambda port: get(port, b"GET /health")) == ("", "")
+    line, _ = monitored(lambda port: get(port, b"GET " + b"x" * 20_000), limits=limits)
+    assert line == "HTTP/1.1 431 Request Header Fields Too Large"
+    assert monitored(lambda port: get(port, b"GET /health"), limits=limits) == ("", "")
     assert time.monotonic() - began < 5
 
 
