@@ -17,7 +17,7 @@ from crypto.finding import Finding, ok_if, standing
 from crypto.keys import read_key_file
 from crypto.membership import Keeper
 
-_OURS = ("silo_node", "aggregator", "analyst", "crypto", "policies")
+_OURS = ("silo_node", "aggregator", "analyst", "federation", "crypto", "policies")
 _MIN_FREE_BYTES = 2 << 30
 _MIN_SHARED_BYTES = 160 << 20
 

@@ -75,7 +75,8 @@ class Connection(H11Protocol):
                 return
             data, self._head = bytes(self._head), None
         super().data_received(data)
-        if self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete:
+        is_whole = self.conn.their_state in (h11.DONE, h11.MUST_CLOSE)
+        if is_whole and self.conn.our_state is h11.SEND_RESPONSE:
             self._allow(self._limits.answer_s)
 
     def on_response_complete(self) -> None:

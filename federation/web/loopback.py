@@ -116,7 +116,7 @@ def serve_in_thread(app: ASGIApp, port: int, limits: ClientLimits | None = None)
     async def serve() -> None:
         try:
             listener = await listen(app, port, limits)
-        except (OSError, OverflowError) as err:
+        except Exception as err:
             begun.set_exception(err)
             return
         stopping = asyncio.Event()
