@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
+from random import Random
 from urllib.parse import urlencode
 
 import pytest
@@ -140,6 +141,18 @@ def test_a_browser_on_this_machine_is_answered_once(site: Site) -> None:
     assert "connection: close" in text.lower()
     assert site.ask(site.form("decision=approve"))[0] == 200
     assert site.forms == [{"decision": ["approve"]}]
+
+
+def test_a_client_that_has_said_all_is_answered_still(site: Site) -> None:
+    with site.connect() as client:
+        client.sendall(site.form("decision=approve"))
+        client.shutdown(socket.SHUT_WR)
+        assert read(client).endswith("decided")
+    with site.connect() as client:
+        client.sendall(site.form("decision=approve")[:-1])
+        client.shutdown(socket.SHUT_WR)
+        assert read(client) == ""
+    assert len(site.forms) == 1
 
 
 @pytest.mark.parametrize(
@@ -370,6 +383,43 @@ def test_chunks_beyond_the_limit_are_refused_before_they_end(site: Site) -> None
     whole = b"8\r\ndecision\r\n4\r\n=yes\r\n0\r\n\r\n"
     assert site.ask(site.head("POST", "decide", *site.of_ours(), "Transfer-Encoding: chunked") + whole)[0] == 200
     assert site.forms == [{"decision": ["yes"]}]
+
+
+def test_bytes_of_anybody_end_in_no_defect(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """Seeded: whole requests with bytes changed, left out, doubled and cut, some of them in two pieces."""
+    source = Random(9112)  # noqa: S311  # it guards nothing
+    whole = [
+        site.head(),
+        site.form("decision=approve"),
+        site.head("POST", "decide", *site.of_ours(), "Transfer-Encoding: chunked"),
+    ]
+    whole[2] += b"4\r\na=bc\r\n0\r\n\r\n"
+    seen, bad = set(), b"\r\n\x00 \t:;,\xff0"
+    for _ in range(400):
+        request = bytearray(source.choice(whole))
+        for _ in range(source.randint(1, 4)):
+            at = source.randrange(len(request))
+            match source.randrange(4):
+                case 0:
+                    request[at] = source.choice(bad)
+                case 1:
+                    del request[at : at + source.randint(1, 6)]
+                case 2:
+                    request[at:at] = request[at : at + source.randint(1, 40)]
+                case _:
+                    request[at:at] = bytes([source.choice(bad)])
+        with site.connect() as client:
+            cut = source.randrange(len(request))
+            client.sendall(request[:cut])
+            client.sendall(request[cut:])
+            client.shutdown(socket.SHUT_WR)
+            text = read(client)
+        seen.add(text[9:12])
+        assert not text or text.startswith("HTTP/1.1 "), request
+        assert text.count("HTTP/1.1") <= 1, request
+        assert not text.startswith("HTTP/1.1 500"), request
+    assert not caplog.records, caplog.text
+    assert seen >= {"", "200", "400", "403", "404", "501"}
 
 
 def trickle(client: socket.socket, text: bytes, pause_s: float) -> float:

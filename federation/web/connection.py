@@ -75,9 +75,18 @@ class Connection(H11Protocol):
                 return
             data, self._head = bytes(self._head), None
         super().data_received(data)
-        is_whole = self.conn.their_state in (h11.DONE, h11.MUST_CLOSE)
-        if is_whole and self.conn.our_state is h11.SEND_RESPONSE:
+        if self._is_answering():
             self._allow(self._limits.answer_s)
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio asks whether to stay open
+        """Stay for a client that has said all and waits for its answer; close for one that ends in between."""
+        return not self._is_turned_away and self._is_answering()
+
+    def _is_answering(self) -> bool:
+        return self.conn.their_state in (h11.DONE, h11.MUST_CLOSE) and self.conn.our_state in (
+            h11.SEND_RESPONSE,
+            h11.SEND_BODY,
+        )
 
     def on_response_complete(self) -> None:
         self._allow(self._limits.write_s)
@@ -98,6 +107,9 @@ class Connection(H11Protocol):
             self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
         self._allow(self._limits.write_s)
+        if self.cycle is not None:  # the app has begun on the head of what turned out to be no request
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
 
     def _allow(self, seconds: float) -> None:
         if self._deadline is not None:
