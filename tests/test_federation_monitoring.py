@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import pytest
 
+from crypto.errors import LinkError
 from federation.operations.monitoring import AggregatorCounts, SiloCounts, serve_monitor
 from federation.web.connection import ClientLimits
 
@@ -130,6 +131,15 @@ def test_a_request_that_is_too_long_or_too_slow_is_ended() -> None:
     assert line == "HTTP/1.1 431 Request Header Fields Too Large"
     assert monitored(lambda port: get(port, b"GET /health"), limits=limits) == ("", "")
     assert time.monotonic() - began < 5
+
+
+def test_a_port_that_is_taken_is_named_with_what_to_do() -> None:
+    async def again(port: int) -> None:
+        with pytest.raises(LinkError, match=f"127.0.0.1:{port} for health and metrics") as caught:
+            await serve_monitor(port, SiloCounts().registry, lambda: (True, {}))
+        assert "--monitor-port" in caught.value.hint
+
+    monitored(again)
 
 
 def test_the_aggregators_counts_are_by_role_and_reason() -> None:

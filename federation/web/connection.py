@@ -60,8 +60,8 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._is_turned_away or self.transport.is_closing():
-            return
+        if self._is_turned_away or self.transport.is_closing() or self._is_answering():
+            return  # what follows a request is dropped: it may neither fill memory nor put off the deadline
         if self._head is not None:
             self._head += data
             end = self._head.find(_HEAD_END)
