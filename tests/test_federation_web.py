@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import re
 import shutil
 import signal
 import socket
@@ -12,13 +11,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from importlib.resources import files
 from pathlib import Path
 from random import Random
 from urllib.parse import urlencode
 
 import pytest
-from jinja2 import DictLoader, UndefinedError
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -26,7 +23,6 @@ from starlette.routing import Route
 from federation.web.connection import ClientLimits
 from federation.web.guard import HEADERS, is_loopback_name, is_served_address
 from federation.web.loopback import MAX_FIELDS, hardened, html_page, listen, read_form, serve_in_thread
-from federation.web.markup import templates
 
 SECRET = "ab" * 24
 BODY = 256
@@ -530,32 +526,6 @@ def test_in_a_loop_of_somebody_else_s_it_takes_no_signal_and_leaves_no_task() ->
     kept = signal.getsignal(signal.SIGTERM)
     asyncio.run(whole())
     assert signal.getsignal(signal.SIGTERM) is kept
-
-
-def test_a_template_escapes_every_value_and_knows_every_name() -> None:
-    made = templates("silo_node.owner", {"twice": lambda text: text * 2})
-    made.loader = DictLoader(
-        {"escaped": '<p title="{{ a }}">{{ a }}{{ a|twice }}</p>', "strange": "{{ nobody }}", "deep": "{{ a.nobody }}"}
-    )
-    hostile = "<b>&\"'"
-    escaped = "&lt;b&gt;&amp;&#34;&#39;"
-    assert made.get_template("escaped").render(a=hostile) == f'<p title="{escaped}">{escaped}{escaped * 2}</p>'
-    for name in ("strange", "deep"):
-        with pytest.raises(UndefinedError):
-            made.get_template(name).render(a=hostile)
-
-
-@pytest.mark.parametrize("package", ["silo_node.owner"])
-def test_templates_keep_to_what_escaping_protects(package: str) -> None:
-    """No value unescaped, in an attribute without quotes, in a script, a style, or at the begin of an address."""
-    found = [one for one in (files(package) / "templates").iterdir() if one.name.endswith(".html")]
-    assert found
-    for one in found:
-        text = one.read_text()
-        assert not re.search(r"\|\s*safe|autoescape|Markup|<script|\son\w+\s*=|\sstyle\s*=", text), one.name
-        assert not re.search(r"=\s*\{[{%]", re.sub(r"\{%.*?%\}", "", text, flags=re.DOTALL)), one.name
-        assert not re.search(r'(href|src|formaction)="\{', text), one.name
-        assert re.findall(r'action="(.*?)"', text) in ([], ["{{ base }}decide"])
 
 
 def test_who_serves_no_page_imports_none_of_it() -> None:
