@@ -28,11 +28,11 @@ from aggregator.store import HeadStore, ReportStore
 from aggregator.streams import StreamSilo
 from crypto.errors import CryptoError
 from crypto.keys import VerifyKey
-from crypto.operations import AggregatorCounts, configure_logs, serve_monitor
 from federation.members.certificates import Identity, days_left, utc_now
 from federation.members.credentials import Credentials, hold
 from federation.members.membership import TrustAnchor
 from federation.operations.cluster import RAY_TOKEN, cluster_environment, ensure_token
+from federation.operations.monitoring import AggregatorCounts, configure_logs, serve_monitor
 from federation.transport.address import listened, port
 
 NAMESPACE = "consilo"
@@ -155,7 +155,7 @@ async def _run(home: Path, credentials: Credentials, listen: str, monitor_port: 
     bound = await gate.start(listen)
     _say(
         f"{credentials.identity.name} listens on {listen.rpartition(':')[0]}:{bound};"
-        f" health and metrics on 127.0.0.1:{monitor.sockets[0].getsockname()[1]}"
+        f" health and metrics on 127.0.0.1:{monitor.address[1]}"
     )
     try:
         while not stopping.is_set():
@@ -177,7 +177,7 @@ async def _run(home: Path, credentials: Credentials, listen: str, monitor_port: 
         _log.info("stopping")
         await gate.stop(DRAIN_S)
     finally:
-        monitor.close()
+        await monitor.stop()
         _log.info("stopped")
 
 

@@ -321,7 +321,7 @@ def _erase(options: argparse.Namespace) -> int:
 
 
 def _console(options: argparse.Namespace) -> int:
-    from silo_node.console import Visitor, serve
+    from silo_node.owner.console import Visitor, serve  # the web stack: only where a page is served
 
     path = ledger_path(options.policy)
     if (options.who is None) != (options.key is None):

@@ -21,10 +21,10 @@ from typing import Any
 import structlog
 
 from crypto.errors import CryptoError
-from crypto.operations import SiloCounts, configure_logs, serve_monitor
 from federation.members.certificates import days_left, utc_now
 from federation.members.credentials import Credentials
 from federation.operations.cluster import RAY_TOKEN, cluster_environment, ensure_token, nodes_environment
+from federation.operations.monitoring import SiloCounts, configure_logs, serve_monitor
 from federation.transport.calls import CallFailedError
 from policies.document.load import load
 from policies.errors import LedgerError, PolicyError
@@ -228,7 +228,7 @@ async def _attend(
     refused.add_done_callback(lambda _: stopping.set())
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    ready(f"{name} is served; health and metrics on 127.0.0.1:{monitor.sockets[0].getsockname()[1]}")
+    ready(f"{name} is served; health and metrics on 127.0.0.1:{monitor.address[1]}")
     try:
         while not stopping.is_set():
             counts.membership.set(len(credentials.log))
@@ -245,7 +245,7 @@ async def _attend(
         await streams.drain(DRAIN_S)
     finally:
         await streams.close()
-        monitor.close()
+        await monitor.stop()
     if refused.done():
         raise SiloError(refused.result().message, refused.result().hint)
 

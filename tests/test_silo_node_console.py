@@ -21,9 +21,8 @@ import silo_node.cli
 from crypto.errors import CryptoError
 from crypto.wire import unverified
 from policies.requests.approval import Verdict
-from silo_node.console import MAX_BODY, Visitor, serve
 from silo_node.errors import SiloError
-from silo_node.markup import Html, joined, tag
+from silo_node.owner.console import MAX_BODY, Visitor, serve
 from tests.owner_home import NOW, PEOPLE, OwnerHome, ask, founded_with_people, spend
 
 DPO, OWNER, CISO = PEOPLE
@@ -144,7 +143,7 @@ def test_every_answer_closes_what_a_browser_would_open(url: str) -> None:
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert headers["Content-Security-Policy"].startswith("default-src 'none'")
         assert "unsafe" not in headers["Content-Security-Policy"]
-        assert "Python" not in headers["Server"]
+        assert not {"Server", "Date", "Set-Cookie"} & set(headers)
     page = send(url)
     nonce = re.search(r'<style nonce="([0-9a-f]{32})">', page.text)
     assert nonce is not None
@@ -168,7 +167,7 @@ def test_a_name_that_is_not_this_machine_s_is_refused(url: str, host: str | None
     """DNS rebinding: the browser was led here under another name."""
     told = None if host is None else host.format(port=urlsplit(url).port)
     answer = send(url, method, Host=told, body="" if method == "POST" else None)
-    assert answer.status == 403
+    assert answer.status == (400 if host is None else 403)  # HTTP/1.1 has no request without a Host (RFC 9112, 3.2)
     assert "Aspen" not in answer.text
 
 
@@ -318,7 +317,7 @@ def test_the_command_prints_where_and_ends_on_interrupt(
         seen.append(send(getattr(running, "url", "")).status)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("silo_node.console.Running.wait", wait)
+    monkeypatch.setattr("silo_node.owner.console.Running.wait", wait)
     command = ["console", "--policy", str(owner.policy), "--as", DPO, "--key", str(owner.files[DPO])]
     assert silo_node.cli.main(command) == 1
     assert seen == [200]
@@ -331,12 +330,6 @@ def test_who_is_not_in_the_policy_learns_so_at_the_start(owner: OwnerHome, capsy
     output, errors = capsys.readouterr()
     assert not output
     assert "not the one that the policy gives" in errors
-
-
-def test_markup_escapes_whatever_it_is_not() -> None:
-    made = tag("p", "<b>&\"'", tag("b", "x"), ["<i>"], title='"><script>')
-    assert made == ('<p title="&quot;&gt;&lt;script&gt;">&lt;b&gt;&amp;&quot;&#x27;<b>x</b>&lt;i&gt;</p>')
-    assert joined([Html("<b>"), "<b>"]) == "<b>&lt;b&gt;"
 
 
 def shot(url: str, path: Path, size: tuple[int, int], *, is_dark: bool) -> list[bytes]:

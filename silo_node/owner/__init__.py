@@ -1,1 +1,1 @@
-"""What the owner of a silo's data sees and does."""
+"""What the silo's owner sees and does: the page on this machine."""

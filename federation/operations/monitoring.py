@@ -1,28 +1,27 @@
 """What an operator sees of a running party: logs, counts and health. Nothing that depends on data is in them.
 
-Counts and health are served on loopback only, and to no web page whose name was made to lead there. Logs are one JSON
-object a line: an event, names of parties, versions, reasons of refusals; never a message's content. See
+Promises: counts and health are shown on loopback only, and to no web page (see `federation.web.guard`). Logs are one
+JSON object a line: an event, names of parties, versions, reasons of refusals; never a message's content. See
 docs/federated.md, "Operations".
 """
 
-import asyncio
 import json
 import logging
-import re
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, generate_latest
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from crypto.errors import LinkError
+from federation.web.connection import ClientLimits
+from federation.web.guard import LOOPBACK, is_loopback_name
+from federation.web.loopback import Listener, hardened, listen
 
-MAX_REQUEST_BYTES = 8192
-REQUEST_S = 5.0
-MAX_CLIENTS = 16
-LOOPBACK = "127.0.0.1"
-_LOOPBACK_HOST = re.compile(rb"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?")
+_LIMITS = ClientLimits(read_s=5.0, answer_s=5.0, write_s=5.0)
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 Health = Callable[[], tuple[bool, dict[str, object]]]
@@ -98,50 +97,23 @@ class SiloCounts:
         self._bytes.labels("out").inc(bytes_out)
 
 
-async def serve_monitor(port: int, registry: CollectorRegistry, health: Health) -> asyncio.Server:
+async def serve_monitor(
+    port: int, registry: CollectorRegistry, health: Health, limits: ClientLimits = _LIMITS
+) -> Listener:
     """Serve `/metrics` and `/health` on loopback; raises LinkError if the port is taken."""
-    busy = asyncio.Semaphore(MAX_CLIENTS)
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if busy.locked():
-            writer.close()
-            return
-        async with busy:
-            with suppress(TimeoutError, OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-                async with asyncio.timeout(REQUEST_S):
-                    head = await reader.readuntil(b"\r\n\r\n")
-                    writer.write(_response(head, registry, health))
-                    await writer.drain()
-            writer.close()
+    async def metrics(_: Request) -> Response:
+        return Response(generate_latest(registry), media_type="text/plain; version=0.0.4; charset=utf-8")
 
+    async def condition(_: Request) -> Response:
+        is_well, found = health()
+        text = json.dumps({"ok": is_well, **found}) + "\n"
+        return Response(text, 200 if is_well else 503, media_type="application/json")
+
+    routes = Route("/metrics", metrics), Route("/health", condition)
+    app = hardened(routes, is_loopback_name, nothing="try /metrics or /health")
     try:
-        return await asyncio.start_server(answer, LOOPBACK, port, limit=MAX_REQUEST_BYTES)
+        return await listen(app, port, limits)
     except (OSError, OverflowError) as err:
         message = f"cannot listen on {LOOPBACK}:{port} for health and metrics"
         raise LinkError(message, "is the port taken? see --monitor-port; 0 takes any that is free") from err
-
-
-def _response(head: bytes, registry: CollectorRegistry, health: Health) -> bytes:
-    match _path(head):
-        case None:
-            status, kind, body = "403 Forbidden", "text/plain", f"ask at {LOOPBACK}\n".encode()
-        case b"/metrics":
-            status, kind, body = "200 OK", "text/plain; version=0.0.4; charset=utf-8", generate_latest(registry)
-        case b"/health":
-            is_well, found = health()
-            status, kind = "200 OK" if is_well else "503 Service Unavailable", "application/json"
-            body = json.dumps({"ok": is_well, **found}).encode() + b"\n"
-        case _:
-            status, kind, body = "404 Not Found", "text/plain", b"try /metrics or /health\n"
-    begin = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    return begin.encode() + body
-
-
-def _path(head: bytes) -> bytes | None:
-    """Return what a GET asks for; None if it was meant for another host, as after DNS rebinding."""
-    first, *fields = head.split(b"\r\n")
-    named = (field.partition(b":") for field in fields)
-    hosts = [value.strip().lower() for name, _, value in named if name.strip().lower() == b"host"]
-    if not all(_LOOPBACK_HOST.fullmatch(host) for host in hosts):
-        return None
-    return first.split(b" ", 2)[1] if first.startswith(b"GET ") else b""
