@@ -12,9 +12,9 @@ from typing import Any
 
 import ray
 
+from aggregator.driver import Server
 from aggregator.errors import AggregatorError
 from aggregator.home import read_home
-from aggregator.server import Server
 from aggregator.store import HeadStore, ReportStore
 from aggregator.sums import SumShard
 from crypto.errors import CryptoError

@@ -3,8 +3,8 @@
 import tomllib
 from pathlib import Path
 
-from aggregator.core import Aggregator
 from aggregator.errors import AggregatorError
+from aggregator.rounds import Aggregator
 from crypto.keys import SigningKey, VerifyKey, read_key_file
 from crypto.roster import read_roster
 

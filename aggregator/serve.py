@@ -20,11 +20,12 @@ from pathlib import Path
 import ray
 import structlog
 
+from aggregator.driver import Server
 from aggregator.errors import AggregatorError
+from aggregator.gate import Gate
 from aggregator.home import read_home
-from aggregator.link import Gate, StreamSilo
-from aggregator.server import Server
 from aggregator.store import HeadStore, ReportStore
+from aggregator.streams import StreamSilo
 from crypto.address import listened, port
 from crypto.certificates import Identity, days_left, utc_now
 from crypto.cluster import RAY_TOKEN, cluster_environment, ensure_token

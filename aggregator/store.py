@@ -14,10 +14,10 @@ from pathlib import Path
 
 from aggregator.errors import StoreError
 from crypto.keys import VerifyKey
-from crypto.messages import EncryptedReport, StoredReport, report_head
 from crypto.randomness import token
+from crypto.rounds.report import EncryptedReport, StoredReport, report_header
 from crypto.wire import verify
-from policies.ledger import LedgerHead
+from policies.budget.ledger import LedgerHead
 
 MAX_KEPT_BYTES = 16 << 30
 
@@ -31,7 +31,7 @@ class ReportStore:
 
     def put(self, report: EncryptedReport, blinded_sum: Sequence[bytes]) -> bytes:
         """Store a report and the pieces of its sum durably, and return its name."""
-        head = report_head(report)
+        head = report_header(report)
         name = StoredReport.decode(head).name
         _write(self._path / f"{name.hex()}.report", (head, *blinded_sum))
         return name

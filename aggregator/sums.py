@@ -2,7 +2,7 @@
 
 `SumShard` is plain Python; `aggregator/__main__.py` runs it as a Ray actor. Memory: one vector a round and one frame,
 whatever the number of silos. What was added stays on disk by the digest of its signed head, so that the sum can be
-added once more (`crypto.recount`).
+added once more (`crypto.rounds.recount`).
 """
 
 from dataclasses import dataclass, field
@@ -12,11 +12,10 @@ from typing import Protocol
 from blake3 import blake3
 
 from aggregator.store import ContributionStore, Staged
-from crypto.backends import scheme_of
+from crypto.backends.scheme import Accumulator, Scheme
 from crypto.errors import ProtocolError
-from crypto.manifest import Manifest
-from crypto.payload import frames, piece_sizes, split
-from crypto.scheme import Accumulator, Scheme
+from crypto.rounds.manifest import Manifest
+from crypto.rounds.payload import frames, piece_sizes, scheme_of, split
 
 MAX_OPEN_ROUNDS = 64
 

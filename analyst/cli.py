@@ -18,7 +18,6 @@ from typing import NoReturn
 from rich.console import Console
 from rich.status import Status
 
-from analyst.audit import read_answer, verify
 from analyst.client import Federation
 from analyst.config import read_config
 from analyst.demo.story import SECTORS, tell, tell_all
@@ -26,10 +25,12 @@ from analyst.doctor import examine
 from analyst.drafting import new
 from analyst.errors import AnalystError, DeniedError
 from analyst.federation_commands import add_commands, place
-from analyst.render import FORMATS, plain, print_offer, render
+from analyst.reports.render import FORMATS, plain, print_offer, render
 from analyst.simulate import down, up
-from analyst.training import read_job, show_training, to_json, train
-from crypto.backends import BACKENDS
+from analyst.training.job import read_job
+from analyst.training.run import show_training, to_json, train
+from analyst.verify import read_answer, verify
+from crypto.backends.registry import BACKENDS
 from crypto.errors import CryptoError
 from crypto.keys import MIN_PASSPHRASE, Secret, SigningKey, read_key_file, write_key_file
 from policies.errors import PolicyError

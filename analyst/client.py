@@ -17,38 +17,36 @@ from pydantic import ValidationError
 
 from analyst.config import Config, read_config
 from analyst.errors import AnalystError, DeniedError, FederationError, RoundError
-from analyst.report import Report, SiloOutcome, interpret, rho_of
+from analyst.reports.estimates import interpret, rho_of
+from analyst.reports.report import Report, SiloOutcome
 from analyst.simulate import started
-from analyst.sql.catalogue import Offer, suggest
-from analyst.sql.plan import Planned, plan
-from crypto.backends import BACKENDS
+from analyst.sql.draft import Planned
+from analyst.sql.offer import Offer, suggest
+from analyst.sql.plan import plan
+from crypto.backends.registry import BACKENDS
 from crypto.certificates import Identity
 from crypto.credentials import Credentials
 from crypto.errors import CryptoError, ProtocolError, WireError
 from crypto.keys import Secret, SigningKey
-from crypto.manifest import BackendName, Propose, Recipient, obstacle
-from crypto.messages import Failed, Failure, Learned, StoredReport
-from crypto.opening import CheckedReport, OpenedSum, check_report, open_report
 from crypto.randomness import token
-from crypto.recount import check_chunk, choose_chunks
+from crypto.rounds.bounds import why_infeasible
+from crypto.rounds.manifest import BackendName, Propose, Recipient
+from crypto.rounds.messages import Failed, Failure, Learned
+from crypto.rounds.opening import CheckedReport, OpenedSum, check_report, open_report
+from crypto.rounds.recount import check_chunk, choose_chunks
+from crypto.rounds.report import StoredReport
 from crypto.sealing import SealingKey
 from crypto.wire import digest_of, is_envelope, sign, signer_of, verify
-from policies.accountant import epsilon_of, micro_rho_of
-from policies.request import (
-    NOT_AN_ANALYST,
-    Catalogue,
-    CatalogueRequest,
-    Denial,
-    Plan,
-    Refusal,
-    Request,
-    Table,
-    cut_of,
-    round_secret,
-    sealed_secret,
-    terms_of,
-)
-from policies.training import Step
+from policies.budget.accountant import epsilon_of, micro_rho_of
+from policies.requests.calibration import cut_of
+from policies.requests.catalogue import Catalogue, CatalogueRequest
+from policies.requests.denials import NOT_AN_ANALYST, Denial, Refusal
+from policies.requests.query import Plan
+from policies.requests.request import Request
+from policies.requests.round_key import round_secret, sealed_secret
+from policies.requests.tables import Table
+from policies.requests.terms import terms_of
+from policies.requests.training import Step
 
 if TYPE_CHECKING:
     from analyst.link import RemoteLink
@@ -262,7 +260,7 @@ class Federation:
         """Raise RoundError where silos that did not answer leave too few for any round."""
         absent = sorted(set(self.config.roster.silo_keys) - set(self.offer.silos))
         asked = [self.offer.silos[silo] for silo in silos]
-        reason = obstacle(
+        reason = why_infeasible(
             len(asked),
             max(one.min_silos for one in asked),
             max(one.max_colluding for one in asked),

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from analyst.errors import AnalystError
 from analyst.founding import AGGREGATOR, found
-from crypto.manifest import MIN_SURVIVORS
-from policies.draft import Draft, clean, drafted, to_fill_in
+from crypto.rounds.bounds import MIN_SURVIVORS
+from policies.document.draft import Draft, clean, drafted, to_fill_in
 
 _KINDS = {".csv": "csv", ".parquet": "parquet"}
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}"

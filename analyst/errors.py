@@ -7,7 +7,7 @@ AnalystError
 └── RoundError        silos are missing or the protocol failed; no report came about
 """
 
-from policies.request import Denial
+from policies.requests.denials import Denial
 
 
 class AnalystError(Exception):

@@ -16,7 +16,7 @@ from rich.console import Console
 from analyst.errors import AnalystError, FederationError
 from analyst.federation import admit, found_federation, invite, opened, revoke, rotate
 from analyst.joining import Joined, join, renew
-from analyst.report import iso
+from analyst.reports.report import iso
 from crypto.address import listened, port
 from crypto.certificates import MEMBER_DAYS, ROLES, utc_now
 from crypto.membership import LOG

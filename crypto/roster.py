@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from crypto.errors import CryptoError, SignatureError
 from crypto.keys import VerifyKey
-from crypto.manifest import PublicKey, Recipient
+from crypto.rounds.manifest import PublicKey, Recipient
 from crypto.wire import MAX_SILOS, Count, Message, Name, verify
 
 AUTHORITY = "authority"

@@ -6,7 +6,7 @@ PolicyError
 └── LedgerError       a ledger that cannot be read, written or believed
     └── AlreadyChargedError    a nonce that was spent, or that belongs to another request
 
-A refusal by policy is not an error but an answer: see `Denial` in policies/request.py.
+A refusal by policy is not an error but an answer: see `Denial` in policies/requests/request.py.
 """
 
 

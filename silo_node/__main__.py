@@ -14,8 +14,8 @@ from typing import Any
 import ray
 
 from crypto.errors import CryptoError
+from policies.document.load import load
 from policies.errors import PolicyError
-from policies.load import load
 from silo_node.actor import SiloActor
 from silo_node.errors import SiloError
 

@@ -7,9 +7,10 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from policies.accountant import epsilon_of
-from policies.ledger import Months, window_start
-from policies.model import MICRO, Policy, micro_floor
+from policies.budget.accountant import epsilon_of
+from policies.budget.ledger import Months, window_start
+from policies.document.policy import Policy
+from policies.units import MICRO, micro_floor
 from silo_node.log import when
 
 DAY_S = 86_400

@@ -17,26 +17,31 @@ from typing import TYPE_CHECKING, assert_never
 
 from crypto.errors import AccusedError, CryptoError, ProtocolError, SignatureError
 from crypto.keys import VerifyKey
-from crypto.messages import Accusation, Failed
 from crypto.noise import discrete_gaussian
+from crypto.rounds.messages import Accusation, Failed
 from crypto.wire import Message, sign, signer_of, verify
-from policies.catalogue import catalogue_of
-from policies.decide import CLOCK_SKEW_S, standing_analyst
+from policies.decision.decide import CLOCK_SKEW_S, standing_analyst
+from policies.document.catalogue import catalogue_of
+from policies.document.purposes import ConsentTable
 from policies.errors import PolicyError
-from policies.model import ConsentTable
-from policies.request import NOT_AN_ANALYST, CatalogueRequest, Request, uses
-from policies.training import Step
-from silo_node import core
+from policies.requests.catalogue import CatalogueRequest
+from policies.requests.denials import NOT_AN_ANALYST
+from policies.requests.request import Request
+from policies.requests.statistic import uses
+from policies.requests.training import Step
 from silo_node.errors import SiloError
 from silo_node.heads import HeadKeeper, KeptHeads
 from silo_node.home import LEDGER, check_is_signed, lock_home, read_home
 from silo_node.journal import Journal
 from silo_node.ledger_store import LedgerStore
 from silo_node.log import Signer
+from silo_node.rounds import learning, proposal, steps
+from silo_node.rounds import states as rounds_states
 from silo_node.training.run import check_position, weights_of
 
 if TYPE_CHECKING:
-    from silo_node.core import Noise, State
+    from silo_node.rounds.states import State
+    from silo_node.rounds.steps import Noise
 
 MAX_ROUNDS = 32
 LOOK_S = 3600.0  # so often the silo looks whether something is to be erased, also if no message ever comes
@@ -62,8 +67,8 @@ class SiloActor:
 
         `heads` returns the way to an aggregator, by its name, that keeps the ledger's head.
         """
-        from silo_node.consent import load_consent  # DuckDB is heavy: only where a silo really runs
-        from silo_node.sources import connect, load_sources
+        from silo_node.data.consent import load_consent  # DuckDB is heavy: only where a silo really runs
+        from silo_node.data.sources import connect, load_sources
 
         home = read_home(Path(policy_path))
         if home.silo.policy.mode == "production" and self.IS_ONE_TRUST_DOMAIN:
@@ -118,28 +123,28 @@ class SiloActor:
         return self._guard(round_id, lambda: self._propose(round_id, data))
 
     def share(self, round_id: bytes, data: bytes) -> tuple[bytes, ...]:
-        return self._guard(round_id, lambda: self._advance(round_id, data, core.Proposed))
+        return self._guard(round_id, lambda: self._advance(round_id, data, rounds_states.Proposed))
 
     def ready(self, round_id: bytes, data: bytes) -> tuple[bytes, ...]:
-        return self._guard(round_id, lambda: self._advance(round_id, data, core.SharedOut))
+        return self._guard(round_id, lambda: self._advance(round_id, data, rounds_states.SharedOut))
 
     def contribute(self, round_id: bytes, data: bytes) -> tuple[bytes, ...]:
-        return self._guard(round_id, lambda: self._advance(round_id, data, core.Received))
+        return self._guard(round_id, lambda: self._advance(round_id, data, rounds_states.Received))
 
     def frame(self, round_id: bytes, index: bytes) -> tuple[bytes, ...]:
         """Return another frame of a contribution whose head has left; `index` is big-endian."""
         return self._guard(round_id, lambda: self._frame(round_id, index))
 
     def agree(self, round_id: bytes, data: bytes) -> tuple[bytes, ...]:
-        return self._guard(round_id, lambda: self._advance(round_id, data, core.Contributed))
+        return self._guard(round_id, lambda: self._advance(round_id, data, rounds_states.Contributed))
 
     def open_shares(self, round_id: bytes, data: bytes, *columns: bytes) -> tuple[bytes, ...]:
-        return self._guard(round_id, lambda: self._advance(round_id, data, core.Agreed, columns))
+        return self._guard(round_id, lambda: self._advance(round_id, data, rounds_states.Agreed, columns))
 
     def learn(self, data: bytes, *evidence: bytes) -> tuple[bytes, ...]:
         """Move the model of a training run by an encrypted report; answer with a signed Learned, or Failed."""
         return self._guard(
-            bytes(ROUND_ID_BYTES), lambda: (core.learn(self._silo, self._ledger, self._now(), data, evidence),)
+            bytes(ROUND_ID_BYTES), lambda: (learning.learn(self._silo, self._ledger, self._now(), data, evidence),)
         )
 
     def cancel(self, round_id: bytes, data: bytes = b"") -> tuple[bytes, ...]:
@@ -177,13 +182,13 @@ class SiloActor:
         if round_id in self._rounds:
             raise ProtocolError("this round was proposed before")
         self._journal.ready()
-        state, reply = core.propose(self._silo, self._ledger, self._feed_at, self._now(), round_id, data)
+        state, reply = proposal.propose(self._silo, self._ledger, self._feed_at, self._now(), round_id, data)
         if state is None:
             self._journal.decided(data, reply)
             return (reply,)
         # The same request under a new round: the older one can no longer be seen through.
         for old, other in list(self._rounds.items()):
-            if core.reservation_of(other) == state.request.nonce:
+            if rounds_states.reservation_of(other) == state.request.nonce:
                 del self._rounds[old]
         for oldest in list(self._rounds)[: max(0, len(self._rounds) - MAX_ROUNDS + 1)]:
             self._forget(oldest)
@@ -193,7 +198,7 @@ class SiloActor:
 
     def _next_s(self) -> float:
         """Return in how many seconds the next round expires, or it is time to look."""
-        expiries = [core.expiry_of(state) - self._now() + 1 for state in self._rounds.values()]
+        expiries = [rounds_states.expiry_of(state) - self._now() + 1 for state in self._rounds.values()]
         return max(0.0, min((LOOK_S, *expiries)))
 
     def _erase_in(self, delay_s: float) -> None:
@@ -225,29 +230,29 @@ class SiloActor:
             raise ProtocolError("this silo is not at that step of the round: it was restarted, or the round was closed")
         now = self._now()
         match state:
-            case core.Proposed():
-                self._rounds[round_id], reply = core.share(self._silo, state, now, data)
+            case rounds_states.Proposed():
+                self._rounds[round_id], reply = steps.share(self._silo, state, now, data)
                 return (reply,)
-            case core.SharedOut():
-                self._rounds[round_id], reply = core.ready(self._silo, state, now, data)
+            case rounds_states.SharedOut():
+                self._rounds[round_id], reply = steps.ready(self._silo, state, now, data)
                 return (reply,)
-            case core.Received():
+            case rounds_states.Received():
                 return self._contribute(round_id, state, data)
-            case core.Contributed():
-                self._rounds[round_id], reply = core.agree(self._silo, state, self._ledger, now, data)
+            case rounds_states.Contributed():
+                self._rounds[round_id], reply = steps.agree(self._silo, state, self._ledger, now, data)
                 return (reply,)
-            case core.Agreed():
-                frames = core.open_shares(self._silo, state, now, data, columns)
+            case rounds_states.Agreed():
+                frames = steps.open_shares(self._silo, state, now, data, columns)
                 self._journal.opened(round_id, state.split_hash)
                 del self._rounds[round_id]  # erased: shares, keys and secrets of this round are referenced no more
                 return frames
             case _:
                 assert_never(state)
 
-    def _contribute(self, round_id: bytes, state: core.Received, data: bytes) -> tuple[bytes, ...]:
+    def _contribute(self, round_id: bytes, state: rounds_states.Received, data: bytes) -> tuple[bytes, ...]:
         started = time.monotonic()
         try:
-            after, frames = core.contribute(
+            after, frames = steps.contribute(
                 self._silo, state, self._ledger, self._compute, self._noise, self._now(), data
             )
         except Exception:
@@ -263,7 +268,7 @@ class SiloActor:
     def _frame(self, round_id: bytes, index: bytes) -> tuple[bytes, ...]:
         self._sweep()
         state = self._rounds.get(round_id)
-        if not isinstance(state, core.Contributed):
+        if not isinstance(state, rounds_states.Contributed):
             raise ProtocolError("this silo has no contribution of that round")
         return (state.frame(int.from_bytes(index[:8], "big")),)
 
@@ -274,9 +279,9 @@ class SiloActor:
         return None if source is None else source.place.written_at()
 
     def _compute(self, request: Request, now: int) -> list[list[int]]:
-        from silo_node.consent import narrowed, row_filter
-        from silo_node.execute import examples, execute
-        from silo_node.sources import opened
+        from silo_node.data.consent import narrowed, row_filter
+        from silo_node.data.query import examples, execute
+        from silo_node.data.sources import opened
 
         self._journal.kept()  # before a row is read: when the aggregator is asked does not depend on data
         began, policy, unit = time.monotonic(), self._silo.policy, self._silo.policy.privacy_unit
@@ -297,19 +302,19 @@ class SiloActor:
                 limit.cancel()
         from silo_node.training.logistic import contribution  # torch is heavy: only where a silo really trains
 
-        state = core.load_run(self._ledger, request.plan.run)
+        state = proposal.load_run(self._ledger, request.plan.run)
         check_position(state, request, request.plan)  # another round of the same step may have been learned meanwhile
         return contribution(request, request.plan, weights_of(state, request, request.plan), rows)
 
     def _cancel(self, round_id: bytes, data: bytes) -> tuple[bytes, ...]:
         state = self._rounds.get(round_id)
         if state is not None:
-            core.check_cancel(self._silo, state, round_id, data)
+            rounds_states.check_cancel(self._silo, state, round_id, data)
         return self._forget(round_id)
 
     def _forget(self, round_id: bytes) -> tuple[bytes, ...]:
         state = self._rounds.pop(round_id, None)
-        nonce = core.reservation_of(state) if state is not None else None
+        nonce = rounds_states.reservation_of(state) if state is not None else None
         if nonce is not None:
             self._ledger.release(nonce)
         return ()
@@ -318,7 +323,7 @@ class SiloActor:
         """Forget expired rounds, and once a day what the policy's [retention] says is due."""
         now = self._now()
         self._journal.erase_daily()
-        for round_id in [one for one, state in self._rounds.items() if core.expiry_of(state) <= now]:
+        for round_id in [one for one, state in self._rounds.items() if rounds_states.expiry_of(state) <= now]:
             self._forget(round_id)
 
     def _catalogue(self, data: bytes) -> tuple[bytes, ...]:

@@ -16,23 +16,19 @@ import duckdb
 
 from crypto.address import dialled, port
 from crypto.errors import CryptoError
+from policies.document.load import load
+from policies.document.policy import Policy
+from policies.document.purposes import ConsentColumn, ConsentTable
 from policies.errors import PolicyError, PolicyFileError
-from policies.load import load
-from policies.model import ConsentColumn, ConsentTable, Policy
 from silo_node import owner_cli
-from silo_node.consent import (
-    PersonStanding,
-    Standing,
-    load_consent,
-    standing_of,
-    standings,
-)
+from silo_node.data.consent import load_consent
+from silo_node.data.sources import LOAD_TIMEOUT_S, Source, connect, load_sources, opened
 from silo_node.errors import SiloError, SourceError
 from silo_node.home import LEDGER
 from silo_node.ledger_store import LedgerStore
 from silo_node.log import when
+from silo_node.owner.consent_status import PersonStanding, Standing, standing_of, standings
 from silo_node.policy_cli import add_commands
-from silo_node.sources import LOAD_TIMEOUT_S, Source, connect, load_sources, opened
 from silo_node.training.run import RunState
 
 

@@ -20,8 +20,8 @@ from urllib.parse import parse_qs
 from crypto.errors import CryptoError
 from crypto.keys import SigningKey
 from crypto.randomness import token
+from policies.document.load import load
 from policies.errors import LedgerError, PolicyError
-from policies.load import load
 from silo_node.accounts import accounts_of
 from silo_node.errors import SiloError
 from silo_node.ledger_store import LedgerStore

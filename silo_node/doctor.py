@@ -13,14 +13,14 @@ from crypto.cluster import RAY_TOKEN, check_token
 from crypto.credentials import Credentials
 from crypto.errors import CryptoError
 from crypto.finding import Finding, ok_if, standing
+from policies.document.load import PolicyFile, load
+from policies.document.policy import Policy
 from policies.errors import PolicyError
-from policies.load import PolicyFile, load
-from policies.model import Policy
-from silo_node.consent import load_consent
+from silo_node.data.consent import load_consent
+from silo_node.data.sources import load_sources
 from silo_node.errors import SiloError
 from silo_node.home import LEDGER, check_admission, check_is_signed, read_credentials, read_home
 from silo_node.ledger_store import format_of
-from silo_node.sources import load_sources
 
 MIN_FREE_BYTES = 1 << 30
 MIN_RAY_BYTES = 1 << 30

@@ -16,8 +16,8 @@ from crypto.errors import CryptoError, LinkError, SignatureError, WireError
 from crypto.frames import CallFailedError, Parts
 from crypto.greeting import back_off_s
 from crypto.wire import unverified, verify
+from policies.budget.ledger import LedgerHead
 from policies.errors import LedgerError
-from policies.ledger import LedgerHead
 from silo_node.ledger_store import LedgerStore
 from silo_node.log import Signer
 

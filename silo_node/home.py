@@ -22,12 +22,12 @@ from crypto.keys import SigningKey, VerifyKey, read_key_file
 from crypto.membership import Keeper
 from crypto.roster import read_roster
 from crypto.sealing import SealingKey
+from policies.document.load import PolicyFile, load
+from policies.document.policy import Policy
+from policies.document.signatures import admit, read_signatures
 from policies.errors import PolicySignatureError
-from policies.load import PolicyFile, load
-from policies.model import Policy
-from policies.signatures import admit, read_signatures
-from silo_node.core import Silo
 from silo_node.errors import HomeError
+from silo_node.rounds.states import Silo
 
 LEDGER = "ledger.sqlite"
 ACCEPTED = "policy.accepted.toml"

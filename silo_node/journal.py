@@ -7,12 +7,13 @@ that were sealed, and the policy in force. Nothing here is computed from a row.
 from collections.abc import Callable
 
 from crypto.errors import CryptoError
-from crypto.manifest import Propose
+from crypto.rounds.manifest import Propose
 from crypto.wire import body_digest, signer_of, unverified
-from policies.accountant import charge
-from policies.approvals import subject_of
-from policies.model import Policy
-from policies.request import Refusal, Request
+from policies.budget.accountant import charge
+from policies.decision.approvals import subject_of
+from policies.document.policy import Policy
+from policies.requests.denials import Refusal
+from policies.requests.request import Request
 from silo_node import log
 from silo_node.heads import KeptHeads
 from silo_node.ledger_store import LedgerStore, Waiting

@@ -1,6 +1,6 @@
 """The silo's ledger and log in one SQLite file: write-ahead log, full synchronisation, one transaction per change.
 
-Implements `policies.ledger.Ledger`. Durable before anything leaves, so no crash forgets a spend; every change stands in
+Implements `policies.budget.ledger.Ledger`. Durable before anything leaves, so no crash forgets a spend; every change stands in
 the log in the same transaction, and the head that the silo signs then names it. Without a signer a store only reads.
 """
 
@@ -16,10 +16,8 @@ from hashlib import sha256
 from pathlib import Path
 from urllib.parse import quote
 
-from policies.accountant import ORDERS, cover
-from policies.approvals import Approval
-from policies.errors import AlreadyChargedError, LedgerError
-from policies.ledger import (
+from policies.budget.accountant import ORDERS, cover
+from policies.budget.ledger import (
     MAX_PROPOSALS,
     Charge,
     LedgerHead,
@@ -32,6 +30,8 @@ from policies.ledger import (
     WindowSpending,
     exceeds,
 )
+from policies.errors import AlreadyChargedError, LedgerError
+from policies.requests.approval import Approval
 from silo_node import log
 from silo_node.accounts import Row
 from silo_node.ledger_schema import CHANGES, DAY_S, VERSION

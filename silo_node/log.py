@@ -1,7 +1,7 @@
 """The silo's log: what was decided, charged, signed, opened, approved and erased, for its owner and for an auditor.
 
 Append-only. Each entry's chain hash covers all entries before it, and after each change the silo signs how many entries
-there are and the hash of the last: `policies.ledger.LedgerHead`. An entry that is erased in time leaves its chain hash,
+there are and the hash of the last: `policies.budget.ledger.LedgerHead`. An entry that is erased in time leaves its chain hash,
 so that a head that was kept elsewhere can be held against it. An entry holds names, hashes, prices, codes and clock
 times only, nothing that was computed from a row. `silo_node.ledger_store` keeps the log in the file of the ledger.
 """
@@ -18,9 +18,9 @@ from pydantic import Field
 from crypto.errors import CryptoError
 from crypto.keys import SigningKey, VerifyKey
 from crypto.wire import Count, Digest, Message, RoundId, Seconds, sign, verify
+from policies.budget.ledger import LedgerHead
 from policies.errors import LedgerError
-from policies.ledger import LedgerHead
-from policies.model import MICRO
+from policies.units import MICRO
 
 START = bytes(32)  # the chain before the first entry
 _DOMAIN = b"consilo/1 log"

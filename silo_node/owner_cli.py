@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from crypto.keys import SigningKey, read_key_file
+from policies.budget.ledger import LedgerHead
+from policies.document.describe import worded_request
+from policies.document.load import PolicyFile, load
+from policies.document.policy import Policy
 from policies.errors import LedgerError
-from policies.ledger import LedgerHead
-from policies.load import PolicyFile, load
-from policies.model import MICRO, Policy
+from policies.units import MICRO
 from silo_node.accounts import Account, Accounts, accounts_of
 from silo_node.errors import SiloError
 from silo_node.home import LEDGER, read_home
@@ -27,7 +29,6 @@ from silo_node.ledger_store import LedgerStore
 from silo_node.log import Signer, read_head, when, worded
 from silo_node.requests import Decision, PendingRequest, check_person, decide_on, requests_of
 from silo_node.retention import erase_due
-from silo_node.wording import worded_request
 
 _LOG_ENTRIES, _MAX_ENTRIES = 100, 10**9
 

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-from policies.model import MICRO, Policy
+from policies.document.describe import worded_policy, worded_request
+from policies.document.policy import Policy
+from policies.units import MICRO
 from silo_node.accounts import DAY_S, Account, Accounts
 from silo_node.log import Entry, when, worded
 from silo_node.markup import Html, tag
 from silo_node.requests import PendingRequest
-from silo_node.wording import worded_policy, worded_request
 
 _WIDTH, _HEIGHT = 1000, 240
 _MIN_DAYS = 7

@@ -20,33 +20,31 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from crypto.manifest import Recipient, obstacle
+from crypto.rounds.bounds import why_infeasible
+from crypto.rounds.manifest import Recipient
 from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import Name, digest_of
-from policies import schema
-from policies.accountant import charge, epsilon_of, micro_rho_of
-from policies.catalogue import catalogue_of
-from policies.decide import Places, decide, limits_of, months_of, standing_analyst
-from policies.diff import compare
-from policies.draft import Draft, clean, drafted, to_fill_in
+from policies.budget.accountant import charge, epsilon_of, micro_rho_of
+from policies.budget.ledger import Spending, WindowSpending
+from policies.decision.decide import Places, decide, limits_of, months_of, standing_analyst
+from policies.document import schema
+from policies.document.catalogue import catalogue_of
+from policies.document.columns import check_uri, kind_of
+from policies.document.diff import compare
+from policies.document.draft import Draft, clean, drafted, to_fill_in
+from policies.document.load import PolicyFile, load
+from policies.document.policy import Head, Policy
+from policies.document.signatures import SUFFIX, check_succession, quorums, read_signatures, signature, written
 from policies.errors import PolicyError
-from policies.ledger import Spending, WindowSpending
-from policies.load import PolicyFile, load
-from policies.model import MICRO, Head, Policy, check_uri, kind_of
-from policies.request import Plan, Request, Table
-from policies.signatures import (
-    SUFFIX,
-    check_succession,
-    quorums,
-    read_signatures,
-    signature,
-    written,
-)
-from silo_node.consent import load_consent
+from policies.requests.query import Plan
+from policies.requests.request import Request
+from policies.requests.tables import Table
+from policies.units import MICRO
+from silo_node.data.consent import load_consent
+from silo_node.data.sources import load_sources, place_of, types_of
 from silo_node.errors import SiloError
 from silo_node.home import ACCEPTED
 from silo_node.owner_cli import person_key
-from silo_node.sources import load_sources, place_of, types_of
 
 _PLAN_TIMEOUT_S = 60
 DENIED = 3
@@ -269,7 +267,7 @@ def _silos(policy: Policy) -> tuple[str, ...]:
     """Return the smallest roster that the policy can bear, or of 100 silos if it bears none."""
     disclosure, protection = policy.disclosure, policy.protection
     conditions = disclosure.min_silos, protection.max_colluding, protection.max_missing
-    count = next((count for count in range(3, 100) if not obstacle(count, *conditions)), 100)
+    count = next((count for count in range(3, 100) if not why_infeasible(count, *conditions)), 100)
     return tuple(sorted({policy.silo.id, *(f"other-{number:02}" for number in range(1, count))}))
 
 

@@ -8,16 +8,17 @@ from typing import Literal
 
 from crypto.keys import SigningKey, VerifyKey
 from crypto.wire import body_digest, unverified
-from policies.accountant import charge
-from policies.approvals import Approval, Standing, standing, subject_of
-from policies.decide import approval_of
+from policies.budget.accountant import charge
+from policies.decision.approvals import Standing, standing, subject_of
+from policies.decision.decide import approval_of
+from policies.document.policy import Policy
 from policies.errors import LedgerError
-from policies.model import Policy
-from policies.request import Request
-from policies.training import Step
-from silo_node.core import run_of
+from policies.requests.approval import Approval
+from policies.requests.request import Request
+from policies.requests.training import Step
 from silo_node.errors import SiloError
 from silo_node.ledger_store import LedgerStore
+from silo_node.rounds.proposal import run_of
 
 SHOWN = 12  # hexadecimal digits of a request's name that commands show and take
 _MIN_NAME = 8

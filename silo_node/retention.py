@@ -1,6 +1,6 @@
 """What a silo erases when it is due, by the policy's [retention]; the log keeps that it was."""
 
-from policies.model import Policy
+from policies.document.policy import Policy
 from silo_node.ledger_store import Due, LedgerStore
 from silo_node.log import Erased
 

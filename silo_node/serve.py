@@ -26,8 +26,8 @@ from crypto.credentials import Credentials
 from crypto.errors import CryptoError
 from crypto.frames import CallFailedError
 from crypto.operations import SiloCounts, configure_logs, serve_monitor
+from policies.document.load import load
 from policies.errors import LedgerError, PolicyError
-from policies.load import load
 from silo_node.actor import SiloActor
 from silo_node.doctor import examine
 from silo_node.errors import SiloError

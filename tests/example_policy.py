@@ -6,14 +6,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from analyst.sql.catalogue import Offer
+from analyst.sql.offer import Offer
 from crypto.keys import Secret, SigningKey
-from crypto.manifest import Recipient
+from crypto.rounds.manifest import Recipient
 from crypto.sealing import PUBLIC_BYTES
-from policies.catalogue import catalogue_of
-from policies.load import parse
-from policies.model import Analyst, Policy
-from policies.request import Aggregate, Catalogue, Compare, Plan, Request, Table, TableColumn
+from policies.document.catalogue import catalogue_of
+from policies.document.load import parse
+from policies.document.policy import Analyst, Policy
+from policies.requests.catalogue import Catalogue
+from policies.requests.query import Aggregate, Compare, Plan
+from policies.requests.request import Request
+from policies.requests.tables import Table, TableColumn
 
 KEY = str(SigningKey(Secret(bytes(range(32)))).public)
 CREATED_AT = 1_800_000_000  # 2027-01-15, inside the policy's validity

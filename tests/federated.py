@@ -18,10 +18,11 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
+from aggregator.driver import Server
+from aggregator.gate import Gate
 from aggregator.home import read_home
-from aggregator.link import Gate, StreamSilo
-from aggregator.server import Server
 from aggregator.store import HeadStore, ReportStore
+from aggregator.streams import StreamSilo
 from analyst.client import Federation
 from analyst.federation import admit, found_federation, invite, opened
 from analyst.joining import join
@@ -31,8 +32,8 @@ from crypto.frames import WIRE
 from crypto.greeting import OPTIONS
 from crypto.keys import Secret, SigningKey, VerifyKey, read_key_file
 from crypto.membership import Keeper
-from policies.load import load
-from policies.signatures import SUFFIX, signature, written
+from policies.document.load import load
+from policies.document.signatures import SUFFIX, signature, written
 from silo_node.heads import Carrier
 from silo_node.link import Dialler
 from silo_node.serve import FederatedSilo

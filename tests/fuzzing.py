@@ -19,13 +19,13 @@ from time import perf_counter, thread_time
 
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, derive_private_key
 
-import crypto.manifest
-import crypto.messages
 import crypto.roster
+import crypto.rounds.manifest
+import crypto.rounds.messages
 import crypto.wire
-import policies.request
+import policies.requests.request
 import silo_node.training.run
-from analyst.training import Progress
+from analyst.training.run import Progress
 from crypto.certificates import (
     Identity,
     identity_of,
@@ -52,14 +52,15 @@ from crypto.membership import (
     next_version,
     read_log,
 )
-from crypto.messages import Failed, Learned, StoredReport, report_head
 from crypto.ring import Ring
 from crypto.roster import AUTHORITY, Roster, read_roster
+from crypto.rounds.messages import Failed, Learned
+from crypto.rounds.report import StoredReport, report_header
 from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import Message, Signed, body_digest, detach, sign, signer_of, unverified, verify
-from policies.approvals import Verdict
-from policies.ledger import LedgerHead
-from policies.signatures import PolicySignature
+from policies.budget.ledger import LedgerHead
+from policies.document.signatures import PolicySignature
+from policies.requests.approval import Verdict
 from silo_node.log import Entry, SplitSigned
 from tests.vectors import messages
 
@@ -68,7 +69,14 @@ SLOW_S = 0.05
 KEY = SigningKey(Secret(bytes(32)))
 Read = Callable[[bytes], None]  # CryptoError on what is refused, AssertionError on what should have been
 
-_VOCABULARY = (crypto.manifest, crypto.messages, crypto.roster, crypto.wire, policies.request, silo_node.training.run)
+_VOCABULARY = (
+    crypto.rounds.manifest,
+    crypto.rounds.messages,
+    crypto.roster,
+    crypto.wire,
+    policies.requests.request,
+    silo_node.training.run,
+)
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?[0-9.]+|true|false|null')
 _PART = re.compile(rb'"(?:[^"\\]|\\.)*":|[{}\[\],:]')
 _FILLINGS = [
@@ -127,7 +135,7 @@ def _reads(kind: type[Message]) -> Read:
 
 def _read_report(data: bytes) -> None:
     stored = StoredReport.decode(data)
-    assert report_head(stored.message) + bytes(stored.blinded_sum) == data
+    assert report_header(stored.message) + bytes(stored.blinded_sum) == data
 
 
 def _read_envelope(data: bytes) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from policies.approvals import Approval
+from policies.requests.approval import Approval
 from silo_node import log
 from silo_node.ledger_store import Due, LedgerStore, Waiting
 from tests.owner_home import charge

@@ -8,25 +8,31 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aggregator import core as aggregator_core
-from aggregator.core import Aggregator, Composed, Parted
-from aggregator.core import Proposed as AggregatorProposed
-from aggregator.core import SharedOut as AggregatorSharedOut
+from aggregator import rounds as aggregator_core
+from aggregator.rounds import Aggregator, Composed, Parted
+from aggregator.rounds import Proposed as AggregatorProposed
+from aggregator.rounds import SharedOut as AggregatorSharedOut
+from crypto.backends.scheme import CHUNK_VALUES
 from crypto.errors import CryptoError
 from crypto.keys import Secret, SigningKey, derive
-from crypto.manifest import CHUNK_VALUES, Recipient, Terms
-from crypto.messages import Contribution, StoredReport, report_head
-from crypto.opening import OpenedSum, open_report
-from crypto.payload import digests
 from crypto.ring import Ring, Words
 from crypto.roster import Party, Roster, SiloParty
+from crypto.rounds.manifest import Recipient, Terms
+from crypto.rounds.messages import Contribution
+from crypto.rounds.opening import OpenedSum, open_report
+from crypto.rounds.payload import digests
+from crypto.rounds.report import StoredReport, report_header
 from crypto.sealing import SealingKey
 from crypto.wire import Signature, Signed, digest_of, sign
-from policies.approvals import Approval
+from policies.budget.ledger import Charge, Rate, RunStep, Since, Spending, WindowLimit, exceeds
 from policies.errors import AlreadyChargedError
-from policies.ledger import Charge, Rate, RunStep, Since, Spending, WindowLimit, exceeds
-from policies.request import Aggregate, Request, terms_of
-from silo_node import core
+from policies.requests.approval import Approval
+from policies.requests.query import Aggregate
+from policies.requests.request import Request
+from policies.requests.terms import terms_of
+from silo_node.rounds import proposal
+from silo_node.rounds import states as rounds_states
+from silo_node.rounds import steps as core
 from tests.example_policy import KEY, NOW, Edit, plan, policy, request, table
 from tests.simulator import Noise, no_noise
 
@@ -37,7 +43,7 @@ ROUND_ID = b"round-----------"
 
 
 class MemoryLedger:
-    """A `policies.ledger.Ledger` that keeps its promises for as long as it lives."""
+    """A `policies.budget.ledger.Ledger` that keeps its promises for as long as it lives."""
 
     def __init__(self) -> None:
         self.reserved: dict[bytes, Charge] = {}
@@ -110,7 +116,7 @@ class MemoryLedger:
 class Member:
     """One silo, its ledger and the numbers that it contributes."""
 
-    silo: core.Silo
+    silo: rounds_states.Silo
     ledger: MemoryLedger
     values: tuple[int, ...]
     computed: int = 0
@@ -120,8 +126,8 @@ class Member:
         return [list(self.values)]
 
     def contribute(
-        self, state: core.Received, go: bytes, now: int = NOW, noise: Noise = no_noise
-    ) -> tuple[core.Contributed, tuple[bytes, ...]]:
+        self, state: rounds_states.Received, go: bytes, now: int = NOW, noise: Noise = no_noise
+    ) -> tuple[rounds_states.Contributed, tuple[bytes, ...]]:
         return core.contribute(self.silo, state, self.ledger, self.compute, noise, now, go)
 
 
@@ -154,7 +160,7 @@ class Many:
         )
         self.members = {}
         for place, name in enumerate(names):
-            silo = core.Silo(
+            silo = rounds_states.Silo(
                 name, "fed", signing[name], sealing[name], roster, keys, hubs, tolerated, derive(bytes(32), "policy")
             )
             self.members[name] = Member(silo, MemoryLedger(), (place + 1, 1000 * (place + 1), 7))
@@ -204,7 +210,7 @@ class Round:
     go: bytes = field(init=False)
     opens: bytes = field(init=False)
     signatures: dict[str, Signature] = field(init=False)
-    states: dict[str, core.State] = field(default_factory=dict)
+    states: dict[str, rounds_states.State] = field(default_factory=dict)
     replies: dict[str, Replies] = field(default_factory=dict)  # by step
     heads: dict[str, Signed[Contribution]] = field(default_factory=dict)
     payloads: dict[str, bytes] = field(default_factory=dict)
@@ -222,7 +228,7 @@ class Round:
     def manifest_hash(self) -> bytes:
         return self.composed.manifest_hash
 
-    def silo(self, name: str) -> core.Silo:
+    def silo(self, name: str) -> rounds_states.Silo:
         return self.many.members[name].silo
 
     def state(self, name: str, kind: type[Any]) -> Any:
@@ -233,7 +239,7 @@ class Round:
         replies: Replies = {}
         for name in names or self.many.names:
             member = self.many.members[name]
-            state, reply = core.propose(
+            state, reply = proposal.propose(
                 member.silo, member.ledger, lambda table: None, NOW, self.round_id, self.proposed.envelope
             )
             assert state is not None
@@ -250,7 +256,7 @@ class Round:
     def share(self) -> "Round":
         replies: Replies = {}
         for name in self.composed.manifest.silos:
-            state = self.state(name, core.Proposed)
+            state = self.state(name, rounds_states.Proposed)
             self.states[name], reply = core.share(self.silo(name), state, NOW, self.composed.share)
             replies[name] = (reply,)
         self.replies["share"] = replies
@@ -260,7 +266,7 @@ class Round:
     def ready(self) -> "Round":
         replies: Replies = {}
         for name in self.composed.manifest.silos:
-            state = self.state(name, core.SharedOut)
+            state = self.state(name, rounds_states.SharedOut)
             self.states[name], reply = core.ready(self.silo(name), state, NOW, self.shared.deliver(name))
             replies[name] = (reply,)
         self.replies["ready"] = replies
@@ -276,7 +282,7 @@ class Round:
         return self
 
     def contribute_one(self, name: str, noise: Noise = no_noise) -> None:
-        state = self.state(name, core.Received)
+        state = self.state(name, rounds_states.Received)
         self.states[name], (head, payload) = self.many.members[name].contribute(state, self.go, noise=noise)
         self.heads[name] = aggregator_core.read_contribution(self.many.aggregator, self.shared, name, head)
         self.payloads[name] = payload
@@ -295,8 +301,8 @@ class Round:
         self.opens = aggregator_core.open_message(self.parted, self.signatures)
         return self
 
-    def sign(self, name: str, envelope: bytes) -> tuple[core.Agreed, bytes]:
-        state = self.state(name, core.Contributed)
+    def sign(self, name: str, envelope: bytes) -> tuple[rounds_states.Agreed, bytes]:
+        state = self.state(name, rounds_states.Contributed)
         return core.agree(self.silo(name), state, self.many.members[name].ledger, NOW, envelope)
 
     def open(self, names: Iterable[str] = ()) -> "Round":
@@ -306,14 +312,14 @@ class Round:
         return self.assemble()
 
     def open_one(self, name: str) -> tuple[bytes, ...]:
-        return core.open_shares(self.silo(name), self.state(name, core.Agreed), NOW, self.opens)
+        return core.open_shares(self.silo(name), self.state(name, rounds_states.Agreed), NOW, self.opens)
 
     def assemble(self) -> "Round":
         total = self.total()
         encrypted, _ = aggregator_core.assemble(
             self.many.aggregator, self.parted, self.signatures, self.replies["open_shares"], [total]
         )
-        self.report = StoredReport.decode(report_head(encrypted) + total)
+        self.report = StoredReport.decode(report_header(encrypted) + total)
         return self
 
     def total(self) -> bytes:
@@ -355,7 +361,7 @@ def words_of(payload: bytes) -> Words:
 def with_report(stored: StoredReport, total: bytes | None = None, **changes: Any) -> StoredReport:
     """Return a report with fields changed, encoded and read again, under its own name."""
     message = stored.message.model_copy(update=changes)
-    return StoredReport.decode(report_head(message) + (bytes(stored.blinded_sum) if total is None else total))
+    return StoredReport.decode(report_header(message) + (bytes(stored.blinded_sum) if total is None else total))
 
 
 def refused(step: Callable[[], object]) -> CryptoError:

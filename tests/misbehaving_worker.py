@@ -1,4 +1,4 @@
-"""A worker of `crypto.sandbox` that does what a crafted blob may make native code do. Run by test_crypto_sandbox."""
+"""A worker of `crypto.backends.sandbox` that does what a crafted blob may make native code do. Run by test_crypto_sandbox."""
 
 import ctypes
 import os
@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 
-from crypto.sandbox import limit_this_process, serve
+from crypto.backends.sandbox import limit_this_process, serve
 
 ECHO, CRASH, HANG, ALLOCATE, SPIN, LONGER, KILLED, RAISE, ENVIRONMENT, PRINT = range(1, 11)
 

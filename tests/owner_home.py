@@ -7,10 +7,10 @@ from typing import Any
 
 from crypto.keys import Secret, SigningKey, write_key_file
 from crypto.wire import body_digest, sign, unverified
-from policies.approvals import subject_of
-from policies.ledger import Charge
-from policies.load import load
-from policies.request import Request
+from policies.budget.ledger import Charge
+from policies.decision.approvals import subject_of
+from policies.document.load import load
+from policies.requests.request import Request
 from silo_node.home import LEDGER, read_home
 from silo_node.ledger_store import Due, LedgerStore, Waiting
 from silo_node.log import Signer

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from aggregator.driver import STEP_TIMEOUT_S, Server
 from aggregator.errors import AggregatorError
 from aggregator.home import read_home
-from aggregator.server import STEP_TIMEOUT_S, Server
 from aggregator.store import HeadStore, ReportStore
 from aggregator.sums import SumShard
 from analyst.client import Federation

@@ -11,9 +11,10 @@ import pytest
 from aggregator.errors import StoreError
 from aggregator.store import ContributionStore
 from aggregator.sums import MAX_OPEN_ROUNDS
+from crypto.backends.scheme import CHUNK_VALUES
 from crypto.errors import CryptoError, ProtocolError
-from crypto.manifest import CHUNK_VALUES, Block, Manifest, Member, Recipient, Terms
-from crypto.payload import digests, frames
+from crypto.rounds.manifest import Block, Manifest, Member, Recipient, Terms
+from crypto.rounds.payload import digests, frames
 from crypto.sealing import PUBLIC_BYTES
 from tests.simulator import LocalSums
 

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from aggregator.errors import StoreError
-from analyst.audit import read_answer, verify
 from analyst.demo.hospitals import PURPOSE
 from analyst.errors import AnalystError
-from analyst.render import render
-from analyst.report import Report
+from analyst.reports.render import render
+from analyst.reports.report import Report
+from analyst.verify import read_answer, verify
 from crypto.errors import CryptoError, SignatureError
 from crypto.keys import Secret, SigningKey
-from crypto.messages import StoredReport
+from crypto.rounds.report import StoredReport
 from tests.simulator import Simulation, no_noise, simulate
 
 GROUPED = "SELECT sex, COUNT(*) AS n, AVG(age) AS mean_age FROM lung GROUP BY sex"

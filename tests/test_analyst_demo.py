@@ -27,10 +27,11 @@ from analyst.demo.scenes import Stage, pooled_truth
 from analyst.demo.sector import Sector, found_sector, found_sectors
 from analyst.demo.story import SECTORS
 from analyst.errors import AnalystError, DeniedError
-from analyst.report import Estimate, Report
+from analyst.reports.estimates import Estimate
+from analyst.reports.report import Report
 from crypto.noise import discrete_gaussian
-from policies.accountant import micro_rho_of
-from policies.load import load
+from policies.budget.accountant import micro_rho_of
+from policies.document.load import load
 from tests.simulator import Noise, Simulation, no_noise, simulate
 
 ROOT = Path(__file__).resolve().parent.parent

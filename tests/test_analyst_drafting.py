@@ -16,11 +16,11 @@ import analyst.client
 import silo_node.cli
 from analyst.drafting import new
 from analyst.errors import AnalystError
-from analyst.report import Estimate
+from analyst.reports.estimates import Estimate
 from crypto.roster import Roster
 from crypto.wire import unverified
+from policies.document.load import load
 from policies.errors import PolicyFileError
-from policies.load import load
 from tests.simulator import no_noise, simulate
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "own-data.md").read_text()

@@ -14,9 +14,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from analyst.errors import SqlError
-from analyst.sql.catalogue import Offer, suggest
+from analyst.sql.offer import Offer, suggest
 from analyst.sql.plan import plan
-from policies.request import Compare, Plan, TableColumn, uses
+from policies.requests.query import Compare, Plan
+from policies.requests.statistic import uses
+from policies.requests.tables import TableColumn
 from tests.example_policy import AGE, COLUMNS, COST, WARD, Edit, catalogue, offer, policy, request
 
 OFFER = offer(policy())

@@ -13,19 +13,23 @@ import networkx  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 
-from aggregator import core as aggregator_core
-from aggregator.core import Replies
+from aggregator import reports
+from aggregator import rounds as aggregator_core
 from aggregator.errors import SharesMissingError, SilosMissingError, StoreError
-from analyst import audit
+from aggregator.rounds import Replies
+from analyst import verify
 from analyst.demo.hospitals import PURPOSE
 from analyst.errors import RoundError
-from analyst.report import Estimate
+from analyst.reports.estimates import Estimate
+from crypto.backends.masks import apply_masks
 from crypto.errors import AccusedError, CryptoError, ProtocolError, SealError, SignatureError
-from crypto.graph import committees, degree_of, quorum_of
 from crypto.keys import Secret, SigningKey, derive
-from crypto.manifest import Accept, Recipient, obstacle, tolerated_collusion
-from crypto.masking import apply_masks, entry_info, mask_key_of, opening_info, pair_seed, self_commitment, self_seed
-from crypto.messages import (
+from crypto.ring import Ring, Words
+from crypto.rounds.bounds import tolerated_collusion, why_infeasible
+from crypto.rounds.committees import committees, degree_of, quorum_of
+from crypto.rounds.key_schedule import entry_info, mask_key_of, opening_info, pair_seed, self_commitment, self_seed
+from crypto.rounds.manifest import Accept, Recipient
+from crypto.rounds.messages import (
     Accusation,
     Bundle,
     Contribution,
@@ -39,19 +43,20 @@ from crypto.messages import (
     Share,
     Shared,
     Split,
-    StoredReport,
-    report_head,
 )
-from crypto.opening import check_report
-from crypto.recount import check_chunk
-from crypto.ring import Ring, Words
+from crypto.rounds.opening import check_report
+from crypto.rounds.recount import check_chunk
+from crypto.rounds.report import StoredReport, report_header
 from crypto.sealing import PUBLIC_BYTES, SealingKey, seal
 from crypto.shamir import combine
 from crypto.wire import detach, digest_of, sign, unverified
-from policies.decide import CLOCK_SKEW_S
+from policies.decision.decide import CLOCK_SKEW_S
 from policies.errors import AlreadyChargedError
-from policies.request import Catalogue, CatalogueRequest, Refusal
-from silo_node import core
+from policies.requests.catalogue import Catalogue, CatalogueRequest
+from policies.requests.denials import Refusal
+from silo_node.rounds import proposal as rounds_proposal
+from silo_node.rounds import states as rounds_states
+from silo_node.rounds import steps
 from tests.example_policy import NOW
 from tests.many_silos import SEALING, Many, Round, chunk_digests, with_report, words_of
 from tests.simulator import Simulation
@@ -93,7 +98,9 @@ def test_different_rosters_to_different_silos() -> None:
     assert one.manifest_hash != narrow.manifest_hash
     shares = {}
     for name, told in zip(one.composed.manifest.silos, [narrow, narrow, *[one.composed] * 3], strict=True):
-        one.states[name], shares[name] = core.share(one.silo(name), one.state(name, core.Proposed), NOW, told.share)
+        one.states[name], shares[name] = steps.share(
+            one.silo(name), one.state(name, rounds_states.Proposed), NOW, told.share
+        )
     with pytest.raises(SharesMissingError) as caught:
         aggregator_core.collect_shares(
             one.many.aggregator, one.composed, {name: (raw,) for name, raw in shares.items()}
@@ -107,7 +114,7 @@ def test_different_rosters_to_different_silos() -> None:
         entries.append(shared.entries[2])
     deliver = Deliver(bundles=tuple(bundles), entries=tuple(entries)).encode()
     with pytest.raises(AccusedError, match="belongs to another round"):
-        core.ready(one.silo("silo-002"), one.state("silo-002", core.SharedOut), NOW, deliver)
+        steps.ready(one.silo("silo-002"), one.state("silo-002", rounds_states.SharedOut), NOW, deliver)
 
 
 def test_different_requests_to_different_silos() -> None:
@@ -122,7 +129,7 @@ def test_different_requests_to_different_silos() -> None:
     one.replies["propose"] = mixed
     one.compose()
     with pytest.raises(ProtocolError, match="belongs to another round or request"):
-        core.share(one.silo("silo-004"), other.states["silo-004"], NOW, one.composed.share)  # type: ignore[arg-type]
+        steps.share(one.silo("silo-004"), other.states["silo-004"], NOW, one.composed.share)  # type: ignore[arg-type]
 
 
 def test_different_recipients_to_different_silos() -> None:
@@ -135,7 +142,7 @@ def test_different_recipients_to_different_silos() -> None:
     envelope = sign(forged, "hub", many.aggregator.signing)
     share = Share(manifest=envelope, accepts=one.composed.accepts).encode()
     with pytest.raises(ProtocolError, match="terms"):
-        core.share(one.silo("silo-000"), one.state("silo-000", core.Proposed), NOW, share)
+        steps.share(one.silo("silo-000"), one.state("silo-000", rounds_states.Proposed), NOW, share)
 
 
 def test_a_recipient_that_the_analyst_did_not_sign() -> None:
@@ -148,7 +155,7 @@ def test_a_recipient_that_the_analyst_did_not_sign() -> None:
     forged = sign(widened, "ana", many.aggregator.signing)
     propose = aggregator_core.propose(many.aggregator, forged, ONE, NOW)
     member = many.members["silo-000"]
-    state, reply = core.propose(member.silo, member.ledger, lambda _: None, NOW, ONE, propose.envelope)
+    state, reply = rounds_proposal.propose(member.silo, member.ledger, lambda _: None, NOW, ONE, propose.envelope)
     assert state is None
     assert [denial.code for denial in unverified(reply, Refusal).denials] == ["SIGNATURE"]
     # What a quorum opened is sealed to the analyst alone: the aggregator's own key opens no row of it.
@@ -197,7 +204,7 @@ def test_split_equivocation_by_a_colluding_signer_at_four() -> None:
         for ledger in many.members.values():
             ledger.ledger.splits.clear()
         signatures: dict[int, list[Any]] = {0: [], 1: []}
-        agreed: dict[tuple[int, str], core.Agreed] = {}
+        agreed: dict[tuple[int, str], rounds_states.Agreed] = {}
         for place, split in enumerate(splits):
             signatures[place].append(sign(split, "silo-000", one.silo("silo-000").signing))  # colludes: signs both
         for name, first in zip(many.names[1:], order, strict=True):
@@ -214,15 +221,15 @@ def test_split_equivocation_by_a_colluding_signer_at_four() -> None:
             detached = tuple(detach(raw, Split) for raw in signatures[place])
             opens = Open(split=splits[place].encode(), signatures=detached).encode()
             if place in full:
-                core.open_shares(one.silo(name), state, NOW, opens)
+                steps.open_shares(one.silo(name), state, NOW, opens)
             else:
                 with pytest.raises(ProtocolError, match="lacks the signatures"):
-                    core.open_shares(one.silo(name), state, NOW, opens)
+                    steps.open_shares(one.silo(name), state, NOW, opens)
     assert 1 in reached
     # Two colluders of four could do it, so no policy that fears two takes part in a round of four.
     assert 2 * quorum_of(4) - 4 == 2
     assert tolerated_collusion(4) == 1
-    assert "withstand 1" in obstacle(4, 0, 2, 0)
+    assert "withstand 1" in why_infeasible(4, 0, 2, 0)
 
 
 def rebuilt_by(one: Round, parties: dict[str, tuple[SealingKey, ...]], victim: str) -> dict[str, bytes]:
@@ -256,14 +263,14 @@ def test_roots_of_three_dropped_silos_at_ten_with_four_colluders(separate: bool)
     one = many.round().propose()
     if not separate:
         for name, state in one.states.items():
-            assert isinstance(state, core.Proposed)
+            assert isinstance(state, rounds_states.Proposed)
             key = mask_key_of(state.root.raw)
             accept = resigned(one, name, unverified(state.accept, Accept), channel_key=key.public)
             one.states[name] = replace(state, accept=accept, channel=key)
             one.replies["propose"][name] = (accept,)
     dropped, colluders = many.names[7:], many.names[3:7]
     one.compose().share()
-    secrets = {name: one.state(name, core.SharedOut).before for name in many.names}
+    secrets = {name: one.state(name, rounds_states.SharedOut).before for name in many.names}
     one.ready().contribute(dropped).part().agree().open()
     assert one.answer() == many.sum_of(many.names[:7])
     # The recipient colludes too: r of the dropped is what it rebuilds to open the report.
@@ -325,7 +332,7 @@ def test_a_late_contribution_of_a_dropped_silo() -> None:
     ]
     apply_masks(words, Ring(64), seeds, [])
     assert values_of(words) != scaled(one, "silo-004")
-    left = self_seed(one.state("silo-004", core.Contributed).shares.of_self[0], one.manifest_hash)
+    left = self_seed(one.state("silo-004", rounds_states.Contributed).shares.of_self[0], one.manifest_hash)
     apply_masks(words, Ring(64), [], [left])  # a share is not the secret
     assert values_of(words) != scaled(one, "silo-004")
     with pytest.raises(ProtocolError, match="own contribution"):
@@ -393,23 +400,23 @@ def test_no_message_of_another_round_is_followed() -> None:
     me, stale = "silo-001", messages_of(old, "silo-001")
     member = many.members[me]
     with pytest.raises(ProtocolError, match="another round"):
-        core.propose(member.silo, member.ledger, lambda _: None, NOW, TWO, old.proposed.envelope)
+        rounds_proposal.propose(member.silo, member.ledger, lambda _: None, NOW, TWO, old.proposed.envelope)
     new.propose().compose()
     with pytest.raises(ProtocolError):
-        core.share(member.silo, new.state(me, core.Proposed), NOW, stale["share"])
+        steps.share(member.silo, new.state(me, rounds_states.Proposed), NOW, stale["share"])
     new.share()
     with pytest.raises(AccusedError):
-        core.ready(member.silo, new.state(me, core.SharedOut), NOW, stale["ready"])
+        steps.ready(member.silo, new.state(me, rounds_states.SharedOut), NOW, stale["ready"])
     new.ready()
     with pytest.raises(SignatureError):
-        member.contribute(new.state(me, core.Received), stale["contribute"])
+        member.contribute(new.state(me, rounds_states.Received), stale["contribute"])
     assert b"\2" * 16 not in member.ledger.committed
     new.contribute().part()
     with pytest.raises(ProtocolError, match="another manifest"):
         new.sign(me, stale["agree"])
     new.agree()
     with pytest.raises(ProtocolError, match="another split"):
-        core.open_shares(member.silo, new.state(me, core.Agreed), NOW, stale["open_shares"])
+        steps.open_shares(member.silo, new.state(me, rounds_states.Agreed), NOW, stale["open_shares"])
     new.open()
     assert new.answer() == many.sum_of(many.names)
 
@@ -492,7 +499,7 @@ def test_a_restart_with_the_same_secrets() -> None:
             with pytest.raises((CryptoError, TypeError)):
                 snapshot(state)
     # Even a state that was kept in memory contributes once: the charge is bound to one contribution.
-    assert isinstance(received, core.Received)
+    assert isinstance(received, rounds_states.Received)
     with pytest.raises(AlreadyChargedError):
         many.members["silo-000"].contribute(received, one.go)
     assert many.members["silo-000"].computed == 1
@@ -528,12 +535,12 @@ def test_half_an_upload(exact: Simulation) -> None:
 
 def dealt(one: Round, dealer: str, change: Callable[[str, bytes], bytes]) -> None:
     """Let a dealer reseal the shares it gives to each, as `change` makes them, under a bundle that it signs."""
-    state = one.state(dealer, core.SharedOut)
+    state = one.state(dealer, rounds_states.SharedOut)
     mine, entries = one.composed.manifest.silos.index(dealer), []
     for place, raw in zip(state.committee, one.shared.entries[mine], strict=True):
         name = one.composed.manifest.silos[place]
         info = entry_info(one.manifest_hash, "shares", dealer, name)
-        other = one.state(name, core.SharedOut)
+        other = one.state(name, rounds_states.SharedOut)
         both = other.before.channel.open(Entry.decode(raw).shares, info)
         changed = change(name, both)
         if changed != both:
@@ -580,7 +587,7 @@ def test_weak_round_keys(field: str, key: bytes) -> None:
     # Hope: an X25519 point of small order makes what is sealed to it readable to all; a malformed key stops the round.
     many = Many(5)
     one = many.round().propose()
-    state = one.state("silo-004", core.Proposed)
+    state = one.state("silo-004", rounds_states.Proposed)
     weak = resigned(one, "silo-004", unverified(state.accept, Accept), **{field: key})
     honest = dict(one.replies["propose"])
     one.replies["propose"]["silo-004"] = (weak,)
@@ -596,7 +603,7 @@ def test_weak_round_keys(field: str, key: bytes) -> None:
     )
     share = Share(manifest=sign(forged, "hub", many.aggregator.signing), accepts=accepts).encode()
     with pytest.raises(SealError):
-        core.share(one.silo("silo-000"), one.state("silo-000", core.Proposed), NOW, share)
+        steps.share(one.silo("silo-000"), one.state("silo-000", rounds_states.Proposed), NOW, share)
 
 
 def test_keys_of_another_silo_replayed_as_own() -> None:
@@ -604,7 +611,7 @@ def test_keys_of_another_silo_replayed_as_own() -> None:
     many = Many(5)
     one = many.round().propose()
     first = unverified(one.replies["propose"]["silo-000"][0], Accept)
-    state = one.state("silo-004", core.Proposed)
+    state = one.state("silo-004", rounds_states.Proposed)
     accept = resigned(
         one, "silo-004", unverified(state.accept, Accept), mask_key=first.mask_key, channel_key=first.channel_key
     )
@@ -616,14 +623,16 @@ def test_keys_of_another_silo_replayed_as_own() -> None:
     swapped = (honest.entries[0], one.shared.entry(1, 4), *honest.entries[2:])
     deliver = Deliver(bundles=honest.bundles, entries=swapped).encode()
     with pytest.raises(AccusedError, match="not the one that was signed"):
-        core.ready(one.silo("silo-000"), one.state("silo-000", core.SharedOut), NOW, deliver)
-    key = one.state("silo-000", core.SharedOut).before.channel
+        steps.ready(one.silo("silo-000"), one.state("silo-000", rounds_states.SharedOut), NOW, deliver)
+    key = one.state("silo-000", rounds_states.SharedOut).before.channel
     with pytest.raises(SealError):
         key.open(
             Entry.decode(one.shared.entry(1, 4)).shares, entry_info(one.manifest_hash, "shares", "silo-001", "silo-000")
         )
     with pytest.raises(AccusedError):  # and silo-004 itself is never ready
-        core.ready(one.silo("silo-004"), one.state("silo-004", core.SharedOut), NOW, one.shared.deliver("silo-004"))
+        steps.ready(
+            one.silo("silo-004"), one.state("silo-004", rounds_states.SharedOut), NOW, one.shared.deliver("silo-004")
+        )
     assert not any(member.ledger.committed for member in many.members.values())
 
 
@@ -631,7 +640,7 @@ def test_one_key_as_mask_key_and_channel_key_harms_only_who_does_it() -> None:
     # Hope: the careless silo's drop-out opens more than its own r. It opens one share of each: as if it colluded.
     many = Many(5)
     one = many.round().propose()
-    state = one.state("silo-004", core.Proposed)
+    state = one.state("silo-004", rounds_states.Proposed)
     key = mask_key_of(state.root.raw)
     accept = resigned(one, "silo-004", unverified(state.accept, Accept), channel_key=key.public)
     one.states["silo-004"] = replace(state, accept=accept, channel=key)
@@ -653,8 +662,8 @@ def accusations(one: Round) -> dict[str, tuple[bytes, ...]]:
     replies: dict[str, tuple[bytes, ...]] = {}
     for name in one.composed.manifest.silos:
         try:
-            one.states[name], reply = core.ready(
-                one.silo(name), one.state(name, core.SharedOut), NOW, one.shared.deliver(name)
+            one.states[name], reply = steps.ready(
+                one.silo(name), one.state(name, rounds_states.SharedOut), NOW, one.shared.deliver(name)
             )
         except AccusedError as err:
             reply = sign(Accusation(round_id=one.round_id, accused=err.accused), name, one.silo(name).signing)
@@ -739,10 +748,10 @@ def test_an_aggregator_that_says_go_too_early() -> None:
     member = many.members["silo-001"]
     for signatures in wrong.values():
         with pytest.raises(CryptoError):
-            member.contribute(one.state("silo-001", core.Received), Go(signatures=signatures).encode())
+            member.contribute(one.state("silo-001", rounds_states.Received), Go(signatures=signatures).encode())
     assert member.computed == 0
     assert not member.ledger.committed
-    member.contribute(one.state("silo-001", core.Received), one.go)
+    member.contribute(one.state("silo-001", rounds_states.Received), one.go)
 
 
 # Vectors and budgets
@@ -826,7 +835,7 @@ def shifted(stored: StoredReport) -> bytes:
     words[0] += 1 << 20
     total = Ring(64).to_bytes(words)
     changed = stored.message.model_copy(update={"chunks": chunk_digests(total, 8)})
-    return report_head(changed) + total
+    return report_header(changed) + total
 
 
 def test_a_wrong_sum_is_found_by_whoever_reads_it(exact: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -839,13 +848,13 @@ def test_a_wrong_sum_is_found_by_whoever_reads_it(exact: Simulation, monkeypatch
     wrong = StoredReport.decode(shifted(StoredReport.decode(exact.reports[-1])))
     monkeypatch.setattr(exact, "report", lambda name: shifted(StoredReport.decode(exact.reports[-1])))
     with pytest.raises(ProtocolError, match="the sum is wrong"):
-        list(audit.verify(federation, wrong.name, None))
+        list(verify.verify(federation, wrong.name, None))
     with pytest.raises(ProtocolError, match="another report"):
-        list(audit.verify(federation, StoredReport.decode(exact.reports[-1]).name, None))
+        list(verify.verify(federation, StoredReport.decode(exact.reports[-1]).name, None))
 
 
 def evidence(simulation: Simulation, report: bytes) -> tuple[bytes, ...]:
-    named = aggregator_core.contributions_of(StoredReport.decode(report).message)
+    named = reports.contributions_of(StoredReport.decode(report).message)
     folder = simulation.path / "aggregator" / "contributions"
     return tuple((folder / f"{name.hex()}.contribution").read_bytes() for name in named)
 
@@ -973,7 +982,7 @@ def test_neighbours_called_dropped_at_120_give_nothing_of_the_one_between_them()
     victim = 60
     neighbours = [place for place in found[victim] if place != victim]
     dropped, colluders = neighbours[:5], neighbours[5:8]
-    secrets = {name: one.state(name, core.SharedOut).before for name in many.names}
+    secrets = {name: one.state(name, rounds_states.SharedOut).before for name in many.names}
     one.ready().contribute([many.names[place] for place in dropped]).part().agree().open()
     survivors = [name for place, name in enumerate(many.names) if place not in dropped]
     assert one.answer() == many.sum_of(survivors), "a whole round at 120 with drop-outs ends in the right sum"

@@ -18,13 +18,13 @@ import pytest
 
 import analyst.cli
 import analyst.client
-import policies.decide
+import policies.decision.decide
 import silo_node.cli
 from analyst.config import Config
 from tests.simulator import Simulation
 
 SCRIPTS = Path(__file__).parent / "cli"
-EXAMPLES = Path(policies.decide.__file__).parent / "examples"
+EXAMPLES = Path(policies.decision.decide.__file__).parent / "examples"
 
 
 def blocks() -> Iterator[Any]:
@@ -197,10 +197,10 @@ def test_text_of_another_party_cannot_command_the_terminal(
     policy.write_text(text)
     in_memory.silos["maple"].restarts = True
     in_memory.silos["maple"].kill()
-    original = policies.decide._deny
+    original = policies.decision.decide._deny
     hostile = "[/oops]\x1b[2J\x9b\u202e"
     monkeypatch.setattr(
-        policies.decide, "_deny", lambda code, rule, message, remedy: original(code, rule, hostile, remedy)
+        policies.decision.decide, "_deny", lambda code, rule, message, remedy: original(code, rule, hostile, remedy)
     )
     status = run(
         f'consilo query "SELECT SUM(age) AS s FROM lung" --federation {in_memory.path}/consilo.toml'

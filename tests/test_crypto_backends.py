@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crypto import lattice, paillier
-from crypto.backends import BACKENDS, MaskingScheme, backend
+from crypto.backends import lattice, paillier
+from crypto.backends.lattice_parameters import BFV, DEGREE
+from crypto.backends.masking import MaskingScheme
+from crypto.backends.registry import BACKENDS, backend
+from crypto.backends.scheme import CHUNK_VALUES, KEY_ID_BYTES, RoundKey, Scheme, Shape, Units, key_id
 from crypto.errors import CryptoError, ProtocolError, RangeError, WireError
-from crypto.graph import quorum_of
 from crypto.keys import derive
-from crypto.lattice_parameters import BFV, DEGREE
-from crypto.manifest import CHUNK_VALUES
-from crypto.scheme import KEY_ID_BYTES, RoundKey, Scheme, Shape, Units, key_id
+from crypto.rounds.committees import quorum_of
 
 ALPHA = 1e-6
 NAMES = tuple(BACKENDS)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crypto.graph import COMPLETE_UP_TO, MIN_DEGREE, committees, degree_of, quorum_of
 from crypto.keys import derive
+from crypto.rounds.committees import COMPLETE_UP_TO, MIN_DEGREE, committees, degree_of, quorum_of
 from crypto.wire import MAX_SILOS
 
 MANIFEST_HASH = derive(bytes(32), "a manifest")

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crypto import keystream
+from crypto.backends import keystream
+from crypto.backends.keystream import BLOCK, UniformStream, apply_modular, integers
+from crypto.backends.lanes import Lanes
+from crypto.backends.lattice_parameters import BATCHING_PRIME, MODULUS
+from crypto.backends.scheme import Shape
+from crypto.backends.shares import PRIME
 from crypto.errors import RangeError
 from crypto.keys import derive
-from crypto.keystream import BLOCK, UniformStream, apply_modular, integers
-from crypto.lanes import Lanes
-from crypto.lattice_parameters import BATCHING_PRIME, MODULUS
-from crypto.scheme import Shape
-from crypto.shares import PRIME
 from tests.vectors import generate
 
 ALPHA = 1e-6

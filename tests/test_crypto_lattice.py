@@ -14,14 +14,11 @@ import pytest
 import tenseal as ts
 import tenseal.sealapi as seal
 
-from crypto import lattice
-from crypto.backends import BACKENDS
-from crypto.bfv import BfvScheme
-from crypto.ckks import MAX_SPAN, MIN_SCALE_BITS, CkksScheme
-from crypto.errors import CryptoError, ProtocolError, RangeError, WireError
-from crypto.keys import derive
-from crypto.keystream import apply_modular
-from crypto.lattice_parameters import (
+from crypto.backends import lattice
+from crypto.backends.bfv import BfvScheme
+from crypto.backends.ckks import MAX_SPAN, MIN_SCALE_BITS, CkksScheme
+from crypto.backends.keystream import apply_modular
+from crypto.backends.lattice_parameters import (
     BATCHING_PRIME,
     BFV,
     CIPHERTEXT_BYTES,
@@ -35,12 +32,15 @@ from crypto.lattice_parameters import (
     PUBLIC_BYTES,
     SETUP,
 )
-from crypto.lattice_worker import Seal, _words_framed
-from crypto.sandbox import Job, Limits, Sandbox
-from crypto.scheme import KEY_ID_BYTES, RoundKey, Shape
+from crypto.backends.lattice_worker import Seal, _words_framed
+from crypto.backends.registry import BACKENDS
+from crypto.backends.sandbox import Job, Limits, Sandbox
+from crypto.backends.scheme import KEY_ID_BYTES, RoundKey, Shape
+from crypto.errors import CryptoError, ProtocolError, RangeError, WireError
+from crypto.keys import derive
 from crypto.wire import MAX_SILOS
 
-WORKER = "crypto.lattice_worker"
+WORKER = "crypto.backends.lattice_worker"
 
 
 @cache
@@ -322,6 +322,6 @@ def test_a_public_key_of_a_stranger_is_only_used_in_a_worker() -> None:
 
 def test_the_registry_loads_no_native_library_of_the_backends() -> None:
     """So an aggregator that adds has neither SEAL nor a private key's code in its process."""
-    code = "import sys, crypto.backends; print([m for m in ('tenseal', 'phe', 'gmpy2', 'pyarrow') if m in sys.modules])"
+    code = "import sys, crypto.backends.masking; print([m for m in ('tenseal', 'phe', 'gmpy2', 'pyarrow') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"

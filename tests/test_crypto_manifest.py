@@ -12,23 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crypto.errors import ProtocolError, SignatureError, WireError
-from crypto.graph import quorum_of
 from crypto.keys import Secret, SigningKey, derive
-from crypto.manifest import (
-    MIN_SURVIVORS,
-    Accept,
-    Block,
-    Manifest,
-    Member,
-    Propose,
-    Recipient,
-    Terms,
-    check_manifest,
-    compose,
-    obstacle,
-    tolerated_collusion,
-)
-from crypto.messages import Ready, Split, Survivor, check_ready, check_signatures, check_split
+from crypto.rounds.bounds import MIN_SURVIVORS, tolerated_collusion, why_infeasible
+from crypto.rounds.committees import quorum_of
+from crypto.rounds.manifest import Accept, Block, Manifest, Member, Propose, Recipient, Terms, check_manifest, compose
+from crypto.rounds.messages import Ready, Split, Survivor, check_ready, check_signatures, check_split
 from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import MAX_SILOS, Signature, Signed, detach, digest_of, sign, verify
 
@@ -105,10 +93,10 @@ def test_quorum_withstands_what_it_promises(silos: int) -> None:
 
 @pytest.mark.parametrize(("silos", "collusion", "missing"), TABLE)
 def test_roster_bears_what_the_table_says_and_no_more(silos: int, collusion: int, missing: int) -> None:
-    assert obstacle(silos, 0, collusion, 0) == ""
-    assert obstacle(silos, 0, 1, missing) == ""
-    assert obstacle(silos, 0, collusion + 1, 0)
-    assert f"cannot lose {missing + 1}" in obstacle(silos, 0, 1, missing + 1)
+    assert why_infeasible(silos, 0, collusion, 0) == ""
+    assert why_infeasible(silos, 0, 1, missing) == ""
+    assert why_infeasible(silos, 0, collusion + 1, 0)
+    assert f"cannot lose {missing + 1}" in why_infeasible(silos, 0, 1, missing + 1)
 
 
 @pytest.mark.parametrize(
@@ -128,17 +116,17 @@ def test_roster_bears_what_the_table_says_and_no_more(silos: int, collusion: int
     ],
 )
 def test_obstacle_says_why(arguments: tuple[int, int, int, int], reason: str) -> None:
-    assert reason in obstacle(*arguments)
+    assert reason in why_infeasible(*arguments)
 
 
 @given(st.integers(0, 100), st.integers(0, 100), st.integers(1, 100), st.integers(0, 100))
 def test_no_obstacle_means_enough_survivors_and_noise(silos: int, least: int, colluding: int, missing: int) -> None:
-    if not obstacle(silos, least, colluding, missing):
+    if not why_infeasible(silos, least, colluding, missing):
         assert silos - missing >= max(quorum_of(silos), colluding + 2, least, 3)
         assert colluding <= tolerated_collusion(silos)
         assert silos - colluding - missing >= 1
         # What is borne stays borne when less is asked for.
-        assert not obstacle(silos, max(0, least - 1), max(1, colluding - 1), max(0, missing - 1))
+        assert not why_infeasible(silos, max(0, least - 1), max(1, colluding - 1), max(0, missing - 1))
 
 
 # Composing

@@ -14,20 +14,12 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crypto import masking
+from crypto.backends import masks as masking
+from crypto.backends.masks import apply_masks, blind
 from crypto.errors import RangeError
 from crypto.keys import derive
-from crypto.masking import (
-    apply_masks,
-    blind,
-    entry_info,
-    mask_key_of,
-    opening_info,
-    pair_seed,
-    self_commitment,
-    self_seed,
-)
 from crypto.ring import Codec, Ring, Words
+from crypto.rounds.key_schedule import entry_info, mask_key_of, opening_info, pair_seed, self_commitment, self_seed
 
 ALPHA = 1e-6
 BLOCK_BYTES = 256 * 1024

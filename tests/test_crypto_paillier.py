@@ -9,11 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from phe import EncryptedNumber, PaillierPrivateKey, PaillierPublicKey
 
-from crypto import paillier
+from crypto.backends import paillier
+from crypto.backends.paillier import (
+    CIPHERTEXT_BYTES,
+    MODULUS_BITS,
+    PaillierBackend,
+    PaillierScheme,
+    _Comb,
+    _Packing,
+    _primes,
+)
+from crypto.backends.scheme import KEY_ID_BYTES, RoundKey, Shape
 from crypto.errors import CryptoError, RangeError
 from crypto.keys import Secret
-from crypto.paillier import CIPHERTEXT_BYTES, MODULUS_BITS, PaillierBackend, PaillierScheme, _Comb, _Packing, _primes
-from crypto.scheme import KEY_ID_BYTES, RoundKey, Shape
 
 
 @cache

@@ -4,15 +4,17 @@ from statistics import NormalDist
 
 import pytest
 
-from crypto.backends import scheme_of
+from crypto.backends.masks import apply_masks
+from crypto.backends.scheme import CHUNK_VALUES
 from crypto.errors import ProtocolError
 from crypto.keys import derive
-from crypto.manifest import CHUNK_VALUES, Block, Manifest, Member, Recipient, Terms
-from crypto.masking import apply_masks
-from crypto.messages import Contribution, EncryptedReport, Split, StoredReport, Survivor
-from crypto.opening import CheckedReport
-from crypto.recount import COMPLETE_UP_TO, SAMPLED, check_chunk, choose_chunks
 from crypto.ring import Ring, Words
+from crypto.rounds.manifest import Block, Manifest, Member, Recipient, Terms
+from crypto.rounds.messages import Contribution, Split, Survivor
+from crypto.rounds.opening import CheckedReport
+from crypto.rounds.payload import scheme_of
+from crypto.rounds.recount import COMPLETE_UP_TO, SAMPLED, check_chunk, choose_chunks
+from crypto.rounds.report import EncryptedReport, StoredReport
 from crypto.sealing import PUBLIC_BYTES
 from tests.many_silos import chunk_digests
 

@@ -7,8 +7,8 @@ from pydantic import ValidationError
 
 from crypto.errors import CryptoError
 from crypto.keys import Secret, SigningKey
-from crypto.messages import Failed
 from crypto.roster import AUTHORITY, Party, Roster, SiloParty, read_roster
+from crypto.rounds.messages import Failed
 from crypto.sealing import SealingKey
 from crypto.wire import sign
 

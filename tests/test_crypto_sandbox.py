@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from crypto.backends.sandbox import MAX_WORKERS, Job, Limits, Sandbox
 from crypto.errors import CryptoError
-from crypto.sandbox import MAX_WORKERS, Job, Limits, Sandbox
 from tests.misbehaving_worker import (
     ALLOCATE,
     CRASH,

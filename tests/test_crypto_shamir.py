@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from crypto import shamir
 from crypto.errors import RangeError
-from crypto.graph import quorum_of
+from crypto.rounds.committees import quorum_of
 from crypto.shamir import PRIME, SHARE_BYTES, combine, draw, split
 
 ELEMENTS = st.integers(0, PRIME - 1)

@@ -10,14 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crypto import shares
-from crypto.errors import ProtocolError, RangeError, SealError, WireError
-from crypto.keys import Secret, derive
-from crypto.keystream import integers
-from crypto.manifest import CHUNK_VALUES
-from crypto.scheme import Shape
-from crypto.sealing import SealingKey
-from crypto.shares import (
+from crypto.backends import shares
+from crypto.backends.keystream import integers
+from crypto.backends.scheme import CHUNK_VALUES, Shape
+from crypto.backends.shares import (
     PRIME,
     SharesBackend,
     SharesScheme,
@@ -28,6 +24,9 @@ from crypto.shares import (
     seal_column,
     sealed_bytes,
 )
+from crypto.errors import ProtocolError, RangeError, SealError, WireError
+from crypto.keys import Secret, derive
+from crypto.sealing import SealingKey
 from tests.vectors import generate
 
 CASES = json.loads((Path(generate.__file__).parent / "shares.json").read_text())["cases"]

@@ -8,28 +8,21 @@ from typing import Any
 
 import pytest
 
-import crypto.manifest
-import crypto.messages
 import crypto.roster
+import crypto.rounds.manifest
+import crypto.rounds.messages
 import crypto.wire
-import policies.request
+import policies.requests.request
 import silo_node.training.run
 from crypto import errors
+from crypto.backends.masks import apply_masks
+from crypto.backends.scheme import CHUNK_VALUES
 from crypto.errors import CryptoError, RangeError, SealError, WireError
 from crypto.keys import Secret, SigningKey, VerifyKey, derive
-from crypto.manifest import CHUNK_VALUES
-from crypto.masking import (
-    apply_masks,
-    entry_info,
-    mask_key_of,
-    opening_info,
-    pair_seed,
-    self_commitment,
-    self_seed,
-)
-from crypto.messages import Failed
-from crypto.payload import digests
 from crypto.ring import Ring
+from crypto.rounds.key_schedule import entry_info, mask_key_of, opening_info, pair_seed, self_commitment, self_seed
+from crypto.rounds.messages import Failed
+from crypto.rounds.payload import digests
 from crypto.sealing import SealingKey, seal
 from crypto.shamir import combine
 from crypto.wire import Message, detach, digest_of, sign, verify
@@ -54,7 +47,14 @@ def _subclasses(kind: type[Message]) -> Iterator[type[Message]]:
         yield from _subclasses(child)
 
 
-VOCABULARY = (crypto.manifest, crypto.messages, crypto.roster, crypto.wire, policies.request, silo_node.training.run)
+VOCABULARY = (
+    crypto.rounds.manifest,
+    crypto.rounds.messages,
+    crypto.roster,
+    crypto.wire,
+    policies.requests.request,
+    silo_node.training.run,
+)
 TYPES = {
     kind.__name__: kind
     for kind in _subclasses(Message)

@@ -6,21 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from crypto.backends.masks import apply_masks, blind
 from crypto.errors import CryptoError, ProtocolError, SealError
-from crypto.graph import committees, degree_of
 from crypto.keys import Secret, SigningKey
-from crypto.manifest import Manifest, Propose, Terms, check_manifest
-from crypto.masking import (
-    apply_masks,
-    blind,
-    entry_info,
-    mask_key_of,
-    opening_info,
-    pair_seed,
-    self_commitment,
-    self_seed,
-)
-from crypto.messages import (
+from crypto.ring import Codec, Ring
+from crypto.rounds.committees import committees, degree_of
+from crypto.rounds.key_schedule import entry_info, mask_key_of, opening_info, pair_seed, self_commitment, self_seed
+from crypto.rounds.manifest import Manifest, Propose, Terms, check_manifest
+from crypto.rounds.messages import (
     Bundle,
     Contribution,
     Deliver,
@@ -33,19 +26,18 @@ from crypto.messages import (
     Share,
     Shared,
     Split,
-    StoredReport,
     check_ready,
     check_signatures,
     check_split,
-    report_head,
 )
-from crypto.opening import check_report, open_report
-from crypto.recount import check_chunk
-from crypto.ring import Codec, Ring
+from crypto.rounds.opening import check_report, open_report
+from crypto.rounds.recount import check_chunk
+from crypto.rounds.report import StoredReport, report_header
 from crypto.sealing import SealingKey
 from crypto.shamir import combine
 from crypto.wire import detach, digest_of, sign, unverified, verify
-from policies.request import Request, terms_of
+from policies.requests.request import Request
+from policies.requests.terms import terms_of
 from tests.many_silos import chunk_digests
 from tests.test_crypto_vectors import load
 
@@ -245,7 +237,7 @@ def test_report_is_the_documented_bytes() -> None:
     raw = bytes.fromhex(ROUND["stored_report"])
     assert STORED.name.hex() == ROUND["report_sha256"]
     assert bytes(STORED.blinded_sum).hex() == ROUND["blinded_sum"]
-    assert report_head(REPORT) + bytes.fromhex(ROUND["blinded_sum"]) == raw
+    assert report_header(REPORT) + bytes.fromhex(ROUND["blinded_sum"]) == raw
     assert raw[:8] == b"CSR1" + len(REPORT.encode()).to_bytes(4, "big")
 
 

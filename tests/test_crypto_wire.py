@@ -12,16 +12,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-import crypto.manifest
-import crypto.messages
 import crypto.roster
-import policies.request
-import policies.training
+import crypto.rounds.manifest
+import crypto.rounds.messages
+import policies.requests.request
+import policies.requests.training
 from crypto.errors import SignatureError, WireError
 from crypto.keys import Secret, SigningKey
-from crypto.manifest import Accept, Block, Manifest, Propose, Recipient
-from crypto.messages import EncryptedReport, Failed, Failure, Split
 from crypto.roster import Party, Roster, SiloParty
+from crypto.rounds.manifest import Accept, Block, Manifest, Propose, Recipient
+from crypto.rounds.messages import Failed, Failure, Split
+from crypto.rounds.report import EncryptedReport
 from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import (
     MAX_ENVELOPE_OVERHEAD,
@@ -36,10 +37,19 @@ from crypto.wire import (
     unverified,
     verify,
 )
-from policies.request import Aggregate, Catalogue, Compare, Not, OpenColumn, Plan, Request, Table, TableColumn
+from policies.requests.catalogue import Catalogue, OpenColumn
+from policies.requests.query import Aggregate, Compare, Not, Plan
+from policies.requests.request import Request
+from policies.requests.tables import Table, TableColumn
 from tests import example_policy
 
-VOCABULARY = (crypto.manifest, crypto.messages, crypto.roster, policies.request, policies.training)
+VOCABULARY = (
+    crypto.rounds.manifest,
+    crypto.rounds.messages,
+    crypto.roster,
+    policies.requests.request,
+    policies.requests.training,
+)
 KEY = SigningKey(Secret(bytes(32)))
 OTHER_KEY = SigningKey(Secret(b"\1" * 32))
 KEYS = {"a": KEY.public, "b": OTHER_KEY.public}
@@ -93,7 +103,7 @@ SAMPLES: dict[type[Message], Message] = {  # whose parts must fit together
         silos=(SiloParty(name="a", key=str(KEY.public), sealing=bytes(PUBLIC_BYTES)),),
         aggregators=(Party(name="hub", key=str(OTHER_KEY.public)),),
     ),
-    policies.training.Step: policies.training.Step(
+    policies.requests.training.Step: policies.requests.training.Step(
         run=bytes(16),
         step=1,
         steps=3,

@@ -17,9 +17,11 @@ from analyst.demo.hospitals import PURPOSE
 from analyst.demo.sector import DECISIONS
 from crypto.errors import CryptoError
 from crypto.keys import SigningKey, read_key_file
-from crypto.manifest import Accept, Propose
+from crypto.rounds.manifest import Accept, Propose
 from crypto.wire import Message, sign, unverified
-from policies.request import Compare, Refusal, Request
+from policies.requests.denials import Refusal
+from policies.requests.query import Compare
+from policies.requests.request import Request
 from silo_node.actor import SiloActor
 from tests.simulator import simulate
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 import analyst.cli
 import analyst.client
 import silo_node.cli
-from policies.model import Policy
+from policies.document.policy import Policy
 from tests.simulator import Simulation
 
 ROOT = Path(__file__).resolve().parent.parent

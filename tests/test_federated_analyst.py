@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import analyst.cli
-import analyst.training
+import analyst.training.run
 import silo_node.cli
 from analyst.errors import FederationError
 from analyst.link import RemoteLink
@@ -164,7 +164,7 @@ def test_a_run_goes_on_where_it_was_when_the_aggregator_was_away(
     job, port = tmp_path / "founded" / "job.toml", free_port()
     place = provision(tmp_path / "p", founded, f"127.0.0.1:{port}", BANKS)
     toml = place / ANALYST / "consilo.toml"
-    trained = analyst.training.train
+    trained = analyst.training.run.train
 
     def interrupted(federation: object, job: object, progress: object, keep: Path) -> object:
         def stop(done: int) -> None:

@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from aggregator import link
+from aggregator import gate as link
 from analyst.client import Federation
 from analyst.errors import FederationError
 from analyst.federation import opened, revoke
@@ -23,7 +23,7 @@ from crypto.frames import WIRE, CallFailedError, Kind, Parts, Session, frame, pu
 from crypto.greeting import ADMITTED, ANALYST_METHOD, Hello, greet
 from crypto.randomness import token
 from crypto.wire import sign, signer_of
-from policies.request import CatalogueRequest
+from policies.requests.catalogue import CatalogueRequest
 from silo_node.errors import SiloError
 from tests.federated import (
     AGGREGATOR,

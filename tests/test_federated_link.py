@@ -14,13 +14,14 @@ import grpc.aio
 import numpy as np
 import pytest
 
-from aggregator import link
+from aggregator import gate
+from aggregator import streams as aggregator_streams
 from aggregator.home import read_home
 from aggregator.store import HeadStore
 from analyst.errors import FederationError, RoundError
 from analyst.federation import opened, revoke
-from analyst.report import Estimate, Report
-from crypto import payload
+from analyst.reports.estimates import Estimate
+from analyst.reports.report import Report
 from crypto.certificates import (
     Identity,
     host_of,
@@ -38,9 +39,10 @@ from crypto.errors import LinkError
 from crypto.frames import FRAME_BYTES, MAX_FRAME_BYTES, WIRE, CallFailedError, Kind, Parts, Session, frame
 from crypto.greeting import ANALYST_METHOD, OPTIONS, SILO_METHOD, Hello, greet
 from crypto.keys import Secret, SigningKey
+from crypto.rounds import payload
 from crypto.wire import sign, unverified, verify
-from policies.ledger import LedgerHead
-from silo_node import core, heads
+from policies.budget.ledger import LedgerHead
+from silo_node import heads
 from silo_node.heads import Objection
 from silo_node.log import Signer
 from tests.federated import AGGREGATOR, NAME, SILOS, LocalSilo, Served, channel, free_port, provision, served, until
@@ -406,7 +408,7 @@ def test_a_flood_of_connections_is_bounded_and_the_federation_answers_meanwhile(
     flood: list[socket.socket] = []
     refused = 0
     try:
-        for _ in range(link.MAX_CONNECTIONS + 150):
+        for _ in range(gate.MAX_CONNECTIONS + 150):
             one = socket.create_connection(("127.0.0.1", hub.port), timeout=5)
             one.settimeout(0.5)
             flood.append(one)
@@ -431,7 +433,7 @@ def test_a_flood_of_connections_is_bounded_and_the_federation_answers_meanwhile(
 def test_a_flood_of_streams_by_a_member_is_refused(hub: Served) -> None:
     async def body() -> list[str]:
         async with channel(hub, "ana") as connection:
-            streams = [connection.stream_stream(ANALYST_METHOD)() for _ in range(link.STREAMS_PER_ANALYST + 5)]
+            streams = [connection.stream_stream(ANALYST_METHOD)() for _ in range(gate.STREAMS_PER_ANALYST + 5)]
 
             async def one(stream: Any) -> str:
                 try:
@@ -446,7 +448,7 @@ def test_a_flood_of_streams_by_a_member_is_refused(hub: Served) -> None:
             return found
 
     found = asyncio.run(body())
-    assert found.count("greeted") == link.STREAMS_PER_ANALYST
+    assert found.count("greeted") == gate.STREAMS_PER_ANALYST
     assert found.count("RESOURCE_EXHAUSTED") == 5
 
 
@@ -602,12 +604,12 @@ def test_calls_of_one_analyst_are_counted_over_all_its_processes(hub: Served) ->
     async def fill(by: int) -> None:
         hub.gate._asked["ana"] += by
 
-    hub.runner.do(fill(link.MAX_ASKED))
+    hub.runner.do(fill(gate.MAX_ASKED))
     try:
         with pytest.raises(FederationError, match="calls of 'ana' are under way"):
             ask(hub)
     finally:
-        hub.runner.do(fill(-link.MAX_ASKED))
+        hub.runner.do(fill(-gate.MAX_ASKED))
     assert set(statuses(ask(hub)).values()) == {"answered"}
 
 
@@ -624,7 +626,7 @@ def test_a_stream_is_given_up_only_where_it_has_ended() -> None:
             raise LinkError("not now")
 
     async def body() -> None:
-        handle, session = link.StreamSilo("aspen", 0.05), Busy()
+        handle, session = aggregator_streams.StreamSilo("aspen", 0.05), Busy()
         handle.attach(session, b"one")  # type: ignore[arg-type]
         with pytest.raises(LinkError, match="not now"):
             await handle.call("report")

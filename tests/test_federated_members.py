@@ -16,8 +16,8 @@ import grpc.aio
 import pytest
 
 import silo_node.cli
+from aggregator.gate import Gate
 from aggregator.home import read_home
-from aggregator.link import Gate
 from aggregator.store import HeadStore
 from analyst.client import Federation
 from analyst.config import read_config
@@ -25,7 +25,7 @@ from analyst.errors import AnalystError, DeniedError, FederationError, RoundErro
 from analyst.federation import opened, revoke, rotate
 from analyst.joining import join, renew
 from analyst.link import RemoteLink
-from analyst.report import Report
+from analyst.reports.report import Report
 from crypto import credentials as crypto_credentials
 from crypto.certificates import (
     Identity,
@@ -45,8 +45,8 @@ from crypto.keys import Secret, SigningKey, read_key_file
 from crypto.membership import LOG, read_log
 from crypto.randomness import token
 from crypto.wire import sign, unverified
-from policies.ledger import LedgerHead
-from policies.request import CatalogueRequest
+from policies.budget.ledger import LedgerHead
+from policies.requests.catalogue import CatalogueRequest
 from silo_node import heads
 from silo_node import link as silo_link
 from silo_node.serve import FederatedSilo

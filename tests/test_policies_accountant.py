@@ -10,9 +10,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from crypto.noise import MIN_DEVIATION
-from policies.accountant import charge, delta_of, epsilon_of, micro_rho_of
-from policies.model import MICRO
-from policies.request import Aggregate, Plan, Request, sensitivity, slot_count, statistics_of, terms_of
+from policies.budget.accountant import charge, delta_of, epsilon_of, micro_rho_of
+from policies.requests.calibration import sensitivity
+from policies.requests.query import Aggregate, Plan
+from policies.requests.request import Request
+from policies.requests.statistic import slot_count, statistics_of
+from policies.requests.terms import terms_of
+from policies.units import MICRO
 from tests.example_policy import AGE, COLUMNS, plan, request, table
 
 RHOS = [1e-6, 2e-5, 1e-3, 0.01, 0.05, 0.1, 0.5, 1.0, 3.0, 10.0, 100.0]

@@ -8,13 +8,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from crypto.manifest import Recipient
+from crypto.rounds.manifest import Recipient
 from crypto.sealing import PUBLIC_BYTES
-from policies.catalogue import open_tables
-from policies.decide import CLOCK_SKEW_S, decide
-from policies.ledger import Spending
-from policies.model import Column, Policy
-from policies.request import Aggregate, Compare, Denial, OneOf, Request, TableColumn
+from policies.budget.ledger import Spending
+from policies.decision.decide import CLOCK_SKEW_S, decide
+from policies.document.catalogue import open_tables
+from policies.document.columns import Column
+from policies.document.policy import Policy
+from policies.requests.denials import Denial
+from policies.requests.query import Aggregate, Compare, OneOf
+from policies.requests.request import Request
+from policies.requests.tables import TableColumn
 from tests.example_policy import (
     AGE,
     COLUMNS,

@@ -12,20 +12,22 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from crypto.keys import Secret, SigningKey
-from crypto.manifest import Recipient
+from crypto.rounds.manifest import Recipient
 from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import digest_of
-from policies.approvals import Approval, subject_of
-from policies.catalogue import published
-from policies.consistency import problems
-from policies.decide import Places, decide, limits_of, months_of
-from policies.diff import Change, compare, loosens
-from policies.ledger import Months, Spending, WindowSpending
-from policies.load import parse
-from policies.model import Policy
-from policies.request import Compare, Request
-from policies.training import START as START_OF_RUN
-from policies.training import Step
+from policies.budget.ledger import Months, Spending, WindowSpending
+from policies.decision.approvals import subject_of
+from policies.decision.decide import Places, decide, limits_of, months_of
+from policies.document.catalogue import published
+from policies.document.consistency import problems
+from policies.document.diff import Change, compare, loosens
+from policies.document.load import parse
+from policies.document.policy import Policy
+from policies.requests.approval import Approval
+from policies.requests.query import Compare
+from policies.requests.request import Request
+from policies.requests.training import START as START_OF_RUN
+from policies.requests.training import Step
 from tests.example_policy import AGE, COLUMNS, NOW, POLICY, SMOKER, Edit, edited, plan, policy, request, table
 from tests.test_policies_decide import BORDERLINE
 

@@ -9,9 +9,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-from policies import schema
-from policies.catalogue import catalogue_of
-from policies.load import load, parse
+from policies.document import schema
+from policies.document.catalogue import catalogue_of
+from policies.document.load import load, parse
 from tests.test_policies_load import MINIMAL
 
 EXAMPLES = sorted((Path(schema.__file__).parent / "examples").glob("*.toml"))
@@ -74,7 +74,7 @@ def test_an_editor_finds_the_schema_and_no_problem(path: Path) -> None:
 
 
 def test_the_schema_is_the_models() -> None:
-    assert schema.FILE.read_text() == schema.schema(), "run: python -m policies.schema"
+    assert schema.FILE.read_text() == schema.schema(), "run: python -m policies.document.schema"
 
 
 @pytest.mark.parametrize(

@@ -8,19 +8,23 @@ import pytest
 
 from crypto.errors import CryptoError
 from crypto.keys import Secret, SigningKey, VerifyKey
-from crypto.manifest import Recipient
+from crypto.rounds.manifest import Recipient
 from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import digest_of
-from policies.approvals import Approval, subject_of
-from policies.catalogue import catalogue_of
-from policies.consistency import BUILT_AGGREGATES, BUILT_COMPUTATIONS, warnings
-from policies.decide import Places, approval_of, decide, limits_of, months_of, rate_of
+from policies.budget.ledger import ALL_MONTHS, Months, Spending, WindowSpending
+from policies.decision.approvals import subject_of
+from policies.decision.decide import Places, approval_of, decide, limits_of, months_of, rate_of
+from policies.document.catalogue import catalogue_of
+from policies.document.consistency import BUILT_AGGREGATES, BUILT_COMPUTATIONS, warnings
+from policies.document.load import parse
+from policies.document.policy import Policy, contains
 from policies.errors import PolicyFileError
-from policies.ledger import ALL_MONTHS, Months, Spending, WindowSpending
-from policies.load import parse
-from policies.model import Policy, contains
-from policies.request import Both, Compare, Denial, Either, OneOf, Plan, Request, TableColumn
-from policies.training import START, Step
+from policies.requests.approval import Approval
+from policies.requests.denials import Denial
+from policies.requests.query import Both, Compare, Either, OneOf, Plan
+from policies.requests.request import Request
+from policies.requests.tables import TableColumn
+from policies.requests.training import START, Step
 from tests.example_policy import COLUMNS, CREATED_AT, NOW, POLICY, Edit, edited, plan, policy, request, table
 
 KEYS = {name: SigningKey(Secret(bytes([index]) * 32)) for index, name in enumerate(["dpo", "ciso", "owner", "eve"])}

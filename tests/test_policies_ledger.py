@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crypto.errors import WireError
-from policies.accountant import ORDERS, cover, curve_of, line_of
-from policies.errors import LedgerError
-from policies.ledger import (
+from policies.budget.accountant import ORDERS, cover, curve_of, line_of
+from policies.budget.ledger import (
     Charge,
     LedgerHead,
     Months,
@@ -23,7 +22,8 @@ from policies.ledger import (
     lifetime_with,
     window_start,
 )
-from policies.model import MICRO
+from policies.errors import LedgerError
+from policies.units import MICRO
 
 WINDOWS = ("calendar-day", "calendar-week", "calendar-month", "calendar-quarter", "calendar-year")
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from policies.catalogue import open_tables
-from policies.decide import decide
+from policies.budget.ledger import Spending
+from policies.decision.decide import decide
+from policies.document.catalogue import open_tables
+from policies.document.load import load, parse
 from policies.errors import PolicyFileError
-from policies.ledger import Spending
-from policies.load import load, parse
 from tests.example_policy import KEY, NOW, POLICY, Edit, edited, policy, request
 
 MINIMAL = """\

@@ -9,32 +9,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from crypto.errors import WireError
-from crypto.manifest import Recipient
+from crypto.rounds.manifest import Recipient
 from crypto.sealing import PUBLIC_BYTES
-from policies.request import (
-    MAX_LIFETIME_S,
-    MAX_SLOTS,
-    Aggregate,
-    Both,
-    Compare,
-    Denial,
-    Either,
-    IsNull,
-    Not,
-    OneOf,
-    Plan,
-    Predicate,
-    Refusal,
-    Request,
-    Statistic,
-    TableColumn,
-    group_count,
-    groups_of,
-    is_number,
-    slot_count,
-    statistics_of,
-    uses,
-)
+from policies.requests.denials import Denial, Refusal
+from policies.requests.query import Aggregate, Both, Compare, Either, IsNull, Not, OneOf, Plan, Predicate
+from policies.requests.request import MAX_LIFETIME_S, MAX_SLOTS, Request
+from policies.requests.statistic import Statistic, group_count, groups_of, slot_count, statistics_of, uses
+from policies.requests.tables import TableColumn, is_number
 from tests.example_policy import AGE, COLUMNS, CREATED_AT, GRADE, STAY, WARD, catalogue, plan, policy, request, table
 
 NUMBER = st.integers(-(10**17), 10**17).map(str) | st.decimals(

@@ -7,10 +7,9 @@ import pytest
 
 from crypto.keys import Secret, SigningKey
 from crypto.wire import sign
-from policies.errors import PolicySignatureError
-from policies.ledger import Charge
-from policies.load import PolicyFile, parse
-from policies.signatures import (
+from policies.budget.ledger import Charge
+from policies.document.load import PolicyFile, parse
+from policies.document.signatures import (
     SUFFIX,
     PolicySignature,
     admit,
@@ -21,6 +20,7 @@ from policies.signatures import (
     signed_by,
     written,
 )
+from policies.errors import PolicySignatureError
 from silo_node.ledger_store import LedgerStore
 from silo_node.log import Signer
 from tests.example_policy import NOW, POLICY, Edit, edited

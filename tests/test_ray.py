@@ -18,7 +18,7 @@ import pytest
 from analyst.client import Federation
 from analyst.demo.hospitals import PURPOSE
 from analyst.errors import FederationError
-from policies.model import MICRO
+from policies.units import MICRO
 from silo_node.ledger_store import LedgerStore
 from tests.test_silo_node_home import install
 

@@ -7,18 +7,20 @@ import pytest
 
 from analyst.demo.hospitals import PURPOSE
 from analyst.errors import DeniedError
-from analyst.report import Estimate, Report
-from crypto.backends import BACKENDS
+from analyst.reports.estimates import Estimate
+from analyst.reports.report import Report
+from crypto.backends.registry import BACKENDS
 from crypto.errors import CryptoError, ProtocolError
 from crypto.keys import Secret
-from crypto.manifest import BackendName
-from crypto.masking import sum_info
-from crypto.messages import Opening, StoredReport
-from crypto.payload import digests
+from crypto.rounds.key_schedule import sum_info
+from crypto.rounds.manifest import BackendName
+from crypto.rounds.messages import Opening
+from crypto.rounds.payload import digests
+from crypto.rounds.report import StoredReport
 from crypto.sealing import SealingKey, seal
 from crypto.wire import sign, unverified
-from policies.request import Request
-from silo_node.core import Agreed
+from policies.requests.request import Request
+from silo_node.rounds.states import Agreed
 from tests.simulator import Simulation, no_noise, simulate
 from tests.test_rounds import pooled, rewrite_policies
 

@@ -12,22 +12,23 @@ from typing import Any
 
 import pytest
 
-from aggregator import core as hub
+from aggregator import reports
+from aggregator import rounds as hub
 from aggregator.errors import SharesMissingError, SilosMissingError
 from aggregator.sums import SumShard
-from crypto import messages
-from crypto.backends import MaskingScheme
+from crypto.backends.masking import MaskingScheme
+from crypto.backends.scheme import CHUNK_VALUES
 from crypto.errors import AccusedError, CryptoError, ProtocolError, SealError, SignatureError, WireError
-from crypto.graph import COMPLETE_UP_TO, MIN_DEGREE, degree_of, quorum_of
 from crypto.keys import Secret, SigningKey, derive
-from crypto.manifest import CHUNK_VALUES, Accept, Recipient, compose
-from crypto.masking import entry_info, opening_info
-from crypto.messages import (
+from crypto.rounds import messages
+from crypto.rounds.committees import COMPLETE_UP_TO, MIN_DEGREE, degree_of, quorum_of
+from crypto.rounds.key_schedule import entry_info, opening_info
+from crypto.rounds.manifest import Accept, Recipient, compose
+from crypto.rounds.messages import (
     Accusation,
     Bundle,
     Contribution,
     Deliver,
-    DroppedSeeds,
     Entry,
     Go,
     Learned,
@@ -38,18 +39,19 @@ from crypto.messages import (
     Share,
     Shared,
     Split,
-    StoredReport,
-    report_head,
 )
-from crypto.opening import check_report, open_report
-from crypto.recount import SAMPLED, check_chunk, choose_chunks
+from crypto.rounds.opening import check_report, open_report
+from crypto.rounds.recount import SAMPLED, check_chunk, choose_chunks
+from crypto.rounds.report import DroppedSeeds, StoredReport, report_header
 from crypto.sealing import PUBLIC_BYTES, SealingKey, seal
 from crypto.wire import detach, digest_of, sign, unverified
+from policies.budget.ledger import Spending
 from policies.errors import AlreadyChargedError
-from policies.ledger import Spending
-from policies.request import Denial, Refusal, Request
-from policies.training import START, Step
-from silo_node import core
+from policies.requests.denials import Denial, Refusal
+from policies.requests.request import Request
+from policies.requests.training import START, Step
+from silo_node.rounds import learning, proposal, states
+from silo_node.rounds import steps as core
 from tests.example_policy import AGE, NOW, SMOKER, table
 from tests.many_silos import ANALYST, SEALING, Many, MemoryLedger, Round, chunk_digests, refused, with_report
 from tests.simulator import no_noise
@@ -66,13 +68,13 @@ class Held:
     """A finished round, and the states of its silos after each step."""
 
     one: Round
-    proposed: dict[str, core.Proposed]
-    shared: dict[str, core.SharedOut]
-    received: dict[str, core.Received]
-    contributed: dict[str, core.Contributed]
-    agreed: dict[str, core.Agreed]
+    proposed: dict[str, states.Proposed]
+    shared: dict[str, states.SharedOut]
+    received: dict[str, states.Received]
+    contributed: dict[str, states.Contributed]
+    agreed: dict[str, states.Agreed]
 
-    def silo(self, name: str = ME) -> core.Silo:
+    def silo(self, name: str = ME) -> states.Silo:
         return self.one.silo(name)
 
     @property
@@ -117,10 +119,10 @@ def reserved() -> MemoryLedger:
 
 def propose(
     message: Any = None, envelope: bytes = b"", ledger: MemoryLedger | None = None, now: int = NOW
-) -> tuple[core.Proposed | None, bytes]:
+) -> tuple[states.Proposed | None, bytes]:
     message = HELD.one.proposed.propose if message is None else message
     data = envelope or HELD.signed(message)
-    return core.propose(HELD.silo(), ledger or MemoryLedger(), lambda _: None, now, message.round_id, data)
+    return proposal.propose(HELD.silo(), ledger or MemoryLedger(), lambda _: None, now, message.round_id, data)
 
 
 def asking(asked: Request, key: SigningKey = ANA, signer: str = "ana") -> Any:
@@ -147,11 +149,11 @@ def test_a1_a_proposal_is_signed_by_an_aggregator() -> None:
 def test_a2_a_proposal_is_of_its_round_and_federation_and_time() -> None:
     message = HELD.one.proposed.propose
     with pytest.raises(ProtocolError, match="another round"):
-        core.propose(HELD.silo(), MemoryLedger(), lambda _: None, NOW, bytes(16), HELD.signed(message))
+        proposal.propose(HELD.silo(), MemoryLedger(), lambda _: None, NOW, bytes(16), HELD.signed(message))
     with pytest.raises(ProtocolError, match="federation 'other'"):
         propose(message.model_copy(update={"federation": "other"}))
-    propose(message.model_copy(update={"expires_at": NOW + core.MAX_ROUND_S}))
-    for expires_at in (NOW, NOW - 1, NOW + core.MAX_ROUND_S + 1):
+    propose(message.model_copy(update={"expires_at": NOW + proposal.MAX_ROUND_S}))
+    for expires_at in (NOW, NOW - 1, NOW + proposal.MAX_ROUND_S + 1):
         with pytest.raises(ProtocolError, match="expired"):
             propose(message.model_copy(update={"expires_at": expires_at}))
 
@@ -230,7 +232,7 @@ def test_a10_a_limit_that_is_reached_while_deciding_refuses() -> None:
 
 def share(
     manifest: Any = None, accepts: tuple[bytes, ...] | None = None, envelope: bytes = b"", now: int = NOW
-) -> tuple[core.SharedOut, bytes]:
+) -> tuple[states.SharedOut, bytes]:
     composed = HELD.one.composed
     signed = envelope or (composed.envelope if manifest is None else HELD.signed(manifest))
     told = Share(manifest=signed, accepts=composed.accepts if accepts is None else accepts)
@@ -310,7 +312,7 @@ def test_b6_a_silo_that_was_not_asked_is_not_in_the_roster() -> None:
     one.replies["propose"][AFTER] = (HELD.signed(accept, AFTER),)
     one.compose()
     with pytest.raises(ProtocolError, match="did not ask"):
-        core.share(HELD.silo(), one.state(ME, core.Proposed), NOW, one.composed.share)
+        core.share(HELD.silo(), one.state(ME, states.Proposed), NOW, one.composed.share)
 
 
 def test_b7_its_own_acceptance_is_in_it_unaltered() -> None:
@@ -327,7 +329,7 @@ def test_b7_its_own_acceptance_is_in_it_unaltered() -> None:
 # C: the silo at ready and at contribute
 
 
-def deliver(**changes: Any) -> tuple[core.Received, bytes]:
+def deliver(**changes: Any) -> tuple[states.Received, bytes]:
     told = Deliver.decode(HELD.one.shared.deliver(ME)).model_copy(update=changes)
     return core.ready(HELD.silo(), HELD.shared[ME], NOW, told.encode())
 
@@ -423,8 +425,8 @@ def test_c4_shares_and_pair_seeds_open_in_their_context_and_have_their_lengths()
 
 
 def contribute(
-    go: bytes = b"", ledger: MemoryLedger | None = None, state: core.Received | None = None, values: Any = (1, 2, 3)
-) -> core.Contributed:
+    go: bytes = b"", ledger: MemoryLedger | None = None, state: states.Received | None = None, values: Any = (1, 2, 3)
+) -> states.Contributed:
     return core.contribute(
         HELD.silo(),
         state or HELD.received[ME],
@@ -457,7 +459,7 @@ def test_c5_c6_go_needs_every_ready_and_a_charge_that_is_reserved() -> None:
             contribute(ledger=spent)
 
 
-def with_variance(variance: int) -> core.Received:
+def with_variance(variance: int) -> states.Received:
     before = HELD.received[ME].before
     terms = before.manifest.terms
     block = terms.blocks[0].model_copy(update={"variance": str(variance)})
@@ -489,7 +491,7 @@ def test_c9_a_frame_that_is_not_there_is_refused() -> None:
 # D and E: the silo at agree and at open
 
 
-def agree(data: bytes, ledger: MemoryLedger | None = None) -> core.Agreed:
+def agree(data: bytes, ledger: MemoryLedger | None = None) -> states.Agreed:
     return core.agree(HELD.silo(), HELD.contributed[ME], ledger or MemoryLedger(), NOW, data)[0]
 
 
@@ -956,7 +958,7 @@ def test_g9_a_chunk_is_the_sum_of_the_survivors_signed_chunks() -> None:
     )
     with pytest.raises(WireError, match="has 16 bytes, expected 24"):
         check_chunk(REPORT, replace(checked, contributions=heads), 0, [short, *chunks[1:]])
-    zero = StoredReport.decode(report_head(MESSAGE) + bytes(24))
+    zero = StoredReport.decode(report_header(MESSAGE) + bytes(24))
     with pytest.raises(ProtocolError, match="the sum is wrong"):
         check_chunk(zero, checked, 0, chunks)
 
@@ -999,10 +1001,10 @@ def test_j1_the_degree_is_the_least_that_meets_each_rule() -> None:
 
 
 def test_k1_a_report_of_a_question_or_of_a_stranger_is_not_learned() -> None:
-    data = report_head(MESSAGE) + bytes(REPORT.blinded_sum)
+    data = report_header(MESSAGE) + bytes(REPORT.blinded_sum)
     ledger = MemoryLedger()
     with pytest.raises(ProtocolError, match="not that of a training step"):
-        core.learn(HELD.silo(), ledger, NOW, data, [])
+        learning.learn(HELD.silo(), ledger, NOW, data, [])
     propose_of = HELD.one.proposed.propose
     for asked, signer, key, error in (
         (HELD.one.request, "eve", STRANGER, ProtocolError),
@@ -1011,19 +1013,19 @@ def test_k1_a_report_of_a_question_or_of_a_stranger_is_not_learned() -> None:
         changed = propose_of.model_copy(update={"request": sign(asked, signer, key)})
         message = MESSAGE.model_copy(update={"propose": HELD.signed(changed)})
         with pytest.raises(error):
-            core.learn(HELD.silo(), ledger, NOW, report_head(message), [])
+            learning.learn(HELD.silo(), ledger, NOW, report_header(message), [])
     step = step_request(HELD.silo().roster.recipients(HELD.many.names))
     for change in ({"analyst": "eve"}, {"federation": "other"}):
         asked = Request.model_validate({**dict(step), **change})
         changed = propose_of.model_copy(update={"request": sign(asked, "ana", ANA)})
         message = MESSAGE.model_copy(update={"propose": HELD.signed(changed)})
         with pytest.raises(ProtocolError, match="not that of a training step of this federation"):
-            core.learn(HELD.silo(), ledger, NOW, report_head(message), [])
+            learning.learn(HELD.silo(), ledger, NOW, report_header(message), [])
     message = MESSAGE.model_copy(update={"propose": HELD.forged(propose_of)})
     with pytest.raises(SignatureError):
-        core.learn(HELD.silo(), ledger, NOW, report_head(message), [])
+        learning.learn(HELD.silo(), ledger, NOW, report_header(message), [])
     with pytest.raises(ProtocolError, match="not that of a training step"):
-        hub.learners(MESSAGE)
+        reports.learners(MESSAGE)
 
 
 # Reading: what is cut, or does not fit itself, is no message
@@ -1037,19 +1039,19 @@ def test_a_head_names_as_many_pieces_as_the_round_has() -> None:
 
 
 def test_a_report_that_is_cut_or_something_else_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = report_head(MESSAGE) + bytes(REPORT.blinded_sum)
+    data = report_header(MESSAGE) + bytes(REPORT.blinded_sum)
     assert StoredReport.decode(data).name == REPORT.name
     for wrong in (b"", data[:4], data[:7], b"XXXX" + data[4:]):
         with pytest.raises(WireError, match="no encrypted report"):
             StoredReport.decode(wrong)
     with pytest.raises(WireError, match="cut short"):
-        StoredReport.decode(data[: len(report_head(MESSAGE)) - 1])
+        StoredReport.decode(data[: len(report_header(MESSAGE)) - 1])
     monkeypatch.setattr(messages, "MAX_REPORT_BYTES", len(data) - 1)
     with pytest.raises(WireError, match="no encrypted report"):
         StoredReport.decode(data)
     monkeypatch.setattr(type(MESSAGE), "MAX_BYTES", 1000)
     with pytest.raises(WireError, match="at most 1000"):
-        report_head(MESSAGE)
+        report_header(MESSAGE)
 
 
 def test_k2_a_silo_answers_for_the_run_that_was_asked_about() -> None:
@@ -1057,7 +1059,7 @@ def test_k2_a_silo_answers_for_the_run_that_was_asked_about() -> None:
     changed = HELD.one.proposed.propose.model_copy(update={"request": sign(asked, "ana", ANA)})
     report = MESSAGE.model_copy(update={"propose": HELD.signed(changed)})
     learned = Learned(run=bytes(16), position=bytes(32))
-    assert hub.read_learned(HUB, ME, report, (HELD.signed(learned, ME),)).message == learned
+    assert reports.read_learned(HUB, ME, report, (HELD.signed(learned, ME),)).message == learned
     other = learned.model_copy(update={"run": b"\1" * 16})
     for frames in (
         (HELD.signed(other, ME),),
@@ -1066,4 +1068,4 @@ def test_k2_a_silo_answers_for_the_run_that_was_asked_about() -> None:
         (HELD.signed(learned, ME),) * 2,
     ):
         with pytest.raises(CryptoError):
-            hub.read_learned(HUB, ME, report, frames)
+            reports.read_learned(HUB, ME, report, frames)

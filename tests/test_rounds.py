@@ -9,18 +9,22 @@ import duckdb
 import numpy as np
 import pytest
 
-from aggregator.core import propose
+from aggregator.rounds import propose
 from analyst.demo.hospitals import PURPOSE, read_lung
 from analyst.errors import DeniedError, RoundError
-from analyst.report import Estimate, Report
+from analyst.reports.estimates import Estimate
+from analyst.reports.report import Report
 from crypto.errors import CryptoError
 from crypto.keys import Secret, SigningKey, read_key_file
-from crypto.manifest import Propose
-from crypto.messages import Contribution, StoredReport
-from crypto.opening import open_report
+from crypto.rounds.manifest import Propose
+from crypto.rounds.messages import Contribution
+from crypto.rounds.opening import open_report
+from crypto.rounds.report import StoredReport
 from crypto.sealing import SealingKey
 from crypto.wire import MAX_ENVELOPE_OVERHEAD, digest_of, sign, unverified
-from policies.request import Catalogue, Request, terms_of
+from policies.requests.catalogue import Catalogue
+from policies.requests.request import Request
+from policies.requests.terms import terms_of
 from tests.simulator import STEPS, Simulation, no_noise, simulate
 
 QUESTION = "SELECT sex, COUNT(*) AS n, AVG(age) AS mean_age FROM lung GROUP BY sex"

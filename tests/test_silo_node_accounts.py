@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.ledger import ALL_MONTHS, Months
+from policies.budget.ledger import ALL_MONTHS, Months
 from silo_node.accounts import DAY_S, Account, Accounts, Row, accounts_of
 from tests.example_policy import Edit, policy
 

@@ -12,20 +12,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aggregator.core import ROUND_S, cancel, propose
+from aggregator.rounds import ROUND_S, cancel, propose
 from analyst.demo.hospitals import PURPOSE
 from analyst.errors import AnalystError, DeniedError, FederationError, RoundError
 from crypto.keys import Secret, SigningKey
-from crypto.manifest import Accept, Recipient
-from crypto.messages import Cancel, Failed
-from crypto.opening import _quorums
+from crypto.rounds.manifest import Accept, Recipient
+from crypto.rounds.messages import Cancel, Failed
+from crypto.rounds.opening import _quorums
 from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import sign, unverified
-from policies.request import Catalogue, Request
-from silo_node import core
+from policies.requests.catalogue import Catalogue
+from policies.requests.request import Request
 from silo_node.actor import MAX_ROUNDS, SiloActor
-from silo_node.core import Agreed
 from silo_node.errors import HomeError
+from silo_node.rounds import states
+from silo_node.rounds.states import Agreed
 from tests.simulator import Simulation, no_noise, simulate
 
 QUESTION = "SELECT sex, COUNT(*) AS n, AVG(age) AS mean_age FROM lung GROUP BY sex"
@@ -313,7 +314,7 @@ def test_only_who_proposed_a_round_can_cancel_it(exact: Simulation) -> None:
 @pytest.mark.parametrize("step", ["share", "ready", "contribute", "agree"])
 def test_a_round_can_be_cancelled_at_every_step(exact: Simulation, step: str) -> None:
     aspen, hub = exact.silos["aspen"], exact.server._aggregator
-    kept = get_args(core.State)[["propose", "share", "ready", "contribute", "agree"].index(step)]
+    kept = get_args(states.State)[["propose", "share", "ready", "contribute", "agree"].index(step)]
     found: list[bool] = []
 
     def cancelled(done: str, frames: tuple[bytes, ...]) -> tuple[bytes, ...]:

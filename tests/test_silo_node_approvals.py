@@ -12,21 +12,22 @@ from pathlib import Path
 import pytest
 
 import silo_node.cli
-from aggregator.core import propose
+from aggregator.rounds import propose
 from analyst.demo.hospitals import PURPOSE
 from analyst.errors import AnalystError, DeniedError
-from analyst.report import Report
+from analyst.reports.report import Report
 from crypto.errors import WireError
 from crypto.keys import Secret, SigningKey, write_key_file
-from crypto.messages import Failed
 from crypto.randomness import token
+from crypto.rounds.messages import Failed
 from crypto.wire import sign, unverified
-from policies.approvals import Approval
+from policies.budget.ledger import MAX_PROPOSALS
+from policies.document.load import load
 from policies.errors import LedgerError
-from policies.ledger import MAX_PROPOSALS
-from policies.load import load
-from policies.request import Refusal, Request
-from policies.training import START, Step
+from policies.requests.approval import Approval
+from policies.requests.denials import Refusal
+from policies.requests.request import Request
+from policies.requests.training import START, Step
 from silo_node import log
 from silo_node.errors import SiloError
 from silo_node.ledger_store import MAX_WAITING, Due, LedgerStore, Waiting

@@ -15,23 +15,16 @@ import pytest
 import silo_node.cli
 from analyst.demo.hospitals import PURPOSE
 from analyst.errors import DeniedError
-from policies.decide import is_stale_feed
+from policies.decision.decide import is_stale_feed
+from policies.document.load import load, parse
+from policies.document.policy import Policy
 from policies.errors import PolicyFileError
-from policies.load import load, parse
-from policies.model import Policy
 from silo_node.actor import SiloActor
-from silo_node.consent import (
-    ConsentFilter,
-    PersonStanding,
-    Standing,
-    consent_filter,
-    load_consent,
-    standing_of,
-    standings,
-)
+from silo_node.data.consent import ConsentFilter, consent_filter, load_consent
+from silo_node.data.query import execute
+from silo_node.data.sources import connect, load_sources
 from silo_node.errors import SourceError
-from silo_node.execute import execute
-from silo_node.sources import connect, load_sources
+from silo_node.owner.consent_status import PersonStanding, Standing, standing_of, standings
 from tests.simulator import Simulation, no_noise, simulate
 
 NOW = 1_780_000_000  # 2026-05-28T20:26:40Z

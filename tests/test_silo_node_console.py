@@ -20,7 +20,7 @@ import pytest
 import silo_node.cli
 from crypto.errors import CryptoError
 from crypto.wire import unverified
-from policies.approvals import Verdict
+from policies.requests.approval import Verdict
 from silo_node.console import MAX_BODY, Visitor, serve
 from silo_node.errors import SiloError
 from silo_node.markup import Html, joined, tag

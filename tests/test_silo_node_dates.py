@@ -13,14 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.load import parse
-from policies.model import Policy
+from policies.document.load import parse
+from policies.document.policy import Policy
 from policies.periods import UNKNOWN, label, periods
-from policies.request import Aggregate, Compare, OneOf, Predicate, Request, Table, TableColumn
-from silo_node.consent import load_consent, row_filter, standing_of, standings
+from policies.requests.query import Aggregate, Compare, OneOf, Predicate
+from policies.requests.request import Request
+from policies.requests.tables import Table, TableColumn
+from silo_node.data.consent import load_consent, row_filter
+from silo_node.data.query import execute
+from silo_node.data.sources import connect, load_sources
 from silo_node.errors import SourceError
-from silo_node.execute import execute
-from silo_node.sources import connect, load_sources
+from silo_node.owner.consent_status import standing_of, standings
 from tests.example_policy import NOW, Edit, edited, plan, request
 
 TODAY = datetime.fromtimestamp(NOW, UTC).date()

@@ -18,7 +18,7 @@ from analyst.federation import opened, revoke
 from crypto.certificates import Identity, issue, new_request, read_transport_key, utc_now
 from crypto.cluster import ensure_token
 from crypto.finding import Finding
-from policies.signatures import SUFFIX
+from policies.document.signatures import SUFFIX
 from silo_node.actor import SiloActor
 from silo_node.cli import main
 from silo_node.doctor import examine

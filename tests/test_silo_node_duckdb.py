@@ -15,9 +15,9 @@ import pytest
 
 import silo_node.cli
 from analyst.demo.hospitals import PURPOSE
-from policies.load import load, parse
+from policies.document.load import load, parse
+from silo_node.data.sources import connect, load_sources, opened
 from silo_node.errors import SourceError
-from silo_node.sources import connect, load_sources, opened
 from tests.example_policy import Edit, edited, policy
 from tests.simulator import no_noise, simulate
 from tests.test_silo_node_consent import count

@@ -16,24 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.request import (
-    Aggregate,
-    Both,
-    Compare,
-    Either,
-    IsNull,
-    Not,
-    OneOf,
-    Plan,
-    Predicate,
-    Request,
-    TableColumn,
-    groups_of,
-    statistics_of,
-)
+from policies.requests.query import Aggregate, Both, Compare, Either, IsNull, Not, OneOf, Plan, Predicate
+from policies.requests.request import Request
+from policies.requests.statistic import groups_of, statistics_of
+from policies.requests.tables import TableColumn
+from silo_node.data.query import execute
+from silo_node.data.sources import Files, Source, connect, load_sources
 from silo_node.errors import SourceError
-from silo_node.execute import execute
-from silo_node.sources import Files, Source, connect, load_sources
 from tests.example_policy import AGE, COLUMNS, COST, STORED, Edit, plan, policy, request, table
 
 Row = dict[str, Any]

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from aggregator.driver import Server
 from aggregator.errors import AggregatorError, StoreError
-from aggregator.server import Server
 from aggregator.store import HeadStore
 from analyst.demo.hospitals import PURPOSE
 from analyst.errors import RoundError
@@ -19,8 +19,8 @@ from crypto.errors import CryptoError, LinkError
 from crypto.frames import CallFailedError
 from crypto.keys import Secret, SigningKey
 from crypto.wire import unverified
+from policies.budget.ledger import LedgerHead
 from policies.errors import LedgerError
-from policies.ledger import LedgerHead
 from silo_node.heads import Ask, Carried, Carrier, KeptHeads, Objection, UnreachableError
 from silo_node.ledger_store import Due, LedgerStore
 from silo_node.log import Signer

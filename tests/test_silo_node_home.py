@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from crypto.keys import Secret, SigningKey, write_key_file
+from policies.document.load import load
+from policies.document.signatures import SUFFIX, signature, written
 from policies.errors import PolicySignatureError
-from policies.load import load
-from policies.signatures import SUFFIX, signature, written
 from silo_node.cli import main
 from silo_node.home import ACCEPTED, Home, read_home
 

@@ -15,13 +15,16 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from policies.load import parse
-from policies.model import Policy
+from policies.document.load import parse
+from policies.document.policy import Policy
 from policies.periods import UNKNOWN, periods
-from policies.request import Aggregate, Both, Compare, Either, IsNull, Not, OneOf, Predicate, Request, TableColumn, uses
-from silo_node.consent import narrowed, row_filter
-from silo_node.execute import execute
-from silo_node.sources import Source, connect, load_sources, opened
+from policies.requests.query import Aggregate, Both, Compare, Either, IsNull, Not, OneOf, Predicate
+from policies.requests.request import Request
+from policies.requests.statistic import uses
+from policies.requests.tables import TableColumn
+from silo_node.data.consent import narrowed, row_filter
+from silo_node.data.query import execute
+from silo_node.data.sources import Source, connect, load_sources, opened
 from tests.example_policy import COLUMNS, NOW, STORED, Edit, edited, plan, request, table
 
 if TYPE_CHECKING:

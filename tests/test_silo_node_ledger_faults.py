@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from policies.budget.ledger import MAX_PROPOSALS, Rate, RunStep
 from policies.errors import AlreadyChargedError, LedgerError
-from policies.ledger import MAX_PROPOSALS, Rate, RunStep
 from silo_node import log
 from silo_node.ledger_schema import VERSION
 from silo_node.ledger_store import LedgerStore

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from crypto.keys import Secret, SigningKey
-from policies.accountant import ORDERS, cover
+from policies.budget.accountant import ORDERS, cover
+from policies.budget.ledger import ALL_MONTHS, Charge, Ledger, Months, RunStep, Spending, WindowLimit, WindowSpending
 from policies.errors import AlreadyChargedError, LedgerError
-from policies.ledger import ALL_MONTHS, Charge, Ledger, Months, RunStep, Spending, WindowLimit, WindowSpending
 from silo_node.ledger_store import LedgerStore
 from silo_node.log import Signer
 

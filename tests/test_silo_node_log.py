@@ -15,8 +15,8 @@ from analyst.demo.hospitals import PURPOSE
 from analyst.errors import DeniedError
 from crypto.errors import WireError
 from crypto.keys import Secret, SigningKey
+from policies.budget.ledger import LedgerHead
 from policies.errors import LedgerError
-from policies.ledger import LedgerHead
 from silo_node import log
 from silo_node.ledger_store import Due, LedgerStore
 from silo_node.log import Entry, Event, Held, Line, Signer, audit, chained, check_chain, decided, read_head, worded

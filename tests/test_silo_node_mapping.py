@@ -8,13 +8,14 @@ from typing import Any
 import duckdb
 import pytest
 
-from policies.catalogue import catalogue_of, open_tables
+from policies.document.catalogue import catalogue_of, open_tables
 from policies.errors import PolicyFileError
-from policies.request import Aggregate, Compare, Request
-from silo_node.consent import consent_filter
+from policies.requests.query import Aggregate, Compare
+from policies.requests.request import Request
+from silo_node.data.consent import consent_filter
+from silo_node.data.query import execute
+from silo_node.data.sources import connect, load_sources
 from silo_node.errors import SourceError
-from silo_node.execute import execute
-from silo_node.sources import connect, load_sources
 from tests.example_policy import COLUMNS, Edit, plan, policy, request, table
 
 CSV = Edit('kind = "parquet"\nuri  = "visits.parquet"', 'kind = "csv"\nuri  = "visits.csv"')

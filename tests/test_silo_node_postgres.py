@@ -17,25 +17,26 @@ import pytest
 import silo_node.cli
 from analyst.demo.hospitals import PURPOSE, found_hospitals
 from analyst.founding import found
-from analyst.report import Estimate, Report
-from analyst.sql.catalogue import Offer
+from analyst.reports.estimates import Estimate
+from analyst.reports.report import Report
+from analyst.sql.offer import Offer
 from analyst.sql.plan import plan as planned
-from crypto.manifest import Recipient
+from crypto.rounds.manifest import Recipient
 from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import digest_of
-from policies import schema
-from policies.catalogue import catalogue_of
-from policies.decide import Places, decide, limits_of, months_of
-from policies.ledger import Spending, WindowSpending
-from policies.load import load, parse
-from policies.model import Policy
-from policies.request import Request
-from silo_node import postgres as reading
+from policies.budget.ledger import Spending, WindowSpending
+from policies.decision.decide import Places, decide, limits_of, months_of
+from policies.document import schema
+from policies.document.catalogue import catalogue_of
+from policies.document.load import load, parse
+from policies.document.policy import Policy
+from policies.requests.request import Request
 from silo_node.actor import SiloActor
+from silo_node.data import postgres as reading
+from silo_node.data.postgres import BATCH_ROWS, PostgresTable, fetch
+from silo_node.data.sources import connect, load_sources, opened
 from silo_node.doctor import examine
 from silo_node.errors import SourceError
-from silo_node.postgres import BATCH_ROWS, PostgresTable, fetch
-from silo_node.sources import connect, load_sources, opened
 from tests.example_policy import Edit, edited, policy, request
 from tests.simulator import Simulation, no_noise, simulate
 

@@ -8,9 +8,10 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from policies.model import Policy
+from policies.document.policy import Policy
+from silo_node.data.mapping import quote
+from silo_node.data.sources import connect, load_sources
 from silo_node.errors import SourceError
-from silo_node.sources import connect, load_sources, quote
 from tests.example_policy import Edit, policy
 
 CELLS: dict[str, Any] = {

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from policies import schema
-from policies.load import dotted, load
-from policies.request import Aggregate, Both, Compare, Either, IsNull, Not, OneOf
-from silo_node.wording import worded_plan, worded_policy, worded_request
+from policies.document import schema
+from policies.document.describe import worded_plan, worded_policy, worded_request
+from policies.document.load import dotted, load
+from policies.requests.query import Aggregate, Both, Compare, Either, IsNull, Not, OneOf
 from tests.example_policy import plan, request, table
 from tests.test_silo_node_accounts import POLICY
 

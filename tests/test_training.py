@@ -17,17 +17,20 @@ import pytest
 import silo_node.cli
 from analyst.errors import AnalystError, DeniedError
 from analyst.founding import found
-from analyst.training import Training, read_job, train
+from analyst.training.job import read_job
+from analyst.training.run import Training, train
 from crypto.errors import CryptoError
-from crypto.manifest import Propose
-from crypto.messages import Failed, Learned, StoredReport, report_head
 from crypto.noise import discrete_gaussian
-from crypto.opening import open_report
-from crypto.payload import digests
+from crypto.rounds.manifest import Propose
+from crypto.rounds.messages import Failed, Learned
+from crypto.rounds.opening import open_report
+from crypto.rounds.payload import digests
+from crypto.rounds.report import StoredReport, report_header
 from crypto.wire import body_digest, signer_of, unverified
-from policies.accountant import charge
-from policies.request import Request, terms_of
-from policies.training import GRADIENT_UNITS, START, Step
+from policies.budget.accountant import charge
+from policies.requests.request import Request
+from policies.requests.terms import terms_of
+from policies.requests.training import GRADIENT_UNITS, START, Step
 from silo_node.accounts import Row
 from silo_node.training.logistic import contribution
 from silo_node.training.run import RunState
@@ -440,7 +443,7 @@ def test_a_report_that_is_not_the_next_moves_nothing(tmp_path: Path) -> None:
         before, last = models(simulation), StoredReport.decode(simulation.reports[-1])
         changed = bytes([last.blinded_sum[0] ^ 1]) + bytes(last.blinded_sum[1:])
         consistent = last.message.model_copy(update={"chunks": digests([changed])})
-        tampered = (report_head(last.message) + changed, report_head(consistent) + changed)
+        tampered = (report_header(last.message) + changed, report_header(consistent) + changed)
         for data in (*simulation.reports, *tampered):
             (envelope,) = simulation.silos["east"].actor.learn(data)
             assert unverified(envelope, Learned).position == before["east"].position

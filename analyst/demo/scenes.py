@@ -25,11 +25,13 @@ from rich.table import Table
 from analyst.client import Federation
 from analyst.demo.sector import Sector, write_decisions
 from analyst.errors import AnalystError, DeniedError
-from analyst.render import show_cell, show_conditions
-from analyst.report import Estimate, Report
-from analyst.training import read_job, train
-from crypto.messages import StoredReport
+from analyst.reports.estimates import Estimate
+from analyst.reports.render import show_cell, show_conditions
+from analyst.reports.report import Report
+from analyst.training.job import read_job
+from analyst.training.run import train
 from crypto.ring import Ring
+from crypto.rounds.report import StoredReport
 
 EPSILON = 1.0  # of the questions that only count
 OWNER_TIMEOUT_S = 60

@@ -9,10 +9,10 @@ import json
 import sys
 
 from analyst.errors import AnalystError
-from analyst.sql.catalogue import Offer
+from analyst.sql.offer import Offer
 from analyst.sql.plan import plan
 from crypto.errors import CryptoError
-from policies.request import Catalogue
+from policies.requests.catalogue import Catalogue
 
 
 def main() -> int:

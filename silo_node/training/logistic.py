@@ -12,11 +12,11 @@ import torch
 
 from crypto.ring import Codec, Ring
 from crypto.wire import MAX_SILOS
-from policies.request import Request
-from policies.training import GRADIENT_UNITS, WEIGHT_BITS, Step
+from policies.requests.request import Request
+from policies.requests.training import GRADIENT_UNITS, WEIGHT_BITS, Step
 from silo_node.training.run import Vector
 
-Columns = list[npt.NDArray[np.int64]]  # of silo_node.execute.examples
+Columns = list[npt.NDArray[np.int64]]  # of silo_node.data.query.examples
 
 
 def contribution(request: Request, step: Step, weights: Vector, columns: Columns) -> list[list[int]]:

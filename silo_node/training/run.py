@@ -13,9 +13,10 @@ from pydantic import Field
 
 from crypto.errors import ProtocolError
 from crypto.wire import Digest, Message, Name, RoundId, Seconds
-from policies.model import MAX_STEPS
-from policies.request import Request, job_of, width
-from policies.training import GRADIENT_UNITS, START, WEIGHT_BITS, Step
+from policies.requests.request import Request, job_of
+from policies.requests.statistic import width
+from policies.requests.training import GRADIENT_UNITS, START, WEIGHT_BITS, Step
+from policies.units import MAX_STEPS
 
 Vector = npt.NDArray[np.float64]
 _Finite = Annotated[float, Field(allow_inf_nan=False)]

@@ -18,16 +18,17 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from aggregator.link import Gate, StreamSilo
+from aggregator.gate import Gate
+from aggregator.streams import StreamSilo
 from analyst.client import Federation
 from analyst.demo.hospitals import found_hospitals
 from analyst.founding import found
+from crypto.backends.scheme import CHUNK_VALUES
 from crypto.certificates import host_of, pin_of, read_transport_key
 from crypto.frames import FRAME_BYTES, Parts
 from crypto.greeting import OPTIONS
-from crypto.manifest import CHUNK_VALUES
-from crypto.payload import digests as digests_of
-from crypto.payload import frames
+from crypto.rounds.payload import digests as digests_of
+from crypto.rounds.payload import frames
 from silo_node.link import Dialler
 from tests.bench.endtoend import family, proportional_mib
 from tests.bench.figures import publish

@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from crypto.backends import BACKENDS
-from crypto.graph import quorum_of
+from crypto.backends.registry import BACKENDS
+from crypto.backends.scheme import RoundKey, Scheme, Shape, Units
+from crypto.backends.shares import open_column, seal_column
 from crypto.keys import Secret, derive
-from crypto.scheme import RoundKey, Scheme, Shape, Units
+from crypto.rounds.committees import quorum_of
 from crypto.sealing import SealingKey
-from crypto.shares import open_column, seal_column
 from tests.bench.figures import publish
 
 SILOS = 10

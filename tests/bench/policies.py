@@ -11,20 +11,20 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import policies.decide
+import policies.decision.decide
 from crypto.keys import Secret, SigningKey
 from crypto.wire import digest_of
-from policies.decide import decide
-from policies.ledger import Charge, Months, Rate, Spending, WindowLimit
-from policies.load import parse
-from silo_node.consent import consent_filter
+from policies.budget.ledger import Charge, Months, Rate, Spending, WindowLimit
+from policies.decision.decide import decide
+from policies.document.load import parse
+from silo_node.data.consent import consent_filter
+from silo_node.data.sources import connect
 from silo_node.ledger_store import LedgerStore
 from silo_node.log import Signer
-from silo_node.sources import connect
 from tests.bench.figures import publish
 from tests.example_policy import NOW, Edit, edited, policy, request
 
-EXAMPLES = Path(policies.decide.__file__).parent / "examples"
+EXAMPLES = Path(policies.decision.decide.__file__).parent / "examples"
 RUNS = 15
 LEDGER_ROWS, RESERVATIONS = 10_000, 300
 PERSON_ROWS, RECORDS, QUERIES = 1_000_000, 300_000, 9

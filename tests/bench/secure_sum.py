@@ -18,13 +18,15 @@ import numpy.typing as npt
 
 from aggregator.store import ReportStore
 from aggregator.sums import SumShard
+from crypto.backends.masks import apply_masks, blind
+from crypto.backends.scheme import CHUNK_VALUES
 from crypto.keys import Secret, SigningKey
-from crypto.manifest import CHUNK_VALUES, Block, Manifest, Member, Recipient, Terms
-from crypto.masking import apply_masks, blind
-from crypto.messages import Contribution, EncryptedReport
-from crypto.payload import digests as digests_of
-from crypto.payload import frames
 from crypto.ring import Codec, Ring
+from crypto.rounds.manifest import Block, Manifest, Member, Recipient, Terms
+from crypto.rounds.messages import Contribution
+from crypto.rounds.payload import digests as digests_of
+from crypto.rounds.payload import frames
+from crypto.rounds.report import EncryptedReport
 from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import sign
 from tests.bench.figures import publish

@@ -1,0 +1,1 @@
+"""From an opened sum to what a person reads."""

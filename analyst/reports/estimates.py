@@ -1,0 +1,110 @@
+"""From an opened sum to estimates with their intervals."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from analyst.sql.draft import Planned
+from crypto.rounds.opening import OpenedSum
+from policies.requests.query import Aggregate
+from policies.requests.request import Request
+from policies.requests.statistic import Statistic, groups_of, statistics_of
+from policies.requests.tables import TableColumn
+from policies.units import MICRO
+
+_Z95 = 1.959963984540054  # the 97.5 % quantile of the normal distribution
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A released figure, its 95 % interval and its standard deviation; None where the noise drowned it."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    sd: float | None
+
+
+def interpret(
+    planned: Planned,
+    request: Request,
+    opened: OpenedSum,
+    min_cohort: int,
+) -> tuple[list[dict[str, Estimate | str | int]], list[dict[str, str | int]]]:
+    """Return the rows of the answer and the groups withheld because their noisy count is below `min_cohort`."""
+    sums = _sums(request, opened)
+    cohort = next(statistic for statistic in statistics_of(planned.plan) if statistic.kind != "total")
+    rows: list[dict[str, Estimate | str | int]] = []
+    withheld: list[dict[str, str | int]] = []
+    for index, group in enumerate(groups_of(request)):
+        keys = {
+            planned.names.get(column, column): _member(value, request.table.column(column))
+            for column, value in zip(planned.plan.group_by, group, strict=True)
+        }
+        if sums[cohort][0][index] < min_cohort:
+            withheld.append(dict(keys))
+            continue
+        cells: dict[str, Estimate | str | int] = dict(keys)
+        for aggregate in planned.plan.aggregates:
+            cells[aggregate.alias] = _estimate(
+                aggregate, request.table.column(aggregate.column) if aggregate.column else None, sums, index
+            )
+        rows.append({name: cells[name] for name in planned.output})
+    return rows, withheld
+
+
+def rho_of(request: Request) -> float:
+    """Return the price of a request in zCDP rho."""
+    return request.micro_rho / MICRO
+
+
+def _sums(request: Request, opened: OpenedSum) -> dict[Statistic, tuple[Any, float]]:
+    """Return the sum per group and its standard deviation, by statistic, in rows or half steps."""
+    survivors = len(opened.split.survivors)
+    sums: dict[Statistic, tuple[Any, float]] = {}
+    blocks = zip(opened.manifest.terms.blocks, opened.blocks(), strict=True)
+    for statistic, (block, values) in zip(statistics_of(request.plan), blocks, strict=True):
+        variance = int(block.variance) * survivors / opened.manifest.noise_shares
+        sums[statistic] = values, math.ldexp(math.sqrt(variance), -block.scale_bits)
+    return sums
+
+
+def _estimate(
+    aggregate: Aggregate, column: TableColumn | None, sums: dict[Statistic, tuple[Any, float]], index: int
+) -> Estimate:
+    if aggregate.function == "count":
+        values, sd = sums[Statistic("present", column.name) if column else Statistic("rows", None)]
+        return _interval(float(values[index]), sd, 0.0, math.inf)
+    if column is None or column.low is None or column.high is None:  # the request's own validation excludes it
+        raise ValueError(f"{aggregate.function} without a bounded column")
+    counts, count_sd = sums[Statistic("present", column.name)]
+    totals, total_sd = sums[Statistic("total", column.name)]
+    step = float(column.step or 1)
+    count, middle = float(counts[index]), (column.low + column.high) / 2
+    centred, centred_sd = float(totals[index]) / 2, total_sd / 2
+    if aggregate.function == "sum":
+        sd = math.hypot(centred_sd, middle * count_sd)
+        return _interval(step * (middle * count + centred), step * sd, -math.inf, math.inf)
+    least, most = step * column.low, step * column.high
+    centre = step * middle
+    # Fieller, 1954: the interval of a quotient of two normal variables, exact where that of the first-order
+    # approximation is too narrow. Unbounded where the count could be nothing: then a quotient says nothing.
+    bound = count**2 - (_Z95 * count_sd) ** 2
+    if count <= 0 or bound <= 0:
+        return Estimate(None, least, most, None)
+    product = centred * count
+    root = math.sqrt(max(0.0, product**2 - bound * (centred**2 - (_Z95 * centred_sd) ** 2)))
+    low, high = (centre + step * (product + sign * root) / bound for sign in (-1, 1))
+    value, low_shown, high_shown = (
+        min(max(figure, least), most) for figure in (centre + step * centred / count, low, high)
+    )
+    return Estimate(value, low_shown, high_shown, (high - low) / (2 * _Z95))
+
+
+def _interval(value: float, sd: float, least: float, most: float) -> Estimate:
+    """Return the 95 % interval, cut to what is publicly possible."""
+    return Estimate(value, min(max(value - _Z95 * sd, least), most), max(min(value + _Z95 * sd, most), least), sd)
+
+
+def _member(value: str, column: TableColumn) -> str | int:
+    return int(value) if column.type == "int" else value

@@ -1,0 +1,137 @@
+"""How a person or a program reads a report (a table, JSON or CSV), and how a person reads what silos offer."""
+
+import csv
+import io
+from collections.abc import Iterable
+from decimal import Decimal
+
+from rich.console import Console
+from rich.table import Table
+
+from analyst.reports.estimates import Estimate
+from analyst.reports.report import Report, between
+from analyst.sql.offer import Offer
+from policies.budget.accountant import epsilon_of
+from policies.requests.catalogue import Catalogue
+from policies.requests.tables import TableColumn
+from policies.units import MICRO
+
+FORMATS = ("table", "json", "csv")
+
+
+def plain(text: str) -> str:
+    """Return text of another party without anything that a terminal would obey."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def render(report: Report, form: str) -> str:
+    """Return the report as text in one of FORMATS."""
+    return {"json": _as_json, "csv": _as_csv, "table": _as_table}[form](report)
+
+
+def _as_json(report: Report) -> str:
+    return report.to_json() + "\n"
+
+
+def _as_csv(report: Report) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, report.field_names(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(report.to_records())
+    return text.getvalue()
+
+
+def _as_table(report: Report) -> str:
+    text = io.StringIO()
+    _print_report(report, Console(highlight=False, markup=False, file=text, width=Console().width))
+    return text.getvalue()
+
+
+def _print_report(report: Report, console: Console) -> None:
+    table = Table()
+    for name in report.columns:
+        table.add_column(name, justify="right")
+    for row in report.rows:
+        table.add_row(*(show_cell(row[name]) for name in report.columns))
+    console.print(table)
+    for group in report.withheld_groups:
+        shown = ", ".join(f"{name} = {value}" for name, value in group.items()) or "the whole table"
+        console.print(f"withheld: {shown} (its noisy count is below the silos' minimum cohort)")
+    by_status: dict[str, list[str]] = {}
+    for silo, outcome in report.silos.items():
+        by_status.setdefault(outcome.status, []).append(silo)
+    for status, silos in by_status.items():
+        console.print(f"{status}: {', '.join(silos)}")
+    times = [outcome.consent_as_of for outcome in report.silos.values() if outcome.consent_as_of is not None]
+    if times:
+        console.print(f"consent as of {between(times)}")
+    for silo, outcome in report.silos.items():
+        for denial in outcome.denials:
+            console.print(plain(f"  {silo}: {denial.code} ({denial.rule}): {denial.message}; {denial.remedy}"))
+    console.print(
+        f"cost per person: epsilon {report.epsilon:.3g} at delta {report.delta:g} (rho {report.rho:.4g});"
+        " in brackets: 95 % intervals of the noise"
+    )
+    if report.wrong:
+        console.print(f"left out, as they contradict the others: the sums of {', '.join(report.wrong)}")
+    console.print(f"transcript {report.transcript}")
+
+
+def show_cell(cell: Estimate | str | int) -> str:
+    """Return a figure with its 95 % interval in brackets, with as many digits as the noise leaves."""
+    if not isinstance(cell, Estimate):
+        return str(cell)
+    if cell.value is None or cell.sd is None or cell.low is None or cell.high is None:
+        return "too noisy"
+    return f"{_figure(cell.value, cell.sd)} ({_figure(cell.low, cell.sd)} to {_figure(cell.high, cell.sd)})"
+
+
+def _figure(value: float, sd: float) -> str:
+    return f"{value:,.0f}" if sd >= 5 else f"{value:,.1f}" if sd >= 0.5 else f"{value:,.3f}"
+
+
+def show_conditions(catalogue: Catalogue) -> tuple[str, str, str]:
+    """Return what one request may cost at a silo in epsilon, and how many silos may be missing and colluding."""
+    epsilon = epsilon_of(catalogue.max_micro_rho / MICRO, float(catalogue.delta))
+    return f"up to {epsilon:.1f}", f"up to {catalogue.max_missing}", f"up to {catalogue.max_colluding}"
+
+
+def print_offer(offer: Offer, silos: Iterable[str], console: Console) -> None:
+    """Print the silos with their conditions, and for each table the columns that all its holders open."""
+    table = Table(title="Silos", title_justify="left")
+    for heading in ("silo", "policy", "purposes", "tables", "epsilon", "missing", "colluding"):
+        table.add_column(heading, no_wrap=heading == "purposes")
+    for silo in silos:
+        catalogue = offer.silos.get(silo)
+        if catalogue is None:
+            table.add_row(silo, "not reachable, or not open to you")
+            continue
+        table.add_row(
+            silo,
+            f"v{catalogue.policy_version} {catalogue.policy_hash.hex()[:8]}",
+            "\n".join(catalogue.purposes),
+            ", ".join(one.name for one in catalogue.tables),
+            *show_conditions(catalogue),
+        )
+    console.print(table)
+    for name in offer.tables:
+        columns = Table(title=f"Table {name}", title_justify="left")
+        for heading in ("column", "open as", "values"):
+            columns.add_column(heading)
+        holders = offer.holders(name).values()
+        for column in offer.columns(name):
+            roles = [
+                role for role in next(iter(holders))[column].roles if all(role in one[column].roles for one in holders)
+            ]
+            unit = next(iter(holders))[column].unit
+            columns.add_row(column, ", ".join(roles), plain(_values(offer.column(name, column), unit)))
+        console.print(columns)
+
+
+def _values(column: TableColumn, unit: str | None) -> str:
+    if column.domain:
+        return ", ".join(column.domain)
+    if column.low is None or column.high is None or column.step is None or column.type == "bool":
+        return column.type
+    low, high = (float(bound * Decimal(column.step)) for bound in (column.low, column.high))
+    return f"{low:g} to {high:g}{f' {unit}' if unit else ''}"

@@ -1,0 +1,28 @@
+"""Which columns a plan takes from the offer."""
+
+from sqlglot import exp
+
+from analyst.errors import SqlError
+from analyst.sql.offer import Offer, suggest
+from analyst.sql.parse import place
+from policies.requests.tables import TableColumn
+
+
+def define(node: exp.Column, table: str, offer: Offer) -> TableColumn:
+    if node.args.get("db") or (node.table and node.table != table):
+        named = ".".join(part.name for part in node.parts[:-1])
+        raise SqlError(f"unknown table {named!r}{place(node)}", f"the question is about {table!r}")
+    columns = offer.columns(table)
+    if node.name not in columns:
+        raise SqlError(f"unknown column {node.name!r}{place(node)}", suggest(node.name, columns))
+    return offer.column(table, node.name)
+
+
+def measure(node: exp.Column, table: str, offer: Offer) -> TableColumn:
+    column = define(node, table, offer)
+    if column.type in ("string", "date"):
+        held = "text" if column.type == "string" else "dates"
+        raise SqlError(f"cannot aggregate {column.name!r}{place(node)}: it holds {held}", "COUNT(*) counts rows")
+    if column.step is None:
+        raise SqlError(f"cannot aggregate {column.name!r}{place(node)}: no policy gives it bounds", "choose a measure")
+    return column

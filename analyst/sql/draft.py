@@ -1,0 +1,33 @@
+"""A plan while the rules write it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlglot import exp
+
+from analyst.sql.offer import Offer
+from policies.requests.query import Aggregate, Plan, Predicate
+from policies.requests.tables import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A plan in the making."""
+
+    table: str = ""
+    group_by: tuple[str, ...] = ()
+    aggregates: tuple[Aggregate, ...] = ()
+    where: Predicate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A question ready to be signed; `output` is the order of its columns."""
+
+    table: Table
+    plan: Plan
+    output: tuple[str, ...]
+    names: dict[str, str]  # output name of each dimension, by column
+
+
+Rule = Callable[[exp.Select, Draft, Offer], Draft]

@@ -1,0 +1,1 @@
+"""Train a model across silos, from the analyst's side."""

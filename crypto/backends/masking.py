@@ -1,0 +1,130 @@
+"""The backends by name, and the default one: vectors of words of 32 or 64 bits that the aggregator adds in clear to it.
+
+`masking` wraps `crypto.ring` and `crypto.backends.masks` in the shape that all backends have (`crypto.backends.scheme`). What the
+others cost and promise: docs/backends.md.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from crypto.backends.masks import apply_masks, blind
+from crypto.backends.scheme import (
+    CHUNK_VALUES,
+    Accumulator,
+    Opened,
+    RoundKey,
+    Scheme,
+    Shape,
+    Units,
+    check_capacity,
+    check_no_key,
+    check_size,
+    no_key,
+    only_column,
+)
+from crypto.errors import ProtocolError
+from crypto.keys import Secret
+from crypto.ring import Codec, Ring, Words
+
+NAME = "masking"
+
+
+class RingSum:
+    """An accumulator of words of the ring: they wrap as they should."""
+
+    __slots__ = ("_added", "_ring", "_shape", "_sums")
+
+    def __init__(self, shape: Shape, ring: Ring) -> None:
+        self._shape, self._ring = shape, ring
+        self._sums: dict[int, Words] = {}
+        self._added = [0] * shape.chunks
+
+    def check(self, index: int, chunk: bytes) -> None:
+        check_size(chunk, self._ring.word_bytes * self._shape.values(index), index)
+
+    def add(self, index: int, chunk: bytes) -> None:
+        self.check(index, chunk)
+        if self._added[index] == self._shape.silos:
+            raise ProtocolError(f"more than {self._shape.silos} contributions to chunk {index}")
+        words = np.frombuffer(chunk, self._ring.dtype)
+        if index in self._sums:
+            np.add(self._sums[index], words, out=self._sums[index])
+        else:
+            self._sums[index] = words.copy()
+        self._added[index] += 1
+
+    def chunk(self, index: int) -> bytes:
+        return self._ring.to_bytes(self._sums[index])
+
+    def chunks(self) -> list[bytes]:
+        if len(set(self._added)) != 1 or not self._added[0]:
+            raise ProtocolError("the sum holds no contribution, or holds one in part")
+        return [self.chunk(index) for index in range(self._shape.chunks)]
+
+
+@dataclass(frozen=True, slots=True)
+class MaskingScheme:
+    """`masking` in one round."""
+
+    shape: Shape
+    columns: int = 1
+    is_masked: bool = True
+
+    @property
+    def ring(self) -> Ring:
+        """Words of 4 bytes where the range allows, else of 8."""
+        return Ring(32 if self.shape.span < 2**31 else 64)
+
+    @property
+    def modulus(self) -> int:
+        return 1 << self.ring.bits
+
+    def chunk_bytes(self, column: int, index: int) -> int:
+        return self.sum_bytes(index)
+
+    def sum_bytes(self, index: int) -> int:
+        return self.ring.word_bytes * self.shape.values(index)
+
+    def blind(self, units: Units, plus: Sequence[bytes], minus: Sequence[bytes]) -> Iterator[tuple[bytes, ...]]:
+        self.shape.cut(units)  # checks before anything is blinded
+        words = blind(units, Codec(self.ring, 0, self.shape.silos).to_ring, self.ring, plus, minus)
+        return ((self.ring.to_bytes(chunk),) for chunk in _cut(words))
+
+    def accumulator(self, column: int) -> Accumulator:
+        return RingSum(self.shape, self.ring)
+
+    def open(
+        self,
+        sums: Mapping[int, Sequence[bytes]],
+        plus: Sequence[bytes],
+        minus: Sequence[bytes],
+        secret: Secret | None = None,
+    ) -> Opened:
+        words = np.concatenate([np.frombuffer(chunk, self.ring.dtype) for chunk in only_column(self, sums)])
+        apply_masks(words, self.ring, plus, minus)
+        return Opened(self.shape.check_sum(self.ring.signed(words).astype(np.int64, copy=False)))
+
+
+@dataclass(frozen=True, slots=True)
+class MaskingBackend:
+    """Exact sums of any length and of any values that 64 bits hold."""
+
+    name: str = NAME
+    has_key: bool = False
+
+    def capacity(self, silos: int) -> int:
+        return (2**63 - 1) // silos
+
+    def create_key(self) -> RoundKey:
+        return no_key(NAME)
+
+    def bind(self, shape: Shape, public: bytes = b"") -> Scheme:
+        check_no_key(NAME, public)
+        check_capacity(self, shape)
+        return MaskingScheme(shape)
+
+
+def _cut(words: Words) -> Iterator[Words]:
+    return (words[start : start + CHUNK_VALUES] for start in range(0, words.size, CHUNK_VALUES))

@@ -1,0 +1,93 @@
+"""How a contribution is cut into pieces that are signed one by one, and into frames that travel one by one.
+
+Where the aggregator adds, a piece is a blinded chunk. In the backend `shares` it is a whole column, sealed to its silo.
+Sizes are computed from the scheme of the round, never read from what arrives. docs/protocol.md section 2.7.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from blake3 import blake3
+
+from crypto.backends.registry import BACKENDS
+from crypto.backends.scheme import Scheme, Shape, Units, key_id
+from crypto.backends.shares import open_column, seal_column, sealed_bytes
+from crypto.errors import ProtocolError, WireError
+from crypto.rounds.manifest import Manifest
+from crypto.sealing import OVERHEAD_BYTES, SealingKey
+
+FRAME_BYTES = 4 << 20  # of a frame, unless a single piece is larger
+
+
+def piece_sizes(scheme: Scheme) -> tuple[int, ...]:
+    """Return the bytes of every piece of a contribution."""
+    if scheme.columns > 1:
+        return tuple(sealed_bytes(scheme, column) for column in range(scheme.columns))
+    return tuple(scheme.chunk_bytes(0, index) for index in range(scheme.shape.chunks))
+
+
+def sum_sizes(scheme: Scheme, openings: int, recipients: int) -> tuple[int, ...]:
+    """Return the bytes of every piece of what a report holds of a sum.
+
+    The chunks of the sum; in `shares` the sum of each silo that opened, sealed to each recipient.
+    """
+    sizes = tuple(scheme.sum_bytes(index) for index in range(scheme.shape.chunks))
+    return (OVERHEAD_BYTES + sum(sizes),) * (openings * recipients) if scheme.columns > 1 else sizes
+
+
+def frames(sizes: Sequence[int]) -> list[range]:
+    """Return the numbers of the pieces in every frame: as many as fit, at least one."""
+    found, start, length = list[range](), 0, 0
+    for number, size in enumerate(sizes):
+        if number > start and length + size > FRAME_BYTES:
+            found.append(range(start, number))
+            start, length = number, 0
+        length += size
+    return [*found, range(start, len(sizes))]
+
+
+def blinded_pieces(
+    scheme: Scheme, units: Units, plus: Sequence[bytes], minus: Sequence[bytes], seals: Sequence[tuple[bytes, bytes]]
+) -> list[bytes]:
+    """Return the pieces of a contribution; `seals` are the key and the context that each silo's column is sealed to."""
+    chunks = list(scheme.blind(units, plus, minus))
+    if scheme.columns == 1:
+        return [chunk for (chunk,) in chunks]
+    columns = zip(*chunks, strict=True)
+    return [seal_column(key, column, info) for (key, info), column in zip(seals, columns, strict=True)]
+
+
+def split(data: bytes | memoryview, sizes: Sequence[int]) -> Iterator[memoryview]:
+    """Yield the parts of `data` of these sizes; raises WireError unless they are all of it."""
+    view = memoryview(data)
+    if len(view) != sum(sizes):
+        raise WireError(f"{len(view)} bytes, expected {sum(sizes)}")
+    start = 0
+    for size in sizes:
+        yield view[start : start + size]
+        start += size
+
+
+def digests(pieces: Sequence[bytes | memoryview]) -> tuple[bytes, ...]:
+    """Return the BLAKE3 digest of every piece."""
+    return tuple(blake3(piece).digest() for piece in pieces)
+
+
+def added_column(scheme: Scheme, column: int, key: SealingKey, sealed: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """Return the sum of a silo's columns of all survivors, each sealed and with its context; raises CryptoError."""
+    total = scheme.accumulator(column)
+    for data, info in sealed:
+        for index, chunk in enumerate(open_column(key, scheme, column, data, info)):
+            total.add(index, chunk)
+    return b"".join(total.chunks())
+
+
+def scheme_of(manifest: Manifest, public: bytes) -> Scheme:
+    """Return the backend of a manifest, fixed to its round; `public` is the key that its request carries, or nothing.
+
+    Raises ProtocolError on another key than the manifest names, RangeError if the backend cannot carry the round.
+    """
+    terms = manifest.terms
+    if public and key_id(terms.backend, public) != terms.key_id:
+        raise ProtocolError("the round's key is not the one that the manifest names")
+    shape = Shape(manifest.length, len(manifest.roster), manifest.quorum, terms.limit)
+    return BACKENDS[terms.backend].bind(shape, public)

@@ -1,0 +1,49 @@
+"""Add the signed contributions of a report once more, and compare: finds a wrong sum, whoever colludes.
+
+Needs no key: blinded contributions are signed and content-addressed, so a recipient, a silo or an auditor can do it.
+A chunk of the sum is right if it equals the sum of the survivors' chunks, each of which is the one that was signed.
+All chunks of a short vector are added, a random sample of a long one: of c chunks with w wrong ones, s random chunks
+miss every wrong one with probability at most (1 - w/c)^s. docs/protocol.md section 7.4.
+"""
+
+from collections.abc import Sequence
+
+from blake3 import blake3
+
+from crypto.errors import ProtocolError
+from crypto.randomness import below
+from crypto.rounds.opening import CheckedReport
+from crypto.rounds.report import StoredReport
+
+COMPLETE_UP_TO = 16  # chunks; a million values
+SAMPLED = 16
+
+
+def choose_chunks(report: CheckedReport) -> tuple[int, ...]:
+    """Return the chunks to add once more: all of a short vector, distinct random ones of a long one.
+
+    None in the backend `shares`, where the silos add and each one's sum is held against the others'.
+    """
+    rest = [] if report.scheme.columns > 1 else list(range(report.scheme.shape.chunks))
+    if len(rest) <= COMPLETE_UP_TO:
+        return tuple(rest)
+    return tuple(sorted(rest.pop(below(len(rest))) for _ in range(SAMPLED)))
+
+
+def check_chunk(stored: StoredReport, checked: CheckedReport, index: int, chunks: Sequence[bytes]) -> None:
+    """Raise ProtocolError unless chunk `index` of the blinded sum is the sum of the survivors' chunks, in roster order.
+
+    `stored` must have passed `check_report`, which gave `checked`.
+    """
+    sizes = [checked.scheme.sum_bytes(number) for number in range(checked.scheme.shape.chunks)]
+    start = sum(sizes[:index])
+    claimed = stored.blinded_sum[start : start + sizes[index]]
+    if len(chunks) != len(checked.contributions):
+        raise ProtocolError(f"{len(chunks)} contributions to add once more, expected {len(checked.contributions)}")
+    total = checked.scheme.accumulator(0)
+    for silo, head, chunk in zip(checked.survivors, checked.contributions, chunks, strict=True):
+        if blake3(chunk).digest() != head.chunks[index]:
+            raise ProtocolError(f"chunk {index} of {silo!r} is not the one that it signed")
+        total.add(index, chunk)
+    if total.chunk(index) != claimed:
+        raise ProtocolError(f"the sum is wrong: chunk {index} is not the sum of the signed contributions")

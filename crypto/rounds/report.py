@@ -1,0 +1,78 @@
+"""The encrypted report as the aggregator stores it: docs/protocol.md section 7."""
+
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from crypto.backends.scheme import MAX_VALUES
+from crypto.errors import WireError
+from crypto.rounds.messages import _PER_SILO
+from crypto.wire import Count, Digest, Message, Name, Signature
+
+MAX_SUM_PIECES = 10_000  # a sum for each of 100 silos and recipients
+
+
+class DroppedSeeds(Message):
+    """The entries for a dropped silo of those of its committee that stand before it in the roster, in roster order."""
+
+    silo: Name
+    entries: Annotated[tuple[bytes, ...], _PER_SILO]
+
+
+class EncryptedReport(Message):
+    """All that a recipient needs to check and open one sum. The aggregator keeps it and cannot read it.
+
+    The blinded sum itself follows, see `report_header`; `chunks` are the BLAKE3 digests of its pieces.
+    """
+
+    KIND: ClassVar[str] = "report"
+    MAX_BYTES: ClassVar[int] = 256 << 20
+    MAX_COMMAS: ClassVar[int] = 2**16  # the entries for many dropped silos
+    propose: bytes
+    manifest: bytes
+    accepts: Annotated[tuple[bytes, ...], _PER_SILO]
+    bundles: Annotated[tuple[bytes, ...], _PER_SILO]
+    contributions: Annotated[tuple[bytes, ...], _PER_SILO]
+    split: bytes
+    signatures: Annotated[tuple[Signature, ...], _PER_SILO]
+    openings: Annotated[tuple[bytes, ...], _PER_SILO]
+    dropped: Annotated[tuple[DroppedSeeds, ...], _PER_SILO]
+    refusals: Annotated[tuple[bytes, ...], _PER_SILO]
+    length: Count
+    chunks: Annotated[tuple[Digest, ...], Field(max_length=MAX_SUM_PIECES)]
+
+
+REPORT_MAGIC = b"CSR1"
+REPORT_HEADER_BYTES = len(REPORT_MAGIC) + 4
+MAX_REPORT_BYTES = REPORT_HEADER_BYTES + EncryptedReport.MAX_BYTES + 32 * MAX_VALUES  # a ciphertext of 32 bytes a value
+
+
+def report_header(report: EncryptedReport) -> bytes:
+    """Return what stands before the blinded sum: "CSR1", the length of the encoded report (4, big-endian), itself."""
+    body = report.encode()
+    if len(body) > report.MAX_BYTES:
+        raise WireError(f"a report of {len(body)} bytes, at most {report.MAX_BYTES} are read")
+    return REPORT_MAGIC + len(body).to_bytes(4, "big") + body
+
+
+@dataclass(frozen=True, slots=True)
+class StoredReport:
+    """An encrypted report taken apart, its blinded sum not yet checked."""
+
+    message: EncryptedReport
+    name: bytes  # SHA-256 of the encoded report, which binds the sum by its digests: the transcript
+    blinded_sum: memoryview
+
+    @classmethod
+    def decode(cls, data: bytes) -> "StoredReport":
+        """Read a report with its blinded sum; raises WireError."""
+        if not data.startswith(REPORT_MAGIC) or not REPORT_HEADER_BYTES <= len(data) <= MAX_REPORT_BYTES:
+            raise WireError(f"{len(data)} bytes that are no encrypted report")
+        view = memoryview(data)
+        end = REPORT_HEADER_BYTES + int.from_bytes(view[len(REPORT_MAGIC) : REPORT_HEADER_BYTES], "big")
+        if end > len(data):
+            raise WireError("an encrypted report that is cut short")
+        body = bytes(view[REPORT_HEADER_BYTES:end])
+        return cls(EncryptedReport.decode(body), sha256(body).digest(), view[end:])

@@ -1,0 +1,1 @@
+"""What requests cost a person, and what a ledger promises about it."""

@@ -1,0 +1,1 @@
+"""The policy file of one silo: its sections, how it is read, checked, compared, signed and described."""

@@ -1,0 +1,226 @@
+"""What the sections of a policy must have in common, and what of a policy this version cannot do.
+
+The checks read the document itself, not the validated policy, so a section that is bad in itself hides no problem
+between others. They take nothing for granted: what is not of the expected type is passed over here and reported there.
+"""
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, get_args
+
+from policies.document.policy import BUILT_NOISE, BUILT_SECURITY_BITS, Policy
+from policies.periods import most_periods
+from policies.requests.query import Aggregate, Plan
+from policies.requests.training import Step
+from policies.units import MAX_DOMAIN
+
+Path = tuple[str, ...]
+# What the wire vocabulary can ask for; of the rest a policy may already speak.
+BUILT_COMPUTATIONS = frozenset(
+    kind for model in (Plan, Step) for kind in get_args(model.model_fields["kind"].annotation)
+)
+BUILT_AGGREGATES = frozenset(get_args(Aggregate.model_fields["function"].annotation))
+_NOT_BUILT = "this version cannot do it, so every request for it is denied"
+
+
+class Finding(NamedTuple):
+    """Where something was found, and what."""
+
+    path: Path
+    text: str
+
+
+def meant(found: object, known: Iterable[str]) -> str:
+    """Return `(found X; did you mean 'Y')`, without a suggestion where nothing is near."""
+    names = list(known)
+    close = difflib.get_close_matches(str(found), names, 1)
+    suggestion = f"; did you mean {close[0]!r}" if close else f"; expected one of: {', '.join(names) or 'none'}"
+    return f"(found {str(found)[:60]!r}{suggestion})"
+
+
+def problems(document: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield what contradicts itself between the sections of a document."""
+    yield from _head(document)
+    yield from _sources(document)
+    yield from _consent(document)
+    yield from _purposes(document)
+    analysts = _section(document, "analysts")
+    for name in analysts:
+        # Or taking this analyst out would hand the name to the others of the domain, with what is open to them.
+        wildcard = f"*@{name.partition('@')[2]}"
+        if name != wildcard and wildcard in analysts:
+            yield Finding(("analysts", name), f"{wildcard!r} names this analyst too; remove one of the two")
+
+
+def _section(document: Any, name: str) -> Mapping[str, Any]:
+    found = document.get(name) if isinstance(document, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def _entries(document: Any, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    found = document.get(name) if isinstance(document, Mapping) else None
+    for index, one in enumerate(found if isinstance(found, tuple) else ()):
+        if isinstance(one, Mapping):
+            yield index, one
+
+
+def _names(found: Any) -> Iterator[str]:
+    yield from (one for one in found if isinstance(one, str)) if isinstance(found, tuple) else ()
+
+
+def _head(document: Mapping[str, Any]) -> Iterator[Finding]:
+    if document.get("mode") != "production":
+        return
+    head = document.get("policy")
+    if not isinstance(head, Mapping):
+        text = 'mode = "production" needs id, version, valid_from, valid_until and signed_by'
+        yield Finding(("policy",), text)
+        return
+    if "signed_by" not in head:
+        yield Finding(("policy", "signed_by"), 'mode = "production" needs signed_by = { need = ..., of = [...] }')
+    version = head.get("version")
+    if type(version) is int and version > 1 and "previous" not in head:
+        text = f"version {version} needs previous, the sha256: of the file of the version before"
+        yield Finding(("policy", "previous"), text)
+
+
+def _sources(document: Mapping[str, Any]) -> Iterator[Finding]:
+    unit = _section(document, "privacy_unit").get("id_column")
+    for name, source in _section(document, "sources").items():
+        path, columns = ("sources", name, "columns"), _section(source, "columns")
+        if isinstance(unit, str) and columns:
+            own = columns.get(unit)
+            if own is None:
+                yield Finding(path, f"there is no {unit!r}, the privacy_unit.id_column")
+            elif isinstance(own, Mapping):
+                if own.get("roles"):
+                    text = "the id_column may have no role; set roles = []"
+                    yield Finding((*path, unit, "roles"), text)
+                if own.get("scale", 1) != 1:
+                    yield Finding((*path, unit, "scale"), "the id_column may have no scale")
+                if own.get("type") == "date":
+                    yield Finding((*path, unit, "type"), "a date is no id_column")
+        if isinstance(source, Mapping):
+            yield from _times(name, source, columns)
+
+
+def _times(name: str, source: Mapping[str, Any], columns: Mapping[str, Any]) -> Iterator[Finding]:
+    time_column, lookback = source.get("time_column"), source.get("lookback_days")
+    dates = [key for key, column in columns.items() if isinstance(column, Mapping) and column.get("type") == "date"]
+    if isinstance(time_column, str) and columns and time_column not in dates:
+        text = f"there is no date column of that name {meant(time_column, dates)}"
+        yield Finding(("sources", name, "time_column"), text)
+    if lookback is not None and time_column is None:
+        yield Finding(("sources", name, "lookback_days"), "lookback_days needs time_column, which it counts back by")
+    for key in dates:
+        column, path = columns[key], ("sources", name, "columns", key)
+        if not column.get("roles"):
+            continue
+        if key != time_column or type(lookback) is not int:
+            text = "an open date column must be the source's time_column, with lookback_days: they give its values"
+            yield Finding(path, text)
+        elif isinstance(column.get("granularity"), str):
+            count = most_periods(column["granularity"], lookback)
+            if count >= MAX_DOMAIN:
+                text = f"{count} periods lie within lookback_days, fewer than {MAX_DOMAIN} are possible; take longer"
+                yield Finding((*path, "granularity"), text)
+
+
+def _consent(document: Mapping[str, Any]) -> Iterator[Finding]:
+    consent = _section(document, "consent")
+    for name, purpose in _section(document, "purposes").items():
+        mode = purpose.get("consent", "none") if isinstance(purpose, Mapping) else "none"
+        if mode in ("opt-in", "opt-out") and "consent" not in document:
+            text = f"{mode!r} needs a [consent] section that says where decisions stand"
+            yield Finding(("purposes", name, "consent"), text)
+    decisions = consent.get("source")
+    if isinstance(decisions, str) and decisions.startswith("env:") and "stale_after_hours" in consent:
+        text = "a database does not say when it was last fed; remove it: the decisions are read at every request"
+        yield Finding(("consent", "stale_after_hours"), text)
+    column = consent.get("column")
+    if not isinstance(column, str) or consent.get("mode") != "column":
+        return
+    for name, source in _section(document, "sources").items():
+        columns = _section(source, "columns")
+        if columns and _section(columns, column).get("type") != "bool":
+            yield Finding(("sources", name, "columns"), f"there is no bool {column!r} for consent")
+        if isinstance(source, Mapping) and source.get("kind") == "postgres":
+            text = 'a database does not say when its rows were last fed; keep decisions in a table, mode = "table"'
+            yield Finding(("sources", name, "kind"), text)
+
+
+def _purposes(document: Mapping[str, Any]) -> Iterator[Finding]:
+    known = list(_section(document, "purposes"))
+    if not known:
+        return
+
+    def check(name: Any, path: Path) -> Iterator[Finding]:
+        if isinstance(name, str) and name not in known:
+            yield Finding(path, f"not in purposes {meant(name, known)}")
+
+    for index, limit in _entries(document.get("budget"), "limits"):
+        yield from check(limit.get("purpose"), ("budget", "limits", str(index), "purpose"))
+    for index, rule in _entries(document, "approvals"):
+        path = ("approvals", str(index), "when", "purpose")
+        yield from check(_section(rule, "when").get("purpose"), path)
+    for analyst, entry in _section(document, "analysts").items():
+        for name in _names(entry.get("purposes") if isinstance(entry, Mapping) else None):
+            yield from check(name, ("analysts", analyst, "purposes"))
+
+
+def warnings(policy: Policy) -> Iterator[Finding]:
+    """Yield what a policy says that has no effect yet, or that its author may not have meant."""
+    yield from _not_built(policy)
+    yield from _people(policy)
+    for name, purpose in policy.purposes.items():
+        if purpose.recipients_in is None and policy.mode == "production":
+            text = "absent: an answer may go wherever the roster's parties are"
+            yield Finding(("purposes", name, "recipients_in"), text)
+    for name, analyst in policy.analysts.items():
+        named = [one for one in analyst.purposes if policy.purposes[one].recipients_in is not None]
+        if named and analyst.jurisdiction is None:
+            text = f"absent, so no answer may go to this analyst for: {', '.join(named)}"
+            yield Finding(("analysts", name, "jurisdiction"), text)
+
+
+def _not_built(policy: Policy) -> Iterator[Finding]:
+    for name, source in policy.sources.items():
+        for key, column in source.columns.items():
+            if column.domain == "discover":
+                yield Finding(("sources", name, "columns", key, "domain"), f'domain = "discover": {_NOT_BUILT}')
+    for name, purpose in policy.purposes.items():
+        for one in purpose.computations:
+            if one not in BUILT_COMPUTATIONS:
+                yield Finding(("purposes", name, "computations"), f"{one}: {_NOT_BUILT}")
+    for aggregate in policy.disclosure.aggregates:
+        if aggregate not in BUILT_AGGREGATES:
+            yield Finding(("disclosure", "aggregates"), f"{aggregate}: {_NOT_BUILT}")
+    if policy.protection.security_bits > BUILT_SECURITY_BITS:
+        text = f"this version gives {BUILT_SECURITY_BITS} bits, so every request is denied"
+        yield Finding(("protection", "security_bits"), text)
+    if policy.protection.noise != BUILT_NOISE:
+        text = f"this version shares the noise among the silos ({BUILT_NOISE}), so every request is denied"
+        yield Finding(("protection", "noise"), text)
+
+
+def _people(policy: Policy) -> Iterator[Finding]:
+    signers = policy.policy.signed_by if policy.policy is not None else None
+    if signers is not None:
+        yield from _keyless(policy, ("policy", "signed_by"), signers.of, signers.need, "sign")
+        if signers.need == len(signers.of):
+            text = f"need = {signers.need} of {len(signers.of)}: a version that loosens anything can never be signed"
+            yield Finding(("policy", "signed_by"), text)
+    for index, rule in enumerate(policy.approvals):
+        yield from _keyless(policy, ("approvals", str(index), "of"), rule.of, rule.need, "approve")
+
+
+def _keyless(policy: Policy, path: Path, of: tuple[str, ...], need: int, verb: str) -> Iterator[Finding]:
+    missing = [name for name in of if name not in policy.people]
+    keys: dict[str, list[str]] = {}
+    for name in (name for name in of if name in policy.people):
+        keys.setdefault(policy.people[name].key, []).append(name)
+    never = f"; so {need} of them can never {verb}" if len(keys) < need else ""
+    if missing:
+        yield Finding(path, f"without a key under [people] nobody can {verb}: {', '.join(missing)}{never}")
+    for names in (names for names in keys.values() if len(names) > 1):
+        yield Finding(path, f"one key is one person, whatever names it has: {' and '.join(names)}{never}")

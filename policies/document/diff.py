@@ -1,0 +1,292 @@
+"""What a new version of a policy loosens, and what it tightens: a mechanical comparison of the two models.
+
+A change loosens if a request that the old version refuses may be allowed by the new one, or less protects what is
+allowed. Whatever has no rule here loosens when it changes, so a key that is forgotten costs a signature, never privacy.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from policies.document.columns import Column
+from policies.document.load import dotted, printable
+from policies.document.policy import Limits, Policy, contains
+
+Effect = Literal["loosens", "tightens", "neither"]
+Rule = Callable[[Any, Any], Effect]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One value that two versions state differently; None where one of them does not state it."""
+
+    path: tuple[str, ...]
+    effect: Effect
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f"{self.effect:<8}  {printable(dotted(self.path))}: {self._difference()}"
+
+    def _difference(self) -> str:
+        if not isinstance(self.old, tuple) or not isinstance(self.new, tuple) or self.path[-1] == "bounds":
+            return f"{shown(self.old)} -> {shown(self.new)}"
+        more, less = (
+            ", ".join(shown(member) for member in one if member not in other)
+            for one, other in ((self.new, self.old), (self.old, self.new))
+        )
+        told = [f"{verb} {members}" for verb, members in (("adds", more), ("removes", less)) if members]
+        return "; ".join(told) or "the same members in another order"
+
+
+def compare(old: Policy, new: Policy) -> tuple[Change, ...]:
+    """Return every change from `old` to `new`, in the order of the policy's sections."""
+    return tuple(
+        replace(change, effect="loosens") if _frees(change, old) else change for change in _changes(old, new, ())
+    )
+
+
+def _frees(change: Change, old: Policy) -> bool:
+    """Tell whether another section of the old version refuses by what goes."""
+    match change.path:
+        case ("people", name):  # whoever may approve may reject, which no longer counts without the key
+            return change.new is None and any(name in rule.of for rule in old.approvals)
+        case ("sources", _, "lookback_days"):  # a month that is read no more spends no allowance, so none refuses
+            return any(limit.window == "data-month" for limit in old.budget.limits)
+        case _:
+            return False
+
+
+def loosens(old: Policy, new: Policy) -> bool:
+    """Tell whether the new version loosens anything."""
+    return any(change.effect == "loosens" for change in compare(old, new))
+
+
+def shown(value: Any) -> str:
+    """Return a value as a person writes it in a policy, whole: what is cut off could be what loosens."""
+    match value:
+        case None:
+            text = "absent"
+        case bool():
+            text = str(value).lower()
+        case str():
+            text = json.dumps(value, ensure_ascii=not value.isprintable())
+        case datetime():
+            text = value.isoformat().replace("+00:00", "Z")
+        case tuple():
+            text = f"[{', '.join(shown(one) for one in value)}]"
+        case BaseModel():
+            fields = value.model_dump(by_alias=True, exclude_none=True)
+            text = "{ " + ", ".join(f"{key} = {shown(one)}" for key, one in fields.items()) + " }"
+        case dict():
+            text = "{ " + ", ".join(f"{key} = {shown(one)}" for key, one in value.items()) + " }"
+        case Decimal():
+            text = f"{value.normalize():f}"
+        case _:
+            text = str(value)
+    return text
+
+
+def _changes(old: Any, new: Any, path: tuple[str, ...]) -> Iterator[Change]:
+    if old == new:
+        return
+    if isinstance(old, BaseModel) and type(old) is type(new):
+        for name, field in type(old).model_fields.items():
+            key = field.alias or name
+            before, after = getattr(old, name), getattr(new, name)
+            if (*path, key) == ("policy", "signed_by") or not _is_listed((*path, key)):
+                yield from _changes(before, after, (*path, key))
+            else:
+                yield from _changes(_named(before), _named(after), (*path, key))
+        return
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in dict.fromkeys((*old, *new)):
+            yield from _changes(old.get(key), new.get(key), (*path, key))
+        return
+    yield Change(path, _rule(path)(old, new), old, new)
+
+
+def _is_listed(path: tuple[str, ...]) -> bool:
+    return path in (("budget", "limits"), ("approvals",))
+
+
+def _named(entries: Sequence[Any]) -> dict[str, Any]:
+    """Return the entries of a list by what they are about, so that an order of them is no change."""
+    found: dict[str, Any] = {}
+    for entry in entries:
+        about = shown(entry.when) if hasattr(entry, "when") else f"{entry.purpose} {entry.window}"
+        number = 2
+        name = about
+        while name in found:
+            name, number = f"{about} {number}", number + 1
+        found[name] = entry
+    return found
+
+
+def _any_change(old: Any, new: Any) -> Effect:
+    return "loosens"
+
+
+def _no_effect(old: Any, new: Any) -> Effect:
+    return "neither"
+
+
+def _more(old: Any, new: Any) -> Effect:
+    """A greater value is looser; none at all is the loosest."""
+    return "loosens" if new is None or (old is not None and new > old) else "tightens"
+
+
+def _less(old: Any, new: Any) -> Effect:
+    """A smaller value is looser; none at all is the loosest."""
+    return "loosens" if new is None or (old is not None and new < old) else "tightens"
+
+
+def _opens(old: Any, new: Any) -> Effect:
+    """Something that opens: with it is looser than without."""
+    return "loosens" if new is not None else "tightens"
+
+
+def _limits(old: Any, new: Any) -> Effect:
+    """Something that limits: without it is looser than with it."""
+    return "loosens" if old is not None and new is not None else _reverse(_opens(old, new))
+
+
+def _subset(old: Any, new: Any) -> Effect:
+    """A longer list is looser; a list of other members is both, so it loosens; none at all is the loosest."""
+    if old is None or new is None:
+        return "tightens" if old is None else "loosens"
+    if not isinstance(old, tuple) or not isinstance(new, tuple):
+        return "loosens"
+    if set(old) == set(new):
+        return "neither"
+    return "tightens" if set(new) < set(old) else "loosens"
+
+
+def _fewer(old: Any, new: Any) -> Effect:
+    """A shorter list is tighter; one that comes or goes admits other requests."""
+    return "loosens" if old is None or new is None else _subset(old, new)
+
+
+def _members(old: Any, new: Any) -> Effect:
+    """Who may say yes and no: one more may approve, one less may reject; the order is no change."""
+    return "neither" if old is not None and new is not None and set(old) == set(new) else "loosens"
+
+
+def _reverse(effect: Effect) -> Effect:
+    return {"loosens": "tightens", "tightens": "loosens", "neither": "neither"}[effect]  # type: ignore[return-value]
+
+
+def _ordered(*from_loosest: Any) -> Rule:
+    def judged(old: Any, new: Any) -> Effect:
+        if old not in from_loosest or new not in from_loosest:
+            return "loosens"
+        return "tightens" if from_loosest.index(new) > from_loosest.index(old) else "loosens"
+
+    return judged
+
+
+def _bounds(old: Any, new: Any) -> Effect:
+    return "tightens" if old and new and old[0] <= new[0] and new[1] <= old[1] else "loosens"
+
+
+def _regions(old: Any, new: Any) -> Effect:
+    if old is None or new is None:
+        return "tightens" if old is None else "loosens"
+    return "tightens" if all(any(contains(region, place) for region in old) for place in new) else "loosens"
+
+
+def _hours(old: Any, new: Any) -> Effect:
+    before, after = Limits(hours_utc=old), Limits(hours_utc=new)
+    grows = any(after.is_open_at(minute) and not before.is_open_at(minute) for minute in range(24 * 60))
+    return "loosens" if grows else "tightens"
+
+
+def _column(old: Column | None, new: Column | None) -> Effect:
+    """A column that comes or goes; a closed one opens nothing."""
+    there = new if old is None else old
+    return "neither" if there is not None and not there.roles else _opens(old, new)
+
+
+def _keep_less(old: Any, new: Any) -> Effect:
+    """Evidence that is erased earlier is looser; it is kept for ever if nothing is said."""
+    return _reverse(_more(old, new))
+
+
+_RULES: tuple[tuple[str, Rule], ...] = (
+    ("mode", _ordered("trial", "production")),
+    ("policy", _limits),
+    ("policy/(id|version|previous)", _no_effect),
+    ("policy/valid_from", _less),
+    ("policy/valid_until", _more),
+    ("policy/signed_by", _limits),
+    ("policy/signed_by/need", _less),
+    ("policy/signed_by/of", _subset),
+    ("silo/(controller|contact|sector)", _no_effect),
+    ("privacy_unit/entity", _no_effect),
+    ("privacy_unit/(max_rows|max_groups)", _more),
+    ("privacy_unit/max_silos", _less),
+    ("sources/NAME", _opens),
+    ("sources/NAME/lookback_days", _more),
+    ("sources/NAME/columns/NAME", _column),
+    (
+        "sources/NAME/columns/NAME/class",
+        _ordered("public", "internal", "confidential", "sensitive", "special-category", "identifier"),
+    ),
+    ("sources/NAME/columns/NAME/roles", _subset),
+    ("sources/NAME/columns/NAME/domain", _fewer),
+    ("sources/NAME/columns/NAME/bounds", _bounds),
+    ("sources/NAME/columns/NAME/unit", _no_effect),
+    ("sources/NAME/columns/NAME/sole_dimension", _ordered(False, True)),
+    ("consent", _limits),
+    ("consent/receipt_id", _no_effect),
+    ("consent/expires_at", _limits),
+    ("consent/stale_after_hours", _more),
+    ("purposes/NAME", _opens),
+    ("purposes/NAME/consent", _ordered("none", "opt-out", "opt-in")),
+    ("purposes/NAME/computations", _subset),
+    ("purposes/NAME/ethics_ref", _no_effect),
+    ("purposes/NAME/recipients_in", _regions),
+    ("budget/delta", _more),
+    ("budget/lifetime/rho", _more),
+    ("budget/per_request", _limits),
+    ("budget/per_request/max_rho", _more),
+    ("budget/per_request/min_rho", _less),
+    ("budget/limits/NAME", _limits),
+    ("budget/limits/NAME/(rho|per_analyst_rho)", _more),
+    ("disclosure/(min_cohort|min_silos)", _less),
+    ("disclosure/(max_dimensions|max_groups)", _more),
+    ("disclosure/(release|aggregates)", _subset),
+    ("protection/accept", _subset),
+    ("protection/(security_bits|max_colluding|max_missing)", _less),
+    ("training", _opens),
+    ("training/(max_rounds|clip_norm|max_rho_per_run)", _more),
+    ("training/dp", _ordered("optional", "required")),
+    ("people/NAME", _opens),
+    ("analysts/NAME", _opens),
+    ("analysts/NAME/purposes", _subset),
+    ("analysts/NAME/until", _more),
+    ("analysts/NAME/jurisdiction", lambda old, new: "tightens" if new is None else "loosens"),
+    ("approvals/NAME", _limits),
+    ("approvals/NAME/need", _less),
+    ("approvals/NAME/of", _members),
+    ("approvals/NAME/expires_hours", _more),
+    ("limits", _limits),
+    ("limits/hours_utc", _hours),
+    ("limits/days", _subset),
+    ("limits/requests_per_day", _more),
+    ("retention", _any_change),
+    ("retention/(results_days|encrypted_contributions_days)", _more),
+    ("retention/audit_days", _keep_less),
+)
+_COMPILED = [(re.compile(pattern.replace("/", "\0").replace("NAME", r"[^\0]+")), rule) for pattern, rule in _RULES]
+
+
+def _rule(path: tuple[str, ...]) -> Rule:
+    joined = "\0".join(path)
+    return next((rule for pattern, rule in _COMPILED if pattern.fullmatch(joined)), _any_change)

@@ -1,0 +1,169 @@
+"""Who signed a version of a policy, and whether it may follow the version before it.
+
+Promise: a silo in production runs a version only if enough of the people whom the policy names signed its very bytes,
+it holds now, its number is above that of the last one, and it names the last one's hash. Who may sign is said by the
+version that is in force: a new version cannot let itself in. One that loosens anything needs one signature more.
+Signatures lie beside the file; docs/policies.md says how they are made.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import ClassVar
+
+from crypto.errors import CryptoError
+from crypto.keys import SigningKey, VerifyKey
+from crypto.wire import Count, Digest, Message, Name, Seconds, sign, verify
+from policies.document.diff import loosens
+from policies.document.load import PolicyFile
+from policies.document.policy import Head, Policy, SignedBy
+from policies.errors import PolicySignatureError
+
+SUFFIX = ".signatures"
+_HEADER = "consilo-signatures/1"
+_MAX_BYTES = 1 << 18
+_MAX_SIGNATURES = 100
+
+
+class PolicySignature(Message):
+    """What one person signs: this file, as this version of this silo's policy."""
+
+    KIND: ClassVar[str] = "policy-signature"
+    MAX_BYTES: ClassVar[int] = 4096
+    silo: Name
+    policy: Name
+    version: Count
+    digest: Digest  # SHA-256 of the file
+    at: Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Quorum:
+    """How many signatures a version has, and how many it needs."""
+
+    signed: tuple[str, ...]
+    need: int
+    of: tuple[str, ...]
+    is_looser: bool = False
+
+    @property
+    def is_met(self) -> bool:
+        return len(self.signed) >= self.need
+
+    def __str__(self) -> str:
+        reason = ", one more as it loosens something" if self.is_looser else ""
+        return f"{len(self.signed)} of {self.need} signatures{reason} ({', '.join(self.signed) or 'nobody'} signed)"
+
+
+def signature(file: PolicyFile, who: str, key: SigningKey, at: int) -> bytes:
+    """Return the signature of `who` under a policy file; raises PolicySignatureError if it would not count."""
+    head, signers = _head(file)
+    if who not in signers.of:
+        raise PolicySignatureError(f"{who!r} does not sign this policy", f"who does: {', '.join(signers.of)}")
+    person = file.policy.people.get(who)
+    if person is None or VerifyKey.parse(person.key) != key.public:
+        known = "no key" if person is None else person.key
+        hint = f"the key file holds {key.public}, [people] gives {known}"
+        raise PolicySignatureError(f"this is not the key of {who!r} in the policy", hint)
+    message = PolicySignature(silo=file.policy.silo.id, policy=head.id, version=head.version, digest=file.digest, at=at)
+    return sign(message, who, key)
+
+
+def signed_by(file: PolicyFile, signatures: Iterable[bytes], by: Policy) -> tuple[str, ...]:
+    """Return who signed this very file, of those whom the policy `by` lets sign, with the keys that it gives them."""
+    head, _ = _head(file)
+    if by.policy is None or by.policy.signed_by is None:
+        return ()
+    keys = {name: VerifyKey.parse(by.people[name].key) for name in by.policy.signed_by.of if name in by.people}
+    found = set()
+    for envelope in signatures:
+        try:
+            signed = verify(envelope, PolicySignature, keys)
+        except CryptoError:
+            continue
+        told = signed.message
+        if (told.silo, told.policy, told.version, told.digest) == (
+            file.policy.silo.id,
+            head.id,
+            head.version,
+            file.digest,
+        ):
+            found.add(signed.signer)
+    by_key: Mapping[VerifyKey, str] = {keys[name]: name for name in sorted(found)}
+    return tuple(sorted(by_key.values()))  # one key is one person, whatever names it has
+
+
+def quorums(file: PolicyFile, signatures: Iterable[bytes], accepted: PolicyFile | None) -> tuple[Quorum, ...]:
+    """Return what a version needs: enough of its own signers, and of those of the version that it follows."""
+    envelopes = tuple(signatures)
+    _, own = _head(file)
+    found = [Quorum(signed_by(file, envelopes, file.policy), own.need, own.of)]
+    if accepted is not None and accepted.digest != file.digest:
+        _, before = _head(accepted)
+        is_looser = loosens(accepted.policy, file.policy)
+        signed = signed_by(file, envelopes, accepted.policy)
+        found.append(Quorum(signed, before.need + is_looser, before.of, is_looser))
+    return tuple(found)
+
+
+def check_succession(file: PolicyFile, accepted: PolicyFile) -> None:
+    """Raise PolicySignatureError unless `file` may follow `accepted`: same policy, higher version, its hash named."""
+    (head, _), (before, _) = _head(file), _head(accepted)
+    if (file.policy.silo.id, head.id) != (accepted.policy.silo.id, before.id):
+        raise PolicySignatureError(
+            f"this is {head.id!r} of {file.policy.silo.id!r}, in force is {before.id!r} of {accepted.policy.silo.id!r}",
+            "a policy keeps its id and its silo",
+        )
+    if head.version <= before.version:
+        raise PolicySignatureError(
+            f"this is version {head.version}, version {before.version} was in force already",
+            "versions only rise: what was withdrawn must not come back",
+        )
+    expected = f"sha256:{accepted.digest.hex()}"
+    if head.previous != expected:
+        raise PolicySignatureError("previous does not name the version in force", f'set previous = "{expected}"')
+
+
+def admit(file: PolicyFile, signatures: Iterable[bytes], accepted: PolicyFile | None, now: int) -> None:
+    """Raise PolicySignatureError unless this version may run now, after the version `accepted`, if there was one."""
+    head, _ = _head(file)
+    if not head.valid_from <= datetime.fromtimestamp(now, UTC) < head.valid_until:
+        term = f"{head.valid_from:%Y-%m-%d} to {head.valid_until:%Y-%m-%d}"
+        raise PolicySignatureError(f"version {head.version} holds from {term}", "sign a new version")
+    if accepted is not None and accepted.digest != file.digest:
+        check_succession(file, accepted)
+    for quorum in quorums(file, signatures, accepted):
+        if not quorum.is_met:
+            raise PolicySignatureError(
+                f"version {head.version} has {quorum}", f"consilo-silo sign-policy, by one of {', '.join(quorum.of)}"
+            )
+
+
+def read_signatures(policy: Path) -> tuple[bytes, ...]:
+    """Return the signatures beside a policy file, none if there is no such file; raises PolicySignatureError."""
+    path = policy.with_name(policy.name + SUFFIX)
+    try:
+        with path.open("rb") as opened:
+            lines = opened.read(_MAX_BYTES).decode("ascii").splitlines()
+        if lines[:1] != [_HEADER] or len(lines) > 1 + _MAX_SIGNATURES:
+            raise ValueError
+        return tuple(bytes.fromhex(line) for line in lines[1:])
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError) as err:
+        raise PolicySignatureError(f"{path} is no file of signatures", "remove it, and sign again") from err
+
+
+def written(signatures: Iterable[bytes]) -> str:
+    """Return the text of a file of signatures."""
+    return "\n".join((_HEADER, *(one.hex() for one in signatures))) + "\n"
+
+
+def _head(file: PolicyFile) -> tuple[Head, SignedBy]:
+    head = file.policy.policy
+    if head is None or head.signed_by is None:
+        raise PolicySignatureError(
+            f"{file.path} does not say who signs it", "add signed_by = { need = ..., of = [...] } to [policy]"
+        )
+    return head, head.signed_by

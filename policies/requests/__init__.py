@@ -1,0 +1,1 @@
+"""The wire vocabulary of questions and training steps, and what each fixes about its secure sum."""

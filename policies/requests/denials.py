@@ -1,0 +1,30 @@
+"""How a silo says no."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from crypto.wire import Digest, Message, Name
+
+NOT_AN_ANALYST = "you are not an analyst here"  # what a silo tells an analyst whom its policy does not name
+MAX_DENIALS = 64
+
+
+class Denial(Message):
+    """Why a policy says no: never a number computed from rows."""
+
+    code: Annotated[str, Field(max_length=40)]
+    rule: Annotated[str, Field(max_length=300)]
+    message: Annotated[str, Field(max_length=1000)]
+    remedy: Annotated[str, Field(max_length=1000)]
+
+
+class Refusal(Message):
+    """Silo to analyst: no, and every reason."""
+
+    KIND: ClassVar[str] = "refusal"
+    MAX_BYTES: ClassVar[int] = 256 * 1024
+    federation: Name
+    request_hash: Digest
+    policy_hash: Digest
+    denials: Annotated[tuple[Denial, ...], Field(min_length=1, max_length=MAX_DENIALS)]

@@ -1,0 +1,17 @@
+"""Units and limits that policies and requests share."""
+
+from decimal import Decimal
+from typing import Literal
+
+Number = int | Decimal
+Role = Literal["dimension", "measure", "filter", "feature", "label"]
+MICRO = 1_000_000  # the ledger counts in millionths of zCDP rho
+MAX_RANGE_STEPS = 2**32
+MAX_DOMAIN = 1000
+MAX_STEPS = 1000  # of a training run
+MIN_DELTA, MAX_DELTA = Decimal("1e-12"), Decimal("1e-5")
+
+
+def micro_floor(rho: Number) -> int:
+    """Return a limit in micro-rho, rounded down: a limit is never widened by rounding."""
+    return int(Decimal(rho) * MICRO)

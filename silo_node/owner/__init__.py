@@ -1,0 +1,1 @@
+"""What the owner of a silo's data sees and does."""

@@ -1,0 +1,1 @@
+"""One silo's part in a round, as pure steps."""
