@@ -11,7 +11,7 @@ from crypto.rounds.payload import piece_sizes, scheme_of
 from crypto.rounds.report import EncryptedReport
 from crypto.wire import Signed, body_digest, unverified, verify
 from policies.requests.request import Request
-from policies.requests.training import Step
+from policies.requests.training import TrainingStep
 
 
 def contributions_of(report: EncryptedReport) -> tuple[bytes, ...]:
@@ -31,6 +31,7 @@ def pieces_of(report: EncryptedReport) -> tuple[int, ...]:
 
 
 def scheme_of_report(report: EncryptedReport) -> Scheme:
+    """Return the backend of a stored report, fixed to its round; raises CryptoError."""
     request = unverified(unverified(report.propose, Propose).request, Request)
     return scheme_of(unverified(report.manifest, Manifest), request.round_key)
 
@@ -59,8 +60,9 @@ def request_of(report: EncryptedReport) -> bytes:
     return unverified(report.propose, Propose).request
 
 
-def step_of(report: EncryptedReport) -> tuple[Request, Step]:
+def step_of(report: EncryptedReport) -> tuple[Request, TrainingStep]:
+    """Return the request of a stored report of a training step, and the step; raises CryptoError on another report."""
     request = unverified(request_of(report), Request)
-    if not isinstance(request.plan, Step):
+    if request.plan.training is None:
         raise ProtocolError("the report is not that of a training step")
-    return request, request.plan
+    return request, request.plan.training

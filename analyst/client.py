@@ -38,15 +38,14 @@ from crypto.rounds.report import StoredReport
 from crypto.sealing import SealingKey
 from crypto.wire import digest_of, is_envelope, sign, signer_of, verify
 from policies.budget.accountant import epsilon_of, micro_rho_of
-from policies.requests.calibration import cut_of
+from policies.requests.calibration import clip_of
 from policies.requests.catalogue import Catalogue, CatalogueRequest
+from policies.requests.computations import AnyComputation
 from policies.requests.denials import NOT_AN_ANALYST, Denial, Refusal
-from policies.requests.query import Plan
 from policies.requests.request import Request
 from policies.requests.round_key import round_secret, sealed_secret
 from policies.requests.tables import Table
 from policies.requests.terms import terms_of
-from policies.requests.training import Step
 
 if TYPE_CHECKING:
     from analyst.link import RemoteLink
@@ -201,7 +200,7 @@ class Federation:
     def write(
         self,
         table: Table,
-        what: Plan | Step,
+        what: AnyComputation,
         purpose: str,
         micro_rho: int,
         recipients: tuple[Recipient, ...] = (),
@@ -238,7 +237,7 @@ class Federation:
             hint = "group by fewer columns, filter by less, or spend more on fewer figures"
             raise AnalystError(f"the question cannot be asked: {reason}", hint) from err
 
-    def renew(self, request: Request, what: Plan | Step) -> Request:
+    def renew(self, request: Request, what: AnyComputation) -> Request:
         """Return the same request for another plan, with a nonce, a time and a round key of its own."""
         now, nonce = int(self._clock()), token(16)
         round_key, sealed_secrets = self._round_key(request.backend, nonce, request.recipients)
@@ -328,7 +327,7 @@ class Federation:
         """Yield where a backend with less room than words of 64 bits cuts the figures of one silo."""
         if request.backend != "masking":
             for block in opened.manifest.terms.blocks:
-                cut = cut_of(opened.manifest.terms.limit, block.scale_bits)
+                cut = clip_of(opened.manifest.terms.limit, block.scale_bits)
                 yield f"by {request.backend}, {block.name} of one silo is within +/-{cut:,}, what lies beyond is cut"
 
     @staticmethod

@@ -13,14 +13,11 @@ from typing import Any
 
 from analyst.client import Federation
 from analyst.errors import AnalystError
-from analyst.reports.estimates import Estimate, interpret
+from analyst.reports.estimates import Estimate, interpret, planned_again
 from analyst.reports.report import between, iso
-from analyst.sql.draft import Planned
 from crypto.errors import CryptoError
 from crypto.rounds.opening import CheckedReport, OpenedSum
-from policies.requests.query import Plan
 from policies.requests.request import Request
-from policies.requests.statistic import group_count
 
 _MAX_ANSWER_BYTES = 64 << 20
 _CHANGED = "the file was changed, or belongs to another answer: do not use it"
@@ -93,22 +90,19 @@ def _compare(answer: dict[str, Any], request: Request, opened: OpenedSum, min_co
 
     With `min_cohort` the groups withheld must be those below it.
     """
-    plan, hint = request.plan, _CHANGED
+    hint = _CHANGED
     try:
         dimensions: dict[str, str] = dict(answer["dimensions"])
         rows = {_key(dimensions, row): row for row in answer["rows"]}
         withheld = {_key(dimensions, group) for group in answer["withheld_groups"]}
-        if not isinstance(plan, Plan) or set(dimensions.values()) != set(plan.group_by):
-            raise KeyError
-        output = tuple(answer["columns"])
         names = {column: shown for shown, column in dimensions.items()}
-        planned = Planned(request.table, plan, output, names)
+        planned = planned_again(request, tuple(answer["columns"]), names)
         found, _ = interpret(planned, request, opened, min_cohort=-(2**62))
         stated = len(answer["rows"]) + len(answer["withheld_groups"])
         small = None if min_cohort is None else interpret(planned, request, opened, min_cohort)[1]
     except (KeyError, TypeError, ValueError, AttributeError) as err:
         raise AnalystError("the answer does not fit the request that it names", hint) from err
-    if set(rows) & withheld or not len(rows) + len(withheld) == stated == group_count(request):
+    if set(rows) & withheld or not len(rows) + len(withheld) == stated == request.plan.group_count(request.table):
         raise AnalystError("a group is missing from the answer, or stands in it twice", hint)
     if small is not None and withheld != {_key(dimensions, group) for group in small}:
         raise AnalystError("the groups withheld are not those with too small a count", hint)

@@ -5,6 +5,9 @@ from typing import Literal
 
 Number = int | Decimal
 Role = Literal["dimension", "measure", "filter", "feature", "label"]
+MINUTE_S = 60
+HOUR_S = 60 * MINUTE_S
+DAY_S = 24 * HOUR_S
 MICRO = 1_000_000  # the ledger counts in millionths of zCDP rho
 MAX_RANGE_STEPS = 2**32
 MAX_DOMAIN = 1000

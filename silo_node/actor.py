@@ -20,15 +20,14 @@ from crypto.keys import VerifyKey
 from crypto.noise import discrete_gaussian
 from crypto.rounds.messages import Accusation, Failed
 from crypto.wire import Message, sign, signer_of, verify
-from policies.decision.decide import CLOCK_SKEW_S, standing_analyst
+from policies.decision.denial import CLOCK_SKEW_S
+from policies.decision.eligibility import eligible_analyst
 from policies.document.catalogue import catalogue_of
 from policies.document.purposes import ConsentTable
 from policies.errors import PolicyError
 from policies.requests.catalogue import CatalogueRequest
 from policies.requests.denials import NOT_AN_ANALYST
 from policies.requests.request import Request
-from policies.requests.statistic import uses
-from policies.requests.training import Step
 from silo_node.errors import SiloError
 from silo_node.heads import HeadKeeper, KeptHeads
 from silo_node.home import LEDGER, check_is_signed, lock_home, read_home
@@ -37,16 +36,16 @@ from silo_node.ledger_store import LedgerStore
 from silo_node.log import Signer
 from silo_node.rounds import learning, proposal, steps
 from silo_node.rounds import states as rounds_states
-from silo_node.training.run import check_position, weights_of
+from silo_node.rounds.proposal import load_run
 
 if TYPE_CHECKING:
+    from silo_node.data.compute import Vectors
     from silo_node.rounds.states import State
     from silo_node.rounds.steps import Noise
 
 MAX_ROUNDS = 32
 LOOK_S = 3600.0  # so often the silo looks whether something is to be erased, also if no message ever comes
 MAX_LOG_BYTES = 8 << 20
-COMPUTE_TIMEOUT_S = 20.0
 ROUND_ID_BYTES = 16
 
 
@@ -67,7 +66,8 @@ class SiloActor:
 
         `heads` returns the way to an aggregator, by its name, that keeps the ledger's head.
         """
-        from silo_node.data.consent import load_consent  # DuckDB is heavy: only where a silo really runs
+        from silo_node.data.compute import Computer  # DuckDB is heavy: only where a silo really runs
+        from silo_node.data.consent import load_consent
         from silo_node.data.sources import connect, load_sources
 
         home = read_home(Path(policy_path))
@@ -96,6 +96,9 @@ class SiloActor:
             self._lock.close()
             raise
         self._database = connect()
+        self._computer = Computer(
+            home.silo.policy, self._database, self._sources, self._decisions, lambda run: load_run(self._ledger, run)
+        )
         self._log.info("started, %d reservations of unfinished rounds released", released)
         self._clock, self._sleep, self._noise = clock, sleep, noise
         self._rounds: dict[bytes, State] = {}
@@ -278,33 +281,10 @@ class SiloActor:
         source = self._sources.get(table)
         return None if source is None else source.place.written_at()
 
-    def _compute(self, request: Request, now: int) -> list[list[int]]:
-        from silo_node.data.consent import narrowed, row_filter
-        from silo_node.data.query import examples, execute
-        from silo_node.data.sources import opened
-
+    def _compute(self, request: Request, now: int) -> "Vectors":
         self._journal.kept()  # before a row is read: when the aggregator is asked does not depend on data
-        began, policy, unit = time.monotonic(), self._silo.policy, self._silo.policy.privacy_unit
-        used = (name for names in uses(request.plan).values() for name in names)
-        source = narrowed(policy, self._sources[request.table.name], request.purpose, used)
-        among = row_filter(policy, source, request.purpose, self._decisions.reader, now)
         self._journal.consent_read(request, now, self._feed_at(request.table.name))
-        decisions = () if policy.purposes[request.purpose].consent == "none" else self._decisions.wanted
-        with opened(self._database, (source.wanted, *decisions), COMPUTE_TIMEOUT_S):
-            left_s = COMPUTE_TIMEOUT_S - (time.monotonic() - began)
-            limit = threading.Timer(max(1.0, left_s), self._database.interrupt)
-            limit.start()
-            try:
-                if not isinstance(request.plan, Step):
-                    return execute(self._database, source, unit.id_column, request, among, unit.max_groups)
-                rows = examples(self._database, source, unit.id_column, request, among)
-            finally:
-                limit.cancel()
-        from silo_node.training.logistic import contribution  # torch is heavy: only where a silo really trains
-
-        state = proposal.load_run(self._ledger, request.plan.run)
-        check_position(state, request, request.plan)  # another round of the same step may have been learned meanwhile
-        return contribution(request, request.plan, weights_of(state, request, request.plan), rows)
+        return self._computer.contribution(request, now)
 
     def _cancel(self, round_id: bytes, data: bytes) -> tuple[bytes, ...]:
         state = self._rounds.get(round_id)
@@ -329,7 +309,7 @@ class SiloActor:
     def _catalogue(self, data: bytes) -> tuple[bytes, ...]:
         policy = self._silo.policy
         name = signer_of(data, CatalogueRequest)
-        analyst = standing_analyst(policy, name, self._now())
+        analyst = eligible_analyst(policy, name, self._now())
         if analyst is None:
             raise ProtocolError(NOT_AN_ANALYST)
         try:

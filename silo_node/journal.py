@@ -65,7 +65,7 @@ class Journal:
         purpose = "" if request is None else request.purpose
         self._ledger.record(log.decided(request_hash, analyst, purpose, codes))
         if request is not None and codes and set(codes) == {AWAITED}:
-            price = charge(request, request_hash, self._policy.privacy_unit.max_silos)
+            price = charge(request, self._policy.privacy_unit.max_silos)
             subject = subject_of(request, request_hash)
             now = int(self._clock())
             # Whoever shares an entry of the policy shares how many requests may wait.

@@ -1,7 +1,8 @@
 """The silo's ledger and log in one SQLite file: write-ahead log, full synchronisation, one transaction per change.
 
-Implements `policies.budget.ledger.Ledger`. Durable before anything leaves, so no crash forgets a spend; every change stands in
-the log in the same transaction, and the head that the silo signs then names it. Without a signer a store only reads.
+Implements `policies.budget.ledger.Ledger`. Durable before anything leaves, so no crash forgets a spend; every change
+stands in the log in the same transaction, and the head that the silo signs then names it. Without a signer a store only
+reads.
 """
 
 import os

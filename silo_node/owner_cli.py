@@ -243,9 +243,9 @@ def _request(one: PendingRequest) -> dict[str, object]:
         "question": worded_request(one.request),
         "asked_at": when(one.asked_at),
         "expires_at": when(one.request.expires_at),
-        "approved": [list(standing.approved) for standing in one.standings],
-        "rejected": [list(standing.rejected) for standing in one.standings],
-        "need": [standing.need for standing in one.standings],
+        "approved": [list(approval.approved) for approval in one.approvals],
+        "rejected": [list(approval.rejected) for approval in one.approvals],
+        "need": [approval.need for approval in one.approvals],
         "people": list(one.people),
     }
 

@@ -26,7 +26,10 @@ from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import Name, digest_of
 from policies.budget.accountant import charge, epsilon_of, micro_rho_of
 from policies.budget.ledger import Spending, WindowSpending
-from policies.decision.decide import Places, decide, limits_of, months_of, standing_analyst
+from policies.decision.budget_rules import limits_of, months_of
+from policies.decision.case import Jurisdictions
+from policies.decision.decide import decide
+from policies.decision.eligibility import eligible_analyst
 from policies.document import schema
 from policies.document.catalogue import catalogue_of
 from policies.document.columns import check_uri, kind_of
@@ -211,7 +214,7 @@ def _judge(file: PolicyFile, options: argparse.Namespace) -> int:
     name = options.analyst or next((one.replace("*@", "somebody@") for one in policy.analysts), None)
     if name is None:
         raise SiloError("the policy names no analyst", "add --analyst NAME, or an [analysts.NAME] section")
-    analyst = standing_analyst(policy, name, now) or policy.analyst(name)
+    analyst = eligible_analyst(policy, name, now) or policy.analyst(name)
     if analyst is None:
         raise SiloError(f"{name!r} is not an analyst here", f"known: {', '.join(policy.analysts) or 'none'}")
     purpose = options.purpose or next(iter(analyst.purposes), next(iter(policy.purposes)))
@@ -249,9 +252,11 @@ def _judge(file: PolicyFile, options: argparse.Namespace) -> int:
     digest = digest_of(request)
     windows = limits_of(policy, purpose, now, months_of(policy, request, now))
     spent = Spending(lifetime=0, windows=tuple(WindowSpending(0, 0) for _ in windows))
-    places = Places(dict.fromkeys(silos, policy.silo.jurisdiction), {"aggregator": policy.silo.jurisdiction})
-    denials = decide(policy, request, digest, spent, now, now, (), places)
-    cost = charge(request, digest, policy.privacy_unit.max_silos)
+    jurisdictions = Jurisdictions(
+        dict.fromkeys(silos, policy.silo.jurisdiction), {"aggregator": policy.silo.jurisdiction}
+    )
+    denials = decide(policy, request, digest, spent, now, now, (), jurisdictions)
+    cost = charge(request, policy.privacy_unit.max_silos)
     verdict = "refused" if denials else "answered"
     print(f"{verdict}: {name} for {purpose}, at {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(now))}")
     print(f"  cost      rho {cost / MICRO:g} of {policy.budget.lifetime_micro / MICRO:g}, epsilon {epsilon:g}")

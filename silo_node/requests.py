@@ -9,13 +9,13 @@ from typing import Literal
 from crypto.keys import SigningKey, VerifyKey
 from crypto.wire import body_digest, unverified
 from policies.budget.accountant import charge
-from policies.decision.approvals import Standing, standing, subject_of
-from policies.decision.decide import approval_of
+from policies.decision.approval_rules import approvals_of
+from policies.decision.approvals import ApprovalStatus, approval_status, subject_of
 from policies.document.policy import Policy
 from policies.errors import LedgerError
 from policies.requests.approval import Approval
 from policies.requests.request import Request
-from policies.requests.training import Step
+from policies.units import HOUR_S
 from silo_node.errors import SiloError
 from silo_node.ledger_store import LedgerStore
 from silo_node.rounds.proposal import run_of
@@ -34,7 +34,7 @@ class PendingRequest:
     request: Request
     micro_rho: int
     asked_at: int
-    standings: tuple[Standing, ...]
+    approvals: tuple[ApprovalStatus, ...]
     people: tuple[str, ...]
     status: Status
 
@@ -44,15 +44,14 @@ class PendingRequest:
 
     def worded(self) -> str:
         """Return who has said what, and who may."""
-        said = [f"{one}: no" for standing in self.standings for one in standing.rejected]
-        said += [f"{one}: yes" for standing in self.standings for one in standing.approved]
-        needed = ", ".join(f"{len(one.approved)} of {one.need}" for one in self.standings) or "none needed"
+        said = [f"{one}: no" for approval in self.approvals for one in approval.rejected]
+        said += [f"{one}: yes" for approval in self.approvals for one in approval.approved]
+        needed = ", ".join(f"{len(one.approved)} of {one.need}" for one in self.approvals) or "none needed"
         return f"{self.status}, {needed}" + (f" ({', '.join(dict.fromkeys(said))})" if said else "")
 
 
 def requests_of(policy: Policy, store: LedgerStore, now: int) -> list[PendingRequest]:
     """Return what people were asked about, oldest first, as the policy in force judges it."""
-    keys = {name: VerifyKey.parse(person.key) for name, person in policy.people.items()}
     found = []
     for waiting in store.waiting():
         request, request_hash = unverified(waiting.envelope, Request), body_digest(waiting.envelope, Request)
@@ -60,38 +59,32 @@ def requests_of(policy: Policy, store: LedgerStore, now: int) -> list[PendingReq
             raise LedgerError("a request that waits was altered", "restore the ledger, and find out who changed it")
         analyst = policy.analyst_entry(request.analyst) or request.analyst
         of_run = store.spending(request.nonce, analyst=analyst, run=run_of(request)).run
-        rules = approval_of(policy, request, request_hash, of_run)
+        needed = approvals_of(policy, request, of_run)
         verdicts = store.verdicts(waiting.subject)
-        standings = tuple(
-            standing(
-                verdicts,
-                waiting.subject,
-                policy.silo.id,
-                {name: keys[name] for name in rule.of if name in keys},
-                rule.need,
-                rule.expires_hours * 3600,
-                now,
+        statuses = tuple(
+            approval_status(
+                verdicts, waiting.subject, policy.silo.id, one.keys, one.rule.need, one.rule.expires_hours * HOUR_S, now
             )
-            for _, rule, _ in rules
+            for one in needed
         )
         found.append(
             PendingRequest(
                 subject=waiting.subject,
                 request=request,
-                micro_rho=charge(request, request_hash, policy.privacy_unit.max_silos),
+                micro_rho=charge(request, policy.privacy_unit.max_silos),
                 asked_at=waiting.asked_at,
-                standings=standings,
-                people=tuple(dict.fromkeys(name for _, rule, _ in rules for name in rule.of)),
-                status=_status_of(standings, now >= request.expires_at, isinstance(request.plan, Step)),
+                approvals=statuses,
+                people=tuple(dict.fromkeys(name for one in needed for name in one.rule.of)),
+                status=_status_of(statuses, now >= request.expires_at, request.plan.training is not None),
             )
         )
     return found
 
 
-def _status_of(standings: tuple[Standing, ...], is_over: bool, is_run: bool) -> Status:
-    if any(one.rejected for one in standings):
+def _status_of(approvals: tuple[ApprovalStatus, ...], is_over: bool, is_run: bool) -> Status:
+    if any(one.rejected for one in approvals):
         return "rejected"
-    if all(one.is_given for one in standings) and (is_run or not is_over):
+    if all(one.is_given for one in approvals) and (is_run or not is_over):
         return "approved"  # a run goes on with other requests than the first
     return "expired" if is_over else "waiting"
 

@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from aggregator import rounds as aggregator_core
 from aggregator.rounds import Aggregator, Composed, Parted
 from aggregator.rounds import Proposed as AggregatorProposed
@@ -121,9 +124,9 @@ class Member:
     values: tuple[int, ...]
     computed: int = 0
 
-    def compute(self, asked: Request, now: int) -> list[list[int]]:
+    def compute(self, asked: Request, now: int) -> list[npt.NDArray[np.int64]]:
         self.computed += 1
-        return [list(self.values)]
+        return [np.array(self.values, np.int64)]
 
     def contribute(
         self, state: rounds_states.Received, go: bytes, now: int = NOW, noise: Noise = no_noise

@@ -1,4 +1,4 @@
-"""A worker of `crypto.backends.sandbox` that does what a crafted blob may make native code do. Run by test_crypto_sandbox."""
+"""A worker of `crypto.backends.sandbox` that does what a crafted blob may make native code do."""
 
 import ctypes
 import os

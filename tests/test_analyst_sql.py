@@ -17,7 +17,6 @@ from analyst.errors import SqlError
 from analyst.sql.offer import Offer, suggest
 from analyst.sql.plan import plan
 from policies.requests.query import Compare, Plan
-from policies.requests.statistic import uses
 from policies.requests.tables import TableColumn
 from tests.example_policy import AGE, COLUMNS, COST, WARD, Edit, catalogue, offer, policy, request
 
@@ -75,7 +74,7 @@ def test_question_becomes_its_plan(pair: Pair) -> None:
     planned = plan(pair.question, OFFER)
     assert planned.plan.model_dump_json() == pair.plan
     assert planned.table.name == "visits"
-    used = {name for names in uses(planned.plan).values() for name in names}
+    used = {name for names in planned.plan.uses().values() for name in names}
     assert {column.name for column in planned.table.columns} == used
     assert all(column in COLUMNS for column in planned.table.columns)
     asked = request(table=planned.table, plan=planned.plan)  # each plan can be asked

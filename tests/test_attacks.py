@@ -50,7 +50,7 @@ from crypto.rounds.report import StoredReport, report_header
 from crypto.sealing import PUBLIC_BYTES, SealingKey, seal
 from crypto.shamir import combine
 from crypto.wire import detach, digest_of, sign, unverified
-from policies.decision.decide import CLOCK_SKEW_S
+from policies.decision.denial import CLOCK_SKEW_S
 from policies.errors import AlreadyChargedError
 from policies.requests.catalogue import Catalogue, CatalogueRequest
 from policies.requests.denials import Refusal

@@ -18,7 +18,8 @@ import pytest
 
 import analyst.cli
 import analyst.client
-import policies.decision.decide
+import policies.decision.denial
+import policies.decision.disclosure
 import silo_node.cli
 from analyst.config import Config
 from tests.simulator import Simulation
@@ -197,10 +198,10 @@ def test_text_of_another_party_cannot_command_the_terminal(
     policy.write_text(text)
     in_memory.silos["maple"].restarts = True
     in_memory.silos["maple"].kill()
-    original = policies.decision.decide._deny
+    original = policies.decision.denial.deny
     hostile = "[/oops]\x1b[2J\x9b\u202e"
     monkeypatch.setattr(
-        policies.decision.decide, "_deny", lambda code, rule, message, remedy: original(code, rule, hostile, remedy)
+        policies.decision.disclosure, "deny", lambda code, rule, message, remedy: original(code, rule, hostile, remedy)
     )
     status = run(
         f'consilo query "SELECT SUM(age) AS s FROM lung" --federation {in_memory.path}/consilo.toml'

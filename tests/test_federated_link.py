@@ -45,6 +45,7 @@ from policies.budget.ledger import LedgerHead
 from silo_node import heads
 from silo_node.heads import Objection
 from silo_node.log import Signer
+from silo_node.rounds import steps
 from tests.federated import AGGREGATOR, NAME, SILOS, LocalSilo, Served, channel, free_port, provision, served, until
 from tests.relay import Relay
 from tests.simulator import no_noise
@@ -472,7 +473,7 @@ def test_neither_wire_nor_disk_nor_frames_hold_a_row_a_contribution_or_a_sum(
         return pieces
 
     monkeypatch.setattr(Session, "receive", recorded)
-    monkeypatch.setattr(core, "blinded_pieces", spied)
+    monkeypatch.setattr(steps, "blinded_pieces", spied)
     front, back = free_port(), free_port()
     path = provision(tmp_path / "p", founded, f"127.0.0.1:{front}")
     with Relay(front, back) as relay, served(path, back) as one:

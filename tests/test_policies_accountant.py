@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from crypto.noise import MIN_DEVIATION
 from policies.budget.accountant import charge, delta_of, epsilon_of, micro_rho_of
-from policies.requests.calibration import sensitivity
+from policies.requests.computations import slot_count
 from policies.requests.query import Aggregate, Plan
 from policies.requests.request import Request
-from policies.requests.statistic import slot_count, statistics_of
 from policies.requests.terms import terms_of
 from policies.units import MICRO
 from tests.example_policy import AGE, COLUMNS, plan, request, table
@@ -156,7 +155,7 @@ def requests() -> st.SearchStrategy[Request]:
 @given(requests())
 def test_charge_never_exceeds_the_price(asked: Request) -> None:
     """And falls short of it only by one, and by the rounding of variances, which is below 2 in 2^20."""
-    cost = charge(asked, bytes(32), asked.table.max_silos)
+    cost = charge(asked, asked.table.max_silos)
     assert cost <= asked.micro_rho
     assert asked.micro_rho - cost <= 1 + asked.micro_rho * 2 // 2**20
 
@@ -165,7 +164,7 @@ def test_charge_never_exceeds_the_price(asked: Request) -> None:
 @given(requests())
 def test_charge_within_one_below_half_a_rho(asked: Request) -> None:
     assume(asked.micro_rho <= MICRO // 2)
-    assert asked.micro_rho - charge(asked, bytes(32), asked.table.max_silos) <= 1
+    assert asked.micro_rho - charge(asked, asked.table.max_silos) <= 1
 
 
 @settings(deadline=None)
@@ -173,8 +172,8 @@ def test_charge_within_one_below_half_a_rho(asked: Request) -> None:
 def test_charge_grows_with_the_square_of_the_silos_of_a_person(asked: Request, max_silos: int) -> None:
     """Two routes: the silo's own assumption in, or the requested one scaled."""
     scaled = Fraction(max_silos, asked.table.max_silos) ** 2
-    own = charge(asked, bytes(32), max_silos)
-    assumed = charge(asked, bytes(32), asked.table.max_silos)
+    own = charge(asked, max_silos)
+    assumed = charge(asked, asked.table.max_silos)
     assert (assumed - 1) * scaled <= own <= math.ceil(assumed * scaled)
 
 
@@ -184,7 +183,8 @@ def test_variances_cover_the_sensitivity_at_the_price(asked: Request) -> None:
     """Two routes to rho: the sum of sensitivity^2 / (2 variance) by fractions, and the charge."""
     terms = terms_of(asked, bytes(32))
     lost = Fraction(0)
-    for statistic, block in zip(statistics_of(asked.plan), terms.blocks, strict=True):
+    extents = asked.plan.statistics(asked.table)
+    for (statistic, extent), block in zip(extents.items(), terms.blocks, strict=True):
         column = asked.table.column(statistic.column) if statistic.column else None
         rows = asked.table.max_rows * asked.table.max_silos
         width = 1
@@ -194,17 +194,17 @@ def test_variances_cover_the_sensitivity_at_the_price(asked: Request) -> None:
             assert column.high is not None
             width = column.high - column.low  # of 2 * (value - low) - width, at either end
         shift = rows * width * 2**block.scale_bits
-        assert shift == sensitivity(asked, statistic, asked.table.max_silos) * 2**block.scale_bits
+        assert shift == asked.table.max_silos * extent.sensitivity * 2**block.scale_bits
         lost += Fraction(shift**2, 2 * int(block.variance))
     assert lost <= Fraction(asked.micro_rho, MICRO)
-    assert charge(asked, bytes(32), asked.table.max_silos) == math.ceil(lost * MICRO)
+    assert charge(asked, asked.table.max_silos) == math.ceil(lost * MICRO)
 
 
 @settings(deadline=None)
 @given(requests())
 def test_each_silo_adds_noise_wide_enough_to_be_gaussian(asked: Request) -> None:
     terms = terms_of(asked, bytes(32))
-    assert sum(block.length for block in terms.blocks) == slot_count(asked)
+    assert sum(block.length for block in terms.blocks) == slot_count(asked.plan, asked.table)
     for block in terms.blocks:
         assert int(block.variance) >= MIN_DEVIATION**2 * len(asked.silos)
         if block.scale_bits:  # no finer than needed
@@ -215,7 +215,9 @@ def test_each_silo_adds_noise_wide_enough_to_be_gaussian(asked: Request) -> None
 def test_sensitivity_is_that_of_a_person_in_one_group() -> None:
     """A worked example: 2 rows in each of 3 silos, ages 0 to 110."""
     asked = request(table=table(max_rows=2, max_silos=3))
-    found = {(one.kind, one.column): sensitivity(asked, one, 3) for one in statistics_of(asked.plan)}
+    found = {
+        (one.kind, one.column): 3 * extent.sensitivity for one, extent in asked.plan.statistics(asked.table).items()
+    }
     assert found == {("rows", None): 6, ("present", "age"): 6, ("total", "age"): 660}
 
 

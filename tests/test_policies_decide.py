@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from crypto.rounds.manifest import Recipient
 from crypto.sealing import PUBLIC_BYTES
 from policies.budget.ledger import Spending
-from policies.decision.decide import CLOCK_SKEW_S, decide
+from policies.decision.decide import decide
+from policies.decision.denial import CLOCK_SKEW_S
 from policies.document.catalogue import open_tables
 from policies.document.columns import Column
 from policies.document.policy import Policy

@@ -17,17 +17,19 @@ from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import digest_of
 from policies.budget.ledger import Months, Spending, WindowSpending
 from policies.decision.approvals import subject_of
-from policies.decision.decide import Places, decide, limits_of, months_of
+from policies.decision.budget_rules import limits_of, months_of
+from policies.decision.case import Jurisdictions
+from policies.decision.decide import decide
 from policies.document.catalogue import published
 from policies.document.consistency import problems
 from policies.document.diff import Change, compare, loosens
 from policies.document.load import parse
 from policies.document.policy import Policy
 from policies.requests.approval import Approval
+from policies.requests.logistic import LogisticStep
 from policies.requests.query import Compare
 from policies.requests.request import Request
 from policies.requests.training import START as START_OF_RUN
-from policies.requests.training import Step
 from tests.example_policy import AGE, COLUMNS, NOW, POLICY, SMOKER, Edit, edited, plan, policy, request, table
 from tests.test_policies_decide import BORDERLINE
 
@@ -108,7 +110,7 @@ results_days = 30
     + "".join(PEOPLE.values())
 )  # fmt: skip
 START = parse(RICH.encode(), "rich.toml")
-PLACES = Places(dict.fromkeys(("s0", "s1", "s2", "s3"), "NO"), {"hub": "EU-SE"})  # s4 is nowhere
+PLACES = Jurisdictions(dict.fromkeys(("s0", "s1", "s2", "s3"), "NO"), {"hub": "EU-SE"})  # s4 is nowhere
 NAMING = [("sources",), ("columns",), ("purposes",), ("analysts",), ("people",)]
 REGION = '"internal", roles = ["filter"]'
 OTHERS: dict[str, tuple[str | None, ...]] = {  # what a choice could be instead
@@ -274,7 +276,7 @@ def requests(draw: st.DrawFn) -> Request:
         fits = [("visits", False), ("registry", True)]
         name, is_exact = draw(st.sampled_from([*fits, *fits, ("visits", True), ("registry", False)]))
         number = draw(st.sampled_from([1, 1, 3, 3, 5, 6]))
-        changes["plan"] = Step(
+        changes["plan"] = LogisticStep(
             run=bytes(16), step=0, steps=number, after=START_OF_RUN, release="exact" if is_exact else "private",
             label="smoker", features=("age",), learning_rate="1",
             clip="0" if is_exact else draw(st.sampled_from(["1", "1", "10", "11"])),

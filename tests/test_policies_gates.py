@@ -12,19 +12,24 @@ from crypto.rounds.manifest import Recipient
 from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import digest_of
 from policies.budget.ledger import ALL_MONTHS, Months, Spending, WindowSpending
+from policies.decision.approval_rules import approvals_of
 from policies.decision.approvals import subject_of
-from policies.decision.decide import Places, approval_of, decide, limits_of, months_of, rate_of
+from policies.decision.budget_rules import limits_of, months_of, rate_of
+from policies.decision.case import Jurisdictions
+from policies.decision.decide import decide
 from policies.document.catalogue import catalogue_of
 from policies.document.consistency import BUILT_AGGREGATES, BUILT_COMPUTATIONS, warnings
 from policies.document.load import parse
-from policies.document.policy import Policy, contains
+from policies.document.policy import Policy
+from policies.document.purposes import contains
 from policies.errors import PolicyFileError
 from policies.requests.approval import Approval
 from policies.requests.denials import Denial
+from policies.requests.logistic import LogisticStep
 from policies.requests.query import Both, Compare, Either, OneOf, Plan
 from policies.requests.request import Request
 from policies.requests.tables import TableColumn
-from policies.requests.training import START, Step
+from policies.requests.training import START
 from tests.example_policy import COLUMNS, CREATED_AT, NOW, POLICY, Edit, edited, plan, policy, request, table
 
 KEYS = {name: SigningKey(Secret(bytes([index]) * 32)) for index, name in enumerate(["dpo", "ciso", "owner", "eve"])}
@@ -183,14 +188,14 @@ def test_what_the_steps_of_a_run_have_cost_counts_for_its_approval(spent_of_run:
     """Steps that are repeated, or cost more than the first, are a price too, as they are for max_rho_per_run."""
     text = TRAINING + RULE.replace("{when}", "{ rho_at_least = 0.030001 }").replace("{need}", "1")
     by = parse((text.replace("{of}", '["dpo"]') + PEOPLE).encode(), "x")
-    step = Step(run=bytes(16), step=2, steps=3, after=bytes([7]) * 32, release="private", label="smoker",
+    step = LogisticStep(run=bytes(16), step=2, steps=3, after=bytes([7]) * 32, release="private", label="smoker",
                 features=("age",), learning_rate="1", clip="1")  # fmt: skip
     silos = request().silos
     recipients = tuple(Recipient(name=name, key=bytes(PUBLIC_BYTES)) for name in silos)
     asked = request(plan=step, recipients=recipients)
     denials = decide(by, asked, digest_of(asked), Spending(0, run=spent_of_run), NOW, NOW)
     assert codes(denials) == (["APPROVAL_AWAITED"] if is_awaited else [])
-    assert bool(approval_of(by, asked, digest_of(asked), spent_of_run)) == is_awaited
+    assert bool(approvals_of(by, asked, spent_of_run)) == is_awaited
 
 
 def test_several_rules_must_all_be_met() -> None:
@@ -209,7 +214,7 @@ def test_people_are_not_asked_about_what_would_be_refused_anyway() -> None:
 
 def test_all_steps_of_a_training_run_are_one_thing_to_approve() -> None:
     def step(number: int, after: bytes) -> Request:
-        plan = Step(run=bytes(16), step=number, steps=3, after=after, release="private", label="smoker",
+        plan = LogisticStep(run=bytes(16), step=number, steps=3, after=after, release="private", label="smoker",
                     features=("age",), learning_rate="1", clip="1")  # fmt: skip
         return request(plan=plan, nonce=bytes([number]) * 16, created_at=CREATED_AT + number)
 
@@ -278,12 +283,12 @@ STAYS = (
     Edit('computations = ["query"]', 'computations = ["query"]\nrecipients_in = ["EU", "NO"]'),
     Edit("until    = 2036-01-01T00:00:00Z", 'until    = 2036-01-01T00:00:00Z\njurisdiction = "EU-DE"'),
 )
-HERE = Places({"east": "EU-SE", "north": "NO", "south": "NO", "west": "NO-03"}, {"hub": "EU-DE"})
+HERE = Jurisdictions({"east": "EU-SE", "north": "NO", "south": "NO", "west": "NO-03"}, {"hub": "EU-DE"})
 
 
-def away(places: Places, *edits: Edit) -> str:
+def away(places: Jurisdictions, *edits: Edit) -> str:
     """Return why a request is refused where the parties are there; nothing if it is not."""
-    denials = decide(policy(*STAYS, *edits), request(), bytes(32), Spending(0), NOW, places=places)
+    denials = decide(policy(*STAYS, *edits), request(), bytes(32), Spending(0), NOW, jurisdictions=places)
     assert codes(denials) in ([], ["JURISDICTION"])
     return denials[0].message if denials else ""
 

@@ -11,10 +11,11 @@ from pydantic import ValidationError
 from crypto.errors import WireError
 from crypto.rounds.manifest import Recipient
 from crypto.sealing import PUBLIC_BYTES
+from policies.requests.computations import slot_count
 from policies.requests.denials import Denial, Refusal
 from policies.requests.query import Aggregate, Both, Compare, Either, IsNull, Not, OneOf, Plan, Predicate
 from policies.requests.request import MAX_LIFETIME_S, MAX_SLOTS, Request
-from policies.requests.statistic import Statistic, group_count, groups_of, slot_count, statistics_of, uses
+from policies.requests.statistic import Statistic
 from policies.requests.tables import TableColumn, is_number
 from tests.example_policy import AGE, COLUMNS, CREATED_AT, GRADE, STAY, WARD, catalogue, plan, policy, request, table
 
@@ -338,7 +339,7 @@ def test_statistics_are_shared_and_in_order() -> None:
             for index, (function, column) in enumerate(chosen)
         )
     )
-    assert statistics_of(used) == (
+    assert tuple(used.statistics(table())) == (
         Statistic("present", "age"),
         Statistic("total", "age"),
         Statistic("rows", None),
@@ -347,14 +348,15 @@ def test_statistics_are_shared_and_in_order() -> None:
 
 
 def test_groups_are_in_the_order_of_the_domains_with_the_last_dimension_fastest() -> None:
-    asked = request(plan=plan(group_by=("grade", "ward")))
-    groups = list(groups_of(asked))
+    grouped = plan(group_by=("grade", "ward"))
+    asked = request(plan=grouped)
+    groups = list(grouped.groups(asked.table))
     assert groups == [(grade, ward) for grade in GRADE.domain for ward in WARD.domain]
-    assert group_count(asked) == len(groups) == 12
-    assert slot_count(asked) == 12 * 3
+    assert asked.plan.group_count(asked.table) == len(groups) == 12
+    assert slot_count(asked.plan, asked.table) == 12 * 3
     alone = request(plan=plan(group_by=()))
-    assert list(groups_of(alone)) == [()]
-    assert group_count(alone) == 1
+    assert list(plan(group_by=()).groups(alone.table)) == [()]
+    assert alone.plan.group_count(alone.table) == 1
 
 
 def test_uses_name_each_column_once_by_role() -> None:
@@ -369,7 +371,7 @@ def test_uses_name_each_column_once_by_role() -> None:
         Aggregate(function="sum", column=column, alias=str(index))
         for index, column in enumerate((STAY.name, "age", STAY.name))
     )
-    assert uses(plan(where=where, aggregates=chosen)) == {
+    assert plan(where=where, aggregates=chosen).uses() == {
         "dimension": ("ward",),
         "filter": ("age", "region", "ward"),
         "measure": ("stay", "age"),

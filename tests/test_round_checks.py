@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from aggregator import reports
@@ -48,8 +49,9 @@ from crypto.wire import detach, digest_of, sign, unverified
 from policies.budget.ledger import Spending
 from policies.errors import AlreadyChargedError
 from policies.requests.denials import Denial, Refusal
+from policies.requests.logistic import LogisticStep
 from policies.requests.request import Request
-from policies.requests.training import START, Step
+from policies.requests.training import START
 from silo_node.rounds import learning, proposal, states
 from silo_node.rounds import steps as core
 from tests.example_policy import AGE, NOW, SMOKER, table
@@ -184,7 +186,7 @@ def test_a4_a_request_names_its_signer_and_this_federation_and_this_silo() -> No
 
 
 def step_request(recipients: tuple[Recipient, ...]) -> Request:
-    step = Step(
+    step = LogisticStep(
         run=bytes(16), step=0, steps=2, after=START, release="private", label="smoker", features=("age",),
         learning_rate="1", momentum="0", clip="1", local_steps=1,
     )  # fmt: skip
@@ -431,7 +433,7 @@ def contribute(
         HELD.silo(),
         state or HELD.received[ME],
         reserved() if ledger is None else ledger,
-        lambda asked, now: [list(values)],
+        lambda asked, now: [np.array(values, np.int64)],
         no_noise,
         NOW,
         go or HELD.one.go,

@@ -26,8 +26,9 @@ from policies.document.load import load
 from policies.errors import LedgerError
 from policies.requests.approval import Approval
 from policies.requests.denials import Refusal
+from policies.requests.logistic import LogisticStep
 from policies.requests.request import Request
-from policies.requests.training import START, Step
+from policies.requests.training import START
 from silo_node import log
 from silo_node.errors import SiloError
 from silo_node.ledger_store import MAX_WAITING, Due, LedgerStore, Waiting
@@ -297,8 +298,8 @@ def test_a_run_is_stopped_and_approved_anew_after_its_first_request_has_expired(
     policy, hour = load(owner.policy).policy, 3600
 
     def step(number: int, now: int) -> Waiting:
-        plan = Step(run=bytes(16), step=number, steps=3, after=bytes([7]) * 32 if number else START, label="smoker",
-                    release="private", features=("age",), learning_rate="1", clip="1")  # fmt: skip
+        plan = LogisticStep(run=bytes(16), step=number, steps=3, after=bytes([7]) * 32 if number else START,
+                    label="smoker", release="private", features=("age",), learning_rate="1", clip="1")  # fmt: skip
         return ask(owner, number, now, plan=plan, expires_at=now + 600)
 
     def told(store: LedgerStore, now: int) -> tuple[str, int]:

@@ -15,7 +15,7 @@ import pytest
 import silo_node.cli
 from analyst.demo.hospitals import PURPOSE
 from analyst.errors import DeniedError
-from policies.decision.decide import is_stale_feed
+from policies.decision.availability import is_stale_feed
 from policies.document.load import load, parse
 from policies.document.policy import Policy
 from policies.errors import PolicyFileError

@@ -61,7 +61,7 @@ def answers(
     source = load_sources(policy, home)["visits"]
     among = row_filter(policy, source, "health-research", "", NOW)
     with connect() as database:
-        return execute(database, source, "patient_id", question, among, max_groups)
+        return [vector.tolist() for vector in execute(database, source, "patient_id", question, among, max_groups)]
 
 
 def write(home: Path, kind: str, rows: list[dict[str, Any]]) -> None:

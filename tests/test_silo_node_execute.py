@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 from policies.requests.query import Aggregate, Both, Compare, Either, IsNull, Not, OneOf, Plan, Predicate
 from policies.requests.request import Request
-from policies.requests.statistic import groups_of, statistics_of
 from policies.requests.tables import TableColumn
 from silo_node.data.query import execute
 from silo_node.data.sources import Files, Source, connect, load_sources
@@ -44,7 +43,7 @@ class Bench:
         return Source("visits", Files("parquet", (str(self.file),)), OPEN)
 
     def compute(self, rows: list[Row], asked: Request, schema: Any = SCHEMA) -> list[list[int]]:
-        return execute(self.database, self.source(rows, schema), "patient_id", asked)
+        return [each.tolist() for each in execute(self.database, self.source(rows, schema), "patient_id", asked)]
 
 
 @pytest.fixture(scope="module")
@@ -127,9 +126,9 @@ def expected(rows: list[Row], asked: Request) -> list[list[int]]:
         kept = [row for row in kept if holds(plan.where, row) is True]
     columns = {column.name: column for column in COLUMNS}
     vectors = []
-    for kind, name in statistics_of(asked.plan):
+    for kind, name in asked.plan.statistics(asked.table):
         vector = []
-        for group in groups_of(asked):
+        for group in plan.groups(asked.table):
             inside = [
                 row
                 for row in kept

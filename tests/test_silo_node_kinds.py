@@ -20,7 +20,6 @@ from policies.document.policy import Policy
 from policies.periods import UNKNOWN, periods
 from policies.requests.query import Aggregate, Both, Compare, Either, IsNull, Not, OneOf, Predicate
 from policies.requests.request import Request
-from policies.requests.statistic import uses
 from policies.requests.tables import TableColumn
 from silo_node.data.consent import narrowed, row_filter
 from silo_node.data.query import execute
@@ -136,11 +135,11 @@ class Bench:
             by = policy(self.kind, self.uri, granularity)
             self.loaded[granularity] = by, load_sources(by, self.home)["visits"]
         loaded, source = self.loaded[granularity]
-        used = (name for names in uses(asked.plan).values() for name in names)
+        used = (name for names in asked.plan.uses().values() for name in names)
         source = narrowed(loaded, source, "health-research", used)
         among = row_filter(loaded, source, "health-research", "", NOW)
         with connect() as database, opened(database, [source.wanted], 20):
-            return execute(database, source, "patient_id", asked, among)
+            return [vector.tolist() for vector in execute(database, source, "patient_id", asked, among)]
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,9 @@ from crypto.rounds.manifest import Recipient
 from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import digest_of
 from policies.budget.ledger import Spending, WindowSpending
-from policies.decision.decide import Places, decide, limits_of, months_of
+from policies.decision.budget_rules import limits_of, months_of
+from policies.decision.case import Jurisdictions
+from policies.decision.decide import decide
 from policies.document import schema
 from policies.document.catalogue import catalogue_of
 from policies.document.load import load, parse
@@ -546,7 +548,7 @@ def test_the_hospital_of_the_examples_answers(
     )
     windows = limits_of(of, asked.purpose, AT, months_of(of, asked, AT))
     spent = Spending(lifetime=0, windows=tuple(WindowSpending(0, 0) for _ in windows))
-    places = Places(dict.fromkeys(asked.silos, "NO"), {"aggregator": "NO"})
+    places = Jurisdictions(dict.fromkeys(asked.silos, "NO"), {"aggregator": "NO"})
     assert decide(of, asked, digest_of(asked), spent, AT, AT, (), places) == ()
     actor = SiloActor(str(home / "policy.toml"), clock=lambda: AT)
     try:
@@ -566,7 +568,7 @@ def test_the_hospital_of_the_examples_answers(
 
 
 def counted(actor: SiloActor, asked: Request) -> list[list[int]]:
-    return actor._compute(asked, AT)
+    return [vector.tolist() for vector in actor._compute(asked, AT)]
 
 
 def replace_purpose(asked: Request, purpose: str) -> Request:

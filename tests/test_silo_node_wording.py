@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from policies.document import schema
-from policies.document.describe import worded_plan, worded_policy, worded_request
+from policies.document.describe import worded_policy, worded_request
 from policies.document.load import dotted, load
 from policies.requests.query import Aggregate, Both, Compare, Either, IsNull, Not, OneOf
 from tests.example_policy import plan, request, table
@@ -36,7 +36,7 @@ OTHERS = {"production": "trial", "private": "exact", "exclude": "zero", "trainin
     ],
 )
 def test_a_question_in_words(where: object, words: str) -> None:
-    assert worded_plan(plan(where=where), "visits") == words
+    assert plan(where=where).in_words("visits") == words
     assert worded_request(request()) == "COUNT(*), AVG(age) of visits where smoker = true by ward"
 
 
@@ -58,7 +58,7 @@ def test_what_an_analyst_wrote_cannot_command_the_terminal_or_pass_for_the_quest
         (Compare(column="ward", op="<>", value=value), f"ward <> {words}"),
         (OneOf(column="ward", values=(value,)), f"ward in ({words})"),
     ):
-        assert worded_plan(plan(where=predicate), "visits") == f"COUNT(*), AVG(age) of visits where {text} by ward"
+        assert plan(where=predicate).in_words("visits") == f"COUNT(*), AVG(age) of visits where {text} by ward"
 
 
 @pytest.mark.parametrize("hostile", ["a\x1b[2J", "a b", "a\nb", "a\n", "\u202ea", 'a"', "\u0430"])

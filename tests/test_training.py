@@ -28,9 +28,10 @@ from crypto.rounds.payload import digests
 from crypto.rounds.report import StoredReport, report_header
 from crypto.wire import body_digest, signer_of, unverified
 from policies.budget.accountant import charge
+from policies.requests.logistic import GRADIENT_UNITS, LogisticStep
 from policies.requests.request import Request
 from policies.requests.terms import terms_of
-from policies.requests.training import GRADIENT_UNITS, START, Step
+from policies.requests.training import START
 from silo_node.accounts import Row
 from silo_node.training.logistic import contribution
 from silo_node.training.run import RunState
@@ -240,7 +241,7 @@ def test_every_opened_sum_of_a_private_run_has_noise_and_the_charge_is_what_it_g
         assert {length for length, _ in drawn} == {4, 1}
         assert all(variance > 0 for _, variance in drawn)
         for request in asked(simulation):
-            cost = charge(request, bytes(32), 1)
+            cost = charge(request, 1)
             assert 0.99 * request.micro_rho < cost <= request.micro_rho
 
 
@@ -390,7 +391,7 @@ def test_a_step_that_does_not_follow_is_denied(tmp_path: Path) -> None:
         request = begun(simulation, file)
         position, federation = the_model(simulation).position, simulation.federation
         step = request.plan
-        assert isinstance(step, Step)
+        assert isinstance(step, LogisticStep)
         following = step.model_copy(update={"step": 2, "after": position})
         for strange in (
             step,
@@ -412,7 +413,7 @@ def test_a_run_is_one_request_a_day_and_a_step_asked_again_one_more(tmp_path: Pa
             silo.kill()
         run(simulation, file)
         request, federation = asked(simulation)[-1], simulation.federation
-        assert isinstance(request.plan, Step)
+        assert isinstance(request.plan, LogisticStep)
         first = request.plan.model_copy(update={"run": bytes([5]) * 16, "step": 0, "after": START})
         federation.submit(federation.renew(request, first))
         with pytest.raises(DeniedError, match="this training run began with another request"):
@@ -481,18 +482,18 @@ def test_one_person_changes_the_sums_by_no_more_than_the_noise_is_made_for(tmp_p
     with banks(tmp_path / "f") as (simulation, file):
         request = begun(simulation, file)
     step = request.plan
-    assert isinstance(step, Step)
+    assert isinstance(step, LogisticStep)
     generator = np.random.default_rng(1)
     for scale in (0.0, 1.0, 1e3, 1e9, 1e308):
         people = np.repeat(np.arange(40), 3)
         columns = [people, *(generator.integers(0, most, len(people)) for most in (2, 3, 21))]
         columns[3] = 2 * columns[3] - 20
         weights = generator.normal(size=4) * scale
-        (total, (count,)) = contribution(request, step, weights, columns)
+        (total, (count,)) = contribution(request, weights, columns)
         for person in range(40):
             left = [column[people != person] for column in columns]
             left[0] = np.unique(left[0], return_inverse=True)[1]
-            (rest, (fewer,)) = contribution(request, step, weights, left)
+            (rest, (fewer,)) = contribution(request, weights, left)
             assert sum((a - b) ** 2 for a, b in zip(total, rest, strict=True)) <= GRADIENT_UNITS**2
             assert count - fewer == 1
 

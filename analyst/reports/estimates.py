@@ -6,9 +6,9 @@ from typing import Any
 
 from analyst.sql.draft import Planned
 from crypto.rounds.opening import OpenedSum
-from policies.requests.query import Aggregate
+from policies.requests.query import Aggregate, Plan
 from policies.requests.request import Request
-from policies.requests.statistic import Statistic, groups_of, statistics_of
+from policies.requests.statistic import Statistic
 from policies.requests.tables import TableColumn
 from policies.units import MICRO
 
@@ -33,10 +33,10 @@ def interpret(
 ) -> tuple[list[dict[str, Estimate | str | int]], list[dict[str, str | int]]]:
     """Return the rows of the answer and the groups withheld because their noisy count is below `min_cohort`."""
     sums = _sums(request, opened)
-    cohort = next(statistic for statistic in statistics_of(planned.plan) if statistic.kind != "total")
+    cohort = next(statistic for statistic in sums if statistic.kind != "total")
     rows: list[dict[str, Estimate | str | int]] = []
     withheld: list[dict[str, str | int]] = []
-    for index, group in enumerate(groups_of(request)):
+    for index, group in enumerate(planned.plan.groups(request.table)):
         keys = {
             planned.names.get(column, column): _member(value, request.table.column(column))
             for column, value in zip(planned.plan.group_by, group, strict=True)
@@ -53,6 +53,16 @@ def interpret(
     return rows, withheld
 
 
+def planned_again(request: Request, output: tuple[str, ...], names: dict[str, str]) -> Planned:
+    """Return the question of a request as it was planned, of these output columns and names of dimensions.
+
+    Raises KeyError unless the request is a question with these dimensions.
+    """
+    if not isinstance(request.plan, Plan) or set(names) != set(request.plan.group_by):
+        raise KeyError(f"{request.plan.kind} with the dimensions {', '.join(names)}")
+    return Planned(request.table, request.plan, output, names)
+
+
 def rho_of(request: Request) -> float:
     """Return the price of a request in zCDP rho."""
     return request.micro_rho / MICRO
@@ -63,7 +73,7 @@ def _sums(request: Request, opened: OpenedSum) -> dict[Statistic, tuple[Any, flo
     survivors = len(opened.split.survivors)
     sums: dict[Statistic, tuple[Any, float]] = {}
     blocks = zip(opened.manifest.terms.blocks, opened.blocks(), strict=True)
-    for statistic, (block, values) in zip(statistics_of(request.plan), blocks, strict=True):
+    for statistic, (block, values) in zip(request.plan.statistics(request.table), blocks, strict=True):
         variance = int(block.variance) * survivors / opened.manifest.noise_shares
         sums[statistic] = values, math.ldexp(math.sqrt(variance), -block.scale_bits)
     return sums

@@ -9,6 +9,7 @@ from policies.requests.tables import TableColumn
 
 
 def define(node: exp.Column, table: str, offer: Offer) -> TableColumn:
+    """Return the definition of a column of the question; raises SqlError if the offer has none."""
     if node.args.get("db") or (node.table and node.table != table):
         named = ".".join(part.name for part in node.parts[:-1])
         raise SqlError(f"unknown table {named!r}{place(node)}", f"the question is about {table!r}")
@@ -19,6 +20,7 @@ def define(node: exp.Column, table: str, offer: Offer) -> TableColumn:
 
 
 def measure(node: exp.Column, table: str, offer: Offer) -> TableColumn:
+    """Return the definition of a column to aggregate; raises SqlError if no policy gives it bounds."""
     column = define(node, table, offer)
     if column.type in ("string", "date"):
         held = "text" if column.type == "string" else "dates"

@@ -16,7 +16,6 @@ from analyst.sql.offer import Offer, suggest
 from analyst.sql.parse import parse, place, unsupported
 from analyst.sql.predicates import filters
 from policies.requests.query import Aggregate, Plan
-from policies.requests.statistic import uses
 
 _READ_CLAUSES = {"expressions", "from_", "where", "group"}
 
@@ -33,7 +32,7 @@ def plan(sql: str, offer: Offer) -> Planned:
         first = err.errors(include_url=False, include_input=False)[0]
         part = ".".join(str(key) for key in first["loc"])
         raise SqlError(f"the question is too large: {part}: {first['msg'][:200]}", "ask for less at once") from err
-    used = [name for names in uses(finished).values() for name in names]
+    used = [name for names in finished.uses().values() for name in names]
     names = {_column(projection).name: projection.alias_or_name for projection in _dimensions(statement)}
     output = tuple(_output_name(projection) for projection in statement.expressions)
     if len(set(output)) != len(output):

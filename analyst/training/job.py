@@ -13,9 +13,10 @@ from analyst.sql.offer import Offer, suggest
 from crypto.randomness import token
 from crypto.wire import Name
 from policies.document.load import frozen
+from policies.requests.logistic import LogisticStep
 from policies.requests.request import Request
 from policies.requests.tables import Table
-from policies.requests.training import MAX_FEATURES, START, Step
+from policies.requests.training import MAX_FEATURES, START
 from policies.units import MAX_STEPS
 
 Number = Decimal | int
@@ -85,7 +86,7 @@ def first_request(federation: Federation, job: Job) -> Request:
     elif job.purpose not in offer.purposes:
         raise AnalystError(f"unknown purpose {job.purpose!r}", suggest(job.purpose, offer.purposes))
     try:
-        step = Step(
+        step = LogisticStep(
             run=token(16),
             step=0,
             steps=job.steps,

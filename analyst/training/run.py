@@ -21,8 +21,9 @@ from analyst.training.job import Job, first_request
 from crypto.errors import CryptoError
 from crypto.wire import Count, Digest, Message
 from policies.budget.accountant import epsilon_of
+from policies.requests.logistic import LogisticStep
 from policies.requests.request import Request
-from policies.requests.training import START, Step
+from policies.requests.training import START
 from policies.units import MICRO
 
 
@@ -68,7 +69,7 @@ def train(
     )
     request = Request.decode(state.first)
     step = request.plan
-    if not isinstance(step, Step):
+    if not isinstance(step, LogisticStep):
         raise AnalystError(f"{keep} is not of a training run", "remove it to begin a new run")
     answered = dict.fromkeys(request.silos, 0)
     holders = frozenset[str]()

@@ -6,7 +6,8 @@ travels: 65,536 bytes, behind one 32-byte key id a chunk. Nothing in it says how
 in it can lie about that. Adding ciphertexts is adding words modulo q, so the aggregator needs neither SEAL nor a key.
 
 What is foreign gets to SEAL in two places: a public key at a silo and a sum at a recipient. Both have their sizes and
-words checked here, and meet SEAL in a disposable worker only (`crypto.backends.sandbox`, `crypto.backends.lattice_worker`).
+words checked here, and meet SEAL in a disposable worker only (`crypto.backends.sandbox`,
+`crypto.backends.lattice_worker`).
 """
 
 import os

@@ -1,7 +1,7 @@
-"""The backends by name, and the default one: vectors of words of 32 or 64 bits that the aggregator adds in clear to it.
+"""The default backend, `masking`: vectors of words of 32 or 64 bits that the aggregator sums as they are.
 
-`masking` wraps `crypto.ring` and `crypto.backends.masks` in the shape that all backends have (`crypto.backends.scheme`). What the
-others cost and promise: docs/backends.md.
+`masking` wraps `crypto.ring` and `crypto.backends.masks` in the shape that all backends have
+(`crypto.backends.scheme`). What it and the others cost and promise: docs/backends.md.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -2,9 +2,9 @@
 
 Shamir ("How to share a secret", CACM 1979) value by value over Z_p, p = 2^56 - 5: the share of the silo at place j of
 the roster (from 0) is a polynomial of degree t - 1 at x = j + 1, its value at 0 the secret. Columns 0 to t - 2 are
-uniform whatever the secret is, so they are drawn from 32-byte seeds and travel as those (`crypto.backends.keystream`); the
-polynomial through the secret and them gives the columns from t - 1 on, by finite differences. Each column is sealed to
-its silo. There are no masks.
+uniform whatever the secret is, so they are drawn from 32-byte seeds and travel as those (`crypto.backends.keystream`);
+the polynomial through the secret and them gives the columns from t - 1 on, by finite differences. Each column is sealed
+to its silo. There are no masks.
 
 Promise: fewer than t columns say nothing of the vector; after contributing, any n - t silos may vanish. Of m sums that
 arrive, up to (m - t) / 2 wrong ones are found, named and left out, and up to m - t are noticed (a Reed-Solomon code).

@@ -1,8 +1,8 @@
 """Check an encrypted report and open its sum, at a recipient: docs/protocol.md section 7.
 
 Promise: a vector that comes out is the sum of the contributions that a quorum of silos signed for, provided the
-aggregator added them honestly; `crypto.rounds.recount` finds out whether it did. The report holds the contributions' signed
-digests, not the contributions themselves.
+aggregator added them honestly; `crypto.rounds.recount` finds out whether it did. The report holds the contributions'
+signed digests, not the contributions themselves.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

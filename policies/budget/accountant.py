@@ -12,7 +12,6 @@ from functools import lru_cache
 
 from policies.requests.calibration import spreads_of
 from policies.requests.request import Request
-from policies.requests.statistic import is_exact
 from policies.units import MICRO
 
 # The orders of dp-accounting's RdpAccountant, in tenths; a curve holds the Renyi divergence at each of them, in units
@@ -75,17 +74,16 @@ def micro_rho_of(epsilon: float, delta: float) -> int:
     return low
 
 
-def charge(request: Request, request_hash: bytes, max_silos: int) -> int:
+def charge(request: Request, max_silos: int) -> int:
     """Return what the request costs one person at a silo, in micro-rho rounded up, from the noise it will really get.
 
-    An exact step of training has no noise and no price: it promises nothing, and only exact sources answer it.
+    What has no noise has no price: it promises nothing, and only exact sources answer it.
     The slack of summing discrete Gaussians instead of sampling one (Kairouz, Liu and Steinke, ICML 2021, theorem 1:
-    below 1e-36 at a deviation of 3) is covered by `terms_of` rounding each variance up by more than one.
+    below 1e-36 at a deviation of 3) is covered by `spreads_of` rounding each variance up by more than one.
     """
-    if is_exact(request):
-        return 0
     total, divisor = 0, 1  # one exact fraction; `fractions` would reduce it at every step
-    for of_one_silo, scale_bits, variance in spreads_of(request).values():
-        squared = (max_silos * of_one_silo << scale_bits) ** 2
-        total, divisor = total * 2 * variance + squared * divisor, divisor * 2 * variance
+    for of_one_silo, scale_bits, variance in spreads_of(request.table, request.plan, request.micro_rho).values():
+        if variance:
+            squared = (max_silos * of_one_silo << scale_bits) ** 2
+            total, divisor = total * 2 * variance + squared * divisor, divisor * 2 * variance
     return -(-total * MICRO // divisor)

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from crypto.keys import VerifyKey
 from policies.requests.approval import Approval
 from policies.requests.request import Request, job_of
-from policies.requests.training import Step
 
 
 def subject_of(request: Request, request_hash: bytes) -> bytes:
     """Return what a verdict is about: the request; of a step of training the run, whose steps differ only in place."""
-    return job_of(request) if isinstance(request.plan, Step) else request_hash
+    step = request.plan.training
+    return request_hash if step is None else job_of(request, step)
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ApprovalStatus:
     """How far one approval is: who said yes and no, and how many are needed."""
 
     approved: tuple[str, ...]
@@ -31,7 +31,7 @@ class Standing:
         return not self.rejected and len(self.approved) >= self.need
 
 
-def standing(
+def approval_status(
     verdicts: Iterable[Approval],
     subject: bytes,
     silo: str,
@@ -39,7 +39,7 @@ def standing(
     need: int,
     lasts_s: int,
     now: int,
-) -> Standing:
+) -> ApprovalStatus:
     """Return how far an approval by the people of `keys` is at `now`.
 
     The last verdict of a person counts, for `lasts_s` seconds; one rejection refuses, as whoever says no has a reason
@@ -63,4 +63,4 @@ def standing(
     approved = [who for who, one in last.items() if one.decision == "approve" and now < one.at + lasts_s]
     by_key = {keys[who]: who for who in sorted(approved)}  # one key is one person, whatever names it has
     rejected = altered | {who for who, one in last.items() if one.decision == "reject"}
-    return Standing(tuple(sorted(by_key.values())), tuple(sorted(rejected)), need)
+    return ApprovalStatus(tuple(sorted(by_key.values())), tuple(sorted(rejected)), need)

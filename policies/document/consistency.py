@@ -10,15 +10,13 @@ from typing import Any, NamedTuple, get_args
 
 from policies.document.policy import BUILT_NOISE, BUILT_SECURITY_BITS, Policy
 from policies.periods import most_periods
-from policies.requests.query import Aggregate, Plan
-from policies.requests.training import Step
+from policies.requests.computations import COMPUTATIONS
+from policies.requests.query import Aggregate
 from policies.units import MAX_DOMAIN
 
 Path = tuple[str, ...]
 # What the wire vocabulary can ask for; of the rest a policy may already speak.
-BUILT_COMPUTATIONS = frozenset(
-    kind for model in (Plan, Step) for kind in get_args(model.model_fields["kind"].annotation)
-)
+BUILT_COMPUTATIONS = frozenset(COMPUTATIONS)
 BUILT_AGGREGATES = frozenset(get_args(Aggregate.model_fields["function"].annotation))
 _NOT_BUILT = "this version cannot do it, so every request for it is denied"
 

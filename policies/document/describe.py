@@ -1,7 +1,5 @@
 """A policy and a request in plain words, for the person who answers for them."""
 
-import json
-import re
 from collections.abc import Collection, Iterator
 from datetime import datetime, time
 
@@ -11,53 +9,13 @@ from policies.document.consistency import BUILT_AGGREGATES, BUILT_COMPUTATIONS
 from policies.document.policy import BUILT_NOISE, BUILT_SECURITY_BITS, Policy
 from policies.document.purpose_codes import DUO
 from policies.document.purposes import ConsentColumn, ConsentTable
-from policies.requests.query import Aggregate, Both, Compare, Either, IsNull, Not, OneOf, Plan, Predicate
 from policies.requests.request import Request
-from policies.requests.training import Step
 from policies.units import MICRO
 
 
 def worded_request(request: Request) -> str:
     """Return what a request asks, in one sentence."""
-    plan = request.plan
-    if isinstance(plan, Step):
-        features = ", ".join(plan.features)
-        run = f"run of {plan.steps} steps"
-        return f"train {plan.label} from {features} in {request.table.name}, a {run} ({plan.release})"
-    return worded_plan(plan, request.table.name)
-
-
-def worded_plan(plan: Plan, table: str) -> str:
-    """Return a question in the form of the SQL it was."""
-    text = f"{', '.join(_aggregate(one) for one in plan.aggregates)} of {table}"
-    if plan.where is not None:
-        text += f" where {_predicate(plan.where)}"
-    return text + (f" by {', '.join(plan.group_by)}" if plan.group_by else "")
-
-
-def _aggregate(one: Aggregate) -> str:
-    return f"{one.function.upper()}({one.column or '*'})"
-
-
-def _predicate(predicate: Predicate) -> str:
-    match predicate:
-        case Both():
-            return "(" + " and ".join(map(_predicate, predicate.operands)) + ")"
-        case Either():
-            return "(" + " or ".join(map(_predicate, predicate.operands)) + ")"
-        case Not():
-            return f"not {_predicate(predicate.operand)}"
-        case IsNull():
-            return f"{predicate.column} is missing"
-        case OneOf():
-            return f"{predicate.column} in ({', '.join(map(_literal, predicate.values))})"
-        case Compare():
-            return f"{predicate.column} {predicate.op} {_literal(predicate.value)}"
-
-
-def _literal(value: str) -> str:
-    """Return a number or a truth value bare, anything else as JSON in ASCII: an analyst wrote it, a person reads it."""
-    return value if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?|true|false", value) else json.dumps(value)
+    return request.plan.in_words(request.table.name)
 
 
 def worded_policy(policy: Policy) -> tuple[tuple[str, tuple[str, ...]], ...]:

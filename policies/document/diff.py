@@ -16,7 +16,8 @@ from pydantic import BaseModel
 
 from policies.document.columns import Column
 from policies.document.load import dotted, printable
-from policies.document.policy import Limits, Policy, contains
+from policies.document.policy import Limits, Policy
+from policies.document.purposes import contains
 
 Effect = Literal["loosens", "tightens", "neither"]
 Rule = Callable[[Any, Any], Effect]

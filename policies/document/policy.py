@@ -1,7 +1,8 @@
 """The policy of one silo as frozen values; `policies.document.load` reads it from TOML.
 
 Whatever a policy leaves out is closed: no analyst, no aggregate, no backend, no dimension. What two sections must have
-in common is checked by `policies.document.consistency`, on the document, so that one bad section hides nothing of another.
+in common is checked by `policies.document.consistency`, on the document, so that one bad section hides nothing of
+another.
 """
 
 from datetime import datetime
@@ -282,8 +283,3 @@ def _check_need(need: int, of: tuple[str, ...]) -> None:
         raise ValueError("of names somebody twice")
     if need > len(of):
         raise ValueError(f"need = {need} of {len(of)} people can never be met")
-
-
-def contains(region: str, place: str | None) -> bool:
-    """Tell whether a place lies in a region: EU holds EU-DE, NO holds NO and NO-03. An unknown place lies nowhere."""
-    return place is not None and (place == region or place.startswith(f"{region}-"))

@@ -90,3 +90,8 @@ class Purpose(Section):
         if self.vocabulary == GEOGRAPHICAL and self.recipients_in is None:
             raise ValueError(f"{GEOGRAPHICAL} means a geographical restriction; give recipients_in")
         return self
+
+
+def contains(region: str, place: str | None) -> bool:
+    """Tell whether a place lies in a region: EU holds EU-DE, NO holds NO and NO-03. An unknown place lies nowhere."""
+    return place is not None and (place == region or place.startswith(f"{region}-"))

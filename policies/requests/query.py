@@ -1,11 +1,25 @@
-"""The typed plan of a question. SQL never crosses the boundary; this does."""
+"""A question: the typed plan of one SELECT. SQL never crosses the boundary; this does.
 
-from typing import Annotated, Literal
+Shape of a question: a block for each statistic, one number for each group of the closed domains. A silo's contribution
+is computed in `silo_node/data/query.py`, the answer's estimates in `analyst/reports/estimates.py`.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from itertools import product
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from crypto.wire import Message, Name
-from policies.requests.tables import Text
+from policies.requests.statistic import Extent, Statistic, noised
+from policies.requests.tables import Table, TableColumn, Text, is_number
+from policies.units import Role
+
+_MAX_DEPTH = 12
+_MAX_NODES = 200
+ROWS = Statistic("rows")
 
 
 class Compare(Message):
@@ -63,6 +77,13 @@ class Aggregate(Message):
     column: Name | None
     alias: Annotated[str, Field(min_length=1, max_length=120)]
 
+    def statistics(self) -> tuple[Statistic, ...]:
+        """Return the statistics that this figure is computed from."""
+        if self.column is None:
+            return (ROWS,)
+        present, total = Statistic("present", self.column), Statistic("total", self.column)
+        return (present,) if self.function == "count" else (present, total)
+
 
 class Plan(Message):
     """One grouped question about one table."""
@@ -71,3 +92,133 @@ class Plan(Message):
     where: Predicate | None
     group_by: Annotated[tuple[Name, ...], Field(max_length=8)]
     aggregates: Annotated[tuple[Aggregate, ...], Field(min_length=1, max_length=32)]
+
+    release: ClassVar[Literal["private", "exact"]] = "private"
+    result: ClassVar[Literal["query-result", "model"]] = "query-result"
+    approved_as: ClassVar[Literal["query", "training"]] = "query"
+    training: ClassVar[None] = None
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        return self.group_by
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(aggregate.function for aggregate in self.aggregates))
+
+    @property
+    def conditions(self) -> tuple[Predicate, ...]:
+        if self.where is None:
+            return ()
+        return self.where.operands if isinstance(self.where, Both) else (self.where,)
+
+    def uses(self) -> Mapping[Role, tuple[str, ...]]:
+        filters = dict.fromkeys(_columns(self.where))
+        measures = dict.fromkeys(aggregate.column for aggregate in self.aggregates if aggregate.column is not None)
+        return {"dimension": self.group_by, "filter": tuple(filters), "measure": tuple(measures)}
+
+    def group_count(self, table: Table) -> int:
+        count = 1
+        for name in self.group_by:
+            count *= len(table.column(name).domain)
+        return count
+
+    def groups(self, table: Table) -> Iterator[tuple[str, ...]]:
+        """Yield every group of the closed domains, in the order of the slots; one without dimensions."""
+        return product(*(table.column(name).domain for name in self.group_by))
+
+    def statistics(self, table: Table) -> Mapping[Statistic, Extent]:
+        """Return the rows, the rows where a column is present, and centred totals: one number a group each.
+
+        A total is in half steps (a centred value is doubled to stay whole), the others count rows. At most `max_rows`
+        rows of a person enter, in the worst case all into one group and all at one end of the bounds.
+        """
+        length, found = self.group_count(table), dict[Statistic, Extent]()
+        for aggregate in self.aggregates:
+            for statistic in aggregate.statistics():
+                per_row = 1
+                if statistic.kind == "total" and statistic.column is not None:
+                    per_row = table.column(statistic.column).range_steps
+                found[statistic] = noised(length, table.max_rows * per_row)
+        return found
+
+    def check(self, table: Table, backend: str) -> None:
+        aliases = [*self.group_by, *(aggregate.alias for aggregate in self.aggregates)]
+        if len(set(aliases)) != len(aliases):
+            raise ValueError("an output name is used twice")
+        if self.where is not None:
+            _check_predicate(self.where, table)
+
+    def release_remedy(self, release: str) -> str:
+        return "an exact source serves training only, never a question"
+
+    def in_words(self, table_name: str) -> str:
+        text = (
+            ", ".join(f"{one.function.upper()}({one.column or '*'})" for one in self.aggregates) + f" of {table_name}"
+        )
+        if self.where is not None:
+            text += f" where {_in_words(self.where)}"
+        return text + (f" by {', '.join(self.group_by)}" if self.group_by else "")
+
+
+def _columns(where: Predicate | None) -> Iterator[str]:
+    """Yield the columns of a predicate, from left to right."""
+    pending: list[Predicate] = [] if where is None else [where]
+    while pending:
+        match pending.pop():
+            case Both(operands=operands) | Either(operands=operands):
+                pending += reversed(operands)
+            case Not(operand=operand):
+                pending.append(operand)
+            case Compare(column=column) | OneOf(column=column) | IsNull(column=column):
+                yield column
+
+
+def _check_predicate(where: Predicate, table: Table) -> None:
+    nodes, pending = 0, [(where, 0)]
+    while pending:
+        predicate, depth = pending.pop()
+        nodes += 1
+        if depth > _MAX_DEPTH or nodes > _MAX_NODES:
+            raise ValueError("the filter is nested too deeply or has too many parts")
+        match predicate:
+            case Both() | Either():
+                pending += [(operand, depth + 1) for operand in reversed(predicate.operands)]
+            case Not():
+                pending.append((predicate.operand, depth + 1))
+            case Compare():
+                _check_literal(table.column(predicate.column), predicate.value)
+            case OneOf():
+                for value in predicate.values:
+                    _check_literal(table.column(predicate.column), value)
+            case IsNull():
+                pass
+
+
+def _check_literal(column: TableColumn, value: str) -> None:
+    kind = column.type
+    if kind == "date" and value not in column.domain:
+        raise ValueError(f"{value!r} is no period of column {column.name!r}")
+    if (kind in ("int", "decimal") and not is_number(value)) or (kind == "bool" and value not in ("true", "false")):
+        raise ValueError(f"{value!r} is no {kind}, the type of column {column.name!r}")
+
+
+def _in_words(predicate: Predicate) -> str:
+    match predicate:
+        case Both():
+            return "(" + " and ".join(map(_in_words, predicate.operands)) + ")"
+        case Either():
+            return "(" + " or ".join(map(_in_words, predicate.operands)) + ")"
+        case Not():
+            return f"not {_in_words(predicate.operand)}"
+        case IsNull():
+            return f"{predicate.column} is missing"
+        case OneOf():
+            return f"{predicate.column} in ({', '.join(map(_literal, predicate.values))})"
+        case Compare():
+            return f"{predicate.column} {predicate.op} {_literal(predicate.value)}"
+
+
+def _literal(value: str) -> str:
+    """Return a number or a truth value bare, anything else as JSON in ASCII: an analyst wrote it, a person reads it."""
+    return value if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?|true|false", value) else json.dumps(value)

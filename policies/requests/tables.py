@@ -71,3 +71,18 @@ def is_number(text: str) -> bool:
         and len(whole) <= 18
         and (not dot or (decimals.isdigit() and len(decimals) <= 9))
     )
+
+
+def check_role(table: Table, role: str, name: str) -> None:
+    """Raise ValueError unless a table defines a column, and all that a role needs of it."""
+    if all(column.name != name for column in table.columns):
+        raise ValueError(f"column {name!r} is not in the table definition")
+    column = table.column(name)
+    if role == "dimension" and not column.domain:
+        raise ValueError(f"dimension {name!r} has no domain")
+    if role == "measure" and column.step is None:
+        raise ValueError(f"measure {name!r} has no bounds")
+    if role == "feature" and column.step is None and not column.domain:
+        raise ValueError(f"feature {name!r} has neither bounds nor a domain")
+    if role == "label" and column.type != "bool":
+        raise ValueError(f"label {name!r} is no bool")

@@ -1,37 +1,36 @@
 """One step of a training run, as it stands in the analyst's signed request: one secure sum, one charge.
 
 A run is a chain: each step names the encrypted report of the step before, so whoever follows it holds one and the same
-model at the same step. The model is a vector of weights, all 0 at the start: the intercept, then for every feature in
-order one weight for a number or a bool, centred and scaled to [-1, 1] by its bounds, and one for each value of a domain
-but the first. docs/protocol.md section 11.
+model at the same step. What is common to all model families is here; a family adds its own parameters and statistics,
+as `policies/requests/logistic.py` does. docs/protocol.md section 11.
 """
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from crypto.wire import Digest, Message, Name, RoundId
-from policies.units import MAX_STEPS
+from policies.requests.query import Predicate
+from policies.requests.tables import Table
+from policies.units import MAX_STEPS, Role
 
 MAX_FEATURES = 64
-GRADIENT_UNITS = 2**20  # in the clip norm: a person's clipped gradient is made of whole units
-WEIGHT_BITS = 30  # fractional bits of a weight in a sum without noise
 START = bytes(32)  # what the first step names as the report before it
 
 Positive = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,5})(\.[0-9]{1,9})?$")]
 
 
-class Step(Message):
-    """One step of logistic regression of a bool column, between silos that all hold the same model.
+class TrainingStep(Message, ABC):
+    """What the steps of every model family have in common; its result is a model, which goes to the silos alone.
 
-    With release "private" the sum holds the gradients of all persons, each clipped to the L2 norm `clip`, and with
-    noise how many persons they are; the model then moves by `learning_rate` against their mean, with `momentum`
-    (Polyak 1964). With release "exact" each silo takes `local_steps` steps of its own and the sum averages the models
-    by rows (McMahan et al., AISTATS 2017).
+    With release "private" the sum gets noise, and one person changes a silo's part by at most `clip_norm` in L2
+    norm. With release "exact" it gets none and `clip_norm` is 0; only a source that its policy declares exact answers.
     """
 
-    kind: Literal["logistic-regression"] = "logistic-regression"
+    kind: str  # each family names its own; the order of fields is that of the wire
     run: RoundId
     step: Annotated[int, Field(ge=0, lt=MAX_STEPS)]
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)]
@@ -39,25 +38,48 @@ class Step(Message):
     release: Literal["private", "exact"]
     label: Name
     features: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MAX_FEATURES)]
-    learning_rate: Positive
-    momentum: Positive = "0"
-    clip: Positive
-    local_steps: Annotated[int, Field(ge=1, le=1000)] = 1
+
+    result: ClassVar[Literal["query-result", "model"]] = "model"
+    approved_as: ClassVar[Literal["query", "training"]] = "training"
+    dimensions: ClassVar[tuple[str, ...]] = ()
+    functions: ClassVar[tuple[str, ...]] = ()
+    conditions: ClassVar[tuple[Predicate, ...]] = ()
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_chain(self) -> Self:
         if self.step >= self.steps or (self.step == 0) != (self.after == START):
             raise ValueError("step must be below steps, and follow a report unless it is the first")
         if len({*self.features, self.label}) != len(self.features) + 1:
             raise ValueError("a column is used twice")
-        if not Decimal(self.learning_rate) or Decimal(self.momentum) >= 1:
-            raise ValueError("learning_rate must be above 0, momentum below 1")
-        if self.is_exact and (Decimal(self.clip) or Decimal(self.momentum)):
-            raise ValueError("an exact step has no clip and no momentum")
-        if not self.is_exact and (not Decimal(self.clip) or self.local_steps != 1):
-            raise ValueError("a private step needs a clip, and is one step")
         return self
 
     @property
-    def is_exact(self) -> bool:
-        return self.release == "exact"
+    def training(self) -> Self:
+        return self
+
+    @property
+    @abstractmethod
+    def clip_norm(self) -> Decimal:
+        """The L2 norm to which each person's part is clipped; 0 where there is no noise."""
+
+    def first(self) -> Self:
+        """Return the first step of the run: what all its steps have in common."""
+        return self.model_copy(update={"step": 0, "after": START})
+
+    def uses(self) -> Mapping[Role, tuple[str, ...]]:
+        return {"feature": self.features, "label": (self.label,)}
+
+    def group_count(self, table: Table) -> int:
+        return 1
+
+    def check(self, table: Table, backend: str) -> None:
+        if backend == "shares":
+            # A false sum could go to each silo in another form, and then they would hold different models.
+            raise ValueError("shares does not train models; take the backend masking")
+
+    def release_remedy(self, release: str) -> str:
+        return f'train with release = "{release}"'
+
+    def in_words(self, table_name: str) -> str:
+        features = ", ".join(self.features)
+        return f"train {self.label} from {features} in {table_name}, a run of {self.steps} steps ({self.release})"

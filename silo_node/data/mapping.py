@@ -75,4 +75,5 @@ def quote(identifier: str) -> str:
 
 
 def literal(text: str) -> str:
+    """Return an SQL string."""
     return "'" + text.replace("'", "''") + "'"

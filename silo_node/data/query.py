@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from crypto.randomness import token
+from policies.requests.logistic import LogisticStep
 from policies.requests.query import Both, Compare, Either, IsNull, Not, OneOf, Plan, Predicate
 from policies.requests.request import Request
-from policies.requests.statistic import groups_of, statistics_of, uses
 from policies.requests.tables import TableColumn
-from policies.requests.training import Step
 from silo_node.data.consent import ConsentFilter
 from silo_node.data.mapping import quote
 from silo_node.data.sources import Source
@@ -30,8 +29,8 @@ def execute(
     request: Request,
     consent: ConsentFilter | None = None,
     max_groups: int | None = None,
-) -> list[list[int]]:
-    """Return one list per statistic of a question, a whole number per group, exact and without noise.
+) -> list[npt.NDArray[np.int64]]:
+    """Return one vector per statistic of a question, a whole number per group, exact and without noise.
 
     `unit` is the policy's id column, `consent` says which rows may be used, and of one person rows of at most
     `max_groups` groups enter, a random choice. A total is the sum of 2 * (steps above low) - (range in steps).
@@ -43,9 +42,11 @@ def execute(
     sql = writer.question(plan, source.reader, unit, consent, max_groups)
     width = len(plan.group_by)
     answer = {row[:width]: row[width:] for row in connection.execute(sql, writer.parameters).fetchall()}
-    nothing = (0,) * len(statistics_of(plan))
-    rows = [answer.get(group, nothing) for group in groups_of(request)]
-    return [[int(row[index] or 0) for row in rows] for index in range(len(nothing))]
+    count = len(plan.statistics(request.table))
+    rows = [answer.get(group, (0,) * count) for group in plan.groups(request.table)]
+    # A figure beyond 64 bits stays at their end: it is clipped further, and no error may depend on rows.
+    cells = ([max(-_MOST, min(_MOST, int(row[index] or 0))) for row in rows] for index in range(count))
+    return [np.array(figures, np.int64) for figures in cells]
 
 
 def examples(
@@ -61,7 +62,7 @@ def examples(
     2 * (steps above low) - (range in steps). A row where one of them is missing is left out.
     """
     step = request.plan
-    if not isinstance(step, Step):
+    if not isinstance(step, LogisticStep):
         raise TypeError(f"examples are for training, not for a {step.kind}")
     writer = _Writer(request)
     found = connection.execute(writer.examples(step, source.reader, unit, consent), writer.parameters).fetchnumpy()
@@ -78,7 +79,7 @@ class _Writer:
     def question(
         self, plan: Plan, reader: str, unit: str, consent: ConsentFilter | None, max_groups: int | None
     ) -> str:
-        used = uses(plan)
+        used = plan.uses()
         filters = {name: f"f{index}" for index, name in enumerate(used["filter"])}
         groups = {name: f"g{index}" for index, name in enumerate(plan.group_by)}
         measures = {name: f"m{index}" for index, name in enumerate(used["measure"])}
@@ -87,7 +88,7 @@ class _Writer:
         cells |= {alias: self._steps(self.table.column(name)) for name, alias in measures.items()}
         where = f"({self._predicate(plan.where, filters)})" if plan.where is not None else "TRUE"
         outputs = [*groups.values()]
-        for kind, column in statistics_of(plan):
+        for kind, column in plan.statistics(self.table):
             if column is None:
                 outputs.append("count(*)")
             elif kind == "present":
@@ -98,7 +99,7 @@ class _Writer:
         bounded = self._bounded(reader, unit, consent, cells, where, tuple(groups.values()), max_groups)
         return f"{bounded} SELECT {', '.join(outputs)} FROM bounded{grouping}"  # noqa: S608
 
-    def examples(self, step: Step, reader: str, unit: str, consent: ConsentFilter | None) -> str:
+    def examples(self, step: LogisticStep, reader: str, unit: str, consent: ConsentFilter | None) -> str:
         columns = [self.table.column(name) for name in step.features]
         cells = {"y": f"CAST({self._value(self.table.column(step.label))} AS BIGINT)"}
         for index, column in enumerate(columns):
@@ -210,5 +211,6 @@ class _Writer:
         return f"CAST({self._bind(value)} AS {_SQL_TYPES[column.type]})"
 
 
+_MOST = 2**63 - 1
 _NUMBER = "DECIMAL(38, 9)"
 _SQL_TYPES = {"int": _NUMBER, "decimal": _NUMBER, "bool": "BOOLEAN", "string": "VARCHAR"}

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import duckdb
 
-from policies.decision.decide import is_stale_feed
+from policies.decision.availability import is_stale_feed
 from policies.document.policy import Policy
 from policies.document.purposes import ConsentColumn, ConsentTable
 from silo_node.data.consent import ConsentFilter, _cell, _decisions, consent_filter, row_filter

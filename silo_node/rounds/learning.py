@@ -14,10 +14,10 @@ from policies.budget.ledger import Ledger
 from policies.requests.request import Request
 from policies.requests.round_key import round_secret
 from policies.requests.terms import terms_of
-from policies.requests.training import Step
 from silo_node.rounds.proposal import load_run
 from silo_node.rounds.states import Silo
-from silo_node.training.run import check_position, moved, position_of
+from silo_node.training.models import MODELS
+from silo_node.training.run import check_position, position_of
 
 
 def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[bytes]) -> bytes:
@@ -35,13 +35,13 @@ def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[
     if analyst is None:
         raise ProtocolError("the report belongs to a request of somebody who is not an analyst here")
     signed = verify(proposed.request, Request, {name: VerifyKey.parse(analyst.key)})
-    request, step = signed.message, signed.message.plan
-    if request.analyst != name or request.federation != silo.federation or not isinstance(step, Step):
+    request, step = signed.message, signed.message.plan.training
+    if request.analyst != name or request.federation != silo.federation or step is None:
         raise ProtocolError("the report is not that of a training step of this federation")
     state = load_run(ledger, step.run)
     if state is None or state.position != stored.name:
         try:
-            check_position(state, request, step)
+            check_position(state, request)
         except ProtocolError:
             return sign(Learned(run=step.run, position=position_of(state)), silo.name, silo.signing)
         terms = terms_of(request, signed.digest)
@@ -52,6 +52,6 @@ def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[
         parties = silo.name, silo.sealing, silo.silos, silo.aggregators
         secret = round_secret(request, silo.name, silo.sealing)
         opened = open_report(stored, terms, *parties, round_key=request.round_key, secret=secret)
-        state = moved(state, request, step, stored.name, opened.blocks(), now)
+        state = MODELS[request.plan.kind](state, request, stored.name, opened.blocks(), now)
         ledger.save_run(step.run, state.encode())
     return sign(Learned(run=step.run, position=state.position), silo.name, silo.signing)

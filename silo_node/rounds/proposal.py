@@ -12,11 +12,19 @@ from crypto.wire import body_digest, sign, signer_of, verify
 from policies.budget.accountant import charge
 from policies.budget.ledger import Charge, Ledger, RunStep
 from policies.decision.approvals import subject_of
-from policies.decision.decide import Places, decide, limits_of, months_of, rate_of, run_limit_of
+from policies.decision.budget_rules import limits_of, months_of, rate_of, run_limit_of
+from policies.decision.case import Jurisdictions
+from policies.decision.decide import decide
+from policies.decision.preconditions import (
+    already_answered,
+    too_many_retries,
+    unknown_analyst,
+    wrong_position,
+    wrong_signature,
+)
 from policies.requests.denials import Denial, Refusal
 from policies.requests.request import Request, job_of
 from policies.requests.terms import terms_of
-from policies.requests.training import Step
 from silo_node.rounds.states import Proposed, Silo
 from silo_node.training.run import RunState, check_position
 
@@ -42,7 +50,7 @@ def propose(
     request_hash = body_digest(message.request, Request)
     request, denials = _judge(silo, ledger, feed_at, now, message.request, request_hash)
     if request is not None and not denials:
-        cost = charge(request, request_hash, silo.policy.privacy_unit.max_silos)
+        cost = charge(request, silo.policy.privacy_unit.max_silos)
         run = run_of(request)
         months = months_of(silo.policy, request, now)
         entry = Charge(
@@ -95,14 +103,15 @@ def _decide(
         request.nonce, request.purpose, _entry(silo, request), since, run, None if rate is None else rate.since
     )
     verdicts = ledger.verdicts(subject_of(request, request_hash)) if silo.policy.approvals else ()
-    feed, places = feed_at(request.table.name), Places(silo.roster.silo_places, silo.roster.aggregator_places)
-    return decide(silo.policy, request, request_hash, spent, now, feed, verdicts, places)
+    feed = feed_at(request.table.name)
+    jurisdictions = Jurisdictions(silo.roster.silo_places, silo.roster.aggregator_places)
+    return decide(silo.policy, request, request_hash, spent, now, feed, verdicts, jurisdictions)
 
 
 def run_of(request: Request) -> RunStep | None:
     """Return which step of which training run a request is; None for a question."""
-    step = request.plan
-    return RunStep(step.run, job_of(request), step.step) if isinstance(step, Step) else None
+    step = request.plan.training
+    return None if step is None else RunStep(step.run, job_of(request, step), step.step)
 
 
 def _entry(silo: Silo, request: Request) -> str:
@@ -115,42 +124,33 @@ def _judge(
 ) -> tuple[Request | None, tuple[Denial, ...]]:
     name = signer_of(envelope, Request)
     analyst = silo.policy.analyst(name)
-    contact = silo.policy.silo.contact
     if analyst is None:
-        shown = name[:120]
-        message = f"{shown!r} is not an analyst here"
-        return None, (Denial(code="ANALYST_UNKNOWN", rule="analysts", message=message, remedy=f"ask {contact}"),)
+        return None, (unknown_analyst(silo.policy, name),)
     try:
         request = verify(envelope, Request, {name: VerifyKey.parse(analyst.key)}).message
     except SignatureError:
-        message = "the request is not signed with the key that the policy names"
-        rule = f"analysts.{name}.key"
-        return None, (Denial(code="SIGNATURE", rule=rule, message=message, remedy=f"ask {contact} to update it"),)
+        return None, (wrong_signature(silo.policy, name),)
     if request.analyst != name or request.federation != silo.federation or silo.name not in request.silos:
         raise ProtocolError("the request was signed for another analyst, federation or set of silos")
     for recipient in request.recipients:
         seal(recipient.key, b"", b"")  # raises on a key that the shares could not be sealed to at the end
-        if isinstance(request.plan, Step) and recipient not in silo.roster.recipients(set(silo.silos)):
+        if request.plan.training is not None and recipient not in silo.roster.recipients(set(silo.silos)):
             raise ProtocolError(f"the model would go to {recipient.name!r} with a key that the roster does not give it")
     if not set(request.silos) <= set(silo.silos):
         raise ProtocolError("the request names a silo that the federation's roster lacks")
     if ledger.is_committed(request.nonce):
-        message = "this very request was answered before"
-        denial = Denial(code="ALREADY_ANSWERED", rule="budget", message=message, remedy="sign a new request")
-        return request, (denial,)
+        return request, (already_answered(),)
     if ledger.is_exhausted(request.nonce):
-        message = "this very request was accepted too often without an answer"
-        denial = Denial(code="RETRIES", rule="budget", message=message, remedy="sign a new request")
-        return request, (denial,)
+        return request, (too_many_retries(),)
     denials = _decide(silo, ledger, feed_at, now, request, request_hash)
-    if not denials and isinstance(request.plan, Step):
+    run = run_of(request)
+    if not denials and run is not None:
         try:
-            if ledger.job_of(request.plan.run) not in (None, job_of(request)):
+            if ledger.job_of(run.run) not in (None, run.job):
                 raise ProtocolError("this training run began with another request")
-            check_position(load_run(ledger, request.plan.run), request, request.plan)
+            check_position(load_run(ledger, run.run), request)
         except ProtocolError as err:
-            remedy = "deliver the reports that it missed, or begin a new run"
-            denials = (Denial(code="RUN_POSITION", rule="training", message=err.message, remedy=remedy),)
+            denials = (wrong_position(err.message),)
     return request, denials
 
 

@@ -129,6 +129,7 @@ def check_cancel(silo: Silo, state: State, round_id: bytes, data: bytes) -> None
 
 
 def proposer_of(state: State) -> str:
+    """Return the aggregator that proposed the round."""
     match state:
         case Proposed() | Contributed() | Agreed():
             return state.aggregator
@@ -163,5 +164,6 @@ def reservation_of(state: State) -> bytes | None:
 
 
 def check_not_expired(expires_at: int, now: int) -> None:
+    """Raise ProtocolError from `expires_at` on."""
     if now >= expires_at:
         raise ProtocolError("the round has expired")

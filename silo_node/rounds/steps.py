@@ -40,12 +40,12 @@ from crypto.sealing import seal
 from crypto.shamir import SHARE_BYTES, split
 from crypto.wire import digest_of, sign, verify
 from policies.budget.ledger import Ledger
-from policies.requests.calibration import cut_of
+from policies.requests.calibration import clip_of
 from policies.requests.request import Request
-from policies.requests.statistic import is_exact
 from silo_node.rounds.states import Agreed, Contributed, Proposed, Received, SharedOut, Shares, Silo, check_not_expired
 
-Compute = Callable[[Request, int], Sequence[Sequence[int]]]  # at a time; whole numbers per block, exact, before noise
+# At a time; whole numbers of int64 per block, exact, before noise.
+Compute = Callable[[Request, int], Sequence[npt.NDArray[np.int64]]]
 Noise = Callable[[int, int, int], npt.NDArray[np.int64]]  # length, variance of the sum, shares
 
 
@@ -168,17 +168,16 @@ def _open_entry(silo: Silo, state: SharedOut, place: int, bundle: Bundle, raw: b
 def _noisy_values(state: SharedOut, compute: Compute, noise: Noise, now: int) -> npt.NDArray[np.int64]:
     """Return the silo's vector in ring units with its share of the noise; total, whatever the data hold."""
     blocks = state.manifest.terms.blocks
-    least = 0 if is_exact(state.before.request) else MIN_DEVIATION**2 * state.manifest.noise_shares
+    least = MIN_DEVIATION**2 * state.manifest.noise_shares if state.before.request.micro_rho else 0
     if any(int(block.variance) < least for block in blocks):
         raise ProtocolError(f"a silo's noise would deviate by less than {MIN_DEVIATION} ring units")
     exact = compute(state.before.request, now)
-    if [len(part) for part in exact] != [block.length for block in blocks]:
+    if [part.shape for part in exact] != [(block.length,) for block in blocks]:
         raise ProtocolError("the computation does not have the length that the manifest states")
     parts = []
     for block, part in zip(blocks, exact, strict=True):
-        bound = cut_of(state.manifest.terms.limit, block.scale_bits)
-        clipped = np.array([max(-bound, min(bound, value)) for value in part], np.int64)
-        units, variance = clipped << np.int64(block.scale_bits), int(block.variance)
+        bound = clip_of(state.manifest.terms.limit, block.scale_bits)
+        units, variance = np.clip(part, -bound, bound) << np.int64(block.scale_bits), int(block.variance)
         parts.append(units + noise(block.length, variance, state.manifest.noise_shares) if variance else units)
     return np.concatenate(parts)
 

@@ -12,30 +12,32 @@ import torch
 
 from crypto.ring import Codec, Ring
 from crypto.wire import MAX_SILOS
+from policies.requests.logistic import GRADIENT_UNITS, WEIGHT_BITS, LogisticStep
 from policies.requests.request import Request
-from policies.requests.training import GRADIENT_UNITS, WEIGHT_BITS, Step
+from silo_node.training.logistic_model import logistic_step
 from silo_node.training.run import Vector
 
 Columns = list[npt.NDArray[np.int64]]  # of silo_node.data.query.examples
 
 
-def contribution(request: Request, step: Step, weights: Vector, columns: Columns) -> list[list[int]]:
-    """Return the silo's two blocks in whole units: what `silo_node.training.run.moved` divides after the sum.
+def contribution(request: Request, weights: Vector, columns: Columns) -> list[npt.NDArray[np.int64]]:
+    """Return the silo's two blocks in whole units: what `logistic_model.moved` divides after the sum.
 
     Raises RangeError where the weights of an exact step leave the codec's range.
     """
+    step = logistic_step(request)
     person, label = (torch.from_numpy(column) for column in columns[:2])
     inputs, start = _inputs(request, step, columns[2:], len(person)), torch.from_numpy(weights)
     if step.is_exact:
         after = _local_steps(inputs, label.double(), start, float(Decimal(step.learning_rate)), step.local_steps)
         # With room for the sum of as many silos as there may be, and as much again.
         codec = Codec(Ring(64), WEIGHT_BITS, 2 * MAX_SILOS)
-        return [codec.encode_reals(after.numpy() * len(person)).tolist(), [len(person)]]
+        return [codec.encode_reals(after.numpy() * len(person)), np.array([len(person)], np.int64)]
     gradients = _clipped(inputs, label.double(), person, start, float(Decimal(step.clip)))
-    return [gradients.sum(0).tolist(), [len(gradients)]]
+    return [gradients.sum(0).numpy(), np.array([len(gradients)], np.int64)]
 
 
-def _inputs(request: Request, step: Step, features: Columns, rows: int) -> torch.Tensor:
+def _inputs(request: Request, step: LogisticStep, features: Columns, rows: int) -> torch.Tensor:
     """Return the rows as a matrix of shape (rows, width): the intercept, numbers in [-1, 1], members as 0 or 1."""
     parts = [torch.ones(rows, 1, dtype=torch.float64)]
     for name, values in zip(step.features, features, strict=True):

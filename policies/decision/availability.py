@@ -1,0 +1,46 @@
+"""Is it a time to answer?"""
+
+from collections.abc import Sequence
+
+from policies.decision.case import Case
+from policies.decision.denial import CLOCK_SKEW_S, deny
+from policies.requests.denials import Denial
+from policies.units import DAY_S, HOUR_S, MINUTE_S, Number
+
+_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+
+def is_stale_feed(feed_at: int | None, hours: Number, now: int) -> bool:
+    """Return whether decisions written at `feed_at` are too old at `now`; so are those of no known time, or to come."""
+    return feed_at is None or not -CLOCK_SKEW_S <= now - feed_at <= hours * HOUR_S
+
+
+def consent_feed(case: Case) -> Sequence[Denial]:
+    """Are the decisions on consent fresh enough to answer by?"""
+    policy, consent = case.policy, case.policy.consent
+    if policy.purposes[case.request.purpose].consent == "none" or consent is None:
+        return ()
+    hours = consent.stale_after_hours
+    if hours is None or not is_stale_feed(case.feed_at, hours, case.now):
+        return ()
+    message = f"the consent feed is older than {hours} hours"
+    remedy = f"{case.compiled.ask_contact} to refresh the feed"
+    return (deny("CONSENT_STALE", "consent.stale_after_hours", message, remedy),)
+
+
+def pace(case: Case) -> Sequence[Denial]:
+    """Is the silo open now, and has this analyst asked no more than may be asked in a day?"""
+    limits, now, asked_today = case.policy.limits, case.now, case.spent.requests
+    reasons: list[Denial] = []
+    if limits is None:
+        return reasons
+    if not limits.is_open_at(now % DAY_S // MINUTE_S):
+        message = f"requests are answered from {(limits.hours_utc or '').replace('-', ' to ')} UTC"
+        reasons.append(deny("HOURS", "limits.hours_utc", message, "ask again within these hours"))
+    if limits.days is not None and _DAYS[(now // DAY_S + 3) % 7] not in limits.days:
+        message = f"requests are answered on {', '.join(limits.days) or 'no day'} (UTC)"
+        reasons.append(deny("DAYS", "limits.days", message, "ask again on one of these days"))
+    if limits.requests_per_day is not None and asked_today >= limits.requests_per_day:
+        message = f"you have asked {asked_today} requests today, {limits.requests_per_day} are answered"
+        reasons.append(deny("REQUESTS_PER_DAY", "limits.requests_per_day", message, "ask again tomorrow (UTC)"))
+    return reasons

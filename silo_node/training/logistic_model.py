@@ -1,0 +1,72 @@
+"""The model of logistic regression at a silo, and how an opened sum moves it; pure, and the same at every silo.
+
+Each silo opens the same sums and moves its model by the same elementwise arithmetic (IEEE 754 doubles), so silos at one
+position of a run hold the same weights to the last bit. docs/protocol.md section 11.
+"""
+
+from decimal import Decimal
+
+import numpy as np
+
+from crypto.errors import ProtocolError
+from policies.requests.logistic import GRADIENT_UNITS, WEIGHT_BITS, LogisticStep
+from policies.requests.request import Request, job_of
+from silo_node.training.run import RunState, Term, Vector
+
+
+def logistic_step(request: Request) -> LogisticStep:
+    """Return the step that a request is for; raises ProtocolError if it is none of logistic regression."""
+    if not isinstance(request.plan, LogisticStep):
+        raise ProtocolError(f"a step of logistic regression is computed here, not {request.plan.kind}")
+    return request.plan
+
+
+def weights_of(state: RunState | None, request: Request) -> Vector:
+    """Return the weights that a step starts from."""
+    return np.zeros(logistic_step(request).width(request.table)) if state is None else np.array(state.weights)
+
+
+def moved(state: RunState | None, request: Request, position: bytes, blocks: list[Vector], now: int) -> RunState:
+    """Return the state after a step, from the two blocks of its opened sum, in the units of the request's statistics.
+
+    The step must be the next one (`check_position`). Raises ProtocolError where the weights would not be finite.
+    """
+    step, before = logistic_step(request), weights_of(state, request)
+    velocity = np.zeros_like(before) if state is None else np.array(state.velocity)
+    total, count = blocks[0], float(blocks[1][0])
+    if step.is_exact:
+        weights = np.ldexp(total, -WEIGHT_BITS) / count if count > 0 else before
+    else:
+        mean = total * (float(Decimal(step.clip)) / GRADIENT_UNITS) / max(count, 1.0)
+        velocity = float(Decimal(step.momentum)) * velocity + mean
+        weights = before - float(Decimal(step.learning_rate)) * velocity
+    if not (np.isfinite(weights).all() and np.isfinite(velocity).all()):
+        raise ProtocolError("the model has diverged; train with a smaller learning_rate")
+    return RunState(
+        run=step.run,
+        job=job_of(request, step),
+        analyst=request.analyst,
+        purpose=request.purpose,
+        table=request.table.name,
+        label=step.label,
+        release=step.release,
+        steps=step.steps,
+        done=step.step + 1,
+        position=position,
+        learned_at=now,
+        terms=tuple(_terms(request, step)),
+        weights=tuple(map(float, weights)),
+        velocity=tuple(map(float, velocity)),
+    )
+
+
+def _terms(request: Request, step: LogisticStep) -> list[Term]:
+    terms = [Term(name="(intercept)", middle=0.0, half=1.0)]
+    for name in step.features:
+        column = request.table.column(name)
+        if column.domain:
+            terms += [Term(name=f"{name} = {value}", middle=0.0, half=1.0) for value in column.domain[1:]]
+        else:
+            low, high, grain = column.low or 0, column.high or 0, float(Decimal(column.step or "1"))
+            terms.append(Term(name=name, middle=(low + high) / 2 * grain, half=(high - low) / 2 * grain))
+    return terms

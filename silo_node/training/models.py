@@ -1,0 +1,13 @@
+"""The model families by their kind: how each moves its model by an opened sum."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from policies.requests.request import Request
+from silo_node.training import logistic_model
+from silo_node.training.run import RunState, Vector
+
+# The state before (None at the start), the request, the report's name, the opened blocks, the time: the state after.
+Move = Callable[[RunState | None, Request, bytes, list[Vector], int], RunState]
+
+MODELS: Mapping[str, Move] = MappingProxyType({"logistic-regression": logistic_model.moved})
