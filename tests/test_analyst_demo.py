@@ -356,9 +356,9 @@ def test_the_extra_and_the_lock_name_the_packages_that_carry_data() -> None:
 
 @every_sector
 def test_the_docs_name_the_sector_and_its_artificial_split(name: str) -> None:
-    section = (ROOT / "docs" / "quickstart.md").read_text().split("## 1. The demo")[1].split("\n## 2.")[0]
-    assert f"--sector {name}" in section or f"`{name}`" in section
-    assert "artificial" in section
+    page = (ROOT / "docs" / "demo.md").read_text().split("\n## What it prints")[0]
+    assert f"--sector {name}" in page or f"`{name}`" in page
+    assert "artificial" in page
     module: Any = {"hospitals": hospitals, "banks": banks, "retailers": retailers}[name]
     assert re.search(r"artificial|for this demo", module.__doc__ or "")
 

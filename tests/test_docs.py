@@ -1,6 +1,7 @@
 """The docs say what the code does: every command, option, denial and policy key is in them, and README code runs."""
 
 import argparse
+import ast
 import re
 import tomllib
 from collections.abc import Iterator
@@ -20,8 +21,9 @@ from tests.simulator import Simulation
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = "\n".join(path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))])
-QUICKSTART = "\n".join((ROOT / "docs" / name).read_text() for name in ("quickstart.md", "federated.md"))
-POLICIES = (ROOT / "docs" / "policies.md").read_text()
+COMMANDS = "\n".join((ROOT / "docs" / name).read_text() for name in ("commands.md", "federated.md"))
+POLICY_KEYS = (ROOT / "docs" / "policy-keys.md").read_text()
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 
 
 def commands() -> Iterator[Any]:
@@ -37,11 +39,11 @@ def commands() -> Iterator[Any]:
 
 @pytest.mark.parametrize(("name", "command"), list(commands()))
 def test_every_command_and_option_is_documented(name: str, command: argparse.ArgumentParser) -> None:
-    assert f"`{name}" in QUICKSTART or f"\n{name}" in QUICKSTART
+    assert f"`{name}" in COMMANDS or f"\n{name}" in COMMANDS
     for action in command._actions:
         for option in action.option_strings:
             if option.startswith("--") and option != "--help":
-                assert option in QUICKSTART, f"{name} {option}"
+                assert option in COMMANDS, f"{name} {option}"
 
 
 def keys(model: type[BaseModel]) -> Iterator[str]:
@@ -56,9 +58,9 @@ def keys(model: type[BaseModel]) -> Iterator[str]:
 
 
 def test_every_policy_key_is_documented() -> None:
-    sections = re.split(r"^### ", POLICIES, flags=re.M)
+    sections = re.split(r"^## ", POLICY_KEYS, flags=re.M)
     assert len(sections) > 15
-    missing = [key for key in keys(Policy) if not re.search(rf"`{key}(`| = )|\[\[?{key}", POLICIES)]
+    missing = [key for key in keys(Policy) if not re.search(rf"`{key}(`| = )|\[\[?{key}", POLICY_KEYS)]
     assert not missing
 
 
@@ -76,7 +78,7 @@ def test_every_key_of_the_examples_is_documented(path: Path) -> None:
     known = set(keys(Policy))
     found = {key for key in named(tomllib.loads(path.read_text())) if key in known}
     assert len(found) > 60
-    assert not [key for key in found if not re.search(rf"`{key}(`| = )|\[\[?{key}", POLICIES)]
+    assert not [key for key in found if not re.search(rf"`{key}(`| = )|\[\[?{key}", POLICY_KEYS)]
 
 
 def test_every_denial_is_documented() -> None:
@@ -85,10 +87,98 @@ def test_every_denial_is_documented() -> None:
     assert not [code for code in sorted(codes) if code not in DOCS]
 
 
+def headings(page: str) -> Iterator[tuple[int, str]]:
+    """Yield the level and the text of every heading outside of code blocks."""
+    for line in re.sub(r"^```.*?^```", "", page, flags=re.M | re.S).splitlines():
+        if found := re.fullmatch(r"(#+) (.*)", line):
+            yield len(found[1]), found[2]
+
+
+def anchor(heading: str) -> str:
+    """Return the anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
 def test_every_link_between_the_docs_leads_somewhere() -> None:
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
-        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name} -> {target}"
+        for target, place in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", page.read_text()):
+            found = page.parent / target if target else page
+            assert found.exists(), f"{page.name} -> {target}"
+            if place:
+                known = {anchor(text) for _, text in headings(found.read_text())}
+                assert place in known, f"{page.name} -> {target}#{place}"
+
+
+def test_the_readme_shows_parts_of_the_demo_as_it_is() -> None:
+    # tests/test_ray.py compares the whole transcript, in docs/demo.md, with what the demo prints.
+    transcripts = [
+        re.findall(r"```text\n\$ consilo demo\n(.*?)```", path.read_text(), re.DOTALL)
+        for path in (ROOT / "README.md", ROOT / "docs" / "demo.md")
+    ]
+    (shown,), (whole,) = transcripts
+    parts = re.split(r"^\.\.\.\n", shown, flags=re.M)
+    assert len(parts) > 3
+    for part in parts:
+        assert f"\n{part}" in f"\n{whole}", part
+        whole = whole[whole.index(part) + len(part) :]
+
+
+def test_the_readme_says_in_two_screens_what_it_is() -> None:
+    before = (ROOT / "README.md").read_text().partition("\n## What happens in one question\n")[0]
+    assert len(before.splitlines()) <= 100
+    assert "docs/pictures/who-holds-what.svg" in before
+    assert "\n## What Consilo does not protect against\n" in before
+
+
+def definitions(path: Path) -> Iterator[str]:
+    """Yield the classes and functions of a file, methods as Class.method."""
+    pending: list[tuple[str, list[ast.stmt]]] = [("", ast.parse(path.read_text()).body)]
+    for prefix, body in pending:
+        for node in body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                yield prefix + node.name
+                pending.append((f"{prefix}{node.name}.", node.body))
+
+
+def test_every_path_and_function_of_the_architecture_exists() -> None:
+    named = re.findall(r"`((?:\w+/)*\w+\.py|(?:\w+/)+)(?::\s+([\w.]+))?`", ARCHITECTURE)
+    assert len(named) > 100
+    missing = {name for name, _ in named if not (ROOT / name).exists()}
+    for name, function in named:
+        if function and name not in missing and function not in set(definitions(ROOT / name)):
+            missing.add(f"{name}: {function}")
+    for folder, files in re.findall(r"^\| `((?:\w+/)+)` \|[^|]*\| ([^|]*) \|$", ARCHITECTURE, re.M):
+        missing |= {f"{folder}{name}.py" for name in files.split(", ") if not (ROOT / f"{folder}{name}.py").exists()}
+    assert not missing, sorted(missing)
+
+
+def test_every_folder_of_code_is_in_the_architecture() -> None:
+    packages = ("silo_node", "aggregator", "analyst", "federation", "policies", "crypto")
+    folders = {path.parent.relative_to(ROOT) for package in packages for path in (ROOT / package).rglob("*.py")}
+    assert not [str(folder) for folder in sorted(folders) if f"| `{folder}/` |" not in ARCHITECTURE]
+
+
+def test_every_step_of_the_protocol_is_a_term_of_the_glossary() -> None:
+    glossary = (ROOT / "docs" / "glossary.md").read_text()
+    cells = re.findall(r"^\| ([^|]+) \| ", glossary, re.M)
+    terms = {term.strip().lower() for cell in cells for term in cell.split(",")}
+    assert len(terms) > 100
+    protocol = (ROOT / "docs" / "protocol.md").read_text()
+    numbered = (re.fullmatch(r"([3-7])(?:\.\d+|\.) (.*)", text) for _, text in headings(protocol))
+    steps = [found[2] for found in numbered if found]
+    paper = ["AdvertiseKeys", "ShareKeys", "MaskedInputCollection", "ConsistencyCheck", "Unmasking"]
+    assert [step for step in steps if step in paper] == paper
+    words = [word.strip().lower() for step in steps for word in re.split(r", | and ", step)]
+    assert len(words) > 20
+    assert not [word for word in words if word not in terms and word.removesuffix("s") not in terms]
+
+
+def test_no_term_of_the_glossary_stands_twice() -> None:
+    glossary = (ROOT / "docs" / "glossary.md").read_text()
+    terms = [
+        term.strip().lower() for cell in re.findall(r"^\| ([^|]+) \| ", glossary, re.M) for term in cell.split(",")
+    ]
+    assert sorted({term for term in terms if terms.count(term) > 1} - {"term", "---"}) == []
 
 
 def test_the_python_example_of_the_readme_runs(

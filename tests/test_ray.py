@@ -162,9 +162,9 @@ def normal(text: str) -> str:
     return "\n".join(re.sub(r" +", " ", line).rstrip() for line in text.strip().splitlines())
 
 
-def test_the_demo_tells_its_story_as_the_readme_does_and_leaves_a_federation(tmp_path: Path, temporary: Path) -> None:
-    readme = (Path(__file__).resolve().parent.parent / "README.md").read_text()
-    transcript = re.search(r"```text\n\$ consilo demo\n(.*?)```", readme, re.DOTALL)
+def test_the_demo_tells_its_story_as_the_docs_do_and_leaves_a_federation(tmp_path: Path, temporary: Path) -> None:
+    page = (Path(__file__).resolve().parent.parent / "docs" / "demo.md").read_text()
+    transcript = re.search(r"```text\n\$ consilo demo\n(.*?)```", page, re.DOTALL)
     assert transcript is not None
     began = time.monotonic()
     done = run("consilo", "demo", home=tmp_path)
