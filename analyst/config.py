@@ -106,7 +106,7 @@ def _read(path: Path, makes: str) -> _File | _Federated:
     except ValidationError as err:
         first = err.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise FederationError(f"{path}: {where}: {first['msg']}", "see docs/quickstart.md for the format") from err
+        raise FederationError(f"{path}: {where}: {first['msg']}", "see docs/commands.md for the format") from err
     except (OSError, ValueError) as err:
         raise FederationError(f"{path} cannot be read: {err}", "it must be a TOML file") from err
 

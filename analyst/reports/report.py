@@ -40,7 +40,7 @@ class Report:
     wrong: tuple[str, ...] = ()  # silos whose sum contradicted the others' and was left out, in the backend `shares`
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain values; docs/quickstart.md describes them."""
+        """Return the report as plain values; docs/commands.md describes them."""
         return {
             "columns": list(self.columns),
             "dimensions": dict(self.dimensions),

@@ -21,7 +21,7 @@ _POLICY = """\
 # Drafted by `{command}` from the names and types of the columns alone, never from their values: bounds and domains
 # that are read from the data leak it. Replace every "{placeholder}"; until then the policy does not load. Then run:
 #   consilo-silo check-policy {path}
-# Every key is explained in docs/policies.md.
+# Every key is explained in docs/policy-keys.md.
 schema = "silo-policy/1"
 mode   = "trial"                      # simulate mode only
 
@@ -43,7 +43,7 @@ kind = "{kind}"
 uri  = {uri}
 {columns}
 [purposes."{placeholder}"]                  # the purpose's name, such as health-research
-legal_basis  = "{placeholder}"              # such as "public-task" or "legitimate-interest"; see docs/policies.md
+legal_basis  = "{placeholder}"              # such as "public-task" or "legitimate-interest"; see docs/policy-keys.md
 computations = ["query"]
 
 [budget]                              # zCDP rho; epsilon is shown at delta
