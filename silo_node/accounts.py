@@ -11,7 +11,7 @@ from policies.budget.accountant import epsilon_of
 from policies.budget.ledger import Months, window_start
 from policies.document.policy import Policy
 from policies.units import MICRO, micro_floor
-from silo_node.log import when
+from silo_node.ledger.log import when
 
 DAY_S = 86_400
 MAX_DAYS = 1000 * 365  # nobody plans beyond, and calendars end

@@ -30,11 +30,11 @@ from policies.requests.request import Request
 from policies.requests.statistic import uses
 from policies.requests.training import Step
 from silo_node.errors import SiloError
-from silo_node.heads import HeadKeeper, KeptHeads
 from silo_node.home import LEDGER, check_is_signed, lock_home, read_home
-from silo_node.journal import Journal
-from silo_node.ledger_store import LedgerStore
-from silo_node.log import Signer
+from silo_node.ledger.checkpoints import HeadKeeper, KeptHeads
+from silo_node.ledger.log import Signer
+from silo_node.ledger.records import Journal
+from silo_node.ledger.store import LedgerStore
 from silo_node.rounds import learning, proposal, steps
 from silo_node.rounds import states as rounds_states
 from silo_node.training.run import check_position, weights_of

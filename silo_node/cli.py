@@ -25,8 +25,8 @@ from silo_node.data.consent import load_consent
 from silo_node.data.sources import LOAD_TIMEOUT_S, Source, connect, load_sources, opened
 from silo_node.errors import SiloError, SourceError
 from silo_node.home import LEDGER
-from silo_node.ledger_store import LedgerStore
-from silo_node.log import when
+from silo_node.ledger.log import when
+from silo_node.ledger.store import LedgerStore
 from silo_node.owner.consent_status import PersonStanding, Standing, standing_of, standings
 from silo_node.policy_cli import add_commands
 from silo_node.training.run import RunState

@@ -25,10 +25,10 @@ from policies.units import MICRO
 from silo_node.accounts import Account, Accounts, accounts_of
 from silo_node.errors import SiloError
 from silo_node.home import LEDGER, read_home
-from silo_node.ledger_store import LedgerStore
-from silo_node.log import Signer, read_head, when, worded
+from silo_node.ledger.log import Signer, read_head, when, worded
+from silo_node.ledger.retention import erase_due
+from silo_node.ledger.store import LedgerStore
 from silo_node.requests import Decision, PendingRequest, check_person, decide_on, requests_of
-from silo_node.retention import erase_due
 
 _LOG_ENTRIES, _MAX_ENTRIES = 100, 10**9
 

@@ -11,7 +11,7 @@ from policies.document.describe import worded_policy, worded_request
 from policies.document.policy import Policy
 from policies.units import MICRO
 from silo_node.accounts import DAY_S, Account, Accounts
-from silo_node.log import Entry, when, worded
+from silo_node.ledger.log import Entry, when, worded
 from silo_node.markup import Html, tag
 from silo_node.requests import PendingRequest
 

@@ -31,9 +31,9 @@ from policies.errors import LedgerError, PolicyError
 from silo_node.actor import SiloActor
 from silo_node.doctor import examine
 from silo_node.errors import SiloError
-from silo_node.heads import Carried, Objection, UnreachableError
 from silo_node.home import lock_serving, read_credentials
-from silo_node.streams import Streams
+from silo_node.ledger.checkpoints import Carried, Objection, UnreachableError
+from silo_node.transport.streams import Streams
 
 NAMESPACE = "consilo"
 START_S = 90.0

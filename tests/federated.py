@@ -34,10 +34,10 @@ from crypto.keys import Secret, SigningKey, VerifyKey, read_key_file
 from crypto.membership import Keeper
 from policies.document.load import load
 from policies.document.signatures import SUFFIX, signature, written
-from silo_node.heads import Carrier
-from silo_node.link import Dialler
+from silo_node.ledger.checkpoints import Carrier
 from silo_node.serve import FederatedSilo
-from silo_node.streams import Streams
+from silo_node.transport.dialler import Dialler
+from silo_node.transport.streams import Streams
 from tests.simulator import LocalSums
 
 NAME = "consortium"

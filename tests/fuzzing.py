@@ -61,7 +61,7 @@ from crypto.wire import Message, Signed, body_digest, detach, sign, signer_of, u
 from policies.budget.ledger import LedgerHead
 from policies.document.signatures import PolicySignature
 from policies.requests.approval import Verdict
-from silo_node.log import Entry, SplitSigned
+from silo_node.ledger.log import Entry, SplitSigned
 from tests.vectors import messages
 
 BATCH = 5000

@@ -15,8 +15,8 @@ from contextlib import closing
 from pathlib import Path
 
 from policies.requests.approval import Approval
-from silo_node import log
-from silo_node.ledger_store import Due, LedgerStore, Waiting
+from silo_node.ledger import log
+from silo_node.ledger.store import Due, LedgerStore, Waiting
 from tests.owner_home import charge
 from tests.test_silo_node_ledger_store import SIGNER
 

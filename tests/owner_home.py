@@ -12,8 +12,8 @@ from policies.decision.approvals import subject_of
 from policies.document.load import load
 from policies.requests.request import Request
 from silo_node.home import LEDGER, read_home
-from silo_node.ledger_store import Due, LedgerStore, Waiting
-from silo_node.log import Signer
+from silo_node.ledger.log import Signer
+from silo_node.ledger.store import Due, LedgerStore, Waiting
 from tests.example_policy import request, table
 
 NOW = 1_800_003_600  # 2027-01-15 09:00 UTC

@@ -42,9 +42,9 @@ from crypto.keys import Secret, SigningKey
 from crypto.rounds import payload
 from crypto.wire import sign, unverified, verify
 from policies.budget.ledger import LedgerHead
-from silo_node import heads
-from silo_node.heads import Objection
-from silo_node.log import Signer
+from silo_node.ledger import checkpoints as heads
+from silo_node.ledger.checkpoints import Objection
+from silo_node.ledger.log import Signer
 from tests.federated import AGGREGATOR, NAME, SILOS, LocalSilo, Served, channel, free_port, provision, served, until
 from tests.relay import Relay
 from tests.simulator import no_noise

@@ -47,9 +47,9 @@ from crypto.randomness import token
 from crypto.wire import sign, unverified
 from policies.budget.ledger import LedgerHead
 from policies.requests.catalogue import CatalogueRequest
-from silo_node import heads
-from silo_node import link as silo_link
+from silo_node.ledger import checkpoints as heads
 from silo_node.serve import FederatedSilo
+from silo_node.transport import dialler as silo_link
 from tests.federated import (
     AGGREGATOR,
     ANALYST,

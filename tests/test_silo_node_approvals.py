@@ -28,9 +28,9 @@ from policies.requests.approval import Approval
 from policies.requests.denials import Refusal
 from policies.requests.request import Request
 from policies.requests.training import START, Step
-from silo_node import log
 from silo_node.errors import SiloError
-from silo_node.ledger_store import MAX_WAITING, Due, LedgerStore, Waiting
+from silo_node.ledger import log
+from silo_node.ledger.store import MAX_WAITING, Due, LedgerStore, Waiting
 from silo_node.requests import decide_on, requests_of
 from tests.owner_home import DAY_S, NOW, PEOPLE, OwnerHome, ask, erased, founded_with_people, spend, with_people
 from tests.simulator import Simulation, no_noise, simulate
@@ -486,7 +486,7 @@ def test_analysts_of_one_entry_share_how_many_may_wait(
     guarded: tuple[Simulation, OwnerHome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever holds the key of a domain can sign under any name of it."""
-    monkeypatch.setattr("silo_node.ledger_store.MAX_WAITING", 2)
+    monkeypatch.setattr("silo_node.ledger.store.MAX_WAITING", 2)
     simulation, owner = guarded
     owner.policy.write_text(owner.policy.read_text().replace("[analysts.ana]", '[analysts."*@lab.example"]'))
     aspen = simulation.silos["aspen"]

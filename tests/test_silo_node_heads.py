@@ -21,9 +21,9 @@ from crypto.keys import Secret, SigningKey
 from crypto.wire import unverified
 from policies.budget.ledger import LedgerHead
 from policies.errors import LedgerError
-from silo_node.heads import Ask, Carried, Carrier, KeptHeads, Objection, UnreachableError
-from silo_node.ledger_store import Due, LedgerStore
-from silo_node.log import Signer
+from silo_node.ledger.checkpoints import Ask, Carried, Carrier, KeptHeads, Objection, UnreachableError
+from silo_node.ledger.log import Signer
+from silo_node.ledger.store import Due, LedgerStore
 from tests.owner_home import charge, erased
 from tests.simulator import KilledError, Simulation
 

@@ -17,9 +17,9 @@ import pytest
 
 from policies.budget.ledger import MAX_PROPOSALS, Rate, RunStep
 from policies.errors import AlreadyChargedError, LedgerError
-from silo_node import log
-from silo_node.ledger_schema import VERSION
-from silo_node.ledger_store import LedgerStore
+from silo_node.ledger import log
+from silo_node.ledger.schema import VERSION
+from silo_node.ledger.store import LedgerStore
 from tests.owner_home import charge
 from tests.test_silo_node_ledger_store import SIGNER, nonce, opened
 
@@ -466,7 +466,7 @@ def test_a_reader_migrates_a_ledger_too_and_writes_nothing_else(old: Path) -> No
 
 
 def test_a_change_of_format_that_is_killed_leaves_the_old_one(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from silo_node import ledger_store
+    from silo_node.ledger import store as ledger_store
 
     real: Callable[[str], Iterator[str]] = ledger_store._statements
 

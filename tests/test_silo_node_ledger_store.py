@@ -23,8 +23,8 @@ from crypto.keys import Secret, SigningKey
 from policies.budget.accountant import ORDERS, cover
 from policies.budget.ledger import ALL_MONTHS, Charge, Ledger, Months, RunStep, Spending, WindowLimit, WindowSpending
 from policies.errors import AlreadyChargedError, LedgerError
-from silo_node.ledger_store import LedgerStore
-from silo_node.log import Signer
+from silo_node.ledger.log import Signer
+from silo_node.ledger.store import LedgerStore
 
 LIMIT = 1_000
 SIGNER = Signer("north", "fed", SigningKey(Secret(bytes(range(32)))))

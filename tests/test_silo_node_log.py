@@ -17,9 +17,21 @@ from crypto.errors import WireError
 from crypto.keys import Secret, SigningKey
 from policies.budget.ledger import LedgerHead
 from policies.errors import LedgerError
-from silo_node import log
-from silo_node.ledger_store import Due, LedgerStore
-from silo_node.log import Entry, Event, Held, Line, Signer, audit, chained, check_chain, decided, read_head, worded
+from silo_node.ledger import log
+from silo_node.ledger.log import (
+    Entry,
+    Event,
+    Held,
+    Line,
+    Signer,
+    audit,
+    chained,
+    check_chain,
+    decided,
+    read_head,
+    worded,
+)
+from silo_node.ledger.store import Due, LedgerStore
 from tests.owner_home import charge, erased
 from tests.simulator import Simulation, no_noise, simulate
 

@@ -1,4 +1,4 @@
-"""What a silo's ledger must promise, whatever stores it; `silo_node.ledger_store` keeps it in SQLite.
+"""What a silo's ledger must promise, whatever stores it; `silo_node.ledger.store` keeps it in SQLite.
 
 Every method is durable when it returns. A charge goes reserved -> committed, and back to nothing only from reserved:
 `commit` precedes the reading of rows, so nothing has left of a reservation that was never committed. Prices are added

@@ -29,7 +29,7 @@ from crypto.frames import FRAME_BYTES, Parts
 from crypto.greeting import OPTIONS
 from crypto.rounds.payload import digests as digests_of
 from crypto.rounds.payload import frames
-from silo_node.link import Dialler
+from silo_node.transport.dialler import Dialler
 from tests.bench.endtoend import family, proportional_mib
 from tests.bench.figures import publish
 from tests.bench.secure_sum import manifest

@@ -19,8 +19,8 @@ from policies.decision.decide import decide
 from policies.document.load import parse
 from silo_node.data.consent import consent_filter
 from silo_node.data.sources import connect
-from silo_node.ledger_store import LedgerStore
-from silo_node.log import Signer
+from silo_node.ledger.log import Signer
+from silo_node.ledger.store import LedgerStore
 from tests.bench.figures import publish
 from tests.example_policy import NOW, Edit, edited, policy, request
 

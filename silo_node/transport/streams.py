@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 
 from crypto.credentials import Credentials
 from crypto.frames import WIRE
-from silo_node.heads import Actor, Ask, Carrier
-from silo_node.link import Counts, Dialler
+from silo_node.ledger.checkpoints import Actor, Ask, Carrier
+from silo_node.transport.dialler import Counts, Dialler
 
 
 class Streams:

@@ -14,10 +14,10 @@ from policies.decision.approvals import subject_of
 from policies.document.policy import Policy
 from policies.requests.denials import Refusal
 from policies.requests.request import Request
-from silo_node import log
-from silo_node.heads import KeptHeads
-from silo_node.ledger_store import LedgerStore, Waiting
-from silo_node.retention import DAY_S, erase_due
+from silo_node.ledger import log
+from silo_node.ledger.checkpoints import KeptHeads
+from silo_node.ledger.retention import DAY_S, erase_due
+from silo_node.ledger.store import LedgerStore, Waiting
 
 AWAITED = "APPROVAL_AWAITED"
 

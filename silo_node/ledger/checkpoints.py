@@ -18,8 +18,8 @@ from crypto.greeting import back_off_s
 from crypto.wire import unverified, verify
 from policies.budget.ledger import LedgerHead
 from policies.errors import LedgerError
-from silo_node.ledger_store import LedgerStore
-from silo_node.log import Signer
+from silo_node.ledger.log import Signer
+from silo_node.ledger.store import LedgerStore
 
 _log = structlog.get_logger("consilo.silo")
 

@@ -3,7 +3,7 @@
 Append-only. Each entry's chain hash covers all entries before it, and after each change the silo signs how many entries
 there are and the hash of the last: `policies.budget.ledger.LedgerHead`. An entry that is erased in time leaves its chain hash,
 so that a head that was kept elsewhere can be held against it. An entry holds names, hashes, prices, codes and clock
-times only, nothing that was computed from a row. `silo_node.ledger_store` keeps the log in the file of the ledger.
+times only, nothing that was computed from a row. `silo_node.ledger.store` keeps the log in the file of the ledger.
 """
 
 import json

@@ -32,10 +32,10 @@ from policies.budget.ledger import (
 )
 from policies.errors import AlreadyChargedError, LedgerError
 from policies.requests.approval import Approval
-from silo_node import log
 from silo_node.accounts import Row
-from silo_node.ledger_schema import CHANGES, DAY_S, VERSION
-from silo_node.log import Entry, Event, Line, Signer
+from silo_node.ledger import log
+from silo_node.ledger.log import Entry, Event, Line, Signer
+from silo_node.ledger.schema import CHANGES, DAY_S, VERSION
 
 MAX_WAITING = 100  # requests that wait for approval, of all analysts of one entry of the policy
 _BUSY_TIMEOUT_S = 5.0

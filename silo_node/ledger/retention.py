@@ -1,8 +1,8 @@
 """What a silo erases when it is due, by the policy's [retention]; the log keeps that it was."""
 
 from policies.document.policy import Policy
-from silo_node.ledger_store import Due, LedgerStore
-from silo_node.log import Erased
+from silo_node.ledger.log import Erased
+from silo_node.ledger.store import Due, LedgerStore
 
 DAY_S = 86_400
 
