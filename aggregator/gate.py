@@ -28,7 +28,7 @@ from crypto.keys import VerifyKey
 from crypto.membership import Member
 from crypto.randomness import token
 from crypto.wire import signer_of, verify
-from policies.budget.ledger import LedgerHead
+from policies.budget.ledger import Checkpoint
 from policies.requests.catalogue import CatalogueRequest
 from policies.requests.request import Request
 
@@ -299,7 +299,7 @@ class Gate:
         try:
             match step, arguments:
                 case "put_head", (envelope,):
-                    if signer_of(envelope, LedgerHead) != silo:
+                    if signer_of(envelope, Checkpoint) != silo:
                         raise MembershipError(
                             f"a head signed by somebody else than {silo!r}, whose certificate this is"
                         )

@@ -16,6 +16,7 @@ from policies.errors import LedgerError
 from policies.requests.approval import Approval
 from policies.requests.request import Request
 from policies.requests.training import Step
+from policies.units import HOUR_S
 from silo_node.errors import SiloError
 from silo_node.ledger.store import LedgerStore
 from silo_node.rounds.proposal import run_of
@@ -69,7 +70,7 @@ def requests_of(policy: Policy, store: LedgerStore, now: int) -> list[PendingReq
                 policy.silo.id,
                 {name: keys[name] for name in rule.of if name in keys},
                 rule.need,
-                rule.expires_hours * 3600,
+                rule.expires_hours * HOUR_S,
                 now,
             )
             for _, rule, _ in rules

@@ -34,8 +34,8 @@ from crypto.keys import Secret, SigningKey, VerifyKey, read_key_file
 from crypto.membership import Keeper
 from policies.document.load import load
 from policies.document.signatures import SUFFIX, signature, written
-from silo_node.ledger.checkpoints import Carrier
 from silo_node.serve import FederatedSilo
+from silo_node.transport.checkpoint_relay import CheckpointRelay
 from silo_node.transport.dialler import Dialler
 from silo_node.transport.streams import Streams
 from tests.simulator import LocalSums
@@ -191,8 +191,8 @@ class LocalSilo:
         self.streams = runner.do(dial())
 
     @property
-    def carrier(self) -> Carrier:
-        return self.streams.carrier
+    def relay(self) -> CheckpointRelay:
+        return self.streams.relay
 
     @property
     def dialler(self) -> Dialler:

@@ -58,10 +58,10 @@ from crypto.rounds.messages import Failed, Learned
 from crypto.rounds.report import StoredReport, report_header
 from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import Message, Signed, body_digest, detach, sign, signer_of, unverified, verify
-from policies.budget.ledger import LedgerHead
+from policies.budget.ledger import Checkpoint
 from policies.document.signatures import PolicySignature
 from policies.requests.approval import Verdict
-from silo_node.ledger.log import Entry, SplitSigned
+from silo_node.ledger.events import Entry, SurvivorsSigned
 from tests.vectors import messages
 
 BATCH = 5000
@@ -277,8 +277,8 @@ def _others() -> list[Message]:
         Welcome(wire=2, instance=bytes(16), newest=4, memberships=(b"one",)),
         Verdict(silo="ward", subject=digest, decision="approve", at=5),
         PolicySignature(silo="ward", policy="ward/research", version=1, digest=digest, at=6),
-        LedgerHead(federation="health", silo="ward", count=7, chain=digest, at=8),
-        Entry(seq=1, at=2, event=SplitSigned(round_id=bytes(16), split_hash=digest)),
+        Checkpoint(federation="health", silo="ward", count=7, chain=digest, at=8),
+        Entry(seq=1, at=2, event=SurvivorsSigned(round_id=bytes(16), split_hash=digest)),
     ]
 
 

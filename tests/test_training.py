@@ -31,7 +31,7 @@ from policies.budget.accountant import charge
 from policies.requests.request import Request
 from policies.requests.terms import terms_of
 from policies.requests.training import GRADIENT_UNITS, START, Step
-from silo_node.accounts import Row
+from silo_node.ledger.charges import Row
 from silo_node.training.logistic import contribution
 from silo_node.training.run import RunState
 from tests.simulator import Noise, Simulation, no_noise, simulate

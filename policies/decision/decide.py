@@ -28,10 +28,9 @@ from policies.requests.request import Request
 from policies.requests.statistic import group_count, uses
 from policies.requests.tables import TableColumn
 from policies.requests.training import Step
-from policies.units import MICRO, Number, Role, micro_floor
+from policies.units import DAY_S, HOUR_S, MICRO, MINUTE_S, Number, Role, micro_floor
 
 CLOCK_SKEW_S = 300
-_DAY_S = 24 * 3600
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _KEPT_POLICIES = 8
 _KEPT_REQUESTS = 64
@@ -41,7 +40,7 @@ _OPERATORS: dict[str, Callable[[str, str], bool]] = {"=": eq, "<>": ne, "<": lt,
 
 def is_stale_feed(feed_at: int | None, hours: Number, now: int) -> bool:
     """Return whether decisions written at `feed_at` are too old at `now`; so are those of no known time, or to come."""
-    return feed_at is None or not -CLOCK_SKEW_S <= now - feed_at <= hours * 3600
+    return feed_at is None or not -CLOCK_SKEW_S <= now - feed_at <= hours * HOUR_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +119,7 @@ def limits_of(policy: Policy, purpose: str, now: int, months: Months = ALL_MONTH
     """Return the window limits of a purpose, in the order of the policy, for a request that reads these months."""
     return tuple(
         WindowLimit(
-            since=months if limit.window == "data-month" else _window_start(limit.window, now // _DAY_S),
+            since=months if limit.window == "data-month" else _window_start(limit.window, now // DAY_S),
             rho=rho,
             per_analyst=per_analyst,
         )
@@ -163,7 +162,7 @@ def months_of(policy: Policy, request: Request, now: int) -> Months:
 def rate_of(policy: Policy, now: int) -> Rate | None:
     """Return how many requests one analyst may ask today, counted since midnight (UTC); None without such a limit."""
     most = None if policy.limits is None else policy.limits.requests_per_day
-    return None if most is None else Rate(since=now - now % _DAY_S, most=most)
+    return None if most is None else Rate(since=now - now % DAY_S, most=most)
 
 
 def approval_of(
@@ -180,7 +179,7 @@ def approval_of(
 
 @lru_cache(maxsize=64)
 def _window_start(window: str, day: int) -> int:
-    return window_start(window, day * _DAY_S)
+    return window_start(window, day * DAY_S)
 
 
 class _Columns:
@@ -200,7 +199,7 @@ class _Columns:
         still = self._still.get(name)
         if still is not None or name not in self.roles:
             return still
-        return _dated(name, self.source.columns[name], self.source, now // _DAY_S)
+        return _dated(name, self.source.columns[name], self.source, now // DAY_S)
 
 
 _DATED: OrderedDict[tuple[int, str, int], tuple[Source, TableColumn]] = OrderedDict()
@@ -212,7 +211,7 @@ def _dated(name: str, column: Column, source: Source, day: int) -> TableColumn:
     kept = _DATED.get(key)
     if kept is not None and kept[0] is source:
         return kept[1]
-    made = published(name, column, source, day * _DAY_S, SLACK_DAYS)
+    made = published(name, column, source, day * DAY_S, SLACK_DAYS)
     _DATED[key] = source, made
     while len(_DATED) > 64:
         _DATED.popitem(last=False)
@@ -488,10 +487,10 @@ class _Judge:
         reasons: list[Denial] = []
         if limits is None:
             return reasons
-        if not limits.is_open_at(now % _DAY_S // 60):
+        if not limits.is_open_at(now % DAY_S // MINUTE_S):
             message = f"requests are answered from {(limits.hours_utc or '').replace('-', ' to ')} UTC"
             reasons.append(_deny("HOURS", "limits.hours_utc", message, "ask again within these hours"))
-        if limits.days is not None and _DAYS[(now // _DAY_S + 3) % 7] not in limits.days:
+        if limits.days is not None and _DAYS[(now // DAY_S + 3) % 7] not in limits.days:
             message = f"requests are answered on {', '.join(limits.days) or 'no day'} (UTC)"
             reasons.append(_deny("DAYS", "limits.days", message, "ask again on one of these days"))
         if limits.requests_per_day is not None and asked_today >= limits.requests_per_day:
@@ -572,7 +571,7 @@ class _Judge:
             return reasons
         policy, subject = self.policy, subject_of(request, request_hash)
         for index, rule, keys in self.needed(request, step, cost, of_run):
-            found = standing(verdicts, subject, policy.silo.id, keys, rule.need, rule.expires_hours * 3600, now)
+            found = standing(verdicts, subject, policy.silo.id, keys, rule.need, rule.expires_hours * HOUR_S, now)
             if found.rejected:
                 message = f"{', '.join(found.rejected)} rejected it"
                 remedy = f"ask {policy.silo.contact} why"

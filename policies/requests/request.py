@@ -22,12 +22,12 @@ from policies.requests.query import Both, Compare, Either, IsNull, Not, OneOf, P
 from policies.requests.statistic import is_exact, price_parts, slot_count, uses
 from policies.requests.tables import Table, is_number
 from policies.requests.training import START, Step
-from policies.units import MICRO
+from policies.units import DAY_S, MICRO
 
 MAX_ROUND_KEY_BYTES = 140_000
 SEALED_SECRET_BYTES = OVERHEAD_BYTES + SECRET_BYTES
 MAX_SLOTS = 100_000
-MAX_LIFETIME_S = 30 * 24 * 3600
+MAX_LIFETIME_S = 30 * DAY_S
 _MAX_DEPTH = 12
 _MAX_NODES = 200
 
