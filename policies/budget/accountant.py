@@ -4,8 +4,8 @@ Bun and Steinke, TCC 2016, for zero-concentrated differential privacy; Canonne, 
 proposition 12, for the conversion. Every order gives a valid bound, so the search below
 can lose tightness, never safety.
 
-Nothing makes a curve yet: `curve_of`, `line_of` and `cover` stay for sampled training, which comes later: its price is a
-Renyi curve that no line of rho fits.
+Nothing makes a curve yet: `curve_of`, `line_of` and `cover` stay for sampled training, which comes later, and whose
+price is a Renyi curve that no line of rho fits.
 """
 
 import math

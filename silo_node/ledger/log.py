@@ -2,7 +2,8 @@
 
 Append-only. Each entry's chain hash covers all entries before it, and with each change the silo signs a checkpoint: how
 many entries there are, and the chain hash of the last. An entry that is erased in time leaves its chain hash, so that a
-checkpoint that was kept elsewhere can be held against the log. Certificate Transparency (RFC 6962) has the word.
+checkpoint that was kept elsewhere can be held against the log. The word is that of
+C2SP tlog-checkpoint; the hashes here make a chain and no tree.
 """
 
 from collections.abc import Callable, Iterable, Iterator
