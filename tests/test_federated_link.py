@@ -722,7 +722,7 @@ def test_an_aggregator_that_answers_what_the_silo_never_signed_makes_it_wait_onl
     running.wait(SILOS)
     assert statuses(ask(running))["cedar"] == "missing"
     assert "propose" not in cedar.seen
-    until(lambda: cedar.seen.count("take") > 2)
+    until(lambda: cedar.seen.count("check_reply") > 2)
     assert cedar.actor.uncompared() == (AGGREGATOR,)
     assert not cedar.relay.refused.done(), "it asks again"
     liar.got = ""
