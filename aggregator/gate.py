@@ -40,7 +40,7 @@ from federation.transport.handshake import (
     greeting,
 )
 from federation.transport.session import Limits, Session, pump
-from policies.budget.ledger import LedgerHead
+from policies.budget.ledger import Checkpoint
 from policies.requests.catalogue import CatalogueRequest
 from policies.requests.request import Request
 
@@ -311,7 +311,7 @@ class Gate:
         try:
             match step, arguments:
                 case "put_head", (envelope,):
-                    if signer_of(envelope, LedgerHead) != silo:
+                    if signer_of(envelope, Checkpoint) != silo:
                         raise MembershipError(
                             f"a head signed by somebody else than {silo!r}, whose certificate this is"
                         )

@@ -17,7 +17,7 @@ from crypto.keys import VerifyKey
 from crypto.randomness import token
 from crypto.rounds.report import EncryptedReport, StoredReport, report_header
 from crypto.wire import verify
-from policies.budget.ledger import LedgerHead
+from policies.budget.ledger import Checkpoint
 
 MAX_KEPT_BYTES = 16 << 30
 
@@ -143,12 +143,12 @@ class HeadStore:
 
         Raises CryptoError on a head that no silo of the federation signed, and StoreError if it cannot be kept.
         """
-        signed = verify(envelope, LedgerHead, self._silos)
+        signed = verify(envelope, Checkpoint, self._silos)
         if signed.message.silo != signed.signer or signed.message.federation != self._federation:
             raise StoreError(f"the head is of {signed.message.silo!r} in {signed.message.federation!r}")
         with self._lock:
             kept = self.get(signed.signer)
-            if kept and verify(kept, LedgerHead, self._silos).message.count >= signed.message.count:
+            if kept and verify(kept, Checkpoint, self._silos).message.count >= signed.message.count:
                 return kept
             _write(self._file(signed.signer), (envelope,))
         return envelope

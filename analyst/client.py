@@ -46,12 +46,13 @@ from policies.requests.request import Request
 from policies.requests.round_key import round_secret, sealed_secret
 from policies.requests.tables import Table
 from policies.requests.terms import terms_of
+from policies.units import DAY_S
 
 if TYPE_CHECKING:
     from analyst.link import RemoteLink
 
 REQUEST_LIFETIME_S = 600
-KEPT_LIFETIME_S = 14 * 24 * 3600  # of a request that waits for people
+KEPT_LIFETIME_S = 14 * DAY_S  # of a request that waits for people
 
 
 class Link(Protocol):

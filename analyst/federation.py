@@ -9,7 +9,7 @@ import fcntl
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -142,7 +142,7 @@ def invite(
         authority=str(authority.anchor.authority),
         certificates=(authority.path / AUTHORITY_CERTIFICATE).read_bytes(),
         code=token(CODE_BYTES),
-        expires_at=int(now.timestamp()) + 86_400 * days,
+        expires_at=int((now + timedelta(days=days)).timestamp()),
         jurisdiction=jurisdiction,
     )
     path = _place(authority, name, "invitation")

@@ -7,9 +7,10 @@ import re
 from datetime import date, timedelta
 from functools import lru_cache
 
+from policies.units import DAY_S
+
 UNKNOWN = "unknown"  # stands for a missing date, and for one outside the list
 SLACK_DAYS = 31  # how long a request that names periods may be on its way: longer than any lives
-_DAY_S = 24 * 3600
 _SHORTEST_DAYS = {"day": 1, "week": 7, "month": 28, "quarter": 90, "year": 365}
 
 
@@ -57,7 +58,7 @@ def most_periods(granularity: str, lookback_days: int) -> int:
 
 def periods(granularity: str, lookback_days: int, now: int) -> tuple[str, ...]:
     """Return the periods from `lookback_days` before `now` (seconds since 1970) to now, oldest first; UTC."""
-    return _periods(granularity, lookback_days, now // _DAY_S)
+    return _periods(granularity, lookback_days, now // DAY_S)
 
 
 @lru_cache(maxsize=256)

@@ -1,4 +1,7 @@
-"""Units and limits that policies and requests share."""
+"""Units of time, said once: everything that counts in seconds since 1970 takes its days and hours from here.
+
+A day is that of POSIX time, 86,400 seconds without leap seconds, so days since 1970 follow by whole division.
+"""
 
 from decimal import Decimal
 from typing import Literal
@@ -13,6 +16,11 @@ MAX_RANGE_STEPS = 2**32
 MAX_DOMAIN = 1000
 MAX_STEPS = 1000  # of a training run
 MIN_DELTA, MAX_DELTA = Decimal("1e-12"), Decimal("1e-5")
+
+
+MINUTE_S = 60
+HOUR_S = 60 * MINUTE_S
+DAY_S = 24 * HOUR_S
 
 
 def micro_floor(rho: Number) -> int:

@@ -24,8 +24,8 @@ START_TIMEOUT_S = 60.0
 HEAD_TIMEOUT_S = 5.0
 
 
-class RayHeads:
-    """Reaches the aggregator by the name of its actor, to have the head of the ledger kept there."""
+class RayCheckpoints:
+    """Reaches the aggregator by the name of its actor, to have the checkpoint of the ledger kept there."""
 
     def put_head(self, envelope: bytes) -> bytes:
         return self._ask("put_head", envelope)
@@ -45,7 +45,7 @@ class RemoteSilo(SiloActor):
     def __init__(self, policy_path: str) -> None:
         self._problem: tuple[str, str] | None = None
         try:
-            super().__init__(policy_path, heads=lambda _: RayHeads())
+            super().__init__(policy_path, keepers=lambda _: RayCheckpoints())
         except (SiloError, PolicyError, CryptoError) as err:
             self._problem = err.message, err.hint
 

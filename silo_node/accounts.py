@@ -8,26 +8,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from policies.budget.accountant import epsilon_of
-from policies.budget.ledger import Months, window_start
+from policies.budget.ledger import window_start
 from policies.document.policy import Policy
-from policies.units import MICRO, micro_floor
-from silo_node.log import when
+from policies.units import DAY_S, MICRO, micro_floor
+from silo_node.ledger.charges import Row
+from silo_node.ledger.events import when
 
-DAY_S = 86_400
 MAX_DAYS = 1000 * 365  # nobody plans beyond, and calendars end
 FORECAST_DAYS = 90  # the pace is that of so many days, or since the first charge
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One charge as the ledger holds it."""
-
-    at: int
-    analyst: str
-    purpose: str
-    micro_rho: int
-    is_committed: bool
-    months: Months
 
 
 @dataclass(frozen=True, slots=True)

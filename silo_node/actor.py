@@ -28,12 +28,13 @@ from policies.errors import PolicyError
 from policies.requests.catalogue import CatalogueRequest
 from policies.requests.denials import NOT_AN_ANALYST
 from policies.requests.request import Request
+from policies.units import HOUR_S
 from silo_node.errors import SiloError
-from silo_node.heads import HeadKeeper, KeptHeads
 from silo_node.home import LEDGER, check_is_signed, lock_home, read_home
-from silo_node.journal import Journal
-from silo_node.ledger_store import LedgerStore
-from silo_node.log import Signer
+from silo_node.ledger.checkpoints import CheckpointKeeper, RollbackGuard
+from silo_node.ledger.log import Signer
+from silo_node.ledger.records import Recorder
+from silo_node.ledger.store import LedgerStore
 from silo_node.rounds import learning, proposal, steps
 from silo_node.rounds import states as rounds_states
 from silo_node.rounds.proposal import load_run
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from silo_node.rounds.steps import Noise
 
 MAX_ROUNDS = 32
-LOOK_S = 3600.0  # so often the silo looks whether something is to be erased, also if no message ever comes
+LOOK_S = float(HOUR_S)  # so often the silo looks whether something is to be erased, also if no message ever comes
 MAX_LOG_BYTES = 8 << 20
 ROUND_ID_BYTES = 16
 
@@ -60,11 +61,11 @@ class SiloActor:
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
         noise: "Noise" = discrete_gaussian,
-        heads: Callable[[str], HeadKeeper] | None = None,
+        keepers: Callable[[str], CheckpointKeeper] | None = None,
     ) -> None:
         """Load policy, keys, ledger and data; raises what is wrong with them, for the owner.
 
-        `heads` returns the way to an aggregator, by its name, that keeps the ledger's head.
+        `keepers` returns the way to an aggregator, by its name, that keeps the ledger's checkpoint.
         """
         from silo_node.data.compute import Computer  # DuckDB is heavy: only where a silo really runs
         from silo_node.data.consent import load_consent
@@ -87,11 +88,13 @@ class SiloActor:
         try:
             signer = Signer(home.silo.name, home.silo.federation, home.silo.signing)
             self._ledger = LedgerStore(home.path / LEDGER, signer, clock)
-            self._heads = {}
-            if heads is not None:
-                self._heads = {name: KeptHeads(heads(name), self._ledger, signer) for name in home.silo.aggregators}
-            self._journal = Journal(home.silo.policy, self._ledger, tuple(self._heads.values()), clock)
-            released = self._journal.start(home.silo.policy_hash)
+            self._guards = {}
+            if keepers is not None:
+                self._guards = {
+                    name: RollbackGuard(keepers(name), self._ledger, signer) for name in home.silo.aggregators
+                }
+            self._recorder = Recorder(home.silo.policy, self._ledger, tuple(self._guards.values()), clock)
+            released = self._recorder.start(home.silo.policy_hash)
         except PolicyError:
             self._lock.close()
             raise
@@ -184,10 +187,10 @@ class SiloActor:
         self._sweep()
         if round_id in self._rounds:
             raise ProtocolError("this round was proposed before")
-        self._journal.ready()
+        self._recorder.ready()
         state, reply = proposal.propose(self._silo, self._ledger, self._feed_at, self._now(), round_id, data)
         if state is None:
-            self._journal.decided(data, reply)
+            self._recorder.decided(data, reply)
             return (reply,)
         # The same request under a new round: the older one can no longer be seen through.
         for old, other in list(self._rounds.items()):
@@ -246,7 +249,7 @@ class SiloActor:
                 return (reply,)
             case rounds_states.Agreed():
                 frames = steps.open_shares(self._silo, state, now, data, columns)
-                self._journal.opened(round_id, state.split_hash)
+                self._recorder.opened(round_id, state.split_hash)
                 del self._rounds[round_id]  # erased: shares, keys and secrets of this round are referenced no more
                 return frames
             case _:
@@ -282,8 +285,8 @@ class SiloActor:
         return None if source is None else source.place.written_at()
 
     def _compute(self, request: Request, now: int) -> "Vectors":
-        self._journal.kept()  # before a row is read: when the aggregator is asked does not depend on data
-        self._journal.consent_read(request, now, self._feed_at(request.table.name))
+        self._recorder.kept()  # before a row is read: when the aggregator is asked does not depend on data
+        self._recorder.consent_read(request, now, self._feed_at(request.table.name))
         return self._computer.contribution(request, now)
 
     def _cancel(self, round_id: bytes, data: bytes) -> tuple[bytes, ...]:
@@ -302,7 +305,7 @@ class SiloActor:
     def _sweep(self) -> None:
         """Forget expired rounds, and once a day what the policy's [retention] says is due."""
         now = self._now()
-        self._journal.erase_daily()
+        self._recorder.erase_daily()
         for round_id in [one for one, state in self._rounds.items() if rounds_states.expiry_of(state) <= now]:
             self._forget(round_id)
 

@@ -20,13 +20,14 @@ from policies.document.load import load
 from policies.document.policy import Policy
 from policies.document.purposes import ConsentColumn, ConsentTable
 from policies.errors import PolicyError, PolicyFileError
+from policies.units import HOUR_S
 from silo_node import owner_cli
 from silo_node.data.consent import load_consent
 from silo_node.data.sources import LOAD_TIMEOUT_S, Source, connect, load_sources, opened
 from silo_node.errors import SiloError, SourceError
 from silo_node.home import LEDGER
-from silo_node.ledger_store import LedgerStore
-from silo_node.log import when
+from silo_node.ledger.events import when
+from silo_node.ledger.store import LedgerStore
 from silo_node.owner.consent_status import PersonStanding, Standing, standing_of, standings
 from silo_node.policy_cli import add_commands
 from silo_node.training.run import RunState
@@ -213,7 +214,7 @@ def _people(policy: Policy, one: Standing, now: int) -> str:
     limit = f"{policy.consent.stale_after_hours:g} h"
     if one.feed_at is None:
         return f"{counted}; the age of the feed is unknown, so every request is denied"
-    age = f"{counted}; the feed is {max(0, now - one.feed_at) / 3600:.1f} h old"
+    age = f"{counted}; the feed is {max(0, now - one.feed_at) / HOUR_S:.1f} h old"
     return f"{age}, more than {limit}, so every request is denied" if one.is_stale else f"{age}, at most {limit}"
 
 

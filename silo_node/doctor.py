@@ -20,7 +20,7 @@ from silo_node.data.consent import load_consent
 from silo_node.data.sources import load_sources
 from silo_node.errors import SiloError
 from silo_node.home import LEDGER, check_admission, check_is_signed, read_credentials, read_home
-from silo_node.ledger_store import format_of
+from silo_node.ledger.database import format_of
 
 MIN_FREE_BYTES = 1 << 30
 MIN_RAY_BYTES = 1 << 30

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from crypto.keys import SigningKey, read_key_file
-from policies.budget.ledger import LedgerHead
+from policies.budget.ledger import Checkpoint
 from policies.document.describe import worded_request
 from policies.document.load import PolicyFile, load
 from policies.document.policy import Policy
@@ -25,10 +25,11 @@ from policies.units import MICRO
 from silo_node.accounts import Account, Accounts, accounts_of
 from silo_node.errors import SiloError
 from silo_node.home import LEDGER, read_home
-from silo_node.ledger_store import LedgerStore
-from silo_node.log import Signer, read_head, when, worded
+from silo_node.ledger.events import when, worded
+from silo_node.ledger.log import Signer, read_checkpoint
+from silo_node.ledger.retention import due_of
+from silo_node.ledger.store import LedgerStore
 from silo_node.requests import Decision, PendingRequest, check_person, decide_on, requests_of
-from silo_node.retention import erase_due
 
 _LOG_ENTRIES, _MAX_ENTRIES = 100, 10**9
 
@@ -277,7 +278,7 @@ def _log(options: argparse.Namespace) -> int:
 
 def _verify_log(options: argparse.Namespace) -> int:
     path, signer = ledger_path(options.policy), signer_of(options.policy)
-    kept = None if options.head is None else _kept_head(options.head, signer)
+    kept = None if options.head is None else _kept_checkpoint(options.head, signer)
     store = LedgerStore(path)
     try:
         found = store.audit(signer)
@@ -285,20 +286,20 @@ def _verify_log(options: argparse.Namespace) -> int:
             store.check_against(kept)
     finally:
         store.close()
-    if found.head is None:
+    if found.checkpoint is None:
         hint = "if the silo was ever started, its ledger was emptied: a head that was kept elsewhere shows that, --head"
         raise LedgerError("the log is empty, so there is nothing to examine", hint)
-    print(f"whole: entries {found.first} to {found.last}, head {found.head.chain.hex()[:32]}")
+    print(f"whole: entries {found.first} to {found.last}, head {found.checkpoint.chain.hex()[:32]}")
     print("       charges, splits, requests and verdicts are those of the log")
     if kept is not None:
         print(f"       it goes on from the head of entry {kept.count} that was kept elsewhere")
     return 0
 
 
-def _kept_head(path: Path, signer: Signer) -> LedgerHead:
+def _kept_checkpoint(path: Path, signer: Signer) -> Checkpoint:
     """Return the head in a file; raises SiloError unless this silo signed it."""
     try:
-        return read_head(path.read_bytes(), signer.silo, signer.federation, signer.key.public)
+        return read_checkpoint(path.read_bytes(), signer.silo, signer.federation, signer.key.public)
     except OSError as err:
         raise SiloError(f"{path} cannot be read ({err.strerror})", "name a file with a signed head") from err
     except LedgerError as err:
@@ -310,7 +311,7 @@ def _erase(options: argparse.Namespace) -> int:
     policy = load(options.policy).policy
     store = LedgerStore(ledger_path(options.policy), signer_of(options.policy))
     try:
-        erased = erase_due(policy, store, int(time.time()))
+        erased = store.erase(due_of(policy, int(time.time())))
     finally:
         store.close()
     for event in erased:

@@ -17,7 +17,7 @@ from policies.requests.approval import Approval
 from policies.requests.request import Request
 from policies.units import HOUR_S
 from silo_node.errors import SiloError
-from silo_node.ledger_store import LedgerStore
+from silo_node.ledger.store import LedgerStore
 from silo_node.rounds.proposal import run_of
 
 SHOWN = 12  # hexadecimal digits of a request's name that commands show and take

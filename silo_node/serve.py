@@ -31,9 +31,10 @@ from policies.errors import LedgerError, PolicyError
 from silo_node.actor import SiloActor
 from silo_node.doctor import examine
 from silo_node.errors import SiloError
-from silo_node.heads import Carried, Objection, UnreachableError
 from silo_node.home import lock_serving, read_credentials
-from silo_node.streams import Streams
+from silo_node.ledger.checkpoints import UnreachableError
+from silo_node.transport.checkpoint_relay import DeferredKeeper, Objection
+from silo_node.transport.streams import Streams
 
 NAMESPACE = "consilo"
 START_S = 90.0
@@ -57,7 +58,7 @@ class Options:
 
 
 class FederatedSilo(SiloActor):
-    """A silo in a trust domain of its own, whose heads are carried to the aggregators by `Carrier`.
+    """A silo in a trust domain of its own, whose checkpoints `CheckpointRelay` brings to the aggregators.
 
     It keeps what stopped it, as Ray turns a constructor's error into text.
     """
@@ -67,7 +68,7 @@ class FederatedSilo(SiloActor):
     def __init__(self, policy_path: str, sleep: Callable[[float], None] = time.sleep) -> None:
         self._problem: tuple[str, str] | None = None
         try:
-            super().__init__(policy_path, sleep=sleep, heads=lambda _: Carried())
+            super().__init__(policy_path, sleep=sleep, keepers=lambda _: DeferredKeeper())
         except (SiloError, PolicyError, CryptoError) as err:
             self._problem = err.message, err.hint
 
@@ -76,21 +77,21 @@ class FederatedSilo(SiloActor):
         return self._problem
 
     def aggregators(self) -> tuple[str, ...]:
-        """Return who keeps heads: every aggregator of the roster."""
-        return tuple(self._heads)
+        """Return the keepers of checkpoints: every aggregator of the roster."""
+        return tuple(self._guards)
 
     def uncompared(self) -> tuple[str, ...]:
-        """Return the aggregators that have not said yet which head they keep."""
-        return tuple(name for name, one in self._heads.items() if not one.is_compared)
+        """Return the aggregators that have not said yet which checkpoint they keep."""
+        return tuple(name for name, one in self._guards.items() if not one.is_compared)
 
-    def head(self) -> bytes:
-        """Return the signed head of the ledger; nothing while nothing was ever logged."""
-        return self._ledger.head() or b""
+    def checkpoint(self) -> bytes:
+        """Return the signed checkpoint of the ledger; nothing while nothing was ever logged."""
+        return self._ledger.checkpoint() or b""
 
-    def take(self, aggregator: str, kept: bytes, put: bytes) -> Objection | None:
-        """Hold the ledger against the head that an aggregator keeps, in answer to the one that was `put` there."""
+    def check_reply(self, aggregator: str, kept: bytes, put: bytes) -> Objection | None:
+        """Hold the ledger against the checkpoint that an aggregator keeps, in answer to the one `put` there."""
         try:
-            self._heads[aggregator].take(kept, put)
+            self._guards[aggregator].check_reply(kept, put)
         except LedgerError as err:
             self._log.error("head kept by %s: %.500s", aggregator, err)
             return Objection(err.message, err.hint, not isinstance(err, UnreachableError))
@@ -202,7 +203,7 @@ async def _run(options: Options, credentials: Credentials, name: str, ready: Cal
 async def _attend(
     actor: Any, monitor_port: int, credentials: Credentials, name: str, ready: Callable[[str], None]
 ) -> None:
-    """Hold the streams of an actor until a signal, or a ledger older than its head, ends it: then raises SiloError."""
+    """Hold the streams of an actor until a signal ends it; raises SiloError where its ledger must not go on."""
     import ray
 
     counts, stopping = SiloCounts(), asyncio.Event()
@@ -224,7 +225,7 @@ async def _attend(
 
     monitor = await serve_monitor(monitor_port, counts.registry, health)
     streams = Streams(credentials, at_the_actor, restart, counts)
-    refused = streams.carrier.refused
+    refused = streams.relay.refused
     refused.add_done_callback(lambda _: stopping.set())
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)

@@ -34,10 +34,10 @@ from federation.transport.frames import WIRE
 from federation.transport.handshake import OPTIONS
 from policies.document.load import load
 from policies.document.signatures import SUFFIX, signature, written
-from silo_node.heads import Carrier
-from silo_node.link import Dialler
 from silo_node.serve import FederatedSilo
-from silo_node.streams import Streams
+from silo_node.transport.checkpoint_relay import CheckpointRelay
+from silo_node.transport.dialler import Dialler
+from silo_node.transport.streams import Streams
 from tests.simulator import LocalSums
 
 NAME = "consortium"
@@ -191,8 +191,8 @@ class LocalSilo:
         self.streams = runner.do(dial())
 
     @property
-    def carrier(self) -> Carrier:
-        return self.streams.carrier
+    def relay(self) -> CheckpointRelay:
+        return self.streams.relay
 
     @property
     def dialler(self) -> Dialler:

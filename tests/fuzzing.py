@@ -40,10 +40,10 @@ from federation.members.certificates import (
 from federation.members.membership import Change, Log, Member, TrustAnchor, next_version, read_log
 from federation.members.roster import AUTHORITY, Roster, read_roster
 from federation.transport.handshake import Hello, Welcome
-from policies.budget.ledger import LedgerHead
+from policies.budget.ledger import Checkpoint
 from policies.document.signatures import PolicySignature
 from policies.requests.approval import Verdict
-from silo_node.log import Entry, SplitSigned
+from silo_node.ledger.events import Entry, SurvivorsSigned
 from tests.vectors import messages
 
 BATCH = 5000
@@ -256,8 +256,8 @@ def _others() -> list[Message]:
         Welcome(wire=2, instance=bytes(16), newest=4, memberships=(b"one",)),
         Verdict(silo="ward", subject=digest, decision="approve", at=5),
         PolicySignature(silo="ward", policy="ward/research", version=1, digest=digest, at=6),
-        LedgerHead(federation="health", silo="ward", count=7, chain=digest, at=8),
-        Entry(seq=1, at=2, event=SplitSigned(round_id=bytes(16), split_hash=digest)),
+        Checkpoint(federation="health", silo="ward", count=7, chain=digest, at=8),
+        Entry(seq=1, at=2, event=SurvivorsSigned(round_id=bytes(16), split_hash=digest)),
     ]
 
 

@@ -15,8 +15,10 @@ from contextlib import closing
 from pathlib import Path
 
 from policies.requests.approval import Approval
-from silo_node import log
-from silo_node.ledger_store import Due, LedgerStore, Waiting
+from silo_node.ledger import events
+from silo_node.ledger.approvals import Waiting
+from silo_node.ledger.retention import Due
+from silo_node.ledger.store import LedgerStore
 from tests.owner_home import charge
 from tests.test_silo_node_ledger_store import SIGNER
 
@@ -40,7 +42,7 @@ def steps() -> list[Callable[[LedgerStore], object]]:
         lambda store: store.save_run(bytes(16), b"state" * 2000),
         lambda store: store.await_approval(waiting),
         lambda store: store.add_verdict(Approval("dpo", subject, "approve", 5, b"signed")),
-        lambda store: store.record(log.Opened(round_id=bytes(16), split_hash=bytes(32))),
+        lambda store: store.record(events.Opened(round_id=bytes(16), split_hash=bytes(32))),
         lambda store: store.erase(Due(models=2_000_000_000, rounds=2_000_000_000)),
         lambda store: store.commit(three.nonce, bytes(16)),
     ]
@@ -48,7 +50,6 @@ def steps() -> list[Callable[[LedgerStore], object]]:
 
 def state_of(store: LedgerStore) -> list[object]:
     """Return all that a ledger holds, apart from clock times and signatures; raises LedgerError if it is not whole."""
-    store.check()
     store.audit()
     return [
         store.spending().lifetime,
@@ -136,7 +137,7 @@ def armed(how: str, point: int) -> Callable[[LedgerStore], None]:
                 if not left[0]:
                     os.kill(os.getpid(), signal.SIGKILL)
 
-            store._db.set_trace_callback(traced)
+            store._db.connection.set_trace_callback(traced)
 
         return count
 

@@ -56,7 +56,7 @@ class MemoryLedger:
 
     def spending(
         self,
-        besides: bytes = b"",
+        excluding_nonce: bytes = b"",
         purpose: str = "",
         analyst: str = "",
         since: Sequence[Since] = (),
@@ -65,7 +65,7 @@ class MemoryLedger:
     ) -> Spending:
         assert not since, "the example policy has no windows"
         charges = {**self.reserved, **self.committed}
-        return Spending(sum(one.micro_rho for nonce, one in charges.items() if nonce != besides))
+        return Spending(sum(one.micro_rho for nonce, one in charges.items() if nonce != excluding_nonce))
 
     def is_committed(self, nonce: bytes) -> bool:
         return nonce in self.committed

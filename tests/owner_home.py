@@ -11,13 +11,15 @@ from policies.budget.ledger import Charge
 from policies.decision.approvals import subject_of
 from policies.document.load import load
 from policies.requests.request import Request
+from policies.units import DAY_S
 from silo_node.home import LEDGER, read_home
-from silo_node.ledger_store import Due, LedgerStore, Waiting
-from silo_node.log import Signer
+from silo_node.ledger.approvals import Waiting
+from silo_node.ledger.log import Signer
+from silo_node.ledger.retention import Due
+from silo_node.ledger.store import LedgerStore
 from tests.example_policy import request, table
 
 NOW = 1_800_003_600  # 2027-01-15 09:00 UTC
-DAY_S = 86_400
 PEOPLE = ("dpo@aspen.example", "owner@aspen.example", "ciso@aspen.example")
 SECTIONS = """
 [[budget.limits]]

@@ -58,7 +58,7 @@ class SimulatedSilo:
     def _start(self) -> SiloActor:
         heads = self.heads
         keeper = None if heads is None else lambda _: heads
-        return SiloActor(str(self.policy), clock=self.clock, sleep=lambda _: None, noise=self.noise, heads=keeper)
+        return SiloActor(str(self.policy), clock=self.clock, sleep=lambda _: None, noise=self.noise, keepers=keeper)
 
     async def call(self, step: str, *arguments: bytes) -> tuple[bytes, ...]:
         if step == self.dies_before:

@@ -319,7 +319,7 @@ def test_a_silo_sends_calls_of_64_kib_at_most_and_larger_ones_end_its_stream(hub
         session = hub.silos["cedar"].dialler._session
         assert session is not None
         with pytest.raises(CallFailedError, match="signed by somebody else"):
-            await session.call(1 << 40, "put_head", (hub.silos["aspen"].actor.head(),))
+            await session.call(1 << 40, "put_head", (hub.silos["aspen"].actor.checkpoint(),))
         with pytest.raises(CallFailedError, match="too large"):
             await session.call(1 << 40, "put_head", (bytes(64 << 10),))
         with pytest.raises(LinkError, match="the stream ended"):

@@ -43,11 +43,11 @@ from federation.transport.calls import CallFailedError
 from federation.transport.frames import DATA_BYTES, MAX_FRAME_BYTES, WIRE, Kind, Parts, frame
 from federation.transport.handshake import ANALYST_METHOD, OPTIONS, SILO_METHOD, Hello, greet
 from federation.transport.session import Session
-from policies.budget.ledger import LedgerHead
-from silo_node import heads
-from silo_node.heads import Objection
-from silo_node.log import Signer
+from policies.budget.ledger import Checkpoint
+from silo_node.ledger.log import Signer
 from silo_node.rounds import steps
+from silo_node.transport import checkpoint_relay
+from silo_node.transport.checkpoint_relay import Objection
 from tests.federated import AGGREGATOR, NAME, SILOS, LocalSilo, Served, channel, free_port, provision, served, until
 from tests.relay import Relay
 from tests.simulator import no_noise
@@ -505,11 +505,11 @@ def test_neither_wire_nor_disk_nor_frames_hold_a_row_a_contribution_or_a_sum(
 # The heads of the silos' ledgers: docs/ledger.md section 3.
 
 
-def kept(one: Served, silo: str) -> LedgerHead:
+def kept(one: Served, silo: str) -> Checkpoint:
     """Return the head that the aggregator keeps of a silo on its disk."""
     home = read_home(one.path / AGGREGATOR)
     store = HeadStore(one.path / AGGREGATOR / "heads", home.federation, home.silos)
-    return verify(store.get(silo), LedgerHead, {silo: home.silos[silo]}).message
+    return verify(store.get(silo), Checkpoint, {silo: home.silos[silo]}).message
 
 
 def backup(silo: LocalSilo, place: Path) -> Path:
@@ -529,8 +529,8 @@ def restored(one: Served, silo: LocalSilo, place: Path) -> LocalSilo:
 
 
 def objection(silo: LocalSilo) -> Objection:
-    until(silo.carrier.refused.done)
-    return silo.carrier.refused.result()
+    until(silo.relay.refused.done)
+    return silo.relay.refused.result()
 
 
 def test_every_contribution_s_charge_is_in_a_head_that_the_aggregator_keeps(running: Served) -> None:
@@ -645,13 +645,13 @@ def test_a_stream_is_given_up_only_where_it_has_ended() -> None:
 def test_a_silo_can_neither_read_nor_write_the_head_of_another(running: Served) -> None:
     ask(running)
     before = {silo: kept(running, silo) for silo in SILOS}
-    foreign = running.silos["aspen"].actor.head()
+    foreign = running.silos["aspen"].actor.checkpoint()
     with pytest.raises(CallFailedError, match="signed by somebody else than 'birch'"):
         call(running, "birch", "put_head", foreign)
     with pytest.raises(CallFailedError, match="no call 'get_head' for silos that takes these arguments"):
         call(running, "birch", "get_head", b"aspen")
     (own,) = call(running, "birch", "get_head")
-    assert unverified(own, LedgerHead).silo == "birch"
+    assert unverified(own, Checkpoint).silo == "birch"
     assert {silo: kept(running, silo) for silo in SILOS} == before
     for step in ("submit", "report", "catalogues", "_round", "__class__"):
         with pytest.raises(CallFailedError, match="has no call"):
@@ -664,9 +664,9 @@ def test_a_forged_head_is_not_kept(running: Served) -> None:
     aspen = running.silos["aspen"].actor._silo.signing
     birch = running.silos["birch"].actor._silo.signing
     for forged in (
-        Signer("birch", NAME, aspen).head(10**6, bytes(32), 5),
-        Signer("birch", "another", birch).head(10**6, bytes(32), 5),
-        sign(LedgerHead(federation=NAME, silo="aspen", count=10**6, chain=bytes(32), at=5), "birch", birch),
+        Signer("birch", NAME, aspen).checkpoint(10**6, bytes(32), 5),
+        Signer("birch", "another", birch).checkpoint(10**6, bytes(32), 5),
+        sign(Checkpoint(federation=NAME, silo="aspen", count=10**6, chain=bytes(32), at=5), "birch", birch),
         b"",
         bytes(500),
         bytes(60 << 10),
@@ -692,7 +692,7 @@ class Liar:
         return await self._answer(self.got, silo.decode(), self._server.get_head(silo))
 
     async def put_head(self, envelope: bytes) -> bytes:
-        return await self._answer(self.took, unverified(envelope, LedgerHead).silo, self._server.put_head(envelope))
+        return await self._answer(self.took, unverified(envelope, Checkpoint).silo, self._server.put_head(envelope))
 
     async def _answer(self, lie: str, silo: str, truth: Coroutine[Any, Any, bytes]) -> bytes:
         if not lie:
@@ -704,9 +704,9 @@ class Liar:
         answers = {
             "garbage": b"garbage",
             "nothing": b"",
-            "another silo's": self._one.silos["aspen" if silo != "aspen" else "birch"].actor.head(),
-            "another key's": Signer(silo, NAME, SigningKey(Secret(bytes(32)))).head(1, bytes(32), 5),
-            "another federation's": Signer(silo, "another", signing).head(1, bytes(32), 5),
+            "another silo's": self._one.silos["aspen" if silo != "aspen" else "birch"].actor.checkpoint(),
+            "another key's": Signer(silo, NAME, SigningKey(Secret(bytes(32)))).checkpoint(1, bytes(32), 5),
+            "another federation's": Signer(silo, "another", signing).checkpoint(1, bytes(32), 5),
         }
         return answers[lie]
 
@@ -725,9 +725,9 @@ def test_an_aggregator_that_answers_what_the_silo_never_signed_makes_it_wait_onl
     running.wait(SILOS)
     assert statuses(ask(running))["cedar"] == "missing"
     assert "propose" not in cedar.seen
-    until(lambda: cedar.seen.count("take") > 2)
+    until(lambda: cedar.seen.count("check_reply") > 2)
     assert cedar.actor.uncompared() == (AGGREGATOR,)
-    assert not cedar.carrier.refused.done(), "it asks again"
+    assert not cedar.relay.refused.done(), "it asks again"
     liar.got = ""
     until(lambda: not cedar.actor.uncompared())
     assert statuses(ask(running)) == dict.fromkeys(SILOS, "answered")
@@ -750,14 +750,14 @@ def test_a_contribution_cannot_be_fetched_while_its_charge_is_not_kept(
     running: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An aggregator that is silent about the head, and asks for the frames meanwhile, gets none."""
-    monkeypatch.setattr(heads, "ASK_S", 1.0)
+    monkeypatch.setattr(checkpoint_relay, "ASK_S", 1.0)
     Liar(running).took = "silence"
     tried: list[str] = []
     aspen = running.silos["aspen"]
-    before = aspen.actor.head
+    before = aspen.actor.checkpoint
 
-    def head() -> bytes:
-        (round_id,) = aspen.carrier._held
+    def checkpoint() -> bytes:
+        (round_id,) = aspen.relay._held
         for step, argument in (("frame", bytes(8)), ("agree", b""), ("open_shares", b"")):
             future = asyncio.run_coroutine_threadsafe(
                 running.gate._silos["aspen"].call(step, round_id, argument), running.runner.loop
@@ -767,7 +767,7 @@ def test_a_contribution_cannot_be_fetched_while_its_charge_is_not_kept(
             tried.append(step)
         return before()
 
-    monkeypatch.setattr(aspen.actor, "head", head)
+    monkeypatch.setattr(aspen.actor, "checkpoint", checkpoint)
     with pytest.raises(RoundError):
         ask(running)
     assert tried == ["frame", "agree", "open_shares"]

@@ -45,11 +45,11 @@ from federation.members.credentials import hold
 from federation.members.membership import LOG, read_log
 from federation.transport.frames import WIRE
 from federation.transport.handshake import ANALYST_METHOD, OPTIONS, SILO_METHOD
-from policies.budget.ledger import LedgerHead
+from policies.budget.ledger import Checkpoint
 from policies.requests.catalogue import CatalogueRequest
-from silo_node import heads
-from silo_node import link as silo_link
 from silo_node.serve import FederatedSilo
+from silo_node.transport import checkpoint_relay
+from silo_node.transport import dialler as silo_link
 from tests.federated import (
     AGGREGATOR,
     ANALYST,
@@ -275,7 +275,7 @@ def test_a_second_aggregator_is_admitted_and_each_silo_dials_both(two: tuple[Ser
         for silo, head in kept(one, SECOND).items():
             entries = one.silos[silo].actor._ledger.entries(100)
             charged = max(entry.seq for entry in entries if entry.event.kind == "contribution")
-            assert unverified(head, LedgerHead).count >= charged
+            assert unverified(head, Checkpoint).count >= charged
     assert all(silo.starts == 2 for silo in one.silos.values()), "an aggregator more is learned of once"
 
 
@@ -310,7 +310,7 @@ def test_without_one_of_two_aggregators_no_contribution_leaves(
 ) -> None:
     """The question fails with a reason; what was committed before stays charged, as after any lost contribution."""
     one, port = two
-    monkeypatch.setattr(heads, "ASK_S", 1.0)
+    monkeypatch.setattr(checkpoint_relay, "ASK_S", 1.0)
     answered(query(one, asked), FOUR)
     before, seen = spent(one), {name: list(silo.seen) for name, silo in one.silos.items()}
     if asked == AGGREGATOR:
@@ -338,7 +338,7 @@ def test_no_request_is_accepted_before_both_aggregators_were_compared_with(
     founded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A second aggregator that never answered since the silos started: nothing is proposed, reserved or charged."""
-    monkeypatch.setattr(heads, "ASK_S", 1.0)
+    monkeypatch.setattr(checkpoint_relay, "ASK_S", 1.0)
     port = free_port()
     path = provision(tmp_path / "p", founded, f"127.0.0.1:{port}", FOUR)
     second = free_port()
@@ -588,8 +588,8 @@ def test_a_revoked_silo_that_is_invited_anew_answers_under_new_keys(running: Ser
     learned(running, version)
     answered(ask(running), FOUR)
     assert anew.seen.count("contribute") == 1
-    head = unverified(kept(running, AGGREGATOR)["maple"], LedgerHead)
-    assert head.chain != unverified(older, LedgerHead).chain, "it is another ledger's"
+    head = unverified(kept(running, AGGREGATOR)["maple"], Checkpoint)
+    assert head.chain != unverified(older, Checkpoint).chain, "it is another ledger's"
     former = [(running.path / "former" / file).read_bytes() for file in ("transport.key", "transport.pem")]
     with pytest.raises(LinkError, match=r"PERMISSION_DENIED: the certificate of .*/silo/maple is revoked"):
         dial(running, "maple", tls=(former[0], former[1]))

@@ -12,7 +12,7 @@ from crypto.errors import WireError
 from policies.budget.accountant import ORDERS, cover, curve_of, line_of
 from policies.budget.ledger import (
     Charge,
-    LedgerHead,
+    Checkpoint,
     Months,
     Rate,
     Spending,
@@ -193,4 +193,4 @@ def test_the_rho_that_people_see_covers_the_curve() -> None:
 @given(st.binary(max_size=300))
 def test_no_bytes_but_a_head_s_are_a_head(data: bytes) -> None:
     with pytest.raises(WireError):
-        LedgerHead.decode(data)
+        Checkpoint.decode(data)

@@ -21,8 +21,8 @@ from policies.document.signatures import (
     written,
 )
 from policies.errors import PolicySignatureError
-from silo_node.ledger_store import LedgerStore
-from silo_node.log import Signer
+from silo_node.ledger.log import Signer
+from silo_node.ledger.store import LedgerStore
 from tests.example_policy import NOW, POLICY, Edit, edited
 
 KEYS = {name: SigningKey(Secret(bytes([index]) * 32)) for index, name in enumerate(["dpo", "ciso", "owner", "eve"])}

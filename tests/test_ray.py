@@ -19,7 +19,7 @@ from analyst.client import Federation
 from analyst.demo.hospitals import PURPOSE
 from analyst.errors import FederationError
 from policies.units import MICRO
-from silo_node.ledger_store import LedgerStore
+from silo_node.ledger.store import LedgerStore
 from tests.test_silo_node_home import install
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]

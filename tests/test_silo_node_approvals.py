@@ -29,11 +29,14 @@ from policies.requests.denials import Refusal
 from policies.requests.logistic import LogisticStep
 from policies.requests.request import Request
 from policies.requests.training import START
-from silo_node import log
+from policies.units import DAY_S
 from silo_node.errors import SiloError
-from silo_node.ledger_store import MAX_WAITING, Due, LedgerStore, Waiting
+from silo_node.ledger import events
+from silo_node.ledger.approvals import MAX_WAITING, Waiting
+from silo_node.ledger.retention import Due
+from silo_node.ledger.store import LedgerStore
 from silo_node.requests import decide_on, requests_of
-from tests.owner_home import DAY_S, NOW, PEOPLE, OwnerHome, ask, erased, founded_with_people, spend, with_people
+from tests.owner_home import NOW, PEOPLE, OwnerHome, ask, erased, founded_with_people, spend, with_people
 from tests.simulator import Simulation, no_noise, simulate
 
 DPO, OWNER, CISO = PEOPLE
@@ -249,7 +252,7 @@ def test_an_emptied_ledger_is_not_called_whole(owner: OwnerHome, capsys: pytest.
     with closing(owner.open()) as store:
         store.start(bytes(32), 1)
         kept = owner.policy.with_name("kept.head")
-        kept.write_bytes(store.head() or b"")
+        kept.write_bytes(store.checkpoint() or b"")
     for file in owner.policy.parent.glob("ledger.sqlite*"):
         file.unlink()
     owner.ledger.touch()
@@ -325,8 +328,8 @@ def test_a_run_is_stopped_and_approved_anew_after_its_first_request_has_expired(
         assert told(store, later + hour)[0] == "approved"
         decide_on(policy, store, OWNER, owner.keys[OWNER], name, "reject", later + hour)
         assert told(store, later + hour)[0] == "rejected"
-        store.check()
-        asked = [entry for entry in store.entries(100) if isinstance(entry.event, log.Asked)]
+        store.audit()
+        asked = [entry for entry in store.entries(100) if isinstance(entry.event, events.Asked)]
         assert len(asked) == 2, "each time that people were asked stands in the log"
 
 
@@ -439,22 +442,22 @@ def test_requests_of_the_third_format_are_held_against_the_log_too(owner: OwnerH
         store._db.execute("DELETE FROM log")
         store._db.execute(keeps)
         store._db.execute("DELETE FROM head")
-        store._append(log.Asked(subject=waiting.subject, analyst="ana", purpose="p"))
+        store._log.append(events.Asked(subject=waiting.subject, analyst="ana", purpose="p"))
         store._db.execute(
             "INSERT INTO verdicts VALUES (?, ?, ?, 'reject', ?)", (waiting.subject, DPO, NOW, verdict.envelope)
         )
-        store._append(log.Voted(subject=waiting.subject, who=DPO, decision="reject"))
-        store.check()
+        store._log.append(events.Voted(subject=waiting.subject, who=DPO, decision="reject"))
+        store.audit()
         store._db.execute("UPDATE verdicts SET who = ?", (OWNER,))
         with pytest.raises(LedgerError, match="what people said"):
-            store.check()
+            store.audit()
         store._db.execute("DELETE FROM verdicts")
         with pytest.raises(LedgerError, match="what people said"):
-            store.check()
-        store._append(log.Erased(what="approvals", count=1, before=NOW + DAY_S))
-        store.check()  # that one may have been erased: version 3 did not say when it expired
+            store.audit()
+        store._log.append(events.Erased(what="approvals", count=1, before=NOW + DAY_S))
+        store.audit()  # that one may have been erased: version 3 did not say when it expired
         store._db.execute("DELETE FROM requests")
-        store.check()
+        store.audit()
 
 
 def test_a_verdict_needs_a_request_and_is_stored_once(owner: OwnerHome) -> None:
@@ -487,7 +490,7 @@ def test_analysts_of_one_entry_share_how_many_may_wait(
     guarded: tuple[Simulation, OwnerHome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever holds the key of a domain can sign under any name of it."""
-    monkeypatch.setattr("silo_node.ledger_store.MAX_WAITING", 2)
+    monkeypatch.setattr("silo_node.ledger.approvals.MAX_WAITING", 2)
     simulation, owner = guarded
     owner.policy.write_text(owner.policy.read_text().replace("[analysts.ana]", '[analysts."*@lab.example"]'))
     aspen = simulation.silos["aspen"]
@@ -523,7 +526,7 @@ def test_a_stranger_s_request_is_logged_and_put_to_nobody(guarded: tuple[Simulat
         (reply,) = actor.propose(round_id, proposed.envelope)
         assert unverified(reply, Refusal).denials
         event = actor._ledger.entries(1)[0].event
-        assert isinstance(event, log.Decided)
+        assert isinstance(event, events.Decided)
         codes.append((event.analyst, event.codes))
     assert codes == [("ana", ("SIGNATURE",)), ("eve", ("ANALYST_UNKNOWN",))]
     assert actor._ledger.waiting() == []
@@ -543,7 +546,7 @@ def test_a_broken_ledger_refuses_every_request(exact: Simulation) -> None:
     assert outcomes[-1] == "missing", "a ledger that is full accepts nothing"
     replies = [frames for step, frames in exact.silos["aspen"].seen if step == "< propose"]
     assert unverified(replies[-1][0], Failed).reason == "the silo's ledger or policy did not allow this step"
-    actor._ledger.check()
+    actor._ledger.audit()
 
 
 def test_a_silo_that_nobody_asks_erases_what_is_due(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -570,16 +573,16 @@ def test_retention_runs_once_a_day_and_on_command(
 ) -> None:
     simulation, owner = guarded
     actor = simulation.silos["aspen"].actor
-    began = actor._journal._clock()
+    began = actor._recorder._clock()
     actor._ledger.save_run(bytes(16), b"a model")
     actor._ledger._db.execute("UPDATE runs SET saved_at = saved_at - ?", (31 * DAY_S,))
     actor._sweep()
     assert len(actor._ledger.runs()) == 1, "once a day"
-    actor._journal._clock = lambda: began + DAY_S + 1
+    actor._recorder._clock = lambda: began + DAY_S + 1
     actor._sweep()
     assert actor._ledger.runs() == []
     event = actor._ledger.entries(1)[0].event
-    assert isinstance(event, log.Erased)
+    assert isinstance(event, events.Erased)
     assert (event.what, event.count) == ("models", 1)
     actor._ledger.save_run(bytes(16), b"a model")
     actor._ledger._db.execute("UPDATE runs SET saved_at = saved_at - ?", (31 * DAY_S,))

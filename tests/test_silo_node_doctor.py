@@ -24,7 +24,7 @@ from silo_node.cli import main
 from silo_node.doctor import examine
 from silo_node.errors import SiloError
 from silo_node.home import ACCEPTED
-from silo_node.ledger_store import LedgerStore
+from silo_node.ledger.store import LedgerStore
 from silo_node.serve import FederatedSilo, Options, serve
 from tests.federated import ANALYST, NAME, SILOS, provision
 

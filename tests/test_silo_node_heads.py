@@ -19,11 +19,13 @@ from crypto.errors import CryptoError, LinkError
 from crypto.keys import Secret, SigningKey
 from crypto.wire import unverified
 from federation.transport.calls import CallFailedError
-from policies.budget.ledger import LedgerHead
+from policies.budget.ledger import Checkpoint
 from policies.errors import LedgerError
-from silo_node.heads import Ask, Carried, Carrier, KeptHeads, Objection, UnreachableError
-from silo_node.ledger_store import Due, LedgerStore
-from silo_node.log import Signer
+from silo_node.ledger.checkpoints import RollbackGuard, UnreachableError
+from silo_node.ledger.log import Signer
+from silo_node.ledger.retention import Due
+from silo_node.ledger.store import LedgerStore
+from silo_node.transport.checkpoint_relay import Ask, CheckpointRelay, DeferredKeeper, Objection
 from tests.owner_home import charge, erased
 from tests.simulator import KilledError, Simulation
 
@@ -39,14 +41,14 @@ def kept(tmp_path: Path) -> HeadStore:
 
 def test_a_head_replaces_only_a_shorter_one(kept: HeadStore) -> None:
     assert kept.get("north") == b""
-    first, second = NORTH.head(3, bytes(32), 5), NORTH.head(4, bytes(32), 6)
+    first, second = NORTH.checkpoint(3, bytes(32), 5), NORTH.checkpoint(4, bytes(32), 6)
     assert kept.put(first) == first
     assert kept.put(second) == second
     assert kept.put(first) == second
-    assert kept.put(NORTH.head(4, b"x" * 32, 7)) == second, "another history of that length is none"
+    assert kept.put(NORTH.checkpoint(4, b"x" * 32, 7)) == second, "another history of that length is none"
     assert kept.get("north") == second
     assert kept.get("south") == b""
-    assert kept.put(SOUTH.head(1, bytes(32), 5)) == kept.get("south")
+    assert kept.put(SOUTH.checkpoint(1, bytes(32), 5)) == kept.get("south")
 
 
 def test_a_head_that_is_said_to_be_kept_outlives_a_power_loss(
@@ -60,22 +62,22 @@ def test_a_head_that_is_said_to_be_kept_outlives_a_power_loss(
         done.append((place.suffix if place.is_file() else place, len(list((tmp_path / "heads").glob("*.head")))))
 
     monkeypatch.setattr("aggregator.store.os.fsync", synced)
-    kept.put(NORTH.head(3, bytes(32), 5))
+    kept.put(NORTH.checkpoint(3, bytes(32), 5))
     assert done == [(".partial", 0), (tmp_path / "heads", 1)]
 
 
 def test_only_the_silo_itself_can_say_how_long_its_ledger_is(kept: HeadStore) -> None:
     for forged in (
-        Signer("north", "fed", SOUTH.key).head(9, bytes(32), 5),
-        Signer("east", "fed", SOUTH.key).head(9, bytes(32), 5),
-        NORTH.head(9, bytes(32), 5)[:-1],
+        Signer("north", "fed", SOUTH.key).checkpoint(9, bytes(32), 5),
+        Signer("east", "fed", SOUTH.key).checkpoint(9, bytes(32), 5),
+        NORTH.checkpoint(9, bytes(32), 5)[:-1],
         b"",
         bytes(500),
     ):
         with pytest.raises(CryptoError):
             kept.put(forged)
     with pytest.raises(StoreError):
-        kept.put(Signer("north", "other", NORTH.key).head(9, bytes(32), 5))
+        kept.put(Signer("north", "other", NORTH.key).checkpoint(9, bytes(32), 5))
     assert kept.get("north") == b""
     assert kept.get("../north") == b""
 
@@ -128,14 +130,14 @@ def spend(store: LedgerStore, *numbers: int) -> None:
 
 
 def test_a_ledger_that_goes_on_is_kept(ledger: LedgerStore, keeper: Keeper) -> None:
-    heads = KeptHeads(keeper, ledger, NORTH)
+    heads = RollbackGuard(keeper, ledger, NORTH)
     heads.keep()  # nothing was logged yet
     assert keeper.store.get("north") == b""
     for number in range(1, 4):
         spend(ledger, number)
         heads.keep()
-        assert keeper.store.get("north") == ledger.head()
-    KeptHeads(keeper, ledger, NORTH).compare()
+        assert keeper.store.get("north") == ledger.checkpoint()
+    RollbackGuard(keeper, ledger, NORTH).compare()
 
 
 def test_a_restored_older_ledger_is_refused(ledger: LedgerStore, keeper: Keeper, tmp_path: Path) -> None:
@@ -143,18 +145,18 @@ def test_a_restored_older_ledger_is_refused(ledger: LedgerStore, keeper: Keeper,
     older = tmp_path / "older.sqlite"
     ledger._db.execute("VACUUM INTO ?", (str(older),))
     spend(ledger, 3)
-    KeptHeads(keeper, ledger, NORTH).keep()
+    RollbackGuard(keeper, ledger, NORTH).keep()
     with closing(LedgerStore(older, NORTH, lambda: 500)) as restored:
         assert restored.spending().lifetime < ledger.spending().lifetime, "its spend would be forgotten"
         with pytest.raises(LedgerError, match="older than its last head") as caught:
-            KeptHeads(keeper, restored, NORTH).compare()
+            RollbackGuard(keeper, restored, NORTH).compare()
         assert caught.value.hint
         spend(restored, 4, 5, 6)  # also where it has grown longer meanwhile
         with pytest.raises(LedgerError, match="not the one whose head was kept"):
-            KeptHeads(keeper, restored, NORTH).compare()
+            RollbackGuard(keeper, restored, NORTH).compare()
         with pytest.raises(LedgerError):
-            KeptHeads(keeper, restored, NORTH).keep()
-    KeptHeads(keeper, ledger, NORTH).compare()
+            RollbackGuard(keeper, restored, NORTH).keep()
+    RollbackGuard(keeper, ledger, NORTH).compare()
 
 
 def test_erasing_what_is_due_does_not_make_an_older_ledger_the_newest(
@@ -165,27 +167,27 @@ def test_erasing_what_is_due_does_not_make_an_older_ledger_the_newest(
     older = tmp_path / "older.sqlite"
     ledger._db.execute("VACUUM INTO ?", (str(older),))
     spend(ledger, 2, 3)
-    KeptHeads(keeper, ledger, NORTH).keep()
+    RollbackGuard(keeper, ledger, NORTH).keep()
     now = [500]
     with closing(LedgerStore(older, NORTH, lambda: now[0])) as restored:
         for _ in range(6):
             restored.start(bytes(32), 1)
         now[0] += 90 * 86_400
         assert erased(restored, Due(audit=now[0] - 86_400)) > 6
-        restored.check()
+        restored.audit()
         with pytest.raises(LedgerError, match="not the one whose head was kept"):
-            KeptHeads(keeper, restored, NORTH).compare()
+            RollbackGuard(keeper, restored, NORTH).compare()
     with closing(LedgerStore(tmp_path / "ledger.sqlite", NORTH, lambda: now[0])) as newest:
         newest.start(bytes(32), 1)
         assert erased(newest, Due(audit=now[0])) == 6
-        KeptHeads(keeper, newest, NORTH).compare()
+        RollbackGuard(keeper, newest, NORTH).compare()
 
 
 def test_an_empty_ledger_in_place_of_a_used_one_is_refused(ledger: LedgerStore, keeper: Keeper, tmp_path: Path) -> None:
     spend(ledger, 1)
-    KeptHeads(keeper, ledger, NORTH).keep()
+    RollbackGuard(keeper, ledger, NORTH).keep()
     with closing(LedgerStore(tmp_path / "new.sqlite", NORTH)) as empty, pytest.raises(LedgerError, match="older"):
-        KeptHeads(keeper, empty, NORTH).compare()
+        RollbackGuard(keeper, empty, NORTH).compare()
 
 
 def test_two_copies_that_both_go_on_find_each_other_out(ledger: LedgerStore, keeper: Keeper, tmp_path: Path) -> None:
@@ -193,7 +195,7 @@ def test_two_copies_that_both_go_on_find_each_other_out(ledger: LedgerStore, kee
     copy = tmp_path / "copy.sqlite"
     ledger._db.execute("VACUUM INTO ?", (str(copy),))
     with closing(LedgerStore(copy, NORTH, lambda: 501)) as twin:
-        first, second = KeptHeads(keeper, ledger, NORTH), KeptHeads(keeper, twin, NORTH)
+        first, second = RollbackGuard(keeper, ledger, NORTH), RollbackGuard(keeper, twin, NORTH)
         first.compare()
         second.compare()
         spend(ledger, 2)
@@ -205,7 +207,7 @@ def test_two_copies_that_both_go_on_find_each_other_out(ledger: LedgerStore, kee
 
 def test_an_aggregator_out_of_reach_lets_nothing_through(ledger: LedgerStore, keeper: Keeper) -> None:
     spend(ledger, 1)
-    heads = KeptHeads(keeper, ledger, NORTH)
+    heads = RollbackGuard(keeper, ledger, NORTH)
     keeper.is_down = True
     heads.compare_if_reachable()
     with pytest.raises(UnreachableError):
@@ -221,46 +223,47 @@ def test_an_aggregator_out_of_reach_lets_nothing_through(ledger: LedgerStore, ke
 
 
 @pytest.mark.parametrize(
-    "lie", [b"garbage", SOUTH.head(1, bytes(32), 5), Signer("north", "other", NORTH.key).head(1, bytes(32), 5)]
+    "lie",
+    [b"garbage", SOUTH.checkpoint(1, bytes(32), 5), Signer("north", "other", NORTH.key).checkpoint(1, bytes(32), 5)],
 )
 def test_an_aggregator_that_lies_can_make_a_silo_wait_only(ledger: LedgerStore, keeper: Keeper, lie: bytes) -> None:
     spend(ledger, 1)
     keeper.lie = lie
     with pytest.raises(LedgerError):
-        KeptHeads(keeper, ledger, NORTH).compare()
+        RollbackGuard(keeper, ledger, NORTH).compare()
 
 
-@pytest.mark.parametrize("lie", [b"", NORTH.head(1, bytes(32), 5), b"garbage"])
+@pytest.mark.parametrize("lie", [b"", NORTH.checkpoint(1, bytes(32), 5), b"garbage"])
 def test_an_aggregator_that_keeps_another_head_than_the_one_it_was_given_did_not_take_it(
     ledger: LedgerStore, keeper: Keeper, lie: bytes
 ) -> None:
-    heads = KeptHeads(keeper, ledger, NORTH)
+    heads = RollbackGuard(keeper, ledger, NORTH)
     heads.compare()
     spend(ledger, 1, 2)
-    head = ledger.head()
+    head = ledger.checkpoint()
     assert head is not None
     with pytest.raises(UnreachableError):
-        heads.take(lie, head)
-    heads.take(head, head)
+        heads.check_reply(lie, head)
+    heads.check_reply(head, head)
     spend(ledger, 3)
-    heads.take(ledger.head() or b"", head)  # a later one of this very ledger, kept meanwhile
+    heads.check_reply(ledger.checkpoint() or b"", head)  # a later one of this very ledger, kept meanwhile
 
 
 def test_a_silo_that_joined_anew_with_another_key_is_new_to_the_aggregator(tmp_path: Path) -> None:
     before = HeadStore(tmp_path, "fed", {"north": NORTH.key.public})
-    before.put(NORTH.head(9, bytes(32), 5))
+    before.put(NORTH.checkpoint(9, bytes(32), 5))
     after = HeadStore(tmp_path, "fed", {"north": SOUTH.key.public})
     assert after.get("north") == b""
-    first = Signer("north", "fed", SOUTH.key).head(1, bytes(32), 6)
+    first = Signer("north", "fed", SOUTH.key).checkpoint(1, bytes(32), 6)
     assert after.put(first) == first
-    assert before.get("north") == NORTH.head(9, bytes(32), 5)
+    assert before.get("north") == NORTH.checkpoint(9, bytes(32), 5)
 
 
 class Carrying:
-    """A `Carrier` between a ledger and aggregators, without streams."""
+    """A `CheckpointRelay` between a ledger and aggregators, without streams."""
 
     def __init__(self, ledger: LedgerStore, *stores: HeadStore) -> None:
-        self.heads = {f"hub-{number}": KeptHeads(Carried(), ledger, NORTH) for number in range(len(stores))}
+        self.heads = {f"hub-{number}": RollbackGuard(DeferredKeeper(), ledger, NORTH) for number in range(len(stores))}
         self.stores = dict(zip(self.heads, stores, strict=True))
         self.ledger, self.down, self.done = ledger, set[str](), list[str]()
         self.refused: Objection | None = None
@@ -272,11 +275,11 @@ class Carrying:
                 return tuple(self.heads)
             case "uncompared":
                 return tuple(name for name, one in self.heads.items() if not one.is_compared)
-            case "head":
-                return self.ledger.head() or b""
-            case "take":
+            case "checkpoint":
+                return self.ledger.checkpoint() or b""
+            case "check_reply":
                 try:
-                    self.heads[arguments[0]].take(*arguments[1:])
+                    self.heads[arguments[0]].check_reply(*arguments[1:])
                 except LedgerError as err:
                     return Objection(err.message, err.hint, not isinstance(err, UnreachableError))
                 return None
@@ -293,7 +296,7 @@ class Carrying:
 
     def call(self, *steps: str) -> list[tuple[bytes, ...]]:
         async def run() -> list[tuple[bytes, ...]]:
-            carrier = Carrier(self.actor, {name: self.way(name) for name in self.heads}, 0.01)
+            carrier = CheckpointRelay(self.actor, {name: self.way(name) for name in self.heads}, 0.01)
             try:
                 return [await carrier.call(step, (bytes(16),)) for step in steps]
             finally:
@@ -306,9 +309,9 @@ def test_a_carrier_lets_through_what_every_aggregator_has_heard_of(ledger: Ledge
     spend(ledger, 1)
     one = Carrying(ledger, kept)
     assert one.call("propose", "contribute") == [(b"propose",), (b"contribute",)]
-    assert kept.get("north") == ledger.head()
+    assert kept.get("north") == ledger.checkpoint()
     assert one.call("propose", "cancel") == [(b"propose",), (b"cancel",)]
-    assert one.done.count("take") == 2, "compared once, and kept once"
+    assert one.done.count("check_reply") == 2, "compared once, and kept once"
 
 
 def test_one_honest_aggregator_is_enough_to_find_an_older_ledger_out(
@@ -404,7 +407,7 @@ def test_nothing_leaves_whose_charge_the_aggregator_does_not_know_of(exact: Simu
     assert exact.spent("cedar") == 2 * spent, "it was committed before the head was refused, and stays so"
     exact.heads.is_down = False
     assert ask(exact)["cedar"] == "answered"
-    kept = unverified(exact.heads.get_head(b"cedar"), LedgerHead)
+    kept = unverified(exact.heads.get_head(b"cedar"), Checkpoint)
     contributed = [
         entry for entry in exact.silos["cedar"].actor._ledger.entries(100) if entry.event.kind == "contribution"
     ]

@@ -17,9 +17,10 @@ import pytest
 
 from policies.budget.ledger import MAX_PROPOSALS, Rate, RunStep
 from policies.errors import AlreadyChargedError, LedgerError
-from silo_node import log
-from silo_node.ledger_schema import VERSION
-from silo_node.ledger_store import LedgerStore
+from silo_node.ledger import events
+from silo_node.ledger.audit import check_charges
+from silo_node.ledger.schema import VERSION
+from silo_node.ledger.store import LedgerStore
 from tests.owner_home import charge
 from tests.test_silo_node_ledger_store import SIGNER, nonce, opened
 
@@ -97,7 +98,7 @@ def test_a_full_disk_refuses_and_forgets_nothing(path: Path) -> None:
         assert store.spending().lifetime == 7 + count
         with pytest.raises(LedgerError, match="full"):
             [store.record_split(bytes([n]) * 16, bytes(32)) for n in range(200)]
-        store.check()
+        store.audit()
         store._db.execute(f"PRAGMA max_page_count = {pages + 2000}")  # somebody made room
         assert store.reserve(charge(5000, AT, micro_rho=1), LIMIT)
     with closing(opened(path)) as again:
@@ -117,7 +118,7 @@ def test_a_file_that_may_not_grow_refuses_and_forgets_nothing(path: Path) -> Non
             signal.signal(signal.SIGXFSZ, kept)
         assert count
         assert store.spending().lifetime == count
-        store.check()
+        store.audit()
         assert store.reserve(charge(5000, AT, micro_rho=1), LIMIT)
     with closing(opened(path)) as again:
         assert again.spending().lifetime == count + 1
@@ -196,10 +197,10 @@ def test_a_charge_of_before_the_last_start_is_held_against_the_log_too(path: Pat
     with closing(opened(path)) as store:
         store.start(bytes(32), 1)
         found = store.audit()
-        store._check_charges(replace(found, charges={}))
+        check_charges(store._db, replace(found, charges={}))
     alter(path, ALTERED[change])
     with closing(LedgerStore(path)) as store, pytest.raises(LedgerError, match="says what the ledger does not"):
-        store._check_charges(replace(found, charges={}))
+        check_charges(store._db, replace(found, charges={}))
 
 
 @pytest.mark.parametrize(
@@ -307,7 +308,7 @@ def test_requests_of_a_day_are_counted_by_analyst_and_a_run_once(path: Path) -> 
         assert not store.reserve(charge(13, AT, run=step(0, run=8)), LIMIT, rate=rate), "another run"
         assert store.reserve(charge(23, AT, analyst="bo"), LIMIT, rate=rate)
         assert store.spending(analyst="ana", requests_since=AT - 100).requests == 3
-        assert store.spending(analyst="ana", requests_since=AT - 100, besides=nonce(21)).requests == 2
+        assert store.spending(analyst="ana", requests_since=AT - 100, excluding_nonce=nonce(21)).requests == 2
 
 
 def step(number: int, run: int = 7, job: int | None = None) -> RunStep:
@@ -376,16 +377,16 @@ def test_nothing_is_written_without_the_silo_s_key(path: Path) -> None:
 def test_a_ledger_of_the_third_format_is_held_against_its_log_as_far_as_that_tells(path: Path) -> None:
     """Its entries hold no hash of a charge; the next start writes one over all of them."""
     with closing(opened(path)) as store:
-        store._append = unhashed(store)  # type: ignore[method-assign]
-        with store._transaction():
-            store._append(log.Started(micro_rho=0, released=0))
+        store._log.append = unhashed(store)  # type: ignore[method-assign]
+        with store._db.transaction():
+            store._log.append(events.Started(micro_rho=0, released=0))
         for number in range(1, 30):
             store.reserve(charge(number, AT + number), LIMIT)
             store.commit(nonce(number), bytes(16))
         assert b"row" not in b"".join(line.body for line in store.lines())
         store._db.execute("PRAGMA user_version = 3")
     with closing(opened(path)) as store:
-        assert store._version() == VERSION
+        assert store._db.version == VERSION
         found = store.audit()
         assert (len(found.charges), found.anchor) == (29, b"")
     shutil.copy(path, older := path.with_name("older.sqlite"))
@@ -402,11 +403,11 @@ def test_a_ledger_of_the_third_format_is_held_against_its_log_as_far_as_that_tel
 
 def unhashed(store: LedgerStore) -> Callable[..., None]:
     """Return what appends entries as version 3 did."""
-    append = store._append
+    append = store._log.append
     bare = {"row": b"", "charges": b"", "until": 0}
 
-    def appended(*events: log.Event) -> None:
-        append(*(event.model_copy(update={key: bare[key] for key in bare if hasattr(event, key)}) for event in events))
+    def appended(*entered: events.Event) -> None:
+        append(*(event.model_copy(update={key: bare[key] for key in bare if hasattr(event, key)}) for event in entered))
 
     return appended
 
@@ -445,12 +446,12 @@ def old(request: pytest.FixtureRequest, path: Path) -> Path:
 def test_a_ledger_of_an_older_format_is_kept_whole(old: Path) -> None:
     for _ in range(2):
         with closing(opened(old)) as store:
-            assert store._version() == VERSION
+            assert store._db.version == VERSION
             assert store.spending(purpose="p", analyst="ana", since=[AT - AT % 86_400]).windows[0].analyst == 70
             assert store.spending().lifetime == 75
             assert store.is_committed(bytes(16))
             assert not store.record_split(b"\x03", b"\x05")
-            store.check()
+            store.audit()
     with closing(opened(old)) as store:
         assert store.start(bytes(32), 1) == 1, "a reservation of the older version is released like any other"
         assert store.spending().lifetime == 70
@@ -462,13 +463,13 @@ def test_a_ledger_of_an_older_format_is_kept_whole(old: Path) -> None:
 def test_a_reader_migrates_a_ledger_too_and_writes_nothing_else(old: Path) -> None:
     with closing(LedgerStore(old)) as store:
         assert store.spending().lifetime == 75
-        assert store.head() is None
+        assert store.checkpoint() is None
 
 
 def test_a_change_of_format_that_is_killed_leaves_the_old_one(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from silo_node import ledger_store
+    from silo_node.ledger import database
 
-    real: Callable[[str], Iterator[str]] = ledger_store._statements
+    real: Callable[[str], Iterator[str]] = database._statements
 
     def broken(script: str) -> Iterator[str]:
         for count, statement in enumerate(real(script)):
@@ -478,7 +479,7 @@ def test_a_change_of_format_that_is_killed_leaves_the_old_one(old: Path, monkeyp
 
     before = old.read_bytes()
     with monkeypatch.context() as patched:
-        patched.setattr(ledger_store, "_statements", broken)
+        patched.setattr(database, "_statements", broken)
         with pytest.raises(LedgerError):
             opened(old)
     assert before

@@ -23,8 +23,8 @@ from crypto.keys import Secret, SigningKey
 from policies.budget.accountant import ORDERS, cover
 from policies.budget.ledger import ALL_MONTHS, Charge, Ledger, Months, RunStep, Spending, WindowLimit, WindowSpending
 from policies.errors import AlreadyChargedError, LedgerError
-from silo_node.ledger_store import LedgerStore
-from silo_node.log import Signer
+from silo_node.ledger.log import Signer
+from silo_node.ledger.store import LedgerStore
 
 LIMIT = 1_000
 SIGNER = Signer("north", "fed", SigningKey(Secret(bytes(range(32)))))
@@ -166,13 +166,13 @@ def test_a_start_releases_what_was_not_committed_and_keeps_what_was_committed(le
     assert ledger.start(bytes(32), 1) == 0
 
 
-def test_spending_besides_a_charge(ledger: LedgerStore) -> None:
+def test_spending_excluding_a_charge(ledger: LedgerStore) -> None:
     ledger.reserve(charge(1, 100), LIMIT)
     ledger.reserve(charge(2, 30), LIMIT)
     ledger.commit(nonce(2), b"r" * 16)
-    assert ledger.spending(besides=nonce(1)).lifetime == 30
-    assert ledger.spending(besides=nonce(2)).lifetime == 100
-    assert ledger.spending(besides=nonce(3)).lifetime == 130
+    assert ledger.spending(excluding_nonce=nonce(1)).lifetime == 30
+    assert ledger.spending(excluding_nonce=nonce(2)).lifetime == 100
+    assert ledger.spending(excluding_nonce=nonce(3)).lifetime == 130
 
 
 def test_one_split_is_signed_in_a_round(ledger: LedgerStore) -> None:
@@ -447,7 +447,10 @@ class LedgerModel(RuleBasedStateMachine):
         assert self.ledger.spending().lifetime == total <= LIMIT
         for number in range(1, 5):
             assert self.ledger.is_committed(nonce(number)) == self.held.get(number, (0, False))[1]
-            assert self.ledger.spending(besides=nonce(number)).lifetime == total - self.held.get(number, (0, False))[0]
+            assert (
+                self.ledger.spending(excluding_nonce=nonce(number)).lifetime
+                == total - self.held.get(number, (0, False))[0]
+            )
 
 
 TestLedgerModel = LedgerModel.TestCase
@@ -544,12 +547,12 @@ def test_curves_are_added_order_by_order_and_survive(path: Path) -> None:
         assert not store.reserve(charge(3, cover(flat), curve=flat), 49 + cover(both))
         assert store.reserve(charge(3, cover(flat), curve=flat), 50 + cover(both))
         assert store.spending().lifetime == 50 + cover(both) < 50 + cover(steep) + cover(flat)
-        assert store.spending(besides=nonce(2)).lifetime == 50 + cover(flat)
-        assert store.spending(besides=nonce(2)).curve == flat
+        assert store.spending(excluding_nonce=nonce(2)).lifetime == 50 + cover(flat)
+        assert store.spending(excluding_nonce=nonce(2)).curve == flat
         store.commit(nonce(2), bytes(16))
         store.release(nonce(3))
         assert store.spending().lifetime == 50 + cover(steep)
-        store.check()
+        store.audit()
     with closing(opened(path)) as again:
         assert again.spending() == Spending(50 + cover(steep), curve=steep)
 
@@ -560,7 +563,7 @@ def test_deltas_are_added_up(ledger: LedgerStore) -> None:
     assert not ledger.reserve(charge(2, 5, atto_delta=6), LIMIT, delta_limit=15)
     assert ledger.reserve(charge(2, 5, atto_delta=5), LIMIT, delta_limit=15)
     assert ledger.spending().atto_delta == 15
-    assert ledger.spending(besides=nonce(1)).atto_delta == 5
+    assert ledger.spending(excluding_nonce=nonce(1)).atto_delta == 5
     ledger.release(nonce(1))
     assert ledger.spending().atto_delta == 5
 

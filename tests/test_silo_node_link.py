@@ -8,7 +8,7 @@ import pytest
 
 from crypto.errors import LinkError, MembershipError
 from silo_node.errors import SiloError
-from silo_node.link import MAX_ROUNDS, Dialler
+from silo_node.transport.dialler import MAX_ROUNDS, Dialler
 from tests.federated import Counted
 
 

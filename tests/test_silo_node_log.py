@@ -15,32 +15,35 @@ from analyst.demo.hospitals import PURPOSE
 from analyst.errors import DeniedError
 from crypto.errors import WireError
 from crypto.keys import Secret, SigningKey
-from policies.budget.ledger import LedgerHead
+from policies.budget.ledger import Checkpoint
 from policies.errors import LedgerError
-from silo_node import log
-from silo_node.ledger_store import Due, LedgerStore
-from silo_node.log import Entry, Event, Held, Line, Signer, audit, chained, check_chain, decided, read_head, worded
+from silo_node.ledger import events, log
+from silo_node.ledger.events import Entry, Event, decided, worded
+from silo_node.ledger.log import Line, Signer, chained, check_chain, read_checkpoint
+from silo_node.ledger.replay import Held, examine
+from silo_node.ledger.retention import Due
+from silo_node.ledger.store import LedgerStore
 from tests.owner_home import charge, erased
 from tests.simulator import Simulation, no_noise, simulate
 
 KEY = SigningKey(Secret(bytes(range(32))))
 SIGNER = Signer("north", "fed", KEY)
 EVENTS: tuple[Event, ...] = (
-    log.Started(micro_rho=0, released=0),
-    log.PolicyInForce(policy_hash=bytes(32), version=3),
+    events.Started(micro_rho=0, released=0),
+    events.PolicyInForce(policy_hash=bytes(32), version=3),
     decided(bytes(32), "ana", "research", ()),
-    log.Reserved(nonce=bytes(16), request_hash=bytes(32), micro_rho=5, atto_delta=0, policy_hash=bytes(32)),
-    log.Contributed(nonce=bytes(16), round_id=bytes(16)),
-    log.ConsentRead(nonce=bytes(16), purpose="research", as_of=5, feed_at=None),
-    log.SplitSigned(round_id=bytes(16), split_hash=bytes(32)),
-    log.Opened(round_id=bytes(16), split_hash=bytes(32)),
+    events.Reserved(nonce=bytes(16), request_hash=bytes(32), micro_rho=5, atto_delta=0, policy_hash=bytes(32)),
+    events.Contributed(nonce=bytes(16), round_id=bytes(16)),
+    events.ConsentRead(nonce=bytes(16), purpose="research", as_of=5, feed_at=None),
+    events.SurvivorsSigned(round_id=bytes(16), split_hash=bytes(32)),
+    events.Opened(round_id=bytes(16), split_hash=bytes(32)),
     decided(bytes(32), "eve", "", ("ANALYST_UNKNOWN",)),
-    log.Reserved(nonce=bytes([1]) * 16, request_hash=bytes(32), micro_rho=6, atto_delta=0, policy_hash=bytes(32)),
-    log.Released(nonce=bytes([1]) * 16),
-    log.Asked(subject=bytes(32), analyst="ana", purpose="research"),
-    log.Voted(subject=bytes(32), who="dpo", decision="reject"),
-    log.Learned(run=bytes(16)),
-    log.Erased(what="models", count=1, before=7),
+    events.Reserved(nonce=bytes([1]) * 16, request_hash=bytes(32), micro_rho=6, atto_delta=0, policy_hash=bytes(32)),
+    events.Released(nonce=bytes([1]) * 16),
+    events.Asked(subject=bytes(32), analyst="ana", purpose="research"),
+    events.Voted(subject=bytes(32), who="dpo", decision="reject"),
+    events.Learned(run=bytes(16)),
+    events.Erased(what="models", count=1, before=7),
 )
 
 
@@ -56,27 +59,27 @@ def lines_of(events: tuple[Event, ...]) -> list[Line]:
 LINES = lines_of(EVENTS)
 
 
-def head_of(lines: list[Line]) -> LedgerHead:
-    return LedgerHead(federation="fed", silo="north", count=lines[-1].seq, chain=lines[-1].chain, at=200)
+def head_of(lines: list[Line]) -> Checkpoint:
+    return Checkpoint(federation="fed", silo="north", count=lines[-1].seq, chain=lines[-1].chain, at=200)
 
 
 HEAD = head_of(LINES)
 
 
 def test_a_whole_log_is_whole() -> None:
-    found = audit(LINES, HEAD)
+    found = examine(LINES, HEAD)
     assert (found.entries, found.first, found.last) == (len(EVENTS), 1, len(EVENTS))
     assert found.charges == {bytes(16): Held(5, 4, b"", bytes(16))}
-    assert audit([], None).entries == 0
+    assert examine([], None).entries == 0
 
 
 def test_what_people_said_to_a_request_stays_when_it_is_asked_again() -> None:
     """As another step of a training run is, whose steps are one thing to approve."""
-    voted = log.Voted(subject=bytes(32), who="dpo", decision="reject", row=b"verdict")
-    first = log.Asked(subject=bytes(32), analyst="ana", purpose="research", until=300, row=b"first")
+    voted = events.Voted(subject=bytes(32), who="dpo", decision="reject", row=b"verdict")
+    first = events.Asked(subject=bytes(32), analyst="ana", purpose="research", until=300, row=b"first")
     again = first.model_copy(update={"until": 400, "row": b"again"})
     lines = lines_of((first, voted, again))
-    (found,) = audit(lines, head_of(lines)).requests.values()
+    (found,) = examine(lines, head_of(lines)).requests.values()
     assert (found.seq, found.until, found.row, found.verdicts) == (1, 400, b"again", (voted,))
 
 
@@ -85,12 +88,12 @@ def removed(lines: list[Line], index: int) -> list[Line]:
 
 
 def changed(lines: list[Line], index: int) -> list[Line]:
-    body = Entry(seq=lines[index].seq, at=99, event=log.Started(micro_rho=1, released=0)).encode()
+    body = Entry(seq=lines[index].seq, at=99, event=events.Started(micro_rho=1, released=0)).encode()
     return [*lines[:index], replace(lines[index], body=body), *lines[index + 1 :]]
 
 
 def changed_with_its_hash(lines: list[Line], index: int) -> list[Line]:
-    body = Entry(seq=lines[index].seq, at=99, event=log.Started(micro_rho=1, released=0)).encode()
+    body = Entry(seq=lines[index].seq, at=99, event=events.Started(micro_rho=1, released=0)).encode()
     before = lines[index - 1].chain if index else log.START
     return [*lines[:index], Line(lines[index].seq, body, chained(before, body)), *lines[index + 1 :]]
 
@@ -122,49 +125,49 @@ def doubled(lines: list[Line], index: int) -> list[Line]:
 )  # fmt: skip
 def test_a_log_that_was_tampered_with_is_found_out(tamper: Callable[[list[Line], int], list[Line]], index: int) -> None:
     with pytest.raises(LedgerError, match="not whole"):
-        audit(tamper(LINES, index), HEAD)
+        examine(tamper(LINES, index), HEAD)
 
 
 def test_a_log_rewritten_to_its_end_does_not_fit_its_head() -> None:
     """Who can compute hashes can rebuild the chain, but not sign its end."""
     forged = lines_of((*EVENTS[:4], *EVENTS[5:]))
     with pytest.raises(LedgerError):
-        audit(forged, HEAD)
-    audit(forged, head_of(forged))
+        examine(forged, HEAD)
+    examine(forged, head_of(forged))
     other = SigningKey(Secret(bytes(32)))
-    envelope = Signer("north", "fed", other).head(HEAD.count, HEAD.chain, 200)
+    envelope = Signer("north", "fed", other).checkpoint(HEAD.count, HEAD.chain, 200)
     with pytest.raises(LedgerError, match="head does not verify"):
-        read_head(envelope, "north", "fed", KEY.public)
+        read_checkpoint(envelope, "north", "fed", KEY.public)
 
 
 @pytest.mark.parametrize("signer", [replace(SIGNER, silo="south"), replace(SIGNER, federation="other")])
 def test_a_head_is_of_one_silo_in_one_federation(signer: Signer) -> None:
     with pytest.raises(LedgerError):
-        read_head(signer.head(1, bytes(32), 5), "north", "fed", KEY.public)
-    assert read_head(SIGNER.head(1, bytes(32), 5), "north", "fed", KEY.public).count == 1
+        read_checkpoint(signer.checkpoint(1, bytes(32), 5), "north", "fed", KEY.public)
+    assert read_checkpoint(SIGNER.checkpoint(1, bytes(32), 5), "north", "fed", KEY.public).count == 1
 
 
 def test_an_entry_may_not_stand_in_another_s_place() -> None:
     body = Entry(seq=2, at=100, event=EVENTS[0]).encode()
     line = Line(1, body, chained(log.START, body))
     with pytest.raises(LedgerError, match="place"):
-        audit([line], head_of([line]))
+        examine([line], head_of([line]))
 
 
 def test_bytes_that_are_no_entry_are_found_out() -> None:
     line = Line(1, b"{}", chained(log.START, b"{}"))
     check_chain([line], head_of([line]))
     with pytest.raises(LedgerError, match="malformed"):
-        audit([line], head_of([line]))
+        examine([line], head_of([line]))
 
 
 @given(st.binary(max_size=300))
 def test_no_bytes_make_a_decoder_fail_otherwise(data: bytes) -> None:
-    for kind in (Entry, LedgerHead):
+    for kind in (Entry, Checkpoint):
         with pytest.raises(WireError):
             kind.decode(data)
     with pytest.raises(LedgerError):
-        read_head(data, "north", "fed", KEY.public)
+        read_checkpoint(data, "north", "fed", KEY.public)
 
 
 @settings(deadline=None)
@@ -227,7 +230,9 @@ def test_what_is_due_is_erased_and_the_log_keeps_that_it_was(path: Path) -> None
         assert store.history() == charges, "charges stay for ever"
         assert store.spending().lifetime == 25_000
         kinds = [
-            (entry.event.what, entry.event.count) for entry in store.entries(3) if isinstance(entry.event, log.Erased)
+            (entry.event.what, entry.event.count)
+            for entry in store.entries(3)
+            if isinstance(entry.event, events.Erased)
         ]
         assert kinds == [("models", 2), ("rounds", 1), ("log", 15)]
         found = store.audit()
@@ -267,7 +272,7 @@ def test_what_is_left_of_erased_entries_is_held_against_the_entry_that_says_so(p
         assert erased(store, Due(audit=521)) == 3
         found = store.audit()
         assert (found.first, found.entries) == (10, 12 + 2)
-        store._db.executescript(f"DROP TRIGGER log_never_changes; DROP TRIGGER log_keeps; {change}")
+        store._db.connection.executescript(f"DROP TRIGGER log_never_changes; DROP TRIGGER log_keeps; {change}")
         with pytest.raises(LedgerError, match="not whole"):
             store.audit()
 
@@ -280,10 +285,10 @@ def test_a_log_that_version_3_has_cut_goes_on(path: Path) -> None:
             store.commit(charge(number, 0).nonce, bytes(16))
             now[0] += 10
         lines = store.lines()
-        store._db.executescript("DROP TRIGGER log_keeps; DELETE FROM log WHERE seq < 4")
+        store._db.connection.executescript("DROP TRIGGER log_keeps; DELETE FROM log WHERE seq < 4")
         store._db.execute("CREATE TRIGGER log_keeps BEFORE DELETE ON log BEGIN SELECT 1; END")
-        with store._transaction():
-            store._append(log.Erased(what="log", count=3, before=505, through=3, chain=lines[2].chain))
+        with store._db.transaction():
+            store._log.append(events.Erased(what="log", count=3, before=505, through=3, chain=lines[2].chain))
         store._db.execute("PRAGMA user_version = 3")
     for _ in range(2):
         with closing(LedgerStore(path, SIGNER, lambda: now[0])) as store:
@@ -297,7 +302,7 @@ def test_a_log_that_version_3_has_cut_goes_on(path: Path) -> None:
         store.check_against(head_of(lines[:5]))
 
 
-def replace_chain(head: LedgerHead) -> LedgerHead:
+def replace_chain(head: Checkpoint) -> Checkpoint:
     return head.model_copy(update={"chain": bytes(32)})
 
 
@@ -327,7 +332,7 @@ def test_a_round_leaves_every_step_in_the_log(exact: Simulation) -> None:
         "started", "policy", "decision", "reservation", "contribution", "consent", "split", "opening", "decision",
     ]  # fmt: skip
     denied = entries[-1].event
-    assert isinstance(denied, log.Decided)
+    assert isinstance(denied, events.Decided)
     assert (denied.analyst, denied.codes) == ("ana", ("RHO_PER_REQUEST", "BUDGET_LIFETIME"))
     store = exact.silos["aspen"].actor._ledger
     assert len(store.audit().charges) == 1

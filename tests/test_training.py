@@ -32,7 +32,7 @@ from policies.requests.logistic import GRADIENT_UNITS, LogisticStep
 from policies.requests.request import Request
 from policies.requests.terms import terms_of
 from policies.requests.training import START
-from silo_node.accounts import Row
+from silo_node.ledger.charges import Row
 from silo_node.training.logistic import contribution
 from silo_node.training.run import RunState
 from tests.simulator import Noise, Simulation, no_noise, simulate

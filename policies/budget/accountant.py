@@ -3,6 +3,9 @@
 Bun and Steinke, TCC 2016, for zero-concentrated differential privacy; Canonne, Kamath and Steinke, NeurIPS 2020,
 proposition 12, for the conversion. Every order gives a valid bound, so the search below
 can lose tightness, never safety.
+
+Nothing makes a curve yet: `curve_of`, `line_of` and `cover` stay for sampled training, which comes later, and whose
+price is a Renyi curve that no line of rho fits.
 """
 
 import math

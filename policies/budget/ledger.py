@@ -1,9 +1,12 @@
-"""What a silo's ledger must promise, whatever stores it; `silo_node.ledger_store` keeps it in SQLite.
+"""What a silo's ledger must promise, whatever stores it; `silo_node/ledger/` keeps it in SQLite.
 
 Every method is durable when it returns. A charge goes reserved -> committed, and back to nothing only from reserved:
 `commit` precedes the reading of rows, so nothing has left of a reservation that was never committed. Prices are added
 as they are (Feldman and Zrnic, NeurIPS 2021: a filter that adds Renyi divergences and stops at a limit holds however
 the questions are chosen). Most are lines, rho at every order; a price that is none is kept as its curve over `ORDERS`.
+
+Nothing charges a curve or a delta yet, and both stay: the price of sampled training, which comes later, is a curve, and
+the bound of the sampler of tables will be charged to `atto_delta`.
 """
 
 from collections.abc import Sequence
@@ -118,7 +121,7 @@ class Spending:
     windows: tuple[WindowSpending, ...] = ()  # of one purpose and analyst, one for each window asked for
     run: int = 0  # of one training run
     atto_delta: int = 0
-    requests: int = 0  # of the analyst, that the silo said yes to since the time asked for, besides this one
+    requests: int = 0  # of the analyst, that the silo said yes to since the time asked for, apart from this one
     curve: tuple[int, ...] = ()  # the sum of the curves that are no lines; empty if there is none
 
 
@@ -178,10 +181,11 @@ def lifetime_with(spent: Spending, charge: Charge) -> int:
     return lines + cover(tuple(one + other for one, other in zip(before, charge.curve, strict=True)))
 
 
-class LedgerHead(Message):
-    """What a silo signs of its ledger and log after each change: it only grows, so an older copy shows.
+class Checkpoint(Message):
+    """What a silo signs of its ledger and log after each change: the count only grows, so an older copy shows.
 
     It holds no more than how many entries the log has and their chained hash; the aggregator keeps the last one.
+    On the wire and on disk it is called the ledger's head.
     """
 
     KIND: ClassVar[str] = "ledger-head"
@@ -202,18 +206,18 @@ class Ledger(Protocol):
 
     def spending(
         self,
-        besides: bytes = b"",
+        excluding_nonce: bytes = b"",
         purpose: str = "",
         analyst: str = "",
         since: Sequence[Since] = (),
         run: RunStep | None = None,
         requests_since: int | None = None,
     ) -> Spending:
-        """Return what is committed and reserved, apart from the charge of the nonce `besides`.
+        """Return what is committed and reserved, apart from the charge of the nonce `excluding_nonce`.
 
         With `since`, also what `purpose` has spent in each of these windows, and `analyst` of that; with `run`, also
-        what this training run of `analyst` has spent; with `requests_since`, how many requests were granted besides
-        this one, whose training run is not counted twice.
+        what this training run of `analyst` has spent; with `requests_since`, how many requests were granted apart
+        from this one, whose training run is not counted twice.
         """
 
     def job_of(self, run: bytes) -> bytes | None:

@@ -17,12 +17,12 @@ from policies.requests.calibration import check_price, clip_of, spreads_of
 from policies.requests.computations import AnyComputation, slot_count
 from policies.requests.tables import Table, check_role
 from policies.requests.training import TrainingStep
-from policies.units import MICRO
+from policies.units import DAY_S, MICRO
 
 MAX_ROUND_KEY_BYTES = 140_000
 SEALED_SECRET_BYTES = OVERHEAD_BYTES + SECRET_BYTES
 MAX_SLOTS = 100_000
-MAX_LIFETIME_S = 30 * 24 * 3600
+MAX_LIFETIME_S = 30 * DAY_S
 
 
 class Request(Message):

@@ -29,8 +29,8 @@ from policies.document.load import load
 from policies.errors import LedgerError, PolicyError
 from silo_node.accounts import accounts_of
 from silo_node.errors import SiloError
-from silo_node.ledger_store import LedgerStore
-from silo_node.log import Signer
+from silo_node.ledger.log import Signer
+from silo_node.ledger.store import LedgerStore
 from silo_node.owner.page import View, render
 from silo_node.requests import Decision, decide_on, requests_of
 

@@ -13,9 +13,9 @@ from jinja2 import Environment
 from federation.web.markup import templates
 from policies.document.describe import worded_policy, worded_request
 from policies.document.policy import Policy
-from policies.units import MICRO
-from silo_node.accounts import DAY_S, Account, Accounts
-from silo_node.log import Entry, when, worded
+from policies.units import DAY_S, MICRO
+from silo_node.accounts import Account, Accounts
+from silo_node.ledger.events import Entry, when, worded
 from silo_node.requests import PendingRequest
 
 _WIDTH, _HEIGHT = 1000, 240

@@ -29,7 +29,7 @@ from crypto.rounds.payload import frames
 from federation.members.certificates import host_of, pin_of, read_transport_key
 from federation.transport.frames import DATA_BYTES, Parts
 from federation.transport.handshake import OPTIONS
-from silo_node.link import Dialler
+from silo_node.transport.dialler import Dialler
 from tests.bench.endtoend import family, proportional_mib
 from tests.bench.figures import publish
 from tests.bench.secure_sum import manifest

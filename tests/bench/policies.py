@@ -17,10 +17,11 @@ from crypto.wire import digest_of
 from policies.budget.ledger import Charge, Months, Rate, Spending, WindowLimit
 from policies.decision.decide import decide
 from policies.document.load import parse
+from policies.units import DAY_S
 from silo_node.data.consent import consent_filter
 from silo_node.data.sources import connect
-from silo_node.ledger_store import LedgerStore
-from silo_node.log import Signer
+from silo_node.ledger.log import Signer
+from silo_node.ledger.store import LedgerStore
 from tests.bench.figures import publish
 from tests.example_policy import NOW, Edit, edited, policy, request
 
@@ -29,7 +30,6 @@ RUNS = 15
 LEDGER_ROWS, RESERVATIONS = 10_000, 300
 PERSON_ROWS, RECORDS, QUERIES = 1_000_000, 300_000, 9
 AT = 1_800_000_000
-DAY_S = 86_400
 CONSENT = (
     Edit('legal_basis  = "public-task"\nvocabulary   = "DUO:0000006"', 'legal_basis = "consent"\nconsent = "opt-in"'),
     Edit(

@@ -33,7 +33,7 @@ STEPS = frozenset(
 )
 STEADY_S = 30.0  # a stream that lasted so long was a good one: the next wait is short again
 RETRY_S = 0.1
-LIMITS = Limits(call_bytes=128 << 20, reply_bytes=64 << 10)  # the replies are heads of its own ledger
+LIMITS = Limits(call_bytes=128 << 20, reply_bytes=64 << 10)  # the replies are checkpoints of its own ledger
 MAX_ROUNDS = 1024  # that are open, as far as stopping waits for them
 _log = structlog.get_logger("consilo.silo")
 

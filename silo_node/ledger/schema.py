@@ -1,13 +1,14 @@
-"""The tables of a silo's ledger file, and how a file of an older format becomes one of this.
+"""The tables of a silo's ledger file, and the statements that bring a file of an older format to this one.
 
-Running totals are kept by triggers in the transaction of the charge itself, so a limit is checked without adding up all
-rows. Triggers also refuse what no code of ours does: altering a charge, taking back a spent one, rewriting the log.
+Triggers keep running totals in the transaction of the charge itself, so a limit is checked without adding up all rows.
+Triggers also refuse what no code of ours does: to alter a charge, to take back a spent one, to rewrite the log.
 """
 
 from collections.abc import Mapping
 
+from policies.units import DAY_S
+
 VERSION = 4
-DAY_S = 86_400  # as the triggers below write it out
 
 _CHARGES = """
 CREATE TABLE charges (
@@ -30,8 +31,8 @@ CREATE TABLE charges (
 """
 _OLD_COLUMNS = "nonce, request_hash, analyst, purpose, micro_rho, policy_hash, state, round_id, charged_at"
 
-# A charge that is not a line of rho counts by its curve, which `LedgerStore` adds up.
-_TOTALS = """
+# A charge that is not a line of rho counts by its curve, which `silo_node.ledger.spending` adds up.
+_TOTALS = f"""
 CREATE TABLE lifetime (
     id INTEGER PRIMARY KEY CHECK (id = 1), micro_rho INTEGER NOT NULL, atto_delta INTEGER NOT NULL
 ) STRICT;
@@ -47,7 +48,7 @@ CREATE TABLE by_month (
 INSERT INTO lifetime
     SELECT 1, coalesce(sum(micro_rho) FILTER (WHERE curve IS NULL), 0), coalesce(sum(atto_delta), 0) FROM charges;
 INSERT INTO by_day
-    SELECT purpose, charged_at / 86400, analyst, sum(micro_rho) FROM charges GROUP BY 1, 2, 3;
+    SELECT purpose, charged_at / {DAY_S}, analyst, sum(micro_rho) FROM charges GROUP BY 1, 2, 3;
 INSERT INTO by_month
     SELECT purpose, first_month, last_month, analyst, sum(micro_rho) FROM charges GROUP BY 1, 2, 3, 4;
 CREATE INDEX charges_run ON charges (run, analyst) WHERE run IS NOT NULL;
@@ -56,7 +57,7 @@ CREATE INDEX charges_reserved ON charges (nonce) WHERE state = 'reserved';
 CREATE TRIGGER charge_added AFTER INSERT ON charges BEGIN
     UPDATE lifetime SET micro_rho = micro_rho + iif(NEW.curve IS NULL, NEW.micro_rho, 0),
         atto_delta = atto_delta + NEW.atto_delta;
-    INSERT INTO by_day VALUES (NEW.purpose, NEW.charged_at / 86400, NEW.analyst, NEW.micro_rho)
+    INSERT INTO by_day VALUES (NEW.purpose, NEW.charged_at / {DAY_S}, NEW.analyst, NEW.micro_rho)
         ON CONFLICT DO UPDATE SET micro_rho = micro_rho + excluded.micro_rho;
     INSERT INTO by_month VALUES (NEW.purpose, NEW.first_month, NEW.last_month, NEW.analyst, NEW.micro_rho)
         ON CONFLICT DO UPDATE SET micro_rho = micro_rho + excluded.micro_rho;
@@ -65,7 +66,7 @@ CREATE TRIGGER charge_released AFTER DELETE ON charges BEGIN
     UPDATE lifetime SET micro_rho = micro_rho - iif(OLD.curve IS NULL, OLD.micro_rho, 0),
         atto_delta = atto_delta - OLD.atto_delta;
     UPDATE by_day SET micro_rho = micro_rho - OLD.micro_rho
-        WHERE purpose = OLD.purpose AND day = OLD.charged_at / 86400 AND analyst = OLD.analyst;
+        WHERE purpose = OLD.purpose AND day = OLD.charged_at / {DAY_S} AND analyst = OLD.analyst;
     UPDATE by_month SET micro_rho = micro_rho - OLD.micro_rho
         WHERE purpose = OLD.purpose AND first_month = OLD.first_month AND last_month = OLD.last_month
         AND analyst = OLD.analyst;
@@ -80,7 +81,7 @@ CREATE TRIGGER charge_commits_only BEFORE UPDATE ON charges
 BEGIN
     SELECT RAISE(ABORT, 'a charge is never altered');
 END;
-"""
+"""  # noqa: S608
 # Requests of a day are counted by `counts_as`: the job of a training run, else the nonce itself.
 _NONCES = """
 CREATE TABLE nonces (

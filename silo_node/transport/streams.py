@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 
 from federation.members.credentials import Credentials
 from federation.transport.frames import WIRE
-from silo_node.heads import Actor, Ask, Carrier
-from silo_node.link import Counts, Dialler
+from silo_node.transport.checkpoint_relay import Actor, Ask, CheckpointRelay
+from silo_node.transport.dialler import Counts, Dialler
 
 
 class Streams:
@@ -32,8 +32,8 @@ class Streams:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._renewing, self._known = asyncio.Lock(), len(credentials.log)  # the version that the actor has read
         self.diallers: dict[str, Dialler] = {}
-        self.carrier = Carrier(actor, self._ways, first_wait_s)
-        self._comparing = asyncio.create_task(self.carrier.compared())
+        self.relay = CheckpointRelay(actor, self._ways, first_wait_s)
+        self._comparing = asyncio.create_task(self.relay.compared())
         self._dial()
 
     @property
@@ -43,8 +43,8 @@ class Streams:
 
     @property
     def is_compared(self) -> bool:
-        """Whether the ledger holds against the head that each aggregator keeps."""
-        return self._comparing.done() and not self.carrier.refused.done()
+        """Whether the ledger holds against the checkpoint that each aggregator keeps."""
+        return self._comparing.done() and not self.relay.refused.done()
 
     async def drain(self, most_s: float) -> None:
         """Say everywhere that the silo is going, and wait for the rounds that it is in, for at most `most_s`."""
@@ -80,7 +80,7 @@ class Streams:
                 self.diallers[name].check(pins)
                 continue
             one = Dialler(
-                self._credentials, name, self.carrier.call, self._counts, self.renewed, self._wire, self._first_wait_s
+                self._credentials, name, self.relay.call, self._counts, self.renewed, self._wire, self._first_wait_s
             )
             self.diallers[name], self._ways[name] = one, one.ask
             self._tasks[name] = asyncio.create_task(one.run())

@@ -1,4 +1,4 @@
-"""What the silo's actor has to write down beside its rounds, keep with the aggregator, and erase in time.
+"""What the silo's actor must write down beside its rounds, keep with the aggregators, and erase in time.
 
 The ledger logs its own changes. What is left is: denials, requests that wait for people, consent that was read, shares
 that were sealed, and the policy in force. Nothing here is computed from a row.
@@ -14,30 +14,32 @@ from policies.decision.approvals import subject_of
 from policies.document.policy import Policy
 from policies.requests.denials import Refusal
 from policies.requests.request import Request
-from silo_node import log
-from silo_node.heads import KeptHeads
-from silo_node.ledger_store import LedgerStore, Waiting
-from silo_node.retention import DAY_S, erase_due
+from policies.units import DAY_S
+from silo_node.ledger.approvals import Waiting
+from silo_node.ledger.checkpoints import RollbackGuard
+from silo_node.ledger.events import ConsentRead, Opened, decided
+from silo_node.ledger.retention import due_of
+from silo_node.ledger.store import LedgerStore
 
 AWAITED = "APPROVAL_AWAITED"
 
 
-class Journal:
+class Recorder:
     """Writes to one silo's log and ledger; every method is durable when it returns, and raises LedgerError if not."""
 
     def __init__(
-        self, policy: Policy, ledger: LedgerStore, heads: tuple[KeptHeads, ...], clock: Callable[[], float]
+        self, policy: Policy, ledger: LedgerStore, guards: tuple[RollbackGuard, ...], clock: Callable[[], float]
     ) -> None:
-        self._policy, self._ledger, self._heads, self._clock = policy, ledger, heads, clock
+        self._policy, self._ledger, self._guards, self._clock = policy, ledger, guards, clock
         self._erased_at = 0.0
 
     def start(self, policy_hash: bytes) -> int:
         """Begin under a policy; return how many reservations of rounds that are gone were released.
 
-        A ledger that is older than its head with the aggregator is refused here, if the aggregator can be reached;
-        else before the first request (`ready`).
+        A ledger that is older than the checkpoint an aggregator keeps is refused here, if that can be reached; else
+        before the first request (`ready`).
         """
-        for one in self._heads:
+        for one in self._guards:
             one.compare_if_reachable()
         released = self._ledger.start(policy_hash, self._policy.policy.version if self._policy.policy else 0)
         self.erase_daily()
@@ -45,12 +47,12 @@ class Journal:
 
     def ready(self) -> None:
         """Raise LedgerError unless the ledger is known to be the newest."""
-        for one in self._heads:
+        for one in self._guards:
             one.compare()
 
     def kept(self) -> None:
-        """Have the aggregators keep the head of the ledger before anything leaves that was charged in it."""
-        for one in self._heads:
+        """Have the aggregators keep the checkpoint of the ledger before anything leaves that was charged in it."""
+        for one in self._guards:
             one.keep()
 
     def decided(self, data: bytes, reply: bytes) -> None:
@@ -63,7 +65,7 @@ class Journal:
         except CryptoError:  # of a stranger, whose request nobody reads
             request = None
         purpose = "" if request is None else request.purpose
-        self._ledger.record(log.decided(request_hash, analyst, purpose, codes))
+        self._ledger.record(decided(request_hash, analyst, purpose, codes))
         if request is not None and codes and set(codes) == {AWAITED}:
             price = charge(request, self._policy.privacy_unit.max_silos)
             subject = subject_of(request, request_hash)
@@ -76,16 +78,16 @@ class Journal:
 
     def consent_read(self, request: Request, as_of: int, feed_at: int | None) -> None:
         """Write down at which clock time decisions on consent count, and how old their feed was."""
-        event = log.ConsentRead(nonce=request.nonce, purpose=request.purpose, as_of=as_of, feed_at=feed_at)
+        event = ConsentRead(nonce=request.nonce, purpose=request.purpose, as_of=as_of, feed_at=feed_at)
         self._ledger.record(event)
 
     def opened(self, round_id: bytes, split_hash: bytes) -> None:
         """Write down that shares leave, sealed to the recipients."""
-        self._ledger.record(log.Opened(round_id=round_id, split_hash=split_hash))
+        self._ledger.record(Opened(round_id=round_id, split_hash=split_hash))
 
     def erase_daily(self) -> None:
         """Erase what the policy's [retention] says is due, once a day."""
         now = self._clock()
         if abs(now - self._erased_at) >= DAY_S:
             self._erased_at = now
-            erase_due(self._policy, self._ledger, int(now))
+            self._ledger.erase(due_of(self._policy, int(now)))
