@@ -13,7 +13,6 @@ from typing import Any, Self, TypeVar
 import grpc
 import grpc.aio
 
-from analyst.errors import FederationError
 from crypto.certificates import host_of
 from crypto.credentials import Credentials
 from crypto.errors import CryptoError, LinkError
@@ -21,6 +20,7 @@ from crypto.frames import RESUMES, WIRE, CallFailedError, Limits, Parts, Session
 from crypto.greeting import ANALYST_METHOD, OPTIONS, Hello, back_off_s, greet
 from crypto.membership import Member
 from crypto.randomness import token
+from federation.errors import FederationError
 
 SOFTWARE = "consilo/0.1"
 LIMITS = Limits(call_bytes=0, reply_bytes=272 << 20, buffered_bytes=544 << 20)  # an encrypted report has up to 256 MiB

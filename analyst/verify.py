@@ -18,6 +18,7 @@ from analyst.reports.report import between, iso
 from analyst.sql.draft import Planned
 from crypto.errors import CryptoError
 from crypto.rounds.opening import CheckedReport, OpenedSum
+from federation.errors import FederationError
 from policies.requests.query import Plan
 from policies.requests.request import Request
 from policies.requests.statistic import group_count
@@ -79,7 +80,7 @@ def verify(federation: Federation, name: bytes, answer: dict[str, Any] | None) -
 
 def _min_cohort(federation: Federation, opened: OpenedSum) -> int | None:
     """Return below which count a group is withheld; None unless all silos of the round still have the same policies."""
-    with suppress(AnalystError, CryptoError):
+    with suppress(AnalystError, FederationError, CryptoError):
         offered = federation.offer.silos
         holders = [offered[member.silo] for member in opened.manifest.roster if member.silo in offered]
         hashes = [member.policy_hash for member in opened.manifest.roster]

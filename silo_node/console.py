@@ -26,8 +26,8 @@ from silo_node.accounts import accounts_of
 from silo_node.errors import SiloError
 from silo_node.ledger_store import LedgerStore
 from silo_node.log import Signer
+from silo_node.owner.pending import Decision, decide_on, requests_of
 from silo_node.page import View, render
-from silo_node.requests import Decision, decide_on, requests_of
 
 LOOPBACK = "127.0.0.1"
 MAX_BODY = 4096

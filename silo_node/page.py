@@ -13,7 +13,7 @@ from policies.units import MICRO
 from silo_node.accounts import DAY_S, Account, Accounts
 from silo_node.log import Entry, when, worded
 from silo_node.markup import Html, tag
-from silo_node.requests import PendingRequest
+from silo_node.owner.pending import PendingRequest
 
 _WIDTH, _HEIGHT = 1000, 240
 _MIN_DAYS = 7

@@ -24,14 +24,14 @@ from aggregator.home import read_home
 from aggregator.store import HeadStore, ReportStore
 from aggregator.streams import StreamSilo
 from analyst.client import Federation
-from analyst.federation import admit, found_federation, invite, opened
-from analyst.joining import join
 from crypto.certificates import Identity, Role, host_of, pin_of, read_transport_key, utc_now
 from crypto.credentials import Credentials
 from crypto.frames import WIRE
 from crypto.greeting import OPTIONS
 from crypto.keys import Secret, SigningKey, VerifyKey, read_key_file
 from crypto.membership import Keeper
+from federation.authority import admit, found_federation, invite, opened
+from federation.joining import join
 from policies.document.load import load
 from policies.document.signatures import SUFFIX, signature, written
 from silo_node.heads import Carrier

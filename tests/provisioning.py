@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from analyst.federation import admit, invite, opened
-from analyst.joining import join
 from crypto.certificates import utc_now
 from crypto.keys import SigningKey, read_key_file
 from crypto.membership import Keeper
+from federation.authority import admit, invite, opened
+from federation.joining import join
 from tests.federated import NAME
 
 NOW = utc_now()

@@ -11,9 +11,9 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
-import analyst.cli
+import analyst.cli.main
 import analyst.client
-import silo_node.cli
+import silo_node.owner.cli
 from policies.document.policy import Policy
 from tests.simulator import Simulation
 
@@ -24,7 +24,7 @@ POLICIES = (ROOT / "docs" / "policies.md").read_text()
 
 
 def commands() -> Iterator[Any]:
-    pending = [analyst.cli._parser(), silo_node.cli._parser()]
+    pending = [analyst.cli.main._parser(), silo_node.owner.cli._parser()]
     while pending:
         parser = pending.pop()
         for action in parser._actions:

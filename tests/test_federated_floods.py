@@ -15,14 +15,14 @@ import pytest
 
 from aggregator import gate as link
 from analyst.client import Federation
-from analyst.errors import FederationError
-from analyst.federation import opened, revoke
 from crypto.certificates import utc_now
 from crypto.errors import LinkError
 from crypto.frames import WIRE, CallFailedError, Kind, Parts, Session, frame, pump
 from crypto.greeting import ADMITTED, ANALYST_METHOD, Hello, greet
 from crypto.randomness import token
 from crypto.wire import sign, signer_of
+from federation.authority import opened, revoke
+from federation.errors import FederationError
 from policies.requests.catalogue import CatalogueRequest
 from silo_node.errors import SiloError
 from tests.federated import (

@@ -5,12 +5,9 @@ from pathlib import Path
 
 import pytest
 
-import analyst.federation
-import analyst.joining
-from analyst.cli import main
-from analyst.errors import FederationError
-from analyst.federation import admit, found_federation, invite, opened, revoke, rotate
-from analyst.joining import join, renew
+import federation.authority
+import federation.joining
+from analyst.cli.main import main
 from crypto.certificates import (
     Identity,
     issue,
@@ -46,6 +43,9 @@ from crypto.randomness import token
 from crypto.roster import AUTHORITY, Roster, read_roster
 from crypto.sealing import SealingKey
 from crypto.wire import MAX_SILOS, sign, verify
+from federation.authority import admit, found_federation, invite, opened, revoke, rotate
+from federation.errors import FederationError
+from federation.joining import join, renew
 from tests.federated import NAME, add_member, credentials
 from tests.provisioning import NOW, admitted, asked, invited, keeper_of, toml
 
@@ -315,13 +315,13 @@ def test_an_authority_that_is_killed_in_the_middle_does_it_again(place: Path, mo
 
     request = asked(place)
     with monkeypatch.context() as patch:
-        patch.setattr(analyst.federation, "_posted", killed)
+        patch.setattr(federation.authority, "_posted", killed)
         with pytest.raises(KeyboardInterrupt):
             admitted(place, request)
     join(admitted(place, request), place / "aspen", "", NOW)
     request, before = renewed(place), versions_of()
     with monkeypatch.context() as patch:
-        patch.setattr(analyst.federation, "_posted", killed)
+        patch.setattr(federation.authority, "_posted", killed)
         with pytest.raises(KeyboardInterrupt):
             rotated(place, request)
     assert versions_of() == before + 1

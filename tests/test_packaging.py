@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-OURS = ("silo_node", "aggregator", "analyst", "crypto", "policies")
+OURS = ("silo_node", "aggregator", "analyst", "crypto", "policies", "federation")
 
 
 @pytest.mark.parametrize("name", OURS)

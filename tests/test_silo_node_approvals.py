@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import silo_node.cli
+import silo_node.owner.cli
 from aggregator.rounds import propose
 from analyst.demo.hospitals import PURPOSE
 from analyst.errors import AnalystError, DeniedError
@@ -31,7 +31,7 @@ from policies.requests.training import START, Step
 from silo_node import log
 from silo_node.errors import SiloError
 from silo_node.ledger_store import MAX_WAITING, Due, LedgerStore, Waiting
-from silo_node.requests import decide_on, requests_of
+from silo_node.owner.pending import decide_on, requests_of
 from tests.owner_home import DAY_S, NOW, PEOPLE, OwnerHome, ask, erased, founded_with_people, spend, with_people
 from tests.simulator import Simulation, no_noise, simulate
 
@@ -53,7 +53,7 @@ def guarded(home: Path) -> Iterator[tuple[Simulation, OwnerHome]]:
 
 
 def command(*arguments: str) -> int:
-    return silo_node.cli.main(list(arguments))
+    return silo_node.owner.cli.main(list(arguments))
 
 
 def vote(owner: OwnerHome, who: str, name: str, decision: str = "approve") -> int:

@@ -1,1 +1,1 @@
-"""What the owner of a silo's data sees and does."""
+"""What a data owner does at the terminal and in the browser."""

@@ -44,7 +44,7 @@ from silo_node.data.consent import load_consent
 from silo_node.data.sources import load_sources, place_of, types_of
 from silo_node.errors import SiloError
 from silo_node.home import ACCEPTED
-from silo_node.owner_cli import person_key
+from silo_node.owner.ledger_commands import person_key
 
 _PLAN_TIMEOUT_S = 60
 DENIED = 3

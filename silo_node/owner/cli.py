@@ -20,15 +20,15 @@ from policies.document.load import load
 from policies.document.policy import Policy
 from policies.document.purposes import ConsentColumn, ConsentTable
 from policies.errors import PolicyError, PolicyFileError
-from silo_node import owner_cli
 from silo_node.data.consent import load_consent
 from silo_node.data.sources import LOAD_TIMEOUT_S, Source, connect, load_sources, opened
 from silo_node.errors import SiloError, SourceError
 from silo_node.home import LEDGER
 from silo_node.ledger_store import LedgerStore
 from silo_node.log import when
+from silo_node.owner import ledger_commands
 from silo_node.owner.consent_status import PersonStanding, Standing, standing_of, standings
-from silo_node.policy_cli import add_commands
+from silo_node.owner.policy_commands import add_commands
 from silo_node.training.run import RunState
 
 
@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     add_commands(add)
-    owner_cli.add_commands(commands)
+    ledger_commands.add_commands(commands)
     text = "show how many persons are in by consent right now, as the next request would count them"
     consent = commands.add_parser("consent", help=text, description=text.capitalize() + ".")
     consent.add_argument("--policy", type=Path, required=True, metavar="FILE", help="the policy.toml")

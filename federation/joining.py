@@ -13,9 +13,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from analyst.directory import made_or_undone
-from analyst.errors import FederationError
-from analyst.founding import TICK_MS
 from crypto.address import dialled
 from crypto.certificates import (
     Identity,
@@ -47,6 +44,9 @@ from crypto.membership import (
 from crypto.roster import AUTHORITY
 from crypto.sealing import SealingKey
 from crypto.wire import sign, verify
+from federation.directory import made_or_undone
+from federation.errors import FederationError
+from federation.founding import TICK_MS
 
 IDENTITY_KEY, SETTINGS, NEW = "identity.key", "member.toml", ".new"
 _NEVER_OVERWRITTEN = (IDENTITY_KEY, TRANSPORT_KEY, "authority.key", "consilo.toml")  # of a member, or of a federation

@@ -27,7 +27,7 @@ from silo_node.errors import SiloError
 from silo_node.home import LEDGER, read_home
 from silo_node.ledger_store import LedgerStore
 from silo_node.log import Signer, read_head, when, worded
-from silo_node.requests import Decision, PendingRequest, check_person, decide_on, requests_of
+from silo_node.owner.pending import Decision, PendingRequest, check_person, decide_on, requests_of
 from silo_node.retention import erase_due
 
 _LOG_ENTRIES, _MAX_ENTRIES = 100, 10**9

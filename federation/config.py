@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from analyst.errors import FederationError
 from crypto.keys import Secret, VerifyKey, read_key_file
 from crypto.membership import LOG, Keeper, read_log
 from crypto.roster import AUTHORITY, Roster, read_roster
 from crypto.wire import Name, verify
+from federation.errors import FederationError
 
 
 class _File(BaseModel):

@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from analyst.config import Config, read_config
-from analyst.errors import FederationError
 from crypto.errors import CryptoError
+from federation.config import Config, read_config
+from federation.errors import FederationError
 
 NAMESPACE = "consilo"
 START_TIMEOUT_S = 90.0
@@ -106,7 +106,7 @@ def up(config: Config) -> int:
         raise FederationError("the federation is up already", "stop it with `consilo down`")
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "analyst.simulate", str(config.path)],
+            [sys.executable, "-m", "federation.local", str(config.path)],
             stdin=subprocess.DEVNULL,
             stdout=errors,
             stderr=errors,
@@ -280,7 +280,7 @@ def _is_ours(pid: int, config: Config) -> bool:
         command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
-    return b"analyst.simulate" in command and str(config.path).encode() in command
+    return b"federation.local" in command and str(config.path).encode() in command
 
 
 def _running(config: Config) -> str | None:

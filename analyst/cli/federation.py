@@ -13,14 +13,15 @@ from typing import Any
 
 from rich.console import Console
 
-from analyst.errors import AnalystError, FederationError
-from analyst.federation import admit, found_federation, invite, opened, revoke, rotate
-from analyst.joining import Joined, join, renew
+from analyst.errors import AnalystError
 from analyst.reports.report import iso
 from crypto.address import listened, port
 from crypto.certificates import MEMBER_DAYS, ROLES, utc_now
 from crypto.membership import LOG
 from crypto.roster import PLACE
+from federation.authority import admit, found_federation, invite, opened, revoke, rotate
+from federation.errors import FederationError
+from federation.joining import Joined, join, renew
 
 INVITATION_DAYS = 7
 

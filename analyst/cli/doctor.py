@@ -7,17 +7,17 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
-from analyst.config import Config, read_config
-from analyst.errors import FederationError
-from analyst.simulate import is_up
 from crypto.certificates import Identity, utc_now
 from crypto.credentials import Credentials
 from crypto.errors import CryptoError, PassphraseNeededError
 from crypto.finding import Finding, ok_if, standing
 from crypto.keys import read_key_file
 from crypto.membership import Keeper
+from federation.config import Config, read_config
+from federation.errors import FederationError
+from federation.local import is_up
 
-_OURS = ("silo_node", "aggregator", "analyst", "crypto", "policies")
+_OURS = ("silo_node", "aggregator", "analyst", "crypto", "policies", "federation")
 _MIN_FREE_BYTES = 2 << 30
 _MIN_SHARED_BYTES = 160 << 20
 
@@ -38,7 +38,7 @@ def _installation() -> Iterator[Finding]:
             yield Finding(name, "ok", version(name))
         except PackageNotFoundError:
             yield Finding(name, "FAIL", "not installed", "install Consilo anew, from requirements.lock")
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     owners = packages_distributions()
     for name in _OURS:
         place = Path(import_module(name).__file__ or "").resolve()

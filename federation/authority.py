@@ -13,9 +13,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from analyst.config import read_keeper
-from analyst.directory import made_or_undone
-from analyst.errors import FederationError
 from crypto.certificates import (
     MEMBER_DAYS,
     Identity,
@@ -57,6 +54,9 @@ from crypto.randomness import token
 from crypto.roster import AUTHORITY
 from crypto.sealing import check_public
 from crypto.wire import check_name, sign
+from federation.config import read_keeper
+from federation.directory import made_or_undone
+from federation.errors import FederationError
 
 AUTHORITY_KEY, AUTHORITY_TLS_KEY, INVITATIONS = "authority.key", "authority-tls.key", "invitations"
 SETTINGS = "consilo.toml"

@@ -18,21 +18,22 @@ from typing import NoReturn
 from rich.console import Console
 from rich.status import Status
 
+from analyst.cli.doctor import examine
+from analyst.cli.federation import add_commands, place
+from analyst.cli.new import new
 from analyst.client import Federation
-from analyst.config import read_config
 from analyst.demo.story import SECTORS, tell, tell_all
-from analyst.doctor import examine
-from analyst.drafting import new
 from analyst.errors import AnalystError, DeniedError
-from analyst.federation_commands import add_commands, place
 from analyst.reports.render import FORMATS, plain, print_offer, render
-from analyst.simulate import down, up
 from analyst.training.job import read_job
 from analyst.training.run import show_training, to_json, train
 from analyst.verify import read_answer, verify
 from crypto.backends.registry import BACKENDS
 from crypto.errors import CryptoError
 from crypto.keys import MIN_PASSPHRASE, Secret, SigningKey, read_key_file, write_key_file
+from federation.config import read_config
+from federation.errors import FederationError
+from federation.local import down, up
 from policies.errors import PolicyError
 
 _DENIED = 3
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(arguments)
         run: Callable[[argparse.Namespace, Console], int] = options.run
         return run(options, notes)
-    except (AnalystError, CryptoError, PolicyError) as err:
+    except (AnalystError, FederationError, CryptoError, PolicyError) as err:
         return _fail(err.message, err.hint, _DENIED if isinstance(err, DeniedError) else 1)
     except KeyboardInterrupt:
         return _fail("interrupted", "nothing is left running")

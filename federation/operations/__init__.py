@@ -1,0 +1,1 @@
+"""How the programs of a federation are run on a machine."""
