@@ -6,18 +6,13 @@ newer membership from its directory while it runs. SIGTERM lets the rounds under
 
 import argparse
 import asyncio
-import logging
-import os
-import shutil
 import signal
 import sys
-import tempfile
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-import ray
 import structlog
 
 from aggregator.driver import Server
@@ -34,11 +29,12 @@ from crypto.errors import CryptoError
 from crypto.keys import VerifyKey
 from crypto.membership import Keeper
 from crypto.operations import AggregatorCounts, configure_logs, serve_monitor
+from federation.errors import FederationError
+from federation.operations.ray_cluster import Cluster, adopt, connected, interrupt_on_sigterm, ray_variables
 
-NAMESPACE = "consilo"
 DRAIN_S = 120.0
 LOOK_EVERY_S = 2.0
-OBJECT_STORE_BYTES = 96 << 20
+_CLUSTER = Cluster("the aggregator's Ray cluster did not start", "free disk space in /tmp")
 _log = structlog.get_logger("consilo.aggregator")
 
 
@@ -64,21 +60,17 @@ def main(arguments: Sequence[str]) -> int:
         credentials = read_credentials(options.home)
         credentials.membership.peer(credentials.certificate())
         ensure_token(options.home / RAY_TOKEN)
-        wanted = cluster_environment(options.home / RAY_TOKEN)
-        if any(os.environ.get(name) != value for name, value in wanted.items()):
-            # Ray reads its settings when it is first imported, which `python -m aggregator` has done by now.
-            kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-            command = [sys.executable, "-m", "aggregator", "serve", *arguments]
-            os.execve(sys.executable, command, kept | wanted)  # noqa: S606
         if (lock := hold(options.home / "serve.lock")) is None:
             raise AggregatorError(
                 f"{options.home} is served already", "stop the other `consilo aggregator serve` first"
             )
         configure_logs()
-        signal.signal(signal.SIGTERM, _leave)  # also while Ray starts: else its processes would be left
-        with lock, _cluster():
-            asyncio.run(_run(options.home, credentials, options.listen, options.monitor_port))
-    except (AggregatorError, CryptoError) as err:
+        interrupt_on_sigterm()
+        with lock:
+            adopt(cluster_environment(options.home / RAY_TOKEN), ray_variables())
+            with connected(_CLUSTER):
+                asyncio.run(_run(options.home, credentials, options.listen, options.monitor_port))
+    except (AggregatorError, FederationError, CryptoError) as err:
         return _fail(err.message, err.hint)
     except OSError as err:
         return _fail(f"{err.strerror or err}", "is another aggregator running here?")
@@ -87,39 +79,8 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _leave(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
-@contextmanager
-def _cluster() -> Iterator[None]:
-    """Run a Ray cluster on loopback until the block ends."""
-    temporary = Path(tempfile.mkdtemp(prefix="consilo-ray-"))
-    try:
-        try:
-            ray.init(
-                address="local",
-                namespace=NAMESPACE,
-                num_cpus=2,
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _temp_dir=str(temporary),
-            )
-        except Exception as err:
-            raise AggregatorError(
-                f"the aggregator's Ray cluster did not start ({type(err).__name__})", "free disk space in /tmp"
-            ) from err
-        yield
-    finally:
-        with suppress(Exception):
-            ray.shutdown()
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 async def _run(home: Path, credentials: Credentials, listen: str, monitor_port: int) -> None:
-    from aggregator.__main__ import RaySums
+    from aggregator.ray_actors import RaySums  # imports Ray, which reads its environment then
 
     counts, stopping, sums, store = (
         AggregatorCounts(),
