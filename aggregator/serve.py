@@ -7,7 +7,6 @@ newer membership from its directory while it runs. SIGTERM lets the rounds under
 import argparse
 import asyncio
 import signal
-import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -31,6 +30,7 @@ from crypto.membership import Keeper
 from crypto.operations import AggregatorCounts, configure_logs, serve_monitor
 from federation.errors import FederationError
 from federation.operations.ray_cluster import Cluster, adopt, connected, interrupt_on_sigterm, ray_variables
+from federation.terminal import Failure, fail
 
 DRAIN_S = 120.0
 LOOK_EVERY_S = 2.0
@@ -71,11 +71,11 @@ def main(arguments: Sequence[str]) -> int:
             with connected(_CLUSTER):
                 asyncio.run(_run(options.home, credentials, options.listen, options.monitor_port))
     except (AggregatorError, FederationError, CryptoError) as err:
-        return _fail(err.message, err.hint)
+        return fail("consilo", Failure(err.message, err.hint))
     except OSError as err:
-        return _fail(f"{err.strerror or err}", "is another aggregator running here?")
+        return fail("consilo", Failure(f"{err.strerror or err}", "is another aggregator running here?"))
     except KeyboardInterrupt:
-        return _fail("interrupted while starting", "nothing is left running")
+        return fail("consilo", Failure("interrupted while starting", "nothing is left running"))
     return 0
 
 
@@ -142,9 +142,3 @@ async def _run(home: Path, credentials: Credentials, listen: str, monitor_port: 
 
 def _say(line: str) -> None:
     print(line, flush=True)  # noqa: T201
-
-
-def _fail(message: str, hint: str) -> int:
-    print(f"consilo: error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
-    print(f"consilo: hint: {' '.join(hint.split())}", file=sys.stderr)  # noqa: T201
-    return 1

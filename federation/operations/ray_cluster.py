@@ -114,7 +114,7 @@ def _started(object_store_bytes: int, undo: ExitStack) -> str:
     return str(context.address_info["address"])
 
 
-def _init(**options: object) -> Any:
+def _init(**options: Any) -> Any:
     import ray
 
     return ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **options)
