@@ -34,7 +34,7 @@ from federation.terminal import Failure, fail
 
 DRAIN_S = 120.0
 LOOK_EVERY_S = 2.0
-_CLUSTER = Cluster("the aggregator's Ray cluster did not start", "free disk space in /tmp")
+_CLUSTER = Cluster("the aggregator's Ray cluster did not start ({kind})", "free disk space in /tmp")
 _log = structlog.get_logger("consilo.aggregator")
 
 

@@ -1,7 +1,8 @@
 """Simulate mode: one local Ray cluster in which every silo is an actor. One operator, one trust domain.
 
 Two ways to run it with the same code: inside the calling process (`started`), gone when it ends, or kept by a
-background process (`up`), which `consilo down` ends. The cluster listens on loopback only and demands a token.
+background process (`up`), which `consilo down` ends. The cluster listens on loopback only and demands a token. The
+programs that make the actors are started by their names: this package imports no role.
 """
 
 import contextlib
@@ -25,7 +26,7 @@ from federation.operations.ray_cluster import NAMESPACE, Cluster, adopt, connect
 
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 20.0
-_OWN = Cluster("the local Ray cluster did not start", "see `consilo doctor`", object_store_bytes=128 << 20)
+_OWN = Cluster("the local Ray cluster did not start ({kind})", "see `consilo doctor`", object_store_bytes=128 << 20)
 _KEPT = Cluster("the running federation does not answer", "run `consilo down`, then ask again")
 _STATE = ".consilo-up.json"
 _PROBLEM = "consilo-problem: "  # what stands after it in the background process's output is for people

@@ -136,7 +136,7 @@ def _environment(options: Options, home: Path) -> dict[str, str]:
 
 def _cluster(options: Options) -> Cluster:
     return Cluster(
-        "the Ray cluster does not take this silo",
+        "the Ray cluster does not take this silo ({kind})",
         "compare ray.token with the cluster's" if options.ray_address else "see `consilo-silo doctor`",
         address=options.ray_address,
         node_address=options.node_address,

@@ -29,7 +29,7 @@ _LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 class Cluster:
     """Which cluster a program wants, and what it says if it does not get it."""
 
-    failure: str  # what the error says; what kind of error it was is added
+    failure: str  # what the error says; {kind} in it becomes the kind of what went wrong
     hint: str
     object_store_bytes: int = 96 << 20  # of a cluster that is started
     address: str | None = None  # of a cluster that runs already; None: start one on this machine
@@ -81,7 +81,7 @@ def connected(cluster: Cluster) -> Iterator[str]:
                 attach(cluster.address, cluster.node_address)
                 address = cluster.address
         except Exception as err:
-            raise FederationError(f"{cluster.failure} ({type(err).__name__})", cluster.hint) from err
+            raise FederationError(cluster.failure.format(kind=type(err).__name__), cluster.hint) from err
         yield address
 
 
