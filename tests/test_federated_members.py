@@ -376,8 +376,8 @@ def lose_the_analyst(one: Served, silo: LocalSilo) -> threading.Event:
     def lose(step: str) -> None:
         if step == "contribute" and not lost.is_set():
             (session,) = [session for session, (role, _) in one.gate._sessions.items() if role == "analyst"]
+            lost.set()  # first: the analyst's thread may see its stream end before this one goes on
             one.runner.loop.call_soon_threadsafe(session.close, LinkError("lost on purpose"))
-            lost.set()
             time.sleep(0.5)  # the round goes on when the stream is gone
 
     silo.before = lose
