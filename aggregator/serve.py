@@ -6,18 +6,12 @@ newer membership from its directory while it runs. SIGTERM lets the rounds under
 
 import argparse
 import asyncio
-import logging
-import os
-import shutil
 import signal
-import sys
-import tempfile
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-import ray
 import structlog
 
 from aggregator.driver import Server
@@ -28,17 +22,19 @@ from aggregator.store import HeadStore, ReportStore
 from aggregator.streams import StreamSilo
 from crypto.errors import CryptoError
 from crypto.keys import VerifyKey
+from federation.errors import FederationError
 from federation.members.certificates import Identity, days_left, utc_now
 from federation.members.credentials import Credentials, hold
 from federation.members.membership import TrustAnchor
 from federation.operations.cluster import RAY_TOKEN, cluster_environment, ensure_token
 from federation.operations.monitoring import AggregatorCounts, configure_logs, serve_monitor
+from federation.operations.ray_cluster import Cluster, adopt, connected, interrupt_on_sigterm, ray_variables
+from federation.terminal import Failure, fail
 from federation.transport.address import listened, port
 
-NAMESPACE = "consilo"
 DRAIN_S = 120.0
 LOOK_EVERY_S = 2.0
-OBJECT_STORE_BYTES = 96 << 20
+_CLUSTER = Cluster("the aggregator's Ray cluster did not start ({kind})", "free disk space in /tmp")
 _log = structlog.get_logger("consilo.aggregator")
 
 
@@ -66,62 +62,27 @@ def main(arguments: Sequence[str]) -> int:
         credentials = read_credentials(options.home)
         credentials.membership.peer(credentials.certificate())
         ensure_token(options.home / RAY_TOKEN)
-        wanted = cluster_environment(options.home / RAY_TOKEN)
-        if any(os.environ.get(name) != value for name, value in wanted.items()):
-            # Ray reads its settings when it is first imported, which `python -m aggregator` has done by now.
-            kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-            command = [sys.executable, "-m", "aggregator", "serve", *arguments]
-            os.execve(sys.executable, command, kept | wanted)  # noqa: S606
         if (lock := hold(options.home / "serve.lock")) is None:
             raise AggregatorError(
                 f"{options.home} is served already", "stop the other `consilo aggregator serve` first"
             )
         configure_logs()
-        signal.signal(signal.SIGTERM, _leave)  # also while Ray starts: else its processes would be left
-        with lock, _cluster():
-            asyncio.run(_run(options.home, credentials, options.listen, options.monitor_port))
-    except (AggregatorError, CryptoError) as err:
-        return _fail(err.message, err.hint)
+        interrupt_on_sigterm()
+        with lock:
+            adopt(cluster_environment(options.home / RAY_TOKEN), ray_variables())
+            with connected(_CLUSTER):
+                asyncio.run(_run(options.home, credentials, options.listen, options.monitor_port))
+    except (AggregatorError, FederationError, CryptoError) as err:
+        return fail("consilo", Failure(err.message, err.hint))
     except OSError as err:
-        return _fail(f"{err.strerror or err}", "is another aggregator running here?")
+        return fail("consilo", Failure(f"{err.strerror or err}", "is another aggregator running here?"))
     except KeyboardInterrupt:
-        return _fail("interrupted while starting", "nothing is left running")
+        return fail("consilo", Failure("interrupted while starting", "nothing is left running"))
     return 0
 
 
-def _leave(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
-@contextmanager
-def _cluster() -> Iterator[None]:
-    """Run a Ray cluster on loopback until the block ends."""
-    temporary = Path(tempfile.mkdtemp(prefix="consilo-ray-"))
-    try:
-        try:
-            ray.init(
-                address="local",
-                namespace=NAMESPACE,
-                num_cpus=2,
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _temp_dir=str(temporary),
-            )
-        except Exception as err:
-            raise AggregatorError(
-                f"the aggregator's Ray cluster did not start ({type(err).__name__})", "free disk space in /tmp"
-            ) from err
-        yield
-    finally:
-        with suppress(Exception):
-            ray.shutdown()
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 async def _run(home: Path, credentials: Credentials, listen: str, monitor_port: int) -> None:
-    from aggregator.__main__ import RaySums
+    from aggregator.ray_actors import RaySums  # imports Ray, which reads its environment then
 
     counts, stopping, sums, store = (
         AggregatorCounts(),
@@ -183,9 +144,3 @@ async def _run(home: Path, credentials: Credentials, listen: str, monitor_port: 
 
 def _say(line: str) -> None:
     print(line, flush=True)  # noqa: T201
-
-
-def _fail(message: str, hint: str) -> int:
-    print(f"consilo: error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
-    print(f"consilo: hint: {' '.join(hint.split())}", file=sys.stderr)  # noqa: T201
-    return 1

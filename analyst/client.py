@@ -15,11 +15,9 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from pydantic import ValidationError
 
-from analyst.config import Config, read_config
-from analyst.errors import AnalystError, DeniedError, FederationError, RoundError
+from analyst.errors import AnalystError, DeniedError, RoundError
 from analyst.reports.estimates import interpret, rho_of
 from analyst.reports.report import Report, SiloOutcome
-from analyst.simulate import started
 from analyst.sql.draft import Planned
 from analyst.sql.offer import Offer, suggest
 from analyst.sql.plan import plan
@@ -35,6 +33,9 @@ from crypto.rounds.recount import check_chunk, choose_chunks
 from crypto.rounds.report import StoredReport
 from crypto.sealing import SealingKey
 from crypto.wire import digest_of, is_envelope, sign, signer_of, verify
+from federation.config import Config, read_config
+from federation.errors import FederationError
+from federation.local import started
 from federation.members.certificates import Identity
 from federation.members.credentials import Credentials
 from policies.budget.accountant import epsilon_of, micro_rho_of

@@ -1,10 +1,11 @@
 """What can go wrong for an analyst.
 
 AnalystError
-├── SqlError          a question that is broken or not supported, with the place in its text
-├── FederationError   a federation that cannot be read, started or reached
-├── DeniedError       silos refuse by policy; carries their denials
-└── RoundError        silos are missing or the protocol failed; no report came about
+├── SqlError      a question that is broken or not supported, with the place in its text
+├── DeniedError   silos refuse by policy; carries their denials
+└── RoundError    silos are missing or the protocol failed; no report came about
+
+A federation that cannot be read, started or reached is `federation.errors.FederationError`.
 """
 
 from policies.requests.denials import Denial
@@ -23,10 +24,6 @@ class AnalystError(Exception):
 
 class SqlError(AnalystError):
     """A question that is broken or not supported."""
-
-
-class FederationError(AnalystError):
-    """A federation that cannot be read, started or reached."""
 
 
 class RoundError(AnalystError):

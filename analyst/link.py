@@ -13,9 +13,9 @@ from typing import Any, Self, TypeVar
 import grpc
 import grpc.aio
 
-from analyst.errors import FederationError
 from crypto.errors import CryptoError, LinkError
 from crypto.randomness import token
+from federation.errors import FederationError
 from federation.members.certificates import host_of
 from federation.members.credentials import Credentials
 from federation.members.membership import Member

@@ -17,6 +17,7 @@ from analyst.reports.estimates import Estimate, interpret, planned_again
 from analyst.reports.report import between, iso
 from crypto.errors import CryptoError
 from crypto.rounds.opening import CheckedReport, OpenedSum
+from federation.errors import FederationError
 from policies.requests.request import Request
 
 _MAX_ANSWER_BYTES = 64 << 20
@@ -76,7 +77,7 @@ def verify(federation: Federation, name: bytes, answer: dict[str, Any] | None) -
 
 def _min_cohort(federation: Federation, opened: OpenedSum) -> int | None:
     """Return below which count a group is withheld; None unless all silos of the round still have the same policies."""
-    with suppress(AnalystError, CryptoError):
+    with suppress(AnalystError, FederationError, CryptoError):
         offered = federation.offer.silos
         holders = [offered[member.silo] for member in opened.manifest.roster if member.silo in offered]
         hashes = [member.policy_hash for member in opened.manifest.roster]

@@ -6,7 +6,6 @@ prints one JSON line per silo: {"silo", "ready": true} or {"silo", "error", "hin
 
 import argparse
 import json
-import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,12 @@ from typing import Any
 import ray
 
 from crypto.errors import CryptoError
+from federation.operations.ray_cluster import NAMESPACE, attach
 from policies.document.load import load
 from policies.errors import PolicyError
 from silo_node.actor import SiloActor
 from silo_node.errors import SiloError
 
-NAMESPACE = "consilo"
 START_TIMEOUT_S = 60.0
 HEAD_TIMEOUT_S = 5.0
 
@@ -70,7 +69,7 @@ def main() -> int:
             _report(path.parent.name, error=err.message, hint=err.hint)
             is_failed = True
     address = sys.stdin.readline().strip()
-    ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+    attach(address)
     actors = {
         name: remote.options(name=f"silo/{name}", lifetime="detached").remote(str(path)) for name, path in names.items()
     }

@@ -5,15 +5,10 @@ holds the stream, and ends with the rounds that are open when it is asked to sto
 """
 
 import asyncio
-import ipaddress
-import logging
-import os
-import shutil
 import signal
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +20,14 @@ from federation.members.certificates import days_left, utc_now
 from federation.members.credentials import Credentials
 from federation.operations.cluster import RAY_TOKEN, cluster_environment, ensure_token, nodes_environment
 from federation.operations.monitoring import SiloCounts, configure_logs, serve_monitor
+from federation.operations.ray_cluster import (
+    Cluster,
+    adopt,
+    connected,
+    interrupt_on_sigterm,
+    is_on_this_machine,
+    ray_variables,
+)
 from federation.transport.calls import CallFailedError
 from policies.document.load import load
 from policies.errors import LedgerError, PolicyError
@@ -36,12 +39,10 @@ from silo_node.ledger.checkpoints import UnreachableError
 from silo_node.transport.checkpoint_relay import DeferredKeeper, Objection
 from silo_node.transport.streams import Streams
 
-NAMESPACE = "consilo"
 START_S = 90.0
 CLEAR_S = 15.0
 STEP_S = 60.0
 DRAIN_S = 30.0
-OBJECT_STORE_BYTES = 96 << 20
 MONITOR_EVERY_S = 60.0
 _log = structlog.get_logger("consilo.silo")
 
@@ -104,7 +105,7 @@ class FederatedSilo(SiloActor):
 
 
 def serve(options: Options, ready: Callable[[str], None]) -> None:
-    """Run until a signal ends it; raises SiloError, PolicyError or CryptoError if it cannot start."""
+    """Run until a signal ends it; raises SiloError, PolicyError, FederationError or CryptoError if it cannot start."""
     problems = [one for one in examine(options.policy) if one.state == "FAIL"]
     if problems:
         raise SiloError(f"{problems[0].what}: {problems[0].found}", problems[0].remedy)
@@ -112,75 +113,35 @@ def serve(options: Options, ready: Callable[[str], None]) -> None:
     with lock_serving(home):
         credentials = read_credentials(home, name)
         configure_logs()
-        signal.signal(signal.SIGTERM, _leave)  # also while Ray starts: else its processes would be left
-        with _cluster(options, home):
+        interrupt_on_sigterm()
+        adopt(_environment(options, home), ray_variables())
+        with connected(_cluster(options)):
             asyncio.run(_run(options, credentials, name, ready))
 
 
-def _leave(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
-def _is_here(address: str) -> bool:
-    """Whether HOST:PORT is on this machine whoever resolves it: a loopback address, or localhost."""
-    host = address.rpartition(":")[0].strip("[]")
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-@contextmanager
-def _cluster(options: Options, home: Path) -> Iterator[None]:
-    """Attach to the organisation's cluster, or run one on this machine until the block ends."""
+def _environment(options: Options, home: Path) -> dict[str, str]:
+    """Return Ray's settings for the cluster that is wanted, with the token made; raises SiloError or CryptoError."""
     if options.ray_address is None and (options.ray_tls is not None or options.node_address):
         raise SiloError("--ray-tls and --node-address are for a cluster that runs already", "name it with --ray")
     token = home / RAY_TOKEN
     ensure_token(token)
     if options.ray_tls is not None:
-        environment = nodes_environment(token, options.ray_tls, options.node_address)
-    elif options.ray_address is not None and not _is_here(options.ray_address):
+        return nodes_environment(token, options.ray_tls, options.node_address)
+    if options.ray_address is not None and not is_on_this_machine(options.ray_address):
         raise SiloError(
             f"the Ray cluster at {options.ray_address} is not on this machine, and --ray-tls is not given",
             "nodes of a cluster must speak TLS: see docs/federated.md",
         )
-    else:
-        environment = cluster_environment(token)
-    for name in [name for name in os.environ if name.startswith("RAY_")]:
-        del os.environ[name]
-    os.environ.update(environment)
-    import ray  # reads its settings when it is imported
+    return cluster_environment(token)
 
-    temporary = Path(tempfile.mkdtemp(prefix="consilo-ray-"))
-    try:
-        if options.ray_address is None:
-            ray.init(
-                address="local",
-                namespace=NAMESPACE,
-                num_cpus=2,
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _temp_dir=str(temporary),
-            )
-        else:
-            ray.init(
-                address=options.ray_address,
-                namespace=NAMESPACE,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _node_ip_address=options.node_address or None,  # else Ray guesses, and takes another node for this one
-            )
-    except Exception as err:
-        hint = "compare ray.token with the cluster's" if options.ray_address else "see `consilo-silo doctor`"
-        raise SiloError(f"the Ray cluster does not take this silo ({type(err).__name__})", hint) from err
-    try:
-        yield
-    finally:
-        with suppress(Exception):
-            ray.shutdown()
-        shutil.rmtree(temporary, ignore_errors=True)
+
+def _cluster(options: Options) -> Cluster:
+    return Cluster(
+        "the Ray cluster does not take this silo ({kind})",
+        "compare ray.token with the cluster's" if options.ray_address else "see `consilo-silo doctor`",
+        address=options.ray_address,
+        node_address=options.node_address,
+    )
 
 
 async def _run(options: Options, credentials: Credentials, name: str, ready: Callable[[str], None]) -> None:

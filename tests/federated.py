@@ -24,9 +24,9 @@ from aggregator.home import read_home
 from aggregator.store import HeadStore, ReportStore
 from aggregator.streams import StreamSilo
 from analyst.client import Federation
-from analyst.federation import admit, found_federation, invite, opened
-from analyst.joining import join
 from crypto.keys import Secret, SigningKey, VerifyKey, read_key_file
+from federation.authority import admit, found_federation, invite, opened
+from federation.joining import join
 from federation.members.certificates import Identity, Role, host_of, pin_of, read_transport_key, utc_now
 from federation.members.credentials import Credentials
 from federation.members.membership import TrustAnchor

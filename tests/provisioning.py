@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from analyst.federation import admit, invite, opened
-from analyst.joining import join
 from crypto.keys import SigningKey, read_key_file
+from federation.authority import admit, invite, opened
+from federation.joining import join
 from federation.members.certificates import utc_now
 from federation.members.membership import TrustAnchor
 from tests.federated import NAME

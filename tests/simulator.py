@@ -19,9 +19,9 @@ from aggregator.home import read_home
 from aggregator.store import HeadStore, ReportStore
 from aggregator.sums import SumShard
 from analyst.client import Federation
-from analyst.config import read_config
-from analyst.errors import FederationError
 from crypto.noise import discrete_gaussian
+from federation.config import read_config
+from federation.errors import FederationError
 from silo_node.actor import SiloActor
 
 Noise = Callable[[int, int, int], npt.NDArray[np.int64]]

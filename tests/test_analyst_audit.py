@@ -16,6 +16,7 @@ from analyst.verify import read_answer, verify
 from crypto.errors import CryptoError, SignatureError
 from crypto.keys import Secret, SigningKey
 from crypto.rounds.report import StoredReport
+from federation.errors import FederationError
 from tests.simulator import Simulation, no_noise, simulate
 
 GROUPED = "SELECT sex, COUNT(*) AS n, AVG(age) AS mean_age FROM lung GROUP BY sex"
@@ -153,7 +154,7 @@ def test_an_answer_under_the_transcript_of_another_does_not_hold(exact: Simulati
     for report, transcript in ((one, other.transcript), (whole, one.transcript)):
         with pytest.raises(AnalystError):
             check(exact, written(tmp_path, report, lambda answer, name=transcript: answer.update(transcript=name)))  # type: ignore[misc]
-    with pytest.raises(AnalystError, match="no report"):
+    with pytest.raises(FederationError, match="no report"):
         check(exact, "0" * 64)
 
 
@@ -187,7 +188,7 @@ def test_an_answer_of_another_federation_does_not_hold(
     found_hospitals(elsewhere)
     with simulate(home) as here, simulate(elsewhere) as there:
         report = ask(there)
-        with pytest.raises(AnalystError, match="no report"):
+        with pytest.raises(FederationError, match="no report"):
             check(here, report.transcript)
         # Even from the other's store: other keys signed it.
         monkeypatch.setattr(here, "report", there.report)

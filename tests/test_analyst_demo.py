@@ -20,7 +20,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-import analyst.cli
+import analyst.cli.main
 import analyst.client
 from analyst.demo import banks, hospitals, retailers, scenes, sector, story
 from analyst.demo.scenes import Stage, pooled_truth
@@ -160,7 +160,7 @@ def test_the_story_fits_on_its_screens_and_calls_the_split_artificial(
     monkeypatch.chdir(tmp_path)
 
     monkeypatch.setattr(analyst.client.Federation, "open", lambda config, *_: _Opened(config))
-    assert analyst.cli.main(["demo", "--sector", name, "--out", path.name]) == 0
+    assert analyst.cli.main.main(["demo", "--sector", name, "--out", path.name]) == 0
     told = capsys.readouterr().out
     assert len(told.splitlines()) <= (3 if name == "banks" else 2) * 24
     assert max(len(line) for line in told.split("Yours now")[0].splitlines()) <= 80
@@ -278,7 +278,7 @@ def test_the_story_of_all_sectors_fits_on_three_screens_and_leaves_its_federatio
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(analyst.client.Federation, "open", lambda config, *_: _Opened(config))
-    assert analyst.cli.main(["demo", "--out", path.name]) == 0
+    assert analyst.cli.main.main(["demo", "--out", path.name]) == 0
     told = capsys.readouterr().out
     assert len(told.splitlines()) <= 100
     assert max(len(line) for line in told.split("Yours now")[0].splitlines()) <= 80
@@ -300,7 +300,7 @@ def test_the_story_of_all_sectors_fits_on_three_screens_and_leaves_its_federatio
 
 def test_a_directory_that_is_no_demo_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine").touch()
-    assert analyst.cli.main(["demo", "--out", str(tmp_path)]) == 1
+    assert analyst.cli.main.main(["demo", "--out", str(tmp_path)]) == 1
     assert "is no earlier demo" in capsys.readouterr().err
     assert [file.name for file in tmp_path.iterdir()] == ["mine"]
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import duckdb
 import pytest
 
-import analyst.cli
+import analyst.cli.main
 import analyst.client
-import silo_node.cli
-from analyst.drafting import new
+import silo_node.owner.cli
+from analyst.cli.new import new
 from analyst.errors import AnalystError
 from analyst.reports.estimates import Estimate
 from crypto.wire import unverified
@@ -37,7 +37,7 @@ POOLED = """
 
 def run(command: str) -> int:
     program, *arguments = shlex.split(command)
-    return {"consilo": analyst.cli.main, "consilo-silo": silo_node.cli.main}[program](arguments)
+    return {"consilo": analyst.cli.main.main, "consilo-silo": silo_node.owner.cli.main}[program](arguments)
 
 
 def code(line: str) -> str:

@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 
-import analyst.cli
+import analyst.cli.main
 import analyst.client
+import policies.decision.decide
 import policies.decision.denial
 import policies.decision.disclosure
-import silo_node.cli
-from analyst.config import Config
+import silo_node.owner.cli
+from federation.config import Config
 from tests.simulator import Simulation
 
 SCRIPTS = Path(__file__).parent / "cli"
@@ -59,7 +60,7 @@ def matches(expected: list[str], actual: str) -> bool:
 
 def run(command: str) -> int:
     program, *arguments = shlex.split(command)
-    return {"consilo": analyst.cli.main, "consilo-silo": silo_node.cli.main}[program](arguments)
+    return {"consilo": analyst.cli.main.main, "consilo-silo": silo_node.owner.cli.main}[program](arguments)
 
 
 @pytest.mark.parametrize("block", list(blocks()))

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-import analyst.cli
+import analyst.cli.main
 import analyst.client
 import crypto.keys
-from analyst.config import Config
-from analyst.doctor import examine
+from analyst.cli.doctor import examine
 from analyst.errors import AnalystError
 from crypto.errors import CryptoError
 from crypto.keys import MAX_ATTEMPTS, Secret, SigningKey, VerifyKey, read_key_file, write_key_file
+from federation.config import Config
 from tests.simulator import Simulation
 from tests.test_cli import run
 
@@ -367,7 +367,7 @@ def test_passphrase_that_does_not_stand_makes_no_key(
 def test_neither_of_two_differing_passphrases_is_in_the_traceback(sit: Sit) -> None:
     sit(PASSPHRASE, WRONG)
     with pytest.raises(AnalystError) as caught:
-        analyst.cli._new_passphrase()
+        analyst.cli.main._new_passphrase()
     assert is_clean(shown(caught.value))
 
 

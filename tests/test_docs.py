@@ -12,9 +12,9 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
-import analyst.cli
+import analyst.cli.main
 import analyst.client
-import silo_node.cli
+import silo_node.owner.cli
 from policies.decision.denial import DenialCode
 from policies.document.policy import Policy
 from tests.simulator import Simulation
@@ -27,7 +27,7 @@ ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 
 
 def commands() -> Iterator[Any]:
-    pending = [analyst.cli._parser(), silo_node.cli._parser()]
+    pending = [analyst.cli.main._parser(), silo_node.owner.cli._parser()]
     while pending:
         parser = pending.pop()
         for action in parser._actions:

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-import analyst.cli
+import analyst.cli.main
 import analyst.training.run
-import silo_node.cli
-from analyst.errors import FederationError
+import silo_node.owner.cli
 from analyst.link import RemoteLink
+from federation.errors import FederationError
 from federation.transport.frames import Kind, frame
 from silo_node.training.run import RunState
 from tests.federated import AGGREGATOR, ANALYST, SILOS, Served, add_member, credentials, free_port, provision, served
@@ -32,11 +32,11 @@ DENIED = 3
 
 
 def consilo(*arguments: object) -> int:
-    return analyst.cli.main([str(one) for one in arguments])
+    return analyst.cli.main.main([str(one) for one in arguments])
 
 
 def owner(*arguments: object) -> int:
-    return silo_node.cli.main([str(one) for one in arguments])
+    return silo_node.owner.cli.main([str(one) for one in arguments])
 
 
 def printed(capsys: pytest.CaptureFixture[str]) -> Any:
@@ -175,9 +175,9 @@ def test_a_run_goes_on_where_it_was_when_the_aggregator_was_away(
 
     with served(place, port, BANKS) as one:
         quiet(one)
-        monkeypatch.setattr(analyst.cli, "train", interrupted)
+        monkeypatch.setattr(analyst.cli.main, "train", interrupted)
         assert consilo("train", job, "--federation", toml) == 1
-        monkeypatch.setattr(analyst.cli, "train", trained)
+        monkeypatch.setattr(analyst.cli.main, "train", trained)
         assert job.with_name("job.toml.run.json").exists()
     with served(place, port, BANKS) as one:
         quiet(one)

@@ -15,11 +15,11 @@ import pytest
 
 from aggregator import gate as link
 from analyst.client import Federation
-from analyst.errors import FederationError
-from analyst.federation import opened, revoke
 from crypto.errors import LinkError
 from crypto.randomness import token
 from crypto.wire import sign, signer_of
+from federation.authority import opened, revoke
+from federation.errors import FederationError
 from federation.members.certificates import utc_now
 from federation.transport.calls import CallFailedError
 from federation.transport.frames import WIRE, Kind, Parts, frame

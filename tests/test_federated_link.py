@@ -18,14 +18,15 @@ from aggregator import gate
 from aggregator import streams as aggregator_streams
 from aggregator.home import read_home
 from aggregator.store import HeadStore
-from analyst.errors import FederationError, RoundError
-from analyst.federation import opened, revoke
+from analyst.errors import RoundError
 from analyst.reports.estimates import Estimate
 from analyst.reports.report import Report
 from crypto.errors import LinkError
 from crypto.keys import Secret, SigningKey
 from crypto.rounds import payload
 from crypto.wire import sign, unverified, verify
+from federation.authority import opened, revoke
+from federation.errors import FederationError
 from federation.members.certificates import (
     Identity,
     host_of,
@@ -793,8 +794,8 @@ def test_too_few_silos_is_what_the_analyst_is_told(founded: Path, tmp_path: Path
 
 
 def test_a_certificate_that_replaces_another_is_served_without_a_restart(running: Served) -> None:
-    from analyst.federation import rotate
-    from analyst.joining import join, renew
+    from federation.authority import rotate
+    from federation.joining import join, renew
 
     before = read_certificate((running.path / AGGREGATOR / "transport.pem").read_bytes()).serial_number
     assert statuses(ask(running)) == dict.fromkeys(SILOS, "answered")

@@ -15,21 +15,22 @@ import grpc
 import grpc.aio
 import pytest
 
-import silo_node.cli
+import silo_node.owner.cli
 from aggregator.gate import Gate
 from aggregator.home import read_home
 from aggregator.store import HeadStore
 from analyst.client import Federation
-from analyst.config import read_config
-from analyst.errors import AnalystError, DeniedError, FederationError, RoundError
-from analyst.federation import opened, revoke, rotate
-from analyst.joining import join, renew
+from analyst.errors import AnalystError, DeniedError, RoundError
 from analyst.link import RemoteLink
 from analyst.reports.report import Report
 from crypto.errors import CertificateError, CryptoError, LinkError
 from crypto.keys import Secret, SigningKey, read_key_file
 from crypto.randomness import token
 from crypto.wire import sign, unverified
+from federation.authority import opened, revoke, rotate
+from federation.config import read_config
+from federation.errors import FederationError
+from federation.joining import join, renew
 from federation.members import credentials as crypto_credentials
 from federation.members.certificates import (
     Identity,
@@ -375,8 +376,8 @@ def lose_the_analyst(one: Served, silo: LocalSilo) -> threading.Event:
     def lose(step: str) -> None:
         if step == "contribute" and not lost.is_set():
             (session,) = [session for session, (role, _) in one.gate._sessions.items() if role == "analyst"]
+            lost.set()  # first: the analyst's thread may see its stream end before this one goes on
             one.runner.loop.call_soon_threadsafe(session.close, LinkError("lost on purpose"))
-            lost.set()
             time.sleep(0.5)  # the round goes on when the stream is gone
 
     silo.before = lose
@@ -721,7 +722,7 @@ def test_a_silo_with_files_of_another_does_not_start(
         shutil.copy(path / "aspen" / file, path / "birch" / file)
     policy = str(path / "birch" / "policy.toml")
     nowhere = ["--ray", "127.0.0.1:1"]  # so that nothing starts where the check fails
-    assert silo_node.cli.main(["serve", "--policy", policy, "--monitor-port", "0", *nowhere]) == 1
+    assert silo_node.owner.cli.main(["serve", "--policy", policy, "--monitor-port", "0", *nowhere]) == 1
     said = capsys.readouterr().err
     assert reason in said
     assert "hint: " in said

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-import analyst.federation
-import analyst.joining
-from analyst.cli import main
-from analyst.errors import FederationError
-from analyst.federation import admit, found_federation, invite, opened, revoke, rotate
-from analyst.joining import join, renew
+import federation.authority
+import federation.joining
+from analyst.cli.main import main
 from crypto.errors import CertificateError, CryptoError, MembershipError, SignatureError, WireError
 from crypto.keys import Secret, SigningKey, read_key_file, write_key_file
 from crypto.wire import sign
+from federation.authority import admit, found_federation, invite, opened, revoke, rotate
+from federation.errors import FederationError
+from federation.joining import join, renew
 from federation.members.admission import (
     Admission,
     Invitation,
@@ -259,8 +259,8 @@ def test_a_full_disk_leaves_no_half_made_directory(place: Path, monkeypatch: pyt
         path.with_name(path.name + ".partial").write_bytes(b"half")  # as `replace_file` leaves it
         full()
 
-    monkeypatch.setattr(analyst.joining, "replace_file", half)
-    monkeypatch.setattr(analyst.federation, "append", half)
+    monkeypatch.setattr(federation.joining, "replace_file", half)
+    monkeypatch.setattr(federation.authority, "append", half)
     for home in ("aspen", "homes/aspen"):
         with pytest.raises(OSError, match="No space"):
             join(path, place / home, "", NOW)
@@ -279,7 +279,7 @@ def test_two_commands_in_one_directory_never_undo_each_other(place: Path, monkey
             found_federation(place / "aspen", NAME, None, NOW)
         write(*what)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(analyst.joining, "write_key_file", again)
+    monkeypatch.setattr(federation.joining, "write_key_file", again)
     request = join(path, place / "aspen", "", NOW).request
     assert request is not None
     assert join(admitted(place, request), place / "aspen", "", NOW).request is None

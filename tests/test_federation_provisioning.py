@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 
-import analyst.federation
-import analyst.joining
-from analyst.cli import main
-from analyst.errors import FederationError
-from analyst.federation import admit, found_federation, invite, opened, revoke, rotate
-from analyst.joining import join, renew
+import federation.authority
+import federation.joining
+from analyst.cli.main import main
 from crypto.errors import CertificateError, CryptoError, MembershipError, SignatureError, WireError
 from crypto.keys import Secret, SigningKey, VerifyKey, read_key_file
 from crypto.randomness import token
 from crypto.sealing import SealingKey
 from crypto.wire import MAX_SILOS, sign, verify
+from federation.authority import admit, found_federation, invite, opened, revoke, rotate
+from federation.errors import FederationError
+from federation.joining import join, renew
 from federation.members.admission import Admission, JoinRequest, from_armor, read_join, to_armor
 from federation.members.certificates import (
     Identity,
@@ -311,13 +311,13 @@ def test_an_authority_that_is_killed_in_the_middle_does_it_again(place: Path, mo
 
     request = asked(place)
     with monkeypatch.context() as patch:
-        patch.setattr(analyst.federation, "_posted", killed)
+        patch.setattr(federation.authority, "_posted", killed)
         with pytest.raises(KeyboardInterrupt):
             admitted(place, request)
     join(admitted(place, request), place / "aspen", "", NOW)
     request, before = renewed(place), versions_of()
     with monkeypatch.context() as patch:
-        patch.setattr(analyst.federation, "_posted", killed)
+        patch.setattr(federation.authority, "_posted", killed)
         with pytest.raises(KeyboardInterrupt):
             rotated(place, request)
     assert versions_of() == before + 1

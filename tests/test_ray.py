@@ -17,7 +17,7 @@ import pytest
 
 from analyst.client import Federation
 from analyst.demo.hospitals import PURPOSE
-from analyst.errors import FederationError
+from federation.errors import FederationError
 from policies.units import MICRO
 from silo_node.ledger.store import LedgerStore
 from tests.test_silo_node_home import install

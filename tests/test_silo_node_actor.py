@@ -14,13 +14,14 @@ import pytest
 
 from aggregator.rounds import ROUND_S, cancel, propose
 from analyst.demo.hospitals import PURPOSE
-from analyst.errors import AnalystError, DeniedError, FederationError, RoundError
+from analyst.errors import AnalystError, DeniedError, RoundError
 from crypto.keys import Secret, SigningKey
 from crypto.rounds.manifest import Accept, Recipient
 from crypto.rounds.messages import Cancel, Failed
 from crypto.rounds.opening import _quorums
 from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import sign, unverified
+from federation.errors import FederationError
 from policies.requests.catalogue import Catalogue
 from policies.requests.request import Request
 from silo_node.actor import MAX_ROUNDS, SiloActor

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import silo_node.cli
+import silo_node.owner.cli
 from aggregator.rounds import propose
 from analyst.demo.hospitals import PURPOSE
 from analyst.errors import AnalystError, DeniedError
@@ -35,7 +35,7 @@ from silo_node.ledger import events
 from silo_node.ledger.approvals import MAX_WAITING, Waiting
 from silo_node.ledger.retention import Due
 from silo_node.ledger.store import LedgerStore
-from silo_node.requests import decide_on, requests_of
+from silo_node.owner.pending import decide_on, requests_of
 from tests.owner_home import NOW, PEOPLE, OwnerHome, ask, erased, founded_with_people, spend, with_people
 from tests.simulator import Simulation, no_noise, simulate
 
@@ -57,7 +57,7 @@ def guarded(home: Path) -> Iterator[tuple[Simulation, OwnerHome]]:
 
 
 def command(*arguments: str) -> int:
-    return silo_node.cli.main(list(arguments))
+    return silo_node.owner.cli.main(list(arguments))
 
 
 def vote(owner: OwnerHome, who: str, name: str, decision: str = "approve") -> int:

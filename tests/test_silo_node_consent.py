@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import silo_node.cli
+import silo_node.owner.cli
 from analyst.demo.hospitals import PURPOSE
 from analyst.errors import DeniedError
 from policies.decision.availability import is_stale_feed
@@ -348,7 +348,7 @@ def test_the_latest_event_is_the_reason(home: Path, patients: list[str]) -> None
 
 def sees(policy: Path, *options: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
     """Return what the command prints after its first line, which is the silo and the time."""
-    assert silo_node.cli.main(["consent", "--policy", str(policy), *options]) == 0
+    assert silo_node.owner.cli.main(["consent", "--policy", str(policy), *options]) == 0
     first, *lines = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"aspen at \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", first)
     return lines
@@ -419,7 +419,7 @@ def test_a_broken_file_of_decisions_is_one_line_for_the_owner(
     home: Path, patients: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     policy = with_consent(home, "aspen", TABLE, OPT_IN, [(patients[0], "HMB", "soon", None, None)])
-    assert silo_node.cli.main(["consent", "--policy", str(policy)]) == 1
+    assert silo_node.owner.cli.main(["consent", "--policy", str(policy)]) == 1
     output, errors = capsys.readouterr()
     assert not output
     assert errors.splitlines() == [

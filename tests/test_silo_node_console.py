@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-import silo_node.cli
+import silo_node.owner.cli
 from crypto.errors import CryptoError
 from crypto.wire import unverified
 from policies.requests.approval import Verdict
@@ -319,14 +319,14 @@ def test_the_command_prints_where_and_ends_on_interrupt(
 
     monkeypatch.setattr("silo_node.owner.console.Running.wait", wait)
     command = ["console", "--policy", str(owner.policy), "--as", DPO, "--key", str(owner.files[DPO])]
-    assert silo_node.cli.main(command) == 1
+    assert silo_node.owner.cli.main(command) == 1
     assert seen == [200]
     assert re.match(r"http://127\.0\.0\.1:\d+/[0-9a-f]{48}/\n", capsys.readouterr().out)
 
 
 def test_who_is_not_in_the_policy_learns_so_at_the_start(owner: OwnerHome, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["console", "--policy", str(owner.policy), "--as", DPO, "--key", str(owner.files[OWNER])]
-    assert silo_node.cli.main(command) == 1
+    assert silo_node.owner.cli.main(command) == 1
     output, errors = capsys.readouterr()
     assert not output
     assert "not the one that the policy gives" in errors

@@ -12,19 +12,19 @@ from pathlib import Path
 import pytest
 
 import silo_node.serve
-from analyst.cli import main as consilo
-from analyst.doctor import examine as analyst_findings
-from analyst.federation import opened, revoke
+from analyst.cli.doctor import examine as analyst_findings
+from analyst.cli.main import main as consilo
+from federation.authority import opened, revoke
 from federation.members.certificates import Identity, issue, new_request, read_transport_key, utc_now
 from federation.operations.checks import Finding
 from federation.operations.cluster import ensure_token
 from policies.document.signatures import SUFFIX
 from silo_node.actor import SiloActor
-from silo_node.cli import main
 from silo_node.doctor import examine
 from silo_node.errors import SiloError
 from silo_node.home import ACCEPTED
 from silo_node.ledger.store import LedgerStore
+from silo_node.owner.cli import main
 from silo_node.serve import FederatedSilo, Options, serve
 from tests.federated import ANALYST, NAME, SILOS, provision
 

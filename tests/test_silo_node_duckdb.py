@@ -13,7 +13,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-import silo_node.cli
+import silo_node.owner.cli
 from analyst.demo.hospitals import PURPOSE
 from policies.document.load import load, parse
 from silo_node.data.sources import connect, load_sources, opened
@@ -193,13 +193,13 @@ def test_rows_and_decisions_of_one_file_are_read_and_a_withdrawal_counts_at_once
 def test_a_policy_is_drafted_from_a_table_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path)
     out = tmp_path / "policy.toml"
-    assert silo_node.cli.main(["init", f"{tmp_path}/{FILE}#visits", "--id", "patient_id", "--out", str(out)]) == 0
+    assert silo_node.owner.cli.main(["init", f"{tmp_path}/{FILE}#visits", "--id", "patient_id", "--out", str(out)]) == 0
     text = out.read_text()
     assert f'kind = "duckdb"\nuri  = "{FILE}#visits"' in text
     assert "[sources.visits]" in text
     assert "medicine" not in text
-    assert silo_node.cli.main(["init", f"{tmp_path}/{FILE}#none", "--out", str(tmp_path / "b.toml")]) == 1
-    assert silo_node.cli.main(["init", f"{tmp_path}/{FILE}", "--out", str(tmp_path / "b.toml")]) == 1
+    assert silo_node.owner.cli.main(["init", f"{tmp_path}/{FILE}#none", "--out", str(tmp_path / "b.toml")]) == 1
+    assert silo_node.owner.cli.main(["init", f"{tmp_path}/{FILE}", "--out", str(tmp_path / "b.toml")]) == 1
     errors = capsys.readouterr().err
     assert "none" in errors
     assert "FILE.duckdb#TABLE" in errors
@@ -208,9 +208,9 @@ def test_a_policy_is_drafted_from_a_table_of_a_file(tmp_path: Path, capsys: pyte
 def test_check_policy_looks_at_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "policy.toml"
     file.write_text(edited(DUCKDB))
-    assert silo_node.cli.main(["check-policy", str(file)]) == 1
+    assert silo_node.owner.cli.main(["check-policy", str(file)]) == 1
     write(tmp_path)
-    assert silo_node.cli.main(["check-policy", str(file)]) == 0
+    assert silo_node.owner.cli.main(["check-policy", str(file)]) == 0
     assert load(file).warnings == ()
     assert parse(edited(DUCKDB).encode(), "x").sources["visits"].kind == "duckdb"
     assert "source    visits: ward (dimension/filter)" in capsys.readouterr().out

@@ -9,8 +9,8 @@ from crypto.keys import Secret, SigningKey, write_key_file
 from policies.document.load import load
 from policies.document.signatures import SUFFIX, signature, written
 from policies.errors import PolicySignatureError
-from silo_node.cli import main
 from silo_node.home import ACCEPTED, Home, read_home
+from silo_node.owner.cli import main
 
 ROOTS = {name: Secret(bytes([index]) * 32) for index, name in enumerate(["dpo", "ciso", "owner", "eve"])}
 KEYS = {name: SigningKey(ROOTS[name]) for name in ("dpo", "ciso")}

@@ -14,9 +14,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-import silo_node.cli
+import silo_node.owner.cli
 from analyst.demo.hospitals import PURPOSE, found_hospitals
-from analyst.founding import found
 from analyst.reports.estimates import Estimate
 from analyst.reports.report import Report
 from analyst.sql.offer import Offer
@@ -24,6 +23,7 @@ from analyst.sql.plan import plan as planned
 from crypto.rounds.manifest import Recipient
 from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import digest_of
+from federation.founding import found
 from policies.budget.ledger import Spending, WindowSpending
 from policies.decision.budget_rules import limits_of, months_of
 from policies.decision.case import Jurisdictions
@@ -478,7 +478,7 @@ def test_a_silo_whose_database_is_gone_drops_out_and_comes_back(simulation: Simu
 def test_the_owner_sees_who_is_in(simulation: Simulation, server: "Server", capsys: pytest.CaptureFixture[str]) -> None:
     server.execute("UPDATE consent.decisions SET withdrawn_at = '2026-02-03' WHERE person = 'NCCTG-005'")
     of = str(simulation.silos["aspen"].policy)
-    assert silo_node.cli.main(["consent", "--policy", of, "--person", "NCCTG-005"]) == 0
+    assert silo_node.owner.cli.main(["consent", "--policy", of, "--person", "NCCTG-005"]) == 0
     output = capsys.readouterr().out
     assert "46 of 47" in output
     assert "withdrawn 2026-02-03T00:00:00Z" in output
@@ -583,7 +583,7 @@ def test_a_policy_is_drafted_from_a_table_s_schema(
 ) -> None:
     out = tmp_path / "policy.toml"
     before = len(server.log())
-    assert silo_node.cli.main(["init", str(VISITS), "--id", "patient_id", "--out", str(out)]) == 0
+    assert silo_node.owner.cli.main(["init", str(VISITS), "--id", "patient_id", "--out", str(out)]) == 0
     text = out.read_text()
     assert f'kind = "postgres"\nuri  = "{VISITS}"' in text
     assert "[sources.visits]" in text
@@ -591,8 +591,8 @@ def test_a_policy_is_drafted_from_a_table_s_schema(
     assert 'left out, as a policy cannot carry it: column "diary" of type JSONB' in text
     assert "medicine" not in text
     assert 'FROM "clinical"."visits"' not in server.log()[before:], "no row was read"
-    assert silo_node.cli.main(["init", f"env:{VARIABLE}#clinical.none", "--out", str(tmp_path / "b.toml")]) == 1
-    assert silo_node.cli.main(["init", f"env:{VARIABLE}", "--out", str(tmp_path / "b.toml")]) == 1
+    assert silo_node.owner.cli.main(["init", f"env:{VARIABLE}#clinical.none", "--out", str(tmp_path / "b.toml")]) == 1
+    assert silo_node.owner.cli.main(["init", f"env:{VARIABLE}", "--out", str(tmp_path / "b.toml")]) == 1
     errors = capsys.readouterr().err
     assert "there is no such table" in errors
     assert "env:NAME#SCHEMA.TABLE" in errors
@@ -604,13 +604,13 @@ def test_check_policy_and_doctor_look_at_the_database(
 ) -> None:
     file = tmp_path / "policy.toml"
     file.write_text(edited(POSTGRES))
-    assert silo_node.cli.main(["check-policy", str(file)]) == 0
+    assert silo_node.owner.cli.main(["check-policy", str(file)]) == 0
     output, errors = capsys.readouterr()
     assert "source    visits: ward (dimension/filter)" in output
     assert errors == ""
     assert [(one.state, one.found) for one in examine(file) if one.what == "sources"] == [("ok", "visits")]
     monkeypatch.setenv(VARIABLE, wrong_password(server))
-    assert silo_node.cli.main(["check-policy", str(file)]) == 1
+    assert silo_node.owner.cli.main(["check-policy", str(file)]) == 1
     assert "the user or the password is refused" in capsys.readouterr().err
     (finding,) = [one for one in examine(file) if one.what == "sources"]
     assert (finding.state, "the password is refused" in finding.found) == ("FAIL", True)

@@ -14,9 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-import silo_node.cli
+import silo_node.owner.cli
 from analyst.errors import AnalystError, DeniedError
-from analyst.founding import found
 from analyst.training.job import read_job
 from analyst.training.run import Training, train
 from crypto.errors import CryptoError
@@ -27,6 +26,7 @@ from crypto.rounds.opening import open_report
 from crypto.rounds.payload import digests
 from crypto.rounds.report import StoredReport, report_header
 from crypto.wire import body_digest, signer_of, unverified
+from federation.founding import found
 from policies.budget.accountant import charge
 from policies.requests.logistic import GRADIENT_UNITS, LogisticStep
 from policies.requests.request import Request
@@ -292,7 +292,7 @@ def test_the_owner_is_told_in_which_models_a_person_who_left_may_be(
 
     def told(person: str, *options: str) -> list[str]:
         command = ["consent", "--policy", str(home / "policy.toml"), "--person", person, *options]
-        assert silo_node.cli.main(command) == 0
+        assert silo_node.owner.cli.main(command) == 0
         return [line.strip() for line in capsys.readouterr().out.splitlines() if " run " in line or "models" in line]
 
     learned = datetime.fromtimestamp(state.learned_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

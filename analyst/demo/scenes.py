@@ -322,7 +322,7 @@ def pooled_fit(loans: Any) -> dict[str, float]:
 
 def _owner_sees(*arguments: str) -> list[str]:
     """Return the lines of the owner's own command; raises AnalystError if it fails."""
-    command = [sys.executable, "-m", "silo_node.cli", *arguments]
+    command = [sys.executable, "-m", "silo_node.owner.cli", *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=OWNER_TIMEOUT_S, check=True)  # noqa: S603
     except subprocess.TimeoutExpired as err:

@@ -17,8 +17,8 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from analyst.errors import AnalystError
-from analyst.founding import found
 from crypto.keys import VerifyKey
+from federation.founding import found
 
 FEDERATION = "consilo-demo"
 ANALYST = "ana"

@@ -13,13 +13,13 @@ from typing import Any
 from rich.console import Console
 
 from analyst.client import Federation
-from analyst.config import read_config
 from analyst.demo import banks, hospitals, retailers, scenes
 from analyst.demo.scenes import Stage
 from analyst.demo.sector import Sector, found_sectors
-from analyst.errors import AnalystError, FederationError
-from analyst.simulate import is_up
 from crypto.errors import CryptoError
+from federation.config import read_config
+from federation.errors import FederationError
+from federation.local import is_up
 
 SECTORS = {"hospitals": hospitals.SECTOR, "banks": banks.SECTOR, "retailers": retailers.SECTOR}
 MARKER = ".consilo-demo"
@@ -45,7 +45,10 @@ _NEXT_OF_ALL = """\
 
 
 def tell(path: Path, sector: Sector, console: Console) -> None:
-    """Found the sector's federation in `path` and tell its story; raises AnalystError or CryptoError."""
+    """Found the sector's federation in `path` and tell its story.
+
+    Raises AnalystError, FederationError or CryptoError.
+    """
     began = time.monotonic()
     data = _found(path, (sector,), console, sector.headline)
     console.print(sector.intro.format(rows=f"{data[sector.kind].num_rows:,}"))
@@ -63,7 +66,7 @@ def tell(path: Path, sector: Sector, console: Console) -> None:
 
 
 def tell_all(path: Path, console: Console) -> None:
-    """Found one federation of all sectors in `path` and tell its story; raises AnalystError or CryptoError."""
+    """Found one federation of all sectors in `path` and tell its story; raises what `tell` raises."""
     began = time.monotonic()
     sectors = tuple(SECTORS.values())
     count = sum(len(sector.silos) for sector in sectors)
@@ -126,5 +129,5 @@ def _clear(path: Path) -> None:
 def _is_up(file: Path) -> bool:
     try:
         return is_up(read_config(file))
-    except (AnalystError, CryptoError):  # unfinished, or of another version
+    except (FederationError, CryptoError):  # unfinished, or of another version
         return False

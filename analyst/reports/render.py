@@ -11,17 +11,13 @@ from rich.table import Table
 from analyst.reports.estimates import Estimate
 from analyst.reports.report import Report, between
 from analyst.sql.offer import Offer
+from federation.terminal import plain
 from policies.budget.accountant import epsilon_of
 from policies.requests.catalogue import Catalogue
 from policies.requests.tables import TableColumn
 from policies.units import MICRO
 
 FORMATS = ("table", "json", "csv")
-
-
-def plain(text: str) -> str:
-    """Return text of another party without anything that a terminal would obey."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def render(report: Report, form: str) -> str:

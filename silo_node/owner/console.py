@@ -32,7 +32,7 @@ from silo_node.errors import SiloError
 from silo_node.ledger.log import Signer
 from silo_node.ledger.store import LedgerStore
 from silo_node.owner.page import View, render
-from silo_node.requests import Decision, decide_on, requests_of
+from silo_node.owner.pending import Decision, decide_on, requests_of
 
 MAX_BODY = 4096
 LOG_ENTRIES = 60

@@ -16,7 +16,7 @@ from policies.document.policy import Policy
 from policies.units import DAY_S, MICRO
 from silo_node.accounts import Account, Accounts
 from silo_node.ledger.events import Entry, when, worded
-from silo_node.requests import PendingRequest
+from silo_node.owner.pending import PendingRequest
 
 _WIDTH, _HEIGHT = 1000, 240
 _MIN_DAYS = 7

@@ -22,10 +22,10 @@ from aggregator.gate import Gate
 from aggregator.streams import StreamSilo
 from analyst.client import Federation
 from analyst.demo.hospitals import found_hospitals
-from analyst.founding import found
 from crypto.backends.scheme import CHUNK_VALUES
 from crypto.rounds.payload import digests as digests_of
 from crypto.rounds.payload import frames
+from federation.founding import found
 from federation.members.certificates import host_of, pin_of, read_transport_key
 from federation.transport.frames import DATA_BYTES, Parts
 from federation.transport.handshake import OPTIONS
@@ -261,7 +261,16 @@ def organisations(path: Path) -> tuple[list[float], list[float], dict[str, list[
     commands = {AGGREGATOR: [*program, "--listen", f"127.0.0.1:{port}", "--monitor-port", str(monitor)]}
     for silo in SILOS:
         policy = str(place / silo / "policy.toml")
-        commands[silo] = [sys.executable, "-m", "silo_node.cli", "serve", "--policy", policy, "--monitor-port", "0"]
+        commands[silo] = [
+            sys.executable,
+            "-m",
+            "silo_node.owner.cli",
+            "serve",
+            "--policy",
+            policy,
+            "--monitor-port",
+            "0",
+        ]
     running = {
         who: subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for who, command in commands.items()

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from analyst.errors import FederationError
 from crypto.keys import Secret, VerifyKey, read_key_file
 from crypto.wire import Name, verify
+from federation.errors import FederationError
 from federation.members.membership import LOG, TrustAnchor, read_log
 from federation.members.roster import AUTHORITY, Roster, read_roster
 

@@ -1,32 +1,33 @@
 """Simulate mode: one local Ray cluster in which every silo is an actor. One operator, one trust domain.
 
 Two ways to run it with the same code: inside the calling process (`started`), gone when it ends, or kept by a
-background process (`up`), which `consilo down` ends. The cluster listens on loopback only and demands a token.
+background process (`up`), which `consilo down` ends. The cluster listens on loopback only and demands a token. The
+programs that make the actors are started by their names: this package imports no role.
 """
 
 import contextlib
-import importlib
 import json
-import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-from analyst.config import Config, read_config
-from analyst.errors import FederationError
 from crypto.errors import CryptoError
+from federation.config import Config, read_config
+from federation.errors import FederationError
+from federation.operations.cluster import RAY_TOKEN, cluster_environment
+from federation.operations.ray_cluster import NAMESPACE, Cluster, adopt, connected, interrupt_on_sigterm
 
-NAMESPACE = "consilo"
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 20.0
-OBJECT_STORE_BYTES = 128 << 20
+_OWN = Cluster("the local Ray cluster did not start ({kind})", "see `consilo doctor`", object_store_bytes=128 << 20)
+_KEPT = Cluster("the running federation does not answer", "run `consilo down`, then ask again")
 _STATE = ".consilo-up.json"
 _PROBLEM = "consilo-problem: "  # what stands after it in the background process's output is for people
 
@@ -79,24 +80,20 @@ class Link:
 @contextlib.contextmanager
 def started(config: Config, progress: Progress = lambda _: None) -> Iterator[Link]:
     """Attach to the federation that `consilo up` keeps, or run one until the block ends. Raises FederationError."""
-    _prepare_ray(config)
+    _adopt(config)
     address = _running(config)
     if address is not None:
-        with _attached(address):
+        with connected(replace(_KEPT, address=address)):
             yield Link()
         return
-    temporary = Path(tempfile.mkdtemp(prefix="consilo-ray-"))
-    try:
+    with contextlib.ExitStack() as cluster:
         with _launchers(config) as launchers:
             progress("starting a local Ray cluster")
-            address = _init(temporary)
+            address = cluster.enter_context(connected(_OWN))
             progress(f"starting {len(config.policies)} silos and the aggregator as Ray actors")
             for process in launchers:
                 _await_ready(process, address)
         yield Link()
-    finally:
-        _shutdown()
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def up(config: Config) -> int:
@@ -106,7 +103,7 @@ def up(config: Config) -> int:
         raise FederationError("the federation is up already", "stop it with `consilo down`")
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "analyst.simulate", str(config.path)],
+            [sys.executable, "-m", "federation.local", str(config.path)],
             stdin=subprocess.DEVNULL,
             stdout=errors,
             stderr=errors,
@@ -157,76 +154,12 @@ def _refuse_federated(config: Config) -> None:
         raise FederationError(f"{config.federation} is a federation between organisations", hint)
 
 
-def _prepare_ray(config: Config) -> None:
-    """Set Ray to this federation's token and to loopback, here and in processes started from here.
-
-    Ray reads its settings when it is first imported and keeps the first token it sees, so a process that has imported
-    ray before, or opened another federation, must make it read them again; Ray has no public call for that.
-    """
-    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
-        raise FederationError("this process is connected to a Ray cluster already", "close the other federation first")
-    token = config.path.parent / "ray.token"
+def _adopt(config: Config) -> None:
+    """Set Ray to this federation's token and to loopback; other settings of the calling program stay."""
+    token = config.path.parent / RAY_TOKEN
     if not token.is_file():
         raise FederationError(f"{token} is missing", "restore it, or found the federation anew")
-    os.environ.update(
-        RAY_USAGE_STATS_ENABLED="0",
-        RAY_AUTH_MODE="token",
-        RAY_AUTH_TOKEN_PATH=str(token),
-        RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",  # Ray's switch for listening on loopback instead of the host's address
-        RAY_DEDUP_LOGS="0",
-        RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
-        GRPC_VERBOSITY="ERROR",
-        GLOG_minloglevel="3",
-    )
-    os.environ.pop("RAY_ADDRESS", None)
-    os.environ.pop("RAY_AUTH_TOKEN", None)
-    from ray._private import ray_constants
-
-    raylet: Any = importlib.import_module("ray._raylet")
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    raylet.Config.initialize("")
-    raylet.AuthenticationTokenLoader.instance().reset_cache()
-
-
-def _init(temporary: Path) -> str:
-    import ray
-
-    try:
-        context: Any = ray.init(
-            address="local",
-            namespace=NAMESPACE,
-            num_cpus=2,
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _temp_dir=str(temporary),
-        )
-    except Exception as err:
-        raise FederationError(
-            f"the local Ray cluster did not start ({type(err).__name__})", "see `consilo doctor`"
-        ) from err
-    return str(context.address_info["address"])
-
-
-@contextlib.contextmanager
-def _attached(address: str) -> Iterator[None]:
-    import ray
-
-    try:
-        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
-    except Exception as err:
-        raise FederationError("the running federation does not answer", "run `consilo down`, then ask again") from err
-    try:
-        yield
-    finally:
-        _shutdown()
-
-
-def _shutdown() -> None:
-    import ray
-
-    ray.shutdown()
+    adopt(cluster_environment(token) | {"GRPC_VERBOSITY": "ERROR"}, ("RAY_ADDRESS", "RAY_AUTH_TOKEN"))
 
 
 @contextlib.contextmanager
@@ -280,7 +213,7 @@ def _is_ours(pid: int, config: Config) -> bool:
         command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
-    return b"analyst.simulate" in command and str(config.path).encode() in command
+    return b"federation.local" in command and str(config.path).encode() in command
 
 
 def _running(config: Config) -> str | None:
@@ -292,10 +225,7 @@ def _keep(config: Config) -> None:
     """Run the federation until a signal ends this process."""
     import ray
 
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
+    interrupt_on_sigterm()
     state = config.path.parent / _STATE
     try:
         with started(config):

@@ -4,18 +4,14 @@ They read the silo's own files; `approve`, `reject` and `erase` write to its led
 """
 
 import argparse
-import getpass
 import json
-import re
 import sys
 import time
-import warnings
 from collections.abc import Callable
-from itertools import chain, repeat
 from pathlib import Path
-from typing import Any
 
 from crypto.keys import SigningKey, read_key_file
+from federation.terminal import Commands, Parser, add_command, asking, whole
 from policies.budget.ledger import Checkpoint
 from policies.document.describe import worded_request
 from policies.document.load import PolicyFile, load
@@ -29,12 +25,12 @@ from silo_node.ledger.events import when, worded
 from silo_node.ledger.log import Signer, read_checkpoint
 from silo_node.ledger.retention import due_of
 from silo_node.ledger.store import LedgerStore
-from silo_node.requests import Decision, PendingRequest, check_person, decide_on, requests_of
+from silo_node.owner.pending import Decision, PendingRequest, check_person, decide_on, requests_of
 
 _LOG_ENTRIES, _MAX_ENTRIES = 100, 10**9
 
 
-def add_commands(commands: Any) -> None:
+def add_commands(commands: Commands) -> None:
     """Add the commands of this module to the parser of `consilo-silo`."""
     ledger = _command(
         commands, "ledger", "show what the silo has spent, what is left, and how long it will last", _ledger
@@ -58,7 +54,7 @@ def add_commands(commands: Any) -> None:
     log = _command(commands, "log", "show what the silo has done", _log)
     log.add_argument(
         "--last",
-        type=_whole(1, _MAX_ENTRIES),
+        type=whole(1, _MAX_ENTRIES),
         metavar="N",
         default=_LOG_ENTRIES,
         help=f"so many entries; default: {_LOG_ENTRIES}",
@@ -72,28 +68,16 @@ def add_commands(commands: Any) -> None:
     )
     _command(commands, "erase", "erase what the policy's [retention] says is due", _erase)
     console = _command(commands, "console", "open a page on this machine: policy, ledger, requests, log", _console)
-    port = _whole(0, 65_535)
+    port = whole(0, 65_535)
     console.add_argument("--port", type=port, metavar="PORT", default=0, help="on the loopback interface; default: any")
     console.add_argument("--as", dest="who", metavar="NAME", help="who you are in [people], to approve on the page")
     console.add_argument("--key", type=Path, metavar="FILE", help="your key file")
 
 
-def _command(commands: Any, name: str, text: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text.capitalize() + ".")
+def _command(commands: Commands, name: str, text: str, run: Callable[[argparse.Namespace], int]) -> Parser:
+    parser = add_command(commands, name, run, text)
     parser.add_argument("--policy", type=Path, required=True, metavar="FILE", help="the policy.toml beside the ledger")
-    parser.set_defaults(run=run)
     return parser
-
-
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    """Return what reads a whole number between bounds, both included."""
-
-    def read(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,12}", text) or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"found {text[:40]!r}, expected a whole number from {low} to {high}")
-        return int(text)
-
-    return read
 
 
 def _format(parser: argparse.ArgumentParser) -> None:
@@ -118,20 +102,7 @@ def person_key(path: Path) -> SigningKey:
     """Read a person's key, asking on the terminal for its passphrase if it has one."""
     if not path.exists():
         raise SiloError(f"there is no key file {path}", "check the path")
-    prompts = chain([f"passphrase of {path}: "], repeat("that does not open it; passphrase: "))
-    return SigningKey(read_key_file(path, lambda: _typed(next(prompts))))
-
-
-def _typed(prompt: str) -> str:
-    """Return what a person types at the terminal without showing it; raises SiloError if there is no terminal."""
-    if sys.stdin is None or not sys.stdin.isatty():
-        raise SiloError("a passphrase is needed, and there is no terminal to ask for it", "run it in a terminal")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", getpass.GetPassWarning)  # it would show what is typed
-            return getpass.getpass(prompt)
-    except (EOFError, getpass.GetPassWarning):
-        raise SiloError("no passphrase was given", "run it in a terminal") from None
+    return SigningKey(read_key_file(path, asking(str(path), "run it in a terminal")))
 
 
 def _read(options: argparse.Namespace) -> tuple[PolicyFile, LedgerStore]:
@@ -322,7 +293,7 @@ def _erase(options: argparse.Namespace) -> int:
 
 
 def _console(options: argparse.Namespace) -> int:
-    from silo_node.owner.console import Visitor, serve  # the web stack: only where a page is served
+    from silo_node.owner.console import Visitor, serve
 
     path = ledger_path(options.policy)
     if (options.who is None) != (options.key is None):

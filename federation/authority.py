@@ -13,14 +13,14 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-from analyst.config import read_trust_anchor
-from analyst.directory import made_or_undone
-from analyst.errors import FederationError
 from crypto.errors import CertificateError
 from crypto.keys import Secret, SigningKey, read_key_file, write_key_file
 from crypto.randomness import token
 from crypto.sealing import check_public
 from crypto.wire import check_name, sign
+from federation.config import read_trust_anchor
+from federation.directory import made_or_undone
+from federation.errors import FederationError
 from federation.members.admission import (
     CODE_BYTES,
     Admission,

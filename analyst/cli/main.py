@@ -4,84 +4,78 @@ Exit status: 0 answered, 1 an error, 3 silos refused by policy.
 """
 
 import argparse
-import getpass
 import json
-import os
 import sys
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from itertools import chain, repeat
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 from rich.status import Status
 
+from analyst.cli.doctor import examine
+from analyst.cli.federation import add_commands, jurisdiction
+from analyst.cli.new import new
 from analyst.client import Federation
-from analyst.config import read_config
 from analyst.demo.story import SECTORS, tell, tell_all
-from analyst.doctor import examine
-from analyst.drafting import new
 from analyst.errors import AnalystError, DeniedError
-from analyst.federation_commands import add_commands, jurisdiction
-from analyst.reports.render import FORMATS, plain, print_offer, render
-from analyst.simulate import down, up
+from analyst.reports.render import FORMATS, print_offer, render
 from analyst.training.job import read_job
 from analyst.training.run import show_training, to_json, train
 from analyst.verify import read_answer, verify
 from crypto.backends.registry import BACKENDS
-from crypto.errors import CryptoError
 from crypto.keys import MIN_PASSPHRASE, Secret, SigningKey, read_key_file, write_key_file
+from federation import terminal
+from federation.config import read_config
+from federation.local import down, up
+from federation.terminal import (
+    Commands,
+    Failure,
+    Parser,
+    Program,
+    add_command,
+    add_group,
+    asking,
+    commands_of,
+    number,
+    plain,
+    print_findings,
+    typed,
+)
 from policies.errors import PolicyError
 
 _DENIED = 3
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise AnalystError(message, f"see `{self.prog} --help`")
+_NO_TERMINAL = "run the command in a terminal; Python programs can use Federation.open(..., passphrase=...)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; every expected error becomes one line and one hint."""
     notes = Console(stderr=True, highlight=False)
-    try:
+
+    def command() -> int:
         options = _parser().parse_args(arguments)
         run: Callable[[argparse.Namespace, Console], int] = options.run
         return run(options, notes)
-    except (AnalystError, CryptoError, PolicyError) as err:
-        return _fail(err.message, err.hint, _DENIED if isinstance(err, DeniedError) else 1)
-    except KeyboardInterrupt:
-        return _fail("interrupted", "nothing is left running")
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; do not complain at exit
-        return 1
-    except OSError as err:
-        return _fail(f"{err.strerror or err}: {err.filename or 'no file'}", "check the path and the free disk space")
-    except Exception as err:
-        if os.environ.get("CONSILO_DEBUG"):
-            raise
-        return _fail(
-            f"unexpected {type(err).__name__}", "this is a defect: set CONSILO_DEBUG=1 to see where, and report it"
-        )
+
+    return terminal.run(Program("consilo", _explain, "nothing is left running"), command)
 
 
-def _fail(message: str, hint: str, status: int = 1) -> int:
-    print(f"consilo: error: {plain(' '.join(message.split()))}", file=sys.stderr)
-    print(f"consilo: hint: {plain(' '.join(hint.split())) or 'see `consilo --help`'}", file=sys.stderr)
-    return status
+def _explain(err: Exception) -> Failure | None:
+    match err:
+        case DeniedError():
+            return Failure(err.message, err.hint, _DENIED)
+        case AnalystError() | PolicyError():
+            return Failure(err.message, err.hint)
+        case _:
+            return None
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="consilo", description="Ask questions across organisations without moving their data.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
-
-    def command(name: str, run: Callable[[argparse.Namespace, Console], int], text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        added.set_defaults(run=run)
-        return added
-
+    parser = Parser(prog="consilo", description="Ask questions across organisations without moving their data.")
+    commands = commands_of(parser)
+    command = partial(add_command, commands)
     demo = command("demo", _demo, "run a whole federation on this machine, on real data, and tell its story")
     demo.add_argument("--out", type=Path, default=Path("consilo-demo"), metavar="DIR", help="where it is left")
     demo.add_argument("--sector", choices=SECTORS, help="tell the story of one sector only; default: of all")
@@ -90,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     query.add_argument("sql", help="the question, in one argument")
     _federation_options(query)
     query.add_argument("--purpose", required=True, help="what the answer is for; policies open data by purpose")
-    query.add_argument("--epsilon", required=True, type=_number, help="what it may cost one person, such as 1")
+    query.add_argument("--epsilon", required=True, type=number, help="what it may cost one person, such as 1")
     text = "how the silos' vectors are summed; their policies say which they accept"
     query.add_argument("--backend", choices=list(BACKENDS), default="masking", help=text)
     text = "keep the request there until it is answered; given again, the very same one is sent, say after an approval"
@@ -102,13 +96,11 @@ def _parser() -> argparse.ArgumentParser:
     _federation_options(train)
     train.add_argument("--format", choices=["text", "json"], default="text")
     text = "hold an answer against what the silos signed"
-    reports = commands.add_parser("report", help=text, description=text[0].upper() + text[1:] + ".")
-    actions = reports.add_subparsers(required=True, metavar="ACTION")
+    actions = add_group(commands, "report", text)
     text = "check every signature of a report, add its sum once more, and compare the answer"
-    check = actions.add_parser("verify", help=text, description=text[0].upper() + text[1:] + ".")
+    check = add_command(actions, "verify", _verify, text)
     check.add_argument("answer", metavar="ANSWER", help="the JSON of an answer, or its transcript")
     _federation_options(check)
-    check.set_defaults(run=_verify)
     silos = command("silos", _silos, "list the silos and what their policies open to you")
     _federation_options(silos)
     silos.add_argument("--format", choices=["table", "json"], default="table")
@@ -120,8 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor = command("doctor", _doctor, "check this machine, the installation and a federation")
     doctor.add_argument("--federation", type=Path, metavar="FILE", help="its consilo.toml")
     add_commands(commands)
-    text = "make an analyst's key, or show its verification key"
-    _key_options(commands.add_parser("key", help=text, description=text[0].upper() + text[1:] + "."))
+    _key_commands(add_group(commands, "key", "make an analyst's key, or show its verification key"))
     return parser
 
 
@@ -144,15 +135,13 @@ def _silo_file(text: str) -> tuple[str, Path]:
     return name, Path(file)
 
 
-def _key_options(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(required=True, metavar="ACTION")
+def _key_commands(actions: Commands) -> None:
     for name, run, text in (
         ("new", _key_new, "make a key file and print its verification key for the data owners"),
         ("show", _key_show, "print the verification key of a key file"),
     ):
-        action = actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        action = add_command(actions, name, run, text)
         action.add_argument("file", type=Path, metavar="FILE", help="the key file")
-        action.set_defaults(run=run)
     actions.choices["new"].add_argument("--passphrase", action="store_true", help="encrypt it; asked for twice")
 
 
@@ -161,13 +150,6 @@ def _federation_options(parser: argparse.ArgumentParser, has_analyst: bool = Tru
     parser.add_argument("--federation", type=Path, default=default, metavar="FILE", help="its consilo.toml")
     if has_analyst:
         parser.add_argument("--analyst", metavar="NAME", help="who asks, where consilo.toml has several keys")
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
 
 
 def _demo(options: argparse.Namespace, notes: Console) -> int:
@@ -286,10 +268,7 @@ def _down(options: argparse.Namespace, notes: Console) -> int:
 
 
 def _doctor(options: argparse.Namespace, notes: Console) -> int:
-    findings = examine(options.federation)
-    for finding in findings:
-        print("\n".join(finding.lines()))
-    return 1 if any(finding.state == "FAIL" for finding in findings) else 0
+    return print_findings(examine(options.federation))
 
 
 def _key_new(options: argparse.Namespace, notes: Console) -> int:
@@ -311,42 +290,27 @@ def _key_show(options: argparse.Namespace, notes: Console) -> int:
 
 
 def _asking(what: str, status: Status | None = None) -> Callable[[], str]:
-    """Return what asks for a passphrase on the terminal, while `status` rests, and says so if it asks again."""
-    prompts = chain([f"passphrase of {what}: "], repeat("that does not open it; passphrase: "))
+    """Return what asks for a passphrase on the terminal, while `status` rests."""
+    return asking(what, _NO_TERMINAL) if status is None else asking(what, _NO_TERMINAL, partial(_resting, status))
 
-    def ask() -> str:
-        if status is None:
-            return _typed(next(prompts))
-        status.stop()
-        try:
-            return _typed(next(prompts))
-        finally:
-            status.start()
 
-    return ask
+@contextmanager
+def _resting(status: Status) -> Iterator[None]:
+    status.stop()
+    try:
+        yield
+    finally:
+        status.start()
 
 
 def _new_passphrase() -> str:
-    first = _typed(f"new passphrase, at least {MIN_PASSPHRASE} characters: ")
+    first = typed(f"new passphrase, at least {MIN_PASSPHRASE} characters: ", _NO_TERMINAL)
     try:
-        if first == _typed("the same again: "):
+        if first == typed("the same again: ", _NO_TERMINAL):
             return first
     finally:
         del first  # or a traceback would hold it
     raise AnalystError("the two passphrases differ", "no key was written; type the same one twice")
-
-
-def _typed(prompt: str) -> str:
-    """Return what a person types at the terminal without showing it; raises AnalystError if there is no terminal."""
-    hint = "run the command in a terminal; Python programs can use Federation.open(..., passphrase=...)"
-    if sys.stdin is None or not sys.stdin.isatty():
-        raise AnalystError("a passphrase is needed, and there is no terminal to ask for it", hint)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", getpass.GetPassWarning)  # it would show what is typed
-            return getpass.getpass(prompt)
-    except (EOFError, getpass.GetPassWarning):
-        raise AnalystError("no passphrase was given", hint) from None
 
 
 if __name__ == "__main__":

@@ -7,35 +7,29 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from analyst.errors import AnalystError, FederationError
-from analyst.federation import admit, found_federation, invite, opened, revoke, rotate
-from analyst.joining import Joined, join, renew
+from analyst.errors import AnalystError
 from analyst.reports.report import iso
 from crypto.wire import JURISDICTION_PATTERN
+from federation.authority import admit, found_federation, invite, opened, revoke, rotate
+from federation.errors import FederationError
+from federation.joining import Joined, join, renew
 from federation.members.certificates import MEMBER_DAYS, ROLES, utc_now
 from federation.members.membership import LOG
+from federation.terminal import Commands, add_command, add_group
 from federation.transport.address import listened, port
 
 INVITATION_DAYS = 7
 
 
-def add_commands(commands: Any) -> None:
+def add_commands(commands: Commands) -> None:
     """Add the commands to `consilo`'s parser."""
     text = "the authority's commands: found a federation, and change who belongs to it"
-    federation = commands.add_parser("federation", help=text, description=_sentence(text))
-    actions = federation.add_subparsers(required=True, metavar="ACTION")
-
-    def action(name: str, run: Callable[[argparse.Namespace, Console], int], text: str) -> argparse.ArgumentParser:
-        added: argparse.ArgumentParser = actions.add_parser(name, help=text, description=_sentence(text))
-        added.set_defaults(run=run)
-        return added
-
+    action = partial(add_command, add_group(commands, "federation", text))
     new = action("new", _new, "make the authority's directory: its keys and the first version of the membership")
     new.add_argument("directory", type=Path, metavar="DIR", help="where the authority's files are made")
     new.add_argument("--name", required=True, metavar="NAME", help="what the federation is called")
@@ -63,27 +57,18 @@ def add_commands(commands: Any) -> None:
         text = "the authority's consilo.toml"
         one.add_argument("--federation", type=Path, default=Path("consilo.toml"), metavar="FILE", help=text)
     text = "become a member: answer an invitation, install an admission, or renew a transport key"
-    joining = commands.add_parser("join", help=text, description=_sentence(text))
+    joining = add_command(commands, "join", _join, text)
     joining.add_argument("file", type=Path, nargs="?", metavar="FILE", help="the invitation, or the admission")
     joining.add_argument("--out", type=Path, required=True, metavar="DIR", help="this organisation's directory")
     text = "of an aggregator: where others dial it"
     joining.add_argument("--address", default="", metavar="HOST:PORT", help=text)
     joining.add_argument("--renew", action="store_true", help="make a new transport key and the request for it")
-    joining.set_defaults(run=_join)
-    text = "run the aggregator"
-    aggregator = commands.add_parser("aggregator", help=text, description=_sentence(text))
-    serving = aggregator.add_subparsers(required=True, metavar="ACTION")
-    text = "listen for silos and analysts, and run their rounds"
-    serve = serving.add_parser("serve", help=text, description=_sentence(text))
+    serving = add_group(commands, "aggregator", "run the aggregator")
+    serve = add_command(serving, "serve", _serve, "listen for silos and analysts, and run their rounds")
     serve.add_argument("home", type=Path, metavar="DIR", help="the aggregator's directory")
     listen, text = "0.0.0.0:8443", "health and metrics, on loopback"
     serve.add_argument("--listen", type=listened, default=listen, metavar="HOST:PORT", help="where it listens")
     serve.add_argument("--monitor-port", type=port, default=9464, metavar="PORT", help=text)
-    serve.set_defaults(run=_serve)
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
 
 
 def _days(text: str) -> int:

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from analyst.directory import made_or_undone
-from analyst.errors import FederationError
-from analyst.founding import TICK_MS
 from crypto.errors import MembershipError
 from crypto.keys import Secret, SigningKey, VerifyKey, read_key_file, write_key_file
 from crypto.sealing import SealingKey
 from crypto.wire import sign, verify
+from federation.directory import made_or_undone
+from federation.errors import FederationError
+from federation.founding import TICK_MS
 from federation.members.admission import Admission, Invitation, JoinRequest, from_armor, read_invitation, to_armor
 from federation.members.certificates import (
     Identity,

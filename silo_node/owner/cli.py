@@ -10,101 +10,75 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import duckdb
 
-from crypto.errors import CryptoError
+from federation import terminal
+from federation.terminal import Commands, Failure, Parser, Program, add_command, commands_of, print_findings
 from federation.transport.address import dialled, port
 from policies.document.load import load
 from policies.document.policy import Policy
 from policies.document.purposes import ConsentColumn, ConsentTable
 from policies.errors import PolicyError, PolicyFileError
 from policies.units import HOUR_S
-from silo_node import owner_cli
 from silo_node.data.consent import load_consent
 from silo_node.data.sources import LOAD_TIMEOUT_S, Source, connect, load_sources, opened
 from silo_node.errors import SiloError, SourceError
 from silo_node.home import LEDGER
 from silo_node.ledger.events import when
 from silo_node.ledger.store import LedgerStore
+from silo_node.owner import ledger_commands, policy_commands
 from silo_node.owner.consent_status import PersonStanding, Standing, standing_of, standings
-from silo_node.policy_cli import add_commands
 from silo_node.training.run import RunState
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise SiloError(message, f"see `{self.prog} --help`")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; every expected error becomes one line and one hint."""
-    try:
+
+    def command() -> int:
         options = _parser().parse_args(arguments)
         run: Callable[[argparse.Namespace], int] = options.run
         return run(options)
-    except PolicyFileError as err:
-        for line in err.message.splitlines():
-            print(line, file=sys.stderr)
-        count = len(err.message.splitlines())
-        return _fail(f"{count} problem{'s' if count > 1 else ''} in the policy", err.hint)
-    except (SiloError, PolicyError, CryptoError) as err:
-        return _fail(err.message, err.hint)
-    except KeyboardInterrupt:
-        return _fail("interrupted", "nothing was changed")
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as err:
-        return _fail(f"{err.strerror or err}: {err.filename or 'no file'}", "check the path and the free disk space")
-    except Exception as err:
-        if os.environ.get("CONSILO_DEBUG"):
-            raise
-        return _fail(
-            f"unexpected {type(err).__name__}", "this is a defect: set CONSILO_DEBUG=1 to see where, and report it"
-        )
+
+    return terminal.run(Program("consilo-silo", _explain, "nothing was changed"), command)
 
 
-def _fail(message: str, hint: str) -> int:
-    print(f"consilo-silo: error: {' '.join(message.split())}", file=sys.stderr)
-    print(f"consilo-silo: hint: {' '.join(hint.split()) or 'see `consilo-silo --help`'}", file=sys.stderr)
-    return 1
+def _explain(err: Exception) -> Failure | None:
+    match err:
+        case PolicyFileError():
+            problems = tuple(err.message.splitlines())
+            message = f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in the policy"
+            return Failure(message, err.hint, details=problems)
+        case SiloError() | PolicyError():
+            return Failure(err.message, err.hint)
+        case _:
+            return None
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="consilo-silo", description="Look after one silo: its policy, its data, its ledger.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
-
-    def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        added.set_defaults(run=run)
-        return added
-
-    add_commands(add)
-    owner_cli.add_commands(commands)
+    parser = Parser(prog="consilo-silo", description="Look after one silo: its policy, its data, its ledger.")
+    commands = commands_of(parser)
+    policy_commands.add_commands(commands)
+    ledger_commands.add_commands(commands)
     text = "show how many persons are in by consent right now, as the next request would count them"
-    consent = commands.add_parser("consent", help=text, description=text.capitalize() + ".")
+    consent = add_command(commands, "consent", _consent, text)
     consent.add_argument("--policy", type=Path, required=True, metavar="FILE", help="the policy.toml")
     consent.add_argument("--purpose", metavar="PURPOSE", help="only this one; default: all of the policy")
     consent.add_argument("--person", metavar="ID", help="also say whether this person is in, and why")
-    consent.set_defaults(run=_consent)
     text = "show the models that the silo holds"
-    models = commands.add_parser("models", help=text, description=text.capitalize() + ".")
+    models = add_command(commands, "models", _models, text)
     models.add_argument("--policy", type=Path, required=True, metavar="FILE", help="the policy.toml beside the ledger")
     models.add_argument("--format", choices=["table", "json"], default="table")
-    models.set_defaults(run=_models)
     _federated_commands(commands)
     return parser
 
 
-def _federated_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
+def _federated_commands(commands: Commands) -> None:
     text = "check what `serve` needs: clock, disk, certificate, policy, sources, ledger, membership"
-    doctor = commands.add_parser("doctor", help=text, description=text.capitalize() + ".")
+    doctor = add_command(commands, "doctor", _doctor, text)
     doctor.add_argument("--policy", type=Path, required=True, metavar="FILE", help="the policy.toml")
-    doctor.set_defaults(run=_doctor)
     text = "run the silo in this organisation's own Ray cluster and dial out to the aggregator"
-    serve = commands.add_parser("serve", help=text, description=text.capitalize() + ".")
+    serve = add_command(commands, "serve", _serve, text)
     serve.add_argument("--policy", type=Path, required=True, metavar="FILE", help="the policy.toml")
     text = "health and metrics, on loopback"
     serve.add_argument("--monitor-port", type=port, default=9465, metavar="PORT", help=text)
@@ -114,20 +88,16 @@ def _federated_commands(commands: "argparse._SubParsersAction[_Parser]") -> None
         "--ray-tls", type=Path, metavar="DIR", help="node.key, node.pem and ca.pem, if it has several nodes"
     )
     serve.add_argument("--node-address", default="", metavar="ADDRESS", help="of this machine in that cluster")
-    serve.set_defaults(run=_serve)
 
 
 def _doctor(options: argparse.Namespace) -> int:
     from silo_node.doctor import examine
 
-    findings = examine(options.policy)
-    for finding in findings:
-        print("\n".join(finding.lines()))
-    return 1 if any(finding.state == "FAIL" for finding in findings) else 0
+    return print_findings(examine(options.policy))
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from silo_node.serve import Options, serve  # gRPC is heavy: only where somebody dials
+    from silo_node.serve import Options, serve
 
     chosen = Options(options.policy, options.monitor_port, options.ray, options.ray_tls, options.node_address)
     serve(chosen, lambda line: print(line, flush=True))

@@ -11,8 +11,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -24,6 +25,7 @@ from crypto.rounds.bounds import why_infeasible
 from crypto.rounds.manifest import Recipient
 from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import Name, digest_of
+from federation.terminal import Commands, add_command
 from policies.budget.accountant import charge, epsilon_of, micro_rho_of
 from policies.budget.ledger import Spending, WindowSpending
 from policies.decision.budget_rules import limits_of, months_of
@@ -47,14 +49,15 @@ from silo_node.data.consent import load_consent
 from silo_node.data.sources import load_sources, place_of, types_of
 from silo_node.errors import SiloError
 from silo_node.home import ACCEPTED
-from silo_node.owner_cli import person_key
+from silo_node.owner.ledger_commands import person_key
 
 _PLAN_TIMEOUT_S = 60
 DENIED = 3
 
 
-def add_commands(add: Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]) -> None:
-    """Add the policy commands to a command line; `add` makes one from its name, what runs it and a sentence."""
+def add_commands(commands: Commands) -> None:
+    """Add the policy commands to the parser of `consilo-silo`."""
+    add = partial(add_command, commands)
     init = add("init", _init, "draft a policy from the names and types of a table's columns, never from its values")
     text = "a CSV or Parquet file, FILE.duckdb#TABLE, or env:NAME#TABLE for PostgreSQL"
     init.add_argument("source", metavar="SOURCE", help=text)

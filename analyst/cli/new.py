@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from analyst.errors import AnalystError
-from analyst.founding import AGGREGATOR, found
 from crypto.rounds.bounds import MIN_SURVIVORS
+from federation.founding import AGGREGATOR, found
 from policies.document.draft import Draft, clean, drafted, to_fill_in
 
 _KINDS = {".csv": "csv", ".parquet": "parquet"}

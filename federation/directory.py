@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from analyst.errors import FederationError
+from federation.errors import FederationError
 
 
 @contextmanager

@@ -7,11 +7,11 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
-from analyst.config import Config, read_config
-from analyst.errors import FederationError
-from analyst.simulate import is_up
 from crypto.errors import CryptoError, PassphraseNeededError
 from crypto.keys import read_key_file
+from federation.config import Config, read_config
+from federation.errors import FederationError
+from federation.local import is_up
 from federation.members.certificates import Identity, utc_now
 from federation.members.credentials import Credentials
 from federation.members.membership import TrustAnchor
@@ -38,7 +38,7 @@ def _installation() -> Iterator[Finding]:
             yield Finding(name, "ok", version(name))
         except PackageNotFoundError:
             yield Finding(name, "FAIL", "not installed", "install Consilo anew, from requirements.lock")
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     owners = packages_distributions()
     for name in _OURS:
         place = Path(import_module(name).__file__ or "").resolve()
