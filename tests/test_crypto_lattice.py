@@ -39,6 +39,7 @@ from crypto.backends.scheme import KEY_ID_BYTES, RoundKey, Shape
 from crypto.errors import CryptoError, ProtocolError, RangeError, WireError
 from crypto.keys import derive
 from crypto.wire import MAX_SILOS
+from tests.cases import every
 
 WORKER = "crypto.backends.lattice_worker"
 
@@ -220,8 +221,8 @@ def test_plain_tenseal_returns_foreign_memory_or_dies() -> None:
     assert done.returncode < 0 or done.stdout.strip() == "65536"
 
 
-@pytest.mark.parametrize("name", ["bfv", "ckks"])
-@pytest.mark.parametrize("blob", list(tenseal_blobs()))
+@every("name", ["bfv", "ckks"])
+@every("blob", list(tenseal_blobs()))
 def test_no_blob_of_tenseal_is_a_chunk(name: str, blob: str) -> None:
     scheme = bfv() if name == "bfv" else ckks()
     raw, size = tenseal_blobs()[blob], scheme.sum_bytes(0)

@@ -15,6 +15,7 @@ import analyst.cli
 import analyst.client
 import silo_node.cli
 from policies.document.policy import Policy
+from tests.cases import every
 from tests.simulator import Simulation
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,7 +35,7 @@ def commands() -> Iterator[Any]:
                     pending.append(command)
 
 
-@pytest.mark.parametrize(("name", "command"), list(commands()))
+@every(("name", "command"), list(commands()))
 def test_every_command_and_option_is_documented(name: str, command: argparse.ArgumentParser) -> None:
     assert f"`{name}" in QUICKSTART or f"\n{name}" in QUICKSTART
     for action in command._actions:

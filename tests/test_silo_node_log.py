@@ -20,6 +20,7 @@ from policies.errors import LedgerError
 from silo_node import log
 from silo_node.ledger_store import Due, LedgerStore
 from silo_node.log import Entry, Event, Held, Line, Signer, audit, chained, check_chain, decided, read_head, worded
+from tests.cases import every
 from tests.owner_home import charge, erased
 from tests.simulator import Simulation, no_noise, simulate
 
@@ -115,7 +116,7 @@ def doubled(lines: list[Line], index: int) -> list[Line]:
     return [*lines[: index + 1], *lines[index:]]
 
 
-@pytest.mark.parametrize("index", range(len(LINES)))
+@every("index", range(len(LINES)))
 @pytest.mark.parametrize(
     "tamper", [removed, changed, changed_with_its_hash, swapped, cut_after, cut_before, doubled],
     ids=lambda tamper: tamper.__name__,

@@ -12,6 +12,7 @@ from policies.document.policy import Policy
 from silo_node.data.mapping import quote
 from silo_node.data.sources import connect, load_sources
 from silo_node.errors import SourceError
+from tests.cases import every
 from tests.example_policy import Edit, policy
 
 CELLS: dict[str, Any] = {
@@ -101,7 +102,7 @@ def test_a_missing_column_is_named(name: str, tmp_path: Path) -> None:
     assert all(one in message for one in CELLS)
 
 
-@pytest.mark.parametrize(
+@every(
     ("name", "cells", "found", "declared"),
     [
         ("ward", pa.array([1, 2]), "BIGINT", "string"),
@@ -119,7 +120,6 @@ def test_a_missing_column_is_named(name: str, tmp_path: Path) -> None:
         ("smoker", pa.array([[True], [False]]), "BOOLEAN[]", "bool"),
         ("region", pa.array([{"a": "x"}, {"a": "y"}]), "STRUCT", "string"),
     ],
-    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_column_of_another_type_is_named(name: str, cells: Any, found: str, declared: str, tmp_path: Path) -> None:
     write(tmp_path, CELLS | {name: cells})

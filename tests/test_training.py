@@ -32,7 +32,6 @@ from policies.requests.request import Request
 from policies.requests.terms import terms_of
 from policies.requests.training import GRADIENT_UNITS, START, Step
 from silo_node.accounts import Row
-from silo_node.training.logistic import contribution
 from silo_node.training.run import RunState
 from tests.simulator import Noise, Simulation, no_noise, simulate
 
@@ -478,6 +477,8 @@ def test_training_without_noise_needs_a_policy_that_says_so(tmp_path: Path) -> N
 
 
 def test_one_person_changes_the_sums_by_no_more_than_the_noise_is_made_for(tmp_path: Path) -> None:
+    from silo_node.training.logistic import contribution  # with torch
+
     with banks(tmp_path / "f") as (simulation, file):
         request = begun(simulation, file)
     step = request.plan
