@@ -909,6 +909,7 @@ def test_evidence_that_is_gone_is_said_to_be_gone(exact: Simulation) -> None:
         federation.open_answer(planned, request, answer)
 
 
+@pytest.mark.torch
 def test_a_training_silo_learns_no_wrong_sum(tmp_path: Path) -> None:
     # Hope: the aggregator moves every model by a sum of its own, with digests that fit.
     with banks(tmp_path) as (simulation, file):

@@ -11,6 +11,8 @@ import pytest
 from crypto import operations
 from crypto.operations import AggregatorCounts, SiloCounts, serve_monitor
 
+pytestmark = pytest.mark.server
+
 T = TypeVar("T")
 
 

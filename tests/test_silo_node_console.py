@@ -26,6 +26,8 @@ from silo_node.errors import SiloError
 from silo_node.markup import Html, joined, tag
 from tests.owner_home import NOW, PEOPLE, OwnerHome, ask, founded_with_people, spend
 
+pytestmark = pytest.mark.server
+
 DPO, OWNER, CISO = PEOPLE
 Colour = tuple[int, int, int]
 

@@ -35,6 +35,8 @@ from silo_node.accounts import Row
 from silo_node.training.run import RunState
 from tests.simulator import Noise, Simulation, no_noise, simulate
 
+pytestmark = pytest.mark.torch
+
 SILOS = ("east", "middle", "north", "south", "west")
 STEPS, RATE, MOMENTUM, CLIP = 4, 1.5, 0.5, 0.8
 _POLICY = """\
