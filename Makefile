@@ -5,6 +5,8 @@ VENV   ?= .venv
 FUZZ_INPUTS ?= 1000000
 # Two processes, a file of tests in one of them: what starts a server or a Ray cluster does so once.
 PYTEST := -m pytest -n 2 --dist loadfile
+# The marks of the tests that `make test` leaves out and `make check` runs; pyproject.toml says what each means.
+MARKED := ray or server or process or he or torch or postgres or netns or slow or fuzz
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
@@ -14,21 +16,21 @@ demo: $(READY)
 	$(BIN)/consilo demo
 
 test: $(READY)
-	$(BIN)/python $(PYTEST)
+	$(BIN)/python $(PYTEST) -m "not ($(MARKED))"
 
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python $(PYTEST) --durations=15
+	$(BIN)/python $(PYTEST) -m "$(MARKED)" --durations=15
 
 bench: $(READY)
 	$(BIN)/python -m tests.bench
 
 # A million seeded inputs a decoder, then two minutes by coverage. Atheris is no dependency: it is fetched here alone.
 fuzz: $(READY)
-	CONSILO_FUZZ_INPUTS=$(FUZZ_INPUTS) $(BIN)/python -m pytest -m slow tests/test_fuzz.py
+	CONSILO_FUZZ_INPUTS=$(FUZZ_INPUTS) $(BIN)/python -m pytest -m fuzz tests/test_fuzz.py
 	test -d .fuzz/atheris || $(BIN)/pip install --quiet --no-deps --target .fuzz atheris==3.0.0
 	PYTHONPATH=.fuzz:. $(BIN)/python -m tests.fuzz_atheris -max_total_time=120 -max_len=8192 .fuzz/corpus
 

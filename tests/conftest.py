@@ -12,6 +12,7 @@ from hypothesis import settings
 
 from analyst.client import Federation
 from analyst.demo.hospitals import found_hospitals
+from tests import tiers
 from tests.simulator import Simulation, no_noise, simulate
 
 if TYPE_CHECKING:
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 
 settings.register_profile("bounded", deadline=None)  # pytest's time-out bounds a test; a busy machine is no failure
 settings.load_profile("bounded")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the tiers watch the tests."""
+    config.pluginmanager.register(tiers, "consilo-tiers")
 
 
 @pytest.fixture(scope="session")

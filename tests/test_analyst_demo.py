@@ -370,6 +370,7 @@ def test_bounds_of_the_purchases_cut_off_little() -> None:
     assert math.fsum(amount > 200 for amount in amounts) / len(amounts) < 0.01
 
 
+@pytest.mark.torch
 def test_the_pooled_fit_beside_the_model_is_the_one_that_torch_finds() -> None:
     import torch
 

@@ -18,6 +18,7 @@ from analyst.sql.offer import Offer, suggest
 from analyst.sql.plan import plan
 from policies.requests.query import Compare, Plan
 from policies.requests.tables import TableColumn
+from tests.cases import every
 from tests.example_policy import AGE, COLUMNS, COST, WARD, Edit, catalogue, offer, policy, request
 
 OFFER = offer(policy())
@@ -81,7 +82,7 @@ def test_question_becomes_its_plan(pair: Pair) -> None:
     assert asked.plan == Plan.model_validate_json(pair.plan)
 
 
-@pytest.mark.parametrize("pair", REFUSED, ids=lambda pair: pair.title)
+@every("pair", REFUSED)
 def test_question_is_refused_with_its_place(pair: Pair) -> None:
     error = refusal(pair.question)
     assert error.message == pair.error
@@ -89,7 +90,7 @@ def test_question_is_refused_with_its_place(pair: Pair) -> None:
         assert error.hint == pair.hint
 
 
-@pytest.mark.parametrize("pair", [pair for pair in REFUSED if " at line " in pair.error], ids=lambda pair: pair.title)
+@every("pair", [pair for pair in REFUSED if " at line " in pair.error])
 def test_place_moves_with_the_text(pair: Pair) -> None:
     moved = refusal("\n\n   " + pair.question).message
     place = re.compile(r" at line (\d+), column (\d+)")

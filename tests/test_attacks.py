@@ -7,9 +7,8 @@ from dataclasses import replace
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import networkx  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 
@@ -61,6 +60,9 @@ from tests.example_policy import NOW
 from tests.many_silos import SEALING, Many, Round, chunk_digests, with_report, words_of
 from tests.simulator import Simulation
 from tests.test_training import banks, models, run
+
+if TYPE_CHECKING:
+    import networkx  # type: ignore[import-untyped]
 
 QUESTION = "SELECT sex, COUNT(*) AS n FROM lung GROUP BY sex"
 ONE, TWO = b"the first round ", b"the second round"
@@ -907,6 +909,7 @@ def test_evidence_that_is_gone_is_said_to_be_gone(exact: Simulation) -> None:
         federation.open_answer(planned, request, answer)
 
 
+@pytest.mark.torch
 def test_a_training_silo_learns_no_wrong_sum(tmp_path: Path) -> None:
     # Hope: the aggregator moves every model by a sum of its own, with digests that fit.
     with banks(tmp_path) as (simulation, file):
@@ -938,6 +941,8 @@ def test_a_training_silo_learns_no_wrong_sum(tmp_path: Path) -> None:
 
 
 def graph_of(found: tuple[tuple[int, ...], ...]) -> "networkx.Graph[int]":
+    import networkx
+
     graph: networkx.Graph[int] = networkx.Graph()
     graph.add_nodes_from(range(len(found)))
     graph.add_edges_from((one, other) for one, committee in enumerate(found) for other in committee if one != other)
@@ -947,6 +952,8 @@ def graph_of(found: tuple[tuple[int, ...], ...]) -> "networkx.Graph[int]":
 @pytest.mark.parametrize(("silos", "colluding", "missing"), [(101, 1, 1), (120, 3, 5), (120, 20, 8)])
 def test_a_sparse_graph_stays_connected_whoever_colludes_and_drops(silos: int, colluding: int, missing: int) -> None:
     # Hope: drop the neighbours of one silo, so that the masks of its contribution cancel among colluders alone.
+    import networkx
+
     degree = degree_of(silos, colluding, missing)
     assert colluding + missing < degree < silos - 1
     names = [f"silo-{number:03}" for number in range(silos)]

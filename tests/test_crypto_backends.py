@@ -20,6 +20,7 @@ from crypto.backends.scheme import CHUNK_VALUES, KEY_ID_BYTES, RoundKey, Scheme,
 from crypto.errors import CryptoError, ProtocolError, RangeError, WireError
 from crypto.keys import derive
 from crypto.rounds.committees import quorum_of
+from tests.cases import every
 
 ALPHA = 1e-6
 NAMES = tuple(BACKENDS)
@@ -156,7 +157,7 @@ def test_narrow_and_wide_ranges_are_exact(name: str, limit: int) -> None:
     assert opened(name, scheme, sums, range(3)).tolist() == np.sum(found, axis=0).tolist()
 
 
-@pytest.mark.parametrize("dropped", [[0], [4], [1, 3]])
+@every("dropped", [[0], [4], [1, 3]])
 def test_the_pair_masks_of_dropped_silos_come_off(small: Round, dropped: list[int]) -> None:
     survivors = [silo for silo in range(SILOS) if silo not in dropped]
     sums = added(small.scheme, [small.contributions[silo] for silo in survivors])
@@ -305,7 +306,7 @@ def test_the_limit_of_the_shape_itself() -> None:
             Shape(*wrong)
 
 
-@pytest.mark.parametrize("change", ["longer", "shorter", "empty", "other column's"])
+@every("change", ["longer", "shorter", "empty", "other column's"])
 def test_a_chunk_of_another_size_is_refused(small: Round, change: str) -> None:
     scheme = small.scheme
     for column in {0, scheme.columns - 1}:

@@ -38,6 +38,7 @@ from federation.members.certificates import (
 )
 from federation.members.credentials import Tls
 from federation.operations.cluster import cluster_environment, ensure_token, nodes_environment
+from tests.cases import every
 
 NOW = utc_now()
 WHO = Identity("fed", "silo", "aspen")
@@ -53,7 +54,7 @@ def test_a_name_has_one_spelling_and_is_read_as_written(federation: str, role: s
     assert Identity.parse(identity.uri) == identity
 
 
-@pytest.mark.parametrize(
+@every(
     "uri",
     [
         "",
@@ -120,7 +121,7 @@ RSA = rsa.generate_private_key(65537, 2048)
 P384 = ec.generate_private_key(ec.SECP384R1())
 
 
-@pytest.mark.parametrize(
+@every(
     ("request_der", "reason"),
     [
         (b"", "not a certificate request"),
@@ -228,7 +229,7 @@ def test_another_authority_may_issue_in_its_own_way(extensions: tuple[x509.Exten
     check_issued(issued(PUBLIC, *extensions), AUTHORITY, new_request(KEY, WHO), NOW)
 
 
-@pytest.mark.parametrize(
+@every(
     ("certificate", "reason"),
     [
         (issued(PUBLIC), "names none, expected"),

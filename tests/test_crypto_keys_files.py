@@ -19,6 +19,7 @@ from analyst.errors import AnalystError
 from crypto.errors import CryptoError
 from crypto.keys import MAX_ATTEMPTS, Secret, SigningKey, VerifyKey, read_key_file, write_key_file
 from federation.config import Config
+from tests.cases import every
 from tests.simulator import Simulation
 from tests.test_cli import run
 
@@ -224,7 +225,7 @@ def test_model_has_the_shape_of_a_file(path: Path) -> None:
     assert [len(line) for line in text.splitlines(True)] == [len(line) for line in MODEL.splitlines(True)]
 
 
-@pytest.mark.parametrize("position", range(len(MODEL)))
+@every("position", range(len(MODEL)))
 def test_changed_byte_is_refused(path: Path, position: int) -> None:
     original = path.read_bytes()
     for change in (0x01, 0x07, 0x20, 0x80):  # another digit, \r for \n, upper for lower case, no ASCII
@@ -234,7 +235,7 @@ def test_changed_byte_is_refused(path: Path, position: int) -> None:
         refusal(path)
 
 
-@pytest.mark.parametrize("position", range(len(MODEL)))
+@every("position", range(len(MODEL)))
 def test_cut_or_longer_file_is_refused(path: Path, position: int) -> None:
     original = path.read_bytes()
     without = original[:position] + original[position + 1 :]
@@ -260,7 +261,7 @@ def test_huge_file_is_not_read_whole(path: Path) -> None:
     refusal(path, never_asked)
 
 
-@pytest.mark.parametrize(
+@every(
     "parameters",
     [
         "n=65536 r=8 p=1",

@@ -18,6 +18,7 @@ from crypto.backends.scheme import Shape
 from crypto.backends.shares import PRIME
 from crypto.errors import RangeError
 from crypto.keys import derive
+from tests.cases import every
 from tests.vectors import generate
 
 ALPHA = 1e-6
@@ -31,7 +32,7 @@ def filled(seed: bytes, modulus: int, chunk: int, count: int) -> list[int]:
     return [int(word) for word in words]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['what']} {case['chunk']}")
+@every("case", CASES)
 def test_vectors(case: dict[str, Any]) -> None:
     modulus, seed, chunk = int(case["modulus"]), bytes.fromhex(case["seed"]), case["chunk"]
     expected = [int(value) for value in case["values"]]

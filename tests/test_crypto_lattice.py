@@ -7,12 +7,11 @@ import os
 import subprocess
 import sys
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-import tenseal as ts
-import tenseal.sealapi as seal
 
 from crypto.backends import lattice
 from crypto.backends.bfv import BfvScheme
@@ -32,13 +31,18 @@ from crypto.backends.lattice_parameters import (
     PUBLIC_BYTES,
     SETUP,
 )
-from crypto.backends.lattice_worker import Seal, _words_framed
 from crypto.backends.registry import BACKENDS
 from crypto.backends.sandbox import Job, Limits, Sandbox
 from crypto.backends.scheme import KEY_ID_BYTES, RoundKey, Shape
 from crypto.errors import CryptoError, ProtocolError, RangeError, WireError
 from crypto.keys import derive
 from crypto.wire import MAX_SILOS
+from tests.cases import every
+
+if TYPE_CHECKING:
+    from crypto.backends.lattice_worker import Seal
+
+pytestmark = pytest.mark.he
 
 WORKER = "crypto.backends.lattice_worker"
 
@@ -60,8 +64,10 @@ def ckks(length: int = 40, silos: int = 3, limit: int = 10**6) -> CkksScheme:
     return bound
 
 
-def seal_of(name: str, scale_bits: int = 0) -> Seal:
+def seal_of(name: str, scale_bits: int = 0) -> "Seal":
     """Return a worker's inside in this process, with both keys."""
+    from crypto.backends.lattice_worker import Seal
+
     scheme = BFV if name == "bfv" else CKKS
     return Seal(SETUP.pack(scheme, scale_bits, True) + pair(name).public + pair(name).secret.raw)
 
@@ -70,12 +76,18 @@ def words_of(ciphertexts: bytes) -> npt.NDArray[np.uint64]:
     return np.frombuffer(ciphertexts, np.dtype("<u8"))
 
 
-def loaded(inside: Seal, ciphertext: bytes, scale: float = 1.0) -> object:
+def loaded(inside: "Seal", ciphertext: bytes, scale: float = 1.0) -> object:
+    import tenseal.sealapi as seal
+
+    from crypto.backends.lattice_worker import _words_framed
+
     head = inside._head(inside._context.first_parms_id(), not inside._is_bfv, 1, scale)
     return inside._file.load(seal.Ciphertext(), inside._context, head + _words_framed(words_of(ciphertext)))
 
 
 def test_the_parameters_are_what_they_say() -> None:
+    import tenseal.sealapi as seal
+
     primes = seal.CoeffModulus.Create(DEGREE, [60, 49])
     assert [prime.value() for prime in primes] == [MODULUS, KEY_MODULUS]
     assert BATCHING_PRIME % (2 * DEGREE) == 1
@@ -86,6 +98,8 @@ def test_the_parameters_are_what_they_say() -> None:
 
 
 def test_adding_words_is_what_seal_calls_adding() -> None:
+    import tenseal.sealapi as seal
+
     inside, generator = seal_of("bfv"), np.random.default_rng(1)
     slots = [generator.integers(0, BATCHING_PRIME, DEGREE) for _ in range(2)]
     ciphertexts = [inside.encrypt(one.tobytes()) for one in slots]
@@ -100,6 +114,10 @@ def test_adding_words_is_what_seal_calls_adding() -> None:
 
 def test_masking_words_is_adding_a_plaintext_of_uniform_words() -> None:
     """What CKKS masks are: SEAL's add_plain of a plaintext in NTT form, whose words are the mask."""
+    import tenseal.sealapi as seal
+
+    from crypto.backends.lattice_worker import _words_framed
+
     inside = seal_of("ckks", 30)
     ciphertext = inside.encrypt(np.arange(DEGREE, dtype=np.int64).tobytes())
     mask = np.zeros(DEGREE, np.uint64)
@@ -160,6 +178,8 @@ def test_upload_of_a_million_values() -> None:
 
 
 def test_a_key_pair_is_rebuilt_from_its_secret() -> None:
+    from crypto.backends.lattice_worker import Seal
+
     for name, scheme in (("bfv", BFV), ("ckks", CKKS)):
         with Sandbox(WORKER, SETUP.pack(scheme, 0, False)) as sandbox:
             second = sandbox.run(Job("again", KEYGEN, pair(name).secret.raw, PUBLIC_BYTES))
@@ -181,6 +201,8 @@ def varint(number: int) -> bytes:
 @cache
 def tenseal_blobs() -> dict[str, bytes]:
     """Return serialised TenSEAL vectors: a good one, and ones that were tampered with."""
+    import tenseal as ts
+
     context = ts.context(ts.SCHEME_TYPE.BFV, DEGREE, BATCHING_PRIME, [60, 49])
     good = ts.bfv_vector(context, list(range(DEGREE))).serialize()
     sizes = b"\x0a" + varint(len(varint(DEGREE))) + varint(DEGREE)
@@ -220,8 +242,8 @@ def test_plain_tenseal_returns_foreign_memory_or_dies() -> None:
     assert done.returncode < 0 or done.stdout.strip() == "65536"
 
 
-@pytest.mark.parametrize("name", ["bfv", "ckks"])
-@pytest.mark.parametrize("blob", list(tenseal_blobs()))
+@every("name", ["bfv", "ckks"])
+@every("blob", lambda: list(tenseal_blobs()))
 def test_no_blob_of_tenseal_is_a_chunk(name: str, blob: str) -> None:
     scheme = bfv() if name == "bfv" else ckks()
     raw, size = tenseal_blobs()[blob], scheme.sum_bytes(0)

@@ -19,6 +19,7 @@ from crypto.rounds.manifest import Accept, Block, Manifest, Member, Propose, Rec
 from crypto.rounds.messages import Ready, Split, Survivor, check_ready, check_signatures, check_split
 from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import MAX_SILOS, Signature, Signed, detach, digest_of, sign, verify
+from tests.cases import every
 
 TABLE = [(3, 1, 0), (4, 1, 1), (5, 2, 1), (6, 3, 1), (7, 2, 2), (10, 3, 3)]  # silos, collusion, missing
 
@@ -71,14 +72,14 @@ MANIFEST_HASH = digest_of(MANIFEST)
 # Quorum and tolerance
 
 
-@pytest.mark.parametrize(("silos", "collusion", "missing"), TABLE)
+@every(("silos", "collusion", "missing"), TABLE)
 def test_tolerances_are_those_of_the_design(silos: int, collusion: int, missing: int) -> None:
     assert quorum_of(silos) == 2 * silos // 3 + 1
     assert tolerated_collusion(silos) == collusion
     assert silos - quorum_of(silos) == missing
 
 
-@pytest.mark.parametrize("silos", range(1, MAX_SILOS + 1))
+@every("silos", range(1, MAX_SILOS + 1))
 def test_quorum_withstands_what_it_promises(silos: int) -> None:
     quorum, colluding = quorum_of(silos), tolerated_collusion(silos)
     assert 3 * (quorum - 1) <= 2 * silos < 3 * quorum  # the floor, without dividing
@@ -91,7 +92,7 @@ def test_quorum_withstands_what_it_promises(silos: int) -> None:
     assert colluding == max(0, min(2 * quorum - silos - 1, quorum - 2))
 
 
-@pytest.mark.parametrize(("silos", "collusion", "missing"), TABLE)
+@every(("silos", "collusion", "missing"), TABLE)
 def test_roster_bears_what_the_table_says_and_no_more(silos: int, collusion: int, missing: int) -> None:
     assert why_infeasible(silos, 0, collusion, 0) == ""
     assert why_infeasible(silos, 0, 1, missing) == ""
@@ -99,7 +100,7 @@ def test_roster_bears_what_the_table_says_and_no_more(silos: int, collusion: int
     assert f"cannot lose {missing + 1}" in why_infeasible(silos, 0, 1, missing + 1)
 
 
-@pytest.mark.parametrize(
+@every(
     ("arguments", "reason"),
     [
         ((0, 0, 1, 0), "at least 3 must"),
@@ -264,7 +265,7 @@ def _changed(leaf: str | int) -> str | int:
     return leaf[:-1] + ("1" if leaf[-1] != "1" else "2")
 
 
-@pytest.mark.parametrize(("path", "leaf"), LEAVES, ids=[".".join(map(str, path)) for path, _ in LEAVES])
+@every(("path", "leaf"), LEAVES)
 def test_no_leaf_can_be_altered(path: tuple[Any, ...], leaf: str | int) -> None:
     tree = json.loads(MANIFEST.encode())
     place = tree
@@ -340,7 +341,7 @@ def test_split_that_parts_the_roster_is_accepted() -> None:
         check_split(TOLERANT, MANIFEST_HASH, _split(SILOS[:index] + SILOS[index + 1 :], SILOS[index : index + 1]))
 
 
-@pytest.mark.parametrize(
+@every(
     ("split", "rule"),
     [
         (_split(manifest_hash=bytes(32)), "another manifest"),

@@ -20,6 +20,7 @@ from crypto.errors import RangeError
 from crypto.keys import derive
 from crypto.ring import Codec, Ring, Words
 from crypto.rounds.key_schedule import entry_info, mask_key_of, opening_info, pair_seed, self_commitment, self_seed
+from tests.cases import every
 
 ALPHA = 1e-6
 BLOCK_BYTES = 256 * 1024
@@ -87,8 +88,8 @@ def test_masks_of_part_of_a_roster_do_not_cancel(missing: int) -> None:
     assert _masked(4, ring, zeros, skip=missing).all()
 
 
-@pytest.mark.parametrize("bits", [1, 7, 31, 32, 33, 48, 63, 64])
-@pytest.mark.parametrize("beside", [-1, 0, 1])
+@every("bits", [1, 7, 31, 32, 33, 48, 63, 64])
+@every("beside", [-1, 0, 1])
 def test_masks_are_those_of_a_slow_implementation(bits: int, beside: int) -> None:
     ring = Ring(bits)
     length = BLOCK_BYTES // ring.word_bytes + beside
@@ -166,8 +167,8 @@ def _values(length: int) -> npt.NDArray[np.int64]:
     return np.arange(length, dtype=np.int64) * 7_919 - 2**29
 
 
-@pytest.mark.parametrize("processors", [1, 2, 3])
-@pytest.mark.parametrize(
+@every("processors", [1, 2, 3])
+@every(
     ("bits", "around"),
     [
         *product((17, 31, 32), (1, 65_536, 131_072, 2**20, 3 * 2**20)),
@@ -208,8 +209,8 @@ def test_long_vectors_are_blinded_in_a_thread_for_each_processor(
     assert started[-1] == ranges
 
 
-@pytest.mark.parametrize("processors", [1, 2, 3])
-@pytest.mark.parametrize("place", [0, 65_536, 2**20, 3 * 2**19 - 1])
+@every("processors", [1, 2, 3])
+@every("place", [0, 65_536, 2**20, 3 * 2**19 - 1])
 def test_value_that_cannot_be_encoded_is_told_from_any_range(
     monkeypatch: pytest.MonkeyPatch, place: int, processors: int
 ) -> None:

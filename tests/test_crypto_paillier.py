@@ -2,12 +2,12 @@
 
 import math
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from phe import EncryptedNumber, PaillierPrivateKey, PaillierPublicKey
 
 from crypto.backends import paillier
 from crypto.backends.paillier import (
@@ -35,7 +35,9 @@ def scheme_of(length: int, silos: int = 3, limit: int = 1000) -> PaillierScheme:
     return bound
 
 
-def phe_key() -> PaillierPrivateKey:
+def phe_key() -> Any:
+    from phe import PaillierPrivateKey, PaillierPublicKey
+
     p, q = _primes(pair().secret.raw)
     return PaillierPrivateKey(PaillierPublicKey(p * q), p, q)
 
@@ -63,6 +65,8 @@ def test_the_fixed_power_is_an_nth_residue_of_a_non_residue() -> None:
 
 
 def test_phe_opens_what_is_sent_and_what_is_added() -> None:
+    from phe import EncryptedNumber
+
     scheme = scheme_of(5)
     first, second = np.array([1, -2, 3, -1000, 1000]), np.array([10, 20, -30, 1000, -7])
     accumulator = scheme.accumulator(0)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from crypto.errors import RangeError
 from crypto.ring import Codec, Ring
+from tests.cases import every
 
 ALL_BITS = range(1, 65)
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -41,14 +42,14 @@ def test_ring_of_another_width_is_refused(bits: int) -> None:
         Ring(bits)
 
 
-@pytest.mark.parametrize("bits", ALL_BITS)
+@every("bits", ALL_BITS)
 def test_words_are_as_narrow_as_the_ring_allows(bits: int) -> None:
     ring = Ring(bits)
     assert ring.word_bytes == (4 if bits <= 32 else 8)
     assert ring.to_bytes(ring.zeros(3)) == bytes(3 * ring.word_bytes)
 
 
-@pytest.mark.parametrize("bits", ALL_BITS)
+@every("bits", ALL_BITS)
 def test_extreme_elements_survive_bytes(bits: int) -> None:
     ring = Ring(bits)
     elements = [0, 1, 2 ** (bits - 1), 2**bits - 1]
@@ -70,7 +71,7 @@ def test_bytes_are_read_as_little_endian_integers(data: st.DataObject) -> None:
     assert ring.to_bytes(ring.from_bytes(raw)) == raw
 
 
-@pytest.mark.parametrize("bits", [bits for bits in ALL_BITS if bits not in (32, 64)])
+@every("bits", [bits for bits in ALL_BITS if bits not in (32, 64)])
 def test_element_outside_the_ring_is_refused(bits: int) -> None:
     ring = Ring(bits)
     inside = bytes(ring.word_bytes)
@@ -90,7 +91,7 @@ def test_partial_word_is_refused(bits: int) -> None:
     assert ring.from_bytes(b"").size == 0
 
 
-@pytest.mark.parametrize("bits", ALL_BITS)
+@every("bits", ALL_BITS)
 def test_signed_takes_the_representative_nearest_zero(bits: int) -> None:
     ring = Ring(bits)
     half = 2 ** (bits - 1)
@@ -136,8 +137,8 @@ def test_sum_of_extreme_integers_never_wraps(codec: Codec) -> None:
     assert _sum_of(codec, units).tolist() == [-(bound << codec.scale_bits) * codec.terms, int(units[1]) * codec.terms]
 
 
-@pytest.mark.parametrize("terms", [1, 2, 3, 5, 10, 100])
-@pytest.mark.parametrize("bits", [8, 32, 54, 60, 62, 63, 64])
+@every("terms", [1, 2, 3, 5, 10, 100])
+@every("bits", [8, 32, 54, 60, 62, 63, 64])
 def test_sum_of_extreme_reals_never_wraps(bits: int, terms: int) -> None:
     # A limit beyond 2^53 may have no float of its own: the nearest one can lie above it.
     codec = Codec(Ring(bits), 0, terms)

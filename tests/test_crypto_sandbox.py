@@ -23,6 +23,8 @@ from tests.misbehaving_worker import (
     SPIN,
 )
 
+pytestmark = pytest.mark.process
+
 MODULE = "tests.misbehaving_worker"
 QUICK = Limits(memory_bytes=1 << 29, cpu_s=2, wall_s=20.0)
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ray import cloudpickle
 
 from crypto.errors import CryptoError, SealError, SignatureError
 from crypto.keys import (
@@ -26,6 +25,7 @@ from crypto.keys import (
     write_key_file,
 )
 from crypto.sealing import OVERHEAD_BYTES, PUBLIC_BYTES, SealingKey, seal
+from tests.cases import every
 
 RAW = bytes(range(100, 132))
 ROOT = Secret(RAW)
@@ -72,7 +72,7 @@ def _is_clean(text: str) -> bool:
 
 @pytest.mark.parametrize("bearer", BEARERS, ids=lambda bearer: type(bearer).__name__)
 class TestBearer:
-    @pytest.mark.parametrize(
+    @every(
         "text",
         [repr, str, ascii, "{}".format, "{!r}".format, lambda it: f"{it}", lambda it: repr([it])],
     )
@@ -106,6 +106,8 @@ class TestBearer:
                     pickle.dumps(value, protocol)
 
     def test_cannot_be_pickled_by_ray(self, bearer: Bearer) -> None:
+        from ray import cloudpickle
+
         def closure() -> Bearer:
             return bearer
 
@@ -250,7 +252,7 @@ def test_failed_opening_shows_neither_key_nor_message() -> None:
     assert "InvalidTag" not in shown
 
 
-@pytest.mark.parametrize("point", [*SMALL_ORDER, *(number + 2**255 for number in SMALL_ORDER)])
+@every("point", [*SMALL_ORDER, *(number + 2**255 for number in SMALL_ORDER)])
 def test_weak_x25519_key_is_refused(point: int) -> None:
     # Of small order: the shared secret would be zero, whoever seals.
     weak = KEY.public[:MLKEM_BYTES] + point.to_bytes(32, "little")
@@ -311,7 +313,7 @@ def test_verify_key_survives_its_text_form() -> None:
     assert str(key) == f"ed25519:{key.raw.hex()}"
 
 
-@pytest.mark.parametrize(
+@every(
     "text",
     [
         "",
@@ -383,7 +385,7 @@ def test_key_file_that_others_can_reach_is_refused(tmp_path: Path, mode: int) ->
     assert "chmod 600" in caught.value.hint
 
 
-@pytest.mark.parametrize(
+@every(
     "content",
     [
         b"",

@@ -27,6 +27,7 @@ from crypto.backends.shares import (
 from crypto.errors import ProtocolError, RangeError, SealError, WireError
 from crypto.keys import Secret, derive
 from crypto.sealing import SealingKey
+from tests.cases import every
 from tests.vectors import generate
 
 CASES = json.loads((Path(generate.__file__).parent / "shares.json").read_text())["cases"]
@@ -81,7 +82,7 @@ def test_vectors(case: dict[str, Any]) -> None:
     assert dealt == case["columns"]
 
 
-@pytest.mark.parametrize("silos", [3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 40, 100])
+@every("silos", [3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 40, 100])
 def test_every_column_lies_on_one_polynomial(silos: int) -> None:
     quorum = 2 * silos // 3 + 1
     scheme = scheme_of(silos, quorum, 5)
@@ -193,7 +194,7 @@ def test_weighted_sums_agree_with_integers(count: int, data: st.DataObject) -> N
     assert _combined(weights, [np.array(row, np.uint64) for row in rows]).tolist() == expected
 
 
-@pytest.mark.parametrize("quorum", range(1, 13))
+@every("quorum", range(1, 13))
 def test_the_next_value_of_extreme_values(quorum: int) -> None:
     """All of them 0 or p - 1, in every pattern of parity: where a word could overflow."""
     for pattern in ([0] * quorum, [PRIME - 1] * quorum, [(PRIME - 1) * (k % 2) for k in range(quorum)]):

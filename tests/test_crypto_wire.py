@@ -39,6 +39,7 @@ from policies.requests.query import Aggregate, Compare, Not, Plan
 from policies.requests.request import Request
 from policies.requests.tables import Table, TableColumn
 from tests import example_policy
+from tests.cases import every
 
 VOCABULARY = ("crypto.rounds.", "federation.members.roster", "policies.requests.")
 KEY = SigningKey(Secret(bytes(32)))
@@ -110,7 +111,7 @@ SAMPLES: dict[type[Message], Message] = {  # whose parts must fit together
     OpenColumn: OpenColumn(column=REQUEST.table.columns[0], roles=("dimension",), unit=None),
 }
 FUZZ = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-each_message = pytest.mark.parametrize("kind", MESSAGES, ids=lambda kind: kind.__name__)
+each_message = every("kind", MESSAGES)
 
 
 # 1. What a fuzzer is made of
@@ -290,7 +291,7 @@ def test_encoding_is_the_documented_one() -> None:
     assert digest_of(FAILED) == sha256(FAILED.encode()).digest()
 
 
-@pytest.mark.parametrize(
+@every(
     "data",
     [
         b"",
@@ -329,7 +330,7 @@ def test_other_encoding_is_refused(data: bytes) -> None:
         Failed.decode(data)
 
 
-@pytest.mark.parametrize(
+@every(
     "number",
     [b"1.0", b"1e0", b'"1"', b"true", b"01", b"+1", b"-0", b"NaN", b"Infinity", b"9" * 30, b"9" * 5000, b"[1]"],
 )
@@ -366,7 +367,7 @@ def test_name_is_accepted(name: str) -> None:
     assert Named.decode(Named(name=name).encode()).name == name
 
 
-@pytest.mark.parametrize(
+@every(
     "name",
     ["", " ", "a b", "a\n", "a\0", "-a", ".a", "@a", "/a", "é", "aé", "a" * 121, "a\r", "a\x1b[31m", "a:b", "１"],
 )
@@ -535,7 +536,7 @@ def test_damaged_envelope_is_refused(data: bytes) -> None:
         assert reads is not verify
 
 
-@pytest.mark.parametrize("cut", range(len(ENVELOPE)))
+@every("cut", range(len(ENVELOPE)))
 def test_truncated_envelope_is_refused(cut: int) -> None:
     with pytest.raises((WireError, SignatureError)):
         verify(ENVELOPE[:cut], Failed, KEYS)

@@ -17,6 +17,7 @@ import analyst.client
 import silo_node.owner.cli
 from policies.decision.denial import DenialCode
 from policies.document.policy import Policy
+from tests.cases import every
 from tests.simulator import Simulation
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,7 +38,7 @@ def commands() -> Iterator[Any]:
                     pending.append(command)
 
 
-@pytest.mark.parametrize(("name", "command"), list(commands()))
+@every(("name", "command"), list(commands()))
 def test_every_command_and_option_is_documented(name: str, command: argparse.ArgumentParser) -> None:
     assert f"`{name}" in COMMANDS or f"\n{name}" in COMMANDS
     for action in command._actions:

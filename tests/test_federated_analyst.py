@@ -26,6 +26,8 @@ from tests.simulator import no_noise
 from tests.test_training import SILOS as BANKS
 from tests.test_training import STEPS, descent, found_banks, pooled
 
+pytestmark = pytest.mark.server
+
 DPO, OWNER, _ = PEOPLE
 QUESTION = "SELECT sex, COUNT(*) AS n FROM lung GROUP BY sex"
 DENIED = 3

@@ -43,6 +43,8 @@ from tests.federated import (
 )
 from tests.test_federated_link import PURPOSE, QUESTION, ask, statuses
 
+pytestmark = pytest.mark.server
+
 EPSILON = 0.05  # of a question that shows only that the others are answered
 FLOODER, REVOKED = "eve", "mallory"  # other analysts than the one who asks
 

@@ -53,6 +53,8 @@ from tests.federated import AGGREGATOR, NAME, SILOS, LocalSilo, Served, channel,
 from tests.relay import Relay
 from tests.simulator import no_noise
 
+pytestmark = pytest.mark.server
+
 QUESTION = "SELECT sex, COUNT(*) AS n FROM lung GROUP BY sex"
 PURPOSE = "health-research"
 HELLO = Hello(wire=WIRE, instance=bytes(16), membership=0, software="test")

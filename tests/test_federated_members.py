@@ -72,6 +72,8 @@ from tests.federated import (
 from tests.relay import Relay
 from tests.test_federated_link import PURPOSE, QUESTION, ask, dial, statuses
 
+pytestmark = pytest.mark.server
+
 FOUR, FIFTH = SILOS[:4], SILOS[4]
 SECOND = "spoke"
 

@@ -12,6 +12,8 @@ from crypto.errors import LinkError
 from federation.operations.monitoring import AggregatorCounts, SiloCounts, serve_monitor
 from federation.web.connection import ClientLimits
 
+pytestmark = pytest.mark.server
+
 T = TypeVar("T")
 LIMITS = ClientLimits(read_s=5.0)
 

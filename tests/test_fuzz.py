@@ -1,7 +1,8 @@
 """No bytes of a stranger crash, hang or exhaust a decoder, and none are read that are not the one encoding.
 
-CONSILO_FUZZ_INPUTS says how many inputs each decoder is given; files are given a tenth. A failure names the batch that
-it is in: `fuzzing.run(fuzzing.decoders()[name], batch)` repeats it. `make fuzz` goes on with a coverage-guided fuzzer.
+Each decoder is given SHARE inputs, or as many as CONSILO_FUZZ_INPUTS says; files are given a tenth. A failure names the
+batch that it is in: `fuzzing.run(fuzzing.decoders()[name], batch)` repeats it. `make fuzz` gives each a million, and
+goes on with a coverage-guided fuzzer.
 """
 
 import contextlib
@@ -22,7 +23,8 @@ from crypto.wire import Message
 from tests import fuzzing
 from tests.fuzzing import BATCH, Outcome, decoders
 
-INPUTS = int(os.environ.get("CONSILO_FUZZ_INPUTS", "1000000"))
+SHARE = 20_000  # of the million that `make fuzz` gives, for `make check`
+INPUTS = int(os.environ.get("CONSILO_FUZZ_INPUTS", SHARE))
 WORKERS = 2
 HANG_S = 120  # for a whole batch, which takes a tenth of a second
 SLOWEST_S = 0.25  # processor time of one input
@@ -34,7 +36,7 @@ BYTES_A_BYTE, BYTES_A_COMMA, BYTES_ANYWAY = 4, 4 << 10, 8 << 20
 MESSAGES = [name for name, one in decoders().items() if one.kind is not None]
 OWN = {"RunState", "Progress"}  # files that nobody but their owner writes: bounded in bytes, not so tightly in memory
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.fuzz, pytest.mark.timeout(900)]
 
 
 def _confine() -> None:

@@ -3,9 +3,7 @@
 import math
 from fractions import Fraction
 
-import dp_accounting
 import pytest
-from dp_accounting.rdp import RdpAccountant
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +14,7 @@ from policies.requests.query import Aggregate, Plan
 from policies.requests.request import Request
 from policies.requests.terms import terms_of
 from policies.units import MICRO
+from tests.cases import every
 from tests.example_policy import AGE, COLUMNS, plan, request, table
 
 RHOS = [1e-6, 2e-5, 1e-3, 0.01, 0.05, 0.1, 0.5, 1.0, 3.0, 10.0, 100.0]
@@ -36,6 +35,9 @@ def gaussian_delta(rho: float, epsilon: float) -> float:
 
 def accounted_epsilon(rho: float, delta: float) -> float:
     """Return dp-accounting's epsilon of a zCDP mechanism, over orders dense enough to be tight."""
+    import dp_accounting  # heavy, with scipy
+    from dp_accounting.rdp import RdpAccountant
+
     best = 1 + math.sqrt(math.log(1 / delta) / rho)
     orders = [1 + (best - 1) * 10 ** (step / 100) for step in range(-200, 101)]
     accountant = RdpAccountant(orders=orders)
@@ -43,16 +45,16 @@ def accounted_epsilon(rho: float, delta: float) -> float:
     return float(accountant.get_epsilon(delta))
 
 
-@pytest.mark.parametrize("delta", DELTAS)
-@pytest.mark.parametrize("rho", RHOS)
+@every("delta", DELTAS)
+@every("rho", RHOS)
 def test_epsilon_agrees_with_dp_accounting(rho: float, delta: float) -> None:
     ours, theirs = epsilon_of(rho, delta), accounted_epsilon(rho, delta)
     assert ours <= theirs + 1e-9  # we search over all orders, they over some
     assert ours == pytest.approx(theirs, rel=0.01)
 
 
-@pytest.mark.parametrize("delta", DELTAS)
-@pytest.mark.parametrize("rho", [rho for rho in RHOS if rho <= 10])
+@every("delta", DELTAS)
+@every("rho", [rho for rho in RHOS if rho <= 10])
 def test_epsilon_is_never_below_what_a_gaussian_really_loses(rho: float, delta: float) -> None:
     """The Gaussian mechanism is rho-zCDP, so a conversion that promised less than it loses would be wrong."""
     assert gaussian_delta(rho, epsilon_of(rho, delta)) <= delta

@@ -20,6 +20,7 @@ from policies.requests.denials import Denial
 from policies.requests.query import Aggregate, Compare, OneOf
 from policies.requests.request import Request
 from policies.requests.tables import TableColumn
+from tests.cases import every
 from tests.example_policy import (
     AGE,
     COLUMNS,
@@ -390,7 +391,7 @@ def test_closing_never_allows_what_was_refused(closing: Closing, changes: dict[s
     assert after or not before
 
 
-@pytest.mark.parametrize(
+@every(
     ("closing", "code"),
     [
         (CLOSINGS[0], "ANALYST_UNKNOWN"),
@@ -412,7 +413,6 @@ def test_closing_never_allows_what_was_refused(closing: Closing, changes: dict[s
         (CLOSINGS[21], "MAX_ROWS"),
         (CLOSINGS[22], "MAX_SILOS"),
     ],
-    ids=lambda value: value.title if isinstance(value, Closing) else value,
 )
 def test_closing_what_the_allowed_request_uses_refuses_it(closing: Closing, code: str) -> None:
     assert [denial.code for denial in judge(closing.apply(OPEN))] == [code]

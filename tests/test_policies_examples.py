@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
 from policies.document import schema
@@ -37,6 +36,8 @@ def plain(value: Any) -> Any:
 
 
 def found_by_schema(document: Any) -> list[str]:
+    import jsonschema
+
     checker = jsonschema.Draft202012Validator(json.loads(schema.FILE.read_text()))
     return [".".join(map(str, error.path)) for error in checker.iter_errors(plain(document))]
 

@@ -2,6 +2,7 @@
 
 import math
 from datetime import UTC, date, datetime
+from functools import cache
 from typing import Any
 
 import pytest
@@ -131,7 +132,7 @@ def test_the_filter_holds_at_every_order(prices: list[int], limit: int) -> None:
     total = [0] * len(ORDERS)
     spent = Spending(0)
     for price in prices:
-        curve = CURVES[price] if price <= 40 else ()
+        curve = sampled_curves()[price] if price <= 40 else ()
         one = charge(cover(curve) if curve else price, curve=curve)
         if exceeds(spent, one, limit, ()):
             continue
@@ -144,12 +145,17 @@ def test_the_filter_holds_at_every_order(prices: list[int], limit: int) -> None:
         assert spent.lifetime == cover(total), "and no more was counted than that"
 
 
-CURVES = {count: tuple(count * value for value in sampled(1)) for count in range(41)}
+@cache
+def sampled_curves() -> list[tuple[int, ...]]:
+    once = sampled(1)
+    return [tuple(count * value for value in once) for count in range(41)]
 
 
 def test_dp_accounting_composes_the_same_curve() -> None:
     for count in (1, 7, 40):
-        assert all(abs(one - other) <= count for one, other in zip(sampled(count), CURVES[count], strict=True))
+        assert all(
+            abs(one - other) <= count for one, other in zip(sampled(count), sampled_curves()[count], strict=True)
+        )
 
 
 def test_deltas_add_up_and_are_closed_unless_allowed() -> None:

@@ -17,6 +17,7 @@ from policies.decision.decide import decide
 from policies.document.catalogue import open_tables
 from policies.document.load import load, parse
 from policies.errors import PolicyFileError
+from tests.cases import every
 from tests.example_policy import KEY, NOW, POLICY, Edit, edited, policy, request
 
 MINIMAL = """\
@@ -434,7 +435,7 @@ def test_bad_policy_names_line_path_and_problem(bad: Bad) -> None:
     assert any(line.startswith(start) and bad.problem in line for line in found), found
 
 
-@pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.title)
+@every("bad", BAD)
 def test_every_line_of_an_error_has_the_form_file_line_path_problem(bad: Bad) -> None:
     for line in problems_of(edited(bad.edit)):
         file, number, path, problem = line.split(":", 3)
@@ -784,7 +785,7 @@ DECIDED = (
 WORD = Edit('vocabulary   = "DUO:0000006"', 'vocabulary   = "{}"')
 
 
-@pytest.mark.parametrize(
+@every(
     ("edits", "path", "problem"),
     [
         ([Edit("uri  =", 'time_column = "age"\nuri  =')], "sources.visits.time_column", "no date column of that name"),

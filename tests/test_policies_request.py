@@ -17,6 +17,7 @@ from policies.requests.query import Aggregate, Both, Compare, Either, IsNull, No
 from policies.requests.request import MAX_LIFETIME_S, MAX_SLOTS, Request
 from policies.requests.statistic import Statistic
 from policies.requests.tables import TableColumn, is_number
+from tests.cases import every
 from tests.example_policy import AGE, COLUMNS, CREATED_AT, GRADE, STAY, WARD, catalogue, plan, policy, request, table
 
 NUMBER = st.integers(-(10**17), 10**17).map(str) | st.decimals(
@@ -287,7 +288,7 @@ def test_noise_meets_the_ring_exactly_at_its_limit() -> None:
     assert not accepted(least - 1)
 
 
-@pytest.mark.parametrize(
+@every(
     ("changes", "message"),
     [
         ({"low": 3}, "low, high and step go together"),
@@ -323,7 +324,7 @@ def test_numbers_of_the_wire(whole: int, decimals: str) -> None:
     assert is_number(f"{whole}.{decimals}") == bool(decimals)
 
 
-@pytest.mark.parametrize(
+@every(
     "text",
     ["", "-", "+1", "--1", "1.", ".5", "1e3", "1,5", " 1", "1 ", "1_0", "٣", "²", "0x1", "1" * 19, "0." + "1" * 10],
 )

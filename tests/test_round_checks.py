@@ -6,6 +6,7 @@ five silos, of which the third drops out, is run once; each test takes one of it
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -103,16 +104,26 @@ def run(round_id: bytes, dropped: tuple[str, ...], many: Many) -> Held:
     return Held(one, **found)
 
 
-MANY = Many(5)
-HELD = run(b"the round of all", (DROPPED,), MANY)
-OTHER = run(b"an earlier round", (DROPPED,), MANY)
+@cache
+def five() -> Many:
+    return Many(5)
+
+
+@cache
+def held() -> Held:
+    return run(b"the round of all", (DROPPED,), five())
+
+
+@cache
+def earlier() -> Held:
+    return run(b"an earlier round", (DROPPED,), five())
 
 
 def reserved() -> MemoryLedger:
     """Return a ledger as it is before the contribution: the charge of the held round is reserved."""
     ledger = MemoryLedger()
-    nonce = HELD.one.request.nonce
-    ledger.reserved = {nonce: HELD.many.members[ME].ledger.committed[nonce]}
+    nonce = held().one.request.nonce
+    ledger.reserved = {nonce: held().many.members[ME].ledger.committed[nonce]}
     return ledger
 
 
@@ -122,13 +133,13 @@ def reserved() -> MemoryLedger:
 def propose(
     message: Any = None, envelope: bytes = b"", ledger: MemoryLedger | None = None, now: int = NOW
 ) -> tuple[states.Proposed | None, bytes]:
-    message = HELD.one.proposed.propose if message is None else message
-    data = envelope or HELD.signed(message)
-    return proposal.propose(HELD.silo(), ledger or MemoryLedger(), lambda _: None, now, message.round_id, data)
+    message = held().one.proposed.propose if message is None else message
+    data = envelope or held().signed(message)
+    return proposal.propose(held().silo(), ledger or MemoryLedger(), lambda _: None, now, message.round_id, data)
 
 
 def asking(asked: Request, key: SigningKey = ANA, signer: str = "ana") -> Any:
-    return HELD.one.proposed.propose.model_copy(update={"request": sign(asked, signer, key)})
+    return held().one.proposed.propose.model_copy(update={"request": sign(asked, signer, key)})
 
 
 def codes(reply: bytes) -> list[str]:
@@ -138,20 +149,24 @@ def codes(reply: bytes) -> list[str]:
 def test_a0_what_breaks_no_rule_is_accepted() -> None:
     state, reply = propose()
     assert state is not None
-    assert unverified(reply, Accept).request_hash == HELD.one.terms.request_hash
+    assert unverified(reply, Accept).request_hash == held().one.terms.request_hash
 
 
 def test_a1_a_proposal_is_signed_by_an_aggregator() -> None:
-    message = HELD.one.proposed.propose
-    for envelope in (HELD.forged(message), HELD.signed(message, BEFORE), HELD.forged(message, "other")):
+    message = held().one.proposed.propose
+    for envelope in (
+        held().forged(message),
+        held().signed(message, BEFORE),
+        held().forged(message, "other"),
+    ):
         with pytest.raises(SignatureError):
             propose(message, envelope)
 
 
 def test_a2_a_proposal_is_of_its_round_and_federation_and_time() -> None:
-    message = HELD.one.proposed.propose
+    message = held().one.proposed.propose
     with pytest.raises(ProtocolError, match="another round"):
-        proposal.propose(HELD.silo(), MemoryLedger(), lambda _: None, NOW, bytes(16), HELD.signed(message))
+        proposal.propose(held().silo(), MemoryLedger(), lambda _: None, NOW, bytes(16), held().signed(message))
     with pytest.raises(ProtocolError, match="federation 'other'"):
         propose(message.model_copy(update={"federation": "other"}))
     propose(message.model_copy(update={"expires_at": NOW + proposal.MAX_ROUND_S}))
@@ -161,7 +176,7 @@ def test_a2_a_proposal_is_of_its_round_and_federation_and_time() -> None:
 
 
 def test_a3_a_request_is_signed_with_the_key_of_its_analyst() -> None:
-    asked = HELD.one.request
+    asked = held().one.request
     state, reply = propose(asking(asked, STRANGER))
     assert (state, codes(reply)) == (None, ["SIGNATURE"])
     state, reply = propose(asking(asked, STRANGER, "eve"))
@@ -169,7 +184,7 @@ def test_a3_a_request_is_signed_with_the_key_of_its_analyst() -> None:
 
 
 def test_a4_a_request_names_its_signer_and_this_federation_and_this_silo() -> None:
-    asked = HELD.one.request
+    asked = held().one.request
     for change in ({"analyst": "eve"}, {"federation": "other"}, {"silos": (BEFORE, AFTER, DROPPED, "silo-003")}):
         changed = Request.model_validate(
             {**dict(asked), **change, "silos": tuple(sorted(change.get("silos", asked.silos)))}
@@ -190,11 +205,11 @@ def step_request(recipients: tuple[Recipient, ...]) -> Request:
         run=bytes(16), step=0, steps=2, after=START, release="private", label="smoker", features=("age",),
         learning_rate="1", momentum="0", clip="1", local_steps=1,
     )  # fmt: skip
-    return HELD.many.request(recipients=recipients, plan=step, table=table(columns=(AGE, SMOKER)))
+    return held().many.request(recipients=recipients, plan=step, table=table(columns=(AGE, SMOKER)))
 
 
 def test_a4_a_model_goes_to_the_keys_of_the_roster() -> None:
-    right = HELD.silo().roster.recipients(HELD.many.names)
+    right = held().silo().roster.recipients(held().many.names)
     state, reply = propose(asking(step_request(right)))
     assert state is None, "it is the policy that has no training"
     assert "COMPUTATION_CLOSED" in codes(reply)
@@ -204,11 +219,11 @@ def test_a4_a_model_goes_to_the_keys_of_the_roster() -> None:
 
 
 def test_a5_a_request_is_answered_once() -> None:
-    state, reply = propose(ledger=HELD.many.members[ME].ledger)
+    state, reply = propose(ledger=held().many.members[ME].ledger)
     assert (state, codes(reply)) == (None, ["ALREADY_ANSWERED"])
     # Also where the ledger learns of it only when it reserves.
     ledger = MemoryLedger()
-    ledger.committed = dict(HELD.many.members[ME].ledger.committed)
+    ledger.committed = dict(held().many.members[ME].ledger.committed)
     ledger.is_committed = lambda nonce: False  # type: ignore[method-assign]
     with pytest.raises(AlreadyChargedError):
         propose(ledger=ledger)
@@ -235,21 +250,21 @@ def test_a10_a_limit_that_is_reached_while_deciding_refuses() -> None:
 def share(
     manifest: Any = None, accepts: tuple[bytes, ...] | None = None, envelope: bytes = b"", now: int = NOW
 ) -> tuple[states.SharedOut, bytes]:
-    composed = HELD.one.composed
-    signed = envelope or (composed.envelope if manifest is None else HELD.signed(manifest))
+    composed = held().one.composed
+    signed = envelope or (composed.envelope if manifest is None else held().signed(manifest))
     told = Share(manifest=signed, accepts=composed.accepts if accepts is None else accepts)
-    return core.share(HELD.silo(), HELD.proposed[ME], now, told.encode())
+    return core.share(held().silo(), held().proposed[ME], now, told.encode())
 
 
 def test_b1_an_expired_round_goes_no_further_at_any_step() -> None:
     share(now=END - 1)
-    one, me = HELD.one, HELD.many.members[ME]
+    one, me = held().one, held().many.members[ME]
     steps: tuple[Callable[[], object], ...] = (
         lambda: share(now=END),
-        lambda: core.ready(me.silo, HELD.shared[ME], END, one.shared.deliver(ME)),
-        lambda: core.contribute(me.silo, HELD.received[ME], reserved(), me.compute, no_noise, END, one.go),
-        lambda: core.agree(me.silo, HELD.contributed[ME], MemoryLedger(), END, one.parted.envelope),
-        lambda: core.open_shares(me.silo, HELD.agreed[ME], END, one.opens),
+        lambda: core.ready(me.silo, held().shared[ME], END, one.shared.deliver(ME)),
+        lambda: core.contribute(me.silo, held().received[ME], reserved(), me.compute, no_noise, END, one.go),
+        lambda: core.agree(me.silo, held().contributed[ME], MemoryLedger(), END, one.parted.envelope),
+        lambda: core.open_shares(me.silo, held().agreed[ME], END, one.opens),
     )
     for step in steps:
         with pytest.raises(ProtocolError, match="expired"):
@@ -257,17 +272,17 @@ def test_b1_an_expired_round_goes_no_further_at_any_step() -> None:
 
 
 def test_b2_a_manifest_is_signed_by_an_aggregator() -> None:
-    manifest = HELD.one.composed.manifest
-    for envelope in (HELD.forged(manifest), HELD.signed(manifest, BEFORE)):
+    manifest = held().one.composed.manifest
+    for envelope in (held().forged(manifest), held().signed(manifest, BEFORE)):
         with pytest.raises(SignatureError):
             share(envelope=envelope)
 
 
 def test_b3_every_acceptance_is_signed_by_its_silo_and_of_this_round() -> None:
-    accepts, mine = HELD.one.composed.accepts, unverified(HELD.one.composed.accepts[0], Accept)
+    accepts, mine = held().one.composed.accepts, unverified(held().one.composed.accepts[0], Accept)
     for wrong, error in (
-        (HELD.forged(mine, BEFORE), SignatureError),
-        (OTHER.one.composed.accepts[0], ProtocolError),
+        (held().forged(mine, BEFORE), SignatureError),
+        (earlier().one.composed.accepts[0], ProtocolError),
         (accepts[1], ProtocolError),
     ):
         with pytest.raises(error):
@@ -275,7 +290,7 @@ def test_b3_every_acceptance_is_signed_by_its_silo_and_of_this_round() -> None:
 
 
 def test_b4_a_manifest_is_what_request_and_acceptances_give() -> None:
-    manifest = HELD.one.composed.manifest
+    manifest = held().one.composed.manifest
     for change in ({"quorum": 3}, {"degree": 2}, {"max_missing": 2}, {"min_silos": 2}, {"roster": manifest.roster[1:]}):
         with pytest.raises(ProtocolError, match=f"manifest's {next(iter(change))}"):
             share(manifest.model_copy(update=change))
@@ -288,63 +303,63 @@ def test_b8_a_pair_seed_goes_to_those_after_it_alone() -> None:
 
 def joined(name: str, **changes: object) -> tuple[Any, tuple[bytes, ...]]:
     """Return manifest and acceptances in which one silo accepts otherwise."""
-    one = HELD.one
-    accepts = {silo: unverified(raw, Accept) for silo, raw in zip(HELD.many.names, one.composed.accepts, strict=True)}
+    one = held().one
+    accepts = {silo: unverified(raw, Accept) for silo, raw in zip(held().many.names, one.composed.accepts, strict=True)}
     accepts[name] = accepts[name].model_copy(update=changes)
-    envelopes = tuple(HELD.signed(accept, silo) for silo, accept in accepts.items())
+    envelopes = tuple(held().signed(accept, silo) for silo, accept in accepts.items())
     return compose(one.proposed.propose, one.terms, list(accepts.items())), envelopes
 
 
 def test_b5_a_roster_bears_the_conditions_of_its_members() -> None:
-    one = HELD.one
+    one = held().one
     for change in ({"max_colluding": 3}, {"min_silos": 6}, {"max_missing": 2}):
         with pytest.raises(ProtocolError):
             joined(AFTER, **change)
         accept = unverified(one.composed.accepts[4], Accept).model_copy(update=change)
-        accepts = (*one.composed.accepts[:4], HELD.signed(accept, AFTER))
+        accepts = (*one.composed.accepts[:4], held().signed(accept, AFTER))
         manifest = one.composed.manifest.model_copy(update=change)
         with pytest.raises(ProtocolError, match=r"must|withstand|cannot lose"):
             share(manifest, accepts)
 
 
 def test_b6_a_silo_that_was_not_asked_is_not_in_the_roster() -> None:
-    asked = HELD.many.request(nonce=b"\7" * 16, silos=HELD.many.names[:4])
-    one = Round(HELD.many, asked, b"a narrower round").propose(HELD.many.names[:4])
+    asked = held().many.request(nonce=b"\7" * 16, silos=held().many.names[:4])
+    one = Round(held().many, asked, b"a narrower round").propose(held().many.names[:4])
     accept = unverified(one.replies["propose"][ME][0], Accept)
-    one.replies["propose"][AFTER] = (HELD.signed(accept, AFTER),)
+    one.replies["propose"][AFTER] = (held().signed(accept, AFTER),)
     one.compose()
     with pytest.raises(ProtocolError, match="did not ask"):
-        core.share(HELD.silo(), one.state(ME, states.Proposed), NOW, one.composed.share)
+        core.share(held().silo(), one.state(ME, states.Proposed), NOW, one.composed.share)
 
 
 def test_b7_its_own_acceptance_is_in_it_unaltered() -> None:
     for change in ({"min_silos": 2}, {"self_commitment": bytes(32)}, {"channel_key": SEALING.public}):
         with pytest.raises(ProtocolError, match="own acceptance"):
             share(*joined(ME, **change))
-    four = Round(HELD.many, HELD.one.request, HELD.one.round_id)
-    four.replies["propose"] = {name: frames for name, frames in HELD.one.replies["propose"].items() if name != ME}
+    four = Round(held().many, held().one.request, held().one.round_id)
+    four.replies["propose"] = {name: frames for name, frames in held().one.replies["propose"].items() if name != ME}
     four.compose()
     with pytest.raises(ProtocolError, match="own acceptance"):
-        core.share(HELD.silo(), HELD.proposed[ME], NOW, four.composed.share)
+        core.share(held().silo(), held().proposed[ME], NOW, four.composed.share)
 
 
 # C: the silo at ready and at contribute
 
 
 def deliver(**changes: Any) -> tuple[states.Received, bytes]:
-    told = Deliver.decode(HELD.one.shared.deliver(ME)).model_copy(update=changes)
-    return core.ready(HELD.silo(), HELD.shared[ME], NOW, told.encode())
+    told = Deliver.decode(held().one.shared.deliver(ME)).model_copy(update=changes)
+    return core.ready(held().silo(), held().shared[ME], NOW, told.encode())
 
 
 def redealt(dealer: str, change: Callable[[Entry], bytes], **bundle: Any) -> dict[str, Any]:
     """Return what is delivered to ME where a dealer signed another entry for it, or another bundle."""
-    told, place = Deliver.decode(HELD.one.shared.deliver(ME)), HELD.many.names.index(dealer)
+    told, place = Deliver.decode(held().one.shared.deliver(ME)), held().many.names.index(dealer)
     entries, bundles = list(told.entries), list(told.bundles)
     entries[place] = change(Entry.decode(entries[place]))
     signed = unverified(bundles[place], Bundle)
     digests = (signed.entries[0], sha256(entries[place]).digest(), *signed.entries[2:])
     fields = {"entries": digests, **bundle}
-    bundles[place] = HELD.signed(signed.model_copy(update=fields), dealer)
+    bundles[place] = held().signed(signed.model_copy(update=fields), dealer)
     return {"bundles": tuple(bundles), "entries": tuple(entries)}
 
 
@@ -356,13 +371,13 @@ def resealed(
     dealer: str, shares: bytes | None = None, seed: bytes | None = None, whose: str = ""
 ) -> Callable[[Entry], bytes]:
     def change(entry: Entry) -> bytes:
-        member, fields = HELD.one.composed.manifest.roster[1], dict[str, bytes]()
+        member, fields = held().one.composed.manifest.roster[1], dict[str, bytes]()
         for name, key, plain, purpose in (
             ("shares", member.channel_key, shares, "shares"),
             ("pair_seed", member.mask_key, seed, "pair seed"),
         ):
             if plain is not None:
-                fields[name] = seal(key, plain, entry_info(HELD.one.manifest_hash, purpose, whose or dealer, ME))
+                fields[name] = seal(key, plain, entry_info(held().one.manifest_hash, purpose, whose or dealer, ME))
         return entry.model_copy(update=fields).encode()
 
     return change
@@ -376,7 +391,7 @@ def test_c0_what_breaks_no_rule_is_ready() -> None:
 
 
 def test_c1_a_bundle_and_an_entry_of_every_member() -> None:
-    told = Deliver.decode(HELD.one.shared.deliver(ME))
+    told = Deliver.decode(held().one.shared.deliver(ME))
     for change in (
         {"bundles": told.bundles[:-1]},
         {"entries": told.entries[:-1]},
@@ -388,9 +403,9 @@ def test_c1_a_bundle_and_an_entry_of_every_member() -> None:
 
 
 def test_c2_each_bundle_is_signed_by_its_member_and_bound_to_the_manifest() -> None:
-    told = Deliver.decode(HELD.one.shared.deliver(ME))
+    told = Deliver.decode(held().one.shared.deliver(ME))
     bundle = unverified(told.bundles[0], Bundle)
-    for wrong in (HELD.forged(bundle, BEFORE), HELD.signed(bundle, AFTER), told.bundles[1]):
+    for wrong in (held().forged(bundle, BEFORE), held().signed(bundle, AFTER), told.bundles[1]):
         with pytest.raises(SignatureError):
             deliver(bundles=(wrong, *told.bundles[1:]))
     with pytest.raises(AccusedError, match="another round") as caught:
@@ -402,7 +417,7 @@ def test_c2_each_bundle_is_signed_by_its_member_and_bound_to_the_manifest() -> N
 
 
 def test_c3_each_entry_is_the_one_in_its_bundle_and_its_own_the_one_it_made() -> None:
-    told = Deliver.decode(HELD.one.shared.deliver(ME))
+    told = Deliver.decode(held().one.shared.deliver(ME))
     swapped = (resealed(BEFORE, bytes(64))(Entry.decode(told.entries[0])), *told.entries[1:])
     with pytest.raises(AccusedError, match="not the one that was signed"):
         deliver(entries=swapped)
@@ -430,18 +445,18 @@ def contribute(
     go: bytes = b"", ledger: MemoryLedger | None = None, state: states.Received | None = None, values: Any = (1, 2, 3)
 ) -> states.Contributed:
     return core.contribute(
-        HELD.silo(),
-        state or HELD.received[ME],
+        held().silo(),
+        state or held().received[ME],
         reserved() if ledger is None else ledger,
         lambda asked, now: [np.array(values, np.int64)],
         no_noise,
         NOW,
-        go or HELD.one.go,
+        go or held().one.go,
     )[0]
 
 
 def test_c5_c6_go_needs_every_ready_and_a_charge_that_is_reserved() -> None:
-    signatures, stale = Go.decode(HELD.one.go).signatures, Go.decode(OTHER.one.go).signatures
+    signatures, stale = Go.decode(held().one.go).signatures, Go.decode(earlier().one.go).signatures
     for wrong in (
         signatures[1:],
         signatures[:-1],
@@ -462,15 +477,15 @@ def test_c5_c6_go_needs_every_ready_and_a_charge_that_is_reserved() -> None:
 
 
 def with_variance(variance: int) -> states.Received:
-    before = HELD.received[ME].before
+    before = held().received[ME].before
     terms = before.manifest.terms
     block = terms.blocks[0].model_copy(update={"variance": str(variance)})
     changed = before.manifest.model_copy(update={"terms": terms.model_copy(update={"blocks": (block,)})})
-    return replace(HELD.received[ME], before=replace(before, manifest=changed))
+    return replace(held().received[ME], before=replace(before, manifest=changed))
 
 
 def test_c7_the_noise_of_one_silo_deviates_by_three_units() -> None:
-    shares = HELD.one.composed.manifest.noise_shares
+    shares = held().one.composed.manifest.noise_shares
     contribute(state=with_variance(9 * shares))
     with pytest.raises(ProtocolError, match="less than 3"):
         contribute(state=with_variance(9 * shares - 1))
@@ -483,8 +498,8 @@ def test_c8_the_computation_has_the_lengths_of_the_blocks(values: tuple[int, ...
 
 
 def test_c9_a_frame_that_is_not_there_is_refused() -> None:
-    state = HELD.contributed[ME]
-    assert state.frame(0) == HELD.one.payloads[ME]
+    state = held().contributed[ME]
+    assert state.frame(0) == held().one.payloads[ME]
     for index in (-1, 1, 2**63):
         with pytest.raises(ProtocolError, match="no frame"):
             state.frame(index)
@@ -494,16 +509,16 @@ def test_c9_a_frame_that_is_not_there_is_refused() -> None:
 
 
 def agree(data: bytes, ledger: MemoryLedger | None = None) -> states.Agreed:
-    return core.agree(HELD.silo(), HELD.contributed[ME], ledger or MemoryLedger(), NOW, data)[0]
+    return core.agree(held().silo(), held().contributed[ME], ledger or MemoryLedger(), NOW, data)[0]
 
 
 def split(**changes: Any) -> Split:
-    return HELD.one.parted.split.model_copy(update=changes)
+    return held().one.parted.split.model_copy(update=changes)
 
 
 def test_d1_a_split_comes_from_an_aggregator() -> None:
-    agree(HELD.signed(split()))
-    for envelope in (HELD.forged(split()), HELD.signed(split(), BEFORE)):
+    agree(held().signed(split()))
+    for envelope in (held().forged(split()), held().signed(split(), BEFORE)):
         with pytest.raises(SignatureError):
             agree(envelope)
 
@@ -519,7 +534,7 @@ def test_d2_d3_a_split_parts_this_roster_and_leaves_enough() -> None:
         {"survivors": survivors[:-1], "dropped": (DROPPED, AFTER)},
     ):
         with pytest.raises(ProtocolError):
-            agree(HELD.signed(split(**change)))
+            agree(held().signed(split(**change)))
 
 
 def test_d4_a_split_counts_this_silos_own_contribution() -> None:
@@ -527,17 +542,17 @@ def test_d4_a_split_counts_this_silos_own_contribution() -> None:
         one.model_copy(update={"contribution": bytes(32)}) if one.silo == ME else one for one in split().survivors
     )
     with pytest.raises(ProtocolError, match="own contribution"):
-        agree(HELD.signed(split(survivors=survivors)))
+        agree(held().signed(split(survivors=survivors)))
 
 
 def test_d5_one_split_is_signed_in_a_round_and_noted_first() -> None:
     ledger = MemoryLedger()
-    ledger.splits[HELD.one.round_id] = bytes(32)
+    ledger.splits[held().one.round_id] = bytes(32)
     with pytest.raises(ProtocolError, match="another split"):
-        agree(HELD.signed(split()), ledger)
+        agree(held().signed(split()), ledger)
     ledger = MemoryLedger()
-    agree(HELD.signed(split()), ledger)
-    assert ledger.splits == {HELD.one.round_id: digest_of(split())}
+    agree(held().signed(split()), ledger)
+    assert ledger.splits == {held().one.round_id: digest_of(split())}
 
 
 def open_shares(body: bytes | None = None, signatures: Any = None) -> bytes:
@@ -546,150 +561,153 @@ def open_shares(body: bytes | None = None, signatures: Any = None) -> bytes:
 
 
 def open_frames(body: bytes | None = None, signatures: Any = None) -> tuple[bytes, ...]:
-    told = Open.decode(HELD.one.opens)
+    told = Open.decode(held().one.opens)
     message = Open(
         split=told.split if body is None else body, signatures=told.signatures if signatures is None else signatures
     )
-    return core.open_shares(HELD.silo(), HELD.agreed[ME], NOW, message.encode())
+    return core.open_shares(held().silo(), held().agreed[ME], NOW, message.encode())
 
 
 def test_e1_a_quorum_of_survivors_signed_the_split() -> None:
     open_shares()
-    good = Open.decode(HELD.one.opens).signatures
-    dropped = detach(HELD.signed(split(), DROPPED), Split)
-    forged = detach(HELD.forged(split(), AFTER), Split)
+    good = Open.decode(held().one.opens).signatures
+    dropped = detach(held().signed(split(), DROPPED), Split)
+    forged = detach(held().forged(split(), AFTER), Split)
     for wrong in ((), good[:3], (*good[:3], good[0]), (*good, good[0]), (*good[:3], forged), (*good, dropped)):
         with pytest.raises(CryptoError):
             open_shares(signatures=wrong)
 
 
 def test_e2_a_silo_opens_under_the_split_that_it_signed() -> None:
-    told = OTHER.one.parted.split.model_copy(update={"manifest_hash": HELD.one.manifest_hash})
+    told = earlier().one.parted.split.model_copy(update={"manifest_hash": held().one.manifest_hash})
     names = [one.silo for one in told.survivors]
-    signatures = tuple(detach(HELD.signed(told, name), Split) for name in names)
+    signatures = tuple(detach(held().signed(told, name), Split) for name in names)
     with pytest.raises(ProtocolError, match="another split"):
         open_shares(told.encode(), signatures)
 
 
 def test_e3_it_releases_one_of_the_two_shares_of_each_and_never_both() -> None:
     opening = unverified(open_shares(), Opening)
-    info = opening_info(HELD.one.manifest_hash, digest_of(split()), ME, "ana")
+    info = opening_info(held().one.manifest_hash, digest_of(split()), ME, "ana")
     row = OpenedShares.decode(SEALING.open(opening.sealed[0], info)).shares
-    held = HELD.agreed[ME].shares
+    mine = held().agreed[ME].shares
     for place, share_of in enumerate(row):
-        assert share_of == (held.of_root if place == 2 else held.of_self)[place]
-        assert share_of != (held.of_self if place == 2 else held.of_root)[place]
+        assert share_of == (mine.of_root if place == 2 else mine.of_self)[place]
+        assert share_of != (mine.of_self if place == 2 else mine.of_root)[place]
 
 
 # F: the aggregator
 
 
-HUB = HELD.many.aggregator
+def hub_party() -> hub.Aggregator:
+    return held().many.aggregator
 
 
 def replied(step: str, **changes: bytes) -> dict[str, tuple[bytes, ...]]:
-    return {**HELD.one.replies[step], **{name.replace("_", "-"): (raw,) for name, raw in changes.items()}}
+    return {**held().one.replies[step], **{name.replace("_", "-"): (raw,) for name, raw in changes.items()}}
 
 
 def test_f1_an_answer_is_signed_by_the_silo_that_was_asked_and_of_this_request() -> None:
-    good = unverified(HELD.one.replies["propose"][AFTER][0], Accept)
+    good = unverified(held().one.replies["propose"][AFTER][0], Accept)
     wrong_keys = [good.model_copy(update={field: bytes(PUBLIC_BYTES)}) for field in ("mask_key", "channel_key")]
     for wrong in (
-        HELD.forged(good, AFTER),
-        HELD.signed(good, BEFORE),
-        OTHER.one.replies["propose"][AFTER][0],
-        *(HELD.signed(weak, AFTER) for weak in wrong_keys),
+        held().forged(good, AFTER),
+        held().signed(good, BEFORE),
+        earlier().one.replies["propose"][AFTER][0],
+        *(held().signed(weak, AFTER) for weak in wrong_keys),
     ):
-        accepts, refusals = hub.read_answers(HUB, HELD.one.proposed, replied("propose", silo_004=wrong))
-        assert set(accepts) == set(HELD.many.names[:4])
+        accepts, refusals = hub.read_answers(hub_party(), held().one.proposed, replied("propose", silo_004=wrong))
+        assert set(accepts) == set(held().many.names[:4])
         assert not refusals
     denial = Denial(code="NO", rule="r", message="m", remedy="r")
     no = Refusal(federation="fed", request_hash=good.request_hash, policy_hash=bytes(32), denials=(denial,))
     for envelope, counts in (
-        (HELD.signed(no, AFTER), True),
-        (HELD.forged(no, AFTER), False),
-        (HELD.signed(no, BEFORE), False),
-        (HELD.signed(no.model_copy(update={"request_hash": bytes(32)}), AFTER), False),
+        (held().signed(no, AFTER), True),
+        (held().forged(no, AFTER), False),
+        (held().signed(no, BEFORE), False),
+        (held().signed(no.model_copy(update={"request_hash": bytes(32)}), AFTER), False),
     ):
-        _, refusals = hub.read_answers(HUB, HELD.one.proposed, replied("propose", silo_004=envelope))
+        _, refusals = hub.read_answers(hub_party(), held().one.proposed, replied("propose", silo_004=envelope))
         assert set(refusals) == ({AFTER} if counts else set())
-    frame = HELD.one.replies["propose"][AFTER][0]
+    frame = held().one.replies["propose"][AFTER][0]
     no_bytes: Any = None
     for frames in ((frame, b""), (), (no_bytes,)):
-        accepts, refusals = hub.read_answers(HUB, HELD.one.proposed, {AFTER: frames})
+        accepts, refusals = hub.read_answers(hub_party(), held().one.proposed, {AFTER: frames})
         assert not accepts, "a reply is one frame of bytes"
         assert not refusals
 
 
 def test_f2_the_harshest_are_left_out_until_a_roster_bears_them() -> None:
-    accepts, _ = hub.read_answers(HUB, HELD.one.proposed, HELD.one.replies["propose"])
+    accepts, _ = hub.read_answers(hub_party(), held().one.proposed, held().one.replies["propose"])
     harsh = replace(accepts[BEFORE], message=accepts[BEFORE].message.model_copy(update={"max_colluding": 50}))
-    composed = hub.compose_round(HUB, HELD.one.proposed, {**accepts, BEFORE: harsh}, {})
-    assert composed.manifest.silos == HELD.many.names[1:]
+    composed = hub.compose_round(hub_party(), held().one.proposed, {**accepts, BEFORE: harsh}, {})
+    assert composed.manifest.silos == held().many.names[1:]
     with pytest.raises(ProtocolError, match="at least 3"):
-        hub.compose_round(HUB, HELD.one.proposed, {name: accepts[name] for name in (ME, AFTER)}, {})
+        hub.compose_round(hub_party(), held().one.proposed, {name: accepts[name] for name in (ME, AFTER)}, {})
     with pytest.raises(ProtocolError, match="no silo"):
-        hub.compose_round(HUB, HELD.one.proposed, {}, {})
+        hub.compose_round(hub_party(), held().one.proposed, {}, {})
 
 
 def test_f3_a_bundle_is_signed_and_bound_and_lists_its_entries() -> None:
-    good = Shared.decode(HELD.one.replies["share"][AFTER][0])
+    good = Shared.decode(held().one.replies["share"][AFTER][0])
     bundle = unverified(good.bundle, Bundle)
     wrong = (
-        good.model_copy(update={"bundle": HELD.forged(bundle, AFTER)}),
-        good.model_copy(update={"bundle": HELD.signed(bundle, BEFORE)}),
-        good.model_copy(update={"bundle": HELD.signed(bundle.model_copy(update={"manifest_hash": bytes(32)}), AFTER)}),
+        good.model_copy(update={"bundle": held().forged(bundle, AFTER)}),
+        good.model_copy(update={"bundle": held().signed(bundle, BEFORE)}),
+        good.model_copy(
+            update={"bundle": held().signed(bundle.model_copy(update={"manifest_hash": bytes(32)}), AFTER)}
+        ),
         good.model_copy(update={"entries": good.entries[::-1]}),
         Shared(
-            bundle=HELD.signed(bundle.model_copy(update={"entries": bundle.entries[:4]}), AFTER),
+            bundle=held().signed(bundle.model_copy(update={"entries": bundle.entries[:4]}), AFTER),
             entries=good.entries[:4],
         ),
     )
-    hub.collect_shares(HUB, HELD.one.composed, HELD.one.replies["share"])
+    hub.collect_shares(hub_party(), held().one.composed, held().one.replies["share"])
     for reply in (*(one.encode() for one in wrong), b""):
         with pytest.raises(SharesMissingError) as caught:
-            hub.collect_shares(HUB, HELD.one.composed, replied("share", silo_004=reply))
+            hub.collect_shares(hub_party(), held().one.composed, replied("share", silo_004=reply))
         assert caught.value.missing == (AFTER,)
-    missing = {name: frames for name, frames in HELD.one.replies["share"].items() if name != ME}
+    missing = {name: frames for name, frames in held().one.replies["share"].items() if name != ME}
     with pytest.raises(SharesMissingError) as caught:
-        hub.collect_shares(HUB, HELD.one.composed, missing)
+        hub.collect_shares(hub_party(), held().one.composed, missing)
     assert caught.value.missing == (ME,)
 
 
 def test_f4_ready_is_signed_and_bound_and_an_accusation_is_of_this_round_and_roster() -> None:
-    good = unverified(HELD.one.replies["ready"][AFTER][0], Ready)
-    accused = Accusation(round_id=HELD.one.round_id, accused=ME)
+    good = unverified(held().one.replies["ready"][AFTER][0], Ready)
+    accused = Accusation(round_id=held().one.round_id, accused=ME)
     for reply, missing in (
-        (HELD.forged(good, AFTER), {AFTER}),
-        (HELD.signed(good, BEFORE), {AFTER}),
-        (HELD.signed(Ready(manifest_hash=bytes(32)), AFTER), {AFTER}),
-        (HELD.signed(accused, AFTER), {AFTER, ME}),
-        (HELD.forged(accused, AFTER), {AFTER}),
-        (HELD.signed(accused.model_copy(update={"round_id": bytes(16)}), AFTER), {AFTER}),
-        (HELD.signed(accused.model_copy(update={"accused": "stranger"}), AFTER), {AFTER}),
+        (held().forged(good, AFTER), {AFTER}),
+        (held().signed(good, BEFORE), {AFTER}),
+        (held().signed(Ready(manifest_hash=bytes(32)), AFTER), {AFTER}),
+        (held().signed(accused, AFTER), {AFTER, ME}),
+        (held().forged(accused, AFTER), {AFTER}),
+        (held().signed(accused.model_copy(update={"round_id": bytes(16)}), AFTER), {AFTER}),
+        (held().signed(accused.model_copy(update={"accused": "stranger"}), AFTER), {AFTER}),
     ):
         with pytest.raises(SharesMissingError) as caught:
-            hub.collect_ready(HUB, HELD.one.shared, replied("ready", silo_004=reply))
+            hub.collect_ready(hub_party(), held().one.shared, replied("ready", silo_004=reply))
         assert set(caught.value.missing) == missing
 
 
 def test_f5_a_contribution_is_signed_and_of_this_round_and_length() -> None:
-    good = unverified(HELD.one.heads[ME].envelope, Contribution)
-    hub.read_contribution(HUB, HELD.one.shared, ME, HELD.one.heads[ME].envelope)
+    good = unverified(held().one.heads[ME].envelope, Contribution)
+    hub.read_contribution(hub_party(), held().one.shared, ME, held().one.heads[ME].envelope)
     for wrong in (
-        HELD.forged(good, ME),
-        HELD.one.heads[AFTER].envelope,
-        HELD.signed(good.model_copy(update={"manifest_hash": bytes(32)}), ME),
-        HELD.signed(good.model_copy(update={"length": 4}), ME),
+        held().forged(good, ME),
+        held().one.heads[AFTER].envelope,
+        held().signed(good.model_copy(update={"manifest_hash": bytes(32)}), ME),
+        held().signed(good.model_copy(update={"length": 4}), ME),
     ):
         with pytest.raises(CryptoError):
-            hub.read_contribution(HUB, HELD.one.shared, ME, wrong)
+            hub.read_contribution(hub_party(), held().one.shared, ME, wrong)
 
 
 def test_f6_f7_a_sum_takes_whole_signed_contributions_once(tmp_path: Path) -> None:
-    sums, payload = SumShard(tmp_path), HELD.one.payloads[ME]
+    sums, payload = SumShard(tmp_path), held().one.payloads[ME]
     digests = chunk_digests(payload, 8)
-    manifest = HELD.one.composed.manifest.encode()
+    manifest = held().one.composed.manifest.encode()
     sums.start(b"r", manifest, b"")
     with pytest.raises(ProtocolError, match="open already"):
         sums.start(b"r", manifest, b"")
@@ -727,40 +745,47 @@ def test_f6_f7_a_sum_takes_whole_signed_contributions_once(tmp_path: Path) -> No
 
 
 def test_f8_a_split_leaves_enough_survivors() -> None:
-    few = {name: HELD.one.heads[name] for name in HELD.many.names[:2]}
+    few = {name: held().one.heads[name] for name in held().many.names[:2]}
     with pytest.raises(SilosMissingError) as caught:
-        hub.part(HUB, HELD.one.shared, few)
-    assert caught.value.missing == HELD.many.names[2:]
+        hub.part(hub_party(), held().one.shared, few)
+    assert caught.value.missing == held().many.names[2:]
 
 
 def test_f9_a_quorum_of_survivors_signed_this_very_split() -> None:
-    assert set(hub.collect_signatures(HUB, HELD.one.parted, HELD.one.replies["agree"])) == {*HELD.many.names} - {
-        DROPPED
-    }
+    assert set(hub.collect_signatures(hub_party(), held().one.parted, held().one.replies["agree"])) == {
+        *held().many.names
+    } - {DROPPED}
     other = split(dropped=())
-    for wrong in (HELD.forged(split(), AFTER), HELD.signed(split(), BEFORE), HELD.signed(other, AFTER), b""):
+    for wrong in (
+        held().forged(split(), AFTER),
+        held().signed(split(), BEFORE),
+        held().signed(other, AFTER),
+        b"",
+    ):
         with pytest.raises(SilosMissingError) as caught:
-            hub.collect_signatures(HUB, HELD.one.parted, replied("agree", silo_004=wrong))
+            hub.collect_signatures(hub_party(), held().one.parted, replied("agree", silo_004=wrong))
         assert caught.value.missing == (AFTER,)
     # The signature of a dropped silo is left out: silos refuse a message that holds one.
-    found = hub.collect_signatures(HUB, HELD.one.parted, replied("agree", silo_002=HELD.signed(split(), DROPPED)))
+    found = hub.collect_signatures(
+        hub_party(), held().one.parted, replied("agree", silo_002=held().signed(split(), DROPPED))
+    )
     assert DROPPED not in found
 
 
 def assemble(replies: dict[str, tuple[bytes, ...]], shared: Any = None) -> Any:
-    one = HELD.one
+    one = held().one
     parted = one.parted if shared is None else replace(one.parted, before=shared)
-    return hub.assemble(HUB, parted, one.signatures, replies, [one.total()])
+    return hub.assemble(hub_party(), parted, one.signatures, replies, [one.total()])
 
 
 def test_f10_a_quorum_opened_this_manifest_and_split() -> None:
-    assemble(HELD.one.replies["open_shares"])
-    good = unverified(HELD.one.replies["open_shares"][AFTER][0], Opening)
+    assemble(held().one.replies["open_shares"])
+    good = unverified(held().one.replies["open_shares"][AFTER][0], Opening)
     for wrong in (
-        HELD.forged(good, AFTER),
-        HELD.signed(good, BEFORE),
-        HELD.signed(good.model_copy(update={"manifest_hash": bytes(32)}), AFTER),
-        HELD.signed(good.model_copy(update={"split_hash": bytes(32)}), AFTER),
+        held().forged(good, AFTER),
+        held().signed(good, BEFORE),
+        held().signed(good.model_copy(update={"manifest_hash": bytes(32)}), AFTER),
+        held().signed(good.model_copy(update={"split_hash": bytes(32)}), AFTER),
         b"",
     ):
         with pytest.raises(SilosMissingError, match="fewer than 4") as caught:
@@ -770,11 +795,11 @@ def test_f10_a_quorum_opened_this_manifest_and_split() -> None:
 
 def test_f10_a_quorum_of_every_committee_opened() -> None:
     """In a sparse graph as many may open as must, and yet too few beside one silo."""
-    composed = HELD.one.composed
+    composed = held().one.composed
     manifest = composed.manifest.model_copy(update={"quorum": 3, "degree": 2})
-    shared = replace(HELD.one.shared, before=replace(composed, manifest=manifest))
+    shared = replace(held().one.shared, before=replace(composed, manifest=manifest))
     for names in ([ME, BEFORE, "silo-003"], [ME, AFTER, "silo-003"], [BEFORE, AFTER, "silo-003"]):
-        replies = {name: HELD.one.replies["open_shares"][name] for name in names}
+        replies = {name: held().one.replies["open_shares"][name] for name in names}
         with pytest.raises(SilosMissingError, match="neighbours"):
             assemble(replies, shared)
 
@@ -782,44 +807,44 @@ def test_f10_a_quorum_of_every_committee_opened() -> None:
 # G: the recipient
 
 
-REPORT = HELD.one.report
-MESSAGE = REPORT.message
+def stored() -> StoredReport:
+    return held().one.report
 
 
-def opened(stored: StoredReport = REPORT, name: str = "ana", key: SealingKey = SEALING) -> list[float]:
-    silos, hubs = HELD.silo().silos, HELD.silo().aggregators
-    found = open_report(stored, HELD.one.terms, name, key, silos, hubs)
+def opened(report: StoredReport | None = None, name: str = "ana", key: SealingKey = SEALING) -> list[float]:
+    silos, hubs = held().silo().silos, held().silo().aggregators
+    found = open_report(report or stored(), held().one.terms, name, key, silos, hubs)
     return [float(value) for block in found.blocks() for value in block]
 
 
 def spoilt(**changes: Any) -> CryptoError:
-    return refused(lambda: opened(with_report(REPORT, **changes)))
+    return refused(lambda: opened(with_report(stored(), **changes)))
 
 
 def checking(**changes: Any) -> CryptoError:
     """Return the error of the checks that need no key, and stand before the openings."""
-    stored = with_report(REPORT, **changes)
-    return refused(lambda: check_report(stored, HELD.one.terms, HELD.silo().silos, HELD.silo().aggregators))
+    report = with_report(stored(), **changes)
+    return refused(lambda: check_report(report, held().one.terms, held().silo().silos, held().silo().aggregators))
 
 
 def test_g0_what_breaks_no_rule_opens() -> None:
-    assert opened() == HELD.many.sum_of(name for name in HELD.many.names if name != DROPPED)
+    assert opened() == held().many.sum_of(name for name in held().many.names if name != DROPPED)
 
 
 def test_g1_propose_and_manifest_are_signed_by_an_aggregator() -> None:
-    one = HELD.one
-    assert isinstance(spoilt(propose=HELD.forged(one.proposed.propose)), SignatureError)
-    assert isinstance(spoilt(manifest=HELD.forged(one.composed.manifest)), SignatureError)
+    one = held().one
+    assert isinstance(spoilt(propose=held().forged(one.proposed.propose)), SignatureError)
+    assert isinstance(spoilt(manifest=held().forged(one.composed.manifest)), SignatureError)
 
 
 def test_g2_the_manifest_is_what_own_terms_and_signed_acceptances_give() -> None:
-    assert "belongs to another" in str(spoilt(propose=OTHER.one.proposed.envelope))
-    accepts = MESSAGE.accepts
+    assert "belongs to another" in str(spoilt(propose=earlier().one.proposed.envelope))
+    accepts = stored().message.accepts
     assert "roster" in str(spoilt(accepts=accepts[:-1]))
-    forged = HELD.forged(unverified(accepts[4], Accept), AFTER)
+    forged = held().forged(unverified(accepts[4], Accept), AFTER)
     assert isinstance(spoilt(accepts=(*accepts[:4], forged)), SignatureError)
-    lower = HELD.one.composed.manifest.model_copy(update={"quorum": 3})
-    assert "quorum" in str(spoilt(manifest=HELD.signed(lower)))
+    lower = held().one.composed.manifest.model_copy(update={"quorum": 3})
+    assert "quorum" in str(spoilt(manifest=held().signed(lower)))
 
 
 def test_g3_recipient_and_key_are_in_the_manifest() -> None:
@@ -829,47 +854,47 @@ def test_g3_recipient_and_key_are_in_the_manifest() -> None:
 
 
 def test_g4_a_quorum_is_on_one_valid_split_and_the_heads_are_its_survivors() -> None:
-    heads, signatures = MESSAGE.contributions, MESSAGE.signatures
+    heads, signatures = stored().message.contributions, stored().message.signatures
     assert "lacks the signatures" in str(checking(signatures=signatures[:3]))
     assert isinstance(
-        checking(signatures=(*signatures[:3], detach(HELD.forged(split(), AFTER), Split))), SignatureError
+        checking(signatures=(*signatures[:3], detach(held().forged(split(), AFTER), Split))), SignatureError
     )
     for changed, says in ((split(manifest_hash=bytes(32)), "another manifest"), (split(dropped=()), "part the roster")):
-        signed = tuple(detach(HELD.signed(changed, one.signer), Split) for one in signatures)
+        signed = tuple(detach(held().signed(changed, one.signer), Split) for one in signatures)
         assert says in str(checking(split=changed.encode(), signatures=signed))
     assert "not the one that was agreed on" in str(checking(contributions=heads[1:]))
     good = unverified(heads[0], Contribution)
-    assert isinstance(checking(contributions=(HELD.forged(good, BEFORE), *heads[1:])), SignatureError)
-    another = HELD.signed(good.model_copy(update={"chunks": (bytes(32),)}), BEFORE)
+    assert isinstance(checking(contributions=(held().forged(good, BEFORE), *heads[1:])), SignatureError)
+    another = held().signed(good.model_copy(update={"chunks": (bytes(32),)}), BEFORE)
     assert "not the one that was agreed on" in str(checking(contributions=(another, *heads[1:])))
     for change in ({"manifest_hash": bytes(32)}, {"length": 4}):
         # Agreed on by all, and yet not a contribution to this round.
         head = good.model_copy(update=change)
         survivors = (split().survivors[0].model_copy(update={"contribution": digest_of(head)}), *split().survivors[1:])
         agreed = split(survivors=survivors)
-        signed = tuple(detach(HELD.signed(agreed, one.signer), Split) for one in signatures)
+        signed = tuple(detach(held().signed(agreed, one.signer), Split) for one in signatures)
         error = checking(
-            split=agreed.encode(), signatures=signed, contributions=(HELD.signed(head, BEFORE), *heads[1:])
+            split=agreed.encode(), signatures=signed, contributions=(held().signed(head, BEFORE), *heads[1:])
         )
         assert str(error) == f"the contribution of {BEFORE!r} belongs to another round"
 
 
 def reopened(name: str, row: tuple[bytes, ...], **changes: Any) -> bytes:
-    manifest_hash, split_hash = HELD.one.manifest_hash, digest_of(split())
+    manifest_hash, split_hash = held().one.manifest_hash, digest_of(split())
     sealed = seal(
         SEALING.public, OpenedShares(shares=row).encode(), opening_info(manifest_hash, split_hash, name, "ana")
     )
     opening = Opening(manifest_hash=manifest_hash, split_hash=split_hash, sealed=(sealed,), sums=())
-    return HELD.signed(opening.model_copy(update=changes), name)
+    return held().signed(opening.model_copy(update=changes), name)
 
 
 def test_g5_openings_are_signed_and_bound_and_cover_the_committee() -> None:
-    openings = MESSAGE.openings
+    openings = stored().message.openings
     good = unverified(openings[0], Opening)
     row = (bytes(32),) * 5
     for wrong, says in (
-        (HELD.forged(good, BEFORE), "does not hold"),
-        (HELD.forged(good, "stranger"), "not expected"),
+        (held().forged(good, BEFORE), "does not hold"),
+        (held().forged(good, "stranger"), "not expected"),
         (reopened(BEFORE, row, manifest_hash=bytes(32)), "another round or split"),
         (reopened(BEFORE, row, split_hash=bytes(32)), "another round or split"),
         (reopened(BEFORE, row, sealed=()), "not sealed to each"),
@@ -882,11 +907,11 @@ def test_g5_openings_are_signed_and_bound_and_cover_the_committee() -> None:
 
 
 def test_g6_rebuilt_secrets_fit_their_commitments() -> None:
-    openings = MESSAGE.openings
+    openings = stored().message.openings
     row = OpenedShares.decode(
         SEALING.open(
             unverified(openings[0], Opening).sealed[0],
-            opening_info(HELD.one.manifest_hash, digest_of(split()), BEFORE, "ana"),
+            opening_info(held().one.manifest_hash, digest_of(split()), BEFORE, "ana"),
         )
     ).shares
     for place, silo in ((0, BEFORE), (2, DROPPED)):
@@ -896,7 +921,7 @@ def test_g6_rebuilt_secrets_fit_their_commitments() -> None:
 
 
 def test_g7_entries_of_dropped_silos_are_those_of_signed_bundles() -> None:
-    (seeds,), bundles = MESSAGE.dropped, MESSAGE.bundles
+    (seeds,), bundles = stored().message.dropped, stored().message.bundles
     first = unverified(bundles[0], Bundle)
     for changes in (
         {"dropped": ()},
@@ -906,25 +931,25 @@ def test_g7_entries_of_dropped_silos_are_those_of_signed_bundles() -> None:
         {"bundles": bundles[1:]},
     ):
         assert "missing" in str(spoilt(**changes))
-    assert isinstance(spoilt(bundles=(HELD.forged(first, BEFORE), *bundles[1:])), SignatureError)
+    assert isinstance(spoilt(bundles=(held().forged(first, BEFORE), *bundles[1:])), SignatureError)
     for change in ({"manifest_hash": bytes(32)}, {"entries": first.entries[:4]}):
-        bundle = HELD.signed(first.model_copy(update=change), BEFORE)
+        bundle = held().signed(first.model_copy(update=change), BEFORE)
         assert "another round" in str(spoilt(bundles=(bundle, *bundles[1:])))
     swapped = DroppedSeeds(silo=DROPPED, entries=seeds.entries[::-1])
     assert "not the one it signed" in str(spoilt(dropped=(swapped,)))
-    info = entry_info(HELD.one.manifest_hash, "pair seed", BEFORE, DROPPED)
-    short = seal(HELD.one.composed.manifest.roster[2].mask_key, bytes(31), info)
+    info = entry_info(held().one.manifest_hash, "pair seed", BEFORE, DROPPED)
+    short = seal(held().one.composed.manifest.roster[2].mask_key, bytes(31), info)
     entry = Entry.decode(seeds.entries[0]).model_copy(update={"pair_seed": short}).encode()
     digests = (*first.entries[:2], sha256(entry).digest(), *first.entries[3:])
     error = spoilt(
-        bundles=(HELD.signed(first.model_copy(update={"entries": digests}), BEFORE), *bundles[1:]),
+        bundles=(held().signed(first.model_copy(update={"entries": digests}), BEFORE), *bundles[1:]),
         dropped=(DroppedSeeds(silo=DROPPED, entries=(entry, *seeds.entries[1:])),),
     )
     assert "malformed" in str(error)
 
 
 def test_g8_the_sum_has_the_length_of_the_manifest_and_the_digests_of_the_report() -> None:
-    total = bytes(REPORT.blinded_sum)
+    total = bytes(stored().blinded_sum)
     for changes in (
         {"total": total[:-8], "chunks": chunk_digests(total[:-8], 8)},
         {"total": total[:-8], "chunks": chunk_digests(total[:-8], 8), "length": 2},
@@ -941,9 +966,9 @@ def test_g8_the_sum_has_the_length_of_the_manifest_and_the_digests_of_the_report
 
 
 def test_g9_a_chunk_is_the_sum_of_the_survivors_signed_chunks() -> None:
-    checked = check_report(REPORT, HELD.one.terms, HELD.silo().silos, HELD.silo().aggregators)
-    chunks = [HELD.one.payloads[one.silo] for one in split().survivors]
-    check_chunk(REPORT, checked, 0, chunks)
+    checked = check_report(stored(), held().one.terms, held().silo().silos, held().silo().aggregators)
+    chunks = [held().one.payloads[one.silo] for one in split().survivors]
+    check_chunk(stored(), checked, 0, chunks)
     for wrong, says in (
         (chunks[:-1], "3 contributions"),
         ([*chunks, chunks[0]], "5 contributions"),
@@ -951,7 +976,7 @@ def test_g9_a_chunk_is_the_sum_of_the_survivors_signed_chunks() -> None:
         ([chunks[0][:-8], *chunks[1:]], "not the one that it signed"),
     ):
         with pytest.raises(ProtocolError, match=says):
-            check_chunk(REPORT, checked, 0, wrong)
+            check_chunk(stored(), checked, 0, wrong)
     # A chunk of another length, signed though it is, is no part of this sum.
     short = chunks[0][:-8]
     heads = (
@@ -959,15 +984,15 @@ def test_g9_a_chunk_is_the_sum_of_the_survivors_signed_chunks() -> None:
         *checked.contributions[1:],
     )
     with pytest.raises(WireError, match="has 16 bytes, expected 24"):
-        check_chunk(REPORT, replace(checked, contributions=heads), 0, [short, *chunks[1:]])
-    zero = StoredReport.decode(report_header(MESSAGE) + bytes(24))
+        check_chunk(stored(), replace(checked, contributions=heads), 0, [short, *chunks[1:]])
+    zero = StoredReport.decode(report_header(stored().message) + bytes(24))
     with pytest.raises(ProtocolError, match="the sum is wrong"):
         check_chunk(zero, checked, 0, chunks)
 
 
 @pytest.mark.parametrize(("chunks", "chosen"), [(1, 1), (16, 16), (17, SAMPLED), (256, SAMPLED)])
 def test_g9_all_chunks_of_a_short_vector_and_distinct_ones_of_a_long_one(chunks: int, chosen: int) -> None:
-    checked = check_report(REPORT, HELD.one.terms, HELD.silo().silos, HELD.silo().aggregators)
+    checked = check_report(stored(), held().one.terms, held().silo().silos, held().silo().aggregators)
     scheme = checked.scheme
     assert isinstance(scheme, MaskingScheme)
     shape = replace(scheme.shape, length=chunks * CHUNK_VALUES)
@@ -1003,71 +1028,71 @@ def test_j1_the_degree_is_the_least_that_meets_each_rule() -> None:
 
 
 def test_k1_a_report_of_a_question_or_of_a_stranger_is_not_learned() -> None:
-    data = report_header(MESSAGE) + bytes(REPORT.blinded_sum)
+    data = report_header(stored().message) + bytes(stored().blinded_sum)
     ledger = MemoryLedger()
     with pytest.raises(ProtocolError, match="not that of a training step"):
-        learning.learn(HELD.silo(), ledger, NOW, data, [])
-    propose_of = HELD.one.proposed.propose
+        learning.learn(held().silo(), ledger, NOW, data, [])
+    propose_of = held().one.proposed.propose
     for asked, signer, key, error in (
-        (HELD.one.request, "eve", STRANGER, ProtocolError),
-        (HELD.one.request, "ana", STRANGER, SignatureError),
+        (held().one.request, "eve", STRANGER, ProtocolError),
+        (held().one.request, "ana", STRANGER, SignatureError),
     ):
         changed = propose_of.model_copy(update={"request": sign(asked, signer, key)})
-        message = MESSAGE.model_copy(update={"propose": HELD.signed(changed)})
+        message = stored().message.model_copy(update={"propose": held().signed(changed)})
         with pytest.raises(error):
-            learning.learn(HELD.silo(), ledger, NOW, report_header(message), [])
-    step = step_request(HELD.silo().roster.recipients(HELD.many.names))
+            learning.learn(held().silo(), ledger, NOW, report_header(message), [])
+    step = step_request(held().silo().roster.recipients(held().many.names))
     for change in ({"analyst": "eve"}, {"federation": "other"}):
         asked = Request.model_validate({**dict(step), **change})
         changed = propose_of.model_copy(update={"request": sign(asked, "ana", ANA)})
-        message = MESSAGE.model_copy(update={"propose": HELD.signed(changed)})
+        message = stored().message.model_copy(update={"propose": held().signed(changed)})
         with pytest.raises(ProtocolError, match="not that of a training step of this federation"):
-            learning.learn(HELD.silo(), ledger, NOW, report_header(message), [])
-    message = MESSAGE.model_copy(update={"propose": HELD.forged(propose_of)})
+            learning.learn(held().silo(), ledger, NOW, report_header(message), [])
+    message = stored().message.model_copy(update={"propose": held().forged(propose_of)})
     with pytest.raises(SignatureError):
-        learning.learn(HELD.silo(), ledger, NOW, report_header(message), [])
+        learning.learn(held().silo(), ledger, NOW, report_header(message), [])
     with pytest.raises(ProtocolError, match="not that of a training step"):
-        reports.learners(MESSAGE)
+        reports.learners(stored().message)
 
 
 # Reading: what is cut, or does not fit itself, is no message
 
 
 def test_a_head_names_as_many_pieces_as_the_round_has() -> None:
-    good = unverified(HELD.one.heads[ME].envelope, Contribution)
-    wrong = HELD.signed(good.model_copy(update={"chunks": good.chunks * 2}), ME)
+    good = unverified(held().one.heads[ME].envelope, Contribution)
+    wrong = held().signed(good.model_copy(update={"chunks": good.chunks * 2}), ME)
     with pytest.raises(ProtocolError, match="another round"):
-        hub.read_contribution(HUB, HELD.one.shared, ME, wrong)
+        hub.read_contribution(hub_party(), held().one.shared, ME, wrong)
 
 
 def test_a_report_that_is_cut_or_something_else_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = report_header(MESSAGE) + bytes(REPORT.blinded_sum)
-    assert StoredReport.decode(data).name == REPORT.name
+    data = report_header(stored().message) + bytes(stored().blinded_sum)
+    assert StoredReport.decode(data).name == stored().name
     for wrong in (b"", data[:4], data[:7], b"XXXX" + data[4:]):
         with pytest.raises(WireError, match="no encrypted report"):
             StoredReport.decode(wrong)
     with pytest.raises(WireError, match="cut short"):
-        StoredReport.decode(data[: len(report_header(MESSAGE)) - 1])
+        StoredReport.decode(data[: len(report_header(stored().message)) - 1])
     monkeypatch.setattr(messages, "MAX_REPORT_BYTES", len(data) - 1)
     with pytest.raises(WireError, match="no encrypted report"):
         StoredReport.decode(data)
-    monkeypatch.setattr(type(MESSAGE), "MAX_BYTES", 1000)
+    monkeypatch.setattr(type(stored().message), "MAX_BYTES", 1000)
     with pytest.raises(WireError, match="at most 1000"):
-        report_header(MESSAGE)
+        report_header(stored().message)
 
 
 def test_k2_a_silo_answers_for_the_run_that_was_asked_about() -> None:
-    asked = step_request(HELD.silo().roster.recipients(HELD.many.names))
-    changed = HELD.one.proposed.propose.model_copy(update={"request": sign(asked, "ana", ANA)})
-    report = MESSAGE.model_copy(update={"propose": HELD.signed(changed)})
+    asked = step_request(held().silo().roster.recipients(held().many.names))
+    changed = held().one.proposed.propose.model_copy(update={"request": sign(asked, "ana", ANA)})
+    report = stored().message.model_copy(update={"propose": held().signed(changed)})
     learned = Learned(run=bytes(16), position=bytes(32))
-    assert reports.read_learned(HUB, ME, report, (HELD.signed(learned, ME),)).message == learned
+    assert reports.read_learned(hub_party(), ME, report, (held().signed(learned, ME),)).message == learned
     other = learned.model_copy(update={"run": b"\1" * 16})
     for frames in (
-        (HELD.signed(other, ME),),
-        (HELD.signed(learned, AFTER),),
-        (HELD.forged(learned, ME),),
-        (HELD.signed(learned, ME),) * 2,
+        (held().signed(other, ME),),
+        (held().signed(learned, AFTER),),
+        (held().forged(learned, ME),),
+        (held().signed(learned, ME),) * 2,
     ):
         with pytest.raises(CryptoError):
-            reports.read_learned(HUB, ME, report, frames)
+            reports.read_learned(hub_party(), ME, report, frames)

@@ -25,6 +25,8 @@ from silo_node.errors import SiloError
 from silo_node.owner.console import MAX_BODY, Visitor, serve
 from tests.owner_home import NOW, PEOPLE, OwnerHome, ask, founded_with_people, spend
 
+pytestmark = pytest.mark.server
+
 DPO, OWNER, CISO = PEOPLE
 Colour = tuple[int, int, int]
 

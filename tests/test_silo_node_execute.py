@@ -22,6 +22,7 @@ from policies.requests.tables import TableColumn
 from silo_node.data.query import execute
 from silo_node.data.sources import Files, Source, connect, load_sources
 from silo_node.errors import SourceError
+from tests.cases import every
 from tests.example_policy import AGE, COLUMNS, COST, STORED, Edit, plan, policy, request, table
 
 Row = dict[str, Any]
@@ -266,8 +267,8 @@ def test_a_cell_is_clamped_and_rounded_to_its_step(bench: Bench, cost: float, hu
     assert total == [2 * (hundredths + 5000) - 505_000]
 
 
-@pytest.mark.parametrize("cost", [0.005, 0.125, 0.285, 1.005, 2.675, 8.495, 1024.005])
-@pytest.mark.parametrize("low", [-5000, 0])
+@every("cost", [0.005, 0.125, 0.285, 1.005, 2.675, 8.495, 1024.005])
+@every("low", [-5000, 0])
 def test_half_a_step_is_rounded_up(bench: Bench, low: int, cost: float) -> None:
     upward = int((Decimal(str(cost)) * 100).to_integral_value(ROUND_HALF_UP))
     asked = ask(COST.model_copy(update={"low": low}))
@@ -373,7 +374,7 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@every("name", NAMES)
 def test_columns_may_have_any_name_that_a_policy_allows(bench: Bench, name: str) -> None:
     column = TableColumn(name=name, type="int", low=0, high=10, step="1", domain=("1", "2", "9"), unknown="9")
     asked = request(

@@ -24,6 +24,7 @@ from policies.requests.tables import TableColumn
 from silo_node.data.consent import narrowed, row_filter
 from silo_node.data.query import execute
 from silo_node.data.sources import Source, connect, load_sources, opened
+from tests.cases import every
 from tests.example_policy import COLUMNS, NOW, STORED, Edit, edited, plan, request, table
 
 if TYPE_CHECKING:
@@ -195,8 +196,8 @@ FILTERS: dict[str, Predicate | None] = {
 }
 
 
-@pytest.mark.parametrize("where", FILTERS)
-@pytest.mark.parametrize("group_by", [(), ("ward",), ("grade", "ward"), ("seen",)], ids=lambda one: "+".join(one))
+@every("where", FILTERS)
+@every("group_by", [(), ("ward",), ("grade", "ward"), ("seen",)])
 def test_a_question_has_the_same_answer(bench: Bench, reference: Bench, where: str, group_by: tuple[str, ...]) -> None:
     question = asked(FILTERS[where], group_by)
     found = bench.ask(question)

@@ -23,6 +23,7 @@ from silo_node.ledger.log import Line, Signer, chained, check_chain, read_checkp
 from silo_node.ledger.replay import Held, examine
 from silo_node.ledger.retention import Due
 from silo_node.ledger.store import LedgerStore
+from tests.cases import every
 from tests.owner_home import charge, erased
 from tests.simulator import Simulation, no_noise, simulate
 
@@ -118,7 +119,7 @@ def doubled(lines: list[Line], index: int) -> list[Line]:
     return [*lines[: index + 1], *lines[index:]]
 
 
-@pytest.mark.parametrize("index", range(len(LINES)))
+@every("index", range(len(LINES)))
 @pytest.mark.parametrize(
     "tamper", [removed, changed, changed_with_its_hash, swapped, cut_after, cut_before, doubled],
     ids=lambda tamper: tamper.__name__,

@@ -16,6 +16,7 @@ from silo_node.data.consent import consent_filter
 from silo_node.data.query import execute
 from silo_node.data.sources import connect, load_sources
 from silo_node.errors import SourceError
+from tests.cases import every
 from tests.example_policy import COLUMNS, Edit, plan, policy, request, table
 
 CSV = Edit('kind = "parquet"\nuri  = "visits.parquet"', 'kind = "csv"\nuri  = "visits.csv"')
@@ -137,7 +138,7 @@ def test_nothing_of_the_mapping_is_published() -> None:
     assert "Patient No" not in catalogue
 
 
-@pytest.mark.parametrize(
+@every(
     ("edit", "problem"),
     [
         (cost("0"), "scale: input should be greater than 0"),

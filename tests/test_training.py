@@ -37,6 +37,8 @@ from silo_node.training.logistic import contribution
 from silo_node.training.run import RunState
 from tests.simulator import Noise, Simulation, no_noise, simulate
 
+pytestmark = pytest.mark.torch
+
 SILOS = ("east", "middle", "north", "south", "west")
 STEPS, RATE, MOMENTUM, CLIP = 4, 1.5, 0.5, 0.8
 _POLICY = """\
@@ -479,6 +481,7 @@ def test_training_without_noise_needs_a_policy_that_says_so(tmp_path: Path) -> N
 
 
 def test_one_person_changes_the_sums_by_no_more_than_the_noise_is_made_for(tmp_path: Path) -> None:
+
     with banks(tmp_path / "f") as (simulation, file):
         request = begun(simulation, file)
     step = request.plan
