@@ -5,7 +5,7 @@ honest aggregator step by step; what it holds between two steps is there to be r
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,10 @@ from crypto.backends.scheme import CHUNK_VALUES
 from crypto.errors import CryptoError
 from crypto.keys import Secret, SigningKey, derive
 from crypto.ring import Ring, Words
+from crypto.rounds import opening
 from crypto.rounds.manifest import Recipient, Terms
 from crypto.rounds.messages import Contribution
-from crypto.rounds.opening import OpenedSum, open_report
+from crypto.rounds.opening import CheckedReport, OpenedSum, check_report, open_report
 from crypto.rounds.payload import digests
 from crypto.rounds.report import StoredReport, report_header
 from crypto.sealing import SealingKey
@@ -345,7 +346,7 @@ class Round:
     def opened(self, report: StoredReport | None = None) -> OpenedSum:
         hubs = self.silo(self.many.names[0]).aggregators
         stored = self.report if report is None else report
-        return open_report(stored, self.terms, "ana", SEALING, self.many.aggregator.silos, hubs)
+        return open_report(check_report(stored, self.terms, self.many.aggregator.silos, hubs), "ana", SEALING)
 
     def answer(self, report: StoredReport | None = None) -> list[float]:
         return [float(value) for block in self.opened(report).blocks() for value in block]
@@ -374,3 +375,8 @@ def refused(step: Callable[[], object]) -> CryptoError:
     except CryptoError as err:
         return err
     raise AssertionError("the step was taken")
+
+
+def checked_with(checked: CheckedReport, **changes: Any) -> CheckedReport:
+    """Return a report that passed `check_report`, changed afterwards, as no party can do it."""
+    return replace(checked, passed=opening._PASSED, **changes)

@@ -366,7 +366,7 @@ def test_one_contribution_offered_as_an_aggregate() -> None:
     assert values_of(words) != scaled(one, "silo-002")
     checked = checked_of(one, offered)
     with pytest.raises(ProtocolError, match="the sum is wrong"):
-        check_chunk(offered, checked, 0, evidence_of(one))
+        check_chunk(checked, 0, evidence_of(one))
 
 
 def checked_of(one: Round, stored: StoredReport | None = None) -> Any:
@@ -863,17 +863,17 @@ def test_a_changed_chunk_is_found_by_adding_once_more() -> None:
     # Hope: the sum itself, a digest, or a contribution is changed and nobody looks.
     one = Many(5).round().run()
     checked, good = checked_of(one), evidence_of(one)
-    check_chunk(one.report, checked, 0, good)
+    check_chunk(checked, 0, good)
     flipped = bytes(one.report.blinded_sum[:-1]) + bytes([one.report.blinded_sum[-1] ^ 1])
     with pytest.raises(ProtocolError, match="not the one that the report names"):
         checked_of(one, with_report(one.report, flipped))
     changed = with_report(one.report, flipped, chunks=chunk_digests(flipped, 8))
     with pytest.raises(ProtocolError, match="the sum is wrong: chunk 0"):
-        check_chunk(changed, checked_of(one, changed), 0, good)
+        check_chunk(checked_of(one, changed), 0, good)
     for place in range(5):
         lying = [*good[:place], bytes(len(good[place])), *good[place + 1 :]]
         with pytest.raises(ProtocolError, match=f"chunk 0 of 'silo-00{place}' is not the one that it signed"):
-            check_chunk(one.report, checked, 0, lying)
+            check_chunk(checked, 0, lying)
 
 
 def test_evidence_that_is_withheld_reordered_or_of_another_round_or_silo() -> None:
@@ -887,7 +887,7 @@ def test_evidence_that_is_withheld_reordered_or_of_another_round_or_silo() -> No
         [*good[:4], b""], [*good[:4], good[4] + bytes(8)],
     ):  # fmt: skip
         with pytest.raises(ProtocolError):
-            check_chunk(one.report, checked, 0, wrong)
+            check_chunk(checked, 0, wrong)
     # A head that another silo or round signed does not stand for a survivor's either.
     heads = one.report.message.contributions
     elsewhere = other.report.message.contributions

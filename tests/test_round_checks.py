@@ -21,7 +21,7 @@ from crypto.backends.masking import MaskingScheme
 from crypto.backends.scheme import CHUNK_VALUES
 from crypto.errors import AccusedError, CryptoError, ProtocolError, SealError, SignatureError, WireError
 from crypto.keys import Secret, SigningKey, derive
-from crypto.rounds import messages
+from crypto.rounds import report as stored_reports
 from crypto.rounds.committees import COMPLETE_UP_TO, MIN_DEGREE, degree_of, quorum_of
 from crypto.rounds.key_schedule import entry_info, opening_info
 from crypto.rounds.manifest import Accept, Recipient, compose
@@ -55,7 +55,17 @@ from policies.requests.training import START
 from silo_node.rounds import learning, proposal, states
 from silo_node.rounds import steps as core
 from tests.example_policy import AGE, NOW, SMOKER, table
-from tests.many_silos import ANALYST, SEALING, Many, MemoryLedger, Round, chunk_digests, refused, with_report
+from tests.many_silos import (
+    ANALYST,
+    SEALING,
+    Many,
+    MemoryLedger,
+    Round,
+    checked_with,
+    chunk_digests,
+    refused,
+    with_report,
+)
 from tests.simulator import no_noise
 
 ME = "silo-001"
@@ -788,7 +798,7 @@ MESSAGE = REPORT.message
 
 def opened(stored: StoredReport = REPORT, name: str = "ana", key: SealingKey = SEALING) -> list[float]:
     silos, hubs = HELD.silo().silos, HELD.silo().aggregators
-    found = open_report(stored, HELD.one.terms, name, key, silos, hubs)
+    found = open_report(check_report(stored, HELD.one.terms, silos, hubs), name, key)
     return [float(value) for block in found.blocks() for value in block]
 
 
@@ -943,7 +953,7 @@ def test_g8_the_sum_has_the_length_of_the_manifest_and_the_digests_of_the_report
 def test_g9_a_chunk_is_the_sum_of_the_survivors_signed_chunks() -> None:
     checked = check_report(REPORT, HELD.one.terms, HELD.silo().silos, HELD.silo().aggregators)
     chunks = [HELD.one.payloads[one.silo] for one in split().survivors]
-    check_chunk(REPORT, checked, 0, chunks)
+    check_chunk(checked, 0, chunks)
     for wrong, says in (
         (chunks[:-1], "3 contributions"),
         ([*chunks, chunks[0]], "5 contributions"),
@@ -951,7 +961,7 @@ def test_g9_a_chunk_is_the_sum_of_the_survivors_signed_chunks() -> None:
         ([chunks[0][:-8], *chunks[1:]], "not the one that it signed"),
     ):
         with pytest.raises(ProtocolError, match=says):
-            check_chunk(REPORT, checked, 0, wrong)
+            check_chunk(checked, 0, wrong)
     # A chunk of another length, signed though it is, is no part of this sum.
     short = chunks[0][:-8]
     heads = (
@@ -959,10 +969,10 @@ def test_g9_a_chunk_is_the_sum_of_the_survivors_signed_chunks() -> None:
         *checked.contributions[1:],
     )
     with pytest.raises(WireError, match="has 16 bytes, expected 24"):
-        check_chunk(REPORT, replace(checked, contributions=heads), 0, [short, *chunks[1:]])
+        check_chunk(checked_with(checked, contributions=heads), 0, [short, *chunks[1:]])
     zero = StoredReport.decode(report_header(MESSAGE) + bytes(24))
     with pytest.raises(ProtocolError, match="the sum is wrong"):
-        check_chunk(zero, checked, 0, chunks)
+        check_chunk(checked_with(checked, stored=zero), 0, chunks)
 
 
 @pytest.mark.parametrize(("chunks", "chosen"), [(1, 1), (16, 16), (17, SAMPLED), (256, SAMPLED)])
@@ -971,7 +981,7 @@ def test_g9_all_chunks_of_a_short_vector_and_distinct_ones_of_a_long_one(chunks:
     scheme = checked.scheme
     assert isinstance(scheme, MaskingScheme)
     shape = replace(scheme.shape, length=chunks * CHUNK_VALUES)
-    found = choose_chunks(replace(checked, scheme=replace(scheme, shape=shape)))
+    found = choose_chunks(checked_with(checked, scheme=replace(scheme, shape=shape)))
     assert len(set(found)) == len(found) == chosen
     assert set(found) <= set(range(chunks))
 
@@ -1048,7 +1058,7 @@ def test_a_report_that_is_cut_or_something_else_is_none(monkeypatch: pytest.Monk
             StoredReport.decode(wrong)
     with pytest.raises(WireError, match="cut short"):
         StoredReport.decode(data[: len(report_header(MESSAGE)) - 1])
-    monkeypatch.setattr(messages, "MAX_REPORT_BYTES", len(data) - 1)
+    monkeypatch.setattr(stored_reports, "MAX_REPORT_BYTES", len(data) - 1)
     with pytest.raises(WireError, match="no encrypted report"):
         StoredReport.decode(data)
     monkeypatch.setattr(type(MESSAGE), "MAX_BYTES", 1000)
