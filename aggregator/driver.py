@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from aggregator import reports
 from aggregator import rounds as core
 from aggregator.errors import AggregatorError, SharesMissingError, SilosMissingError
-from aggregator.rounds import Aggregator, Replies
+from aggregator.rounds import Aggregator, Asked, Replies
 from aggregator.store import HeadStore, ReportStore
 from aggregator.sums import Sums
 from crypto.errors import CryptoError, ProtocolError
@@ -87,21 +87,24 @@ class Server:
         return tuple(found)
 
     async def submit(self, request: bytes) -> bytes:
-        """Run the rounds that a signed request needs; return an encoded EncryptedReport or a signed Failure.
+        """Answer a signed request, see `answer`; raises WireError on bytes that are no request."""
+        return await self.answer(core.read_request(request))
 
-        A silo that drops out before anything was contributed makes the round start anew without it. Raises WireError
-        on bytes that are no request.
+    async def answer(self, asked: Asked) -> bytes:
+        """Run the rounds that a request needs; return an encoded EncryptedReport or a signed Failure.
+
+        A silo that drops out before anything was contributed makes the round start anew without it.
         """
         refusals: dict[str, bytes] = {}
         missing: set[str] = set()
-        asked = set(core.asked_silos(request))
+        silos = set(asked.request.silos)
         try:
-            if unknown := asked - set(self._silos):
+            if unknown := silos - set(self._silos):
                 raise AggregatorError(f"the request names silos unknown here: {', '.join(sorted(unknown))}")
             async with asyncio.timeout(self._request_timeout_s), self._slots:
-                for _ in range(len(asked)):
+                for _ in range(len(silos)):
                     try:
-                        return await self._round(request, asked - missing - set(refusals), refusals, missing)
+                        return await self._round(asked, silos - missing - set(refusals), refusals, missing)
                     except SharesMissingError as err:
                         missing.update(err.missing)
             raise AggregatorError("the silos that are left cannot form a round")
@@ -112,7 +115,7 @@ class Server:
             reason = f"no answer within {self._request_timeout_s:g} s"
         except (CryptoError, AggregatorError) as err:
             reason = err.message
-        return core.failure(self._aggregator, request, reason, tuple(missing), refusals)
+        return core.failure(self._aggregator, asked, reason, tuple(missing), refusals)
 
     async def teach(self, name: bytes) -> tuple[bytes, ...]:
         """Hand the report of a training step, by its SHA-256, to its recipients, after those that they missed.
@@ -167,12 +170,10 @@ class Server:
         start = sum(sizes[:index])
         return tuple([await self._sums.chunk(name, start, sizes[index]) for name in reports.contributions_of(report)])
 
-    async def _round(
-        self, request: bytes, asked: Iterable[str], refusals: dict[str, bytes], missing: set[str]
-    ) -> bytes:
+    async def _round(self, asked: Asked, silos: Iterable[str], refusals: dict[str, bytes], missing: set[str]) -> bytes:
         round_id = token(16)
-        proposed = core.propose(self._aggregator, request, round_id, int(self._clock()))
-        in_round = set(asked)
+        proposed = core.propose(self._aggregator, asked, round_id, int(self._clock()))
+        in_round = set(silos)
         try:
             replies = await self._ask("propose", round_id, dict.fromkeys(sorted(in_round), proposed.envelope))
             accepts, refused = core.read_answers(self._aggregator, proposed, replies)

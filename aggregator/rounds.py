@@ -59,6 +59,15 @@ class Aggregator:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """An analyst's request as it arrived, read and hashed once. It proves nothing: the silos verify it."""
+
+    envelope: bytes
+    request: Request
+    digest: bytes  # SHA-256 of the body
+
+
+@dataclass(frozen=True, slots=True)
 class Proposed:
     """A request was relayed to the silos that its analyst asked."""
 
@@ -121,20 +130,21 @@ class Parted:
     envelope: bytes
 
 
-def asked_silos(request: bytes) -> tuple[str, ...]:
-    """Return the silos that a request names; raises WireError on bytes that are no request."""
-    return unverified(request, Request).silos
+def read_request(envelope: bytes) -> Asked:
+    """Return a signed request, read but not verified; raises WireError on bytes that are no request."""
+    return Asked(envelope, unverified(envelope, Request), body_digest(envelope, Request))
 
 
-def propose(aggregator: Aggregator, request: bytes, round_id: bytes, now: int) -> Proposed:
+def propose(aggregator: Aggregator, asked: Asked, round_id: bytes, now: int) -> Proposed:
     """Return the proposal of a round for an analyst's signed request.
 
     The aggregator has no analyst's key and needs none: the silos verify, and they alone decide.
     """
-    message = Propose(federation=aggregator.federation, round_id=round_id, expires_at=now + ROUND_S, request=request)
-    asked = unverified(request, Request)
-    terms = terms_of(asked, body_digest(request, Request))
-    return Proposed(message, sign(message, aggregator.name, aggregator.signing), terms, asked.round_key)
+    message = Propose(
+        federation=aggregator.federation, round_id=round_id, expires_at=now + ROUND_S, request=asked.envelope
+    )
+    terms = terms_of(asked.request, asked.digest)
+    return Proposed(message, sign(message, aggregator.name, aggregator.signing), terms, asked.request.round_key)
 
 
 def cancel(aggregator: Aggregator, round_id: bytes) -> bytes:
@@ -361,11 +371,11 @@ def assemble(
 
 
 def failure(
-    aggregator: Aggregator, request: bytes, reason: str, missing: tuple[str, ...], refusals: Mapping[str, bytes]
+    aggregator: Aggregator, asked: Asked, reason: str, missing: tuple[str, ...], refusals: Mapping[str, bytes]
 ) -> bytes:
     """Return the signed message that tells the analyst why there is no report."""
     message = Failure(
-        request_hash=body_digest(request, Request),
+        request_hash=asked.digest,
         reason=reason[:1000],
         missing=tuple(sorted(missing)),
         refusals=tuple(refusals[silo] for silo in sorted(refusals)),

@@ -222,7 +222,9 @@ class Round:
 
     def __post_init__(self) -> None:
         envelope = sign(self.request, "ana", SigningKey(ANALYST))
-        self.proposed = aggregator_core.propose(self.many.aggregator, envelope, self.round_id, NOW)
+        self.proposed = aggregator_core.propose(
+            self.many.aggregator, aggregator_core.read_request(envelope), self.round_id, NOW
+        )
 
     @property
     def terms(self) -> Terms:

@@ -16,7 +16,7 @@ import pytest
 from aggregator import reports
 from aggregator import rounds as aggregator_core
 from aggregator.errors import SharesMissingError, SilosMissingError, StoreError
-from aggregator.rounds import Replies
+from aggregator.rounds import Replies, read_request
 from analyst import verify
 from analyst.demo.hospitals import PURPOSE
 from analyst.errors import RoundError
@@ -153,7 +153,7 @@ def test_a_recipient_that_the_analyst_did_not_sign() -> None:
         recipients=(Recipient(name="ana", key=SEALING.public), Recipient(name="hub", key=SEALING.public))
     )
     forged = sign(widened, "ana", many.aggregator.signing)
-    propose = aggregator_core.propose(many.aggregator, forged, ONE, NOW)
+    propose = aggregator_core.propose(many.aggregator, read_request(forged), ONE, NOW)
     member = many.members["silo-000"]
     state, reply = rounds_proposal.propose(member.silo, member.ledger, lambda _: None, NOW, ONE, propose.envelope)
     assert state is None
@@ -806,7 +806,9 @@ def test_a_budget_is_not_burnt_by_repeated_proposals(exact: Simulation) -> None:
     keys = set()
     for number in range(20):
         round_id = bytes([number]) * 16
-        proposed = aggregator_core.propose(exact.server._aggregator, envelope, round_id, int(aspen.clock()))
+        proposed = aggregator_core.propose(
+            exact.server._aggregator, read_request(envelope), round_id, int(aspen.clock())
+        )
         (reply,) = aspen.actor.propose(round_id, proposed.envelope)
         keys.add(unverified(reply, Accept).mask_key)
         assert list(aspen.actor._rounds) == [round_id], "the older round can no longer be seen through"
@@ -819,7 +821,9 @@ def test_a_budget_is_not_burnt_by_repeated_proposals(exact: Simulation) -> None:
     federation.open_answer(planned, request, federation.submit(request))
     assert exact.spent("aspen") == once
     for number in range(5):
-        proposed = aggregator_core.propose(exact.server._aggregator, envelope, bytes([number]) * 16, int(aspen.clock()))
+        proposed = aggregator_core.propose(
+            exact.server._aggregator, read_request(envelope), bytes([number]) * 16, int(aspen.clock())
+        )
         (reply,) = aspen.actor.propose(bytes([number]) * 16, proposed.envelope)
         assert [denial.code for denial in unverified(reply, Refusal).denials] == ["ALREADY_ANSWERED"]
     assert exact.spent("aspen") == once

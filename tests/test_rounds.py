@@ -9,7 +9,7 @@ import duckdb
 import numpy as np
 import pytest
 
-from aggregator.rounds import propose
+from aggregator.rounds import propose, read_request
 from analyst.demo.hospitals import PURPOSE, read_lung
 from analyst.errors import DeniedError, RoundError
 from analyst.reports.estimates import Estimate
@@ -220,7 +220,7 @@ def test_one_nonce_cannot_buy_a_dearer_request(exact: Simulation) -> None:
     now = int(exact.silos["aspen"].clock())
     for round_id, request in ((bytes(16), cheap), (b"\1" * 16, dear)):
         envelope = sign(request, federation.analyst, federation._signing)
-        proposed = propose(aggregator, envelope, round_id, now)
+        proposed = propose(aggregator, read_request(envelope), round_id, now)
         reply = actor.propose(round_id, proposed.envelope)
         if request is dear:
             assert b"failed" in reply[0][:20]
