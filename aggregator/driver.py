@@ -117,16 +117,16 @@ class Server:
             reason = err.message
         return core.failure(self._aggregator, asked, reason, tuple(missing), refusals)
 
-    async def teach(self, name: bytes) -> tuple[bytes, ...]:
+    async def deliver_report(self, name: bytes) -> tuple[bytes, ...]:
         """Hand the report of a training step, by its SHA-256, to its recipients, after those that they missed.
 
         Return what each silo signed of how far it is. Raises AggregatorError or CryptoError on an unknown report.
         """
-        silos, _ = reports.learners(StoredReport.decode(self._store.get(name)).message)
-        replies = await self._gather({silo: self._teach(silo, name) for silo in silos if silo in self._silos})
+        silos, _ = reports.report_recipients(StoredReport.decode(self._store.get(name)).message)
+        replies = await self._gather({silo: self._deliver_report(silo, name) for silo in silos if silo in self._silos})
         return tuple(frame for frames in replies.values() for frame in frames)
 
-    async def _teach(self, silo: str, name: bytes) -> tuple[bytes, ...]:
+    async def _deliver_report(self, silo: str, name: bytes) -> tuple[bytes, ...]:
         pending = [name]
         for _ in range(2 * MAX_STEPS):  # back to what it has learned, and forth again
             data = self._store.get(pending[-1])
@@ -134,7 +134,7 @@ class Server:
             evidence = [chunk for index in reports.added_pieces(report) for chunk in await self._chunks(report, index)]
             frames = await self._silos[silo].call("learn", data, *evidence)
             signed = reports.read_learned(self._aggregator, silo, report, frames)
-            before = reports.learners(report)[1]
+            before = reports.report_recipients(report)[1]
             if signed.message.position == pending[-1]:
                 pending.pop()
             elif before in (START, signed.message.position):
@@ -189,15 +189,15 @@ class Server:
             go = core.collect_ready(self._aggregator, shared, replies)
             await self._sums.start(round_id, composed.manifest.encode(), proposed.round_key)
             contributions = await self._contributions(round_id, shared, go)
-            parted = core.part(self._aggregator, shared, contributions)
-            survivors = tuple(survivor.silo for survivor in parted.split.survivors)
-            replies = await self._ask("agree", round_id, dict.fromkeys(survivors, parted.envelope))
-            signatures = core.collect_signatures(self._aggregator, parted, replies)
-            opens = core.open_message(parted, signatures)
-            replies = await self._open(round_id, parted, signatures, opens)
+            fixed = core.fix_survivors(self._aggregator, shared, contributions)
+            survivors = tuple(survivor.silo for survivor in fixed.split.survivors)
+            replies = await self._ask("agree", round_id, dict.fromkeys(survivors, fixed.envelope))
+            signatures = core.collect_signatures(self._aggregator, fixed, replies)
+            opens = core.open_message(fixed, signatures)
+            replies = await self._open(round_id, fixed, signatures, opens)
             in_round -= set(replies)  # a silo that opened has erased the round
             total = await self._sums.total(round_id, survivors)
-            report, pieces = core.assemble(self._aggregator, parted, signatures, replies, total)
+            report, pieces = core.assemble(self._aggregator, fixed, signatures, replies, total)
             name = self._store.put(report, pieces)
             del total, pieces  # before the whole is read
             return self._store.get(name)
@@ -210,11 +210,11 @@ class Server:
                 await self._gather({silo: self._silos[silo].call("cancel", round_id, cancelled) for silo in in_round})
 
     async def _open(
-        self, round_id: bytes, parted: core.Parted, signatures: Iterable[str], opens: bytes
+        self, round_id: bytes, fixed: core.SurvivorsFixed, signatures: Iterable[str], opens: bytes
     ) -> dict[str, tuple[bytes, ...]]:
         """Ask silos to open; where they add themselves, with the columns that the survivors sealed to each."""
-        sizes, composed = piece_sizes(parted.before.before.scheme), parted.before.before
-        names = [survivor.contribution for survivor in parted.split.survivors]
+        sizes, composed = piece_sizes(fixed.before.before.scheme), fixed.before.before
+        names = [survivor.contribution for survivor in fixed.split.survivors]
 
         async def one(silo: str) -> tuple[bytes, ...]:
             columns: list[bytes] = []
@@ -222,7 +222,7 @@ class Server:
                 place = composed.manifest.silos.index(silo)
                 start = sum(sizes[:place])
                 columns = [await self._sums.chunk(name, start, sizes[place]) for name in names]
-                columns = [*parted.contributions, *columns]
+                columns = [*fixed.contributions, *columns]
             return await self._silos[silo].call("open_shares", round_id, opens, *columns)
 
         return await self._gather({silo: one(silo) for silo in signatures})

@@ -1,7 +1,7 @@
 """The aggregator's part in a round, as pure steps: replies of silos in, the next messages out.
 
     Proposed --compose_round--> Composed --collect_shares--> SharedOut --collect_ready--> Go
-    SharedOut --part--> Parted --assemble--> EncryptedReport
+    SharedOut --fix_survivors--> SurvivorsFixed --assemble--> EncryptedReport
 
 A reply that does not hold counts as no reply. The aggregator composes the manifest but decides nothing in it: silos
 and recipients compose it again for themselves. docs/protocol.md sections 3 to 7.
@@ -31,8 +31,8 @@ from crypto.rounds.messages import (
     Ready,
     Share,
     Shared,
-    Split,
     Survivor,
+    SurvivorSet,
     check_split,
 )
 from crypto.rounds.payload import digests, piece_sizes, scheme_of, sum_sizes
@@ -121,12 +121,12 @@ class SharedOut:
 
 
 @dataclass(frozen=True, slots=True)
-class Parted:
+class SurvivorsFixed:
     """The roster was parted into survivors and dropped."""
 
     before: SharedOut
     contributions: tuple[bytes, ...]  # the survivors' signed heads, in roster order
-    split: Split
+    split: SurvivorSet
     envelope: bytes
 
 
@@ -271,11 +271,13 @@ def read_contribution(aggregator: Aggregator, state: SharedOut, silo: str, head:
     return signed
 
 
-def part(aggregator: Aggregator, state: SharedOut, contributions: Mapping[str, Signed[Contribution]]) -> Parted:
+def fix_survivors(
+    aggregator: Aggregator, state: SharedOut, contributions: Mapping[str, Signed[Contribution]]
+) -> SurvivorsFixed:
     """Name survivors and dropped; raises SilosMissingError if too few have contributed."""
     manifest = state.before.manifest
     survivors = [silo for silo in manifest.silos if silo in contributions]
-    split = Split(
+    split = SurvivorSet(
         manifest_hash=state.before.manifest_hash,
         survivors=tuple(Survivor(silo=silo, contribution=contributions[silo].digest) for silo in survivors),
         dropped=tuple(silo for silo in manifest.silos if silo not in contributions),
@@ -285,33 +287,33 @@ def part(aggregator: Aggregator, state: SharedOut, contributions: Mapping[str, S
     except ProtocolError as err:
         raise SilosMissingError(err.message, split.dropped) from err
     heads = tuple(contributions[silo].envelope for silo in survivors)
-    return Parted(state, heads, split, sign(split, aggregator.name, aggregator.signing))
+    return SurvivorsFixed(state, heads, split, sign(split, aggregator.name, aggregator.signing))
 
 
-def collect_signatures(aggregator: Aggregator, state: Parted, replies: Replies) -> dict[str, Signature]:
+def collect_signatures(aggregator: Aggregator, state: SurvivorsFixed, replies: Replies) -> dict[str, Signature]:
     """Return the survivors' signatures on the split, by silo; raises SilosMissingError without a quorum of them."""
     manifest = state.before.before.manifest
     survivors = tuple(survivor.silo for survivor in state.split.survivors)
     found: dict[str, Signature] = {}
     for silo, frames in replies.items():
         with suppress(CryptoError):
-            signed = verify(_only(frames), Split, {silo: aggregator.silos[silo]})
+            signed = verify(_only(frames), SurvivorSet, {silo: aggregator.silos[silo]})
             if signed.message == state.split and silo in survivors:
-                found[silo] = detach(signed.envelope, Split)
+                found[silo] = detach(signed.envelope, SurvivorSet)
     if len(found) < manifest.quorum:
         missing = tuple(silo for silo in survivors if silo not in found)
         raise SilosMissingError(f"fewer than {manifest.quorum} silos agreed on the contributions", missing)
     return found
 
 
-def open_message(state: Parted, signatures: Mapping[str, Signature]) -> bytes:
+def open_message(state: SurvivorsFixed, signatures: Mapping[str, Signature]) -> bytes:
     """Return the message that asks silos to release their shares."""
     return Open(split=state.split.encode(), signatures=tuple(signatures[silo] for silo in sorted(signatures))).encode()
 
 
 def assemble(
     aggregator: Aggregator,
-    state: Parted,
+    state: SurvivorsFixed,
     signatures: Mapping[str, Signature],
     replies: Replies,
     blinded_sum: Sequence[bytes],

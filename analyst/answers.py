@@ -70,7 +70,7 @@ def report_of(
         delta=offer.delta,
         silos=_outcomes(request, checked, refusals, offer, roster),
         transcript=checked.name.hex(),
-        wrong=opened.wrong,
+        wrong=opened.inconsistent_silos,
         assumptions=(
             f"one {entity} has at most {request.table.max_rows} rows in an answer"
             f" and is known to at most {request.table.max_silos} silos",

@@ -63,7 +63,7 @@ def verify(federation: Federation, name: bytes, answer: dict[str, Any] | None) -
     if federation.analyst not in (recipient.name for recipient in manifest.terms.recipients):
         return
     opened = federation.open_sum(checked, request)
-    left_out = f"; left out as false: {', '.join(opened.wrong)}" if opened.wrong else ""
+    left_out = f"; left out as false: {', '.join(opened.inconsistent_silos)}" if opened.inconsistent_silos else ""
     yield f"it opens with the key of {federation.analyst}{left_out}"
     if answer is not None:
         min_cohort = _min_cohort(federation, opened)

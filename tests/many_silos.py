@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aggregator import rounds as aggregator_core
-from aggregator.rounds import Aggregator, Composed, Parted
+from aggregator.rounds import Aggregator, Composed, SurvivorsFixed
 from aggregator.rounds import Proposed as AggregatorProposed
 from aggregator.rounds import SharedOut as AggregatorSharedOut
 from crypto.backends.scheme import CHUNK_VALUES
@@ -210,7 +210,7 @@ class Round:
     proposed: AggregatorProposed = field(init=False)
     composed: Composed = field(init=False)
     shared: AggregatorSharedOut = field(init=False)
-    parted: Parted = field(init=False)
+    parted: SurvivorsFixed = field(init=False)
     go: bytes = field(init=False)
     opens: bytes = field(init=False)
     signatures: dict[str, Signature] = field(init=False)
@@ -294,7 +294,7 @@ class Round:
         self.payloads[name] = payload
 
     def part(self) -> "Round":
-        self.parted = aggregator_core.part(self.many.aggregator, self.shared, self.heads)
+        self.parted = aggregator_core.fix_survivors(self.many.aggregator, self.shared, self.heads)
         return self
 
     def agree(self) -> "Round":

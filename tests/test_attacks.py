@@ -42,7 +42,7 @@ from crypto.rounds.messages import (
     Opening,
     Share,
     Shared,
-    Split,
+    SurvivorSet,
 )
 from crypto.rounds.opening import check_report
 from crypto.rounds.recount import check_chunk
@@ -218,7 +218,7 @@ def test_split_equivocation_by_a_colluding_signer_at_four() -> None:
         assert len(full) <= 1
         reached.append(len(full))
         for (place, name), state in agreed.items():
-            detached = tuple(detach(raw, Split) for raw in signatures[place])
+            detached = tuple(detach(raw, SurvivorSet) for raw in signatures[place])
             opens = Open(split=splits[place].encode(), signatures=detached).encode()
             if place in full:
                 steps.open_shares(one.silo(name), state, NOW, opens)

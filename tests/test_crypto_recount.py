@@ -11,7 +11,7 @@ from crypto.keys import derive
 from crypto.ring import Ring, Words
 from crypto.rounds import opening
 from crypto.rounds.manifest import Block, Manifest, Member, Recipient, Terms
-from crypto.rounds.messages import Contribution, Split, Survivor
+from crypto.rounds.messages import Contribution, Survivor, SurvivorSet
 from crypto.rounds.opening import CheckedReport
 from crypto.rounds.payload import scheme_of
 from crypto.rounds.recount import COMPLETE_UP_TO, SAMPLED, check_chunk, choose_chunks
@@ -57,7 +57,7 @@ def _checked(heads: tuple[Contribution, ...], bits: int, blinded_sum: bytes = b"
         max_missing=0,
     )
     survivors = tuple(Survivor(silo=name, contribution=HASH) for name in NAMES)
-    split = Split(manifest_hash=HASH, survivors=survivors, dropped=())
+    split = SurvivorSet(manifest_hash=HASH, survivors=survivors, dropped=())
     stored, scheme = _stored(blinded_sum), scheme_of(manifest, b"")
     return CheckedReport(stored, scheme, manifest, HASH, split, HASH, heads, {}, passed=opening._PASSED)
 

@@ -10,8 +10,12 @@ import pytest
 
 import crypto.rounds.manifest
 import crypto.rounds.messages
+import crypto.rounds.report
 import crypto.wire
 import federation.members.roster
+import policies.requests.approval
+import policies.requests.catalogue
+import policies.requests.denials
 import policies.requests.request
 import silo_node.training.run
 from crypto import errors
@@ -50,13 +54,18 @@ def _subclasses(kind: type[Message]) -> Iterator[type[Message]]:
 VOCABULARY = (
     crypto.rounds.manifest,
     crypto.rounds.messages,
+    crypto.rounds.report,
+    policies.requests.approval,
+    policies.requests.catalogue,
+    policies.requests.denials,
     federation.members.roster,
     crypto.wire,
     policies.requests.request,
     silo_node.training.run,
 )
+WRITTEN = {"SurvivorSet": "Split"}  # types that the vectors of version 0.1.0 call otherwise
 TYPES = {
-    kind.__name__: kind
+    WRITTEN.get(kind.__name__, kind.__name__): kind
     for kind in _subclasses(Message)
     if kind.__module__ in {module.__name__ for module in VOCABULARY}
 }

@@ -39,7 +39,7 @@ from crypto.rounds.messages import (
     Ready,
     Share,
     Shared,
-    Split,
+    SurvivorSet,
 )
 from crypto.rounds.opening import check_report, open_report
 from crypto.rounds.recount import SAMPLED, check_chunk, choose_chunks
@@ -507,7 +507,7 @@ def agree(data: bytes, ledger: MemoryLedger | None = None) -> states.Agreed:
     return core.agree(HELD.silo(), HELD.contributed[ME], ledger or MemoryLedger(), NOW, data)[0]
 
 
-def split(**changes: Any) -> Split:
+def split(**changes: Any) -> SurvivorSet:
     return HELD.one.parted.split.model_copy(update=changes)
 
 
@@ -566,8 +566,8 @@ def open_frames(body: bytes | None = None, signatures: Any = None) -> tuple[byte
 def test_e1_a_quorum_of_survivors_signed_the_split() -> None:
     open_shares()
     good = Open.decode(HELD.one.opens).signatures
-    dropped = detach(HELD.signed(split(), DROPPED), Split)
-    forged = detach(HELD.forged(split(), AFTER), Split)
+    dropped = detach(HELD.signed(split(), DROPPED), SurvivorSet)
+    forged = detach(HELD.forged(split(), AFTER), SurvivorSet)
     for wrong in ((), good[:3], (*good[:3], good[0]), (*good, good[0]), (*good[:3], forged), (*good, dropped)):
         with pytest.raises(CryptoError):
             open_shares(signatures=wrong)
@@ -576,7 +576,7 @@ def test_e1_a_quorum_of_survivors_signed_the_split() -> None:
 def test_e2_a_silo_opens_under_the_split_that_it_signed() -> None:
     told = OTHER.one.parted.split.model_copy(update={"manifest_hash": HELD.one.manifest_hash})
     names = [one.silo for one in told.survivors]
-    signatures = tuple(detach(HELD.signed(told, name), Split) for name in names)
+    signatures = tuple(detach(HELD.signed(told, name), SurvivorSet) for name in names)
     with pytest.raises(ProtocolError, match="another split"):
         open_shares(told.encode(), signatures)
 
@@ -739,7 +739,7 @@ def test_f6_f7_a_sum_takes_whole_signed_contributions_once(tmp_path: Path) -> No
 def test_f8_a_split_leaves_enough_survivors() -> None:
     few = {name: HELD.one.heads[name] for name in HELD.many.names[:2]}
     with pytest.raises(SilosMissingError) as caught:
-        hub.part(HUB, HELD.one.shared, few)
+        hub.fix_survivors(HUB, HELD.one.shared, few)
     assert caught.value.missing == HELD.many.names[2:]
 
 
@@ -842,10 +842,10 @@ def test_g4_a_quorum_is_on_one_valid_split_and_the_heads_are_its_survivors() -> 
     heads, signatures = MESSAGE.contributions, MESSAGE.signatures
     assert "lacks the signatures" in str(checking(signatures=signatures[:3]))
     assert isinstance(
-        checking(signatures=(*signatures[:3], detach(HELD.forged(split(), AFTER), Split))), SignatureError
+        checking(signatures=(*signatures[:3], detach(HELD.forged(split(), AFTER), SurvivorSet))), SignatureError
     )
     for changed, says in ((split(manifest_hash=bytes(32)), "another manifest"), (split(dropped=()), "part the roster")):
-        signed = tuple(detach(HELD.signed(changed, one.signer), Split) for one in signatures)
+        signed = tuple(detach(HELD.signed(changed, one.signer), SurvivorSet) for one in signatures)
         assert says in str(checking(split=changed.encode(), signatures=signed))
     assert "not the one that was agreed on" in str(checking(contributions=heads[1:]))
     good = unverified(heads[0], Contribution)
@@ -857,7 +857,7 @@ def test_g4_a_quorum_is_on_one_valid_split_and_the_heads_are_its_survivors() -> 
         head = good.model_copy(update=change)
         survivors = (split().survivors[0].model_copy(update={"contribution": digest_of(head)}), *split().survivors[1:])
         agreed = split(survivors=survivors)
-        signed = tuple(detach(HELD.signed(agreed, one.signer), Split) for one in signatures)
+        signed = tuple(detach(HELD.signed(agreed, one.signer), SurvivorSet) for one in signatures)
         error = checking(
             split=agreed.encode(), signatures=signed, contributions=(HELD.signed(head, BEFORE), *heads[1:])
         )
@@ -1037,7 +1037,7 @@ def test_k1_a_report_of_a_question_or_of_a_stranger_is_not_learned() -> None:
     with pytest.raises(SignatureError):
         learning.learn(HELD.silo(), ledger, NOW, report_header(message), [])
     with pytest.raises(ProtocolError, match="not that of a training step"):
-        reports.learners(MESSAGE)
+        reports.report_recipients(MESSAGE)
 
 
 # Reading: what is cut, or does not fit itself, is no message

@@ -33,12 +33,11 @@ from crypto.rounds.messages import (
     Entry,
     OpenedShares,
     Opening,
-    Split,
+    SurvivorSet,
     check_signatures,
     check_split,
 )
-from crypto.rounds.payload import digests, piece_sizes, scheme_of, sum_sizes
-from crypto.rounds.payload import split as split_pieces
+from crypto.rounds.payload import digests, piece_sizes, scheme_of, slices, sum_sizes
 from crypto.rounds.report import StoredReport
 from crypto.sealing import SealingKey
 from crypto.shamir import combine
@@ -53,9 +52,9 @@ class OpenedSum:
     """The unblinded sum in ring units, and what it was opened under."""
 
     manifest: Manifest
-    split: Split
+    split: SurvivorSet
     units: Units
-    wrong: tuple[str, ...] = ()  # silos whose sum contradicted the others' and was left out, in `shares`
+    inconsistent_silos: tuple[str, ...] = ()  # silos whose sum contradicted the others' and was left out, in `shares`
 
     def blocks(self) -> list[npt.NDArray[np.float64]]:
         """Return the sum as real values, by block of the manifest, in the units before scaling."""
@@ -77,7 +76,7 @@ class CheckedReport:
     scheme: Scheme
     manifest: Manifest
     manifest_hash: bytes
-    split: Split
+    split: SurvivorSet
     split_hash: bytes
     contributions: tuple[Contribution, ...]  # of the survivors, in roster order
     silos: Mapping[str, VerifyKey] = field(repr=False)  # of the roster, with the keys that they signed with
@@ -137,7 +136,7 @@ def check_report(
         contributions.append(signed.message)
     # 3. The blinded sum has the size of the round, and is the one that the report names.
     sizes = sum_sizes(scheme, len(report.openings), len(terms.recipients))
-    if report.length != manifest.length or digests(list(split_pieces(stored.blinded_sum, sizes))) != report.chunks:
+    if report.length != manifest.length or digests(list(slices(stored.blinded_sum, sizes))) != report.chunks:
         raise ProtocolError("the blinded sum is not the one that the report names")
     split_hash = sha256(report.split).digest()
     heads_in_order = tuple(contributions)
@@ -159,11 +158,13 @@ def open_report(checked: CheckedReport, recipient: str, key: SealingKey, secret:
     names = [one.name for one in manifest.terms.recipients]
     if recipient not in names or manifest.terms.recipients[names.index(recipient)].key != key.public:
         raise ProtocolError(f"{recipient!r} with this key is not a recipient of the report")
-    pieces = list(split_pieces(checked.stored.blinded_sum, sum_sizes(scheme, len(report.openings), len(names))))
+    pieces = list(slices(checked.stored.blinded_sum, sum_sizes(scheme, len(report.openings), len(names))))
     if scheme.columns > 1:
         sums = _opened_sums(checked, pieces, recipient, names.index(recipient), key)
         opened = scheme.open(sums, (), ())
-        return OpenedSum(manifest, checked.split, opened.units, tuple(manifest.silos[place] for place in opened.wrong))
+        return OpenedSum(
+            manifest, checked.split, opened.units, tuple(manifest.silos[place] for place in opened.inconsistent_silos)
+        )
     if secret is None and manifest.terms.key_id:
         raise ProtocolError("the sum is encrypted, and the request carries no secret for this recipient")
     # 4. A quorum of openings rebuilds the self masks of survivors and the roots of dropped silos.
@@ -174,20 +175,20 @@ def open_report(checked: CheckedReport, recipient: str, key: SealingKey, secret:
         for index, member in enumerate(manifest.roster)
     }
     # 5. Remove what is left of the masks.
-    plus: list[bytes] = []
-    minus: list[bytes] = []
+    added_seeds: list[bytes] = []
+    subtracted_seeds: list[bytes] = []
     for index, member in enumerate(manifest.roster):
         if member.silo in survivors:
-            minus.append(self_seed(rebuilt[member.silo], manifest_hash))
+            subtracted_seeds.append(self_seed(rebuilt[member.silo], manifest_hash))
             continue
         mask_key = mask_key_of(rebuilt[member.silo])
         # A survivor after the dropped silo subtracted their pair mask, one before it added theirs.
         beside = [manifest.silos[place] for place in committees[index]]
         later = [name for name in beside if name in survivors and name > member.silo]
-        plus += [pair_seed(rebuilt[member.silo], manifest_hash, name) for name in later]
+        added_seeds += [pair_seed(rebuilt[member.silo], manifest_hash, name) for name in later]
         seeds = _seeds_before(checked, index, mask_key)
-        minus += [seed for name, seed in seeds.items() if name in survivors]
-    opened = scheme.open({0: [bytes(piece) for piece in pieces]}, plus, minus, secret)
+        subtracted_seeds += [seed for name, seed in seeds.items() if name in survivors]
+    opened = scheme.open({0: [bytes(piece) for piece in pieces]}, added_seeds, subtracted_seeds, secret)
     return OpenedSum(manifest, checked.split, opened.units)
 
 
@@ -205,7 +206,7 @@ def _opened_sums(
         info = sum_info(checked.manifest_hash, checked.split_hash, opening.signer, recipient)
         chunks: list[bytes] = []  # what does not open counts as wrong
         with suppress(CryptoError):
-            chunks = [bytes(chunk) for chunk in split_pieces(key.open(bytes(mine[position]), info), sizes)]
+            chunks = [bytes(chunk) for chunk in slices(key.open(bytes(mine[position]), info), sizes)]
         found[manifest.silos.index(opening.signer)] = chunks
     if len(found) < manifest.quorum:
         raise ProtocolError(f"{len(found)} silos opened their sums, {manifest.quorum} are needed")
