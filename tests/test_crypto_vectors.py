@@ -13,7 +13,6 @@ import crypto.rounds.messages
 import crypto.rounds.report
 import crypto.wire
 import federation.members.roster
-import policies.requests.approval
 import policies.requests.catalogue
 import policies.requests.denials
 import policies.requests.request
@@ -55,7 +54,6 @@ VOCABULARY = (
     crypto.rounds.manifest,
     crypto.rounds.messages,
     crypto.rounds.report,
-    policies.requests.approval,
     policies.requests.catalogue,
     policies.requests.denials,
     federation.members.roster,
