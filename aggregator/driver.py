@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from aggregator import reports
 from aggregator import rounds as core
 from aggregator.errors import AggregatorError, SharesMissingError, SilosMissingError
-from aggregator.rounds import Aggregator, Replies
+from aggregator.rounds import Aggregator, Asked, Replies
 from aggregator.store import HeadStore, ReportStore
 from aggregator.sums import Sums
 from crypto.errors import CryptoError, ProtocolError
@@ -87,21 +87,24 @@ class Server:
         return tuple(found)
 
     async def submit(self, request: bytes) -> bytes:
-        """Run the rounds that a signed request needs; return an encoded EncryptedReport or a signed Failure.
+        """Answer a signed request, see `answer`; raises WireError on bytes that are no request."""
+        return await self.answer(core.read_request(request))
 
-        A silo that drops out before anything was contributed makes the round start anew without it. Raises WireError
-        on bytes that are no request.
+    async def answer(self, asked: Asked) -> bytes:
+        """Run the rounds that a request needs; return an encoded EncryptedReport or a signed Failure.
+
+        A silo that drops out before anything was contributed makes the round start anew without it.
         """
         refusals: dict[str, bytes] = {}
         missing: set[str] = set()
-        asked = set(core.asked_silos(request))
+        silos = set(asked.request.silos)
         try:
-            if unknown := asked - set(self._silos):
+            if unknown := silos - set(self._silos):
                 raise AggregatorError(f"the request names silos unknown here: {', '.join(sorted(unknown))}")
             async with asyncio.timeout(self._request_timeout_s), self._slots:
-                for _ in range(len(asked)):
+                for _ in range(len(silos)):
                     try:
-                        return await self._round(request, asked - missing - set(refusals), refusals, missing)
+                        return await self._round(asked, silos - missing - set(refusals), refusals, missing)
                     except SharesMissingError as err:
                         missing.update(err.missing)
             raise AggregatorError("the silos that are left cannot form a round")
@@ -112,18 +115,18 @@ class Server:
             reason = f"no answer within {self._request_timeout_s:g} s"
         except (CryptoError, AggregatorError) as err:
             reason = err.message
-        return core.failure(self._aggregator, request, reason, tuple(missing), refusals)
+        return core.failure(self._aggregator, asked, reason, tuple(missing), refusals)
 
-    async def teach(self, name: bytes) -> tuple[bytes, ...]:
+    async def deliver_report(self, name: bytes) -> tuple[bytes, ...]:
         """Hand the report of a training step, by its SHA-256, to its recipients, after those that they missed.
 
         Return what each silo signed of how far it is. Raises AggregatorError or CryptoError on an unknown report.
         """
-        silos, _ = reports.learners(StoredReport.decode(self._store.get(name)).message)
-        replies = await self._gather({silo: self._teach(silo, name) for silo in silos if silo in self._silos})
+        silos, _ = reports.report_recipients(StoredReport.decode(self._store.get(name)).message)
+        replies = await self._gather({silo: self._deliver_report(silo, name) for silo in silos if silo in self._silos})
         return tuple(frame for frames in replies.values() for frame in frames)
 
-    async def _teach(self, silo: str, name: bytes) -> tuple[bytes, ...]:
+    async def _deliver_report(self, silo: str, name: bytes) -> tuple[bytes, ...]:
         pending = [name]
         for _ in range(2 * MAX_STEPS):  # back to what it has learned, and forth again
             data = self._store.get(pending[-1])
@@ -131,7 +134,7 @@ class Server:
             evidence = [chunk for index in reports.added_pieces(report) for chunk in await self._chunks(report, index)]
             frames = await self._silos[silo].call("learn", data, *evidence)
             signed = reports.read_learned(self._aggregator, silo, report, frames)
-            before = reports.learners(report)[1]
+            before = reports.report_recipients(report)[1]
             if signed.message.position == pending[-1]:
                 pending.pop()
             elif before in (START, signed.message.position):
@@ -167,12 +170,10 @@ class Server:
         start = sum(sizes[:index])
         return tuple([await self._sums.chunk(name, start, sizes[index]) for name in reports.contributions_of(report)])
 
-    async def _round(
-        self, request: bytes, asked: Iterable[str], refusals: dict[str, bytes], missing: set[str]
-    ) -> bytes:
+    async def _round(self, asked: Asked, silos: Iterable[str], refusals: dict[str, bytes], missing: set[str]) -> bytes:
         round_id = token(16)
-        proposed = core.propose(self._aggregator, request, round_id, int(self._clock()))
-        in_round = set(asked)
+        proposed = core.propose(self._aggregator, asked, round_id, int(self._clock()))
+        in_round = set(silos)
         try:
             replies = await self._ask("propose", round_id, dict.fromkeys(sorted(in_round), proposed.envelope))
             accepts, refused = core.read_answers(self._aggregator, proposed, replies)
@@ -188,15 +189,15 @@ class Server:
             go = core.collect_ready(self._aggregator, shared, replies)
             await self._sums.start(round_id, composed.manifest.encode(), proposed.round_key)
             contributions = await self._contributions(round_id, shared, go)
-            parted = core.part(self._aggregator, shared, contributions)
-            survivors = tuple(survivor.silo for survivor in parted.split.survivors)
-            replies = await self._ask("agree", round_id, dict.fromkeys(survivors, parted.envelope))
-            signatures = core.collect_signatures(self._aggregator, parted, replies)
-            opens = core.open_message(parted, signatures)
-            replies = await self._open(round_id, parted, signatures, opens)
+            fixed = core.fix_survivors(self._aggregator, shared, contributions)
+            survivors = tuple(survivor.silo for survivor in fixed.split.survivors)
+            replies = await self._ask("agree", round_id, dict.fromkeys(survivors, fixed.envelope))
+            signatures = core.collect_signatures(self._aggregator, fixed, replies)
+            opens = core.open_message(fixed, signatures)
+            replies = await self._open(round_id, fixed, signatures, opens)
             in_round -= set(replies)  # a silo that opened has erased the round
             total = await self._sums.total(round_id, survivors)
-            report, pieces = core.assemble(self._aggregator, parted, signatures, replies, total)
+            report, pieces = core.assemble(self._aggregator, fixed, signatures, replies, total)
             name = self._store.put(report, pieces)
             del total, pieces  # before the whole is read
             return self._store.get(name)
@@ -209,11 +210,11 @@ class Server:
                 await self._gather({silo: self._silos[silo].call("cancel", round_id, cancelled) for silo in in_round})
 
     async def _open(
-        self, round_id: bytes, parted: core.Parted, signatures: Iterable[str], opens: bytes
+        self, round_id: bytes, fixed: core.SurvivorsFixed, signatures: Iterable[str], opens: bytes
     ) -> dict[str, tuple[bytes, ...]]:
         """Ask silos to open; where they add themselves, with the columns that the survivors sealed to each."""
-        sizes, composed = piece_sizes(parted.before.before.scheme), parted.before.before
-        names = [survivor.contribution for survivor in parted.split.survivors]
+        sizes, composed = piece_sizes(fixed.before.before.scheme), fixed.before.before
+        names = [survivor.contribution for survivor in fixed.split.survivors]
 
         async def one(silo: str) -> tuple[bytes, ...]:
             columns: list[bytes] = []
@@ -221,7 +222,7 @@ class Server:
                 place = composed.manifest.silos.index(silo)
                 start = sum(sizes[:place])
                 columns = [await self._sums.chunk(name, start, sizes[place]) for name in names]
-                columns = [*parted.contributions, *columns]
+                columns = [*fixed.contributions, *columns]
             return await self._silos[silo].call("open_shares", round_id, opens, *columns)
 
         return await self._gather({silo: one(silo) for silo in signatures})

@@ -6,10 +6,8 @@ docs/federated.md, "The stream, byte by byte".
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
 import grpc
@@ -17,16 +15,14 @@ import grpc.aio
 import structlog
 from cryptography import x509
 
+from aggregator.callers import STREAMS_PER_ANALYST, Callers, Calls, answer_silo
 from aggregator.errors import AggregatorError
 from aggregator.streams import StreamSilo
 from crypto.errors import CryptoError, LinkError, MembershipError, WireError
-from crypto.keys import VerifyKey
 from crypto.randomness import token
-from crypto.wire import signer_of, verify
 from federation.members.certificates import Role, read_certificate
 from federation.members.credentials import Credentials, Tls
 from federation.members.membership import Member
-from federation.transport.calls import CallFailedError, Once
 from federation.transport.frames import DATA_BYTES, WIRE, Kind, Parts, frame
 from federation.transport.handshake import (
     ADMITTED,
@@ -40,45 +36,16 @@ from federation.transport.handshake import (
     greeting,
 )
 from federation.transport.session import Limits, Session, pump
-from policies.budget.ledger import Checkpoint
-from policies.requests.catalogue import CatalogueRequest
-from policies.requests.request import Request
 
-KEPT_S = 60.0  # how long an analyst may come back: a lost stream is noticed up to 30 s later at the other end
-KEPT_BYTES = 192 << 20  # of the replies to one process of an analyst
 MAX_CONNECTIONS = 512
 MAX_STREAMS = 1024
-MAX_ASKED = 16  # calls of one analyst
 RENEW_S = 60.0  # for which rounds under way keep streams of an older membership
 LINGER_S = 2.0
 ABORT_S = 2.0  # for which a peer may read why its stream ends
 STREAMS_PER_SILO = 2  # the one that is and, while it is being replaced, the one that comes
-STREAMS_PER_ANALYST = 4
 SILO_LIMITS = Limits(call_bytes=64 << 10)  # what silos call with is the heads of their ledgers
 ANALYST_LIMITS = Limits(call_bytes=4 << 20, reply_bytes=0, buffered_bytes=16 << 20, calls=8)
-# What analysts may call; what stands beside it is the message whose signer must be who calls. None: the call names a
-# report, and who calls must have signed the request that it answers.
-ANALYST_STEPS: Mapping[str, type[CatalogueRequest | Request] | None] = {
-    "catalogues": CatalogueRequest,
-    "submit": Request,
-    "teach": None,
-    "report": None,
-    "evidence": None,
-}
 _log = structlog.get_logger("consilo.aggregator")
-
-
-class Calls(Protocol):
-    """What a server answers analysts, and silos."""
-
-    async def catalogues(self, request: bytes) -> tuple[bytes, ...]: ...
-    async def submit(self, request: bytes) -> bytes: ...
-    async def teach(self, name: bytes) -> tuple[bytes, ...]: ...
-    def report(self, name: bytes) -> bytes: ...
-    async def evidence(self, name: bytes, index: int) -> tuple[bytes, ...]: ...
-    async def request_of(self, name: bytes) -> bytes: ...
-    async def put_head(self, envelope: bytes) -> bytes: ...
-    async def get_head(self, silo: bytes) -> bytes: ...
 
 
 class Counts(Protocol):
@@ -87,15 +54,6 @@ class Counts(Protocol):
     def refused(self, reason: str) -> None: ...
     def connected(self, role: str, number: int) -> None: ...
     def moved(self, role: str, bytes_in: int, bytes_out: int) -> None: ...
-
-
-@dataclass(slots=True)
-class Asker:
-    """One process of an analyst: its streams, and what it is answered."""
-
-    once: Once
-    streams: int = 0
-    leaving: asyncio.TimerHandle | None = None
 
 
 class Gate:
@@ -112,16 +70,12 @@ class Gate:
         self._credentials, self._make, self._counts, self._wire = credentials, serve, counts, wire
         self._instance = token(16)
         self._silos: dict[str, StreamSilo] = {}
-        self._askers: dict[tuple[str, bytes], Asker] = {}  # by name and instance, as long as replies are kept
         self._streams: dict[str, int] = {}
         self._sessions: dict[Session, tuple[Role, x509.Certificate]] = {}
         self._server: Calls | None = None
         self._grpc: Any = None
-        self._asked: Counter[str] = Counter()  # calls under way, by analyst
-        self._waiting: Counter[str] = Counter()  # calls that wait for silos to learn of the membership
-        self._is_stopping = False
         self._renewing: asyncio.Future[None] | None = None
-        self._answered_at = float("-inf")
+        self.callers = Callers(credentials, lambda: self._server, self._renewed)
         self._change_server()
 
     @property
@@ -162,11 +116,13 @@ class Gate:
         An analyst whose round ends may still fetch the evidence of its report: streams close when analysts have left,
         or have asked nothing for LINGER_S.
         """
-        self._is_stopping = True
+        self.callers.is_stopping = True
         clock = asyncio.get_running_loop().time
         with suppress(TimeoutError):
             async with asyncio.timeout(drain_s):
-                while self._asked.total() or (self._has_analysts and clock() - self._answered_at < LINGER_S):
+                while self.callers.under_way.total() or (
+                    self._has_analysts and clock() - self.callers.answered_at < LINGER_S
+                ):
                     await asyncio.sleep(0.05)
         for session in list(self._sessions):
             session.close(LinkError("the aggregator is stopping"))
@@ -187,9 +143,7 @@ class Gate:
                 membership.peer(certificate)
             except MembershipError as err:
                 session.close(err)
-        analysts = {member.name for member in membership.of_role("analyst")}
-        for key in [key for key in self._askers if key[0] not in analysts]:
-            self._drop(key)
+        self.callers.keep_only({member.name for member in membership.of_role("analyst")})
         self._change_server()
         behind = [session for session, (role, _) in self._sessions.items() if role == "silo"]
         self._renewing = asyncio.ensure_future(self._renew(behind))
@@ -198,10 +152,14 @@ class Gate:
     async def _renew(self, behind: Sequence[Session]) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(RENEW_S):
-                while self._asked.total():
+                while self.callers.under_way.total():
                     await asyncio.sleep(0.05)
         for session in behind:
             session.close(_GrownError("the membership has grown"))
+
+    async def _renewed(self) -> None:
+        while self._renewing is not None and not self._renewing.done():
+            await asyncio.shield(self._renewing)
 
     def _change_server(self) -> None:
         membership = self._credentials.membership
@@ -239,7 +197,7 @@ class Gate:
             handle = self._silos[member.name]
 
             async def serve(number: int, step: str, arguments: Parts) -> Parts:
-                return await self._keep(member.name, step, arguments)
+                return await answer_silo(self._server, member.name, step, arguments)
 
             session = Session(context.write, serve, wire, SILO_LIMITS)
             if (before := handle.attach(session, hello.instance)) is not None:
@@ -259,139 +217,19 @@ class Gate:
             hello, wire = await self._greet(context)
             await self._check(context, certificate)
             key = member.name, hello.instance
-            asker = self._come(*key)
-            session = Session(context.write, asker.once, wire, ANALYST_LIMITS)
+            process = self.callers.come(*key)
+            session = Session(context.write, process.once, wire, ANALYST_LIMITS)
             try:
                 await self._run(session, "analyst", certificate, context)
             finally:
-                asker.streams -= 1
-                self._part(key)
+                process.streams -= 1
+                self.callers.leave(key)
         finally:
             self._leave(member)
-
-    def _come(self, analyst: str, instance: bytes) -> Asker:
-        """Return the process of an analyst that has opened a stream, and what it was answered before."""
-        asker = self._askers.get((analyst, instance))
-        if asker is None:
-            kept = [key for key in self._askers if key[0] == analyst]
-            if len(kept) >= STREAMS_PER_ANALYST:  # then one has no stream, as this one has one
-                gone = [key for key in kept if not self._askers[key].streams]
-                self._drop(min(gone, key=lambda key: not self._askers[key].once.is_idle))
-
-            async def serve(number: int, step: str, arguments: Parts) -> Parts:
-                return await self._answer(analyst, step, arguments)
-
-            asker = Asker(Once(serve, replies=8, reply_bytes=KEPT_BYTES))
-            self._askers[analyst, instance] = asker
-        if asker.leaving is not None:
-            asker.leaving.cancel()
-        asker.streams += 1
-        return asker
-
-    def _part(self, key: tuple[str, bytes]) -> None:
-        """Keep what a process was answered for KEPT_S after its last stream, and while a call of it is under way."""
-        asker = self._askers.get(key)
-        if asker is not None and not asker.streams:
-            asker.leaving = asyncio.get_running_loop().call_later(KEPT_S, self._forget, key)
-
-    def _forget(self, key: tuple[str, bytes]) -> None:
-        if self._askers[key].once.is_idle:
-            del self._askers[key]
-        else:
-            self._part(key)
-
-    def _drop(self, key: tuple[str, bytes]) -> None:
-        if (leaving := self._askers.pop(key).leaving) is not None:
-            leaving.cancel()
-
-    async def _keep(self, silo: str, step: str, arguments: Parts) -> Parts:
-        """Keep the head of a silo's own ledger, or say which one is kept; raises CryptoError, which the silo sees."""
-        if self._server is None:
-            raise CallFailedError("the federation has no roster yet", "the authority admits silos first")
-        try:
-            match step, arguments:
-                case "put_head", (envelope,):
-                    if signer_of(envelope, Checkpoint) != silo:
-                        raise MembershipError(
-                            f"a head signed by somebody else than {silo!r}, whose certificate this is"
-                        )
-                    return (await self._server.put_head(envelope),)
-                case "get_head", ():
-                    return (await self._server.get_head(silo.encode()),)
-                case _:
-                    raise CallFailedError(f"the aggregator has no call {step!r} for silos that takes these arguments")
-        except AggregatorError as err:
-            raise CallFailedError(err.message, err.hint) from err
-
-    async def _answer(self, analyst: str, step: str, arguments: Parts) -> Parts:
-        """Answer an analyst's call; raises CryptoError, whose message the analyst sees.
-
-        1. The step is one that analysts may call. 2. An analyst has a bounded number of calls under way and waiting,
-        over all its processes and those that have gone. 3. Silos are asked once they know the membership. 4. What is
-        signed is signed by who calls, who is still a member. 5. While the aggregator stops, only what was answered can
-        be fetched. 6. A report answers a request of who calls.
-        """
-        # 1.
-        if step not in ANALYST_STEPS:
-            raise CallFailedError(f"the aggregator has no call {step!r} for analysts")
-        if not _fits(step, arguments):
-            raise CallFailedError(f"{step!r} takes other arguments")
-        # 2.
-        if (under_way := self._asked[analyst] + self._waiting[analyst]) >= MAX_ASKED:
-            raise CallFailedError(f"{under_way} calls of {analyst!r} are under way", "ask again later")
-        # 3.
-        if step in ("catalogues", "submit"):
-            self._waiting[analyst] += 1
-            try:
-                while self._renewing is not None and not self._renewing.done():
-                    await asyncio.shield(self._renewing)
-            finally:
-                self._waiting[analyst] -= 1
-        if self._server is None:
-            raise CallFailedError("the federation has no roster yet", "the authority admits silos first")
-        # 4.
-        kind = ANALYST_STEPS[step]
-        if kind is not None:
-            self._must_sign(analyst, kind, arguments[0])
-        # 5.
-        if self._is_stopping and step not in ("report", "evidence"):
-            raise CallFailedError("the aggregator is stopping", "ask again in a minute")
-        self._asked[analyst] += 1
-        self._answered_at = asyncio.get_running_loop().time()
-        try:
-            # 6.
-            if kind is None:
-                self._must_sign(analyst, Request, await self._server.request_of(arguments[0]))
-            return await self._called(self._server, step, arguments)
-        except AggregatorError as err:
-            raise CallFailedError(err.message, err.hint) from err
-        finally:
-            self._asked[analyst] -= 1
-            self._answered_at = asyncio.get_running_loop().time()
-
-    def _must_sign(self, analyst: str, kind: type[CatalogueRequest | Request], envelope: bytes) -> None:
-        if signer_of(envelope, kind) != analyst:
-            raise MembershipError(f"a {kind.KIND} signed by somebody else than {analyst!r}, whose certificate this is")
-        verify(envelope, kind, {analyst: VerifyKey.parse(self._credentials.membership.find(analyst).key)})
 
     @property
     def _has_analysts(self) -> bool:
         return any(role == "analyst" for role, _ in self._sessions.values())
-
-    @staticmethod
-    async def _called(server: Calls, step: str, arguments: Parts) -> Parts:
-        match step, arguments:
-            case "catalogues", (request,):
-                return await server.catalogues(request)
-            case "submit", (request,):
-                return (await server.submit(request),)
-            case "teach", (name,):
-                return await server.teach(name)
-            case "report", (name,):
-                return (await asyncio.to_thread(server.report, name),)  # up to 256 MiB from disk
-            case _, (name, index):
-                return await server.evidence(name, int.from_bytes(index, "big"))
-        raise AssertionError
 
     async def _peer(self, context: Any, role: Role, most: int) -> tuple[Member, x509.Certificate]:
         """Return who is at the other end; ends the stream if it may not be here."""
@@ -409,7 +247,7 @@ class Gate:
             self._counts.refused("not_a_member")
             _log.warning("refused", reason=err.message[:200])
             await _abort(context, grpc.StatusCode.PERMISSION_DENIED, err.message)
-        if self._is_stopping:
+        if self.callers.is_stopping:
             await _abort(context, grpc.StatusCode.UNAVAILABLE, "the aggregator is stopping")
         if self._streams.get(member.name, 0) >= most:
             self._counts.refused("too_many_streams")
@@ -492,11 +330,6 @@ class Gate:
 
 class _GrownError(LinkError):
     """The membership has grown, and a silo must learn of it."""
-
-
-def _fits(step: str, arguments: Parts) -> bool:
-    """Whether a step takes these arguments: the index of a piece of evidence has 8 bytes."""
-    return [len(one) for one in arguments[1:]] == ([8] if step == "evidence" else []) and len(arguments) > 0
 
 
 async def _abort(context: Any, code: grpc.StatusCode, reason: str) -> NoReturn:

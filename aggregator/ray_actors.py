@@ -82,7 +82,7 @@ class AggregatorActor:
         return await self._server.get_head(silo)
 
     async def teach(self, name: bytes) -> tuple[bytes, ...]:
-        return await self._server.teach(name)
+        return await self._server.deliver_report(name)
 
     async def report(self, name: bytes) -> bytes:
         return self._server.report(name)

@@ -36,7 +36,7 @@ def scheme_of_report(report: EncryptedReport) -> Scheme:
     return scheme_of(unverified(report.manifest, Manifest), request.round_key)
 
 
-def learners(report: EncryptedReport) -> tuple[tuple[str, ...], bytes]:
+def report_recipients(report: EncryptedReport) -> tuple[tuple[str, ...], bytes]:
     """Return the recipients of a stored report of a training step, and the report that it follows.
 
     Raises CryptoError on another report.

@@ -1,7 +1,7 @@
 """The aggregator's part in a round, as pure steps: replies of silos in, the next messages out.
 
     Proposed --compose_round--> Composed --collect_shares--> SharedOut --collect_ready--> Go
-    SharedOut --part--> Parted --assemble--> EncryptedReport
+    SharedOut --fix_survivors--> SurvivorsFixed --assemble--> EncryptedReport
 
 A reply that does not hold counts as no reply. The aggregator composes the manifest but decides nothing in it: silos
 and recipients compose it again for themselves. docs/protocol.md sections 3 to 7.
@@ -31,8 +31,8 @@ from crypto.rounds.messages import (
     Ready,
     Share,
     Shared,
-    Split,
     Survivor,
+    SurvivorSet,
     check_split,
 )
 from crypto.rounds.payload import digests, piece_sizes, scheme_of, sum_sizes
@@ -56,6 +56,15 @@ class Aggregator:
     federation: str
     signing: SigningKey
     silos: Mapping[str, VerifyKey]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An analyst's request as it arrived, read and hashed once. It proves nothing: the silos verify it."""
+
+    envelope: bytes
+    request: Request
+    digest: bytes  # SHA-256 of the body
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,29 +121,30 @@ class SharedOut:
 
 
 @dataclass(frozen=True, slots=True)
-class Parted:
+class SurvivorsFixed:
     """The roster was parted into survivors and dropped."""
 
     before: SharedOut
     contributions: tuple[bytes, ...]  # the survivors' signed heads, in roster order
-    split: Split
+    split: SurvivorSet
     envelope: bytes
 
 
-def asked_silos(request: bytes) -> tuple[str, ...]:
-    """Return the silos that a request names; raises WireError on bytes that are no request."""
-    return unverified(request, Request).silos
+def read_request(envelope: bytes) -> Asked:
+    """Return a signed request, read but not verified; raises WireError on bytes that are no request."""
+    return Asked(envelope, unverified(envelope, Request), body_digest(envelope, Request))
 
 
-def propose(aggregator: Aggregator, request: bytes, round_id: bytes, now: int) -> Proposed:
+def propose(aggregator: Aggregator, asked: Asked, round_id: bytes, now: int) -> Proposed:
     """Return the proposal of a round for an analyst's signed request.
 
     The aggregator has no analyst's key and needs none: the silos verify, and they alone decide.
     """
-    message = Propose(federation=aggregator.federation, round_id=round_id, expires_at=now + ROUND_S, request=request)
-    asked = unverified(request, Request)
-    terms = terms_of(asked, body_digest(request, Request))
-    return Proposed(message, sign(message, aggregator.name, aggregator.signing), terms, asked.round_key)
+    message = Propose(
+        federation=aggregator.federation, round_id=round_id, expires_at=now + ROUND_S, request=asked.envelope
+    )
+    terms = terms_of(asked.request, asked.digest)
+    return Proposed(message, sign(message, aggregator.name, aggregator.signing), terms, asked.request.round_key)
 
 
 def cancel(aggregator: Aggregator, round_id: bytes) -> bytes:
@@ -261,11 +271,13 @@ def read_contribution(aggregator: Aggregator, state: SharedOut, silo: str, head:
     return signed
 
 
-def part(aggregator: Aggregator, state: SharedOut, contributions: Mapping[str, Signed[Contribution]]) -> Parted:
+def fix_survivors(
+    aggregator: Aggregator, state: SharedOut, contributions: Mapping[str, Signed[Contribution]]
+) -> SurvivorsFixed:
     """Name survivors and dropped; raises SilosMissingError if too few have contributed."""
     manifest = state.before.manifest
     survivors = [silo for silo in manifest.silos if silo in contributions]
-    split = Split(
+    split = SurvivorSet(
         manifest_hash=state.before.manifest_hash,
         survivors=tuple(Survivor(silo=silo, contribution=contributions[silo].digest) for silo in survivors),
         dropped=tuple(silo for silo in manifest.silos if silo not in contributions),
@@ -275,33 +287,33 @@ def part(aggregator: Aggregator, state: SharedOut, contributions: Mapping[str, S
     except ProtocolError as err:
         raise SilosMissingError(err.message, split.dropped) from err
     heads = tuple(contributions[silo].envelope for silo in survivors)
-    return Parted(state, heads, split, sign(split, aggregator.name, aggregator.signing))
+    return SurvivorsFixed(state, heads, split, sign(split, aggregator.name, aggregator.signing))
 
 
-def collect_signatures(aggregator: Aggregator, state: Parted, replies: Replies) -> dict[str, Signature]:
+def collect_signatures(aggregator: Aggregator, state: SurvivorsFixed, replies: Replies) -> dict[str, Signature]:
     """Return the survivors' signatures on the split, by silo; raises SilosMissingError without a quorum of them."""
     manifest = state.before.before.manifest
     survivors = tuple(survivor.silo for survivor in state.split.survivors)
     found: dict[str, Signature] = {}
     for silo, frames in replies.items():
         with suppress(CryptoError):
-            signed = verify(_only(frames), Split, {silo: aggregator.silos[silo]})
+            signed = verify(_only(frames), SurvivorSet, {silo: aggregator.silos[silo]})
             if signed.message == state.split and silo in survivors:
-                found[silo] = detach(signed.envelope, Split)
+                found[silo] = detach(signed.envelope, SurvivorSet)
     if len(found) < manifest.quorum:
         missing = tuple(silo for silo in survivors if silo not in found)
         raise SilosMissingError(f"fewer than {manifest.quorum} silos agreed on the contributions", missing)
     return found
 
 
-def open_message(state: Parted, signatures: Mapping[str, Signature]) -> bytes:
+def open_message(state: SurvivorsFixed, signatures: Mapping[str, Signature]) -> bytes:
     """Return the message that asks silos to release their shares."""
     return Open(split=state.split.encode(), signatures=tuple(signatures[silo] for silo in sorted(signatures))).encode()
 
 
 def assemble(
     aggregator: Aggregator,
-    state: Parted,
+    state: SurvivorsFixed,
     signatures: Mapping[str, Signature],
     replies: Replies,
     blinded_sum: Sequence[bytes],
@@ -361,11 +373,11 @@ def assemble(
 
 
 def failure(
-    aggregator: Aggregator, request: bytes, reason: str, missing: tuple[str, ...], refusals: Mapping[str, bytes]
+    aggregator: Aggregator, asked: Asked, reason: str, missing: tuple[str, ...], refusals: Mapping[str, bytes]
 ) -> bytes:
     """Return the signed message that tells the analyst why there is no report."""
     message = Failure(
-        request_hash=body_digest(request, Request),
+        request_hash=asked.digest,
         reason=reason[:1000],
         missing=tuple(sorted(missing)),
         refusals=tuple(refusals[silo] for silo in sorted(refusals)),

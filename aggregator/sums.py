@@ -15,7 +15,7 @@ from aggregator.store import ContributionStore, Staged
 from crypto.backends.scheme import Accumulator, Scheme
 from crypto.errors import ProtocolError
 from crypto.rounds.manifest import Manifest
-from crypto.rounds.payload import frames, piece_sizes, scheme_of, split
+from crypto.rounds.payload import frames, piece_sizes, scheme_of, slices
 
 MAX_OPEN_ROUNDS = 64
 
@@ -80,7 +80,7 @@ class SumShard:
         if arrived >= len(running.frames) or len(digests) != len(running.sizes):
             raise ProtocolError(f"the contribution of {silo!r} has {len(running.frames)} frames")
         numbers = running.frames[arrived]
-        for number, piece in zip(numbers, split(frame, [running.sizes[number] for number in numbers]), strict=True):
+        for number, piece in zip(numbers, slices(frame, [running.sizes[number] for number in numbers]), strict=True):
             if blake3(piece).digest() != digests[number]:
                 raise ProtocolError(f"a chunk of {silo!r} is not the one it signed")
             if running.sum is not None:

@@ -1,6 +1,6 @@
-"""The analyst's end of its connection: the calls of `analyst.client.Link`, over one stream to a served aggregator.
+"""The analyst's end of its connection: the calls of `Link`, in federated mode over one stream to a served aggregator.
 
-The calls block, as `Link` says; a thread of its own runs the stream. A call whose stream is lost is made again under
+The calls block; a thread of its own runs the stream. A call whose stream is lost is made again under
 the same number, so the aggregator executes it once.
 """
 
@@ -8,15 +8,16 @@ import asyncio
 import threading
 from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import grpc
 import grpc.aio
 
 from crypto.errors import CryptoError, LinkError
 from crypto.randomness import token
+from federation.config import Config
 from federation.errors import FederationError
-from federation.members.certificates import host_of
+from federation.members.certificates import Identity, host_of
 from federation.members.credentials import Credentials
 from federation.members.membership import Member
 from federation.transport.calls import CallFailedError
@@ -28,6 +29,33 @@ SOFTWARE = "consilo/0.1"
 LIMITS = Limits(call_bytes=0, reply_bytes=272 << 20, buffered_bytes=544 << 20)  # an encrypted report has up to 256 MiB
 ATTEMPTS = 4
 T = TypeVar("T")
+
+
+class Link(Protocol):
+    """A way to the aggregator."""
+
+    def catalogues(self, request: bytes) -> tuple[bytes, ...]:
+        """Relay a signed CatalogueRequest; return what the silos answered."""
+
+    def submit(self, request: bytes) -> bytes:
+        """Submit a signed Request; return an EncryptedReport or a signed Failure."""
+
+    def teach(self, name: bytes) -> tuple[bytes, ...]:
+        """Hand the report of a training step to its silos; return what each signed of how far it is."""
+
+    def report(self, name: bytes) -> bytes:
+        """Return an encrypted report by its name."""
+
+    def evidence(self, name: bytes, index: int) -> tuple[bytes, ...]:
+        """Return one chunk of every contribution in a report's sum, in roster order."""
+
+
+def dialled(config: Config, analyst: str) -> "RemoteLink":
+    """Connect to the served aggregator of a federation between organisations; raises FederationError or CryptoError."""
+    if config.anchor is None:
+        raise FederationError(f"{config.path} describes a simulated federation")
+    identity = Identity(config.federation, "analyst", analyst)
+    return RemoteLink(Credentials(config.path.parent, config.anchor, identity), config.dialled)
 
 
 class RemoteLink:

@@ -54,7 +54,7 @@ def verify(federation: Federation, name: bytes, answer: dict[str, Any] | None) -
     yield f"{signers} agreed on the contributions of {', '.join(survivors)}"
     if checked.consent_as_of:
         yield f"they read who consents at {between(checked.consent_as_of.values())}"
-    chunks, added = checked.scheme.shape.chunks, federation.recount(stored, checked)
+    chunks, added = checked.scheme.shape.chunks, federation.recount(checked)
     if checked.scheme.columns > 1:
         spare = len(stored.message.openings) - manifest.quorum
         yield f"the silos added, each its column; {spare} more of them opened than are needed, to check each other"
@@ -63,8 +63,8 @@ def verify(federation: Federation, name: bytes, answer: dict[str, Any] | None) -
         yield f"the sum was added once more, {extent}: it is that of the {len(survivors)} signed contributions"
     if federation.analyst not in (recipient.name for recipient in manifest.terms.recipients):
         return
-    opened = federation.open_sum(stored, request)
-    left_out = f"; left out as false: {', '.join(opened.wrong)}" if opened.wrong else ""
+    opened = federation.open_sum(checked, request)
+    left_out = f"; left out as false: {', '.join(opened.inconsistent_silos)}" if opened.inconsistent_silos else ""
     yield f"it opens with the key of {federation.analyst}{left_out}"
     if answer is not None:
         min_cohort = _min_cohort(federation, opened)

@@ -19,7 +19,7 @@ def draw() -> bytes:
     return below(PRIME).to_bytes(SHARE_BYTES, "big")
 
 
-def split(secret: bytes, parties: int, quorum: int) -> list[bytes]:
+def share_secret(secret: bytes, parties: int, quorum: int) -> list[bytes]:
     """Return `parties` shares of 32 bytes; raises RangeError on a secret outside the field or a bad quorum."""
     value = int.from_bytes(secret, "big")
     if len(secret) != SHARE_BYTES or value >= PRIME:

@@ -124,17 +124,17 @@ def is_envelope(data: bytes) -> bool:
 
 def signer_of(envelope: bytes, kind: type[Message]) -> str:
     """Return who an envelope says signed it, before anything is verified; raises WireError."""
-    return _split(envelope, kind)[0]
+    return _parse_envelope(envelope, kind)[0]
 
 
 def body_digest(envelope: bytes, kind: type[Message]) -> bytes:
     """Return the SHA-256 of an envelope's body, before anything is verified; raises WireError."""
-    return sha256(_split(envelope, kind)[2]).digest()
+    return sha256(_parse_envelope(envelope, kind)[2]).digest()
 
 
 def unverified(envelope: bytes, kind: type[M]) -> M:
     """Return a message whose signer this party has no key of; only for what harms nobody if forged."""
-    return kind.decode(_split(envelope, kind)[2])
+    return kind.decode(_parse_envelope(envelope, kind)[2])
 
 
 def verify(envelope: bytes, kind: type[M], keys: Mapping[str, VerifyKey]) -> Signed[M]:
@@ -142,7 +142,7 @@ def verify(envelope: bytes, kind: type[M], keys: Mapping[str, VerifyKey]) -> Sig
 
     Raises WireError on bytes that are no such envelope and SignatureError on an unknown signer or a bad signature.
     """
-    signer, signature, body = _split(envelope, kind)
+    signer, signature, body = _parse_envelope(envelope, kind)
     _verify(signer, signature, body, kind, keys)
     return Signed(kind.decode(body), signer, envelope, sha256(body).digest())
 
@@ -156,7 +156,7 @@ class Signature(Message):
 
 def detach(envelope: bytes, kind: type[Message]) -> Signature:
     """Return an envelope's signature without its body; raises WireError. Nothing is verified."""
-    signer, signature, _ = _split(envelope, kind)
+    signer, signature, _ = _parse_envelope(envelope, kind)
     try:
         return Signature(signer=signer, signature=signature)
     except ValidationError:
@@ -186,7 +186,7 @@ def _head(kind: str, signer: str) -> bytes:
     return b"".join(len(part).to_bytes(1, "big") + part for part in parts)
 
 
-def _split(envelope: bytes, kind: type[Message]) -> tuple[str, bytes, bytes]:
+def _parse_envelope(envelope: bytes, kind: type[Message]) -> tuple[str, bytes, bytes]:
     if len(envelope) > kind.MAX_BYTES + MAX_ENVELOPE_OVERHEAD:
         raise WireError(f"a {kind.KIND} envelope of {len(envelope)} bytes is too large")
     head = len(_MAGIC) + 1 + len(kind.KIND.encode())

@@ -5,23 +5,24 @@ honest aggregator step by step; what it holds between two steps is there to be r
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from aggregator import rounds as aggregator_core
-from aggregator.rounds import Aggregator, Composed, Parted
+from aggregator.rounds import Aggregator, Composed, SurvivorsFixed
 from aggregator.rounds import Proposed as AggregatorProposed
 from aggregator.rounds import SharedOut as AggregatorSharedOut
 from crypto.backends.scheme import CHUNK_VALUES
 from crypto.errors import CryptoError
 from crypto.keys import Secret, SigningKey, derive
 from crypto.ring import Ring, Words
+from crypto.rounds import opening
 from crypto.rounds.manifest import Recipient, Terms
 from crypto.rounds.messages import Contribution
-from crypto.rounds.opening import OpenedSum, open_report
+from crypto.rounds.opening import CheckedReport, OpenedSum, check_report, open_report
 from crypto.rounds.payload import digests
 from crypto.rounds.report import StoredReport, report_header
 from crypto.sealing import SealingKey
@@ -209,7 +210,7 @@ class Round:
     proposed: AggregatorProposed = field(init=False)
     composed: Composed = field(init=False)
     shared: AggregatorSharedOut = field(init=False)
-    parted: Parted = field(init=False)
+    parted: SurvivorsFixed = field(init=False)
     go: bytes = field(init=False)
     opens: bytes = field(init=False)
     signatures: dict[str, Signature] = field(init=False)
@@ -221,7 +222,9 @@ class Round:
 
     def __post_init__(self) -> None:
         envelope = sign(self.request, "ana", SigningKey(ANALYST))
-        self.proposed = aggregator_core.propose(self.many.aggregator, envelope, self.round_id, NOW)
+        self.proposed = aggregator_core.propose(
+            self.many.aggregator, aggregator_core.read_request(envelope), self.round_id, NOW
+        )
 
     @property
     def terms(self) -> Terms:
@@ -291,7 +294,7 @@ class Round:
         self.payloads[name] = payload
 
     def part(self) -> "Round":
-        self.parted = aggregator_core.part(self.many.aggregator, self.shared, self.heads)
+        self.parted = aggregator_core.fix_survivors(self.many.aggregator, self.shared, self.heads)
         return self
 
     def agree(self) -> "Round":
@@ -345,7 +348,7 @@ class Round:
     def opened(self, report: StoredReport | None = None) -> OpenedSum:
         hubs = self.silo(self.many.names[0]).aggregators
         stored = self.report if report is None else report
-        return open_report(stored, self.terms, "ana", SEALING, self.many.aggregator.silos, hubs)
+        return open_report(check_report(stored, self.terms, self.many.aggregator.silos, hubs), "ana", SEALING)
 
     def answer(self, report: StoredReport | None = None) -> list[float]:
         return [float(value) for block in self.opened(report).blocks() for value in block]
@@ -374,3 +377,8 @@ def refused(step: Callable[[], object]) -> CryptoError:
     except CryptoError as err:
         return err
     raise AssertionError("the step was taken")
+
+
+def checked_with(checked: CheckedReport, **changes: Any) -> CheckedReport:
+    """Return a report that passed `check_report`, changed afterwards, as no party can do it."""
+    return replace(checked, passed=opening._PASSED, **changes)

@@ -148,7 +148,7 @@ class Simulation:
         return answer
 
     def teach(self, name: bytes) -> tuple[bytes, ...]:
-        return asyncio.run(self.server.teach(name))
+        return asyncio.run(self.server.deliver_report(name))
 
     def report(self, name: bytes) -> bytes:
         try:

@@ -15,7 +15,7 @@ import pytest
 from aggregator import reports
 from aggregator import rounds as aggregator_core
 from aggregator.errors import SharesMissingError, SilosMissingError, StoreError
-from aggregator.rounds import Replies
+from aggregator.rounds import Replies, read_request
 from analyst import verify
 from analyst.demo.hospitals import PURPOSE
 from analyst.errors import RoundError
@@ -41,7 +41,7 @@ from crypto.rounds.messages import (
     Opening,
     Share,
     Shared,
-    Split,
+    SurvivorSet,
 )
 from crypto.rounds.opening import check_report
 from crypto.rounds.recount import check_chunk
@@ -155,7 +155,7 @@ def test_a_recipient_that_the_analyst_did_not_sign() -> None:
         recipients=(Recipient(name="ana", key=SEALING.public), Recipient(name="hub", key=SEALING.public))
     )
     forged = sign(widened, "ana", many.aggregator.signing)
-    propose = aggregator_core.propose(many.aggregator, forged, ONE, NOW)
+    propose = aggregator_core.propose(many.aggregator, read_request(forged), ONE, NOW)
     member = many.members["silo-000"]
     state, reply = rounds_proposal.propose(member.silo, member.ledger, lambda _: None, NOW, ONE, propose.envelope)
     assert state is None
@@ -220,7 +220,7 @@ def test_split_equivocation_by_a_colluding_signer_at_four() -> None:
         assert len(full) <= 1
         reached.append(len(full))
         for (place, name), state in agreed.items():
-            detached = tuple(detach(raw, Split) for raw in signatures[place])
+            detached = tuple(detach(raw, SurvivorSet) for raw in signatures[place])
             opens = Open(split=splits[place].encode(), signatures=detached).encode()
             if place in full:
                 steps.open_shares(one.silo(name), state, NOW, opens)
@@ -368,7 +368,7 @@ def test_one_contribution_offered_as_an_aggregate() -> None:
     assert values_of(words) != scaled(one, "silo-002")
     checked = checked_of(one, offered)
     with pytest.raises(ProtocolError, match="the sum is wrong"):
-        check_chunk(offered, checked, 0, evidence_of(one))
+        check_chunk(checked, 0, evidence_of(one))
 
 
 def checked_of(one: Round, stored: StoredReport | None = None) -> Any:
@@ -808,7 +808,9 @@ def test_a_budget_is_not_burnt_by_repeated_proposals(exact: Simulation) -> None:
     keys = set()
     for number in range(20):
         round_id = bytes([number]) * 16
-        proposed = aggregator_core.propose(exact.server._aggregator, envelope, round_id, int(aspen.clock()))
+        proposed = aggregator_core.propose(
+            exact.server._aggregator, read_request(envelope), round_id, int(aspen.clock())
+        )
         (reply,) = aspen.actor.propose(round_id, proposed.envelope)
         keys.add(unverified(reply, Accept).mask_key)
         assert list(aspen.actor._rounds) == [round_id], "the older round can no longer be seen through"
@@ -821,7 +823,9 @@ def test_a_budget_is_not_burnt_by_repeated_proposals(exact: Simulation) -> None:
     federation.open_answer(planned, request, federation.submit(request))
     assert exact.spent("aspen") == once
     for number in range(5):
-        proposed = aggregator_core.propose(exact.server._aggregator, envelope, bytes([number]) * 16, int(aspen.clock()))
+        proposed = aggregator_core.propose(
+            exact.server._aggregator, read_request(envelope), bytes([number]) * 16, int(aspen.clock())
+        )
         (reply,) = aspen.actor.propose(bytes([number]) * 16, proposed.envelope)
         assert [denial.code for denial in unverified(reply, Refusal).denials] == ["ALREADY_ANSWERED"]
     assert exact.spent("aspen") == once
@@ -865,17 +869,17 @@ def test_a_changed_chunk_is_found_by_adding_once_more() -> None:
     # Hope: the sum itself, a digest, or a contribution is changed and nobody looks.
     one = Many(5).round().run()
     checked, good = checked_of(one), evidence_of(one)
-    check_chunk(one.report, checked, 0, good)
+    check_chunk(checked, 0, good)
     flipped = bytes(one.report.blinded_sum[:-1]) + bytes([one.report.blinded_sum[-1] ^ 1])
     with pytest.raises(ProtocolError, match="not the one that the report names"):
         checked_of(one, with_report(one.report, flipped))
     changed = with_report(one.report, flipped, chunks=chunk_digests(flipped, 8))
     with pytest.raises(ProtocolError, match="the sum is wrong: chunk 0"):
-        check_chunk(changed, checked_of(one, changed), 0, good)
+        check_chunk(checked_of(one, changed), 0, good)
     for place in range(5):
         lying = [*good[:place], bytes(len(good[place])), *good[place + 1 :]]
         with pytest.raises(ProtocolError, match=f"chunk 0 of 'silo-00{place}' is not the one that it signed"):
-            check_chunk(one.report, checked, 0, lying)
+            check_chunk(checked, 0, lying)
 
 
 def test_evidence_that_is_withheld_reordered_or_of_another_round_or_silo() -> None:
@@ -889,7 +893,7 @@ def test_evidence_that_is_withheld_reordered_or_of_another_round_or_silo() -> No
         [*good[:4], b""], [*good[:4], good[4] + bytes(8)],
     ):  # fmt: skip
         with pytest.raises(ProtocolError):
-            check_chunk(one.report, checked, 0, wrong)
+            check_chunk(checked, 0, wrong)
     # A head that another silo or round signed does not stand for a survivor's either.
     heads = one.report.message.contributions
     elsewhere = other.report.message.contributions

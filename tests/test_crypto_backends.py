@@ -69,17 +69,17 @@ def pair_seed(first: int, second: int) -> bytes:
 
 def own_seeds(silo: int, silos: int) -> tuple[list[bytes], list[bytes]]:
     """Return the seeds that a silo adds and those that it subtracts."""
-    plus = [self_seed(silo), *(pair_seed(silo, later) for later in range(silo + 1, silos))]
-    return plus, [pair_seed(earlier, silo) for earlier in range(silo)]
+    added_seeds = [self_seed(silo), *(pair_seed(silo, later) for later in range(silo + 1, silos))]
+    return added_seeds, [pair_seed(earlier, silo) for earlier in range(silo)]
 
 
 def left_seeds(survivors: Sequence[int], silos: int) -> tuple[list[bytes], list[bytes]]:
     """Return the seeds that take off what is left on the sum of the survivors."""
-    plus, minus = [], [self_seed(survivor) for survivor in survivors]
+    added_seeds, subtracted_seeds = [], [self_seed(survivor) for survivor in survivors]
     for dropped in set(range(silos)) - set(survivors):
-        plus += [pair_seed(dropped, survivor) for survivor in survivors if survivor > dropped]
-        minus += [pair_seed(survivor, dropped) for survivor in survivors if survivor < dropped]
-    return plus, minus
+        added_seeds += [pair_seed(dropped, survivor) for survivor in survivors if survivor > dropped]
+        subtracted_seeds += [pair_seed(survivor, dropped) for survivor in survivors if survivor < dropped]
+    return added_seeds, subtracted_seeds
 
 
 Contribution = list[tuple[bytes, ...]]  # by chunk, then by column
@@ -104,7 +104,7 @@ def added(scheme: Scheme, contributions: Sequence[Contribution]) -> dict[int, li
 def opened(name: str, scheme: Scheme, sums: Mapping[int, Sequence[bytes]], survivors: Sequence[int]) -> Units:
     key = key_of(name)
     found = scheme.open(sums, *left_seeds(survivors, scheme.shape.silos), None if key is None else key.secret)
-    assert found.wrong == ()
+    assert found.inconsistent_silos == ()
     return found.units
 
 
@@ -272,9 +272,9 @@ def test_a_sum_that_lacks_a_contribution_does_not_open(name: str) -> None:
     small = round_of(name)
     sums = added(small.scheme, small.contributions[:-1])
     key = key_of(name)
-    minus = [self_seed(silo) for silo in range(SILOS - 1)]
+    subtracted_seeds = [self_seed(silo) for silo in range(SILOS - 1)]
     with pytest.raises(CryptoError, match=r"beyond|outside"):
-        small.scheme.open(sums, [], minus, None if key is None else key.secret)
+        small.scheme.open(sums, [], subtracted_seeds, None if key is None else key.secret)
 
 
 def test_a_vector_beyond_the_limit_is_refused_before_it_is_blinded(small: Round) -> None:

@@ -16,7 +16,7 @@ from crypto.keys import Secret, SigningKey, derive
 from crypto.rounds.bounds import MIN_SURVIVORS, tolerated_collusion, why_infeasible
 from crypto.rounds.committees import quorum_of
 from crypto.rounds.manifest import Accept, Block, Manifest, Member, Propose, Recipient, Terms, check_manifest, compose
-from crypto.rounds.messages import Ready, Split, Survivor, check_ready, check_signatures, check_split
+from crypto.rounds.messages import Ready, Survivor, SurvivorSet, check_ready, check_signatures, check_split
 from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import MAX_SILOS, Signature, Signed, detach, digest_of, sign, verify
 from tests.cases import every
@@ -330,9 +330,9 @@ def test_too_many_acceptances_are_refused_before_any_is_verified() -> None:
 TOLERANT = compose(PROPOSE, TERMS, [(silo, _accept(silo, max_missing=1)) for silo in SILOS])
 
 
-def _split(survivors: tuple[str, ...] = SILOS, dropped: tuple[str, ...] = (), **changes: object) -> Split:
+def _split(survivors: tuple[str, ...] = SILOS, dropped: tuple[str, ...] = (), **changes: object) -> SurvivorSet:
     named = tuple(Survivor(silo=silo, contribution=_filled(f"{silo} contribution")) for silo in survivors)
-    return Split(manifest_hash=MANIFEST_HASH, survivors=named, dropped=dropped).model_copy(update=changes)
+    return SurvivorSet(manifest_hash=MANIFEST_HASH, survivors=named, dropped=dropped).model_copy(update=changes)
 
 
 def test_split_that_parts_the_roster_is_accepted() -> None:
@@ -359,7 +359,7 @@ def test_split_that_parts_the_roster_is_accepted() -> None:
         (_split(SILOS[2:], SILOS[:2]), "3 survivors, at least 4"),
     ],
 )
-def test_split_that_breaks_a_rule_is_refused(split: Split, rule: str) -> None:
+def test_split_that_breaks_a_rule_is_refused(split: SurvivorSet, rule: str) -> None:
     with pytest.raises(ProtocolError, match=rule):
         check_split(TOLERANT, MANIFEST_HASH, split)
 
@@ -371,11 +371,11 @@ def test_more_missing_than_agreed_are_refused() -> None:
         check_split(MANIFEST, MANIFEST_HASH, split)
 
 
-def _signed(split: Split, *silos: str) -> list[Signature]:
-    return [detach(sign(split, silo, KEYS[silo]), Split) for silo in silos]
+def _signed(split: SurvivorSet, *silos: str) -> list[Signature]:
+    return [detach(sign(split, silo, KEYS[silo]), SurvivorSet) for silo in silos]
 
 
-def _check_signatures(split: Split, signatures: list[Signature]) -> Split:
+def _check_signatures(split: SurvivorSet, signatures: list[Signature]) -> SurvivorSet:
     return check_signatures(TOLERANT, split.encode(), signatures, PUBLIC)
 
 
@@ -435,7 +435,7 @@ def test_ready_of_another_round_or_another_silo_does_not_count() -> None:
     good = _ready(READY, *SILOS)
     other = _ready(Ready(manifest_hash=bytes(32)), "clinic")[0]
     foreign = Signature(signer="clinic", signature=good[0].signature)
-    split = detach(sign(_split(), "clinic", KEYS["clinic"]), Split)
+    split = detach(sign(_split(), "clinic", KEYS["clinic"]), SurvivorSet)
     for wrong in (other, foreign, split):
         with pytest.raises(SignatureError):
             check_ready(MANIFEST, MANIFEST_HASH, [good[0], wrong, *good[2:]], PUBLIC)

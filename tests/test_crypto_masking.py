@@ -38,9 +38,9 @@ def _slow_mask(seed: bytes, ring: Ring, length: int) -> list[int]:
     ]
 
 
-def _slow_apply(values: list[int], ring: Ring, plus: list[bytes], minus: list[bytes]) -> list[int]:
-    masks = [(1, _slow_mask(seed, ring, len(values))) for seed in plus]
-    masks += [(-1, _slow_mask(seed, ring, len(values))) for seed in minus]
+def _slow_apply(values: list[int], ring: Ring, added_seeds: list[bytes], subtracted_seeds: list[bytes]) -> list[int]:
+    masks = [(1, _slow_mask(seed, ring, len(values))) for seed in added_seeds]
+    masks += [(-1, _slow_mask(seed, ring, len(values))) for seed in subtracted_seeds]
     return [
         (value + sum(sign * mask[index] for sign, mask in masks)) % 2**ring.bits for index, value in enumerate(values)
     ]
@@ -62,9 +62,9 @@ def _masked(silos: int, ring: Ring, vectors: list[Words], skip: int | None = Non
         if index == skip:
             continue
         words = vector.copy()
-        plus = [pair_seed(roots[index], MANIFEST, later) for later in names[index + 1 :]]
-        minus = [pair_seed(roots[earlier], MANIFEST, names[index]) for earlier in range(index)]
-        apply_masks(words, ring, plus, minus)
+        added_seeds = [pair_seed(roots[index], MANIFEST, later) for later in names[index + 1 :]]
+        subtracted_seeds = [pair_seed(roots[earlier], MANIFEST, names[index]) for earlier in range(index)]
+        apply_masks(words, ring, added_seeds, subtracted_seeds)
         total += words
     return ring.reduce(total)
 
@@ -107,12 +107,12 @@ def test_masks_are_those_of_a_slow_implementation(bits: int, beside: int) -> Non
     st.lists(st.sampled_from(SEEDS), max_size=4),
 )
 def test_short_masks_are_those_of_a_slow_implementation(
-    bits: int, length: int, plus: list[bytes], minus: list[bytes]
+    bits: int, length: int, added_seeds: list[bytes], subtracted_seeds: list[bytes]
 ) -> None:
     ring = Ring(bits)
     words = _vector(ring, length)
-    expected = _slow_apply(words.tolist(), ring, plus, minus)
-    apply_masks(words, ring, plus, minus)
+    expected = _slow_apply(words.tolist(), ring, added_seeds, subtracted_seeds)
+    apply_masks(words, ring, added_seeds, subtracted_seeds)
     assert words.tolist() == expected
 
 
@@ -153,10 +153,12 @@ def _keystream(seed: bytes) -> bytes:
     return Cipher(algorithms.AES256(seed), modes.ECB()).encryptor().update(counters)  # noqa: S305
 
 
-def _slow_blind(values: npt.NDArray[np.int64], ring: Ring, plus: list[bytes], minus: list[bytes]) -> Words:
+def _slow_blind(
+    values: npt.NDArray[np.int64], ring: Ring, added_seeds: list[bytes], subtracted_seeds: list[bytes]
+) -> Words:
     """Return the blinded values over the whole vector at once, modulo 2^64 first and then in the ring."""
     total = values.astype(np.uint64)
-    for sign, seeds in ((1, plus), (-1, minus)):
+    for sign, seeds in ((1, added_seeds), (-1, subtracted_seeds)):
         for seed in seeds:
             mask = np.frombuffer(_keystream(seed), ring.dtype, values.size).astype(np.uint64)
             total = total + mask if sign > 0 else total - mask

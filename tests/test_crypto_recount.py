@@ -9,14 +9,15 @@ from crypto.backends.scheme import CHUNK_VALUES
 from crypto.errors import ProtocolError
 from crypto.keys import derive
 from crypto.ring import Ring, Words
+from crypto.rounds import opening
 from crypto.rounds.manifest import Block, Manifest, Member, Recipient, Terms
-from crypto.rounds.messages import Contribution, Split, Survivor
+from crypto.rounds.messages import Contribution, Survivor, SurvivorSet
 from crypto.rounds.opening import CheckedReport
 from crypto.rounds.payload import scheme_of
 from crypto.rounds.recount import COMPLETE_UP_TO, SAMPLED, check_chunk, choose_chunks
 from crypto.rounds.report import EncryptedReport, StoredReport
 from crypto.sealing import PUBLIC_BYTES
-from tests.many_silos import chunk_digests
+from tests.many_silos import checked_with, chunk_digests
 
 ALPHA = 1e-6
 
@@ -34,7 +35,7 @@ def _vector(ring: Ring, label: str, length: int = LENGTH) -> Words:
 LIMITS = {32: 2**20, 64: 2**60}  # which make `masking` take words of 4 and of 8 bytes
 
 
-def _checked(heads: tuple[Contribution, ...], bits: int) -> CheckedReport:
+def _checked(heads: tuple[Contribution, ...], bits: int, blinded_sum: bytes = b"") -> CheckedReport:
     """Return what `check_report` would say of a report over these contributions."""
     blocks = (Block(name="rows", length=heads[0].length, scale_bits=0, variance="4"),)
     recipient = Recipient(name="ann", key=bytes(PUBLIC_BYTES))
@@ -56,8 +57,9 @@ def _checked(heads: tuple[Contribution, ...], bits: int) -> CheckedReport:
         max_missing=0,
     )
     survivors = tuple(Survivor(silo=name, contribution=HASH) for name in NAMES)
-    split = Split(manifest_hash=HASH, survivors=survivors, dropped=())
-    return CheckedReport(HASH, scheme_of(manifest, b""), manifest, HASH, split, HASH, heads)
+    split = SurvivorSet(manifest_hash=HASH, survivors=survivors, dropped=())
+    stored, scheme = _stored(blinded_sum), scheme_of(manifest, b"")
+    return CheckedReport(stored, scheme, manifest, HASH, split, HASH, heads, {}, passed=opening._PASSED)
 
 
 def _head(ring: Ring, words: Words) -> Contribution:
@@ -87,16 +89,15 @@ def _chunks(ring: Ring, vectors: list[Words], index: int) -> list[bytes]:
     return [ring.to_bytes(words[index * CHUNK_VALUES : (index + 1) * CHUNK_VALUES]) for words in vectors]
 
 
-def _round(bits: int) -> tuple[Ring, list[Words], CheckedReport, StoredReport]:
-    """Return a ring, three vectors, what was signed of them, and their sum."""
+def _round(bits: int) -> tuple[Ring, list[Words], CheckedReport]:
+    """Return a ring, three vectors, and what was signed of them, with their sum."""
     ring = Ring(bits)
     vectors = [_vector(ring, name) for name in NAMES]
     modulus = 2**bits
     columns = zip(*(words.tolist() for words in vectors), strict=True)
     width = ring.word_bytes
     total = b"".join((sum(column) % modulus).to_bytes(width, "little") for column in columns)
-    checked = _checked(tuple(_head(ring, words) for words in vectors), bits)
-    return ring, vectors, checked, _stored(total)
+    return ring, vectors, _checked(tuple(_head(ring, words) for words in vectors), bits, total)
 
 
 def _of_chunks(count: int) -> CheckedReport:
@@ -154,57 +155,57 @@ def test_wrong_chunk_is_found_as_often_as_stated() -> None:
 @pytest.mark.parametrize("bits", [32, 64])
 @pytest.mark.parametrize("index", [0, 1])
 def test_right_sum_passes(bits: int, index: int) -> None:
-    ring, vectors, checked, stored = _round(bits)
-    check_chunk(stored, checked, index, _chunks(ring, vectors, index))
+    ring, vectors, checked = _round(bits)
+    check_chunk(checked, index, _chunks(ring, vectors, index))
 
 
 @pytest.mark.parametrize("bits", [32, 64])
 @pytest.mark.parametrize(("index", "place"), [(0, 0), (0, CHUNK_VALUES - 1), (1, CHUNK_VALUES), (1, LENGTH - 1)])
 def test_wrong_sum_is_found_in_its_chunk(bits: int, index: int, place: int) -> None:
-    ring, vectors, checked, stored = _round(bits)
-    words = ring.from_bytes(stored.blinded_sum)
+    ring, vectors, checked = _round(bits)
+    words = ring.from_bytes(checked.stored.blinded_sum)
     words[place] ^= ring.dtype.type(1)
     wrong = _stored(ring.to_bytes(words))
-    check_chunk(wrong, checked, 1 - index, _chunks(ring, vectors, 1 - index))
+    check_chunk(checked_with(checked, stored=wrong), 1 - index, _chunks(ring, vectors, 1 - index))
     with pytest.raises(ProtocolError, match=f"the sum is wrong: chunk {index} "):
-        check_chunk(wrong, checked, index, _chunks(ring, vectors, index))
+        check_chunk(checked_with(checked, stored=wrong), index, _chunks(ring, vectors, index))
 
 
 @pytest.mark.parametrize("bits", [32, 64])
 def test_sum_without_one_contribution_is_wrong(bits: int) -> None:
-    ring, vectors, checked, _ = _round(bits)
+    ring, vectors, checked = _round(bits)
     partial = _stored(ring.to_bytes(ring.reduce(vectors[0] + vectors[1])))
     with pytest.raises(ProtocolError, match="the sum is wrong"):
-        check_chunk(partial, checked, 0, _chunks(ring, vectors, 0))
+        check_chunk(checked_with(checked, stored=partial), 0, _chunks(ring, vectors, 0))
 
 
 @pytest.mark.parametrize("silo", [0, 1, 2])
 def test_chunk_that_was_not_signed_is_found(silo: int) -> None:
-    ring, vectors, checked, stored = _round(64)
+    ring, vectors, checked = _round(64)
     chunks = _chunks(ring, vectors, 0)
     for other in (b"", chunks[silo][:-8], chunks[silo] + bytes(8), bytes(len(chunks[silo])), chunks[silo - 1]):
         changed = [other if place == silo else chunk for place, chunk in enumerate(chunks)]
         with pytest.raises(ProtocolError, match=f"chunk 0 of '{NAMES[silo]}' is not the one that it signed"):
-            check_chunk(stored, checked, 0, changed)
+            check_chunk(checked, 0, changed)
 
 
 def test_two_shifts_that_cancel_are_found() -> None:
-    ring, vectors, checked, stored = _round(64)
+    ring, vectors, checked = _round(64)
     vectors[0][0] += ring.dtype.type(1)
     vectors[1][0] -= ring.dtype.type(1)
     with pytest.raises(ProtocolError, match="is not the one that it signed"):
-        check_chunk(stored, checked, 0, _chunks(ring, vectors, 0))
+        check_chunk(checked, 0, _chunks(ring, vectors, 0))
 
 
 def test_chunk_of_another_place_is_found() -> None:
-    ring, vectors, checked, stored = _round(64)
+    ring, vectors, checked = _round(64)
     with pytest.raises(ProtocolError, match="is not the one that it signed"):
-        check_chunk(stored, checked, 1, _chunks(ring, vectors, 0))
+        check_chunk(checked, 1, _chunks(ring, vectors, 0))
 
 
 @pytest.mark.parametrize("count", [0, 2, 4])
 def test_every_survivor_is_added_exactly_once(count: int) -> None:
-    ring, vectors, checked, stored = _round(64)
+    ring, vectors, checked = _round(64)
     chunks = (_chunks(ring, vectors, 0) * 2)[:count]
     with pytest.raises(ProtocolError, match=f"{count} contributions to add once more, expected 3"):
-        check_chunk(stored, checked, 0, chunks)
+        check_chunk(checked, 0, chunks)

@@ -105,7 +105,7 @@ def test_any_quorum_opens_and_no_fewer(silos: int, quorum: int) -> None:
     for present in list(combinations(range(silos), quorum))[:40]:
         found = scheme.open({column: sums[column] for column in present}, [], [])
         assert found.units.tolist() == total
-        assert found.wrong == ()
+        assert found.inconsistent_silos == ()
     for present in list(combinations(range(silos), quorum - 1))[:5]:
         with pytest.raises(ProtocolError, match=f"{quorum - 1} sums of columns, {quorum} are needed"):
             scheme.open({column: sums[column] for column in present}, [], [])
@@ -137,7 +137,7 @@ def test_wrong_sums_are_named_up_to_half_the_redundancy(silos: int) -> None:
         for number, place in enumerate(wrong):
             false[place] = altered(false[place], 4999 - number * 4097, 5 + number)  # each at another value
         found = scheme.open(false, [], [])
-        assert found.wrong == wrong
+        assert found.inconsistent_silos == wrong
         assert found.units.tolist() == total
 
 
@@ -148,7 +148,7 @@ def test_colluding_wrong_sums_at_one_value_are_named() -> None:
     sums = sums_of(scheme, vectors)
     false = {**sums, 2: altered(sums[2], 1, 77), 11: altered(sums[11], 1, PRIME - 77)}
     found = scheme.open(false, [], [])
-    assert found.wrong == (2, 11)
+    assert found.inconsistent_silos == (2, 11)
     assert found.units.tolist() == np.sum(vectors, axis=0).tolist()
 
 
@@ -168,7 +168,7 @@ def test_a_sum_of_another_size_or_outside_the_field_counts_as_wrong() -> None:
     sums = sums_of(scheme, vectors)
     false = {**sums, 1: sums[1][:1], 6: [sums[6][0], b"\xff" * 8]}
     found = scheme.open(false, [], [])
-    assert found.wrong == (1, 6)
+    assert found.inconsistent_silos == (1, 6)
     assert found.units.tolist() == np.sum(vectors, axis=0).tolist()
     with pytest.raises(ProtocolError, match="column 7 of 7"):
         scheme.open({**sums, 7: sums[1]}, [], [])

@@ -51,8 +51,9 @@ def _subclasses(kind: type[Message]) -> Iterator[type[Message]]:
 
 VOCABULARY = ("crypto.rounds.", "crypto.wire", "federation.members.roster", "policies.requests.", "silo_node.training.")
 MODULES_READ = (Catalogue, Request, RunState, StoredReport, Roster)  # whose modules hold the vocabulary
+WRITTEN = {"SurvivorSet": "Split"}  # types that the vectors of version 0.1.0 call otherwise
 TYPES = {
-    kind.__name__: kind
+    WRITTEN.get(kind.__name__, kind.__name__): kind
     for kind in _subclasses(Message)
     if kind.__module__.startswith(VOCABULARY) and kind not in (Verdict, TrainingStep)  # Verdict is of a silo's own file
 }

@@ -25,7 +25,7 @@ from crypto.rounds.messages import (
     Ready,
     Share,
     Shared,
-    Split,
+    SurvivorSet,
     check_ready,
     check_signatures,
     check_split,
@@ -193,9 +193,12 @@ def test_contributions() -> None:
     codec, pairs = Codec(RING, 0, 3), _bytes("pair_seeds")
     for place, name in enumerate(NAMES):
         values = np.array([int(value) for value in ROUND["values"][place]], np.int64)
-        plus = [_bytes("self_seeds")[name], *(seed for pair, seed in pairs.items() if pair.startswith(f"{name} "))]
-        minus = [seed for pair, seed in pairs.items() if pair.endswith(f" {name}")]
-        payload = RING.to_bytes(blind(values, codec.to_ring, RING, plus, minus))
+        added_seeds = [
+            _bytes("self_seeds")[name],
+            *(seed for pair, seed in pairs.items() if pair.startswith(f"{name} ")),
+        ]
+        subtracted_seeds = [seed for pair, seed in pairs.items() if pair.endswith(f" {name}")]
+        payload = RING.to_bytes(blind(values, codec.to_ring, RING, added_seeds, subtracted_seeds))
         assert payload.hex() == ROUND["blinded"][place]
         assert [digest.hex() for digest in chunk_digests(payload, 8)] == [ROUND["chunk_digests"][place]]
         head = Contribution(manifest_hash=HASH, length=values.size, chunks=chunk_digests(payload, 8))
@@ -206,7 +209,7 @@ def test_split_and_its_quorum() -> None:
     split = check_signatures(MANIFEST, SPLIT, REPORT.signatures, SILOS)
     check_split(MANIFEST, HASH, split)
     assert split.encode() == SPLIT == REPORT.split
-    assert REPORT.signatures == tuple(detach(sign(split, name, SIGNING[name]), Split) for name in NAMES)
+    assert REPORT.signatures == tuple(detach(sign(split, name, SIGNING[name]), SurvivorSet) for name in NAMES)
     opened = Open(split=SPLIT, signatures=REPORT.signatures)
     assert sha256(opened.encode()).hexdigest() == ROUND["open_sha256"]
 
@@ -226,7 +229,8 @@ def test_openings_open() -> None:
 
 def test_report_opens_to_the_sum() -> None:
     key, total = SealingKey(Secret(IDENTITY[ROUND["recipient"]])), [int(value) for value in ROUND["opened_sum"]]
-    opened = open_report(STORED, TERMS_OF_ROUND, ROUND["recipient"], key, SILOS, AGGREGATORS)
+    checked = check_report(STORED, TERMS_OF_ROUND, SILOS, AGGREGATORS)
+    opened = open_report(checked, ROUND["recipient"], key)
     assert opened.units.tolist() == total
     scales = [block.scale_bits for block in TERMS_OF_ROUND.blocks for _ in range(block.length)]
     decoded = [value for block in opened.blocks() for value in block.tolist()]
@@ -243,7 +247,7 @@ def test_report_is_the_documented_bytes() -> None:
 
 def test_report_adds_up() -> None:
     checked = check_report(STORED, TERMS_OF_ROUND, SILOS, AGGREGATORS)
-    check_chunk(STORED, checked, 0, [bytes.fromhex(payload) for payload in ROUND["blinded"]])
+    check_chunk(checked, 0, [bytes.fromhex(payload) for payload in ROUND["blinded"]])
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from crypto.errors import SignatureError, WireError
 from crypto.keys import Secret, SigningKey
 from crypto.rounds.manifest import Accept, Block, Manifest, Propose, Recipient
-from crypto.rounds.messages import Failed, Failure, Split
+from crypto.rounds.messages import Failed, Failure, SurvivorSet
 from crypto.rounds.report import EncryptedReport
 from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import (
@@ -216,7 +216,7 @@ def _is_accepted(kind: type[Message], data: bytes) -> bool:
 
 def test_vocabulary_is_found() -> None:
     assert len(MESSAGES) > 35
-    assert {Request, Not, Roster, Split, Block, Party} <= set(MESSAGES)
+    assert {Request, Not, Roster, SurvivorSet, Block, Party} <= set(MESSAGES)
 
 
 def test_no_two_messages_are_of_one_kind() -> None:

@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from aggregator import gate as link
+from aggregator import callers, gate
 from analyst.client import Federation
 from crypto.errors import LinkError
 from crypto.randomness import token
@@ -87,8 +87,8 @@ async def once(is_so: Callable[[], bool]) -> None:
 
 
 def test_a_peer_that_does_not_read_its_greeting_holds_no_stream(hub: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link, "GREETING_S", 0.5)
-    monkeypatch.setattr(link, "ABORT_S", 0.2)
+    monkeypatch.setattr(gate, "GREETING_S", 0.5)
+    monkeypatch.setattr(gate, "ABORT_S", 0.2)
 
     async def body() -> None:
         async with channel(hub, FLOODER, *UNREAD) as connection:
@@ -106,8 +106,8 @@ def test_a_peer_that_does_not_read_its_greeting_holds_no_stream(hub: Served, mon
 def test_a_peer_that_reads_no_reply_frees_its_stream_after_the_stall(
     hub: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link, "Session", partial(Session, stall_s=0.5))
-    monkeypatch.setattr(link, "ABORT_S", 0.2)
+    monkeypatch.setattr(gate, "Session", partial(Session, stall_s=0.5))
+    monkeypatch.setattr(gate, "ABORT_S", 0.2)
 
     async def body() -> None:
         async with channel(hub, FLOODER, *UNREAD) as connection:
@@ -122,7 +122,7 @@ def test_a_peer_that_reads_no_reply_frees_its_stream_after_the_stall(
 
 def test_a_peer_that_grants_no_reply_is_told_why_its_stream_ends(hub: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     request = asked_by(hub, FLOODER)
-    monkeypatch.setattr(link, "Session", partial(Session, stall_s=0.5))
+    monkeypatch.setattr(gate, "Session", partial(Session, stall_s=0.5))
 
     class Large(Counting):
         async def catalogues(self, request: bytes) -> tuple[bytes, ...]:
@@ -225,12 +225,12 @@ def test_processes_of_one_analyst_come_back_to_their_own_replies(hub: Served, mo
             assert await called(connection, bytes([1]) * 16, 1, request) == (b"12",)
 
     asyncio.run(body())
-    assert sum(name == FLOODER for name, _ in hub.gate._askers) == link.STREAMS_PER_ANALYST
+    assert sum(name == FLOODER for name, _ in hub.gate.callers.processes) == callers.STREAMS_PER_ANALYST
 
 
 def test_replies_are_released_when_an_analyst_does_not_come_back(hub: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     request = asked_by(hub, FLOODER)
-    monkeypatch.setattr(link, "KEPT_S", 0.3)
+    monkeypatch.setattr(callers, "KEPT_S", 0.3)
     going = threading.Event()
 
     class Slow(Counting):
@@ -249,7 +249,7 @@ def test_replies_are_released_when_an_analyst_does_not_come_back(hub: Served, mo
             await asyncio.sleep(1)
             going.set()  # the call is under way still, so it is not executed again
             assert await called(connection, b"a process...... ", 1, request) == (b"1",)
-            await once(lambda: (FLOODER, b"a process...... ") not in hub.gate._askers)
+            await once(lambda: (FLOODER, b"a process...... ") not in hub.gate.callers.processes)
             assert await called(connection, b"a process...... ", 1, request) == (b"2",)
 
     asyncio.run(body())
@@ -288,16 +288,16 @@ def test_an_analyst_s_calls_are_bounded_over_its_processes_and_others_are_answer
     async def body() -> None:
         async with channel(hub, FLOODER) as connection, AsyncExitStack() as streams:
             flood = []
-            for _ in range(link.STREAMS_PER_ANALYST):
+            for _ in range(callers.STREAMS_PER_ANALYST):
                 session = await streams.enter_async_context(process(connection, token(16)))
                 flood += [asyncio.create_task(session.call(two, "catalogues", (request,))) for two in range(8)]
-            await once(lambda: sum(one.done() for one in flood) == len(flood) - link.MAX_ASKED)
+            await once(lambda: sum(one.done() for one in flood) == len(flood) - callers.MAX_ASKED)
             assert statuses(await asyncio.to_thread(ask, hub, EPSILON)) == dict.fromkeys(SILOS, "answered")
             going.set()
             found = await asyncio.gather(*flood, return_exceptions=True)
         refused = [str(one) for one in found if isinstance(one, BaseException)]
-        assert refused == [f"{link.MAX_ASKED} calls of 'eve' are under way"] * (len(flood) - link.MAX_ASKED)
-        assert [len(one) for one in found if not isinstance(one, BaseException)] == [len(SILOS)] * link.MAX_ASKED
+        assert refused == [f"{callers.MAX_ASKED} calls of 'eve' are under way"] * (len(flood) - callers.MAX_ASKED)
+        assert [len(one) for one in found if not isinstance(one, BaseException)] == [len(SILOS)] * callers.MAX_ASKED
 
     asyncio.run(body())
 
@@ -343,7 +343,7 @@ def test_a_member_that_is_revoked_while_it_greets_is_not_served_and_nothing_is_k
 
         async def refresh() -> None:
             assert hub.gate.refresh()
-            assert not [name for name, _ in hub.gate._askers if name == REVOKED]
+            assert not [name for name, _ in hub.gate.callers.processes if name == REVOKED]
 
         hub.runner.do(refresh())
 

@@ -14,7 +14,7 @@ import grpc.aio
 import numpy as np
 import pytest
 
-from aggregator import gate
+from aggregator import callers, gate
 from aggregator import streams as aggregator_streams
 from aggregator.home import read_home
 from aggregator.store import HeadStore
@@ -439,7 +439,7 @@ def test_a_flood_of_connections_is_bounded_and_the_federation_answers_meanwhile(
 def test_a_flood_of_streams_by_a_member_is_refused(hub: Served) -> None:
     async def body() -> list[str]:
         async with channel(hub, "ana") as connection:
-            streams = [connection.stream_stream(ANALYST_METHOD)() for _ in range(gate.STREAMS_PER_ANALYST + 5)]
+            streams = [connection.stream_stream(ANALYST_METHOD)() for _ in range(callers.STREAMS_PER_ANALYST + 5)]
 
             async def one(stream: Any) -> str:
                 try:
@@ -454,7 +454,7 @@ def test_a_flood_of_streams_by_a_member_is_refused(hub: Served) -> None:
             return found
 
     found = asyncio.run(body())
-    assert found.count("greeted") == gate.STREAMS_PER_ANALYST
+    assert found.count("greeted") == callers.STREAMS_PER_ANALYST
     assert found.count("RESOURCE_EXHAUSTED") == 5
 
 
@@ -608,14 +608,14 @@ def test_a_request_of_the_right_name_by_another_key_is_refused(hub: Served) -> N
 
 def test_calls_of_one_analyst_are_counted_over_all_its_processes(hub: Served) -> None:
     async def fill(by: int) -> None:
-        hub.gate._asked["ana"] += by
+        hub.gate.callers.under_way["ana"] += by
 
-    hub.runner.do(fill(gate.MAX_ASKED))
+    hub.runner.do(fill(callers.MAX_ASKED))
     try:
         with pytest.raises(FederationError, match="calls of 'ana' are under way"):
             ask(hub)
     finally:
-        hub.runner.do(fill(-gate.MAX_ASKED))
+        hub.runner.do(fill(-callers.MAX_ASKED))
     assert set(statuses(ask(hub)).values()) == {"answered"}
 
 

@@ -189,7 +189,7 @@ def test_a_question_that_waits_for_a_membership_which_revokes_its_analyst_is_not
         running.take_membership()
         with RemoteLink(home, AGGREGATOR) as link:
             waiting.extend(pool.submit(link.catalogues, request) for _ in range(8))
-            until(lambda: running.gate._waiting["eve"] == 8)
+            until(lambda: running.gate.callers.waiting["eve"] == 8)
             with opened(running.path / "authority" / "consilo.toml") as authority:
                 revoke(authority, "eve", "member", utc_now())
             running.take_membership()
@@ -200,7 +200,7 @@ def test_a_question_that_waits_for_a_membership_which_revokes_its_analyst_is_not
     with ThreadPoolExecutor(8) as pool:
         running.silos[FOUR[0]].before = grow
         answered(ask(running), FOUR)
-    until(lambda: not running.gate._waiting["eve"])
+    until(lambda: not running.gate.callers.waiting["eve"])
     assert all(silo.seen.count("catalogue") == 1 for silo in running.silos.values()), "ana's alone was asked"
 
 
@@ -395,7 +395,7 @@ def test_an_analyst_of_the_first_wire_version_is_answered_and_its_lost_call_fail
         with pytest.raises(FederationError, match="no connection to the aggregator"):
             federation.query(QUESTION, purpose=PURPOSE, epsilon=1.0)
         assert lost.is_set()
-        until(lambda: not running.gate._asked.total())
+        until(lambda: not running.gate.callers.under_way.total())
         answered(federation.query(QUESTION, purpose=PURPOSE, epsilon=1.0), FOUR)
     assert {silo.seen.count("propose") for silo in running.silos.values()} == {3}, "nothing was sent twice"
 

@@ -176,10 +176,11 @@ def test_the_secret_of_a_round_key_opens_for_recipients_only(exact: Simulation) 
     _, request = federation.prepare(LITTLE, purpose=PURPOSE, epsilon=1, backend="bfv")
     encrypted = federation.submit(request)
     stored = StoredReport.decode(encrypted)
-    federation.open_sum(stored, request)
+    checked = federation.check_report(stored, request)
+    federation.open_sum(checked, request)
     federation._sealing = SealingKey(Secret.generate())
     with pytest.raises(CryptoError):
-        federation.open_sum(stored, request)
+        federation.open_sum(checked, request)
 
 
 def test_a_request_without_the_key_of_its_backend_is_none(exact: Simulation) -> None:

@@ -22,7 +22,7 @@ from crypto.backends.masking import MaskingScheme
 from crypto.backends.scheme import CHUNK_VALUES
 from crypto.errors import AccusedError, CryptoError, ProtocolError, SealError, SignatureError, WireError
 from crypto.keys import Secret, SigningKey, derive
-from crypto.rounds import messages
+from crypto.rounds import report as stored_reports
 from crypto.rounds.committees import COMPLETE_UP_TO, MIN_DEGREE, degree_of, quorum_of
 from crypto.rounds.key_schedule import entry_info, opening_info
 from crypto.rounds.manifest import Accept, Recipient, compose
@@ -40,7 +40,7 @@ from crypto.rounds.messages import (
     Ready,
     Share,
     Shared,
-    Split,
+    SurvivorSet,
 )
 from crypto.rounds.opening import check_report, open_report
 from crypto.rounds.recount import SAMPLED, check_chunk, choose_chunks
@@ -56,7 +56,17 @@ from policies.requests.training import START
 from silo_node.rounds import learning, proposal, states
 from silo_node.rounds import steps as core
 from tests.example_policy import AGE, NOW, SMOKER, table
-from tests.many_silos import ANALYST, SEALING, Many, MemoryLedger, Round, chunk_digests, refused, with_report
+from tests.many_silos import (
+    ANALYST,
+    SEALING,
+    Many,
+    MemoryLedger,
+    Round,
+    checked_with,
+    chunk_digests,
+    refused,
+    with_report,
+)
 from tests.simulator import no_noise
 
 ME = "silo-001"
@@ -512,7 +522,7 @@ def agree(data: bytes, ledger: MemoryLedger | None = None) -> states.Agreed:
     return core.agree(held().silo(), held().contributed[ME], ledger or MemoryLedger(), NOW, data)[0]
 
 
-def split(**changes: Any) -> Split:
+def split(**changes: Any) -> SurvivorSet:
     return held().one.parted.split.model_copy(update=changes)
 
 
@@ -571,8 +581,8 @@ def open_frames(body: bytes | None = None, signatures: Any = None) -> tuple[byte
 def test_e1_a_quorum_of_survivors_signed_the_split() -> None:
     open_shares()
     good = Open.decode(held().one.opens).signatures
-    dropped = detach(held().signed(split(), DROPPED), Split)
-    forged = detach(held().forged(split(), AFTER), Split)
+    dropped = detach(held().signed(split(), DROPPED), SurvivorSet)
+    forged = detach(held().forged(split(), AFTER), SurvivorSet)
     for wrong in ((), good[:3], (*good[:3], good[0]), (*good, good[0]), (*good[:3], forged), (*good, dropped)):
         with pytest.raises(CryptoError):
             open_shares(signatures=wrong)
@@ -581,7 +591,7 @@ def test_e1_a_quorum_of_survivors_signed_the_split() -> None:
 def test_e2_a_silo_opens_under_the_split_that_it_signed() -> None:
     told = earlier().one.parted.split.model_copy(update={"manifest_hash": held().one.manifest_hash})
     names = [one.silo for one in told.survivors]
-    signatures = tuple(detach(held().signed(told, name), Split) for name in names)
+    signatures = tuple(detach(held().signed(told, name), SurvivorSet) for name in names)
     with pytest.raises(ProtocolError, match="another split"):
         open_shares(told.encode(), signatures)
 
@@ -747,7 +757,7 @@ def test_f6_f7_a_sum_takes_whole_signed_contributions_once(tmp_path: Path) -> No
 def test_f8_a_split_leaves_enough_survivors() -> None:
     few = {name: held().one.heads[name] for name in held().many.names[:2]}
     with pytest.raises(SilosMissingError) as caught:
-        hub.part(hub_party(), held().one.shared, few)
+        hub.fix_survivors(hub_party(), held().one.shared, few)
     assert caught.value.missing == held().many.names[2:]
 
 
@@ -813,7 +823,7 @@ def stored() -> StoredReport:
 
 def opened(report: StoredReport | None = None, name: str = "ana", key: SealingKey = SEALING) -> list[float]:
     silos, hubs = held().silo().silos, held().silo().aggregators
-    found = open_report(report or stored(), held().one.terms, name, key, silos, hubs)
+    found = open_report(check_report(report or stored(), held().one.terms, silos, hubs), name, key)
     return [float(value) for block in found.blocks() for value in block]
 
 
@@ -857,10 +867,10 @@ def test_g4_a_quorum_is_on_one_valid_split_and_the_heads_are_its_survivors() -> 
     heads, signatures = stored().message.contributions, stored().message.signatures
     assert "lacks the signatures" in str(checking(signatures=signatures[:3]))
     assert isinstance(
-        checking(signatures=(*signatures[:3], detach(held().forged(split(), AFTER), Split))), SignatureError
+        checking(signatures=(*signatures[:3], detach(held().forged(split(), AFTER), SurvivorSet))), SignatureError
     )
     for changed, says in ((split(manifest_hash=bytes(32)), "another manifest"), (split(dropped=()), "part the roster")):
-        signed = tuple(detach(held().signed(changed, one.signer), Split) for one in signatures)
+        signed = tuple(detach(held().signed(changed, one.signer), SurvivorSet) for one in signatures)
         assert says in str(checking(split=changed.encode(), signatures=signed))
     assert "not the one that was agreed on" in str(checking(contributions=heads[1:]))
     good = unverified(heads[0], Contribution)
@@ -872,7 +882,7 @@ def test_g4_a_quorum_is_on_one_valid_split_and_the_heads_are_its_survivors() -> 
         head = good.model_copy(update=change)
         survivors = (split().survivors[0].model_copy(update={"contribution": digest_of(head)}), *split().survivors[1:])
         agreed = split(survivors=survivors)
-        signed = tuple(detach(held().signed(agreed, one.signer), Split) for one in signatures)
+        signed = tuple(detach(held().signed(agreed, one.signer), SurvivorSet) for one in signatures)
         error = checking(
             split=agreed.encode(), signatures=signed, contributions=(held().signed(head, BEFORE), *heads[1:])
         )
@@ -968,7 +978,7 @@ def test_g8_the_sum_has_the_length_of_the_manifest_and_the_digests_of_the_report
 def test_g9_a_chunk_is_the_sum_of_the_survivors_signed_chunks() -> None:
     checked = check_report(stored(), held().one.terms, held().silo().silos, held().silo().aggregators)
     chunks = [held().one.payloads[one.silo] for one in split().survivors]
-    check_chunk(stored(), checked, 0, chunks)
+    check_chunk(checked, 0, chunks)
     for wrong, says in (
         (chunks[:-1], "3 contributions"),
         ([*chunks, chunks[0]], "5 contributions"),
@@ -976,7 +986,7 @@ def test_g9_a_chunk_is_the_sum_of_the_survivors_signed_chunks() -> None:
         ([chunks[0][:-8], *chunks[1:]], "not the one that it signed"),
     ):
         with pytest.raises(ProtocolError, match=says):
-            check_chunk(stored(), checked, 0, wrong)
+            check_chunk(checked, 0, wrong)
     # A chunk of another length, signed though it is, is no part of this sum.
     short = chunks[0][:-8]
     heads = (
@@ -984,10 +994,10 @@ def test_g9_a_chunk_is_the_sum_of_the_survivors_signed_chunks() -> None:
         *checked.contributions[1:],
     )
     with pytest.raises(WireError, match="has 16 bytes, expected 24"):
-        check_chunk(stored(), replace(checked, contributions=heads), 0, [short, *chunks[1:]])
+        check_chunk(checked_with(checked, contributions=heads), 0, [short, *chunks[1:]])
     zero = StoredReport.decode(report_header(stored().message) + bytes(24))
     with pytest.raises(ProtocolError, match="the sum is wrong"):
-        check_chunk(zero, checked, 0, chunks)
+        check_chunk(checked_with(checked, stored=zero), 0, chunks)
 
 
 @pytest.mark.parametrize(("chunks", "chosen"), [(1, 1), (16, 16), (17, SAMPLED), (256, SAMPLED)])
@@ -996,7 +1006,7 @@ def test_g9_all_chunks_of_a_short_vector_and_distinct_ones_of_a_long_one(chunks:
     scheme = checked.scheme
     assert isinstance(scheme, MaskingScheme)
     shape = replace(scheme.shape, length=chunks * CHUNK_VALUES)
-    found = choose_chunks(replace(checked, scheme=replace(scheme, shape=shape)))
+    found = choose_chunks(checked_with(checked, scheme=replace(scheme, shape=shape)))
     assert len(set(found)) == len(found) == chosen
     assert set(found) <= set(range(chunks))
 
@@ -1052,7 +1062,7 @@ def test_k1_a_report_of_a_question_or_of_a_stranger_is_not_learned() -> None:
     with pytest.raises(SignatureError):
         learning.learn(held().silo(), ledger, NOW, report_header(message), [])
     with pytest.raises(ProtocolError, match="not that of a training step"):
-        reports.learners(stored().message)
+        reports.report_recipients(stored().message)
 
 
 # Reading: what is cut, or does not fit itself, is no message
@@ -1073,7 +1083,7 @@ def test_a_report_that_is_cut_or_something_else_is_none(monkeypatch: pytest.Monk
             StoredReport.decode(wrong)
     with pytest.raises(WireError, match="cut short"):
         StoredReport.decode(data[: len(report_header(stored().message)) - 1])
-    monkeypatch.setattr(messages, "MAX_REPORT_BYTES", len(data) - 1)
+    monkeypatch.setattr(stored_reports, "MAX_REPORT_BYTES", len(data) - 1)
     with pytest.raises(WireError, match="no encrypted report"):
         StoredReport.decode(data)
     monkeypatch.setattr(type(stored().message), "MAX_BYTES", 1000)

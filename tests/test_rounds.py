@@ -9,7 +9,7 @@ import duckdb
 import numpy as np
 import pytest
 
-from aggregator.rounds import propose
+from aggregator.rounds import propose, read_request
 from analyst.demo.hospitals import PURPOSE, read_lung
 from analyst.errors import DeniedError, RoundError
 from analyst.reports.estimates import Estimate
@@ -18,7 +18,7 @@ from crypto.errors import CryptoError
 from crypto.keys import Secret, SigningKey, read_key_file
 from crypto.rounds.manifest import Propose
 from crypto.rounds.messages import Contribution
-from crypto.rounds.opening import open_report
+from crypto.rounds.opening import check_report, open_report
 from crypto.rounds.report import StoredReport
 from crypto.sealing import SealingKey
 from crypto.wire import MAX_ENVELOPE_OVERHEAD, digest_of, sign, unverified
@@ -220,7 +220,7 @@ def test_one_nonce_cannot_buy_a_dearer_request(exact: Simulation) -> None:
     now = int(exact.silos["aspen"].clock())
     for round_id, request in ((bytes(16), cheap), (b"\1" * 16, dear)):
         envelope = sign(request, federation.analyst, federation._signing)
-        proposed = propose(aggregator, envelope, round_id, now)
+        proposed = propose(aggregator, read_request(envelope), round_id, now)
         reply = actor.propose(round_id, proposed.envelope)
         if request is dear:
             assert b"failed" in reply[0][:20]
@@ -241,13 +241,14 @@ def test_what_the_aggregator_saw_and_stored_opens_neither_a_contribution_nor_the
     # 2. The whole of what it holds, with any key but the analyst's, does not open.
     terms = terms_of(request, digest_of(request))
     roster = exact.federation.config.roster
+    checked = check_report(encrypted, terms, roster.silo_keys, roster.aggregator_keys)
     for root in (Secret.generate(), Secret(bytes(32))):
         with pytest.raises(CryptoError):
-            open_report(encrypted, terms, "ana", SealingKey(root), roster.silo_keys, roster.aggregator_keys)
+            open_report(checked, "ana", SealingKey(root))
     identity = exact.path / "aggregator" / "identity.key"
     own = SealingKey(read_key_file(identity))
     with pytest.raises(CryptoError):
-        open_report(encrypted, terms, "ana", own, roster.silo_keys, roster.aggregator_keys)
+        open_report(checked, "ana", own)
     # 3. Blinded vectors and their sum are uniform: about half of their bits are set.
     payloads = [
         frame

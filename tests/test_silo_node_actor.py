@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aggregator.rounds import ROUND_S, cancel, propose
+from aggregator.rounds import ROUND_S, cancel, propose, read_request
 from analyst.demo.hospitals import PURPOSE
 from analyst.errors import AnalystError, DeniedError, RoundError
 from crypto.keys import Secret, SigningKey
@@ -182,7 +182,7 @@ def test_a_proposal_under_a_false_round_id_releases_nothing(exact: Simulation) -
     _, request = federation.prepare(QUESTION, purpose=PURPOSE, epsilon=1)
     envelope = sign(request, federation.analyst, federation._signing)
     now = int(aspen.clock())
-    first, second = (propose(exact.server._aggregator, envelope, bytes([n]) * 16, now) for n in (1, 2))
+    first, second = (propose(exact.server._aggregator, read_request(envelope), bytes([n]) * 16, now) for n in (1, 2))
     aspen.actor.propose(b"\1" * 16, first.envelope)
     reserved = exact.spent("aspen")
     assert reserved > 0
@@ -273,7 +273,7 @@ def test_the_number_of_open_rounds_is_bounded_and_what_is_evicted_is_released(ex
         _, request = federation.prepare("SELECT COUNT(*) AS n FROM lung", purpose=PURPOSE, epsilon=0.05)
         envelope = sign(request, federation.analyst, federation._signing)
         round_id = index.to_bytes(16, "big")
-        proposed = propose(exact.server._aggregator, envelope, round_id, int(aspen.clock()))
+        proposed = propose(exact.server._aggregator, read_request(envelope), round_id, int(aspen.clock()))
         aspen.actor.propose(round_id, proposed.envelope)
     assert len(aspen.actor._rounds) == MAX_ROUNDS
     one = exact.spent("aspen") // MAX_ROUNDS
@@ -290,7 +290,7 @@ def test_only_who_proposed_a_round_can_cancel_it(exact: Simulation) -> None:
     aspen.actor._silo = silo
     _, request = federation.prepare(QUESTION, purpose=PURPOSE, epsilon=1)
     round_id, envelope = b"r" * 16, sign(request, federation.analyst, federation._signing)
-    aspen.actor.propose(round_id, propose(hub, envelope, round_id, int(aspen.clock())).envelope)
+    aspen.actor.propose(round_id, propose(hub, read_request(envelope), round_id, int(aspen.clock())).envelope)
     spent = exact.spent("aspen")
     message = unverified(cancel(hub, round_id), Cancel)
     for forged in (
@@ -340,7 +340,7 @@ def test_an_expired_round_is_erased_and_released_though_no_message_comes(exact: 
     _, request = federation.prepare(QUESTION, purpose=PURPOSE, epsilon=1)
     envelope = sign(request, federation.analyst, federation._signing)
     # As if the aggregator had asked for a round that ends in a second.
-    proposed = propose(exact.server._aggregator, envelope, bytes(16), int(aspen.clock()) + 1 - ROUND_S)
+    proposed = propose(exact.server._aggregator, read_request(envelope), bytes(16), int(aspen.clock()) + 1 - ROUND_S)
     aspen.actor.propose(bytes(16), proposed.envelope)
     assert aspen.actor._rounds
     assert exact.spent("aspen") > 0

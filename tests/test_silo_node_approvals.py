@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import silo_node.owner.cli
-from aggregator.rounds import propose
+from aggregator.rounds import propose, read_request
 from analyst.demo.hospitals import PURPOSE
 from analyst.errors import AnalystError, DeniedError
 from analyst.reports.report import Report
@@ -503,7 +503,7 @@ def test_analysts_of_one_entry_share_how_many_may_wait(
         recipient = own.recipients[0].model_copy(update={"name": name})
         request = own.model_copy(update={"analyst": name, "recipients": (recipient,), "nonce": token(16)})
         round_id, envelope = token(16), sign(request, name, simulation.federation._signing)
-        proposed = propose(simulation.server._aggregator, envelope, round_id, aspen.actor._now())
+        proposed = propose(simulation.server._aggregator, read_request(envelope), round_id, aspen.actor._now())
         (reply,) = aspen.actor.propose(round_id, proposed.envelope)
         try:
             reasons.append({denial.code for denial in unverified(reply, Refusal).denials})
@@ -522,7 +522,7 @@ def test_a_stranger_s_request_is_logged_and_put_to_nobody(guarded: tuple[Simulat
     codes = []
     for envelope in (forged, stranger):
         round_id = token(16)
-        proposed = propose(simulation.server._aggregator, envelope, round_id, actor._now())
+        proposed = propose(simulation.server._aggregator, read_request(envelope), round_id, actor._now())
         (reply,) = actor.propose(round_id, proposed.envelope)
         assert unverified(reply, Refusal).denials
         event = actor._ledger.entries(1)[0].event

@@ -22,7 +22,7 @@ from crypto.errors import CryptoError
 from crypto.noise import discrete_gaussian
 from crypto.rounds.manifest import Propose
 from crypto.rounds.messages import Failed, Learned
-from crypto.rounds.opening import open_report
+from crypto.rounds.opening import check_report, open_report
 from crypto.rounds.payload import digests
 from crypto.rounds.report import StoredReport, report_header
 from crypto.wire import body_digest, signer_of, unverified
@@ -257,9 +257,10 @@ def test_nobody_but_the_silos_can_open_a_step(tmp_path: Path) -> None:
             request = unverified(envelope, Request)
             assert tuple(recipient.name for recipient in request.recipients) == SILOS
             terms, roster = terms_of(request, body_digest(envelope, Request)), federation.config.roster
+            checked = check_report(report, terms, roster.silo_keys, roster.aggregator_keys)
             for name in ("ana", "east"):
                 with pytest.raises(CryptoError, match="not a recipient"):
-                    open_report(report, terms, name, federation._sealing, roster.silo_keys, roster.aggregator_keys)
+                    open_report(checked, name, federation._sealing)
         seen = b"".join(simulation.everything_seen())
         for weight in model.weights:
             assert np.float64(weight).tobytes() not in seen

@@ -57,13 +57,15 @@ class BfvScheme:
     def sum_bytes(self, index: int) -> int:
         return lattice.chunk_bytes(self.slots(index))
 
-    def blind(self, units: Units, plus: Sequence[bytes], minus: Sequence[bytes]) -> Iterator[tuple[bytes, ...]]:
+    def blind(
+        self, units: Units, added_seeds: Sequence[bytes], subtracted_seeds: Sequence[bytes]
+    ) -> Iterator[tuple[bytes, ...]]:
         chunks = self.shape.cut(units)
 
         def masked() -> Iterator[Units]:
             for index, chunk in enumerate(chunks):
                 slots = self.lanes.pack(chunk)
-                apply_modular(slots, self.modulus, index, plus, minus)
+                apply_modular(slots, self.modulus, index, added_seeds, subtracted_seeds)
                 yield slots.view(np.int64)
 
         counts = [self.slots(index) for index in range(self.shape.chunks)]
@@ -77,8 +79,8 @@ class BfvScheme:
     def open(
         self,
         sums: Mapping[int, Sequence[bytes]],
-        plus: Sequence[bytes],
-        minus: Sequence[bytes],
+        added_seeds: Sequence[bytes],
+        subtracted_seeds: Sequence[bytes],
         secret: Secret | None = None,
     ) -> Opened:
         chunks = only_column(self, sums)
@@ -91,7 +93,7 @@ class BfvScheme:
             if found[self.slots(index) :].any():
                 raise RangeError(f"chunk {index} of the sum has values beyond its length: it was altered")
             slots = found[: self.slots(index)].astype(np.uint64)
-            apply_modular(slots, self.modulus, index, plus, minus)
+            apply_modular(slots, self.modulus, index, added_seeds, subtracted_seeds)
             parts.append(self.lanes.unpack(slots, self.shape.values(index)))
         return Opened(self.shape.check_sum(np.concatenate(parts)))
 

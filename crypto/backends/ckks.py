@@ -59,7 +59,9 @@ class CkksScheme:
     def sum_bytes(self, index: int) -> int:
         return lattice.chunk_bytes(self.shape.values(index))
 
-    def blind(self, units: Units, plus: Sequence[bytes], minus: Sequence[bytes]) -> Iterator[tuple[bytes, ...]]:
+    def blind(
+        self, units: Units, added_seeds: Sequence[bytes], subtracted_seeds: Sequence[bytes]
+    ) -> Iterator[tuple[bytes, ...]]:
         chunks = self.shape.cut(units)
         counts = [self.shape.values(index) for index in range(self.shape.chunks)]
 
@@ -67,7 +69,7 @@ class CkksScheme:
             encrypted = lattice.encrypt(CKKS, self.public, self.scale_bits, counts, chunks)
             for index, ciphertexts in enumerate(encrypted):
                 words = np.frombuffer(ciphertexts, np.dtype("<u8")).copy()
-                _mask_first_polynomials(words, index, plus, minus)
+                _mask_first_polynomials(words, index, added_seeds, subtracted_seeds)
                 yield (self.key_id + words.tobytes(),)
 
         return masked()
@@ -79,15 +81,15 @@ class CkksScheme:
     def open(
         self,
         sums: Mapping[int, Sequence[bytes]],
-        plus: Sequence[bytes],
-        minus: Sequence[bytes],
+        added_seeds: Sequence[bytes],
+        subtracted_seeds: Sequence[bytes],
         secret: Secret | None = None,
     ) -> Opened:
         words = []
         for index, chunk in enumerate(only_column(self, sums)):
             count = (len(chunk) - KEY_ID_BYTES) // 8
             words.append(read_elements(chunk, MODULUS, count, index, self.key_id).copy())
-            _mask_first_polynomials(words[-1], index, plus, minus)
+            _mask_first_polynomials(words[-1], index, added_seeds, subtracted_seeds)
         opened = lattice.decrypt(CKKS, self.public, self.scale_bits, secret, words)
         parts = [part[: self.shape.values(index)] for index, part in enumerate(opened)]
         return Opened(self.shape.check_sum(np.concatenate(parts)))
@@ -113,8 +115,10 @@ class CkksBackend:
         return CkksScheme(shape, public, scale_bits, key_id(NAME, public))
 
 
-def _mask_first_polynomials(words: Elements, index: int, plus: Sequence[bytes], minus: Sequence[bytes]) -> None:
+def _mask_first_polynomials(
+    words: Elements, index: int, added_seeds: Sequence[bytes], subtracted_seeds: Sequence[bytes]
+) -> None:
     pairs = words.reshape(-1, 2, DEGREE)
     first = pairs[:, 0].flatten()
-    apply_modular(first, MODULUS, index, plus, minus)
+    apply_modular(first, MODULUS, index, added_seeds, subtracted_seeds)
     pairs[:, 0] = first.reshape(-1, DEGREE)

@@ -56,10 +56,12 @@ class UniformStream:
         self.fill(block[kept.size :])
 
 
-def apply_modular(elements: Elements, modulus: int, chunk: int, plus: Sequence[bytes], minus: Sequence[bytes]) -> None:
-    """Add the masks of chunk `chunk` of the seeds in `plus` to `elements` and subtract those in `minus`, in place."""
-    added = [UniformStream(seed, modulus, chunk) for seed in plus]
-    subtracted = [UniformStream(seed, modulus, chunk) for seed in minus]
+def apply_modular(
+    elements: Elements, modulus: int, chunk: int, added_seeds: Sequence[bytes], subtracted_seeds: Sequence[bytes]
+) -> None:
+    """Add the masks of chunk `chunk` of `added_seeds` to `elements` and subtract those of `subtracted_seeds`."""
+    added = [UniformStream(seed, modulus, chunk) for seed in added_seeds]
+    subtracted = [UniformStream(seed, modulus, chunk) for seed in subtracted_seeds]
     order = np.uint64(modulus)
     masks = np.empty(min(BLOCK, elements.size), np.uint64)
     scratch = np.empty_like(masks)

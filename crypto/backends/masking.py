@@ -87,9 +87,11 @@ class MaskingScheme:
     def sum_bytes(self, index: int) -> int:
         return self.ring.word_bytes * self.shape.values(index)
 
-    def blind(self, units: Units, plus: Sequence[bytes], minus: Sequence[bytes]) -> Iterator[tuple[bytes, ...]]:
+    def blind(
+        self, units: Units, added_seeds: Sequence[bytes], subtracted_seeds: Sequence[bytes]
+    ) -> Iterator[tuple[bytes, ...]]:
         self.shape.cut(units)  # checks before anything is blinded
-        words = blind(units, Codec(self.ring, 0, self.shape.silos).to_ring, self.ring, plus, minus)
+        words = blind(units, Codec(self.ring, 0, self.shape.silos).to_ring, self.ring, added_seeds, subtracted_seeds)
         return ((self.ring.to_bytes(chunk),) for chunk in _cut(words))
 
     def accumulator(self, column: int) -> Accumulator:
@@ -98,12 +100,12 @@ class MaskingScheme:
     def open(
         self,
         sums: Mapping[int, Sequence[bytes]],
-        plus: Sequence[bytes],
-        minus: Sequence[bytes],
+        added_seeds: Sequence[bytes],
+        subtracted_seeds: Sequence[bytes],
         secret: Secret | None = None,
     ) -> Opened:
         words = np.concatenate([np.frombuffer(chunk, self.ring.dtype) for chunk in only_column(self, sums)])
-        apply_masks(words, self.ring, plus, minus)
+        apply_masks(words, self.ring, added_seeds, subtracted_seeds)
         return Opened(self.shape.check_sum(self.ring.signed(words).astype(np.int64, copy=False)))
 
 

@@ -30,8 +30,8 @@ def blind(
     values: npt.NDArray[Any],
     encode: Callable[[npt.NDArray[Any]], Words],
     ring: Ring,
-    plus: Sequence[bytes],
-    minus: Sequence[bytes],
+    added_seeds: Sequence[bytes],
+    subtracted_seeds: Sequence[bytes],
 ) -> Words:
     """Return the ring elements that `encode` makes of `values`, with the masks that `apply_masks` would give them.
 
@@ -42,34 +42,38 @@ def blind(
     def fill(block: Words, start: int) -> None:
         block[:] = encode(values[start : start + block.size])
 
-    _over_ranges(words, ring, plus, minus, fill)
+    _over_ranges(words, ring, added_seeds, subtracted_seeds, fill)
     return words
 
 
-def apply_masks(words: Words, ring: Ring, plus: Sequence[bytes], minus: Sequence[bytes]) -> None:
-    """Add the masks of the seeds in `plus` to `words` and subtract those in `minus`, in place."""
-    _over_ranges(words, ring, plus, minus, lambda block, start: None)
+def apply_masks(words: Words, ring: Ring, added_seeds: Sequence[bytes], subtracted_seeds: Sequence[bytes]) -> None:
+    """Add the masks of the seeds in `added_seeds` to `words` and subtract those in `subtracted_seeds`, in place."""
+    _over_ranges(words, ring, added_seeds, subtracted_seeds, lambda block, start: None)
 
 
-def _over_ranges(words: Words, ring: Ring, plus: Sequence[bytes], minus: Sequence[bytes], fill: _Fill) -> None:
+def _over_ranges(
+    words: Words, ring: Ring, added_seeds: Sequence[bytes], subtracted_seeds: Sequence[bytes], fill: _Fill
+) -> None:
     """Fill and mask all of `words`: long vectors in one range for each processor, as a keystream can begin anywhere."""
     step = _BLOCK_BYTES // ring.word_bytes
     workers = max(1, min(len(os.sched_getaffinity(0)), words.nbytes // _RANGE_BYTES))
     length = -(-words.size // (workers * step)) * step or step
     ranges = [(start, min(start + length, words.size)) for start in range(0, words.size, length)]
     if len(ranges) == 1:
-        _over_blocks(words, ring, plus, minus, fill, *ranges[0])
+        _over_blocks(words, ring, added_seeds, subtracted_seeds, fill, *ranges[0])
     elif ranges:
         with ThreadPoolExecutor(len(ranges)) as pool:
-            for done in [pool.submit(_over_blocks, words, ring, plus, minus, fill, *one) for one in ranges]:
+            for done in [
+                pool.submit(_over_blocks, words, ring, added_seeds, subtracted_seeds, fill, *one) for one in ranges
+            ]:
                 done.result()
 
 
 def _over_blocks(
     words: Words,
     ring: Ring,
-    plus: Sequence[bytes],
-    minus: Sequence[bytes],
+    added_seeds: Sequence[bytes],
+    subtracted_seeds: Sequence[bytes],
     fill: _Fill,
     start: int,
     end: int,
@@ -78,7 +82,7 @@ def _over_blocks(
     counter = (start * ring.word_bytes // _AES_BYTES).to_bytes(_AES_BYTES, "big")
     streams = [
         (Cipher(algorithms.AES256(seed), modes.CTR(counter)).encryptor(), operation)
-        for operation, seeds in ((np.add, plus), (np.subtract, minus))
+        for operation, seeds in ((np.add, added_seeds), (np.subtract, subtracted_seeds))
         for seed in seeds
     ]
     keystream = memoryview(bytearray(_BLOCK_BYTES))

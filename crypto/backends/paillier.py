@@ -199,13 +199,15 @@ class PaillierScheme:
     def sum_bytes(self, index: int) -> int:
         return KEY_ID_BYTES + -(-self.shape.values(index) // self.packing.lanes) * CIPHERTEXT_BYTES
 
-    def blind(self, units: Units, plus: Sequence[bytes], minus: Sequence[bytes]) -> Iterator[tuple[bytes, ...]]:
+    def blind(
+        self, units: Units, added_seeds: Sequence[bytes], subtracted_seeds: Sequence[bytes]
+    ) -> Iterator[tuple[bytes, ...]]:
         chunks = self.shape.cut(units)
 
         def encrypted() -> Iterator[tuple[bytes, ...]]:
             comb, key = _Comb(self.key.base, self.key.n_squared), self.key
             for index, chunk in enumerate(chunks):
-                numbers = self._masked(self.packing.pack(chunk), index, plus, minus)
+                numbers = self._masked(self.packing.pack(chunk), index, added_seeds, subtracted_seeds)
                 yield (
                     self.write(
                         [
@@ -225,15 +227,15 @@ class PaillierScheme:
     def open(
         self,
         sums: Mapping[int, Sequence[bytes]],
-        plus: Sequence[bytes],
-        minus: Sequence[bytes],
+        added_seeds: Sequence[bytes],
+        subtracted_seeds: Sequence[bytes],
         secret: Secret | None = None,
     ) -> Opened:
         private = _private_key(self.public, secret)
         values: list[int] = []
         for index, chunk in enumerate(only_column(self, sums)):
             numbers = [private.raw_decrypt(int(one)) for one in self.read(chunk, index)]
-            for number in self._masked(numbers, index, plus, minus):
+            for number in self._masked(numbers, index, added_seeds, subtracted_seeds):
                 values += self.packing.unpack(number if number <= self.modulus // 2 else number - self.modulus)
         if any(values[self.shape.length :]):
             raise RangeError("a sum with values beyond its length: it was altered, or masks are left in it")
@@ -257,9 +259,11 @@ class PaillierScheme:
     def write(self, ciphertexts: Sequence[Any]) -> bytes:
         return self.key_id + b"".join(int(one).to_bytes(CIPHERTEXT_BYTES, "big") for one in ciphertexts)
 
-    def _masked(self, numbers: list[int], index: int, plus: Sequence[bytes], minus: Sequence[bytes]) -> list[int]:
+    def _masked(
+        self, numbers: list[int], index: int, added_seeds: Sequence[bytes], subtracted_seeds: Sequence[bytes]
+    ) -> list[int]:
         modulus = self.modulus
-        for sign, seeds in ((1, plus), (-1, minus)):
+        for sign, seeds in ((1, added_seeds), (-1, subtracted_seeds)):
             for seed in seeds:
                 mask = integers(seed, modulus, index, len(numbers))
                 numbers = [number + sign * value for number, value in zip(numbers, mask, strict=True)]

@@ -1,7 +1,7 @@
 """What every backend of a secure sum is: a group for masks, sizes known in advance, and three steps.
 
 A silo *blinds* its vector of signed ring units, somebody *adds* the blinded vectors chunk by chunk, a recipient *opens*
-the sum. In most backends the aggregator adds, in clear to it, one column of chunks. In the `shares` backend a
+the sum. In most backends the aggregator sums in plaintext one column of chunks. In the `shares` backend a
 contribution has one column for each silo, sealed to it, and that silo adds.
 
 Promise: whatever is parsed has the size that this party computes from the shape of the round; a vector beyond its
@@ -91,7 +91,7 @@ class Opened:
     """A sum in ring units, and the columns that the others showed to be wrong and that were left out."""
 
     units: Units
-    wrong: tuple[int, ...] = ()
+    inconsistent_silos: tuple[int, ...] = ()
 
 
 class Accumulator(Protocol):
@@ -138,7 +138,9 @@ class Scheme(Protocol):
     def sum_bytes(self, index: int) -> int:
         """Return the exact size of a chunk of a sum."""
 
-    def blind(self, units: Units, plus: Sequence[bytes], minus: Sequence[bytes]) -> Iterator[tuple[bytes, ...]]:
+    def blind(
+        self, units: Units, added_seeds: Sequence[bytes], subtracted_seeds: Sequence[bytes]
+    ) -> Iterator[tuple[bytes, ...]]:
         """Yield a vector's blinded chunks in order, one piece for each column; memory is bounded by a few chunks.
 
         Raises RangeError before anything is yielded if the vector is not of this shape.
@@ -150,11 +152,11 @@ class Scheme(Protocol):
     def open(
         self,
         sums: Mapping[int, Sequence[bytes]],
-        plus: Sequence[bytes],
-        minus: Sequence[bytes],
+        added_seeds: Sequence[bytes],
+        subtracted_seeds: Sequence[bytes],
         secret: Secret | None = None,
     ) -> Opened:
-        """Take the remaining masks off a sum: add those of the seeds in `plus`, subtract those in `minus`.
+        """Take the remaining masks off a sum: add those of `added_seeds`, subtract those of `subtracted_seeds`.
 
         `sums` are a sum's chunks by column, `secret` that of the round's key where there is one. Raises CryptoError
         if a size, a key or the result does not hold.

@@ -103,7 +103,9 @@ class SharesScheme:
     def sum_bytes(self, index: int) -> int:
         return 8 * self.shape.values(index)
 
-    def blind(self, units: Units, plus: Sequence[bytes], minus: Sequence[bytes]) -> Iterator[tuple[bytes, ...]]:
+    def blind(
+        self, units: Units, added_seeds: Sequence[bytes], subtracted_seeds: Sequence[bytes]
+    ) -> Iterator[tuple[bytes, ...]]:
         return (
             self.deal(index, chunk, [token(SEED_BYTES) for _ in range(self.shape.quorum - 1)])
             for index, chunk in enumerate(self.shape.cut(units))
@@ -134,11 +136,11 @@ class SharesScheme:
     def open(
         self,
         sums: Mapping[int, Sequence[bytes]],
-        plus: Sequence[bytes],
-        minus: Sequence[bytes],
+        added_seeds: Sequence[bytes],
+        subtracted_seeds: Sequence[bytes],
         secret: Secret | None = None,
     ) -> Opened:
-        """See Scheme. `wrong` names the silos by their place in the roster; a sum of another size counts as wrong."""
+        """See Scheme. `inconsistent_silos` has places in the roster; a sum of another size counts."""
         left, wrong, parts = dict(sums), [], []
         for column in sorted(sums):
             self._check_column(column)

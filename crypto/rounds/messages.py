@@ -96,7 +96,7 @@ class Survivor(Message):
     contribution: Digest
 
 
-class Split(Message):
+class SurvivorSet(Message):
     """Aggregator to silo: whose contributions are in the sum and whose are not. Silos answer by signing it."""
 
     KIND: ClassVar[str] = "split"
@@ -106,7 +106,7 @@ class Split(Message):
 
 
 class Open(Message):
-    """Aggregator to silo: the encoded Split, and the signatures of a quorum under it."""
+    """Aggregator to silo: the encoded SurvivorSet, and the signatures of a quorum under it."""
 
     KIND: ClassVar[str] = "open"
     MAX_BYTES: ClassVar[int] = 256 * 1024
@@ -173,7 +173,7 @@ class Failure(Message):
     refusals: Annotated[tuple[bytes, ...], _PER_SILO]
 
 
-def check_split(manifest: Manifest, manifest_hash: bytes, split: Split) -> None:
+def check_split(manifest: Manifest, manifest_hash: bytes, split: SurvivorSet) -> None:
     """Raise ProtocolError unless `split` parts the roster and leaves enough survivors."""
     survivors = tuple(survivor.silo for survivor in split.survivors)
     if split.manifest_hash != manifest_hash:
@@ -190,7 +190,7 @@ def check_split(manifest: Manifest, manifest_hash: bytes, split: Split) -> None:
 
 def check_signatures(
     manifest: Manifest, split: bytes, signatures: Sequence[Signature], keys: Mapping[str, VerifyKey]
-) -> Split:
+) -> SurvivorSet:
     """Return the split that a quorum of its distinct survivors signed.
 
     Raises ProtocolError without a quorum, SignatureError on a signature that does not hold.
@@ -199,8 +199,8 @@ def check_signatures(
     if len(signers) < manifest.quorum or len(signers) != len(signatures):
         raise ProtocolError(f"the split lacks the signatures of {manifest.quorum} distinct silos")
     for one in signatures:
-        verify_detached(one, split, Split, keys)
-    message = Split.decode(split)
+        verify_detached(one, split, SurvivorSet, keys)
+    message = SurvivorSet.decode(split)
     if not signers <= {survivor.silo for survivor in message.survivors}:
         raise ProtocolError("the split is signed by a silo that it does not count among the survivors")
     return message

@@ -7,7 +7,7 @@ signed digests, not the contributions themselves.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field
 from hashlib import sha256
 from itertools import combinations, islice
 
@@ -33,18 +33,18 @@ from crypto.rounds.messages import (
     Entry,
     OpenedShares,
     Opening,
-    Split,
+    SurvivorSet,
     check_signatures,
     check_split,
 )
-from crypto.rounds.payload import digests, piece_sizes, scheme_of, sum_sizes
-from crypto.rounds.payload import split as split_pieces
-from crypto.rounds.report import EncryptedReport, StoredReport
+from crypto.rounds.payload import digests, piece_sizes, scheme_of, slices, sum_sizes
+from crypto.rounds.report import StoredReport
 from crypto.sealing import SealingKey
 from crypto.shamir import combine
 from crypto.wire import Signed, verify
 
 _MAX_QUORUMS_TRIED = 1000
+_PASSED = object()  # what `check_report` alone gives a CheckedReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,9 @@ class OpenedSum:
     """The unblinded sum in ring units, and what it was opened under."""
 
     manifest: Manifest
-    split: Split
+    split: SurvivorSet
     units: Units
-    wrong: tuple[str, ...] = ()  # silos whose sum contradicted the others' and was left out, in `shares`
+    inconsistent_silos: tuple[str, ...] = ()  # silos whose sum contradicted the others' and was left out, in `shares`
 
     def blocks(self) -> list[npt.NDArray[np.float64]]:
         """Return the sum as real values, by block of the manifest, in the units before scaling."""
@@ -67,15 +67,29 @@ class OpenedSum:
 
 @dataclass(frozen=True, slots=True)
 class CheckedReport:
-    """What an encrypted report proves to anybody who knows the request: who agreed on which contributions."""
+    """What an encrypted report proves to anybody who knows the request: who agreed on which contributions.
 
-    name: bytes  # of the report: its transcript
+    It comes from `check_report` and from nowhere else, so that a report is checked once and never opened unchecked.
+    """
+
+    stored: StoredReport
     scheme: Scheme
     manifest: Manifest
     manifest_hash: bytes
-    split: Split
+    split: SurvivorSet
     split_hash: bytes
     contributions: tuple[Contribution, ...]  # of the survivors, in roster order
+    silos: Mapping[str, VerifyKey] = field(repr=False)  # of the roster, with the keys that they signed with
+    passed: InitVar[object]
+
+    def __post_init__(self, passed: object) -> None:
+        if passed is not _PASSED:
+            raise TypeError("a CheckedReport comes from check_report, and from nowhere else")
+
+    @property
+    def name(self) -> bytes:
+        """The report's name: its transcript."""
+        return self.stored.name
 
     @property
     def survivors(self) -> tuple[str, ...]:
@@ -122,100 +136,86 @@ def check_report(
         contributions.append(signed.message)
     # 3. The blinded sum has the size of the round, and is the one that the report names.
     sizes = sum_sizes(scheme, len(report.openings), len(terms.recipients))
-    if report.length != manifest.length or digests(list(split_pieces(stored.blinded_sum, sizes))) != report.chunks:
+    if report.length != manifest.length or digests(list(slices(stored.blinded_sum, sizes))) != report.chunks:
         raise ProtocolError("the blinded sum is not the one that the report names")
     split_hash = sha256(report.split).digest()
-    return CheckedReport(stored.name, scheme, manifest, manifest_hash, split, split_hash, tuple(contributions))
+    heads_in_order = tuple(contributions)
+    return CheckedReport(
+        stored, scheme, manifest, manifest_hash, split, split_hash, heads_in_order, roster, passed=_PASSED
+    )
 
 
-def open_report(
-    stored: StoredReport,
-    terms: Terms,
-    recipient: str,
-    key: SealingKey,
-    silos: Mapping[str, VerifyKey],
-    aggregators: Mapping[str, VerifyKey],
-    round_key: bytes = b"",
-    secret: Secret | None = None,
-) -> OpenedSum:
-    """Return the sum that `stored` carries, after every check that a recipient can make.
+def open_report(checked: CheckedReport, recipient: str, key: SealingKey, secret: Secret | None = None) -> OpenedSum:
+    """Return the sum of a checked report, after every check that needs the recipient's key.
 
-    `round_key` is the public key that the request carries, and `secret` what belongs to it, where the backend has one.
+    `secret` belongs to the public key that the request carries, where the backend has one.
 
     Raises ProtocolError, SignatureError, WireError, SealError or RangeError, each naming what does not hold.
     """
-    # 1 to 3.
-    report, checked = stored.message, check_report(stored, terms, silos, aggregators, round_key)
-    manifest, manifest_hash = checked.manifest, checked.manifest_hash
-    survivors, roster = checked.survivors, {silo: silos[silo] for silo in manifest.silos}
+    # 1 to 3 are those of `check_report`.
+    report, manifest, manifest_hash = checked.stored.message, checked.manifest, checked.manifest_hash
+    survivors, scheme = checked.survivors, checked.scheme
     names = [one.name for one in manifest.terms.recipients]
     if recipient not in names or manifest.terms.recipients[names.index(recipient)].key != key.public:
         raise ProtocolError(f"{recipient!r} with this key is not a recipient of the report")
-    scheme = checked.scheme
-    pieces = list(split_pieces(stored.blinded_sum, sum_sizes(scheme, len(report.openings), len(names))))
+    pieces = list(slices(checked.stored.blinded_sum, sum_sizes(scheme, len(report.openings), len(names))))
     if scheme.columns > 1:
-        sums = _opened_sums(report, checked, pieces, recipient, names.index(recipient), key, roster)
+        sums = _opened_sums(checked, pieces, recipient, names.index(recipient), key)
         opened = scheme.open(sums, (), ())
-        return OpenedSum(manifest, checked.split, opened.units, tuple(manifest.silos[place] for place in opened.wrong))
+        return OpenedSum(
+            manifest, checked.split, opened.units, tuple(manifest.silos[place] for place in opened.inconsistent_silos)
+        )
     if secret is None and manifest.terms.key_id:
         raise ProtocolError("the sum is encrypted, and the request carries no secret for this recipient")
     # 4. A quorum of openings rebuilds the self masks of survivors and the roots of dropped silos.
     committees = manifest.committees(manifest_hash)
-    rows = _opened_shares(report, checked, recipient, names.index(recipient), key, roster)
+    rows = _opened_shares(checked, recipient, names.index(recipient), key)
     rebuilt = {
         member.silo: _rebuild(manifest, index, member.silo in survivors, _shares_of(index, committees, rows))
         for index, member in enumerate(manifest.roster)
     }
     # 5. Remove what is left of the masks.
-    plus: list[bytes] = []
-    minus: list[bytes] = []
+    added_seeds: list[bytes] = []
+    subtracted_seeds: list[bytes] = []
     for index, member in enumerate(manifest.roster):
         if member.silo in survivors:
-            minus.append(self_seed(rebuilt[member.silo], manifest_hash))
+            subtracted_seeds.append(self_seed(rebuilt[member.silo], manifest_hash))
             continue
         mask_key = mask_key_of(rebuilt[member.silo])
         # A survivor after the dropped silo subtracted their pair mask, one before it added theirs.
         beside = [manifest.silos[place] for place in committees[index]]
         later = [name for name in beside if name in survivors and name > member.silo]
-        plus += [pair_seed(rebuilt[member.silo], manifest_hash, name) for name in later]
-        seeds = _seeds_before(report, manifest, manifest_hash, index, mask_key, roster)
-        minus += [seed for name, seed in seeds.items() if name in survivors]
-    opened = scheme.open({0: [bytes(piece) for piece in pieces]}, plus, minus, secret)
+        added_seeds += [pair_seed(rebuilt[member.silo], manifest_hash, name) for name in later]
+        seeds = _seeds_before(checked, index, mask_key)
+        subtracted_seeds += [seed for name, seed in seeds.items() if name in survivors]
+    opened = scheme.open({0: [bytes(piece) for piece in pieces]}, added_seeds, subtracted_seeds, secret)
     return OpenedSum(manifest, checked.split, opened.units)
 
 
 def _opened_sums(
-    report: EncryptedReport,
-    checked: CheckedReport,
-    pieces: Sequence[memoryview],
-    recipient: str,
-    position: int,
-    key: SealingKey,
-    roster: Mapping[str, VerifyKey],
+    checked: CheckedReport, pieces: Sequence[memoryview], recipient: str, position: int, key: SealingKey
 ) -> dict[int, list[bytes]]:
     """Return the chunks of the sum that each silo opened of its own column, by its place in the roster."""
     manifest, recipients = checked.manifest, len(checked.manifest.terms.recipients)
     scheme, found = checked.scheme, dict[int, list[bytes]]()
     sizes = [scheme.sum_bytes(index) for index in range(scheme.shape.chunks)]
-    for number, opening in enumerate(_openings(report, checked, roster)):
+    for number, opening in enumerate(_openings(checked)):
         mine = pieces[number * recipients : (number + 1) * recipients]
         if digests(mine) != opening.message.sums:
             raise ProtocolError(f"the sum of {opening.signer!r} is not the one it signed")
         info = sum_info(checked.manifest_hash, checked.split_hash, opening.signer, recipient)
         chunks: list[bytes] = []  # what does not open counts as wrong
         with suppress(CryptoError):
-            chunks = [bytes(chunk) for chunk in split_pieces(key.open(bytes(mine[position]), info), sizes)]
+            chunks = [bytes(chunk) for chunk in slices(key.open(bytes(mine[position]), info), sizes)]
         found[manifest.silos.index(opening.signer)] = chunks
     if len(found) < manifest.quorum:
         raise ProtocolError(f"{len(found)} silos opened their sums, {manifest.quorum} are needed")
     return found
 
 
-def _openings(
-    report: EncryptedReport, checked: CheckedReport, roster: Mapping[str, VerifyKey]
-) -> Iterator[Signed[Opening]]:
-    for raw in report.openings:
-        opening = verify(raw, Opening, roster)
+def _openings(checked: CheckedReport) -> Iterator[Signed[Opening]]:
+    for raw in checked.stored.message.openings:
+        opening = verify(raw, Opening, checked.silos)
         bound = opening.message.manifest_hash, opening.message.split_hash
         if bound != (checked.manifest_hash, checked.split_hash):
             raise ProtocolError(f"the opening of {opening.signer!r} belongs to another round or split")
@@ -227,16 +227,11 @@ def _openings(
 
 
 def _opened_shares(
-    report: EncryptedReport,
-    checked: CheckedReport,
-    recipient: str,
-    position: int,
-    key: SealingKey,
-    roster: Mapping[str, VerifyKey],
+    checked: CheckedReport, recipient: str, position: int, key: SealingKey
 ) -> dict[int, tuple[bytes, ...]]:
     """Return the share row of each silo that opened, by its place in the roster."""
     manifest, rows = checked.manifest, dict[int, tuple[bytes, ...]]()
-    for opening in _openings(report, checked, roster):
+    for opening in _openings(checked):
         info = opening_info(checked.manifest_hash, checked.split_hash, opening.signer, recipient)
         row = OpenedShares.decode(key.open(opening.message.sealed[position], info)).shares
         if len(row) != manifest.degree + 1:
@@ -284,21 +279,15 @@ def _quorums(parties: list[int], quorum: int) -> Iterator[tuple[int, ...]]:
         yield from combinations(parties, quorum)
 
 
-def _seeds_before(
-    report: EncryptedReport,
-    manifest: Manifest,
-    manifest_hash: bytes,
-    index: int,
-    mask_key: SealingKey,
-    roster: Mapping[str, VerifyKey],
-) -> dict[str, bytes]:
+def _seeds_before(checked: CheckedReport, index: int, mask_key: SealingKey) -> dict[str, bytes]:
     """Return the pair seeds that those before a dropped silo sealed to its mask key, by silo."""
+    report, manifest, manifest_hash = checked.stored.message, checked.manifest, checked.manifest_hash
     dropped, committees = manifest.silos[index], manifest.committees(manifest_hash)
     before = [place for place in committees[index] if place < index]
     sealed = {one.silo: one.entries for one in report.dropped}.get(dropped, ())
     if len(sealed) != len(before):
         raise ProtocolError(f"the pair seeds of the dropped silo {dropped!r} are missing")
-    bundles = {one.signer: one.message for one in (verify(raw, Bundle, roster) for raw in report.bundles)}
+    bundles = {one.signer: one.message for one in (verify(raw, Bundle, checked.silos) for raw in report.bundles)}
     seeds: dict[str, bytes] = {}
     for place, entry in zip(before, sealed, strict=True):
         sender = manifest.silos[place]

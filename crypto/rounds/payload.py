@@ -46,17 +46,21 @@ def frames(sizes: Sequence[int]) -> list[range]:
 
 
 def blinded_pieces(
-    scheme: Scheme, units: Units, plus: Sequence[bytes], minus: Sequence[bytes], seals: Sequence[tuple[bytes, bytes]]
+    scheme: Scheme,
+    units: Units,
+    added_seeds: Sequence[bytes],
+    subtracted_seeds: Sequence[bytes],
+    seals: Sequence[tuple[bytes, bytes]],
 ) -> list[bytes]:
     """Return the pieces of a contribution; `seals` are the key and the context that each silo's column is sealed to."""
-    chunks = list(scheme.blind(units, plus, minus))
+    chunks = list(scheme.blind(units, added_seeds, subtracted_seeds))
     if scheme.columns == 1:
         return [chunk for (chunk,) in chunks]
     columns = zip(*chunks, strict=True)
     return [seal_column(key, column, info) for (key, info), column in zip(seals, columns, strict=True)]
 
 
-def split(data: bytes | memoryview, sizes: Sequence[int]) -> Iterator[memoryview]:
+def slices(data: bytes | memoryview, sizes: Sequence[int]) -> Iterator[memoryview]:
     """Yield the parts of `data` of these sizes; raises WireError unless they are all of it."""
     view = memoryview(data)
     if len(view) != sum(sizes):

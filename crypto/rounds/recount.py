@@ -13,7 +13,6 @@ from blake3 import blake3
 from crypto.errors import ProtocolError
 from crypto.randomness import below
 from crypto.rounds.opening import CheckedReport
-from crypto.rounds.report import StoredReport
 
 COMPLETE_UP_TO = 16  # chunks; a million values
 SAMPLED = 16
@@ -30,14 +29,11 @@ def choose_chunks(report: CheckedReport) -> tuple[int, ...]:
     return tuple(sorted(rest.pop(below(len(rest))) for _ in range(SAMPLED)))
 
 
-def check_chunk(stored: StoredReport, checked: CheckedReport, index: int, chunks: Sequence[bytes]) -> None:
-    """Raise ProtocolError unless chunk `index` of the blinded sum is the sum of the survivors' chunks, in roster order.
-
-    `stored` must have passed `check_report`, which gave `checked`.
-    """
+def check_chunk(checked: CheckedReport, index: int, chunks: Sequence[bytes]) -> None:
+    """Raise ProtocolError unless chunk `index` of the sum is the sum of the survivors' chunks in roster order."""
     sizes = [checked.scheme.sum_bytes(number) for number in range(checked.scheme.shape.chunks)]
     start = sum(sizes[:index])
-    claimed = stored.blinded_sum[start : start + sizes[index]]
+    claimed = checked.stored.blinded_sum[start : start + sizes[index]]
     if len(chunks) != len(checked.contributions):
         raise ProtocolError(f"{len(chunks)} contributions to add once more, expected {len(checked.contributions)}")
     total = checked.scheme.accumulator(0)

@@ -48,10 +48,8 @@ def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[
         checked = check_report(stored, terms, silo.silos, silo.aggregators, request.round_key)
         members = len(checked.survivors)
         for index in range(checked.scheme.shape.chunks if checked.scheme.columns == 1 else 0):
-            check_chunk(stored, checked, index, evidence[index * members : (index + 1) * members])
-        parties = silo.name, silo.sealing, silo.silos, silo.aggregators
-        secret = round_secret(request, silo.name, silo.sealing)
-        opened = open_report(stored, terms, *parties, round_key=request.round_key, secret=secret)
+            check_chunk(checked, index, evidence[index * members : (index + 1) * members])
+        opened = open_report(checked, silo.name, silo.sealing, round_secret(request, silo.name, silo.sealing))
         state = MODELS[request.plan.kind](state, request, stored.name, opened.blocks(), now)
         ledger.save_run(step.run, state.encode())
     return sign(Learned(run=step.run, position=state.position), silo.name, silo.signing)

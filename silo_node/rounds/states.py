@@ -8,7 +8,7 @@ from crypto.backends.scheme import Scheme
 from crypto.errors import CryptoError, ProtocolError
 from crypto.keys import Secret, SigningKey, VerifyKey
 from crypto.rounds.manifest import Manifest, Propose, Terms
-from crypto.rounds.messages import Cancel, Split
+from crypto.rounds.messages import Cancel, SurvivorSet
 from crypto.rounds.payload import frames, piece_sizes
 from crypto.sealing import SealingKey
 from crypto.wire import verify
@@ -58,7 +58,7 @@ class SharedOut:
 
 
 @dataclass(frozen=True, slots=True)
-class Shares:
+class KeyShares:
     """What the others of its committee entrusted to this silo: a share of each one's b and of each one's r."""
 
     of_self: tuple[bytes, ...] = field(repr=False)
@@ -73,7 +73,7 @@ class Received:
     """What every member of the committee sealed to this silo was opened; still nothing has been computed."""
 
     before: SharedOut
-    shares: Shares
+    shares: KeyShares
     seeds: tuple[bytes, ...] = field(repr=False)  # of the pair masks with those before it in the roster
 
     def __reduce__(self) -> NoReturn:
@@ -92,7 +92,7 @@ class Contributed:
     channel: SealingKey
     contribution: bytes  # digest of the signed head
     pieces: tuple[bytes, ...] = field(repr=False)
-    shares: Shares
+    shares: KeyShares
 
     def frame(self, index: int) -> bytes:
         """Return a frame of the payload; raises ProtocolError if there is none of that number."""
@@ -112,9 +112,9 @@ class Agreed:
     committee: tuple[int, ...]
     scheme: Scheme
     channel: SealingKey
-    split: Split
+    split: SurvivorSet
     split_hash: bytes
-    shares: Shares
+    shares: KeyShares
 
 
 State = Proposed | SharedOut | Received | Contributed | Agreed

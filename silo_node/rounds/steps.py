@@ -30,19 +30,28 @@ from crypto.rounds.messages import (
     Ready,
     Share,
     Shared,
-    Split,
+    SurvivorSet,
     check_ready,
     check_signatures,
     check_split,
 )
 from crypto.rounds.payload import added_column, blinded_pieces, digests, scheme_of
 from crypto.sealing import seal
-from crypto.shamir import SHARE_BYTES, split
+from crypto.shamir import SHARE_BYTES, share_secret
 from crypto.wire import digest_of, sign, verify
 from policies.budget.ledger import Ledger
 from policies.requests.calibration import clip_of
 from policies.requests.request import Request
-from silo_node.rounds.states import Agreed, Contributed, Proposed, Received, SharedOut, Shares, Silo, check_not_expired
+from silo_node.rounds.states import (
+    Agreed,
+    Contributed,
+    KeyShares,
+    Proposed,
+    Received,
+    SharedOut,
+    Silo,
+    check_not_expired,
+)
 
 # At a time; whole numbers of int64 per block, exact, before noise.
 Compute = Callable[[Request, int], Sequence[npt.NDArray[np.int64]]]
@@ -65,8 +74,8 @@ def share(silo: Silo, state: Proposed, now: int, data: bytes) -> tuple[SharedOut
         raise ProtocolError("the manifest does not hold this silo's own acceptance")
     # 3. Share b and r; seal one share of each to every channel key, and the pair seeds to the mask keys that follow.
     committee = manifest.committees(manifest_hash)[manifest.silos.index(silo.name)]
-    self_shares = split(state.self_secret.raw, len(committee), manifest.committee_quorum)
-    root_shares = split(state.root.raw, len(committee), manifest.committee_quorum)
+    self_shares = share_secret(state.self_secret.raw, len(committee), manifest.committee_quorum)
+    root_shares = share_secret(state.root.raw, len(committee), manifest.committee_quorum)
     entries = []
     for number, place in enumerate(committee):
         member = manifest.roster[place]
@@ -96,7 +105,7 @@ def ready(silo: Silo, state: SharedOut, now: int, data: bytes) -> tuple[Received
             received.append(_open_entry(silo, state, place, bundle, raw))
         except CryptoError as err:
             raise AccusedError(f"the entry of {name!r} does not hold: {err.message}", name) from err
-    shares = Shares(tuple(one[0] for one in received), tuple(one[1] for one in received))
+    shares = KeyShares(tuple(one[0] for one in received), tuple(one[1] for one in received))
     after = Received(state, shares, tuple(seed for _, _, seed in received if seed))
     return after, sign(Ready(manifest_hash=state.manifest_hash), silo.name, silo.signing)
 
@@ -118,11 +127,11 @@ def contribute(
     values = _noisy_values(shared, compute, noise, now)
     scheme = scheme_of(manifest, shared.before.request.round_key)
     later = [name for name in (manifest.silos[place] for place in shared.committee) if name > me]
-    plus = [self_seed(shared.before.self_secret.raw, manifest_hash)]
-    plus += [pair_seed(shared.before.root.raw, manifest_hash, name) for name in later]
+    added_seeds = [self_seed(shared.before.self_secret.raw, manifest_hash)]
+    added_seeds += [pair_seed(shared.before.root.raw, manifest_hash, name) for name in later]
     units = np.clip(values, -manifest.terms.limit, manifest.terms.limit)  # total, so that no error depends on data
     seals = [(member.channel_key, entry_info(manifest_hash, "column", me, member.silo)) for member in manifest.roster]
-    pieces = tuple(blinded_pieces(scheme, units, plus, state.seeds, seals))
+    pieces = tuple(blinded_pieces(scheme, units, added_seeds, state.seeds, seals))
     asks_consent = silo.policy.purposes[shared.before.request.purpose].consent != "none"
     head = Contribution(
         manifest_hash=manifest_hash,
@@ -185,7 +194,7 @@ def _noisy_values(state: SharedOut, compute: Compute, noise: Noise, now: int) ->
 def agree(silo: Silo, state: Contributed, ledger: Ledger, now: int, data: bytes) -> tuple[Agreed, bytes]:
     """Sign the split if it is one that this silo may open under, and the only one of this round."""
     check_not_expired(state.manifest.expires_at, now)
-    proposed = verify(data, Split, silo.aggregators)
+    proposed = verify(data, SurvivorSet, silo.aggregators)
     message = proposed.message
     check_split(state.manifest, state.manifest_hash, message)
     mine = [survivor.contribution for survivor in message.survivors if survivor.silo == silo.name]
