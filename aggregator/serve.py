@@ -121,7 +121,7 @@ def _cluster() -> Iterator[None]:
 
 
 async def _run(home: Path, credentials: Credentials, listen: str, monitor_port: int) -> None:
-    from aggregator.__main__ import RaySums
+    from aggregator.ray_actors import RaySums
 
     counts, stopping, sums, store = (
         AggregatorCounts(),
