@@ -1,6 +1,6 @@
 """Drives rounds: asks silos in parallel, takes silence as drop-out, and never waits without a bound.
 
-Transport-agnostic: `SiloHandle` is a Ray actor in `aggregator/__main__.py` and an object in memory in tests.
+Transport-agnostic: `SiloHandle` is a Ray actor in `aggregator/ray_actors.py` and an object in memory in tests.
 """
 
 import asyncio

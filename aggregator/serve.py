@@ -24,6 +24,7 @@ from aggregator.driver import Server
 from aggregator.errors import AggregatorError
 from aggregator.gate import Gate
 from aggregator.home import read_home
+from aggregator.ray_actors import RaySums
 from aggregator.store import HeadStore, ReportStore
 from aggregator.streams import StreamSilo
 from crypto.errors import CryptoError
@@ -121,8 +122,6 @@ def _cluster() -> Iterator[None]:
 
 
 async def _run(home: Path, credentials: Credentials, listen: str, monitor_port: int) -> None:
-    from aggregator.ray_actors import RaySums
-
     counts, stopping, sums, store = (
         AggregatorCounts(),
         asyncio.Event(),

@@ -1,6 +1,6 @@
 """The running sums of blinded vectors: a contribution is added whole, once, and only if every chunk is as signed.
 
-`SumShard` is plain Python; `aggregator/__main__.py` runs it as a Ray actor. Memory: one vector a round and one frame,
+`SumShard` is plain Python; `aggregator/ray_actors.py` runs it as a Ray actor. Memory: one vector a round and one frame,
 whatever the number of silos. What was added stays on disk by the digest of its signed head, so that the sum can be
 added once more (`crypto.rounds.recount`).
 """
