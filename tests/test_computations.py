@@ -68,7 +68,7 @@ def states(request: Request) -> Iterator[RunState | None]:
     yield None
     if request.plan.training is not None:
         extents = request.plan.statistics(request.table).values()
-        blocks = [np.arange(1, extent.length + 1) * -(2.0**18) for extent in extents]
+        blocks = [np.arange(1, extent.length + 1).astype(np.float64) * -(2.0**18) for extent in extents]
         blocks[-1] = np.array([3.0])
         yield MODELS[request.plan.kind](None, request, bytes([1] * 32), blocks, 0)
 

@@ -76,7 +76,7 @@ def imported(path: str, tree: ast.Module, modules: Mapping[str, str]) -> set[str
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {modules[one.name] for one in node.names if one.name in modules}
-        elif isinstance(node, ast.ImportFrom) and node.module in modules:
+        elif isinstance(node, ast.ImportFrom) and node.module is not None and node.module in modules:
             inner = [f"{node.module}.{one.name}" for one in node.names]
             found |= {modules.get(name, modules[node.module]) for name in inner}
     return found - {path}
