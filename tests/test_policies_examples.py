@@ -13,7 +13,7 @@ from policies.document.catalogue import catalogue_of
 from policies.document.load import load, parse
 from tests.test_policies_load import MINIMAL
 
-EXAMPLES = sorted((Path(schema.__file__).parent / "examples").glob("*.toml"))
+EXAMPLES = sorted((schema.FILE.parent / "examples").glob("*.toml"))
 WARNED = {
     "bank": {"disclosure.aggregates: histogram", "disclosure.aggregates: quantile", "disclosure.aggregates: var",
              "purposes.credit-research.computations: linear-regression",

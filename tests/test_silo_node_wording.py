@@ -15,7 +15,7 @@ from policies.requests.query import Aggregate, Both, Compare, Either, IsNull, No
 from tests.example_policy import plan, request, table
 from tests.test_silo_node_accounts import POLICY
 
-EXAMPLES = sorted((Path(schema.__file__).parent / "examples").glob("*.toml"))
+EXAMPLES = sorted((schema.FILE.parent / "examples").glob("*.toml"))
 SINGLE = {"schema", "consent.mode", "consent.missing", "consent.check", "disclosure.suppress"}  # one value each
 OTHERS = {"production": "trial", "private": "exact", "exclude": "zero", "training": "query", "query": "training"}
 
@@ -114,16 +114,23 @@ def variants(node: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
                     yield (str(index), *path), (*node[:index], other, *node[index + 1 :])
         case tuple():
             yield (), ("dimension",)
-        case str():
-            yield (), OTHERS.get(node, f"{node}x")
-        case bool():
-            yield (), not node
-        case datetime():
-            yield (), node + timedelta(seconds=1)
-        case int():
-            yield (), node + 1
         case _:
-            yield (), node * 2
+            yield (), another(node)
+
+
+def another(value: Any) -> Any:
+    """Return a value of the same type that is another one."""
+    match value:
+        case str():
+            return OTHERS.get(value, f"{value}x")
+        case bool():
+            return not value
+        case datetime():
+            return value + timedelta(seconds=1)
+        case int():
+            return value + 1
+        case _:
+            return value * 2
 
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)

@@ -217,7 +217,7 @@ def _train(options: argparse.Namespace, notes: Console) -> int:
     ):
         training = train(federation, job, lambda done: status.update(f"step {done} of {job.steps}"), keep)
         policies = federation.config.policies
-    print(to_json(training) if options.format == "json" else show_training(training, job.label, policies))
+    print(to_json(training) if options.format == "json" else show_training(training, job, policies))
     return 0
 
 

@@ -1,17 +1,20 @@
 """From an opened sum to estimates with their intervals."""
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from analyst.sql.draft import Planned
 from crypto.rounds.opening import OpenedSum
-from policies.requests.query import Aggregate, Plan
+from policies.requests.query import ROWS, Aggregate, Plan
 from policies.requests.request import Request
 from policies.requests.statistic import Statistic
 from policies.requests.tables import TableColumn
 from policies.units import MICRO
 
+_COUNTS = ("rows", "present")  # the kinds of statistic that count rows
 _Z95 = 1.959963984540054  # the 97.5 % quantile of the normal distribution
 
 
@@ -33,7 +36,7 @@ def interpret(
 ) -> tuple[list[dict[str, Estimate | str | int]], list[dict[str, str | int]]]:
     """Return the rows of the answer and the groups withheld because their noisy count is below `min_cohort`."""
     sums = _sums(request, opened)
-    cohort = next(statistic for statistic in sums if statistic.kind != "total")
+    cohort = next(statistic for statistic in sums if statistic.kind in _COUNTS)
     rows: list[dict[str, Estimate | str | int]] = []
     withheld: list[dict[str, str | int]] = []
     for index, group in enumerate(planned.plan.groups(request.table)):
@@ -79,24 +82,47 @@ def _sums(request: Request, opened: OpenedSum) -> dict[Statistic, tuple[Any, flo
     return sums
 
 
+# The sum of a statistic of one column in one group, and its standard deviation, by kind.
+_Sums = Callable[[str], tuple[float, float]]
+
+
 def _estimate(
     aggregate: Aggregate, column: TableColumn | None, sums: dict[Statistic, tuple[Any, float]], index: int
 ) -> Estimate:
-    if aggregate.function == "count":
-        values, sd = sums[Statistic("present", column.name) if column else Statistic("rows", None)]
-        return _interval(float(values[index]), sd, 0.0, math.inf)
+    def of(kind: str) -> tuple[float, float]:
+        values, sd = sums[Statistic(kind, aggregate.column)]
+        return float(values[index]), sd
+
+    if column is None and aggregate.function == "count":
+        return _interval(*of(ROWS.kind), 0.0, math.inf)
     if column is None or column.low is None or column.high is None:  # the request's own validation excludes it
         raise ValueError(f"{aggregate.function} without a bounded column")
-    counts, count_sd = sums[Statistic("present", column.name)]
-    totals, total_sd = sums[Statistic("total", column.name)]
-    step = float(column.step or 1)
-    count, middle = float(counts[index]), (column.low + column.high) / 2
-    centred, centred_sd = float(totals[index]) / 2, total_sd / 2
-    if aggregate.function == "sum":
-        sd = math.hypot(centred_sd, middle * count_sd)
-        return _interval(step * (middle * count + centred), step * sd, -math.inf, math.inf)
-    least, most = step * column.low, step * column.high
-    centre = step * middle
+    return _ESTIMATES[aggregate.function](column, of)
+
+
+def _count(column: TableColumn, of: _Sums) -> Estimate:
+    return _interval(*of("present"), 0.0, math.inf)
+
+
+def _scale(column: TableColumn) -> tuple[float, float, float]:
+    """Return the step of a measure, and the bounds in steps."""
+    return float(column.step or 1), float(column.low or 0), float(column.high or 0)
+
+
+def _sum(column: TableColumn, of: _Sums) -> Estimate:
+    (count, count_sd), (total, total_sd) = of("present"), of("total")
+    step, low, high = _scale(column)
+    middle = (low + high) / 2
+    sd = math.hypot(total_sd / 2, middle * count_sd)
+    return _interval(step * (middle * count + total / 2), step * sd, -math.inf, math.inf)
+
+
+def _avg(column: TableColumn, of: _Sums) -> Estimate:
+    (count, count_sd), (total, total_sd) = of("present"), of("total")
+    step, lowest, highest = _scale(column)
+    centred, centred_sd = total / 2, total_sd / 2
+    least, most = step * lowest, step * highest
+    centre = step * ((lowest + highest) / 2)
     # Fieller, 1954: the interval of a quotient of two normal variables, exact where that of the first-order
     # approximation is too narrow. Unbounded where the count could be nothing: then a quotient says nothing.
     bound = count**2 - (_Z95 * count_sd) ** 2
@@ -109,6 +135,16 @@ def _estimate(
         min(max(figure, least), most) for figure in (centre + step * centred / count, low, high)
     )
     return Estimate(value, low_shown, high_shown, (high - low) / (2 * _Z95))
+
+
+# How each figure of a column is estimated from its sums.
+_ESTIMATES: Mapping[str, Callable[[TableColumn, _Sums], Estimate]] = MappingProxyType(
+    {
+        "count": _count,
+        "sum": _sum,
+        "avg": _avg,
+    }
+)
 
 
 def _interval(value: float, sd: float, least: float, most: float) -> Estimate:

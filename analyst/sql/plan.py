@@ -4,7 +4,9 @@ A rule takes the statement and what the silos offer and returns a changed draft;
 with the place in the text. `tests/plans/` holds pairs of question and plan.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from pydantic import ValidationError
 from sqlglot import exp
@@ -18,6 +20,14 @@ from analyst.sql.predicates import filters
 from policies.requests.query import Aggregate, Plan
 
 _READ_CLAUSES = {"expressions", "from_", "where", "group"}
+# The aggregates by the expression that sqlglot reads them as.
+_FUNCTIONS: Mapping[type[exp.Expr], str] = MappingProxyType(
+    {
+        exp.Count: "count",
+        exp.Sum: "sum",
+        exp.Avg: "avg",
+    }
+)
 
 
 def plan(sql: str, offer: Offer) -> Planned:
@@ -130,8 +140,7 @@ RULES: tuple[Rule, ...] = (known_clauses, one_table, dimensions, aggregates, fil
 
 
 def _function(node: exp.Expr) -> str:
-    kinds: dict[type[exp.Expr], str] = {exp.Count: "count", exp.Sum: "sum", exp.Avg: "avg"}
-    return kinds.get(type(node), "")
+    return _FUNCTIONS.get(type(node), "")
 
 
 def _dimensions(statement: exp.Select) -> list[exp.Expr]:

@@ -1,8 +1,10 @@
 """The job file: what to train, on which table, at which price."""
 
 import tomllib
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -13,6 +15,7 @@ from analyst.sql.offer import Offer, suggest
 from crypto.randomness import token
 from crypto.wire import Name
 from policies.document.load import frozen
+from policies.requests.computations import AnyComputation
 from policies.requests.logistic import LogisticStep
 from policies.requests.request import Request
 from policies.requests.tables import Table
@@ -86,23 +89,35 @@ def first_request(federation: Federation, job: Job) -> Request:
     elif job.purpose not in offer.purposes:
         raise AnalystError(f"unknown purpose {job.purpose!r}", suggest(job.purpose, offer.purposes))
     try:
-        step = LogisticStep(
-            run=token(16),
-            step=0,
-            steps=job.steps,
-            after=START,
-            release=job.release,
-            label=job.label,
-            features=job.features,
-            learning_rate=_plain(job.learning_rate),
-            momentum=_plain(job.momentum),
-            clip=_plain(job.clip or 0),
-            local_steps=job.local_steps,
-        )
+        step = _FIRST_STEPS[job.model](job)
         return federation.write(table_of(offer, job), step, job.purpose, micro_rho)
     except ValidationError as err:
         reason = err.errors()[0]["msg"].removeprefix("Value error, ")
         raise AnalystError(f"the job cannot be asked: {reason}", "docs/training.md describes every key") from err
+
+
+def _logistic(job: Job) -> LogisticStep:
+    return LogisticStep(
+        run=token(16),
+        step=0,
+        steps=job.steps,
+        after=START,
+        release=job.release,
+        label=job.label,
+        features=job.features,
+        learning_rate=_plain(job.learning_rate),
+        momentum=_plain(job.momentum),
+        clip=_plain(job.clip or 0),
+        local_steps=job.local_steps,
+    )
+
+
+# The first step of a new run by the kind of its model.
+_FIRST_STEPS: Mapping[str, Callable[[Job], AnyComputation]] = MappingProxyType(
+    {
+        "logistic-regression": _logistic,
+    }
+)
 
 
 def table_of(offer: Offer, job: Job) -> Table:

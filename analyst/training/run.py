@@ -21,7 +21,6 @@ from analyst.training.job import Job, first_request
 from crypto.errors import CryptoError
 from crypto.wire import Count, Digest, Message
 from policies.budget.accountant import epsilon_of
-from policies.requests.logistic import LogisticStep
 from policies.requests.request import Request
 from policies.requests.training import START
 from policies.units import MICRO
@@ -68,8 +67,8 @@ def train(
         job=digest, first=first_request(federation, job).encode(), done=0, after=START
     )
     request = Request.decode(state.first)
-    step = request.plan
-    if not isinstance(step, LogisticStep):
+    step = request.plan.training
+    if step is None:
         raise AnalystError(f"{keep} is not of a training run", "remove it to begin a new run")
     answered = dict.fromkeys(request.silos, 0)
     holders = frozenset[str]()
@@ -90,7 +89,7 @@ def train(
         holders = federation.teach(state.after)  # the last call was interrupted after its last step
     if keep is not None:
         keep.unlink(missing_ok=True)
-    rho = None if step.is_exact else step.steps * request.micro_rho / MICRO
+    rho = None if step.release == "exact" else step.steps * request.micro_rho / MICRO
     delta = federation.offer.delta
     return Training(
         run=step.run.hex(),
@@ -146,9 +145,9 @@ def to_json(training: Training) -> str:
     )
 
 
-def show_training(training: Training, label: str, policies: Mapping[str, Path]) -> str:
+def show_training(training: Training, job: Job, policies: Mapping[str, Path]) -> str:
     """Return a finished run as text: what it cost, who took part, who holds the model."""
-    lines = [f"run {training.run}: {training.steps} steps of logistic regression of {label}"]
+    lines = [f"run {training.run}: {training.steps} steps of {job.model.replace('-', ' ')} of {job.label}"]
     lines += [f"  {silo}: in {count} steps" for silo, count in training.answered.items()]
     lines.append(f"the model is at {', '.join(training.holders) or 'no silo'}, and nowhere else; an owner sees it with")
     lines += [

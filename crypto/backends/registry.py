@@ -19,5 +19,11 @@ def backend(name: str) -> Backend:
     return BACKENDS[name]
 
 
-_ALL: tuple[Backend, ...] = (MaskingBackend(), SharesBackend(), BfvBackend(), CkksBackend(), PaillierBackend())
+_ALL: tuple[Backend, ...] = (
+    MaskingBackend(),
+    SharesBackend(),
+    BfvBackend(),
+    CkksBackend(),
+    PaillierBackend(),
+)
 BACKENDS: Mapping[str, Backend] = MappingProxyType({one.name: one for one in _ALL})

@@ -44,6 +44,22 @@ class Column(Section):
     def _check(self) -> Self:
         if self.scale != 1:
             self._check_scale(Decimal(self.scale))
+        self._check_roles()
+        if self.missing == "zero":
+            self._check_missing()
+        if self.type == "date" or self.granularity is not None:
+            self._check_date()
+        self._check_knowledge()
+        if self.bounds is not None:
+            self._check_bounds(*self.bounds)
+        if isinstance(self.domain, tuple):
+            self._check_domain(self.domain)
+        elif self.domain is not None and self.type != "string":
+            raise ValueError(f'domain = "discover" is for a string column, not for {self.type}')
+        return self
+
+    def _check_roles(self) -> None:
+        """Raise ValueError if a role is not for a column of this class and type."""
         if self.class_ == "identifier" and self.roles:
             raise ValueError("an identifier column may have no role; set roles = []")
         if "measure" in self.roles and self.type == "string":
@@ -54,10 +70,9 @@ class Column(Section):
             raise ValueError(f"a {self.type} column cannot be a dimension; use a string, an int or a date column")
         if self.sole_dimension and "dimension" not in self.roles:
             raise ValueError("sole_dimension is for a dimension; add that role, or remove it")
-        if self.missing == "zero":
-            self._check_missing()
-        if self.type == "date" or self.granularity is not None:
-            self._check_date()
+
+    def _check_knowledge(self) -> None:
+        """Raise ValueError if a role lacks what must be publicly known for it, or a step is for nothing."""
         if "feature" in self.roles and self.type != "bool" and self.bounds is None and self.domain is None:
             raise ValueError("a feature needs bounds or a domain, from public knowledge, never read from the data")
         if "label" in self.roles and self.type != "bool":
@@ -66,13 +81,6 @@ class Column(Section):
             raise ValueError('a dimension needs domain = ["...", ...], the public list of its values')
         if self.step is not None and self.type not in ("int", "decimal"):
             raise ValueError(f"a {self.type} column has no step; remove it")
-        if self.bounds is not None:
-            self._check_bounds(*self.bounds)
-        if isinstance(self.domain, tuple):
-            self._check_domain(self.domain)
-        elif self.domain is not None and self.type != "string":
-            raise ValueError(f'domain = "discover" is for a string column, not for {self.type}')
-        return self
 
     def _check_date(self) -> None:
         if self.type != "date":

@@ -10,7 +10,7 @@ from typing import Any
 from policies.document.policy import Policy
 
 _BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
-FILE = Path(__file__).with_name("policy.schema.json")
+FILE = Path(__file__).parents[1] / "policy.schema.json"
 
 
 def schema() -> str:

@@ -77,8 +77,11 @@ class Computation(Protocol):
 
 AnyComputation = Annotated[Plan | LogisticStep, Field(discriminator="kind")]  # the closed union of the wire
 
-COMPUTATIONS: Mapping[str, type[Plan] | type[LogisticStep]] = MappingProxyType(
-    {"query": Plan, "logistic-regression": LogisticStep}
+COMPUTATIONS: Mapping[str, type[Computation]] = MappingProxyType(
+    {
+        "query": Plan,
+        "logistic-regression": LogisticStep,
+    }
 )
 
 

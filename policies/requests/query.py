@@ -6,8 +6,9 @@ is computed in `silo_node/data/query.py`, the answer's estimates in `analyst/rep
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import product
+from types import MappingProxyType
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -20,6 +21,21 @@ from policies.units import Role
 _MAX_DEPTH = 12
 _MAX_NODES = 200
 ROWS = Statistic("rows")
+# The statistics of its column that each figure is computed from, by kind.
+AGGREGATES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "count": ("present",),
+        "sum": ("present", "total"),
+        "avg": ("present", "total"),
+    }
+)
+# How much one row changes each kind of statistic at most; `silo_node/data/query.py` writes the sum of it.
+PER_ROW: Mapping[str, Callable[[TableColumn], int]] = MappingProxyType(
+    {
+        "present": lambda column: 1,
+        "total": lambda column: column.range_steps,
+    }
+)
 
 
 class Compare(Message):
@@ -81,8 +97,7 @@ class Aggregate(Message):
         """Return the statistics that this figure is computed from."""
         if self.column is None:
             return (ROWS,)
-        present, total = Statistic("present", self.column), Statistic("total", self.column)
-        return (present,) if self.function == "count" else (present, total)
+        return tuple(Statistic(kind, self.column) for kind in AGGREGATES[self.function])
 
 
 class Plan(Message):
@@ -136,9 +151,8 @@ class Plan(Message):
         length, found = self.group_count(table), dict[Statistic, Extent]()
         for aggregate in self.aggregates:
             for statistic in aggregate.statistics():
-                per_row = 1
-                if statistic.kind == "total" and statistic.column is not None:
-                    per_row = table.column(statistic.column).range_steps
+                kind, column = statistic
+                per_row = 1 if column is None else PER_ROW[kind](table.column(column))
                 found[statistic] = noised(length, table.max_rows * per_row)
         return found
 

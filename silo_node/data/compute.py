@@ -64,7 +64,6 @@ def _read_examples(access: Access, request: Request) -> list[npt.NDArray[np.int6
 def _trained(request: Request, rows: Any, state: RunState | None) -> Vectors:
     from silo_node.training.logistic import contribution  # torch is heavy: only where a silo really trains
 
-    check_position(state, request)  # another round of the same step may have been learned meanwhile
     return contribution(request, weights_of(state, request), rows)
 
 
@@ -106,5 +105,8 @@ class Computer:
                 rows = kind.read(Access(self._database, source, policy, consent), request)
             finally:
                 limit.cancel()
-        step = request.plan.training
-        return kind.compute(request, rows, None if step is None else self._load_run(step.run))
+        step, state = request.plan.training, None
+        if step is not None:
+            state = self._load_run(step.run)
+            check_position(state, request)  # another round of the same step may have been learned meanwhile
+        return kind.compute(request, rows, state)

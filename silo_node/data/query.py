@@ -5,7 +5,9 @@ clamped, one outside a domain becomes its `unknown`, and a row without a person 
 a person enter, a random sample under a secret drawn for this request. Every literal is a bound parameter.
 """
 
+from collections.abc import Callable, Mapping
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any
 
 import duckdb
@@ -13,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from crypto.randomness import token
-from policies.requests.logistic import LogisticStep
 from policies.requests.query import Both, Compare, Either, IsNull, Not, OneOf, Plan, Predicate
 from policies.requests.request import Request
 from policies.requests.tables import TableColumn
+from policies.requests.training import TrainingStep
 from silo_node.data.consent import ConsentFilter
 from silo_node.data.mapping import quote
 from silo_node.data.sources import Source
@@ -61,9 +63,9 @@ def examples(
     Persons are numbered from 0. A label is 0 or 1; a feature with a domain is the place of its value in it, any other
     2 * (steps above low) - (range in steps). A row where one of them is missing is left out.
     """
-    step = request.plan
-    if not isinstance(step, LogisticStep):
-        raise TypeError(f"examples are for training, not for a {step.kind}")
+    step = request.plan.training
+    if step is None:
+        raise TypeError(f"examples are for training, not for a {request.plan.kind}")
     writer = _Writer(request)
     found = connection.execute(writer.examples(step, source.reader, unit, consent), writer.parameters).fetchnumpy()
     return [np.asarray(column).astype(np.int64) for column in found.values()]
@@ -91,22 +93,20 @@ class _Writer:
         for kind, column in plan.statistics(self.table):
             if column is None:
                 outputs.append("count(*)")
-            elif kind == "present":
-                outputs.append(f"count({measures[column]})")
             else:
-                outputs.append(f"sum({self._centred(self.table.column(column), measures[column])})")
+                outputs.append(_FIGURES[kind](self, self.table.column(column), measures[column]))
         grouping = f" GROUP BY {', '.join(groups.values())}" if groups else ""
         bounded = self._bounded(reader, unit, consent, cells, where, tuple(groups.values()), max_groups)
         return f"{bounded} SELECT {', '.join(outputs)} FROM bounded{grouping}"  # noqa: S608
 
-    def examples(self, step: LogisticStep, reader: str, unit: str, consent: ConsentFilter | None) -> str:
+    def examples(self, step: TrainingStep, reader: str, unit: str, consent: ConsentFilter | None) -> str:
         columns = [self.table.column(name) for name in step.features]
         cells = {"y": f"CAST({self._value(self.table.column(step.label))} AS BIGINT)"}
         for index, column in enumerate(columns):
             if column.domain:
                 cells[f"x{index}"] = f"list_position({self._bind(list(column.domain))}, {self._member(column)}) - 1"
             else:
-                cells[f"x{index}"] = self._centred(column, f"({self._steps(column)})")
+                cells[f"x{index}"] = self.centred(column, f"({self._steps(column)})")
         where = " AND ".join(f"{alias} IS NOT NULL" for alias in cells)
         outputs = ["dense_rank() OVER (ORDER BY unit) - 1 AS person", *cells]
         return f"{self._bounded(reader, unit, consent, cells, where)} SELECT {', '.join(outputs)} FROM bounded"  # noqa: S608
@@ -144,7 +144,8 @@ class _Writer:
             f" row_number() OVER (PARTITION BY unit ORDER BY {sample}) <= {self._bind(self.table.max_rows)})"
         )
 
-    def _centred(self, column: TableColumn, steps: str) -> str:
+    def centred(self, column: TableColumn, steps: str) -> str:
+        """Return twice the distance of a cell, in `steps`, from the middle of its bounds."""
         return f"2 * {steps} - {self._bind(column.range_steps)}"
 
     def _bind(self, value: Any) -> str:
@@ -211,6 +212,13 @@ class _Writer:
         return f"CAST({self._bind(value)} AS {_SQL_TYPES[column.type]})"
 
 
+# The SQL of each kind of statistic of a column whose cells have the given alias.
+_FIGURES: Mapping[str, Callable[[_Writer, TableColumn, str], str]] = MappingProxyType(
+    {
+        "present": lambda writer, column, cell: f"count({cell})",
+        "total": lambda writer, column, cell: f"sum({writer.centred(column, cell)})",
+    }
+)
 _MOST = 2**63 - 1
 _NUMBER = "DECIMAL(38, 9)"
 _SQL_TYPES = {"int": _NUMBER, "decimal": _NUMBER, "bool": "BOOLEAN", "string": "VARCHAR"}

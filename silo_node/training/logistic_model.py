@@ -10,8 +10,8 @@ import numpy as np
 
 from crypto.errors import ProtocolError
 from policies.requests.logistic import GRADIENT_UNITS, WEIGHT_BITS, LogisticStep
-from policies.requests.request import Request, job_of
-from silo_node.training.run import RunState, Term, Vector
+from policies.requests.request import Request
+from silo_node.training.run import RunState, Term, Vector, state_after
 
 
 def logistic_step(request: Request) -> LogisticStep:
@@ -40,24 +40,7 @@ def moved(state: RunState | None, request: Request, position: bytes, blocks: lis
         mean = total * (float(Decimal(step.clip)) / GRADIENT_UNITS) / max(count, 1.0)
         velocity = float(Decimal(step.momentum)) * velocity + mean
         weights = before - float(Decimal(step.learning_rate)) * velocity
-    if not (np.isfinite(weights).all() and np.isfinite(velocity).all()):
-        raise ProtocolError("the model has diverged; train with a smaller learning_rate")
-    return RunState(
-        run=step.run,
-        job=job_of(request, step),
-        analyst=request.analyst,
-        purpose=request.purpose,
-        table=request.table.name,
-        label=step.label,
-        release=step.release,
-        steps=step.steps,
-        done=step.step + 1,
-        position=position,
-        learned_at=now,
-        terms=tuple(_terms(request, step)),
-        weights=tuple(map(float, weights)),
-        velocity=tuple(map(float, velocity)),
-    )
+    return state_after(request, position, now, _terms(request, step), weights, velocity)
 
 
 def _terms(request: Request, step: LogisticStep) -> list[Term]:

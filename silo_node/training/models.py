@@ -10,4 +10,8 @@ from silo_node.training.run import RunState, Vector
 # The state before (None at the start), the request, the report's name, the opened blocks, the time: the state after.
 Move = Callable[[RunState | None, Request, bytes, list[Vector], int], RunState]
 
-MODELS: Mapping[str, Move] = MappingProxyType({"logistic-regression": logistic_model.moved})
+MODELS: Mapping[str, Move] = MappingProxyType(
+    {
+        "logistic-regression": logistic_model.moved,
+    }
+)

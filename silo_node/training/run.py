@@ -1,5 +1,6 @@
 """How far a silo is in a training run, and the model that it holds there: what it keeps between two steps."""
 
+from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -55,6 +56,33 @@ class RunState(Message):
         """Return what the run was for and how far it is."""
         text = {"run": self.run.hex(), "analyst": self.analyst, "purpose": self.purpose, "table": self.table}
         return {**text, "label": self.label, "release": self.release, "steps": self.steps, "done": self.done}
+
+
+def state_after(
+    request: Request, position: bytes, now: int, terms: Sequence[Term], weights: Vector, velocity: Vector
+) -> RunState:
+    """Return the state in which a step of any model family leaves a silo; raises ProtocolError if it is not finite."""
+    step = request.plan.training
+    if step is None:
+        raise ProtocolError("the request is not for a step of a training run")
+    if not (np.isfinite(weights).all() and np.isfinite(velocity).all()):
+        raise ProtocolError("the model has diverged; train with a smaller learning_rate")
+    return RunState(
+        run=step.run,
+        job=job_of(request, step),
+        analyst=request.analyst,
+        purpose=request.purpose,
+        table=request.table.name,
+        label=step.label,
+        release=step.release,
+        steps=step.steps,
+        done=step.step + 1,
+        position=position,
+        learned_at=now,
+        terms=tuple(terms),
+        weights=tuple(map(float, weights)),
+        velocity=tuple(map(float, velocity)),
+    )
 
 
 def position_of(state: RunState | None) -> bytes:

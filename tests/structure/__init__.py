@@ -1,0 +1,1 @@
+"""What holds for the text of the product's code, read as syntax trees."""
