@@ -167,10 +167,17 @@ def _read_key_file(path: Path) -> None:
     assert len(read_key_file(path).raw) == 32
 
 
+WRITTEN = {"SurvivorSet": "Split"}  # types that the vectors of version 0.1.0 call otherwise
+
+
 @cache
 def decoders() -> dict[str, Decoder]:
     """Return every decoder by its name."""
-    kinds = {one.__name__: one for one in subclasses(Message) if one.__module__.startswith(_VOCABULARY)}
+    kinds = {
+        WRITTEN.get(one.__name__, one.__name__): one
+        for one in subclasses(Message)
+        if one.__module__.startswith(_VOCABULARY)
+    }
     samples: dict[str, list[bytes]] = {}
     for case in messages.vectors()["cases"]:
         samples.setdefault(case["type"], []).append(case["body"].encode())

@@ -18,7 +18,6 @@ import pytest
 
 import analyst.cli.main
 import analyst.client
-import policies.decision.decide
 import policies.decision.denial
 import policies.decision.disclosure
 import silo_node.owner.cli
@@ -26,7 +25,7 @@ from federation.config import Config
 from tests.simulator import Simulation
 
 SCRIPTS = Path(__file__).parent / "cli"
-EXAMPLES = Path(policies.decision.decide.__file__).parent / "examples"
+EXAMPLES = Path(policies.__file__).parent / "examples"
 
 
 def blocks() -> Iterator[Any]:

@@ -233,6 +233,7 @@ def test_changed_byte_is_refused(path: Path, position: int) -> None:
         changed[position] ^= change
         path.write_bytes(changed)
         refusal(path)
+    path.write_bytes(original)  # of every case
 
 
 @every("position", range(len(MODEL)))
@@ -243,6 +244,7 @@ def test_cut_or_longer_file_is_refused(path: Path, position: int) -> None:
     for content in (original[:position], original[position + 1 :], without, twice):
         path.write_bytes(content)
         refusal(path)
+    path.write_bytes(original)  # of every case
 
 
 @pytest.mark.parametrize("field", ["salt", "nonce", "root"])
@@ -288,8 +290,10 @@ def test_huge_file_is_not_read_whole(path: Path) -> None:
 def test_parameters_out_of_bounds_spend_nothing(path: Path, parameters: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crypto.keys, "SCRYPT_N", REAL_N)
     monkeypatch.setattr(crypto.keys, "Scrypt", lambda *_: pytest.fail("scrypt should not run"))
-    path.write_text(path.read_text().replace(f"n={TEST_N} r=8 p=1", parameters))
+    original = path.read_text()
+    path.write_text(original.replace(f"n={TEST_N} r=8 p=1", parameters))
     message = refusal(path, never_asked).message
+    path.write_text(original)  # of every case
     assert "out of bounds" in message or "is not a consilo-key/1 scrypt file" in message
 
 

@@ -522,7 +522,7 @@ def test_the_hospital_of_the_examples_answers(
     server.fill("consent.decisions", DECISIONS, [("p0", "HMB", given, None, None, "r-0")])
     federation = tmp_path / "federation"
     keys = found(federation, "fed", dict.fromkeys(("fjord-hospital", "a", "b", "c", "d")), ("registry@health.example",))
-    text = (Path(schema.__file__).parent / "examples" / "hospital.toml").read_text()
+    text = (schema.FILE.parent / "examples" / "hospital.toml").read_text()
     key = "ed25519:a1a2a3a4a5a6a7a8a9aaabacadaeafb0b1b2b3b4b5b6b7b8b9babbbcbdbebfc0"
     assert key in text
     text = text.replace('"production"', '"trial"', 1).replace(key, str(keys["registry@health.example"]))

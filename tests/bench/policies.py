@@ -25,7 +25,7 @@ from silo_node.ledger.store import LedgerStore
 from tests.bench.figures import publish
 from tests.example_policy import NOW, Edit, edited, policy, request
 
-EXAMPLES = Path(policies.decision.decide.__file__).parent / "examples"
+EXAMPLES = Path(policies.__file__).parent / "examples"
 RUNS = 15
 LEDGER_ROWS, RESERVATIONS = 10_000, 300
 PERSON_ROWS, RECORDS, QUERIES = 1_000_000, 300_000, 9
