@@ -56,6 +56,27 @@ def exact(home: Path) -> Iterator[Simulation]:
 
 
 @pytest.fixture(scope="session")
+def _running(founded: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulation]:
+    path = Path(shutil.copytree(founded, tmp_path_factory.mktemp("shared") / "federation"))
+    for policy in path.glob("silos/*/policy.toml"):
+        text = policy.read_text()
+        assert "{ rho = 1.0 }" in text
+        policy.write_text(text.replace("{ rho = 1.0 }", "{ rho = 100 }"))
+    with simulate(path, noise=no_noise) as running:
+        yield running
+
+
+@pytest.fixture
+def shared(_running: Simulation) -> Iterator[Simulation]:
+    """One federation without noise and with a large budget, for all tests that need no fresh one.
+
+    It is mended after each test: silos that were killed live again. What was asked before is spent and stored.
+    """
+    yield _running
+    _running.mend()
+
+
+@pytest.fixture(scope="session")
 def on_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     """A federation of Ray actors, started once for the whole session."""
     path = tmp_path_factory.mktemp("ray") / "federation"

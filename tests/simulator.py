@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -52,8 +53,14 @@ class SimulatedSilo:
     seen: list[tuple[str, tuple[bytes, ...]]] = field(default_factory=list)
     rewrite: Callable[[str, tuple[bytes, ...]], tuple[bytes, ...]] = lambda step, frames: frames
 
-    def __post_init__(self) -> None:
-        self.actor = self._start()
+    @cached_property
+    def actor(self) -> SiloActor:
+        """The silo's own side, which is started when somebody first asks for it."""
+        return self._start()
+
+    @property
+    def is_started(self) -> bool:
+        return "actor" in vars(self)
 
     def _start(self) -> SiloActor:
         heads = self.heads
@@ -159,6 +166,18 @@ class Simulation:
     def evidence(self, name: bytes, index: int) -> tuple[bytes, ...]:
         return asyncio.run(self.server.evidence(name, index))
 
+    def mend(self) -> None:
+        """Let every silo live and behave again, and forget what was seen; what was spent and stored stays."""
+        for silo in self.silos.values():
+            if silo.is_dead:
+                silo.actor = silo._start()
+            silo.is_dead = silo.restarts = False
+            silo.dies_before = silo.dies_after = ""
+            silo.late_s, silo.rewrite = {}, lambda step, frames: frames
+            silo.seen.clear()
+        self.reports.clear()
+        self.federation._offer = None  # which may be of fewer silos
+
     def spent(self, silo: str) -> int:
         return self.silos[silo].actor._ledger.spending().lifetime
 
@@ -176,14 +195,18 @@ def simulate(
     noise: Noise = discrete_gaussian,
     clock: Callable[[], float] | None = None,
     step_timeout_s: float = STEP_TIMEOUT_S,
+    is_lazy: bool = False,
 ) -> Iterator[Simulation]:
-    """Run the federation whose `consilo.toml` stands in `path`."""
+    """Run the federation whose `consilo.toml` stands in `path`; a lazy one starts a silo when it is first called."""
     import time
 
     clock = clock or time.time
     config = read_config(path / "consilo.toml")
     heads = LocalHeads(config.aggregator)
     silos = {name: SimulatedSilo(policy, noise, clock, heads) for name, policy in config.policies.items()}
+    if not is_lazy:
+        for silo in silos.values():
+            _ = silo.actor
     store = ReportStore(config.aggregator / "reports")
     server = Server(
         read_home(config.aggregator),
@@ -201,5 +224,5 @@ def simulate(
         yield simulation
     finally:
         for silo in silos.values():
-            if not silo.is_dead:
+            if silo.is_started and not silo.is_dead:
                 silo.actor.close()

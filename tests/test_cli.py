@@ -9,7 +9,8 @@ for one without, EXAMPLES for the example policies and LOOSER for a changed one;
 import json
 import re
 import shlex
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,38 +19,74 @@ import pytest
 
 import analyst.cli.main
 import analyst.client
+import policies.decision.decide
 import policies.decision.denial
 import policies.decision.disclosure
+import silo_node.cli
 import silo_node.owner.cli
 from federation.config import Config
-from tests.simulator import Simulation
+from tests.simulator import Simulation, simulate
 
 SCRIPTS = Path(__file__).parent / "cli"
 EXAMPLES = Path(policies.__file__).parent / "examples"
 
 
-def blocks() -> Iterator[Any]:
+def blocks(of_owner: bool) -> Iterator[Any]:
     for script in sorted(SCRIPTS.glob("*.txt")):
         for block in re.split(r"\n(?=\$ )", "\n" + script.read_text()):
             lines = [line for line in block.strip("\n").splitlines() if not line.startswith("#")]
-            if lines and lines[0].startswith("$ "):
+            if lines and lines[0].startswith("$ ") and ("POLICY" in lines[0]) == of_owner:
                 while lines and not lines[-1]:
                     lines.pop()
-                yield pytest.param(lines, id=f"{script.stem}: {lines[0][2:80]}")
+                marks = [pytest.mark.process] if "--request" in lines[0] else []  # which is planned in another
+                yield pytest.param(lines, id=f"{script.stem}: {lines[0][2:80]}", marks=marks)
 
 
 @pytest.fixture
-def in_memory(simulation: Simulation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Simulation:
-    """Let the commands reach the simulation instead of a Ray cluster."""
+def commanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Simulation], Simulation]:
+    """Let the commands reach a simulation instead of a Ray cluster."""
 
-    @contextmanager
-    def started(config: Config, progress: object = None) -> Iterator[Simulation]:
+    def reach(simulation: Simulation) -> Simulation:
+        @contextmanager
+        def started(config: Config, progress: object = None) -> Iterator[Simulation]:
+            yield simulation
+
+        monkeypatch.setattr(analyst.client, "started", started)
+        monkeypatch.setenv("COLUMNS", "120")
+        monkeypatch.chdir(tmp_path)
+        return simulation
+
+    return reach
+
+
+@pytest.fixture
+def in_memory(simulation: Simulation, commanded: Callable[[Simulation], Simulation]) -> Simulation:
+    return commanded(simulation)
+
+
+@pytest.fixture(scope="module")
+def _running(founded: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulation]:
+    path = Path(shutil.copytree(founded, tmp_path_factory.mktemp("scripts") / "federation"))
+    with simulate(path, is_lazy=True) as simulation:
         yield simulation
 
-    monkeypatch.setattr(analyst.client, "started", started)
-    monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.chdir(tmp_path)
-    return simulation
+
+@pytest.fixture
+def asked(_running: Simulation, commanded: Callable[[Simulation], Simulation]) -> Simulation:
+    """One federation for all scripts of analysts: what they ask leaves no trace but a spent budget."""
+    return commanded(_running)
+
+
+@pytest.fixture
+def owned(home: Path, commanded: Callable[[Simulation], Simulation]) -> Iterator[Simulation]:
+    """A federation of the script's own, of which the owner's silo runs."""
+    with simulate(home, is_lazy=True) as simulation:
+        _ = simulation.silos["aspen"].actor
+        yield commanded(simulation)
+
+
+def spent(simulation: Simulation) -> dict[str, int]:
+    return {name: simulation.spent(name) if silo.is_started else 0 for name, silo in simulation.silos.items()}
 
 
 def matches(expected: list[str], actual: str) -> bool:
@@ -62,8 +99,19 @@ def run(command: str) -> int:
     return {"consilo": analyst.cli.main.main, "consilo-silo": silo_node.owner.cli.main}[program](arguments)
 
 
-@pytest.mark.parametrize("block", list(blocks()))
-def test_script(block: list[str], in_memory: Simulation, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("block", list(blocks(of_owner=False)))
+def test_script(block: list[str], asked: Simulation, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    holds(block, asked, tmp_path, capsys)
+
+
+@pytest.mark.parametrize("block", list(blocks(of_owner=True)))
+def test_script_of_an_owner(
+    block: list[str], owned: Simulation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    holds(block, owned, tmp_path, capsys)
+
+
+def holds(block: list[str], in_memory: Simulation, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if "ledger" in block[0]:
         run(
             f'consilo query "SELECT COUNT(*) AS n FROM lung" --federation {in_memory.path}/consilo.toml'
@@ -89,7 +137,7 @@ def test_script(block: list[str], in_memory: Simulation, tmp_path: Path, capsys:
     bank = (EXAMPLES / "bank.toml").read_text().replace("version     = 7", "version     = 8")
     bank = bank.replace("min_cohort = 50", "min_cohort = 40").replace("requests_per_day = 40", "requests_per_day = 30")
     (tmp_path / "looser.toml").write_text(bank)
-    before = {silo: in_memory.spent(silo) for silo in in_memory.silos}
+    before = spent(in_memory)
     status = run(command)
     output, errors = capsys.readouterr()
     expected_status = next((int(line[2:]) for line in block if line.startswith("? ")), 0)
@@ -100,7 +148,7 @@ def test_script(block: list[str], in_memory: Simulation, tmp_path: Path, capsys:
     assert matches(expected, output), output
     assert "Traceback" not in output + errors
     if status:
-        assert before == {silo: in_memory.spent(silo) for silo in in_memory.silos}, "an error must cost nothing"
+        assert before == spent(in_memory), "an error must cost nothing"
 
 
 def test_out_writes_the_answer_and_prints_nothing(
