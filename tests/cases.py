@@ -1,4 +1,4 @@
-"""One test for a property of many cases: `every` loops where `pytest.mark.parametrize` would make a test of each.
+"""The cases of a test: `every` loops over many, where `pytest.mark.parametrize` would make a test of each.
 
 A loop costs a microsecond a case, a test a millisecond, its fixtures and a line of the report. Use `every` where the
 cases are many and cheap and share their fixtures, `parametrize` where each case has a name that a reader looks for.
@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+ENCRYPTED = ("bfv", "ckks", "paillier")
 Test = Callable[..., None]
 Cases = Iterable[Any] | Callable[[], Iterable[Any]]
 
@@ -19,8 +20,8 @@ Cases = Iterable[Any] | Callable[[], Iterable[Any]]
 def every(names: str | tuple[str, ...], cases: Cases) -> Callable[[Test], Test]:
     """Make one test of a function and the values of some of its arguments; the other arguments are fixtures.
 
-    Cases that are costly to list are given as a function, which is called when the test runs. Two of these decorators
-    make the product of their cases.
+    Fixtures are made once for all cases, so a case leaves them as it found them. Cases that are costly to list are
+    given as a function, which is called when the test runs. Two of these decorators make the product of their cases.
     """
     given = tuple(name.strip() for name in names.split(",")) if isinstance(names, str) else names
 
@@ -50,3 +51,8 @@ def every(names: str | tuple[str, ...], cases: Cases) -> Callable[[Test], Test]:
         return test
 
     return decorate
+
+
+def of_backends(names: Iterable[str]) -> list[Any]:
+    """Return backends as parameters of a test; those that compute under encryption bear the mark for it."""
+    return [pytest.param(name, marks=pytest.mark.he) if name in ENCRYPTED else name for name in names]

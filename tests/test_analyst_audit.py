@@ -41,15 +41,15 @@ def check(simulation: Simulation, what: str) -> list[str]:
 
 
 @pytest.mark.parametrize("question", [GROUPED, WHOLE])
-def test_the_right_answer_holds(exact: Simulation, tmp_path: Path, question: str) -> None:
-    report = ask(exact, question)
-    lines = check(exact, written(tmp_path, report))
+def test_the_right_answer_holds(shared: Simulation, tmp_path: Path, question: str) -> None:
+    report = ask(shared, question)
+    lines = check(shared, written(tmp_path, report))
     assert len(lines) == 7
     assert "added once more, completely" in lines[4]
-    assert check(exact, report.transcript) == lines[:6], "a transcript alone names no figures"
-    spent = exact.spent("aspen")
-    check(exact, report.transcript)
-    assert exact.spent("aspen") == spent
+    assert check(shared, report.transcript) == lines[:6], "a transcript alone names no figures"
+    spent = shared.spent("aspen")
+    check(shared, report.transcript)
+    assert shared.spent("aspen") == spent
 
 
 def test_an_answer_says_when_each_silo_read_who_consents(home: Path, tmp_path: Path) -> None:
@@ -127,11 +127,15 @@ CHANGES: dict[str, Callable[[Answer], object]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def answer(_running: Simulation) -> Report:
+    return ask(_running)
+
+
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_changed_answer_does_not_hold(exact: Simulation, tmp_path: Path, name: str) -> None:
-    report = ask(exact)
+def test_a_changed_answer_does_not_hold(shared: Simulation, answer: Report, tmp_path: Path, name: str) -> None:
     with pytest.raises(AnalystError) as caught:
-        check(exact, written(tmp_path, report, CHANGES[name]))
+        check(shared, written(tmp_path, answer, CHANGES[name]))
     assert caught.value.hint
 
 
@@ -149,13 +153,13 @@ def test_groups_withheld_are_held_against_the_policies_of_the_round_only(exact: 
         check(exact, written(tmp_path, report, raise_figure("value")))
 
 
-def test_an_answer_under_the_transcript_of_another_does_not_hold(exact: Simulation, tmp_path: Path) -> None:
-    one, other, whole = ask(exact), ask(exact, WHOLE), ask(exact, WHOLE)
+def test_an_answer_under_the_transcript_of_another_does_not_hold(shared: Simulation, tmp_path: Path) -> None:
+    one, other, whole = ask(shared), ask(shared, WHOLE), ask(shared, WHOLE)
     for report, transcript in ((one, other.transcript), (whole, one.transcript)):
         with pytest.raises(AnalystError):
-            check(exact, written(tmp_path, report, lambda answer, name=transcript: answer.update(transcript=name)))  # type: ignore[misc]
+            check(shared, written(tmp_path, report, lambda answer, name=transcript: answer.update(transcript=name)))  # type: ignore[misc]
     with pytest.raises(FederationError, match="no report"):
-        check(exact, "0" * 64)
+        check(shared, "0" * 64)
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,7 @@ def test_the_refused_question_is_refused_by_every_silo(name: str, tmp_path: Path
         assert simulation.federation.query(one.next_question, purpose=one.purpose, epsilon=one.epsilon).rows
 
 
+@pytest.mark.process
 @every_sector
 def test_the_story_fits_on_its_screens_and_calls_the_split_artificial(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -225,6 +226,7 @@ def test_in_a_federation_of_all_sectors_a_question_goes_to_those_that_hold_the_t
         assert how_many(simulation, banks.SECTOR) == 1989
 
 
+@pytest.mark.process
 def test_a_withdrawal_in_the_story_leaves_the_patient_out_of_the_very_next_question(
     all_founded: Path, tmp_path: Path
 ) -> None:
@@ -268,6 +270,7 @@ def test_a_silo_in_the_story_drops_out_after_it_shared_its_masks(all_founded: Pa
         assert how_many(simulation, one) == 228, "the file is back"
 
 
+@pytest.mark.process
 def test_the_story_of_all_sectors_fits_on_three_screens_and_leaves_its_federation_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -338,6 +341,7 @@ def test_data_that_is_not_installed_is_an_error_with_a_remedy() -> None:
         assert "consilo[demo]" in caught.value.hint
 
 
+@pytest.mark.process
 def test_reading_imports_none_of_the_packages_that_carry_data() -> None:
     program = (
         "import sys\nfrom analyst.demo.story import SECTORS\n[one.read() for one in SECTORS.values()]\n"

@@ -507,12 +507,12 @@ def test_a_restart_with_the_same_secrets() -> None:
     assert many.members["silo-000"].computed == 1
 
 
-def test_a_silo_that_restarts_in_mid_round_is_a_drop_out(exact: Simulation) -> None:
+def test_a_silo_that_restarts_in_mid_round_is_a_drop_out(shared: Simulation) -> None:
     # Hope: kill a silo after it contributed and let it contribute again.
-    ask(exact)
-    cedar = exact.silos["cedar"]
+    ask(shared)
+    cedar = shared.silos["cedar"]
     cedar.restarts, cedar.dies_after = True, "contribute"
-    assert ask(exact)["cedar"] == "dropped"
+    assert ask(shared)["cedar"] == "dropped"
     _, arguments = next(one for one in reversed(cedar.seen) if one[0] == "> contribute")
     (reply,) = cedar.actor.contribute(*arguments)
     assert "restarted" in unverified(reply, Failed).reason
@@ -773,10 +773,10 @@ def test_an_aggregator_that_says_go_too_early() -> None:
     ],
     ids=["empty", "longer", "a part of a word", "zeros", "no payload", "swapped", "no bytes", "no head"],
 )
-def test_a_silo_that_sends_a_malformed_vector(exact: Simulation, lie: Callable[[Any], Any]) -> None:
+def test_a_silo_that_sends_a_malformed_vector(shared: Simulation, lie: Callable[[Any], Any]) -> None:
     # Hope: to stop the round, or to spoil the sum of the others.
-    exact.silos["maple"].rewrite = lambda step, frames: lie(frames) if step == "contribute" else frames
-    report = exact.federation.query("SELECT COUNT(*) AS n FROM lung", purpose=PURPOSE, epsilon=1)
+    shared.silos["maple"].rewrite = lambda step, frames: lie(frames) if step == "contribute" else frames
+    report = shared.federation.query("SELECT COUNT(*) AS n FROM lung", purpose=PURPOSE, epsilon=1)
     assert report.silos["maple"].status == "dropped"
     (cell,) = report.rows[0].values()
     assert isinstance(cell, Estimate)

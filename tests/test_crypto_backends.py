@@ -20,7 +20,7 @@ from crypto.backends.scheme import CHUNK_VALUES, KEY_ID_BYTES, RoundKey, Scheme,
 from crypto.errors import CryptoError, ProtocolError, RangeError, WireError
 from crypto.keys import derive
 from crypto.rounds.committees import quorum_of
-from tests.cases import every
+from tests.cases import every, of_backends
 
 ALPHA = 1e-6
 NAMES = tuple(BACKENDS)
@@ -123,7 +123,7 @@ def round_of(name: str) -> Round:
     return Round(name, scheme, found, [contributed(scheme, vector, silo) for silo, vector in enumerate(found)])
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=of_backends(NAMES))
 def small(request: pytest.FixtureRequest) -> Round:
     """A round of each backend, blinded once and shared by the tests."""
     return round_of(request.param)
@@ -136,20 +136,19 @@ def test_the_registry_names_five_backends() -> None:
         backend("plain")
 
 
-@pytest.mark.parametrize(
-    ("name", "silos"), [(name, silos) for name in NAMES for silos in (range(3, 11) if name in WITHOUT_KEY else (3, 10))]
-)
-def test_the_sum_of_the_largest_values_that_fit_is_exact(name: str, silos: int) -> None:
-    scheme = bound(name, shape_of(silos, 130, BACKENDS[name].capacity(silos)))
-    found = vectors(scheme.shape)
-    sums = added(scheme, [contributed(scheme, vector, silo) for silo, vector in enumerate(found)])
-    units = opened(name, scheme, sums, range(silos))
-    assert units.dtype == np.int64
-    assert units.tolist() == np.sum(found, axis=0).tolist()
+@pytest.mark.parametrize("name", of_backends(NAMES))
+def test_the_sum_of_the_largest_values_that_fit_is_exact(name: str) -> None:
+    for silos in range(3, 11) if name in WITHOUT_KEY else (3, 10):
+        scheme = bound(name, shape_of(silos, 130, BACKENDS[name].capacity(silos)))
+        found = vectors(scheme.shape)
+        sums = added(scheme, [contributed(scheme, vector, silo) for silo, vector in enumerate(found)])
+        units = opened(name, scheme, sums, range(silos))
+        assert units.dtype == np.int64
+        assert units.tolist() == np.sum(found, axis=0).tolist(), silos
 
 
 @pytest.mark.parametrize("limit", [1, 2**21, 2**33])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", of_backends(NAMES))
 def test_narrow_and_wide_ranges_are_exact(name: str, limit: int) -> None:
     scheme = bound(name, shape_of(3, 201, limit))
     found = vectors(scheme.shape)
@@ -182,7 +181,7 @@ def test_sizes_are_known_before_anything_is_made(small: Round) -> None:
         assert [len(chunk) for chunk in chunks] == [scheme.sum_bytes(index) for index in range(scheme.shape.chunks)]
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "paillier"])
+@pytest.mark.parametrize("name", of_backends(name for name in NAMES if name != "paillier"))
 def test_chunks_stream_in_any_interleaving(name: str) -> None:
     shape = shape_of(3, CHUNK_VALUES + 5)
     scheme = bound(name, shape)
@@ -198,7 +197,7 @@ def test_chunks_stream_in_any_interleaving(name: str) -> None:
     assert opened(name, scheme, whole, range(3)).tolist() == np.sum(found, axis=0).tolist()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", of_backends(NAMES))
 def test_blinding_computes_a_chunk_when_it_is_asked_for(name: str) -> None:
     """Closing the stream after its first chunk leaves nothing behind."""
     scheme = bound(name, shape_of(3, LENGTH if name == "paillier" else CHUNK_VALUES + 1))
@@ -254,7 +253,7 @@ def looks_uniform(fractions: npt.NDArray[np.float64]) -> bool:
     return bool(np.abs(counts - fractions.size / BINS).max() < deviation * NormalDist().inv_cdf(1 - ALPHA / (2 * BINS)))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", of_backends(NAMES))
 def test_one_contribution_looks_uniform_even_with_every_key(name: str) -> None:
     """The same vector without masks does not, so the test can tell."""
     length = 7800 if name == "paillier" else 6000
@@ -266,7 +265,7 @@ def test_one_contribution_looks_uniform_even_with_every_key(name: str) -> None:
         assert not looks_uniform(seen(blinded, list(scheme.blind(constant, [], []))))
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "shares"])
+@pytest.mark.parametrize("name", of_backends(name for name in NAMES if name != "shares"))
 def test_a_sum_that_lacks_a_contribution_does_not_open(name: str) -> None:
     """Its pair masks do not cancel, whoever holds the key."""
     small = round_of(name)
@@ -290,7 +289,7 @@ def test_a_vector_beyond_the_limit_is_refused_before_it_is_blinded(small: Round)
         small.scheme.blind(np.zeros(shape.length, np.int32), [], [])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", of_backends(NAMES))
 def test_a_round_without_headroom_is_refused(name: str) -> None:
     for silos in (3, 10, 100):
         most = BACKENDS[name].capacity(silos)
@@ -382,7 +381,7 @@ def test_a_backend_without_a_key_takes_and_makes_none(name: str) -> None:
         BACKENDS[name].bind(shape_of(3), b"key")
 
 
-@pytest.mark.parametrize("name", WITH_KEY)
+@pytest.mark.parametrize("name", of_backends(WITH_KEY))
 def test_a_public_key_has_its_size_and_its_range(name: str) -> None:
     key = key_of(name)
     assert key is not None
@@ -394,7 +393,7 @@ def test_a_public_key_has_its_size_and_its_range(name: str) -> None:
             BACKENDS[name].bind(shape_of(3), public)
 
 
-@pytest.mark.parametrize("name", WITH_KEY)
+@pytest.mark.parametrize("name", of_backends(WITH_KEY))
 def test_another_key_is_refused_where_chunks_are_added_and_where_they_are_opened(name: str) -> None:
     small, key, other = round_of(name), key_of(name), key_of(name, 1)
     assert key is not None
@@ -413,7 +412,7 @@ def test_another_key_is_refused_where_chunks_are_added_and_where_they_are_opened
         small.scheme.open(sums, *left, other.secret)
 
 
-@pytest.mark.parametrize("name", WITH_KEY)
+@pytest.mark.parametrize("name", of_backends(WITH_KEY))
 def test_a_round_secret_is_never_printed_or_pickled(name: str) -> None:
     key = key_of(name)
     assert key is not None
@@ -423,7 +422,7 @@ def test_a_round_secret_is_never_printed_or_pickled(name: str) -> None:
         pickle.dumps(key)
 
 
-@pytest.mark.parametrize("name", WITH_KEY)
+@pytest.mark.parametrize("name", of_backends(WITH_KEY))
 def test_two_encryptions_of_one_vector_differ(name: str) -> None:
     """Without masks too: the randomness is fresh each time."""
     scheme, vector = bound(name, shape_of(3, 20)), np.zeros(20, np.int64)

@@ -46,6 +46,12 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "ana.key"
 
 
+@pytest.fixture
+def original(path: Path) -> bytes:
+    """What the file holds before any case changes it."""
+    return path.read_bytes()
+
+
 class Person:
     """Types these at a terminal, one a prompt."""
 
@@ -226,25 +232,21 @@ def test_model_has_the_shape_of_a_file(path: Path) -> None:
 
 
 @every("position", range(len(MODEL)))
-def test_changed_byte_is_refused(path: Path, position: int) -> None:
-    original = path.read_bytes()
+def test_changed_byte_is_refused(path: Path, original: bytes, position: int) -> None:
     for change in (0x01, 0x07, 0x20, 0x80):  # another digit, \r for \n, upper for lower case, no ASCII
         changed = bytearray(original)
         changed[position] ^= change
         path.write_bytes(changed)
         refusal(path)
-    path.write_bytes(original)  # of every case
 
 
 @every("position", range(len(MODEL)))
-def test_cut_or_longer_file_is_refused(path: Path, position: int) -> None:
-    original = path.read_bytes()
+def test_cut_or_longer_file_is_refused(path: Path, original: bytes, position: int) -> None:
     without = original[:position] + original[position + 1 :]
     twice = original[: position + 1] + original[position:]
     for content in (original[:position], original[position + 1 :], without, twice):
         path.write_bytes(content)
         refusal(path)
-    path.write_bytes(original)  # of every case
 
 
 @pytest.mark.parametrize("field", ["salt", "nonce", "root"])
@@ -287,13 +289,13 @@ def test_huge_file_is_not_read_whole(path: Path) -> None:
         "n=0131072 r=8 p=1",
     ],
 )
-def test_parameters_out_of_bounds_spend_nothing(path: Path, parameters: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parameters_out_of_bounds_spend_nothing(
+    path: Path, original: bytes, parameters: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(crypto.keys, "SCRYPT_N", REAL_N)
     monkeypatch.setattr(crypto.keys, "Scrypt", lambda *_: pytest.fail("scrypt should not run"))
-    original = path.read_text()
-    path.write_text(original.replace(f"n={TEST_N} r=8 p=1", parameters))
+    path.write_bytes(original.replace(f"n={TEST_N} r=8 p=1".encode(), parameters.encode()))
     message = refusal(path, never_asked).message
-    path.write_text(original)  # of every case
     assert "out of bounds" in message or "is not a consilo-key/1 scrypt file" in message
 
 

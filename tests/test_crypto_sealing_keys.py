@@ -105,6 +105,7 @@ class TestBearer:
                 with pytest.raises(CryptoError, match="cannot be pickled"):
                     pickle.dumps(value, protocol)
 
+    @pytest.mark.ray
     def test_cannot_be_pickled_by_ray(self, bearer: Bearer) -> None:
         from ray import cloudpickle
 

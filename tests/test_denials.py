@@ -83,6 +83,7 @@ def replies(federation: Path, home: Path, requests: dict[str, Request], now: int
         actor.close()
 
 
+@pytest.mark.slow
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_neighbouring_data_bring_the_same_bytes(

@@ -34,7 +34,7 @@ def commands() -> Iterator[Any]:
         for action in parser._actions:
             if isinstance(action, argparse._SubParsersAction):
                 for name, command in action.choices.items():
-                    yield pytest.param(f"{parser.prog} {name}", command, id=f"{parser.prog} {name}")
+                    yield f"{parser.prog} {name}", command
                     pending.append(command)
 
 

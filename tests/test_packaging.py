@@ -29,6 +29,7 @@ def test_no_other_distribution_claims_the_name(name: str) -> None:
     assert not owners, f"{owners} also install a top-level package {name!r}"
 
 
+@pytest.mark.process
 def test_the_wheel_holds_our_packages_only(tmp_path: Path) -> None:
     command = [
         sys.executable,
@@ -68,6 +69,7 @@ def test_the_lock_pins_every_dependency_and_a_torch_that_everybody_can_install()
 UNITS = sorted((ROOT / "deploy").glob("*.service"))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
 def test_the_example_units_start_commands_that_exist(unit: Path, tmp_path: Path) -> None:
     """With the environment's own programs in the place of the installed ones, systemd finds nothing to say."""

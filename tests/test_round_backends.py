@@ -21,14 +21,15 @@ from crypto.sealing import SealingKey, seal
 from crypto.wire import sign, unverified
 from policies.requests.request import Request
 from silo_node.rounds.states import Agreed
+from tests.cases import of_backends
 from tests.simulator import Simulation, no_noise, simulate
 from tests.test_rounds import pooled, rewrite_policies
 
 QUESTION = "SELECT sex, COUNT(*) AS n, SUM(age) AS years FROM lung GROUP BY sex"
 LITTLE = "SELECT COUNT(*) AS n FROM lung"
 NAMES: tuple[BackendName, ...] = ("masking", "shares", "bfv", "ckks", "paillier")
-each_backend = pytest.mark.parametrize("backend", NAMES)
-each_added = pytest.mark.parametrize("backend", [name for name in NAMES if name != "shares"])
+each_backend = pytest.mark.parametrize("backend", of_backends(NAMES))
+each_added = pytest.mark.parametrize("backend", of_backends(name for name in NAMES if name != "shares"))
 
 
 def ask(simulation: Simulation, backend: BackendName, question: str = LITTLE) -> Report:
@@ -46,8 +47,8 @@ def test_the_registry_is_the_vocabulary() -> None:
 
 
 @each_backend
-def test_every_backend_gives_the_exact_sum(exact: Simulation, backend: BackendName) -> None:
-    report = ask(exact, backend, QUESTION)
+def test_every_backend_gives_the_exact_sum(shared: Simulation, backend: BackendName) -> None:
+    report = ask(shared, backend, QUESTION)
     truth = {str(row["sex"]): row for row in pooled(QUESTION)}
     for name in ("n", "years"):
         assert figures(report, name) == {group: float(row[name]) for group, row in truth.items()}
@@ -58,17 +59,17 @@ def test_every_backend_gives_the_exact_sum(exact: Simulation, backend: BackendNa
 
 
 @each_backend
-def test_every_backend_bears_a_drop_out(exact: Simulation, backend: BackendName) -> None:
-    exact.silos["cedar"].dies_before = "contribute"
-    report = ask(exact, backend)
+def test_every_backend_bears_a_drop_out(shared: Simulation, backend: BackendName) -> None:
+    shared.silos["cedar"].dies_before = "contribute"
+    report = ask(shared, backend)
     assert report.silos["cedar"].status == "dropped"
     assert figures(report, "n") == {"": 228 - 45}
 
 
 @each_backend
-def test_every_backend_bears_a_silo_that_vanishes_after_contributing(exact: Simulation, backend: BackendName) -> None:
-    exact.silos["cedar"].dies_before = "open_shares"
-    report = ask(exact, backend)
+def test_every_backend_bears_a_silo_that_vanishes_after_contributing(shared: Simulation, backend: BackendName) -> None:
+    shared.silos["cedar"].dies_before = "open_shares"
+    report = ask(shared, backend)
     assert report.silos["cedar"].status == "answered"
     assert figures(report, "n") == {"": 228}
 
@@ -84,19 +85,19 @@ def test_with_noise_every_backend_is_near_the_truth(simulation: Simulation, back
 
 
 @each_added
-def test_a_garbled_contribution_is_left_out(exact: Simulation, backend: BackendName) -> None:
+def test_a_garbled_contribution_is_left_out(shared: Simulation, backend: BackendName) -> None:
     def garble(step: str, frames: tuple[bytes, ...]) -> tuple[bytes, ...]:
         return (frames[0], b"\xff" * len(frames[1])) if step == "contribute" else frames
 
-    exact.silos["maple"].rewrite = garble
-    report = ask(exact, backend)
+    shared.silos["maple"].rewrite = garble
+    report = ask(shared, backend)
     assert report.silos["maple"].status == "dropped"
 
 
 @each_added
-def test_a_wrong_sum_is_found(exact: Simulation, backend: BackendName, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_sum_is_found(shared: Simulation, backend: BackendName, monkeypatch: pytest.MonkeyPatch) -> None:
     """The aggregator leaves a silo's vector out of the sum, yet says that it is in it."""
-    running = exact.server._sums._shard  # type: ignore[attr-defined]
+    running = shared.server._sums._shard  # type: ignore[attr-defined]
     original_add = type(running).add
 
     def add(self: object, round_id: bytes, silo: str, name: bytes) -> None:
@@ -109,7 +110,7 @@ def test_a_wrong_sum_is_found(exact: Simulation, backend: BackendName, monkeypat
 
     monkeypatch.setattr(type(running), "add", add)
     with pytest.raises(CryptoError, match="sum"):
-        ask(exact, backend)
+        ask(shared, backend)
 
 
 @pytest.mark.parametrize("liars", [("maple",), ("aspen", "maple")])
@@ -163,6 +164,7 @@ def garble_sum(simulation: Simulation, name: str) -> None:
     actor.open_shares = garbled  # type: ignore[method-assign]
 
 
+@pytest.mark.he
 def test_a_policy_decides_by_which_backends_its_silo_takes_part(home: Path) -> None:
     rewrite_policies(home, '"masking", "shares", "bfv", "ckks", "paillier"', '"masking", "shares"')
     with simulate(home, noise=no_noise) as simulation:
@@ -171,6 +173,7 @@ def test_a_policy_decides_by_which_backends_its_silo_takes_part(home: Path) -> N
             ask(simulation, "bfv")
 
 
+@pytest.mark.he
 def test_the_secret_of_a_round_key_opens_for_recipients_only(exact: Simulation) -> None:
     federation = exact.federation
     _, request = federation.prepare(LITTLE, purpose=PURPOSE, epsilon=1, backend="bfv")
@@ -183,8 +186,9 @@ def test_the_secret_of_a_round_key_opens_for_recipients_only(exact: Simulation) 
         federation.open_sum(checked, request)
 
 
-def test_a_request_without_the_key_of_its_backend_is_none(exact: Simulation) -> None:
-    _, request = exact.federation.prepare(LITTLE, purpose=PURPOSE, epsilon=1, backend="bfv")
+@pytest.mark.he
+def test_a_request_without_the_key_of_its_backend_is_none(shared: Simulation) -> None:
+    _, request = shared.federation.prepare(LITTLE, purpose=PURPOSE, epsilon=1, backend="bfv")
     fields = dict(request)
     for change in (
         {"round_key": b""},
@@ -202,11 +206,12 @@ def test_a_request_without_the_key_of_its_backend_is_none(exact: Simulation) -> 
             Request.model_validate(fields | change)
 
 
-def test_what_a_backend_cannot_carry_is_no_request(exact: Simulation) -> None:
+@pytest.mark.he
+def test_what_a_backend_cannot_carry_is_no_request(shared: Simulation) -> None:
     """Bounds so wide that ten thousand rows at their end leave 38 bits; words of 64 bits hold them."""
     question = "SELECT SUM(survival) AS days FROM lung"
     for backend, is_carried in (("masking", True), ("shares", True), ("ckks", False), ("bfv", False)):
-        _, request = exact.federation.prepare(question, purpose=PURPOSE, epsilon=1, backend=backend)  # type: ignore[arg-type]
+        _, request = shared.federation.prepare(question, purpose=PURPOSE, epsilon=1, backend=backend)  # type: ignore[arg-type]
         columns = tuple(
             column.model_copy(update={"high": (column.low or 0) + 2**30}) if column.step else column
             for column in request.table.columns

@@ -76,9 +76,9 @@ def test_what_a_silo_writes_is_for_its_owner_only(exact: Simulation) -> None:
     assert not stat.S_IMODE(report.stat().st_mode) & 0o077
 
 
-def test_a_silo_with_a_round_key_that_nothing_can_be_sealed_to_is_left_out(exact: Simulation) -> None:
-    ask(exact)
-    key = exact.silos["cedar"].actor._silo.signing
+def test_a_silo_with_a_round_key_that_nothing_can_be_sealed_to_is_left_out(shared: Simulation) -> None:
+    ask(shared)
+    key = shared.silos["cedar"].actor._silo.signing
 
     def rewrite(step: str, frames: tuple[bytes, ...]) -> tuple[bytes, ...]:
         if step != "propose":
@@ -86,8 +86,8 @@ def test_a_silo_with_a_round_key_that_nothing_can_be_sealed_to_is_left_out(exact
         weak = unverified(frames[0], Accept).model_copy(update={"channel_key": bytes(PUBLIC_BYTES)})
         return (sign(weak, "cedar", key),)
 
-    exact.silos["cedar"].rewrite = rewrite
-    statuses = ask(exact)
+    shared.silos["cedar"].rewrite = rewrite
+    statuses = ask(shared)
     assert statuses.pop("cedar") == "missing"
     assert set(statuses.values()) == {"answered"}, "the honest are not blamed"
 
@@ -126,17 +126,18 @@ def altered(request: Request, **changes: object) -> Request:
 
 
 def refuse(simulation: Simulation, request: Request, code: str) -> None:
+    before = {silo: simulation.spent(silo) for silo in simulation.silos}
     with pytest.raises(DeniedError, match=code):
         simulation.federation.submit(request)
-    assert all(simulation.spent(silo) == 0 for silo in simulation.silos)
+    assert before == {silo: simulation.spent(silo) for silo in simulation.silos}
 
 
-def test_nobody_but_the_asking_analyst_receives(exact: Simulation) -> None:
-    _, request = exact.federation.prepare(QUESTION, purpose=PURPOSE, epsilon=1)
+def test_nobody_but_the_asking_analyst_receives(shared: Simulation) -> None:
+    _, request = shared.federation.prepare(QUESTION, purpose=PURPOSE, epsilon=1)
     own = request.recipients[0]
-    refuse(exact, altered(request, recipients=(own, Recipient(name="eve", key=own.key))), "RECIPIENT_CLOSED")
-    silos = exact.federation.config.roster.recipients(request.silos)
-    refuse(exact, altered(request, recipients=silos), "RECIPIENT_CLOSED")
+    refuse(shared, altered(request, recipients=(own, Recipient(name="eve", key=own.key))), "RECIPIENT_CLOSED")
+    silos = shared.federation.config.roster.recipients(request.silos)
+    refuse(shared, altered(request, recipients=silos), "RECIPIENT_CLOSED")
 
 
 def test_a_recipient_key_that_nothing_can_be_sealed_to_costs_nothing(exact: Simulation) -> None:
@@ -147,12 +148,12 @@ def test_a_recipient_key_that_nothing_can_be_sealed_to_costs_nothing(exact: Simu
     assert all(exact.spent(silo) == 0 for silo in exact.silos)
 
 
-def test_a_filter_cannot_leave_out_the_domain_that_the_policy_closes(exact: Simulation) -> None:
+def test_a_filter_cannot_leave_out_the_domain_that_the_policy_closes(shared: Simulation) -> None:
     question = "SELECT COUNT(*) AS n FROM lung WHERE ecog = 1"
-    _, request = exact.federation.prepare(question, purpose=PURPOSE, epsilon=1)
+    _, request = shared.federation.prepare(question, purpose=PURPOSE, epsilon=1)
     (column,) = request.table.columns
     bare = column.model_copy(update={"domain": (), "unknown": None})
-    refuse(exact, altered(request, table=request.table.model_copy(update={"columns": (bare,)})), "DEFINITION")
+    refuse(shared, altered(request, table=request.table.model_copy(update={"columns": (bare,)})), "DEFINITION")
 
 
 def test_rows_are_computed_on_once_to_a_charge(exact: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,31 +207,31 @@ def test_a_stranger_cannot_fill_the_log(exact: Simulation) -> None:
     "change", [{"max_colluding": 100}, {"min_silos": 100}, {"round_id": bytes(16)}, {"request_hash": bytes(32)}]
 )
 def test_one_silo_with_impossible_conditions_or_a_stale_acceptance_is_left_out(
-    exact: Simulation, change: dict[str, object]
+    shared: Simulation, change: dict[str, object]
 ) -> None:
-    ask(exact)
-    key = exact.silos["cedar"].actor._silo.signing
+    ask(shared)
+    key = shared.silos["cedar"].actor._silo.signing
 
     def rewrite(step: str, frames: tuple[bytes, ...]) -> tuple[bytes, ...]:
         if step != "propose":
             return frames
         return (sign(unverified(frames[0], Accept).model_copy(update=change), "cedar", key),)
 
-    exact.silos["cedar"].rewrite = rewrite
-    statuses = ask(exact)
+    shared.silos["cedar"].rewrite = rewrite
+    statuses = ask(shared)
     assert statuses.pop("cedar") == "missing"
     assert set(statuses.values()) == {"answered"}
 
 
-def test_a_reply_that_is_no_bytes_is_no_reply(exact: Simulation) -> None:
-    ask(exact)
-    exact.silos["cedar"].rewrite = lambda step, frames: (None,)  # type: ignore[assignment,return-value]
-    assert ask(exact)["cedar"] == "missing"
+def test_a_reply_that_is_no_bytes_is_no_reply(shared: Simulation) -> None:
+    ask(shared)
+    shared.silos["cedar"].rewrite = lambda step, frames: (None,)  # type: ignore[assignment,return-value]
+    assert ask(shared)["cedar"] == "missing"
 
 
 @pytest.mark.parametrize("change", [{"delta": "abc"}, {"delta": "0"}, {"delta": "1e-300"}, {"max_silos": 2**31 - 1}])
-def test_one_impossible_catalogue_does_not_stop_a_question(exact: Simulation, change: dict[str, object]) -> None:
-    cedar = exact.silos["cedar"]
+def test_one_impossible_catalogue_does_not_stop_a_question(shared: Simulation, change: dict[str, object]) -> None:
+    cedar = shared.silos["cedar"]
     key = cedar.actor._silo.signing
 
     def rewrite(step: str, frames: tuple[bytes, ...]) -> tuple[bytes, ...]:
@@ -239,7 +240,7 @@ def test_one_impossible_catalogue_does_not_stop_a_question(exact: Simulation, ch
         return (sign(unverified(frames[0], Catalogue).model_copy(update=change), "cedar", key),)
 
     cedar.rewrite = rewrite
-    statuses = ask(exact)
+    statuses = ask(shared)
     assert statuses.pop("cedar") == "missing"
     assert set(statuses.values()) == {"answered"}
 
@@ -251,11 +252,11 @@ def test_an_analyst_whose_term_ended_sees_no_catalogue(home: Path) -> None:
         ask(simulation)
 
 
-def test_a_failing_silo_is_not_reported_as_a_refusal(exact: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
-    for silo in exact.silos.values():
+def test_a_failing_silo_is_not_reported_as_a_refusal(shared: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
+    for silo in shared.silos.values():
         monkeypatch.setattr(silo.actor, "_catalogue", lambda data: 1 / 0)
     with pytest.raises(FederationError, match="the step failed at the silo"):
-        ask(exact)
+        ask(shared)
 
 
 @pytest.mark.parametrize("tick", ["-1", "60001", '"20"', "true"])
@@ -313,8 +314,8 @@ def test_only_who_proposed_a_round_can_cancel_it(exact: Simulation) -> None:
 
 
 @pytest.mark.parametrize("step", ["share", "ready", "contribute", "agree"])
-def test_a_round_can_be_cancelled_at_every_step(exact: Simulation, step: str) -> None:
-    aspen, hub = exact.silos["aspen"], exact.server._aggregator
+def test_a_round_can_be_cancelled_at_every_step(shared: Simulation, step: str) -> None:
+    aspen, hub = shared.silos["aspen"], shared.server._aggregator
     kept = get_args(states.State)[["propose", "share", "ready", "contribute", "agree"].index(step)]
     found: list[bool] = []
 
@@ -330,7 +331,7 @@ def test_a_round_can_be_cancelled_at_every_step(exact: Simulation, step: str) ->
 
     aspen.rewrite = cancelled
     with suppress(AnalystError):
-        exact.federation.query(QUESTION, purpose=PURPOSE, epsilon=1)
+        shared.federation.query(QUESTION, purpose=PURPOSE, epsilon=1)
     assert found
     assert all(found)
 

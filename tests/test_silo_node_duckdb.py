@@ -71,6 +71,7 @@ def test_a_table_or_a_view_is_loaded(tmp_path: Path, table: str) -> None:
         assert database.execute(f"SELECT sum(age), count(*) FROM {source.reader}").fetchall() == [(70, 2)]
 
 
+@pytest.mark.process
 def test_between_questions_another_program_may_write(tmp_path: Path) -> None:
     file = write(tmp_path)
     (source,) = load_sources(policy(DUCKDB), tmp_path).values()
@@ -86,6 +87,7 @@ def test_between_questions_another_program_may_write(tmp_path: Path) -> None:
             assert database.execute(f"SELECT sum(age) FROM {source.reader}").fetchall() == [(40,)]
 
 
+@pytest.mark.process
 def test_what_another_program_holds_is_said_to_the_owner(tmp_path: Path) -> None:
     file = write(tmp_path)
     with another_program(file):
@@ -94,6 +96,7 @@ def test_what_another_program_holds_is_said_to_the_owner(tmp_path: Path) -> None
     assert "another program writes it" in error.hint
 
 
+@pytest.mark.process
 def test_what_is_in_the_log_of_the_file_is_read_too(tmp_path: Path) -> None:
     file = write(tmp_path)
     script = "import duckdb, os, sys; c = duckdb.connect(sys.argv[1]); c.execute(sys.argv[2]); os._exit(0)"
@@ -160,6 +163,7 @@ def test_a_silo_s_directory_may_have_any_name(tmp_path: Path, name: str) -> None
     assert load_sources(policy(DUCKDB), home)
 
 
+@pytest.mark.process
 def test_rows_and_decisions_of_one_file_are_read_and_a_withdrawal_counts_at_once(home: Path) -> None:
     aspen = home / "silos" / "aspen"
     rows, decisions = pq.read_table(aspen / "lung.parquet"), pyarrow.csv.read_csv(aspen / "consent.csv")

@@ -52,6 +52,7 @@ def victim(how: str, directory: Path, preload: Path | None = None) -> dict[str, 
     return found
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("how", ["write", "torn"])
 def test_killed_at_every_write_and_sync_nothing_acknowledged_is_forgotten(
     kill_points: Path, tmp_path: Path, how: str
@@ -62,12 +63,14 @@ def test_killed_at_every_write_and_sync_nothing_acknowledged_is_forgotten(
     assert int(str(found["points"])) > 100, "every change makes several writes and a sync"
 
 
+@pytest.mark.process
 def test_killed_before_every_statement_nothing_acknowledged_is_forgotten(tmp_path: Path) -> None:
     found = victim("statement", tmp_path)
     assert not found["wrong"]
     assert int(str(found["points"])) > 100
 
 
+@pytest.mark.process
 def test_killed_at_any_time_nothing_acknowledged_is_forgotten(tmp_path: Path) -> None:
     found = victim("time", tmp_path)
     assert not found["wrong"]
@@ -240,6 +243,7 @@ def test_every_byte_that_is_flipped_is_found_or_harmless(path: Path) -> None:
     assert refused > 10
 
 
+@pytest.mark.process
 def test_processes_together_never_exceed_the_limit(path: Path) -> None:
     opened(path).close()
     script = """

@@ -319,6 +319,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.process
 def test_a_killed_process_has_forgotten_nothing(path: Path) -> None:
     root = Path(__file__).parent.parent
     for index, step in enumerate(["reserve", "commit", "split"]):
