@@ -67,6 +67,7 @@ def expected(one: Sector) -> dict[str, tuple[Any, ...]]:
     return {quarter: (float(count), float(mean)) for quarter, count, mean in rows}
 
 
+@pytest.mark.slow
 @every_sector
 def test_a_federation_is_founded_and_its_policies_bear_the_questions_of_a_day(name: str, tmp_path: Path) -> None:
     one = SECTORS[name]
@@ -93,6 +94,7 @@ def test_every_row_and_every_person_is_at_exactly_one_silo(name: str) -> None:
     assert max(map(len, people)) < 1.2 * min(map(len, people))
 
 
+@pytest.mark.slow
 @every_sector
 def test_the_question_is_answered_near_the_pooled_truth(name: str, tmp_path: Path) -> None:
     one = SECTORS[name]
@@ -104,6 +106,7 @@ def test_the_question_is_answered_near_the_pooled_truth(name: str, tmp_path: Pat
             assert abs(cell.value - truth) < DEVIATIONS * cell.sd, (group, cell, truth)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["hospitals", "banks"])
 def test_without_noise_the_answer_is_the_pooled_truth(name: str, tmp_path: Path) -> None:
     one = SECTORS[name]
@@ -114,6 +117,7 @@ def test_without_noise_the_answer_is_the_pooled_truth(name: str, tmp_path: Path)
     }
 
 
+@pytest.mark.slow
 def test_at_most_twenty_purchases_of_a_customer_enter_and_keep_most_rows(tmp_path: Path) -> None:
     one = retailers.SECTOR
     a_customer = Counter(one.read()["customer_id"].to_pylist())
@@ -130,6 +134,7 @@ def _interval(cell: Any) -> tuple[float, float, float]:
     return cell.low, cell.high, cell.sd
 
 
+@pytest.mark.slow
 @every_sector
 def test_intervals_are_narrow_enough_to_be_worth_asking(name: str, tmp_path: Path) -> None:
     for cells in figures(ask(tmp_path, SECTORS[name], no_noise)).values():
@@ -173,6 +178,7 @@ def test_the_story_fits_on_its_screens_and_calls_the_split_artificial(
     assert f"--purpose {one.purpose}" in told
 
 
+@pytest.mark.slow
 def test_noise_does_not_decide_which_rows_a_story_shows(tmp_path: Path) -> None:
     chance = 0.0
     for name, one in SECTORS.items():
@@ -209,6 +215,7 @@ def how_many(simulation: Simulation, one: Sector) -> float:
     return float(report.to_records()[0]["n"])
 
 
+@pytest.mark.slow
 def test_in_a_federation_of_all_sectors_a_question_goes_to_those_that_hold_the_table(
     all_founded: Path, tmp_path: Path
 ) -> None:
@@ -242,6 +249,7 @@ def test_a_withdrawal_in_the_story_leaves_the_patient_out_of_the_very_next_quest
         assert how_many(simulation, one) == 227
 
 
+@pytest.mark.slow
 def test_a_budget_in_the_story_runs_out_for_its_purpose_only(all_founded: Path, tmp_path: Path) -> None:
     one, purpose = retailers.SECTOR, retailers.LIMITED
     with staged(all_founded, tmp_path / "d") as (stage, simulation):
@@ -254,6 +262,7 @@ def test_a_budget_in_the_story_runs_out_for_its_purpose_only(all_founded: Path, 
         assert left >= 30 * micro_rho_of(1, 1e-6), "a day's questions for the main purpose"
 
 
+@pytest.mark.slow
 def test_a_silo_in_the_story_drops_out_after_it_shared_its_masks(all_founded: Path, tmp_path: Path) -> None:
     one = hospitals.SECTOR
     with staged(all_founded, tmp_path / "d") as (stage, simulation):

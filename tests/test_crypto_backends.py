@@ -340,6 +340,7 @@ def test_a_refused_chunk_leaves_the_sum_as_it_was(small: Round) -> None:
     assert accumulator.chunks() == before
 
 
+@pytest.mark.he
 def test_a_part_of_a_contribution_is_no_sum() -> None:
     for name in ("masking", "shares", "bfv", "ckks"):
         scheme = bound(name, shape_of(3, CHUNK_VALUES + 1, 10))

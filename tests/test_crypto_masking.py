@@ -88,6 +88,7 @@ def test_masks_of_part_of_a_roster_do_not_cancel(missing: int) -> None:
     assert _masked(4, ring, zeros, skip=missing).all()
 
 
+@pytest.mark.slow
 @every("bits", [1, 7, 31, 32, 33, 48, 63, 64])
 @every("beside", [-1, 0, 1])
 def test_masks_are_those_of_a_slow_implementation(bits: int, beside: int) -> None:
@@ -169,6 +170,7 @@ def _values(length: int) -> npt.NDArray[np.int64]:
     return np.arange(length, dtype=np.int64) * 7_919 - 2**29
 
 
+@pytest.mark.slow
 @every("processors", [1, 2, 3])
 @every(
     ("bits", "around"),

@@ -23,6 +23,8 @@ from crypto.backends.scheme import KEY_ID_BYTES, RoundKey, Shape
 from crypto.errors import CryptoError, RangeError
 from crypto.keys import Secret
 
+pytestmark = pytest.mark.he
+
 
 @cache
 def pair() -> RoundKey:

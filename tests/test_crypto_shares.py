@@ -182,6 +182,7 @@ def test_silos_that_vanish_after_contributing_are_not_missed() -> None:
     assert scheme.open(left, [], []).units.tolist() == np.sum(vectors, axis=0).tolist()
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.integers(1, 100), st.data())
 def test_weighted_sums_agree_with_integers(count: int, data: st.DataObject) -> None:

@@ -225,6 +225,7 @@ def test_no_two_messages_are_of_one_kind() -> None:
     assert all(1 <= len(kind.encode()) <= 255 for kind in kinds)
 
 
+@pytest.mark.slow
 @each_message
 def test_valid_messages_survive(kind: type[Message]) -> None:
     accepted = 0
@@ -253,6 +254,7 @@ def test_arbitrary_json_is_refused(kind: type[Message], value: object) -> None:
     assert not _is_accepted(kind, _json(value))
 
 
+@pytest.mark.slow
 @each_message
 @FUZZ
 @given(data=st.data())

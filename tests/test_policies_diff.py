@@ -299,6 +299,7 @@ def requests(draw: st.DrawFn) -> Request:
         raise
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(data=st.data(), asked=requests(), moment=MOMENTS)
 def test_what_only_tightens_never_allows_what_was_refused(data: st.DataObject, asked: Request, moment: Moment) -> None:

@@ -194,6 +194,7 @@ def impatient(founded: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield simulation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "status", "counted"),
     [

@@ -107,18 +107,24 @@ CASES: dict[str, tuple[list[tuple[Any, ...]], bool, bool]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+def decisions_of_cases(persons: dict[str, str]) -> list[Decision]:
+    """Return the rows of every case, each about a person of its own, by the case's name."""
+    return [(person, *row) for case, person in persons.items() for row in CASES[case][0]]  # type: ignore[misc]
+
+
 @pytest.mark.parametrize(("rule", "place"), [(OPT_IN, 1), (OPT_OUT, 2)])
-def test_decisions_decide(home: Path, patients: list[str], case: str, rule: str, place: int) -> None:
-    person, others = patients[0], patients[1:3]
-    decisions: list[Decision] = [(person, *row) for row in CASES[case][0]]
+def test_decisions_decide(home: Path, patients: list[str], rule: str, place: int) -> None:
+    persons = dict(zip(CASES, patients, strict=False))
+    others, rest = patients[len(CASES) : len(CASES) + 2], patients[len(CASES) + 2 :]
+    decisions = decisions_of_cases(persons)
     decisions += [(other, "HMB", PAST, None, None) for other in others]
     decisions.append((None, "HMB", EARLIER, None, PAST))  # a row of nobody objects for nobody
     policy = with_consent(home, "aspen", TABLE, rule, decisions)
     found = people_in(policy)
-    assert (person in found) is CASES[case][place]
+    assert {case: person in found for case, person in persons.items()} == {case: CASES[case][place] for case in CASES}
     assert set(others) <= found
-    assert (set(patients[3:]) & found == set()) is (rule == OPT_IN)
+    assert rest
+    assert set(rest) & found == (set() if rule == OPT_IN else set(rest))
 
 
 def test_times_have_zones_and_stand_in_any_column_type(home: Path, patients: list[str]) -> None:
@@ -294,11 +300,17 @@ def test_a_per_analyst_limit_shows_what_is_left_to_oneself(home: Path) -> None:
 
 def owner_sees(policy: Path, person: str = "nobody", now: int = NOW) -> tuple[Standing, PersonStanding]:
     """Return what `consilo-silo consent` computes of the only purpose and source."""
+    one, (found,) = owner_sees_of_each(policy, person, now=now)
+    return one, found
+
+
+def owner_sees_of_each(policy: Path, *persons: str, now: int = NOW) -> tuple[Standing, list[PersonStanding]]:
     loaded, home = load(policy).policy, policy.parent
     sources, reader = load_sources(loaded, home), load_consent(loaded, home).reader
     with connect() as connection:
         (one,) = standings(connection, loaded, [PURPOSE], sources, reader, now)
-        return one, standing_of(connection, loaded, PURPOSE, sources["lung"], reader, now, person)
+        of = (standing_of(connection, loaded, PURPOSE, sources["lung"], reader, now, person) for person in persons)
+        return one, list(of)
 
 
 # Why a person of CASES is in or not, by opt-in, with the year of the time that is named.
@@ -317,22 +329,21 @@ REASONS = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(("rule", "place"), [(OPT_IN, 1), (OPT_OUT, 2)])
-def test_the_owner_sees_whom_a_request_counts(
-    home: Path, patients: list[str], case: str, rule: str, place: int
-) -> None:
-    decisions: list[Decision] = [(patients[0], *row) for row in CASES[case][0]]
-    decisions += [(other, "HMB", PAST, None, None) for other in patients[1:3]]
+def test_the_owner_sees_whom_a_request_counts(home: Path, patients: list[str], rule: str, place: int) -> None:
+    persons = dict(zip(CASES, patients, strict=False))
+    decisions = decisions_of_cases(persons)
+    decisions += [(other, "HMB", PAST, None, None) for other in patients[len(CASES) : len(CASES) + 2]]
     policy = with_consent(home, "aspen", TABLE, rule, decisions)
-    one, person = owner_sees(policy, patients[0])
+    one, found = owner_sees_of_each(policy, *persons.values())
     assert (one.persons, one.persons_in) == (len(patients), len(people_in(policy)))
-    assert (person.rows, person.rows_in) == (1, 1 if CASES[case][place] else 0)
-    year = None if person.at is None else datetime.fromtimestamp(person.at, UTC).year
-    if rule == OPT_IN and case in REASONS:
-        assert (person.reason, year) == REASONS[case]
-    if rule == OPT_OUT:
-        assert person.reason == ("no objection" if CASES[case][place] else "objected")
+    for case, person in zip(CASES, found, strict=True):
+        assert (person.rows, person.rows_in) == (1, 1 if CASES[case][place] else 0), case
+        year = None if person.at is None else datetime.fromtimestamp(person.at, UTC).year
+        if rule == OPT_IN and case in REASONS:
+            assert (person.reason, year) == REASONS[case], case
+        if rule == OPT_OUT:
+            assert person.reason == ("no objection" if CASES[case][place] else "objected"), case
 
 
 def test_the_latest_event_is_the_reason(home: Path, patients: list[str]) -> None:

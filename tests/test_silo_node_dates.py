@@ -84,6 +84,7 @@ SCHEMA = pa.schema(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
 @pytest.mark.parametrize("granularity", ["day", "week", "month", "quarter", "year"])
 @settings(max_examples=12, deadline=None)

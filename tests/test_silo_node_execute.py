@@ -216,6 +216,7 @@ PLANS = st.builds(
 UNBOUNDED = table(max_rows=10_000)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(rows=ROWS, used=PLANS)
 def test_answer_equals_a_plain_computation(bench: Bench, rows: list[Row], used: Plan) -> None:

@@ -131,6 +131,15 @@ class Bench:
     uri: str
     loaded: dict[str, tuple[Policy, Source]] = field(default_factory=dict)  # by granularity
 
+    answered: dict[bytes, list[list[int]]] = field(default_factory=dict)
+
+    def remembered(self, asked: Request) -> list[list[int]]:
+        """Return what `ask` does, computed once for all kinds that are held against it."""
+        body = asked.encode()
+        if body not in self.answered:
+            self.answered[body] = self.ask(asked)
+        return self.answered[body]
+
     def ask(self, asked: Request, granularity: str = "month") -> list[list[int]]:
         if granularity not in self.loaded:
             by = policy(self.kind, self.uri, granularity)
@@ -196,12 +205,13 @@ FILTERS: dict[str, Predicate | None] = {
 }
 
 
+@pytest.mark.slow
 @every("where", FILTERS)
 @every("group_by", [(), ("ward",), ("grade", "ward"), ("seen",)])
 def test_a_question_has_the_same_answer(bench: Bench, reference: Bench, where: str, group_by: tuple[str, ...]) -> None:
     question = asked(FILTERS[where], group_by)
     found = bench.ask(question)
-    assert found == reference.ask(question)
+    assert found == reference.remembered(question)
     assert sum(found[0]) > 0, "a filter that nothing passes shows nothing"
 
 

@@ -48,7 +48,7 @@ sys.addaudithook(_audit)
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Watch a test with its fixtures."""
+    """Watch a test with the fixtures that it is the first to use."""
     _watch.marks = frozenset(mark.name for mark in item.iter_markers())
     _watch.found.clear()
     try:
@@ -57,9 +57,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         _watch.marks = None
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown() -> None:
-    """Fail what did more than its marks allow."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown() -> Iterator[None]:
+    """Fail what did more than its marks allow; what ends with the last test of a run is no deed of that test."""
+    _watch.marks = None
+    yield
     if _watch.found:
         pytest.fail("\n".join(_watch.found), pytrace=False)
 
