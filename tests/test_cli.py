@@ -22,7 +22,6 @@ import analyst.client
 import policies.decision.decide
 import policies.decision.denial
 import policies.decision.disclosure
-import silo_node.cli
 import silo_node.owner.cli
 from federation.config import Config
 from tests.simulator import Simulation, simulate

@@ -109,7 +109,7 @@ CASES: dict[str, tuple[list[tuple[Any, ...]], bool, bool]] = {
 
 def decisions_of_cases(persons: dict[str, str]) -> list[Decision]:
     """Return the rows of every case, each about a person of its own, by the case's name."""
-    return [(person, *row) for case, person in persons.items() for row in CASES[case][0]]  # type: ignore[misc]
+    return [(person, *row) for case, person in persons.items() for row in CASES[case][0]]
 
 
 @pytest.mark.parametrize(("rule", "place"), [(OPT_IN, 1), (OPT_OUT, 2)])
