@@ -1,6 +1,7 @@
 """The aggregator's end of every connection: streams of silos become `SiloHandle`s, analysts' calls reach the server.
 
-Who is at the other end says the certificate of the TLS connection, never a field of a message. A stream is refused
+The certificate of the TLS connection says who is at the other end, never a field of a message; `Membership.peer`
+checks it. A stream is refused
 before its first frame is read unless its certificate is one that the newest membership lists.
 docs/federated.md, "The stream, byte by byte".
 """

@@ -1,4 +1,4 @@
-"""The one place where randomness enters: the operating system's generator."""
+"""The operating system's generator: where all keys, nonces and choices come from. OpenDP asks it for noise itself."""
 
 import os
 import secrets

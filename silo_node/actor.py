@@ -20,7 +20,7 @@ from crypto.keys import VerifyKey
 from crypto.noise import discrete_gaussian
 from crypto.rounds.messages import Accusation, Failed
 from crypto.wire import Message, sign, signer_of, verify
-from policies.decision.denial import CLOCK_SKEW_S
+from policies.decision.denial_codes import CLOCK_SKEW_S
 from policies.decision.eligibility import eligible_analyst
 from policies.document.catalogue import catalogue_of
 from policies.document.purposes import ConsentTable

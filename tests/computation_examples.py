@@ -7,7 +7,7 @@ from policies.requests.logistic import LogisticStep
 from policies.requests.query import AGGREGATES, Aggregate
 from policies.requests.request import Request
 from policies.requests.training import START
-from tests.example_policy import AGE, SMOKER, WARD, plan, request, table
+from tests.harness.example_policy import AGE, SMOKER, WARD, plan, request, table
 
 TABLE = table(columns=(WARD, AGE, SMOKER))
 

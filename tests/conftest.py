@@ -13,10 +13,10 @@ from hypothesis import settings
 from analyst.client import Federation
 from analyst.demo.hospitals import found_hospitals
 from tests import tiers
-from tests.simulator import Simulation, no_noise, simulate
+from tests.harness.simulator import Simulation, no_noise, simulate
 
 if TYPE_CHECKING:
-    from tests.postgres import Server
+    from tests.harness.postgres import Server
 
 settings.register_profile("bounded", deadline=None)  # pytest's time-out bounds a test; a busy machine is no failure
 settings.load_profile("bounded")
@@ -88,7 +88,7 @@ def on_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator["Server"]:
     """A PostgreSQL server, started once for the whole session."""
-    from tests.postgres import Server, missing
+    from tests.harness.postgres import Server, missing
 
     if reason := missing():
         pytest.skip(reason)

@@ -19,7 +19,7 @@ from silo_node.ledger import events
 from silo_node.ledger.approvals import Waiting
 from silo_node.ledger.retention import Due
 from silo_node.ledger.store import LedgerStore
-from tests.owner_home import charge
+from tests.harness.owner_home import charge
 from tests.test_silo_node_ledger_store import SIGNER
 
 LIMIT = 10**6

@@ -16,7 +16,7 @@ from crypto.errors import CryptoError, ProtocolError
 from crypto.rounds.manifest import Block, Manifest, Member, Recipient, Terms
 from crypto.rounds.payload import digests, frames
 from crypto.sealing import PUBLIC_BYTES
-from tests.simulator import LocalSums
+from tests.harness.simulator import LocalSums
 
 ROUND = b"r"
 Run = Callable[[LocalSums], Coroutine[Any, Any, None]]

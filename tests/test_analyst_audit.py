@@ -17,7 +17,7 @@ from crypto.errors import CryptoError, SignatureError
 from crypto.keys import Secret, SigningKey
 from crypto.rounds.report import StoredReport
 from federation.errors import FederationError
-from tests.simulator import Simulation, no_noise, simulate
+from tests.harness.simulator import Simulation, no_noise, simulate
 
 GROUPED = "SELECT sex, COUNT(*) AS n, AVG(age) AS mean_age FROM lung GROUP BY sex"
 WHOLE = "SELECT COUNT(*) AS n, SUM(age) AS years FROM lung"

@@ -32,7 +32,7 @@ from analyst.reports.report import Report
 from crypto.noise import discrete_gaussian
 from policies.budget.accountant import micro_rho_of
 from policies.document.load import load
-from tests.simulator import Noise, Simulation, no_noise, simulate
+from tests.harness.simulator import Noise, Simulation, no_noise, simulate
 
 ROOT = Path(__file__).resolve().parent.parent
 DEVIATIONS = 5  # outside with probability 6e-7 a figure

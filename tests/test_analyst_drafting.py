@@ -21,7 +21,7 @@ from crypto.wire import unverified
 from federation.members.roster import Roster
 from policies.document.load import load
 from policies.errors import PolicyFileError
-from tests.simulator import no_noise, simulate
+from tests.harness.simulator import no_noise, simulate
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "own-data.md").read_text()
 NOW = datetime(2026, 10, 1, tzinfo=UTC)

@@ -19,7 +19,7 @@ from analyst.sql.plan import plan
 from policies.requests.query import Compare, Plan
 from policies.requests.tables import TableColumn
 from tests.cases import every
-from tests.example_policy import AGE, COLUMNS, COST, WARD, Edit, catalogue, offer, policy, request
+from tests.harness.example_policy import AGE, COLUMNS, COST, WARD, Edit, catalogue, offer, policy, request
 
 OFFER = offer(policy())
 WHERE = "SELECT COUNT(*) FROM visits WHERE "

@@ -49,16 +49,16 @@ from crypto.rounds.report import StoredReport, report_header
 from crypto.sealing import PUBLIC_BYTES, SealingKey, seal
 from crypto.shamir import combine
 from crypto.wire import detach, digest_of, sign, unverified
-from policies.decision.denial import CLOCK_SKEW_S
+from policies.decision.denial_codes import CLOCK_SKEW_S
 from policies.errors import AlreadyChargedError
 from policies.requests.catalogue import Catalogue, CatalogueRequest
 from policies.requests.denials import Refusal
 from silo_node.rounds import proposal as rounds_proposal
 from silo_node.rounds import states as rounds_states
 from silo_node.rounds import steps
-from tests.example_policy import NOW
-from tests.many_silos import SEALING, Many, Round, chunk_digests, with_report, words_of
-from tests.simulator import Simulation
+from tests.harness.example_policy import NOW
+from tests.harness.many_silos import SEALING, Many, Round, chunk_digests, with_report, words_of
+from tests.harness.simulator import Simulation
 from tests.test_training import banks, models, run
 
 if TYPE_CHECKING:

@@ -20,11 +20,11 @@ import pytest
 import analyst.cli.main
 import analyst.client
 import policies.decision.decide
-import policies.decision.denial
+import policies.decision.denial_codes
 import policies.decision.disclosure
 import silo_node.owner.cli
 from federation.config import Config
-from tests.simulator import Simulation, simulate
+from tests.harness.simulator import Simulation, simulate
 
 SCRIPTS = Path(__file__).parent / "cli"
 EXAMPLES = Path(policies.__file__).parent / "examples"
@@ -245,7 +245,7 @@ def test_text_of_another_party_cannot_command_the_terminal(
     policy.write_text(text)
     in_memory.silos["maple"].restarts = True
     in_memory.silos["maple"].kill()
-    original = policies.decision.denial.deny
+    original = policies.decision.denial_codes.deny
     hostile = "[/oops]\x1b[2J\x9b\u202e"
     monkeypatch.setattr(
         policies.decision.disclosure, "deny", lambda code, rule, message, remedy: original(code, rule, hostile, remedy)

@@ -24,7 +24,7 @@ from silo_node.data.sources import Files, Source, connect
 from silo_node.training.models import MODELS
 from silo_node.training.run import RunState
 from tests.computation_examples import EXAMPLES, TABLE
-from tests.example_policy import AGE, STORED, policy
+from tests.harness.example_policy import AGE, STORED, policy
 
 Row = dict[str, Any]
 Compute = Callable[[Request, Sequence[Row], RunState | None], Vectors]

@@ -20,7 +20,7 @@ from crypto.errors import CryptoError
 from crypto.keys import MAX_ATTEMPTS, Secret, SigningKey, VerifyKey, read_key_file, write_key_file
 from federation.config import Config
 from tests.cases import every
-from tests.simulator import Simulation
+from tests.harness.simulator import Simulation
 from tests.test_cli import run
 
 RAW = bytes(range(100, 132))

@@ -17,7 +17,7 @@ from crypto.rounds.payload import scheme_of
 from crypto.rounds.recount import COMPLETE_UP_TO, SAMPLED, check_chunk, choose_chunks
 from crypto.rounds.report import EncryptedReport, StoredReport
 from crypto.sealing import PUBLIC_BYTES
-from tests.many_silos import checked_with, chunk_digests
+from tests.harness.many_silos import checked_with, chunk_digests
 
 ALPHA = 1e-6
 

@@ -38,7 +38,7 @@ from crypto.shamir import combine
 from crypto.wire import detach, digest_of, sign, unverified, verify
 from policies.requests.request import Request
 from policies.requests.terms import terms_of
-from tests.many_silos import chunk_digests
+from tests.harness.many_silos import chunk_digests
 from tests.test_crypto_vectors import load
 
 TERMS, GRAPH, ROUND = load("terms")["cases"], load("graph"), load("round")

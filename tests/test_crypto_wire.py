@@ -38,8 +38,8 @@ from policies.requests.logistic import LogisticStep
 from policies.requests.query import Aggregate, Compare, Not, Plan
 from policies.requests.request import Request
 from policies.requests.tables import Table, TableColumn
-from tests import example_policy
 from tests.cases import every
+from tests.harness import example_policy
 
 VOCABULARY = ("crypto.rounds.", "federation.members.roster", "policies.requests.")
 KEY = SigningKey(Secret(bytes(32)))

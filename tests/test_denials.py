@@ -23,7 +23,7 @@ from policies.requests.denials import Refusal
 from policies.requests.query import Compare
 from policies.requests.request import Request
 from silo_node.actor import SiloActor
-from tests.simulator import simulate
+from tests.harness.simulator import simulate
 
 QUESTION = "SELECT sex, COUNT(*) AS n, AVG(age) AS mean_age FROM lung WHERE age > 40 GROUP BY sex"
 SILO = "aspen"

@@ -15,10 +15,10 @@ from pydantic import BaseModel
 import analyst.cli.main
 import analyst.client
 import silo_node.owner.cli
-from policies.decision.denial import DenialCode
+from policies.decision.denial_codes import DenialCode
 from policies.document.policy import Policy
 from tests.cases import every
-from tests.simulator import Simulation
+from tests.harness.simulator import Simulation
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = "\n".join(path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))])
@@ -98,6 +98,20 @@ def headings(page: str) -> Iterator[tuple[int, str]]:
 def anchor(heading: str) -> str:
     """Return the anchor that GitHub gives a heading."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_the_attack_story_of_the_harness_holds() -> None:
+    """Its page shows how to write one in ten lines."""
+    page = (ROOT / "tests" / "harness" / "README.md").read_text()
+    example = re.search(r"```python\n(.*?)```", page, re.DOTALL)
+    assert example is not None
+    found: dict[str, Any] = {}
+    exec(compile(example[1], "tests/harness/README.md", "exec"), found)  # noqa: S102
+    (story,) = [value for name, value in found.items() if name.startswith("test_")]
+    story()
+    named = set(re.findall(r"^\| `([a-z_`, ]+)` \|", page, re.M))
+    modules = {path.stem for path in (ROOT / "tests" / "harness").glob("*.py")} - {"__init__"}
+    assert {name.strip(" `") for group in named for name in group.split(",")} == modules
 
 
 def test_every_link_between_the_docs_leads_somewhere() -> None:

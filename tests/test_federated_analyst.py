@@ -20,9 +20,19 @@ from analyst.link import RemoteLink
 from federation.errors import FederationError
 from federation.transport.frames import Kind, frame
 from silo_node.training.run import RunState
-from tests.federated import AGGREGATOR, ANALYST, SILOS, Served, add_member, credentials, free_port, provision, served
-from tests.owner_home import PEOPLE, with_people
-from tests.simulator import no_noise
+from tests.harness.federated import (
+    AGGREGATOR,
+    ANALYST,
+    SILOS,
+    Served,
+    add_member,
+    credentials,
+    free_port,
+    provision,
+    served,
+)
+from tests.harness.owner_home import PEOPLE, with_people
+from tests.harness.simulator import no_noise
 from tests.test_training import SILOS as BANKS
 from tests.test_training import STEPS, descent, found_banks, pooled
 

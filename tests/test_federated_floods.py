@@ -27,7 +27,7 @@ from federation.transport.handshake import ADMITTED, ANALYST_METHOD, Hello, gree
 from federation.transport.session import Session, pump
 from policies.requests.catalogue import CatalogueRequest
 from silo_node.errors import SiloError
-from tests.federated import (
+from tests.harness.federated import (
     AGGREGATOR,
     NAME,
     SILOS,

@@ -49,9 +49,20 @@ from silo_node.ledger.log import Signer
 from silo_node.rounds import steps
 from silo_node.transport import checkpoint_relay
 from silo_node.transport.checkpoint_relay import Objection
-from tests.federated import AGGREGATOR, NAME, SILOS, LocalSilo, Served, channel, free_port, provision, served, until
-from tests.relay import Relay
-from tests.simulator import no_noise
+from tests.harness.federated import (
+    AGGREGATOR,
+    NAME,
+    SILOS,
+    LocalSilo,
+    Served,
+    channel,
+    free_port,
+    provision,
+    served,
+    until,
+)
+from tests.harness.relay import Relay
+from tests.harness.simulator import no_noise
 
 pytestmark = pytest.mark.server
 

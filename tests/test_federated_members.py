@@ -51,7 +51,7 @@ from policies.requests.catalogue import CatalogueRequest
 from silo_node.serve import FederatedSilo
 from silo_node.transport import checkpoint_relay
 from silo_node.transport import dialler as silo_link
-from tests.federated import (
+from tests.harness.federated import (
     AGGREGATOR,
     ANALYST,
     NAME,
@@ -69,7 +69,7 @@ from tests.federated import (
     served,
     until,
 )
-from tests.relay import Relay
+from tests.harness.relay import Relay
 from tests.test_federated_link import PURPOSE, QUESTION, ask, dial, statuses
 
 pytestmark = pytest.mark.server

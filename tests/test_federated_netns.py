@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.namespaces import Network, network, obstacle
+from tests.harness.namespaces import Network, network, obstacle
 
 pytestmark = [pytest.mark.netns, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parent.parent

@@ -17,9 +17,9 @@ import pytest
 
 from analyst.demo.hospitals import found_hospitals
 from federation.operations.cluster import ensure_token, nodes_environment
-from tests.federated import provision
-from tests.namespaces import Network, network, obstacle
-from tests.node_certificates import write_node
+from tests.harness.federated import provision
+from tests.harness.namespaces import Network, network, obstacle
+from tests.harness.node_certificates import write_node
 
 pytestmark = [pytest.mark.netns, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
 BIN = Path(sys.executable).parent

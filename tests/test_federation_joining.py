@@ -38,8 +38,8 @@ from federation.members.certificates import (
 )
 from federation.members.roster import AUTHORITY
 from federation.transport.address import dialled, listened
-from tests.federated import NAME, add_member
-from tests.provisioning import NOW, admitted, asked, invited, toml
+from tests.harness.federated import NAME, add_member
+from tests.harness.provisioning import NOW, admitted, asked, invited, toml
 
 
 @pytest.fixture

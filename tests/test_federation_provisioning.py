@@ -42,8 +42,8 @@ from federation.members.membership import (
     read_log,
 )
 from federation.members.roster import AUTHORITY, Roster, read_roster
-from tests.federated import NAME, add_member, credentials
-from tests.provisioning import NOW, admitted, asked, invited, toml, trust_anchor_of
+from tests.harness.federated import NAME, add_member, credentials
+from tests.harness.provisioning import NOW, admitted, asked, invited, toml, trust_anchor_of
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from policies.requests.request import Request
 from policies.requests.terms import terms_of
 from policies.units import MICRO
 from tests.cases import every
-from tests.example_policy import AGE, COLUMNS, plan, request, table
+from tests.harness.example_policy import AGE, COLUMNS, plan, request, table
 
 RHOS = [1e-6, 2e-5, 1e-3, 0.01, 0.05, 0.1, 0.5, 1.0, 3.0, 10.0, 100.0]
 DELTAS = [1e-5, 1e-6, 1e-8, 1e-12]

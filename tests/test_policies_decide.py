@@ -12,7 +12,7 @@ from crypto.rounds.manifest import Recipient
 from crypto.sealing import PUBLIC_BYTES
 from policies.budget.ledger import Spending
 from policies.decision.decide import decide
-from policies.decision.denial import CLOCK_SKEW_S
+from policies.decision.denial_codes import CLOCK_SKEW_S
 from policies.document.catalogue import open_tables
 from policies.document.columns import Column
 from policies.document.policy import Policy
@@ -21,7 +21,7 @@ from policies.requests.query import Aggregate, Compare, OneOf
 from policies.requests.request import Request
 from policies.requests.tables import TableColumn
 from tests.cases import every
-from tests.example_policy import (
+from tests.harness.example_policy import (
     AGE,
     COLUMNS,
     COST,

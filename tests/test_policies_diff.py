@@ -31,7 +31,7 @@ from policies.requests.logistic import LogisticStep
 from policies.requests.query import Compare
 from policies.requests.request import Request
 from policies.requests.training import START as START_OF_RUN
-from tests.example_policy import AGE, COLUMNS, NOW, POLICY, SMOKER, Edit, edited, plan, policy, request, table
+from tests.harness.example_policy import AGE, COLUMNS, NOW, POLICY, SMOKER, Edit, edited, plan, policy, request, table
 from tests.test_policies_decide import BORDERLINE
 
 KEYS = {name: SigningKey(Secret(bytes([number]) * 32)) for number, name in enumerate(("dpo", "ciso", "clerk"))}

@@ -30,7 +30,7 @@ from policies.requests.query import Both, Compare, Either, OneOf, Plan
 from policies.requests.request import Request
 from policies.requests.tables import TableColumn
 from policies.requests.training import START
-from tests.example_policy import COLUMNS, CREATED_AT, NOW, POLICY, Edit, edited, plan, policy, request, table
+from tests.harness.example_policy import COLUMNS, CREATED_AT, NOW, POLICY, Edit, edited, plan, policy, request, table
 
 KEYS = {name: SigningKey(Secret(bytes([index]) * 32)) for index, name in enumerate(["dpo", "ciso", "owner", "eve"])}
 PEOPLE = "".join(f'[people.{name}]\nkey = "{key.public}"\n' for name, key in KEYS.items())

@@ -18,7 +18,7 @@ from policies.document.catalogue import open_tables
 from policies.document.load import load, parse
 from policies.errors import PolicyFileError
 from tests.cases import every
-from tests.example_policy import KEY, NOW, POLICY, Edit, edited, policy, request
+from tests.harness.example_policy import KEY, NOW, POLICY, Edit, edited, policy, request
 
 MINIMAL = """\
 schema = "silo-policy/1"

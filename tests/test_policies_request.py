@@ -18,7 +18,19 @@ from policies.requests.request import MAX_LIFETIME_S, MAX_SLOTS, Request
 from policies.requests.statistic import Statistic
 from policies.requests.tables import TableColumn, is_number
 from tests.cases import every
-from tests.example_policy import AGE, COLUMNS, CREATED_AT, GRADE, STAY, WARD, catalogue, plan, policy, request, table
+from tests.harness.example_policy import (
+    AGE,
+    COLUMNS,
+    CREATED_AT,
+    GRADE,
+    STAY,
+    WARD,
+    catalogue,
+    plan,
+    policy,
+    request,
+    table,
+)
 
 NUMBER = st.integers(-(10**17), 10**17).map(str) | st.decimals(
     -1000, 1000, allow_nan=False, allow_infinity=False, places=3

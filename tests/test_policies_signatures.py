@@ -23,7 +23,7 @@ from policies.document.signatures import (
 from policies.errors import PolicySignatureError
 from silo_node.ledger.log import Signer
 from silo_node.ledger.store import LedgerStore
-from tests.example_policy import NOW, POLICY, Edit, edited
+from tests.harness.example_policy import NOW, POLICY, Edit, edited
 
 KEYS = {name: SigningKey(Secret(bytes([index]) * 32)) for index, name in enumerate(["dpo", "ciso", "owner", "eve"])}
 PEOPLE = "".join(f'[people.{name}]\nkey = "{key.public}"\n' for name, key in KEYS.items())

@@ -22,7 +22,7 @@ from crypto.wire import sign, unverified
 from policies.requests.request import Request
 from silo_node.rounds.states import Agreed
 from tests.cases import of_backends
-from tests.simulator import Simulation, no_noise, simulate
+from tests.harness.simulator import Simulation, no_noise, simulate
 from tests.test_rounds import pooled, rewrite_policies
 
 QUESTION = "SELECT sex, COUNT(*) AS n, SUM(age) AS years FROM lung GROUP BY sex"

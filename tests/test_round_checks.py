@@ -55,8 +55,8 @@ from policies.requests.request import Request
 from policies.requests.training import START
 from silo_node.rounds import learning, proposal, states
 from silo_node.rounds import steps as core
-from tests.example_policy import AGE, NOW, SMOKER, table
-from tests.many_silos import (
+from tests.harness.example_policy import AGE, NOW, SMOKER, table
+from tests.harness.many_silos import (
     ANALYST,
     SEALING,
     Many,
@@ -67,7 +67,7 @@ from tests.many_silos import (
     refused,
     with_report,
 )
-from tests.simulator import no_noise
+from tests.harness.simulator import no_noise
 
 ME = "silo-001"
 BEFORE, DROPPED, AFTER = "silo-000", "silo-002", "silo-004"

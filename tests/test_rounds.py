@@ -27,7 +27,7 @@ from policies.requests.catalogue import Catalogue
 from policies.requests.request import Request
 from policies.requests.terms import terms_of
 from policies.units import MICRO
-from tests.simulator import STEPS, Simulation, no_noise, simulate
+from tests.harness.simulator import STEPS, Simulation, no_noise, simulate
 
 QUESTION = "SELECT sex, COUNT(*) AS n, AVG(age) AS mean_age FROM lung GROUP BY sex"
 # Each with the columns that pooled DuckDB must give exactly when the noise is off.

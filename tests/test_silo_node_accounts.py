@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from policies.budget.ledger import ALL_MONTHS, Months
 from policies.units import DAY_S
-from silo_node.accounts import Account, Accounts, accounts_of
 from silo_node.ledger.charges import Row
-from tests.example_policy import Edit, policy
+from silo_node.owner.accounts import Account, Accounts, accounts_of
+from tests.harness.example_policy import Edit, policy
 
 NOW = int(datetime(2027, 5, 20, 12, tzinfo=UTC).timestamp())
 LIMITS = Edit(

@@ -28,7 +28,7 @@ from silo_node.actor import MAX_ROUNDS, SiloActor
 from silo_node.errors import HomeError
 from silo_node.rounds import states
 from silo_node.rounds.states import Agreed
-from tests.simulator import Simulation, no_noise, simulate
+from tests.harness.simulator import Simulation, no_noise, simulate
 
 QUESTION = "SELECT sex, COUNT(*) AS n, AVG(age) AS mean_age FROM lung GROUP BY sex"
 

@@ -36,8 +36,8 @@ from silo_node.ledger.approvals import MAX_WAITING, Waiting
 from silo_node.ledger.retention import Due
 from silo_node.ledger.store import LedgerStore
 from silo_node.owner.pending import decide_on, requests_of
-from tests.owner_home import NOW, PEOPLE, OwnerHome, ask, erased, founded_with_people, spend, with_people
-from tests.simulator import Simulation, no_noise, simulate
+from tests.harness.owner_home import NOW, PEOPLE, OwnerHome, ask, erased, founded_with_people, spend, with_people
+from tests.harness.simulator import Simulation, no_noise, simulate
 
 DPO, OWNER, CISO = PEOPLE
 QUESTION = "SELECT sex, COUNT(*) AS n FROM lung GROUP BY sex"

@@ -25,7 +25,7 @@ from silo_node.data.query import execute
 from silo_node.data.sources import connect, load_sources
 from silo_node.errors import SourceError
 from silo_node.owner.consent_status import PersonStanding, Standing, standing_of, standings
-from tests.simulator import Simulation, no_noise, simulate
+from tests.harness.simulator import Simulation, no_noise, simulate
 
 NOW = 1_780_000_000  # 2026-05-28T20:26:40Z
 PAST, EARLIER, FUTURE = "2026-01-01T00:00:00Z", "2025-01-01T00:00:00Z", "2027-01-01T00:00:00Z"

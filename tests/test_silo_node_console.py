@@ -23,7 +23,7 @@ from crypto.wire import unverified
 from policies.requests.approval import Verdict
 from silo_node.errors import SiloError
 from silo_node.owner.console import MAX_BODY, Visitor, serve
-from tests.owner_home import NOW, PEOPLE, OwnerHome, ask, founded_with_people, spend
+from tests.harness.owner_home import NOW, PEOPLE, OwnerHome, ask, founded_with_people, spend
 
 pytestmark = pytest.mark.server
 

@@ -24,7 +24,7 @@ from silo_node.data.query import execute
 from silo_node.data.sources import connect, load_sources
 from silo_node.errors import SourceError
 from silo_node.owner.consent_status import standing_of, standings
-from tests.example_policy import NOW, Edit, edited, plan, request
+from tests.harness.example_policy import NOW, Edit, edited, plan, request
 
 TODAY = datetime.fromtimestamp(NOW, UTC).date()
 MIDNIGHT = datetime.combine(TODAY, datetime.min.time())

@@ -26,7 +26,7 @@ from silo_node.home import ACCEPTED
 from silo_node.ledger.store import LedgerStore
 from silo_node.owner.cli import main
 from silo_node.serve import FederatedSilo, Options, serve
-from tests.federated import ANALYST, NAME, SILOS, provision
+from tests.harness.federated import ANALYST, NAME, SILOS, provision
 
 FIRST_FORMAT = (
     "CREATE TABLE charges (nonce BLOB PRIMARY KEY CHECK (length(nonce) = 16), request_hash BLOB NOT NULL,"

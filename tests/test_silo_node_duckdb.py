@@ -18,8 +18,8 @@ from analyst.demo.hospitals import PURPOSE
 from policies.document.load import load, parse
 from silo_node.data.sources import connect, load_sources, opened
 from silo_node.errors import SourceError
-from tests.example_policy import Edit, edited, policy
-from tests.simulator import no_noise, simulate
+from tests.harness.example_policy import Edit, edited, policy
+from tests.harness.simulator import no_noise, simulate
 from tests.test_silo_node_consent import count
 
 FILE = "shop.duckdb"

@@ -23,7 +23,7 @@ from silo_node.data.query import execute
 from silo_node.data.sources import Files, Source, connect, load_sources
 from silo_node.errors import SourceError
 from tests.cases import every
-from tests.example_policy import AGE, COLUMNS, COST, STORED, Edit, plan, policy, request, table
+from tests.harness.example_policy import AGE, COLUMNS, COST, STORED, Edit, plan, policy, request, table
 
 Row = dict[str, Any]
 SCHEMA = pa.schema(STORED)

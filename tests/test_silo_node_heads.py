@@ -26,8 +26,8 @@ from silo_node.ledger.log import Signer
 from silo_node.ledger.retention import Due
 from silo_node.ledger.store import LedgerStore
 from silo_node.transport.checkpoint_relay import Ask, CheckpointRelay, DeferredKeeper, Objection
-from tests.owner_home import charge, erased
-from tests.simulator import KilledError, Simulation
+from tests.harness.owner_home import charge, erased
+from tests.harness.simulator import KilledError, Simulation
 
 QUESTION = "SELECT COUNT(*) AS n FROM lung"
 NORTH = Signer("north", "fed", SigningKey(Secret(bytes(range(32)))))

@@ -25,10 +25,10 @@ from silo_node.data.consent import narrowed, row_filter
 from silo_node.data.query import execute
 from silo_node.data.sources import Source, connect, load_sources, opened
 from tests.cases import every
-from tests.example_policy import COLUMNS, NOW, STORED, Edit, edited, plan, request, table
+from tests.harness.example_policy import COLUMNS, NOW, STORED, Edit, edited, plan, request, table
 
 if TYPE_CHECKING:
-    from tests.postgres import Server
+    from tests.harness.postgres import Server
 
 MIDNIGHT = datetime.fromtimestamp(NOW, UTC).replace(hour=0, minute=0, second=0, tzinfo=None)
 KINDS = ["csv", "duckdb", pytest.param("postgres", marks=pytest.mark.postgres)]

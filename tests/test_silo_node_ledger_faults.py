@@ -21,7 +21,7 @@ from silo_node.ledger import events
 from silo_node.ledger.audit import check_charges
 from silo_node.ledger.schema import VERSION
 from silo_node.ledger.store import LedgerStore
-from tests.owner_home import charge
+from tests.harness.owner_home import charge
 from tests.test_silo_node_ledger_store import SIGNER, nonce, opened
 
 ROOT = Path(__file__).resolve().parent.parent

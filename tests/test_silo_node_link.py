@@ -9,7 +9,7 @@ import pytest
 from crypto.errors import LinkError, MembershipError
 from silo_node.errors import SiloError
 from silo_node.transport.dialler import MAX_ROUNDS, Dialler
-from tests.federated import Counted
+from tests.harness.federated import Counted
 
 
 async def nothing(*_: Any) -> Any:

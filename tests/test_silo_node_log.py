@@ -24,8 +24,8 @@ from silo_node.ledger.replay import Held, examine
 from silo_node.ledger.retention import Due
 from silo_node.ledger.store import LedgerStore
 from tests.cases import every
-from tests.owner_home import charge, erased
-from tests.simulator import Simulation, no_noise, simulate
+from tests.harness.owner_home import charge, erased
+from tests.harness.simulator import Simulation, no_noise, simulate
 
 KEY = SigningKey(Secret(bytes(range(32))))
 SIGNER = Signer("north", "fed", KEY)

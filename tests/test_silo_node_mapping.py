@@ -17,7 +17,7 @@ from silo_node.data.query import execute
 from silo_node.data.sources import connect, load_sources
 from silo_node.errors import SourceError
 from tests.cases import every
-from tests.example_policy import COLUMNS, Edit, plan, policy, request, table
+from tests.harness.example_policy import COLUMNS, Edit, plan, policy, request, table
 
 CSV = Edit('kind = "parquet"\nuri  = "visits.parquet"', 'kind = "csv"\nuri  = "visits.csv"')
 UNIT = Edit('patient_id = { type = "string"', 'patient_id = { from = "Patient No", type = "string"')

@@ -39,11 +39,11 @@ from silo_node.data.postgres import BATCH_ROWS, PostgresTable, fetch
 from silo_node.data.sources import connect, load_sources, opened
 from silo_node.doctor import examine
 from silo_node.errors import SourceError
-from tests.example_policy import Edit, edited, policy, request
-from tests.simulator import Simulation, no_noise, simulate
+from tests.harness.example_policy import Edit, edited, policy, request
+from tests.harness.simulator import Simulation, no_noise, simulate
 
 if TYPE_CHECKING:
-    from tests.postgres import Server
+    from tests.harness.postgres import Server
 
 pytestmark = pytest.mark.postgres
 VARIABLE = "CONSILO_TEST_DSN"

@@ -14,7 +14,7 @@ from silo_node.data.mapping import quote
 from silo_node.data.sources import connect, load_sources
 from silo_node.errors import SourceError
 from tests.cases import every
-from tests.example_policy import Edit, policy
+from tests.harness.example_policy import Edit, policy
 
 COLUMNS = ("patient_id", "ward", "grade", "age", "cost", "smoker", "region", "stay")
 CSV = policy(Edit('kind = "parquet"', 'kind = "csv"'), Edit("visits.parquet", "visits.csv"))

@@ -12,7 +12,7 @@ from policies.document import schema
 from policies.document.describe import worded_policy, worded_request
 from policies.document.load import dotted, load
 from policies.requests.query import Aggregate, Both, Compare, Either, IsNull, Not, OneOf
-from tests.example_policy import plan, request, table
+from tests.harness.example_policy import plan, request, table
 from tests.test_silo_node_accounts import POLICY
 
 EXAMPLES = sorted((schema.FILE.parent / "examples").glob("*.toml"))

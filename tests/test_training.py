@@ -35,7 +35,7 @@ from policies.requests.training import START
 from silo_node.ledger.charges import Row
 from silo_node.training.logistic import contribution
 from silo_node.training.run import RunState
-from tests.simulator import Noise, Simulation, no_noise, simulate
+from tests.harness.simulator import Noise, Simulation, no_noise, simulate
 
 pytestmark = pytest.mark.torch
 

@@ -8,6 +8,9 @@ handshake refuses a certificate of another key even if the same authority issued
 Transport keys (ECDSA, P-256) serve connections only; what silos and aggregators state they sign with their identity
 keys (`crypto.keys`). A private key is made where it is used and only its certificate request travels.
 
+Whether a member may connect with one is decided in `federation.members.membership` (`Membership.peer`); here a
+certificate is read, issued, and checked before it is admitted (`check_issued`).
+
     key = new_transport_key(home / "transport.key")
     request = new_request(key, Identity("health", "silo", "aspen"))  # at the silo
     certificate = issue(authority, authority_key, request, utc_now(), MEMBER_DAYS)  # at the authority

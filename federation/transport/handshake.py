@@ -1,6 +1,7 @@
 """How a stream begins: one member dials, both agree on a wire version, and a lost stream is dialled again.
 
-Assumes: a stream whose other end is authenticated (mutual TLS). Promises: nothing is written to a stream before the
+Assumes: a stream whose other end is authenticated (mutual TLS; `Membership.peer` decides who it is, and
+`aggregator.gate` and `silo_node.transport.dialler` ask it). Promises: nothing is written to a stream before the
 other end has let it in, no version is spoken that only one side knows, and every wait for a greeting has an end.
 docs/federated.md, "The stream, byte by byte".
 

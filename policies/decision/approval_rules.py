@@ -6,7 +6,7 @@ from policies.decision.approvals import approval_status, subject_of
 from policies.decision.budget_rules import cost_of_run
 from policies.decision.case import Case
 from policies.decision.compiled import CompiledPolicy, NeededApproval, compiled, facts_of
-from policies.decision.denial import deny
+from policies.decision.denial_codes import deny
 from policies.document.policy import Policy
 from policies.requests.denials import Denial
 from policies.requests.request import Request

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from policies.decision.case import Case
-from policies.decision.denial import CLOCK_SKEW_S, deny
+from policies.decision.denial_codes import CLOCK_SKEW_S, deny
 from policies.requests.denials import Denial
 from policies.units import DAY_S, HOUR_S, MINUTE_S, Number
 

@@ -8,7 +8,7 @@ from operator import eq, ge, gt, le, lt, ne
 from policies.budget.ledger import ALL_MONTHS, Months, Rate, WindowLimit, window_start
 from policies.decision.case import Case
 from policies.decision.compiled import compiled
-from policies.decision.denial import deny
+from policies.decision.denial_codes import deny
 from policies.document.policy import Policy
 from policies.periods import UNKNOWN, span
 from policies.requests.denials import Denial

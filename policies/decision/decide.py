@@ -13,7 +13,7 @@ from policies.decision import availability, budget_rules, disclosure, eligibilit
 from policies.decision.approval_rules import people
 from policies.decision.case import NO_JURISDICTIONS, Case, Jurisdictions, Rule
 from policies.decision.compiled import compiled, facts_of
-from policies.decision.denial import deny
+from policies.decision.denial_codes import deny
 from policies.document.policy import Policy
 from policies.requests.approval import Approval
 from policies.requests.denials import MAX_DENIALS, Denial

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from policies.decision.case import Case
-from policies.decision.denial import deny
+from policies.decision.denial_codes import deny
 from policies.requests.denials import Denial
 from policies.requests.tables import TableColumn
 from policies.units import Role

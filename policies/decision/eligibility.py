@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from policies.decision.case import Case
 from policies.decision.compiled import CompiledPolicy, compiled
-from policies.decision.denial import CLOCK_SKEW_S, deny
+from policies.decision.denial_codes import CLOCK_SKEW_S, deny
 from policies.document.policy import Analyst, Policy
 from policies.document.purposes import contains
 from policies.requests.denials import Denial

@@ -1,6 +1,6 @@
 """The denials of a silo before the rules of its policy are asked: who signed, and what this silo has seen already."""
 
-from policies.decision.denial import deny
+from policies.decision.denial_codes import deny
 from policies.document.policy import Policy
 from policies.requests.denials import Denial
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from crypto.rounds.bounds import why_infeasible
 from policies.decision.case import Case
-from policies.decision.denial import deny
+from policies.decision.denial_codes import deny
 from policies.document.policy import BUILT_NOISE, BUILT_SECURITY_BITS
 from policies.requests.denials import Denial
 

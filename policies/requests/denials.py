@@ -1,4 +1,4 @@
-"""How a silo says no."""
+"""The messages of a refusal on the wire. The words of a denial stand in the rules of `policies.decision`."""
 
 from typing import Annotated, ClassVar
 

@@ -1,7 +1,8 @@
 """A question: the typed plan of one SELECT. SQL never crosses the boundary; this does.
 
 Shape of a question: a block for each statistic, one number for each group of the closed domains. A silo's contribution
-is computed in `silo_node/data/query.py`, the answer's estimates in `analyst/reports/estimates.py`.
+is computed in `silo_node/data/query.py`, the answer's estimates in `analyst/reports/estimates.py`;
+`analyst/sql/plan.py` reads it from SQL.
 """
 
 import json

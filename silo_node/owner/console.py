@@ -27,10 +27,10 @@ from federation.web.guard import LOOPBACK, is_served_address, refusal
 from federation.web.loopback import hardened, html_page, read_form, serve_in_thread
 from policies.document.load import load
 from policies.errors import LedgerError, PolicyError
-from silo_node.accounts import accounts_of
 from silo_node.errors import SiloError
 from silo_node.ledger.log import Signer
 from silo_node.ledger.store import LedgerStore
+from silo_node.owner.accounts import accounts_of
 from silo_node.owner.page import View, render
 from silo_node.owner.pending import Decision, decide_on, requests_of
 

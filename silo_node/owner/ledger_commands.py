@@ -18,13 +18,13 @@ from policies.document.load import PolicyFile, load
 from policies.document.policy import Policy
 from policies.errors import LedgerError
 from policies.units import MICRO
-from silo_node.accounts import Account, Accounts, accounts_of
 from silo_node.errors import SiloError
 from silo_node.home import LEDGER, read_home
 from silo_node.ledger.events import when, worded
 from silo_node.ledger.log import Signer, read_checkpoint
 from silo_node.ledger.retention import due_of
 from silo_node.ledger.store import LedgerStore
+from silo_node.owner.accounts import Account, Accounts, accounts_of
 from silo_node.owner.pending import Decision, PendingRequest, check_person, decide_on, requests_of
 
 _LOG_ENTRIES, _MAX_ENTRIES = 100, 10**9

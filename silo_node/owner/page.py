@@ -14,8 +14,8 @@ from federation.web.markup import templates
 from policies.document.describe import worded_policy, worded_request
 from policies.document.policy import Policy
 from policies.units import DAY_S, MICRO
-from silo_node.accounts import Account, Accounts
 from silo_node.ledger.events import Entry, when, worded
+from silo_node.owner.accounts import Account, Accounts
 from silo_node.owner.pending import PendingRequest
 
 _WIDTH, _HEIGHT = 1000, 240

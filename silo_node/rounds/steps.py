@@ -5,7 +5,8 @@
 In training the silos are the recipients: `learn` opens a report and moves the model.
 
 Every step checks what it is told and raises ProtocolError (or what the decoders raise) before anything leaves. The
-clock, the ledger, the computation on rows and the noise are arguments. docs/protocol.md sections 3 to 6 and 11.
+clock, the ledger, the computation on rows and the noise are arguments, which `silo_node.actor` passes: the noise is
+`crypto.noise.discrete_gaussian`, added in `_noisy_values`. docs/protocol.md sections 3 to 6 and 11.
 """
 
 from collections.abc import Callable, Sequence

@@ -33,7 +33,7 @@ from silo_node.transport.dialler import Dialler
 from tests.bench.endtoend import family, proportional_mib
 from tests.bench.figures import publish
 from tests.bench.secure_sum import manifest
-from tests.federated import AGGREGATOR, ANALYST, Counted, credentials, free_port, furnish, provision, until
+from tests.harness.federated import AGGREGATOR, ANALYST, Counted, credentials, free_port, furnish, provision, until
 
 QUESTION = "SELECT sex, COUNT(*) AS n, AVG(age) AS mean_age FROM lung GROUP BY sex"
 PURPOSE = "health-research"

@@ -23,7 +23,7 @@ from silo_node.data.sources import connect
 from silo_node.ledger.log import Signer
 from silo_node.ledger.store import LedgerStore
 from tests.bench.figures import publish
-from tests.example_policy import NOW, Edit, edited, policy, request
+from tests.harness.example_policy import NOW, Edit, edited, policy, request
 
 EXAMPLES = Path(policies.__file__).parent / "examples"
 RUNS = 15

@@ -17,7 +17,7 @@ from silo_node.ledger.approvals import Waiting
 from silo_node.ledger.log import Signer
 from silo_node.ledger.retention import Due
 from silo_node.ledger.store import LedgerStore
-from tests.example_policy import request, table
+from tests.harness.example_policy import request, table
 
 NOW = 1_800_003_600  # 2027-01-15 09:00 UTC
 PEOPLE = ("dpo@aspen.example", "owner@aspen.example", "ciso@aspen.example")

@@ -37,8 +37,8 @@ from policies.requests.terms import terms_of
 from silo_node.rounds import proposal
 from silo_node.rounds import states as rounds_states
 from silo_node.rounds import steps as core
-from tests.example_policy import KEY, NOW, Edit, plan, policy, request, table
-from tests.simulator import Noise, no_noise
+from tests.harness.example_policy import KEY, NOW, Edit, plan, policy, request, table
+from tests.harness.simulator import Noise, no_noise
 
 ANALYST = Secret(bytes(range(32)))  # whose verification key stands in the example policy
 assert str(SigningKey(ANALYST).public) == KEY

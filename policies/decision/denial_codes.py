@@ -1,4 +1,7 @@
-"""How a rule of the decision says no."""
+"""The codes of all denials.
+
+The words of each stand in the rule that denies: `eligibility`, `disclosure` and their siblings.
+"""
 
 from typing import Literal
 

@@ -7,7 +7,7 @@ from federation.authority import admit, invite, opened
 from federation.joining import join
 from federation.members.certificates import utc_now
 from federation.members.membership import TrustAnchor
-from tests.federated import NAME
+from tests.harness.federated import NAME
 
 NOW = utc_now()
 

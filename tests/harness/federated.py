@@ -38,7 +38,7 @@ from silo_node.serve import FederatedSilo
 from silo_node.transport.checkpoint_relay import CheckpointRelay
 from silo_node.transport.dialler import Dialler
 from silo_node.transport.streams import Streams
-from tests.simulator import LocalSums
+from tests.harness.simulator import LocalSums
 
 NAME = "consortium"
 ANALYST, AGGREGATOR = "ana", "hub"
