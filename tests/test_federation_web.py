@@ -24,6 +24,8 @@ from federation.web.connection import ClientLimits
 from federation.web.guard import HEADERS, is_loopback_name, is_served_address
 from federation.web.loopback import MAX_FIELDS, hardened, html_page, listen, read_form, serve_in_thread
 
+pytestmark = [pytest.mark.server, pytest.mark.process]  # browsers and sockets
+
 SECRET = "ab" * 24
 BODY = 256
 LIMITS = ClientLimits(read_s=1.5, answer_s=2.0, write_s=1.5, connections=4)
@@ -531,7 +533,7 @@ def test_in_a_loop_of_somebody_else_s_it_takes_no_signal_and_leaves_no_task() ->
 def test_who_serves_no_page_imports_none_of_it() -> None:
     """Silos' actors and most commands: the web stack takes time and memory."""
     stack = ("starlette", "uvicorn", "h11", "jinja2", "federation.web")
-    code = f"import sys, silo_node.actor, silo_node.cli, analyst.cli; print([m for m in {stack} if m in sys.modules])"
+    code = f"import sys, silo_node.actor, silo_node.owner.cli, analyst.cli.main; print([m for m in {stack} if m in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120)
     assert shown.stdout == "[]\n"
 

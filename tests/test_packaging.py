@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.tiers import MARKS
+
 ROOT = Path(__file__).resolve().parent.parent
 OURS = ("silo_node", "aggregator", "analyst", "federation", "policies", "crypto")
 
@@ -102,3 +104,9 @@ def test_the_container_file_tells_how_its_user_gets_at_a_directory_of_the_host()
     text = (ROOT / "deploy" / "Containerfile").read_text()
     user = re.findall(r"useradd --uid (\d+)", text)
     assert re.findall(r"--userns=keep-id:uid=(\d+),gid=(\d+)", text) == [(user[0], user[0])]
+
+
+def test_make_leaves_out_and_checks_exactly_the_marks_that_there_are() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["markers"]
+    (marked,) = re.findall(r"^MARKED := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert marked.split(" or ") == [line.split(":")[0] for line in declared] == list(MARKS)

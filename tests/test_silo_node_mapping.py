@@ -45,7 +45,7 @@ def compute(home: Path, asked: Request, *edits: Edit) -> tuple[int, Decimal]:
     loaded = policy(CSV, UNIT, *edits)
     source = load_sources(loaded, home)["visits"]
     with connect() as database:
-        (present,), (total,) = execute(database, source, "patient_id", asked)
+        (present,), (total,) = (each.tolist() for each in execute(database, source, "patient_id", asked))
     return present, Decimal(total + present * 505_000) / 200 - 50 * present
 
 
@@ -91,7 +91,8 @@ def test_a_parquet_file_of_doubles_is_scaled_as_exactly(tmp_path: Path) -> None:
     loaded = policy(cost("0.45", '"pounds"'))
     source = load_sources(loaded, tmp_path)["visits"]
     with connect() as database:
-        assert execute(database, source, "patient_id", ask()) == [[1], [2 * (99 + 5000) - 505_000]]
+        found = [each.tolist() for each in execute(database, source, "patient_id", ask())]
+        assert found == [[1], [2 * (99 + 5000) - 505_000]]
 
 
 def test_a_column_that_is_not_opened_cannot_be_read(tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ def test_id_and_consent_columns_may_be_mapped(tmp_path: Path) -> None:
     source = load_sources(loaded, tmp_path)["visits"]
     among = consent_filter(loaded, "health-research", "", 0)
     with connect() as database:
-        assert execute(database, source, "patient_id", ask(), among)[0] == [1]
+        assert execute(database, source, "patient_id", ask(), among)[0].tolist() == [1]
 
 
 def test_nothing_of_the_mapping_is_published() -> None:

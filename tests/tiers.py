@@ -5,7 +5,7 @@ here, so the quick tier stays quick and runs anywhere. At the end of a run stand
 """
 
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -70,13 +70,13 @@ class Shares:
     """Sums what the tests of each mark take, over all processes of a run."""
 
     def __init__(self) -> None:
-        self._seconds: dict[str, float] = {}
+        self._seconds: defaultdict[str, float] = defaultdict(float)
         self._tests: Counter[str] = Counter()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Add a test's set-up, call or tear-down to each of its marks."""
         for mark in [name for name in MARKS if name in report.keywords] or ["no mark"]:
-            self._seconds[mark] = self._seconds.get(mark, 0.0) + report.duration
+            self._seconds[mark] += report.duration
             self._tests[mark] += report.when == "call"
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
