@@ -533,7 +533,8 @@ def test_in_a_loop_of_somebody_else_s_it_takes_no_signal_and_leaves_no_task() ->
 def test_who_serves_no_page_imports_none_of_it() -> None:
     """Silos' actors and most commands: the web stack takes time and memory."""
     stack = ("starlette", "uvicorn", "h11", "jinja2", "federation.web")
-    code = f"import sys, silo_node.actor, silo_node.owner.cli, analyst.cli.main; print([m for m in {stack} if m in sys.modules])"
+    roles = "silo_node.actor, silo_node.owner.cli, analyst.cli.main"
+    code = f"import sys, {roles}; print([m for m in {stack} if m in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120)
     assert shown.stdout == "[]\n"
 
