@@ -43,7 +43,9 @@ from federation.transport.handshake import Hello, Welcome
 from policies.budget.ledger import Checkpoint
 from policies.document.signatures import PolicySignature
 from policies.requests.approval import Verdict
+from policies.requests.request import Request
 from silo_node.ledger.events import Entry, SurvivorsSigned
+from silo_node.training.run import RunState
 from tests.vectors import messages
 
 BATCH = 5000
@@ -167,6 +169,7 @@ def _read_key_file(path: Path) -> None:
     assert len(read_key_file(path).raw) == 32
 
 
+_HELD = (Request, Roster, RunState, StoredReport)  # with them their modules, which hold the vocabulary, are read
 WRITTEN = {"SurvivorSet": "Split"}  # types that the vectors of version 0.1.0 call otherwise
 
 
