@@ -414,6 +414,7 @@ def share_of(rows: list[bytes], size: int, colour: tuple[int, int, int], slack: 
     ],
     ids=["wide-light", "wide-dark", "narrow-light", "narrow-dark"],
 )
+@pytest.mark.process
 def test_chromium_draws_the_page(
     url: str,
     tmp_path: Path,
