@@ -113,4 +113,5 @@ def postgres() -> Iterator["Server"]:
 
 def pytest_sessionfinish() -> None:
     """Free DuckDB's objects that wait in cycles before its module is gone: it would report them as leaks at exit."""
+    gc.unfreeze()  # what was made while tests were collected too
     gc.collect()

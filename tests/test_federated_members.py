@@ -741,6 +741,7 @@ def test_a_silo_with_the_identity_key_of_another_does_not_start(founded: Path, t
     assert not (path / "birch" / "ledger.sqlite").exists(), "nothing was begun"
 
 
+@pytest.mark.process
 def test_a_second_process_does_not_serve_the_directory_of_an_aggregator(founded: Path, tmp_path: Path) -> None:
     path = provision(tmp_path / "p", founded, silos=FOUR[:1])
     lock = hold(path / AGGREGATOR / "serve.lock")
@@ -752,6 +753,7 @@ def test_a_second_process_does_not_serve_the_directory_of_an_aggregator(founded:
     assert "is served already" in done.stderr
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("whose", [ANALYST, "authority", FOUR[0]])
 def test_an_aggregator_is_not_served_from_the_directory_of_another_role(
     founded: Path, tmp_path: Path, whose: str
