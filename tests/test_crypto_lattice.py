@@ -149,7 +149,7 @@ def test_the_noise_of_the_largest_bfv_round_leaves_a_budget() -> None:
 
 
 def test_the_error_of_the_largest_ckks_round_stays_below_half_a_step() -> None:
-    """At the smallest scale, before rounding: 50 deviations fit, so not even a tenth of a step is reached."""
+    """At the smallest scale, before rounding. It depends on the key: 0.04 to 0.103 were seen, half a step is 0.5."""
     inside, total = seal_of("ckks", MIN_SCALE_BITS), np.zeros(CIPHERTEXT_BYTES // 8, np.uint64)
     limit, generator = MAX_SPAN // MAX_SILOS, np.random.default_rng(2)
     exact = np.zeros(DEGREE, np.int64)
@@ -160,7 +160,7 @@ def test_the_error_of_the_largest_ckks_round_stays_below_half_a_step() -> None:
     inside._decryptor.decrypt(loaded(inside, total.tobytes(), 2.0**MIN_SCALE_BITS), inside._plain)
     values = np.array(inside._encoder.decode_complex(inside._plain))
     error = np.abs(np.concatenate([values.real, values.imag]) - exact).max()
-    assert 0 < error < 0.1
+    assert 0 < error < 0.2
     assert np.frombuffer(inside.decrypt(total.tobytes()), np.int64).tolist() == exact.tolist()
 
 
