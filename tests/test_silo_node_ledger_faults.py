@@ -249,7 +249,7 @@ def test_processes_together_never_exceed_the_limit(path: Path) -> None:
     script = """
 import sys
 from pathlib import Path
-from tests.owner_home import charge
+from tests.harness.owner_home import charge
 from tests.test_silo_node_ledger_store import opened
 store, worker = opened(Path(sys.argv[1])), int(sys.argv[2])
 print(sum(store.reserve(charge(1000 * worker + n, 1_800_000_000, micro_rho=50), 1000) for n in range(1, 30)))

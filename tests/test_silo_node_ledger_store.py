@@ -302,7 +302,7 @@ def test_a_closed_ledger_is_an_error_not_an_empty_one(path: Path) -> None:
 _VICTIM = """
 import sys, time
 from pathlib import Path
-from policies.ledger import Charge
+from policies.budget.ledger import Charge
 from tests.test_silo_node_ledger_store import opened
 
 ledger = opened(Path(sys.argv[1]))
