@@ -32,7 +32,7 @@ def pieces_of(report: EncryptedReport) -> tuple[int, ...]:
 
 def scheme_of_report(report: EncryptedReport) -> Scheme:
     """Return the backend of a stored report, fixed to its round; raises CryptoError."""
-    request = unverified(unverified(report.propose, Propose).request, Request)
+    request = unverified(request_of(report), Request)
     return scheme_of(unverified(report.manifest, Manifest), request.round_key)
 
 
