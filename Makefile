@@ -1,4 +1,5 @@
-# One way to run everything: `make demo`, `make test`, `make check`, `make bench`, `make fuzz`.
+# One way to run everything: `make demo`, `make test`, `make check`, `make bench`, `make faults`, `make fuzz`,
+# `make deploy-check`, `make audit`, `make release`.
 
 PYTHON ?= $(or $(shell command -v python3.11),python3)
 VENV   ?= .venv
@@ -9,8 +10,10 @@ PYTEST := -m pytest -n 2 --dist loadfile
 MARKED := ray or server or process or he or torch or postgres or netns or slow or fuzz
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# Compiled modules are kept, whatever the environment says: the tests start hundreds of processes.
+export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test check bench fuzz lock clean
+.PHONY: demo test check bench bench-large faults fuzz deploy-check audit release lock clean
 
 demo: $(READY)
 	$(BIN)/consilo demo
@@ -28,11 +31,34 @@ check: $(READY)
 bench: $(READY)
 	$(BIN)/python -m tests.bench
 
+# 10^8 rows: an hour, 16 GiB of memory, 10 GiB of disk.
+bench-large: $(READY)
+	$(BIN)/python -m tests.bench rows_large
+
+# Every fault at every state of a round, then the soak; it writes docs/faults.md. An hour, most of it waiting.
+faults: $(READY)
+	$(BIN)/python -m tests.faults
+
 # A million seeded inputs a decoder, then two minutes by coverage. Atheris is no dependency: it is fetched here alone.
 fuzz: $(READY)
 	CONSILO_FUZZ_INPUTS=$(FUZZ_INPUTS) $(BIN)/python -m pytest -m fuzz tests/test_fuzz.py
 	test -d .fuzz/atheris || $(BIN)/pip install --quiet --no-deps --target .fuzz atheris==3.0.0
 	PYTHONPATH=.fuzz:. $(BIN)/python -m tests.fuzz_atheris -max_total_time=120 -max_len=8192 .fuzz/corpus
+
+# What is in deploy/, by linters and by Helm itself (0.5 GB), which are no dependencies: they are fetched here alone.
+deploy-check: $(READY)
+	cmp -s tests/deploy/tools.txt .deploy-tools/fetched || { rm -rf .deploy-tools; \
+	  $(BIN)/pip install --quiet --target .deploy-tools -r tests/deploy/tools.txt && \
+	  cp tests/deploy/tools.txt .deploy-tools/fetched; }
+	$(BIN)/python -m pytest -m "" tests/deploy
+
+# The lock file beside published advisories; and dist/: the wheel, its hash and its bill of materials. Their tools are no
+# dependencies: they are fetched here alone.
+audit release: $(READY)
+	cmp -s tests/release/tools.txt .release-tools/fetched || { rm -rf .release-tools; \
+	  $(BIN)/pip install --quiet --target .release-tools -r tests/release/tools.txt && \
+	  cp tests/release/tools.txt .release-tools/fetched; }
+	PYTHONPATH=.release-tools:. $(BIN)/python -m tests.release $(if $(filter audit,$@),audit,wheel)
 
 # torch first and alone: whatever depends on it must find it there, or pip fetches another build.
 $(READY): requirements.lock pyproject.toml
@@ -54,4 +80,4 @@ lock:
 	rm -rf .lock-venv
 
 clean:
-	rm -rf $(VENV) .lock-venv .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .lock-venv .fuzz .deploy-tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

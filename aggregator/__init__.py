@@ -1,4 +1,4 @@
-"""The aggregator: relays requests, adds blinded vectors, keeps encrypted reports. It can open none of them.
+"""The aggregator: it relays requests, adds blinded vectors and keeps encrypted reports, and cannot open any of them.
 
 `python -m aggregator` starts it as a named Ray actor.
 """

@@ -1,36 +1,74 @@
-"""Drives rounds: asks silos in parallel, takes silence as drop-out, and never waits without a bound.
+"""Drive rounds: ask silos in parallel, treat silence as drop-out, and bound every wait. docs/protocol.md section 9.
 
 Transport-agnostic: `SiloHandle` is a Ray actor in `aggregator/ray_actors.py` and an object in memory in tests.
 """
 
 import asyncio
-import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
+
+import structlog
 
 from aggregator import reports
 from aggregator import rounds as core
-from aggregator.errors import AggregatorError, SharesMissingError, SilosMissingError
-from aggregator.rounds import Aggregator, Asked, Replies
-from aggregator.store import HeadStore, ReportStore
+from aggregator.answers import Answers
+from aggregator.errors import (
+    AggregatorError,
+    BusyError,
+    OtherVersionError,
+    SharesMissingError,
+    SilosMissingError,
+    StoreError,
+)
+from aggregator.outcomes import Outcomes
+from aggregator.round_journal import RoundJournal
+from aggregator.rounds import Aggregator, ReceivedRequest, Replies
+from aggregator.slots import Seconds, Slots
+from aggregator.store import CheckpointStore, ReportStore
 from aggregator.sums import Sums
-from crypto.errors import CryptoError, ProtocolError
+from aggregator.transcripts import Transcripts
+from crypto.errors import CryptoError, LinkError, ProtocolError
 from crypto.randomness import token
 from crypto.rounds.messages import Contribution
 from crypto.rounds.payload import frames as frames_of
 from crypto.rounds.payload import piece_sizes
-from crypto.rounds.report import EncryptedReport, StoredReport
-from crypto.wire import MAX_ENVELOPE_OVERHEAD, Signed
-from policies.requests.catalogue import Catalogue
+from crypto.wire import MAX_ENVELOPE_OVERHEAD, Signed, unverified
+from federation.transport.calls import CallFailedError
+from policies.requests.catalogue import MAX_DOMAIN_REPLY_BYTES, Catalogue, DomainRequest
 from policies.requests.training import START
-from policies.units import MAX_STEPS
+from policies.units import MAX_BUSY_S, MAX_STEPS, WAIT_S
 
-STEP_TIMEOUT_S = 30.0
-REQUEST_TIMEOUT_S = 240.0  # with its wait for a free slot
-MAX_CONCURRENT_ROUNDS = 8
+STEP_TIMEOUT_S = 30.0  # without the silos' computing, where their acceptances state its time
+REQUEST_TIMEOUT_S = 240.0  # until it is charged, with its wait for a free slot, and WAIT_S for the silos' computing
+SLOT_WAIT_S = 120.0
+MAX_CONCURRENT_ROUNDS = 16  # of all analysts; of one alone half of them
 Call = Coroutine[Any, Any, tuple[bytes, ...]]
-_log = logging.getLogger("consilo.aggregator")
+_log = structlog.get_logger("consilo.aggregator")
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A request that was answered or not: what became of its silos, why there is no report, and how long it took."""
+
+    asked: ReceivedRequest
+    outcomes: Outcomes
+    reason: str
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Bounds:
+    """What a request may take: until when it may wait, and what its rounds have taken of the silos' computing."""
+
+    limit: asyncio.Timeout | None = None
+    seconds: int = 0
+
+    def end(self) -> None:
+        """Wait as long as each step may from now on: what is paid is not given up for what it waited before."""
+        if self.limit is not None and not self.limit.expired():
+            self.limit.reschedule(None)
 
 
 class SiloHandle(Protocol):
@@ -49,195 +87,233 @@ class Server:
         silos: Mapping[str, SiloHandle],
         sums: Sums,
         store: ReportStore,
+        journal: RoundJournal,
+        checkpoints: CheckpointStore,
         clock: Callable[[], float] = time.time,
         step_timeout_s: float = STEP_TIMEOUT_S,
-        request_timeout_s: float = REQUEST_TIMEOUT_S,
-        heads: HeadStore | None = None,
+        ended: Callable[[Ended], None] = lambda _: None,
     ) -> None:
-        self._heads = heads
+        """`ended` learns what became of every request."""
         self._aggregator, self._silos, self._sums, self._store = aggregator, silos, sums, store
-        self._clock, self._step_timeout_s, self._request_timeout_s = clock, step_timeout_s, request_timeout_s
-        self._slots = asyncio.Semaphore(MAX_CONCURRENT_ROUNDS)
+        self._checkpoints, self._journal, self._ended = checkpoints, journal, ended
+        self._clock, self._step_timeout_s = clock, step_timeout_s
+        self.slots = Slots(MAX_CONCURRENT_ROUNDS, SLOT_WAIT_S, "rounds at the aggregator")
+        self.seconds = Seconds(MAX_BUSY_S, SLOT_WAIT_S, "seconds of the silos' computing")
+        # How long the silos may compute now, by round: a silo does one thing at a time, so its other rounds wait.
+        self._computing: dict[bytes, int] = {}
+        self._answers = Answers(store)
+        self.transcripts = Transcripts(store, sums)
 
-    async def put_head(self, envelope: bytes) -> bytes:
-        """Keep the signed head of a silo's ledger; return the one kept now. Raises CryptoError or AggregatorError."""
-        return await asyncio.to_thread(self._head_store().put, envelope)
+    async def put_checkpoint(self, envelope: bytes) -> bytes:
+        """Keep a silo's signed checkpoint; return the one kept now. Raises CryptoError or AggregatorError."""
+        return await asyncio.to_thread(self._checkpoints.put, envelope)
 
-    async def get_head(self, silo: bytes) -> bytes:
-        """Return the head kept of a silo, by its name; nothing if it has sent none. Raises AggregatorError."""
-        return self._head_store().get(silo.decode(errors="replace"))
-
-    def _head_store(self) -> HeadStore:
-        if self._heads is None:
-            raise AggregatorError("this aggregator keeps no heads", "start it with a directory for them")
-        return self._heads
+    async def get_checkpoint(self, silo: bytes) -> bytes:
+        """Return the checkpoint of a silo, by its name; empty if it has sent none. Raises AggregatorError."""
+        return self._checkpoints.get(silo.decode(errors="replace"))
 
     async def catalogues(self, request: bytes) -> tuple[bytes, ...]:
-        """Relay a signed CatalogueRequest to every silo; return their signed answers, which nobody reads here.
+        """Relay a signed CatalogueRequest to every silo; return their answers, unread, or why there is none.
 
-        Left out is one that no analyst reads: a few such would be more together than an analyst's stream takes.
+        An answer above the size of a catalogue is left out, as a few of them would exceed an analyst's stream.
         """
-        replies = await self._gather({silo: handle.call("catalogue", request) for silo, handle in self._silos.items()})
-        found: list[bytes] = []
+        calls = {silo: handle.call("catalogue", request) for silo, handle in self._silos.items()}
+        outcomes = Outcomes(b"", self._aggregator.federation, self._aggregator.silos)
+        replies = await self._gather(calls, self._busy_s(), outcomes)
+        found = [core.other_version(self._aggregator, request, *one) for one in outcomes.versions.items()]
         for silo, frames in replies.items():
             if frames and len(frames[0]) > Catalogue.MAX_BYTES + MAX_ENVELOPE_OVERHEAD:
-                _log.warning("%s answered with a catalogue of %d bytes", silo, len(frames[0]))
+                _log.warning("catalogue_too_long", silo=silo, bytes=len(frames[0]))
             elif frames:
                 found.append(frames[0])
         return tuple(found)
 
+    async def domain(self, request: bytes) -> bytes:
+        """Relay a signed DomainRequest to the silo that it names; return its answer, unread.
+
+        Raises AggregatorError if the silo does not answer, or with more than a domain has.
+        """
+        silo = unverified(request, DomainRequest).silo  # a forged one is refused by the silo
+        if silo not in self._silos:
+            raise AggregatorError(f"no silo {silo!r} is known here", "ask a silo of the roster")
+        replies = await self._gather({silo: self._silos[silo].call("domain", request)})
+        frames = replies.get(silo, ())
+        if len(frames) != 1 or len(frames[0]) > MAX_DOMAIN_REPLY_BYTES:
+            raise AggregatorError(f"{silo} did not send the values of a domain", "ask again when it is back")
+        return frames[0]
+
     async def submit(self, request: bytes) -> bytes:
-        """Answer a signed request, see `answer`; raises WireError on bytes that are no request."""
+        """Answer a signed request, see `answer`; raises WireError on bytes that are not a request."""
         return await self.answer(core.read_request(request))
 
-    async def answer(self, asked: Asked) -> bytes:
-        """Run the rounds that a request needs; return an encoded EncryptedReport or a signed Failure.
+    async def answer(self, asked: ReceivedRequest) -> bytes:
+        """Return the one answer to a request: an encoded EncryptedReport, or a signed Failure."""
+        return await self._answers.of(asked, self._answer)
+
+    def find(self, request_hash: bytes, analyst: str | None) -> bytes:
+        """Return an encoded `Found`, see `Answers.find`."""
+        return self._answers.find(request_hash, analyst)
+
+    async def _answer(self, asked: ReceivedRequest) -> bytes:
+        """Run the rounds that a request needs.
 
         A silo that drops out before anything was contributed makes the round start anew without it.
         """
-        refusals: dict[str, bytes] = {}
-        missing: set[str] = set()
-        silos = set(asked.request.silos)
+        silos, began = set(asked.request.silos), time.monotonic()
+        outcomes = Outcomes(asked.digest, self._aggregator.federation, self._aggregator.silos)
+        reason, bounds = "", _Bounds()
+        limit_s = REQUEST_TIMEOUT_S + max(0, asked.request.waits_s - WAIT_S)
         try:
             if unknown := silos - set(self._silos):
                 raise AggregatorError(f"the request names silos unknown here: {', '.join(sorted(unknown))}")
-            async with asyncio.timeout(self._request_timeout_s), self._slots:
-                for _ in range(len(silos)):
+            async with asyncio.timeout(limit_s) as bounds.limit, self.slots.taken(asked.request.analyst):
+                for _ in range(len(silos) + 1):
                     try:
-                        return await self._round(asked, silos - missing - set(refusals), refusals, missing)
+                        return await self._round(asked, silos - outcomes.out, outcomes, bounds)
                     except SharesMissingError as err:
-                        missing.update(err.missing)
+                        outcomes.leave_out(err.missing)
+                    except BusyError as err:  # nothing is charged: it waits for the others, and begins anew
+                        await self.seconds.take(asked.request.analyst, err.seconds)
+                        bounds.seconds += err.seconds
             raise AggregatorError("the silos that are left cannot form a round")
         except SilosMissingError as err:
-            missing.update(err.missing)
+            outcomes.leave_out(err.missing)
             reason = err.message
         except TimeoutError:
-            reason = f"no answer within {self._request_timeout_s:g} s"
+            reason = f"no answer within {limit_s:g} s"
         except (CryptoError, AggregatorError) as err:
             reason = err.message
-        return core.failure(self._aggregator, asked, reason, tuple(missing), refusals)
+        except OSError as err:  # such as a disk that became read-only, where nothing can be removed either
+            reason = f"the aggregator's disk failed ({err.strerror or type(err).__name__})"
+        finally:
+            self.seconds.give_back(asked.request.analyst, bounds.seconds)
+            self._ended(Ended(asked, outcomes, reason, time.monotonic() - began))
+        reason = "; ".join((reason, *outcomes.versions.values()))
+        if outcomes.own:
+            reason = f"{reason}; at the aggregator: {outcomes.own}"
+        return core.failure(self._aggregator, asked, reason, outcomes)
 
     async def deliver_report(self, name: bytes) -> tuple[bytes, ...]:
-        """Hand the report of a training step, by its SHA-256, to its recipients, after those that they missed.
+        """Send the report of a training step, by its SHA-256, to its recipients, after the reports that they missed.
 
-        Return what each silo signed of how far it is. Raises AggregatorError or CryptoError on an unknown report.
+        Return each silo's signed `ModelUpdated`. Raises AggregatorError or CryptoError if it is unknown or erased.
         """
-        silos, _ = reports.report_recipients(StoredReport.decode(self._store.get(name)).message)
-        replies = await self._gather({silo: self._deliver_report(silo, name) for silo in silos if silo in self._silos})
+        index = await asyncio.to_thread(self.transcripts.index_of, name)
+        silos = [silo for silo in index.recipients if silo in self._silos]
+        outcomes = Outcomes(name, self._aggregator.federation, self._aggregator.silos)
+        replies = await self._gather({silo: self._deliver_report(silo, name) for silo in silos}, outcomes=outcomes)
+        if outcomes.own and not replies:
+            raise StoreError(outcomes.own, "train on from a newer step, or begin a new run")
         return tuple(frame for frames in replies.values() for frame in frames)
 
     async def _deliver_report(self, silo: str, name: bytes) -> tuple[bytes, ...]:
         pending = [name]
-        for _ in range(2 * MAX_STEPS):  # back to what it has learned, and forth again
-            data = self._store.get(pending[-1])
-            report = StoredReport.decode(data).message
-            evidence = [chunk for index in reports.added_pieces(report) for chunk in await self._chunks(report, index)]
+        for _ in range(2 * MAX_STEPS):  # back to the last report it has learned, and forward again
+            data = await asyncio.to_thread(self._store.get, pending[-1])
+            index = await asyncio.to_thread(self.transcripts.index_of, pending[-1])
+            evidence = [chunk for number in index.added for chunk in await self.transcripts.chunks(index, number)]
             frames = await self._silos[silo].call("learn", data, *evidence)
-            signed = reports.read_learned(self._aggregator, silo, report, frames)
-            before = reports.report_recipients(report)[1]
+            signed = reports.read_model_updated(self._aggregator, silo, index.step, frames)
+            before = index.step.after
             if signed.message.position == pending[-1]:
                 pending.pop()
             elif before in (START, signed.message.position):
-                break  # it has what comes before and does not follow: it is beyond, or in another run
+                break  # it has the report before this one, and did not learn this one: it is ahead, or in another run
             else:
                 pending.append(before)
             if not pending:
                 break
         return (signed.envelope,)
 
-    def report(self, name: bytes) -> bytes:
-        """Return an encrypted report by its name, the transcript of an answer; raises StoreError."""
-        return self._store.get(name)
-
-    async def request_of(self, name: bytes) -> bytes:
-        """Return the signed request that a report answers; raises StoreError, or WireError on what is no report."""
-        return await asyncio.to_thread(self._request_of, name)
-
-    def _request_of(self, name: bytes) -> bytes:
-        return reports.request_of(StoredReport.decode(self._store.get(name)).message)
-
-    async def evidence(self, name: bytes, index: int) -> tuple[bytes, ...]:
-        """Return one chunk of every contribution in the sum of a report, in roster order.
-
-        Raises StoreError if report or contributions are not kept, CryptoError if there is no such chunk.
-        """
-        return await self._chunks(StoredReport.decode(self._store.get(name)).message, index)
-
-    async def _chunks(self, report: EncryptedReport, index: int) -> tuple[bytes, ...]:
-        sizes = reports.pieces_of(report)
-        if not 0 <= index < len(sizes):
-            raise ProtocolError(f"the contributions have {len(sizes)} pieces, none of number {index}")
-        start = sum(sizes[:index])
-        return tuple([await self._sums.chunk(name, start, sizes[index]) for name in reports.contributions_of(report)])
-
-    async def _round(self, asked: Asked, silos: Iterable[str], refusals: dict[str, bytes], missing: set[str]) -> bytes:
+    async def _round(
+        self, asked: ReceivedRequest, silos: Iterable[str], outcomes: Outcomes, bounds: "_Bounds"
+    ) -> bytes:
+        """Run one round; raises BusyError, before anything is charged, if the silos compute for too many others."""
         round_id = token(16)
-        proposed = core.propose(self._aggregator, asked, round_id, int(self._clock()))
         in_round = set(silos)
+        proposed = core.propose(self._aggregator, asked, round_id, int(self._clock()), self._busy_s())
         try:
-            replies = await self._ask("propose", round_id, dict.fromkeys(sorted(in_round), proposed.envelope))
-            accepts, refused = core.read_answers(self._aggregator, proposed, replies)
-            refusals.update(refused)
-            missing.update(in_round - set(accepts) - set(refused))
+            proposals = dict.fromkeys(sorted(in_round), (proposed.envelope,))
+            replies = await self._ask("propose", round_id, proposals, outcomes)
+            accepts, refused = core.read_answers(self._aggregator, proposed, replies, outcomes.wrong)
+            outcomes.leave_out(in_round - set(accepts))
             in_round -= set(refused)
-            composed = core.compose_round(self._aggregator, proposed, accepts, refusals)
+            composed = core.compose_round(self._aggregator, proposed, accepts)
+            outcomes.manifests[round_id] = composed.envelope
             members = composed.manifest.silos
-            missing.update(set(accepts) - set(members))
-            replies = await self._ask("share", round_id, dict.fromkeys(members, composed.share))
-            shared = core.collect_shares(self._aggregator, composed, replies)
-            replies = await self._ask("ready", round_id, {silo: shared.deliver(silo) for silo in members})
-            go = core.collect_ready(self._aggregator, shared, replies)
+            outcomes.leave_out(set(accepts) - set(members))
+            if (more_s := composed.counted_s - bounds.seconds) > 0:
+                if not self.seconds.take_now(asked.request.analyst, more_s):
+                    raise BusyError(more_s)
+                bounds.seconds += more_s
+            await asyncio.to_thread(self._journal.begin, round_id, composed.envelope)
+            replies = await self._ask("share", round_id, {silo: composed.share(silo) for silo in members}, outcomes)
+            shared = core.collect_shares(self._aggregator, composed, replies, outcomes.wrong)
+            # A silo begins its charge before it signs that it is ready: from here on nothing may fail for lack of room.
             await self._sums.start(round_id, composed.manifest.encode(), proposed.round_key)
-            contributions = await self._contributions(round_id, shared, go)
+            await asyncio.to_thread(self._store.take_room, round_id, core.report_bytes(shared, outcomes.refusals))
+            replies = await self._ask("ready", round_id, {silo: shared.deliver(silo) for silo in members}, outcomes)
+            go = core.collect_ready(self._aggregator, shared, replies, outcomes.wrong)
+            await asyncio.to_thread(self._journal.note, round_id, go)
+            self._computing[round_id], outcomes.charged = composed.counted_s, True
+            bounds.end()
+            contributions = await self._contributions(round_id, shared, go, outcomes)
+            del self._computing[round_id]  # what follows waits for the other rounds only
             fixed = core.fix_survivors(self._aggregator, shared, contributions)
-            survivors = tuple(survivor.silo for survivor in fixed.split.survivors)
-            replies = await self._ask("agree", round_id, dict.fromkeys(survivors, fixed.envelope))
+            survivors = tuple(survivor.silo for survivor in fixed.survivor_set.survivors)
+            await asyncio.to_thread(self._journal.note, round_id, fixed.envelope)
+            replies = await self._ask("agree", round_id, dict.fromkeys(survivors, (fixed.envelope,)), outcomes)
             signatures = core.collect_signatures(self._aggregator, fixed, replies)
             opens = core.open_message(fixed, signatures)
-            replies = await self._open(round_id, fixed, signatures, opens)
+            replies = await self._open(round_id, fixed, signatures, opens, outcomes)
             in_round -= set(replies)  # a silo that opened has erased the round
             total = await self._sums.total(round_id, survivors)
-            report, pieces = core.assemble(self._aggregator, fixed, signatures, replies, total)
-            name = self._store.put(report, pieces)
-            del total, pieces  # before the whole is read
-            return self._store.get(name)
+            report, pieces = core.assemble(self._aggregator, fixed, signatures, replies, total, outcomes)
+            filed_under = asked.digest, asked.request.analyst, round_id
+            name = await asyncio.to_thread(self._store.put, report, pieces, *filed_under)
+            outcomes.survivors = survivors
+            del total, pieces  # before the report is read, to free memory
+            return await asyncio.to_thread(self._store.get, name)
         finally:
-            # Whoever is still in the round forgets it; where nothing has left, the reservation is released.
+            self._computing.pop(round_id, None)
+            # The silos still in the round forget it; a silo from which nothing has left releases its reservation.
             try:
+                self._store.give_back(round_id)
                 await self._sums.discard(round_id)
             finally:
                 cancelled = core.cancel(self._aggregator, round_id)
-                await self._gather({silo: self._silos[silo].call("cancel", round_id, cancelled) for silo in in_round})
+                calls = {silo: self._silos[silo].call("cancel", round_id, cancelled) for silo in in_round}
+                await self._gather(calls, self._busy_s())
+                self._journal.end(round_id)
 
     async def _open(
-        self, round_id: bytes, fixed: core.SurvivorsFixed, signatures: Iterable[str], opens: bytes
+        self, round_id: bytes, fixed: core.SurvivorsFixed, signatures: Iterable[str], opens: bytes, outcomes: Outcomes
     ) -> dict[str, tuple[bytes, ...]]:
-        """Ask silos to open; where they add themselves, with the columns that the survivors sealed to each."""
-        sizes, composed = piece_sizes(fixed.before.before.scheme), fixed.before.before
-        names = [survivor.contribution for survivor in fixed.split.survivors]
+        """Ask silos to open; in `shares`, with the columns that the survivors sealed to each."""
 
         async def one(silo: str) -> tuple[bytes, ...]:
-            columns: list[bytes] = []
-            if composed.scheme.columns > 1:
-                place = composed.manifest.silos.index(silo)
-                start = sum(sizes[:place])
-                columns = [await self._sums.chunk(name, start, sizes[place]) for name in names]
-                columns = [*fixed.contributions, *columns]
+            columns = await _columns(self._sums, fixed, silo)
             return await self._silos[silo].call("open_shares", round_id, opens, *columns)
 
-        return await self._gather({silo: one(silo) for silo in signatures})
+        replies = await self._gather({silo: one(silo) for silo in signatures}, self._busy_s(), outcomes)
+        outcomes.hear(round_id, replies)
+        return replies
 
     async def _contributions(
-        self, round_id: bytes, shared: core.SharedOut, go: bytes
+        self, round_id: bytes, shared: core.KeysShared, go: bytes, outcomes: Outcomes
     ) -> dict[str, Signed[Contribution]]:
-        """Collect and add contributions as they come, a frame at a time; one that does not hold is not there."""
+        """Collect and add masked inputs as they arrive, a frame at a time; an invalid one counts as missing."""
         found: dict[str, Signed[Contribution]] = {}
         sizes = piece_sizes(shared.before.scheme)
 
         async def one(silo: str) -> tuple[bytes, ...]:
             handle = self._silos[silo]
-            head, frame = await handle.call("contribute", round_id, go)
-            signed = core.read_contribution(self._aggregator, shared, silo, head)
+            reply = await handle.call("contribute", round_id, go)
+            outcomes.hear(round_id, {silo: reply})
+            if len(reply) != 2:
+                raise ProtocolError("a contribution is a header and a frame")
+            header, frame = reply
+            signed = core.read_contribution(self._aggregator, shared, silo, header)
             chunks = signed.message.chunks
             await self._sums.stage(round_id, silo, chunks, frame)
             for index in range(1, len(frames_of(sizes))):
@@ -247,23 +323,67 @@ class Server:
             found[silo] = signed
             return ()
 
-        await self._gather({silo: one(silo) for silo in shared.before.manifest.silos})
+        own_s = shared.before.compute_s  # what no acceptance states is in the time of a step
+        others_s = min(sum(self._computing.values()) - self._computing[round_id], MAX_BUSY_S)
+        await self._gather({silo: one(silo) for silo in shared.before.manifest.silos}, own_s + others_s, outcomes)
         return found
 
-    async def _ask(self, step: str, round_id: bytes, messages: Mapping[str, bytes]) -> Replies:
-        return await self._gather(
-            {silo: self._silos[silo].call(step, round_id, data) for silo, data in messages.items()}
-        )
+    async def _ask(
+        self, step: str, round_id: bytes, messages: Mapping[str, Sequence[bytes]], outcomes: Outcomes
+    ) -> Replies:
+        calls = {silo: self._silos[silo].call(step, round_id, *parts) for silo, parts in messages.items()}
+        replies = await self._gather(calls, self._busy_s(), outcomes)
+        outcomes.hear(round_id, replies)
+        return replies
 
-    async def _gather(self, calls: Mapping[str, Call]) -> dict[str, tuple[bytes, ...]]:
-        """Await all calls for at most the step's time; leave out those that failed."""
+    def _busy_s(self) -> int:
+        """Return how long the silos may still compute for the rounds under way, at most MAX_BUSY_S."""
+        return min(sum(self._computing.values()), MAX_BUSY_S)
+
+    async def _gather(
+        self, calls: Mapping[str, Call], more_s: float = 0.0, outcomes: Outcomes | None = None
+    ) -> dict[str, tuple[bytes, ...]]:
+        """Await all calls for at most the time of a step and `more_s`; leave out failed ones.
+
+        `outcomes` learns which silos did not answer. One that answered, but not as it should, is none of these.
+        """
 
         async def bounded(silo: str, call: Call) -> tuple[str, tuple[bytes, ...]] | None:
             try:
-                return silo, await asyncio.wait_for(call, self._step_timeout_s)
+                return silo, await asyncio.wait_for(call, self._step_timeout_s + more_s)
             except Exception as err:
-                _log.info("%s did not answer: %s", silo, type(err).__name__)
+                told = str(err)[:300] if isinstance(err, CryptoError | AggregatorError) else type(err).__name__
+                _log.info("silo_failed", silo=silo, reason=told)
+                if outcomes is not None:
+                    _blame(outcomes, silo, err, told)
                 return None
 
         results = await asyncio.gather(*(bounded(silo, call) for silo, call in calls.items()))
         return dict(result for result in results if result is not None)
+
+
+def _blame(outcomes: Outcomes, silo: str, err: Exception, told: str) -> None:
+    """Note why a call failed: for the aggregator's disk, the silo's silence, or what it sent."""
+    if isinstance(err, StoreError):
+        outcomes.own = told
+    elif _is_silence(err):
+        outcomes.miss(silo, told if isinstance(err, OtherVersionError) else "")
+    elif isinstance(err, CryptoError) and not isinstance(err, CallFailedError):
+        outcomes.wrong.setdefault(silo, told)
+
+
+def _is_silence(err: Exception) -> bool:
+    """Tell whether a failed call means that the silo did not answer."""
+    if isinstance(err, CallFailedError):
+        return False
+    return isinstance(err, LinkError) or not isinstance(err, CryptoError | AggregatorError)
+
+
+async def _columns(sums: Sums, fixed: core.SurvivorsFixed, silo: str) -> list[bytes]:
+    """Return what a silo needs to add in `shares`: the survivors' headers and the columns that they sealed to it."""
+    composed = fixed.before.before
+    if composed.scheme.columns == 1:
+        return []
+    sizes, place = piece_sizes(composed.scheme), composed.manifest.silos.index(silo)
+    names, start = [survivor.contribution for survivor in fixed.survivor_set.survivors], sum(sizes[:place])
+    return [*fixed.contributions, *[await sums.chunk(name, start, sizes[place]) for name in names]]

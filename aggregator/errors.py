@@ -1,10 +1,15 @@
-"""What can go wrong at the aggregator.
+"""The errors of the aggregator.
 
 AggregatorError
 ├── SilosMissingError         silos without which the round cannot end
 │   └── SharesMissingError    silos that left before anything was contributed: the round starts anew
-└── StoreError                the directory of reports cannot be written
+├── BusyError                 the silos compute for too many other rounds: nothing is charged
+└── StoreError                what is kept on disk cannot be written, or is not there
+
+OtherVersionError is a LinkError: a silo that cannot be reached, as it runs another version.
 """
+
+from crypto.errors import LinkError
 
 
 class AggregatorError(Exception):
@@ -31,5 +36,18 @@ class SharesMissingError(SilosMissingError):
     """Silos that left before anything was contributed: the round starts anew without them."""
 
 
+class BusyError(AggregatorError):
+    """The silos compute for too many other rounds to begin one that needs `seconds` more."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__("the silos compute for too many other questions", "ask again in some minutes")
+        self.args = (seconds,)
+        self.seconds = seconds
+
+
+class OtherVersionError(LinkError):
+    """A silo that dialled, and has no version in common with this aggregator."""
+
+
 class StoreError(AggregatorError):
-    """The directory of reports cannot be written."""
+    """What is kept on disk, such as a report or a checkpoint, cannot be written, or is not there."""

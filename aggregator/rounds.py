@@ -1,56 +1,75 @@
 """The aggregator's part in a round, as pure steps: replies of silos in, the next messages out.
 
-    Proposed --compose_round--> Composed --collect_shares--> SharedOut --collect_ready--> Go
-    SharedOut --fix_survivors--> SurvivorsFixed --assemble--> EncryptedReport
+    Proposed --compose_round--> Composed --collect_shares--> KeysShared --collect_ready--> Go
+    KeysShared --fix_survivors--> SurvivorsFixed --assemble--> EncryptedReport
 
-A reply that does not hold counts as no reply. The aggregator composes the manifest but decides nothing in it: silos
-and recipients compose it again for themselves. docs/protocol.md sections 3 to 7.
+Promise: an invalid reply counts as no reply. The aggregator composes the manifest and chooses only the roster in it:
+recipients compose it again for themselves, and silos check what they are shown of it. docs/protocol.md sections 3 to 7;
+section 8, table F.
+Bonawitz et al., CCS 2017, figure 4, the server's side.
 """
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from hashlib import sha256
 
 from aggregator.errors import SharesMissingError, SilosMissingError
+from aggregator.outcomes import Outcomes, passing_over
 from crypto.backends.scheme import Scheme
 from crypto.errors import CryptoError, ProtocolError
 from crypto.keys import SigningKey, VerifyKey
+from crypto.merkle import MerkleTree, leaf_hash
 from crypto.rounds.bounds import why_infeasible
-from crypto.rounds.manifest import Accept, Manifest, Propose, Terms, check_accept, check_round_keys, compose
+from crypto.rounds.manifest import (
+    Accept,
+    Manifest,
+    Propose,
+    Terms,
+    check_accept,
+    check_round_keys,
+    compose,
+    members_tree,
+)
 from crypto.rounds.messages import (
+    SEALED_SEED,
+    SEALED_SHARES,
     Accusation,
+    Away,
     Bundle,
     Cancel,
     Contribution,
     Deliver,
+    Failed,
     Failure,
     Go,
     Open,
     Opening,
     Ready,
-    Share,
-    Shared,
+    ShareKeys,
     Survivor,
     SurvivorSet,
-    check_split,
+    check_survivors,
+    sealed_row_bytes,
 )
 from crypto.rounds.payload import digests, piece_sizes, scheme_of, sum_sizes
 from crypto.rounds.report import DroppedSeeds, EncryptedReport
-from crypto.wire import Signature, Signed, body_digest, detach, digest_of, sign, unverified, verify
+from crypto.rounds.shown import places_shown, witnesses
+from crypto.wire import Signature, Signed, body_digest, detach, digest_of, sign, unverified, verify, verify_detached
+from policies.requests.catalogue import CatalogueRequest, OtherVersion
 from policies.requests.denials import Refusal
 from policies.requests.request import Request
 from policies.requests.terms import terms_of
+from policies.units import MAX_BUSY_S, UNDECLARED_S
 
-ROUND_S = 120
-MAX_ENTRY_BYTES = 24 * 1024  # two sealed values of at most 8 KiB, encoded
+ROUND_S = 120  # without the silos' computing, where their acceptances state its time
 
 Replies = Mapping[str, tuple[bytes, ...]]  # by silo; a silo that did not answer is absent
+_ACCEPTED_FRAMES = 3  # an acceptance and two keys
 
 
 @dataclass(frozen=True, slots=True)
 class Aggregator:
-    """Who this aggregator is and which silos it may talk to."""
+    """This aggregator's name and key, and the silos of its federation."""
 
     name: str
     federation: str
@@ -59,12 +78,20 @@ class Aggregator:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ReceivedRequest:
     """An analyst's request as it arrived, read and hashed once. It proves nothing: the silos verify it."""
 
     envelope: bytes
     request: Request
     digest: bytes  # SHA-256 of the body
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted(Signed[Accept]):
+    """A silo's signed acceptance, with the two public keys that it names."""
+
+    mask_key: bytes
+    channel_key: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,195 +102,280 @@ class Proposed:
     envelope: bytes
     terms: Terms
     round_key: bytes
+    waits_s: int  # for the silos' computing
 
 
 @dataclass(frozen=True, slots=True)
 class Composed:
-    """The manifest of those that accepted."""
+    """The manifest of the silos that accepted."""
 
     before: Proposed
     manifest: Manifest
     manifest_hash: bytes
     envelope: bytes
-    accepts: tuple[bytes, ...]
-    refusals: tuple[bytes, ...]
+    members: tuple[Accepted, ...]  # in roster order
+    tree: MerkleTree  # over their acceptances
+    witnesses: tuple[int, ...]  # the places of members whose conditions are those of the manifest
+
+    @property
+    def accepts(self) -> tuple[bytes, ...]:
+        return tuple(one.envelope for one in self.members)
 
     @property
     def scheme(self) -> Scheme:
         return scheme_of(self.manifest, self.before.round_key)
 
     @property
+    def compute_s(self) -> int:
+        """How long the silos may compute: the greatest time among their acceptances; 0 if none states one."""
+        return self.manifest.expires_at - self.before.propose.expires_at
+
+    @property
+    def counted_s(self) -> int:
+        """How long the silos may compute, also where an acceptance states no time."""
+        return max(self.compute_s, UNDECLARED_S if any(one.message.compute_ms is None for one in self.members) else 0)
+
+    @property
     def committees(self) -> tuple[tuple[int, ...], ...]:
         return self.manifest.committees(self.manifest_hash)
 
-    @property
-    def share(self) -> bytes:
-        return Share(manifest=self.envelope, accepts=self.accepts).encode()
+    def share(self, silo: str) -> tuple[bytes, ...]:
+        """Return the message that shows one silo what it needs of the manifest's members, and its parts."""
+        me = self.manifest.silos.index(silo)
+        places, parts = places_shown(self.manifest, self.manifest_hash, me), list[bytes]()
+        for place in places:
+            if place != me:
+                member = self.members[place]
+                parts += [member.envelope, member.channel_key, *([member.mask_key] if place > me else [])]
+        beside = tuple(place for place in self.witnesses if place not in places)
+        proof = self.tree.proof((*places, *beside))
+        message = ShareKeys(manifest=self.envelope, witnesses=beside, proof=proof)
+        return message.encode(), *parts, *(self.members[place].envelope for place in beside)
 
 
 @dataclass(frozen=True, slots=True)
-class SharedOut:
+class KeysShared:
     """Every member's bundle and entries have arrived."""
 
     before: Composed
     bundles: tuple[bytes, ...]
-    entries: tuple[tuple[bytes, ...], ...]  # of each member, for those of its committee
+    entries: tuple[tuple[bytes, ...], ...]  # by member, for each other silo of its committee
+    trees: tuple[MerkleTree, ...]  # by member, over its entries
 
     def entry(self, sender: int, receiver: int) -> bytes:
-        """Return the entry of one place in the roster for another in its committee."""
-        return self.entries[sender][self.before.committees[sender].index(receiver)]
+        """Return one member's entry for another of its committee, by their positions in the roster."""
+        return self.entries[sender][self._number(sender, receiver)]
 
-    def deliver(self, silo: str) -> bytes:
-        index = self.before.manifest.silos.index(silo)
-        committee = self.before.committees[index]
-        bundles = tuple(self.bundles[place] for place in committee)
-        return Deliver(bundles=bundles, entries=tuple(self.entry(place, index) for place in committee)).encode()
+    def path(self, sender: int, receiver: int) -> bytes:
+        """Return the hashes that lead from that entry to the root in its sender's bundle."""
+        return b"".join(self.trees[sender].proof([self._number(sender, receiver)]))
+
+    def _number(self, sender: int, receiver: int) -> int:
+        found = self.before.committees[sender].index(receiver)
+        return found if receiver < sender else found - 1  # a sender has no entry for itself
+
+    def deliver(self, silo: str) -> tuple[bytes, ...]:
+        """Return the message with what binds the entries for a silo, and the entries."""
+        me = self.before.manifest.silos.index(silo)
+        others = [place for place in self.before.committees[me] if place != me]
+        message = Deliver(
+            signatures=tuple(detach(self.bundles[place], Bundle) for place in others),
+            paths=tuple(self.path(place, me) for place in others),
+        )
+        return message.encode(), *(self.entry(place, me) for place in others)
 
 
 @dataclass(frozen=True, slots=True)
 class SurvivorsFixed:
-    """The roster was parted into survivors and dropped."""
+    """The roster was divided into survivors and dropped silos."""
 
-    before: SharedOut
-    contributions: tuple[bytes, ...]  # the survivors' signed heads, in roster order
-    split: SurvivorSet
+    before: KeysShared
+    contributions: tuple[bytes, ...]  # the survivors' signed headers, in roster order
+    survivor_set: SurvivorSet
     envelope: bytes
 
 
-def read_request(envelope: bytes) -> Asked:
-    """Return a signed request, read but not verified; raises WireError on bytes that are no request."""
-    return Asked(envelope, unverified(envelope, Request), body_digest(envelope, Request))
+def read_request(envelope: bytes) -> ReceivedRequest:
+    """Decode a signed request without verifying it; raises WireError on bytes that are not a request."""
+    return ReceivedRequest(envelope, unverified(envelope, Request), body_digest(envelope, Request))
 
 
-def propose(aggregator: Aggregator, asked: Asked, round_id: bytes, now: int) -> Proposed:
-    """Return the proposal of a round for an analyst's signed request.
+def propose(aggregator: Aggregator, asked: ReceivedRequest, round_id: bytes, now: int, busy_s: int = 0) -> Proposed:
+    """Return the proposal of a round for an analyst's signed request; the silos are busy for at most `busy_s`.
 
-    The aggregator has no analyst's key and needs none: the silos verify, and they alone decide.
+    The aggregator needs no analyst's key: the silos verify the request, and only they decide.
     """
     message = Propose(
-        federation=aggregator.federation, round_id=round_id, expires_at=now + ROUND_S, request=asked.envelope
+        federation=aggregator.federation,
+        round_id=round_id,
+        expires_at=now + ROUND_S + min(busy_s, MAX_BUSY_S),
+        request=asked.envelope,
     )
     terms = terms_of(asked.request, asked.digest)
-    return Proposed(message, sign(message, aggregator.name, aggregator.signing), terms, asked.request.round_key)
+    envelope = sign(message, aggregator.name, aggregator.signing)
+    return Proposed(message, envelope, terms, asked.request.round_key, asked.request.waits_s)
 
 
 def cancel(aggregator: Aggregator, round_id: bytes) -> bytes:
-    """Return what tells silos that a round proposed by this aggregator is over."""
-    return sign(Cancel(round_id=round_id), aggregator.name, aggregator.signing)
+    """Return the signed Cancel of a round that this aggregator proposed."""
+    return sign(Cancel(federation=aggregator.federation, round_id=round_id), aggregator.name, aggregator.signing)
 
 
 def read_answers(
-    aggregator: Aggregator, state: Proposed, replies: Replies
-) -> tuple[dict[str, Signed[Accept]], dict[str, bytes]]:
-    """Return the signed acceptances and the signed refusals of this round among the replies, by silo."""
-    accepts: dict[str, Signed[Accept]] = {}
+    aggregator: Aggregator, state: Proposed, replies: Replies, wrong: dict[str, str] | None = None
+) -> tuple[dict[str, Accepted], dict[str, bytes]]:
+    """Return the signed acceptances and the signed refusals of this round among the replies, by silo.
+
+    Here and below, `wrong` learns what silos sent wrongly.
+    """
+    accepts: dict[str, Accepted] = {}
     refusals: dict[str, bytes] = {}
     for silo, frames in replies.items():
         keys = {silo: aggregator.silos[silo]}
-        with suppress(CryptoError):
-            signed = verify(_only(frames), Accept, keys)
+        with passing_over(wrong if len(frames) == _ACCEPTED_FRAMES else None, silo):
+            envelope, mask_key, channel_key = _three_frames(frames)
+            signed = verify(envelope, Accept, keys)
             check_accept(state.propose, state.terms, silo, signed.message)
-            check_round_keys(signed.message)  # else every other silo would fail to seal to it
-            accepts[silo] = signed
+            check_wait(state, signed.message)
+            # Otherwise its committee would fail to seal to it.
+            check_round_keys(signed.message, mask_key, channel_key)
+            accepts[silo] = Accepted(signed.message, silo, envelope, signed.digest, mask_key, channel_key)
             continue
         with suppress(CryptoError):
-            refusal = verify(_only(frames), Refusal, keys)
+            refusal = verify(only_frame(frames), Refusal, keys)
             if refusal.message.request_hash == state.terms.request_hash:
                 refusals[silo] = refusal.envelope
     return accepts, refusals
 
 
-def compose_round(
-    aggregator: Aggregator, state: Proposed, accepts: Mapping[str, Signed[Accept]], refusals: Mapping[str, bytes]
-) -> Composed:
-    """Return the manifest of the silos that accepted, without those whose conditions no roster here can bear.
+def check_wait(state: Proposed, accept: Accept) -> None:
+    """Raise ProtocolError if a silo would compute for longer than the request waits: it would hold up all others."""
+    if (accept.compute_ms or 0) > 1000 * state.waits_s:
+        raise ProtocolError(f"computing of {accept.compute_ms} ms, and the request waits {state.waits_s} s")
+
+
+def compose_round(aggregator: Aggregator, state: Proposed, accepts: Mapping[str, Accepted]) -> Composed:
+    """Return the manifest of the most silos that accepted and whose conditions can all be met.
 
     Raises ProtocolError if no roster is left.
     """
-    members = [accepts[silo] for silo in sorted(accepts)]
-    while True:
-        try:
-            manifest = compose(state.propose, state.terms, [(one.signer, one.message) for one in members])
-            break
-        except ProtocolError:
-            # First whoever asks for more than this many silos could ever bear, then the harshest of the others.
-            own = [one for one in members if _is_alone_impossible(one.message, len(members))]
-            if own and len(own) < len(members):
-                members = [one for one in members if one not in own]
-                continue
-            harshest = max(members, key=lambda one: _demand(one.message), default=None)
-            if harshest is None or _demand(harshest.message) == min(_demand(one.message) for one in members):
-                raise  # they all ask the same: it is the number of silos that does not suffice
-            members.remove(harshest)
+    members = [accepts[silo] for silo in fitting({silo: one.message for silo, one in accepts.items()}, state.terms)]
+    manifest = compose(state.propose, state.terms, [(one.signer, one.message) for one in members])
     return Composed(
         before=state,
         manifest=manifest,
         manifest_hash=digest_of(manifest),
         envelope=sign(manifest, aggregator.name, aggregator.signing),
-        accepts=tuple(one.envelope for one in members),
-        refusals=tuple(refusals[silo] for silo in sorted(refusals)),
+        members=tuple(members),
+        tree=members_tree([(one.signer, one.message) for one in members]),
+        witnesses=witnesses([one.message for one in members]),
     )
 
 
-def _is_alone_impossible(accept: Accept, silos: int) -> bool:
-    return bool(why_infeasible(silos, accept.min_silos, accept.max_colluding, accept.max_missing))
+def fitting(accepts: Mapping[str, Accept], terms: Terms) -> list[str]:
+    """Return the largest roster whose conditions can all be met, sorted; all silos if there is none.
+
+    The fewest that may be missing, by one of its silos, hold for all. So for each such number, it takes the silos that
+    bear it, without those that allow fewer.
+    """
+    best: list[str] = []
+    for missing in sorted({one.max_missing for one in accepts.values()}):
+        found = {
+            silo: one
+            for silo, one in accepts.items()
+            if one.max_missing >= missing and not why_infeasible(terms.asked, one.min_silos, one.max_colluding, missing)
+        }
+        while without := [silo for silo, one in found.items() if not found.keys() >= set(one.must_include or ())]:
+            for silo in without:
+                del found[silo]
+        is_theirs = any(one.max_missing == missing for one in found.values())  # else a later number is
+        if is_theirs and len(found) > len(best) and len(found) >= terms.asked - missing:
+            best = sorted(found)
+    return best or sorted(accepts)
 
 
-def _demand(accept: Accept) -> tuple[int, int]:
-    return accept.max_colluding + accept.max_missing, accept.min_silos
-
-
-def collect_shares(aggregator: Aggregator, state: Composed, replies: Replies) -> SharedOut:
+def collect_shares(
+    aggregator: Aggregator, state: Composed, replies: Replies, wrong: dict[str, str] | None = None
+) -> KeysShared:
     """Return all bundles and entries; raises SharesMissingError naming members whose reply is absent or wrong."""
-    found: dict[str, Shared] = {}
-    for silo, frames in replies.items():
-        try:
-            message = Shared.decode(_only(frames))
-            bundle = verify(message.bundle, Bundle, {silo: aggregator.silos[silo]}).message
-            digests = tuple(sha256(entry).digest() for entry in message.entries)
-            fits = len(digests) == state.manifest.degree + 1 and silo in state.manifest.silos
-            fits = fits and max(map(len, message.entries)) <= MAX_ENTRY_BYTES  # or a Deliver grows beyond what is read
-            if fits and bundle.manifest_hash == state.manifest_hash and bundle.entries == digests:
-                found[silo] = message
-        except CryptoError:
-            continue
+    found: dict[str, tuple[bytes, tuple[bytes, ...], MerkleTree]] = {}
+    for place, silo in enumerate(state.manifest.silos):
+        with passing_over(wrong if replies.get(silo) else None, silo):
+            found[silo] = _read_shares(aggregator, state, place, replies.get(silo, ()))
     missing = tuple(silo for silo in state.manifest.silos if silo not in found)
     if missing:
         raise SharesMissingError("not every silo shared its round secrets", missing)
-    members = [found[silo] for silo in state.manifest.silos]
-    return SharedOut(state, tuple(one.bundle for one in members), tuple(one.entries for one in members))
+    bundles, entries, trees = zip(*(found[silo] for silo in state.manifest.silos), strict=True)
+    return KeysShared(state, bundles, entries, trees)
 
 
-def collect_ready(aggregator: Aggregator, state: SharedOut, replies: Replies) -> bytes:
+def _read_shares(
+    aggregator: Aggregator, state: Composed, place: int, frames: Sequence[object]
+) -> tuple[bytes, tuple[bytes, ...], MerkleTree]:
+    """Return the bundle of the member at a position of the roster, its entries, and the tree over them."""
+    silo, envelope = state.manifest.silos[place], only_frame(frames[:1])
+    entries = tuple(frame for frame in frames[1:] if isinstance(frame, bytes))
+    bundle = verify(envelope, Bundle, {silo: aggregator.silos[silo]}).message
+    # Each of the committee gets key shares, and those later in the roster a pair seed.
+    sizes = [SEALED_SHARES + (SEALED_SEED if other > place else 0) for other in state.committees[place]]
+    del sizes[state.committees[place].index(place)]
+    if list(map(len, entries)) != sizes:
+        raise ProtocolError(f"the entries of {silo!r} are not those for its committee")
+    tree = MerkleTree([leaf_hash(entry) for entry in entries])
+    if (bundle.manifest_hash, bundle.entries) != (state.manifest_hash, tree.root):
+        raise ProtocolError(f"the bundle of {silo!r} does not bind its entries to this round")
+    return envelope, entries, tree
+
+
+def collect_ready(
+    aggregator: Aggregator, state: KeysShared, replies: Replies, wrong: dict[str, str] | None = None
+) -> bytes:
     """Return the message that lets silos contribute.
 
-    Raises SharesMissingError naming the members that are not ready, and those that they accuse: of the two at least
-    one is at fault, and nothing has been charged yet.
+    Raises SharesMissingError naming the members that are not ready and those that they accuse: at least one of the two
+    is at fault. What has begun to be charged is given back, as nothing was contributed.
     """
     composed, found = state.before, dict[str, Signature]()
     accused: set[str] = set()
     for silo, frames in replies.items():
         keys = {silo: aggregator.silos[silo]}
         with suppress(CryptoError):
-            if verify(_only(frames), Ready, keys).message.manifest_hash == composed.manifest_hash:
-                found[silo] = detach(_only(frames), Ready)
+            if verify(only_frame(frames), Ready, keys).message.manifest_hash == composed.manifest_hash:
+                found[silo] = detach(only_frame(frames), Ready)
                 continue
         with suppress(CryptoError):
-            accusation = verify(_only(frames), Accusation, keys).message
-            if accusation.round_id == composed.manifest.round_id:
+            accusation = verify(only_frame(frames), Accusation, keys).message
+            if accusation.manifest_hash == composed.manifest_hash:
                 accused.add(accusation.accused)
+                if wrong is not None and accusation.accused in composed.manifest.silos:
+                    wrong |= {accusation.accused: f"{silo} could not open what it sealed, or says so falsely"}
     missing = {silo for silo in composed.manifest.silos if silo not in found}
     if missing:
         raise SharesMissingError(
             "not every silo could open what the others shared with it",
             tuple(sorted(missing | accused.intersection(composed.manifest.silos))),
         )
-    return Go(signatures=tuple(found[silo] for silo in composed.manifest.silos)).encode()
+    return Go(signatures=tuple(found[silo].signature for silo in composed.manifest.silos)).encode()
 
 
-def read_contribution(aggregator: Aggregator, state: SharedOut, silo: str, head: bytes) -> Signed[Contribution]:
-    """Return the signed head of a contribution to this round; raises CryptoError."""
-    signed = verify(head, Contribution, {silo: aggregator.silos[silo]})
+def report_bytes(state: KeysShared, refusals: Mapping[str, bytes]) -> int:
+    """Return how many bytes the report of a round has at most, whoever drops out; `refusals` are those so far."""
+    composed, manifest = state.before, state.before.manifest
+    recipients, members = len(manifest.terms.recipients), manifest.degree + 1
+    known = (composed.before.envelope, composed.envelope, *composed.accepts, *refusals.values(), *state.bundles)
+    sent = sum(map(len, known)) + sum(len(entry) for entries in state.entries for entry in entries)
+    # Of a silo: its header with a digest for each piece, its signature, its place in the survivor set, its opening; or
+    # why it cannot go on.
+    pieces = len(piece_sizes(composed.scheme))
+    of_silo = 8192 + 64 * pieces + 2 * recipients * (64 * members + 2048)
+    sums = sum(sum_sizes(composed.scheme, len(manifest.silos), recipients))
+    # Twice, as bytes in JSON are a third longer, and some are in JSON in JSON.
+    return 2 * (sent + len(manifest.silos) * of_silo) + sums
+
+
+def read_contribution(aggregator: Aggregator, state: KeysShared, silo: str, header: bytes) -> Signed[Contribution]:
+    """Return the signed header of a masked input of this round; raises CryptoError."""
+    signed = verify(header, Contribution, {silo: aggregator.silos[silo]})
     composed = state.before
     bound = signed.message.manifest_hash, signed.message.length, len(signed.message.chunks)
     if bound != (composed.manifest_hash, composed.manifest.length, len(piece_sizes(composed.scheme))):
@@ -272,34 +384,35 @@ def read_contribution(aggregator: Aggregator, state: SharedOut, silo: str, head:
 
 
 def fix_survivors(
-    aggregator: Aggregator, state: SharedOut, contributions: Mapping[str, Signed[Contribution]]
+    aggregator: Aggregator, state: KeysShared, contributions: Mapping[str, Signed[Contribution]]
 ) -> SurvivorsFixed:
     """Name survivors and dropped; raises SilosMissingError if too few have contributed."""
     manifest = state.before.manifest
     survivors = [silo for silo in manifest.silos if silo in contributions]
-    split = SurvivorSet(
+    survivor_set = SurvivorSet(
         manifest_hash=state.before.manifest_hash,
         survivors=tuple(Survivor(silo=silo, contribution=contributions[silo].digest) for silo in survivors),
         dropped=tuple(silo for silo in manifest.silos if silo not in contributions),
     )
     try:
-        check_split(manifest, state.before.manifest_hash, split)
+        check_survivors(manifest, state.before.manifest_hash, survivor_set)
     except ProtocolError as err:
-        raise SilosMissingError(err.message, split.dropped) from err
-    heads = tuple(contributions[silo].envelope for silo in survivors)
-    return SurvivorsFixed(state, heads, split, sign(split, aggregator.name, aggregator.signing))
+        raise SilosMissingError(err.message, survivor_set.dropped) from err
+    headers = tuple(contributions[silo].envelope for silo in survivors)
+    return SurvivorsFixed(state, headers, survivor_set, sign(survivor_set, aggregator.name, aggregator.signing))
 
 
 def collect_signatures(aggregator: Aggregator, state: SurvivorsFixed, replies: Replies) -> dict[str, Signature]:
-    """Return the survivors' signatures on the split, by silo; raises SilosMissingError without a quorum of them."""
+    """Return the survivors' signatures on the survivor set, by silo; raises SilosMissingError without a quorum."""
     manifest = state.before.before.manifest
-    survivors = tuple(survivor.silo for survivor in state.split.survivors)
+    survivors = tuple(survivor.silo for survivor in state.survivor_set.survivors)
     found: dict[str, Signature] = {}
-    for silo, frames in replies.items():
+    body = state.survivor_set.encode()
+    for silo in survivors:
         with suppress(CryptoError):
-            signed = verify(_only(frames), SurvivorSet, {silo: aggregator.silos[silo]})
-            if signed.message == state.split and silo in survivors:
-                found[silo] = detach(signed.envelope, SurvivorSet)
+            signature = Signature.decode(only_frame(replies.get(silo, ())))
+            verify_detached(signature, body, SurvivorSet, {silo: aggregator.silos[silo]})
+            found[silo] = signature
     if len(found) < manifest.quorum:
         missing = tuple(silo for silo in survivors if silo not in found)
         raise SilosMissingError(f"fewer than {manifest.quorum} silos agreed on the contributions", missing)
@@ -307,8 +420,9 @@ def collect_signatures(aggregator: Aggregator, state: SurvivorsFixed, replies: R
 
 
 def open_message(state: SurvivorsFixed, signatures: Mapping[str, Signature]) -> bytes:
-    """Return the message that asks silos to release their shares."""
-    return Open(split=state.split.encode(), signatures=tuple(signatures[silo] for silo in sorted(signatures))).encode()
+    """Return the message that asks silos to release their shares: a quorum of the signatures, and no more."""
+    quorum = sorted(signatures)[: state.before.before.manifest.quorum]
+    return Open(signatures=tuple(signatures[silo] for silo in quorum)).encode()
 
 
 def assemble(
@@ -317,41 +431,37 @@ def assemble(
     signatures: Mapping[str, Signature],
     replies: Replies,
     blinded_sum: Sequence[bytes],
+    outcomes: Outcomes | None = None,
 ) -> tuple[EncryptedReport, Sequence[bytes]]:
     """Return the report and the pieces of its sum; raises SilosMissingError if too few silos opened their shares.
 
-    In the backend `shares` the pieces are the sums that the silos opened, else those of `blinded_sum`.
+    In the backend `shares` the pieces are the silos' sealed sums, otherwise the chunks of `blinded_sum`. The report
+    names the silos of the request that refused, those that did not answer, and those that signed something wrong.
     """
+    told = outcomes or Outcomes(state.before.before.before.terms.request_hash, aggregator.federation, aggregator.silos)
     shared, composed = state.before, state.before.before
     manifest = composed.manifest
-    openings: dict[str, bytes] = {}
-    sums: dict[str, tuple[bytes, ...]] = {}
-    sizes = sum_sizes(composed.scheme, 1, len(manifest.terms.recipients)) if composed.scheme.columns > 1 else ()
-    for silo, frames in replies.items():
-        try:
-            opening = verify(_only(frames[:1]), Opening, {silo: aggregator.silos[silo]}).message
-        except CryptoError:
-            continue
-        bound = opening.manifest_hash, opening.split_hash, opening.sums, len(opening.sealed)
-        sealed = len(manifest.terms.recipients) if composed.scheme.is_masked else 0
-        expected = composed.manifest_hash, digest_of(state.split), digests(frames[1:]), sealed
-        if tuple(map(len, frames[1:])) == sizes and bound == expected:
-            openings[silo], sums[silo] = frames[0], frames[1:]
+    openings, sums = _read_openings(aggregator, state, replies, told.wrong)
+    for silo in set(told.failed).intersection(manifest.silos):
+        told.wrong[silo] = f"it says itself: {unverified(told.failed[silo], Failed).reason}"[:300]
+    closed = tuple(silo for silo in signatures if silo not in openings)
     if len(openings) < manifest.quorum:
-        missing = tuple(silo for silo in signatures if silo not in openings)
-        raise SilosMissingError(f"fewer than {manifest.quorum} silos released their shares", missing)
+        raise SilosMissingError(f"fewer than {manifest.quorum} silos released their shares", closed)
     opened = {manifest.silos.index(silo) for silo in openings}
     has_all = all(len(opened.intersection(one)) >= manifest.committee_quorum for one in composed.committees)
     if composed.scheme.is_masked and not has_all:
-        missing = tuple(silo for silo in signatures if silo not in openings)
-        raise SilosMissingError("too few of the neighbours of a silo released their shares", missing)
+        raise SilosMissingError("too few of the neighbours of a silo released their shares", closed)
     dropped = tuple(
         DroppedSeeds(
             silo=silo,
-            entries=tuple(shared.entry(place, index) for place in composed.committees[index] if place < index),
+            entries=tuple(
+                shared.entry(place, index) + shared.path(place, index)
+                for place in composed.committees[index]
+                if place < index
+            ),
         )
         for index, silo in enumerate(manifest.silos)
-        if silo in state.split.dropped
+        if silo in state.survivor_set.dropped
     )
     if composed.scheme.columns > 1:
         blinded_sum = [piece for silo in sorted(sums) for piece in sums[silo]]
@@ -361,31 +471,79 @@ def assemble(
         accepts=composed.accepts,
         bundles=shared.bundles if dropped else (),
         contributions=state.contributions,
-        split=state.split.encode(),
+        split=state.survivor_set.encode(),
         signatures=tuple(signatures[silo] for silo in sorted(signatures)),
         openings=tuple(openings[silo] for silo in sorted(openings)),
         dropped=dropped,
-        refusals=composed.refusals,
+        refusals=tuple(told.refusals[silo] for silo in sorted(told.refusals)),
+        missing=tuple(sorted(told.missing)),
+        testimonies=tuple(told.testimony(silo) for silo in sorted(told.wrong)),
         length=manifest.length,
         chunks=digests(blinded_sum),
     )
     return report, blinded_sum
 
 
-def failure(
-    aggregator: Aggregator, asked: Asked, reason: str, missing: tuple[str, ...], refusals: Mapping[str, bytes]
-) -> bytes:
-    """Return the signed message that tells the analyst why there is no report."""
+def _read_openings(
+    aggregator: Aggregator, state: SurvivorsFixed, replies: Replies, wrong: dict[str, str]
+) -> tuple[dict[str, bytes], dict[str, tuple[bytes, ...]]]:
+    """Return the signed openings of this survivor set among the replies, and in `shares` the sums, by silo."""
+    composed = state.before.before
+    openings: dict[str, bytes] = {}
+    sums: dict[str, tuple[bytes, ...]] = {}
+    recipients, is_masked = len(composed.manifest.terms.recipients), composed.scheme.is_masked
+    sizes = sum_sizes(composed.scheme, 1, recipients) if composed.scheme.columns > 1 else ()
+    sealed = (sealed_row_bytes(composed.manifest),) * (recipients if is_masked else 0)
+    for silo, frames in replies.items():
+        with passing_over(wrong if frames else None, silo):
+            opening = verify(only_frame(frames[:1]), Opening, {silo: aggregator.silos[silo]}).message
+            bound = opening.manifest_hash, opening.split_hash
+            if bound != (composed.manifest_hash, digest_of(state.survivor_set)):
+                raise ProtocolError("its opening belongs to another round or survivor set")
+            if tuple(map(len, opening.sealed)) != sealed:
+                raise ProtocolError("its opening is not sealed to each recipient")
+            if tuple(map(len, frames[1:])) != sizes or opening.sums != digests(frames[1:]):
+                raise ProtocolError("its sums are not those that it signed")
+            openings[silo], sums[silo] = frames[0], frames[1:]
+    return openings, sums
+
+
+def other_version(aggregator: Aggregator, request: bytes, silo: str, said: str) -> bytes:
+    """Return the signed word that a silo sends no catalogue, as it runs another version; raises WireError."""
+    nonce = unverified(request, CatalogueRequest).nonce
+    message = OtherVersion(federation=aggregator.federation, nonce=nonce, silo=silo, said=said[:500])
+    return sign(message, aggregator.name, aggregator.signing)
+
+
+def failure(aggregator: Aggregator, asked: ReceivedRequest, reason: str, outcomes: Outcomes) -> bytes:
+    """Return the signed message that tells the analyst why there is no report, with what the silos signed."""
+    took_no_part = outcomes.out - set(outcomes.refusals)
+    away = Away(federation=aggregator.federation, request_hash=asked.digest, silos=tuple(sorted(took_no_part)))
     message = Failure(
         request_hash=asked.digest,
         reason=reason[:1000],
-        missing=tuple(sorted(missing)),
-        refusals=tuple(refusals[silo] for silo in sorted(refusals)),
+        missing=tuple(sorted(outcomes.missing)),
+        left_out=tuple(sorted(outcomes.left_out)),
+        refusals=tuple(outcomes.refusals[silo] for silo in sorted(outcomes.refusals)),
+        failed=tuple(outcomes.failed[silo] for silo in sorted(outcomes.failed)),
+        away=sign(away, aggregator.name, aggregator.signing) if took_no_part else b"",
+        charged=outcomes.charged,
+        manifests=outcomes.manifests_of(took_no_part),
+        testimonies=tuple(outcomes.testimony(silo) for silo in sorted(took_no_part)),
     )
     return sign(message, aggregator.name, aggregator.signing)
 
 
-def _only(frames: Sequence[object]) -> bytes:
+def _three_frames(frames: Sequence[object]) -> tuple[bytes, bytes, bytes]:
+    """Return the frames of an acceptance; raises ProtocolError unless there are three of bytes."""
+    first, second, third = (only_frame(frames[place : place + 1]) for place in range(3))
+    if len(frames) != _ACCEPTED_FRAMES:
+        raise ProtocolError(f"an acceptance of {len(frames)} frames, expected it and two keys")
+    return first, second, third
+
+
+def only_frame(frames: Sequence[object]) -> bytes:
+    """Return the one frame of a reply; raises ProtocolError if there are none or several."""
     if len(frames) != 1 or not isinstance(frames[0], bytes):
         raise ProtocolError("a reply is not one frame of bytes")
     return frames[0]

@@ -1,8 +1,9 @@
-"""The running sums of blinded vectors: a contribution is added whole, once, and only if every chunk is as signed.
+"""The running sums of masked inputs.
 
-`SumShard` is plain Python; `aggregator/ray_actors.py` runs it as a Ray actor. Memory: one vector a round and one frame,
-whatever the number of silos. What was added stays on disk by the digest of its signed head, so that the sum can be
-added once more (`crypto.rounds.recount`).
+Promise: a masked input is added whole, once, and only if every chunk has its signed digest. Memory: one vector and one
+frame a round, whatever the number of silos. A masked input stays on disk by the digest of its signed header, so that
+the sum can be added once more (`crypto.rounds.recount`). `SumShard` is plain Python; `aggregator/ray_actors.py` runs it
+as a Ray actor. docs/protocol.md section 5.3; section 8, rows F6 and F7.
 """
 
 from dataclasses import dataclass, field
@@ -11,7 +12,8 @@ from typing import Protocol
 
 from blake3 import blake3
 
-from aggregator.store import ContributionStore, Staged
+from aggregator.keeping import Keeping
+from aggregator.store import CONTRIBUTIONS, ContributionStore, Staged
 from crypto.backends.scheme import Accumulator, Scheme
 from crypto.errors import ProtocolError
 from crypto.rounds.manifest import Manifest
@@ -21,28 +23,31 @@ MAX_OPEN_ROUNDS = 64
 
 
 class Sums(Protocol):
-    """Where contributions are added: in this process or in a Ray actor."""
+    """The interface of the sums, in this process or in a Ray actor."""
 
     async def start(self, round_id: bytes, manifest: bytes, round_key: bytes) -> None:
-        """Open an empty sum of the round with this encoded manifest and key."""
+        """Open an empty sum of the round with this encoded manifest and key, with room for all its masked inputs.
+
+        Raises StoreError if there is no room, ProtocolError if too many rounds are open.
+        """
 
     async def stage(self, round_id: bytes, silo: str, digests: tuple[bytes, ...], frame: bytes) -> None:
-        """Keep the next frame of a contribution; raises ProtocolError on chunks that are not as signed."""
+        """Keep the next frame of a masked input; raises ProtocolError on a chunk without its signed digest."""
 
     async def add(self, round_id: bytes, silo: str, name: bytes) -> None:
-        """Add a contribution of which all frames are there; raises ProtocolError on a part of one, or a second one."""
+        """Add a complete masked input; raises ProtocolError if it is incomplete or the silo's second one."""
 
     async def total(self, round_id: bytes, silos: tuple[str, ...]) -> list[bytes]:
         """Return the sum's chunks and close the round; raises ProtocolError unless exactly `silos` were added.
 
-        None in the backend `shares`, where the silos add.
+        There are no chunks in the backend `shares`, where the silos add.
         """
 
     async def discard(self, round_id: bytes) -> None:
-        """Close the round; what was not added is deleted."""
+        """Close the round, and delete masked inputs that were not added."""
 
     async def chunk(self, name: bytes, start: int, length: int) -> bytes:
-        """Return bytes of a contribution that was added; raises StoreError if it is kept no longer."""
+        """Return bytes of an added masked input; raises StoreError if it is not kept any more."""
 
 
 @dataclass(slots=True)
@@ -50,33 +55,36 @@ class _Running:
     scheme: Scheme
     sizes: tuple[int, ...]
     frames: list[range]
-    sum: Accumulator | None  # None where the silos add
-    staged: dict[str, Staged] = field(default_factory=dict)
-    added: dict[str, bytes] = field(default_factory=dict)  # the name of each silo's contribution
+    sum: Accumulator | None  # None in `shares`, where the silos add
+    staged: dict[str, Staged]  # of each silo whose masked input has not been added, also if it has not begun
+    added: dict[str, bytes] = field(default_factory=dict)  # the name of each silo's masked input
 
 
 class SumShard:
     """The sums of the open rounds."""
 
-    def __init__(self, path: Path) -> None:
-        """Keep contributions in the directory `path`."""
+    def __init__(self, path: Path, keeping: Keeping = CONTRIBUTIONS) -> None:
+        """Keep masked inputs in the directory `path`."""
         self._rounds: dict[bytes, _Running] = {}
-        self._store = ContributionStore(path)
+        self._store = ContributionStore(path, keeping)
 
     def start(self, round_id: bytes, manifest: bytes, round_key: bytes) -> None:
         if len(self._rounds) >= MAX_OPEN_ROUNDS:
             raise ProtocolError(f"{MAX_OPEN_ROUNDS} rounds are open, try again later")
         if round_id in self._rounds:
             raise ProtocolError("the round is open already")
-        scheme = scheme_of(Manifest.decode(manifest), round_key)
+        decoded = Manifest.decode(manifest)
+        scheme = scheme_of(decoded, round_key)
         sizes, is_added = piece_sizes(scheme), scheme.columns == 1
         total = scheme.accumulator(0) if is_added else None
-        self._rounds[round_id] = _Running(scheme, sizes, frames(sizes), total)
+        silos = decoded.silos
+        room = dict(zip(silos, self._store.stage(sum(sizes), len(silos), self._needed()), strict=True))
+        self._rounds[round_id] = _Running(scheme, sizes, frames(sizes), total, room)
 
     def stage(self, round_id: bytes, silo: str, digests: tuple[bytes, ...], frame: bytes) -> None:
         running = self._running(round_id, silo)
-        staged = running.staged.get(silo)
-        arrived = 0 if staged is None else staged.frames
+        staged = running.staged[silo]
+        arrived = staged.frames
         if arrived >= len(running.frames) or len(digests) != len(running.sizes):
             raise ProtocolError(f"the contribution of {silo!r} has {len(running.frames)} frames")
         numbers = running.frames[arrived]
@@ -84,15 +92,13 @@ class SumShard:
             if blake3(piece).digest() != digests[number]:
                 raise ProtocolError(f"a chunk of {silo!r} is not the one it signed")
             if running.sum is not None:
-                running.sum.check(number, bytes(piece))  # so that adding cannot fail half-way
-        if staged is None:
-            staged = running.staged[silo] = self._store.stage(sum(running.sizes), self._needed())
+                running.sum.check(number, bytes(piece))  # so that adding cannot fail in the middle
         staged.append(frame)
 
     def add(self, round_id: bytes, silo: str, name: bytes) -> None:
         running = self._running(round_id, silo)
-        staged = running.staged.get(silo)
-        if staged is None or staged.frames != len(running.frames):
+        staged = running.staged[silo]
+        if staged.frames != len(running.frames):
             raise ProtocolError(f"the contribution of {silo!r} is incomplete")
         if running.sum is not None:
             for number, piece in enumerate(staged.parts(running.sizes)):
@@ -104,10 +110,10 @@ class SumShard:
         running = self._rounds.pop(round_id, None)
         if running is None:
             raise ProtocolError("the round is not open")
-        if set(running.added) != set(silos):  # one may have been added after the round stopped waiting for it
-            raise ProtocolError("the sum does not hold exactly the contributions that were agreed on")
         for staged in running.staged.values():
             staged.discard()
+        if set(running.added) != set(silos):  # a silo may have been added after the round stopped waiting for it
+            raise ProtocolError("the sum does not hold exactly the contributions that were agreed on")
         return running.sum.chunks() if running.sum is not None else []
 
     def discard(self, round_id: bytes) -> None:
@@ -127,4 +133,6 @@ class SumShard:
             raise ProtocolError("the round is not open")
         if silo in running.added:
             raise ProtocolError(f"a contribution of {silo!r} was added before")
+        if silo not in running.staged:
+            raise ProtocolError(f"{silo!r} is not in the round")
         return running

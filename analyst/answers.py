@@ -1,36 +1,40 @@
-"""What came back: check a report, open it, and tell what each silo did; or say why there is no report.
+"""Check a report, open it, and list what each silo did; or report why there is no report.
 
     StoredReport --check--> CheckedReport --open_sum--> OpenedSum --report_of--> Report
 
-Promise: no figure comes out of a report that was not checked (`crypto.rounds.opening`), and no denial that its silo
-did not sign for this very request.
+Promise: every figure comes from a checked report (`crypto.rounds.opening`), and every denial from a refusal that its
+silo signed for this request. docs/protocol.md sections 7.2 to 7.4; section 8, table G.
 """
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from analyst.conditions import Conditions
 from analyst.errors import DeniedError, RoundError
-from analyst.reports.estimates import interpret, rho_of
+from analyst.offers import NO_CATALOGUE
+from analyst.reports.cut import cut_of, definition_of
+from analyst.reports.estimates import interpret, rho_of, threshold_of
 from analyst.reports.report import Report, SiloOutcome
 from analyst.sql.draft import Planned
-from analyst.sql.offer import Offer
+from analyst.testimonies import proven_guilty, read, signings_of
 from crypto.errors import ProtocolError
-from crypto.rounds.messages import Failure
+from crypto.rounds.messages import Failed, Failure
 from crypto.rounds.opening import CheckedReport, OpenedSum, check_report, open_report
 from crypto.rounds.recount import check_chunk, choose_chunks
 from crypto.rounds.report import StoredReport
 from crypto.sealing import SealingKey
-from crypto.wire import digest_of, verify
+from crypto.wire import Signed, digest_of, verify
 from federation.members.roster import Roster
-from policies.budget.accountant import epsilon_of
-from policies.requests.calibration import clip_of
+from policies.decision.denial_codes import is_unable
+from policies.requests.capacity import of_request
 from policies.requests.denials import Denial, Refusal
+from policies.requests.replacing import left_out
 from policies.requests.request import Request
 from policies.requests.round_key import round_secret
 from policies.requests.terms import terms_of
 
 if TYPE_CHECKING:
-    from analyst.link import Link  # gRPC is heavy: only where somebody dials
+    from analyst.link import Link  # gRPC is slow to import: only for a connection
 
 
 def check(stored: StoredReport, request: Request, roster: Roster) -> CheckedReport:
@@ -40,7 +44,7 @@ def check(stored: StoredReport, request: Request, roster: Roster) -> CheckedRepo
 
 
 def recount(checked: CheckedReport, link: "Link") -> int:
-    """Add the signed contributions once more; return how many chunks were. Raises ProtocolError on a wrong sum."""
+    """Add the masked inputs once more; return the number of added chunks. Raises ProtocolError on a wrong sum."""
     chunks = choose_chunks(checked)
     for index in chunks:
         check_chunk(checked, index, link.evidence(checked.name, index))
@@ -49,66 +53,115 @@ def recount(checked: CheckedReport, link: "Link") -> int:
 
 def open_sum(checked: CheckedReport, request: Request, analyst: str, key: SealingKey) -> OpenedSum:
     """Return the sum of a report that an analyst is a recipient of; raises CryptoError."""
+    _check_answers(checked, request)
     return open_report(checked, analyst, key, round_secret(request, analyst, key))
 
 
+def _check_answers(checked: CheckedReport, request: Request) -> None:
+    if checked.manifest.terms.request_hash != digest_of(request):
+        raise ProtocolError("the report answers another request")
+
+
 def report_of(
-    planned: Planned, request: Request, checked: CheckedReport, opened: OpenedSum, offer: Offer, roster: Roster
+    planned: Planned,
+    request: Request,
+    checked: CheckedReport,
+    opened: OpenedSum,
+    conditions: Conditions,
+    roster: Roster,
+    sure: bool | None = None,
 ) -> Report:
-    """Return the answer to a question, from its opened sum; raises CryptoError on a refusal that does not hold."""
+    """Return the answer to a question, from its opened sum; raises CryptoError on an invalid refusal.
+
+    `sure` is as in `threshold_of`.
+    """
+    _check_answers(checked, request)
     refusals = denials_of(checked.stored.message.refusals, digest_of(request), roster)
-    holders = [offer.silos[silo] for silo in opened.manifest.silos]
-    rows, withheld = interpret(planned, request, opened, max(one.min_cohort for one in holders))
-    entity = holders[0].entity
+    holders = conditions.of(opened.manifest.silos)
+    threshold = threshold_of(request, opened, max(one.min_cohort for one in holders), sure)
+    rows, withheld = interpret(planned, request, opened, threshold)
     return Report(
         columns=planned.output,
-        dimensions={shown: column for column, shown in planned.names.items()},
+        dimensions=dict(planned.names),
         rows=tuple(rows),
         withheld_groups=tuple(withheld),
+        threshold=threshold,
         rho=rho_of(request),
-        epsilon=epsilon_of(rho_of(request), offer.delta),
-        delta=offer.delta,
-        silos=_outcomes(request, checked, refusals, offer, roster),
+        epsilon=conditions.epsilon,
+        delta=conditions.delta,
+        silos=_outcomes(request, checked, refusals, conditions, roster),
         transcript=checked.name.hex(),
-        wrong=opened.inconsistent_silos,
+        wrong={**_said_wrong(request, checked, roster), **opened.wrong},
+        cut=cut_of(request, opened),
+        definition=definition_of(request.table, conditions.delta),
+        request=digest_of(request).hex(),
         assumptions=(
-            f"one {entity} has at most {request.table.max_rows} rows in an answer"
+            f"one {holders[0].entity} has at most {request.table.max_rows} rows in an answer"
             f" and is known to at most {request.table.max_silos} silos",
-            f"at most {opened.manifest.max_colluding} silos collude with the aggregator",
-            *_clipped(request, opened),
+            f"at most {opened.manifest.max_colluding} silos of the federation collude with the aggregator",
+            "a silo whose computing fails contributes nothing but its noise, and does not say so",
+            *conditions.strictest,
+            *_carried(request),
             *_spares(request, opened, len(checked.stored.message.openings)),
         ),
     )
 
 
-def read_failure(envelope: bytes, request: Request, roster: Roster) -> Failure:
-    """Return the aggregator's signed word that a request has no report; raises CryptoError."""
-    failure = verify(envelope, Failure, roster.aggregator_keys).message
-    if failure.request_hash != digest_of(request):
+def read_failure(envelope: bytes, request: Request, roster: Roster) -> Signed[Failure]:
+    """Return the aggregator's signed Failure for a request; raises CryptoError."""
+    failure = verify(envelope, Failure, roster.aggregator_keys)
+    if failure.message.request_hash != digest_of(request):
         raise ProtocolError("the aggregator's failure message belongs to another request")
     return failure
 
 
 def error_of(failure: Failure, request: Request, roster: Roster) -> DeniedError | RoundError:
-    """Return what tells an analyst why there is no report; raises CryptoError on a refusal that does not hold."""
+    """Return the error that explains a missing report; raises CryptoError on an invalid refusal."""
     denials = denials_of(failure.refusals, failure.request_hash, roster)
-    if denials and not failure.missing:
-        return _denied(denials, len(request.silos))
-    if denials:
-        silo, first = next((silo, reasons[0]) for silo, reasons in denials.items())
-        return RoundError(
-            f"no answer: {failure.reason}; missing: {', '.join(failure.missing)}",
-            f"{silo!r} also refuses ({first.code}: {first.message}); see `consilo silos`",
-        )
-    missing = ", ".join(failure.missing)
-    return RoundError(
-        f"no answer: {failure.reason}" + (f"; missing: {missing}" if missing else ""),
-        "ask again when they are back" if missing else "see `consilo silos`",
-    )
+    refused = {silo: reasons for silo, reasons in denials.items() if not is_unable(reasons)}
+    unable = {silo: reasons[0] for silo, reasons in denials.items() if silo not in refused}
+    failed = failures_of(failure.failed, roster)
+    if refused and not (unable or failed or failure.missing or failure.left_out):
+        return _denied(refused, len(request.silos))
+    told = ["where a silo has contributed, its charge stands"] if failure.charged else []
+    told += [f"missing: {', '.join(failure.missing)}"] if failure.missing else []
+    told += [f"unable: {silo} ({one.code}: {one.message})" for silo, one in unable.items()]
+    told += [f"failed: {silo} ({reason})" for silo, reason in failed.items()]
+    told += [f"left out: {', '.join(failure.left_out)}"] if failure.left_out else []
+    told += [f"at fault: {silo} ({what})" for silo, what in sorted(proven_guilty(failure, roster).items())]
+    told += list(_shown(failure, roster))
+    hints = [f"{silo}: {one.remedy}" for silo, one in unable.items()]
+    hints += ["ask again when they are back"] if failure.missing else []
+    if refused:
+        silo, first = next((silo, reasons[0]) for silo, reasons in refused.items())
+        hints.append(f"{silo!r} also refuses ({first.code}: {first.message}); see `consilo silos`")
+    return RoundError("; ".join([f"no answer: {failure.reason}", *told]), "; ".join(hints) or "see `consilo silos`")
+
+
+def _shown(failure: Failure, roster: Roster) -> Iterator[str]:
+    """Yield how far the silos came that are missing or left out, as they signed, and what the aggregator says of it."""
+    for silo, signing in sorted(signings_of(failure, roster).items()):
+        if signing.wrong:
+            yield f"the aggregator says of {silo}: {signing.wrong}"
+        if signing.steps and silo in failure.missing:
+            yield f"{silo} had signed that it {signing.steps[-1]}"
+
+
+def _said_wrong(request: Request, checked: CheckedReport, roster: Roster) -> dict[str, str]:
+    """Return what the aggregator says that silos sent wrongly, where they signed something of that round."""
+    message = checked.stored.message
+    found = read(message.testimonies, (message.manifest,), digest_of(request), roster)
+    return {silo: f"the aggregator says: {one.wrong}" for silo, one in found.items() if one.wrong and one.messages}
+
+
+def failures_of(envelopes: tuple[bytes, ...], roster: Roster) -> dict[str, str]:
+    """Return why silos could not take a step, in the words that they signed here; raises CryptoError."""
+    signed = [verify(envelope, Failed, roster.silo_keys) for envelope in envelopes]
+    return {one.signer: one.message.reason for one in signed if one.message.federation == roster.federation}
 
 
 def denials_of(refusals: tuple[bytes, ...], request_hash: bytes, roster: Roster) -> dict[str, tuple[Denial, ...]]:
-    """Return the denials of the refusals that a silo signed for this very request; raises CryptoError."""
+    """Return the denials in the refusals that silos signed for this request; raises CryptoError."""
     found = {}
     for envelope in refusals:
         signed = verify(envelope, Refusal, roster.silo_keys)
@@ -129,32 +182,44 @@ def _outcomes(
     request: Request,
     checked: CheckedReport,
     denials: Mapping[str, tuple[Denial, ...]],
-    offer: Offer,
+    conditions: Conditions,
     roster: Roster,
 ) -> dict[str, SiloOutcome]:
-    hashes = {member.silo: member.policy_hash.hex() for member in checked.manifest.roster}
-    survivors, as_of = checked.survivors, checked.consent_as_of
-    unreachable = set(roster.silo_keys) - set(offer.silos)
+    hashes = {silo: accept.policy_hash.hex() for silo, accept in checked.accepts.items()}
+    survivors, as_of, rows_as_of = checked.survivors, checked.consent_as_of, checked.rows_as_of
+    unreachable, away = set(roster.silo_keys) - set(conditions.silos), set(checked.stored.message.missing)
+    if request.replaces is not None:
+        earlier = left_out(request.replaces, roster.federation, roster.silo_keys, roster.aggregator_keys)
+        denials = {silo: reasons for silo, reasons in earlier.items() if reasons} | dict(denials)
+        away |= {silo for silo, reasons in earlier.items() if not reasons}
     outcomes = {}
-    for silo in sorted(unreachable.union(request.silos)):
-        known = offer.silos.get(silo)
+    for silo in sorted(unreachable.union(request.silos, away, denials)):
+        known = conditions.silos.get(silo)
         policy_hash = hashes.get(silo, known.policy_hash.hex() if known else None)
-        status = "answered" if silo in survivors else "dropped" if silo in hashes else "missing"
-        refused = denials.get(silo, ())
-        outcomes[silo] = SiloOutcome("denied" if refused else status, policy_hash, refused, as_of.get(silo))
+        refused = denials.get(silo, ()) if silo not in survivors else ()
+        if silo in survivors:
+            status = "answered"
+        elif refused:
+            status = "unable" if is_unable(refused) else "denied"
+        elif silo in hashes:
+            status = "dropped"
+        elif silo in conditions.reasons and silo not in request.silos:
+            reason = conditions.reasons[silo]
+            status, refused = "unable" if reason.code == NO_CATALOGUE else "denied", (reason,)
+        else:
+            status = "missing" if silo in away or silo in unreachable else "left out"
+        outcomes[silo] = SiloOutcome(status, policy_hash, refused, as_of.get(silo), rows_as_of.get(silo))
     return outcomes
 
 
-def _clipped(request: Request, opened: OpenedSum) -> Iterator[str]:
-    """Yield where a backend with less room than words of 64 bits cuts the figures of one silo."""
+def _carried(request: Request) -> Iterator[str]:
+    """Yield how many rows of one silo a backend with less than 64 bits carries without cutting a figure."""
     if request.backend != "masking":
-        for block in opened.manifest.terms.blocks:
-            cut = clip_of(opened.manifest.terms.limit, block.scale_bits)
-            yield f"by {request.backend}, {block.name} of one silo is within +/-{cut:,}, what lies beyond is cut"
+        yield f"by {request.backend}, no figure of a silo with up to {of_request(request):,} rows is cut"
 
 
 def _spares(request: Request, opened: OpenedSum, openings: int) -> Iterator[str]:
-    """Yield how far the sums of silos check each other, in the backend `shares`."""
+    """Yield, in the backend `shares`, how many wrong sums the silos' sums can reveal."""
     if request.backend == "shares":
         spare = openings - opened.manifest.quorum
         checks = f"{spare} more than are needed: up to {spare} false ones are noticed, up to {spare // 2} named"

@@ -3,53 +3,80 @@
 with Federation.open("consilo.toml") as federation:
     report = federation.query("SELECT ...", purpose="health-research", epsilon=1.0)
 
-A thin session: it holds the keys, the clock, the way to the aggregator and what the silos open. `analyst/offers.py`
-asks what may be asked, `analyst/requests.py` writes requests, `analyst/answers.py` checks and opens what comes back.
+A thin session with the keys, the clock, the links to the aggregators and the silos' offer. `analyst/offers.py` fetches
+the offer, `analyst/requests.py` writes requests, `analyst/asking.py` asks so that no paid answer is lost,
+`analyst/answers.py` checks and opens reports.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
 from analyst import answers, requests
+from analyst.aggregators import Aggregators, Dial
+from analyst.asking import Command, ask, fetch
+from analyst.conditions import Conditions, conditions_of
+from analyst.domains import Domains
+from analyst.errors import AnalystError
+from analyst.kept import Kept, KeptAnswers
 from analyst.offers import fetch_offer
+from analyst.replacing import in_place_of
 from analyst.reports.report import Report
 from analyst.sql.draft import Planned
 from analyst.sql.offer import Offer
 from analyst.sql.plan import plan
 from crypto.errors import CryptoError, ProtocolError
-from crypto.keys import Secret, SigningKey
+from crypto.keys import Secret, SigningKey, VerifyKey
 from crypto.rounds.manifest import BackendName, Propose, Recipient
-from crypto.rounds.messages import Learned
+from crypto.rounds.messages import Failure, ModelUpdated
 from crypto.rounds.opening import CheckedReport, OpenedSum
 from crypto.rounds.report import StoredReport
 from crypto.sealing import SealingKey
-from crypto.wire import is_envelope, sign, verify
+from crypto.wire import Signed, is_envelope, sign, verify
 from federation.config import Config, read_config
 from federation.errors import FederationError
 from federation.local import started
+from policies.domains import LongDomain
 from policies.requests.computations import AnyComputation
-from policies.requests.request import Request
+from policies.requests.request import Request, resolved
 from policies.requests.tables import Table
+from policies.units import WAIT_S
 
 if TYPE_CHECKING:
     from analyst.link import Link
 
+ASK_EVERY_S = 5.0  # while silos are on their way back
+OTHER_PATIENCE_S = 5.0  # how long an aggregator is dialled that is only asked for a report
+
 
 class Federation:
-    """An open federation and the analyst who asks."""
+    """An open federation, and the analyst who asks it."""
 
     def __init__(
-        self, config: Config, analyst: str, root: Secret, link: "Link", clock: Callable[[], float] = time.time
+        self,
+        config: Config,
+        analyst: str,
+        root: Secret,
+        link: "Link",
+        clock: Callable[[], float] = time.time,
+        stack: ExitStack | None = None,
+        others: Mapping[str, Dial] = MappingProxyType({}),
+        progress: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """`stack` is what `close` ends: the link, where this session made it. `others` dial further aggregators."""
         self.config, self.analyst = config, analyst
         self._signing, self._sealing = SigningKey(root), SealingKey(root)
         self._link, self._clock = link, clock
-        self._stack = ExitStack()
+        self._stack, self._progress = stack or ExitStack(), progress
+        self.aggregators = Aggregators(config.dialled or config.aggregator.name, link, others)
+        self.kept = KeptAnswers(config.path.parent, analyst, self._sealing, clock)
         self._offer: Offer | None = None
+        self._domains = Domains(config.path.parent, link, config.federation, analyst, self._signing)
 
     @classmethod
     def open(
@@ -61,45 +88,56 @@ class Federation:
     ) -> Self:
         """Open the federation that `path` describes; in simulate mode, start it if it is not up.
 
-        `passphrase` is asked if the analyst's key is encrypted, such as `getpass.getpass`; it is not kept. Raises
-        FederationError or CryptoError. Use it in a `with` statement, or call `close`.
+        `passphrase`, such as `getpass.getpass`, is called if the analyst's key is encrypted; its result is not kept.
+        Raises FederationError or CryptoError. Use the federation in a `with` statement, or call `close`.
         """
         config = read_config(Path(path))
         name, root = config.analyst_key(analyst, passphrase)
         with ExitStack() as stack:
             link: Link
+            others: dict[str, Dial] = {}
             if config.anchor is None:
                 link = stack.enter_context(started(config, progress))
             else:
                 from analyst.link import dialled
 
                 progress(f"dialling {config.dialled}")
-                link = stack.enter_context(dialled(config, name))
+                link = stack.enter_context(dialled(config, name, progress))
                 config = read_config(Path(path))  # with the membership that the aggregator had
                 if not config.roster.silos:
                     raise FederationError(f"{config.federation} has no silo yet", "the authority admits them first")
-            federation = cls(config, name, root, link)
-            federation._stack = stack.pop_all()
-            return federation
+                others = {
+                    other: partial(dialled, replace(config, dialled=other), name, patience_s=OTHER_PATIENCE_S)
+                    for other in config.aggregators
+                    if other != config.dialled
+                }
+            return cls(config, name, root, link, stack=stack.pop_all(), others=others, progress=progress)
 
     def close(self) -> None:
-        """Leave the federation; what `open` started ends."""
+        """Leave the federation, and end it if `open` started it."""
+        self.aggregators.close()
         self._stack.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property
     def offer(self) -> Offer:
-        """What the silos open to this analyst, from their signed catalogues; raises AnalystError."""
+        """The offer of the silos to this analyst, from their signed catalogues; raises AnalystError."""
         if self._offer is None:
-            self._offer = fetch_offer(self._link, self.config, self.analyst, self._signing, self._now())
+            offer = fetch_offer(self._link, self.config, self.analyst, self._signing, self.now())
+            self._offer = replace(offer, find=self._find)
         return self._offer
+
+    def resolved(self, request: Request) -> Request:
+        """Return a request with the values of its long domains, asked of a silo if need be; raises AnalystError."""
+        return resolved(request, {one.digest: self._find(one) for one in request.table.unresolved})
+
+    def _find(self, domain: LongDomain) -> LongDomain:
+        return self._domains.find(domain, lambda: self.offer.silos, self.now())
 
     def query(
         self,
@@ -109,35 +147,74 @@ class Federation:
         epsilon: float,
         backend: BackendName = "masking",
         keep: Path | None = None,
+        deadline: int = WAIT_S,
+        silos: Sequence[str] = (),
+        sure: bool | None = None,
+        counts_cut: bool = True,
+        new: bool = False,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> Report:
         """Ask one question and open its answer; `backend` is how the silos' vectors are summed (docs/backends.md).
 
-        With `keep`, the request is kept in that file until it is answered, and a later call sends the very same one
-        again: what people at the silos approve is one request, not a question.
+        With `counts_cut`, a sixteenth of the price tells how many persons had rows left out or values clamped.
 
-        `epsilon` is what the answer may cost one person, at the smallest delta among the silos. Raises SqlError before
-        anything is sent, DeniedError if silos refuse, RoundError if too few are left to answer.
+        The signed request is kept in `answers` beside consilo.toml before it is sent, and the opened answer before it
+        is returned. While a request is kept without an answer, the same call sends that one, or fetches its report,
+        unless it is `new`; `tell` is given one line if so.
+
+        With `keep`, the request is kept in that file until it is answered, and a later call sends the same request
+        again, as people at the silos approve one request, not a question. The request waits `deadline` seconds for the
+        silos' computing; a silo whose policy declares more for this question refuses. With `silos`, these alone are
+        asked, such as those that define the table alike.
+
+        `sure` shows only groups that surely have the silos' minimum cohort; by itself it is on from 100 groups.
+
+        `epsilon` is the price of the answer for one person, at the smallest delta among the silos. Raises SqlError
+        before anything is sent, DeniedError if silos refuse, RoundError if too few are left to answer.
         """
-        planned, request = self.prepare(sql, purpose=purpose, epsilon=epsilon, backend=backend)
-        if keep is not None:
-            request = requests.keep_request(keep, request, self._now())
-        report = self.open_answer(planned, request, self.submit(request))
-        if keep is not None:
-            keep.unlink(missing_ok=True)
-        return report
+        command = Command(sql, purpose, epsilon, backend, deadline, tuple(silos), sure, counts_cut)
+        return ask(self, command, keep, tell, new)
+
+    def open_kept(self, kept: Kept) -> Report:
+        """Return the answer to a kept question: as it is kept, or of an aggregator; raises AnalystError."""
+        with suppress(AnalystError):
+            return self.kept.answer(kept)
+        return fetch(self, kept)
 
     def prepare(
-        self, sql: str, *, purpose: str, epsilon: float, backend: BackendName = "masking"
+        self,
+        sql: str,
+        *,
+        purpose: str,
+        epsilon: float,
+        backend: BackendName = "masking",
+        deadline: int = WAIT_S,
+        silos: Sequence[str] = (),
+        counts_cut: bool = True,
     ) -> tuple[Planned, Request]:
-        """Plan a question and write its request; sends nothing but a request for catalogues."""
-        planned = plan(sql, self.offer)
-        recipients = (Recipient(name=self.analyst, key=self._sealing.public),)
-        price = self.price(purpose, epsilon)
-        return planned, self.write(planned.table, planned.plan, purpose, price, recipients, backend)
+        """Plan a question and write its request; what is sent asks for catalogues, anew if one was missing."""
+        return self.planned(Command(sql, purpose, epsilon, backend, deadline, tuple(silos), counts_cut=counts_cut))
 
-    def price(self, purpose: str, epsilon: float) -> int:
-        """Return what `epsilon` buys in micro-rho, at the smallest delta among the silos; raises AnalystError."""
-        return requests.price(self.offer, purpose, epsilon)
+    def planned(self, command: Command) -> tuple[Planned, Request]:
+        """Plan a question and write its request, as `prepare` does."""
+        self.look_again()
+        planned = plan(command.sql, self.offer_of(command.silos), command.counts_cut)
+        price = self.price(command.purpose, command.epsilon, planned.table, planned.plan, command.silos)
+        mine, how = (Recipient(name=self.analyst, key=self._sealing.public),), (command.backend, command.deadline)
+        return planned, self.write(planned.table, planned.plan, command.purpose, price, mine, *how, command.silos)
+
+    def look_again(self) -> None:
+        """Ask for the catalogues anew, when they are next needed, if one is missing."""
+        if self._offer is not None and set(self.config.roster.silo_keys) - set(self._offer.silos):
+            self._offer = None
+
+    def offer_of(self, silos: Sequence[str]) -> Offer:
+        """Return the offer of these silos, or of all if none is named; raises AnalystError."""
+        return self.offer.only(silos) if silos else self.offer
+
+    def price(self, purpose: str, epsilon: float, table: Table, what: AnyComputation, silos: Sequence[str] = ()) -> int:
+        """Convert `epsilon` to micro-rho, at the smallest delta among the silos; raises AnalystError."""
+        return requests.price(self.offer_of(silos), purpose, epsilon, table, what)
 
     def write(
         self,
@@ -147,14 +224,16 @@ class Federation:
         micro_rho: int,
         recipients: tuple[Recipient, ...] = (),
         backend: BackendName = "masking",
+        deadline: int = WAIT_S,
+        silos: Sequence[str] = (),
     ) -> Request:
-        """Return a request to all silos that hold `table`, which are its recipients if none are named.
+        """Return a request to all silos that have `table`, or to those named; its recipients if none are given.
 
-        Raises AnalystError if it cannot be asked, RoundError if too few silos are there to ask.
+        It waits `deadline` seconds for the silos' computing. Raises AnalystError; RoundError if too few can be asked.
         """
         return requests.write(
             self.config,
-            self.offer,
+            self.offer_of(silos),
             self.analyst,
             table,
             what,
@@ -162,35 +241,82 @@ class Federation:
             micro_rho=micro_rho,
             recipients=recipients,
             backend=backend,
-            now=self._now(),
+            now=self.now(),
+            deadline=deadline,
         )
 
     def renew(self, request: Request, what: AnyComputation) -> Request:
-        """Return the same request for another plan, with a nonce, a time and a round key of its own."""
-        return requests.renew(request, what, self._now())
+        """Return the same request for another plan, with a new nonce, time and round key."""
+        return requests.renew(request, what, self.now())
 
     def submit(self, request: Request) -> bytes:
         """Sign and send a request; return the encrypted report. Raises DeniedError or RoundError."""
-        answer = self._link.submit(sign(request, self.analyst, self._signing))
-        if not is_envelope(answer):
+        answer = self.exchange(request)
+        if isinstance(answer, bytes):
             return answer
-        failure = answers.read_failure(answer, request, self.config.roster)
-        self._offer = None  # a policy may have changed, or a silo be gone
-        raise answers.error_of(failure, request, self.config.roster)
+        raise answers.error_of(answer.message, request, self.config.roster)
 
-    def open_answer(self, planned: Planned, request: Request, encrypted: bytes) -> Report:
-        """Check and open an encrypted report and add its sum once more; raises CryptoError on what does not hold."""
+    def exchange(self, request: Request, link: "Link | None" = None) -> bytes | Signed[Failure]:
+        """Sign and send a request; return the encrypted report, or why there is none.
+
+        After a restart of the aggregator it is sent again until the silos are back.
+        """
+        while True:
+            answer = (link or self._link).submit(self.signed(request), max(0, request.waits_s - WAIT_S))
+            if not is_envelope(answer):
+                return answer
+            failure = answers.read_failure(answer, request, self.config.roster)
+            self._offer = None  # a policy may have changed, or a silo may be unavailable
+            if not failure.message.missing or failure.message.refusals or not self.waited():
+                return failure
+
+    def in_place_of(self, request: Request, failure: Failure) -> Request | None:
+        """Return a request to the silos that are left of one that failed, in its place; None if none is possible."""
+        return in_place_of(request, failure, self.now(), self.config.roster)
+
+    def signed(self, request: Request) -> bytes:
+        """Return the signed request."""
+        return sign(request, self.analyst, self._signing)
+
+    @property
+    def key(self) -> VerifyKey:
+        """The analyst's verification key."""
+        return self._signing.public
+
+    def waited(self) -> bool:
+        """Wait a little, and return True, if silos may be on their way back to an aggregator that was started anew."""
+        if not (left_s := self._link.settling_s):
+            return False
+        self._progress(f"the aggregator was started anew; waiting up to {left_s:.0f} s for silos to come back")
+        time.sleep(min(left_s, ASK_EVERY_S))
+        self._offer = None
+        return True
+
+    def open_answer(
+        self,
+        planned: Planned,
+        request: Request,
+        encrypted: bytes,
+        sure: bool | None = None,
+        conditions: Conditions | None = None,
+    ) -> Report:
+        """Check and open an encrypted report and add its sum once more; raises CryptoError if a check fails.
+
+        `conditions` are those of when it was asked, otherwise of now.
+        """
+        conditions = conditions or conditions_of(self.offer, request)
+        request = self.resolved(request)
         checked = self.check_report(StoredReport.decode(encrypted), request)
         opened = self.open_sum(checked, request)
         self.recount(checked)
-        return answers.report_of(planned, request, checked, opened, self.offer, self.config.roster)
+        return answers.report_of(planned, request, checked, opened, conditions, self.config.roster, sure)
 
     def open_sum(self, checked: CheckedReport, request: Request) -> OpenedSum:
         """Return the sum of a report that this analyst is a recipient of; raises CryptoError."""
         return answers.open_sum(checked, request, self.analyst, self._sealing)
 
     def check(self, request: Request, encrypted: bytes) -> CheckedReport:
-        """Check a report, without opening it, and add its sum once more; raises CryptoError on what does not hold."""
+        """Check a report, without opening it, and add its sum once more; raises CryptoError if a check fails."""
         checked = self.check_report(StoredReport.decode(encrypted), request)
         self.recount(checked)
         return checked
@@ -200,29 +326,30 @@ class Federation:
         return answers.check(stored, request, self.config.roster)
 
     def recount(self, checked: CheckedReport) -> int:
-        """Add the signed contributions once more; return how many chunks were. Raises ProtocolError on a wrong sum."""
-        return answers.recount(checked, self._link)
+        """Add the masked inputs once more; return the number of added chunks. Raises ProtocolError on a wrong sum."""
+        return answers.recount(checked, self.aggregators.holder(checked.name))
 
     def stored_report(self, name: bytes) -> tuple[StoredReport, Request]:
-        """Return a report that the aggregator keeps, and the request of this analyst that it answers.
+        """Return a report that the aggregator keeps, and this analyst's request that it answers.
 
-        Raises CryptoError if it is another one, or of another analyst.
+        Raises CryptoError if it is a different report, or another analyst's.
         """
-        stored = StoredReport.decode(self._link.report(name))
+        stored = StoredReport.decode(self.aggregators.holder(name).report(name))
         if stored.name != name:
             raise ProtocolError("the aggregator returned another report than the one asked for")
         proposed = verify(stored.message.propose, Propose, self.config.roster.aggregator_keys).message
         return stored, verify(proposed.request, Request, {self.analyst: self._signing.public}).message
 
-    def teach(self, name: bytes) -> frozenset[str]:
-        """Hand the report of a training step, by its SHA-256, to its silos; return those that have learned it."""
+    def deliver_report(self, name: bytes) -> frozenset[str]:
+        """Send the report of a training step, by its SHA-256, to its silos; return the silos that have learned it."""
         keys, found = self.config.roster.silo_keys, set()
-        for envelope in self._link.teach(name)[: len(keys)]:
+        for envelope in self.aggregators.holder(name).deliver_report(name)[: len(keys)]:
             with suppress(CryptoError):
-                signed = verify(envelope, Learned, keys)
-                if signed.message.position == name:
+                signed = verify(envelope, ModelUpdated, keys)
+                if (signed.message.federation, signed.message.position) == (self.config.federation, name):
                     found.add(signed.signer)
         return frozenset(found)
 
-    def _now(self) -> int:
+    def now(self) -> int:
+        """Return the time in whole seconds."""
         return int(self._clock())

@@ -1,9 +1,10 @@
-"""What can go wrong for an analyst.
+"""The errors of an analyst's program.
 
 AnalystError
-├── SqlError      a question that is broken or not supported, with the place in its text
-├── DeniedError   silos refuse by policy; carries their denials
-└── RoundError    silos are missing or the protocol failed; no report came about
+├── SqlError      a question that is invalid or not supported, with the position in its text
+├── DeniedError   silos refuse by policy; it has their denials
+└── RoundError    silos are missing or the protocol failed; there is no report
+    └── LostError     silos charged the request before, and no aggregator has its report
 
 A federation that cannot be read, started or reached is `federation.errors.FederationError`.
 """
@@ -23,15 +24,19 @@ class AnalystError(Exception):
 
 
 class SqlError(AnalystError):
-    """A question that is broken or not supported."""
+    """A question that is invalid or not supported."""
 
 
 class RoundError(AnalystError):
-    """Silos are missing or the protocol failed; no report came about."""
+    """Silos are missing or the protocol failed; there is no report."""
+
+
+class LostError(RoundError):
+    """Silos charged the request before, and no aggregator has its report."""
 
 
 class DeniedError(AnalystError):
-    """Silos refuse by policy; `denials` holds every reason, by silo."""
+    """Silos refuse by policy; `denials` has every reason, by silo."""
 
     def __init__(self, message: str, hint: str, denials: dict[str, tuple[Denial, ...]]) -> None:
         super().__init__(message, hint)

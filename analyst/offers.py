@@ -1,6 +1,6 @@
-"""Ask the silos what they open to an analyst: one signed question to all, and their signed catalogues.
+"""Fetch the silos' catalogues for an analyst: one signed request to all, and their signed catalogues.
 
-Promise: an `Offer` holds only catalogues that a silo of the roster signed for this very question.
+Promise: an `Offer` has only catalogues that a silo of the roster signed for this request. docs/protocol.md section 7.5.
 """
 
 from contextlib import suppress
@@ -12,42 +12,70 @@ from crypto.errors import CryptoError
 from crypto.keys import SigningKey
 from crypto.randomness import token
 from crypto.rounds.messages import Failed
-from crypto.wire import sign, signer_of, verify
+from crypto.wire import sign, verify
 from federation.config import Config
 from federation.errors import FederationError
-from policies.requests.catalogue import Catalogue, CatalogueRequest
+from federation.transport.handshake import UPDATE
+from policies.requests.catalogue import Catalogue, CatalogueRequest, OtherVersion
 from policies.requests.denials import NOT_AN_ANALYST, Denial
 
+NO_CATALOGUE = "NO_CATALOGUE"  # the code of a silo that answered, but without a catalogue
+TO_BE_ADDED = "the silos' data owners can add you to their policies"
 if TYPE_CHECKING:
     from analyst.link import Link
 
 
 def fetch_offer(link: "Link", config: Config, analyst: str, key: SigningKey, now: int) -> Offer:
-    """Return what the silos open to an analyst.
+    """Return the offer of the silos to an analyst.
 
-    Raises DeniedError if every silo that answers does not know the analyst, FederationError if none answers.
+    Raises DeniedError if no answering silo knows the analyst, FederationError if no silo answers.
     """
     message = CatalogueRequest(federation=config.federation, analyst=analyst, nonce=token(16), created_at=now)
     silos = config.roster.silo_keys
     found: dict[str, Catalogue] = {}
     reasons: dict[str, str] = {}
+    versions: dict[str, str] = {}  # of silos that the aggregator cannot reach, as it says
     for envelope in link.catalogues(sign(message, analyst, key))[: len(silos)]:
         try:
             signed = verify(envelope, Catalogue, silos)
-            if signed.message.nonce == message.nonce:
+            if (signed.message.federation, signed.message.nonce) == (config.federation, message.nonce):
                 found[signed.signer] = signed.message
         except CryptoError:
             with suppress(CryptoError):
-                reasons[signer_of(envelope, Failed)] = verify(envelope, Failed, silos).message.reason
+                failed = verify(envelope, Failed, silos)
+                if failed.message.federation == config.federation:
+                    reasons[failed.signer] = failed.message.reason
+            with suppress(CryptoError):
+                other = verify(envelope, OtherVersion, config.roster.aggregator_keys).message
+                is_asked = (other.federation, other.nonce) == (config.federation, message.nonce)
+                if is_asked and other.silo in silos:
+                    versions[other.silo] = other.said
     if found:
-        return Offer({silo: found[silo] for silo in sorted(found)})
-    if set(reasons.values()) == {NOT_AN_ANALYST}:
-        remedy = "the silos' data owners can add you to their policies"
-        denial = Denial(code="ANALYST_UNKNOWN", rule="analysts", message=NOT_AN_ANALYST, remedy=remedy)
+        without = {silo: _other_version(said) for silo, said in versions.items() if silo not in found}
+        without |= {silo: _no_catalogue(reasons[silo]) for silo in sorted(set(reasons) - set(found))}
+        missing = tuple(silo for silo in sorted(silos) if silo not in found and silo not in without)
+        return Offer({silo: found[silo] for silo in sorted(found)}, reasons=without, missing=missing)
+    if set(reasons.values()) == {NOT_AN_ANALYST} and not versions:
+        denial = _no_catalogue(NOT_AN_ANALYST)
         counted = f"{len(reasons)} of {len(silos)} silos refuse"
         raise DeniedError(
-            f"{counted}: {denial.code} ({denial.rule}): {denial.message}", remedy, dict.fromkeys(reasons, (denial,))
+            f"{counted}: {denial.code} ({denial.rule}): {denial.message}",
+            TO_BE_ADDED,
+            dict.fromkeys(reasons, (denial,)),
         )
-    said = "; ".join(f"{silo}: {reason}" for silo, reason in sorted(reasons.items())[:3])
-    hint = "see silo.log beside each silo's policy"
+    told = [said for _, said in sorted(versions.items())]
+    told += [f"{silo}: {reason}" for silo, reason in sorted(reasons.items())]
+    said = "; ".join(told[:3])
+    hint = "see silo.log beside each silo's policy" if not versions else UPDATE
     raise FederationError("no silo answered" + (f" ({said})" if said else ""), hint)
+
+
+def _other_version(said: str) -> Denial:
+    return Denial(code=NO_CATALOGUE, rule="version", message=said, remedy=UPDATE)
+
+
+def _no_catalogue(reason: str) -> Denial:
+    if reason == NOT_AN_ANALYST:
+        return Denial(code="ANALYST_UNKNOWN", rule="analysts", message=reason, remedy=TO_BE_ADDED)
+    remedy = "ask who runs this silo; for clocks, set them by NTP"
+    return Denial(code=NO_CATALOGUE, rule="catalogue", message=reason, remedy=remedy)

@@ -1,6 +1,6 @@
 """Write the request that an analyst signs: its price, its silos, its recipients, its round key and its lifetime.
 
-Promise: nothing is sent from here. A request that no round could answer is refused before it is signed.
+Promise: this module sends nothing. A request that no round could answer is refused before it is signed.
 """
 
 import math
@@ -18,22 +18,27 @@ from crypto.rounds.bounds import why_infeasible
 from crypto.rounds.manifest import BackendName, Recipient
 from federation.config import Config
 from policies.budget.accountant import micro_rho_of
+from policies.requests.capacity import carried_rows, carriers, rows_of
 from policies.requests.computations import AnyComputation
 from policies.requests.request import Request
 from policies.requests.round_key import sealed_secret
 from policies.requests.tables import Table
+from policies.units import DAY_S, MAX_WAIT_S, WAIT_S
 
-REQUEST_LIFETIME_S = 600
-KEPT_LIFETIME_S = 14 * 24 * 3600  # of a request that waits for people
+REQUEST_LIFETIME_S = 600  # and as long as it waits beyond WAIT_S
+KEPT_LIFETIME_S = 14 * DAY_S  # of a request that waits for approval
 
 
-def price(offer: Offer, purpose: str, epsilon: float) -> int:
-    """Return what `epsilon` buys in micro-rho, at the smallest delta among the silos; raises AnalystError."""
+def price(offer: Offer, purpose: str, epsilon: float, table: Table, what: AnyComputation) -> int:
+    """Convert `epsilon` to micro-rho, at the smallest delta among the silos; raises AnalystError.
+
+    The noise of a long answer uses a part of that delta: see `policies.budget.sampler`.
+    """
     if purpose not in offer.purposes:
         raise AnalystError(f"unknown purpose {purpose!r}", suggest(purpose, offer.purposes))
     if not (math.isfinite(epsilon) and 0 < epsilon <= 100):
         raise AnalystError(f"epsilon is {epsilon:g}", "expected a number above 0 and at most 100, such as 1")
-    micro_rho = micro_rho_of(epsilon, offer.delta)
+    micro_rho = micro_rho_of(epsilon, offer.delta_for(table, what))
     if micro_rho < 1:
         raise AnalystError(f"epsilon {epsilon:g} buys nothing", "ask with a larger epsilon")
     return micro_rho
@@ -51,16 +56,21 @@ def write(
     recipients: tuple[Recipient, ...],
     backend: BackendName,
     now: int,
+    deadline: int = WAIT_S,
 ) -> Request:
-    """Return a request to all silos that hold `table`, which are its recipients if none are named.
+    """Return a request to all silos that have `table`; they are its recipients if none are given.
 
-    Raises AnalystError if it cannot be asked, RoundError if too few silos are there to ask.
+    It waits `deadline` seconds for the silos' computing.
+
+    Raises AnalystError if the request is not possible, RoundError if too few silos can be asked.
     """
+    wait_seconds = _wait_seconds(deadline)
     silos = tuple(sorted(offer.holders(table.name)))
     _check_reachable(config, offer, silos)
+    _check_carried(offer, silos, table, what, micro_rho, backend)
     nonce = token(16)
     recipients = recipients or config.roster.recipients(silos)
-    round_key, sealed_secrets = _round_key(backend, nonce, recipients)
+    round_key, sealed_secrets = made_key(backend, nonce, recipients)
     try:
         return Request(
             federation=config.federation,
@@ -76,7 +86,9 @@ def write(
             table=table,
             plan=what,
             created_at=now,
-            expires_at=now + REQUEST_LIFETIME_S,
+            expires_at=now + _lifetime_s(deadline),
+            wait_seconds=wait_seconds,
+            or_without=spare_silos(offer, silos),
         )
     except ValidationError as err:
         reason = err.errors()[0]["msg"].removeprefix("Value error, ")
@@ -84,17 +96,52 @@ def write(
         raise AnalystError(f"the question cannot be asked: {reason}", hint) from err
 
 
+def spare_silos(offer: Offer, silos: tuple[str, ...]) -> int | None:
+    """Return without how many of these silos the rest still meet the conditions of all; None if without nobody."""
+    asked = [offer.silos[silo] for silo in silos]
+    conditions = max(one.min_silos for one in asked), max(one.max_colluding for one in asked)
+    missing = min(one.max_missing for one in asked)
+    possible = [count for count in range(1, len(silos)) if not why_infeasible(len(silos) - count, *conditions, missing)]
+    return max(possible, default=None)
+
+
+def waiting(request: Request, deadline: int) -> Request:
+    """Return the same request with another deadline; raises AnalystError."""
+    return request.model_copy(update={"wait_seconds": _wait_seconds(deadline)})
+
+
 def renew(request: Request, what: AnyComputation, now: int) -> Request:
-    """Return the same request for another plan, with a nonce, a time and a round key of its own."""
+    """Return the same request for another plan, with a new nonce, time and round key."""
+    return Request.model_validate(dict(request) | renewed(request, what, now))
+
+
+def renewed(request: Request, what: AnyComputation, now: int) -> dict[str, object]:
+    """Return the fields of a request in which one for another plan differs: its nonce, time and round key."""
     nonce = token(16)
-    round_key, sealed_secrets = _round_key(request.backend, nonce, request.recipients)
+    round_key, sealed_secrets = made_key(request.backend, nonce, request.recipients)
     fields: dict[str, object] = {"nonce": nonce, "round_key": round_key, "sealed_secrets": sealed_secrets}
-    fields |= {"plan": what, "created_at": now, "expires_at": now + REQUEST_LIFETIME_S}
-    return Request.model_validate({**dict(request), **fields})
+    return fields | {"plan": what, "created_at": now, "expires_at": now + lifetime_s(request)}
+
+
+def lifetime_s(request: Request) -> int:
+    """Return how long a request is valid that waits as long as this one."""
+    return _lifetime_s(request.waits_s)
+
+
+def _wait_seconds(deadline: int) -> int | None:
+    """Return a deadline as a request states it; raises AnalystError."""
+    if not 1 <= deadline <= MAX_WAIT_S:
+        raise AnalystError(f"the deadline is {deadline} s", f"expected 1 to {MAX_WAIT_S} seconds, such as {WAIT_S}")
+    return None if deadline == WAIT_S else deadline
+
+
+def _lifetime_s(deadline: int) -> int:
+    """Return how long a request that waits `deadline` seconds is valid; it may wait for a free slot before."""
+    return REQUEST_LIFETIME_S + max(0, deadline - WAIT_S)
 
 
 def keep_request(path: Path, request: Request, now: int) -> Request:
-    """Return the request that a file holds, or write this one there; raises AnalystError if it holds another."""
+    """Return the request in a file, or write this one there; raises AnalystError if the file has a different one."""
     hint = f"remove {path} to ask anew; approvals of the request in it are then of no use"
     try:
         kept = Request.decode(path.read_bytes())
@@ -105,33 +152,56 @@ def keep_request(path: Path, request: Request, now: int) -> Request:
         return lasting
     except (OSError, WireError) as err:
         raise AnalystError(f"{path} holds no request", hint) from err
-    same = ("federation", "analyst", "recipients", "purpose", "micro_rho", "backend", "table", "plan")
+    same = ("federation", "analyst", "recipients", "purpose", "micro_rho", "backend", "table", "plan", "wait_seconds")
     if any(getattr(kept, field) != getattr(request, field) for field in same):
-        raise AnalystError(f"{path} holds another question, or the silos' policies have changed", hint)
+        raise AnalystError(f"{path} holds another question or deadline, or the silos' policies have changed", hint)
     if kept.expires_at <= now:
         raise AnalystError(f"the request in {path} has expired", hint)
     return kept
 
 
-def _round_key(
-    backend: BackendName, nonce: bytes, recipients: tuple[Recipient, ...]
-) -> tuple[bytes, tuple[bytes, ...]]:
-    """Return a fresh public key and its secret sealed to each recipient, where the backend has a key."""
+def made_key(backend: BackendName, nonce: bytes, recipients: tuple[Recipient, ...]) -> tuple[bytes, tuple[bytes, ...]]:
+    """Return a new public key and its secret, sealed to each recipient; both are empty if the backend has no key."""
     if not BACKENDS[backend].has_key:
         return b"", ()
     made = BACKENDS[backend].create_key()
     return made.public, tuple(sealed_secret(nonce, recipient, made.secret) for recipient in recipients)
 
 
+def _check_carried(
+    offer: Offer, silos: tuple[str, ...], table: Table, what: AnyComputation, micro_rho: int, backend: BackendName
+) -> None:
+    """Raise AnalystError if a backend would cut figures of a silo with as many rows as its policy states."""
+    stated = {silo: rows_of(offer.rows_up_to(silo, table.name)) for silo in silos}
+    largest = max(stated, key=lambda silo: stated[silo])
+    rows, carried = stated[largest], carried_rows(table, what, micro_rho, backend, len(silos))
+    if rows <= carried:
+        return
+    found = carriers(table, what, micro_rho, len(silos), rows)
+    names = [name for name in found if all(name in offer.silos[silo].backends for silo in silos)]
+    hint = f"take the backend {' or '.join(names)}" if names else "ask for less, or for silos to narrow their bounds"
+    if stated[largest] > max((rows for silo, rows in stated.items() if silo != largest), default=rows):
+        hint += f"; or ask without {largest}: --silos {','.join(silo for silo in silos if silo != largest)}"
+    message = (
+        f"{backend} would cut figures of {rows:,} rows, which {largest!r} may have: it carries those of {carried:,}"
+    )
+    raise AnalystError(message, hint)
+
+
 def _check_reachable(config: Config, offer: Offer, silos: tuple[str, ...]) -> None:
-    """Raise RoundError where silos that did not answer leave too few for any round."""
-    absent = sorted(set(config.roster.silo_keys) - set(offer.silos))
+    """Raise RoundError if too few silos answered, or were chosen, for any round."""
+    absent = sorted(set(config.roster.silo_keys) - set(offer.silos) - set(offer.reasons))
     asked = [offer.silos[silo] for silo in silos]
     reason = why_infeasible(
         len(asked),
         max(one.min_silos for one in asked),
         max(one.max_colluding for one in asked),
-        max(one.max_missing for one in asked),
+        min(one.max_missing for one in asked),
     )
-    if absent and reason:
-        raise RoundError(f"no answer: {reason}; missing: {', '.join(absent)}", "ask again when they are back")
+    if offer.is_chosen and reason:
+        raise RoundError(f"no answer: {reason}", f"ask more silos than {', '.join(silos)}")
+    if reason and (absent or offer.reasons):
+        told = [f"missing: {', '.join(absent)}"] if absent else []
+        told += [f"unable: {silo} ({one.message})" for silo, one in offer.reasons.items()]
+        hint = "ask again when they are back" if absent else next(iter(offer.reasons.values())).remedy
+        raise RoundError("; ".join([f"no answer: {reason}", *told]), hint)

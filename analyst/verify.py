@@ -1,6 +1,6 @@
-"""Hold an answer against what the silos signed: `consilo report verify`.
+"""Compare an answer with the messages that the silos signed: `consilo report verify`.
 
-Needs the analyst's key, and the aggregator, which keeps the encrypted report and the blinded contributions.
+It needs the analyst's key, and the aggregator, which keeps the encrypted report and the masked inputs.
 """
 
 import json
@@ -13,23 +13,28 @@ from typing import Any
 
 from analyst.client import Federation
 from analyst.errors import AnalystError
-from analyst.reports.estimates import Estimate, interpret, planned_again
-from analyst.reports.report import between, iso
+from analyst.reports.cut import cut_of, definition_of
+from analyst.reports.estimates import Estimate, Threshold, interpret, planned_again, threshold_of
+from analyst.reports.report import between
 from crypto.errors import CryptoError
 from crypto.rounds.opening import CheckedReport, OpenedSum
 from federation.errors import FederationError
 from policies.requests.request import Request
+from policies.units import when
 
-_MAX_ANSWER_BYTES = 64 << 20
+_MAX_ANSWER_BYTES = 512 << 20  # of a million groups
 _CHANGED = "the file was changed, or belongs to another answer: do not use it"
 _SAME = 1e-9  # relative: a figure that was written and read as JSON
 
 
 def read_answer(what: str) -> tuple[bytes, dict[str, Any] | None]:
-    """Return a transcript, and the answer that names it if `what` is the JSON file of one; raises AnalystError."""
+    """Return a transcript, and also its answer if `what` is the JSON file of an answer; raises AnalystError."""
     if re.fullmatch(r"[0-9a-f]{64}", what):
         return bytes.fromhex(what), None
-    hint = "give the JSON that `consilo query --format json --out FILE` wrote, or its transcript: 64 hexadecimal digits"
+    hint = (
+        "give a name of `consilo report list`, the JSON that `consilo query --format json --out FILE` wrote, or a"
+        " transcript: 64 hexadecimal digits"
+    )
     path = Path(what)
     try:
         with path.open("rb") as file:
@@ -44,7 +49,7 @@ def read_answer(what: str) -> tuple[bytes, dict[str, Any] | None]:
 
 
 def verify(federation: Federation, name: bytes, answer: dict[str, Any] | None) -> Iterator[str]:
-    """Yield a line for everything that holds; raises CryptoError or AnalystError at the first thing that does not."""
+    """Yield a line for every check that passes; raises CryptoError or AnalystError at the first one that fails."""
     stored, request = federation.stored_report(name)
     yield f"the request is signed by {request.analyst}, for {request.purpose}, at rho {request.micro_rho / 1e6:g}"
     checked = federation.check_report(stored, request)
@@ -54,6 +59,8 @@ def verify(federation: Federation, name: bytes, answer: dict[str, Any] | None) -
     yield f"{signers} agreed on the contributions of {', '.join(survivors)}"
     if checked.consent_as_of:
         yield f"they read who consents at {between(checked.consent_as_of.values())}"
+    if checked.rows_as_of:
+        yield f"their prepared rows are as of {between(checked.rows_as_of.values())}"
     chunks, added = checked.scheme.shape.chunks, federation.recount(checked)
     if checked.scheme.columns > 1:
         spare = len(stored.message.openings) - manifest.quorum
@@ -64,67 +71,89 @@ def verify(federation: Federation, name: bytes, answer: dict[str, Any] | None) -
     if federation.analyst not in (recipient.name for recipient in manifest.terms.recipients):
         return
     opened = federation.open_sum(checked, request)
-    left_out = f"; left out as false: {', '.join(opened.inconsistent_silos)}" if opened.inconsistent_silos else ""
+    left_out = f"; left out as false: {', '.join(sorted(opened.wrong))}" if opened.wrong else ""
     yield f"it opens with the key of {federation.analyst}{left_out}"
     if answer is not None:
-        min_cohort = _min_cohort(federation, opened)
-        _compare(answer, request, opened, min_cohort)
-        _compare_consent(answer, checked)
+        min_cohort = _min_cohort(federation, checked)
+        _compare(answer, federation.resolved(request), opened, min_cohort)
+        _compare_cut(answer, request, opened)
+        _compare_times(answer, checked)
         yield f"the {len(answer['rows'])} rows of the answer are what it says"
         if min_cohort is None:
-            yield "which groups were withheld cannot be told: a policy has changed since, or a silo does not answer"
+            yield "its minimum cohort cannot be checked: a policy has changed since, or a silo does not answer"
 
 
-def _min_cohort(federation: Federation, opened: OpenedSum) -> int | None:
-    """Return below which count a group is withheld; None unless all silos of the round still have the same policies."""
+def _min_cohort(federation: Federation, checked: CheckedReport) -> int | None:
+    """Return the minimum cohort; None unless all silos of the round still have the same policies."""
     with suppress(AnalystError, FederationError, CryptoError):
         offered = federation.offer.silos
-        holders = [offered[member.silo] for member in opened.manifest.roster if member.silo in offered]
-        hashes = [member.policy_hash for member in opened.manifest.roster]
+        holders = [offered[silo] for silo in checked.manifest.silos if silo in offered]
+        hashes = [checked.accepts[silo].policy_hash for silo in checked.manifest.silos]
         if [holder.policy_hash for holder in holders] == hashes:
             return max(holder.min_cohort for holder in holders)
     return None
 
 
 def _compare(answer: dict[str, Any], request: Request, opened: OpenedSum, min_cohort: int | None) -> None:
-    """Raise AnalystError unless an answer has every group once, with the figures of the opened sum or withheld.
+    """Raise AnalystError unless an answer has every group once, with the figures of the opened sum, or withheld.
 
-    With `min_cohort` the groups withheld must be those below it.
+    Exactly the groups below the threshold that it states must be withheld. With `min_cohort`, it must be of that.
     """
     hint = _CHANGED
     try:
         dimensions: dict[str, str] = dict(answer["dimensions"])
         rows = {_key(dimensions, row): row for row in answer["rows"]}
         withheld = {_key(dimensions, group) for group in answer["withheld_groups"]}
-        names = {column: shown for shown, column in dimensions.items()}
-        planned = planned_again(request, tuple(answer["columns"]), names)
-        found, _ = interpret(planned, request, opened, min_cohort=-(2**62))
+        planned = planned_again(request, tuple(answer["columns"]), dimensions)
+        threshold = _threshold(answer, request, opened, min_cohort)
+        found, small = interpret(planned, request, opened, threshold)
         stated = len(answer["rows"]) + len(answer["withheld_groups"])
-        small = None if min_cohort is None else interpret(planned, request, opened, min_cohort)[1]
-    except (KeyError, TypeError, ValueError, AttributeError) as err:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
         raise AnalystError("the answer does not fit the request that it names", hint) from err
     if set(rows) & withheld or not len(rows) + len(withheld) == stated == request.plan.group_count(request.table):
-        raise AnalystError("a group is missing from the answer, or stands in it twice", hint)
-    if small is not None and withheld != {_key(dimensions, group) for group in small}:
+        raise AnalystError("a group is missing from the answer, or occurs twice", hint)
+    if withheld != {_key(dimensions, group) for group in small}:
         raise AnalystError("the groups withheld are not those with too small a count", hint)
     for row in found:
         shown = rows.get(_key(dimensions, row))
-        if shown is None and _key(dimensions, row) in withheld:
-            continue
         for column, cell in row.items():
             if isinstance(cell, Estimate) and (shown is None or not _is_same(shown.get(column), cell)):
                 raise AnalystError(f"{column} of {_key(dimensions, row) or 'the answer'} is not what was opened", hint)
 
 
-def _compare_consent(answer: dict[str, Any], checked: CheckedReport) -> None:
-    """Raise AnalystError unless an answer says of every silo when it read who consents, as the silo signed it."""
-    signed = {silo: iso(as_of) for silo, as_of in checked.consent_as_of.items()}
-    try:
-        stated = {silo: one["consent_as_of"] for silo, one in answer["silos"].items() if one["consent_as_of"]}
-    except (KeyError, TypeError, AttributeError):
-        stated = {}
-    if stated != signed:
-        raise AnalystError("the times at which consent was read are not what the silos signed", _CHANGED)
+def _threshold(answer: dict[str, Any], request: Request, opened: OpenedSum, min_cohort: int | None) -> Threshold:
+    """Return the threshold that an answer states; raises AnalystError unless it follows from its minimum cohort."""
+    stated, least, sure = answer["threshold"], answer["threshold"]["min_cohort"], answer["threshold"]["sure"]
+    if type(least) is not int or type(sure) is not bool or min_cohort not in (None, least):
+        raise AnalystError("the minimum cohort of the answer is not that of the silos", _CHANGED)
+    threshold = threshold_of(request, opened, least, sure)
+    if not math.isclose(stated["noisy_count"], threshold.noisy_count, rel_tol=_SAME):
+        raise AnalystError("the threshold of the answer is not what its minimum cohort gives", _CHANGED)
+    return threshold
+
+
+def _compare_cut(answer: dict[str, Any], request: Request, opened: OpenedSum) -> None:
+    """Raise AnalystError unless an answer has the shares of persons that were opened, and the signed definition."""
+    cut = cut_of(request, opened)
+    if answer.get("cut") != (None if cut is None else json.loads(json.dumps(cut.to_dict()))):
+        raise AnalystError("what the answer says of rows left out and values clamped is not what was opened", _CHANGED)
+    if answer.get("definition") != json.loads(json.dumps(definition_of(request.table, answer.get("delta", 0)))):
+        raise AnalystError("the definition in the answer is not the one that was signed", _CHANGED)
+
+
+def _compare_times(answer: dict[str, Any], checked: CheckedReport) -> None:
+    """Raise AnalystError unless an answer has each silo's signed times of reading decisions on consent, and rows."""
+    for name, what, times in (
+        ("consent_as_of", "consent was read", checked.consent_as_of),
+        ("rows_as_of", "rows were seen unchanged", checked.rows_as_of),
+    ):
+        signed = {silo: when(as_of) for silo, as_of in times.items()}
+        try:
+            stated = {silo: one[name] for silo, one in answer["silos"].items() if one.get(name)}
+        except (KeyError, TypeError, AttributeError):
+            stated = {}
+        if stated != signed:
+            raise AnalystError(f"the times at which {what} are not what the silos signed", _CHANGED)
 
 
 def _key(dimensions: dict[str, str], row: Any) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Secure sums: what a silo submits and what a recipient needs to open it.
+"""Secure sums: what a silo sends, and what a recipient needs to open the sum.
 
-The ground floor: imports nothing of the other packages. `docs/protocol.md` is the specification.
+The lowest layer: it imports none of the other packages. `docs/protocol.md` is the specification.
 """

@@ -1,21 +1,23 @@
-"""What can go wrong on the ground floor.
+"""The errors of this package. Every error is a CryptoError with a message and a hint.
 
 CryptoError
 ├── WireError        bytes that are not the message they claim to be
-├── SignatureError   a signature that does not hold, or a signer nobody knows
+├── SignatureError   an invalid signature, or an unknown signer
 ├── SealError        a sealed message that this key does not open
 ├── RangeError       a value that the ring, the codec or the field cannot carry
-├── PassphraseNeededError   a key file that is encrypted, read without a way to ask
-├── CertificateError a certificate, or a request for one, that says or proves something else than it must
-├── MembershipError  a peer that is no member, or a membership that does not continue the known one
+├── PassphraseNeededError   an encrypted key file, read without a way to ask for its passphrase
+├── CertificateError a certificate, a certificate request or a transport key that breaks its rules
+├── MembershipError  a peer that is not a member, or a membership that does not continue the known one
 ├── LinkError        a connection that was lost, refused or answered against its rules
 └── ProtocolError    a message that is well formed but must not be followed
-    └── AccusedError what a named silo signed does not hold
+    ├── ClockError   a round that is over when it begins, or would last too long, by the clock of this machine
+    ├── ExpiredError a round whose time was over before its next step
+    └── AccusedError an invalid message that a named silo signed
 """
 
 
 class CryptoError(Exception):
-    """Root of this package's errors; `hint` says what to do about it."""
+    """Root of this package's errors; `hint` is a remedy."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message, hint)  # everything in args, or Ray cannot rebuild it
@@ -30,7 +32,7 @@ class WireError(CryptoError):
 
 
 class SignatureError(CryptoError):
-    """A signature that does not hold, or a signer that the roster does not name."""
+    """An invalid signature, or a signer that the roster does not name."""
 
 
 class SealError(CryptoError):
@@ -45,25 +47,33 @@ class ProtocolError(CryptoError):
     """A well-formed message that must not be followed; docs/protocol.md names the rule."""
 
 
-class AccusedError(ProtocolError):
-    """What a silo signed does not hold; `accused` names it."""
+class ClockError(ProtocolError):
+    """A round that is over when it begins, or would last too long, by the clock of this machine."""
 
-    def __init__(self, message: str, accused: str) -> None:
+
+class ExpiredError(ProtocolError):
+    """A round whose time was over before its next step."""
+
+
+class AccusedError(ProtocolError):
+    """A silo signed something invalid; `accused` names that silo, and `accusation` is the encoded Accusation."""
+
+    def __init__(self, message: str, accused: str, accusation: bytes) -> None:
         super().__init__(message)
-        self.args = (message, accused)
-        self.accused = accused
+        self.args = (message, accused, accusation)
+        self.accused, self.accusation = accused, accusation
 
 
 class PassphraseNeededError(CryptoError):
-    """A key file that is encrypted, read without a way to ask for its passphrase."""
+    """An encrypted key file, read without a way to ask for its passphrase."""
 
 
 class CertificateError(CryptoError):
-    """A certificate, a request for one or a transport key that is not what it must be."""
+    """A certificate, a certificate request or a transport key that breaks its rules."""
 
 
 class MembershipError(CryptoError):
-    """A peer that is no member, or a membership that does not continue the one known here."""
+    """A peer that is not a member, or a membership that does not continue the one known here."""
 
 
 class LinkError(CryptoError):

@@ -1,8 +1,8 @@
-"""Keys that sign, and secrets that can be neither printed nor pickled.
+"""Signing keys, and secrets that can be neither printed nor pickled.
 
 A key file holds one 32-byte root; the signing key (Ed25519, RFC 8032) and the sealing key (`crypto.sealing`)
 are derived from it by HKDF-Expand (RFC 5869) under different labels. The file may be encrypted with a passphrase:
-scrypt (RFC 7914) makes an AES-256-GCM key from it. No passphrase is kept, and none gets into an exception.
+scrypt (RFC 7914) derives an AES-256-GCM key from it. No passphrase is stored or appears in an exception.
 Python cannot wipe memory: erasing a secret means dropping every reference to it.
 """
 
@@ -11,7 +11,7 @@ import re
 import stat
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -26,9 +26,15 @@ from crypto.errors import CryptoError, PassphraseNeededError, SignatureError
 from crypto.randomness import token
 
 SECRET_BYTES = 32
+FIELD = 2**255 - 19  # of Curve25519: coordinates are below it
+_ALL_BUT_SIGN = 2**255 - 1
+_EIGHT = 2707385501144840649318225287225658788936804267575313519463743609750303402022  # of a point of order 8
+_SMALL_ORDER = frozenset({1, FIELD - 1, 0, _EIGHT, FIELD - _EIGHT})  # the y of points of order 1, 2, 4 and 8
+_FORM = "expected ed25519:<64 hexadecimal digits>"
+_MADE_HERE = "keys that `consilo key new` makes are neither"
 MIN_PASSPHRASE = 12  # characters
 MAX_ATTEMPTS = 3
-SCRYPT_N = 2**17  # what is written, and the least that is read; so is r
+SCRYPT_N = 2**17  # used for new files, and the least accepted in a file; the same holds for r
 SCRYPT_R = 8
 SCRYPT_P = 1
 MAX_SCRYPT_BYTES = 2**28
@@ -38,7 +44,7 @@ _ENCRYPTED_HEADER = f"{_KEY_FILE_HEADER} scrypt"
 _MAX_KEY_FILE_BYTES = 4096
 _SALT_BYTES = 16
 _NONCE_BYTES = 12
-# One spelling only, so that no changed byte goes unnoticed; `associated` is authenticated with the ciphertext.
+# There is one spelling only, so every changed byte is noticed; `associated` is authenticated with the ciphertext.
 _ENCRYPTED = re.compile(
     rf"(?P<associated>{_ENCRYPTED_HEADER}\nsalt=(?P<salt>[0-9a-f]{{32}})\n"
     r"n=(?P<n>[1-9][0-9]{0,9}) r=(?P<r>[1-9][0-9]{0,9}) p=(?P<p>[1-9][0-9]{0,9})\n)"
@@ -58,15 +64,25 @@ def derive(secret: bytes, *context: bytes | str, length: int = 32) -> bytes:
     return HKDFExpand(SHA256(), length, info).derive(secret)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Secret:
-    """32 secret bytes. Prints its type only; pickling and copying raise."""
+    """32 secret bytes. Prints its type only, and is no dataclass: pickling and copying raise, `asdict` sees nothing."""
 
-    raw: bytes = field(repr=False)
+    __slots__ = ("raw",)
+    raw: bytes
 
-    def __post_init__(self) -> None:
-        if len(self.raw) != SECRET_BYTES:
-            raise CryptoError(f"a secret of {len(self.raw)} bytes, expected {SECRET_BYTES}")
+    def __init__(self, raw: bytes) -> None:
+        if len(raw) != SECRET_BYTES:
+            raise CryptoError(f"a secret of {len(raw)} bytes, expected {SECRET_BYTES}")
+        object.__setattr__(self, "raw", raw)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError("a secret never changes")
+
+    def __repr__(self) -> str:
+        return "Secret()"
+
+    def __getstate__(self) -> NoReturn:
+        raise CryptoError("a secret cannot be pickled or copied", "keep it in the process that drew it")
 
     @classmethod
     def generate(cls) -> "Secret":
@@ -76,29 +92,36 @@ class Secret:
         raise CryptoError("a secret cannot be pickled or copied", "keep it in the process that drew it")
 
     def __hash__(self) -> int:
-        raise TypeError("unhashable type: 'Secret'")  # and compared by identity: compare public halves instead
+        raise TypeError("unhashable type: 'Secret'")  # equality is identity too: compare public keys instead
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyKey:
-    """An Ed25519 public key; its text form is `ed25519:` and 64 hexadecimal digits."""
+    """An Ed25519 public key; its text form is `ed25519:` and 64 hexadecimal digits.
+
+    Raises SignatureError for an encoding that is not canonical (RFC 8032, 5.1.3) and for a point of small order.
+    """
 
     raw: bytes
 
     def __post_init__(self) -> None:
         if len(self.raw) != 32:
             raise SignatureError(f"a verification key of {len(self.raw)} bytes, expected 32")
+        if (y := int.from_bytes(self.raw, "little") & _ALL_BUT_SIGN) >= FIELD:
+            raise SignatureError("a verification key that is not written in the one canonical way", _MADE_HERE)
+        if y in _SMALL_ORDER:
+            raise SignatureError("a verification key of small order, for which anybody can sign anything", _MADE_HERE)
 
     @classmethod
     def parse(cls, text: str) -> "VerifyKey":
         """Read the text form; raises SignatureError."""
         scheme, _, digits = text.partition(":")
         if scheme != "ed25519" or len(digits) != 64:
-            raise SignatureError(f"{text[:80]!r} is not a verification key", "expected ed25519:<64 hex digits>")
+            raise SignatureError(f"{text[:80]!r} is not a verification key", _FORM)
         try:
             return cls(bytes.fromhex(digits))
         except ValueError as err:
-            raise SignatureError(f"{text[:80]!r} is not hexadecimal", "expected ed25519:<64 hex digits>") from err
+            raise SignatureError(f"{text[:80]!r} is not hexadecimal", _FORM) from err
 
     def __str__(self) -> str:
         return f"ed25519:{self.raw.hex()}"
@@ -130,7 +153,7 @@ class SigningKey:
         raise CryptoError("a signing key cannot be pickled or copied")
 
 
-class _Passphrase:
+class Passphrase:
     """A typed passphrase while it is in use; it has no repr, so no traceback with local variables shows it."""
 
     __slots__ = ("text",)
@@ -149,7 +172,7 @@ class _Passphrase:
 def write_key_file(path: Path, root: Secret, passphrase: Callable[[], str] | None = None) -> None:
     """Write `root` to a new file that only its owner can read (mode 0600), durably.
 
-    If `passphrase` is given it is asked once, and the root is encrypted. Raises CryptoError if the file exists, as a
+    If `passphrase` is given, it is called once, and the root is encrypted. Raises CryptoError if the file exists, as a
     key is never overwritten, or if the passphrase is too short.
     """
     hint = "a key is never overwritten; move it away first"
@@ -172,7 +195,7 @@ def write_key_file(path: Path, root: Secret, passphrase: Callable[[], str] | Non
 
 
 def _encrypted(root: Secret, ask: Callable[[], str]) -> str:
-    passphrase = _Passphrase(ask)
+    passphrase = Passphrase(ask)
     if len(passphrase.text) < MIN_PASSPHRASE:
         message = f"a passphrase needs at least {MIN_PASSPHRASE} characters"
         raise CryptoError(message, "take several unrelated words; no key was written")
@@ -186,8 +209,8 @@ def _encrypted(root: Secret, ask: Callable[[], str]) -> str:
 def read_key_file(path: Path, passphrase: Callable[[], str] | None = None) -> Secret:
     """Read a key file; raises CryptoError if it is absent, malformed or readable by others.
 
-    If the file is encrypted, `passphrase` is asked, up to three times; raises CryptoError if it is None or if nothing
-    that it returns opens the file.
+    If the file is encrypted, `passphrase` is called up to three times; raises CryptoError if `passphrase` is None, or
+    if no text that it returns opens the file.
     """
     try:
         with path.open("rb") as file:
@@ -211,8 +234,8 @@ def read_key_file(path: Path, passphrase: Callable[[], str] | None = None) -> Se
 def _decrypted(path: Path, text: str, ask: Callable[[], str] | None) -> Secret:
     """Return the root of an encrypted key file.
 
-    1. The file has its one spelling. 2. scrypt's parameters are neither weak nor exhausting. 3. Somebody can be asked.
-    4. A passphrase opens it.
+    1. The file is in its only spelling. 2. scrypt's parameters are neither too weak nor too costly. 3. There is a way
+    to ask for a passphrase. 4. A passphrase opens the file.
     """
     # 1.
     found = _ENCRYPTED.fullmatch(text)
@@ -232,7 +255,7 @@ def _decrypted(path: Path, text: str, ask: Callable[[], str] | None) -> Secret:
         raise PassphraseNeededError(f"{path} is encrypted with a passphrase", hint)
     # 4.
     for _ in range(MAX_ATTEMPTS):
-        key = _Passphrase(ask).stretch(bytes.fromhex(found["salt"]), n, r, p)
+        key = Passphrase(ask).stretch(bytes.fromhex(found["salt"]), n, r, p)
         try:
             nonce, ciphertext = bytes.fromhex(found["nonce"]), bytes.fromhex(found["root"])
             return Secret(AESGCM(key.raw).decrypt(nonce, ciphertext, found["associated"].encode()))

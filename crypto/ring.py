@@ -1,4 +1,4 @@
-"""Integers modulo 2^bits in numpy words, and the fixed-point codec that maps values into them.
+"""Integers modulo 2^bits in numpy words, and the fixed-point codec for reals.
 
 Any 1 <= bits <= 64: rings up to 32 bits live in uint32 words, wider ones in uint64.
 """
@@ -55,17 +55,21 @@ class Ring:
         return words
 
     def signed(self, words: Words) -> npt.NDArray[Any]:
-        """Return the representatives in [-2^(bits-1), 2^(bits-1)), as int32 or int64; perhaps a view of `words`."""
+        """Return the representatives in [-2^(bits-1), 2^(bits-1)), as int32 or int64; this may be a view of `words`."""
         dtype = np.dtype("<i4" if self.bits <= 32 else "<i8").type
         shift = 8 * self.word_bytes - self.bits
         return words.view(dtype) if not shift else (words << words.dtype.type(shift)).view(dtype) >> dtype(shift)
+
+    def from_signed(self, units: npt.NDArray[np.int64]) -> Words:
+        """Return whole numbers as ring elements; the reverse of `signed` for those within its range."""
+        return self.reduce(units.view(np.uint64).astype(self.dtype))
 
 
 @dataclass(frozen=True, slots=True)
 class Codec:
     """Fixed point with `scale_bits` fractional bits, for a sum of at most `terms` vectors.
 
-    Every term must stay within `limit`, so that the sum cannot wrap; `clip` first where the data decide.
+    Every term must stay within `limit`, so that the sum cannot wrap.
     """
 
     ring: Ring
@@ -83,25 +87,8 @@ class Codec:
         """Largest magnitude of one encoded term, in ring units (2^-scale_bits)."""
         return ((1 << (self.ring.bits - 1)) - 1) // self.terms
 
-    def encode_integers(self, values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Return `values` in ring units, still signed; raises RangeError where a term has no headroom."""
-        bound = self.limit >> self.scale_bits
-        if values.size and (int(values.max()) > bound or int(values.min()) < -bound):
-            raise RangeError(f"a value beyond ±{bound}, the headroom of this codec")
-        return values << np.int64(self.scale_bits)
-
     def encode_reals(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-        """Round `values` to the grid of 2^-scale_bits; raises RangeError on NaN or a term without headroom."""
-        return self._scaled(values).astype(np.int64)
-
-    def reals_to_ring(self, values: npt.NDArray[np.float64]) -> Words:
-        """Return what `to_ring` makes of `encode_reals`, in fewer passes."""
-        scaled = self._scaled(values)
-        if self.ring.bits <= 32:
-            return self.ring.reduce(scaled.astype(np.int32).view(self.ring.dtype))
-        return self.to_ring(scaled.astype(np.int64))
-
-    def _scaled(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Round `values` to the grid of 2^-scale_bits; raises RangeError on NaN or a term above the limit."""
         bound = float(self.limit)
         if bound > self.limit:  # the nearest float lies above: a term equal to it could wrap
             bound = math.nextafter(bound, 0)
@@ -110,16 +97,4 @@ class Codec:
         np.rint(scaled, out=scaled)
         if scaled.size and not -bound <= scaled.min() <= scaled.max() <= bound:  # NaN compares false
             raise RangeError(f"a value beyond ±{self.limit / 2**self.scale_bits:g}, the headroom of this codec")
-        return scaled
-
-    def clip(self, units: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Clip ring units to the headroom: total, so that no error depends on data."""
-        return np.clip(units, -self.limit, self.limit)
-
-    def to_ring(self, units: npt.NDArray[np.int64]) -> Words:
-        return self.ring.reduce(units.view(np.uint64).astype(self.ring.dtype))
-
-    def decode_sum(self, words: Words) -> npt.NDArray[np.float64]:
-        """Return a sum of encoded terms as real values."""
-        decoded: npt.NDArray[np.float64] = np.multiply(self.ring.signed(words), 2.0**-self.scale_bits, dtype=np.float64)
-        return decoded
+        return scaled.astype(np.int64)

@@ -1,7 +1,8 @@
-"""Seal a message to one key, so that recorded traffic stays closed to a quantum computer later.
+"""Seal a message to one key, so that a later quantum computer cannot open recorded traffic.
 
 HPKE base mode (RFC 9180) with the hybrid KEM ML-KEM-768 + X25519, HKDF-SHA256 and AES-256-GCM, all from
-`cryptography`. HPKE hides and binds; it does not say who sealed, so whatever carries a sealed message is signed.
+`cryptography`. A sealed message does not prove its sender, so every message that contains one is signed.
+docs/protocol.md section 2.5.
 """
 
 from typing import NoReturn
@@ -19,7 +20,7 @@ from cryptography.hazmat.primitives.hpke import (
 )
 
 from crypto.errors import CryptoError, SealError
-from crypto.keys import Secret, derive
+from crypto.keys import FIELD, Secret, derive
 
 _SUITE = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 _MLKEM_PUBLIC_BYTES = 1184
@@ -28,7 +29,7 @@ OVERHEAD_BYTES = 1088 + 32 + 16  # ML-KEM ciphertext, X25519 ephemeral key, GCM 
 
 
 class SealingKey:
-    """The private half, derived from a root secret; `public` is the ML-KEM key followed by the X25519 key."""
+    """A private key, derived from a root secret; `public` is the ML-KEM key followed by the X25519 key."""
 
     __slots__ = ("_key", "public")
 
@@ -61,6 +62,10 @@ def seal(public: bytes, plaintext: bytes, info: bytes) -> bytes:
     """Seal `plaintext` to `public` (1,216 bytes) in the context `info`; raises SealError on a bad or weak key."""
     if len(public) != PUBLIC_BYTES:
         raise SealError(f"a public sealing key of {len(public)} bytes, expected {PUBLIC_BYTES}")
+    if (
+        int.from_bytes(public[_MLKEM_PUBLIC_BYTES:], "little") >= FIELD
+    ):  # RFC 7748, section 5, would take it for another
+        raise SealError("a public sealing key that is not written in the one canonical way")
     try:
         key = MLKEM768X25519PublicKey(
             MLKEM768PublicKey.from_public_bytes(public[:_MLKEM_PUBLIC_BYTES]),

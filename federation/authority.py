@@ -1,12 +1,14 @@
 """The authority of a federation: founds it, invites, admits, revokes and rotates; every change is one signed version.
 
-The authority's directory holds `consilo.toml`, `authority.key` (what the membership is signed with), the X.509
+The authority's directory holds `consilo.toml`, `authority.key` (the key that signs the membership), the X.509
 authority (`authority.pem`, and `authority-tls.key` unless a consortium's own authority issues the certificates),
-`membership.log`, and the invitations that are open. It is needed for changes only, so it may be kept offline.
+`membership.log`, and the open invitations. It is needed for changes only, so it may be kept offline.
 """
 
 import fcntl
-from collections.abc import Iterable, Iterator
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,10 +19,11 @@ from crypto.errors import CertificateError
 from crypto.keys import Secret, SigningKey, read_key_file, write_key_file
 from crypto.randomness import token
 from crypto.sealing import check_public
-from crypto.wire import check_name, sign
+from crypto.wire import JURISDICTION_PATTERN, check_name, sign, verify
 from federation.config import read_trust_anchor
 from federation.directory import made_or_undone
 from federation.errors import FederationError
+from federation.files import replace_file
 from federation.members.admission import (
     CODE_BYTES,
     Admission,
@@ -44,15 +47,25 @@ from federation.members.certificates import (
     only_certificates,
     read_authority,
     read_certificate,
-    read_request,
+    read_certificate_request,
     read_transport_key,
 )
-from federation.members.credentials import AUTHORITY_CERTIFICATE, ROSTER, replace_file
-from federation.members.membership import LOG, Log, Member, Membership, TrustAnchor, append, next_version, read_log
+from federation.members.credentials import AUTHORITY_CERTIFICATE, ROSTER
+from federation.members.membership import (
+    LOG,
+    Member,
+    Membership,
+    MembershipLog,
+    TrustAnchor,
+    append,
+    next_version,
+    read_log,
+    read_versions,
+)
 from federation.members.roster import AUTHORITY
 
 AUTHORITY_KEY, AUTHORITY_TLS_KEY, INVITATIONS = "authority.key", "authority-tls.key", "invitations"
-SETTINGS = "consilo.toml"
+FEDERATION_SETTINGS = "consilo.toml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +75,18 @@ class Authority:
     path: Path
     anchor: TrustAnchor
     signing: SigningKey
-    log: Log
+    log: MembershipLog
 
     @property
     def membership(self) -> Membership:
         return self.log.membership
 
-    def next(self, who: Member | str, change: str, now: datetime) -> Log:
+    def next(self, who: Member | str, change: str, now: datetime) -> MembershipLog:
         """Return the log with the next version; nothing is written. Raises CryptoError beyond what a log may hold."""
         return next_version(self.anchor, self.log, self.signing, change, int(now.timestamp()), who)
 
-    def write(self, log: Log) -> Log:
-        """Write what `log` has beyond the one that is known, durably, and return it."""
+    def write(self, log: MembershipLog) -> MembershipLog:
+        """Append the new versions of `log` to the file, durably, and return `log`."""
         append(self.path / LOG, log, len(self.log))
         if log.membership.roster:
             replace_file(self.path / ROSTER, log.membership.roster)
@@ -81,28 +94,27 @@ class Authority:
 
 
 def found_federation(path: Path, federation: str, consortium: Path | None, now: datetime) -> SigningKey:
-    """Make an authority's directory; raises FederationError, CryptoError or OSError, and then nothing was made.
+    """Make an authority's directory; raises FederationError, CryptoError or OSError, and then leaves nothing behind.
 
-    `consortium` is the certificate of an X.509 authority that exists already and issues the members' certificates.
+    `consortium` is the certificate of an existing X.509 authority that issues the members' certificates.
     """
     check_name(federation, "a federation")
     certificate = None if consortium is None else read_authority(_read(consortium), now)
     root = Secret.generate()
     signing = SigningKey(root)
     anchor = TrustAnchor(federation, signing.public)
-    log = next_version(anchor, Log.empty(anchor), signing, "found", int(now.timestamp()), None)
+    log = next_version(anchor, MembershipLog.empty(anchor), signing, "found", int(now.timestamp()), None)
     with made_or_undone(path):
         if any(path.iterdir()):
             raise FederationError(f"{path} is not empty", "name a directory that is not there yet")
         if certificate is None:
             certificate = new_authority(new_transport_key(path / AUTHORITY_TLS_KEY), federation, now)
-        (path / AUTHORITY_CERTIFICATE).write_bytes(certificate)
+        replace_file(path / AUTHORITY_CERTIFICATE, certificate)
         write_key_file(path / AUTHORITY_KEY, root)
         (path / INVITATIONS).mkdir(mode=0o700)
         append(path / LOG, log, 0)
-        (path / SETTINGS).write_text(
-            f'schema = "consilo/1"\nmode = "federated"\nfederation = "{federation}"\nauthority = "{signing.public}"\n'
-        )
+        settings = f'mode = "federated"\nfederation = "{federation}"\nauthority = "{signing.public}"\n'
+        replace_file(path / FEDERATION_SETTINGS, f'schema = "consilo/1"\n{settings}'.encode())
     return signing
 
 
@@ -126,15 +138,10 @@ def invite(
 ) -> Path:
     """Write an invitation for one organisation and return its path; raises FederationError if it is a member.
 
-    `jurisdiction` is where a silo or an aggregator is: without it no purpose that stays in named places goes there.
+    `jurisdiction` is that of a silo or an aggregator; without one, a purpose that is limited to jurisdictions excludes
+    the member.
     """
-    check_name(name, f"{'a' if role == 'silo' else 'an'} {role}")
-    if name == AUTHORITY:
-        raise FederationError(f"{name!r} is what the authority signs as", "choose another name")
-    if any(member.name == name for member in authority.membership.members):
-        raise FederationError(f"{name!r} is a member already", "revoke it first, or let it rotate its keys")
-    if role == "analyst" and jurisdiction is not None:
-        raise FederationError("an analyst's jurisdiction is set in each policy", "leave --jurisdiction away")
+    _check_guest(authority, Guest(name, role, jurisdiction))
     invitation = Invitation(
         federation=authority.anchor.federation,
         name=name,
@@ -151,17 +158,84 @@ def invite(
     return path
 
 
-def admit(authority: Authority, path: Path, issued: Path | None, days: int, now: datetime) -> tuple[Path, Member]:
-    """Admit who made a join request; return the path of its admission and the new member.
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """Who is to be invited, and as what."""
 
-    1. The request is signed by its own key. 2. It proves the code of an open invitation to that name and role, which is
-    spent by it. 3. Its certificate request is of the same name and role. Raises FederationError or CryptoError.
+    name: str
+    role: Role
+    jurisdiction: str | None = None
+
+
+_TABLES: Mapping[str, Role] = {"silos": "silo", "aggregators": "aggregator", "analysts": "analyst"}
+
+
+def guests_in(path: Path) -> list[Guest]:
+    """Return the guests that a file of members names, each with its role; raises FederationError."""
+    hint = 'write [silos], [aggregators] and [analysts], each with lines such as aspen = "NO", or ana = ""'
+    try:
+        document = tomllib.loads(path.read_text())
+    except (OSError, ValueError) as err:
+        raise FederationError(f"{path} cannot be read ({err})", hint) from err
+    found: list[Guest] = []
+    for table, members in document.items():
+        if table not in _TABLES or not isinstance(members, dict):
+            raise FederationError(f"{path}: {table!r} is no table of members", hint)
+        for name, place in members.items():
+            is_place = isinstance(place, str) and (not place or re.fullmatch(JURISDICTION_PATTERN, place))
+            if not is_place:
+                raise FederationError(f"{path}: {table}.{name} = {place!r} is no place", f"{hint}; NO or EU-DE")
+            found.append(Guest(name, _TABLES[table], place or None))
+    if not found:
+        raise FederationError(f"{path} names nobody", hint)
+    return found
+
+
+def invite_all(authority: Authority, guests: Sequence[Guest], days: int, now: datetime) -> Iterator[tuple[str, Path]]:
+    """Write an invitation for each guest, or none if one of them cannot be invited; raises what `invite` raises."""
+    for number, guest in enumerate(guests):
+        if any(guest.name == other.name for other in guests[:number]):
+            raise FederationError(f"{guest.name!r} is named twice", "give every member a name of its own")
+        _check_guest(authority, guest)
+    for guest in guests:
+        yield guest.name, invite(authority, guest.name, guest.role, days, now, guest.jurisdiction)
+
+
+def push(authority: Authority, directory: Path) -> int:
+    """Bring the newest membership into a directory; return how many versions are new there.
+
+    Raises FederationError or CryptoError if the log there is not the beginning of this one: nothing is taken back.
+    """
+    target = directory / LOG
+    if not directory.is_dir():
+        raise FederationError(f"there is no directory {directory}", "name the directory of a member, or a share")
+    held = read_versions(target) if target.exists() else []
+    known = [one.envelope for one in authority.log.versions]
+    if held != known[: len(held)]:
+        raise FederationError(f"{target} does not continue as the log of this authority does", "compare the two")
+    if len(held) < len(known):
+        replace_file(target, (authority.path / LOG).read_bytes())
+    return len(known) - len(held)
+
+
+def admit(authority: Authority, path: Path, issued: Path | None, days: int, now: datetime) -> tuple[Path, Member]:
+    """Admit the sender of a join request; return the path of its admission and the new member.
+
+    1. The request is signed by its own key. 2. Of a member with that very key, the admission is written again, without
+    a new version. 3. It proves the code of an open invitation to that name and role, which becomes invalid. 4. Its
+    certificate request has the same name and role. Raises FederationError or CryptoError.
     """
     # 1.
     request = read_join(from_armor(path, JoinRequest)[1])
     message = request.message
     # 2.
     place = _place(authority, message.name, "invitation")
+    before = next((one for one in authority.membership.members if one.name == message.name), None)
+    if before is not None:
+        posted = _admitted_again(authority, before, message, issued, days, now)
+        place.unlink(missing_ok=True)  # where a process ended before it was removed
+        return posted, before
+    # 3.
     if not place.exists():
         raise FederationError(f"there is no open invitation to {message.name!r}", "invite it; a code is good for once")
     invitation = read_invitation(from_armor(place, Invitation)[1])
@@ -176,7 +250,7 @@ def admit(authority: Authority, path: Path, issued: Path | None, days: int, now:
     check_join(request, invitation.code)
     if message.sealing:
         check_public(message.sealing)
-    # 3.
+    # 4.
     certificate = _certificate(authority, message, issued, days, now)
     member = Member(
         name=message.name,
@@ -184,24 +258,46 @@ def admit(authority: Authority, path: Path, issued: Path | None, days: int, now:
         key=message.key,
         sealing=message.sealing,
         address=message.address,
-        pins=(read_request(message.request).pin,),
+        pins=(read_certificate_request(message.request).pin,),
         jurisdiction=invitation.jurisdiction,
     )
     log = authority.next(member, f"admit {member.name}", now)
     admission = _admission(authority, log, message.name, certificate)  # may be too large: before anything is written
     authority.write(log)
     posted = _posted(authority, message.name, admission)
-    place.unlink()  # last: who is killed before this admits it once more
+    place.unlink()  # last: if the process ends before this, the request can be admitted again
     return posted, member
+
+
+def _admitted_again(
+    authority: Authority, member: Member, message: JoinRequest, issued: Path | None, days: int, now: datetime
+) -> Path:
+    """Write the admission of a member again, to the very keys that the membership has; raises FederationError."""
+    asked = (message.key, message.role, message.sealing, read_certificate_request(message.request).pin)
+    if asked != (member.key, member.role, member.sealing, member.pins[0]):
+        raise FederationError(
+            f"{member.name!r} is a member already, with another key",
+            "leave this request away; one of `consilo join --renew` is for `consilo federation rotate`",
+        )
+    certificate = _certificate(authority, message, issued, days, now, _pins_of(authority.log, member))
+    return _posted(authority, member.name, _admission(authority, authority.log, member.name, certificate))
+
+
+def renew_admission(authority: Authority, name: str) -> Path:
+    """Write the admission of a member that was just admitted once more, with the newest membership; return its path."""
+    place = _place(authority, name, "admission")
+    envelope = from_armor(place, Admission)[1]
+    before = verify(envelope, Admission, {AUTHORITY: authority.anchor.authority}).message
+    return _posted(authority, name, _admission(authority, authority.log, name, before.certificate))
 
 
 def rotate(authority: Authority, path: Path, issued: Path | None, days: int, now: datetime) -> tuple[Path, bool]:
     """Give a member a certificate for another key; return the path of its admission, and whether a version was made.
 
-    1. The member's own identity key signed the request. 2. It names the key that the member has in use, which may be
-    any that it has had: it may have lost what it was sent. 3. A key that is the newest already is admitted again,
-    without a new version. 4. Else it stands from here on beside the one in use, if that is not revoked; any other is
-    revoked, such as one whose admission was never installed. Raises FederationError or CryptoError.
+    1. The member's own identity key signed the request. 2. It names the key that the member uses now; that may be any
+    key it has had, as an admission may have been lost. 3. If the new key is the newest already, it is admitted again,
+    without a new version. 4. Otherwise it is listed together with the key in use, unless that is revoked. All other
+    keys are revoked, such as one whose admission was never installed. Raises FederationError or CryptoError.
     """
     # 1.
     request = read_join(from_armor(path, JoinRequest)[1])
@@ -212,7 +308,7 @@ def rotate(authority: Authority, path: Path, issued: Path | None, days: int, now
             f"the request is not signed by the identity key of {member.name!r}",
             "a lost identity key needs `revoke` and a new invitation",
         )
-    asked = read_request(message.request)
+    asked = read_certificate_request(message.request)
     if asked.pin in member.pins[1:]:
         raise FederationError("the request is of the key before the last rotation", "make a new one with --renew")
     # 2.
@@ -231,8 +327,8 @@ def rotate(authority: Authority, path: Path, issued: Path | None, days: int, now
     return _posted(authority, member.name, admission), True
 
 
-def revoke(authority: Authority, name: str, what: Literal["member", "old key"], now: datetime) -> Log:
-    """Remove a member, or only the older of its two transport keys; what is revoked never stands again."""
+def revoke(authority: Authority, name: str, what: Literal["member", "old key"], now: datetime) -> MembershipLog:
+    """Remove a member, or only the older of its two transport keys; a revoked key never becomes valid again."""
     member = authority.membership.find(name)
     if what == "member":
         return authority.write(authority.next(name, f"revoke {name}", now))
@@ -242,8 +338,18 @@ def revoke(authority: Authority, name: str, what: Literal["member", "old key"], 
     return authority.write(authority.next(kept, f"revoke the old key of {name}", now))
 
 
-def _pins_of(log: Log, member: Member) -> set[bytes]:
-    """Return every pin that a member has had, under the identity key that it has."""
+def _check_guest(authority: Authority, guest: Guest) -> None:
+    check_name(guest.name, f"{'a' if guest.role == 'silo' else 'an'} {guest.role}")
+    if guest.name == AUTHORITY:
+        raise FederationError(f"{guest.name!r} is what the authority signs as", "choose another name")
+    if any(member.name == guest.name for member in authority.membership.members):
+        raise FederationError(f"{guest.name!r} is a member already", "revoke it first, or let it rotate its keys")
+    if guest.role == "analyst" and guest.jurisdiction is not None:
+        raise FederationError("an analyst's jurisdiction is set in each policy", "give none")
+
+
+def _pins_of(log: MembershipLog, member: Member) -> set[bytes]:
+    """Return every pin that a member has had under its present identity key."""
     listed = (signed.message.member for signed in log.versions)
     return {pin for one in listed if one and (one.name, one.key) == (member.name, member.key) for pin in one.pins}
 
@@ -253,9 +359,9 @@ def _certificate(
 ) -> bytes:
     """Return the certificate for a join request, issued here or by the consortium's authority.
 
-    `own` are the pins of its sender: it may name the key that it replaces, and nobody else's.
+    `own` are the sender's pins: the request may name one of them as the key that it replaces, and no other pin.
     """
-    asked = read_request(message.request)
+    asked = read_certificate_request(message.request)
     if asked.identity != Identity(authority.anchor.federation, message.role, message.name):
         raise FederationError(f"the certificate request is of {asked.identity.uri}, not of who asks")
     if asked.pin in authority.membership.revoked:
@@ -264,7 +370,7 @@ def _certificate(
         raise FederationError("the certificate request names an older key that is not its own")
     trusted = (authority.path / AUTHORITY_CERTIFICATE).read_bytes()
     if issued is not None:
-        certificate = only_certificates(_read(issued))  # a key may lie beside them, and all of this travels
+        certificate = only_certificates(_read(issued))  # the file may contain a private key too, which must not travel
         check_issued(read_certificate(certificate), trusted, message.request, now)
         return certificate
     key = authority.path / AUTHORITY_TLS_KEY
@@ -290,7 +396,7 @@ def _read(certificate: Path) -> bytes:
     return pem
 
 
-def _admission(authority: Authority, log: Log, name: str, certificate: bytes) -> bytes:
+def _admission(authority: Authority, log: MembershipLog, name: str, certificate: bytes) -> bytes:
     admission = Admission(
         federation=authority.anchor.federation,
         name=name,

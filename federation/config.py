@@ -1,4 +1,4 @@
-"""`consilo.toml`: which federation this is, whom it trusts, and which analyst asks."""
+"""`consilo.toml`: the federation, its trust anchor, its parties' paths, and the analysts' keys."""
 
 import tomllib
 from collections.abc import Callable
@@ -28,7 +28,7 @@ class _File(BaseModel):
 
 
 class _Federated(BaseModel):
-    """`mode = "federated"`: who belongs to the federation stands in membership.log beside the file."""
+    """`mode = "federated"`: the members are in membership.log in the same directory."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
     schema_: Literal["consilo/1"] = Field(alias="schema")
@@ -50,13 +50,11 @@ class Config:
     policies: dict[str, Path]
     analysts: dict[str, Path]
     anchor: TrustAnchor | None = None  # of a federation between organisations; None in simulate mode
-    dialled: str = ""  # the aggregator that is asked there
+    dialled: str = ""  # the name of the aggregator that is dialled, in federated mode
+    aggregators: tuple[str, ...] = ()  # the names of all, in federated mode
 
-    def analyst_key(self, name: str | None, passphrase: Callable[[], str] | None = None) -> tuple[str, Secret]:
-        """Return the name and root secret of an analyst; the only one if none is named.
-
-        `passphrase` is asked if the key file is encrypted. Raises FederationError or CryptoError.
-        """
+    def analyst_name(self, name: str | None) -> str:
+        """Return the name of an analyst whose key is here; without a name, of the only one. Raises FederationError."""
         known = ", ".join(self.analysts)
         if not self.analysts:
             raise FederationError(f"{self.path} has no analyst's key", "ask from where an analyst has joined")
@@ -65,6 +63,14 @@ class Config:
         chosen = name if name is not None else next(iter(self.analysts))
         if chosen not in self.analysts:
             raise FederationError(f"unknown analyst {chosen!r}", f"{self.path} has keys of: {known}")
+        return chosen
+
+    def analyst_key(self, name: str | None, passphrase: Callable[[], str] | None = None) -> tuple[str, Secret]:
+        """Return the name and root secret of an analyst; without a name, of the only one.
+
+        `passphrase` is called if the key file is encrypted. Raises FederationError or CryptoError.
+        """
+        chosen = self.analyst_name(name)
         return chosen, read_key_file(self.analysts[chosen], passphrase)
 
 
@@ -89,7 +95,7 @@ def read_config(path: Path) -> Config:
 
 
 def read_trust_anchor(path: Path) -> TrustAnchor:
-    """Return whose federation between organisations `consilo.toml` describes; raises FederationError or CryptoError."""
+    """Return the trust anchor in the `consilo.toml` of a federated mode; raises FederationError or CryptoError."""
     file = _read(path, "consilo federation new")
     if not isinstance(file, _Federated):
         raise FederationError(f"{path} describes a simulated federation", "found one with `consilo federation new`")
@@ -103,6 +109,10 @@ def _read(path: Path, makes: str) -> _File | _Federated:
     except FileNotFoundError as err:
         hint = f"`{makes}` makes one, or name yours with --federation"
         raise FederationError(f"there is no {path}", hint) from err
+    except IsADirectoryError as err:
+        raise FederationError(
+            f"{path} is a directory", f"name the consilo.toml of one: {path / 'consilo.toml'}"
+        ) from err
     except ValidationError as err:
         first = err.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -121,7 +131,7 @@ def _federated(path: Path, file: _Federated) -> Config:
         raise FederationError(message, f"once the authority has admitted one, copy its membership.log to {home}")
     if membership.roster:
         roster = verify(membership.roster, Roster, {AUTHORITY: anchor.authority}).message
-    else:  # nobody: as far as this log goes; the aggregator has a newer one
+    else:  # this log has no such member; the aggregator may have a newer log
         roster = Roster.model_construct(federation=file.federation, version=0, silos=(), aggregators=())
     return Config(
         path=path.resolve(),
@@ -132,4 +142,5 @@ def _federated(path: Path, file: _Federated) -> Config:
         analysts={name: home / key for name, key in file.analysts.items()},
         anchor=anchor,
         dialled=file.aggregator or aggregators[0],
+        aggregators=tuple(aggregators),
     )

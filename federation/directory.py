@@ -1,4 +1,4 @@
-"""Make a directory and what lies in it, or leave the disk as it was."""
+"""Make a directory with its files, or leave the disk as it was."""
 
 import fcntl
 import os
@@ -12,10 +12,10 @@ from federation.errors import FederationError
 
 @contextmanager
 def made_or_undone(path: Path, mode: int = 0o777) -> Iterator[None]:
-    """Make a directory where there is none; if the block raises, remove it, or what is new in it.
+    """Make a directory if there is none; if the block raises, remove the directory, or the new files in it.
 
-    One process at a time: what another one makes there is never removed. Raises FederationError if a file is in its
-    place or another process is in such a block, else OSError.
+    One process at a time, so that files of another process are never removed. Raises FederationError if the path is a
+    file or another process is in such a block, otherwise OSError.
     """
     if path.exists() and not path.is_dir():
         raise FederationError(f"{path} is not a directory", "name another place")

@@ -1,7 +1,8 @@
-"""What can go wrong with a federation and with the programs that run it.
+"""The errors of a federation and of the programs that run it.
 
 FederationError        a federation that cannot be founded, read, joined, started or reached
-└── CommandLineError   what was typed is no command, or nobody can type what is asked for
+├── ClusterDiedError   a Ray cluster that has died while its program ran
+└── CommandLineError   an invalid command line, or no terminal to type at
 """
 
 
@@ -16,5 +17,9 @@ class FederationError(Exception):
         return self.message
 
 
+class ClusterDiedError(FederationError):
+    """A Ray cluster that has died: its program must end, at once and with this error, to be started again."""
+
+
 class CommandLineError(FederationError):
-    """A command line that cannot be understood, or a terminal that is needed and not there."""
+    """An invalid command line, or a missing terminal."""

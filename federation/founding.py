@@ -1,19 +1,23 @@
 """Found a simulated federation in a directory: keys, signed roster, `consilo.toml`.
 
-One operator makes every key here, which is what simulate mode means; between real organisations each makes its own.
+One operator makes every key here, as simulate mode is one trust domain. In federated mode each organisation makes its
+own keys (`federation.joining`).
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from crypto.keys import Secret, SigningKey, VerifyKey, write_key_file
 from crypto.sealing import SealingKey
 from crypto.wire import sign
+from federation.files import replace_file
+from federation.members.credentials import IDENTITY_KEY, ROSTER
 from federation.members.roster import AUTHORITY, Party, Roster, SiloParty
+from federation.operations.cluster import RAY_TOKEN, make_token
 
 AGGREGATOR = "aggregator"
 TICK_MS = 10
+SILO_FILES = (IDENTITY_KEY, ROSTER, "silo.toml")  # in the directory of each silo
 
 
 def found(
@@ -25,9 +29,9 @@ def found(
 ) -> dict[str, VerifyKey]:
     """Create the directory tree of a federation; return the analysts' verification keys, for the policies.
 
-    `silos` says where each of them is, `jurisdiction` where the aggregator is; None is nowhere that anybody knows.
-    Each silo still needs its policy.toml and data in `silos/NAME/`. Raises FileExistsError or CryptoError if something
-    stands there already.
+    `silos` has the jurisdiction of each silo, `jurisdiction` is that of the aggregator; None means not declared.
+    Each silo still needs its policy.toml and data in `silos/NAME/`. Raises FileExistsError or CryptoError if a file is
+    there already.
     """
     path.mkdir(parents=True, exist_ok=True)
     authority = SigningKey(_new_key(path / "authority.key"))
@@ -35,7 +39,7 @@ def found(
     parties: dict[str, SiloParty] = {}
     for name, home in homes.items():
         home.mkdir(mode=0o700, parents=True)
-        root = _new_key(home / "identity.key")
+        root = _new_key(home / IDENTITY_KEY)
         parties[name] = SiloParty(
             name=name,
             key=str(SigningKey(root).public),
@@ -52,22 +56,21 @@ def found(
     envelope = sign(roster, AUTHORITY, authority)
     common = f'federation = "{federation}"\nauthority = "{authority.public}"\n'
     for home in (path, *homes.values()):
-        (home / "roster.signed").write_bytes(envelope)
+        replace_file(home / ROSTER, envelope)
     for silo in silos:
-        (homes[silo] / "silo.toml").write_text(f"{common}tick_ms = {TICK_MS}\n")
-    (homes[AGGREGATOR] / "aggregator.toml").write_text(f'name = "{AGGREGATOR}"\n{common}')
+        replace_file(homes[silo] / SILO_FILES[-1], f"{common}tick_ms = {TICK_MS}\n".encode())
+    replace_file(homes[AGGREGATOR] / "aggregator.toml", f'name = "{AGGREGATOR}"\n{common}'.encode())
     (path / "analysts").mkdir(mode=0o700)
     public = {name: SigningKey(_new_key(path / "analysts" / f"{name}.key")).public for name in analysts}
-    (path / "consilo.toml").write_text(
+    text = (
         f'schema = "consilo/1"\nmode = "simulate"   # one Ray cluster on this machine: one trust domain\n{common}'
-        f'roster = "roster.signed"\naggregator = "{AGGREGATOR}"\n\n[silos]\n'
+        f'roster = "{ROSTER}"\naggregator = "{AGGREGATOR}"\n\n[silos]\n'
         + "".join(f'"{silo}" = "silos/{silo}/policy.toml"\n' for silo in silos)
         + "\n[analysts]\n"
         + "".join(f'"{name}" = "analysts/{name}.key"\n' for name in analysts)
     )
-    token = os.open(path / "ray.token", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(token, "w") as file:
-        file.write(Secret.generate().raw.hex())
+    replace_file(path / "consilo.toml", text.encode())
+    make_token(path / RAY_TOKEN)
     return public
 
 

@@ -1,9 +1,9 @@
-"""Become a member of a federation: keys are made here, a request travels, and what the authority answers is installed.
+"""Become a member of a federation: make keys here, send a join request, install the authority's admission.
 
     invitation --join--> directory with keys, NAME.request --(authority admits)--> NAME.admission --join--> ready
 
-The directory is the one that the role runs from: a silo's beside its policy.toml, the aggregator's, or the analyst's
-with its consilo.toml. No private key leaves it.
+The directory is the one that the role runs from: a silo's directory with its policy.toml, the aggregator's, or the
+analyst's with consilo.toml. Promise: no private key leaves it.
 """
 
 import os
@@ -19,34 +19,41 @@ from crypto.sealing import SealingKey
 from crypto.wire import sign, verify
 from federation.directory import made_or_undone
 from federation.errors import FederationError
+from federation.files import replace_file
 from federation.founding import TICK_MS
 from federation.members.admission import Admission, Invitation, JoinRequest, from_armor, read_invitation, to_armor
 from federation.members.certificates import (
     Identity,
     Role,
     identity_of,
-    new_request,
+    new_certificate_request,
     new_transport_key,
     pin_of,
     read_certificate,
     read_transport_key,
 )
-from federation.members.credentials import AUTHORITY_CERTIFICATE, CERTIFICATE, TRANSPORT_KEY, Credentials, replace_file
-from federation.members.membership import LOG, Log, TrustAnchor, append, extend_log, read_log
+from federation.members.credentials import (
+    AUTHORITY_CERTIFICATE,
+    CERTIFICATE,
+    IDENTITY_KEY,
+    TRANSPORT_KEY,
+    Credentials,
+)
+from federation.members.membership import LOG, MembershipLog, TrustAnchor, append, extend_log, read_log
 from federation.members.roster import AUTHORITY
 from federation.transport.address import dialled
 
-IDENTITY_KEY, SETTINGS, NEW = "identity.key", "member.toml", ".new"
+MEMBER_SETTINGS, NEW = "member.toml", ".new"
 _NEVER_OVERWRITTEN = (IDENTITY_KEY, TRANSPORT_KEY, "authority.key", "consilo.toml")  # of a member, or of a federation
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """What a step of joining left behind."""
+    """The result of one step of joining."""
 
     identity: Identity
     authority: VerifyKey
-    request: Path | None  # what the authority must get next; None once this is a member
+    request: Path | None  # the file to send to the authority; None once this party is a member
     key: VerifyKey
 
 
@@ -58,7 +65,7 @@ def join(path: Path, out: Path, address: str, now: datetime, passphrase: Callabl
     kind, envelope = from_armor(path, Invitation, Admission)
     if kind is Admission:
         if address:
-            raise FederationError("the address stands in the invitation's answer already", "leave --address away")
+            raise FederationError("the answer to the invitation has the address already", "leave --address away")
         return _install(envelope, out, now)
     invitation = read_invitation(envelope)
     if invitation.expires_at <= now.timestamp():
@@ -72,22 +79,27 @@ def join(path: Path, out: Path, address: str, now: datetime, passphrase: Callabl
             raise FederationError(f"{out / taken[0]} exists", hint)
         write_key_file(out / IDENTITY_KEY, root, passphrase)
         transport = new_transport_key(out / TRANSPORT_KEY)
-        (out / AUTHORITY_CERTIFICATE).write_bytes(invitation.certificates)
+        replace_file(out / AUTHORITY_CERTIFICATE, invitation.certificates)
         for name, text in settings.items():
-            (out / name).write_text(text)
-        message = _request(identity, root, address, new_request(transport, identity))
+            replace_file(out / name, text.encode())
+        message = _request(identity, root, address, new_certificate_request(transport, identity))
         message = message.model_copy(update={"proof": message.proof_by(invitation.code)})
         return _asked(out, identity, VerifyKey.parse(invitation.authority), root, message)
 
 
+def install(path: Path, out: Path, now: datetime) -> Joined:
+    """Install an admission, as `join` does, before its member serves; raises FederationError or CryptoError."""
+    return _install(from_armor(path, Admission)[1], out, now)
+
+
 def renew(out: Path, passphrase: Callable[[], str] | None = None) -> Joined:
-    """Make another transport key beside the one in use, and the request to rotate to it."""
+    """Make a second transport key, next to the one in use, and the request to rotate to it."""
     identity, anchor, address = _settings(out)
     root = read_key_file(out / IDENTITY_KEY, passphrase)
     fresh = out / (TRANSPORT_KEY + NEW)
     fresh.unlink(missing_ok=True)  # of a renewal that was never answered
     older = pin_of(read_transport_key(out / TRANSPORT_KEY).public_key())
-    request = new_request(new_transport_key(fresh), identity, older)
+    request = new_certificate_request(new_transport_key(fresh), identity, older)
     return _asked(out, identity, anchor.authority, root, _request(identity, root, address, request))
 
 
@@ -114,8 +126,8 @@ def _asked(out: Path, identity: Identity, authority: VerifyKey, root: Secret, me
 def _install(envelope: bytes, out: Path, now: datetime) -> Joined:
     """Install an admission in the directory that asked for it.
 
-    1. The authority of the invitation signed it. 2. Its log continues what is known here and lists this member. 3. Its
-    certificate is of this party and of a key that lies here. Only then is anything written.
+    1. The authority of the invitation signed it. 2. Its log continues the known log and lists this member. 3. Its
+    certificate belongs to this party and to a key in this directory. Nothing is written before these checks.
     """
     identity, anchor, _ = _settings(out)
     # 1.
@@ -123,7 +135,7 @@ def _install(envelope: bytes, out: Path, now: datetime) -> Joined:
     if (admission.federation, admission.name) != (identity.federation, identity.name):
         raise FederationError(f"the admission is of {admission.name!r}, here is {identity.name!r}", "name its --out")
     # 2.
-    known = read_log(out / LOG, anchor) if (out / LOG).exists() else Log.empty(anchor)
+    known = read_log(out / LOG, anchor) if (out / LOG).exists() else MembershipLog.empty(anchor)
     log = extend_log(anchor, known, admission.log)
     certificate = read_certificate(admission.certificate)
     member = log.membership.peer(certificate)
@@ -159,22 +171,25 @@ def _place(identity: Identity) -> str:
 
 
 def _settings_of(identity: Identity, authority: str, address: str) -> dict[str, str]:
-    """Return the file that the role starts from, and member.toml, which says who this directory is."""
+    """Return the settings file of the role, and member.toml, which names the member of this directory."""
     common = f'federation = "{identity.federation}"\nauthority = "{authority}"\n'
     member = f'{common}name = "{identity.name}"\nrole = "{identity.role}"\naddress = "{address}"\n'
     match identity.role:
         case "silo":
-            return {SETTINGS: member, "silo.toml": f"{common}tick_ms = {TICK_MS}\n"}
+            return {MEMBER_SETTINGS: member, "silo.toml": f"{common}tick_ms = {TICK_MS}\n"}
         case "aggregator":
-            return {SETTINGS: member, "aggregator.toml": f'name = "{identity.name}"\n{common}'}
+            return {MEMBER_SETTINGS: member, "aggregator.toml": f'name = "{identity.name}"\n{common}'}
         case "analyst":
             analysts = f'\n[analysts]\n"{identity.name}" = "{IDENTITY_KEY}"\n'
-            return {SETTINGS: member, "consilo.toml": f'schema = "consilo/1"\nmode = "federated"\n{common}{analysts}'}
+            return {
+                MEMBER_SETTINGS: member,
+                "consilo.toml": f'schema = "consilo/1"\nmode = "federated"\n{common}{analysts}',
+            }
 
 
 def _settings(out: Path) -> tuple[Identity, TrustAnchor, str]:
     try:
-        settings = tomllib.loads((out / SETTINGS).read_text())
+        settings = tomllib.loads((out / MEMBER_SETTINGS).read_text())
         role: Role = settings["role"]
         identity = Identity(settings["federation"], role, settings["name"])
         Identity.parse(identity.uri)

@@ -1,8 +1,8 @@
 """Simulate mode: one local Ray cluster in which every silo is an actor. One operator, one trust domain.
 
-Two ways to run it with the same code: inside the calling process (`started`), gone when it ends, or kept by a
-background process (`up`), which `consilo down` ends. The cluster listens on loopback only and demands a token. The
-programs that make the actors are started by their names: this package imports no role.
+Two ways to run it with the same code: inside the calling process until that ends (`started`), or in a background
+process (`up`) until `consilo down` ends that. The cluster listens on loopback only and requires a token. The programs
+that create the actors are started by name, as this package imports no role.
 """
 
 import contextlib
@@ -21,70 +21,87 @@ from typing import IO, Any
 from crypto.errors import CryptoError
 from federation.config import Config, read_config
 from federation.errors import FederationError
+from federation.files import replace_file
 from federation.operations.cluster import RAY_TOKEN, cluster_environment
+from federation.operations.load import MAX_PATIENCE, patience, waited
+from federation.operations.private import close_to_others, why_code_is_anywhere, why_open
 from federation.operations.ray_cluster import NAMESPACE, Cluster, adopt, connected, interrupt_on_sigterm
+from federation.operations.running import read_object
 
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 20.0
-_OWN = Cluster("the local Ray cluster did not start ({kind})", "see `consilo doctor`", object_store_bytes=128 << 20)
+_OWN = Cluster("the local Ray cluster did not start", "see `consilo doctor`", object_store_bytes=128 << 20)
 _KEPT = Cluster("the running federation does not answer", "run `consilo down`, then ask again")
 _STATE = ".consilo-up.json"
-_PROBLEM = "consilo-problem: "  # what stands after it in the background process's output is for people
+CALL_TIMEOUT_S = 300.0
+_PROBLEM = "consilo-problem: "  # the prefix of messages for people in the background process's output
 
 Progress = Callable[[str], None]
 
 
-class Link:
+class RayLink:
     """A way to the aggregator's actor: bytes in, bytes out."""
 
-    def __init__(self, timeout_s: float = 300.0) -> None:
-        self._timeout_s = timeout_s
+    def __init__(self) -> None:
         self._actor = self._ray().get_actor("aggregator", namespace=NAMESPACE)
+
+    @property
+    def settling_s(self) -> float:
+        return 0.0  # it ends with its silos
 
     def catalogues(self, request: bytes) -> tuple[bytes, ...]:
         return tuple(self._get(self._actor.catalogues.remote(request)))
 
-    def submit(self, request: bytes) -> bytes:
-        return bytes(self._get(self._actor.submit.remote(request)))
+    def domain(self, request: bytes) -> bytes:
+        return bytes(self._get(self._actor.domain.remote(request)))
 
-    def teach(self, name: bytes) -> tuple[bytes, ...]:
-        return tuple(self._get(self._actor.teach.remote(name)))
+    def submit(self, request: bytes, more_s: float = 0.0) -> bytes:
+        return bytes(self._get(self._actor.submit.remote(request), CALL_TIMEOUT_S + more_s))
+
+    def deliver_report(self, name: bytes) -> tuple[bytes, ...]:
+        return tuple(self._get(self._actor.deliver_report.remote(name)))
 
     def report(self, name: bytes) -> bytes:
         return bytes(self._get(self._actor.report.remote(name)))
 
+    def find(self, request_hash: bytes) -> bytes:
+        return bytes(self._get(self._actor.find.remote(request_hash)))
+
     def evidence(self, name: bytes, index: int) -> tuple[bytes, ...]:
         return tuple(self._get(self._actor.evidence.remote(name, index)))
 
-    def _get(self, reference: Any) -> Any:
+    def _get(self, reference: Any, limit_s: float = CALL_TIMEOUT_S) -> Any:
         ray = self._ray()
         try:
-            return ray.get(reference, timeout=self._timeout_s)
+            return ray.get(reference, timeout=limit_s)
         except ray.exceptions.RayTaskError as err:
-            # The aggregator's own errors carry a message and a hint; its package is none of ours to import.
+            # The aggregator's own errors have a message and a hint; this package must not import their classes.
             message, hint = (getattr(err.cause, name, "") for name in ("message", "hint"))
             raise FederationError(message or "the aggregator could not do that", hint) from err
         except ray.exceptions.GetTimeoutError as err:
-            raise FederationError(f"the aggregator did not answer within {self._timeout_s:g} s", "try again") from err
+            raise FederationError(f"the aggregator did not answer within {limit_s:g} s", "try again") from err
         except ray.exceptions.RayError as err:
             hint = "run `consilo down` and `consilo up`, or ask again"
             raise FederationError("the aggregator stopped", hint) from err
 
     @staticmethod
     def _ray() -> Any:
-        import ray  # heavy: only once a cluster is wanted
+        import ray  # slow to import: only when a cluster is needed
 
         return ray
 
 
 @contextlib.contextmanager
-def started(config: Config, progress: Progress = lambda _: None) -> Iterator[Link]:
-    """Attach to the federation that `consilo up` keeps, or run one until the block ends. Raises FederationError."""
+def started(config: Config, progress: Progress = lambda _: None) -> Iterator[RayLink]:
+    """Connect to the federation that `consilo up` runs, or run one until the block ends. Raises FederationError."""
+    for why in (why_code_is_anywhere(), *map(why_open, homes_of(config))):
+        if why is not None:
+            raise FederationError(*why)
     _adopt(config)
     address = _running(config)
     if address is not None:
         with connected(replace(_KEPT, address=address)):
-            yield Link()
+            yield RayLink()
         return
     with contextlib.ExitStack() as cluster:
         with _launchers(config) as launchers:
@@ -93,7 +110,7 @@ def started(config: Config, progress: Progress = lambda _: None) -> Iterator[Lin
             progress(f"starting {len(config.policies)} silos and the aggregator as Ray actors")
             for process in launchers:
                 _await_ready(process, address)
-        yield Link()
+        yield RayLink()
 
 
 def up(config: Config) -> int:
@@ -103,21 +120,22 @@ def up(config: Config) -> int:
         raise FederationError("the federation is up already", "stop it with `consilo down`")
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "federation.local", str(config.path)],
+            [sys.executable, "-P", "-m", "federation.local", str(config.path)],
             stdin=subprocess.DEVNULL,
             stdout=errors,
             stderr=errors,
             start_new_session=True,
         )
         with contextlib.ExitStack() as undo:
-            undo.callback(process.terminate)  # unless it comes up, also when the wait is interrupted
+            undo.callback(process.terminate)  # if it does not come up, or the wait is interrupted
             _await_up(config, process, errors)
             undo.pop_all()
     return process.pid
 
 
 def _await_up(config: Config, process: "subprocess.Popen[bytes]", errors: IO[str]) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
+    most_s = START_TIMEOUT_S * patience()
+    deadline = time.monotonic() + most_s
     while time.monotonic() < deadline:
         if _running(config) is not None:
             return
@@ -126,11 +144,11 @@ def _await_up(config: Config, process: "subprocess.Popen[bytes]", errors: IO[str
             problem = errors.read().rpartition(_PROBLEM)[2].strip().splitlines() or ["it stopped while starting"]
             raise FederationError(problem[0], problem[1] if len(problem) > 1 else "see `consilo doctor`")
         time.sleep(0.1)
-    raise FederationError(f"the federation was not up within {START_TIMEOUT_S:g} s", "try again")
+    raise FederationError(f"the federation was not up within {waited(most_s)}", "try again")
 
 
 def down(config: Config) -> bool:
-    """Stop the federation that `up` keeps; False if none is up. Raises FederationError if it does not stop."""
+    """Stop the federation that `up` started; False if none is up. Raises FederationError if it does not stop."""
     state = _state(config)
     if state is None:
         return False
@@ -148,6 +166,11 @@ def is_up(config: Config) -> bool:
     return _running(config) is not None
 
 
+def homes_of(config: Config) -> list[Path]:
+    """Return the directories of the silos and of the aggregator."""
+    return [*(path.parent for path in config.policies.values()), config.aggregator]
+
+
 def _refuse_federated(config: Config) -> None:
     if config.anchor is not None:
         hint = "its silos and aggregator are served by their organisations: see docs/federated.md"
@@ -155,7 +178,7 @@ def _refuse_federated(config: Config) -> None:
 
 
 def _adopt(config: Config) -> None:
-    """Set Ray to this federation's token and to loopback; other settings of the calling program stay."""
+    """Set Ray's token and loopback for this federation; other settings of the calling program stay."""
     token = config.path.parent / RAY_TOKEN
     if not token.is_file():
         raise FederationError(f"{token} is missing", "restore it, or found the federation anew")
@@ -166,8 +189,8 @@ def _adopt(config: Config) -> None:
 def _launchers(config: Config) -> Iterator[list["subprocess.Popen[str]"]]:
     """Start the two programs that create the actors; they import while the cluster starts."""
     commands = [
-        [sys.executable, "-m", "aggregator", "simulate", str(config.aggregator)],
-        [sys.executable, "-m", "silo_node", "simulate", *(str(path) for path in config.policies.values())],
+        [sys.executable, "-P", "-m", "aggregator", "simulate", str(config.aggregator)],
+        [sys.executable, "-P", "-m", "silo_node", "simulate", *(str(path) for path in config.policies.values())],
     ]
     pipe = subprocess.PIPE
     processes = [
@@ -184,10 +207,11 @@ def _launchers(config: Config) -> Iterator[list["subprocess.Popen[str]"]]:
 
 
 def _await_ready(process: "subprocess.Popen[str]", address: str) -> None:
+    most_s = START_TIMEOUT_S * MAX_PATIENCE  # longer than the process waits for its actors
     try:
-        output, _ = process.communicate(address + "\n", timeout=START_TIMEOUT_S)
+        output, _ = process.communicate(address + "\n", timeout=most_s)
     except subprocess.TimeoutExpired as err:
-        raise FederationError(f"an actor did not start within {START_TIMEOUT_S:g} s", "try again") from err
+        raise FederationError(f"an actor did not start within {waited(most_s)}", "try again") from err
     reports = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     problems = [report for report in reports if "error" in report]
     if problems:
@@ -199,16 +223,14 @@ def _await_ready(process: "subprocess.Popen[str]", address: str) -> None:
 
 
 def _state(config: Config) -> dict[str, Any] | None:
-    """Return what the background process wrote, if that very process still runs."""
-    try:
-        state: dict[str, Any] = json.loads((config.path.parent / _STATE).read_text())
-        return state if _is_ours(state["pid"], config) else None
-    except (OSError, ValueError, KeyError):
-        return None
+    """Return the state that the background process wrote, if that process still runs."""
+    state = read_object(config.path.parent / _STATE)
+    is_whole = isinstance(state.get("pid"), int) and "address" in state
+    return state if is_whole and _is_ours(state["pid"], config) else None
 
 
 def _is_ours(pid: int, config: Config) -> bool:
-    """Tell whether the process is one that keeps this very federation: a process id alone may be anybody's."""
+    """Tell whether the process runs this federation; its id alone could belong to any process."""
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
@@ -229,9 +251,8 @@ def _keep(config: Config) -> None:
     state = config.path.parent / _STATE
     try:
         with started(config):
-            partial = state.with_suffix(".partial")
-            partial.write_text(json.dumps({"pid": os.getpid(), "address": ray.get_runtime_context().gcs_address}))
-            partial.replace(state)
+            note = {"pid": os.getpid(), "address": ray.get_runtime_context().gcs_address}
+            replace_file(state, json.dumps(note).encode(), 0o600)
             while True:
                 signal.pause()
     finally:
@@ -239,6 +260,7 @@ def _keep(config: Config) -> None:
 
 
 if __name__ == "__main__":
+    close_to_others()
     try:
         _keep(read_config(Path(sys.argv[1])))
     except (FederationError, CryptoError) as error:

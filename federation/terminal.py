@@ -1,19 +1,20 @@
 """The command line that `consilo` and `consilo-silo` share: parsers, typed values, passphrases, errors and exit codes.
 
-Promise: a command that fails ends in two lines on standard error, `PROGRAM: error: ...` and `PROGRAM: hint: ...`, and
-in an exit status above 0. No text of another party reaches the terminal with characters that it would obey. What is no
-expected error is called a defect; with CONSILO_DEBUG set it is raised instead. `docs/decisions/0009-argparse.md` says
-why the parsers are argparse's.
+Promise: a failing command writes two lines to standard error, `PROGRAM: error: ...` and `PROGRAM: hint: ...`, and has
+an exit status above 0. Text of another party is printed without control characters. An unexpected error is reported as
+a defect; with CONSILO_DEBUG set it is raised instead. `docs/decisions/0009-argparse.md` explains the choice of
+argparse.
 """
 
 import argparse
+import atexit
 import getpass
 import os
 import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import NoReturn, TypeAlias
@@ -21,6 +22,7 @@ from typing import NoReturn, TypeAlias
 from crypto.errors import CryptoError
 from federation.errors import CommandLineError, FederationError
 from federation.operations.checks import Finding
+from federation.operations.private import close_to_others
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,7 +37,7 @@ Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """How a command ends that did not do what it was asked."""
+    """The message, hint and exit status of a failed command."""
 
     message: str
     hint: str
@@ -45,39 +47,43 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What one program says in its own way."""
+    """The texts that differ between the two programs."""
 
     name: str
-    explain: Callable[[Exception], Failure | None]  # None of what is no expected error of this program
+    explain: Callable[[Exception], Failure | None]  # None for an unexpected error
     interrupted: str  # the hint after Ctrl-C
 
 
 def commands_of(parser: Parser) -> Commands:
-    """Return what the commands of a program are added to."""
+    """Return the object to which a program's commands are added."""
     return parser.add_subparsers(required=True, metavar="COMMAND")
 
 
 def add_command(commands: Commands, name: str, run: Callable[..., int], text: str) -> Parser:
-    """Add a command that `run` runs, with one sentence of help in lower case and without its full stop."""
+    """Add a command that calls `run`; `text` is its help, one sentence in lower case without a full stop."""
     added = commands.add_parser(name, help=text, description=_sentence(text))
     added.set_defaults(run=run)
     return added
 
 
 def add_group(commands: Commands, name: str, text: str) -> Commands:
-    """Add a command that has actions, and return what they are added to."""
+    """Add a command with actions, and return the object to which these are added."""
     added = commands.add_parser(name, help=text, description=_sentence(text))
     return added.add_subparsers(required=True, metavar="ACTION")
 
 
 def run(program: Program, command: Callable[[], int]) -> int:
-    """Run one command and return the exit status; every expected error becomes one line and one hint."""
+    """Run one command and return the exit status; every expected error becomes one line and one hint.
+
+    What it writes is its user's only (umask 0077).
+    """
+    close_to_others()
     try:
         return command()
     except KeyboardInterrupt:
         return fail(program.name, Failure("interrupted", program.interrupted))
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; do not complain at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader is gone: no error at exit
         return 1
     except Exception as err:
         failure = program.explain(err) or _explain(err)
@@ -87,6 +93,18 @@ def run(program: Program, command: Callable[[], int]) -> int:
             raise
         hint = "this is a defect: set CONSILO_DEBUG=1 to see where, and report it"
         return fail(program.name, Failure(f"unexpected {type(err).__name__}", hint))
+
+
+def end(status: int) -> NoReturn:
+    """End this process as the interpreter does, but do not take its modules down.
+
+    What a thread or an error still refers to, DuckDB's module would then report in forty lines, below what counts.
+    """
+    atexit._run_exitfuncs()  # as multiprocessing ends its processes
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads it, or it is closed
+            stream.flush()
+    os._exit(status)
 
 
 def fail(program: str, failure: Failure) -> int:
@@ -99,7 +117,7 @@ def fail(program: str, failure: Failure) -> int:
 
 
 def print_findings(findings: Iterable[Finding]) -> int:
-    """Print what start-up checks have found; return the exit status, 1 if one of them failed."""
+    """Print the findings of start-up checks; return the exit status, 1 if one of them failed."""
     status = 0
     for finding in findings:
         print("\n".join(finding.lines()))
@@ -108,12 +126,12 @@ def print_findings(findings: Iterable[Finding]) -> int:
 
 
 def plain(text: str) -> str:
-    """Return text of another party without anything that a terminal would obey."""
+    """Return text of another party without control characters."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:
-    """Return what reads a whole number between bounds, both included."""
+    """Return a parser of whole numbers between bounds, both included."""
 
     def read(text: str) -> int:
         if not re.fullmatch(r"[0-9]{1,12}", text) or not low <= int(text) <= high:
@@ -124,7 +142,7 @@ def whole(low: int, high: int) -> Callable[[str], int]:
 
 
 def number(text: str) -> float:
-    """Return a number as it was typed; raises ArgumentTypeError."""
+    """Parse a number; raises ArgumentTypeError."""
     try:
         return float(text)
     except ValueError:
@@ -132,9 +150,9 @@ def number(text: str) -> float:
 
 
 def asking(what: str, hint: str, pause: Callable[[], AbstractContextManager[None]] = nullcontext) -> Callable[[], str]:
-    """Return what asks for the passphrase of `what`, and says so if it asks again; `hint` is as in `typed`.
+    """Return a function that asks for the passphrase of `what` and says when it asks again; `hint` is as in `typed`.
 
-    `pause` makes way for a person who types.
+    `pause` suspends other output while a person types.
     """
     prompts = chain([f"passphrase of {what}: "], repeat("that does not open it; passphrase: "))
 
@@ -146,7 +164,7 @@ def asking(what: str, hint: str, pause: Callable[[], AbstractContextManager[None
 
 
 def typed(prompt: str, hint: str) -> str:
-    """Return what a person types at the terminal without showing it.
+    """Return the text that a person types at the terminal, without showing it.
 
     Raises CommandLineError with `hint` if there is no terminal, or nothing is typed.
     """
@@ -165,7 +183,7 @@ def _explain(err: Exception) -> Failure | None:
         case FederationError() | CryptoError():
             return Failure(err.message, err.hint)
         case OSError():
-            message = f"{err.strerror or err}: {err.filename or 'no file'}"
+            message = f"{err.strerror or err}" + (f": {err.filename}" if err.filename else "")
             return Failure(message, "check the path and the free disk space")
         case _:
             return None

@@ -1,4 +1,4 @@
-"""What may be asked, of whom, for which purpose and at what price: policies, requests, decisions, accounting.
+"""Policies, requests, decisions and privacy accounting: what may be asked, for which purpose, at what price.
 
-Stands on `crypto` for the wire format and for what a round fixes; imports no role.
+It imports `crypto` for the wire format and the terms of a round, and no role.
 """

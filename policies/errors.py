@@ -1,12 +1,17 @@
-"""What can go wrong with a policy or a request.
+"""The errors of policies and ledgers.
 
 PolicyError
-├── PolicyFileError   a policy file that cannot stand; lists every problem with its line
+├── PolicyFileError   an invalid policy file; lists every problem with its line
+├── ColumnsFileError  an invalid file of columns for drafts; lists every problem with its line
+├── SniffError        a CSV file whose first lines do not show how it is written
 ├── PolicySignatureError    a version that too few people signed, or that may not follow the one in force
-└── LedgerError       a ledger that cannot be read, written or believed
+├── UnpaidError       too many requests of one signer that were refused or given up
+└── LedgerError       a ledger that cannot be read, written or trusted
+    ├── LedgerFullError        no room on the disk for the next entry
+    ├── WaitingFullError       too many requests wait for people to approve them
     └── AlreadyChargedError    a nonce that was spent, or that belongs to another request
 
-A refusal by policy is not an error but an answer: see `Denial` in policies/requests/request.py.
+A refusal by policy is not an error but an answer: see `Denial` in policies/requests/denials.py.
 """
 
 
@@ -22,16 +27,36 @@ class PolicyError(Exception):
 
 
 class PolicyFileError(PolicyError):
-    """A policy file that cannot stand; `message` has one line per problem, `file:line: path: problem`."""
+    """An invalid policy file; `message` has one line per problem, `file:line: path: problem`."""
+
+
+class ColumnsFileError(PolicyError):
+    """An invalid file of columns; `message` has one line per problem, `file:line: path: problem`."""
+
+
+class SniffError(PolicyError):
+    """A CSV file that no policy can be drafted from; names the file and the line, and nothing that stands there."""
 
 
 class PolicySignatureError(PolicyError):
-    """A version of a policy that too few people signed, that is out of its term, or that may not follow the last."""
+    """A policy version that too few people signed, that is not valid now, or that may not follow the last one."""
+
+
+class UnpaidError(PolicyError):
+    """A signer whose requests were refused or given up too often to judge, and to log, one more now."""
 
 
 class LedgerError(PolicyError):
-    """A ledger that cannot be read, written or believed: the silo answers nothing until its owner mends it."""
+    """A ledger that cannot be read, written or trusted; the silo answers nothing until its owner repairs it."""
+
+
+class LedgerFullError(LedgerError):
+    """No room on the disk for the next entry of the ledger."""
+
+
+class WaitingFullError(LedgerError):
+    """Too many requests wait for people to approve them."""
 
 
 class AlreadyChargedError(LedgerError):
-    """A nonce whose contribution has left, that another request or price holds, or for which nothing is reserved."""
+    """A nonce whose contribution has left, that another request or price uses, or without a reservation."""

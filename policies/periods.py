@@ -1,21 +1,23 @@
-"""Periods of time as the values of a date column: a closed, public list that follows from the clock alone.
+"""Periods of time as the values of a date column: a closed, public list, computed from the clock alone.
 
 Labels of one granularity sort as the periods follow each other: 2026-11-24, 2026-W48, 2026-11, 2026-Q4, 2026.
 """
 
 import re
+from collections.abc import Sequence
 from datetime import date, timedelta
 from functools import lru_cache
+from itertools import pairwise
 
 from policies.units import DAY_S
 
-UNKNOWN = "unknown"  # stands for a missing date, and for one outside the list
-SLACK_DAYS = 31  # how long a request that names periods may be on its way: longer than any lives
+UNKNOWN = "unknown"  # the value of a missing date, and of a date outside the list
+SLACK_DAYS = 31  # how long a request that names periods may travel: longer than the lifetime of any request
 _SHORTEST_DAYS = {"day": 1, "week": 7, "month": 28, "quarter": 90, "year": 365}
 
 
 def label(granularity: str, day: date) -> str:
-    """Return the name of the period that holds a day."""
+    """Return the name of the period of a day."""
     match granularity:
         case "day":
             return day.isoformat()
@@ -32,7 +34,7 @@ def label(granularity: str, day: date) -> str:
 
 
 def span(named: str) -> tuple[date, date] | None:
-    """Return the first and the last day of a period by its label; None if it is none."""
+    """Return the first and the last day of a period by its label; None if there is no such period."""
     match re.fullmatch(r"(\d{4})(?:-(?:W(\d\d)|Q([1-4])|(\d\d)(?:-(\d\d))?))?", named):
         case None:
             return None
@@ -51,8 +53,18 @@ def span(named: str) -> tuple[date, date] | None:
         return None
 
 
+def is_calendar(values: Sequence[str]) -> bool:
+    """Tell whether these are periods of one granularity, one or more, each the next one, and `UNKNOWN` at the end."""
+    *named, last = values
+    spans = [found for one in named if (found := span(one)) is not None]
+    if last != UNKNOWN or not named or len(spans) != len(named):
+        return False
+    follows = all(after - before == timedelta(days=1) for (_, before), (after, _) in pairwise(spans))
+    return follows and any([label(one, first) for first, _ in spans] == named for one in _SHORTEST_DAYS)
+
+
 def most_periods(granularity: str, lookback_days: int) -> int:
-    """Return no fewer than the periods that can overlap `lookback_days` and the slack."""
+    """Return an upper bound of the number of periods within `lookback_days` and the slack."""
     return (lookback_days + SLACK_DAYS) // _SHORTEST_DAYS.get(granularity, 1) + 2
 
 

@@ -12,49 +12,42 @@ from typing import Any
 
 import ray
 
-from crypto.errors import CryptoError
+from federation.operations.load import patience, waited
+from federation.operations.private import close_to_others
 from federation.operations.ray_cluster import NAMESPACE, attach
 from policies.document.load import load
 from policies.errors import PolicyError
-from silo_node.actor import SiloActor
-from silo_node.errors import SiloError
+from silo_node.actor import STEPS, LaunchedSilo
 
 START_TIMEOUT_S = 60.0
-HEAD_TIMEOUT_S = 5.0
+CHECKPOINT_TIMEOUT_S = 5.0
 
 
 class RayCheckpoints:
-    """Reaches the aggregator by the name of its actor, to have the checkpoint of the ledger kept there."""
+    """Reaches the aggregator by the name of its actor, which keeps the ledger's checkpoint."""
 
-    def put_head(self, envelope: bytes) -> bytes:
-        return self._ask("put_head", envelope)
+    def put_checkpoint(self, envelope: bytes) -> bytes:
+        return self._ask("put_checkpoint", envelope)
 
-    def get_head(self, silo: bytes) -> bytes:
-        return self._ask("get_head", silo)
+    def get_checkpoint(self, silo: bytes) -> bytes:
+        return self._ask("get_checkpoint", silo)
 
     def _ask(self, call: str, argument: bytes) -> bytes:
         actor = ray.get_actor("aggregator", namespace=NAMESPACE)
-        answer: bytes = ray.get(getattr(actor, call).remote(argument), timeout=HEAD_TIMEOUT_S)
+        answer: bytes = ray.get(getattr(actor, call).remote(argument), timeout=CHECKPOINT_TIMEOUT_S)
         return answer
 
 
-class RemoteSilo(SiloActor):
-    """Keeps what stopped it from starting, for the launcher: Ray turns a constructor's error into text."""
+class RemoteSilo(LaunchedSilo):
+    """A silo in one trust domain with the others."""
 
-    def __init__(self, policy_path: str) -> None:
-        self._problem: tuple[str, str] | None = None
-        try:
-            super().__init__(policy_path, keepers=lambda _: RayCheckpoints())
-        except (SiloError, PolicyError, CryptoError) as err:
-            self._problem = err.message, err.hint
-
-    def problem(self) -> tuple[str, str] | None:
-        """Return why the silo did not start, with a hint; None if it did."""
-        return self._problem
+    def __init__(self, policy_path: str, silos: int) -> None:
+        super().__init__(policy_path, keepers=lambda _: RayCheckpoints(), silos=silos)
 
 
 def main() -> int:
     """Start the actors, report on each, and leave them running in the cluster."""
+    close_to_others()
     parser = argparse.ArgumentParser(prog="python -m silo_node")
     parser.add_argument("mode", choices=["simulate"])
     parser.add_argument("policy", nargs="+", type=Path)
@@ -71,15 +64,19 @@ def main() -> int:
     address = sys.stdin.readline().strip()
     attach(address)
     actors = {
-        name: remote.options(name=f"silo/{name}", lifetime="detached").remote(str(path)) for name, path in names.items()
+        name: remote.options(name=f"silo/{name}", lifetime="detached", max_concurrency=STEPS).remote(
+            str(path), len(names)
+        )
+        for name, path in names.items()
     }
     problems = {name: actor.problem.remote() for name, actor in actors.items()}
-    ray.wait(list(problems.values()), num_returns=len(problems), timeout=START_TIMEOUT_S)
+    most_s = START_TIMEOUT_S * patience()
+    ray.wait(list(problems.values()), num_returns=len(problems), timeout=most_s)
     for name, reference in problems.items():
         try:
             problem = ray.get(reference, timeout=0.1)
         except ray.exceptions.GetTimeoutError:
-            problem = f"it did not start within {START_TIMEOUT_S:g} s", "try again"
+            problem = f"it did not start within {waited(most_s)}", "try again"
         except ray.exceptions.RayError as err:
             problem = f"its actor stopped ({type(err).__name__})", "see silo.log beside its policy"
         if problem is None:

@@ -1,7 +1,8 @@
-"""What can go wrong at a silo.
+"""The errors of a silo.
 
 SiloError
-├── SourceError   data that are missing, out of reach, empty or not of the declared types: mostly found at loading
+├── SpentError    a step that failed after its charge was committed
+├── SourceError   data that are missing, unreachable, empty or not of the declared types; mostly raised at loading
 └── HomeError     a silo's own directory that is incomplete
 """
 
@@ -17,8 +18,12 @@ class SiloError(Exception):
         return self.message
 
 
+class SpentError(SiloError):
+    """A step that failed after its charge was committed: whoever asked learns that it failed, and no more."""
+
+
 class SourceError(SiloError):
-    """Data that are missing, out of reach, empty or not of the declared types."""
+    """Data that are missing, unreachable, empty or not of the declared types."""
 
 
 class HomeError(SiloError):

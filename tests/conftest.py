@@ -1,4 +1,4 @@
-"""Fixtures: a founded hospital federation, in memory or on the session's one Ray cluster."""
+"""Fixtures: a founded hospital federation, in memory."""
 
 import gc
 import shutil
@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 from hypothesis import settings
 
-from analyst.client import Federation
 from analyst.demo.hospitals import found_hospitals
 from tests import tiers
 from tests.harness.simulator import Simulation, no_noise, simulate
@@ -36,6 +36,14 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.enable()
         gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """What a test's commands configured of the logs ends with it."""
+    yield
+    if structlog.is_configured():
+        structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
@@ -85,15 +93,6 @@ def shared(_running: Simulation) -> Iterator[Simulation]:
     """
     yield _running
     _running.mend()
-
-
-@pytest.fixture(scope="session")
-def on_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
-    """A federation of Ray actors, started once for the whole session."""
-    path = tmp_path_factory.mktemp("ray") / "federation"
-    found_hospitals(path)
-    with Federation.open(path / "consilo.toml") as federation:
-        yield federation
 
 
 @pytest.fixture(scope="session")

@@ -10,56 +10,70 @@ import tempfile
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 from time import perf_counter, thread_time
 
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, derive_private_key
 
+from aggregator.request_log import RequestLine, SiloLine
+from aggregator.round_journal import MAGIC, records
+from aggregator.store import Filed
+from analyst.conditions import Conditions, SiloConditions
+from analyst.kept import Question
+from analyst.reports.cut import Cut, Share
+from analyst.reports.estimates import Estimate, Threshold
+from analyst.reports.report import Report, SiloOutcome, decoded, encoded
 from analyst.training.run import Progress
-from crypto.errors import CryptoError
+from crypto.backends import lattice_parameters, paillier
+from crypto.backends.registry import BACKENDS
+from crypto.backends.scheme import Scheme, Shape, key_id
+from crypto.errors import CryptoError, WireError
 from crypto.keys import Secret, SigningKey, VerifyKey, read_key_file
+from crypto.merkle import HASH_BYTES, MerkleTree, leaf_hash, shown_root
 from crypto.ring import Ring
-from crypto.rounds.messages import Failed, Learned
+from crypto.rounds.messages import SEALED_SEED, SEALED_SHARES, Entry, Failed, Found, ModelUpdated
 from crypto.rounds.report import StoredReport, report_header
 from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import Message, Signed, body_digest, detach, sign, signer_of, unverified, verify
+from federation.backups import BackupEntry, BackupOf, Contents
 from federation.members.admission import CODE_BYTES, Admission, Invitation, JoinRequest, from_armor, to_armor
 from federation.members.certificates import (
     Identity,
     identity_of,
     issue,
     new_authority,
-    new_request,
+    new_certificate_request,
     read_certificate,
-    read_request,
+    read_certificate_request,
 )
-from federation.members.membership import Change, Log, Member, TrustAnchor, next_version, read_log
+from federation.members.membership import Change, Member, MembershipLog, TrustAnchor, next_version, read_log
 from federation.members.roster import AUTHORITY, Roster, read_roster
 from federation.transport.handshake import Hello, Welcome
-from policies.budget.ledger import Checkpoint
+from policies.budget.ledger import Checkpoint, Continued, Seen
+from policies.document.domain_files import DomainError, read_values
 from policies.document.signatures import PolicySignature
+from policies.domains import LongDomain, text_of, with_text
 from policies.requests.approval import Verdict
-from policies.requests.request import Request
-from silo_node.ledger.events import Entry, SurvivorsSigned
-from silo_node.training.run import RunState
+from policies.requests.denials import Denial
+from silo_node.ledger.events import LogEntry, SurvivorsSigned
+from silo_node.ledger.totals import Totals
+from silo_node.traces import Trace
 from tests.vectors import messages
+from tests.vectors.vocabulary import types
 
 BATCH = 5000
 SLOW_S = 0.05
 KEY = SigningKey(Secret(bytes(32)))
+LEAVES = [leaf_hash(bytes([number])) for number in range(33)]
+TREE = MerkleTree(LEAVES)
+PROOF = b"".join(TREE.proof([3, 20]))
 Read = Callable[[bytes], None]  # CryptoError on what is refused, AssertionError on what should have been
 
-_VOCABULARY = (
-    "crypto.rounds.",
-    "federation.members.roster",
-    "crypto.wire",
-    "policies.requests.",
-    "silo_node.training.",
-)
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?[0-9.]+|true|false|null')
 _PART = re.compile(rb'"(?:[^"\\]|\\.)*":|[{}\[\],:]')
 _FILLINGS = [
@@ -103,10 +117,13 @@ class Decoder:
     is_file: bool = False  # read from a disk, so a tenth of the inputs
 
 
-def subclasses(kind: type[Message]) -> Iterator[type[Message]]:
-    for child in kind.__subclasses__():
-        yield child
-        yield from subclasses(child)
+def _read_kept_answer(data: bytes) -> None:
+    assert encoded(decoded(data)) == data
+
+
+def _read_journal(data: bytes) -> None:
+    whole = b"".join(len(one).to_bytes(4, "big") + one for one in records(data))
+    assert data.startswith(MAGIC + whole)
 
 
 def _reads(kind: type[Message]) -> Read:
@@ -131,6 +148,19 @@ def _read_envelope(data: bytes) -> None:
     signed: Signed[Failed] = verify(data, Failed, {"ward": KEY.public})
     assert error is None
     assert sign(signed.message, signed.signer, KEY) == data  # Ed25519 has one signature only
+
+
+def _read_entry(data: bytes) -> None:
+    entry = Entry.decode(data)
+    assert entry.encode() == data
+    assert len(entry.shares) == SEALED_SHARES
+    assert len(entry.pair_seed) in (0, SEALED_SEED)
+
+
+def _read_proof(data: bytes) -> None:
+    """Read a proof for the leaves 3 and 20 of a tree of 33: whatever is changed in it gives another root."""
+    proof = [data[at : at + HASH_BYTES] for at in range(0, len(data), HASH_BYTES)]
+    assert (shown_root(33, {3: LEAVES[3], 20: LEAVES[20]}, proof) == TREE.root) == (data == PROOF)
 
 
 def _read_ring(bits: int) -> Read:
@@ -169,25 +199,36 @@ def _read_key_file(path: Path) -> None:
     assert len(read_key_file(path).raw) == 32
 
 
-_HELD = (Request, Roster, RunState, StoredReport)  # with them their modules, which hold the vocabulary, are read
-WRITTEN = {"SurvivorSet": "Split"}  # types that the vectors of version 0.1.0 call otherwise
+def _read_domain(data: bytes) -> None:
+    domain = LongDomain(sha256(data).digest(), data.count(b"\n"))
+    assert text_of(with_text(domain, data).known) == data
+
+
+def _read_domain_file(path: Path) -> None:
+    for type_ in ("string", "int"):
+        try:
+            values = read_values(path, path.name, type_)
+        except DomainError as err:
+            if type_ == "string":
+                raise WireError(str(err)) from err
+        else:
+            assert read_values(path, path.name, "string") == tuple(map(str, values))
 
 
 @cache
 def decoders() -> dict[str, Decoder]:
     """Return every decoder by its name."""
-    kinds = {
-        WRITTEN.get(one.__name__, one.__name__): one
-        for one in subclasses(Message)
-        if one.__module__.startswith(_VOCABULARY)
-    }
+    kinds = types()
     samples: dict[str, list[bytes]] = {}
     for case in messages.vectors()["cases"]:
         samples.setdefault(case["type"], []).append(case["body"].encode())
     found = [Decoder(name, _reads(kinds[name]), tuple(bodies), kinds[name]) for name, bodies in samples.items()]
-    progress = Progress(job=bytes(32), first=b"a request", done=3, after=b"\1" * 32).encode()
+    progress = Progress(job=bytes(32), first=b"a request", done=3, after=b"\1" * 32, under_way=b"another").encode()
     report, failed = samples["EncryptedReport"][0], samples["Failed"][0]
-    envelope, other = sign(Failed.decode(failed), "ward", KEY), sign(Learned.decode(samples["Learned"][0]), "ward", KEY)
+    envelope, other = (
+        sign(Failed.decode(failed), "ward", KEY),
+        sign(ModelUpdated.decode(samples["Learned"][0]), "ward", KEY),
+    )
     roster = sign(Roster.decode(samples["Roster"][0]), AUTHORITY, KEY)
     key_file = b"consilo-key/1\n" + b"0f" * 32 + b"\n"
     encrypted = b"consilo-key/1 scrypt\nsalt=%b\nn=131072 r=8 p=1\nnonce=%b\nroot=%b\n" % (
@@ -200,22 +241,74 @@ def decoders() -> dict[str, Decoder]:
     found += [
         Decoder("Progress", _reads(Progress), (progress,), Progress),
         Decoder("StoredReport", _read_report, (b"CSR1" + len(report).to_bytes(4, "big") + report + bytes(16),)),
+        Decoder("kept-answer", _read_kept_answer, _kept_answers()),
         Decoder("envelope", _read_envelope, (envelope, other)),
+        Decoder("Entry", _read_entry, (bytes(SEALED_SHARES), bytes(range(256)) * 9 + bytes(64))),
+        Decoder("merkle-proof", _read_proof, (PROOF,)),
         Decoder("Ring-24", _read_ring(24), (urlsafe_b64decode(b"AAAA") * 12, elements[:40])),
         Decoder("Ring-32", _read_ring(32), (elements[:40],)),
         Decoder("Ring-64", _read_ring(64), (elements[:80],)),
+        Decoder("journal", _read_journal, (b"CSJ1\0\0\0\3one\0\0\0\3two\0\0\0\0", b"CSJ1" + bytes(8))),
         Decoder("VerifyKey", _read_verify_key, (str(KEY.public).encode(),)),
         Decoder("key-file", _from_file("key", _read_key_file), (key_file, encrypted), is_file=True),
         Decoder(
             "roster-file", _from_file("roster", lambda path: read_roster(path, KEY.public)), (roster,), is_file=True
         ),
+        Decoder("domain", _read_domain, (b"A00\nA01\nunknown\n", "é\n-1\n2\n".encode())),
+        Decoder("domain-file", _from_file("icd.txt", _read_domain_file), (b"A00\r\nA01", b"-1\n0\n1\n"), is_file=True),
         *_of_membership(),
+        *_of_ciphertexts(),
     ]
     return {one.name: one for one in found}
 
 
-def _read_request(data: bytes) -> None:
-    assert read_request(data).pin
+def _kept_answers() -> tuple[bytes, ...]:
+    denial = Denial(code="BUDGET_DELTA", rule="budget.delta", message="too long", remedy="ask for less")
+    estimate: dict[str, Estimate | str | int] = {
+        "n": Estimate(1.0, -2.5, 3e9, 0.125),
+        "sex": "f",
+        "age": 7,
+        "m": Estimate(None, 0.0, 9.0, None),
+    }
+    report = Report(
+        columns=("sex", "age", "n", "m"),
+        dimensions={"sex": "sex", "age": "age"},
+        rows=(estimate,),
+        withheld_groups=({"sex": "x", "age": 8},),
+        threshold=Threshold(10, True, 12.5),
+        rho=0.01,
+        epsilon=1.0,
+        delta=1e-6,
+        silos={"ward": SiloOutcome("answered", "00" * 32, (denial,), 5, None), "east": SiloOutcome("missing", None)},
+        transcript="ab" * 32,
+        assumptions=("one", "two"),
+        wrong={"east": "its opening"},
+        cut=Cut(Share(0.1, 0.05, 0.2), Share()),
+        definition={"max_rows": 1, "delta": 1e-6, "columns": {"age": {"type": "int", "bounds": [0, 110], "step": 0.5}}},
+        request="cd" * 32,
+    )
+    assert decoded(encoded(report)) == report
+    return (encoded(report), encoded(replace(report, rows=(), withheld_groups=(), wrong={})))
+
+
+def _backup() -> bytes:
+    whose = BackupOf(federation="health", role="silo", name="ward", made_at=9, software="consilo")
+    one, last = BackupEntry(name="silo.toml", length=2, modified_at=8), BackupEntry(name="", length=0, modified_at=0)
+    pieces = [whose.encode(), one.encode(), last.encode()]
+    head, entry, end = (len(piece).to_bytes(4, "big") + piece for piece in pieces)
+    return head + entry + b"hi" + end
+
+
+def _read_backup(data: bytes) -> None:
+    contents = Contents(iter([data[:7], data[7:]]))
+    assert contents.record(BackupOf).name
+    while (entry := contents.record(BackupEntry)).name:
+        assert sum(map(len, contents.take(entry.length))) == entry.length
+    contents.end()
+
+
+def _read_certificate_request(data: bytes) -> None:
+    assert read_certificate_request(data).pin
 
 
 def _read_certificate(data: bytes) -> None:
@@ -227,20 +320,51 @@ def _of_membership() -> list[Decoder]:
     now, who = datetime(2026, 1, 1, tzinfo=UTC), Identity("health", "silo", "ward")
     transport = derive_private_key(7, SECP256R1())
     anchor = TrustAnchor("health", KEY.public)
-    log = next_version(anchor, Log.empty(anchor), KEY, "found", 1, None)
+    log = next_version(anchor, MembershipLog.empty(anchor), KEY, "found", 1, None)
     member = Member(name="ana", role="analyst", key=str(KEY.public), sealing=b"", address="", pins=(bytes(32),))
     log = next_version(anchor, log, KEY, "admit ana", 2, member)
     file = b"".join(len(one.envelope).to_bytes(4, "big") + one.envelope for one in log.versions)
     admission = Admission(federation="health", name="ward", certificate=b"a certificate", log=(b"one",))
     text = to_armor(Admission, sign(admission, AUTHORITY, KEY)).encode()
-    request = new_request(transport, who)
+    request = new_certificate_request(transport, who)
     certificate = issue(new_authority(transport, "health", now), transport, request, now, 30)
     return [
         Decoder("membership-log", _from_file("log", lambda path: read_log(path, anchor)), (file,), is_file=True),
         Decoder("armor", _from_file("text", lambda path: from_armor(path, Admission)), (text,), is_file=True),
-        Decoder("certificate-request", _read_request, (request,)),
+        Decoder("certificate-request", _read_certificate_request, (request,)),
         Decoder("certificate", _read_certificate, (certificate,)),
+        Decoder("backup-contents", _read_backup, (_backup(),)),
     ]
+
+
+def _of_ciphertexts() -> list[Decoder]:
+    """Return what a silo and an aggregator check of keys and ciphertexts in their own process."""
+    shape = Shape(40, 3, 3, 1000)
+    words, number = (
+        (b"\1" + bytes(7)) * (lattice_parameters.PUBLIC_BYTES // 8),
+        bytes(paillier.CIPHERTEXT_BYTES - 1) + b"\2",
+    )
+    modulus = b"\x80" + bytes(paillier.MODULUS_BITS // 8 - 2) + b"\1"
+    found = []
+    ciphertext = words[: lattice_parameters.CIPHERTEXT_BYTES]
+    for name, public, body in (
+        ("bfv", words, ciphertext),
+        ("ckks", words, ciphertext),
+        ("paillier", modulus + number, number),
+    ):
+        bind, chunk = partial(BACKENDS[name].bind, shape), key_id(name, public) + body
+        found += [
+            Decoder(f"{name}-key", _read_public(bind), (public,)),
+            Decoder(f"{name}-chunk", partial(bind(public).accumulator(0).check, 0), (chunk,)),
+        ]
+    return found
+
+
+def _read_public(bind: Callable[[bytes], Scheme]) -> Read:
+    def read(data: bytes) -> None:
+        assert bind(data).columns == 1
+
+    return read
 
 
 def _others() -> list[Message]:
@@ -262,12 +386,59 @@ def _others() -> list[Message]:
         ),
         JoinRequest.model_validate({**ward, "address": "", "request": b"a request", "proof": digest}),
         Admission(federation="health", name="ward", certificate=b"a certificate", log=(b"one", b"two")),
-        Hello(wire=(1, 2), instance=bytes(16), membership=3, software="consilo"),
+        Hello(wire=(3, 4), instance=bytes(16), membership=3, software="consilo"),
         Welcome(wire=2, instance=bytes(16), newest=4, memberships=(b"one",)),
         Verdict(silo="ward", subject=digest, decision="approve", at=5),
-        PolicySignature(silo="ward", policy="ward/research", version=1, digest=digest, at=6),
+        PolicySignature(federation="health", silo="ward", policy="ward/research", version=1, digest=digest, at=6),
         Checkpoint(federation="health", silo="ward", count=7, chain=digest, at=8),
-        Entry(seq=1, at=2, event=SurvivorsSigned(round_id=bytes(16), split_hash=digest)),
+        Checkpoint(
+            federation="health",
+            silo="ward",
+            count=7,
+            chain=digest,
+            at=8,
+            continued=Continued(line=bytes(16), after=(Seen(line=b"", count=6, chain=digest),), signed_after=5),
+            sealed=b"totals",
+        ),
+        BackupOf(federation="health", role="silo", name="ward", made_at=9, software="consilo"),
+        BackupEntry(name="ledger.sqlite", length=7, modified_at=8),
+        Totals(
+            purposes=(("care", 7),), atto_delta=8, nonces=bytes(16), nonces_since=9, policy_version=2, roster_version=3
+        ),
+        Found(state="kept", report=digest),
+        Trace(manifest=b"a manifest", contribution=b"a header", survivors=b"a survivor set"),
+        Filed(report=digest, analyst="ana"),
+        Question(
+            request=b"a request",
+            text="SELECT COUNT(*) FROM t",
+            command=digest,
+            analyst="ana",
+            purpose="health",
+            micro_rho=5,
+            created_at=1,
+            expires_at=2,
+            output=("n",),
+            names={"sex": "s"},
+            sure=None,
+            conditions=Conditions(
+                silos={"ward": SiloConditions(policy_hash=digest, min_cohort=5, entity="patient")},
+                epsilon=1.0,
+                delta=1e-6,
+                strictest=("delta 1e-06 is that of ward",),
+                reasons={},
+            ),
+        ),
+        RequestLine(
+            at=1,
+            request="ab",
+            analyst="ana",
+            purpose="research",
+            outcome="missing",
+            took_ms=2,
+            reason="too few",
+            silos=(SiloLine(silo="ward", status="unable", said="CLOCK: a word"),),
+        ),
+        LogEntry(seq=1, at=2, event=SurvivorsSigned(round_id=bytes(16), split_hash=digest)),
     ]
 
 

@@ -1,7 +1,6 @@
 """The docs say what the code does: every command, option, denial and policy key is in them, and README code runs."""
 
 import argparse
-import ast
 import re
 import tomllib
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 
 
 def commands() -> Iterator[Any]:
-    pending = [analyst.cli.main._parser(), silo_node.owner.cli._parser()]
+    pending = [analyst.cli.main.command_line(), silo_node.owner.cli.command_line()]
     while pending:
         parser = pending.pop()
         for action in parser._actions:
@@ -125,7 +124,7 @@ def test_every_link_between_the_docs_leads_somewhere() -> None:
 
 
 def test_the_readme_shows_parts_of_the_demo_as_it_is() -> None:
-    # tests/test_ray.py compares the whole transcript, in docs/demo.md, with what the demo prints.
+    # tests/rounds/test_ray.py compares the whole transcript, in docs/demo.md, with what the demo prints.
     transcripts = [
         re.findall(r"```text\n\$ consilo demo\n(.*?)```", path.read_text(), re.DOTALL)
         for path in (ROOT / "README.md", ROOT / "docs" / "demo.md")
@@ -143,28 +142,6 @@ def test_the_readme_says_in_two_screens_what_it_is() -> None:
     assert len(before.splitlines()) <= 100
     assert "docs/pictures/who-holds-what.svg" in before
     assert "\n## What Consilo does not protect against\n" in before
-
-
-def definitions(path: Path) -> Iterator[str]:
-    """Yield the classes and functions of a file, methods as Class.method."""
-    pending: list[tuple[str, list[ast.stmt]]] = [("", ast.parse(path.read_text()).body)]
-    for prefix, body in pending:
-        for node in body:
-            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                yield prefix + node.name
-                pending.append((f"{prefix}{node.name}.", node.body))
-
-
-def test_every_path_and_function_of_the_architecture_exists() -> None:
-    named = re.findall(r"`((?:\w+/)*\w+\.py|(?:\w+/)+)(?::\s+([\w.]+))?`", ARCHITECTURE)
-    assert len(named) > 100
-    missing = {name for name, _ in named if not (ROOT / name).exists()}
-    for name, function in named:
-        if function and name not in missing and function not in set(definitions(ROOT / name)):
-            missing.add(f"{name}: {function}")
-    for folder, files in re.findall(r"^\| `((?:\w+/)+)` \|[^|]*\| ([^|]*) \|$", ARCHITECTURE, re.M):
-        missing |= {f"{folder}{name}.py" for name in files.split(", ") if not (ROOT / f"{folder}{name}.py").exists()}
-    assert not missing, sorted(missing)
 
 
 def test_every_folder_of_code_is_in_the_architecture() -> None:
@@ -194,6 +171,15 @@ def test_no_term_of_the_glossary_stands_twice() -> None:
         term.strip().lower() for cell in re.findall(r"^\| ([^|]+) \| ", glossary, re.M) for term in cell.split(",")
     ]
     assert sorted({term for term in terms if terms.count(term) > 1} - {"term", "---"}) == []
+
+
+def test_every_import_in_the_python_of_the_docs_resolves() -> None:
+    blocks = re.findall(r"^ *```python\n(.*?)^ *```", DOCS, re.M | re.S)
+    lines = [line for block in blocks for line in re.findall(r"^ *((?:from|import) .*)$", block, re.M)]
+    assert len(blocks) > 4
+    assert len(lines) > 6
+    for line in lines:
+        exec(line, {})  # noqa: S102
 
 
 def test_the_python_example_of_the_readme_runs(

@@ -28,13 +28,13 @@ def test_the_page_can_be_followed(tmp_path: Path) -> None:
             ["git", "apply", "-"], input=block, cwd=tmp_path, env=outside, capture_output=True, text=True
         )
         assert applied.returncode == 0, f"{applied.stderr}\n{block}"
-    added = re.findall(r"^\+\+\+ b/(tests/test_\w+\.py)$", "".join(blocks), flags=re.M)
+    added = re.findall(r"^\+\+\+ b/(tests/\w+/test_\w+\.py)$", "".join(blocks), flags=re.M)
     assert len(added) == 3
     schema = (tmp_path / "policies" / "policy.schema.json").read_text()
     written = subprocess.run([sys.executable, "-m", "policies.document.schema"], cwd=tmp_path, env=outside)
     assert written.returncode == 0
     assert (tmp_path / "policies" / "policy.schema.json").read_text() == schema
-    tests = ["tests/test_computations.py", *added]
+    tests = ["tests/rounds/test_computations.py", *added]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
         cwd=tmp_path,

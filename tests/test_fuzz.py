@@ -2,7 +2,7 @@
 
 Each decoder is given SHARE inputs, or as many as CONSILO_FUZZ_INPUTS says; files are given a tenth. A failure names the
 batch that it is in: `fuzzing.run(fuzzing.decoders()[name], batch)` repeats it. `make fuzz` gives each a million, and
-goes on with a coverage-guided fuzzer.
+goes on with a coverage-guided fuzzer. What a sandbox reads needs a process for each input: it is given one for 2,000.
 """
 
 import contextlib
@@ -20,8 +20,9 @@ import pytest
 
 from crypto.errors import CryptoError
 from crypto.wire import Message
-from tests import fuzzing
+from tests import fuzzing, fuzzing_blobs
 from tests.fuzzing import BATCH, Outcome, decoders
+from tests.vectors.vocabulary import subclasses
 
 SHARE = 20_000  # of the million that `make fuzz` gives, for `make check`
 INPUTS = int(os.environ.get("CONSILO_FUZZ_INPUTS", SHARE))
@@ -33,6 +34,9 @@ LARGEST_BYTES = 16 << 20
 ADDRESS_SPACE = 2 << 30
 # The declared bound on memory, beyond the input itself.
 BYTES_A_BYTE, BYTES_A_COMMA, BYTES_ANYWAY = 4, 4 << 10, 8 << 20
+# Of one blob that a sandbox reads: processor time of its workers, and their memory.
+SANDBOX_S = 5.0
+SANDBOX_BYTES = 512 << 20
 MESSAGES = [name for name, one in decoders().items() if one.kind is not None]
 OWN = {"RunState", "Progress"}  # files that nobody but their owner writes: bounded in bytes, not so tightly in memory
 
@@ -108,6 +112,38 @@ def test_largest_input_costs_no_more_than_declared(name: str, workers: ProcessPo
         assert memory <= allowed, what
 
 
+def _blobs(name: str, numbers: range) -> tuple[fuzzing_blobs.Reading, float, int, int]:
+    """Return what became of broken blobs, the processor time of one, the largest worker, and how many are left."""
+    fuzzing_blobs.blobs()
+    faulthandler.dump_traceback_later(HANG_S + 10 * len(numbers), exit=True)
+    before = _spent()
+    reading = fuzzing_blobs.read(name, numbers)
+    faulthandler.cancel_dump_traceback_later()
+    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    left = sum(len(each.read_text().split()) for each in Path("/proc/self/task").glob("*/children"))
+    return reading, (_spent() - before) / (len(numbers) + 1), largest, left
+
+
+def _spent() -> float:
+    """Return the processor time of this process and of all children that have ended."""
+    return sum(os.times()[:4])
+
+
+@pytest.mark.he
+@pytest.mark.parametrize("name", fuzzing_blobs.NAMES)
+def test_broken_blobs_end_in_a_refusal_and_the_next_is_read(name: str, workers: ProcessPoolExecutor) -> None:
+    count = INPUTS // 2000
+    shares = [workers.submit(_blobs, name, range(worker, count, WORKERS)) for worker in range(WORKERS)]
+    for share in shares:
+        reading, spent_s, largest, left = share.result()
+        print(f"{name}: {reading.refused} refused, {reading.read} read, {spent_s:.2f} s each, {largest >> 20} MiB")
+        assert not reading.problem
+        assert reading.refused
+        assert spent_s < SANDBOX_S
+        assert largest < SANDBOX_BYTES
+        assert not left, "no worker stays"
+
+
 def test_every_message_that_travels_is_fuzzed() -> None:
-    travelling = {kind for kind in fuzzing.subclasses(Message) if kind.KIND and not kind.__module__.startswith("tests")}
+    travelling = {kind for kind in subclasses(Message) if kind.KIND and not kind.__module__.startswith("tests")}
     assert travelling <= {decoders()[name].kind for name in MESSAGES}

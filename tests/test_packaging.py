@@ -110,3 +110,18 @@ def test_make_leaves_out_and_checks_exactly_the_marks_that_there_are() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["markers"]
     (marked,) = re.findall(r"^MARKED := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert marked.split(" or ") == [line.split(":")[0] for line in declared] == list(MARKS)
+
+
+@pytest.mark.process
+def test_a_process_of_the_aggregator_has_loaded_nothing_that_opens_a_report() -> None:
+    """The import contract names the modules; here a process that has imported every module of the aggregator."""
+    script = (
+        "import importlib, pkgutil, sys, aggregator\n"
+        "for one in pkgutil.walk_packages(aggregator.__path__, 'aggregator.'):\n"
+        "    if not one.name.endswith('__main__'): importlib.import_module(one.name)\n"
+        "opening = ('crypto.rounds.opening', 'crypto.rounds.recount', 'crypto.rounds.key_schedule', 'crypto.shamir',"
+        " 'policies.requests.round_key', 'silo_node', 'analyst')\n"
+        "print([name for name in opening if name in sys.modules])\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"

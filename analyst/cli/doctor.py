@@ -1,4 +1,4 @@
-"""Checks of this machine, the installation and a federation: each says what it found and what to do."""
+"""Checks of this machine, the installation and a federation, each with its finding and a remedy."""
 
 import shutil
 import sys
@@ -11,11 +11,13 @@ from crypto.errors import CryptoError, PassphraseNeededError
 from crypto.keys import read_key_file
 from federation.config import Config, read_config
 from federation.errors import FederationError
-from federation.local import is_up
+from federation.local import homes_of, is_up
 from federation.members.certificates import Identity, utc_now
 from federation.members.credentials import Credentials
 from federation.members.membership import TrustAnchor
-from federation.operations.checks import Finding, certificate_expiry, ok_if
+from federation.operations import ray_directory
+from federation.operations.checks import Finding, certificate_expiry, closed_home, code, ok_if
+from federation.operations.cluster import RAY_TOKEN
 
 _OURS = ("silo_node", "aggregator", "analyst", "federation", "policies", "crypto")
 _MIN_FREE_BYTES = 2 << 30
@@ -33,6 +35,7 @@ def examine(federation: Path | None) -> list[Finding]:
 def _installation() -> Iterator[Finding]:
     python = sys.version.split()[0]
     yield Finding("Python", ok_if(sys.version_info[:2] == (3, 11)), python, "use Python 3.11")
+    yield code()
     for name in ("ray", "cryptography", "duckdb", "opendp"):
         try:
             yield Finding(name, "ok", version(name))
@@ -50,8 +53,7 @@ def _installation() -> Iterator[Finding]:
 
 
 def _machine() -> Iterator[Finding]:
-    free = shutil.disk_usage("/tmp").free  # noqa: S108  where Ray keeps its sessions
-    yield Finding("free disk for Ray", ok_if(free >= _MIN_FREE_BYTES), f"{free / 2**30:.1f} GiB in /tmp", "free 2 GiB")
+    yield from ray_directory.findings(_MIN_FREE_BYTES)
     shared = Path("/dev/shm")  # noqa: S108
     room = shutil.disk_usage(shared).free if shared.exists() else 0
     remedy = "give /dev/shm 160 MiB (in a container: --shm-size=256m)"
@@ -67,9 +69,12 @@ def _federation(path: Path) -> Iterator[Finding]:
     signed = f"{config.federation}, {len(config.roster.silos)} silos, its signed roster holds"
     yield Finding("federation", "ok", signed)
     if config.anchor is not None:
+        yield closed_home(path.absolute().parent)
         yield from _member(config, config.anchor)
         return
-    token = path.resolve().parent / "ray.token"
+    for home in homes_of(config):
+        yield closed_home(home)
+    token = path.resolve().parent / RAY_TOKEN
     remedy = "restore it, or found the federation anew"
     yield Finding(
         "token of the local cluster", ok_if(token.is_file()), "there" if token.is_file() else "missing", remedy
@@ -86,7 +91,7 @@ def _federation(path: Path) -> Iterator[Finding]:
 
 
 def _member(config: Config, anchor: TrustAnchor) -> Iterator[Finding]:
-    """Check an analyst's certificate and standing in a federation between organisations; dials nobody."""
+    """Check an analyst's certificate and membership in a federation between organisations, without connecting."""
     for name in config.analysts:
         try:
             credentials = Credentials(config.path.parent, anchor, Identity(config.federation, "analyst", name))

@@ -1,6 +1,6 @@
 """The commands of federations between organisations: `consilo federation ...`, `consilo join` and `consilo aggregator`.
 
-What an action did is printed with what comes next and who does it; keys are shown by their public halves only.
+Each action prints its result, and the next action with the party that must do it. Only public keys are shown.
 """
 
 import argparse
@@ -13,17 +13,33 @@ from pathlib import Path
 from rich.console import Console
 
 from analyst.errors import AnalystError
-from analyst.reports.report import iso
+from crypto.errors import CryptoError
 from crypto.wire import JURISDICTION_PATTERN
-from federation.authority import admit, found_federation, invite, opened, revoke, rotate
+from federation.authority import (
+    Guest,
+    admit,
+    found_federation,
+    guests_in,
+    invite_all,
+    opened,
+    push,
+    renew_admission,
+    revoke,
+    rotate,
+)
+from federation.backups import passphrase_option
 from federation.errors import FederationError
-from federation.joining import Joined, join, renew
+from federation.files import replace_file
+from federation.joining import Joined, install, join, renew
 from federation.members.certificates import MEMBER_DAYS, ROLES, utc_now
 from federation.members.membership import LOG
-from federation.terminal import Commands, add_command, add_group
+from federation.operations import background
+from federation.terminal import Commands, add_command, add_group, plain, whole
 from federation.transport.address import listened, port
+from policies.units import when
 
 INVITATION_DAYS = 7
+WAIT_S = 120.0  # for an aggregator that was started to listen
 
 
 def add_commands(commands: Commands) -> None:
@@ -36,15 +52,18 @@ def add_commands(commands: Commands) -> None:
     text = "the certificate of an X.509 authority that the consortium has; it then issues the members' certificates"
     new.add_argument("--ca", type=Path, metavar="FILE", help=text)
     invited = action("invite", _invite, "write an invitation for one organisation, good for once")
-    invited.add_argument("name", metavar="ORG", help="the name that it will have")
-    invited.add_argument("--role", required=True, choices=ROLES, help="what it will be")
+    invited.add_argument("name", nargs="?", metavar="ORG", help="the name that it will have")
+    invited.add_argument("--role", choices=ROLES, help="what it will be")
+    text = 'invite all of these: tables [silos], [aggregators] and [analysts] with lines such as aspen = "NO"'
+    invited.add_argument("--from", dest="members", type=Path, metavar="FILE", help=text)
     invited.add_argument("--days", type=_days, default=INVITATION_DAYS, help="for how long the invitation is good")
     text = "where a silo or an aggregator is, such as NO or EU-DE: purposes may be kept in named places"
     invited.add_argument("--jurisdiction", type=jurisdiction, metavar="PLACE", help=text)
     admitted = action("admit", _admit, "admit who answered an invitation")
     rotated = action("rotate", _rotate, "give a member a certificate for its new transport key")
+    admitted.add_argument("request", type=Path, nargs="+", metavar="REQUEST", help="the file that it sent; repeat it")
+    rotated.add_argument("request", type=Path, metavar="REQUEST", help="the file that it sent")
     for one in (admitted, rotated):
-        one.add_argument("request", type=Path, metavar="REQUEST", help="the file that it sent")
         text = "what the consortium's own authority issued for it"
         one.add_argument("--certificate", type=Path, metavar="FILE", help=text)
         text = "for how long the certificate is valid, where it is issued here"
@@ -53,7 +72,9 @@ def add_commands(commands: Commands) -> None:
     revoked.add_argument("name", metavar="ORG", help="the member")
     revoked.add_argument("--old-key", action="store_true", help="only the key before its last rotation")
     shown = action("log", _log, "show every version of the membership, checked")
-    for one in (invited, admitted, rotated, revoked, shown):
+    pushed = action("push", _push, "bring the newest membership into directories: of an aggregator, a silo, or shared")
+    pushed.add_argument("directory", type=Path, nargs="+", metavar="DIR", help="where its membership.log belongs")
+    for one in (invited, admitted, rotated, revoked, shown, pushed):
         text = "the authority's consilo.toml"
         one.add_argument("--federation", type=Path, default=Path("consilo.toml"), metavar="FILE", help=text)
     text = "become a member: answer an invitation, install an admission, or renew a transport key"
@@ -63,12 +84,42 @@ def add_commands(commands: Commands) -> None:
     text = "of an aggregator: where others dial it"
     joining.add_argument("--address", default="", metavar="HOST:PORT", help=text)
     joining.add_argument("--renew", action="store_true", help="make a new transport key and the request for it")
+    text = "also copy what is to be sent to this directory, such as a share"
+    for one in (invited, admitted, joining):
+        one.add_argument("--post", type=Path, metavar="DIR", help=text)
     serving = add_group(commands, "aggregator", "run the aggregator")
     serve = add_command(serving, "serve", _serve, "listen for silos and analysts, and run their rounds")
     serve.add_argument("home", type=Path, metavar="DIR", help="the aggregator's directory")
     listen, text = "0.0.0.0:8443", "health and metrics, on loopback"
     serve.add_argument("--listen", type=listened, default=listen, metavar="HOST:PORT", help="where it listens")
     serve.add_argument("--monitor-port", type=port, default=9464, metavar="PORT", help=text)
+    text = "install the admission that the authority sent, before anything else"
+    serve.add_argument("--admission", type=Path, metavar="FILE", help=text)
+    text = "start it in the background, with serve.log in DIR, and return once it listens"
+    serve.add_argument("--wait", action="store_true", help=text)
+    text = "how long encrypted reports are kept; default: %(default)s"
+    serve.add_argument("--keep-reports", type=_days, default=90, metavar="DAYS", help=text)
+    text = "how many GiB of them; the oldest are erased first; default: %(default)s"
+    serve.add_argument("--reports-gib", type=_gib, default=16, metavar="GIB", help=text)
+    text = "how long masked inputs are kept, by which answers are checked; default: %(default)s"
+    serve.add_argument("--keep-contributions", type=_days, default=90, metavar="DAYS", help=text)
+    text = "how many GiB of them; the oldest are erased first; default: %(default)s"
+    serve.add_argument("--contributions-gib", type=_gib, default=16, metavar="GIB", help=text)
+    text = "also answer /live, /ready and /metrics there, for probes from other machines"
+    serve.add_argument("--probes", type=listened, metavar="HOST:PORT", help=text)
+    text = "write its keys, checkpoints and reports into one archive under a passphrase, also while it is served"
+    backup = add_command(serving, "backup", _keep, text)
+    backup.add_argument("source", type=Path, metavar="DIR", help="the aggregator's directory")
+    backup.add_argument("--out", type=Path, required=True, metavar="ARCHIVE", help="a new file, which it makes")
+    restore = add_command(serving, "restore", _keep, "make an aggregator's directory from a backup")
+    restore.add_argument("source", type=Path, metavar="ARCHIVE", help="what `backup` has written")
+    restore.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new directory, which it makes")
+    for name, parser in (("backup", backup), ("restore", restore)):
+        passphrase_option(parser)
+        parser.set_defaults(keeping=name)
+
+
+_gib = whole(1, 1 << 20)
 
 
 def _days(text: str) -> int:
@@ -79,7 +130,7 @@ def _days(text: str) -> int:
 
 
 def jurisdiction(text: str) -> str:
-    """Return a jurisdiction as it was typed; raises ArgumentTypeError."""
+    """Parse a jurisdiction; raises ArgumentTypeError."""
     if not re.fullmatch(JURISDICTION_PATTERN, text):
         raise argparse.ArgumentTypeError(f"{text!r} is no place: give a code of ISO 3166, such as NO or EU-DE")
     return text
@@ -94,17 +145,62 @@ def _new(options: argparse.Namespace, notes: Console) -> int:
 
 
 def _invite(options: argparse.Namespace, notes: Console) -> int:
+    own = (options.name, options.role, options.jurisdiction)
+    one = options.name is not None and options.role is not None
+    if one == (options.members is not None) or (options.members is not None and own != (None, None, None)):
+        raise AnalystError("give either ORG and --role, or --from FILE alone", "see `consilo federation invite --help`")
+    guests = [Guest(options.name, options.role, options.jurisdiction)] if one else guests_in(options.members)
     with opened(options.federation) as authority:
-        path = invite(authority, options.name, options.role, options.days, utc_now(), options.jurisdiction)
-    _say(f"{path}: good for once, for {options.days} days; send it to {options.name} so that nobody else reads it")
+        for guest, path in invite_all(authority, guests, options.days, utc_now()):
+            place = _posted(path, options.post)
+            _say(f"{place}: good for once, for {options.days} days; send it to {guest} so that nobody else reads it")
     return 0
 
 
 def _admit(options: argparse.Namespace, notes: Console) -> int:
+    if options.certificate is not None and len(options.request) > 1:
+        raise AnalystError("--certificate is of one request", "admit the others apart")
+    admitted: list[str] = []
+    refused: list[FederationError | CryptoError] = []
+    for request in options.request:
+        with opened(options.federation) as authority:
+            known = authority.membership.members
+            try:
+                _, member = admit(authority, request, options.certificate, options.days, utc_now())
+            except (FederationError, CryptoError) as err:
+                refused.append(err)
+                _say(f"{request} is not admitted: {plain(err.message)}; {plain(err.hint)}".removesuffix("; "))
+                continue
+        admitted.append(member.name)
+        what = f"is a member already, as {member.role}" if member in known else f"is admitted as {member.role}"
+        _say(f"{member.name} {what}, with {member.key}")
     with opened(options.federation) as authority:
-        path, member = admit(authority, options.request, options.certificate, options.days, utc_now())
-    _say(f"{member.name} is admitted as {member.role}, with {member.key}")
-    _say(f"send back {path}, and {options.federation.parent / LOG} to the aggregator")
+        for name in admitted:
+            path = renew_admission(authority, name)  # with the members that were admitted after it
+            _say(f"send back {_posted(path, options.post)}")
+    if refused and len(options.request) == 1:
+        raise refused[0]
+    if admitted:
+        _say(f"an aggregator that was a member before needs {options.federation.parent / LOG}")
+    if refused:
+        hint = "give the same command again once they are mended: who is admitted stays so"
+        raise FederationError(f"{len(refused)} of {len(options.request)} requests are not admitted, see above", hint)
+    return 0
+
+
+def _posted(path: Path, post: Path | None) -> Path:
+    """Copy a file to where others find it, and return that place; its own if there is none."""
+    if post is None:
+        return path
+    replace_file(post / path.name, path.read_bytes())
+    return post / path.name
+
+
+def _push(options: argparse.Namespace, notes: Console) -> int:
+    with opened(options.federation) as authority:
+        for directory in options.directory:
+            added = push(authority, directory)
+            _say(f"{directory / LOG}: version {len(authority.log)}, {added} new")
     return 0
 
 
@@ -132,7 +228,7 @@ def _revoke(options: argparse.Namespace, notes: Console) -> int:
 def _log(options: argparse.Namespace, notes: Console) -> int:
     with opened(options.federation) as authority:
         for signed in authority.log.versions:
-            _say(f"{signed.message.version:>5}  {iso(signed.message.made_at)}  {signed.message.change}")
+            _say(f"{signed.message.version:>5}  {when(signed.message.made_at)}  {signed.message.change}")
         for member in authority.membership.members:
             _say(f"{member.role:<10}  {member.name:<20}  {member.jurisdiction or '-':<6}  {member.key}")
     return 0
@@ -144,6 +240,8 @@ def _join(options: argparse.Namespace, notes: Console) -> int:
     joined = renew(options.out) if options.renew else join(options.file, options.out, options.address, utc_now())
     for line in _next(joined, options.out):
         _say(line)
+    if joined.request is not None and options.post is not None:
+        _say(f"copied to {_posted(joined.request, options.post)}")
     return 0
 
 
@@ -169,9 +267,39 @@ def _next(joined: Joined, out: Path) -> list[str]:
 def _serve(options: argparse.Namespace, notes: Console) -> int:
     if not options.home.is_dir():
         raise FederationError(f"there is no directory {options.home}", "make it with `consilo join`")
+    if options.admission is not None:
+        install(options.admission, options.home, utc_now())
     # Another program: this package never imports the aggregator.
-    command = [sys.executable, "-m", "aggregator", "serve", str(options.home), "--listen", options.listen]
-    os.execv(sys.executable, [*command, "--monitor-port", str(options.monitor_port)])  # noqa: S606
+    command = [sys.executable, "-P", "-m", "aggregator", "serve", str(options.home), "--listen", options.listen]
+    command += ["--monitor-port", str(options.monitor_port)]
+    command += ["--keep-reports", str(options.keep_reports), "--reports-gib", str(options.reports_gib)]
+    command += ["--keep-contributions", str(options.keep_contributions)]
+    command += ["--contributions-gib", str(options.contributions_gib)]
+    command += [] if options.probes is None else ["--probes", options.probes]
+    if not options.wait:
+        os.execv(sys.executable, command)  # noqa: S606
+    process = background.start(options.home, command, options.monitor_port, WAIT_S)
+    log = options.home / background.LOG
+    _say(f"the aggregator listens on {options.listen}, as process {process}; its log is {log}")
+    _say(f"to stop it: kill {process}")
+    return 0
+
+
+def _keep(options: argparse.Namespace, notes: Console) -> int:
+    # Another program: this package never imports the aggregator.
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "aggregator",
+        options.keeping,
+        str(options.source),
+        "--out",
+        str(options.out),
+    ]
+    if options.passphrase_file is not None:
+        command += ["--passphrase-file", str(options.passphrase_file)]
+    os.execv(sys.executable, command)  # noqa: S606
 
 
 def _say(line: str) -> None:

@@ -5,30 +5,39 @@ Exit status: 0 answered, 1 an error, 3 silos refused by policy.
 
 import argparse
 import json
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
-from rich.status import Status
 
 from analyst.cli.doctor import examine
-from analyst.cli.federation import add_commands, jurisdiction
-from analyst.cli.new import new
-from analyst.client import Federation
+from analyst.cli.federation import add_commands
+from analyst.cli.new import columns_of, new
+from analyst.cli.opening import (
+    NO_TERMINAL,
+    asking_key,
+    check_out,
+    federation_opened,
+    federation_options,
+    output_options,
+    show,
+)
+from analyst.cli.report import add_report_commands
+from analyst.cli.status import aggregator_home, as_json, federation_status, look_at
+from analyst.cli.status import show as status_lines
 from analyst.demo.story import SECTORS, tell, tell_all
 from analyst.errors import AnalystError, DeniedError
-from analyst.reports.render import FORMATS, print_offer, render
+from analyst.reports.render import print_offer
 from analyst.training.job import read_job
 from analyst.training.run import show_training, to_json, train
-from analyst.verify import read_answer, verify
 from crypto.backends.registry import BACKENDS
 from crypto.keys import MIN_PASSPHRASE, Secret, SigningKey, read_key_file, write_key_file
 from federation import terminal
 from federation.config import read_config
+from federation.files import write_out
 from federation.local import down, up
 from federation.terminal import (
     Commands,
@@ -37,17 +46,19 @@ from federation.terminal import (
     Program,
     add_command,
     add_group,
-    asking,
     commands_of,
     number,
     plain,
     print_findings,
     typed,
+    whole,
 )
-from policies.errors import PolicyError
+from policies.document.agreement import read_columns
+from policies.document.answers import DELTA, add_answers, answers_of
+from policies.errors import ColumnsFileError, PolicyError
+from policies.units import MAX_WAIT_S, WAIT_S
 
 _DENIED = 3
-_NO_TERMINAL = "run the command in a terminal; Python programs can use Federation.open(..., passphrase=...)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,24 +66,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     notes = Console(stderr=True, highlight=False)
 
     def command() -> int:
-        options = _parser().parse_args(arguments)
+        options = command_line().parse_args(arguments)
         run: Callable[[argparse.Namespace, Console], int] = options.run
         return run(options, notes)
 
-    return terminal.run(Program("consilo", _explain, "nothing is left running"), command)
+    return terminal.run(
+        Program("consilo", _explain, "nothing is left running; a question given again is not paid twice"), command
+    )
 
 
 def _explain(err: Exception) -> Failure | None:
     match err:
         case DeniedError():
             return Failure(err.message, err.hint, _DENIED)
+        case ColumnsFileError():
+            problems = tuple(err.message.splitlines())
+            message = f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in the file of columns"
+            return Failure(message, err.hint, details=problems)
         case AnalystError() | PolicyError():
             return Failure(err.message, err.hint)
         case _:
             return None
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser of every command and option."""
     parser = Parser(prog="consilo", description="Ask questions across organisations without moving their data.")
     commands = commands_of(parser)
     command = partial(add_command, commands)
@@ -82,35 +100,45 @@ def _parser() -> argparse.ArgumentParser:
     _new_options(command("new", _new, "found a simulated federation around your own files and draft its policies"))
     query = command("query", _query, "ask one SQL question and open the answer")
     query.add_argument("sql", help="the question, in one argument")
-    _federation_options(query)
+    federation_options(query)
     query.add_argument("--purpose", required=True, help="what the answer is for; policies open data by purpose")
     query.add_argument("--epsilon", required=True, type=number, help="what it may cost one person, such as 1")
     text = "how the silos' vectors are summed; their policies say which they accept"
     query.add_argument("--backend", choices=list(BACKENDS), default="masking", help=text)
     text = "keep the request there until it is answered; given again, the very same one is sent, say after an approval"
     query.add_argument("--keep", type=Path, metavar="FILE", help=text)
-    query.add_argument("--format", choices=FORMATS, default="table")
-    query.add_argument("--out", type=Path, metavar="FILE", help="write the answer there instead of printing it")
+    _deadline_option(query)
+    text = "ask these silos alone, such as those that define the table alike; default: all that have it"
+    query.add_argument("--silos", type=_silo_names, default=(), metavar="NAME,NAME,...", help=text)
+    text = "show only groups that surely have the silos' minimum cohort; by itself on from 100 groups"
+    query.add_argument("--sure", action=argparse.BooleanOptionalAction, help=text)
+    text = "do not ask how many persons had rows left out or values clamped, which takes a sixteenth of the price"
+    query.add_argument("--no-cut", action="store_true", help=text)
+    text = "ask anew, at a new price, though the same question has no opened answer yet"
+    query.add_argument("--new", action="store_true", help=text)
+    output_options(query)
     train = command("train", _train, "train a model across the silos, which alone receive it")
     train.add_argument("job", type=Path, metavar="JOB", help="the job file, such as job.toml")
-    _federation_options(train)
+    federation_options(train)
+    _deadline_option(train)
     train.add_argument("--format", choices=["text", "json"], default="text")
-    text = "hold an answer against what the silos signed"
-    actions = add_group(commands, "report", text)
-    text = "check every signature of a report, add its sum once more, and compare the answer"
-    check = add_command(actions, "verify", _verify, text)
-    check.add_argument("answer", metavar="ANSWER", help="the JSON of an answer, or its transcript")
-    _federation_options(check)
+    add_report_commands(commands)
     silos = command("silos", _silos, "list the silos and what their policies open to you")
-    _federation_options(silos)
+    federation_options(silos)
     silos.add_argument("--format", choices=["table", "json"], default="table")
     for name, run, text in (
         ("up", _up, "start the federation and keep it running"),
         ("down", _down, "stop the federation that `consilo up` keeps"),
     ):
-        _federation_options(command(name, run, text), has_analyst=False)
+        federation_options(command(name, run, text), has_analyst=False)
     doctor = command("doctor", _doctor, "check this machine, the installation and a federation")
-    doctor.add_argument("--federation", type=Path, metavar="FILE", help="its consilo.toml")
+    text = "its consilo.toml, or an aggregator's directory"
+    doctor.add_argument("--federation", type=Path, metavar="FILE", help=text)
+    text = "show who is there: of an aggregator's directory, or of a federation as an analyst sees it"
+    status = command("status", _status, text)
+    text = "an aggregator's directory, or the federation's consilo.toml"
+    status.add_argument("--federation", type=Path, default=Path("consilo.toml"), metavar="FILE", help=text)
+    status.add_argument("--json", action="store_true", help="as JSON")
     add_commands(commands)
     _key_commands(add_group(commands, "key", "make an analyst's key, or show its verification key"))
     return parser
@@ -124,8 +152,18 @@ def _new_options(parser: argparse.ArgumentParser) -> None:
     text = "the column that says whose row it is; repeat it where files call it differently"
     parser.add_argument("--id", action="append", default=[], metavar="COLUMN", help=text)
     parser.add_argument("--analyst", default="ana", metavar="NAME", help="who may ask")
-    text = "where this machine is, such as NO or EU-DE: purposes may be kept in named places"
-    parser.add_argument("--jurisdiction", type=jurisdiction, metavar="PLACE", help=text)
+    add_answers(parser)
+    text = "what is public knowledge of columns, one line each, for all drafts; every other column stays closed"
+    parser.add_argument("--columns", type=Path, metavar="FILE", help=text)
+    text = "only draft the file for --columns, and found nothing"
+    parser.add_argument("--draft-columns", type=Path, metavar="FILE", help=text)
+
+
+def _silo_names(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} are not names of silos, such as aspen,birch")
+    return names
 
 
 def _silo_file(text: str) -> tuple[str, Path]:
@@ -137,19 +175,18 @@ def _silo_file(text: str) -> tuple[str, Path]:
 
 def _key_commands(actions: Commands) -> None:
     for name, run, text in (
-        ("new", _key_new, "make a key file and print its verification key for the data owners"),
+        ("new", _key_new, "make key files and print their verification keys for the data owners"),
         ("show", _key_show, "print the verification key of a key file"),
     ):
         action = add_command(actions, name, run, text)
-        action.add_argument("file", type=Path, metavar="FILE", help="the key file")
+        count = "+" if name == "new" else None
+        action.add_argument("file", type=Path, metavar="FILE", nargs=count, help="the key file")
     actions.choices["new"].add_argument("--passphrase", action="store_true", help="encrypt it; asked for twice")
 
 
-def _federation_options(parser: argparse.ArgumentParser, has_analyst: bool = True) -> None:
-    default = Path("consilo.toml")
-    parser.add_argument("--federation", type=Path, default=default, metavar="FILE", help="its consilo.toml")
-    if has_analyst:
-        parser.add_argument("--analyst", metavar="NAME", help="who asks, where consilo.toml has several keys")
+def _deadline_option(parser: argparse.ArgumentParser) -> None:
+    text = "how long each round waits for the silos to compute; a silo that declares more refuses; default: %(default)s"
+    parser.add_argument("--deadline", type=whole(1, MAX_WAIT_S), default=WAIT_S, metavar="SECONDS", help=text)
 
 
 def _demo(options: argparse.Namespace, notes: Console) -> int:
@@ -162,86 +199,86 @@ def _demo(options: argparse.Namespace, notes: Console) -> int:
 
 
 def _new(options: argparse.Namespace, notes: Console) -> int:
+    if options.draft_columns is not None:
+        return _draft_columns(options)
+    answers = answers_of(options, [silo for silo, _ in options.silo])
+    if options.columns is not None and not options.columns.is_file():
+        hint = f"to draft it, give the command with --draft-columns {options.columns}"
+        raise AnalystError(f"there is no {options.columns}", hint)
+    columns = None if options.columns is None else read_columns(options.columns)
     now = datetime.now(UTC)
-    todo = new(options.directory, options.silo, options.table, options.id, options.analyst, now, options.jurisdiction)
+    founded = new(options.directory, options.silo, options.table, options.id, options.analyst, now, answers, columns)
+    todo = founded.todo
     print(f"{options.directory}: {len(todo)} silos on this machine, one trust domain; their policies are drafts")
+    if answers.rho is not None:
+        print(f"one person may spend rho {answers.rho} in a lifetime, epsilon {answers.epsilon:g} at delta {DELTA}")
+    for note in founded.notes:
+        print(f"note: {plain(note)}")
     for policy, entries in todo.items():
-        print(f"\nfill in, in {policy}:")
+        if entries:
+            print(f"\nfill in, in {policy}:")
         for entry in entries:
             print(f"  {plain(entry)}")
-    print("\nText columns are closed; give columns that mean the same the same key in every policy. Then, for each:")
+    print("\nColumns that mean the same must have the same key in every policy. Then, for each:")
     for policy in todo:
         print(f"  consilo-silo check-policy {policy}")
-    print("and, with the table, its columns and the purpose that you filled in:")
+    print(f"and, with the table{'' if answers.purpose else ', its columns and the purpose that you filled in'}:")
     print('  consilo query "SELECT COUNT(*) AS n FROM TABLE" \\')
-    print(f"      --federation {options.directory / 'consilo.toml'} --purpose PURPOSE --epsilon 1")
+    print(
+        f"      --federation {options.directory / 'consilo.toml'} --purpose {answers.purpose or 'PURPOSE'} --epsilon 1"
+    )
+    return 0
+
+
+def _draft_columns(options: argparse.Namespace) -> int:
+    file: Path = options.draft_columns
+    if file.exists():
+        raise AnalystError(f"{file} exists", "it is never overwritten; name another file")
+    text, notes = columns_of(options.silo, options.id)
+    write_out(file, text.encode())
+    count = sum(bool(line) and not line.startswith("#") for line in text.splitlines())
+    print(f"{file}: {count} columns, a line each")
+    for note in notes:
+        print(f"note: {plain(note)}")
+    print(f"replace FILL IN by public knowledge in the lines of columns to open, then add --columns {file}")
     return 0
 
 
 def _query(options: argparse.Namespace, notes: Console) -> int:
-    if options.out is not None and not options.out.absolute().parent.is_dir():
-        raise AnalystError(
-            f"there is no directory {options.out.absolute().parent}", "make it first: nothing was asked yet"
+    check_out(options.out)
+    with federation_opened(options, notes) as (federation, status):
+        status.update("asking the silos")
+        report = federation.query(
+            options.sql,
+            purpose=options.purpose,
+            epsilon=options.epsilon,
+            backend=options.backend,
+            keep=options.keep,
+            deadline=options.deadline,
+            silos=options.silos,
+            sure=options.sure,
+            counts_cut=not options.no_cut,
+            new=options.new,
+            tell=lambda line: notes.print(plain(line), markup=False, soft_wrap=True),
         )
-    with notes.status("opening the federation") as status:
-        with Federation.open(
-            options.federation, options.analyst, lambda text: status.update(text), _asking("the analyst's key", status)
-        ) as federation:
-            status.update("asking the silos")
-            report = federation.query(
-                options.sql,
-                purpose=options.purpose,
-                epsilon=options.epsilon,
-                backend=options.backend,
-                keep=options.keep,
-            )
-        status.update("closing")
-    text = render(report, options.format)
-    if options.out is None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    else:
-        options.out.write_text(text)
-        notes.print(f"written to {options.out}")
+    show(report, options.format, options.out, notes)
     return 0
 
 
 def _train(options: argparse.Namespace, notes: Console) -> int:
     job = read_job(options.job)
     keep = options.job.with_name(f"{options.job.name}.run.json")
-    with (
-        notes.status("opening the federation") as status,
-        Federation.open(
-            options.federation, options.analyst, lambda text: status.update(text), _asking("the analyst's key", status)
-        ) as federation,
-    ):
-        training = train(federation, job, lambda done: status.update(f"step {done} of {job.steps}"), keep)
+    with federation_opened(options, notes) as (federation, status):
+        training = train(
+            federation, job, lambda done: status.update(f"step {done} of {job.steps}"), keep, options.deadline
+        )
         policies = federation.config.policies
     print(to_json(training) if options.format == "json" else show_training(training, job, policies))
     return 0
 
 
-def _verify(options: argparse.Namespace, notes: Console) -> int:
-    name, answer = read_answer(options.answer)
-    with (
-        notes.status("opening the federation") as status,
-        Federation.open(
-            options.federation, options.analyst, lambda text: status.update(text), _asking("the analyst's key", status)
-        ) as federation,
-    ):
-        status.update("checking")
-        for line in verify(federation, name, answer):
-            print(f"ok  {plain(line)}")
-    return 0
-
-
 def _silos(options: argparse.Namespace, notes: Console) -> int:
-    with (
-        notes.status("opening the federation") as status,
-        Federation.open(
-            options.federation, options.analyst, lambda text: status.update(text), _asking("the analyst's key", status)
-        ) as federation,
-    ):
+    with federation_opened(options, notes) as (federation, _):
         offer, known = federation.offer, federation.config.roster.silo_keys
     if options.format == "json":
         listing = {silo: json.loads(catalogue.model_dump_json()) for silo, catalogue in offer.silos.items()}
@@ -268,50 +305,59 @@ def _down(options: argparse.Namespace, notes: Console) -> int:
 
 
 def _doctor(options: argparse.Namespace, notes: Console) -> int:
-    return print_findings(examine(options.federation))
+    home = None if options.federation is None else aggregator_home(options.federation)
+    found = print_findings(examine(None if home is not None else options.federation))
+    return found if home is None else max(found, look_at(home, "doctor"))
+
+
+def _status(options: argparse.Namespace, notes: Console) -> int:
+    if (home := aggregator_home(options.federation)) is not None:
+        return look_at(home, "status", *(["--json"] if options.json else []))
+    with notes.status("asking the silos"):
+        found = federation_status(options.federation)
+    print(as_json(found) if options.json else "\n".join(plain(line) for line in status_lines(found)))
+    return 0
 
 
 def _key_new(options: argparse.Namespace, notes: Console) -> int:
-    root = Secret.generate()
-    write_key_file(options.file, root, _new_passphrase if options.passphrase else None)
-    key, until = SigningKey(root).public, datetime.now(UTC) + timedelta(days=365)
-    print(
-        f"{key}\n\n"
-        "A data owner pastes this into policy.toml, with the analyst's name for NAME, and fills in the purposes:\n\n"
-        f'[analysts.NAME]\nkey      = "{key}"\npurposes = []\nuntil    = {until:%Y-%m-%d}T00:00:00Z'
-    )
-    notes.print(f"written to {options.file}; keep a copy, as nobody can recover it", markup=False)
+    """Make one key with the lines for a policy, or several keys with a line for each."""
+    is_one = len(options.file) == 1
+    for file in options.file:
+        root = Secret.generate()
+        write_key_file(file, root, new_passphrase if options.passphrase else None)
+        key, until = SigningKey(root).public, datetime.now(UTC) + timedelta(days=365)
+        print(key if is_one else f"{file}: {key}")
+    if is_one:
+        print(
+            "\nIf it is an analyst's, a data owner pastes this into policy.toml, with the name for NAME, and the"
+            " purposes:\n"
+            f'\n[analysts.NAME]\nkey      = "{key}"\npurposes = []\nuntil    = {until:%Y-%m-%d}T00:00:00Z'
+        )
+    written = ", ".join(str(file) for file in options.file)
+    notes.print(f"written to {written}; keep a copy, as nobody can recover it", markup=False, soft_wrap=True)
     return 0
 
 
 def _key_show(options: argparse.Namespace, notes: Console) -> int:
-    print(SigningKey(read_key_file(options.file, _asking(str(options.file)))).public)
+    print(SigningKey(read_key_file(options.file, asking_key(what=str(options.file)))).public)
     return 0
 
 
-def _asking(what: str, status: Status | None = None) -> Callable[[], str]:
-    """Return what asks for a passphrase on the terminal, while `status` rests."""
-    return asking(what, _NO_TERMINAL) if status is None else asking(what, _NO_TERMINAL, partial(_resting, status))
-
-
-@contextmanager
-def _resting(status: Status) -> Iterator[None]:
-    status.stop()
+def new_passphrase() -> str:
+    """Ask for a passphrase twice; raises AnalystError if the two differ, and keeps neither."""
+    first = typed(f"new passphrase, at least {MIN_PASSPHRASE} characters: ", NO_TERMINAL)
     try:
-        yield
-    finally:
-        status.start()
-
-
-def _new_passphrase() -> str:
-    first = typed(f"new passphrase, at least {MIN_PASSPHRASE} characters: ", _NO_TERMINAL)
-    try:
-        if first == typed("the same again: ", _NO_TERMINAL):
+        if first == typed("the same again: ", NO_TERMINAL):
             return first
     finally:
-        del first  # or a traceback would hold it
+        del first  # or a traceback could show it
     raise AnalystError("the two passphrases differ", "no key was written; type the same one twice")
 
 
+def program() -> NoReturn:
+    """Run one command as a process of its own."""
+    terminal.end(main())
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

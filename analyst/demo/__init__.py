@@ -1,1 +1,1 @@
-"""`consilo demo`: real public data, a whole federation on one machine, one story."""
+"""`consilo demo`: a story with real public data and a whole federation on one machine."""

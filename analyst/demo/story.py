@@ -1,4 +1,4 @@
-"""The demo's stories: found a federation on real data, then play its scenes. One of all sectors, one of each.
+"""The demo's stories, one of all sectors and one of each: found a federation on real data, then play its scenes.
 
 A story of all sectors founds one federation; a question goes to those of its silos that hold the table.
 """
@@ -19,6 +19,7 @@ from analyst.demo.sector import Sector, found_sectors
 from crypto.errors import CryptoError
 from federation.config import read_config
 from federation.errors import FederationError
+from federation.files import replace_file
 from federation.local import is_up
 
 SECTORS = {"hospitals": hospitals.SECTOR, "banks": banks.SECTOR, "retailers": retailers.SECTOR}
@@ -101,7 +102,7 @@ def _found(path: Path, sectors: tuple[Sector, ...], console: Console, headline: 
     _clear(path)
     console.print(f"[bold]{headline}[/bold]")
     found_sectors(path, sectors)
-    (path / MARKER).write_text("made by `consilo demo`, which may replace this directory\n")
+    replace_file(path / MARKER, b"made by `consilo demo`, which may replace this directory\n")
     return {sector.kind: sector.read() for sector in sectors}
 
 

@@ -1,1 +1,1 @@
-"""From an opened sum to what a person reads."""
+"""Reports: from an opened sum to the text that a person reads."""

@@ -1,4 +1,4 @@
-"""How a person or a program reads a report (a table, JSON or CSV), and how a person reads what silos offer."""
+"""Print a report as a table, JSON or CSV, and print what the silos offer."""
 
 import csv
 import io
@@ -8,16 +8,19 @@ from decimal import Decimal
 from rich.console import Console
 from rich.table import Table
 
-from analyst.reports.estimates import Estimate
+from analyst.reports.estimates import Estimate, Threshold
 from analyst.reports.report import Report, between
 from analyst.sql.offer import Offer
 from federation.terminal import plain
 from policies.budget.accountant import epsilon_of
-from policies.requests.catalogue import Catalogue
+from policies.budget.sampler import rho_delta
+from policies.domains import LongDomain
+from policies.requests.catalogue import Catalogue, OpenTable
 from policies.requests.tables import TableColumn
 from policies.units import MICRO
 
 FORMATS = ("table", "json", "csv")
+MAX_SHOWN = 1000  # rows of a table, and withheld groups below it
 
 
 def render(report: Report, form: str) -> str:
@@ -30,10 +33,18 @@ def _as_json(report: Report) -> str:
 
 
 def _as_csv(report: Report) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, report.field_names(), lineterminator="\n")
+    text, records = io.StringIO(), report.to_records()
+    for note in report.notes():
+        text.write(f"# {note}\n")
+    # What follows a comment's mark in quotes is none.
+    looks_noted = any(str(cell).startswith("#") for record in records for cell in (*record, *record.values()))
+    names = report.field_names()
+    if looks_noted:
+        writer = csv.DictWriter(text, names, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    else:
+        writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(report.to_records())
+    writer.writerows(records)
     return text.getvalue()
 
 
@@ -47,12 +58,23 @@ def _print_report(report: Report, console: Console) -> None:
     table = Table()
     for name in report.columns:
         table.add_column(name, justify="right")
-    for row in report.rows:
+    for row in report.rows[:MAX_SHOWN]:
         table.add_row(*(show_cell(row[name]) for name in report.columns))
     console.print(table)
-    for group in report.withheld_groups:
+    if (more := len(report.rows) - MAX_SHOWN) > 0:
+        console.print(f"{more:,} more rows; --format csv and json have all of them")
+    for group in report.withheld_groups[:MAX_SHOWN]:
         shown = ", ".join(f"{name} = {value}" for name, value in group.items()) or "the whole table"
-        console.print(f"withheld: {shown} (its noisy count is below the silos' minimum cohort)")
+        console.print(f"withheld: {plain(shown)} (its noisy count is below {_least(report.threshold)})")
+    if (more := len(report.withheld_groups) - MAX_SHOWN) > 0:
+        console.print(f"withheld: {more:,} more groups; --format json lists all of them")
+    if (threshold := report.threshold).sure:
+        console.print(
+            f"shown are groups with a noisy count of {_least(threshold)} or more, which surely have the silos' minimum"
+            f" cohort of {threshold.min_cohort:,}; --no-sure shows those of {threshold.min_cohort:,} or more"
+        )
+    for note in report.notes():
+        console.print(note)
     by_status: dict[str, list[str]] = {}
     for silo, outcome in report.silos.items():
         by_status.setdefault(outcome.status, []).append(silo)
@@ -61,6 +83,9 @@ def _print_report(report: Report, console: Console) -> None:
     times = [outcome.consent_as_of for outcome in report.silos.values() if outcome.consent_as_of is not None]
     if times:
         console.print(f"consent as of {between(times)}")
+    times = [outcome.rows_as_of for outcome in report.silos.values() if outcome.rows_as_of is not None]
+    if times:
+        console.print(f"rows of {len(times)} silo{'s' if len(times) > 1 else ''} as of {between(times)}")
     for silo, outcome in report.silos.items():
         for denial in outcome.denials:
             console.print(plain(f"  {silo}: {denial.code} ({denial.rule}): {denial.message}; {denial.remedy}"))
@@ -68,15 +93,22 @@ def _print_report(report: Report, console: Console) -> None:
         f"cost per person: epsilon {report.epsilon:.3g} at delta {report.delta:g} (rho {report.rho:.4g});"
         " in brackets: 95 % intervals of the noise"
     )
-    if report.wrong:
-        console.print(f"left out, as they contradict the others: the sums of {', '.join(report.wrong)}")
+    for silo, why in report.wrong.items():
+        console.print(plain(f"{silo} sent something wrong, which was left out: {why}"))
     console.print(f"transcript {report.transcript}")
 
 
+def _least(threshold: Threshold) -> str:
+    """Return a threshold, which without --sure is a whole number that the silos' policies have."""
+    if threshold.sure:
+        return f"{threshold.noisy_count:,.1f}"
+    return f"{threshold.min_cohort:,}, the silos' minimum cohort"
+
+
 def show_cell(cell: Estimate | str | int) -> str:
-    """Return a figure with its 95 % interval in brackets, with as many digits as the noise leaves."""
+    """Return a figure with its 95 % interval in brackets, with as many digits as the noise allows."""
     if not isinstance(cell, Estimate):
-        return str(cell)
+        return plain(str(cell))
     if cell.value is None or cell.sd is None or cell.low is None or cell.high is None:
         return "too noisy"
     return f"{_figure(cell.value, cell.sd)} ({_figure(cell.low, cell.sd)} to {_figure(cell.high, cell.sd)})"
@@ -87,13 +119,13 @@ def _figure(value: float, sd: float) -> str:
 
 
 def show_conditions(catalogue: Catalogue) -> tuple[str, str, str]:
-    """Return what one request may cost at a silo in epsilon, and how many silos may be missing and colluding."""
-    epsilon = epsilon_of(catalogue.max_micro_rho / MICRO, float(catalogue.delta))
+    """Return a silo's limit of epsilon for one request, and how many silos may be missing and may collude."""
+    epsilon = epsilon_of(catalogue.max_micro_rho / MICRO, rho_delta(float(catalogue.delta)))
     return f"up to {epsilon:.1f}", f"up to {catalogue.max_missing}", f"up to {catalogue.max_colluding}"
 
 
 def print_offer(offer: Offer, silos: Iterable[str], console: Console) -> None:
-    """Print the silos with their conditions, and for each table the columns that all its holders open."""
+    """Print the silos with their conditions, and for each table the columns that all of its silos open."""
     table = Table(title="Silos", title_justify="left")
     for heading in ("silo", "policy", "purposes", "tables", "epsilon", "missing", "colluding"):
         table.add_column(heading, no_wrap=heading == "purposes")
@@ -106,7 +138,7 @@ def print_offer(offer: Offer, silos: Iterable[str], console: Console) -> None:
             silo,
             f"v{catalogue.policy_version} {catalogue.policy_hash.hex()[:8]}",
             "\n".join(catalogue.purposes),
-            ", ".join(one.name for one in catalogue.tables),
+            ", ".join(map(_named, catalogue.tables)),
             *show_conditions(catalogue),
         )
     console.print(table)
@@ -124,7 +156,14 @@ def print_offer(offer: Offer, silos: Iterable[str], console: Console) -> None:
         console.print(columns)
 
 
+def _named(table: OpenTable) -> str:
+    """Return a table's name, with the rows that its silo's declared time is for."""
+    return table.name if table.rows_up_to is None else f"{table.name} (up to {table.rows_up_to:,} rows)"
+
+
 def _values(column: TableColumn, unit: str | None) -> str:
+    if isinstance(column.domain, LongDomain):
+        return f"{column.domain.size:,} values, {column.domain.name[:15]}..."
     if column.domain:
         return ", ".join(column.domain)
     if column.low is None or column.high is None or column.step is None or column.type == "bool":

@@ -1,26 +1,38 @@
-"""An opened report: values with their intervals, what was withheld, and what it cost.
+"""An opened report: values with their intervals, the withheld groups, and the cost.
 
 Every figure is computed from the released (noisy) sums alone, so nothing here costs privacy.
 """
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any
 
-from analyst.reports.estimates import Estimate
+from pydantic import TypeAdapter, ValidationError
+
+from analyst.reports.cut import Cut, definition_in_words
+from analyst.reports.estimates import Estimate, Threshold
+from crypto.errors import WireError
+from federation.terminal import plain
 from policies.requests.denials import Denial
+from policies.requests.query import field_names
+from policies.units import when
 
 
 @dataclass(frozen=True, slots=True)
 class SiloOutcome:
-    """What one silo did: "answered", "dropped", "denied" or "missing"; `consent_as_of` in seconds since 1970."""
+    """The part of one silo; times are in seconds since 1970.
+
+    "answered"; "denied" by its policy; "unable" to take part, whatever its policy says; "dropped" out in mid-round;
+    "left out", as its answer was of no use; "missing", as it did not answer.
+    """
 
     status: str
     policy_hash: str | None
     denials: tuple[Denial, ...] = ()
-    consent_as_of: int | None = None  # the clock time at which it read who consents, where the purpose asks that
+    consent_as_of: int | None = None  # the clock time at which it read decisions on consent, if the purpose needs them
+    rows_as_of: int | None = None  # when the files of its prepared rows were last seen unchanged
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +40,20 @@ class Report:
     """The answer to one question."""
 
     columns: tuple[str, ...]
-    dimensions: Mapping[str, str]  # which of them are groups, and the table's column of each
+    dimensions: Mapping[str, str]  # the output columns that are groups, with the table's column of each
     rows: tuple[Mapping[str, Estimate | str | int], ...]
     withheld_groups: tuple[Mapping[str, str | int], ...]
+    threshold: Threshold  # by which they are withheld
     rho: float
     epsilon: float
     delta: float
     silos: Mapping[str, SiloOutcome]
-    transcript: str  # the name of the encrypted report: the SHA-256 of all of it but its sum, which it binds
+    transcript: str  # the name of the encrypted report: the SHA-256 of its header, which binds the sum
     assumptions: tuple[str, ...]
-    wrong: tuple[str, ...] = ()  # silos whose sum contradicted the others' and was left out, in the backend `shares`
+    wrong: Mapping[str, str] = field(default_factory=dict)  # by silo, what it sent wrongly and was passed over
+    cut: Cut | None = None  # what bounding cut; None where the question did not ask
+    definition: Mapping[str, Any] = field(default_factory=dict)  # that the answer was given by
+    request: str = ""  # the SHA-256 of the request, by which the report is found: a kept answer's name
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values; docs/commands.md describes them."""
@@ -49,6 +65,7 @@ class Report:
                 for row in self.rows
             ],
             "withheld_groups": [dict(group) for group in self.withheld_groups],
+            "threshold": asdict(self.threshold),
             "rho": self.rho,
             "epsilon": self.epsilon,
             "delta": self.delta,
@@ -57,14 +74,23 @@ class Report:
                     "status": outcome.status,
                     "policy_hash": outcome.policy_hash,
                     "denials": [denial.model_dump() for denial in outcome.denials],
-                    "consent_as_of": None if outcome.consent_as_of is None else iso(outcome.consent_as_of),
+                    "consent_as_of": None if outcome.consent_as_of is None else when(outcome.consent_as_of),
+                    "rows_as_of": None if outcome.rows_as_of is None else when(outcome.rows_as_of),
                 }
                 for silo, outcome in self.silos.items()
             },
             "transcript": self.transcript,
             "assumptions": list(self.assumptions),
-            "wrong": list(self.wrong),
+            "wrong": dict(self.wrong),
+            "cut": None if self.cut is None else self.cut.to_dict(),
+            "definition": dict(self.definition),
+            "request": self.request,
         }
+
+    def notes(self) -> list[str]:
+        """Return what a reader of the figures must know of them: what was cut, and the definition."""
+        told = [] if self.cut is None else list(self.cut.in_words())
+        return told + ([f"by definition: {plain(definition_in_words(self.definition))}"] if self.definition else [])
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
@@ -76,24 +102,15 @@ class Report:
             record: dict[str, Any] = {}
             for name, cell in row.items():
                 if isinstance(cell, Estimate):
-                    record |= {
-                        name: cell.value,
-                        f"{name}_low": cell.low,
-                        f"{name}_high": cell.high,
-                        f"{name}_sd": cell.sd,
-                    }
+                    record |= zip(field_names(name), (cell.value, cell.low, cell.high, cell.sd), strict=True)
                 else:
                     record[name] = cell
             records.append(record)
         return records
 
     def field_names(self) -> list[str]:
-        """Return the column names of `to_records`, also when no row is left."""
-        return [
-            field
-            for name in self.columns
-            for field in ([name] if name in self.dimensions else [name, f"{name}_low", f"{name}_high", f"{name}_sd"])
-        ]
+        """Return the column names of `to_records`, also if there are no rows."""
+        return [field for name in self.columns for field in ([name] if name in self.dimensions else field_names(name))]
 
     def to_arrow(self) -> Any:
         """Return a pyarrow.Table of `to_records`."""
@@ -103,15 +120,36 @@ class Report:
         return pa.table({name: [record[name] for record in records] for name in self.field_names()})
 
     def to_pandas(self) -> Any:
-        """Return a pandas.DataFrame of `to_records`."""
-        return self.to_arrow().to_pandas()
+        """Return a pandas.DataFrame of `to_records`; its `attrs` have what was cut, and the definition."""
+        frame = self.to_arrow().to_pandas()
+        frame.attrs |= {"notes": self.notes(), **{name: self.to_dict()[name] for name in ("cut", "definition")}}
+        return frame
 
 
-def iso(seconds: int) -> str:
-    """Return a time (seconds since 1970) as ISO 8601 in UTC."""
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+@cache
+def _whole() -> TypeAdapter[Report]:
+    return TypeAdapter(Report)
+
+
+def encoded(report: Report) -> bytes:
+    """Return a report as the bytes in which it is kept."""
+    return _whole().dump_json(report)
+
+
+def decoded(data: bytes) -> Report:
+    """Return a report from the bytes in which it was kept; raises WireError."""
+    try:
+        report = _whole().validate_json(data)
+        canonical = encoded(report)
+    except ValidationError as err:
+        raise WireError(f"not a kept answer: it is wrong in {err.error_count()} places") from None
+    except (ValueError, RecursionError):
+        raise WireError("not a kept answer: it cannot be encoded again") from None
+    if canonical != data:
+        raise WireError("not a kept answer in its one encoding")
+    return report
 
 
 def between(times: Collection[int]) -> str:
-    """Return the times, seconds since 1970, as one or as the first and the last of them."""
-    return " to ".join(iso(time) for time in sorted({min(times), max(times)}))
+    """Return a text with the only time, or with the first and the last one; times are seconds since 1970."""
+    return " to ".join(when(time) for time in sorted({min(times), max(times)}))

@@ -1,1 +1,1 @@
-"""SQL on the analyst's side: parsed by sqlglot, planned into the wire vocabulary. SQL never crosses the boundary."""
+"""SQL on the analyst's side: sqlglot parses it, and rules turn it into a plan. SQL never leaves the analyst."""

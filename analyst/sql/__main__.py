@@ -1,25 +1,32 @@
 """Plan one question for another program: `python -m analyst.sql "SELECT ..."`.
 
-A data owner's `consilo-silo check-policy --request` starts it to see how a question is judged, so that SQL is planned
-by the analyst's side there as well. Reads an encoded Catalogue from standard input, and prints one JSON line:
-{"table", "plan"} or {"error", "hint"}.
+A data owner's `consilo-silo check-policy --request` starts it, so that the analyst's side plans the SQL there as well.
+It reads a line with an encoded Catalogue from standard input, and the text of each of its long domains, in their order.
+It prints one JSON line: {"table", "plan"} or {"error", "hint"}.
 """
 
 import json
 import sys
+from itertools import islice
 
 from analyst.errors import AnalystError
 from analyst.sql.offer import Offer
 from analyst.sql.plan import plan
 from crypto.errors import CryptoError
+from policies.domains import with_text
 from policies.requests.catalogue import Catalogue
 
 
 def main() -> int:
-    """Plan the question of the command line; return 0, or 1 if it cannot be asked."""
+    """Plan the question of the command line; return 0, or 1 if that is not possible."""
     try:
-        catalogue = Catalogue.decode(sys.stdin.buffer.read(Catalogue.MAX_BYTES + 1))
-        planned = plan(sys.argv[1] if len(sys.argv) > 1 else "", Offer({"silo": catalogue}))
+        catalogue = Catalogue.decode(sys.stdin.buffer.readline(Catalogue.MAX_BYTES + 1).removesuffix(b"\n"))
+        domains = {
+            digest: with_text(domain, b"".join(islice(sys.stdin.buffer, domain.size)))
+            for digest, domain in catalogue.domains.items()
+        }
+        offer = Offer({"silo": catalogue}, lambda domain: domains[domain.digest])
+        planned = plan(sys.argv[1] if len(sys.argv) > 1 else "", offer, counts_cut=True)
     except (AnalystError, CryptoError) as err:
         print(json.dumps({"error": err.message, "hint": err.hint}))  # noqa: T201
         return 1

@@ -1,10 +1,10 @@
-"""Which columns a plan takes from the offer."""
+"""The definitions of a plan's columns, taken from the offer."""
 
 from sqlglot import exp
 
 from analyst.errors import SqlError
 from analyst.sql.offer import Offer, suggest
-from analyst.sql.parse import place
+from analyst.sql.parse import sql_position
 from policies.requests.tables import TableColumn
 
 
@@ -12,11 +12,17 @@ def define(node: exp.Column, table: str, offer: Offer) -> TableColumn:
     """Return the definition of a column of the question; raises SqlError if the offer has none."""
     if node.args.get("db") or (node.table and node.table != table):
         named = ".".join(part.name for part in node.parts[:-1])
-        raise SqlError(f"unknown table {named!r}{place(node)}", f"the question is about {table!r}")
+        raise SqlError(f"unknown table {named!r}{sql_position(node)}", f"the question is about {table!r}")
     columns = offer.columns(table)
     if node.name not in columns:
-        raise SqlError(f"unknown column {node.name!r}{place(node)}", suggest(node.name, columns))
-    return offer.column(table, node.name)
+        holders = offer.holders(table)
+        opened = [silo for silo, found in holders.items() if node.name in found]
+        if opened:
+            others = ", ".join(silo for silo in holders if silo not in opened)
+            hint = f"ask the others alone: --silos {','.join(opened)}"
+            raise SqlError(f"unknown column {node.name!r}{sql_position(node)}: {others} does not open it", hint)
+        raise SqlError(f"unknown column {node.name!r}{sql_position(node)}", suggest(node.name, columns))
+    return offer.with_values(offer.column(table, node.name))
 
 
 def measure(node: exp.Column, table: str, offer: Offer) -> TableColumn:
@@ -24,7 +30,9 @@ def measure(node: exp.Column, table: str, offer: Offer) -> TableColumn:
     column = define(node, table, offer)
     if column.type in ("string", "date"):
         held = "text" if column.type == "string" else "dates"
-        raise SqlError(f"cannot aggregate {column.name!r}{place(node)}: it holds {held}", "COUNT(*) counts rows")
+        raise SqlError(f"cannot aggregate {column.name!r}{sql_position(node)}: it holds {held}", "COUNT(*) counts rows")
     if column.step is None:
-        raise SqlError(f"cannot aggregate {column.name!r}{place(node)}: no policy gives it bounds", "choose a measure")
+        raise SqlError(
+            f"cannot aggregate {column.name!r}{sql_position(node)}: no policy gives it bounds", "choose a measure"
+        )
     return column

@@ -1,4 +1,4 @@
-"""A plan while the rules write it."""
+"""A plan while the rules of `analyst.sql.plan` write it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from policies.requests.tables import Table
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class PlanDraft:
     """A plan in the making."""
 
     table: str = ""
@@ -27,7 +27,7 @@ class Planned:
     table: Table
     plan: Plan
     output: tuple[str, ...]
-    names: dict[str, str]  # output name of each dimension, by column
+    names: dict[str, str]  # the column of each dimension in the output, by its name there
 
 
-Rule = Callable[[exp.Select, Draft, Offer], Draft]
+Rule = Callable[[exp.Select, PlanDraft, Offer], PlanDraft]

@@ -1,4 +1,6 @@
-"""Parse one question, and name the place of what is broken or not supported."""
+"""Parse one question; errors name the position of the invalid or unsupported part."""
+
+import re
 
 import sqlglot
 from sqlglot import exp
@@ -11,6 +13,8 @@ SUPPORTED = (
     " WHERE comparisons, IN, BETWEEN, IS NULL, AND, OR, NOT GROUP BY dimensions"
 )
 _MAX_CHARACTERS = 20_000
+_FOREIGN = re.compile(r"\d,\d|0[xXbBoO]\w")  # a number with a decimal comma, or not in decimal digits
+_NUMBERS = "write numbers in decimal digits, with a point, such as 70.5 or 16"
 
 
 def parse(sql: str) -> exp.Select:
@@ -25,7 +29,9 @@ def parse(sql: str) -> exp.Select:
         column = max(1, detail.get("col", 1) - len(token) + 1)  # sqlglot gives the token's end
         where = f" at line {detail['line']}, column {column}" if detail.get("line") else ""
         near = f" near {token!r}" if token else ""
-        raise SqlError(f"broken SQL{where}{near}", SUPPORTED) from err
+        line = sql.split("\n")[detail.get("line", 1) - 1 :][:1]
+        is_mark = bool(line) and _FOREIGN.search(line[0][max(0, column - 3) : column + 1]) is not None
+        raise SqlError(f"broken SQL{where}{near}", _NUMBERS if is_mark else SUPPORTED) from err
     except (TokenError, RecursionError) as err:
         raise SqlError("broken SQL: a quote or comment is not closed, or it is nested too deeply", SUPPORTED) from err
     if not statements:
@@ -46,11 +52,11 @@ def parse(sql: str) -> exp.Select:
 
 
 def unsupported(node: exp.Expr, message: str) -> SqlError:
-    """Return the error that `message` describes, with the place of `node` in the text."""
-    return SqlError(f"{message}{place(node)}", SUPPORTED)
+    """Return an error with `message` and the position of `node` in the text."""
+    return SqlError(f"{message}{sql_position(node)}", SUPPORTED)
 
 
-def place(node: exp.Expr) -> str:
+def sql_position(node: exp.Expr) -> str:
     """Return ` at line L, column C` of the first token that sqlglot located in `node`, or nothing."""
     found = [
         (inner.meta["line"], inner.meta["col"] - (inner.meta["end"] - inner.meta["start"]))

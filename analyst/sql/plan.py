@@ -1,7 +1,7 @@
-"""From a parsed question to a plan: a tuple of named rules, each reading one part of the statement.
+"""Turn a parsed question into a plan, by a tuple of named rules, each of which reads one part of the statement.
 
-A rule takes the statement and what the silos offer and returns a changed draft; the first that cannot raises SqlError
-with the place in the text. `tests/plans/` holds pairs of question and plan.
+A rule takes the statement, the draft and the silos' offer, and returns a changed draft; a rule that does not accept the
+statement raises SqlError with the position in the text. `tests/analyst/plans/` has examples of questions and plans.
 """
 
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ from sqlglot import exp
 
 from analyst.errors import SqlError
 from analyst.sql.columns import define, measure
-from analyst.sql.draft import Draft, Planned, Rule
+from analyst.sql.draft import PlanDraft, Planned, Rule
 from analyst.sql.offer import Offer, suggest
-from analyst.sql.parse import parse, place, unsupported
+from analyst.sql.parse import parse, sql_position, unsupported
 from analyst.sql.predicates import filters
-from policies.requests.query import Aggregate, Plan
+from policies.requests.query import MAX_NAME, Aggregate, Plan, field_names
 
 _READ_CLAUSES = {"expressions", "from_", "where", "group"}
-# The aggregates by the expression that sqlglot reads them as.
+# The aggregates, by sqlglot's class of expression.
 _FUNCTIONS: Mapping[type[exp.Expr], str] = MappingProxyType(
     {
         exp.Count: "count",
@@ -30,28 +30,44 @@ _FUNCTIONS: Mapping[type[exp.Expr], str] = MappingProxyType(
 )
 
 
-def plan(sql: str, offer: Offer) -> Planned:
-    """Return the plan of a question over what the silos offer; raises SqlError."""
+def plan(sql: str, offer: Offer, counts_cut: bool = False) -> Planned:
+    """Return the plan of a question on the silos' offer; raises SqlError.
+
+    With `counts_cut` the plan also counts the persons whose rows or values bounding cuts.
+    """
     statement = parse(sql)
-    draft = Draft()
+    draft = PlanDraft()
     try:
         for rule in RULES:
             draft = rule(statement, draft, offer)
-        finished = Plan(where=draft.where, group_by=draft.group_by, aggregates=draft.aggregates)
-    except ValidationError as err:  # a part that is beyond what the wire carries
+        finished = Plan(where=draft.where, group_by=draft.group_by, aggregates=draft.aggregates, counts_cut=counts_cut)
+    except ValidationError as err:  # a part exceeds a limit of the wire
         first = err.errors(include_url=False, include_input=False)[0]
         part = ".".join(str(key) for key in first["loc"])
         raise SqlError(f"the question is too large: {part}: {first['msg'][:200]}", "ask for less at once") from err
     used = [name for names in finished.uses().values() for name in names]
-    names = {_column(projection).name: projection.alias_or_name for projection in _dimensions(statement)}
+    names = {_output_name(projection): _column(projection).name for projection in _dimensions(statement)}
     output = tuple(_output_name(projection) for projection in statement.expressions)
-    if len(set(output)) != len(output):
-        raise SqlError("an output name is used twice", "give each aggregate its own name with AS")
+    _check_names(output, names, finished)
     return Planned(offer.table(draft.table, used), finished, output, names)
 
 
-def known_clauses(statement: exp.Select, draft: Draft, offer: Offer) -> Draft:
-    """Refuse every clause that the plan has no room for."""
+def _check_names(output: tuple[str, ...], names: Mapping[str, str], finished: Plan) -> None:
+    """Raise SqlError unless the answer can be written: names that differ, also those of the ends of intervals."""
+    unselected = [column for column in finished.group_by if column not in names.values()]
+    fields = [name for shown in output for name in ((shown,) if shown in names else field_names(shown))]
+    taken = set[str]()
+    for field in (*fields, *unselected):
+        if not field.isprintable() or len(field) > MAX_NAME:
+            raise SqlError(f"an output name is no printable text of at most {MAX_NAME} characters", "name it with AS")
+        if field in taken:
+            hint = "give every column of the answer its own name with AS; an aggregate n also takes n_low, n_high, n_sd"
+            raise SqlError(f"the output name {field!r} is used twice", hint)
+        taken.add(field)
+
+
+def known_clauses(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDraft:
+    """Refuse every clause that a plan cannot express."""
     for clause, node in statement.args.items():
         if node and clause not in _READ_CLAUSES:
             inner = node[0] if isinstance(node, list) else node
@@ -65,8 +81,8 @@ def known_clauses(statement: exp.Select, draft: Draft, offer: Offer) -> Draft:
     return draft
 
 
-def one_table(statement: exp.Select, draft: Draft, offer: Offer) -> Draft:
-    """FROM names one table that a silo opens."""
+def one_table(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDraft:
+    """FROM must name one table that a silo opens."""
     source = statement.args.get("from_")
     table = source.this if source is not None else None
     extras = [key for key, value in table.args.items() if value and key != "this"] if table is not None else []
@@ -74,12 +90,19 @@ def one_table(statement: exp.Select, draft: Draft, offer: Offer) -> Draft:
         node = table if isinstance(table, exp.Expr) else statement
         raise unsupported(node, "FROM must name one table, without alias or schema")
     if table.name not in offer.tables:
-        raise SqlError(f"unknown table {table.name!r}{place(table)}", suggest(table.name, offer.tables))
+        raise SqlError(f"unknown table {table.name!r}{sql_position(table)}", suggest(table.name, offer.tables))
     return replace(draft, table=table.name)
 
 
-def dimensions(statement: exp.Select, draft: Draft, offer: Offer) -> Draft:
-    """GROUP BY columns with a closed domain; every other selected column is an aggregate."""
+def one_definition(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDraft:
+    """Refuse a question about columns that silos define differently."""
+    known = offer.columns(draft.table)
+    offer.check_is_one(draft.table, (node.name for node in statement.find_all(exp.Column) if node.name in known))
+    return draft
+
+
+def dimensions(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDraft:
+    """GROUP BY takes columns with a closed domain; every other selected column must be an aggregate."""
     group = statement.args.get("group")
     if group is not None and any(group.args.get(key) for key in ("all", "rollup", "cube", "grouping_sets", "totals")):
         raise unsupported(group, "GROUP BY ALL, ROLLUP, CUBE and GROUPING SETS are not supported; name the columns")
@@ -93,7 +116,9 @@ def dimensions(statement: exp.Select, draft: Draft, offer: Offer) -> Draft:
         if not column.domain:
             others = [name for name in offer.columns(draft.table) if offer.column(draft.table, name).domain]
             hint = f"columns with a domain: {', '.join(others) or 'none'}"
-            raise SqlError(f"cannot group by {column.name!r}{place(node)}: no policy gives it a closed domain", hint)
+            raise SqlError(
+                f"cannot group by {column.name!r}{sql_position(node)}: no policy gives it a closed domain", hint
+            )
         keys.append(column.name)
     if len(set(keys)) != len(keys):
         raise unsupported(group or statement, "GROUP BY names a column twice")
@@ -102,14 +127,14 @@ def dimensions(statement: exp.Select, draft: Draft, offer: Offer) -> Draft:
         if name not in keys:
             define(_column(projection), draft.table, offer)
             raise SqlError(
-                f"column {name!r}{place(projection)} is neither grouped by nor aggregated",
+                f"column {name!r}{sql_position(projection)} is neither grouped by nor aggregated",
                 f"add GROUP BY {name}, or aggregate it: rows never leave a silo",
             )
     return replace(draft, group_by=tuple(keys))
 
 
-def aggregates(statement: exp.Select, draft: Draft, offer: Offer) -> Draft:
-    """COUNT, SUM and AVG of columns that have bounds."""
+def aggregates(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDraft:
+    """COUNT, SUM and AVG take columns with bounds."""
     found = []
     for projection in statement.expressions:
         node = projection.unalias()
@@ -136,7 +161,7 @@ def aggregates(statement: exp.Select, draft: Draft, offer: Offer) -> Draft:
     return replace(draft, aggregates=tuple(found))
 
 
-RULES: tuple[Rule, ...] = (known_clauses, one_table, dimensions, aggregates, filters)
+RULES: tuple[Rule, ...] = (known_clauses, one_table, one_definition, dimensions, aggregates, filters)
 
 
 def _function(node: exp.Expr) -> str:

@@ -1,4 +1,4 @@
-"""The job file: what to train, on which table, at which price."""
+"""The job file of a training run: model, table, columns and price. docs/training.md."""
 
 import tomllib
 from collections.abc import Callable, Mapping
@@ -20,13 +20,11 @@ from policies.requests.logistic import LogisticStep
 from policies.requests.request import Request
 from policies.requests.tables import Table
 from policies.requests.training import MAX_FEATURES, START
-from policies.units import MAX_STEPS
-
-Number = Decimal | int
+from policies.units import MAX_STEPS, Number
 
 
 class Job(BaseModel):
-    """What to learn from which table, at what price. docs/training.md describes every key."""
+    """The contents of a job file; docs/training.md describes every key."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
     schema_: Literal["consilo-job/1"] = Field(alias="schema")
@@ -43,6 +41,7 @@ class Job(BaseModel):
     clip: Annotated[Number, Field(gt=0, lt=10**6)] | None = None
     local_steps: Annotated[int, Field(ge=1, le=1000)] = 1
     bounds: dict[Name, tuple[Number, Number]] = Field(default_factory=dict)
+    silos: tuple[Name, ...] = ()  # to train with these alone
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -59,7 +58,7 @@ class Job(BaseModel):
 
 
 def read_job(path: Path) -> Job:
-    """Read a job file; raises AnalystError with its key and what is wrong."""
+    """Read a job file; raises AnalystError with the invalid key and the problem."""
     try:
         document = tomllib.loads(path.read_text(), parse_float=Decimal)
         return Job.model_validate(frozen(document))
@@ -78,19 +77,21 @@ def read_job(path: Path) -> Job:
 
 def first_request(federation: Federation, job: Job) -> Request:
     """Return the first request of a new run."""
-    offer = federation.offer
+    federation.look_again()
+    offer = federation.offer_of(job.silos)
     if job.table not in offer.tables:
         raise AnalystError(f"unknown table {job.table!r}", suggest(job.table, offer.tables))
-    micro_rho = 0
-    if job.epsilon is not None:
-        micro_rho = federation.price(job.purpose, float(job.epsilon)) // job.steps
-        if micro_rho < 1:
-            raise AnalystError(f"epsilon {job.epsilon} buys nothing in {job.steps} steps", "spend more or step less")
-    elif job.purpose not in offer.purposes:
+    if job.purpose not in offer.purposes:
         raise AnalystError(f"unknown purpose {job.purpose!r}", suggest(job.purpose, offer.purposes))
     try:
-        step = _FIRST_STEPS[job.model](job)
-        return federation.write(table_of(offer, job), step, job.purpose, micro_rho)
+        step, table, micro_rho = _FIRST_STEPS[job.model](job), table_of(offer, job), 0
+        if job.epsilon is not None:
+            micro_rho = federation.price(job.purpose, float(job.epsilon), table, step, job.silos) // job.steps
+            if micro_rho < 1:
+                raise AnalystError(
+                    f"epsilon {job.epsilon} buys nothing in {job.steps} steps", "spend more or step less"
+                )
+        return federation.write(table, step, job.purpose, micro_rho, silos=job.silos)
     except ValidationError as err:
         reason = err.errors()[0]["msg"].removeprefix("Value error, ")
         raise AnalystError(f"the job cannot be asked: {reason}", "docs/training.md describes every key") from err
@@ -121,7 +122,7 @@ _FIRST_STEPS: Mapping[str, Callable[[Job], AnyComputation]] = MappingProxyType(
 
 
 def table_of(offer: Offer, job: Job) -> Table:
-    """Return the definition of the job's table, with the job's own bounds where it narrows them."""
+    """Return the definition of the job's table, with the job's own, narrower bounds if it has any."""
     known = offer.columns(job.table)
     for name in (*job.features, job.label):
         if name not in known:
@@ -139,10 +140,19 @@ def table_of(offer: Offer, job: Job) -> Table:
                     f"bounds of {column.name!r} are no multiples of its step {column.step or 'none'}",
                     "write bounds in the column's own units",
                 )
+            _check_narrowable(offer, job.table, column.name)
             low, high = (int(bound / step) for bound in job.bounds[column.name])
             column = column.model_copy(update={"low": low, "high": high})  # the request checks their order
         columns.append(column)
     return Table(**dict(table) | {"columns": tuple(columns)})
+
+
+def _check_narrowable(offer: Offer, table: str, name: str) -> None:
+    """Raise AnalystError where a silo's policy lets nobody narrow a feature: that would make a filter of it."""
+    strict = [silo for silo, columns in offer.holders(table).items() if not columns[name].is_narrowable]
+    if strict:
+        hint = f"remove the job's bounds of {name}; or their owners add narrow = true, or the role filter"
+        raise AnalystError(f"no narrower bounds of {name!r} are open to you at {', '.join(strict)}", hint)
 
 
 def _plain(number: Number) -> str:

@@ -1,7 +1,10 @@
-"""Training jobs: a file that says what to learn, and the loop that asks the silos step by step.
+"""Run a training job: ask the silos for one step after the other.
 
-The silos are the recipients of every step, so neither the aggregator nor the analyst sees an update or the model. A run
-that was interrupted goes on where it was: the file `JOB.run.json` holds its first request and how far it is.
+Promise: the silos are the recipients of every step, so neither the aggregator nor the analyst sees an update or the
+model. An interrupted run continues: the file `JOB.run.json` has its first request, its progress, and the request under
+way, by whose hash its report is found. docs/protocol.md section 11.
+
+    from analyst.training.job import read_job
 
     with Federation.open("consilo.toml") as federation:
         training = train(federation, read_job(Path("job.toml")))
@@ -9,42 +12,50 @@ that was interrupted goes on where it was: the file `JOB.run.json` holds its fir
 
 import json
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import ClassVar
 
+from analyst.answers import denials_of, error_of
+from analyst.asking import SPENT
 from analyst.client import Federation
 from analyst.errors import AnalystError
+from analyst.requests import waiting
 from analyst.training.job import Job, first_request
 from crypto.errors import CryptoError
-from crypto.wire import Count, Digest, Message
+from crypto.rounds.messages import Failure
+from crypto.wire import Count, Digest, Message, Signed, digest_of
+from federation.files import replace_file
 from policies.budget.accountant import epsilon_of
 from policies.requests.request import Request
 from policies.requests.training import START
-from policies.units import MICRO
+from policies.units import MICRO, WAIT_S
 
 
 class Progress(Message):
-    """How far a run is: what `JOB.run.json` holds."""
+    """The progress of a run, stored in `JOB.run.json`."""
 
     MAX_BYTES: ClassVar[int] = 1 << 20
     job: Digest  # SHA-256 of the job file
     first: bytes  # the run's first request
     done: Count
     after: Digest
+    under_way: bytes = b""  # the request of the next step, once it was about to be sent
+    lost: Count = 0  # requests that gave no report, and whose charges stand
 
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """A run that has ended: what it cost, and who holds the model. The model itself is at the silos."""
+    """A finished run: its cost, and the silos that have the model. The model itself stays at the silos."""
 
     run: str
     steps: int
-    holders: tuple[str, ...]  # silos that hold the model after the last step
-    answered: dict[str, int]  # how many steps each silo contributed to, in this call
-    rho: float | None  # None without noise: nothing is promised then
+    lost: int  # steps that were charged, where silos had contributed, and gave no report
+    holders: tuple[str, ...]  # the silos with the model of the last step
+    answered: dict[str, int]  # the number of steps to which each silo contributed, in this call
+    rho: float | None  # None without noise, as nothing is promised then
     epsilon: float | None
     delta: float
     assumptions: tuple[str, ...]
@@ -55,10 +66,12 @@ def train(
     job: Job,
     progress: Callable[[int], None] = lambda done: None,
     keep: Path | None = None,
+    deadline: int = WAIT_S,
 ) -> Training:
-    """Run a job to its end; `progress` is told how many steps are done.
+    """Run a job to its end; `progress` is called with the number of finished steps.
 
-    With `keep`, the file there lets a later call go on where this one was interrupted; it is removed at the end. Raises
+    With `keep`, a later call continues an interrupted run from that file, which is removed at the end. Each step waits
+    `deadline` seconds for the silos' computing, whatever the interrupted run waited. Raises
     AnalystError before anything is sent if the job does not fit the silos, DeniedError if silos refuse, RoundError if
     too few are left to answer.
     """
@@ -66,45 +79,95 @@ def train(
     state = _resumed(keep, digest) or Progress(
         job=digest, first=first_request(federation, job).encode(), done=0, after=START
     )
-    request = Request.decode(state.first)
+    request = waiting(Request.decode(state.first), deadline)
     step = request.plan.training
     if step is None:
         raise AnalystError(f"{keep} is not of a training run", "remove it to begin a new run")
     answered = dict.fromkeys(request.silos, 0)
     holders = frozenset[str]()
-    for done in range(state.done, step.steps):
-        if done and len(holders) < len(request.silos):
-            federation.teach(state.after)  # to silos that are back, or when a run goes on
-        request = federation.renew(request, step.model_copy(update={"step": done, "after": state.after}))
-        encrypted = federation.submit(request)
-        checked = federation.check(request, encrypted)
+    while state.done < step.steps:
+        if state.done and len(holders) < len(request.silos):
+            federation.deliver_report(state.after)  # for silos that are back, or for a continued run
+        following = step.model_copy(update={"step": state.done, "after": state.after})
+        request, answer = _answered(federation, state, keep, partial(federation.renew, request, following))
+        if not isinstance(answer, bytes):
+            state = _after_failure(federation, state, request, answer.message, keep)
+            request = Request.decode(state.first)
+            step = request.plan.training or step
+            continue
+        checked = federation.check(request, answer)
         for silo in checked.survivors:
             answered[silo] += 1
-        holders = federation.teach(checked.name)
-        state = state.model_copy(update={"done": done + 1, "after": checked.name})
+        holders = federation.deliver_report(checked.name)
+        state = state.model_copy(update={"done": state.done + 1, "after": checked.name, "under_way": b""})
         if keep is not None:
             _write(keep, state)
-        progress(done + 1)
+        progress(state.done)
     if state.done == step.steps and not holders:
-        holders = federation.teach(state.after)  # the last call was interrupted after its last step
+        holders = federation.deliver_report(state.after)  # the last call was interrupted after its last step
     if keep is not None:
         keep.unlink(missing_ok=True)
-    rho = None if step.release == "exact" else step.steps * request.micro_rho / MICRO
-    delta = federation.offer.delta
+    rho = None if step.release == "exact" else (step.steps + state.lost) * request.micro_rho / MICRO
+    offer = federation.offer_of(request.silos)
     return Training(
         run=step.run.hex(),
         steps=step.steps,
+        lost=state.lost,
         holders=tuple(sorted(holders)),
         answered=answered,
         rho=rho,
-        epsilon=None if rho is None else epsilon_of(rho, delta),
-        delta=delta,
+        epsilon=None if rho is None else epsilon_of(rho, offer.delta_for(request.table, step)),
+        delta=offer.delta,
         assumptions=(
             "without noise: nothing is promised against those who compare models"
             if rho is None
             else f"one person is known to at most {request.table.max_silos} silos",
         ),
     )
+
+
+def _answered(
+    federation: Federation, state: Progress, keep: Path | None, renew: Callable[[], Request]
+) -> tuple[Request, bytes | Signed[Failure]]:
+    """Return the request of a run's next step, and its encrypted report or why there is none.
+
+    A request that was under way when the run was interrupted is looked for at the aggregators, and sent again while it
+    is valid: its step is not paid twice. Raises as `train`.
+    """
+    if state.under_way:
+        request = Request.decode(state.under_way)
+        encrypted = federation.aggregators.fetched(digest_of(request))
+        if encrypted is not None:
+            return request, encrypted
+    if not state.under_way or request.expires_at <= federation.now():
+        request = renew()
+        if keep is not None:
+            _write(keep, state.model_copy(update={"under_way": request.encode()}))
+    return request, federation.exchange(request)
+
+
+def _after_failure(
+    federation: Federation, state: Progress, request: Request, failure: Failure, keep: Path | None
+) -> Progress:
+    """Return the progress of the run that goes on with fewer silos; raises DeniedError or RoundError if none can.
+
+    What silos were charged for the step that failed is noted in either case.
+    """
+    lost = state.model_copy(update={"under_way": b"", "lost": state.lost + _was_charged(failure, federation)})
+    instead = federation.in_place_of(request, failure)
+    if instead is not None:
+        lost = lost.model_copy(update={"first": instead.encode(), "under_way": instead.encode()})
+    if keep is not None:
+        _write(keep, lost)
+    if instead is None:
+        raise error_of(failure, request, federation.config.roster)
+    return lost
+
+
+def _was_charged(failure: Failure, federation: Federation) -> bool:
+    """Tell whether silos were told to contribute, or say that they have charged this request."""
+    denials = denials_of(failure.refusals, failure.request_hash, federation.config.roster)
+    return failure.charged or any(one.code == SPENT for reasons in denials.values() for one in reasons)
 
 
 def _resumed(keep: Path | None, job: bytes) -> Progress | None:
@@ -121,11 +184,12 @@ def _resumed(keep: Path | None, job: bytes) -> Progress | None:
 
 
 def _write(keep: Path, state: Progress) -> None:
-    partial = keep.with_name(f"{keep.name}.partial")
-    with suppress(FileNotFoundError):
-        partial.unlink()
-    partial.write_bytes(state.encode())
-    partial.replace(keep)
+    try:
+        replace_file(keep, state.encode(), 0o600)
+    except OSError as err:
+        raise AnalystError(
+            f"{keep} cannot be written ({err.strerror})", "make room there, and give the command again"
+        ) from err
 
 
 def to_json(training: Training) -> str:
@@ -134,6 +198,7 @@ def to_json(training: Training) -> str:
         {
             "run": training.run,
             "steps": training.steps,
+            "lost": training.lost,
             "holders": list(training.holders),
             "answered": training.answered,
             "rho": training.rho,
@@ -146,7 +211,7 @@ def to_json(training: Training) -> str:
 
 
 def show_training(training: Training, job: Job, policies: Mapping[str, Path]) -> str:
-    """Return a finished run as text: what it cost, who took part, who holds the model."""
+    """Return a finished run as text: its cost, its silos, and the silos with the model."""
     lines = [f"run {training.run}: {training.steps} steps of {job.model.replace('-', ' ')} of {job.label}"]
     lines += [f"  {silo}: in {count} steps" for silo, count in training.answered.items()]
     lines.append(f"the model is at {', '.join(training.holders) or 'no silo'}, and nowhere else; an owner sees it with")
@@ -156,6 +221,8 @@ def show_training(training: Training, job: Job, policies: Mapping[str, Path]) ->
     if training.epsilon is not None and training.rho is not None:
         cost = f"epsilon {training.epsilon:.2f} at delta {training.delta:g} (rho {training.rho:g})"
         lines.append(f"cost to each person: {cost}; {training.assumptions[0]}")
+        if training.lost:
+            lines.append(f"of it, {training.lost} of {training.steps + training.lost} charges gave no report")
     else:
         lines.append(training.assumptions[0])
     return "\n".join(lines)

@@ -1,1 +1,4 @@
-"""How a blinded vector travels and is added; docs/backends.md. Empty, so that a sandboxed worker imports little."""
+"""The five backends: how a blinded vector travels and is added (docs/backends.md).
+
+This file imports nothing, so that a sandboxed worker loads little.
+"""

@@ -2,11 +2,11 @@
 
 Brakerski-Fan-Vercauteren (Fan and Vercauteren, ePrint 2012/144) by TenSEAL, degree 4,096, moduli of 60 and 49 bits,
 4,096 slots of Z_t with t the largest batching prime below 2^42. Values are packed into lanes where the range allows,
-masked modulo t, then encrypted. So whoever holds the private key sees uniform noise in one contribution, and who holds
-the masks but no key sees nothing either.
+masked modulo t, then encrypted. A party with the private key alone sees uniform noise in one masked input, and a party
+with the masks alone sees a ciphertext that it cannot decrypt.
 
-Noise: a fresh ciphertext leaves over 10 bits of budget, and the noise of a sum of 400 is at most 400 times that of one,
-which takes less than 9. A sum that leaves no budget is refused when it is decrypted.
+Promise: the sum is exact. A fresh ciphertext has a noise budget of over 10 bits, and the noise of a sum of 400 is at
+most 400 times that of one, which uses less than 9 bits. A sum without a budget left is refused at decryption.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,10 +1,10 @@
-"""Masks for groups whose order is no power of two: values uniform in [0, m), exactly, from a 32-byte seed.
+"""Masks for groups whose order is not a power of two: values exactly uniform in [0, m), from a 32-byte seed.
 
-The seed keys AES-256-CTR. Chunk k of a vector has its own run of the counter, from block k * 2^32 on, so any chunk can
-be made without those before it and no two chunks share a block. A chunk's keystream is cut into candidates of 8 bytes
-(of whole bytes that hold m, if m is wider than 64 bits), read little-endian and cut to the bits of m; candidates not
-below m are passed over and the rest are the values, in order. An accepted candidate is uniform whatever was rejected
-before it, so there is no bias beyond that of AES. The moduli of the lattice and share backends lie just below a power
+The seed is the key of AES-256-CTR. The counter of chunk k starts at block k * 2^32, so a chunk can be made without
+those before it, and no two chunks share a block. A chunk's keystream is cut into candidates of 8 bytes (if m is wider
+than 64 bits: of as many bytes as m has), read little-endian and cut to the bits of m. Candidates of m or more are
+skipped; the rest are the values, in order. An accepted candidate is uniform whatever was rejected before it, so there
+is no bias beyond that of AES (docs/protocol.md section 2.8). The lattice and share moduli are just below a power
 of two: they reject a value with a chance of 2^-27 (t), 2^-46 (q) and 2^-53 (p); a Paillier modulus rejects at most
 half. A seed serves one round and one vector only.
 """
@@ -21,7 +21,7 @@ Elements = npt.NDArray[np.uint64]  # one element of [0, m) each
 
 BLOCK = 16_384  # elements: 128 KiB, stays in the second-level cache while every keystream passes over it
 _ZEROS = bytes(8 * BLOCK)
-_CHUNK_BLOCKS_LOG2 = 32
+CHUNK_BLOCKS_LOG2 = 32  # AES blocks of a chunk: chunks never share one
 _MAX_CHUNK = 2**32
 _WORD_BYTES = 8
 
@@ -38,7 +38,7 @@ class UniformStream:
         self._stream = _stream(seed, chunk)
 
     def fill(self, out: Elements) -> None:
-        """Write the next values over `out`, which lies in one piece."""
+        """Write the next values over `out`, which is contiguous."""
         for start in range(0, out.size, BLOCK):
             block = out[start : start + BLOCK]
             self._candidates(block)
@@ -68,7 +68,7 @@ def apply_modular(
     for start in range(0, elements.size, BLOCK):
         block = elements[start : start + BLOCK]
         mask, other = masks[: block.size], scratch[: block.size]
-        # Of v and v - m the one in [0, m) is the smaller word, as the other wraps around 2^64; so are v and v + m.
+        # One of v and v - m is in [0, m); the other wraps around 2^64 and is the larger word. Likewise v and v + m.
         for stream in added:
             stream.fill(mask)
             np.add(block, mask, out=block)
@@ -95,5 +95,5 @@ def integers(seed: bytes, modulus: int, chunk: int, count: int) -> list[int]:
 def _stream(seed: bytes, chunk: int) -> CipherContext:
     if not 0 <= chunk < _MAX_CHUNK:
         raise RangeError(f"chunk {chunk}, expected 0 to {_MAX_CHUNK - 1}")
-    counter = (chunk << _CHUNK_BLOCKS_LOG2).to_bytes(16, "big")
+    counter = (chunk << CHUNK_BLOCKS_LOG2).to_bytes(16, "big")
     return Cipher(algorithms.AES256(seed), modes.CTR(counter)).encryptor()

@@ -1,8 +1,8 @@
 """Several signed values in one element of Z_m: balanced digits to an odd base, so that sums need no offsets.
 
-Values v_0 .. v_(k-1) become v_0 + v_1 * W + ... modulo m. With W = 2 * span + 1 and every sum of values within ±span,
-the sum of the elements is the element of the sums: it is at most (W^k - 1) / 2 in magnitude, which W^k <= m keeps below
-m / 2. Lane i of slot s holds value i * slots + s, so that packing is arithmetic on slices.
+Values v_0 .. v_(k-1) become v_0 + v_1 * W + ... modulo m, with W = 2 * span + 1. While every sum of values is within
+±span, adding the elements adds the values: the magnitude is at most (W^k - 1) / 2, and W^k <= m keeps that below m / 2.
+Lane i of slot s holds value i * slots + s, so that packing is arithmetic on slices.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from crypto.errors import RangeError
 
 @dataclass(frozen=True, slots=True)
 class Lanes:
-    """How values lie in the slots of one modulus of at most 63 bits."""
+    """How many values share a slot, for one modulus of at most 63 bits."""
 
     modulus: int
     base: int
@@ -24,7 +24,7 @@ class Lanes:
 
     @classmethod
     def fit(cls, modulus: int, shape: Shape) -> "Lanes":
-        """Return as many lanes as sums of this shape leave room for; raises RangeError if not one."""
+        """Return the largest number of lanes that sums of this shape allow; raises RangeError if there is no room."""
         base, count = 2 * shape.span + 1, 0
         while base ** (count + 1) <= modulus:
             count += 1
@@ -47,7 +47,7 @@ class Lanes:
         return packed.view(np.uint64)
 
     def unpack(self, elements: Elements, values: int) -> Units:
-        """Return the `values` values that a sum of packed elements holds; raises RangeError if it is none."""
+        """Return the `values` values in a sum of packed elements; raises RangeError if it is not such a sum."""
         slots, half = elements.size, self.base // 2
         rest = elements.astype(np.int64)
         rest[rest > self.modulus // 2] -= self.modulus

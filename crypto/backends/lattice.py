@@ -1,12 +1,12 @@
-"""What `bfv` and `ckks` have in common: ciphertexts as plain words, added without SEAL, encrypted in other processes.
+"""The common part of `bfv` and `ckks`: ciphertexts as plain words, added without SEAL, encrypted in other processes.
 
 Ring learning with errors over Z_q[x]/(x^4096 + 1), encryption by TenSEAL's SEAL at 128 bits of security (moduli of 60
-and 49 bits, the second for the key only). A ciphertext is two polynomials of 4,096 words below q, and that is all that
-travels: 65,536 bytes, behind one 32-byte key id a chunk. Nothing in it says how long it is or what it is, so nothing
-in it can lie about that. Adding ciphertexts is adding words modulo q, so the aggregator needs neither SEAL nor a key.
+and 49 bits, the second for the key only). A ciphertext is two polynomials of 4,096 words below q, and nothing else
+travels: 65,536 bytes, and one 32-byte key id before each chunk. A ciphertext states neither its length nor its type, so
+it cannot misstate them. Adding ciphertexts is adding words modulo q, so the aggregator needs neither SEAL nor a key.
 
-What is foreign gets to SEAL in two places: a public key at a silo and a sum at a recipient. Both have their sizes and
-words checked here, and meet SEAL in a disposable worker only (`crypto.backends.sandbox`,
+SEAL reads bytes of another party in two places: a public key at a silo and a sum at a recipient. The sizes and words of
+both are checked here, and SEAL runs in a disposable worker only (`crypto.backends.sandbox`,
 `crypto.backends.lattice_worker`).
 """
 
@@ -27,7 +27,7 @@ from crypto.backends.lattice_parameters import (
     PUBLIC_BYTES,
     SETUP,
 )
-from crypto.backends.sandbox import MAX_WORKERS, Job, Limits, Sandbox
+from crypto.backends.sandbox import MAX_WORKERS, Job, Sandbox
 from crypto.backends.scheme import KEY_ID_BYTES, RoundKey
 from crypto.errors import CryptoError, RangeError, WireError
 from crypto.keys import Secret
@@ -36,14 +36,14 @@ _MODULE = "crypto.backends.lattice_worker"
 
 
 def ciphertexts(slots: int) -> int:
-    """Return how many ciphertexts carry so many slots."""
+    """Return the number of ciphertexts for this number of slots."""
     return -(-slots // DEGREE)
 
 
-def create_key(scheme: int, limits: Limits | None = None) -> RoundKey:
+def create_key(scheme: int) -> RoundKey:
     """Return a fresh key pair, made in a worker."""
     secret = Secret.generate()
-    with Sandbox(_MODULE, SETUP.pack(scheme, 0, False), limits=limits) as sandbox:
+    with Sandbox(_MODULE, SETUP.pack(scheme, 0, False)) as sandbox:
         public = sandbox.run(Job("a round key", KEYGEN, secret.raw, PUBLIC_BYTES))
     return RoundKey(public, secret)
 
@@ -62,9 +62,9 @@ def check_public(public: bytes) -> None:
 def encrypt(
     scheme: int, public: bytes, scale_bits: int, chunks: Sequence[int], slots: Iterator[npt.NDArray[np.int64]]
 ) -> Iterator[bytes]:
-    """Yield the ciphertexts of each chunk; `chunks` are their numbers of slots, and `slots` is drawn as they are made.
+    """Yield the ciphertexts of each chunk; `chunks` are the chunks' numbers of slots, `slots` is read lazily.
 
-    Raises CryptoError that names the chunk.
+    Raises a CryptoError that names the chunk.
     """
     jobs = (
         Job(f"encrypting chunk {index}", ENCRYPT, _padded(part), ciphertexts(count) * CIPHERTEXT_BYTES)
@@ -77,7 +77,7 @@ def encrypt(
 def decrypt(
     scheme: int, public: bytes, scale_bits: int, secret: Secret | None, sums: Sequence[npt.NDArray[np.uint64]]
 ) -> Iterator[npt.NDArray[np.int64]]:
-    """Yield the slots of each chunk of a sum, whose words were checked; raises CryptoError that names the chunk."""
+    """Yield the slots of each chunk of a sum with checked words; raises a CryptoError that names the chunk."""
     if secret is None:
         raise CryptoError("the sum is encrypted and this recipient has no secret of the round's key")
     jobs = (Job(f"decrypting chunk {index}", DECRYPT, part.tobytes(), part.size * 4) for index, part in enumerate(sums))
@@ -88,7 +88,7 @@ def decrypt(
 
 
 def chunk_bytes(slots: int) -> int:
-    """Return the size of a chunk with so many slots: key id and ciphertexts."""
+    """Return the size of a chunk with this number of slots: key id and ciphertexts."""
     return KEY_ID_BYTES + ciphertexts(slots) * CIPHERTEXT_BYTES
 
 

@@ -1,6 +1,6 @@
-"""The one set of lattice parameters and the codes of the worker's jobs: all that both sides of the sandbox share.
+"""The lattice parameters and the codes of the worker's jobs, which both sides of the sandbox import.
 
-Degree and moduli are within the bounds of the Homomorphic Encryption Standard (2018) for 128 bits: 109 bits at 4,096.
+For 128 bits of security at degree 4,096 the Homomorphic Encryption Standard (2018) allows moduli of 109 bits in all.
 """
 
 import struct

@@ -1,11 +1,12 @@
 """SEAL's side of the `bfv` and `ckks` backends: the only module that loads TenSEAL, run by `crypto.backends.sandbox`.
 
-SEAL objects become words and words become SEAL objects through SEAL's own files, in memory (memfd): what SEAL loads
-has a header that this module wrote, with sizes of its own, around words that were checked against their modulus. SEAL
-4.1, which TenSEAL 0.3.18 carries: header `<HBBBBHQ` (magic, its size, version, compression, reserved, total size).
+SEAL objects become words, and words SEAL objects, through SEAL's own file format, in memory (memfd). This module writes
+the header of everything that SEAL loads, with sizes that it computed, around words that were checked against their
+modulus. SEAL 4.1, which TenSEAL 0.3.18 contains, has the header `<HBBBBHQ` (magic, its size, version, compression,
+reserved, total size).
 
-A key pair is made from a 32-byte secret for the private half (SEAL's generator, seeded) and from the operating system
-for the public half, so whoever holds the secret can rebuild the private key.
+The private key comes from a 32-byte secret (the seed of SEAL's generator), the public key also from the operating
+system's generator, so the secret alone rebuilds the private key.
 """
 
 import math
@@ -56,7 +57,7 @@ class _File:
         self._path = f"/proc/self/fd/{self._handle}"
 
     def saved(self, thing: Any, size: int) -> bytes:
-        """Return the inside of a saved object, which has `size` bytes."""
+        """Save an object and return its body, which must have `size` bytes."""
         os.ftruncate(self._handle, 0)
         thing.save(self._path)
         blob = os.pread(self._handle, _MAX_SAVED, 0)
@@ -69,7 +70,7 @@ class _File:
         return body
 
     def load(self, thing: Any, context: Any, body: bytes) -> Any:
-        """Load an object of this inside, under a header of our own."""
+        """Load an object from its body, behind a header that this module writes."""
         blob = _framed(body)
         os.ftruncate(self._handle, 0)
         os.pwrite(self._handle, blob, 0)
@@ -149,8 +150,8 @@ class Seal:
         for words in np.frombuffer(ciphertexts, np.dtype("<u8")).reshape(-1, CIPHERTEXT_WORDS):
             if words.max() >= MODULUS:
                 raise ValueError("a word outside the ciphertext modulus")
-            head = self._head(self._context.first_parms_id(), not self._is_bfv, 1, self._scale)
-            cipher = self._file.load(seal.Ciphertext(), self._context, head + _words_framed(words))
+            header = self._header(self._context.first_parms_id(), not self._is_bfv, 1, self._scale)
+            cipher = self._file.load(seal.Ciphertext(), self._context, header + _words_framed(words))
             if self._is_bfv and self._decryptor.invariant_noise_budget(cipher) <= 0:
                 raise ValueError("no noise budget is left: not a sum of ciphertexts under this key")
             self._decryptor.decrypt(cipher, self._plain)
@@ -164,7 +165,7 @@ class Seal:
                 parts.append(rounded.astype("<i8").tobytes())
         return b"".join(parts)
 
-    def _head(self, parameters: list[int], is_ntt: bool, primes: int, scale: float) -> bytes:
+    def _header(self, parameters: list[int], is_ntt: bool, primes: int, scale: float) -> bytes:
         identity = struct.pack("<4Q", *parameters)
         return _CIPHERTEXT.pack(identity, is_ntt, 2, DEGREE, primes, 1.0 if self._is_bfv else scale, 1)
 
@@ -176,8 +177,8 @@ class Seal:
         if rows[:, 0].max() >= MODULUS or rows[:, 1].max() >= KEY_MODULUS:
             raise ValueError("the public key is no vector over its moduli")
         identity = struct.pack("<4Q", *self._context.key_parms_id())
-        head = _CIPHERTEXT.pack(identity, True, 2, DEGREE, 2, 1.0, 1)
-        return self._file.load(seal.PublicKey(), self._context, head + _words_framed(words))
+        header = _CIPHERTEXT.pack(identity, True, 2, DEGREE, 2, 1.0, 1)
+        return self._file.load(seal.PublicKey(), self._context, header + _words_framed(words))
 
     def _secret_key(self, secret: bytes) -> Any:
         seeded = _context(self._scheme, derive(secret, "lattice secret key", length=64))

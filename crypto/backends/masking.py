@@ -1,7 +1,7 @@
 """The default backend, `masking`: vectors of words of 32 or 64 bits that the aggregator sums as they are.
 
-`masking` wraps `crypto.ring` and `crypto.backends.masks` in the shape that all backends have
-(`crypto.backends.scheme`). What it and the others cost and promise: docs/backends.md.
+It gives `crypto.ring` and `crypto.backends.masks` the interface of all backends (`crypto.backends.scheme`). What each
+backend costs and promises: docs/backends.md. Bonawitz et al., CCS 2017, section 4.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,13 +26,13 @@ from crypto.backends.scheme import (
 )
 from crypto.errors import ProtocolError
 from crypto.keys import Secret
-from crypto.ring import Codec, Ring, Words
+from crypto.ring import Ring, Words
 
 NAME = "masking"
 
 
 class RingSum:
-    """An accumulator of words of the ring: they wrap as they should."""
+    """An accumulator of ring elements; the words wrap modulo 2^32 or 2^64, as the ring does."""
 
     __slots__ = ("_added", "_ring", "_shape", "_sums")
 
@@ -74,7 +74,7 @@ class MaskingScheme:
 
     @property
     def ring(self) -> Ring:
-        """Words of 4 bytes where the range allows, else of 8."""
+        """The ring of 32 bits if the range fits, else of 64."""
         return Ring(32 if self.shape.span < 2**31 else 64)
 
     @property
@@ -91,7 +91,7 @@ class MaskingScheme:
         self, units: Units, added_seeds: Sequence[bytes], subtracted_seeds: Sequence[bytes]
     ) -> Iterator[tuple[bytes, ...]]:
         self.shape.cut(units)  # checks before anything is blinded
-        words = blind(units, Codec(self.ring, 0, self.shape.silos).to_ring, self.ring, added_seeds, subtracted_seeds)
+        words = blind(units, self.ring.from_signed, self.ring, added_seeds, subtracted_seeds)
         return ((self.ring.to_bytes(chunk),) for chunk in _cut(words))
 
     def accumulator(self, column: int) -> Accumulator:
@@ -111,7 +111,7 @@ class MaskingScheme:
 
 @dataclass(frozen=True, slots=True)
 class MaskingBackend:
-    """Exact sums of any length and of any values that 64 bits hold."""
+    """Exact sums of vectors of any length, with values of up to 64 bits."""
 
     name: str = NAME
     has_key: bool = False

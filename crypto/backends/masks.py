@@ -1,11 +1,9 @@
-"""Blind a vector with masks that cancel over the roster, and take the remaining ones off the sum.
+"""Blind a vector with masks that cancel over the roster, and remove the masks that are left in the sum.
 
-Bonawitz et al., "Practical Secure Aggregation", CCS 2017: a pair mask for every two silos, added by the first in
-roster order and subtracted by the second, and a self mask of each silo's own. A mask is the AES-256-CTR keystream
-of a 32-byte seed that is used for one round and one vector only, hence the zero counter.
-
-All that a round derives from a silo's two secrets is derived here: `r`, the root of its mask key and pair seeds, and
-`b`, of its self mask. docs/protocol.md section 2.
+Bonawitz et al., "Practical Secure Aggregation", CCS 2017, section 4: a pair mask for every two silos, added by the
+first in roster order and subtracted by the second, and a self mask for each silo alone. A mask is the AES-256-CTR
+keystream of a 32-byte seed. A seed is used for one round and one vector only, so the counter starts at zero.
+docs/protocol.md section 2.7; the seeds come from `crypto.rounds.key_schedule`.
 """
 
 import os
@@ -21,9 +19,9 @@ from crypto.ring import Ring, Words
 
 _BLOCK_BYTES = 1 << 17
 _ZEROS = memoryview(bytes(_BLOCK_BYTES))
-_RANGE_BYTES = 1 << 22  # less is not worth a thread
+_RANGE_BYTES = 1 << 22  # a smaller range is not worth a thread
 _AES_BYTES = 16
-_Fill = Callable[[Words, int], None]  # writes the values of a block, which begins at a place, before it is masked
+_Fill = Callable[[Words, int], None]  # writes the values of the block at an offset, before it is masked
 
 
 def blind(
@@ -33,9 +31,9 @@ def blind(
     added_seeds: Sequence[bytes],
     subtracted_seeds: Sequence[bytes],
 ) -> Words:
-    """Return the ring elements that `encode` makes of `values`, with the masks that `apply_masks` would give them.
+    """Encode `values` as ring elements with `encode`, and mask them as `apply_masks` does.
 
-    `encode` is called on blocks of `values`, perhaps in several threads; what it raises is raised here.
+    `encode` is called on blocks of `values`, perhaps in several threads; its exceptions are raised here.
     """
     words = np.empty(values.size, ring.dtype)
 
@@ -54,7 +52,7 @@ def apply_masks(words: Words, ring: Ring, added_seeds: Sequence[bytes], subtract
 def _over_ranges(
     words: Words, ring: Ring, added_seeds: Sequence[bytes], subtracted_seeds: Sequence[bytes], fill: _Fill
 ) -> None:
-    """Fill and mask all of `words`: long vectors in one range for each processor, as a keystream can begin anywhere."""
+    """Fill and mask all of `words`; a long vector is split over the processors, as a keystream can start anywhere."""
     step = _BLOCK_BYTES // ring.word_bytes
     workers = max(1, min(len(os.sched_getaffinity(0)), words.nbytes // _RANGE_BYTES))
     length = -(-words.size // (workers * step)) * step or step
@@ -78,7 +76,7 @@ def _over_blocks(
     start: int,
     end: int,
 ) -> None:
-    """Fill and mask words[start:end]: every keystream passes over a block while it stays in the second-level cache."""
+    """Fill and mask words[start:end], block by block, so that a block stays in the second-level cache."""
     counter = (start * ring.word_bytes // _AES_BYTES).to_bytes(_AES_BYTES, "big")
     streams = [
         (Cipher(algorithms.AES256(seed), modes.CTR(counter)).encryptor(), operation)

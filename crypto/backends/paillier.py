@@ -1,16 +1,16 @@
-"""The backend `paillier`: exact sums under a key that only one party holds, for small vectors.
+"""The backend `paillier`: exact sums of small vectors, encrypted under the recipients' key.
 
 Paillier (EUROCRYPT 1999) with a modulus n of 3,072 bits; `phe` decrypts, gmpy2 multiplies. Values are packed as
 balanced digits to a power of two, as many as the round's range leaves room for (78 of 39 bits), and the masks are
 uniform modulo n on the packed number. Ciphertexts are added by multiplying them modulo n^2.
 
 Encryption is (1 + n * m) * hs^r mod n^2. As in Damgard, Jurik and Nielsen (Int. J. Inf. Sec. 9, 2010), hs is one n-th
-power that goes with the key, hs = (-x^2)^n, so its powers come from tables (Lim and Lee, CRYPTO 1994), and r is short.
-Assumptions: decisional composite residuosity, and that hs^r with r of 512 bits cannot be told from hs^r with r of full
-length. For exponents of half the length of n the latter follows from the hardness of factoring (Goldreich and Rosen,
-J. Cryptology 16, 2003); at 512 bits it is the assumption of short discrete exponents (Koshiba and Kurosawa, PKC 2004),
-against which the known attacks take the square root of the exponents, 2^256 steps. What the aggregator, or anybody with
-the private key, learns of one contribution does not rest on either: the masks inside hide it.
+power in the public key, hs = (-x^2)^n, so its powers come from tables (Lim and Lee, CRYPTO 1994), and r is short.
+Assumptions: decisional composite residuosity, and that hs^r with r of 512 bits is indistinguishable from hs^r with r of
+full length. For exponents of half the length of n this follows from the hardness of factoring (Goldreich and Rosen,
+J. Cryptology 16, 2003). For 512 bits it is the assumption of short discrete exponents (Koshiba and Kurosawa, PKC 2004);
+the known attacks on it take the square root of the number of exponents, 2^256 steps. Neither assumption protects one
+contribution from the aggregator or from a party with the private key: the masks inside the plaintext do.
 """
 
 import math
@@ -69,7 +69,7 @@ class _Public:
 
     @classmethod
     def read(cls, public: bytes) -> "_Public":
-        """Return the key; raises WireError or RangeError if it is none."""
+        """Parse and check a public key; raises WireError or RangeError if it is not valid."""
         if len(public) != PUBLIC_BYTES:
             raise WireError(f"a public key of {len(public)} bytes, expected {PUBLIC_BYTES}")
         mpz = _gmpy2().mpz
@@ -80,20 +80,20 @@ class _Public:
 
 
 @dataclass(frozen=True, slots=True)
-class _Packing:
-    """Balanced digits to the base 2^bits, lanes of them in one number."""
+class Packing:
+    """Balanced digits to the base 2^bits, `lanes` of them in one number."""
 
     bits: int
     lanes: int
 
     @classmethod
-    def fit(cls, span: int) -> "_Packing":
+    def fit(cls, span: int) -> "Packing":
         bits = (2 * span).bit_length()  # 2^bits >= 2 * span + 1
         return cls(bits, (MODULUS_BITS - 1) // bits)
 
     @property
     def offset(self) -> int:
-        """Half a digit in every lane: what makes all digits of a sum non-negative."""
+        """Half a digit in every lane; adding it makes all digits of a sum non-negative."""
         return sum(1 << (self.bits * lane + self.bits - 1) for lane in range(self.lanes))
 
     def pack(self, units: Units) -> list[int]:
@@ -107,14 +107,14 @@ class _Packing:
         return numbers
 
     def unpack(self, number: int) -> list[int]:
-        """Return the values of a signed number; raises RangeError if it is too large to hold some."""
+        """Return the values in a signed number; raises RangeError if the number is too large for its lanes."""
         raised, half, cut = number + self.offset, 1 << (self.bits - 1), (1 << self.bits) - 1
         if not 0 <= raised < 1 << (self.bits * self.lanes):
             raise RangeError("a sum outside its packing: it was altered, or masks are left in it")
         return [(raised >> (self.bits * lane) & cut) - half for lane in range(self.lanes)]
 
 
-class _Comb:
+class Comb:
     """Powers of one base with short exponents, from tables (Lim and Lee): 64 products and 15 squares each."""
 
     __slots__ = ("_modulus", "_tables")
@@ -175,12 +175,12 @@ class PaillierSum:
 
 @dataclass(frozen=True, slots=True)
 class PaillierScheme:
-    """`paillier` in one round: one chunk, as there are at most 10,000 values."""
+    """`paillier` in one round; a vector of at most 10,000 values is one chunk."""
 
     shape: Shape
     public: bytes
     key: _Public
-    packing: _Packing
+    packing: Packing
     key_id: bytes
     columns: int = 1
     is_masked: bool = True
@@ -205,7 +205,7 @@ class PaillierScheme:
         chunks = self.shape.cut(units)
 
         def encrypted() -> Iterator[tuple[bytes, ...]]:
-            comb, key = _Comb(self.key.base, self.key.n_squared), self.key
+            comb, key = Comb(self.key.base, self.key.n_squared), self.key
             for index, chunk in enumerate(chunks):
                 numbers = self._masked(self.packing.pack(chunk), index, added_seeds, subtracted_seeds)
                 yield (
@@ -231,7 +231,7 @@ class PaillierScheme:
         subtracted_seeds: Sequence[bytes],
         secret: Secret | None = None,
     ) -> Opened:
-        private = _private_key(self.public, secret)
+        private = private_key(self.public, secret)
         values: list[int] = []
         for index, chunk in enumerate(only_column(self, sums)):
             numbers = [private.raw_decrypt(int(one)) for one in self.read(chunk, index)]
@@ -272,7 +272,7 @@ class PaillierScheme:
 
 @dataclass(frozen=True, slots=True)
 class PaillierBackend:
-    """Exact sums of at most 10,000 values, any that 64 bits hold."""
+    """Exact sums of at most 10,000 values of up to 64 bits."""
 
     name: str = NAME
     has_key: bool = True
@@ -282,7 +282,7 @@ class PaillierBackend:
 
     def create_key(self) -> RoundKey:
         secret = Secret.generate()
-        return RoundKey(_public_key(*_primes(secret.raw)), secret)
+        return RoundKey(_public_key(*primes(secret.raw)), secret)
 
     def bind(self, shape: Shape, public: bytes = b"") -> Scheme:
         if shape.length > MAX_VALUES:
@@ -291,11 +291,11 @@ class PaillierBackend:
                 "ask for fewer groups or statistics, or take the backend 'bfv' or 'masking'",
             )
         check_capacity(self, shape)
-        return PaillierScheme(shape, public, _Public.read(public), _Packing.fit(shape.span), key_id(NAME, public))
+        return PaillierScheme(shape, public, _Public.read(public), Packing.fit(shape.span), key_id(NAME, public))
 
 
-def _primes(secret: bytes) -> tuple[int, int]:
-    """Return the two primes that a secret gives: 1,536 bits, 3 modulo 4, product of 3,072 bits."""
+def primes(secret: bytes) -> tuple[int, int]:
+    """Derive two primes from a secret: each of 1,536 bits and 3 modulo 4, their product of 3,072 bits."""
     found: list[int] = []
     counter = 0
     while len(found) < 2:
@@ -314,15 +314,15 @@ def _public_key(p: int, q: int) -> bytes:
     return n.to_bytes(_N_BYTES, "big") + int(base).to_bytes(CIPHERTEXT_BYTES, "big")
 
 
-def _private_key(public: bytes, secret: Secret | None) -> Any:
-    """Return phe's private key; raises CryptoError if the secret is not that of the public key."""
+def private_key(public: bytes, secret: Secret | None) -> Any:
+    """Return phe's private key; raises CryptoError if the secret does not belong to the public key."""
     if secret is None:
         raise CryptoError("the sum is encrypted and this recipient has no secret of the round's key")
     try:
         from phe import PaillierPrivateKey, PaillierPublicKey
     except ImportError as err:
         raise CryptoError("the backend 'paillier' needs gmpy2 and phe", "pip install 'consilo[he]'") from err
-    p, q = _primes(secret.raw)
+    p, q = primes(secret.raw)
     if (p * q).to_bytes(_N_BYTES, "big") != public[:_N_BYTES]:
         raise CryptoError("the secret is not that of this round's public key")
     return PaillierPrivateKey(PaillierPublicKey(p * q), p, q)

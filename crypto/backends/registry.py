@@ -1,4 +1,4 @@
-"""The backends by name."""
+"""The five backends by the names that requests and policies use; docs/backends.md."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

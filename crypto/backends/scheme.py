@@ -1,11 +1,11 @@
-"""What every backend of a secure sum is: a group for masks, sizes known in advance, and three steps.
+"""The interface of all backends: a group for the masks, sizes known in advance, and three steps.
 
-A silo *blinds* its vector of signed ring units, somebody *adds* the blinded vectors chunk by chunk, a recipient *opens*
-the sum. In most backends the aggregator sums in plaintext one column of chunks. In the `shares` backend a
-contribution has one column for each silo, sealed to it, and that silo adds.
+A silo *blinds* its vector of signed ring units, the aggregator *adds* the blinded vectors chunk by chunk, and a
+recipient *opens* the sum. In the backend `shares` a masked input has one column for each silo, sealed to that silo,
+and the silos add. In the others it has one column, and the aggregator adds it.
 
-Promise: whatever is parsed has the size that this party computes from the shape of the round; a vector beyond its
-declared limit is refused before it is blinded, so no sum wraps. docs/backends.md.
+Promise: all parsed bytes have the size that this party computes from the shape of the round. A vector beyond its
+declared limit is refused before it is blinded, so no sum wraps. docs/backends.md; docs/protocol.md sections 2.7, 2.8.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ class Shape:
 
     length: int  # values of a vector
     silos: int  # contributions in a sum, at most
-    quorum: int  # of the silos that can open
+    quorum: int  # silos that are enough to open the sum
     limit: int  # largest magnitude of a value in one contribution, noise included
 
     def __post_init__(self) -> None:
@@ -61,7 +61,7 @@ class Shape:
         return min(CHUNK_VALUES, self.length - index * CHUNK_VALUES)
 
     def cut(self, units: Units) -> Iterator[Units]:
-        """Yield the chunks of a vector; raises RangeError, before the first, on a vector that is not of this shape."""
+        """Yield the chunks of a vector; raises RangeError, before the first chunk, if the vector has another shape."""
         if units.dtype != np.int64 or units.shape != (self.length,):
             raise RangeError(f"a vector {units.shape} of {units.dtype}, expected {self.length} values of int64")
         if int(units.max()) > self.limit or int(units.min()) < -self.limit:
@@ -69,7 +69,7 @@ class Shape:
         return (units[start : start + CHUNK_VALUES] for start in range(0, self.length, CHUNK_VALUES))
 
     def check_sum(self, units: Units) -> Units:
-        """Return `units`; raises RangeError if silos that kept to the limit cannot have made this sum."""
+        """Return `units`; raises RangeError if the sum is beyond what silos within the limit can produce."""
         if units.size and (int(units.max()) > self.span or int(units.min()) < -self.span):
             raise RangeError(
                 f"a sum beyond ±{self.span}: it was altered, or a silo did not keep to the round's limit",
@@ -88,7 +88,7 @@ class RoundKey:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A sum in ring units, and the columns that the others showed to be wrong and that were left out."""
+    """A sum in ring units, and the columns that contradicted the others and were left out."""
 
     units: Units
     inconsistent_silos: tuple[int, ...] = ()
@@ -98,7 +98,7 @@ class Accumulator(Protocol):
     """One running sum of blinded vectors; memory does not grow with the number of contributions."""
 
     def check(self, index: int, chunk: bytes) -> None:
-        """Raise what `add` would raise of the chunk itself, and add nothing."""
+        """Make the checks of `add` on a chunk, without adding it."""
 
     def chunk(self, index: int) -> bytes:
         """Return chunk `index` of the sum; raises KeyError if nothing was added to it."""
@@ -106,8 +106,8 @@ class Accumulator(Protocol):
     def add(self, index: int, chunk: bytes) -> None:
         """Add chunk `index` of one contribution.
 
-        Raises WireError on a wrong size, RangeError on what is no element of the group, ProtocolError on another key
-        or on more contributions than the round has silos. The sum is then as before.
+        Raises WireError on a wrong size, RangeError on a value outside the group, ProtocolError on another key or on
+        more contributions than the round has silos. After an error the sum is as before.
         """
 
     def chunks(self) -> list[bytes]:
@@ -126,7 +126,7 @@ class Scheme(Protocol):
 
     @property
     def columns(self) -> int:
-        """1 where the aggregator adds; the number of silos where each of them adds the column sealed to it."""
+        """1 if the aggregator adds; the number of silos if each silo adds the column that is sealed to it."""
 
     @property
     def is_masked(self) -> bool:
@@ -156,10 +156,10 @@ class Scheme(Protocol):
         subtracted_seeds: Sequence[bytes],
         secret: Secret | None = None,
     ) -> Opened:
-        """Take the remaining masks off a sum: add those of `added_seeds`, subtract those of `subtracted_seeds`.
+        """Remove the remaining masks from a sum: add those of `added_seeds`, subtract those of `subtracted_seeds`.
 
-        `sums` are a sum's chunks by column, `secret` that of the round's key where there is one. Raises CryptoError
-        if a size, a key or the result does not hold.
+        `sums` are a sum's chunks by column, `secret` the private half of the round key if the backend has one. Raises
+        CryptoError if a size, a key or the result is not valid.
         """
 
 
@@ -174,7 +174,7 @@ class Backend(Protocol):
         """Whether the requester makes a key pair for each round."""
 
     def capacity(self, silos: int) -> int:
-        """Return the largest limit that a round of so many silos can have."""
+        """Return the largest limit that a round of this number of silos can have."""
 
     def create_key(self) -> RoundKey:
         """Return a fresh key pair; raises ProtocolError if this backend has none."""
@@ -182,12 +182,12 @@ class Backend(Protocol):
     def bind(self, shape: Shape, public: bytes = b"") -> Scheme:
         """Fix the backend to a round.
 
-        Raises RangeError if the shape does not fit and CryptoError if `public` is no key of this backend.
+        Raises RangeError if the shape does not fit and CryptoError if `public` is not a key of this backend.
         """
 
 
 def key_id(backend: str, public: bytes) -> bytes:
-    """Return the name of a round's public key: 32 bytes that every chunk under it begins with."""
+    """Return the id of a round's public key: the first 32 bytes of every chunk that is encrypted under it."""
     return sha256(f"consilo/1 round key {backend}\n".encode() + public).digest()
 
 
@@ -202,7 +202,7 @@ def check_capacity(backend: Backend, shape: Shape) -> None:
 
 
 def no_key(name: str) -> RoundKey:
-    """Raise the ProtocolError of a backend without a key."""
+    """Raise ProtocolError: this backend has no round key."""
     raise ProtocolError(f"the backend {name!r} has no round key")
 
 
@@ -213,7 +213,7 @@ def check_no_key(name: str, public: bytes) -> None:
 
 
 def only_column(scheme: Scheme, sums: Mapping[int, Sequence[bytes]]) -> Sequence[bytes]:
-    """Return the chunks of the one column of a sum; raises WireError on other columns, numbers or sizes of chunks."""
+    """Return the chunks of the only column of a sum; raises WireError if columns, chunks or sizes differ from that."""
     if set(sums) != {0}:
         raise WireError(f"a sum of columns {sorted(sums)[:10]}, expected column 0 only")
     check_sizes(scheme, sums[0])
@@ -221,7 +221,7 @@ def only_column(scheme: Scheme, sums: Mapping[int, Sequence[bytes]]) -> Sequence
 
 
 def check_sizes(scheme: Scheme, chunks: Sequence[bytes]) -> None:
-    """Raise WireError unless a sum has its number of chunks and each its size."""
+    """Raise WireError unless a sum has the number of chunks of the scheme, each with the right size."""
     if len(chunks) != scheme.shape.chunks:
         raise WireError(f"a sum of {len(chunks)} chunks, expected {scheme.shape.chunks}")
     for index, chunk in enumerate(chunks):

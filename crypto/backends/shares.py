@@ -1,13 +1,14 @@
-"""The backend `shares`: a vector is dealt to the silos, each adds what it was dealt, any quorum of them shows the sum.
+"""The backend `shares`: every silo shares its vector over all silos, each silo adds its column, a quorum opens the sum.
 
-Shamir ("How to share a secret", CACM 1979) value by value over Z_p, p = 2^56 - 5: the share of the silo at place j of
-the roster (from 0) is a polynomial of degree t - 1 at x = j + 1, its value at 0 the secret. Columns 0 to t - 2 are
-uniform whatever the secret is, so they are drawn from 32-byte seeds and travel as those (`crypto.backends.keystream`);
-the polynomial through the secret and them gives the columns from t - 1 on, by finite differences. Each column is sealed
-to its silo. There are no masks.
+Shamir ("How to share a secret", CACM 1979) value by value over Z_p, p = 2^56 - 5: the share of the silo at position j
+of the roster (from 0) is a polynomial of degree t - 1 at x = j + 1; its value at 0 is the secret. Columns 0 to t - 2
+are uniform whatever the secret is, so they are expanded from 32-byte seeds, and only the seeds travel
+(`crypto.backends.keystream`). The polynomial through them and the secret gives the other columns, by finite
+differences. Each column is sealed to its silo. There are no masks. docs/protocol.md section 2.8.
 
-Promise: fewer than t columns say nothing of the vector; after contributing, any n - t silos may vanish. Of m sums that
-arrive, up to (m - t) / 2 wrong ones are found, named and left out, and up to m - t are noticed (a Reed-Solomon code).
+Promise: fewer than t columns reveal nothing about the vector. After all have contributed, any n - t silos may drop out.
+Of m sums that arrive, up to (m - t) / 2 wrong ones are found, named and left out, and up to m - t are noticed (a
+Reed-Solomon code).
 All arithmetic is vectorised in words of 64 bits, a block at a time.
 """
 
@@ -39,6 +40,7 @@ from crypto.backends.scheme import (
 from crypto.errors import ProtocolError, RangeError, SealError, WireError
 from crypto.keys import Secret
 from crypto.randomness import token
+from crypto.reed_solomon import lagrange, wrong_places
 from crypto.sealing import OVERHEAD_BYTES, SealingKey, seal
 
 NAME = "shares"
@@ -55,7 +57,7 @@ _INSTEAD = "take the backend 'masking'"
 
 
 class SharesSum:
-    """What one silo adds: its column of every contribution, seeds expanded as they come."""
+    """The accumulator of one silo: its column of every contribution; seeds are expanded on arrival."""
 
     __slots__ = ("_has_seeds", "_shape", "_sum")
 
@@ -125,7 +127,7 @@ class SharesScheme:
             for stream, row in zip(streams, rows[1:], strict=False):
                 stream.fill(row)
             for place in range(quorum, silos + 1):
-                _next_by_differences(rows[place - quorum : place], rows[place], scratch[: secret.size])
+                next_by_differences(rows[place - quorum : place], rows[place], scratch[: secret.size])
                 parts[place - quorum].append(rows[place].tobytes())
         return (*seeds, *map(b"".join, parts))
 
@@ -140,14 +142,14 @@ class SharesScheme:
         subtracted_seeds: Sequence[bytes],
         secret: Secret | None = None,
     ) -> Opened:
-        """See Scheme. `inconsistent_silos` has places in the roster; a sum of another size counts."""
-        left, wrong, parts = dict(sums), [], []
+        """See Scheme. `inconsistent_silos` has positions in the roster, also of sums with a wrong size."""
+        left, inconsistent_silos, parts = dict(sums), [], []
         for column in sorted(sums):
             self._check_column(column)
             try:
                 check_sizes(self, sums[column])
             except WireError:
-                wrong.append(column)
+                inconsistent_silos.append(column)
                 del left[column]
         for index in range(self.shape.chunks):
             read: dict[int, Elements] = {}
@@ -155,13 +157,13 @@ class SharesScheme:
                 with suppress(RangeError):
                     read[column] = read_elements(chunks[index], PRIME, self.shape.values(index), index)
             elements, others = reconstruct(read, self.shape.quorum)
-            false = [column for column in left if column not in read or column in others]
-            wrong += false
-            for column in false:
+            left_out = [column for column in left if column not in read or column in others]
+            inconsistent_silos += left_out
+            for column in left_out:
                 del left[column]
             signed = elements.view(np.int64)
             parts.append(np.subtract(signed, PRIME, out=signed, where=signed > PRIME // 2))
-        return Opened(self.shape.check_sum(np.concatenate(parts)), tuple(sorted(wrong)))
+        return Opened(self.shape.check_sum(np.concatenate(parts)), tuple(sorted(inconsistent_silos)))
 
     def _check_column(self, column: int) -> None:
         if not 0 <= column < self.columns:
@@ -203,7 +205,7 @@ def sealed_bytes(scheme: Scheme, column: int) -> int:
 def seal_column(public: bytes, chunks: Sequence[bytes], info: bytes) -> bytes:
     """Seal a column to the channel key of its silo in the context `info`; raises SealError on a bad key.
 
-    A fresh key, sealed by HPKE, encrypts the chunks with AES-256-GCM, the number of a chunk being its nonce.
+    A fresh key, sealed by HPKE, encrypts the chunks with AES-256-GCM; the number of a chunk is its nonce.
     """
     key = AESGCM.generate_key(8 * _KEY_BYTES)
     cipher = AESGCM(key)
@@ -216,25 +218,25 @@ def open_column(key: SealingKey, scheme: Scheme, column: int, sealed: bytes, inf
     expected = sealed_bytes(scheme, column)
     if len(sealed) != expected:
         raise WireError(f"a sealed column of {len(sealed)} bytes, expected {expected}")
-    head = OVERHEAD_BYTES + _KEY_BYTES
-    cipher, view, chunks = AESGCM(key.open(sealed[:head], info)), memoryview(sealed), []
+    start = OVERHEAD_BYTES + _KEY_BYTES
+    cipher, view, chunks = AESGCM(key.open(sealed[:start], info)), memoryview(sealed), []
     for index in range(scheme.shape.chunks):
         size = scheme.chunk_bytes(column, index) + _TAG_BYTES
         try:
-            chunks.append(cipher.decrypt(index.to_bytes(12, "big"), view[head : head + size], info))
+            chunks.append(cipher.decrypt(index.to_bytes(12, "big"), view[start : start + size], info))
         except InvalidTag:
             raise SealError(f"chunk {index} of a sealed column does not open with its key") from None
-        head += size
+        start += size
     return chunks
 
 
 def reconstruct(sums: Mapping[int, Elements], quorum: int) -> tuple[Elements, tuple[int, ...]]:
-    """Return the secret vector and the places of the columns that were wrong.
+    """Return the secret vector and the positions of the silos whose columns are inconsistent with the others.
 
-    Raises ProtocolError if fewer than `quorum` columns are there, or if they contradict each other and nothing tells
-    which are wrong.
+    Raises ProtocolError if there are fewer than `quorum` columns, or if they contradict each other and the wrong ones
+    cannot be identified.
     """
-    left, wrong = dict(sums), []
+    left, inconsistent_silos = dict(sums), []
     while True:
         places = tuple(sorted(left))
         if len(places) < quorum:
@@ -242,16 +244,22 @@ def reconstruct(sums: Mapping[int, Elements], quorum: int) -> tuple[Elements, tu
         at = _contradiction(left, places, quorum)
         if at is None:
             break
-        for place in _errors({place: int(left[place][at]) for place in places}, quorum):
-            wrong.append(place)
+        wrong = wrong_places({place: int(left[place][at]) for place in places}, quorum, PRIME)
+        if wrong is None:
+            raise ProtocolError(
+                "the silos' sums contradict each other and too few are there to tell which are wrong",
+                "ask again: the more silos open, the more wrong sums can be told from right ones",
+            )
+        for place in wrong:
+            inconsistent_silos.append(place)
             del left[place]
     chosen = places[:quorum]
     weights = _lagrange(tuple(place + 1 for place in chosen), 0)
-    return _blockwise(weights, [left[place] for place in chosen]), tuple(sorted(wrong))
+    return _blockwise(weights, [left[place] for place in chosen]), tuple(sorted(inconsistent_silos))
 
 
 def _contradiction(sums: Mapping[int, Elements], places: tuple[int, ...], quorum: int) -> int | None:
-    """Return an index at which the columns lie on no polynomial of degree below `quorum`, or None."""
+    """Return an index at which no polynomial of degree below `quorum` fits the columns, or None."""
     for first in range(len(places) - quorum):
         run = places[first : first + quorum + 1]
         expected = _blockwise(
@@ -263,80 +271,16 @@ def _contradiction(sums: Mapping[int, Elements], places: tuple[int, ...], quorum
     return None
 
 
-def _errors(word: Mapping[int, int], quorum: int) -> tuple[int, ...]:
-    """Return the places of the wrong letters of one Reed-Solomon word; raises ProtocolError if they cannot be told.
-
-    Berlekamp and Welch (US patent 4,633,470, 1986): with e wrong letters and 2e + quorum letters or more, polynomials E
-    (monic, of degree e) and Q (of degree below quorum + e) with Q(x) = y E(x) at every letter (x, y) exist, and E is 0
-    at the wrong ones. One elimination, of the order of the cube of the letters.
-    """
-    points = {place + 1: value for place, value in word.items()}
-    errors = (len(points) - quorum) // 2
-    solution = _solved(
-        [
-            [
-                *(pow(x, k, PRIME) for k in range(quorum + errors)),
-                *(-y * pow(x, k, PRIME) % PRIME for k in range(errors)),
-            ]
-            for x, y in points.items()
-        ],
-        [y * pow(x, errors, PRIME) % PRIME for x, y in points.items()],
-    )
-    if errors and solution is not None:
-        locator = [*solution[quorum + errors :], 1]
-        wrong = [x - 1 for x in points if not sum(c * pow(x, k, PRIME) for k, c in enumerate(locator)) % PRIME]
-        rest = {x: y for x, y in points.items() if x - 1 not in wrong}
-        if 0 < len(wrong) <= errors and _on_one_polynomial(rest, quorum):
-            return tuple(wrong)
-    raise ProtocolError(
-        "the silos' sums contradict each other and too few are there to tell which are wrong",
-        "ask again: the more silos open, the more wrong sums can be told from right ones",
-    )
-
-
-def _on_one_polynomial(points: Mapping[int, int], quorum: int) -> bool:
-    chosen = tuple(sorted(points))[:quorum]
-    return all(
-        (sum(w * points[at] for w, at in zip(_lagrange(chosen, x), chosen, strict=True)) - y) % PRIME == 0
-        for x, y in points.items()
-        if x not in chosen
-    )
-
-
-def _solved(rows: list[list[int]], right: list[int]) -> list[int] | None:
-    """Return a solution of linear equations modulo p, free unknowns being 0; None if they contradict each other."""
-    table = [[*row, value] for row, value in zip(rows, right, strict=True)]
-    unknowns, pivots, top = len(rows[0]), list[int](), 0
-    for column in range(unknowns):
-        found = next((at for at in range(top, len(table)) if table[at][column]), None)
-        if found is None:
-            continue
-        table[top], table[found] = table[found], table[top]
-        inverse = pow(table[top][column], -1, PRIME)
-        table[top] = [value * inverse % PRIME for value in table[top]]
-        for at, row in enumerate(table):
-            if at != top and (factor := row[column]):
-                table[at] = [(a - factor * b) % PRIME for a, b in zip(row, table[top], strict=True)]
-        pivots.append(column)
-        top += 1
-    if any(row[-1] for row in table[top:]):
-        return None
-    solution = [0] * unknowns
-    for at, column in enumerate(pivots):
-        solution[column] = table[at][-1]
-    return solution
-
-
-def _next_by_differences(values: Sequence[Elements], out: Elements, scratch: Elements) -> None:
+def next_by_differences(values: Sequence[Elements], out: Elements, scratch: Elements) -> None:
     """Write the value at the next point over `out`, from a quorum of values at consecutive points.
 
     The difference of order t of a polynomial of degree t - 1 is 0, so value_t = sum (-1)^(t-1-k) C(t, k) value_k.
     """
     quorum = len(values)
     if 2**quorum * PRIME >= 2**64:
-        np.copyto(out, _combined(tuple((-1) ** (quorum - 1 - k) * comb(quorum, k) for k in range(quorum)), values))
+        np.copyto(out, combined(tuple((-1) ** (quorum - 1 - k) * comb(quorum, k) for k in range(quorum)), values))
         return
-    # Small weights: words wrap on the way, the lift by a multiple of p brings the result back into [0, 2^64).
+    # With small weights words may wrap; adding a multiple of p brings the result back into [0, 2^64).
     lift = np.uint64(2 ** (quorum - 1) * PRIME)
     (np.add if quorum % 2 else np.subtract)(lift, values[0], out=out)
     for k in range(1, quorum // 2 + 1):
@@ -352,20 +296,11 @@ def _next_by_differences(values: Sequence[Elements], out: Elements, scratch: Ele
 
 @lru_cache(maxsize=4096)
 def _lagrange(points: tuple[int, ...], at: int) -> tuple[int, ...]:
-    """Return the weights of the values at `points` in the value at `at`."""
-    weights = []
-    for i, xi in enumerate(points):
-        numerator = denominator = 1
-        for j, xj in enumerate(points):
-            if i != j:
-                numerator = numerator * (at - xj) % PRIME
-                denominator = denominator * (xi - xj) % PRIME
-        weights.append(_centred(numerator * pow(denominator, -1, PRIME)))
-    return tuple(weights)
+    """Return the weights with which the values at `points` give the value at `at`, each within ±p / 2."""
+    return tuple(map(_centred, lagrange(points, at, PRIME)))
 
 
 def _centred(value: int) -> int:
-    value %= PRIME
     return value if value <= PRIME // 2 else value - PRIME
 
 
@@ -382,15 +317,15 @@ def _blockwise(weights: tuple[int, ...], vectors: Sequence[Elements]) -> Element
     size = vectors[0].size
     result = np.empty(size, np.uint64)
     for start in range(0, size, _STEP):
-        result[start : start + _STEP] = _combined(weights, [vector[start : start + _STEP] for vector in vectors])
+        result[start : start + _STEP] = combined(weights, [vector[start : start + _STEP] for vector in vectors])
     return result
 
 
-def _combined(weights: tuple[int, ...], vectors: Sequence[Elements]) -> Elements:
+def combined(weights: tuple[int, ...], vectors: Sequence[Elements]) -> Elements:
     """Return the sum of weight times vector modulo p, for weights within ±p / 2 and vectors over [0, p)."""
     positive = sum(weight for weight in weights if weight > 0)
     negative = sum(-weight for weight in weights if weight < 0)
-    # Small weights: the negative part is lifted by a multiple of p, and the whole stays below 2^64.
+    # Small weights: a multiple of p makes the negative part positive, and the total stays below 2^64.
     if (positive + negative + 1) * PRIME < 2**64:
         total = np.full(vectors[0].shape, np.uint64(negative * PRIME))
         scratch = np.empty_like(total)
@@ -398,7 +333,7 @@ def _combined(weights: tuple[int, ...], vectors: Sequence[Elements]) -> Elements
             operation = np.add if weight > 0 else np.subtract
             operation(total, np.multiply(vector, np.uint64(abs(weight)), out=scratch), out=total)
         return _reduced(total, scratch)
-    # Any weights, in limbs of 28 bits: 100 products of two limbs, twice, stay below 2^64.
+    # Any weights, in limbs of 28 bits: two times 100 products of two limbs stay below 2^64.
     high = np.zeros(vectors[0].shape, np.uint64)
     middle, low = high.copy(), high.copy()
     for weight, vector in zip(weights, vectors, strict=True):

@@ -1,1 +1,1 @@
-"""One secure sum, from the manifest to the opened report: docs/protocol.md sections 3 to 9."""
+"""One secure sum, from the manifest to the opened report: docs/protocol.md sections 3 to 7."""

@@ -1,11 +1,13 @@
-"""Who sums what under which rules: the manifest of one round, and the checks that every party makes on it.
+"""The manifest of one round (its roster, quorum, slots and noise), and the check that a recipient makes on it.
 
-The manifest is a pure function of the signed request and of the signed acceptances of its roster (`compose`), so a
-party checks it by composing it again and comparing: a key, quorum or deviation that the aggregator altered shows.
-docs/protocol.md sections 3 and 4.
+The manifest is a pure function of the signed request and of the signed acceptances of its roster (`compose`), which it
+binds by the root of a Merkle tree. A recipient has all of them, and composes it again; a silo sees those of its
+committee (`crypto.rounds.shown`). So a key, quorum or deviation that the aggregator altered is noticed.
+docs/protocol.md sections 3.1 to 3.5; section 8, rows B2 to B5 and G2.
 """
 
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -13,8 +15,9 @@ from pydantic import Field
 from crypto.backends.scheme import MAX_VALUES
 from crypto.errors import ProtocolError
 from crypto.keys import VerifyKey
-from crypto.rounds.bounds import fewest_survivors, why_infeasible
-from crypto.rounds.committees import committees, degree_of, quorum_of
+from crypto.merkle import MerkleTree, leaf_hash
+from crypto.rounds.bounds import fewest_survivors, noise_shares, why_infeasible, why_too_few
+from crypto.rounds.committees import committee, committees, degree_of, quorum_of
 from crypto.sealing import PUBLIC_BYTES, seal
 from crypto.wire import MAX_RECIPIENTS, MAX_SILOS, Count, Digest, Message, Name, RoundId, Seconds, Signed, verify
 
@@ -26,7 +29,7 @@ KeyId = Annotated[bytes, Field(max_length=32)]
 
 
 class Recipient(Message):
-    """Someone to whom the sum is opened, and the key it is sealed to."""
+    """A party that can open the sum, and the key to which openings are sealed."""
 
     name: Name
     key: PublicKey
@@ -38,7 +41,7 @@ class Block(Message):
     name: Annotated[str, Field(min_length=1, max_length=160)]
     length: Annotated[int, Field(ge=1, le=MAX_VALUES)]
     scale_bits: Annotated[int, Field(ge=0, le=62)]
-    variance: Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,39})$")]  # decimal; of the sum over n - a - d silos
+    variance: Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,39})$")]  # decimal; of the sum over asked - a - d silos
 
 
 class Terms(Message):
@@ -47,6 +50,7 @@ class Terms(Message):
     request_hash: Digest
     recipients: Annotated[tuple[Recipient, ...], Field(min_length=1, max_length=MAX_RECIPIENTS)]
     backend: BackendName
+    asked: Annotated[int, Field(ge=1, le=MAX_SILOS)]  # silos
     key_id: KeyId  # of the round's homomorphic key, where the backend has one
     limit: Annotated[int, Field(ge=1, lt=2**63)]  # largest magnitude of a value of one silo, noise included
     blocks: Annotated[tuple[Block, ...], Field(min_length=1, max_length=256)]
@@ -63,61 +67,75 @@ class Propose(Message):
     request: bytes  # the analyst's envelope
 
 
+MAX_MUST_INCLUDE = 20  # silos that one policy names
+MAX_COMPUTE_S = 3600  # of a silo's computing in one round, as an acceptance may state it
+
+
 class Accept(Message):
-    """Silo to aggregator: yes, with the keys of this round and the conditions of my policy."""
+    """Silo to all: yes, with the conditions of my policy; my keys of this round travel beside it, by their SHA-256."""
 
     KIND: ClassVar[str] = "accept"
     federation: Name
     round_id: RoundId
     request_hash: Digest
     expires_at: Seconds
-    mask_key: PublicKey
-    channel_key: PublicKey
+    mask_key_hash: Digest
+    channel_key_hash: Digest
     self_commitment: Digest
     policy_hash: Digest
     min_silos: Annotated[int, Field(ge=0, le=MAX_SILOS)]
     max_colluding: Annotated[int, Field(ge=1, le=MAX_SILOS)]
     max_missing: Annotated[int, Field(ge=0, le=MAX_SILOS)]
+    # How long my computing may take, by policy and request alone; left out where the policy does not say.
+    compute_ms: Annotated[
+        int | None, Field(default=None, ge=1, le=1000 * MAX_COMPUTE_S, exclude_if=lambda time: time is None)
+    ] = None
+    # Silos without which I take no part; left out where the policy names none.
+    must_include: Annotated[
+        tuple[Name, ...] | None,
+        Field(default=None, min_length=1, max_length=MAX_MUST_INCLUDE, exclude_if=lambda names: names is None),
+    ] = None
 
 
-class Member(Message):
-    """One silo of the roster, as its acceptance describes it."""
-
-    silo: Name
-    mask_key: PublicKey
-    channel_key: PublicKey
-    self_commitment: Digest
-    policy_hash: Digest
+def seconds_of(compute_ms: int | None) -> int:
+    """Return how many whole seconds later a round ends by an acceptance that states this time of computing."""
+    return -(-(compute_ms or 0) // 1000)
 
 
 class Manifest(Message):
     """The whole agreement of one round; everything after Propose is bound to its SHA-256."""
 
     KIND: ClassVar[str] = "manifest"
-    MAX_BYTES: ClassVar[int] = 4 << 20
+    MAX_BYTES: ClassVar[int] = 1 << 20
     federation: Name
     round_id: RoundId
     expires_at: Seconds
     terms: Terms
-    roster: Annotated[tuple[Member, ...], Field(min_length=1, max_length=MAX_SILOS)]
+    silos: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MAX_SILOS)]  # the roster, sorted
+    members: Digest  # the root of the tree over their acceptances, in this order
     quorum: Count
     degree: Count
     min_silos: Count
     max_colluding: Count
     max_missing: Count
+    must_include: Annotated[
+        tuple[Name, ...] | None,
+        Field(default=None, min_length=1, max_length=MAX_SILOS, exclude_if=lambda names: names is None),
+    ] = None
 
-    @property
-    def silos(self) -> tuple[str, ...]:
-        return tuple(member.silo for member in self.roster)
+    def committee(self, manifest_hash: bytes, place: int) -> tuple[int, ...]:
+        """Return the committee of the silo at a place of the roster; see `crypto.rounds.committees`."""
+        return committee(self.silos, self.degree, manifest_hash, place)
 
     def committees(self, manifest_hash: bytes) -> tuple[tuple[int, ...], ...]:
-        """Return of every silo the places of those that hold shares of its secrets; see `crypto.rounds.committees`."""
+        """Return the committee of every silo, as positions in the roster; see `crypto.rounds.committees`."""
         return committees(self.silos, self.degree, manifest_hash)
 
     @property
     def committee_quorum(self) -> int:
         """The number of shares that rebuild a secret of one silo."""
-        return quorum_of(self.degree + 1)
+        is_whole = self.degree + 1 == len(self.silos)
+        return self.quorum if is_whole else quorum_of(self.degree + 1)
 
     @property
     def length(self) -> int:
@@ -126,11 +144,16 @@ class Manifest(Message):
     @property
     def noise_shares(self) -> int:
         """The number of silos whose noise alone must reach the variance of every block."""
-        return len(self.roster) - self.max_colluding - self.max_missing
+        return noise_shares(self.terms.asked, self.max_colluding, self.max_missing)
 
     @property
     def min_survivors(self) -> int:
-        return fewest_survivors(self.quorum, self.min_silos, self.max_colluding)
+        return fewest_survivors(*self.conditions)
+
+    @property
+    def conditions(self) -> tuple[int, int, int, int]:
+        """How many were asked, min_silos, max_colluding and max_missing, as `crypto.rounds.bounds` takes them."""
+        return self.terms.asked, self.min_silos, self.max_colluding, self.max_missing
 
 
 def check_accept(propose: Propose, terms: Terms, silo: str, accept: Accept) -> None:
@@ -140,16 +163,34 @@ def check_accept(propose: Propose, terms: Terms, silo: str, accept: Accept) -> N
         raise ProtocolError(f"the acceptance of {silo!r} belongs to another round or request")
 
 
-def check_round_keys(accept: Accept) -> None:
-    """Raise SealError if a key of this round is one that nothing can be sealed to."""
-    for key in (accept.mask_key, accept.channel_key):
+def check_round_keys(accept: Accept, mask_key: bytes, channel_key: bytes) -> None:
+    """Raise CryptoError unless both keys are those of an acceptance and can be sealed to."""
+    for key, expected in ((mask_key, accept.mask_key_hash), (channel_key, accept.channel_key_hash)):
+        check_round_key(key, expected)
         seal(key, b"", b"")
 
 
-def compose(propose: Propose, terms: Terms, accepts: Sequence[tuple[str, Accept]]) -> Manifest:
-    """Return the one manifest that these acceptances (silo name, message) give rise to.
+def check_round_key(key: bytes, expected: bytes) -> None:
+    """Raise ProtocolError unless a key is the one that an acceptance names."""
+    if len(key) != PUBLIC_BYTES or sha256(key).digest() != expected:
+        raise ProtocolError("a round key is not the one that its silo's acceptance names")
 
-    Raises ProtocolError if one belongs to another round or request, or if the roster cannot bear its conditions.
+
+def member_leaf(silo: str, accept: Accept) -> bytes:
+    """Return the hash of one member's leaf: its name behind its length in one byte, and its encoded acceptance."""
+    name = silo.encode()
+    return leaf_hash(len(name).to_bytes(1, "big") + name + accept.encode())
+
+
+def members_tree(accepts: Sequence[tuple[str, Accept]]) -> MerkleTree:
+    """Return the tree over the acceptances of a roster (silo name, message), in roster order."""
+    return MerkleTree([member_leaf(silo, accept) for silo, accept in sorted(accepts, key=lambda one: one[0])])
+
+
+def compose(propose: Propose, terms: Terms, accepts: Sequence[tuple[str, Accept]]) -> Manifest:
+    """Return the only manifest that follows from these acceptances (silo name, message).
+
+    Raises ProtocolError if one belongs to another round or request, or if the roster cannot meet its conditions.
     """
     if len(accepts) > MAX_SILOS:
         raise ProtocolError(f"{len(accepts)} acceptances, at most {MAX_SILOS}")
@@ -160,34 +201,59 @@ def compose(propose: Propose, terms: Terms, accepts: Sequence[tuple[str, Accept]
         raise ProtocolError("the roster names a silo twice")
     for silo, accept in accepts:
         check_accept(propose, terms, silo, accept)
-    max_colluding = max(accept.max_colluding for _, accept in accepts)
-    max_missing = max(accept.max_missing for _, accept in accepts)
-    members = tuple(
-        Member(
-            silo=silo,
-            mask_key=accept.mask_key,
-            channel_key=accept.channel_key,
-            self_commitment=accept.self_commitment,
-            policy_hash=accept.policy_hash,
-        )
-        for silo, accept in sorted(accepts)
+    return manifest_of(
+        propose,
+        terms,
+        tuple(sorted(names)),
+        members_tree(accepts).root,
+        expires_at=propose.expires_at + max(seconds_of(accept.compute_ms) for _, accept in accepts),
+        min_silos=max(accept.min_silos for _, accept in accepts),
+        max_colluding=max(accept.max_colluding for _, accept in accepts),
+        max_missing=min(accept.max_missing for _, accept in accepts),
+        must_include=tuple(sorted({silo for _, accept in accepts for silo in accept.must_include or ()})),
     )
+
+
+def manifest_of(
+    propose: Propose,
+    terms: Terms,
+    silos: tuple[str, ...],
+    members: bytes,
+    *,
+    expires_at: int,
+    min_silos: int,
+    max_colluding: int,
+    max_missing: int,
+    must_include: tuple[str, ...],
+) -> Manifest:
+    """Return the only manifest of a roster under these conditions; raises ProtocolError if it cannot meet them."""
     manifest = Manifest(
         federation=propose.federation,
         round_id=propose.round_id,
-        expires_at=propose.expires_at,
+        expires_at=expires_at,
         terms=terms,
-        roster=members,
-        quorum=quorum_of(len(members)),
-        degree=degree_of(len(members), max_colluding, max_missing),
-        min_silos=max(accept.min_silos for _, accept in accepts),
+        silos=silos,
+        members=members,
+        quorum=quorum_of(terms.asked),
+        degree=degree_of(len(silos), max_colluding, max_missing),
+        min_silos=min_silos,
         max_colluding=max_colluding,
         max_missing=max_missing,
+        must_include=must_include or None,
     )
-    reason = why_infeasible(len(members), manifest.min_silos, manifest.max_colluding, manifest.max_missing)
+    reason = why_infeasible(*manifest.conditions) or why_too_few(len(silos), *manifest.conditions)
+    if without := set(must_include) - set(silos):
+        reason = f"a policy of the roster takes no part without {', '.join(sorted(without))}"
     if reason:
         raise ProtocolError(reason)
     return manifest
+
+
+def check_equal(manifest: Manifest, expected: Manifest, of: str) -> None:
+    """Raise ProtocolError, which names the first difference, unless two manifests are the same."""
+    for field in Manifest.model_fields:
+        if getattr(manifest, field) != getattr(expected, field):
+            raise ProtocolError(f"the manifest's {field} is not what {of} give")
 
 
 def check_manifest(
@@ -197,15 +263,13 @@ def check_manifest(
     accepts: Sequence[bytes],
     keys: Mapping[str, VerifyKey],
 ) -> list[Signed[Accept]]:
-    """Raise unless `manifest` is what the signed acceptances of known silos give rise to; return those.
+    """Return the acceptances, if they are signed by known silos and `manifest` follows from them.
 
-    ProtocolError names what differs; WireError and SignatureError come from the acceptances.
+    Raises ProtocolError, which names the difference, and WireError or SignatureError from the acceptances.
     """
     if len(accepts) > MAX_SILOS:
         raise ProtocolError(f"{len(accepts)} acceptances, at most {MAX_SILOS}")
     signed = [verify(envelope, Accept, keys) for envelope in accepts]
     composed = compose(propose, terms, [(one.signer, one.message) for one in signed])
-    for field in Manifest.model_fields:
-        if getattr(manifest, field) != getattr(composed, field):
-            raise ProtocolError(f"the manifest's {field} is not what request and acceptances give")
+    check_equal(manifest, composed, "request and acceptances")
     return signed

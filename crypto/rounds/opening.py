@@ -1,21 +1,23 @@
-"""Check an encrypted report and open its sum, at a recipient: docs/protocol.md section 7.
+"""Check an encrypted report and open its sum, at a recipient: docs/protocol.md section 7.2; section 8, table G.
 
-Promise: a vector that comes out is the sum of the contributions that a quorum of silos signed for, provided the
-aggregator added them honestly; `crypto.rounds.recount` finds out whether it did. The report holds the contributions'
-signed digests, not the contributions themselves.
+Promise: the opened vector is the sum of the masked inputs that a quorum of silos agreed on, provided the aggregator
+added them honestly, which `crypto.rounds.recount` checks. The report holds the signed digests of the masked inputs, not
+the masked inputs themselves. Bonawitz et al., CCS 2017, figure 4, Unmasking; here a recipient opens, not the server.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import InitVar, dataclass, field
 from hashlib import sha256
 from itertools import combinations, islice
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
 from crypto.backends.scheme import Scheme, Units
-from crypto.errors import CryptoError, ProtocolError, RangeError, SealError
+from crypto.errors import CryptoError, ProtocolError, RangeError
 from crypto.keys import Secret, VerifyKey
 from crypto.rounds.key_schedule import (
     entry_info,
@@ -26,35 +28,39 @@ from crypto.rounds.key_schedule import (
     self_seed,
     sum_info,
 )
-from crypto.rounds.manifest import Manifest, Propose, Terms, check_manifest
+from crypto.rounds.manifest import Accept, Manifest, Propose, Terms, check_manifest
 from crypto.rounds.messages import (
+    SEALED_SEED,
+    SEALED_SHARES,
     Bundle,
     Contribution,
     Entry,
-    OpenedShares,
     Opening,
     SurvivorSet,
+    UnmaskingShares,
     check_signatures,
-    check_split,
+    check_survivors,
+    entries_root,
 )
 from crypto.rounds.payload import digests, piece_sizes, scheme_of, slices, sum_sizes
 from crypto.rounds.report import StoredReport
 from crypto.sealing import SealingKey
-from crypto.shamir import combine
+from crypto.shamir import combine, strangers, wrong_shares
 from crypto.wire import Signed, verify
 
 _MAX_QUORUMS_TRIED = 1000
-_PASSED = object()  # what `check_report` alone gives a CheckedReport
+MAX_DECODED = 100  # shares of a secret among which wrong ones are found by decoding, in time cubic in their number
+_PASSED = object()  # proof that `check_report` made this CheckedReport
 
 
 @dataclass(frozen=True, slots=True)
 class OpenedSum:
-    """The unblinded sum in ring units, and what it was opened under."""
+    """The unblinded sum in ring units, with its manifest and its survivor set."""
 
     manifest: Manifest
-    split: SurvivorSet
+    survivor_set: SurvivorSet
     units: Units
-    inconsistent_silos: tuple[str, ...] = ()  # silos whose sum contradicted the others' and was left out, in `shares`
+    wrong: Mapping[str, str] = field(default_factory=dict)  # by silo, what it signed that was wrong and was left out
 
     def blocks(self) -> list[npt.NDArray[np.float64]]:
         """Return the sum as real values, by block of the manifest, in the units before scaling."""
@@ -67,24 +73,27 @@ class OpenedSum:
 
 @dataclass(frozen=True, slots=True)
 class CheckedReport:
-    """What an encrypted report proves to anybody who knows the request: who agreed on which contributions.
+    """A report that passed every check that needs no secret: it proves which silos agreed on which masked inputs.
 
-    It comes from `check_report` and from nowhere else, so that a report is checked once and never opened unchecked.
+    Only `check_report` makes one, so a report is checked once and never opened unchecked.
     """
 
     stored: StoredReport
     scheme: Scheme
     manifest: Manifest
     manifest_hash: bytes
-    split: SurvivorSet
-    split_hash: bytes
+    survivor_set: SurvivorSet
+    survivors_hash: bytes
     contributions: tuple[Contribution, ...]  # of the survivors, in roster order
+    accepts: Mapping[str, Accept] = field(repr=False)  # of the roster
     silos: Mapping[str, VerifyKey] = field(repr=False)  # of the roster, with the keys that they signed with
     passed: InitVar[object]
 
     def __post_init__(self, passed: object) -> None:
         if passed is not _PASSED:
             raise TypeError("a CheckedReport comes from check_report, and from nowhere else")
+        object.__setattr__(self, "accepts", MappingProxyType(dict(self.accepts)))
+        object.__setattr__(self, "silos", MappingProxyType(dict(self.silos)))
 
     @property
     def name(self) -> bytes:
@@ -93,13 +102,19 @@ class CheckedReport:
 
     @property
     def survivors(self) -> tuple[str, ...]:
-        return tuple(survivor.silo for survivor in self.split.survivors)
+        return tuple(survivor.silo for survivor in self.survivor_set.survivors)
 
     @property
     def consent_as_of(self) -> dict[str, int]:
-        """At which clock time each survivor read decisions on consent, in seconds since 1970, where it says so."""
-        heads = zip(self.survivors, self.contributions, strict=True)
-        return {silo: head.consent_as_of for silo, head in heads if head.consent_as_of is not None}
+        """The clock time at which each survivor read decisions on consent, in seconds since 1970, if it states one."""
+        headers = zip(self.survivors, self.contributions, strict=True)
+        return {silo: header.consent_as_of for silo, header in headers if header.consent_as_of is not None}
+
+    @property
+    def rows_as_of(self) -> dict[str, int]:
+        """When the files of each survivor's prepared rows were last seen unchanged, if it states it."""
+        headers = zip(self.survivors, self.contributions, strict=True)
+        return {silo: header.rows_as_of for silo, header in headers if header.rows_as_of is not None}
 
 
 def check_report(
@@ -109,25 +124,26 @@ def check_report(
     aggregators: Mapping[str, VerifyKey],
     round_key: bytes = b"",
 ) -> CheckedReport:
-    """Make every check of a report that needs no secret; `round_key` is the public key that its request carries.
+    """Make every check of a report that needs no secret; `round_key` is the public key in its request.
 
-    Raises ProtocolError, SignatureError or WireError, each naming what does not hold.
+    Raises ProtocolError, SignatureError or WireError, which name the failed check.
     """
     # 1. The manifest is what the request and the signed acceptances give.
     report = stored.message
     propose = verify(report.propose, Propose, aggregators).message
     signed_manifest = verify(report.manifest, Manifest, aggregators)
     manifest, manifest_hash = signed_manifest.message, signed_manifest.digest
-    check_manifest(manifest, propose, terms, report.accepts, silos)
-    # 2. A quorum of survivors signed one and the same split.
+    signed_accepts = check_manifest(manifest, propose, terms, report.accepts, silos)
+    accepts = {one.signer: one.message for one in signed_accepts}
+    # 2. A quorum of survivors signed one and the same survivor set.
     roster = {silo: silos[silo] for silo in manifest.silos}
-    split = check_signatures(manifest, report.split, report.signatures, roster)
-    check_split(manifest, manifest_hash, split)
-    heads = {one.signer: one for one in (verify(raw, Contribution, roster) for raw in report.contributions)}
+    survivor_set = check_signatures(manifest, report.split, report.signatures, roster)
+    check_survivors(manifest, manifest_hash, survivor_set)
+    headers = {one.signer: one for one in (verify(raw, Contribution, roster) for raw in report.contributions)}
     scheme = scheme_of(manifest, round_key)
     contributions, pieces = [], len(piece_sizes(scheme))
-    for survivor in split.survivors:
-        signed = heads.get(survivor.silo)
+    for survivor in survivor_set.survivors:
+        signed = headers.get(survivor.silo)
         if signed is None or signed.digest != survivor.contribution:
             raise ProtocolError(f"the contribution of {survivor.silo!r} is not the one that was agreed on")
         bound = signed.message.manifest_hash, signed.message.length, len(signed.message.chunks)
@@ -138,19 +154,27 @@ def check_report(
     sizes = sum_sizes(scheme, len(report.openings), len(terms.recipients))
     if report.length != manifest.length or digests(list(slices(stored.blinded_sum, sizes))) != report.chunks:
         raise ProtocolError("the blinded sum is not the one that the report names")
-    split_hash = sha256(report.split).digest()
-    heads_in_order = tuple(contributions)
+    survivors_hash = sha256(report.split).digest()
     return CheckedReport(
-        stored, scheme, manifest, manifest_hash, split, split_hash, heads_in_order, roster, passed=_PASSED
+        stored,
+        scheme,
+        manifest,
+        manifest_hash,
+        survivor_set,
+        survivors_hash,
+        tuple(contributions),
+        accepts,
+        roster,
+        passed=_PASSED,
     )
 
 
 def open_report(checked: CheckedReport, recipient: str, key: SealingKey, secret: Secret | None = None) -> OpenedSum:
     """Return the sum of a checked report, after every check that needs the recipient's key.
 
-    `secret` belongs to the public key that the request carries, where the backend has one.
+    `secret` belongs to the public key in the request, if the backend has one.
 
-    Raises ProtocolError, SignatureError, WireError, SealError or RangeError, each naming what does not hold.
+    Raises ProtocolError, SignatureError, WireError, SealError or RangeError, which name the failed check.
     """
     # 1 to 3 are those of `check_report`.
     report, manifest, manifest_hash = checked.stored.message, checked.manifest, checked.manifest_hash
@@ -159,43 +183,47 @@ def open_report(checked: CheckedReport, recipient: str, key: SealingKey, secret:
     if recipient not in names or manifest.terms.recipients[names.index(recipient)].key != key.public:
         raise ProtocolError(f"{recipient!r} with this key is not a recipient of the report")
     pieces = list(slices(checked.stored.blinded_sum, sum_sizes(scheme, len(report.openings), len(names))))
+    wrong: dict[str, str] = {}
     if scheme.columns > 1:
-        sums = _opened_sums(checked, pieces, recipient, names.index(recipient), key)
+        sums = _opened_sums(checked, pieces, recipient, names.index(recipient), key, wrong)
         opened = scheme.open(sums, (), ())
-        return OpenedSum(
-            manifest, checked.split, opened.units, tuple(manifest.silos[place] for place in opened.inconsistent_silos)
-        )
+        contradicting = [manifest.silos[place] for place in opened.inconsistent_silos]
+        wrong = dict.fromkeys(contradicting, "its sum contradicts those of the others") | wrong
+        return OpenedSum(manifest, checked.survivor_set, opened.units, wrong)
     if secret is None and manifest.terms.key_id:
         raise ProtocolError("the sum is encrypted, and the request carries no secret for this recipient")
     # 4. A quorum of openings rebuilds the self masks of survivors and the roots of dropped silos.
     committees = manifest.committees(manifest_hash)
-    rows = _opened_shares(checked, recipient, names.index(recipient), key)
-    rebuilt = {
-        member.silo: _rebuild(manifest, index, member.silo in survivors, _shares_of(index, committees, rows))
-        for index, member in enumerate(manifest.roster)
-    }
-    # 5. Remove what is left of the masks.
+    rows = _opened_shares(checked, recipient, names.index(recipient), key, wrong)
+    rebuilt, strange = _rebuild_all(checked, committees, rows, wrong)
+    wrong |= strange
+    # 5. Remove the masks that are left.
     added_seeds: list[bytes] = []
     subtracted_seeds: list[bytes] = []
-    for index, member in enumerate(manifest.roster):
-        if member.silo in survivors:
-            subtracted_seeds.append(self_seed(rebuilt[member.silo], manifest_hash))
+    for index, silo in enumerate(manifest.silos):
+        if silo in survivors:
+            subtracted_seeds.append(self_seed(rebuilt[silo], manifest_hash))
             continue
-        mask_key = mask_key_of(rebuilt[member.silo])
+        mask_key = mask_key_of(rebuilt[silo])
         # A survivor after the dropped silo subtracted their pair mask, one before it added theirs.
         beside = [manifest.silos[place] for place in committees[index]]
-        later = [name for name in beside if name in survivors and name > member.silo]
-        added_seeds += [pair_seed(rebuilt[member.silo], manifest_hash, name) for name in later]
+        later = [name for name in beside if name in survivors and name > silo]
+        added_seeds += [pair_seed(rebuilt[silo], manifest_hash, name) for name in later]
         seeds = _seeds_before(checked, index, mask_key)
         subtracted_seeds += [seed for name, seed in seeds.items() if name in survivors]
     opened = scheme.open({0: [bytes(piece) for piece in pieces]}, added_seeds, subtracted_seeds, secret)
-    return OpenedSum(manifest, checked.split, opened.units)
+    return OpenedSum(manifest, checked.survivor_set, opened.units, wrong)
 
 
 def _opened_sums(
-    checked: CheckedReport, pieces: Sequence[memoryview], recipient: str, position: int, key: SealingKey
+    checked: CheckedReport,
+    pieces: Sequence[memoryview],
+    recipient: str,
+    position: int,
+    key: SealingKey,
+    wrong: dict[str, str],
 ) -> dict[int, list[bytes]]:
-    """Return the chunks of the sum that each silo opened of its own column, by its place in the roster."""
+    """Return the chunks of each silo's sum of its column, by the silo's position in the roster; note wrong ones."""
     manifest, recipients = checked.manifest, len(checked.manifest.terms.recipients)
     scheme, found = checked.scheme, dict[int, list[bytes]]()
     sizes = [scheme.sum_bytes(index) for index in range(scheme.shape.chunks)]
@@ -203,49 +231,62 @@ def _opened_sums(
         mine = pieces[number * recipients : (number + 1) * recipients]
         if digests(mine) != opening.message.sums:
             raise ProtocolError(f"the sum of {opening.signer!r} is not the one it signed")
-        info = sum_info(checked.manifest_hash, checked.split_hash, opening.signer, recipient)
-        chunks: list[bytes] = []  # what does not open counts as wrong
-        with suppress(CryptoError):
+        info = sum_info(checked.manifest_hash, checked.survivors_hash, opening.signer, recipient)
+        with _noting(wrong, opening.signer, "its sum"):
             chunks = [bytes(chunk) for chunk in slices(key.open(bytes(mine[position]), info), sizes)]
-        found[manifest.silos.index(opening.signer)] = chunks
+            found[manifest.silos.index(opening.signer)] = chunks
     if len(found) < manifest.quorum:
-        raise ProtocolError(f"{len(found)} silos opened their sums, {manifest.quorum} are needed")
+        raise ProtocolError(_too_few(f"{len(found)} silos opened their sums", manifest.quorum, wrong))
     return found
 
 
+@contextmanager
+def _noting(wrong: dict[str, str], silo: str, what: str) -> Iterator[None]:
+    """Pass over what a silo signed wrongly, and note why."""
+    try:
+        yield
+    except CryptoError as err:
+        wrong[silo] = f"{what}: {err.message}"
+
+
+def _too_few(found: str, needed: int, wrong: Mapping[str, str]) -> str:
+    told = "".join(f"; {silo} is left out ({why})" for silo, why in sorted(wrong.items()))
+    return f"{found}, {needed} are needed{told}"
+
+
 def _openings(checked: CheckedReport) -> Iterator[Signed[Opening]]:
+    """Yield the openings; raises for one that the aggregator altered, or took from another round."""
     for raw in checked.stored.message.openings:
         opening = verify(raw, Opening, checked.silos)
         bound = opening.message.manifest_hash, opening.message.split_hash
-        if bound != (checked.manifest_hash, checked.split_hash):
-            raise ProtocolError(f"the opening of {opening.signer!r} belongs to another round or split")
-        recipients = len(checked.manifest.terms.recipients)
-        expected = (recipients, 0) if checked.scheme.is_masked else (0, recipients)
-        if (len(opening.message.sealed), len(opening.message.sums)) != expected:
-            raise ProtocolError(f"the opening of {opening.signer!r} is not sealed to each recipient")
+        if bound != (checked.manifest_hash, checked.survivors_hash):
+            raise ProtocolError(f"the opening of {opening.signer!r} belongs to another round or survivor set")
         yield opening
 
 
 def _opened_shares(
-    checked: CheckedReport, recipient: str, position: int, key: SealingKey
+    checked: CheckedReport, recipient: str, position: int, key: SealingKey, wrong: dict[str, str]
 ) -> dict[int, tuple[bytes, ...]]:
-    """Return the share row of each silo that opened, by its place in the roster."""
+    """Return the shares that each silo opened, by the silo's position in the roster; note wrong openings."""
     manifest, rows = checked.manifest, dict[int, tuple[bytes, ...]]()
     for opening in _openings(checked):
-        info = opening_info(checked.manifest_hash, checked.split_hash, opening.signer, recipient)
-        row = OpenedShares.decode(key.open(opening.message.sealed[position], info)).shares
-        if len(row) != manifest.degree + 1:
-            raise ProtocolError(f"the opening of {opening.signer!r} does not cover its committee")
-        rows[manifest.silos.index(opening.signer)] = row
+        with _noting(wrong, opening.signer, "its opening"):
+            if len(opening.message.sealed) != len(manifest.terms.recipients) or opening.message.sums:
+                raise ProtocolError("it is not sealed to each recipient")
+            info = opening_info(checked.manifest_hash, checked.survivors_hash, opening.signer, recipient)
+            row = UnmaskingShares.decode(key.open(opening.message.sealed[position], info)).shares
+            if len(row) != manifest.degree + 1:
+                raise ProtocolError("it does not cover its committee")
+            rows[manifest.silos.index(opening.signer)] = row
     if len(rows) < manifest.quorum:
-        raise ProtocolError(f"{len(rows)} silos opened their shares, {manifest.quorum} are needed")
+        raise ProtocolError(_too_few(f"{len(rows)} silos opened their shares", manifest.quorum, wrong))
     return rows
 
 
 def _shares_of(
     index: int, committees: Sequence[Sequence[int]], rows: Mapping[int, tuple[bytes, ...]]
 ) -> dict[int, bytes]:
-    """Return the opened shares of one member's secret, by their number in its committee."""
+    """Return the opened shares of one member's secret, by the holder's number in its committee."""
     return {
         number: rows[holder][committees[holder].index(index)]
         for number, holder in enumerate(committees[index])
@@ -253,25 +294,84 @@ def _shares_of(
     }
 
 
-def _rebuild(manifest: Manifest, index: int, is_survivor: bool, shares: Mapping[int, bytes]) -> bytes:
-    """Return the secret of one member that fits its acceptance, passing over quorums that hold a wrong share."""
-    member, quorum = manifest.roster[index], manifest.committee_quorum
-    if len(shares) < quorum:
-        raise ProtocolError(f"{len(shares)} silos opened their shares of {member.silo!r}, {quorum} are needed")
-    for parties in islice(_quorums(sorted(shares), quorum), _MAX_QUORUMS_TRIED):
+def _rebuild_all(
+    checked: CheckedReport,
+    committees: Sequence[Sequence[int]],
+    rows: Mapping[int, tuple[bytes, ...]],
+    wrong: Mapping[str, str],
+) -> tuple[dict[str, bytes], dict[str, str]]:
+    """Return the secret of every member, and who opened or dealt a share that is not on the polynomial of the others.
+
+    Raises ProtocolError, which names a member, if its secret cannot be rebuilt.
+    """
+    silos, survivors, found = checked.manifest.silos, set(checked.survivors), dict[str, bytes]()
+    strange: list[tuple[str, str]] = []  # who opened the share, and whose secret it is of
+    suspects: set[int] = set()  # who opened a wrong share before: of the next secrets theirs are left out first
+    for index, silo in enumerate(silos):
+        shares = _shares_of(index, committees, rows)
+        if len(shares) < (quorum := checked.manifest.committee_quorum):
+            raise ProtocolError(_too_few(f"{len(shares)} silos opened their shares of {silo!r}", quorum, wrong))
+        doubted = {number for number, holder in enumerate(committees[index]) if holder in suspects}
+        found[silo], odd = _rebuild(checked, silo, silo in survivors, shares, doubted)
+        suspects |= {committees[index][number] for number in odd}
+        strange += [(silos[committees[index][number]], silo) for number in odd]
+    return found, _blamed(strange, checked.manifest.max_colluding)
+
+
+def _blamed(strange: Sequence[tuple[str, str]], colluding: int) -> dict[str, str]:
+    """Return whose fault shares are that do not fit: of who opened them, or of who dealt them.
+
+    Where more than `colluding` say the same, it is true. Otherwise nobody but the two can tell.
+    """
+    opened, dealt = Counter(one for one, _ in strange), Counter(silo for _, silo in strange)
+    wrong = {silo: f"it dealt wrong shares to {count} silos" for silo, count in dealt.items() if count > colluding}
+    for one, silo in strange:
+        if opened[one] > colluding:
+            wrong[one] = f"it opened wrong shares of {opened[one]} silos"
+        elif silo not in wrong:
+            wrong[one] = f"it opened a wrong share of {silo}, unless {silo} dealt it so"
+    return wrong
+
+
+def _rebuild(
+    checked: CheckedReport, silo: str, is_survivor: bool, shares: Mapping[int, bytes], doubted: Collection[int]
+) -> tuple[bytes, tuple[int, ...]]:
+    """Return the secret of one member that fits its acceptance, and which shares are not of its polynomial.
+
+    A share that was not needed is compared in a small roster only, whose members all have the same holders, and where
+    others were wrong: there it costs little.
+    """
+    quorum, member = checked.manifest.committee_quorum, checked.accepts[silo]
+    compares_all = checked.manifest.degree + 1 == len(checked.manifest.silos)
+    for number, parties in enumerate(islice(_tried(shares, quorum, doubted), _MAX_QUORUMS_TRIED)):
         try:
             secret = combine({party: shares[party] for party in parties}, quorum)
         except RangeError:
             continue
-        if is_survivor and self_commitment(secret) == member.self_commitment:
-            return secret
-        if not is_survivor and mask_key_of(secret).public == member.mask_key:
-            return secret
-    raise ProtocolError(f"the opened shares of {member.silo!r} do not rebuild its secret")
+        if is_survivor:
+            fits = self_commitment(secret) == member.self_commitment
+        else:
+            fits = sha256(mask_key_of(secret).public).digest() == member.mask_key_hash
+        if fits:
+            return secret, strangers(shares, parties) if number or doubted or compares_all else ()
+    raise ProtocolError(
+        f"the opened shares of {silo!r} do not rebuild its secret: it dealt wrong ones, or more than"
+        f" {len(shares) - quorum} of those that opened are wrong",
+        f"ask again without {silo}",
+    )
 
 
-def _quorums(parties: list[int], quorum: int) -> Iterator[tuple[int, ...]]:
-    """Yield quorums: the first, then one without each party in turn, so that one wrong share is passed over at once."""
+def _tried(shares: Mapping[int, bytes], quorum: int, doubted: Collection[int]) -> Iterator[tuple[int, ...]]:
+    """Yield quorums: the first without doubted shares, then one of shares that are on one polynomial, then others."""
+    parties = sorted(shares)
+    yield tuple(sorted(parties, key=lambda party: (party in doubted, party))[:quorum])
+    if len(shares) <= MAX_DECODED and (wrong := wrong_shares(shares, quorum)) is not None:
+        yield tuple(party for party in parties if party not in wrong)[:quorum]
+    yield from quorums(parties, quorum)
+
+
+def quorums(parties: list[int], quorum: int) -> Iterator[tuple[int, ...]]:
+    """Yield quorums: the first, then one without each party in turn, then further ones."""
     yield tuple(parties[:quorum])
     if len(parties) > quorum:
         for left_out in parties:
@@ -280,24 +380,23 @@ def _quorums(parties: list[int], quorum: int) -> Iterator[tuple[int, ...]]:
 
 
 def _seeds_before(checked: CheckedReport, index: int, mask_key: SealingKey) -> dict[str, bytes]:
-    """Return the pair seeds that those before a dropped silo sealed to its mask key, by silo."""
+    """Return the pair seeds that the silos before a dropped silo sealed to its mask key, by silo."""
     report, manifest, manifest_hash = checked.stored.message, checked.manifest, checked.manifest_hash
-    dropped, committees = manifest.silos[index], manifest.committees(manifest_hash)
-    before = [place for place in committees[index] if place < index]
+    dropped = manifest.silos[index]
+    before = [place for place in manifest.committee(manifest_hash, index) if place < index]
     sealed = {one.silo: one.entries for one in report.dropped}.get(dropped, ())
     if len(sealed) != len(before):
         raise ProtocolError(f"the pair seeds of the dropped silo {dropped!r} are missing")
     bundles = {one.signer: one.message for one in (verify(raw, Bundle, checked.silos) for raw in report.bundles)}
     seeds: dict[str, bytes] = {}
-    for place, entry in zip(before, sealed, strict=True):
-        sender = manifest.silos[place]
+    entry_bytes = SEALED_SHARES + SEALED_SEED
+    for place, raw in zip(before, sealed, strict=True):
+        sender, entry = manifest.silos[place], raw[:entry_bytes]
         bundle = bundles.get(sender)
-        if bundle is None or bundle.manifest_hash != manifest_hash or len(bundle.entries) != manifest.degree + 1:
+        if bundle is None or bundle.manifest_hash != manifest_hash:
             raise ProtocolError(f"the bundle of {sender!r} is missing or belongs to another round")
-        if sha256(entry).digest() != bundle.entries[committees[place].index(index)]:
+        if entries_root(manifest, manifest_hash, place, index, entry, raw[entry_bytes:]) != bundle.entries:
             raise ProtocolError(f"an entry of {sender!r} is not the one it signed")
-        seed = mask_key.open(Entry.decode(entry).pair_seed, entry_info(manifest_hash, "pair seed", sender, dropped))
-        if len(seed) != 32:
-            raise SealError(f"the pair seed of {sender!r} for {dropped!r} is malformed")
-        seeds[sender] = seed
+        info = entry_info(manifest_hash, "pair seed", sender, dropped)
+        seeds[sender] = mask_key.open(Entry.decode(entry).pair_seed, info)
     return seeds

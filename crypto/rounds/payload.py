@@ -1,17 +1,17 @@
-"""How a contribution is cut into pieces that are signed one by one, and into frames that travel one by one.
+"""How a masked input is cut into pieces, each with its own signed digest, and into frames, which travel one by one.
 
-Where the aggregator adds, a piece is a blinded chunk. In the backend `shares` it is a whole column, sealed to its silo.
-Sizes are computed from the scheme of the round, never read from what arrives. docs/protocol.md section 2.7.
+A piece is a blinded chunk; in the backend `shares` it is a whole column, sealed to its silo.
+Promise: sizes are computed from the scheme of the round, never read from received bytes. docs/protocol.md section 2.7.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from blake3 import blake3
 
 from crypto.backends.registry import BACKENDS
 from crypto.backends.scheme import Scheme, Shape, Units, key_id
 from crypto.backends.shares import open_column, seal_column, sealed_bytes
-from crypto.errors import ProtocolError, WireError
+from crypto.errors import CryptoError, ProtocolError, WireError
 from crypto.rounds.manifest import Manifest
 from crypto.sealing import OVERHEAD_BYTES, SealingKey
 
@@ -19,16 +19,16 @@ CONTRIBUTION_FRAME_BYTES = 4 << 20  # of a frame, unless a single piece is large
 
 
 def piece_sizes(scheme: Scheme) -> tuple[int, ...]:
-    """Return the bytes of every piece of a contribution."""
+    """Return the size of every piece of a masked input, in bytes."""
     if scheme.columns > 1:
         return tuple(sealed_bytes(scheme, column) for column in range(scheme.columns))
     return tuple(scheme.chunk_bytes(0, index) for index in range(scheme.shape.chunks))
 
 
 def sum_sizes(scheme: Scheme, openings: int, recipients: int) -> tuple[int, ...]:
-    """Return the bytes of every piece of what a report holds of a sum.
+    """Return the size of every piece of the sum in a report, in bytes.
 
-    The chunks of the sum; in `shares` the sum of each silo that opened, sealed to each recipient.
+    The pieces are the chunks of the sum; in `shares`, the sum of each silo that opened, sealed to each recipient.
     """
     sizes = tuple(scheme.sum_bytes(index) for index in range(scheme.shape.chunks))
     return (OVERHEAD_BYTES + sum(sizes),) * (openings * recipients) if scheme.columns > 1 else sizes
@@ -52,7 +52,7 @@ def blinded_pieces(
     subtracted_seeds: Sequence[bytes],
     seals: Sequence[tuple[bytes, bytes]],
 ) -> list[bytes]:
-    """Return the pieces of a contribution; `seals` are the key and the context that each silo's column is sealed to."""
+    """Return the pieces of a masked input; `seals` are the key and context to seal each silo's column, in `shares`."""
     chunks = list(scheme.blind(units, added_seeds, subtracted_seeds))
     if scheme.columns == 1:
         return [chunk for (chunk,) in chunks]
@@ -61,7 +61,7 @@ def blinded_pieces(
 
 
 def slices(data: bytes | memoryview, sizes: Sequence[int]) -> Iterator[memoryview]:
-    """Yield the parts of `data` of these sizes; raises WireError unless they are all of it."""
+    """Cut `data` into parts of these sizes; raises WireError unless they add up to its length."""
     view = memoryview(data)
     if len(view) != sum(sizes):
         raise WireError(f"{len(view)} bytes, expected {sum(sizes)}")
@@ -76,22 +76,28 @@ def digests(pieces: Sequence[bytes | memoryview]) -> tuple[bytes, ...]:
     return tuple(blake3(piece).digest() for piece in pieces)
 
 
-def added_column(scheme: Scheme, column: int, key: SealingKey, sealed: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """Return the sum of a silo's columns of all survivors, each sealed and with its context; raises CryptoError."""
+def added_column(scheme: Scheme, column: int, key: SealingKey, sealed: Mapping[str, tuple[bytes, bytes]]) -> bytes:
+    """Open the columns that all survivors sealed to a silo, by survivor with the context, and return their sum.
+
+    Raises ProtocolError, which names who sealed one that does not open.
+    """
     total = scheme.accumulator(column)
-    for data, info in sealed:
-        for index, chunk in enumerate(open_column(key, scheme, column, data, info)):
-            total.add(index, chunk)
+    for silo, (data, info) in sealed.items():
+        try:
+            for index, chunk in enumerate(open_column(key, scheme, column, data, info)):
+                total.add(index, chunk)
+        except CryptoError as err:
+            raise ProtocolError(f"the column that {silo!r} sealed to this silo is wrong: {err.message}") from err
     return b"".join(total.chunks())
 
 
 def scheme_of(manifest: Manifest, public: bytes) -> Scheme:
-    """Return the backend of a manifest, fixed to its round; `public` is the key that its request carries, or nothing.
+    """Return the backend of a manifest, fixed to its round; `public` is the round key in its request, or empty.
 
-    Raises ProtocolError on another key than the manifest names, RangeError if the backend cannot carry the round.
+    Raises ProtocolError if the manifest names another key, RangeError if the backend cannot carry the round.
     """
     terms = manifest.terms
     if public and key_id(terms.backend, public) != terms.key_id:
         raise ProtocolError("the round's key is not the one that the manifest names")
-    shape = Shape(manifest.length, len(manifest.roster), manifest.quorum, terms.limit)
+    shape = Shape(manifest.length, len(manifest.silos), manifest.quorum, terms.limit)
     return BACKENDS[terms.backend].bind(shape, public)

@@ -1,9 +1,9 @@
-"""Add the signed contributions of a report once more, and compare: finds a wrong sum, whoever colludes.
+"""Add the masked inputs of a report once more, and compare with its sum: this finds a wrong sum, whoever colludes.
 
-Needs no key: blinded contributions are signed and content-addressed, so a recipient, a silo or an auditor can do it.
-A chunk of the sum is right if it equals the sum of the survivors' chunks, each of which is the one that was signed.
-All chunks of a short vector are added, a random sample of a long one: of c chunks with w wrong ones, s random chunks
-miss every wrong one with probability at most (1 - w/c)^s. docs/protocol.md section 7.4.
+It needs no key: the silos signed the digests of their masked inputs, so a recipient, a silo or an auditor can do it.
+A chunk of the sum is right if it equals the sum of the survivors' chunks, and each of these has the signed digest.
+All chunks of a short vector are added, and a random sample of a long one: if w of c chunks are wrong, s random chunks
+miss all of them with a probability of at most (1 - w/c)^s. docs/protocol.md section 7.4; section 8, row G9.
 """
 
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ SAMPLED = 16
 
 
 def choose_chunks(report: CheckedReport) -> tuple[int, ...]:
-    """Return the chunks to add once more: all of a short vector, distinct random ones of a long one.
+    """Return the numbers of the chunks to add: all of a short vector, distinct random ones of a long one.
 
-    None in the backend `shares`, where the silos add and each one's sum is held against the others'.
+    There are none in the backend `shares`: the silos add, and each silo's sum is compared with the others.
     """
     rest = [] if report.scheme.columns > 1 else list(range(report.scheme.shape.chunks))
     if len(rest) <= COMPLETE_UP_TO:
@@ -37,8 +37,8 @@ def check_chunk(checked: CheckedReport, index: int, chunks: Sequence[bytes]) -> 
     if len(chunks) != len(checked.contributions):
         raise ProtocolError(f"{len(chunks)} contributions to add once more, expected {len(checked.contributions)}")
     total = checked.scheme.accumulator(0)
-    for silo, head, chunk in zip(checked.survivors, checked.contributions, chunks, strict=True):
-        if blake3(chunk).digest() != head.chunks[index]:
+    for silo, header, chunk in zip(checked.survivors, checked.contributions, chunks, strict=True):
+        if blake3(chunk).digest() != header.chunks[index]:
             raise ProtocolError(f"chunk {index} of {silo!r} is not the one that it signed")
         total.add(index, chunk)
     if total.chunk(index) != claimed:

@@ -1,4 +1,4 @@
-"""The encrypted report as the aggregator stores it: docs/protocol.md section 7."""
+"""The encrypted report as the aggregator stores it: docs/protocol.md section 7.1."""
 
 from dataclasses import dataclass
 from hashlib import sha256
@@ -8,38 +8,44 @@ from pydantic import Field
 
 from crypto.backends.scheme import MAX_VALUES
 from crypto.errors import WireError
-from crypto.rounds.messages import _PER_SILO
+from crypto.rounds.committees import MAX_COMMITTEE
+from crypto.rounds.messages import PER_SILO, SiloTestimony
 from crypto.wire import Count, Digest, Message, Name, Signature
 
 MAX_SUM_PIECES = 10_000  # a sum for each of 100 silos and recipients
 
 
 class DroppedSeeds(Message):
-    """The entries for a dropped silo of those of its committee that stand before it in the roster, in roster order."""
+    """The entries for a dropped silo from the committee members before it in the roster, in roster order.
+
+    Each is followed by the path that leads from it to the root in its sender's bundle.
+    """
 
     silo: Name
-    entries: Annotated[tuple[bytes, ...], _PER_SILO]
+    entries: Annotated[tuple[bytes, ...], Field(max_length=MAX_COMMITTEE)]
 
 
 class EncryptedReport(Message):
-    """All that a recipient needs to check and open one sum. The aggregator keeps it and cannot read it.
+    """Everything that a recipient needs to check and open one sum. The aggregator keeps it and cannot open it.
 
-    The blinded sum itself follows, see `report_header`; `chunks` are the BLAKE3 digests of its pieces.
+    The blinded sum follows it in the file (see `report_header`); `chunks` are the BLAKE3 digests of its pieces.
     """
 
     KIND: ClassVar[str] = "report"
     MAX_BYTES: ClassVar[int] = 256 << 20
-    MAX_COMMAS: ClassVar[int] = 2**16  # the entries for many dropped silos
+    MAX_COMMAS: ClassVar[int] = 2**17  # the entries for many dropped silos
     propose: bytes
     manifest: bytes
-    accepts: Annotated[tuple[bytes, ...], _PER_SILO]
-    bundles: Annotated[tuple[bytes, ...], _PER_SILO]
-    contributions: Annotated[tuple[bytes, ...], _PER_SILO]
+    accepts: Annotated[tuple[bytes, ...], PER_SILO]
+    bundles: Annotated[tuple[bytes, ...], PER_SILO]
+    contributions: Annotated[tuple[bytes, ...], PER_SILO]
     split: bytes
-    signatures: Annotated[tuple[Signature, ...], _PER_SILO]
-    openings: Annotated[tuple[bytes, ...], _PER_SILO]
-    dropped: Annotated[tuple[DroppedSeeds, ...], _PER_SILO]
-    refusals: Annotated[tuple[bytes, ...], _PER_SILO]
+    signatures: Annotated[tuple[Signature, ...], PER_SILO]
+    openings: Annotated[tuple[bytes, ...], PER_SILO]
+    dropped: Annotated[tuple[DroppedSeeds, ...], PER_SILO]
+    refusals: Annotated[tuple[bytes, ...], PER_SILO]
+    missing: Annotated[tuple[Name, ...], PER_SILO]  # asked, and without an answer, as the aggregator says
+    testimonies: Annotated[tuple[SiloTestimony, ...], PER_SILO]  # of silos that signed something wrong
     length: Count
     chunks: Annotated[tuple[Digest, ...], Field(max_length=MAX_SUM_PIECES)]
 
@@ -50,7 +56,7 @@ MAX_REPORT_BYTES = REPORT_HEADER_BYTES + EncryptedReport.MAX_BYTES + 32 * MAX_VA
 
 
 def report_header(report: EncryptedReport) -> bytes:
-    """Return what stands before the blinded sum: "CSR1", the length of the encoded report (4, big-endian), itself."""
+    """Return the bytes before the blinded sum: "CSR1", the length of the encoded report (4, big-endian), the report."""
     body = report.encode()
     if len(body) > report.MAX_BYTES:
         raise WireError(f"a report of {len(body)} bytes, at most {report.MAX_BYTES} are read")
@@ -59,7 +65,7 @@ def report_header(report: EncryptedReport) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class StoredReport:
-    """An encrypted report taken apart, its blinded sum not yet checked."""
+    """A decoded report; its blinded sum is not checked yet."""
 
     message: EncryptedReport
     name: bytes  # SHA-256 of the encoded report, which binds the sum by its digests: the transcript
@@ -70,7 +76,7 @@ class StoredReport:
         """Read a report with its blinded sum; raises WireError."""
         if not data.startswith(REPORT_MAGIC) or not REPORT_HEADER_BYTES <= len(data) <= MAX_REPORT_BYTES:
             raise WireError(f"{len(data)} bytes that are no encrypted report")
-        view = memoryview(data)
+        view = memoryview(bytes(data))  # of the report's own: what is checked stays what is opened
         end = REPORT_HEADER_BYTES + int.from_bytes(view[len(REPORT_MAGIC) : REPORT_HEADER_BYTES], "big")
         if end > len(data):
             raise WireError("an encrypted report that is cut short")

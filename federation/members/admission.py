@@ -2,9 +2,9 @@
 
     authority: Invitation --> organisation: new keys, JoinRequest --> authority: Change n + 1, Admission
 
-Promises: only the holder of an invitation's code can make the join request that answers it, and the code proves that
-one request and no changed one. A certificate request travels (PKCS #10, RFC 2986) and a private key never does. Text
-files are armored as in RFC 7468: base64 between a BEGIN and an END line. docs/federated.md describes every field.
+Promises: only a holder of the invitation's code can make the join request that answers it, and the proof does not fit a
+changed request. A certificate request travels (PKCS #10, RFC 2986), a private key never. Text files are armored as in
+RFC 7468: base64 between a BEGIN and an END line. docs/federated.md describes every field.
 
     path.write_text(to_armor(JoinRequest, sign(message, "aspen", signing)))
     kind, envelope = from_armor(path, JoinRequest)
@@ -84,13 +84,13 @@ def check_join(signed: Signed[JoinRequest], code: bytes) -> None:
 
 
 def read_join(envelope: bytes) -> Signed[JoinRequest]:
-    """Return a join request whose signature by the key that it states holds; raises CryptoError."""
+    """Return a join request, if the key that it contains signed it; raises CryptoError."""
     claimed = unverified(envelope, JoinRequest)
     return verify(envelope, JoinRequest, {claimed.name: VerifyKey.parse(claimed.key)})
 
 
 def read_invitation(envelope: bytes) -> Invitation:
-    """Return an invitation signed by the authority that it names; whether that is the right one, a person compares."""
+    """Return an invitation signed by the authority that it names; a person compares whether that is the right one."""
     claimed = unverified(envelope, Invitation)
     return verify(envelope, Invitation, {AUTHORITY: VerifyKey.parse(claimed.authority)}).message
 
@@ -107,7 +107,7 @@ def to_armor(kind: type[Message], envelope: bytes) -> str:
 
 
 def from_armor(path: Path, *kinds: type[Message]) -> tuple[type[Message], bytes]:
-    """Return which of `kinds` a text file of `to_armor` says that it is, and its envelope; raises WireError."""
+    """Return the kind (one of `kinds`) and the envelope of a text file of `to_armor`; raises WireError."""
     most = max(kind.MAX_BYTES for kind in kinds) * 2
     try:
         with path.open("rb") as file:
@@ -119,10 +119,10 @@ def from_armor(path: Path, *kinds: type[Message]) -> tuple[type[Message], bytes]
     lines = text.split()
     joined = " ".join(lines)
     for kind in kinds:
-        head, foot = f"-----BEGIN CONSILO {kind.KIND.upper()}-----", f"-----END CONSILO {kind.KIND.upper()}-----"
-        if joined.startswith(head) and joined.endswith(foot):
+        begin, end = f"-----BEGIN CONSILO {kind.KIND.upper()}-----", f"-----END CONSILO {kind.KIND.upper()}-----"
+        if joined.startswith(begin) and joined.endswith(end):
             try:
-                return kind, base64.b64decode("".join(joined[len(head) : -len(foot)].split()), validate=True)
+                return kind, base64.b64decode("".join(joined[len(begin) : -len(end)].split()), validate=True)
             except ValueError:
                 break
     expected = " or ".join(kind.KIND for kind in kinds)

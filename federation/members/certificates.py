@@ -1,18 +1,18 @@
-"""X.509 certificates that prove who is at the other end of a connection; no identity is read from a message.
+"""X.509 certificates, which prove the identity of a connection's other end; no identity is read from a message.
 
 A certificate has exactly one URI among its alternative names, `consilo://FEDERATION/ROLE/NAME`, and one DNS name,
 `PIN.consilo.invalid`, where PIN is made from the public key. The party that dials expects that DNS name, so the TLS
 handshake refuses a certificate of another key even if the same authority issued it. RFC 5280 (certificates), RFC 6125
 (names), RFC 7469 (pins), RFC 2986 (requests).
 
-Transport keys (ECDSA, P-256) serve connections only; what silos and aggregators state they sign with their identity
-keys (`crypto.keys`). A private key is made where it is used and only its certificate request travels.
+Transport keys (ECDSA, P-256) serve connections only; silos and aggregators sign their messages with their identity
+keys (`crypto.keys`). A private key is made where it is used, and only its certificate request travels.
 
-Whether a member may connect with one is decided in `federation.members.membership` (`Membership.peer`); here a
-certificate is read, issued, and checked before it is admitted (`check_issued`).
+This module reads and issues certificates, and checks one before its admission (`check_issued`). Whether a member may
+connect with a certificate is decided in `federation.members.membership` (`Membership.peer`).
 
     key = new_transport_key(home / "transport.key")
-    request = new_request(key, Identity("health", "silo", "aspen"))  # at the silo
+    request = new_certificate_request(key, Identity("health", "silo", "aspen"))  # at the silo
     certificate = issue(authority, authority_key, request, utc_now(), MEMBER_DAYS)  # at the authority
     identity_of(read_certificate(certificate)).uri == "consilo://health/silo/aspen"
 """
@@ -84,7 +84,7 @@ class Identity:
     @classmethod
     def parse(cls, uri: str) -> "Identity":
         """Read a URI that `uri` wrote; raises CertificateError on any other spelling."""
-        with suppress(ValueError):  # of what is no URL at all, or no text in UTF-8
+        with suppress(ValueError):  # raised for text that is not a URL, or not UTF-8
             parts = urlsplit(uri)
             segments = parts.path.split("/")
             if parts.scheme == _SCHEME and len(segments) == 3 and segments[1] in ROLES:
@@ -130,7 +130,7 @@ def read_transport_key(path: Path) -> EllipticCurvePrivateKey:
 
 
 def private_pem(key: EllipticCurvePrivateKey) -> bytes:
-    """Return the text that a TLS library reads; for that only."""
+    """Return the private key in PEM, for a TLS library only."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
@@ -163,8 +163,8 @@ def new_authority(key: EllipticCurvePrivateKey, federation: str, now: datetime) 
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What a certificate request is for."""
+class CertificateRequest:
+    """The contents of a certificate request."""
 
     identity: Identity
     public: EllipticCurvePublicKey
@@ -179,10 +179,10 @@ class Asked:
         return _names(self.identity, self.pin, self.older)
 
 
-def new_request(key: EllipticCurvePrivateKey, identity: Identity, older: bytes = b"") -> bytes:
+def new_certificate_request(key: EllipticCurvePrivateKey, identity: Identity, older: bytes = b"") -> bytes:
     """Return a certificate request in DER; it holds the public half only.
 
-    `older` is the pin of the key that it replaces: who knows only that one yet still finds its name.
+    `older` is the pin of the key that it replaces: a peer that knows only that key still finds the name it expects.
     """
     names = _names(identity, pin_of(key.public_key()), host_of(older) if older else "")
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, identity.name[:64])])
@@ -190,11 +190,11 @@ def new_request(key: EllipticCurvePrivateKey, identity: Identity, older: bytes =
     return builder.sign(key, SHA256()).public_bytes(Encoding.DER)
 
 
-def read_request(request: bytes) -> Asked:
-    """Return what a certificate request is for; raises CertificateError unless it holds.
+def read_certificate_request(request: bytes) -> CertificateRequest:
+    """Return the contents of a certificate request; raises CertificateError unless it is valid.
 
     1. It is signed by its own key. 2. The key is one of P-256. 3. It asks for the names of that identity and key, and
-    of at most one older key. Whether that key is its own, who issues must check.
+    of at most one older key. The issuer must check that the older key belongs to the same member.
     """
     try:
         asked = x509.load_der_x509_csr(request)
@@ -211,7 +211,7 @@ def read_request(request: bytes) -> Asked:
         raise CertificateError("the certificate request is of another kind of key, expected ECDSA P-256")
     # 3.
     hosts = alternative.get_values_for_type(x509.DNSName)
-    found = Asked(_identity(alternative), public, hosts[1] if len(hosts) == 2 else "")
+    found = CertificateRequest(_identity(alternative), public, hosts[1] if len(hosts) == 2 else "")
     if list(alternative) != list(found.names) or (found.older and not _HOST.fullmatch(found.older)):
         raise CertificateError("the certificate request asks for other names than its own")
     return found
@@ -220,9 +220,9 @@ def read_request(request: bytes) -> Asked:
 def issue(authority: bytes, key: EllipticCurvePrivateKey, request: bytes, now: datetime, days: int) -> bytes:
     """Return a certificate in PEM for a request, valid for `days`; raises CertificateError.
 
-    Nothing of the request but its key and its checked names enters the certificate.
+    The certificate takes only the key and the checked names from the request.
     """
-    asked = read_request(request)
+    asked = read_certificate_request(request)
     issuer = read_certificate(authority)
     if pin_of(issuer.public_key()) != pin_of(key.public_key()):
         raise CertificateError("the authority's key does not belong to its certificate", "restore both from the backup")
@@ -246,9 +246,9 @@ def issue(authority: bytes, key: EllipticCurvePrivateKey, request: bytes, now: d
 
 
 def read_authority(pem: bytes, now: datetime) -> bytes:
-    """Return the certificates of an authority's file, in PEM, and nothing else of it; raises CertificateError.
+    """Return only the certificates of an authority's file, in PEM; raises CertificateError.
 
-    1. Every one of them may sign certificates. 2. Every one is valid now.
+    1. Each of them may sign certificates. 2. Each is valid now.
     """
     certificates = _certificates(pem)
     for one in certificates:
@@ -266,7 +266,7 @@ def read_authority(pem: bytes, now: datetime) -> bytes:
 
 
 def only_certificates(pem: bytes) -> bytes:
-    """Return the certificates of a PEM text, and nothing else of it; raises CertificateError."""
+    """Return only the certificates of a PEM text; raises CertificateError."""
     return _pem(_certificates(pem))
 
 
@@ -286,12 +286,11 @@ def identity_of(certificate: x509.Certificate) -> Identity:
 def check_issued(certificate: x509.Certificate, authority: bytes, request: bytes, now: datetime) -> None:
     """Raise CertificateError unless `certificate` is `authority`'s answer to `request`.
 
-    For a consortium's own authority, which issues where we cannot see it. 1. It is valid now. 2. The authority, or an
-    intermediate in its file, signed it. 3. It is of the request's key, an ECDSA key of P-256. 4. It names what the
-    request names, so that peers find it, and nothing else. 5. It signs no certificates. 6. It is good for both ends of
-    a connection.
+    For the certificates of a consortium's own authority. 1. It is valid now. 2. The authority, or an intermediate in
+    its file, signed it. 3. It has the request's key, an ECDSA key of P-256. 4. It has exactly the names of the request,
+    so that peers find it. 5. It may not sign certificates. 6. It may serve both ends of a connection.
     """
-    asked = read_request(request)
+    asked = read_certificate_request(request)
     # 1.
     if not _is_valid(certificate, now):
         raise CertificateError("the certificate is expired, or not valid yet", "ask the authority for a new one")
@@ -325,14 +324,14 @@ def check_issued(certificate: x509.Certificate, authority: bytes, request: bytes
 
 
 def days_left(certificate: x509.Certificate, now: datetime) -> float:
-    """Return in how many days a certificate expires; negative once it has."""
+    """Return the days until a certificate expires; negative once it has expired."""
     return (certificate.not_valid_after_utc - now) / timedelta(days=1)
 
 
 def check_address(certificate: x509.Certificate, address: str) -> None:
     """Raise CertificateError unless a node's certificate names `address`.
 
-    Ray's nodes wait for each other for ever if it does not, so this is checked before anything starts.
+    Otherwise Ray's nodes would wait for each other for ever, so this is checked before anything starts.
     """
     names = _extension(certificate, x509.SubjectAlternativeName) or x509.SubjectAlternativeName([])
     known: Iterable[str] = [

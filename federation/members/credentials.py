@@ -1,13 +1,13 @@
-"""The files that a party of a federation keeps for its connections, in the directory of its other files.
+"""A party's files for its connections, in its own directory.
 
 * transport.key: the private key of its connections (mode 0600), made here
 * transport.pem: its certificate, with intermediates if there are any
 * authority.pem: the certificate of the X.509 authority, the only one that it trusts
-* membership.log: who belongs to the federation; versions are appended and none is ever changed
+* membership.log: the members of the federation; versions are appended and none is ever changed
 * roster.signed: the roster of the newest membership, rewritten from the log whenever it grows
 
-Promises: `Credentials` exist only for a certificate, a key and a log that belong together; the log on disk never gets
-shorter, and a write that fails leaves the file as it was. Several processes of a party may share the directory.
+Promises: `Credentials` always have a certificate, a key and a log that belong together; the log on disk never gets
+shorter, and a failed write leaves the file as it was. Several processes of a party may share the directory.
 
     credentials = Credentials(home, TrustAnchor("health", authority), Identity("health", "silo", "aspen"))
     if credentials.extend(welcome.memberships):
@@ -17,7 +17,7 @@ shorter, and a write that fails leaves the file as it was. Several processes of 
 import fcntl
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ from typing import NoReturn, TextIO
 from cryptography import x509
 
 from crypto.errors import CertificateError, MembershipError
+from federation.files import replace_file
 from federation.members.certificates import (
     Identity,
     days_left,
@@ -36,9 +37,19 @@ from federation.members.certificates import (
     read_transport_key,
     utc_now,
 )
-from federation.members.membership import LOG, Log, Membership, TrustAnchor, append, extend_log, read_log, read_versions
+from federation.members.membership import (
+    LOG,
+    Membership,
+    MembershipLog,
+    TrustAnchor,
+    append,
+    extend_log,
+    read_log,
+    read_versions,
+)
 
-TRANSPORT_KEY, CERTIFICATE, AUTHORITY_CERTIFICATE, ROSTER = (
+IDENTITY_KEY, TRANSPORT_KEY, CERTIFICATE, AUTHORITY_CERTIFICATE, ROSTER = (
+    "identity.key",
     "transport.key",
     "transport.pem",
     "authority.pem",
@@ -62,12 +73,14 @@ class Tls:
 class Credentials:
     """A party's certificate and membership log, read from its directory."""
 
-    def __init__(self, path: Path, anchor: TrustAnchor, identity: Identity) -> None:
-        """Read and check them; raises CryptoError."""
-        self.path, self.anchor, self.identity = path, anchor, identity
+    def __init__(
+        self, path: Path, anchor: TrustAnchor, identity: Identity, accepts: Callable[[Membership], None] | None = None
+    ) -> None:
+        """Read and check them; raises CryptoError. `accepts` raises MembershipError to refuse a newer membership."""
+        self.path, self.anchor, self.identity, self._accepts = path, anchor, identity, accepts
         self.tls()
         with _alone(path / LOG):
-            self.log: Log = read_log(path / LOG, anchor)
+            self.log: MembershipLog = read_log(path / LOG, anchor)
             self._write_roster(self.log)
 
     @property
@@ -81,7 +94,7 @@ class Credentials:
     def tls(self) -> Tls:
         """Return key, certificate and authority as they are on disk now; raises CertificateError.
 
-        1. The certificate is of this party. 2. The key is that of the certificate. 3. It has not expired.
+        1. The certificate belongs to this party. 2. The key belongs to the certificate. 3. It has not expired.
         """
         key = read_transport_key(self.path / TRANSPORT_KEY)
         certificate = self.certificate()
@@ -98,7 +111,7 @@ class Credentials:
         return Tls(private_pem(key), _read(self.path / CERTIFICATE), _read(self.path / AUTHORITY_CERTIFICATE))
 
     def refresh(self) -> bool:
-        """Read the log again; return whether it has grown. Raises MembershipError if it holds another history."""
+        """Read the log again; return whether it has grown. Raises MembershipError if it has another history."""
         known = [signed.envelope for signed in self.log.versions]
         try:
             size = (self.path / LOG).stat().st_size
@@ -110,11 +123,11 @@ class Credentials:
             held = read_versions(self.path / LOG)
             if held[: len(known)] != known:
                 raise MembershipError(f"{self.path / LOG} is older than what is known here", "restore the newer one")
-            return self._took(extend_log(self.anchor, self.log, held))
+            return self._took(self._accepted(extend_log(self.anchor, self.log, held)))
 
     def extend(self, envelopes: Iterable[bytes]) -> bool:
         """Continue the log, on disk too; return whether it has grown. Raises CryptoError, and then nothing changed."""
-        log = extend_log(self.anchor, self.log, envelopes)
+        log = self._accepted(extend_log(self.anchor, self.log, envelopes))
         if len(log) == len(self.log):
             return False
         with _alone(self.path / LOG):
@@ -123,13 +136,18 @@ class Credentials:
             append(self.path / LOG, log, len(set(held)))
             return self._took(log)
 
-    def _took(self, log: Log) -> bool:
+    def _accepted(self, log: MembershipLog) -> MembershipLog:
+        if self._accepts is not None and len(log) > len(self.log):
+            self._accepts(log.membership)
+        return log
+
+    def _took(self, log: MembershipLog) -> bool:
         has_grown = len(log) > len(self.log)
         self._write_roster(log)
-        self.log = log  # only then, so that what failed is done again
+        self.log = log  # last, so that a failure is tried again
         return has_grown
 
-    def _write_roster(self, log: Log) -> None:
+    def _write_roster(self, log: MembershipLog) -> None:
         path, roster = self.path / ROSTER, log.membership.roster
         if roster and not (path.exists() and path.read_bytes() == roster):
             replace_file(path, roster)
@@ -137,11 +155,11 @@ class Credentials:
 
 @contextmanager
 def _alone(log: Path) -> Iterator[None]:
-    """Lock a log while it and the roster beside it change; raises MembershipError if another process holds it long."""
+    """Lock a log while it and its roster change; raises MembershipError if another process holds the lock too long."""
     try:
         file = log.open("rb")
     except OSError:
-        yield  # the read that follows reports what is wrong
+        yield  # the next read reports the problem
         return
     with file:
         for _ in range(LOCK_TRIES):
@@ -155,33 +173,17 @@ def _alone(log: Path) -> Iterator[None]:
 
 
 def hold(path: Path) -> TextIO | None:
-    """Hold a lock file until it is closed or the process ends; None if another process holds it."""
-    file = path.open("w")
+    """Lock a file until it is closed or the process ends; return None if another process has the lock.
+
+    Nothing is written into it, and a link is none: raises OSError.
+    """
+    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
         return None
     return file
-
-
-def replace_file(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Write a file whole or not at all, durably."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def _read(path: Path) -> bytes:

@@ -1,9 +1,9 @@
 """Who may connect to a federation: an append-only log of its authority's decisions.
 
-Every change is a new signed version that names the SHA-256 of the version before. Promises: each party keeps the whole
-log and accepts only what extends it, so nobody can show it an older roster, or a different one, than it has already
-seen. A version holds one change and the signature of the roster that follows from all changes, so the log grows with
-what was changed and not with the number of members. docs/federated.md describes every field.
+Every change is a new signed version that names the SHA-256 of the version before. Promise: each party keeps the whole
+log and accepts only extensions of it, so nobody can show it a roster that is older than, or differs from, one that it
+has seen. A version contains one change and the signature of the resulting roster, so the log grows with the number of
+changes, not of members. docs/federated.md describes every field.
 
     anchor = TrustAnchor("health", authority_key)
     log = extend_log(anchor, read_log(path, anchor), envelopes)
@@ -35,7 +35,7 @@ MAX_VERSIONS = 10_000
 KEPT_VERSIONS = 1_000  # the last ones, for revocations only
 MAX_AGGREGATORS = 8
 MAX_MEMBERS = 4 * MAX_SILOS
-_START = bytes(32)  # what the first version follows
+_START = bytes(32)  # the hash that the first version names
 _LENGTH_BYTES = 4
 
 KeyText = Annotated[str, Field(max_length=72, pattern=r"^ed25519:[0-9a-f]{64}$")]
@@ -64,11 +64,11 @@ class Member(Message):
 
     name: Name
     role: Role
-    key: KeyText  # what it signs with
-    sealing: Sealing  # of a silo; what it alone may open is sealed to it
-    address: Address  # of an aggregator: where it is dialled
+    key: KeyText  # verifies its signatures
+    sealing: Sealing  # of a silo: messages that only it may open are sealed to this key
+    address: Address  # of an aggregator: the address that others dial
     pins: Annotated[tuple[Digest, ...], Field(min_length=1, max_length=2)]  # of its transport keys, the newest first
-    jurisdiction: JurisdictionOrNone = None  # of a silo or an aggregator, as the authority has found it
+    jurisdiction: JurisdictionOrNone = None  # of a silo or an aggregator, as the authority states it
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -79,7 +79,7 @@ class Member(Message):
 
 
 class Change(Message):
-    """One version of the membership, signed by the authority: who is listed from here on, or no longer."""
+    """One version of the membership, signed by the authority: one member admitted, changed or removed."""
 
     KIND: ClassVar[str] = "membership"
     MAX_BYTES: ClassVar[int] = 4096  # ten thousand of them fit into a log and into an admission
@@ -88,7 +88,7 @@ class Change(Message):
     previous: Digest
     made_at: Seconds
     change: Annotated[str, Field(max_length=300)]
-    member: Member | None  # listed from here on, in place of the one of that name
+    member: Member | None  # replaces the member of that name
     removed: Name | None
     roster: Annotated[bytes, Field(max_length=64)]  # the authority's signature; empty before there is one
 
@@ -101,13 +101,13 @@ class Change(Message):
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """Who belongs to a federation, as follows from all changes up to a version."""
+    """The members of a federation after all changes up to a version."""
 
     federation: str
     version: int = 0
     made_at: int = 0
     members: tuple[Member, ...] = ()  # by name
-    revoked: frozenset[bytes] = frozenset()  # pins and identity keys that were listed once and never are again
+    revoked: frozenset[bytes] = frozenset()  # pins and identity keys that are never valid again
     roster: bytes = b""  # the signed `Roster` of silos and aggregators; empty before there are both
 
     def of_role(self, role: Role) -> tuple[Member, ...]:
@@ -141,15 +141,15 @@ class Membership:
 
 @dataclass(frozen=True, slots=True)
 class TrustAnchor:
-    """What a party trusts from the start: the name of its federation and the key that signs the federation's log."""
+    """What a party trusts first: the name of its federation and the key that signs the federation's log."""
 
     federation: str
     authority: VerifyKey
 
 
 @dataclass(frozen=True, slots=True)
-class Log:
-    """All versions, in order, and what follows from them."""
+class MembershipLog:
+    """All versions, in order, and the resulting membership."""
 
     versions: tuple[Signed[Change], ...]
     membership: Membership
@@ -158,15 +158,15 @@ class Log:
         return len(self.versions)
 
     @classmethod
-    def empty(cls, anchor: TrustAnchor) -> "Log":
+    def empty(cls, anchor: TrustAnchor) -> "MembershipLog":
         return cls((), Membership(anchor.federation))
 
 
-def extend_log(anchor: TrustAnchor, log: Log, envelopes: Iterable[bytes]) -> Log:
-    """Return `log` extended by `envelopes`; those that it has already are passed over.
+def extend_log(anchor: TrustAnchor, log: MembershipLog, envelopes: Iterable[bytes]) -> MembershipLog:
+    """Return `log` extended by `envelopes`; versions that it has already are skipped.
 
     Raises MembershipError on a version that does not extend it: an older one, a gap, another history, or a change that
-    the changes before it rule out. The roster's signature is checked for the newest version only: nobody uses another.
+    contradicts the changes before it. Only the newest roster's signature is checked, as no other roster is used.
     """
     versions, state = list(log.versions), MembershipState(log.membership)
     known = {one.envelope for one in versions}
@@ -198,7 +198,7 @@ def extend_log(anchor: TrustAnchor, log: Log, envelopes: Iterable[bytes]) -> Log
     except CryptoError as err:
         message = f"version {len(versions)} of the membership does not sign the roster that follows from it"
         raise MembershipError(message, "ask the authority for the log anew") from err
-    return Log(tuple(versions), replace(membership, roster=roster))
+    return MembershipLog(tuple(versions), replace(membership, roster=roster))
 
 
 def _digest_of(versions: Sequence[Signed[Change]]) -> bytes:
@@ -206,7 +206,7 @@ def _digest_of(versions: Sequence[Signed[Change]]) -> bytes:
 
 
 class MembershipState:
-    """Who belongs, while one change after the other is applied: the cost of each does not grow with their number."""
+    """The membership while changes are applied one by one; the cost of a change does not grow with their number."""
 
     def __init__(self, before: Membership) -> None:
         self._members = {one.name: one for one in before.members}
@@ -215,10 +215,10 @@ class MembershipState:
         self._revoked = set(before.revoked)
 
     def apply(self, change: Change) -> None:
-        """Apply a change; raises MembershipError where the members before it rule it out.
+        """Apply a change; raises MembershipError if it contradicts the members before it.
 
-        1. Only a member is removed. 2. No key and no pin is another member's or was revoked. 3. There is room.
-        Key and pins that a member had and has no longer are revoked.
+        1. Only a member is removed. 2. No key or pin belongs to another member or was revoked. 3. There is room.
+        A key or pin that a member loses is revoked.
         """
         new = change.member
         name = change.removed if new is None else new.name
@@ -249,13 +249,13 @@ class MembershipState:
             raise MembershipError(f"a federation has at most {MAX_MEMBERS} members", "revoke one first")
 
     def membership(self, last: Change) -> Membership:
-        """Return who belongs after the last change that was applied."""
+        """Return the membership after the last applied change."""
         members = tuple(sorted(self._members.values(), key=lambda one: one.name))
         return Membership(last.federation, last.version, last.made_at, members, frozenset(self._revoked))
 
 
 def _keys(member: Member) -> list[bytes]:
-    """Return the pins of a member and its identity key: each of them is listed once and never again."""
+    """Return the pins and the identity key of a member; once removed, none of them is listed again."""
     return [*member.pins, member.key.encode()]
 
 
@@ -274,9 +274,9 @@ def _listed(membership: Membership) -> Roster | None:
     )
 
 
-def read_log(path: Path, anchor: TrustAnchor) -> Log:
+def read_log(path: Path, anchor: TrustAnchor) -> MembershipLog:
     """Return the checked log of a file; raises CryptoError if it is absent, cut short or not one chain."""
-    if not (log := extend_log(anchor, Log.empty(anchor), read_versions(path))):
+    if not (log := extend_log(anchor, MembershipLog.empty(anchor), read_versions(path))):
         raise MembershipError(f"{path} is empty", "restore it; the authority and every member have it")
     return log
 
@@ -302,8 +302,8 @@ def read_versions(path: Path) -> list[bytes]:
     return envelopes
 
 
-def append(path: Path, log: Log, known: int) -> None:
-    """Write the versions of `log` after the first `known` to the end of the file, durably, or leave it as it was."""
+def append(path: Path, log: MembershipLog, known: int) -> None:
+    """Append the versions of `log` after the first `known` to the file, durably, or leave the file as it was."""
     data = b"".join(len(one.envelope).to_bytes(_LENGTH_BYTES, "big") + one.envelope for one in log.versions[known:])
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     with os.fdopen(handle, "ab", buffering=0) as file:
@@ -318,11 +318,11 @@ def append(path: Path, log: Log, known: int) -> None:
 
 
 def next_version(
-    anchor: TrustAnchor, log: Log, key: SigningKey, change: str, now: int, who: Member | str | None
-) -> Log:
+    anchor: TrustAnchor, log: MembershipLog, key: SigningKey, change: str, now: int, who: Member | str | None
+) -> MembershipLog:
     """Return `log` with one more version, signed by the authority's key; raises CryptoError.
 
-    `who` is listed from here on, or, if it is a name, removed; None founds the federation.
+    A member `who` is listed, a name is removed, and None founds the federation.
     """
     version = len(log) + 1
     most = MAX_VERSIONS - (KEPT_VERSIONS if isinstance(who, Member) and not _only_revokes(log.membership, who) else 0)
@@ -347,6 +347,6 @@ def next_version(
 
 
 def _only_revokes(before: Membership, after: Member) -> bool:
-    """Return whether a member is listed already and loses a pin by this change, and nothing else changes."""
+    """Return whether this change only takes a pin from a member that is listed already."""
     fewer = (one for one in before.members if set(after.pins) < set(one.pins))
     return any(one.model_copy(update={"pins": after.pins}) == after for one in fewer)

@@ -19,7 +19,7 @@ from crypto.rounds.manifest import PublicKey, Recipient
 from crypto.wire import MAX_SILOS, Count, Jurisdiction, Message, Name, verify
 
 AUTHORITY = "authority"
-# Left out of the encoding where it is not known.
+# Left out of the encoding if it is not known.
 JurisdictionOrNone = Annotated[Jurisdiction | None, Field(default=None, exclude_if=lambda value: value is None)]
 
 
@@ -32,7 +32,7 @@ class Party(Message):
 
 
 class SiloParty(Party):
-    """A silo, and the public key that what it alone may open is sealed to."""
+    """A silo, and the public key to which messages for it alone are sealed."""
 
     sealing: PublicKey
 
@@ -41,7 +41,7 @@ class Roster(Message):
     """Who may take part, signed by the federation's authority."""
 
     KIND: ClassVar[str] = "roster"
-    MAX_BYTES: ClassVar[int] = 1 << 20
+    MAX_BYTES: ClassVar[int] = 2 << 20
     federation: Name
     version: Count
     silos: Annotated[tuple[SiloParty, ...], Field(min_length=1, max_length=MAX_SILOS)]
@@ -53,7 +53,7 @@ class Roster(Message):
         if len({party.name for party in parties}) != len(parties) or len({party.key for party in parties}) != len(
             parties
         ):
-            raise ValueError("a name or a key stands twice in the roster")
+            raise ValueError("a name or a key occurs twice in the roster")
         return self
 
     @property

@@ -1,9 +1,9 @@
 """The settings under which an organisation's own Ray cluster is safe to start; this module does not import Ray.
 
-Ray gives no isolation inside a cluster: whoever reaches it with its token controls it. So a cluster belongs to one
-organisation. On one machine it listens on loopback only; over several machines its nodes speak TLS with each other.
-Promises: the token is readable by its owner alone, and a node's certificate names the node's address, as Ray would
-wait for ever otherwise. Ray's documentation, "Token authentication" and "TLS authentication".
+Ray has no isolation inside a cluster: anybody with its token controls it. So a cluster belongs to one organisation. On
+one machine it listens on loopback only; over several machines its nodes use TLS with each other. Promises: only its
+owner can read the token, and a node's certificate names the node's address, as Ray would wait for ever otherwise.
+Ray's documentation, "Token authentication" and "TLS authentication".
 
     ensure_token(home / RAY_TOKEN)
     os.environ |= cluster_environment(home / RAY_TOKEN)  # before Ray is imported
@@ -16,17 +16,18 @@ from pathlib import Path
 from crypto.errors import CertificateError, CryptoError
 from crypto.randomness import token
 from federation.members.certificates import check_address, pin_of, read_certificate, read_transport_key
+from federation.operations.load import patience
 
 RAY_TOKEN = "ray.token"  # noqa: S105  a file name
 MIN_TOKEN_CHARACTERS = 32
 MAX_TOKEN_BYTES = 4096
+AGENTS_S = 60.0  # how long a node of Ray waits for its agents, on an idle machine
 
 
 def ensure_token(path: Path) -> None:
     """Make the cluster's token for its owner only (mode 0600), or check the one that is there; raises CryptoError."""
     try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(token(32).hex())
+        make_token(path)
     except FileExistsError:
         check_token(path)
     except OSError as err:
@@ -35,10 +36,16 @@ def ensure_token(path: Path) -> None:
         ) from err
 
 
-def check_token(path: Path) -> bool:
-    """Return whether there is a token yet; nothing is made.
+def make_token(path: Path) -> None:
+    """Make the cluster's token for its owner only (mode 0600); raises FileExistsError or another OSError."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(token(32).hex())
 
-    Raises CryptoError unless what is there 1. is a file that can be read, 2. is this user's alone, 3. holds a token.
+
+def check_token(path: Path) -> bool:
+    """Return whether there is a token file, without making one.
+
+    Raises CryptoError unless 1. the file can be read, 2. only this user can read it, 3. it contains a token.
     """
     if not os.path.lexists(path):
         return False
@@ -70,11 +77,13 @@ def check_token(path: Path) -> bool:
 def cluster_environment(token_path: Path) -> dict[str, str]:
     """Return Ray's settings for a cluster on this machine alone: token, loopback, and no usage statistics."""
     return {
+        "PYTHONSAFEPATH": "1",  # the current directory is not code, in no process of the cluster
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_path.resolve()),
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's switch for loopback instead of the host's address
         "RAY_DEDUP_LOGS": "0",
+        "RAY_agent_register_timeout_ms": str(int(AGENTS_S * 1000 * patience())),
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "GRPC_VERBOSITY": "NONE",
         "GLOG_minloglevel": "3",

@@ -1,1 +1,1 @@
-"""How a member and the aggregator reach each other: frames, sessions of calls, the handshake and addresses."""
+"""The connection between a member and an aggregator: frames, sessions of calls, the handshake and addresses."""

@@ -1,7 +1,7 @@
-"""HOST:PORT as people type it: the address that others dial an aggregator at, and the one that it listens on.
+"""HOST:PORT as people type it: an aggregator's address for others to dial, and its address to listen on.
 
-Promises: what passes is a host name, an IPv4 address or an IPv6 address in brackets (RFC 3986, section 3.2.2), with a
-port, and gRPC takes none of it for another kind of name.
+Promise: an accepted address is a host name, an IPv4 address or an IPv6 address in brackets (RFC 3986, section 3.2.2),
+with a port, and gRPC never reads it as another kind of name.
 
     dialled("hub.example:8443")   dialled("[2001:db8::1]:8443")   listened("0.0.0.0:0")
 """
@@ -13,7 +13,7 @@ from crypto.errors import CryptoError
 
 MAX_PORT = 65_535
 _ADDRESS = re.compile(r"((?P<host>[A-Za-z0-9][A-Za-z0-9._-]{0,252})|\[(?P<ip>[0-9A-Fa-f:.]+)\]):(?P<port>[0-9]{1,5})")
-# What gRPC takes for the scheme of a name and not for a host, https://github.com/grpc/grpc/blob/master/doc/naming.md
+# gRPC reads these as the scheme of a name, not as a host: https://github.com/grpc/grpc/blob/master/doc/naming.md
 _SCHEMES = frozenset({"dns", "google-c2p", "ipv4", "ipv6", "unix", "unix-abstract", "vsock", "xds"})
 
 
@@ -33,12 +33,12 @@ def dialled(text: str) -> str:
 
 
 def listened(text: str) -> str:
-    """Return an address to listen on, whose port 0 stands for any free one; raises CryptoError."""
+    """Return an address to listen on; port 0 means any free port. Raises CryptoError."""
     return _checked(text, 0)
 
 
 def port(text: str) -> int:
-    """Return a port to listen on, 0 for any free one; raises CryptoError."""
+    """Return a port to listen on; 0 means any free port. Raises CryptoError."""
     if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > MAX_PORT:
         raise CryptoError(f"{text!r} is not a port", f"give a number from 0 to {MAX_PORT}")
     return int(text)

@@ -1,8 +1,8 @@
-"""What a call is to who serves it, and how one that arrives again is executed once.
+"""Execute each call once, even if it arrives again over a new stream.
 
-A call that was under way when its stream broke is made again over the next stream, under the same number. Promises:
-`Once` executes a number once; who asks again joins the call that is running or gets the reply that was kept, and a
-call whose reply is no longer kept fails and is not executed anew. docs/federated.md, "A lost stream".
+When a stream breaks, its unfinished calls are made again over the next stream, under the same numbers. Promises: `Once`
+executes a number once. A repeated call joins the running one or gets the kept reply; a call whose reply is no longer
+kept fails and is not executed again. docs/federated.md, "A lost stream".
 
     serve = Once(actor_step)  # kept while streams come and go
     session = Session(stream.write, serve, wire=2)
@@ -16,16 +16,17 @@ from crypto.errors import LinkError
 from federation.transport.frames import Parts
 
 Serve = Callable[[int, str, Parts], Awaitable[Parts]]  # number, step and arguments of a call; its reply
+STOPPING = "the aggregator is stopping"  # why a call fails that may be made again when it is back
 
 
 class CallFailedError(LinkError):
-    """The other end executed the call and says that it failed: not to be tried again."""
+    """The other end executed the call, and it failed there; it must not be tried again."""
 
 
 class Once:
-    """Executes each call once, however often it arrives, and keeps the latest replies for who asks again.
+    """Executes each call once, however often it arrives, and keeps the latest replies for repeated calls.
 
-    Serves the calls of one process at the other end: numbers are unique there, over all of its streams.
+    It serves the calls of one process at the other end, whose numbers are unique over all of its streams.
     """
 
     def __init__(self, serve: Serve, replies: int = 64, reply_bytes: int = 64 << 20) -> None:
@@ -36,7 +37,7 @@ class Once:
         self._bytes = 0
 
     async def __call__(self, number: int, step: str, arguments: Parts) -> Parts:
-        """Return the reply to a call: raises what it raised, or CallFailedError if its reply is no longer kept."""
+        """Return the reply to a call; raises the call's own error, or CallFailedError if its reply is not kept."""
         if number in self._kept:
             return self._kept[number]
         if number in self._gone:

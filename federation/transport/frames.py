@@ -1,10 +1,9 @@
-"""The bytes of a stream: what a frame is, and how the first frame of a message begins.
+"""The bytes of a stream: frames, and the first frame of a message.
 
 A frame is one type byte, the number of a call in eight bytes and a body. A message is the parts of a call or of a
-reply; its first frame says how long each part is and carries the first INLINE_BYTES, and DATA frames carry the rest.
-Promises: nothing that is read here is larger than MAX_FRAME_BYTES or counts more than MAX_PARTS; all else raises
-WireError. docs/federated.md, "The stream, byte by byte". The call "echo" of one part, `hi`, with 4 MiB of credit for
-its reply:
+reply. Its first frame has the length of each part and the first INLINE_BYTES; DATA frames have the rest. Promise: a
+frame above MAX_FRAME_BYTES or a message of more than MAX_PARTS raises WireError. docs/federated.md, "The stream, byte
+by byte". The call "echo" of one part, `hi`, with 4 MiB of credit for its reply:
 
     03 | 0000000000000007 | 04 "echo" 00400000 | 0001 00000002 | "hi"
 """
@@ -14,12 +13,11 @@ from enum import IntEnum
 
 from crypto.errors import WireError
 
-WIRE = (1, 2)  # from 2 on calls of a lost stream are resumed, and a silo says that it is going
-RESUMES = 2
+WIRE = (3,)  # 3: a round's members stand under a root, charges in the checkpoint; its messages are no older version's
 DATA_BYTES = 2 << 20  # of a message in one DATA frame
 INLINE_BYTES = 64 * 1024  # of a message travel in its first frame, before the receiver grants credit
-WINDOW_BYTES = 8 << 20  # of a message are under way at most: what was granted and has not arrived
-REPLY_CREDIT_BYTES = 4 << 20  # of its reply a caller grants with the call: as much as one frame of a contribution
+WINDOW_BYTES = 8 << 20  # of a message, the most that is granted and has not arrived
+REPLY_CREDIT_BYTES = 4 << 20  # of the reply, granted with the call: as much as one frame of a contribution
 MAX_FRAME_BYTES = DATA_BYTES + 64 * 1024  # what the transport must let through
 MAX_PARTS = 4096
 
@@ -62,7 +60,7 @@ def parse(raw: bytes) -> tuple[Kind, int, memoryview]:
 
 
 def write_call(step: str, credit: int) -> bytes:
-    """Return how the body of a CALL begins: the name of its step, and the credit for its reply in bytes."""
+    """Return the first bytes of a CALL: the name of its step, and the credit for its reply in bytes."""
     name = step.encode()
     return len(name).to_bytes(1, "big") + name + _LENGTH.pack(credit)
 
@@ -81,16 +79,16 @@ def read_call(body: memoryview) -> tuple[str, int, memoryview]:
 
 
 def write_lengths(parts: Parts) -> bytes:
-    """Return how a message begins: how many parts it has, and how long each is."""
+    """Return the first bytes of a message: the number of its parts, and the length of each."""
     return _COUNT.pack(len(parts)) + b"".join(_LENGTH.pack(len(part)) for part in parts)
 
 
 def read_lengths(message: memoryview) -> tuple[tuple[int, ...], memoryview]:
-    """Return how long each part of a message is, and its first bytes; raises WireError."""
+    """Return the lengths of a message's parts, and its first bytes; raises WireError."""
     count = _COUNT.unpack_from(message)[0] if len(message) >= _COUNT.size else MAX_PARTS + 1
     start = _COUNT.size + count * _LENGTH.size
     if count > MAX_PARTS or len(message) < start:
-        raise WireError("the head of a message is malformed")
+        raise WireError("the header of a message is malformed")
     lengths = tuple(one[0] for one in _LENGTH.iter_unpack(message[_COUNT.size : start]))
     inline = message[start:]
     if len(inline) != min(sum(lengths), INLINE_BYTES):
@@ -99,7 +97,7 @@ def read_lengths(message: memoryview) -> tuple[tuple[int, ...], memoryview]:
 
 
 def write_grant(credit: int) -> bytes:
-    """Return the body of a GRANT: how many more bytes of a message may come."""
+    """Return the body of a GRANT: how many more bytes of a message may be sent."""
     return _LENGTH.pack(credit)
 
 

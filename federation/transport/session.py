@@ -1,11 +1,11 @@
-"""Calls over one stream of frames, in both directions at once: cut into frames, granted credit, bounded.
+"""Calls over one stream of frames, in both directions at once, with flow control and bounds.
 
-`federation.transport.handshake` begins a stream; then each end has a `Session` and hands it every frame that arrives.
-Assumes: a stream that keeps frames whole and in order and whose other end is authenticated (mutual TLS).
-Promises: no message or set of messages larger than the receiver's limits, at most WINDOW_BYTES of a message under way
-without new credit, and no wait without a bound. A sender may send INLINE_BYTES of a message at once and the rest as far
-as the receiver grants credit, as in HTTP/2 (RFC 9113, section 5.2), but for each message alone and only once the
-receiver has reserved memory for all of it. docs/federated.md, "The stream, byte by byte".
+`federation.transport.handshake` begins a stream; then each end has a `Session` and passes it every arriving frame.
+Assumes: a stream that keeps frames whole and in order, with an authenticated other end (mutual TLS).
+Promises: no message or set of messages exceeds the receiver's limits, at most WINDOW_BYTES of a message are sent
+without new credit, and every wait is bounded. A sender may send INLINE_BYTES of a message at once, and the rest as the
+receiver grants credit, as in HTTP/2 (RFC 9113, section 5.2); but credit is per message, and the receiver grants it only
+after it has reserved memory for the whole message. docs/federated.md, "The stream, byte by byte".
 
     session = Session(stream.write, serve, wire=2)
     reading = asyncio.create_task(pump(stream.read, session))
@@ -27,7 +27,6 @@ from federation.transport.frames import (
     INLINE_BYTES,
     MAX_PARTS,
     REPLY_CREDIT_BYTES,
-    RESUMES,
     WINDOW_BYTES,
     Kind,
     Parts,
@@ -44,21 +43,21 @@ from federation.transport.frames import (
 MAX_LATER = 1024  # small frames that wait to be sent
 MAX_REASON_BYTES = 2000
 STALL_S = 30.0
-ENDED_S = 2.0  # within which who reads a stream that takes no frame knows why it has ended
+ENDED_S = 2.0  # after a failed write, the time to wait for the reader to learn why the stream ended
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one end of a stream takes from the other."""
+    """What one end of a stream accepts from the other."""
 
     call_bytes: int = 192 << 20  # the largest call
     reply_bytes: int = 192 << 20  # the largest reply to a call from here
-    buffered_bytes: int = 256 << 20  # of all that is not handed on yet
+    buffered_bytes: int = 256 << 20  # of all incomplete messages
     calls: int = 64  # at a time
 
 
 async def pump(read: Callable[[], Awaitable[object]], session: "Session") -> None:
-    """Hand every frame to the session until the stream ends; raises WireError on one that breaks the rules.
+    """Pass every frame to the session until the stream ends; raises WireError on one that breaks the rules.
 
     Raises the session's own error once it is closed, so that no stream outlives its session.
     """
@@ -87,10 +86,10 @@ def _check_parts(parts: Parts) -> None:
         raise CallFailedError(f"a message of {len(parts)} parts, at most {MAX_PARTS} can be sent")
 
 
-def _pieces(parts: Parts, heads: Callable[[], bytes], first: int) -> Iterator[tuple[int, bytes]]:
-    """Cut the bytes of all parts together: `first` bytes, then DATA_BYTES at a time, each behind its head.
+def _pieces(parts: Parts, headers: Callable[[], bytes], first: int) -> Iterator[tuple[int, bytes]]:
+    """Cut the concatenated parts into frames: `first` bytes, then DATA_BYTES at a time, each after its header.
 
-    Each piece is its length and the frame: joined once, as copying is what a stream of large messages costs.
+    Each result is a length and a frame. A frame is joined once, as copying dominates the cost of large messages.
     """
     wanted, held, views = first, 0, list[bytes | memoryview]()
     for part in parts:
@@ -101,14 +100,14 @@ def _pieces(parts: Parts, heads: Callable[[], bytes], first: int) -> Iterator[tu
             held += len(taken)
             view = view[len(taken) :]
             if held == wanted:
-                yield held, b"".join([heads(), *views])
+                yield held, b"".join([headers(), *views])
                 wanted, held, views = DATA_BYTES, 0, []
     if held:
-        yield held, b"".join([heads(), *views])
+        yield held, b"".join([headers(), *views])
 
 
 def _printable(reason: memoryview) -> str:
-    """Return the other end's reason for a failure, so that it cannot write to a terminal what it likes."""
+    """Return the other end's reason for a failure, without control characters."""
     text = bytes(reason[:MAX_REASON_BYTES]).decode(errors="replace")
     return "".join(one if one.isprintable() else "?" for one in text)
 
@@ -119,7 +118,7 @@ class _Incoming:
 
     step: str | None  # None: it is a reply
     lengths: tuple[int, ...]
-    granted: int = 0  # bytes beyond the inline ones for which there was credit
+    granted: int = 0  # bytes beyond the inline ones for which credit was granted
     received: int = 0  # of these
     parts: list[bytes] = field(default_factory=list)
     total: int = field(init=False)
@@ -132,12 +131,12 @@ class _Incoming:
 
     @property
     def grant_due(self) -> int:
-        """How much credit to grant now: halves of the window, so that it costs little and the sender never waits."""
+        """The credit to grant now: half a window at a time, so that grants are few and the sender never waits."""
         most = min(self.rest, self.received + WINDOW_BYTES) - self.granted
         return most if most >= min(WINDOW_BYTES // 2, self.rest - self.granted) and most > 0 else 0
 
     def take(self, body: memoryview) -> None:
-        """Add the next bytes: copied as they come, so that no frame is kept and no part is copied once more."""
+        """Append the next bytes; they are copied once, on arrival, and no frame is kept."""
         while len(self.parts) < len(self.lengths):
             taken = body[: self.lengths[len(self.parts)] - self._part.tell()]
             self._part.write(taken)
@@ -150,7 +149,7 @@ class _Incoming:
 
 @dataclass(slots=True)
 class _Credit:
-    """How much of an outgoing message may leave."""
+    """The unused credit of an outgoing message."""
 
     bytes_left: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -173,7 +172,7 @@ class Session:
         self._calls: dict[int, asyncio.Future[Parts]] = {}
         self._served: dict[int, asyncio.Task[None]] = {}
         self._incoming: dict[int, _Incoming] = {}
-        self._reply_credit: dict[int, int] = {}  # for the reply to a call that is served: came with the call
+        self._reply_credit: dict[int, int] = {}  # by call being served; it came with the call
         self._credit: dict[int, _Credit] = {}  # of messages that are being sent
         self._waiting: deque[int] = deque()  # messages whose memory is not reserved yet, first come first served
         self._reserved: dict[int, int] = {}
@@ -205,21 +204,20 @@ class Session:
 
     @property
     def is_idle(self) -> bool:
-        """Whether every call that came has its reply on the wire."""
+        """Whether every received call has been answered."""
         return not self._served and not self._calls_incoming
 
     @property
     def _calls_incoming(self) -> int:
-        """How many calls have begun to arrive and are not complete."""
+        """The number of calls that have arrived in part."""
         return sum(one.step is not None for one in self._incoming.values())
 
     async def drain(self) -> None:
-        """Tell the other end to begin nothing new; what is under way goes on."""
-        if self.wire >= RESUMES:
-            await self._write(frame(Kind.DRAIN, 0))
+        """Tell the other end to begin nothing new; running calls continue."""
+        await self._write(frame(Kind.DRAIN, 0))
 
     async def receive(self, raw: bytes) -> None:
-        """Take one frame; raises WireError on one that breaks the rules: then the stream must be closed."""
+        """Process one frame; raises WireError if it breaks the rules, and then the stream must be closed."""
         kind, number, body = parse(raw)
         self.bytes_in += len(raw)
         match kind:
@@ -241,7 +239,7 @@ class Session:
                 raise WireError("a second greeting")
 
     def close(self, error: CryptoError) -> None:
-        """End every call with `error`; what this end serves is cancelled, unless `Once` shields it."""
+        """End every call with `error`; calls that this end is serving are cancelled, unless `Once` shields them."""
         if self.error is not None:
             return
         self.error = error
@@ -257,14 +255,14 @@ class Session:
         for credit in self._credit.values():
             credit.changed.set()
 
-    async def _message(self, kind: Kind, number: int, head: bytes, parts: Parts) -> None:
-        """Send a whole message: its head with the first bytes, the rest as the receiver grants credit."""
-        heads = iter([frame(kind, number, head + write_lengths(parts))])
-        pieces = _pieces(parts, lambda: next(heads, frame(Kind.DATA, number)), INLINE_BYTES)
+    async def _message(self, kind: Kind, number: int, header: bytes, parts: Parts) -> None:
+        """Send a whole message: its header with the first bytes, the rest as the receiver grants credit."""
+        headers = iter([frame(kind, number, header + write_lengths(parts))])
+        pieces = _pieces(parts, lambda: next(headers, frame(Kind.DATA, number)), INLINE_BYTES)
         credit = self._credit[number] = _Credit(self._reply_credit.pop(number, 0) if kind is Kind.REPLY else 0)
         try:
             _, first = next(pieces, (0, b""))
-            await self._write(first or next(heads))
+            await self._write(first or next(headers))
             for length, piece in pieces:
                 await self._bounded(self._until_granted(credit, length))
                 credit.bytes_left -= length
@@ -274,7 +272,7 @@ class Session:
                 del self._credit[number]
 
     async def _until_granted(self, credit: _Credit, length: int) -> None:
-        """Wait until so many bytes may leave; raises LinkError once the session is closed."""
+        """Wait until `length` bytes may be sent; raises LinkError once the session is closed."""
         while credit.bytes_left < length:
             if self.error is not None:
                 raise LinkError(self.error.message)
@@ -282,7 +280,7 @@ class Session:
             await credit.changed.wait()
 
     async def _write(self, raw: bytes) -> None:
-        """Send one frame; raises LinkError, with the reason for which the stream has ended."""
+        """Send one frame; raises LinkError with the reason why the stream has ended."""
         async with self._lock:
             if self.error is not None:
                 raise LinkError(self.error.message)
@@ -291,7 +289,7 @@ class Session:
             except asyncio.CancelledError as err:
                 if (task := asyncio.current_task()) is None or task.cancelling():
                     raise
-                await self._broken(err)  # the stream was cancelled, not who writes to it
+                await self._broken(err)  # the stream was cancelled, not this task
             except LinkError:
                 raise
             except Exception as err:  # the transport's own
@@ -299,7 +297,7 @@ class Session:
             self.bytes_out += len(raw)
 
     async def _broken(self, err: BaseException) -> NoReturn:
-        """Leave it to who reads the stream to close the session: there stands why it ended. Raises LinkError."""
+        """Let the reader of the stream close the session, as it learns why the stream ended. Raises LinkError."""
         with suppress(TimeoutError):
             async with asyncio.timeout(ENDED_S):
                 await self.closed.wait()
@@ -308,7 +306,7 @@ class Session:
         raise LinkError(lost.message) from err
 
     async def _bounded(self, wait: Awaitable[object]) -> None:
-        """Wait for the other end to take something; where it takes nothing, close the session and raise LinkError."""
+        """Wait for the other end to accept data; if it accepts none, close the session and raise LinkError."""
         try:
             async with asyncio.timeout(self._stall_s):
                 await wait
@@ -318,7 +316,7 @@ class Session:
             raise lost from err
 
     def _later(self, raw: bytes) -> None:
-        """Send a small frame without waiting for it: a loop that reads must never wait for one that writes."""
+        """Queue a small frame without waiting for it, as a reading loop must never wait for a writing one."""
 
         async def send() -> None:
             with suppress(CryptoError, asyncio.CancelledError):
@@ -375,7 +373,7 @@ class Session:
             self._forget(number)
 
     def _begin(self, number: int, step: str | None, message: memoryview) -> None:
-        """Take the first frame of a message."""
+        """Process the first frame of a message."""
         if number in self._incoming:
             raise WireError("a message begins twice")
         lengths, inline = read_lengths(message)
@@ -398,7 +396,7 @@ class Session:
             self._reserve()
 
     def _reserve(self) -> None:
-        """Grant credit to messages in the order they came, as far as there is memory for all of each."""
+        """Grant credit to messages in order of arrival, as long as there is memory for the whole message."""
         while self._waiting:
             number = self._waiting[0]
             message = self._incoming.get(number)
@@ -432,7 +430,7 @@ class Session:
         try:
             try:
                 reply = await self._serve(number, step, arguments)
-                _check_parts(reply)  # here, so that who called is told
+                _check_parts(reply)  # here, so that the caller gets the error
             except CryptoError as err:
                 reason = err.message.encode()[:MAX_REASON_BYTES]
                 await self._write(frame(Kind.FAILED, number, reason))

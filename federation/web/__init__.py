@@ -1,5 +1,5 @@
-"""Pages on this machine: one hardened setup that every page is made with, and templates that escape every value.
+"""Web pages on this machine: one hardened setup for all of them, and templates that escape every value.
 
-`loopback` makes and serves an app, `guard` refuses requests that no page of ours sent, `connection` bounds what one
-client may take, `markup` fills templates. What a page shows is its owner's affair, in another package.
+`loopback` makes and serves an app, `guard` refuses requests of foreign pages, `connection` limits each client,
+`markup` fills templates. The content of a page is in the package that shows it.
 """

@@ -1,9 +1,8 @@
 """One connection of a page's client: one request, within limits of size and time, then closed.
 
-Promises: a client that is silent, slow or does not read is cut off; the head of a request is bounded and has one
-reading only; no second request is read, so there is none to smuggle. uvicorn's protocol has a time limit between
-requests alone, and h11 bounds a head only while it is incomplete, so both are here. RFC 9112, sections 2.2, 5.2, 9.6
-and 11.2.
+Promises: a client that is silent, slow or does not read is disconnected; the head of a request is bounded and
+unambiguous; no second request is read, so none can be smuggled. uvicorn has a time limit only between requests, and h11
+bounds a head only while it is incomplete, so this module adds both. RFC 9112, sections 2.2, 5.2, 9.6 and 11.2.
 """
 
 import asyncio
@@ -18,13 +17,13 @@ from uvicorn.server import ServerState
 from federation.web.guard import HEADERS
 
 _HEAD_END = b"\r\n\r\n"
-# A line that ends in CR or LF alone, or that goes on in the next one, is read differently by different parsers.
+# Parsers differ on a line that ends in CR or LF alone, or that continues on the next line.
 _TWO_READINGS = re.compile(rb"\r(?!\n)|(?<!\r)\n|\n[ \t]")
 
 
 @dataclass(frozen=True, slots=True)
 class ClientLimits:
-    """What one client of a page may take."""
+    """The time limits of one client of a page."""
 
     head_bytes: int = 16_384
     read_s: float = 10.0  # until the whole request is here
@@ -40,7 +39,7 @@ class Connection(H11Protocol):
         super().__init__(config, state, {})
         self.access_log = False  # paths hold secrets
         self._limits = limits
-        self._head: bytearray | None = bytearray()  # None once it is whole
+        self._head: bytearray | None = bytearray()  # None once it is complete
         self._deadline: asyncio.TimerHandle | None = None
         self._is_turned_away = False
 
@@ -61,7 +60,7 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._is_turned_away or self.transport.is_closing() or self._is_answering():
-            return  # what follows a request is dropped: it may neither fill memory nor put off the deadline
+            return  # bytes after a request are dropped: they must neither fill memory nor extend the deadline
         if self._head is not None:
             self._head += data
             end = self._head.find(_HEAD_END)
@@ -79,7 +78,7 @@ class Connection(H11Protocol):
             self._allow(self._limits.answer_s)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio asks whether to stay open
-        """Stay for a client that has said all and waits for its answer; close for one that ends in between."""
+        """Keep the connection if the request is complete and its answer is due; otherwise close it."""
         return not self._is_turned_away and self._is_answering()
 
     def _is_answering(self) -> bool:
@@ -93,7 +92,7 @@ class Connection(H11Protocol):
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no request, without repeating any of it."""
+        """Answer an invalid request, without repeating any of it."""
         self._refuse(400, "this is no request for this page")
 
     def _refuse(self, status: int, text: str) -> None:
@@ -107,7 +106,7 @@ class Connection(H11Protocol):
             self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
         self._allow(self._limits.write_s)
-        if self.cycle is not None:  # the app has begun on the head of what turned out to be no request
+        if self.cycle is not None:  # the app has started on a request that turned out to be invalid
             self.cycle.disconnected = True
             self.cycle.message_event.set()
 

@@ -1,8 +1,8 @@
-"""Refuse each request that no page or program of this machine sent for this app, before the app sees it.
+"""Refuse requests that do not come from this app's page or from a program on this machine, before the app sees them.
 
-Promises: a name that was made to lead here (DNS rebinding), a form or a fetch of another page (CSRF), a path without
-its secret and a request that two parsers could read differently are refused; every answer tells the browser to keep
-nothing, run nothing, and show it in no other page. Sources: RFC 9112 sections 3.2, 6.1 and 6.3; RFC 9110 section 7.2;
+Promises: it refuses a foreign host name (DNS rebinding), a form or fetch of another page (CSRF), a path without the
+secret, and a request that two parsers could read differently. Every answer tells the browser to store nothing, run
+nothing, and embed it nowhere. Sources: RFC 9112 sections 3.2, 6.1 and 6.3; RFC 9110 section 7.2;
 OWASP's Cross-Site Request Forgery Prevention; Fetch Metadata Request Headers (W3C).
 """
 
@@ -21,7 +21,7 @@ NOTHING_HERE = "there is nothing here"
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
-    "Referrer-Policy": "same-origin",  # of another origin's page none; with no-referrer forms would have no Origin
+    "Referrer-Policy": "same-origin",  # no referrer to other origins; with no-referrer, forms would have no Origin
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -34,24 +34,29 @@ _LOOPBACK_NAME = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?")
 
 
 class Hosts(Protocol):
-    """Says whether the Host fields of a request, in lower case, name an app that is served at this port."""
+    """A rule that accepts or rejects the Host fields of a request, in lower case, for an app at this port."""
 
     def __call__(self, named: Sequence[str], port: int, /) -> bool: ...
 
 
 def is_served_address(named: Sequence[str], port: int) -> bool:
-    """Return whether the one Host is exactly where the app is served; for pages, which a browser asks for."""
+    """Return whether there is one Host and it is exactly the app's address; for pages in a browser."""
     return list(named) in ([f"{LOOPBACK}:{port}"], [f"localhost:{port}"])
 
 
 def is_loopback_name(named: Sequence[str], port: int) -> bool:
-    """Return whether any Host is a name of this machine, at any port; for programs, also through a tunnel."""
+    """Return whether a Host is a name of this machine, at any port; for programs, also through a tunnel."""
     return len(named) <= 1 and all(_LOOPBACK_NAME.fullmatch(one) for one in named)
+
+
+def is_any_name(named: Sequence[str], port: int, /) -> bool:
+    """Return whether there is at most one Host; for pages without names, at an address that an operator chose."""
+    return len(named) <= 1
 
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """Stands before an app, and adds to each answer what keeps a browser from leaking it."""
+    """Checks each request to an app, and adds headers to each answer that keep a browser from leaking it."""
 
     app: ASGIApp
     hosts: Hosts
@@ -72,7 +77,7 @@ class Guard:
         await app(scope, receive, send_guarded)
 
     def _refusal(self, scope: Scope) -> ASGIApp | None:
-        """Return what a request is refused with, or None; puts the app below its secret."""
+        """Return the refusal of a request, or None if it passes; removes the secret from the path."""
         headers = Headers(scope=scope)
         if scope["method"] not in _METHODS:
             return refusal(501, "this is no request for this page")
@@ -94,7 +99,7 @@ class Guard:
 
 
 def refusal(status: int, text: str) -> PlainTextResponse:
-    """Return an answer of plain text: what it says is never markup."""
+    """Return an answer in plain text, which a browser never reads as markup."""
     return PlainTextResponse(f"{text}\n", status)
 
 
@@ -108,14 +113,14 @@ def _has_one_reading(scope: Scope, headers: Headers) -> bool:
 
 
 def _is_look(headers: Headers) -> bool:
-    """Return whether nobody but this page, a program or a person who follows a link asks (Fetch Metadata)."""
+    """Return whether the request comes from this page, a program or a followed link (Fetch Metadata)."""
     if all(site in ("same-origin", "none") for site in headers.getlist("sec-fetch-site")):
         return True
     return headers.getlist("sec-fetch-mode") == ["navigate"] and headers.getlist("sec-fetch-dest") == ["document"]
 
 
 def _is_form(headers: Headers, hosts: Sequence[str]) -> bool:
-    """Return whether a page of this very address sends this; a browser always says from where (Fetch, Origin)."""
+    """Return whether a page of this exact address sent the form; browsers always name the sender (Fetch, Origin)."""
     return headers.getlist("origin") == [f"http://{host}" for host in hosts[:1]] and all(
         site == "same-origin" for site in headers.getlist("sec-fetch-site")
     )

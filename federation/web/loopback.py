@@ -1,9 +1,9 @@
 """Make an app and serve it on this machine: the one hardened setup of every page.
 
-Promises: it listens on 127.0.0.1 alone; every request has passed the guard; bodies and clients are bounded; it writes
-no access log, sets no cookie, takes no signal and starts no process. Served in a running event loop (`listen`) or in
-a thread of its own (`serve_in_thread`). uvicorn's protocol is used without its `Server`, which would take over
-signals and wake up ten times a second.
+Promises: it listens on 127.0.0.1 only, unless the caller names another address; every request has passed the guard;
+bodies and clients are bounded; it writes no access log, sets no cookie, handles no signal and starts no process. An
+app runs in a running event loop (`listen`) or in its own thread (`serve_in_thread`). uvicorn's protocol is used
+without its `Server`, which would take over signals and wake up ten times a second.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ def hardened(
 ) -> ASGIApp:
     """Return an app of these routes behind the guard; below `/secret/`, if a secret is given.
 
-    What no route answers gets 404 and `nothing`, whether its path or its method was wrong.
+    A request without a route, by its path or its method, gets 404 and the text `nothing`.
     """
 
     async def fail(_: Request, error: Exception) -> Response:
@@ -58,14 +58,14 @@ def hardened(
 
 
 def html_page(text: str, nonce: str) -> Response:
-    """Return a page without scripts, whose only styles carry the nonce and whose forms lead here."""
+    """Return a page that allows no scripts, only styles with the nonce, and only forms to this app."""
     allowed = f"style-src 'nonce-{nonce}'; form-action 'self'"
     security = f"default-src 'none'; {allowed}; base-uri 'none'; frame-ancestors 'none'"
     return HTMLResponse(text, headers={"Content-Security-Policy": security})
 
 
 async def read_form(request: Request) -> dict[str, list[str]]:
-    """Return the fields of a form. Raises HTTPException if the body is none, is malformed or has more than a few."""
+    """Return the fields of a form. Raises HTTPException if the body is not a form, or has too many fields."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     body = await request.body()
     if kind != _FORM:
@@ -84,7 +84,7 @@ class Listener:
         self.address: tuple[str, int] = server.sockets[0].getsockname()
 
     async def stop(self, grace_s: float = GRACE_S) -> None:
-        """Take no more clients, let answers that were begun end within the grace, and cut off whoever is left."""
+        """Accept no new clients, let begun answers end within `grace_s`, and disconnect the remaining clients."""
         self._server.close()
         await self._settle(grace_s)
         for connection in list(self._state.connections):
@@ -96,8 +96,11 @@ class Listener:
             await asyncio.wait(list(self._state.tasks), timeout=grace_s)
 
 
-async def listen(app: ASGIApp, port: int, limits: ClientLimits | None = None) -> Listener:
-    """Serve an app in this event loop, at any free port if it is 0. Raises OSError or OverflowError if that fails."""
+async def listen(app: ASGIApp, port: int, limits: ClientLimits | None = None, host: str = LOOPBACK) -> Listener:
+    """Serve an app in this event loop, at any free port if it is 0. Raises OSError or OverflowError if that fails.
+
+    `host` is another address than loopback only for the probes of an operator who chose one.
+    """
     limits = limits or ClientLimits()
     config = Config(
         app, http=Connection, ws="none", lifespan="off", interface="asgi3", proxy_headers=False, server_header=False,
@@ -105,7 +108,7 @@ async def listen(app: ASGIApp, port: int, limits: ClientLimits | None = None) ->
     )  # fmt: skip
     config.load()
     state, loop = ServerState(), asyncio.get_running_loop()
-    return Listener(await loop.create_server(lambda: Connection(config, state, limits), LOOPBACK, port), state)
+    return Listener(await loop.create_server(lambda: Connection(config, state, limits), host, port), state)
 
 
 @contextmanager

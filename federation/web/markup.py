@@ -1,9 +1,9 @@
 """Templates that values cannot break out of.
 
-Promises: every value is escaped in every template, whatever its name; a name that a template has and its caller does
-not is an error, not an empty place. Assumes that templates quote their attributes, and that no value goes into a
-script, a style or an address: the security policy of a page lets none of these run, and a test holds the templates to
-it. Source: OWASP, Cross Site Scripting Prevention.
+Promises: every value is escaped in every template, whatever its name; a name without a value is an error, not an empty
+text. Assumes that templates quote their attributes, and that no value goes into a script, a style or an address; the
+security policy of a page forbids these, and a test checks the templates. Source: OWASP, Cross Site Scripting
+Prevention.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,1 +1,1 @@
-"""What requests cost a person, and what a ledger promises about it."""
+"""The price of a request for one person, and the promises of a ledger."""

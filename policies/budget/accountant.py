@@ -1,11 +1,11 @@
-"""Prices: zCDP rho is what the ledger adds, epsilon at delta is what people are shown.
+"""Prices: the ledger adds zCDP rho, and people see epsilon at delta.
 
 Bun and Steinke, TCC 2016, for zero-concentrated differential privacy; Canonne, Kamath and Steinke, NeurIPS 2020,
-proposition 12, for the conversion. Every order gives a valid bound, so the search below
-can lose tightness, never safety.
+proposition 12, for the conversion. Every order gives a valid bound, so the search below can lose tightness, never
+safety.
 
-Nothing makes a curve yet: `curve_of`, `line_of` and `cover` stay for sampled training, which comes later, and whose
-price is a Renyi curve that no line of rho fits.
+No computation has a curve yet. `curve_of`, `line_of` and `cover` are for sampled training, which comes later: its price
+is a Renyi curve that is not a line of rho.
 """
 
 import math
@@ -17,8 +17,8 @@ from policies.requests.calibration import spreads_of
 from policies.requests.request import Request
 from policies.units import MICRO
 
-# The orders of dp-accounting's RdpAccountant, in tenths; a curve holds the Renyi divergence at each of them, in units
-# of 1e-7, so that a line of whole micro-rho is exact: at order a it is rho * a.
+# The orders of dp-accounting's RdpAccountant, in tenths. A curve has the Renyi divergence at each of them, in units of
+# 1e-7, so that a line of whole micro-rho is exact: at order a it is rho * a.
 ORDERS: tuple[int, ...] = (*range(11, 111), *range(120, 640, 10), 1280, 2560, 5120, 10240)
 CURVE_UNITS = 10 * MICRO
 
@@ -36,7 +36,7 @@ def line_of(micro_rho: int) -> tuple[int, ...]:
 
 
 def cover(curve: Sequence[int]) -> int:
-    """Return the least whole micro-rho whose line lies nowhere below the curve."""
+    """Return the least whole micro-rho whose line is nowhere below the curve."""
     return max(int(-(-value // order)) for value, order in zip(curve, ORDERS, strict=True))
 
 
@@ -60,6 +60,8 @@ def delta_of(rho: float, epsilon: float) -> float:
 @lru_cache(maxsize=1024)
 def epsilon_of(rho: float, delta: float) -> float:
     """Return the least epsilon (rounded up in the ninth digit) such that rho-zCDP implies (epsilon, delta)-DP."""
+    if not rho:
+        return 0.0
     low, high = rho, rho + 2 * math.sqrt(rho * math.log(1 / delta)) + 1e-9
     for _ in range(100):
         middle = (low + high) / 2
@@ -69,7 +71,7 @@ def epsilon_of(rho: float, delta: float) -> float:
 
 @lru_cache(maxsize=1024)
 def micro_rho_of(epsilon: float, delta: float) -> int:
-    """Return the greatest price in micro-rho that stays within (epsilon, delta)-DP; 0 if not even one does."""
+    """Return the greatest price in micro-rho within (epsilon, delta)-DP; 0 if one micro-rho is too much."""
     low, high = 0, 100 * MICRO
     while low < high:
         middle = (low + high + 1) // 2
@@ -78,11 +80,11 @@ def micro_rho_of(epsilon: float, delta: float) -> int:
 
 
 def charge(request: Request, max_silos: int) -> int:
-    """Return what the request costs one person at a silo, in micro-rho rounded up, from the noise it will really get.
+    """Return the cost of the request for one person at a silo, in micro-rho rounded up, computed from its noise.
 
-    What has no noise has no price: it promises nothing, and only exact sources answer it.
-    The slack of summing discrete Gaussians instead of sampling one (Kairouz, Liu and Steinke, ICML 2021, theorem 1:
-    below 1e-36 at a deviation of 3) is covered by `spreads_of` rounding each variance up by more than one.
+    A request without noise has no price: it promises nothing, and only exact sources answer it. Summing discrete
+    Gaussians differs from sampling one (Kairouz, Liu and Steinke, ICML 2021, theorem 1: below 1e-36 at a deviation of
+    3); `spreads_of` covers this by rounding each variance up by more than one.
     """
     total, divisor = 0, 1  # one exact fraction; `fractions` would reduce it at every step
     for of_one_silo, scale_bits, variance in spreads_of(request.table, request.plan, request.micro_rho).values():

@@ -1,27 +1,33 @@
-"""What a silo's ledger must promise, whatever stores it; `silo_node/ledger/` keeps it in SQLite.
+"""The promises of a silo's ledger, whatever stores it; `silo_node/ledger/` keeps it in SQLite.
 
-Every method is durable when it returns. A charge goes reserved -> committed, and back to nothing only from reserved:
-`commit` precedes the reading of rows, so nothing has left of a reservation that was never committed. Prices are added
-as they are (Feldman and Zrnic, NeurIPS 2021: a filter that adds Renyi divergences and stops at a limit holds however
-the questions are chosen). Most are lines, rho at every order; a price that is none is kept as its curve over `ORDERS`.
+Every method is durable when it returns. A charge is reserved, then *charging*, then committed. A charging one counts as
+spent, and only the process that began it can release it, if it never committed it. `commit` precedes the reading of
+rows, so nothing of an uncommitted request has left.
 
-Nothing charges a curve or a delta yet, and both stay: the price of sampled training, which comes later, is a curve, and
-the bound of the sampler of tables will be charged to `atto_delta`.
+Prices are added (Feldman and Zrnic, NeurIPS 2021: a filter that adds Renyi divergences and stops at a limit is valid
+however the questions are chosen). A price is a line, rho at every order, or is kept as its curve over `ORDERS`.
+
+The noise of a long answer charges a delta (`policies.budget.sampler`). No request charges a curve yet: the price of
+sampled training, which comes later, is one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import ClassVar, Literal, Protocol
+from typing import Annotated, ClassVar, Literal, Protocol
 
-from crypto.wire import Count, Digest, Message, Name, Seconds
+from pydantic import Field
+
+from crypto.wire import Count, Digest, Message, Name, RoundId, Seconds
 from policies.budget.accountant import ORDERS, cover
 from policies.errors import LedgerError
-from policies.requests.approval import Approval
+from policies.requests.approval import StoredVerdict
 
-MAX_PROPOSALS = 32  # of one request: each is a round that it may have been in
+MAX_PROPOSALS = 32  # of one request: the rounds that it can enter
 MAX_CURVE = 2**50
+MAX_LINES = 16  # that a log which was put back remembers
 ATTO = 10**18  # deltas are counted in 1e-18
+UNKNOWN = "(unknown)"  # who spent, or for what, where only a total says so; no analyst and no purpose has this name
 _LAST_MONTH = 12 * 10_000
 
 
@@ -42,16 +48,17 @@ class Months:
         return cls(12 * first.year + first.month - 1, 12 * last.year + last.month - 1)
 
 
-ALL_MONTHS = Months()  # of a request that does not say
+ALL_MONTHS = Months()  # of a request that names no months
 
 
 @dataclass(frozen=True, slots=True)
 class RunStep:
-    """A step of a training run: the run's id, what all its steps have in common (`request.job_of`), and which it is."""
+    """A step of a training run: the run's id, the hash of its job (`request.job_of`), and the step's number."""
 
     run: bytes
     job: bytes
     number: int
+    continues: bytes = b""  # the run before, which is closed then
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +76,7 @@ class Charge:
     months: Months = ALL_MONTHS
     atto_delta: int = 0
     curve: tuple[int, ...] = ()  # in `accountant.CURVE_UNITS` at each order; empty: the line of micro_rho
+    replaces: tuple[tuple[bytes, bytes], ...] = ()  # nonce and hash of the requests in whose place it stands
 
     def __post_init__(self) -> None:
         if self.micro_rho < 0 or self.atto_delta < 0:
@@ -78,15 +86,20 @@ class Charge:
         if self.curve and self.micro_rho < cover(self.curve):
             raise LedgerError("the rho of a charge must cover its curve")
 
+    @property
+    def names(self) -> tuple[bytes, ...]:
+        """Its own nonce, those of the requests that it replaces, and its run: one of them is in a place already."""
+        return (self.nonce, *(nonce for nonce, _ in self.replaces), *((self.run.run,) if self.run is not None else ()))
 
-Since = int | Months  # a clock time, or the months of the data whose pace a window limits
+
+Since = int | Months  # a clock time, or months of the data
 
 
 @dataclass(frozen=True, slots=True)
 class WindowLimit:
-    """What one purpose may spend in a window, and one analyst of that; in micro-rho.
+    """The limits of one purpose in a window, in total and for one analyst, in micro-rho.
 
-    The window began at a clock time, or it is each of the months of data that the request reads.
+    The window starts at a clock time, or it is each month of the data that the request reads.
     """
 
     since: Since
@@ -96,9 +109,9 @@ class WindowLimit:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """How many requests of one analyst the silo may say yes to since a clock time.
+    """How many requests of one analyst the silo may accept since a clock time.
 
-    All steps of a training run are one, but a step that is asked again is one more.
+    All steps of a training run count as one request, but a repeated step counts again.
     """
 
     since: int
@@ -107,22 +120,31 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class WindowSpending:
-    """What one purpose has spent in a window, and one analyst of that; in micro-rho, of months the most of any."""
+    """The spending of one purpose in a window, in total and by one analyst, in micro-rho; of months, the highest."""
 
     everybody: int
     analyst: int
 
 
 @dataclass(frozen=True, slots=True)
+class AnalystSpending:
+    """The spending of one analyst since a clock time, for one purpose and for all, in micro-rho."""
+
+    purpose: int = 0
+    all_purposes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Spending:
-    """What the ledger holds against the limits, in micro-rho: committed plus reserved."""
+    """The spending that counts against the limits, in micro-rho: committed plus reserved."""
 
     lifetime: int  # the line that covers the sum of all curves
-    windows: tuple[WindowSpending, ...] = ()  # of one purpose and analyst, one for each window asked for
+    windows: tuple[WindowSpending, ...] = ()  # of one purpose and analyst, by requested window
     run: int = 0  # of one training run
     atto_delta: int = 0
-    requests: int = 0  # of the analyst, that the silo said yes to since the time asked for, apart from this one
-    curve: tuple[int, ...] = ()  # the sum of the curves that are no lines; empty if there is none
+    requests: int = 0  # of the analyst, accepted since the requested time, without this one
+    curve: tuple[int, ...] = ()  # the sum of the curves that are not lines; empty if there are none
+    by_analyst: AnalystSpending = AnalystSpending()
 
 
 def window_start(window: str, now: int) -> int:
@@ -155,7 +177,7 @@ def exceeds(
 ) -> bool:
     """Tell whether one more charge would exceed a limit; a window without its spending counts as exceeded.
 
-    The lifetime holds at every order: what all charges cost together stays below the line of the limit.
+    The lifetime limit applies at every order: the sum of all charges must stay below the line of the limit.
     """
     if lifetime_with(spent, charge) > lifetime or len(spent.windows) != len(windows):
         return True
@@ -173,7 +195,7 @@ def exceeds(
 
 
 def lifetime_with(spent: Spending, charge: Charge) -> int:
-    """Return the micro-rho of the line that covers what was spent and one more charge."""
+    """Return the micro-rho of the line that covers the spending and one more charge."""
     if not charge.curve:
         return spent.lifetime + charge.micro_rho
     before = spent.curve or (0,) * len(ORDERS)
@@ -181,27 +203,80 @@ def lifetime_with(spent: Spending, charge: Charge) -> int:
     return lines + cover(tuple(one + other for one, other in zip(before, charge.curve, strict=True)))
 
 
-class Checkpoint(Message):
-    """What a silo signs of its ledger and log after each change: the count only grows, so an older copy shows.
+@dataclass(frozen=True, slots=True)
+class Consulted:
+    """That decisions on consent are read for a contribution: the purpose, the clock time, and the age of their feed."""
 
-    It holds no more than how many entries the log has and their chained hash; the aggregator keeps the last one.
-    On the wire and on disk it is called the ledger's head.
+    purpose: str
+    as_of: int
+    feed_at: int | None
+
+
+class Seen(Message):
+    """The newest checkpoint of one line of a log, as aggregators gave it to a copy that went on."""
+
+    line: Annotated[bytes, Field(max_length=16)]  # empty: of before any backup was put back
+    count: Count
+    chain: Digest
+
+
+class Continued(Message):
+    """That a log was put back from a backup, and after which checkpoints it goes on."""
+
+    line: RoundId  # drawn when it went on, so that two copies of one backup are told apart
+    after: Annotated[tuple[Seen, ...], Field(max_length=MAX_LINES)]
+    signed_after: Seconds  # which requests that were signed before have been charged, nobody knows any more
+
+    def knows(self, line: bytes) -> bool:
+        """Tell whether the log goes on after a checkpoint of this line."""
+        return any(one.line == line for one in self.after)
+
+    def follows(self, earlier: "Checkpoint") -> bool:
+        """Tell whether the log goes on after a checkpoint of another line, or after a later one of that line."""
+        return any(
+            one.line == earlier.line
+            and (earlier.count < one.count or (earlier.count, earlier.chain) == (one.count, one.chain))
+            for one in self.after
+        )
+
+
+class Checkpoint(Message):
+    """A silo's signed statement of its log after each change; the count only grows, so an older copy is noticed.
+
+    It has the number of entries and the last chain hash of the log. The aggregator keeps the newest one; what it is
+    given has the ledger's totals too, sealed to the silo itself. On the wire and on disk it is the ledger's head.
     """
 
     KIND: ClassVar[str] = "ledger-head"
-    MAX_BYTES: ClassVar[int] = 1024
+    MAX_BYTES: ClassVar[int] = 40 * 1024
     version: Literal["ledger-head/1"] = "ledger-head/1"
     federation: Name
     silo: Name
     count: Count
     chain: Digest
     at: Seconds
+    continued: Annotated[Continued | None, Field(exclude_if=lambda continued: continued is None)] = None
+    sealed: Annotated[bytes, Field(max_length=24 * 1024, exclude_if=lambda sealed: not sealed)] = b""
+
+    @property
+    def line(self) -> bytes:
+        """Which copy of the log it is of: empty until a copy has gone on after a backup was put back."""
+        return self.continued.line if self.continued is not None else b""
+
+    def supersedes(self, kept: "Checkpoint") -> bool:
+        """Tell whether it takes the place of a kept one of the same silo.
+
+        A log that was put back takes the place only of what it has seen, so of two copies one goes on.
+        """
+        if self.line == kept.line:
+            return self.count > kept.count
+        return self.continued is not None and self.continued.follows(kept)
 
 
 class Ledger(Protocol):
-    """Storage of charges, of the splits that were signed and of how far training runs are.
+    """Storage of charges, of signed survivor sets and of the state of training runs.
 
-    Methods raise LedgerError if they cannot be durable.
+    Methods raise LedgerError if a change cannot be made durable.
     """
 
     def spending(
@@ -212,25 +287,51 @@ class Ledger(Protocol):
         since: Sequence[Since] = (),
         run: RunStep | None = None,
         requests_since: int | None = None,
+        analyst_since: int | None = None,
     ) -> Spending:
-        """Return what is committed and reserved, apart from the charge of the nonce `excluding_nonce`.
+        """Return the committed and reserved charges, without that of the nonce `excluding_nonce`.
 
-        With `since`, also what `purpose` has spent in each of these windows, and `analyst` of that; with `run`, also
-        what this training run of `analyst` has spent; with `requests_since`, how many requests were granted apart
-        from this one, whose training run is not counted twice.
+        With `since`, also the spending of `purpose` in each of these windows, in total and by `analyst`; with `run`,
+        also that of this training run of `analyst`; with `requests_since`, the number of other accepted requests, where
+        a training run counts once; with `analyst_since`, what `analyst` has spent since that midnight.
         """
 
     def job_of(self, run: bytes) -> bytes | None:
-        """Return what the first request under a run id asked for, to which it is bound; None of an unknown one."""
+        """Return the job to which the first request of a run bound its id; None for an unknown run."""
 
-    def is_committed(self, nonce: bytes) -> bool:
-        """Tell whether a contribution for this request has left."""
+    def is_charged(self, nonce: bytes) -> bool:
+        """Tell whether a contribution for this request has left, or may leave."""
 
-    def verdicts(self, subject: bytes) -> tuple[Approval, ...]:
-        """Return what people said to a request or training run, as they signed it."""
+    @property
+    def signed_after(self) -> int:
+        """Requests that were signed before are refused: a backup was put back that does not say which were charged."""
+
+    @property
+    def recovered_at(self) -> int:
+        """When the ledger last went on after it was put back from a backup, which forgot what was replaced since."""
+
+    @property
+    def seen_at(self) -> int:
+        """The latest clock time of the log, at which the silo's clock may have been wrong."""
+
+    def verdicts(self, subject: bytes) -> tuple[StoredVerdict, ...]:
+        """Return the signed verdicts on a request or training run."""
+
+    def has_contributed(self, runs: Sequence[bytes], step: int, nonce: bytes) -> bool:
+        """Tell whether a contribution to a step of one of these runs has left, or may leave, for another request."""
+
+    def is_replaced(self, name: bytes, but: Collection[bytes] = ()) -> bool:
+        """Tell whether a request in the place of this one, or a run that continues this one, was accepted.
+
+        Requests and runs are named by nonce and id, and those that `but` names do not count. The silo then enters no
+        round of this one, nor of a second one in its place.
+        """
+
+    def request_asked(self, subject: bytes) -> bytes | None:
+        """Return the signed request that people were asked about, by its hash; None for an unknown one."""
 
     def is_exhausted(self, nonce: bytes) -> bool:
-        """Tell whether this request was accepted so often that no further round of it is taken part in."""
+        """Tell whether this request was accepted MAX_PROPOSALS times; the silo then enters no further round of it."""
 
     def reserve(
         self,
@@ -243,24 +344,37 @@ class Ledger(Protocol):
     ) -> bool:
         """Reserve the charge unless it would exceed a limit (then False). The same nonce is reserved once.
 
-        Raises AlreadyChargedError if a contribution for this nonce has left, if another request used it, if it was
-        accepted MAX_PROPOSALS times, or if its run id is bound to another job.
+        One that was reserved on an earlier day (UTC) is released and reserved anew, with the limits of the later day.
+
+        From then on the requests that it replaces, and the run that it continues, are reserved no more, also after a
+        restart. Raises AlreadyChargedError
+
+        - if this nonce, or one that it replaces, is charging or committed, or belongs to another request;
+        - if this request was accepted MAX_PROPOSALS times, or was replaced;
+        - if another request took the place of what this one replaces or continues;
+        - if its run id is bound to another job.
         """
 
-    def commit(self, nonce: bytes, round_id: bytes) -> None:
-        """Bind the reservation to the round whose contribution leaves next.
+    def begin_charge(self, nonce: bytes, round_id: bytes) -> None:
+        """Let a reservation count as spent in a round, also after a restart, until it is released.
 
-        Raises AlreadyChargedError the second time.
+        Raises AlreadyChargedError if nothing is reserved.
+        """
+
+    def commit(self, nonce: bytes, round_id: bytes, consulted: Consulted | None = None) -> None:
+        """Spend the charge that began in this round, whose contribution leaves next; log what it consults.
+
+        Raises AlreadyChargedError the second time, or if it did not begin in this round.
         """
 
     def release(self, nonce: bytes) -> None:
-        """Give a reservation back; does nothing to a committed charge."""
+        """Give back a charge that is not committed; the caller knows that its contribution never began."""
 
-    def record_split(self, round_id: bytes, split_hash: bytes) -> bool:
-        """Note the one split signed in a round; False if another one was noted before."""
+    def record_survivors(self, round_id: bytes, survivors_hash: bytes) -> bool:
+        """Record the survivor set signed in a round; False if another one was recorded before."""
 
     def load_run(self, run: bytes) -> bytes | None:
-        """Return the state that was saved last of a training run; None of an unknown one."""
+        """Return the last saved state of a training run; None for an unknown run."""
 
     def save_run(self, run: bytes, state: bytes) -> None:
-        """Keep the state of a training run instead of the one before."""
+        """Replace the saved state of a training run."""

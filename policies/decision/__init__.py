@@ -1,1 +1,1 @@
-"""Judge a request by a policy: every reason to say no, each with its rule and a remedy."""
+"""Judge a request by a policy: every reason for a refusal, each with its rule and a remedy."""

@@ -1,4 +1,4 @@
-"""Is it a time to answer?"""
+"""The rules of time: opening hours, requests a day, and the age of the decisions on consent."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 def is_stale_feed(feed_at: int | None, hours: Number, now: int) -> bool:
-    """Return whether decisions written at `feed_at` are too old at `now`; so are those of no known time, or to come."""
+    """Return whether decisions written at `feed_at` are too old at `now`; an unknown or future time is too old."""
     return feed_at is None or not -CLOCK_SKEW_S <= now - feed_at <= hours * HOUR_S
 
 
@@ -28,8 +28,21 @@ def consent_feed(case: Case) -> Sequence[Denial]:
     return (deny("CONSENT_STALE", "consent.stale_after_hours", message, remedy),)
 
 
+def prepared_rows(case: Case) -> Sequence[Denial]:
+    """Were the files of a prepared source seen unchanged lately enough to answer from it?"""
+    source = case.source.source
+    if source.read != "prepared":
+        return ()
+    if case.rows_at is not None and -CLOCK_SKEW_S <= case.now - case.rows_at <= source.prepared_s:
+        return ()
+    rule = f"sources.{case.request.table.name}.prepared_for"
+    message = f"the rows were prepared longer ago than {source.prepared_for or '1h'}"
+    remedy = f"ask again in some minutes; if that does not help, {case.compiled.ask_contact} to see silo.log"
+    return (deny("ROWS_STALE", rule, message, remedy),)
+
+
 def pace(case: Case) -> Sequence[Denial]:
-    """Is the silo open now, and has this analyst asked no more than may be asked in a day?"""
+    """Is the silo open now, and is this analyst within the limit of requests a day?"""
     limits, now, asked_today = case.policy.limits, case.now, case.spent.requests
     reasons: list[Denial] = []
     if limits is None:

@@ -1,15 +1,18 @@
-"""Is the price within what one request, a run, a window and a lifetime may cost? And which windows those are."""
+"""The rules of [budget]: is the price within the limits of a request, a run, the windows and the lifetime?"""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from operator import eq, ge, gt, le, lt, ne
 
+from crypto.noise import TABLE_SLOTS
 from policies.budget.ledger import ALL_MONTHS, Months, Rate, WindowLimit, window_start
+from policies.budget.sampler import MAX_EPSILON
 from policies.decision.case import Case
 from policies.decision.compiled import compiled
 from policies.decision.denial_codes import deny
 from policies.document.policy import Policy
+from policies.domains import LongDomain
 from policies.periods import UNKNOWN, span
 from policies.requests.denials import Denial
 from policies.requests.query import Compare, OneOf
@@ -22,8 +25,13 @@ _OPERATORS: dict[str, Callable[[str, str], bool]] = {"=": eq, "<>": ne, "<": lt,
 
 
 def run_limit_of(policy: Policy) -> int | None:
-    """Return what one training run may spend, in micro-rho; None without a [training] section."""
+    """Return the limit of one training run, in micro-rho; None without a [training] section."""
     return compiled(policy).run_micro
+
+
+def delta_limit_of(policy: Policy) -> int:
+    """Return what noise from tables may cost over the life of the ledger, in atto-delta."""
+    return compiled(policy).sampler_limit
 
 
 def limits_of(policy: Policy, purpose: str, now: int, months: Months = ALL_MONTHS) -> tuple[WindowLimit, ...]:
@@ -44,19 +52,22 @@ def _window_start(window: str, day: int) -> int:
 
 
 def months_of(policy: Policy, request: Request, now: int) -> Months:
-    """Return the months of the data that a request may read: all that its source reads, less what its filter rules out.
+    """Return the months of data that a request may read: those of its source, without those that its filter excludes.
 
-    A filter rules out what every one of its conditions must hold for. Without time_column and lookback_days: all.
+    Only conditions that every row must meet exclude months. Without time_column and lookback_days: all months.
     """
     source = policy.sources.get(request.table.name)
     if source is None or source.time_column is None or source.lookback_days is None:
         return ALL_MONTHS
     today = datetime.fromtimestamp(now, UTC).date()
-    # A date of the future is read as well: lookback_days has no other end.
+    # Dates in the future are read too, as lookback_days limits only the past.
     whole = Months.between(today - timedelta(days=source.lookback_days), _LAST_DAY)
     if all(one.name != source.time_column for one in request.table.columns):
         return whole
-    periods = set(request.table.column(source.time_column).domain) - {UNKNOWN}
+    listed = request.table.column(source.time_column).domain
+    if isinstance(listed, LongDomain):  # no list of periods is as long; `disclosure.definitions` denies it
+        return whole
+    periods = set(listed) - {UNKNOWN}
     conditions = request.plan.conditions
     filters = [one for one in conditions if isinstance(one, Compare | OneOf) and one.column == source.time_column]
     for one in filters:
@@ -77,14 +88,14 @@ def rate_of(policy: Policy, now: int) -> Rate | None:
 
 
 def price(case: Case) -> Sequence[Denial]:
-    """Is the price within every limit? What has no noise has no price: `disclosure.release` has judged it."""
+    """Is the price within every limit? A request without noise has no price; `disclosure.release` judges it."""
     rules, request, cost, spent = case.compiled, case.request, case.facts.cost, case.spent
     reasons: list[Denial] = []
     if not cost:
         return reasons
     least, most = rules.request_micro
-    if request.micro_rho < least:
-        message = f"rho {request.micro_rho / MICRO:g} is less than {least / MICRO:g}: the answer would be all noise"
+    if cost < least:
+        message = f"this request costs rho {cost / MICRO:g}, less than {least / MICRO:g}: the answer would be all noise"
         reasons.append(deny("RHO_TOO_SMALL", "budget.per_request.min_rho", message, "ask with a larger epsilon"))
     if cost > most:
         message = f"this request costs rho {cost / MICRO:g}, one request may cost {most / MICRO:g}"
@@ -101,11 +112,27 @@ def price(case: Case) -> Sequence[Denial]:
         message = "what is left of the lifetime budget does not cover this request"
         remedy = "ask with a smaller epsilon; a lifetime budget is never refreshed"
         reasons.append(deny("BUDGET_LIFETIME", "budget.lifetime.rho", message, remedy))
-    return reasons
+    return [*reasons, *_delta(case)]
+
+
+def _delta(case: Case) -> Sequence[Denial]:
+    """Return the denial if the noise of long answers, past ones included, uses more of delta than samplers may use."""
+    cost, limit, spent = case.facts.sampler_delta, case.compiled.sampler_limit, case.spent.atto_delta
+    if spent + cost <= limit:
+        return ()
+    remedy = f"ask for fewer than {TABLE_SLOTS} groups or weights: the noise of a short answer needs no delta"
+    if spent > limit:  # another version of the policy allowed more: no rho can be converted at the rest of delta
+        message = "the noise of earlier long answers has used more of delta than this policy allows"
+        remedy = case.compiled.ask_contact
+    elif not limit:
+        message = f"the lifetime budget is above epsilon {MAX_EPSILON}, so there are no long answers"
+    else:
+        message = "what is left of delta for the noise of long answers does not cover this request"
+    return (deny("BUDGET_DELTA", "budget.delta", message, remedy),)
 
 
 def _windows(case: Case) -> list[Denial]:
-    """Return why the price exceeds what its purpose, or this analyst, may spend in a window."""
+    """Return the denials if the price exceeds a window limit of its purpose or of this analyst."""
     purpose, cost = case.request.purpose, case.facts.cost
     rules, windows = case.compiled.windows.get(purpose, []), case.spent.windows
     reasons: list[Denial] = []
@@ -128,5 +155,5 @@ def _windows(case: Case) -> list[Denial]:
 
 
 def cost_of_run(step: TrainingStep, cost: int, spent: int) -> int:
-    """Return what a run costs in all: as announced, or what it has spent, where steps were repeated or cost more."""
+    """Return the cost of a whole run: the announced one, or a higher one if steps were repeated or cost more."""
     return max(spent + cost, step.steps * cost)

@@ -1,12 +1,13 @@
-"""One request before one policy: all that a rule of the decision may look at. No row is among it."""
+"""One request and one policy: everything that a rule of the decision may read, and no rows."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from policies.budget.ledger import Spending
 from policies.decision.compiled import CompiledPolicy, RequestFacts, SourceColumns
 from policies.document.policy import Policy
-from policies.requests.approval import Approval
+from policies.requests.approval import StoredVerdict
 from policies.requests.denials import Denial
 from policies.requests.request import Request
 
@@ -22,24 +23,21 @@ class Jurisdictions:
 NO_JURISDICTIONS = Jurisdictions()
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A request, the policy that judges it, and what the silo knows beside them."""
+class Case(NamedTuple):
+    """A request, the policy that judges it, and the other facts that the silo knows."""
 
+    policy: Policy
     compiled: CompiledPolicy
     request: Request
-    request_hash: bytes
+    subject: bytes  # of the verdicts that count: `approvals.subject_of`, or that of a request in whose place it stands
     facts: RequestFacts
     source: SourceColumns
     spent: Spending  # of the windows of `limits_of`, in its order
     now: int
     feed_at: int | None  # when the decisions on consent were written
-    verdicts: Sequence[Approval]
+    rows_at: int | None  # when the files of a prepared source were last seen unchanged
+    verdicts: Sequence[StoredVerdict]
     jurisdictions: Jurisdictions
 
-    @property
-    def policy(self) -> Policy:
-        return self.compiled.policy
 
-
-Rule = Callable[[Case], Sequence[Denial]]  # every reason to say no; none if all is well
+Rule = Callable[[Case], Sequence[Denial]]  # every reason for a refusal; none if the rule is met

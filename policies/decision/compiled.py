@@ -1,52 +1,103 @@
-"""What follows from a policy alone, and from a request alone, worked out once for each: a decision takes microseconds.
+"""Facts that follow from a policy alone, or from a request alone, computed once, so that a decision takes microseconds.
 
-Values are kept by identity, a few of each, so nothing that is kept can be taken for another policy or request.
+A few values of each are cached by identity, so a cached value is never used for another policy or request.
 """
 
+import math
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
+from itertools import pairwise
+from typing import get_args
 
 from crypto.keys import VerifyKey
 from policies.budget.accountant import charge
+from policies.budget.sampler import sampler_delta, sampler_limit
 from policies.document.catalogue import published
 from policies.document.columns import Column, Source
-from policies.document.policy import ApprovalRule, Limit, Policy
-from policies.periods import SLACK_DAYS
+from policies.document.policy import ApprovalRule, Compute, Limit, Policy
+from policies.document.purposes import ConsentTable
+from policies.domains import LongDomain
+from policies.periods import SLACK_DAYS, periods
+from policies.requests.capacity import of_request
 from policies.requests.request import Request
 from policies.requests.tables import TableColumn
-from policies.units import DAY_S, Role, micro_floor
+from policies.units import DAY_S, NANO, ColumnRole, Number, micro_floor
 
+STEP_MS = 25  # of a declared time
 _KEPT_POLICIES = 8
 _KEPT_REQUESTS = 64
 _KEPT_DATES = 64
 
 
 class SourceColumns:
-    """The open columns of one source: in which roles, and how each is published."""
+    """The open columns of one source: in which roles, which of them on no condition, and how each is published."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
         self.roles = {name: column.roles for name, column in source.columns.items() if column.roles}
+        self.unconditional: Mapping[ColumnRole, frozenset[str]] = {
+            role: frozenset(
+                name for name, column in source.columns.items() if role in column.roles and column.domain != "discover"
+            )
+            for role in get_args(ColumnRole)
+        }
+        # Inside whose values a request may set a threshold, in whatever field.
+        self.narrowable = frozenset(
+            name for name, column in source.columns.items() if "filter" in column.roles or column.narrow
+        )
+        self.alone = frozenset(name for name, column in source.columns.items() if column.sole_dimension)
         self._undated = {
             name: published(name, column, source, 0)
             for name, column in source.columns.items()
             if column.roles and column.type != "date"
         }
 
+    @property
+    def domains(self) -> Iterator[LongDomain]:
+        """The long domains of the open columns, with their values."""
+        return (one.domain for one in self._undated.values() if isinstance(one.domain, LongDomain))
+
     def definition(self, name: str, now: int) -> TableColumn | None:
-        """Return the widest definition that is accepted at `now`; None of a closed column."""
+        """Return the widest definition that is accepted at `now`; None for a closed column."""
         undated = self._undated.get(name)
         if undated is not None or name not in self.roles:
             return undated
         return _dated(name, self.source.columns[name], self.source, now // DAY_S)
+
+    def is_own(self, asked: TableColumn, at: int) -> bool:
+        """Tell whether a request signed at that time defines a column as the policy does."""
+        own = self.definition(asked.name, at)
+        if own is None or own.type != "date" or asked.type != "date":
+            return own is not None and asked.__dict__ == own.__dict__
+        listed, known = asked.domain, own.domain
+        if not listed or listed[0] not in known or self.lacks(asked, own, at):
+            return False
+        first = known.index(listed[0])  # a part of the calendar, in its order: its beginning and length tell it whole
+        return (*known[first : first + len(listed) - 1], *known[-1:]) == listed
+
+    def lacks(self, asked: TableColumn, own: TableColumn, at: int) -> bool:
+        """Tell whether a request signed at that time leaves out values of a column, whose values it names otherwise.
+
+        Of a date it names all that were read on one of the days on which its analyst may have been told of them, but
+        those that begin or end about the midnight after it.
+        """
+        if own.type != "date" or isinstance(asked.domain, LongDomain):
+            return len(asked.domain) < len(own.domain)
+        column, days = self.source.columns[own.name], self.source.lookback_days
+        if column.granularity is None or days is None:
+            return False
+        named, newest_first = set(asked.domain), range(at + DAY_S, at - (SLACK_DAYS + 1) * DAY_S, -DAY_S)
+        read = (set(periods(column.granularity, days, one)) for one in newest_first)
+        return not any(after & before <= named for after, before in pairwise(read))
 
 
 _DATED: OrderedDict[tuple[int, str, int], tuple[Source, TableColumn]] = OrderedDict()
 
 
 def _dated(name: str, column: Column, source: Source, day: int) -> TableColumn:
-    """Return the definition of a date on a day, with the periods that a request on its way may still name."""
+    """Return the definition of a date column on a day, with the periods that a request in transit may still name."""
     key = id(source), name, day
     kept = _DATED.get(key)
     if kept is not None and kept[0] is source:
@@ -60,15 +111,20 @@ def _dated(name: str, column: Column, source: Source, day: int) -> TableColumn:
 
 @dataclass(frozen=True, slots=True)
 class RequestFacts:
-    """What follows from a request alone: the columns it uses, its groups, what it costs one person at such a silo."""
+    """Facts that follow from a request alone: its columns, its groups, and its cost for one person at such a silo."""
 
-    used: Mapping[Role, tuple[str, ...]]
+    used: Mapping[ColumnRole, tuple[str, ...]]
     read: frozenset[str]  # all of them
+    functions: tuple[str, ...]
     groups: int
-    cost: int  # micro-rho; 0 for what has no noise, and nothing else
+    size: int  # of the plan, in the unit of `compute.row_nanoseconds`
+    waits_s: int
+    cost: int  # micro-rho; 0 only for a request without noise
+    sampler_delta: int  # atto-delta; 0 for a short answer
+    carried_rows: int  # of one silo, up to which the backend changes no figure
 
 
-# A request is judged again when a reservation fails, when a round is tried anew and when its price is asked for.
+# A request is judged again when a reservation fails, when a round starts anew and when its price is needed.
 _FACTS: OrderedDict[tuple[int, int], tuple[Request, RequestFacts]] = OrderedDict()
 
 
@@ -80,7 +136,18 @@ def facts_of(request: Request, max_silos: int) -> RequestFacts:
         return kept[1]
     used = request.plan.uses()
     read = frozenset(name for names in used.values() for name in names)
-    made = RequestFacts(used, read, request.plan.group_count(request.table), charge(request, max_silos))
+    groups, cost = request.plan.group_count(request.table), charge(request, max_silos)
+    made = RequestFacts(
+        used=used,
+        read=read,
+        functions=request.plan.functions,
+        groups=groups,
+        size=request.plan.size(request.table),
+        waits_s=request.waits_s,
+        cost=cost,
+        sampler_delta=sampler_delta(request),
+        carried_rows=of_request(request),
+    )
     _FACTS[key] = request, made
     while len(_FACTS) > _KEPT_REQUESTS:
         _FACTS.popitem(last=False)
@@ -99,7 +166,7 @@ class WindowRule:
 
 @dataclass(frozen=True, slots=True)
 class NeededApproval:
-    """One rule of [[approvals]], with its place in the policy and the keys of those who can fulfil it."""
+    """One rule of [[approvals]], with its place in the policy and the keys of the people who can approve."""
 
     index: int
     rule: ApprovalRule
@@ -107,8 +174,43 @@ class NeededApproval:
     keys: Mapping[str, VerifyKey]
 
 
+class DeclaredTime:
+    """The declared time of a policy, in nanoseconds: fixed, by the rows of a source, and by decisions on consent."""
+
+    def __init__(self, policy: Policy, compute: Compute, fixed_seconds: Number) -> None:
+        fixed, row = math.ceil(Decimal(fixed_seconds) * NANO), compute.row_nanoseconds
+        self._rows = {
+            name: 0 if row is None or source.rows_up_to is None else math.ceil(Decimal(row) * source.rows_up_to)
+            for name, source in policy.sources.items()
+        }
+        consent, each = policy.consent, compute.decision_nanoseconds
+        most = consent.decisions_up_to if isinstance(consent, ConsentTable) else None
+        decisions = 0 if each is None or most is None else math.ceil(Decimal(each) * most)
+        self._fixed = {
+            name: fixed + (decisions if purpose.consent != "none" else 0) for name, purpose in policy.purposes.items()
+        }
+
+    @property
+    def grows(self) -> bool:
+        """Whether larger plans have longer times."""
+        return any(self._rows.values())
+
+    @property
+    def least_ms(self) -> int:
+        """How long the smallest plan takes, for the purpose that takes longest."""
+        return _milliseconds(max(self._fixed.values(), default=0))
+
+    def milliseconds(self, table: str, purpose: str, size: int) -> int:
+        """Return how long a plan of this size takes at most, in whole steps of `STEP_MS`."""
+        return _milliseconds(self._fixed[purpose] + size * self._rows[table])
+
+
+def _milliseconds(nanoseconds: int) -> int:
+    return -(-nanoseconds // (STEP_MS * 1_000_000)) * STEP_MS
+
+
 class CompiledPolicy:
-    """One policy, and what follows from it alone."""
+    """One policy, and the facts that follow from it alone."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy, self.ask_contact = policy, f"ask {policy.silo.contact}"
@@ -117,12 +219,19 @@ class CompiledPolicy:
         self.until = {name: analyst.until.timestamp() for name, analyst in policy.analysts.items()}
         self.purposes = {name: frozenset(analyst.purposes) for name, analyst in policy.analysts.items()}
         self.sources = {name: SourceColumns(source) for name, source in policy.sources.items()}
+        domains = (one for source in self.sources.values() for one in source.domains)
+        self.domains: Mapping[bytes, LongDomain] = {one.digest: one for one in domains}
         self.windows: dict[str, list[WindowRule]] = {}
         for index, limit in enumerate(policy.budget.limits):
             per_analyst = None if limit.per_analyst_rho is None else micro_floor(limit.per_analyst_rho)
             rule = WindowRule(index, limit, micro_floor(limit.rho), per_analyst)
             self.windows.setdefault(limit.purpose, []).append(rule)
         self.request_micro, self.lifetime_micro = policy.budget.request_micro, policy.budget.lifetime_micro
+        self.sampler_limit = sampler_limit(policy.budget.delta, self.lifetime_micro)
+        compute = policy.compute
+        fixed = None if compute is None else compute.fixed_seconds
+        self.declared = None if compute is None or fixed is None else DeclaredTime(policy, compute, fixed)
+        self.most_seconds = None if compute is None else compute.seconds
         self.run_micro = None if policy.training is None else micro_floor(policy.training.max_rho_per_run)
         keys = {name: VerifyKey.parse(person.key) for name, person in policy.people.items()}
         self.approvals = [
@@ -136,7 +245,7 @@ class CompiledPolicy:
         ]
 
     def is_valid(self, now: int) -> bool:
-        """Tell whether the policy holds at `now`."""
+        """Tell whether the policy is valid at `now`."""
         return self._term is None or self._term[0] <= now < self._term[1]
 
 
@@ -144,7 +253,7 @@ _COMPILED: OrderedDict[int, CompiledPolicy] = OrderedDict()
 
 
 def compiled(policy: Policy) -> CompiledPolicy:
-    """Return what follows from a policy."""
+    """Return the facts that follow from a policy, cached."""
     kept = _COMPILED.get(id(policy))
     if kept is None or kept.policy is not policy:  # an id may be used again, a policy that is kept keeps its own
         kept = _COMPILED[id(policy)] = CompiledPolicy(policy)

@@ -1,7 +1,7 @@
-"""Judge a request by a policy: every reason to say no, each with its rule and a remedy.
+"""Judge a request by a policy: return every reason for a refusal, each with its rule and a remedy.
 
-A pure function of policy, request, ledger, the people's verdicts and the clock. Nothing here has seen a row, so no
-denial depends on one.
+A pure function of policy, request, ledger, the people's verdicts and the clock. It reads no rows, so no denial depends
+on rows. docs/protocol.md section 8, rows A6 to A9.
 
     decide(policy, request, request_hash, spent, now)  # () means yes
 """
@@ -9,26 +9,32 @@ denial depends on one.
 from collections.abc import Sequence
 
 from policies.budget.ledger import Spending
-from policies.decision import availability, budget_rules, disclosure, eligibility, protection
+from policies.decision import availability, budget_rules, computing, disclosure, eligibility, protection
 from policies.decision.approval_rules import people
+from policies.decision.approvals import subject_of
 from policies.decision.case import NO_JURISDICTIONS, Case, Jurisdictions, Rule
 from policies.decision.compiled import compiled, facts_of
 from policies.decision.denial_codes import deny
+from policies.decision.thresholds import thresholds
 from policies.document.policy import Policy
-from policies.requests.approval import Approval
+from policies.requests.approval import StoredVerdict
 from policies.requests.denials import MAX_DENIALS, Denial
 from policies.requests.request import Request
 
-RULES: tuple[Rule, ...] = (  # in the order in which their reasons are told
+RULES: tuple[Rule, ...] = (  # denials are reported in this order
     disclosure.release,
     disclosure.columns,
     disclosure.definitions,
+    thresholds,
     disclosure.bounding,
     protection.secure_sum,
+    protection.capacity,
     protection.roster,
     disclosure.figures,
     disclosure.training,
+    computing.declared_time,
     availability.consent_feed,
+    availability.prepared_rows,
     eligibility.jurisdiction,
     availability.pace,
     budget_rules.price,
@@ -42,29 +48,34 @@ def decide(
     spent: Spending,
     now: int,
     feed_at: int | None = None,
-    verdicts: Sequence[Approval] = (),
+    verdicts: Sequence[StoredVerdict] = (),
     jurisdictions: Jurisdictions = NO_JURISDICTIONS,
+    rows_at: int | None = None,
+    subject: bytes | None = None,
 ) -> tuple[Denial, ...]:
     """Return why `policy` refuses `request` at `now` (seconds since 1970, UTC); an empty tuple means yes.
 
-    `spent` holds the windows of `limits_of`, in its order, and the requests since the time of `rate_of`; it is of the
-    analyst that the policy names (`Policy.analyst_entry`). `feed_at` is when the decisions on consent were written,
-    `verdicts` are what people said of requests. The request's signature is the caller's to check, against the key that
-    the policy gives its analyst.
+    `spent` has the windows of `limits_of`, in its order, and the requests since the time of `rate_of`, all of the
+    policy's entry for this analyst (`Policy.analyst_entry`). `feed_at` is when the decisions on consent were written,
+    `rows_at` when the files of a prepared source were last seen unchanged, `verdicts` are the verdicts on this
+    request, or on the `subject`, a request that covers this one. The caller must have checked the request's signature
+    with the key that the policy has for its analyst.
     """
     rules = compiled(policy)
     reasons = eligibility.eligibility(rules, request, now)
     if reasons:
-        return tuple(reasons)  # who may not ask is not told what could be asked
+        return tuple(reasons)  # an analyst who may not ask learns nothing about what can be asked
     source = rules.sources.get(request.table.name)
     if source is None:
         offered = ", ".join(policy.sources)
         message = f"there is no table {request.table.name!r}"
         return (deny("TABLE_UNKNOWN", "sources", message, f"ask about: {offered}"),)
     facts = facts_of(request, policy.privacy_unit.max_silos)
-    case = Case(rules, request, request_hash, facts, source, spent, now, feed_at, verdicts, jurisdictions)
+    subject = subject or subject_of(request, request_hash)
+    case = Case(policy, rules, request, subject, facts, source, spent, now, feed_at, rows_at, verdicts, jurisdictions)
     for rule in RULES:
-        reasons += rule(case)
-    if not reasons:  # people are not asked about what would be refused anyway
+        if found := rule(case):
+            reasons += found
+    if not reasons:  # people are not asked about a request that is refused anyway
         reasons += people(case)
     return tuple(reasons[:MAX_DENIALS])

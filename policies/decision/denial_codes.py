@@ -1,9 +1,10 @@
 """The codes of all denials.
 
-The words of each stand in the rule that denies: `eligibility`, `disclosure` and their siblings.
+The text of each is in its rule, in `eligibility`, `disclosure` and the other modules of this package.
 """
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Literal, get_args
 
 from policies.requests.denials import Denial
 
@@ -17,17 +18,23 @@ DenialCode = Literal[
     "APPROVAL_REJECTED",
     "BACKEND",
     "BUDGET_ANALYST",
+    "BUDGET_DELTA",
     "BUDGET_LIFETIME",
     "BUDGET_WINDOW",
+    "BUSY",
     "CLIP_NORM",
+    "CLOCK",
     "COLUMN_CLOSED",
     "COLUMN_ROLE",
     "COMPUTATION_CLOSED",
     "CONSENT_STALE",
     "DAYS",
     "DEFINITION",
+    "DISK_FULL",
+    "EXPIRED",
     "HOURS",
     "JURISDICTION",
+    "LEDGER",
     "MAX_DIMENSIONS",
     "MAX_GROUPS",
     "MAX_ROUNDS",
@@ -38,6 +45,7 @@ DenialCode = Literal[
     "PURPOSE_CLOSED",
     "RECIPIENT_CLOSED",
     "RELEASE",
+    "REPLACED",
     "REQUESTS_PER_DAY",
     "REQUEST_EXPIRED",
     "RETRIES",
@@ -45,13 +53,24 @@ DenialCode = Literal[
     "RHO_PER_RUN",
     "RHO_TOO_SMALL",
     "ROSTER",
+    "ROWS_STALE",
     "RUN_POSITION",
     "SIGNATURE",
     "SOLE_DIMENSION",
+    "SOURCE_AWAY",
     "TABLE_UNKNOWN",
+    "TOO_SLOW",
 ]
+CODES: frozenset[str] = frozenset(get_args(DenialCode))
+# What a silo says that cannot take part now, whatever its policy allows; see `policies.decision.inability`.
+UNABLE: frozenset[str] = frozenset({"BUSY", "CLOCK", "DISK_FULL", "EXPIRED", "LEDGER", "SOURCE_AWAY"})
+
+
+def is_unable(denials: Iterable[Denial]) -> bool:
+    """Tell whether a silo refuses only because it cannot take part now."""
+    return all(one.code in UNABLE for one in denials)
 
 
 def deny(code: DenialCode, rule: str, message: str, remedy: str) -> Denial:
-    """Return a denial; its texts are cut to what the wire carries."""
+    """Return a denial; its texts are cut to the maximal length on the wire."""
     return Denial(code=code, rule=rule[:300], message=message[:1000], remedy=remedy[:1000])

@@ -1,16 +1,17 @@
-"""What of a source may be used, how, and what may leave of it."""
+"""The rules of sources and [disclosure]: which columns may be used, in which roles, and what may leave."""
 
 from collections.abc import Iterator, Sequence
 
 from policies.decision.case import Case
 from policies.decision.denial_codes import deny
+from policies.domains import LongDomain
 from policies.requests.denials import Denial
 from policies.requests.tables import TableColumn
-from policies.units import Role
+from policies.units import ColumnRole
 
 
 def release(case: Case) -> Sequence[Denial]:
-    """Is the source of the release that the request is for, and may such a result leave?"""
+    """Does the source have the release that the request needs, and may such a result leave?"""
     policy, plan, source = case.policy, case.request.plan, case.source.source
     reasons: list[Denial] = []
     if plan.release != source.release:
@@ -28,18 +29,17 @@ def release(case: Case) -> Sequence[Denial]:
 
 
 def columns(case: Case) -> Sequence[Denial]:
-    """Is every column open in the role that it is used in?"""
+    """Is every column open in the role in which the request uses it?"""
+    reasons: list[Denial] = []
+    for role, names in case.facts.used.items():
+        if not case.source.unconditional[role].issuperset(names):
+            reasons += [denial for name in names for denial in _column(case, role, name)]
+    return reasons
+
+
+def _column(case: Case, role: ColumnRole, name: str) -> Iterator[Denial]:
+    """Yield why a column may not be used in a role."""
     prefix = f"sources.{case.request.table.name}.columns"
-    return [
-        denial
-        for role, names in case.facts.used.items()
-        for name in names
-        for denial in _column(case, prefix, role, name, len(names))
-    ]
-
-
-def _column(case: Case, prefix: str, role: Role, name: str, used: int) -> Iterator[Denial]:
-    """Yield why a column may not be used in a role, beside others of that role (`used` in all)."""
     open_roles = case.source.roles
     roles = open_roles.get(name)
     if roles is None or role not in roles:
@@ -56,20 +56,18 @@ def _column(case: Case, prefix: str, role: Role, name: str, used: int) -> Iterat
     if column.domain == "discover":
         message = f"the values of column {name!r} would have to be discovered, which no version can do yet"
         yield deny("NOT_BUILT", f"{prefix}.{name}.domain", message, "use another column")
-    elif role == "dimension" and column.sole_dimension and used > 1:
-        message = f"column {name!r} may be grouped by alone only"
-        yield deny(
-            "SOLE_DIMENSION", f"{prefix}.{name}.sole_dimension", message, "group by this column, or by the others"
-        )
 
 
 def definitions(case: Case) -> Sequence[Denial]:
-    """Is every column that is read defined within the policy?"""
+    """Is the definition of every used column within the policy's?"""
     reasons: list[Denial] = []
+    read, source, now = case.facts.read, case.source, case.now
     for asked in case.request.table.columns:
-        own = case.source.definition(asked.name, case.now)
-        if own is None or asked.name not in case.facts.read or asked.__dict__ == own.__dict__:
-            continue  # a closed one is denied by `columns` where it is used; what is not used is not read
+        if asked.name not in read:
+            continue
+        own = source.definition(asked.name, now)
+        if own is None or asked.__dict__ == own.__dict__:  # `columns` denies the use of a closed column
+            continue
         for key, problem in _outside(asked, own):
             rule = f"sources.{case.request.table.name}.columns.{asked.name}.{key}"
             remedy = "take the table definition from the catalogue"
@@ -78,7 +76,7 @@ def definitions(case: Case) -> Sequence[Denial]:
 
 
 def _outside(asked: TableColumn, own: TableColumn) -> Iterator[tuple[str, str]]:
-    """Yield the key of a policy's column and what a request's definition of it has beyond it."""
+    """Yield each key of the policy's column that a request's definition exceeds, and by what."""
     if asked.type != own.type:
         yield "type", f"asked as {asked.type}, it is {own.type}"
     if asked.low is not None and asked.high is not None:
@@ -88,18 +86,32 @@ def _outside(asked: TableColumn, own: TableColumn) -> Iterator[tuple[str, str]]:
             yield "bounds", "asked with wider bounds than the policy's"
     if own.domain and not asked.domain:
         yield "domain", "asked without the policy's domain"
-    if asked.domain != own.domain and not set(asked.domain) <= set(own.domain):
-        yield "domain", "asked with values that the policy's domain lacks"
+    if asked.domain != own.domain:
+        yield from _other_values(asked, own)
+    if own.can_be_missing and not asked.can_be_missing:
+        yield "can_be_missing", "asked as never missing, but a cell can be missing here"
     if asked.domain and asked.unknown != own.unknown:
         yield "unknown", f"asked with {asked.unknown!r} for missing values, it is {own.unknown!r}"
 
 
+def _other_values(asked: TableColumn, own: TableColumn) -> Iterator[tuple[str, str]]:
+    """Yield why a domain that is not the policy's may not be asked: a long one is the policy's own and whole."""
+    if isinstance(asked.domain, LongDomain):
+        has = own.domain.name if isinstance(own.domain, LongDomain) else f"a list of {len(own.domain)} values"
+        yield "domain", f"asked by the {asked.domain.size:,} values of {asked.domain.name}, the policy has {has}"
+    elif any(value not in own.domain for value in asked.domain):
+        yield "domain", "asked with values that the policy's domain lacks"
+
+
 def bounding(case: Case) -> Sequence[Denial]:
-    """Does the request bound each person as the policy's [privacy_unit] does, or closer?"""
+    """Does the request bound each person as the policy's [privacy_unit] does, and assume no fewer silos?
+
+    Fewer rows would be another threshold: two questions by 1 row and by 2 tell who has more than one.
+    """
     unit, table = case.policy.privacy_unit, case.request.table
     reasons: list[Denial] = []
-    if table.max_rows > unit.max_rows:
-        message = f"{table.max_rows} rows of one {unit.entity} asked, at most {unit.max_rows} enter a request"
+    if table.max_rows != unit.max_rows:
+        message = f"{table.max_rows} rows of one {unit.entity} asked, up to {unit.max_rows} enter a request"
         reasons.append(deny("MAX_ROWS", "privacy_unit.max_rows", message, f"ask with max_rows = {unit.max_rows}"))
     if table.max_silos < unit.max_silos:
         known = f"one {unit.entity} may be known to {unit.max_silos} silos"
@@ -109,10 +121,10 @@ def bounding(case: Case) -> Sequence[Denial]:
 
 
 def figures(case: Case) -> Sequence[Denial]:
-    """Are the figures of an answer, and their number, within what may leave?"""
+    """May the figures of the answer leave, and are they few enough?"""
     disclosure, plan, groups = case.policy.disclosure, case.request.plan, case.facts.groups
     reasons: list[Denial] = []
-    for function in plan.functions:
+    for function in case.facts.functions:
         if function not in disclosure.aggregates:
             allowed = ", ".join(name.upper() for name in disclosure.aggregates) or "none"
             message = f"{function.upper()} is not allowed"
@@ -127,10 +139,10 @@ def figures(case: Case) -> Sequence[Denial]:
 
 
 def training(case: Case) -> Sequence[Denial]:
-    """Is a run of training within what the silo takes part in?"""
+    """Is a training run within the limits of [training]?"""
     step, limits = case.request.plan.training, case.policy.training
     reasons: list[Denial] = []
-    if step is None or limits is None:  # a step where nothing is said of training is refused as COMPUTATION_CLOSED
+    if step is None or limits is None:  # without a [training] section a step is refused as COMPUTATION_CLOSED
         return reasons
     if step.steps > limits.max_rounds:
         message = f"a run of {step.steps} steps, at most {limits.max_rounds} are allowed"

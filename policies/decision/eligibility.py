@@ -1,4 +1,8 @@
-"""Who may ask, for which purpose, by which computation, and for whom: judged before anything else is told."""
+"""Eligibility: whether this analyst may ask now, for this purpose, computation and recipients.
+
+These rules are judged first, so that an analyst without access learns nothing else about the policy. docs/protocol.md
+section 8, row A6.
+"""
 
 from collections.abc import Sequence
 
@@ -12,7 +16,7 @@ from policies.requests.request import Request
 
 
 def eligible_analyst(policy: Policy, name: str, now: int) -> Analyst | None:
-    """Return the analyst of that name, if the policy and the analyst's own term hold at `now`."""
+    """Return the analyst of that name, if the policy and the analyst's own term are valid at `now`."""
     rules = compiled(policy)
     entry = policy.analyst_entry(name)
     if entry is None or now >= rules.until[entry] or not rules.is_valid(now):
@@ -21,7 +25,7 @@ def eligible_analyst(policy: Policy, name: str, now: int) -> Analyst | None:
 
 
 def eligibility(rules: CompiledPolicy, request: Request, now: int) -> list[Denial]:
-    """Return why this analyst may not ask for this purpose now; none if nothing speaks against it."""
+    """Return why this analyst may not ask for this purpose now; an empty list if there is no reason."""
     policy, contact = rules.policy, rules.ask_contact
     reasons: list[Denial] = []
     if not rules.is_valid(now):
@@ -50,7 +54,7 @@ def eligibility(rules: CompiledPolicy, request: Request, now: int) -> list[Denia
 
 
 def _recipients(request: Request, entry: str) -> list[Denial]:
-    """Return why the recipients are not those that such a result may go to."""
+    """Return the denials if the recipients are not those allowed for such a result."""
     names = tuple(recipient.name for recipient in request.recipients)
     if request.plan.training is not None:
         if names == request.silos:
@@ -64,7 +68,7 @@ def _recipients(request: Request, entry: str) -> list[Denial]:
 
 
 def jurisdiction(case: Case) -> Sequence[Denial]:
-    """Are the other silos, the recipients and the aggregators where the purpose may go?"""
+    """Are the other silos, the recipients and the aggregators in jurisdictions that the purpose allows?"""
     policy, request = case.policy, case.request
     regions = policy.purposes[request.purpose].recipients_in
     if regions is None:

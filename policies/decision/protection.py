@@ -1,4 +1,4 @@
-"""Does the round that a request is for protect contributions as the policy's [protection] demands?"""
+"""The rules of [protection]: does the request's round protect contributions as the policy requires?"""
 
 from collections.abc import Sequence
 
@@ -6,11 +6,12 @@ from crypto.rounds.bounds import why_infeasible
 from policies.decision.case import Case
 from policies.decision.denial_codes import deny
 from policies.document.policy import BUILT_NOISE, BUILT_SECURITY_BITS
+from policies.requests.capacity import carriers, rows_of
 from policies.requests.denials import Denial
 
 
 def secure_sum(case: Case) -> Sequence[Denial]:
-    """Are backend, security level and noise those that the policy accepts?"""
+    """Does the policy accept the backend, its security level and its noise?"""
     protection, request, contact = case.policy.protection, case.request, case.compiled.ask_contact
     reasons: list[Denial] = []
     if request.backend not in protection.accept:
@@ -26,8 +27,26 @@ def secure_sum(case: Case) -> Sequence[Denial]:
     return reasons
 
 
+def capacity(case: Case) -> Sequence[Denial]:
+    """Does the backend carry every figure of so many rows as the policy states, without cutting one?"""
+    request, rows = case.request, rows_of(case.source.source.rows_up_to)
+    if case.facts.carried_rows >= rows:
+        return ()
+    message = f"{request.backend} would cut figures of {rows:,} rows: it carries those of {case.facts.carried_rows:,}"
+    found = carriers(request.table, request.plan, request.micro_rho, len(request.silos), rows)
+    accepted = " or ".join(name for name in found if name in case.policy.protection.accept)
+    remedy = f"take the backend {accepted}" if accepted else "ask for narrower bounds, or spend less"
+    return (deny("BACKEND", f"sources.{request.table.name}.rows_up_to", message, remedy),)
+
+
 def roster(case: Case) -> Sequence[Denial]:
-    """Are enough silos asked for those that may collude or be missing?"""
+    """Are enough silos asked, given how many may collude or be missing, and those that must be in?"""
     protection, asked = case.policy.protection, len(case.request.silos)
     reason = why_infeasible(asked, case.policy.disclosure.min_silos, protection.max_colluding, protection.max_missing)
-    return (deny("ROSTER", "disclosure.min_silos", reason, "ask more silos"),) if reason else ()
+    if reason:
+        return (deny("ROSTER", "disclosure.min_silos", reason, "ask more silos"),)
+    absent = sorted(set(protection.must_include) - set(case.request.silos))
+    if not absent:
+        return ()
+    message = f"this silo takes no part without {', '.join(absent)}"
+    return (deny("ROSTER", "protection.must_include", message, f"ask {', '.join(absent)} too"),)

@@ -1,10 +1,14 @@
-"""What a policy opens, as its silo publishes it: never a closed column, never a name or unit of the file."""
+"""The public part of a policy: its open tables and columns, without closed columns or the files' names and units."""
 
+import json
+from collections.abc import Iterator
 from decimal import Decimal
+from hashlib import sha256
 
 from policies.document.columns import Column, Source
-from policies.document.consistency import BUILT_AGGREGATES
+from policies.document.consistency import BUILT_AGGREGATES, Finding
 from policies.document.policy import Analyst, Policy
+from policies.domains import LongDomain, digest_in, hash_of
 from policies.periods import UNKNOWN, periods
 from policies.requests.catalogue import Catalogue, OpenColumn, OpenTable
 from policies.requests.tables import TableColumn
@@ -16,19 +20,57 @@ def open_tables(policy: Policy, now: int = 0) -> tuple[OpenTable, ...]:
         OpenTable(
             name=name,
             columns=tuple(
-                OpenColumn(column=published(key, column, source, now), roles=column.roles, unit=column.unit)
+                OpenColumn(
+                    column=published(key, column, source, now),
+                    roles=column.roles,
+                    unit=column.unit,
+                    narrow=column.narrow,
+                )
                 for key, column in source.columns.items()
                 if column.roles and column.domain != "discover"
             ),
+            definition=digest_in(definition_of(policy, name)),
+            rows_up_to=source.rows_up_to,
         )
         for name, source in policy.sources.items()
     )
 
 
+def definition_of(policy: Policy, name: str) -> str:
+    """Return the hash of a table definition: of the open columns' names and meaning, and the rows of a person.
+
+    It is the same at all silos that define the table alike, on every day, and says nothing of roles.
+    """
+    source = policy.sources[name]
+    columns = [
+        (published(key, column, source, 0).model_dump(mode="json", exclude={"domain"}), _values_of(column, source))
+        for key, column in sorted(source.columns.items())
+        if column.roles and column.domain != "discover"
+    ]
+    text = json.dumps([name, policy.privacy_unit.max_rows, columns], separators=(",", ":"))
+    return f"sha256:{sha256(text.encode()).hexdigest()}"
+
+
+def _values_of(column: Column, source: Source) -> str:
+    """Return what tells the values of a column: a calendar by how far back it goes, a list by its hash."""
+    if column.type == "date":
+        return f"{column.granularity} {source.lookback_days}"
+    listed = column.listed
+    return listed.name if isinstance(listed, LongDomain) else hash_of(listed)
+
+
+def not_adopted(policy: Policy) -> Iterator[Finding]:
+    """Yield every source that defines its table otherwise than the definition that it adopts."""
+    for name, source in policy.sources.items():
+        if source.adopts is not None and source.adopts != (own := definition_of(policy, name)):
+            text = f"the columns here give another table definition, {own}; mend them, or adopt that one"
+            yield Finding(("sources", name, "adopts"), text)
+
+
 def catalogue_of(
     policy: Policy, analyst: Analyst, federation: str, policy_hash: bytes, nonce: bytes, now: int = 0
 ) -> Catalogue:
-    """Return what the policy opens to one of its analysts at `now`; of what it names, what can be asked for."""
+    """Return what the policy opens to one of its analysts at `now`, limited to what this version can compute."""
     least, most = policy.budget.request_micro
     disclosure, protection, unit = policy.disclosure, policy.protection, policy.privacy_unit
     return Catalogue(
@@ -58,7 +100,7 @@ def catalogue_of(
 
 
 def published(name: str, column: Column, source: Source, now: int, slack_days: int = 0) -> TableColumn:
-    """Return the definition of a column at `now`: of a date the periods that its source still reads."""
+    """Return the definition of a column at `now`; a date column has the periods that its source still reads."""
     if column.type == "date":
         found: tuple[str, ...] = ()
         if column.granularity is not None and source.lookback_days is not None:
@@ -72,6 +114,7 @@ def published(name: str, column: Column, source: Source, now: int, slack_days: i
         low=low if has_range else None,
         high=high if has_range else None,
         step=f"{Decimal(column.grid).normalize():f}" if has_range else None,
-        domain=tuple(str(value) for value in column.values),
-        unknown=None if column.unknown is None else str(column.unknown),
+        domain=column.listed,
+        unknown=None if column.unlisted is None else str(column.unlisted),
+        can_be_missing=not (has_range and column.is_always_there),
     )

@@ -2,43 +2,89 @@
 
 import re
 from decimal import Decimal
-from typing import Annotated, Literal, Self
+from functools import lru_cache
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from crypto.wire import Name
-from policies.document.section import Days, Label, Section
-from policies.units import MAX_DOMAIN, MAX_RANGE_STEPS, Number, Role
+from policies.document.cells import CellRules, Csv, Formats, Markers, listed
+from policies.document.section import Days, Duration, Label, PowerOfTwo, Section, seconds_of
+from policies.domains import HASH_PATTERN, Domain, LongDomain, digest_in
+from policies.periods import UNKNOWN
+from policies.units import HOUR_S, MAX_DOMAIN, MAX_LONG_DOMAIN, MAX_RANGE_STEPS, ColumnRole, Number
 
-STORED_TYPES = {  # the types of a file's columns, in DuckDB's names, that a declared type is read from
-    "int": ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"),
+STORED_TYPES = {  # the types of stored columns, in DuckDB's names, by the type that a draft declares for them
+    "int": (
+        *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),
+        *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"),
+    ),
     "decimal": ("FLOAT", "DOUBLE", "DECIMAL"),
     "bool": ("BOOLEAN",),
-    "string": ("VARCHAR", "ENUM"),
-    "date": ("DATE", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS"),
+    "string": ("VARCHAR", "ENUM", "UUID"),
+    "date": (
+        "DATE",
+        "TIMESTAMP",
+        "TIMESTAMP_S",
+        "TIMESTAMP_MS",
+        "TIMESTAMP_NS",
+        "TIMESTAMP WITH TIME ZONE",
+        "TIMESTAMPTZ_NS",
+    ),
 }
+_NUMBERS = ("int", "decimal")
+_CELL_KEYS = {  # the rules for cells that a column of some types only can have
+    "dates": ("date",),
+    "decimal": _NUMBERS,
+    "thousands": _NUMBERS,
+    "true": ("bool",),
+    "false": ("bool",),
+    "values": ("string", "int"),
+}
+_RULES = ("dates", "decimal", "thousands", "true", "false", "trim", "case", "unicode")
 Granularity = Literal["day", "week", "month", "quarter", "year"]
 SourceKind = Literal["parquet", "csv", "duckdb", "postgres"]
 
 
 class Column(Section):
-    """One column of a source: what it may be used for and what is publicly known of it."""
+    """One column of a source: its roles, and its public bounds or domain."""
 
     type: Literal["int", "decimal", "bool", "string", "date"]
     class_: Literal["public", "internal", "confidential", "sensitive", "special-category", "identifier"] = Field(
         alias="class"
     )
-    roles: tuple[Role, ...]
+    roles: tuple[ColumnRole, ...]
     bounds: tuple[Number, Number] | None = None
     step: Annotated[Number, Field(gt=0)] | None = None
-    domain: tuple[str | int, ...] | Literal["discover"] | None = None
+    domain: tuple[str | int, ...] | Literal["discover"] | None = None  # or the values of its domain_file, once read
+    domain_file: Annotated[str, Field(min_length=1, max_length=200)] | None = None  # beside the policy, a value a line
+    domain_hash: Annotated[str, Field(pattern=HASH_PATTERN)] | None = None  # of the values in it
     unknown: str | int | None = None
     unit: Label | None = None
-    granularity: Granularity | None = None  # of a date: no finer period is ever seen
-    missing: Literal["exclude", "zero"] = "exclude"
+    granularity: Granularity | None = None  # of a date: the finest period that leaves
+    missing: Literal["exclude", "zero"] | Markers = "exclude"  # or the texts of a missing cell
+    can_be_missing: bool = True  # false: public knowledge that every cell of this measure holds a value
     sole_dimension: bool = False
-    from_: Label | None = Field(default=None, alias="from")  # what the file calls it; never published
-    scale: Annotated[Number, Field(gt=0)] = 1  # what the file's value is multiplied by; never published
+    narrow: bool = False  # whether requests may define it more narrowly, which makes of a measure a filter
+    from_: Label | None = Field(default=None, alias="from")  # the column's name in the file; never published
+    scale: Annotated[Number, Field(gt=0)] = 1  # the factor for values in the file; never published
+    values: Annotated[dict[str, str], Field(min_length=1, max_length=10_000)] | None = None  # by the file's text
+    # As in `CellRules`, where this column is written otherwise than its source.
+    dates: Annotated[Formats, BeforeValidator(listed)] | None = None
+    decimal: Literal[".", ","] | None = None
+    thousands: Literal["", ",", ".", "'", " "] | None = None
+    true: Annotated[Markers, Field(min_length=1)] | None = None
+    false: Annotated[Markers, Field(min_length=1)] | None = None
+    trim: bool | None = None
+    case: Literal["exact", "ignore"] | None = None
+    unicode: Literal["NFC", "as-written"] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -47,9 +93,12 @@ class Column(Section):
         self._check_roles()
         if self.missing == "zero":
             self._check_missing()
+        if not self.can_be_missing and self.bounds is None and self.type != "bool":
+            raise ValueError("can_be_missing = false is for a measure: a number with bounds, or a bool; remove it")
         if self.type == "date" or self.granularity is not None:
             self._check_date()
         self._check_knowledge()
+        self._check_cells()
         if self.bounds is not None:
             self._check_bounds(*self.bounds)
         if isinstance(self.domain, tuple):
@@ -58,29 +107,46 @@ class Column(Section):
             raise ValueError(f'domain = "discover" is for a string column, not for {self.type}')
         return self
 
+    @model_serializer(mode="wrap")
+    def _as_written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Return what a policy says of the column: of a domain in a file its hash, not its values."""
+        found: dict[str, Any] = write(self)
+        return found if self.domain_file is None else {key: one for key, one in found.items() if key != "domain"}
+
     def _check_roles(self) -> None:
-        """Raise ValueError if a role is not for a column of this class and type."""
+        """Raise ValueError if a role does not fit the column's class and type."""
         if self.class_ == "identifier" and self.roles:
             raise ValueError("an identifier column may have no role; set roles = []")
         if "measure" in self.roles and self.type == "string":
             raise ValueError("a string column cannot be a measure; remove that role")
         if "measure" in self.roles and self.type in ("int", "decimal") and self.bounds is None:
             raise ValueError("a measure needs bounds = [low, high], from public knowledge, never read from the data")
-        if "dimension" in self.roles and self.type not in ("string", "int", "date"):
-            raise ValueError(f"a {self.type} column cannot be a dimension; use a string, an int or a date column")
+        if "dimension" in self.roles and self.type == "decimal":
+            raise ValueError("a decimal column cannot be a dimension; use a string, an int, a bool or a date column")
         if self.sole_dimension and "dimension" not in self.roles:
             raise ValueError("sole_dimension is for a dimension; add that role, or remove it")
+        if self.narrow and not set(self.roles) & {"measure", "dimension", "feature"}:
+            raise ValueError("narrow is for a measure, a dimension or a feature; add such a role, or remove it")
 
     def _check_knowledge(self) -> None:
-        """Raise ValueError if a role lacks what must be publicly known for it, or a step is for nothing."""
-        if "feature" in self.roles and self.type != "bool" and self.bounds is None and self.domain is None:
+        """Raise ValueError if a role lacks the public bounds or domain that it needs, or a step has no use."""
+        has_domain = bool(self.domain) or self.domain_file is not None  # whose values a draft does not have yet
+        if "feature" in self.roles and self.type != "bool" and self.bounds is None and not has_domain:
             raise ValueError("a feature needs bounds or a domain, from public knowledge, never read from the data")
         if "label" in self.roles and self.type != "bool":
             raise ValueError(f"a {self.type} column cannot be a label; use a bool column")
-        if "dimension" in self.roles and not self.domain and self.type != "date":
+        if "dimension" in self.roles and not has_domain and self.type not in ("date", "bool"):
             raise ValueError('a dimension needs domain = ["...", ...], the public list of its values')
         if self.step is not None and self.type not in ("int", "decimal"):
             raise ValueError(f"a {self.type} column has no step; remove it")
+
+    def _check_cells(self) -> None:
+        """Raise ValueError where a rule for cells is for another type."""
+        for key, types in _CELL_KEYS.items():
+            if getattr(self, key) is not None and self.type not in types:
+                raise ValueError(f"{key} is for {' and '.join(types)} columns, not for {self.type}; remove it")
+        if self.values is not None and self.scale != 1:
+            raise ValueError("a column with values has no scale; remove one of the two")
 
     def _check_date(self) -> None:
         if self.type != "date":
@@ -123,24 +189,53 @@ class Column(Section):
     def _check_domain(self, domain: tuple[str | int, ...]) -> None:
         if self.type not in ("string", "int"):
             raise ValueError(f"a {self.type} column has no domain; remove it")
-        if len(set(domain)) != len(domain) or len(domain) > MAX_DOMAIN:
-            raise ValueError(f"domain names a value twice, or more than {MAX_DOMAIN}")
+        if self.domain_file is None:  # `policies.document.domain_files` has checked the values of a file
+            self._check_listed(domain)
+        if self.unknown not in domain:
+            raise ValueError(f"unknown = {self.unknown!r} must be a member of domain, for missing and unlisted values")
+
+    def _check_listed(self, domain: tuple[str | int, ...]) -> None:
+        if len(set(domain)) != len(domain):
+            raise ValueError("domain names a value twice")
+        if len(domain) > MAX_DOMAIN:
+            text = f"domain names more than {MAX_DOMAIN} values; put up to {MAX_LONG_DOMAIN:,} into a file, one a line"
+            raise ValueError(f'{text}, and write domain_file = "FILE" instead')
         kind = str if self.type == "string" else int
         if any(type(value) is not kind for value in domain):
             raise ValueError(f"domain must hold {kind.__name__} values, as the column does")
         if any(len(str(value)) > 80 or not str(value) for value in domain):
             raise ValueError("a domain value is empty or longer than 80 characters")
-        if self.unknown not in domain:
-            raise ValueError(f"unknown = {self.unknown!r} must be a member of domain, for missing and unlisted values")
+        if not all(str(value).isprintable() for value in domain):
+            raise ValueError("a domain value has a character that is not seen or moves others; remove it")
 
     @property
-    def values(self) -> tuple[str | int, ...]:
-        """The closed list of its values; nothing if there is none, or if it would have to be discovered."""
+    def members(self) -> tuple[str | int, ...]:
+        """The closed list of its values; empty if there is none, or if only the data would tell it."""
+        if self.type == "bool" and "dimension" in self.roles:
+            return ("false", "true", UNKNOWN)
         return self.domain if isinstance(self.domain, tuple) else ()
+
+    @property
+    def listed(self) -> Domain:
+        """The same in text, as it is published: a long one goes by its hash."""
+        values = self.members
+        if len(values) <= MAX_DOMAIN or self.domain_hash is None:
+            return tuple(map(str, values))
+        return LongDomain(digest_in(self.domain_hash), len(values), _in_text(values))
+
+    @property
+    def unlisted(self) -> str | int | None:
+        """The member that a missing cell and one outside the list count as; None without a list."""
+        return UNKNOWN if self.type == "bool" and self.members else self.unknown
 
     @property
     def grid(self) -> Number:
         return 1 if self.step is None else self.step
+
+    @property
+    def is_always_there(self) -> bool:
+        """Whether every row has a value of this measure, as far as anybody can tell from the policy."""
+        return not self.can_be_missing or self.missing == "zero"
 
     @property
     def range_steps(self) -> tuple[int, int]:
@@ -149,19 +244,31 @@ class Column(Section):
         return int(Decimal(low) / Decimal(self.grid)), int(Decimal(high) / Decimal(self.grid))
 
 
-class Source(Section):
-    """One table of the silo. All that leaves a private one has noise; an exact one serves registered models only."""
+@lru_cache(maxsize=16)
+def _in_text(values: tuple[str | int, ...]) -> tuple[str, ...]:
+    return tuple(map(str, values))
+
+
+class Source(CellRules):
+    """One table of the silo. Results of a private source have noise; an exact source serves registered models only."""
 
     release: Literal["private", "exact"] = "private"
     kind: SourceKind
     uri: Annotated[str, Field(min_length=1, max_length=500)]
+    pattern: bool = False  # whether the uri is a pattern of several files' names
+    csv: Csv | None = None
+    read: Literal["every-request", "prepared"] = "every-request"  # or kept as numbers, and read again when it changes
+    prepared_for: Duration | None = None  # how long after its files were last seen unchanged a prepared source is used
+    max_unreadable: Annotated[Number, Field(ge=0, le=1)] = Decimal("0.01")  # of a column's cells, at a start
     time_column: Name | None = None
-    lookback_days: Days | None = None  # rows whose time_column lies further back are not read
+    lookback_days: Days | None = None  # rows with an older time_column are not read
+    rows_up_to: PowerOfTwo | None = None  # as many rows as the declared time of a plan is for; public
+    adopts: Annotated[str, Field(pattern=HASH_PATTERN)] | None = None  # the table definition that silos agreed on
     columns: Annotated[dict[Name, Column], Field(min_length=1, max_length=500)]
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        # Names are matched without case when a file is read. An identifier must not be open under a second key.
+        # Files are read with case-insensitive names, so an identifier must not be open under a second spelling.
         for what, names in (
             ("are the same name", {key: key for key in self.columns}),
             ("read the same column of the file", {key: column.from_ or key for key, column in self.columns.items()}),
@@ -172,16 +279,53 @@ class Source(Section):
                 if other != key:
                     raise ValueError(f"columns {other!r} and {key!r} {what}; remove one")
         check_uri(self.kind, self.uri)
+        check_dialect(self.kind, self.pattern, self.csv)
+        if self.prepared_for is not None and self.read != "prepared":
+            raise ValueError('prepared_for is for read = "prepared"; remove it')
+        for key, column in self.columns.items():
+            try:
+                rules = self.rules(column)
+            except ValidationError as err:
+                raise ValueError(f"column {key!r}: {err.errors()[0]['msg'].removeprefix('Value error, ')}") from err
+            if (text := why_not_folded(column, rules.case)) is not None:
+                raise ValueError(f"column {key!r}: {text}")
         return self
+
+    @property
+    def prepared_s(self) -> int:
+        """How many seconds a prepared source is used after its files were last seen unchanged."""
+        return HOUR_S if self.prepared_for is None else seconds_of(self.prepared_for)
+
+    def rules(self, column: Column) -> CellRules:
+        """Return how the cells of one of its columns are written."""
+        own = {key: value for key in _RULES if (value := getattr(column, key)) is not None}
+        if not isinstance(column.missing, str):
+            own["missing"] = column.missing
+        return CellRules.model_validate({key: getattr(self, key) for key in CellRules.model_fields} | own)
+
+
+def why_not_folded(column: Column, case: str | None) -> str | None:
+    """Return why capital letters must count in a column; None if they need not."""
+    if case != "ignore" or len(column.members) <= MAX_DOMAIN:
+        return None
+    return f'case = "ignore" is for a domain of at most {MAX_DOMAIN} values; write case = "exact" for this column'
+
+
+def check_dialect(kind: SourceKind, pattern: bool, csv: Csv | None) -> None:
+    """Raise ValueError if a kind of location has no such thing as a dialect or a pattern."""
+    if csv is not None and kind != "csv":
+        raise ValueError(f"csv is for CSV files, not for {kind}; remove it")
+    if pattern and kind not in ("csv", "parquet"):
+        raise ValueError(f"pattern is for CSV and Parquet files, not for {kind}; remove it")
 
 
 def kind_of(uri: str) -> SourceKind | None:
-    """Return what a place is in, by how it is written; None if that does not say it."""
+    """Return the kind of a location, from how its URI is written; None if the URI does not tell."""
     if uri.startswith("env:"):
         return "postgres"
     if uri.lower().endswith(".parquet"):
         return "parquet"
-    if uri.lower().endswith(".csv"):
+    if uri.lower().endswith((".csv", ".csv.gz")):
         return "csv"
     return "duckdb" if "#" in uri else None
 

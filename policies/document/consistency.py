@@ -1,11 +1,12 @@
-"""What the sections of a policy must have in common, and what of a policy this version cannot do.
+"""Contradictions between the sections of a policy, and settings that have no effect in this version.
 
-The checks read the document itself, not the validated policy, so a section that is bad in itself hides no problem
-between others. They take nothing for granted: what is not of the expected type is passed over here and reported there.
+The checks read the document, not the validated policy, so an invalid section hides no problem between the others. They
+skip values of a wrong type, as the validation of the sections reports those.
 """
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
 from typing import Any, NamedTuple, get_args
 
 from policies.document.policy import BUILT_NOISE, BUILT_SECURITY_BITS, Policy
@@ -15,21 +16,22 @@ from policies.requests.query import Aggregate
 from policies.units import MAX_DOMAIN
 
 Path = tuple[str, ...]
-# What the wire vocabulary can ask for; of the rest a policy may already speak.
+# What requests of this version can ask for; a policy may already name more.
 BUILT_COMPUTATIONS = frozenset(COMPUTATIONS)
 BUILT_AGGREGATES = frozenset(get_args(Aggregate.model_fields["function"].annotation))
+MIN_HONEST = 3  # silos of a sum that do not collude, this one included
 _NOT_BUILT = "this version cannot do it, so every request for it is denied"
 
 
 class Finding(NamedTuple):
-    """Where something was found, and what."""
+    """A problem or a warning, with its path in the document."""
 
     path: Path
     text: str
 
 
 def meant(found: object, known: Iterable[str]) -> str:
-    """Return `(found X; did you mean 'Y')`, without a suggestion where nothing is near."""
+    """Return `(found X; did you mean 'Y')`, without a suggestion if no known value is similar."""
     names = list(known)
     close = difflib.get_close_matches(str(found), names, 1)
     suggestion = f"; did you mean {close[0]!r}" if close else f"; expected one of: {', '.join(names) or 'none'}"
@@ -37,14 +39,18 @@ def meant(found: object, known: Iterable[str]) -> str:
 
 
 def problems(document: Mapping[str, Any]) -> Iterator[Finding]:
-    """Yield what contradicts itself between the sections of a document."""
+    """Yield every contradiction between the sections of a document."""
     yield from _head(document)
     yield from _sources(document)
     yield from _consent(document)
     yield from _purposes(document)
+    yield from _declared_time(document)
+    own = _section(document, "silo").get("id")
+    if own is not None and own in _names(_section(document, "protection").get("must_include")):
+        yield Finding(("protection", "must_include"), f"{own!r} is this silo, which is always in; remove it")
     analysts = _section(document, "analysts")
     for name in analysts:
-        # Or taking this analyst out would hand the name to the others of the domain, with what is open to them.
+        # Otherwise removing this analyst would give the name to the domain's entry, with that entry's rights.
         wildcard = f"*@{name.partition('@')[2]}"
         if name != wildcard and wildcard in analysts:
             yield Finding(("analysts", name), f"{wildcard!r} names this analyst too; remove one of the two")
@@ -147,6 +153,30 @@ def _consent(document: Mapping[str, Any]) -> Iterator[Finding]:
             yield Finding(("sources", name, "kind"), text)
 
 
+def _declared_time(document: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield every rate of [compute] without the number that it is multiplied by."""
+    compute, consent = _section(document, "compute"), _section(document, "consent")
+    hint = "`consilo-silo doctor` proposes a power of two"
+    if "row_nanoseconds" in compute:
+        for name, source in _section(document, "sources").items():
+            if isinstance(source, Mapping) and "rows_up_to" not in source:
+                yield Finding(("sources", name), f"compute.row_nanoseconds needs rows_up_to here; {hint}")
+    fixed, most = compute.get("fixed_seconds"), compute.get("seconds")
+    if _is_more(fixed, most):
+        yield Finding(("compute", "fixed_seconds"), f"more than seconds = {most}, so every request would be refused")
+    if "decision_nanoseconds" in compute and "decisions_up_to" not in consent:
+        if consent.get("mode") == "table":
+            yield Finding(("consent",), f"compute.decision_nanoseconds needs decisions_up_to here; {hint}")
+        else:
+            text = "there is no table of decisions whose reading could take time; remove it"
+            yield Finding(("compute", "decision_nanoseconds"), text)
+
+
+def _is_more(one: Any, other: Any) -> bool:
+    numbers = (int, float, Decimal)
+    return isinstance(one, numbers) and isinstance(other, numbers) and one > other
+
+
 def _purposes(document: Mapping[str, Any]) -> Iterator[Finding]:
     known = list(_section(document, "purposes"))
     if not known:
@@ -167,9 +197,11 @@ def _purposes(document: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def warnings(policy: Policy) -> Iterator[Finding]:
-    """Yield what a policy says that has no effect yet, or that its author may not have meant."""
+    """Yield every setting that has no effect yet, or that its author may not have meant."""
     yield from _not_built(policy)
     yield from _people(policy)
+    yield from _few_honest(policy)
+    yield from _no_job(policy)
     for name, purpose in policy.purposes.items():
         if purpose.recipients_in is None and policy.mode == "production":
             text = "absent: an answer may go wherever the roster's parties are"
@@ -179,6 +211,30 @@ def warnings(policy: Policy) -> Iterator[Finding]:
         if named and analyst.jurisdiction is None:
             text = f"absent, so no answer may go to this analyst for: {', '.join(named)}"
             yield Finding(("analysts", name, "jurisdiction"), text)
+
+
+def _few_honest(policy: Policy) -> Iterator[Finding]:
+    """Yield that an analyst who picks the silos can leave this one beside fewer than two honest others."""
+    colluding = policy.protection.max_colluding
+    least = max(policy.disclosure.min_silos, 1 + len(policy.protection.must_include))
+    if least - colluding < MIN_HONEST:
+        others = least - colluding - 1
+        beside = f"{others} other{'s' if others != 1 else ''}" if others > 0 else "nobody"
+        text = (
+            f"an analyst may choose {least} silos; if {colluding} of them collude, they see this silo's total beside"
+            f" that of {beside}: take min_silos = {colluding + MIN_HONEST}, or name others in"
+            " protection.must_include"
+        )
+        yield Finding(("disclosure", "min_silos"), text)
+
+
+def _no_job(policy: Policy) -> Iterator[Finding]:
+    """Yield the columns that are open to jobs, each of which crosses all its columns, and may stand alone only."""
+    for name, source in policy.sources.items():
+        for key, column in source.columns.items():
+            if column.sole_dimension and not {"feature", "label"}.isdisjoint(column.roles):
+                text = "no job can use it, as a job crosses its columns: take the roles feature and label away"
+                yield Finding(("sources", name, "columns", key, "sole_dimension"), text)
 
 
 def _not_built(policy: Policy) -> Iterator[Finding]:

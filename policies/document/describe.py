@@ -1,21 +1,16 @@
-"""A policy and a request in plain words, for the person who answers for them."""
+"""A policy in words, for the person who is responsible for it."""
 
 from collections.abc import Collection, Iterator
 from datetime import datetime, time
 
 from policies.budget.accountant import epsilon_of
+from policies.budget.sampler import rho_delta
 from policies.document.columns import Column
 from policies.document.consistency import BUILT_AGGREGATES, BUILT_COMPUTATIONS
-from policies.document.policy import BUILT_NOISE, BUILT_SECURITY_BITS, Policy
+from policies.document.policy import BUILT_NOISE, BUILT_SECURITY_BITS, Aggregators, Policy
 from policies.document.purpose_codes import DUO
 from policies.document.purposes import ConsentColumn, ConsentTable
-from policies.requests.request import Request
 from policies.units import MICRO
-
-
-def worded_request(request: Request) -> str:
-    """Return what a request asks, in one sentence."""
-    return request.plan.in_words(request.table.name)
 
 
 def worded_policy(policy: Policy) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -29,6 +24,7 @@ def worded_policy(policy: Policy) -> tuple[tuple[str, tuple[str, ...]], ...]:
             ("Consent", tuple(_consent(policy))),
             ("Budget", tuple(_budget(policy))),
             ("What leaves", tuple(_leaves(policy))),
+            ("How long it computes", tuple(_computing(policy))),
             ("Approvals and times", tuple(_approvals(policy))),
         )
         if sentences
@@ -96,6 +92,8 @@ def _data(policy: Policy) -> Iterator[str]:
             yield f"{name}: rows whose {source.time_column} lies {days} are not read."
         elif source.time_column is not None:
             yield f"{name}: {source.time_column} tells how old a row is."
+        if source.adopts is not None:
+            yield f"{name} is held to the table definition {source.adopts}, which silos agreed on."
         opened = {key: column for key, column in source.columns.items() if column.roles}
         for key, column in opened.items():
             yield f"{name}: {key} ({', '.join(_column(column))}) may be used as {' or '.join(column.roles)}."
@@ -116,6 +114,9 @@ def _column(column: Column) -> Iterator[str]:
         yield f"in {column.unit}"
     if column.domain == "discover":
         yield _built("its values are to be discovered", ())
+    elif column.domain is not None and column.domain_file is not None:
+        yield f"one of the {len(column.domain):,} values in {column.domain_file} ({column.domain_hash})"
+        yield f"{column.unknown} for all else"
     elif column.domain is not None:
         yield f"one of {'/'.join(map(str, column.domain))}"
         yield f"{column.unknown} for all else"
@@ -123,8 +124,12 @@ def _column(column: Column) -> Iterator[str]:
         yield f"by {column.granularity}"
     if column.missing == "zero":
         yield "a missing one counts as 0"
+    if not column.can_be_missing:
+        yield "never missing"
     if column.sole_dimension:
         yield "grouped by alone only"
+    if column.narrow:
+        yield "may be asked within narrower bounds or by fewer values, as a filter does"
     if column.from_ is not None:
         yield f"{column.from_!r} in the file"
     if column.scale != 1:
@@ -146,11 +151,11 @@ def _consent(policy: Policy) -> Iterator[str]:
     match consent:
         case ConsentTable():
             yield f"Decisions are read from {consent.source} at every request, so a withdrawal counts at once."
-            ends = "" if consent.expires_at is None else f", when it ends in {consent.expires_at}"
-            said = f"when it was given in {consent.given_at}, withdrawn in {consent.withdrawn_at}{ends}"
-            yield f"The person stands in {consent.subject}, the purpose in {consent.purpose}, {said}."
+            ends = "" if consent.expires_at is None else f", {consent.expires_at} that of its end"
+            said = f"{consent.given_at} has the time of a consent, {consent.withdrawn_at} that of its withdrawal{ends}"
+            yield f"The column {consent.subject} names the person, {consent.purpose} the purpose; {said}."
             if consent.receipt_id is not None:
-                yield f"The number of a record stands in {consent.receipt_id}."
+                yield f"The column {consent.receipt_id} has the number of a record."
         case ConsentColumn():
             yield f"The column {consent.column} carries the decision."
         case None:
@@ -162,7 +167,7 @@ def _consent(policy: Policy) -> Iterator[str]:
 def _budget(policy: Policy) -> Iterator[str]:
     budget, delta = policy.budget, float(policy.budget.delta)
     lifetime = budget.lifetime_micro / MICRO
-    shown = f"epsilon {epsilon_of(lifetime, delta):.2f} at delta {delta:g}"
+    shown = f"epsilon {epsilon_of(lifetime, rho_delta(delta)):.2f} at delta {delta:g}"
     yield f"All answers together may cost rho {lifetime:g} for one person, ever ({shown}); nothing refreshes that."
     for limit in budget.limits:
         own = "" if limit.per_analyst_rho is None else f", of one analyst rho {limit.per_analyst_rho:g}"
@@ -181,22 +186,56 @@ def _leaves(policy: Policy) -> Iterator[str]:
     yield f"Groups whose noisy count is below {disclosure.min_cohort} are not shown."
     accepted = ", ".join(protection.accept) or "none"
     count, missing = protection.max_colluding, protection.max_missing
-    yield f"Sums are made by {accepted}; {count} silo{'s' if count > 1 else ''} may collude with the aggregator."
-    yield f"{missing or 'No'} silo{'s' if missing > 1 else ''} may drop out of a sum."
+    yield (
+        f"Sums are made by {accepted}; {count} silo{'s' if count > 1 else ''} of the whole federation may"
+        " collude with the aggregator."
+    )
+    yield f"{missing or 'No'} silo{'s' if missing > 1 else ''} asked may be missing from a sum."
+    if protection.must_include:
+        yield f"No sum is made without {', '.join(protection.must_include)}."
     bits, noise = protection.security_bits, protection.noise
     if bits > BUILT_SECURITY_BITS or noise != BUILT_NOISE:
         yield _built(f"Sums are to have {bits} bits of security and {noise} noise", ()) + "."
+    away, lying = policy.aggregators.max_unreachable, policy.aggregators.max_dishonest
+    if policy.aggregators != Aggregators():
+        others = "all but one" if lying is None else str(lying)
+        yield f"A charge needs no more than {away} aggregators to be away; {others} of those that answer may lie."
     if policy.training is not None:
         training = policy.training
         yield f"A training run may take {training.max_rounds} steps and cost rho {training.max_rho_per_run:g}."
         yield f"The gradient of one person is at most {training.clip_norm} long; noise in every step is {training.dp}."
 
 
+def _computing(policy: Policy) -> Iterator[str]:
+    compute = policy.compute
+    if compute is not None:
+        if compute.seconds is not None:
+            yield f"One computation may take {compute.seconds} s."
+        if compute.memory_mb is not None:
+            yield f"It may use {compute.memory_mb} MB of memory."
+        if compute.threads is not None:
+            yield f"It runs on {compute.threads} thread{'s' if compute.threads > 1 else ''}."
+        if compute.partition_rows is not None:
+            yield f"Questions on {compute.partition_rows} prepared rows and more are spread over its cluster."
+        if compute.fixed_seconds is not None:
+            rows = "" if compute.row_nanoseconds is None else f", {compute.row_nanoseconds} ns a row and part of it"
+            each = compute.decision_nanoseconds
+            decisions = "" if each is None else f", {each} ns a decision on consent"
+            yield f"The declared time of a plan is {compute.fixed_seconds} s{rows}{decisions}."
+            yield "A request that does not wait as long is refused before a row is read."
+    for name, source in policy.sources.items():
+        if source.rows_up_to is not None:
+            yield f"{name}: the declared time is for {source.rows_up_to:,} rows; analysts see this number."
+    if isinstance(policy.consent, ConsentTable) and policy.consent.decisions_up_to is not None:
+        yield f"The declared time is for {policy.consent.decisions_up_to:,} decisions on consent."
+
+
 def _approvals(policy: Policy) -> Iterator[str]:
     for rule in policy.approvals:
         kind = {None: "Every request", "query": "Every question", "training": "Every training run"}[rule.when.kind]
         purpose = "" if rule.when.purpose is None else f" for {rule.when.purpose}"
-        least = "" if rule.when.rho_at_least is None else f" that costs rho {rule.when.rho_at_least:g} or more"
+        rho = rule.when.rho_at_least
+        least = "" if rho is None else f" that brings what its analyst has spent in the window to rho {rho:g} or more"
         people = ", ".join(rule.of)
         yield f"{kind}{purpose}{least} needs {rule.need} of {people}; it lasts {rule.expires_hours} hours."
     if policy.limits is not None:

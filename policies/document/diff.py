@@ -1,7 +1,8 @@
-"""What a new version of a policy loosens, and what it tightens: a mechanical comparison of the two models.
+"""Compare two versions of a policy: which changes loosen it, and which tighten it.
 
-A change loosens if a request that the old version refuses may be allowed by the new one, or less protects what is
-allowed. Whatever has no rule here loosens when it changes, so a key that is forgotten costs a signature, never privacy.
+A change loosens if the new version may allow a request that the old one refuses, or protects an allowed one less; a
+smaller max_rows admits the same questions, by fewer rows. A change of a key without a rule here counts as loosening, so
+a forgotten key costs a signature, never privacy.
 """
 
 import json
@@ -18,13 +19,15 @@ from policies.document.columns import Column
 from policies.document.load import dotted, printable
 from policies.document.policy import Limits, Policy
 from policies.document.purposes import contains
+from policies.document.section import seconds_of
+from policies.units import HOUR_S, ROWS_UP_TO
 
 Effect = Literal["loosens", "tightens", "neither"]
 Rule = Callable[[Any, Any], Effect]
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class PolicyChange:
     """One value that two versions state differently; None where one of them does not state it."""
 
     path: tuple[str, ...]
@@ -39,29 +42,42 @@ class Change:
         if not isinstance(self.old, tuple) or not isinstance(self.new, tuple) or self.path[-1] == "bounds":
             return f"{shown(self.old)} -> {shown(self.new)}"
         more, less = (
-            ", ".join(shown(member) for member in one if member not in other)
-            for one, other in ((self.new, self.old), (self.old, self.new))
+            ", ".join(map(shown, _without(one, other))) for one, other in ((self.new, self.old), (self.old, self.new))
         )
         told = [f"{verb} {members}" for verb, members in (("adds", more), ("removes", less)) if members]
         return "; ".join(told) or "the same members in another order"
 
 
-def compare(old: Policy, new: Policy) -> tuple[Change, ...]:
+def _without(one: tuple[Any, ...], other: tuple[Any, ...]) -> list[Any]:
+    """Return the members of one list that the other lacks; a domain may have a million."""
+    known = {repr(member) for member in other}
+    return [member for member in one if repr(member) not in known]
+
+
+def compare(old: Policy, new: Policy) -> tuple[PolicyChange, ...]:
     """Return every change from `old` to `new`, in the order of the policy's sections."""
     return tuple(
         replace(change, effect="loosens") if _frees(change, old) else change for change in _changes(old, new, ())
     )
 
 
-def _frees(change: Change, old: Policy) -> bool:
-    """Tell whether another section of the old version refuses by what goes."""
+def _frees(change: PolicyChange, old: Policy) -> bool:
+    """Tell whether a removed value was what made another section of the old version refuse."""
     match change.path:
-        case ("people", name):  # whoever may approve may reject, which no longer counts without the key
+        case ("people", name):  # this person could reject; without the key a rejection no longer counts
             return change.new is None and any(name in rule.of for rule in old.approvals)
-        case ("sources", _, "lookback_days"):  # a month that is read no more spends no allowance, so none refuses
-            return any(limit.window == "data-month" for limit in old.budget.limits)
+        case ("sources", source, "lookback_days"):  # an unread month spends nothing, so its limit refuses nothing
+            dates = (column for column in old.sources[source].columns.values() if column.type == "date")
+            return any(limit.window == "data-month" for limit in old.budget.limits) or any(map(_is_kept_whole, dates))
+        case ("sources", source, "columns", name, "bounds" | "domain"):
+            return _is_kept_whole(old.sources[source].columns[name])
         case _:
             return False
+
+
+def _is_kept_whole(column: Column) -> bool:
+    """Tell whether a column is open, and requests may not narrow it: a policy that does makes of it a filter."""
+    return bool(column.roles) and "filter" not in column.roles and not column.narrow
 
 
 def loosens(old: Policy, new: Policy) -> bool:
@@ -70,7 +86,7 @@ def loosens(old: Policy, new: Policy) -> bool:
 
 
 def shown(value: Any) -> str:
-    """Return a value as a person writes it in a policy, whole: what is cut off could be what loosens."""
+    """Return a value as it is written in a policy, uncut: the part cut off could be the part that loosens."""
     match value:
         case None:
             text = "absent"
@@ -94,7 +110,7 @@ def shown(value: Any) -> str:
     return text
 
 
-def _changes(old: Any, new: Any, path: tuple[str, ...]) -> Iterator[Change]:
+def _changes(old: Any, new: Any, path: tuple[str, ...]) -> Iterator[PolicyChange]:
     if old == new:
         return
     if isinstance(old, BaseModel) and type(old) is type(new):
@@ -110,7 +126,7 @@ def _changes(old: Any, new: Any, path: tuple[str, ...]) -> Iterator[Change]:
         for key in dict.fromkeys((*old, *new)):
             yield from _changes(old.get(key), new.get(key), (*path, key))
         return
-    yield Change(path, _rule(path)(old, new), old, new)
+    yield PolicyChange(path, _rule(path)(old, new), old, new)
 
 
 def _is_listed(path: tuple[str, ...]) -> bool:
@@ -118,7 +134,7 @@ def _is_listed(path: tuple[str, ...]) -> bool:
 
 
 def _named(entries: Sequence[Any]) -> dict[str, Any]:
-    """Return the entries of a list by what they are about, so that an order of them is no change."""
+    """Return the entries of a list by name, so that their order is not a change."""
     found: dict[str, Any] = {}
     for entry in entries:
         about = shown(entry.when) if hasattr(entry, "when") else f"{entry.purpose} {entry.window}"
@@ -139,27 +155,27 @@ def _no_effect(old: Any, new: Any) -> Effect:
 
 
 def _more(old: Any, new: Any) -> Effect:
-    """A greater value is looser; none at all is the loosest."""
+    """A greater value is looser; no value is the loosest."""
     return "loosens" if new is None or (old is not None and new > old) else "tightens"
 
 
 def _less(old: Any, new: Any) -> Effect:
-    """A smaller value is looser; none at all is the loosest."""
+    """A smaller value is looser; no value is the loosest."""
     return "loosens" if new is None or (old is not None and new < old) else "tightens"
 
 
 def _opens(old: Any, new: Any) -> Effect:
-    """Something that opens: with it is looser than without."""
+    """A setting that opens: having it is looser than not having it."""
     return "loosens" if new is not None else "tightens"
 
 
 def _limits(old: Any, new: Any) -> Effect:
-    """Something that limits: without it is looser than with it."""
+    """A setting that limits: not having it is looser than having it."""
     return "loosens" if old is not None and new is not None else _reverse(_opens(old, new))
 
 
 def _subset(old: Any, new: Any) -> Effect:
-    """A longer list is looser; a list of other members is both, so it loosens; none at all is the loosest."""
+    """A longer list is looser; a list with other members loosens too; no list is the loosest."""
     if old is None or new is None:
         return "tightens" if old is None else "loosens"
     if not isinstance(old, tuple) or not isinstance(new, tuple):
@@ -170,13 +186,26 @@ def _subset(old: Any, new: Any) -> Effect:
 
 
 def _fewer(old: Any, new: Any) -> Effect:
-    """A shorter list is tighter; one that comes or goes admits other requests."""
+    """A shorter list is tighter; a list that is new or removed admits other requests."""
     return "loosens" if old is None or new is None else _subset(old, new)
 
 
+def _required(old: Any, new: Any) -> Effect:
+    """A list of what must be there: a longer one is tighter; one with other members loosens too."""
+    before, after = set(old or ()), set(new or ())
+    if before == after:
+        return "neither"
+    return "tightens" if before < after else "loosens"
+
+
 def _members(old: Any, new: Any) -> Effect:
-    """Who may say yes and no: one more may approve, one less may reject; the order is no change."""
+    """The people who approve: one more can approve, one fewer can reject, and both loosen; order does not matter."""
     return "neither" if old is not None and new is not None and set(old) == set(new) else "loosens"
+
+
+def _trusted(old: Any, new: Any) -> Effect:
+    """How many aggregators may lie: fewer is looser; no number is all but one, the tightest."""
+    return _reverse(_more(old, new))
 
 
 def _reverse(effect: Effect) -> Effect:
@@ -209,13 +238,24 @@ def _hours(old: Any, new: Any) -> Effect:
 
 
 def _column(old: Column | None, new: Column | None) -> Effect:
-    """A column that comes or goes; a closed one opens nothing."""
+    """A column that is new or removed; a closed one opens nothing."""
     there = new if old is None else old
     return "neither" if there is not None and not there.roles else _opens(old, new)
 
 
+def _longer(old: Any, new: Any) -> Effect:
+    before, after = (HOUR_S if one is None else seconds_of(one) for one in (old, new))
+    return "tightens" if after < before else "loosens" if after > before else "neither"
+
+
+def _rows(old: Any, new: Any) -> Effect:
+    """Fewer rows declare shorter times, and let more backends carry a sum; where none are stated, there is a number."""
+    before, after = (ROWS_UP_TO if one is None else one for one in (old, new))
+    return "loosens" if after < before else "tightens" if after > before else "neither"
+
+
 def _keep_less(old: Any, new: Any) -> Effect:
-    """Evidence that is erased earlier is looser; it is kept for ever if nothing is said."""
+    """Erasing evidence earlier is looser; without a value it is kept for ever."""
     return _reverse(_more(old, new))
 
 
@@ -234,6 +274,10 @@ _RULES: tuple[tuple[str, Rule], ...] = (
     ("privacy_unit/max_silos", _less),
     ("sources/NAME", _opens),
     ("sources/NAME/lookback_days", _more),
+    ("sources/NAME/read", _ordered("prepared", "every-request")),
+    ("sources/NAME/prepared_for", _longer),
+    ("sources/NAME/rows_up_to", _rows),
+    ("sources/NAME/adopts", _no_effect),  # the columns themselves are compared
     ("sources/NAME/columns/NAME", _column),
     (
         "sources/NAME/columns/NAME/class",
@@ -241,13 +285,17 @@ _RULES: tuple[tuple[str, Rule], ...] = (
     ),
     ("sources/NAME/columns/NAME/roles", _subset),
     ("sources/NAME/columns/NAME/domain", _fewer),
+    ("sources/NAME/columns/NAME/(domain_file|domain_hash)", _no_effect),  # the values themselves are compared
     ("sources/NAME/columns/NAME/bounds", _bounds),
     ("sources/NAME/columns/NAME/unit", _no_effect),
+    ("sources/NAME/columns/NAME/can_be_missing", _ordered(False, True)),
     ("sources/NAME/columns/NAME/sole_dimension", _ordered(False, True)),
+    ("sources/NAME/columns/NAME/narrow", _ordered(True, False)),
     ("consent", _limits),
     ("consent/receipt_id", _no_effect),
     ("consent/expires_at", _limits),
     ("consent/stale_after_hours", _more),
+    ("consent/decisions_up_to", _less),
     ("purposes/NAME", _opens),
     ("purposes/NAME/consent", _ordered("none", "opt-out", "opt-in")),
     ("purposes/NAME/computations", _subset),
@@ -264,10 +312,18 @@ _RULES: tuple[tuple[str, Rule], ...] = (
     ("disclosure/(max_dimensions|max_groups)", _more),
     ("disclosure/(release|aggregates)", _subset),
     ("protection/accept", _subset),
-    ("protection/(security_bits|max_colluding|max_missing)", _less),
+    ("protection/(security_bits|max_colluding)", _less),
+    ("protection/max_missing", _more),
+    ("protection/must_include", _required),
+    ("aggregators/max_unreachable", _more),
+    ("aggregators/max_dishonest", _trusted),
     ("training", _opens),
     ("training/(max_rounds|clip_norm|max_rho_per_run)", _more),
     ("training/dp", _ordered("optional", "required")),
+    ("compute", _limits),
+    ("compute/seconds", _more),
+    ("compute/(memory_mb|threads|partition_rows)", _no_effect),
+    ("compute/(fixed_seconds|row_nanoseconds|decision_nanoseconds)", _less),
     ("people/NAME", _opens),
     ("analysts/NAME", _opens),
     ("analysts/NAME/purposes", _subset),

@@ -1,25 +1,34 @@
-"""A policy drafted from a source's schema: names and types of columns, and nothing else of it.
+"""Draft a policy from what is found of a source and from what a person answers.
 
-Bounds and domains that are read from the data would leak it. What a person must decide is the placeholder `FILL IN`,
-with which a policy does not load; text columns are closed until somebody opens them.
+Promise: of the rows a draft has no value. It has the columns' names and types and, of a CSV file, marks from the fixed
+lists of `policies.document.sniff`: how missing cells, numbers, dates and truth values are written. Bounds and domains
+taken from the data would leak it. Where a person must decide, the draft has the placeholder `FILL IN`, and does not
+load until it is replaced. Text columns are closed until a person opens them.
 """
 
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from crypto.keys import VerifyKey
-from policies.document.columns import STORED_TYPES
+from policies.document.agreement import ColumnDraft, cells_of, remark_of, toml, toml_key
+from policies.document.answers import DELTA, UNANSWERED, Answers
+from policies.document.consistency import MIN_HONEST
+from policies.document.found import PLAIN, FoundTable
 from policies.document.load import PLACEHOLDER
 
-MAX_NAME = 60
-_MAX_COLUMN_NAME = 120
-
+COLLUDING = 1  # silos that a draft assumes to collude
+_SCHEMA = """\
+from the names and types of the columns alone, never from their values: bounds and domains
+# that are read from the data leak it."""
+_WRITTEN = """\
+from the names of the columns, and from how the cells of the first 100,000 lines (16 MiB at
+# most) are written: their types, and marks from fixed lists. No other value is here: bounds and domains that are read
+# from the data leak it."""
 _POLICY = """\
-# Drafted by `{command}` from the names and types of the columns alone, never from their values: bounds and domains
-# that are read from the data leak it. Replace every "{placeholder}"; until then the policy does not load. Then run:
+# Drafted by `{command}` {basis} {replace} Then run:
 #   consilo-silo check-policy {path}
 # Every key is explained in docs/policy-keys.md.
 schema = "silo-policy/1"
@@ -27,47 +36,59 @@ mode   = "trial"                      # simulate mode only
 
 [silo]
 id           = "{silo}"
-controller   = "{placeholder}"              # who answers for these data, such as "North Hospital"
+controller   = {controller}
 sector       = "other"                # or "bank", "hospital", "retailer"
 jurisdiction = {jurisdiction}
-contact      = "{placeholder}"              # whom an analyst asks when refused, such as an address
+contact      = {contact}
 
 [privacy_unit]                        # who one protected person is
 entity    = "person"
 id_column = {id_column}
-max_rows  = 1                         # rows of one person that enter one request, at most
+max_rows  = {max_rows}                         # rows of one person that enter one request, at most
 
 # A column's key is its name in questions: rename it until all silos say the same. `from` is its name in this file.
 [sources.{table}]
 kind = "{kind}"
 uri  = {uri}
-{columns}
-[purposes."{placeholder}"]                  # the purpose's name, such as health-research
-legal_basis  = "{placeholder}"              # such as "public-task" or "legitimate-interest"; see docs/policy-keys.md
-computations = ["query"]
+{cells}{columns}
+[purposes.{purpose}
+legal_basis  = {basis_of_law}
+computations = {computations}
 
 [budget]                              # zCDP rho; epsilon is shown at delta
-delta    = 1e-6
-lifetime = {{ rho = "{placeholder}" }}        # what may ever be spent on one person, never refreshed, such as 1.0
+delta    = {delta}
+lifetime = {lifetime}
 
 [disclosure]
 min_cohort     = 10                   # groups with a smaller noisy count are withheld
-min_silos      = 3
+min_silos      = {least}                    # in a sum: {beside}
 max_dimensions = 2
 max_groups     = 100
 aggregates     = ["count", "sum", "avg"]
 
 [protection]
 accept        = ["masking"]
-max_colluding = 1                     # silos that may collude with the aggregator
-max_missing   = {max_missing}                     # silos that may drop out
-{analysts}"""
+max_colluding = {colluding}                     # silos of the federation that may collude with the aggregator
+max_missing   = {max_missing}                     # silos asked that may be missing
+{training}{analysts}"""
 _MEASURE = """\
 roles = ["measure", "filter"]         # or, to close it: roles = [] and no bounds
 bounds = "{placeholder}"                    # [low, high] from public knowledge, never from the data
 """
 _SCALE = """\
 # scale = 0.4536                      # to convert the unit: the file's value is multiplied by it, as pounds to kg
+"""
+_NUMBER = """\
+roles = []                            # closed; to sum or filter by it, put two lines in place of this one:
+# roles = ["measure", "filter"]
+# bounds = "{placeholder}"                  # [low, high] from public knowledge, never from the data
+"""
+_TRAINING = """\
+
+[training]
+max_rounds      = 100                 # steps of one run, at most
+clip_norm       = 5                   # the longest gradient of one person that a run may count
+max_rho_per_run = {rho}
 """
 _STEP = "step = 0.01                           # the unit in which sums are made; bounds are multiples of it\n"
 _BOOL = """\
@@ -90,112 +111,169 @@ _ANALYST = """\
 
 [analysts.{analyst}]
 key      = "{key}"
-purposes = ["{placeholder}"]                # the purpose's name
+purposes = [{purpose}]{told}
 until    = {until}
 {place}"""
 _NOBODY = """
 # [analysts.NAME]                      # nobody may ask until you name somebody here
 # key      = "ed25519:..."            # the analyst makes it: consilo key new ana.key
-# purposes = ["{placeholder}"]
+# purposes = [{purpose}]
 # until    = 2030-01-01T00:00:00Z
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
-    """What a draft is made from; `schema` gives DuckDB's types by column, `uri` is where the silo finds the file."""
+class PolicyDraft:
+    """The inputs of a draft; `uri` is the location of the rows at the silo, `columns` are those of `found`."""
 
     command: str
     silo: str
     table: str
     kind: str
     uri: str
-    schema: Mapping[str, str]
-    id_column: str | None
-    max_missing: int = 0
+    found: FoundTable
+    columns: tuple[ColumnDraft, ...]
+    answers: Answers = UNANSWERED
+    is_named: bool = False  # whether a file of columns says which to open
+    members: int | None = None  # silos of the federation, where they are known
     analyst: tuple[str, VerifyKey, datetime] | None = None
-    jurisdiction: str | None = None  # of the silo, and of the analyst if there is one
 
 
-def clean(name: str) -> str:
-    """Return a name made of letters, digits and underscores that the policy language can carry."""
-    cleaned = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:60].lower()
-    return cleaned if cleaned[:1].isalpha() else f"column_{cleaned}".rstrip("_")
-
-
-def _keys(schema: Mapping[str, str]) -> dict[str, str]:
-    """Return each column's key in the policy: its name where that can stand, else a cleaned one; no key twice."""
-    keys: dict[str, str] = {}
-    taken: set[str] = set()
-    for name in schema:
-        key = first = name if re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,59}", name) else clean(name)
-        number = 2
-        while key.casefold() in taken:
-            key, number = f"{first}_{number}", number + 1
-        taken.add(key.casefold())
-        keys[name] = key
-    return keys
-
-
-def drafted(draft: Draft, path: str) -> str:
-    """Return the text of a policy that stands at `path`."""
-    keys = _keys(draft.schema)
-    columns = [
-        _column(f"sources.{draft.table}.columns.{keys[name]}", name, sql_type, name == draft.id_column)
-        for name, sql_type in draft.schema.items()
-    ]
-    if draft.id_column is None:
-        id_column = f'"{PLACEHOLDER}"               # the key of the column that says whose row it is; there roles = []'
-    else:
-        id_column = f'"{keys[draft.id_column]}"'
-    place = None if draft.jurisdiction is None else json.dumps(draft.jurisdiction)
-    analysts = _NOBODY.format(placeholder=PLACEHOLDER)
+def drafted(draft: PolicyDraft, path: str) -> str:
+    """Return the text of a drafted policy; `path` is the policy file's path."""
+    answers = draft.answers
+    controller, contact = answers.controller(draft.silo)
+    id_key = next((toml(column.key) for column in draft.columns if column.is_id), None)
+    columns = "\n".join(_column(draft, column) for column in draft.columns)
+    analysts = _NOBODY.format(placeholder=PLACEHOLDER, purpose=toml(answers.purpose or PLACEHOLDER))
     if draft.analyst is not None:
         name, key, until = draft.analyst
+        place = "" if answers.jurisdiction is None else f"jurisdiction = {toml(answers.jurisdiction)}\n"
         analysts = _ANALYST.format(
-            placeholder=PLACEHOLDER,
             analyst=name,
             key=key,
             until=f"{until:%Y-%m-%d}T00:00:00Z",
-            place="" if place is None else f"jurisdiction = {place}\n",
+            place=place,
+            purpose=toml(answers.purpose or PLACEHOLDER),
+            told="" if answers.purpose else "                # the purpose's name",
         )
-    return _POLICY.format(
+    text = _POLICY.format(
         command=draft.command,
-        placeholder=PLACEHOLDER,
+        basis=_WRITTEN if draft.kind == "csv" else _SCHEMA,
+        replace="{replace}",
         path=path if path.isprintable() else "policy.toml",
         silo=draft.silo,
-        jurisdiction=place or f'"{PLACEHOLDER}"              # such as "NO"',
-        id_column=id_column,
+        controller=_asked(controller, 'who answers for these data, such as "North Hospital"'),
+        jurisdiction=_asked(answers.jurisdiction, 'such as "NO"'),
+        contact=_asked(contact, "the contact for an analyst who is refused, such as an address"),
+        id_column=_asked(
+            None if id_key is None else json.loads(id_key),
+            "the key of the column that says whose row it is; there roles = []",
+        ),
+        max_rows=answers.max_rows,
         table=draft.table,
         kind=draft.kind,
-        uri=json.dumps(draft.uri, ensure_ascii=False),
-        columns="\n".join(columns),
-        max_missing=draft.max_missing,
+        uri=toml(draft.uri),
+        cells="".join(f"{line}\n" for line in _cells(draft)),
+        columns=columns,
+        purpose=_purpose(answers.purpose),
+        basis_of_law=_asked(answers.basis, 'such as "public-task" or "legitimate-interest"; see docs/policy-keys.md'),
+        computations=toml(answers.computations),
+        delta=DELTA,
+        lifetime=_lifetime(answers),
+        **_silos(draft.members),
+        training=_training(answers),
         analysts=analysts,
     )
+    is_done = not to_fill_in(text)
+    order = "Read it." if is_done else f'Replace every "{PLACEHOLDER}"; until then the policy does not load.'
+    return text.replace("{replace}", order, 1)
 
 
-def _column(header: str, name: str, sql_type: str, is_id: bool) -> str:
-    kind = sql_type.partition("(")[0]
-    declared = next((type_ for type_, known in STORED_TYPES.items() if kind in known), "string" if is_id else None)
-    shown = json.dumps(name, ensure_ascii=not name.isprintable())
-    if declared is None or not name.isprintable() or not 1 <= len(name) <= _MAX_COLUMN_NAME:
-        return f"# left out, as a policy cannot carry it: column {shown[:200]} of type {kind[:40]}\n"
-    text = f'[{header}]\nfrom = {shown}\ntype = "{declared}"\n'
-    if is_id:
+def _silos(members: int | None) -> dict[str, object]:
+    """Return how many silos a sum needs: with those that collude left out, this one still has two others beside it.
+
+    In a federation of fewer it needs all.
+    """
+    enough = COLLUDING + MIN_HONEST
+    least = enough if members is None else min(enough, members)
+    beside = (
+        "this silo, two others, and those that collude" if least == enough else "all there are; a fourth would be safer"
+    )
+    missing = int(members is not None and members > least)
+    return {"least": least, "beside": beside, "colluding": COLLUDING, "max_missing": missing}
+
+
+def _asked(answer: str | None, comment: str) -> str:
+    return f"{toml(PLACEHOLDER):<23}# {comment}" if answer is None else toml(answer)
+
+
+def _purpose(name: str | None) -> str:
+    if name is None:
+        return f"{toml(PLACEHOLDER)}]                  # the purpose's name, such as health-research"
+    return f"{toml_key(name)}]"
+
+
+def _lifetime(answers: Answers) -> str:
+    text = "what may ever be spent on one person, never refreshed"
+    if answers.rho is None:
+        return f'{{ rho = "{PLACEHOLDER}" }}        # {text}, such as 1.0'
+    return f"{{ rho = {answers.rho} }}        # epsilon {answers.epsilon:g} at this delta: {text}"
+
+
+def _training(answers: Answers) -> str:
+    if not answers.is_training:
+        return ""
+    rho = _asked(None, "what one run may cost a person") if answers.rho is None else f"{answers.rho}"
+    return _TRAINING.format(rho=rho)
+
+
+def _cells(draft: PolicyDraft) -> Iterator[str]:
+    """Yield what the source declares of its cells and of its rows' time, where that is not the default."""
+    found = draft.found
+    dialect = {key: value for key, value in found.csv.model_dump().items() if value != getattr(PLAIN, key)}
+    if dialect:
+        yield f"csv = {toml(dialect)}  # how the file is written" + (
+            "; its first line is no names: name the columns, here and in from" if "header" in dialect else ""
+        )
+    if found.missing != ("",):
+        yield f"missing = {toml(found.missing)}  # texts that mean a missing cell; take out what is a value somewhere"
+    if found.decimal != ".":
+        yield f'decimal = "{found.decimal}"                         # the mark in numbers'
+    if found.thousands:
+        yield f'thousands = "{found.thousands}"                       # the mark between thousands'
+    for column in (column for column in draft.columns if column.lookback_days is not None):
+        yield f'time_column = "{column.key}"'
+        yield f"lookback_days = {column.lookback_days}"
+
+
+def _column(draft: PolicyDraft, column: ColumnDraft) -> str:
+    shown = json.dumps(column.name, ensure_ascii=not column.name.isprintable())
+    if not column.is_carried:
+        return f"# left out, as a policy cannot carry it: column {shown[:200]} of type {column.found.stored[:40]}\n"
+    text = f'[sources.{draft.table}.columns.{column.key}]\nfrom = {shown}\ntype = "{column.type}"'
+    text += f"  # {remark_of(column)}\n" if remark_of(column) else "\n"
+    if column.is_id:
         return f'{text}class = "identifier"\nroles = []\n'
+    declared: dict[str, Any] = cells_of(column, draft.found) | dict(column.declared or {})
+    if column.declared is not None:
+        return text + "".join(f"{key} = {toml(value)}\n" for key, value in declared.items())
     text += 'class = "confidential"                # or "public", "internal", "sensitive", "special-category"\n'
-    if declared == "string":
+    text += "".join(f"{key} = {toml(value)}\n" for key, value in declared.items())
+    if column.type == "string":
         return text + _STRING.format(placeholder=PLACEHOLDER)
-    if declared == "bool":
+    if column.type == "bool":
         return text + _BOOL
-    if declared == "date":
+    if column.type == "date":
         return text + _DATE
-    return text + _MEASURE.format(placeholder=PLACEHOLDER) + (_STEP if declared == "decimal" else "") + _SCALE
+    step = _STEP if column.type == "decimal" else ""
+    if draft.is_named:
+        return text + _NUMBER.format(placeholder=PLACEHOLDER) + "".join(f"# {line}\n" for line in step.splitlines())
+    return text + _MEASURE.format(placeholder=PLACEHOLDER) + step + _SCALE
 
 
 def to_fill_in(text: str) -> list[str]:
-    """Return what is to be filled in, each once, in the order of the file."""
+    """Return the keys and names to fill in, each once, in the order of the file."""
     todo: list[str] = []
     section = ""
     for line in text.splitlines():

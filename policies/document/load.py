@@ -1,11 +1,12 @@
-"""Read a policy file, and say of everything wrong in it where it is and what was meant.
+"""Read a policy file; report every problem in it with its line, its key and a suggestion.
 
-TOML with decimals kept exact; the hash of the very bytes is the policy's name in requests, ledger and reports.
+TOML with exact decimals; the SHA-256 of the file's bytes names the policy in requests, ledger and reports. Long domains
+stand in files beside it (`policies.document.domain_files`), and their hashes in the policy.
 """
 
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from hashlib import sha256
@@ -14,13 +15,15 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from policies.document.catalogue import not_adopted
 from policies.document.consistency import meant, problems, warnings
+from policies.document.domain_files import FileProblem, with_domains
 from policies.document.policy import Policy
 from policies.errors import PolicyFileError
 
 _MAX_BYTES = 1 << 20
 _MEND = "mend the file, then run: consilo-silo check-policy FILE"
-PLACEHOLDER = "FILL IN"  # what a draft says where a person must decide
+PLACEHOLDER = "FILL IN"  # a draft's placeholder where a person must decide
 _UNION = ("int", "decimal", "str", "tuple[", "literal[", "constrained-", "function-")
 _PUBLIC = "from public knowledge, never from the data"
 _TO_FILL_IN = {
@@ -29,14 +32,14 @@ _TO_FILL_IN = {
     "id_column": "fill in the column that says whose row it is; that column has roles = [] and no bounds",
     "rho": "fill in a number, such as 1.0: what may ever be spent on one person, never refreshed",
     "legal_basis": 'fill in the legal basis, such as "public-task" or "legitimate-interest"',
-    "purposes": "fill in the name of the purpose, such as health-research, wherever it stands",
+    "purposes": "fill in the name of the purpose, such as health-research, in every place",
 }
 _MAX_PARTS = 8  # of a key between dots; no policy has as many
 _LONG_KEY = re.compile(
     rf"""(?:^[ \t]*+\[?+\[?+|[{{,])[ \t]*+(?:(?:[\w-]++|"[^"]*+"|'[^']*+')[ \t]*+\.[ \t]*+){{{_MAX_PARTS}}}"""
 )
 _UNSEEN = "a control character, or one that is not seen or moves others, is not allowed"
-# The keys whose members are named by the author of the policy.
+# The keys whose members have names chosen by the policy's author.
 _NAMING = (("sources",), ("columns",), ("purposes",), ("analysts",), ("people",))
 
 
@@ -51,58 +54,85 @@ class PolicyFile:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What in the policy has no effect yet or may not be meant, as `file:line: path: warning`."""
-        lines = _lines(self.raw.decode())
-        found = [(_line_of(path, lines), dotted(path), text) for path, text in warnings(self.policy)]
+        """The settings that have no effect yet or may not be meant, as `file:line: path: warning`."""
+        lines = lines_of(self.raw.decode())
+        found = [(line_of(path, lines), dotted(path), text) for path, text in warnings(self.policy)]
         return tuple(f"{self.path}:{line}: {path}: {text}" for line, path, text in sorted(found))
 
 
 def load(path: Path) -> PolicyFile:
-    """Read the policy at `path`; raises PolicyFileError with one line per problem."""
+    """Read the policy at `path` and its domains; raises PolicyFileError with one line per problem."""
+    return _load(path, is_earlier=False)
+
+
+def load_earlier(path: Path) -> PolicyFile:
+    """Read a version that a later one follows, whose `domain_file` may have other values now; raises PolicyFileError.
+
+    Its domains are those that the silo kept when it admitted the version, else those beside it.
+    """
+    return _load(path, is_earlier=True)
+
+
+def _load(path: Path, is_earlier: bool) -> PolicyFile:
     try:
         raw = path.read_bytes()
     except OSError as err:
         raise PolicyFileError(f"{path}:1: the policy file cannot be read ({err.strerror})", "check the path") from err
     if len(raw) > _MAX_BYTES:
         raise PolicyFileError(f"{path}:1: the file has {len(raw)} bytes, at most {_MAX_BYTES} are read", _MEND)
-    return PolicyFile(parse(raw, str(path)), sha256(raw).digest(), path, raw)
+    policy = parse(raw, str(path), path.resolve().parent, is_earlier)
+    return PolicyFile(policy, sha256(raw).digest(), path, raw)
 
 
-def parse(raw: bytes, name: str) -> Policy:
-    """Return the policy that `raw` holds; `name` stands before the line numbers in errors."""
+def parse(raw: bytes, name: str, home: Path | None = None, is_earlier: bool = False) -> Policy:
+    """Parse the policy in `raw`; errors begin with `name` and a line number. `home` has its files of domains."""
+    document, unfit = document_of(raw, name)
+    text = raw.decode()
+    pending = {dotted(path): path for path in _placeholders(document)}
+    in_files: list[FileProblem] = []
+    if not pending and not unfit:
+        document = with_domains(document, home, is_earlier, in_files)
+    found = list(problems(document))
+    policy, broken = None, []
+    try:
+        policy = Policy.model_validate(document)
+    except ValidationError as err:
+        broken = err.errors(include_url=False)
+    else:
+        found += not_adopted(policy)
+    if policy is not None and not (found or in_files or pending or unfit):
+        return policy
+    lines = lines_of(text)
+    # A policy with a placeholder cannot be valid yet: report only the placeholders.
+    listed = [(line_of(path, lines), name, _to_fill_in(path)) for name, path in pending.items()]
+    others = [(line_of(path, lines), dotted(path), problem) for path, problem in found]
+    first_of: dict[tuple[int, str], str] = {}
+    for location, problem in map(described, broken):
+        first_of.setdefault((line_of(location, lines), dotted(location)), problem)  # one of the members of a union
+    others += [(line, path, problem) for (line, path), problem in first_of.items()]
+    listed += [(line_of(path, lines), dotted(path), problem) for path, problem in unfit.items()]
+    said_already = [*pending, *map(dotted, unfit)]
+    # A file that is no domain leaves its column without one, and the column's other problems may come of that.
+    unread = tuple(f"{dotted(path[:-1])}." for path, _ in in_files)
+    others = [one for one in others if not f"{one[1]}.".startswith(unread)]
+    listed += [(line_of(path, lines), dotted(path), problem) for path, problem in in_files]
+    listed += [one for one in others if not any(_is_within(one[1], at) for at in said_already)]
+    said = "\n".join(printable(f"{name}:{line}: {path}: {problem}") for line, path, problem in sorted(set(listed)))
+    raise PolicyFileError(said, _MEND)
+
+
+def document_of(raw: bytes, name: str) -> tuple[Any, dict[tuple[str, ...], str]]:
+    """Return the document in `raw` with exact numbers, and what it may not hold, by path; raises PolicyFileError."""
     unfit: dict[tuple[str, ...], str] = {}
     try:
         text = raw.decode()
         _check_keys(text, name)
-        document = _fitted(frozen(tomllib.loads(text, parse_float=_decimal)), (), unfit)
+        return _fitted(frozen(tomllib.loads(text, parse_float=_decimal)), (), unfit), unfit
     except UnicodeDecodeError as err:
         raise PolicyFileError(f"{name}:1: not UTF-8 text", _MEND) from err
     except (tomllib.TOMLDecodeError, ValueError, RecursionError) as err:
         place = re.search(r"at line (\d+)", str(err))
         raise PolicyFileError(f"{name}:{place[1] if place else 1}: not TOML: {err}", _MEND) from err
-    found = list(problems(document))
-    try:
-        policy = Policy.model_validate(document)
-    except ValidationError as err:
-        policy, broken = None, err.errors(include_url=False)
-    else:
-        broken = []
-    pending = {dotted(path): path for path in _placeholders(document)}
-    if policy is not None and not found and not pending and not unfit:
-        return policy
-    lines = _lines(text)
-    # What a placeholder stands in cannot be right yet: say only what is to be filled in.
-    listed = [(_line_of(path, lines), name, _to_fill_in(path)) for name, path in pending.items()]
-    others = [(_line_of(path, lines), dotted(path), problem) for path, problem in found]
-    described: dict[tuple[int, str], str] = {}
-    for line, path, problem in (_describe(one, lines) for one in broken):
-        described.setdefault((line, path), problem)  # one is enough of the members of a union
-    others += [(line, path, problem) for (line, path), problem in described.items()]
-    listed += [(_line_of(path, lines), dotted(path), problem) for path, problem in unfit.items()]
-    said_already = [*pending, *map(dotted, unfit)]
-    listed += [one for one in others if not any(_is_within(one[1], at) for at in said_already)]
-    said = "\n".join(printable(f"{name}:{line}: {path}: {problem}") for line, path, problem in sorted(set(listed)))
-    raise PolicyFileError(said, _MEND)
 
 
 def _decimal(text: str) -> Decimal:
@@ -123,16 +153,16 @@ def frozen(value: Any) -> Any:
 
 
 def _check_keys(text: str, name: str) -> None:
-    """Raise PolicyFileError if a key has too many parts: the time to read one grows with their square."""
+    """Raise PolicyFileError if a key has too many parts, as the time to read it grows with their square."""
     for number, line in enumerate(text.split("\n"), 1):
         if line.count(".") >= _MAX_PARTS and _LONG_KEY.search(line):
             raise PolicyFileError(f"{name}:{number}: a key has more than {_MAX_PARTS} parts between dots", _MEND)
 
 
 def _fitted(value: Any, path: tuple[str, ...], unfit: dict[tuple[str, ...], str]) -> Any:
-    """Return the document with 0 for integers that are too large to be written, and note in `unfit` what cannot stand.
+    """Return the document with 0 for integers that are too large to print; add values that are not allowed to `unfit`.
 
-    People sign what commands show them: a character that is not seen, or that moves others, could hide a line of it.
+    People sign the text that a command shows, and an invisible or moving character could hide part of it.
     """
     if isinstance(value, dict):
         for key in (key for key in value if not key.isprintable()):
@@ -149,12 +179,12 @@ def _fitted(value: Any, path: tuple[str, ...], unfit: dict[tuple[str, ...], str]
 
 
 def printable(text: str) -> str:
-    """Return the text with an escape for each character that is not seen, or that moves others."""
+    """Return the text with an escape for each character that is invisible or moves others."""
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def _placeholders(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Return where something is still to be filled in, as a value or as a name."""
+    """Yield the path of every placeholder, as a value or as a name."""
     if value == PLACEHOLDER or (isinstance(value, tuple) and PLACEHOLDER in value):
         yield path
     elif isinstance(value, tuple):
@@ -178,11 +208,12 @@ def _to_fill_in(path: tuple[str, ...]) -> str:
 
 
 def dotted(path: tuple[str, ...]) -> str:
-    """Return a path as it stands in TOML: keys that hold a dot quoted."""
+    """Return a path as TOML writes it: a key with a dot is quoted."""
     return ".".join(f'"{part}"' if "." in part else part for part in path) or "policy"
 
 
-def _describe(error: Any, lines: dict[tuple[str, ...], int]) -> tuple[int, str, str]:
+def described(error: Any) -> tuple[tuple[str, ...], str]:
+    """Return the path in the policy of one of pydantic's errors, and what is wrong there."""
     location = tuple(str(part) for part in error["loc"])
     while location and location[-1].startswith(_UNION) and location[-2:-1] not in _NAMING:
         location = location[:-1]  # which member of a union was tried
@@ -202,7 +233,7 @@ def _describe(error: Any, lines: dict[tuple[str, ...], int]) -> tuple[int, str, 
         shown = repr(error["input"])
         message = f"{message[0].lower()}{message[1:]} (found {shown[:60]})"
         message = re.sub(r"Decimal\('([^']*)'\)", r"\1", message)
-    return _line_of(location, lines), dotted(location), message
+    return location, message
 
 
 def _known_keys(location: tuple[str, ...]) -> list[str]:
@@ -227,7 +258,7 @@ def _section_in(annotation: Any) -> Any:
     return next((found for arg in get_args(annotation) if (found := _section_in(arg)) is not None), None)
 
 
-def _lines(text: str) -> dict[tuple[str, ...], int]:
+def lines_of(text: str) -> dict[tuple[str, ...], int]:
     """Return the line of every table header and key, by dotted path."""
     found: dict[tuple[str, ...], int] = {}
     section: tuple[str, ...] = ()
@@ -253,7 +284,8 @@ def _path(text: str) -> tuple[str, ...]:
     return tuple(part.strip().strip('"') for part in re.findall(r'"[^"]*"|[^."\s]+', text))
 
 
-def _line_of(location: tuple[str, ...], lines: dict[tuple[str, ...], int]) -> int:
+def line_of(location: tuple[str, ...], lines: Mapping[tuple[str, ...], int]) -> int:
+    """Return the line of a path, or of what is nearest around it."""
     for depth in range(len(location), 0, -1):
         if location[:depth] in lines:
             return lines[location[:depth]]

@@ -1,8 +1,8 @@
 """The policy of one silo as frozen values; `policies.document.load` reads it from TOML.
 
-Whatever a policy leaves out is closed: no analyst, no aggregate, no backend, no dimension. What two sections must have
-in common is checked by `policies.document.consistency`, on the document, so that one bad section hides nothing of
-another.
+Whatever a policy leaves out is closed: no analyst, no aggregate, no backend, no dimension.
+`policies.document.consistency` checks the sections against each other, on the document, so that an invalid section
+hides no problem of another.
 """
 
 from datetime import datetime
@@ -12,20 +12,20 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from crypto.errors import SignatureError
 from crypto.keys import VerifyKey
-from crypto.rounds.manifest import BackendName
+from crypto.rounds.manifest import MAX_MUST_INCLUDE, BackendName
 from crypto.wire import Jurisdiction, Name
 from policies.document.columns import Source
 from policies.document.purposes import ConsentColumn, ConsentTable, Purpose
 from policies.document.section import AggregateName, AnalystName, Count, Days, Label, Rho, Section
-from policies.units import MAX_DELTA, MAX_STEPS, MIN_DELTA, Number, micro_floor
+from policies.units import MAX_DELTA, MAX_STEPS, MAX_WAIT_S, MIN_DELTA, Number, micro_floor
 
-# What this version computes. Of the rest a policy may already speak; every request for it is denied.
+# What this version computes. A policy may already name more, but every request for it is denied.
 BUILT_NOISE = "distributed"
 BUILT_SECURITY_BITS = 128  # X25519 beside ML-KEM-768, Ed25519
 
 
 class SignedBy(Section):
-    """Who signs the policy, and how many of them must; one more for a version that loosens anything."""
+    """Who may sign the policy, and how many must; a version that loosens anything needs one more."""
 
     need: Annotated[int, Field(ge=1, le=100)]
     of: Annotated[tuple[Name, ...], Field(min_length=1, max_length=100)]
@@ -37,7 +37,7 @@ class SignedBy(Section):
 
 
 class Head(Section):
-    """Which version of the policy this is, when it holds, and who answers for it."""
+    """The version of the policy, its validity, and its signers."""
 
     id: Name
     version: Annotated[int, Field(ge=1, le=2**31)]
@@ -56,7 +56,7 @@ class Head(Section):
 
 
 class Silo(Section):
-    """Who answers for the data."""
+    """The silo, and who is responsible for its data."""
 
     id: Name
     controller: Label
@@ -65,24 +65,30 @@ class Silo(Section):
     contact: Label
 
 
+IdDifference = Literal["case", "leading-zeros", "blanks"]
+
+
 class PrivacyUnit(Section):
-    """Who one protected person is, and how much of a person may enter one request."""
+    """The definition of one protected person, and how much of a person may enter one request."""
 
     entity: Label
     id_column: Name
+    # Differences between two spellings that make no difference between persons; None: none, but an objection takes out
+    # everybody whose id equals it but for these.
+    id_form: tuple[IdDifference, ...] | None = None
     max_rows: Annotated[int, Field(ge=1, le=10_000)]
     max_groups: Annotated[int, Field(ge=1, le=10_000)] | None = None  # of one person in one GROUP BY
     max_silos: Annotated[int, Field(ge=1, le=100)] = 1
 
 
 class Lifetime(Section):
-    """What may ever be spent on one person, over all purposes and analysts."""
+    """The limit on one person's total spending, over all purposes and analysts."""
 
     rho: Rho
 
 
 class PerRequest(Section):
-    """What one request may spend, and what it must spend to be worth asking."""
+    """The most that one request may cost, and the least at which an answer is useful."""
 
     max_rho: Rho
     min_rho: Rho
@@ -95,9 +101,9 @@ class PerRequest(Section):
 
 
 class Limit(Section):
-    """What one purpose may spend within one window, and how much of that one analyst may.
+    """The limit of one purpose within one window, in total and for one analyst.
 
-    A calendar window is of the clock (UTC), a data-month is each month of the data that a request reads.
+    A calendar window follows the clock (UTC); a data-month is each month of the data that a request reads.
     """
 
     purpose: Name
@@ -128,8 +134,24 @@ class Budget(Section):
         return micro_floor(self.per_request.min_rho), micro_floor(self.per_request.max_rho)
 
 
+class Aggregators(Section):
+    """How many aggregators may be away, or lie about the ledger's checkpoint that they keep."""
+
+    max_unreachable: Annotated[int, Field(ge=0, le=7)] = 0
+    max_dishonest: Annotated[int, Field(ge=0, le=7)] | None = None  # None: all but one of those that must answer
+
+    def must_answer(self, aggregators: int) -> int:
+        """Return how many of so many aggregators must answer at a start of the silo: one of them is honest and newest.
+
+        A charge is kept by all but `max_unreachable`; so many of those that answer may lack it, and more may lie.
+        """
+        if self.max_dishonest is None:
+            return max(aggregators, self.max_unreachable + 1) if self.max_unreachable else aggregators
+        return self.max_unreachable + self.max_dishonest + 1
+
+
 class Training(Section):
-    """Which runs of training the silo takes part in; without this section none."""
+    """The training runs that the silo takes part in; none without this section."""
 
     max_rounds: Annotated[int, Field(ge=1, le=MAX_STEPS)]
     dp: Literal["required", "optional"] = "required"
@@ -137,33 +159,66 @@ class Training(Section):
     max_rho_per_run: Rho
 
 
+class Compute(Section):
+    """What one computation may take, and the declared time: how long a plan takes at most, by its size alone."""
+
+    seconds: Annotated[int, Field(ge=1, le=MAX_WAIT_S)] | None = None
+    memory_mb: Annotated[int, Field(ge=64, le=2**24)] | None = None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    partition_rows: Annotated[int, Field(ge=1, le=2**40)] | None = None  # of a prepared source, from which it is spread
+    fixed_seconds: Annotated[Number, Field(gt=0, le=MAX_WAIT_S)] | None = None  # of every plan
+    row_nanoseconds: Annotated[Number, Field(gt=0, le=10**9)] | None = None  # of each row, and each part of a plan
+    decision_nanoseconds: Annotated[Number, Field(gt=0, le=10**9)] | None = None  # of each decision on consent
+
+    @property
+    def states_time(self) -> bool:
+        """Whether each contribution leaves at a time that the policy gives, whatever the rows are."""
+        return self.seconds is not None or self.fixed_seconds is not None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        rates = ("row_nanoseconds", "decision_nanoseconds")
+        named = [name for name in rates if getattr(self, name) is not None]
+        if self.fixed_seconds is None and named:
+            raise ValueError(f"{named[0]} needs fixed_seconds; `consilo-silo doctor` proposes both")
+        return self
+
+
 class Disclosure(Section):
-    """What may leave."""
+    """What may leave the silo."""
 
     min_cohort: Annotated[int, Field(ge=2)] = 10
     min_silos: Annotated[int, Field(ge=3, le=100)] = 3
     max_dimensions: Annotated[int, Field(ge=0, le=8)] = 0
-    max_groups: Annotated[int, Field(ge=1, le=100_000)] = 1
+    max_groups: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     suppress: Literal["drop"] = "drop"
     release: tuple[Literal["query-result", "model"], ...] = ("query-result", "model")
     aggregates: tuple[AggregateName, ...] = ()
 
 
 class Protection(Section):
-    """Which secure sums the silo takes part in, and what they must withstand."""
+    """The secure sums that the silo takes part in, and the collusion and drop-out that they must withstand."""
 
     accept: tuple[BackendName, ...] = ()
     security_bits: Literal[128, 192, 256] = 128
     noise: Literal["distributed", "local-full"] = "distributed"
     max_colluding: Annotated[int, Field(ge=1, le=100)] = 1
     max_missing: Annotated[int, Field(ge=0, le=100)] = 0
+    must_include: Annotated[tuple[Name, ...], Field(max_length=MAX_MUST_INCLUDE)] = ()  # other silos
+
+    @field_validator("must_include")
+    @classmethod
+    def _check_must_include(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) != len(names):
+            raise ValueError("must_include names a silo twice")
+        return names
 
 
 def _check_key(text: str) -> str:
     try:
         VerifyKey.parse(text)
     except SignatureError as err:
-        raise ValueError(f"{err.message}; expected ed25519:<64 hexadecimal digits>") from err
+        raise ValueError(f"{err.message}; {err.hint}") from err
     return text
 
 
@@ -171,13 +226,13 @@ PublicKey = Annotated[str, AfterValidator(_check_key)]
 
 
 class Person(Section):
-    """Somebody who signs policies or approves requests, by this verification key."""
+    """A person who signs policies or approves requests, with this verification key."""
 
     key: PublicKey
 
 
 class When(Section):
-    """Which requests somebody must approve: those for which all that is given here holds; all if nothing is."""
+    """The requests that need approval: those that meet every condition here; all requests if there is none."""
 
     kind: Literal["query", "training"] | None = None
     purpose: Name | None = None
@@ -185,7 +240,7 @@ class When(Section):
 
 
 class ApprovalRule(Section):
-    """How many of which people must approve such a request, and how long each approval lasts."""
+    """Who may approve such a request, how many must, and how long an approval lasts."""
 
     when: When = When()
     need: Annotated[int, Field(ge=1, le=100)]
@@ -199,7 +254,7 @@ class ApprovalRule(Section):
 
 
 class Limits(Section):
-    """When requests are answered, by the silo's clock in UTC, and how many of one analyst a day."""
+    """The hours in which requests are answered, in UTC, and the number of requests of one analyst a day."""
 
     hours_utc: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d-(([01]\d|2[0-3]):[0-5]\d|24:00)$")] | None = None
     days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] | None = None
@@ -212,7 +267,7 @@ class Limits(Section):
         return self
 
     def is_open_at(self, minute: int) -> bool:
-        """Tell whether a minute of the day lies within the hours, which may pass midnight."""
+        """Tell whether a minute of the day is within the hours, which may pass midnight."""
         if self.hours_utc is None:
             return True
         begin, end = (int(text[:2]) * 60 + int(text[3:]) for text in self.hours_utc.split("-"))
@@ -220,7 +275,7 @@ class Limits(Section):
 
 
 class Retention(Section):
-    """How many days the silo keeps what it made; what is older is erased, and the log keeps that it was."""
+    """How many days the silo keeps its records; older ones are erased, and the log records the erasure."""
 
     results_days: Days | None = None
     audit_days: Days | None = None
@@ -233,7 +288,7 @@ class Analyst(Section):
     key: PublicKey
     purposes: Annotated[tuple[Name, ...], Field(max_length=100)]
     until: datetime
-    jurisdiction: Jurisdiction | None = None  # where the analyst receives answers; None is nowhere that a purpose names
+    jurisdiction: Jurisdiction | None = None  # where the analyst receives answers; None is in no region
 
     @field_validator("until")
     @classmethod
@@ -257,22 +312,29 @@ class Policy(Section):
     budget: Budget
     disclosure: Disclosure = Disclosure()
     protection: Protection = Protection()
+    aggregators: Aggregators = Aggregators()
     training: Training | None = None
+    compute: Compute | None = None
     people: dict[Name, Person] = Field(default_factory=dict)
     analysts: dict[AnalystName, Analyst] = Field(default_factory=dict)
     approvals: Annotated[tuple[ApprovalRule, ...], Field(max_length=100)] = ()
     limits: Limits | None = None
     retention: Retention | None = None
 
+    @property
+    def consent_column(self) -> str | None:
+        """The column that has the decisions on consent; None where they stand elsewhere, or there are none."""
+        return self.consent.column if isinstance(self.consent, ConsentColumn) else None
+
     def analyst_entry(self, name: str) -> str | None:
-        """Return under which name the policy knows an analyst: the very name, or *@ and its domain; None if not."""
+        """Return the name of the policy's entry for an analyst: the same name, or *@ and its domain; None if none."""
         if name in self.analysts and not name.startswith("*"):
             return name
         wildcard = f"*@{name.partition('@')[2]}"
         return wildcard if wildcard in self.analysts else None
 
     def analyst(self, name: str) -> Analyst | None:
-        """Return what the policy says of an analyst; None if it does not know the analyst."""
+        """Return the policy's entry for an analyst; None if there is none."""
         entry = self.analyst_entry(name)
         return None if entry is None else self.analysts[entry]
 

@@ -1,7 +1,7 @@
 """The public words for a purpose: DPV's purposes and GA4GH's data use codes.
 
 Data Privacy Vocabulary 2 (W3C DPVCG, https://w3id.org/dpv, module Purposes) and the Data Use Ontology (GA4GH,
-http://purl.obolibrary.org/obo/duo.owl). A word that is in neither is refused: nobody could look it up.
+http://purl.obolibrary.org/obo/duo.owl). A word that is in neither is refused, as nobody could look it up.
 """
 
 DUO = {

@@ -1,4 +1,4 @@
-"""The purposes of a policy, and how each person's consent is known."""
+"""The purposes of a policy, and the source of each person's decision on consent."""
 
 import difflib
 from typing import Annotated, Literal, Self
@@ -6,14 +6,15 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from crypto.wire import Jurisdiction, Name
-from policies.document.columns import SourceKind, check_uri, kind_of
+from policies.document.cells import CellRules, Csv, Markers
+from policies.document.columns import SourceKind, check_dialect, check_uri, kind_of
 from policies.document.purpose_codes import ETHICS_APPROVAL, GEOGRAPHICAL, KNOWN
-from policies.document.section import Computation, Label, Section
+from policies.document.section import ComputationName, Label, PowerOfTwo, Section
 from policies.units import Number
 
 
-class ConsentTable(Section):
-    """A table of decisions, one row per person, purpose and decision; read anew at every request."""
+class ConsentTable(CellRules):
+    """A table of decisions, one row per person, purpose and decision; it is read at every request."""
 
     mode: Literal["table"]
     source: Annotated[str, Field(min_length=1, max_length=500)]
@@ -24,7 +25,10 @@ class ConsentTable(Section):
     expires_at: Name | None = None
     receipt_id: Name | None = None
     stale_after_hours: Annotated[Number, Field(gt=0, le=24 * 366)] | None = None
-    missing: Literal["exclude"] = "exclude"
+    pattern: bool = False  # whether the source is a pattern of several files' names
+    csv: Csv | None = None
+    decisions_up_to: PowerOfTwo | None = None  # as many decisions as the declared time of a plan is for
+    missing: Literal["exclude"] | Markers = "exclude"  # type: ignore[assignment]  # or the texts of a missing cell
     check: Literal["every-request"] = "every-request"
 
     @field_validator("source")
@@ -38,16 +42,27 @@ class ConsentTable(Section):
         check_uri(kind, uri)
         return uri
 
+    @model_validator(mode="after")
+    def _check_dialect(self) -> Self:
+        check_dialect(self.kind, self.pattern, self.csv)
+        return self
+
+    @property
+    def rules(self) -> CellRules:
+        """How its cells are written."""
+        own = {key: getattr(self, key) for key in CellRules.model_fields}
+        return CellRules.model_validate(own if isinstance(self.missing, tuple) else own | {"missing": ("",)})
+
     @property
     def kind(self) -> SourceKind:
-        """What the decisions stand in, which the source says."""
+        """The kind of location that has the decisions."""
         kind = kind_of(self.source)
         assert kind is not None  # noqa: S101  as checked above
         return kind
 
 
 class ConsentColumn(Section):
-    """The decision stands in each row, kept up to date by a feed that must not be older than it may."""
+    """A column of the source has the decision in each row; its feed must not be older than the policy allows."""
 
     mode: Literal["column"]
     column: Name
@@ -57,17 +72,17 @@ class ConsentColumn(Section):
 
 
 class Purpose(Section):
-    """Something the data may be used for, by which computations, and whom it leaves out."""
+    """A use of the data: its computations, its legal basis and consent, its jurisdictions."""
 
     legal_basis: Literal[
         "consent", "contract", "legal-obligation", "vital-interest", "public-task", "legitimate-interest"
     ]
     consent: Literal["opt-in", "opt-out", "none"] = "none"
     consent_values: Annotated[tuple[Label, ...], Field(min_length=1, max_length=100)] | None = None
-    computations: tuple[Computation, ...]
+    computations: tuple[ComputationName, ...]
     vocabulary: Label | None = None
     ethics_ref: Label | None = None
-    # None: wherever the roster is.
+    # None: any jurisdiction in the roster.
     recipients_in: Annotated[tuple[Jurisdiction, ...], Field(max_length=300)] | None = None
 
     @field_validator("vocabulary")
@@ -93,5 +108,5 @@ class Purpose(Section):
 
 
 def contains(region: str, place: str | None) -> bool:
-    """Tell whether a place lies in a region: EU holds EU-DE, NO holds NO and NO-03. An unknown place lies nowhere."""
+    """Tell whether a place is in a region: EU contains EU-DE, NO contains NO and NO-03. None is in no region."""
     return place is not None and (place == region or place.startswith(f"{region}-"))

@@ -1,6 +1,6 @@
-"""The JSON schema of policy files, for editors that check while somebody writes; made from the models.
+"""The JSON schema of policy files, made from the models, so that editors can check a policy while a person writes it.
 
-`python -m policies.document.schema` writes it anew. A TOML editor finds it by the line `#:schema policy.schema.json`.
+`python -m policies.document.schema` writes it again. A TOML editor finds it by the line `#:schema policy.schema.json`.
 """
 
 import json
@@ -21,7 +21,7 @@ def schema() -> str:
 
 
 def _plain(node: Any) -> Any:
-    """Return a schema in TOML's terms: a decimal is a number, never text, and nothing is null."""
+    """Return a schema in TOML's terms: a decimal is a number, never text, and no value is null."""
     if isinstance(node, list):
         return [_plain(item) for item in node]
     if not isinstance(node, dict):

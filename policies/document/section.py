@@ -1,22 +1,48 @@
 """The root of every section of a policy, and the types that sections share."""
 
+import re
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from policies.units import Number
+from policies.units import DAY_S, HOUR_S, MINUTE_S, Number
 
 Rho = Annotated[Number, Field(ge=Decimal("0.000001"), le=100)]
 Label = Annotated[str, Field(min_length=1, max_length=120)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Days = Annotated[int, Field(ge=1, le=36_500)]
-# An analyst, or with *@ whoever of a domain holds the one key; they share what one analyst may spend.
+
+
+def _power_of_two(number: int) -> int:
+    if number & (number - 1):
+        message = f"it is public, so it is a power of two; the next is {1 << number.bit_length()} (found {number})"
+        raise ValueError(message)
+    return number
+
+
+PowerOfTwo = Annotated[int, Field(ge=1, le=2**40), AfterValidator(_power_of_two)]
+# An analyst, or with *@ all of a domain who use one key; they share the budget of one analyst.
 AnalystName = Annotated[str, Field(min_length=1, max_length=120, pattern=r"^(\*@)?[A-Za-z0-9][A-Za-z0-9._@+/-]*$")]
-Computation = Literal[
+ComputationName = Literal[
     "query", "logistic-regression", "linear-regression", "gradient-boosting", "k-means", "cox", "neural-network"
 ]
 AggregateName = Literal["count", "sum", "avg", "var", "histogram", "quantile"]
+
+
+def _check_duration(text: str) -> str:
+    if not re.fullmatch(r"[1-9][0-9]{0,3}[smhd]", text):
+        raise ValueError(f'{text[:40]!r} is no duration; write 1 to 9999 and s, m, h or d, such as "30m" or "7d"')
+    return text
+
+
+Duration = Annotated[str, AfterValidator(_check_duration)]
+_SECONDS = {"s": 1, "m": MINUTE_S, "h": HOUR_S, "d": DAY_S}
+
+
+def seconds_of(duration: str) -> int:
+    """Return a duration in seconds."""
+    return int(duration[:-1]) * _SECONDS[duration[-1]]
 
 
 class Section(BaseModel):

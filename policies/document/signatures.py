@@ -1,12 +1,13 @@
-"""Who signed a version of a policy, and whether it may follow the version before it.
+"""The signatures of a policy version, and whether it may follow the version before it.
 
-Promise: a silo in production runs a version only if enough of the people whom the policy names signed its very bytes,
-it holds now, its number is above that of the last one, and it names the last one's hash. Who may sign is said by the
-version that is in force: a new version cannot let itself in. One that loosens anything needs one signature more.
-Signatures lie beside the file; docs/policies.md says how they are made.
+Promise: a silo in production runs a version only if enough of the people that the policy names signed its exact bytes,
+it is valid now, its number is above the last one's, and it names the last one's hash. They sign it for one federation:
+a silo of another, which the same people answer for, does not run it. The version in force determines
+who may sign, so a new version cannot admit itself. A version that loosens anything needs one more signature.
+Signatures are in a file next to the policy; docs/policies.md describes how to make them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import ClassVar
 
 from crypto.errors import CryptoError
 from crypto.keys import SigningKey, VerifyKey
-from crypto.wire import Count, Digest, Message, Name, Seconds, sign, verify
-from policies.document.diff import loosens
+from crypto.wire import Count, Digest, Message, Name, Seconds, check_name, sign, verify
+from policies.document.describe import worded_policy
+from policies.document.diff import compare, loosens
 from policies.document.load import PolicyFile
 from policies.document.policy import Head, Policy, SignedBy
 from policies.errors import PolicySignatureError
@@ -27,10 +29,11 @@ _MAX_SIGNATURES = 100
 
 
 class PolicySignature(Message):
-    """What one person signs: this file, as this version of this silo's policy."""
+    """The message that one person signs: this file is this version of this silo's policy in this federation."""
 
     KIND: ClassVar[str] = "policy-signature"
     MAX_BYTES: ClassVar[int] = 4096
+    federation: Name
     silo: Name
     policy: Name
     version: Count
@@ -56,8 +59,8 @@ class Quorum:
         return f"{len(self.signed)} of {self.need} signatures{reason} ({', '.join(self.signed) or 'nobody'} signed)"
 
 
-def signature(file: PolicyFile, who: str, key: SigningKey, at: int) -> bytes:
-    """Return the signature of `who` under a policy file; raises PolicySignatureError if it would not count."""
+def signature(file: PolicyFile, federation: str, who: str, key: SigningKey, at: int) -> bytes:
+    """Sign a policy file for a federation as `who`; raises PolicySignatureError if the signature would not count."""
     head, signers = _head(file)
     if who not in signers.of:
         raise PolicySignatureError(f"{who!r} does not sign this policy", f"who does: {', '.join(signers.of)}")
@@ -66,16 +69,25 @@ def signature(file: PolicyFile, who: str, key: SigningKey, at: int) -> bytes:
         known = "no key" if person is None else person.key
         hint = f"the key file holds {key.public}, [people] gives {known}"
         raise PolicySignatureError(f"this is not the key of {who!r} in the policy", hint)
-    message = PolicySignature(silo=file.policy.silo.id, policy=head.id, version=head.version, digest=file.digest, at=at)
+    check_name(federation, "a federation")
+    message = PolicySignature(
+        federation=federation,
+        silo=file.policy.silo.id,
+        policy=head.id,
+        version=head.version,
+        digest=file.digest,
+        at=at,
+    )
     return sign(message, who, key)
 
 
-def signed_by(file: PolicyFile, signatures: Iterable[bytes], by: Policy) -> tuple[str, ...]:
-    """Return who signed this very file, of those whom the policy `by` lets sign, with the keys that it gives them."""
+def signed_by(file: PolicyFile, federation: str, signatures: Iterable[bytes], by: Policy) -> tuple[str, ...]:
+    """Return who signed this file for a federation, out of the signers that `by` names, with their keys there."""
     head, _ = _head(file)
     if by.policy is None or by.policy.signed_by is None:
         return ()
     keys = {name: VerifyKey.parse(by.people[name].key) for name in by.policy.signed_by.of if name in by.people}
+    expected = federation, file.policy.silo.id, head.id, head.version, file.digest
     found = set()
     for envelope in signatures:
         try:
@@ -83,26 +95,23 @@ def signed_by(file: PolicyFile, signatures: Iterable[bytes], by: Policy) -> tupl
         except CryptoError:
             continue
         told = signed.message
-        if (told.silo, told.policy, told.version, told.digest) == (
-            file.policy.silo.id,
-            head.id,
-            head.version,
-            file.digest,
-        ):
+        if (told.federation, told.silo, told.policy, told.version, told.digest) == expected:
             found.add(signed.signer)
     by_key: Mapping[VerifyKey, str] = {keys[name]: name for name in sorted(found)}
-    return tuple(sorted(by_key.values()))  # one key is one person, whatever names it has
+    return tuple(sorted(by_key.values()))  # one key is one person, also under several names
 
 
-def quorums(file: PolicyFile, signatures: Iterable[bytes], accepted: PolicyFile | None) -> tuple[Quorum, ...]:
-    """Return what a version needs: enough of its own signers, and of those of the version that it follows."""
+def quorums(
+    file: PolicyFile, federation: str, signatures: Iterable[bytes], accepted: PolicyFile | None
+) -> tuple[Quorum, ...]:
+    """Return the needed quorums: of the version's own signers, and of those of the version before it."""
     envelopes = tuple(signatures)
     _, own = _head(file)
-    found = [Quorum(signed_by(file, envelopes, file.policy), own.need, own.of)]
+    found = [Quorum(signed_by(file, federation, envelopes, file.policy), own.need, own.of)]
     if accepted is not None and accepted.digest != file.digest:
         _, before = _head(accepted)
         is_looser = loosens(accepted.policy, file.policy)
-        signed = signed_by(file, envelopes, accepted.policy)
+        signed = signed_by(file, federation, envelopes, accepted.policy)
         found.append(Quorum(signed, before.need + is_looser, before.of, is_looser))
     return tuple(found)
 
@@ -125,18 +134,21 @@ def check_succession(file: PolicyFile, accepted: PolicyFile) -> None:
         raise PolicySignatureError("previous does not name the version in force", f'set previous = "{expected}"')
 
 
-def admit(file: PolicyFile, signatures: Iterable[bytes], accepted: PolicyFile | None, now: int) -> None:
-    """Raise PolicySignatureError unless this version may run now, after the version `accepted`, if there was one."""
+def admit(
+    file: PolicyFile, federation: str, signatures: Iterable[bytes], accepted: PolicyFile | None, now: int
+) -> None:
+    """Raise PolicySignatureError unless this version may run now, after the version `accepted` if there is one."""
     head, _ = _head(file)
     if not head.valid_from <= datetime.fromtimestamp(now, UTC) < head.valid_until:
         term = f"{head.valid_from:%Y-%m-%d} to {head.valid_until:%Y-%m-%d}"
         raise PolicySignatureError(f"version {head.version} holds from {term}", "sign a new version")
     if accepted is not None and accepted.digest != file.digest:
         check_succession(file, accepted)
-    for quorum in quorums(file, signatures, accepted):
+    for quorum in quorums(file, federation, signatures, accepted):
         if not quorum.is_met:
             raise PolicySignatureError(
-                f"version {head.version} has {quorum}", f"consilo-silo sign-policy, by one of {', '.join(quorum.of)}"
+                f"version {head.version} has {quorum}, for {federation!r}",
+                f"consilo-silo sign-policy, by one of {', '.join(quorum.of)}",
             )
 
 
@@ -155,6 +167,12 @@ def read_signatures(policy: Path) -> tuple[bytes, ...]:
         raise PolicySignatureError(f"{path} is no file of signatures", "remove it, and sign again") from err
 
 
+def in_words(found: Iterable[Quorum]) -> Iterator[str]:
+    """Yield a line for each quorum, as `quorums` returns them."""
+    for quorum, whose in zip(found, ("this version", "the version in force"), strict=False):
+        yield f"{'enough' if quorum.is_met else 'not enough'} by {whose}: {quorum}"
+
+
 def written(signatures: Iterable[bytes]) -> str:
     """Return the text of a file of signatures."""
     return "\n".join((_HEADER, *(one.hex() for one in signatures))) + "\n"
@@ -167,3 +185,13 @@ def _head(file: PolicyFile) -> tuple[Head, SignedBy]:
             f"{file.path} does not say who signs it", "add signed_by = { need = ..., of = [...] } to [policy]"
         )
     return head, head.signed_by
+
+
+def what_is_signed(file: PolicyFile, accepted: PolicyFile | None) -> Iterator[str]:
+    """Yield what a version says, for whoever is about to sign it: the changes to the version in force, or all of it."""
+    if accepted is not None and accepted.digest != file.digest:
+        yield from map(str, compare(accepted.policy, file.policy))
+        return
+    for heading, sentences in worded_policy(file.policy):
+        yield f"{heading}:"
+        yield from (f"  {sentence}" for sentence in sentences)

@@ -1,1 +1,1 @@
-"""The wire vocabulary of questions and training steps, and what each fixes about its secure sum."""
+"""The messages of questions and training steps, and the terms that each fixes for its secure sum."""

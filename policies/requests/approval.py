@@ -1,4 +1,4 @@
-"""What a person says about a request that waits for people, signed."""
+"""A person's signed verdict on a request that needs approval."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,10 @@ from crypto.wire import Digest, Message, Name, Seconds, sign, signer_of, verify
 
 
 class Verdict(Message):
-    """What one person signs: yes or no to one request at one silo."""
+    """The message that one person signs: approve or reject one request at one silo.
+
+    The subject is the hash of a request, or of a run's job, that has the federation's name; the silo has the request.
+    """
 
     KIND: ClassVar[str] = "verdict"
     MAX_BYTES: ClassVar[int] = 4096
@@ -21,8 +24,8 @@ class Verdict(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class Approval:
-    """A verdict as it is stored and handed to `decide`, which believes it only if `envelope` says the same."""
+class StoredVerdict:
+    """A stored verdict; `decide` trusts its fields only if the signed `envelope` says the same."""
 
     who: str
     subject: bytes
@@ -33,14 +36,14 @@ class Approval:
     @classmethod
     def signed(
         cls, who: str, key: SigningKey, silo: str, subject: bytes, decision: Literal["approve", "reject"], at: int
-    ) -> "Approval":
+    ) -> "StoredVerdict":
         """Return the verdict of `who`, signed."""
         verdict = Verdict(silo=silo, subject=subject, decision=decision, at=at)
         return cls(who, subject, decision, at, sign(verdict, who, key))
 
     @classmethod
-    def read(cls, envelope: bytes, silo: str, keys: Mapping[str, VerifyKey]) -> "Approval":
-        """Return what a signed verdict says; raises CryptoError if it is not one, to this silo, by one of `keys`."""
+    def read(cls, envelope: bytes, silo: str, keys: Mapping[str, VerifyKey]) -> "StoredVerdict":
+        """Read a signed verdict; raises CryptoError unless it is one for this silo, signed with one of `keys`."""
         found = verify(envelope, Verdict, keys)
         if found.message.silo != silo:
             raise WireError(f"the verdict is for the silo {found.message.silo!r}, this is {silo!r}")
@@ -48,15 +51,15 @@ class Approval:
 
     @property
     def signer(self) -> str:
-        """Who the envelope says has signed it, unchecked; nobody if it is none."""
+        """The signer that the envelope names, unchecked; empty if it is not an envelope."""
         try:
             return signer_of(self.envelope, Verdict)
         except CryptoError:
             return ""
 
     def is_genuine(self, silo: str, keys: Mapping[str, VerifyKey]) -> bool:
-        """Tell whether the envelope is signed by who is named, and says what the other fields say."""
+        """Tell whether the envelope is signed by the named person, and agrees with the other fields."""
         try:
-            return self == Approval.read(self.envelope, silo, keys)
+            return self == StoredVerdict.read(self.envelope, silo, keys)
         except CryptoError:
             return False

@@ -1,4 +1,4 @@
-"""How much noise the sum of each statistic gets, and how finely it is scaled for it.
+"""The noise of each statistic's sum, and the scale at which it is added.
 
 Promise: every party computes the same whole numbers from the signed request. docs/privacy-promise.md.
 """
@@ -16,7 +16,7 @@ _FINE_VARIANCE = 2**20 - 2  # before it is rounded up by 2
 
 
 class Spread(NamedTuple):
-    """One statistic in the whole sum: its sensitivity at one silo, how finely it is scaled, its variance so scaled."""
+    """One statistic in the whole sum: its sensitivity at one silo, its scale, and its variance at that scale."""
 
     of_one_silo: int
     scale_bits: int
@@ -24,12 +24,11 @@ class Spread(NamedTuple):
 
 
 def spreads_of(table: Table, computation: Computation, micro_rho: int) -> Mapping[Statistic, Spread]:
-    """Return the noise of every statistic; none of one without noise.
+    """Return the noise of every statistic that has noise.
 
-    The price is divided by the statistics' shares of it. A variance is that of the whole sum, in ring units, and
-    rounded up to the next integer but one; the scale is the least at which that rounding is lost in the noise. With at
-    most 400 silos the share of each then deviates by 51 or more, far above the 3 that summing discrete Gaussians asks
-    for.
+    The price is divided by the statistics' shares of it. A variance is that of the whole sum, in ring units, rounded up
+    to the next integer but one; the scale is the least at which that rounding is negligible. With at most 400 silos the
+    noise of each silo then deviates by 51 or more, far above the 3 that a sum of discrete Gaussians needs.
     """
     extents = computation.statistics(table)
     whole = sum(extent.share for extent in extents.values()) * MICRO * table.max_silos**2
@@ -39,14 +38,14 @@ def spreads_of(table: Table, computation: Computation, micro_rho: int) -> Mappin
             found[statistic] = Spread(0, 0, 0)
             continue
         squared, divisor = extent.sensitivity * extent.sensitivity * whole, price * extent.share
-        # The least power of four by which the variance becomes fine enough.
+        # The least power of four that makes the variance large enough.
         scale_bits = ((-(-_FINE_VARIANCE * divisor // squared) - 1).bit_length() + 1) // 2
         found[statistic] = Spread(extent.sensitivity, scale_bits, (squared << 2 * scale_bits) // divisor + 2)
     return found
 
 
 def check_price(table: Table, computation: Computation, micro_rho: int) -> None:
-    """Raise ValueError unless there is a price where there is noise, and the noise fits the ring."""
+    """Raise ValueError unless a request with noise has a price, and the noise fits the ring."""
     extents = computation.statistics(table)
     shares = sum(extent.share for extent in extents.values())
     if (micro_rho == 0) != (shares == 0):
@@ -57,6 +56,6 @@ def check_price(table: Table, computation: Computation, micro_rho: int) -> None:
             raise ValueError("the noise would exceed the ring; narrow the bounds or raise epsilon")
 
 
-def clip_of(limit: int, scale_bits: int) -> int:
-    """Return the magnitude to which a silo clips a figure before noise: half of what the backend carries of a silo."""
+def clamp_of(limit: int, scale_bits: int) -> int:
+    """Return the magnitude to which a silo clamps a figure before noise: half of the backend's limit per silo."""
     return (limit >> 1) >> scale_bits

@@ -1,13 +1,17 @@
-"""What a silo publishes to an analyst of its policy."""
+"""The catalogue: what a silo publishes to an analyst of its policy. docs/protocol.md section 7.5."""
 
+import re
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from crypto.wire import MAX_SILOS, Count, Digest, Message, Name, RoundId, Seconds
+from policies.domains import MAX_DOMAIN_BYTES, LongDomain
+from policies.periods import UNKNOWN, is_calendar
 from policies.requests.tables import TableColumn, Text
-from policies.units import MAX_DELTA, MIN_DELTA, Role
+from policies.units import MAX_DELTA, MIN_DELTA, ColumnRole
 
 
 class CatalogueRequest(Message):
@@ -20,12 +24,65 @@ class CatalogueRequest(Message):
     created_at: Seconds
 
 
+class OtherVersion(Message):
+    """Aggregator to analyst, in the place of a catalogue: this silo dialled, in a version that has none in common."""
+
+    KIND: ClassVar[str] = "other-version"
+    federation: Name
+    nonce: RoundId  # of the request for catalogues
+    silo: Name
+    said: Annotated[str, Field(max_length=500)]  # which software runs at both ends, and what it knows
+
+
+class DomainRequest(Message):
+    """Analyst to silo: send me the values of a long domain that your catalogue names.
+
+    The reply is `DOMAIN_MAGIC` and the domain's text. It needs no signature, as the signed catalogue has its hash.
+    """
+
+    KIND: ClassVar[str] = "domain-request"
+    federation: Name
+    analyst: Name
+    silo: Name
+    hash: Digest
+    created_at: Seconds
+
+
+DOMAIN_MAGIC = b"CSD1"
+MAX_DOMAIN_REPLY_BYTES = len(DOMAIN_MAGIC) + MAX_DOMAIN_BYTES
+
+
 class OpenColumn(Message):
     """A column that the policy opens in at least one role."""
 
     column: TableColumn
-    roles: tuple[Role, ...]
+    roles: tuple[ColumnRole, ...]
     unit: Text | None
+    # Whether it may be asked within narrower bounds, or by fewer values; a filter may be in any case.
+    narrow: Annotated[bool, Field(default=False, exclude_if=lambda may: not may)] = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        """Refuse values that no policy publishes: they are read as what the type says, compared as such, and shown."""
+        column, values = self.column, self.column.domain
+        if isinstance(values, LongDomain) or not values:
+            return self
+        match column.type:
+            case "int":
+                is_one = all(re.fullmatch(r"0|-?[1-9][0-9]*", value) for value in values)
+            case "date":
+                is_one = is_calendar(values)
+            case "bool":
+                is_one = set(values) <= {"false", "true", UNKNOWN}
+            case other:
+                is_one = other == "string" and all(map(str.isprintable, values))
+        if not is_one:
+            raise ValueError(f"the values of {column.name!r} are none of the type {column.type}")
+        return self
+
+    @property
+    def is_narrowable(self) -> bool:
+        return self.narrow or "filter" in self.roles
 
 
 class OpenTable(Message):
@@ -33,6 +90,13 @@ class OpenTable(Message):
 
     name: Name
     columns: Annotated[tuple[OpenColumn, ...], Field(max_length=500)]
+    definition: Digest  # of the table, as `adopts` of a policy has it; owners compare it, nobody computes with it
+    # As many rows as the silo's declared time is for; left out where its policy does not say.
+    rows_up_to: Annotated[int | None, Field(default=None, ge=1, le=2**40, exclude_if=lambda rows: rows is None)] = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(one.column.name for one in self.columns)
 
 
 class Catalogue(Message):
@@ -66,6 +130,9 @@ class Catalogue(Message):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        tables = [table.name for table in self.tables]
+        if any(len(set(names)) != len(names) for names in (tables, *(table.names for table in self.tables))):
+            raise ValueError("a table or a column is named twice")
         try:
             is_bounded = MIN_DELTA <= Decimal(self.delta) <= MAX_DELTA
         except ArithmeticError:
@@ -73,3 +140,9 @@ class Catalogue(Message):
         if not is_bounded:
             raise ValueError(f"delta must be a number from {MIN_DELTA} to {MAX_DELTA}")
         return self
+
+    @property
+    def domains(self) -> Mapping[bytes, LongDomain]:
+        """The long domains of its columns, in their order, by hash."""
+        listed = (one.column.domain for table in self.tables for one in table.columns)
+        return {one.digest: one for one in listed if isinstance(one, LongDomain)}

@@ -1,8 +1,8 @@
-"""Every kind of computation that silos can be asked for: the shape of each, by its name in a policy.
+"""All kinds of computation that silos can be asked for, by their names in a policy, and the interface of one.
 
-A computation is one value with three faces. Its *shape* is here: which columns it uses, which statistics its sum holds,
-how much one person can change them, who may receive the result. All that judges, prices or relays a request asks the
-value for these and never which kind it is. Its *contribution* (rows to whole numbers) is found in
+A computation is one value with three parts. Its *shape* is here: the columns it uses, the statistics in its sum, how
+much one person can change them, and who may receive the result. Code that judges, prices or relays a request reads
+these properties and never asks for the kind. Its *contribution* (from rows to whole numbers) is in
 `silo_node/data/compute.py`, its *result* in `analyst/reports/` or, for a model, in `silo_node/training/models.py`.
 docs/extending.md adds one, file by file.
 """
@@ -18,7 +18,7 @@ from policies.requests.query import Plan, Predicate
 from policies.requests.statistic import Extent, Statistic
 from policies.requests.tables import Table
 from policies.requests.training import TrainingStep
-from policies.units import Role
+from policies.units import ColumnRole
 
 
 class Computation(Protocol):
@@ -42,7 +42,7 @@ class Computation(Protocol):
 
     @property
     def training(self) -> TrainingStep | None:
-        """The step of a training run that it is; None if it is asked for at once."""
+        """The computation as a step of a training run; None if it is not such a step."""
 
     @property
     def dimensions(self) -> Sequence[str]:
@@ -54,25 +54,28 @@ class Computation(Protocol):
 
     @property
     def conditions(self) -> Sequence[Predicate]:
-        """The predicates that every row must fulfil to enter."""
+        """The predicates that a row must meet to be counted."""
 
-    def uses(self) -> Mapping[Role, tuple[str, ...]]:
-        """Return the columns that it reads, by the role that it reads them in."""
+    def uses(self) -> Mapping[ColumnRole, tuple[str, ...]]:
+        """Return the columns that it reads, by their roles."""
 
     def group_count(self, table: Table) -> int:
         """Return the number of groups of the answer; 1 without dimensions."""
+
+    def size(self, table: Table) -> int:
+        """Return the size of the plan: how much each row costs, in the unit of `compute.row_nanoseconds`."""
 
     def statistics(self, table: Table) -> Mapping[Statistic, Extent]:
         """Return the blocks of its vector, in order."""
 
     def check(self, table: Table, backend: str) -> None:
-        """Raise ValueError where it contradicts the table definition or cannot be asked for by this backend."""
+        """Raise ValueError if it contradicts the table definition or this backend cannot compute it."""
 
     def release_remedy(self, release: str) -> str:
-        """Return what an analyst can do about a source of the other `release`."""
+        """Return the remedy for a source that has the other `release`."""
 
     def in_words(self, table_name: str) -> str:
-        """Return what it asks for, as those who approve it read it."""
+        """Return the question in words, for the people who approve it."""
 
 
 AnyComputation = Annotated[Plan | LogisticStep, Field(discriminator="kind")]  # the closed union of the wire

@@ -1,4 +1,4 @@
-"""The messages of a refusal on the wire. The words of a denial stand in the rules of `policies.decision`."""
+"""The messages of a refusal on the wire. The rules in `policies.decision` write the text of each denial."""
 
 from typing import Annotated, ClassVar
 
@@ -6,12 +6,12 @@ from pydantic import Field
 
 from crypto.wire import Digest, Message, Name
 
-NOT_AN_ANALYST = "you are not an analyst here"  # what a silo tells an analyst whom its policy does not name
+NOT_AN_ANALYST = "you are not an analyst here"  # for an analyst that the silo's policy does not name
 MAX_DENIALS = 64
 
 
 class Denial(Message):
-    """Why a policy says no: never a number computed from rows."""
+    """One reason for a refusal; it never contains a number computed from rows."""
 
     code: Annotated[str, Field(max_length=40)]
     rule: Annotated[str, Field(max_length=300)]
@@ -20,7 +20,7 @@ class Denial(Message):
 
 
 class Refusal(Message):
-    """Silo to analyst: no, and every reason."""
+    """Silo to analyst: no, with every reason."""
 
     KIND: ClassVar[str] = "refusal"
     MAX_BYTES: ClassVar[int] = 256 * 1024

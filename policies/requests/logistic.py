@@ -2,7 +2,8 @@
 
 The model is a vector of weights, all 0 at the start: the intercept, then for every feature in order one weight for a
 number or a bool, centred and scaled to [-1, 1] by its bounds, and one for each value of a domain but the first.
-A silo's contribution is computed in `silo_node/training/logistic.py`, the model moves in `silo_node/training/run.py`.
+A silo's contribution is computed in `silo_node/training/logistic.py`, the model moves in
+`silo_node/training/logistic_model.py: moved`.
 docs/protocol.md section 11.
 """
 
@@ -17,16 +18,17 @@ from policies.requests.tables import Table
 from policies.requests.training import Positive, TrainingStep
 
 GRADIENT_UNITS = 2**20  # in the clip norm: a person's clipped gradient is made of whole units
+MAX_WEIGHTS = 64_000  # of 64 features with 1,000 values each
 WEIGHT_BITS = 30  # fractional bits of a weight in a sum without noise
 
 
 class LogisticStep(TrainingStep):
     """One step of logistic regression.
 
-    With release "private" the sum holds the gradients of all persons, each clipped to the L2 norm `clip`, and with
-    noise how many persons they are; the model then moves by `learning_rate` against their mean, with `momentum`
-    (Polyak 1964). With release "exact" each silo takes `local_steps` steps of its own and the sum averages the models
-    by rows (McMahan et al., AISTATS 2017).
+    With release "private" the sum has the gradients of all persons, each clipped to the L2 norm `clip`, and the number
+    of persons, both with noise; the model then moves by `learning_rate` against the mean gradient, with `momentum`
+    (Polyak 1964). With release "exact" each silo takes `local_steps` steps on its own rows, and the sum averages the
+    models, weighted by rows (McMahan et al., AISTATS 2017).
     """
 
     kind: Literal["logistic-regression"] = "logistic-regression"
@@ -53,10 +55,20 @@ class LogisticStep(TrainingStep):
     def is_exact(self) -> bool:
         return self.release == "exact"
 
+    def size(self, table: Table) -> int:
+        """Return how much each row costs: as much again for every step that a silo takes on its own rows."""
+        return super().size(table) * self.local_steps
+
     def width(self, table: Table) -> int:
         """Return the number of weights: one for the intercept, one for a number, all but one of a domain."""
         columns = [table.column(name) for name in self.features]
         return 1 + sum(len(column.domain) - 1 if column.domain else 1 for column in columns)
+
+    def check(self, table: Table, backend: str) -> None:
+        super().check(table, backend)
+        if (width := self.width(table)) > MAX_WEIGHTS:
+            message = f"the model would have {width:,} weights, at most {MAX_WEIGHTS:,} are possible"
+            raise ValueError(f"{message}; take features with fewer values")
 
     def statistics(self, table: Table) -> Mapping[Statistic, Extent]:
         """Return the sum of the persons' clipped gradients and the number of persons, which needs little of the price.

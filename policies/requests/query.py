@@ -1,4 +1,4 @@
-"""A question: the typed plan of one SELECT. SQL never crosses the boundary; this does.
+"""A question: the typed plan of one SELECT. The plan travels; SQL never leaves the analyst.
 
 Shape of a question: a block for each statistic, one number for each group of the closed domains. A silo's contribution
 is computed in `silo_node/data/query.py`, the answer's estimates in `analyst/reports/estimates.py`;
@@ -17,11 +17,17 @@ from pydantic import Field
 from crypto.wire import Message, Name
 from policies.requests.statistic import Extent, Statistic, noised
 from policies.requests.tables import Table, TableColumn, Text, is_number
-from policies.units import Role
+from policies.units import ColumnRole
 
 _MAX_DEPTH = 12
 _MAX_NODES = 200
+_MAX_LITERALS = 10_000  # of all lists together
+MAX_NAME = 120  # characters of a column of the answer
 ROWS = Statistic("rows")
+# How many persons had nothing cut, rows only, values only, and both: once a question, not by group.
+CUT = Statistic("cut")
+CUT_SLOTS = 4
+_OTHERS = 15  # parts of the price, of 16, that go to the figures where a question also counts what was cut
 # The statistics of its column that each figure is computed from, by kind.
 AGGREGATES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -30,13 +36,23 @@ AGGREGATES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "avg": ("present", "total"),
     }
 )
-# How much one row changes each kind of statistic at most; `silo_node/data/query.py` writes the sum of it.
+# The most that one row changes each kind of statistic; `silo_node/data/query.py` computes the sums.
 PER_ROW: Mapping[str, Callable[[TableColumn], int]] = MappingProxyType(
     {
         "present": lambda column: 1,
         "total": lambda column: column.range_steps,
     }
 )
+
+
+def field_names(alias: str) -> tuple[str, ...]:
+    """Return the names of an aggregate's columns where an answer is flat: value, ends of its interval, deviation."""
+    return alias, f"{alias}_low", f"{alias}_high", f"{alias}_sd"
+
+
+def statistic_of(kind: str, column: TableColumn) -> Statistic:
+    """Return the statistic of a kind of a column; where no cell can be missing, the rows count its cells."""
+    return ROWS if kind == "present" and not column.can_be_missing else Statistic(kind, column.name)
 
 
 class Compare(Message):
@@ -92,13 +108,14 @@ class Aggregate(Message):
 
     function: Literal["count", "sum", "avg"]
     column: Name | None
-    alias: Annotated[str, Field(min_length=1, max_length=120)]
+    alias: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 
-    def statistics(self) -> tuple[Statistic, ...]:
+    def statistics(self, table: Table) -> tuple[Statistic, ...]:
         """Return the statistics that this figure is computed from."""
         if self.column is None:
             return (ROWS,)
-        return tuple(Statistic(kind, self.column) for kind in AGGREGATES[self.function])
+        column = table.column(self.column)
+        return tuple(statistic_of(kind, column) for kind in AGGREGATES[self.function])
 
 
 class Plan(Message):
@@ -108,6 +125,8 @@ class Plan(Message):
     where: Predicate | None
     group_by: Annotated[tuple[Name, ...], Field(max_length=8)]
     aggregates: Annotated[tuple[Aggregate, ...], Field(min_length=1, max_length=32)]
+    # Whether the answer also tells how many persons had rows left out or values clamped, for a sixteenth of the price.
+    counts_cut: Annotated[bool, Field(default=False, exclude_if=lambda counts: not counts)] = False
 
     release: ClassVar[Literal["private", "exact"]] = "private"
     result: ClassVar[Literal["query-result", "model"]] = "query-result"
@@ -128,16 +147,32 @@ class Plan(Message):
             return ()
         return self.where.operands if isinstance(self.where, Both) else (self.where,)
 
-    def uses(self) -> Mapping[Role, tuple[str, ...]]:
+    def uses(self) -> Mapping[ColumnRole, tuple[str, ...]]:
         filters = dict.fromkeys(_columns(self.where))
         measures = dict.fromkeys(aggregate.column for aggregate in self.aggregates if aggregate.column is not None)
         return {"dimension": self.group_by, "filter": tuple(filters), "measure": tuple(measures)}
+
+    def valued(self, table: Table) -> tuple[str, ...]:
+        """Return the columns of which values enter a figure, and not only their number."""
+        kinds = self.statistics(table)
+        return tuple(dict.fromkeys(one.column for one in kinds if one.column is not None and one.kind != "present"))
 
     def group_count(self, table: Table) -> int:
         count = 1
         for name in self.group_by:
             count *= len(table.column(name).domain)
         return count
+
+    def size(self, table: Table) -> int:
+        """Return how much each row costs: columns read and the id, statistics, parts of the filter, and slots.
+
+        A list of values and the slots count by the binary digits of their number: a row is looked up in them.
+        """
+        statistics = self.statistics(table)
+        columns = {name for names in self.uses().values() for name in names}
+        slots = sum(extent.length for extent in statistics.values())
+        parts = sum(len(part.values).bit_length() if isinstance(part, OneOf) else 1 for part in _parts(self.where))
+        return 1 + len(columns) + len(statistics) + parts + slots.bit_length()
 
     def groups(self, table: Table) -> Iterator[tuple[str, ...]]:
         """Yield every group of the closed domains, in the order of the slots; one without dimensions."""
@@ -147,19 +182,24 @@ class Plan(Message):
         """Return the rows, the rows where a column is present, and centred totals: one number a group each.
 
         A total is in half steps (a centred value is doubled to stay whole), the others count rows. At most `max_rows`
-        rows of a person enter, in the worst case all into one group and all at one end of the bounds.
+        rows of a person enter, in the worst case all into one group and all at one end of the bounds. The last
+        statistic, of what was cut, counts persons in four slots: each person is in one slot.
         """
         length, found = self.group_count(table), dict[Statistic, Extent]()
+        share = _OTHERS if self.counts_cut else 1
         for aggregate in self.aggregates:
-            for statistic in aggregate.statistics():
+            for statistic in aggregate.statistics(table):
                 kind, column = statistic
                 per_row = 1 if column is None else PER_ROW[kind](table.column(column))
-                found[statistic] = noised(length, table.max_rows * per_row)
+                found[statistic] = noised(length, table.max_rows * per_row, share, per_row)
+        if self.counts_cut:
+            found[CUT] = noised(CUT_SLOTS, 1, share=len(found))  # a sixteenth of the price, however many figures
         return found
 
     def check(self, table: Table, backend: str) -> None:
-        aliases = [*self.group_by, *(aggregate.alias for aggregate in self.aggregates)]
-        if len(set(aliases)) != len(aliases):
+        fields = [name for aggregate in self.aggregates for name in field_names(aggregate.alias)]
+        aliases = {aggregate.alias for aggregate in self.aggregates}
+        if len(set(fields)) != len(fields) or len(aliases.union(self.group_by)) != len(aliases) + len(self.group_by):
             raise ValueError("an output name is used twice")
         if self.where is not None:
             _check_predicate(self.where, table)
@@ -176,21 +216,28 @@ class Plan(Message):
         return text + (f" by {', '.join(self.group_by)}" if self.group_by else "")
 
 
-def _columns(where: Predicate | None) -> Iterator[str]:
-    """Yield the columns of a predicate, from left to right."""
+def _parts(where: Predicate | None) -> Iterator[Predicate]:
+    """Yield a predicate and all its operands, from left to right."""
     pending: list[Predicate] = [] if where is None else [where]
     while pending:
-        match pending.pop():
+        part = pending.pop()
+        yield part
+        match part:
             case Both(operands=operands) | Either(operands=operands):
                 pending += reversed(operands)
             case Not(operand=operand):
                 pending.append(operand)
-            case Compare(column=column) | OneOf(column=column) | IsNull(column=column):
-                yield column
+
+
+def _columns(where: Predicate | None) -> Iterator[str]:
+    """Yield the columns of a predicate, from left to right."""
+    for part in _parts(where):
+        if isinstance(part, Compare | OneOf | IsNull):
+            yield part.column
 
 
 def _check_predicate(where: Predicate, table: Table) -> None:
-    nodes, pending = 0, [(where, 0)]
+    nodes, literals, pending = 0, 0, [(where, 0)]
     while pending:
         predicate, depth = pending.pop()
         nodes += 1
@@ -204,6 +251,9 @@ def _check_predicate(where: Predicate, table: Table) -> None:
             case Compare():
                 _check_literal(table.column(predicate.column), predicate.value)
             case OneOf():
+                literals += len(predicate.values)
+                if literals > _MAX_LITERALS:
+                    raise ValueError(f"the filter lists more than {_MAX_LITERALS:,} values")
                 for value in predicate.values:
                     _check_literal(table.column(predicate.column), value)
             case IsNull():
@@ -235,5 +285,5 @@ def _in_words(predicate: Predicate) -> str:
 
 
 def _literal(value: str) -> str:
-    """Return a number or a truth value bare, anything else as JSON in ASCII: an analyst wrote it, a person reads it."""
+    """Return a number or a truth value unquoted, any other text as ASCII JSON, since an analyst wrote it."""
     return value if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?|true|false", value) else json.dumps(value)

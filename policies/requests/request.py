@@ -1,6 +1,10 @@
-"""What an analyst signs: one computation on one table, the price that one person may pay, who may open the result."""
+"""The request that an analyst signs: one computation on one table, its price, its silos and its recipients.
+
+docs/protocol.md section 3.1.
+"""
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -13,22 +17,26 @@ from crypto.rounds.committees import quorum_of
 from crypto.rounds.manifest import BackendName, Recipient
 from crypto.sealing import OVERHEAD_BYTES
 from crypto.wire import MAX_RECIPIENTS, MAX_SILOS, Message, Name, RoundId, Seconds, digest_of
-from policies.requests.calibration import check_price, clip_of, spreads_of
+from policies.domains import LongDomain
+from policies.requests.calibration import check_price, clamp_of, spreads_of
 from policies.requests.computations import AnyComputation, slot_count
+from policies.requests.query import CUT_SLOTS
+from policies.requests.replaces import Replaces
 from policies.requests.tables import Table, check_role
 from policies.requests.training import TrainingStep
-from policies.units import DAY_S, MICRO
+from policies.units import DAY_S, MAX_WAIT_S, MICRO, WAIT_S
 
 MAX_ROUND_KEY_BYTES = 140_000
 SEALED_SECRET_BYTES = OVERHEAD_BYTES + SECRET_BYTES
-MAX_SLOTS = 100_000
+MAX_SLOTS = 1_000_000
+OTHER_SLOTS = 100_000  # of every backend but masking, which alone is fast enough for more
 MAX_LIFETIME_S = 30 * DAY_S
 
 
 class Request(Message):
-    """A computation, the table definition that it holds for, its price, and its recipients.
+    """A computation, its table definition, its price, and its recipients.
 
-    Raises ValueError (by pydantic) on what contradicts itself: a column in a role that its definition lacks, noise that
+    Raises ValueError (from pydantic) on contradictions: a column in a role that its definition lacks, noise that
     exceeds the ring, a backend that cannot carry the sum.
     """
 
@@ -41,7 +49,7 @@ class Request(Message):
     analyst: Name
     recipients: Annotated[tuple[Recipient, ...], Field(min_length=1, max_length=MAX_RECIPIENTS)]
     purpose: Name
-    micro_rho: Annotated[int, Field(ge=0, le=100 * MICRO)]  # 0 for what has no noise
+    micro_rho: Annotated[int, Field(ge=0, le=100 * MICRO)]  # 0 without noise
     silos: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MAX_SILOS)]
     backend: BackendName
     round_key: Annotated[bytes, Field(max_length=MAX_ROUND_KEY_BYTES)]  # public; empty where the backend has none
@@ -50,6 +58,20 @@ class Request(Message):
     plan: AnyComputation
     created_at: Seconds
     expires_at: Seconds
+    # How long its analyst waits for the silos' computing; left out where it is WAIT_S.
+    wait_seconds: Annotated[
+        int | None, Field(default=None, ge=1, le=MAX_WAIT_S, exclude_if=lambda wait: wait is None)
+    ] = None
+    # Without how many of these silos it may be asked again, in its place; left out where it may not.
+    or_without: Annotated[
+        int | None, Field(default=None, ge=1, lt=MAX_SILOS, exclude_if=lambda count: count is None)
+    ] = None
+    replaces: Annotated[Replaces | None, Field(default=None, exclude_if=lambda found: found is None)] = None
+
+    @property
+    def waits_s(self) -> int:
+        """How long its analyst waits for the silos' computing, in seconds."""
+        return WAIT_S if self.wait_seconds is None else self.wait_seconds
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -63,10 +85,28 @@ class Request(Message):
             for name in names:
                 check_role(self.table, role, name)
         self.plan.check(self.table, self.backend)
-        if slot_count(self.plan, self.table) > MAX_SLOTS:
-            raise ValueError(f"the answer has more than {MAX_SLOTS} slots")
+        check_slots(slot_count(self.plan, self.table), self.backend)
         check_price(self.table, self.plan, self.micro_rho)
         self._check_backend()
+        self._check_replaces()
+        return self
+
+    def _check_replaces(self) -> None:
+        if self.replaces is None:
+            return
+        left_out = self.replaces.left_out
+        if left_out != tuple(sorted(set(left_out))) or not set(left_out).isdisjoint(self.silos):
+            raise ValueError("the silos that are left out must be sorted, distinct, and not asked")
+        if len(left_out) > (self.or_without or 0):
+            raise ValueError(f"{len(left_out)} silos are left out, {self.or_without or 0} may be")
+        if len({*self.replaces.nonces, self.nonce}) <= len(self.replaces.requests):
+            raise ValueError("a request names its own nonce as replaced, or one twice")
+
+    @model_validator(mode="after")
+    def _check_continues(self) -> Self:
+        step = self.plan.training
+        if step is not None and (step.continues is None) != (self.replaces is None):
+            raise ValueError("a training step that leaves out silos continues another run, and no other step does")
         return self
 
     def _check_backend(self) -> None:
@@ -78,7 +118,7 @@ class Request(Message):
             raise ValueError(f"a sealed secret has {SEALED_SECRET_BYTES} bytes")
         limit, extents = chosen.capacity(silos), self.plan.statistics(self.table)
         for statistic, (_, scale_bits, variance) in spreads_of(self.table, self.plan, self.micro_rho).items():
-            if clip_of(limit, scale_bits) < extents[statistic].room or limit // 2 < 8 * math.isqrt(variance):
+            if clamp_of(limit, scale_bits) < extents[statistic].room or limit // 2 < 8 * math.isqrt(variance):
                 message = f"{self.backend} cannot carry {statistic.kind} of {silos} silos at this price"
                 raise ValueError(f"{message}; take the backend masking")
         try:
@@ -87,8 +127,29 @@ class Request(Message):
             raise ValueError(err.message) from err
 
 
-def job_of(request: Request, step: TrainingStep) -> bytes:
-    """Return the SHA-256 of what the requests of all steps of a training run have in common."""
+def check_slots(slots: int, backend: str) -> None:
+    """Raise ValueError if an answer has more slots than a backend is fast enough for."""
+    if slots > MAX_SLOTS + CUT_SLOTS:  # of the figures, and of what bounding cut
+        raise ValueError(f"the answer has {slots:,} slots, at most {MAX_SLOTS:,} are possible")
+    if slots > OTHER_SLOTS + CUT_SLOTS and backend != "masking":
+        message = f"the answer has {slots:,} slots, {backend} carries {OTHER_SLOTS:,}"
+        raise ValueError(f"{message}; take the backend masking")
+
+
+def resolved(request: Request, domains: Mapping[bytes, LongDomain]) -> Request:
+    """Return the same request with the values of every long domain that `domains` has, by its hash."""
+    return (
+        request.model_copy(update={"table": request.table.resolved(domains)}) if request.table.unresolved else request
+    )
+
+
+def shared_by_run(request: Request, step: TrainingStep) -> Request:
+    """Return the part that the requests of all steps of a training run share; it is no valid request itself."""
     fields: dict[str, object] = {"nonce": bytes(16), "plan": step.first(), "created_at": 0, "expires_at": 0}
-    fields |= {"round_key": b"", "sealed_secrets": ()}
-    return digest_of(request.model_copy(update=fields))
+    fields |= {"round_key": b"", "sealed_secrets": (), "wait_seconds": None}
+    return request.model_copy(update=fields)
+
+
+def job_of(request: Request, step: TrainingStep) -> bytes:
+    """Return the SHA-256 of the part that the requests of all steps of a training run share."""
+    return digest_of(shared_by_run(request, step))

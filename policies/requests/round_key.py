@@ -20,7 +20,7 @@ def sealed_secret(nonce: bytes, recipient: Recipient, secret: Secret) -> bytes:
 
 
 def round_secret(request: Request, recipient: str, key: SealingKey) -> Secret | None:
-    """Return what opens the round's key for one of its recipients; None where the backend has no key.
+    """Open the sealed secret of the round key for one recipient; None if the backend has no key.
 
     Raises SealError if it does not open, ProtocolError if the request does not name this recipient.
     """

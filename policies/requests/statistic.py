@@ -1,4 +1,4 @@
-"""One block of the vector that a silo contributes: what its numbers mean, how many there are, what they reveal.
+"""A statistic: one block of a silo's contribution, with its meaning, its length and its sensitivity.
 
 `Plan` of `SELECT sex, AVG(age) ...` has the statistics `present:age` and `total:age`, each of one number a group.
 Promise: `Extent` is computed from the signed request alone, so all parties agree on it before a row is read.
@@ -6,12 +6,11 @@ Promise: `Extent` is computed from the signed request alone, so all parties agre
 
 from typing import NamedTuple
 
-CARRIED_ROWS = 10_000  # at the end of their bounds, or persons: a backend that carries less serves nobody
 MIN_EXACT = 2**50  # of weights in units of 2^-30, times rows
 
 
 class Statistic(NamedTuple):
-    """Which numbers one block holds; `column` is the column that they are of, if it is one."""
+    """The kind of one block's numbers, and their column if they have one."""
 
     kind: str
     column: str | None = None
@@ -23,19 +22,21 @@ class Statistic(NamedTuple):
 
 
 class Extent(NamedTuple):
-    """How large a statistic is, and how much one person can change it."""
+    """The size of a statistic, and the most that one person can change it."""
 
     length: int  # slots
     sensitivity: int  # L2, of one person at one silo, in the statistic's whole numbers; 0 where there is no noise
     share: int  # of the price, in parts of the whole; 0 where there is no noise
-    room: int  # magnitude at one silo that a backend must carry at least
+    per_row: int  # the most that one row, or one person, adds to a number; 0 where no bound of rows bounds it
+    room: int  # the magnitude at one silo that a backend must be able to carry in any case
 
 
-def noised(length: int, sensitivity: int, share: int = 1) -> Extent:
-    """Return the extent of a statistic that gets noise."""
-    return Extent(length, sensitivity, share, CARRIED_ROWS * sensitivity)
+def noised(length: int, sensitivity: int, share: int = 1, per_row: int | None = None) -> Extent:
+    """Return the extent of a statistic that gets noise; one row, or one person, adds at most `per_row`, or it all."""
+    each = sensitivity if per_row is None else per_row
+    return Extent(length, sensitivity, share, each, each)
 
 
 def exact(length: int) -> Extent:
     """Return the extent of a statistic without noise; only a source that its policy declares exact gives one."""
-    return Extent(length, 0, 0, MIN_EXACT)
+    return Extent(length, 0, 0, 0, MIN_EXACT)

@@ -1,26 +1,33 @@
-"""The definition of a table that all silos answer by."""
+"""The table definition of a request: the columns, types, bounds and domains that all its silos use."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from crypto.wire import MAX_SILOS, Message, Name
+from policies.domains import LongDomain
 from policies.units import MAX_DOMAIN, MAX_RANGE_STEPS
 
+MAX_DIGITS, MAX_DECIMALS = 18, 9  # of a number in a filter
 Text = Annotated[str, Field(max_length=200)]
 Decimals = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,17})(\.[0-9]{1,9})?$")]
 
 
 class TableColumn(Message):
-    """A column as the analyst took it from the silos' catalogues: its bounds in whole steps, its closed domain."""
+    """A column as in the silos' catalogues: its bounds in whole steps, its closed domain."""
 
     name: Name
     type: Literal["int", "decimal", "bool", "string", "date"]  # the values of a date are periods
     low: Annotated[int, Field(ge=-(2**60), le=2**60)] | None = None
     high: Annotated[int, Field(ge=-(2**60), le=2**60)] | None = None
     step: Decimals | None = None
-    domain: Annotated[tuple[Text, ...], Field(max_length=MAX_DOMAIN)] = ()
+    domain: Annotated[
+        Annotated[tuple[Text, ...], Field(max_length=MAX_DOMAIN)] | LongDomain, Field(union_mode="left_to_right")
+    ] = ()
     unknown: Text | None = None
+    # Whether a cell of a measure can be missing. If none can, rows count its cells: one statistic for both.
+    can_be_missing: Annotated[bool, Field(default=True, exclude_if=lambda can: can)] = True
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -30,7 +37,12 @@ class TableColumn(Message):
             raise ValueError("low must be below high, and not too far")
         if self.step is not None and not float(self.step):
             raise ValueError("step must be above 0")
-        if self.domain and (self.unknown not in self.domain or len(set(self.domain)) != len(self.domain)):
+        if not self.can_be_missing and self.low is None:
+            raise ValueError("only a measure, with bounds, can be defined as never missing")
+        if isinstance(self.domain, LongDomain):
+            if self.unknown is None or self.type not in ("string", "int"):
+                raise ValueError("a long domain is of a string or an int column, with unknown")
+        elif self.domain and (self.unknown not in self.domain or len(set(self.domain)) != len(self.domain)):
             raise ValueError("unknown must be in the domain, and no value twice")
         return self
 
@@ -39,9 +51,15 @@ class TableColumn(Message):
         """The width of the bounds in steps: the largest magnitude of a centred value, which is doubled."""
         return 0 if self.low is None or self.high is None else self.high - self.low
 
+    def resolved(self, domains: Mapping[bytes, LongDomain]) -> Self:
+        """Return the same definition with the values of its long domain, if `domains` has them by its hash."""
+        own = self.domain
+        found = domains.get(own.digest) if isinstance(own, LongDomain) else None
+        return self if found is None or found != own else self.model_copy(update={"domain": found})
+
 
 class Table(Message):
-    """The one definition of a table that all silos answer by."""
+    """The table definition of a request; all its silos use the same one."""
 
     name: Name
     max_rows: Annotated[int, Field(ge=1, le=10_000)]
@@ -61,20 +79,35 @@ class Table(Message):
                 return column
         raise KeyError(name)
 
+    @property
+    def unresolved(self) -> tuple[LongDomain, ...]:
+        """The long domains whose values are not here."""
+        domains = (column.domain for column in self.columns)
+        return tuple(one for one in domains if isinstance(one, LongDomain) and one.values is None)
+
+    def resolved(self, domains: Mapping[bytes, LongDomain]) -> Self:
+        """Return the same definition with the values of every long domain that `domains` has, by its hash.
+
+        It is the same message: values are no part of its encoding.
+        """
+        if not self.unresolved:
+            return self
+        return self.model_copy(update={"columns": tuple(column.resolved(domains) for column in self.columns)})
+
 
 def is_number(text: str) -> bool:
-    """Tell whether `text` is a number as the wire writes it: up to 18 digits, up to 9 decimals."""
+    """Tell whether `text` is a number as the wire writes it: digits, and decimals after a point."""
     whole, dot, decimals = text.removeprefix("-").partition(".")
     return (
         text.isascii()
         and whole.isdigit()
-        and len(whole) <= 18
-        and (not dot or (decimals.isdigit() and len(decimals) <= 9))
+        and len(whole) <= MAX_DIGITS
+        and (not dot or (decimals.isdigit() and len(decimals) <= MAX_DECIMALS))
     )
 
 
 def check_role(table: Table, role: str, name: str) -> None:
-    """Raise ValueError unless a table defines a column, and all that a role needs of it."""
+    """Raise ValueError unless a table defines a column with everything that its role needs."""
     if all(column.name != name for column in table.columns):
         raise ValueError(f"column {name!r} is not in the table definition")
     column = table.column(name)

@@ -1,4 +1,4 @@
-"""What a request fixes about its secure sum; computed by every party for itself."""
+"""The terms that a request fixes for its secure sum; every party computes them for itself. docs/protocol.md 3.1."""
 
 from crypto.backends.registry import BACKENDS
 from crypto.backends.scheme import key_id
@@ -24,6 +24,7 @@ def terms_of(request: Request, request_hash: bytes) -> Terms:
         request_hash=request_hash,
         recipients=request.recipients,
         backend=request.backend,
+        asked=len(request.silos),
         key_id=key_id(request.backend, request.round_key) if request.round_key else b"",
         limit=BACKENDS[request.backend].capacity(len(request.silos)),
         blocks=blocks,

@@ -1,8 +1,8 @@
-"""One step of a training run, as it stands in the analyst's signed request: one secure sum, one charge.
+"""One step of a training run in the analyst's signed request: one secure sum, one charge.
 
-A run is a chain: each step names the encrypted report of the step before, so whoever follows it holds one and the same
-model at the same step. What is common to all model families is here; a family adds its own parameters and statistics,
-as `policies/requests/logistic.py` does. docs/protocol.md section 11.
+A run is a chain: each step names the encrypted report of the step before, so all silos of a run have the same model at
+the same step. The common part of all model families is here; a family adds its own parameters and statistics, as
+`policies/requests/logistic.py` does. docs/protocol.md section 11.
 """
 
 from abc import ABC, abstractmethod
@@ -15,19 +15,19 @@ from pydantic import Field, model_validator
 from crypto.wire import Digest, Message, Name, RoundId
 from policies.requests.query import Predicate
 from policies.requests.tables import Table
-from policies.units import MAX_STEPS, Role
+from policies.units import MAX_STEPS, ColumnRole
 
 MAX_FEATURES = 64
-START = bytes(32)  # what the first step names as the report before it
+START = bytes(32)  # the first step names this as the report before it
 
 Positive = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,5})(\.[0-9]{1,9})?$")]
 
 
 class TrainingStep(Message, ABC):
-    """What the steps of every model family have in common; its result is a model, which goes to the silos alone.
+    """The common fields of the steps of all model families; the result is a model, which only the silos receive.
 
-    With release "private" the sum gets noise, and one person changes a silo's part by at most `clip_norm` in L2
-    norm. With release "exact" it gets none and `clip_norm` is 0; only a source that its policy declares exact answers.
+    With release "private" the sum has noise, and one person changes a silo's part by at most `clip_norm` in L2 norm.
+    With release "exact" it has none and `clip_norm` is 0; only a source that its policy declares exact answers.
     """
 
     kind: str  # each family names its own; the order of fields is that of the wire
@@ -38,6 +38,8 @@ class TrainingStep(Message, ABC):
     release: Literal["private", "exact"]
     label: Name
     features: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MAX_FEATURES)]
+    # The run from whose last opened model this one goes on with fewer silos; left out of any other.
+    continues: Annotated[RoundId | None, Field(default=None, exclude_if=lambda run: run is None)] = None
 
     result: ClassVar[Literal["query-result", "model"]] = "model"
     approved_as: ClassVar[Literal["query", "training"]] = "training"
@@ -51,6 +53,8 @@ class TrainingStep(Message, ABC):
             raise ValueError("step must be below steps, and follow a report unless it is the first")
         if len({*self.features, self.label}) != len(self.features) + 1:
             raise ValueError("a column is used twice")
+        if self.continues == self.run:
+            raise ValueError("a run continues another one")
         return self
 
     @property
@@ -60,21 +64,25 @@ class TrainingStep(Message, ABC):
     @property
     @abstractmethod
     def clip_norm(self) -> Decimal:
-        """The L2 norm to which each person's part is clipped; 0 where there is no noise."""
+        """The L2 norm to which each person's part is clipped; 0 without noise."""
 
     def first(self) -> Self:
-        """Return the first step of the run: what all its steps have in common."""
+        """Return the first step of the run; it has the fields that all steps share."""
         return self.model_copy(update={"step": 0, "after": START})
 
-    def uses(self) -> Mapping[Role, tuple[str, ...]]:
+    def uses(self) -> Mapping[ColumnRole, tuple[str, ...]]:
         return {"feature": self.features, "label": (self.label,)}
 
     def group_count(self, table: Table) -> int:
         return 1
 
+    def size(self, table: Table) -> int:
+        """Return how much each row costs: the id, and for each column one, or as many as it has values."""
+        return 1 + sum(len(table.column(name).domain) or 1 for name in (*self.features, self.label))
+
     def check(self, table: Table, backend: str) -> None:
         if backend == "shares":
-            # A false sum could go to each silo in another form, and then they would hold different models.
+            # Each silo could receive a different false sum, and the silos would then have different models.
             raise ValueError("shares does not train models; take the backend masking")
 
     def release_remedy(self, release: str) -> str:

@@ -9,21 +9,24 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
 
+from policies.decision.computing import limit_seconds
 from policies.document.policy import Policy
 from policies.requests.request import Request
-from silo_node.data.consent import ConsentFilter, Decisions, narrowed, row_filter
-from silo_node.data.query import examples, execute
-from silo_node.data.sources import Source, opened
+from silo_node.data.consent import ConsentFilter, Decisions, narrowed, readings, row_filter
+from silo_node.data.locations import connect, opened
+from silo_node.data.prepared.reader import Reader
+from silo_node.data.prepared.store import Made
+from silo_node.data.query import Forgotten, examples, execute, nobody
+from silo_node.data.sources import Source
+from silo_node.errors import SourceError
 from silo_node.training.logistic_model import weights_of
 from silo_node.training.run import RunState, check_position
-
-COMPUTE_TIMEOUT_S = 20.0
 
 Vectors = Sequence[npt.NDArray[np.int64]]
 
@@ -36,19 +39,27 @@ class Access:
     source: Source
     policy: Policy
     consent: ConsentFilter | None
+    forgotten: Forgotten = nobody
+
+
+def _nothing_more() -> None:
+    """Load nothing: all is there."""
 
 
 @dataclass(frozen=True, slots=True)
-class Contribution:
+class ContributionKind:
     """How one kind of computation is contributed to: `read` runs in the engine, under its limit of time."""
 
     read: Callable[[Access, Request], Any]
+    prepared: Callable[[Reader, Request, int, float], Any]  # the same of prepared rows
     compute: Callable[[Request, Any, RunState | None], Vectors]  # of what was read; the run's state, if it is a step
+    load: Callable[[], None] = _nothing_more  # import what is slow to import; may raise ImportError
 
 
 def _read_answer(access: Access, request: Request) -> Vectors:
     unit = access.policy.privacy_unit
-    return execute(access.connection, access.source, unit.id_column, request, access.consent, unit.max_groups)
+    read = access.connection, access.source, unit.id_column, request, access.consent
+    return execute(*read, unit.max_groups, access.forgotten)
 
 
 def _answered(request: Request, rows: Any, state: RunState | None) -> Vectors:
@@ -58,7 +69,12 @@ def _answered(request: Request, rows: Any, state: RunState | None) -> Vectors:
 
 
 def _read_examples(access: Access, request: Request) -> list[npt.NDArray[np.int64]]:
-    return examples(access.connection, access.source, access.policy.privacy_unit.id_column, request, access.consent)
+    unit = access.policy.privacy_unit.id_column
+    return examples(access.connection, access.source, unit, request, access.consent, access.forgotten)
+
+
+def _load_torch() -> None:
+    from silo_node.training import logistic  # noqa: F401
 
 
 def _trained(request: Request, rows: Any, state: RunState | None) -> Vectors:
@@ -67,46 +83,112 @@ def _trained(request: Request, rows: Any, state: RunState | None) -> Vectors:
     return contribution(request, weights_of(state, request), rows)
 
 
-CONTRIBUTIONS: Mapping[str, Contribution] = MappingProxyType(
+CONTRIBUTIONS: Mapping[str, ContributionKind] = MappingProxyType(
     {
-        "query": Contribution(_read_answer, _answered),
-        "logistic-regression": Contribution(_read_examples, _trained),
+        "query": ContributionKind(_read_answer, Reader.vectors, _answered),
+        "logistic-regression": ContributionKind(_read_examples, Reader.examples, _trained, _load_torch),
     }
 )
 
 
+def load_kinds(policy: Policy) -> bool:
+    """Load what the computations need that a policy opens, so that none waits for it; return whether all is there."""
+    opened = {kind for purpose in policy.purposes.values() for kind in purpose.computations}
+    try:
+        for kind in opened & CONTRIBUTIONS.keys():
+            CONTRIBUTIONS[kind].load()
+    except ImportError:
+        return False
+    return True
+
+
+class Computes(Protocol):
+    """What computes the contributions of a silo: `Computer`, or `silo_node.killable.KillableComputer`."""
+
+    def contribution(self, request: Request, now: int) -> Vectors:
+        """Return the vectors of a request, by the decisions on consent at `now`; raises any exception."""
+
+    def prepare(self, source: str) -> Made:
+        """Make the store of a prepared source as its files are now. Raises SourceError."""
+
+    def refresh(self) -> None:
+        """Do before a request what needs not be done again before rows or decisions change; raises SourceError."""
+
+    def wait(self) -> None:
+        """Return once a request would not wait."""
+
+    def close(self) -> None:
+        """End what was started for computing."""
+
+
 class Computer:
-    """Computes the contributions of one silo on its own rows."""
+    """Computes the contributions of one silo on its own rows, in this process."""
 
     def __init__(
         self,
         policy: Policy,
         database: duckdb.DuckDBPyConnection,
         sources: Mapping[str, Source],
-        decisions: Decisions,
+        decisions: Decisions | None,
         load_run: Callable[[bytes], RunState | None],
+        reader: Reader | None = None,
+        limit_s: float | None = None,
+        forgotten: Forgotten = nobody,
     ) -> None:
+        """`reader` answers from prepared sources, where the policy has some. `limit_s`: instead of the policy's."""
         self._policy, self._database, self._sources = policy, database, sources
-        self._decisions, self._load_run = decisions, load_run
+        self._decisions, self._load_run, self._reader = decisions, load_run, reader
+        self._limit_s, self._forgotten = limit_s, forgotten
+
+    def _limit(self, request: Request) -> float:
+        return limit_seconds(self._policy, request) if self._limit_s is None else self._limit_s
+
+    def prepare(self, source: str) -> Made:
+        """Make the store of a prepared source as its files are now. Raises SourceError."""
+        if self._reader is None:
+            raise SourceError(f"source {source!r} is not prepared", 'write read = "prepared" into the policy')
+        with connect() as connection:  # of its own, as requests go on
+            return self._reader.prepare(connection, source, int(time.time()))
+
+    def refresh(self) -> None:
+        """Do before a request what needs not be done again before rows or decisions change; raises SourceError."""
+        try:
+            if self._reader is not None:
+                self._reader.refresh()
+        except (duckdb.Error, OSError) as err:
+            raise SourceError(f"the decisions on consent cannot be read ({str(err)[:200]})", "mend the file") from err
+
+    def wait(self) -> None:
+        """Return at once."""
+
+    def close(self) -> None:
+        """End nothing: the connection is the caller's."""
 
     def contribution(self, request: Request, now: int) -> Vectors:
         """Return the vectors of a request, by the decisions on consent at `now`; raises what the engine raises."""
-        policy, began = self._policy, time.monotonic()
-        used = (name for names in request.plan.uses().values() for name in names)
-        source = narrowed(policy, self._sources[request.table.name], request.purpose, used)
-        consent = row_filter(policy, source, request.purpose, self._decisions.reader, now)
-        decisions = () if policy.purposes[request.purpose].consent == "none" else self._decisions.wanted
         kind = CONTRIBUTIONS[request.plan.kind]
-        with opened(self._database, (source.wanted, *decisions), COMPUTE_TIMEOUT_S):
-            left_s = COMPUTE_TIMEOUT_S - (time.monotonic() - began)
-            limit = threading.Timer(max(1.0, left_s), self._database.interrupt)
-            limit.start()
-            try:
-                rows = kind.read(Access(self._database, source, policy, consent), request)
-            finally:
-                limit.cancel()
+        if self._reader is not None and self._policy.sources[request.table.name].read == "prepared":
+            rows = kind.prepared(self._reader, request, now, self._limit(request))
+        else:
+            rows = self._read(kind, request, now)
         step, state = request.plan.training, None
         if step is not None:
             state = self._load_run(step.run)
             check_position(state, request)  # another round of the same step may have been learned meanwhile
         return kind.compute(request, rows, state)
+
+    def _read(self, kind: ContributionKind, request: Request, now: int) -> Any:
+        """Return what a kind reads of the rows as they are now."""
+        policy, began, limit_s = self._policy, time.monotonic(), self._limit(request)
+        columns = (name for names in request.plan.uses().values() for name in names)
+        source = narrowed(policy, self._sources[request.table.name], request.purpose, columns)
+        consent = row_filter(policy, source, request.purpose, now)
+        decisions = () if policy.purposes[request.purpose].consent == "none" else readings(self._decisions)
+        with opened(self._database, (source, *decisions), limit_s):
+            left_s = limit_s - (time.monotonic() - began)
+            limit = threading.Timer(max(1.0, left_s), self._database.interrupt)
+            limit.start()
+            try:
+                return kind.read(Access(self._database, source, policy, consent, self._forgotten), request)
+            finally:
+                limit.cancel()

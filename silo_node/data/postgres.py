@@ -47,6 +47,16 @@ JOIN pg_catalog.pg_type d ON d.oid = a.atttypid
 JOIN pg_catalog.pg_type t ON t.oid = CASE d.typtype WHEN 'd' THEN d.typbasetype ELSE d.oid END
 WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
+# A table and all that inherit from it, each by its server, its database and its number there.
+_IDENTIFY = """
+WITH RECURSIVE part (oid) AS (
+    SELECT pg_catalog.to_regclass(%s)::oid
+    UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN part ON i.inhparent = part.oid
+)
+SELECT pg_catalog.pg_postmaster_start_time()::text, d.oid::bigint, c.oid::bigint, c.relkind::text
+FROM part JOIN pg_catalog.pg_class c ON c.oid = part.oid
+JOIN pg_catalog.pg_database d ON d.datname = pg_catalog.current_database()
+"""
 # What the text of a cell depends on, and how long the server may take or wait.
 _SETTINGS = {"TimeZone": "UTC", "DateStyle": "ISO, YMD", "extra_float_digits": "1"}
 _LIMITS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
@@ -93,8 +103,7 @@ def types_of(table: PostgresTable, limit_s: float) -> dict[str, str]:
     def ask(connection: "psycopg.Connection") -> list[tuple[Any, ...]]:
         if connection.info.parameter_status("server_encoding") == "SQL_ASCII":
             raise SourceError(f"{table}: the database does not know the encoding of its text", "use UTF8")
-        name = ".".join(f'"{part}"' for part in table.table.split("."))
-        return connection.execute(_DESCRIBE, [name]).fetchall()
+        return connection.execute(_DESCRIBE, [_quoted(table)]).fetchall()
 
     found = _asked(table.variable, [table], limit_s, ask)
     if not found:
@@ -102,18 +111,29 @@ def types_of(table: PostgresTable, limit_s: float) -> dict[str, str]:
     return {str(name): _TYPES.get(kind, kind.upper()) for name, kind in found}
 
 
-def fetch(wanted: Mapping[PostgresTable, Sequence[str]], limit_s: float) -> dict[PostgresTable, Any]:
-    """Return the wanted columns of each table as Arrow text, those of one variable as of one moment.
+def identities_of(table: PostgresTable, limit_s: float) -> list[tuple[str, int, int, str]]:
+    """Return what a table is, and what inherits from it: server, database, number and kind. Raises SourceError."""
+    return _asked(
+        table.variable, [table], limit_s, lambda connection: connection.execute(_IDENTIFY, [_quoted(table)]).fetchall()
+    )
+
+
+def _quoted(table: PostgresTable) -> str:
+    return ".".join(f'"{part}"' for part in table.table.split("."))
+
+
+def fetch(columns: Mapping[PostgresTable, Sequence[str]], limit_s: float) -> dict[PostgresTable, Any]:
+    """Return these columns of each table as Arrow text, those of one variable as of one moment.
 
     Raises SourceError, also when `limit_s` seconds do not suffice.
     """
     found: dict[PostgresTable, Any] = {}
     until = time.monotonic() + limit_s
-    for variable in sorted({table.variable for table in wanted}):
-        tables = [table for table in wanted if table.variable == variable]
+    for variable in sorted({table.variable for table in columns}):
+        tables = [table for table in columns if table.variable == variable]
 
         def ask(connection: "psycopg.Connection", tables: Sequence[PostgresTable] = tables) -> list[Any]:
-            return [_rows(connection, table.table, wanted[table]) for table in tables]
+            return [_rows(connection, table.table, columns[table]) for table in tables]
 
         left_s = max(1.0, until - time.monotonic())
         found |= zip(tables, _asked(variable, tables, left_s, ask), strict=True)

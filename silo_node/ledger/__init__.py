@@ -1,1 +1,1 @@
-"""A silo's ledger of what it spent and its log of what it did: one SQLite file, with checkpoints kept elsewhere."""
+"""A silo's ledger and log in one SQLite file; the aggregators keep its checkpoints. docs/ledger.md."""

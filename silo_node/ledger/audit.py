@@ -1,23 +1,25 @@
-"""Hold the tables of the ledger against its log: whatever one says and the other does not is found.
+"""Compare the tables of the ledger with its log, and find every difference.
 
-Promise: `examine_ledger` returns only if the log is whole and ends with its signed checkpoint, and if charges, totals,
-requests for approval, verdicts, nonces and signed splits are those of the log. docs/ledger.md section 3.
+Promise: `examine_ledger` returns only if the log is complete and ends with its signed checkpoint, and if charges,
+totals, requests for approval, verdicts, nonces, models and signed survivor sets equal those of the log. docs/ledger.md
+section 3.
 """
 
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
+from hashlib import sha256
 
 from policies.errors import LedgerError
 from policies.units import DAY_S
-from silo_node.ledger.charges import COLUMNS, hash_of_committed
+from silo_node.ledger.charges import ASKED, COLUMNS, hash_of_committed, hash_of_nonces
 from silo_node.ledger.database import ALTERED, DAMAGED, Database, Value
 from silo_node.ledger.events import Voted, hash_of_row
 from silo_node.ledger.log import Log, Signer, read_checkpoint
 from silo_node.ledger.replay import Audit, Held, examine
 from silo_node.ledger.schema import CHANGES
 
-# Each total as the triggers keep it, and as the charges themselves give it.
+# Each total as the triggers keep it, and as the sum of the charges.
 _TOTALS = (
     (
         "SELECT micro_rho, atto_delta FROM lifetime",
@@ -38,7 +40,7 @@ _Verdict = tuple[bytes, str, int, str, bytes]
 
 
 def examine_ledger(database: Database, log: Log, signer: Signer | None) -> Audit:
-    """Examine the whole log, whose checkpoint this signer signed, and hold the tables against it.
+    """Examine the whole log, whose checkpoint this signer signed, and compare the tables with it.
 
     Reads inside the snapshot or transaction of the caller. Raises LedgerError.
     """
@@ -50,16 +52,18 @@ def examine_ledger(database: Database, log: Log, signer: Signer | None) -> Audit
     check_charges(database, found)
     _check_requests(database, found)
     _check_rounds(database, found)
+    _check_asked(database, found)
+    _check_models(database, found)
     _check_totals(database)
     return found
 
 
 def check_charges(database: Database, found: Audit) -> None:
-    """Raise LedgerError unless the charges are those of the log, and those that it says were there before."""
-    rows = {row[0]: row for row in database.execute(f"SELECT {COLUMNS}, round_id FROM charges")}  # noqa: S608
+    """Raise LedgerError unless the charges are those of the log, together with the older ones whose hash it has."""
+    rows = {row[0]: row for row in database.execute(f"SELECT {COLUMNS}, round_id, state FROM charges")}  # noqa: S608
     wrong = [nonce for nonce, held in found.charges.items() if not _is_held(held, rows.get(nonce))]
     if found.anchor:
-        wrong += [nonce for nonce, row in rows.items() if row[-1] is None and nonce not in found.charges]
+        wrong += [nonce for nonce, row in rows.items() if row[-1] != "committed" and nonce not in found.charges]
     if wrong:
         message = f"the log says what the ledger does not: {len(wrong)} charges, such as {wrong[0].hex()[:16]}"
         raise LedgerError(message, ALTERED)
@@ -68,14 +72,14 @@ def check_charges(database: Database, found: Audit) -> None:
 
 
 def _is_held(held: Held, row: Sequence[Value] | None) -> bool:
-    """Tell whether a stored charge is the one that the log tells of; an entry of version 3 names its price only."""
-    if row is None or (row[4], row[-1]) != (held.micro_rho, held.round_id):
+    """Tell whether a stored charge is the one in the log; an entry of version 3 names only its price."""
+    if row is None or (row[4], *row[-2:]) != (held.micro_rho, held.round_id, held.state):
         return False
-    return not held.row or held.row == hash_of_row(*row[:-1])
+    return not held.row or held.row == hash_of_row(*row[:-2])
 
 
 def _check_requests(database: Database, found: Audit) -> None:
-    """Raise LedgerError unless the requests for approval, and what people said to them, are those of the log."""
+    """Raise LedgerError unless the requests for approval and their verdicts are those of the log."""
     requests = {row[0]: row for row in database.execute("SELECT * FROM requests")}
     said: dict[bytes, list[_Verdict]] = {}
     for verdict in database.execute("SELECT subject, who, at, decision, envelope FROM verdicts"):
@@ -107,14 +111,47 @@ def _are_said(logged: Sequence[Voted], stored: Sequence[_Verdict]) -> bool:
 
 
 def _check_rounds(database: Database, found: Audit) -> None:
-    """Raise LedgerError unless the ledger knows each nonce and each split that the log names."""
+    """Raise LedgerError unless the ledger has each nonce and each survivor set that the log names."""
     nonces = dict(database.execute("SELECT nonce, request_hash FROM nonces"))
-    splits = dict(database.execute("SELECT round_id, split_hash FROM splits"))
+    survivors_hashes = dict(database.execute("SELECT round_id, split_hash FROM splits"))
+    replaced = dict(database.execute("SELECT nonce, by FROM replaced"))
     wrong = [one for one, request_hash in found.nonces.items() if nonces.get(one) != request_hash]
-    wrong += [one for one, split_hash in found.splits.items() if splits.get(one) != split_hash]
+    wrong += [one for one, by in found.replaced.items() if replaced.get(one) != by]
+    wrong += [
+        one for one, survivors_hash in found.survivors_hashes.items() if survivors_hashes.get(one) != survivors_hash
+    ]
     if wrong:
-        message = f"the log says what the ledger does not: {len(wrong)} nonces or splits, such as"
+        message = f"the log says what the ledger does not: {len(wrong)} nonces or survivor sets, such as"
         raise LedgerError(f"{message} {wrong[0].hex()[:16]}", ALTERED)
+
+
+def _check_asked(database: Database, found: Audit) -> None:
+    """Raise LedgerError unless each nonce is whose, and of the step of the run, that the log says."""
+    rows = database.execute(f"SELECT {ASKED}, proposals FROM nonces")  # noqa: S608
+    wrong = [
+        nonce
+        for nonce, *row, proposals in rows
+        if found.asked.get(nonce, same := hash_of_row(nonce, *row)) != same or proposals < found.times.get(nonce, 0)
+    ]
+    if wrong:
+        message = f"the log says what the ledger does not: {len(wrong)} nonces, such as {wrong[0].hex()[:16]}"
+        raise LedgerError(message, ALTERED)
+    if found.asked_anchor and hash_of_nonces(database, found.asked_since) != found.asked_anchor:
+        raise LedgerError("the log says what the ledger does not: nonces of before its last start", ALTERED)
+
+
+def _check_models(database: Database, found: Audit) -> None:
+    """Raise LedgerError unless the models of training runs are those that were learned last, or are erased."""
+    states = dict(database.execute("SELECT run, state FROM runs"))
+    wrong = [
+        run
+        for run, model in found.models.items()
+        if (run not in states and not model.may_be_gone)
+        or (run in states and model.state and sha256(states[run]).digest() != model.state)
+    ]
+    if wrong:
+        message = f"the log says what the ledger does not: {len(wrong)} models of runs, such as {wrong[0].hex()[:16]}"
+        raise LedgerError(message, ALTERED)
 
 
 def _check_totals(database: Database) -> None:

@@ -1,22 +1,23 @@
-"""A charge as the ledger's table holds it, and what is read of charges one by one or all together.
+"""The table of charges: reading one, adding one, and totals over all.
 
-These functions read inside the `reading`, `snapshot` or `transaction` that the caller has opened.
+These functions run inside the `reading`, `snapshot` or `transaction` that the caller has opened.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from policies.budget.accountant import ORDERS
 from policies.budget.ledger import Charge, Months
 from silo_node.ledger.database import Database, Value
-from silo_node.ledger.events import hash_of_row
+from silo_node.ledger.events import Reserved, hash_of_row
 
-COLUMNS = (  # what never changes of a charge, in the order that its hash is taken of
+COLUMNS = (  # the columns of a charge that never change, in the order of its hash
     "nonce, request_hash, analyst, purpose, micro_rho, policy_hash, charged_at, run, first_month, last_month,"
     " atto_delta, curve"
 )
+ASKED = "nonce, request_hash, analyst, run, job, step, counts_as, first_at"  # of a nonce: what never changes
 _CURVE = struct.Struct(f">{len(ORDERS)}q")
 
 
@@ -28,12 +29,12 @@ class Row:
     analyst: str
     purpose: str
     micro_rho: int
-    is_committed: bool
+    is_committed: bool  # or charging, which counts as spent too
     months: Months
 
 
 def row_of(charge: Charge) -> tuple[Value, ...]:
-    """Return what the ledger keeps of a charge, in the order of `COLUMNS`."""
+    """Return the row of a charge, in the order of `COLUMNS`."""
     run = None if charge.run is None else charge.run.run
     curve = _CURVE.pack(*charge.curve) if charge.curve else None
     asked = (charge.nonce, charge.request_hash, charge.analyst, charge.purpose)
@@ -42,7 +43,7 @@ def row_of(charge: Charge) -> tuple[Value, ...]:
 
 
 def charge_of(database: Database, nonce: bytes) -> Charge | None:
-    """Return the charge of a nonce, None where nothing is charged."""
+    """Return the charge of a nonce; None if there is none."""
     row = database.execute(f"SELECT {COLUMNS} FROM charges WHERE nonce = ?", (nonce,)).fetchone()  # noqa: S608
     if row is None:
         return None
@@ -52,28 +53,52 @@ def charge_of(database: Database, nonce: bytes) -> Charge | None:
 
 
 def state_of(database: Database, nonce: bytes) -> str | None:
-    """Return "reserved" or "committed", None where nothing is charged."""
+    """Return "reserved", "charging" or "committed"; None if there is no charge."""
     row = database.execute("SELECT state FROM charges WHERE nonce = ?", (nonce,)).fetchone()
     return None if row is None else str(row[0])
 
 
-def insert(database: Database, row: Sequence[Value]) -> None:
-    """Add a reservation, as `row_of` gives it."""
-    places = ", ".join("?" for _ in row)
-    database.execute(f"INSERT INTO charges ({COLUMNS}, state) VALUES ({places}, 'reserved')", row)  # noqa: S608
+def insert(database: Database, charge: Charge, state: str = "reserved", round_id: bytes | None = None) -> Reserved:
+    """Add a charge of a nonce that is there; return the log entry of its reservation."""
+    row = row_of(charge)
+    values = (*row, state, round_id)
+    places = ", ".join("?" for _ in values)
+    database.execute(f"INSERT INTO charges ({COLUMNS}, state, round_id) VALUES ({places})", values)  # noqa: S608
+    return Reserved(
+        nonce=charge.nonce,
+        request_hash=charge.request_hash,
+        micro_rho=charge.micro_rho,
+        atto_delta=charge.atto_delta,
+        policy_hash=charge.policy_hash,
+        row=hash_of_row(*row),
+        asked=_hash_of_new(database, charge.nonce),
+    )
 
 
 def sum_of_curves(database: Database, excluding_nonce: bytes) -> tuple[int, ...]:
-    """Return the sum of the prices that are no lines, at each order; empty if there is none."""
+    """Return the sum of the prices that are not lines, at each order; empty if there are none."""
     sql = "SELECT curve FROM charges WHERE curve IS NOT NULL AND nonce <> ?"
     rows = database.execute(sql, (excluding_nonce,)).fetchall()
     return tuple(map(sum, zip(*(_CURVE.unpack(row[0]) for row in rows), strict=True))) if rows else ()
 
 
 def hash_of_committed(database: Database, excluding: frozenset[bytes] = frozenset()) -> bytes:
-    """Return the hash of all charges that were committed, but for those with the nonces `excluding`."""
+    """Return the hash of all committed charges, without those of the nonces `excluding`."""
     sql = f"SELECT {COLUMNS}, round_id FROM charges WHERE state = 'committed' ORDER BY nonce"  # noqa: S608
     rows = database.execute(sql)
+    return sha256(b"".join(hash_of_row(*row) for row in rows if row[0] not in excluding)).digest()
+
+
+def _hash_of_new(database: Database, nonce: bytes) -> bytes:
+    """Return the hash of the row of a nonce that was accepted for the first time; empty for any other."""
+    sql = f"SELECT {ASKED} FROM nonces WHERE nonce = ? AND proposals = 1"  # noqa: S608
+    row = database.execute(sql, (nonce,)).fetchone()
+    return b"" if row is None else hash_of_row(*row)
+
+
+def hash_of_nonces(database: Database, excluding: Collection[bytes] = ()) -> bytes:
+    """Return the hash of all nonces, without those in `excluding`."""
+    rows = database.execute(f"SELECT {ASKED} FROM nonces ORDER BY nonce")  # noqa: S608
     return sha256(b"".join(hash_of_row(*row) for row in rows if row[0] not in excluding)).digest()
 
 
@@ -84,6 +109,6 @@ def history(database: Database) -> list[Row]:
         " ORDER BY charged_at, nonce"
     ).fetchall()
     return [
-        Row(at, analyst, purpose, micro_rho, state == "committed", Months(first, last))
+        Row(at, analyst, purpose, micro_rho, state != "reserved", Months(first, last))
         for at, analyst, purpose, micro_rho, state, first, last in rows
     ]

@@ -1,30 +1,31 @@
-"""The SQLite file of a silo's ledger: how it is opened, brought to the present format, read and changed.
+"""The SQLite file of a silo's ledger: opening, updating its format, reading and changing it.
 
 Promise: a change is one transaction, on disk when `transaction` returns (write-ahead log, full synchronisation), and
-changes by threads and processes come in one total order. Whatever SQLite reports is raised as LedgerError.
+all changes by threads and processes are in one total order. SQLite's errors are raised as LedgerError.
 """
 
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from policies.errors import LedgerError
+from federation.files import sync_directory
+from policies.errors import LedgerError, LedgerFullError
 from silo_node.ledger.schema import CHANGES, VERSION
 
-Value = bytes | str | int | None  # what a column of the ledger holds
+Value = bytes | str | int | None  # the value of a column
 DAMAGED = "restore it; no request is answered before"  # the hint where a ledger is broken
 ALTERED = "keep the file as it is, and find out who changed it"  # the hint where somebody changed it
 _BUSY_TIMEOUT_S = 5.0
 
 
 def format_of(path: Path) -> tuple[int, int]:
-    """Return the format of a ledger file, 0 if there is none yet, and the one of this version; changes nothing.
+    """Return the format of a ledger file (0 without a file) and the format of this version; changes nothing.
 
-    Raises LedgerError if the file is no database.
+    Raises LedgerError if the file is not a database.
     """
     if not path.exists():
         return 0, VERSION
@@ -39,14 +40,14 @@ class Database:
     """An open ledger file. `execute` belongs inside `reading`, `snapshot` or `transaction`."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file, or make it; raises LedgerError if it is damaged, or is no ledger that this version reads."""
+        """Open the file, or make it; raises LedgerError if it is damaged, or this version cannot read it."""
         self.path = path
         self._lock = threading.RLock()
         try:
             # Created for the owner only before SQLite opens it: its -wal and -shm files take the mode of the database.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             path.chmod(0o600)
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
             self.connection = sqlite3.connect(
                 path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
             )
@@ -74,7 +75,7 @@ class Database:
         version = self.version  # again: another process may have been first
         if version == 0 and self.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
             message = f"{self.path} is another program's database"
-            raise LedgerError(message, "move it away; a silo's ledger stands there")
+            raise LedgerError(message, "move it away; this is the path of a silo's ledger")
         if version != VERSION and version not in CHANGES:
             raise LedgerError(f"{self.path} has format {version}, expected {VERSION}", "use a matching version")
         if version != VERSION:
@@ -85,30 +86,29 @@ class Database:
 
     @property
     def version(self) -> int:
-        """The format that the file says it has."""
+        """The format that the file states."""
         return int(self.execute("PRAGMA user_version").fetchone()[0])
 
     def execute(self, sql: str, parameters: Sequence[Value] = ()) -> sqlite3.Cursor:
         return self.connection.execute(sql, parameters)
-
-    def executemany(self, sql: str, parameters: Iterable[Sequence[Value]]) -> sqlite3.Cursor:
-        return self.connection.executemany(sql, parameters)
 
     def close(self) -> None:
         self.connection.close()
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Read without another thread's half-made changes; raises LedgerError for what SQLite reports."""
+        """Read without another thread's unfinished changes; raises LedgerError for SQLite's errors."""
         try:
             with self._lock:  # threads share the connection: none reads what another has not committed
                 yield
         except sqlite3.Error as err:
+            if getattr(err, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                raise LedgerFullError(f"no room for the ledger {self.path} ({err})", "free disk space") from err
             raise LedgerError(f"the ledger {self.path} failed ({err})", "restore it or free disk space") from err
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Read all tables as they were at one time, whatever other processes write meanwhile."""
+        """Read all tables as of one moment, even if other processes write meanwhile."""
         with self.reading():
             self.execute("BEGIN")
             try:
@@ -131,7 +131,7 @@ class Database:
 
 
 def _statements(script: str) -> Iterator[str]:
-    """Split a script so that it can run in a transaction that is open; `executescript` would commit that first."""
+    """Split a script so that it can run in an open transaction; `executescript` would commit that first."""
     pending = ""
     for part in script.split(";"):
         pending += part + ";"
@@ -139,11 +139,3 @@ def _statements(script: str) -> Iterator[str]:
             if pending.strip(" \n;"):
                 yield pending
             pending = ""
-
-
-def _sync_directory(path: Path) -> None:
-    directory = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

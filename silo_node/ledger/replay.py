@@ -1,41 +1,49 @@
-"""What the log says, read from its first entry to its last: charges, rounds and requests for approval as they must be.
+"""Read the log from its first entry to its last, and derive the charges, rounds and requests that must be stored.
 
-Pure: entries and a checkpoint in, an `Audit` out. Nothing here looks at the tables beside the log; `audit` does.
+Pure: entries and a checkpoint in, an `Audit` out. This module does not read the tables; `audit` compares them.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from policies.budget.ledger import Checkpoint
 from silo_node.ledger.events import (
-    Asked,
+    ApprovalAsked,
+    Charging,
     Contributed,
-    Entry,
     Erased,
+    LogEntry,
+    ModelUpdated,
+    Recovered,
     Released,
+    Replaced,
     Reserved,
     Started,
+    StaysCharged,
     SurvivorsSigned,
     Voted,
 )
 from silo_node.ledger.log import Line, broken, chained, check_chain, entries_of, hash_of_chains
 
-_SIGNED_S = 60  # the clock may have moved so much between what was signed in a round and its entry
+_SIGNED_S = 60  # the most time between a signature in a round and its log entry
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A charge as the log tells it: its price, its entry, the hash of its row, and the round it was committed to."""
+    """A charge according to the log: its price, its entry, the hash of its row, its round and its state."""
 
     micro_rho: int
     seq: int
     row: bytes = b""
     round_id: bytes | None = None
+    state: Literal["reserved", "charging", "committed"] = "reserved"
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A request for approval as the log tells it: its entry, the hash of its row, and what people said to it."""
+    """A request for approval according to the log: its entry, the hash of its row, and its verdicts."""
 
     seq: int
     until: int
@@ -44,27 +52,44 @@ class Pending:
 
 
 @dataclass(frozen=True, slots=True)
+class Model:
+    """The state of a run according to the log: its hash, when it was kept, and whether it may be erased since."""
+
+    state: bytes
+    at: int
+    may_be_gone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Audit:
-    """What an examination of the whole log came to."""
+    """The result of an examination of the whole log."""
 
     entries: int
     first: int
     last: int
-    checkpoint: Checkpoint | None  # what names the last entry; None while nothing was ever logged
-    charges: Mapping[bytes, Held]  # by nonce, those of which the log still has the reservation
-    anchor: bytes = b""  # the hash of all charges that were committed at some entry; empty if none says so
+    checkpoint: Checkpoint | None  # it names the last entry; None for an empty log
+    charges: Mapping[bytes, Held]  # by nonce, if the log still has the reservation
+    anchor: bytes = b""  # the hash of all charges committed before some entry; empty if no entry has one
     since: frozenset[bytes] = frozenset()  # the nonces of those that were committed after that entry
-    nonces: Mapping[bytes, bytes] = field(default_factory=dict)  # the request of each that was ever reserved
-    splits: Mapping[bytes, bytes] = field(default_factory=dict)  # by round, those that cannot have been erased
+    nonces: Mapping[bytes, bytes] = field(default_factory=dict)  # the request of each reserved nonce
+    replaced: Mapping[bytes, bytes] = field(default_factory=dict)  # nonces, and those of the requests in their place
+    survivors_hashes: Mapping[bytes, bytes] = field(
+        default_factory=dict
+    )  # by round, without those that may be erased yet
+    asked: Mapping[bytes, bytes] = field(default_factory=dict)  # the hash of a nonce's row
+    times: Mapping[bytes, int] = field(default_factory=dict)  # how often a nonce was reserved, at least
+    asked_anchor: bytes = b""  # the hash of the rows of all nonces before some entry; empty if no entry has one
+    asked_since: frozenset[bytes] = frozenset()  # the nonces that came after that entry
+    models: Mapping[bytes, "Model"] = field(default_factory=dict)  # by run
     requests: Mapping[bytes, Pending] = field(default_factory=dict)  # by subject, those that were not erased
-    is_cut: bool = False  # the first entries are no longer there, as version 3 erased them
-    doubtful: frozenset[bytes] = frozenset()  # subjects that may have been erased: version 3 did not say until when
+    is_cut: bool = False  # version 3 erased the first entries completely
+    doubtful: frozenset[bytes] = frozenset()  # subjects that may have been erased: version 3 logged no expiry
 
 
 def examine(lines: Iterable[Line], checkpoint: Checkpoint | None) -> Audit:
-    """Examine the log: its chain, each entry's form and place, and what the entries say was charged.
+    """Examine the log: its chain, the form and number of each entry, and the charges in the entries.
 
-    A log whose first entries are empty or gone must hold the entry that says they were erased. Raises LedgerError.
+    If the first entries are empty or missing, a later entry must record their erasure. Raises LedgerError.
     """
     every = list(lines)
     check_chain(every, checkpoint)
@@ -89,7 +114,15 @@ def examine(lines: Iterable[Line], checkpoint: Checkpoint | None) -> Audit:
         anchor=charges.anchor,
         since=frozenset(charges.since),
         nonces=charges.nonces,
-        splits={round_id: split_hash for round_id, (split_hash, _) in rounds.splits.items()},
+        replaced=charges.replaced,
+        asked=charges.asked,
+        times=charges.times,
+        asked_anchor=charges.asked_anchor,
+        asked_since=frozenset(charges.asked_since),
+        models=rounds.models,
+        survivors_hashes={
+            round_id: survivors_hash for round_id, (survivors_hash, _) in rounds.survivors_hashes.items()
+        },
         requests=requests.pending,
         is_cut=every[0].seq > 1,
         doubtful=frozenset(requests.doubtful),
@@ -97,7 +130,7 @@ def examine(lines: Iterable[Line], checkpoint: Checkpoint | None) -> Audit:
 
 
 def _check_beginning(emptied: list[Line], first: Line, erasures: Mapping[int, Erased]) -> None:
-    """Raise LedgerError unless an entry says that all entries before the first one were erased."""
+    """Raise LedgerError unless an entry records the erasure of all entries before the first one."""
     if first.seq == 1:
         return
     erased = erasures.get(first.seq - 1)
@@ -115,18 +148,38 @@ class _Charges:
     anchor: bytes = b""
     since: set[bytes] = field(default_factory=set)
     nonces: dict[bytes, bytes] = field(default_factory=dict)
+    replaced: dict[bytes, bytes] = field(default_factory=dict)
+    asked: dict[bytes, bytes] = field(default_factory=dict)
+    times: Counter[bytes] = field(default_factory=Counter)
+    asked_anchor: bytes = b""
+    asked_since: set[bytes] = field(default_factory=set)
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: LogEntry) -> None:
+        if isinstance(entry.event, Started | Erased | Recovered) and entry.event.asked:
+            self.asked_anchor, self.asked_since = entry.event.asked, set()
         match entry.event:
             case Reserved() as event:
                 self.held[event.nonce] = Held(event.micro_rho, entry.seq, event.row)
                 self.nonces[event.nonce] = event.request_hash
+                self.times[event.nonce] += 1
+                if event.asked:
+                    self.asked[event.nonce] = event.asked
+                    self.asked_since.add(event.nonce)
+            case Replaced() as event:
+                self.replaced[event.nonce] = event.by
             case Released() as event:
                 self.held.pop(event.nonce, None)
-            case Contributed() as event:
+            case Charging() as event if event.nonce in self.held:
+                held = self.held[event.nonce]
+                if held.micro_rho != event.micro_rho:
+                    raise broken(f"entry {entry.seq} has another price than its reservation")
+                self.held[event.nonce] = replace(held, round_id=event.round_id, state="charging")
+            case Contributed() | StaysCharged() as event:
                 self.since.add(event.nonce)
-                if event.nonce in self.held:
-                    self.held[event.nonce] = replace(self.held[event.nonce], round_id=event.round_id)
+                if (begun := self.held.get(event.nonce)) is not None:
+                    if begun.round_id not in (None, event.round_id):  # the formats before 5 did not log the beginning
+                        raise broken(f"entry {entry.seq} is of another round than the beginning of its charge")
+                    self.held[event.nonce] = replace(begun, round_id=event.round_id, state="committed")
             case Started() | Erased(what="log") as event if event.charges:
                 self.anchor, self.since = event.charges, set()
             case _:
@@ -135,16 +188,25 @@ class _Charges:
 
 @dataclass(slots=True)
 class _Rounds:
-    """What was signed in rounds, while the entries are read."""
+    """What was signed in rounds, and the models that were learned in them, while the entries are read."""
 
-    splits: dict[bytes, tuple[bytes, int]] = field(default_factory=dict)
+    survivors_hashes: dict[bytes, tuple[bytes, int]] = field(default_factory=dict)
+    models: dict[bytes, Model] = field(default_factory=dict)
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: LogEntry) -> None:
         match entry.event:
+            case ModelUpdated() as event:
+                self.models[event.run] = Model(event.state, entry.at)
+            case Erased(what="models") as event:
+                for run, model in self.models.items():
+                    if model.at < event.before + _SIGNED_S:
+                        self.models[run] = replace(model, may_be_gone=True)
             case SurvivorsSigned() as event:
-                self.splits[event.round_id] = (event.split_hash, entry.at)
+                self.survivors_hashes[event.round_id] = (event.split_hash, entry.at)
             case Erased(what="rounds") as event:
-                self.splits = {name: one for name, one in self.splits.items() if one[1] >= event.before + _SIGNED_S}
+                self.survivors_hashes = {
+                    name: one for name, one in self.survivors_hashes.items() if one[1] >= event.before + _SIGNED_S
+                }
             case _:
                 pass
 
@@ -156,11 +218,11 @@ class _Requests:
     pending: dict[bytes, Pending] = field(default_factory=dict)
     doubtful: set[bytes] = field(default_factory=set)
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: LogEntry) -> None:
         match entry.event:
-            case Asked() as event:
+            case ApprovalAsked() as event:
                 asked = Pending(entry.seq, event.until or entry.at, event.row)
-                if (one := self.pending.get(event.subject)) is not None:  # asked again: what people said stays
+                if (one := self.pending.get(event.subject)) is not None:  # a repeated request keeps its verdicts
                     asked = replace(asked, seq=one.seq, verdicts=one.verdicts)
                 self.pending[event.subject] = asked
                 self.doubtful.discard(event.subject)

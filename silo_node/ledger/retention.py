@@ -1,14 +1,14 @@
-"""What a silo erases when it is due by the policy's [retention], and how; the log keeps that it was.
+"""Erase a silo's data when they are due by the policy's [retention], and log each erasure.
 
-Charges stay for ever, as a lifetime is never refreshed, and so does the last entry of the log. An entry that is erased
-leaves its place and its chain hash. docs/ledger.md section 5.
+Charges stay for ever, as a lifetime budget is never refreshed, and so does the last entry of the log. An erased entry
+keeps its number and its chain hash. docs/ledger.md section 5.
 """
 
 from dataclasses import dataclass
 
 from policies.document.policy import Policy
 from policies.units import DAY_S
-from silo_node.ledger.charges import hash_of_committed
+from silo_node.ledger.charges import hash_of_committed, hash_of_nonces
 from silo_node.ledger.database import Database
 from silo_node.ledger.events import Erased
 from silo_node.ledger.log import Log, hash_of_chains
@@ -17,7 +17,7 @@ from silo_node.ledger.replay import Audit
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """What is erased: whatever is older than these clock times; None keeps it."""
+    """The clock times before which data are erased; None keeps them."""
 
     models: int | None = None
     rounds: int | None = None
@@ -25,10 +25,10 @@ class Due:
 
 
 def due_of(policy: Policy, now: int) -> Due:
-    """Return what may be kept no longer at `now`.
+    """Return which data are due at `now`.
 
-    Results are the models that a silo holds. Of encrypted contributions it keeps only which split it signed, and the
-    audit period covers requests for approval with their verdicts, and the log.
+    Results are the models that a silo has. Of encrypted contributions it keeps only the digest of the survivor set that
+    it signed. The audit period applies to the log, and to requests for approval with their verdicts.
     """
     if policy.retention is None:
         return Due()
@@ -45,11 +45,12 @@ def due_of(policy: Policy, now: int) -> Due:
 
 
 def erase(database: Database, log: Log, due: Due, found: Audit) -> tuple[Erased, ...]:
-    """Erase what is due from a ledger of which the log says `found`; return what was erased and logged.
+    """Erase due data from a ledger with the examined log `found`; return the logged erasures.
 
     Changes inside the transaction of the caller.
     """
     erased: list[Erased] = []
+    in_force = log.in_force()
     if due.models is not None:
         count = _delete(database, "runs WHERE saved_at < ?", due.models)
         erased.append(Erased(what="models", count=count, before=due.models))
@@ -62,7 +63,8 @@ def erase(database: Database, log: Log, due: Due, found: Audit) -> tuple[Erased,
         erased.append(Erased(what="approvals", count=count, before=due.audit))
         erased += _erase_log(database, log, due.audit, found)
     events = tuple(event for event in erased if event.count)
-    log.append(*events)
+    kept = log.in_force()
+    log.append(*events, *(one for one in in_force if one not in kept))  # what is in force is never forgotten
     return events
 
 
@@ -74,10 +76,10 @@ def _erase_log(database: Database, log: Log, before: int, found: Audit) -> list[
     kept = database.execute(
         "SELECT coalesce(min(seq) FILTER (WHERE at >= ?), max(seq)) FROM log WHERE body <> x''", (before,)
     ).fetchone()[0]
-    # What is kept of requests and of reservations is held against their entries, so these stay as long.
+    # Stored requests and charges that are not committed are compared with their entries, so these entries stay as long.
     requests = {row[0] for row in database.execute("SELECT subject FROM requests")}
     needed = [one.seq for subject, one in found.requests.items() if subject in requests]
-    needed += [held.seq for held in found.charges.values() if held.round_id is None]
+    needed += [held.seq for held in found.charges.values() if held.state != "committed"]
     kept = min((kept or 0, *needed))
     if kept <= 1:
         return []
@@ -94,5 +96,6 @@ def _erase_log(database: Database, log: Log, before: int, found: Audit) -> list[
             chain=emptied[-1].chain,
             chains=hash_of_chains(emptied),
             charges=hash_of_committed(database),
+            asked=hash_of_nonces(database),
         )
     ]

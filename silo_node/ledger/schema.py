@@ -1,14 +1,14 @@
-"""The tables of a silo's ledger file, and the statements that bring a file of an older format to this one.
+"""The tables of a silo's ledger file, and the statements that update a file of an older format.
 
 Triggers keep running totals in the transaction of the charge itself, so a limit is checked without adding up all rows.
-Triggers also refuse what no code of ours does: to alter a charge, to take back a spent one, to rewrite the log.
+Triggers also refuse to alter a charge, to remove a committed one, or to rewrite the log, which this program never does.
 """
 
 from collections.abc import Mapping
 
 from policies.units import DAY_S
 
-VERSION = 4
+VERSION = 6
 
 _CHARGES = """
 CREATE TABLE charges (
@@ -18,7 +18,7 @@ CREATE TABLE charges (
     purpose TEXT NOT NULL,
     micro_rho INTEGER NOT NULL CHECK (micro_rho >= 0),
     policy_hash BLOB NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('reserved', 'committed')),
+    state TEXT NOT NULL CHECK (state IN ('reserved', 'charging', 'committed')),
     round_id BLOB,
     charged_at INTEGER NOT NULL,
     run BLOB,
@@ -26,12 +26,12 @@ CREATE TABLE charges (
     last_month INTEGER NOT NULL DEFAULT 120000,
     atto_delta INTEGER NOT NULL DEFAULT 0 CHECK (atto_delta >= 0),
     curve BLOB,
-    CHECK ((state = 'committed') = (round_id IS NOT NULL))
+    CHECK ((state = 'reserved') = (round_id IS NULL))
 ) STRICT, WITHOUT ROWID;
 """
 _OLD_COLUMNS = "nonce, request_hash, analyst, purpose, micro_rho, policy_hash, state, round_id, charged_at"
 
-# A charge that is not a line of rho counts by its curve, which `silo_node.ledger.spending` adds up.
+# A charge that is not a line of rho has a curve; `silo_node.ledger.spending` adds the curves.
 _TOTALS = f"""
 CREATE TABLE lifetime (
     id INTEGER PRIMARY KEY CHECK (id = 1), micro_rho INTEGER NOT NULL, atto_delta INTEGER NOT NULL
@@ -51,6 +51,8 @@ INSERT INTO by_day
     SELECT purpose, charged_at / {DAY_S}, analyst, sum(micro_rho) FROM charges GROUP BY 1, 2, 3;
 INSERT INTO by_month
     SELECT purpose, first_month, last_month, analyst, sum(micro_rho) FROM charges GROUP BY 1, 2, 3, 4;
+"""  # noqa: S608
+_WATCHED = f"""
 CREATE INDEX charges_run ON charges (run, analyst) WHERE run IS NOT NULL;
 CREATE INDEX charges_curve ON charges (nonce) WHERE curve IS NOT NULL;
 CREATE INDEX charges_reserved ON charges (nonce) WHERE state = 'reserved';
@@ -75,7 +77,8 @@ CREATE TRIGGER charge_stays BEFORE DELETE ON charges WHEN OLD.state = 'committed
     SELECT RAISE(ABORT, 'a spent charge stays');
 END;
 CREATE TRIGGER charge_commits_only BEFORE UPDATE ON charges
-    WHEN OLD.state = 'committed' OR NEW.state = 'reserved'
+    WHEN OLD.state = 'committed' OR NEW.state = 'reserved' OR (OLD.state = 'reserved') <> (NEW.state = 'charging')
+    OR NEW.round_id IS NOT coalesce(OLD.round_id, NEW.round_id)
     OR (NEW.nonce, NEW.micro_rho, NEW.analyst, NEW.purpose, NEW.charged_at, NEW.curve, NEW.atto_delta, NEW.run)
         IS NOT (OLD.nonce, OLD.micro_rho, OLD.analyst, OLD.purpose, OLD.charged_at, OLD.curve, OLD.atto_delta, OLD.run)
 BEGIN
@@ -106,6 +109,16 @@ INSERT INTO nonces
     SELECT nonce, request_hash, analyst, run, NULL, NULL, coalesce(run, nonce), first_at, proposals FROM old_nonces;
 DROP TABLE old_nonces;
 {_NONCES_FOUND}"""  # noqa: S608
+# A request or a run (by its id) in whose place another request stands: it is never accepted again.
+_REPLACED = """
+CREATE TABLE replaced (nonce BLOB PRIMARY KEY, by BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TRIGGER replaced_stays BEFORE DELETE ON replaced BEGIN
+    SELECT RAISE(ABORT, 'what was replaced stays so');
+END;
+CREATE TRIGGER replaced_never_changes BEFORE UPDATE ON replaced BEGIN
+    SELECT RAISE(ABORT, 'what was replaced stays so');
+END;
+"""
 _SPLITS = """
 CREATE TABLE splits (
     round_id BLOB PRIMARY KEY, split_hash BLOB NOT NULL, signed_at INTEGER NOT NULL
@@ -147,7 +160,7 @@ CREATE TABLE head (
     id INTEGER PRIMARY KEY CHECK (id = 1), envelope BLOB NOT NULL
 ) STRICT;
 {_LOG_CHANGES}{_LOG_KEEPS}"""
-_NEW = f"{_TOTALS}{_NEW_NONCES}{_APPROVALS}{_LOG}"
+_NEW = f"{_TOTALS}{_WATCHED}{_NEW_NONCES}{_APPROVALS}{_LOG}{_REPLACED}"
 _KEEP_SPLITS = f"""
 ALTER TABLE splits RENAME TO old_splits;
 {_SPLITS}
@@ -167,9 +180,15 @@ def _keep_charges(columns: str) -> str:
     return f"ALTER TABLE charges RENAME TO old_charges;{_CHARGES}{copied}"
 
 
+# Format 5: a charge can be charging, between its reservation and its commitment.
+_ALL_COLUMNS = f"{_OLD_COLUMNS}, run, first_month, last_month, atto_delta, curve"
+_CAN_BE_CHARGING = f"{_keep_charges(_ALL_COLUMNS)}{_WATCHED}"
 CHANGES: Mapping[int, str] = {  # from each older format; from nothing
     0: f"{_CHARGES}{_SPLITS}{_RUNS}{_NEW}",
     1: f"{_keep_charges(_OLD_COLUMNS)}{_KEEP_SPLITS}{_RUNS}{_NEW}",
     2: f"{_keep_charges(_OLD_COLUMNS + ', run')}{_KEEP_SPLITS}{_KEEP_RUNS}{_NEW}",
-    3: f"DROP TRIGGER log_never_changes;DROP TRIGGER log_keeps;{_LOG_CHANGES}{_LOG_KEEPS}{_KEEP_NONCES}",
+    3: f"DROP TRIGGER log_never_changes;DROP TRIGGER log_keeps;{_LOG_CHANGES}{_LOG_KEEPS}{_KEEP_NONCES}"
+    f"{_CAN_BE_CHARGING}{_REPLACED}",
+    4: f"{_CAN_BE_CHARGING}{_REPLACED}",
+    5: _REPLACED,
 }

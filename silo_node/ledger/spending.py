@@ -1,16 +1,20 @@
-"""What a silo has spent, and how a price is reserved, committed and released, each at most once.
+"""A silo's spending; reserving, beginning, committing and releasing a charge, each at most once.
 
 `spending` reads the totals that triggers keep, so its cost does not grow with the ledger, except for curves and for
-windows that begin within a day. `reserve` checks all limits in the transaction that reserves, so two requests at once
-cannot both take what is left for one. docs/ledger.md section 1. The caller opens the reading or the transaction.
+windows that begin within a day. Promise: `reserve` checks all limits in the transaction that reserves, so two
+simultaneous requests cannot both use the same remaining budget. docs/ledger.md section 1. The caller opens the reading
+or the transaction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from policies.budget.accountant import cover
 from policies.budget.ledger import (
     MAX_PROPOSALS,
+    UNKNOWN,
+    AnalystSpending,
     Charge,
+    Consulted,
     Months,
     Rate,
     RunStep,
@@ -22,9 +26,18 @@ from policies.budget.ledger import (
 )
 from policies.errors import AlreadyChargedError
 from policies.units import DAY_S
-from silo_node.ledger.charges import charge_of, insert, row_of, state_of, sum_of_curves
+from silo_node.ledger.charges import charge_of, insert, state_of, sum_of_curves
 from silo_node.ledger.database import Database
-from silo_node.ledger.events import Contributed, Event, Released, Reserved, decided, hash_of_row
+from silo_node.ledger.events import (
+    Charging,
+    ConsentRead,
+    Contributed,
+    Event,
+    Released,
+    Replaced,
+    StaysCharged,
+    decided,
+)
 from silo_node.ledger.log import Log
 
 
@@ -36,17 +49,18 @@ def spending(
     since: Sequence[Since] = (),
     run: RunStep | None = None,
     requests_since: int | None = None,
+    analyst_since: int | None = None,
 ) -> Spending:
-    """Return what is committed and reserved, as `policies.budget.ledger.Ledger.spending` says."""
+    """Return the committed and reserved charges; see `policies.budget.ledger.Ledger.spending`."""
     lines, atto_delta = database.execute("SELECT micro_rho, atto_delta FROM lifetime").fetchone()
     windows = [_window(database, purpose, analyst, start) for start in since]
     of_run = 0 if run is None else _spent_on_run(database, run, analyst, excluding_nonce)
     requests = 0
     if requests_since is not None:
-        sql = "SELECT count(DISTINCT counts_as) FROM nonces WHERE analyst = ? AND first_at >= ?"
+        sql = "SELECT count(DISTINCT counts_as) FROM nonces WHERE analyst IN (?, ?) AND first_at >= ?"
         sql += " AND counts_as <> ?"
         own = _counts_as(database, excluding_nonce, run)
-        requests = database.execute(sql, (analyst, requests_since, own)).fetchone()[0]
+        requests = database.execute(sql, (analyst, UNKNOWN, requests_since, own)).fetchone()[0]
     curve = sum_of_curves(database, excluding_nonce)
     excluded = charge_of(database, excluding_nonce) if excluding_nonce else None
     if excluded is not None:
@@ -56,18 +70,42 @@ def spending(
             for index, start in enumerate(since):
                 windows[index] = _without(database, windows[index], excluded, analyst, start)
     lifetime = lines + (cover(curve) if curve else 0)
-    return Spending(lifetime, tuple(windows), of_run, atto_delta, requests, curve)
+    by_analyst = AnalystSpending()
+    if analyst_since is not None:
+        by_analyst = _of_analyst(database, purpose, analyst, analyst_since, excluded)
+    return Spending(lifetime, tuple(windows), of_run, atto_delta, requests, curve, by_analyst)
+
+
+def _of_analyst(database: Database, purpose: str, analyst: str, since: int, excluded: Charge | None) -> AnalystSpending:
+    """Return what an analyst has spent since a midnight, without one charge."""
+    sql = "SELECT coalesce(sum(micro_rho) FILTER (WHERE purpose IN (?, ?)), 0), coalesce(sum(micro_rho), 0) FROM by_day"
+    sql += " WHERE day >= ? AND analyst IN (?, ?)"
+    asked = (purpose, UNKNOWN, since // DAY_S, analyst, UNKNOWN)
+    of_purpose, of_all = database.execute(sql, asked).fetchone()
+    if excluded is not None and excluded.analyst == analyst and excluded.charged_at >= since:
+        of_all -= excluded.micro_rho
+        of_purpose -= excluded.micro_rho if excluded.purpose == purpose else 0
+    return AnalystSpending(of_purpose, of_all)
 
 
 def _spent_on_run(database: Database, run: RunStep, analyst: str, excluding_nonce: bytes) -> int:
     sql = "SELECT coalesce(sum(micro_rho), 0) FROM charges WHERE run = ? AND analyst = ? AND nonce <> ?"
-    return int(database.execute(sql, (run.run, analyst, excluding_nonce)).fetchone()[0])
+    spent = int(database.execute(sql, (run.run, analyst, excluding_nonce)).fetchone()[0])
+    # What is not known to be of another run may be of this one, unless it began later.
+    sql = "SELECT min(first_at) FROM nonces WHERE run = ?"
+    (began_at,) = database.execute(sql, (run.run,)).fetchone()
+    if began_at is None and run.number == 0:
+        return spent
+    if database.execute("SELECT 1 FROM by_day WHERE analyst = ? LIMIT 1", (UNKNOWN,)).fetchone() is None:
+        return spent
+    sql = "SELECT coalesce(sum(micro_rho), 0) FROM charges WHERE analyst = ? AND charged_at >= ?"
+    return spent + int(database.execute(sql, (UNKNOWN, began_at or 0)).fetchone()[0])
 
 
 def _counts_as(database: Database, nonce: bytes, run: RunStep | None) -> bytes:
-    """Return by what a request is counted: all steps of a run by its job, but a step that is asked again by itself.
+    """Return the key under which a request is counted: the job of its run, but its nonce for a repeated step.
 
-    Else a run, which may be free of charge, would be asked for without end as one request.
+    Otherwise a run, which may be free of charge, could be asked for without limit as one request.
     """
     if run is None:
         return nonce
@@ -85,13 +123,13 @@ def _window(database: Database, purpose: str, analyst: str, since: Since) -> Win
     where, start = ("by_day WHERE day >= ?", since // DAY_S)
     if since % DAY_S:
         where, start = ("charges WHERE charged_at >= ?", since)
-    sums = "coalesce(sum(micro_rho), 0), coalesce(sum(micro_rho) FILTER (WHERE analyst = ?), 0)"
-    sql = f"SELECT {sums} FROM {where} AND purpose = ?"  # noqa: S608
-    return WindowSpending(*database.execute(sql, (analyst, start, purpose)).fetchone())
+    sums = "coalesce(sum(micro_rho), 0), coalesce(sum(micro_rho) FILTER (WHERE analyst IN (?, ?)), 0)"
+    sql = f"SELECT {sums} FROM {where} AND purpose IN (?, ?)"  # noqa: S608
+    return WindowSpending(*database.execute(sql, (analyst, UNKNOWN, start, purpose, UNKNOWN)).fetchone())
 
 
 def _without(database: Database, spent: WindowSpending, excluded: Charge, analyst: str, since: Since) -> WindowSpending:
-    """Return what was spent in a window apart from one charge of its purpose."""
+    """Return the spending in a window without one charge of its purpose."""
     if isinstance(since, Months):
         return _months(database, excluded.purpose, analyst, since, excluded)
     if excluded.charged_at < since:
@@ -103,16 +141,16 @@ def _without(database: Database, spent: WindowSpending, excluded: Charge, analys
 def _months(
     database: Database, purpose: str, analyst: str, asked: Months, excluded: Charge | None = None
 ) -> WindowSpending:
-    """Return the most that was spent on any of the months asked for; each charge counts for all months it read."""
+    """Return the highest spending of any of these months; a charge counts for every month that it read."""
     rows = database.execute(
-        "SELECT first_month, last_month, sum(micro_rho), sum(micro_rho) FILTER (WHERE analyst = ?) FROM by_month"
-        " WHERE purpose = ? AND last_month >= ? AND first_month <= ? GROUP BY 1, 2",
-        (analyst, purpose, asked.first, asked.last),
+        "SELECT first_month, last_month, sum(micro_rho), sum(micro_rho) FILTER (WHERE analyst IN (?, ?)) FROM"
+        " by_month WHERE purpose IN (?, ?) AND last_month >= ? AND first_month <= ? GROUP BY 1, 2",
+        (analyst, UNKNOWN, purpose, UNKNOWN, asked.first, asked.last),
     ).fetchall()
     if excluded is not None:
         of_analyst = excluded.micro_rho if excluded.analyst == analyst else 0
         rows.append((excluded.months.first, excluded.months.last, -excluded.micro_rho, -of_analyst))
-    # The sum changes only where a charge begins or ends, so the months where one begins, and the first, suffice.
+    # The sum rises only in a month where a charge begins, so these months and the first one suffice.
     begins = {asked.first, *(first for first, *_ in rows if asked.first <= first <= asked.last)}
     begins |= {last + 1 for _, last, *_ in rows if asked.first <= last + 1 <= asked.last}
     sums = [
@@ -123,14 +161,37 @@ def _months(
 
 
 def job_of(database: Database, run: bytes) -> bytes | None:
-    """Return the job that a run id is bound to, None of an unknown one."""
+    """Return the job to which a run id is bound; None for an unknown run."""
     sql = "SELECT job FROM nonces WHERE run = ? AND job IS NOT NULL LIMIT 1"
     row = database.execute(sql, (run,)).fetchone()
     return None if row is None else bytes(row[0])
 
 
+def has_contributed(database: Database, runs: Sequence[bytes], step: int, nonce: bytes, recovered_at: int = 0) -> bool:
+    """Tell whether a contribution to a step of one of these runs has left, or may leave, for another request.
+
+    What has left between a backup and its recovery is not known: it may be of any run that did not begin afterwards.
+    """
+    if recovered_at and step:
+        places = ", ".join("?" for _ in runs)
+        sql = f"SELECT min(first_at) FROM nonces WHERE run IN ({places})"  # noqa: S608
+        (began_at,) = database.execute(sql, runs).fetchone()
+        if began_at is None or began_at < recovered_at:
+            return True
+    sql = "SELECT 1 FROM nonces JOIN charges USING (nonce) WHERE nonces.run = ? AND step = ? AND nonce <> ?"
+    sql += " AND state <> 'reserved'"
+    return any(database.execute(sql, (run, step, nonce)).fetchone() is not None for run in runs)
+
+
+def is_replaced(database: Database, name: bytes, but: Collection[bytes] = ()) -> bool:
+    """Tell whether something in the place of a request or a run was accepted; what `but` names does not count."""
+    sql = "SELECT by, run FROM replaced LEFT JOIN nonces ON nonces.nonce = by WHERE replaced.nonce = ?"
+    row = database.execute(sql, (name,)).fetchone()
+    return row is not None and not {*row} & {*but}
+
+
 def is_exhausted(database: Database, nonce: bytes) -> bool:
-    """Tell whether a request was accepted so often that no further round of it is taken part in."""
+    """Tell whether a request was accepted so often that the silo enters no further round of it."""
     row = database.execute("SELECT proposals FROM nonces WHERE nonce = ?", (nonce,)).fetchone()
     return row is not None and row[0] >= MAX_PROPOSALS
 
@@ -145,34 +206,71 @@ def reserve(
     delta_limit: int,
     rate: Rate | None,
 ) -> bool:
-    """Reserve a charge unless it would exceed a limit, as `policies.budget.ledger.Ledger.reserve` says."""
+    """Reserve a charge unless it would exceed a limit; see `policies.budget.ledger.Ledger.reserve`."""
     run = charge.run
-    is_held = _is_reserved(database, charge)
+    is_held, events = _is_reserved(database, charge), list[Event]()
+    if is_held and _begins_later(database, charge):
+        events += release(database, charge.nonce)
+        is_held = False
     if not is_held:
         since = [limit.since for limit in windows]
         counted = None if rate is None else rate.since
         spent = spending(database, charge.nonce, charge.purpose, charge.analyst, since, run, counted)
         if exceeds(spent, charge, lifetime_limit, windows, run_limit, delta_limit, rate):
+            log.append(*events)
             return False
-        insert(database, row_of(charge))
     of_run = (None, None, None) if run is None else (run.run, run.job, run.number)
     counts_as = _counts_as(database, charge.nonce, run)
     database.execute(
         "INSERT INTO nonces VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1) ON CONFLICT DO UPDATE SET proposals = proposals + 1",
         (charge.nonce, charge.request_hash, charge.analyst, *of_run, counts_as, charge.charged_at),
     )
-    events: list[Event] = [decided(charge.request_hash, charge.analyst, charge.purpose, ())]
+    events.append(decided(charge.request_hash, charge.analyst, charge.purpose, ()))
+    for nonce, request_hash in charge.replaces:
+        events += _replace(database, nonce, request_hash, charge)
+    if run is not None and run.continues:
+        events += _take_place(database, run.continues, charge)
     if not is_held:
-        events.append(_reserved(charge))
+        events.append(insert(database, charge))
     log.append(*events)
     return True
 
 
+def _replace(database: Database, nonce: bytes, request_hash: bytes, by: Charge) -> list[Event]:
+    """Never accept a request again, give back what it reserved, and return the events to log.
+
+    Raises AlreadyChargedError if its contribution has left, or may leave, or if the nonce is another request's.
+    """
+    if state_of(database, nonce) in ("charging", "committed"):
+        raise AlreadyChargedError("the request that this one replaces was answered before")
+    known = database.execute("SELECT request_hash FROM nonces WHERE nonce = ?", (nonce,)).fetchone()
+    if known is not None and known[0] != request_hash:
+        raise AlreadyChargedError("the nonce that this request replaces is another request's")
+    return [*_take_place(database, nonce, by), *release(database, nonce)]
+
+
+def _take_place(database: Database, name: bytes, by: Charge) -> list[Event]:
+    """Let one request, or the steps of one run, take the place of a request or a run; return the events to log.
+
+    Raises AlreadyChargedError if another has taken it, or if what is named is another analyst's.
+    """
+    sql = "SELECT 1 FROM nonces WHERE (nonce = ? OR run = ?) AND analyst <> ?"
+    if database.execute(sql, (name, name, by.analyst)).fetchone() is not None:
+        raise AlreadyChargedError("what this request replaces is another analyst's")
+    if is_replaced(database, name, by.names):
+        raise AlreadyChargedError("another request took the place of what this one replaces")
+    if database.execute("INSERT OR IGNORE INTO replaced VALUES (?, ?)", (name, by.nonce)).rowcount:
+        return [Replaced(nonce=name, by=by.nonce)]
+    return []
+
+
 def _is_reserved(database: Database, charge: Charge) -> bool:
-    """Tell whether this very charge is reserved; raises AlreadyChargedError if it can be reserved no more."""
+    """Tell whether this same charge is reserved; raises AlreadyChargedError if it cannot be reserved any more."""
     known = database.execute("SELECT request_hash, proposals FROM nonces WHERE nonce = ?", (charge.nonce,)).fetchone()
     if known is not None and (known[0] != charge.request_hash or known[1] >= MAX_PROPOSALS):
         raise AlreadyChargedError(f"this nonce is another request's, or was accepted {MAX_PROPOSALS} times")
+    if is_replaced(database, charge.nonce) or (charge.run is not None and is_replaced(database, charge.run.run)):
+        raise AlreadyChargedError("another request took the place of this one")
     if charge.run is not None and job_of(database, charge.run.run) not in (None, charge.run.job):
         raise AlreadyChargedError("this training run began with another request")
     held = charge_of(database, charge.nonce)
@@ -183,37 +281,51 @@ def _is_reserved(database: Database, charge: Charge) -> bool:
     return True
 
 
-def _reserved(charge: Charge) -> Reserved:
-    return Reserved(
-        nonce=charge.nonce,
-        request_hash=charge.request_hash,
-        micro_rho=charge.micro_rho,
-        atto_delta=charge.atto_delta,
-        policy_hash=charge.policy_hash,
-        row=hash_of_row(*row_of(charge)),
-    )
+def _begins_later(database: Database, charge: Charge) -> bool:
+    """Tell whether what is reserved for this charge counts on an earlier day, and so perhaps in an earlier window."""
+    held = charge_of(database, charge.nonce)
+    return held is not None and held.charged_at // DAY_S < charge.charged_at // DAY_S
 
 
-def commit(database: Database, log: Log, nonce: bytes, round_id: bytes) -> None:
-    """Bind a reservation to the round whose contribution leaves next; raises AlreadyChargedError without one."""
+def begin_charge(database: Database, log: Log, nonce: bytes, round_id: bytes) -> None:
+    """Let a reservation count as spent in a round; raises AlreadyChargedError without one."""
     changed = database.execute(
-        "UPDATE charges SET state = 'committed', round_id = ? WHERE nonce = ? AND state = 'reserved'",
+        "UPDATE charges SET state = 'charging', round_id = ? WHERE nonce = ? AND state = 'reserved'",
         (round_id, nonce),
     ).rowcount
-    if changed != 1:
+    held = charge_of(database, nonce)
+    if changed != 1 or held is None:
         raise AlreadyChargedError("nothing is reserved for this request, or its contribution has left")
+    log.append(Charging(nonce=nonce, round_id=round_id, micro_rho=held.micro_rho))
+
+
+def commit(database: Database, log: Log, nonce: bytes, round_id: bytes, consulted: Consulted | None) -> None:
+    """Spend a charge that began in this round, whose contribution leaves next; raises AlreadyChargedError without."""
+    changed = database.execute(
+        "UPDATE charges SET state = 'committed' WHERE nonce = ? AND round_id = ? AND state = 'charging'",
+        (nonce, round_id),
+    ).rowcount
+    if changed != 1:
+        raise AlreadyChargedError("no charge of this request began in this round, or its contribution has left")
     log.append(Contributed(nonce=nonce, round_id=round_id))
+    if consulted is not None:
+        about = {"purpose": consulted.purpose, "as_of": consulted.as_of, "feed_at": consulted.feed_at}
+        log.append(ConsentRead.model_validate({"nonce": nonce, **about}))
 
 
 def release(database: Database, nonce: bytes) -> list[Released]:
-    """Give one reservation back if it is one; return what is to be logged."""
-    changed = database.execute("DELETE FROM charges WHERE nonce = ? AND state = 'reserved'", (nonce,)).rowcount
+    """Release one charge that is not committed, if there is one; return the events to log."""
+    changed = database.execute("DELETE FROM charges WHERE nonce = ? AND state <> 'committed'", (nonce,)).rowcount
     return [Released(nonce=nonce)] if changed else []
 
 
+def spend_begun(database: Database) -> list[StaysCharged]:
+    """Spend every charge that an earlier process had begun; return the events to log."""
+    sql = "UPDATE charges SET state = 'committed' WHERE state = 'charging' RETURNING nonce, round_id"
+    return [StaysCharged(nonce=nonce, round_id=round_id) for nonce, round_id in database.execute(sql).fetchall()]
+
+
 def release_all(database: Database) -> list[Released]:
-    """Give every reservation back; return what is to be logged."""
-    sql = "SELECT nonce FROM charges WHERE state = 'reserved'"
-    nonces = [bytes(row[0]) for row in database.execute(sql).fetchall()]
-    database.executemany("DELETE FROM charges WHERE nonce = ? AND state = 'reserved'", [(one,) for one in nonces])
-    return [Released(nonce=nonce) for nonce in nonces]
+    """Release every reservation whose charge had not begun; return the events to log."""
+    sql = "DELETE FROM charges WHERE state = 'reserved' RETURNING nonce"
+    return [Released(nonce=nonce) for (nonce,) in database.execute(sql).fetchall()]

@@ -1,1 +1,1 @@
-"""What the silo's owner sees and does: the page on this machine."""
+"""The owner's side of a silo: the command `consilo-silo` and the page on this machine."""

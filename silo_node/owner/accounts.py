@@ -1,4 +1,4 @@
-"""What a silo's ledger says, for its owner: spent, set aside and left, by limit and analyst, and how long it will last.
+"""The accounts of a silo's ledger for its owner: spent, reserved and left, by limit and analyst, with a forecast.
 
 Pure: charges, policy and clock in, values out.
 """
@@ -8,19 +8,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from policies.budget.accountant import epsilon_of
-from policies.budget.ledger import window_start
+from policies.budget.ledger import ATTO, Spending, window_start
+from policies.budget.sampler import rho_delta, sampler_limit
 from policies.document.policy import Policy
-from policies.units import DAY_S, MICRO, micro_floor
+from policies.units import DAY_S, MICRO, micro_floor, when
 from silo_node.ledger.charges import Row
-from silo_node.ledger.events import when
 
-MAX_DAYS = 1000 * 365  # nobody plans beyond, and calendars end
-FORECAST_DAYS = 90  # the pace is that of so many days, or since the first charge
+MAX_DAYS = 1000 * 365  # a later end is not shown, and calendars end
+FORECAST_DAYS = 90  # the pace is that of the last 90 days, or since the first charge
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What was spent of one limit, in micro-rho; without a limit there is nothing left to tell."""
+    """The spending under one limit, in micro-rho; without a limit, what is left is unknown."""
 
     name: str
     committed: int
@@ -51,7 +51,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """When the lifetime budget ends if the silo goes on as in the last days."""
+    """When the lifetime budget ends at the present pace."""
 
     micro_rho_per_day: float
     over_days: int
@@ -75,15 +75,17 @@ class Accounts:
     purposes: tuple[Account, ...]  # of the whole life, by purpose
     days: tuple[tuple[int, int], ...]  # (day since 1970, micro-rho spent by the end of it), days with charges only
     forecast: Forecast
+    sampler_delta: float  # spent on the noise of long answers
+    sampler_limit: float
 
     def epsilon(self, micro_rho: int) -> float:
-        """Return the epsilon of so much, at the policy's delta."""
-        return epsilon_of(micro_rho / MICRO, self.delta) if micro_rho else 0.0
+        """Return the epsilon of `micro_rho`, at the policy's delta less what the noise of long answers may use."""
+        return epsilon_of(micro_rho / MICRO, rho_delta(self.delta)) if micro_rho else 0.0
 
 
-def accounts_of(policy: Policy, rows: Sequence[Row], lifetime: int, now: int) -> Accounts:
-    """Return the accounts at `now`; `lifetime` is what the ledger itself counts, curves included."""
-    limit = policy.budget.lifetime_micro
+def accounts_of(policy: Policy, rows: Sequence[Row], spent: Spending, now: int) -> Accounts:
+    """Return the accounts at `now`; `spent` has the ledger's own totals, curves included."""
+    limit, lifetime = policy.budget.lifetime_micro, spent.lifetime
     reserved = sum(row.micro_rho for row in rows if not row.is_committed)
     total = Account("all", max(0, lifetime - reserved), reserved, limit)
     names = [*policy.purposes, *(name for name in dict.fromkeys(row.purpose for row in rows))]
@@ -94,8 +96,8 @@ def accounts_of(policy: Policy, rows: Sequence[Row], lifetime: int, now: int) ->
     for row in sorted(rows, key=lambda one: one.at):
         days[row.at // DAY_S] = days.get(row.at // DAY_S, 0) + row.micro_rho
     running, curve = 0, []
-    for day, spent in days.items():
-        running += spent
+    for day, of_day in days.items():
+        running += of_day
         curve.append((day, running))
     return Accounts(
         at=now,
@@ -105,6 +107,8 @@ def accounts_of(policy: Policy, rows: Sequence[Row], lifetime: int, now: int) ->
         purposes=purposes,
         days=tuple(curve),
         forecast=_forecast(rows, total, now),
+        sampler_delta=spent.atto_delta / ATTO,
+        sampler_limit=sampler_limit(policy.budget.delta, limit) / ATTO,
     )
 
 
@@ -124,7 +128,7 @@ def _limits(policy: Policy, rows: Sequence[Row], now: int) -> Iterable[Account]:
 
 
 def _fullest_month(rows: Sequence[Row]) -> tuple[int | None, list[Row]]:
-    """Return the month of data on which most was spent, None if no charge names any, and its charges."""
+    """Return the month of data with the highest spending and its charges; None if no charge names a month."""
     begins = {row.months.first for row in rows}
     found = {month: [row for row in rows if row.months.first <= month <= row.months.last] for month in begins}
     if not found:

@@ -1,42 +1,50 @@
-"""`consilo-silo`: the data owner's command. Reads the silo's own files; `serve` alone sends anything anywhere.
+"""`consilo-silo`: the data owner's command. It reads the silo's own files; only `serve` sends anything.
 
-Exit status: 0 in order, 1 an error, 3 the question would be refused (check-policy --request).
+Exit status: 0 success, 1 an error, 3 the question would be refused (check-policy --request).
 """
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import duckdb
 
 from federation import terminal
-from federation.terminal import Commands, Failure, Parser, Program, add_command, commands_of, print_findings
-from federation.transport.address import dialled, port
+from federation.errors import ClusterDiedError
+from federation.joining import install
+from federation.members.certificates import utc_now
+from federation.operations import background
+from federation.terminal import Commands, Failure, Parser, Program, add_command, commands_of, plain, print_findings
+from federation.transport.address import dialled, listened, port
 from policies.document.load import load
 from policies.document.policy import Policy
 from policies.document.purposes import ConsentColumn, ConsentTable
-from policies.errors import PolicyError, PolicyFileError
-from policies.units import HOUR_S
-from silo_node.data.consent import load_consent
-from silo_node.data.sources import LOAD_TIMEOUT_S, Source, connect, load_sources, opened
+from policies.errors import ColumnsFileError, PolicyError, PolicyFileError
+from policies.units import HOUR_S, when
+from silo_node.data.check import load_sources
+from silo_node.data.consent import load_consent, readings
+from silo_node.data.locations import LOAD_TIMEOUT_S, connect, opened
+from silo_node.data.sources import Source
 from silo_node.errors import SiloError, SourceError
 from silo_node.home import LEDGER
-from silo_node.ledger.events import when
 from silo_node.ledger.store import LedgerStore
-from silo_node.owner import ledger_commands, policy_commands
-from silo_node.owner.consent_status import PersonStanding, Standing, standing_of, standings
+from silo_node.owner import backup_commands, force_commands, ledger_commands, policy_commands, prepared_commands
+from silo_node.owner.consent_status import ConsentCounts, PersonConsent, consent_counts, status_of_person
+from silo_node.owner.receipt_commands import add_receipt_command
 from silo_node.training.run import RunState
+
+WAIT_S = 180.0  # for a silo that was started to be connected
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; every expected error becomes one line and one hint."""
 
     def command() -> int:
-        options = _parser().parse_args(arguments)
+        options = command_line().parse_args(arguments)
         run: Callable[[argparse.Namespace], int] = options.run
         return run(options)
 
@@ -49,17 +57,26 @@ def _explain(err: Exception) -> Failure | None:
             problems = tuple(err.message.splitlines())
             message = f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in the policy"
             return Failure(message, err.hint, details=problems)
+        case ColumnsFileError():
+            problems = tuple(err.message.splitlines())
+            message = f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in the file of columns"
+            return Failure(message, err.hint, details=problems)
         case SiloError() | PolicyError():
             return Failure(err.message, err.hint)
         case _:
             return None
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser of every command and option."""
     parser = Parser(prog="consilo-silo", description="Look after one silo: its policy, its data, its ledger.")
     commands = commands_of(parser)
     policy_commands.add_commands(commands)
+    force_commands.add_commands(commands)
     ledger_commands.add_commands(commands)
+    prepared_commands.add_commands(commands)
+    backup_commands.add_commands(commands)
+    add_receipt_command(commands)
     text = "show how many persons are in by consent right now, as the next request would count them"
     consent = add_command(commands, "consent", _consent, text)
     consent.add_argument("--policy", type=Path, required=True, metavar="FILE", help="the policy.toml")
@@ -77,32 +94,78 @@ def _federated_commands(commands: Commands) -> None:
     text = "check what `serve` needs: clock, disk, certificate, policy, sources, ledger, membership"
     doctor = add_command(commands, "doctor", _doctor, text)
     doctor.add_argument("--policy", type=Path, required=True, metavar="FILE", help="the policy.toml")
+    text = "show the connection, the last rounds, errors of the day, disk and budget of the silo"
+    status = add_command(commands, "status", _status_of_silo, text)
+    status.add_argument("--policy", type=Path, required=True, metavar="FILE", help="the policy.toml")
+    status.add_argument("--json", action="store_true", help="as JSON")
     text = "run the silo in this organisation's own Ray cluster and dial out to the aggregator"
     serve = add_command(commands, "serve", _serve, text)
     serve.add_argument("--policy", type=Path, required=True, metavar="FILE", help="the policy.toml")
     text = "health and metrics, on loopback"
     serve.add_argument("--monitor-port", type=port, default=9465, metavar="PORT", help=text)
+    text = "also answer /live, /ready and /metrics there, for probes from other machines"
+    serve.add_argument("--probes", type=listened, metavar="HOST:PORT", help=text)
     text = "a Ray cluster of this organisation; default: start one"
     serve.add_argument("--ray", type=dialled, metavar="HOST:PORT", help=text)
     serve.add_argument(
         "--ray-tls", type=Path, metavar="DIR", help="node.key, node.pem and ca.pem, if it has several nodes"
     )
     serve.add_argument("--node-address", default="", metavar="ADDRESS", help="of this machine in that cluster")
+    text = "install the admission that the authority sent, before anything else"
+    serve.add_argument("--admission", type=Path, metavar="FILE", help=text)
+    text = "start it in the background, with serve.log beside the policy, and return once it is connected"
+    serve.add_argument("--wait", action="store_true", help=text)
 
 
 def _doctor(options: argparse.Namespace) -> int:
     from silo_node.doctor import examine
 
-    return print_findings(examine(options.policy))
+    return print_findings(examine(options.policy, is_measuring=True))
+
+
+def _status_of_silo(options: argparse.Namespace) -> int:
+    from silo_node.owner.silo_status import silo_status, worded
+
+    found = silo_status(options.policy, time.time())
+    print(json.dumps(found, indent=2) if options.json else "\n".join(plain(line) for line in worded(found)))
+    return 0
 
 
 def _serve(options: argparse.Namespace) -> int:
+    if options.admission is not None:
+        install(options.admission, options.policy.resolve().parent, utc_now())
+    if options.wait:
+        return _start(options)
+    from federation.operations.ray_cluster import end_at_once
     from silo_node.serve import Options, serve
 
-    chosen = Options(options.policy, options.monitor_port, options.ray, options.ray_tls, options.node_address)
-    serve(chosen, lambda line: print(line, flush=True))
-    sys.stderr.flush()
-    os._exit(0)  # all is closed; where Ray's threads still hold DuckDB's module at exit, it reports itself as leaked
+    chosen = Options(
+        options.policy, options.monitor_port, options.ray, options.ray_tls, options.node_address, options.probes
+    )
+    try:
+        serve(chosen, lambda line: print(line, flush=True))
+    except KeyboardInterrupt:
+        print("stopped before it was served", flush=True)
+    except ClusterDiedError as err:
+        end_at_once(terminal.fail("consilo-silo", Failure(err.message, err.hint)))
+    return 0
+
+
+def _start(options: argparse.Namespace) -> int:
+    """Start `serve` without `--wait` in the background; return once it is connected."""
+    home = options.policy.resolve().parent
+    command = [sys.executable, "-P", "-m", "silo_node.owner.cli", "serve", "--policy", str(options.policy.resolve())]
+    command += ["--monitor-port", str(options.monitor_port)]
+    command += [] if options.probes is None else ["--probes", options.probes]
+    command += [] if options.ray is None else ["--ray", options.ray]
+    command += [] if options.ray_tls is None else ["--ray-tls", str(options.ray_tls)]
+    command += [f"--node-address={options.node_address}"] if options.node_address else []
+    process = background.start(home, command, options.monitor_port, WAIT_S)
+    print(
+        f"{load(options.policy).policy.silo.id} is connected, as process {process}; its log is {home / background.LOG}"
+    )
+    print(f"to stop it: kill {process}")
+    return 0
 
 
 def _consent(options: argparse.Namespace) -> int:
@@ -110,45 +173,45 @@ def _consent(options: argparse.Namespace) -> int:
     if options.purpose is not None and options.purpose not in policy.purposes:
         raise SiloError(f"unknown purpose {options.purpose!r}", f"known: {', '.join(policy.purposes)}")
     purposes = list(policy.purposes) if options.purpose is None else [options.purpose]
-    sources, decisions, now = load_sources(policy, home), load_consent(policy, home), int(time.time())
-    sources = {name: _for_consent(policy, source) for name, source in sources.items()}
-    reader, wanted = decisions.reader, [source.wanted for source in sources.values()]
-    people: dict[tuple[str, str], PersonStanding] = {}
-    try:
-        with connect() as connection, opened(connection, (*wanted, *decisions.wanted_with_receipts), LOAD_TIMEOUT_S):
-            found = standings(connection, policy, purposes, sources, reader, now, decisions.written_at())
-            if options.person is not None:
-                people = {
-                    (purpose, name): standing_of(connection, policy, purpose, source, reader, now, options.person)
-                    for purpose in purposes
-                    for name, source in sources.items()
-                }
-    except duckdb.Error as err:
-        raise SourceError("a file changed while it was read", "try again") from err
+    people: dict[tuple[str, str], PersonConsent] = {}
+    now = int(time.time())
+    with connect() as connection:
+        checked, decisions = load_sources(connection, policy, home), load_consent(connection, policy, home)
+        sources = {name: _for_consent(policy, source) for name, source in checked.items()}
+        try:
+            decided_at = None if decisions is None else decisions.written_at()
+            with opened(connection, (*sources.values(), *readings(decisions)), LOAD_TIMEOUT_S):
+                found = consent_counts(connection, policy, purposes, sources, now, decided_at)
+                if options.person is not None:
+                    people = {
+                        (purpose, name): status_of_person(connection, policy, purpose, source, now, options.person)
+                        for purpose in purposes
+                        for name, source in sources.items()
+                    }
+        except duckdb.Error as err:
+            raise SourceError("a file changed while it was read", "try again") from err
     print(f"{policy.silo.id} at {when(now)}")
     for purpose in purposes:
         print(f"  {purpose}: {_rule(policy, purpose)}")
         for one in (one for one in found if one.purpose == purpose):
             print(f"    {one.source}: {_people(policy, one, now)}")
             if options.person is not None:
-                verdict = people[purpose, one.source]
-                receipts = f" (receipts: {', '.join(verdict.receipts)})" if verdict.receipts else ""
-                print(f"      {options.person} is {_verdict(policy, verdict)}{receipts}")
-                if _may_have_been_in(verdict):
+                status = people[purpose, one.source]
+                receipts = f" (receipts: {', '.join(status.receipts)})" if status.receipts else ""
+                print(f"      {options.person} is {_status(policy, status)}{receipts}")
+                if _may_have_been_in(status):
                     _print_learned(options.policy, purpose, one.source, now)
     return 0
 
 
 def _for_consent(policy: Policy, source: Source) -> Source:
-    """Return a source with the columns that say who is in."""
-    consent = policy.consent
-    return source.narrowed(
-        {policy.privacy_unit.id_column, *([consent.column] if isinstance(consent, ConsentColumn) else [])}
-    )
+    """Return a source with only the columns that the consent filter needs."""
+    keys = {policy.privacy_unit.id_column, policy.consent_column}
+    return source.narrowed(key for key in keys if key is not None)
 
 
-def _may_have_been_in(one: PersonStanding) -> bool:
-    """Tell whether somebody is out who was in before; of a column of decisions nobody knows what it said before."""
+def _may_have_been_in(one: PersonConsent) -> bool:
+    """Tell whether a person who is excluded now may have been included before; a column has no earlier decisions."""
     return one.reason in ("withdrawn", "expired", "objected") or (one.reason == "column" and one.rows_in < one.rows)
 
 
@@ -161,7 +224,7 @@ def _print_learned(policy: Path, purpose: str, table: str, now: int) -> None:
 
 
 def _rule(policy: Policy, name: str) -> str:
-    """Return how a purpose asks for consent, and its legal basis."""
+    """Return a purpose's rule of consent and its legal basis."""
     purpose = policy.purposes[name]
     basis = f"legal basis {purpose.legal_basis}"
     if purpose.consent == "none":
@@ -175,7 +238,7 @@ def _rule(policy: Policy, name: str) -> str:
             return f"{purpose.consent} without decisions, {basis}"
 
 
-def _people(policy: Policy, one: Standing, now: int) -> str:
+def _people(policy: Policy, one: ConsentCounts, now: int) -> str:
     counted = f"{one.persons_in} of {one.persons} {policy.privacy_unit.entity}s are in"
     if policy.consent is None or policy.consent.stale_after_hours is None:
         return counted
@@ -188,14 +251,13 @@ def _people(policy: Policy, one: Standing, now: int) -> str:
     return f"{age}, more than {limit}, so every request is denied" if one.is_stale else f"{age}, at most {limit}"
 
 
-def _verdict(policy: Policy, one: PersonStanding) -> str:
+def _status(policy: Policy, one: PersonConsent) -> str:
     since = "" if one.at is None else f" {when(one.at)}"
     match one.reason:
         case "not asked":
             return "in: consent is not asked"
         case "column":
-            column = policy.consent.column if isinstance(policy.consent, ConsentColumn) else ""
-            counted = f"{column} is true in {one.rows_in} of {one.rows} row{'s' if one.rows > 1 else ''}"
+            counted = f"{policy.consent_column} is true in {one.rows_in} of {one.rows} row{'s' if one.rows > 1 else ''}"
             return f"in: {counted}" if one.rows_in else f"not in: {counted}"
         case "given":
             return f"in: given{since}"
@@ -212,7 +274,7 @@ def _verdict(policy: Policy, one: PersonStanding) -> str:
 
 
 def _states(policy: Path) -> list[RunState]:
-    """Return the models in the ledger beside a policy, the one that was learned last at the end."""
+    """Return the models in the ledger of a policy's directory; the last learned one is last."""
     path = policy.resolve().parent / LEDGER
     if not path.exists():
         return []
@@ -240,5 +302,10 @@ def _models(options: argparse.Namespace) -> int:
     return 0
 
 
+def program() -> NoReturn:
+    """Run one command as a process of its own."""
+    terminal.end(main())
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

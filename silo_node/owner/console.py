@@ -1,8 +1,8 @@
 """`consilo-silo console`: one page for the silo's owner, on this machine alone.
 
-Promises: nobody reads the page or decides on it who does not know its address, a random path that only whoever
-started it is told; a decision needs a token of this page and is signed with the visitor's own key. It reads the
-silo's files. What keeps other pages out is in `federation.web`.
+Promises: only a person who knows its address can read the page or decide on it; the address has a random path that is
+shown only to the person who started the console. A decision needs a token of this page and is signed with the visitor's
+own key. The console reads the silo's files. `federation.web` keeps other pages out.
 """
 
 import hmac
@@ -33,6 +33,7 @@ from silo_node.ledger.store import LedgerStore
 from silo_node.owner.accounts import accounts_of
 from silo_node.owner.page import View, render
 from silo_node.owner.pending import Decision, decide_on, requests_of
+from silo_node.profiles import last_lines
 
 MAX_BODY = 4096
 LOG_ENTRIES = 60
@@ -40,7 +41,7 @@ LOG_ENTRIES = 60
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Who decides on the page, with the key that the policy names."""
+    """The person who decides on the page, with the key that the policy names."""
 
     who: str
     key: SigningKey
@@ -74,7 +75,7 @@ class Console:
 
     @property
     def csrf(self) -> str:
-        """What a form of this page sends back."""
+        """The token that every form of this page sends back."""
         return hmac.new(self._secret, b"decide", sha256).hexdigest()
 
     def page(self, base: str, nonce: str) -> str:
@@ -84,8 +85,9 @@ class Console:
         said, is_whole = self._examined()
         view = View(
             policy=file.policy,
-            accounts=accounts_of(file.policy, store.history(), store.spending().lifetime, now),
+            accounts=accounts_of(file.policy, store.history(), store.spending(), now),
             requests=requests_of(file.policy, store, now),
+            rows=last_lines(self._policy.resolve().parent),
             entries=store.entries(LOG_ENTRIES) if is_whole else [],
             log=said,
             is_log_whole=is_whole,
@@ -148,7 +150,7 @@ def serve(
 
 
 def _routes(console: Console) -> Sequence[Route]:
-    """Return the page and the decision; both read the ledger, so they run beside the event loop."""
+    """Return the routes of the page and of a decision; both read the ledger, so they run in threads."""
 
     async def show(request: Request) -> Response:
         nonce = token(16).hex()

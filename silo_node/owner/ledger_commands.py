@@ -1,6 +1,7 @@
-"""The commands of `consilo-silo` about what was spent, asked and logged.
+"""The commands of `consilo-silo` about spending, requests and the log.
 
-They read the silo's own files; `approve`, `reject` and `erase` write to its ledger, under the silo's identity key.
+They read the silo's own files; `approve`, `reject`, `excuse` and `erase` write to its ledger, under the silo's identity
+key.
 """
 
 import argparse
@@ -13,14 +14,13 @@ from pathlib import Path
 from crypto.keys import SigningKey, read_key_file
 from federation.terminal import Commands, Parser, add_command, asking, whole
 from policies.budget.ledger import Checkpoint
-from policies.document.describe import worded_request
-from policies.document.load import PolicyFile, load
+from policies.document.load import PolicyFile, load, printable
 from policies.document.policy import Policy
 from policies.errors import LedgerError
-from policies.units import MICRO
+from policies.units import MICRO, when
 from silo_node.errors import SiloError
 from silo_node.home import LEDGER, read_home
-from silo_node.ledger.events import when, worded
+from silo_node.ledger.events import Excused, worded
 from silo_node.ledger.log import Signer, read_checkpoint
 from silo_node.ledger.retention import due_of
 from silo_node.ledger.store import LedgerStore
@@ -38,6 +38,8 @@ def add_commands(commands: Commands) -> None:
     _format(ledger)
     requests = _command(commands, "requests", "show the requests that wait for people to approve them", _requests)
     requests.add_argument("--all", action="store_true", help="also those that were decided or have expired")
+    text = "also the signed text itself, whose SHA-256 begins with the request's name"
+    requests.add_argument("--signed", action="store_true", help=text)
     _format(requests)
     decisions: tuple[tuple[Decision, str], ...] = (
         ("approve", "say yes to a request that waits"),
@@ -64,9 +66,13 @@ def add_commands(commands: Commands) -> None:
         commands, "verify-log", "examine the log: nothing removed, changed, reordered or cut off", _verify_log
     )
     verify.add_argument(
-        "--head", type=Path, metavar="FILE", help="a head that was kept elsewhere: the log must go on from it"
+        "--head", type=Path, metavar="FILE", help="a checkpoint that was kept elsewhere: the log must go on from it"
     )
     _command(commands, "erase", "erase what the policy's [retention] says is due", _erase)
+    excuse = _command(
+        commands, "excuse", "let an aggregator count that keeps no checkpoint: it is new, or lost its disk", _excuse
+    )
+    excuse.add_argument("aggregator", metavar="AGGREGATOR", help="its name in the roster")
     console = _command(commands, "console", "open a page on this machine: policy, ledger, requests, log", _console)
     port = whole(0, 65_535)
     console.add_argument("--port", type=port, metavar="PORT", default=0, help="on the loopback interface; default: any")
@@ -85,7 +91,7 @@ def _format(parser: argparse.ArgumentParser) -> None:
 
 
 def ledger_path(policy: Path) -> Path:
-    """Return the ledger beside a policy; raises LedgerError if the silo has never started."""
+    """Return the path of the ledger in a policy's directory; raises LedgerError if the silo has never started."""
     path = policy.resolve().parent / LEDGER
     if not path.exists():
         raise LedgerError(f"there is no ledger beside {policy}", "it appears when the silo first starts")
@@ -93,9 +99,9 @@ def ledger_path(policy: Path) -> Path:
 
 
 def signer_of(policy: Path) -> Signer:
-    """Return the silo's own signature, from the files beside its policy."""
+    """Return the silo's signer of checkpoints, from the files in its directory."""
     silo = read_home(policy).silo
-    return Signer(silo.name, silo.federation, silo.signing)
+    return Signer(silo.name, silo.federation, silo.signing, silo.sealing)
 
 
 def person_key(path: Path) -> SigningKey:
@@ -111,7 +117,7 @@ def _read(options: argparse.Namespace) -> tuple[PolicyFile, LedgerStore]:
 
 def _ledger(options: argparse.Namespace) -> int:
     file, store = _read(options)
-    rows, spent = store.history(), store.spending().lifetime
+    rows, spent = store.history(), store.spending()
     store.close()
     accounts = accounts_of(file.policy, rows, spent, int(time.time()))
     if options.format == "json":
@@ -150,11 +156,14 @@ def _print_accounts(accounts: Accounts) -> None:
     if accounts.lifetime.reserved:
         print(f"       of it rho {accounts.lifetime.reserved / MICRO:.6f} set aside for rounds that are running")
     print(f"left:  rho {(accounts.lifetime.left or 0) / MICRO:.6f}")
+    if accounts.sampler_delta:
+        of = f"{accounts.sampler_delta:.3g} of {accounts.sampler_limit:.3g}"
+        print(f"noise of long answers: delta {of}")
     print(f"pace:  {accounts.forecast.worded()}")
 
 
 def _figures(account: Account) -> tuple[str, ...]:
-    """Return what is spent, reserved, left and the limit; the last two of an analyst without a limit are open."""
+    """Return spent, reserved, left and the limit; the last two are blank for an analyst without a limit."""
     figures = (account.committed, account.reserved, account.left, account.limit)
     return tuple("-" if figure is None else f"{figure / MICRO:.6f}" for figure in figures)
 
@@ -171,6 +180,7 @@ def _summary(policy: Policy, accounts: Accounts) -> dict[str, object]:
             "epsilon_spent": accounts.epsilon(lifetime.spent),
             "epsilon_limit": accounts.epsilon(lifetime.limit or 0),
         },
+        "sampler_delta": {"spent": accounts.sampler_delta, "limit": accounts.sampler_limit},
         "limits": [one.summary() for one in accounts.limits],
         "purposes": [one.summary() for one in accounts.purposes],
         "forecast": {
@@ -196,10 +206,12 @@ def _requests(options: argparse.Namespace) -> int:
         return 0
     for one in found:
         print(f"{one.name}  {one.worded()}")
-        print(f"  {one.request.analyst} for {one.request.purpose}, rho {one.micro_rho / MICRO:.6f}")
-        print(f"  {worded_request(one.request)}")
-        print(f"  asked {when(one.asked_at)}, expires {when(one.request.expires_at)}")
+        for about, said in one.lines:
+            print(f"  {about}: {said}")
+        print(f"  asked: {when(one.asked_at)}")
         print(f"  to decide: {', '.join(one.people) or 'nobody'}")
+        if options.signed:
+            print(f"  signed text: {printable(one.signed)}")
     if not found:
         print("no request waits")
     return 0
@@ -212,7 +224,11 @@ def _request(one: PendingRequest) -> dict[str, object]:
         "analyst": one.request.analyst,
         "purpose": one.request.purpose,
         "rho": one.micro_rho / MICRO,
-        "question": worded_request(one.request),
+        "question": one.request.plan.in_words(one.request.table.name),
+        "lines": [list(line) for line in one.lines],
+        "signed": one.signed,
+        "silos": list(one.request.silos),
+        "or_without": one.request.or_without or 0,
         "asked_at": when(one.asked_at),
         "expires_at": when(one.request.expires_at),
         "approved": [list(approval.approved) for approval in one.approvals],
@@ -258,24 +274,24 @@ def _verify_log(options: argparse.Namespace) -> int:
     finally:
         store.close()
     if found.checkpoint is None:
-        hint = "if the silo was ever started, its ledger was emptied: a head that was kept elsewhere shows that, --head"
+        hint = "if the silo was ever started, its ledger was emptied: a checkpoint kept elsewhere shows that, --head"
         raise LedgerError("the log is empty, so there is nothing to examine", hint)
-    print(f"whole: entries {found.first} to {found.last}, head {found.checkpoint.chain.hex()[:32]}")
-    print("       charges, splits, requests and verdicts are those of the log")
+    print(f"whole: entries {found.first} to {found.last}, checkpoint {found.checkpoint.chain.hex()[:32]}")
+    print("       charges, survivor sets, requests and verdicts are those of the log")
     if kept is not None:
-        print(f"       it goes on from the head of entry {kept.count} that was kept elsewhere")
+        print(f"       it goes on from the checkpoint of entry {kept.count} that was kept elsewhere")
     return 0
 
 
 def _kept_checkpoint(path: Path, signer: Signer) -> Checkpoint:
-    """Return the head in a file; raises SiloError unless this silo signed it."""
+    """Return the checkpoint in a file; raises SiloError unless this silo signed it."""
     try:
         return read_checkpoint(path.read_bytes(), signer.silo, signer.federation, signer.key.public)
     except OSError as err:
-        raise SiloError(f"{path} cannot be read ({err.strerror})", "name a file with a signed head") from err
+        raise SiloError(f"{path} cannot be read ({err.strerror})", "name a file with a signed checkpoint") from err
     except LedgerError as err:
-        hint = "name a file with a head of its ledger; docs/ledger.md section 3 says where one is kept"
-        raise SiloError(f"{path} is no head signed by {signer.silo!r} in {signer.federation!r}", hint) from err
+        hint = "name a file with a checkpoint of its ledger; docs/ledger.md section 3 says where one is kept"
+        raise SiloError(f"{path} is no checkpoint signed by {signer.silo!r} in {signer.federation!r}", hint) from err
 
 
 def _erase(options: argparse.Namespace) -> int:
@@ -289,6 +305,21 @@ def _erase(options: argparse.Namespace) -> int:
         print(worded(event))
     if not erased:
         print("nothing is due" if policy.retention is not None else "the policy has no [retention], so nothing is due")
+    return 0
+
+
+def _excuse(options: argparse.Namespace) -> int:
+    path, silo = ledger_path(options.policy), read_home(options.policy).silo
+    if options.aggregator not in silo.aggregators:
+        known = ", ".join(sorted(silo.aggregators))
+        raise SiloError(f"the roster has no aggregator {options.aggregator!r}", f"it has: {known}")
+    event = Excused(aggregator=options.aggregator, by="owner")
+    store = LedgerStore(path, signer_of(options.policy))
+    try:
+        store.record(event)
+    finally:
+        store.close()
+    print(worded(event))
     return 0
 
 

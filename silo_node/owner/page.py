@@ -1,7 +1,7 @@
 """The owner's page: policy in words, ledger as charts, requests to approve, the log. Pure: values in, HTML out.
 
-Promises: no script, nothing from elsewhere, and every value escaped, since names and questions come from strangers.
-What stands where is in `templates/`; here is what the templates show.
+Promises: no script, nothing from other servers, and every value escaped, since other parties write names and questions.
+`templates/` has the layout; this module computes the values.
 """
 
 from collections.abc import Sequence
@@ -11,12 +11,14 @@ from functools import cache
 from jinja2 import Environment
 
 from federation.web.markup import templates
-from policies.document.describe import worded_policy, worded_request
+from policies.document.describe import worded_policy
+from policies.document.load import printable
 from policies.document.policy import Policy
-from policies.units import DAY_S, MICRO
-from silo_node.ledger.events import Entry, when, worded
+from policies.units import DAY_S, MICRO, when
+from silo_node.ledger.events import LogEntry, worded
 from silo_node.owner.accounts import Account, Accounts
 from silo_node.owner.pending import PendingRequest
+from silo_node.profiles import NOTE
 
 _WIDTH, _HEIGHT = 1000, 240
 _MIN_DAYS = 7
@@ -25,29 +27,30 @@ _DECIDED = 10
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one page shows."""
+    """The contents of one page."""
 
     policy: Policy
     accounts: Accounts
     requests: Sequence[PendingRequest]
-    entries: Sequence[Entry]  # the last ones, oldest first
-    log: str  # what an examination of the whole log came to
+    rows: Sequence[str]  # the last profile of the rows, in words
+    entries: Sequence[LogEntry]  # the last ones, oldest first
+    log: str  # the result of an examination of the whole log
     is_log_whole: bool
     visitor: str | None  # who may decide on this page
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A bar of what is spent, set aside and left of a limit; widths, empty where there is nothing to draw."""
+    """A bar of the spent, reserved and remaining parts of a limit, as widths; an empty text draws nothing."""
 
     label: str
     committed: str
-    reserved: str  # of both together: the bar of what is spent lies over it
+    reserved: str  # of both together; the bar of the spent part covers it
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """The spending over time as a line of steps, its limit, and how it goes on at the present pace: SVG paths."""
+    """The spending over time as a step line, its limit, and the forecast at the present pace: SVG paths."""
 
     box: str
     label: str
@@ -75,6 +78,7 @@ def render(view: View, base: str, csrf: str, nonce: str) -> str:
             decided=[one for one in view.requests if one.status != "waiting"][-_DECIDED:],
             spendings=[(account.name, part) for account in view.accounts.purposes for part in account.parts],
             policy_in_words=worded_policy(view.policy),
+            note=NOTE,
         )
     )
 
@@ -89,7 +93,7 @@ def _templates() -> Environment:
             "event": worded,
             "moment": lambda at: when(at).replace("T", " ").removesuffix("Z"),
             "period": _period,
-            "question": lambda one: worded_request(one.request),
+            "printable": printable,
             "rho": _rho,
             "sentence": lambda text: f"{text.capitalize()}.",
             "when": when,

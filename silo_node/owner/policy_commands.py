@@ -1,21 +1,20 @@
 """The policy commands of `consilo-silo`: draft a policy, check it, compare two versions, sign one.
 
-Nothing here runs a silo or spends anything: what is decided in `check-policy --request` is decided for show.
+None of these commands runs a silo or spends anything; `check-policy --request` only shows a decision.
 """
 
 import argparse
 import difflib
 import json
 import math
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,31 +24,45 @@ from crypto.rounds.bounds import why_infeasible
 from crypto.rounds.manifest import Recipient
 from crypto.sealing import PUBLIC_BYTES
 from crypto.wire import Name, digest_of
+from federation.files import write_out
 from federation.terminal import Commands, add_command
 from policies.budget.accountant import charge, epsilon_of, micro_rho_of
 from policies.budget.ledger import Spending, WindowSpending
+from policies.budget.sampler import delta_for, rho_delta
 from policies.decision.budget_rules import limits_of, months_of
 from policies.decision.case import Jurisdictions
+from policies.decision.computing import declared_ms, longest_seconds
 from policies.decision.decide import decide
 from policies.decision.eligibility import eligible_analyst
 from policies.document import schema
+from policies.document.agreement import agreed, clean, read_columns
+from policies.document.answers import DELTA, add_answers, answers_of
 from policies.document.catalogue import catalogue_of
-from policies.document.columns import check_uri, kind_of
+from policies.document.columns import Source, check_uri, kind_of
 from policies.document.diff import compare
-from policies.document.draft import Draft, clean, drafted, to_fill_in
-from policies.document.load import PolicyFile, load
+from policies.document.domain_files import DomainError, put_beside
+from policies.document.draft import PolicyDraft, drafted, to_fill_in
+from policies.document.found import stored_table
+from policies.document.load import PolicyFile, load, load_earlier
 from policies.document.policy import Head, Policy
-from policies.document.signatures import SUFFIX, check_succession, quorums, read_signatures, signature, written
+from policies.document.purposes import ConsentTable
+from policies.document.signatures import check_succession, in_words, quorums, read_signatures, signature, what_is_signed
+from policies.document.sniff import sniff_file
+from policies.domains import text_of
 from policies.errors import PolicyError
+from policies.requests.catalogue import Catalogue
 from policies.requests.query import Plan
 from policies.requests.request import Request
 from policies.requests.tables import Table
-from policies.units import MICRO
-from silo_node.data.consent import load_consent
-from silo_node.data.sources import load_sources, place_of, types_of
-from silo_node.errors import SiloError
-from silo_node.home import ACCEPTED
+from policies.units import MICRO, WAIT_S
+from silo_node.data.check import load_sources
+from silo_node.data.locations import connect, location_of, types_of
+from silo_node.data.measure import largest_ms
+from silo_node.data.row_profile import alarms_in, profile
+from silo_node.errors import HomeError, SiloError
+from silo_node.home import ACCEPTED, accepted_in, check_may_serve, federation_of, write_signatures
 from silo_node.owner.ledger_commands import person_key
+from silo_node.profiles import NOTE, figures, keep, shown
 
 _PLAN_TIMEOUT_S = 60
 DENIED = 3
@@ -66,9 +79,15 @@ def add_commands(commands: Commands) -> None:
         "--table", metavar="NAME", help="what the table is called; default: the name of the file or table"
     )
     init.add_argument("--id", metavar="COLUMN", help="the column that says whose row it is")
+    add_answers(init)
+    text = "what is public knowledge of columns, one line each; every other column stays closed"
+    init.add_argument("--columns", type=Path, metavar="FILE", help=text)
     init.add_argument(
         "--out", type=Path, default=Path("policy.toml"), metavar="FILE", help="where the draft is written"
     )
+    told = add("profile", _profile, "what the silo reads of its rows, for its owner alone")
+    told.add_argument("file", type=Path, metavar="FILE", help="the policy.toml")
+    told.add_argument("--format", choices=("json", "text"), default="json", help="default: json")
     check = add("check-policy", _check_policy, "check a policy file, and the data that it names")
     check.add_argument("file", type=Path, metavar="FILE", help="the policy.toml")
     check.add_argument("--request", metavar="SQL", help="also say what would be decided on this question, and why")
@@ -87,6 +106,7 @@ def add_commands(commands: Commands) -> None:
     sign.add_argument("--as", dest="who", metavar="NAME", help="your name in the policy's signed_by")
     text = f"the version in force; default: {ACCEPTED} beside FILE, if it is there"
     sign.add_argument("--previous", type=Path, metavar="OLD", help=text)
+    sign.add_argument("--federation", metavar="NAME", help="the one it is for; default: as silo.toml beside FILE says")
 
 
 def _init(options: argparse.Namespace) -> int:
@@ -110,35 +130,49 @@ def _init(options: argparse.Namespace) -> int:
         check_uri(kind, uri)
     except ValueError as err:
         raise SiloError(str(err), "mend SOURCE") from err
-    found = types_of("init", place_of("init", kind, uri, home), uri)
-    if kind == "csv" and not _has_rows(Path(path)):
-        raise SiloError(f"{options.source} has no rows", "types are told from rows: draft from a file that has some")
-    if options.id is not None and options.id not in found:
-        raise SiloError(f"{options.source} has no column {options.id!r} (found: {', '.join(found)})", "mend --id")
-    draft = Draft(
+    location = location_of("init", kind, uri, home)
+    if kind == "csv":
+        found = sniff_file(Path(path))
+    else:
+        with connect() as connection:
+            found = stored_table(types_of(connection, "init", location, uri))
+    if options.id is not None and options.id not in found.columns:
+        listed = ", ".join(found.columns)
+        raise SiloError(f"{options.source} has no column {options.id!r} (found: {listed})", "mend --id")
+    columns = None if options.columns is None else read_columns(options.columns)
+    answers = answers_of(options, (options.silo,))
+    agreement = agreed({options.silo: found}, {options.silo: options.id}, columns, is_training=answers.is_training)
+    draft = PolicyDraft(
         command="consilo-silo init",
         silo=options.silo,
         table=clean(options.table or table.rpartition(".")[2] or Path(path).stem),
         kind=kind,
         uri=uri,
-        schema=found,
-        id_column=options.id,
+        found=found,
+        columns=agreement.columns[options.silo],
+        answers=answers,
+        is_named=columns is not None,
     )
     text = f"#:schema ./{schema.FILE.name}\n{drafted(draft, str(options.out))}"
-    options.out.write_text(text)
+    try:
+        put_beside(home, agreement.domains(options.silo))
+    except DomainError as err:
+        problem, _, hint = str(err).rpartition("; ")
+        raise SiloError(problem, hint) from err
+    write_out(options.out, text.encode())
     beside = home / schema.FILE.name
     if not beside.exists():
-        shutil.copyfile(schema.FILE, beside)
-    print(f"{options.out}: drafted from {len(found)} columns; fill in:")
-    for entry in to_fill_in(text):
+        write_out(beside, schema.FILE.read_bytes())
+    todo = to_fill_in(text)
+    print(f"{options.out}: drafted from {len(found.columns)} columns; {'fill in:' if todo else 'nothing to fill in'}")
+    for entry in todo:
         print(f"  {entry}")
+    if answers.rho is not None:
+        print(f"one person may spend rho {answers.rho} in a lifetime, epsilon {answers.epsilon:g} at delta {DELTA}")
+    for note in agreement.notes:
+        print(f"note: {note}")
     print(f"then: consilo-silo check-policy {options.out}")
     return 0
-
-
-def _has_rows(file: Path) -> bool:
-    with file.open("rb") as opened:
-        return sum(1 for line in islice((line for line in opened if line.strip()), 2)) == 2
 
 
 def _check_policy(options: argparse.Namespace) -> int:
@@ -147,23 +181,31 @@ def _check_policy(options: argparse.Namespace) -> int:
             raise SiloError(f"--{name} is of a question, and there is none", f"add --request, or leave out --{name}")
     file = load(options.file)
     policy, home = file.policy, options.file.resolve().parent
-    for warning in file.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
     if options.request is not None:
         return _judge(file, options)
-    load_sources(policy, home)
-    load_consent(policy, home)
+    with connect() as connection:
+        load_sources(connection, policy, home)
+        found = profile(connection, policy, home)
+        told = shown(home, policy, found, int(time.time()))
+    for warning in (*file.warnings, *alarms_in(policy, found)):
+        print(f"warning: {warning}", file=sys.stderr)
+    if policy.mode == "production":
+        try:
+            check_may_serve(policy)
+        except SiloError as err:
+            print(f"warning: {err.message}; {err.hint}", file=sys.stderr)
     delta = float(policy.budget.delta)
     least, most = policy.budget.request_micro
     print(f"{options.file}: in order (sha256 {file.digest.hex()})")
     print(f"  silo      {policy.silo.id}, {policy.silo.controller}, mode {policy.mode}")
     if policy.policy is not None:
-        print(f"  version   {'; '.join(_standing(file, policy.policy, int(time.time())))}")
+        print(f"  version   {'; '.join(_validity(file, policy.policy, int(time.time())))}")
     for name, source in policy.sources.items():
         opened = ", ".join(
             f"{key} ({'/'.join(column.roles)})" for key, column in source.columns.items() if column.roles
         )
         print(f"  source    {name}: {opened or 'nothing is open'}")
+        print(f"  read      {name}: {_reading(source)}")
     for name, purpose in policy.purposes.items():
         words: list[str] = [purpose.legal_basis, *([purpose.consent] if purpose.consent != "none" else [])]
         words += [word for word in (purpose.vocabulary, purpose.ethics_ref) if word is not None]
@@ -182,22 +224,66 @@ def _check_policy(options: argparse.Namespace) -> int:
     lifetime = policy.budget.lifetime_micro / MICRO
     print(
         f"  budget    rho {least / MICRO:g} to {most / MICRO:g} a request, {lifetime:g} a lifetime"
-        f" (epsilon {epsilon_of(lifetime, delta):.2f} at delta {delta:g})"
+        f" (epsilon {epsilon_of(lifetime, rho_delta(delta)):.2f} at delta {delta:g})"
     )
+    print(f"  compute   {_computing(policy, int(time.time()))}")
+    for line in told:
+        print(f"  rows      {line}")
     return 0
 
 
-def _standing(file: PolicyFile, head: Head, now: int) -> Iterator[str]:
-    """Yield whether a version holds now, how many people signed it, and whether it follows the one in force."""
+def _reading(source: Source) -> str:
+    """Return when the rows of a source are read, in words."""
+    if source.read == "every-request":
+        return "at every request"
+    return f"prepared, and used for {source.prepared_for or '1h'} after its files were last seen unchanged"
+
+
+def _computing(policy: Policy, now: int) -> str:
+    """Return how long computing may take by a policy's [compute], and for how many rows and decisions that is."""
+    compute, most = policy.compute, longest_seconds(policy)
+    if compute is None or compute.fixed_seconds is None:
+        return f"no time is declared; a computation may take {most} s"
+    consent = policy.consent
+    decisions = consent.decisions_up_to if isinstance(consent, ConsentTable) else None
+    counts = [f"{one.rows_up_to:,} rows of {name}" for name, one in policy.sources.items() if one.rows_up_to]
+    counts += [] if decisions is None else [f"{decisions:,} decisions"]
+    largest = largest_ms(policy, now)
+    plan = "no plan is open" if largest is None else f"the largest plan is declared to take {largest / 1000:g} s"
+    return f"{plan}, for up to {' and '.join(counts) or 'any number of rows'}; at most {most} s are computed"
+
+
+def _profile(options: argparse.Namespace) -> int:
+    policy, home = load(options.file).policy, options.file.resolve().parent
+    with connect() as connection:
+        found = profile(connection, policy, home)
+    for warning in alarms_in(policy, found):
+        print(f"warning: {warning}", file=sys.stderr)
+    if options.format == "json":
+        print(json.dumps(figures(found), indent=1))
+        with suppress(OSError):
+            keep(home, policy, found, int(time.time()))
+        return 0
+    for line in (NOTE, *shown(home, policy, found, int(time.time()))):
+        print(line)
+    return 0
+
+
+def _validity(file: PolicyFile, head: Head, now: int) -> Iterator[str]:
+    """Yield whether a version is valid now, how many people signed it, and whether it follows the one in force."""
     today = datetime.fromtimestamp(now, UTC)
     term = "not yet" if today < head.valid_from else "over" if today >= head.valid_until else "holds now"
     yield f"{head.version}, {head.valid_from:%Y-%m-%d} to {head.valid_until:%Y-%m-%d}: {term}"
     if head.signed_by is None:
         return
     try:
-        kept = file.path.resolve().parent / ACCEPTED
-        accepted = load(kept) if kept.exists() else None
-        found = quorums(file, read_signatures(file.path), accepted)
+        accepted = accepted_in(file.path.resolve().parent, file)
+        try:
+            federation = federation_of(file.path.resolve().parent)
+        except HomeError:
+            yield "its signatures are counted beside the silo.toml of the federation that they name"
+            return
+        found = quorums(file, federation, read_signatures(file.path), accepted)
         yield str(found[0])
         if accepted is None:
             yield "the first one here" if head.previous is None else f"it follows another, and there is no {ACCEPTED}"
@@ -212,7 +298,7 @@ def _standing(file: PolicyFile, head: Head, now: int) -> Iterator[str]:
 
 
 def _judge(file: PolicyFile, options: argparse.Namespace) -> int:
-    """Print what would be decided on a question now, with nothing spent and nobody asked before."""
+    """Print the decision on a question, for a silo with an empty ledger and no approvals."""
     policy, now = file.policy, int(time.time())
     name = options.analyst or next((one.replace("*@", "somebody@") for one in policy.analysts), None)
     if name is None:
@@ -229,8 +315,8 @@ def _judge(file: PolicyFile, options: argparse.Namespace) -> int:
     if not (math.isfinite(epsilon) and 0 < epsilon <= 100):
         raise SiloError(f"epsilon is {epsilon:g}", "expected a number above 0 and at most 100, such as 1")
     catalogue = catalogue_of(policy, analyst, "trial", file.digest, bytes(16), now)
-    table, plan = _planned(options.request, catalogue.encode())
-    micro_rho = micro_rho_of(epsilon, float(policy.budget.delta))
+    table, plan = _planned(options.request, catalogue)
+    micro_rho = micro_rho_of(epsilon, delta_for(float(policy.budget.delta), table, plan))
     silos = _silos(policy)
     try:
         request = Request(
@@ -258,11 +344,14 @@ def _judge(file: PolicyFile, options: argparse.Namespace) -> int:
     jurisdictions = Jurisdictions(
         dict.fromkeys(silos, policy.silo.jurisdiction), {"aggregator": policy.silo.jurisdiction}
     )
-    denials = decide(policy, request, digest, spent, now, now, (), jurisdictions)
+    denials = decide(policy, request, digest, spent, now, now, (), jurisdictions, now)
     cost = charge(request, policy.privacy_unit.max_silos)
     verdict = "refused" if denials else "answered"
     print(f"{verdict}: {name} for {purpose}, at {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(now))}")
     print(f"  cost      rho {cost / MICRO:g} of {policy.budget.lifetime_micro / MICRO:g}, epsilon {epsilon:g}")
+    declared = declared_ms(policy, request)
+    if declared is not None:
+        print(f"  time      {declared / 1000:g} s at most, by [compute]; a request waits {WAIT_S} s, or its --deadline")
     for denial in denials:
         print(f"  {denial.code} ({denial.rule}): {denial.message}")
         print(f"    -> {denial.remedy}")
@@ -272,19 +361,20 @@ def _judge(file: PolicyFile, options: argparse.Namespace) -> int:
 
 
 def _silos(policy: Policy) -> tuple[str, ...]:
-    """Return the smallest roster that the policy can bear, or of 100 silos if it bears none."""
+    """Return the smallest roster that meets the policy's conditions; 100 silos if none does."""
     disclosure, protection = policy.disclosure, policy.protection
     conditions = disclosure.min_silos, protection.max_colluding, protection.max_missing
     count = next((count for count in range(3, 100) if not why_infeasible(count, *conditions)), 100)
     return tuple(sorted({policy.silo.id, *(f"other-{number:02}" for number in range(1, count))}))
 
 
-def _planned(sql: str, catalogue: bytes) -> tuple[Table, Plan]:
-    """Have the analyst's program plan a question, as an analyst would: SQL is never read here."""
+def _planned(sql: str, catalogue: Catalogue) -> tuple[Table, Plan]:
+    """Plan a question with the analyst's program, in its own process, as a silo never reads SQL."""
+    domains = catalogue.domains
     try:
         found = subprocess.run(  # noqa: S603
-            [sys.executable, "-m", "analyst.sql", sql],
-            input=catalogue,
+            [sys.executable, "-P", "-m", "analyst.sql", sql],
+            input=b"\n".join((catalogue.encode(), *(text_of(one.known) for one in domains.values()))),
             capture_output=True,
             timeout=_PLAN_TIMEOUT_S,
             check=False,
@@ -295,11 +385,11 @@ def _planned(sql: str, catalogue: bytes) -> tuple[Table, Plan]:
     if "error" in answer:
         raise SiloError(str(answer["error"]), str(answer["hint"]))
     table = Table.model_validate_json(json.dumps(answer["table"]))
-    return table, Plan.model_validate_json(json.dumps(answer["plan"]))
+    return table.resolved(domains), Plan.model_validate_json(json.dumps(answer["plan"]))
 
 
 def _diff_policy(options: argparse.Namespace) -> int:
-    old, new = load(options.old), load(options.new)
+    old, new = load_earlier(options.old), load(options.new)
     changes = compare(old.policy, new.policy)
     for effect in ("loosens", "tightens", "neither"):
         for change in changes:
@@ -314,8 +404,8 @@ def _diff_policy(options: argparse.Namespace) -> int:
 
 def _sign_policy(options: argparse.Namespace) -> int:
     file = load(options.file)
-    kept = options.previous or options.file.with_name(ACCEPTED)
-    accepted = load(kept) if options.previous is not None or kept.exists() else None
+    beside = options.previous is None
+    accepted = accepted_in(options.file.resolve().parent, file) if beside else load_earlier(options.previous)
     signatures = list(read_signatures(options.file))
     if accepted is not None and accepted.digest != file.digest:
         check_succession(file, accepted)
@@ -323,19 +413,17 @@ def _sign_policy(options: argparse.Namespace) -> int:
     if accepted is None and head is not None and head.previous is not None:
         hint = "a version that loosens anything needs one signature more, so name the version in force"
         raise SiloError("this policy follows another, which is not beside it", f"add --previous OLD: {hint}")
+    federation = federation_of(options.file.resolve().parent, options.federation)
     if options.key is not None:
         if options.who is None:
             raise SiloError("--key needs --as", "give your name in signed_by")
         key = person_key(options.key)
-        before = {name for quorum in quorums(file, signatures, accepted) for name in quorum.signed}
+        before = {name for quorum in quorums(file, federation, signatures, accepted) for name in quorum.signed}
         if options.who not in before:
-            signatures.append(signature(file, options.who, key, int(time.time())))
-            beside = options.file.with_name(options.file.name + SUFFIX)
-            partial = beside.with_name(f"{beside.name}.partial")
-            partial.write_text(written(signatures))
-            partial.replace(beside)
-            print(f"{options.who} signed {options.file} (sha256 {file.digest.hex()})")
-    found = quorums(file, signatures, accepted)
-    for quorum, whose in zip(found, ("this version", "the version in force"), strict=False):
-        print(f"{'enough' if quorum.is_met else 'not enough'} by {whose}: {quorum}")
+            made = signature(file, federation, options.who, key, int(time.time()))
+            print("\n".join(what_is_signed(file, accepted)))
+            signatures.append(made)
+            write_signatures(options.file, signatures)
+            print(f"{options.who} signed {options.file} for {federation} (sha256 {file.digest.hex()})")
+    print("\n".join(in_words(quorums(file, federation, signatures, accepted))))
     return 0

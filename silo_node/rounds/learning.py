@@ -1,32 +1,34 @@
-"""Open the report of a training step at a silo that is its recipient, and move the model."""
+"""Open the report of a training step at a silo, which is its recipient, and move the model: docs/protocol.md 11."""
 
 from collections.abc import Sequence
 
 from crypto.errors import ProtocolError
 from crypto.keys import VerifyKey
+from crypto.rounds.bounds import why_infeasible, why_too_few
 from crypto.rounds.manifest import Propose
-from crypto.rounds.messages import Learned
-from crypto.rounds.opening import check_report, open_report
+from crypto.rounds.messages import ModelUpdated
+from crypto.rounds.opening import CheckedReport, check_report, open_report
 from crypto.rounds.recount import check_chunk
 from crypto.rounds.report import StoredReport
 from crypto.wire import sign, signer_of, verify
 from policies.budget.ledger import Ledger
-from policies.requests.request import Request
+from policies.decision.compiled import compiled
+from policies.requests.request import Request, resolved
 from policies.requests.round_key import round_secret
 from policies.requests.terms import terms_of
-from silo_node.rounds.proposal import load_run
+from silo_node.rounds.proposal import state_of
 from silo_node.rounds.states import Silo
 from silo_node.training.models import MODELS
 from silo_node.training.run import check_position, position_of
 
 
 def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[bytes]) -> bytes:
-    """Open the report of a training step, move the model by it, and return the signed Learned.
+    """Open the report of a training step, move the model by it, and return the signed ModelUpdated.
 
-    `evidence` holds the contributions of the survivors, chunk by chunk: the sum is added once more before it is used.
+    `evidence` has the masked inputs of the survivors, chunk by chunk: the sum is added once more before it is used.
 
-    The new state is durable before this returns. A report that is not the next one of its run is left alone; what is
-    returned then says how far this silo is.
+    The new state is durable before this returns. A report that is not the next one of its run changes nothing; the
+    returned ModelUpdated then names the last report that this silo learned.
     """
     stored = StoredReport.decode(data)
     proposed = verify(stored.message.propose, Propose, silo.aggregators).message
@@ -35,21 +37,42 @@ def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[
     if analyst is None:
         raise ProtocolError("the report belongs to a request of somebody who is not an analyst here")
     signed = verify(proposed.request, Request, {name: VerifyKey.parse(analyst.key)})
-    request, step = signed.message, signed.message.plan.training
+    request, step = resolved(signed.message, compiled(silo.policy).domains), signed.message.plan.training
     if request.analyst != name or request.federation != silo.federation or step is None:
         raise ProtocolError("the report is not that of a training step of this federation")
-    state = load_run(ledger, step.run)
+    state = state_of(silo, ledger, request)
     if state is None or state.position != stored.name:
         try:
             check_position(state, request)
         except ProtocolError:
-            return sign(Learned(run=step.run, position=position_of(state)), silo.name, silo.signing)
+            return _learned(silo, step.run, position_of(state))
+        if unknown := request.table.unresolved:
+            raise ProtocolError(f"the model has a feature with the domain {unknown[0].name}, which this policy lacks")
         terms = terms_of(request, signed.digest)
         checked = check_report(stored, terms, silo.silos, silo.aggregators, request.round_key)
+        check_conditions(silo, checked)
         members = len(checked.survivors)
         for index in range(checked.scheme.shape.chunks if checked.scheme.columns == 1 else 0):
             check_chunk(checked, index, evidence[index * members : (index + 1) * members])
         opened = open_report(checked, silo.name, silo.sealing, round_secret(request, silo.name, silo.sealing))
         state = MODELS[request.plan.kind](state, request, stored.name, opened.blocks(), now)
         ledger.save_run(step.run, state.encode())
-    return sign(Learned(run=step.run, position=state.position), silo.name, silo.signing)
+    return _learned(silo, step.run, state.position)
+
+
+def _learned(silo: Silo, run: bytes, position: bytes) -> bytes:
+    return sign(ModelUpdated(federation=silo.federation, run=run, position=position), silo.name, silo.signing)
+
+
+def check_conditions(silo: Silo, checked: CheckedReport) -> None:
+    """Raise ProtocolError unless a report meets this silo's own conditions; it may have been made without this silo."""
+    protection, least = silo.policy.protection, silo.policy.disclosure.min_silos
+    manifest, survivors = checked.manifest, checked.survivors
+    conditions = manifest.terms.asked, least, protection.max_colluding, protection.max_missing
+    reason = why_infeasible(*conditions) or why_too_few(len(survivors), *conditions)
+    if not reason and len(survivors) - protection.max_colluding < manifest.noise_shares:
+        reason = f"its noise is not enough if {protection.max_colluding} silos collude"
+    if not reason and (without := set(protection.must_include) - set(survivors)):
+        reason = f"it was made without {', '.join(sorted(without))}"
+    if reason:
+        raise ProtocolError(f"the report does not meet this silo's own policy: {reason}")

@@ -1,11 +1,11 @@
-"""The states of a silo in a round: one frozen value each."""
+"""The states of a silo in a round, each a frozen value; `silo_node.rounds.steps` has the steps between them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
 
 from crypto.backends.scheme import Scheme
-from crypto.errors import CryptoError, ProtocolError
+from crypto.errors import CryptoError, ExpiredError, ProtocolError
 from crypto.keys import Secret, SigningKey, VerifyKey
 from crypto.rounds.manifest import Manifest, Propose, Terms
 from crypto.rounds.messages import Cancel, SurvivorSet
@@ -19,7 +19,7 @@ from policies.requests.request import Request
 
 @dataclass(frozen=True, slots=True)
 class Silo:
-    """Who this silo is, whom it knows, and the policy it keeps."""
+    """A silo's name, keys, roster and policy."""
 
     name: str
     federation: str
@@ -36,30 +36,41 @@ class Silo:
 class Proposed:
     """A request was accepted and its whole cost reserved."""
 
-    aggregator: str  # who proposed the round
+    aggregator: str  # the aggregator that proposed the round
     propose: Propose
     request: Request
     terms: Terms
     accept: bytes
     root: Secret  # r: the mask key and the pair seeds come from it
     self_secret: Secret  # b: the self mask comes from it
+    mask: SealingKey
     channel: SealingKey
+    channel_secret: Secret  # the channel key comes from it; told with an accusation
+    reserved_at: int
+
+    @property
+    def reply(self) -> tuple[bytes, bytes, bytes]:
+        """The signed acceptance, and the two public keys that it names."""
+        return self.accept, self.mask.public, self.channel.public
 
 
 @dataclass(frozen=True, slots=True)
-class SharedOut:
-    """The manifest was checked and the secrets were shared out over its roster."""
+class KeysShared:
+    """The manifest was checked, and the secrets were shared over the committee."""
 
     before: Proposed
     manifest: Manifest
     manifest_hash: bytes
-    committee: tuple[int, ...]  # the places in the roster of those this silo shares secrets with, itself included
-    entries: tuple[bytes, ...] = field(repr=False)  # this silo's own, one for each of its committee
+    committee: tuple[int, ...]  # positions in the roster, this silo included
+    channel_keys: Mapping[str, bytes] = field(repr=False)  # of the other members that this silo is shown
+    own_shares: tuple[bytes, bytes] = field(repr=False)  # this silo's, of its own b and r
+    envelope: bytes = field(repr=False)  # the manifest as the aggregator signed it
+    compute_ms: int  # the greatest that a member stated for its computing; 0 where none did
 
 
 @dataclass(frozen=True, slots=True)
 class KeyShares:
-    """What the others of its committee entrusted to this silo: a share of each one's b and of each one's r."""
+    """This silo's key shares: one of b and one of r for each member of its committee."""
 
     of_self: tuple[bytes, ...] = field(repr=False)
     of_root: tuple[bytes, ...] = field(repr=False)
@@ -70,11 +81,21 @@ class KeyShares:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """What every member of the committee sealed to this silo was opened; still nothing has been computed."""
+    """The entries of all committee members were opened and the charge has begun; nothing has been computed yet."""
 
-    before: SharedOut
+    before: KeysShared
     shares: KeyShares
-    seeds: tuple[bytes, ...] = field(repr=False)  # of the pair masks with those before it in the roster
+    seeds: tuple[bytes, ...] = field(repr=False)  # of the pair masks with the silos before it in the roster
+
+    def __reduce__(self) -> NoReturn:
+        raise CryptoError("the seeds of a round cannot be pickled or copied")
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The charge is committed, and the contribution is being computed."""
+
+    before: Received
 
     def __reduce__(self) -> NoReturn:
         raise CryptoError("the seeds of a round cannot be pickled or copied")
@@ -82,7 +103,7 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Contributed:
-    """The blinded vector is on its way."""
+    """The masked input is being sent."""
 
     aggregator: str
     manifest: Manifest
@@ -90,7 +111,7 @@ class Contributed:
     committee: tuple[int, ...]
     scheme: Scheme
     channel: SealingKey
-    contribution: bytes  # digest of the signed head
+    contribution: bytes  # digest of the signed header
     pieces: tuple[bytes, ...] = field(repr=False)
     shares: KeyShares
 
@@ -104,7 +125,7 @@ class Contributed:
 
 @dataclass(frozen=True, slots=True)
 class Agreed:
-    """This silo signed the one split of the round."""
+    """This silo signed the only survivor set of the round."""
 
     aggregator: str
     manifest: Manifest
@@ -112,20 +133,20 @@ class Agreed:
     committee: tuple[int, ...]
     scheme: Scheme
     channel: SealingKey
-    split: SurvivorSet
-    split_hash: bytes
+    survivor_set: SurvivorSet
+    survivors_hash: bytes
     shares: KeyShares
 
 
-State = Proposed | SharedOut | Received | Contributed | Agreed
+State = Proposed | KeysShared | Received | Committed | Contributed | Agreed
 
 
 def check_cancel(silo: Silo, state: State, round_id: bytes, data: bytes) -> None:
-    """Raise CryptoError unless the aggregator that proposed the round of a state says that it is over."""
+    """Raise CryptoError unless `data` is a Cancel from the aggregator that proposed the round."""
     name = proposer_of(state)
     message = verify(data, Cancel, {name: silo.aggregators[name]} if name in silo.aggregators else {}).message
-    if message.round_id != round_id:
-        raise ProtocolError("the message belongs to another round")
+    if (message.federation, message.round_id) != (silo.federation, round_id):
+        raise ProtocolError("the message belongs to another round or federation")
 
 
 def proposer_of(state: State) -> str:
@@ -133,10 +154,8 @@ def proposer_of(state: State) -> str:
     match state:
         case Proposed() | Contributed() | Agreed():
             return state.aggregator
-        case SharedOut():
-            return state.before.aggregator
-        case Received():
-            return state.before.before.aggregator
+        case KeysShared() | Received() | Committed():
+            return proposer_of(state.before)
 
 
 def expiry_of(state: State) -> int:
@@ -144,26 +163,39 @@ def expiry_of(state: State) -> int:
     match state:
         case Proposed():
             return state.propose.expires_at
-        case Received():
-            return state.before.manifest.expires_at
-        case SharedOut() | Contributed() | Agreed():
+        case Received() | Committed():
+            return expiry_of(state.before)
+        case KeysShared() | Contributed() | Agreed():
             return state.manifest.expires_at
 
 
-def reservation_of(state: State) -> bytes | None:
-    """Return the nonce whose reservation may be released with this state; None once a contribution may have left."""
+def uncommitted(state: State) -> Proposed | None:
+    """Return what was accepted, while its charge may be given back and no row has been read; None afterwards."""
     match state:
         case Proposed():
-            return state.request.nonce
-        case SharedOut():
-            return state.before.request.nonce
-        case Received():
-            return state.before.before.request.nonce
-        case Contributed() | Agreed():
+            return state
+        case KeysShared() | Received():
+            return uncommitted(state.before)
+        case Committed() | Contributed() | Agreed():
             return None
 
 
+def reservation_of(state: State) -> bytes | None:
+    """Return the nonce whose charge may still be given back; None once a contribution may have left."""
+    accepted = uncommitted(state)
+    return None if accepted is None else accepted.request.nonce
+
+
+def has_begun(state: State) -> bool:
+    """Tell whether the charge of a round has begun: it counts as spent, also after a restart."""
+    match state:
+        case Proposed() | KeysShared():
+            return False
+        case Received() | Committed() | Contributed() | Agreed():
+            return True
+
+
 def check_not_expired(expires_at: int, now: int) -> None:
-    """Raise ProtocolError from `expires_at` on."""
+    """Raise ExpiredError from `expires_at` on."""
     if now >= expires_at:
-        raise ProtocolError("the round has expired")
+        raise ExpiredError("the round has expired")

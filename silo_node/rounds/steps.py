@@ -1,144 +1,231 @@
 """One silo's part in a round, as pure steps: state and bytes in, state and bytes out.
 
-    Proposed --share--> SharedOut --ready--> Received --contribute--> Contributed --agree--> Agreed --open--> (erased)
+    Proposed --share--> KeysShared --receive--> Received --begin, ready--> Received --commit--> Committed
+    Committed --mask--> Contributed --agree--> Agreed --open--> (erased)
 
 In training the silos are the recipients: `learn` opens a report and moves the model.
 
-Every step checks what it is told and raises ProtocolError (or what the decoders raise) before anything leaves. The
-clock, the ledger, the computation on rows and the noise are arguments, which `silo_node.actor` passes: the noise is
-`crypto.noise.discrete_gaussian`, added in `_noisy_values`. docs/protocol.md sections 3 to 6 and 11.
+Promise: every step checks its input and raises ProtocolError (or an error of the decoders) before anything leaves. The
+clock, the ledger, what was computed on rows and the noise are arguments, which `silo_node.actor` passes: the noise is
+`crypto.noise.discrete_gaussian`, added in `_noisy_values`. docs/protocol.md sections 4 to 6; section 8, tables B to E.
+Bonawitz et al., CCS 2017, figure 4, rounds 1 to 4.
 """
 
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 
 import numpy as np
 import numpy.typing as npt
 
 from crypto.errors import AccusedError, CryptoError, ProtocolError
+from crypto.merkle import MerkleTree, leaf_hash
 from crypto.noise import MIN_DEVIATION
-from crypto.rounds.key_schedule import entry_info, mask_key_of, opening_info, pair_seed, self_seed, sum_info
-from crypto.rounds.manifest import Manifest, check_manifest
+from crypto.rounds.entries import open_entry
+from crypto.rounds.key_schedule import entry_info, opening_info, pair_seed, self_seed, sum_info
+from crypto.rounds.manifest import Accept, Manifest, seconds_of
 from crypto.rounds.messages import (
+    Accusation,
     Bundle,
     Contribution,
     Deliver,
     Entry,
     Go,
     Open,
-    OpenedShares,
     Opening,
     Ready,
-    Share,
-    Shared,
+    ShareKeys,
     SurvivorSet,
+    UnmaskingShares,
     check_ready,
     check_signatures,
-    check_split,
+    check_survivors,
+    entries_root,
 )
 from crypto.rounds.payload import added_column, blinded_pieces, digests, scheme_of
+from crypto.rounds.shown import Own, check_shown
 from crypto.sealing import seal
-from crypto.shamir import SHARE_BYTES, share_secret
-from crypto.wire import digest_of, sign, verify
-from policies.budget.ledger import Ledger
-from policies.requests.calibration import clip_of
+from crypto.shamir import share_secret
+from crypto.wire import Signature, detach, digest_of, sign, unverified, verify, verify_detached
+from policies.budget.ledger import Consulted, Ledger
+from policies.decision.computing import stated_ms
+from policies.requests.calibration import clamp_of
 from policies.requests.request import Request
 from silo_node.rounds.states import (
     Agreed,
+    Committed,
     Contributed,
     KeyShares,
+    KeysShared,
     Proposed,
     Received,
-    SharedOut,
     Silo,
     check_not_expired,
 )
 
-# At a time; whole numbers of int64 per block, exact, before noise.
-Compute = Callable[[Request, int], Sequence[npt.NDArray[np.int64]]]
+Vectors = Sequence[npt.NDArray[np.int64]]  # whole numbers per block, exact, before noise
 Noise = Callable[[int, int, int], npt.NDArray[np.int64]]  # length, variance of the sum, shares
 
 
-def share(silo: Silo, state: Proposed, now: int, data: bytes) -> tuple[SharedOut, bytes]:
-    """Check the manifest and share this silo's secrets over its roster; return the encoded `Shared`."""
+def share(
+    silo: Silo, state: Proposed, now: int, data: bytes, parts: Sequence[bytes] = ()
+) -> tuple[KeysShared, tuple[bytes, ...]]:
+    """Check the manifest and share this silo's secrets over its committee; return the signed bundle and the entries.
+
+    `parts` are the acceptances and keys of the members that this silo is shown, see `ShareKeys`.
+    """
     check_not_expired(state.propose.expires_at, now)
-    message = Share.decode(data)
+    message = ShareKeys.decode(data)
     signed = verify(message.manifest, Manifest, silo.aggregators)
     manifest, manifest_hash = signed.message, signed.digest
-    # 1. The manifest is what this silo's own reading of the request and the signed acceptances give: roster within
-    #    the federation's, recipients, slots, variances, quorum, tolerances and expiry are all compared.
-    accepts = check_manifest(manifest, state.propose, state.terms, message.accepts, silo.silos)
-    if not set(manifest.silos) <= set(state.request.silos):
-        raise ProtocolError("the roster holds a silo that the analyst did not ask")
-    # 2. This silo's own acceptance is in it, unaltered, so its keys and its policy's conditions are.
-    if [one.envelope for one in accepts if one.signer == silo.name] != [state.accept]:
-        raise ProtocolError("the manifest does not hold this silo's own acceptance")
-    # 3. Share b and r; seal one share of each to every channel key, and the pair seeds to the mask keys that follow.
-    committee = manifest.committees(manifest_hash)[manifest.silos.index(silo.name)]
+    own = Own(
+        silo.name,
+        state.propose,
+        state.terms,
+        state.request.silos,
+        state.request.waits_s,
+        unverified(state.accept, Accept),
+    )
+    shown, compute_ms = check_shown(manifest, manifest_hash, own, message, parts, silo.silos)
+    # Share b and r; seal one share of each to every channel key, and the pair seeds to the mask keys that follow.
+    me = manifest.silos.index(silo.name)
+    committee = manifest.committee(manifest_hash, me)
     self_shares = share_secret(state.self_secret.raw, len(committee), manifest.committee_quorum)
     root_shares = share_secret(state.root.raw, len(committee), manifest.committee_quorum)
+    both = dict(zip(committee, zip(self_shares, root_shares, strict=True), strict=True))
     entries = []
-    for number, place in enumerate(committee):
-        member = manifest.roster[place]
-        shares_info = entry_info(manifest_hash, "shares", silo.name, member.silo)
-        sealed_seed = b""
-        if member.silo > silo.name:
-            seed = pair_seed(state.root.raw, manifest_hash, member.silo)
-            sealed_seed = seal(member.mask_key, seed, entry_info(manifest_hash, "pair seed", silo.name, member.silo))
-        sealed_shares = seal(member.channel_key, self_shares[number] + root_shares[number], shares_info)
-        entries.append(Entry(shares=sealed_shares, pair_seed=sealed_seed).encode())
-    bundle = Bundle(manifest_hash=manifest_hash, entries=tuple(sha256(entry).digest() for entry in entries))
-    reply = Shared(bundle=sign(bundle, silo.name, silo.signing), entries=tuple(entries))
-    return SharedOut(state, manifest, manifest_hash, committee, tuple(entries)), reply.encode()
+    for place in committee:
+        if place == me:
+            continue
+        name = manifest.silos[place]
+        member, sealed_seed = shown[name], b""
+        if place > me:
+            seed = pair_seed(state.root.raw, manifest_hash, name)
+            sealed_seed = seal(member.mask_key, seed, entry_info(manifest_hash, "pair seed", silo.name, name))
+        shares_info = entry_info(manifest_hash, "shares", silo.name, name)
+        entries.append(Entry(seal(member.channel_key, b"".join(both[place]), shares_info), sealed_seed).encode())
+    bundle = Bundle(manifest_hash=manifest_hash, entries=MerkleTree([leaf_hash(entry) for entry in entries]).root)
+    channel_keys = {name: member.channel_key for name, member in shown.items()}
+    after = KeysShared(state, manifest, manifest_hash, committee, channel_keys, both[me], message.manifest, compute_ms)
+    return after, (sign(bundle, silo.name, silo.signing), *entries)
 
 
-def ready(silo: Silo, state: SharedOut, now: int, data: bytes) -> tuple[Received, bytes]:
-    """Open what the committee sealed to this silo; return the signed Ready. AccusedError names whose does not hold."""
+def receive(silo: Silo, state: KeysShared, now: int, data: bytes, entries: Sequence[bytes] = ()) -> Received:
+    """Open the committee's entries for this silo. AccusedError names a faulty sender."""
     check_not_expired(state.manifest.expires_at, now)
     manifest, message = state.manifest, Deliver.decode(data)
-    if not len(message.bundles) == len(message.entries) == len(state.committee):
-        raise ProtocolError("a bundle of every member is needed before anything is contributed")
-    received = []
-    for place, envelope, raw in zip(state.committee, message.bundles, message.entries, strict=True):
+    me = manifest.silos.index(silo.name)
+    others = [place for place in state.committee if place != me]
+    if not len(message.signatures) == len(message.paths) == len(entries) == len(others):
+        raise ProtocolError("an entry of every member is needed before anything is contributed")
+    opened = {me: (*state.own_shares, b"")}
+    for place, signature, path, raw in zip(others, message.signatures, message.paths, entries, strict=True):
         name = manifest.silos[place]
-        bundle = verify(envelope, Bundle, {name: silo.silos[name]}).message
+        _check_bundle(silo, state, place, signature, path, raw)
+        keys = state.before.channel, state.before.mask
         try:
-            received.append(_open_entry(silo, state, place, bundle, raw))
+            opened[place] = open_entry(manifest, state.manifest_hash, place, me, raw, *keys)
         except CryptoError as err:
-            raise AccusedError(f"the entry of {name!r} does not hold: {err.message}", name) from err
+            accusation = _accusation(state, name, signature, path, raw).encode()
+            raise AccusedError(f"the entry of {name!r} does not hold: {err.message}", name, accusation) from err
+    received = [opened[place] for place in state.committee]
     shares = KeyShares(tuple(one[0] for one in received), tuple(one[1] for one in received))
-    after = Received(state, shares, tuple(seed for _, _, seed in received if seed))
-    return after, sign(Ready(manifest_hash=state.manifest_hash), silo.name, silo.signing)
+    return Received(state, shares, tuple(seed for _, _, seed in received if seed))
 
 
-def contribute(
-    silo: Silo, state: Received, ledger: Ledger, compute: Compute, noise: Noise, now: int, data: bytes
-) -> tuple[Contributed, tuple[bytes, ...]]:
-    """Compute, clip, add noise, blind; return the signed head followed by the first frame of the payload.
+def begin(silo: Silo, state: Received, ledger: Ledger, now: int) -> None:
+    """Begin the charge of a round durably, if all that this silo alone needs to contribute is as it should be.
 
-    Only after every silo of the roster signed that it is ready. The charge is committed durably before a row is read:
-    how long the computation takes depends on data, so there is at most one of it to a charge.
+    From here on it counts as spent, until the same process gives it back without having committed it.
     """
-    shared = state.before
-    check_not_expired(shared.manifest.expires_at, now)
-    manifest, manifest_hash, me = shared.manifest, shared.manifest_hash, silo.name
+    _check_time(silo, state, now)
+    manifest, request = state.before.manifest, state.before.before.request
+    least = MIN_DEVIATION**2 * manifest.noise_shares if request.micro_rho else 0
+    if any(int(block.variance) < least for block in manifest.terms.blocks):
+        raise ProtocolError(f"a silo's noise would deviate by less than {MIN_DEVIATION} ring units")
+    ledger.begin_charge(request.nonce, manifest.round_id)
+
+
+def ready(silo: Silo, state: Received) -> bytes:
+    """Return the signed Ready, which may leave when the aggregators keep a checkpoint with the charge's beginning."""
+    return sign(Ready(manifest_hash=state.before.manifest_hash), silo.name, silo.signing)
+
+
+def _check_time(silo: Silo, state: Received, now: int) -> None:
+    """Raise ProtocolError if the round ends before the silo has computed: what comes too late must cost nothing."""
+    own_s = seconds_of(stated_ms(silo.policy, state.before.before.request))
+    check_not_expired(state.before.manifest.expires_at - own_s, now)
+
+
+def commit(
+    silo: Silo, state: Received, ledger: Ledger, now: int, data: bytes, consulted: Consulted | None = None
+) -> Committed:
+    """Commit the charge of a round durably, before a row is read, if every silo of the roster is ready.
+
+    The time of the computation depends on data, so there is at most one computation per charge. `now` is when the
+    computing begins, after that of other rounds; `consulted` is what it will read of decisions on consent.
+    """
+    _check_time(silo, state, now)
+    shared, manifest = state.before, state.before.manifest
     roster = {name: silo.silos[name] for name in manifest.silos}
-    check_ready(manifest, manifest_hash, Go.decode(data).signatures, roster)
-    ledger.commit(shared.before.request.nonce, manifest.round_id)
-    values = _noisy_values(shared, compute, noise, now)
+    check_ready(manifest, shared.manifest_hash, Go.decode(data).signatures, roster)
+    ledger.commit(shared.before.request.nonce, manifest.round_id, consulted)
+    return Committed(state)
+
+
+def request_of(state: Committed) -> Request:
+    """Return the request whose contribution is being computed."""
+    return state.before.before.before.request
+
+
+def nothing_of(state: Committed) -> list[npt.NDArray[np.int64]]:
+    """Return the contribution of a silo without rows."""
+    return [np.zeros(block.length, np.int64) for block in state.before.before.manifest.terms.blocks]
+
+
+def cut_by(state: Committed, exact: Vectors) -> tuple[str, ...]:
+    """Return the statistics with a number that `mask` cuts: the silo has more rows than the backend carries."""
+    terms = state.before.before.manifest.terms
+    bounds = [clamp_of(terms.limit, block.scale_bits) for block in terms.blocks]
+    parts = zip(terms.blocks, exact, bounds, strict=False)  # `mask` refuses another length
+    return tuple(block.name for block, part, most in parts if int(part.max()) > most or int(part.min()) < -most)
+
+
+def noise_of(committed: Committed, noise: Noise) -> Vectors:
+    """Draw this silo's share of the noise, in ring units per block. The manifest alone says how much it is."""
+    manifest, nothing = committed.before.before.manifest, nothing_of(committed)
+    return [
+        noise(block.length, variance, manifest.noise_shares) if (variance := int(block.variance)) else zeros
+        for block, zeros in zip(manifest.terms.blocks, nothing, strict=True)
+    ]
+
+
+def mask(
+    silo: Silo, committed: Committed, exact: Vectors, drawn: Vectors, now: int, rows_at: int | None = None
+) -> tuple[Contributed, tuple[bytes, ...]]:
+    """Clamp what was computed, add the noise, blind; return the signed header and the first frame of the payload.
+
+    `drawn` is from `noise_of`, `now` is when the decisions on consent were judged, `rows_at` when the files of prepared
+    rows were seen unchanged.
+    """
+    state = committed.before
+    shared = state.before
+    manifest, manifest_hash, me = shared.manifest, shared.manifest_hash, silo.name
+    values = _noisy_values(shared, exact, drawn)
     scheme = scheme_of(manifest, shared.before.request.round_key)
     later = [name for name in (manifest.silos[place] for place in shared.committee) if name > me]
     added_seeds = [self_seed(shared.before.self_secret.raw, manifest_hash)]
     added_seeds += [pair_seed(shared.before.root.raw, manifest_hash, name) for name in later]
-    units = np.clip(values, -manifest.terms.limit, manifest.terms.limit)  # total, so that no error depends on data
-    seals = [(member.channel_key, entry_info(manifest_hash, "column", me, member.silo)) for member in manifest.roster]
+    units = np.clip(values, -manifest.terms.limit, manifest.terms.limit)  # never raises: no error depends on data
+    keys = {**shared.channel_keys, me: shared.before.channel.public}
+    to_all = manifest.silos if scheme.columns > 1 else ()
+    seals = [(keys[name], entry_info(manifest_hash, "column", me, name)) for name in to_all]
     pieces = tuple(blinded_pieces(scheme, units, added_seeds, state.seeds, seals))
     asks_consent = silo.policy.purposes[shared.before.request.purpose].consent != "none"
-    head = Contribution(
+    header = Contribution(
         manifest_hash=manifest_hash,
         length=manifest.length,
         chunks=digests(pieces),
         consent_as_of=now if asks_consent else None,
+        rows_as_of=rows_at,
     )
     after = Contributed(
         aggregator=shared.before.aggregator,
@@ -147,62 +234,60 @@ def contribute(
         committee=shared.committee,
         scheme=scheme,
         channel=shared.before.channel,
-        contribution=digest_of(head),
+        contribution=digest_of(header),
         pieces=pieces,
         shares=state.shares,
     )
-    return after, (sign(head, me, silo.signing), after.frame(0))
+    return after, (sign(header, me, silo.signing), after.frame(0))
 
 
-def _open_entry(silo: Silo, state: SharedOut, place: int, bundle: Bundle, raw: bytes) -> tuple[bytes, bytes, bytes]:
-    """Return (share of b, share of r, pair seed or nothing) of the member at a place of the roster."""
-    manifest, manifest_hash, me = state.manifest, state.manifest_hash, silo.name
-    mine, name = manifest.silos.index(me), manifest.silos[place]
-    committee = manifest.committees(manifest_hash)[place]
-    if bundle.manifest_hash != manifest_hash or len(bundle.entries) != len(committee):
-        raise ProtocolError("its bundle belongs to another round")
-    if sha256(raw).digest() != bundle.entries[committee.index(mine)]:
-        raise ProtocolError("it is not the one that was signed")
-    if place == mine and raw != state.entries[committee.index(mine)]:
-        raise ProtocolError("it is not the one that this silo made")
-    entry, seed = Entry.decode(raw), b""
-    both = state.before.channel.open(entry.shares, entry_info(manifest_hash, "shares", name, me))
-    if place < mine:
-        mask_key = mask_key_of(state.before.root.raw)
-        seed = mask_key.open(entry.pair_seed, entry_info(manifest_hash, "pair seed", name, me))
-    if len(both) != 2 * SHARE_BYTES or len(seed) != (32 if place < mine else 0):
-        raise ProtocolError("it is malformed")
-    return both[:SHARE_BYTES], both[SHARE_BYTES:], seed
+def _check_bundle(silo: Silo, state: KeysShared, place: int, signature: Signature, path: bytes, raw: bytes) -> None:
+    """Raise unless the member at a position of the roster signed a bundle that holds this entry for this silo.
+
+    ProtocolError and SignatureError accuse nobody: any of them could have been made by the aggregator alone.
+    """
+    manifest, name = state.manifest, state.manifest.silos[place]
+    root = entries_root(manifest, state.manifest_hash, place, manifest.silos.index(silo.name), raw, path)
+    body = Bundle(manifest_hash=state.manifest_hash, entries=root).encode()
+    verify_detached(signature, body, Bundle, {name: silo.silos[name]})
 
 
-def _noisy_values(state: SharedOut, compute: Compute, noise: Noise, now: int) -> npt.NDArray[np.int64]:
-    """Return the silo's vector in ring units with its share of the noise; total, whatever the data hold."""
+def _accusation(state: KeysShared, accused: str, signature: Signature, path: bytes, raw: bytes) -> Accusation:
+    """Return an accusation with its proof. Whoever sends it leaves the round, whose secrets it tells."""
+    return Accusation(
+        manifest_hash=state.manifest_hash,
+        accused=accused,
+        signature=signature.signature,
+        path=path,
+        entry=raw,
+        channel=state.before.channel_secret.raw,
+        root=state.before.root.raw,
+    )
+
+
+def _noisy_values(state: KeysShared, exact: Vectors, drawn: Vectors) -> npt.NDArray[np.int64]:
+    """Return the silo's vector in ring units with its share of the noise; no error depends on the data."""
     blocks = state.manifest.terms.blocks
-    least = MIN_DEVIATION**2 * state.manifest.noise_shares if state.before.request.micro_rho else 0
-    if any(int(block.variance) < least for block in blocks):
-        raise ProtocolError(f"a silo's noise would deviate by less than {MIN_DEVIATION} ring units")
-    exact = compute(state.before.request, now)
     if [part.shape for part in exact] != [(block.length,) for block in blocks]:
         raise ProtocolError("the computation does not have the length that the manifest states")
     parts = []
-    for block, part in zip(blocks, exact, strict=True):
-        bound = clip_of(state.manifest.terms.limit, block.scale_bits)
-        units, variance = np.clip(part, -bound, bound) << np.int64(block.scale_bits), int(block.variance)
-        parts.append(units + noise(block.length, variance, state.manifest.noise_shares) if variance else units)
+    for block, part, noise in zip(blocks, exact, drawn, strict=True):
+        bound = clamp_of(state.manifest.terms.limit, block.scale_bits)
+        parts.append((np.clip(part, -bound, bound) << np.int64(block.scale_bits)) + noise)
     return np.concatenate(parts)
 
 
 def agree(silo: Silo, state: Contributed, ledger: Ledger, now: int, data: bytes) -> tuple[Agreed, bytes]:
-    """Sign the split if it is one that this silo may open under, and the only one of this round."""
+    """Return this silo's encoded Signature under the survivor set, if it is valid and the only one of this round."""
     check_not_expired(state.manifest.expires_at, now)
     proposed = verify(data, SurvivorSet, silo.aggregators)
     message = proposed.message
-    check_split(state.manifest, state.manifest_hash, message)
+    check_survivors(state.manifest, state.manifest_hash, message)
     mine = [survivor.contribution for survivor in message.survivors if survivor.silo == silo.name]
     if mine != [state.contribution]:
-        raise ProtocolError("the split does not count this silo's own contribution")
-    if not ledger.record_split(state.manifest.round_id, proposed.digest):
-        raise ProtocolError("this silo signed another split of this round")
+        raise ProtocolError("the survivor set does not count this silo's own contribution")
+    if not ledger.record_survivors(state.manifest.round_id, proposed.digest):
+        raise ProtocolError("this silo signed another survivor set of this round")
     after = Agreed(
         aggregator=state.aggregator,
         manifest=state.manifest,
@@ -210,57 +295,56 @@ def agree(silo: Silo, state: Contributed, ledger: Ledger, now: int, data: bytes)
         committee=state.committee,
         scheme=state.scheme,
         channel=state.channel,
-        split=message,
-        split_hash=proposed.digest,
+        survivor_set=message,
+        survivors_hash=proposed.digest,
         shares=state.shares,
     )
-    return after, sign(message, silo.name, silo.signing)
+    return after, detach(sign(message, silo.name, silo.signing), SurvivorSet).encode()
 
 
 def open_shares(silo: Silo, state: Agreed, now: int, data: bytes, columns: Sequence[bytes] = ()) -> tuple[bytes, ...]:
     """Return the signed Opening: for a survivor the share of its b, for a dropped silo of its r, never both.
 
-    In the backend `shares`, `columns` are the survivors' signed heads and what each sealed to this silo; the Opening
-    is then followed by their sum, sealed to each recipient.
+    In the backend `shares`, `columns` are the survivors' signed headers and the columns that they sealed to this silo;
+    the Opening is then followed by the sum of the columns, sealed to each recipient.
     """
     manifest, message = state.manifest, Open.decode(data)
     check_not_expired(manifest.expires_at, now)
-    if sha256(message.split).digest() != state.split_hash:
-        raise ProtocolError("the quorum signed another split than this silo")
-    check_signatures(manifest, message.split, message.signatures, {name: silo.silos[name] for name in manifest.silos})
+    roster = {name: silo.silos[name] for name in manifest.silos}
+    check_signatures(manifest, state.survivor_set.encode(), message.signatures, roster)
     if not state.scheme.is_masked:
         return _open_sums(silo, state, columns)
-    survivors = {survivor.silo for survivor in state.split.survivors}
+    survivors = {survivor.silo for survivor in state.survivor_set.survivors}
     row = tuple(
         of_self if manifest.silos[place] in survivors else of_root
         for place, of_self, of_root in zip(state.committee, state.shares.of_self, state.shares.of_root, strict=True)
     )
-    plaintext = OpenedShares(shares=row).encode()
+    plaintext = UnmaskingShares(shares=row).encode()
     sealed = tuple(
-        seal(one.key, plaintext, opening_info(state.manifest_hash, state.split_hash, silo.name, one.name))
+        seal(one.key, plaintext, opening_info(state.manifest_hash, state.survivors_hash, silo.name, one.name))
         for one in manifest.terms.recipients
     )
-    opening = Opening(manifest_hash=state.manifest_hash, split_hash=state.split_hash, sealed=sealed, sums=())
+    opening = Opening(manifest_hash=state.manifest_hash, split_hash=state.survivors_hash, sealed=sealed, sums=())
     return (sign(opening, silo.name, silo.signing),)
 
 
 def _open_sums(silo: Silo, state: Agreed, columns: Sequence[bytes]) -> tuple[bytes, ...]:
-    """Add this silo's column of every survivor's contribution, each as it was signed and agreed on."""
-    survivors, me = state.split.survivors, state.manifest.silos.index(silo.name)
+    """Check each survivor's column for this silo against the signed header and the survivor set, and add them."""
+    survivors, me = state.survivor_set.survivors, state.manifest.silos.index(silo.name)
     if len(columns) != 2 * len(survivors):
-        raise ProtocolError("a head and a column of every survivor are needed")
-    sealed = []
-    for survivor, head, column in zip(survivors, columns[: len(survivors)], columns[len(survivors) :], strict=True):
-        signed = verify(head, Contribution, {survivor.silo: silo.silos[survivor.silo]})
+        raise ProtocolError("a header and a column of every survivor are needed")
+    sealed, names = [], [survivor.silo for survivor in survivors]
+    for survivor, header, column in zip(survivors, columns[: len(survivors)], columns[len(survivors) :], strict=True):
+        signed = verify(header, Contribution, {survivor.silo: silo.silos[survivor.silo]})
         if signed.digest != survivor.contribution or len(signed.message.chunks) != state.scheme.columns:
             raise ProtocolError(f"the contribution of {survivor.silo!r} is not the one that was agreed on")
         if digests([column]) != signed.message.chunks[me : me + 1]:
             raise ProtocolError(f"the column of {survivor.silo!r} is not the one it signed")
         sealed.append((column, entry_info(state.manifest_hash, "column", survivor.silo, silo.name)))
-    total = added_column(state.scheme, me, state.channel, sealed)
+    total = added_column(state.scheme, me, state.channel, dict(zip(names, sealed, strict=True)))
     sums = tuple(
-        seal(one.key, total, sum_info(state.manifest_hash, state.split_hash, silo.name, one.name))
+        seal(one.key, total, sum_info(state.manifest_hash, state.survivors_hash, silo.name, one.name))
         for one in state.manifest.terms.recipients
     )
-    opening = Opening(manifest_hash=state.manifest_hash, split_hash=state.split_hash, sealed=(), sums=digests(sums))
+    opening = Opening(manifest_hash=state.manifest_hash, split_hash=state.survivors_hash, sealed=(), sums=digests(sums))
     return (sign(opening, silo.name, silo.signing), *sums)

@@ -1,1 +1,1 @@
-"""Training at a silo: what it contributes to a step, and the model that it learns from an opened sum."""
+"""Training at a silo: its contribution to a step, and the model that it learns from an opened sum."""

@@ -1,7 +1,7 @@
-"""The model of logistic regression at a silo, and how an opened sum moves it; pure, and the same at every silo.
+"""The model of logistic regression at a silo, and its update by an opened sum: docs/protocol.md section 11.
 
-Each silo opens the same sums and moves its model by the same elementwise arithmetic (IEEE 754 doubles), so silos at one
-position of a run hold the same weights to the last bit. docs/protocol.md section 11.
+Promise: silos at the same position of a run have the same weights to the last bit, since each opens the same sums and
+updates its model by the same elementwise arithmetic (IEEE 754 doubles).
 """
 
 from decimal import Decimal
@@ -15,7 +15,7 @@ from silo_node.training.run import RunState, Term, Vector, state_after
 
 
 def logistic_step(request: Request) -> LogisticStep:
-    """Return the step that a request is for; raises ProtocolError if it is none of logistic regression."""
+    """Return the step of a request; raises ProtocolError if it is not a step of logistic regression."""
     if not isinstance(request.plan, LogisticStep):
         raise ProtocolError(f"a step of logistic regression is computed here, not {request.plan.kind}")
     return request.plan
@@ -29,7 +29,7 @@ def weights_of(state: RunState | None, request: Request) -> Vector:
 def moved(state: RunState | None, request: Request, position: bytes, blocks: list[Vector], now: int) -> RunState:
     """Return the state after a step, from the two blocks of its opened sum, in the units of the request's statistics.
 
-    The step must be the next one (`check_position`). Raises ProtocolError where the weights would not be finite.
+    The step must be the next one (`check_position`). Raises ProtocolError if the weights would not be finite.
     """
     step, before = logistic_step(request), weights_of(state, request)
     velocity = np.zeros_like(before) if state is None else np.array(state.velocity)

@@ -1,4 +1,4 @@
-"""The model families by their kind: how each moves its model by an opened sum."""
+"""The model families by their kind, each with the function that updates its model by an opened sum."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType

@@ -1,4 +1,4 @@
-"""How far a silo is in a training run, and the model that it holds there: what it keeps between two steps."""
+"""The state of a silo in a training run, which it keeps between two steps: its position and its model."""
 
 from collections.abc import Sequence
 from typing import Annotated, ClassVar
@@ -18,7 +18,7 @@ _Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Term(Message):
-    """What a weight belongs to: it is multiplied by (value - middle) / half of a column, or of 0 and 1 for a member."""
+    """The input of one weight: (value - middle) / half of a column, or 0 or 1 for a value of a domain."""
 
     name: Annotated[str, Field(max_length=400)]
     middle: _Finite
@@ -26,13 +26,13 @@ class Term(Message):
 
 
 class RunState(Message):
-    """A model after so many steps of a run."""
+    """A model after some steps of a run."""
 
     KIND: ClassVar[str] = "run-state"
     MAX_BYTES: ClassVar[int] = 16 << 20
     MAX_COMMAS: ClassVar[int] = 2**19  # 64 features with 1,000 values each have a term and two numbers a value
     run: RoundId
-    job: Digest  # what all steps of the run have in common
+    job: Digest  # the hash of the part that all steps of the run share
     analyst: Name
     purpose: Name
     table: Name
@@ -47,13 +47,13 @@ class RunState(Message):
     velocity: tuple[_Finite, ...]
 
     def coefficients(self) -> dict[str, float]:
-        """Return log-odds by term, in the units of the columns; the intercept is where every term is 0."""
+        """Return log-odds by term, in the units of the columns; the intercept is for all terms at 0."""
         found = {term.name: weight / term.half for term, weight in zip(self.terms, self.weights, strict=True)}
         shift = sum(weight * term.middle / term.half for term, weight in zip(self.terms, self.weights, strict=True))
         return found | {self.terms[0].name: self.weights[0] - shift}
 
     def summary(self) -> dict[str, str | int]:
-        """Return what the run was for and how far it is."""
+        """Return the run's purpose and progress."""
         text = {"run": self.run.hex(), "analyst": self.analyst, "purpose": self.purpose, "table": self.table}
         return {**text, "label": self.label, "release": self.release, "steps": self.steps, "done": self.done}
 
@@ -61,7 +61,7 @@ class RunState(Message):
 def state_after(
     request: Request, position: bytes, now: int, terms: Sequence[Term], weights: Vector, velocity: Vector
 ) -> RunState:
-    """Return the state in which a step of any model family leaves a silo; raises ProtocolError if it is not finite."""
+    """Return a silo's state after a step of any model family; raises ProtocolError if a number is not finite."""
     step = request.plan.training
     if step is None:
         raise ProtocolError("the request is not for a step of a training run")
@@ -86,12 +86,12 @@ def state_after(
 
 
 def position_of(state: RunState | None) -> bytes:
-    """Return the report that a state was learned from, and START of no state."""
+    """Return the report from which a state was learned; START without a state."""
     return START if state is None else state.position
 
 
 def check_position(state: RunState | None, request: Request) -> None:
-    """Raise ProtocolError unless a request is for the next step of its run, and the run still asks for the same."""
+    """Raise ProtocolError unless a request is the next step of its run and has the run's job."""
     step = request.plan.training
     if step is None:
         raise ProtocolError("the request is not for a step of a training run")

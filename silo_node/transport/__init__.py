@@ -1,1 +1,1 @@
-"""The streams that a silo keeps to the aggregators, and what it carries over them."""
+"""A silo's streams to the aggregators, and the calls over them."""

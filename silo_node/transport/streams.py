@@ -1,11 +1,12 @@
 """A silo's streams: one to every aggregator of the membership, and an actor that knows the newest membership.
 
-Whatever one aggregator tells of who belongs holds for all: no stream goes on to one that was revoked, or to a key of
-one that was, and the actor starts anew, which makes it a drop-out of the rounds that it is in.
+A newer membership from one aggregator applies to all streams: streams to a revoked aggregator or key end, and the actor
+restarts, which makes it a drop-out of its open rounds.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from federation.members.credentials import Credentials
 from federation.transport.frames import WIRE
@@ -14,7 +15,7 @@ from silo_node.transport.dialler import Counts, Dialler
 
 
 class Streams:
-    """Dials every aggregator, and keeps streams and actor up to the membership."""
+    """Dials every aggregator, and updates streams and actor when the membership grows."""
 
     def __init__(
         self,
@@ -24,16 +25,20 @@ class Streams:
         counts: Counts,
         wire: tuple[int, ...] = WIRE,
         first_wait_s: float = 0.5,
+        computing_s: float = 0.0,
     ) -> None:
-        """`actor` calls a method of the actor; `restart` lets it begin anew, and read its directory."""
-        self._credentials, self._restart, self._counts = credentials, restart, counts
-        self._wire, self._first_wait_s = wire, first_wait_s
+        """`actor` calls a method of the actor; `restart` restarts it, so that it reads its directory again.
+
+        `computing_s` is how long the computing of a round may take.
+        """
+        self._credentials, self._actor, self._restart, self._counts = credentials, actor, restart, counts
+        self._wire, self._first_wait_s, self._computing_s = wire, first_wait_s, computing_s
         self._ways: dict[str, Ask] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._renewing, self._known = asyncio.Lock(), len(credentials.log)  # the version that the actor has read
         self.diallers: dict[str, Dialler] = {}
         self.relay = CheckpointRelay(actor, self._ways, first_wait_s)
-        self._comparing = asyncio.create_task(self.relay.compared())
+        self._following = asyncio.create_task(self.relay.follow())
         self._dial()
 
     @property
@@ -42,34 +47,50 @@ class Streams:
         return {name: one.is_connected for name, one in self.diallers.items()}
 
     @property
+    def connected_since(self) -> dict[str, str | None]:
+        """Return since when the stream to each aggregator is open; None where it is not."""
+        return {name: one.connected_since for name, one in self.diallers.items()}
+
+    @property
+    def problems(self) -> list[str]:
+        """Return why aggregators refuse this silo, or cannot be reached."""
+        return [f"{name}: {one.problem}" for name, one in self.diallers.items() if one.problem]
+
+    @property
     def is_compared(self) -> bool:
-        """Whether the ledger holds against the checkpoint that each aggregator keeps."""
-        return self._comparing.done() and not self.relay.refused.done()
+        """Whether the ledger has been compared with the checkpoints of enough aggregators."""
+        return self.relay.is_compared and not self.relay.refused.done()
 
     async def drain(self, most_s: float) -> None:
-        """Say everywhere that the silo is going, and wait for the rounds that it is in, for at most `most_s`."""
+        """Announce on all streams that the silo stops, and wait at most `most_s` for its open rounds."""
         await asyncio.gather(*(one.drain(most_s) for one in self.diallers.values()))
 
     async def close(self) -> None:
         """End every stream."""
-        tasks = [self._comparing, *self._tasks.values()]
+        tasks = [self._following, *self._tasks.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.relay.close()
 
     async def renewed(self) -> bool:
-        """Bring actor and streams up to the membership; False if they are. What has failed is done again."""
+        """Update actor and streams to the membership; return False if they are up to date. A failure is retried."""
         async with self._renewing:
             version = len(self._credentials.log)
             if self._known == version:
                 return False
+            listed = {one.name for one in self._credentials.membership.of_role("aggregator")}
+            if new := tuple(sorted(listed - set(self.diallers))):
+                with suppress(Exception):  # an actor that does not run excuses nobody
+                    await self._actor("joined", new)
             await self._restart()
+            self.relay.is_compared = False
             self._known = version
         self._dial()
         return True
 
     def _dial(self) -> None:
-        """Dial whom the membership lists and nobody else."""
+        """Dial exactly the aggregators that the membership lists."""
         listed = {one.name: one.pins for one in self._credentials.membership.of_role("aggregator")}
         for name in [one for one in self.diallers if one not in listed]:
             del self._ways[name]
@@ -80,7 +101,14 @@ class Streams:
                 self.diallers[name].check(pins)
                 continue
             one = Dialler(
-                self._credentials, name, self.relay.call, self._counts, self.renewed, self._wire, self._first_wait_s
+                self._credentials,
+                name,
+                self.relay.call,
+                self._counts,
+                self.renewed,
+                self._wire,
+                self._first_wait_s,
+                self._computing_s,
             )
             self.diallers[name], self._ways[name] = one, one.ask
             self._tasks[name] = asyncio.create_task(one.run())

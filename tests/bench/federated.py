@@ -33,7 +33,8 @@ from silo_node.transport.dialler import Dialler
 from tests.bench.endtoend import family, proportional_mib
 from tests.bench.figures import publish
 from tests.bench.secure_sum import manifest
-from tests.harness.federated import AGGREGATOR, ANALYST, Counted, credentials, free_port, furnish, provision, until
+from tests.harness.federated import AGGREGATOR, ANALYST, Counted, credentials, free_port, furnish, provision
+from tests.harness.waiting import until
 
 QUESTION = "SELECT sex, COUNT(*) AS n, AVG(age) AS mean_age FROM lung GROUP BY sex"
 PURPOSE = "health-research"
@@ -247,7 +248,7 @@ async def vector_rounds(call: Callable[[int, int], Any]) -> list[float]:
 
 
 async def signed(call: Callable[[int, int], Any], silo: int) -> tuple[bytes, ...]:
-    """Return the digests of a silo's chunks, as its signed head would hold them."""
+    """Return the digests of a silo's chunks, as its signed header would hold them."""
     whole = b"".join([await call(silo, index) for index in range(len(frames(SIZES)))])
     starts = [sum(SIZES[:number]) for number in range(len(SIZES))]
     return digests_of([whole[start : start + size] for start, size in zip(starts, SIZES, strict=True)])

@@ -19,11 +19,15 @@ from policies.decision.decide import decide
 from policies.document.load import parse
 from policies.units import DAY_S
 from silo_node.data.consent import consent_filter
-from silo_node.data.sources import connect
+from silo_node.data.locations import connect
+from silo_node.data.sources import source_of
 from silo_node.ledger.log import Signer
 from silo_node.ledger.store import LedgerStore
 from tests.bench.figures import publish
 from tests.harness.example_policy import NOW, Edit, edited, policy, request
+from tests.harness.inside import database_of
+from tests.harness.owner_home import charged
+from tests.harness.rows import load_consent, opened
 
 EXAMPLES = Path(policies.__file__).parent / "examples"
 RUNS = 15
@@ -116,7 +120,7 @@ def check_and_reserve(directory: Path) -> tuple[list[float], list[float]]:
     """Return milliseconds of reservations in a ledger of many rows, and of bare commits, in turn.
 
     Each reservation checks a lifetime, a calendar window, a window over months of data and a daily rate, and writes the
-    charge, its totals, two entries of the log and the signed head.
+    charge, its totals, two entries of the log and the signed checkpoint.
     """
     signer = Signer("north", "fed", SigningKey(Secret(bytes(32))))
     now = AT + LEDGER_ROWS * 600
@@ -126,13 +130,13 @@ def check_and_reserve(directory: Path) -> tuple[list[float], list[float]]:
     ]
     reserved, bare = [], []
     with closing(LedgerStore(directory / "ledger.sqlite", signer)) as store:
-        store._db.execute("PRAGMA synchronous = OFF")  # while it is filled
+        database_of(store).execute("PRAGMA synchronous = OFF")  # while it is filled
         for number in range(LEDGER_ROWS):
             one = charge(number, AT + number * 600)
             store.reserve(one, 10**9)
-            store.commit(one.nonce, bytes(16))
-        store._db.execute("PRAGMA synchronous = FULL")
-        store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            charged(store, one.nonce, bytes(16))
+        database_of(store).execute("PRAGMA synchronous = FULL")
+        database_of(store).execute("PRAGMA wal_checkpoint(TRUNCATE)")
         with closing(sqlite3.connect(directory / "bare.sqlite", isolation_level=None)) as other:
             other.execute("PRAGMA journal_mode = WAL")
             other.execute("PRAGMA synchronous = FULL")
@@ -155,7 +159,7 @@ def check_and_reserve(directory: Path) -> tuple[list[float], list[float]]:
 def consent_semi_join(directory: Path) -> tuple[list[float], list[float]]:
     """Return milliseconds of one grouped query of those who are in, and of the same query of everybody, in turn."""
     consenting = parse(edited(*CONSENT).encode(), "policy.toml")
-    rows, decisions = directory / "rows.parquet", directory / "consent.parquet"
+    rows, decisions = directory / "visits.parquet", directory / "consent.parquet"
     with connect() as connection:
         connection.execute(
             f"COPY (SELECT 'P' || lpad(CAST((i * 7919) % {RECORDS} AS VARCHAR), 7, '0') AS patient_id, i % 100 AS age,"
@@ -167,9 +171,11 @@ def consent_semi_join(directory: Path) -> tuple[list[float], list[float]]:
             " CASE WHEN i % 10 = 0 THEN '2026-05-01T00:00:00Z' END AS withdrawn_at"
             f" FROM range({RECORDS}) t(i)) TO '{decisions}'"
         )
-        among = consent_filter(consenting, "health-research", f"read_parquet('{decisions}')", AT)
-        assert among is not None
-        query = f"SELECT ward, count(*), count(patient_id), sum(age) FROM read_parquet('{rows}') WHERE patient_id > ''"
+    source = source_of(consenting, "visits", directory).narrowed(["patient_id", "age", "ward"])
+    among = consent_filter(consenting, "health-research", AT)
+    assert among is not None
+    query = f"SELECT ward, count(*), count(patient_id), sum(age) FROM {source.view} WHERE patient_id > ''"
+    with opened(source, load_consent(consenting, directory)) as connection:
         joined, plain = [], []
         for _ in range(QUERIES):
             plain.append(timed(lambda: connection.execute(f"{query} GROUP BY ward").fetchall()))

@@ -21,8 +21,8 @@ from aggregator.sums import SumShard
 from crypto.backends.masks import apply_masks, blind
 from crypto.backends.scheme import CHUNK_VALUES
 from crypto.keys import Secret, SigningKey
-from crypto.ring import Codec, Ring
-from crypto.rounds.manifest import Block, Manifest, Member, Recipient, Terms
+from crypto.ring import Ring, Words
+from crypto.rounds.manifest import Block, Manifest, Recipient, Terms
 from crypto.rounds.messages import Contribution
 from crypto.rounds.payload import digests as digests_of
 from crypto.rounds.payload import frames
@@ -52,12 +52,18 @@ def main() -> None:
 def masking(length: int, name: str) -> None:
     """Publish what a silo and a recipient do for one vector, each beside the plain sum of all of them."""
     ring, key = Ring(32), SigningKey(Secret.generate())
-    codec = Codec(ring, SCALE_BITS, SILOS)
     seeds = [os.urandom(32) for _ in range(2 * SILOS)]
     values = np.frombuffer(os.urandom(length), np.int8).astype(np.float64) / 1000
     vectors = [np.frombuffer(os.urandom(4 * length), ring.dtype) for _ in range(SILOS)]
     payloads = [vector.data.cast("B") for vector in vectors]
     digests = [chunk_digests(payload) for payload in payloads]
+
+    def quantised(block: npt.NDArray[np.float64]) -> Words:
+        return np.rint(block * 2.0**SCALE_BITS).astype(np.int32).view(ring.dtype)
+
+    def read(total: Words) -> npt.NDArray[np.float64]:
+        decoded: npt.NDArray[np.float64] = np.multiply(ring.signed(total), 2.0**-SCALE_BITS, dtype=np.float64)
+        return decoded
 
     def plain(count: int = SILOS) -> npt.NDArray[Any]:
         total = ring.zeros(length)
@@ -66,7 +72,7 @@ def masking(length: int, name: str) -> None:
         return total
 
     def protect() -> npt.NDArray[Any]:
-        return blind(values, codec.reals_to_ring, ring, seeds[:5], seeds[5:SILOS])
+        return blind(values, quantised, ring, seeds[:5], seeds[5:SILOS])
 
     def protect_signed() -> bytes:
         words = protect()
@@ -76,12 +82,12 @@ def masking(length: int, name: str) -> None:
     def sum_open() -> npt.NDArray[np.float64]:
         total = plain()
         apply_masks(total, ring, [], seeds[:SILOS])
-        return codec.decode_sum(total)
+        return read(total)
 
     def sum_open_one_dropped() -> npt.NDArray[np.float64]:
         total = plain(SILOS - 1)
         apply_masks(total, ring, seeds[:5], seeds[5 : 2 * (SILOS - 1)])
-        return codec.decode_sum(total)
+        return read(total)
 
     def sum_open_verified() -> npt.NDArray[np.float64]:
         if any(chunk_digests(payload) != known for payload, known in zip(payloads, digests, strict=True)):
@@ -91,7 +97,7 @@ def masking(length: int, name: str) -> None:
     # What is measured is right: masks that are put on and taken off leave the quantised values.
     blinded = protect()
     apply_masks(blinded, ring, seeds[5:SILOS], seeds[:5])
-    if not np.allclose(codec.decode_sum(blinded), values, atol=2.0 ** -(SCALE_BITS + 1)):
+    if not np.allclose(read(blinded), values, atol=2.0 ** -(SCALE_BITS + 1)):
         sys.exit("the masks do not cancel")
     works: dict[str, tuple[Work, str]] = {
         "protect": (protect, "2.5"),
@@ -127,11 +133,11 @@ def cpu_ms(work: Work, repeat: int = 1) -> float:
 
 
 def upload(bits: int, length: int) -> float:
-    """Return the bytes that a silo sends for one value: its signed head and its frames."""
+    """Return the bytes that a silo sends for one value: its signed header and its frames."""
     ring = Ring(bits)
     payload = ring.zeros(length).data.cast("B")
-    head = Contribution(manifest_hash=bytes(32), length=length, chunks=chunk_digests(payload, ring.word_bytes))
-    return (len(sign(head, "silo", SigningKey(Secret.generate()))) + len(payload)) / length
+    header = Contribution(manifest_hash=bytes(32), length=length, chunks=chunk_digests(payload, ring.word_bytes))
+    return (len(sign(header, "silo", SigningKey(Secret.generate()))) + len(payload)) / length
 
 
 def memory(silos: int, length: int) -> float:
@@ -152,7 +158,7 @@ def memory(silos: int, length: int) -> float:
             sys.exit("the sum is wrong")
         fields: dict[str, Any] = dict.fromkeys(EncryptedReport.model_fields, ())
         fields |= {"propose": b"", "manifest": b"", "split": b"", "length": length, "chunks": digests_of(total)}
-        name_of_report = store.put(EncryptedReport(**fields), total)
+        name_of_report = store.put(EncryptedReport(**fields), total, bytes(32), "ana")
         del total
         store.get(name_of_report)
 
@@ -169,6 +175,7 @@ def manifest(names: list[str], length: int, limit: int = 2**20) -> bytes:
         request_hash=zeros,
         recipients=(Recipient(name="analyst", key=key),),
         backend="masking",
+        asked=len(names),
         key_id=b"",
         limit=limit,
         blocks=(Block(name="weights", length=length, scale_bits=0, variance="0"),),
@@ -178,9 +185,8 @@ def manifest(names: list[str], length: int, limit: int = 2**20) -> bytes:
         round_id=bytes(16),
         expires_at=0,
         terms=terms,
-        roster=tuple(
-            Member(silo=name, mask_key=key, channel_key=key, self_commitment=zeros, policy_hash=zeros) for name in names
-        ),
+        silos=tuple(names),
+        members=zeros,
         quorum=2 * len(names) // 3 + 1,
         degree=len(names) - 1,
         min_silos=3,

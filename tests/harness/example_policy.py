@@ -134,6 +134,14 @@ def edited(*edits: Edit) -> str:
     return text
 
 
+def decided_in(file: str) -> str:
+    """Return the section of a policy whose decisions on consent are in a file with the usual names."""
+    return (
+        f'[consent]\nmode = "table"\nsource = "{file}"\nsubject = "person"\npurpose = "purpose"\n'
+        'given_at = "given"\nwithdrawn_at = "withdrawn"\n'
+    )
+
+
 def policy(*edits: Edit) -> Policy:
     """Return the example policy after the changes."""
     return parse(edited(*edits).encode(), "policy.toml")
@@ -181,7 +189,7 @@ def request(**changes: Any) -> Request:
 
 def catalogue(of: Policy, **changes: Any) -> Catalogue:
     """Return what a silo with this policy publishes, with the changes."""
-    analyst = Analyst(key=f"ed25519:{'0' * 64}", purposes=tuple(of.purposes), until=datetime(2100, 1, 1, tzinfo=UTC))
+    analyst = Analyst(key=KEY, purposes=tuple(of.purposes), until=datetime(2100, 1, 1, tzinfo=UTC))
     published = catalogue_of(of, analyst, "fed", bytes(32), bytes(16))
     return Catalogue.model_validate({**dict(published), **changes})
 

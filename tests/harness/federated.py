@@ -21,9 +21,12 @@ import grpc.aio
 from aggregator.driver import Server
 from aggregator.gate import Gate
 from aggregator.home import read_home
-from aggregator.store import HeadStore, ReportStore
+from aggregator.recovery import end_left_rounds
+from aggregator.round_journal import RoundJournal
+from aggregator.store import CheckpointStore, ReportStore
 from aggregator.streams import StreamSilo
 from analyst.client import Federation
+from crypto.errors import LinkError
 from crypto.keys import Secret, SigningKey, VerifyKey, read_key_file
 from federation.authority import admit, found_federation, invite, opened
 from federation.joining import join
@@ -32,13 +35,17 @@ from federation.members.credentials import Credentials
 from federation.members.membership import TrustAnchor
 from federation.transport.frames import WIRE
 from federation.transport.handshake import OPTIONS
+from federation.transport.session import Session
 from policies.document.load import load
 from policies.document.signatures import SUFFIX, signature, written
+from silo_node.home import federation_of, read_credentials
 from silo_node.serve import FederatedSilo
 from silo_node.transport.checkpoint_relay import CheckpointRelay
 from silo_node.transport.dialler import Dialler
 from silo_node.transport.streams import Streams
+from tests.harness.inside import handle_of, membership_of, session_of
 from tests.harness.simulator import LocalSums
+from tests.harness.waiting import until
 
 NAME = "consortium"
 ANALYST, AGGREGATOR = "ana", "hub"
@@ -86,7 +93,7 @@ def give_membership(path: Path, name: str) -> None:
 def furnish(home: Path, source: Path, analyst: VerifyKey) -> None:
     """Give a silo's directory the policy and the data of a demo's silo, open to this analyst."""
     for file in source.iterdir():
-        if file.suffix in (".parquet", ".csv"):
+        if file.suffix in (".parquet", ".csv", ".txt"):
             shutil.copy(file, home)
     policy = (source / "policy.toml").read_text()
     (home / "policy.toml").write_text(re.sub(r'(\[analysts\.[^]]+\]\s+key\s*=\s*)"[^"]*"', rf'\1"{analyst}"', policy))
@@ -99,8 +106,9 @@ def put_in_force(home: Path) -> None:
     if "[policy]" not in text:
         text = text.replace("[silo]", HEAD, 1)
     text = re.sub(r"^version .*$", r'\g<0>\nsigned_by = { need = 1, of = ["dpo"] }', text, count=1, flags=re.M)
-    policy.write_text(f'mode = "production"\n{text}[people.dpo]\nkey = "{key.public}"\n')
-    signed = signature(load(policy), "dpo", key, int(time.time()))
+    compute = "" if "[compute]" in text else "[compute]\nfixed_seconds = 5\n"  # LocalSilo does not wait for it
+    policy.write_text(f'mode = "production"\n{text}{compute}[people.dpo]\nkey = "{key.public}"\n')
+    signed = signature(load(policy), federation_of(home), "dpo", key, int(time.time()))
     policy.with_name(policy.name + SUFFIX).write_text(written([signed]))
 
 
@@ -130,6 +138,9 @@ class Counted:
     """Counts of both ends, as the tests look at them."""
 
     events: list[tuple[str, object]] = field(default_factory=list)
+
+    def ended(self, outcome: str, seconds: float, codes: tuple[str, ...] = (), /) -> None:
+        self.events.append(("ended", (outcome, codes)))
 
     def refused(self, reason: str) -> None:
         self.events.append(("refused", reason))
@@ -174,13 +185,24 @@ class Loop:
 class LocalSilo:
     """A silo's process: its actor and its streams; `seen` is every step of an actor, `starts` counts actors."""
 
-    def __init__(self, path: Path, name: str, runner: Loop, wire: tuple[int, ...] = WIRE) -> None:
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        runner: Loop,
+        wire: tuple[int, ...] = WIRE,
+        sleep: Callable[[float], None] = lambda _: None,
+        silos: int | None = None,
+    ) -> None:
+        """`sleep` is how it waits for a tick; with `silos` it computes in a process of its own."""
         self.path, self.name, self._runner = path, name, runner
-        kept = credentials(path, name, "silo")  # brings roster.signed up to date, which the actor reads
+        self._sleep, self._silos = sleep, silos
+        kept = read_credentials(path / name, name)  # brings roster.signed up to date, which the actor reads
         self.starts = 0
         self.actor = self._start()
         self.seen: list[str] = []
         self.before: Callable[[str], None] = lambda step: None
+        self.after: Callable[[str], None] = lambda step: None
         self.counts = Counted()
         self._lock = threading.Lock()
         self._is_stopped = False
@@ -199,7 +221,7 @@ class LocalSilo:
         return self.streams.diallers[AGGREGATOR]
 
     def _start(self) -> FederatedSilo:
-        actor = FederatedSilo(str(self.path / self.name / "policy.toml"), sleep=lambda _: None)
+        actor = FederatedSilo(str(self.path / self.name / "policy.toml"), self._sleep, silos=self._silos)
         assert actor.problem() is None, actor.problem()
         self.starts += 1
         return actor
@@ -209,7 +231,9 @@ class LocalSilo:
             with self._lock:  # an actor answers one message at a time
                 self.seen.append(step)
                 self.before(step)
-                return getattr(self.actor, step)(*arguments)
+                reply = getattr(self.actor, step)(*arguments)
+                self.after(step)
+                return reply
 
         return await asyncio.to_thread(work)
 
@@ -221,6 +245,12 @@ class LocalSilo:
                     self.actor = self._start()
 
         await asyncio.to_thread(work)
+
+    @contextmanager
+    def not_restarting(self) -> Iterator[None]:
+        """Keep the actor from starting anew for as long as this lasts."""
+        with self._lock:
+            yield
 
     def stop(self) -> None:
         self._runner.do(self.streams.close())
@@ -278,9 +308,19 @@ class Served:
 
         async def look() -> int:
             gate.refresh()
-            return len(gate._credentials.log)
+            return len(membership_of(gate))
 
         return self.runner.do(look())
+
+    def session(self, silo: str) -> Session | None:
+        """Return the aggregator's session with a silo, if there is one now."""
+        return session_of(handle_of(self.gate, silo))
+
+    def lose(self, silo: str) -> None:
+        """End the stream of a silo from another thread; the silo dials again."""
+        session = self.session(silo)
+        assert session is not None
+        self.runner.loop.call_soon_threadsafe(session.close, LinkError("lost on purpose"))
 
     def start_silo(self, name: str, wire: tuple[int, ...] = WIRE) -> LocalSilo:
         self.silos[name] = LocalSilo(self.path, name, self.runner, wire)
@@ -289,13 +329,6 @@ class Served:
     def wait(self, names: tuple[str, ...], timeout_s: float = 20.0) -> None:
         """Wait until exactly these silos are connected."""
         until(lambda: tuple(self.gate.connected) == tuple(sorted(names)), timeout_s, lambda: str(self.gate.connected))
-
-
-def until(is_so: Callable[[], bool], timeout_s: float = 20.0, what: Callable[[], str] = str) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < deadline, what()
-        time.sleep(0.02)
 
 
 @asynccontextmanager
@@ -322,12 +355,14 @@ def free_port() -> int:
 
 def make_gate(path: Path, counts: Counted, wire: tuple[int, ...] = WIRE, name: str = AGGREGATOR) -> Gate:
     home, store = path / name, ReportStore(path / name / "reports")
-    sums = LocalSums(home / "contributions")
+    sums, journal, recovery = LocalSums(home / "contributions"), RoundJournal(home / "rounds"), list[Any]()
 
     def server(silos: Mapping[str, StreamSilo]) -> Server:
         aggregator = read_home(home)
-        heads = HeadStore(home / "heads", aggregator.federation, aggregator.silos)
-        return Server(aggregator, silos, sums, store, heads=heads)
+        checkpoints = CheckpointStore(home / "heads", aggregator.federation, aggregator.silos)
+        if not recovery:
+            recovery.append(asyncio.create_task(end_left_rounds(aggregator, silos, journal, time.time)))
+        return Server(aggregator, silos, sums, store, journal, checkpoints)
 
     return Gate(
         credentials(path, name, "aggregator"),

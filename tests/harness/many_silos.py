@@ -4,8 +4,8 @@ Each silo answers with the numbers of `Member.values`, without noise unless the 
 honest aggregator step by step; what it holds between two steps is there to be read and changed.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,24 +13,24 @@ import numpy.typing as npt
 
 from aggregator import rounds as aggregator_core
 from aggregator.rounds import Aggregator, Composed, SurvivorsFixed
+from aggregator.rounds import KeysShared as AggregatorKeysShared
 from aggregator.rounds import Proposed as AggregatorProposed
-from aggregator.rounds import SharedOut as AggregatorSharedOut
 from crypto.backends.scheme import CHUNK_VALUES
 from crypto.errors import CryptoError
 from crypto.keys import Secret, SigningKey, derive
+from crypto.merkle import MerkleTree, leaf_hash
 from crypto.ring import Ring, Words
-from crypto.rounds import opening
 from crypto.rounds.manifest import Recipient, Terms
-from crypto.rounds.messages import Contribution
+from crypto.rounds.messages import Accusation, Bundle, Contribution
 from crypto.rounds.opening import CheckedReport, OpenedSum, check_report, open_report
 from crypto.rounds.payload import digests
 from crypto.rounds.report import StoredReport, report_header
 from crypto.sealing import SealingKey
-from crypto.wire import Signature, Signed, digest_of, sign
+from crypto.wire import Signature, Signed, detach, digest_of, sign
 from federation.members.roster import Party, Roster, SiloParty
-from policies.budget.ledger import Charge, Rate, RunStep, Since, Spending, WindowLimit, exceeds
+from policies.budget.ledger import Charge, Consulted, Rate, RunStep, Since, Spending, WindowLimit, exceeds
 from policies.errors import AlreadyChargedError
-from policies.requests.approval import Approval
+from policies.requests.approval import StoredVerdict
 from policies.requests.query import Aggregate
 from policies.requests.request import Request
 from policies.requests.terms import terms_of
@@ -38,6 +38,7 @@ from silo_node.rounds import proposal
 from silo_node.rounds import states as rounds_states
 from silo_node.rounds import steps as core
 from tests.harness.example_policy import KEY, NOW, Edit, plan, policy, request, table
+from tests.harness.inside import passed
 from tests.harness.simulator import Noise, no_noise
 
 ANALYST = Secret(bytes(range(32)))  # whose verification key stands in the example policy
@@ -51,9 +52,11 @@ class MemoryLedger:
 
     def __init__(self) -> None:
         self.reserved: dict[bytes, Charge] = {}
+        self.charging: dict[bytes, tuple[Charge, bytes]] = {}
         self.committed: dict[bytes, Charge] = {}
-        self.splits: dict[bytes, bytes] = {}
+        self.survivors_hashes: dict[bytes, bytes] = {}
         self.runs: dict[bytes, bytes] = {}
+        self.replaced: dict[bytes, bytes] = {}
 
     def spending(
         self,
@@ -63,19 +66,32 @@ class MemoryLedger:
         since: Sequence[Since] = (),
         run: RunStep | None = None,
         requests_since: int | None = None,
+        analyst_since: int | None = None,
     ) -> Spending:
         assert not since, "the example policy has no windows"
-        charges = {**self.reserved, **self.committed}
+        begun = {nonce: one for nonce, (one, _) in self.charging.items()}
+        charges = {**self.reserved, **begun, **self.committed}
         return Spending(sum(one.micro_rho for nonce, one in charges.items() if nonce != excluding_nonce))
 
-    def is_committed(self, nonce: bytes) -> bool:
-        return nonce in self.committed
+    def is_charged(self, nonce: bytes) -> bool:
+        return nonce in self.committed or nonce in self.charging
 
-    def verdicts(self, subject: bytes) -> tuple[Approval, ...]:
+    def verdicts(self, subject: bytes) -> tuple[StoredVerdict, ...]:
         return ()
+
+    def has_contributed(self, runs: Sequence[bytes], step: int, nonce: bytes) -> bool:
+        return False
+
+    def is_replaced(self, name: bytes, but: Collection[bytes] = ()) -> bool:
+        return name in self.replaced and self.replaced[name] not in but
+
+    def request_asked(self, subject: bytes) -> bytes | None:
+        return None
 
     def is_exhausted(self, nonce: bytes) -> bool:
         return False
+
+    signed_after = recovered_at = seen_at = 0
 
     def reserve(
         self,
@@ -87,23 +103,35 @@ class MemoryLedger:
         rate: Rate | None = None,
     ) -> bool:
         before = self.reserved.get(charge.nonce)
-        if charge.nonce in self.committed or (before is not None and before.request_hash != charge.request_hash):
+        is_other = before is not None and before.request_hash != charge.request_hash
+        if is_other or charge.nonce in {**self.committed, **self.charging}:
             raise AlreadyChargedError("the nonce was used")
         if exceeds(self.spending(charge.nonce), charge, lifetime_limit, windows, run_limit, delta_limit, rate):
             return False
+        for nonce, _ in charge.replaces:
+            self.reserved.pop(nonce, None)
+            self.replaced.setdefault(nonce, charge.nonce)
         self.reserved[charge.nonce] = charge
         return True
 
-    def commit(self, nonce: bytes, round_id: bytes) -> None:
+    def begin_charge(self, nonce: bytes, round_id: bytes) -> None:
         if nonce not in self.reserved:
             raise AlreadyChargedError("nothing is reserved, or its contribution has left")
-        self.committed[nonce] = self.reserved.pop(nonce)
+        self.charging[nonce] = self.reserved.pop(nonce), round_id
+
+    def commit(self, nonce: bytes, round_id: bytes, consulted: Consulted | None = None) -> None:
+        charge, begun_in = self.charging.get(nonce, (None, b""))
+        if charge is None or begun_in != round_id:
+            raise AlreadyChargedError("no charge began in this round, or its contribution has left")
+        del self.charging[nonce]
+        self.committed[nonce] = charge
 
     def release(self, nonce: bytes) -> None:
         self.reserved.pop(nonce, None)
+        self.charging.pop(nonce, None)
 
-    def record_split(self, round_id: bytes, split_hash: bytes) -> bool:
-        return self.splits.setdefault(round_id, split_hash) == split_hash
+    def record_survivors(self, round_id: bytes, survivors_hash: bytes) -> bool:
+        return self.survivors_hashes.setdefault(round_id, survivors_hash) == survivors_hash
 
     def job_of(self, run: bytes) -> bytes | None:
         found = [one.run.job for one in (*self.reserved.values(), *self.committed.values()) if one.run is not None]
@@ -132,7 +160,9 @@ class Member:
     def contribute(
         self, state: rounds_states.Received, go: bytes, now: int = NOW, noise: Noise = no_noise
     ) -> tuple[rounds_states.Contributed, tuple[bytes, ...]]:
-        return core.contribute(self.silo, state, self.ledger, self.compute, noise, now, go)
+        committed = core.commit(self.silo, state, self.ledger, now, go)
+        exact = self.compute(core.request_of(committed), now)
+        return core.mask(self.silo, committed, exact, core.noise_of(committed, noise), now)
 
 
 @dataclass
@@ -200,6 +230,10 @@ class Many:
 Replies = dict[str, tuple[bytes, ...]]
 
 
+def _undated(_: str) -> proposal.Freshness:
+    return proposal.Freshness(None, None)
+
+
 @dataclass
 class Round:
     """One round, in which every method is a step of the honest aggregator and returns itself."""
@@ -209,14 +243,14 @@ class Round:
     round_id: bytes
     proposed: AggregatorProposed = field(init=False)
     composed: Composed = field(init=False)
-    shared: AggregatorSharedOut = field(init=False)
+    shared: AggregatorKeysShared = field(init=False)
     parted: SurvivorsFixed = field(init=False)
     go: bytes = field(init=False)
     opens: bytes = field(init=False)
     signatures: dict[str, Signature] = field(init=False)
     states: dict[str, rounds_states.State] = field(default_factory=dict)
     replies: dict[str, Replies] = field(default_factory=dict)  # by step
-    heads: dict[str, Signed[Contribution]] = field(default_factory=dict)
+    headers: dict[str, Signed[Contribution]] = field(default_factory=dict)
     payloads: dict[str, bytes] = field(default_factory=dict)
     report: StoredReport = field(init=False)
 
@@ -246,25 +280,31 @@ class Round:
         for name in names or self.many.names:
             member = self.many.members[name]
             state, reply = proposal.propose(
-                member.silo, member.ledger, lambda table: None, NOW, self.round_id, self.proposed.envelope
+                member.silo,
+                member.ledger,
+                lambda table: proposal.Freshness(None, None),
+                NOW,
+                self.round_id,
+                self.proposed.envelope,
             )
             assert state is not None
-            self.states[name], replies[name] = state, (reply,)
+            assert reply == state.accept
+            self.states[name], replies[name] = state, state.reply
         self.replies["propose"] = replies
         return self
 
     def compose(self) -> "Round":
         hub = self.many.aggregator
-        accepts, refusals = aggregator_core.read_answers(hub, self.proposed, self.replies["propose"])
-        self.composed = aggregator_core.compose_round(hub, self.proposed, accepts, refusals)
+        accepts, _ = aggregator_core.read_answers(hub, self.proposed, self.replies["propose"])
+        self.composed = aggregator_core.compose_round(hub, self.proposed, accepts)
         return self
 
     def share(self) -> "Round":
         replies: Replies = {}
         for name in self.composed.manifest.silos:
             state = self.state(name, rounds_states.Proposed)
-            self.states[name], reply = core.share(self.silo(name), state, NOW, self.composed.share)
-            replies[name] = (reply,)
+            message, *parts = self.composed.share(name)
+            self.states[name], replies[name] = core.share(self.silo(name), state, NOW, message, parts)
         self.replies["share"] = replies
         self.shared = aggregator_core.collect_shares(self.many.aggregator, self.composed, replies)
         return self
@@ -272,8 +312,11 @@ class Round:
     def ready(self) -> "Round":
         replies: Replies = {}
         for name in self.composed.manifest.silos:
-            state = self.state(name, rounds_states.SharedOut)
-            self.states[name], reply = core.ready(self.silo(name), state, NOW, self.shared.deliver(name))
+            state = self.state(name, rounds_states.KeysShared)
+            message, *entries = self.shared.deliver(name)
+            received = core.receive(self.silo(name), state, NOW, message, entries)
+            core.begin(self.silo(name), received, self.many.members[name].ledger, NOW)
+            self.states[name], reply = received, core.ready(self.silo(name), received)
             replies[name] = (reply,)
         self.replies["ready"] = replies
         self.go = aggregator_core.collect_ready(self.many.aggregator, self.shared, replies)
@@ -289,17 +332,17 @@ class Round:
 
     def contribute_one(self, name: str, noise: Noise = no_noise) -> None:
         state = self.state(name, rounds_states.Received)
-        self.states[name], (head, payload) = self.many.members[name].contribute(state, self.go, noise=noise)
-        self.heads[name] = aggregator_core.read_contribution(self.many.aggregator, self.shared, name, head)
+        self.states[name], (header, payload) = self.many.members[name].contribute(state, self.go, noise=noise)
+        self.headers[name] = aggregator_core.read_contribution(self.many.aggregator, self.shared, name, header)
         self.payloads[name] = payload
 
     def part(self) -> "Round":
-        self.parted = aggregator_core.fix_survivors(self.many.aggregator, self.shared, self.heads)
+        self.parted = aggregator_core.fix_survivors(self.many.aggregator, self.shared, self.headers)
         return self
 
     def agree(self) -> "Round":
         replies: Replies = {}
-        for survivor in self.parted.split.survivors:
+        for survivor in self.parted.survivor_set.survivors:
             self.states[survivor.silo], reply = self.sign(survivor.silo, self.parted.envelope)
             replies[survivor.silo] = (reply,)
         self.replies["agree"] = replies
@@ -329,10 +372,10 @@ class Round:
         return self
 
     def total(self) -> bytes:
-        """Return the blinded sum of the survivors of the split."""
+        """Return the blinded sum of the survivors."""
         ring = Ring(64)
         words = ring.zeros(self.composed.manifest.length)
-        for one in self.parted.split.survivors:
+        for one in self.parted.survivor_set.survivors:
             words += ring.from_bytes(self.payloads[one.silo])
         return ring.to_bytes(words)
 
@@ -354,6 +397,14 @@ class Round:
         return [float(value) for block in self.opened(report).blocks() for value in block]
 
 
+def trusting(composed: Composed, replies: Replies) -> AggregatorKeysShared:
+    """Return what silos shared in a round, unchecked, as an aggregator may that wants it delivered all the same."""
+    silos = composed.manifest.silos
+    entries = tuple(replies[name][1:] for name in silos)
+    trees = tuple(MerkleTree([leaf_hash(entry) for entry in one]) for one in entries)
+    return AggregatorKeysShared(composed, tuple(replies[name][0] for name in silos), entries, trees)
+
+
 def chunk_digests(payload: bytes, word_bytes: int) -> tuple[bytes, ...]:
     """Return the digests that a silo signs of a vector blinded by `masking`."""
     step = CHUNK_VALUES * word_bytes
@@ -370,6 +421,26 @@ def with_report(stored: StoredReport, total: bytes | None = None, **changes: Any
     return StoredReport.decode(report_header(message) + (bytes(stored.blinded_sum) if total is None else total))
 
 
+def accusation_of(one: Round, accuser: str, accused: str) -> Accusation:
+    """An accusation as an accuser makes it, of a silo whose entry opens, or of one that is not there."""
+    state, silos = one.states[accuser], one.composed.manifest.silos
+    while not isinstance(state, rounds_states.Proposed | rounds_states.Agreed):
+        state = state.before  # type: ignore[union-attr]
+    secrets = (
+        (bytes(32),) * 2 if isinstance(state, rounds_states.Agreed) else (state.channel_secret.raw, state.root.raw)
+    )
+    dealer = silos.index(accused) if accused in silos and accused != accuser else 0
+    return Accusation(
+        manifest_hash=one.manifest_hash,
+        accused=accused,
+        signature=detach(one.shared.bundles[dealer], Bundle).signature,
+        path=one.shared.path(dealer, silos.index(accuser)),
+        entry=one.shared.entry(dealer, silos.index(accuser)),
+        channel=secrets[0],
+        root=secrets[1],
+    )
+
+
 def refused(step: Callable[[], object]) -> CryptoError:
     """Return the error of a step that must not be taken."""
     try:
@@ -381,4 +452,4 @@ def refused(step: Callable[[], object]) -> CryptoError:
 
 def checked_with(checked: CheckedReport, **changes: Any) -> CheckedReport:
     """Return a report that passed `check_report`, changed afterwards, as no party can do it."""
-    return replace(checked, passed=opening._PASSED, **changes)
+    return passed(checked, **changes)

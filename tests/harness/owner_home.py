@@ -7,7 +7,7 @@ from typing import Any
 
 from crypto.keys import Secret, SigningKey, write_key_file
 from crypto.wire import body_digest, sign, unverified
-from policies.budget.ledger import Charge
+from policies.budget.ledger import Charge, Ledger
 from policies.decision.approvals import subject_of
 from policies.document.load import load
 from policies.requests.request import Request
@@ -42,6 +42,12 @@ results_days = 30
 audit_days = 365
 encrypted_contributions_days = 7
 """
+
+
+def charged(store: Ledger, nonce: bytes, round_id: bytes) -> None:
+    """Charge what is reserved, as a round does that goes well."""
+    store.begin_charge(nonce, round_id)
+    store.commit(nonce, round_id)
 
 
 @dataclass(frozen=True)
@@ -111,8 +117,8 @@ def spend(home: OwnerHome, now: int = NOW) -> None:
         one = charge(back + 1, now - back * DAY_S, analyst=analyst, micro_rho=9_000 + 100 * back)
         assert with_clock.reserve(one, 10**6)
         if back:
-            with_clock.commit(one.nonce, bytes(16))
-            with_clock.record_split(one.nonce, bytes(32))
+            charged(with_clock, one.nonce, bytes(16))
+            with_clock.record_survivors(one.nonce, bytes(32))
         with_clock.close()
 
 

@@ -6,14 +6,16 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 from psycopg import sql
+
+from silo_node.data import postgres as reading
 
 PASSWORD = "correct horse'battery"  # noqa: S105  of a server that lives as long as the tests
 USER = "silo"
@@ -49,7 +51,7 @@ class Server:
         if os.getuid() == 0:
             owner = pwd.getpwnam("postgres")
             os.chown(directory, owner.pw_uid, owner.pw_gid)
-        server._run("initdb", "-D", directory / "data", "-U", "owner", "--auth=trust", "-E", "UTF8", "--locale=C")
+        server.run("initdb", "-D", directory / "data", "-U", "owner", "--auth=trust", "-E", "UTF8", "--locale=C")
         server.resume()
         server.execute(
             f"CREATE USER {USER} PASSWORD {{}}; CREATE SCHEMA clinical; CREATE SCHEMA consent;"
@@ -71,29 +73,30 @@ class Server:
     def execute(self, text: str, *values: Any) -> list[tuple[Any, ...]]:
         """Run statements as the database's owner, committed at once."""
         query = sql.SQL(text).format(*map(sql.Literal, values)) if values else sql.SQL(text)
-        with self._owner() as connection:
+        with self.owner() as connection:
             cursor = connection.execute(query)
             return cursor.fetchall() if cursor.description else []
 
     def fill(self, table: str, columns: str, rows: Iterable[tuple[Any, ...]]) -> None:
         """Make a table anew; `columns` are its names and types."""
         self.execute(f"DROP TABLE IF EXISTS {table} CASCADE; CREATE TABLE {table} ({columns})")
-        with self._owner() as connection, connection.cursor().copy(f"COPY {table} FROM STDIN".encode()) as copy:
+        with self.owner() as connection, connection.cursor().copy(f"COPY {table} FROM STDIN".encode()) as copy:
             for row in rows:
                 copy.write_row(row)
 
-    def _owner(self) -> "psycopg.Connection":
+    def owner(self) -> "psycopg.Connection":
+        """Connect as the database's owner."""
         return psycopg.connect(
             host=str(self.directory), port=self.port, user="owner", dbname="postgres", autocommit=True
         )
 
     def stop(self) -> None:
-        self._run("pg_ctl", "-D", self.directory / "data", "-m", "immediate", "-w", "stop")
+        self.run("pg_ctl", "-D", self.directory / "data", "-m", "immediate", "-w", "stop")
 
     def resume(self) -> None:
         options = f"-p {self.port} -k {self.directory} -c listen_addresses=127.0.0.1 -c fsync=off -c log_statement=all"
         log = self.directory / "data" / "server.log"
-        self._run("pg_ctl", "-D", self.directory / "data", "-l", log, "-o", options, "-w", "start")
+        self.run("pg_ctl", "-D", self.directory / "data", "-l", log, "-o", options, "-w", "start")
 
     def freeze(self) -> None:
         """Let the server accept connections and answer nothing."""
@@ -108,10 +111,27 @@ class Server:
         for process in (head, *map(int, children)):
             os.kill(process, number)
 
+    @staticmethod
+    def meanwhile(
+        monkeypatch: pytest.MonkeyPatch,
+        before: Callable[[], object] = lambda: None,
+        after: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Let something happen while a silo reads: when it is connected, before or after each of its tables."""
+        whole = reading._rows
+
+        def rows(*arguments: Any) -> Any:
+            before()
+            found = whole(*arguments)
+            after()
+            return found
+
+        monkeypatch.setattr(reading, "_rows", rows)
+
     def log(self) -> str:
         return (self.directory / "data" / "server.log").read_text()
 
-    def _run(self, program: str, *arguments: object) -> None:
+    def run(self, program: str, *arguments: object) -> None:
         folder = binaries()
         assert folder is not None
         prefix = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
@@ -129,11 +149,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def eventually(holds: Any, timeout_s: float = 10.0) -> None:
-    """Wait until something holds."""
-    until = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < until, "it does not come to hold"
-        time.sleep(0.05)

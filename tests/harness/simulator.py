@@ -5,6 +5,7 @@ recorded.
 """
 
 import asyncio
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,16 +15,20 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from aggregator.driver import STEP_TIMEOUT_S, Server
+from aggregator.driver import STEP_TIMEOUT_S, Ended, Server
 from aggregator.errors import AggregatorError
 from aggregator.home import read_home
-from aggregator.store import HeadStore, ReportStore
+from aggregator.round_journal import RoundJournal
+from aggregator.store import CheckpointStore, ReportStore
 from aggregator.sums import SumShard
 from analyst.client import Federation
+from analyst.demo.hospitals import PURPOSE
+from analyst.kept import DIRECTORY
 from crypto.noise import discrete_gaussian
 from federation.config import read_config
 from federation.errors import FederationError
 from silo_node.actor import SiloActor
+from tests.harness.inside import forget_offer, ledger_of
 
 Noise = Callable[[int, int, int], npt.NDArray[np.int64]]
 STEPS = ("propose", "share", "ready", "contribute", "agree", "open_shares")
@@ -44,36 +49,47 @@ class SimulatedSilo:
     policy: Path
     noise: Noise
     clock: Callable[[], float]
-    heads: "LocalHeads | None" = None
+    checkpoints: "LocalCheckpoints | None" = None
     dies_before: str = ""
     dies_after: str = ""
     restarts: bool = False
     late_s: dict[str, float] = field(default_factory=dict)  # how long a step's answer takes to arrive, by step
     is_dead: bool = False
     seen: list[tuple[str, tuple[bytes, ...]]] = field(default_factory=list)
+    slept: list[float] = field(default_factory=list)  # what the actor waited for, until a tick
     rewrite: Callable[[str, tuple[bytes, ...]], tuple[bytes, ...]] = lambda step, frames: frames
+    before: Callable[[str, tuple[bytes, ...]], None] = lambda step, arguments: None
+    is_cut_off: bool = False  # it lives, and nothing reaches it
+    workers: int | None = (
+        None  # silos that share this machine: it computes in a process of its own, its steps in threads
+    )
+    others: "dict[str, LocalCheckpoints]" = field(default_factory=dict)  # of further aggregators, by name
 
     @cached_property
     def actor(self) -> SiloActor:
         """The silo's own side, which is started when somebody first asks for it."""
-        return self._start()
+        return self.start()
 
     @property
     def is_started(self) -> bool:
         return "actor" in vars(self)
 
-    def _start(self) -> SiloActor:
-        heads = self.heads
-        keeper = None if heads is None else lambda _: heads
-        return SiloActor(str(self.policy), clock=self.clock, sleep=lambda _: None, noise=self.noise, keepers=keeper)
+    def start(self) -> SiloActor:
+        """Return a new actor on the silo's disk."""
+        checkpoints, others = self.checkpoints, self.others
+        keeper = None if checkpoints is None else lambda name: others.get(name, checkpoints)
+        wait, silos = self.slept.append, self.workers
+        return SiloActor(str(self.policy), clock=self.clock, sleep=wait, noise=self.noise, keepers=keeper, silos=silos)
 
     async def call(self, step: str, *arguments: bytes) -> tuple[bytes, ...]:
         if step == self.dies_before:
             self.kill()
-        if self.is_dead:
+        self.before(step, arguments)
+        if self.is_dead or self.is_cut_off:
             raise KilledError(step)
         self.seen.append((f"> {step}", arguments))
-        reply = getattr(self.actor, step)(*arguments)
+        take = getattr(self.actor, step)
+        reply = take(*arguments) if self.workers is None else await asyncio.to_thread(take, *arguments)
         if step == self.dies_after:
             self.kill()
             raise KilledError(step)
@@ -86,25 +102,25 @@ class SimulatedSilo:
         self.actor.close()
         self.dies_before = self.dies_after = ""
         if self.restarts:
-            self.actor = self._start()
+            self.actor = self.start()
         else:
             self.is_dead = True
 
 
-class LocalHeads:
-    """The aggregator's store of ledger heads, reached directly; it can be out of reach."""
+class LocalCheckpoints:
+    """The aggregator's store of ledger checkpoints, reached directly; it can be out of reach."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, folder: str = "heads") -> None:
         aggregator = read_home(path)
-        self.store = HeadStore(path / "heads", aggregator.federation, aggregator.silos)
+        self.store = CheckpointStore(path / folder, aggregator.federation, aggregator.silos)
         self.is_down = False
 
-    def put_head(self, envelope: bytes) -> bytes:
+    def put_checkpoint(self, envelope: bytes) -> bytes:
         if self.is_down:
             raise KilledError("aggregator")
         return self.store.put(envelope)
 
-    def get_head(self, silo: bytes) -> bytes:
+    def get_checkpoint(self, silo: bytes) -> bytes:
         if self.is_down:
             raise KilledError("aggregator")
         return self.store.get(silo.decode())
@@ -114,25 +130,25 @@ class LocalSums:
     """A SumShard in this process, behind the aggregator's `Sums`."""
 
     def __init__(self, path: Path) -> None:
-        self._shard = SumShard(path)
+        self.shard = SumShard(path)
 
     async def start(self, round_id: bytes, manifest: bytes, round_key: bytes) -> None:
-        self._shard.start(round_id, manifest, round_key)
+        self.shard.start(round_id, manifest, round_key)
 
     async def stage(self, round_id: bytes, silo: str, digests: tuple[bytes, ...], frame: bytes) -> None:
-        self._shard.stage(round_id, silo, digests, frame)
+        self.shard.stage(round_id, silo, digests, frame)
 
     async def add(self, round_id: bytes, silo: str, name: bytes) -> None:
-        self._shard.add(round_id, silo, name)
+        self.shard.add(round_id, silo, name)
 
     async def chunk(self, name: bytes, start: int, length: int) -> bytes:
-        return self._shard.chunk(name, start, length)
+        return self.shard.chunk(name, start, length)
 
     async def total(self, round_id: bytes, silos: tuple[str, ...]) -> list[bytes]:
-        return self._shard.total(round_id, silos)
+        return self.shard.total(round_id, silos)
 
     async def discard(self, round_id: bytes) -> None:
-        self._shard.discard(round_id)
+        self.shard.discard(round_id)
 
 
 @dataclass
@@ -143,43 +159,64 @@ class Simulation:
     silos: dict[str, SimulatedSilo]
     server: Server
     federation: Federation
-    heads: LocalHeads
+    checkpoints: LocalCheckpoints
+    sums: SumShard
     reports: list[bytes] = field(default_factory=list)
+    settling_s: float = 0.0
+    ended: list[Ended] = field(default_factory=list)  # what the aggregator's operator sees of each request
 
     def catalogues(self, request: bytes) -> tuple[bytes, ...]:
         return asyncio.run(self.server.catalogues(request))
 
-    def submit(self, request: bytes) -> bytes:
+    def domain(self, request: bytes) -> bytes:
+        try:
+            return asyncio.run(self.server.domain(request))
+        except AggregatorError as err:
+            raise FederationError(err.message, err.hint) from err
+
+    def submit(self, request: bytes, more_s: float = 0.0) -> bytes:
         answer = asyncio.run(self.server.submit(request))
         self.reports.append(answer)
         return answer
 
-    def teach(self, name: bytes) -> tuple[bytes, ...]:
-        return asyncio.run(self.server.deliver_report(name))
+    def deliver_report(self, name: bytes) -> tuple[bytes, ...]:
+        try:
+            return asyncio.run(self.server.deliver_report(name))
+        except AggregatorError as err:
+            raise FederationError(err.message, err.hint) from err
+
+    def find(self, request_hash: bytes) -> bytes:
+        return self.server.find(request_hash, None)
 
     def report(self, name: bytes) -> bytes:
         try:
-            return self.server.report(name)
+            return self.server.transcripts.report(name)
         except AggregatorError as err:
             raise FederationError(err.message, err.hint) from err
 
     def evidence(self, name: bytes, index: int) -> tuple[bytes, ...]:
-        return asyncio.run(self.server.evidence(name, index))
+        return asyncio.run(self.server.transcripts.evidence(name, index))
 
     def mend(self) -> None:
-        """Let every silo live and behave again, and forget what was seen; what was spent and stored stays."""
+        """Let every silo live and behave again, and forget what was seen; what was spent and stored stays.
+
+        What the analyst has asked is forgotten too, or a question whose answer did not open would be asked for again.
+        """
+        shutil.rmtree(self.path / DIRECTORY, ignore_errors=True)
         for silo in self.silos.values():
             if silo.is_dead:
-                silo.actor = silo._start()
-            silo.is_dead = silo.restarts = False
+                silo.actor = silo.start()
+            silo.is_dead = silo.restarts = silo.is_cut_off = False
+            silo.before = lambda step, arguments: None
             silo.dies_before = silo.dies_after = ""
             silo.late_s, silo.rewrite = {}, lambda step, frames: frames
             silo.seen.clear()
+            silo.slept.clear()
         self.reports.clear()
-        self.federation._offer = None  # which may be of fewer silos
+        forget_offer(self.federation)  # which may be of fewer silos
 
     def spent(self, silo: str) -> int:
-        return self.silos[silo].actor._ledger.spending().lifetime
+        return ledger_of(self.silos[silo]).spending().lifetime
 
     def everything_seen(self) -> list[bytes]:
         """Return every byte string that passed between the silos and the aggregator, and what it stored."""
@@ -187,6 +224,12 @@ class Simulation:
         folders = (self.path / "aggregator" / name for name in ("reports", "contributions"))
         stored = [file.read_bytes() for folder in folders for file in folder.iterdir()]
         return passed + stored
+
+
+def ask(simulation: Simulation, question: str) -> dict[str, str]:
+    """Ask the hospitals a question; return what each silo did."""
+    report = simulation.federation.query(question, purpose=PURPOSE, epsilon=1)
+    return {silo: outcome.status for silo, outcome in report.silos.items()}
 
 
 @contextmanager
@@ -202,23 +245,27 @@ def simulate(
 
     clock = clock or time.time
     config = read_config(path / "consilo.toml")
-    heads = LocalHeads(config.aggregator)
-    silos = {name: SimulatedSilo(policy, noise, clock, heads) for name, policy in config.policies.items()}
+    checkpoints = LocalCheckpoints(config.aggregator)
+    silos = {name: SimulatedSilo(policy, noise, clock, checkpoints) for name, policy in config.policies.items()}
     if not is_lazy:
         for silo in silos.values():
             _ = silo.actor
-    store = ReportStore(config.aggregator / "reports")
+    hub = read_home(config.aggregator)
+    store, sums = ReportStore(config.aggregator / "reports"), LocalSums(config.aggregator / "contributions")
+    ended: list[Ended] = []
     server = Server(
-        read_home(config.aggregator),
+        hub,
         silos,
-        LocalSums(config.aggregator / "contributions"),
+        sums,
         store,
+        RoundJournal(config.aggregator / "rounds"),
+        checkpoints.store,
         clock,
         step_timeout_s,
-        heads=heads.store,
+        ended=ended.append,
     )
     name, root = config.analyst_key(None)
-    simulation = Simulation(path, silos, server, None, heads)  # type: ignore[arg-type]
+    simulation = Simulation(path, silos, server, None, checkpoints, sums.shard, ended=ended)  # type: ignore[arg-type]
     simulation.federation = Federation(config, name, root, simulation, clock)
     try:
         yield simulation

@@ -19,7 +19,7 @@ FIELD = 2**56 - 5
 ROOT = bytes(range(32))
 OTHER_ROOT = b"\xff" * 32
 MANIFEST_HASH = sha256(b"a manifest").digest()
-SPLIT_HASH = sha256(b"a split").digest()
+SURVIVORS_HASH = sha256(b"a split").digest()
 
 
 def _derive_vectors() -> dict[str, Any]:
@@ -97,12 +97,12 @@ def _mask_vectors() -> dict[str, Any]:
         return {
             "secret": secret.hex(),
             "manifest_hash": manifest_hash.hex(),
-            "split_hash": SPLIT_HASH.hex(),
+            "split_hash": SURVIVORS_HASH.hex(),
             "self_commitment": derive(secret, "self commitment").hex(),
             "self_seed": seed.hex(),
             "pair_seed_for_ward": derive(secret, "pair mask", manifest_hash, "ward").hex(),
             "entry_info_shares_bank_ward": derive(manifest_hash, "entry", "shares", "bank", "ward").hex(),
-            "opening_info_bank_ann": derive(manifest_hash, "opening", SPLIT_HASH, "bank", "ann").hex(),
+            "opening_info_bank_ann": derive(manifest_hash, "opening", SURVIVORS_HASH, "bank", "ann").hex(),
             "mask": {str(bits): words(seed, bits, 5) for bits in (1, 24, 32, 33, 64)},
         }
 
@@ -116,7 +116,7 @@ def _mask_vectors() -> dict[str, Any]:
 
 
 def _envelope_vectors() -> dict[str, Any]:
-    body = b'{"round_id":"AAECAwQFBgcICQoLDA0ODw==","reason":"the source is unreachable"}'
+    body = b'{"federation":"health","round_id":"AAECAwQFBgcICQoLDA0ODw==","reason":"the source is unreachable"}'
     good = envelope("failed", "ward", body, ROOT)
     at = len("CSL1?failed?ward")
     foreign = envelope("open", "ward", body, ROOT)[len("CSL1?open?ward") :][:64]
@@ -250,6 +250,7 @@ def files() -> dict[str, str]:
         "chunks": ("BLAKE3 digests of the chunks of a payload", _chunk_vectors()),
         "terms": ("requests, and the slots, scales and variances that they fix", rounds.term_vectors()),
         "graph": ("degrees, and the committees of a sparse graph", rounds.graph_vectors()),
+        "merkle": ("roots of trees, and what shows some of their leaves", rounds.merkle_vectors()),
         "round": ("all that is derived and sent in a round of three silos with fixed secrets", whole),
         "sealed": ("what is sealed in that round: drawn once, as sealing is randomised", {"sealed": seals.used}),
         "messages": ("one of every message, and bytes that are close to it and none", messages.vectors()),

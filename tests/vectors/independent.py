@@ -7,6 +7,7 @@ second opinion: canonical JSON, HKDF-Expand (RFC 5869), Shamir's scheme and the 
 import base64
 import hmac
 import json
+from hashlib import sha256
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
@@ -73,8 +74,31 @@ def words(seed: bytes, bits: int, count: int) -> list[str]:
 
 
 def envelope(kind: str, signer: str, body: bytes, root: bytes) -> bytes:
-    head = b"".join(len(part.encode()).to_bytes(1, "big") + part.encode() for part in (kind, signer))
-    return b"CSL1" + head + signing_key(root).sign(b"consilo/1 envelope" + head + body) + body
+    header = b"".join(len(part.encode()).to_bytes(1, "big") + part.encode() for part in (kind, signer))
+    return b"CSL1" + header + signing_key(root).sign(b"consilo/1 envelope" + header + body) + body
+
+
+def merkle_root(leaves: list[bytes]) -> bytes:
+    """Return the tree hash of RFC 6962, section 2.1."""
+    if len(leaves) == 1:
+        return sha256(b"\x00" + leaves[0]).digest()
+    half = 1
+    while 2 * half < len(leaves):
+        half *= 2
+    return sha256(b"\x01" + merkle_root(leaves[:half]) + merkle_root(leaves[half:])).digest()
+
+
+def merkle_proof(leaves: list[bytes], shown: set[int]) -> list[bytes]:
+    """Return the hashes of the subtrees without a shown leaf, from left to right."""
+    if not shown:
+        return [merkle_root(leaves)]
+    if len(leaves) == 1:
+        return []
+    half = 1
+    while 2 * half < len(leaves):
+        half *= 2
+    left, right = {place for place in shown if place < half}, {place - half for place in shown if place >= half}
+    return merkle_proof(leaves[:half], left) + merkle_proof(leaves[half:], right)
 
 
 _SUITE = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)

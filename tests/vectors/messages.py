@@ -13,13 +13,16 @@ ROOT = bytes(range(32))
 SIGNED_ONLY_BY = {
     "Request": "ann@university",
     "CatalogueRequest": "ann@university",
+    "DomainRequest": "ann@university",
+    "OtherVersion": "hub",
     "Propose": "hub",
     "Manifest": "hub",
     "Failure": "hub",
+    "Away": "hub",
     "Cancel": "hub",
     "Roster": "authority",
 }
-UNSIGNED = {"Share", "Shared", "Deliver", "Go", "Open", "EncryptedReport", "RunState"}
+UNSIGNED = {"Share", "Deliver", "Go", "Open", "EncryptedReport", "Found", "RunState"}
 KINDS = {  # those that carry a name on the wire; the others stand inside another message or a seal
     "Request": "request",
     "CatalogueRequest": "catalogue-request",
@@ -30,7 +33,6 @@ KINDS = {  # those that carry a name on the wire; the others stand inside anothe
     "Manifest": "manifest",
     "Share": "share",
     "Bundle": "bundle",
-    "Shared": "shared",
     "Deliver": "deliver",
     "Ready": "ready",
     "Go": "go",
@@ -44,8 +46,13 @@ KINDS = {  # those that carry a name on the wire; the others stand inside anothe
     "Failed": "failed",
     "Accusation": "accusation",
     "Failure": "failure",
+    "Away": "away",
+    "Receipt": "receipt",
+    "Found": "found",
     "Roster": "roster",
     "RunState": "run-state",
+    "DomainRequest": "domain-request",
+    "OtherVersion": "other-version",
 }
 # What no message of the type may be longer than, in bytes.
 LIMITS = {
@@ -53,16 +60,17 @@ LIMITS = {
     "Catalogue": 1 << 20,
     "Refusal": 256 << 10,
     "Propose": 1 << 20,
-    "Manifest": 4 << 20,
-    "Share": 8 << 20,
-    "Shared": 4 << 20,
-    "Deliver": 16 << 20,
-    "Go": 256 << 10,
+    "Manifest": 1 << 20,
+    "Share": 2 << 20,
+    "Deliver": 1 << 20,
+    "Go": 128 << 10,
+    "Split": 256 << 10,
     "Open": 256 << 10,
     "Opening": 4 << 20,
     "EncryptedReport": 256 << 20,
-    "Failure": 40 << 20,
-    "Roster": 1 << 20,
+    "Failure": 100 << 20,
+    "Receipt": 16 << 20,
+    "Roster": 2 << 20,
     "RunState": 16 << 20,
 }
 
@@ -78,12 +86,16 @@ WARD = {
     "low": None,
     "high": None,
     "step": None,
-    "domain": ["surgery", "other", 'é "quoted" \\ \n\x01'],
+    "domain": ["surgery", "other", 'é "quoted" \\ /'],
     "unknown": "other",
 }
+ICD: dict[str, Any] = WARD | {
+    "name": "icd",
+    "domain": {"hash": _digest("A00\nA01\n..."), "size": 20_000},
+}  # too long to travel
 DIED = {"name": "died", "type": "bool", "low": 0, "high": 1, "step": "1", "domain": [], "unknown": None}
 TABLE = {"name": "stays", "max_rows": 3, "max_silos": 1, "columns": [WARD, DAYS, DIED]}
-QUESTION = {
+QUESTION: dict[str, Any] = {
     "kind": "query",
     "where": {
         "kind": "and",
@@ -104,6 +116,8 @@ QUESTION = {
         {"function": "avg", "column": "days", "alias": "mean days"},
     ],
 }
+COUNTS_CUT = QUESTION | {"counts_cut": True}
+NEVER_MISSING = TABLE | {"columns": [WARD, DAYS | {"can_be_missing": False}, DIED]}
 STEP = {
     "kind": "logistic-regression",
     "run": bytes(range(16)),
@@ -154,9 +168,22 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "Request", request(QUESTION, 100_000)
     yield "Request", request(STEP, 20_000, [{"name": name, "key": key} for name in ("bank", "clinic", "ward")])
     yield "Request", request(EXACT, 0)
+    earlier = {"nonce": bytes(range(32, 48)), "request_hash": request_hash}
+    instead = {"requests": [earlier], "left_out": ["hospice"], "evidence": [b"an envelope"]}
+    yield "Request", request(QUESTION, 100_000) | {"or_without": 2}
+    yield "Request", request(QUESTION, 100_000) | {"or_without": 1, "replaces": instead}
     yield (
         "CatalogueRequest",
         {"federation": federation, "analyst": "ann@university", "nonce": round_id, "created_at": 1_000_000},
+    )
+    yield (
+        "OtherVersion",
+        {
+            "federation": federation,
+            "nonce": round_id,
+            "silo": "ward",
+            "said": "no common wire version: here 1, there 2",
+        },
     )
     yield (
         "Catalogue",
@@ -176,7 +203,9 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
                     "columns": [
                         {"column": WARD, "roles": ["dimension", "filter"], "unit": None},
                         {"column": DAYS, "roles": ["measure"], "unit": "d"},
+                        {"column": DAYS | {"name": "nights"}, "roles": ["measure"], "unit": "d", "narrow": True},
                     ],
+                    "definition": request_hash,
                 }
             ],
             "purposes": ["research"],
@@ -210,8 +239,8 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
         | {
             "request_hash": request_hash,
             "expires_at": 1_000_120,
-            "mask_key": key,
-            "channel_key": public(derive(ROOT, "another")),
+            "mask_key_hash": sha256(key).digest(),
+            "channel_key_hash": sha256(public(derive(ROOT, "another"))).digest(),
             "self_commitment": derive(ROOT, "self commitment"),
             "policy_hash": policy_hash,
             "min_silos": 3,
@@ -219,13 +248,6 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
             "max_missing": 0,
         },
     )
-    member = {
-        "silo": "bank",
-        "mask_key": key,
-        "channel_key": key,
-        "self_commitment": derive(ROOT, "self commitment"),
-        "policy_hash": policy_hash,
-    }
     yield (
         "Manifest",
         head
@@ -235,11 +257,13 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
                 "request_hash": request_hash,
                 "recipients": [{"name": "ann@university", "key": key}],
                 "backend": "masking",
+                "asked": 4,
                 "key_id": b"",
                 "limit": 2**60,
                 "blocks": [{"name": "rows", "length": 3, "scale_bits": 4, "variance": "1048578"}],
             },
-            "roster": [member],
+            "silos": ["bank"],
+            "members": _digest("the root"),
             "quorum": 1,
             "degree": 0,
             "min_silos": 3,
@@ -247,15 +271,12 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
             "max_missing": 0,
         },
     )
-    yield "Share", {"manifest": b"an envelope", "accepts": [b"one", b"another"]}
-    yield "Entry", {"shares": b"sealed shares", "pair_seed": b"a sealed seed"}
-    yield "Entry", {"shares": b"sealed shares", "pair_seed": b""}
-    yield "Bundle", {"manifest_hash": manifest_hash, "entries": [_digest("one"), _digest("another")]}
-    yield "Shared", {"bundle": b"an envelope", "entries": [b"one", b"another"]}
-    yield "Deliver", {"bundles": [b"an envelope", b"another"], "entries": [b"one", b"another"]}
+    yield "Share", {"manifest": b"an envelope", "witnesses": [3, 9], "proof": [_digest("one"), _digest("another")]}
+    yield "Bundle", {"manifest_hash": manifest_hash, "entries": _digest("the root")}
+    yield "Deliver", {"signatures": [signature, other_signature], "paths": [_digest("one"), b""]}
     yield "Ready", {"manifest_hash": manifest_hash}
     yield "Signature", signature
-    yield "Go", {"signatures": [signature, other_signature]}
+    yield "Go", {"signatures": [signature["signature"], other_signature["signature"]]}
     chunks = [blake3(text).digest() for text in (b"first", b"second")]
     yield "Contribution", {"manifest_hash": manifest_hash, "length": 65_537, "chunks": chunks}
     timed = {"manifest_hash": manifest_hash, "length": 65_537, "chunks": chunks, "consent_as_of": 1_790_000_000}
@@ -263,8 +284,8 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     survivors = [{"silo": name, "contribution": _digest(name)} for name in ("bank", "ward")]
     split = {"manifest_hash": manifest_hash, "survivors": survivors, "dropped": ["clinic"]}
     yield "Split", split
-    yield "Open", {"split": encode(split), "signatures": [signature, other_signature]}
-    yield "Cancel", {"round_id": round_id}
+    yield "Open", {"signatures": [signature, other_signature]}
+    yield "Cancel", {"federation": "health", "round_id": round_id}
     yield "OpenedShares", {"shares": [_digest("a share"), _digest("another share")]}
     yield (
         "Opening",
@@ -275,6 +296,7 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
             "sums": [],
         },
     )
+    testimony = {"silo": "ward", "wrong": "its opening does not open", "signed": [b"an envelope"]}
     yield (
         "EncryptedReport",
         {
@@ -288,17 +310,64 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
             "openings": [b"an envelope"],
             "dropped": [{"silo": "clinic", "entries": [b"an entry"]}],
             "refusals": [],
+            "missing": ["clinic"],
+            "testimonies": [testimony],
             "length": 65_537,
             "chunks": chunks,
         },
     )
-    yield "Learned", {"run": round_id, "position": _digest("the report")}
-    yield "Failed", {"round_id": round_id, "reason": "the source is unreachable"}
-    yield "Accusation", {"round_id": round_id, "accused": "clinic"}
+    yield "Learned", {"federation": "health", "run": round_id, "position": _digest("the report")}
+    yield "Failed", {"federation": "health", "round_id": round_id, "reason": "the source is unreachable"}
+    yield (
+        "Accusation",
+        {
+            "manifest_hash": _digest("a manifest"),
+            "accused": "clinic",
+            "signature": bytes(range(64)),
+            "path": _digest("a hash") * 3,
+            "entry": b"an entry",
+            "channel": _digest("a channel key"),
+            "root": _digest("a root"),
+        },
+    )
     yield (
         "Failure",
-        {"request_hash": request_hash, "reason": "too few", "missing": ["clinic"], "refusals": [b"an envelope"]},
+        {
+            "request_hash": request_hash,
+            "reason": "too few",
+            "missing": ["clinic"],
+            "left_out": ["ward"],
+            "refusals": [b"an envelope"],
+            "failed": [b"an envelope"],
+            "away": b"an envelope",
+            "charged": True,
+            "manifests": [b"an envelope"],
+            "testimonies": [testimony],
+        },
     )
+    yield (
+        "Receipt",
+        {
+            "federation": federation,
+            "request_hash": request_hash,
+            "made_at": 1_000_000,
+            "accepted_at": 999_000,
+            "refused": ["BUSY"],
+            "rounds": [
+                {
+                    "round_id": round_id,
+                    "step": "agreed",
+                    "at": 999_900,
+                    "manifest": b"an envelope",
+                    "contribution": b"an envelope",
+                    "survivors": b"an envelope",
+                }
+            ],
+        },
+    )
+    yield "Away", {"federation": "health", "request_hash": request_hash, "silos": ["clinic", "ward"]}
+    yield "Found", {"state": "kept", "report": _digest("the report"), "erased_at": 0}
+    yield "Found", {"state": "erased", "report": b"", "erased_at": 1_000_000}
     keys = [f"ed25519:{signing_key(derive(ROOT, name)).public_key().public_bytes_raw().hex()}" for name in "bwh"]
     yield (
         "Roster",
@@ -332,6 +401,19 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
             ],
             "weights": [0.5, -1.25],
             "velocity": [0.0, 0.1],
+        },
+    )
+    counted = {"kind": "query", "where": None, "group_by": ["icd"], "aggregates": QUESTION["aggregates"][:1]}
+    yield "Request", request(counted, 100_000) | {"table": TABLE | {"columns": [ICD]}}
+    yield "Request", request(COUNTS_CUT, 100_000) | {"table": NEVER_MISSING}
+    yield (
+        "DomainRequest",
+        {
+            "federation": federation,
+            "analyst": "ann@university",
+            "silo": "ward",
+            "hash": ICD["domain"]["hash"],
+            "created_at": 1_000_000,
         },
     )
 

@@ -12,6 +12,8 @@ from tests.vectors.independent import (
     encode,
     envelope,
     evaluate,
+    merkle_proof,
+    merkle_root,
     public,
     signing_key,
     words,
@@ -40,14 +42,14 @@ def terms(request: dict[str, Any]) -> dict[str, Any]:
         for name in plan["group_by"]:
             groups *= len(columns[name]["domain"])
         for aggregate in plan["aggregates"]:
-            column = aggregate["column"]
-            if column is None:
-                found["rows"] = groups, per_person, 1
-                continue
-            found[f"present:{column}"] = groups, per_person, 1
+            column, share = aggregate["column"], 15 if plan.get("counts_cut") else 1
+            is_sure = column is not None and not columns[column].get("can_be_missing", True)
+            found["rows" if column is None or is_sure else f"present:{column}"] = groups, per_person, share
             if aggregate["function"] != "count":
                 steps = columns[column]["high"] - columns[column]["low"]
-                found[f"total:{column}"] = groups, per_person * steps, 1
+                found[f"total:{column}"] = groups, per_person * steps, share
+        if plan.get("counts_cut"):
+            found["cut"] = 4, table["max_silos"], len(found)
     else:
         weights = 1 + sum(
             len(columns[name]["domain"]) - 1 if columns[name]["domain"] else 1 for name in plan["features"]
@@ -72,6 +74,7 @@ def terms(request: dict[str, Any]) -> dict[str, Any]:
         "request_hash": sha256(encode(request)).digest(),
         "recipients": request["recipients"],
         "backend": "masking",
+        "asked": len(request["silos"]),
         "key_id": b"",
         "limit": (2**63 - 1) // len(request["silos"]),
         "blocks": blocks,
@@ -87,19 +90,20 @@ def term_vectors() -> dict[str, Any]:
         messages.request(messages.QUESTION, 1),
         messages.request(messages.STEP, 20_000, silos),
         messages.request(messages.EXACT, 0, silos),
+        messages.request(messages.COUNTS_CUT, 100_000),
+        messages.request(messages.COUNTS_CUT, 100_000) | {"table": messages.NEVER_MISSING},
     ]
     return {"cases": [{"request": encode(one).decode(), "terms": encode(terms(one)).decode()} for one in requests]}
 
 
 def _degree(silos: int, colluding: int, missing: int) -> int:
-    """Return the least even degree that holds, by what it is to guarantee; all others up to a hundred silos."""
-    if silos > 100:
-        for degree in range(32, silos - 1, 2):
-            committee = degree + 1
-            quorum = committee * 2 // 3 + 1
-            stays_connected = degree - colluding - missing > 0
-            if stays_connected and colluding + 1 < quorum <= committee - missing:
-                return degree
+    """Return the least even degree that holds, by what it is to guarantee; else all others."""
+    for degree in range(32, silos - 1, 2):
+        committee = degree + 1
+        quorum = committee * 2 // 3 + 1
+        stays_connected = degree - colluding - missing > 0
+        if stays_connected and colluding + 1 < quorum <= committee - missing:
+            return degree
     return silos - 1
 
 
@@ -124,10 +128,21 @@ def graph_vectors() -> dict[str, Any]:
                 },
             }
         )
-    sizes = (3, 10, 100, 101, 120, 200, 400)
+    sizes = (3, 10, 33, 34, 35, 100, 120, 200, 400, 1000)
     tolerated = ((1, 0), (1, 1), (5, 5), (10, 10), (10, 11), (20, 20), (22, 1), (1, 39), (40, 60))
     degrees = [[n, a, d, _degree(n, a, d)] for n in sizes for a, d in tolerated]
     return {"names": "silo-000 to silo-119", "degrees": degrees, "graphs": graphs}
+
+
+def merkle_vectors() -> dict[str, Any]:
+    """Return trees over short leaves, with their roots and proofs of some of the leaves."""
+    cases = []
+    for size in (1, 2, 3, 4, 5, 7, 8, 33, 100):
+        leaves = [f"leaf {number}".encode() for number in range(size)]
+        for shown in ({0}, {size - 1}, {size // 3, size // 2}, set(range(0, size, 3)), set(range(size))):
+            proof = [node.hex() for node in merkle_proof(leaves, shown)]
+            cases.append({"size": size, "shown": sorted(shown), "root": merkle_root(leaves).hex(), "proof": proof})
+    return {"leaves": "leaf 0, leaf 1, ...", "cases": cases}
 
 
 def round_vectors(seals: Seals) -> dict[str, Any]:
@@ -147,31 +162,29 @@ def round_vectors(seals: Seals) -> dict[str, Any]:
     )
     keys = {
         name: {
-            "mask_key": public(mask_root[name]),
-            "channel_key": public(channel[name]),
+            "mask_key_hash": sha256(public(mask_root[name])).digest(),
+            "channel_key_hash": sha256(public(channel[name])).digest(),
             "self_commitment": derive(b[name], "self commitment"),
             "policy_hash": sha256(name.encode()).digest(),
         }
         for name in NAMES
     }
     conditions = {"min_silos": 3, "max_colluding": 1, "max_missing": 0}
-    accepts = [
-        envelope(
-            "accept",
-            name,
-            encode(
-                {**head, "request_hash": fixed["request_hash"], "expires_at": expires_at, **keys[name], **conditions}
-            ),
-            root_of[name],
+    accepted = {
+        name: encode(
+            {**head, "request_hash": fixed["request_hash"], "expires_at": expires_at, **keys[name], **conditions}
         )
         for name in NAMES
-    ]
+    }
+    accepts = [envelope("accept", name, body, root_of[name]) for name, body in accepted.items()]
+    leaves = [bytes([len(name)]) + name.encode() + body for name, body in accepted.items()]
     manifest_body = encode(
         {
             **head,
             "expires_at": expires_at,
             "terms": fixed,
-            "roster": [{"silo": name, **keys[name]} for name in NAMES],
+            "silos": list(NAMES),
+            "members": merkle_root(leaves),
             "quorum": QUORUM,
             "degree": 2,
             **conditions,
@@ -196,40 +209,53 @@ def round_vectors(seals: Seals) -> dict[str, Any]:
     for name in NAMES:
         entries[name] = []
         for place, receiver in enumerate(NAMES):
+            if receiver == name:
+                continue
             label = f"{name} {receiver}"
             info = derive(manifest_hash, "entry", "shares", name, receiver)
             both = of_self[name][place] + of_root[name][place]
-            entry = {"shares": seals.seal(f"shares {label}", channel[receiver], both, info), "pair_seed": b""}
+            entry = seals.seal(f"shares {label}", channel[receiver], both, info)
             contexts[f"shares {label}"] = info.hex()
             if receiver > name:
                 info = derive(manifest_hash, "entry", "pair seed", name, receiver)
                 contexts[f"pair seed {label}"] = info.hex()
                 seed = pair_seeds[label]
-                entry["pair_seed"] = seals.seal(f"pair seed {label}", mask_root[receiver], seed, info)
-            entries[name].append(encode(entry))
+                entry += seals.seal(f"pair seed {label}", mask_root[receiver], seed, info)
+            entries[name].append(entry)
     bundles = [
         envelope(
             "bundle",
             name,
-            encode({"manifest_hash": manifest_hash, "entries": [sha256(entry).digest() for entry in entries[name]]}),
+            encode({"manifest_hash": manifest_hash, "entries": merkle_root(entries[name])}),
             root_of[name],
         )
         for name in NAMES
     ]
-    shared = [encode({"bundle": raw, "entries": entries[name]}) for name, raw in zip(NAMES, bundles, strict=True)]
-    deliver = [encode({"bundles": bundles, "entries": [entries[name][place] for name in NAMES]}) for place in range(3)]
+    share = [encode({"manifest": manifest, "witnesses": [], "proof": []})] * 3  # of three, each silo is shown all
 
     def signature(kind: str, name: str, body: bytes) -> dict[str, Any]:
         raw = envelope(kind, name, body, root_of[name])
         return {"signer": name, "signature": raw[-len(body) - 64 : -len(body)]}
 
+    # Deliver: of each other silo its signature, and the way from its entry to the root that it signed.
+    deliver = []
+    for receiver in NAMES:
+        others = [name for name in NAMES if name != receiver]
+        signed = [
+            signature("bundle", name, encode({"manifest_hash": manifest_hash, "entries": merkle_root(entries[name])}))
+            for name in others
+        ]
+        numbers = {name: [one for one in NAMES if one != name].index(receiver) for name in others}
+        paths = [b"".join(merkle_proof(entries[name], {number})) for name, number in numbers.items()]
+        deliver.append(encode({"signatures": signed, "paths": paths}))
+
     # Ready and Go.
     ready = encode({"manifest_hash": manifest_hash})
-    go = encode({"signatures": [signature("ready", name, ready) for name in NAMES]})
+    go = encode({"signatures": [signature("ready", name, ready)["signature"] for name in NAMES]})
 
     # Contribute.
     self_seeds = {name: derive(b[name], "self mask", manifest_hash) for name in NAMES}
-    blinded, heads, digests = [], [], []
+    blinded, headers, digests = [], [], []
     for name, values in zip(NAMES, VALUES, strict=True):
         total = list(values)
         streams = [(1, self_seeds[name])]
@@ -241,7 +267,7 @@ def round_vectors(seals: Seals) -> dict[str, Any]:
         body = encode({"manifest_hash": manifest_hash, "length": len(total), "chunks": [blake3(payload).digest()]})
         blinded.append(payload)
         digests.append(sha256(body).digest())
-        heads.append(envelope("contribution", name, body, root_of[name]))
+        headers.append(envelope("contribution", name, body, root_of[name]))
 
     # Agree.
     survivors = [{"silo": name, "contribution": digest} for name, digest in zip(NAMES, digests, strict=True)]
@@ -268,12 +294,14 @@ def round_vectors(seals: Seals) -> dict[str, Any]:
             "manifest": manifest,
             "accepts": accepts,
             "bundles": [],
-            "contributions": heads,
+            "contributions": headers,
             "split": split,
             "signatures": signatures,
             "openings": openings,
             "dropped": [],
             "refusals": [],
+            "missing": [],
+            "testimonies": [],
             "length": len(VALUES[0]),
             "chunks": [blake3(blinded_sum).digest()],
         }
@@ -302,8 +330,9 @@ def round_vectors(seals: Seals) -> dict[str, Any]:
         "self_seeds": hexes(self_seeds),
         "masks": {label: words(seed, 64, len(VALUES[0])) for label, seed in {**pair_seeds, **self_seeds}.items()},
         "contexts": contexts,
-        "share_sha256": sha256(encode({"manifest": manifest, "accepts": accepts})).hexdigest(),
-        "shared": [body.decode() for body in shared],
+        "share_sha256": [sha256(body).hexdigest() for body in share],
+        "bundles": [raw.hex() for raw in bundles],
+        "entries": {name: [entry.hex() for entry in one] for name, one in entries.items()},
         "deliver_sha256": [sha256(body).hexdigest() for body in deliver],
         "ready": ready.decode(),
         "go": go.decode(),
@@ -311,7 +340,7 @@ def round_vectors(seals: Seals) -> dict[str, Any]:
         "blinded": [payload.hex() for payload in blinded],
         "chunk_digests": [blake3(payload).hexdigest() for payload in blinded],
         "split": split.decode(),
-        "open_sha256": sha256(encode({"split": split, "signatures": signatures})).hexdigest(),
+        "open_sha256": sha256(encode({"signatures": signatures})).hexdigest(),
         "opened_shares": [row.decode() for row in rows],
         "blinded_sum": blinded_sum.hex(),
         "opened_sum": [str(sum(column)) for column in zip(*VALUES, strict=True)],

@@ -1,0 +1,107 @@
+"""What the analyst's commands share: their options, an open federation with its key, and showing an answer."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.status import Status
+
+from analyst.client import Federation
+from analyst.errors import AnalystError
+from analyst.reports.render import FORMATS, render
+from analyst.reports.report import Report
+from federation import files
+from federation.terminal import asking
+
+NO_TERMINAL = "run the command in a terminal; Python programs can use Federation.open(..., passphrase=...)"
+
+
+def federation_options(parser: argparse.ArgumentParser, has_analyst: bool = True) -> None:
+    """Add the options that name a federation, and who asks."""
+    default = Path("consilo.toml")
+    parser.add_argument("--federation", type=Path, default=default, metavar="FILE", help="its consilo.toml")
+    if has_analyst:
+        parser.add_argument("--analyst", metavar="NAME", help="who asks, where consilo.toml has several keys")
+
+
+def output_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how an answer is shown."""
+    parser.add_argument("--format", choices=FORMATS, default="table")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the answer there instead of printing it")
+
+
+def check_out(out: Path | None) -> None:
+    """Raise AnalystError if an answer cannot be written there, before anything is asked."""
+    if out is not None and out.is_dir():
+        raise AnalystError(f"{out} is a directory", "name a file; nothing was asked or paid")
+    if out is not None and not out.absolute().parent.is_dir():
+        raise AnalystError(f"there is no directory {out.absolute().parent}", "make it first; nothing was asked or paid")
+    if out is not None:
+        try:
+            files.check_out(out)
+        except OSError as err:
+            message = f"the answer cannot be written to {out} ({err.strerror})"
+            raise AnalystError(message, "name another file; nothing was asked or paid") from err
+
+
+@contextmanager
+def federation_opened(options: argparse.Namespace, notes: Console) -> Iterator[tuple[Federation, Status]]:
+    """Open the federation of a command's options; the status says what is going on."""
+    with (
+        notes.status("opening the federation") as status,
+        Federation.open(
+            options.federation, options.analyst, lambda text: status.update(text), asking_key(status)
+        ) as federation,
+    ):
+        yield federation, status
+
+
+def asking_key(status: Status | None = None, what: str = "the analyst's key") -> Callable[[], str]:
+    """Return a function that asks for a passphrase on the terminal, while `status` is paused."""
+    return asking(what, NO_TERMINAL) if status is None else asking(what, NO_TERMINAL, partial(_resting, status))
+
+
+@contextmanager
+def _resting(status: Status) -> Iterator[None]:
+    status.stop()
+    try:
+        yield
+    finally:
+        status.start()
+
+
+def show(report: Report, form: str, out: Path | None, notes: Console) -> None:
+    """Print an answer, or write it to a file; whatever fails, it says how to see the paid answer again."""
+    again = f"`consilo report open {report.request[:12]}` shows the answer again, at no cost"
+    try:
+        text = render(report, form)
+        if out is None:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        else:
+            files.write_out(out, text.encode())
+    except BrokenPipeError:
+        raise
+    except UnicodeEncodeError as err:
+        hint = f"{again}, with --format json in any encoding"
+        raise AnalystError(f"the answer cannot be printed in the encoding {err.encoding}", hint) from err
+    except OSError as err:
+        if out is None:
+            _close_output()
+        raise AnalystError(f"the answer cannot be written to {out or 'the output'} ({err.strerror})", again) from err
+    except Exception:
+        notes.print(again, markup=False, soft_wrap=True)
+        raise
+    if out is not None:
+        notes.print(f"written to {out}")
+
+
+def _close_output() -> None:
+    """Let what could not be written go, or the end of the program would fail once more."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

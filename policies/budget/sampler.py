@@ -1,0 +1,54 @@
+"""The delta that noise from tables costs, and how much of a policy's delta it may use. docs/noise.md section 4.
+
+Promise: analyst and silo compute the same cost from the public shape of the signed request: the slots of its long
+blocks, times the silos that it asks. A policy's delta has two parts: samplers may use at most 2^-10 of it, over the
+whole life of the ledger, and rho is converted at the rest.
+"""
+
+import math
+from fractions import Fraction
+
+from crypto.noise import is_from_table
+from crypto.table_noise import TABLE_TV_BITS
+from policies.budget.accountant import delta_of
+from policies.budget.ledger import ATTO
+from policies.requests.computations import Computation
+from policies.requests.request import Request
+from policies.requests.tables import Table
+from policies.units import MICRO, Number
+
+SHARE_BITS = 10  # samplers may use 2^-10 of delta
+MAX_EPSILON = 22  # of the lifetime of a policy that allows noise from tables
+LOSS_BITS = 32  # a distance of d costs (1 + e^MAX_EPSILON) d of delta, which is less than 2^32 d
+
+
+def table_slots(table: Table, computation: Computation) -> int:
+    """Return how many slots have noise from tables; 0 for a short answer, and without noise."""
+    extents = computation.statistics(table).values()
+    return sum(extent.length for extent in extents if extent.share and is_from_table(extent.length))
+
+
+def sampler_delta(request: Request) -> int:
+    """Return what the samplers of all silos cost, in atto-delta rounded up; 0 for a short answer."""
+    samples = table_slots(request.table, request.plan) * len(request.silos)
+    return -(-samples * ATTO >> TABLE_TV_BITS - LOSS_BITS)
+
+
+def sampler_limit(delta: Number, lifetime_micro: int) -> int:
+    """Return what samplers may cost over the life of a ledger, in atto-delta rounded down.
+
+    It is 0 if the lifetime's rho is more than `MAX_EPSILON`, as the cost of a sample is computed for that.
+    """
+    if lifetime_micro and delta_of(lifetime_micro / MICRO, MAX_EPSILON) > rho_delta(float(delta)):
+        return 0
+    return math.floor(Fraction(delta) * ATTO / (1 << SHARE_BITS))
+
+
+def rho_delta(delta: float) -> float:
+    """Return the part of a delta at which rho is converted if samplers can use the other part."""
+    return delta - delta / (1 << SHARE_BITS)
+
+
+def delta_for(delta: float, table: Table, computation: Computation) -> float:
+    """Return the part of a delta at which the rho of one answer is converted: all of it for a short answer."""
+    return rho_delta(delta) if table_slots(table, computation) else delta

@@ -1,0 +1,76 @@
+"""Whether an answer depends on a threshold inside a column's values: what makes any field of a request a filter.
+
+A measure asked within 20 to 21 of its 0 to 90 counts who is above 20: the question `WHERE measure > 20`, in other
+words. Promise: whatever sets such a threshold needs the role `filter`, or `narrow = true` at the column, whichever
+field it stands in. `thresholds_of` names all of them; a computation that cuts values anew (a bucket, a histogram, a
+quantile, a CASE) adds its own to `_KINDS`, and no rule of its own.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
+
+from policies.decision.case import Case
+from policies.decision.compiled import RequestFacts, SourceColumns
+from policies.decision.denial_codes import deny
+from policies.requests.denials import Denial
+from policies.requests.request import Request
+from policies.requests.tables import TableColumn
+
+Threshold = tuple[str, str]  # a column, and what of it is asked, in words
+
+
+def thresholds_of(request: Request, facts: RequestFacts, source: SourceColumns) -> Mapping[str, str]:
+    """Return every column inside whose values a request sets a threshold, and how; conditions have the role filter."""
+    return dict(found for kind in _KINDS for found in kind(request, facts, source))
+
+
+def _narrowed(request: Request, facts: RequestFacts, source: SourceColumns) -> Iterator[Threshold]:
+    """Yield the columns that are defined more narrowly than by the policy: what lies outside becomes one with the rest.
+
+    That is clamped to a bound, or counted as `unknown`.
+    """
+    for asked in request.table.columns:
+        own = source.definition(asked.name, request.created_at) if asked.name in facts.read else None
+        if own is None or asked.__dict__ == own.__dict__:
+            continue
+        if (asked.low, asked.high) != (own.low, own.high) and asked.low is not None:
+            yield asked.name, f"within {bounds_of(asked)}, of {bounds_of(own)}"
+        elif source.lacks(asked, own, request.created_at):
+            what = "periods" if own.type == "date" else "values"
+            yield asked.name, f"by {len(asked.domain)} of its {len(own.domain)} {what}"
+
+
+_KINDS: tuple[Callable[[Request, RequestFacts, SourceColumns], Iterator[Threshold]], ...] = (_narrowed,)
+
+
+def bounds_of(column: TableColumn) -> str:
+    """Return the bounds of a column in its own units."""
+    step = Decimal(column.step or 1)
+    return f"{(column.low or 0) * step:f} to {(column.high or 0) * step:f}" if column.low is not None else "no bounds"
+
+
+def thresholds(case: Case) -> Sequence[Denial]:
+    """May each column inside whose values a threshold is set be used so, and is no column that stands alone crossed?"""
+    prefix, reasons = f"sources.{case.request.table.name}.columns", list[Denial]()
+    found = thresholds_of(case.request, case.facts, case.source)
+    for name, asked in found.items():
+        if name in case.source.roles and name not in case.source.narrowable:
+            roles = " or ".join(case.source.roles[name])
+            message = f"column {name!r} may be used as {roles}, and not be narrowed: asked {asked}"
+            remedy = "take the table definition from the catalogue"
+            reasons.append(deny("COLUMN_ROLE", f"{prefix}.{name}.narrow", message, remedy))
+    return [*reasons, *_crossings(case, found)]
+
+
+def _crossings(case: Case, found: Mapping[str, str]) -> Iterator[Denial]:
+    """Yield the columns that may be grouped by alone only, and are crossed with others by whatever field.
+
+    A measure is crossed with what groups or cuts it, and not with another; in a job all columns are crossed.
+    """
+    crossed = {*found, *(name for role, names in case.facts.used.items() if role != "measure" for name in names)}
+    for name in sorted(crossed.union(case.facts.used.get("measure", ()))):
+        if name in case.source.alone and crossed - {name}:
+            others = ", ".join(sorted(crossed - {name}))
+            message = f"column {name!r} may be grouped by alone only, and is crossed with {others}"
+            rule = f"sources.{case.request.table.name}.columns.{name}.sole_dimension"
+            yield deny("SOLE_DIMENSION", rule, message, "use this column, or the others, in one question")

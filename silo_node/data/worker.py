@@ -1,0 +1,166 @@
+"""The process that computes for a silo: `python -m silo_node.data.worker MEMORY CPU`, started by `silo_node.killable`.
+
+It reads the silo's directory by itself, gets one request at a time over a pipe, and answers with whole numbers. It has
+no key of the silo and does not touch the ledger: what the log names comes with each request. It may be killed at any
+time: nothing is lost by that.
+"""
+
+import json
+import os
+import resource
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crypto.backends.sandbox import serve
+from policies.decision.compiled import compiled
+from policies.decision.computing import limit_seconds
+from policies.document.load import load
+from policies.requests.request import Request, resolved
+from silo_node.data.compute import Computer, load_kinds
+from silo_node.data.consent import decisions_of
+from silo_node.data.locations import connect
+from silo_node.data.prepared.forgotten import forgotten_among
+from silo_node.data.prepared.reader import prepared_reader
+from silo_node.data.sources import source_of
+from silo_node.errors import SiloError, SourceError
+from silo_node.ledger.events import KeptInForce
+from silo_node.training.run import RunState
+
+SETUP, COMPUTE, PREPARE, JUDGE, REFRESH = range(5)
+
+
+class PrepareError(Exception):
+    """Why a source cannot be prepared, with the hint for its owner: one text, as it leaves this process."""
+
+
+class Worker:
+    """A silo's sources, opened for computing."""
+
+    def __init__(self, setup: dict[str, Any]) -> None:
+        """`setup` names the policy file, its digest, and how many threads to use."""
+        path = Path(setup["policy"])
+        file = load(path)
+        if file.digest.hex() != setup["digest"]:
+            raise SiloError("the policy has changed since the silo started", "restart the silo")
+        policy, home, connection = file.policy, path.parent, connect(setup["threads"], setup["memory_mb"])
+        sources = {name: source_of(policy, name, home) for name in policy.sources}
+        decisions = decisions_of(policy, home)
+        self._kept: dict[str, KeptInForce] = {}
+        reader = prepared_reader(policy, home, connection, sources, decisions, self.kept)
+        self._policy, self._reader = policy, reader
+        self._state: RunState | None = None
+        self._domains = compiled(policy).domains
+        if compiled(policy).declared is not None:
+            load_kinds(policy)  # for seconds, which no declared time of a step has
+        self._computer = Computer(
+            policy,
+            connection,
+            sources,
+            decisions,
+            lambda _: self._state,
+            reader,
+            forgotten=partial(forgotten_among, policy, home, self.kept),
+        )
+
+    def kept(self) -> Mapping[str, KeptInForce]:
+        """Return what the log says is in force, as it came with the request."""
+        return self._kept
+
+    def learn(self, payload: bytes) -> bytes:
+        """Learn what the log names, which each payload begins with; return the rest of it."""
+        kept, rest = read_kept(payload)
+        self._kept = kept
+        return rest
+
+    def compute(self, payload: bytes) -> bytes:
+        """Return the vectors of a request, one after another, as little-endian words."""
+        now, state = int.from_bytes(payload[:8], "big"), int.from_bytes(payload[8:16], "big")
+        self._state = RunState.decode(payload[16 : 16 + state]) if state else None
+        request = resolved(Request.decode(payload[16 + state :]), self._domains)
+        return np.concatenate(self._computer.contribution(request, now)).astype("<i8").tobytes()
+
+    def judge(self, payload: bytes) -> bytes:
+        """Return which persons of a snapshot, named by its digest, are in for a request: a bit each."""
+        if self._reader is None:
+            raise SiloError("no source is prepared", 'write read = "prepared" into the policy')
+        now, digest, request = int.from_bytes(payload[:8], "big"), payload[8:40], Request.decode(payload[40:])
+        snapshot = self._reader.snapshot(request.table.name)
+        if sha256(snapshot.manifest).digest() != digest:
+            raise SiloError("the rows were prepared anew meanwhile", "ask again")
+        is_in = self._reader.judged(
+            snapshot, request.table.name, request.purpose, now, limit_seconds(self._policy, request)
+        )
+        return np.packbits(np.ones(len(snapshot.persons), np.bool_) if is_in is None else is_in).tobytes()
+
+    def refresh(self, payload: bytes) -> bytes:
+        """Do before a request what needs not be done again before the rows or the decisions change."""
+        self._computer.refresh()
+        return b""
+
+    def prepare(self, payload: bytes) -> bytes:
+        """Make the store of a source as its files are now; return how many files were read, and its digest."""
+        try:
+            made = self._computer.prepare(payload.decode())
+            return made.read.to_bytes(8, "big") + made.store.digest
+        except SourceError as err:
+            raise PrepareError(f"{err.message} ({err.hint})") from err
+
+
+def write_kept(kept: Mapping[str, KeptInForce]) -> bytes:
+    """Return what the log names, as every payload to a worker begins with it."""
+    body = json.dumps([[one.name, one.digest.hex(), one.count] for one in kept.values()]).encode()
+    return len(body).to_bytes(4, "big") + body
+
+
+def read_kept(payload: bytes) -> tuple[dict[str, KeptInForce], bytes]:
+    """Return what `write_kept` wrote, and the rest of a payload."""
+    end = 4 + int.from_bytes(payload[:4], "big")
+    listed = json.loads(payload[4:end])
+    found = [KeptInForce(name=name, digest=bytes.fromhex(digest), count=count) for name, digest, count in listed]
+    return {one.name: one for one in found}, payload[end:]
+
+
+def main() -> None:
+    """Answer jobs until the pipe closes."""
+    memory_bytes = int(sys.argv[1])
+    # Of private memory: a prepared source is mapped, and shared with every process that maps it.
+    resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
+    worker: Worker | None = None
+    jobs: dict[int, Callable[[Worker, bytes], bytes]] = {
+        COMPUTE: Worker.compute,
+        PREPARE: Worker.prepare,
+        JUDGE: Worker.judge,
+        REFRESH: Worker.refresh,
+    }
+
+    def handle(code: int, payload: bytes) -> bytes:
+        nonlocal worker
+        if code == SETUP:
+            worker = Worker(json.loads(payload))
+            return b""
+        if worker is None:
+            raise SiloError("the worker was not set up", "start it through silo_node.killable")
+        return jobs[code](worker, worker.learn(payload))
+
+    serve(handle)
+
+
+def _end_with(parent: int) -> None:
+    """End when the process that started this one has ended, though a computation is under way."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""The running sum: a contribution is added once, whole and as signed, and only what was agreed on is released."""
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aggregator.errors import StoreError
+from aggregator.keeping import Keeping, sizes
+from aggregator.store import ContributionStore
+from aggregator.sums import MAX_OPEN_ROUNDS
+from crypto.backends.scheme import CHUNK_VALUES
+from crypto.errors import CryptoError, ProtocolError
+from crypto.rounds.manifest import Block, Manifest, Recipient, Terms
+from crypto.rounds.payload import digests, frames
+from crypto.sealing import PUBLIC_BYTES
+from policies.units import DAY_S, HOUR_S
+from tests.harness.simulator import LocalSums
+
+ROUND = b"r"
+Run = Callable[[LocalSums], Coroutine[Any, Any, None]]
+
+
+def run(path: Path, story: Run) -> None:
+    asyncio.run(story(LocalSums(path)))
+
+
+def manifest(length: int, limit: int, silos: str = "abc") -> bytes:
+    """Return a round of vectors whose values stay within a limit, which chooses words of 4 or of 8 bytes."""
+    key = bytes(PUBLIC_BYTES)
+    terms = Terms(
+        request_hash=bytes(32),
+        recipients=(Recipient(name="ana", key=key),),
+        backend="masking",
+        asked=3,
+        key_id=b"",
+        limit=limit,
+        blocks=(Block(name="rows", length=length, scale_bits=0, variance="0"),),
+    )
+    fields: dict[str, object] = {"federation": "f", "round_id": bytes(16), "expires_at": 0, "terms": terms}
+    fields |= {"silos": tuple(silos), "members": bytes(32)}
+    counts = {"quorum": 3, "degree": 2, "min_silos": 3, "max_colluding": 1, "max_missing": 0}
+    return Manifest.model_validate(fields | counts).encode()
+
+
+WIDE, NARROW = 2**60, 2**20
+
+
+def pieces_of(payload: bytes, word_bytes: int) -> list[bytes]:
+    step = CHUNK_VALUES * word_bytes
+    return [payload[start : start + step] for start in range(0, len(payload), step)]
+
+
+def frames_of(payload: bytes, word_bytes: int) -> list[bytes]:
+    pieces = pieces_of(payload, word_bytes)
+    return [b"".join(pieces[number] for number in numbers) for numbers in frames([len(piece) for piece in pieces])]
+
+
+async def add(sums: LocalSums, silo: str, payload: bytes, word_bytes: int = 8) -> None:
+    for frame in frames_of(payload, word_bytes):
+        await sums.stage(ROUND, silo, digests(pieces_of(payload, word_bytes)), frame)
+    await sums.add(ROUND, silo, silo.encode())
+
+
+def test_a_sum_that_holds_another_set_than_agreed_is_never_released(tmp_path: Path) -> None:
+    """A contribution may be added just after the round stopped waiting for it."""
+
+    async def story(sums: LocalSums) -> None:
+        await sums.start(ROUND, manifest(10, WIDE), b"")
+        for silo in ("a", "b"):
+            await add(sums, silo, bytes(80))
+        with pytest.raises(ProtocolError, match="exactly the contributions"):
+            await sums.total(ROUND, ("a",))
+
+    run(tmp_path, story)
+
+
+def test_a_contribution_is_added_once_whole_and_as_signed(tmp_path: Path) -> None:
+    async def story(sums: LocalSums) -> None:
+        payload = bytes(80)
+        signed = digests([payload])
+        await sums.start(ROUND, manifest(10, WIDE), b"")
+        await add(sums, "a", payload)
+        with pytest.raises(ProtocolError, match="added before"):
+            await sums.stage(ROUND, "a", signed, payload)
+        for frame in (payload[:-8], payload + bytes(8), b"", bytes(79) + b"\1"):
+            with pytest.raises(CryptoError):
+                await sums.stage(ROUND, "b", signed, frame)
+        with pytest.raises(ProtocolError, match="incomplete"):
+            await sums.add(ROUND, "b", b"b")
+        with pytest.raises(ProtocolError, match="not open"):
+            await sums.add(b"other", "b", b"b")
+        assert await sums.total(ROUND, ("a",)) == [payload]
+
+    run(tmp_path, story)
+
+
+@pytest.mark.parametrize("width", [4, 8])
+def test_half_an_upload_is_not_in_the_sum(tmp_path: Path, width: int) -> None:
+    """Two frames and a bit: what stopped in the middle leaves neither a trace in the sum nor a file."""
+
+    async def story(sums: LocalSums) -> None:
+        length = 2 * (4 << 20) // width + 17
+        vectors = [np.arange(length, dtype=f"<u{width}") * 3, np.full(length, 2 ** (8 * width) - 5, f"<u{width}")]
+        await sums.start(ROUND, manifest(length, WIDE if width == 8 else NARROW), b"")
+        for silo, vector in zip("ab", vectors, strict=True):
+            await add(sums, silo, vector.tobytes(), width)
+        half = vectors[0].tobytes()
+        signed, parts = digests(pieces_of(half, width)), frames_of(half, width)
+        assert len(parts) == 3
+        await sums.stage(ROUND, "c", signed, parts[0])
+        with pytest.raises(CryptoError, match="expected"):
+            await sums.stage(ROUND, "c", signed, parts[1][:-width])
+        with pytest.raises(ProtocolError, match="signed"):
+            await sums.stage(ROUND, "c", signed, parts[0])  # once more, where the second is due
+        with pytest.raises(ProtocolError, match="incomplete"):
+            await sums.add(ROUND, "c", b"c")
+        assert b"".join(await sums.total(ROUND, ("a", "b"))) == (vectors[0] + vectors[1]).tobytes()
+        assert sorted(path.suffix for path in sizes(tmp_path)) == [".contribution"] * 2
+        assert await sums.chunk(b"b", width, 2 * width) == vectors[1].tobytes()[width : 3 * width]
+        with pytest.raises(StoreError, match="not kept"):
+            await sums.chunk(b"c", 0, 8)
+
+    run(tmp_path, story)
+
+
+def test_rounds_and_rooms_are_bounded(tmp_path: Path) -> None:
+    async def story(sums: LocalSums) -> None:
+        for number in range(MAX_OPEN_ROUNDS):
+            await sums.start(bytes([number]), manifest(1, WIDE), b"")
+        with pytest.raises(CryptoError, match="are open"):
+            await sums.start(ROUND, manifest(1, WIDE), b"")
+        await sums.discard(bytes(1))
+        await sums.start(ROUND, manifest(1, WIDE), b"")
+
+    run(tmp_path, story)
+
+
+SMALL = Keeping(age_s=30 * DAY_S, max_bytes=250, fresh_s=HOUR_S)
+
+
+def keep(store: ContributionStore, name: bytes, at: float, path: Path) -> None:
+    """Keep a masked input of 100 bytes under a name, as of a time."""
+    (staged,) = store.stage(100)
+    staged.append(name[:1] * 100)
+    staged.keep(name)
+    os.utime(path / f"{name.hex()}.contribution", (at, at))
+
+
+def test_the_oldest_contributions_make_room(tmp_path: Path) -> None:
+    now = [1_800_000_000.0]
+    store = ContributionStore(tmp_path, SMALL, lambda: now[0])
+    names = [bytes([number]) * 32 for number in range(3)]
+    for name in names:
+        keep(store, name, now[0], tmp_path)
+        now[0] += HOUR_S
+    assert store.read(names[2], 98, 5) == b"\2\2"
+    with pytest.raises(StoreError, match=r"contribution 0{16} was erased here on 2027-01-15"):
+        store.read(names[0], 0, 1)
+    with pytest.raises(StoreError, match="is not kept here"):
+        store.read(b"\7" * 32, 0, 1)
+    with pytest.raises(StoreError, match="no room"):
+        store.stage(251)
+    assert store.read(names[2], 0, 1) == b"\2", "nothing is deleted for what cannot be kept anyway"
+    (left,) = store.stage(100)
+    left.append(b"half")
+    reopened = ContributionStore(tmp_path, SMALL, lambda: now[0])  # as after a crash
+    assert not list(tmp_path.glob("*.partial"))
+    assert reopened.read(names[2], 0, 1) == b"\2"
+    now[0] += 30 * DAY_S
+    reopened.stage(1)
+    with pytest.raises(StoreError, match="was erased here on 2027-02-14"):
+        reopened.read(names[2], 0, 1)
+
+
+def test_no_round_erases_what_is_still_counted_again(tmp_path: Path) -> None:
+    """The analyst of a round that has just ended, or a silo that learns, fetches them within the hour."""
+    now = [1_800_000_000.0]
+    store = ContributionStore(tmp_path, SMALL, lambda: now[0])
+    name, other = b"\1" * 32, b"\2" * 32
+    keep(store, name, now[0], tmp_path)
+    keep(store, other, now[0], tmp_path)
+    now[0] += HOUR_S - 1
+    for _ in range(100):
+        with pytest.raises(StoreError, match="those of the last hour"):
+            store.stage(100)
+    assert store.read(name, 0, 1) + store.read(other, 0, 1) == b"\1\2"
+    now[0] += 1
+    store.stage(100, needed=(name,))
+    assert store.read(name, 0, 1) == b"\1", "a round under way needs it"
+    with pytest.raises(StoreError, match="was erased"):
+        store.read(other, 0, 1)

@@ -1,0 +1,1 @@
+"""What an analyst asks, and what is made of the answer."""

@@ -1,0 +1,1 @@
+"""Keys, sharings, sums and their backends, by themselves."""

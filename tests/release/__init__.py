@@ -1,0 +1,1 @@
+"""What `make audit` and `make release` do."""

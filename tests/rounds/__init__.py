@@ -1,0 +1,1 @@
+"""Whole rounds, of all sides together: honest ones, and attacks."""

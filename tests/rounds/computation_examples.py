@@ -1,0 +1,49 @@
+"""Requests of every kind of computation, for the contract that all kinds keep: `tests/rounds/test_computations.py`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from policies.requests.logistic import LogisticStep
+from policies.requests.query import AGGREGATES, Aggregate
+from policies.requests.request import Request
+from policies.requests.tables import Table
+from policies.requests.training import START
+from tests.harness.example_policy import AGE, SMOKER, WARD, plan, request, table
+
+TABLE = table(columns=(WARD, AGE, SMOKER))
+
+
+NEVER_MISSING = table(columns=(WARD, *(one.model_copy(update={"can_be_missing": False}) for one in (AGE, SMOKER))))
+
+
+def question(*group_by: str, of: Table = TABLE, counts_cut: bool = False) -> Request:
+    """Return a question for every aggregate of every measure."""
+    figures = [
+        Aggregate(function=function, column=column, alias=f"{function}_{column}")  # type: ignore[arg-type]
+        for function in AGGREGATES
+        for column in ("age", "smoker")
+    ]
+    rows = Aggregate(function="count", column=None, alias="n")
+    return request(
+        table=of, plan=plan(where=None, group_by=group_by, aggregates=(rows, *figures), counts_cut=counts_cut)
+    )
+
+
+def training(family: Any, *features: str, **parameters: Any) -> Request:
+    """Return a request for the first step of a run of this family that learns `smoker`."""
+    step = family(run=bytes(16), step=0, steps=3, after=START, label="smoker", features=features, **parameters)
+    return request(table=TABLE, plan=step, micro_rho=0 if step.release == "exact" else 10_000)
+
+
+EXAMPLES: Mapping[str, tuple[Request, ...]] = {
+    "query": (
+        question(),
+        question("ward"),
+        question("ward", of=NEVER_MISSING),
+        question("ward", counts_cut=True),
+    ),
+    "logistic-regression": (
+        training(LogisticStep, "age", "ward", release="private", learning_rate="1", momentum="0.5", clip="0.8"),
+        training(LogisticStep, "age", "ward", release="exact", learning_rate="1", clip="0", local_steps=2),
+    ),
+}

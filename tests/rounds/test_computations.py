@@ -1,0 +1,178 @@
+"""The contract of every kind of computation: what its shape says of a contribution holds for what a silo computes.
+
+Each kind in the registry is held to it by its requests in `tests/rounds/computation_examples.py`. A question there has
+every aggregate of the vocabulary, so a new aggregate is held to it too.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from policies.document.section import ComputationName
+from policies.requests.calibration import check_price
+from policies.requests.computations import COMPUTATIONS, slot_count
+from policies.requests.request import Request
+from policies.requests.statistic import Extent, Statistic
+from silo_node.data.compute import CONTRIBUTIONS, Access, Vectors
+from silo_node.data.locations import connect
+from silo_node.data.prepared.reader import Reader
+from silo_node.data.prepared.store import Store
+from silo_node.data.sources import source_of
+from silo_node.training.models import MODELS
+from silo_node.training.run import RunState
+from tests.harness.example_policy import AGE, STORED, Edit, policy
+from tests.harness.rows import NamedHere, opened
+from tests.rounds.computation_examples import EXAMPLES, TABLE
+
+Row = dict[str, Any]
+Compute = Callable[[Request, Sequence[Row], RunState | None], Vectors]
+SCHEMA = pa.schema([field for field in STORED if field[0] in ("patient_id", "ward", "age", "smoker")])
+PEOPLE = ("anna", "bo", "cem")
+REQUESTS = [(kind, asked) for kind, requests in EXAMPLES.items() for asked in requests]
+ROW = st.fixed_dictionaries(
+    {
+        "ward": st.none() | st.sampled_from(["medicine", "surgery", "cellar"]),
+        "age": st.none() | st.integers(-20, 130) | st.sampled_from([AGE.low, AGE.high, 2**63 - 1]),
+        "smoker": st.none() | st.booleans(),
+    }
+)
+ROWS_OF_A_PERSON = st.lists(ROW, max_size=TABLE.max_rows)
+
+
+@pytest.fixture(scope="module")
+def compute(tmp_path_factory: pytest.TempPathFactory) -> Compute:
+    """What a silo with these rows contributes to a request, as its own entry computes it."""
+    home = tmp_path_factory.mktemp("silo")
+    rules = policy()
+
+    def contribution(request: Request, rows: Sequence[Row], state: RunState | None) -> Vectors:
+        pyarrow.parquet.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), home / "visits.parquet")
+        source = source_of(rules, "visits", home).narrowed(SCHEMA.names)
+        kind = CONTRIBUTIONS[request.plan.kind]
+        with opened(source) as database:
+            return kind.compute(request, kind.read(Access(database, source, rules, None), request), state)
+
+    return contribution
+
+
+def of_people(rows: dict[str, list[Row]]) -> list[Row]:
+    return [{"patient_id": person, **row} for person, own in rows.items() for row in own]
+
+
+def states(request: Request) -> Iterator[RunState | None]:
+    """Yield where a run can be at this silo: at its start and, for a step of training, after an odd sum."""
+    yield None
+    if request.plan.training is not None:
+        extents = request.plan.statistics(request.table).values()
+        blocks = [np.arange(1, extent.length + 1).astype(np.float64) * -(2.0**18) for extent in extents]
+        blocks[-1] = np.array([3.0])
+        yield MODELS[request.plan.kind](None, request, bytes([1] * 32), blocks, 0)
+
+
+def check_shape(request: Request, vectors: Vectors) -> None:
+    extents = list(request.plan.statistics(request.table).values())
+    assert [type(vector) for vector in vectors] == [np.ndarray] * len(extents)
+    assert [vector.dtype for vector in vectors] == [np.dtype(np.int64)] * len(extents)
+    assert [vector.shape for vector in vectors] == [(extent.length,) for extent in extents]
+
+
+def norms(one: Vectors, other: Vectors) -> list[int]:
+    """Return the squared L2 norm of the difference, by statistic, exactly."""
+    return [sum((int(a) - int(b)) ** 2 for a, b in zip(x, y, strict=True)) for x, y in zip(one, other, strict=True)]
+
+
+def within(request: Request, one: Vectors, other: Vectors) -> None:
+    """Assert that one person, who is in one of the two and not in the other, is within the sensitivity."""
+    found = zip(request.plan.statistics(request.table).items(), norms(one, other), strict=True)
+    for (statistic, extent), squared in found:
+        assert squared <= extent.sensitivity**2, statistic
+
+
+def test_every_kind_is_at_every_place() -> None:
+    union = Request.model_fields["plan"].annotation
+    classes = get_args(get_args(union)[0]) if get_origin(union) is Annotated else get_args(union)
+    assert set(classes) == set(COMPUTATIONS.values())
+    for kind, one in COMPUTATIONS.items():
+        assert one.model_fields["kind"].default == kind  # type: ignore[attr-defined]
+    assert set(COMPUTATIONS) == set(CONTRIBUTIONS) == set(EXAMPLES) <= set(get_args(ComputationName))
+    assert set(MODELS) == {kind for kind, asked in REQUESTS if asked.plan.training is not None}
+    for kind, asked in REQUESTS:
+        assert asked.plan.kind == kind
+        assert Request.decode(asked.encode()) == asked
+
+
+def test_a_private_release_has_noise_in_every_statistic_and_an_exact_one_in_none() -> None:
+    for kind, asked in REQUESTS:
+        extents = asked.plan.statistics(asked.table).values()
+        assert slot_count(asked.plan, asked.table) == sum(extent.length for extent in extents)
+        is_private = asked.plan.release == "private"
+        assert {(extent.share > 0, extent.sensitivity > 0) for extent in extents} == {(is_private, is_private)}, kind
+        check_price(asked.table, asked.plan, asked.micro_rho)
+        with pytest.raises(ValueError, match="micro_rho"):
+            check_price(asked.table, asked.plan, 0 if is_private else 1)
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.torch] * (kind in MODELS)) for kind in COMPUTATIONS]
+)
+@settings(max_examples=12)
+@given(st.fixed_dictionaries(dict.fromkeys(PEOPLE, ROWS_OF_A_PERSON)), st.lists(ROW, min_size=5, max_size=5))
+def test_a_contribution_has_its_shape_and_no_person_exceeds_the_sensitivity(
+    compute: Compute, kind: str, rows: dict[str, list[Row]], more: list[Row]
+) -> None:
+    for asked in EXAMPLES[kind]:
+        for state in states(asked):
+            whole = compute(asked, of_people(rows), state)
+            check_shape(asked, whole)
+            if asked.plan.release == "exact":
+                continue
+            for person in rows:
+                within(asked, whole, compute(asked, of_people({**rows, person: []}), state))
+            # Somebody with more rows than may enter: which of them do is drawn for each request.
+            many = of_people({**rows, "dee": more})
+            within(asked, compute(asked, many, state), whole)
+
+
+@pytest.mark.torch
+def test_prepared_rows_contribute_what_rows_that_are_read_do(compute: Compute, tmp_path: Path) -> None:
+    rules = policy(Edit('kind = "parquet"', 'kind = "parquet"\nread = "prepared"'))
+    wards, ages, truths = ("medicine", "surgery", "cellar", None), (3, -20, 130, None, 47), (True, False, None)
+    rows = [
+        {"patient_id": f"p{index % 40}", "ward": wards[index % 4], "age": ages[index % 5], "smoker": truths[index % 3]}
+        for index in range(80)
+    ]
+    pyarrow.parquet.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), tmp_path / "visits.parquet")
+    source = source_of(rules, "visits", tmp_path).narrowed(SCHEMA.names)
+    log = NamedHere()
+    store = Store(rules, tmp_path, log.kept)
+    with connect() as database:
+        log.prepare(store, database, source, 0)
+        reader = Reader(rules, store, database, {"visits": source}, None)
+        for kind, asked in REQUESTS:
+            one = CONTRIBUTIONS[kind]
+            for state in states(asked):
+                found = one.compute(asked, one.prepared(reader, asked, 0, 20), state)
+                check_shape(asked, found)
+                slack = 0 if asked.plan.release == "private" else 2  # a mean of floats, in another order
+                for prepared, read in zip(found, compute(asked, rows, state), strict=True):
+                    assert np.abs(prepared - read).max() <= slack, kind
+
+
+def test_the_sensitivity_of_a_question_is_reached(compute: Compute) -> None:
+    """It is neither too small nor a mere upper bound: a person at one end of the bounds changes a statistic by it."""
+    ends = ((AGE.low, False), (AGE.high, True))
+    people = [[{"ward": "surgery", "age": age, "smoker": is_smoker}] * TABLE.max_rows for age, is_smoker in ends]
+    others = {"anna": [{"ward": "medicine", "age": 3, "smoker": True}]}
+    for asked in EXAMPLES["query"]:
+        without = compute(asked, of_people(others), None)
+        found = [norms(compute(asked, of_people({**others, "bo": own}), None), without) for own in people]
+        statistics: dict[Statistic, Extent] = dict(asked.plan.statistics(asked.table))
+        reached = dict(zip(statistics, map(max, zip(*found, strict=True)), strict=True))
+        assert reached == {statistic: extent.sensitivity**2 for statistic, extent in statistics.items()}

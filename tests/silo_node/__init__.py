@@ -1,0 +1,1 @@
+"""A silo: its actor, its data, its ledger, and what its owner sees."""

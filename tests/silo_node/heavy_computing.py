@@ -1,0 +1,19 @@
+"""The worker that computes for a silo, but each question of `mallory` takes it HEAVY_S more."""
+
+import time
+from typing import Any
+
+from silo_node.data import worker
+
+HEAVY_S = 4.0
+compute = worker.Worker.compute
+
+
+def heavy(self: Any, payload: bytes) -> bytes:
+    if b'"mallory"' in payload:
+        time.sleep(HEAVY_S)
+    return compute(self, payload)
+
+
+worker.Worker.compute = heavy  # type: ignore[method-assign]
+worker.main()
