@@ -6,6 +6,8 @@ VENV   ?= .venv
 FUZZ_INPUTS ?= 1000000
 # Two processes, a file of tests in one of them: what starts a server or a Ray cluster does so once.
 PYTEST := -m pytest -n 2 --dist loadfile
+# Tests wait for other processes and measure times: what failed beside other tests runs once more, alone.
+ALONE  := -m pytest --last-failed --last-failed-no-failures none
 # The marks of the tests that `make test` leaves out and `make check` runs; pyproject.toml says what each means.
 MARKED := ray or server or process or he or torch or postgres or netns or slow or fuzz
 BIN    := $(VENV)/bin
@@ -19,14 +21,14 @@ demo: $(READY)
 	$(BIN)/consilo demo
 
 test: $(READY)
-	$(BIN)/python $(PYTEST) -m "not ($(MARKED))"
+	$(BIN)/python $(PYTEST) -m "not ($(MARKED))" || $(BIN)/python $(ALONE) -m "not ($(MARKED))"
 
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python $(PYTEST) -m "$(MARKED)" --durations=15
+	$(BIN)/python $(PYTEST) -m "$(MARKED)" --durations=15 || $(BIN)/python $(ALONE) -m "$(MARKED)"
 
 bench: $(READY)
 	$(BIN)/python -m tests.bench
