@@ -13,6 +13,7 @@ from analyst.conditions import Conditions
 from analyst.errors import DeniedError, RoundError
 from analyst.offers import NO_CATALOGUE
 from analyst.reports.cut import cut_of, definition_of
+from analyst.reports.derived import derived_of
 from analyst.reports.estimates import interpret, rho_of, threshold_of
 from analyst.reports.report import Report, SiloOutcome
 from analyst.sql.draft import Planned
@@ -80,10 +81,14 @@ def report_of(
     holders = conditions.of(opened.manifest.silos)
     threshold = threshold_of(request, opened, max(one.min_cohort for one in holders), sure)
     rows, withheld = interpret(planned, request, opened, threshold)
+    derived = derived_of(planned, request, opened, threshold) if planned.after else None
     return Report(
-        columns=planned.output,
-        dimensions=dict(planned.names),
-        rows=tuple(rows),
+        columns=derived.columns if derived else planned.output,
+        dimensions=dict(derived.dimensions if derived else planned.names),
+        rows=derived.rows if derived else tuple(rows),
+        after=planned.after,
+        labels=tuple(name for name in derived.labels if name not in derived.dimensions) if derived else (),
+        told=derived.notes if derived else (),
         withheld_groups=tuple(withheld),
         threshold=threshold,
         rho=rho_of(request),

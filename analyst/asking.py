@@ -263,7 +263,7 @@ def _opened(session: Session, kept: Kept, where: Whereabouts, sure: bool | None,
 
 def _shown(session: Session, kept: Kept, request: Request, encrypted: bytes, sure: bool | None, tell: Tell) -> Report:
     """Open an answer, and keep it before anybody shows it."""
-    planned = planned_again(request, kept.question.output, kept.question.names)
+    planned = planned_again(request, kept.question.output, kept.question.names, kept.question.after)
     try:
         report = session.open_answer(planned, request, encrypted, sure, kept.question.conditions)
     except CryptoError:
@@ -307,6 +307,7 @@ def _question(
         expires_at=request.expires_at,
         output=planned.output,
         names=planned.names,
+        after=planned.after,
         sure=sure,
         conditions=conditions_of(session.offer, request),
     )

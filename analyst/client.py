@@ -26,6 +26,7 @@ from analyst.errors import AnalystError
 from analyst.kept import Kept, KeptAnswers
 from analyst.offers import fetch_offer
 from analyst.replacing import in_place_of
+from analyst.reports.rehearsal import rehearsed
 from analyst.reports.report import Report
 from analyst.sql.draft import Planned
 from analyst.sql.offer import Offer
@@ -198,7 +199,7 @@ class Federation:
     def planned(self, command: Command) -> tuple[Planned, Request]:
         """Plan a question and write its request, as `prepare` does."""
         self.look_again()
-        planned = plan(command.sql, self.offer_of(command.silos), command.counts_cut)
+        planned = rehearsed(plan(command.sql, self.offer_of(command.silos), command.counts_cut))
         price = self.price(command.purpose, command.epsilon, planned.table, planned.plan, command.silos)
         mine, how = (Recipient(name=self.analyst, key=self._sealing.public),), (command.backend, command.deadline)
         return planned, self.write(planned.table, planned.plan, command.purpose, price, mine, *how, command.silos)

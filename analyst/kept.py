@@ -55,6 +55,7 @@ class Question(Message):
     expires_at: Seconds
     output: tuple[str, ...]
     names: dict[str, str]
+    after: Annotated[str, Field(default="", max_length=100_000, exclude_if=lambda sql: not sql)] = ""
     sure: bool | None
     conditions: Conditions
     ended: str = ""  # why there is no answer here, or none any more

@@ -12,9 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from analyst.client import Federation
-from analyst.errors import AnalystError
+from analyst.errors import AnalystError, SqlError
 from analyst.reports.cut import cut_of, definition_of
-from analyst.reports.estimates import Estimate, Threshold, interpret, planned_again, threshold_of
+from analyst.reports.derived import derived_of
+from analyst.reports.estimates import (
+    Estimate,
+    Threshold,
+    interpret,
+    planned_again,
+    planned_plainly,
+    threshold_of,
+)
 from analyst.reports.report import between
 from crypto.errors import CryptoError
 from crypto.rounds.opening import CheckedReport, OpenedSum
@@ -75,7 +83,8 @@ def verify(federation: Federation, name: bytes, answer: dict[str, Any] | None) -
     yield f"it opens with the key of {federation.analyst}{left_out}"
     if answer is not None:
         min_cohort = _min_cohort(federation, checked)
-        _compare(answer, federation.resolved(request), opened, min_cohort)
+        compare = _compare_derived if answer.get("after") else _compare
+        compare(answer, federation.resolved(request), opened, min_cohort)
         _compare_cut(answer, request, opened)
         _compare_times(answer, checked)
         yield f"the {len(answer['rows'])} rows of the answer are what it says"
@@ -119,6 +128,33 @@ def _compare(answer: dict[str, Any], request: Request, opened: OpenedSum, min_co
         for column, cell in row.items():
             if isinstance(cell, Estimate) and (shown is None or not _is_same(shown.get(column), cell)):
                 raise AnalystError(f"{column} of {_key(dimensions, row) or 'the answer'} is not what was opened", hint)
+
+
+def _compare_derived(answer: dict[str, Any], request: Request, opened: OpenedSum, min_cohort: int | None) -> None:
+    """Raise AnalystError unless the rows of an answer are what its SQL makes of the opened sum, in that order."""
+    try:
+        planned = planned_plainly(request, answer["after"])
+        threshold = _threshold(answer, request, opened, min_cohort)
+        derived = derived_of(planned, request, opened, threshold)
+        withheld = [dict(group) for group in answer["withheld_groups"]]
+        shown = [dict(row) for row in answer["rows"]]
+        dimensions, labels = dict(answer["dimensions"]), tuple(answer["labels"])
+    except SqlError as err:
+        raise AnalystError(f"the SQL of the answer cannot be computed: {err.message}", _CHANGED) from err
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
+        raise AnalystError("the answer does not fit the request that it names", _CHANGED) from err
+    if withheld != interpret(planned, request, opened, threshold)[1]:
+        raise AnalystError("the groups withheld are not those with too small a count", _CHANGED)
+    names = tuple(name for name in derived.labels if name not in derived.dimensions)
+    if tuple(answer["columns"]) != derived.columns or dimensions != derived.dimensions or labels != names:
+        raise AnalystError("the columns of the answer are not those of its SQL", _CHANGED)
+    if len(shown) != len(derived.rows) or tuple(answer.get("told", ())) != derived.notes:
+        raise AnalystError("a row is missing from the answer, or there is one too many", _CHANGED)
+    for place, (row, true) in enumerate(zip(shown, derived.rows, strict=True), 1):
+        for column, cell in true.items():
+            is_same = _is_same(row.get(column), cell) if isinstance(cell, Estimate) else row.get(column) == cell
+            if not is_same:
+                raise AnalystError(f"{column} in row {place} is not what was opened", _CHANGED)
 
 
 def _threshold(answer: dict[str, Any], request: Request, opened: OpenedSum, min_cohort: int | None) -> Threshold:

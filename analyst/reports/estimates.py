@@ -9,7 +9,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from analyst.reports.intervals import Figures, Noisy, of_count, of_mean, of_total, surely
+from analyst.reports.intervals import ALPHA, Figures, Noisy, of_count, of_mean, of_total, surely
 from analyst.sql.draft import Planned
 from crypto.rounds.manifest import Block
 from crypto.rounds.opening import OpenedSum
@@ -61,43 +61,45 @@ def interpret(
     threshold: Threshold,
 ) -> tuple[list[dict[str, Estimate | str | int]], list[dict[str, str | int]]]:
     """Return the rows of the answer and the groups withheld because their noisy count is below the threshold."""
-    is_shown, sums = _shown(request, opened, threshold.noisy_count)
-    columns = {one.alias: _estimates(_figures(one, request.table, sums)) for one in planned.plan.aggregates}
-    order, selected = planned.plan.group_by, planned.names
-    names = selected | {column: column for column in order if column not in selected.values()}
+    everything = sums_of(request, opened)
+    is_shown = everything[cohort_of(everything)].values >= threshold.noisy_count
+    sums = selected(everything, is_shown, threshold.noisy_count)
+    columns = {one.alias: estimates_of(figures_of(one, request.table, sums)) for one in planned.plan.aggregates}
+    order, shown = planned.plan.group_by, planned.names
+    names = shown | {column: column for column in order if column not in shown.values()}
     places = [(name, order.index(column)) for name, column in names.items()]
     rows: list[dict[str, Estimate | str | int]] = []
-    for index, group in enumerate(compress(_groups(planned.plan, request.table), is_shown)):
+    for index, group in enumerate(compress(groups_of(planned.plan, request.table), is_shown)):
         cells: dict[str, Estimate | str | int] = {name: group[place] for name, place in places}
         for alias, figures in columns.items():
             cells[alias] = figures[index]
         rows.append({name: cells[name] for name in planned.output})
-    small = compress(_groups(planned.plan, request.table), ~is_shown)
+    small = compress(groups_of(planned.plan, request.table), ~is_shown)
     return rows, [{name: group[place] for name, place in places} for group in small]
 
 
-def _groups(plan: Plan, table: Table) -> Iterator[tuple[str | int, ...]]:
+def groups_of(plan: Plan, table: Table) -> Iterator[tuple[str | int, ...]]:
     """Yield every group in the order of the slots, with the values of an int column as ints."""
     columns = (table.column(name) for name in plan.group_by)
     return product(*([*map(int, one.domain)] if one.type == "int" else one.domain for one in columns))
 
 
-def planned_again(request: Request, output: tuple[str, ...], names: dict[str, str]) -> Planned:
-    """Return the plan of a request's question again, with these output columns and names of dimensions.
+def planned_again(request: Request, output: tuple[str, ...], names: dict[str, str], after: str = "") -> Planned:
+    """Return the plan of a request's question again, with these output columns, names of dimensions, and SQL after it.
 
     Raises KeyError unless the request is a question with these dimensions.
     """
     if not isinstance(request.plan, Plan) or set(names.values()) != set(request.plan.group_by):
         raise KeyError(f"{request.plan.kind} with the dimensions {', '.join(names.values())}")
-    return Planned(request.table, request.plan, output, names)
+    return Planned(request.table, request.plan, output, names, after)
 
 
-def planned_plainly(request: Request) -> Planned:
+def planned_plainly(request: Request, after: str = "") -> Planned:
     """Return the plan of a request's question again, with the names that the request has; raises KeyError."""
     if not isinstance(request.plan, Plan):
         raise KeyError(request.plan.kind)
     output = (*request.plan.group_by, *(one.alias for one in request.plan.aggregates))
-    return Planned(request.table, request.plan, output, {name: name for name in request.plan.group_by})
+    return Planned(request.table, request.plan, output, {name: name for name in request.plan.group_by}, after)
 
 
 def rho_of(request: Request) -> float:
@@ -116,26 +118,35 @@ def noise_sd(block: Block, opened: OpenedSum) -> float:
     return math.ldexp(math.sqrt(variance), -block.scale_bits)
 
 
-def _shown(
-    request: Request, opened: OpenedSum, least: float
-) -> tuple[npt.NDArray[np.bool_], Mapping[Statistic, Noisy]]:
-    """Return which groups are shown, by the first count, and the sums of those groups in rows or half steps."""
+def sums_of(request: Request, opened: OpenedSum) -> Mapping[Statistic, Noisy]:
+    """Return the noisy sums of all groups, in rows or half steps."""
     blocks = zip(blocks_of(request, opened), opened.blocks(), strict=True)
-    sums = {
+    return {
         one: Noisy(np.asarray(values, np.float64), noise_sd(block, opened))
         for (one, block), values in blocks
         if one != CUT
     }
-    cohort = next(one for one in sums if one.kind in _COUNTS)
-    is_shown = sums[cohort].values >= least
+
+
+def cohort_of(sums: Mapping[Statistic, Noisy]) -> Statistic:
+    """Return the statistic by which groups are shown: the first count."""
+    return next(one for one in sums if one.kind in _COUNTS)
+
+
+def selected(
+    sums: Mapping[Statistic, Noisy], is_shown: npt.NDArray[np.bool_], least: float, alpha: float = ALPHA
+) -> Mapping[Statistic, Noisy]:
+    """Return the sums of the groups that are shown because their first count is `least` or more."""
+    cohort = cohort_of(sums)
     # Only the count that selected the groups is what the selection has changed: the noise of the others is independent.
-    return is_shown, {
-        one: Noisy(noisy.values[is_shown], noisy.sd, least if one == cohort else -math.inf)
+    return {
+        one: Noisy(noisy.values[is_shown], noisy.sd, least if one == cohort else -math.inf, alpha)
         for one, noisy in sums.items()
     }
 
 
-def _estimates(figures: Figures) -> list[Estimate]:
+def estimates_of(figures: Figures) -> list[Estimate]:
+    """Return figures one by one."""
     values, lows, highs, sds = (one.tolist() for one in (figures.values, figures.lows, figures.highs, figures.sds))
     return [
         Estimate(None, low, high, None) if math.isnan(value) else Estimate(value, low, high, sd)
@@ -147,7 +158,8 @@ def _estimates(figures: Figures) -> list[Estimate]:
 _Sums = Callable[[str], Noisy]
 
 
-def _figures(aggregate: Aggregate, table: Table, sums: Mapping[Statistic, Noisy]) -> Figures:
+def figures_of(aggregate: Aggregate, table: Table, sums: Mapping[Statistic, Noisy]) -> Figures:
+    """Return the figures of an aggregate, from the sums of its statistics."""
     if aggregate.column is None and aggregate.function == "count":
         return of_count(sums[ROWS])
     column = None if aggregate.column is None else table.column(aggregate.column)

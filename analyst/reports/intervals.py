@@ -22,26 +22,33 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 _NORMAL = NormalDist()
-_ALPHA = 0.05
-# Of a figure from a selected count and a total: the sizes that are left out, and then the figures given a size.
-_ALPHA_SIZE, _ALPHA_FIGURE = 0.002, 0.048
-Z95 = _NORMAL.inv_cdf(1 - _ALPHA / 2)
-_Z_FIGURE = _NORMAL.inv_cdf(1 - _ALPHA_FIGURE / 2)
+ALPHA = 0.05
+_SHARE_SIZE = 0.04  # of alpha, for a figure from a selected count and a total: sizes left out; the rest is the figure's
+Z95 = _NORMAL.inv_cdf(1 - ALPHA / 2)
 _FAR = 8.0  # deviations above the threshold at which its effect is below 1e-15
 _DEEP = -36.0  # deviations below the threshold at which a probability is hardly a float any more
 
 
 @dataclass(frozen=True, slots=True)
 class Noisy:
-    """One noisy sum for each shown group, the deviation of its noise, and the threshold that it passed, if any."""
+    """One noisy sum for each shown group, the deviation of its noise, and the threshold that it passed, if any.
+
+    An interval of it misses with probability `alpha` at most.
+    """
 
     values: Floats
     sd: float
     threshold: float = -math.inf
+    alpha: float = ALPHA
 
     @property
     def is_selected(self) -> bool:
         return self.threshold > -math.inf
+
+    @property
+    def z_figure(self) -> float:
+        """Deviations on both sides of a figure, given the size of its group."""
+        return z_of((1 - _SHARE_SIZE) * self.alpha)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +66,23 @@ class Figures:
         return Figures(values, lows, highs, scale * self.sds)
 
 
-def of_normal(values: Floats, sds: Floats | float, least: float, most: float) -> Figures:
+@lru_cache(maxsize=64)
+def z_of(alpha: float) -> float:
+    """Return how many deviations on both sides of a normal figure its interval has that misses with this chance."""
+    return _NORMAL.inv_cdf(1 - alpha / 2)
+
+
+def of_normal(values: Floats, sds: Floats | float, least: float, most: float, alpha: float = ALPHA) -> Figures:
     """Return figures that no threshold selected; intervals are cut to the possible values, and hold the figure."""
-    return _holding(values, values - Z95 * sds, values + Z95 * sds, least, most, sds)
+    slack = z_of(alpha) * sds
+    return _holding(values, values - slack, values + slack, least, most, sds)
 
 
 def of_count(count: Noisy) -> Figures:
     """Return the figures of a count: the sizes of 0 or more that a test given the selection does not reject."""
     if not count.is_selected:
-        return of_normal(count.values, count.sd, 0.0, math.inf)
-    lows, highs = _sizes(count, _ALPHA)
+        return of_normal(count.values, count.sd, 0.0, math.inf, count.alpha)
+    lows, highs = _sizes(count, count.alpha)
     return _holding(count.values, lows, highs, 0.0, math.inf, count.sd)
 
 
@@ -80,10 +94,11 @@ def of_total(count: Noisy, centred: Noisy, low: float, high: float) -> Figures:
     middle = (low + high) / 2
     values, sd = middle * count.values + centred.values, math.hypot(middle * count.sd, centred.sd)
     if not count.is_selected or middle == 0:
-        return of_normal(values, sd, 0.0 if low >= 0 else -math.inf, 0.0 if high <= 0 else math.inf)
-    least_size, most_size = _sizes(count, _ALPHA_SIZE)
+        return of_normal(values, sd, 0.0 if low >= 0 else -math.inf, 0.0 if high <= 0 else math.inf, count.alpha)
+    least_size, most_size = _sizes(count, _SHARE_SIZE * count.alpha)
     ends = middle * _least_count(count, 0.0) + centred.values, values
-    lows, highs = np.minimum(*ends) - _Z_FIGURE * sd, np.maximum(*ends) + _Z_FIGURE * sd
+    slack = count.z_figure * sd
+    lows, highs = np.minimum(*ends) - slack, np.maximum(*ends) + slack
     least = np.minimum(low * least_size, low * most_size)
     most = np.maximum(high * least_size, high * most_size)
     return _holding(values, lows, highs, least, most, sd)
@@ -94,16 +109,17 @@ def of_mean(count: Noisy, centred: Noisy, half: float) -> Figures:
 
     The noise hides a mean, which is then NaN, if the count is at most 1.96 deviations.
     """
-    count = Noisy(count.values, count.sd, max(count.threshold, Z95 * count.sd))
+    z = count.z_figure
+    count = Noisy(count.values, count.sd, max(count.threshold, Z95 * count.sd), count.alpha)
     is_shown = count.values > Z95 * count.sd
     with np.errstate(divide="ignore", invalid="ignore"):
         values = np.where(is_shown, np.clip(centred.values / count.values, -half, half), np.nan)
         plain = _quotients(count.values, count.sd, centred, Z95)
         sds = np.where(is_shown, (plain[1] - plain[0]) / (2 * Z95), np.nan)
-        few = _quotients(_least_count(count, 1.0), count.sd, centred, _Z_FIGURE)
-        many = _quotients(count.values, count.sd, centred, _Z_FIGURE)
+        few = _quotients(_least_count(count, 1.0), count.sd, centred, z)
+        many = _quotients(count.values, count.sd, centred, z)
     # An end on the far side of 0 is furthest for the least count, one on the near side for the largest.
-    slack = _Z_FIGURE * centred.sd
+    slack = z * centred.sd
     lows = np.where(centred.values <= slack, few[0], many[0])
     highs = np.where(centred.values >= -slack, few[1], many[1])
     return _holding(values, lows, highs, -half, half, sds)
@@ -115,7 +131,7 @@ def surely(groups: int) -> float:
     With probability 0.95, no group below the minimum is shown; for more than 170,000 groups the 5 deviations, which a
     smaller group passes with probability 3e-7, are not exceeded, or groups of a hundred persons would disappear too.
     """
-    return min(_NORMAL.inv_cdf(1 - _ALPHA / groups), 5.0)
+    return min(_NORMAL.inv_cdf(1 - ALPHA / groups), 5.0)
 
 
 def _holding(
@@ -174,18 +190,19 @@ def _least_count(count: Noisy, least: float) -> Floats:
     with n, and is at most the noisy count.
     """
     passed = np.maximum((count.values - count.threshold) / count.sd, 0.0)
-    at, excess = _excess((least - count.threshold) / count.sd)
+    at, excess = _excess((least - count.threshold) / count.sd, _SHARE_SIZE * count.alpha)
     return count.values - count.sd * np.interp(passed, at, excess)
 
 
 @lru_cache(maxsize=8)
-def _excess(least: float) -> tuple[Floats, Floats]:
+def _excess(least: float, alpha: float) -> tuple[Floats, Floats]:
     """Return a table: how far a count is above the threshold, and how much of that its least size takes away.
 
-    In deviations; `least` is the smallest size that is possible, as its distance from the threshold.
+    In deviations; `least` is the smallest size that is possible, as its distance from the threshold; sizes are left out
+    with probability `alpha`.
     """
     at = np.concatenate([np.geomspace(1e-6, 0.05, 400), np.arange(0.05, 12.0, 0.005)])
-    low_at, below = _ends(_ALPHA_SIZE)[0]
+    low_at, below = _ends(alpha)[0]
     sizes = np.maximum(at - np.interp(at, low_at, below, left=np.inf), least)
     return at, np.array([one - _adjusted(one, size) for one, size in zip(at.tolist(), sizes.tolist(), strict=True)])
 

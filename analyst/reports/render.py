@@ -2,12 +2,14 @@
 
 import csv
 import io
+import math
 from collections.abc import Iterable
 from decimal import Decimal
 
 from rich.console import Console
 from rich.table import Table
 
+from analyst.reports.derived import Cell
 from analyst.reports.estimates import Estimate, Threshold
 from analyst.reports.report import Report, between
 from analyst.sql.offer import Offer
@@ -105,17 +107,24 @@ def _least(threshold: Threshold) -> str:
     return f"{threshold.min_cohort:,}, the silos' minimum cohort"
 
 
-def show_cell(cell: Estimate | str | int) -> str:
+def show_cell(cell: Cell) -> str:
     """Return a figure with its 95 % interval in brackets, with as many digits as the noise allows."""
+    if cell is None:
+        return "NULL"
     if not isinstance(cell, Estimate):
-        return plain(str(cell))
+        return plain(str(cell).lower() if isinstance(cell, bool) else str(cell))
     if cell.value is None or cell.sd is None or cell.low is None or cell.high is None:
         return "too noisy"
-    return f"{_figure(cell.value, cell.sd)} ({_figure(cell.low, cell.sd)} to {_figure(cell.high, cell.sd)})"
+    figures = (cell.value, cell.low, cell.high)
+    is_whole = cell.sd < 0.5 and all(one == round(one) for one in figures)
+    value, low, high = (f"{one:,.{0 if is_whole else _decimals(cell.sd)}f}" for one in figures)
+    return f"{value} ({low} to {high})"
 
 
-def _figure(value: float, sd: float) -> str:
-    return f"{value:,.0f}" if sd >= 5 else f"{value:,.1f}" if sd >= 0.5 else f"{value:,.3f}"
+def _decimals(sd: float) -> int:
+    if sd >= 0.5 or sd == 0:
+        return 0 if sd >= 5 else 1 if sd else 3
+    return 3 if sd >= 0.005 else min(9, 1 - math.floor(math.log10(sd)))
 
 
 def show_conditions(catalogue: Catalogue) -> tuple[str, str, str]:

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from analyst.reports.cut import Cut, definition_in_words
+from analyst.reports.derived import Cell
 from analyst.reports.estimates import Estimate, Threshold
 from crypto.errors import WireError
 from federation.terminal import plain
@@ -41,7 +42,7 @@ class Report:
 
     columns: tuple[str, ...]
     dimensions: Mapping[str, str]  # the output columns that are groups, with the table's column of each
-    rows: tuple[Mapping[str, Estimate | str | int], ...]
+    rows: tuple[Mapping[str, Cell], ...]
     withheld_groups: tuple[Mapping[str, str | int], ...]
     threshold: Threshold  # by which they are withheld
     rho: float
@@ -53,6 +54,9 @@ class Report:
     wrong: Mapping[str, str] = field(default_factory=dict)  # by silo, what it sent wrongly and was passed over
     cut: Cut | None = None  # what bounding cut; None where the question did not ask
     definition: Mapping[str, Any] = field(default_factory=dict)  # that the answer was given by
+    after: str = ""  # the SQL that made the rows of the silos' figures, on the table `released`; empty: they are these
+    labels: tuple[str, ...] = ()  # output columns that are no figures and no groups
+    told: tuple[str, ...] = ()  # how sure labels are that depend on noisy figures
     request: str = ""  # the SHA-256 of the request, by which the report is found: a kept answer's name
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,12 +88,15 @@ class Report:
             "wrong": dict(self.wrong),
             "cut": None if self.cut is None else self.cut.to_dict(),
             "definition": dict(self.definition),
+            "after": self.after,
+            "labels": list(self.labels),
+            "told": list(self.told),
             "request": self.request,
         }
 
     def notes(self) -> list[str]:
         """Return what a reader of the figures must know of them: what was cut, and the definition."""
-        told = [] if self.cut is None else list(self.cut.in_words())
+        told = [*self.told, *([] if self.cut is None else self.cut.in_words())]
         return told + ([f"by definition: {plain(definition_in_words(self.definition))}"] if self.definition else [])
 
     def to_json(self) -> str:
@@ -101,16 +108,20 @@ class Report:
         for row in self.rows:
             record: dict[str, Any] = {}
             for name, cell in row.items():
-                if isinstance(cell, Estimate):
-                    record |= zip(field_names(name), (cell.value, cell.low, cell.high, cell.sd), strict=True)
-                else:
+                if self._is_flat(name):
                     record[name] = cell
+                else:
+                    found = (cell.value, cell.low, cell.high, cell.sd) if isinstance(cell, Estimate) else (None,) * 4
+                    record |= zip(field_names(name), found, strict=True)
             records.append(record)
         return records
 
+    def _is_flat(self, name: str) -> bool:
+        return name in self.dimensions or name in self.labels
+
     def field_names(self) -> list[str]:
         """Return the column names of `to_records`, also if there are no rows."""
-        return [field for name in self.columns for field in ([name] if name in self.dimensions else field_names(name))]
+        return [field for name in self.columns for field in ([name] if self._is_flat(name) else field_names(name))]
 
     def to_arrow(self) -> Any:
         """Return a pyarrow.Table of `to_records`."""

@@ -22,12 +22,16 @@ class PlanDraft:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A question ready to be signed; `output` is the order of its columns."""
+    """A question ready to be signed; `output` is the order of the columns that the silos' figures give.
+
+    `after` is the SQL of what is computed from them, on the table `released`; empty where they are the answer.
+    """
 
     table: Table
     plan: Plan
     output: tuple[str, ...]
     names: dict[str, str]  # the column of each dimension in the output, by its name there
+    after: str = ""
 
 
 Rule = Callable[[exp.Select, PlanDraft, Offer], PlanDraft]

@@ -17,8 +17,8 @@ _FOREIGN = re.compile(r"\d,\d|0[xXbBoO]\w")  # a number with a decimal comma, or
 _NUMBERS = "write numbers in decimal digits, with a point, such as 70.5 or 16"
 
 
-def parse(sql: str) -> exp.Select:
-    """Return the one SELECT statement in `sql`; raises SqlError."""
+def parse(sql: str) -> exp.Query:
+    """Return the one query in `sql`; raises SqlError."""
     if len(sql) > _MAX_CHARACTERS:
         raise SqlError(f"the question has {len(sql)} characters, at most {_MAX_CHARACTERS} are read", "shorten it")
     try:
@@ -39,14 +39,12 @@ def parse(sql: str) -> exp.Select:
     if len(statements) > 1:
         raise SqlError(f"{len(statements)} statements, ask one question at a time", SUPPORTED)
     statement = statements[0]
-    if not isinstance(statement, exp.Select):
+    if not isinstance(statement, exp.Select | exp.SetOperation):
         if isinstance(statement, exp.DML | exp.DDL | exp.Drop | exp.Alter | exp.TruncateTable):
             raise unsupported(
                 statement,
                 f"{statement.sql(dialect='duckdb').split()[0].upper()} is not supported: nothing can be written",
             )
-        if isinstance(statement, exp.SetOperation):
-            raise unsupported(statement, f"{statement.key.upper()} is not supported")
         raise unsupported(statement, "the question does not begin with SELECT")
     return statement
 

@@ -17,6 +17,7 @@ from analyst.sql.draft import PlanDraft, Planned, Rule
 from analyst.sql.offer import Offer, suggest
 from analyst.sql.parse import parse, sql_position, unsupported
 from analyst.sql.predicates import filters
+from analyst.sql.split import split
 from policies.requests.query import MAX_NAME, Aggregate, Plan, field_names
 
 _READ_CLAUSES = {"expressions", "from_", "where", "group"}
@@ -35,8 +36,8 @@ def plan(sql: str, offer: Offer, counts_cut: bool = False) -> Planned:
 
     With `counts_cut` the plan also counts the persons whose rows or values bounding cuts.
     """
-    statement = parse(sql)
-    draft = PlanDraft()
+    parts = split(parse(sql))
+    statement, draft = parts.core, PlanDraft()
     try:
         for rule in RULES:
             draft = rule(statement, draft, offer)
@@ -49,7 +50,8 @@ def plan(sql: str, offer: Offer, counts_cut: bool = False) -> Planned:
     names = {_output_name(projection): _column(projection).name for projection in _dimensions(statement)}
     output = tuple(_output_name(projection) for projection in statement.expressions)
     _check_names(output, names, finished)
-    return Planned(offer.table(draft.table, used), finished, output, names)
+    after = "" if parts.after is None else parts.after.sql(dialect="duckdb", comments=False)
+    return Planned(offer.table(draft.table, used), finished, output, names, after)
 
 
 def _check_names(output: tuple[str, ...], names: Mapping[str, str], finished: Plan) -> None:
@@ -88,7 +90,7 @@ def one_table(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDraf
     extras = [key for key, value in table.args.items() if value and key != "this"] if table is not None else []
     if not isinstance(table, exp.Table) or extras:
         node = table if isinstance(table, exp.Expr) else statement
-        raise unsupported(node, "FROM must name one table, without alias or schema")
+        raise unsupported(node, "FROM must name one table, without schema")
     if table.name not in offer.tables:
         raise SqlError(f"unknown table {table.name!r}{sql_position(table)}", suggest(table.name, offer.tables))
     return replace(draft, table=table.name)
@@ -105,7 +107,7 @@ def dimensions(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDra
     """GROUP BY takes columns with a closed domain; every other selected column must be an aggregate."""
     group = statement.args.get("group")
     if group is not None and any(group.args.get(key) for key in ("all", "rollup", "cube", "grouping_sets", "totals")):
-        raise unsupported(group, "GROUP BY ALL, ROLLUP, CUBE and GROUPING SETS are not supported; name the columns")
+        raise unsupported(group, "ROLLUP, CUBE and GROUPING SETS are not supported; name the columns")
     aliases = {projection.alias: projection.this for projection in statement.expressions if projection.alias}
     keys = []
     for node in group.expressions if group is not None else []:

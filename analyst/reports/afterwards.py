@@ -1,0 +1,254 @@
+"""The part of a question that is computed from released figures: what it may do, and how its columns are made.
+
+Promise: it reads the table `released` and nothing else, has no side effect, and gives the same result each time.
+`analyst/reports/derived.py` computes it and the intervals of its columns.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import duckdb
+import sqlglot
+from sqlglot import exp
+
+from analyst.errors import SqlError
+from analyst.sql.parse import unsupported
+from analyst.sql.split import RELEASED
+
+GROUP, WITHHELD = "_group", "_withheld"  # columns of `released` that no question names
+_RANKS: Mapping[type[exp.Expr], str] = {exp.Rank: "rank", exp.DenseRank: "dense_rank", exp.RowNumber: "row_number"}
+# Functions of DuckDB that are called the same each time and yet reach out of the question.
+_REFUSED = frozenset({"getenv", "current_setting", "getvariable", "query", "query_table", "error", "sleep_ms"})
+_PLAIN_NODES = (
+    exp.Case,
+    exp.If,
+    exp.Cast,
+    exp.Coalesce,
+    exp.And,
+    exp.Or,
+    exp.Xor,
+    exp.Distinct,
+    exp.Filter,
+    exp.Extract,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of the answer, by how it is made; `name` is its name there.
+
+    A figure of the core as it is, a quotient offset + scale * numerator / denominator, each an expression, a rank by
+    an expression within partitions, or anything else.
+    """
+
+    name: str
+    figure: str | None = None
+    quotient: tuple[exp.Expr, exp.Expr, float, float] | None = None
+    digits: int | None = None  # to which the quotient is rounded
+    rank: tuple[str, exp.Expr, bool, tuple[exp.Expr, ...]] | None = None  # its function, key, whether largest first
+
+
+@dataclass(frozen=True, slots=True)
+class Afterwards:
+    """What is computed after the answer.
+
+    `columns` are empty where only the result says which there are (SELECT *). `is_whole`: each row of the result is a
+    group of the core, and not a figure of several. `cut` is the alias of a figure and the least value with which a
+    group stays in the result, where HAVING is that one comparison.
+    """
+
+    query: exp.Query
+    columns: tuple[Column, ...]
+    is_whole: bool
+    cut: tuple[str, float] | None
+    selects: bool  # whether rows are left out by their figures
+
+    @property
+    def text(self) -> str:
+        return self.query.sql(dialect="duckdb", comments=False)
+
+    def result(self) -> str:
+        """Return the SQL of the answer's rows, in order; a whole one has GROUP as its last column."""
+        query = self.query.copy()
+        if self.is_whole and isinstance(query, exp.Select):
+            shown = exp.not_(exp.column(WITHHELD))
+            if query.find(exp.Window) is None:
+                query.where(shown, copy=False)
+            else:  # windows see withheld groups too
+                qualify = query.args.get("qualify")
+                query.set("qualify", exp.Qualify(this=shown if qualify is None else exp.and_(qualify.this, shown)))
+            query.select(exp.column(GROUP), copy=False)
+        return query.sql(dialect="duckdb", comments=False)
+
+    def candidates(self) -> str:
+        """Return the SQL of all rows that could be in the answer, in no order, with the parts of its columns.
+
+        Its columns are those of the answer, then numerator and denominator of each quotient, then the key and the
+        partition of each rank, and of a whole one GROUP.
+        """
+        query = self.query.copy()
+        for clause in ("order", "limit", "offset"):
+            query.set(clause, None)
+        if not isinstance(query, exp.Select) or query.args.get("distinct") is not None or not self.columns:
+            return query.sql(dialect="duckdb", comments=False)
+        if self.is_whole:
+            for clause in ("where", "qualify"):
+                query.set(clause, None)
+        for place, part in enumerate(self.parts()):
+            query.select(exp.alias_(part.copy(), f"_part{place}"), copy=False)
+        if self.is_whole:
+            query.select(exp.column(GROUP), copy=False)
+        return query.sql(dialect="duckdb", comments=False)
+
+    def parts(self) -> Iterator[exp.Expr]:
+        """Yield the expressions that quotients and ranks are made of, in the order of `candidates`."""
+        for column in self.columns:
+            if column.quotient is not None:
+                yield from column.quotient[:2]
+            if column.rank is not None:
+                yield column.rank[1]
+                yield from column.rank[3]
+
+
+def read_after(text: str, figures: Mapping[str, str]) -> Afterwards:
+    """Read the SQL of what is computed after the answer; `figures` are the functions of the core's aliases.
+
+    Raises SqlError where it does more than that.
+    """
+    query = sqlglot.parse_one(text, dialect="duckdb")
+    if not isinstance(query, exp.Query):
+        raise SqlError("what is computed after the answer is no SELECT")
+    check_after(query)
+    leaf = next(one.find_ancestor(exp.Select) for one in query.find_all(exp.Table) if one.name == RELEASED)
+    if not isinstance(query, exp.Select) or any(one.is_star for one in query.expressions):
+        return Afterwards(query, (), False, None, True)
+    for one in list(query.expressions):
+        if not one.alias and not isinstance(one, exp.Column):
+            one.replace(exp.alias_(one.copy(), one.sql(dialect="duckdb", comments=False)[:60], quoted=True))
+    can_have_parts = query.args.get("distinct") is None
+    is_whole = leaf is query and can_have_parts
+    columns = tuple(_column(one, figures, is_whole, can_have_parts) for one in query.expressions)
+    cut = _cut(query, figures) if is_whole else None
+    clauses = [query.args.get(clause) is not None for clause in ("where", "qualify", "limit", "offset")]
+    inner = list(query.find_all(exp.Where, exp.Having, exp.Qualify, exp.Limit, exp.Offset))
+    return Afterwards(query, columns, is_whole, cut, bool(inner) and (cut is None or sum(clauses) > 1))
+
+
+def check_after(query: exp.Query) -> None:
+    """Raise SqlError at whatever reads another table, has a side effect, or is no function of the figures alone."""
+    ctes = {cte.alias for cte in query.find_all(exp.CTE)}
+    for table in query.find_all(exp.Table):
+        if not isinstance(table.this, exp.Identifier) or (table.name not in ctes and table.name != RELEASED):
+            shown = table.sql(dialect="duckdb")[:60]
+            raise unsupported(table, f"{shown} is not supported: the answer is computed from released figures alone")
+    for node in query.walk():
+        if isinstance(node, exp.Func) and not isinstance(node, _PLAIN_NODES):
+            name = _function(node)
+            if not name.startswith("__") and name not in _pure_functions():
+                hint = "functions of figures: arithmetic, ROUND, COALESCE, CASE, RANK, LAG, SUM(...) OVER (...)"
+                raise SqlError(unsupported(node, f"{name.upper()} is not supported after the answer").message, hint)
+        if isinstance(node, exp.Placeholder | exp.Parameter | exp.Command | exp.Lambda):
+            raise unsupported(node, f"{node.sql(dialect='duckdb')[:60]} is not supported")
+
+
+def _function(node: exp.Func) -> str:
+    """Return the name with which DuckDB calls a function."""
+    if isinstance(node, exp.Anonymous):
+        return str(node.this).lower()
+    text = node.sql(dialect="duckdb").partition("(")[0].strip().lower()
+    return text if text.isidentifier() else f"__{node.key}"
+
+
+@cache
+def _pure_functions() -> frozenset[str]:
+    """Return the names of DuckDB's functions of numbers, text and dates that are called the same each time."""
+    with duckdb.connect() as connection:
+        found = connection.execute(
+            "SELECT DISTINCT lower(function_name), function_type, coalesce(stability, 'CONSISTENT'), has_side_effects"
+            " FROM duckdb_functions()"
+        ).fetchall()
+    kinds = ("scalar", "aggregate", "macro")
+    pure = {
+        name
+        for name, kind, stability, effects in found
+        if kind in kinds and stability == "CONSISTENT" and not effects and name not in _REFUSED
+    }
+    impure = {name for name, _, stability, effects in found if stability != "CONSISTENT" or effects}
+    windows = {"rank", "dense_rank", "row_number", "lag", "lead", "first_value", "last_value", "nth_value", "ntile"}
+    return frozenset(pure - impure | windows | {"percent_rank", "cume_dist", "extract"})
+
+
+def _column(one: exp.Expr, figures: Mapping[str, str], is_whole: bool, can_have_parts: bool) -> Column:
+    """Return how a column of the answer is made."""
+    node, name = one.unalias(), one.alias_or_name or one.sql(dialect="duckdb")
+    if is_whole and isinstance(node, exp.Column) and node.name in figures:
+        return Column(name, figure=node.name)
+    if not can_have_parts:
+        return Column(name)
+    if isinstance(node, exp.Window) and type(node.this) in _RANKS:
+        order = node.args.get("order")
+        keys = order.expressions if order is not None else []
+        if len(keys) == 1 and isinstance(keys[0], exp.Ordered):
+            key, partition = keys[0], tuple(node.args.get("partition_by") or ())
+            return Column(name, rank=(_RANKS[type(node.this)], key.this, bool(key.args.get("desc")), partition))
+    digits, inner = None, node
+    if isinstance(node, exp.Round) and _number(node.args.get("decimals") or exp.Literal.number(0)) is not None:
+        digits, inner = int(_number(node.args.get("decimals") or exp.Literal.number(0)) or 0), node.this
+    quotient = _quotient(inner, 1.0, 0.0)
+    if quotient is not None:
+        return Column(name, quotient=quotient, digits=digits)
+    return Column(name)
+
+
+def _quotient(node: exp.Expr, scale: float, offset: float) -> tuple[exp.Expr, exp.Expr, float, float] | None:
+    """Return a as numerator, denominator, scale and offset; None where it is no quotient, scaled and moved."""
+    while isinstance(node, exp.Paren):
+        node = node.this
+    if isinstance(node, exp.Neg):
+        return _quotient(node.this, -scale, offset)
+    if not isinstance(node, exp.Add | exp.Sub | exp.Mul | exp.Div):
+        return None
+    left, right = node.this, node.expression
+    below, above = _number(right), _number(left)
+    match node:
+        case exp.Div() if below is not None:
+            return _quotient(left, scale / below, offset) if below else None
+        case exp.Div():
+            return left, right, scale, offset
+        case exp.Mul() if below is not None or above is not None:
+            factor, rest = (below, left) if below is not None else (above, right)
+            return _quotient(rest, scale * (factor or 0.0), offset) if factor else None
+        case exp.Add() if below is not None or above is not None:
+            moved, rest = (below, left) if below is not None else (above, right)
+            return _quotient(rest, scale, offset + scale * (moved or 0.0))
+        case exp.Sub() if below is not None:
+            return _quotient(left, scale, offset - scale * below)
+        case exp.Sub() if above is not None:
+            return _quotient(right, -scale, offset + scale * above)
+    return None
+
+
+def _number(node: exp.Expr) -> float | None:
+    """Return a literal number; None for anything else."""
+    while isinstance(node, exp.Paren):
+        node = node.this
+    if isinstance(node, exp.Neg):
+        inner = _number(node.this)
+        return None if inner is None else -inner
+    return float(node.this) if isinstance(node, exp.Literal) and not node.is_string else None
+
+
+def _cut(query: exp.Select, figures: Mapping[str, str]) -> tuple[str, float] | None:
+    """Return the one comparison of HAVING, if it is that a count is at least a number."""
+    where = query.args.get("where")
+    node = where.this if where is not None else None
+    while isinstance(node, exp.Paren):
+        node = node.this
+    if isinstance(node, exp.LT | exp.LTE):
+        node = exp.GT(this=node.expression, expression=node.this)
+    if not isinstance(node, exp.GT | exp.GTE) or not isinstance(node.this, exp.Column):
+        return None
+    aliases = {one.alias: one.this.name for one in query.expressions if one.alias and isinstance(one.this, exp.Column)}
+    name, least = aliases.get(node.this.name, node.this.name), _number(node.expression)
+    return (name, least) if least is not None and figures.get(name) == "count" else None

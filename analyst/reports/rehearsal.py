@@ -1,0 +1,45 @@
+"""Try what is computed after the answer on figures that are made up, before anything is asked or paid."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from analyst.errors import SqlError
+from analyst.reports.afterwards import read_after
+from analyst.reports.derived import derive
+from analyst.reports.intervals import Noisy
+from analyst.reports.scenarios import Sums, can_draw
+from analyst.sql.draft import Planned
+from policies.requests.query import CUT, MAX_NAME, field_names
+
+_ROWS, _SD = 1000.0, 5.0  # of a made-up group, and of its noise
+
+
+def rehearsed(planned: Planned) -> Planned:
+    """Return a question whose SQL after the answer works, with that SQL as it was read; raises SqlError."""
+    if not planned.after:
+        return planned
+    plan, table = planned.plan, planned.table
+    groups = plan.group_count(table)
+    if not can_draw(groups):
+        raise SqlError(
+            f"{groups:,} groups are too many to compute with after the answer",
+            "ask for the figures alone, or group by fewer columns",
+        )
+    after = read_after(planned.after, {one.alias: one.function for one in plan.aggregates})
+    kinds = [one for one in plan.statistics(table) if one != CUT]
+    counts = _ROWS + 10.0 * np.arange(groups, dtype=np.float64)
+    sums = {one: Noisy(counts if one.kind in ("rows", "present") else 0.1 * counts, _SD) for one in kinds}
+    derived = derive(after, Sums(plan, table, sums, np.ones(groups, np.bool_)), 0.0, bytes(32))
+    taken = set[str]()
+    for name in derived.columns:
+        for field in (name,) if name in derived.labels else field_names(name):
+            if not field.isprintable() or len(field) > MAX_NAME:
+                raise SqlError(
+                    f"an output name is no printable text of at most {MAX_NAME} characters", "name it with AS"
+                )
+            if field in taken:
+                hint = "give every column its own name with AS; a figure n also takes n_low, n_high, n_sd"
+                raise SqlError(f"the output name {field!r} is used twice", hint)
+            taken.add(field)
+    return replace(planned, after=after.text)
