@@ -11,6 +11,7 @@ from functools import cache
 import duckdb
 import sqlglot
 from sqlglot import exp
+from sqlglot.errors import SqlglotError
 
 from analyst.errors import SqlError
 from analyst.sql.parse import unsupported
@@ -18,6 +19,21 @@ from analyst.sql.split import RELEASED
 
 GROUP, WITHHELD = "_group", "_withheld"  # columns of `released` that no question names
 _RANKS: Mapping[type[exp.Expr], str] = {exp.Rank: "rank", exp.DenseRank: "dense_rank", exp.RowNumber: "row_number"}
+# Figures of several groups that count each group as much, unlike a sum.
+_OF_GROUPS = (
+    exp.Avg,
+    exp.Min,
+    exp.Max,
+    exp.Count,
+    exp.CountIf,
+    exp.Median,
+    exp.Quantile,
+    exp.Stddev,
+    exp.StddevPop,
+    exp.StddevSamp,
+    exp.Variance,
+    exp.VariancePop,
+)
 # Functions of DuckDB that are called the same each time and yet reach out of the question.
 _REFUSED = frozenset({"getenv", "current_setting", "getvariable", "query", "query_table", "error", "sleep_ms"})
 _PLAIN_NODES = (
@@ -58,15 +74,12 @@ class Afterwards:
     group stays in the result, where HAVING is that one comparison.
     """
 
+    text: str
     query: exp.Query
     columns: tuple[Column, ...]
     is_whole: bool
     cut: tuple[str, float] | None
     selects: bool  # whether rows are left out by their figures
-
-    @property
-    def text(self) -> str:
-        return self.query.sql(dialect="duckdb", comments=False)
 
     def result(self) -> str:
         """Return the SQL of the answer's rows, in order; a whole one has GROUP as its last column."""
@@ -116,30 +129,67 @@ def read_after(text: str, figures: Mapping[str, str]) -> Afterwards:
 
     Raises SqlError where it does more than that.
     """
-    query = sqlglot.parse_one(text, dialect="duckdb")
-    if not isinstance(query, exp.Query):
-        raise SqlError("what is computed after the answer is no SELECT")
+    try:
+        query = sqlglot.parse_one(text, dialect="duckdb")
+    except (SqlglotError, RecursionError) as err:
+        raise SqlError("what is computed after the answer is broken SQL", "ask the question anew") from err
+    leaves = [one.find_ancestor(exp.Select) for one in query.find_all(exp.Table) if one.name == RELEASED]
+    if not isinstance(query, exp.Query) or len(leaves) != 1:
+        raise SqlError(f"what is computed after the answer does not read {RELEASED!r} once", "ask the question anew")
     check_after(query)
-    leaf = next(one.find_ancestor(exp.Select) for one in query.find_all(exp.Table) if one.name == RELEASED)
+    leaf, text = leaves[0], query.sql(dialect="duckdb", comments=False)
+    if isinstance(leaf, exp.Select):
+        _leave_withheld_out(query, leaf)
     if not isinstance(query, exp.Select) or any(one.is_star for one in query.expressions):
-        return Afterwards(query, (), False, None, True)
+        return Afterwards(text, query, (), False, None, True)
     for one in list(query.expressions):
         if not one.alias and not isinstance(one, exp.Column):
             one.replace(exp.alias_(one.copy(), one.sql(dialect="duckdb", comments=False)[:60], quoted=True))
+    names = [(one.alias or one.name).casefold() for one in query.expressions]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        hint = "give every column its own name with AS; a figure n also takes n_low, n_high, n_sd"
+        raise SqlError(f"the output name {twice[0]!r} is used twice", hint)
     can_have_parts = query.args.get("distinct") is None
     is_whole = leaf is query and can_have_parts
     columns = tuple(_column(one, figures, is_whole, can_have_parts) for one in query.expressions)
     cut = _cut(query, figures) if is_whole else None
     clauses = [query.args.get(clause) is not None for clause in ("where", "qualify", "limit", "offset")]
     inner = list(query.find_all(exp.Where, exp.Having, exp.Qualify, exp.Limit, exp.Offset))
-    return Afterwards(query, columns, is_whole, cut, bool(inner) and (cut is None or sum(clauses) > 1))
+    return Afterwards(text, query, columns, is_whole, cut, bool(inner) and (cut is None or sum(clauses) > 1))
+
+
+def _leave_withheld_out(query: exp.Query, leaf: exp.Select) -> None:
+    """Let withheld groups enter sums over groups, and no other figure of several: most of them do not exist."""
+    cte, inner = leaf.find_ancestor(exp.CTE), leaf.parent
+    is_filtered = False
+    for select in query.find_all(exp.Select):
+        source = select.args.get("from_")
+        read = source.this if source is not None else None
+        reads_it = read is inner and isinstance(inner, exp.Subquery)
+        reads_it |= cte is not None and cte.this is leaf and isinstance(read, exp.Table) and read.name == cte.alias
+        if not reads_it and select is not leaf:
+            continue
+        for one in list(select.find_all(exp.AggFunc)):
+            is_window = isinstance(one.parent, exp.Window) and one.arg_key == "this"
+            is_other = one.find_ancestor(exp.Select) is not select or (select is leaf and not is_window)
+            if is_other or not isinstance(one, _OF_GROUPS):
+                continue
+            shown = exp.Where(this=exp.not_(exp.column(WITHHELD)))
+            if isinstance(one.parent, exp.Filter):
+                one.parent.set("expression", exp.Where(this=exp.and_(one.parent.expression.this, shown.this)))
+            else:
+                one.replace(exp.Filter(this=one.copy(), expression=shown))
+            is_filtered |= select is not leaf
+    if is_filtered:
+        leaf.select(exp.column(WITHHELD), copy=False)
 
 
 def check_after(query: exp.Query) -> None:
     """Raise SqlError at whatever reads another table, has a side effect, or is no function of the figures alone."""
     ctes = {cte.alias for cte in query.find_all(exp.CTE)}
     for table in query.find_all(exp.Table):
-        if not isinstance(table.this, exp.Identifier) or (table.name not in ctes and table.name != RELEASED):
+        is_known = isinstance(table.this, exp.Identifier) and not table.db and table.name in {*ctes, RELEASED}
+        if not is_known:
             shown = table.sql(dialect="duckdb")[:60]
             raise unsupported(table, f"{shown} is not supported: the answer is computed from released figures alone")
     for node in query.walk():

@@ -106,8 +106,9 @@ def one_definition(statement: exp.Select, draft: PlanDraft, offer: Offer) -> Pla
 def dimensions(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDraft:
     """GROUP BY takes columns with a closed domain; every other selected column must be an aggregate."""
     group = statement.args.get("group")
-    if group is not None and any(group.args.get(key) for key in ("all", "rollup", "cube", "grouping_sets", "totals")):
-        raise unsupported(group, "ROLLUP, CUBE and GROUPING SETS are not supported; name the columns")
+    sets = group.find(exp.Rollup, exp.Cube, exp.GroupingSets) if group is not None else None
+    if sets is not None:
+        raise unsupported(sets, "ROLLUP, CUBE and GROUPING SETS are not supported; name the columns")
     aliases = {projection.alias: projection.this for projection in statement.expressions if projection.alias}
     keys = []
     for node in group.expressions if group is not None else []:
