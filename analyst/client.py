@@ -45,6 +45,7 @@ from federation.local import started
 from policies.domains import LongDomain
 from policies.requests.computations import AnyComputation
 from policies.requests.request import Request, resolved
+from policies.requests.standing import Standing
 from policies.requests.tables import Table
 from policies.units import WAIT_S
 
@@ -157,18 +158,15 @@ class Federation:
     ) -> Report:
         """Ask one question and open its answer; `backend` is how the silos' vectors are summed (docs/backends.md).
 
-        With `counts_cut`, a sixteenth of the price tells how many persons had rows left out or values clamped.
+        With `counts_cut`, a sixteenth of the price tells how many persons had rows left out or values clamped. The
+        signed request is kept in `answers` beside consilo.toml before it is sent, and the opened answer before it is
+        returned. While a request is kept without an answer, the same call sends that one, or fetches its report, unless
+        it is `new`; `tell` is given one line if so. With `keep`, the request is kept in that file until it is answered,
+        and a later call sends the same one again, as people at the silos approve one request, not a question.
 
-        The signed request is kept in `answers` beside consilo.toml before it is sent, and the opened answer before it
-        is returned. While a request is kept without an answer, the same call sends that one, or fetches its report,
-        unless it is `new`; `tell` is given one line if so.
-
-        With `keep`, the request is kept in that file until it is answered, and a later call sends the same request
-        again, as people at the silos approve one request, not a question. The request waits `deadline` seconds for the
-        silos' computing; a silo whose policy declares more for this question refuses. With `silos`, these alone are
-        asked, such as those that define the table alike.
-
-        `sure` shows only groups that surely have the silos' minimum cohort; by itself it is on from 100 groups.
+        The request waits `deadline` seconds for the silos' computing; a silo whose policy declares more for it refuses.
+        With `silos`, these alone are asked, such as those that define the table alike. `sure` shows only groups that
+        surely have the silos' minimum cohort; by itself it is on from 100 groups.
 
         `epsilon` is the price of the answer for one person, at the smallest delta among the silos. Raises SqlError
         before anything is sent, DeniedError if silos refuse, RoundError if too few are left to answer.
@@ -203,6 +201,12 @@ class Federation:
         price = self.price(command.purpose, command.epsilon, planned.table, planned.plan, command.silos)
         mine, how = (Recipient(name=self.analyst, key=self._sealing.public),), (command.backend, command.deadline)
         return planned, self.write(planned.table, planned.plan, command.purpose, price, mine, *how, command.silos)
+
+    def standing(self, request: Request | None = None) -> Mapping[str, Standing]:
+        """Return what is left to this analyst at each silo, and what it would say to a request; nothing is charged."""
+        about = b"" if request is None else request.encode()
+        offer = fetch_offer(self._link, self.config, self.analyst, self._signing, self.now(), about)
+        return {silo: one.standing for silo, one in offer.silos.items() if one.standing is not None}
 
     def look_again(self) -> None:
         """Ask for the catalogues anew, when they are next needed, if one is missing."""
@@ -245,10 +249,6 @@ class Federation:
             now=self.now(),
             deadline=deadline,
         )
-
-    def renew(self, request: Request, what: AnyComputation) -> Request:
-        """Return the same request for another plan, with a new nonce, time and round key."""
-        return requests.renew(request, what, self.now())
 
     def submit(self, request: Request) -> bytes:
         """Sign and send a request; return the encrypted report. Raises DeniedError or RoundError."""

@@ -25,12 +25,23 @@ if TYPE_CHECKING:
     from analyst.link import Link
 
 
-def fetch_offer(link: "Link", config: Config, analyst: str, key: SigningKey, now: int) -> Offer:
+def fetch_offer(
+    link: "Link", config: Config, analyst: str, key: SigningKey, now: int, about: bytes | None = None
+) -> Offer:
     """Return the offer of the silos to an analyst.
+
+    With `about`, an unsigned request or no bytes, each catalogue also says where the analyst stands at its silo.
 
     Raises DeniedError if no answering silo knows the analyst, FederationError if no silo answers.
     """
-    message = CatalogueRequest(federation=config.federation, analyst=analyst, nonce=token(16), created_at=now)
+    message = CatalogueRequest(
+        federation=config.federation,
+        analyst=analyst,
+        nonce=token(16),
+        created_at=now,
+        standing=about is not None,
+        request=about or b"",
+    )
     silos = config.roster.silo_keys
     found: dict[str, Catalogue] = {}
     reasons: dict[str, str] = {}

@@ -129,7 +129,8 @@ class SiloActor(Stepping):
     def catalogue(self, data: bytes) -> tuple[bytes, ...]:
         """Answer a signed CatalogueRequest with a signed Catalogue, or Failed."""
         return self._guard(
-            bytes(ROUND_ID_BYTES), lambda: (self._sign(publishing.catalogue(self._silo, self._now(), data)),)
+            bytes(ROUND_ID_BYTES),
+            lambda: (self._sign(publishing.catalogue(self._silo, self._ledger, self._data.fresh, self._now(), data)),),
         )
 
     def domain(self, data: bytes) -> tuple[bytes, ...]:

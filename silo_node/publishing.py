@@ -8,6 +8,7 @@ from typing import TypeVar
 from crypto.errors import ProtocolError, SignatureError
 from crypto.keys import VerifyKey
 from crypto.wire import signer_of, verify
+from policies.budget.ledger import Ledger
 from policies.decision.compiled import compiled
 from policies.decision.denial_codes import CLOCK_SKEW_S
 from policies.decision.eligibility import eligible_analyst
@@ -16,15 +17,24 @@ from policies.document.policy import Analyst
 from policies.domains import text_of
 from policies.requests.catalogue import DOMAIN_MAGIC, Catalogue, CatalogueRequest, DomainRequest
 from policies.requests.denials import NOT_AN_ANALYST
+from silo_node.rounds.proposal import Fresh
 from silo_node.rounds.states import Silo
+from silo_node.standing import standing_of
 
 M = TypeVar("M", CatalogueRequest, DomainRequest)
 
 
-def catalogue(silo: Silo, now: int, data: bytes) -> Catalogue:
-    """Return what the policy opens to the analyst who signed a CatalogueRequest; raises CryptoError."""
+def catalogue(silo: Silo, ledger: Ledger, fresh: Fresh, now: int, data: bytes) -> Catalogue:
+    """Return what the policy opens to the analyst who signed a CatalogueRequest; raises CryptoError.
+
+    If it is asked, also where the analyst stands.
+    """
     message, analyst = _asked(silo, now, data, CatalogueRequest)
-    return catalogue_of(silo.policy, analyst, silo.federation, silo.policy_hash, message.nonce, now)
+    found = catalogue_of(silo.policy, analyst, silo.federation, silo.policy_hash, message.nonce, now)
+    if not message.standing:
+        return found
+    standing = standing_of(silo, ledger, fresh, now, message.analyst, message.request)
+    return found.model_copy(update={"standing": standing})
 
 
 def domain(silo: Silo, now: int, data: bytes) -> bytes:

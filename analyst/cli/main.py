@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
+from analyst.asking import Command
 from analyst.cli.doctor import examine
 from analyst.cli.federation import add_commands
 from analyst.cli.new import columns_of, new
@@ -25,6 +26,7 @@ from analyst.cli.opening import (
     output_options,
     show,
 )
+from analyst.cli.planning import add_planning_commands, show_preview
 from analyst.cli.report import add_report_commands
 from analyst.cli.status import aggregator_home, as_json, federation_status, look_at
 from analyst.cli.status import show as status_lines
@@ -116,12 +118,15 @@ def command_line() -> argparse.ArgumentParser:
     query.add_argument("--no-cut", action="store_true", help=text)
     text = "ask anew, at a new price, though the same question has no opened answer yet"
     query.add_argument("--new", action="store_true", help=text)
+    text = "say what it would cost and tell, and who would refuse it; ask and pay nothing"
+    query.add_argument("--preview", action="store_true", help=text)
     output_options(query)
     train = command("train", _train, "train a model across the silos, which alone receive it")
     train.add_argument("job", type=Path, metavar="JOB", help="the job file, such as job.toml")
     federation_options(train)
     _deadline_option(train)
     train.add_argument("--format", choices=["text", "json"], default="text")
+    add_planning_commands(commands)
     add_report_commands(commands)
     silos = command("silos", _silos, "list the silos and what their policies open to you")
     federation_options(silos)
@@ -248,6 +253,10 @@ def _query(options: argparse.Namespace, notes: Console) -> int:
     check_out(options.out)
     with federation_opened(options, notes) as (federation, status):
         status.update("asking the silos")
+        if options.preview:
+            choices = options.purpose, options.epsilon, options.backend, options.deadline, options.silos, options.sure
+            show_preview(federation, Command(options.sql, *choices, not options.no_cut), options.format)
+            return 0
         report = federation.query(
             options.sql,
             purpose=options.purpose,

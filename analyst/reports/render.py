@@ -116,7 +116,7 @@ def show_cell(cell: Cell) -> str:
     if cell.value is None or cell.sd is None or cell.low is None or cell.high is None:
         return "too noisy"
     figures = (cell.value, cell.low, cell.high)
-    is_whole = cell.sd < 0.5 and all(one == round(one) for one in figures)
+    is_whole = all(one == round(one) for one in figures)
     value, low, high = (f"{one:,.{0 if is_whole else _decimals(cell.sd)}f}" for one in figures)
     return f"{value} ({low} to {high})"
 

@@ -10,18 +10,26 @@ from pydantic import Field, model_validator
 from crypto.wire import MAX_SILOS, Count, Digest, Message, Name, RoundId, Seconds
 from policies.domains import MAX_DOMAIN_BYTES, LongDomain
 from policies.periods import UNKNOWN, is_calendar
+from policies.requests.request import Request
+from policies.requests.standing import Standing
 from policies.requests.tables import TableColumn, Text
 from policies.units import MAX_DELTA, MIN_DELTA, ColumnRole
 
 
 class CatalogueRequest(Message):
-    """Analyst to silo: what may I ask?"""
+    """Analyst to silo: what may I ask? With `standing` also: where do I stand, and what would you say to this request?
+
+    The request is unsigned, and so it is no request that anybody could answer.
+    """
 
     KIND: ClassVar[str] = "catalogue-request"
+    MAX_BYTES: ClassVar[int] = Request.MAX_BYTES * 4 // 3 + 8192  # in base64
     federation: Name
     analyst: Name
     nonce: RoundId
     created_at: Seconds
+    standing: Annotated[bool, Field(default=False, exclude_if=lambda asked: not asked)] = False
+    request: Annotated[bytes, Field(default=b"", max_length=Request.MAX_BYTES, exclude_if=lambda body: not body)] = b""
 
 
 class OtherVersion(Message):
@@ -127,6 +135,7 @@ class Catalogue(Message):
     min_silos: Annotated[int, Field(ge=0, le=MAX_SILOS)]
     max_colluding: Annotated[int, Field(ge=1, le=MAX_SILOS)]
     max_missing: Annotated[int, Field(ge=0, le=MAX_SILOS)]
+    standing: Annotated[Standing | None, Field(default=None, exclude_if=lambda found: found is None)] = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -200,6 +200,13 @@ def nonces_in(request: Request) -> tuple[bytes, ...]:
     return (request.nonce, *(request.replaces.nonces if request.replaces is not None else ()))
 
 
+def foretold(
+    silo: Silo, ledger: Ledger, fresh: Fresh, now: int, request: Request, request_hash: bytes
+) -> tuple[Denial, ...]:
+    """Return why a request would be refused now; nothing is reserved or written. Raises ProtocolError as `propose`."""
+    return _known(silo, ledger, request) or _decide(silo, ledger, fresh, now, request, request_hash)
+
+
 def _decide(
     silo: Silo, ledger: Ledger, fresh: Fresh, now: int, request: Request, request_hash: bytes
 ) -> tuple[Denial, ...]:

@@ -1,0 +1,34 @@
+"""Where an analyst stands at a silo: what is left of each budget, and what the silo would say to a request now.
+
+A part of a catalogue, if its request asks for it. docs/protocol.md section 7.5. Nothing here is computed from rows,
+nothing is reserved, and the same request may be judged otherwise when it is sent.
+"""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from crypto.wire import Count, Message, Name
+from policies.requests.denials import MAX_DENIALS, Denial
+from policies.requests.tables import Text
+
+LIFETIME = "lifetime"
+
+
+class Left(Message):
+    """What is left of one budget, in micro-rho: to everybody, and to this analyst, where that is limited too."""
+
+    purpose: Name | None = None  # None: a lifetime budget is that of all purposes
+    window: Text
+    limit: Count
+    everybody: Count
+    analyst: Count | None = None
+
+
+class Standing(Message):
+    """What is left to an analyst at a silo; and of a request, its price, the time it takes, and why it is refused."""
+
+    left: Annotated[tuple[Left, ...], Field(max_length=1000)]
+    micro_rho: Count = 0
+    compute_ms: Count = 0
+    denials: Annotated[tuple[Denial, ...], Field(max_length=MAX_DENIALS)] = ()

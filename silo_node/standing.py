@@ -1,0 +1,61 @@
+"""Tell an analyst where it stands: the budgets that are left, and what a request would cost and be told now.
+
+Promise: nothing is reserved, charged or written, and no row is read. The request is judged by the rules that judge a
+proposed one.
+"""
+
+from collections.abc import Iterator
+
+from crypto.errors import ProtocolError, WireError
+from crypto.wire import digest_of
+from policies.budget.accountant import charge
+from policies.budget.ledger import Ledger
+from policies.decision.budget_rules import limits_of
+from policies.decision.compiled import compiled
+from policies.decision.computing import stated_ms
+from policies.requests.request import Request, resolved
+from policies.requests.standing import LIFETIME, Left, Standing
+from silo_node.rounds.proposal import Fresh, foretold
+from silo_node.rounds.states import Silo
+
+
+def standing_of(silo: Silo, ledger: Ledger, fresh: Fresh, now: int, analyst: str, body: bytes) -> Standing:
+    """Return where an analyst stands; `body` is an unsigned request, or empty. Raises CryptoError if it is none of its.
+
+    `analyst` is the name that signed the question; all analysts of one entry of the policy share its budget.
+    """
+    left = tuple(_left(silo, ledger, now, silo.policy.analyst_entry(analyst) or analyst))
+    if not body:
+        return Standing(left=left)
+    try:
+        request = resolved(Request.decode(body), compiled(silo.policy).domains)
+    except WireError as err:
+        raise ProtocolError(f"the request cannot be read: {err.message}") from err
+    if request.analyst != analyst or request.federation != silo.federation or silo.name not in request.silos:
+        raise ProtocolError("the request is of another analyst, federation or set of silos")
+    denials = foretold(silo, ledger, fresh, now, request, digest_of(request))
+    return Standing(
+        left=left,
+        micro_rho=charge(request, silo.policy.privacy_unit.max_silos),
+        compute_ms=stated_ms(silo.policy, request) or 0,
+        denials=denials,
+    )
+
+
+def _left(silo: Silo, ledger: Ledger, now: int, analyst: str) -> Iterator[Left]:
+    """Yield what is left of the lifetime budget, and of each window of the analyst's purposes."""
+    policy, rules = silo.policy, compiled(silo.policy)
+    spent = ledger.spending(b"", "", analyst, []).lifetime
+    yield Left(window=LIFETIME, limit=rules.lifetime_micro, everybody=max(0, rules.lifetime_micro - spent))
+    for purpose in policy.analysts[analyst].purposes if analyst in policy.analysts else ():
+        limits = limits_of(policy, purpose, now)
+        windows = ledger.spending(b"", purpose, analyst, [limit.since for limit in limits]).windows
+        for rule, limit, used in zip(rules.windows.get(purpose, ()), limits, windows, strict=True):
+            own = None if limit.per_analyst is None else max(0, limit.per_analyst - used.analyst)
+            yield Left(
+                purpose=purpose,
+                window=rule.limit.window,
+                limit=limit.rho,
+                everybody=max(0, limit.rho - used.everybody),
+                analyst=own,
+            )
