@@ -271,6 +271,10 @@ class Federation:
             if not failure.message.missing or failure.message.refusals or not self.waited():
                 return failure
 
+    def renew(self, request: Request, what: AnyComputation) -> Request:
+        """Return the same request for another plan, with a new nonce, time and round key."""
+        return requests.renew(request, what, self.now())
+
     def in_place_of(self, request: Request, failure: Failure) -> Request | None:
         """Return a request to the silos that are left of one that failed, in its place; None if none is possible."""
         return in_place_of(request, failure, self.now(), self.config.roster)
@@ -301,10 +305,7 @@ class Federation:
         sure: bool | None = None,
         conditions: Conditions | None = None,
     ) -> Report:
-        """Check and open an encrypted report and add its sum once more; raises CryptoError if a check fails.
-
-        `conditions` are those of when it was asked, otherwise of now.
-        """
+        """Check and open an encrypted report, and add its sum once more, by the conditions of when it was asked."""
         conditions = conditions or conditions_of(self.offer, request)
         request = self.resolved(request)
         checked = self.check_report(StoredReport.decode(encrypted), request)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from analyst import requests
 from analyst.errors import DeniedError
 from analyst.requests import renewed
 from analyst.training.job import read_job
@@ -138,11 +137,11 @@ def test_without_noise_no_two_runs_go_on_from_one_model(tmp_path: Path) -> None:
         before = last.plan
         assert isinstance(before, LogisticStep)
         step = before.model_copy(update={"step": 2, "after": states(simulation, "east")[0].position})
-        first = requests.renew(last, step, federation.now())
+        first = federation.renew(last, step)
         assert isinstance(federation.exchange(without(simulation, first, "west")), bytes)
         contributed = {silo: len(charges(simulation, silo)) for silo in SILOS}
         assert contributed == dict.fromkeys(REST, 3) | {"west": 2}
-        again = requests.renew(last, step, federation.now())
+        again = federation.renew(last, step)
         for fork in (first, again, without(simulation, again, "north"), without(simulation, again, "west")):
             assert refused_by(simulation, fork) >= {"REPLACED"}
         assert {silo: len(charges(simulation, silo)) for silo in SILOS} == contributed

@@ -16,7 +16,6 @@ import pytest
 
 import silo_node.owner.cli
 from aggregator.store import ContributionStore
-from analyst import requests
 from analyst.errors import AnalystError, DeniedError
 from analyst.training.job import read_job
 from analyst.training.run import Training, train
@@ -464,7 +463,7 @@ def test_a_step_that_does_not_follow_is_denied(tmp_path: Path) -> None:
             following.model_copy(update={"learning_rate": "1"}),
         ):
             with pytest.raises(DeniedError, match="RUN_POSITION"):
-                federation.submit(requests.renew(request, strange, federation.now()))
+                federation.submit(federation.renew(request, strange))
         assert [len(charges(simulation, silo)) for silo in SILOS] == [2] * len(SILOS)
 
 
@@ -478,14 +477,12 @@ def test_a_run_is_one_request_a_day_and_a_step_asked_again_one_more(tmp_path: Pa
         request, federation = asked(simulation)[-1], simulation.federation
         assert isinstance(request.plan, LogisticStep)
         first = request.plan.model_copy(update={"run": bytes([5]) * 16, "step": 0, "after": START})
-        federation.submit(requests.renew(request, first, federation.now()))
+        federation.submit(federation.renew(request, first))
         with pytest.raises(DeniedError, match="this training run began with another request"):
-            federation.submit(
-                requests.renew(request, first.model_copy(update={"learning_rate": "1"}), federation.now())
-            )
-        federation.submit(requests.renew(request, first, federation.now()))
+            federation.submit(federation.renew(request, first.model_copy(update={"learning_rate": "1"})))
+        federation.submit(federation.renew(request, first))
         with pytest.raises(DeniedError, match="REQUESTS_PER_DAY"):
-            federation.submit(requests.renew(request, first, federation.now()))
+            federation.submit(federation.renew(request, first))
         assert [len(charges(simulation, silo)) for silo in SILOS] == [STEPS + 2] * len(SILOS)
 
 
