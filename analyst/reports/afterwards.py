@@ -34,8 +34,9 @@ _OF_GROUPS = (
     exp.Variance,
     exp.VariancePop,
 )
-# Functions of DuckDB that are called the same each time and yet reach out of the question.
-_REFUSED = frozenset({"getenv", "current_setting", "getvariable", "query", "query_table", "error", "sleep_ms"})
+# Functions of DuckDB that are called the same each time and yet speak of the machine, the session or the database.
+_REFUSED = frozenset({"getenv", "getvariable", "query", "query_table", "error", "sleep_ms", "user", "version"})
+_REFUSED_PREFIXES = ("__", "pg_", "has_", "inet_", "current_", "session_", "get_", "map_to_", "parse_duckdb")
 _PLAIN_NODES = (
     exp.Case,
     exp.If,
@@ -193,6 +194,9 @@ def check_after(query: exp.Query) -> None:
             shown = table.sql(dialect="duckdb")[:60]
             raise unsupported(table, f"{shown} is not supported: the answer is computed from released figures alone")
     for node in query.walk():
+        name = node.alias if isinstance(node, exp.Alias) else node.name if isinstance(node, exp.Column) else ""
+        if name.casefold().startswith(("_group", "_withheld", "_part", "_scenario")):
+            raise SqlError(f"the name {name!r} is used inside", "choose another name")
         if isinstance(node, exp.Func) and not isinstance(node, _PLAIN_NODES):
             name = _function(node)
             if not name.startswith("__") and name not in _pure_functions():
@@ -222,11 +226,15 @@ def _pure_functions() -> frozenset[str]:
     pure = {
         name
         for name, kind, stability, effects in found
-        if kind in kinds and stability == "CONSISTENT" and not effects and name not in _REFUSED
+        if kind in kinds and stability == "CONSISTENT" and not effects and not _is_refused(name)
     }
     impure = {name for name, _, stability, effects in found if stability != "CONSISTENT" or effects}
     windows = {"rank", "dense_rank", "row_number", "lag", "lead", "first_value", "last_value", "nth_value", "ntile"}
     return frozenset(pure - impure | windows | {"percent_rank", "cume_dist", "extract"})
+
+
+def _is_refused(name: str) -> bool:
+    return name in _REFUSED or name.startswith(_REFUSED_PREFIXES)
 
 
 def _column(one: exp.Expr, figures: Mapping[str, str], is_whole: bool, can_have_parts: bool) -> Column:

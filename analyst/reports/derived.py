@@ -194,9 +194,9 @@ class _Made:
         noise = self._computed.noise
         if not noise.shape[1]:
             return None
-        moves = outcomes.moved - outcomes.point
-        drawn = outcomes.drawn - outcomes.point
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
+            moves = outcomes.moved - outcomes.point
+            drawn = outcomes.drawn - outcomes.point
             off = np.abs(drawn - noise @ moves).max(axis=0, initial=0.0)
             size = np.abs(drawn).max(axis=0, initial=0.0)
             return moves if bool(np.all(off <= _LINEAR * size + 1e-12)) else None

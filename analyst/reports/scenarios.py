@@ -209,7 +209,10 @@ def _values(column: pa.ChunkedArray, name: str) -> tuple[Any, bool]:
     if pa.types.is_null(kind):
         return np.full(len(column), np.nan), True
     if not pa.types.is_boolean(kind):
-        column = column.cast(pa.string())
+        try:
+            column = column.cast(pa.string())
+        except pa.ArrowException as err:
+            raise SqlError(f"the column {name!r} holds {kind}", "ask for numbers, text or truth values") from err
     return np.array(column.to_pylist(), dtype=object), False
 
 

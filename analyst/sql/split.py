@@ -35,6 +35,9 @@ class Split:
 def split(query: exp.Query) -> Split:
     """Return the two parts of a question; raises SqlError where it is about several tables, or asks twice."""
     query = query.copy()
+    for alias in query.find_all(exp.TableAlias):
+        if alias.name == RELEASED:
+            raise SqlError(f"{RELEASED!r} is the name of the silos' figures", "choose another name")
     leaf = _leaf(query)
     is_whole = leaf is query
     for clause, node in leaf.args.items():
