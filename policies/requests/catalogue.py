@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from crypto.wire import MAX_SILOS, Count, Digest, Message, Name, RoundId, Seconds
 from policies.domains import MAX_DOMAIN_BYTES, LongDomain
 from policies.periods import UNKNOWN, is_calendar
-from policies.requests.tables import TableColumn, Text
+from policies.requests.tables import MAX_ROWS, TableColumn, Text, check_norm
 from policies.units import MAX_DELTA, MIN_DELTA, ColumnRole
 
 
@@ -112,7 +112,7 @@ class Catalogue(Message):
     policy_hash: Digest
     policy_version: Count
     entity: Text
-    max_rows: Annotated[int, Field(ge=1, le=10_000)]
+    max_rows: Annotated[int, Field(ge=1, le=MAX_ROWS)]
     max_silos: Annotated[int, Field(ge=1, le=MAX_SILOS)]
     tables: Annotated[tuple[OpenTable, ...], Field(max_length=100)]
     purposes: Annotated[tuple[Name, ...], Field(max_length=100)]
@@ -127,9 +127,11 @@ class Catalogue(Message):
     min_silos: Annotated[int, Field(ge=0, le=MAX_SILOS)]
     max_colluding: Annotated[int, Field(ge=1, le=MAX_SILOS)]
     max_missing: Annotated[int, Field(ge=0, le=MAX_SILOS)]
+    max_norm: Annotated[int | None, Field(default=None, ge=1, lt=MAX_ROWS, exclude_if=lambda norm: norm is None)] = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        check_norm(self.max_rows, self.max_norm)
         tables = [table.name for table in self.tables]
         if any(len(set(names)) != len(names) for names in (tables, *(table.names for table in self.tables))):
             raise ValueError("a table or a column is named twice")
