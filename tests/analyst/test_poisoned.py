@@ -233,6 +233,7 @@ def test_a_policy_that_adopts_a_definition_is_held_to_it() -> None:
         ((Edit('["medicine", "surgery", "unknown"]', '["medicine", "unknown"]'),), True),
         ((Edit("unknown = -1", "unknown = 0"),), True),
         ((Edit("max_rows  = 2", "max_rows  = 1"),), True),
+        ((Edit("max_rows  = 2", "max_rows  = 2\nmax_norm = 1"),), True),
         ((Edit('unit = "day" }', 'unit = "day", can_be_missing = false }'),), True),
         ((Edit('"internal", roles = ["filter"]', '"internal", roles = []'),), True),
         ((Edit("1e-6", "1e-7"), Edit("max_silos = 2", "max_silos = 5")), False),
