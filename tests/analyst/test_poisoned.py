@@ -273,7 +273,8 @@ def test_a_catalogue_names_nothing_twice(changed: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [("delta", "1e-13"), ("delta", "1e-4"), ("delta", "0"), ("delta", "1e-999999999"), ("max_silos", 0),
-     ("max_silos", 10**9), ("max_rows", 0), ("max_rows", 10**9), ("min_cohort", 2**40), ("min_cohort", -1)],
+     ("max_silos", 10**9), ("max_rows", 0), ("max_rows", 10**9), ("max_norm", 0), ("max_norm", 2),
+     ("min_cohort", 2**40), ("min_cohort", -1)],
 )  # fmt: skip
 def test_what_lies_beyond_every_policy_is_no_catalogue(key: str, value: object) -> None:
     with pytest.raises(ValidationError):
