@@ -39,11 +39,11 @@ class Row(NamedTuple):
     cost: int
 
 
-ROW = st.builds(
-    Row, st.integers(0, 3), st.integers(0, 99), st.none() | st.integers(-1, 11), st.integers(-4, 5)
-)  # an age and a cost beyond the bounds are clamped
-# One ward, so that a norm is soon reached; or any.
-PERSON = st.lists(ROW, max_size=30) | st.lists(ROW.map(lambda row: row._replace(ward=0, day=0)), max_size=30)
+CELLS = st.none() | st.integers(-1, 11), st.integers(-4, 5)  # an age and a cost beyond the bounds are clamped
+ANYWHERE, IN_ONE_GROUP = (
+    st.builds(Row, *place, *CELLS) for place in ((st.integers(0, 3), st.integers(0, 99)), (st.just(0), st.just(0)))
+)
+PERSON = st.lists(ANYWHERE, max_size=30) | st.lists(IN_ONE_GROUP, max_size=30)
 
 
 def coded(people: Sequence[Sequence[Row]], first: int = 0, person: int = 0) -> Rows:
