@@ -117,7 +117,7 @@ class Offer:
         of_all = {name: [columns[name] for columns in holders.values() if name in columns] for name in names}
         other_ends = {name for name, opened in of_all.items() if _is_cut(opened)}
         for silo, columns in holders.items():
-            rows = _rows_in_words(self.silos[silo])
+            rows = rows_in_words(self.silos[silo])
             known = [name for name in names if name in columns]
             said = (rows, *(f"{name} {_definition(columns[name], name in other_ends)}" for name in known))
             groups.setdefault(said, []).append(silo)
@@ -169,7 +169,8 @@ class Offer:
         )
 
 
-def _rows_in_words(catalogue: Catalogue) -> str:
+def rows_in_words(catalogue: Catalogue) -> str:
+    """Return how a silo bounds the rows of one person."""
     rows = f"at most {catalogue.max_rows} rows a person"
     return rows if catalogue.max_norm is None else f"{rows} of a norm of at most {catalogue.max_norm}"
 

@@ -316,5 +316,13 @@ def test_a_catalogue_that_allows_nothing_breaks_no_list_of_silos(capsys: pytest.
     assert "up to 0.0" in capsys.readouterr().out
 
 
+def test_a_list_of_silos_says_by_which_norm_they_bound_a_person(capsys: pytest.CaptureFixture[str]) -> None:
+    by = policy(Edit("max_rows  = 2", "max_rows  = 20\nmax_norm  = 4"))
+    said = "Table visits: at most 2 rows a person or at most 20 rows a person of a norm of at most 4"
+    for silos, is_said in ((offer(policy(), by, by), True), (offer(policy()), False)):
+        print_offer(silos, silos.silos, Console(width=200))
+        assert (said in " ".join(capsys.readouterr().out.split())) == is_said
+
+
 def test_what_a_catalogue_calls_a_group_commands_no_terminal() -> None:
     assert show_cell("x\x1b[2K\x1b[1A") == "x?[2K?[1A"
