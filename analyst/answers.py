@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from analyst.conditions import Conditions
 from analyst.errors import DeniedError, RoundError
 from analyst.offers import NO_CATALOGUE
-from analyst.reports.cut import cut_of, definition_of
+from analyst.reports.cut import cut_of, definition_of, norm_in_words
 from analyst.reports.derived import derived_of
 from analyst.reports.estimates import interpret, rho_of, threshold_of
 from analyst.reports.report import Report, SiloOutcome
@@ -102,7 +102,7 @@ def report_of(
         request=digest_of(request).hex(),
         assumptions=(
             f"one {holders[0].entity} has at most {request.table.max_rows} rows in an answer"
-            f" and is known to at most {request.table.max_silos} silos",
+            f"{norm_in_words(request.table.max_norm)} and is known to at most {request.table.max_silos} silos",
             f"at most {opened.manifest.max_colluding} silos of the federation collude with the aggregator",
             "a silo whose computing fails contributes nothing but its noise, and does not say so",
             *conditions.strictest,

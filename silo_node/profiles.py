@@ -1,7 +1,7 @@
 """The profile of a silo's rows in words and on disk: what the owner saw last, and what is different now.
 
-Promise: figures that a bound, a domain or `max_rows` could be chosen by are shown with one digit, since a choice by the
-rows tells of them; the others are exact. The file is the owner's alone (0600), and no figure leaves the silo.
+Promise: figures that a bound, a domain, `max_rows` or `max_norm` could be chosen by are shown with one digit, since a
+choice by the rows tells of them; the others are exact. The file is the owner's alone (0600), and no figure leaves it.
 """
 
 import json
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Figures = Mapping[str, Any]  # of JSON
 FILE = "rows-profile.json"
 MAX_BYTES = 64 << 20
-NOTE = "Choose no bound, domain or max_rows by these figures: what is chosen by the rows tells of them."
+NOTE = "Choose no bound, domain, max_rows or max_norm by these figures: what is chosen by the rows tells of them."
 
 
 def rounded(count: int) -> int:
@@ -165,8 +165,12 @@ def keep(home: Path, policy: Policy, profile: "Profile", now: int) -> None:
 
 
 def bounds_of(policy: Policy) -> dict[str, str]:
-    """Return what could be chosen by the rows: max_rows, and each column's bounds and domain, as text."""
-    found = {"privacy_unit.max_rows": str(policy.privacy_unit.max_rows)}
+    """Return what could be chosen by the rows: max_rows, max_norm, and each column's bounds and domain, as text."""
+    unit = policy.privacy_unit
+    found = {
+        "privacy_unit.max_rows": str(unit.max_rows),
+        "privacy_unit.max_norm": "none" if unit.max_norm is None else str(unit.max_norm),
+    }
     for name, source in policy.sources.items():
         for key, column in source.columns.items():
             where = f"sources.{name}.columns.{key}"

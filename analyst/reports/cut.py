@@ -95,10 +95,16 @@ def show_share(share: Share) -> str:
     return f"{value} % ({low} to {high})"
 
 
+def norm_in_words(max_norm: int | None) -> str:
+    """Return what a sentence about a person's rows goes on with, where a norm bounds them too."""
+    return "" if max_norm is None else f", of an L2 norm of at most {max_norm:,} over the groups"
+
+
 def definition_of(table: Table, delta: float) -> dict[str, Any]:
     """Return the definition that an answer was given by, as plain values: bounds in the columns' own units."""
     columns = {column.name: _column(column) for column in table.columns}
-    return {"max_rows": table.max_rows, "max_silos": table.max_silos, "delta": delta, "columns": columns}
+    norm = {} if table.max_norm is None else {"max_norm": table.max_norm}
+    return {"max_rows": table.max_rows, **norm, "max_silos": table.max_silos, "delta": delta, "columns": columns}
 
 
 def _column(column: TableColumn) -> dict[str, Any]:
@@ -122,7 +128,7 @@ def _number(value: Decimal) -> int | float:
 def definition_in_words(definition: Mapping[str, Any]) -> str:
     """Return a definition in a line: what bounds a person's part, and every column that the question used."""
     rows = definition["max_rows"]
-    parts = [f"at most {rows:,} row{'s' if rows > 1 else ''} of each person"]
+    parts = [f"at most {rows:,} row{'s' if rows > 1 else ''} of each person{norm_in_words(definition.get('max_norm'))}"]
     for name, column in definition["columns"].items():
         if "bounds" in column:
             low, high = column["bounds"]

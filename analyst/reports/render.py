@@ -12,7 +12,7 @@ from rich.table import Table
 from analyst.reports.derived import Cell
 from analyst.reports.estimates import Estimate, Threshold
 from analyst.reports.report import Report, between
-from analyst.sql.offer import Offer
+from analyst.sql.offer import Offer, rows_in_words
 from federation.terminal import plain
 from policies.budget.accountant import epsilon_of
 from policies.budget.sampler import rho_delta
@@ -152,7 +152,7 @@ def print_offer(offer: Offer, silos: Iterable[str], console: Console) -> None:
         )
     console.print(table)
     for name in offer.tables:
-        columns = Table(title=f"Table {name}", title_justify="left")
+        columns = Table(title=_titled(name, offer), title_justify="left")
         for heading in ("column", "open as", "values"):
             columns.add_column(heading)
         holders = offer.holders(name).values()
@@ -163,6 +163,14 @@ def print_offer(offer: Offer, silos: Iterable[str], console: Console) -> None:
             unit = next(iter(holders))[column].unit
             columns.add_row(column, ", ".join(roles), plain(_values(offer.column(name, column), unit)))
         console.print(columns)
+
+
+def _titled(name: str, offer: Offer) -> str:
+    """Return the title of a table: with what bounds a person's rows, where a norm does."""
+    holders = [offer.silos[silo] for silo in offer.holders(name)]
+    if all(one.max_norm is None for one in holders):
+        return f"Table {name}"
+    return f"Table {name}: {' or '.join(dict.fromkeys(map(rows_in_words, holders)))}"
 
 
 def _named(table: OpenTable) -> str:

@@ -117,7 +117,7 @@ class Offer:
         of_all = {name: [columns[name] for columns in holders.values() if name in columns] for name in names}
         other_ends = {name for name, opened in of_all.items() if _is_cut(opened)}
         for silo, columns in holders.items():
-            rows = f"at most {self.silos[silo].max_rows} rows a person"
+            rows = rows_in_words(self.silos[silo])
             known = [name for name in names if name in columns]
             said = (rows, *(f"{name} {_definition(columns[name], name in other_ends)}" for name in known))
             groups.setdefault(said, []).append(silo)
@@ -164,7 +164,15 @@ class Offer:
             max_rows=min(one.max_rows for one in catalogues),
             max_silos=max(one.max_silos for one in catalogues),
             columns=columns,
+            # The same at all, as `check_is_one` has found; a silo refuses another one than its own.
+            max_norm=min((one.max_norm for one in catalogues if one.max_norm is not None), default=None),
         )
+
+
+def rows_in_words(catalogue: Catalogue) -> str:
+    """Return how a silo bounds the rows of one person."""
+    rows = f"at most {catalogue.max_rows} rows a person"
+    return rows if catalogue.max_norm is None else f"{rows} of a norm of at most {catalogue.max_norm}"
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

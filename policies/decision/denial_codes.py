@@ -37,6 +37,7 @@ DenialCode = Literal[
     "LEDGER",
     "MAX_DIMENSIONS",
     "MAX_GROUPS",
+    "MAX_NORM",
     "MAX_ROUNDS",
     "MAX_ROWS",
     "MAX_SILOS",

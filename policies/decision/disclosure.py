@@ -106,18 +106,27 @@ def _other_values(asked: TableColumn, own: TableColumn) -> Iterator[tuple[str, s
 def bounding(case: Case) -> Sequence[Denial]:
     """Does the request bound each person as the policy's [privacy_unit] does, and assume no fewer silos?
 
-    Fewer rows would be another threshold: two questions by 1 row and by 2 tell who has more than one.
+    Fewer rows would be another threshold: two questions by 1 row and by 2 tell who has more than one. So would be
+    another norm.
     """
     unit, table = case.policy.privacy_unit, case.request.table
     reasons: list[Denial] = []
     if table.max_rows != unit.max_rows:
         message = f"{table.max_rows} rows of one {unit.entity} asked, up to {unit.max_rows} enter a request"
         reasons.append(deny("MAX_ROWS", "privacy_unit.max_rows", message, f"ask with max_rows = {unit.max_rows}"))
+    if table.max_norm != unit.max_norm:
+        asked, own = _norm(table.max_norm), _norm(unit.max_norm)
+        message = f"{asked} for the rows of one {unit.entity} asked, the policy has {own}"
+        reasons.append(deny("MAX_NORM", "privacy_unit.max_norm", message, f"ask with {own}"))
     if table.max_silos < unit.max_silos:
         known = f"one {unit.entity} may be known to {unit.max_silos} silos"
         message = f"{known}, the request assumes {table.max_silos}"
         reasons.append(deny("MAX_SILOS", "privacy_unit.max_silos", message, f"ask with max_silos = {unit.max_silos}"))
     return reasons
+
+
+def _norm(norm: int | None) -> str:
+    return "no max_norm" if norm is None else f"max_norm = {norm}"
 
 
 def figures(case: Case) -> Sequence[Denial]:

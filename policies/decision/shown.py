@@ -100,11 +100,24 @@ def _definition(policy: Policy, request: Request) -> Iterator[Line]:
     table, unit = request.table, policy.privacy_unit
     rows = f"up to {table.max_rows} rows of one {unit.entity}, who may be known to {table.max_silos} silos"
     yield "rows", f"{rows}; the policy says {unit.max_rows} and {unit.max_silos}"
+    if table.max_norm is not None or unit.max_norm is not None:
+        yield "norm", f"{_norm(request)}; the policy says {'none' if unit.max_norm is None else unit.max_norm}"
     source = compiled(policy).sources.get(table.name)
     read = facts_of(request, unit.max_silos).read
     for column in table.columns:
         text = _column(column, source, request.created_at)
         yield f"column {column.name}", text if column.name in read else f"{text}; it is not used"
+
+
+def _norm(request: Request) -> str:
+    """Return the norm that bounds a person's rows, and how many rows it lets in."""
+    table, groups = request.table, request.plan.group_count(request.table)
+    if table.max_norm is None:
+        return "none"
+    if request.plan.training is not None:
+        return f"{table.max_norm}, which bounds nothing in training"
+    over = f"over {groups:,} groups" if groups > 1 else "without groups"
+    return f"{table.max_norm} {over}, so up to {table.most_rows(groups):,} rows"
 
 
 def _column(column: TableColumn, source: SourceColumns | None, at: int) -> str:

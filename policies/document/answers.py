@@ -17,6 +17,7 @@ from policies.document.purposes import Purpose
 from policies.document.section import ComputationName, Label
 from policies.errors import PolicyError
 from policies.requests.computations import COMPUTATIONS
+from policies.requests.tables import check_norm
 from policies.units import MICRO
 
 DELTA = "1e-6"  # of a draft
@@ -33,6 +34,7 @@ class Answers:
     epsilon: float | None = None  # of a person's whole life in the data, at the draft's delta
     jurisdiction: str | None = None
     max_rows: int = 1
+    max_norm: int | None = None
     controllers: Mapping[str, tuple[str, str | None]] = field(default_factory=lambda: MappingProxyType({}))
     computations: tuple[str, ...] = ("query",)
 
@@ -66,6 +68,10 @@ def add_answers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jurisdiction", type=_fitting(Jurisdiction, "a place"), metavar="PLACE", help=text)
     text = "rows of one person that enter one request, at most; default: 1"
     parser.add_argument("--max-rows", type=_rows, default=1, metavar="N", help=text)
+    text = (
+        "L2 norm of the rows of one person over the groups of a question, at most; default: max_rows alone bounds them"
+    )
+    parser.add_argument("--max-norm", type=_rows, metavar="N", help=text)
     text = 'who answers for the data, and the contact, "North Hospital <privacy@north.example>"; SILO=TEXT of one silo'
     parser.add_argument("--controller", action="append", default=[], type=_controller, metavar="TEXT", help=text)
     text = "what the purpose allows, separated by commas, such as query,logistic-regression; default: query"
@@ -75,8 +81,12 @@ def add_answers(parser: argparse.ArgumentParser) -> None:
 def answers_of(options: argparse.Namespace, silos: Sequence[str]) -> Answers:
     """Return the answers that were given; text before an equals sign is a silo's name if there is such a silo.
 
-    Raises PolicyError where a text names nobody.
+    Raises PolicyError where a text names nobody, or a norm bounds nothing.
     """
+    try:
+        check_norm(options.max_rows, options.max_norm)
+    except ValueError as err:
+        raise PolicyError(str(err), "give a smaller --max-norm, or more --max-rows") from err
     controllers = {}
     for text in options.controller:
         silo, equals, rest = text.partition("=")
@@ -92,6 +102,7 @@ def answers_of(options: argparse.Namespace, silos: Sequence[str]) -> Answers:
         options.epsilon,
         options.jurisdiction,
         options.max_rows,
+        options.max_norm,
         MappingProxyType(controllers),
         options.computations,
     )

@@ -37,7 +37,7 @@ def open_tables(policy: Policy, now: int = 0) -> tuple[OpenTable, ...]:
 
 
 def definition_of(policy: Policy, name: str) -> str:
-    """Return the hash of a table definition: of the open columns' names and meaning, and the rows of a person.
+    """Return the hash of a table definition: of the open columns' names and meaning, and a person's rows and norm.
 
     It is the same at all silos that define the table alike, on every day, and says nothing of roles.
     """
@@ -47,7 +47,9 @@ def definition_of(policy: Policy, name: str) -> str:
         for key, column in sorted(source.columns.items())
         if column.roles and column.domain != "discover"
     ]
-    text = json.dumps([name, policy.privacy_unit.max_rows, columns], separators=(",", ":"))
+    unit = policy.privacy_unit
+    rows = unit.max_rows if unit.max_norm is None else [unit.max_rows, unit.max_norm]
+    text = json.dumps([name, rows, columns], separators=(",", ":"))
     return f"sha256:{sha256(text.encode()).hexdigest()}"
 
 
@@ -96,6 +98,7 @@ def catalogue_of(
         min_silos=disclosure.min_silos,
         max_colluding=protection.max_colluding,
         max_missing=protection.max_missing,
+        max_norm=unit.max_norm,
     )
 
 

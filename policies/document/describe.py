@@ -37,6 +37,8 @@ def _who(policy: Policy) -> Iterator[str]:
     yield f"Whom to ask: {silo.contact}."
     yield f"What is protected is one {unit.entity}, told by {unit.id_column}."
     yield f"At most {unit.max_rows} of their rows enter an answer."
+    if unit.max_norm is not None:
+        yield f"The squares of how many of them are in each group add up to at most {unit.max_norm} squared."
     if unit.max_groups is not None:
         yield f"They are rows of at most {unit.max_groups} groups."
     if unit.max_silos > 1:

@@ -270,7 +270,7 @@ _RULES: tuple[tuple[str, Rule], ...] = (
     ("policy/signed_by/of", _subset),
     ("silo/(controller|contact|sector)", _no_effect),
     ("privacy_unit/entity", _no_effect),
-    ("privacy_unit/(max_rows|max_groups)", _more),
+    ("privacy_unit/(max_rows|max_norm|max_groups)", _more),
     ("privacy_unit/max_silos", _less),
     ("sources/NAME", _opens),
     ("sources/NAME/lookback_days", _more),

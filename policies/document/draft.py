@@ -45,7 +45,7 @@ contact      = {contact}
 entity    = "person"
 id_column = {id_column}
 max_rows  = {max_rows}                         # rows of one person that enter one request, at most
-
+{norm}
 # A column's key is its name in questions: rename it until all silos say the same. `from` is its name in this file.
 [sources.{table}]
 kind = "{kind}"
@@ -120,6 +120,7 @@ _NOBODY = """
 # purposes = [{purpose}]
 # until    = 2030-01-01T00:00:00Z
 """
+_NORM = "max_norm  = {max_norm:<25} # L2 norm of the rows of one person over the groups of a question, at most"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +172,7 @@ def drafted(draft: PolicyDraft, path: str) -> str:
             "the key of the column that says whose row it is; there roles = []",
         ),
         max_rows=answers.max_rows,
+        norm="" if answers.max_norm is None else f"{_NORM.format(max_norm=answers.max_norm)}\n",
         table=draft.table,
         kind=draft.kind,
         uri=toml(draft.uri),

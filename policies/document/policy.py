@@ -17,6 +17,7 @@ from crypto.wire import Jurisdiction, Name
 from policies.document.columns import Source
 from policies.document.purposes import ConsentColumn, ConsentTable, Purpose
 from policies.document.section import AggregateName, AnalystName, Count, Days, Label, Rho, Section
+from policies.requests.tables import check_norm
 from policies.units import MAX_DELTA, MAX_STEPS, MAX_WAIT_S, MIN_DELTA, Number, micro_floor
 
 # What this version computes. A policy may already name more, but every request for it is denied.
@@ -77,8 +78,14 @@ class PrivacyUnit(Section):
     # everybody whose id equals it but for these.
     id_form: tuple[IdDifference, ...] | None = None
     max_rows: Annotated[int, Field(ge=1, le=10_000)]
+    max_norm: Annotated[int, Field(ge=1, lt=10_000)] | None = None  # L2, of one person's rows over the groups
     max_groups: Annotated[int, Field(ge=1, le=10_000)] | None = None  # of one person in one GROUP BY
     max_silos: Annotated[int, Field(ge=1, le=100)] = 1
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_norm(self.max_rows, self.max_norm)
+        return self
 
 
 class Lifetime(Section):

@@ -12,7 +12,7 @@ from policies.domains import MAX_DOMAIN_BYTES, LongDomain
 from policies.periods import UNKNOWN, is_calendar
 from policies.requests.request import Request
 from policies.requests.standing import Standing
-from policies.requests.tables import TableColumn, Text
+from policies.requests.tables import MAX_ROWS, TableColumn, Text, check_norm
 from policies.units import MAX_DELTA, MIN_DELTA, ColumnRole
 
 
@@ -120,7 +120,7 @@ class Catalogue(Message):
     policy_hash: Digest
     policy_version: Count
     entity: Text
-    max_rows: Annotated[int, Field(ge=1, le=10_000)]
+    max_rows: Annotated[int, Field(ge=1, le=MAX_ROWS)]
     max_silos: Annotated[int, Field(ge=1, le=MAX_SILOS)]
     tables: Annotated[tuple[OpenTable, ...], Field(max_length=100)]
     purposes: Annotated[tuple[Name, ...], Field(max_length=100)]
@@ -136,9 +136,11 @@ class Catalogue(Message):
     max_colluding: Annotated[int, Field(ge=1, le=MAX_SILOS)]
     max_missing: Annotated[int, Field(ge=0, le=MAX_SILOS)]
     standing: Annotated[Standing | None, Field(default=None, exclude_if=lambda found: found is None)] = None
+    max_norm: Annotated[int | None, Field(default=None, ge=1, lt=MAX_ROWS, exclude_if=lambda norm: norm is None)] = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        check_norm(self.max_rows, self.max_norm)
         tables = [table.name for table in self.tables]
         if any(len(set(names)) != len(names) for names in (tables, *(table.names for table in self.tables))):
             raise ValueError("a table or a column is named twice")

@@ -181,9 +181,9 @@ class Plan(Message):
     def statistics(self, table: Table) -> Mapping[Statistic, Extent]:
         """Return the rows, the rows where a column is present, and centred totals: one number a group each.
 
-        A total is in half steps (a centred value is doubled to stay whole), the others count rows. At most `max_rows`
-        rows of a person enter, in the worst case all into one group and all at one end of the bounds. The last
-        statistic, of what was cut, counts persons in four slots: each person is in one slot.
+        A total is in half steps (a centred value is doubled to stay whole), the others count rows. The L2 norm of a
+        person's rows by group is at most `most_in_a_group`, in the worst case of rows of one group, all at one end of
+        the bounds. The last statistic, of what was cut, counts persons in four slots: each person is in one slot.
         """
         length, found = self.group_count(table), dict[Statistic, Extent]()
         share = _OTHERS if self.counts_cut else 1
@@ -191,7 +191,7 @@ class Plan(Message):
             for statistic in aggregate.statistics(table):
                 kind, column = statistic
                 per_row = 1 if column is None else PER_ROW[kind](table.column(column))
-                found[statistic] = noised(length, table.max_rows * per_row, share, per_row)
+                found[statistic] = noised(length, table.most_in_a_group * per_row, share, per_row)
         if self.counts_cut:
             found[CUT] = noised(CUT_SLOTS, 1, share=len(found))  # a sixteenth of the price, however many figures
         return found

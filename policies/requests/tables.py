@@ -1,6 +1,7 @@
 """The table definition of a request: the columns, types, bounds and domains that all its silos use."""
 
 from collections.abc import Mapping
+from math import isqrt
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -9,6 +10,7 @@ from crypto.wire import MAX_SILOS, Message, Name
 from policies.domains import LongDomain
 from policies.units import MAX_DOMAIN, MAX_RANGE_STEPS
 
+MAX_ROWS = 10_000  # of one person in one request
 MAX_DIGITS, MAX_DECIMALS = 18, 9  # of a number in a filter
 Text = Annotated[str, Field(max_length=200)]
 Decimals = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,17})(\.[0-9]{1,9})?$")]
@@ -62,12 +64,15 @@ class Table(Message):
     """The table definition of a request; all its silos use the same one."""
 
     name: Name
-    max_rows: Annotated[int, Field(ge=1, le=10_000)]
+    max_rows: Annotated[int, Field(ge=1, le=MAX_ROWS)]
     max_silos: Annotated[int, Field(ge=1, le=MAX_SILOS)]
     columns: Annotated[tuple[TableColumn, ...], Field(max_length=64)]
+    # The most L2 norm of one person's rows over the groups of a question; None: `max_rows` alone bounds it.
+    max_norm: Annotated[int | None, Field(default=None, ge=1, lt=MAX_ROWS, exclude_if=lambda norm: norm is None)] = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        check_norm(self.max_rows, self.max_norm)
         if len({column.name for column in self.columns}) != len(self.columns):
             raise ValueError("a column is defined twice")  # the price and the query must read the same definition
         return self
@@ -78,6 +83,23 @@ class Table(Message):
             if column.name == name:
                 return column
         raise KeyError(name)
+
+    @property
+    def most_in_a_group(self) -> int:
+        """The most rows of one person in one group, which is also the most L2 norm of their number by group.
+
+        Rows of one group have their number as their norm, and no rows of several groups have a larger one.
+        """
+        return self.max_rows if self.max_norm is None else min(self.max_rows, self.max_norm)
+
+    def most_rows(self, groups: int) -> int:
+        """Return the most rows of one person that enter a question of so many groups."""
+        if self.max_norm is None:
+            return self.max_rows
+        # Most fit where they are spread evenly: a further row of a group that has `each` takes 2 * each + 1.
+        room = self.max_norm * self.max_norm
+        each = isqrt(room // groups)
+        return min(self.max_rows, groups * each + (room - groups * each * each) // (2 * each + 1))
 
     @property
     def unresolved(self) -> tuple[LongDomain, ...]:
@@ -93,6 +115,12 @@ class Table(Message):
         if not self.unresolved:
             return self
         return self.model_copy(update={"columns": tuple(column.resolved(domains) for column in self.columns)})
+
+
+def check_norm(max_rows: int, max_norm: int | None) -> None:
+    """Raise ValueError unless a norm bounds what `max_rows` does not: so many rows never have a longer one."""
+    if max_norm is not None and max_norm >= max_rows:
+        raise ValueError(f"max_norm {max_norm} bounds nothing, as {max_rows} rows have no larger norm; leave it out")
 
 
 def is_number(text: str) -> bool:

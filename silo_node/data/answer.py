@@ -18,9 +18,11 @@ from policies.requests.training import TrainingStep
 from silo_node.data.bounding import PairLots, chosen, groups_of_each, of_few_groups
 from silo_node.data.coded import BELOW, NO_MEMBER, NO_STEPS, Bools, Coding, Integers, Rows, placed
 from silo_node.data.lots import Lots
+from silo_node.data.norms import Owned, has_more, within_norm
 from silo_node.data.predicates import holds, is_number
 
 Vectors = list[npt.NDArray[np.int64]]  # one vector per statistic
+Grouping = tuple[Integers, int]  # the group of each kept row, by its place, and the number of groups
 _EXACT = 2**53  # below it a sum of whole numbers is exact in a float
 _LIMB_BITS = 21
 
@@ -43,7 +45,8 @@ def question(rows: Rows, request: Request, is_in: Bools | None, lots: Lots, max_
     """Return one vector per statistic of a question, a whole number per group, exact and without noise.
 
     `is_in` says which persons are in, None means all. Of one person rows of at most `max_groups` groups enter, and at
-    most `max_rows` rows, a random choice. A total is the sum of 2 * (steps above low) - (range in steps).
+    most `max_rows` rows, of an L2 norm of at most `max_norm` over the groups, a random choice. A total is the sum of
+    2 * (steps above low) - (range in steps).
     """
     plan, table = request.plan, request.table
     if not isinstance(plan, Plan):
@@ -54,14 +57,14 @@ def question(rows: Rows, request: Request, is_in: Bools | None, lots: Lots, max_
     if group is not None and max_groups is not None:
         few = of_few_groups(rows.person[kept], rows.persons, group, size, max_groups, _pairs(rows, lots))
         kept, group = kept[few], group[few]
-    bounded = _bounded(rows, kept, table.max_rows, lots)
+    bounded = _bounded(rows, kept, table, None if group is None else (group, size), lots)
     kept = kept[bounded]
     group = np.zeros(len(kept), np.int64) if group is None else group[bounded]
     vectors = []
     for kind, name in plan.statistics(table):
         if kind == CUT.kind:
-            few_groups = None if matching_group is None or max_groups is None else (matching_group, size, max_groups)
-            vectors.append(_cut(rows, table, plan.valued(table), matching, few_groups))
+            grouping = None if matching_group is None else (matching_group, size)
+            vectors.append(_cut(rows, table, plan.valued(table), matching, grouping, max_groups))
             continue
         if name is None:
             vectors.append(np.bincount(group, minlength=size).astype(np.int64))
@@ -75,19 +78,21 @@ def question(rows: Rows, request: Request, is_in: Bools | None, lots: Lots, max_
 
 
 def _cut(
-    rows: Rows, table: Table, columns: Iterable[str], kept: Integers, few_groups: tuple[Integers, int, int] | None
+    rows: Rows, table: Table, columns: Iterable[str], kept: Integers, grouping: Grouping | None, max_groups: int | None
 ) -> npt.NDArray[np.int64]:
     """Return how many of the persons with a kept row have nothing cut, rows only, values only, and both.
 
-    No lot is needed: rows are left out of who has more than `max_rows`, or rows in more groups than `few_groups` says
-    (the group of each row, the number of groups, the most of one person); a value is cut that lies outside its bounds.
+    No lot is needed: rows are left out of who has more than `max_rows`, a norm above `max_norm`, or rows in more groups
+    than `max_groups`; a value is cut that lies outside its bounds.
     """
     person = rows.person[kept]
-    counts = np.bincount(person, minlength=rows.persons)
-    has_fewer_rows, has_other_values = counts > table.max_rows, np.zeros(rows.persons, np.bool_)
-    if few_groups is not None:
-        group, size, most = few_groups
-        has_fewer_rows |= groups_of_each(person, rows.persons, group, size, most) > most
+    counts, has_other_values = np.bincount(person, minlength=rows.persons), np.zeros(rows.persons, np.bool_)
+    if table.max_norm is None or grouping is None:
+        has_fewer_rows = counts > table.most_in_a_group
+    else:
+        has_fewer_rows = has_more(Owned(person, rows.persons, *grouping), table.max_rows, table.max_norm)
+    if grouping is not None and max_groups is not None:
+        has_fewer_rows |= groups_of_each(person, rows.persons, *grouping, max_groups) > max_groups
     for name in columns:
         column = table.column(name)
         cells = _steps(rows, column, kept)
@@ -110,7 +115,7 @@ def examples(rows: Rows, request: Request, is_in: Bools | None, lots: Lots) -> V
     cells = list(_example_cells(rows, request.table, step, kept))
     is_whole = np.logical_and.reduce([present for _, present in cells])
     kept, cells = kept[is_whole], [(column[is_whole], present) for column, present in cells]
-    bounded = _bounded(rows, kept, request.table.max_rows, lots)
+    bounded = _few(rows, kept, request.table.max_rows, lots)  # however long: the gradient of a person is clipped
     _, person = np.unique(rows.person[kept[bounded]], return_inverse=True)
     return [person.astype(np.int64), *(column[bounded].astype(np.int64) for column, _ in cells)]
 
@@ -143,7 +148,15 @@ def _kept(rows: Rows, is_in: Bools | None, is_true: Bools | None) -> Integers:
     return np.flatnonzero(np.logical_and.reduce(given)) if given else np.arange(len(rows.person))
 
 
-def _bounded(rows: Rows, kept: Integers, most: int, lots: Lots) -> Bools:
+def _bounded(rows: Rows, kept: Integers, table: Table, grouping: Grouping | None, lots: Lots) -> Bools:
+    """Return which of the kept rows are in: of each person those within `max_rows`, and `max_norm` over the groups."""
+    if table.max_norm is None or grouping is None:
+        return _few(rows, kept, table.most_in_a_group, lots)
+    owned = Owned(rows.person[kept], rows.persons, *grouping)
+    return within_norm(owned, table.max_rows, table.max_norm, lambda mask: lots.of_rows(rows.runs)[kept[mask]])
+
+
+def _few(rows: Rows, kept: Integers, most: int, lots: Lots) -> Bools:
     """Return which of the kept rows are in: at most `most` of each person."""
     return chosen(rows.person[kept], rows.persons, most, lambda mask: lots.of_rows(rows.runs)[kept[mask]])
 

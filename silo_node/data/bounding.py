@@ -26,7 +26,7 @@ def chosen(owner: Integers, owners: int, most: int, lots: Callable[[Bools], Word
     is_drawn = is_over[owner]
     places = np.flatnonzero(is_drawn)
     rank = (np.cumsum(is_over) - 1)[owner[places]]
-    order = _by_lot(rank, lots(is_drawn))
+    order = by_lot(rank, lots(is_drawn))
     sizes = counts[is_over]
     starts = np.cumsum(sizes) - sizes
     winners = order[(starts[:, None] + np.arange(most)).ravel()]
@@ -53,7 +53,7 @@ def groups_of_each(person: Integers, persons: int, group: Integers, groups: int,
     return np.bincount(pairs // groups, minlength=persons)
 
 
-def _by_lot(rank: Integers, lots: Words) -> Integers:
+def by_lot(rank: Integers, lots: Words) -> Integers:
     """Return the places of items by rank, and within a rank by lot; equal lots by place."""
     places = len(rank)
     place_bits, rank_bits = places.bit_length(), int(rank.max()).bit_length() or 1
@@ -65,4 +65,7 @@ def _by_lot(rank: Integers, lots: Words) -> Integers:
     words |= lots >> np.uint64(64 - lot_bits) << np.uint64(place_bits)
     words |= np.arange(places, dtype=np.uint64)
     words.sort()
+    if (words[1:] >> np.uint64(place_bits) == words[:-1] >> np.uint64(place_bits)).any():
+        # Lots that differ only in bits left out: the order must not depend on how many there are beside these items.
+        return np.lexsort((lots, rank))
     return (words & np.uint64((1 << place_bits) - 1)).astype(np.int64)

@@ -324,6 +324,7 @@ def _asked(
             name=name,
             max_rows=unit.max_rows,
             max_silos=unit.max_silos,
+            max_norm=unit.max_norm,
             columns=tuple(columns),
         ),
         plan=plan,

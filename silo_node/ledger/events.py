@@ -237,7 +237,7 @@ class Recovered(Message):
 
 
 class ChosenAfterProfile(Message):
-    """Bounds, domains or max_rows changed after the owner had seen a profile of the rows."""
+    """Bounds, domains, max_rows or max_norm changed after the owner had seen a profile of the rows."""
 
     kind: Literal["chosen-after-profile"] = "chosen-after-profile"
     shown_at: Seconds

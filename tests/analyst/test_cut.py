@@ -214,3 +214,34 @@ def test_an_answer_whose_notes_were_changed_does_not_verify(of_many: Simulation,
         answer["definition"]["max_rows"] = 2
     with pytest.raises(AnalystError, match=r"the definition in|rows left out"):
         list(verify(of_many.federation, bytes.fromhex(answer["transcript"]), answer))
+
+
+def test_a_report_says_by_which_norm_rows_were_left_out(of_many: Simulation, tmp_path: Path) -> None:
+    """A fifth of the persons has two rows: both enter where they are in two groups, one where they are in one."""
+    home = Path(shutil.copytree(of_many.path, tmp_path / "federation"))
+    for file in home.glob("silos/*/policy.toml"):
+        lines = [
+            "max_rows = 9\nmax_norm = 1" if line.startswith("max_rows") else line
+            for line in file.read_text().splitlines()
+        ]
+        file.write_text("\n".join(lines) + "\n")
+    with simulate(home, noise=no_noise) as simulation:
+        _, request = simulation.federation.prepare(QUESTION, purpose=PURPOSE, epsilon=2)
+        assert (request.table.max_rows, request.table.max_norm) == (9, 1)
+        assert {one.sensitivity for one in list(request.plan.statistics(request.table).values())[:1]} == {1}
+        report = simulation.federation.query(QUESTION, purpose=PURPOSE, epsilon=2)
+        assert report.cut is not None
+        assert report.cut.rows.value == 0.2
+        assert report.to_pandas()["n"].tolist() == [1000 * len(simulation.silos)]
+        told = json.loads(report.to_json())
+        assert told["definition"]["max_norm"] == 1
+        norm = ", of an L2 norm of at most 1 over the groups"
+        assert report.notes()[-1].startswith(f"by definition: at most 9 rows of each person{norm}; sex one of 3")
+        assert (
+            report.assumptions[0]
+            == f"one patient has at most 9 rows in an answer{norm} and is known to at most 1 silos"
+        )
+        assert list(verify(simulation.federation, bytes.fromhex(told["transcript"]), told))
+        told["definition"]["max_norm"] = 2
+        with pytest.raises(AnalystError, match="the definition in"):
+            list(verify(simulation.federation, bytes.fromhex(told["transcript"]), told))

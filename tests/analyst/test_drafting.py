@@ -547,11 +547,11 @@ def test_one_silo_drafts_with_the_same_file(tables: Path, capsys: pytest.Capture
         "kg = { bounds = [30, 200], from = { west = 'lb' }, scale = { west = 0.4536 } }\n"
         "smoker = { type = 'bool', roles = ['label'] }\nage = { bounds = [0, 110] }\n"
     )
-    command = f"consilo-silo init west.csv --silo west {OPTIONS} --columns columns.toml --max-rows 3"
+    command = f"consilo-silo init west.csv --silo west {OPTIONS} --columns columns.toml --max-rows 30 --max-norm 3"
     assert run(f"{command} --computations query,logistic-regression") == 0, capsys.readouterr().err
     assert "policy.toml: drafted from 6 columns; nothing to fill in\n" in capsys.readouterr().out
     policy = load(Path("policy.toml")).policy
-    assert policy.privacy_unit.max_rows == 3
+    assert (policy.privacy_unit.max_rows, policy.privacy_unit.max_norm) == (30, 3)
     assert policy.training is not None
     assert policy.training.max_rho_per_run == policy.budget.lifetime.rho
     assert policy.sources["west"].columns["kg"].roles == ("measure", "filter", "feature")
@@ -565,6 +565,8 @@ def test_one_silo_drafts_with_the_same_file(tables: Path, capsys: pytest.Capture
         ("--epsilon 0", "argument --epsilon: found '0', expected a number above 0 and at most 100"),
         ("--epsilon nan", "argument --epsilon: found 'nan', expected a number above 0 and at most 100"),
         ("--max-rows 0", "argument --max-rows: found '0', expected a whole number from 1 to 10000"),
+        ("--max-norm 1.5", "argument --max-norm: found '1.5', expected a whole number from 1 to 10000"),
+        ("--max-norm 3 --max-rows 3", "max_norm 3 bounds nothing, as 3 rows have no larger norm; leave it out"),
         ("--basis consent", "argument --basis: invalid choice: 'consent'"),
         ("--purpose 'a b'", "argument --purpose: 'a b' cannot be the name of a purpose"),
         ("--computations query,guess", "argument --computations: found 'guess', expected some of query, "),

@@ -233,6 +233,7 @@ def test_a_policy_that_adopts_a_definition_is_held_to_it() -> None:
         ((Edit('["medicine", "surgery", "unknown"]', '["medicine", "unknown"]'),), True),
         ((Edit("unknown = -1", "unknown = 0"),), True),
         ((Edit("max_rows  = 2", "max_rows  = 1"),), True),
+        ((Edit("max_rows  = 2", "max_rows  = 2\nmax_norm = 1"),), True),
         ((Edit('unit = "day" }', 'unit = "day", can_be_missing = false }'),), True),
         ((Edit('"internal", roles = ["filter"]', '"internal", roles = []'),), True),
         ((Edit("1e-6", "1e-7"), Edit("max_silos = 2", "max_silos = 5")), False),
@@ -272,7 +273,8 @@ def test_a_catalogue_names_nothing_twice(changed: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [("delta", "1e-13"), ("delta", "1e-4"), ("delta", "0"), ("delta", "1e-999999999"), ("max_silos", 0),
-     ("max_silos", 10**9), ("max_rows", 0), ("max_rows", 10**9), ("min_cohort", 2**40), ("min_cohort", -1)],
+     ("max_silos", 10**9), ("max_rows", 0), ("max_rows", 10**9), ("max_norm", 0), ("max_norm", 2),
+     ("min_cohort", 2**40), ("min_cohort", -1)],
 )  # fmt: skip
 def test_what_lies_beyond_every_policy_is_no_catalogue(key: str, value: object) -> None:
     with pytest.raises(ValidationError):
@@ -312,6 +314,14 @@ def test_a_catalogue_that_allows_nothing_breaks_no_list_of_silos(capsys: pytest.
     nothing = silos["silo-4"].model_copy(update={"max_micro_rho": 0, "min_micro_rho": 0})
     print_offer(Offer({**silos, "silo-4": nothing}), ["silo-0", "silo-4"], Console(width=200))
     assert "up to 0.0" in capsys.readouterr().out
+
+
+def test_a_list_of_silos_says_by_which_norm_they_bound_a_person(capsys: pytest.CaptureFixture[str]) -> None:
+    by = policy(Edit("max_rows  = 2", "max_rows  = 20\nmax_norm  = 4"))
+    said = "Table visits: at most 2 rows a person or at most 20 rows a person of a norm of at most 4"
+    for silos, is_said in ((offer(policy(), by, by), True), (offer(policy()), False)):
+        print_offer(silos, silos.silos, Console(width=200))
+        assert (said in " ".join(capsys.readouterr().out.split())) == is_said
 
 
 def test_what_a_catalogue_calls_a_group_commands_no_terminal() -> None:

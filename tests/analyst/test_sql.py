@@ -276,6 +276,7 @@ DIFFERENCES = (
         "one of unknown, medicine, surgery",
     ),
     ("age", Edit("max_rows  = 2", "max_rows  = 1"), "at most 2 rows a person", "at most 1 rows a person"),
+    ("age", Edit("max_rows  = 2", "max_rows  = 2\nmax_norm  = 1"), "at most 2 rows a person", "of a norm of at most 1"),
 )
 
 
@@ -341,6 +342,14 @@ def test_silos_without_the_table_do_not_limit_it() -> None:
     planned = plan("SELECT AVG(age) FROM visits", mixed)
     assert planned.table.columns == (AGE,)
     assert (planned.table.max_rows, planned.table.max_silos) == (2, 2)
+
+
+def test_a_question_has_the_norm_of_its_silos() -> None:
+    by = policy(Edit("max_rows  = 2", "max_rows  = 20\nmax_norm  = 4"))
+    planned = plan("SELECT ward, COUNT(*), SUM(age) FROM visits GROUP BY ward", offer(by, by))
+    assert (planned.table.max_rows, planned.table.max_norm) == (20, 4)
+    assert [one.sensitivity for one in planned.plan.statistics(planned.table).values()] == [4, 4, 440]
+    assert plan("SELECT COUNT(*) FROM visits", offer(policy())).table.max_norm is None
 
 
 def test_the_smallest_delta_and_the_most_silos_count_and_whose_they_are_is_said() -> None:

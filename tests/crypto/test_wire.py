@@ -104,6 +104,7 @@ SAMPLES: dict[type[Message], Message] = {  # whose parts must fit together
         momentum="0.9",
         clip="1",
     ),
+    Table: REQUEST.table,
     TableColumn: REQUEST.table.columns[1],
     OpenColumn: OpenColumn(column=REQUEST.table.columns[0], roles=("dimension",), unit=None),
 }

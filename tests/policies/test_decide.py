@@ -148,6 +148,18 @@ CASES = [
          asked={"table": table(max_rows=3)}),
     Case("fewer rows", "MAX_ROWS", "privacy_unit.max_rows", "1 rows of one patient asked, up to 2 enter",
          asked={"table": table(max_rows=1)}),
+    Case("a norm where the policy has none", "MAX_NORM", "privacy_unit.max_norm",
+         "max_norm = 1 for the rows of one patient asked, the policy has no max_norm",
+         asked={"table": table(max_norm=1)}),
+    Case("no norm", "MAX_NORM", "privacy_unit.max_norm",
+         "no max_norm for the rows of one patient asked, the policy has max_norm = 1",
+         (Edit("max_rows  = 2", "max_rows  = 2\nmax_norm = 1"),)),
+    Case("a smaller norm", "MAX_NORM", "privacy_unit.max_norm",
+         "max_norm = 1 for the rows of one patient asked, the policy has max_norm = 2",
+         (Edit("max_rows  = 2", "max_rows  = 3\nmax_norm = 2"),), asked={"table": table(max_rows=3, max_norm=1)}),
+    Case("a larger norm", "MAX_NORM", "privacy_unit.max_norm",
+         "max_norm = 2 for the rows of one patient asked, the policy has max_norm = 1",
+         (Edit("max_rows  = 2", "max_rows  = 3\nmax_norm = 1"),), asked={"table": table(max_rows=3, max_norm=2)}),
     Case("fewer silos assumed", "MAX_SILOS", "privacy_unit.max_silos", "known to 2 silos, the request assumes 1",
          asked={"table": table(max_silos=1), "micro_rho": 2_000}),
     Case("aggregate", "AGGREGATE", "disclosure.aggregates", "AVG is not allowed",
@@ -345,6 +357,7 @@ CLOSINGS = [
     close("protection.max_colluding", lambda borne: borne + 1),
     close("protection.max_missing", lambda borne: borne + 1),
     close("privacy_unit.max_rows", lambda most: most - 1),
+    close("privacy_unit.max_norm", lambda most: 1),
     close("privacy_unit.max_silos", lambda known: known + 1),
     close("budget.lifetime.rho", lambda rho: rho / 2),
     close("budget.per_request.max_rho", lambda rho: rho / 2),
@@ -358,7 +371,8 @@ BORDERLINE = st.fixed_dictionaries(
         "micro_rho": st.sampled_from([999, 1_000, 1_999, 2_000, 10_000, 50_000, 50_002, 100_000, 100_002]),
         "silos": st.sampled_from([2, 3, 4, 5, 7]).map(lambda count: tuple(f"s{index}" for index in range(count))),
         "table": st.builds(
-            table, max_rows=st.sampled_from([1, 2, 2, 3]), max_silos=st.sampled_from([1, 2, 2, 3]),
+            table, max_rows=st.sampled_from([2, 2, 3]), max_norm=st.sampled_from([None, None, 1]),
+            max_silos=st.sampled_from([1, 2, 2, 3]),
             columns=st.sampled_from([
                 COLUMNS,
                 tuple(AGE.model_copy(update={"low": 1, "high": 109}) if one is AGE else one for one in COLUMNS),
@@ -402,9 +416,10 @@ def test_closing_never_allows_what_was_refused(closing: Closing, changes: dict[s
 
 def as_defined_by(older: Policy, newer: Policy, asked: Request) -> Request:
     """Return the same question by the rows of a person that the older version defines."""
-    if asked.table.max_rows != newer.privacy_unit.max_rows:
+    unit, table = older.privacy_unit, asked.table
+    if (table.max_rows, table.max_norm) != (newer.privacy_unit.max_rows, newer.privacy_unit.max_norm):
         return asked
-    defined = asked.table.model_copy(update={"max_rows": older.privacy_unit.max_rows})
+    defined = table.model_copy(update={"max_rows": unit.max_rows, "max_norm": unit.max_norm})
     return asked.model_copy(update={"table": defined})
 
 
@@ -428,7 +443,8 @@ def as_defined_by(older: Policy, newer: Policy, asked: Request) -> Request:
         (CLOSINGS[19], "ROSTER"),
         (CLOSINGS[20], "ROSTER"),
         (CLOSINGS[21], "MAX_ROWS"),
-        (CLOSINGS[22], "MAX_SILOS"),
+        (CLOSINGS[22], "MAX_NORM"),
+        (CLOSINGS[23], "MAX_SILOS"),
     ],
 )
 def test_closing_what_the_allowed_request_uses_refuses_it(closing: Closing, code: str) -> None:

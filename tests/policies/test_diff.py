@@ -449,6 +449,25 @@ def test_closing_a_column_opens_no_question_that_only_mentions_it() -> None:
     assert [judged(by, of_age, moment) for by in (policy(), closed)] == [False, False]
 
 
+def normed(rows: int, norm: int | None) -> Policy:
+    return policy(Edit("max_rows  = 2", f"max_rows  = {rows}" + ("" if norm is None else f"\nmax_norm  = {norm}")))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "effects"),
+    [
+        (normed(9, None), normed(9, 3), ["tightens"]),
+        (normed(9, 3), normed(9, 2), ["tightens"]),
+        (normed(9, 3), normed(9, 4), ["loosens"]),
+        (normed(9, 3), normed(9, None), ["loosens"]),
+        (normed(3, None), normed(9, 3), ["loosens", "tightens"]),  # one more row may enter, so it is not tighter
+    ],
+    ids=["comes", "shrinks", "grows", "goes", "comes for rows"],
+)
+def test_a_longer_norm_loosens(old: Policy, new: Policy, effects: list[str]) -> None:
+    assert [change.effect for change in compare(old, new)] == effects
+
+
 RULE = """
 [[approvals]]
 when = {}

@@ -146,6 +146,27 @@ BAD = [
         "schema",
         "(found 'silo-policy/2'; did you mean 'silo-policy/1')",
     ),
+    Bad(
+        "a norm that bounds nothing",
+        Edit("max_rows  = 2", "max_rows  = 2\nmax_norm  = 2"),
+        "[privacy_unit]",
+        "privacy_unit",
+        "max_norm 2 bounds nothing, as 2 rows have no larger norm; leave it out",
+    ),
+    Bad(
+        "half a norm",
+        Edit("max_rows  = 2", "max_rows  = 2\nmax_norm  = 1.5"),
+        "max_norm ",
+        "privacy_unit.max_norm",
+        "(found 1.5)",
+    ),
+    Bad(
+        "no norm",
+        Edit("max_rows  = 2", "max_rows  = 2\nmax_norm  = 0"),
+        "max_norm ",
+        "privacy_unit.max_norm",
+        "(found 0)",
+    ),
     Bad("no person", Edit("max_rows  = 2", "max_rows  = 0"), "max_rows ", "privacy_unit.max_rows", "(found 0)"),
     Bad(
         "bounds reversed",

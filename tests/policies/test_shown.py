@@ -41,7 +41,7 @@ EVERYWHERE = Both(
     )
 )
 FULL = request(
-    table=table(max_silos=3),
+    table=table(max_silos=3, max_norm=1),
     plan=plan(where=EVERYWHERE, counts_cut=True),
     backend="masking",
     wait_seconds=90,
@@ -79,7 +79,7 @@ def variants(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]
         case tuple():
             yield ".".join(path), ("another",) if path[-1] != "sealed_secrets" else (b"another",)
         case None:
-            yield ".".join(path), 1 if path[-1] in ("low", "high") else "1"
+            yield ".".join(path), 1 if path[-1] in ("low", "high", "max_norm") else "1"
         case bool():
             yield ".".join(path), not node
         case int():

@@ -248,6 +248,14 @@ def test_two_questions_by_different_rows_do_not_tell_who_has_more(rows: int) -> 
     assert (denial.code, denial.remedy) == ("MAX_ROWS", "ask with max_rows = 2")
 
 
+@pytest.mark.parametrize("norm", [None, 1, 3])
+def test_two_questions_by_different_norms_do_not_tell_who_has_more(norm: int | None) -> None:
+    by = policy(Edit("max_rows  = 2", "max_rows  = 9\nmax_norm  = 2"))
+    assert judge(by, request(table=table(max_rows=9, max_norm=2))) == ()
+    (denial,) = judge(by, request(table=table(max_rows=9, max_norm=norm)))
+    assert (denial.code, denial.rule, denial.remedy) == ("MAX_NORM", "privacy_unit.max_norm", "ask with max_norm = 2")
+
+
 ALONE = policy(Edit("unknown = -1 }", "unknown = -1, sole_dimension = true }"))
 
 

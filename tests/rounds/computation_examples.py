@@ -15,6 +15,8 @@ TABLE = table(columns=(WARD, AGE, SMOKER))
 
 NEVER_MISSING = table(columns=(WARD, *(one.model_copy(update={"can_be_missing": False}) for one in (AGE, SMOKER))))
 
+SHORT = table(max_rows=4, max_norm=TABLE.max_rows, columns=TABLE.columns)  # as long as so many rows of one group
+
 
 def question(*group_by: str, of: Table = TABLE, counts_cut: bool = False) -> Request:
     """Return a question for every aggregate of every measure."""
@@ -29,10 +31,10 @@ def question(*group_by: str, of: Table = TABLE, counts_cut: bool = False) -> Req
     )
 
 
-def training(family: Any, *features: str, **parameters: Any) -> Request:
+def training(family: Any, *features: str, of: Table = TABLE, **parameters: Any) -> Request:
     """Return a request for the first step of a run of this family that learns `smoker`."""
     step = family(run=bytes(16), step=0, steps=3, after=START, label="smoker", features=features, **parameters)
-    return request(table=TABLE, plan=step, micro_rho=0 if step.release == "exact" else 10_000)
+    return request(table=of, plan=step, micro_rho=0 if step.release == "exact" else 10_000)
 
 
 EXAMPLES: Mapping[str, tuple[Request, ...]] = {
@@ -41,9 +43,12 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         question("ward"),
         question("ward", of=NEVER_MISSING),
         question("ward", counts_cut=True),
+        question("ward", of=SHORT, counts_cut=True),
+        question(of=SHORT),
     ),
     "logistic-regression": (
         training(LogisticStep, "age", "ward", release="private", learning_rate="1", momentum="0.5", clip="0.8"),
+        training(LogisticStep, "age", "ward", of=SHORT, release="private", learning_rate="1", clip="0.8"),
         training(LogisticStep, "age", "ward", release="exact", learning_rate="1", clip="0", local_steps=2),
     ),
 }

@@ -57,6 +57,7 @@ def variants(request: Request) -> dict[str, Request]:
         "unknown table": {"table": request.table.model_copy(update={"name": "other"})},
         "unknown purpose": {"purpose": "marketing"},
         "too many rows": {"table": request.table.model_copy(update={"max_rows": 500})},
+        "a norm": {"table": request.table.model_copy(update={"max_rows": 2, "max_norm": 1})},
         "over": {"created_at": 1_000, "expires_at": 2_000},
     }
     return {title: Request.model_validate({**dict(request), **change}) for title, change in changes.items()}

@@ -40,6 +40,7 @@ from silo_node.data.prepared.forgotten import KEY, forgotten_among
 from silo_node.data.prepared.manifest import Manifest, SegmentEntry
 from silo_node.data.prepared.reader import Reader
 from silo_node.data.prepared.store import FOLDER, Store
+from silo_node.data.query import execute
 from silo_node.data.sources import Source
 from silo_node.doctor import NOT_PREPARED, examine
 from silo_node.errors import SourceError
@@ -50,7 +51,7 @@ from silo_node.owner import cli
 from silo_node.owner.ledger_commands import signer_of
 from tests.harness import example_policy
 from tests.harness.example_policy import NOW, Edit, edited, plan, request, table
-from tests.harness.rows import NamedHere
+from tests.harness.rows import NamedHere, opened
 from tests.harness.rows import load_sources as sources_of
 from tests.harness.rows import policy as rows_policy
 from tests.harness.simulator import Simulation, no_noise, simulate
@@ -428,6 +429,35 @@ def test_what_was_cut_adds_up_over_any_parts(tmp_path: Path) -> None:
         for cuts in ((0, 1, 100, persons), (0, 77, 78, persons), range(persons + 1)):
             parts = answer.added(question.part(first, end, None) for first, end in pairwise(cuts))
             assert all((one == other).all() for one, other in zip(parts, whole, strict=True))
+
+
+def test_prepared_rows_are_bounded_by_their_norm_as_rows_that_are_read(tmp_path: Path) -> None:
+    """Everybody's rows are alike, so that their number decides, and no lot."""
+    schema = pa.schema(example_policy.STORED)
+    rows = [
+        dict.fromkeys(schema.names) | {"patient_id": f"p{person}", "ward": ward, "age": person}
+        for person in (*range(9), *range(10, 20))
+        for ward, number in (("medicine", person), ("surgery", 2), ("unknown", 1))
+        for _ in range(number if person < 9 or ward == "medicine" else 0)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), tmp_path / "visits.parquet")
+    bench = Bench(tmp_path, Edit("max_rows  = 2", "max_rows  = 90\nmax_norm = 9"))
+    bench.prepare()
+    figure = Aggregate(function="avg", column="age", alias="a")
+    asked = request(
+        table=table(max_rows=90, max_norm=9, columns=(example_policy.WARD, example_policy.AGE)),
+        plan=plan(where=None, group_by=("ward",), aggregates=(figure,), counts_cut=True),
+    )
+    with connect() as database:
+        question, snapshot = Reader(bench.policy, bench.store, database, {"visits": bench.source}, None).asked(
+            asked, NOW
+        )
+        whole = question.part(0, len(snapshot.persons), None)
+    with opened(bench.source) as database:
+        read = execute(database, bench.source, "patient_id", asked)
+    assert [one.tolist() for one in whole] == [one.tolist() for one in read]
+    assert whole[0].tolist() == [sum(range(9)) + 10 * 9, 2 * 9, 9]
+    assert whole[-1].tolist() == [9, 10, 0, 0]
 
 
 def test_every_row_of_a_person_is_drawn_as_often() -> None:

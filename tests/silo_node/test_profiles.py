@@ -107,10 +107,12 @@ def test_a_choice_after_a_profile_is_known_until_it_is_logged(home: Path) -> Non
     before = load(home / "policy.toml").policy
     assert chosen_after(home, before) is None
     keep(home, before, profile_of(home), 1000)
-    (home / "policy.toml").write_text(POLICY.replace("[0, 120]", "[0, 31]").replace("max_rows = 2", "max_rows = 3"))
+    (home / "policy.toml").write_text(
+        POLICY.replace("[0, 120]", "[0, 31]").replace("max_rows = 2", "max_rows = 3\nmax_norm = 2")
+    )
     after = load(home / "policy.toml").policy
     keep(home, after, profile_of(home), 2000)  # shown once more, before any silo ran
-    changed = ("privacy_unit.max_rows", "sources.t.columns.age.bounds")
+    changed = ("privacy_unit.max_rows", "privacy_unit.max_norm", "sources.t.columns.age.bounds")
     assert chosen_after(home, after) == (1000, changed)
     rebase(home, after)
     assert chosen_after(home, after) is None

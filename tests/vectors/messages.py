@@ -118,6 +118,7 @@ QUESTION: dict[str, Any] = {
 }
 COUNTS_CUT = QUESTION | {"counts_cut": True}
 NEVER_MISSING = TABLE | {"columns": [WARD, DAYS | {"can_be_missing": False}, DIED]}
+WITH_NORM = TABLE | {"max_norm": 2}
 STEP = {
     "kind": "logistic-regression",
     "run": bytes(range(16)),
@@ -185,43 +186,42 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
             "said": "no common wire version: here 1, there 2",
         },
     )
-    yield (
-        "Catalogue",
-        {
-            "federation": federation,
-            "nonce": round_id,
-            "controller": "Ward B",
-            "sector": "health",
-            "policy_hash": policy_hash,
-            "policy_version": 3,
-            "entity": "patient",
-            "max_rows": 3,
-            "max_silos": 2,
-            "tables": [
-                {
-                    "name": "stays",
-                    "columns": [
-                        {"column": WARD, "roles": ["dimension", "filter"], "unit": None},
-                        {"column": DAYS, "roles": ["measure"], "unit": "d"},
-                        {"column": DAYS | {"name": "nights"}, "roles": ["measure"], "unit": "d", "narrow": True},
-                    ],
-                    "definition": request_hash,
-                }
-            ],
-            "purposes": ["research"],
-            "aggregates": ["count", "sum", "avg"],
-            "backends": ["masking"],
-            "delta": "1e-6",
-            "min_micro_rho": 1000,
-            "max_micro_rho": 500_000,
-            "max_dimensions": 2,
-            "max_groups": 50,
-            "min_cohort": 10,
-            "min_silos": 3,
-            "max_colluding": 1,
-            "max_missing": 1,
-        },
-    )
+    catalogue: dict[str, Any] = {
+        "federation": federation,
+        "nonce": round_id,
+        "controller": "Ward B",
+        "sector": "health",
+        "policy_hash": policy_hash,
+        "policy_version": 3,
+        "entity": "patient",
+        "max_rows": 3,
+        "max_silos": 2,
+        "tables": [
+            {
+                "name": "stays",
+                "columns": [
+                    {"column": WARD, "roles": ["dimension", "filter"], "unit": None},
+                    {"column": DAYS, "roles": ["measure"], "unit": "d"},
+                    {"column": DAYS | {"name": "nights"}, "roles": ["measure"], "unit": "d", "narrow": True},
+                ],
+                "definition": request_hash,
+            }
+        ],
+        "purposes": ["research"],
+        "aggregates": ["count", "sum", "avg"],
+        "backends": ["masking"],
+        "delta": "1e-6",
+        "min_micro_rho": 1000,
+        "max_micro_rho": 500_000,
+        "max_dimensions": 2,
+        "max_groups": 50,
+        "min_cohort": 10,
+        "min_silos": 3,
+        "max_colluding": 1,
+        "max_missing": 1,
+    }
+    yield "Catalogue", catalogue
+    yield "Catalogue", catalogue | {"max_norm": 2}
     denial = {"code": "BUDGET", "rule": "budget.lifetime", "message": "nothing is left", "remedy": "wait"}
     yield (
         "Refusal",
@@ -406,6 +406,7 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     counted = {"kind": "query", "where": None, "group_by": ["icd"], "aggregates": QUESTION["aggregates"][:1]}
     yield "Request", request(counted, 100_000) | {"table": TABLE | {"columns": [ICD]}}
     yield "Request", request(COUNTS_CUT, 100_000) | {"table": NEVER_MISSING}
+    yield "Request", request(COUNTS_CUT, 100_000) | {"table": WITH_NORM}
     yield (
         "DomainRequest",
         {

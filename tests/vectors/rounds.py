@@ -35,7 +35,7 @@ def terms(request: dict[str, Any]) -> dict[str, Any]:
     """Return the terms of a request: docs/privacy-promise.md section 4."""
     plan, table = request["plan"], request["table"]
     columns = {column["name"]: column for column in table["columns"]}
-    per_person = table["max_rows"] * table["max_silos"]
+    per_person = min(table["max_rows"], table.get("max_norm", table["max_rows"])) * table["max_silos"]
     found: dict[str, tuple[int, int, int]] = {}  # block: length, sensitivity, parts of the price
     if plan["kind"] == "query":
         groups = 1
@@ -92,6 +92,7 @@ def term_vectors() -> dict[str, Any]:
         messages.request(messages.EXACT, 0, silos),
         messages.request(messages.COUNTS_CUT, 100_000),
         messages.request(messages.COUNTS_CUT, 100_000) | {"table": messages.NEVER_MISSING},
+        messages.request(messages.COUNTS_CUT, 100_000) | {"table": messages.WITH_NORM},
     ]
     return {"cases": [{"request": encode(one).decode(), "terms": encode(terms(one)).decode()} for one in requests]}
 
