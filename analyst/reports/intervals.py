@@ -24,7 +24,7 @@ Floats = npt.NDArray[np.float64]
 _NORMAL = NormalDist()
 _ALPHA = 0.05
 # Of a figure from a selected count and a total: the sizes that are left out, and then the figures given a size.
-_ALPHA_SIZE, _ALPHA_FIGURE = 0.002, 0.048
+ALPHA_SIZE, _ALPHA_FIGURE = 0.002, 0.048
 Z95 = _NORMAL.inv_cdf(1 - _ALPHA / 2)
 _Z_FIGURE = _NORMAL.inv_cdf(1 - _ALPHA_FIGURE / 2)
 _FAR = 8.0  # deviations above the threshold at which its effect is below 1e-15
@@ -61,7 +61,7 @@ class Figures:
 
 def of_normal(values: Floats, sds: Floats | float, least: float, most: float) -> Figures:
     """Return figures that no threshold selected; intervals are cut to the possible values, and hold the figure."""
-    return _holding(values, values - Z95 * sds, values + Z95 * sds, least, most, sds)
+    return holding(values, values - Z95 * sds, values + Z95 * sds, least, most, sds)
 
 
 def of_count(count: Noisy) -> Figures:
@@ -69,7 +69,7 @@ def of_count(count: Noisy) -> Figures:
     if not count.is_selected:
         return of_normal(count.values, count.sd, 0.0, math.inf)
     lows, highs = _sizes(count, _ALPHA)
-    return _holding(count.values, lows, highs, 0.0, math.inf, count.sd)
+    return holding(count.values, lows, highs, 0.0, math.inf, count.sd)
 
 
 def of_total(count: Noisy, centred: Noisy, low: float, high: float) -> Figures:
@@ -81,12 +81,12 @@ def of_total(count: Noisy, centred: Noisy, low: float, high: float) -> Figures:
     values, sd = middle * count.values + centred.values, math.hypot(middle * count.sd, centred.sd)
     if not count.is_selected or middle == 0:
         return of_normal(values, sd, 0.0 if low >= 0 else -math.inf, 0.0 if high <= 0 else math.inf)
-    least_size, most_size = _sizes(count, _ALPHA_SIZE)
-    ends = middle * _least_count(count, 0.0) + centred.values, values
+    least_size, most_size = _sizes(count, ALPHA_SIZE)
+    ends = middle * least_count(count, 0.0) + centred.values, values
     lows, highs = np.minimum(*ends) - _Z_FIGURE * sd, np.maximum(*ends) + _Z_FIGURE * sd
     least = np.minimum(low * least_size, low * most_size)
     most = np.maximum(high * least_size, high * most_size)
-    return _holding(values, lows, highs, least, most, sd)
+    return holding(values, lows, highs, least, most, sd)
 
 
 def of_mean(count: Noisy, centred: Noisy, half: float) -> Figures:
@@ -100,13 +100,13 @@ def of_mean(count: Noisy, centred: Noisy, half: float) -> Figures:
         values = np.where(is_shown, np.clip(centred.values / count.values, -half, half), np.nan)
         plain = _quotients(count.values, count.sd, centred, Z95)
         sds = np.where(is_shown, (plain[1] - plain[0]) / (2 * Z95), np.nan)
-        few = _quotients(_least_count(count, 1.0), count.sd, centred, _Z_FIGURE)
+        few = _quotients(least_count(count, 1.0), count.sd, centred, _Z_FIGURE)
         many = _quotients(count.values, count.sd, centred, _Z_FIGURE)
     # An end on the far side of 0 is furthest for the least count, one on the near side for the largest.
     slack = _Z_FIGURE * centred.sd
     lows = np.where(centred.values <= slack, few[0], many[0])
     highs = np.where(centred.values >= -slack, few[1], many[1])
-    return _holding(values, lows, highs, -half, half, sds)
+    return holding(values, lows, highs, -half, half, sds)
 
 
 def surely(groups: int) -> float:
@@ -118,7 +118,7 @@ def surely(groups: int) -> float:
     return min(_NORMAL.inv_cdf(1 - _ALPHA / groups), 5.0)
 
 
-def _holding(
+def holding(
     values: Floats, lows: Floats, highs: Floats, least: Floats | float, most: Floats | float, sds: Floats | float
 ) -> Figures:
     """Cut intervals to what is possible, then widen them to hold their figure; a hidden figure gets all of it."""
@@ -166,7 +166,7 @@ def _ends(alpha: float) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
     return (counts, counts - sizes), (symmetric - half, half)
 
 
-def _least_count(count: Noisy, least: float) -> Floats:
+def least_count(count: Noisy, least: float) -> Floats:
     """Return the noisy counts as the least size that they allow, `least` or more, makes them.
 
     A noisy count that is unusually large among those that a size lets pass is worth less than it looks: n + sd * U,
@@ -185,7 +185,7 @@ def _excess(least: float) -> tuple[Floats, Floats]:
     In deviations; `least` is the smallest size that is possible, as its distance from the threshold.
     """
     at = np.concatenate([np.geomspace(1e-6, 0.05, 400), np.arange(0.05, 12.0, 0.005)])
-    low_at, below = _ends(_ALPHA_SIZE)[0]
+    low_at, below = _ends(ALPHA_SIZE)[0]
     sizes = np.maximum(at - np.interp(at, low_at, below, left=np.inf), least)
     return at, np.array([one - _adjusted(one, size) for one, size in zip(at.tolist(), sizes.tolist(), strict=True)])
 
