@@ -157,7 +157,8 @@ class Aggregate(Message):
     def check(self) -> None:
         """Raise ValueError unless the function has as many columns as it takes."""
         wanted = 2 if self.function in PAIRS else 1
-        if len(set(self.columns)) != wanted and (self.function != "count" or self.other is not None):
+        is_fitting = len({self.column, self.other} - {None}) == wanted and self.column is not None
+        if not is_fitting and self != Aggregate(function="count", column=None, alias=self.alias):
             raise ValueError(f"{self.function} takes {wanted} column{'s' if wanted > 1 else ''}, each another one")
 
     def in_words(self) -> str:

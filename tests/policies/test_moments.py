@@ -111,6 +111,13 @@ def test_a_figure_has_the_columns_that_it_takes(function: str, columns: tuple[st
         request(plan=plan(where=None, group_by=(), aggregates=(of(function, *columns),)))
 
 
+@every("function", ["count", "sum", "var_pop", "corr"])
+def test_a_second_column_stands_beside_a_first(function: str) -> None:
+    alone = Aggregate(function=function, column=None, other="age", alias="a")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"takes [12] column"):
+        request(plan=plan(where=None, group_by=(), aggregates=(alone,)))
+
+
 def test_the_wire_of_other_figures_is_what_it_was() -> None:
     plain = of("avg", "age").model_dump(exclude_none=False)
     assert plain == {"function": "avg", "column": "age", "alias": "a"}
