@@ -1,4 +1,4 @@
-"""95 % intervals of variances, deviations, covariances, correlations and regressions. docs/intervals.md, section 5.
+"""95 % intervals of variances, deviations, covariances, correlations and regressions. docs/intervals.md, section 6.
 
 Promise: that of `analyst.reports.intervals`: of the intervals that are shown, each holds the truth with probability
 0.95 or more, and its own figure. Assumes the same.

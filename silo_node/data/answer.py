@@ -237,7 +237,7 @@ def _square(grouped: Grouped, statistic: Statistic) -> npt.NDArray[np.int64]:
     figures, most = squares(steps.astype(np.int64), column), square_most(column)
     found = 2 * grouped.sums(group, figures, most) - most * grouped.count(group)
     if not column.can_be_missing:
-        beside = statistic._replace(column=statistic.other, other=None)
+        beside = Statistic("present", statistic.other)
         everywhere = grouped.count(grouped.group) if statistic.other is None else _present(grouped, beside)
         found += most * (everywhere - grouped.count(group))
     return found

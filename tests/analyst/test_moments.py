@@ -5,8 +5,10 @@ that are shown must hold the truth; the seeds are fixed.
 """
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +40,7 @@ LEAST = 0.94
 ENOUGH = 400  # shown figures, below which a share of them says little
 STEEPEST = 100.0  # a slope in half ranges: that of a column of 101 values
 ORIGIN = -3.0
+SHOWN = ("some relation", "skewed", "both ends")  # in the table of the docs
 INTERCEPT = 7  # among the figures of `truths`
 SIZES = (3, 10, 24, 60, 300, 3000)
 Values = tuple[Floats, Floats]
@@ -252,3 +255,25 @@ def test_figures_of_an_answer_are_covered_each(size: int) -> None:
             if len(found) >= ENOUGH:
                 assert np.mean(found) >= LEAST, (name, size, np.mean(found), len(found))
         assert all(len(found) >= ENOUGH for found in held.values()) or size < 1000
+
+
+def measured(shape: str, size: int) -> list[float]:
+    """Return the row of docs/intervals.md for a group: covered in per cent, widths of intervals in half ranges."""
+    values = SHAPES[shape](size)
+    sums = drawn(values, 25.0, 2.0)
+    found = [(figure(sums), truth) for figure, truth in truths(values)]
+    chosen = [found[number] for number in (1, 3, 5, 8, 6, INTERCEPT)]
+    shares = [100 * covered(figures, truth)[0] for figures, truth in chosen]
+    widths = [float(np.median(found[number][0].highs - found[number][0].lows)) for number in (3, 8, 6)]
+    return [*shares, *widths]
+
+
+@pytest.mark.slow
+def test_the_table_of_the_docs_is_what_is_measured() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "intervals.md").read_text()
+    rows = re.findall(r"^\| ([a-z ]+) \| (\d+) \| (.*) \|$", page, re.M)
+    assert [(shape, int(size)) for shape, size, _ in rows] == list(product(SHOWN, (60, 300, 3000)))
+    for shape, size, cells in rows:
+        stated = [float(cell) for cell in cells.split(" | ")]
+        assert stated == pytest.approx(measured(shape, int(size)), abs=0.06, rel=0.01), (shape, size)
+        assert stated[6:] == pytest.approx(measured(shape, int(size))[6:], rel=0.01), (shape, size)
