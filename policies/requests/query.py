@@ -194,6 +194,10 @@ class Plan(Message):
             return ()
         return self.where.operands if isinstance(self.where, Both) else (self.where,)
 
+    @property
+    def paired(self) -> tuple[str, ...]:
+        return tuple(name for aggregate in self.aggregates if aggregate.other is not None for name in aggregate.columns)
+
     def uses(self) -> Mapping[ColumnRole, tuple[str, ...]]:
         filters = dict.fromkeys(_columns(self.where))
         measures = dict.fromkeys(name for aggregate in self.aggregates for name in aggregate.columns)
