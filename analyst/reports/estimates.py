@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from analyst.reports.intervals import ALPHA, Figures, Noisy, of_count, of_mean, of_total, surely
+from analyst.reports.moment_figures import Sums, of_column, of_pair
 from analyst.sql.draft import Planned
 from crypto.rounds.manifest import Block
 from crypto.rounds.opening import OpenedSum
+from policies.requests.moments import SPREADS
 from policies.requests.query import CUT, ROWS, Aggregate, Plan, statistic_of
 from policies.requests.request import Request
 from policies.requests.statistic import Statistic
@@ -162,10 +164,17 @@ def figures_of(aggregate: Aggregate, table: Table, sums: Mapping[Statistic, Nois
     """Return the figures of an aggregate, from the sums of its statistics."""
     if aggregate.column is None and aggregate.function == "count":
         return of_count(sums[ROWS])
-    column = None if aggregate.column is None else table.column(aggregate.column)
-    if column is None or column.low is None or column.high is None:  # the request's own validation excludes it
-        raise ValueError(f"{aggregate.function} without a bounded column")
+    column, *others = (table.column(name) for name in aggregate.columns)
+    if others:
+        return of_pair(aggregate.function, (column, others[0]), _beside(sums))
+    if aggregate.function in SPREADS:
+        return of_column(aggregate.function, column, _beside(sums))
     return _ESTIMATES[aggregate.function](column, lambda kind: sums[statistic_of(kind, column)])
+
+
+def _beside(sums: Mapping[Statistic, Noisy]) -> Sums:
+    """Return the sums of a statistic by kind, column, and the column beside it."""
+    return lambda kind, column, beside: sums[statistic_of(kind, column, beside)]
 
 
 def _count(column: TableColumn, of: _Sums) -> Figures:

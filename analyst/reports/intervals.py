@@ -23,7 +23,7 @@ Floats = npt.NDArray[np.float64]
 
 _NORMAL = NormalDist()
 ALPHA = 0.05
-_SHARE_SIZE = 0.04  # of alpha, for a figure from a selected count and a total: sizes left out; the rest is the figure's
+SHARE_SIZE = 0.04  # of alpha, for a figure from a selected count and a total: sizes left out; the rest is the figure's
 Z95 = _NORMAL.inv_cdf(1 - ALPHA / 2)
 _FAR = 8.0  # deviations above the threshold at which its effect is below 1e-15
 _DEEP = -36.0  # deviations below the threshold at which a probability is hardly a float any more
@@ -48,7 +48,7 @@ class Noisy:
     @property
     def z_figure(self) -> float:
         """Deviations on both sides of a figure, given the size of its group."""
-        return z_of((1 - _SHARE_SIZE) * self.alpha)
+        return z_of((1 - SHARE_SIZE) * self.alpha)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def z_of(alpha: float) -> float:
 def of_normal(values: Floats, sds: Floats | float, least: float, most: float, alpha: float = ALPHA) -> Figures:
     """Return figures that no threshold selected; intervals are cut to the possible values, and hold the figure."""
     slack = z_of(alpha) * sds
-    return _holding(values, values - slack, values + slack, least, most, sds)
+    return holding(values, values - slack, values + slack, least, most, sds)
 
 
 def of_count(count: Noisy) -> Figures:
@@ -83,7 +83,7 @@ def of_count(count: Noisy) -> Figures:
     if not count.is_selected:
         return of_normal(count.values, count.sd, 0.0, math.inf, count.alpha)
     lows, highs = _sizes(count, count.alpha)
-    return _holding(count.values, lows, highs, 0.0, math.inf, count.sd)
+    return holding(count.values, lows, highs, 0.0, math.inf, count.sd)
 
 
 def of_total(count: Noisy, centred: Noisy, low: float, high: float) -> Figures:
@@ -95,13 +95,13 @@ def of_total(count: Noisy, centred: Noisy, low: float, high: float) -> Figures:
     values, sd = middle * count.values + centred.values, math.hypot(middle * count.sd, centred.sd)
     if not count.is_selected or middle == 0:
         return of_normal(values, sd, 0.0 if low >= 0 else -math.inf, 0.0 if high <= 0 else math.inf, count.alpha)
-    least_size, most_size = _sizes(count, _SHARE_SIZE * count.alpha)
-    ends = middle * _least_count(count, 0.0) + centred.values, values
+    least_size, most_size = _sizes(count, SHARE_SIZE * count.alpha)
+    ends = middle * least_count(count, 0.0) + centred.values, values
     slack = count.z_figure * sd
     lows, highs = np.minimum(*ends) - slack, np.maximum(*ends) + slack
     least = np.minimum(low * least_size, low * most_size)
     most = np.maximum(high * least_size, high * most_size)
-    return _holding(values, lows, highs, least, most, sd)
+    return holding(values, lows, highs, least, most, sd)
 
 
 def of_mean(count: Noisy, centred: Noisy, half: float) -> Figures:
@@ -116,13 +116,13 @@ def of_mean(count: Noisy, centred: Noisy, half: float) -> Figures:
         values = np.where(is_shown, np.clip(centred.values / count.values, -half, half), np.nan)
         plain = _quotients(count.values, count.sd, centred, Z95)
         sds = np.where(is_shown, (plain[1] - plain[0]) / (2 * Z95), np.nan)
-        few = _quotients(_least_count(count, 1.0), count.sd, centred, z)
+        few = _quotients(least_count(count, 1.0), count.sd, centred, z)
         many = _quotients(count.values, count.sd, centred, z)
     # An end on the far side of 0 is furthest for the least count, one on the near side for the largest.
     slack = z * centred.sd
     lows = np.where(centred.values <= slack, few[0], many[0])
     highs = np.where(centred.values >= -slack, few[1], many[1])
-    return _holding(values, lows, highs, -half, half, sds)
+    return holding(values, lows, highs, -half, half, sds)
 
 
 def surely(groups: int) -> float:
@@ -134,7 +134,7 @@ def surely(groups: int) -> float:
     return min(_NORMAL.inv_cdf(1 - ALPHA / groups), 5.0)
 
 
-def _holding(
+def holding(
     values: Floats, lows: Floats, highs: Floats, least: Floats | float, most: Floats | float, sds: Floats | float
 ) -> Figures:
     """Cut intervals to what is possible, then widen them to hold their figure; a hidden figure gets all of it."""
@@ -182,7 +182,7 @@ def _ends(alpha: float) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
     return (counts, counts - sizes), (symmetric - half, half)
 
 
-def _least_count(count: Noisy, least: float) -> Floats:
+def least_count(count: Noisy, least: float) -> Floats:
     """Return the noisy counts as the least size that they allow, `least` or more, makes them.
 
     A noisy count that is unusually large among those that a size lets pass is worth less than it looks: n + sd * U,
@@ -190,7 +190,7 @@ def _least_count(count: Noisy, least: float) -> Floats:
     with n, and is at most the noisy count.
     """
     passed = np.maximum((count.values - count.threshold) / count.sd, 0.0)
-    at, excess = _excess((least - count.threshold) / count.sd, _SHARE_SIZE * count.alpha)
+    at, excess = _excess((least - count.threshold) / count.sd, SHARE_SIZE * count.alpha)
     return count.values - count.sd * np.interp(passed, at, excess)
 
 

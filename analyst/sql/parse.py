@@ -9,7 +9,8 @@ from sqlglot.errors import ParseError, TokenError
 from analyst.errors import SqlError
 
 SUPPORTED = (
-    "supported: SELECT dimensions and COUNT(*), COUNT(col), SUM(col), AVG(col) FROM one table"
+    "supported: SELECT dimensions and COUNT(*), COUNT(col), SUM(col), AVG(col), VAR_* and STDDEV_*(col),"
+    " COVAR_*, CORR and REGR_*(col, col) FROM one table"
     " WHERE comparisons, IN, BETWEEN, IS NULL, AND, OR, NOT GROUP BY dimensions"
 )
 _MAX_CHARACTERS = 20_000

@@ -18,6 +18,7 @@ from analyst.sql.offer import Offer, suggest
 from analyst.sql.parse import parse, sql_position, unsupported
 from analyst.sql.predicates import filters
 from analyst.sql.split import split
+from policies.requests.moments import PAIRS
 from policies.requests.query import MAX_NAME, Aggregate, Plan, field_names
 
 _READ_CLAUSES = {"expressions", "from_", "where", "group"}
@@ -27,6 +28,20 @@ _FUNCTIONS: Mapping[type[exp.Expr], str] = MappingProxyType(
         exp.Count: "count",
         exp.Sum: "sum",
         exp.Avg: "avg",
+        exp.VariancePop: "var_pop",
+        exp.Variance: "var_samp",
+        exp.StddevPop: "stddev_pop",
+        exp.StddevSamp: "stddev_samp",
+        exp.Stddev: "stddev_samp",
+        exp.CovarPop: "covar_pop",
+        exp.CovarSamp: "covar_samp",
+        exp.Corr: "corr",
+        exp.RegrSlope: "regr_slope",
+        exp.RegrIntercept: "regr_intercept",
+        exp.RegrR2: "regr_r2",
+        exp.RegrCount: "regr_count",
+        exp.RegrAvgx: "regr_avgx",
+        exp.RegrAvgy: "regr_avgy",
     }
 )
 
@@ -137,7 +152,7 @@ def dimensions(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDra
 
 
 def aggregates(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDraft:
-    """COUNT, SUM and AVG take columns with bounds."""
+    """Every aggregate but COUNT(*) takes columns with bounds: one, or two others where it is of a pair."""
     found = []
     for projection in statement.expressions:
         node = projection.unalias()
@@ -148,20 +163,33 @@ def aggregates(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDra
         function = _function(node)
         if not function:
             raise unsupported(node, f"{node.sql(dialect='duckdb')[:60]} is not supported")
-        argument = node.this
-        if isinstance(argument, exp.Distinct) or node.expressions:
-            raise unsupported(node, f"{function.upper()} takes one plain column")
-        column: str | None = None
-        if isinstance(argument, exp.Star) and any(argument.args.values()):
-            raise unsupported(node, "COUNT(*) takes no EXCLUDE, REPLACE or RENAME")
-        if not (function == "count" and isinstance(argument, exp.Star)):
-            if not isinstance(argument, exp.Column) or isinstance(argument.this, exp.Star):
-                raise unsupported(node, f"{function.upper()} takes one plain column")
-            column = measure(argument, draft.table, offer).name
-        found.append(Aggregate(function=function, column=column, alias=_output_name(projection)))  # type: ignore[arg-type]
+        columns = _arguments(node, function, draft.table, offer)
+        found.append(Aggregate(function=function, alias=_output_name(projection), **columns))  # type: ignore[arg-type]
     if not found:
         raise SqlError("the question has no aggregate", "add COUNT(*), SUM(col) or AVG(col): rows never leave a silo")
     return replace(draft, aggregates=tuple(found))
+
+
+def _arguments(node: exp.Expr, function: str, table: str, offer: Offer) -> dict[str, str | None]:
+    """Return the column of an aggregate, none for COUNT(*), and the other one of a pair."""
+    given, is_pair = [node.this, node.args.get("expression")], function in PAIRS
+    wanted = "two plain columns" if is_pair else "one plain column"
+    more = [one for key, one in node.args.items() if key not in ("this", "expression", "big_int") and one]
+    if isinstance(node.this, exp.Distinct) or more or bool(given[1]) != is_pair:
+        raise unsupported(node, f"{function.upper()} takes {wanted}")
+    if isinstance(node.this, exp.Star) and any(node.this.args.values()):
+        raise unsupported(node, "COUNT(*) takes no EXCLUDE, REPLACE or RENAME")
+    if function == "count" and isinstance(node.this, exp.Star):
+        return {"column": None}
+    names = []
+    for argument in given[: 1 + is_pair]:
+        if not isinstance(argument, exp.Column) or isinstance(argument.this, exp.Star):
+            raise unsupported(node, f"{function.upper()} takes {wanted}")
+        names.append(measure(argument, table, offer).name)
+    if len(set(names)) != len(names):
+        hint = f"name two columns, or ask VAR_POP({names[0]})"
+        raise SqlError(f"{function.upper()} names {names[0]!r} twice{sql_position(node)}", hint)
+    return dict(zip(("column", "other"), names, strict=False))
 
 
 RULES: tuple[Rule, ...] = (known_clauses, one_table, one_definition, dimensions, aggregates, filters)
@@ -192,5 +220,5 @@ def _output_name(projection: exp.Expr) -> str:
     node = projection.unalias()
     if isinstance(node, exp.Column):
         return str(node.name)
-    argument = "star" if isinstance(node.this, exp.Star) else str(node.this.name)
-    return f"{_function(node)}_{argument}"
+    arguments = [one for one in (node.this, node.args.get("expression")) if one is not None]
+    return "_".join([_function(node), *("star" if isinstance(one, exp.Star) else str(one.name) for one in arguments)])

@@ -38,7 +38,7 @@ class Recipient(Message):
 class Block(Message):
     """A run of slots with one meaning, one scale and one noise variance (all in ring units of 2^-scale_bits)."""
 
-    name: Annotated[str, Field(min_length=1, max_length=160)]
+    name: Annotated[str, Field(min_length=1, max_length=300)]
     length: Annotated[int, Field(ge=1, le=MAX_VALUES)]
     scale_bits: Annotated[int, Field(ge=0, le=62)]
     variance: Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,39})$")]  # decimal; of the sum over asked - a - d silos

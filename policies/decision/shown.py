@@ -83,7 +83,7 @@ def _parts(request: Request) -> Iterator[Line]:
     step = request.plan.training
     figures = getattr(request.plan, "aggregates", ())
     if figures:
-        named = (f"{one.function.upper()}({one.column or '*'}) as {quoted(one.alias)}" for one in figures)
+        named = (f"{one.in_words()} as {quoted(one.alias)}" for one in figures)
         yield "figures", ", ".join(named)
     fields = type(request.plan).model_fields
     others = {name: getattr(request.plan, name) for name in fields if name not in _SAID}

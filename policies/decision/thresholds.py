@@ -65,9 +65,11 @@ def thresholds(case: Case) -> Sequence[Denial]:
 def _crossings(case: Case, found: Mapping[str, str]) -> Iterator[Denial]:
     """Yield the columns that may be grouped by alone only, and are crossed with others by whatever field.
 
-    A measure is crossed with what groups or cuts it, and not with another; in a job all columns are crossed.
+    A measure is crossed with what groups or cuts it, and with another only if a figure is of both: a covariance of two
+    bools counts who has both. In a job all columns are crossed.
     """
     crossed = {*found, *(name for role, names in case.facts.used.items() if role != "measure" for name in names)}
+    crossed.update(case.request.plan.paired)
     for name in sorted(crossed.union(case.facts.used.get("measure", ()))):
         if name in case.source.alone and crossed - {name}:
             others = ", ".join(sorted(crossed - {name}))

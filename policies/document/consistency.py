@@ -12,13 +12,14 @@ from typing import Any, NamedTuple, get_args
 from policies.document.policy import BUILT_NOISE, BUILT_SECURITY_BITS, Policy
 from policies.periods import most_periods
 from policies.requests.computations import COMPUTATIONS
+from policies.requests.moments import OPENED_AS
 from policies.requests.query import Aggregate
 from policies.units import MAX_DOMAIN
 
 Path = tuple[str, ...]
 # What requests of this version can ask for; a policy may already name more.
 BUILT_COMPUTATIONS = frozenset(COMPUTATIONS)
-BUILT_AGGREGATES = frozenset(get_args(Aggregate.model_fields["function"].annotation))
+BUILT_AGGREGATES = frozenset(OPENED_AS.get(one, one) for one in get_args(Aggregate.model_fields["function"].annotation))
 MIN_HONEST = 3  # silos of a sum that do not collude, this one included
 _NOT_BUILT = "this version cannot do it, so every request for it is denied"
 

@@ -56,6 +56,10 @@ class Computation(Protocol):
     def conditions(self) -> Sequence[Predicate]:
         """The predicates that a row must meet to be counted."""
 
+    @property
+    def paired(self) -> Sequence[str]:
+        """The measures that a figure has together with another measure."""
+
     def uses(self) -> Mapping[ColumnRole, tuple[str, ...]]:
         """Return the columns that it reads, by their roles."""
 

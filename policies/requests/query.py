@@ -15,6 +15,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from crypto.wire import Message, Name
+from policies.requests.moments import OPENED_AS, PAIRS, SPREADS, product_most, square_most
 from policies.requests.statistic import Extent, Statistic, noised
 from policies.requests.tables import Table, TableColumn, Text, is_number
 from policies.units import ColumnRole
@@ -34,13 +35,17 @@ AGGREGATES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "count": ("present",),
         "sum": ("present", "total"),
         "avg": ("present", "total"),
+        **SPREADS,
     }
 )
-# The most that one row changes each kind of statistic; `silo_node/data/query.py` computes the sums.
-PER_ROW: Mapping[str, Callable[[TableColumn], int]] = MappingProxyType(
+# The most that one row changes each kind of statistic, of a column and of another if it has one; the sums are computed
+# in `silo_node/data/answer.py`.
+PER_ROW: Mapping[str, Callable[[TableColumn, TableColumn | None], int]] = MappingProxyType(
     {
-        "present": lambda column: 1,
-        "total": lambda column: column.range_steps,
+        "present": lambda column, other: 1,
+        "total": lambda column, other: column.range_steps,
+        "square": lambda column, other: square_most(column),
+        "product": lambda column, other: product_most(column, other or column),
     }
 )
 
@@ -50,9 +55,19 @@ def field_names(alias: str) -> tuple[str, ...]:
     return alias, f"{alias}_low", f"{alias}_high", f"{alias}_sd"
 
 
-def statistic_of(kind: str, column: TableColumn) -> Statistic:
-    """Return the statistic of a kind of a column; where no cell can be missing, the rows count its cells."""
-    return ROWS if kind == "present" and not column.can_be_missing else Statistic(kind, column.name)
+def statistic_of(kind: str, column: TableColumn, beside: TableColumn | None = None) -> Statistic:
+    """Return the statistic of a kind of a column, over the rows where `beside` is present too.
+
+    Where no cell can be missing, the rows count a column's cells, and being beside it is no condition: so figures share
+    what is the same.
+    """
+    columns = [column] if beside is None else sorted((column, beside), key=lambda one: one.name)
+    if kind == "product":
+        return Statistic(kind, *(one.name for one in columns))
+    missing = [one.name for one in columns if one.can_be_missing]
+    if kind == "present":
+        return Statistic(kind, *missing) if missing else ROWS
+    return Statistic(kind, column.name, *(name for name in missing if name != column.name))
 
 
 class Compare(Message):
@@ -104,18 +119,50 @@ Predicate = Annotated[Compare | OneOf | IsNull | Not | Both | Either, Field(disc
 
 
 class Aggregate(Message):
-    """function(column) AS alias; no column means COUNT(*)."""
+    """function(column, other) AS alias; no column means COUNT(*), and only figures of a pair have another."""
 
-    function: Literal["count", "sum", "avg"]
+    function: Literal[
+        "count", "sum", "avg", "var_pop", "var_samp", "stddev_pop", "stddev_samp", "covar_pop", "covar_samp",
+        "corr", "regr_slope", "regr_intercept", "regr_r2", "regr_count", "regr_avgx", "regr_avgy",
+    ]  # fmt: skip
     column: Name | None
     alias: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
+    other: Annotated[Name | None, Field(default=None, exclude_if=lambda name: name is None)] = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(name for name in (self.column, self.other) if name is not None)
+
+    @property
+    def opened_as(self) -> str:
+        """The name in `disclosure.aggregates` that opens it."""
+        return OPENED_AS.get(self.function, self.function)
 
     def statistics(self, table: Table) -> tuple[Statistic, ...]:
         """Return the statistics that this figure is computed from."""
         if self.column is None:
             return (ROWS,)
         column = table.column(self.column)
-        return tuple(statistic_of(kind, column) for kind in AGGREGATES[self.function])
+        if self.other is not None:
+            return self._of_pair(column, table.column(self.other))
+        kinds = AGGREGATES[self.function]
+        return tuple(statistic_of(kind, column) for kind in kinds if PER_ROW[kind](column, None))
+
+    def _of_pair(self, first: TableColumn, second: TableColumn) -> tuple[Statistic, ...]:
+        parts = [
+            (kind, *((second, first) if whose == "second" else (first, second))) for kind, whose in PAIRS[self.function]
+        ]
+        return tuple(statistic_of(kind, one, beside) for kind, one, beside in parts if PER_ROW[kind](one, beside))
+
+    def check(self) -> None:
+        """Raise ValueError unless the function has as many columns as it takes."""
+        wanted = 2 if self.function in PAIRS else 1
+        is_fitting = len({self.column, self.other} - {None}) == wanted and self.column is not None
+        if not is_fitting and self != Aggregate(function="count", column=None, alias=self.alias):
+            raise ValueError(f"{self.function} takes {wanted} column{'s' if wanted > 1 else ''}, each another one")
+
+    def in_words(self) -> str:
+        return f"{self.function.upper()}({', '.join(self.columns) or '*'})"
 
 
 class Plan(Message):
@@ -139,7 +186,7 @@ class Plan(Message):
 
     @property
     def functions(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(aggregate.function for aggregate in self.aggregates))
+        return tuple(dict.fromkeys(aggregate.opened_as for aggregate in self.aggregates))
 
     @property
     def conditions(self) -> tuple[Predicate, ...]:
@@ -147,15 +194,20 @@ class Plan(Message):
             return ()
         return self.where.operands if isinstance(self.where, Both) else (self.where,)
 
+    @property
+    def paired(self) -> tuple[str, ...]:
+        return tuple(name for aggregate in self.aggregates if aggregate.other is not None for name in aggregate.columns)
+
     def uses(self) -> Mapping[ColumnRole, tuple[str, ...]]:
         filters = dict.fromkeys(_columns(self.where))
-        measures = dict.fromkeys(aggregate.column for aggregate in self.aggregates if aggregate.column is not None)
+        measures = dict.fromkeys(name for aggregate in self.aggregates for name in aggregate.columns)
         return {"dimension": self.group_by, "filter": tuple(filters), "measure": tuple(measures)}
 
     def valued(self, table: Table) -> tuple[str, ...]:
         """Return the columns of which values enter a figure, and not only their number."""
-        kinds = self.statistics(table)
-        return tuple(dict.fromkeys(one.column for one in kinds if one.column is not None and one.kind != "present"))
+        valued = [one for one in self.statistics(table) if one.kind in PER_ROW and one.kind != "present"]
+        names = (name for one in valued for name in (one.column, one.other if one.kind == "product" else None))
+        return tuple(dict.fromkeys(name for name in names if name is not None))
 
     def group_count(self, table: Table) -> int:
         count = 1
@@ -172,25 +224,28 @@ class Plan(Message):
         columns = {name for names in self.uses().values() for name in names}
         slots = sum(extent.length for extent in statistics.values())
         parts = sum(len(part.values).bit_length() if isinstance(part, OneOf) else 1 for part in _parts(self.where))
-        return 1 + len(columns) + len(statistics) + parts + slots.bit_length()
+        pairs = sum(one.other is not None for one in statistics)  # each of which reads a second column
+        return 1 + len(columns) + len(statistics) + pairs + parts + slots.bit_length()
 
     def groups(self, table: Table) -> Iterator[tuple[str, ...]]:
         """Yield every group of the closed domains, in the order of the slots; one without dimensions."""
         return product(*(table.column(name).domain for name in self.group_by))
 
     def statistics(self, table: Table) -> Mapping[Statistic, Extent]:
-        """Return the rows, the rows where a column is present, and centred totals: one number a group each.
+        """Return the rows, the rows where columns are present, centred totals and products: one number a group each.
 
-        A total is in half steps (a centred value is doubled to stay whole), the others count rows. The L2 norm of a
-        person's rows by group is at most `most_in_a_group`, in the worst case of rows of one group, all at one end of
-        the bounds. The last statistic, of what was cut, counts persons in four slots: each person is in one slot.
+        A total is in half steps (a centred value is doubled to stay whole), squares and products are in the units of
+        `policies.requests.moments`, and the others count rows. The L2 norm of a person's rows by group is at most
+        `most_in_a_group`, in the worst case of rows of one group, all at one end of the bounds. The last statistic, of
+        what was cut, counts persons in four slots: each person is in one slot.
         """
         length, found = self.group_count(table), dict[Statistic, Extent]()
         share = _OTHERS if self.counts_cut else 1
         for aggregate in self.aggregates:
             for statistic in aggregate.statistics(table):
-                kind, column = statistic
-                per_row = 1 if column is None else PER_ROW[kind](table.column(column))
+                kind, *names = statistic
+                first, second = (None if name is None else table.column(name) for name in names)
+                per_row = 1 if first is None else PER_ROW[kind](first, second)
                 found[statistic] = noised(length, table.most_in_a_group * per_row, share, per_row)
         if self.counts_cut:
             found[CUT] = noised(CUT_SLOTS, 1, share=len(found))  # a sixteenth of the price, however many figures
@@ -201,6 +256,8 @@ class Plan(Message):
         aliases = {aggregate.alias for aggregate in self.aggregates}
         if len(set(fields)) != len(fields) or len(aliases.union(self.group_by)) != len(aliases) + len(self.group_by):
             raise ValueError("an output name is used twice")
+        for aggregate in self.aggregates:
+            aggregate.check()
         if self.where is not None:
             _check_predicate(self.where, table)
 
@@ -208,9 +265,7 @@ class Plan(Message):
         return "an exact source serves training only, never a question"
 
     def in_words(self, table_name: str) -> str:
-        text = (
-            ", ".join(f"{one.function.upper()}({one.column or '*'})" for one in self.aggregates) + f" of {table_name}"
-        )
+        text = ", ".join(one.in_words() for one in self.aggregates) + f" of {table_name}"
         if self.where is not None:
             text += f" where {_in_words(self.where)}"
         return text + (f" by {', '.join(self.group_by)}" if self.group_by else "")

@@ -10,15 +10,19 @@ MIN_EXACT = 2**50  # of weights in units of 2^-30, times rows
 
 
 class Statistic(NamedTuple):
-    """The kind of one block's numbers, and their column if they have one."""
+    """The kind of one block's numbers, and their column if they have one.
+
+    `other` is a second column: the one that is multiplied, or else one that must be present in the same row.
+    """
 
     kind: str
     column: str | None = None
+    other: str | None = None
 
     @property
     def name(self) -> str:
         """The name of the block in the manifest."""
-        return self.kind if self.column is None else f"{self.kind}:{self.column}"
+        return ":".join(part for part in self if part is not None)
 
 
 class Extent(NamedTuple):

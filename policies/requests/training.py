@@ -46,6 +46,7 @@ class TrainingStep(Message, ABC):
     dimensions: ClassVar[tuple[str, ...]] = ()
     functions: ClassVar[tuple[str, ...]] = ()
     conditions: ClassVar[tuple[Predicate, ...]] = ()
+    paired: ClassVar[tuple[str, ...]] = ()
 
     @model_validator(mode="after")
     def _check_chain(self) -> Self:

@@ -11,13 +11,16 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from policies.requests.query import CUT, CUT_SLOTS, Plan
+from policies.requests.moments import product_most, square_most
+from policies.requests.query import CUT, CUT_SLOTS, ROWS, Plan
 from policies.requests.request import Request
+from policies.requests.statistic import Statistic
 from policies.requests.tables import Table, TableColumn
 from policies.requests.training import TrainingStep
 from silo_node.data.bounding import PairLots, chosen, groups_of_each, of_few_groups
 from silo_node.data.coded import BELOW, NO_MEMBER, NO_STEPS, Bools, Coding, Integers, Rows, placed
 from silo_node.data.lots import Lots
+from silo_node.data.moments import products, squares
 from silo_node.data.norms import Owned, has_more, within_norm
 from silo_node.data.predicates import holds, is_number
 
@@ -61,19 +64,15 @@ def question(rows: Rows, request: Request, is_in: Bools | None, lots: Lots, max_
     kept = kept[bounded]
     group = np.zeros(len(kept), np.int64) if group is None else group[bounded]
     vectors = []
-    for kind, name in plan.statistics(table):
-        if kind == CUT.kind:
+    grouped = Grouped(rows, table, kept, group, size)
+    for statistic in plan.statistics(table):
+        if statistic == CUT:
             grouping = None if matching_group is None else (matching_group, size)
             vectors.append(_cut(rows, table, plan.valued(table), matching, grouping, max_groups))
-            continue
-        if name is None:
+        elif statistic == ROWS:
             vectors.append(np.bincount(group, minlength=size).astype(np.int64))
-            continue
-        column = table.column(name)
-        cells = _steps(rows, column, kept)
-        is_present = cells != NO_STEPS
-        present = np.clip(cells[is_present], 0, column.range_steps)
-        vectors.append(_FIGURES[kind](Grouped(group[is_present], present, size, column.range_steps)))
+        else:
+            vectors.append(_FIGURES[statistic.kind](grouped, statistic))
     return vectors
 
 
@@ -195,40 +194,84 @@ def _steps(rows: Rows, column: TableColumn, kept: Integers) -> Integers:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Grouped:
-    """The cells of a column that are present, in steps above the lower bound, and the group of each."""
+    """The kept rows of a question, and the group of each."""
 
+    rows: Rows
+    table: Table
+    kept: Integers
     group: Integers
-    steps: Integers  # 0 to range_steps
     size: int  # the number of groups
-    range_steps: int
 
-    def count(self) -> npt.NDArray[np.int64]:
-        """Return the number of cells of each group."""
-        return np.bincount(self.group, minlength=self.size).astype(np.int64)
+    def present(self, statistic: Statistic) -> tuple[Integers, list[Integers]]:
+        """Return of the rows where all columns of a statistic are present the group, and the steps of each column."""
+        columns = [self.table.column(name) for name in statistic[1:] if name is not None]
+        cells = [_steps(self.rows, column, self.kept) for column in columns]
+        is_present = np.logical_and.reduce([one != NO_STEPS for one in cells])
+        clipped = zip(cells, columns, strict=True)
+        return self.group[is_present], [np.clip(one[is_present], 0, column.range_steps) for one, column in clipped]
 
-    def sums(self, values: Integers, most: int) -> npt.NDArray[np.int64]:
-        """Return the exact sum of one value a cell, for each group; a value is at least 0 and at most `most`.
+    def count(self, group: Integers) -> npt.NDArray[np.int64]:
+        """Return how many there are of each group."""
+        return np.bincount(group, minlength=self.size).astype(np.int64)
+
+    def sums(self, group: Integers, values: Integers, most: int) -> npt.NDArray[np.int64]:
+        """Return the exact sum of the values of each group; a value is at least 0 and at most `most`.
 
         The sums must fit 64 bits.
         """
         if self.size == 1:
             return np.array([values.sum(dtype=np.int64)])
         if most * len(values) < _EXACT:
-            return np.bincount(self.group, values, self.size).astype(np.int64)
+            return np.bincount(group, values, self.size).astype(np.int64)
         # Floats add whole numbers exactly while they are small, so large ones are added in two parts.
         high, low = values >> _LIMB_BITS, values & ((1 << _LIMB_BITS) - 1)
-        found = (np.bincount(self.group, part, self.size).astype(np.int64) for part in (high, low))
+        found = (np.bincount(group, part, self.size).astype(np.int64) for part in (high, low))
         return (next(found) << _LIMB_BITS) + next(found)
 
-    def total(self) -> npt.NDArray[np.int64]:
-        """Return the sum of twice the distance of each cell from the middle of its bounds, for each group."""
-        return 2 * self.sums(self.steps, self.range_steps) - self.range_steps * self.count()
+
+def _present(grouped: Grouped, statistic: Statistic) -> npt.NDArray[np.int64]:
+    return grouped.count(grouped.present(statistic)[0])
 
 
-# Each kind of statistic of a column, from its cells.
-_FIGURES: Mapping[str, Callable[[Grouped], npt.NDArray[np.int64]]] = MappingProxyType(
+def _total(grouped: Grouped, statistic: Statistic) -> npt.NDArray[np.int64]:
+    """Return the sum of twice the distance of each cell from the middle of its bounds, for each group."""
+    group, (steps, *_) = grouped.present(statistic)
+    most = grouped.table.column(str(statistic.column)).range_steps
+    return 2 * grouped.sums(group, steps, most) - most * grouped.count(group)
+
+
+def _square(grouped: Grouped, statistic: Statistic) -> npt.NDArray[np.int64]:
+    """Return the sum of twice what `squares` says of each cell, less the most, for each group.
+
+    A cell that is missing although none can be counts as the middle, as it does in a total.
+    """
+    column = grouped.table.column(str(statistic.column))
+    group, (steps, *_) = grouped.present(statistic)
+    figures, most = squares(steps.astype(np.int64), column), square_most(column)
+    found = 2 * grouped.sums(group, figures, most) - most * grouped.count(group)
+    if not column.can_be_missing:
+        beside = Statistic("present", statistic.other)
+        everywhere = grouped.count(grouped.group) if statistic.other is None else _present(grouped, beside)
+        found += most * (everywhere - grouped.count(group))
+    return found
+
+
+def _product(grouped: Grouped, statistic: Statistic) -> npt.NDArray[np.int64]:
+    """Return the sum of the product of two columns' centred cells, for each group; one that is missing is 0."""
+    columns = grouped.table.column(str(statistic.column)), grouped.table.column(str(statistic.other))
+    group, cells = grouped.present(statistic)
+    first, second = (2 * steps.astype(np.int64) - one.range_steps for steps, one in zip(cells, columns, strict=True))
+    most = product_most(*columns)
+    figures = products(first, second, columns)
+    return grouped.sums(group, figures + most, 2 * most) - most * grouped.count(group)
+
+
+# Each kind of statistic of a column, or of two, from its cells.
+_FIGURES: Mapping[str, Callable[[Grouped, Statistic], npt.NDArray[np.int64]]] = MappingProxyType(
     {
-        "present": Grouped.count,
-        "total": Grouped.total,
+        "present": _present,
+        "total": _total,
+        "square": _square,
+        "product": _product,
     }
 )

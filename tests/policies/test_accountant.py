@@ -181,6 +181,14 @@ def test_charge_grows_with_the_square_of_the_silos_of_a_person(asked: Request, m
     assert (assumed - 1) * scaled <= own <= math.ceil(assumed * scaled)
 
 
+def in_units(most: int) -> int:
+    """Return the most that a row adds, in the least power of two that makes it at most 2^28, halves up."""
+    unit = 1
+    while most > unit * 2**28:
+        unit *= 2
+    return math.floor(Fraction(most, unit) + Fraction(1, 2))
+
+
 @settings(deadline=None)
 @given(requests())
 def test_variances_cover_the_sensitivity_at_the_price(asked: Request) -> None:
@@ -189,14 +197,16 @@ def test_variances_cover_the_sensitivity_at_the_price(asked: Request) -> None:
     lost = Fraction(0)
     extents = asked.plan.statistics(asked.table)
     for (statistic, extent), block in zip(extents.items(), terms.blocks, strict=True):
-        column = asked.table.column(statistic.column) if statistic.column else None
         rows = asked.table.max_rows * asked.table.max_silos
+        widths = [asked.table.column(name).range_steps for name in statistic[1:] if name is not None]
         width = 1
-        if statistic.kind == "total":
-            assert column is not None
-            assert column.low is not None
-            assert column.high is not None
-            width = column.high - column.low  # of 2 * (value - low) - width, at either end
+        match statistic.kind:
+            case "total":
+                width = widths[0]  # of 2 * (value - low) - width, at either end
+            case "square":
+                width = in_units(widths[0] ** 2 // 4)
+            case "product":
+                width = in_units(widths[0] * widths[1])
         shift = rows * width * 2**block.scale_bits
         assert shift == asked.table.max_silos * extent.sensitivity * 2**block.scale_bits
         lost += Fraction(shift**2, 2 * int(block.variance))

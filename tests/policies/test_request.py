@@ -19,7 +19,8 @@ from policies.requests.calibration import clamp_of, spreads_of
 from policies.requests.capacity import carried_rows, carriers
 from policies.requests.computations import slot_count
 from policies.requests.denials import Denial, Refusal
-from policies.requests.query import Aggregate, Both, Compare, Either, IsNull, Not, OneOf, Plan, Predicate
+from policies.requests.moments import PAIRS
+from policies.requests.query import AGGREGATES, Aggregate, Both, Compare, Either, IsNull, Not, OneOf, Plan, Predicate
 from policies.requests.request import MAX_LIFETIME_S, MAX_SLOTS, OTHER_SLOTS, Request, resolved
 from policies.requests.statistic import Statistic
 from policies.requests.tables import TableColumn, is_number
@@ -85,14 +86,19 @@ def predicates() -> st.SearchStrategy[Predicate]:
 
 def plans() -> st.SearchStrategy[Plan]:
     measures = st.sampled_from(["age", "cost", "smoker", "stay"])
-    aggregate = st.one_of(st.just(("count", None)), st.tuples(st.sampled_from(["count", "sum", "avg"]), measures))
+    pairs = st.lists(measures, min_size=2, max_size=2, unique=True)
+    aggregate = st.one_of(
+        st.just(("count", None)),
+        st.tuples(st.sampled_from(list(AGGREGATES)), measures),
+        st.tuples(st.sampled_from(list(PAIRS)), pairs).map(lambda one: (one[0], *one[1])),
+    )
     return st.builds(
         lambda where, group_by, chosen: Plan(
             where=where,
             group_by=group_by,
             aggregates=tuple(
-                Aggregate(function=function, column=column, alias=f"a{index}")
-                for index, (function, column) in enumerate(chosen)
+                Aggregate(function=function, alias=f"a{index}", **dict(zip(("column", "other"), names, strict=False)))
+                for index, (function, *names) in enumerate(chosen)
             ),
         ),
         st.none() | predicates(),

@@ -299,6 +299,24 @@ def test_a_sole_dimension_is_not_crossed_as_a_measure() -> None:
     assert judge(by, defined(smoker, plan=grouped("smoker"))) == ()
 
 
+@pytest.mark.parametrize("function", ["covar_pop", "regr_count", "regr_avgx"])
+def test_a_sole_dimension_is_not_crossed_by_a_figure_of_two_measures(function: Any) -> None:
+    by = policy(
+        Edit(
+            'smoker = { type = "bool", class = "sensitive", roles = ["measure", "filter"] }',
+            'smoker = { type = "bool", class = "sensitive", roles = ["measure", "dimension"], sole_dimension = true }',
+        ),
+        Edit('["count", "sum", "avg"]', '["covar", "regr", "sum"]'),
+    )
+    smoker = published("smoker", by.sources["visits"].columns["smoker"], by.sources["visits"], 0)
+    for pair in (("smoker", "age"), ("age", "smoker")):
+        both = (Aggregate(function=function, column=pair[0], other=pair[1], alias="s"),)
+        crossed = defined(smoker, plan=plan(where=None, group_by=(), aggregates=both))
+        assert codes(by, crossed) == [("SOLE_DIMENSION", "smoker.sole_dimension")]
+    apart = tuple(Aggregate(function="sum", column=one, alias=one) for one in ("age", "smoker"))
+    assert codes(by, defined(smoker, plan=plan(where=None, group_by=(), aggregates=apart))) == []
+
+
 WARD_ALONE = (
     'class = "internal", roles = ["feature"], domain',
     'class = "internal", sole_dimension = true, roles = ["dimension", "feature"], domain',

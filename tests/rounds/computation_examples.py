@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from policies.requests.logistic import LogisticStep
+from policies.requests.moments import PAIRS
 from policies.requests.query import AGGREGATES, Aggregate
 from policies.requests.request import Request
 from policies.requests.tables import Table
@@ -19,11 +20,15 @@ SHORT = table(max_rows=4, max_norm=TABLE.max_rows, columns=TABLE.columns)  # as 
 
 
 def question(*group_by: str, of: Table = TABLE, counts_cut: bool = False) -> Request:
-    """Return a question for every aggregate of every measure."""
+    """Return a question for every aggregate of every measure, and of every pair of them."""
     figures = [
         Aggregate(function=function, column=column, alias=f"{function}_{column}")  # type: ignore[arg-type]
         for function in AGGREGATES
         for column in ("age", "smoker")
+    ]
+    figures += [
+        Aggregate(function=function, column="age", other="smoker", alias=function)  # type: ignore[arg-type]
+        for function in PAIRS
     ]
     rows = Aggregate(function="count", column=None, alias="n")
     return request(

@@ -370,7 +370,7 @@ def test_the_demo_budget_holds_30_questions_at_epsilon_1_and_one_at_epsilon_2(si
 def test_one_silo_that_refuses_is_named_and_the_others_answer(home: Path) -> None:
     policy = home / "silos" / "maple" / "policy.toml"
     policy.write_text(
-        policy.read_text().replace('aggregates     = ["count", "sum", "avg"]', 'aggregates     = ["count"]')
+        policy.read_text().replace('aggregates     = ["count", "sum", "avg", ', 'aggregates     = ["count", ')
     )
     with simulate(home) as simulation:
         report = ask(simulation)

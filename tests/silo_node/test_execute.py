@@ -158,8 +158,8 @@ def expected(rows: list[Row], asked: Request) -> list[list[int]]:
         kept = [row for row in kept if holds(plan.where, row) is True]
     columns = {column.name: column for column in COLUMNS}
     vectors = []
-    for kind, name in asked.plan.statistics(asked.table):
-        if kind == "cut":
+    for statistic in asked.plan.statistics(asked.table):
+        if statistic.kind == "cut":
             vectors.append(slots_of_cut(kept, asked))
             continue
         vector = []
@@ -171,14 +171,35 @@ def expected(rows: list[Row], asked: Request) -> list[list[int]]:
                     member(row[key], columns[key]) == wanted for key, wanted in zip(plan.group_by, group, strict=True)
                 )
             ]
-            if name is None:
-                vector.append(len(inside))
-                continue
-            present = [found for row in inside if (found := steps(row[name], columns[name])) is not None]
-            width = columns[name].range_steps
-            vector.append(len(present) if kind == "present" else sum(2 * found - width for found in present))
+            used = [columns[name] for name in statistic[1:] if name is not None]
+            cells = [[steps(row[column.name], column) for column in used] for row in inside]
+            present = [[one for one in row if one is not None] for row in cells if None not in row]
+            vector.append(sum(figure(statistic.kind, row, [one.range_steps for one in used]) for row in present))
         vectors.append(vector)
     return vectors
+
+
+def figure(kind: str, cells: list[int], widths: list[int]) -> int:
+    """Return what a row adds to a statistic of columns of which it has all cells, in steps above the lower bounds."""
+    centred = [2 * cell - width for cell, width in zip(cells, widths, strict=True)]
+    match kind:
+        case "rows" | "present":
+            return 1
+        case "total":
+            return centred[0]
+        case "square":  # what is missing to the largest square, a quarter of it
+            most, lacks = widths[0] ** 2 // 4, (widths[0] ** 2 - centred[0] ** 2) // 4
+            return 2 * rounded(lacks, most) - rounded(most, most)
+        case _:
+            return rounded(centred[0] * centred[1], widths[0] * widths[1])
+
+
+def rounded(one: int, most: int) -> int:
+    """Return a number in the least power of two that makes the most at most 2^28, halves up."""
+    unit = 1
+    while most > unit * 2**28:
+        unit *= 2
+    return int((Decimal(one) / unit).to_integral_value(ROUND_HALF_UP) if one >= 0 else (2 * one + unit) // (2 * unit))
 
 
 TEXTS = ["", "north", "o'hara", "$p0", "%", "NULL", "'; DROP TABLE cells; --", "ærø", "日本", "\\", '"', "true", "12"]
@@ -240,6 +261,9 @@ ALL = (
     Aggregate(function="avg", column="cost", alias="mean_cost"),
     Aggregate(function="sum", column="smoker", alias="smokers"),
     Aggregate(function="count", column="stay", alias="stays"),
+    Aggregate(function="var_samp", column="cost", alias="spread"),
+    Aggregate(function="corr", column="stay", other="cost", alias="both"),
+    Aggregate(function="covar_pop", column="cost", other="smoker", alias="crossed"),
 )
 PLANS = st.builds(
     Plan,

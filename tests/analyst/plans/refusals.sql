@@ -379,3 +379,43 @@ the question is empty
 SELECT COUNT(*) FROM visits; SELECT COUNT(*) FROM visits
 -- error:
 2 statements, ask one question at a time
+
+-- title: a correlation of a column with itself
+SELECT CORR(age, age) FROM visits
+-- error:
+CORR names 'age' twice at line 1, column 8
+
+-- title: a correlation with a third argument
+SELECT CORR(age, cost, stay) FROM visits
+-- error:
+CORR takes two plain columns at line 1, column 8
+
+-- title: a regression of one column
+SELECT REGR_SLOPE(age) FROM visits
+-- error:
+REGR_SLOPE takes two plain columns at line 1, column 8
+
+-- title: a covariance of an expression
+SELECT COVAR_POP(age, cost / 2) FROM visits
+-- error:
+COVAR_POP takes two plain columns at line 1, column 8
+
+-- title: a variance of all
+SELECT VARIANCE(*) FROM visits
+-- error:
+VAR_SAMP takes one plain column at line 1, column 8
+
+-- title: a variance of different values
+SELECT STDDEV(DISTINCT age) FROM visits
+-- error:
+STDDEV_SAMP takes one plain column at line 1, column 8
+
+-- title: a variance of text
+SELECT VAR_POP(region) FROM visits
+-- error:
+cannot aggregate 'region' at line 1, column 16: it holds text
+
+-- title: a correlation with dates or text
+SELECT CORR(age, ward) FROM visits
+-- error:
+cannot aggregate 'ward' at line 1, column 18: it holds text
