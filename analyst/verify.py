@@ -157,7 +157,8 @@ def _compare_times(answer: dict[str, Any], checked: CheckedReport) -> None:
 
 
 def _key(dimensions: dict[str, str], row: Any) -> tuple[str, ...]:
-    return tuple(str(row[name]) for name in sorted(dimensions))
+    cells = (row[name] for name in sorted(dimensions))
+    return tuple("\0" if cell is None else str(cell) for cell in cells)  # no text that an answer has is NULL
 
 
 def _is_same(shown: Any, cell: Estimate) -> bool:
