@@ -4,7 +4,7 @@ A rule takes the statement, the draft and the silos' offer, and returns a change
 statement raises SqlError with the position in the text. `tests/analyst/plans/` has examples of questions and plans.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -12,11 +12,13 @@ from pydantic import ValidationError
 from sqlglot import exp
 
 from analyst.errors import SqlError
+from analyst.sql.cases import case_of, name_of
 from analyst.sql.columns import define, measure
 from analyst.sql.draft import PlanDraft, Planned, Rule
 from analyst.sql.offer import Offer, suggest
 from analyst.sql.parse import parse, sql_position, unsupported
 from analyst.sql.predicates import filters
+from policies.requests.cases import Cases
 from policies.requests.query import MAX_NAME, Aggregate, Plan, field_names
 
 _READ_CLAUSES = {"expressions", "from_", "where", "group"}
@@ -40,13 +42,19 @@ def plan(sql: str, offer: Offer, counts_cut: bool = False) -> Planned:
     try:
         for rule in RULES:
             draft = rule(statement, draft, offer)
-        finished = Plan(where=draft.where, group_by=draft.group_by, aggregates=draft.aggregates, counts_cut=counts_cut)
+        finished = Plan(
+            where=draft.where,
+            group_by=draft.group_by,
+            aggregates=draft.aggregates,
+            counts_cut=counts_cut,
+            cases=draft.cases,
+        )
     except ValidationError as err:  # a part exceeds a limit of the wire
         first = err.errors(include_url=False, include_input=False)[0]
         part = ".".join(str(key) for key in first["loc"])
         raise SqlError(f"the question is too large: {part}: {first['msg'][:200]}", "ask for less at once") from err
     used = [name for names in finished.uses().values() for name in names]
-    names = {_output_name(projection): _column(projection).name for projection in _dimensions(statement)}
+    names = dict(draft.names)
     output = tuple(_output_name(projection) for projection in statement.expressions)
     _check_names(output, names, finished)
     return Planned(offer.table(draft.table, used), finished, output, names)
@@ -102,16 +110,21 @@ def one_definition(statement: exp.Select, draft: PlanDraft, offer: Offer) -> Pla
 
 
 def dimensions(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDraft:
-    """GROUP BY takes columns with a closed domain; every other selected column must be an aggregate."""
+    """GROUP BY takes columns with a closed domain and expressions with public groups; all else is aggregated."""
     group = statement.args.get("group")
     if group is not None and any(group.args.get(key) for key in ("all", "rollup", "cube", "grouping_sets", "totals")):
         raise unsupported(group, "GROUP BY ALL, ROLLUP, CUBE and GROUPING SETS are not supported; name the columns")
     aliases = {projection.alias: projection.this for projection in statement.expressions if projection.alias}
-    keys = []
+    keys, cases = [], dict[str, Cases]()
     for node in group.expressions if group is not None else []:
-        target = aliases.get(node.name, node) if isinstance(node, exp.Column) else node
-        if not isinstance(target, exp.Column):
-            raise unsupported(node, "GROUP BY takes columns only")
+        target = (aliases.get(node.name, node) if isinstance(node, exp.Column) else node).unnest()
+        if not isinstance(target, exp.Column) or _is_plain_bool(target, draft.table, offer):
+            if target.find(exp.Column) is None or target.find(exp.AggFunc):
+                raise unsupported(node, "GROUP BY takes columns, and expressions of columns")
+            name = name_of(_alias_of(target, aliases), len(cases) + 1, draft.table, offer)
+            cases[_written(target)] = case_of(target, name, draft.table, offer)
+            keys.append(name)
+            continue
         column = define(target, draft.table, offer)
         if not column.domain:
             others = [name for name in offer.columns(draft.table) if offer.column(draft.table, name).domain]
@@ -122,15 +135,45 @@ def dimensions(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDra
         keys.append(column.name)
     if len(set(keys)) != len(keys):
         raise unsupported(group or statement, "GROUP BY names a column twice")
-    for projection in _dimensions(statement):
-        name = _column(projection).name
-        if name not in keys:
-            define(_column(projection), draft.table, offer)
-            raise SqlError(
-                f"column {name!r}{sql_position(projection)} is neither grouped by nor aggregated",
-                f"add GROUP BY {name}, or aggregate it: rows never leave a silo",
-            )
-    return replace(draft, group_by=tuple(keys))
+    names = [
+        (_output_name(projection), _dimension(projection, keys, cases, draft.table, offer))
+        for projection in _dimensions(statement)
+    ]
+    return replace(draft, group_by=tuple(keys), cases=tuple(cases.values()), names=tuple(names))
+
+
+def _written(node: exp.Expr) -> str:
+    """Return an expression as text, the same however its columns are qualified."""
+    return node.transform(lambda part: exp.column(part.name) if isinstance(part, exp.Column) else part).sql()
+
+
+def _is_plain_bool(node: exp.Expr, table: str, offer: Offer) -> bool:
+    """Tell whether a column is a bool without a domain: it is grouped by as the condition that it is."""
+    column = define(node, table, offer) if isinstance(node, exp.Column) else None
+    return column is not None and column.type == "bool" and not column.domain
+
+
+def _alias_of(target: exp.Expr, aliases: Mapping[str, exp.Expr]) -> str:
+    return next((alias for alias, node in aliases.items() if node.unnest() == target), "")
+
+
+def _dimension(projection: exp.Expr, keys: Sequence[str], cases: Mapping[str, Cases], table: str, offer: Offer) -> str:
+    """Return the dimension that a selected expression is; raises SqlError if it is none."""
+    node = projection.unalias().unnest()
+    if _written(node) in cases:
+        return cases[_written(node)].name
+    if not isinstance(node, exp.Column):
+        raise SqlError(
+            f"{node.sql(dialect='duckdb')[:60]}{sql_position(node)} is neither grouped by nor aggregated",
+            "add it to GROUP BY as it stands here, or by its name: rows never leave a silo",
+        )
+    if node.name not in keys or node.name in {one.name for one in cases.values()}:
+        define(node, table, offer)
+        raise SqlError(
+            f"column {node.name!r}{sql_position(projection)} is neither grouped by nor aggregated",
+            f"add GROUP BY {node.name}, or aggregate it: rows never leave a silo",
+        )
+    return node.name
 
 
 def aggregates(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDraft:
@@ -138,7 +181,7 @@ def aggregates(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDra
     found = []
     for projection in statement.expressions:
         node = projection.unalias()
-        if isinstance(node, exp.Column) and not isinstance(node.this, exp.Star):
+        if _is_dimension(node):
             continue
         if isinstance(node, exp.Star) or (isinstance(getattr(node, "this", None), exp.Star) and not _function(node)):
             raise unsupported(node, "SELECT * is not supported, rows never leave a silo")
@@ -169,18 +212,14 @@ def _function(node: exp.Expr) -> str:
 
 
 def _dimensions(statement: exp.Select) -> list[exp.Expr]:
-    return [
-        projection
-        for projection in statement.expressions
-        if isinstance(projection.unalias(), exp.Column) and not isinstance(projection.unalias().this, exp.Star)
-    ]
+    return [projection for projection in statement.expressions if _is_dimension(projection.unalias())]
 
 
-def _column(projection: exp.Expr) -> exp.Column:
-    node = projection.unalias()
-    if not isinstance(node, exp.Column):
-        raise unsupported(node, "a plain column is expected here")
-    return node
+def _is_dimension(node: exp.Expr) -> bool:
+    """Tell whether a selected expression is one of rows: a column, or computed from columns, and no aggregate."""
+    if isinstance(node, exp.Column):
+        return not isinstance(node.this, exp.Star)
+    return node.find(exp.Column) is not None and not node.find(exp.AggFunc, exp.Star, exp.Anonymous)
 
 
 def _output_name(projection: exp.Expr) -> str:
@@ -189,5 +228,7 @@ def _output_name(projection: exp.Expr) -> str:
     node = projection.unalias()
     if isinstance(node, exp.Column):
         return str(node.name)
+    if _is_dimension(node):
+        return node.sql(dialect="duckdb")
     argument = "star" if isinstance(node.this, exp.Star) else str(node.this.name)
     return f"{_function(node)}_{argument}"

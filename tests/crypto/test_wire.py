@@ -34,9 +34,10 @@ from crypto.wire import (
     verify,
 )
 from federation.members.roster import Party, Roster, SiloParty
+from policies.requests.cases import Cases
 from policies.requests.catalogue import Catalogue, OpenColumn
 from policies.requests.logistic import LogisticStep
-from policies.requests.predicates import Compare, Not
+from policies.requests.predicates import Compare, IsNull, Not
 from policies.requests.query import Aggregate, Plan
 from policies.requests.request import Request
 from policies.requests.tables import Table, TableColumn
@@ -106,6 +107,12 @@ SAMPLES: dict[type[Message], Message] = {  # whose parts must fit together
         clip="1",
     ),
     TableColumn: REQUEST.table.columns[1],
+    Cases: Cases(
+        name="length",
+        whens=(Compare(column="days", op="<", value="7"), IsNull(column="days")),
+        labels=("short", None),
+        otherwise="long",
+    ),
     OpenColumn: OpenColumn(column=REQUEST.table.columns[0], roles=("dimension",), unit=None),
 }
 FUZZ = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
