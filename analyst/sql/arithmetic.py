@@ -113,12 +113,12 @@ def _combined(node: exp.Expr, one: Line, other: Line) -> Line | None:
 def _compared(column: TableColumn, operator: str, bound: Fraction) -> Predicate:
     """Return `column operator bound` for cells of at most `MAX_DECIMALS` decimals."""
     units = bound * _UNIT
-    is_exact = units.denominator == 1 and (
+    has_literal = units.denominator == 1 and (
         column.type != "int" or operator not in ("=", "<>") or bound.denominator == 1
     )
-    if not is_exact and operator == "=":
+    if not has_literal and operator == "=":
         return never(column)
-    if not is_exact and operator == "<>":
+    if not has_literal and operator == "<>":
         return Not(operand=never(column))
     if abs(bound) >= _BEYOND and operator in ("=", "<>"):
         return never(column) if operator == "=" else Not(operand=never(column))

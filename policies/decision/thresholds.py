@@ -43,7 +43,7 @@ def _narrowed(request: Request, facts: RequestFacts, source: SourceColumns) -> I
 def _cased(request: Request, facts: RequestFacts, source: SourceColumns) -> Iterator[Threshold]:
     """Yield the columns by whose values conditions make groups, but those of which they only merge groups."""
     plan = request.plan
-    for one in getattr(plan, "cases", ()):
+    for one in plan.cases:
         for name in one.columns:
             if name not in plan.coarsened or name not in source.unconditional["dimension"]:
                 yield name, f"by the groups of {one.name!r}"

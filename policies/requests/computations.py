@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Protocol
 
 from pydantic import Field
 
+from policies.requests.cases import Cases
 from policies.requests.logistic import LogisticStep
 from policies.requests.predicates import Predicate
 from policies.requests.query import Plan
@@ -48,6 +49,10 @@ class Computation(Protocol):
     @property
     def dimensions(self) -> Sequence[str]:
         """The columns by which the answer is grouped, by themselves or by conditions on them."""
+
+    @property
+    def cases(self) -> Sequence[Cases]:
+        """The dimensions that are no column, but conditions."""
 
     @property
     def coarsened(self) -> Sequence[str]:

@@ -69,8 +69,8 @@ BY_STEP = {
     "plan.step",
     "plan.after",
 }
-OTHERS = {"masking": "shares", "count": "sum", "avg": "sum", "private": "exact", "int": "decimal", "=": "<>",
-          "string": "date", "bool": "int", "decimal": "int"}  # fmt: skip
+OTHERS = {"masking": "shares", "count": "sum", "avg": "sum", "private": "exact", "int": "decimal", "=": "<>", "<": "<=",
+          ">": ">=", "string": "date", "bool": "int", "decimal": "int"}  # fmt: skip
 
 
 def variants(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:

@@ -117,6 +117,22 @@ QUESTION: dict[str, Any] = {
     ],
 }
 COUNTS_CUT = QUESTION | {"counts_cut": True}
+BY_CASES = QUESTION | {
+    "where": {"kind": "compare_columns", "column": "days", "op": "<>", "other": "days"},
+    "group_by": ["length", "ward"],
+    "cases": [
+        {
+            "name": "length",
+            "whens": [
+                {"kind": "compare", "column": "days", "op": "<", "value": "7"},
+                {"kind": "is_null", "column": "died"},
+            ],
+            "labels": ["1", None],
+            "otherwise": "2",
+            "type": "int",
+        }
+    ],
+}
 NEVER_MISSING = TABLE | {"columns": [WARD, DAYS | {"can_be_missing": False}, DIED]}
 STEP = {
     "kind": "logistic-regression",
@@ -406,6 +422,7 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     counted = {"kind": "query", "where": None, "group_by": ["icd"], "aggregates": QUESTION["aggregates"][:1]}
     yield "Request", request(counted, 100_000) | {"table": TABLE | {"columns": [ICD]}}
     yield "Request", request(COUNTS_CUT, 100_000) | {"table": NEVER_MISSING}
+    yield "Request", request(BY_CASES, 100_000)
     yield (
         "DomainRequest",
         {
