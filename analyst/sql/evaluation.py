@@ -101,7 +101,9 @@ def changes(node: exp.Expr, scale: int, low: int, high: int, step: Decimal) -> l
     found = [(int(at), _result(text, kind)) for at, text, kind in _computed(node, sql, [])]
     if len(found) > MOST_CHANGES:
         message = f"{node.sql(dialect='duckdb')[:60]} has more than {MOST_CHANGES:,} results{sql_position(node)}"
-        raise SqlError(message, "take wider buckets")
+        raise SqlError(
+            message, "take wider buckets, such as FLOOR(x / 100), or conditions: CASE WHEN x < 5 THEN ... END"
+        )
     return found
 
 

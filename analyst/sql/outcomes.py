@@ -85,7 +85,10 @@ def outcomes(node: exp.Expr, table: str, offer: Offer) -> Outcomes:
         return _of_members(node, column)
     if column.low is None or column.high is None:
         lacks = "a closed domain" if column.type in ("string", "date") else "bounds"
-        hint = f"an expression is computed over public values: no policy gives {column.name!r} {lacks}"
+        instead = (
+            "compare it with whole texts: =, IN" if lacks == "a closed domain" else "compare it with numbers: <, ="
+        )
+        hint = f"an expression is computed over public values, and no policy gives {column.name!r} {lacks}; {instead}"
         raise SqlError(f"{shown} cannot be computed{place}", hint)
     return _of_numbers(node, column, column.low, column.high)
 

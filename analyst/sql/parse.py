@@ -10,7 +10,7 @@ from analyst.errors import SqlError
 
 SUPPORTED = (
     "supported: SELECT dimensions and COUNT(*), COUNT(col), SUM(col), AVG(col) FROM one table"
-    " WHERE comparisons, IN, BETWEEN, IS NULL, AND, OR, NOT GROUP BY dimensions"
+    " WHERE comparisons, IN, BETWEEN, LIKE, IS NULL, AND, OR, NOT GROUP BY dimensions, CASE, buckets such as x // 10"
 )
 _MAX_CHARACTERS = 20_000
 _FOREIGN = re.compile(r"\d,\d|0[xXbBoO]\w")  # a number with a decimal comma, or not in decimal digits

@@ -43,8 +43,9 @@ QUESTIONS = (
     "SELECT sex, AVG(survival) AS days, SUM(age) AS years FROM lung WHERE died AND ecog >= 1 GROUP BY sex",
     "SELECT CASE WHEN age < 50 THEN 'under 50' WHEN age < 65 THEN '50 to 64' ELSE '65 and over' END AS band,"
     " COUNT(*) AS n FROM lung GROUP BY band",
-    "SELECT age // 10 AS decade, UPPER(sex) AS s, COUNT(*) AS n, AVG(survival) AS days FROM lung GROUP BY s, decade",
-    "SELECT karnofsky < weight_loss + 60 AS worse, COUNT(*) AS n FROM lung WHERE age < survival GROUP BY worse",
+    "SELECT age // 10 AS decade, UPPER(sex) AS s, COUNT(*) AS n, SUM(survival) AS days FROM lung GROUP BY s, decade",
+    "SELECT CASE WHEN karnofsky < age THEN 1 WHEN karnofsky >= age THEN 0 END AS worse,"
+    " COUNT(*) AS n FROM lung WHERE age < survival GROUP BY worse",
 )
 
 
