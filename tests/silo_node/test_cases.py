@@ -11,16 +11,20 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from analyst.sql.offer import Offer
 from analyst.sql.plan import plan
 from policies.document.catalogue import catalogue_of
 from policies.document.policy import Analyst, Policy
-from policies.requests.query import Plan
+from policies.requests.cases import Cases
+from policies.requests.predicates import Both, Compare, CompareColumns, Either, IsNull, Not, OneOf, Predicate
+from policies.requests.query import Aggregate, Plan
 from policies.requests.request import Request
 from silo_node.data.query import execute
 from silo_node.data.sources import Source, source_of
-from tests.harness.example_policy import CREATED_AT, KEY, STORED, Edit, policy, request
+from tests.harness.example_policy import CREATED_AT, KEY, STORED, Edit, policy, request, table
 from tests.harness.rows import opened
 
 Row = dict[str, Any]
@@ -206,3 +210,120 @@ def test_each_grouping_and_each_condition_counts_what_duckdb_counts(tmp_path: Pa
         for negated in ("", "NOT "):
             sql = f"SELECT COUNT(*) AS n, SUM(age) AS ages FROM visits WHERE {negated}({condition})"
             assert counted(source, by, sql) == expected(tmp_path, sql), sql
+
+
+def test_what_lies_outside_the_bounds_counts_with_the_nearest_value(tmp_path: Path, by: Policy) -> None:
+    whole = rows_of(Random(1), 5, 1)[:5]  # noqa: S311
+    ages = (-7, 0, 110, 119, 10**15)
+    rows = [{**row, "patient_id": f"q{age}", "age": age} for row, age in zip(whole, ages, strict=True)]
+    source = stored(tmp_path, by, rows)
+    sql = "SELECT age // 10 AS g, COUNT(*) AS n, SUM(age) AS ages FROM visits GROUP BY g"
+    assert {group: count for group, (count, _) in counted(source, by, sql).items()} == {("0",): 2, ("11",): 3}
+    sql = "SELECT age >= 119 AS g, COUNT(*) AS n, SUM(age) AS ages FROM visits GROUP BY g"
+    assert {group: count for group, (count, _) in counted(source, by, sql).items()} == {("true",): 2, ("false",): 3}
+
+
+def test_a_missing_value_of_a_whole_number_is_below_nothing(tmp_path: Path, by: Policy) -> None:
+    """`grade` has unknown = -1: it was counted as a number below 1."""
+    made = rows_of(Random(2), 6, 1)  # noqa: S311
+    rows = [{**row, "grade": grade} for row, grade in zip(made, [None, -1, 7, 0, 1, 2], strict=False)]
+    source = stored(tmp_path, by, rows)
+
+    def count(where: str) -> int:
+        sql = f"SELECT COUNT(*) AS n, SUM(age) AS ages FROM visits WHERE {where}"
+        return counted(source, by, sql).get((), (0, 0))[0]
+
+    below = ("<= 1", "< 2", "<> 0", "> -1", ">= -1", "IN (0, 1)")
+    assert [count(f"grade {rest}") for rest in below] == [2, 2, 2, 3, 3, 2]
+    assert [count(rest) for rest in ("NOT grade > 1", "NOT grade = 0", "NOT grade IN (0, 1)")] == [2, 2, 1]
+    missing = ("IS NULL", "IS NOT NULL", "= -1", "<> -1", "IN (-1, 0)")
+    assert [count(f"grade {rest}") for rest in missing] == [3, 3, 3, 3, 4]
+    assert count("NOT grade IN (-1, 0)") == 2
+
+
+SHAPES: st.SearchStrategy[Any] = st.sampled_from(
+    [
+        Compare(column="age", op="<", value="40"),
+        Compare(column="grade", op=">=", value="1"),
+        Compare(column="ward", op="=", value="surgery"),
+        OneOf(column="ward", values=("unknown", "medicine")),
+        IsNull(column="smoker"),
+        CompareColumns(column="age", op="<", other="stay"),
+        CompareColumns(column="grade", op="<>", other="stay"),
+        Compare(column="smoker", op="=", value="true"),
+    ]
+)
+WHENS: st.SearchStrategy[Any] = st.recursive(
+    SHAPES,
+    lambda inner: st.one_of(
+        st.builds(Not, operand=inner),
+        st.builds(Both, operands=st.lists(inner, min_size=2, max_size=3).map(tuple)),
+        st.builds(Either, operands=st.lists(inner, min_size=2, max_size=3).map(tuple)),
+    ),
+    max_leaves=4,
+)
+
+
+@st.composite
+def cases(draw: st.DrawFn, name: str) -> Cases:
+    whens = draw(st.lists(WHENS, min_size=1, max_size=4).map(tuple))
+    labels = draw(st.lists(st.sampled_from(["a", "b", "c", None]), min_size=len(whens), max_size=len(whens)).map(tuple))
+    return Cases(name=name, whens=whens, labels=labels, otherwise=draw(st.sampled_from(["a", "d", None])))
+
+
+CELLS = st.fixed_dictionaries(
+    {
+        "patient_id": st.sampled_from(["p", "q", "r"]),
+        "ward": st.sampled_from(["medicine", "surgery", "cellar", None]),
+        "grade": st.sampled_from([-1, 0, 1, 2, None]),
+        "age": st.none() | st.integers(-10, 120),
+        "smoker": st.none() | st.booleans(),
+        "stay": st.none() | st.integers(-5, 70),
+    }
+)
+FIGURES = (
+    Aggregate(function="count", column=None, alias="n"),
+    Aggregate(function="avg", column="age", alias="age"),
+    Aggregate(function="sum", column="stay", alias="stay"),
+)
+
+
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None)
+@given(
+    rows=st.lists(CELLS, min_size=1, max_size=14),
+    grouping=st.tuples(cases("one"), cases("two")),
+    extra=st.sampled_from([(), ("ward",)]),
+    where=st.none() | WHENS,
+    max_rows=st.integers(1, 5),
+)
+def test_one_person_changes_no_figure_by_more_than_its_sensitivity(
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: list[Row],
+    grouping: tuple[Cases, Cases],
+    extra: tuple[str, ...],
+    where: Predicate | None,
+    max_rows: int,
+) -> None:
+    """All rows of one person are taken away, who may be in many groups; of the others none is cut."""
+    counts = Counter[str]()
+    kept = []
+    for row in rows:
+        counts[row["patient_id"]] += 1
+        if row["patient_id"] == "p" or counts[row["patient_id"]] <= max_rows:
+            kept.append(dict.fromkeys(SCHEMA.names) | row)
+    by, home = policy(), tmp_path_factory.mktemp("silo")
+    asked = request(
+        table=table(max_rows=max_rows),
+        plan=Plan(where=where, group_by=("one", *extra, "two"), aggregates=FIGURES, cases=grouping, counts_cut=True),
+    )
+    with_p = answer(stored(home, by, kept), asked)
+    without = answer(stored(home, by, [row for row in kept if row["patient_id"] != "p"]), asked)
+    for (statistic, extent), one, other in zip(
+        asked.plan.statistics(asked.table).items(), with_p, without, strict=True
+    ):
+        assert len(one) == extent.length
+        change = sum((a - b) ** 2 for a, b in zip(one, other, strict=True))
+        assert change <= extent.sensitivity**2, statistic
+        if statistic.kind == "rows":
+            assert sum(one) <= len(kept), "a row is in one group"
