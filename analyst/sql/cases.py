@@ -14,7 +14,7 @@ from analyst.errors import SqlError
 from analyst.sql.columns import define
 from analyst.sql.evaluation import Kind
 from analyst.sql.offer import Offer
-from analyst.sql.outcomes import Outcomes, any_of, one_of, only_column, outcomes
+from analyst.sql.outcomes import Outcomes, any_of, check_listable, is_listable, one_of, only_column, outcomes
 from analyst.sql.parse import sql_position
 from analyst.sql.predicates import CONDITIONS, all_of, predicate
 from policies.requests.cases import MAX_WHENS, Cases
@@ -22,7 +22,6 @@ from policies.requests.predicates import IsNull, Not, Predicate
 from policies.requests.tables import TableColumn
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+/-]{0,99}")
-_MOST_LISTED = 10_000  # values of all lists of a question
 Branch = tuple[Predicate, str | None]
 
 
@@ -77,11 +76,15 @@ def _branches(node: exp.Expr, table: str, offer: Offer) -> tuple[Kind, list[Bran
 def _of_members(found: Outcomes) -> tuple[Kind, list[Branch], str | None]:
     """Return a condition for each result; a result of most members may be the one of all others."""
     name = found.column.name
-    if len(found.members) > _MOST_LISTED:
-        message = f"{name!r} has {len(found.members):,} values, at most {_MOST_LISTED:,} are sorted into groups"
-        raise SqlError(message, f"name those that matter: CASE WHEN {name} IN (...) THEN ... END")
-    branches = [(any_of(one_of(name, found.members_of(label))), label) for label in found.labels]
-    return found.kind, branches, found.missing
+    of_label = {label: found.members_of(label) for label in found.labels}
+    rest: list[Branch] = []
+    if not is_listable([member for member, _ in found.members]):  # the largest group is that of all others, unlisted
+        largest = max(of_label, key=lambda label: len(of_label[label]))
+        rest.append((Not(operand=IsNull(column=name)), largest))
+        del of_label[largest]
+        check_listable(found.column, [member for members in of_label.values() for member in members])
+    branches = [(any_of(one_of(name, members)), label) for label, members in of_label.items()]
+    return found.kind, [*branches, *rest], found.missing
 
 
 def _of_runs(found: Outcomes) -> tuple[Kind, list[Branch], str | None]:

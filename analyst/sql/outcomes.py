@@ -22,6 +22,8 @@ from policies.requests.tables import MAX_DECIMALS, TableColumn
 
 MAX_STEPS = 1_000_000  # between the bounds of a column that is cut into groups
 MAX_LISTED = 1_000  # values of one list in a condition
+_MOST_LISTED = 10_000  # values of all lists of a question
+_MOST_CHARACTERS = 200_000
 _MAX_OPERANDS = 64
 _MOST_DAYS = 100_000
 _LEAST = Decimal(1).scaleb(-MAX_DECIMALS)
@@ -214,12 +216,37 @@ def where_result(found: Outcomes, label: str | None) -> Predicate:
     """Return the predicate that is true of exactly the rows of which the expression has this result."""
     name, parts = found.column.name, list[Predicate]()
     if found.members:
-        parts += one_of(name, found.members_of(label))
+        parts += _listed(found, found.members_of(label))
     else:
         parts += _runs_of(found, label)
     if found.missing == label:
         parts.append(IsNull(column=name))
     return any_of(parts) if parts else never(found.column)
+
+
+def _listed(found: Outcomes, members: Sequence[str]) -> list[Predicate]:
+    """Return predicates that list members; of a long domain those that are left out, where these are fewer."""
+    if is_listable(members):
+        return one_of(found.column.name, members)
+    wanted = set(members)
+    others = [one for one, _ in found.members if one not in wanted]
+    check_listable(found.column, others)
+    present = Not(operand=IsNull(column=found.column.name))
+    return [Not(operand=any_of(one_of(found.column.name, others))) if others else present]
+
+
+def is_listable(values: Sequence[str]) -> bool:
+    """Tell whether a question has room for a list of values."""
+    return len(values) <= _MOST_LISTED and sum(map(len, values)) <= _MOST_CHARACTERS
+
+
+def check_listable(column: TableColumn, values: Sequence[str]) -> None:
+    """Raise SqlError unless a question has room for a list of values of a column."""
+    if not is_listable(values):
+        message = (
+            f"{len(values):,} values of {column.name!r} would have to be listed, there is room for {_MOST_LISTED:,}"
+        )
+        raise SqlError(message, f"name those that matter: {column.name} IN (...)")
 
 
 def one_of(column: str, values: Sequence[str]) -> list[Predicate]:
