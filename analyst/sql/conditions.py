@@ -35,8 +35,8 @@ class Held:
 class Figure:
     """A figure of the question: core figures that are added over the groups where `held`, or over all.
 
-    A count and a sum are of the core figure `of`. An average divides the sum by the count `by`; a share divides the count
-    of the groups where the condition holds by that of all.
+    A count and a sum are of the core figure `of`. An average divides the sum by the count `by`; a share divides the
+    count of the groups where the condition holds by that of all.
     """
 
     function: Function
