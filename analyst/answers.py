@@ -89,7 +89,7 @@ def report_of(
         after=planned.after,
         labels=tuple(name for name in derived.labels if name not in derived.dimensions) if derived else (),
         told=derived.notes if derived else (),
-        withheld_groups=tuple(withheld),
+        withheld_groups=tuple(withheld) if derived is None or derived.is_whole else (),
         threshold=threshold,
         rho=rho_of(request),
         epsilon=conditions.epsilon,

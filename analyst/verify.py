@@ -143,7 +143,7 @@ def _compare_derived(answer: dict[str, Any], request: Request, opened: OpenedSum
         raise AnalystError(f"the SQL of the answer cannot be computed: {err.message}", _CHANGED) from err
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
         raise AnalystError("the answer does not fit the request that it names", _CHANGED) from err
-    if withheld != interpret(planned, request, opened, threshold)[1]:
+    if withheld != (interpret(planned, request, opened, threshold)[1] if derived.is_whole else []):
         raise AnalystError("the groups withheld are not those with too small a count", _CHANGED)
     names = tuple(name for name in derived.labels if name not in derived.dimensions)
     if tuple(answer["columns"]) != derived.columns or dimensions != derived.dimensions or labels != names:
@@ -193,7 +193,8 @@ def _compare_times(answer: dict[str, Any], checked: CheckedReport) -> None:
 
 
 def _key(dimensions: dict[str, str], row: Any) -> tuple[str, ...]:
-    return tuple(str(row[name]) for name in sorted(dimensions))
+    cells = (row[name] for name in sorted(dimensions))
+    return tuple("\0" if cell is None else str(cell) for cell in cells)  # no text that an answer has is NULL
 
 
 def _is_same(shown: Any, cell: Estimate) -> bool:

@@ -53,6 +53,12 @@ def span(named: str) -> tuple[date, date] | None:
         return None
 
 
+def granularity_of(named: str) -> str | None:
+    """Return the granularity of a period by its label; None if there is no such period."""
+    found = span(named)
+    return None if found is None else next((one for one in _SHORTEST_DAYS if label(one, found[0]) == named), None)
+
+
 def is_calendar(values: Sequence[str]) -> bool:
     """Tell whether these are periods of one granularity, one or more, each the next one, and `UNKNOWN` at the end."""
     *named, last = values

@@ -151,12 +151,18 @@ def read_after(text: str, figures: Mapping[str, str]) -> Afterwards:
         hint = "give every column its own name with AS; a figure n also takes n_low, n_high, n_sd"
         raise SqlError(f"the output name {twice[0]!r} is used twice", hint)
     can_have_parts = query.args.get("distinct") is None
-    is_whole = leaf is query and can_have_parts
+    is_whole = leaf is query and can_have_parts and query.args.get("group") is None and not _adds(query)
     columns = tuple(_column(one, figures, is_whole, can_have_parts) for one in query.expressions)
     cut = _cut(query, figures) if is_whole else None
     clauses = [query.args.get(clause) is not None for clause in ("where", "qualify", "limit", "offset")]
     inner = list(query.find_all(exp.Where, exp.Having, exp.Qualify, exp.Limit, exp.Offset))
     return Afterwards(text, query, columns, is_whole, cut, bool(inner) and (cut is None or sum(clauses) > 1))
+
+
+def _adds(query: exp.Select) -> bool:
+    """Tell whether a SELECT makes figures of several rows, other than by windows."""
+    found = (one for one in query.find_all(exp.AggFunc) if one.find_ancestor(exp.Select) is query)
+    return any(one.find_ancestor(exp.Window) is None for one in found)
 
 
 def _leave_withheld_out(query: exp.Query, leaf: exp.Select) -> None:

@@ -40,6 +40,7 @@ class Derived:
     dimensions: Mapping[str, str]
     labels: tuple[str, ...]
     notes: tuple[str, ...]
+    is_whole: bool  # each row is a group of the core
 
 
 def derived_of(planned: Planned, request: Request, opened: OpenedSum, threshold: Threshold) -> Derived:
@@ -73,7 +74,13 @@ def derive(after: Afterwards, sums: Sums, least: float, seed: bytes) -> Derived:
             rows.append(found)
     by_column = {column.name: column for column in after.columns}
     dimensions = {name: key for name in labels if (key := _dimension(after, by_column[name], sums)) is not None}
-    return Derived(tuple(cells), tuple(rows), dimensions, labels, tuple(_notes(labels, made, computed)))
+    notes = [*_notes(labels, made, computed)]
+    if not after.is_whole and (small := int((~sums.is_shown).sum())):
+        notes.append(
+            f"{small:,} of the {sums.groups:,} groups that figures are added up from have a noisy count below"
+            f" {least:,.0f}: sums count them, averages and counts of groups do not"
+        )
+    return Derived(tuple(cells), tuple(rows), dimensions, labels, tuple(notes), after.is_whole)
 
 
 def _dimension(after: Afterwards, column: Column, sums: Sums) -> str | None:

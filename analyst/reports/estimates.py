@@ -1,7 +1,7 @@
 """Estimates with 95 % intervals, computed from an opened sum. docs/privacy-promise.md, docs/intervals.md."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress, product
 from types import MappingProxyType
@@ -14,6 +14,7 @@ from analyst.reports.moment_figures import Sums, of_column, of_pair
 from analyst.sql.draft import Planned
 from crypto.rounds.manifest import Block
 from crypto.rounds.opening import OpenedSum
+from policies.requests.cases import by_name
 from policies.requests.moments import SPREADS
 from policies.requests.query import CUT, ROWS, Aggregate, Plan, statistic_of
 from policies.requests.request import Request
@@ -22,6 +23,7 @@ from policies.requests.tables import Table, TableColumn
 from policies.units import MICRO
 
 SURE_FROM = 100  # groups, from which only those are shown that surely have the minimum cohort, unless the analyst says
+Label = str | int | None  # of a group in an answer; None is SQL's NULL
 _COUNTS = ("rows", "present")  # the kinds of statistic that count rows
 
 
@@ -61,7 +63,7 @@ def interpret(
     request: Request,
     opened: OpenedSum,
     threshold: Threshold,
-) -> tuple[list[dict[str, Estimate | str | int]], list[dict[str, str | int]]]:
+) -> tuple[list[dict[str, Estimate | Label]], list[dict[str, Label]]]:
     """Return the rows of the answer and the groups withheld because their noisy count is below the threshold."""
     everything = sums_of(request, opened)
     is_shown = everything[cohort_of(everything)].values >= threshold.noisy_count
@@ -70,9 +72,9 @@ def interpret(
     order, shown = planned.plan.group_by, planned.names
     names = shown | {column: column for column in order if column not in shown.values()}
     places = [(name, order.index(column)) for name, column in names.items()]
-    rows: list[dict[str, Estimate | str | int]] = []
+    rows: list[dict[str, Estimate | Label]] = []
     for index, group in enumerate(compress(groups_of(planned.plan, request.table), is_shown)):
-        cells: dict[str, Estimate | str | int] = {name: group[place] for name, place in places}
+        cells: dict[str, Estimate | Label] = {name: group[place] for name, place in places}
         for alias, figures in columns.items():
             cells[alias] = figures[index]
         rows.append({name: cells[name] for name in planned.output})
@@ -80,10 +82,17 @@ def interpret(
     return rows, [{name: group[place] for name, place in places} for group in small]
 
 
-def groups_of(plan: Plan, table: Table) -> Iterator[tuple[str | int, ...]]:
-    """Yield every group in the order of the slots, with the values of an int column as ints."""
-    columns = (table.column(name) for name in plan.group_by)
-    return product(*([*map(int, one.domain)] if one.type == "int" else one.domain for one in columns))
+def groups_of(plan: Plan, table: Table) -> Iterator[tuple[Label, ...]]:
+    """Yield every group in the order of the slots, with whole numbers as ints, and None for NULL."""
+    return product(*(_labels(plan, table, name) for name in plan.group_by))
+
+
+def _labels(plan: Plan, table: Table, name: str) -> Sequence[Label]:
+    case = by_name(plan.cases).get(name)
+    if case is not None:
+        return [case.shown(group) for group in case.groups]
+    column = table.column(name)
+    return [*map(int, column.domain)] if column.type == "int" else column.domain
 
 
 def planned_again(request: Request, output: tuple[str, ...], names: dict[str, str], after: str = "") -> Planned:

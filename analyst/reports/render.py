@@ -17,6 +17,7 @@ from federation.terminal import plain
 from policies.budget.accountant import epsilon_of
 from policies.budget.sampler import rho_delta
 from policies.domains import LongDomain
+from policies.requests.cases import NULL
 from policies.requests.catalogue import Catalogue, OpenTable
 from policies.requests.tables import TableColumn
 from policies.units import MICRO
@@ -66,7 +67,10 @@ def _print_report(report: Report, console: Console) -> None:
     if (more := len(report.rows) - MAX_SHOWN) > 0:
         console.print(f"{more:,} more rows; --format csv and json have all of them")
     for group in report.withheld_groups[:MAX_SHOWN]:
-        shown = ", ".join(f"{name} = {value}" for name, value in group.items()) or "the whole table"
+        shown = (
+            ", ".join(f"{name} = {NULL if value is None else value}" for name, value in group.items())
+            or "the whole table"
+        )
         console.print(f"withheld: {plain(shown)} (its noisy count is below {_least(report.threshold)})")
     if (more := len(report.withheld_groups) - MAX_SHOWN) > 0:
         console.print(f"withheld: {more:,} more groups; --format json lists all of them")
@@ -110,7 +114,7 @@ def _least(threshold: Threshold) -> str:
 def show_cell(cell: Cell) -> str:
     """Return a figure with its 95 % interval in brackets, with as many digits as the noise allows."""
     if cell is None:
-        return "NULL"
+        return NULL
     if not isinstance(cell, Estimate):
         return plain(str(cell).lower() if isinstance(cell, bool) else str(cell))
     if cell.value is None or cell.sd is None or cell.low is None or cell.high is None:

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from analyst.reports.cut import Cut, definition_in_words
 from analyst.reports.derived import Cell
-from analyst.reports.estimates import Estimate, Threshold
+from analyst.reports.estimates import Estimate, Label, Threshold
 from crypto.errors import WireError
 from federation.terminal import plain
 from policies.requests.denials import Denial
@@ -43,7 +43,7 @@ class Report:
     columns: tuple[str, ...]
     dimensions: Mapping[str, str]  # the output columns that are groups, with the table's column of each
     rows: tuple[Mapping[str, Cell], ...]
-    withheld_groups: tuple[Mapping[str, str | int], ...]
+    withheld_groups: tuple[Mapping[str, Label], ...]
     threshold: Threshold  # by which they are withheld
     rho: float
     epsilon: float

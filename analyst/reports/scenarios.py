@@ -147,7 +147,9 @@ def _table(sums: Sums, scenarios: Floats) -> pa.Table:
     }
     members = list(zip(*groups_of(sums.plan, sums.table), strict=True))
     for name, values in zip(sums.plan.group_by, members, strict=True):
-        columns[name] = pa.DictionaryArray.from_arrays(np.tile(np.arange(groups), count), pa.array(values))
+        kinds = {type(one) for one in values} - {type(None)}
+        listed = values if len(kinds) < 2 else [None if one is None else str(one) for one in values]
+        columns[name] = pa.array(listed).take(pa.array(np.tile(np.arange(groups), count)))
     for one in sums.plan.aggregates:
         columns[one.alias] = pa.array(figures_of(one, sums.table, noisy).values, from_pandas=True)
     return pa.table(columns)

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from sqlglot import exp
 
 from analyst.sql.offer import Offer
-from policies.requests.query import Aggregate, Plan, Predicate
+from policies.requests.cases import Cases
+from policies.requests.predicates import Predicate
+from policies.requests.query import Aggregate, Plan
 from policies.requests.tables import Table
 
 
@@ -18,6 +20,8 @@ class PlanDraft:
     group_by: tuple[str, ...] = ()
     aggregates: tuple[Aggregate, ...] = ()
     where: Predicate | None = None
+    cases: tuple[Cases, ...] = ()
+    names: tuple[tuple[str, str], ...] = ()  # each dimension's name in the output, and in the plan
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from analyst.errors import SqlError
 
 SUPPORTED = (
     "supported: SELECT dimensions and COUNT(*), COUNT(col), SUM(col), AVG(col), VAR_* and STDDEV_*(col),"
-    " COVAR_*, CORR and REGR_*(col, col) FROM one table"
-    " WHERE comparisons, IN, BETWEEN, IS NULL, AND, OR, NOT GROUP BY dimensions"
+    " COVAR_*, CORR and REGR_*(col, col) FROM one table WHERE comparisons, IN, BETWEEN, LIKE, IS NULL, AND, OR, NOT"
+    " GROUP BY dimensions, CASE, buckets such as x // 10; and whatever is computed from their figures"
 )
 _MAX_CHARACTERS = 20_000
 _FOREIGN = re.compile(r"\d,\d|0[xXbBoO]\w")  # a number with a decimal comma, or not in decimal digits

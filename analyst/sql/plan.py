@@ -4,7 +4,7 @@ A rule takes the statement, the draft and the silos' offer, and returns a change
 statement raises SqlError with the position in the text. `tests/analyst/plans/` has examples of questions and plans.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -12,12 +12,16 @@ from pydantic import ValidationError
 from sqlglot import exp
 
 from analyst.errors import SqlError
+from analyst.sql.adding import added
+from analyst.sql.cases import case_of, name_of
 from analyst.sql.columns import define, measure
+from analyst.sql.conditions import conditions_of
 from analyst.sql.draft import PlanDraft, Planned, Rule
 from analyst.sql.offer import Offer, suggest
 from analyst.sql.parse import parse, sql_position, unsupported
 from analyst.sql.predicates import filters
-from analyst.sql.split import split
+from analyst.sql.split import renamed, split
+from policies.requests.cases import Cases
 from policies.requests.moments import PAIRS
 from policies.requests.query import MAX_NAME, Aggregate, Plan, field_names
 
@@ -52,21 +56,29 @@ def plan(sql: str, offer: Offer, counts_cut: bool = False) -> Planned:
     With `counts_cut` the plan also counts the persons whose rows or values bounding cuts.
     """
     parts = split(parse(sql))
-    statement, draft = parts.core, PlanDraft()
+    statement, after, draft = parts.core, parts.after, PlanDraft()
+    if after is not None and (conditioned := conditions_of(statement)) is not None:
+        statement, after = conditioned.core, added(conditioned, after)
     try:
         for rule in RULES:
             draft = rule(statement, draft, offer)
-        finished = Plan(where=draft.where, group_by=draft.group_by, aggregates=draft.aggregates, counts_cut=counts_cut)
+        finished = Plan(
+            where=draft.where,
+            group_by=draft.group_by,
+            aggregates=draft.aggregates,
+            counts_cut=counts_cut,
+            cases=draft.cases,
+        )
     except ValidationError as err:  # a part exceeds a limit of the wire
         first = err.errors(include_url=False, include_input=False)[0]
         part = ".".join(str(key) for key in first["loc"])
         raise SqlError(f"the question is too large: {part}: {first['msg'][:200]}", "ask for less at once") from err
     used = [name for names in finished.uses().values() for name in names]
-    names = {_output_name(projection): _column(projection).name for projection in _dimensions(statement)}
+    names = dict(draft.names)
     output = tuple(_output_name(projection) for projection in statement.expressions)
     _check_names(output, names, finished)
-    after = "" if parts.after is None else parts.after.sql(dialect="duckdb", comments=False)
-    return Planned(offer.table(draft.table, used), finished, output, names, after)
+    text = "" if after is None else renamed(after, names).sql(dialect="duckdb", comments=False)
+    return Planned(offer.table(draft.table, used), finished, output, names, text)
 
 
 def _check_names(output: tuple[str, ...], names: Mapping[str, str], finished: Plan) -> None:
@@ -119,17 +131,22 @@ def one_definition(statement: exp.Select, draft: PlanDraft, offer: Offer) -> Pla
 
 
 def dimensions(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDraft:
-    """GROUP BY takes columns with a closed domain; every other selected column must be an aggregate."""
+    """GROUP BY takes columns with a closed domain and expressions with public groups; all else is aggregated."""
     group = statement.args.get("group")
     sets = group.find(exp.Rollup, exp.Cube, exp.GroupingSets) if group is not None else None
     if sets is not None:
         raise unsupported(sets, "ROLLUP, CUBE and GROUPING SETS are not supported; name the columns")
     aliases = {projection.alias: projection.this for projection in statement.expressions if projection.alias}
-    keys = []
+    keys, cases = [], dict[str, Cases]()
     for node in group.expressions if group is not None else []:
-        target = aliases.get(node.name, node) if isinstance(node, exp.Column) else node
-        if not isinstance(target, exp.Column):
-            raise unsupported(node, "GROUP BY takes columns only")
+        target = (aliases.get(node.name, node) if isinstance(node, exp.Column) else node).unnest()
+        if not isinstance(target, exp.Column) or _is_plain_bool(target, draft.table, offer):
+            if target.find(exp.Column) is None or target.find(exp.AggFunc):
+                raise unsupported(node, "GROUP BY takes columns, and expressions of columns")
+            name = name_of(_alias_of(target, aliases), len(cases) + 1, draft.table, offer)
+            cases[_written(target)] = case_of(target, name, draft.table, offer)
+            keys.append(name)
+            continue
         column = define(target, draft.table, offer)
         if not column.domain:
             others = [name for name in offer.columns(draft.table) if offer.column(draft.table, name).domain]
@@ -140,15 +157,45 @@ def dimensions(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDra
         keys.append(column.name)
     if len(set(keys)) != len(keys):
         raise unsupported(group or statement, "GROUP BY names a column twice")
-    for projection in _dimensions(statement):
-        name = _column(projection).name
-        if name not in keys:
-            define(_column(projection), draft.table, offer)
-            raise SqlError(
-                f"column {name!r}{sql_position(projection)} is neither grouped by nor aggregated",
-                f"add GROUP BY {name}, or aggregate it: rows never leave a silo",
-            )
-    return replace(draft, group_by=tuple(keys))
+    names = [
+        (_output_name(projection), _dimension(projection, keys, cases, draft.table, offer))
+        for projection in _dimensions(statement)
+    ]
+    return replace(draft, group_by=tuple(keys), cases=tuple(cases.values()), names=tuple(names))
+
+
+def _written(node: exp.Expr) -> str:
+    """Return an expression as text, the same however its columns are qualified."""
+    return node.transform(lambda part: exp.column(part.name) if isinstance(part, exp.Column) else part).sql()
+
+
+def _is_plain_bool(node: exp.Expr, table: str, offer: Offer) -> bool:
+    """Tell whether a column is a bool without a domain: it is grouped by as the condition that it is."""
+    column = define(node, table, offer) if isinstance(node, exp.Column) else None
+    return column is not None and column.type == "bool" and not column.domain
+
+
+def _alias_of(target: exp.Expr, aliases: Mapping[str, exp.Expr]) -> str:
+    return next((alias for alias, node in aliases.items() if node.unnest() == target), "")
+
+
+def _dimension(projection: exp.Expr, keys: Sequence[str], cases: Mapping[str, Cases], table: str, offer: Offer) -> str:
+    """Return the dimension that a selected expression is; raises SqlError if it is none."""
+    node = projection.unalias().unnest()
+    if _written(node) in cases:
+        return cases[_written(node)].name
+    if not isinstance(node, exp.Column):
+        raise SqlError(
+            f"{node.sql(dialect='duckdb')[:60]}{sql_position(node)} is neither grouped by nor aggregated",
+            "add it to GROUP BY as it stands here, or by its name: rows never leave a silo",
+        )
+    if node.name not in keys or node.name in {one.name for one in cases.values()}:
+        define(node, table, offer)
+        raise SqlError(
+            f"column {node.name!r}{sql_position(projection)} is neither grouped by nor aggregated",
+            f"add GROUP BY {node.name}, or aggregate it: rows never leave a silo",
+        )
+    return node.name
 
 
 def aggregates(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDraft:
@@ -156,7 +203,7 @@ def aggregates(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDra
     found = []
     for projection in statement.expressions:
         node = projection.unalias()
-        if isinstance(node, exp.Column) and not isinstance(node.this, exp.Star):
+        if _is_dimension(node):
             continue
         if isinstance(node, exp.Star) or (isinstance(getattr(node, "this", None), exp.Star) and not _function(node)):
             raise unsupported(node, "SELECT * is not supported, rows never leave a silo")
@@ -200,18 +247,14 @@ def _function(node: exp.Expr) -> str:
 
 
 def _dimensions(statement: exp.Select) -> list[exp.Expr]:
-    return [
-        projection
-        for projection in statement.expressions
-        if isinstance(projection.unalias(), exp.Column) and not isinstance(projection.unalias().this, exp.Star)
-    ]
+    return [projection for projection in statement.expressions if _is_dimension(projection.unalias())]
 
 
-def _column(projection: exp.Expr) -> exp.Column:
-    node = projection.unalias()
-    if not isinstance(node, exp.Column):
-        raise unsupported(node, "a plain column is expected here")
-    return node
+def _is_dimension(node: exp.Expr) -> bool:
+    """Tell whether a selected expression is one of rows: a column, or computed from columns, and no aggregate."""
+    if isinstance(node, exp.Column):
+        return not isinstance(node.this, exp.Star)
+    return node.find(exp.Column) is not None and not node.find(exp.AggFunc, exp.Star, exp.Anonymous)
 
 
 def _output_name(projection: exp.Expr) -> str:
@@ -220,5 +263,7 @@ def _output_name(projection: exp.Expr) -> str:
     node = projection.unalias()
     if isinstance(node, exp.Column):
         return str(node.name)
+    if _is_dimension(node):
+        return node.sql(dialect="duckdb")
     arguments = [one for one in (node.this, node.args.get("expression")) if one is not None]
     return "_".join([_function(node), *("star" if isinstance(one, exp.Star) else str(one.name) for one in arguments)])

@@ -81,6 +81,21 @@ def _aggregates_own(query: exp.Select) -> bool:
     return any(_aggregates(one) for one in (*query.expressions, *clauses) if isinstance(one, exp.Expr))
 
 
+def renamed(after: exp.Query, names: Mapping[str, str]) -> exp.Query:
+    """Return the part after the answer with the groups' columns by the names that the released table has for them."""
+    after = after.copy()
+    leaf = next(one for one in after.find_all(exp.Table) if one.name == RELEASED).find_ancestor(exp.Select)
+    for column in list(after.find_all(exp.Column)):
+        name = names.get(column.name, column.name)
+        if name == column.name or column.find_ancestor(exp.Select) is not leaf:
+            continue
+        new: exp.Expr = exp.column(name, quoted=True)
+        if isinstance(column.parent, exp.Select) and column.arg_key == "expressions":
+            new = exp.alias_(new, column.name, quoted=True)
+        column.replace(new)
+    return after
+
+
 def _leaf(query: exp.Query) -> exp.Select:
     """Return the one SELECT that reads a table, after what only filters was merged into it."""
     for _ in range(_MAX_MERGED):
@@ -228,8 +243,10 @@ def _is_core(leaf: exp.Select, keys: tuple[exp.Expr, ...]) -> bool:
         return False
     written = {_text(key) for key in keys}
     nodes = [one.unalias() for one in leaf.expressions]
-    if any(_aggregates(one) and not isinstance(one, exp.AggFunc | exp.Filter) for one in nodes):
+    if any(_aggregates(one) and not isinstance(one, exp.AggFunc) for one in nodes):
         return False
+    if any(_aggregates(one) and one.find(exp.CountIf, exp.Filter, exp.Case, exp.If) for one in nodes):
+        return False  # conditions make groups of their own, which are added up after the answer
     if any(one.find(exp.Window) for one in nodes):
         return False
     has_figures = any(map(_aggregates, nodes))  # without one, the rules say what is missing
@@ -245,11 +262,13 @@ def _parts(leaf: exp.Select, keys: tuple[exp.Expr, ...]) -> tuple[exp.Select, ex
     fresh = (name for place in range(1, 10_000) if (name := f"f{place}") not in taken)
     labels = (name for place in range(1, 10_000) if (name := f"g{place}") not in taken)
     core_columns: list[exp.Expr] = []
+    columns = {one.name for one in leaf.find_all(exp.Column)}
+    aliases = {_text(one.this): one.alias for one in leaf.expressions if one.alias and one.alias not in columns}
     for key in keys:
         if _text(key) in core_names:
             continue
         is_column = isinstance(key, exp.Column)
-        name = key.name if is_column else next(labels)
+        name = key.name if is_column else aliases.get(_text(key)) or next(labels)
         core_names[_text(key)] = name
         core_columns.append(key.copy() if is_column else exp.alias_(key.unnest().copy(), name))
     for figure in _aggregates(leaf):

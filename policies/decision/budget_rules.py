@@ -15,7 +15,7 @@ from policies.document.policy import Policy
 from policies.domains import LongDomain
 from policies.periods import UNKNOWN, span
 from policies.requests.denials import Denial
-from policies.requests.query import Compare, OneOf
+from policies.requests.predicates import Compare, OneOf
 from policies.requests.request import Request
 from policies.requests.training import TrainingStep
 from policies.units import DAY_S, MICRO
@@ -70,6 +70,8 @@ def months_of(policy: Policy, request: Request, now: int) -> Months:
     periods = set(listed) - {UNKNOWN}
     conditions = request.plan.conditions
     filters = [one for one in conditions if isinstance(one, Compare | OneOf) and one.column == source.time_column]
+    if any(UNKNOWN in named for one in filters if (named := _named(one)) is not None):
+        return whole  # what no period holds may be of any month
     for one in filters:
         if isinstance(one, OneOf):
             periods &= set(one.values)
@@ -79,6 +81,13 @@ def months_of(policy: Policy, request: Request, now: int) -> Months:
     if not filters or not spans:
         return whole
     return Months.between(min(first for first, _ in spans), max(last for _, last in spans))
+
+
+def _named(condition: Compare | OneOf) -> tuple[str, ...] | None:
+    """Return the periods that a condition lists; None if it compares with one in their order."""
+    if isinstance(condition, OneOf):
+        return condition.values
+    return (condition.value,) if condition.op == "=" else None
 
 
 def rate_of(policy: Policy, now: int) -> Rate | None:

@@ -32,9 +32,15 @@ def columns(case: Case) -> Sequence[Denial]:
     """Is every column open in the role in which the request uses it?"""
     reasons: list[Denial] = []
     for role, names in case.facts.used.items():
-        if not case.source.unconditional[role].issuperset(names):
-            reasons += [denial for name in names for denial in _column(case, role, name)]
+        asked = names if role != "filter" else tuple(name for name in names if not _is_coarser(case, name))
+        if not case.source.unconditional[role].issuperset(asked):
+            reasons += [denial for name in asked for denial in _column(case, role, name)]
     return reasons
+
+
+def _is_coarser(case: Case, name: str) -> bool:
+    """Tell whether a request only merges members of a column that it may group by: that tells less than each member."""
+    return name in case.request.plan.coarsened and name in case.source.unconditional["dimension"]
 
 
 def _column(case: Case, role: ColumnRole, name: str) -> Iterator[Denial]:

@@ -40,7 +40,16 @@ def _narrowed(request: Request, facts: RequestFacts, source: SourceColumns) -> I
             yield asked.name, f"by {len(asked.domain)} of its {len(own.domain)} {what}"
 
 
-_KINDS: tuple[Callable[[Request, RequestFacts, SourceColumns], Iterator[Threshold]], ...] = (_narrowed,)
+def _cased(request: Request, facts: RequestFacts, source: SourceColumns) -> Iterator[Threshold]:
+    """Yield the columns by whose values conditions make groups, but those of which they only merge groups."""
+    plan = request.plan
+    for one in plan.cases:
+        for name in one.columns:
+            if name not in plan.coarsened or name not in source.unconditional["dimension"]:
+                yield name, f"by the groups of {one.name!r}"
+
+
+_KINDS: tuple[Callable[[Request, RequestFacts, SourceColumns], Iterator[Threshold]], ...] = (_narrowed, _cased)
 
 
 def bounds_of(column: TableColumn) -> str:

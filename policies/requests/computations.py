@@ -13,8 +13,10 @@ from typing import Annotated, Literal, Protocol
 
 from pydantic import Field
 
+from policies.requests.cases import Cases
 from policies.requests.logistic import LogisticStep
-from policies.requests.query import Plan, Predicate
+from policies.requests.predicates import Predicate
+from policies.requests.query import Plan
 from policies.requests.statistic import Extent, Statistic
 from policies.requests.tables import Table
 from policies.requests.training import TrainingStep
@@ -46,7 +48,15 @@ class Computation(Protocol):
 
     @property
     def dimensions(self) -> Sequence[str]:
-        """The columns by which the answer is grouped."""
+        """The columns by which the answer is grouped, by themselves or by conditions on them."""
+
+    @property
+    def cases(self) -> Sequence[Cases]:
+        """The dimensions that are no column, but conditions."""
+
+    @property
+    def coarsened(self) -> Sequence[str]:
+        """The columns whose members it merges into fewer groups, and that it uses in no other way."""
 
     @property
     def functions(self) -> Sequence[str]:

@@ -5,9 +5,7 @@ is computed in `silo_node/data/query.py`, the answer's estimates in `analyst/rep
 `analyst/sql/plan.py` reads it from SQL.
 """
 
-import json
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from types import MappingProxyType
 from typing import Annotated, ClassVar, Literal
@@ -15,14 +13,13 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from crypto.wire import Message, Name
+from policies.requests.cases import MAX_CASES, Cases, Group, by_name, check_cases, columns_in
 from policies.requests.moments import OPENED_AS, PAIRS, SPREADS, product_most, square_most
+from policies.requests.predicates import Both, Predicate, check_predicates, columns_of, cost_of, in_words
 from policies.requests.statistic import Extent, Statistic, noised
-from policies.requests.tables import Table, TableColumn, Text, is_number
+from policies.requests.tables import Table, TableColumn
 from policies.units import ColumnRole
 
-_MAX_DEPTH = 12
-_MAX_NODES = 200
-_MAX_LITERALS = 10_000  # of all lists together
 MAX_NAME = 120  # characters of a column of the answer
 ROWS = Statistic("rows")
 # How many persons had nothing cut, rows only, values only, and both: once a question, not by group.
@@ -68,54 +65,6 @@ def statistic_of(kind: str, column: TableColumn, beside: TableColumn | None = No
     if kind == "present":
         return Statistic(kind, *missing) if missing else ROWS
     return Statistic(kind, column.name, *(name for name in missing if name != column.name))
-
-
-class Compare(Message):
-    """column op value; a number or a bool is written as text and read by the column's type."""
-
-    kind: Literal["compare"] = "compare"
-    column: Name
-    op: Literal["=", "<>", "<", "<=", ">", ">="]
-    value: Text
-
-
-class OneOf(Message):
-    """Column IN (values)."""
-
-    kind: Literal["one_of"] = "one_of"
-    column: Name
-    values: Annotated[tuple[Text, ...], Field(min_length=1, max_length=1000)]
-
-
-class IsNull(Message):
-    """Column IS NULL."""
-
-    kind: Literal["is_null"] = "is_null"
-    column: Name
-
-
-class Not(Message):
-    """NOT operand."""
-
-    kind: Literal["not"] = "not"
-    operand: "Predicate"
-
-
-class Both(Message):
-    """Operand AND operand AND ..."""
-
-    kind: Literal["and"] = "and"
-    operands: Annotated[tuple["Predicate", ...], Field(min_length=2, max_length=64)]
-
-
-class Either(Message):
-    """Operand OR operand OR ..."""
-
-    kind: Literal["or"] = "or"
-    operands: Annotated[tuple["Predicate", ...], Field(min_length=2, max_length=64)]
-
-
-Predicate = Annotated[Compare | OneOf | IsNull | Not | Both | Either, Field(discriminator="kind")]
 
 
 class Aggregate(Message):
@@ -174,6 +123,10 @@ class Plan(Message):
     aggregates: Annotated[tuple[Aggregate, ...], Field(min_length=1, max_length=32)]
     # Whether the answer also tells how many persons had rows left out or values clamped, for a sixteenth of the price.
     counts_cut: Annotated[bool, Field(default=False, exclude_if=lambda counts: not counts)] = False
+    # The dimensions that are no column: `group_by` names them.
+    cases: Annotated[
+        tuple[Cases, ...], Field(default=(), max_length=MAX_CASES, exclude_if=lambda cases: not cases)
+    ] = ()
 
     release: ClassVar[Literal["private", "exact"]] = "private"
     result: ClassVar[Literal["query-result", "model"]] = "query-result"
@@ -182,7 +135,16 @@ class Plan(Message):
 
     @property
     def dimensions(self) -> tuple[str, ...]:
-        return self.group_by
+        """The columns by which it is grouped; in the place of a case those that it reads."""
+        known = by_name(self.cases)
+        named = (known[name].columns if name in known else (name,) for name in self.group_by)
+        return tuple(dict.fromkeys(column for columns in named for column in columns))
+
+    @property
+    def coarsened(self) -> tuple[str, ...]:
+        """The columns of which cases, and nothing else, ask which member of their closed domain they are."""
+        otherwise = {*columns_of(self.where), *(name for one in self.cases for name in one.ordered)}
+        return tuple(name for name in dict.fromkeys(columns_in(self.cases)) if name not in otherwise)
 
     @property
     def functions(self) -> tuple[str, ...]:
@@ -199,9 +161,11 @@ class Plan(Message):
         return tuple(name for aggregate in self.aggregates if aggregate.other is not None for name in aggregate.columns)
 
     def uses(self) -> Mapping[ColumnRole, tuple[str, ...]]:
-        filters = dict.fromkeys(_columns(self.where))
+        known = by_name(self.cases)
+        filters = dict.fromkeys((*columns_of(self.where), *columns_in(self.cases)))
         measures = dict.fromkeys(name for aggregate in self.aggregates for name in aggregate.columns)
-        return {"dimension": self.group_by, "filter": tuple(filters), "measure": tuple(measures)}
+        dimensions = tuple(name for name in self.group_by if name not in known)
+        return {"dimension": dimensions, "filter": tuple(filters), "measure": tuple(measures)}
 
     def valued(self, table: Table) -> tuple[str, ...]:
         """Return the columns of which values enter a figure, and not only their number."""
@@ -211,9 +175,14 @@ class Plan(Message):
 
     def group_count(self, table: Table) -> int:
         count = 1
-        for name in self.group_by:
-            count *= len(table.column(name).domain)
+        for members in self._members(table):
+            count *= len(members)
         return count
+
+    def _members(self, table: Table) -> Iterator[Sequence[Group]]:
+        """Yield the groups of each dimension, in the order of the slots."""
+        known = by_name(self.cases)
+        return (known[name].groups if name in known else table.column(name).domain for name in self.group_by)
 
     def size(self, table: Table) -> int:
         """Return how much each row costs: columns read and the id, statistics, parts of the filter, and slots.
@@ -223,13 +192,13 @@ class Plan(Message):
         statistics = self.statistics(table)
         columns = {name for names in self.uses().values() for name in names}
         slots = sum(extent.length for extent in statistics.values())
-        parts = sum(len(part.values).bit_length() if isinstance(part, OneOf) else 1 for part in _parts(self.where))
+        parts = cost_of(self.where) + sum(one.cost for one in self.cases)
         pairs = sum(one.other is not None for one in statistics)  # each of which reads a second column
         return 1 + len(columns) + len(statistics) + pairs + parts + slots.bit_length()
 
-    def groups(self, table: Table) -> Iterator[tuple[str, ...]]:
-        """Yield every group of the closed domains, in the order of the slots; one without dimensions."""
-        return product(*(table.column(name).domain for name in self.group_by))
+    def groups(self, table: Table) -> Iterator[tuple[Group, ...]]:
+        """Yield every group of the closed domains and cases, in the order of the slots; one without dimensions."""
+        return product(*self._members(table))
 
     def statistics(self, table: Table) -> Mapping[Statistic, Extent]:
         """Return the rows, the rows where columns are present, centred totals and products: one number a group each.
@@ -259,7 +228,8 @@ class Plan(Message):
         for aggregate in self.aggregates:
             aggregate.check()
         if self.where is not None:
-            _check_predicate(self.where, table)
+            check_predicates((self.where,), table)
+        check_cases(self.cases, self.group_by, table)
 
     def release_remedy(self, release: str) -> str:
         return "an exact source serves training only, never a question"
@@ -267,78 +237,7 @@ class Plan(Message):
     def in_words(self, table_name: str) -> str:
         text = ", ".join(one.in_words() for one in self.aggregates) + f" of {table_name}"
         if self.where is not None:
-            text += f" where {_in_words(self.where)}"
-        return text + (f" by {', '.join(self.group_by)}" if self.group_by else "")
-
-
-def _parts(where: Predicate | None) -> Iterator[Predicate]:
-    """Yield a predicate and all its operands, from left to right."""
-    pending: list[Predicate] = [] if where is None else [where]
-    while pending:
-        part = pending.pop()
-        yield part
-        match part:
-            case Both(operands=operands) | Either(operands=operands):
-                pending += reversed(operands)
-            case Not(operand=operand):
-                pending.append(operand)
-
-
-def _columns(where: Predicate | None) -> Iterator[str]:
-    """Yield the columns of a predicate, from left to right."""
-    for part in _parts(where):
-        if isinstance(part, Compare | OneOf | IsNull):
-            yield part.column
-
-
-def _check_predicate(where: Predicate, table: Table) -> None:
-    nodes, literals, pending = 0, 0, [(where, 0)]
-    while pending:
-        predicate, depth = pending.pop()
-        nodes += 1
-        if depth > _MAX_DEPTH or nodes > _MAX_NODES:
-            raise ValueError("the filter is nested too deeply or has too many parts")
-        match predicate:
-            case Both() | Either():
-                pending += [(operand, depth + 1) for operand in reversed(predicate.operands)]
-            case Not():
-                pending.append((predicate.operand, depth + 1))
-            case Compare():
-                _check_literal(table.column(predicate.column), predicate.value)
-            case OneOf():
-                literals += len(predicate.values)
-                if literals > _MAX_LITERALS:
-                    raise ValueError(f"the filter lists more than {_MAX_LITERALS:,} values")
-                for value in predicate.values:
-                    _check_literal(table.column(predicate.column), value)
-            case IsNull():
-                pass
-
-
-def _check_literal(column: TableColumn, value: str) -> None:
-    kind = column.type
-    if kind == "date" and value not in column.domain:
-        raise ValueError(f"{value!r} is no period of column {column.name!r}")
-    if (kind in ("int", "decimal") and not is_number(value)) or (kind == "bool" and value not in ("true", "false")):
-        raise ValueError(f"{value!r} is no {kind}, the type of column {column.name!r}")
-
-
-def _in_words(predicate: Predicate) -> str:
-    match predicate:
-        case Both():
-            return "(" + " and ".join(map(_in_words, predicate.operands)) + ")"
-        case Either():
-            return "(" + " or ".join(map(_in_words, predicate.operands)) + ")"
-        case Not():
-            return f"not {_in_words(predicate.operand)}"
-        case IsNull():
-            return f"{predicate.column} is missing"
-        case OneOf():
-            return f"{predicate.column} in ({', '.join(map(_literal, predicate.values))})"
-        case Compare():
-            return f"{predicate.column} {predicate.op} {_literal(predicate.value)}"
-
-
-def _literal(value: str) -> str:
-    """Return a number or a truth value unquoted, any other text as ASCII JSON, since an analyst wrote it."""
-    return value if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?|true|false", value) else json.dumps(value)
+            text += f" where {in_words(self.where)}"
+        known = by_name(self.cases)
+        named = (f"{name} ({known[name].in_words()})" if name in known else name for name in self.group_by)
+        return text + (f" by {', '.join(named)}" if self.group_by else "")

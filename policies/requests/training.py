@@ -13,7 +13,8 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from crypto.wire import Digest, Message, Name, RoundId
-from policies.requests.query import Predicate
+from policies.requests.cases import Cases
+from policies.requests.predicates import Predicate
 from policies.requests.tables import Table
 from policies.units import MAX_STEPS, ColumnRole
 
@@ -44,6 +45,8 @@ class TrainingStep(Message, ABC):
     result: ClassVar[Literal["query-result", "model"]] = "model"
     approved_as: ClassVar[Literal["query", "training"]] = "training"
     dimensions: ClassVar[tuple[str, ...]] = ()
+    cases: ClassVar[tuple[Cases, ...]] = ()
+    coarsened: ClassVar[tuple[str, ...]] = ()
     functions: ClassVar[tuple[str, ...]] = ()
     conditions: ClassVar[tuple[Predicate, ...]] = ()
     paired: ClassVar[tuple[str, ...]] = ()

@@ -11,6 +11,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
+from policies.requests.cases import by_name
 from policies.requests.moments import product_most, square_most
 from policies.requests.query import CUT, CUT_SLOTS, ROWS, Plan
 from policies.requests.request import Request
@@ -18,6 +19,7 @@ from policies.requests.statistic import Statistic
 from policies.requests.tables import Table, TableColumn
 from policies.requests.training import TrainingStep
 from silo_node.data.bounding import PairLots, chosen, groups_of_each, of_few_groups
+from silo_node.data.cases import places
 from silo_node.data.coded import BELOW, NO_MEMBER, NO_STEPS, Bools, Coding, Integers, Rows, placed
 from silo_node.data.lots import Lots
 from silo_node.data.moments import products, squares
@@ -167,10 +169,13 @@ def _pairs(rows: Rows, lots: Lots) -> PairLots:
 def _groups(rows: Rows, plan: Plan, table: Table, kept: Integers) -> Integers | None:
     """Return the group of each kept row, by its place among the plan's groups; None for a question without groups."""
     found: Integers | None = None
+    known = by_name(plan.cases)
     for name in plan.group_by:
-        column = table.column(name)
-        place = _member(rows, column, kept)
-        found = place.astype(np.int64) if found is None else found * len(column.domain) + place
+        if name in known:
+            place, size = places(rows, table, known[name])[kept], len(known[name].groups)
+        else:
+            place, size = _member(rows, table.column(name), kept), len(table.column(name).domain)
+        found = place.astype(np.int64) if found is None else found * size + place
     return found
 
 

@@ -1,20 +1,22 @@
 """Filters on coded rows, by SQL's three-valued logic: a comparison with a missing cell is neither true nor false."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from operator import ge, gt, le, lt
+from operator import eq, ge, gt, le, lt, ne
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from policies.requests.query import Both, Compare, Either, IsNull, Not, OneOf, Predicate
+from policies.requests.predicates import Both, Compare, CompareColumns, Either, IsNull, Not, OneOf, Predicate
 from policies.requests.tables import Table, TableColumn
 from silo_node.data.coded import NO_NUMBER, Bools, Integers, Numbers, Rows, placed
 
 _NANOS = 10**9
+_MOST = 10**18  # beyond any number that is compared
 _OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType({"<": lt, "<=": le, ">": gt, ">=": ge})
+_ALL_OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType({**_OPERATORS, "=": eq, "<>": ne})
 _MISSING, _NOWHERE = -1, -2  # numbers of no member
 Value = str | Decimal | bool | None  # of a member; None compares with nothing
 
@@ -33,6 +35,12 @@ def holds(rows: Rows, table: Table, predicate: Predicate) -> Truth:
     numbered once. One part is judged after the other, so memory grows with the depth of a predicate and not its length.
     """
     return _Judging(rows, table).of(predicate)
+
+
+def holds_each(rows: Rows, table: Table, predicates: Iterable[Predicate]) -> Iterator[Truth]:
+    """Judge every row by each of some predicates, one after the other; the members of a column are numbered once."""
+    judging = _Judging(rows, table)
+    return (judging.of(one) for one in predicates)
 
 
 class _Judging:
@@ -57,6 +65,9 @@ class _Judging:
                 return self._compared(self._table.column(predicate.column), predicate.op, (predicate.value,))
             case OneOf():
                 return self._compared(self._table.column(predicate.column), "=", predicate.values)
+            case CompareColumns():
+                one, other = self._table.column(predicate.column), self._table.column(predicate.other)
+                return self._columns_compared(one, predicate.op, other)
 
     def _together(self, operands: Sequence[Predicate], of_true: np.ufunc, of_false: np.ufunc) -> Truth:
         found = self.of(operands[0])
@@ -79,7 +90,35 @@ class _Judging:
             return _numbers_compared(self._rows.numbers(column.name), op, literals)
         members, wanted = self._numbered(column, op), [_literal(column, text) for text in literals]
         true = members.equal(wanted) if op == "=" else members.compared(op, wanted[0])
-        return Truth(true, ~true & (members.numbers != _MISSING))
+        missing = members.numbers == _MISSING
+        if op in ("=", "<>") and column.unknown is not None and _literal(column, column.unknown) in wanted:
+            # The one literal that names missing cells: = finds them, and <> finds all others.
+            true, missing = (true | missing, missing & False) if op == "=" else (true, missing & False)
+        return Truth(true, ~true & ~missing)
+
+    def _columns_compared(self, one: TableColumn, op: str, other: TableColumn) -> Truth:
+        if one.type in ("int", "decimal"):
+            return _parts_compared(self._parts(one), op, self._parts(other))
+        sides = [_values(self._rows, column) for column in (one, other)]
+        present: Any = {value for _, values in sides for value in values if value is not None}
+        ranks = {value: place for place, value in enumerate(sorted(present))}
+        left, right = (
+            np.array([ranks.get(value, _MISSING) for value in values], np.int32)[codes] for codes, values in sides
+        )
+        is_present = (left != _MISSING) & (right != _MISSING)
+        true = _ALL_OPERATORS[op](left, right)
+        return Truth(true & is_present, ~true & is_present)
+
+    def _parts(self, column: TableColumn) -> Numbers:
+        """Return the cells of a column of numbers, whether or not it has a closed domain."""
+        if is_number(column):
+            return self._rows.numbers(column.name)
+        codes, values = _values(self._rows, column)
+        wholes, rests = np.full(len(values), NO_NUMBER, np.int64), np.zeros(len(values), np.int64)
+        for place, value in enumerate(values):
+            if isinstance(value, Decimal) and abs(value) < _MOST:
+                wholes[place], rests[place] = divmod(int(value * _NANOS), _NANOS)
+        return Numbers(wholes[codes], rests[codes])
 
     def _numbered(self, column: TableColumn, op: str) -> "_Numbered":
         """Return the cells of a column as numbers of members, in their order where `op` asks for it."""
@@ -121,15 +160,14 @@ def is_number(column: TableColumn) -> bool:
 def _values(rows: Rows, column: TableColumn) -> tuple[Integers, list[Value]]:
     """Return the codes of a column's cells, and the value of each member; the last one is that of a missing cell.
 
-    A cell is mapped into the request's domain first. A date is compared by its period, and one outside the list is
-    neither before nor after another.
+    A cell is mapped into the request's domain first, and one that is its `unknown` is missing. A date is compared by
+    its period.
     """
     members = rows.members(column.name)
     texts: list[str | None] = [*members.texts, None]
     if column.domain:
-        texts = [None if at < 0 else column.domain[at] for at in placed(members.texts, column.domain, column.unknown)]
-    if column.type == "date":
-        return members.codes, [None if text == column.unknown else text for text in texts]
+        found = (None if at < 0 else column.domain[at] for at in placed(members.texts, column.domain, column.unknown))
+        texts = [None if text == column.unknown else text for text in found]
     if column.type == "bool":
         return members.codes, [{"true": True, "false": False}.get(text or "") for text in texts]
     if column.type in ("int", "decimal"):
@@ -157,6 +195,18 @@ def _numbers_compared(numbers: Numbers, op: str, literals: Sequence[str]) -> Tru
         true = _one_of(numbers, [divmod(int(Decimal(text) * _NANOS), _NANOS) for text in literals])
     else:
         true = _number_compared(numbers, op, Decimal(literals[0]))
+    return Truth(true & present, ~true & present)
+
+
+def _parts_compared(one: Numbers, op: str, other: Numbers) -> Truth:
+    present = (one.whole != NO_NUMBER) & (other.whole != NO_NUMBER)
+    rest, other_rest = (0 if numbers.nanos is None else numbers.nanos for numbers in (one, other))
+    same: Any = one.whole == other.whole
+    if op in ("=", "<>"):
+        true = same & (rest == other_rest)
+        true = true if op == "=" else ~true
+    else:
+        true = _OPERATORS[op[0]](one.whole, other.whole) | (same & _OPERATORS[op](rest, other_rest))
     return Truth(true & present, ~true & present)
 
 

@@ -21,6 +21,7 @@ from tests.harness.inside import exchange_keys, forget_offer
 from tests.harness.simulator import Simulation, no_noise, simulate
 
 GROUPED = "SELECT sex, COUNT(*) AS n, AVG(age) AS mean_age FROM lung GROUP BY sex"
+BANDS = "SELECT age // 10 AS decade, sex, COUNT(*) AS n, AVG(survival) AS days FROM lung GROUP BY decade, sex"
 WHOLE = "SELECT COUNT(*) AS n, SUM(age) AS years FROM lung"
 Answer = dict[str, Any]
 
@@ -41,7 +42,7 @@ def check(simulation: Simulation, what: str) -> list[str]:
     return list(verify(simulation.federation, *read_answer(what)))
 
 
-@pytest.mark.parametrize("question", [GROUPED, WHOLE])
+@pytest.mark.parametrize("question", [GROUPED, WHOLE, BANDS])
 def test_the_right_answer_holds(shared: Simulation, tmp_path: Path, question: str) -> None:
     report = ask(shared, question)
     lines = check(shared, written(tmp_path, report))

@@ -43,6 +43,12 @@ QUESTIONS = (
     "SELECT AVG(n) AS a, MIN(n) AS least FROM (SELECT sex, COUNT(*) AS n FROM lung WHERE died GROUP BY sex)",
     "SELECT sex, CASE WHEN COUNT(*) > 100 THEN 'many' ELSE 'few' END AS size FROM lung GROUP BY sex ORDER BY sex",
     "SELECT AVG(age) AS a FROM (SELECT * FROM lung WHERE died AND ecog >= 2)",
+    "SELECT COUNT(*) FILTER (WHERE died) AS d, AVG(age) FILTER (WHERE sex = 'male') / AVG(age) AS r FROM lung",
+    "SELECT sex, SUM(CASE WHEN ecog >= 1 THEN 1 ELSE 0 END) AS n, COUNT(*) AS m FROM lung GROUP BY sex"
+    " HAVING COUNT(*) > 3 ORDER BY sex",
+    "SELECT CASE WHEN age < 60 THEN 'young' ELSE 'old' END AS band, COUNT(*) + 1 AS n FROM lung GROUP BY band ORDER BY n",
+    "SELECT sex, STDDEV(age) / AVG(age) AS cv FROM lung GROUP BY sex ORDER BY sex",
+    "SELECT died, COUNT(*) AS n FROM lung GROUP BY died ORDER BY n DESC LIMIT 1",
     "WITH t AS (SELECT sex, COUNT(*) AS n FROM lung GROUP BY sex)"
     " SELECT sex, n FROM t UNION ALL SELECT 'all', SUM(n) FROM t ORDER BY n",
     "SELECT * FROM (SELECT sex, SUM(age) AS years FROM lung GROUP BY sex) WHERE years > 100 ORDER BY years",

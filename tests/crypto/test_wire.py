@@ -34,9 +34,11 @@ from crypto.wire import (
     verify,
 )
 from federation.members.roster import Party, Roster, SiloParty
+from policies.requests.cases import Cases
 from policies.requests.catalogue import Catalogue, OpenColumn
 from policies.requests.logistic import LogisticStep
-from policies.requests.query import Aggregate, Compare, Not, Plan
+from policies.requests.predicates import Compare, IsNull, Not
+from policies.requests.query import Aggregate, Plan
 from policies.requests.request import Request
 from policies.requests.tables import Table, TableColumn
 from tests.cases import every
@@ -106,6 +108,12 @@ SAMPLES: dict[type[Message], Message] = {  # whose parts must fit together
     ),
     Table: REQUEST.table,
     TableColumn: REQUEST.table.columns[1],
+    Cases: Cases(
+        name="length",
+        whens=(Compare(column="days", op="<", value="7"), IsNull(column="days")),
+        labels=("short", None),
+        otherwise="long",
+    ),
     OpenColumn: OpenColumn(column=REQUEST.table.columns[0], roles=("dimension",), unit=None),
 }
 FUZZ = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])

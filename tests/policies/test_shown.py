@@ -16,8 +16,10 @@ from policies.decision.approvals import subject_of
 from policies.decision.shown import in_words, signed_text, whole_price
 from policies.document.load import parse
 from policies.document.policy import Policy
+from policies.requests.cases import Cases
 from policies.requests.logistic import LogisticStep
-from policies.requests.query import Aggregate, Both, Compare, Either, IsNull, Not, OneOf
+from policies.requests.predicates import Both, Compare, CompareColumns, Either, IsNull, Not, OneOf
+from policies.requests.query import Aggregate
 from policies.requests.replaces import Replaced, Replaces
 from policies.requests.request import Request
 from policies.units import DAY_S
@@ -40,9 +42,16 @@ EVERYWHERE = Both(
         Not(operand=OneOf(column="ward", values=("surgery", "medicine"))),
     )
 )
+OLD = Cases(
+    name="old",
+    whens=(Compare(column="age", op="<", value="40"), CompareColumns(column="stay", op=">", other="age")),
+    labels=("1", None),
+    otherwise="2",
+    type="int",
+)
 FULL = request(
     table=table(max_silos=3, max_norm=1),
-    plan=plan(where=EVERYWHERE, counts_cut=True),
+    plan=plan(where=EVERYWHERE, counts_cut=True, group_by=("ward", "old"), cases=(OLD,)),
     backend="masking",
     wait_seconds=90,
     or_without=2,
@@ -60,8 +69,8 @@ BY_STEP = {
     "plan.step",
     "plan.after",
 }
-OTHERS = {"masking": "shares", "count": "sum", "avg": "sum", "private": "exact", "int": "decimal", "=": "<>",
-          "string": "date", "bool": "int", "decimal": "int"}  # fmt: skip
+OTHERS = {"masking": "shares", "count": "sum", "avg": "sum", "private": "exact", "int": "decimal", "=": "<>", "<": "<=",
+          ">": ">=", "string": "date", "bool": "int", "decimal": "int"}  # fmt: skip
 
 
 def variants(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:

@@ -41,6 +41,11 @@ QUESTIONS = (
     " GROUP BY sex",
     "SELECT COUNT(*) AS n FROM lung WHERE NOT died OR karnofsky IS NULL",
     "SELECT sex, AVG(survival) AS days, SUM(age) AS years FROM lung WHERE died AND ecog >= 1 GROUP BY sex",
+    "SELECT CASE WHEN age < 50 THEN 'under 50' WHEN age < 65 THEN '50 to 64' ELSE '65 and over' END AS band,"
+    " COUNT(*) AS n FROM lung GROUP BY band",
+    "SELECT age // 10 AS decade, UPPER(sex) AS s, COUNT(*) AS n, SUM(survival) AS days FROM lung GROUP BY s, decade",
+    "SELECT CASE WHEN karnofsky < age THEN 1 WHEN karnofsky >= age THEN 0 END AS worse,"
+    " COUNT(*) AS n FROM lung WHERE age < survival GROUP BY worse",
 )
 
 
@@ -79,7 +84,7 @@ def of_two(founded: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_without_noise_the_answer_equals_pooled_duckdb_exactly(of_two: Simulation, question: str) -> None:
     report = ask(of_two, question)
-    keys = tuple(name for name in ("sex", "ecog") if name in report.columns)
+    keys = tuple(name for name in ("sex", "ecog", "band", "decade", "s", "worse") if name in report.columns)
     answers, truths = by_group(report.rows, keys), by_group(pooled(question), keys)
     assert answers
     for group, row in answers.items():

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.requests.query import Aggregate, Both, Compare, Either, IsNull, Not, OneOf, Plan, Predicate
+from policies.requests.predicates import Both, Compare, CompareColumns, Either, IsNull, Not, OneOf, Predicate
+from policies.requests.query import Aggregate, Plan
 from policies.requests.request import Request
 from policies.requests.tables import TableColumn
 from silo_node.data.query import execute
@@ -28,6 +29,7 @@ from tests.harness.rows import load_sources, opened
 Row = dict[str, Any]
 SCHEMA = pa.schema(STORED)
 OPERATORS: dict[str, Callable[[Any, Any], bool]] = {"=": eq, "<>": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
+TABLE = {column.name: column for column in COLUMNS}
 SURE_BOOL = 'can_be_missing = false, type = "bool"'
 NINTH = Decimal(1).scaleb(-9)
 
@@ -74,9 +76,12 @@ def member(cell: Any, column: TableColumn) -> str | None:
 
 
 def value(cell: Any, column: TableColumn) -> Any:
-    """Return what a filter compares: mapped into the domain first, then read by its type; None if missing."""
+    """Return what a filter compares: mapped into the domain first, then read by its type; None if missing.
+
+    What a domain names `unknown` is missing.
+    """
     cell = member(cell, column) if column.domain else cell
-    if cell is None:
+    if cell is None or (column.domain and cell == column.unknown):
         return None
     if column.type in ("int", "decimal"):
         return number(cell)
@@ -87,6 +92,13 @@ def literal(text: str, column: TableColumn) -> Any:
     if column.type in ("int", "decimal"):
         return Decimal(text)
     return text.encode() if column.type == "string" else text == "true"
+
+
+def compared(op: str, cell: Any, wanted: Any, is_missing_named: bool) -> bool | None:
+    """Compare a cell with a literal; one that names missing cells finds them by =, and no others by <>."""
+    if is_missing_named and op in ("=", "<>"):
+        return (cell is None) == (op == "=")
+    return None if cell is None else OPERATORS[op](cell, wanted)
 
 
 def holds(predicate: Predicate, row: Row) -> bool | None:
@@ -101,15 +113,20 @@ def holds(predicate: Predicate, row: Row) -> bool | None:
         case Either():
             found = [holds(operand, row) for operand in predicate.operands]
             return True if True in found else None if None in found else False
-    column = next(one for one in COLUMNS if one.name == predicate.column)
+        case CompareColumns():
+            one, other = (value(row[name], TABLE[name]) for name in (predicate.column, predicate.other))
+            return None if one is None or other is None else OPERATORS[predicate.op](one, other)
+    column = TABLE[predicate.column]
     cell = value(row[column.name], column)
     match predicate:
         case IsNull():
             return cell is None
         case Compare():
-            return None if cell is None else OPERATORS[predicate.op](cell, literal(predicate.value, column))
+            named = predicate.value == column.unknown
+            return compared(predicate.op, cell, literal(predicate.value, column), named)
         case OneOf():
-            return None if cell is None else cell in [literal(text, column) for text in predicate.values]
+            found = [compared("=", cell, literal(text, column), text == column.unknown) for text in predicate.values]
+            return True if True in found else None if None in found else False
 
 
 def steps(cell: Any, column: TableColumn) -> int | None:
@@ -445,7 +462,7 @@ def test_columns_may_have_any_name_that_a_policy_allows(bench: Bench, name: str)
     asked = request(
         table=table(max_rows=2, columns=(column,)),
         plan=Plan(
-            where=Compare(column=name, op=">", value="0"),
+            where=Either(operands=(Compare(column=name, op=">", value="0"), IsNull(column=name))),
             group_by=(name,),
             aggregates=(
                 Aggregate(function="sum", column=name, alias="total"),

@@ -18,7 +18,9 @@ import pytest
 from policies.document.load import parse
 from policies.document.policy import Policy
 from policies.periods import UNKNOWN, periods
-from policies.requests.query import Aggregate, Both, Compare, Either, IsNull, Not, OneOf, Predicate
+from policies.requests.cases import Cases
+from policies.requests.predicates import Both, Compare, CompareColumns, Either, IsNull, Not, OneOf, Predicate
+from policies.requests.query import Aggregate
 from policies.requests.request import Request
 from policies.requests.tables import TableColumn
 from silo_node.data.consent import narrowed, row_filter
@@ -193,7 +195,9 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         yield Bench(request.param, home, write(request.param, home, server))
 
 
-def asked(where: Predicate | None, group_by: tuple[str, ...], granularity: str = "month") -> Request:
+def asked(
+    where: Predicate | None, group_by: tuple[str, ...], granularity: str = "month", cases: tuple[Cases, ...] = ()
+) -> Request:
     seen = TableColumn(name="seen", type="date", domain=(*periods(granularity, BACK, NOW), UNKNOWN), unknown=UNKNOWN)
     kg = TableColumn(name="kg", type="decimal", low=-10_000, high=100_000, step="0.001")
     odd = TableColumn(name="odd", type="decimal", low=0, high=100, step="0.5")
@@ -203,7 +207,7 @@ def asked(where: Predicate | None, group_by: tuple[str, ...], granularity: str =
         aggregates.append(Aggregate(function="sum", column=column, alias=f"sum_{column}"))
     return request(
         table=table(max_rows=1000, columns=(*COLUMNS, seen, kg, odd)),
-        plan=plan(where=where, group_by=group_by, aggregates=tuple(aggregates)),
+        plan=plan(where=where, group_by=group_by, aggregates=tuple(aggregates), cases=cases),
     )
 
 
@@ -226,6 +230,8 @@ FILTERS: dict[str, Predicate | None] = {
     "domain": Either(
         operands=(Compare(column="ward", op="=", value="unknown"), Compare(column="grade", op="=", value="-1"))
     ),
+    "two columns": CompareColumns(column="kg", op="<", other="age"),
+    "two columns of which one has a domain": Not(operand=CompareColumns(column="grade", op="<", other="age")),
     "period": Compare(column="seen", op=">=", value="2026-12"),
 }
 
@@ -238,6 +244,21 @@ def test_a_question_has_the_same_answer(bench: Bench, reference: Bench, where: s
     found = bench.ask(question)
     assert found == reference.remembered(question)
     assert sum(found[0]) > 0, "a filter that nothing passes shows nothing"
+    assert bench.ask_prepared(question) == found
+
+
+def test_groups_by_conditions_hold_the_same_rows(bench: Bench, reference: Bench) -> None:
+    whens = (FILTERS["two columns"], FILTERS["scaled"], FILTERS["text"], FILTERS["no bool"], FILTERS["period"])
+    groups = Cases(
+        name="groups",
+        whens=tuple(when for when in whens if when is not None),
+        labels=("a", "b", None, "c", "a"),
+        otherwise="d",
+    )
+    question = asked(None, ("ward", "groups"), cases=(groups,))
+    found = bench.ask(question)
+    assert found == reference.remembered(question)
+    assert all(sum(found[0][place::4]) > 0 for place in range(4)), "a group that holds nothing shows nothing"
     assert bench.ask_prepared(question) == found
 
 

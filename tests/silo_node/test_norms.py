@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.requests.query import CUT, Aggregate, Compare, Plan
+from policies.requests.predicates import Compare
+from policies.requests.query import CUT, Aggregate, Plan
 from policies.requests.request import Request
 from policies.requests.tables import Table, TableColumn
 from silo_node.data import answer

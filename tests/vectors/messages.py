@@ -117,6 +117,22 @@ QUESTION: dict[str, Any] = {
     ],
 }
 COUNTS_CUT = QUESTION | {"counts_cut": True}
+BY_CASES = QUESTION | {
+    "where": {"kind": "compare_columns", "column": "days", "op": "<>", "other": "days"},
+    "group_by": ["length", "ward"],
+    "cases": [
+        {
+            "name": "length",
+            "whens": [
+                {"kind": "compare", "column": "days", "op": "<", "value": "7"},
+                {"kind": "is_null", "column": "died"},
+            ],
+            "labels": ["1", None],
+            "otherwise": "2",
+            "type": "int",
+        }
+    ],
+}
 NEVER_MISSING = TABLE | {"columns": [WARD, DAYS | {"can_be_missing": False}, DIED]}
 WITH_NORM = TABLE | {"max_norm": 2}
 STEP = {
@@ -407,6 +423,7 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "Request", request(counted, 100_000) | {"table": TABLE | {"columns": [ICD]}}
     yield "Request", request(COUNTS_CUT, 100_000) | {"table": NEVER_MISSING}
     yield "Request", request(COUNTS_CUT, 100_000) | {"table": WITH_NORM}
+    yield "Request", request(BY_CASES, 100_000)
     yield (
         "DomainRequest",
         {

@@ -63,9 +63,9 @@ SELECT ward AS w, COUNT(*) FROM visits GROUP BY ward
 -- title: an expression is grouped by under a name
 SELECT SUBSTRING(ward, 1, 1) AS first, COUNT(*) + 1 AS n FROM visits GROUP BY first
 -- core:
-SELECT SUBSTRING(ward, 1, 1) AS g1, COUNT(*) AS f1 FROM visits GROUP BY SUBSTRING(ward, 1, 1)
+SELECT SUBSTRING(ward, 1, 1) AS first, COUNT(*) AS f1 FROM visits GROUP BY SUBSTRING(ward, 1, 1)
 -- after:
-SELECT g1 AS first, f1 + 1 AS n FROM released
+SELECT first AS first, f1 + 1 AS n FROM released
 
 -- title: an expression that has the name of its column
 SELECT UPPER(ward) AS ward, COUNT(*) AS n FROM visits GROUP BY ward ORDER BY n
