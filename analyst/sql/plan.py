@@ -15,6 +15,7 @@ from analyst.errors import SqlError
 from analyst.sql.cases import case_of, name_of
 from analyst.sql.columns import define, measure
 from analyst.sql.draft import PlanDraft, Planned, Rule
+from analyst.sql.evaluation import bounded
 from analyst.sql.offer import Offer, suggest
 from analyst.sql.parse import parse, sql_position, unsupported
 from analyst.sql.predicates import filters
@@ -40,8 +41,9 @@ def plan(sql: str, offer: Offer, counts_cut: bool = False) -> Planned:
     statement = parse(sql)
     draft = PlanDraft()
     try:
-        for rule in RULES:
-            draft = rule(statement, draft, offer)
+        with bounded():
+            for rule in RULES:
+                draft = rule(statement, draft, offer)
         finished = Plan(
             where=draft.where,
             group_by=draft.group_by,
