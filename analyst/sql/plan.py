@@ -119,11 +119,11 @@ def dimensions(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDra
     aliases = {projection.alias: projection.this for projection in statement.expressions if projection.alias}
     keys, cases = [], dict[str, Cases]()
     for node in group.expressions if group is not None else []:
-        target = (aliases.get(node.name, node) if isinstance(node, exp.Column) else node).unnest()
+        target = (aliases.get(node.name, node) if isinstance(node, exp.Column) and not node.table else node).unnest()
         if not isinstance(target, exp.Column) or _is_plain_bool(target, draft.table, offer):
             if target.find(exp.Column) is None or target.find(exp.AggFunc):
                 raise unsupported(node, "GROUP BY takes columns, and expressions of columns")
-            name = name_of(_alias_of(target, aliases), len(cases) + 1, draft.table, offer)
+            name = name_of(_alias_of(target, aliases), len(cases) + 1, draft.table, offer, aliases)
             cases[_written(target)] = case_of(target, name, draft.table, offer)
             keys.append(name)
             continue

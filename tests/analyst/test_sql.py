@@ -393,3 +393,27 @@ def test_expressions_take_no_longer_than_a_question_may(monkeypatch: pytest.Monk
 def test_only_pure_functions_are_computed_and_in_little_memory(expression: str) -> None:
     refusal(f"SELECT {expression} AS a, COUNT(*) AS n FROM visits GROUP BY a")
     refusal(f"SELECT COUNT(*) AS n FROM visits WHERE {expression} = 'x' OR LENGTH({expression}) > 3")
+
+
+def test_a_group_has_a_name_of_its_own() -> None:
+    sql = "SELECT COUNT(*) AS group_1, SUM(age) AS x FROM visits GROUP BY age >= 65, smoker"
+    planned = plan(sql, OFFER)
+    assert request(table=planned.table, plan=planned.plan).plan.dimensions == ("age", "smoker")
+    assert len({*planned.plan.group_by, "group_1", "x"}) == 4
+    named = plan(
+        "SELECT age >= 65 AS smoker, smoker AS age, COUNT(*) FROM visits GROUP BY age >= 65, visits.smoker", OFFER
+    )
+    assert set(named.names) == {"smoker", "age"}
+    assert not {"smoker", "age"} & set(named.plan.group_by)
+
+
+@every(("expression", "hint"), [
+    ("age / 3", "round it: ROUND(x, 2)"),
+    ("RIGHT(REPLACE(ward, 'e', 'eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee') || REPLACE(REPLACE(ward, 'e', "
+     "'eeeeeeeeeeeeeeeeeee'), 'e', 'eeeeeeeeee'), 300)", "a label is printable text of 200 characters"),
+    ("CASE WHEN smoker THEN 'a\nb' ELSE 'c' END", "a label is printable text of 200 characters"),
+])  # fmt: skip
+def test_what_is_no_label_is_refused(expression: str, hint: str) -> None:
+    found = refusal(f"SELECT {expression} AS a, COUNT(*) AS n FROM visits GROUP BY a")
+    assert "is no label of" in found.message
+    assert found.hint == hint
