@@ -5,7 +5,7 @@ SQL has it, and NULL is one too.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 
 from sqlglot import exp
@@ -19,7 +19,7 @@ from analyst.sql.parse import sql_position
 from analyst.sql.predicates import CONDITIONS, all_of, predicate
 from policies.requests.cases import MAX_WHENS, Cases
 from policies.requests.predicates import IsNull, Not, Predicate
-from policies.requests.tables import TableColumn
+from policies.requests.tables import MAX_TEXT, TableColumn, is_number
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+/-]{0,99}")
 Branch = tuple[Predicate, str | None]
@@ -35,6 +35,10 @@ def case_of(node: exp.Expr, name: str, table: str, offer: Offer) -> Cases:
         raise SqlError(message, "take wider buckets, such as x // 20, or fewer conditions")
     if not branches:
         raise SqlError(f"{_shown(node)}{sql_position(node)} is the same for every row", "leave it out of GROUP BY")
+    wrong = next((label for _, label in branches if label is not None and not _can_be_label(label, kind)), None)
+    if wrong is not None:
+        hint = "round it: ROUND(x, 2)" if kind in ("int", "decimal") else "a label is printable text of 200 characters"
+        raise SqlError(f"{wrong[:40]!r} is no label of {_shown(node)}{sql_position(node)}", hint)
     return Cases(
         name=name,
         whens=tuple(when for when, _ in branches),
@@ -44,12 +48,17 @@ def case_of(node: exp.Expr, name: str, table: str, offer: Offer) -> Cases:
     )
 
 
-def name_of(alias: str, number: int, table: str, offer: Offer) -> str:
-    """Return the name of a case in the request: its alias where that can be one and is no column's."""
+def name_of(alias: str, number: int, table: str, offer: Offer, taken: Iterable[str]) -> str:
+    """Return the name of a case in the request: its alias where that can be one and is no column's, else a new one."""
     known = {name for columns in offer.holders(table).values() for name in columns}
     if _NAME.fullmatch(alias) and alias not in known:
         return alias
+    known.update(taken)
     return next(one for one in _numbered(number) if one not in known)
+
+
+def _can_be_label(label: str, kind: Kind) -> bool:
+    return is_number(label) if kind in ("int", "decimal") else len(label) <= MAX_TEXT and label.isprintable()
 
 
 def _numbered(number: int) -> Iterator[str]:

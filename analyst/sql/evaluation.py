@@ -1,11 +1,15 @@
 """SQL expressions over the public values of one column, computed by DuckDB itself: what an expression makes of each.
 
 No row and no file is read: the values are those of a closed domain, or the steps between public bounds. Promise: only
-functions of `PURE` are computed, within `SECONDS` and `MEMORY`.
+functions of `PURE` are computed, within `SECONDS` each, `SECONDS_IN_ALL` for a question, and `MEMORY`.
 """
 
+import math
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from decimal import Decimal
 from types import MappingProxyType
@@ -18,7 +22,8 @@ from analyst.errors import SqlError
 from analyst.sql.parse import sql_position
 
 Kind = Literal["string", "int", "decimal", "bool"]
-SECONDS = 2.0
+SECONDS = 2.0  # of one expression
+SECONDS_IN_ALL = 10.0  # of one question
 MEMORY = "256MB"
 MOST_CHANGES = 5_000  # places between steps at which an expression has another result
 # The functions and operators of one row that are computed; sqlglot's classes.
@@ -42,6 +47,7 @@ _DATED = (
 )  # fmt: skip
 _CASTS = frozenset({"INT", "BIGINT", "SMALLINT", "TINYINT", "DOUBLE", "FLOAT", "DECIMAL", "VARCHAR", "TEXT", "BOOLEAN"})
 _COLUMN = "v"
+_until: ContextVar[float] = ContextVar("until", default=math.inf)  # on the monotonic clock
 HINT = (
     "over public values: arithmetic, FLOOR, ROUND, ABS, SUBSTR, LEFT, RIGHT, UPPER, LOWER, LENGTH, ||, REPLACE, LIKE,"
     " ILIKE, IN, BETWEEN, CASE, COALESCE, NULLIF, CAST, and of dates year(), quarter(), month(), date_trunc()"
@@ -49,6 +55,16 @@ HINT = (
 _CONFIG: Mapping[str, Any] = MappingProxyType(
     {"enable_external_access": False, "memory_limit": MEMORY, "threads": 1, "lock_configuration": True}
 )
+
+
+@contextmanager
+def bounded() -> Iterator[None]:
+    """Let all expressions that are computed meanwhile take `SECONDS_IN_ALL` together."""
+    before = _until.set(time.monotonic() + SECONDS_IN_ALL)
+    try:
+        yield
+    finally:
+        _until.reset(before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +143,13 @@ def _text(node: exp.Expr) -> str:
 
 def _computed(node: exp.Expr, sql: str, parameters: Sequence[Any]) -> list[Any]:
     shown = f"{node.sql(dialect='duckdb')[:60]}"
+    seconds = min(SECONDS, _until.get() - time.monotonic())
+    if seconds <= 0:
+        message = f"the expressions of a question take more than {SECONDS_IN_ALL:g} s to compute{sql_position(node)}"
+        raise SqlError(message, "ask simpler conditions, or fewer")
     try:
         with duckdb.connect(config=dict(_CONFIG)) as database:
-            timer = threading.Timer(SECONDS, database.interrupt)
+            timer = threading.Timer(seconds, database.interrupt)
             timer.start()
             try:
                 return database.execute(sql, parameters).fetchall()

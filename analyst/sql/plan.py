@@ -17,6 +17,7 @@ from analyst.sql.cases import case_of, name_of
 from analyst.sql.columns import define, measure
 from analyst.sql.conditions import conditions_of
 from analyst.sql.draft import PlanDraft, Planned, Rule
+from analyst.sql.evaluation import bounded
 from analyst.sql.offer import Offer, suggest
 from analyst.sql.parse import parse, sql_position, unsupported
 from analyst.sql.predicates import filters
@@ -60,8 +61,9 @@ def plan(sql: str, offer: Offer, counts_cut: bool = False) -> Planned:
     if after is not None and (conditioned := conditions_of(statement)) is not None:
         statement, after = conditioned.core, added(conditioned, after)
     try:
-        for rule in RULES:
-            draft = rule(statement, draft, offer)
+        with bounded():
+            for rule in RULES:
+                draft = rule(statement, draft, offer)
         finished = Plan(
             where=draft.where,
             group_by=draft.group_by,
@@ -139,11 +141,11 @@ def dimensions(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDra
     aliases = {projection.alias: projection.this for projection in statement.expressions if projection.alias}
     keys, cases = [], dict[str, Cases]()
     for node in group.expressions if group is not None else []:
-        target = (aliases.get(node.name, node) if isinstance(node, exp.Column) else node).unnest()
+        target = (aliases.get(node.name, node) if isinstance(node, exp.Column) and not node.table else node).unnest()
         if not isinstance(target, exp.Column) or _is_plain_bool(target, draft.table, offer):
             if target.find(exp.Column) is None or target.find(exp.AggFunc):
                 raise unsupported(node, "GROUP BY takes columns, and expressions of columns")
-            name = name_of(_alias_of(target, aliases), len(cases) + 1, draft.table, offer)
+            name = name_of(_alias_of(target, aliases), len(cases) + 1, draft.table, offer, aliases)
             cases[_written(target)] = case_of(target, name, draft.table, offer)
             keys.append(name)
             continue

@@ -1,5 +1,6 @@
 """The rules of sources and [disclosure]: which columns may be used, in which roles, and what may leave."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 from policies.decision.case import Case
@@ -137,7 +138,7 @@ def _norm(norm: int | None) -> str:
 
 def figures(case: Case) -> Sequence[Denial]:
     """May the figures of the answer leave, and are they few enough?"""
-    disclosure, plan, groups = case.policy.disclosure, case.request.plan, case.facts.groups
+    disclosure, plan, groups = case.policy.disclosure, case.request.plan, max(case.facts.groups, _crossed(case))
     reasons: list[Denial] = []
     for function in case.facts.functions:
         if function not in disclosure.aggregates:
@@ -151,6 +152,18 @@ def figures(case: Case) -> Sequence[Denial]:
         message = f"{groups} groups, at most {disclosure.max_groups} are allowed"
         reasons.append(deny("MAX_GROUPS", "disclosure.max_groups", message, "group by fewer columns"))
     return reasons
+
+
+def _crossed(case: Case) -> int:
+    """Return the groups of which those of cases are sums, where they merge columns that are open for grouping alone.
+
+    Merging two columns to two groups each would else show a cell of a crossing that `max_groups` keeps closed.
+    """
+    plan, table = case.request.plan, case.request.table
+    merged = {name for name in plan.coarsened if name not in case.source.unconditional["filter"]}
+    if not merged:
+        return 1
+    return math.prod(len(table.column(name).domain) or 1 for name in merged.union(case.facts.used["dimension"]))
 
 
 def training(case: Case) -> Sequence[Denial]:

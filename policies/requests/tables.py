@@ -12,7 +12,8 @@ from policies.units import MAX_DOMAIN, MAX_RANGE_STEPS
 
 MAX_ROWS = 10_000  # of one person in one request
 MAX_DIGITS, MAX_DECIMALS = 18, 9  # of a number in a filter
-Text = Annotated[str, Field(max_length=200)]
+MAX_TEXT = 200  # characters of a value
+Text = Annotated[str, Field(max_length=MAX_TEXT)]
 Decimals = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,17})(\.[0-9]{1,9})?$")]
 
 

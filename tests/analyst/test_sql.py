@@ -14,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from analyst.errors import SqlError
+from analyst.sql import evaluation
 from analyst.sql.offer import Offer, suggest
 from analyst.sql.plan import plan
 from policies.requests.denials import Denial
@@ -377,3 +378,51 @@ def test_suggestions() -> None:
     assert suggest("agee", ["age", "cost"]) == "did you mean 'age'?"
     assert suggest("x", ["age", "cost"]) == "known: age, cost"
     assert suggest("x", []) == "known: none"
+
+
+def test_expressions_take_no_longer_than_a_question_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "SECONDS_IN_ALL", 0.2)
+    error = refusal(WHERE + " OR ".join(f"ABS(cost) > {number}" for number in range(60)))
+    assert " to compute at line 1, column" in error.message
+    monkeypatch.setattr(evaluation, "SECONDS_IN_ALL", 0)
+    error = refusal("SELECT FLOOR(cost / 3) AS a, COUNT(*) FROM visits GROUP BY a")
+    assert error.message.startswith("the expressions of a question take more than 0 s to compute at line 1")
+    monkeypatch.setattr(evaluation, "SECONDS", 0.05)
+    monkeypatch.setattr(evaluation, "SECONDS_IN_ALL", 5)
+    long = "REPLACE(" * 20 + "cost::VARCHAR" + ", '1', '1')" * 20
+    error = refusal(f"SELECT LENGTH({long}) AS a, COUNT(*) FROM visits GROUP BY a")
+    assert "takes too long to compute" in error.message
+
+
+@every("expression", [
+    "REPEAT(ward, 1000000)", "READ_TEXT('/etc/passwd')", "GETENV('HOME')", "RANDOM()", "NOW()", "CURRENT_DATE",
+    "(SELECT 1)", "ward::DATE", "CAST(ward AS STRUCT(a INTEGER))", "LIST_VALUE(ward)", "ward COLLATE NOCASE", "$1", "?",
+    "REPLACE(" * 60 + "ward" + ", 'e', 'eeeeeeeeee')" * 60,
+])  # fmt: skip
+def test_only_pure_functions_are_computed_and_in_little_memory(expression: str) -> None:
+    refusal(f"SELECT {expression} AS a, COUNT(*) AS n FROM visits GROUP BY a")
+    refusal(f"SELECT COUNT(*) AS n FROM visits WHERE {expression} = 'x' OR LENGTH({expression}) > 3")
+
+
+def test_a_group_has_a_name_of_its_own() -> None:
+    sql = "SELECT COUNT(*) AS group_1, SUM(age) AS x FROM visits GROUP BY age >= 65, smoker"
+    planned = plan(sql, OFFER)
+    assert request(table=planned.table, plan=planned.plan).plan.dimensions == ("age", "smoker")
+    assert len({*planned.plan.group_by, "group_1", "x"}) == 4
+    named = plan(
+        "SELECT age >= 65 AS smoker, smoker AS age, COUNT(*) FROM visits GROUP BY age >= 65, visits.smoker", OFFER
+    )
+    assert set(named.names) == {"smoker", "age"}
+    assert not {"smoker", "age"} & set(named.plan.group_by)
+
+
+@every(("expression", "hint"), [
+    ("age / 3", "round it: ROUND(x, 2)"),
+    ("RIGHT(REPLACE(ward, 'e', 'eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee') || REPLACE(REPLACE(ward, 'e', "
+     "'eeeeeeeeeeeeeeeeeee'), 'e', 'eeeeeeeeee'), 300)", "a label is printable text of 200 characters"),
+    ("CASE WHEN smoker THEN 'a\nb' ELSE 'c' END", "a label is printable text of 200 characters"),
+])  # fmt: skip
+def test_what_is_no_label_is_refused(expression: str, hint: str) -> None:
+    found = refusal(f"SELECT {expression} AS a, COUNT(*) AS n FROM visits GROUP BY a")
+    assert "is no label of" in found.message
+    assert found.hint == hint

@@ -133,6 +133,23 @@ def test_the_groups_of_cases_count() -> None:
     assert same.groups == ("a", "b", None)
 
 
+def test_merging_does_not_slip_below_the_most_groups() -> None:
+    """Hope: a cell of a crossing that `max_groups` keeps closed, by two cases of two groups each, or by one."""
+    grades = Edit('"sensitive", roles = ["dimension", "filter"]', '"sensitive", roles = ["dimension"]')
+    few = Edit("max_groups     = 12", "max_groups     = 11")
+    best = Compare(column="grade", op="=", value="2")
+    hidden = (
+        grouped(case(SURGERY), case(best, name="best")),
+        grouped(case(Both(operands=(SURGERY, best)))),
+        grouped(case(best), by=("ward",)),
+    )
+    for asked in hidden:
+        assert facts_of(asked, 2).groups < 11
+        assert codes(policy(GROUPED_ONLY, grades), asked) == []
+        assert codes(policy(GROUPED_ONLY, grades, few), asked) == [("MAX_GROUPS", "disclosure.max_groups")]
+        assert codes(policy(few), asked) == [], "whoever may filter may ask for the cell"
+
+
 @every("when", [
     Compare(column="grade", op="=", value="2"), IsNull(column="grade"), OneOf(column="grade", values=("1", "2")),
 ])  # fmt: skip

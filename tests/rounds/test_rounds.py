@@ -14,7 +14,8 @@ from aggregator.rounds import propose, read_request
 from analyst.demo.hospitals import PURPOSE, read_lung
 from analyst.errors import DeniedError, RoundError, SqlError
 from analyst.reports.estimates import Estimate
-from analyst.reports.report import Report
+from analyst.reports.render import render
+from analyst.reports.report import Report, decoded, encoded
 from crypto.errors import CryptoError
 from crypto.keys import Secret, SigningKey, read_key_file
 from crypto.rounds.manifest import Propose
@@ -115,6 +116,16 @@ def test_a_column_selected_twice_is_answered_twice(of_two: Simulation) -> None:
         with pytest.raises(SqlError, match="used twice"):
             ask(of_two, question)
     assert of_two.spent("aspen") == after, "what cannot be opened is refused before the charge"
+
+
+def test_the_group_null_is_none_and_is_written_as_such(of_two: Simulation) -> None:
+    report = ask(of_two, "SELECT CASE WHEN age < 65 THEN 1 END AS young, COUNT(*) AS n FROM lung GROUP BY young")
+    assert [row["young"] for row in report.rows] == [1, None]
+    assert report.to_arrow()["young"].to_pylist() == [1, None]
+    assert report.to_arrow()["young"].type == "int64"
+    assert [line.split(",")[0] for line in render(report, "csv").splitlines() if line[0] != "#"] == ["young", "1", ""]
+    assert "│  NULL │" in render(report, "table")
+    assert decoded(encoded(report)) == report
 
 
 @pytest.mark.slow
