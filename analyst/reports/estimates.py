@@ -23,7 +23,7 @@ from policies.requests.tables import Table, TableColumn
 from policies.units import MICRO
 
 SURE_FROM = 100  # groups, from which only those are shown that surely have the minimum cohort, unless the analyst says
-Label = str | int | None  # of a group in an answer; None is SQL's NULL
+Label = str | int | float | bool | None  # of a group in an answer; None is SQL's NULL
 _COUNTS = ("rows", "present")  # the kinds of statistic that count rows
 
 

@@ -195,18 +195,21 @@ def _drop_unused(query: exp.Query) -> None:
 
 
 def _without_aliases(select: exp.Select) -> None:
-    """Take off the alias of the one table, and the qualifiers of its columns."""
+    """Take off the alias of the one table, and the qualifiers of its columns; in GROUP BY they say that it is none of
+    the answer's.
+    """
     table = select.args["from_"].this
-    _without_qualifier(select, table.alias_or_name)
-    _without_qualifier(select, table.name)
+    _without_qualifier(select, table.alias_or_name, table.name)
+    _without_qualifier(select, table.name, table.name)
     if isinstance(table.args.get("alias"), exp.TableAlias) and not table.args["alias"].columns:
         table.set("alias", None)
 
 
-def _without_qualifier(select: exp.Select, name: str) -> None:
+def _without_qualifier(select: exp.Select, name: str, in_group: str | None = None) -> None:
     for column in select.find_all(exp.Column):
         if column.table == name and not column.args.get("db") and not isinstance(column.this, exp.Star):
-            column.set("table", None)
+            is_key = in_group is not None and isinstance(column.parent, exp.Group)
+            column.set("table", exp.to_identifier(in_group) if is_key else None)
 
 
 def _keys(leaf: exp.Select) -> tuple[exp.Expr, ...]:
@@ -370,4 +373,6 @@ def _text(node: exp.Expr) -> str:
     inner = node
     while isinstance(inner, exp.Paren):
         inner = inner.this
+    if isinstance(inner, exp.Column) and inner.table:
+        inner = exp.Column(this=inner.this.copy())
     return inner.sql(dialect="duckdb", comments=False, normalize_functions="upper", identify=True).casefold()

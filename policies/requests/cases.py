@@ -64,9 +64,18 @@ class Cases(Message):
         """How much each row costs, in looks at a cell."""
         return sum(map(cost_of, self.whens))
 
-    def shown(self, group: Group) -> str | int | None:
+    def shown(self, group: Group) -> str | int | float | bool | None:
         """Return the label of a group as answers have it."""
-        return int(group) if group is not None and self.type == "int" else group
+        if group is None:
+            return None
+        match self.type:
+            case "int":
+                return int(group)
+            case "decimal":
+                return float(group)
+            case "bool":
+                return group == "true"
+        return group
 
     def in_words(self) -> str:
         """Return the conditions and labels in words; every field of it changes them."""
