@@ -195,8 +195,9 @@ def _drop_unused(query: exp.Query) -> None:
 
 
 def _without_aliases(select: exp.Select) -> None:
-    """Take off the alias of the one table, and the qualifiers of its columns; in GROUP BY they say that it is none of
-    the answer's.
+    """Take off the alias of the one table, and the qualifiers of its columns.
+
+    In GROUP BY they stay, as there a name with one is no alias of the answer.
     """
     table = select.args["from_"].this
     _without_qualifier(select, table.alias_or_name, table.name)

@@ -46,7 +46,8 @@ QUESTIONS = (
     "SELECT COUNT(*) FILTER (WHERE died) AS d, AVG(age) FILTER (WHERE sex = 'male') / AVG(age) AS r FROM lung",
     "SELECT sex, SUM(CASE WHEN ecog >= 1 THEN 1 ELSE 0 END) AS n, COUNT(*) AS m FROM lung GROUP BY sex"
     " HAVING COUNT(*) > 3 ORDER BY sex",
-    "SELECT CASE WHEN age < 60 THEN 'young' ELSE 'old' END AS band, COUNT(*) + 1 AS n FROM lung GROUP BY band ORDER BY n",
+    "SELECT CASE WHEN age < 60 THEN 'young' ELSE 'old' END AS band, COUNT(*) + 1 AS n"
+    " FROM lung GROUP BY band ORDER BY n",
     "SELECT sex, STDDEV(age) / AVG(age) AS cv FROM lung GROUP BY sex ORDER BY sex",
     "SELECT died, COUNT(*) AS n FROM lung GROUP BY died ORDER BY n DESC LIMIT 1",
     "WITH t AS (SELECT sex, COUNT(*) AS n FROM lung GROUP BY sex)"
