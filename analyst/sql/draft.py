@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from sqlglot import exp
 
 from analyst.sql.offer import Offer
-from policies.requests.query import Aggregate, Plan, Predicate
+from policies.requests.predicates import Predicate
+from policies.requests.query import Aggregate, Plan
 from policies.requests.tables import Table
 
 

@@ -9,7 +9,7 @@ from analyst.sql.draft import PlanDraft
 from analyst.sql.literals import literal
 from analyst.sql.offer import Offer
 from analyst.sql.parse import unsupported
-from policies.requests.query import Both, Compare, Either, IsNull, Not, OneOf, Predicate
+from policies.requests.predicates import Both, Compare, Either, IsNull, Not, OneOf, Predicate
 
 _OPERATORS: dict[type[exp.Expr], str] = {
     exp.EQ: "=",

@@ -15,7 +15,7 @@ from policies.document.policy import Policy
 from policies.domains import LongDomain
 from policies.periods import UNKNOWN, span
 from policies.requests.denials import Denial
-from policies.requests.query import Compare, OneOf
+from policies.requests.predicates import Compare, OneOf
 from policies.requests.request import Request
 from policies.requests.training import TrainingStep
 from policies.units import DAY_S, MICRO

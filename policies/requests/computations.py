@@ -14,7 +14,8 @@ from typing import Annotated, Literal, Protocol
 from pydantic import Field
 
 from policies.requests.logistic import LogisticStep
-from policies.requests.query import Plan, Predicate
+from policies.requests.predicates import Predicate
+from policies.requests.query import Plan
 from policies.requests.statistic import Extent, Statistic
 from policies.requests.tables import Table
 from policies.requests.training import TrainingStep

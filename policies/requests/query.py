@@ -5,8 +5,6 @@ is computed in `silo_node/data/query.py`, the answer's estimates in `analyst/rep
 `analyst/sql/plan.py` reads it from SQL.
 """
 
-import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import product
 from types import MappingProxyType
@@ -15,13 +13,12 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from crypto.wire import Message, Name
+from policies.requests.predicates import Both, OneOf, Predicate, check_predicate, columns_of, parts_of
+from policies.requests.predicates import in_words as predicate_in_words
 from policies.requests.statistic import Extent, Statistic, noised
-from policies.requests.tables import Table, TableColumn, Text, is_number
+from policies.requests.tables import Table, TableColumn
 from policies.units import ColumnRole
 
-_MAX_DEPTH = 12
-_MAX_NODES = 200
-_MAX_LITERALS = 10_000  # of all lists together
 MAX_NAME = 120  # characters of a column of the answer
 ROWS = Statistic("rows")
 # How many persons had nothing cut, rows only, values only, and both: once a question, not by group.
@@ -53,54 +50,6 @@ def field_names(alias: str) -> tuple[str, ...]:
 def statistic_of(kind: str, column: TableColumn) -> Statistic:
     """Return the statistic of a kind of a column; where no cell can be missing, the rows count its cells."""
     return ROWS if kind == "present" and not column.can_be_missing else Statistic(kind, column.name)
-
-
-class Compare(Message):
-    """column op value; a number or a bool is written as text and read by the column's type."""
-
-    kind: Literal["compare"] = "compare"
-    column: Name
-    op: Literal["=", "<>", "<", "<=", ">", ">="]
-    value: Text
-
-
-class OneOf(Message):
-    """Column IN (values)."""
-
-    kind: Literal["one_of"] = "one_of"
-    column: Name
-    values: Annotated[tuple[Text, ...], Field(min_length=1, max_length=1000)]
-
-
-class IsNull(Message):
-    """Column IS NULL."""
-
-    kind: Literal["is_null"] = "is_null"
-    column: Name
-
-
-class Not(Message):
-    """NOT operand."""
-
-    kind: Literal["not"] = "not"
-    operand: "Predicate"
-
-
-class Both(Message):
-    """Operand AND operand AND ..."""
-
-    kind: Literal["and"] = "and"
-    operands: Annotated[tuple["Predicate", ...], Field(min_length=2, max_length=64)]
-
-
-class Either(Message):
-    """Operand OR operand OR ..."""
-
-    kind: Literal["or"] = "or"
-    operands: Annotated[tuple["Predicate", ...], Field(min_length=2, max_length=64)]
-
-
-Predicate = Annotated[Compare | OneOf | IsNull | Not | Both | Either, Field(discriminator="kind")]
 
 
 class Aggregate(Message):
@@ -148,7 +97,7 @@ class Plan(Message):
         return self.where.operands if isinstance(self.where, Both) else (self.where,)
 
     def uses(self) -> Mapping[ColumnRole, tuple[str, ...]]:
-        filters = dict.fromkeys(_columns(self.where))
+        filters = dict.fromkeys(columns_of(self.where))
         measures = dict.fromkeys(aggregate.column for aggregate in self.aggregates if aggregate.column is not None)
         return {"dimension": self.group_by, "filter": tuple(filters), "measure": tuple(measures)}
 
@@ -171,7 +120,7 @@ class Plan(Message):
         statistics = self.statistics(table)
         columns = {name for names in self.uses().values() for name in names}
         slots = sum(extent.length for extent in statistics.values())
-        parts = sum(len(part.values).bit_length() if isinstance(part, OneOf) else 1 for part in _parts(self.where))
+        parts = sum(len(part.values).bit_length() if isinstance(part, OneOf) else 1 for part in parts_of(self.where))
         return 1 + len(columns) + len(statistics) + parts + slots.bit_length()
 
     def groups(self, table: Table) -> Iterator[tuple[str, ...]]:
@@ -202,7 +151,7 @@ class Plan(Message):
         if len(set(fields)) != len(fields) or len(aliases.union(self.group_by)) != len(aliases) + len(self.group_by):
             raise ValueError("an output name is used twice")
         if self.where is not None:
-            _check_predicate(self.where, table)
+            check_predicate(self.where, table)
 
     def release_remedy(self, release: str) -> str:
         return "an exact source serves training only, never a question"
@@ -212,78 +161,5 @@ class Plan(Message):
             ", ".join(f"{one.function.upper()}({one.column or '*'})" for one in self.aggregates) + f" of {table_name}"
         )
         if self.where is not None:
-            text += f" where {_in_words(self.where)}"
+            text += f" where {predicate_in_words(self.where)}"
         return text + (f" by {', '.join(self.group_by)}" if self.group_by else "")
-
-
-def _parts(where: Predicate | None) -> Iterator[Predicate]:
-    """Yield a predicate and all its operands, from left to right."""
-    pending: list[Predicate] = [] if where is None else [where]
-    while pending:
-        part = pending.pop()
-        yield part
-        match part:
-            case Both(operands=operands) | Either(operands=operands):
-                pending += reversed(operands)
-            case Not(operand=operand):
-                pending.append(operand)
-
-
-def _columns(where: Predicate | None) -> Iterator[str]:
-    """Yield the columns of a predicate, from left to right."""
-    for part in _parts(where):
-        if isinstance(part, Compare | OneOf | IsNull):
-            yield part.column
-
-
-def _check_predicate(where: Predicate, table: Table) -> None:
-    nodes, literals, pending = 0, 0, [(where, 0)]
-    while pending:
-        predicate, depth = pending.pop()
-        nodes += 1
-        if depth > _MAX_DEPTH or nodes > _MAX_NODES:
-            raise ValueError("the filter is nested too deeply or has too many parts")
-        match predicate:
-            case Both() | Either():
-                pending += [(operand, depth + 1) for operand in reversed(predicate.operands)]
-            case Not():
-                pending.append((predicate.operand, depth + 1))
-            case Compare():
-                _check_literal(table.column(predicate.column), predicate.value)
-            case OneOf():
-                literals += len(predicate.values)
-                if literals > _MAX_LITERALS:
-                    raise ValueError(f"the filter lists more than {_MAX_LITERALS:,} values")
-                for value in predicate.values:
-                    _check_literal(table.column(predicate.column), value)
-            case IsNull():
-                pass
-
-
-def _check_literal(column: TableColumn, value: str) -> None:
-    kind = column.type
-    if kind == "date" and value not in column.domain:
-        raise ValueError(f"{value!r} is no period of column {column.name!r}")
-    if (kind in ("int", "decimal") and not is_number(value)) or (kind == "bool" and value not in ("true", "false")):
-        raise ValueError(f"{value!r} is no {kind}, the type of column {column.name!r}")
-
-
-def _in_words(predicate: Predicate) -> str:
-    match predicate:
-        case Both():
-            return "(" + " and ".join(map(_in_words, predicate.operands)) + ")"
-        case Either():
-            return "(" + " or ".join(map(_in_words, predicate.operands)) + ")"
-        case Not():
-            return f"not {_in_words(predicate.operand)}"
-        case IsNull():
-            return f"{predicate.column} is missing"
-        case OneOf():
-            return f"{predicate.column} in ({', '.join(map(_literal, predicate.values))})"
-        case Compare():
-            return f"{predicate.column} {predicate.op} {_literal(predicate.value)}"
-
-
-def _literal(value: str) -> str:
-    """Return a number or a truth value unquoted, any other text as ASCII JSON, since an analyst wrote it."""
-    return value if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?|true|false", value) else json.dumps(value)

@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from crypto.wire import Digest, Message, Name, RoundId
-from policies.requests.query import Predicate
+from policies.requests.predicates import Predicate
 from policies.requests.tables import Table
 from policies.units import MAX_STEPS, ColumnRole
 

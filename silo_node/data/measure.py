@@ -25,7 +25,8 @@ from policies.document.columns import Source as DeclaredSource
 from policies.document.policy import Compute, Policy
 from policies.document.purposes import ConsentTable
 from policies.requests.logistic import MAX_WEIGHTS, LogisticStep
-from policies.requests.query import Aggregate, Both, Compare, OneOf, Plan, Predicate
+from policies.requests.predicates import Both, Compare, OneOf, Predicate
+from policies.requests.query import Aggregate, Plan
 from policies.requests.request import Request
 from policies.requests.tables import Table, TableColumn
 from policies.requests.training import MAX_FEATURES, START

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from policies.requests.query import Both, Compare, Either, IsNull, Not, OneOf, Predicate
+from policies.requests.predicates import Both, Compare, Either, IsNull, Not, OneOf, Predicate
 from policies.requests.tables import Table, TableColumn
 from silo_node.data.coded import NO_NUMBER, Bools, Integers, Numbers, Rows, placed
 

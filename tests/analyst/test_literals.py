@@ -10,7 +10,7 @@ from analyst.sql.offer import Offer
 from analyst.sql.plan import plan
 from policies.document.catalogue import catalogue_of
 from policies.document.policy import Analyst
-from policies.requests.query import Both, Compare, Not, OneOf, Predicate
+from policies.requests.predicates import Both, Compare, Not, OneOf, Predicate
 from policies.requests.tables import Text
 from tests.cases import every
 from tests.harness.example_policy import KEY, Edit, policy

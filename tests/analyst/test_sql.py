@@ -17,7 +17,8 @@ from analyst.errors import SqlError
 from analyst.sql.offer import Offer, suggest
 from analyst.sql.plan import plan
 from policies.requests.denials import Denial
-from policies.requests.query import Compare, Plan
+from policies.requests.predicates import Compare
+from policies.requests.query import Plan
 from tests.cases import every
 from tests.harness.example_policy import AGE, COLUMNS, COST, Edit, catalogue, offer, policy, request
 

@@ -36,7 +36,8 @@ from crypto.wire import (
 from federation.members.roster import Party, Roster, SiloParty
 from policies.requests.catalogue import Catalogue, OpenColumn
 from policies.requests.logistic import LogisticStep
-from policies.requests.query import Aggregate, Compare, Not, Plan
+from policies.requests.predicates import Compare, Not
+from policies.requests.query import Aggregate, Plan
 from policies.requests.request import Request
 from policies.requests.tables import Table, TableColumn
 from tests.cases import every

@@ -23,7 +23,8 @@ from analyst.demo.hospitals import PURPOSE, found_hospitals
 from policies.document.catalogue import published
 from policies.document.load import load
 from policies.document.policy import Policy
-from policies.requests.query import Aggregate, Compare, Plan
+from policies.requests.predicates import Compare
+from policies.requests.query import Aggregate, Plan
 from policies.requests.request import Request
 from policies.requests.tables import Table
 from silo_node.data.check import load_sources

@@ -14,7 +14,8 @@ from policies.document.catalogue import catalogue_of
 from policies.document.load import parse
 from policies.document.policy import Analyst, Policy
 from policies.requests.catalogue import Catalogue
-from policies.requests.query import Aggregate, Compare, Plan
+from policies.requests.predicates import Compare
+from policies.requests.query import Aggregate, Plan
 from policies.requests.request import Request
 from policies.requests.tables import Table, TableColumn
 

@@ -22,7 +22,8 @@ from policies.document.policy import Policy
 from policies.errors import PolicyFileError
 from policies.requests.denials import Denial
 from policies.requests.logistic import LogisticStep
-from policies.requests.query import Aggregate, Both, Compare, IsNull, Not, OneOf
+from policies.requests.predicates import Both, Compare, IsNull, Not, OneOf
+from policies.requests.query import Aggregate
 from policies.requests.request import Request
 from policies.requests.training import START
 from policies.units import MAX_WAIT_S, UNDECLARED_S, WAIT_S

@@ -17,7 +17,8 @@ from policies.document.catalogue import open_tables
 from policies.document.columns import Column
 from policies.document.policy import Policy
 from policies.requests.denials import Denial
-from policies.requests.query import Aggregate, Compare, OneOf
+from policies.requests.predicates import Compare, OneOf
+from policies.requests.query import Aggregate
 from policies.requests.request import Request
 from policies.requests.tables import TableColumn
 from tests.cases import every

@@ -28,7 +28,7 @@ from policies.document.load import parse
 from policies.document.policy import Aggregators, Policy
 from policies.requests.approval import StoredVerdict
 from policies.requests.logistic import LogisticStep
-from policies.requests.query import Compare
+from policies.requests.predicates import Compare
 from policies.requests.request import Request
 from policies.requests.training import START as START_OF_RUN
 from tests.harness.example_policy import AGE, COLUMNS, NOW, POLICY, SMOKER, Edit, edited, plan, policy, request, table

@@ -26,7 +26,8 @@ from policies.errors import PolicyFileError
 from policies.requests.approval import StoredVerdict
 from policies.requests.denials import Denial
 from policies.requests.logistic import LogisticStep
-from policies.requests.query import Both, Compare, Either, OneOf, Plan
+from policies.requests.predicates import Both, Compare, Either, OneOf
+from policies.requests.query import Plan
 from policies.requests.request import Request
 from policies.requests.tables import TableColumn
 from policies.requests.training import START

@@ -19,7 +19,8 @@ from policies.requests.calibration import clamp_of, spreads_of
 from policies.requests.capacity import carried_rows, carriers
 from policies.requests.computations import slot_count
 from policies.requests.denials import Denial, Refusal
-from policies.requests.query import Aggregate, Both, Compare, Either, IsNull, Not, OneOf, Plan, Predicate
+from policies.requests.predicates import Both, Compare, Either, IsNull, Not, OneOf, Predicate
+from policies.requests.query import Aggregate, Plan
 from policies.requests.request import MAX_LIFETIME_S, MAX_SLOTS, OTHER_SLOTS, Request, resolved
 from policies.requests.statistic import Statistic
 from policies.requests.tables import TableColumn, is_number

@@ -17,7 +17,8 @@ from policies.decision.shown import in_words, signed_text, whole_price
 from policies.document.load import parse
 from policies.document.policy import Policy
 from policies.requests.logistic import LogisticStep
-from policies.requests.query import Aggregate, Both, Compare, Either, IsNull, Not, OneOf
+from policies.requests.predicates import Both, Compare, Either, IsNull, Not, OneOf
+from policies.requests.query import Aggregate
 from policies.requests.replaces import Replaced, Replaces
 from policies.requests.request import Request
 from policies.units import DAY_S

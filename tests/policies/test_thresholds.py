@@ -23,7 +23,8 @@ from policies.domains import LongDomain
 from policies.errors import PolicyFileError
 from policies.requests.denials import Denial
 from policies.requests.logistic import LogisticStep
-from policies.requests.query import Aggregate, Both, Compare, IsNull, Not, OneOf, Plan
+from policies.requests.predicates import Both, Compare, IsNull, Not, OneOf
+from policies.requests.query import Aggregate, Plan
 from policies.requests.request import Request
 from policies.requests.tables import TableColumn
 from policies.requests.training import START

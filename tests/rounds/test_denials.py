@@ -20,7 +20,7 @@ from crypto.keys import SigningKey, read_key_file
 from crypto.rounds.manifest import Accept, Propose
 from crypto.wire import Message, sign, unverified
 from policies.requests.denials import Refusal
-from policies.requests.query import Compare
+from policies.requests.predicates import Compare
 from policies.requests.request import Request
 from silo_node.actor import SiloActor
 from tests.harness.simulator import simulate

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from policies.document.load import parse
 from policies.document.policy import Policy
 from policies.periods import UNKNOWN, label, periods
-from policies.requests.query import Aggregate, Compare, OneOf, Predicate
+from policies.requests.predicates import Compare, OneOf, Predicate
+from policies.requests.query import Aggregate
 from policies.requests.request import Request
 from policies.requests.tables import Table, TableColumn
 from silo_node.data.consent import row_filter

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.requests.query import Aggregate, Both, Compare, Either, IsNull, Not, OneOf, Plan, Predicate
+from policies.requests.predicates import Both, Compare, Either, IsNull, Not, OneOf, Predicate
+from policies.requests.query import Aggregate, Plan
 from policies.requests.request import Request
 from policies.requests.tables import TableColumn
 from silo_node.data.query import execute

@@ -18,7 +18,8 @@ import pytest
 from policies.document.load import parse
 from policies.document.policy import Policy
 from policies.periods import UNKNOWN, periods
-from policies.requests.query import Aggregate, Both, Compare, Either, IsNull, Not, OneOf, Predicate
+from policies.requests.predicates import Both, Compare, Either, IsNull, Not, OneOf, Predicate
+from policies.requests.query import Aggregate
 from policies.requests.request import Request
 from policies.requests.tables import TableColumn
 from silo_node.data.consent import narrowed, row_filter

@@ -10,7 +10,8 @@ import pytest
 
 from policies.document.catalogue import catalogue_of, open_tables
 from policies.errors import PolicyFileError
-from policies.requests.query import Aggregate, Compare
+from policies.requests.predicates import Compare
+from policies.requests.query import Aggregate
 from policies.requests.request import Request
 from silo_node.data.consent import consent_filter
 from silo_node.data.query import execute

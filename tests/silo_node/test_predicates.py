@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from policies.requests.query import Both, Compare, Either, IsNull, Not, OneOf, Predicate
+from policies.requests.predicates import Both, Compare, Either, IsNull, Not, OneOf, Predicate
 from policies.requests.tables import Table, TableColumn
 from silo_node.data.coded import NO_NUMBER, Integers, Members, Numbers, Rows
 from silo_node.data.predicates import holds

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ValidationError
 from policies.document import schema
 from policies.document.describe import worded_policy
 from policies.document.load import dotted, load
-from policies.requests.query import Aggregate, Both, Compare, Either, IsNull, Not, OneOf
+from policies.requests.predicates import Both, Compare, Either, IsNull, Not, OneOf
+from policies.requests.query import Aggregate
 from tests.harness.example_policy import plan, request, table
 from tests.silo_node.test_accounts import POLICY
 

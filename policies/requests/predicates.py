@@ -1,0 +1,138 @@
+"""The condition of a question: a predicate over the columns of a table, as it travels."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from crypto.wire import Message, Name
+from policies.requests.tables import Table, TableColumn, Text, is_number
+
+_MAX_DEPTH = 12
+_MAX_NODES = 200
+_MAX_LITERALS = 10_000  # of all lists together
+
+
+class Compare(Message):
+    """column op value; a number or a bool is written as text and read by the column's type."""
+
+    kind: Literal["compare"] = "compare"
+    column: Name
+    op: Literal["=", "<>", "<", "<=", ">", ">="]
+    value: Text
+
+
+class OneOf(Message):
+    """Column IN (values)."""
+
+    kind: Literal["one_of"] = "one_of"
+    column: Name
+    values: Annotated[tuple[Text, ...], Field(min_length=1, max_length=1000)]
+
+
+class IsNull(Message):
+    """Column IS NULL."""
+
+    kind: Literal["is_null"] = "is_null"
+    column: Name
+
+
+class Not(Message):
+    """NOT operand."""
+
+    kind: Literal["not"] = "not"
+    operand: "Predicate"
+
+
+class Both(Message):
+    """Operand AND operand AND ..."""
+
+    kind: Literal["and"] = "and"
+    operands: Annotated[tuple["Predicate", ...], Field(min_length=2, max_length=64)]
+
+
+class Either(Message):
+    """Operand OR operand OR ..."""
+
+    kind: Literal["or"] = "or"
+    operands: Annotated[tuple["Predicate", ...], Field(min_length=2, max_length=64)]
+
+
+Predicate = Annotated[Compare | OneOf | IsNull | Not | Both | Either, Field(discriminator="kind")]
+
+
+def parts_of(where: Predicate | None) -> Iterator[Predicate]:
+    """Yield a predicate and all its operands, from left to right."""
+    pending: list[Predicate] = [] if where is None else [where]
+    while pending:
+        part = pending.pop()
+        yield part
+        match part:
+            case Both(operands=operands) | Either(operands=operands):
+                pending += reversed(operands)
+            case Not(operand=operand):
+                pending.append(operand)
+
+
+def columns_of(where: Predicate | None) -> Iterator[str]:
+    """Yield the columns of a predicate, from left to right."""
+    for part in parts_of(where):
+        if isinstance(part, Compare | OneOf | IsNull):
+            yield part.column
+
+
+def check_predicate(where: Predicate, table: Table) -> None:
+    """Raise ValueError if a predicate is too large, or compares a column with no value of its type; KeyError."""
+    nodes, literals, pending = 0, 0, [(where, 0)]
+    while pending:
+        predicate, depth = pending.pop()
+        nodes += 1
+        if depth > _MAX_DEPTH or nodes > _MAX_NODES:
+            raise ValueError("the filter is nested too deeply or has too many parts")
+        match predicate:
+            case Both() | Either():
+                pending += [(operand, depth + 1) for operand in reversed(predicate.operands)]
+            case Not():
+                pending.append((predicate.operand, depth + 1))
+            case Compare():
+                _check_literal(table.column(predicate.column), predicate.value)
+            case OneOf():
+                literals += len(predicate.values)
+                if literals > _MAX_LITERALS:
+                    raise ValueError(f"the filter lists more than {_MAX_LITERALS:,} values")
+                for value in predicate.values:
+                    _check_literal(table.column(predicate.column), value)
+            case IsNull():
+                pass
+
+
+def _check_literal(column: TableColumn, value: str) -> None:
+    kind = column.type
+    if kind == "date" and value not in column.domain:
+        raise ValueError(f"{value!r} is no period of column {column.name!r}")
+    if (kind in ("int", "decimal") and not is_number(value)) or (kind == "bool" and value not in ("true", "false")):
+        raise ValueError(f"{value!r} is no {kind}, the type of column {column.name!r}")
+
+
+def in_words(predicate: Predicate) -> str:
+    """Return a predicate in words, for the people who approve it."""
+    match predicate:
+        case Both():
+            return "(" + " and ".join(map(in_words, predicate.operands)) + ")"
+        case Either():
+            return "(" + " or ".join(map(in_words, predicate.operands)) + ")"
+        case Not():
+            return f"not {in_words(predicate.operand)}"
+        case IsNull():
+            return f"{predicate.column} is missing"
+        case OneOf():
+            return f"{predicate.column} in ({', '.join(map(_literal, predicate.values))})"
+        case Compare():
+            return f"{predicate.column} {predicate.op} {_literal(predicate.value)}"
+
+
+def _literal(value: str) -> str:
+    """Return a number or a truth value unquoted, any other text as ASCII JSON, since an analyst wrote it."""
+    return value if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?|true|false", value) else json.dumps(value)
