@@ -14,9 +14,9 @@ from analyst.reports.estimates import blocks_of, noise_sd
 from analyst.reports.intervals import Z95
 from crypto.rounds.opening import OpenedSum
 from policies.domains import LongDomain
-from policies.requests.query import CUT
+from policies.requests.query import CUT, Plan
 from policies.requests.request import Request
-from policies.requests.tables import Table, TableColumn
+from policies.requests.tables import TableColumn
 
 WIDEST = 0.2
 
@@ -95,10 +95,28 @@ def show_share(share: Share) -> str:
     return f"{value} % ({low} to {high})"
 
 
-def definition_of(table: Table, delta: float) -> dict[str, Any]:
+def definition_of(request: Request, delta: float) -> dict[str, Any]:
     """Return the definition that an answer was given by, as plain values: bounds in the columns' own units."""
+    table, plan = request.table, request.plan
     columns = {column.name: _column(column) for column in table.columns}
-    return {"max_rows": table.max_rows, "max_silos": table.max_silos, "delta": delta, "columns": columns}
+    found = {"max_rows": table.max_rows, "max_silos": table.max_silos, "delta": delta, "columns": columns}
+    if isinstance(plan, Plan) and plan.is_about_persons:
+        found["persons"] = rows_in_words(request)
+    if isinstance(plan, Plan) and plan.inner is not None:
+        own = plan.inner.table(table).columns
+        found["inner"] = {column.name: _column(column) for column in own}
+    return found
+
+
+def rows_in_words(request: Request) -> str:
+    """Return how many rows of a person enter an answer, in words."""
+    plan, rows = request.plan, request.table.max_rows
+    if isinstance(plan, Plan) and plan.inner is not None:
+        return "one row, made of all of theirs at a silo,"
+    figures = plan.aggregates if isinstance(plan, Plan) else ()
+    if figures and all(one.function == "persons" for one in figures):
+        return f"one count in at most {rows} group{'s' if rows > 1 else ''}" if plan.dimensions else "one count"
+    return f"at most {rows} rows"
 
 
 def _column(column: TableColumn) -> dict[str, Any]:
@@ -122,8 +140,11 @@ def _number(value: Decimal) -> int | float:
 def definition_in_words(definition: Mapping[str, Any]) -> str:
     """Return a definition in a line: what bounds a person's part, and every column that the question used."""
     rows = definition["max_rows"]
-    parts = [f"at most {rows:,} row{'s' if rows > 1 else ''} of each person"]
-    for name, column in definition["columns"].items():
+    persons = definition.get("persons")
+    parts = [
+        f"each person has {persons}" if persons else f"at most {rows:,} row{'s' if rows > 1 else ''} of each person"
+    ]
+    for name, column in (definition["columns"] | definition.get("inner", {})).items():
         if "bounds" in column:
             low, high = column["bounds"]
             step = "" if column["step"] == 1 else f" by {column['step']:g}"

@@ -13,6 +13,7 @@ from analyst.reports.intervals import Figures, Noisy, of_count, of_mean, of_tota
 from analyst.sql.draft import Planned
 from crypto.rounds.manifest import Block
 from crypto.rounds.opening import OpenedSum
+from policies.requests.persons import PERSONS
 from policies.requests.query import CUT, ROWS, Aggregate, Plan, statistic_of
 from policies.requests.request import Request
 from policies.requests.statistic import Statistic
@@ -20,7 +21,7 @@ from policies.requests.tables import Table, TableColumn
 from policies.units import MICRO
 
 SURE_FROM = 100  # groups, from which only those are shown that surely have the minimum cohort, unless the analyst says
-_COUNTS = ("rows", "present")  # the kinds of statistic that count rows
+_COUNTS = ("rows", "present", "persons")  # the kinds of statistic that count rows, or persons
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +63,18 @@ def interpret(
 ) -> tuple[list[dict[str, Estimate | str | int]], list[dict[str, str | int]]]:
     """Return the rows of the answer and the groups withheld because their noisy count is below the threshold."""
     is_shown, sums = _shown(request, opened, threshold.noisy_count)
-    columns = {one.alias: _estimates(_figures(one, request.table, sums)) for one in planned.plan.aggregates}
+    table = planned.plan.seen(request.table)
+    columns = {one.alias: _estimates(_figures(one, table, sums)) for one in planned.plan.aggregates}
     order, selected = planned.plan.group_by, planned.names
     names = selected | {column: column for column in order if column not in selected.values()}
     places = [(name, order.index(column)) for name, column in names.items()]
     rows: list[dict[str, Estimate | str | int]] = []
-    for index, group in enumerate(compress(_groups(planned.plan, request.table), is_shown)):
+    for index, group in enumerate(compress(_groups(planned.plan, table), is_shown)):
         cells: dict[str, Estimate | str | int] = {name: group[place] for name, place in places}
         for alias, figures in columns.items():
             cells[alias] = figures[index]
         rows.append({name: cells[name] for name in planned.output})
-    small = compress(_groups(planned.plan, request.table), ~is_shown)
+    small = compress(_groups(planned.plan, table), ~is_shown)
     return rows, [{name: group[place] for name, place in places} for group in small]
 
 
@@ -148,8 +150,8 @@ _Sums = Callable[[str], Noisy]
 
 
 def _figures(aggregate: Aggregate, table: Table, sums: Mapping[Statistic, Noisy]) -> Figures:
-    if aggregate.column is None and aggregate.function == "count":
-        return of_count(sums[ROWS])
+    if aggregate.column is None and aggregate.function in ("count", "persons"):
+        return of_count(sums[ROWS if aggregate.function == "count" else PERSONS])
     column = None if aggregate.column is None else table.column(aggregate.column)
     if column is None or column.low is None or column.high is None:  # the request's own validation excludes it
         raise ValueError(f"{aggregate.function} without a bounded column")

@@ -16,6 +16,7 @@ from analyst.sql.columns import define, measure
 from analyst.sql.draft import PlanDraft, Planned, Rule
 from analyst.sql.offer import Offer, suggest
 from analyst.sql.parse import parse, sql_position, unsupported
+from analyst.sql.persons import by_person, check_joins, is_count_of_persons
 from analyst.sql.predicates import filters
 from policies.requests.query import MAX_NAME, Aggregate, Plan, field_names
 
@@ -35,12 +36,21 @@ def plan(sql: str, offer: Offer, counts_cut: bool = False) -> Planned:
 
     With `counts_cut` the plan also counts the persons whose rows or values bounding cuts.
     """
-    statement = parse(sql)
-    draft = PlanDraft()
+    statement, seen, draft, inner = parse(sql), offer, PlanDraft(), None
+    check_joins(statement, offer)
+    persons = by_person(statement, offer)
+    if persons is not None:
+        statement, seen, inner = persons.outer.assert_is(exp.Select), persons.offer, persons.inner
     try:
         for rule in RULES:
-            draft = rule(statement, draft, offer)
-        finished = Plan(where=draft.where, group_by=draft.group_by, aggregates=draft.aggregates, counts_cut=counts_cut)
+            draft = rule(statement, draft, seen)
+        finished = Plan(
+            where=draft.where,
+            group_by=draft.group_by,
+            aggregates=draft.aggregates,
+            counts_cut=counts_cut,
+            inner=inner,
+        )
     except ValidationError as err:  # a part exceeds a limit of the wire
         first = err.errors(include_url=False, include_input=False)[0]
         part = ".".join(str(key) for key in first["loc"])
@@ -49,7 +59,8 @@ def plan(sql: str, offer: Offer, counts_cut: bool = False) -> Planned:
     names = {_output_name(projection): _column(projection).name for projection in _dimensions(statement)}
     output = tuple(_output_name(projection) for projection in statement.expressions)
     _check_names(output, names, finished)
-    return Planned(offer.table(draft.table, used), finished, output, names)
+    table = draft.table if persons is None else persons.table
+    return Planned(offer.table(table, used), finished, output, names)
 
 
 def _check_names(output: tuple[str, ...], names: Mapping[str, str], finished: Plan) -> None:
@@ -146,6 +157,9 @@ def aggregates(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDra
         if not function:
             raise unsupported(node, f"{node.sql(dialect='duckdb')[:60]} is not supported")
         argument = node.this
+        if is_count_of_persons(node, draft.table, offer):
+            found.append(Aggregate(function="persons", column=None, alias=_output_name(projection)))
+            continue
         if isinstance(argument, exp.Distinct) or node.expressions:
             raise unsupported(node, f"{function.upper()} takes one plain column")
         column: str | None = None
@@ -190,4 +204,6 @@ def _output_name(projection: exp.Expr) -> str:
     if isinstance(node, exp.Column):
         return str(node.name)
     argument = "star" if isinstance(node.this, exp.Star) else str(node.this.name)
+    if isinstance(node.this, exp.Distinct):
+        argument = f"distinct_{node.this.expressions[0].name}"
     return f"{_function(node)}_{argument}"

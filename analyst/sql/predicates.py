@@ -28,6 +28,11 @@ def filters(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDraft:
     return draft if where is None else replace(draft, where=_predicate(where.this, draft.table, offer))
 
 
+def condition(node: exp.Expr, table: str, offer: Offer) -> Predicate:
+    """Return the predicate of an SQL condition on the columns of a table; raises SqlError."""
+    return _predicate(node, table, offer)
+
+
 def _predicate(node: exp.Expr, table: str, offer: Offer) -> Predicate:
     match node:
         case exp.Paren():

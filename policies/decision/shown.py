@@ -23,7 +23,7 @@ from policies.units import MICRO, when
 
 _DIGITS = 32  # hexadecimal ones of a fingerprint: 128 bits
 _FEW = 20  # values of a domain that is the policy's own, which the policy lists anyway
-_SAID = {"kind", "where", "group_by", "aggregates", "label", "features", "steps", "release", "step", "after"}
+_SAID = {"kind", "where", "group_by", "aggregates", "inner", "label", "features", "steps", "release", "step", "after"}
 Line = tuple[str, str]  # what it is about, and what is said
 
 
@@ -83,7 +83,7 @@ def _parts(request: Request) -> Iterator[Line]:
     step = request.plan.training
     figures = getattr(request.plan, "aggregates", ())
     if figures:
-        named = (f"{one.function.upper()}({one.column or '*'}) as {quoted(one.alias)}" for one in figures)
+        named = (f"{one.in_words} as {quoted(one.alias)}" for one in figures)
         yield "figures", ", ".join(named)
     fields = type(request.plan).model_fields
     others = {name: getattr(request.plan, name) for name in fields if name not in _SAID}

@@ -112,6 +112,8 @@ class Catalogue(Message):
     policy_hash: Digest
     policy_version: Count
     entity: Text
+    # The policy's name of the column that says whose row it is: to count persons by, never to read.
+    id_column: Annotated[Name | None, Field(default=None, exclude_if=lambda name: name is None)] = None
     max_rows: Annotated[int, Field(ge=1, le=10_000)]
     max_silos: Annotated[int, Field(ge=1, le=MAX_SILOS)]
     tables: Annotated[tuple[OpenTable, ...], Field(max_length=100)]

@@ -13,10 +13,11 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from crypto.wire import Message, Name
-from policies.requests.predicates import Both, OneOf, Predicate, check_predicate, columns_of, parts_of
+from policies.requests.persons import PERSONS, Inner, of_persons, weight_of
+from policies.requests.predicates import Both, Predicate, check_predicate, columns_of
 from policies.requests.predicates import in_words as predicate_in_words
 from policies.requests.statistic import Extent, Statistic, noised
-from policies.requests.tables import Table, TableColumn
+from policies.requests.tables import Table, TableColumn, check_role
 from policies.units import ColumnRole
 
 MAX_NAME = 120  # characters of a column of the answer
@@ -53,18 +54,25 @@ def statistic_of(kind: str, column: TableColumn) -> Statistic:
 
 
 class Aggregate(Message):
-    """function(column) AS alias; no column means COUNT(*)."""
+    """function(column) AS alias; no column means COUNT(*), or of `persons` COUNT(DISTINCT person)."""
 
-    function: Literal["count", "sum", "avg"]
+    function: Literal["count", "sum", "avg", "persons"]
     column: Name | None
     alias: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 
     def statistics(self, table: Table) -> tuple[Statistic, ...]:
         """Return the statistics that this figure is computed from."""
         if self.column is None:
-            return (ROWS,)
+            return (PERSONS if self.function == "persons" else ROWS,)
         column = table.column(self.column)
         return tuple(statistic_of(kind, column) for kind in AGGREGATES[self.function])
+
+    @property
+    def in_words(self) -> str:
+        """What it computes, in SQL's words."""
+        return (
+            "COUNT(DISTINCT person)" if self.function == "persons" else f"{self.function.upper()}({self.column or '*'})"
+        )
 
 
 class Plan(Message):
@@ -76,6 +84,8 @@ class Plan(Message):
     aggregates: Annotated[tuple[Aggregate, ...], Field(min_length=1, max_length=32)]
     # Whether the answer also tells how many persons had rows left out or values clamped, for a sixteenth of the price.
     counts_cut: Annotated[bool, Field(default=False, exclude_if=lambda counts: not counts)] = False
+    # What makes one row of all rows of a person; all else here is then about these rows.
+    inner: Annotated[Inner | None, Field(default=None, exclude_if=lambda inner: inner is None)] = None
 
     release: ClassVar[Literal["private", "exact"]] = "private"
     result: ClassVar[Literal["query-result", "model"]] = "query-result"
@@ -88,15 +98,29 @@ class Plan(Message):
 
     @property
     def functions(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(aggregate.function for aggregate in self.aggregates))
+        """The names in `disclosure.aggregates` of what it computes; a number of persons is a count."""
+        own = ("count" if aggregate.function == "persons" else aggregate.function for aggregate in self.aggregates)
+        return tuple(dict.fromkeys((*own, *(() if self.inner is None else self.inner.functions))))
+
+    @property
+    def is_about_persons(self) -> bool:
+        """Whether it counts persons, or makes figures of a row of each."""
+        return self.inner is not None or any(one.function == "persons" for one in self.aggregates)
 
     @property
     def conditions(self) -> tuple[Predicate, ...]:
-        if self.where is None:
+        where = self.where if self.inner is None else self.inner.where  # what rows must meet, and not persons
+        if where is None:
             return ()
-        return self.where.operands if isinstance(self.where, Both) else (self.where,)
+        return where.operands if isinstance(where, Both) else (where,)
+
+    def seen(self, table: Table) -> Table:
+        """Return the definition of what the figures are of: the table, or of an inner question its row of a person."""
+        return table if self.inner is None else self.inner.table(table, self.group_by)
 
     def uses(self) -> Mapping[ColumnRole, tuple[str, ...]]:
+        if self.inner is not None:
+            return self.inner.uses()
         filters = dict.fromkeys(columns_of(self.where))
         measures = dict.fromkeys(aggregate.column for aggregate in self.aggregates if aggregate.column is not None)
         return {"dimension": self.group_by, "filter": tuple(filters), "measure": tuple(measures)}
@@ -108,8 +132,9 @@ class Plan(Message):
 
     def group_count(self, table: Table) -> int:
         count = 1
+        seen = self.seen(table)
         for name in self.group_by:
-            count *= len(table.column(name).domain)
+            count *= len(seen.column(name).domain)
         return count
 
     def size(self, table: Table) -> int:
@@ -120,27 +145,32 @@ class Plan(Message):
         statistics = self.statistics(table)
         columns = {name for names in self.uses().values() for name in names}
         slots = sum(extent.length for extent in statistics.values())
-        parts = sum(len(part.values).bit_length() if isinstance(part, OneOf) else 1 for part in parts_of(self.where))
+        parts = weight_of(self.where) + (0 if self.inner is None else self.inner.size())
         return 1 + len(columns) + len(statistics) + parts + slots.bit_length()
 
     def groups(self, table: Table) -> Iterator[tuple[str, ...]]:
         """Yield every group of the closed domains, in the order of the slots; one without dimensions."""
-        return product(*(table.column(name).domain for name in self.group_by))
+        seen = self.seen(table)
+        return product(*(seen.column(name).domain for name in self.group_by))
 
     def statistics(self, table: Table) -> Mapping[Statistic, Extent]:
         """Return the rows, the rows where a column is present, and centred totals: one number a group each.
 
         A total is in half steps (a centred value is doubled to stay whole), the others count rows. At most `max_rows`
         rows of a person enter, in the worst case all into one group and all at one end of the bounds. The last
-        statistic, of what was cut, counts persons in four slots: each person is in one slot.
+        statistic, of what was cut, counts persons in four slots: each person is in one slot. A number of persons, and
+        the row that an inner question makes of a person, are as `policies.requests.persons` has them.
         """
-        length, found = self.group_count(table), dict[Statistic, Extent]()
+        length, found, seen = self.group_count(table), dict[Statistic, Extent](), self.seen(table)
         share = _OTHERS if self.counts_cut else 1
         for aggregate in self.aggregates:
-            for statistic in aggregate.statistics(table):
+            for statistic in aggregate.statistics(seen):
                 kind, column = statistic
-                per_row = 1 if column is None else PER_ROW[kind](table.column(column))
-                found[statistic] = noised(length, table.max_rows * per_row, share, per_row)
+                if statistic == PERSONS:
+                    found[statistic] = of_persons(length, table.max_rows, share)
+                    continue
+                per_row = 1 if column is None else PER_ROW[kind](seen.column(column))
+                found[statistic] = noised(length, seen.max_rows * per_row, share, per_row)
         if self.counts_cut:
             found[CUT] = noised(CUT_SLOTS, 1, share=len(found))  # a sixteenth of the price, however many figures
         return found
@@ -150,16 +180,33 @@ class Plan(Message):
         aliases = {aggregate.alias for aggregate in self.aggregates}
         if len(set(fields)) != len(fields) or len(aliases.union(self.group_by)) != len(aliases) + len(self.group_by):
             raise ValueError("an output name is used twice")
-        if self.where is not None:
+        if any(one.function == "persons" and (one.column or self.inner) for one in self.aggregates):
+            raise ValueError("persons are counted without a column, and each row of an inner question is one")
+        if self.inner is not None:
+            self._check_inner(self.inner, table)
+        elif self.where is not None:
             check_predicate(self.where, table)
+
+    def _check_inner(self, inner: Inner, table: Table) -> None:
+        """Raise ValueError if an inner question contradicts the table definition, or the plan around it does."""
+        inner.check(table)
+        seen, known = self.seen(table), {one.name for one in inner.columns}
+        measures = {one.column for one in self.aggregates if one.column is not None}
+        if unknown := sorted({*self.group_by, *measures, *columns_of(self.where)} - known):
+            raise ValueError(f"there is no inner column {unknown[0]!r}")
+        for role, names in (("dimension", self.group_by), ("measure", measures)):
+            for name in names:
+                check_role(seen, role, name)
+        if self.where is not None:
+            check_predicate(self.where, inner.table(table))
 
     def release_remedy(self, release: str) -> str:
         return "an exact source serves training only, never a question"
 
     def in_words(self, table_name: str) -> str:
-        text = (
-            ", ".join(f"{one.function.upper()}({one.column or '*'})" for one in self.aggregates) + f" of {table_name}"
-        )
+        of = table_name if self.inner is None else self.inner.in_words(table_name)
+        text = ", ".join(one.in_words for one in self.aggregates) + f" of {of}"
         if self.where is not None:
-            text += f" where {predicate_in_words(self.where)}"
+            who = "" if self.inner is None else "; of these persons"
+            text += f"{who} where {predicate_in_words(self.where)}"
         return text + (f" by {', '.join(self.group_by)}" if self.group_by else "")

@@ -11,18 +11,18 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
+from policies.requests.persons import PERSONS
 from policies.requests.query import CUT, CUT_SLOTS, Plan
 from policies.requests.request import Request
 from policies.requests.tables import Table, TableColumn
 from policies.requests.training import TrainingStep
+from silo_node.data import exact, per_person
 from silo_node.data.bounding import PairLots, chosen, groups_of_each, of_few_groups
-from silo_node.data.coded import BELOW, NO_MEMBER, NO_STEPS, Bools, Coding, Integers, Rows, placed
+from silo_node.data.coded import BELOW, NO_STEPS, Bools, Coding, Integers, Rows, member_of, steps_of
 from silo_node.data.lots import Lots
 from silo_node.data.predicates import holds, is_number
 
 Vectors = list[npt.NDArray[np.int64]]  # one vector per statistic
-_EXACT = 2**53  # below it a sum of whole numbers is exact in a float
-_LIMB_BITS = 21
 
 
 def codings_of(request: Request) -> Iterator[Coding]:
@@ -42,14 +42,19 @@ def codings_of(request: Request) -> Iterator[Coding]:
 def question(rows: Rows, request: Request, is_in: Bools | None, lots: Lots, max_groups: int | None) -> Vectors:
     """Return one vector per statistic of a question, a whole number per group, exact and without noise.
 
-    `is_in` says which persons are in, None means all. Of one person rows of at most `max_groups` groups enter, and at
-    most `max_rows` rows, a random choice. A total is the sum of 2 * (steps above low) - (range in steps).
+    `is_in` says which persons are in, None means all. An inner question makes one row of all rows of a person first.
+    Of one person rows of at most `max_groups` groups enter, and at most `max_rows` rows, a random choice. A total is
+    the sum of 2 * (steps above low) - (range in steps).
     """
     plan, table = request.plan, request.table
     if not isinstance(plan, Plan):
         raise TypeError(f"a question is computed here, not {plan.kind}")
-    size = plan.group_count(table)
-    matching = kept = _kept(rows, is_in, None if plan.where is None else holds(rows, table, plan.where).true)
+    size, compared = plan.group_count(table), table
+    if plan.inner is not None:
+        theirs = _kept(rows, is_in, None if plan.inner.where is None else holds(rows, table, plan.inner.where).true)
+        rows, is_in = per_person.rows_of(rows, table, plan, plan.inner, theirs), None
+        table, compared = plan.seen(table), plan.inner.table(table)
+    matching = kept = _kept(rows, is_in, None if plan.where is None else holds(rows, compared, plan.where).true)
     matching_group = group = _groups(rows, plan, table, kept)
     if group is not None and max_groups is not None:
         few = of_few_groups(rows.person[kept], rows.persons, group, size, max_groups, _pairs(rows, lots))
@@ -57,40 +62,52 @@ def question(rows: Rows, request: Request, is_in: Bools | None, lots: Lots, max_
     bounded = _bounded(rows, kept, table.max_rows, lots)
     kept = kept[bounded]
     group = np.zeros(len(kept), np.int64) if group is None else group[bounded]
-    vectors = []
-    for kind, name in plan.statistics(table):
-        if kind == CUT.kind:
-            few_groups = None if matching_group is None or max_groups is None else (matching_group, size, max_groups)
-            vectors.append(_cut(rows, table, plan.valued(table), matching, few_groups))
-            continue
-        if name is None:
+    of_groups = None if matching_group is None else (matching_group, size)
+    most = table.max_rows if max_groups is None else min(table.max_rows, max_groups)
+    vectors, statistics = [], plan.statistics(request.table)
+    for statistic in statistics:
+        kind, name = statistic
+        if statistic == PERSONS:
+            vectors.append(per_person.counted(rows, matching, of_groups, most, _pairs(rows, lots)))
+        elif statistic == CUT:
+            columns = tuple(map(table.column, plan.valued(request.table)))
+            if any(one not in (PERSONS, CUT) for one in statistics):
+                vectors.append(_cut(rows, columns, matching, of_groups, max_groups, table.max_rows))
+            else:  # no row is left out of a number of persons, but a person of groups
+                vectors.append(_cut(rows, columns, matching, of_groups, most, None))
+        elif name is None:
             vectors.append(np.bincount(group, minlength=size).astype(np.int64))
-            continue
-        column = table.column(name)
-        cells = _steps(rows, column, kept)
-        is_present = cells != NO_STEPS
-        present = np.clip(cells[is_present], 0, column.range_steps)
-        vectors.append(_FIGURES[kind](Grouped(group[is_present], present, size, column.range_steps)))
+        else:
+            column = table.column(name)
+            cells = steps_of(rows, column, kept)
+            is_present = cells != NO_STEPS
+            present = np.clip(cells[is_present], 0, column.range_steps)
+            vectors.append(_FIGURES[kind](Grouped(group[is_present], present, size, column.range_steps)))
     return vectors
 
 
 def _cut(
-    rows: Rows, table: Table, columns: Iterable[str], kept: Integers, few_groups: tuple[Integers, int, int] | None
+    rows: Rows,
+    columns: Iterable[TableColumn],
+    kept: Integers,
+    of_groups: tuple[Integers, int] | None,
+    most_groups: int | None,
+    most_rows: int | None,
 ) -> npt.NDArray[np.int64]:
     """Return how many of the persons with a kept row have nothing cut, rows only, values only, and both.
 
-    No lot is needed: rows are left out of who has more than `max_rows`, or rows in more groups than `few_groups` says
-    (the group of each row, the number of groups, the most of one person); a value is cut that lies outside its bounds.
+    No lot is needed: rows are left out of who has more than `most_rows`, or rows in more than `most_groups` of the
+    groups (the group of each row, and the number of groups); a value is cut that lies outside its bounds.
     """
     person = rows.person[kept]
     counts = np.bincount(person, minlength=rows.persons)
-    has_fewer_rows, has_other_values = counts > table.max_rows, np.zeros(rows.persons, np.bool_)
-    if few_groups is not None:
-        group, size, most = few_groups
-        has_fewer_rows |= groups_of_each(person, rows.persons, group, size, most) > most
-    for name in columns:
-        column = table.column(name)
-        cells = _steps(rows, column, kept)
+    has_fewer_rows, has_other_values = np.zeros((2, rows.persons), np.bool_)
+    if most_rows is not None:
+        has_fewer_rows |= counts > most_rows
+    if of_groups is not None and most_groups is not None:
+        has_fewer_rows |= groups_of_each(person, rows.persons, *of_groups, most_groups) > most_groups
+    for column in columns:
+        cells = steps_of(rows, column, kept)
         is_clamped = (cells == BELOW) | (cells > column.range_steps)
         has_other_values[person[is_clamped]] = True
     slots = has_fewer_rows + 2 * has_other_values.astype(np.int64)
@@ -117,14 +134,14 @@ def examples(rows: Rows, request: Request, is_in: Bools | None, lots: Lots) -> V
 
 def _example_cells(rows: Rows, table: Table, step: TrainingStep, kept: Integers) -> Iterator[tuple[Integers, Bools]]:
     """Yield the label and each feature of the kept rows, and where it is present."""
-    label = _steps(rows, table.column(step.label), kept)
+    label = steps_of(rows, table.column(step.label), kept)
     yield label, label != NO_STEPS
     for name in step.features:
         column = table.column(name)
         if column.domain:
-            yield _member(rows, column, kept), np.ones(len(kept), np.bool_)
+            yield member_of(rows, column, kept), np.ones(len(kept), np.bool_)
         else:
-            cells = _steps(rows, column, kept).astype(np.int64)
+            cells = steps_of(rows, column, kept).astype(np.int64)
             yield 2 * np.clip(cells, 0, column.range_steps) - column.range_steps, cells != NO_STEPS
 
 
@@ -157,27 +174,9 @@ def _groups(rows: Rows, plan: Plan, table: Table, kept: Integers) -> Integers | 
     found: Integers | None = None
     for name in plan.group_by:
         column = table.column(name)
-        place = _member(rows, column, kept)
+        place = member_of(rows, column, kept)
         found = place.astype(np.int64) if found is None else found * len(column.domain) + place
     return found
-
-
-def _member(rows: Rows, column: TableColumn, kept: Integers) -> Integers:
-    """Return the place in the request's domain of the cell of each kept row."""
-    members = rows.members(column.name)
-    return placed(members.texts, column.domain, column.unknown)[members.codes[kept]]
-
-
-def _steps(rows: Rows, column: TableColumn, kept: Integers) -> Integers:
-    """Return the steps of the cell of each kept row above the request's lower bound, as `Steps` has them."""
-    if column.type == "bool":
-        codes = rows.members(column.name).codes[kept]
-        return np.where(codes == NO_MEMBER, NO_STEPS, codes)
-    steps = rows.steps(column.name)
-    cells, above = steps.cells[kept], steps.low - (column.low or 0)
-    if not above and steps.range_steps == column.range_steps:
-        return cells
-    return np.where(cells == NO_STEPS, NO_STEPS, np.clip(cells + above, BELOW, column.range_steps + 1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -198,14 +197,7 @@ class Grouped:
 
         The sums must fit 64 bits.
         """
-        if self.size == 1:
-            return np.array([values.sum(dtype=np.int64)])
-        if most * len(values) < _EXACT:
-            return np.bincount(self.group, values, self.size).astype(np.int64)
-        # Floats add whole numbers exactly while they are small, so large ones are added in two parts.
-        high, low = values >> _LIMB_BITS, values & ((1 << _LIMB_BITS) - 1)
-        found = (np.bincount(self.group, part, self.size).astype(np.int64) for part in (high, low))
-        return (next(found) << _LIMB_BITS) + next(found)
+        return exact.sums(self.group, values, self.size, most)
 
     def total(self) -> npt.NDArray[np.int64]:
         """Return the sum of twice the distance of each cell from the middle of its bounds, for each group."""
