@@ -120,10 +120,9 @@ class InnerColumn(Message):
         text = f"{_WORDS.get(self.function, self.function.upper())}({self.column or '*'})"
         if self.where is not None:
             text += f" of rows where {in_words(self.where)}"
-        if self.low is not None and self.high is not None:
-            text += f" within {self.low} to {self.high} steps"
-        elif self.high is not None:
-            text += f" up to {self.high}"
+        text += "" if self.low is None else f" from {self.low}"
+        text += "" if self.high is None else f" up to {self.high}"
+        text += " steps" if self.function == "sum" else ""
         return f"{self.name} = {text}"
 
 

@@ -62,13 +62,16 @@ FULL = request(
     or_without=2,
     replaces=REPLACED,
 )
-OF_PERSONS = request(
-    plan=plan(
-        where=EVERYWHERE_INSIDE,
-        group_by=("first", "visits"),
-        aggregates=(Aggregate(function="avg", column="spent", alias="spent"),),
-        inner=INNER,
-    )
+OF_PERSONS = Request.model_validate(
+    dict(FULL)
+    | {
+        "plan": plan(
+            where=EVERYWHERE_INSIDE,
+            group_by=("first", "visits"),
+            aggregates=(Aggregate(function="avg", column="spent", alias="spent"),),
+            inner=INNER,
+        )
+    }
 )
 RUN = request(plan=STEP, recipients=KEYS, micro_rho=7_000, or_without=2, replaces=REPLACED, wait_seconds=90)
 BOUND = [(policy(), FULL), (policy(), OF_PERSONS), (TRAINED, RUN)]
@@ -83,7 +86,7 @@ BY_STEP = {
     "plan.step",
     "plan.after",
 }
-OTHERS = {"masking": "shares", "count": "sum", "avg": "sum", "private": "exact", "int": "decimal", "=": "<>",
+OTHERS = {"masking": "shares", "count": "sum", "avg": "sum", "private": "exact", "int": "decimal", "=": "<>", "<": ">",
           "string": "date", "bool": "int", "decimal": "int", "min": "max", "sum": "count", "first": "last"}  # fmt: skip
 
 
