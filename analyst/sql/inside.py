@@ -158,11 +158,16 @@ def _bounded(node: exp.Expr, table: str, offer: Offer) -> Figure:
     inner = figure(figures[0], table, offer)
     if inner.function not in ("count", "sum"):
         raise SqlError(f"{inner.text}{sql_position(node)} has the bounds of its column already", f"write {inner.text}")
+    return bounded(inner, bounds[0], is_least=is_least)
+
+
+def bounded(inner: Figure, bound: Decimal, *, is_least: bool) -> Figure:
+    """Return a count or a sum within one bound more: by LEAST, or else by GREATEST."""
     if is_least:
-        return replace(inner, high=bounds[0] if inner.high is None else min(inner.high, bounds[0]))
-    if inner.function == "count" and bounds[0] <= 0:
+        return replace(inner, high=bound if inner.high is None else min(inner.high, bound))
+    if inner.function == "count" and bound <= 0:
         return inner
-    return replace(inner, low=bounds[0] if inner.low is None else max(inner.low, bounds[0]))
+    return replace(inner, low=bound if inner.low is None else max(inner.low, bound))
 
 
 def _where(inner: Figure, where: exp.Expr, table: str, offer: Offer, node: exp.Expr) -> Figure:

@@ -8,6 +8,7 @@ The inner question becomes `Plan.inner`, and in the statement around it stands a
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -16,7 +17,7 @@ from sqlglot import exp
 from analyst.errors import SqlError
 from analyst.sql.columns import by_each
 from analyst.sql.draft import PlanDraft
-from analyst.sql.inside import Figure, figure, has_figure, number
+from analyst.sql.inside import Figure, bounded, figure, has_figure, number
 from analyst.sql.offer import Offer
 from analyst.sql.parse import sql_position, unsupported
 from analyst.sql.predicates import filters
@@ -56,8 +57,13 @@ def is_count_of_persons(node: exp.Expr, table: str, offer: Offer) -> bool:
     """Tell whether an expression is COUNT(DISTINCT person)."""
     match node:
         case exp.Count(this=exp.Distinct(expressions=[exp.Column() as target])) if not node.expressions:
-            return target.name in offer.persons(table)
+            return is_person(target, table, offer)
     return False
+
+
+def is_person(node: exp.Expr, table: str, offer: Offer) -> bool:
+    """Tell whether an expression is the column of the person: every row that counts has one."""
+    return isinstance(node, exp.Column) and node.name in offer.persons(table)
 
 
 def check_joins(query: exp.Query, offer: Offer) -> None:
@@ -187,10 +193,9 @@ class _Reading:
             both = having.this if own is None else exp.and_(having.this, own.this, copy=False)
             self._around.set("where", exp.Where(this=both))
         self._name_persons()
-        inner = Inner(where=self._where(), columns=tuple(self._inner_columns()))
-        if len(inner.columns) != len({one.name for one in inner.columns}):
-            raise unsupported(self._inside, "a column inside is named twice")
-        return ByPerson(self._query, self._table, inner, self._seen(inner))
+        self._bounded_outside()
+        where, columns = self._where(), tuple(self._inner_columns())
+        return ByPerson(self._query, self._table, Inner(where=where, columns=columns), self._seen(columns))
 
     def _check_clauses(self) -> None:
         for clause, node in self._inside.args.items():
@@ -262,11 +267,11 @@ class _Reading:
             uses = [one for one in self._around.find_all(exp.Column) if one.name == name and not one.table]
             if not uses:
                 continue
-            bounded = found
+            within = found
             if found.needs_bounds:
-                bounded = found.compared(value for use in uses for value in self._compared_with(use, found, name))
+                within = found.compared(value for use in uses for value in self._compared_with(use, found, name))
             try:
-                yield bounded.inner(name, node)
+                yield within.inner(name, node)
             except ValueError as err:
                 hint = "name it with AS, in letters, digits and _"
                 raise SqlError(f"the column {name!r} inside cannot be asked{sql_position(node)}", hint) from err
@@ -289,17 +294,39 @@ class _Reading:
         if not values or len(numbers) != len(values) or not is_condition:
             raise SqlError(
                 f"{found.text} of a person{sql_position(self._figures[name][1])} has no public bound",
-                f"write {found.example()}, with the most that may count of one person"
-                f"{'' if name.startswith('having_') else f' AS {name}'}",
+                f"write {found.example()}{'' if name.startswith('having_') else f' AS {name}'}:"
+                " the most that may count of one person",
             )
         return numbers
 
-    def _seen(self, inner: Inner) -> Offer:
-        """Return the offer in which the rows of persons are a table."""
+    def _bounded_outside(self) -> None:
+        """Let LEAST(n, 20) of a figure without bounds, in the statement around, be a figure inside."""
+        for _ in range(2):  # GREATEST(LEAST(...), ...)
+            for node in list(self._around.find_all(exp.Least, exp.Greatest)):
+                parts = [node.this, *node.expressions]
+                named = [one for one in parts if isinstance(one, exp.Column) and one.name in self._figures]
+                bounds = [bound for one in parts if (bound := number(one)) is not None]
+                if len(parts) != 2 or len(named) != 1 or len(bounds) != 1:
+                    continue
+                found, at = self._figures[named[0].name]
+                if found.function in ("count", "sum"):
+                    word = "up_to" if isinstance(node, exp.Least) else "from"
+                    name = f"{named[0].name}_{word}_{bounds[0]:f}"
+                    self._figures[name] = bounded(found, bounds[0], is_least=isinstance(node, exp.Least)), at
+                    node.replace(exp.column(name, quoted=True))
+
+    def _seen(self, columns: tuple[InnerColumn, ...]) -> Offer:
+        """Return the offer in which the rows of persons are a table, also with columns that are not read."""
+        more = list[InnerColumn]()
+        for name, (found, node) in self._figures.items():
+            with suppress(SqlError, ValueError):
+                if not found.needs_bounds and name not in {one.name for one in columns}:
+                    more.append(found.inner(name, node))
+        inner = Inner(where=None, columns=(*columns, *more))
         offer, used = self._offer, [name for names in inner.uses().values() for name in names]
         offer.check_is_one(self._table, used)
-        columns = tuple(offer.with_values(offer.column(self._table, name)) for name in dict.fromkeys(used))
-        base = Table.model_construct(name=self._table, max_rows=1, max_silos=1, columns=columns)
+        read = tuple(offer.with_values(offer.column(self._table, name)) for name in dict.fromkeys(used))
+        base = Table.model_construct(name=self._table, max_rows=1, max_silos=1, columns=read)
         grouped = {key.name for key in _keys(self._around) if isinstance(key, exp.Column)}
         try:
             defined = inner.table(base, grouped).columns

@@ -16,7 +16,7 @@ from analyst.sql.columns import define, measure
 from analyst.sql.draft import PlanDraft, Planned, Rule
 from analyst.sql.offer import Offer, suggest
 from analyst.sql.parse import parse, sql_position, unsupported
-from analyst.sql.persons import by_person, check_joins, is_count_of_persons
+from analyst.sql.persons import by_person, check_joins, is_count_of_persons, is_person
 from analyst.sql.predicates import filters
 from policies.requests.query import MAX_NAME, Aggregate, Plan, field_names
 
@@ -165,7 +165,8 @@ def aggregates(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDra
         column: str | None = None
         if isinstance(argument, exp.Star) and any(argument.args.values()):
             raise unsupported(node, "COUNT(*) takes no EXCLUDE, REPLACE or RENAME")
-        if not (function == "count" and isinstance(argument, exp.Star)):
+        is_of_rows = isinstance(argument, exp.Star) or is_person(argument, draft.table, offer)
+        if not (function == "count" and is_of_rows):
             if not isinstance(argument, exp.Column) or isinstance(argument.this, exp.Star):
                 raise unsupported(node, f"{function.upper()} takes one plain column")
             column = measure(argument, draft.table, offer).name
