@@ -112,7 +112,7 @@ def rows_in_words(request: Request) -> str:
     """Return how many rows of a person enter an answer, in words."""
     plan, rows = request.plan, request.table.max_rows
     if isinstance(plan, Plan) and plan.inner is not None:
-        return "one row, made of all of theirs at a silo,"
+        return "one row made of all rows at a silo"
     figures = plan.aggregates if isinstance(plan, Plan) else ()
     if figures and all(one.function == "persons" for one in figures):
         return f"one count in at most {rows} group{'s' if rows > 1 else ''}" if plan.dimensions else "one count"
