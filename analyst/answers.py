@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from analyst.conditions import Conditions
 from analyst.errors import DeniedError, RoundError
 from analyst.offers import NO_CATALOGUE
-from analyst.reports.cut import cut_of, definition_of, rows_in_words
+from analyst.reports.cut import cut_of, definition_of
 from analyst.reports.estimates import interpret, rho_of, threshold_of
 from analyst.reports.report import Report, SiloOutcome
 from analyst.sql.draft import Planned
@@ -28,7 +28,6 @@ from federation.members.roster import Roster
 from policies.decision.denial_codes import is_unable
 from policies.requests.capacity import of_request
 from policies.requests.denials import Denial, Refusal
-from policies.requests.query import Plan
 from policies.requests.replacing import left_out
 from policies.requests.request import Request
 from policies.requests.round_key import round_secret
@@ -97,7 +96,7 @@ def report_of(
         definition=definition_of(request, conditions.delta),
         request=digest_of(request).hex(),
         assumptions=(
-            f"one {holders[0].entity} has {rows_in_words(request)} in an answer"
+            f"one {holders[0].entity} has {request.plan.rows_in_words(request.table)} in an answer"
             f" and is known to at most {request.table.max_silos} silos",
             *_persons(request, holders[0].entity),
             f"at most {opened.manifest.max_colluding} silos of the federation collude with the aggregator",
@@ -216,7 +215,7 @@ def _outcomes(
 
 def _persons(request: Request, entity: str) -> Iterator[str]:
     """Yield that a question about persons does not know which of them are known to several silos."""
-    if isinstance(request.plan, Plan) and request.plan.is_about_persons:
+    if request.plan.is_about_persons:
         yield f"one {entity} counts once at each silo that knows them: nobody is matched across silos"
 
 

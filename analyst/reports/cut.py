@@ -14,7 +14,7 @@ from analyst.reports.estimates import blocks_of, noise_sd
 from analyst.reports.intervals import Z95
 from crypto.rounds.opening import OpenedSum
 from policies.domains import LongDomain
-from policies.requests.query import CUT, Plan
+from policies.requests.query import CUT
 from policies.requests.request import Request
 from policies.requests.tables import TableColumn
 
@@ -100,23 +100,12 @@ def definition_of(request: Request, delta: float) -> dict[str, Any]:
     table, plan = request.table, request.plan
     columns = {column.name: _column(column) for column in table.columns}
     found = {"max_rows": table.max_rows, "max_silos": table.max_silos, "delta": delta, "columns": columns}
-    if isinstance(plan, Plan) and plan.is_about_persons:
-        found["persons"] = rows_in_words(request)
-    if isinstance(plan, Plan) and plan.inner is not None:
+    if plan.is_about_persons:
+        found["persons"] = plan.rows_in_words(table)
+    if plan.inner is not None:
         own = plan.inner.table(table).columns
         found["inner"] = {column.name: _column(column) for column in own}
     return found
-
-
-def rows_in_words(request: Request) -> str:
-    """Return how many rows of a person enter an answer, in words."""
-    plan, rows = request.plan, request.table.max_rows
-    if isinstance(plan, Plan) and plan.inner is not None:
-        return "one row made of all rows at a silo"
-    figures = plan.aggregates if isinstance(plan, Plan) else ()
-    if figures and all(one.function == "persons" for one in figures):
-        return f"one count in at most {rows} group{'s' if rows > 1 else ''}" if plan.dimensions else "one count"
-    return f"at most {rows} rows"
 
 
 def _column(column: TableColumn) -> dict[str, Any]:

@@ -13,8 +13,6 @@ from policies.decision.case import Case
 from policies.decision.compiled import RequestFacts, SourceColumns
 from policies.decision.denial_codes import deny
 from policies.requests.denials import Denial
-from policies.requests.predicates import columns_of
-from policies.requests.query import Plan
 from policies.requests.request import Request
 from policies.requests.tables import TableColumn
 
@@ -43,22 +41,8 @@ def _narrowed(request: Request, facts: RequestFacts, source: SourceColumns) -> I
 
 
 def _by_person(request: Request, facts: RequestFacts, source: SourceColumns) -> Iterator[Threshold]:
-    """Yield the columns that an inner question makes a figure of a person's rows of, which a condition compares.
-
-    So do the bounds of a sum where one row can exceed them.
-    """
-    plan = request.plan
-    if not isinstance(plan, Plan) or plan.inner is None:
-        return
-    compared = set(columns_of(plan.where))
-    for one in plan.inner.columns:
-        if one.column is None:
-            continue
-        base = request.table.column(one.column)
-        cuts_low = one.low is not None and (base.low is None or one.low > base.low)
-        cuts_high = one.function == "sum" and one.high is not None and (base.high is None or one.high < base.high)
-        if one.name in compared or cuts_low or cuts_high:
-            yield one.column, f"by what all rows of a person come to, {one.in_words}"
+    """Yield the columns that an inner question makes a figure of a person's rows of, which is compared or cut."""
+    yield from request.plan.thresholds(request.table)
 
 
 _KINDS: tuple[Callable[[Request, RequestFacts, SourceColumns], Iterator[Threshold]], ...] = (_narrowed, _by_person)
@@ -88,11 +72,9 @@ def _crossings(case: Case, found: Mapping[str, str]) -> Iterator[Denial]:
 
     A measure is crossed with what groups or cuts it, and not with another; in a job all columns are crossed.
     """
-    plan = case.request.plan
-    is_by_person = isinstance(plan, Plan) and plan.inner is not None
     crossed = {*found, *(name for role, names in case.facts.used.items() if role != "measure" for name in names)}
     for name in sorted(crossed.union(case.facts.used.get("measure", ()))):
-        if name in case.source.alone and is_by_person:
+        if name in case.source.alone and case.request.plan.inner is not None:
             message = (
                 f"column {name!r} may be grouped by alone only, and an inner question crosses the rows of a person"
             )

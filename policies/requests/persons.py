@@ -163,6 +163,21 @@ class Inner(Message):
         """The names in `disclosure.aggregates` of what it computes."""
         yield from (one.function for one in self.columns if one.function in ("count", "sum"))
 
+    def thresholds(self, table: Table, compared: Collection[str]) -> Iterator[tuple[str, str]]:
+        """Yield the columns inside whose values it sets a threshold, and how, where `compared` meet a condition.
+
+        A figure of a column that is compared does so, and a sum within bounds that one row can exceed.
+        """
+        for one in self.columns:
+            if one.column is None:
+                continue
+            base = table.column(one.column)
+            cuts = one.function == "sum" and (
+                base.low is None or base.high is None or (one.low or 0) > base.low or (one.high or 0) < base.high
+            )
+            if cuts or one.name in compared:
+                yield one.column, f"by what all rows of a person come to, {one.in_words}"
+
     def size(self) -> int:
         """Return how much each row costs beside the columns that are read: two for each figure of a person."""
         return 2 * len(self.columns) + sum(weight_of(where) for where in self.conditions)

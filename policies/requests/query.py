@@ -107,6 +107,20 @@ class Plan(Message):
         """Whether it counts persons, or makes figures of a row of each."""
         return self.inner is not None or any(one.function == "persons" for one in self.aggregates)
 
+    def rows_in_words(self, table: Table) -> str:
+        """Return how many rows of a person enter, in words."""
+        if self.inner is not None:
+            return "one row made of all rows at a silo"
+        if any(one.function != "persons" for one in self.aggregates):
+            return f"at most {table.max_rows} rows"
+        few = f" in at most {table.max_rows} group{'s' if table.max_rows > 1 else ''}"
+        return f"one count{few if self.group_by else ''}"
+
+    def thresholds(self, table: Table) -> Iterator[tuple[str, str]]:
+        """Yield the columns inside whose values it sets a threshold, and how, but for those of its conditions."""
+        if self.inner is not None:
+            yield from self.inner.thresholds(table, set(columns_of(self.where)))
+
     @property
     def conditions(self) -> tuple[Predicate, ...]:
         where = self.where if self.inner is None else self.inner.where  # what rows must meet, and not persons

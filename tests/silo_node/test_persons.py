@@ -275,7 +275,7 @@ def test_prepared_rows_and_any_parts_of_them_give_what_every_request_reads(tmp_p
                 parts = [question.part(*ends, None, snapshot) for ends in pairwise(bounds)]
                 for one, other in zip(answer.added(parts), whole, strict=True):
                     assert one.tolist() == other.tolist()
-            if asked.plan.inner is not None or not asked.plan.dimensions:  # type: ignore[union-attr]
+            if asked.plan.inner is not None or not asked.plan.dimensions:
                 assert computed(tmp_path, visits, asked) == [one.tolist() for one in whole], "nothing is drawn by lot"
 
 
