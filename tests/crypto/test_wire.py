@@ -36,6 +36,7 @@ from crypto.wire import (
 from federation.members.roster import Party, Roster, SiloParty
 from policies.requests.catalogue import Catalogue, OpenColumn
 from policies.requests.logistic import LogisticStep
+from policies.requests.persons import InnerColumn
 from policies.requests.predicates import Compare, Not
 from policies.requests.query import Aggregate, Plan
 from policies.requests.request import Request
@@ -106,6 +107,7 @@ SAMPLES: dict[type[Message], Message] = {  # whose parts must fit together
         clip="1",
     ),
     TableColumn: REQUEST.table.columns[1],
+    InnerColumn: InnerColumn(name="spent", function="sum", column="days", low=0, high=600),
     OpenColumn: OpenColumn(column=REQUEST.table.columns[0], roles=("dimension",), unit=None),
 }
 FUZZ = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
