@@ -117,6 +117,32 @@ QUESTION: dict[str, Any] = {
     ],
 }
 COUNTS_CUT = QUESTION | {"counts_cut": True}
+PERSONS = QUESTION | {"aggregates": [{"function": "persons", "column": None, "alias": "persons"}]}
+# One row of each person: the least ward, the number of rows, and the sum of the days of the rows with a ward.
+BY_PERSON: dict[str, Any] = {
+    "kind": "query",
+    "where": {"kind": "compare", "column": "stays", "op": ">", "value": "1"},
+    "group_by": ["first"],
+    "aggregates": [
+        {"function": "count", "column": None, "alias": "persons"},
+        {"function": "avg", "column": "sum", "alias": "days"},
+    ],
+    "inner": {
+        "where": {"kind": "is_null", "column": "died"},
+        "columns": [
+            {"name": "first", "function": "first", "column": "ward"},
+            {"name": "stays", "function": "count", "column": None, "high": 5},
+            {
+                "name": "sum",
+                "function": "sum",
+                "column": "days",
+                "where": {"kind": "compare", "column": "ward", "op": "=", "value": "surgery"},
+                "low": 0,
+                "high": 600,
+            },
+        ],
+    },
+}
 NEVER_MISSING = TABLE | {"columns": [WARD, DAYS | {"can_be_missing": False}, DIED]}
 STEP = {
     "kind": "logistic-regression",
@@ -406,6 +432,8 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     counted = {"kind": "query", "where": None, "group_by": ["icd"], "aggregates": QUESTION["aggregates"][:1]}
     yield "Request", request(counted, 100_000) | {"table": TABLE | {"columns": [ICD]}}
     yield "Request", request(COUNTS_CUT, 100_000) | {"table": NEVER_MISSING}
+    yield "Request", request(PERSONS, 100_000)
+    yield "Request", request(BY_PERSON, 100_000)
     yield (
         "DomainRequest",
         {
