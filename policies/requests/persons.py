@@ -18,6 +18,7 @@ from policies.requests.tables import Table, TableColumn
 from policies.units import MAX_DOMAIN, MAX_RANGE_STEPS, ColumnRole
 
 PERSONS = Statistic("persons")
+OF_PAIRS = 8  # how much each row costs more where persons are counted by group: pairs of both are sorted
 MAX_COUNT = 1_000_000  # rows of one person that a count tells apart
 _MOST = 10**18  # the magnitude of a bound, in the column's own units
 _WORDS = {"first": "MIN", "last": "MAX"}

@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from crypto.wire import Message, Name
-from policies.requests.persons import PERSONS, Inner, of_persons, weight_of
+from policies.requests.persons import OF_PAIRS, PERSONS, Inner, of_persons, weight_of
 from policies.requests.predicates import Both, Predicate, check_predicate, columns_of
 from policies.requests.predicates import in_words as predicate_in_words
 from policies.requests.statistic import Extent, Statistic, noised
@@ -159,7 +159,8 @@ class Plan(Message):
         statistics = self.statistics(table)
         columns = {name for names in self.uses().values() for name in names}
         slots = sum(extent.length for extent in statistics.values())
-        parts = weight_of(self.where) + (0 if self.inner is None else self.inner.size())
+        parts = OF_PAIRS if self.group_by and PERSONS in statistics else 0
+        parts += weight_of(self.where) + (0 if self.inner is None else self.inner.size())
         return 1 + len(columns) + len(statistics) + parts + slots.bit_length()
 
     def groups(self, table: Table) -> Iterator[tuple[str, ...]]:

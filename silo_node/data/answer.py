@@ -56,22 +56,23 @@ def question(rows: Rows, request: Request, is_in: Bools | None, lots: Lots, max_
         table, compared = plan.seen(table), plan.inner.table(table)
     matching = kept = _kept(rows, is_in, None if plan.where is None else holds(rows, compared, plan.where).true)
     matching_group = group = _groups(rows, plan, table, kept)
-    if group is not None and max_groups is not None:
+    vectors, statistics = [], plan.statistics(request.table)
+    of_rows = any(one not in (PERSONS, CUT) for one in statistics)
+    if group is not None and max_groups is not None and of_rows:
         few = of_few_groups(rows.person[kept], rows.persons, group, size, max_groups, _pairs(rows, lots))
         kept, group = kept[few], group[few]
-    bounded = _bounded(rows, kept, table.max_rows, lots)
+    bounded = _bounded(rows, kept, table.max_rows, lots) if of_rows else np.zeros(len(kept), np.bool_)
     kept = kept[bounded]
     group = np.zeros(len(kept), np.int64) if group is None else group[bounded]
     of_groups = None if matching_group is None else (matching_group, size)
     most = table.max_rows if max_groups is None else min(table.max_rows, max_groups)
-    vectors, statistics = [], plan.statistics(request.table)
     for statistic in statistics:
         kind, name = statistic
         if statistic == PERSONS:
             vectors.append(per_person.counted(rows, matching, of_groups, most, _pairs(rows, lots)))
         elif statistic == CUT:
             columns = tuple(map(table.column, plan.valued(request.table)))
-            if any(one not in (PERSONS, CUT) for one in statistics):
+            if of_rows:
                 vectors.append(_cut(rows, columns, matching, of_groups, max_groups, table.max_rows))
             else:  # no row is left out of a number of persons, but a person of groups
                 vectors.append(_cut(rows, columns, matching, of_groups, most, None))

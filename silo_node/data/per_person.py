@@ -16,7 +16,7 @@ from policies.requests.persons import Inner, InnerColumn
 from policies.requests.predicates import columns_of
 from policies.requests.query import Plan
 from policies.requests.tables import Table, TableColumn
-from silo_node.data.bounding import PairLots, chosen
+from silo_node.data.bounding import PairLots, chosen, different
 from silo_node.data.coded import (
     BELOW,
     NO_MEMBER,
@@ -38,7 +38,6 @@ from silo_node.data.predicates import holds
 _NANOS = 10**9
 _SAFE = 2**62  # below it a product of whole numbers is exact in 64 bits
 _TRUTH = ("false", "true")
-_MARKS_PER_NUMBER = 64
 Whole = npt.NDArray[np.int64]
 
 
@@ -51,19 +50,10 @@ def counted(rows: Rows, kept: Integers, of_groups: tuple[Integers, int] | None, 
     if of_groups is None:
         return np.array([np.count_nonzero(np.bincount(person, minlength=rows.persons))], np.int64)
     group, groups = of_groups
-    pairs = _different(person.astype(np.int64) * groups + group, rows.persons * groups)
+    pairs = different(person.astype(np.int64) * groups + group)
     owner, of = pairs // groups, pairs % groups
     is_in = chosen(owner, rows.persons, most, lambda mask: draw(owner[mask], of[mask]))
     return np.bincount(of[is_in], minlength=groups).astype(np.int64)
-
-
-def _different(numbers: Whole, end: int) -> Whole:
-    """Return the different ones of numbers from 0 to before `end`, in order: by marks where these are few enough."""
-    if end > _MARKS_PER_NUMBER * len(numbers):
-        return np.unique(numbers)
-    is_there = np.zeros(end, np.bool_)
-    is_there[numbers] = True
-    return np.flatnonzero(is_there)
 
 
 def rows_of(rows: Rows, table: Table, plan: Plan, inner: Inner, kept: Integers) -> Rows:
