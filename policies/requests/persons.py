@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from crypto.wire import Message, Name
-from policies.requests.predicates import OneOf, Predicate, check_predicate, columns_of, in_words, parts_of
+from policies.requests.predicates import Predicate, check_predicates, columns_of, cost_of, in_words
 from policies.requests.statistic import Extent, Statistic
 from policies.requests.tables import Table, TableColumn
 from policies.units import MAX_DOMAIN, MAX_RANGE_STEPS, ColumnRole
@@ -105,8 +105,6 @@ class InnerColumn(Message):
 
     def check(self, table: Table) -> None:
         """Raise ValueError if it contradicts the table definition, whose columns have their roles."""
-        if self.where is not None:
-            check_predicate(self.where, table)
         if self.column is None:
             return
         base = table.column(self.column)
@@ -181,12 +179,11 @@ class Inner(Message):
 
     def size(self) -> int:
         """Return how much each row costs beside the columns that are read: two for each figure of a person."""
-        return 2 * len(self.columns) + sum(weight_of(where) for where in self.conditions)
+        return 2 * len(self.columns) + sum(cost_of(where) for where in self.conditions)
 
     def check(self, table: Table) -> None:
         """Raise ValueError if it contradicts the table definition."""
-        if self.where is not None:
-            check_predicate(self.where, table)
+        check_predicates(self.conditions, table)
         for one in self.columns:
             one.check(table)
 
@@ -196,11 +193,6 @@ class Inner(Message):
         if self.where is not None:
             text += f" where {in_words(self.where)}"
         return text + "".join(f", {one.in_words}" for one in self.columns)
-
-
-def weight_of(where: Predicate | None) -> int:
-    """Return how much a condition costs each row: its parts, a list of values by the binary digits of their number."""
-    return sum(len(part.values).bit_length() if isinstance(part, OneOf) else 1 for part in parts_of(where))
 
 
 def _step(column: TableColumn) -> Decimal:

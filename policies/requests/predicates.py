@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -11,7 +11,7 @@ from crypto.wire import Message, Name
 from policies.requests.tables import Table, TableColumn, Text, is_number
 
 _MAX_DEPTH = 12
-_MAX_NODES = 200
+MAX_PARTS = 200  # of one filter
 _MAX_LITERALS = 10_000  # of all lists together
 
 
@@ -83,13 +83,18 @@ def columns_of(where: Predicate | None) -> Iterator[str]:
             yield part.column
 
 
-def check_predicate(where: Predicate, table: Table) -> None:
-    """Raise ValueError if a predicate is too large, or compares a column with no value of its type; KeyError."""
-    nodes, literals, pending = 0, 0, [(where, 0)]
+def cost_of(where: Predicate | None) -> int:
+    """Return how much judging a row costs, in looks at a cell; a list is looked up by the digits of its length."""
+    return sum(len(part.values).bit_length() if isinstance(part, OneOf) else 1 for part in parts_of(where))
+
+
+def check_predicates(predicates: Iterable[Predicate], table: Table, most_parts: int = MAX_PARTS) -> None:
+    """Raise ValueError unless predicates fit a table, and together have not too many parts or values; KeyError."""
+    nodes, literals, pending = 0, 0, [(one, 0) for one in predicates]
     while pending:
         predicate, depth = pending.pop()
         nodes += 1
-        if depth > _MAX_DEPTH or nodes > _MAX_NODES:
+        if depth > _MAX_DEPTH or nodes > most_parts:
             raise ValueError("the filter is nested too deeply or has too many parts")
         match predicate:
             case Both() | Either():

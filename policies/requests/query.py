@@ -13,8 +13,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from crypto.wire import Message, Name
-from policies.requests.persons import OF_PAIRS, PERSONS, Inner, of_persons, weight_of
-from policies.requests.predicates import Both, Predicate, check_predicate, columns_of
+from policies.requests.persons import OF_PAIRS, PERSONS, Inner, of_persons
+from policies.requests.predicates import Both, Predicate, check_predicates, columns_of, cost_of
 from policies.requests.predicates import in_words as predicate_in_words
 from policies.requests.statistic import Extent, Statistic, noised
 from policies.requests.tables import Table, TableColumn, check_role
@@ -160,7 +160,7 @@ class Plan(Message):
         columns = {name for names in self.uses().values() for name in names}
         slots = sum(extent.length for extent in statistics.values())
         parts = OF_PAIRS if self.group_by and PERSONS in statistics else 0
-        parts += weight_of(self.where) + (0 if self.inner is None else self.inner.size())
+        parts += cost_of(self.where) + (0 if self.inner is None else self.inner.size())
         return 1 + len(columns) + len(statistics) + parts + slots.bit_length()
 
     def groups(self, table: Table) -> Iterator[tuple[str, ...]]:
@@ -200,7 +200,7 @@ class Plan(Message):
         if self.inner is not None:
             self._check_inner(self.inner, table)
         elif self.where is not None:
-            check_predicate(self.where, table)
+            check_predicates((self.where,), table)
 
     def _check_inner(self, inner: Inner, table: Table) -> None:
         """Raise ValueError if an inner question contradicts the table definition, or the plan around it does."""
@@ -213,7 +213,7 @@ class Plan(Message):
             for name in names:
                 check_role(seen, role, name)
         if self.where is not None:
-            check_predicate(self.where, inner.table(table))
+            check_predicates((self.where,), inner.table(table))
 
     def release_remedy(self, release: str) -> str:
         return "an exact source serves training only, never a question"

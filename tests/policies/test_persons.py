@@ -12,7 +12,7 @@ from policies.decision.decide import decide
 from policies.document.catalogue import open_tables
 from policies.document.policy import Policy
 from policies.requests.persons import PERSONS, Inner, InnerColumn
-from policies.requests.predicates import Compare, OneOf
+from policies.requests.predicates import Both, Compare, OneOf
 from policies.requests.query import Aggregate, Plan
 from policies.requests.request import Request
 from policies.requests.tables import TableColumn
@@ -50,6 +50,12 @@ def of(function: Any, column: str, **fields: Any) -> InnerColumn:
 
 def average(name: str) -> tuple[Aggregate, ...]:
     return (Aggregate(function="avg", column=name, alias="mean"),)
+
+
+def long_condition(place: int) -> InnerColumn:
+    """Return a count with a condition of 15 parts."""
+    parts = tuple(Compare(column="age", op="<>", value=str(part)) for part in range(14))
+    return InnerColumn(name=f"n{place}", function="count", column=None, high=1, where=Both(operands=parts))
 
 
 def above(value: str, name: str = "x") -> Compare:
@@ -199,6 +205,7 @@ def test_an_inner_column_without_its_bounds_is_none(fields: dict[str, Any], erro
         (lambda: inside(of("first", "ward"), aggregates=average("x")), "has no bounds"),
         (lambda: inside(visits(high=2000), group_by=("v",)), "at most 1,000 are groups"),
         (lambda: inside(visits(), visits()), "named twice"),
+        (lambda: inside(*(long_condition(place) for place in range(16))), "too many parts"),
         (lambda: inside(visits(), aggregates=(PERSONS_OF,)), "persons are counted without a column"),
         (lambda: request(plan=plan(aggregates=(PERSONS_OF.model_copy(update={"column": "age"}),))), "without a column"),
     ],

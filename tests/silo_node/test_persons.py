@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analyst.sql.plan import plan as plan_of
-from policies.requests.persons import PERSONS
-from policies.requests.query import CUT, Plan
+from policies.requests.persons import PERSONS, Inner, InnerColumn
+from policies.requests.query import CUT, Aggregate, Plan
 from policies.requests.request import Request
+from policies.requests.tables import TableColumn
 from silo_node.data import answer
 from silo_node.data.coded import Aspect, Cells, Members, Rows, Run, Steps, coded
 from silo_node.data.locations import connect
@@ -26,7 +27,8 @@ from silo_node.data.prepared.reader import Reader
 from silo_node.data.prepared.store import Store
 from silo_node.data.query import execute
 from silo_node.data.sources import source_of
-from tests.harness.example_policy import AGE, STORED, WARD, Edit, offer, policy, request
+from tests.cases import every
+from tests.harness.example_policy import AGE, STORED, WARD, Edit, offer, policy, request, table
 from tests.harness.rows import NamedHere, opened
 
 Row = dict[str, Any]
@@ -277,6 +279,35 @@ def test_prepared_rows_and_any_parts_of_them_give_what_every_request_reads(tmp_p
                     assert one.tolist() == other.tolist()
             if asked.plan.inner is not None or not asked.plan.dimensions:
                 assert computed(tmp_path, visits, asked) == [one.tolist() for one in whole], "nothing is drawn by lot"
+
+
+@every(
+    ("kind", "domain", "unknown", "cells", "first", "last"),
+    [
+        ("date", ("2026-Q4", "2027-Q1", "2026-Q3", "unknown"), "unknown", (0, 1, 3), "2026-Q4", "2027-Q1"),
+        ("date", ("2026-Q4", "2027-Q1", "unknown"), "unknown", (2, 2), "unknown", "unknown"),
+        ("int", ("10", "9", "-1", "-20"), "-1", (0, 1, 2), "9", "10"),
+        ("int", ("10", "9", "-1", "-20"), "-1", (3, 1), "-20", "9"),
+        ("string", ("b", "B", "é", "a", "?"), "?", (0, 1, 2), "B", "é"),
+    ],
+)
+def test_the_first_and_last_value_are_by_the_order_of_their_type(
+    kind: Any, domain: tuple[str, ...], unknown: str, cells: tuple[int, ...], first: str, last: str
+) -> None:
+    column = TableColumn(name="x", type=kind, domain=domain, unknown=unknown)
+    inner = Inner(where=None, columns=(
+        InnerColumn(name="first", function="first", column="x"), InnerColumn(name="last", function="last", column="x"),
+    ))  # fmt: skip
+    counted = (Aggregate(function="count", column=None, alias="n"),)
+    asked = request(
+        table=table(columns=(column,)),
+        plan=Plan(where=None, group_by=("first", "last"), aggregates=counted, inner=inner),
+    )
+    members: dict[tuple[Aspect, str], Cells] = {("member", "x"): Members(np.array(cells), domain)}
+    rows = Rows(np.zeros(len(cells), np.int64), 1, (Run(0, 0, len(cells)),), members)
+    (counts,) = answer.question(rows, asked, None, Lots(), None)
+    groups = dict(zip(asked.plan.groups(asked.table), counts.tolist(), strict=True))  # type: ignore[union-attr]
+    assert {group for group, count in groups.items() if count} == {(first, last)}
 
 
 def test_a_sum_that_64_bits_cannot_hold_is_clamped_and_not_wrapped() -> None:
