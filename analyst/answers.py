@@ -216,7 +216,11 @@ def _outcomes(
 def _persons(request: Request, entity: str) -> Iterator[str]:
     """Yield that a question about persons does not know which of them are known to several silos."""
     if request.plan.is_about_persons:
-        yield f"one {entity} counts once at each silo that knows them: nobody is matched across silos"
+        silos = request.table.max_silos
+        yield (
+            f"one {entity} counts once at each silo that knows them, and the price is that of {silos}"
+            f" silo{'s' if silos > 1 else ''}: nobody is matched across silos"
+        )
 
 
 def _carried(request: Request) -> Iterator[str]:
