@@ -98,11 +98,13 @@ def report_of(
         transcript=checked.name.hex(),
         wrong={**_said_wrong(request, checked, roster), **opened.wrong},
         cut=cut_of(request, opened),
-        definition=definition_of(request.table, conditions.delta),
+        definition=definition_of(request, conditions.delta),
         request=digest_of(request).hex(),
         assumptions=(
-            f"one {holders[0].entity} has at most {request.table.max_rows} rows in an answer"
-            f"{norm_in_words(request.table.max_norm)} and is known to at most {request.table.max_silos} silos",
+            f"one {holders[0].entity} has {request.plan.rows_in_words(request.table)} in an answer"
+            f"{norm_in_words(None if request.plan.is_about_persons else request.table.max_norm)}"
+            f" and is known to at most {request.table.max_silos} silos",
+            *_persons(request, holders[0].entity),
             f"at most {opened.manifest.max_colluding} silos of the federation collude with the aggregator",
             "a silo whose computing fails contributes nothing but its noise, and does not say so",
             *conditions.strictest,
@@ -215,6 +217,16 @@ def _outcomes(
             status = "missing" if silo in away or silo in unreachable else "left out"
         outcomes[silo] = SiloOutcome(status, policy_hash, refused, as_of.get(silo), rows_as_of.get(silo))
     return outcomes
+
+
+def _persons(request: Request, entity: str) -> Iterator[str]:
+    """Yield that a question about persons does not know which of them are known to several silos."""
+    if request.plan.is_about_persons:
+        silos = request.table.max_silos
+        yield (
+            f"one {entity} counts once at each silo that knows them, and the price is that of {silos}"
+            f" silo{'s' if silos > 1 else ''}: nobody is matched across silos"
+        )
 
 
 def _carried(request: Request) -> Iterator[str]:

@@ -14,7 +14,7 @@ import numpy as np
 from analyst.asking import Command
 from analyst.reports.afterwards import read_after
 from analyst.reports.derived import derive
-from analyst.reports.estimates import SURE_FROM, Estimate, cohort_of, estimates_of, figures_of, selected
+from analyst.reports.estimates import COUNTS, SURE_FROM, Estimate, cohort_of, estimates_of, figures_of, selected
 from analyst.reports.intervals import Noisy, surely
 from analyst.reports.scenarios import Sums
 from analyst.sql.draft import Planned
@@ -177,24 +177,22 @@ def _widths(
 ) -> dict[str, dict[int, float | None]]:
     """Return by column of the answer the half width of its interval, by the rows that every group has."""
     found: dict[str, dict[int, float | None]] = {}
-    groups = planned.plan.group_count(request.table)
+    groups, seen = planned.plan.group_count(request.table), planned.plan.seen(request.table)
     counts = planned.plan.group_count(request.table) if planned.after else 1
     shown = np.ones(counts, np.bool_)
     for size in SIZES:
         sums = {
-            one: Noisy(np.full(counts, float(size) if one.kind in ("rows", "present") else 0.0), sd)
+            one: Noisy(np.full(counts, float(size) if one.kind in COUNTS else 0.0), sd)
             for one, sd in deviations.items()
         }
         if planned.after and groups:
             after = read_after(planned.after, {one.alias: one.function for one in planned.plan.aggregates})
-            derived = derive(after, Sums(planned.plan, request.table, sums, shown), 0.0, bytes(32))
+            derived = derive(after, Sums(planned.plan, seen, sums, shown), 0.0, bytes(32))
             cells = derived.rows[0] if derived.rows else {}
             named = {name: cells.get(name) for name in derived.columns if name not in derived.labels}
         else:
             plain = selected(sums, shown, -math.inf)
-            named = {
-                one.alias: estimates_of(figures_of(one, request.table, plain))[0] for one in planned.plan.aggregates
-            }
+            named = {one.alias: estimates_of(figures_of(one, seen, plain))[0] for one in planned.plan.aggregates}
         for name, cell in named.items():
             found.setdefault(name, {})[size] = _half(cell)
     return found

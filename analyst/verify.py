@@ -173,7 +173,7 @@ def _compare_cut(answer: dict[str, Any], request: Request, opened: OpenedSum) ->
     cut = cut_of(request, opened)
     if answer.get("cut") != (None if cut is None else json.loads(json.dumps(cut.to_dict()))):
         raise AnalystError("what the answer says of rows left out and values clamped is not what was opened", _CHANGED)
-    if answer.get("definition") != json.loads(json.dumps(definition_of(request.table, answer.get("delta", 0)))):
+    if answer.get("definition") != json.loads(json.dumps(definition_of(request, answer.get("delta", 0)))):
         raise AnalystError("the definition in the answer is not the one that was signed", _CHANGED)
 
 

@@ -16,7 +16,7 @@ from crypto.rounds.opening import OpenedSum
 from policies.domains import LongDomain
 from policies.requests.query import CUT
 from policies.requests.request import Request
-from policies.requests.tables import Table, TableColumn
+from policies.requests.tables import TableColumn
 
 WIDEST = 0.2
 
@@ -100,11 +100,24 @@ def norm_in_words(max_norm: int | None) -> str:
     return "" if max_norm is None else f", of an L2 norm of at most {max_norm:,} over the groups"
 
 
-def definition_of(table: Table, delta: float) -> dict[str, Any]:
+def definition_of(request: Request, delta: float) -> dict[str, Any]:
     """Return the definition that an answer was given by, as plain values: bounds in the columns' own units."""
+    table, plan = request.table, request.plan
     columns = {column.name: _column(column) for column in table.columns}
     norm = {} if table.max_norm is None else {"max_norm": table.max_norm}
-    return {"max_rows": table.max_rows, **norm, "max_silos": table.max_silos, "delta": delta, "columns": columns}
+    found = {
+        "max_rows": table.max_rows,
+        **norm,
+        "max_silos": table.max_silos,
+        "delta": delta,
+        "columns": columns,
+    }
+    if plan.is_about_persons:
+        found["persons"] = plan.rows_in_words(table)
+    if plan.inner is not None:
+        own = plan.inner.table(table).columns
+        found["inner"] = {column.name: _column(column) for column in own}
+    return found
 
 
 def _column(column: TableColumn) -> dict[str, Any]:
@@ -128,8 +141,10 @@ def _number(value: Decimal) -> int | float:
 def definition_in_words(definition: Mapping[str, Any]) -> str:
     """Return a definition in a line: what bounds a person's part, and every column that the question used."""
     rows = definition["max_rows"]
-    parts = [f"at most {rows:,} row{'s' if rows > 1 else ''} of each person{norm_in_words(definition.get('max_norm'))}"]
-    for name, column in definition["columns"].items():
+    persons = definition.get("persons")
+    of_rows = f"at most {rows:,} row{'s' if rows > 1 else ''} of each person{norm_in_words(definition.get('max_norm'))}"
+    parts = [f"each person has {persons}" if persons else of_rows]
+    for name, column in (definition["columns"] | definition.get("inner", {})).items():
         if "bounds" in column:
             low, high = column["bounds"]
             step = "" if column["step"] == 1 else f" by {column['step']:g}"

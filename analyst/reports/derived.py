@@ -47,7 +47,8 @@ def derived_of(planned: Planned, request: Request, opened: OpenedSum, threshold:
     """Compute what a question does with the figures of an opened sum; the same answer gives the same intervals."""
     after = read_after(planned.after, {one.alias: one.function for one in planned.plan.aggregates})
     found = sums_of(request, opened)
-    sums = Sums(planned.plan, request.table, found, found[cohort_of(found)].values >= threshold.noisy_count)
+    is_shown = found[cohort_of(found)].values >= threshold.noisy_count
+    sums = Sums(planned.plan, planned.plan.seen(request.table), found, is_shown)
     values = b"".join(one.values.tobytes() for one in found.values())
     return derive(after, sums, threshold.noisy_count, sha256(_SEED + digest_of(request) + values).digest())
 

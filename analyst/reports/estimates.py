@@ -16,6 +16,7 @@ from crypto.rounds.manifest import Block
 from crypto.rounds.opening import OpenedSum
 from policies.requests.cases import by_name
 from policies.requests.moments import SPREADS
+from policies.requests.persons import PERSONS
 from policies.requests.query import CUT, ROWS, Aggregate, Plan, statistic_of
 from policies.requests.request import Request
 from policies.requests.statistic import Statistic
@@ -24,7 +25,7 @@ from policies.units import MICRO
 
 SURE_FROM = 100  # groups, from which only those are shown that surely have the minimum cohort, unless the analyst says
 Label = str | int | float | bool | None  # of a group in an answer; None is SQL's NULL
-_COUNTS = ("rows", "present")  # the kinds of statistic that count rows
+COUNTS = ("rows", "present", "persons")  # the kinds of statistic that count rows, or persons
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def threshold_of(request: Request, opened: OpenedSum, min_cohort: int, sure: boo
     """Return the threshold of an answer; without a choice it is sure from SURE_FROM groups."""
     groups = request.plan.group_count(request.table)
     sure = groups >= SURE_FROM if sure is None else sure
-    sd = next(noise_sd(block, opened) for statistic, block in blocks_of(request, opened) if statistic.kind in _COUNTS)
+    sd = next(noise_sd(block, opened) for statistic, block in blocks_of(request, opened) if statistic.kind in COUNTS)
     return Threshold(min_cohort, sure, min_cohort + surely(groups) * sd if sure else float(min_cohort))
 
 
@@ -65,20 +66,20 @@ def interpret(
     threshold: Threshold,
 ) -> tuple[list[dict[str, Estimate | Label]], list[dict[str, Label]]]:
     """Return the rows of the answer and the groups withheld because their noisy count is below the threshold."""
-    everything = sums_of(request, opened)
+    everything, table = sums_of(request, opened), planned.plan.seen(request.table)
     is_shown = everything[cohort_of(everything)].values >= threshold.noisy_count
     sums = selected(everything, is_shown, threshold.noisy_count)
-    columns = {one.alias: estimates_of(figures_of(one, request.table, sums)) for one in planned.plan.aggregates}
+    columns = {one.alias: estimates_of(figures_of(one, table, sums)) for one in planned.plan.aggregates}
     order, shown = planned.plan.group_by, planned.names
     names = shown | {column: column for column in order if column not in shown.values()}
     places = [(name, order.index(column)) for name, column in names.items()]
     rows: list[dict[str, Estimate | Label]] = []
-    for index, group in enumerate(compress(groups_of(planned.plan, request.table), is_shown)):
+    for index, group in enumerate(compress(groups_of(planned.plan, table), is_shown)):
         cells: dict[str, Estimate | Label] = {name: group[place] for name, place in places}
         for alias, figures in columns.items():
             cells[alias] = figures[index]
         rows.append({name: cells[name] for name in planned.output})
-    small = compress(groups_of(planned.plan, request.table), ~is_shown)
+    small = compress(groups_of(planned.plan, table), ~is_shown)
     return rows, [{name: group[place] for name, place in places} for group in small]
 
 
@@ -141,7 +142,7 @@ def sums_of(request: Request, opened: OpenedSum) -> Mapping[Statistic, Noisy]:
 
 def cohort_of(sums: Mapping[Statistic, Noisy]) -> Statistic:
     """Return the statistic by which groups are shown: the first count."""
-    return next(one for one in sums if one.kind in _COUNTS)
+    return next(one for one in sums if one.kind in COUNTS)
 
 
 def selected(
@@ -171,8 +172,8 @@ _Sums = Callable[[str], Noisy]
 
 def figures_of(aggregate: Aggregate, table: Table, sums: Mapping[Statistic, Noisy]) -> Figures:
     """Return the figures of an aggregate, from the sums of its statistics."""
-    if aggregate.column is None and aggregate.function == "count":
-        return of_count(sums[ROWS])
+    if aggregate.column is None:
+        return of_count(sums[PERSONS if aggregate.function == "persons" else ROWS])
     column, *others = (table.column(name) for name in aggregate.columns)
     if others:
         return of_pair(aggregate.function, (column, others[0]), _beside(sums))

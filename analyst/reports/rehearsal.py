@@ -7,6 +7,7 @@ import numpy as np
 from analyst.errors import SqlError
 from analyst.reports.afterwards import read_after
 from analyst.reports.derived import derive
+from analyst.reports.estimates import COUNTS
 from analyst.reports.intervals import Noisy
 from analyst.reports.scenarios import Sums, can_draw
 from analyst.sql.draft import Planned
@@ -29,8 +30,8 @@ def rehearsed(planned: Planned) -> Planned:
     after = read_after(planned.after, {one.alias: one.function for one in plan.aggregates})
     kinds = [one for one in plan.statistics(table) if one != CUT]
     counts = _ROWS + 10.0 * np.arange(groups, dtype=np.float64)
-    sums = {one: Noisy(counts if one.kind in ("rows", "present") else 0.1 * counts, _SD) for one in kinds}
-    derived = derive(after, Sums(plan, table, sums, np.ones(groups, np.bool_)), 0.0, bytes(32))
+    sums = {one: Noisy(counts if one.kind in COUNTS else 0.1 * counts, _SD) for one in kinds}
+    derived = derive(after, Sums(plan, plan.seen(table), sums, np.ones(groups, np.bool_)), 0.0, bytes(32))
     taken = set[str]()
     for name in derived.columns:
         for field in (name,) if name in derived.labels else field_names(name):

@@ -167,6 +167,8 @@ def print_offer(offer: Offer, silos: Iterable[str], console: Console) -> None:
             unit = next(iter(holders))[column].unit
             columns.add_row(column, ", ".join(roles), plain(_values(offer.column(name, column), unit)))
         console.print(columns)
+        if persons := offer.persons(name):
+            console.print(f"persons: COUNT(DISTINCT {persons[0]}), or inside GROUP BY {persons[0]}")
 
 
 def _titled(name: str, offer: Offer) -> str:

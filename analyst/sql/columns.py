@@ -14,6 +14,11 @@ def define(node: exp.Column, table: str, offer: Offer) -> TableColumn:
         named = ".".join(part.name for part in node.parts[:-1])
         raise SqlError(f"unknown table {named!r}{sql_position(node)}", f"the question is about {table!r}")
     columns = offer.columns(table)
+    if node.name in offer.persons(table):
+        raise SqlError(
+            f"column {node.name!r}{sql_position(node)} names single persons, and never leaves a silo",
+            f"count them with COUNT(DISTINCT {node.name}), or make one row of each: {by_each(node.name, table)}",
+        )
     if node.name not in columns:
         holders = offer.holders(table)
         opened = [silo for silo, found in holders.items() if node.name in found]
@@ -23,6 +28,12 @@ def define(node: exp.Column, table: str, offer: Offer) -> TableColumn:
             raise SqlError(f"unknown column {node.name!r}{sql_position(node)}: {others} does not open it", hint)
         raise SqlError(f"unknown column {node.name!r}{sql_position(node)}", suggest(node.name, columns))
     return offer.with_values(offer.column(table, node.name))
+
+
+def by_each(person: str, table: str) -> str:
+    """Return a question that makes one row of each person, as an example."""
+    inner = f"SELECT {person}, LEAST(COUNT(*), 20) AS n FROM {table} GROUP BY {person}"  # noqa: S608
+    return f"SELECT n, COUNT(*) FROM ({inner}) GROUP BY n"  # noqa: S608
 
 
 def measure(node: exp.Column, table: str, offer: Offer) -> TableColumn:

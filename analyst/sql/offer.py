@@ -85,6 +85,12 @@ class Offer:
         holders = list(self.holders(table).values())
         return tuple(name for name in holders[0] if all(name in columns for columns in holders)) if holders else ()
 
+    def persons(self, table: str) -> tuple[str, ...]:
+        """Return how silos with `table` name the column of the person; it is open in no role."""
+        known = self.columns(table)
+        names = dict.fromkeys(self.silos[silo].id_column for silo in self.holders(table))
+        return tuple(name for name in names if name is not None and name not in known)
+
     def only(self, silos: Sequence[str]) -> "Offer":
         """Return the offer of these silos alone; raises SqlError if one of them has not answered."""
         for silo in silos:

@@ -20,6 +20,7 @@ from analyst.sql.draft import PlanDraft, Planned, Rule
 from analyst.sql.evaluation import bounded
 from analyst.sql.offer import Offer, suggest
 from analyst.sql.parse import parse, sql_position, unsupported
+from analyst.sql.persons import by_person, check_joins, is_count_of_persons, is_person
 from analyst.sql.predicates import filters
 from analyst.sql.split import renamed, split
 from policies.requests.cases import Cases
@@ -56,20 +57,30 @@ def plan(sql: str, offer: Offer, counts_cut: bool = False) -> Planned:
 
     With `counts_cut` the plan also counts the persons whose rows or values bounding cuts.
     """
-    parts = split(parse(sql))
+    query, seen, inner = parse(sql), offer, None
+    check_joins(query, offer)
+    persons = by_person(query, offer)
+    if persons is not None:
+        query, seen, inner = persons.outer, persons.offer, persons.inner
+    parts = split(query)
     statement, after, draft = parts.core, parts.after, PlanDraft()
     if after is not None and (conditioned := conditions_of(statement)) is not None:
         statement, after = conditioned.core, added(conditioned, after)
     try:
         with bounded():
             for rule in RULES:
-                draft = rule(statement, draft, offer)
+                draft = rule(statement, draft, seen)
+        for one in draft.cases if inner is not None else ():
+            if twice := sorted(set(one.columns).intersection(draft.group_by)):
+                hint = "group by it alone, and add up its groups afterwards"
+                raise SqlError(f"{twice[0]!r} is grouped by, and compared in another group", hint)
         finished = Plan(
             where=draft.where,
             group_by=draft.group_by,
             aggregates=draft.aggregates,
             counts_cut=counts_cut,
             cases=draft.cases,
+            inner=inner,
         )
     except ValidationError as err:  # a part exceeds a limit of the wire
         first = err.errors(include_url=False, include_input=False)[0]
@@ -80,7 +91,8 @@ def plan(sql: str, offer: Offer, counts_cut: bool = False) -> Planned:
     output = tuple(_output_name(projection) for projection in statement.expressions)
     _check_names(output, names, finished)
     text = "" if after is None else renamed(after, names).sql(dialect="duckdb", comments=False)
-    return Planned(offer.table(draft.table, used), finished, output, names, text)
+    table = draft.table if persons is None else persons.table
+    return Planned(offer.table(table, used), finished, output, names, text)
 
 
 def _check_names(output: tuple[str, ...], names: Mapping[str, str], finished: Plan) -> None:
@@ -212,6 +224,9 @@ def aggregates(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDra
         function = _function(node)
         if not function:
             raise unsupported(node, f"{node.sql(dialect='duckdb')[:60]} is not supported")
+        if is_count_of_persons(node, draft.table, offer):
+            found.append(Aggregate(function="persons", column=None, alias=_output_name(projection)))
+            continue
         columns = _arguments(node, function, draft.table, offer)
         found.append(Aggregate(function=function, alias=_output_name(projection), **columns))  # type: ignore[arg-type]
     if not found:
@@ -228,7 +243,7 @@ def _arguments(node: exp.Expr, function: str, table: str, offer: Offer) -> dict[
         raise unsupported(node, f"{function.upper()} takes {wanted}")
     if isinstance(node.this, exp.Star) and any(node.this.args.values()):
         raise unsupported(node, "COUNT(*) takes no EXCLUDE, REPLACE or RENAME")
-    if function == "count" and isinstance(node.this, exp.Star):
+    if function == "count" and (isinstance(node.this, exp.Star) or is_person(node.this, table, offer)):
         return {"column": None}
     names = []
     for argument in given[: 1 + is_pair]:
@@ -267,5 +282,7 @@ def _output_name(projection: exp.Expr) -> str:
         return str(node.name)
     if _is_dimension(node):
         return node.sql(dialect="duckdb")
+    if isinstance(node.this, exp.Distinct):
+        return f"{_function(node)}_distinct_{node.this.expressions[0].name}"
     arguments = [one for one in (node.this, node.args.get("expression")) if one is not None]
     return "_".join([_function(node), *("star" if isinstance(one, exp.Star) else str(one.name) for one in arguments)])

@@ -87,8 +87,8 @@ def charge(request: Request, max_silos: int) -> int:
     3); `spreads_of` covers this by rounding each variance up by more than one.
     """
     total, divisor = 0, 1  # one exact fraction; `fractions` would reduce it at every step
-    for of_one_silo, scale_bits, variance in spreads_of(request.table, request.plan, request.micro_rho).values():
+    for squared_of_one, scale_bits, variance in spreads_of(request.table, request.plan, request.micro_rho).values():
         if variance:
-            squared = (max_silos * of_one_silo << scale_bits) ** 2
+            squared = max_silos**2 * squared_of_one << 2 * scale_bits
             total, divisor = total * 2 * variance + squared * divisor, divisor * 2 * variance
     return -(-total * MICRO // divisor)

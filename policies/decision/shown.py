@@ -23,7 +23,10 @@ from policies.units import MICRO, when
 
 _DIGITS = 32  # hexadecimal ones of a fingerprint: 128 bits
 _FEW = 20  # values of a domain that is the policy's own, which the policy lists anyway
-_SAID = {"kind", "where", "group_by", "aggregates", "cases", "label", "features", "steps", "release", "step", "after"}
+_SAID = {
+    *("kind", "where", "group_by", "aggregates", "cases", "inner"),
+    *("label", "features", "steps", "release", "step", "after"),
+}
 Line = tuple[str, str]  # what it is about, and what is said
 
 

@@ -43,13 +43,22 @@ def _narrowed(request: Request, facts: RequestFacts, source: SourceColumns) -> I
 def _cased(request: Request, facts: RequestFacts, source: SourceColumns) -> Iterator[Threshold]:
     """Yield the columns by whose values conditions make groups, but those of which they only merge groups."""
     plan = request.plan
-    for one in plan.cases:
+    for one in plan.cases if plan.inner is None else ():  # those of an inner question: `_by_person`
         for name in one.columns:
             if name not in plan.coarsened or name not in source.unconditional["dimension"]:
                 yield name, f"by the groups of {one.name!r}"
 
 
-_KINDS: tuple[Callable[[Request, RequestFacts, SourceColumns], Iterator[Threshold]], ...] = (_narrowed, _cased)
+def _by_person(request: Request, facts: RequestFacts, source: SourceColumns) -> Iterator[Threshold]:
+    """Yield the columns that an inner question makes a figure of a person's rows of, which is compared or cut."""
+    yield from request.plan.thresholds(request.table)
+
+
+_KINDS: tuple[Callable[[Request, RequestFacts, SourceColumns], Iterator[Threshold]], ...] = (
+    _narrowed,
+    _cased,
+    _by_person,
+)
 
 
 def bounds_of(column: TableColumn) -> str:
@@ -80,7 +89,13 @@ def _crossings(case: Case, found: Mapping[str, str]) -> Iterator[Denial]:
     crossed = {*found, *(name for role, names in case.facts.used.items() if role != "measure" for name in names)}
     crossed.update(case.request.plan.paired)
     for name in sorted(crossed.union(case.facts.used.get("measure", ()))):
-        if name in case.source.alone and crossed - {name}:
+        if name in case.source.alone and case.request.plan.inner is not None:
+            message = (
+                f"column {name!r} may be grouped by alone only, and an inner question crosses the rows of a person"
+            )
+            rule = f"sources.{case.request.table.name}.columns.{name}.sole_dimension"
+            yield deny("SOLE_DIMENSION", rule, message, "group rows by it, without an inner question")
+        elif name in case.source.alone and crossed - {name}:
             others = ", ".join(sorted(crossed - {name}))
             message = f"column {name!r} may be grouped by alone only, and is crossed with {others}"
             rule = f"sources.{case.request.table.name}.columns.{name}.sole_dimension"

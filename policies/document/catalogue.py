@@ -83,6 +83,7 @@ def catalogue_of(
         policy_hash=policy_hash,
         policy_version=policy.policy.version if policy.policy else 0,
         entity=unit.entity,
+        id_column=unit.id_column,
         max_rows=unit.max_rows,
         max_silos=unit.max_silos,
         tables=open_tables(policy, now),

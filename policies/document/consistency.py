@@ -19,7 +19,9 @@ from policies.units import MAX_DOMAIN
 Path = tuple[str, ...]
 # What requests of this version can ask for; a policy may already name more.
 BUILT_COMPUTATIONS = frozenset(COMPUTATIONS)
-BUILT_AGGREGATES = frozenset(OPENED_AS.get(one, one) for one in get_args(Aggregate.model_fields["function"].annotation))
+BUILT_AGGREGATES = frozenset(
+    OPENED_AS.get(one, one) for one in get_args(Aggregate.model_fields["function"].annotation) if one != "persons"
+)
 MIN_HONEST = 3  # silos of a sum that do not collude, this one included
 _NOT_BUILT = "this version cannot do it, so every request for it is denied"
 

@@ -16,9 +16,9 @@ _FINE_VARIANCE = 2**20 - 2  # before it is rounded up by 2
 
 
 class Spread(NamedTuple):
-    """One statistic in the whole sum: its sensitivity at one silo, its scale, and its variance at that scale."""
+    """One statistic in the whole sum: its squared sensitivity at one silo, its scale, and its variance there."""
 
-    of_one_silo: int
+    squared_of_one_silo: int
     scale_bits: int
     variance: int
 
@@ -37,10 +37,10 @@ def spreads_of(table: Table, computation: Computation, micro_rho: int) -> Mappin
         if not extent.share:
             found[statistic] = Spread(0, 0, 0)
             continue
-        squared, divisor = extent.sensitivity * extent.sensitivity * whole, price * extent.share
+        squared, divisor = extent.squared * whole, price * extent.share
         # The least power of four that makes the variance large enough.
         scale_bits = ((-(-_FINE_VARIANCE * divisor // squared) - 1).bit_length() + 1) // 2
-        found[statistic] = Spread(extent.sensitivity, scale_bits, (squared << 2 * scale_bits) // divisor + 2)
+        found[statistic] = Spread(extent.squared, scale_bits, (squared << 2 * scale_bits) // divisor + 2)
     return found
 
 
@@ -51,7 +51,7 @@ def check_price(table: Table, computation: Computation, micro_rho: int) -> None:
     if (micro_rho == 0) != (shares == 0):
         raise ValueError("micro_rho must be above 0, and 0 for what has no noise")
     for extent in extents.values():
-        squared = (table.max_silos * extent.sensitivity) ** 2 * shares * MICRO
+        squared = table.max_silos**2 * extent.squared * shares * MICRO
         if squared > 2 * micro_rho * extent.share * MAX_DEVIATION**2:
             raise ValueError("the noise would exceed the ring; narrow the bounds or raise epsilon")
 

@@ -23,7 +23,7 @@ class CatalogueRequest(Message):
     """
 
     KIND: ClassVar[str] = "catalogue-request"
-    MAX_BYTES: ClassVar[int] = Request.MAX_BYTES * 4 // 3 + 8192  # in base64
+    MAX_BYTES: ClassVar[int] = 1 << 20  # of which the request, in base64, has up to two thirds
     federation: Name
     analyst: Name
     nonce: RoundId
@@ -120,6 +120,8 @@ class Catalogue(Message):
     policy_hash: Digest
     policy_version: Count
     entity: Text
+    # The policy's name of the column that says whose row it is: to count persons by, never to read.
+    id_column: Annotated[Name | None, Field(default=None, exclude_if=lambda name: name is None)] = None
     max_rows: Annotated[int, Field(ge=1, le=MAX_ROWS)]
     max_silos: Annotated[int, Field(ge=1, le=MAX_SILOS)]
     tables: Annotated[tuple[OpenTable, ...], Field(max_length=100)]

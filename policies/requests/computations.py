@@ -7,7 +7,7 @@ these properties and never asks for the kind. Its *contribution* (from rows to w
 docs/extending.md adds one, file by file.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Literal, Protocol
 
@@ -15,6 +15,7 @@ from pydantic import Field
 
 from policies.requests.cases import Cases
 from policies.requests.logistic import LogisticStep
+from policies.requests.persons import Inner
 from policies.requests.predicates import Predicate
 from policies.requests.query import Plan
 from policies.requests.statistic import Extent, Statistic
@@ -69,6 +70,20 @@ class Computation(Protocol):
     @property
     def paired(self) -> Sequence[str]:
         """The measures that a figure has together with another measure."""
+
+    @property
+    def inner(self) -> Inner | None:
+        """What makes one row of all rows of a person; None where rows are used singly."""
+
+    @property
+    def is_about_persons(self) -> bool:
+        """Whether it counts persons, or makes figures of a row of each."""
+
+    def rows_in_words(self, table: Table) -> str:
+        """Return how many rows of a person enter, in words."""
+
+    def thresholds(self, table: Table) -> Iterator[tuple[str, str]]:
+        """Yield the columns inside whose values it sets a threshold, and how, but for those of its conditions."""
 
     def uses(self) -> Mapping[ColumnRole, tuple[str, ...]]:
         """Return the columns that it reads, by their roles."""

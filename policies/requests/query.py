@@ -15,9 +15,10 @@ from pydantic import Field
 from crypto.wire import Message, Name
 from policies.requests.cases import MAX_CASES, Cases, Group, by_name, check_cases, columns_in
 from policies.requests.moments import OPENED_AS, PAIRS, SPREADS, product_most, square_most
+from policies.requests.persons import OF_PAIRS, PERSONS, Inner, of_persons
 from policies.requests.predicates import Both, Predicate, check_predicates, columns_of, cost_of, in_words
 from policies.requests.statistic import Extent, Statistic, noised
-from policies.requests.tables import Table, TableColumn
+from policies.requests.tables import Table, TableColumn, check_role
 from policies.units import ColumnRole
 
 MAX_NAME = 120  # characters of a column of the answer
@@ -68,10 +69,13 @@ def statistic_of(kind: str, column: TableColumn, beside: TableColumn | None = No
 
 
 class Aggregate(Message):
-    """function(column, other) AS alias; no column means COUNT(*), and only figures of a pair have another."""
+    """function(column, other) AS alias; only figures of a pair have another.
+
+    No column means COUNT(*), or of `persons` COUNT(DISTINCT person).
+    """
 
     function: Literal[
-        "count", "sum", "avg", "var_pop", "var_samp", "stddev_pop", "stddev_samp", "covar_pop", "covar_samp",
+        "count", "sum", "avg", "persons", "var_pop", "var_samp", "stddev_pop", "stddev_samp", "covar_pop", "covar_samp",
         "corr", "regr_slope", "regr_intercept", "regr_r2", "regr_count", "regr_avgx", "regr_avgy",
     ]  # fmt: skip
     column: Name | None
@@ -85,12 +89,12 @@ class Aggregate(Message):
     @property
     def opened_as(self) -> str:
         """The name in `disclosure.aggregates` that opens it."""
-        return OPENED_AS.get(self.function, self.function)
+        return "count" if self.function == "persons" else OPENED_AS.get(self.function, self.function)
 
     def statistics(self, table: Table) -> tuple[Statistic, ...]:
         """Return the statistics that this figure is computed from."""
         if self.column is None:
-            return (ROWS,)
+            return (PERSONS if self.function == "persons" else ROWS,)
         column = table.column(self.column)
         if self.other is not None:
             return self._of_pair(column, table.column(self.other))
@@ -105,12 +109,17 @@ class Aggregate(Message):
 
     def check(self) -> None:
         """Raise ValueError unless the function has as many columns as it takes."""
+        if self.function == "persons" and self.columns:
+            raise ValueError("persons are counted without a column")
         wanted = 2 if self.function in PAIRS else 1
         is_fitting = len({self.column, self.other} - {None}) == wanted and self.column is not None
-        if not is_fitting and self != Aggregate(function="count", column=None, alias=self.alias):
+        if not is_fitting and (self.function not in ("count", "persons") or self.columns):
             raise ValueError(f"{self.function} takes {wanted} column{'s' if wanted > 1 else ''}, each another one")
 
     def in_words(self) -> str:
+        """Return what it computes, in SQL's words."""
+        if self.function == "persons":
+            return "COUNT(DISTINCT person)"
         return f"{self.function.upper()}({', '.join(self.columns) or '*'})"
 
 
@@ -127,6 +136,8 @@ class Plan(Message):
     cases: Annotated[
         tuple[Cases, ...], Field(default=(), max_length=MAX_CASES, exclude_if=lambda cases: not cases)
     ] = ()
+    # What makes one row of all rows of a person; all else here is then about these rows.
+    inner: Annotated[Inner | None, Field(default=None, exclude_if=lambda inner: inner is None)] = None
 
     release: ClassVar[Literal["private", "exact"]] = "private"
     result: ClassVar[Literal["query-result", "model"]] = "query-result"
@@ -143,24 +154,54 @@ class Plan(Message):
     @property
     def coarsened(self) -> tuple[str, ...]:
         """The columns of which cases, and nothing else, ask which member of their closed domain they are."""
+        if self.inner is not None:  # its conditions compare figures, which is more than to merge members
+            return ()
         otherwise = {*columns_of(self.where), *(name for one in self.cases for name in one.ordered)}
         return tuple(name for name in dict.fromkeys(columns_in(self.cases)) if name not in otherwise)
 
     @property
     def functions(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(aggregate.opened_as for aggregate in self.aggregates))
+        """The names in `disclosure.aggregates` of what it computes; a number of persons is a count."""
+        own = (aggregate.opened_as for aggregate in self.aggregates)
+        return tuple(dict.fromkeys((*own, *(() if self.inner is None else self.inner.functions))))
+
+    @property
+    def is_about_persons(self) -> bool:
+        """Whether it counts persons, or makes figures of a row of each."""
+        return self.inner is not None or any(one.function == "persons" for one in self.aggregates)
+
+    def rows_in_words(self, table: Table) -> str:
+        """Return how many rows of a person enter, in words."""
+        if self.inner is not None:
+            return "one row made of all rows at a silo"
+        if any(one.function != "persons" for one in self.aggregates):
+            return f"at most {table.max_rows} rows"
+        few = f" in at most {table.max_rows} group{'s' if table.max_rows > 1 else ''}"
+        return f"one count{few if self.group_by else ''}"
+
+    def thresholds(self, table: Table) -> Iterator[tuple[str, str]]:
+        """Yield the columns inside whose values it sets a threshold, and how, but for those of its conditions."""
+        if self.inner is not None:
+            yield from self.inner.thresholds(table, {*columns_of(self.where), *columns_in(self.cases)})
 
     @property
     def conditions(self) -> tuple[Predicate, ...]:
-        if self.where is None:
+        where = self.where if self.inner is None else self.inner.where  # what rows must meet, and not persons
+        if where is None:
             return ()
-        return self.where.operands if isinstance(self.where, Both) else (self.where,)
+        return where.operands if isinstance(where, Both) else (where,)
+
+    def seen(self, table: Table) -> Table:
+        """Return the definition of what the figures are of: the table, or of an inner question its row of a person."""
+        return table if self.inner is None else self.inner.table(table, self.group_by)
 
     @property
     def paired(self) -> tuple[str, ...]:
         return tuple(name for aggregate in self.aggregates if aggregate.other is not None for name in aggregate.columns)
 
     def uses(self) -> Mapping[ColumnRole, tuple[str, ...]]:
+        if self.inner is not None:
+            return self.inner.uses()
         known = by_name(self.cases)
         filters = dict.fromkeys((*columns_of(self.where), *columns_in(self.cases)))
         measures = dict.fromkeys(name for aggregate in self.aggregates for name in aggregate.columns)
@@ -181,8 +222,8 @@ class Plan(Message):
 
     def _members(self, table: Table) -> Iterator[Sequence[Group]]:
         """Yield the groups of each dimension, in the order of the slots."""
-        known = by_name(self.cases)
-        return (known[name].groups if name in known else table.column(name).domain for name in self.group_by)
+        known, seen = by_name(self.cases), self.seen(table)
+        return (known[name].groups if name in known else seen.column(name).domain for name in self.group_by)
 
     def size(self, table: Table) -> int:
         """Return how much each row costs: columns read and the id, statistics, parts of the filter, and slots.
@@ -193,6 +234,8 @@ class Plan(Message):
         columns = {name for names in self.uses().values() for name in names}
         slots = sum(extent.length for extent in statistics.values())
         parts = cost_of(self.where) + sum(one.cost for one in self.cases)
+        parts += 0 if self.inner is None else self.inner.size()
+        parts += OF_PAIRS if self.group_by and PERSONS in statistics else 0
         pairs = sum(one.other is not None for one in statistics)  # each of which reads a second column
         return 1 + len(columns) + len(statistics) + pairs + parts + slots.bit_length()
 
@@ -206,16 +249,20 @@ class Plan(Message):
         A total is in half steps (a centred value is doubled to stay whole), squares and products are in the units of
         `policies.requests.moments`, and the others count rows. The L2 norm of a person's rows by group is at most
         `most_in_a_group`, in the worst case of rows of one group, all at one end of the bounds. The last statistic, of
-        what was cut, counts persons in four slots: each person is in one slot.
+        what was cut, counts persons in four slots: each person is in one slot. A number of persons,
+        and the row that an inner question makes of a person, are as `policies.requests.persons` has them.
         """
-        length, found = self.group_count(table), dict[Statistic, Extent]()
+        length, found, seen = self.group_count(table), dict[Statistic, Extent](), self.seen(table)
         share = _OTHERS if self.counts_cut else 1
         for aggregate in self.aggregates:
-            for statistic in aggregate.statistics(table):
+            for statistic in aggregate.statistics(seen):
+                if statistic == PERSONS:
+                    found[statistic] = of_persons(length, table.max_rows, share)
+                    continue
                 kind, *names = statistic
-                first, second = (None if name is None else table.column(name) for name in names)
+                first, second = (None if name is None else seen.column(name) for name in names)
                 per_row = 1 if first is None else PER_ROW[kind](first, second)
-                found[statistic] = noised(length, table.most_in_a_group * per_row, share, per_row)
+                found[statistic] = noised(length, seen.most_in_a_group * per_row, share, per_row)
         if self.counts_cut:
             found[CUT] = noised(CUT_SLOTS, 1, share=len(found))  # a sixteenth of the price, however many figures
         return found
@@ -227,17 +274,39 @@ class Plan(Message):
             raise ValueError("an output name is used twice")
         for aggregate in self.aggregates:
             aggregate.check()
+        if self.inner is not None:
+            self._check_inner(self.inner, table)
+            return
         if self.where is not None:
             check_predicates((self.where,), table)
         check_cases(self.cases, self.group_by, table)
+
+    def _check_inner(self, inner: Inner, table: Table) -> None:
+        """Raise ValueError if an inner question contradicts the table definition, or the plan around it does."""
+        if any(one.function == "persons" for one in self.aggregates):
+            raise ValueError("each row of an inner question is a person: COUNT(*) counts them")
+        inner.check(table)
+        seen, known = self.seen(table), {one.name for one in inner.columns}
+        measures = {name for one in self.aggregates for name in one.columns}
+        grouped = [name for name in self.group_by if name not in by_name(self.cases)]
+        if unknown := sorted({*grouped, *measures, *columns_of(self.where), *columns_in(self.cases)} - known):
+            raise ValueError(f"there is no inner column {unknown[0]!r}")
+        for role, names in (("dimension", grouped), ("measure", measures)):
+            for name in names:
+                check_role(seen, role, name)
+        if self.where is not None:
+            check_predicates((self.where,), inner.table(table))
+        check_cases(self.cases, self.group_by, inner.table(table))
 
     def release_remedy(self, release: str) -> str:
         return "an exact source serves training only, never a question"
 
     def in_words(self, table_name: str) -> str:
-        text = ", ".join(one.in_words() for one in self.aggregates) + f" of {table_name}"
+        of = table_name if self.inner is None else self.inner.in_words(table_name)
+        text = ", ".join(one.in_words() for one in self.aggregates) + f" of {of}"
         if self.where is not None:
-            text += f" where {in_words(self.where)}"
+            who = "" if self.inner is None else "; of these persons"
+            text += f"{who} where {in_words(self.where)}"
         known = by_name(self.cases)
         named = (f"{name} ({known[name].in_words()})" if name in known else name for name in self.group_by)
         return text + (f" by {', '.join(named)}" if self.group_by else "")

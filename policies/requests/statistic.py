@@ -29,10 +29,17 @@ class Extent(NamedTuple):
     """The size of a statistic, and the most that one person can change it."""
 
     length: int  # slots
-    sensitivity: int  # L2, of one person at one silo, in the statistic's whole numbers; 0 where there is no noise
+    # L2, of one person at one silo, in the statistic's whole numbers, in one of `groups`; 0 where there is no noise.
+    sensitivity: int
     share: int  # of the price, in parts of the whole; 0 where there is no noise
     per_row: int  # the most that one row, or one person, adds to a number; 0 where no bound of rows bounds it
     room: int  # the magnitude at one silo that a backend must be able to carry in any case
+    groups: int = 1  # of one person, each of which may change so much: the L2 of all is its square root times that
+
+    @property
+    def squared(self) -> int:
+        """The square of the L2 sensitivity."""
+        return self.sensitivity**2 * self.groups
 
 
 def noised(length: int, sensitivity: int, share: int = 1, per_row: int | None = None) -> Extent:

@@ -6,7 +6,7 @@ the same step. The common part of all model families is here; a family adds its 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -48,6 +48,8 @@ class TrainingStep(Message, ABC):
     cases: ClassVar[tuple[Cases, ...]] = ()
     coarsened: ClassVar[tuple[str, ...]] = ()
     functions: ClassVar[tuple[str, ...]] = ()
+    inner: ClassVar[None] = None
+    is_about_persons: ClassVar[bool] = False
     conditions: ClassVar[tuple[Predicate, ...]] = ()
     paired: ClassVar[tuple[str, ...]] = ()
 
@@ -76,6 +78,12 @@ class TrainingStep(Message, ABC):
 
     def uses(self) -> Mapping[ColumnRole, tuple[str, ...]]:
         return {"feature": self.features, "label": (self.label,)}
+
+    def rows_in_words(self, table: Table) -> str:
+        return f"at most {table.max_rows} rows"
+
+    def thresholds(self, table: Table) -> Iterator[tuple[str, str]]:
+        return iter(())
 
     def group_count(self, table: Table) -> int:
         return 1

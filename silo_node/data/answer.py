@@ -13,14 +13,16 @@ import numpy.typing as npt
 
 from policies.requests.cases import by_name
 from policies.requests.moments import product_most, square_most
+from policies.requests.persons import PERSONS
 from policies.requests.query import CUT, CUT_SLOTS, ROWS, Plan
 from policies.requests.request import Request
 from policies.requests.statistic import Statistic
 from policies.requests.tables import Table, TableColumn
 from policies.requests.training import TrainingStep
+from silo_node.data import exact, per_person
 from silo_node.data.bounding import PairLots, chosen, groups_of_each, of_few_groups
 from silo_node.data.cases import places
-from silo_node.data.coded import BELOW, NO_MEMBER, NO_STEPS, Bools, Coding, Integers, Rows, placed
+from silo_node.data.coded import BELOW, NO_STEPS, Bools, Coding, Integers, Rows, member_of, steps_of
 from silo_node.data.lots import Lots
 from silo_node.data.moments import products, squares
 from silo_node.data.norms import Owned, has_more, within_norm
@@ -28,8 +30,6 @@ from silo_node.data.predicates import holds, is_number
 
 Vectors = list[npt.NDArray[np.int64]]  # one vector per statistic
 Grouping = tuple[Integers, int]  # the group of each kept row, by its place, and the number of groups
-_EXACT = 2**53  # below it a sum of whole numbers is exact in a float
-_LIMB_BITS = 21
 
 
 def codings_of(request: Request) -> Iterator[Coding]:
@@ -49,28 +49,44 @@ def codings_of(request: Request) -> Iterator[Coding]:
 def question(rows: Rows, request: Request, is_in: Bools | None, lots: Lots, max_groups: int | None) -> Vectors:
     """Return one vector per statistic of a question, a whole number per group, exact and without noise.
 
-    `is_in` says which persons are in, None means all. Of one person rows of at most `max_groups` groups enter, and at
-    most `max_rows` rows, of an L2 norm of at most `max_norm` over the groups, a random choice. A total is the sum of
-    2 * (steps above low) - (range in steps).
+    `is_in` says which persons are in, None means all. An inner question makes one row of all rows of a person first.
+    Of one person rows of at most `max_groups` groups enter, and at most `max_rows` rows, of an L2 norm of at most
+    `max_norm` over the groups, a random choice. A total is the sum of 2 * (steps above low) - (range in steps).
     """
     plan, table = request.plan, request.table
     if not isinstance(plan, Plan):
         raise TypeError(f"a question is computed here, not {plan.kind}")
-    size = plan.group_count(table)
-    matching = kept = _kept(rows, is_in, None if plan.where is None else holds(rows, table, plan.where).true)
-    matching_group = group = _groups(rows, plan, table, kept)
-    if group is not None and max_groups is not None:
+    size, compared = plan.group_count(table), table
+    if plan.inner is not None:
+        theirs = _kept(rows, is_in, None if plan.inner.where is None else holds(rows, table, plan.inner.where).true)
+        rows, is_in = per_person.rows_of(rows, table, plan, plan.inner, theirs), None
+        table, compared = plan.seen(table), plan.inner.table(table)
+    matching = kept = _kept(rows, is_in, None if plan.where is None else holds(rows, compared, plan.where).true)
+    matching_group = group = _groups(rows, plan, table, compared, kept)
+    vectors, statistics = [], plan.statistics(request.table)
+    of_rows = any(one not in (PERSONS, CUT) for one in statistics)
+    if group is not None and max_groups is not None and of_rows:
         few = of_few_groups(rows.person[kept], rows.persons, group, size, max_groups, _pairs(rows, lots))
         kept, group = kept[few], group[few]
-    bounded = _bounded(rows, kept, table, None if group is None else (group, size), lots)
+    of_groups = None if matching_group is None else (matching_group, size)
+    bounded = (
+        _bounded(rows, kept, table, None if group is None else (group, size), lots)
+        if of_rows
+        else np.zeros(len(kept), np.bool_)
+    )
     kept = kept[bounded]
     group = np.zeros(len(kept), np.int64) if group is None else group[bounded]
-    vectors = []
     grouped = Grouped(rows, table, kept, group, size)
-    for statistic in plan.statistics(table):
-        if statistic == CUT:
-            grouping = None if matching_group is None else (matching_group, size)
-            vectors.append(_cut(rows, table, plan.valued(table), matching, grouping, max_groups))
+    most = table.max_rows if max_groups is None else min(table.max_rows, max_groups)
+    for statistic in statistics:
+        if statistic == PERSONS:
+            vectors.append(per_person.counted(rows, matching, of_groups, most, _pairs(rows, lots)))
+        elif statistic == CUT:
+            columns = tuple(map(table.column, plan.valued(request.table)))
+            if of_rows:
+                vectors.append(_cut(rows, columns, matching, of_groups, max_groups, table))
+            else:  # no row is left out of a number of persons, but a person of groups
+                vectors.append(_cut(rows, columns, matching, of_groups, most, None))
         elif statistic == ROWS:
             vectors.append(np.bincount(group, minlength=size).astype(np.int64))
         else:
@@ -79,24 +95,29 @@ def question(rows: Rows, request: Request, is_in: Bools | None, lots: Lots, max_
 
 
 def _cut(
-    rows: Rows, table: Table, columns: Iterable[str], kept: Integers, grouping: Grouping | None, max_groups: int | None
+    rows: Rows,
+    columns: Iterable[TableColumn],
+    kept: Integers,
+    grouping: Grouping | None,
+    most_groups: int | None,
+    bounds: Table | None,
 ) -> npt.NDArray[np.int64]:
     """Return how many of the persons with a kept row have nothing cut, rows only, values only, and both.
 
-    No lot is needed: rows are left out of who has more than `max_rows`, a norm above `max_norm`, or rows in more groups
-    than `max_groups`; a value is cut that lies outside its bounds.
+    No lot is needed: rows are left out of who has more than the bounds' `max_rows` or `max_norm`, or rows in more than
+    `most_groups` of the groups; a value is cut that lies outside its bounds.
     """
     person = rows.person[kept]
-    counts, has_other_values = np.bincount(person, minlength=rows.persons), np.zeros(rows.persons, np.bool_)
-    if table.max_norm is None or grouping is None:
-        has_fewer_rows = counts > table.most_in_a_group
-    else:
-        has_fewer_rows = has_more(Owned(person, rows.persons, *grouping), table.max_rows, table.max_norm)
-    if grouping is not None and max_groups is not None:
-        has_fewer_rows |= groups_of_each(person, rows.persons, *grouping, max_groups) > max_groups
-    for name in columns:
-        column = table.column(name)
-        cells = _steps(rows, column, kept)
+    counts = np.bincount(person, minlength=rows.persons)
+    has_fewer_rows, has_other_values = np.zeros((2, rows.persons), np.bool_)
+    if bounds is not None and bounds.max_norm is not None and grouping is not None:
+        has_fewer_rows |= has_more(Owned(person, rows.persons, *grouping), bounds.max_rows, bounds.max_norm)
+    elif bounds is not None:
+        has_fewer_rows |= counts > bounds.most_in_a_group
+    if grouping is not None and most_groups is not None:
+        has_fewer_rows |= groups_of_each(person, rows.persons, *grouping, most_groups) > most_groups
+    for column in columns:
+        cells = steps_of(rows, column, kept)
         is_clamped = (cells == BELOW) | (cells > column.range_steps)
         has_other_values[person[is_clamped]] = True
     slots = has_fewer_rows + 2 * has_other_values.astype(np.int64)
@@ -123,14 +144,14 @@ def examples(rows: Rows, request: Request, is_in: Bools | None, lots: Lots) -> V
 
 def _example_cells(rows: Rows, table: Table, step: TrainingStep, kept: Integers) -> Iterator[tuple[Integers, Bools]]:
     """Yield the label and each feature of the kept rows, and where it is present."""
-    label = _steps(rows, table.column(step.label), kept)
+    label = steps_of(rows, table.column(step.label), kept)
     yield label, label != NO_STEPS
     for name in step.features:
         column = table.column(name)
         if column.domain:
-            yield _member(rows, column, kept), np.ones(len(kept), np.bool_)
+            yield member_of(rows, column, kept), np.ones(len(kept), np.bool_)
         else:
-            cells = _steps(rows, column, kept).astype(np.int64)
+            cells = steps_of(rows, column, kept).astype(np.int64)
             yield 2 * np.clip(cells, 0, column.range_steps) - column.range_steps, cells != NO_STEPS
 
 
@@ -166,35 +187,20 @@ def _pairs(rows: Rows, lots: Lots) -> PairLots:
     return lambda persons, groups: lots.of_pairs(persons + rows.first_person, groups)
 
 
-def _groups(rows: Rows, plan: Plan, table: Table, kept: Integers) -> Integers | None:
-    """Return the group of each kept row, by its place among the plan's groups; None for a question without groups."""
+def _groups(rows: Rows, plan: Plan, table: Table, compared: Table, kept: Integers) -> Integers | None:
+    """Return the group of each kept row, by its place among the plan's groups; None for a question without groups.
+
+    `compared` is the definition by which conditions compare: of a count that is grouped by, its bounds.
+    """
     found: Integers | None = None
     known = by_name(plan.cases)
     for name in plan.group_by:
         if name in known:
-            place, size = places(rows, table, known[name])[kept], len(known[name].groups)
+            place, size = places(rows, compared, known[name])[kept], len(known[name].groups)
         else:
-            place, size = _member(rows, table.column(name), kept), len(table.column(name).domain)
+            place, size = member_of(rows, table.column(name), kept), len(table.column(name).domain)
         found = place.astype(np.int64) if found is None else found * size + place
     return found
-
-
-def _member(rows: Rows, column: TableColumn, kept: Integers) -> Integers:
-    """Return the place in the request's domain of the cell of each kept row."""
-    members = rows.members(column.name)
-    return placed(members.texts, column.domain, column.unknown)[members.codes[kept]]
-
-
-def _steps(rows: Rows, column: TableColumn, kept: Integers) -> Integers:
-    """Return the steps of the cell of each kept row above the request's lower bound, as `Steps` has them."""
-    if column.type == "bool":
-        codes = rows.members(column.name).codes[kept]
-        return np.where(codes == NO_MEMBER, NO_STEPS, codes)
-    steps = rows.steps(column.name)
-    cells, above = steps.cells[kept], steps.low - (column.low or 0)
-    if not above and steps.range_steps == column.range_steps:
-        return cells
-    return np.where(cells == NO_STEPS, NO_STEPS, np.clip(cells + above, BELOW, column.range_steps + 1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -210,7 +216,7 @@ class Grouped:
     def present(self, statistic: Statistic) -> tuple[Integers, list[Integers]]:
         """Return of the rows where all columns of a statistic are present the group, and the steps of each column."""
         columns = [self.table.column(name) for name in statistic[1:] if name is not None]
-        cells = [_steps(self.rows, column, self.kept) for column in columns]
+        cells = [steps_of(self.rows, column, self.kept) for column in columns]
         is_present = np.logical_and.reduce([one != NO_STEPS for one in cells])
         clipped = zip(cells, columns, strict=True)
         return self.group[is_present], [np.clip(one[is_present], 0, column.range_steps) for one, column in clipped]
@@ -224,14 +230,7 @@ class Grouped:
 
         The sums must fit 64 bits.
         """
-        if self.size == 1:
-            return np.array([values.sum(dtype=np.int64)])
-        if most * len(values) < _EXACT:
-            return np.bincount(group, values, self.size).astype(np.int64)
-        # Floats add whole numbers exactly while they are small, so large ones are added in two parts.
-        high, low = values >> _LIMB_BITS, values & ((1 << _LIMB_BITS) - 1)
-        found = (np.bincount(group, part, self.size).astype(np.int64) for part in (high, low))
-        return (next(found) << _LIMB_BITS) + next(found)
+        return exact.sums(group, values, self.size, most)
 
 
 def _present(grouped: Grouped, statistic: Statistic) -> npt.NDArray[np.int64]:

@@ -170,6 +170,24 @@ def placed(texts: Sequence[str], domain: Sequence[str], unknown: str | None) -> 
     return np.array([*(places.get(text, other) for text in texts), other], np.int32)
 
 
+def member_of(rows: Rows, column: TableColumn, kept: Integers) -> Integers:
+    """Return the place in the request's domain of the cell of each kept row."""
+    members = rows.members(column.name)
+    return placed(members.texts, column.domain, column.unknown)[members.codes[kept]]
+
+
+def steps_of(rows: Rows, column: TableColumn, kept: Integers) -> Integers:
+    """Return the steps of the cell of each kept row above the request's lower bound, as `Steps` has them."""
+    if column.type == "bool":
+        codes = rows.members(column.name).codes[kept]
+        return np.where(codes == NO_MEMBER, NO_STEPS, codes)
+    steps = rows.steps(column.name)
+    cells, above = steps.cells[kept], steps.low - (column.low or 0)
+    if not above and steps.range_steps == column.range_steps:
+        return cells
+    return np.where(cells == NO_STEPS, NO_STEPS, np.clip(cells + above, BELOW, column.range_steps + 1))
+
+
 def dictionary(texts: pa.ChunkedArray) -> tuple[Integers, pa.Array]:
     """Return the place of each text among the different ones, NO_MEMBER for NULL, and these."""
     if texts.nbytes > _MOST_TEXT:  # more than one array of texts can hold

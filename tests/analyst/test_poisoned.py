@@ -21,9 +21,10 @@ from policies.document.policy import Policy
 from policies.domains import LongDomain
 from policies.errors import PolicyFileError
 from policies.requests.catalogue import Catalogue
+from policies.requests.query import Aggregate, Plan
 from policies.requests.tables import TableColumn
 from policies.units import MAX_DOMAIN
-from tests.harness.example_policy import WARD, Edit, catalogue, offer, policy, table
+from tests.harness.example_policy import WARD, Edit, catalogue, offer, policy, request, table
 from tests.harness.simulator import no_noise, simulate
 
 QUESTION = "SELECT COUNT(*) AS n, AVG(age) AS mean_age FROM visits"
@@ -192,10 +193,12 @@ def test_a_long_list_of_numbers_that_are_none_ends_no_question() -> None:
 def test_a_definition_commands_no_terminal_and_writes_no_rows_of_an_answer() -> None:
     """Hope: a value of a domain ends the comment in which an answer says by which definition it was given."""
     ward = WARD.model_copy(update={"domain": ("a\nward,n\nb,1", "x\x1b[2K", "unknown")})
+    counts = (Aggregate(function="count", column=None, alias="n"),)
+    asked = request(table=table(columns=(ward,)), plan=Plan(where=None, group_by=("ward",), aggregates=counts))
     report = Report(
         columns=("ward", "n"), dimensions={"ward": "ward"}, rows=(), withheld_groups=(), silos={},
         threshold=Threshold(min_cohort=1, sure=False, noisy_count=1.0), rho=0.1, epsilon=1.0, delta=1e-6,
-        transcript="00", assumptions=(), definition=definition_of_answer(table(columns=(ward,)), 1e-6),
+        transcript="00", assumptions=(), definition=definition_of_answer(asked, 1e-6),
     )  # fmt: skip
     assert render(report, "csv").count("\n") == 2, "the comment, and the names of the columns"
     assert "\x1b" not in render(report, "csv") + render(report, "table")

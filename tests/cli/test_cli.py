@@ -142,7 +142,7 @@ def test_out_writes_the_answer_and_prints_nothing(
     assert answer["columns"] == ["sex", "n"]
     assert set(answer) == {
         "columns", "dimensions", "rows", "withheld_groups", "rho", "epsilon", "delta", "silos", "transcript",
-        "assumptions", "wrong", "threshold", "cut", "definition", "request",
+        "assumptions", "wrong", "threshold", "cut", "definition", "request", "after", "labels", "told",
     }  # fmt: skip
     assert set(answer["rows"][0]["n"]) == {"value", "low", "high", "sd"}
     assert set(answer["silos"]["aspen"]) == {"status", "policy_hash", "denials", "consent_as_of", "rows_as_of"}

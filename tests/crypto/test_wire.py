@@ -37,6 +37,7 @@ from federation.members.roster import Party, Roster, SiloParty
 from policies.requests.cases import Cases
 from policies.requests.catalogue import Catalogue, OpenColumn
 from policies.requests.logistic import LogisticStep
+from policies.requests.persons import InnerColumn
 from policies.requests.predicates import Compare, IsNull, Not
 from policies.requests.query import Aggregate, Plan
 from policies.requests.request import Request
@@ -114,6 +115,7 @@ SAMPLES: dict[type[Message], Message] = {  # whose parts must fit together
         labels=("short", None),
         otherwise="long",
     ),
+    InnerColumn: InnerColumn(name="spent", function="sum", column="days", low=0, high=600),
     OpenColumn: OpenColumn(column=REQUEST.table.columns[0], roles=("dimension",), unit=None),
 }
 FUZZ = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])

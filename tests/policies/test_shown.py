@@ -18,6 +18,7 @@ from policies.document.load import parse
 from policies.document.policy import Policy
 from policies.requests.cases import Cases
 from policies.requests.logistic import LogisticStep
+from policies.requests.persons import Inner, InnerColumn
 from policies.requests.predicates import Both, Compare, CompareColumns, Either, IsNull, Not, OneOf
 from policies.requests.query import Aggregate
 from policies.requests.replaces import Replaced, Replaces
@@ -49,6 +50,19 @@ OLD = Cases(
     otherwise="2",
     type="int",
 )
+YOUNG = Cases(name="first", whens=(Compare(column="young", op="<", value="40"),), labels=("1",), otherwise=None)
+EVERYWHERE_INSIDE = Both(
+    operands=(Compare(column="young", op="<", value="40"), Compare(column="visits", op="<", value="3"))
+)
+INNER = Inner(
+    where=EVERYWHERE,
+    columns=(
+        InnerColumn(name="visits", function="count", column=None, high=4),
+        InnerColumn(name="spent", function="sum", column="cost", low=-5000, high=600_000, where=IsNull(column="age")),
+        InnerColumn(name="young", function="min", column="age"),
+        InnerColumn(name="first", function="first", column="ward"),
+    ),
+)
 FULL = request(
     table=table(max_silos=3, max_norm=1),
     plan=plan(where=EVERYWHERE, counts_cut=True, group_by=("ward", "old"), cases=(OLD,)),
@@ -57,7 +71,19 @@ FULL = request(
     or_without=2,
     replaces=REPLACED,
 )
+OF_PERSONS = Request.model_validate(
+    dict(FULL)
+    | {
+        "plan": plan(
+            where=EVERYWHERE_INSIDE,
+            group_by=("first", "visits"),
+            aggregates=(Aggregate(function="avg", column="spent", alias="spent"),),
+            inner=INNER,
+        )
+    }
+)
 RUN = request(plan=STEP, recipients=KEYS, micro_rho=7_000, or_without=2, replaces=REPLACED, wait_seconds=90)
+BOUND = [(policy(), FULL), (policy(), OF_PERSONS), (TRAINED, RUN)]
 # Of a run these differ from step to step, so a verdict on the run does not bind them.
 BY_STEP = {
     "nonce",
@@ -70,7 +96,8 @@ BY_STEP = {
     "plan.after",
 }
 OTHERS = {"masking": "shares", "count": "sum", "avg": "sum", "private": "exact", "int": "decimal", "=": "<>", "<": "<=",
-          ">": ">=", "string": "date", "bool": "int", "decimal": "int"}  # fmt: skip
+          ">": ">=", "string": "date", "bool": "int", "decimal": "int", "min": "max", "sum": "count",
+          "first": "last"}  # fmt: skip
 
 
 def variants(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
@@ -85,8 +112,12 @@ def variants(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]
             for index, value in enumerate(node):
                 for where, other in variants(value, (*path, str(index))):
                     yield where, (*node[:index], other, *node[index + 1 :])
+        case tuple() if path[-1] == "cases":
+            yield ".".join(path), (YOUNG,)
         case tuple():
             yield ".".join(path), ("another",) if path[-1] != "sealed_secrets" else (b"another",)
+        case None if path[-1] in ("inner", "where"):
+            yield ".".join(path), INNER if path[-1] == "inner" else IsNull(column="age")
         case None:
             yield ".".join(path), 1 if path[-1] in ("low", "high", "max_norm") else "1"
         case bool():
@@ -104,7 +135,9 @@ def is_bound(asked: Request, other: Request) -> bool:
     return subject_of(asked, digest_of(asked)) != subject_of(other, digest_of(other))
 
 
-@pytest.mark.parametrize(("by", "asked"), [(policy(), FULL), (TRAINED, RUN)], ids=["question", "run"])
+@pytest.mark.parametrize(
+    ("by", "asked"), [(policy(), FULL), (policy(), OF_PERSONS), (TRAINED, RUN)], ids=["question", "persons", "run"]
+)
 def test_whatever_a_verdict_binds_is_in_its_words(by: Policy, asked: Request) -> None:
     words, text = in_words(by, asked, 0), signed_text(asked)
     unseen, bound = [], 0
@@ -123,7 +156,9 @@ def test_whatever_a_verdict_binds_is_in_its_words(by: Policy, asked: Request) ->
     assert bound > (90 if asked is FULL else 70)
 
 
-@pytest.mark.parametrize(("by", "asked"), [(policy(), FULL), (TRAINED, RUN)], ids=["question", "run"])
+@pytest.mark.parametrize(
+    ("by", "asked"), [(policy(), FULL), (policy(), OF_PERSONS), (TRAINED, RUN)], ids=["question", "persons", "run"]
+)
 def test_the_signed_text_has_the_hash_that_a_verdict_signs(by: Policy, asked: Request) -> None:
     assert sha256(signed_text(asked).encode()).digest() == subject_of(asked, digest_of(asked))
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from policies.requests.logistic import LogisticStep
 from policies.requests.moments import PAIRS
+from policies.requests.persons import Inner, InnerColumn
 from policies.requests.query import AGGREGATES, Aggregate
 from policies.requests.request import Request
 from policies.requests.tables import Table
@@ -36,6 +37,39 @@ def question(*group_by: str, of: Table = TABLE, counts_cut: bool = False) -> Req
     )
 
 
+def by_person(*group_by: str, counts_cut: bool = False) -> Request:
+    """Return a question about one row of each person, and every kind of figure of it."""
+    inner = Inner(
+        where=None,
+        columns=(
+            InnerColumn(name="n", function="count", column=None, high=TABLE.max_rows),
+            InnerColumn(name="years", function="sum", column="age", low=0, high=110),
+            InnerColumn(name="youngest", function="min", column="age"),
+            InnerColumn(name="ever", function="max", column="smoker"),
+            InnerColumn(name="first", function="first", column="ward"),
+        ),
+    )
+    figures = [
+        Aggregate(function=function, column=column, alias=f"{function}_{column}")  # type: ignore[arg-type]
+        for function in AGGREGATES
+        for column in ("n", "years", "youngest", "ever")
+        if column not in group_by
+    ]
+    return request(
+        table=TABLE,
+        plan=plan(where=None, group_by=group_by, aggregates=tuple(figures), counts_cut=counts_cut, inner=inner),
+    )
+
+
+def persons(*group_by: str, counts_cut: bool = False) -> Request:
+    """Return a question for the number of persons."""
+    counted = (Aggregate(function="persons", column=None, alias="persons"),)
+    return request(
+        table=table(columns=(WARD,)),
+        plan=plan(where=None, group_by=group_by, aggregates=counted, counts_cut=counts_cut),
+    )
+
+
 def training(family: Any, *features: str, of: Table = TABLE, **parameters: Any) -> Request:
     """Return a request for the first step of a run of this family that learns `smoker`."""
     step = family(run=bytes(16), step=0, steps=3, after=START, label="smoker", features=features, **parameters)
@@ -50,6 +84,10 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         question("ward", counts_cut=True),
         question("ward", of=SHORT, counts_cut=True),
         question(of=SHORT),
+        persons(),
+        persons("ward", counts_cut=True),
+        by_person(),
+        by_person("first", "n", counts_cut=True),
     ),
     "logistic-regression": (
         training(LogisticStep, "age", "ward", release="private", learning_rate="1", momentum="0.5", clip="0.8"),

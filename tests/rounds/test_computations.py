@@ -27,7 +27,7 @@ from silo_node.data.prepared.store import Store
 from silo_node.data.sources import source_of
 from silo_node.training.models import MODELS
 from silo_node.training.run import RunState
-from tests.harness.example_policy import AGE, STORED, Edit, policy
+from tests.harness.example_policy import AGE, STORED, WARD, Edit, policy
 from tests.harness.rows import NamedHere, opened
 from tests.rounds.computation_examples import EXAMPLES, TABLE
 
@@ -92,7 +92,7 @@ def within(request: Request, one: Vectors, other: Vectors) -> None:
     """Assert that one person, who is in one of the two and not in the other, is within the sensitivity."""
     found = zip(request.plan.statistics(request.table).items(), norms(one, other), strict=True)
     for (statistic, extent), squared in found:
-        assert squared <= extent.sensitivity**2, statistic
+        assert squared <= extent.squared, statistic
 
 
 def test_every_kind_is_at_every_place() -> None:
@@ -169,10 +169,12 @@ def test_the_sensitivity_of_a_question_is_reached(compute: Compute) -> None:
     """It is neither too small nor a mere upper bound: a person at one end of the bounds changes a statistic by it."""
     ends = ((AGE.low, False), (AGE.high, True))
     people = [[{"ward": "surgery", "age": age, "smoker": is_smoker}] * TABLE.max_rows for age, is_smoker in ends]
+    # Somebody counts in as many groups as rows enter; who has one row only, at one end of a count by person.
+    people += [[{"ward": ward, "age": 3, "smoker": True} for ward in WARD.domain], people[0][:1]]
     others = {"anna": [{"ward": "medicine", "age": 3, "smoker": True}]}
     for asked in EXAMPLES["query"]:
         without = compute(asked, of_people(others), None)
         found = [norms(compute(asked, of_people({**others, "bo": own}), None), without) for own in people]
         statistics: dict[Statistic, Extent] = dict(asked.plan.statistics(asked.table))
         reached = dict(zip(statistics, map(max, zip(*found, strict=True)), strict=True))
-        assert reached == {statistic: extent.sensitivity**2 for statistic, extent in statistics.items()}
+        assert reached == {statistic: extent.squared for statistic, extent in statistics.items()}

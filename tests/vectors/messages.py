@@ -57,6 +57,7 @@ KINDS = {  # those that carry a name on the wire; the others stand inside anothe
 # What no message of the type may be longer than, in bytes.
 LIMITS = {
     "Request": 512 << 10,
+    "CatalogueRequest": 1 << 20,
     "Catalogue": 1 << 20,
     "Refusal": 256 << 10,
     "Propose": 1 << 20,
@@ -133,6 +134,32 @@ BY_CASES = QUESTION | {
         }
     ],
 }
+PERSONS = QUESTION | {"aggregates": [{"function": "persons", "column": None, "alias": "persons"}]}
+# One row of each person: the least ward, the number of rows, and the sum of the days of the rows with a ward.
+BY_PERSON: dict[str, Any] = {
+    "kind": "query",
+    "where": {"kind": "compare", "column": "stays", "op": ">", "value": "1"},
+    "group_by": ["first"],
+    "aggregates": [
+        {"function": "count", "column": None, "alias": "persons"},
+        {"function": "avg", "column": "sum", "alias": "days"},
+    ],
+    "inner": {
+        "where": {"kind": "is_null", "column": "died"},
+        "columns": [
+            {"name": "first", "function": "first", "column": "ward"},
+            {"name": "stays", "function": "count", "column": None, "high": 5},
+            {
+                "name": "sum",
+                "function": "sum",
+                "column": "days",
+                "where": {"kind": "compare", "column": "ward", "op": "=", "value": "surgery"},
+                "low": 0,
+                "high": 600,
+            },
+        ],
+    },
+}
 NEVER_MISSING = TABLE | {"columns": [WARD, DAYS | {"can_be_missing": False}, DIED]}
 WITH_NORM = TABLE | {"max_norm": 2}
 STEP = {
@@ -189,10 +216,10 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     instead = {"requests": [earlier], "left_out": ["hospice"], "evidence": [b"an envelope"]}
     yield "Request", request(QUESTION, 100_000) | {"or_without": 2}
     yield "Request", request(QUESTION, 100_000) | {"or_without": 1, "replaces": instead}
-    yield (
-        "CatalogueRequest",
-        {"federation": federation, "analyst": "ann@university", "nonce": round_id, "created_at": 1_000_000},
-    )
+    asked = {"federation": federation, "analyst": "ann@university", "nonce": round_id, "created_at": 1_000_000}
+    yield "CatalogueRequest", asked
+    yield "CatalogueRequest", asked | {"standing": True}
+    yield "CatalogueRequest", asked | {"standing": True, "request": b"a request"}
     yield (
         "OtherVersion",
         {
@@ -238,6 +265,10 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     }
     yield "Catalogue", catalogue
     yield "Catalogue", catalogue | {"max_norm": 2}
+    lifetime = {"purpose": None, "window": "lifetime", "limit": 1_000_000, "everybody": 900_000, "analyst": None}
+    month = lifetime | {"purpose": "research", "window": "calendar-month", "analyst": 10_000}
+    standing = {"left": [lifetime, month], "micro_rho": 0, "compute_ms": 0, "denials": []}
+    yield "Catalogue", catalogue | {"standing": standing}
     denial = {"code": "BUDGET", "rule": "budget.lifetime", "message": "nothing is left", "remedy": "wait"}
     yield (
         "Refusal",
@@ -248,6 +279,7 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
             "denials": [denial, denial | {"code": "PURPOSE"}],
         },
     )
+    yield "Catalogue", catalogue | {"standing": standing | {"micro_rho": 7, "compute_ms": 250, "denials": [denial]}}
     yield "Propose", head | {"expires_at": 1_000_120, "request": b"an envelope"}
     yield (
         "Accept",
@@ -424,6 +456,8 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "Request", request(COUNTS_CUT, 100_000) | {"table": NEVER_MISSING}
     yield "Request", request(COUNTS_CUT, 100_000) | {"table": WITH_NORM}
     yield "Request", request(BY_CASES, 100_000)
+    yield "Request", request(PERSONS, 100_000)
+    yield "Request", request(BY_PERSON, 100_000)
     yield (
         "DomainRequest",
         {

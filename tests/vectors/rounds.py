@@ -31,18 +31,34 @@ VALUES = (  # what the silos contribute, noise included, in ring units: three gr
 )
 
 
+def _inner(one: dict[str, Any], columns: dict[str, Any]) -> dict[str, Any]:
+    """Return an inner column as a column of a table with one row a person."""
+    base = columns[one["column"]] if one["column"] else {"can_be_missing": False}
+    bounds = {"low": one["low"], "high": one["high"]} if one["function"] == "sum" else {}
+    return base | bounds
+
+
 def terms(request: dict[str, Any]) -> dict[str, Any]:
     """Return the terms of a request: docs/privacy-promise.md section 4."""
     plan, table = request["plan"], request["table"]
     columns = {column["name"]: column for column in table["columns"]}
     per_person = min(table["max_rows"], table.get("max_norm", table["max_rows"])) * table["max_silos"]
+    persons = 1
     found: dict[str, tuple[int, int, int]] = {}  # block: length, sensitivity, parts of the price
     if plan["kind"] == "query":
         groups = 1
+        if "inner" in plan:
+            columns, per_person = (
+                {one["name"]: _inner(one, columns) for one in plan["inner"]["columns"]},
+                table["max_silos"],
+            )
         for name in plan["group_by"]:
             groups *= len(columns[name]["domain"])
         for aggregate in plan["aggregates"]:
             column, share = aggregate["column"], 15 if plan.get("counts_cut") else 1
+            if aggregate["function"] == "persons":
+                found["persons"], persons = (groups, table["max_silos"], share), min(table["max_rows"], groups)
+                continue
             is_sure = column is not None and not columns[column].get("can_be_missing", True)
             found["rows" if column is None or is_sure else f"present:{column}"] = groups, per_person, share
             if aggregate["function"] != "count":
@@ -64,7 +80,7 @@ def terms(request: dict[str, Any]) -> dict[str, Any]:
         scale_bits = variance = 0
         if request["micro_rho"]:
             while True:
-                squared = (sensitivity * 2**scale_bits) ** 2
+                squared = (sensitivity * 2**scale_bits) ** 2 * (persons if name == "persons" else 1)
                 variance = squared * all_parts * SCALE // (2 * request["micro_rho"] * parts) + 2
                 if variance >= 2**20:
                     break
@@ -93,6 +109,8 @@ def term_vectors() -> dict[str, Any]:
         messages.request(messages.COUNTS_CUT, 100_000),
         messages.request(messages.COUNTS_CUT, 100_000) | {"table": messages.NEVER_MISSING},
         messages.request(messages.COUNTS_CUT, 100_000) | {"table": messages.WITH_NORM},
+        messages.request(messages.PERSONS, 100_000),
+        messages.request(messages.BY_PERSON, 100_000),
     ]
     return {"cases": [{"request": encode(one).decode(), "terms": encode(terms(one)).decode()} for one in requests]}
 

@@ -219,13 +219,6 @@ unknown column 'diary' at line 1, column 14
 -- hint:
 known: ward, grade, age, cost, smoker, region, stay
 
--- title: the column of the person
-SELECT COUNT(patient_id) FROM visits
--- error:
-unknown column 'patient_id' at line 1, column 14
--- hint:
-known: ward, grade, age, cost, smoker, region, stay
-
 -- title: a column of another table
 SELECT AVG(other.age) FROM visits
 -- error:

@@ -1,0 +1,210 @@
+"""The figures of an inner question: what one expression over all rows of a person becomes on the wire.
+
+A figure has public bounds: those that the question states by LEAST and GREATEST or, where a figure is only compared,
+those that the comparisons cannot see beyond.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+
+from sqlglot import exp
+
+from analyst.errors import SqlError
+from analyst.sql.columns import define, measure
+from analyst.sql.offer import Offer
+from analyst.sql.parse import sql_position, unsupported
+from analyst.sql.predicates import predicate
+from policies.requests.persons import MAX_COUNT, InnerColumn
+from policies.requests.predicates import Predicate
+from policies.requests.tables import TableColumn
+
+FIGURES = (
+    "inside, the rows of a person are made one by COUNT(*), COUNT(col), SUM(col), MIN(col) or MAX(col), each perhaps"
+    " with FILTER (WHERE ...)"
+)
+_LARGEST = 2**60
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """function(column) FILTER (WHERE where) of a person's rows, with the bounds that were written, in its own units."""
+
+    function: str
+    column: TableColumn | None
+    where: Predicate | None
+    low: Decimal | None = None
+    high: Decimal | None = None
+
+    @property
+    def needs_bounds(self) -> bool:
+        """Whether it has no public bounds by itself."""
+        return self.function in ("count", "sum") and self.high is None
+
+    @property
+    def text(self) -> str:
+        """What it is, in SQL's words."""
+        named = {"first": "MIN", "last": "MAX"}.get(self.function, self.function.upper())
+        return f"{named}({'*' if self.column is None else self.column.name})"
+
+    def example(self) -> str:
+        """Return how to write it with bounds."""
+        if self.function == "count":
+            return f"LEAST({self.text}, 20)"
+        column, most = self.column, Decimal(1000)
+        if column is not None and column.high is not None:
+            most = max(abs(column.low or 0), abs(column.high)) * Decimal(column.step or 1) * 10
+        if column is not None and (column.low or 0) < 0:
+            return f"GREATEST(LEAST({self.text}, {most:f}), -{most:f})"
+        return f"LEAST({self.text}, {most:f})"
+
+    def compared(self, values: Iterable[Decimal]) -> "Figure":
+        """Return the same within bounds beyond which no comparison with these values can see."""
+        step = Decimal(1) if self.column is None or self.function == "count" else Decimal(self.column.step or 1)
+        least = step * (min(values := tuple(values)) / step).to_integral_value(ROUND_FLOOR) - step
+        most = step * (max(values) / step).to_integral_value(ROUND_CEILING) + step
+        if self.function == "count":
+            return replace(self, high=max(most, Decimal(1)))
+        low = least if (self.column is not None and (self.column.low or 0) < 0) else min(least, Decimal(0))
+        return replace(self, low=low, high=max(most, low + step))
+
+    def inner(self, name: str, node: exp.Expr) -> InnerColumn:
+        """Return it as the wire has it; raises SqlError where its bounds are none."""
+        column = None if self.column is None else self.column.name
+        low, high = self.low, self.high
+        if self.function == "count" and high is not None:
+            if high != int(high) or not 1 <= high <= MAX_COUNT or low is not None:
+                where = f"the bound of {self.text}{sql_position(node)} is none"
+                raise SqlError(where, f"write LEAST({self.text}, 20), with a whole number from 1 to {MAX_COUNT:,}")
+            return InnerColumn(name=name, function="count", column=column, where=self.where, high=int(high))
+        if self.function == "sum" and high is not None and self.column is not None:
+            step = Decimal(self.column.step or 1)
+            if low is None and (self.column.low or 0) < 0:
+                raise SqlError(
+                    f"{self.text}{sql_position(node)} has no lower bound, and can be below 0", f"write {self.example()}"
+                )
+            low = Decimal(0) if low is None else low
+            if low % step or high % step or not low < high or max(abs(low), abs(high)) / step > _LARGEST:
+                raise SqlError(
+                    f"the bounds {low:f} to {high:f} of {self.text}{sql_position(node)} are none",
+                    f"write multiples of {step:f}, as in {self.example()}",
+                )
+            ends = {"low": int(low / step), "high": int(high / step)}
+            return InnerColumn(name=name, function="sum", column=column, where=self.where, **ends)
+        return InnerColumn(name=name, function=self.function, column=column, where=self.where)  # type: ignore[arg-type]
+
+
+def has_figure(node: exp.Expr) -> bool:
+    """Tell whether an expression has an aggregate in it."""
+    return node.find(exp.AggFunc) is not None
+
+
+def number(node: exp.Expr) -> Decimal | None:
+    """Return the number that a literal is; None for what is none."""
+    node = node.unnest()
+    if isinstance(node, exp.Neg):
+        inner = number(node.this)
+        return None if inner is None else -inner
+    if isinstance(node, exp.Literal) and not node.is_string:
+        try:
+            found = Decimal(str(node.this))
+        except ArithmeticError:
+            return None
+        return found if found.is_finite() and abs(found) < _LARGEST else None
+    return None
+
+
+def figure(node: exp.Expr, table: str, offer: Offer) -> Figure:
+    """Return the figure that an expression over the rows of a person is; raises SqlError."""
+    node = node.unnest()
+    match node:
+        case exp.Least() | exp.Greatest():
+            return _bounded(node, table, offer)
+        case exp.Filter(expression=exp.Where() as where):
+            return _where(figure(node.this, table, offer), where.this, table, offer, node)
+        case exp.IgnoreNulls() | exp.RespectNulls():
+            return figure(node.this, table, offer)
+        case exp.CountIf():
+            return Figure("count", None, predicate(node.this, table, offer))
+        case exp.Count() if not node.expressions:
+            return _count(node, table, offer)
+        case exp.Sum(this=exp.Case() as case):
+            zero = case.args.get("default")
+            if zero is not None and number(zero) == 0:
+                return _case(case, node, table, offer)
+        case exp.Sum(this=exp.Column() as target):
+            return Figure("sum", measure(target, table, offer), None)
+        case exp.Min(this=exp.Column() as target) | exp.AnyValue(this=exp.Column() as target):
+            return _extreme("min", "first", target, table, offer)
+        case exp.Max(this=exp.Column() as target):
+            return _extreme("max", "last", target, table, offer)
+        case exp.LogicalAnd(this=exp.Column() as target) | exp.LogicalOr(this=exp.Column() as target):
+            column = define(target, table, offer)
+            if column.type == "bool":
+                return Figure("min" if isinstance(node, exp.LogicalAnd) else "max", column, None)
+    raise SqlError(f"{node.sql(dialect='duckdb')[:60]} is not supported inside{sql_position(node)}", FIGURES)
+
+
+def _bounded(node: exp.Expr, table: str, offer: Offer) -> Figure:
+    is_least = isinstance(node, exp.Least)
+    parts = [node.this, *node.expressions]
+    bounds = [found for part in parts if (found := number(part)) is not None]
+    figures = [part for part in parts if has_figure(part)]
+    if len(parts) != 2 or len(bounds) != 1 or len(figures) != 1:
+        raise SqlError(
+            f"{node.sql(dialect='duckdb')[:60]} is not supported inside{sql_position(node)}",
+            "bound one figure by one number, as in LEAST(COUNT(*), 20)",
+        )
+    inner = figure(figures[0], table, offer)
+    if inner.function not in ("count", "sum"):
+        raise SqlError(f"{inner.text}{sql_position(node)} has the bounds of its column already", f"write {inner.text}")
+    return bounded(inner, bounds[0], is_least=is_least)
+
+
+def bounded(inner: Figure, bound: Decimal, *, is_least: bool) -> Figure:
+    """Return a count or a sum within one bound more: by LEAST, or else by GREATEST."""
+    if is_least:
+        return replace(inner, high=bound if inner.high is None else min(inner.high, bound))
+    if inner.function == "count" and bound <= 0:
+        return inner
+    return replace(inner, low=bound if inner.low is None else max(inner.low, bound))
+
+
+def _where(inner: Figure, where: exp.Expr, table: str, offer: Offer, node: exp.Expr) -> Figure:
+    if inner.where is not None:
+        raise unsupported(node, "FILTER over CASE is not supported")
+    return replace(inner, where=predicate(where, table, offer))
+
+
+def _count(node: exp.Count, table: str, offer: Offer) -> Figure:
+    target = node.this
+    if isinstance(target, exp.Star) and not any(target.args.values()):
+        return Figure("count", None, None)
+    if isinstance(target, exp.Case) and target.args.get("default") is None:
+        return _case(target, node, table, offer)
+    if isinstance(target, exp.Column) and not isinstance(target.this, exp.Star):
+        if target.name in offer.persons(table):
+            return Figure("count", None, None)
+        return Figure("count", measure(target, table, offer), None)
+    raise SqlError(f"{node.sql(dialect='duckdb')[:60]} is not supported inside{sql_position(node)}", FIGURES)
+
+
+def _case(case: exp.Case, node: exp.Expr, table: str, offer: Offer) -> Figure:
+    """Return the count of the rows where the one condition of a CASE that gives 1 holds."""
+    ifs = case.args.get("ifs") or []
+    if case.this is not None or len(ifs) != 1 or number(ifs[0].args["true"]) != 1:
+        raise SqlError(
+            f"{node.sql(dialect='duckdb')[:60]} is not supported inside{sql_position(node)}",
+            "count rows with COUNT(*) FILTER (WHERE ...), and add with SUM(col) FILTER (WHERE ...)",
+        )
+    return Figure("count", None, predicate(ifs[0].this, table, offer))
+
+
+def _extreme(of_measure: str, of_domain: str, target: exp.Column, table: str, offer: Offer) -> Figure:
+    column = define(target, table, offer)
+    if column.domain:
+        return Figure(of_domain, column, None)
+    if column.step is None:
+        where = f"column {column.name!r}{sql_position(target)} has neither a closed domain nor bounds"
+        raise SqlError(where, "take a dimension or a measure")
+    return Figure(of_measure, column, None)

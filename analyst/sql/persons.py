@@ -1,0 +1,367 @@
+"""Questions about persons: an inner question that makes one row of each, and what of it cannot be asked.
+
+    SELECT cohort, COUNT(*) FROM (SELECT customer_id, MIN(quarter) AS cohort FROM purchases GROUP BY customer_id)
+    GROUP BY cohort
+
+The inner question becomes `Plan.inner`, and in the statement around it stands a table of its rows, which the rules of
+`analyst.sql.plan` read as any other one. A person is named by the silos' `id_column`, which no silo opens.
+"""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from sqlglot import exp
+
+from analyst.errors import SqlError
+from analyst.sql.columns import by_each
+from analyst.sql.draft import PlanDraft
+from analyst.sql.inside import Figure, bounded, figure, has_figure, number
+from analyst.sql.offer import Offer
+from analyst.sql.parse import sql_position, unsupported
+from analyst.sql.predicates import filters
+from policies.requests.catalogue import OpenColumn, OpenTable
+from policies.requests.persons import Inner, InnerColumn
+from policies.requests.predicates import Predicate
+from policies.requests.tables import Table, TableColumn
+
+ROWS = "persons"  # the table of the inner rows, in the statement around them
+_COMPARISONS = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE)
+_INNER = {"expressions", "from_", "where", "group", "having", "distinct"}
+_SWAPS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class ByPerson:
+    """A question about rows of persons: the statement around them, what makes them, and the offer to ask about them."""
+
+    outer: exp.Query
+    table: str  # of the rows that they are made of
+    inner: Inner
+    offer: Offer
+
+
+def by_person(query: exp.Query, offer: Offer) -> ByPerson | None:
+    """Return a question about rows of persons in its parts; None for any other one. Raises SqlError."""
+    query = query.copy()
+    found = ((one, named) for one in query.find_all(exp.Select) if (named := _person_of(one, offer)) is not None)
+    inside, named = next(found, (None, None))
+    if inside is None or named is None:
+        return None
+    around, qualifiers = _replaced(query, inside, named)
+    return _Reading(query, inside, around, qualifiers, offer).read()
+
+
+def is_count_of_persons(node: exp.Expr, table: str, offer: Offer) -> bool:
+    """Tell whether an expression is COUNT(DISTINCT person)."""
+    match node:
+        case exp.Count(this=exp.Distinct(expressions=[exp.Column() as target])) if not node.expressions:
+            return is_person(target, table, offer)
+    return False
+
+
+def is_person(node: exp.Expr, table: str, offer: Offer) -> bool:
+    """Tell whether an expression is the column of the person: every row that counts has one."""
+    return isinstance(node, exp.Column) and node.name in offer.persons(table)
+
+
+def check_joins(query: exp.Query, offer: Offer) -> None:
+    """Raise SqlError for a JOIN, with the nearest question that can be asked."""
+    ctes = {one.alias for one in query.find_all(exp.CTE)}
+    for join in query.find_all(exp.Join):
+        select = join.find_ancestor(exp.Select)
+        source = None if select is None else select.args.get("from_")
+        tables = [one for one in (None if source is None else source.this, join.this) if isinstance(one, exp.Table)]
+        message = unsupported(join, "JOIN is not supported").message
+        if all(one.name in ctes for one in tables):
+            continue  # of released figures
+        names = {one.name for one in tables}
+        if select is not None and len(tables) == 2 and len(names) == 1:
+            raise SqlError(message, _basket(select, tables[0].name, offer))
+        raise SqlError(
+            message, "no person is matched across silos; ask about each table alone, and compare the answers"
+        )
+
+
+def _basket(select: exp.Select, table: str, offer: Offer) -> str:
+    """Return the nearest question to a table joined with itself: who has rows with both of two values."""
+    names, persons = offer.columns(table), offer.persons(table)
+    used = [one.name for one in select.find_all(exp.Column) if one.name in names]
+    if not persons or not used:
+        return "ask about the table alone"
+    for name in used:
+        column = offer.with_values(offer.column(table, name))
+        if len(values := _two_values(column)) == 2:
+            has = [f"COUNT(*) FILTER (WHERE {name} = {value}) > 0" for value in values]
+            inner = f"SELECT {persons[0]} FROM {table} GROUP BY {persons[0]} HAVING {has[0]} AND {has[1]}"  # noqa: S608
+            return f"count who has both of two values: SELECT COUNT(*) FROM ({inner})"  # noqa: S608
+    return "ask about the table alone"
+
+
+def _two_values(column: TableColumn) -> list[str]:
+    """Return two values of a column as literals; fewer where none are known."""
+    if column.domain:
+        known = [one for one in column.domain if one != column.unknown][:2]
+        return known if column.type == "int" else ["'" + one.replace("'", "''") + "'" for one in known]
+    if column.low is None or column.type == "bool":
+        return ["TRUE", "FALSE"] if column.type == "bool" else []
+    step = Decimal(column.step or 1)
+    return [f"{(column.low + more) * step:f}" for more in (0, 1)]
+
+
+def _keys(select: exp.Select) -> list[exp.Expr]:
+    """Return what a SELECT groups by, or of which it lists the different ones: no aliases, no ordinals, no ALL."""
+    group = select.args.get("group")
+    if group is None:
+        distinct = select.args.get("distinct")
+        is_plain = distinct is not None and not distinct.args.get("on")
+        return [one.unalias() for one in select.expressions] if is_plain else []
+    if group.args.get("all"):
+        return [one.unalias() for one in select.expressions if not has_figure(one)]
+    aliases, keys = {one.alias: one.unalias() for one in select.expressions if one.alias}, []
+    for node in group.expressions:
+        place = number(node)
+        if place is not None and place == int(place) and 1 <= place <= len(select.expressions):
+            keys.append(select.expressions[int(place) - 1].unalias())
+        else:
+            keys.append(aliases.get(node.name, node) if isinstance(node, exp.Column) else node)
+    return keys
+
+
+def _base(select: exp.Select) -> exp.Table | None:
+    source = select.args.get("from_")
+    table = None if source is None else source.this
+    return table if isinstance(table, exp.Table) else None
+
+
+def _person_of(select: exp.Select, offer: Offer) -> tuple[str, str] | None:
+    """Return the name of the person that a SELECT groups rows of a table by, and the table; None where it does not."""
+    table = _base(select)
+    if table is None or table.name not in offer.tables:
+        return None
+    persons = offer.persons(table.name)
+    keys = (key.name for key in _keys(select) if isinstance(key, exp.Column) and key.name in persons)
+    return next(((key, table.name) for key in keys), None)
+
+
+def _replaced(query: exp.Query, inside: exp.Select, named: tuple[str, str]) -> tuple[exp.Select, set[str]]:
+    """Put the table of rows in the place of the inner question; return the SELECT that reads it, and its other names.
+
+    Raises SqlError where the inner question is the whole question, or is read twice.
+    """
+    holder, rows = inside.parent, exp.to_table(ROWS)
+    if isinstance(holder, exp.Subquery):
+        place: exp.Expr = holder
+        names = {holder.alias} if holder.alias else set()
+    elif isinstance(holder, exp.CTE):
+        readers = [one for one in query.find_all(exp.Table) if one.name == holder.alias]
+        if len(readers) != 1:
+            raise unsupported(inside, f"{holder.alias!r} is read {len(readers)} times, an inner question is read once")
+        place, with_ = readers[0], holder.parent
+        names = {place.name, place.alias} - {""}
+        holder.pop()
+        if with_ is not None and not with_.expressions:
+            with_.pop()
+    else:
+        where = f"the question lists single persons{sql_position(inside)}, and no row leaves a silo"
+        raise SqlError(where, f"ask about all of them, as in {by_each(*named)}")
+    around = place.find_ancestor(exp.Select)
+    if around is None or not isinstance(place.parent, exp.From):
+        raise unsupported(inside, "an inner question by person stands in FROM only")
+    place.replace(rows)
+    return around, names
+
+
+class _Reading:
+    """Reads one inner question, and the statement around it."""
+
+    def __init__(
+        self, query: exp.Query, inside: exp.Select, around: exp.Select, qualifiers: set[str], offer: Offer
+    ) -> None:
+        self._query, self._inside, self._around, self._offer = query, inside, around, offer
+        self._qualifiers = qualifiers
+        table = _base(inside)
+        self._table = "" if table is None else table.name
+        self._persons, self._figures = set[str](), dict[str, tuple[Figure, exp.Expr]]()
+
+    def read(self) -> ByPerson:
+        """Return the parts of the question; raises SqlError."""
+        self._check_clauses()
+        self._columns()
+        having = self._inside.args.get("having")
+        if having is not None:
+            self._hidden(having.this)
+            own = self._around.args.get("where")
+            both = having.this if own is None else exp.and_(having.this, own.this, copy=False)
+            self._around.set("where", exp.Where(this=both))
+        self._name_persons()
+        self._bounded_outside()
+        where, columns = self._where(), tuple(self._inner_columns())
+        return ByPerson(self._query, self._table, Inner(where=where, columns=columns), self._seen(columns))
+
+    def _check_clauses(self) -> None:
+        for clause, node in self._inside.args.items():
+            if node and clause not in _INNER:
+                raise unsupported(self._inside, f"{clause.rstrip('_').upper()} is not supported inside")
+        keys = _keys(self._inside)
+        others = [one for one in keys if not (isinstance(one, exp.Column) and one.name in self._names)]
+        if others or not keys:
+            raise SqlError(
+                f"the inner question groups by more than the person{sql_position(others[0])}",
+                f"group by {self._names[0]} alone inside, and by what each person comes to outside",
+            )
+        table = _base(self._inside)
+        known = {self._table, "" if table is None else table.alias}
+        for column in self._inside.find_all(exp.Column):
+            if column.table in known:
+                column.set("table", None)
+        if table is not None:
+            table.set("alias", None)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return self._offer.persons(self._table)
+
+    def _where(self) -> Predicate | None:
+        return filters(self._inside, PlanDraft(table=self._table), self._offer).where
+
+    def _columns(self) -> None:
+        """Read the columns of the inner question."""
+        for projection in self._inside.expressions:
+            node = projection.unalias()
+            if isinstance(node, exp.Column) and node.name in self._names:
+                self._persons.add(projection.alias or node.name)
+                continue
+            if isinstance(node, exp.Column | exp.Star):
+                raise SqlError(
+                    f"{node.sql(dialect='duckdb')[:60]}{sql_position(node)} differs between the rows of a person",
+                    "take its least or greatest value, MIN or MAX, or ANY_VALUE",
+                )
+            name = projection.alias or _default(node)
+            if name in self._figures:
+                raise SqlError(f"the name {name!r} is used twice inside", "give every column its own name with AS")
+            self._figures[name] = figure(node, self._table, self._offer), node
+
+    def _hidden(self, node: exp.Expr) -> None:
+        """Put a column in the place of every figure of HAVING."""
+        for one in list(_figures_of(node)):
+            found = figure(one, self._table, self._offer)
+            fresh = (name for place in range(1, _SWAPS) if (name := f"having_{place}") not in self._figures)
+            known = (name for name, (own, _) in self._figures.items() if own == found and name.startswith("having_"))
+            name = next(known, None) or next(fresh)
+            self._figures[name] = found, one.copy()
+            one.replace(exp.column(name))
+
+    def _name_persons(self) -> None:
+        """Take the qualifiers off, and let a count of the persons be the count of their rows."""
+        for column in list(self._around.find_all(exp.Column)):
+            if column.table in self._qualifiers:
+                column.set("table", None)
+            counted = column.parent
+            if isinstance(counted, exp.Distinct) and len(counted.expressions) == 1:
+                counted = counted.parent
+            if column.name in self._persons and isinstance(counted, exp.Count) and not column.table:
+                counted.set("this", exp.Star())
+
+    def _inner_columns(self) -> Iterator[InnerColumn]:
+        """Yield the inner columns that the statement around reads, each with its bounds."""
+        for name, (found, node) in self._figures.items():
+            uses = [one for one in self._around.find_all(exp.Column) if one.name == name and not one.table]
+            if not uses:
+                continue
+            within = found
+            if found.needs_bounds:
+                within = found.compared(value for use in uses for value in self._compared_with(use, found, name))
+            try:
+                yield within.inner(name, node)
+            except ValueError as err:
+                hint = "name it with AS, in letters, digits and _"
+                raise SqlError(f"the column {name!r} inside cannot be asked{sql_position(node)}", hint) from err
+
+    def _compared_with(self, use: exp.Column, found: Figure, name: str) -> list[Decimal]:
+        """Return the numbers that a use of an unbounded figure compares it with; raises SqlError for another use."""
+        parent, values = use.parent, list[exp.Expr]()
+        while isinstance(parent, exp.Paren):
+            parent = parent.parent
+        match parent:
+            case exp.Between():
+                values = [parent.args["low"], parent.args["high"]]
+            case exp.In() if parent.expressions:
+                values = parent.expressions
+            case _ if isinstance(parent, _COMPARISONS):
+                sides = [parent.args["this"].unnest(), parent.args["expression"].unnest()]
+                values = [side for side in sides if side is not use]
+        numbers = [one for value in values if (one := number(value)) is not None]
+        is_condition = use.find_ancestor(exp.Where) is not None
+        if not values or len(numbers) != len(values) or not is_condition:
+            raise SqlError(
+                f"{found.text} of a person{sql_position(self._figures[name][1])} has no public bound",
+                f"write {found.example()}{'' if name.startswith('having_') else f' AS {name}'}:"
+                " the most that may count of one person",
+            )
+        return numbers
+
+    def _bounded_outside(self) -> None:
+        """Let LEAST(n, 20) of a figure without bounds, in the statement around, be a figure inside."""
+        for _ in range(2):  # GREATEST(LEAST(...), ...)
+            for node in list(self._around.find_all(exp.Least, exp.Greatest)):
+                parts = [node.this, *node.expressions]
+                named = [one for one in parts if isinstance(one, exp.Column) and one.name in self._figures]
+                bounds = [bound for one in parts if (bound := number(one)) is not None]
+                if len(parts) != 2 or len(named) != 1 or len(bounds) != 1:
+                    continue
+                found, at = self._figures[named[0].name]
+                if found.function in ("count", "sum"):
+                    word = "up_to" if isinstance(node, exp.Least) else "from"
+                    name = f"{named[0].name}_{word}_{bounds[0]:f}"
+                    self._figures[name] = bounded(found, bounds[0], is_least=isinstance(node, exp.Least)), at
+                    node.replace(exp.column(name, quoted=True))
+
+    def _seen(self, columns: tuple[InnerColumn, ...]) -> Offer:
+        """Return the offer in which the rows of persons are a table, also with columns that are not read."""
+        more = list[InnerColumn]()
+        for name, (found, node) in self._figures.items():
+            with suppress(SqlError, ValueError):
+                if not found.needs_bounds and name not in {one.name for one in columns}:
+                    more.append(found.inner(name, node))
+        inner = Inner(where=None, columns=(*columns, *more))
+        offer, used = self._offer, [name for names in inner.uses().values() for name in names]
+        offer.check_is_one(self._table, used)
+        read = tuple(offer.with_values(offer.column(self._table, name)) for name in dict.fromkeys(used))
+        base = Table.model_construct(name=self._table, max_rows=1, max_silos=1, columns=read)
+        grouped = {key.name for key in _keys(self._around) if isinstance(key, exp.Column)}
+        try:
+            defined = inner.table(base, grouped).columns
+        except ValueError as err:
+            raise SqlError(f"too many groups: {err}", "write a smaller bound, as in LEAST(COUNT(*), 20)") from err
+        return _offer_of(offer, self._table, defined)
+
+
+def _offer_of(offer: Offer, table: str, columns: tuple[TableColumn, ...]) -> Offer:
+    """Return an offer whose silos with a table have the rows of persons instead."""
+    opened = tuple(
+        OpenColumn.model_construct(column=one, roles=("dimension", "measure", "filter"), unit=None, narrow=False)
+        for one in columns
+    )
+    rows = OpenTable.model_construct(name=ROWS, columns=opened, definition=bytes(32), rows_up_to=None)
+    silos = {
+        silo: offer.silos[silo].model_copy(update={"tables": (rows,), "id_column": None})
+        for silo in offer.holders(table)
+    }
+    return replace(offer, silos=silos, is_chosen=True)
+
+
+def _figures_of(node: exp.Expr) -> Iterator[exp.Expr]:
+    """Yield the figures of a condition: the sides of its comparisons that have an aggregate."""
+    if isinstance(node, (exp.And, exp.Or, exp.Not, exp.Paren, exp.Between, exp.In, exp.Is, *_COMPARISONS)):
+        for child in node.iter_expressions():
+            yield from _figures_of(child)
+    elif has_figure(node):
+        yield node
+
+
+def _default(node: exp.Expr) -> str:
+    inner = node.find(exp.AggFunc)
+    target = None if inner is None else inner.find(exp.Column)
+    return f"{'figure' if inner is None else inner.key}_{'star' if target is None else target.name}"
