@@ -14,7 +14,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from analyst.errors import SqlError
-from analyst.sql.parse import unsupported
+from analyst.sql.parse import SUPPORTED
 from analyst.sql.split import RELEASED
 
 GROUP, WITHHELD = "_group", "_withheld"  # columns of `released` that no question names
@@ -198,7 +198,7 @@ def check_after(query: exp.Query) -> None:
         is_known = isinstance(table.this, exp.Identifier) and not table.db and table.name in {*ctes, RELEASED}
         if not is_known:
             shown = table.sql(dialect="duckdb")[:60]
-            raise unsupported(table, f"{shown} is not supported: the answer is computed from released figures alone")
+            raise SqlError(f"{shown} is not supported: the answer is computed from released figures alone", SUPPORTED)
     for node in query.walk():
         name = node.alias if isinstance(node, exp.Alias) else node.name if isinstance(node, exp.Column) else ""
         if name.casefold().startswith(("_group", "_withheld", "_part", "_scenario")):
@@ -207,9 +207,9 @@ def check_after(query: exp.Query) -> None:
             name = _function(node)
             if not name.startswith("__") and name not in _pure_functions():
                 hint = "functions of figures: arithmetic, ROUND, COALESCE, CASE, RANK, LAG, SUM(...) OVER (...)"
-                raise SqlError(unsupported(node, f"{name.upper()} is not supported after the answer").message, hint)
+                raise SqlError(f"{name.upper()} is not supported after the answer", hint)
         if isinstance(node, exp.Placeholder | exp.Parameter | exp.Command | exp.Lambda):
-            raise unsupported(node, f"{node.sql(dialect='duckdb')[:60]} is not supported")
+            raise SqlError(f"{node.sql(dialect='duckdb')[:60]} is not supported", SUPPORTED)
 
 
 def _function(node: exp.Func) -> str:
