@@ -101,7 +101,7 @@ def planned_again(request: Request, output: tuple[str, ...], names: dict[str, st
 
     Raises KeyError unless the request is a question with these dimensions.
     """
-    if not isinstance(request.plan, Plan) or set(names.values()) != set(request.plan.group_by):
+    if not isinstance(request.plan, Plan) or not set(names.values()) <= set(request.plan.group_by):
         raise KeyError(f"{request.plan.kind} with the dimensions {', '.join(names.values())}")
     return Planned(request.table, request.plan, output, names, after)
 

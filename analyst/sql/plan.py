@@ -147,9 +147,6 @@ def one_definition(statement: exp.Select, draft: PlanDraft, offer: Offer) -> Pla
 def dimensions(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDraft:
     """GROUP BY takes columns with a closed domain and expressions with public groups; all else is aggregated."""
     group = statement.args.get("group")
-    sets = group.find(exp.Rollup, exp.Cube, exp.GroupingSets) if group is not None else None
-    if sets is not None:
-        raise unsupported(sets, "ROLLUP, CUBE and GROUPING SETS are not supported; name the columns")
     aliases = {projection.alias: projection.this for projection in statement.expressions if projection.alias}
     keys, cases = [], dict[str, Cases]()
     for node in group.expressions if group is not None else []:

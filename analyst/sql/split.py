@@ -218,6 +218,8 @@ def _keys(leaf: exp.Select) -> tuple[exp.Expr, ...]:
     group = leaf.args.get("group")
     if group is None:
         return ()
+    if (sets := group.find(exp.Rollup, exp.Cube, exp.GroupingSets)) is not None:
+        raise unsupported(sets, "ROLLUP, CUBE and GROUPING SETS are not supported; name the columns")
     names = {one.alias: one.this for one in leaf.expressions if one.alias}
     if group.args.get("all"):
         found = [one.unalias() for one in leaf.expressions if not _aggregates(one) and not one.find(exp.Window)]
@@ -253,6 +255,8 @@ def _is_core(leaf: exp.Select, keys: tuple[exp.Expr, ...]) -> bool:
         return False  # conditions make groups of their own, which are added up after the answer
     if any(one.find(exp.Window) for one in nodes):
         return False
+    if written - set(map(_text, nodes)):
+        return False  # an answer tells its groups apart by what it is grouped by
     has_figures = any(map(_aggregates, nodes))  # without one, the rules say what is missing
     return not has_figures or all(
         _aggregates(one) or isinstance(one, exp.Column | exp.Star) or _text(one) in written for one in nodes

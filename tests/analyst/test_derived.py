@@ -50,6 +50,7 @@ QUESTIONS = (
     " FROM lung GROUP BY band ORDER BY n",
     "SELECT sex, STDDEV(age) / AVG(age) AS cv FROM lung GROUP BY sex ORDER BY sex",
     "SELECT died, COUNT(*) AS n FROM lung GROUP BY died ORDER BY n DESC LIMIT 1",
+    "SELECT COUNT(DISTINCT patient_id) AS n FROM lung GROUP BY sex",
     "WITH t AS (SELECT sex, COUNT(*) AS n FROM lung GROUP BY sex)"
     " SELECT sex, n FROM t UNION ALL SELECT 'all', SUM(n) FROM t ORDER BY n",
     "SELECT * FROM (SELECT sex, SUM(age) AS years FROM lung GROUP BY sex) WHERE years > 100 ORDER BY years",

@@ -21,7 +21,7 @@ SELECT COUNT(*), ward FROM visits GROUP BY ward
 -- title: a dimension that is not selected
 SELECT COUNT(*) FROM visits GROUP BY ward
 -- plan:
-{"kind":"query","where":null,"group_by":["ward"],"aggregates":[{"function":"count","column":null,"alias":"count_star"}]}
+{"kind":"query","where":null,"group_by":["ward"],"aggregates":[{"function":"count","column":null,"alias":"f1"}]}
 
 -- title: a dimension by its alias
 SELECT ward AS place, COUNT(*) FROM visits GROUP BY place
