@@ -99,6 +99,8 @@ class HeldData:
         if self._keeper is not None:
             self._keeper.stop()
         self.computing.computer.close()
+        if self._keeper is not None:
+            self._keeper.wait()
         self._database.close()
 
     def check_reach(self, request: Request) -> None:

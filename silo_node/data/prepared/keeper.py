@@ -17,6 +17,7 @@ from silo_node.errors import SourceError
 from silo_node.ledger.events import KeptInForce
 
 LOOK_S = 60.0  # the longest time between two looks
+END_S = 10.0  # how long an actor that is closed waits for the last one
 _LOOKS = 4  # in the time for which a prepared source is used
 
 
@@ -84,6 +85,11 @@ class Keeper:
         """Begin no further look."""
         self._stopping.set()
         self._woken.set()
+
+    def wait(self) -> None:
+        """Wait until the last look has ended, as it reads the ledger: for `END_S` at most."""
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(END_S)
 
     def wake(self) -> None:
         """Look now, in the thread."""
