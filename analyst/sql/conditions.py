@@ -102,6 +102,8 @@ def _conditional(node: exp.Expr) -> _Aggregate | None:
             raise SqlError(f"FILTER is not supported here{sql_position(node)}", "put it after COUNT, SUM or AVG")
         both = where if inner.condition is None else exp.and_(inner.condition, where)
         return _Aggregate(inner.function, inner.argument, both)
+    if node.this is None:  # COUNT()
+        return None
     match node:
         case exp.CountIf():
             return _Aggregate("count", None, node.this)

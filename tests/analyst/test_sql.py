@@ -255,6 +255,10 @@ def test_arbitrary_words_become_a_plan_or_are_refused(tail: str) -> None:
     becomes_a_plan_or_is_refused(WHERE + tail)
 
 
+def test_an_aggregate_of_nothing_beside_arithmetic_is_refused() -> None:
+    refusal("SELECT COUNT() + 1 AS n, SUM() AS s FROM visits")
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_mutated_questions_become_a_plan_or_are_refused(data: st.DataObject) -> None:
