@@ -22,6 +22,7 @@ from analyst.sql.offer import Offer, suggest
 from analyst.sql.parse import parse, sql_position, unsupported
 from analyst.sql.persons import by_person, check_joins, is_count_of_persons, is_person
 from analyst.sql.predicates import filters
+from analyst.sql.refusals import check_functions, refused_argument, refused_function
 from analyst.sql.split import renamed, split
 from policies.requests.cases import Cases
 from policies.requests.moments import PAIRS
@@ -62,6 +63,7 @@ def plan(sql: str, offer: Offer, counts_cut: bool = False) -> Planned:
     persons = by_person(query, offer)
     if persons is not None:
         query, seen, inner = persons.outer, persons.offer, persons.inner
+    check_functions(query, seen)
     parts = split(query)
     statement, after, draft = parts.core, parts.after, PlanDraft()
     if after is not None and (conditioned := conditions_of(statement)) is not None:
@@ -220,7 +222,7 @@ def aggregates(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDra
             raise unsupported(node, "SELECT * is not supported, rows never leave a silo")
         function = _function(node)
         if not function:
-            raise unsupported(node, f"{node.sql(dialect='duckdb')[:60]} is not supported")
+            raise refused_function(node, draft.table, offer)
         if is_count_of_persons(node, draft.table, offer):
             found.append(Aggregate(function="persons", column=None, alias=_output_name(projection)))
             continue
@@ -237,7 +239,7 @@ def _arguments(node: exp.Expr, function: str, table: str, offer: Offer) -> dict[
     wanted = "two plain columns" if is_pair else "one plain column"
     more = [one for key, one in node.args.items() if key not in ("this", "expression", "big_int") and one]
     if isinstance(node.this, exp.Distinct) or more or bool(given[1]) != is_pair:
-        raise unsupported(node, f"{function.upper()} takes {wanted}")
+        raise refused_argument(node, function, wanted, table, offer)
     if isinstance(node.this, exp.Star) and any(node.this.args.values()):
         raise unsupported(node, "COUNT(*) takes no EXCLUDE, REPLACE or RENAME")
     if function == "count" and (isinstance(node.this, exp.Star) or is_person(node.this, table, offer)):
@@ -245,7 +247,7 @@ def _arguments(node: exp.Expr, function: str, table: str, offer: Offer) -> dict[
     names = []
     for argument in given[: 1 + is_pair]:
         if not isinstance(argument, exp.Column) or isinstance(argument.this, exp.Star):
-            raise unsupported(node, f"{function.upper()} takes {wanted}")
+            raise refused_argument(node, function, wanted, table, offer)
         names.append(measure(argument, table, offer).name)
     if len(set(names)) != len(names):
         hint = f"name two columns, or ask VAR_POP({names[0]})"
