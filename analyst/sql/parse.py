@@ -46,7 +46,8 @@ def parse(sql: str) -> exp.Query:
         found = next((hint for mark, hint in _DIALECT if mark.search(sql)), SUPPORTED)
         raise SqlError(f"broken SQL{where}{near}", _NUMBERS if is_mark else found) from err
     except (TokenError, RecursionError) as err:
-        raise SqlError("broken SQL: a quote or comment is not closed, or it is nested too deeply", SUPPORTED) from err
+        hint = "end a text with a single quote, a name with a double one, and /* with */"
+        raise SqlError("broken SQL: a quote or comment is not closed, or it is nested too deeply", hint) from err
     if not statements:
         raise SqlError("the question is empty", SUPPORTED)
     if len(statements) > 1:
@@ -58,9 +59,12 @@ def parse(sql: str) -> exp.Query:
                 statement,
                 f"{statement.sql(dialect='duckdb').split()[0].upper()} is not supported: nothing can be written",
             )
-        if (hint := _ELSEWHERE.get(sql.split()[0].upper())) is not None:
-            raise SqlError("the question does not begin with SELECT", hint)
+        if (instead := _ELSEWHERE.get(sql.split()[0].upper())) is not None:
+            raise SqlError("the question does not begin with SELECT", instead)
         raise unsupported(statement, "the question does not begin with SELECT")
+    for count in statement.find_all(exp.Count):
+        if isinstance(count.this, exp.Literal):  # COUNT(1) counts rows, as in SQL
+            count.set("this", exp.Star())
     return statement
 
 

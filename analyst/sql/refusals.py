@@ -113,6 +113,8 @@ def refused_argument(node: exp.Expr, function: str, wanted: str, table: str, off
         if len(columns) == len(list(argument.find_all(exp.Column))) and all(map(is_measure, columns)):
             hint = _moved(argument.unnest(), name, columns[0])
         hint = hint or _filled(_EXPRESSION, argument, table, offer)
+    elif function in ("sum", "count"):
+        hint = "count rows with COUNT(*), and the cells of a column that are not missing with COUNT(col)"
     return SqlError(f"{name} takes {wanted}{sql_position(node)}", hint or SUPPORTED)
 
 

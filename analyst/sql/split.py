@@ -129,7 +129,10 @@ def _leaf(query: exp.Query) -> exp.Select:
                 " SELECT a, n FROM t UNION ALL SELECT 'all', SUM(n) FROM t",
             )
         again = unsupported(tables[1], f"the question reads {tables[0].name!r} and then {tables[1].name!r}").message
-        hint = "ask one question at a time; the total of all groups is SUM(COUNT(*)) OVER ()"
+        hint = (
+            "ask one question at a time; a share is COUNT(*) FILTER (WHERE ...) / COUNT(*), the total of all groups is"
+            " SUM(COUNT(*)) OVER ()"
+        )
         if tables[1].find_ancestor(exp.Where) is not None:
             hint = "ask the question in WHERE first, and write what it gives in its place"
         raise SqlError(again, hint)

@@ -102,3 +102,7 @@ def test_figures_of_groups_may_be_what_rows_may_not() -> None:
     inner = "(SELECT ward, COUNT(*) AS n FROM visits GROUP BY ward)"
     for asked in ("MAX(n)", "MIN(n)", "MAX(n) - MIN(n)"):
         assert plan(f"SELECT {asked} AS f FROM {inner}", OFFER).after
+
+
+def test_count_of_a_constant_counts_rows() -> None:
+    assert plan("SELECT COUNT(1) AS n FROM visits", OFFER) == plan("SELECT COUNT(*) AS n FROM visits", OFFER)
