@@ -26,7 +26,10 @@ def define(node: exp.Column, table: str, offer: Offer) -> TableColumn:
             others = ", ".join(silo for silo in holders if silo not in opened)
             hint = f"ask the others alone: --silos {','.join(opened)}"
             raise SqlError(f"unknown column {node.name!r}{sql_position(node)}: {others} does not open it", hint)
-        raise SqlError(f"unknown column {node.name!r}{sql_position(node)}", suggest(node.name, columns))
+        hint = suggest(node.name, columns)
+        if isinstance(node.parent, exp.Predicate) and node.arg_key != "this" and not hint.startswith("did you mean"):
+            hint = f"a text stands in single quotes, as in {exp.Literal.string(node.name).sql()}; {hint}"
+        raise SqlError(f"unknown column {node.name!r}{sql_position(node)}", hint)
     return offer.with_values(offer.column(table, node.name))
 
 
@@ -43,7 +46,16 @@ def measure(node: exp.Column, table: str, offer: Offer) -> TableColumn:
         held = "text" if column.type == "string" else "dates"
         raise SqlError(f"cannot aggregate {column.name!r}{sql_position(node)}: it holds {held}", "COUNT(*) counts rows")
     if column.step is None:
-        raise SqlError(
-            f"cannot aggregate {column.name!r}{sql_position(node)}: no policy gives it bounds", "choose a measure"
-        )
+        message = f"cannot aggregate {column.name!r}{sql_position(node)}: no policy gives it bounds"
+        raise SqlError(message, _of_groups(column, table, offer))
     return column
+
+
+def _of_groups(column: TableColumn, table: str, offer: Offer) -> str:
+    """Return how to ask an average of a column without bounds: from its groups, or of another column."""
+    if column.domain and column.type in ("int", "decimal"):
+        name = column.name
+        inner = f"SELECT {name}, COUNT(*) AS n FROM {table} WHERE {name} IS NOT NULL GROUP BY {name}"  # noqa: S608
+        return f"average its groups: SELECT SUM({name} * n) / SUM(n) AS average FROM ({inner})"  # noqa: S608
+    added = [name for name in offer.columns(table) if offer.column(table, name).step is not None]
+    return f"columns with bounds: {', '.join(added) or 'none'}"

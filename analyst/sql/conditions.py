@@ -99,7 +99,10 @@ def _conditional(node: exp.Expr) -> _Aggregate | None:
         inner = _conditional(node.this)
         where = node.expression.this
         if inner is None or (inner.function == "share" and inner.condition is not None):
-            raise SqlError(f"FILTER is not supported here{sql_position(node)}", "put it after COUNT, SUM or AVG")
+            hint = "put it after COUNT, SUM or AVG"
+            if isinstance(node.this, exp.AggFunc):
+                hint = "ask for it in a question of its own, with the condition in WHERE"
+            raise SqlError(f"FILTER is not supported here{sql_position(node)}", hint)
         both = where if inner.condition is None else exp.and_(inner.condition, where)
         return _Aggregate(inner.function, inner.argument, both)
     if node.this is None:  # COUNT()

@@ -26,6 +26,10 @@ def literal(node: exp.Expr, column: TableColumn, op: str) -> str:
     shown, place = node.sql(dialect="duckdb")[:60], sql_position(node)
     if not kind and column.type != "date":
         hint = _number_hint(text, column, op) if text and expected == "number" else ""
+        if isinstance(node, exp.Placeholder | exp.Parameter):
+            hint = "write the value itself in its place"
+        if isinstance(node, exp.Column) and expected == "text":
+            hint = f"a text stands in single quotes, as in {exp.Literal.string(node.name).sql()}"
         error = unsupported(node, f"{shown} is no literal")
         raise SqlError(error.message, hint) if hint else error
     if kind != expected:

@@ -189,7 +189,8 @@ def suggest(name: str, known: Iterable[str]) -> str:
         close = difflib.get_close_matches(name, alike, 1)
         shown = ", ".join((*known[:3], "...", known[-1]))
         return f"did you mean {close[0]!r}?" if close else f"known: {len(known):,} values, {shown}"
-    close = difflib.get_close_matches(name, known, 1)
+    same = [value for value in known if value.casefold() == name.casefold()]
+    close = same or difflib.get_close_matches(name, known, 1)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known) or 'none'}"
 
 

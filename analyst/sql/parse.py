@@ -1,5 +1,6 @@
 """Parse one question; errors name the position of the invalid or unsupported part."""
 
+import logging
 import re
 
 import sqlglot
@@ -14,6 +15,16 @@ SUPPORTED = (
     " GROUP BY dimensions, CASE, buckets such as x // 10; and whatever is computed from their figures"
 )
 _MAX_CHARACTERS = 20_000
+# What opens a question of another kind or of another dialect, and what to write instead.
+_ELSEWHERE = {
+    "EXPLAIN": "`consilo explain` shows what a question computes, and `consilo query --preview` what it costs",
+    **dict.fromkeys(("DESCRIBE", "SHOW", "SUMMARIZE"), "`consilo silos` shows the tables and their columns"),
+}
+_DIALECT = (
+    (re.compile("`"), 'a name stands in double quotes, as in "sex"'),
+    (re.compile(r"\bSELECT\s+TOP\b", re.IGNORECASE), "write LIMIT at the end of the question, as in LIMIT 3"),
+)
+logging.getLogger("sqlglot").setLevel(logging.CRITICAL)  # an error is one line and one hint, without its warnings
 _FOREIGN = re.compile(r"\d,\d|0[xXbBoO]\w")  # a number with a decimal comma, or not in decimal digits
 _NUMBERS = "write numbers in decimal digits, with a point, such as 70.5 or 16"
 
@@ -32,9 +43,11 @@ def parse(sql: str) -> exp.Query:
         near = f" near {token!r}" if token else ""
         line = sql.split("\n")[detail.get("line", 1) - 1 :][:1]
         is_mark = bool(line) and _FOREIGN.search(line[0][max(0, column - 3) : column + 1]) is not None
-        raise SqlError(f"broken SQL{where}{near}", _NUMBERS if is_mark else SUPPORTED) from err
+        found = next((hint for mark, hint in _DIALECT if mark.search(sql)), SUPPORTED)
+        raise SqlError(f"broken SQL{where}{near}", _NUMBERS if is_mark else found) from err
     except (TokenError, RecursionError) as err:
-        raise SqlError("broken SQL: a quote or comment is not closed, or it is nested too deeply", SUPPORTED) from err
+        hint = "end a text with a single quote, a name with a double one, and /* with */"
+        raise SqlError("broken SQL: a quote or comment is not closed, or it is nested too deeply", hint) from err
     if not statements:
         raise SqlError("the question is empty", SUPPORTED)
     if len(statements) > 1:
@@ -46,7 +59,12 @@ def parse(sql: str) -> exp.Query:
                 statement,
                 f"{statement.sql(dialect='duckdb').split()[0].upper()} is not supported: nothing can be written",
             )
+        if (instead := _ELSEWHERE.get(sql.split()[0].upper())) is not None:
+            raise SqlError("the question does not begin with SELECT", instead)
         raise unsupported(statement, "the question does not begin with SELECT")
+    for count in statement.find_all(exp.Count):
+        if isinstance(count.this, exp.Literal):  # COUNT(1) counts rows, as in SQL
+            count.set("this", exp.Star())
     return statement
 
 

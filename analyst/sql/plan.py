@@ -22,6 +22,7 @@ from analyst.sql.offer import Offer, suggest
 from analyst.sql.parse import parse, sql_position, unsupported
 from analyst.sql.persons import by_person, check_joins, is_count_of_persons, is_person
 from analyst.sql.predicates import filters
+from analyst.sql.refusals import check_functions, group_of, refused_argument, refused_function
 from analyst.sql.split import renamed, split
 from policies.requests.cases import Cases
 from policies.requests.moments import PAIRS
@@ -62,6 +63,7 @@ def plan(sql: str, offer: Offer, counts_cut: bool = False) -> Planned:
     persons = by_person(query, offer)
     if persons is not None:
         query, seen, inner = persons.outer, persons.offer, persons.inner
+    check_functions(query, seen)
     parts = split(query)
     statement, after, draft = parts.core, parts.after, PlanDraft()
     if after is not None and (conditioned := conditions_of(statement)) is not None:
@@ -131,7 +133,11 @@ def one_table(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDraf
     extras = [key for key, value in table.args.items() if value and key != "this"] if table is not None else []
     if not isinstance(table, exp.Table) or extras:
         node = table if isinstance(table, exp.Expr) else statement
-        raise unsupported(node, "FROM must name one table, without schema")
+        message = f"FROM must name one table, without schema{sql_position(node)}"
+        raise SqlError(message, f"tables that silos open: {', '.join(offer.tables)}")
+    if not table.name:
+        message = f"a function is no table{sql_position(table)}"
+        raise SqlError(message, f"tables that silos open: {', '.join(offer.tables)}")
     if table.name not in offer.tables:
         raise SqlError(f"unknown table {table.name!r}{sql_position(table)}", suggest(table.name, offer.tables))
     return replace(draft, table=table.name)
@@ -162,6 +168,8 @@ def dimensions(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDra
         if not column.domain:
             others = [name for name in offer.columns(draft.table) if offer.column(draft.table, name).domain]
             hint = f"columns with a domain: {', '.join(others) or 'none'}"
+            if bucket := group_of(column, draft.table, offer):
+                hint = f"group by buckets, such as {bucket}; {hint}"
             raise SqlError(
                 f"cannot group by {column.name!r}{sql_position(node)}: no policy gives it a closed domain", hint
             )
@@ -201,11 +209,12 @@ def _dimension(projection: exp.Expr, keys: Sequence[str], cases: Mapping[str, Ca
             "add it to GROUP BY as it stands here, or by its name: rows never leave a silo",
         )
     if node.name not in keys or node.name in {one.name for one in cases.values()}:
-        define(node, table, offer)
-        raise SqlError(
-            f"column {node.name!r}{sql_position(projection)} is neither grouped by nor aggregated",
-            f"add GROUP BY {node.name}, or aggregate it: rows never leave a silo",
-        )
+        key = group_of(define(node, table, offer), table, offer)
+        hint = f"add GROUP BY {node.name}, or aggregate it: rows never leave a silo"
+        if key != node.name:
+            buckets = f"select and group by {key}, or " if key else ""
+            hint = f"{buckets}aggregate it, as in AVG({node.name}): rows never leave a silo"
+        raise SqlError(f"column {node.name!r}{sql_position(projection)} is neither grouped by nor aggregated", hint)
     return node.name
 
 
@@ -220,7 +229,7 @@ def aggregates(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDra
             raise unsupported(node, "SELECT * is not supported, rows never leave a silo")
         function = _function(node)
         if not function:
-            raise unsupported(node, f"{node.sql(dialect='duckdb')[:60]} is not supported")
+            raise refused_function(node, draft.table, offer)
         if is_count_of_persons(node, draft.table, offer):
             found.append(Aggregate(function="persons", column=None, alias=_output_name(projection)))
             continue
@@ -237,7 +246,7 @@ def _arguments(node: exp.Expr, function: str, table: str, offer: Offer) -> dict[
     wanted = "two plain columns" if is_pair else "one plain column"
     more = [one for key, one in node.args.items() if key not in ("this", "expression", "big_int") and one]
     if isinstance(node.this, exp.Distinct) or more or bool(given[1]) != is_pair:
-        raise unsupported(node, f"{function.upper()} takes {wanted}")
+        raise refused_argument(node, function, wanted, table, offer)
     if isinstance(node.this, exp.Star) and any(node.this.args.values()):
         raise unsupported(node, "COUNT(*) takes no EXCLUDE, REPLACE or RENAME")
     if function == "count" and (isinstance(node.this, exp.Star) or is_person(node.this, table, offer)):
@@ -245,7 +254,7 @@ def _arguments(node: exp.Expr, function: str, table: str, offer: Offer) -> dict[
     names = []
     for argument in given[: 1 + is_pair]:
         if not isinstance(argument, exp.Column) or isinstance(argument.this, exp.Star):
-            raise unsupported(node, f"{function.upper()} takes {wanted}")
+            raise refused_argument(node, function, wanted, table, offer)
         names.append(measure(argument, table, offer).name)
     if len(set(names)) != len(names):
         hint = f"name two columns, or ask VAR_POP({names[0]})"

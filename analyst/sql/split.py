@@ -123,9 +123,18 @@ def _leaf(query: exp.Query) -> exp.Select:
                 "no person is matched across silos; ask about each table alone, and compare the answers",
             )
         if isinstance(query, exp.SetOperation):
-            raise unsupported(query, f"{query.key.upper()} of two questions is not supported")
+            raise SqlError(
+                unsupported(query, f"{query.key.upper()} of two questions is not supported").message,
+                "ask one question at a time, or read one twice: WITH t AS (SELECT a, COUNT(*) AS n FROM ... GROUP BY a)"
+                " SELECT a, n FROM t UNION ALL SELECT 'all', SUM(n) FROM t",
+            )
         again = unsupported(tables[1], f"the question reads {tables[0].name!r} and then {tables[1].name!r}").message
-        hint = "ask one question at a time; the total of all groups is SUM(COUNT(*)) OVER ()"
+        hint = (
+            "ask one question at a time; a share is COUNT(*) FILTER (WHERE ...) / COUNT(*), the total of all groups is"
+            " SUM(COUNT(*)) OVER ()"
+        )
+        if tables[1].find_ancestor(exp.Where) is not None:
+            hint = "ask the question in WHERE first, and write what it gives in its place"
         raise SqlError(again, hint)
     return readers[0]
 
@@ -225,6 +234,8 @@ def _keys(leaf: exp.Select) -> tuple[exp.Expr, ...]:
         found = [one.unalias() for one in leaf.expressions if not _aggregates(one) and not one.find(exp.Window)]
         leaf.set("group", exp.Group(expressions=[one.copy() for one in found]) if found else None)
         return tuple(found)
+    if not group.expressions:
+        raise unsupported(leaf, "GROUP BY names no column")
     keys = []
     for node in group.expressions:
         meant = node.unnest()
@@ -284,7 +295,10 @@ def _parts(leaf: exp.Select, keys: tuple[exp.Expr, ...]) -> tuple[exp.Select, ex
             core_names[_text(figure)] = next(fresh)
             core_columns.append(exp.alias_(figure.copy(), core_names[_text(figure)]))
     if not any(_aggregates(one) for one in core_columns):
-        raise SqlError("the question has no aggregate", "add COUNT(*), SUM(col) or AVG(col): rows never leave a silo")
+        hint = "add COUNT(*), SUM(col) or AVG(col): rows never leave a silo"
+        if leaf.find(exp.Window) is not None:
+            hint = "a window reads the figures of groups, as in RANK() OVER (ORDER BY COUNT(*)) with GROUP BY"
+        raise SqlError("the question has no aggregate", hint)
     core = exp.Select(expressions=core_columns, from_=leaf.args["from_"].copy())
     for clause in ("where", "group"):
         if leaf.args.get(clause) is not None:
@@ -333,7 +347,8 @@ def _check_columns(rest: exp.Select, known: set[str]) -> None:
             raise unsupported(column, "SELECT * is not supported, rows never leave a silo")
         if column.name not in known | aliases and column.find_ancestor(exp.Select) is rest:
             where = unsupported(column, f"column {column.name!r} is neither grouped by nor aggregated").message
-            raise SqlError(where, f"add it to GROUP BY, or aggregate it as in AVG({column.name})")
+            named = f"; the answer has {', '.join(sorted(aliases))}" if aliases else ""
+            raise SqlError(where, f"add it to GROUP BY, or take a figure of it, such as AVG{named}")
     if any(isinstance(one, exp.Star) for one in rest.expressions):
         raise unsupported(rest, "SELECT * is not supported, rows never leave a silo")
 

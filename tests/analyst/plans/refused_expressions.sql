@@ -59,7 +59,7 @@ SELECT age // 5, COUNT(*) FROM visits GROUP BY age // 10
 -- error:
 column 'age' is neither grouped by nor aggregated at line 1, column 8
 -- hint:
-add it to GROUP BY, or aggregate it as in AVG(age)
+add it to GROUP BY, or take a figure of it, such as AVG; the answer has age // 5, count_star
 
 -- title: a grouping that is no grouping
 SELECT CASE WHEN age < 3 THEN 'x' ELSE 'x' END AS g, COUNT(*) AS n FROM visits GROUP BY g

@@ -1,0 +1,222 @@
+"""What each function that silos do not compute is refused for, and the nearest question that they answer.
+
+HINTS is the one table: from DuckDB's name of a function to why it has no answer, and what to ask instead. The question
+is written for the column that was named, as its definition and its roles allow. `tests/analyst/test_refusals.py` asks
+what the hints propose.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from sqlglot import exp
+
+from analyst.errors import SqlError
+from analyst.sql.offer import Offer
+from analyst.sql.parse import SUPPORTED, sql_position
+from policies.requests.tables import TableColumn
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """Why a function is refused, in words, and the kind of question to ask instead.
+
+    `groups`: the rows of each value or bucket; `beyond`: the average, and the rows above a value; `figures`: those of
+    `instead`, with {x} for the column.
+    """
+
+    why: str
+    asks: Literal["groups", "beyond", "figures"] = "groups"
+    instead: str = "AVG({x})"
+
+
+_ONE_PERSON = "one person decides it, so no interval is honest"
+_EXTREME = Hint(f"{_ONE_PERSON}; ask the average, and count the rows above a value", "beyond")
+_SINGLE = Hint(f"{_ONE_PERSON}; count the rows of each value")
+_READ_OFF = Hint("not built yet: group by buckets, and read it off")
+_ROWS = Hint("it lists the values of rows, and rows never leave a silo; count the rows of each value")
+_SKETCH = Hint("no sketch of single rows leaves a silo; count the rows of each value")
+_SHARE = Hint(f"{_ONE_PERSON}; ask the share", "figures")
+_SHAPE = Hint("not built: ask how widely the values lie", "figures", "STDDEV({x})")
+_PRODUCT = Hint("silos add values, and multiply none; ask the average", "figures")
+_PAIR = "not built: it is a variance or a covariance, times the rows"
+
+# From the name of a function to why it is refused, and what to ask instead.
+HINTS: Mapping[str, Hint] = MappingProxyType(
+    {
+        **dict.fromkeys(("MIN", "MAX"), _EXTREME),
+        **dict.fromkeys(("ARG_MIN", "ARG_MAX", "MIN_BY", "MAX_BY", "ARG_MIN_NULL", "ARG_MAX_NULL"), _SINGLE),
+        **dict.fromkeys(("FIRST", "LAST", "ANY_VALUE", "ARBITRARY", "BIT_AND", "BIT_OR", "BIT_XOR"), _SINGLE),
+        **dict.fromkeys(("MEDIAN", "QUANTILE", "QUANTILE_CONT", "QUANTILE_DISC", "MAD"), _READ_OFF),
+        **dict.fromkeys(("PERCENTILE_CONT", "PERCENTILE_DISC", "APPROX_QUANTILE", "RESERVOIR_QUANTILE"), _READ_OFF),
+        "MODE": Hint("not built yet: count the rows of each value, and read off the largest"),
+        **dict.fromkeys(("STRING_AGG", "LIST", "ARRAY_AGG", "GROUP_CONCAT", "JSON_GROUP_ARRAY"), _ROWS),
+        **dict.fromkeys(("APPROX_COUNT_DISTINCT", "APPROX_TOP_K", "ENTROPY"), _SKETCH),
+        **dict.fromkeys(("HISTOGRAM", "HISTOGRAM_EXACT"), Hint("each group is a row of the answer")),
+        **dict.fromkeys(("BOOL_OR", "BOOL_AND", "EVERY"), _SHARE),
+        **dict.fromkeys(("KURTOSIS", "KURTOSIS_POP", "SKEWNESS"), _SHAPE),
+        **dict.fromkeys(("PRODUCT", "GEOMEAN", "GEOMETRIC_MEAN"), _PRODUCT),
+        "REGR_SXX": Hint(_PAIR, "figures", "VAR_POP({y}) * REGR_COUNT({x}, {y})"),
+        "REGR_SYY": Hint(_PAIR, "figures", "VAR_POP({x}) * REGR_COUNT({x}, {y})"),
+        "REGR_SXY": Hint(_PAIR, "figures", "COVAR_POP({x}, {y}) * REGR_COUNT({x}, {y})"),
+        "SEM": Hint("ask the deviation over the root of the count", "figures", "STDDEV({x}) / SQRT(COUNT({x}))"),
+        **dict.fromkeys(("MEAN", "AVERAGE", "FAVG"), Hint("it is called AVG here", "figures")),
+        **dict.fromkeys(("FSUM", "SUMKAHAN", "KAHAN_SUM"), Hint("it is called SUM here", "figures", "SUM({x})")),
+        "VAR": Hint("it is called VAR_SAMP here", "figures", "VAR_SAMP({x})"),
+        "STD": Hint("it is called STDDEV here", "figures", "STDDEV({x})"),
+    }
+)
+# What sqlglot writes otherwise than DuckDB's users do.
+_WRITTEN = {"LISTAGG": "STRING_AGG", "ARRAY_AGG": "LIST"}
+_DISTINCT = Hint("only persons are told apart; see which groups have rows")
+_EXPRESSION = Hint("silos add cells as they are, and compute nothing of a row; group by what it is computed from")
+_KNOWN = ("COUNT", "SUM", "AVG", "STDDEV", "VARIANCE", "CORR", "COVAR_POP", "COVAR_SAMP", *HINTS)
+_MOST_BUCKETS = 12
+
+
+def refused_function(node: exp.Expr, table: str, offer: Offer) -> SqlError:
+    """Return why a function that is no aggregate of silos has no answer."""
+    shown = node.sql(dialect="duckdb")
+    name = shown.partition("(")[0].upper()
+    written = _WRITTEN.get(name, name)
+    if name in HINTS:
+        hint = _filled(HINTS[name], node, table, offer)
+    elif written in HINTS:
+        hint, shown = _filled(HINTS[written], node, table, offer), written + shown[len(name) :]
+    else:
+        close = difflib.get_close_matches(name, _KNOWN, 1)
+        hint = f"did you mean {close[0]}?" if close and isinstance(node, exp.Anonymous) else SUPPORTED
+    return SqlError(f"{shown[:60]} is not supported{sql_position(node)}", hint)
+
+
+def check_functions(query: exp.Query, offer: Offer) -> None:
+    """Raise SqlError for a refused function of rows that sqlglot does not know as an aggregate."""
+    ctes = {cte.alias for cte in query.find_all(exp.CTE)}
+    for node in query.find_all(exp.Anonymous, exp.WithinGroup):
+        select, name = node.find_ancestor(exp.Select), node.sql(dialect="duckdb").partition("(")[0].upper()
+        source = select.args.get("from_") if select is not None else None
+        if source is None or name not in HINTS or not isinstance(source.this, exp.Table):
+            continue
+        if source.this.name in offer.tables and source.this.name not in ctes and node.find(exp.Column):
+            raise refused_function(node, source.this.name, offer)
+
+
+def refused_argument(node: exp.Expr, function: str, wanted: str, table: str, offer: Offer) -> SqlError:
+    """Return why an aggregate of something else than plain columns has no answer."""
+    argument, name, hint = node.this, function.upper(), ""
+    if isinstance(argument, exp.Distinct):
+        hint = _filled(_DISTINCT, argument, table, offer)
+    elif function in ("sum", "avg") and isinstance(argument, exp.Expr) and argument.find(exp.Column):
+        columns = _open_columns(argument, table, offer)
+        if len(columns) == len(list(argument.find_all(exp.Column))) and all(map(is_measure, columns)):
+            hint = _moved(argument.unnest(), name, columns[0])
+        hint = hint or _filled(_EXPRESSION, argument, table, offer)
+    elif function in ("sum", "count"):
+        hint = "count rows with COUNT(*), and the cells of a column that are not missing with COUNT(col)"
+    return SqlError(f"{name} takes {wanted}{sql_position(node)}", hint or SUPPORTED)
+
+
+def _moved(argument: exp.Expr, name: str, column: TableColumn) -> str:
+    """Return how to write an aggregate of arithmetic as arithmetic of aggregates; nothing where it is not the same."""
+    left, right = argument.this, argument.args.get("expression")
+    a, b = (one.sql(dialect="duckdb") if isinstance(one, exp.Expr) else "" for one in (left, right))
+    kinds = tuple("column" if isinstance(one, exp.Column) else _kind(one) for one in (left, right))
+    outside = "compute it from the figure, at no price: "
+    match argument, kinds:
+        case exp.Cast(), ("column", _) if column.type in ("bool", "int"):
+            return f"write {name}({a}): a number needs no CAST, and a bool counts as 1 where it is true"
+        case exp.Coalesce(), ("column", _) if [one.sql() for one in argument.expressions] == ["0"]:
+            return f"missing cells add nothing: write {f'SUM({a})' if name == 'SUM' else f'SUM({a}) / COUNT(*)'}"
+        case exp.Neg(), ("column", _):
+            return f"{outside}-{name}({a})"
+        case exp.Mul() | exp.Div(), ("column", "number"):
+            return f"{outside}{name}({a}) {'*' if isinstance(argument, exp.Mul) else '/'} {b}"
+        case exp.Mul(), ("number", "column"):
+            return f"{outside}{a} * {name}({b})"
+        case exp.Add() | exp.Sub(), ("column", "number"):
+            sign = "+" if isinstance(argument, exp.Add) else "-"
+            return f"{outside}{name}({a}) {sign} {b}" + (f" * COUNT({a})" if name == "SUM" else "")
+        case exp.Add() | exp.Sub(), ("column", "column"):
+            sign = "+" if isinstance(argument, exp.Add) else "-"
+            return f"{outside}{name}({a}) {sign} {name}({b}), the same where no cell is missing"
+        case exp.Div(), ("column", "column"):
+            return f"silos divide no cells; ask the ratio of the sums: SUM({a}) / SUM({b})"
+        case exp.Mul(), ("column", "column") if a != b:
+            product = f"COVAR_POP({a}, {b}) + REGR_AVGX({a}, {b}) * REGR_AVGY({a}, {b})"
+            product = product if name == "AVG" else f"REGR_COUNT({a}, {b}) * ({product})"
+            return f"compute it from the covariance: {product}"
+    return ""
+
+
+def _kind(node: object) -> str:
+    return "number" if isinstance(node, exp.Literal) and not node.is_string else ""
+
+
+def _filled(hint: Hint, node: exp.Expr, table: str, offer: Offer) -> str:
+    """Return a hint with the question that it proposes, about the open columns of the refused expression."""
+    columns = _open_columns(node, table, offer)
+    if not columns:
+        return f"{hint.why}; or count rows: {_select('COUNT(*)', table)}"
+    column, other = columns[0], columns[-1]
+    if hint.asks == "figures" and all(map(is_measure, columns)):
+        return f"{hint.why}: {_select(hint.instead.format(x=column.name, y=other.name), table)}"
+    above = _above(column, table, offer) if hint.asks == "beyond" else ""
+    if above:
+        return f"{hint.why}: {_select(f'AVG({column.name}), {above} AS n_above', table)}"
+    if hint.asks == "beyond" and is_measure(column):
+        return f"{_ONE_PERSON}; ask the average: {_select(f'AVG({column.name})', table)}"
+    key = group_of(column, table, offer)
+    if key == column.name:
+        return f"{hint.why}: {_select(f'{key}, COUNT(*)', table)} GROUP BY {key}"
+    if key:
+        return f"{hint.why}: {_select(f'{key} AS {column.name}_from, COUNT(*)', table)} GROUP BY {column.name}_from"
+    why = hint.why.partition(";")[0].partition(":")[0]
+    instead = f"AVG({column.name}), STDDEV({column.name})" if is_measure(column) else "COUNT(*)"
+    return f"{why}, and silos do not group by {column.name!r}; ask {_select(instead, table)}"
+
+
+def _select(figures: str, table: str) -> str:
+    return f"SELECT {figures} FROM {table}"  # noqa: S608
+
+
+def _open_columns(node: exp.Expr, table: str, offer: Offer) -> list[TableColumn]:
+    known = offer.columns(table)
+    return [offer.column(table, one.name) for one in node.find_all(exp.Column, bfs=False) if one.name in known]
+
+
+def is_measure(column: TableColumn) -> bool:
+    """Tell whether silos add a column: it has bounds, or is true and false."""
+    return column.step is not None or column.type == "bool"
+
+
+def group_of(column: TableColumn, table: str, offer: Offer) -> str:
+    """Return what to group by for a column: itself, a bucket between its bounds, or nothing where none may be asked."""
+    name, width = column.name, _width(column)
+    is_filter = all("filter" in found[name].roles for found in offer.holders(table).values() if name in found)
+    if column.domain or (column.type == "bool" and is_filter):
+        return name
+    if width is None or not is_filter or column.type == "bool":
+        return ""
+    return f"{name} // {width} * {width}" if column.type == "int" else f"FLOOR({name} / {width}) * {width}"
+
+
+def _above(column: TableColumn, table: str, offer: Offer) -> str:
+    """Return a count of the rows above the middle of the bounds; nothing where no condition may be asked."""
+    width = _width(column)
+    if width is None or column.low is None or column.high is None or column.type == "bool":
+        return ""
+    if group_of(column, table, offer) in ("", column.name):
+        return ""
+    middle = round((column.low + column.high) / 2 * float(column.step or 1) / width) * width
+    return f"SUM(CASE WHEN {column.name} > {middle} THEN 1 ELSE 0 END)"
+
+
+def _width(column: TableColumn) -> int | None:
+    """Return a round width, of 1, 2 or 5 and zeros, of which the bounds hold at most about twelve; None without any."""
+    if column.low is None or column.high is None:
+        return None
+    reach = (column.high - column.low) * float(column.step or 1)
+    widths: Iterator[int] = (digit * int(10**power) for power in range(20) for digit in (1, 2, 5))
+    return next(width for width in widths if reach / width <= _MOST_BUCKETS)
