@@ -21,6 +21,7 @@ from analyst.reports.estimates import (
     interpret,
     planned_again,
     planned_plainly,
+    rho_of,
     threshold_of,
 )
 from analyst.reports.report import between
@@ -32,6 +33,7 @@ from policies.units import when
 
 _MAX_ANSWER_BYTES = 512 << 20  # of a million groups
 _CHANGED = "the file was changed, or belongs to another answer: do not use it"
+_PARTS = {"value", "low", "high", "sd"}  # of a figure
 _SAME = 1e-9  # relative: a figure that was written and read as JSON
 
 
@@ -46,7 +48,7 @@ def read_answer(what: str) -> tuple[bytes, dict[str, Any] | None]:
     path = Path(what)
     try:
         with path.open("rb") as file:
-            answer = json.loads(file.read(_MAX_ANSWER_BYTES))
+            answer = json.loads(file.read(_MAX_ANSWER_BYTES), object_pairs_hook=_once)
         if not re.fullmatch(r"[0-9a-f]{64}", answer["transcript"]) or not isinstance(answer["rows"], list):
             raise ValueError
     except OSError as err:
@@ -54,6 +56,14 @@ def read_answer(what: str) -> tuple[bytes, dict[str, Any] | None]:
     except (ValueError, TypeError, KeyError, RecursionError) as err:
         raise AnalystError(f"{path} is not an answer in JSON", hint) from err
     return bytes.fromhex(answer["transcript"]), answer
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON; raises ValueError if it has a name twice: readers differ in which of them they take."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name is there twice")
+    return found
 
 
 def verify(federation: Federation, name: bytes, answer: dict[str, Any] | None) -> Iterator[str]:
@@ -84,6 +94,7 @@ def verify(federation: Federation, name: bytes, answer: dict[str, Any] | None) -
     if answer is not None:
         min_cohort = _min_cohort(federation, checked)
         compare = _compare_derived if answer.get("after") else _compare
+        _check_form(answer, request)
         compare(answer, federation.resolved(request), opened, min_cohort)
         _compare_cut(answer, request, opened)
         _compare_times(answer, checked)
@@ -101,6 +112,22 @@ def _min_cohort(federation: Federation, checked: CheckedReport) -> int | None:
         if [holder.policy_hash for holder in holders] == hashes:
             return max(holder.min_cohort for holder in holders)
     return None
+
+
+def _check_form(answer: dict[str, Any], request: Request) -> None:
+    """Raise AnalystError if an answer says more than what is compared, or another price than the signed one."""
+    try:
+        columns, rows = set(answer["columns"]), answer["rows"]
+        figures = [cell for row in rows for cell in row.values() if isinstance(cell, dict)]
+        is_whole = all(set(row) == columns for row in rows) and all(set(cell) == _PARTS for cell in figures)
+        is_told = answer.get("after") or not (answer.get("told") or answer.get("labels"))
+        is_priced = math.isclose(answer["rho"], rho_of(request), rel_tol=_SAME)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
+        raise AnalystError("the answer does not fit the request that it names", _CHANGED) from err
+    if not is_whole or not is_told:
+        raise AnalystError("the answer says what no silo released", _CHANGED)
+    if not is_priced:
+        raise AnalystError("the price of the answer is not the one that was signed", _CHANGED)
 
 
 def _compare(answer: dict[str, Any], request: Request, opened: OpenedSum, min_cohort: int | None) -> None:
@@ -198,12 +225,14 @@ def _key(dimensions: dict[str, str], row: Any) -> tuple[str, ...]:
 
 
 def _is_same(shown: Any, cell: Estimate) -> bool:
-    for name in ("value", "low", "high", "sd"):
+    for name in _PARTS:
         stated, true = shown.get(name) if isinstance(shown, dict) else None, getattr(cell, name)
         if (stated is None) != (true is None):
             return False
         if true is not None and not (
-            isinstance(stated, int | float) and math.isclose(stated, true, rel_tol=_SAME, abs_tol=1e-12)
+            isinstance(stated, int | float)
+            and not isinstance(stated, bool)
+            and math.isclose(stated, true, rel_tol=_SAME, abs_tol=1e-12)
         ):
             return False
     return True

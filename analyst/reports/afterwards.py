@@ -6,9 +6,8 @@ Promise: it reads the table `released` and nothing else, has no side effect, and
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from math import prod
 
-import duckdb
 import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
@@ -34,9 +33,25 @@ _OF_GROUPS = (
     exp.Variance,
     exp.VariancePop,
 )
-# Functions of DuckDB that are called the same each time and yet speak of the machine, the session or the database.
-_REFUSED = frozenset({"getenv", "getvariable", "query", "query_table", "error", "sleep_ms", "user", "version"})
-_REFUSED_PREFIXES = ("__", "pg_", "has_", "inet_", "current_", "session_", "get_", "map_to_", "parse_duckdb")
+MAX_CHARACTERS = 200_000  # of the SQL; a file that somebody else wrote may have any
+_MOST_READS = 256  # of one CTE by another, multiplied: what a database that does not keep them would compute
+# All functions that are computed. Each gives the same result each time, in a time and a size that its arguments bound:
+# what repeats, pads or lists cannot be interrupted while it fills the memory.
+_OFFERED_TEXT = """
+    abs acos asin atan atan2 cbrt ceil ceiling cos cot degrees even exp fdiv floor fmod gcd greatest isfinite isinf
+    isnan lcm least ln log log10 log2 mod pi pow power radians round round_even roundbankers sign sin sqrt tan trunc
+    coalesce if ifnull nullif typeof divide multiply subtract add xor char_length character_length concat concat_ws
+    contains ends_with instr lcase left len length lower ltrim position prefix right rtrim split_part starts_with
+    strlen strpos substr substring suffix trim ucase upper date_diff date_part date_sub date_trunc datediff datepart
+    datetrunc day dayname dayofmonth dayofweek dayofyear epoch extract isodow isoyear last_day make_date month
+    monthname quarter strftime week weekday weekofyear year yearweek any_value arbitrary arg_max arg_min argmax
+    argmin avg bool_and bool_or corr count count_if count_star countif covar_pop covar_samp entropy favg first fsum
+    geomean geometric_mean kahan_sum kurtosis kurtosis_pop last mad max max_by mean median min min_by mode product
+    quantile quantile_cont quantile_disc regr_avgx regr_avgy regr_count regr_intercept regr_r2 regr_slope regr_sxx
+    regr_sxy regr_syy sem skewness stddev stddev_pop stddev_samp sum sumkahan var_pop var_samp variance rank
+    dense_rank row_number lag lead first_value last_value nth_value ntile percent_rank cume_dist
+"""
+_OFFERED = frozenset(_OFFERED_TEXT.split())
 _PLAIN_NODES = (
     exp.Case,
     exp.If,
@@ -48,6 +63,8 @@ _PLAIN_NODES = (
     exp.Distinct,
     exp.Filter,
     exp.Extract,
+    exp.Concat,
+    exp.Array,
 )
 
 
@@ -130,14 +147,19 @@ def read_after(text: str, figures: Mapping[str, str]) -> Afterwards:
 
     Raises SqlError where it does more than that.
     """
+    if len(text) > MAX_CHARACTERS:
+        message = f"what is computed after the answer has {len(text):,} characters, at most {MAX_CHARACTERS:,} are read"
+        raise SqlError(message, "ask for less in one question")
     try:
         query = sqlglot.parse_one(text, dialect="duckdb")
+        written = sqlglot.parse_one(query.sql(dialect="duckdb", comments=False), dialect="duckdb")
     except (SqlglotError, RecursionError) as err:
         raise SqlError("what is computed after the answer is broken SQL", "ask the question anew") from err
     leaves = [one.find_ancestor(exp.Select) for one in query.find_all(exp.Table) if one.name == RELEASED]
-    if not isinstance(query, exp.Query) or len(leaves) != 1:
+    if not isinstance(query, exp.Query) or not isinstance(written, exp.Query) or len(leaves) != 1:
         raise SqlError(f"what is computed after the answer does not read {RELEASED!r} once", "ask the question anew")
     check_after(query)
+    check_after(written)  # a function of another dialect may be written with others that the query does not name
     leaf, text = leaves[0], query.sql(dialect="duckdb", comments=False)
     if isinstance(leaf, exp.Select):
         _leave_withheld_out(query, leaf)
@@ -192,20 +214,24 @@ def _leave_withheld_out(query: exp.Query, leaf: exp.Select) -> None:
 
 
 def check_after(query: exp.Query) -> None:
-    """Raise SqlError at whatever reads another table, has a side effect, or is no function of the figures alone."""
+    """Raise SqlError at whatever reads another table, has a side effect, or may grow without bound."""
     ctes = {cte.alias for cte in query.find_all(exp.CTE)}
     for table in query.find_all(exp.Table):
         is_known = isinstance(table.this, exp.Identifier) and not table.db and table.name in {*ctes, RELEASED}
         if not is_known:
             shown = table.sql(dialect="duckdb")[:60]
             raise SqlError(f"{shown} is not supported: the answer is computed from released figures alone", SUPPORTED)
+    read = [table.name for table in query.find_all(exp.Table)]
+    if prod(max(1, read.count(name)) for name in ctes) > _MOST_READS:
+        hint = "name what is read again and again once, or ask two questions"
+        raise SqlError("the CTEs read each other too often to be computed", hint)
     for node in query.walk():
         name = node.alias if isinstance(node, exp.Alias) else node.name if isinstance(node, exp.Column) else ""
         if name.casefold().startswith(("_group", "_withheld", "_part", "_scenario")):
             raise SqlError(f"the name {name!r} is used inside", "choose another name")
         if isinstance(node, exp.Func) and not isinstance(node, _PLAIN_NODES):
             name = _function(node)
-            if not name.startswith("__") and name not in _pure_functions():
+            if name not in _OFFERED:
                 hint = "functions of figures: arithmetic, ROUND, COALESCE, CASE, RANK, LAG, SUM(...) OVER (...)"
                 raise SqlError(f"{name.upper()} is not supported after the answer", hint)
         if isinstance(node, exp.Placeholder | exp.Parameter | exp.Command | exp.Lambda):
@@ -217,30 +243,7 @@ def _function(node: exp.Func) -> str:
     if isinstance(node, exp.Anonymous):
         return str(node.this).lower()
     text = node.sql(dialect="duckdb").partition("(")[0].strip().lower()
-    return text if text.isidentifier() else f"__{node.key}"
-
-
-@cache
-def _pure_functions() -> frozenset[str]:
-    """Return the names of DuckDB's functions of numbers, text and dates that are called the same each time."""
-    with duckdb.connect() as connection:
-        found = connection.execute(
-            "SELECT DISTINCT lower(function_name), function_type, coalesce(stability, 'CONSISTENT'), has_side_effects"
-            " FROM duckdb_functions()"
-        ).fetchall()
-    kinds = ("scalar", "aggregate", "macro")
-    pure = {
-        name
-        for name, kind, stability, effects in found
-        if kind in kinds and stability == "CONSISTENT" and not effects and not _is_refused(name)
-    }
-    impure = {name for name, _, stability, effects in found if stability != "CONSISTENT" or effects}
-    windows = {"rank", "dense_rank", "row_number", "lag", "lead", "first_value", "last_value", "nth_value", "ntile"}
-    return frozenset(pure - impure | windows | {"percent_rank", "cume_dist", "extract"})
-
-
-def _is_refused(name: str) -> bool:
-    return name in _REFUSED or name.startswith(_REFUSED_PREFIXES)
+    return text if text.isidentifier() else node.key
 
 
 def _column(one: exp.Expr, figures: Mapping[str, str], is_whole: bool, can_have_parts: bool) -> Column:

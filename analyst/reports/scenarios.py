@@ -33,6 +33,7 @@ _SOME = 16  # draws in which the shown groups, or the withheld ones, alone are m
 _MAX_ROWS = 2_000_000  # of all scenarios together
 _MAX_MOVES = 2_000  # sums that are moved one by one
 _LIMIT_S, _MEMORY = 60.0, "2GB"
+_MAX_BYTES, _BATCH = 1 << 30, 100_000  # of a result, which is no part of the database's memory; rows
 _SCENARIO = "_scenario"
 Bools = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.int64]
@@ -168,6 +169,7 @@ def _database(figures: pa.Table, scenarios: int) -> Iterator[duckdb.DuckDBPyConn
         database.execute("CREATE TABLE figures AS SELECT * FROM _figures")
         database.unregister("_figures")
         database.execute(f"CREATE TABLE {_SCENARIO}s AS SELECT range AS id FROM range({scenarios})")  # noqa: S608
+        database.execute("SET python_enable_replacements = false")
         database.execute("SET enable_external_access = false")
         database.execute("SET lock_configuration = true")
         timer = threading.Timer(_LIMIT_S, database.interrupt)
@@ -190,8 +192,15 @@ def _read_by(text: str, scenario: str = f"{_SCENARIO}s.id") -> str:
 
 
 def _run(database: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
+    batches, size = list[pa.RecordBatch](), 0
     try:
-        return database.sql(sql).to_arrow_table()
+        with database.sql(sql).to_arrow_reader(_BATCH) as reader:
+            for batch in reader:
+                batches.append(batch)
+                size += batch.nbytes
+                if size > _MAX_BYTES:
+                    raise SqlError("what is computed after the answer has too large a result", "compute less")
+            return pa.Table.from_batches(batches, reader.schema)
     except duckdb.InterruptException as err:
         raise SqlError("what is computed after the answer takes too long", "compute less after the answer") from err
     except duckdb.Error as err:

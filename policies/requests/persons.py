@@ -162,10 +162,13 @@ class Inner(Message):
         """The names in `disclosure.aggregates` of what it computes."""
         yield from (one.function for one in self.columns if one.function in ("count", "sum"))
 
-    def thresholds(self, table: Table, compared: Collection[str]) -> Iterator[tuple[str, str]]:
+    def thresholds(
+        self, table: Table, compared: Collection[str], grouped: Collection[str]
+    ) -> Iterator[tuple[str, str]]:
         """Yield the columns inside whose values it sets a threshold, and how, where `compared` meet a condition.
 
-        A figure of a column that is compared does so, and a sum within bounds that one row can exceed.
+        A figure of a column that is compared does so, and a sum within bounds that one row can exceed; so does the
+        number of a measure's cells that is `grouped` by, which tells apart who has one.
         """
         for one in self.columns:
             if one.column is None:
@@ -174,7 +177,7 @@ class Inner(Message):
             cuts = one.function == "sum" and (
                 base.low is None or base.high is None or (one.low or 0) > base.low or (one.high or 0) < base.high
             )
-            if cuts or one.name in compared:
+            if cuts or one.name in compared or (one.role == "measure" and one.name in grouped):
                 yield one.column, f"by what all rows of a person come to, {one.in_words}"
 
     def size(self) -> int:

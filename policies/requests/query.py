@@ -182,7 +182,7 @@ class Plan(Message):
     def thresholds(self, table: Table) -> Iterator[tuple[str, str]]:
         """Yield the columns inside whose values it sets a threshold, and how, but for those of its conditions."""
         if self.inner is not None:
-            yield from self.inner.thresholds(table, {*columns_of(self.where), *columns_in(self.cases)})
+            yield from self.inner.thresholds(table, {*columns_of(self.where), *columns_in(self.cases)}, self.group_by)
 
     @property
     def conditions(self) -> tuple[Predicate, ...]:

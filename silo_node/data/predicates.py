@@ -49,6 +49,8 @@ class _Judging:
     def __init__(self, rows: Rows, table: Table) -> None:
         self._rows, self._table = rows, table
         self._members: dict[str, _Numbered] = {}
+        self._beside: dict[str, _Beside] = {}  # by type, what is compared with another column
+        self._numbers: dict[str, Numbers] = {}
 
     def of(self, predicate: Predicate) -> Truth:
         match predicate:
@@ -99,13 +101,12 @@ class _Judging:
     def _columns_compared(self, one: TableColumn, op: str, other: TableColumn) -> Truth:
         if one.type in ("int", "decimal"):
             return _parts_compared(self._parts(one), op, self._parts(other))
-        sides = [_values(self._rows, column) for column in (one, other)]
-        present: Any = {value for _, values in sides for value in values if value is not None}
-        ranks = {value: place for place, value in enumerate(sorted(present))}
-        left, right = (
-            np.array([ranks.get(value, _MISSING) for value in values], np.int32)[codes] for codes, values in sides
-        )
+        beside = self._beside.setdefault(one.type, _Beside())
+        left, right = (beside.numbers(self._rows, column) for column in (one, other))
         is_present = (left != _MISSING) & (right != _MISSING)
+        if op in _OPERATORS:
+            ranks = beside.ranks
+            left, right = ranks[left], ranks[right]
         true = _ALL_OPERATORS[op](left, right)
         return Truth(true & is_present, ~true & is_present)
 
@@ -113,12 +114,15 @@ class _Judging:
         """Return the cells of a column of numbers, whether or not it has a closed domain."""
         if is_number(column):
             return self._rows.numbers(column.name)
+        if column.name in self._numbers:
+            return self._numbers[column.name]
         codes, values = _values(self._rows, column)
         wholes, rests = np.full(len(values), NO_NUMBER, np.int64), np.zeros(len(values), np.int64)
         for place, value in enumerate(values):
             if isinstance(value, Decimal) and abs(value) < _MOST:
                 wholes[place], rests[place] = divmod(int(value * _NANOS), _NANOS)
-        return Numbers(wholes[codes], rests[codes])
+        found = self._numbers[column.name] = Numbers(wholes[codes], rests[codes])
+        return found
 
     def _numbered(self, column: TableColumn, op: str) -> "_Numbered":
         """Return the cells of a column as numbers of members, in their order where `op` asks for it."""
@@ -126,6 +130,36 @@ class _Judging:
         if known is None or (is_ordered and not known.is_ordered):
             known = self._members[column.name] = _Numbered(*_values(self._rows, column), is_ordered=is_ordered)
         return known
+
+
+class _Beside:
+    """Columns of one type whose cells are compared with each other: equal values have one number in all of them.
+
+    However many pairs are compared, the values of each column are numbered once, and sorted once for each column.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[Any, int] = {}
+        self._cells: dict[str, Integers] = {}
+        self._ranks: Integers = np.zeros(1, np.int32)
+
+    def numbers(self, rows: Rows, column: TableColumn) -> Integers:
+        """Return the number of each cell of a column, _MISSING where it has no value."""
+        if column.name not in self._cells:
+            codes, values = _values(rows, column)
+            known = self._known
+            numbers = [_MISSING if one is None else known.setdefault(one, len(known)) for one in values]
+            self._cells[column.name] = np.array(numbers, np.int32)[codes]
+        return self._cells[column.name]
+
+    @property
+    def ranks(self) -> Integers:
+        """The rank of each number's value; the last one stands for missing cells."""
+        if len(self._ranks) != len(self._known) + 1:
+            self._known = dict(sorted(self._known.items()))  # what is sorted already is sorted faster
+            self._ranks = np.zeros(len(self._known) + 1, np.int32)
+            self._ranks[list(self._known.values())] = np.arange(len(self._known))
+        return self._ranks
 
 
 class _Numbered:

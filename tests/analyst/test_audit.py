@@ -106,6 +106,12 @@ def swap_groups(answer: Answer) -> None:
 
 CHANGES: dict[str, Callable[[Answer], object]] = {
     "a figure": raise_figure("value"),
+    "a figure beside": lambda answer: answer["rows"][0].update(
+        deaths={"value": 1.0, "low": 0.0, "high": 2.0, "sd": 1.0}
+    ),
+    "a word in a figure": lambda answer: answer["rows"][0]["n"].update(unit="thousand"),
+    "the price": lambda answer: answer.update(rho=answer["rho"] / 10),
+    "a note": lambda answer: answer.update(told=["n is the number of deaths"]),
     "the low end": raise_figure("low"),
     "the high end": raise_figure("high"),
     "the deviation": raise_figure("sd"),
@@ -235,3 +241,11 @@ def test_a_report_that_was_changed_on_the_aggregators_disk_is_another_one(exact:
     assert StoredReport.decode(bytes(data)).name.hex() == report.transcript, "the sum is bound by its digests"
     with pytest.raises(CryptoError, match="not the one that the report names"):
         check(exact, report.transcript)
+
+
+def test_an_answer_with_a_name_twice_is_no_answer(tmp_path: Path, answer: Report) -> None:
+    path = Path(written(tmp_path, answer))
+    text = path.read_text()
+    path.write_text(text.replace('"value": ', '"value": 1e6, "value": ', 1))
+    with pytest.raises(AnalystError, match="is not an answer in JSON"):
+        read_answer(str(path))

@@ -13,6 +13,7 @@ import pytest
 
 from analyst.demo.hospitals import PURPOSE
 from analyst.errors import AnalystError, SqlError
+from analyst.reports import scenarios
 from analyst.reports.afterwards import read_after
 from analyst.reports.derived import Cell, Derived, derive
 from analyst.reports.estimates import Estimate
@@ -24,7 +25,9 @@ from analyst.reports.scenarios import Sums
 from analyst.sql.draft import Planned
 from analyst.sql.plan import plan
 from analyst.verify import verify
+from policies.requests.query import ROWS, Aggregate, Plan
 from policies.requests.statistic import Statistic
+from policies.requests.tables import Table
 from tests.cases import every
 from tests.harness.example_policy import offer, policy
 from tests.harness.simulator import Simulation, no_noise, simulate
@@ -245,3 +248,38 @@ def test_withheld_groups_enter_totals_and_nothing_else(of_two: Simulation) -> No
     assert isinstance(total, Estimate)
     assert total.value == pytest.approx(counts.sum())
     assert derived.rows[0]["b"] is None, "the figure of a withheld group is shown"
+
+
+CTES = "WITH c0 AS (SELECT f1 FROM released)" + "".join(
+    f", c{at} AS (SELECT x.f1 FROM c{at - 1} AS x JOIN c{at - 1} AS y ON x.f1 = y.f1)" for at in range(1, 24)
+)
+GROWING = {
+    f"{CTES} SELECT f1 FROM c23": "read each other too often",
+    "SELECT lpad('x', 500000000 + f1::INT, 'y') IS NULL AS x, f1 FROM released": "LPAD is not supported",
+    "SELECT length(repeat('x', 1000000000)) AS x, f1 FROM released": "REPEAT is not supported",
+    "SELECT replace('xx', 'x', f1::VARCHAR) AS x FROM released": "REPLACE is not supported",
+    "SELECT len(range(1000000000)) AS x FROM released": "is not supported",
+    "SELECT f1, uniform(1, 2) AS x FROM released": "CAST is not supported",
+    "SELECT f1, uniform(abs(f1), abs(2)) AS x FROM released": "RAND",
+    "SELECT __internal_barrier(f1) AS x FROM released": "__INTERNAL_BARRIER is not supported",
+    "SELECT f1 FROM released -- " + "x" * 200_000: "characters, at most",
+}
+
+
+@every("text", list(GROWING))
+def test_the_sql_of_a_file_that_somebody_else_wrote_neither_hangs_nor_grows(text: str) -> None:
+    with pytest.raises(SqlError) as caught:
+        read_after(text, {"f1": "count"})
+    assert GROWING[text] in caught.value.message
+
+
+def test_a_result_that_grows_ends_before_the_memory_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Plan(where=None, group_by=(), aggregates=(Aggregate(function="count", column=None, alias="f1"),))
+    table = Table(name="t", max_rows=1, max_silos=1, columns=())
+    sums = Sums(plan, table, {ROWS: Noisy(np.array([100.0]), 3.0)}, np.array([True]))
+    text = "WITH a AS (SELECT f1 FROM released) SELECT x.f1 FROM a AS x" + ", a" * 5
+    after = read_after(text, {"f1": "count"})
+    assert derive(after, sums, 5.0, bytes(32)).rows
+    monkeypatch.setattr(scenarios, "_MAX_BYTES", 10_000)
+    with pytest.raises(SqlError, match="too large a result"):
+        derive(after, sums, 5.0, bytes(32))

@@ -86,6 +86,7 @@ OVER_20 = Cases(name="g", whens=(above("20"),), labels=("over",), otherwise=None
         inside(of("sum", "stay", low=0, high=59), aggregates=average("x")),  # a row alone may exceed it
         inside(of("sum", "stay", low=1, high=600), aggregates=average("x")),
         inside(of("min", "stay"), group_by=("g",), cases=(OVER_20,)),
+        inside(of("count", "stay", high=2), group_by=("x",)),  # who has none: WHERE stay IS NULL, in other words
     ],
 )
 def test_a_figure_of_a_measure_that_is_compared_or_cut_sets_a_threshold(asked: Request) -> None:

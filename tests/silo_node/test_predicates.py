@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from policies.requests.predicates import Both, Compare, Either, IsNull, Not, OneOf, Predicate
+from policies.requests.predicates import Both, Compare, CompareColumns, Either, IsNull, Not, OneOf, Predicate
 from policies.requests.tables import Table, TableColumn
 from silo_node.data.coded import NO_NUMBER, Integers, Members, Numbers, Rows
 from silo_node.data.predicates import holds
@@ -130,3 +130,41 @@ def test_texts_are_compared_by_their_order_and_a_missing_one_is_neither() -> Non
             assert true(op, value) == [bool(compare(text, value)) for text in TEXTS[:4]], (op, value)
     missing = holds(rows, TABLE, Not(operand=IsNull(column="text")))
     assert missing.true.tolist() == [True] * 4 + [False]
+
+
+def test_comparing_texts_of_columns_costs_no_more_for_each_further_pair() -> None:
+    names = tuple(f"text{number}" for number in range(8))
+    texts = tuple(f"t{number:06}" for number in range(ROWS))
+    table = Table(
+        name="t", max_rows=1, max_silos=1, columns=tuple(TableColumn(name=name, type="string") for name in names)
+    )
+    codes = np.arange(ROWS)
+    cells = {("member", name): Members(np.roll(codes, place), texts) for place, name in enumerate(names)}
+    rows = Rows(codes, ROWS, (), cells)  # type: ignore[arg-type]
+
+    def taken(pairs: int) -> float:
+        listed = [(one, other) for one in names for other in names if one != other] * 2
+        parts = tuple(CompareColumns(column=one, op="<", other=other) for one, other in listed[:pairs])
+        began = time.monotonic()
+        holds(rows, table, Both(operands=(Either(operands=parts[:56]), Either(operands=parts[56:]))))
+        return time.monotonic() - began
+
+    first = taken(58)
+    assert taken(112) < 1.5 * first + 0.2
+    assert first < 8, "each column is read once"
+
+
+@pytest.mark.parametrize("op", list(OPERATORS))
+def test_columns_of_texts_compare_as_their_texts_do(op: str) -> None:
+    one, other, third = ("b", "a", "c"), ("c", "a", "0"), ("zz", "b", "b")
+    texts = {"x": one, "y": other, "z": third}
+    table = Table(name="t", max_rows=1, max_silos=1, columns=tuple(TableColumn(name=n, type="string") for n in texts))
+    codes = np.array([0, 1, 2, -1])
+    rows = Rows(codes, 4, (), {("member", name): Members(codes, found) for name, found in texts.items()})
+    for first, second in (("x", "y"), ("y", "z"), ("z", "x"), ("x", "y")):
+        compared = CompareColumns(column=first, op=op, other=second)  # type: ignore[arg-type]
+        both = Both(operands=(CompareColumns(column="x", op="<=", other="x"), compared))
+        true, false = holds(rows, table, both)
+        wanted = [OPERATORS[op](a, b) for a, b in zip(texts[first], texts[second], strict=True)]
+        assert true.tolist() == [*wanted, False]
+        assert false.tolist() == [*(not one for one in wanted), False]
