@@ -1,6 +1,7 @@
 """Fixtures: a founded hospital federation, in memory."""
 
 import gc
+import os
 import shutil
 import tempfile
 from collections.abc import Generator, Iterator
@@ -44,6 +45,15 @@ def logs_as_before() -> Iterator[None]:
     yield
     if structlog.is_configured():
         structlog.reset_defaults()
+
+
+@pytest.fixture(autouse=True)
+def umask_as_before() -> Iterator[None]:
+    """A command that a test runs in this process narrows the umask; it ends with the test."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ from crypto.wire import (
 )
 from federation.members.roster import Party, Roster, SiloParty
 from policies.requests.cases import Cases
-from policies.requests.catalogue import Catalogue, OpenColumn
+from policies.requests.catalogue import Catalogue, CatalogueRequest, OpenColumn
 from policies.requests.logistic import LogisticStep
 from policies.requests.persons import InnerColumn
 from policies.requests.predicates import Compare, IsNull, Not
@@ -116,6 +116,9 @@ SAMPLES: dict[type[Message], Message] = {  # whose parts must fit together
         otherwise="long",
     ),
     InnerColumn: InnerColumn(name="spent", function="sum", column="days", low=0, high=600),
+    CatalogueRequest: CatalogueRequest(
+        federation="hospitals", analyst="ann", nonce=bytes(16), created_at=1, standing=True, request=b"a request"
+    ),
     OpenColumn: OpenColumn(column=REQUEST.table.columns[0], roles=("dimension",), unit=None),
 }
 FUZZ = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
