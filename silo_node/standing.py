@@ -24,7 +24,7 @@ def standing_of(silo: Silo, ledger: Ledger, fresh: Fresh, now: int, analyst: str
 
     `analyst` is the name that signed the question; all analysts of one entry of the policy share its budget.
     """
-    left = tuple(_left(silo, ledger, now, silo.policy.analyst_entry(analyst) or analyst))
+    left = tuple(left_of(silo, ledger, now, silo.policy.analyst_entry(analyst) or analyst))
     if not body:
         return Standing(left=left)
     try:
@@ -43,7 +43,7 @@ def standing_of(silo: Silo, ledger: Ledger, fresh: Fresh, now: int, analyst: str
     )
 
 
-def _left(silo: Silo, ledger: Ledger, now: int, analyst: str) -> Iterator[Left]:
+def left_of(silo: Silo, ledger: Ledger, now: int, analyst: str) -> Iterator[Left]:
     """Yield what is left of the lifetime budget, and of each window of the analyst's purposes."""
     policy, rules = silo.policy, compiled(silo.policy)
     spent = ledger.spending(b"", "", analyst, []).lifetime

@@ -33,7 +33,7 @@ _SOME = 16  # draws in which the shown groups, or the withheld ones, alone are m
 _MAX_ROWS = 2_000_000  # of all scenarios together
 _MAX_MOVES = 2_000  # sums that are moved one by one
 _LIMIT_S, _MEMORY = 60.0, "2GB"
-_MAX_BYTES, _BATCH = 1 << 30, 100_000  # of a result, which is no part of the database's memory; rows
+MAX_BYTES, _BATCH = 1 << 30, 100_000  # of a result, which is no part of the database's memory; rows
 _SCENARIO = "_scenario"
 Bools = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.int64]
@@ -198,7 +198,7 @@ def _run(database: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
             for batch in reader:
                 batches.append(batch)
                 size += batch.nbytes
-                if size > _MAX_BYTES:
+                if size > MAX_BYTES:
                     raise SqlError("what is computed after the answer has too large a result", "compute less")
             return pa.Table.from_batches(batches, reader.schema)
     except duckdb.InterruptException as err:

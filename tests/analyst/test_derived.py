@@ -280,6 +280,6 @@ def test_a_result_that_grows_ends_before_the_memory_does(monkeypatch: pytest.Mon
     text = "WITH a AS (SELECT f1 FROM released) SELECT x.f1 FROM a AS x" + ", a" * 5
     after = read_after(text, {"f1": "count"})
     assert derive(after, sums, 5.0, bytes(32)).rows
-    monkeypatch.setattr(scenarios, "_MAX_BYTES", 10_000)
+    monkeypatch.setattr(scenarios, "MAX_BYTES", 10_000)
     with pytest.raises(SqlError, match="too large a result"):
         derive(after, sums, 5.0, bytes(32))

@@ -22,6 +22,6 @@ def test_a_request_about_what_a_policy_does_not_name_is_told_of(
     fresh: Any = None
     ledger: Any = SimpleNamespace(spending=lambda *about: NOTHING)
     monkeypatch.setattr(standing, "foretold", lambda *about: ())
-    monkeypatch.setattr(standing, "_left", lambda *about: iter(()))
+    monkeypatch.setattr(standing, "left_of", lambda *about: iter(()))
     found = standing.standing_of(silo, ledger, fresh, NOW, asked.analyst, asked.encode())
     assert (found.compute_ms > 0) == (not fields)
