@@ -340,8 +340,8 @@ def test_a_million_rows_take_about_a_second() -> None:
         " LEAST(SUM(age), 2000) AS years FROM visits GROUP BY patient_id"
         " HAVING COUNT(*) FILTER (WHERE ward = 'surgery') > 1) GROUP BY first",
     ):
-        asked, began = asked_by(question, counts_cut=True), time.perf_counter()
+        asked, began = asked_by(question, counts_cut=True), time.process_time()
         answer.question(table, asked, None, Lots(bytes(SECRET_BYTES)), None)
-        took = time.perf_counter() - began
+        took = time.process_time() - began
         print(f"{took:.2f} s: {question}")
         assert took < 8, "about a second on an idle core"
