@@ -79,7 +79,6 @@ class Column:
     name: str
     figure: str | None = None
     quotient: tuple[exp.Expr, exp.Expr, float, float] | None = None
-    digits: int | None = None  # to which the quotient is rounded
     rank: tuple[str, exp.Expr, bool, tuple[exp.Expr, ...]] | None = None  # its function, key, whether largest first
 
 
@@ -259,17 +258,12 @@ def _column(one: exp.Expr, figures: Mapping[str, str], is_whole: bool, can_have_
         if len(keys) == 1 and isinstance(keys[0], exp.Ordered):
             key, partition = keys[0], tuple(node.args.get("partition_by") or ())
             return Column(name, rank=(_RANKS[type(node.this)], key.this, bool(key.args.get("desc")), partition))
-    digits, inner = None, node
-    if isinstance(node, exp.Round) and _number(node.args.get("decimals") or exp.Literal.number(0)) is not None:
-        digits, inner = int(_number(node.args.get("decimals") or exp.Literal.number(0)) or 0), node.this
-    quotient = _quotient(inner, 1.0, 0.0)
-    if quotient is not None:
-        return Column(name, quotient=quotient, digits=digits)
-    return Column(name)
+    is_rounded = isinstance(node, exp.Round) and _number(node.args.get("decimals") or exp.Literal.number(0)) is not None
+    return Column(name, quotient=_quotient(node.this if is_rounded else node, 1.0, 0.0))
 
 
 def _quotient(node: exp.Expr, scale: float, offset: float) -> tuple[exp.Expr, exp.Expr, float, float] | None:
-    """Return a as numerator, denominator, scale and offset; None where it is no quotient, scaled and moved."""
+    """Return the numerator, denominator, scale and offset of a quotient; None where it is none, scaled and moved."""
     while isinstance(node, exp.Paren):
         node = node.this
     if isinstance(node, exp.Neg):

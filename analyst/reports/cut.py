@@ -4,14 +4,13 @@ Estimated from one small statistic of four slots (`policies.requests.query.CUT`)
 share in 95 % of answers; one that is wider than WIDEST, before it is cut to 0 to 100 %, is not shown.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any
 
 from analyst.reports.estimates import blocks_of, noise_sd
-from analyst.reports.intervals import Z95
+from analyst.reports.intervals import Z95, fieller
 from crypto.rounds.opening import OpenedSum
 from policies.domains import LongDomain
 from policies.requests.query import CUT
@@ -68,15 +67,12 @@ def share_of(cut: float, uncut: float, variance: float) -> Share:
     The interval is Fieller's (1954) of a quotient of two normal variables: all p for which cut - p * all is within
     1.96 of its deviations of 0. Their covariance is that both contain the same two slots.
     """
-    everybody, squared = cut + uncut, 2 * Z95**2 * variance
-    # (cut - p * everybody)^2 <= z^2 * 2 variance * ((1 - p)^2 + p^2), as a quadratic in p.
-    leading, middle, constant = everybody**2 - 2 * squared, cut * everybody - squared, cut**2 - squared
-    if everybody <= 0 or leading <= 0:
+    everybody, of_two = cut + uncut, 2 * variance
+    first, last = (float(end) for end in fieller(cut, everybody, (of_two, 2 * of_two), of_two, Z95))
+    # Before it is cut to possible shares, or small shares were told more often.
+    if everybody <= 0 or last - first > WIDEST:
         return Share()
-    root = math.sqrt(max(0.0, middle**2 - leading * constant))
-    if 2 * root / leading > WIDEST:  # before it is cut to possible shares: else small shares were told more often
-        return Share()
-    low, high = (min(max((middle + sign * root) / leading, 0.0), 1.0) for sign in (-1, 1))
+    low, high = (min(max(end, 0.0), 1.0) for end in (first, last))
     return Share(min(max(cut / everybody, low), high), low, high)
 
 

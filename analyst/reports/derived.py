@@ -17,7 +17,7 @@ import numpy as np
 
 from analyst.reports.afterwards import Afterwards, Column, read_after
 from analyst.reports.estimates import Estimate, Threshold, cohort_of, estimates_of, figures_of, selected, sums_of
-from analyst.reports.intervals import ALPHA, Z95, Floats, z_of
+from analyst.reports.intervals import ALPHA, Z95, Floats, fieller, z_of
 from analyst.reports.scenarios import Computed, Outcomes, Sums, compute
 from analyst.sql.draft import Planned
 from crypto.rounds.opening import OpenedSum
@@ -100,10 +100,9 @@ def _cell(made: Estimate | None, shown: Any, is_label: bool) -> Cell:
     value = shown if isinstance(shown, str | int | float | bool | None) else str(shown)
     if isinstance(value, float) and not math.isfinite(value):
         value = None
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return (
-        value if is_label or not is_number else Estimate(float(value or 0), float(value or 0), float(value or 0), 0.0)
-    )
+    if is_label or isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    return Estimate(float(value), float(value), float(value), 0.0)
 
 
 def _notes(labels: Sequence[str], made: "_Made", computed: Computed) -> Iterator[str]:
@@ -187,14 +186,15 @@ class _Made:
         (_, _, scale, offset), found = column.quotient, list[Estimate]()
         points = self._computed.columns[column.name].point
         tops, bottoms = (self._computed.columns[name].point for name in self._parts[column.name])
-        for place, alpha in enumerate(alphas.tolist()):
-            top, bottom = above[:, place], below[:, place]
-            ends = _fieller(float(tops[place]), float(bottoms[place]), top, bottom, z_of(alpha))
-            if ends is None or not math.isfinite(points[place]):
+        z = np.array([z_of(alpha) for alpha in alphas.tolist()])
+        variances = (above**2).sum(axis=0), (below**2).sum(axis=0)
+        ends = fieller(tops, bottoms, variances, (above * below).sum(axis=0), z)
+        for point, first, last, width in zip(points.tolist(), *(one.tolist() for one in (*ends, z)), strict=True):
+            if not (math.isfinite(first) and math.isfinite(point)):
                 found.append(_HIDDEN)
                 continue
-            low, high = sorted(offset + scale * end for end in ends)
-            found.append(_estimate(float(points[place]), low, high, (high - low) / (2 * z_of(alpha))))
+            low, high = sorted((offset + scale * first, offset + scale * last))
+            found.append(_estimate(point, low, high, (high - low) / (2 * width)))
         return found
 
     def _linear(self, outcomes: Outcomes) -> Floats | None:
@@ -216,7 +216,7 @@ class _Made:
         function, key, is_largest_first, _ = column.rank
         name, *partitions = self._parts[column.name]
         outcomes = self._computed.columns[name]
-        if outcomes.is_number is False:
+        if not outcomes.is_number:
             return [_HIDDEN] * self._rows
         alpha = ALPHA / max(self._rows, 1)
         is_figure = key.key == "column" and any(one.alias == key.name for one in self._sums.plan.aggregates)
@@ -260,21 +260,6 @@ class _Made:
 def _count(column: Column) -> int:
     """Return how many parts a column has among the candidates' columns."""
     return (2 if column.quotient is not None else 0) + (1 + len(column.rank[3]) if column.rank is not None else 0)
-
-
-def _fieller(top: float, bottom: float, tops: Floats, bottoms: Floats, z: float) -> tuple[float, float] | None:
-    """Return both ends of the quotients that the noise allows (Fieller, 1954); None where the divisor may be 0.
-
-    `tops` and `bottoms` are by how much one deviation of each sum moves them.
-    """
-    var_top, var_bottom, both = (
-        float(one @ other) for one, other in ((tops, tops), (bottoms, bottoms), (tops, bottoms))
-    )
-    leading, middle = bottom**2 - z * z * var_bottom, top * bottom - z * z * both
-    if leading <= 0:
-        return None
-    root = math.sqrt(max(0.0, middle**2 - leading * (top**2 - z * z * var_top)))
-    return (middle - root) / leading, (middle + root) / leading
 
 
 def _by_draws(value: float, drawn: Floats, stretch: float) -> Estimate:

@@ -145,13 +145,30 @@ def holding(
     return Figures(values, lows, highs, np.broadcast_to(sds, values.shape))
 
 
+def fieller(
+    top: Floats | float,
+    bottom: Floats | float,
+    variances: tuple[Floats | float, Floats | float],
+    covariance: Floats | float,
+    z: Floats | float,
+) -> tuple[Floats, Floats]:
+    """Return both ends of the quotients that two normal variables allow; they are infinite where the divisor may be 0.
+
+    All q for which top - q * bottom is within z of its deviations of 0 (Fieller, 1954); `variances` are of both.
+    """
+    leading, middle = np.square(bottom) - z * z * variances[1], top * bottom - z * z * covariance
+    root = np.sqrt(np.maximum(0.0, middle**2 - leading * (np.square(top) - z * z * variances[0])))
+    is_bounded = leading > 0
+    divisor = np.where(is_bounded, leading, 1.0)
+    return np.where(is_bounded, (middle - root) / divisor, -np.inf), np.where(
+        is_bounded, (middle + root) / divisor, np.inf
+    )
+
+
 def _quotients(counts: Floats, count_sd: float, centred: Noisy, z: float) -> tuple[Floats, Floats]:
     """Return both ends of Fieller's interval; they are infinite where the count may be zero."""
-    bound, product = counts**2 - (z * count_sd) ** 2, counts * centred.values
-    root = np.sqrt(np.maximum(0.0, product**2 - bound * (centred.values**2 - (z * centred.sd) ** 2)))
-    is_bounded = (counts > 0) & (bound > 0)
-    low, high = (product - root) / bound, (product + root) / bound
-    return np.where(is_bounded, low, -np.inf), np.where(is_bounded, high, np.inf)
+    lows, highs = fieller(centred.values, counts, (centred.sd**2, count_sd**2), 0.0, z)
+    return np.where(counts > 0, lows, -np.inf), np.where(counts > 0, highs, np.inf)
 
 
 def _sizes(count: Noisy, alpha: float) -> tuple[Floats, Floats]:

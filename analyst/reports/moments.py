@@ -17,7 +17,7 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
-from analyst.reports.intervals import SHARE_SIZE, Z95, Figures, Floats, Noisy, holding, least_count, z_of
+from analyst.reports.intervals import SHARE_SIZE, Z95, Figures, Floats, Noisy, fieller, holding, least_count, z_of
 
 _SHARE_UNKNOWN = 0.04  # of alpha, of each unknown: that it is outside of the box
 _POINTS = 5  # of each unknown's range, at which the union is taken
@@ -286,15 +286,8 @@ def _estimate(sums: Moments, above: Form, below: Form) -> Ends:
 
 def _quotient(sums: Moments, above: Form, below: Form, z: float) -> Ends:
     """Return the ends of Fieller's set of a quotient of two forms, at z deviations; infinite where it has none."""
-    top, bottom = sums.at(above), sums.at(below)
-    leading = bottom**2 - z**2 * sums.covariance(below, below)
-    middle = top * bottom - z**2 * sums.covariance(above, below)
-    last = top**2 - z**2 * sums.covariance(above, above)
-    root = np.sqrt(np.maximum(0.0, middle**2 - leading * last))
-    is_bounded = leading > 0
-    divisor = np.where(is_bounded, leading, 1.0)
-    lows, highs = (middle - root) / divisor, (middle + root) / divisor
-    return np.where(is_bounded, lows, -np.inf), np.where(is_bounded, highs, np.inf)
+    variances = sums.covariance(above, above), sums.covariance(below, below)
+    return fieller(sums.at(above), sums.at(below), variances, sums.covariance(above, below), z)
 
 
 def _interval(sums: Moments, above: Form, below: Form, z: float, low: float, high: float) -> Ends:

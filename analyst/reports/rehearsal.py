@@ -10,8 +10,8 @@ from analyst.reports.derived import derive
 from analyst.reports.estimates import COUNTS
 from analyst.reports.intervals import Noisy
 from analyst.reports.scenarios import Sums, can_draw
-from analyst.sql.draft import Planned
-from policies.requests.query import CUT, MAX_NAME, field_names
+from analyst.sql.draft import Planned, check_fields
+from policies.requests.query import CUT, field_names
 
 _ROWS, _SD = 1000.0, 5.0  # of a made-up group, and of its noise
 
@@ -32,15 +32,7 @@ def rehearsed(planned: Planned) -> Planned:
     counts = _ROWS + 10.0 * np.arange(groups, dtype=np.float64)
     sums = {one: Noisy(counts if one.kind in COUNTS else 0.1 * counts, _SD) for one in kinds}
     derived = derive(after, Sums(plan, plan.seen(table), sums, np.ones(groups, np.bool_)), 0.0, bytes(32))
-    taken = set[str]()
-    for name in derived.columns:
-        for field in (name,) if name in derived.labels else field_names(name):
-            if not field.isprintable() or len(field) > MAX_NAME:
-                raise SqlError(
-                    f"an output name is no printable text of at most {MAX_NAME} characters", "name it with AS"
-                )
-            if field in taken:
-                hint = "give every column its own name with AS; a figure n also takes n_low, n_high, n_sd"
-                raise SqlError(f"the output name {field!r} is used twice", hint)
-            taken.add(field)
+    check_fields(
+        field for name in derived.columns for field in ((name,) if name in derived.labels else field_names(name))
+    )
     return replace(planned, after=after.text)

@@ -1,14 +1,15 @@
 """A plan while the rules of `analyst.sql.plan` write it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from sqlglot import exp
 
+from analyst.errors import SqlError
 from analyst.sql.offer import Offer
 from policies.requests.cases import Cases
 from policies.requests.predicates import Predicate
-from policies.requests.query import Aggregate, Plan
+from policies.requests.query import MAX_NAME, Aggregate, Plan
 from policies.requests.tables import Table
 
 
@@ -39,3 +40,15 @@ class Planned:
 
 
 Rule = Callable[[exp.Select, PlanDraft, Offer], PlanDraft]
+
+
+def check_fields(fields: Iterable[str]) -> None:
+    """Raise SqlError unless the fields of a flat answer have names that differ and can be written."""
+    taken = set[str]()
+    for field in fields:
+        if not field.isprintable() or len(field) > MAX_NAME:
+            raise SqlError(f"an output name is no printable text of at most {MAX_NAME} characters", "name it with AS")
+        if field in taken:
+            hint = "give every column of the answer its own name with AS; an aggregate n also takes n_low, n_high, n_sd"
+            raise SqlError(f"the output name {field!r} is used twice", hint)
+        taken.add(field)

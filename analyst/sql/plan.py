@@ -16,7 +16,7 @@ from analyst.sql.adding import added
 from analyst.sql.cases import case_of, name_of
 from analyst.sql.columns import define, measure
 from analyst.sql.conditions import conditions_of
-from analyst.sql.draft import PlanDraft, Planned, Rule
+from analyst.sql.draft import PlanDraft, Planned, Rule, check_fields
 from analyst.sql.evaluation import bounded
 from analyst.sql.offer import Offer, suggest
 from analyst.sql.parse import parse, sql_position, unsupported
@@ -26,7 +26,7 @@ from analyst.sql.refusals import check_functions, group_of, refused_argument, re
 from analyst.sql.split import renamed, split
 from policies.requests.cases import Cases
 from policies.requests.moments import PAIRS
-from policies.requests.query import MAX_NAME, Aggregate, Plan, field_names
+from policies.requests.query import Aggregate, Plan, field_names
 
 _READ_CLAUSES = {"expressions", "from_", "where", "group"}
 # The aggregates, by sqlglot's class of expression.
@@ -100,15 +100,9 @@ def plan(sql: str, offer: Offer, counts_cut: bool = False) -> Planned:
 def _check_names(output: tuple[str, ...], names: Mapping[str, str], finished: Plan) -> None:
     """Raise SqlError unless the answer can be written: names that differ, also those of the ends of intervals."""
     unselected = [column for column in finished.group_by if column not in names.values()]
-    fields = [name for shown in output for name in ((shown,) if shown in names else field_names(shown))]
-    taken = set[str]()
-    for field in (*fields, *unselected):
-        if not field.isprintable() or len(field) > MAX_NAME:
-            raise SqlError(f"an output name is no printable text of at most {MAX_NAME} characters", "name it with AS")
-        if field in taken:
-            hint = "give every column of the answer its own name with AS; an aggregate n also takes n_low, n_high, n_sd"
-            raise SqlError(f"the output name {field!r} is used twice", hint)
-        taken.add(field)
+    check_fields(
+        [name for shown in output for name in ((shown,) if shown in names else field_names(shown))] + unselected
+    )
 
 
 def known_clauses(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDraft:

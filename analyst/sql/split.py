@@ -107,8 +107,7 @@ def _leaf(query: exp.Query) -> exp.Select:
         reading = [(one, inner) for one in query.find_all(exp.Select) if (inner := _filtering(one, ctes)) is not None]
         if not reading:
             break
-        for outer, inner in reading[:1]:
-            _merge(outer, inner)
+        _merge(*reading[0])
         _drop_unused(query)
     else:
         raise unsupported(query, f"more than {_MAX_MERGED} subqueries are not supported")
