@@ -5,7 +5,6 @@ deviation of its noise; all sums moved by noise that is drawn anew, from a seed,
 intervals; and only the sums of shown groups, or of withheld ones, moved. Nothing here reads more than released sums.
 """
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from analyst.errors import SqlError
 from analyst.reports.afterwards import GROUP, WITHHELD
 from analyst.reports.estimates import figures_of, groups_of
 from analyst.reports.intervals import Floats, Noisy
+from analyst.sql.evaluation import interrupted_after
 from analyst.sql.split import RELEASED
 from policies.requests.query import Plan
 from policies.requests.statistic import Statistic
@@ -172,12 +172,8 @@ def _database(figures: pa.Table, scenarios: int) -> Iterator[duckdb.DuckDBPyConn
         database.execute("SET python_enable_replacements = false")
         database.execute("SET enable_external_access = false")
         database.execute("SET lock_configuration = true")
-        timer = threading.Timer(_LIMIT_S, database.interrupt)
-        timer.start()
-        try:
+        with interrupted_after(database, _LIMIT_S):
             yield database
-        finally:
-            timer.cancel()
 
 
 def _read_by(text: str, scenario: str = f"{_SCENARIO}s.id") -> str:

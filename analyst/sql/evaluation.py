@@ -67,6 +67,17 @@ def bounded() -> Iterator[None]:
         _until.reset(before)
 
 
+@contextmanager
+def interrupted_after(database: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
+    """Interrupt whatever a database still computes after so many seconds."""
+    timer = threading.Timer(seconds, database.interrupt)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """What an expression makes of a value: its kind, and its text; None is NULL."""
@@ -148,13 +159,8 @@ def _computed(node: exp.Expr, sql: str, parameters: Sequence[Any]) -> list[Any]:
         message = f"the expressions of a question take more than {SECONDS_IN_ALL:g} s to compute{sql_position(node)}"
         raise SqlError(message, "ask simpler conditions, or fewer")
     try:
-        with duckdb.connect(config=dict(_CONFIG)) as database:
-            timer = threading.Timer(seconds, database.interrupt)
-            timer.start()
-            try:
-                return database.execute(sql, parameters).fetchall()
-            finally:
-                timer.cancel()
+        with duckdb.connect(config=dict(_CONFIG)) as database, interrupted_after(database, seconds):
+            return database.execute(sql, parameters).fetchall()
     except duckdb.InterruptException as err:
         raise SqlError(f"{shown} takes too long to compute{sql_position(node)}", "ask a simpler expression") from err
     except duckdb.Error as err:
