@@ -6,15 +6,15 @@ Promise: every figure comes from a checked report (`crypto.rounds.opening`), and
 silo signed for this request. docs/protocol.md sections 7.2 to 7.4; section 8, table G.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from analyst.conditions import Conditions
 from analyst.errors import DeniedError, RoundError
 from analyst.offers import NO_CATALOGUE
 from analyst.reports.cut import cut_of, definition_of, norm_in_words
-from analyst.reports.derived import derived_of
-from analyst.reports.estimates import interpret, rho_of, threshold_of
+from analyst.reports.derived import Cell, derived_of
+from analyst.reports.estimates import Label, interpret, rho_of, threshold_of
 from analyst.reports.report import Report, SiloOutcome
 from analyst.sql.draft import Planned
 from analyst.testimonies import proven_guilty, read, signings_of
@@ -80,16 +80,21 @@ def report_of(
     refusals = denials_of(checked.stored.message.refusals, digest_of(request), roster)
     holders = conditions.of(opened.manifest.silos)
     threshold = threshold_of(request, opened, max(one.min_cohort for one in holders), sure)
-    rows, withheld = interpret(planned, request, opened, threshold)
     derived = derived_of(planned, request, opened, threshold) if planned.after else None
+    rows: Sequence[Mapping[str, Cell]]
+    withheld: Sequence[Mapping[str, Label]]
+    if derived:
+        rows, withheld = derived.rows, derived.withheld
+    else:
+        rows, withheld = interpret(planned, request, opened, threshold)
     return Report(
         columns=derived.columns if derived else planned.output,
         dimensions=dict(derived.dimensions if derived else planned.names),
-        rows=derived.rows if derived else tuple(rows),
+        rows=tuple(rows),
         after=planned.after,
         labels=tuple(name for name in derived.labels if name not in derived.dimensions) if derived else (),
         told=derived.notes if derived else (),
-        withheld_groups=tuple(withheld) if derived is None or derived.is_whole else (),
+        withheld_groups=tuple(withheld),
         threshold=threshold,
         rho=rho_of(request),
         epsilon=conditions.epsilon,

@@ -11,12 +11,23 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from itertools import compress
 from typing import Any
 
 import numpy as np
 
 from analyst.reports.afterwards import Afterwards, Column, read_after
-from analyst.reports.estimates import Estimate, Threshold, cohort_of, estimates_of, figures_of, selected, sums_of
+from analyst.reports.estimates import (
+    Estimate,
+    Label,
+    Threshold,
+    cohort_of,
+    estimates_of,
+    figures_of,
+    groups_of,
+    selected,
+    sums_of,
+)
 from analyst.reports.intervals import ALPHA, Z95, Floats, fieller, z_of
 from analyst.reports.scenarios import Computed, Outcomes, Sums, compute
 from analyst.sql.draft import Planned
@@ -40,7 +51,7 @@ class Derived:
     dimensions: Mapping[str, str]
     labels: tuple[str, ...]
     notes: tuple[str, ...]
-    is_whole: bool  # each row is a group of the core
+    withheld: tuple[Mapping[str, Label], ...]  # groups that are no rows; none where a row is no group of the core
 
 
 def derived_of(planned: Planned, request: Request, opened: OpenedSum, threshold: Threshold) -> Derived:
@@ -81,7 +92,17 @@ def derive(after: Afterwards, sums: Sums, least: float, seed: bytes) -> Derived:
             f"{small:,} of the {sums.groups:,} groups that figures are added up from have a noisy count below"
             f" {least:,.0f}: sums count them, averages and counts of groups do not"
         )
-    return Derived(tuple(cells), tuple(rows), dimensions, labels, tuple(notes), after.is_whole)
+    return Derived(
+        tuple(cells), tuple(rows), dimensions, labels, tuple(notes), tuple(_withheld(after, sums, dimensions))
+    )
+
+
+def _withheld(after: Afterwards, sums: Sums, dimensions: Mapping[str, str]) -> Iterator[Mapping[str, Label]]:
+    """Yield the withheld groups, by the names that the answer has for their columns."""
+    names = {column: name for name, column in dimensions.items()}
+    columns = [names.get(column, column) for column in sums.plan.group_by]
+    for group in compress(groups_of(sums.plan, sums.table), ~sums.is_shown) if after.is_whole else ():
+        yield dict(zip(columns, group, strict=True))
 
 
 def _dimension(after: Afterwards, column: Column, sums: Sums) -> str | None:

@@ -116,6 +116,13 @@ def test_an_answer_is_verified_and_a_changed_one_refused(of_two: Simulation) -> 
             list(verify(of_two.federation, name, {**answer, **change}))
 
 
+def test_a_withheld_group_has_the_names_of_the_answer_and_is_verified(of_two: Simulation) -> None:
+    question = "SELECT sex AS d, age < 0 AS e, COUNT(*) AS n FROM lung GROUP BY sex, e ORDER BY n"
+    report = of_two.federation.query(question, purpose=PURPOSE, epsilon=0.1)
+    assert {"d": "unknown", "e": False} in report.withheld_groups
+    assert list(verify(of_two.federation, bytes.fromhex(report.transcript), report.to_dict()))
+
+
 def test_a_kept_question_is_opened_again_with_the_same_intervals(of_two: Simulation) -> None:
     question = "SELECT AVG(age) / AVG(survival) AS r FROM lung"
     report = of_two.federation.query(question, purpose=PURPOSE, epsilon=0.1)
