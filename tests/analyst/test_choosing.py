@@ -37,7 +37,7 @@ def deviations(epsilon: float, max_rows: int, *aggregates: Aggregate, max_silos:
     question = Plan(where=None, group_by=(), aggregates=aggregates)
     found = spreads_of(table, question, micro_rho_of(epsilon, DELTA))
     more = SILOS / noise_shares(SILOS, 1, 1)
-    return {one.kind: math.ldexp(math.sqrt(spread.variance * more), -spread.scale_bits) for one, spread in found.items()}
+    return {one.kind: math.sqrt(spread.variance * more) / 2**spread.scale_bits for one, spread in found.items()}
 
 
 def test_widths_of_a_count() -> None:
