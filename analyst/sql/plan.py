@@ -23,6 +23,7 @@ from analyst.sql.parse import parse, sql_position, unsupported
 from analyst.sql.persons import by_person, check_joins, is_count_of_persons, is_person
 from analyst.sql.predicates import filters
 from analyst.sql.refusals import check_functions, group_of, refused_argument, refused_function
+from analyst.sql.spelled import spelled
 from analyst.sql.split import renamed, split
 from policies.requests.cases import Cases
 from policies.requests.moments import PAIRS
@@ -58,7 +59,7 @@ def plan(sql: str, offer: Offer, counts_cut: bool = False) -> Planned:
 
     With `counts_cut` the plan also counts the persons whose rows or values bounding cuts.
     """
-    query, seen, inner = parse(sql), offer, None
+    query, seen, inner = spelled(parse(sql), offer), offer, None
     check_joins(query, offer)
     persons = by_person(query, offer)
     if persons is not None:

@@ -430,3 +430,9 @@ def test_what_is_no_label_is_refused(expression: str, hint: str) -> None:
     found = refusal(f"SELECT {expression} AS a, COUNT(*) AS n FROM visits GROUP BY a")
     assert "is no label of" in found.message
     assert found.hint == hint
+
+
+def test_a_name_that_fits_two_others_but_for_its_case_must_be_written_as_one_of_them() -> None:
+    asked = "SELECT COUNT(*) AS nn, SUM(cost) AS NN FROM visits ORDER BY "
+    assert plan(f"{asked}nn", OFFER).plan == plan(f"{asked}NN", OFFER).plan
+    assert "'Nn' at line 1, column 61 can be nn or NN" in refusal(f"{asked}Nn").message

@@ -37,3 +37,13 @@ SELECT visits."ward", COUNT(*) FROM visits GROUP BY visits."ward"
 SELECT ward, COUNT(*) FROM visits WHERE ward <> 'unknown' GROUP BY ward
 -- plan:
 {"kind":"query","where":{"kind":"compare","column":"ward","op":"<>","value":"unknown"},"group_by":["ward"],"aggregates":[{"function":"count","column":null,"alias":"count_star"}]}
+
+-- title: a table in capitals
+SELECT COUNT(*) FROM VISITS
+-- plan:
+{"kind":"query","where":null,"group_by":[],"aggregates":[{"function":"count","column":null,"alias":"count_star"}]}
+
+-- title: a column in capitals, an alias in small letters
+SELECT WARD AS "W", COUNT(*) AS N FROM Visits AS V WHERE v.Age >= 30 GROUP BY w
+-- plan:
+{"kind":"query","where":{"kind":"compare","column":"age","op":">=","value":"30"},"group_by":["ward"],"aggregates":[{"function":"count","column":null,"alias":"N"}]}

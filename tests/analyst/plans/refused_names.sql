@@ -1,17 +1,3 @@
--- title: a table in capitals
-SELECT COUNT(*) FROM VISITS
--- error:
-unknown table 'VISITS' at line 1, column 22
--- hint:
-did you mean 'visits'?
-
--- title: a column in capitals
-SELECT WARD, COUNT(*) FROM visits GROUP BY WARD
--- error:
-unknown column 'WARD' at line 1, column 44
--- hint:
-did you mean 'ward'?
-
 -- title: a text in double quotes
 SELECT COUNT(*) FROM visits WHERE ward = "surgery"
 -- error:
