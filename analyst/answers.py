@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from analyst.conditions import Conditions
 from analyst.errors import DeniedError, RoundError
 from analyst.offers import NO_CATALOGUE
-from analyst.reports.cut import cut_of, definition_of, norm_in_words
+from analyst.reports.assumptions import assumed
+from analyst.reports.cut import cut_of, definition_of
 from analyst.reports.derived import Cell, derived_of
 from analyst.reports.estimates import Label, interpret, rho_of, threshold_of
 from analyst.reports.report import Report, SiloOutcome
@@ -27,7 +28,6 @@ from crypto.sealing import SealingKey
 from crypto.wire import Signed, digest_of, verify
 from federation.members.roster import Roster
 from policies.decision.denial_codes import is_unable
-from policies.requests.capacity import of_request
 from policies.requests.denials import Denial, Refusal
 from policies.requests.replacing import left_out
 from policies.requests.request import Request
@@ -105,16 +105,8 @@ def report_of(
         cut=cut_of(request, opened),
         definition=definition_of(request, conditions.delta),
         request=digest_of(request).hex(),
-        assumptions=(
-            f"one {holders[0].entity} has {request.plan.rows_in_words(request.table)} in an answer"
-            f"{norm_in_words(None if request.plan.is_about_persons else request.table.max_norm)}"
-            f" and is known to at most {request.table.max_silos} silos",
-            *_persons(request, holders[0].entity),
-            f"at most {opened.manifest.max_colluding} silos of the federation collude with the aggregator",
-            "a silo whose computing fails contributes nothing but its noise, and does not say so",
-            *conditions.strictest,
-            *_carried(request),
-            *_spares(request, opened, len(checked.stored.message.openings)),
+        assumptions=assumed(
+            request, opened, len(checked.stored.message.openings), holders[0].entity, conditions.strictest
         ),
     )
 
@@ -222,27 +214,3 @@ def _outcomes(
             status = "missing" if silo in away or silo in unreachable else "left out"
         outcomes[silo] = SiloOutcome(status, policy_hash, refused, as_of.get(silo), rows_as_of.get(silo))
     return outcomes
-
-
-def _persons(request: Request, entity: str) -> Iterator[str]:
-    """Yield that a question about persons does not know which of them are known to several silos."""
-    if request.plan.is_about_persons:
-        silos = request.table.max_silos
-        yield (
-            f"one {entity} counts once at each silo that knows them, and the price is that of {silos}"
-            f" silo{'s' if silos > 1 else ''}: nobody is matched across silos"
-        )
-
-
-def _carried(request: Request) -> Iterator[str]:
-    """Yield how many rows of one silo a backend with less than 64 bits carries without cutting a figure."""
-    if request.backend != "masking":
-        yield f"by {request.backend}, no figure of a silo with up to {of_request(request):,} rows is cut"
-
-
-def _spares(request: Request, opened: OpenedSum, openings: int) -> Iterator[str]:
-    """Yield, in the backend `shares`, how many wrong sums the silos' sums can reveal."""
-    if request.backend == "shares":
-        spare = openings - opened.manifest.quorum
-        checks = f"{spare} more than are needed: up to {spare} false ones are noticed, up to {spare // 2} named"
-        yield f"{openings} silos opened their sums, {checks}"

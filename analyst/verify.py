@@ -13,6 +13,7 @@ from typing import Any
 
 from analyst.client import Federation
 from analyst.errors import AnalystError, SqlError
+from analyst.reports.assumptions import assumed
 from analyst.reports.cut import cut_of, definition_of
 from analyst.reports.derived import derived_of
 from analyst.reports.estimates import (
@@ -25,9 +26,12 @@ from analyst.reports.estimates import (
     threshold_of,
 )
 from analyst.reports.report import between
+from analyst.sql.offer import Offer
 from crypto.errors import CryptoError
 from crypto.rounds.opening import CheckedReport, OpenedSum
 from federation.errors import FederationError
+from policies.budget.accountant import epsilon_of
+from policies.budget.sampler import delta_for
 from policies.requests.request import Request
 from policies.units import when
 
@@ -92,25 +96,30 @@ def verify(federation: Federation, name: bytes, answer: dict[str, Any] | None) -
     left_out = f"; left out as false: {', '.join(sorted(opened.wrong))}" if opened.wrong else ""
     yield f"it opens with the key of {federation.analyst}{left_out}"
     if answer is not None:
-        min_cohort = _min_cohort(federation, checked)
+        asked = _asked(federation, checked)
+        min_cohort = None if asked is None else max(one.min_cohort for one in asked.silos.values())
         compare = _compare_derived if answer.get("after") else _compare
         _check_form(answer, request)
         compare(answer, federation.resolved(request), opened, min_cohort)
         _compare_cut(answer, request, opened)
         _compare_times(answer, checked)
+        is_whole = asked is not None and request.replaces is None and set(manifest.silos) == set(request.silos)
+        _compare_promise(answer, request, checked, opened, asked if is_whole else None)
         yield f"the {len(answer['rows'])} rows of the answer are what it says"
-        if min_cohort is None:
-            yield "its minimum cohort cannot be checked: a policy has changed since, or a silo does not answer"
+        if asked is None:
+            why = "a policy has changed since, or a silo does not answer"
+            yield f"its minimum cohort, delta and assumptions cannot be checked: {why}"
+        elif not is_whole:
+            yield "its delta and assumptions cannot be checked: not all silos that were asked took part"
 
 
-def _min_cohort(federation: Federation, checked: CheckedReport) -> int | None:
-    """Return the minimum cohort; None unless all silos of the round still have the same policies."""
+def _asked(federation: Federation, checked: CheckedReport) -> Offer | None:
+    """Return what the silos of a round offer; None unless all of them still have the same policies."""
     with suppress(AnalystError, FederationError, CryptoError):
-        offered = federation.offer.silos
-        holders = [offered[silo] for silo in checked.manifest.silos if silo in offered]
-        hashes = [checked.accepts[silo].policy_hash for silo in checked.manifest.silos]
-        if [holder.policy_hash for holder in holders] == hashes:
-            return max(holder.min_cohort for holder in holders)
+        found = federation.offer.only(checked.manifest.silos)
+        hashes = {silo: checked.accepts[silo].policy_hash for silo in checked.manifest.silos}
+        if {silo: one.policy_hash for silo, one in found.silos.items()} == hashes:
+            return found
     return None
 
 
@@ -217,6 +226,29 @@ def _compare_times(answer: dict[str, Any], checked: CheckedReport) -> None:
             stated = {}
         if stated != signed:
             raise AnalystError(f"the times at which {what} are not what the silos signed", _CHANGED)
+
+
+def _compare_promise(
+    answer: dict[str, Any], request: Request, checked: CheckedReport, opened: OpenedSum, asked: Offer | None
+) -> None:
+    """Raise AnalystError unless an answer has the epsilon of its price, and the delta and assumptions of its silos.
+
+    Without `asked`, what they offer, the delta is taken as stated, and the assumptions are not compared.
+    """
+    try:
+        delta = float(answer["delta"])
+        is_so = asked is None or math.isclose(delta, asked.delta, rel_tol=_SAME)
+        at = delta_for(delta, request.table, request.plan)
+        is_so &= math.isclose(answer["epsilon"], epsilon_of(rho_of(request), at), rel_tol=_SAME)
+    except (KeyError, TypeError, ValueError, ArithmeticError) as err:
+        raise AnalystError("the answer does not fit the request that it names", _CHANGED) from err
+    if not is_so:
+        raise AnalystError("the epsilon and delta of the answer are not those of its price and its silos", _CHANGED)
+    if asked is None:
+        return
+    openings, entity = len(checked.stored.message.openings), next(iter(asked.silos.values())).entity
+    if tuple(answer.get("assumptions", ())) != assumed(request, opened, openings, entity, asked.strictest):
+        raise AnalystError("the assumptions of the answer are not those of its request and its silos", _CHANGED)
 
 
 def _key(dimensions: dict[str, str], row: Any) -> tuple[str, ...]:

@@ -111,6 +111,12 @@ CHANGES: dict[str, Callable[[Answer], object]] = {
     ),
     "a word in a figure": lambda answer: answer["rows"][0]["n"].update(unit="thousand"),
     "the price": lambda answer: answer.update(rho=answer["rho"] / 10),
+    "the epsilon": lambda answer: answer.update(epsilon=answer["epsilon"] / 2),
+    "the epsilon as text": lambda answer: answer.update(epsilon="1"),
+    "the delta": lambda answer: answer.update(delta=answer["delta"] / 10),
+    "no delta": lambda answer: answer.pop("delta"),
+    "an assumption left out": lambda answer: answer["assumptions"].pop(),
+    "another assumption": lambda answer: answer["assumptions"].append("nobody lies"),
     "a note": lambda answer: answer.update(told=["n is the number of deaths"]),
     "the low end": raise_figure("low"),
     "the high end": raise_figure("high"),
@@ -162,7 +168,7 @@ def test_groups_withheld_are_held_against_the_policies_of_the_round_only(exact: 
     aspen.kill()
     forget_offer(exact.federation)
     lines = check(exact, written(tmp_path, report))
-    assert lines[-1].startswith("its minimum cohort cannot be checked")
+    assert lines[-1].startswith("its minimum cohort, delta and assumptions cannot be checked")
     with pytest.raises(AnalystError, match="what was opened"):
         check(exact, written(tmp_path, report, raise_figure("value")))
 
