@@ -32,22 +32,22 @@ _OTHERS = 15  # parts of the price, of 16, that go to the figures where a questi
 # The statistics of its column that each figure is computed from, by kind.
 AGGREGATES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
+        "quantile": ("present", TREE),
         "count": ("present",),
         "sum": ("present", "total"),
         "avg": ("present", "total"),
         **SPREADS,
-        "quantile": ("present", TREE),
     }
 )
 # The most that one row changes each kind of statistic, of a column and of another if it has one; the sums are computed
 # in `silo_node/data/answer.py`.
 PER_ROW: Mapping[str, Callable[[TableColumn, TableColumn | None], int]] = MappingProxyType(
     {
+        TREE: lambda column, other: 1,
         "present": lambda column, other: 1,
         "total": lambda column, other: column.range_steps,
         "square": lambda column, other: square_most(column),
         "product": lambda column, other: product_most(column, other or column),
-        TREE: lambda column, other: 1,
     }
 )
 

@@ -239,6 +239,12 @@ def _present(grouped: Grouped, statistic: Statistic) -> npt.NDArray[np.int64]:
     return grouped.count(grouped.present(statistic)[0])
 
 
+def _tree(grouped: Grouped, statistic: Statistic) -> npt.NDArray[np.int64]:
+    """Return the rows of every node of each group's tree; a cell that is missing is in none."""
+    group, (steps, *_) = grouped.present(statistic)
+    return counts(group, steps, grouped.size, tree_over(grouped.table.column(str(statistic.column))))
+
+
 def _total(grouped: Grouped, statistic: Statistic) -> npt.NDArray[np.int64]:
     """Return the sum of twice the distance of each cell from the middle of its bounds, for each group."""
     group, (steps, *_) = grouped.present(statistic)
@@ -272,19 +278,13 @@ def _product(grouped: Grouped, statistic: Statistic) -> npt.NDArray[np.int64]:
     return grouped.sums(group, figures + most, 2 * most) - most * grouped.count(group)
 
 
-def _tree(grouped: Grouped, statistic: Statistic) -> npt.NDArray[np.int64]:
-    """Return the rows of every node of each group's tree; a cell that is missing is in none."""
-    group, (steps, *_) = grouped.present(statistic)
-    return counts(group, steps, grouped.size, tree_over(grouped.table.column(str(statistic.column))))
-
-
 # Each kind of statistic of a column, or of two, from its cells.
 _FIGURES: Mapping[str, Callable[[Grouped, Statistic], npt.NDArray[np.int64]]] = MappingProxyType(
     {
+        TREE: _tree,
         "present": _present,
         "total": _total,
         "square": _square,
         "product": _product,
-        TREE: _tree,
     }
 )

@@ -10,7 +10,7 @@ from policies.requests.query import AGGREGATES, Aggregate
 from policies.requests.request import Request
 from policies.requests.tables import Table
 from policies.requests.training import START
-from tests.harness.example_policy import AGE, SMOKER, WARD, plan, request, table
+from tests.harness.example_policy import AGE, AT, SMOKER, WARD, plan, request, table
 
 TABLE = table(columns=(WARD, AGE, SMOKER))
 
@@ -23,7 +23,7 @@ SHORT = table(max_rows=4, max_norm=TABLE.max_rows, columns=TABLE.columns)  # as 
 def question(*group_by: str, of: Table = TABLE, counts_cut: bool = False) -> Request:
     """Return a question for every aggregate of every measure, and of every pair of them."""
     figures = [
-        Aggregate(function=function, column=column, alias=f"{function}_{column}")  # type: ignore[arg-type]
+        Aggregate(function=function, column=column, at=AT.get(function), alias=f"{function}_{column}")  # type: ignore[arg-type]
         for function in AGGREGATES
         for column in ("age", "smoker")
     ]
@@ -50,7 +50,7 @@ def by_person(*group_by: str, counts_cut: bool = False) -> Request:
         ),
     )
     figures = [
-        Aggregate(function=function, column=column, alias=f"{function}_{column}")  # type: ignore[arg-type]
+        Aggregate(function=function, column=column, at=AT.get(function), alias=f"{function}_{column}")  # type: ignore[arg-type]
         for function in AGGREGATES
         for column in ("n", "years", "youngest", "ever")
         if column not in group_by
