@@ -180,7 +180,7 @@ def figures_of(aggregate: Aggregate, table: Table, sums: Mapping[Statistic, Nois
     column, *others = (table.column(name) for name in aggregate.columns)
     if aggregate.at is not None:
         trees, counts = (sums[statistic_of(kind, column)] for kind in (TREE, "present"))
-        return of_quantile(trees, counts, column, float(aggregate.at))
+        return of_quantile(trees, counts, column, float(aggregate.at), aggregate.function == "quantile_disc")
     if others:
         return of_pair(aggregate.function, (column, others[0]), _beside(sums))
     if aggregate.function in SPREADS:

@@ -1,8 +1,8 @@
 """Quantiles from noisy trees of counts, with 95 % intervals. docs/intervals.md, section 9.
 
 Promise: quantiles of one tree are monotone; an interval holds the quantile of the rows that entered, as DuckDB's
-QUANTILE_CONT defines it, with probability 0.95 or more, whatever the rows; and it holds its own figure. Assumes that a
-group is shown, and its figure hidden, by a count with noise of its own.
+QUANTILE_CONT or QUANTILE_DISC defines it, with probability 0.95 or more, whatever the rows; and it holds its own
+figure. Assumes that a group is shown, and its figure hidden, by a count with noise of its own.
 """
 
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from policies.requests.tables import TableColumn
 from policies.requests.trees import Tree, tree_over
 
 Bools = npt.NDArray[np.bool_]
+_ROUNDING = 1e-6  # rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,11 +57,14 @@ class Ranks:
         """Return the deviation of the noise of `excess`, of each bin."""
         return np.asarray(self.sd * np.sqrt(np.maximum(prefixes(self.tree).of_ranks(at), 0.0)))
 
-    def values(self, at: float, scale: Scale) -> Floats:
-        """Return the quantile of each group, between the middles of two bins; monotone in `at`."""
+    def values(self, at: float, scale: Scale, is_discrete: bool) -> Floats:
+        """Return the quantile of each group: between two middles of bins, or the first; monotone in `at`."""
         most = np.maximum.accumulate(self.below, axis=1)
         least = np.minimum.accumulate(self.below[:, ::-1], axis=1)[:, ::-1]
         rows = (most + least) / 2  # of 0 noise it is what it was, and never falls
+        if is_discrete:
+            rank = np.maximum(np.ceil(at * rows[:, -1] - _ROUNDING) - 1, 0.0)
+            return np.asarray(scale.middles[_first(rows >= rank[:, None] + 0.5)])
         place = np.maximum(at * (rows[:, -1] - 1), 0.0)
         before = np.floor(place)
         lower, upper = (_first(rows >= rank[:, None] + 0.5) for rank in (before, np.ceil(place)))
@@ -83,12 +87,12 @@ def _first(holds: Bools) -> Integers:
     return np.asarray(np.where(holds.any(axis=1), holds.argmax(axis=1), holds.shape[1] - 1))
 
 
-def of_quantile(nodes: Noisy, count: Noisy, column: TableColumn, at: float) -> Figures:
-    """Return the quantiles of the groups; one is hidden if the group's count is at most 1.96 deviations."""
+def of_quantile(nodes: Noisy, count: Noisy, column: TableColumn, at: float, is_discrete: bool = False) -> Figures:
+    """Return the quantiles of the groups, of rows or between two; hidden if a count is at most 1.96 deviations."""
     scale, ranks = Scale.of(column), Ranks.of(nodes, tree_over(column))
     first, last = ranks.ends(at, z_of(nodes.alpha) * ranks.deviations(at))
     lows, highs = scale.firsts[first], scale.lasts[last]
     is_shown = count.values > Z95 * count.sd
-    values = np.where(is_shown, ranks.values(at, scale), np.nan)
+    values = np.where(is_shown, ranks.values(at, scale, is_discrete), np.nan)
     sds = np.where(is_shown, (highs - lows) / (2 * z_of(nodes.alpha)), np.nan)
     return holding(values, lows, highs, scale.firsts[0], scale.lasts[-1], sds)

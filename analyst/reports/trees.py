@@ -108,6 +108,12 @@ def _before(values: Floats) -> Floats:
     return np.concatenate([np.zeros(1), np.cumsum(values)[:-1]])
 
 
+def evenly(rows: Floats, tree: Tree) -> Floats:
+    """Return the nodes of groups of so many rows that are spread evenly over the bins."""
+    share = np.concatenate([np.bincount(place) for place in leaves_below(tree)]) / tree.bins
+    return np.asarray(rows[:, None] * share)
+
+
 def leaves_below(tree: Tree) -> Iterator[Integers]:
     """Yield for each level, the coarsest first, the node in which each bin is."""
     for above in range(tree.levels - 1, -1, -1):

@@ -19,7 +19,7 @@ from policies.requests.persons import OF_PAIRS, PERSONS, Inner, of_persons
 from policies.requests.predicates import Both, Predicate, check_predicates, columns_of, cost_of, in_words
 from policies.requests.statistic import Extent, Statistic, noised
 from policies.requests.tables import Table, TableColumn, check_role
-from policies.requests.trees import TREE, tree_over
+from policies.requests.trees import QUANTILES, TREE, tree_over
 from policies.units import ColumnRole
 
 MAX_NAME = 120  # characters of a column of the answer
@@ -29,10 +29,11 @@ QuantileAt = Annotated[str, Field(pattern=r"^0\.[0-9]{0,5}[1-9]$")]
 CUT = Statistic("cut")
 CUT_SLOTS = 4
 _OTHERS = 15  # parts of the price, of 16, that go to the figures where a question also counts what was cut
+OTHERWISE_OPENED: Mapping[str, str] = MappingProxyType({"persons": "count", **dict.fromkeys(QUANTILES, "quantile")})
 # The statistics of its column that each figure is computed from, by kind.
 AGGREGATES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "quantile": ("present", TREE),
+        **dict.fromkeys(QUANTILES, ("present", TREE)),
         "count": ("present",),
         "sum": ("present", "total"),
         "avg": ("present", "total"),
@@ -50,6 +51,11 @@ PER_ROW: Mapping[str, Callable[[TableColumn, TableColumn | None], int]] = Mappin
         "product": lambda column, other: product_most(column, other or column),
     }
 )
+
+
+def opened_by(function: str) -> str:
+    """Return the name in `disclosure.aggregates` that opens a function; a number of persons is a count."""
+    return OTHERWISE_OPENED.get(function) or OPENED_AS.get(function, function)
 
 
 def field_names(alias: str) -> tuple[str, ...]:
@@ -81,7 +87,7 @@ class Aggregate(Message):
     function: Literal[
         "count", "sum", "avg", "persons", "var_pop", "var_samp", "stddev_pop", "stddev_samp", "covar_pop", "covar_samp",
         "corr", "regr_slope", "regr_intercept", "regr_r2", "regr_count", "regr_avgx", "regr_avgy",
-        "quantile",
+        "quantile", "quantile_disc",
     ]  # fmt: skip
     column: Name | None
     alias: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
@@ -96,7 +102,7 @@ class Aggregate(Message):
     @property
     def opened_as(self) -> str:
         """The name in `disclosure.aggregates` that opens it."""
-        return "count" if self.function == "persons" else OPENED_AS.get(self.function, self.function)
+        return opened_by(self.function)
 
     def statistics(self, table: Table) -> tuple[Statistic, ...]:
         """Return the statistics that this figure is computed from."""
@@ -122,7 +128,7 @@ class Aggregate(Message):
         is_fitting = len({self.column, self.other} - {None}) == wanted and self.column is not None
         if not is_fitting and (self.function not in ("count", "persons") or self.columns):
             raise ValueError(f"{self.function} takes {wanted} column{'s' if wanted > 1 else ''}, each another one")
-        if (self.at is not None) != (self.function == "quantile"):
+        if (self.at is not None) != (self.function in QUANTILES):
             raise ValueError("a quantile is at a share of the rows, and nothing else is")
 
     def in_words(self) -> str:

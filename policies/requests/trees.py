@@ -15,6 +15,7 @@ from policies.requests.statistic import Extent
 from policies.requests.tables import TableColumn
 
 TREE = "tree"  # the kind of statistic
+QUANTILES = ("quantile", "quantile_disc")  # the functions: between two values of rows, or always one of them
 MAX_BINS = 4096
 MOST_CHILDREN = 8  # more make sums of many nodes noisy, fewer make many levels; measured in docs/intervals.md
 
