@@ -14,8 +14,9 @@ import numpy as np
 from analyst.asking import Command
 from analyst.reports.afterwards import read_after
 from analyst.reports.derived import derive
-from analyst.reports.estimates import COUNTS, SURE_FROM, Estimate, cohort_of, estimates_of, figures_of, selected
+from analyst.reports.estimates import SURE_FROM, Estimate, cohort_of, estimates_of, figures_of, selected
 from analyst.reports.intervals import Noisy, surely
+from analyst.reports.rehearsal import made_up
 from analyst.reports.scenarios import Sums
 from analyst.sql.draft import Planned
 from analyst.sql.offer import Offer
@@ -181,10 +182,8 @@ def _widths(
     counts = planned.plan.group_count(request.table) if planned.after else 1
     shown = np.ones(counts, np.bool_)
     for size in SIZES:
-        sums = {
-            one: Noisy(np.full(counts, float(size) if one.kind in COUNTS else 0.0), sd)
-            for one, sd in deviations.items()
-        }
+        rows = np.full(counts, float(size))
+        sums = {one: made_up(one, seen, rows, np.zeros(counts), sd) for one, sd in deviations.items()}
         if planned.after and groups:
             after = read_after(planned.after, {one.alias: one.function for one in planned.plan.aggregates})
             derived = derive(after, Sums(planned.plan, seen, sums, shown), 0.0, bytes(32))

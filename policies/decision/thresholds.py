@@ -50,7 +50,7 @@ def _cased(request: Request, facts: RequestFacts, source: SourceColumns) -> Iter
 
 
 def _by_person(request: Request, facts: RequestFacts, source: SourceColumns) -> Iterator[Threshold]:
-    """Yield the columns that an inner question makes a figure of a person's rows of, which is compared or cut."""
+    """Yield the columns of quantiles, and those that an inner question makes a figure of which is compared or cut."""
     yield from request.plan.thresholds(request.table)
 
 

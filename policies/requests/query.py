@@ -19,17 +19,21 @@ from policies.requests.persons import OF_PAIRS, PERSONS, Inner, of_persons
 from policies.requests.predicates import Both, Predicate, check_predicates, columns_of, cost_of, in_words
 from policies.requests.statistic import Extent, Statistic, noised
 from policies.requests.tables import Table, TableColumn, check_role
+from policies.requests.trees import QUANTILES, TREE, tree_over
 from policies.units import ColumnRole
 
 MAX_NAME = 120  # characters of a column of the answer
 ROWS = Statistic("rows")
+QuantileAt = Annotated[str, Field(pattern=r"^0\.[0-9]{0,5}[1-9]$")]
 # How many persons had nothing cut, rows only, values only, and both: once a question, not by group.
 CUT = Statistic("cut")
 CUT_SLOTS = 4
 _OTHERS = 15  # parts of the price, of 16, that go to the figures where a question also counts what was cut
+OTHERWISE_OPENED: Mapping[str, str] = MappingProxyType({"persons": "count", **dict.fromkeys(QUANTILES, "quantile")})
 # The statistics of its column that each figure is computed from, by kind.
 AGGREGATES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
+        **dict.fromkeys(QUANTILES, ("present", TREE)),
         "count": ("present",),
         "sum": ("present", "total"),
         "avg": ("present", "total"),
@@ -40,12 +44,18 @@ AGGREGATES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 # in `silo_node/data/answer.py`.
 PER_ROW: Mapping[str, Callable[[TableColumn, TableColumn | None], int]] = MappingProxyType(
     {
+        TREE: lambda column, other: 1,
         "present": lambda column, other: 1,
         "total": lambda column, other: column.range_steps,
         "square": lambda column, other: square_most(column),
         "product": lambda column, other: product_most(column, other or column),
     }
 )
+
+
+def opened_by(function: str) -> str:
+    """Return the name in `disclosure.aggregates` that opens a function; a number of persons is a count."""
+    return OTHERWISE_OPENED.get(function) or OPENED_AS.get(function, function)
 
 
 def field_names(alias: str) -> tuple[str, ...]:
@@ -77,10 +87,13 @@ class Aggregate(Message):
     function: Literal[
         "count", "sum", "avg", "persons", "var_pop", "var_samp", "stddev_pop", "stddev_samp", "covar_pop", "covar_samp",
         "corr", "regr_slope", "regr_intercept", "regr_r2", "regr_count", "regr_avgx", "regr_avgy",
+        "quantile", "quantile_disc",
     ]  # fmt: skip
     column: Name | None
     alias: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
     other: Annotated[Name | None, Field(default=None, exclude_if=lambda name: name is None)] = None
+    # Of a quantile, the share of the rows that lie below it.
+    at: Annotated[QuantileAt | None, Field(default=None, exclude_if=lambda at: at is None)] = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -89,7 +102,7 @@ class Aggregate(Message):
     @property
     def opened_as(self) -> str:
         """The name in `disclosure.aggregates` that opens it."""
-        return "count" if self.function == "persons" else OPENED_AS.get(self.function, self.function)
+        return opened_by(self.function)
 
     def statistics(self, table: Table) -> tuple[Statistic, ...]:
         """Return the statistics that this figure is computed from."""
@@ -115,12 +128,15 @@ class Aggregate(Message):
         is_fitting = len({self.column, self.other} - {None}) == wanted and self.column is not None
         if not is_fitting and (self.function not in ("count", "persons") or self.columns):
             raise ValueError(f"{self.function} takes {wanted} column{'s' if wanted > 1 else ''}, each another one")
+        if (self.at is not None) != (self.function in QUANTILES):
+            raise ValueError("a quantile is at a share of the rows, and nothing else is")
 
     def in_words(self) -> str:
         """Return what it computes, in SQL's words."""
         if self.function == "persons":
             return "COUNT(DISTINCT person)"
-        return f"{self.function.upper()}({', '.join(self.columns) or '*'})"
+        at = "" if self.at is None else f", {self.at}"
+        return f"{self.function.upper()}({', '.join(self.columns) or '*'}{at})"
 
 
 class Plan(Message):
@@ -181,8 +197,12 @@ class Plan(Message):
 
     def thresholds(self, table: Table) -> Iterator[tuple[str, str]]:
         """Yield the columns inside whose values it sets a threshold, and how, but for those of its conditions."""
+        spread = [str(one.column) for one in self.aggregates if one.at is not None]
         if self.inner is not None:
-            yield from self.inner.thresholds(table, {*columns_of(self.where), *columns_in(self.cases)}, self.group_by)
+            compared = {*columns_of(self.where), *columns_in(self.cases), *spread}
+            yield from self.inner.thresholds(table, compared, self.group_by)
+        else:
+            yield from ((name, "by how many rows lie below each of its values") for name in spread)
 
     @property
     def conditions(self) -> tuple[Predicate, ...]:
@@ -260,11 +280,16 @@ class Plan(Message):
                     found[statistic] = of_persons(length, table.max_rows, share)
                     continue
                 kind, *names = statistic
+                if kind == TREE:
+                    tree = tree_over(seen.column(str(statistic.column)))
+                    found[statistic] = tree.extent(length, seen.most_in_a_group, share)
+                    continue
                 first, second = (None if name is None else seen.column(name) for name in names)
                 per_row = 1 if first is None else PER_ROW[kind](first, second)
                 found[statistic] = noised(length, seen.most_in_a_group * per_row, share, per_row)
         if self.counts_cut:
-            found[CUT] = noised(CUT_SLOTS, 1, share=len(found))  # a sixteenth of the price, however many figures
+            parts = sum(one.share for one in found.values()) // _OTHERS
+            found[CUT] = noised(CUT_SLOTS, 1, share=parts)  # a sixteenth of the price, however many figures
         return found
 
     def check(self, table: Table, backend: str) -> None:
