@@ -9,7 +9,11 @@ A count, a sum and an average of a column are added up over the groups that thei
 
 from sqlglot import exp
 
-_ADDED = (exp.Count, exp.Sum, exp.Avg)
+_ADDED = (exp.Count, exp.Sum, exp.Avg, exp.CountIf)
+_OTHERS = (
+    exp.Variance, exp.VariancePop, exp.Stddev, exp.StddevPop, exp.StddevSamp, exp.CovarPop, exp.CovarSamp, exp.Corr,
+    exp.RegrSlope, exp.RegrIntercept, exp.RegrR2, exp.RegrCount, exp.RegrAvgx, exp.RegrAvgy,
+)  # fmt: skip
 
 
 def inlined(statement: exp.Select) -> exp.Select:
@@ -17,7 +21,8 @@ def inlined(statement: exp.Select) -> exp.Select:
     statement, has_to = statement.copy(), not can_be_added(statement)
     for one in list(statement.find_all(exp.Filter)):
         aggregate = one.this
-        if isinstance(aggregate, exp.AggFunc) and not _is_of_persons(aggregate) and (has_to or _is_computed(aggregate)):
+        is_known = isinstance(aggregate, (*_ADDED, *_OTHERS)) and not isinstance(aggregate.this, exp.Distinct)
+        if is_known and (has_to or _is_computed(aggregate)):
             _replace(one, _conditioned(aggregate, one.expression.this))
     if has_to:
         for count in list(statement.find_all(exp.CountIf)):
@@ -27,13 +32,7 @@ def inlined(statement: exp.Select) -> exp.Select:
 
 def can_be_added(statement: exp.Select) -> bool:
     """Tell whether every figure of a statement is a sum over the groups that conditions make, or a ratio of two."""
-    found = list(statement.find_all(exp.AggFunc))
-    is_other = [not isinstance(one, (*_ADDED, exp.CountIf)) for one in found]
-    return not any(is_other) or not statement.find(exp.Filter, exp.CountIf)
-
-
-def _is_of_persons(node: exp.Expr) -> bool:
-    return isinstance(node.this, exp.Distinct)
+    return statement.find(*_OTHERS) is None or statement.find(exp.Filter, exp.CountIf) is None
 
 
 def _is_computed(node: exp.Expr) -> bool:
