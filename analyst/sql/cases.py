@@ -119,7 +119,7 @@ def _of_condition(
 def _of_case(node: exp.Case | exp.If, table: str, offer: Offer) -> tuple[Kind, list[Branch], str | None]:
     """Return the conditions and labels of a CASE, one inside another taken apart."""
     kinds, branches = set[Kind](), list[Branch]()
-    for when, result in _whens(node):
+    for when, result in whens_of(node):
         condition = predicate(when, table, offer)
         inner = result.unnest()
         if isinstance(inner, exp.Case | exp.If):
@@ -129,7 +129,7 @@ def _of_case(node: exp.Case | exp.If, table: str, offer: Offer) -> tuple[Kind, l
             branches.append((condition, rest))
         else:
             branches.append((condition, _label(inner, kinds)))
-    last = _default(node)
+    last = default_of(node)
     if isinstance(last, exp.Case | exp.If):
         kind, deeper, otherwise = _of_case(last, table, offer)
         kinds.add(kind)
@@ -146,15 +146,15 @@ def _of_case(node: exp.Case | exp.If, table: str, offer: Offer) -> tuple[Kind, l
 
 def _has_plain_labels(node: exp.Case | exp.If) -> bool:
     """Tell whether no result of a CASE is computed from a column."""
-    last = _default(node)
-    ends = [result for _, result in _whens(node)] + ([] if last is None else [last])
+    last = default_of(node)
+    ends = [result for _, result in whens_of(node)] + ([] if last is None else [last])
     return all(
         _has_plain_labels(inner) if isinstance(inner := end.unnest(), exp.Case | exp.If) else not inner.find(exp.Column)
         for end in ends
     )
 
 
-def _whens(node: exp.Case | exp.If) -> Iterator[tuple[exp.Expr, exp.Expr]]:
+def whens_of(node: exp.Case | exp.If) -> Iterator[tuple[exp.Expr, exp.Expr]]:
     """Yield the conditions and results of a CASE; `CASE x WHEN 1` compares x with 1."""
     if isinstance(node, exp.If):
         yield node.this, node.args["true"]
@@ -164,7 +164,8 @@ def _whens(node: exp.Case | exp.If) -> Iterator[tuple[exp.Expr, exp.Expr]]:
         yield (one.this if subject is None else exp.EQ(this=subject.copy(), expression=one.this)), one.args["true"]
 
 
-def _default(node: exp.Case | exp.If) -> exp.Expr | None:
+def default_of(node: exp.Case | exp.If) -> exp.Expr | None:
+    """Return the result of a CASE where no condition is true; None where it has none."""
     found = node.args.get("false" if isinstance(node, exp.If) else "default")
     return found.unnest() if isinstance(found, exp.Expr) else None
 

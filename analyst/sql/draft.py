@@ -8,6 +8,7 @@ from sqlglot import exp
 from analyst.errors import SqlError
 from analyst.sql.offer import Offer
 from policies.requests.cases import Cases
+from policies.requests.expressions import Derived
 from policies.requests.predicates import Predicate
 from policies.requests.query import MAX_NAME, Aggregate, Plan
 from policies.requests.tables import Table
@@ -22,6 +23,7 @@ class PlanDraft:
     aggregates: tuple[Aggregate, ...] = ()
     where: Predicate | None = None
     cases: tuple[Cases, ...] = ()
+    derived: tuple[Derived, ...] = ()
     names: tuple[tuple[str, str], ...] = ()  # each dimension's name in the output, and in the plan
 
 

@@ -18,6 +18,8 @@ from analyst.sql.columns import define, measure
 from analyst.sql.conditions import conditions_of
 from analyst.sql.draft import PlanDraft, Planned, Rule, check_fields
 from analyst.sql.evaluation import bounded
+from analyst.sql.inlined import can_be_added, inlined
+from analyst.sql.measures import expression_of, name_for
 from analyst.sql.offer import Offer, suggest
 from analyst.sql.parse import parse, sql_position, unsupported
 from analyst.sql.persons import by_person, check_joins, is_count_of_persons, is_person
@@ -26,6 +28,7 @@ from analyst.sql.refusals import check_functions, group_of, refused_argument, re
 from analyst.sql.spelled import spelled
 from analyst.sql.split import renamed, split
 from policies.requests.cases import Cases
+from policies.requests.expressions import Cell, Derived
 from policies.requests.moments import PAIRS
 from policies.requests.query import Aggregate, Plan, field_names
 
@@ -67,7 +70,8 @@ def plan(sql: str, offer: Offer, counts_cut: bool = False) -> Planned:
     check_functions(query, seen)
     parts = split(query)
     statement, after, draft = parts.core, parts.after, PlanDraft()
-    if after is not None and (conditioned := conditions_of(statement)) is not None:
+    has_groups, statement = can_be_added(statement), inlined(statement)
+    if after is not None and has_groups and (conditioned := conditions_of(statement)) is not None:
         statement, after = conditioned.core, added(conditioned, after)
     try:
         with bounded():
@@ -84,6 +88,7 @@ def plan(sql: str, offer: Offer, counts_cut: bool = False) -> Planned:
             counts_cut=counts_cut,
             cases=draft.cases,
             inner=inner,
+            derived=draft.derived,
         )
     except ValidationError as err:  # a part exceeds a limit of the wire
         first = err.errors(include_url=False, include_input=False)[0]
@@ -214,7 +219,7 @@ def _dimension(projection: exp.Expr, keys: Sequence[str], cases: Mapping[str, Ca
 
 
 def aggregates(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDraft:
-    """Every aggregate but COUNT(*) takes columns with bounds: one, or two others where it is of a pair."""
+    """Every aggregate but COUNT(*) takes measures with bounds: one, or two others where it is of a pair."""
     found = []
     for projection in statement.expressions:
         node = projection.unalias()
@@ -228,36 +233,54 @@ def aggregates(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDra
         if is_count_of_persons(node, draft.table, offer):
             found.append(Aggregate(function="persons", column=None, alias=_output_name(projection)))
             continue
-        columns = _arguments(node, function, draft.table, offer)
+        columns, draft = _arguments(node, function, draft, offer)
         found.append(Aggregate(function=function, alias=_output_name(projection), **columns))  # type: ignore[arg-type]
     if not found:
         raise SqlError("the question has no aggregate", "add COUNT(*), SUM(col) or AVG(col): rows never leave a silo")
     return replace(draft, aggregates=tuple(found))
 
 
-def _arguments(node: exp.Expr, function: str, table: str, offer: Offer) -> dict[str, str | None]:
-    """Return the column of an aggregate, none for COUNT(*), and the other one of a pair."""
-    given, is_pair = [node.this, node.args.get("expression")], function in PAIRS
-    wanted = "two plain columns" if is_pair else "one plain column"
+def _arguments(
+    node: exp.Expr, function: str, draft: PlanDraft, offer: Offer
+) -> tuple[dict[str, str | None], PlanDraft]:
+    """Return the column of an aggregate, none for COUNT(*), the other one of a pair, and the draft with both."""
+    given, is_pair, table = [node.this, node.args.get("expression")], function in PAIRS, draft.table
+    wanted = "two measures" if is_pair else "one measure"
     more = [one for key, one in node.args.items() if key not in ("this", "expression", "big_int") and one]
     if isinstance(node.this, exp.Distinct) or more or bool(given[1]) != is_pair:
         raise refused_argument(node, function, wanted, table, offer)
     if isinstance(node.this, exp.Star) and any(node.this.args.values()):
         raise unsupported(node, "COUNT(*) takes no EXCLUDE, REPLACE or RENAME")
     if function == "count" and (isinstance(node.this, exp.Star) or is_person(node.this, table, offer)):
-        return {"column": None}
+        return {"column": None}, draft
     names = []
     for argument in given[: 1 + is_pair]:
-        if not isinstance(argument, exp.Column) or isinstance(argument.this, exp.Star):
+        if not isinstance(argument, exp.Expr) or argument.find(exp.Star) or argument.find(exp.AggFunc):
             raise refused_argument(node, function, wanted, table, offer)
-        names.append(measure(argument, table, offer).name)
+        name, draft = _measure(argument.unnest(), draft, offer)
+        names.append(name)
     if len(set(names)) != len(names):
-        hint = f"name two columns, or ask VAR_POP({names[0]})"
+        hint = f"name two columns, or ask VAR_POP({node.this.sql(dialect='duckdb')[:60]})"
         raise SqlError(f"{function.upper()} names {names[0]!r} twice{sql_position(node)}", hint)
-    return dict(zip(("column", "other"), names, strict=False))
+    return dict(zip(("column", "other"), names, strict=False)), draft
 
 
-RULES: tuple[Rule, ...] = (known_clauses, one_table, one_definition, dimensions, aggregates, filters)
+def _measure(node: exp.Expr, draft: PlanDraft, offer: Offer) -> tuple[str, PlanDraft]:
+    """Return the name of a measure, a column or an expression of columns, and the draft with it."""
+    if isinstance(node, exp.Column):
+        return measure(node, draft.table, offer).name, draft
+    expression = expression_of(node, draft.table, offer, draft.where)
+    if isinstance(expression, Cell):
+        return expression.column, draft
+    known = {name for columns in offer.holders(draft.table).values() for name in columns}
+    name = name_for(expression, draft.derived, known.union(draft.group_by))
+    if any(one.name == name for one in draft.derived):
+        return name, draft
+    return name, replace(draft, derived=(*draft.derived, Derived(name=name, expression=expression)))
+
+
+# The condition on rows comes before the measures, as it narrows the ranges of what they are computed of.
+RULES: tuple[Rule, ...] = (known_clauses, one_table, one_definition, dimensions, filters, aggregates)
 
 
 def _function(node: exp.Expr) -> str:
@@ -286,4 +309,6 @@ def _output_name(projection: exp.Expr) -> str:
     if isinstance(node.this, exp.Distinct):
         return f"{_function(node)}_distinct_{node.this.expressions[0].name}"
     arguments = [one for one in (node.this, node.args.get("expression")) if one is not None]
+    if not all(isinstance(one, exp.Star | exp.Column) for one in arguments):
+        return node.sql(dialect="duckdb", comments=False)[:60]
     return "_".join([_function(node), *("star" if isinstance(one, exp.Star) else str(one.name) for one in arguments)])

@@ -71,7 +71,6 @@ HINTS: Mapping[str, Hint] = MappingProxyType(
 # What sqlglot writes otherwise than DuckDB's users do.
 _WRITTEN = {"LISTAGG": "STRING_AGG", "ARRAY_AGG": "LIST"}
 _DISTINCT = Hint("only persons are told apart; see which groups have rows")
-_EXPRESSION = Hint("silos add cells as they are, and compute nothing of a row; group by what it is computed from")
 _KNOWN = ("COUNT", "SUM", "AVG", "STDDEV", "VARIANCE", "CORR", "COVAR_POP", "COVAR_SAMP", *HINTS)
 _MOST_BUCKETS = 12
 
@@ -104,54 +103,15 @@ def check_functions(query: exp.Query, offer: Offer) -> None:
 
 
 def refused_argument(node: exp.Expr, function: str, wanted: str, table: str, offer: Offer) -> SqlError:
-    """Return why an aggregate of something else than plain columns has no answer."""
+    """Return why an aggregate of something else than measures has no answer."""
     argument, name, hint = node.this, function.upper(), ""
     if isinstance(argument, exp.Distinct):
         hint = _filled(_DISTINCT, argument, table, offer)
-    elif function in ("sum", "avg") and isinstance(argument, exp.Expr) and argument.find(exp.Column):
-        columns = _open_columns(argument, table, offer)
-        if len(columns) == len(list(argument.find_all(exp.Column))) and all(map(is_measure, columns)):
-            hint = _moved(argument.unnest(), name, columns[0])
-        hint = hint or _filled(_EXPRESSION, argument, table, offer)
+    elif isinstance(argument, exp.Expr) and argument.find(exp.AggFunc):
+        hint = "compute with figures outside of aggregates, as in AVG(x) * COUNT(*)"
     elif function in ("sum", "count"):
         hint = "count rows with COUNT(*), and the cells of a column that are not missing with COUNT(col)"
     return SqlError(f"{name} takes {wanted}{sql_position(node)}", hint or SUPPORTED)
-
-
-def _moved(argument: exp.Expr, name: str, column: TableColumn) -> str:
-    """Return how to write an aggregate of arithmetic as arithmetic of aggregates; nothing where it is not the same."""
-    left, right = argument.this, argument.args.get("expression")
-    a, b = (one.sql(dialect="duckdb") if isinstance(one, exp.Expr) else "" for one in (left, right))
-    kinds = tuple("column" if isinstance(one, exp.Column) else _kind(one) for one in (left, right))
-    outside = "compute it from the figure, at no price: "
-    match argument, kinds:
-        case exp.Cast(), ("column", _) if column.type in ("bool", "int"):
-            return f"write {name}({a}): a number needs no CAST, and a bool counts as 1 where it is true"
-        case exp.Coalesce(), ("column", _) if [one.sql() for one in argument.expressions] == ["0"]:
-            return f"missing cells add nothing: write {f'SUM({a})' if name == 'SUM' else f'SUM({a}) / COUNT(*)'}"
-        case exp.Neg(), ("column", _):
-            return f"{outside}-{name}({a})"
-        case exp.Mul() | exp.Div(), ("column", "number"):
-            return f"{outside}{name}({a}) {'*' if isinstance(argument, exp.Mul) else '/'} {b}"
-        case exp.Mul(), ("number", "column"):
-            return f"{outside}{a} * {name}({b})"
-        case exp.Add() | exp.Sub(), ("column", "number"):
-            sign = "+" if isinstance(argument, exp.Add) else "-"
-            return f"{outside}{name}({a}) {sign} {b}" + (f" * COUNT({a})" if name == "SUM" else "")
-        case exp.Add() | exp.Sub(), ("column", "column"):
-            sign = "+" if isinstance(argument, exp.Add) else "-"
-            return f"{outside}{name}({a}) {sign} {name}({b}), the same where no cell is missing"
-        case exp.Div(), ("column", "column"):
-            return f"silos divide no cells; ask the ratio of the sums: SUM({a}) / SUM({b})"
-        case exp.Mul(), ("column", "column") if a != b:
-            product = f"COVAR_POP({a}, {b}) + REGR_AVGX({a}, {b}) * REGR_AVGY({a}, {b})"
-            product = product if name == "AVG" else f"REGR_COUNT({a}, {b}) * ({product})"
-            return f"compute it from the covariance: {product}"
-    return ""
-
-
-def _kind(node: object) -> str:
-    return "number" if isinstance(node, exp.Literal) and not node.is_string else ""
 
 
 def _filled(hint: Hint, node: exp.Expr, table: str, offer: Offer) -> str:

@@ -17,6 +17,7 @@ from policies.requests.request import Request
 from policies.requests.tables import TableColumn
 
 Threshold = tuple[str, str]  # a column, and what of it is asked, in words
+_AS_IT_IS = "ask SUM, AVG or VAR_POP of the column as it is, or of products of two columns"
 
 
 def thresholds_of(request: Request, facts: RequestFacts, source: SourceColumns) -> Mapping[str, str]:
@@ -43,21 +44,21 @@ def _narrowed(request: Request, facts: RequestFacts, source: SourceColumns) -> I
 def _cased(request: Request, facts: RequestFacts, source: SourceColumns) -> Iterator[Threshold]:
     """Yield the columns by whose values conditions make groups, but those of which they only merge groups."""
     plan = request.plan
-    for one in plan.cases if plan.inner is None else ():  # those of an inner question: `_by_person`
+    for one in plan.cases if plan.inner is None else ():  # those of an inner question: `_computed`
         for name in one.columns:
             if name not in plan.coarsened or name not in source.unconditional["dimension"]:
                 yield name, f"by the groups of {one.name!r}"
 
 
-def _by_person(request: Request, facts: RequestFacts, source: SourceColumns) -> Iterator[Threshold]:
-    """Yield the columns of quantiles, and those that an inner question makes a figure of which is compared or cut."""
+def _computed(request: Request, facts: RequestFacts, source: SourceColumns) -> Iterator[Threshold]:
+    """Yield the columns of quantiles, and those of which a computation cuts or bends what it adds."""
     yield from request.plan.thresholds(request.table)
 
 
 _KINDS: tuple[Callable[[Request, RequestFacts, SourceColumns], Iterator[Threshold]], ...] = (
     _narrowed,
     _cased,
-    _by_person,
+    _computed,
 )
 
 
@@ -71,11 +72,12 @@ def thresholds(case: Case) -> Sequence[Denial]:
     """May each column inside whose values a threshold is set be used so, and is no column that stands alone crossed?"""
     prefix, reasons = f"sources.{case.request.table.name}.columns", list[Denial]()
     found = thresholds_of(case.request, case.facts, case.source)
+    computed = dict(_computed(case.request, case.facts, case.source))
     for name, asked in found.items():
         if name in case.source.roles and name not in case.source.narrowable:
             roles = " or ".join(case.source.roles[name])
             message = f"column {name!r} may be used as {roles}, and not be narrowed: asked {asked}"
-            remedy = "take the table definition from the catalogue"
+            remedy = _AS_IT_IS if name in computed else "take the table definition from the catalogue"
             reasons.append(deny("COLUMN_ROLE", f"{prefix}.{name}.narrow", message, remedy))
     return [*reasons, *_crossings(case, found)]
 

@@ -14,6 +14,15 @@ from pydantic import Field
 
 from crypto.wire import Message, Name
 from policies.requests.cases import MAX_CASES, Cases, Group, by_name, check_cases, columns_in
+from policies.requests.expressions import MAX_DERIVED, Derived
+from policies.requests.measures import (
+    base_columns,
+    check_derived,
+    compared_by,
+    crossed_by,
+    thresholds_of,
+    with_derived,
+)
 from policies.requests.moments import OPENED_AS, PAIRS, SPREADS, product_most, square_most
 from policies.requests.persons import OF_PAIRS, PERSONS, Inner, of_persons
 from policies.requests.predicates import Both, Predicate, check_predicates, columns_of, cost_of, in_words
@@ -154,6 +163,10 @@ class Plan(Message):
     ] = ()
     # What makes one row of all rows of a person; all else here is then about these rows.
     inner: Annotated[Inner | None, Field(default=None, exclude_if=lambda inner: inner is None)] = None
+    # The measures that are no column, but computed of a row: `aggregates` name them.
+    derived: Annotated[
+        tuple[Derived, ...], Field(default=(), max_length=MAX_DERIVED, exclude_if=lambda derived: not derived)
+    ] = ()
 
     release: ClassVar[Literal["private", "exact"]] = "private"
     result: ClassVar[Literal["query-result", "model"]] = "query-result"
@@ -173,6 +186,7 @@ class Plan(Message):
         if self.inner is not None:  # its conditions compare figures, which is more than to merge members
             return ()
         otherwise = {*columns_of(self.where), *(name for one in self.cases for name in one.ordered)}
+        otherwise.update(compared_by(self.derived))
         return tuple(name for name in dict.fromkeys(columns_in(self.cases)) if name not in otherwise)
 
     @property
@@ -197,12 +211,18 @@ class Plan(Message):
 
     def thresholds(self, table: Table) -> Iterator[tuple[str, str]]:
         """Yield the columns inside whose values it sets a threshold, and how, but for those of its conditions."""
-        spread = [str(one.column) for one in self.aggregates if one.at is not None]
+        spread = base_columns((str(one.column) for one in self.aggregates if one.at is not None), self.derived)
+        found = dict.fromkeys(spread, "by how many rows lie below each of its values")
+        found |= thresholds_of(self.derived, self.row(table), self.where)
         if self.inner is not None:
-            compared = {*columns_of(self.where), *columns_in(self.cases), *spread}
-            yield from self.inner.thresholds(table, compared, self.group_by)
+            yield from self.inner.thresholds(table, {*self.compared, *found}, self.group_by)
         else:
-            yield from ((name, "by how many rows lie below each of its values") for name in spread)
+            yield from found.items()
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The columns that conditions read: of rows, of groups and of derived measures."""
+        return (*dict.fromkeys((*columns_of(self.where), *columns_in(self.cases), *compared_by(self.derived))),)
 
     @property
     def conditions(self) -> tuple[Predicate, ...]:
@@ -211,28 +231,32 @@ class Plan(Message):
             return ()
         return where.operands if isinstance(where, Both) else (where,)
 
-    def seen(self, table: Table) -> Table:
-        """Return the definition of what the figures are of: the table, or of an inner question its row of a person."""
+    def row(self, table: Table) -> Table:
+        """Return the definition of a row: the table, or of an inner question its row of a person."""
         return table if self.inner is None else self.inner.table(table, self.group_by)
+
+    def seen(self, table: Table) -> Table:
+        """Return the definition of what the figures are of: a row, and the measures derived of it."""
+        return with_derived(self.row(table), self.derived, self.where)
 
     @property
     def paired(self) -> tuple[str, ...]:
-        return tuple(name for aggregate in self.aggregates if aggregate.other is not None for name in aggregate.columns)
+        pairs = [name for aggregate in self.aggregates if aggregate.other is not None for name in aggregate.columns]
+        return (*base_columns(pairs, self.derived), *crossed_by(self.derived))
 
     def uses(self) -> Mapping[ColumnRole, tuple[str, ...]]:
         if self.inner is not None:
             return self.inner.uses()
         known = by_name(self.cases)
-        filters = dict.fromkeys((*columns_of(self.where), *columns_in(self.cases)))
-        measures = dict.fromkeys(name for aggregate in self.aggregates for name in aggregate.columns)
+        measures = base_columns((name for one in self.aggregates for name in one.columns), self.derived)
         dimensions = tuple(name for name in self.group_by if name not in known)
-        return {"dimension": dimensions, "filter": tuple(filters), "measure": tuple(measures)}
+        return {"dimension": dimensions, "filter": self.compared, "measure": measures}
 
     def valued(self, table: Table) -> tuple[str, ...]:
         """Return the columns of which values enter a figure, and not only their number."""
         valued = [one for one in self.statistics(table) if one.kind in PER_ROW and one.kind != "present"]
         names = (name for one in valued for name in (one.column, one.other if one.kind == "product" else None))
-        return tuple(dict.fromkeys(name for name in names if name is not None))
+        return base_columns((name for name in names if name is not None), self.derived)
 
     def group_count(self, table: Table) -> int:
         count = 1
@@ -253,7 +277,7 @@ class Plan(Message):
         statistics = self.statistics(table)
         columns = {name for names in self.uses().values() for name in names}
         slots = sum(extent.length for extent in statistics.values())
-        parts = cost_of(self.where) + sum(one.cost for one in self.cases)
+        parts = cost_of(self.where) + sum(one.cost for one in self.cases) + sum(one.cost for one in self.derived)
         parts += 0 if self.inner is None else self.inner.size()
         parts += OF_PAIRS if self.group_by and PERSONS in statistics else 0
         pairs = sum(one.other is not None for one in statistics)  # each of which reads a second column
@@ -305,16 +329,17 @@ class Plan(Message):
         if self.where is not None:
             check_predicates((self.where,), table)
         check_cases(self.cases, self.group_by, table)
+        check_derived(self, table)
 
     def _check_inner(self, inner: Inner, table: Table) -> None:
         """Raise ValueError if an inner question contradicts the table definition, or the plan around it does."""
         if any(one.function == "persons" for one in self.aggregates):
             raise ValueError("each row of an inner question is a person: COUNT(*) counts them")
         inner.check(table)
-        seen, known = self.seen(table), {one.name for one in inner.columns}
-        measures = {name for one in self.aggregates for name in one.columns}
+        seen, known = self.row(table), {one.name for one in inner.columns}
+        measures = {*base_columns((name for one in self.aggregates for name in one.columns), self.derived)}
         grouped = [name for name in self.group_by if name not in by_name(self.cases)]
-        if unknown := sorted({*grouped, *measures, *columns_of(self.where), *columns_in(self.cases)} - known):
+        if unknown := sorted({*grouped, *measures, *self.compared} - known):
             raise ValueError(f"there is no inner column {unknown[0]!r}")
         for role, names in (("dimension", grouped), ("measure", measures)):
             for name in names:
@@ -322,6 +347,7 @@ class Plan(Message):
         if self.where is not None:
             check_predicates((self.where,), inner.table(table))
         check_cases(self.cases, self.group_by, inner.table(table))
+        check_derived(self, seen)
 
     def release_remedy(self, release: str) -> str:
         return "an exact source serves training only, never a question"
@@ -329,6 +355,7 @@ class Plan(Message):
     def in_words(self, table_name: str) -> str:
         of = table_name if self.inner is None else self.inner.in_words(table_name)
         text = ", ".join(one.in_words() for one in self.aggregates) + f" of {of}"
+        text += "".join(f", {one.in_words}" for one in self.derived)
         if self.where is not None:
             who = "" if self.inner is None else "; of these persons"
             text += f"{who} where {in_words(self.where)}"

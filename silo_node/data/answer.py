@@ -24,6 +24,7 @@ from silo_node.data import exact, per_person
 from silo_node.data.bounding import PairLots, chosen, groups_of_each, of_few_groups
 from silo_node.data.cases import places
 from silo_node.data.coded import BELOW, NO_STEPS, Bools, Coding, Integers, Rows, member_of, steps_of
+from silo_node.data.expressions import with_derived
 from silo_node.data.lots import Lots
 from silo_node.data.moments import products, squares
 from silo_node.data.norms import Owned, has_more, within_norm
@@ -62,8 +63,10 @@ def question(rows: Rows, request: Request, is_in: Bools | None, lots: Lots, max_
     if plan.inner is not None:
         theirs = _kept(rows, is_in, None if plan.inner.where is None else holds(rows, table, plan.inner.where).true)
         rows, is_in = per_person.rows_of(rows, table, plan, plan.inner, theirs), None
-        table, compared = plan.seen(table), plan.inner.table(table)
+        compared = plan.inner.table(table)
     matching = kept = _kept(rows, is_in, None if plan.where is None else holds(rows, compared, plan.where).true)
+    table = plan.seen(table)
+    rows = with_derived(rows, plan.derived, plan.where, table, compared, kept)
     matching_group = group = _groups(rows, plan, table, compared, kept)
     vectors, statistics = [], plan.statistics(request.table)
     of_rows = any(one not in (PERSONS, CUT) for one in statistics)

@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policies.requests.cases import columns_in
 from policies.requests.persons import Inner, InnerColumn
-from policies.requests.predicates import columns_of
 from policies.requests.query import Plan
 from policies.requests.tables import Table, TableColumn
 from silo_node.data.bounding import PairLots, chosen, different
@@ -63,12 +61,12 @@ def rows_of(rows: Rows, table: Table, plan: Plan, inner: Inner, kept: Integers) 
     is_there[rows.person[kept]] = True
     place = np.cumsum(is_there) - 1
     persons = int(place[-1]) + 1 if len(place) else 0
-    compared, cells = frozenset((*columns_of(plan.where), *columns_in(plan.cases))), dict[tuple[Aspect, str], Cells]()
+    cells = dict[tuple[Aspect, str], Cells]()
     for one in inner.columns:
         own = kept if one.where is None else kept[holds(rows, table, one.where).true[kept]]
         figures = _Figures(rows, table, one, own, place[rows.person[own]], persons)
         column = one.defined(table, is_grouped=one.name in plan.group_by)
-        cells.update(((aspect, one.name), found) for aspect, found in figures.cells(column, one.name in compared))
+        cells.update(((aspect, one.name), found) for aspect, found in figures.cells(column, one.name in plan.compared))
     return Rows(np.arange(persons), persons, (), cells)
 
 

@@ -70,34 +70,6 @@ def test_hints_say_why(asked: str, hint: str) -> None:
     assert hint in refusal(f"SELECT {asked} AS f FROM visits").hint
 
 
-@pytest.mark.parametrize(
-    ("asked", "instead"),
-    [
-        ("AVG(stay / 7)", "AVG(stay) / 7"),
-        ("SUM(stay * 24)", "SUM(stay) * 24"),
-        ("AVG(24 * stay)", "24 * AVG(stay)"),
-        ("AVG(age + 1)", "AVG(age) + 1"),
-        ("SUM(age - 1)", "SUM(age) - 1 * COUNT(age)"),
-        ("SUM(-cost)", "-SUM(cost)"),
-        ("AVG(age - stay)", "AVG(age) - AVG(stay), the same where no cell is missing"),
-        ("AVG(cost / stay)", "SUM(cost) / SUM(stay)"),
-        ("AVG(age * stay)", "COVAR_POP(age, stay) + REGR_AVGX(age, stay) * REGR_AVGY(age, stay)"),
-        ("AVG(COALESCE(cost, 0))", "SUM(cost) / COUNT(*)"),
-        ("SUM(CAST(smoker AS INT))", "SUM(smoker)"),
-        ("AVG(smoker::DOUBLE)", "AVG(smoker)"),
-    ],
-)
-def test_arithmetic_inside_an_aggregate_is_proposed_outside(asked: str, instead: str) -> None:
-    hint = refusal(f"SELECT {asked} FROM visits").hint
-    assert instead in hint
-    assert plan(f"SELECT {instead.partition(', the same')[0]} AS f FROM visits", OFFER).plan.aggregates
-
-
-@every("asked", ["AVG(ABS(cost))", "SUM(age // 10)", "AVG(1 / age)", "SUM(grade + 1)", "COUNT(DISTINCT age)"])
-def test_another_expression_is_proposed_as_groups(asked: str) -> None:
-    assert plan(proposed(refusal(f"SELECT {asked} FROM visits").hint), OFFER).plan.cases or "grade" in asked
-
-
 def test_figures_of_groups_may_be_what_rows_may_not() -> None:
     inner = "(SELECT ward, COUNT(*) AS n FROM visits GROUP BY ward)"
     for asked in ("MAX(n)", "MIN(n)", "MAX(n) - MIN(n)"):

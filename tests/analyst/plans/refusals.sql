@@ -33,30 +33,34 @@ SELECT MEDIAN(age) FROM visits
 -- error:
 MEDIAN(age) is not supported at line 1, column 8
 
--- title: an expression in an aggregate
-SELECT SUM(age + 1) FROM visits
+-- title: an aggregate in an aggregate
+SELECT SUM(age * COUNT(*)) FROM visits
 -- error:
-SUM takes one plain column at line 1, column 8
+SUM takes one measure at line 1, column 8
+-- hint:
+compute with figures outside of aggregates, as in AVG(x) * COUNT(*)
 
 -- title: an aggregate of a constant
 SELECT SUM(1) FROM visits
 -- error:
-SUM takes one plain column at line 1, column 8
+1 reads no column at line 1, column 12
+-- hint:
+count rows with COUNT(*), and multiply the figure
 
 -- title: SUM(*)
 SELECT SUM(*) FROM visits
 -- error:
-SUM takes one plain column at line 1, column 8
+SUM takes one measure at line 1, column 8
 
 -- title: two arguments
 SELECT COUNT(age, stay) FROM visits
 -- error:
-COUNT takes one plain column at line 1, column 8
+COUNT takes one measure at line 1, column 8
 
 -- title: COUNT(DISTINCT)
 SELECT COUNT(DISTINCT age) FROM visits
 -- error:
-COUNT takes one plain column at line 1, column 8
+COUNT takes one measure at line 1, column 8
 
 -- title: DISTINCT
 SELECT DISTINCT ward FROM visits
@@ -351,27 +355,27 @@ CORR names 'age' twice at line 1, column 8
 -- title: a correlation with a third argument
 SELECT CORR(age, cost, stay) FROM visits
 -- error:
-CORR takes two plain columns at line 1, column 8
+CORR takes two measures at line 1, column 8
 
 -- title: a regression of one column
 SELECT REGR_SLOPE(age) FROM visits
 -- error:
-REGR_SLOPE takes two plain columns at line 1, column 8
+REGR_SLOPE takes two measures at line 1, column 8
 
--- title: a covariance of an expression
-SELECT COVAR_POP(age, cost / 2) FROM visits
+-- title: a covariance of a text
+SELECT COVAR_POP(age, ward) FROM visits
 -- error:
-COVAR_POP takes two plain columns at line 1, column 8
+cannot aggregate 'ward' at line 1, column 23: it holds text
 
 -- title: a variance of all
 SELECT VARIANCE(*) FROM visits
 -- error:
-VAR_SAMP takes one plain column at line 1, column 8
+VAR_SAMP takes one measure at line 1, column 8
 
 -- title: a variance of different values
 SELECT STDDEV(DISTINCT age) FROM visits
 -- error:
-STDDEV_SAMP takes one plain column at line 1, column 8
+STDDEV_SAMP takes one measure at line 1, column 8
 
 -- title: a variance of text
 SELECT VAR_POP(region) FROM visits

@@ -1,0 +1,466 @@
+"""The range of an expression: the bounds and the step of a measure that is computed of the cells of a row.
+
+Interval arithmetic over the columns' public bounds, narrowed by the conditions that a row meets. Promise: a range
+follows from the signed request alone, to the same numbers on any machine: arithmetic is exact, and logarithms, roots
+and exponentials are rounded outwards from correctly rounded decimals. A derived column has the sensitivity of a column
+with these bounds and this step: a silo clamps what it computes to them (`silo_node/data/expressions.py`), so no error
+of floating point can exceed it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
+from fractions import Fraction
+from math import ceil, floor, lcm
+from types import MappingProxyType
+
+from policies.requests.expressions import Cell, Choose, Constant, Derived, Expression
+from policies.requests.predicates import Both, Compare, Predicate
+from policies.requests.tables import Table, TableColumn
+from policies.units import MAX_RANGE_STEPS
+
+STEPS = 2**20  # that a range without a step of its own is divided into, at least
+_FINEST = Fraction(1, 10**9)
+_MOST = Fraction(10**15)  # the magnitude of a value
+_RESOLVED = 2**46  # of a value in steps, so that a float tells two steps apart
+_LONG = 10**40
+_ROUGH = 10**30
+_MAX_POWER = 8
+_DIGITS = Context(prec=30)
+_MOST_EXPONENT = 60
+Values = Mapping[str, "Range"]
+
+
+class NoRangeError(ValueError):
+    """An expression without finite bounds: which bound it lacks, and the argument and the kind of remedy."""
+
+    def __init__(self, message: str, lacks: str, argument: int = 0) -> None:
+        super().__init__(message, lacks, argument)
+        self.message, self.lacks, self.argument = message, lacks, argument
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The least and the greatest value; `grid`, of which all values are multiples, if there is one.
+
+    `degree`: of the polynomial of cells that it is; `steep` are the columns inside whose values it sets a threshold, or
+    of which it tells as much as one does.
+    """
+
+    low: Fraction
+    high: Fraction
+    grid: Fraction | None = None
+    can_be_missing: bool = False
+    degree: int = 0
+    columns: frozenset[str] = frozenset()
+    steep: frozenset[str] = frozenset()
+
+    @property
+    def cut(self) -> "Range":
+        """The same with all of its columns steep."""
+        return replace(self, degree=0, steep=self.columns)
+
+    def __str__(self) -> str:
+        return f"{_shown(self.low)} to {_shown(self.high)}"
+
+
+def _shown(value: Fraction) -> str:
+    return f"{float(value):.10g}" if abs(value) < 10**6 or value.denominator > 1 else f"{value.numerator}"
+
+
+def range_of_column(column: TableColumn) -> Range:
+    """Return the range of a column with bounds."""
+    step = Fraction(column.step or "1")
+    low, high = (column.low or 0) * step, (column.high or 0) * step
+    return Range(low, high, step, column.can_be_missing, 1, frozenset((column.name,)))
+
+
+def range_of(expression: Expression, table: Table, values: Values) -> Range:
+    """Return the range of an expression, where its columns have these ranges; raises NoRangeError."""
+    match expression:
+        case Cell():
+            return values[expression.column]
+        case Constant():
+            return constant(expression.value)
+        case Choose():
+            ranges = [
+                range_of(result, table, narrowed(values, (when,), table))
+                for when, result in zip(expression.whens, expression.results, strict=True)
+            ]
+            last = None if expression.otherwise is None else range_of(expression.otherwise, table, values)
+            return chosen(ranges, last)
+    return applied(expression.function, [range_of(one, table, values) for one in expression.arguments])
+
+
+def constant(text: str) -> Range:
+    """Return the range of a number."""
+    value = Fraction(text)
+    return Range(value, value, abs(value) or Fraction(1))
+
+
+def chosen(results: Sequence[Range], otherwise: Range | None) -> Range:
+    """Return the range of one of several results."""
+    ranges = results if otherwise is None else [*results, otherwise]
+    return replace(_joined(ranges), can_be_missing=otherwise is None or any(one.can_be_missing for one in ranges))
+
+
+def applied(function: str, arguments: Sequence[Range]) -> Range:
+    """Return the range of a function of values in these ranges; raises NoRangeError."""
+    found = _tidied(_RANGES[function](arguments))
+    if max(abs(found.low), abs(found.high)) > _MOST:
+        raise NoRangeError(f"its values reach from {found}, beyond 1e15", "size")
+    return found
+
+
+def narrowed(values: Values, conditions: Sequence[Predicate], table: Table) -> Values:
+    """Return the ranges of columns in rows that meet all of these conditions; contradictions change nothing.
+
+    A number in a row is its cell rounded to steps, so a bound of the cell is rounded likewise.
+    """
+    found, pending = dict(values), list(conditions)
+    while pending:
+        one = pending.pop()
+        if isinstance(one, Both):
+            pending += one.operands
+        elif isinstance(one, Compare) and one.column in found and table.column(one.column).type in ("int", "decimal"):
+            own = _compared(found[one.column], one, table.column(one.column))
+            if own.low <= own.high:
+                found[one.column] = replace(own, can_be_missing=False)
+    return found
+
+
+def _compared(own: Range, one: Compare, column: TableColumn) -> Range:
+    value, is_int = Fraction(one.value), column.type == "int"
+    least, most = own.low, own.high
+    if one.op in (">", ">=", "="):
+        bound = Fraction(floor(value) + 1) if one.op == ">" and is_int else value
+        least = max(least, min(_rounded(bound, own), own.high) if one.op == "=" else _rounded(bound, own))
+    if one.op in ("<", "<=", "="):
+        bound = Fraction(ceil(value) - 1) if one.op == "<" and is_int else value
+        most = min(most, max(_rounded(bound, own), own.low) if one.op == "=" else _rounded(bound, own))
+    return replace(own, low=least, high=most)
+
+
+def _rounded(bound: Fraction, own: Range) -> Fraction:
+    """Return a bound of a cell as one of its whole steps, halves up."""
+    step = own.grid or Fraction(1)
+    return floor(bound / step + Fraction(1, 2)) * step
+
+
+def defined(derived: Derived, table: Table, where: Predicate | None) -> TableColumn:
+    """Return the definition of a derived measure as a column, with its bounds and its step; raises NoRangeError."""
+    return _defined(derived, table.columns, where, table)
+
+
+def derived_range(derived: Derived, table: Table, where: Predicate | None) -> Range:
+    """Return the range of a derived measure in rows that meet a condition; raises NoRangeError."""
+    return range_of(derived.expression, table, values_of(derived, table, where))
+
+
+def values_of(derived: Derived, table: Table, where: Predicate | None) -> Values:
+    """Return the ranges of the columns of which values enter a derived measure."""
+    values = {name: range_of_column(table.column(name)) for name in derived.columns}
+    return values if where is None else narrowed(values, (where,), table)
+
+
+def _defined(derived: Derived, columns: Sequence[TableColumn], where: Predicate | None, table: Table) -> TableColumn:
+    found = derived_range(derived, table, where)
+    step = step_of(found)
+    low, high = floor(found.low / step), ceil(found.high / step)
+    return TableColumn.model_construct(
+        name=derived.name,
+        type="int" if step.denominator == 1 else "decimal",
+        low=low,
+        high=max(high, low + 1),
+        step=_decimal(step),
+        domain=(),
+        unknown=None,
+        can_be_missing=found.can_be_missing,
+    )
+
+
+def step_of(found: Range) -> Fraction:
+    """Return the step to which values of a range are rounded: their own, or one of at least STEPS of the range."""
+    width, most = found.high - found.low, max(abs(found.low), abs(found.high))
+    if found.grid is not None and _is_natural(found.grid, width, most):
+        return found.grid
+    finest = max(width / STEPS, most / _RESOLVED, _FINEST)
+    power = 0
+    while Fraction(10) ** power > finest:
+        power -= 1
+    while Fraction(10) ** (power + 1) <= finest:
+        power += 1
+    # The largest of 1, 2 and 5 times a power of ten that is no larger, so that there are no fewer steps.
+    unit = Fraction(10) ** power
+    return max(max(digit * unit for digit in (1, 2, 5) if digit * unit <= finest), _FINEST)
+
+
+def _is_natural(grid: Fraction, width: Fraction, most: Fraction) -> bool:
+    is_decimal = (10**9) % grid.denominator == 0 and grid < 10**18
+    return is_decimal and width / grid <= MAX_RANGE_STEPS - 2 and most / grid <= _RESOLVED
+
+
+def _decimal(step: Fraction) -> str:
+    text = f"{Decimal(step.numerator) / Decimal(step.denominator):f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _tidied(found: Range) -> Range:
+    """Return a range with numbers of bounded length, rounded outwards, and no grid that is too fine to be a step."""
+    low, high, grid = found.low, found.high, found.grid
+    if low.denominator > _LONG or high.denominator > _LONG:
+        low, high = Fraction(floor(low * _ROUGH), _ROUGH), Fraction(ceil(high * _ROUGH), _ROUGH)
+    if grid is not None and (10**9) % grid.denominator:
+        grid = None
+    return replace(found, low=low, high=high, grid=grid)
+
+
+def _common(*grids: Fraction | None) -> Fraction | None:
+    """Return the largest number of which all of these are multiples."""
+    found: Fraction | None = None
+    for grid in grids:
+        if grid is None:
+            return None
+        found = grid if found is None else _of_two(found, grid)
+    return found
+
+
+def _of_two(one: Fraction, other: Fraction) -> Fraction:
+    below = lcm(one.denominator, other.denominator)
+    left, right = int(one * below), int(other * below)
+    while right:
+        left, right = right, left % right
+    return Fraction(left, below)
+
+
+def _joined(ranges: Sequence[Range]) -> Range:
+    """Return the range of what is one of several values."""
+    return Range(
+        min(one.low for one in ranges),
+        max(one.high for one in ranges),
+        _common(*(one.grid for one in ranges if not one.low == one.high == 0)) if ranges else None,
+        any(one.can_be_missing for one in ranges),
+        max(one.degree for one in ranges),
+        frozenset[str]().union(*(one.columns for one in ranges)),
+        frozenset[str]().union(*(one.steep for one in ranges)),
+    )
+
+
+def _with(arguments: Sequence[Range], low: Fraction, high: Fraction, grid: Fraction | None) -> Range:
+    """Return a range of what depends on these as a sum does."""
+    return replace(_joined(arguments), low=low, high=high, grid=grid)
+
+
+def _add(arguments: Sequence[Range]) -> Range:
+    low, high = sum((one.low for one in arguments), Fraction(0)), sum((one.high for one in arguments), Fraction(0))
+    return _with(arguments, low, high, _common(*(one.grid for one in arguments)))
+
+
+def _negate(arguments: Sequence[Range]) -> Range:
+    return replace(arguments[0], low=-arguments[0].high, high=-arguments[0].low)
+
+
+def _subtract(arguments: Sequence[Range]) -> Range:
+    return _add([arguments[0], _negate(arguments[1:])])
+
+
+def _multiply(arguments: Sequence[Range]) -> Range:
+    found = arguments[0]
+    for other in arguments[1:]:
+        ends = [left * right for left in (found.low, found.high) for right in (other.low, other.high)]
+        grid = None if found.grid is None or other.grid is None else found.grid * other.grid
+        product = replace(_with((found, other), min(ends), max(ends), grid), degree=found.degree + other.degree)
+        # Variances and covariances tell as much of two columns; more factors count who has several of them.
+        found = _tidied(product if product.degree <= 2 else product.cut)
+        if max(abs(found.low), abs(found.high)) > _MOST:
+            raise NoRangeError(f"its values reach from {found}, beyond 1e15", "size")
+    return found
+
+
+def _divide(arguments: Sequence[Range]) -> Range:
+    above, below = arguments
+    if below.low <= 0 <= below.high:
+        raise NoRangeError(f"it divides by values from {below}, which may be 0", "divisor", 1)
+    ends = [left / right for left in (above.low, above.high) for right in (below.low, below.high)]
+    is_constant = below.low == below.high
+    grid = above.grid / abs(below.low) if is_constant and above.grid is not None else None
+    # A steep divisor tells who is at its end: 1 / (x + 0.001) counts where x is 0.
+    return replace(_with((above, below.cut), min(ends), max(ends), grid), degree=above.degree)
+
+
+def _power(arguments: Sequence[Range]) -> Range:
+    base, exponent = arguments
+    if exponent.low not in range(1, _MAX_POWER + 1):
+        raise NoRangeError(f"a power is a whole number from 1 to {_MAX_POWER}", "power", 1)
+    times = int(exponent.low)
+    found = _multiply([base] * times)
+    if times % 2 == 0:
+        ends = (base.low**times, base.high**times)
+        low = Fraction(0) if base.low <= 0 <= base.high else min(ends)
+        found = replace(found, low=low, high=max(ends))
+    return found
+
+
+def _extreme(arguments: Sequence[Range], low: Fraction, high: Fraction) -> Range:
+    """Return the range of LEAST or GREATEST; where one argument always is it, nothing is cut."""
+    found = _with(arguments, low, high, _common(*(one.grid for one in arguments if not one.low == one.high == 0)))
+    found = replace(found, can_be_missing=all(one.can_be_missing for one in arguments))
+    always = [one for one in arguments if (one.low, one.high) == (low, high)]
+    others = [one for one in arguments if not always or one is not always[0]]
+    is_whole = bool(always) and all(one.low >= high or one.high <= low for one in others)
+    return found if is_whole else found.cut
+
+
+def _least(arguments: Sequence[Range]) -> Range:
+    """Return the range of the least value; what is missing is passed over."""
+    sure = [one for one in arguments if not one.can_be_missing]
+    high = min(one.high for one in sure) if sure else max(one.high for one in arguments)
+    return _extreme(arguments, min(one.low for one in arguments), high)
+
+
+def _greatest(arguments: Sequence[Range]) -> Range:
+    sure = [one for one in arguments if not one.can_be_missing]
+    low = max(one.low for one in sure) if sure else min(one.low for one in arguments)
+    return _extreme(arguments, low, max(one.high for one in arguments))
+
+
+def _abs(arguments: Sequence[Range]) -> Range:
+    (one,) = arguments
+    if one.low >= 0:
+        return one
+    if one.high <= 0:
+        return _negate(arguments)
+    return replace(one, low=Fraction(0), high=max(-one.low, one.high)).cut
+
+
+def _whole(round_to: Callable[[Fraction], int]) -> Callable[[Sequence[Range]], Range]:
+    def of(arguments: Sequence[Range]) -> Range:
+        (one,) = arguments
+        if one.grid is not None and one.grid.denominator == 1:
+            return one
+        return replace(one, low=Fraction(round_to(one.low)), high=Fraction(round_to(one.high)), grid=Fraction(1)).cut
+
+    return of
+
+
+def _sign(arguments: Sequence[Range]) -> Range:
+    (one,) = arguments
+    low, high = (Fraction((end > 0) - (end < 0)) for end in (one.low, one.high))
+    found = replace(one, low=low, high=high, grid=Fraction(1))
+    return replace(found, degree=0) if low == high else found.cut
+
+
+def _round(arguments: Sequence[Range]) -> Range:
+    one, digits = arguments
+    if digits.low not in range(-15, 10):
+        raise NoRangeError("ROUND takes from -15 to 9 decimals", "decimals", 1)
+    unit = Fraction(10) ** -int(digits.low)
+    if one.grid is not None and (one.grid / unit).denominator == 1:
+        return one
+    low, high = (half_away(end / unit) * unit for end in (one.low, one.high))
+    return replace(one, low=low, high=high, grid=unit).cut
+
+
+def half_away(value: Fraction) -> int:
+    """Return the nearest whole number, of halves the one away from 0."""
+    return floor(value + Fraction(1, 2)) if value >= 0 else ceil(value - Fraction(1, 2))
+
+
+def _remainder(arguments: Sequence[Range]) -> Range:
+    one, by = arguments
+    if by.low <= 0 <= by.high:
+        raise NoRangeError(f"it divides by values from {by}, which may be 0", "divisor", 1)
+    if any(side.grid is None or side.grid.denominator > 1 for side in arguments):
+        raise NoRangeError("% takes whole numbers", "whole")
+    most = max(abs(by.low), abs(by.high)) - 1
+    low, high = min(max(one.low, -most), Fraction(0)), max(min(one.high, most), Fraction(0))
+    return _with((one.cut, by.cut), low, high, Fraction(1))
+
+
+def _coalesce(arguments: Sequence[Range]) -> Range:
+    read = []
+    for one in arguments:
+        read.append(one)
+        if not one.can_be_missing:
+            break
+    return replace(_joined(read), can_be_missing=all(one.can_be_missing for one in read))
+
+
+def _nullif(arguments: Sequence[Range]) -> Range:
+    one, value = arguments[0], arguments[1].low
+    if not one.low <= value <= one.high:
+        return one
+    low, high = one.low, one.high
+    if one.grid is not None and (value / one.grid).denominator == 1 and low < high:
+        low = low + one.grid if value == low else low
+        high = high - one.grid if value == high else high
+    return replace(one, low=low, high=high, can_be_missing=True).cut
+
+
+def _rising(
+    function: Callable[[Decimal], Decimal], is_defined: Callable[[Range], str], lacks: str
+) -> Callable[[Sequence[Range]], Range]:
+    """Return how a function that rises changes a range, its ends rounded outwards."""
+
+    def of(arguments: Sequence[Range]) -> Range:
+        (one,) = arguments
+        if problem := is_defined(one):
+            raise NoRangeError(problem, lacks)
+        low, high = _outwards(function, one.low, ROUND_FLOOR), _outwards(function, one.high, ROUND_CEILING)
+        return replace(one, low=low, high=high, grid=None).cut
+
+    return of
+
+
+def _outwards(function: Callable[[Decimal], Decimal], value: Fraction, rounding: str) -> Fraction:
+    at = Context(prec=30, rounding=rounding).divide(Decimal(value.numerator), Decimal(value.denominator))
+    found = function(at)
+    if not found:
+        return Fraction(0)
+    place = Decimal(1).scaleb(max(found.adjusted() - 14, -_MOST_EXPONENT))
+    return Fraction(found.quantize(place, rounding))
+
+
+def _above_0(one: Range) -> str:
+    return "" if one.low > 0 else f"a logarithm needs values above 0, and they are from {one}"
+
+
+def _not_below_0(one: Range) -> str:
+    return "" if one.low >= 0 else f"a root needs values of 0 and more, and they are from {one}"
+
+
+def _not_large(one: Range) -> str:
+    return "" if max(abs(one.low), abs(one.high)) <= _MOST_EXPONENT else f"EXP of values from {one} is out of reach"
+
+
+_LN2 = _DIGITS.ln(Decimal(2))
+_RANGES: Mapping[str, Callable[[Sequence[Range]], Range]] = MappingProxyType(
+    {
+        "add": _add,
+        "subtract": _subtract,
+        "multiply": _multiply,
+        "divide": _divide,
+        "negate": _negate,
+        "least": _least,
+        "greatest": _greatest,
+        "abs": _abs,
+        "sign": _sign,
+        "floor": _whole(floor),
+        "ceil": _whole(ceil),
+        "trunc": _whole(int),
+        "round": _round,
+        "round_even": _whole(round),
+        "remainder": _remainder,
+        "power": _power,
+        "ln": _rising(_DIGITS.ln, _above_0, "logarithm"),
+        "log2": _rising(lambda value: _DIGITS.divide(_DIGITS.ln(value), _LN2), _above_0, "logarithm"),
+        "log10": _rising(_DIGITS.log10, _above_0, "logarithm"),
+        "sqrt": _rising(_DIGITS.sqrt, _not_below_0, "root"),
+        "exp": _rising(_DIGITS.exp, _not_large, "exponent"),
+        "coalesce": _coalesce,
+        "nullif": _nullif,
+    }
+)
