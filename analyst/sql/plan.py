@@ -18,6 +18,7 @@ from analyst.sql.columns import define, measure
 from analyst.sql.conditions import conditions_of
 from analyst.sql.draft import PlanDraft, Planned, Rule, check_fields
 from analyst.sql.evaluation import bounded
+from analyst.sql.inner_keys import check_uses
 from analyst.sql.offer import Offer, suggest
 from analyst.sql.parse import parse, sql_position, unsupported
 from analyst.sql.persons import by_person, check_joins, is_count_of_persons, is_person
@@ -72,10 +73,8 @@ def plan(sql: str, offer: Offer, counts_cut: bool = False) -> Planned:
         with bounded():
             for rule in RULES:
                 draft = rule(statement, draft, seen)
-        for one in draft.cases if inner is not None else ():
-            if twice := sorted(set(one.columns).intersection(draft.group_by)):
-                hint = "group by it alone, and add up its groups afterwards"
-                raise SqlError(f"{twice[0]!r} is grouped by, and compared in another group", hint)
+        if persons is not None:
+            check_uses(persons.keys, draft)
         finished = Plan(
             where=draft.where,
             group_by=draft.group_by,
