@@ -91,7 +91,7 @@ def groups_of(plan: Plan, table: Table) -> Iterator[tuple[Label, ...]]:
 
 
 def _labels(plan: Plan, table: Table, name: str) -> Sequence[Label]:
-    case = by_name(plan.cases).get(name)
+    case = by_name(plan.all_cases).get(name)
     if case is not None:
         return [case.shown(group) for group in case.groups]
     column = table.column(name)

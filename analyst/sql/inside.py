@@ -7,6 +7,7 @@ those that the comparisons cannot see beyond.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from typing import Any
 
 from sqlglot import exp
 
@@ -20,8 +21,8 @@ from policies.requests.predicates import Predicate
 from policies.requests.tables import TableColumn
 
 FIGURES = (
-    "inside, the rows of a person are made one by COUNT(*), COUNT(col), SUM(col), MIN(col) or MAX(col), each perhaps"
-    " with FILTER (WHERE ...)"
+    "inside, the rows of a person are made one by COUNT(*), COUNT(col), COUNT(DISTINCT col), SUM(col), MIN(col) or"
+    " MAX(col), each perhaps with FILTER (WHERE ...)"
 )
 _LARGEST = 2**60
 
@@ -39,11 +40,13 @@ class Figure:
     @property
     def needs_bounds(self) -> bool:
         """Whether it has no public bounds by itself."""
-        return self.function in ("count", "sum") and self.high is None
+        return self.function in ("count", "sum") and self.high is None  # `distinct` has its domain's
 
     @property
     def text(self) -> str:
         """What it is, in SQL's words."""
+        if self.function == "distinct":
+            return f"COUNT(DISTINCT {'' if self.column is None else self.column.name})"
         named = {"first": "MIN", "last": "MAX"}.get(self.function, self.function.upper())
         return f"{named}({'*' if self.column is None else self.column.name})"
 
@@ -72,11 +75,15 @@ class Figure:
         """Return it as the wire has it; raises SqlError where its bounds are none."""
         column = None if self.column is None else self.column.name
         low, high = self.low, self.high
-        if self.function == "count" and high is not None:
+        if self.function == "distinct" and self.column is not None:
+            most = len(self.column.domain) - 1  # which is that of all but `unknown`
+            high = Decimal(most) if high is None else min(high, Decimal(most)) if high == int(high) else high
+        if self.function in ("count", "distinct") and high is not None:
             if high != int(high) or not 1 <= high <= MAX_COUNT or low is not None:
                 where = f"the bound of {self.text}{sql_position(node)} is none"
                 raise SqlError(where, f"write LEAST({self.text}, 20), with a whole number from 1 to {MAX_COUNT:,}")
-            return InnerColumn(name=name, function="count", column=column, where=self.where, high=int(high))
+            counted: Any = self.function
+            return InnerColumn(name=name, function=counted, column=column, where=self.where, high=int(high))
         if self.function == "sum" and high is not None and self.column is not None:
             step = Decimal(self.column.step or 1)
             if low is None and (self.column.low or 0) < 0:
@@ -156,7 +163,7 @@ def _bounded(node: exp.Expr, table: str, offer: Offer) -> Figure:
             "bound one figure by one number, as in LEAST(COUNT(*), 20)",
         )
     inner = figure(figures[0], table, offer)
-    if inner.function not in ("count", "sum"):
+    if inner.function not in ("count", "distinct", "sum"):
         raise SqlError(f"{inner.text}{sql_position(node)} has the bounds of its column already", f"write {inner.text}")
     return bounded(inner, bounds[0], is_least=is_least)
 
@@ -165,7 +172,7 @@ def bounded(inner: Figure, bound: Decimal, *, is_least: bool) -> Figure:
     """Return a count or a sum within one bound more: by LEAST, or else by GREATEST."""
     if is_least:
         return replace(inner, high=bound if inner.high is None else min(inner.high, bound))
-    if inner.function == "count" and bound <= 0:
+    if inner.function in ("count", "distinct") and bound <= 0:
         return inner
     return replace(inner, low=bound if inner.low is None else max(inner.low, bound))
 
@@ -178,6 +185,8 @@ def _where(inner: Figure, where: exp.Expr, table: str, offer: Offer, node: exp.E
 
 def _count(node: exp.Count, table: str, offer: Offer) -> Figure:
     target = node.this
+    if isinstance(target, exp.Distinct) and len(target.expressions) == 1:
+        return _different(target.expressions[0], node, table, offer)
     if isinstance(target, exp.Star) and not any(target.args.values()):
         return Figure("count", None, None)
     if isinstance(target, exp.Case) and target.args.get("default") is None:
@@ -187,6 +196,15 @@ def _count(node: exp.Count, table: str, offer: Offer) -> Figure:
             return Figure("count", None, None)
         return Figure("count", measure(target, table, offer), None)
     raise SqlError(f"{node.sql(dialect='duckdb')[:60]} is not supported inside{sql_position(node)}", FIGURES)
+
+
+def _different(target: exp.Expr, node: exp.Expr, table: str, offer: Offer) -> Figure:
+    """Return how many different values of a dimension a person has."""
+    column = define(target, table, offer) if isinstance(target, exp.Column) else None
+    if column is None or len(column.domain) < 2:
+        where = f"{node.sql(dialect='duckdb')[:60]} is not supported inside{sql_position(node)}"
+        raise SqlError(where, "a column with a closed domain has different values that are counted; others are not")
+    return Figure("distinct", column, None)
 
 
 def _case(case: exp.Case, node: exp.Expr, table: str, offer: Offer) -> Figure:

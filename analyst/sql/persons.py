@@ -4,7 +4,8 @@
     GROUP BY cohort
 
 The inner question becomes `Plan.inner`, and in the statement around it stands a table of its rows, which the rules of
-`analyst.sql.plan` read as any other one. A person is named by the silos' `id_column`, which no silo opens.
+`analyst.sql.plan` read as any other one. An inner question that groups by more than the person makes a row for each
+group of a person (`analyst.sql.inner_keys`). A person is named by the silos' `id_column`, which no silo opens.
 """
 
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from sqlglot import exp
 from analyst.errors import SqlError
 from analyst.sql.columns import by_each
 from analyst.sql.draft import PlanDraft
+from analyst.sql.inner_keys import InnerKeys, keys_of
 from analyst.sql.inside import Figure, bounded, figure, has_figure, number
 from analyst.sql.offer import Offer
 from analyst.sql.parse import sql_position, unsupported
@@ -40,6 +42,7 @@ class ByPerson:
     table: str  # of the rows that they are made of
     inner: Inner
     offer: Offer
+    keys: InnerKeys  # what it groups by beside the person
 
 
 def by_person(query: exp.Query, offer: Offer) -> ByPerson | None:
@@ -184,6 +187,7 @@ class _Reading:
         table = _base(inside)
         self._table = "" if table is None else table.name
         self._persons, self._figures = set[str](), dict[str, tuple[Figure, exp.Expr]]()
+        self._keys = InnerKeys()
 
     def read(self) -> ByPerson:
         """Return the parts of the question; raises SqlError."""
@@ -196,21 +200,16 @@ class _Reading:
             both = having.this if own is None else exp.and_(having.this, own.this, copy=False)
             self._around.set("where", exp.Where(this=both))
         self._name_persons()
+        self._keys.rename(self._around)
         self._bounded_outside()
-        where, columns = self._where(), tuple(self._inner_columns())
-        return ByPerson(self._query, self._table, Inner(where=where, columns=columns), self._seen(columns))
+        where, columns, cases = self._where(), tuple(self._inner_columns()), tuple(self._keys.cases.values())
+        inner = Inner(where=where, columns=columns, cases=cases)
+        return ByPerson(self._query, self._table, inner, self._seen(columns), self._keys)
 
     def _check_clauses(self) -> None:
         for clause, node in self._inside.args.items():
             if node and clause not in _INNER:
                 raise unsupported(self._inside, f"{clause.rstrip('_').upper()} is not supported inside")
-        keys = _keys(self._inside)
-        others = [one for one in keys if not (isinstance(one, exp.Column) and one.name in self._names)]
-        if others or not keys:
-            raise SqlError(
-                f"the inner question groups by more than the person{sql_position(others[0])}",
-                f"group by {self._names[0]} alone inside, and by what each person comes to outside",
-            )
         table = _base(self._inside)
         known = {self._table, "" if table is None else table.alias}
         for column in self._inside.find_all(exp.Column):
@@ -218,6 +217,10 @@ class _Reading:
                 column.set("table", None)
         if table is not None:
             table.set("alias", None)
+        keys = _keys(self._inside)
+        others = [one for one in keys if not (isinstance(one, exp.Column) and one.name in self._names)]
+        self._keys = keys_of(self._inside, others, self._table, self._offer)
+        self._figures.update(self._keys.columns)
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -233,13 +236,15 @@ class _Reading:
             if isinstance(node, exp.Column) and node.name in self._names:
                 self._persons.add(projection.alias or node.name)
                 continue
+            if self._keys.name(node) is not None:
+                continue
             if isinstance(node, exp.Column | exp.Star):
                 raise SqlError(
                     f"{node.sql(dialect='duckdb')[:60]}{sql_position(node)} differs between the rows of a person",
-                    "take its least or greatest value, MIN or MAX, or ANY_VALUE",
+                    "take its least or greatest value, MIN or MAX, or ANY_VALUE; or group by it too",
                 )
             name = projection.alias or _default(node)
-            if name in self._figures:
+            if name in self._figures or name in self._keys:
                 raise SqlError(f"the name {name!r} is used twice inside", "give every column its own name with AS")
             self._figures[name] = figure(node, self._table, self._offer), node
 
@@ -258,6 +263,10 @@ class _Reading:
         for column in list(self._around.find_all(exp.Column)):
             if column.table in self._qualifiers:
                 column.set("table", None)
+            if self._keys:  # a person has several rows, which COUNT(DISTINCT person) tells from persons
+                if column.name in self._persons and not column.table:
+                    column.set("this", exp.to_identifier(min(self._persons)))
+                continue
             counted = column.parent
             if isinstance(counted, exp.Distinct) and len(counted.expressions) == 1:
                 counted = counted.parent
@@ -268,7 +277,7 @@ class _Reading:
         """Yield the inner columns that the statement around reads, each with its bounds."""
         for name, (found, node) in self._figures.items():
             uses = [one for one in self._around.find_all(exp.Column) if one.name == name and not one.table]
-            if not uses:
+            if not uses and name not in self._keys:
                 continue
             within = found
             if found.needs_bounds:
@@ -335,18 +344,19 @@ class _Reading:
             defined = inner.table(base, grouped).columns
         except ValueError as err:
             raise SqlError(f"too many groups: {err}", "write a smaller bound, as in LEAST(COUNT(*), 20)") from err
-        return _offer_of(offer, self._table, defined)
+        person = min(self._persons) if self._keys and self._persons else None
+        return _offer_of(offer, self._table, (*defined, *self._keys.opened()), person)
 
 
-def _offer_of(offer: Offer, table: str, columns: tuple[TableColumn, ...]) -> Offer:
-    """Return an offer whose silos with a table have the rows of persons instead."""
+def _offer_of(offer: Offer, table: str, columns: tuple[TableColumn, ...], person: str | None) -> Offer:
+    """Return an offer whose silos with a table have the rows of persons instead, named by `person` if at all."""
     opened = tuple(
         OpenColumn.model_construct(column=one, roles=("dimension", "measure", "filter"), unit=None, narrow=False)
         for one in columns
     )
     rows = OpenTable.model_construct(name=ROWS, columns=opened, definition=bytes(32), rows_up_to=None)
     silos = {
-        silo: offer.silos[silo].model_copy(update={"tables": (rows,), "id_column": None})
+        silo: offer.silos[silo].model_copy(update={"tables": (rows,), "id_column": person})
         for silo in offer.holders(table)
     }
     return replace(offer, silos=silos, is_chosen=True)

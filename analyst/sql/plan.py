@@ -19,6 +19,7 @@ from analyst.sql.conditions import conditions_of
 from analyst.sql.draft import PlanDraft, Planned, Rule, check_fields
 from analyst.sql.evaluation import bounded
 from analyst.sql.inlined import can_be_added, inlined
+from analyst.sql.inner_keys import check_uses
 from analyst.sql.measures import expression_of, name_for
 from analyst.sql.offer import Offer, suggest
 from analyst.sql.parse import parse, sql_position, unsupported
@@ -77,10 +78,8 @@ def plan(sql: str, offer: Offer, counts_cut: bool = False) -> Planned:
         with bounded():
             for rule in RULES:
                 draft = rule(statement, draft, seen)
-        for one in draft.cases if inner is not None else ():
-            if twice := sorted(set(one.columns).intersection(draft.group_by)):
-                hint = "group by it alone, and add up its groups afterwards"
-                raise SqlError(f"{twice[0]!r} is grouped by, and compared in another group", hint)
+        if persons is not None:
+            check_uses(persons.keys, draft)
         finished = Plan(
             where=draft.where,
             group_by=draft.group_by,

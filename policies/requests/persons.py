@@ -3,15 +3,21 @@
 `COUNT(DISTINCT person)` is a statistic of its own. An inner question makes one row of all rows of a person at a silo,
 none left out: each of its columns is a figure of these rows, within bounds that the request states. The plan around it
 then speaks of these columns as of a table with one row a person, so a person changes a sum as one row does.
+
+An inner question may group by more than the person: it makes one row of all rows that a person has in each group. Of
+these rows at most `max_rows` enter, of a norm of at most `max_norm`; in a group around them by the same keys there is
+at most one of a person.
 """
 
 from collections.abc import Collection, Iterator, Mapping
 from decimal import Decimal
+from math import prod
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from crypto.wire import Message, Name
+from policies.requests.cases import MAX_CASES, Cases, by_name, check_cases, columns_in
 from policies.requests.predicates import Predicate, check_predicates, columns_of, cost_of, in_words
 from policies.requests.statistic import Extent, Statistic
 from policies.requests.tables import Table, TableColumn
@@ -19,8 +25,10 @@ from policies.units import MAX_DOMAIN, MAX_RANGE_STEPS, ColumnRole
 
 PERSONS = Statistic("persons")
 OF_PAIRS = 8  # how much each row costs more where persons are counted by group: pairs of both are sorted
+MAX_KEYS = 1_000_000  # groups of one person inside
 MAX_COUNT = 1_000_000  # rows of one person that a count tells apart
 _MOST = 10**18  # the magnitude of a bound, in the column's own units
+_COUNTS = ("count", "distinct")
 _WORDS = {"first": "MIN", "last": "MAX"}
 Bound = Annotated[int | None, Field(default=None, ge=-(2**60), le=2**60, exclude_if=lambda bound: bound is None)]
 
@@ -36,12 +44,14 @@ def of_persons(length: int, max_rows: int, share: int) -> Extent:
 class InnerColumn(Message):
     """One figure of a person's rows: function(column) FILTER (WHERE where), within its bounds.
 
-    A count has the bounds 0 and `high`; those of a sum are in steps of its column. The least and the greatest value of
-    a measure (min, max) have its bounds; the first and the last value of a dimension, in SQL's order, have its domain.
+    A count has the bounds 0 and `high`, and so has the number of different values of a dimension (distinct), none of
+    which is `unknown`; those of a sum are in steps of its column. The least and the greatest value of a measure (min,
+    max) have its bounds; the first and the last value of a dimension, in SQL's order, have its domain. So has a
+    dimension that is grouped by beside the person (each).
     """
 
     name: Name
-    function: Literal["count", "sum", "min", "max", "first", "last"]
+    function: Literal["count", "sum", "min", "max", "first", "last", "distinct", "each"]
     column: Name | None
     where: Annotated[Predicate | None, Field(default=None, exclude_if=lambda where: where is None)] = None
     low: Bound = None
@@ -51,7 +61,9 @@ class InnerColumn(Message):
     def _check(self) -> Self:
         if self.column is None and self.function != "count":
             raise ValueError(f"{self.function} needs a column")
-        is_stated = {"count": (False, True), "sum": (True, True)}.get(self.function, (False, False))
+        if self.function == "each" and self.where is not None:
+            raise ValueError("what is grouped by beside the person has no condition of its own")
+        is_stated = {**dict.fromkeys(_COUNTS, (False, True)), "sum": (True, True)}.get(self.function, (False, False))
         if (self.low is not None, self.high is not None) != is_stated:
             raise ValueError("a count has high, a sum low and high, and nothing else has bounds")
         if self.high is None:
@@ -65,13 +77,13 @@ class InnerColumn(Message):
     @property
     def role(self) -> ColumnRole:
         """The role in which its column is used."""
-        return "dimension" if self.function in ("first", "last") else "measure"
+        return "dimension" if self.function in ("first", "last", "distinct", "each") else "measure"
 
     def defined(self, table: Table, *, is_grouped: bool) -> TableColumn:
         """Return its definition as a column of a table with one row a person; raises ValueError."""
         base = None if self.column is None else table.column(self.column)
         always = self.where is None and base is not None and not base.can_be_missing
-        if base is None or self.function == "count":
+        if base is None or self.function in _COUNTS:
             least = 1 if base is None and self.where is None else 0
             values = tuple(map(str, range(least, (self.high or 0) + 1))) if is_grouped else ()
             if len(values) > MAX_DOMAIN:
@@ -112,11 +124,16 @@ class InnerColumn(Message):
             raise ValueError(f"{self.function} takes a measure, and {self.column!r} has a domain, or no bounds")
         if self.high is not None and self.low is not None and max(-self.low, self.high) * _step(base) > _MOST:
             raise ValueError("the bounds of a sum lie beyond 1e18")
+        if self.role == "dimension" and not base.domain:
+            raise ValueError(f"dimension {self.column!r} has no domain")
 
     @property
     def in_words(self) -> str:
         """What it is, in SQL's words, with its bounds as the wire has them."""
+        if self.function == "each":
+            return f"{self.name} = {self.column}"
         text = f"{_WORDS.get(self.function, self.function.upper())}({self.column or '*'})"
+        text = text if self.function != "distinct" else f"COUNT(DISTINCT {self.column})"
         if self.where is not None:
             text += f" of rows where {in_words(self.where)}"
         text += "" if self.low is None else f" from {self.low}"
@@ -126,25 +143,67 @@ class InnerColumn(Message):
 
 
 class Inner(Message):
-    """The inner question: one row of all rows of a person where `where` holds."""
+    """The inner question: one row of all rows of a person where `where` holds, or one for each group of them.
+
+    What is grouped by beside the person are the columns of the function `each`, and the cases.
+    """
 
     where: Predicate | None
     columns: Annotated[tuple[InnerColumn, ...], Field(max_length=16)]
+    cases: Annotated[
+        tuple[Cases, ...], Field(default=(), max_length=MAX_CASES, exclude_if=lambda cases: not cases)
+    ] = ()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if len({one.name for one in self.columns}) != len(self.columns):
+        names = [*(one.name for one in self.columns), *(one.name for one in self.cases)]
+        if len(set(names)) != len(names):
             raise ValueError("an inner column is named twice")
         return self
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The names of what is grouped by beside the person."""
+        return (*(one.name for one in self.columns if one.function == "each"), *by_name(self.cases))
+
+    def key_sizes(self, table: Table) -> Mapping[str, int]:
+        """Return how many groups each key has; a column's are the values of its domain."""
+        columns = {
+            one.name: len(table.column(one.column or "").domain) for one in self.columns if one.name in self.keys
+        }
+        return columns | {one.name: len(one.groups) for one in self.cases}
+
+    def most_a_person(self, table: Table) -> int:
+        """Return the most rows that it makes of one person."""
+        return prod(self.key_sizes(table).values())
+
+    def most(self, seen: Table, table: Table, group_by: Collection[str]) -> tuple[int, int]:
+        """Return the most rows of a person in one group around them, and in how many groups so many can be.
+
+        Rows of a group by a key have that key in common, so that the other keys tell them apart. `seen` bounds a
+        person's rows by number and norm: the sum of squares over groups is at most that of full groups and a rest.
+        """
+        others = prod(size for name, size in self.key_sizes(table).items() if name not in group_by)
+        each = min(others, seen.most_in_a_group)
+        full, rest = divmod(seen.max_rows, each)
+        squares = full * each * each + rest * rest
+        if seen.max_norm is not None:
+            squares = min(squares, seen.max_norm * seen.max_norm)
+        return each, -(-squares // (each * each))
+
     def table(self, table: Table, grouped: Collection[str] = ()) -> Table:
-        """Return the definition of its rows; a count in `grouped` has its numbers as a domain. Raises ValueError."""
+        """Return the definition of its rows; a count in `grouped` has its numbers as a domain. Raises ValueError.
+
+        Cases are no columns of it.
+        """
         columns = tuple(one.defined(table, is_grouped=one.name in grouped) for one in self.columns)
-        return table.model_copy(update={"max_rows": 1, "max_norm": None, "columns": columns})
+        rows = min(table.max_rows, self.most_a_person(table))
+        norm = None if table.max_norm is None or table.max_norm >= rows else table.max_norm
+        return table.model_copy(update={"max_rows": rows, "max_norm": norm, "columns": columns})
 
     def uses(self) -> Mapping[ColumnRole, tuple[str, ...]]:
         """Return the columns that it reads of a person's rows, by their roles."""
-        filters = [name for where in self.conditions for name in columns_of(where)]
+        filters = [*(name for where in self.conditions for name in columns_of(where)), *columns_in(self.cases)]
         of = {role: [one.column for one in self.columns if one.role == role] for role in ("dimension", "measure")}
         return {
             "dimension": tuple(dict.fromkeys(name for name in of["dimension"] if name is not None)),
@@ -160,7 +219,7 @@ class Inner(Message):
     @property
     def functions(self) -> Iterator[str]:
         """The names in `disclosure.aggregates` of what it computes."""
-        yield from (one.function for one in self.columns if one.function in ("count", "sum"))
+        yield from ("sum" if one.function == "sum" else "count" for one in self.columns if one.high is not None)
 
     def thresholds(
         self, table: Table, compared: Collection[str], grouped: Collection[str]
@@ -182,20 +241,27 @@ class Inner(Message):
 
     def size(self) -> int:
         """Return how much each row costs beside the columns that are read: two for each figure of a person."""
-        return 2 * len(self.columns) + sum(cost_of(where) for where in self.conditions)
+        keys = OF_PAIRS if self.keys else 0
+        parts = sum(cost_of(where) for where in self.conditions) + sum(one.cost for one in self.cases)
+        return 2 * len(self.columns) + parts + keys
 
     def check(self, table: Table) -> None:
         """Raise ValueError if it contradicts the table definition."""
         check_predicates(self.conditions, table)
+        check_cases(self.cases, by_name(self.cases), table)
         for one in self.columns:
             one.check(table)
+        if (most := self.most_a_person(table)) > MAX_KEYS:
+            raise ValueError(f"a person has up to {most:,} groups inside, at most {MAX_KEYS:,} are possible")
 
     def in_words(self, table_name: str) -> str:
         """Return it in words, for the people who approve it."""
-        text = f"persons of {table_name}, each with all rows"
+        by = f" by {', '.join(self.keys)}" if self.keys else ""
+        text = f"persons of {table_name}{by}, each with all rows"
         if self.where is not None:
             text += f" where {in_words(self.where)}"
-        return text + "".join(f", {one.in_words}" for one in self.columns)
+        text += "".join(f", {one.in_words}" for one in self.columns)
+        return text + "".join(f", {one.name} ({one.in_words()})" for one in self.cases)
 
 
 def _step(column: TableColumn) -> Decimal:

@@ -176,9 +176,14 @@ class Plan(Message):
     @property
     def dimensions(self) -> tuple[str, ...]:
         """The columns by which it is grouped; in the place of a case those that it reads."""
-        known = by_name(self.cases)
+        known = by_name(self.all_cases)
         named = (known[name].columns if name in known else (name,) for name in self.group_by)
         return tuple(dict.fromkeys(column for columns in named for column in columns))
+
+    @property
+    def all_cases(self) -> tuple[Cases, ...]:
+        """Its cases, and those of its inner question: what it is grouped by is one of them, or a column."""
+        return self.cases if self.inner is None else (*self.cases, *self.inner.cases)
 
     @property
     def coarsened(self) -> tuple[str, ...]:
@@ -202,6 +207,9 @@ class Plan(Message):
 
     def rows_in_words(self, table: Table) -> str:
         """Return how many rows of a person enter, in words."""
+        if self.inner is not None and self.inner.keys:
+            keys, most = ", ".join(self.inner.keys), self.seen(table).max_rows
+            return f"at most {most} rows, each made of all rows at a silo of one {keys}"
         if self.inner is not None:
             return "one row made of all rows at a silo"
         if any(one.function != "persons" for one in self.aggregates):
@@ -266,7 +274,7 @@ class Plan(Message):
 
     def _members(self, table: Table) -> Iterator[Sequence[Group]]:
         """Yield the groups of each dimension, in the order of the slots."""
-        known, seen = by_name(self.cases), self.seen(table)
+        known, seen = by_name(self.all_cases), self.seen(table)
         return (known[name].groups if name in known else seen.column(name).domain for name in self.group_by)
 
     def size(self, table: Table) -> int:
@@ -297,20 +305,24 @@ class Plan(Message):
         and the row that an inner question makes of a person, are as `policies.requests.persons` has them.
         """
         length, found, seen = self.group_count(table), dict[Statistic, Extent](), self.seen(table)
+        most, groups = seen.most_in_a_group, 1
+        if self.inner is not None:
+            most, groups = self.inner.most(seen, table, self.group_by)
         share = _OTHERS if self.counts_cut else 1
         for aggregate in self.aggregates:
             for statistic in aggregate.statistics(seen):
                 if statistic == PERSONS:
-                    found[statistic] = of_persons(length, table.max_rows, share)
+                    found[statistic] = of_persons(length, seen.max_rows, share)
                     continue
                 kind, *names = statistic
                 if kind == TREE:
                     tree = tree_over(seen.column(str(statistic.column)))
-                    found[statistic] = tree.extent(length, seen.most_in_a_group, share)
+                    extent = tree.extent(length, most, share)
+                    found[statistic] = extent._replace(groups=groups * extent.groups)
                     continue
                 first, second = (None if name is None else seen.column(name) for name in names)
                 per_row = 1 if first is None else PER_ROW[kind](first, second)
-                found[statistic] = noised(length, seen.most_in_a_group * per_row, share, per_row)
+                found[statistic] = noised(length, most * per_row, share, per_row)._replace(groups=groups)
         if self.counts_cut:
             parts = sum(one.share for one in found.values()) // _OTHERS
             found[CUT] = noised(CUT_SLOTS, 1, share=parts)  # a sixteenth of the price, however many figures
@@ -333,12 +345,14 @@ class Plan(Message):
 
     def _check_inner(self, inner: Inner, table: Table) -> None:
         """Raise ValueError if an inner question contradicts the table definition, or the plan around it does."""
-        if any(one.function == "persons" for one in self.aggregates):
+        if not inner.keys and any(one.function == "persons" for one in self.aggregates):
             raise ValueError("each row of an inner question is a person: COUNT(*) counts them")
         inner.check(table)
         seen, known = self.row(table), {one.name for one in inner.columns}
         measures = {*base_columns((name for one in self.aggregates for name in one.columns), self.derived)}
-        grouped = [name for name in self.group_by if name not in by_name(self.cases)]
+        if twice := by_name(self.cases).keys() & by_name(inner.cases):
+            raise ValueError(f"{min(twice)!r} is a case inside and another one around it")
+        grouped = [name for name in self.group_by if name not in by_name(self.all_cases)]
         if unknown := sorted({*grouped, *measures, *self.compared} - known):
             raise ValueError(f"there is no inner column {unknown[0]!r}")
         for role, names in (("dimension", grouped), ("measure", measures)):
@@ -359,6 +373,6 @@ class Plan(Message):
         if self.where is not None:
             who = "" if self.inner is None else "; of these persons"
             text += f"{who} where {in_words(self.where)}"
-        known = by_name(self.cases)
+        known = by_name(self.cases)  # those of an inner question are in its words
         named = (f"{name} ({known[name].in_words()})" if name in known else name for name in self.group_by)
         return text + (f" by {', '.join(named)}" if self.group_by else "")

@@ -25,13 +25,14 @@ from silo_node.data.bounding import PairLots, chosen, groups_of_each, of_few_gro
 from silo_node.data.cases import places
 from silo_node.data.coded import BELOW, NO_STEPS, Bools, Coding, Integers, Rows, member_of, steps_of
 from silo_node.data.expressions import with_derived
-from silo_node.data.lots import Lots
+from silo_node.data.lots import Lots, Words
 from silo_node.data.moments import products, squares
 from silo_node.data.norms import Owned, has_more, within_norm
 from silo_node.data.predicates import holds, is_number
 from silo_node.data.trees import counts
 
 Vectors = list[npt.NDArray[np.int64]]  # one vector per statistic
+_KEYS = 2**40  # apart from the groups of a question, whose lots are drawn for persons too
 Grouping = tuple[Integers, int]  # the group of each kept row, by its place, and the number of groups
 
 
@@ -52,7 +53,8 @@ def codings_of(request: Request) -> Iterator[Coding]:
 def question(rows: Rows, request: Request, is_in: Bools | None, lots: Lots, max_groups: int | None) -> Vectors:
     """Return one vector per statistic of a question, a whole number per group, exact and without noise.
 
-    `is_in` says which persons are in, None means all. An inner question makes one row of all rows of a person first.
+    `is_in` says which persons are in, None means all. An inner question makes one row of all rows of a person first,
+    or one for each group of them.
     Of one person rows of at most `max_groups` groups enter, and at most `max_rows` rows, of an L2 norm of at most
     `max_norm` over the groups, a random choice. A total is the sum of 2 * (steps above low) - (range in steps).
     """
@@ -180,12 +182,19 @@ def _bounded(rows: Rows, kept: Integers, table: Table, grouping: Grouping | None
     if table.max_norm is None or grouping is None:
         return _few(rows, kept, table.most_in_a_group, lots)
     owned = Owned(rows.person[kept], rows.persons, *grouping)
-    return within_norm(owned, table.max_rows, table.max_norm, lambda mask: lots.of_rows(rows.runs)[kept[mask]])
+    return within_norm(owned, table.max_rows, table.max_norm, lambda mask: _lots(rows, kept[mask], lots))
 
 
 def _few(rows: Rows, kept: Integers, most: int, lots: Lots) -> Bools:
     """Return which of the kept rows are in: at most `most` of each person."""
-    return chosen(rows.person[kept], rows.persons, most, lambda mask: lots.of_rows(rows.runs)[kept[mask]])
+    return chosen(rows.person[kept], rows.persons, most, lambda mask: _lots(rows, kept[mask], lots))
+
+
+def _lots(rows: Rows, places: Integers, lots: Lots) -> Words:
+    """Return the lots of the rows at some places."""
+    if rows.key is None:
+        return lots.of_rows(rows.runs)[places]
+    return lots.of_pairs(rows.person[places] + rows.first_person, rows.key[places] + _KEYS)
 
 
 def _pairs(rows: Rows, lots: Lots) -> PairLots:
@@ -198,9 +207,11 @@ def _groups(rows: Rows, plan: Plan, table: Table, compared: Table, kept: Integer
     `compared` is the definition by which conditions compare: of a count that is grouped by, its bounds.
     """
     found: Integers | None = None
-    known = by_name(plan.cases)
+    known, made = by_name(plan.cases), by_name(() if plan.inner is None else plan.inner.cases)
     for name in plan.group_by:
-        if name in known:
+        if name in made:
+            place, size = rows.members(name).codes[kept], len(made[name].groups)
+        elif name in known:
             place, size = places(rows, compared, known[name])[kept], len(known[name].groups)
         else:
             place, size = member_of(rows, table.column(name), kept), len(table.column(name).domain)

@@ -80,6 +80,8 @@ class Rows:
     cells: Mapping[tuple[Aspect, str], Cells] = field(default_factory=dict)
     first_person: int = 0  # the place of person 0 among all persons of the source
     is_usable: Bools | None = None  # whether each row may be used at all; None: all may
+    # Of rows that are made of a person's rows in each group: the group, whose lot is the row's; `runs` has none then.
+    key: Integers | None = None
 
     def members(self, name: str) -> Members:
         """Return the cells of a column as members; raises KeyError or TypeError if it is not coded so."""

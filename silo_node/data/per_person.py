@@ -1,10 +1,13 @@
 """Persons as rows: how many there are by group, and one row of all rows of each person for an inner question.
 
+An inner question that groups by more than the person makes one row for each group of them.
+
 Pure, and the same to the bit however the persons are divided among several calls. No row of a person is left out: what
 bounds a person is that there is one row of each, within public bounds. `policies.requests.persons` has the definitions.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
@@ -16,6 +19,7 @@ from policies.requests.persons import Inner, InnerColumn
 from policies.requests.query import Plan
 from policies.requests.tables import Table, TableColumn
 from silo_node.data.bounding import PairLots, chosen, different
+from silo_node.data.cases import places as places_of
 from silo_node.data.coded import (
     BELOW,
     NO_MEMBER,
@@ -56,22 +60,59 @@ def counted(rows: Rows, kept: Integers, of_groups: tuple[Integers, int] | None, 
 
 
 def rows_of(rows: Rows, table: Table, plan: Plan, inner: Inner, kept: Integers) -> Rows:
-    """Return one row of each person with a kept row, with the cells of the inner columns that the plan reads."""
-    is_there = np.zeros(rows.persons, np.bool_)
-    is_there[rows.person[kept]] = True
-    place = np.cumsum(is_there) - 1
-    persons = int(place[-1]) + 1 if len(place) else 0
-    cells = dict[tuple[Aspect, str], Cells]()
+    """Return one row of each person with a kept row, or one for each group of them, with the cells that the plan reads.
+
+    Rows by group keep the numbers of their persons, so that lots are the same in whatever part of the rows.
+    """
+    owner, made, cells = _owners(rows, table, inner, kept)
+    count = len(made.person)
     for one in inner.columns:
+        if one.function == "each":
+            continue
         own = kept if one.where is None else kept[holds(rows, table, one.where).true[kept]]
-        figures = _Figures(rows, table, one, own, place[rows.person[own]], persons)
+        figures = _Figures(rows, table, one, own, owner[own], count)
         column = one.defined(table, is_grouped=one.name in plan.group_by)
         cells.update(((aspect, one.name), found) for aspect, found in figures.cells(column, one.name in plan.compared))
-    return Rows(np.arange(persons), persons, (), cells)
+    return replace(made, cells=cells)
+
+
+def _owners(
+    rows: Rows, table: Table, inner: Inner, kept: Integers
+) -> tuple[Integers, Rows, dict[tuple[Aspect, str], Cells]]:
+    """Return the place of the new row that each kept row is a part of, the new rows, and the cells of their keys."""
+    person, owner = rows.person[kept].astype(np.int64), np.full(len(rows.person), -1, np.int64)
+    if not inner.keys:
+        is_there = np.zeros(rows.persons, np.bool_)
+        is_there[person] = True
+        owner[kept] = (np.cumsum(is_there) - 1)[person]
+        persons = int(np.count_nonzero(is_there))
+        return owner, Rows(np.arange(persons), persons, ()), {}
+    sizes, key = inner.key_sizes(table), np.zeros(len(kept), np.int64)
+    for name, places in _keys(rows, table, inner, kept):
+        key = key * sizes[name] + places
+    groups = inner.most_a_person(table)
+    pairs = different(person * groups + key)
+    owner[kept] = np.searchsorted(pairs, person * groups + key)
+    made, cells = pairs % groups, dict[tuple[Aspect, str], Cells]()
+    rest, texts = made, dict[str, Sequence[str]]()
+    texts |= {one.name: tuple(label or "" for label in one.groups) for one in inner.cases}
+    texts |= {one.name: table.column(one.column or "").domain for one in inner.columns if one.name in inner.keys}
+    for name in reversed(inner.keys):
+        cells["member", name], rest = Members(rest % sizes[name], texts[name]), rest // sizes[name]
+    return owner, Rows(pairs // groups, rows.persons, (), first_person=rows.first_person, key=made), cells
+
+
+def _keys(rows: Rows, table: Table, inner: Inner, kept: Integers) -> Iterator[tuple[str, Integers]]:
+    """Yield the name of each key, and the place of each kept row among its groups."""
+    for one in inner.columns:
+        if one.function == "each":
+            yield one.name, member_of(rows, table.column(one.column or ""), kept)
+    for case in inner.cases:
+        yield case.name, places_of(rows, table, case)[kept]
 
 
 class _Figures:
-    """One inner column: the cells that it is made of, and the person of each, from 0 to `persons`."""
+    """One inner column: the cells that it is made of, and the new row of each, from 0 to `persons`."""
 
     def __init__(
         self, rows: Rows, table: Table, one: InnerColumn, kept: Integers, owner: Integers, persons: int
@@ -81,7 +122,7 @@ class _Figures:
 
     def cells(self, column: TableColumn, is_compared: bool) -> Iterator[tuple[Aspect, Cells]]:
         """Yield the aspects of the figure of each person, by its definition."""
-        if self._one.role == "dimension":
+        if self._one.function in ("first", "last"):
             yield "member", Members(self._member(), column.domain)
             return
         steps = self._steps(column)
@@ -111,6 +152,8 @@ class _Figures:
             counts = np.bincount(self._owner, minlength=self._persons)
             return np.minimum(counts, column.range_steps + 1)
         base = self._table.column(self._one.column)
+        if self._one.function == "distinct":
+            return np.minimum(self._different(base), column.range_steps + 1)
         steps = steps_of(self._rows, base, self._kept)
         is_present = steps != NO_STEPS
         owner, present = self._owner[is_present], steps[is_present].astype(np.int64)
@@ -126,6 +169,13 @@ class _Figures:
             found = np.full(self._persons, base.range_steps + 1 if least else BELOW, np.int64)
             (np.minimum if least else np.maximum).at(found, owner, present)
         return np.where(counts == 0, NO_STEPS, found).astype(np.int64)
+
+    def _different(self, base: TableColumn) -> Integers:
+        """Return of each person how many members of a domain there are, without `unknown`."""
+        found, size = member_of(self._rows, base, self._kept), len(base.domain)
+        is_known = found != _ordered(tuple(base.domain), base.type == "int", base.unknown)[2]
+        pairs = different(self._owner[is_known] * size + found[is_known])
+        return np.bincount(pairs // size, minlength=self._persons)
 
     def _sum(self, base: TableColumn, present: Integers, owner: Integers, counts: Integers) -> npt.NDArray[Any]:
         """Return the sum of each person in steps, exactly."""
