@@ -5,6 +5,7 @@ Promise: it reads the table `released` and nothing else, has no side effect, and
 """
 
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from math import prod
 
@@ -32,6 +33,20 @@ _OF_GROUPS = (
     exp.StddevSamp,
     exp.Variance,
     exp.VariancePop,
+)
+# Windows that look at single groups, or count them: of those that are shown alone.
+_OF_NEIGHBOURS = (
+    exp.Rank,
+    exp.DenseRank,
+    exp.RowNumber,
+    exp.PercentRank,
+    exp.CumeDist,
+    exp.Ntile,
+    exp.Lag,
+    exp.Lead,
+    exp.FirstValue,
+    exp.LastValue,
+    exp.NthValue,
 )
 MAX_CHARACTERS = 200_000  # of the SQL; a file that somebody else wrote may have any
 _MOST_READS = 256  # of one CTE by another, multiplied: what a database that does not keep them would compute
@@ -208,8 +223,30 @@ def _leave_withheld_out(query: exp.Query, leaf: exp.Select) -> None:
             else:
                 one.replace(exp.Filter(this=one.copy(), expression=shown))
             is_filtered |= select is not leaf
+        is_filtered |= _apart(select) and select is not leaf
     if is_filtered:
         leaf.select(exp.column(WITHHELD), copy=False)
+
+
+def _apart(select: exp.Select) -> bool:
+    """Let ranks and neighbours be those among shown groups, or among withheld ones; tell whether there are any."""
+    named = {one.name.casefold(): one for one in select.args.get("windows") or ()}
+    found = False
+    for window in list(select.find_all(exp.Window)):
+        function = window.this
+        while isinstance(function, exp.IgnoreNulls | exp.RespectNulls | exp.Filter):
+            function = function.this
+        if not isinstance(function, _OF_NEIGHBOURS) or window.find_ancestor(exp.Select) is not select:
+            continue
+        meant = named.get(window.alias.casefold())
+        if meant is not None:  # a named window is that of sums too
+            for part in ("partition_by", "order", "spec"):
+                if window.args.get(part) is None or window.args.get(part) == []:
+                    window.set(part, deepcopy(meant.args.get(part)))
+            window.set("alias", None)
+        window.set("partition_by", [exp.column(WITHHELD), *(window.args.get("partition_by") or ())])
+        found = True
+    return found
 
 
 def check_after(query: exp.Query) -> None:

@@ -158,9 +158,10 @@ def of_intercept(sums: Moments, origin: float, most_slope: float) -> Figures:
                 yield _quotient(given, *line(given, mean, variance, slope), z)
 
     mean = _means(sums, _X)
-    variance = sums.at(sums.squares(mean)) / sums.count.values
-    slope = np.where(np.isnan(slopes.values), 0.0, slopes.values)
-    values, sds = _estimate(sums, *line(sums, mean, variance, slope))
+    with np.errstate(divide="ignore", invalid="ignore"):  # of no rows, of which the figure is hidden
+        variance = sums.at(sums.squares(mean)) / sums.count.values
+        slope = np.where(np.isnan(slopes.values), 0.0, slopes.values)
+        values, sds = _estimate(sums, *line(sums, mean, variance, slope))
     is_wide = (slopes.lows <= -most_slope) & (slopes.highs >= most_slope)
     values = np.where(np.isnan(slopes.values), np.nan, np.clip(values, -most, most))
     return _figures(sums, values, sds, sets, -most, most, is_wide)

@@ -269,15 +269,15 @@ def _found(
     names = [name for name in (rows[0] if rows else ()) if name in arrays]
     lines = np.flatnonzero(scenario == 0)
     known = {_key(arrays[name][0][line] for name in names): int(place[line]) for line in lines}
-    return [known[_key(_plain(row[name]) for name in names)] for row in rows]
+    return [known[_key(_plain(row[name], arrays[name][1]) for name in names)] for row in rows]
 
 
 def _key(values: Iterator[Any]) -> tuple[str, ...]:
     return tuple(f"{float(one):.12g}" if isinstance(one, int | float | np.number) else f"{one}" for one in values)
 
 
-def _plain(value: Any) -> Any:
-    return float("nan") if value is None else value
+def _plain(value: Any, is_number: bool) -> Any:
+    return float("nan") if value is None and is_number else value
 
 
 def _outcomes(

@@ -64,8 +64,12 @@ def _sum_of(figure: Figure) -> exp.Expr:
         case "avg":
             return exp.Div(this=_sum(figure.of, figure.held), expression=_sum(figure.by or "", figure.held))
         case "share":
-            return exp.Div(this=_sum(figure.of, figure.held), expression=_sum(figure.of, None))
-    return exp.func("coalesce", _sum(figure.of, figure.held), exp.Literal.number(0), dialect="duckdb")
+            return exp.Div(this=_or_zero(_sum(figure.of, figure.held)), expression=_sum(figure.of, None))
+    return _or_zero(_sum(figure.of, figure.held))
+
+
+def _or_zero(total: exp.Expr) -> exp.Expr:
+    return exp.func("coalesce", total, exp.Literal.number(0), dialect="duckdb")
 
 
 def _sum(name: str, held: Held | None) -> exp.Expr:

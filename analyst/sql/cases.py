@@ -17,10 +17,17 @@ from analyst.sql.offer import Offer
 from analyst.sql.outcomes import Outcomes, any_of, check_listable, is_listable, one_of, only_column, outcomes
 from analyst.sql.parse import sql_position
 from analyst.sql.predicates import CONDITIONS, all_of, predicate
+from analyst.sql.together import digits_of, runs_of
 from policies.requests.cases import MAX_WHENS, Cases
 from policies.requests.predicates import IsNull, Not, Predicate
 from policies.requests.tables import MAX_TEXT, TableColumn, is_number
 
+# What is NULL only where a cell is, unlike NULLIF or x % 0.
+_NEVER_NULL = (
+    exp.Column, exp.Identifier, exp.Literal, exp.Boolean, exp.Paren, exp.Neg, exp.Add, exp.Sub, exp.Mul, exp.Abs,
+    exp.Floor, exp.Ceil, exp.Round, exp.Greatest, exp.Least, exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.And,
+    exp.Or, exp.Not, exp.Between, exp.In,
+)  # fmt: skip
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+/-]{0,99}")
 Branch = tuple[Predicate, str | None]
 
@@ -33,6 +40,12 @@ def case_of(node: exp.Expr, name: str, table: str, offer: Offer) -> Cases:
     if len(branches) > MAX_WHENS:
         message = f"{len(branches):,} groups by {_shown(node)}{sql_position(node)}, at most {MAX_WHENS} are made"
         raise SqlError(message, "take wider buckets, such as x // 20, or fewer conditions")
+    if not branches and (conditions := digits_of(node)):
+        is_true = "1" in (otherwise or "")
+        message = f"{_shown(conditions[0])}{sql_position(node)} is true of {'every row' if is_true else 'no row'}"
+        raise SqlError(
+            message, "leave the condition out" if is_true else "leave the aggregate out, or mend its condition"
+        )
     if not branches:
         raise SqlError(f"{_shown(node)}{sql_position(node)} is the same for every row", "leave it out of GROUP BY")
     wrong = next((label for _, label in branches if label is not None and not _can_be_label(label, kind)), None)
@@ -75,6 +88,11 @@ def _branches(node: exp.Expr, table: str, offer: Offer) -> tuple[Kind, list[Bran
     has_members = column is not None and (bool(column.domain) or column.type == "bool")
     if has_members and column is not None and (not isinstance(node, exp.Column) or column.domain):
         return _of_members(outcomes(node, table, offer))
+    if column is not None and column.type in ("int", "decimal") and not has_members:
+        conditions = digits_of(node)
+        found = runs_of(conditions, column, table, offer) if len(conditions) > 1 else None
+        if found is not None:
+            return _of_runs(found)
     if isinstance(node, exp.Case | exp.If) and (column is None or _has_plain_labels(node)):
         return _of_case(node, table, offer)
     if isinstance(node, CONDITIONS) or (isinstance(node, exp.Column) and column is not None and column.type == "bool"):
@@ -111,7 +129,7 @@ def _of_condition(
     node: exp.Expr, column: TableColumn | None, table: str, offer: Offer
 ) -> tuple[Kind, list[Branch], str | None]:
     true = predicate(node, table, offer)
-    if column is not None and not column.can_be_missing:
+    if column is not None and not column.can_be_missing and all(isinstance(one, _NEVER_NULL) for one in node.walk()):
         return "bool", [(true, "true")], "false"
     return "bool", [(true, "true"), (predicate(exp.Not(this=node.copy()), table, offer), "false")], None
 
