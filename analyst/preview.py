@@ -137,7 +137,8 @@ def parts_of(planned: Planned) -> Iterator[Part]:
 
 
 def _part(statistic: Statistic, extent: Extent, shares: int) -> Part:
-    return Part(statistic.name, extent.length, extent.sensitivity, extent.share / shares)
+    norm = math.isqrt(max(extent.squared, 1) - 1) + bool(extent.squared)
+    return Part(statistic.name, extent.length, norm, extent.share / shares)
 
 
 def _deviations(request: Request, silos: Mapping[str, Catalogue]) -> dict[Statistic, float]:

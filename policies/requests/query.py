@@ -18,6 +18,7 @@ from policies.requests.moments import OPENED_AS, PAIRS, SPREADS, product_most, s
 from policies.requests.persons import OF_PAIRS, PERSONS, Inner, of_persons
 from policies.requests.predicates import Both, Predicate, check_predicates, columns_of, cost_of, in_words
 from policies.requests.statistic import Extent, Statistic, noised
+from policies.requests.survival import ROW, SURVIVAL, Width, check_curve, grid_of, of_curves
 from policies.requests.tables import Table, TableColumn, check_role
 from policies.units import ColumnRole
 
@@ -44,6 +45,7 @@ PER_ROW: Mapping[str, Callable[[TableColumn, TableColumn | None], int]] = Mappin
         "total": lambda column, other: column.range_steps,
         "square": lambda column, other: square_most(column),
         "product": lambda column, other: product_most(column, other or column),
+        SURVIVAL: lambda column, other: ROW,
     }
 )
 
@@ -69,18 +71,19 @@ def statistic_of(kind: str, column: TableColumn, beside: TableColumn | None = No
 
 
 class Aggregate(Message):
-    """function(column, other) AS alias; only figures of a pair have another.
+    """function(column, other) AS alias; only figures of a pair, and of a time and an event, have another.
 
-    No column means COUNT(*), or of `persons` COUNT(DISTINCT person).
+    `width` is that of a curve's bins, in steps. No column means COUNT(*), or of `persons` COUNT(DISTINCT person).
     """
 
     function: Literal[
         "count", "sum", "avg", "persons", "var_pop", "var_samp", "stddev_pop", "stddev_samp", "covar_pop", "covar_samp",
-        "corr", "regr_slope", "regr_intercept", "regr_r2", "regr_count", "regr_avgx", "regr_avgy",
+        "corr", "regr_slope", "regr_intercept", "regr_r2", "regr_count", "regr_avgx", "regr_avgy", "survival",
     ]  # fmt: skip
     column: Name | None
     alias: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
     other: Annotated[Name | None, Field(default=None, exclude_if=lambda name: name is None)] = None
+    width: Width = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -96,6 +99,8 @@ class Aggregate(Message):
         if self.column is None:
             return (PERSONS if self.function == "persons" else ROWS,)
         column = table.column(self.column)
+        if self.other is not None and self.function == SURVIVAL:
+            return statistic_of("present", column, table.column(self.other)), Statistic(SURVIVAL, *self.columns)
         if self.other is not None:
             return self._of_pair(column, table.column(self.other))
         kinds = AGGREGATES[self.function]
@@ -111,16 +116,19 @@ class Aggregate(Message):
         """Raise ValueError unless the function has as many columns as it takes."""
         if self.function == "persons" and self.columns:
             raise ValueError("persons are counted without a column")
-        wanted = 2 if self.function in PAIRS else 1
+        wanted = 2 if self.function in PAIRS or self.function == SURVIVAL else 1
         is_fitting = len({self.column, self.other} - {None}) == wanted and self.column is not None
         if not is_fitting and (self.function not in ("count", "persons") or self.columns):
             raise ValueError(f"{self.function} takes {wanted} column{'s' if wanted > 1 else ''}, each another one")
+        if self.width is not None and self.function != SURVIVAL:
+            raise ValueError(f"{self.function} has no width")
 
     def in_words(self) -> str:
         """Return what it computes, in SQL's words."""
         if self.function == "persons":
             return "COUNT(DISTINCT person)"
-        return f"{self.function.upper()}({', '.join(self.columns) or '*'})"
+        width = "" if self.width is None else f" on bins of {self.width} steps"
+        return f"{self.function.upper()}({', '.join(self.columns) or '*'}){width}"
 
 
 class Plan(Message):
@@ -152,6 +160,11 @@ class Plan(Message):
         return tuple(dict.fromkeys(column for columns in named for column in columns))
 
     @property
+    def curve(self) -> Aggregate | None:
+        """Its survival curve, if that is what it asks."""
+        return next((one for one in self.aggregates if one.function == SURVIVAL), None)
+
+    @property
     def coarsened(self) -> tuple[str, ...]:
         """The columns of which cases, and nothing else, ask which member of their closed domain they are."""
         if self.inner is not None:  # its conditions compare figures, which is more than to merge members
@@ -181,8 +194,12 @@ class Plan(Message):
 
     def thresholds(self, table: Table) -> Iterator[tuple[str, str]]:
         """Yield the columns inside whose values it sets a threshold, and how, but for those of its conditions."""
+        times = () if self.curve is None else self.curve.columns[:1]
         if self.inner is not None:
-            yield from self.inner.thresholds(table, {*columns_of(self.where), *columns_in(self.cases)}, self.group_by)
+            compared = {*columns_of(self.where), *columns_in(self.cases), *times}
+            yield from self.inner.thresholds(table, compared, self.group_by)
+        else:
+            yield from ((name, "by the bins of a survival curve") for name in times)
 
     @property
     def conditions(self) -> tuple[Predicate, ...]:
@@ -259,12 +276,17 @@ class Plan(Message):
                 if statistic == PERSONS:
                     found[statistic] = of_persons(length, table.max_rows, share)
                     continue
+                if statistic.kind == SURVIVAL:
+                    bins = grid_of(seen.column(str(statistic.column)), aggregate.width).bins
+                    found[statistic] = of_curves(length, bins, seen.most_in_a_group, share)
+                    continue
                 kind, *names = statistic
                 first, second = (None if name is None else seen.column(name) for name in names)
                 per_row = 1 if first is None else PER_ROW[kind](first, second)
                 found[statistic] = noised(length, seen.most_in_a_group * per_row, share, per_row)
         if self.counts_cut:
-            found[CUT] = noised(CUT_SLOTS, 1, share=len(found))  # a sixteenth of the price, however many figures
+            shares = sum(one.share for one in found.values()) // _OTHERS
+            found[CUT] = noised(CUT_SLOTS, 1, share=shares)  # a sixteenth of the price, however many figures
         return found
 
     def check(self, table: Table, backend: str) -> None:
@@ -276,10 +298,19 @@ class Plan(Message):
             aggregate.check()
         if self.inner is not None:
             self._check_inner(self.inner, table)
-            return
-        if self.where is not None:
-            check_predicates((self.where,), table)
-        check_cases(self.cases, self.group_by, table)
+        else:
+            if self.where is not None:
+                check_predicates((self.where,), table)
+            check_cases(self.cases, self.group_by, table)
+        if self.curve is not None:
+            self._check_curve(self.curve, table)
+
+    def _check_curve(self, curve: Aggregate, table: Table) -> None:
+        """Raise ValueError unless a survival curve stands alone, and can be computed."""
+        if len(self.aggregates) > 1:
+            raise ValueError("a survival curve is the only aggregate of its question")
+        time, event = map(self.seen(table).column, curve.columns)
+        check_curve(time, event, curve.width, self.group_count(table))
 
     def _check_inner(self, inner: Inner, table: Table) -> None:
         """Raise ValueError if an inner question contradicts the table definition, or the plan around it does."""
