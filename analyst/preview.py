@@ -13,6 +13,7 @@ import numpy as np
 
 from analyst.asking import Command
 from analyst.reports.afterwards import read_after
+from analyst.reports.curves import half_width
 from analyst.reports.derived import derive
 from analyst.reports.estimates import COUNTS, SURE_FROM, Estimate, cohort_of, estimates_of, figures_of, selected
 from analyst.reports.intervals import Noisy, surely
@@ -30,6 +31,7 @@ from policies.requests.query import CUT
 from policies.requests.request import Request
 from policies.requests.standing import Left, Standing
 from policies.requests.statistic import Extent, Statistic
+from policies.requests.survival import SURVIVAL
 from policies.units import MICRO
 
 if TYPE_CHECKING:
@@ -181,6 +183,9 @@ def _widths(
     groups, seen = planned.plan.group_count(request.table), planned.plan.seen(request.table)
     counts = planned.plan.group_count(request.table) if planned.after else 1
     shown = np.ones(counts, np.bool_)
+    if (curve := planned.plan.curve) is not None:
+        sd = next(sd for one, sd in deviations.items() if one.kind == SURVIVAL)
+        return {curve.alias: {size: half_width(curve, seen, sd, size) for size in SIZES}}
     for size in SIZES:
         sums = {
             one: Noisy(np.full(counts, float(size) if one.kind in COUNTS else 0.0), sd)

@@ -6,15 +6,17 @@ It needs the analyst's key, and the aggregator, which keeps the encrypted report
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from analyst.client import Federation
 from analyst.errors import AnalystError, SqlError
+from analyst.reports.curves import answered, planned_of
 from analyst.reports.cut import cut_of, definition_of
-from analyst.reports.derived import derived_of
+from analyst.reports.derived import Derived, derived_of
 from analyst.reports.estimates import (
     Estimate,
     Threshold,
@@ -28,6 +30,7 @@ from analyst.reports.report import between
 from crypto.errors import CryptoError
 from crypto.rounds.opening import CheckedReport, OpenedSum
 from federation.errors import FederationError
+from policies.requests.query import Aggregate, Plan
 from policies.requests.request import Request
 from policies.units import when
 
@@ -35,6 +38,9 @@ _MAX_ANSWER_BYTES = 512 << 20  # of a million groups
 _CHANGED = "the file was changed, or belongs to another answer: do not use it"
 _PARTS = {"value", "low", "high", "sd"}  # of a figure
 _SAME = 1e-9  # relative: a figure that was written and read as JSON
+
+# Of an answer, the request that it names, the opened sum, and the minimum cohort if it is known.
+Compare = Callable[[dict[str, Any], Request, OpenedSum, int | None], None]
 
 
 def read_answer(what: str) -> tuple[bytes, dict[str, Any] | None]:
@@ -93,7 +99,9 @@ def verify(federation: Federation, name: bytes, answer: dict[str, Any] | None) -
     yield f"it opens with the key of {federation.analyst}{left_out}"
     if answer is not None:
         min_cohort = _min_cohort(federation, checked)
-        compare = _compare_derived if answer.get("after") else _compare
+        compare: Compare = _compare_derived if answer.get("after") else _compare
+        if (curve := _curve(request)) is not None:
+            compare = partial(_compare_curves, curve)
         _check_form(answer, request)
         compare(answer, federation.resolved(request), opened, min_cohort)
         _compare_cut(answer, request, opened)
@@ -101,6 +109,10 @@ def verify(federation: Federation, name: bytes, answer: dict[str, Any] | None) -
         yield f"the {len(answer['rows'])} rows of the answer are what it says"
         if min_cohort is None:
             yield "its minimum cohort cannot be checked: a policy has changed since, or a silo does not answer"
+
+
+def _curve(request: Request) -> Aggregate | None:
+    return request.plan.curve if isinstance(request.plan, Plan) else None
 
 
 def _min_cohort(federation: Federation, checked: CheckedReport) -> int | None:
@@ -120,7 +132,9 @@ def _check_form(answer: dict[str, Any], request: Request) -> None:
         columns, rows = set(answer["columns"]), answer["rows"]
         figures = [cell for row in rows for cell in row.values() if isinstance(cell, dict)]
         is_whole = all(set(row) == columns for row in rows) and all(set(cell) == _PARTS for cell in figures)
-        is_told = answer.get("after") or not (answer.get("told") or answer.get("labels"))
+        is_curve = _curve(request) is not None
+        is_told = answer.get("after") or is_curve or not (answer.get("told") or answer.get("labels"))
+        is_told = is_told and (is_curve or "curves" not in answer)
         is_priced = math.isclose(answer["rho"], rho_of(request), rel_tol=_SAME)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
         raise AnalystError("the answer does not fit the request that it names", _CHANGED) from err
@@ -170,11 +184,40 @@ def _compare_derived(answer: dict[str, Any], request: Request, opened: OpenedSum
         raise AnalystError(f"the SQL of the answer cannot be computed: {err.message}", _CHANGED) from err
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
         raise AnalystError("the answer does not fit the request that it names", _CHANGED) from err
+    _check_rows(answer, derived, shown, withheld, dimensions, labels)
+
+
+def _compare_curves(
+    curve: Aggregate, answer: dict[str, Any], request: Request, opened: OpenedSum, min_cohort: int | None
+) -> None:
+    """Raise AnalystError unless an answer has the rows of the curves, and what follows from them, of the opened sum."""
+    try:
+        dimensions: dict[str, str] = dict(answer["dimensions"])
+        planned = planned_again(request, planned_of(curve, answer["columns"]), dimensions)
+        found = answered(planned, curve, request, opened, _threshold(answer, request, opened, min_cohort))
+        withheld = [dict(group) for group in answer["withheld_groups"]]
+        shown, labels = [dict(row) for row in answer["rows"]], tuple(answer["labels"])
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
+        raise AnalystError("the answer does not fit the request that it names", _CHANGED) from err
+    if answer.get("after") or answer.get("curves") != json.loads(json.dumps(found.summary)):
+        raise AnalystError("the medians, or the test, are not what was opened", _CHANGED)
+    _check_rows(answer, found.derived, shown, withheld, dimensions, labels)
+
+
+def _check_rows(
+    answer: dict[str, Any],
+    derived: Derived,
+    shown: list[dict[str, Any]],
+    withheld: list[dict[str, Any]],
+    dimensions: dict[str, str],
+    labels: tuple[str, ...],
+) -> None:
+    """Raise AnalystError unless rows, notes and withheld groups of an answer are the derived ones, in that order."""
     if withheld != list(derived.withheld):
         raise AnalystError("the groups withheld are not those with too small a count", _CHANGED)
     names = tuple(name for name in derived.labels if name not in derived.dimensions)
     if tuple(answer["columns"]) != derived.columns or dimensions != derived.dimensions or labels != names:
-        raise AnalystError("the columns of the answer are not those of its SQL", _CHANGED)
+        raise AnalystError("the columns of the answer are not those of its question", _CHANGED)
     if len(shown) != len(derived.rows) or tuple(answer.get("told", ())) != derived.notes:
         raise AnalystError("a row is missing from the answer, or there is one too many", _CHANGED)
     for place, (row, true) in enumerate(zip(shown, derived.rows, strict=True), 1):

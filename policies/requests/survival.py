@@ -23,9 +23,11 @@ SURVIVAL = "survival"  # the function, and the kind of its statistic
 ROW = 1024  # of a path's unit: what a row adds at its own bin
 MAX_BINS = 2048
 SHARE = 4  # of the price, of 5: the rest goes to the number of rows, by which groups are shown
+# The columns of a curve in an answer: four before its own, and two behind it.
+BESIDE = ("time", "until", "at_risk", "events", "population_low", "population_high")
 PATHS = 2  # of each group: of events, and of censored rows
 _MOST_WORK = 2**31  # multiplications of one silo: groups times the square of the bins
-_SHOWN = 60  # rows of a curve, at most, where the question states no grid
+_SHOWN = 30  # rows of a curve, at most, where the question states no grid
 Width = Annotated[int | None, Field(default=None, ge=1, le=2**60, exclude_if=lambda width: width is None)]
 
 
