@@ -30,7 +30,7 @@ from analyst.reports.report import between
 from crypto.errors import CryptoError
 from crypto.rounds.opening import CheckedReport, OpenedSum
 from federation.errors import FederationError
-from policies.requests.query import Aggregate, Plan
+from policies.requests.query import Aggregate
 from policies.requests.request import Request
 from policies.units import when
 
@@ -100,7 +100,7 @@ def verify(federation: Federation, name: bytes, answer: dict[str, Any] | None) -
     if answer is not None:
         min_cohort = _min_cohort(federation, checked)
         compare: Compare = _compare_derived if answer.get("after") else _compare
-        if (curve := _curve(request)) is not None:
+        if (curve := request.plan.curve) is not None:
             compare = partial(_compare_curves, curve)
         _check_form(answer, request)
         compare(answer, federation.resolved(request), opened, min_cohort)
@@ -109,10 +109,6 @@ def verify(federation: Federation, name: bytes, answer: dict[str, Any] | None) -
         yield f"the {len(answer['rows'])} rows of the answer are what it says"
         if min_cohort is None:
             yield "its minimum cohort cannot be checked: a policy has changed since, or a silo does not answer"
-
-
-def _curve(request: Request) -> Aggregate | None:
-    return request.plan.curve if isinstance(request.plan, Plan) else None
 
 
 def _min_cohort(federation: Federation, checked: CheckedReport) -> int | None:
@@ -132,7 +128,7 @@ def _check_form(answer: dict[str, Any], request: Request) -> None:
         columns, rows = set(answer["columns"]), answer["rows"]
         figures = [cell for row in rows for cell in row.values() if isinstance(cell, dict)]
         is_whole = all(set(row) == columns for row in rows) and all(set(cell) == _PARTS for cell in figures)
-        is_curve = _curve(request) is not None
+        is_curve = request.plan.curve is not None
         is_told = answer.get("after") or is_curve or not (answer.get("told") or answer.get("labels"))
         is_told = is_told and (is_curve or "curves" not in answer)
         is_priced = math.isclose(answer["rho"], rho_of(request), rel_tol=_SAME)

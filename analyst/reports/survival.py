@@ -17,13 +17,12 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from analyst.reports.intervals import ALPHA, Z95, Floats, z_of
+from analyst.reports.intervals import Z95, Floats
 from policies.requests.survival import kernel
 
 HALF = 0.5
-_Z = z_of(
-    0.8 * ALPHA
-)  # deviations of a curve's interval: those of a normal figure, and some for the estimated variance
+_Z = 2.2  # deviations of a curve's interval: more than a normal figure has, as its variance is estimated
+_FAR = 3.0  # deviations of those left, from which their number is hardly what made the curve be told
 _MOST_GROUPS = 24  # of a log-rank test
 Bools = npt.NDArray[np.bool_]
 
@@ -100,6 +99,11 @@ class Counts:
         """Where the noise does not hide who is left; from the first bin where it does, nothing is told."""
         return np.logical_and.accumulate(self.at_risk - self.events > self.hidden)
 
+    @property
+    def is_far(self) -> Bools:
+        """Where so many are left that being told says little of the noise; else a share may be as low as 0."""
+        return np.logical_and.accumulate(self.at_risk - self.events > _FAR / Z95 * self.hidden)
+
 
 def counts_of(events: Floats, censored: Floats, sd: float) -> Counts:
     """Return the counts that two paths say, each made to be 0 or more; `sd` is of the noise of their numbers."""
@@ -158,7 +162,8 @@ def curve_of(counts: Counts, ends: Sequence[int] | None = None) -> Curve:
     shares, sampled = kaplan_meier(events, at_risk)[places], greenwood(events, at_risk)[places]
     noise = counts.sd**2 * _variances(events, at_risk, places)
     sds = shares * np.sqrt(noise)
-    lows = np.where(told, np.maximum(shares - _Z * sds, 0.0), 0.0)
+    is_far = counts.is_far[places]
+    lows = np.where(is_far, np.maximum(shares - _Z * sds, 0.0), 0.0)
     highs = np.minimum(np.where(told, shares + _Z * sds, np.inf), 1.0)
     # Nobody comes back: an end that holds later on holds before, and the reverse.
     lows = np.minimum.accumulate(lows)

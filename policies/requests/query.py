@@ -41,11 +41,11 @@ AGGREGATES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 # in `silo_node/data/answer.py`.
 PER_ROW: Mapping[str, Callable[[TableColumn, TableColumn | None], int]] = MappingProxyType(
     {
+        SURVIVAL: lambda column, other: ROW,
         "present": lambda column, other: 1,
         "total": lambda column, other: column.range_steps,
         "square": lambda column, other: square_most(column),
         "product": lambda column, other: product_most(column, other or column),
-        SURVIVAL: lambda column, other: ROW,
     }
 )
 
