@@ -13,6 +13,7 @@ from analyst.conditions import Conditions
 from analyst.errors import DeniedError, RoundError
 from analyst.offers import NO_CATALOGUE
 from analyst.reports.assumptions import assumed
+from analyst.reports.curves import answered
 from analyst.reports.cut import cut_of, definition_of
 from analyst.reports.derived import Cell, derived_of
 from analyst.reports.estimates import Label, interpret, rho_of, threshold_of
@@ -80,7 +81,9 @@ def report_of(
     refusals = denials_of(checked.stored.message.refusals, digest_of(request), roster)
     holders = conditions.of(opened.manifest.silos)
     threshold = threshold_of(request, opened, max(one.min_cohort for one in holders), sure)
-    derived = derived_of(planned, request, opened, threshold) if planned.after else None
+    curve = planned.plan.curve
+    curves = None if curve is None else answered(planned, curve, request, opened, threshold)
+    derived = derived_of(planned, request, opened, threshold) if planned.after else curves and curves.derived
     rows: Sequence[Mapping[str, Cell]]
     withheld: Sequence[Mapping[str, Label]]
     if derived:
@@ -94,6 +97,7 @@ def report_of(
         after=planned.after,
         labels=tuple(name for name in derived.labels if name not in derived.dimensions) if derived else (),
         told=derived.notes if derived else (),
+        curves=curves.summary if curves else {},
         withheld_groups=tuple(withheld),
         threshold=threshold,
         rho=rho_of(request),

@@ -13,6 +13,7 @@ import numpy as np
 
 from analyst.asking import Command
 from analyst.reports.afterwards import read_after
+from analyst.reports.curves import half_width
 from analyst.reports.derived import derive
 from analyst.reports.estimates import SURE_FROM, Estimate, cohort_of, estimates_of, figures_of, selected
 from analyst.reports.intervals import Noisy, surely
@@ -31,6 +32,7 @@ from policies.requests.query import CUT
 from policies.requests.request import Request
 from policies.requests.standing import Left, Standing
 from policies.requests.statistic import Extent, Statistic
+from policies.requests.survival import SURVIVAL
 from policies.units import MICRO
 
 if TYPE_CHECKING:
@@ -138,7 +140,8 @@ def parts_of(planned: Planned) -> Iterator[Part]:
 
 
 def _part(statistic: Statistic, extent: Extent, shares: int) -> Part:
-    return Part(statistic.name, extent.length, extent.sensitivity, extent.share / shares)
+    norm = math.isqrt(max(extent.squared, 1) - 1) + bool(extent.squared)
+    return Part(statistic.name, extent.length, norm, extent.share / shares)
 
 
 def _deviations(request: Request, silos: Mapping[str, Catalogue]) -> dict[Statistic, float]:
@@ -181,6 +184,9 @@ def _widths(
     groups, seen = planned.plan.group_count(request.table), planned.plan.seen(request.table)
     counts = planned.plan.group_count(request.table) if planned.after else 1
     shown = np.ones(counts, np.bool_)
+    if (curve := planned.plan.curve) is not None:
+        sd = next(sd for one, sd in deviations.items() if one.kind == SURVIVAL)
+        return {curve.alias: {size: half_width(curve, seen, sd, size) for size in SIZES}}
     for size in SIZES:
         rows = np.full(counts, float(size))
         sums = {one: made_up(one, seen, rows, np.zeros(counts), sd) for one, sd in deviations.items()}

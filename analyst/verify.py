@@ -6,16 +6,18 @@ It needs the analyst's key, and the aggregator, which keeps the encrypted report
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from analyst.client import Federation
 from analyst.errors import AnalystError, SqlError
 from analyst.reports.assumptions import assumed
+from analyst.reports.curves import answered, planned_of
 from analyst.reports.cut import cut_of, definition_of
-from analyst.reports.derived import derived_of
+from analyst.reports.derived import Derived, derived_of
 from analyst.reports.estimates import (
     Estimate,
     Threshold,
@@ -32,6 +34,7 @@ from crypto.rounds.opening import CheckedReport, OpenedSum
 from federation.errors import FederationError
 from policies.budget.accountant import epsilon_of
 from policies.budget.sampler import delta_for
+from policies.requests.query import Aggregate
 from policies.requests.request import Request
 from policies.units import when
 
@@ -39,6 +42,9 @@ _MAX_ANSWER_BYTES = 512 << 20  # of a million groups
 _CHANGED = "the file was changed, or belongs to another answer: do not use it"
 _PARTS = {"value", "low", "high", "sd"}  # of a figure
 _SAME = 1e-9  # relative: a figure that was written and read as JSON
+
+# Of an answer, the request that it names, the opened sum, and the minimum cohort if it is known.
+Compare = Callable[[dict[str, Any], Request, OpenedSum, int | None], None]
 
 
 def read_answer(what: str) -> tuple[bytes, dict[str, Any] | None]:
@@ -98,7 +104,9 @@ def verify(federation: Federation, name: bytes, answer: dict[str, Any] | None) -
     if answer is not None:
         asked = _asked(federation, checked)
         min_cohort = None if asked is None else max(one.min_cohort for one in asked.silos.values())
-        compare = _compare_derived if answer.get("after") else _compare
+        compare: Compare = _compare_derived if answer.get("after") else _compare
+        if (curve := request.plan.curve) is not None:
+            compare = partial(_compare_curves, curve)
         _check_form(answer, request)
         compare(answer, federation.resolved(request), opened, min_cohort)
         _compare_cut(answer, request, opened)
@@ -129,7 +137,9 @@ def _check_form(answer: dict[str, Any], request: Request) -> None:
         columns, rows = set(answer["columns"]), answer["rows"]
         figures = [cell for row in rows for cell in row.values() if isinstance(cell, dict)]
         is_whole = all(set(row) == columns for row in rows) and all(set(cell) == _PARTS for cell in figures)
-        is_told = answer.get("after") or not (answer.get("told") or answer.get("labels"))
+        is_curve = request.plan.curve is not None
+        is_told = answer.get("after") or is_curve or not (answer.get("told") or answer.get("labels"))
+        is_told = is_told and (is_curve or "curves" not in answer)
         is_priced = math.isclose(answer["rho"], rho_of(request), rel_tol=_SAME)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
         raise AnalystError("the answer does not fit the request that it names", _CHANGED) from err
@@ -179,11 +189,40 @@ def _compare_derived(answer: dict[str, Any], request: Request, opened: OpenedSum
         raise AnalystError(f"the SQL of the answer cannot be computed: {err.message}", _CHANGED) from err
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
         raise AnalystError("the answer does not fit the request that it names", _CHANGED) from err
+    _check_rows(answer, derived, shown, withheld, dimensions, labels)
+
+
+def _compare_curves(
+    curve: Aggregate, answer: dict[str, Any], request: Request, opened: OpenedSum, min_cohort: int | None
+) -> None:
+    """Raise AnalystError unless an answer has the rows of the curves, and what follows from them, of the opened sum."""
+    try:
+        dimensions: dict[str, str] = dict(answer["dimensions"])
+        planned = planned_again(request, planned_of(curve, answer["columns"]), dimensions)
+        found = answered(planned, curve, request, opened, _threshold(answer, request, opened, min_cohort))
+        withheld = [dict(group) for group in answer["withheld_groups"]]
+        shown, labels = [dict(row) for row in answer["rows"]], tuple(answer["labels"])
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
+        raise AnalystError("the answer does not fit the request that it names", _CHANGED) from err
+    if answer.get("after") or answer.get("curves") != json.loads(json.dumps(found.summary)):
+        raise AnalystError("the medians, or the test, are not what was opened", _CHANGED)
+    _check_rows(answer, found.derived, shown, withheld, dimensions, labels)
+
+
+def _check_rows(
+    answer: dict[str, Any],
+    derived: Derived,
+    shown: list[dict[str, Any]],
+    withheld: list[dict[str, Any]],
+    dimensions: dict[str, str],
+    labels: tuple[str, ...],
+) -> None:
+    """Raise AnalystError unless rows, notes and withheld groups of an answer are the derived ones, in that order."""
     if withheld != list(derived.withheld):
         raise AnalystError("the groups withheld are not those with too small a count", _CHANGED)
     names = tuple(name for name in derived.labels if name not in derived.dimensions)
     if tuple(answer["columns"]) != derived.columns or dimensions != derived.dimensions or labels != names:
-        raise AnalystError("the columns of the answer are not those of its SQL", _CHANGED)
+        raise AnalystError("the columns of the answer are not those of its question", _CHANGED)
     if len(shown) != len(derived.rows) or tuple(answer.get("told", ())) != derived.notes:
         raise AnalystError("a row is missing from the answer, or there is one too many", _CHANGED)
     for place, (row, true) in enumerate(zip(shown, derived.rows, strict=True), 1):

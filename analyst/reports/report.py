@@ -7,9 +7,9 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from analyst.reports.cut import Cut, definition_in_words
 from analyst.reports.derived import Cell
@@ -56,7 +56,9 @@ class Report:
     definition: Mapping[str, Any] = field(default_factory=dict)  # that the answer was given by
     after: str = ""  # the SQL that made the rows of the silos' figures, on the table `released`; empty: they are these
     labels: tuple[str, ...] = ()  # output columns that are no figures and no groups
-    told: tuple[str, ...] = ()  # how sure labels are that depend on noisy figures
+    told: tuple[str, ...] = ()  # how sure labels are that depend on noisy figures; medians and tests of curves in words
+    # Of survival curves the median of each group, and the log-rank test.
+    curves: Annotated[Mapping[str, Any], Field(exclude_if=lambda curves: not curves)] = field(default_factory=dict)
     request: str = ""  # the SHA-256 of the request, by which the report is found: a kept answer's name
 
     def to_dict(self) -> dict[str, Any]:
@@ -91,6 +93,7 @@ class Report:
             "after": self.after,
             "labels": list(self.labels),
             "told": list(self.told),
+            **({"curves": dict(self.curves)} if self.curves else {}),
             "request": self.request,
         }
 

@@ -28,10 +28,12 @@ from analyst.sql.predicates import filters
 from analyst.sql.refusals import check_functions, group_of, refused_argument, refused_function
 from analyst.sql.spelled import spelled
 from analyst.sql.split import renamed, split
+from analyst.sql.survival import Survival, check_stands_alone, curve_instead, curve_of, with_curves
 from policies.requests.cases import Cases
 from policies.requests.expressions import Cell, Derived
 from policies.requests.moments import PAIRS
 from policies.requests.query import Aggregate, Plan, field_names
+from policies.requests.survival import BESIDE, SURVIVAL
 
 _READ_CLAUSES = {"expressions", "from_", "where", "group"}
 # The aggregates, by sqlglot's class of expression.
@@ -54,6 +56,7 @@ _FUNCTIONS: Mapping[type[exp.Expr], str] = MappingProxyType(
         exp.RegrCount: "regr_count",
         exp.RegrAvgx: "regr_avgx",
         exp.RegrAvgy: "regr_avgy",
+        Survival: "survival",
     }
 )
 
@@ -63,7 +66,7 @@ def plan(sql: str, offer: Offer, counts_cut: bool = False) -> Planned:
 
     With `counts_cut` the plan also counts the persons whose rows or values bounding cuts.
     """
-    query, seen, inner = spelled(parse(sql), offer), offer, None
+    query, seen, inner = with_curves(spelled(parse(sql), offer)), offer, None
     check_joins(query, offer)
     persons = by_person(query, offer)
     if persons is not None:
@@ -71,6 +74,7 @@ def plan(sql: str, offer: Offer, counts_cut: bool = False) -> Planned:
     check_functions(query, seen)
     parts = split(query)
     statement, after, draft = parts.core, parts.after, PlanDraft()
+    check_stands_alone(statement, after)
     has_groups, statement = can_be_added(statement), inlined(statement)
     if after is not None and has_groups and (conditioned := conditions_of(statement)) is not None:
         statement, after = conditioned.core, added(conditioned, after)
@@ -105,9 +109,10 @@ def plan(sql: str, offer: Offer, counts_cut: bool = False) -> Planned:
 def _check_names(output: tuple[str, ...], names: Mapping[str, str], finished: Plan) -> None:
     """Raise SqlError unless the answer can be written: names that differ, also those of the ends of intervals."""
     unselected = [column for column in finished.group_by if column not in names.values()]
-    check_fields(
-        [name for shown in output for name in ((shown,) if shown in names else field_names(shown))] + unselected
-    )
+    beside = () if finished.curve is None else BESIDE[:2] + BESIDE[4:]
+    figures = () if finished.curve is None else BESIDE[2:4]
+    shown = [name for one in (*output, *figures) for name in ((one,) if one in names else field_names(one))]
+    check_fields([*shown, *beside, *unselected])
 
 
 def known_clauses(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDraft:
@@ -169,6 +174,8 @@ def dimensions(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDra
             hint = f"columns with a domain: {', '.join(others) or 'none'}"
             if bucket := group_of(column, draft.table, offer):
                 hint = f"group by buckets, such as {bucket}; {hint}"
+            if curve := curve_instead(statement, column, draft.table, offer):
+                hint = f"{curve}; or {hint}"
             raise SqlError(
                 f"cannot group by {column.name!r}{sql_position(node)}: no policy gives it a closed domain", hint
             )
@@ -231,6 +238,9 @@ def aggregates(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDra
             raise refused_function(node, draft.table, offer)
         if is_count_of_persons(node, draft.table, offer):
             found.append(Aggregate(function="persons", column=None, alias=_output_name(projection)))
+            continue
+        if isinstance(node, Survival):
+            found.append(curve_of(node, _output_name(projection), draft.table, offer))
             continue
         columns, draft = _arguments(node, function, draft, offer)
         found.append(Aggregate(function=function, alias=_output_name(projection), **columns))  # type: ignore[arg-type]
@@ -307,6 +317,8 @@ def _output_name(projection: exp.Expr) -> str:
         return node.sql(dialect="duckdb")
     if isinstance(node.this, exp.Distinct):
         return f"{_function(node)}_distinct_{node.this.expressions[0].name}"
+    if isinstance(node, Survival):
+        return SURVIVAL
     arguments = [one for one in (node.this, node.args.get("expression")) if one is not None]
     if not all(isinstance(one, exp.Star | exp.Column) for one in arguments):
         return node.sql(dialect="duckdb", comments=False)[:60]

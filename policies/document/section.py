@@ -27,7 +27,7 @@ AnalystName = Annotated[str, Field(min_length=1, max_length=120, pattern=r"^(\*@
 ComputationName = Literal[
     "query", "logistic-regression", "linear-regression", "gradient-boosting", "k-means", "cox", "neural-network"
 ]
-AggregateName = Literal["count", "sum", "avg", "var", "covar", "corr", "regr", "histogram", "quantile"]
+AggregateName = Literal["count", "sum", "avg", "var", "covar", "corr", "regr", "histogram", "quantile", "survival"]
 
 
 def _check_duration(text: str) -> str:

@@ -17,7 +17,7 @@ from policies.requests.cases import Cases
 from policies.requests.logistic import LogisticStep
 from policies.requests.persons import Inner
 from policies.requests.predicates import Predicate
-from policies.requests.query import Plan
+from policies.requests.query import Aggregate, Plan
 from policies.requests.statistic import Extent, Statistic
 from policies.requests.tables import Table
 from policies.requests.training import TrainingStep
@@ -70,6 +70,10 @@ class Computation(Protocol):
     @property
     def paired(self) -> Sequence[str]:
         """The measures that a figure has together with another measure."""
+
+    @property
+    def curve(self) -> Aggregate | None:
+        """The survival curve that the answer is, if it is one: its rows are no groups."""
 
     @property
     def inner(self) -> Inner | None:

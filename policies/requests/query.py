@@ -27,6 +27,7 @@ from policies.requests.moments import OPENED_AS, PAIRS, SPREADS, product_most, s
 from policies.requests.persons import OF_PAIRS, PERSONS, Inner, of_persons
 from policies.requests.predicates import Both, Predicate, check_predicates, columns_of, cost_of, in_words
 from policies.requests.statistic import Extent, Statistic, noised
+from policies.requests.survival import ROW, SURVIVAL, Width, check_curve, grid_of, of_curves
 from policies.requests.tables import Table, TableColumn, check_role
 from policies.requests.trees import QUANTILES, TREE, tree_over
 from policies.units import ColumnRole
@@ -54,6 +55,7 @@ AGGREGATES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 PER_ROW: Mapping[str, Callable[[TableColumn, TableColumn | None], int]] = MappingProxyType(
     {
         TREE: lambda column, other: 1,
+        SURVIVAL: lambda column, other: ROW,
         "present": lambda column, other: 1,
         "total": lambda column, other: column.range_steps,
         "square": lambda column, other: square_most(column),
@@ -88,21 +90,22 @@ def statistic_of(kind: str, column: TableColumn, beside: TableColumn | None = No
 
 
 class Aggregate(Message):
-    """function(column, other) AS alias; only figures of a pair have another.
+    """function(column, other) AS alias; only figures of a pair, and of a time and an event, have another.
 
-    No column means COUNT(*), or of `persons` COUNT(DISTINCT person).
+    `width` is that of a curve's bins, in steps. No column means COUNT(*), or of `persons` COUNT(DISTINCT person).
     """
 
     function: Literal[
         "count", "sum", "avg", "persons", "var_pop", "var_samp", "stddev_pop", "stddev_samp", "covar_pop", "covar_samp",
         "corr", "regr_slope", "regr_intercept", "regr_r2", "regr_count", "regr_avgx", "regr_avgy",
-        "quantile", "quantile_disc",
+        "quantile", "quantile_disc", "survival",
     ]  # fmt: skip
     column: Name | None
     alias: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
     other: Annotated[Name | None, Field(default=None, exclude_if=lambda name: name is None)] = None
     # Of a quantile, the share of the rows that lie below it.
     at: Annotated[QuantileAt | None, Field(default=None, exclude_if=lambda at: at is None)] = None
+    width: Width = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -118,6 +121,8 @@ class Aggregate(Message):
         if self.column is None:
             return (PERSONS if self.function == "persons" else ROWS,)
         column = table.column(self.column)
+        if self.other is not None and self.function == SURVIVAL:
+            return statistic_of("present", column, table.column(self.other)), Statistic(SURVIVAL, *self.columns)
         if self.other is not None:
             return self._of_pair(column, table.column(self.other))
         kinds = AGGREGATES[self.function]
@@ -133,19 +138,22 @@ class Aggregate(Message):
         """Raise ValueError unless the function has as many columns as it takes."""
         if self.function == "persons" and self.columns:
             raise ValueError("persons are counted without a column")
-        wanted = 2 if self.function in PAIRS else 1
+        wanted = 2 if self.function in PAIRS or self.function == SURVIVAL else 1
         is_fitting = len({self.column, self.other} - {None}) == wanted and self.column is not None
         if not is_fitting and (self.function not in ("count", "persons") or self.columns):
             raise ValueError(f"{self.function} takes {wanted} column{'s' if wanted > 1 else ''}, each another one")
         if (self.at is not None) != (self.function in QUANTILES):
             raise ValueError("a quantile is at a share of the rows, and nothing else is")
+        if self.width is not None and self.function != SURVIVAL:
+            raise ValueError(f"{self.function} has no width")
 
     def in_words(self) -> str:
         """Return what it computes, in SQL's words."""
         if self.function == "persons":
             return "COUNT(DISTINCT person)"
         at = "" if self.at is None else f", {self.at}"
-        return f"{self.function.upper()}({', '.join(self.columns) or '*'}{at})"
+        width = "" if self.width is None else f" on bins of {self.width} steps"
+        return f"{self.function.upper()}({', '.join(self.columns) or '*'}{at}){width}"
 
 
 class Plan(Message):
@@ -186,6 +194,11 @@ class Plan(Message):
         return self.cases if self.inner is None else (*self.cases, *self.inner.cases)
 
     @property
+    def curve(self) -> Aggregate | None:
+        """Its survival curve, if that is what it asks."""
+        return next((one for one in self.aggregates if one.function == SURVIVAL), None)
+
+    @property
     def coarsened(self) -> tuple[str, ...]:
         """The columns of which cases, and nothing else, ask which member of their closed domain they are."""
         if self.inner is not None:  # its conditions compare figures, which is more than to merge members
@@ -221,6 +234,8 @@ class Plan(Message):
         """Yield the columns inside whose values it sets a threshold, and how, but for those of its conditions."""
         spread = base_columns((str(one.column) for one in self.aggregates if one.at is not None), self.derived)
         found = dict.fromkeys(spread, "by how many rows lie below each of its values")
+        times = () if self.curve is None else base_columns(self.curve.columns[:1], self.derived)
+        found |= dict.fromkeys(times, "by the bins of a survival curve")
         found |= thresholds_of(self.derived, self.row(table), self.where)
         if self.inner is not None:
             yield from self.inner.thresholds(table, {*self.compared, *found}, self.group_by)
@@ -314,10 +329,14 @@ class Plan(Message):
                 if statistic == PERSONS:
                     found[statistic] = of_persons(length, seen.max_rows, share)
                     continue
+                if statistic.kind == SURVIVAL:
+                    bins = grid_of(seen.column(str(statistic.column)), aggregate.width).bins
+                    extent = of_curves(length, bins, most, share)
+                    found[statistic] = extent._replace(groups=groups * extent.groups)
+                    continue
                 kind, *names = statistic
                 if kind == TREE:
-                    tree = tree_over(seen.column(str(statistic.column)))
-                    extent = tree.extent(length, most, share)
+                    extent = tree_over(seen.column(str(statistic.column))).extent(length, most, share)
                     found[statistic] = extent._replace(groups=groups * extent.groups)
                     continue
                 first, second = (None if name is None else seen.column(name) for name in names)
@@ -337,11 +356,20 @@ class Plan(Message):
             aggregate.check()
         if self.inner is not None:
             self._check_inner(self.inner, table)
-            return
-        if self.where is not None:
-            check_predicates((self.where,), table)
-        check_cases(self.cases, self.group_by, table)
-        check_derived(self, table)
+        else:
+            if self.where is not None:
+                check_predicates((self.where,), table)
+            check_cases(self.cases, self.group_by, table)
+            check_derived(self, table)
+        if self.curve is not None:
+            self._check_curve(self.curve, table)
+
+    def _check_curve(self, curve: Aggregate, table: Table) -> None:
+        """Raise ValueError unless a survival curve stands alone, and can be computed."""
+        if len(self.aggregates) > 1:
+            raise ValueError("a survival curve is the only aggregate of its question")
+        time, event = map(self.seen(table).column, curve.columns)
+        check_curve(time, event, curve.width, self.group_count(table))
 
     def _check_inner(self, inner: Inner, table: Table) -> None:
         """Raise ValueError if an inner question contradicts the table definition, or the plan around it does."""

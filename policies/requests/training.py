@@ -49,6 +49,7 @@ class TrainingStep(Message, ABC):
     coarsened: ClassVar[tuple[str, ...]] = ()
     functions: ClassVar[tuple[str, ...]] = ()
     inner: ClassVar[None] = None
+    curve: ClassVar[None] = None
     is_about_persons: ClassVar[bool] = False
     conditions: ClassVar[tuple[Predicate, ...]] = ()
     paired: ClassVar[tuple[str, ...]] = ()

@@ -71,6 +71,18 @@ def persons(*group_by: str, counts_cut: bool = False) -> Request:
     )
 
 
+def curve(*group_by: str, width: int | None = None, of: Table = TABLE, **changes: Any) -> Request:
+    """Return a question for a survival curve of every group."""
+    figure = Aggregate(function="survival", column="age", other="smoker", alias="s", width=width)
+    return request(table=of, plan=plan(where=None, group_by=group_by, aggregates=(figure,), **changes))
+
+
+def curve_by_person() -> Request:
+    """Return a question for a survival curve of one row of each person."""
+    columns = tuple(InnerColumn(name=one, function="max", column=one) for one in ("age", "smoker"))
+    return curve(inner=Inner(where=None, columns=columns))
+
+
 def training(family: Any, *features: str, of: Table = TABLE, **parameters: Any) -> Request:
     """Return a request for the first step of a run of this family that learns `smoker`."""
     step = family(run=bytes(16), step=0, steps=3, after=START, label="smoker", features=features, **parameters)
@@ -89,6 +101,11 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         persons("ward", counts_cut=True),
         by_person(),
         by_person("first", "n", counts_cut=True),
+        curve(),
+        curve("ward", width=7, counts_cut=True),
+        curve("ward", of=NEVER_MISSING),
+        curve("ward", of=SHORT, counts_cut=True),
+        curve_by_person(),
     ),
     "logistic-regression": (
         training(LogisticStep, "age", "ward", release="private", learning_rate="1", momentum="0.5", clip="0.8"),
