@@ -108,6 +108,7 @@ class Found:
     lost: int  # rounds that were charged, where silos had contributed, and gave no report
     delta: float
     min_cohort: int
+    most_prefixes: int  # of a round
     max_silos: int
     ended_at: int  # seconds since 1970
 
@@ -141,8 +142,9 @@ def find_keys(
     first, rules = Request.decode(state.first), Rules(state.min_cohort, state.most)
     plan: KeySearch | None = search_of(first)
     done: list[DoneRound] = []
-    for one, plan in replayed(federation, state.reports, search_of(first), rules):  # noqa: B007 (the last one counts)
+    for one, following in replayed(federation, state.reports, search_of(first), rules):
         done.append(one)
+        plan = following
     while plan is not None:
         request, encrypted = _answered(federation, state, keep, plan)
         one, plan = opened_round(federation, request, StoredReport.decode(encrypted), plan, rules)
@@ -308,6 +310,7 @@ def _found(federation: Federation, first: Request, state: SearchProgress, done: 
         lost=state.lost,
         delta=offer.delta,
         min_cohort=state.min_cohort,
+        most_prefixes=state.most,
         max_silos=first.table.max_silos,
         ended_at=federation.now(),
     )

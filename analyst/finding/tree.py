@@ -7,7 +7,6 @@ the chances add up to BETA at most, whatever the rounds ask. Which prefixes surv
 is promised: of those that nobody has, one a round survives on average.
 """
 
-import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -27,10 +26,10 @@ _NORMAL = NormalDist()
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The least noised numbers of persons of one round with which a prefix survives, and a key enters."""
+    """The least noised numbers of persons of one round with which a prefix survives, and a key enters, if any can."""
 
-    survive: float
-    enter: float
+    survive: float | None  # None in the last round
+    enter: float | None  # None in the first one, if keys may have more than one symbol
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,22 +56,24 @@ def limits_of(search: KeySearch, sd: float, min_cohort: int) -> Limits:
     is_last = search.step + 1 == search.steps
     keys = search.slots if is_last else len(search.prefixes) * (1 if search.step else 0)
     prefixes = 0 if is_last else len(search.prefixes) * len(search.shape.alphabet)
-    enter = -_NORMAL.inv_cdf(BETA / (search.steps * keys)) * sd if keys else math.inf
-    chance = min(_EVEN_CHANCE, _MOST_EMPTY / prefixes) if prefixes else _EVEN_CHANCE
-    survive = max(-_NORMAL.inv_cdf(chance) * sd, min_cohort + _NORMAL.inv_cdf(_WANTED) * sd)
-    return Limits(survive, max(float(min_cohort), enter))
+    enter = survive = None
+    if keys:
+        enter = max(float(min_cohort), -_NORMAL.inv_cdf(BETA / (search.steps * keys)) * sd)
+    if prefixes:
+        chance = min(_EVEN_CHANCE, _MOST_EMPTY / prefixes)
+        survive = max(-_NORMAL.inv_cdf(chance) * sd, min_cohort + _NORMAL.inv_cdf(_WANTED) * sd)
+    return Limits(survive, enter)
 
 
 def read_round(search: KeySearch, counts: Floats, sd: float, min_cohort: int, most: int) -> ReadRound:
     """Return what the noised counts of a round tell, one a slot; at most `most` prefixes survive, the largest."""
     limits, keys, prefixes = limits_of(search, sd, min_cohort), list[tuple[str, float]](), list[tuple[str, float]]()
     for (text, is_key), count in zip(search.extensions(), counts.tolist(), strict=True):
-        if is_key and count >= limits.enter:
-            keys.append((text, count))
-        elif not is_key and count >= limits.survive:
-            prefixes.append((text, count))
+        least, entered = (limits.enter, keys) if is_key else (limits.survive, prefixes)
+        if least is not None and count >= least:
+            entered.append((text, count))
     prefixes.sort(key=lambda one: (-one[1], one[0]))
-    figures = of_count(Noisy(np.array([count for _, count in keys], np.float64), sd, limits.enter))
+    figures = of_count(Noisy(np.array([count for _, count in keys], np.float64), sd, limits.enter or 0.0))
     ends = zip(figures.lows.tolist(), figures.highs.tolist(), strict=True)
     found = tuple(FoundKey(key, count, low, high) for (key, count), (low, high) in zip(keys, ends, strict=True))
     return ReadRound(limits, found, tuple(sorted(text for text, _ in prefixes[:most])))

@@ -164,6 +164,8 @@ def dimensions(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDra
             hint = f"columns with a domain: {', '.join(others) or 'none'}"
             if bucket := group_of(column, draft.table, offer):
                 hint = f"group by buckets, such as {bucket}; {hint}"
+            if offer.has_keys(draft.table, column.name):
+                hint = f"`consilo find-keys {draft.table}.{column.name}` finds keys for one; {hint}"
             raise SqlError(
                 f"cannot group by {column.name!r}{sql_position(node)}: no policy gives it a closed domain", hint
             )

@@ -45,7 +45,7 @@ def whole(case: Case) -> Sequence[Denial]:
         return used + to_come <= limit or used + cost > limit  # which `budget_rules.price` denies
 
     remedy = "search at a smaller epsilon"
-    if most > rules.request_micro[1]:
+    if case.policy.budget.per_request is not None and most > rules.request_micro[1]:
         limit = rules.request_micro[1] / MICRO
         message = f"the whole search costs rho {most / MICRO:g}, one request may cost {limit:g}"
         reasons.append(deny("RHO_PER_REQUEST", "budget.per_request.max_rho", message, remedy))
