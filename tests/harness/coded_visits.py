@@ -63,6 +63,7 @@ COUNTS: Mapping[str, tuple[int, int, int, int]] = {
     "A0111": (50, 50, 50, 50),
     "a01": (50, 50, 50, 50),
 }
+Rows = Mapping[str, Sequence[dict[str, str | None]]]
 COMMON = ("A0", "A01", "A02", "B", "C12")
 
 
@@ -74,9 +75,7 @@ def rows_of(silo: str) -> list[dict[str, str | None]]:
     return [*found, {"id": f"{silo}-none", "code": None}]
 
 
-def found_clinics(
-    path: Path, rows: Mapping[str, Sequence[dict[str, str | None]]] | None = None, policy: str = POLICY
-) -> Path:
+def found_clinics(path: Path, rows: Rows | None = None, policy: str = POLICY) -> Path:
     """Found a federation of clinics with these visits, or with those of `rows_of`."""
     key = found(path, "clinics", dict.fromkeys(SILOS), ("ana",))["ana"]
     schema = pa.schema([("id", pa.string()), ("code", pa.string())])
@@ -91,7 +90,7 @@ def found_clinics(
 def clinics(
     path: Path,
     noise: Noise = no_noise,
-    rows: Mapping[str, Sequence[dict[str, str | None]]] | None = None,
+    rows: Rows | None = None,
     policy: str = POLICY,
 ) -> Iterator[Simulation]:
     """Run a federation of clinics in memory."""

@@ -21,7 +21,7 @@ from crypto.keys import Secret, SigningKey
 from crypto.noise import discrete_gaussian
 from policies.document.load import load
 from policies.domains import hash_of
-from policies.requests.key_search import FIRST, KeySearch
+from policies.requests.key_search import KeyShape
 from policies.requests.request import Request
 from silo_node.owner.pending import decide_on, requests_of
 from tests.harness.coded_visits import (
@@ -32,6 +32,7 @@ from tests.harness.coded_visits import (
     PURPOSE,
     SILOS,
     TABLE,
+    Rows,
     clinics,
     found_clinics,
     rows_of,
@@ -111,6 +112,7 @@ def test_the_whole_way_from_an_unlisted_column_to_a_question_grouped_by_it(tmp_p
         rest = sum(len(rows_of(silo)) for silo in SILOS) - sum(TRUE.values())
         assert counts == {**TRUE, "(other)": rest}
         # A later search is a version of its own, and finds what the adopted domain lacks as well.
+        forget(simulation.path / "visits.code.search")
         again = write(tmp_path / "f" / "out", asked(simulation), simulation.federation.offer.column(TABLE, COLUMN))
         assert (again.provenance.version, again.provenance.takes_place_of) == (2, stated.domain_hash)
         assert again.domain is not None
@@ -348,9 +350,10 @@ def test_a_silo_that_lies_adds_and_hides_keys_and_no_more(tmp_path: Path) -> Non
 
 def test_what_a_silo_sends_and_refuses_does_not_tell_which_keys_it_has(tmp_path: Path) -> None:
     """The same search over other rows: silos send messages of the same steps and lengths, and refuse alike."""
-    passed, refused = [], []
-    none = {silo: [{"id": f"{silo}-{number}", "code": "A01"} for number in range(200)] for silo in SILOS}
-    for name, rows in (("common", none), ("others", {**none, "west": [{"id": "one", "code": "DDD"}]})):
+    passed, refused = list[object](), list[object]()
+    none: Rows = {silo: [{"id": f"{silo}-{number}", "code": "A01"} for number in range(200)] for silo in SILOS}
+    others: Rows = {**none, "west": [{"id": "one", "code": "DDD"}]}
+    for name, rows in (("common", none), ("others", others)):
         with clinics(tmp_path / name, rows=rows) as simulation:
             asked(simulation)
             west = simulation.silos["west"]
@@ -404,7 +407,7 @@ def test_the_provenance_is_what_the_search_was_and_no_other(tmp_path: Path) -> N
 
 
 def test_a_search_that_finds_nothing_says_so_and_writes_no_domain(tmp_path: Path) -> None:
-    rows = {silo: [{"id": f"{silo}-{number}", "code": "zzz"} for number in range(50)] for silo in SILOS}
+    rows: Rows = {silo: [{"id": f"{silo}-{number}", "code": "zzz"} for number in range(50)] for silo in SILOS}
     with clinics(tmp_path / "f", rows=rows) as simulation:
         found = asked(simulation)
         assert (found.keys, len(found.rounds)) == ((), 1), "nothing survives, and the other rounds are not paid"
@@ -428,8 +431,6 @@ def test_a_preview_says_the_price_and_asks_nothing(tmp_path: Path) -> None:
 
 
 def test_the_member_for_all_else_can_be_no_key() -> None:
-    shape = KeySearch(
-        run=bytes(16), step=0, column="a", shape={"alphabet": "()ehort", "length": 8, "most": 1}, prefixes=FIRST
-    ).shape  # type: ignore[arg-type]
+    shape = KeyShape(alphabet="()ehort", length=8, most=1)
     assert others_of(shape) == "((other))"
     assert not shape.is_key(others_of(shape))
