@@ -73,6 +73,7 @@ class Federation:
         """`stack` is what `close` ends: the link, where this session made it. `others` dial further aggregators."""
         self.config, self.analyst = config, analyst
         self._signing, self._sealing = SigningKey(root), SealingKey(root)
+        self.recipient = Recipient(name=analyst, key=self._sealing.public)
         self._link, self._clock = link, clock
         self._stack, self._progress = stack or ExitStack(), progress
         self.aggregators = Aggregators(config.dialled or config.aggregator.name, link, others)
@@ -199,7 +200,7 @@ class Federation:
         self.look_again()
         planned = rehearsed(plan(command.sql, self.offer_of(command.silos), command.counts_cut))
         price = self.price(command.purpose, command.epsilon, planned.table, planned.plan, command.silos)
-        mine, how = (Recipient(name=self.analyst, key=self._sealing.public),), (command.backend, command.deadline)
+        mine, how = (self.recipient,), (command.backend, command.deadline)
         return planned, self.write(planned.table, planned.plan, command.purpose, price, mine, *how, command.silos)
 
     def standing(self, request: Request | None = None) -> Mapping[str, Standing]:

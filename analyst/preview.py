@@ -107,7 +107,7 @@ def preview(federation: "Federation", command: Command) -> Preview:
     standing = federation.standing(request)
     asked = federation.offer_of(command.silos)
     conditions = {silo: asked.silos[silo] for silo in request.silos}
-    deviations = _deviations(request, conditions)
+    deviations = deviations_of(request, conditions)
     count_sd = deviations[cohort_of({one: Noisy(np.zeros(1), 1.0) for one in deviations})]
     groups = planned.plan.group_count(request.table)
     cohort = max(one.min_cohort for one in conditions.values())
@@ -122,7 +122,7 @@ def preview(federation: "Federation", command: Command) -> Preview:
         rho=request.micro_rho / MICRO,
         epsilon=epsilon_of(request.micro_rho / MICRO, delta),
         delta=asked.delta,
-        silos={silo: _at_silo(one, standing.get(silo), command.purpose) for silo, one in conditions.items()},
+        silos={silo: at_silo(one, standing.get(silo), command.purpose) for silo, one in conditions.items()},
         absent=_absent(federation.offer, request),
         widths=_widths(planned, request, deviations),
         withheld_below=least,
@@ -144,7 +144,7 @@ def _part(statistic: Statistic, extent: Extent, shares: int) -> Part:
     return Part(statistic.name, extent.length, norm, extent.share / shares)
 
 
-def _deviations(request: Request, silos: Mapping[str, Catalogue]) -> dict[Statistic, float]:
+def deviations_of(request: Request, silos: Mapping[str, Catalogue]) -> dict[Statistic, float]:
     """Return the deviation of the noise of each sum if all silos answer, in rows or half steps."""
     colluding = max(one.max_colluding for one in silos.values())
     missing = min(one.max_missing for one in silos.values())
@@ -157,7 +157,7 @@ def _deviations(request: Request, silos: Mapping[str, Catalogue]) -> dict[Statis
     }
 
 
-def _at_silo(catalogue: Catalogue, found: Standing | None, purpose: str) -> AtSilo:
+def at_silo(catalogue: Catalogue, found: Standing | None, purpose: str) -> AtSilo:
     """Return what a silo says, with the budgets of a purpose; of one that says nothing, that it does not answer."""
     if found is None:
         denial = Denial(code="AWAY", rule="", message="it does not answer", remedy="ask again when it is back")

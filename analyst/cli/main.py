@@ -16,15 +16,18 @@ from rich.console import Console
 from analyst.asking import Command
 from analyst.cli.doctor import examine
 from analyst.cli.federation import add_commands
+from analyst.cli.finding import add_finding_commands
 from analyst.cli.new import columns_of, new
 from analyst.cli.opening import (
     NO_TERMINAL,
     asking_key,
     check_out,
+    deadline_option,
     federation_opened,
     federation_options,
     output_options,
     show,
+    silo_names,
 )
 from analyst.cli.planning import add_planning_commands, show_preview
 from analyst.cli.report import add_report_commands
@@ -53,12 +56,10 @@ from federation.terminal import (
     plain,
     print_findings,
     typed,
-    whole,
 )
 from policies.document.agreement import read_columns
 from policies.document.answers import DELTA, add_answers, answers_of
 from policies.errors import ColumnsFileError, PolicyError
-from policies.units import MAX_WAIT_S, WAIT_S
 
 _DENIED = 3
 
@@ -109,9 +110,9 @@ def command_line() -> argparse.ArgumentParser:
     query.add_argument("--backend", choices=list(BACKENDS), default="masking", help=text)
     text = "keep the request there until it is answered; given again, the very same one is sent, say after an approval"
     query.add_argument("--keep", type=Path, metavar="FILE", help=text)
-    _deadline_option(query)
+    deadline_option(query)
     text = "ask these silos alone, such as those that define the table alike; default: all that have it"
-    query.add_argument("--silos", type=_silo_names, default=(), metavar="NAME,NAME,...", help=text)
+    query.add_argument("--silos", type=silo_names, default=(), metavar="NAME,NAME,...", help=text)
     text = "show only groups that surely have the silos' minimum cohort; by itself on from 100 groups"
     query.add_argument("--sure", action=argparse.BooleanOptionalAction, help=text)
     text = "do not ask how many persons had rows left out or values clamped, which takes a sixteenth of the price"
@@ -124,8 +125,9 @@ def command_line() -> argparse.ArgumentParser:
     train = command("train", _train, "train a model across the silos, which alone receive it")
     train.add_argument("job", type=Path, metavar="JOB", help="the job file, such as job.toml")
     federation_options(train)
-    _deadline_option(train)
+    deadline_option(train)
     train.add_argument("--format", choices=["text", "json"], default="text")
+    add_finding_commands(commands)
     add_planning_commands(commands)
     add_report_commands(commands)
     silos = command("silos", _silos, "list the silos and what their policies open to you")
@@ -164,13 +166,6 @@ def _new_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--draft-columns", type=Path, metavar="FILE", help=text)
 
 
-def _silo_names(text: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
-    if not all(names):
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} are not names of silos, such as aspen,birch")
-    return names
-
-
 def _silo_file(text: str) -> tuple[str, Path]:
     name, equals, file = text.partition("=")
     if not (name and equals and file):
@@ -187,11 +182,6 @@ def _key_commands(actions: Commands) -> None:
         count = "+" if name == "new" else None
         action.add_argument("file", type=Path, metavar="FILE", nargs=count, help="the key file")
     actions.choices["new"].add_argument("--passphrase", action="store_true", help="encrypt it; asked for twice")
-
-
-def _deadline_option(parser: argparse.ArgumentParser) -> None:
-    text = "how long each round waits for the silos to compute; a silo that declares more refuses; default: %(default)s"
-    parser.add_argument("--deadline", type=whole(1, MAX_WAIT_S), default=WAIT_S, metavar="SECONDS", help=text)
 
 
 def _demo(options: argparse.Namespace, notes: Console) -> int:

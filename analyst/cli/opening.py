@@ -16,7 +16,8 @@ from analyst.errors import AnalystError
 from analyst.reports.render import FORMATS, render
 from analyst.reports.report import Report
 from federation import files
-from federation.terminal import asking
+from federation.terminal import asking, whole
+from policies.units import MAX_WAIT_S, WAIT_S
 
 NO_TERMINAL = "run the command in a terminal; Python programs can use Federation.open(..., passphrase=...)"
 
@@ -27,6 +28,20 @@ def federation_options(parser: argparse.ArgumentParser, has_analyst: bool = True
     parser.add_argument("--federation", type=Path, default=default, metavar="FILE", help="its consilo.toml")
     if has_analyst:
         parser.add_argument("--analyst", metavar="NAME", help="who asks, where consilo.toml has several keys")
+
+
+def deadline_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says how long the silos may compute."""
+    text = "how long each round waits for the silos to compute; a silo that declares more refuses; default: %(default)s"
+    parser.add_argument("--deadline", type=whole(1, MAX_WAIT_S), default=WAIT_S, metavar="SECONDS", help=text)
+
+
+def silo_names(text: str) -> tuple[str, ...]:
+    """Parse the names of silos; raises ArgumentTypeError."""
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} are not names of silos, such as aspen,birch")
+    return names
 
 
 def output_options(parser: argparse.ArgumentParser) -> None:

@@ -16,6 +16,7 @@ from analyst.cli.opening import asking_key, check_out, federation_opened, federa
 from analyst.client import Federation
 from analyst.comparing import Told, compared, read_receipt, told_by_failure, told_by_report
 from analyst.errors import AnalystError
+from analyst.finding.verify import is_provenance, verify_domain
 from analyst.kept import Kept, KeptAnswers
 from analyst.reports.report import Report
 from analyst.verify import read_answer, verify
@@ -54,7 +55,7 @@ def add_report_commands(commands: Commands) -> None:
     federation_options(erasing)
     text = "check every signature of a report, add its sum once more, and compare the answer"
     check = add_command(actions, "verify", _verify, text)
-    text = "the name of a kept answer, the JSON of an answer, or its transcript"
+    text = "the name of a kept answer, the JSON of an answer or of a domain that was found, or a transcript"
     check.add_argument("answer", metavar="ANSWER", help=text)
     federation_options(check)
     text = "compare what the aggregator says of a request with what silos signed, and with their receipts"
@@ -148,6 +149,12 @@ def _opened(federation: Federation, name: str) -> Report:
 
 
 def _verify(options: argparse.Namespace, notes: Console) -> int:
+    if is_provenance(Path(options.answer)):
+        with federation_opened(options, notes) as (federation, status):
+            status.update("reading every round again")
+            for line in verify_domain(federation, Path(options.answer)):
+                print(f"ok  {plain(line)}")
+        return 0
     is_name = re.fullmatch(r"[0-9a-f]{1,64}", options.answer) and not Path(options.answer).exists()
     read = None if is_name else read_answer(options.answer)
     with federation_opened(options, notes) as (federation, status):

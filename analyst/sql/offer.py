@@ -85,6 +85,10 @@ class Offer:
         holders = list(self.holders(table).values())
         return tuple(name for name in holders[0] if all(name in columns for columns in holders)) if holders else ()
 
+    def has_keys(self, table: str, name: str) -> bool:
+        """Tell whether some silo lets the keys of a column be found."""
+        return any(columns[name].keys is not None for columns in self.holders(table).values() if name in columns)
+
     def persons(self, table: str) -> tuple[str, ...]:
         """Return how silos with `table` name the column of the person; it is open in no role."""
         known = self.columns(table)

@@ -176,6 +176,8 @@ def dimensions(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDra
                 hint = f"group by buckets, such as {bucket}; {hint}"
             if curve := curve_instead(statement, column, draft.table, offer):
                 hint = f"{curve}; or {hint}"
+            if offer.has_keys(draft.table, column.name):
+                hint = f"`consilo find-keys {draft.table}.{column.name}` finds keys for one; {hint}"
             raise SqlError(
                 f"cannot group by {column.name!r}{sql_position(node)}: no policy gives it a closed domain", hint
             )

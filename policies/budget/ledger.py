@@ -53,7 +53,7 @@ ALL_MONTHS = Months()  # of a request that names no months
 
 @dataclass(frozen=True, slots=True)
 class RunStep:
-    """A step of a training run: the run's id, the hash of its job (`request.job_of`), and the step's number."""
+    """A part of a run, of training or of a key search: its id, the hash of its job (`request.job_of`), and a number."""
 
     run: bytes
     job: bytes

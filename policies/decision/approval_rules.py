@@ -21,7 +21,7 @@ from policies.units import HOUR_S
 def approvals_of(policy: Policy, request: Request, spent: Spending) -> tuple[NeededApproval, ...]:
     """Return the approvals that a request needs.
 
-    `spent` has what its training run has spent without this step, and its analyst since the time of `counted_since`.
+    `spent` has what its run has spent without this part, and its analyst since the time of `counted_since`.
     """
     cost = facts_of(request, policy.privacy_unit.max_silos).cost
     return tuple(_needed(compiled(policy), request, cost, spent))
@@ -40,9 +40,9 @@ def counted_since(policy: Policy, purpose: str, now: int) -> int | None:
 
 
 def _needed(rules: CompiledPolicy, request: Request, cost: int, spent: Spending) -> Iterator[NeededApproval]:
-    step = request.plan.training
-    whole = cost if step is None else cost_of_run(step, cost, spent.run)
-    to_come = cost if step is None else whole - spent.run
+    part = request.plan.part
+    whole = cost if part is None else cost_of_run(part, cost, spent.run)
+    to_come = cost if part is None else whole - spent.run
     for needed in rules.approvals:
         when, least = needed.rule.when, needed.rho_at_least
         if when.kind not in (None, request.plan.approved_as) or when.purpose not in (None, request.purpose):

@@ -1,7 +1,8 @@
 """The verdicts of people on a request that needs their approval, and the status of that approval.
 
 A verdict is signed with the person's own Ed25519 key, which the policy names under [people], so the program that stores
-verdicts can neither invent nor alter one. All steps of a training run need one approval together.
+verdicts can neither invent nor alter one. All parts of a run, of
+training or of a key search, need one approval together.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,9 +14,9 @@ from policies.requests.request import Request, job_of
 
 
 def subject_of(request: Request, request_hash: bytes) -> bytes:
-    """Return the subject of a verdict: the request; for a training step, its run, whose steps differ only in number."""
-    step = request.plan.training
-    return request_hash if step is None else job_of(request, step)
+    """Return the subject of a verdict: the request; for a part of a run, the job that all its parts share."""
+    part = request.plan.part
+    return request_hash if part is None else job_of(request, part)
 
 
 @dataclass(frozen=True, slots=True)

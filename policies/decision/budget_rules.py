@@ -17,16 +17,24 @@ from policies.periods import UNKNOWN, span
 from policies.requests.denials import Denial
 from policies.requests.predicates import Compare, OneOf
 from policies.requests.request import Request
-from policies.requests.training import TrainingStep
+from policies.requests.runs import RunPart
 from policies.units import DAY_S, MICRO
 
 _LAST_DAY = date(9999, 12, 31)
 _OPERATORS: dict[str, Callable[[str, str], bool]] = {"=": eq, "<>": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
 
 
-def run_limit_of(policy: Policy) -> int | None:
-    """Return the limit of one training run, in micro-rho; None without a [training] section."""
-    return compiled(policy).run_micro
+def run_limit_of(policy: Policy, request: Request) -> int | None:
+    """Return the limit of a request's run, in micro-rho; None for what is no part of one, and without a limit.
+
+    That of a training run is the policy's. A key search may cost what it announced, which is what people approve.
+    """
+    part = request.plan.part
+    if part is None:
+        return None
+    if request.plan.search is None:
+        return compiled(policy).run_micro
+    return announced(part, request, policy.privacy_unit.max_silos)
 
 
 def delta_limit_of(policy: Policy) -> int:
@@ -163,6 +171,14 @@ def _windows(case: Case) -> list[Denial]:
     return reasons
 
 
-def cost_of_run(step: TrainingStep, cost: int, spent: int) -> int:
-    """Return the cost of a whole run: the announced one, or a higher one if steps were repeated or cost more."""
-    return max(spent + cost, step.steps * cost)
+def cost_of_run(part: RunPart, cost: int, spent: int) -> int:
+    """Return the cost of a whole run: the announced one, or a higher one if parts were repeated or cost more."""
+    return max(spent + cost, part.steps * cost)
+
+
+def announced(part: RunPart, request: Request, max_silos: int) -> int:
+    """Return the most that a run costs without repeats, for one person at a silo: what its signed price says.
+
+    Each charge is rounded for itself, and is at most that.
+    """
+    return part.steps * -(-request.micro_rho * max_silos**2 // request.table.max_silos**2)

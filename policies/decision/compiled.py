@@ -38,9 +38,7 @@ class SourceColumns:
         self.source = source
         self.roles = {name: column.roles for name, column in source.columns.items() if column.roles}
         self.unconditional: Mapping[ColumnRole, frozenset[str]] = {
-            role: frozenset(
-                name for name, column in source.columns.items() if role in column.roles and column.domain != "discover"
-            )
+            role: frozenset(name for name, column in source.columns.items() if role in column.open_roles)
             for role in get_args(ColumnRole)
         }
         # Inside whose values a request may set a threshold, in whatever field.

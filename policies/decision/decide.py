@@ -9,7 +9,7 @@ on rows. docs/protocol.md section 8, rows A6 to A9.
 from collections.abc import Sequence
 
 from policies.budget.ledger import Spending
-from policies.decision import availability, budget_rules, computing, disclosure, eligibility, protection
+from policies.decision import availability, budget_rules, computing, disclosure, eligibility, protection, searching
 from policies.decision.approval_rules import people
 from policies.decision.approvals import subject_of
 from policies.decision.case import NO_JURISDICTIONS, Case, Jurisdictions, Rule
@@ -32,12 +32,14 @@ RULES: tuple[Rule, ...] = (  # denials are reported in this order
     protection.roster,
     disclosure.figures,
     disclosure.training,
+    searching.shape,
     computing.declared_time,
     availability.consent_feed,
     availability.prepared_rows,
     eligibility.jurisdiction,
     availability.pace,
     budget_rules.price,
+    searching.whole,
 )
 
 

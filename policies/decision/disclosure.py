@@ -60,9 +60,10 @@ def _column(case: Case, role: ColumnRole, name: str) -> Iterator[Denial]:
             yield deny("COLUMN_ROLE", f"{prefix}.{name}.roles", message, remedy)
         return
     column = case.source.source.columns[name]
-    if column.domain == "discover":
-        message = f"the values of column {name!r} would have to be discovered, which no version can do yet"
-        yield deny("NOT_BUILT", f"{prefix}.{name}.domain", message, "use another column")
+    if role not in column.open_roles:
+        message = f"the values of column {name!r} are not listed yet"
+        remedy = "use another column" if column.keys is None else "find its keys, and ask its owner to adopt them"
+        yield deny("COLUMN_ROLE", f"{prefix}.{name}.domain", message, remedy)
 
 
 def definitions(case: Case) -> Sequence[Denial]:

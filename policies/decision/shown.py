@@ -13,7 +13,7 @@ from hashlib import sha256
 
 from policies.budget.accountant import epsilon_of
 from policies.budget.sampler import rho_delta
-from policies.decision.budget_rules import cost_of_run
+from policies.decision.budget_rules import cost_of_run, run_limit_of
 from policies.decision.compiled import SourceColumns, compiled, facts_of
 from policies.document.policy import Policy
 from policies.domains import LongDomain
@@ -25,24 +25,24 @@ _DIGITS = 32  # hexadecimal ones of a fingerprint: 128 bits
 _FEW = 20  # values of a domain that is the policy's own, which the policy lists anyway
 _SAID = {
     *("kind", "where", "group_by", "aggregates", "cases", "inner"),
-    *("label", "features", "steps", "release", "step", "after"),
+    *("label", "features", "steps", "release", "step", "after", "prefixes"),
 }
 Line = tuple[str, str]  # what it is about, and what is said
 
 
 def signed_text(request: Request) -> str:
     """Return the text whose SHA-256 is the subject of a verdict: the request, or what all steps of a run share."""
-    step = request.plan.training
-    return (request if step is None else shared_by_run(request, step)).encode().decode()
+    part = request.plan.part
+    return (request if part is None else shared_by_run(request, part)).encode().decode()
 
 
 def whole_price(policy: Policy, request: Request, of_run: int) -> int:
-    """Return what a request costs one person at this silo, in micro-rho; of a training step, its whole run.
+    """Return what a request costs one person at this silo, in micro-rho; of a part of a run, the whole run.
 
-    `of_run` is what the run has spent without this step.
+    `of_run` is what the run has spent without this part.
     """
-    cost, step = facts_of(request, policy.privacy_unit.max_silos).cost, request.plan.training
-    return cost if step is None else cost_of_run(step, cost, of_run)
+    cost, part = facts_of(request, policy.privacy_unit.max_silos).cost, request.plan.part
+    return cost if part is None else cost_of_run(part, cost, of_run)
 
 
 def in_words(policy: Policy, request: Request, of_run: int) -> tuple[Line, ...]:
@@ -62,18 +62,18 @@ def in_words(policy: Policy, request: Request, of_run: int) -> tuple[Line, ...]:
 
 
 def _price(policy: Policy, request: Request, of_run: int) -> str:
-    whole, step = whole_price(policy, request, of_run), request.plan.training
+    whole, part = whole_price(policy, request, of_run), request.plan.part
     entity = policy.privacy_unit.entity
     if not whole:
         return f"none: without noise, nothing bounds what is learned of one {entity}"
     delta = float(policy.budget.delta)
     text = f"rho {_rho(whole)}, epsilon {epsilon_of(whole / MICRO, rho_delta(delta)):.2f} at delta {delta:g}"
-    if step is None:
+    if part is None:
         return f"{text}, to each {entity}; signed with rho {_rho(request.micro_rho)}"
     each = facts_of(request, policy.privacy_unit.max_silos).cost
-    most = compiled(policy).run_micro
+    most = run_limit_of(policy, request)
     limit = "" if most is None else f", up to rho {_rho(most)} in all"
-    text += f", to each {entity}: {step.steps} steps at rho {_rho(each)}, signed with rho {_rho(request.micro_rho)}"
+    text += f", to each {entity}: {part.steps} steps at rho {_rho(each)}, signed with rho {_rho(request.micro_rho)}"
     return f"{text}; steps that are repeated add to it{limit}"
 
 
@@ -83,7 +83,7 @@ def _rho(micro_rho: int) -> str:
 
 def _parts(request: Request) -> Iterator[Line]:
     """Yield every field of the computation that its sentence does not say."""
-    step = request.plan.training
+    part = request.plan.part
     figures = getattr(request.plan, "aggregates", ())
     if figures:
         named = (f"{one.in_words()} as {quoted(one.alias)}" for one in figures)
@@ -92,7 +92,7 @@ def _parts(request: Request) -> Iterator[Line]:
     others = {name: getattr(request.plan, name) for name in fields if name not in _SAID}
     said = [f"{name} {_value(value)}" for name, value in others.items() if value is not None]
     if said:
-        yield "with" if step is None else "run", ", ".join(said)
+        yield "with" if part is None else "run", ", ".join(said)
 
 
 def _value(value: object) -> str:
@@ -166,14 +166,14 @@ def _silos(request: Request) -> str:
 
 def _sum(request: Request) -> str:
     """Return how silos' vectors are summed; the round key of a run is another one at each step."""
-    if request.plan.training is not None or not (request.round_key or request.sealed_secrets):
+    if request.plan.part is not None or not (request.round_key or request.sealed_secrets):
         return request.backend
     secrets = _fingerprint(b"".join(sha256(one).digest() for one in request.sealed_secrets))
     return f"{request.backend}, key {_fingerprint(request.round_key)}, its secret sealed as {secrets}"
 
 
 def _times(request: Request) -> Iterator[Line]:
-    if request.plan.training is not None:
+    if request.plan.part is not None:
         yield "signed", f"{when(request.created_at)}, until {when(request.expires_at)}; each step of the run anew"
         return
     yield "signed", f"{when(request.created_at)}, until {when(request.expires_at)}, nonce {request.nonce.hex()}"

@@ -22,12 +22,13 @@ def open_tables(policy: Policy, now: int = 0) -> tuple[OpenTable, ...]:
             columns=tuple(
                 OpenColumn(
                     column=published(key, column, source, now),
-                    roles=column.roles,
+                    roles=column.open_roles,
                     unit=column.unit,
                     narrow=column.narrow,
+                    keys=None if column.keys is None else column.keys.shape,
                 )
                 for key, column in source.columns.items()
-                if column.roles and column.domain != "discover"
+                if column.open_roles
             ),
             definition=digest_in(definition_of(policy, name)),
             rows_up_to=source.rows_up_to,
@@ -45,7 +46,7 @@ def definition_of(policy: Policy, name: str) -> str:
     columns = [
         (published(key, column, source, 0).model_dump(mode="json", exclude={"domain"}), _values_of(column, source))
         for key, column in sorted(source.columns.items())
-        if column.roles and column.domain != "discover"
+        if column.open_roles
     ]
     unit = policy.privacy_unit
     rows = unit.max_rows if unit.max_norm is None else [unit.max_rows, unit.max_norm]

@@ -16,6 +16,7 @@ from pydantic import (
 
 from crypto.wire import Name
 from policies.document.cells import CellRules, Csv, Formats, Markers, listed
+from policies.document.searchable import Keys
 from policies.document.section import Days, Duration, Label, PowerOfTwo, Section, seconds_of
 from policies.domains import HASH_PATTERN, Domain, LongDomain, digest_in
 from policies.periods import UNKNOWN
@@ -67,6 +68,7 @@ class Column(Section):
     domain_file: Annotated[str, Field(min_length=1, max_length=200)] | None = None  # beside the policy, a value a line
     domain_hash: Annotated[str, Field(pattern=HASH_PATTERN)] | None = None  # of the values in it
     unknown: str | int | None = None
+    keys: Keys | None = None  # of a column with the role key: what its keys are, and how many of one person count
     unit: Label | None = None
     granularity: Granularity | None = None  # of a date: the finest period that leaves
     missing: Literal["exclude", "zero"] | Markers = "exclude"  # or the texts of a missing cell
@@ -121,6 +123,11 @@ class Column(Section):
             raise ValueError("a string column cannot be a measure; remove that role")
         if "measure" in self.roles and self.type in ("int", "decimal") and self.bounds is None:
             raise ValueError("a measure needs bounds = [low, high], from public knowledge, never read from the data")
+        if ("key" in self.roles) != (self.keys is not None):
+            text = 'the role "key" needs keys = { alphabet = "0-9A-Z", length = 6, most = 2 }, and keys need that role'
+            raise ValueError(f"{text}; add the other, or remove this one")
+        if "key" in self.roles and self.type != "string":
+            raise ValueError(f"keys are found of a string column, not of {self.type}; remove keys and the role key")
         if "dimension" in self.roles and self.type == "decimal":
             raise ValueError("a decimal column cannot be a dimension; use a string, an int, a bool or a date column")
         if self.sole_dimension and "dimension" not in self.roles:
@@ -207,6 +214,11 @@ class Column(Section):
             raise ValueError("a domain value is empty or longer than 80 characters")
         if not all(str(value).isprintable() for value in domain):
             raise ValueError("a domain value has a character that is not seen or moves others; remove it")
+
+    @property
+    def open_roles(self) -> tuple[ColumnRole, ...]:
+        """The roles in which requests may use it: while its values are to be found, only to find keys."""
+        return tuple(role for role in self.roles if self.domain != "discover" or role == "key")
 
     @property
     def members(self) -> tuple[str | int, ...]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, get_args
 from policies.document.policy import BUILT_NOISE, BUILT_SECURITY_BITS, Policy
 from policies.periods import most_periods
 from policies.requests.computations import COMPUTATIONS
+from policies.requests.key_search import KeySearch
 from policies.requests.query import Aggregate, opened_by
 from policies.units import MAX_DOMAIN
 
@@ -204,6 +205,7 @@ def warnings(policy: Policy) -> Iterator[Finding]:
     yield from _people(policy)
     yield from _few_honest(policy)
     yield from _no_job(policy)
+    yield from _unapproved(policy)
     for name, purpose in policy.purposes.items():
         if purpose.recipients_in is None and policy.mode == "production":
             text = "absent: an answer may go wherever the roster's parties are"
@@ -239,11 +241,24 @@ def _no_job(policy: Policy) -> Iterator[Finding]:
                 yield Finding(("sources", name, "columns", key, "sole_dimension"), text)
 
 
+def _unapproved(policy: Policy) -> Iterator[Finding]:
+    """Yield the purposes for which keys may be found without anybody's approval."""
+    whens = [rule.when for rule in policy.approvals if rule.when.rho_at_least is None]
+    covered = {when.purpose for when in whens if when.kind in (None, KeySearch.approved_as)}
+    kind = KeySearch.model_fields["kind"].default
+    for name, purpose in policy.purposes.items():
+        has_keys = any(one.keys is not None for source in policy.sources.values() for one in source.columns.values())
+        if has_keys and kind in purpose.computations and not covered & {None, name}:
+            text = f'{kind}: keys may be found without approval; add [[approvals]] with when = {{ kind = "{kind}" }}'
+            yield Finding(("purposes", name, "computations"), text)
+
+
 def _not_built(policy: Policy) -> Iterator[Finding]:
     for name, source in policy.sources.items():
         for key, column in source.columns.items():
-            if column.domain == "discover":
-                yield Finding(("sources", name, "columns", key, "domain"), f'domain = "discover": {_NOT_BUILT}')
+            if column.domain == "discover" and column.keys is None:
+                text = 'domain = "discover": every request is denied; with the role "key", and keys, they can be found'
+                yield Finding(("sources", name, "columns", key, "domain"), text)
     for name, purpose in policy.purposes.items():
         for one in purpose.computations:
             if one not in BUILT_COMPUTATIONS:

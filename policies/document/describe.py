@@ -122,7 +122,7 @@ def _column(column: Column) -> Iterator[str]:
     elif column.unit is not None:
         yield f"in {column.unit}"
     if column.domain == "discover":
-        yield _built("its values are to be discovered", ())
+        yield "its values are not listed yet"
     elif column.domain is not None and column.domain_file is not None:
         yield f"one of the {len(column.domain):,} values in {column.domain_file} ({column.domain_hash})"
         yield f"{column.unknown} for all else"
@@ -137,6 +137,8 @@ def _column(column: Column) -> Iterator[str]:
         yield "never missing"
     if column.sole_dimension:
         yield "grouped by alone only"
+    if column.keys is not None:
+        yield column.keys.shape.in_words
     if column.narrow:
         yield "may be asked within narrower bounds or by fewer values, as a filter does"
     if column.from_ is not None:
@@ -239,9 +241,17 @@ def _computing(policy: Policy) -> Iterator[str]:
         yield f"The declared time is for {policy.consent.decisions_up_to:,} decisions on consent."
 
 
+_WHEN = {
+    None: "Every request",
+    "query": "Every question",
+    "training": "Every training run",
+    "key-search": "Every search for keys",
+}
+
+
 def _approvals(policy: Policy) -> Iterator[str]:
     for rule in policy.approvals:
-        kind = {None: "Every request", "query": "Every question", "training": "Every training run"}[rule.when.kind]
+        kind = _WHEN[rule.when.kind]
         purpose = "" if rule.when.purpose is None else f" for {rule.when.purpose}"
         rho = rule.when.rho_at_least
         least = "" if rho is None else f" that brings what its analyst has spent in the window to rho {rho:g} or more"

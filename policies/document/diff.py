@@ -287,6 +287,8 @@ _RULES: tuple[tuple[str, Rule], ...] = (
     ("sources/NAME/columns/NAME/domain", _fewer),
     ("sources/NAME/columns/NAME/(domain_file|domain_hash)", _no_effect),  # the values themselves are compared
     ("sources/NAME/columns/NAME/bounds", _bounds),
+    ("sources/NAME/columns/NAME/keys", _opens),
+    ("sources/NAME/columns/NAME/keys/(length|most)", _more),
     ("sources/NAME/columns/NAME/unit", _no_effect),
     ("sources/NAME/columns/NAME/can_be_missing", _ordered(False, True)),
     ("sources/NAME/columns/NAME/sole_dimension", _ordered(False, True)),

@@ -241,7 +241,7 @@ class Person(Section):
 class When(Section):
     """The requests that need approval: those that meet every condition here; all requests if there is none."""
 
-    kind: Literal["query", "training"] | None = None
+    kind: Literal["query", "training", "key-search"] | None = None
     purpose: Name | None = None
     rho_at_least: Rho | None = None  # of a training run: all its steps together
 

@@ -25,7 +25,14 @@ PowerOfTwo = Annotated[int, Field(ge=1, le=2**40), AfterValidator(_power_of_two)
 # An analyst, or with *@ all of a domain who use one key; they share the budget of one analyst.
 AnalystName = Annotated[str, Field(min_length=1, max_length=120, pattern=r"^(\*@)?[A-Za-z0-9][A-Za-z0-9._@+/-]*$")]
 ComputationName = Literal[
-    "query", "logistic-regression", "linear-regression", "gradient-boosting", "k-means", "cox", "neural-network"
+    "query",
+    "key-search",
+    "logistic-regression",
+    "linear-regression",
+    "gradient-boosting",
+    "k-means",
+    "cox",
+    "neural-network",
 ]
 AggregateName = Literal["count", "sum", "avg", "var", "covar", "corr", "regr", "histogram", "quantile", "survival"]
 

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from crypto.wire import MAX_SILOS, Count, Digest, Message, Name, RoundId, Seconds
 from policies.domains import MAX_DOMAIN_BYTES, LongDomain
 from policies.periods import UNKNOWN, is_calendar
+from policies.requests.key_search import KeyShape
 from policies.requests.request import Request
 from policies.requests.standing import Standing
 from policies.requests.tables import MAX_ROWS, TableColumn, Text, check_norm
@@ -68,6 +69,8 @@ class OpenColumn(Message):
     unit: Text | None
     # Whether it may be asked within narrower bounds, or by fewer values; a filter may be in any case.
     narrow: Annotated[bool, Field(default=False, exclude_if=lambda may: not may)] = False
+    # What its keys are, where they may be found.
+    keys: Annotated[KeyShape | None, Field(default=None, exclude_if=lambda shape: shape is None)] = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:

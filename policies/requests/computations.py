@@ -14,10 +14,12 @@ from typing import Annotated, Literal, Protocol
 from pydantic import Field
 
 from policies.requests.cases import Cases
+from policies.requests.key_search import KeySearch
 from policies.requests.logistic import LogisticStep
 from policies.requests.persons import Inner
 from policies.requests.predicates import Predicate
 from policies.requests.query import Aggregate, Plan
+from policies.requests.runs import RunPart
 from policies.requests.statistic import Extent, Statistic
 from policies.requests.tables import Table
 from policies.requests.training import TrainingStep
@@ -40,12 +42,20 @@ class Computation(Protocol):
         """The name of the result in `disclosure.release`. A model goes to the silos, all else to the analyst."""
 
     @property
-    def approved_as(self) -> Literal["query", "training"]:
+    def approved_as(self) -> Literal["query", "training", "key-search"]:
         """The name in `approvals.*.when.kind`."""
 
     @property
     def training(self) -> TrainingStep | None:
         """The computation as a step of a training run; None if it is not such a step."""
+
+    @property
+    def search(self) -> KeySearch | None:
+        """The computation as a round of a key search; None if it is not such a round."""
+
+    @property
+    def part(self) -> RunPart | None:
+        """The computation as one of several requests that are approved together; None if it stands alone."""
 
     @property
     def dimensions(self) -> Sequence[str]:
@@ -111,11 +121,13 @@ class Computation(Protocol):
         """Return the question in words, for the people who approve it."""
 
 
-AnyComputation = Annotated[Plan | LogisticStep, Field(discriminator="kind")]  # the closed union of the wire
+# The closed union of the wire.
+AnyComputation = Annotated[Plan | KeySearch | LogisticStep, Field(discriminator="kind")]
 
 COMPUTATIONS: Mapping[str, type[Computation]] = MappingProxyType(
     {
         "query": Plan,
+        "key-search": KeySearch,
         "logistic-regression": LogisticStep,
     }
 )

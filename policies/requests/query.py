@@ -178,8 +178,10 @@ class Plan(Message):
 
     release: ClassVar[Literal["private", "exact"]] = "private"
     result: ClassVar[Literal["query-result", "model"]] = "query-result"
-    approved_as: ClassVar[Literal["query", "training"]] = "query"
+    approved_as: ClassVar[Literal["query", "training", "key-search"]] = "query"
     training: ClassVar[None] = None
+    search: ClassVar[None] = None
+    part: ClassVar[None] = None
 
     @property
     def dimensions(self) -> tuple[str, ...]:

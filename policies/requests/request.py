@@ -22,8 +22,8 @@ from policies.requests.calibration import check_price, clamp_of, spreads_of
 from policies.requests.computations import AnyComputation, slot_count
 from policies.requests.query import CUT_SLOTS
 from policies.requests.replaces import Replaces
+from policies.requests.runs import RunPart
 from policies.requests.tables import Table, check_role
-from policies.requests.training import TrainingStep
 from policies.units import DAY_S, MAX_WAIT_S, MICRO, WAIT_S
 
 MAX_ROUND_KEY_BYTES = 140_000
@@ -107,6 +107,8 @@ class Request(Message):
         step = self.plan.training
         if step is not None and (step.continues is None) != (self.replaces is None):
             raise ValueError("a training step that leaves out silos continues another run, and no other step does")
+        if step is None and self.plan.part is not None and self.replaces is not None:
+            raise ValueError("a round of a search stands in no other's place; ask it anew")
         return self
 
     def _check_backend(self) -> None:
@@ -143,13 +145,13 @@ def resolved(request: Request, domains: Mapping[bytes, LongDomain]) -> Request:
     )
 
 
-def shared_by_run(request: Request, step: TrainingStep) -> Request:
-    """Return the part that the requests of all steps of a training run share; it is no valid request itself."""
-    fields: dict[str, object] = {"nonce": bytes(16), "plan": step.first(), "created_at": 0, "expires_at": 0}
+def shared_by_run(request: Request, part: RunPart) -> Request:
+    """Return what the requests of all parts of a run share; it is no valid request itself."""
+    fields: dict[str, object] = {"nonce": bytes(16), "plan": part.first(), "created_at": 0, "expires_at": 0}
     fields |= {"round_key": b"", "sealed_secrets": (), "wait_seconds": None}
     return request.model_copy(update=fields)
 
 
-def job_of(request: Request, step: TrainingStep) -> bytes:
-    """Return the SHA-256 of the part that the requests of all steps of a training run share."""
-    return digest_of(shared_by_run(request, step))
+def job_of(request: Request, part: RunPart) -> bytes:
+    """Return the SHA-256 of what the requests of all parts of a run share."""
+    return digest_of(shared_by_run(request, part))

@@ -148,3 +148,5 @@ def check_role(table: Table, role: str, name: str) -> None:
         raise ValueError(f"feature {name!r} has neither bounds nor a domain")
     if role == "label" and column.type != "bool":
         raise ValueError(f"label {name!r} is no bool")
+    if role == "key" and column.type != "string":
+        raise ValueError(f"{name!r} has no keys, as it is no string")

@@ -43,7 +43,8 @@ class TrainingStep(Message, ABC):
     continues: Annotated[RoundId | None, Field(default=None, exclude_if=lambda run: run is None)] = None
 
     result: ClassVar[Literal["query-result", "model"]] = "model"
-    approved_as: ClassVar[Literal["query", "training"]] = "training"
+    approved_as: ClassVar[Literal["query", "training", "key-search"]] = "training"
+    search: ClassVar[None] = None
     dimensions: ClassVar[tuple[str, ...]] = ()
     cases: ClassVar[tuple[Cases, ...]] = ()
     coarsened: ClassVar[tuple[str, ...]] = ()
@@ -66,6 +67,10 @@ class TrainingStep(Message, ABC):
 
     @property
     def training(self) -> Self:
+        return self
+
+    @property
+    def part(self) -> Self:
         return self
 
     @property

@@ -21,7 +21,8 @@ from silo_node.data.cells import DAY, NARROW_NUMBER, NUMBER, is_narrow, literal,
 
 Integers = npt.NDArray[np.integer[Any]]
 Bools = npt.NDArray[np.bool_]
-Aspect = Literal["member", "steps", "number", "day"]  # a day is that of the whole row, since 1970
+# A day is that of the whole row, since 1970; a text is the cell as it is, whatever its column's domain.
+Aspect = Literal["member", "steps", "number", "day", "text"]
 NO_STEPS = -2  # of a missing cell; a step below the lower bound, -1, is what lies below it
 BELOW = -1  # of a cell below the lower bound, by how much ever
 NO_MEMBER = -1
@@ -87,6 +88,10 @@ class Rows:
         """Return the cells of a column as members; raises KeyError or TypeError if it is not coded so."""
         return self._coded("member", name, Members)
 
+    def texts(self, name: str) -> Members:
+        """Return the cells of a column as the texts that they are; raises KeyError if it is not coded so."""
+        return self._coded("text", name, Members)
+
     def steps(self, name: str) -> Steps:
         """Return the cells of a column in steps; raises KeyError or TypeError if it is not coded so."""
         return self._coded("steps", name, Steps)
@@ -150,6 +155,9 @@ def _cells(aspect: Aspect, column: TableColumn, found: pa.Table, index: int) -> 
         case "number":
             nanos = _whole(found[f"nanos{index}"]) if f"nanos{index}" in found.column_names else None
             return Numbers(_whole(found[f"whole{index}"]), nanos)
+        case "text":
+            codes, texts = dictionary(found[f"text{index}"])
+            return Members(codes, tuple(texts.to_pylist()))
         case "day":
             return Numbers(_whole(found[f"day{index}"]))
 
@@ -228,6 +236,8 @@ def _sql(aspect: Aspect, column: TableColumn) -> dict[str, str]:
     if aspect == "member":
         if column.type == "bool":
             return {"code": f"coalesce(CAST({cell} AS TINYINT), {NO_MEMBER})"}
+        return {"text": f"CAST({cell} AS VARCHAR)"}
+    if aspect == "text":
         return {"text": f"CAST({cell} AS VARCHAR)"}
     if aspect == "steps":
         kind = "INTEGER" if column.range_steps < 2**31 - 1 else "BIGINT"

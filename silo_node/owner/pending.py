@@ -81,7 +81,7 @@ def requests_of(policy: Policy, store: LedgerStore, now: int) -> list[PendingReq
                 asked_at=waiting.asked_at,
                 approvals=statuses,
                 people=tuple(dict.fromkeys(name for one in needed for name in one.rule.of)),
-                status=_status_of(statuses, now >= request.expires_at, request.plan.training is not None),
+                status=_status_of(statuses, now >= request.expires_at, request.plan.part is not None),
             )
         )
     return found

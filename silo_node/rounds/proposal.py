@@ -161,7 +161,7 @@ def _reserve(silo: Silo, ledger: Ledger, now: int, request: Request, request_has
         replaces=_replaced(ledger, request),
     )
     windows = limits_of(silo.policy, request.purpose, now, months)
-    run_limit, rate = run_limit_of(silo.policy) if run else None, rate_of(silo.policy, now)
+    run_limit, rate = run_limit_of(silo.policy, request), rate_of(silo.policy, now)
     limits = silo.policy.budget.lifetime_micro, windows, run_limit, delta_limit_of(silo.policy), rate
     return ledger.reserve(entry, *limits)
 
@@ -269,9 +269,9 @@ def _in_place(silo: Silo, ledger: Ledger, request: Request) -> tuple[Denial, ...
 
 
 def run_of(request: Request) -> RunStep | None:
-    """Return which step of which training run a request is; None for a question."""
-    step = request.plan.training
-    return None if step is None else RunStep(step.run, job_of(request, step), step.step, step.continues or b"")
+    """Return which part of which run a request is; None for a question."""
+    part = request.plan.part
+    return None if part is None else RunStep(part.run, job_of(request, part), part.step, part.continues or b"")
 
 
 def _entry(silo: Silo, request: Request) -> str:
@@ -306,8 +306,9 @@ def _judge(
     if not denials and run is not None:
         try:
             if ledger.job_of(run.run) not in (None, run.job):
-                raise ProtocolError("this training run began with another request")
-            check_position(state_of(silo, ledger, request), request)
+                raise ProtocolError("this run began with another request")
+            if request.plan.training is not None:
+                check_position(state_of(silo, ledger, request), request)
         except ProtocolError as err:
             denials = (wrong_position(err.message),)
         if not denials and not request.micro_rho and _has_left(ledger, request, run):

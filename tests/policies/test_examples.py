@@ -22,8 +22,7 @@ WARNED = {
     "hospital": {"disclosure.aggregates: histogram", "purposes.health-research.computations: cox"},
     "retailer": {"disclosure.aggregates: histogram",
                  "purposes.market-insight.computations: linear-regression",
-                 "purposes.market-insight.computations: k-means",
-                 'sources.receipts.columns.category.domain: domain = "discover"'},
+                 "purposes.market-insight.computations: k-means"},
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from policies.requests.key_search import FIRST, KeySearch, KeyShape
 from policies.requests.logistic import LogisticStep
 from policies.requests.moments import PAIRS
 from policies.requests.persons import Inner, InnerColumn
@@ -89,6 +90,15 @@ def training(family: Any, *features: str, of: Table = TABLE, **parameters: Any) 
     return request(table=of, plan=step, micro_rho=0 if step.release == "exact" else 10_000)
 
 
+SHAPE = KeyShape(alphabet="".join(map(chr, range(ord("a"), ord("z") + 1))), length=8, most=2)
+
+
+def search(*prefixes: str, shape: KeyShape = SHAPE) -> Request:
+    """Return a round of a search for the wards that nobody has listed, of these prefixes of one length."""
+    plan = KeySearch(run=bytes(16), step=len(prefixes[0]), column="ward", shape=shape, prefixes=prefixes)
+    return request(table=table(columns=(WARD,)), plan=plan)
+
+
 EXAMPLES: Mapping[str, tuple[Request, ...]] = {
     "query": (
         question(),
@@ -106,6 +116,14 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         curve("ward", of=NEVER_MISSING),
         curve("ward", of=SHORT, counts_cut=True),
         curve_by_person(),
+    ),
+    "key-search": (
+        search(*FIRST),
+        search("c", "m", "s"),
+        search("cella", "surge"),
+        search("medicin", "surgery"),  # the last round, where surgery ends and medicine has its last symbol
+        search(*FIRST, shape=KeyShape(alphabet="s", length=7, most=5)),
+        search("cellar", "surger", shape=SHAPE.model_copy(update={"length": 7})),
     ),
     "logistic-regression": (
         training(LogisticStep, "age", "ward", release="private", learning_rate="1", momentum="0.5", clip="0.8"),

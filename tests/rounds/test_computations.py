@@ -142,7 +142,11 @@ def test_a_contribution_has_its_shape_and_no_person_exceeds_the_sensitivity(
 
 @pytest.mark.torch
 def test_prepared_rows_contribute_what_rows_that_are_read_do(compute: Compute, tmp_path: Path) -> None:
-    rules = policy(Edit('kind = "parquet"', 'kind = "parquet"\nread = "prepared"'))
+    has_keys = 'roles = ["key", "dimension", "filter"], keys = { alphabet = "a-z", length = 8, most = 2 }, domain = ["m'
+    rules = policy(
+        Edit('kind = "parquet"', 'kind = "parquet"\nread = "prepared"'),
+        Edit('roles = ["dimension", "filter"], domain = ["m', has_keys),
+    )
     wards, ages, truths = ("medicine", "surgery", "cellar", None), (3, -20, 130, None, 47), (True, False, None)
     rows = [
         {"patient_id": f"p{index % 40}", "ward": wards[index % 4], "age": ages[index % 5], "smoker": truths[index % 3]}

@@ -68,7 +68,7 @@ def write(directory: Path, rows: Rows, codes: Codes, alike: Codes, is_out: Bools
     save(directory, "ends", np.cumsum(np.bincount(counted, minlength=len(order))))
     described = []
     for index, ((aspect, name), cells) in enumerate(rows.cells.items()):
-        arrays, meta = _taken_apart(cells, name in domains)
+        arrays, meta = _taken_apart(cells, aspect != "text" and name in domains)
         for part, array in arrays.items():
             save(directory, f"{index}.{part}", array[by_person])
         described.append({"aspect": aspect, "column": name, "arrays": sorted(arrays), **meta})
