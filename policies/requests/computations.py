@@ -18,6 +18,7 @@ from policies.requests.logistic import LogisticStep
 from policies.requests.persons import Inner
 from policies.requests.predicates import Predicate
 from policies.requests.query import Plan
+from policies.requests.statements import Statements
 from policies.requests.statistic import Extent, Statistic
 from policies.requests.tables import Table
 from policies.requests.training import TrainingStep
@@ -46,6 +47,18 @@ class Computation(Protocol):
     @property
     def training(self) -> TrainingStep | None:
         """The computation as a step of a training run; None if it is not such a step."""
+
+    @property
+    def parts(self) -> Sequence["Computation"]:
+        """The computations that are each judged as if they were asked alone; itself, but of several statements."""
+
+    @property
+    def blocks(self) -> Sequence["Computation"]:
+        """The computations whose vectors, one after another, are its vector; itself, but of several statements."""
+
+    @property
+    def portions(self) -> Sequence[tuple[int, int]]:
+        """Which part of the price each of `parts` has, as a fraction."""
 
     @property
     def dimensions(self) -> Sequence[str]:
@@ -107,12 +120,15 @@ class Computation(Protocol):
         """Return the question in words, for the people who approve it."""
 
 
-AnyComputation = Annotated[Plan | LogisticStep, Field(discriminator="kind")]  # the closed union of the wire
+AnyComputation = Annotated[
+    Plan | LogisticStep | Statements, Field(discriminator="kind")
+]  # the closed union of the wire
 
 COMPUTATIONS: Mapping[str, type[Computation]] = MappingProxyType(
     {
         "query": Plan,
         "logistic-regression": LogisticStep,
+        "statements": Statements,  # a policy opens it as the kind of its parts
     }
 )
 

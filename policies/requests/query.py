@@ -143,6 +143,15 @@ class Plan(Message):
     result: ClassVar[Literal["query-result", "model"]] = "query-result"
     approved_as: ClassVar[Literal["query", "training"]] = "query"
     training: ClassVar[None] = None
+    portions: ClassVar[tuple[tuple[int, int], ...]] = ((1, 1),)
+
+    @property
+    def parts(self) -> tuple["Plan", ...]:
+        return (self,)
+
+    @property
+    def blocks(self) -> tuple["Plan", ...]:
+        return (self,)
 
     @property
     def dimensions(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from silo_node.data.coded import Bools, Rows, coded
 from silo_node.data.consent import ConsentFilter
 from silo_node.data.lots import Lots
 from silo_node.data.sources import Source
+from silo_node.data.statements import contributed
 
 Forgotten = Callable[[duckdb.DuckDBPyConnection, pa.Array], Bools | None]  # which persons are; None: nobody
 
@@ -33,12 +34,12 @@ def execute(
     max_groups: int | None = None,
     forgotten: Forgotten = nobody,
 ) -> answer.Vectors:
-    """Return one vector per statistic of a question; see `answer.question`.
+    """Return one vector per statistic of a request; see `answer.question`.
 
     `unit` is the policy's id column, `consent` says which rows may be used, and `forgotten` which persons are out.
     """
     rows, is_in = _rows(connection, source, unit, request, consent, forgotten)
-    return answer.question(rows, request, is_in, Lots(), max_groups)
+    return contributed(rows, request, is_in, Lots(), max_groups)
 
 
 def examples(
