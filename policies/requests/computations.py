@@ -120,9 +120,8 @@ class Computation(Protocol):
         """Return the question in words, for the people who approve it."""
 
 
-AnyComputation = Annotated[
-    Plan | LogisticStep | Statements, Field(discriminator="kind")
-]  # the closed union of the wire
+# The closed union of the wire.
+AnyComputation = Annotated[Plan | LogisticStep | Statements, Field(discriminator="kind")]
 
 COMPUTATIONS: Mapping[str, type[Computation]] = MappingProxyType(
     {

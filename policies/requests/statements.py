@@ -72,11 +72,19 @@ class Statements(Message):
         return tuple(self._block(tuple(places)) for places in found.values())
 
     def _block(self, places: tuple[int, ...]) -> Block:
-        first, weights = self.plans[places[0]], self.weights or (1,) * len(self.plans)
+        first, weights = self.plans[places[0]], self._weights
         aggregates = tuple(dict.fromkeys(one for place in places for one in self.plans[place].aggregates))
         # A plan that is never sent: only its statistics are computed, so its aliases need not differ.
         plan = first.model_copy(update={"aggregates": aggregates})
         return Block(plan, sum(weights[place] for place in places), places)
+
+    @property
+    def _weights(self) -> tuple[int, ...]:
+        """The weight of each statement; raises ValueError if there are more or fewer."""
+        weights = self.weights or (1,) * len(self.plans)
+        if len(weights) != len(self.plans):
+            raise ValueError(f"{len(weights)} weights for {len(self.plans)} statements")
+        return weights
 
     @property
     def portions(self) -> tuple[tuple[int, int], ...]:
@@ -144,7 +152,7 @@ class Statements(Message):
             for block, found, whole in zip(blocks, of, wholes, strict=True)
             for extent in found.values()
         ]
-        divisor = gcd(*shares)
+        divisor = gcd(*shares) or 1
         named = ((number, *one) for number, found in enumerate(of) for one in found.items())
         return {
             named_by(number, statistic): extent._replace(share=share // divisor)
@@ -152,8 +160,6 @@ class Statements(Message):
         }
 
     def check(self, table: Table, backend: str) -> None:
-        if self.weights and len(self.weights) != len(self.plans):
-            raise ValueError(f"{len(self.weights)} weights for {len(self.plans)} statements")
         for place, plan in enumerate(self.plans, 1):
             try:
                 plan.check(table, backend)
@@ -166,10 +172,9 @@ class Statements(Message):
         return self.plans[0].release_remedy(release)
 
     def in_words(self, table_name: str) -> str:
-        weights = self.weights or (1,) * len(self.plans)
         said = (
             f"statement {place}{'' if not self.weights else f' (weight {weight})'}: {plan.in_words(table_name)}"
-            for place, (plan, weight) in enumerate(zip(self.plans, weights, strict=True), 1)
+            for place, (plan, weight) in enumerate(zip(self.plans, self._weights, strict=True), 1)
         )
         return "; ".join(said)
 

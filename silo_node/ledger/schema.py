@@ -86,8 +86,8 @@ BEGIN
     SELECT RAISE(ABORT, 'a charge is never altered');
 END;
 """  # noqa: S608
-# Requests of a day are counted by `counts_as`: the job of a training run, else the nonce itself. One that is longer than
-# `PLAIN_BYTES` counts as so many requests as it has bytes more: the statements of the request.
+# Requests of a day are counted by `counts_as`: the job of a training run, else the nonce itself. One that is longer
+# than `PLAIN_BYTES` counts as so many requests as it has bytes more: the statements of the request.
 _NONCES = """
 CREATE TABLE nonces (
     nonce BLOB PRIMARY KEY, request_hash BLOB NOT NULL, analyst TEXT NOT NULL, run BLOB, job BLOB, step INTEGER,
