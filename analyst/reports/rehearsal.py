@@ -10,10 +10,23 @@ from analyst.reports.derived import derive
 from analyst.reports.estimates import COUNTS
 from analyst.reports.intervals import Noisy
 from analyst.reports.scenarios import Sums, can_draw
-from analyst.sql.draft import Planned, check_fields
+from analyst.sql.draft import Planned, Script, check_fields
 from policies.requests.query import CUT, field_names
 
 _ROWS, _SD = 1000.0, 5.0  # of a made-up group, and of its noise
+
+
+def rehearsed_all(script: Script) -> Script:
+    """Return statements whose SQL after the answer works, each as `rehearsed` does; raises SqlError."""
+    found = []
+    for place, planned in enumerate(script.statements, 1):
+        try:
+            found.append(rehearsed(planned))
+        except SqlError as err:
+            if len(script.statements) == 1:
+                raise
+            raise SqlError(f"statement {place} of {len(script.statements)}: {err.message}", err.hint) from err
+    return replace(script, statements=tuple(found))
 
 
 def rehearsed(planned: Planned) -> Planned:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from math import gcd, lcm
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Protocol
 
 from pydantic import Field
 
@@ -184,15 +184,18 @@ def named_by(block: int, statistic: Statistic) -> Statistic:
     return statistic._replace(kind=f"{block + 1}/{statistic.kind}")
 
 
-def places_of(statements: Statements, table: Table) -> Sequence[Mapping[Statistic, int]]:
-    """Return for each question the place of each of its statistics in the vector's blocks."""
-    found = list[Mapping[Statistic, int]]([{}] * len(statements.plans))
-    first = 0
-    for block in statements.shared:
-        of = {statistic: first + place for place, statistic in enumerate(block.plan.statistics(table))}
-        first += len(of)
+class _Sums(Protocol):
+    def statistics(self, table: Table) -> Mapping[Statistic, Extent]: ...
+
+
+def statistics_of(plan: _Sums, table: Table) -> Sequence[Mapping[Statistic, Statistic]]:
+    """Return for each statement its statistics, each with the one of the request that it is."""
+    if not isinstance(plan, Statements):
+        return [{one: one for one in plan.statistics(table)}]
+    found = list[Mapping[Statistic, Statistic]]([{}] * len(plan.plans))
+    for number, block in enumerate(plan.shared):
         for place in block.statements:
-            found[place] = {one: of[one] for one in statements.plans[place].statistics(table)}
+            found[place] = {one: named_by(number, one) for one in plan.plans[place].statistics(table)}
     return found
 
 
