@@ -25,7 +25,7 @@ _ENOUGH = 1.001  # how far above the least price one may be
 _NEAR = 1.0009
 _STEPS = 60
 _COUNTS = ("count", "persons")
-_ROUNDED = Fraction(250_001, 250_000)  # a silo charges a little less, as variances are rounded up
+_ROUNDED = 250_000  # by less than one in so many a silo charges less, as variances are rounded up
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,8 @@ def limits_of(script: Script, silos: Mapping[str, Catalogue], standing: Mapping[
     caps = [(_at(script, one, one.max_micro_rho), silo, "one request may cost") for silo, one in silos.items()]
     caps += [(rest, silo, "is left to you") for silo, rest in _left(script, silos, standing, purpose).items()]
     most, who, why = min(caps)
-    return Limits(math.ceil(least[whose] * _ROUNDED), most, whose, who, why)
+    lowest = math.ceil(least[whose])
+    return Limits(lowest + lowest // _ROUNDED, most, whose, who, why)
 
 
 def of_share(

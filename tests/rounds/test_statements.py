@@ -153,13 +153,11 @@ def _changes(answer: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the answer with one thing in it changed."""
     tables = answer.get("tables", [answer])
     for place, table in enumerate(tables):
-        for path in ([], *([["branches", index]] for index in range(len(table.get("branches", []))))):
+        for branch in (None, *range(len(table.get("branches", [])))):
             for what in ("figure", "row", "rho", "column", "withheld"):
                 changed = deepcopy(answer)
                 at: Any = changed["tables"][place] if "tables" in answer else changed
-                for step in path:
-                    for key in step if isinstance(step, list) else [step]:
-                        at = at[key]
+                at = at if branch is None else at["branches"][branch]
                 if what == "figure":
                     cell = next(cell for row in at["rows"] for cell in row.values() if isinstance(cell, dict))
                     cell["value"] += 1
