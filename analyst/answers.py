@@ -16,9 +16,11 @@ from analyst.reports.assumptions import assumed
 from analyst.reports.curves import answered
 from analyst.reports.cut import cut_of, definition_of
 from analyst.reports.derived import Cell, derived_of
-from analyst.reports.estimates import Label, interpret, rho_of, threshold_of
+from analyst.reports.estimates import Label, Threshold, interpret, rho_of, threshold_of
 from analyst.reports.report import Report, SiloOutcome
-from analyst.sql.draft import Planned
+from analyst.reports.statements import opened_of, portion_of, portions_of, requests_of
+from analyst.reports.table import Answered, united
+from analyst.sql.draft import Planned, Script
 from analyst.testimonies import proven_guilty, read, signings_of
 from crypto.errors import ProtocolError
 from crypto.rounds.messages import Failed, Failure
@@ -65,7 +67,7 @@ def _check_answers(checked: CheckedReport, request: Request) -> None:
 
 
 def report_of(
-    planned: Planned,
+    script: Script,
     request: Request,
     checked: CheckedReport,
     opened: OpenedSum,
@@ -80,7 +82,55 @@ def report_of(
     _check_answers(checked, request)
     refusals = denials_of(checked.stored.message.refusals, digest_of(request), roster)
     holders = conditions.of(opened.manifest.silos)
-    threshold = threshold_of(request, opened, max(one.min_cohort for one in holders), sure)
+    tables = tables_of(script, request, opened, max(one.min_cohort for one in holders), conditions.delta, sure)
+    whole = tables[0] if script.is_single else _none(tables)
+    return Report(
+        **{name: getattr(whole, name) for name in _OF_TABLE},
+        tables=() if script.is_single else tables,
+        rho=rho_of(request),
+        epsilon=conditions.epsilon,
+        delta=conditions.delta,
+        silos=_outcomes(request, checked, refusals, conditions, roster),
+        transcript=checked.name.hex(),
+        wrong={**_said_wrong(request, checked, roster), **opened.wrong},
+        request=digest_of(request).hex(),
+        assumptions=assumed(
+            request, opened, len(checked.stored.message.openings), holders[0].entity, conditions.strictest
+        ),
+    )
+
+
+_OF_TABLE = tuple(Answered.__dataclass_fields__.keys() - {"rho"})  # what a report of one statement has of its table
+
+
+def _none(tables: Sequence[Answered]) -> Answered:
+    """Return what stands in the place of the one table of a report that has several: no column and no row."""
+    highest = max((one.threshold for one in tables), key=lambda one: one.noisy_count)
+    return Answered((), {}, (), (), highest, 0.0)
+
+
+def tables_of(
+    script: Script, request: Request, opened: OpenedSum, min_cohort: int, delta: float, sure: bool | None
+) -> tuple[Answered, ...]:
+    """Return the tables of an answer, each of one statement or of a union of several; `sure` as in `threshold_of`."""
+    portions, rho = portions_of(request), rho_of(request)
+    parts = zip(script.statements, requests_of(request), opened_of(request, opened), portions, strict=True)
+    found = [
+        table_of(planned, alone, sums, threshold_of(alone, sums, min_cohort, sure), delta, rho * portion)
+        for planned, alone, sums, portion in parts
+    ]
+    return tuple(
+        found[places[0]]
+        if len(places) == 1
+        else united([found[place] for place in places], rho * portion_of(request, places))
+        for places in script.tables
+    )
+
+
+def table_of(
+    planned: Planned, request: Request, opened: OpenedSum, threshold: Threshold, delta: float, rho: float
+) -> Answered:
+    """Return the table of one statement, from the opened sum of its statistics."""
     curve = planned.plan.curve
     curves = None if curve is None else answered(planned, curve, request, opened, threshold)
     derived = derived_of(planned, request, opened, threshold) if planned.after else curves and curves.derived
@@ -90,7 +140,7 @@ def report_of(
         rows, withheld = derived.rows, derived.withheld
     else:
         rows, withheld = interpret(planned, request, opened, threshold)
-    return Report(
+    return Answered(
         columns=derived.columns if derived else planned.output,
         dimensions=dict(derived.dimensions if derived else planned.names),
         rows=tuple(rows),
@@ -100,18 +150,9 @@ def report_of(
         curves=curves.summary if curves else {},
         withheld_groups=tuple(withheld),
         threshold=threshold,
-        rho=rho_of(request),
-        epsilon=conditions.epsilon,
-        delta=conditions.delta,
-        silos=_outcomes(request, checked, refusals, conditions, roster),
-        transcript=checked.name.hex(),
-        wrong={**_said_wrong(request, checked, roster), **opened.wrong},
+        rho=rho,
         cut=cut_of(request, opened),
-        definition=definition_of(request, conditions.delta),
-        request=digest_of(request).hex(),
-        assumptions=assumed(
-            request, opened, len(checked.stored.message.openings), holders[0].entity, conditions.strictest
-        ),
+        definition=definition_of(request, delta),
     )
 
 

@@ -7,22 +7,23 @@ hash from any aggregator that has it; a silo charges a request once. docs/protoc
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Required, TypedDict
 
 from analyst import answers, requests
 from analyst.aggregators import Aggregators, Whereabouts, erased
 from analyst.conditions import Conditions, conditions_of
 from analyst.errors import AnalystError, LostError, RoundError
-from analyst.kept import Kept, KeptAnswers, Question
-from analyst.reports.estimates import planned_again, planned_plainly
+from analyst.kept import Kept, KeptAnswers, Question, Reading
+from analyst.pricing import Wanted, checked, of_errors, of_share, read_share
 from analyst.reports.report import Report
-from analyst.sql.draft import Planned
-from analyst.sql.offer import Offer
-from analyst.sql.parse import parse
+from analyst.reports.statements import script_plainly
+from analyst.sql.draft import Script
+from analyst.sql.offer import Offer, suggest
+from analyst.sql.script import queries_of
 from analyst.testimonies import proven_guilty
 from crypto.errors import CryptoError
 from crypto.keys import VerifyKey
@@ -33,6 +34,7 @@ from crypto.wire import Signed, digest_of, verify
 from federation.config import Config
 from federation.errors import FederationError
 from policies.requests.request import Request
+from policies.requests.standing import Standing
 from policies.units import WAIT_S
 
 if TYPE_CHECKING:
@@ -51,27 +53,88 @@ class Command:
 
     sql: str
     purpose: str
-    epsilon: float
+    epsilon: float | None  # the price; None: what `share` or `wanted` says
     backend: BackendName = "masking"
     deadline: int = WAIT_S
     silos: tuple[str, ...] = ()
     sure: bool | None = None  # changes neither the question nor its price
     counts_cut: bool = True
+    share: float | None = None  # of what is left to the analyst where least is left
+    wanted: tuple[Wanted, ...] = ()  # errors that the least price must meet
+    weights: tuple[int, ...] = ()  # of the statements; none: equal ones
+
+    def __post_init__(self) -> None:
+        if [self.epsilon is not None, self.share is not None, bool(self.wanted)].count(True) != 1:
+            raise AnalystError("a price is an epsilon, a share or errors", "give one of --epsilon, --share and --error")
 
     def digest(self, federation: str, analyst: str) -> bytes:
         """Return the SHA-256 of all that makes it the same command again; raises SqlError."""
-        sql = parse(self.sql).sql(dialect="duckdb", comments=False)
+        sql = ";".join(query.sql(dialect="duckdb", comments=False) for query in queries_of(self.sql))
         parts = [
             federation,
             analyst,
             sql,
             self.purpose,
-            float(self.epsilon).hex(),
+            None if self.epsilon is None else float(self.epsilon).hex(),
             self.backend,
             self.deadline,
             self.counts_cut,
         ]
-        return sha256(json.dumps([*parts, *sorted(set(self.silos))]).encode()).digest()
+        more: list[object] = []  # left out where it is as it always was
+        if self.epsilon is None or self.weights:
+            more = [[self.share, [one.text for one in self.wanted], self.weights]]
+        return sha256(json.dumps([*parts, *sorted(set(self.silos)), *more]).encode()).digest()
+
+
+class Choices(TypedDict, total=False):
+    """What a Python program chooses of a question; docs/commands.md describes each."""
+
+    purpose: Required[str]
+    epsilon: float | None
+    share: float | None
+    error: float | Mapping[str, float] | None
+    weights: Sequence[int]
+    backend: BackendName
+    deadline: int
+    silos: Sequence[str]
+    sure: bool | None
+    counts_cut: bool
+
+
+def command_of(sql: str, choices: Choices) -> Command:
+    """Return what a Python program commands; raises AnalystError."""
+    error = choices.get("error")
+    errors: Mapping[str, float] = error if isinstance(error, Mapping) else {} if error is None else {"": error}
+    share = choices.get("share")
+    try:
+        wanted = tuple(checked(Wanted(half, figure)) for figure, half in errors.items())
+        share = None if share is None else read_share(f"{share!r}")
+    except ValueError as err:
+        raise AnalystError(f"{err} cannot be asked", "expected an error above 0, or a share from 0 to 1") from err
+    return Command(
+        sql,
+        choices["purpose"],
+        choices.get("epsilon"),
+        choices.get("backend", "masking"),
+        choices.get("deadline", WAIT_S),
+        tuple(choices.get("silos", ())),
+        choices.get("sure"),
+        choices.get("counts_cut", True),
+        share,
+        wanted,
+        tuple(choices.get("weights", ())),
+    )
+
+
+def priced(command: Command, script: Script, offer: Offer, standing: Callable[[], Mapping[str, Standing]]) -> int:
+    """Return the price that a command says, in micro-rho; raises AnalystError."""
+    if command.epsilon is not None:
+        return requests.price(offer, command.purpose, command.epsilon, script.table, script.plan)
+    if command.purpose not in offer.purposes:
+        raise AnalystError(f"unknown purpose {command.purpose!r}", suggest(command.purpose, offer.purposes))
+    silos = {silo: offer.silos[silo] for silo in offer.holders(script.table.name)}
+    about = script, silos, standing(), command.purpose
+    return of_errors(command.wanted, *about) if command.share is None else of_share(command.share, *about)
 
 
 class Session(Protocol):
@@ -88,13 +151,13 @@ class Session(Protocol):
     def offer(self) -> Offer: ...
     def now(self) -> int: ...
     def waited(self) -> bool: ...
-    def planned(self, command: Command) -> tuple[Planned, Request]: ...
+    def planned(self, command: Command) -> tuple[Script, Request]: ...
     def signed(self, request: Request) -> bytes: ...
     def exchange(self, request: Request, link: "Link | None" = None) -> bytes | Signed[Failure]: ...
     def in_place_of(self, request: Request, failure: Failure) -> Request | None: ...
     def open_answer(
         self,
-        planned: Planned,
+        script: Script,
         request: Request,
         encrypted: bytes,
         sure: bool | None = None,
@@ -119,12 +182,12 @@ def ask(session: Session, command: Command, keep: Path | None, tell: Tell, is_ne
             return report
     elif before is not None and before.state == "opened":
         tell(f"answered at {before.asked_at}; `consilo report show {before.short}` shows that at no cost; {_NEW}")
-    planned, request = _planned(session, command)
+    script, request = _planned(session, command)
     before = None
     if keep is not None:
         request = _approved(session, keep, request)
         before = _latest(session, session.kept.of_request(digest_of(request)), digest)
-    kept = before or session.kept.begin(_question(session, command.sql, digest, planned, request, command.sure))
+    kept = before or session.kept.begin(_question(session, command.sql, digest, script, request, command.sure))
     try:
         with kept.held():
             report = None if before is None else _again(session, kept, command.sure, tell)
@@ -170,14 +233,14 @@ def fetch_unknown(session: Session, request_hash: bytes) -> Report:
         raise AnalystError(f"no aggregator has an answer to {request_hash.hex()[:12]}{silent}", "check the name")
     _, request = session.stored_report(where.report)
     try:
-        planned = planned_plainly(request)
+        script = script_plainly(request)
     except KeyError as err:
         raise AnalystError(f"{request_hash.hex()[:12]} is no question", "`consilo train` continues a run") from err
-    question = _question(session, "(asked elsewhere)", bytes(32), planned, request, None)
+    question = _question(session, "(asked elsewhere)", bytes(32), script, request, None)
     return _opened(session, session.kept.begin(question), where, None, _hushed)
 
 
-def _planned(session: Session, command: Command) -> tuple[Planned, Request]:
+def _planned(session: Session, command: Command) -> tuple[Script, Request]:
     """Plan what was commanded and write its request; waits for silos that are on their way back after a restart."""
     while True:
         try:
@@ -263,9 +326,9 @@ def _opened(session: Session, kept: Kept, where: Whereabouts, sure: bool | None,
 
 def _shown(session: Session, kept: Kept, request: Request, encrypted: bytes, sure: bool | None, tell: Tell) -> Report:
     """Open an answer, and keep it before anybody shows it."""
-    planned = planned_again(request, kept.question.output, kept.question.names, kept.question.after)
+    script = kept.question.script(request)
     try:
-        report = session.open_answer(planned, request, encrypted, sure, kept.question.conditions)
+        report = session.open_answer(script, request, encrypted, sure, kept.question.conditions)
     except CryptoError:
         tell(f"the report of {kept.short} does not pass its checks; --new asks the question anew, at a new price")
         raise
@@ -294,8 +357,10 @@ def _latest(session: Session, kept: Kept | None, command: bytes) -> Kept | None:
 
 
 def _question(
-    session: Session, sql: str, command: bytes, planned: Planned, request: Request, sure: bool | None
+    session: Session, sql: str, command: bytes, script: Script, request: Request, sure: bool | None
 ) -> Question:
+    first, *others = script.statements
+    counts = tuple(map(len, script.tables))
     return Question(
         request=session.signed(request),
         text=sql,
@@ -305,9 +370,11 @@ def _question(
         micro_rho=request.micro_rho,
         created_at=request.created_at,
         expires_at=request.expires_at,
-        output=planned.output,
-        names=planned.names,
-        after=planned.after,
+        output=first.output,
+        names=first.names,
+        after=first.after,
+        others=tuple(Reading(output=one.output, names=one.names, after=one.after) for one in others),
+        tables=() if set(counts) == {1} else counts,
         sure=sure,
         conditions=conditions_of(session.offer, request),
     )

@@ -15,22 +15,22 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, Unpack
 
 from analyst import answers, requests
 from analyst.aggregators import Aggregators, Dial
-from analyst.asking import Command, ask, fetch
+from analyst.asking import Choices, Command, ask, command_of, fetch, priced
 from analyst.conditions import Conditions, conditions_of
 from analyst.domains import Domains
 from analyst.errors import AnalystError
 from analyst.kept import Kept, KeptAnswers
 from analyst.offers import fetch_offer
 from analyst.replacing import in_place_of
-from analyst.reports.rehearsal import rehearsed
+from analyst.reports.rehearsal import rehearsed_all
 from analyst.reports.report import Report
-from analyst.sql.draft import Planned
+from analyst.sql.draft import Planned, Script
 from analyst.sql.offer import Offer
-from analyst.sql.plan import plan
+from analyst.sql.script import script as script_of
 from crypto.errors import CryptoError, ProtocolError
 from crypto.keys import Secret, SigningKey, VerifyKey
 from crypto.rounds.manifest import BackendName, Propose, Recipient
@@ -146,18 +146,17 @@ class Federation:
         self,
         sql: str,
         *,
-        purpose: str,
-        epsilon: float,
-        backend: BackendName = "masking",
         keep: Path | None = None,
-        deadline: int = WAIT_S,
-        silos: Sequence[str] = (),
-        sure: bool | None = None,
-        counts_cut: bool = True,
         new: bool = False,
         tell: Callable[[str], None] = lambda _: None,
+        **choices: Unpack[Choices],
     ) -> Report:
-        """Ask one question and open its answer; `backend` is how the silos' vectors are summed (docs/backends.md).
+        """Ask one question, or several as one request, and open the answer; of several, it has a table for each.
+
+        The price is `epsilon` for one person, at the smallest delta among the silos; or a `share` of what is left to
+        the analyst where least is left; or the least that meets an `error`: the half width of the 95 % interval of
+        every count, or of named figures, as in {"n": 50}. `weights` divide it among statements, else they have equal
+        parts. `backend` is how the silos' vectors are summed (docs/backends.md).
 
         With `counts_cut`, a sixteenth of the price tells how many persons had rows left out or values clamped. The
         signed request is kept in `answers` beside consilo.toml before it is sent, and the opened answer before it is
@@ -169,11 +168,9 @@ class Federation:
         With `silos`, these alone are asked, such as those that define the table alike. `sure` shows only groups that
         surely have the silos' minimum cohort; by itself it is on from 100 groups.
 
-        `epsilon` is the price of the answer for one person, at the smallest delta among the silos. Raises SqlError
-        before anything is sent, DeniedError if silos refuse, RoundError if too few are left to answer.
+        Raises SqlError before anything is sent, DeniedError if silos refuse, RoundError if too few are left to answer.
         """
-        command = Command(sql, purpose, epsilon, backend, deadline, tuple(silos), sure, counts_cut)
-        return ask(self, command, keep, tell, new)
+        return ask(self, command_of(sql, choices), keep, tell, new)
 
     def open_kept(self, kept: Kept) -> Report:
         """Return the answer to a kept question: as it is kept, or of an aggregator; raises AnalystError."""
@@ -181,27 +178,21 @@ class Federation:
             return self.kept.answer(kept)
         return fetch(self, kept)
 
-    def prepare(
-        self,
-        sql: str,
-        *,
-        purpose: str,
-        epsilon: float,
-        backend: BackendName = "masking",
-        deadline: int = WAIT_S,
-        silos: Sequence[str] = (),
-        counts_cut: bool = True,
-    ) -> tuple[Planned, Request]:
-        """Plan a question and write its request; what is sent asks for catalogues, anew if one was missing."""
-        return self.planned(Command(sql, purpose, epsilon, backend, deadline, tuple(silos), counts_cut=counts_cut))
+    def prepare(self, sql: str, **choices: Unpack[Choices]) -> tuple[Planned, Request]:
+        """Plan one question and write its request; what is sent asks for catalogues, anew if one was missing."""
+        script, request = self.planned(command_of(sql, choices))
+        if len(script.statements) > 1:
+            raise AnalystError(f"{len(script.statements)} statements", "`planned` prepares a request of several")
+        return script.statements[0], request
 
-    def planned(self, command: Command) -> tuple[Planned, Request]:
-        """Plan a question and write its request, as `prepare` does."""
+    def planned(self, command: Command) -> tuple[Script, Request]:
+        """Plan what is commanded and write its request, at the price that the command says; raises AnalystError."""
         self.look_again()
-        planned = rehearsed(plan(command.sql, self.offer_of(command.silos), command.counts_cut))
-        price = self.price(command.purpose, command.epsilon, planned.table, planned.plan, command.silos)
+        offer = self.offer_of(command.silos)
+        script = rehearsed_all(script_of(command.sql, offer, command.counts_cut, command.weights))
+        price = priced(command, script, offer, self.standing)
         mine, how = (self.recipient,), (command.backend, command.deadline)
-        return planned, self.write(planned.table, planned.plan, command.purpose, price, mine, *how, command.silos)
+        return script, self.write(script.table, script.plan, command.purpose, price, mine, *how, command.silos)
 
     def standing(self, request: Request | None = None) -> Mapping[str, Standing]:
         """Return what is left to this analyst at each silo, and what it would say to a request; nothing is charged."""
@@ -300,7 +291,7 @@ class Federation:
 
     def open_answer(
         self,
-        planned: Planned,
+        planned: Planned | Script,
         request: Request,
         encrypted: bytes,
         sure: bool | None = None,
@@ -312,7 +303,8 @@ class Federation:
         checked = self.check_report(StoredReport.decode(encrypted), request)
         opened = self.open_sum(checked, request)
         self.recount(checked)
-        return answers.report_of(planned, request, checked, opened, conditions, self.config.roster, sure)
+        script = Script.of(planned) if isinstance(planned, Planned) else planned
+        return answers.report_of(script, request, checked, opened, conditions, self.config.roster, sure)
 
     def open_sum(self, checked: CheckedReport, request: Request) -> OpenedSum:
         """Return the sum of a report that this analyst is a recipient of; raises CryptoError."""

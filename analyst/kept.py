@@ -25,11 +25,14 @@ from pydantic import Field
 from analyst.conditions import Conditions
 from analyst.errors import AnalystError
 from analyst.reports.report import Report, decoded, encoded
+from analyst.reports.statements import script_again
+from analyst.sql.draft import Script
 from crypto.errors import CryptoError, WireError
 from crypto.sealing import SealingKey, seal
 from crypto.wire import Count, Digest, Message, Name, Seconds, body_digest
 from federation.files import replace_file
 from policies.requests.request import Request
+from policies.requests.statements import MAX_STATEMENTS
 from policies.units import when
 
 DIRECTORY = "answers"
@@ -38,6 +41,14 @@ MAX_ANSWER_BYTES = 2 << 30  # of one answer
 MAX_FAILURE_BYTES = 4 << 20
 _INFO = b"consilo/1 kept answer"
 _ASKING = "{} is being asked by another command"
+
+
+class Reading(Message):
+    """How the figures of one statement are shown."""
+
+    output: tuple[str, ...]
+    names: dict[str, str]
+    after: Annotated[str, Field(default="", max_length=100_000, exclude_if=lambda sql: not sql)] = ""
 
 
 class Question(Message):
@@ -56,9 +67,21 @@ class Question(Message):
     output: tuple[str, ...]
     names: dict[str, str]
     after: Annotated[str, Field(default="", max_length=100_000, exclude_if=lambda sql: not sql)] = ""
+    # Of several statements: how those after the first are shown, and of how many each table is, where not of one.
+    others: Annotated[
+        tuple[Reading, ...], Field(default=(), max_length=MAX_STATEMENTS, exclude_if=lambda others: not others)
+    ] = ()
+    tables: Annotated[
+        tuple[Count, ...], Field(default=(), max_length=MAX_STATEMENTS, exclude_if=lambda tables: not tables)
+    ] = ()
     sure: bool | None
     conditions: Conditions
     ended: str = ""  # why there is no answer here, or none any more
+
+    def script(self, request: Request) -> Script:
+        """Return the plan of its request again, as its answer is shown; raises KeyError if it is no question."""
+        others = [(one.output, one.names, one.after) for one in self.others]
+        return script_again(request, [(self.output, self.names, self.after), *others], self.tables)
 
 
 @dataclass(frozen=True, slots=True)

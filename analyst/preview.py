@@ -6,39 +6,30 @@ request, by the noise that all silos together would add.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from analyst.asking import Command
-from analyst.reports.afterwards import read_after
-from analyst.reports.curves import half_width
-from analyst.reports.derived import derive
-from analyst.reports.estimates import SURE_FROM, Estimate, cohort_of, estimates_of, figures_of, selected
+from analyst.reports.estimates import SURE_FROM, cohort_of
 from analyst.reports.intervals import Noisy, surely
-from analyst.reports.rehearsal import made_up
-from analyst.reports.scenarios import Sums
-from analyst.sql.draft import Planned
+from analyst.sql.draft import Planned, Script
 from analyst.sql.offer import Offer
-from crypto.rounds.bounds import noise_shares
+from analyst.widths import SIZES, deviations_of_each, widths
 from policies.budget.accountant import epsilon_of
 from policies.budget.sampler import rho_delta
-from policies.requests.calibration import spreads_of
 from policies.requests.catalogue import Catalogue
 from policies.requests.computations import slot_count
 from policies.requests.denials import Denial
-from policies.requests.query import CUT
 from policies.requests.request import Request
 from policies.requests.standing import Left, Standing
 from policies.requests.statistic import Extent, Statistic
-from policies.requests.survival import SURVIVAL
 from policies.units import MICRO
 
 if TYPE_CHECKING:
     from analyst.client import Federation
 
-SIZES = (100, 1_000, 10_000, 100_000)  # rows of every group, for which widths are told
 _Z95_ONE_SIDE = 1.645
 _SLOT_BYTES = 8
 
@@ -65,11 +56,26 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Preview:
-    """A question before it is asked. `widths` are half widths of 95 % intervals by rows of a group; None: too noisy."""
+class Foreseen:
+    """One statement before it is asked.
+
+    `widths` are half widths of 95 % intervals by the rows of a group; None: the noise hides the figure.
+    """
 
     asks: str  # what silos compute, in words
     after: str  # the SQL of what is computed from their figures
+    groups: int
+    widths: Mapping[str, Mapping[int, float | None]]
+    withheld_below: float  # a group with fewer rows is withheld more often than not
+    shown_from: float  # a group with as many rows is shown in 95 % of answers
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A request before it is asked: what is said of its one statement, or of several, in `statements`, of each."""
+
+    asks: str  # what silos compute, in words
+    after: str  # the SQL of what is computed from their figures; of several statements nothing
     parts: tuple[Part, ...]
     groups: int
     rho: float
@@ -78,9 +84,10 @@ class Preview:
     silos: Mapping[str, AtSilo]
     absent: Mapping[str, str]  # silos that would not be asked, and why
     widths: Mapping[str, Mapping[int, float | None]]
-    withheld_below: float  # a group with fewer rows is withheld more often than not
-    shown_from: float  # a group with as many rows is shown in 95 % of answers
+    withheld_below: float  # as of one statement; of several the greatest
+    shown_from: float
     upload_bytes: int  # of each silo, without what surrounds its vector
+    statements: tuple[Foreseen, ...] = ()  # of several
 
     @property
     def refusals(self) -> Mapping[str, tuple[Denial, ...]]:
@@ -89,6 +96,8 @@ class Preview:
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values; docs/commands.md describes them."""
         found = asdict(self)
+        if not self.statements:
+            del found["statements"]
         found["silos"] = {
             silo: {
                 **asdict(one),
@@ -102,38 +111,55 @@ class Preview:
 
 def preview(federation: "Federation", command: Command) -> Preview:
     """Return what a question would cost and tell; raises as a question does before anything is sent."""
-    planned, request = federation.planned(command)
+    script, request = federation.planned(command)
     request = federation.resolved(request)
+    script = replace(script, statements=tuple(replace(one, table=request.table) for one in script.statements))
     standing = federation.standing(request)
     asked = federation.offer_of(command.silos)
     conditions = {silo: asked.silos[silo] for silo in request.silos}
-    deviations = deviations_of(request, conditions)
-    count_sd = deviations[cohort_of({one: Noisy(np.zeros(1), 1.0) for one in deviations})]
-    groups = planned.plan.group_count(request.table)
     cohort = max(one.min_cohort for one in conditions.values())
-    is_sure = groups >= SURE_FROM if command.sure is None else command.sure
-    least = cohort + surely(groups) * count_sd if is_sure else float(cohort)
-    delta = asked.delta_for(request.table, planned.plan)
+    deviations = deviations_of_each(replace(script, table=request.table), request.micro_rho, conditions.values())
+    each = [
+        _foreseen(planned, of, cohort, command.sure) for planned, of in zip(script.statements, deviations, strict=True)
+    ]
+    delta = asked.delta_for(request.table, script.plan)
+    first, is_one = each[0], len(each) == 1
     return Preview(
-        asks=planned.plan.in_words(request.table.name),
-        after=planned.after,
-        parts=tuple(parts_of(planned)),
-        groups=groups,
+        asks=script.plan.in_words(request.table.name),
+        after=first.after if is_one else "",
+        parts=tuple(parts_of(script)),
+        groups=script.plan.group_count(request.table),
         rho=request.micro_rho / MICRO,
         epsilon=epsilon_of(request.micro_rho / MICRO, delta),
         delta=asked.delta,
         silos={silo: at_silo(one, standing.get(silo), command.purpose) for silo, one in conditions.items()},
         absent=_absent(federation.offer, request),
-        widths=_widths(planned, request, deviations),
-        withheld_below=least,
-        shown_from=least + _Z95_ONE_SIDE * count_sd,
-        upload_bytes=_SLOT_BYTES * slot_count(planned.plan, request.table),
+        widths=first.widths if is_one else {},
+        withheld_below=max(one.withheld_below for one in each),
+        shown_from=max(one.shown_from for one in each),
+        upload_bytes=_SLOT_BYTES * slot_count(script.plan, request.table),
+        statements=() if is_one else tuple(each),
     )
 
 
-def parts_of(planned: Planned) -> Iterator[Part]:
-    """Yield the statistics of a question."""
-    statistics = planned.plan.statistics(planned.table)
+def _foreseen(planned: Planned, deviations: Mapping[Statistic, float], cohort: int, sure: bool | None) -> Foreseen:
+    count_sd = deviations[cohort_of({one: Noisy(np.zeros(1), 1.0) for one in deviations})]
+    groups = planned.plan.group_count(planned.table)
+    is_sure = groups >= SURE_FROM if sure is None else sure
+    least = cohort + surely(groups) * count_sd if is_sure else float(cohort)
+    return Foreseen(
+        asks=planned.plan.in_words(planned.table.name),
+        after=planned.after,
+        groups=groups,
+        widths=widths(planned, deviations),
+        withheld_below=least,
+        shown_from=least + _Z95_ONE_SIDE * count_sd,
+    )
+
+
+def parts_of(script: Script) -> Iterator[Part]:
+    """Yield the statistics of a request."""
+    statistics = script.plan.statistics(script.table)
     shares = sum(extent.share for extent in statistics.values()) or 1
     for statistic, extent in statistics.items():
         yield _part(statistic, extent, shares)
@@ -142,19 +168,6 @@ def parts_of(planned: Planned) -> Iterator[Part]:
 def _part(statistic: Statistic, extent: Extent, shares: int) -> Part:
     norm = math.isqrt(max(extent.squared, 1) - 1) + bool(extent.squared)
     return Part(statistic.name, extent.length, norm, extent.share / shares)
-
-
-def deviations_of(request: Request, silos: Mapping[str, Catalogue]) -> dict[Statistic, float]:
-    """Return the deviation of the noise of each sum if all silos answer, in rows or half steps."""
-    colluding = max(one.max_colluding for one in silos.values())
-    missing = min(one.max_missing for one in silos.values())
-    shares = noise_shares(len(request.silos), colluding, missing)
-    found = spreads_of(request.table, request.plan, request.micro_rho)
-    return {
-        one: math.ldexp(math.sqrt(spread.variance * len(request.silos) / shares), -spread.scale_bits)
-        for one, spread in found.items()
-        if one != CUT
-    }
 
 
 def at_silo(catalogue: Catalogue, found: Standing | None, purpose: str) -> AtSilo:
@@ -176,42 +189,10 @@ def _absent(offer: Offer, request: Request) -> dict[str, str]:
     return found | dict.fromkeys(others, "it has no such table, or was not chosen")
 
 
-def _widths(
-    planned: Planned, request: Request, deviations: Mapping[Statistic, float]
-) -> dict[str, dict[int, float | None]]:
-    """Return by column of the answer the half width of its interval, by the rows that every group has."""
-    found: dict[str, dict[int, float | None]] = {}
-    groups, seen = planned.plan.group_count(request.table), planned.plan.seen(request.table)
-    counts = planned.plan.group_count(request.table) if planned.after else 1
-    shown = np.ones(counts, np.bool_)
-    if (curve := planned.plan.curve) is not None:
-        sd = next(sd for one, sd in deviations.items() if one.kind == SURVIVAL)
-        return {curve.alias: {size: half_width(curve, seen, sd, size) for size in SIZES}}
-    for size in SIZES:
-        rows = np.full(counts, float(size))
-        sums = {one: made_up(one, seen, rows, np.zeros(counts), sd) for one, sd in deviations.items()}
-        if planned.after and groups:
-            after = read_after(planned.after, {one.alias: one.function for one in planned.plan.aggregates})
-            derived = derive(after, Sums(planned.plan, seen, sums, shown), 0.0, bytes(32))
-            cells = derived.rows[0] if derived.rows else {}
-            named = {name: cells.get(name) for name in derived.columns if name not in derived.labels}
-        else:
-            plain = selected(sums, shown, -math.inf)
-            named = {one.alias: estimates_of(figures_of(one, seen, plain))[0] for one in planned.plan.aggregates}
-        for name, cell in named.items():
-            found.setdefault(name, {})[size] = _half(cell)
-    return found
-
-
-def _half(cell: object) -> float | None:
-    if not isinstance(cell, Estimate) or cell.value is None or cell.low is None or cell.high is None:
-        return None
-    return (cell.high - cell.low) / 2
-
-
 def preview_lines(found: Preview) -> Iterator[str]:
     """Yield a preview as text."""
-    yield from plan_lines(found.asks, found.after, found.parts)
+    statements = [(one.asks, one.after) for one in found.statements] or [(found.asks, found.after)]
+    yield from plan_lines(statements, found.parts)
     yield ""
     yield (
         f"price: epsilon {found.epsilon:.3g} at delta {found.delta:g} (rho {found.rho:.4g}) to each person,"
@@ -231,31 +212,39 @@ def preview_lines(found: Preview) -> Iterator[str]:
     if not refusals:
         yield "  nobody would refuse it now"
     yield ""
-    yield "half width of each 95 % interval, if every group has so many rows:"
-    yield from _width_lines(found.widths)
-    yield (
-        f"a group with fewer than about {found.withheld_below:,.0f} rows is likely withheld;"
-        f" one of {found.shown_from:,.0f} rows is shown in 95 % of answers"
-    )
+    if not found.statements:
+        yield from _width_lines("", found.widths, found.withheld_below, found.shown_from)
+    for place, of in enumerate(found.statements, 1):
+        yield from _width_lines(f"statement {place}: ", of.widths, of.withheld_below, of.shown_from)
     yield f"each silo sends {found.upload_bytes:,} bytes of figures; nothing was asked, nothing is paid"
 
 
-def plan_lines(asks: str, after: str, parts: Sequence[Part]) -> Iterator[str]:
-    """Yield what silos compute, what crosses, and what is computed after."""
-    yield f"each silo computes: {asks}"
+def plan_lines(statements: Sequence[tuple[str, str]], parts: Sequence[Part]) -> Iterator[str]:
+    """Yield what silos compute, what crosses, and what is computed after; of each statement what it asks, and after."""
+    said = [f"statement {place}: " if len(statements) > 1 else "" for place in range(1, len(statements) + 1)]
+    for which, (asks, _) in zip(said, statements, strict=True):
+        yield f"{which}each silo computes: {asks}"
     yield "what crosses, encrypted or shared, with noise in the sum:"
     for part in parts:
         numbers = f"{part.numbers:,} number{'s' if part.numbers != 1 else ''}"
         most = f"one person changes it by up to {part.sensitivity:,}"
         yield f"  {part.name}: {numbers}, {most}, {part.share:.0%} of the price"
-    yield f"computed after the answer, at no price: {after or 'nothing'}"
+    for which, (_, after) in zip(said, statements, strict=True):
+        yield f"{which}computed after the answer, at no price: {after or 'nothing'}"
 
 
-def _width_lines(widths: Mapping[str, Mapping[int, float | None]]) -> Iterator[str]:
-    names = max((len(name) for name in widths), default=0)
+def _width_lines(
+    which: str, by_figure: Mapping[str, Mapping[int, float | None]], withheld_below: float, shown_from: float
+) -> Iterator[str]:
+    yield f"{which}half width of each 95 % interval, if every group has so many rows:"
+    names = max((len(name) for name in by_figure), default=0)
     yield f"  {'rows':>{names}}" + "".join(f"{size:>14,}" for size in SIZES)
-    for name, by_size in widths.items():
+    for name, by_size in by_figure.items():
         yield f"  {name:>{names}}" + "".join(f"{_width(by_size.get(size)):>14}" for size in SIZES)
+    yield (
+        f"a group with fewer than about {withheld_below:,.0f} rows is likely withheld;"
+        f" one of {shown_from:,.0f} rows is shown in 95 % of answers"
+    )
 
 
 def _width(half: float | None) -> str:

@@ -28,6 +28,8 @@ from analyst.reports.estimates import (
     threshold_of,
 )
 from analyst.reports.report import between
+from analyst.reports.statements import opened_of, portion_of, portions_of, requests_of
+from analyst.reports.table import united_labels, united_rows
 from analyst.sql.offer import Offer
 from crypto.errors import CryptoError
 from crypto.rounds.opening import CheckedReport, OpenedSum
@@ -59,7 +61,8 @@ def read_answer(what: str) -> tuple[bytes, dict[str, Any] | None]:
     try:
         with path.open("rb") as file:
             answer = json.loads(file.read(_MAX_ANSWER_BYTES), object_pairs_hook=_once)
-        if not re.fullmatch(r"[0-9a-f]{64}", answer["transcript"]) or not isinstance(answer["rows"], list):
+        rows = answer["tables"] if "tables" in answer else answer["rows"]
+        if not re.fullmatch(r"[0-9a-f]{64}", answer["transcript"]) or not isinstance(rows, list):
             raise ValueError
     except OSError as err:
         raise AnalystError(f"{path} cannot be read ({err.strerror})", hint) from err
@@ -102,18 +105,22 @@ def verify(federation: Federation, name: bytes, answer: dict[str, Any] | None) -
     left_out = f"; left out as false: {', '.join(sorted(opened.wrong))}" if opened.wrong else ""
     yield f"it opens with the key of {federation.analyst}{left_out}"
     if answer is not None:
-        asked = _asked(federation, checked)
+        asked, resolved = _asked(federation, checked), federation.resolved(request)
         min_cohort = None if asked is None else max(one.min_cohort for one in asked.silos.values())
-        compare: Compare = _compare_derived if answer.get("after") else _compare
-        if (curve := request.plan.curve) is not None:
-            compare = partial(_compare_curves, curve)
-        _check_form(answer, request)
-        compare(answer, federation.resolved(request), opened, min_cohort)
-        _compare_cut(answer, request, opened)
+        _check_price(answer, rho_of(request))
+        for table, alone, sums, portion in _statements(answer, resolved, opened):
+            _check_form(table, alone, rho_of(request) * portion, is_whole=table is answer)
+            compare: Compare = _compare_derived if table.get("after") else _compare
+            if (curve := alone.plan.curve) is not None:
+                compare = partial(_compare_curves, curve)
+            compare(table, alone, sums, min_cohort)
+            _compare_cut(table, alone, sums, answer.get("delta", 0))
         _compare_times(answer, checked)
         is_whole = asked is not None and request.replaces is None and set(manifest.silos) == set(request.silos)
         _compare_promise(answer, request, checked, opened, asked if is_whole else None)
-        yield f"the {len(answer['rows'])} rows of the answer are what it says"
+        tables = answer.get("tables", [answer])
+        rows = ", ".join(str(len(table["rows"])) for table in tables)
+        yield f"the {rows} rows of the answer are what it says"
         if asked is None:
             why = "a policy has changed since, or a silo does not answer"
             yield f"its minimum cohort, delta and assumptions cannot be checked: {why}"
@@ -131,22 +138,79 @@ def _asked(federation: Federation, checked: CheckedReport) -> Offer | None:
     return None
 
 
-def _check_form(answer: dict[str, Any], request: Request) -> None:
-    """Raise AnalystError if an answer says more than what is compared, or another price than the signed one."""
+def _statements(
+    answer: dict[str, Any], request: Request, opened: OpenedSum
+) -> Iterator[tuple[dict[str, Any], Request, OpenedSum, float]]:
+    """Yield the table of each statement, or of each question of a union, with what it must agree with.
+
+    Raises AnalystError unless the answer has as many as the request, and a union is what its questions are.
+    """
+    try:
+        tables = list(answer.get("tables", [answer]))
+        of_each = [list(table.get("branches", [table])) for table in tables]
+        alone = [table for of_one in of_each for table in of_one]
+        places = iter(range(len(alone)))
+        for table, of_one in zip(tables, of_each, strict=True):
+            own = [next(places) for _ in of_one]
+            if "branches" in table:
+                _check_union(table, of_one)
+                if table is not answer:
+                    _check_price(table, rho_of(request) * portion_of(request, own))
+        requests = requests_of(request)
+        if len(alone) != len(requests) or ("tables" in answer and "rows" in answer):
+            raise AnalystError(f"the answer has {len(alone)} tables, and {len(requests)} were asked", _CHANGED)
+    except (KeyError, TypeError, ValueError, AttributeError) as err:
+        raise AnalystError("the answer does not fit the request that it names", _CHANGED) from err
+    yield from zip(alone, requests, opened_of(request, opened), portions_of(request), strict=True)
+
+
+def _check_union(table: dict[str, Any], branches: list[dict[str, Any]]) -> None:
+    """Raise AnalystError unless a union has the rows and columns of its questions, and says nothing else."""
+    rows = list(united_rows([(one["columns"], one["rows"]) for one in branches]))
+    labels = united_labels([(one["columns"], {*one["dimensions"], *one["labels"]}) for one in branches])
+    said = {
+        "columns": branches[0]["columns"],
+        "dimensions": {},
+        "rows": rows,
+        "withheld_groups": [group for one in branches for group in one["withheld_groups"]],
+        "cut": None,
+        "definition": {},
+        "after": "",
+        "labels": list(labels),
+        "told": [],
+    }
+    if any(table[name] != value for name, value in said.items()):
+        raise AnalystError("the table of a UNION ALL is not that of its questions", _CHANGED)
+
+
+def _check_price(answer: dict[str, Any], rho: float) -> None:
+    """Raise AnalystError unless an answer, or a table of it, states the price that was signed for it."""
+    try:
+        is_priced = math.isclose(answer["rho"], rho, rel_tol=_SAME)
+    except (KeyError, TypeError, ValueError, OverflowError) as err:
+        raise AnalystError("the answer does not fit the request that it names", _CHANGED) from err
+    if not is_priced:
+        raise AnalystError("the price of the answer is not the one that was signed", _CHANGED)
+
+
+def _check_form(answer: dict[str, Any], request: Request, rho: float, *, is_whole: bool) -> None:
+    """Raise AnalystError if a table says more than what is compared, or another price than its part of the signed one.
+
+    That of a whole answer is compared elsewhere.
+    """
     try:
         columns, rows = set(answer["columns"]), answer["rows"]
         figures = [cell for row in rows for cell in row.values() if isinstance(cell, dict)]
-        is_whole = all(set(row) == columns for row in rows) and all(set(cell) == _PARTS for cell in figures)
+        is_complete = all(set(row) == columns for row in rows) and all(set(cell) == _PARTS for cell in figures)
         is_curve = request.plan.curve is not None
         is_told = answer.get("after") or is_curve or not (answer.get("told") or answer.get("labels"))
         is_told = is_told and (is_curve or "curves" not in answer)
-        is_priced = math.isclose(answer["rho"], rho_of(request), rel_tol=_SAME)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
         raise AnalystError("the answer does not fit the request that it names", _CHANGED) from err
-    if not is_whole or not is_told:
+    if not is_complete or not is_told:
         raise AnalystError("the answer says what no silo released", _CHANGED)
-    if not is_priced:
-        raise AnalystError("the price of the answer is not the one that was signed", _CHANGED)
+    if not is_whole:
+        _check_price(answer, rho)
 
 
 def _compare(answer: dict[str, Any], request: Request, opened: OpenedSum, min_cohort: int | None) -> None:
@@ -243,12 +307,12 @@ def _threshold(answer: dict[str, Any], request: Request, opened: OpenedSum, min_
     return threshold
 
 
-def _compare_cut(answer: dict[str, Any], request: Request, opened: OpenedSum) -> None:
+def _compare_cut(answer: dict[str, Any], request: Request, opened: OpenedSum, delta: float) -> None:
     """Raise AnalystError unless an answer has the shares of persons that were opened, and the signed definition."""
     cut = cut_of(request, opened)
     if answer.get("cut") != (None if cut is None else json.loads(json.dumps(cut.to_dict()))):
         raise AnalystError("what the answer says of rows left out and values clamped is not what was opened", _CHANGED)
-    if answer.get("definition") != json.loads(json.dumps(definition_of(request, answer.get("delta", 0)))):
+    if answer.get("definition") != json.loads(json.dumps(definition_of(request, delta))):
         raise AnalystError("the definition in the answer is not the one that was signed", _CHANGED)
 
 

@@ -5,6 +5,7 @@ Exit status: 0 answered, 1 an error, 3 silos refused by policy.
 
 import argparse
 import json
+import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -13,7 +14,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from analyst.asking import Command
+from analyst.asking import Command, ask
 from analyst.cli.doctor import examine
 from analyst.cli.federation import add_commands
 from analyst.cli.finding import add_finding_commands
@@ -35,6 +36,7 @@ from analyst.cli.status import aggregator_home, as_json, federation_status, look
 from analyst.cli.status import show as status_lines
 from analyst.demo.story import SECTORS, tell, tell_all
 from analyst.errors import AnalystError, DeniedError
+from analyst.pricing import Wanted, read_share, read_wanted
 from analyst.reports.render import print_offer
 from analyst.training.job import read_job
 from analyst.training.run import show_training, to_json, train
@@ -101,11 +103,11 @@ def command_line() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, default=Path("consilo-demo"), metavar="DIR", help="where it is left")
     demo.add_argument("--sector", choices=SECTORS, help="tell the story of one sector only; default: of all")
     _new_options(command("new", _new, "found a simulated federation around your own files and draft its policies"))
-    query = command("query", _query, "ask one SQL question and open the answer")
-    query.add_argument("sql", help="the question, in one argument")
+    query = command("query", _query, "ask one SQL question, or several at once, and open the answer")
+    query.add_argument("sql", help="the question, in one argument; several with ; between them are one request")
     federation_options(query)
     query.add_argument("--purpose", required=True, help="what the answer is for; policies open data by purpose")
-    query.add_argument("--epsilon", required=True, type=number, help="what it may cost one person, such as 1")
+    _price_options(query)
     text = "how the silos' vectors are summed; their policies say which they accept"
     query.add_argument("--backend", choices=list(BACKENDS), default="masking", help=text)
     text = "keep the request there until it is answered; given again, the very same one is sent, say after an approval"
@@ -164,6 +166,40 @@ def _new_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--columns", type=Path, metavar="FILE", help=text)
     text = "only draft the file for --columns, and found nothing"
     parser.add_argument("--draft-columns", type=Path, metavar="FILE", help=text)
+
+
+def _price_options(parser: argparse.ArgumentParser) -> None:
+    price = parser.add_mutually_exclusive_group(required=True)
+    price.add_argument("--epsilon", type=number, help="what it may cost one person, such as 1")
+    text = "cost that much of what is left to you at the silo where least is left, such as 10%%"
+    price.add_argument("--share", type=_share, help=text)
+    text = (
+        "cost the least with which the 95%% interval of every count is at most that wide to either side, such as 50;"
+        " of a named figure n=50, in groups of 1,000 rows or more; may be repeated"
+    )
+    price.add_argument("--error", type=_error, action="append", metavar="[NAME=]HALF", help=text)
+    text = "how the price is divided among several statements, in their order; default: equally"
+    parser.add_argument("--weights", type=_weights, default=(), metavar="N,N,...", help=text)
+
+
+def _share(text: str) -> float:
+    try:
+        return read_share(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"found {text[:40]!r}, expected a share such as 10% or 0.1") from None
+
+
+def _error(text: str) -> Wanted:
+    try:
+        return read_wanted(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"found {text[:40]!r}, expected an error above 0 such as 50 or n=50") from None
+
+
+def _weights(text: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"[1-9][0-9]{0,3}(,[1-9][0-9]{0,3})*", text):
+        raise argparse.ArgumentTypeError(f"found {text[:40]!r}, expected whole numbers from 1 to 1000, such as 2,1,1")
+    return tuple(map(int, text.split(",")))
 
 
 def _silo_file(text: str) -> tuple[str, Path]:
@@ -243,22 +279,28 @@ def _query(options: argparse.Namespace, notes: Console) -> int:
     check_out(options.out)
     with federation_opened(options, notes) as (federation, status):
         status.update("asking the silos")
-        if options.preview:
-            choices = options.purpose, options.epsilon, options.backend, options.deadline, options.silos, options.sure
-            show_preview(federation, Command(options.sql, *choices, not options.no_cut), options.format)
-            return 0
-        report = federation.query(
+        command = Command(
             options.sql,
-            purpose=options.purpose,
-            epsilon=options.epsilon,
-            backend=options.backend,
-            keep=options.keep,
-            deadline=options.deadline,
-            silos=options.silos,
-            sure=options.sure,
-            counts_cut=not options.no_cut,
-            new=options.new,
-            tell=lambda line: notes.print(plain(line), markup=False, soft_wrap=True),
+            options.purpose,
+            options.epsilon,
+            options.backend,
+            options.deadline,
+            options.silos,
+            options.sure,
+            not options.no_cut,
+            options.share,
+            tuple(options.error or ()),
+            options.weights,
+        )
+        if options.preview:
+            show_preview(federation, command, options.format)
+            return 0
+        report = ask(
+            federation,
+            command,
+            options.keep,
+            lambda line: notes.print(plain(line), markup=False, soft_wrap=True),
+            options.new,
         )
     show(report, options.format, options.out, notes)
     return 0

@@ -13,7 +13,7 @@ from rich.status import Status
 
 from analyst.client import Federation
 from analyst.errors import AnalystError
-from analyst.reports.render import FORMATS, render
+from analyst.reports.render import FORMATS, csv_files, render
 from analyst.reports.report import Report
 from federation import files
 from federation.terminal import asking, whole
@@ -94,12 +94,13 @@ def show(report: Report, form: str, out: Path | None, notes: Console) -> None:
     """Print an answer, or write it to a file; whatever fails, it says how to see the paid answer again."""
     again = f"`consilo report open {report.request[:12]}` shows the answer again, at no cost"
     try:
-        text = render(report, form)
         if out is None:
-            sys.stdout.write(text)
+            sys.stdout.write(render(report, form))
             sys.stdout.flush()
-        else:
-            files.write_out(out, text.encode())
+            return
+        written = csv_files(report, out) if form == "csv" else {out: render(report, form)}
+        for path, text in written.items():
+            files.write_out(path, text.encode())
     except BrokenPipeError:
         raise
     except UnicodeEncodeError as err:
@@ -112,8 +113,7 @@ def show(report: Report, form: str, out: Path | None, notes: Console) -> None:
     except Exception:
         notes.print(again, markup=False, soft_wrap=True)
         raise
-    if out is not None:
-        notes.print(f"written to {out}")
+    notes.print(f"written to {', '.join(map(str, written))}")
 
 
 def _close_output() -> None:

@@ -10,8 +10,8 @@ from analyst.asking import Command
 from analyst.cli.opening import federation_opened, federation_options
 from analyst.client import Federation
 from analyst.preview import budget_lines, parts_of, plan_lines, preview, preview_lines
-from analyst.reports.rehearsal import rehearsed
-from analyst.sql.plan import plan
+from analyst.reports.rehearsal import rehearsed_all
+from analyst.sql.script import script
 from federation.terminal import Commands, add_command, plain
 
 
@@ -38,14 +38,17 @@ def show_preview(federation: Federation, command: Command, form: str) -> None:
 
 def _explain(options: argparse.Namespace, notes: Console) -> int:
     with federation_opened(options, notes) as (federation, _):
-        planned = rehearsed(plan(options.sql, federation.offer, not options.no_cut))
-    asks, parts = planned.plan.in_words(planned.table.name), tuple(parts_of(planned))
+        found = rehearsed_all(script(options.sql, federation.offer, not options.no_cut))
+    statements = [(one.plan.in_words(one.table.name), one.after) for one in found.statements]
+    parts = tuple(parts_of(found))
     if options.format == "json":
         fields = ("name", "numbers", "sensitivity", "share")
         crosses = [{field: getattr(part, field) for field in fields} for part in parts]
-        print(json.dumps({"asks": asks, "crosses": crosses, "after": planned.after}, indent=2))
+        said = [{"asks": asks, "after": after} for asks, after in statements]
+        first = {"asks": statements[0][0], "crosses": crosses, "after": statements[0][1]}
+        print(json.dumps(first if len(said) == 1 else {"statements": said, "crosses": crosses}, indent=2))
     else:
-        _print(plan_lines(asks, planned.after, parts))
+        _print(plan_lines(statements, parts))
     return 0
 
 

@@ -7,7 +7,8 @@ from typing import Any
 from analyst.client import Federation
 from analyst.finding.search import Wanted, begun, search_of
 from analyst.finding.tree import surely_found
-from analyst.preview import AtSilo, at_silo, deviations_of
+from analyst.preview import AtSilo, at_silo
+from analyst.widths import deviations_of
 from policies.budget.accountant import epsilon_of
 from policies.budget.sampler import rho_delta
 from policies.requests.request import Request
@@ -46,7 +47,7 @@ def preview_search(federation: Federation, wanted: Wanted) -> SearchPreview:
     search, standing = search_of(request), federation.standing(request)
     offer = federation.offer_of(wanted.silos)
     conditions = {silo: offer.silos[silo] for silo in request.silos}
-    (sd,) = deviations_of(request, conditions).values()
+    (sd,) = deviations_of(request.table, request.plan, request.micro_rho, conditions.values()).values()
     rho = search.steps * request.micro_rho / MICRO
     return SearchPreview(
         asks=search.in_words(request.table.name),

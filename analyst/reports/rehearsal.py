@@ -11,7 +11,7 @@ from analyst.reports.estimates import COUNTS
 from analyst.reports.intervals import Floats, Noisy
 from analyst.reports.scenarios import Sums, can_draw
 from analyst.reports.trees import evenly
-from analyst.sql.draft import Planned, check_fields
+from analyst.sql.draft import Planned, Script, check_fields
 from policies.requests.query import CUT, field_names
 from policies.requests.statistic import Statistic
 from policies.requests.tables import Table
@@ -25,6 +25,19 @@ def made_up(statistic: Statistic, table: Table, counts: Floats, totals: Floats, 
     if statistic.kind == TREE:
         return Noisy(evenly(counts, tree_over(table.column(str(statistic.column)))), sd)
     return Noisy(counts if statistic.kind in COUNTS else totals, sd)
+
+
+def rehearsed_all(script: Script) -> Script:
+    """Return statements whose SQL after the answer works, each as `rehearsed` does; raises SqlError."""
+    found = []
+    for place, planned in enumerate(script.statements, 1):
+        try:
+            found.append(rehearsed(planned))
+        except SqlError as err:
+            if len(script.statements) == 1:
+                raise
+            raise SqlError(f"statement {place} of {len(script.statements)}: {err.message}", err.hint) from err
+    return replace(script, statements=tuple(found))
 
 
 def rehearsed(planned: Planned) -> Planned:

@@ -5,6 +5,7 @@ import io
 import math
 from collections.abc import Iterable
 from decimal import Decimal
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -12,6 +13,7 @@ from rich.table import Table
 from analyst.reports.derived import Cell
 from analyst.reports.estimates import Estimate, Threshold
 from analyst.reports.report import Report, between
+from analyst.reports.table import Answered
 from analyst.sql.offer import Offer, rows_in_words
 from federation.terminal import plain
 from policies.budget.accountant import epsilon_of
@@ -36,12 +38,26 @@ def _as_json(report: Report) -> str:
 
 
 def _as_csv(report: Report) -> str:
-    text, records = io.StringIO(), report.to_records()
-    for note in report.notes():
+    if report.tables:
+        return "\n".join(f"# statement {place}\n{_csv(table)}" for place, table in enumerate(report.tables, 1))
+    return _csv(report)
+
+
+def csv_files(report: Report, out: Path) -> dict[Path, str]:
+    """Return what is written where as CSV: of several statements a file for each, `answer.1.csv` and so on."""
+    if not report.tables:
+        return {out: _csv(report)}
+    named = (out.with_name(f"{out.stem}.{place}{out.suffix}") for place in range(1, len(report.tables) + 1))
+    return dict(zip(named, map(_csv, report.tables), strict=True))
+
+
+def _csv(table: Report | Answered) -> str:
+    text, records = io.StringIO(), table.to_records()
+    for note in table.notes():
         text.write(f"# {note}\n")
     # What follows a comment's mark in quotes is none.
     looks_noted = any(str(cell).startswith("#") for record in records for cell in (*record, *record.values()))
-    names = report.field_names()
+    names = table.field_names()
     if looks_noted:
         writer = csv.DictWriter(text, names, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     else:
@@ -57,30 +73,38 @@ def _as_table(report: Report) -> str:
     return text.getvalue()
 
 
-def _print_report(report: Report, console: Console) -> None:
+def _print_table(shown: Report | Answered, console: Console) -> None:
     table = Table()
-    for name in report.columns:
+    for name in shown.columns:
         table.add_column(name, justify="right")
-    for row in report.rows[:MAX_SHOWN]:
-        table.add_row(*(show_cell(row[name]) for name in report.columns))
+    for row in shown.rows[:MAX_SHOWN]:
+        table.add_row(*(show_cell(row[name]) for name in shown.columns))
     console.print(table)
-    if (more := len(report.rows) - MAX_SHOWN) > 0:
+    if (more := len(shown.rows) - MAX_SHOWN) > 0:
         console.print(f"{more:,} more rows; --format csv and json have all of them")
-    for group in report.withheld_groups[:MAX_SHOWN]:
-        shown = (
+    for group in shown.withheld_groups[:MAX_SHOWN]:
+        named = (
             ", ".join(f"{name} = {NULL if value is None else value}" for name, value in group.items())
             or "the whole table"
         )
-        console.print(f"withheld: {plain(shown)} (its noisy count is below {_least(report.threshold)})")
-    if (more := len(report.withheld_groups) - MAX_SHOWN) > 0:
+        console.print(f"withheld: {plain(named)} (its noisy count is below {_least(shown.threshold)})")
+    if (more := len(shown.withheld_groups) - MAX_SHOWN) > 0:
         console.print(f"withheld: {more:,} more groups; --format json lists all of them")
-    if (threshold := report.threshold).sure:
+    if (threshold := shown.threshold).sure:
         console.print(
             f"shown are groups with a noisy count of {_least(threshold)} or more, which surely have the silos' minimum"
             f" cohort of {threshold.min_cohort:,}; --no-sure shows those of {threshold.min_cohort:,} or more"
         )
-    for note in report.notes():
+    for note in shown.notes():
         console.print(note)
+
+
+def _print_report(report: Report, console: Console) -> None:
+    if not report.tables:
+        _print_table(report, console)
+    for place, table in enumerate(report.tables, 1):
+        console.print(f"statement {place}, {table.rho / report.rho if report.rho else 0:.1%} of the price")
+        _print_table(table, console)
     by_status: dict[str, list[str]] = {}
     for silo, outcome in report.silos.items():
         by_status.setdefault(outcome.status, []).append(silo)

@@ -5,19 +5,18 @@ Every figure is computed from the released (noisy) sums alone, so nothing here c
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from analyst.reports.cut import Cut, definition_in_words
+from analyst.reports.cut import Cut
 from analyst.reports.derived import Cell
-from analyst.reports.estimates import Estimate, Label, Threshold
+from analyst.reports.estimates import Label, Threshold
+from analyst.reports.table import Answered, Tabular, table_dict
 from crypto.errors import WireError
-from federation.terminal import plain
 from policies.requests.denials import Denial
-from policies.requests.query import field_names
 from policies.units import when
 
 
@@ -37,8 +36,8 @@ class SiloOutcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """The answer to one question."""
+class Report(Tabular):
+    """The answer to one question, or to several: then it has `tables`, one a statement, and no rows of its own."""
 
     columns: tuple[str, ...]
     dimensions: Mapping[str, str]  # the output columns that are groups, with the table's column of each
@@ -60,18 +59,15 @@ class Report:
     # Of survival curves the median of each group, and the log-rank test.
     curves: Annotated[Mapping[str, Any], Field(exclude_if=lambda curves: not curves)] = field(default_factory=dict)
     request: str = ""  # the SHA-256 of the request, by which the report is found: a kept answer's name
+    tables: tuple[Answered, ...] = ()  # of several statements
+    branches: tuple[Answered, ...] = ()  # of a UNION ALL
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values; docs/commands.md describes them."""
+        found = {"tables": [one.to_dict() for one in self.tables]} if self.tables else table_dict(self)
+        first = ("tables", "columns", "dimensions", "rows", "withheld_groups", "threshold")
         return {
-            "columns": list(self.columns),
-            "dimensions": dict(self.dimensions),
-            "rows": [
-                {name: asdict(cell) if isinstance(cell, Estimate) else cell for name, cell in row.items()}
-                for row in self.rows
-            ],
-            "withheld_groups": [dict(group) for group in self.withheld_groups],
-            "threshold": asdict(self.threshold),
+            **{name: found[name] for name in first if name in found},
             "rho": self.rho,
             "epsilon": self.epsilon,
             "delta": self.delta,
@@ -88,56 +84,12 @@ class Report:
             "transcript": self.transcript,
             "assumptions": list(self.assumptions),
             "wrong": dict(self.wrong),
-            "cut": None if self.cut is None else self.cut.to_dict(),
-            "definition": dict(self.definition),
-            "after": self.after,
-            "labels": list(self.labels),
-            "told": list(self.told),
-            **({"curves": dict(self.curves)} if self.curves else {}),
+            **{name: value for name, value in found.items() if name not in first},
             "request": self.request,
         }
 
-    def notes(self) -> list[str]:
-        """Return what a reader of the figures must know of them: what was cut, and the definition."""
-        told = [*self.told, *([] if self.cut is None else self.cut.in_words())]
-        return told + ([f"by definition: {plain(definition_in_words(self.definition))}"] if self.definition else [])
-
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
-
-    def to_records(self) -> list[dict[str, Any]]:
-        """Return flat rows: an aggregate `n` becomes n, n_low, n_high and n_sd."""
-        records = []
-        for row in self.rows:
-            record: dict[str, Any] = {}
-            for name, cell in row.items():
-                if self._is_flat(name):
-                    record[name] = cell
-                else:
-                    found = (cell.value, cell.low, cell.high, cell.sd) if isinstance(cell, Estimate) else (None,) * 4
-                    record |= zip(field_names(name), found, strict=True)
-            records.append(record)
-        return records
-
-    def _is_flat(self, name: str) -> bool:
-        return name in self.dimensions or name in self.labels
-
-    def field_names(self) -> list[str]:
-        """Return the column names of `to_records`, also if there are no rows."""
-        return [field for name in self.columns for field in ([name] if self._is_flat(name) else field_names(name))]
-
-    def to_arrow(self) -> Any:
-        """Return a pyarrow.Table of `to_records`."""
-        import pyarrow as pa
-
-        records = self.to_records()
-        return pa.table({name: [record[name] for record in records] for name in self.field_names()})
-
-    def to_pandas(self) -> Any:
-        """Return a pandas.DataFrame of `to_records`; its `attrs` have what was cut, and the definition."""
-        frame = self.to_arrow().to_pandas()
-        frame.attrs |= {"notes": self.notes(), **{name: self.to_dict()[name] for name in ("cut", "definition")}}
-        return frame
 
 
 @cache
@@ -147,7 +99,8 @@ def _whole() -> TypeAdapter[Report]:
 
 def encoded(report: Report) -> bytes:
     """Return a report as the bytes in which it is kept."""
-    return _whole().dump_json(report)
+    empty = {name for name in ("tables", "branches") if not getattr(report, name)}  # as answers always were
+    return _whole().dump_json(report, exclude=empty)
 
 
 def decoded(data: bytes) -> Report:

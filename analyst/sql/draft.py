@@ -8,6 +8,7 @@ from sqlglot import exp
 from analyst.errors import SqlError
 from analyst.sql.offer import Offer
 from policies.requests.cases import Cases
+from policies.requests.computations import AnyComputation
 from policies.requests.expressions import Derived
 from policies.requests.predicates import Predicate
 from policies.requests.query import MAX_NAME, Aggregate, Plan
@@ -39,6 +40,28 @@ class Planned:
     output: tuple[str, ...]
     names: dict[str, str]  # the column of each dimension in the output, by its name there
     after: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One question or several, ready to be signed as one request.
+
+    Each table of the answer has the rows of the statements at these places: of one, or of a UNION ALL of several.
+    """
+
+    table: Table
+    plan: AnyComputation
+    statements: tuple[Planned, ...]
+    tables: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, planned: Planned) -> "Script":
+        """Return the script of one question."""
+        return cls(planned.table, planned.plan, (planned,), ((0,),))
+
+    @property
+    def is_single(self) -> bool:
+        return len(self.tables) == 1
 
 
 Rule = Callable[[exp.Select, PlanDraft, Offer], PlanDraft]

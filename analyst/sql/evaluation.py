@@ -60,7 +60,7 @@ _CONFIG: Mapping[str, Any] = MappingProxyType(
 @contextmanager
 def bounded() -> Iterator[None]:
     """Let all expressions that are computed meanwhile take `SECONDS_IN_ALL` together."""
-    before = _until.set(time.monotonic() + SECONDS_IN_ALL)
+    before = _until.set(min(_until.get(), time.monotonic() + SECONDS_IN_ALL))  # several questions share it
     try:
         yield
     finally:

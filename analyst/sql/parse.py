@@ -14,7 +14,7 @@ SUPPORTED = (
     " COVAR_*, CORR and REGR_*(col, col) FROM one table WHERE comparisons, IN, BETWEEN, LIKE, IS NULL, AND, OR, NOT"
     " GROUP BY dimensions, CASE, buckets such as x // 10; and whatever is computed from their figures"
 )
-_MAX_CHARACTERS = 20_000
+MAX_CHARACTERS = 20_000  # of all statements
 # What opens a question of another kind or of another dialect, and what to write instead.
 _ELSEWHERE = {
     "EXPLAIN": "`consilo explain` shows what a question computes, and `consilo query --preview` what it costs",
@@ -31,8 +31,8 @@ _NUMBERS = "write numbers in decimal digits, with a point, such as 70.5 or 16"
 
 def parse(sql: str) -> exp.Query:
     """Return the one query in `sql`; raises SqlError."""
-    if len(sql) > _MAX_CHARACTERS:
-        raise SqlError(f"the question has {len(sql)} characters, at most {_MAX_CHARACTERS} are read", "shorten it")
+    if len(sql) > MAX_CHARACTERS:
+        raise SqlError(f"the question has {len(sql)} characters, at most {MAX_CHARACTERS} are read", "shorten it")
     try:
         statements = [statement for statement in sqlglot.parse(sql, dialect="duckdb") if statement is not None]
     except ParseError as err:

@@ -66,7 +66,12 @@ def plan(sql: str, offer: Offer, counts_cut: bool = False) -> Planned:
 
     With `counts_cut` the plan also counts the persons whose rows or values bounding cuts.
     """
-    query, seen, inner = with_curves(spelled(parse(sql), offer)), offer, None
+    return plan_of(parse(sql), offer, counts_cut)
+
+
+def plan_of(query: exp.Query, offer: Offer, counts_cut: bool = False) -> Planned:
+    """Return the plan of a parsed question, as `plan` does."""
+    query, seen, inner = with_curves(spelled(query, offer)), offer, None
     check_joins(query, offer)
     persons = by_person(query, offer)
     if persons is not None:

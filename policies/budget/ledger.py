@@ -77,6 +77,7 @@ class Charge:
     atto_delta: int = 0
     curve: tuple[int, ...] = ()  # in `accountant.CURVE_UNITS` at each order; empty: the line of micro_rho
     replaces: tuple[tuple[bytes, bytes], ...] = ()  # nonce and hash of the requests in whose place it stands
+    statements: int = 1  # as how many requests of a day it counts
 
     def __post_init__(self) -> None:
         if self.micro_rho < 0 or self.atto_delta < 0:
@@ -109,7 +110,7 @@ class WindowLimit:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """How many requests of one analyst the silo may accept since a clock time.
+    """How many requests of one analyst the silo may accept since a clock time; each statement of one counts.
 
     All steps of a training run count as one request, but a repeated step counts again.
     """
@@ -142,7 +143,7 @@ class Spending:
     windows: tuple[WindowSpending, ...] = ()  # of one purpose and analyst, by requested window
     run: int = 0  # of one training run
     atto_delta: int = 0
-    requests: int = 0  # of the analyst, accepted since the requested time, without this one
+    requests: int = 0  # of the analyst, accepted since the requested time, without this one; statements count singly
     curve: tuple[int, ...] = ()  # the sum of the curves that are not lines; empty if there are none
     by_analyst: AnalystSpending = AnalystSpending()
 
@@ -185,7 +186,7 @@ def exceeds(
         return True
     if run_limit is not None and spent.run + charge.micro_rho > run_limit:
         return True
-    if rate is not None and spent.requests >= rate.most:
+    if rate is not None and spent.requests + charge.statements > rate.most:
         return True
     return any(
         used.everybody + charge.micro_rho > limit.rho

@@ -1,7 +1,8 @@
 """The rules of [budget]: is the price within the limits of a request, a run, the windows and the lifetime?"""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
+from fractions import Fraction
 from functools import lru_cache
 from operator import eq, ge, gt, le, lt, ne
 
@@ -15,7 +16,7 @@ from policies.document.policy import Policy
 from policies.domains import LongDomain
 from policies.periods import UNKNOWN, span
 from policies.requests.denials import Denial
-from policies.requests.predicates import Compare, OneOf
+from policies.requests.predicates import Compare, OneOf, Predicate
 from policies.requests.request import Request
 from policies.requests.runs import RunPart
 from policies.units import DAY_S, MICRO
@@ -75,9 +76,14 @@ def months_of(policy: Policy, request: Request, now: int) -> Months:
     listed = request.table.column(source.time_column).domain
     if isinstance(listed, LongDomain):  # no list of periods is as long; `disclosure.definitions` denies it
         return whole
+    found = [_months_in(part.conditions, source.time_column, listed, whole) for part in request.plan.parts]
+    return Months(min(one.first for one in found), max(one.last for one in found))
+
+
+def _months_in(conditions: Sequence[Predicate], time_column: str, listed: Sequence[str], whole: Months) -> Months:
+    """Return the months of the rows that meet all these conditions."""
     periods = set(listed) - {UNKNOWN}
-    conditions = request.plan.conditions
-    filters = [one for one in conditions if isinstance(one, Compare | OneOf) and one.column == source.time_column]
+    filters = [one for one in conditions if isinstance(one, Compare | OneOf) and one.column == time_column]
     if any(UNKNOWN in named for one in filters if (named := _named(one)) is not None):
         return whole  # what no period holds may be of any month
     for one in filters:
@@ -114,6 +120,7 @@ def price(case: Case) -> Sequence[Denial]:
     if cost < least:
         message = f"this request costs rho {cost / MICRO:g}, less than {least / MICRO:g}: the answer would be all noise"
         reasons.append(deny("RHO_TOO_SMALL", "budget.per_request.min_rho", message, "ask with a larger epsilon"))
+    reasons += _too_small(case, least)
     if cost > most:
         message = f"this request costs rho {cost / MICRO:g}, one request may cost {most / MICRO:g}"
         reasons.append(deny("RHO_PER_REQUEST", "budget.per_request.max_rho", message, "ask with a smaller epsilon"))
@@ -130,6 +137,19 @@ def price(case: Case) -> Sequence[Denial]:
         remedy = "ask with a smaller epsilon; a lifetime budget is never refreshed"
         reasons.append(deny("BUDGET_LIFETIME", "budget.lifetime.rho", message, remedy))
     return [*reasons, *_delta(case)]
+
+
+def _too_small(case: Case, least: int) -> Iterator[Denial]:
+    """Yield the denial if the part of a statement is less than one request may cost, though all together are not."""
+    cost, portions = case.facts.cost, case.request.plan.portions
+    weight, whole = min(portions, key=lambda one: Fraction(*one))
+    if cost < least or cost * weight >= least * whole:
+        return
+    place = portions.index((weight, whole)) + 1
+    message = f"statement {place}: it has rho {cost * weight / whole / MICRO:g} of the price, less than"
+    message += f" {least / MICRO:g}: the answer would be all noise"
+    remedy = "ask with a larger epsilon, or for fewer statements at once"
+    yield deny("RHO_TOO_SMALL", "budget.per_request.min_rho", message, remedy)
 
 
 def _delta(case: Case) -> Sequence[Denial]:

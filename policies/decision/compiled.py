@@ -6,7 +6,7 @@ A few values of each are cached by identity, so a cached value is never used for
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import pairwise
 from typing import get_args
@@ -120,6 +120,8 @@ class RequestFacts:
     cost: int  # micro-rho; 0 only for a request without noise
     sampler_delta: int  # atto-delta; 0 for a short answer
     carried_rows: int  # of one silo, up to which the backend changes no figure
+    # Of several statements, each as the request that would ask it alone, and its facts, at the price of all.
+    parts: tuple[tuple[Request, "RequestFacts"], ...] = ()
 
 
 # A request is judged again when a reservation fails, when a round starts anew and when its price is needed.
@@ -132,24 +134,30 @@ def facts_of(request: Request, max_silos: int) -> RequestFacts:
     kept = _FACTS.get(key)
     if kept is not None and kept[0] is request:  # a request that is kept keeps its id
         return kept[1]
-    used = request.plan.uses()
-    read = frozenset(name for names in used.values() for name in names)
-    groups, cost = request.plan.group_count(request.table), charge(request, max_silos)
-    made = RequestFacts(
-        used=used,
-        read=read,
-        functions=request.plan.functions,
-        groups=groups,
-        size=request.plan.size(request.table),
-        waits_s=request.waits_s,
-        cost=cost,
-        sampler_delta=sampler_delta(request),
-        carried_rows=of_request(request),
-    )
+    made = _facts(request, charge(request, max_silos), sampler_delta(request), of_request(request))
+    if len(request.plan.parts) > 1:
+        alone = (request.model_copy(update={"plan": part}) for part in request.plan.parts)
+        priced = made.cost, made.sampler_delta, made.carried_rows
+        made = replace(made, parts=tuple((one, _facts(one, *priced)) for one in alone))
     _FACTS[key] = request, made
     while len(_FACTS) > _KEPT_REQUESTS:
         _FACTS.popitem(last=False)
     return made
+
+
+def _facts(request: Request, cost: int, atto_delta: int, carried_rows: int) -> RequestFacts:
+    used = request.plan.uses()
+    return RequestFacts(
+        used=used,
+        read=frozenset(name for names in used.values() for name in names),
+        functions=tuple(request.plan.functions),
+        groups=request.plan.group_count(request.table),
+        size=request.plan.size(request.table),
+        waits_s=request.waits_s,
+        cost=cost,
+        sampler_delta=atto_delta,
+        carried_rows=carried_rows,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from policies.decision.approvals import subject_of
 from policies.decision.case import NO_JURISDICTIONS, Case, Jurisdictions, Rule
 from policies.decision.compiled import compiled, facts_of
 from policies.decision.denial_codes import deny
+from policies.decision.statements import each
 from policies.decision.thresholds import thresholds
 from policies.document.policy import Policy
 from policies.requests.approval import StoredVerdict
@@ -23,14 +24,14 @@ from policies.requests.request import Request
 
 RULES: tuple[Rule, ...] = (  # denials are reported in this order
     disclosure.release,
-    disclosure.columns,
+    each(disclosure.columns),
     disclosure.definitions,
-    thresholds,
+    each(thresholds),
     disclosure.bounding,
     protection.secure_sum,
     protection.capacity,
     protection.roster,
-    disclosure.figures,
+    each(disclosure.figures),
     disclosure.training,
     searching.shape,
     computing.declared_time,

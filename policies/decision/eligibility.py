@@ -46,10 +46,11 @@ def eligibility(rules: CompiledPolicy, request: Request, now: int) -> list[Denia
         return [*reasons, deny("PURPOSE_CLOSED", f"analysts.{entry}.purposes", message, remedy)]
     reasons += _recipients(request, entry)
     plan = request.plan
-    is_open = plan.kind in policy.purposes[request.purpose].computations
-    if not is_open or (plan.training is not None and policy.training is None):
-        rule = f"purposes.{request.purpose}.computations"
-        reasons.append(deny("COMPUTATION_CLOSED", rule, f"{plan.kind} is not open for this purpose", contact))
+    kinds, opened = dict.fromkeys(part.kind for part in plan.parts), policy.purposes[request.purpose].computations
+    for kind in kinds:
+        if kind not in opened or (plan.training is not None and policy.training is None):
+            rule = f"purposes.{request.purpose}.computations"
+            reasons.append(deny("COMPUTATION_CLOSED", rule, f"{kind} is not open for this purpose", contact))
     return reasons
 
 

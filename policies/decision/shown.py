@@ -25,7 +25,7 @@ _DIGITS = 32  # hexadecimal ones of a fingerprint: 128 bits
 _FEW = 20  # values of a domain that is the policy's own, which the policy lists anyway
 _SAID = {
     *("kind", "where", "group_by", "aggregates", "cases", "inner"),
-    *("label", "features", "steps", "release", "step", "after", "prefixes"),
+    *("label", "features", "steps", "release", "step", "after", "prefixes", "plans", "weights"),
 }
 Line = tuple[str, str]  # what it is about, and what is said
 
@@ -83,16 +83,20 @@ def _rho(micro_rho: int) -> str:
 
 def _parts(request: Request) -> Iterator[Line]:
     """Yield every field of the computation that its sentence does not say."""
-    part = request.plan.part
-    figures = getattr(request.plan, "aggregates", ())
-    if figures:
-        named = (f"{one.in_words()} as {quoted(one.alias)}" for one in figures)
-        yield "figures", ", ".join(named)
-    fields = type(request.plan).model_fields
-    others = {name: getattr(request.plan, name) for name in fields if name not in _SAID}
-    said = [f"{name} {_value(value)}" for name, value in others.items() if value is not None]
-    if said:
-        yield "with" if part is None else "run", ", ".join(said)
+    run, parts = request.plan.part, request.plan.parts
+    for place, part in enumerate(parts, 1):
+        which = f"statement {place}: " if len(parts) > 1 else ""
+        figures = getattr(part, "aggregates", ())
+        if figures:
+            named = (f"{one.in_words()} as {quoted(one.alias)}" for one in figures)
+            yield f"{which}figures", ", ".join(named)
+        others = {name: getattr(part, name) for name in type(part).model_fields if name not in _SAID}
+        said = [f"{name} {_value(value)}" for name, value in others.items() if value is not None]
+        if said:
+            yield f"{which}{'with' if run is None else 'run'}", ", ".join(said)
+    if len(parts) > 1:
+        portions = enumerate(request.plan.portions, 1)
+        yield "divided", ", ".join(f"statement {place}: {part / whole:.1%}" for place, (part, whole) in portions)
 
 
 def _value(value: object) -> str:
@@ -114,13 +118,15 @@ def _definition(policy: Policy, request: Request) -> Iterator[Line]:
 
 def _norm(request: Request) -> str:
     """Return the norm that bounds a person's rows, and how many rows it lets in."""
-    table, groups = request.table, request.plan.group_count(request.table)
+    table = request.table
     if table.max_norm is None:
         return "none"
     if request.plan.training is not None:
         return f"{table.max_norm}, which bounds nothing in training"
-    over = f"over {groups:,} groups" if groups > 1 else "without groups"
-    return f"{table.max_norm} {over}, so up to {table.most_rows(groups):,} rows"
+    counts = dict.fromkeys(part.group_count(table) for part in request.plan.parts)
+    said = (f"over {count:,} groups" if count > 1 else "without groups" for count in counts)
+    rows = (f"{over}, so up to {table.most_rows(count):,} rows" for count, over in zip(counts, said, strict=True))
+    return f"{table.max_norm} {'; '.join(rows)}"
 
 
 def _column(column: TableColumn, source: SourceColumns | None, at: int) -> str:

@@ -20,6 +20,7 @@ from policies.requests.persons import Inner
 from policies.requests.predicates import Predicate
 from policies.requests.query import Aggregate, Plan
 from policies.requests.runs import RunPart
+from policies.requests.statements import Statements
 from policies.requests.statistic import Extent, Statistic
 from policies.requests.tables import Table
 from policies.requests.training import TrainingStep
@@ -56,6 +57,18 @@ class Computation(Protocol):
     @property
     def part(self) -> RunPart | None:
         """The computation as one of several requests that are approved together; None if it stands alone."""
+
+    @property
+    def parts(self) -> Sequence["Computation"]:
+        """The computations that are each judged as if they were asked alone; itself, but of several statements."""
+
+    @property
+    def blocks(self) -> Sequence["Computation"]:
+        """The computations whose vectors, one after another, are its vector; itself, but of several statements."""
+
+    @property
+    def portions(self) -> Sequence[tuple[int, int]]:
+        """Which part of the price each of `parts` has, as a fraction."""
 
     @property
     def dimensions(self) -> Sequence[str]:
@@ -122,13 +135,14 @@ class Computation(Protocol):
 
 
 # The closed union of the wire.
-AnyComputation = Annotated[Plan | KeySearch | LogisticStep, Field(discriminator="kind")]
+AnyComputation = Annotated[Plan | KeySearch | LogisticStep | Statements, Field(discriminator="kind")]
 
 COMPUTATIONS: Mapping[str, type[Computation]] = MappingProxyType(
     {
         "query": Plan,
         "key-search": KeySearch,
         "logistic-regression": LogisticStep,
+        "statements": Statements,  # a policy opens it as the kind of its parts
     }
 )
 

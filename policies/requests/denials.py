@@ -8,6 +8,7 @@ from crypto.wire import Digest, Message, Name
 
 NOT_AN_ANALYST = "you are not an analyst here"  # for an analyst that the silo's policy does not name
 MAX_DENIALS = 64
+MAX_MESSAGE = 1000  # characters
 
 
 class Denial(Message):
@@ -15,7 +16,7 @@ class Denial(Message):
 
     code: Annotated[str, Field(max_length=40)]
     rule: Annotated[str, Field(max_length=300)]
-    message: Annotated[str, Field(max_length=1000)]
+    message: Annotated[str, Field(max_length=MAX_MESSAGE)]
     remedy: Annotated[str, Field(max_length=1000)]
 
 

@@ -90,6 +90,16 @@ class KeySearch(Message):
             raise ValueError(f"the prefixes of round {self.step} have so many symbols, all of the alphabet")
         return self
 
+    portions: ClassVar[tuple[tuple[int, int], ...]] = ((1, 1),)
+
+    @property
+    def parts(self) -> tuple[Self, ...]:
+        return (self,)
+
+    @property
+    def blocks(self) -> tuple[Self, ...]:
+        return (self,)
+
     @property
     def part(self) -> Self:
         return self

@@ -182,6 +182,15 @@ class Plan(Message):
     training: ClassVar[None] = None
     search: ClassVar[None] = None
     part: ClassVar[None] = None
+    portions: ClassVar[tuple[tuple[int, int], ...]] = ((1, 1),)
+
+    @property
+    def parts(self) -> tuple["Plan", ...]:
+        return (self,)
+
+    @property
+    def blocks(self) -> tuple["Plan", ...]:
+        return (self,)
 
     @property
     def dimensions(self) -> tuple[str, ...]:

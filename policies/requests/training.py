@@ -54,6 +54,7 @@ class TrainingStep(Message, ABC):
     is_about_persons: ClassVar[bool] = False
     conditions: ClassVar[tuple[Predicate, ...]] = ()
     paired: ClassVar[tuple[str, ...]] = ()
+    portions: ClassVar[tuple[tuple[int, int], ...]] = ((1, 1),)
 
     @model_validator(mode="after")
     def _check_chain(self) -> Self:
@@ -72,6 +73,14 @@ class TrainingStep(Message, ABC):
     @property
     def part(self) -> Self:
         return self
+
+    @property
+    def parts(self) -> tuple[Self, ...]:
+        return (self,)
+
+    @property
+    def blocks(self) -> tuple[Self, ...]:
+        return (self,)
 
     @property
     @abstractmethod

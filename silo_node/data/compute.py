@@ -87,6 +87,7 @@ CONTRIBUTIONS: Mapping[str, ContributionKind] = MappingProxyType(
     {
         "query": ContributionKind(_read_answer, Reader.vectors, _answered),
         "key-search": ContributionKind(_read_answer, Reader.vectors, _answered),
+        "statements": ContributionKind(_read_answer, Reader.vectors, _answered),
         "logistic-regression": ContributionKind(_read_examples, Reader.examples, _trained, _load_torch),
     }
 )

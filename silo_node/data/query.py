@@ -10,11 +10,12 @@ import duckdb
 import pyarrow as pa
 
 from policies.requests.request import Request
-from silo_node.data import answer, prefixes
+from silo_node.data import answer
 from silo_node.data.coded import Bools, Rows, coded
 from silo_node.data.consent import ConsentFilter
 from silo_node.data.lots import Lots
 from silo_node.data.sources import Source
+from silo_node.data.statements import contributed
 
 Forgotten = Callable[[duckdb.DuckDBPyConnection, pa.Array], Bools | None]  # which persons are; None: nobody
 
@@ -33,18 +34,12 @@ def execute(
     max_groups: int | None = None,
     forgotten: Forgotten = nobody,
 ) -> answer.Vectors:
-    """Return one vector per statistic of a question or a round of a key search; see `answered`.
+    """Return one vector per statistic of a question or a round of a key search; see `contributed`.
 
     `unit` is the policy's id column, `consent` says which rows may be used, and `forgotten` which persons are out.
     """
     rows, is_in = _rows(connection, source, unit, request, consent, forgotten)
-    return answered(rows, request, is_in, Lots(), max_groups)
-
-
-def answered(rows: Rows, request: Request, is_in: Bools | None, lots: Lots, max_groups: int | None) -> answer.Vectors:
-    """Return what rows contribute to a question, or to a round of a key search."""
-    contribute = answer.question if request.plan.search is None else prefixes.counted
-    return contribute(rows, request, is_in, lots, max_groups)
+    return contributed(rows, request, is_in, Lots(), max_groups)
 
 
 def examples(

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from policies.units import DAY_S
 
 VERSION = 6
+PLAIN_BYTES = 32
 
 _CHARGES = """
 CREATE TABLE charges (
@@ -85,7 +86,8 @@ BEGIN
     SELECT RAISE(ABORT, 'a charge is never altered');
 END;
 """  # noqa: S608
-# Requests of a day are counted by `counts_as`: the job of a training run, else the nonce itself.
+# Requests of a day are counted by `counts_as`: the job of a training run, else the nonce itself. One that is longer
+# than `PLAIN_BYTES` counts as so many requests as it has bytes more: the statements of the request.
 _NONCES = """
 CREATE TABLE nonces (
     nonce BLOB PRIMARY KEY, request_hash BLOB NOT NULL, analyst TEXT NOT NULL, run BLOB, job BLOB, step INTEGER,

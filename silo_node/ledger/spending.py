@@ -39,6 +39,7 @@ from silo_node.ledger.events import (
     decided,
 )
 from silo_node.ledger.log import Log
+from silo_node.ledger.schema import PLAIN_BYTES
 
 
 def spending(
@@ -57,8 +58,9 @@ def spending(
     of_run = 0 if run is None else _spent_on_run(database, run, analyst, excluding_nonce)
     requests = 0
     if requests_since is not None:
-        sql = "SELECT count(DISTINCT counts_as) FROM nonces WHERE analyst IN (?, ?) AND first_at >= ?"
-        sql += " AND counts_as <> ?"
+        counted = f"coalesce(sum(max(1, length(counts_as) - {PLAIN_BYTES})), 0)"
+        sql = f"SELECT {counted} FROM (SELECT DISTINCT counts_as FROM nonces WHERE analyst IN (?, ?)"  # noqa: S608
+        sql += " AND first_at >= ? AND counts_as <> ?)"
         own = _counts_as(database, excluding_nonce, run)
         requests = database.execute(sql, (analyst, UNKNOWN, requests_since, own)).fetchone()[0]
     curve = sum_of_curves(database, excluding_nonce)
@@ -102,16 +104,17 @@ def _spent_on_run(database: Database, run: RunStep, analyst: str, excluding_nonc
     return spent + int(database.execute(sql, (UNKNOWN, began_at or 0)).fetchone()[0])
 
 
-def _counts_as(database: Database, nonce: bytes, run: RunStep | None) -> bytes:
+def _counts_as(database: Database, nonce: bytes, run: RunStep | None, statements: int = 1) -> bytes:
     """Return the key under which a request is counted: the job of its run, but its nonce for a repeated step.
 
-    Otherwise a run, which may be free of charge, could be asked for without limit as one request.
+    Otherwise a run, which may be free of charge, could be asked for without limit as one request. That of several
+    statements is so long that it counts as each of them.
     """
-    if run is None:
-        return nonce
     row = database.execute("SELECT counts_as FROM nonces WHERE nonce = ?", (nonce,)).fetchone()
     if row is not None:
         return bytes(row[0])
+    if run is None:
+        return nonce if statements == 1 else nonce.ljust(PLAIN_BYTES + statements, b"\0")
     sql = "SELECT 1 FROM nonces WHERE job = ? AND step = ?"
     return run.job if database.execute(sql, (run.job, run.number)).fetchone() is None else nonce
 
@@ -220,7 +223,7 @@ def reserve(
             log.append(*events)
             return False
     of_run = (None, None, None) if run is None else (run.run, run.job, run.number)
-    counts_as = _counts_as(database, charge.nonce, run)
+    counts_as = _counts_as(database, charge.nonce, run, charge.statements)
     database.execute(
         "INSERT INTO nonces VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1) ON CONFLICT DO UPDATE SET proposals = proposals + 1",
         (charge.nonce, charge.request_hash, charge.analyst, *of_run, counts_as, charge.charged_at),

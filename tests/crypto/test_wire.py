@@ -41,6 +41,7 @@ from policies.requests.persons import InnerColumn
 from policies.requests.predicates import Compare, IsNull, Not
 from policies.requests.query import Aggregate, Plan
 from policies.requests.request import Request
+from policies.requests.statements import Statements
 from policies.requests.tables import Table, TableColumn
 from tests.cases import every
 from tests.harness import example_policy
@@ -88,6 +89,7 @@ FAILED = Failed(federation="health", round_id=bytes(16), reason="the source is u
 SAMPLES: dict[type[Message], Message] = {  # whose parts must fit together
     Request: REQUEST,
     Plan: example_policy.plan(),
+    Statements: Statements(plans=(example_policy.plan(), example_policy.plan()), weights=(1, 2)),
     Catalogue: example_policy.catalogue(example_policy.policy()),
     Roster: Roster(
         federation="fed",

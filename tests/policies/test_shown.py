@@ -23,6 +23,7 @@ from policies.requests.predicates import Both, Compare, CompareColumns, Either, 
 from policies.requests.query import Aggregate
 from policies.requests.replaces import Replaced, Replaces
 from policies.requests.request import Request
+from policies.requests.statements import Statements
 from policies.units import DAY_S
 from tests.harness.example_policy import COLUMNS, KEY, NOW, POLICY, STAY, plan, policy, request, table
 
@@ -82,8 +83,11 @@ OF_PERSONS = Request.model_validate(
         )
     }
 )
+SEVERAL = Request.model_validate(
+    dict(FULL) | {"plan": Statements.model_validate({"plans": (FULL.plan, OF_PERSONS.plan), "weights": (2, 3)})}
+)
 RUN = request(plan=STEP, recipients=KEYS, micro_rho=7_000, or_without=2, replaces=REPLACED, wait_seconds=90)
-BOUND = [(policy(), FULL), (policy(), OF_PERSONS), (TRAINED, RUN)]
+BOUND = [(policy(), FULL), (policy(), OF_PERSONS), (policy(), SEVERAL), (TRAINED, RUN)]
 # Of a run these differ from step to step, so a verdict on the run does not bind them.
 BY_STEP = {
     "nonce",
@@ -135,9 +139,7 @@ def is_bound(asked: Request, other: Request) -> bool:
     return subject_of(asked, digest_of(asked)) != subject_of(other, digest_of(other))
 
 
-@pytest.mark.parametrize(
-    ("by", "asked"), [(policy(), FULL), (policy(), OF_PERSONS), (TRAINED, RUN)], ids=["question", "persons", "run"]
-)
+@pytest.mark.parametrize(("by", "asked"), BOUND, ids=["question", "persons", "statements", "run"])
 def test_whatever_a_verdict_binds_is_in_its_words(by: Policy, asked: Request) -> None:
     words, text = in_words(by, asked, 0), signed_text(asked)
     unseen, bound = [], 0
@@ -156,9 +158,7 @@ def test_whatever_a_verdict_binds_is_in_its_words(by: Policy, asked: Request) ->
     assert bound > (90 if asked is FULL else 70)
 
 
-@pytest.mark.parametrize(
-    ("by", "asked"), [(policy(), FULL), (policy(), OF_PERSONS), (TRAINED, RUN)], ids=["question", "persons", "run"]
-)
+@pytest.mark.parametrize(("by", "asked"), BOUND, ids=["question", "persons", "statements", "run"])
 def test_the_signed_text_has_the_hash_that_a_verdict_signs(by: Policy, asked: Request) -> None:
     assert sha256(signed_text(asked).encode()).digest() == subject_of(asked, digest_of(asked))
 

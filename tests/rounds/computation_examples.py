@@ -9,6 +9,7 @@ from policies.requests.moments import PAIRS
 from policies.requests.persons import Inner, InnerColumn
 from policies.requests.query import AGGREGATES, Aggregate
 from policies.requests.request import Request
+from policies.requests.statements import Statements
 from policies.requests.tables import Table
 from policies.requests.training import START
 from tests.harness.example_policy import AGE, AT, SMOKER, WARD, plan, request, table
@@ -84,6 +85,11 @@ def curve_by_person() -> Request:
     return curve(inner=Inner(where=None, columns=columns))
 
 
+def statements(*plans: Any, of: Table = TABLE, weights: tuple[int, ...] = ()) -> Request:
+    """Return a request of several questions."""
+    return request(table=of, plan=Statements(plans=plans, weights=weights))
+
+
 def training(family: Any, *features: str, of: Table = TABLE, **parameters: Any) -> Request:
     """Return a request for the first step of a run of this family that learns `smoker`."""
     step = family(run=bytes(16), step=0, steps=3, after=START, label="smoker", features=features, **parameters)
@@ -124,6 +130,11 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         search("medicin", "surgery"),  # the last round, where surgery ends and medicine has its last symbol
         search(*FIRST, shape=KeyShape(alphabet="s", length=7, most=5)),
         search("cellar", "surger", shape=SHAPE.model_copy(update={"length": 7})),
+    ),
+    "statements": (
+        statements(question("ward").plan, question().plan, question().plan),
+        statements(question("ward", counts_cut=True).plan, persons("ward").plan, by_person().plan, weights=(3, 1, 2)),
+        statements(question().plan, question("ward").plan, of=SHORT),
     ),
     "logistic-regression": (
         training(LogisticStep, "age", "ward", release="private", learning_rate="1", momentum="0.5", clip="0.8"),

@@ -160,6 +160,9 @@ BY_PERSON: dict[str, Any] = {
         ],
     },
 }
+# The first and the last share their statistics, as they differ in their figures only.
+STATEMENTS: dict[str, Any] = {"kind": "statements", "plans": [QUESTION, BY_PERSON, COUNTS_CUT, QUESTION]}
+WEIGHTED = STATEMENTS | {"weights": [2, 1, 3, 5]}
 NEVER_MISSING = TABLE | {"columns": [WARD, DAYS | {"can_be_missing": False}, DIED]}
 WITH_NORM = TABLE | {"max_norm": 2}
 STEP = {
@@ -212,6 +215,8 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "Request", request(QUESTION, 100_000)
     yield "Request", request(STEP, 20_000, [{"name": name, "key": key} for name in ("bank", "clinic", "ward")])
     yield "Request", request(EXACT, 0)
+    yield "Request", request(STATEMENTS, 100_000)
+    yield "Request", request(WEIGHTED, 100_000)
     earlier = {"nonce": bytes(range(32, 48)), "request_hash": request_hash}
     instead = {"requests": [earlier], "left_out": ["hospice"], "evidence": [b"an envelope"]}
     yield "Request", request(QUESTION, 100_000) | {"or_without": 2}

@@ -1,5 +1,6 @@
 """One whole round of three silos with fixed secrets, the terms of requests, and graphs: docs/protocol.md."""
 
+from fractions import Fraction
 from hashlib import sha256
 from typing import Any
 
@@ -38,9 +39,34 @@ def _inner(one: dict[str, Any], columns: dict[str, Any]) -> dict[str, Any]:
     return base | bounds
 
 
-def terms(request: dict[str, Any]) -> dict[str, Any]:
-    """Return the terms of a request: docs/privacy-promise.md section 4."""
+def blocks_of(request: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the blocks of several statements: each group of alike ones as if it were asked alone, at its part."""
+    plans, groups = request["plan"]["plans"], list[tuple[dict[str, Any], int]]()
+    weights = request["plan"].get("weights", [1] * len(plans))
+    for plan, weight in zip(plans, weights, strict=True):
+        alike = [{**one, "aggregates": plan["aggregates"]} == plan for one, _ in groups]
+        if True in alike:
+            place = alike.index(True)
+            known, before = groups[place]
+            added = [one for one in plan["aggregates"] if one not in known["aggregates"]]
+            groups[place] = {**known, "aggregates": [*known["aggregates"], *added]}, before + weight
+        else:
+            groups.append((plan, weight))
+    return [
+        {**block, "name": f"{number}/{block['name']}"}
+        for number, (plan, weight) in enumerate(groups, 1)
+        for block in terms(request | {"plan": plan}, Fraction(weight, sum(weights)))["blocks"]
+    ]
+
+
+def terms(request: dict[str, Any], part: Fraction = Fraction(1)) -> dict[str, Any]:
+    """Return the terms of a request, of which `part` of the price is spent: docs/privacy-promise.md section 4."""
     plan, table = request["plan"], request["table"]
+    if plan["kind"] == "statements":
+        return terms(request | {"plan": plan["plans"][0]}) | {
+            "request_hash": sha256(encode(request)).digest(),
+            "blocks": blocks_of(request),
+        }
     columns = {column["name"]: column for column in table["columns"]}
     per_person = min(table["max_rows"], table.get("max_norm", table["max_rows"])) * table["max_silos"]
     persons = 1
@@ -81,7 +107,7 @@ def terms(request: dict[str, Any]) -> dict[str, Any]:
         if request["micro_rho"]:
             while True:
                 squared = (sensitivity * 2**scale_bits) ** 2 * (persons if name == "persons" else 1)
-                variance = squared * all_parts * SCALE // (2 * request["micro_rho"] * parts) + 2
+                variance = squared * all_parts * SCALE // (2 * request["micro_rho"] * parts * part) + 2
                 if variance >= 2**20:
                     break
                 scale_bits += 1
@@ -111,6 +137,8 @@ def term_vectors() -> dict[str, Any]:
         messages.request(messages.COUNTS_CUT, 100_000) | {"table": messages.WITH_NORM},
         messages.request(messages.PERSONS, 100_000),
         messages.request(messages.BY_PERSON, 100_000),
+        messages.request(messages.STATEMENTS, 100_000),
+        messages.request(messages.WEIGHTED, 100_000),
     ]
     return {"cases": [{"request": encode(one).decode(), "terms": encode(terms(one)).decode()} for one in requests]}
 

@@ -17,7 +17,7 @@ from silo_node.data.lots import Lots
 from silo_node.data.prepared.manifest import Manifest
 from silo_node.data.prepared.segment import BROKEN
 from silo_node.data.prepared.snapshot import Snapshot, read_snapshot
-from silo_node.data.query import answered
+from silo_node.data.statements import contributed
 from silo_node.errors import SourceError
 
 
@@ -42,7 +42,7 @@ class Question:
         """
         rows = self.rows(first, end, snapshot)
         theirs = None if is_in is None else is_in[first:end]
-        return answered(rows, self.request, theirs, Lots(self.secret), self.max_groups)
+        return contributed(rows, self.request, theirs, Lots(self.secret), self.max_groups)
 
     def rows(self, first: int, end: int, snapshot: Snapshot | None = None) -> Rows:
         """Return the rows of these persons, with a mark of those that may be used. Raises SourceError."""
