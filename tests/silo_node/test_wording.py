@@ -18,7 +18,10 @@ from tests.silo_node.test_accounts import POLICY
 
 EXAMPLES = sorted((schema.FILE.parent / "examples").glob("*.toml"))
 SINGLE = {"schema", "consent.mode", "consent.missing", "consent.check", "disclosure.suppress"}  # one value each
-OTHERS = {"production": "trial", "private": "exact", "exclude": "zero", "training": "query", "query": "training"}
+OTHERS = {
+    **{"production": "trial", "private": "exact", "exclude": "zero"},
+    **{"training": "query", "query": "training", "key-search": "query"},
+}
 
 
 @pytest.mark.parametrize(
