@@ -22,6 +22,7 @@ from analyst.sql.offer import Offer
 from crypto.rounds.bounds import noise_shares
 from policies.budget.accountant import epsilon_of
 from policies.budget.sampler import rho_delta
+from policies.decision.thresholds import bounds_of
 from policies.requests.calibration import spreads_of
 from policies.requests.catalogue import Catalogue
 from policies.requests.computations import slot_count
@@ -112,7 +113,7 @@ def preview(federation: "Federation", command: Command) -> Preview:
     least = cohort + surely(groups) * count_sd if is_sure else float(cohort)
     delta = asked.delta_for(request.table, planned.plan)
     return Preview(
-        asks=planned.plan.in_words(request.table.name),
+        asks=asks_of(planned),
         after=planned.after,
         parts=tuple(parts_of(planned)),
         groups=groups,
@@ -126,6 +127,15 @@ def preview(federation: "Federation", command: Command) -> Preview:
         shown_from=least + _Z95_ONE_SIDE * count_sd,
         upload_bytes=_SLOT_BYTES * slot_count(planned.plan, request.table),
     )
+
+
+def asks_of(planned: Planned) -> str:
+    """Return what silos compute, in words, with the bounds and the step of each measure that is an expression."""
+    plan, seen, text = planned.plan, planned.plan.seen(planned.table), planned.plan.in_words(planned.table.name)
+    for one in plan.derived:
+        column = seen.column(one.name)
+        text += f"; {one.name} is from {bounds_of(column)}, of each row to the nearest {column.step}"
+    return text
 
 
 def parts_of(planned: Planned) -> Iterator[Part]:

@@ -9,7 +9,7 @@ from rich.console import Console
 from analyst.asking import Command
 from analyst.cli.opening import federation_opened, federation_options
 from analyst.client import Federation
-from analyst.preview import budget_lines, parts_of, plan_lines, preview, preview_lines
+from analyst.preview import asks_of, budget_lines, parts_of, plan_lines, preview, preview_lines
 from analyst.reports.rehearsal import rehearsed
 from analyst.sql.plan import plan
 from federation.terminal import Commands, add_command, plain
@@ -39,7 +39,7 @@ def show_preview(federation: Federation, command: Command, form: str) -> None:
 def _explain(options: argparse.Namespace, notes: Console) -> int:
     with federation_opened(options, notes) as (federation, _):
         planned = rehearsed(plan(options.sql, federation.offer, not options.no_cut))
-    asks, parts = planned.plan.in_words(planned.table.name), tuple(parts_of(planned))
+    asks, parts = asks_of(planned), tuple(parts_of(planned))
     if options.format == "json":
         fields = ("name", "numbers", "sensitivity", "share")
         crosses = [{field: getattr(part, field) for field in fields} for part in parts]

@@ -27,7 +27,7 @@ _LONG = 10**40
 _ROUGH = 10**30
 _MAX_POWER = 8
 _DIGITS = Context(prec=30)
-_MOST_EXPONENT = 60
+_LEAST_EXPONENT = 60
 Values = Mapping[str, "Range"]
 
 
@@ -46,8 +46,9 @@ class NoRangeError(ValueError):
 class Range:
     """The least and the greatest value; `grid`, of which all values are multiples, if there is one.
 
-    `degree`: of the polynomial of cells that it is; `steep` are the columns inside whose values it sets a threshold, or
-    of which it tells as much as one does.
+    `degree`: of the polynomial of cells that it is; `is_bent` where it is one of roots, logarithms, exponentials or
+    inverses of cells, none of them steep. `steep` are the columns inside whose values it sets a threshold, or of which
+    it tells about as much as one does.
     """
 
     low: Fraction
@@ -55,13 +56,28 @@ class Range:
     grid: Fraction | None = None
     can_be_missing: bool = False
     degree: int = 0
+    is_bent: bool = False
     columns: frozenset[str] = frozenset()
     steep: frozenset[str] = frozenset()
 
     @property
     def cut(self) -> "Range":
         """The same with all of its columns steep."""
-        return replace(self, degree=0, steep=self.columns)
+        return replace(self, degree=0, is_bent=False, steep=self.columns)
+
+    def bent_by(self, function: Callable[[Fraction], Fraction]) -> "Range":
+        """Return the same after a function that bends it one way: steep, unless it is bent once and slightly.
+
+        Slightly: a hundredth of the width makes at most a quarter of the range of the results. A jump makes all of it,
+        a square makes 2 %.
+        """
+        if self.low == self.high:
+            return self
+        part = (self.high - self.low) / 100
+        ends = [function(at) for at in (self.low, self.low + part, self.high - part, self.high)]
+        largest = max(abs(ends[1] - ends[0]), abs(ends[3] - ends[2]))
+        is_slight = self.degree <= 1 and not self.is_bent and len(self.columns) == 1
+        return replace(self, is_bent=True) if is_slight and 4 * largest <= abs(ends[3] - ends[0]) else self.cut
 
     def __str__(self) -> str:
         return f"{_shown(self.low)} to {_shown(self.high)}"
@@ -75,7 +91,7 @@ def range_of_column(column: TableColumn) -> Range:
     """Return the range of a column with bounds."""
     step = Fraction(column.step or "1")
     low, high = (column.low or 0) * step, (column.high or 0) * step
-    return Range(low, high, step, column.can_be_missing, 1, frozenset((column.name,)))
+    return Range(low, high, step, column.can_be_missing, 1, columns=frozenset((column.name,)))
 
 
 def range_of(expression: Expression, table: Table, values: Values) -> Range:
@@ -244,6 +260,7 @@ def _joined(ranges: Sequence[Range]) -> Range:
         _common(*(one.grid for one in ranges if not one.low == one.high == 0)) if ranges else None,
         any(one.can_be_missing for one in ranges),
         max(one.degree for one in ranges),
+        any(one.is_bent for one in ranges),
         frozenset[str]().union(*(one.columns for one in ranges)),
         frozenset[str]().union(*(one.steep for one in ranges)),
     )
@@ -288,7 +305,9 @@ def _divide(arguments: Sequence[Range]) -> Range:
     is_constant = below.low == below.high
     grid = above.grid / abs(below.low) if is_constant and above.grid is not None else None
     # A steep divisor tells who is at its end: 1 / (x + 0.001) counts where x is 0.
-    return replace(_with((above, below.cut), min(ends), max(ends), grid), degree=above.degree)
+    bent = below.bent_by(lambda value: 1 / value)
+    found = replace(_with((above, bent), min(ends), max(ends), grid), degree=above.degree + bent.degree)
+    return found if found.degree <= 2 else found.cut
 
 
 def _power(arguments: Sequence[Range]) -> Range:
@@ -410,7 +429,8 @@ def _rising(
         if problem := is_defined(one):
             raise NoRangeError(problem, lacks)
         low, high = _outwards(function, one.low, ROUND_FLOOR), _outwards(function, one.high, ROUND_CEILING)
-        return replace(one, low=low, high=high, grid=None).cut
+        bent = one.bent_by(lambda value: _outwards(function, value, ROUND_FLOOR))
+        return replace(bent, low=low, high=high, grid=None)
 
     return of
 
@@ -420,7 +440,7 @@ def _outwards(function: Callable[[Decimal], Decimal], value: Fraction, rounding:
     found = function(at)
     if not found:
         return Fraction(0)
-    place = Decimal(1).scaleb(max(found.adjusted() - 14, -_MOST_EXPONENT))
+    place = Decimal(1).scaleb(max(found.adjusted() - 14, -_LEAST_EXPONENT))
     return Fraction(found.quantize(place, rounding))
 
 
@@ -433,7 +453,7 @@ def _not_below_0(one: Range) -> str:
 
 
 def _not_large(one: Range) -> str:
-    return "" if max(abs(one.low), abs(one.high)) <= _MOST_EXPONENT else f"EXP of values from {one} is out of reach"
+    return "" if -_LEAST_EXPONENT <= one.low <= one.high <= 34 else f"EXP of values from {one} is out of reach"
 
 
 _LN2 = _DIGITS.ln(Decimal(2))
