@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from fractions import Fraction
+from functools import lru_cache
 from math import ceil, floor, lcm
 from types import MappingProxyType
 
@@ -136,12 +137,9 @@ def narrowed(values: Values, conditions: Sequence[Predicate], table: Table) -> V
 
     A number in a row is its cell rounded to steps, so a bound of the cell is rounded likewise.
     """
-    found, pending = dict(values), list(conditions)
-    while pending:
-        one = pending.pop()
-        if isinstance(one, Both):
-            pending += one.operands
-        elif isinstance(one, Compare) and one.column in found and table.column(one.column).type in ("int", "decimal"):
+    found = dict(values)
+    for one in (part for condition in conditions for part in bounding(condition)):
+        if one.column in found and table.column(one.column).type in ("int", "decimal"):
             own = _compared(found[one.column], one, table.column(one.column))
             if own.low <= own.high:
                 found[one.column] = replace(own, can_be_missing=False)
@@ -168,22 +166,46 @@ def _rounded(bound: Fraction, own: Range) -> Fraction:
 
 def defined(derived: Derived, table: Table, where: Predicate | None) -> TableColumn:
     """Return the definition of a derived measure as a column, with its bounds and its step; raises NoRangeError."""
-    return _defined(derived, table.columns, where, table)
+    return _defined(derived, _read_by(derived, table), bounding(where))
 
 
 def derived_range(derived: Derived, table: Table, where: Predicate | None) -> Range:
     """Return the range of a derived measure in rows that meet a condition; raises NoRangeError."""
-    return range_of(derived.expression, table, values_of(derived, table, where))
+    return _range(derived, _read_by(derived, table), bounding(where))
 
 
 def values_of(derived: Derived, table: Table, where: Predicate | None) -> Values:
     """Return the ranges of the columns of which values enter a derived measure."""
     values = {name: range_of_column(table.column(name)) for name in derived.columns}
-    return values if where is None else narrowed(values, (where,), table)
+    return narrowed(values, bounding(where), table)
 
 
-def _defined(derived: Derived, columns: Sequence[TableColumn], where: Predicate | None, table: Table) -> TableColumn:
-    found = derived_range(derived, table, where)
+def bounding(where: Predicate | None) -> tuple[Compare, ...]:
+    """Return the comparisons that all rows which meet a condition meet."""
+    found, pending = list[Compare](), [] if where is None else [where]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, Both):
+            pending += one.operands
+        elif isinstance(one, Compare):
+            found.append(one)
+    return tuple(found)
+
+
+def _read_by(derived: Derived, table: Table) -> tuple[TableColumn, ...]:
+    return tuple(table.column(name) for name in derived.columns)
+
+
+# A range is asked for again and again, by whoever reads a plan; what it follows from is small.
+@lru_cache(maxsize=1024)
+def _range(derived: Derived, columns: tuple[TableColumn, ...], bounds: tuple[Compare, ...]) -> Range:
+    table = Table.model_construct(name="", max_rows=1, max_silos=1, max_norm=None, columns=columns)
+    return range_of(derived.expression, table, values_of(derived, table, Both.model_construct(operands=bounds)))
+
+
+@lru_cache(maxsize=1024)
+def _defined(derived: Derived, columns: tuple[TableColumn, ...], bounds: tuple[Compare, ...]) -> TableColumn:
+    found = _range(derived, columns, bounds)
     step = step_of(found)
     low, high = floor(found.low / step), ceil(found.high / step)
     return TableColumn.model_construct(
