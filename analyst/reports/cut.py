@@ -14,7 +14,7 @@ from analyst.reports.intervals import Z95, fieller
 from crypto.rounds.opening import OpenedSum
 from policies.domains import LongDomain
 from policies.requests.expressions import worded
-from policies.requests.query import CUT, Plan
+from policies.requests.query import CUT
 from policies.requests.request import Request
 from policies.requests.tables import TableColumn
 
@@ -114,7 +114,7 @@ def definition_of(request: Request, delta: float) -> dict[str, Any]:
     if plan.inner is not None:
         own = plan.inner.table(table).columns
         found["inner"] = {column.name: _column(column) for column in own}
-    if isinstance(plan, Plan) and plan.derived:
+    if plan.derived:
         seen = plan.seen(table)
         found["derived"] = {worded(one.expression): _column(seen.column(one.name)) for one in plan.derived}
     return found
