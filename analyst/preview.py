@@ -19,6 +19,7 @@ from analyst.sql.offer import Offer
 from analyst.widths import SIZES, deviations_of_each, widths
 from policies.budget.accountant import epsilon_of
 from policies.budget.sampler import rho_delta
+from policies.decision.thresholds import bounds_of
 from policies.requests.catalogue import Catalogue
 from policies.requests.computations import slot_count
 from policies.requests.denials import Denial
@@ -125,7 +126,7 @@ def preview(federation: "Federation", command: Command) -> Preview:
     delta = asked.delta_for(request.table, script.plan)
     first, is_one = each[0], len(each) == 1
     return Preview(
-        asks=script.plan.in_words(request.table.name),
+        asks=asks_of(script.statements[0]) if is_one else script.plan.in_words(request.table.name),
         after=first.after if is_one else "",
         parts=tuple(parts_of(script)),
         groups=script.plan.group_count(request.table),
@@ -142,13 +143,22 @@ def preview(federation: "Federation", command: Command) -> Preview:
     )
 
 
+def asks_of(planned: Planned) -> str:
+    """Return what silos compute, in words, with the bounds and the step of each measure that is an expression."""
+    plan, seen, text = planned.plan, planned.plan.seen(planned.table), planned.plan.in_words(planned.table.name)
+    for one in plan.derived:
+        column = seen.column(one.name)
+        text += f"; {one.name} is from {bounds_of(column)}, of each row to the nearest {column.step}"
+    return text
+
+
 def _foreseen(planned: Planned, deviations: Mapping[Statistic, float], cohort: int, sure: bool | None) -> Foreseen:
     count_sd = deviations[cohort_of({one: Noisy(np.zeros(1), 1.0) for one in deviations})]
     groups = planned.plan.group_count(planned.table)
     is_sure = groups >= SURE_FROM if sure is None else sure
     least = cohort + surely(groups) * count_sd if is_sure else float(cohort)
     return Foreseen(
-        asks=planned.plan.in_words(planned.table.name),
+        asks=asks_of(planned),
         after=planned.after,
         groups=groups,
         widths=widths(planned, deviations),

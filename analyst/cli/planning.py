@@ -9,7 +9,7 @@ from rich.console import Console
 from analyst.asking import Command
 from analyst.cli.opening import federation_opened, federation_options
 from analyst.client import Federation
-from analyst.preview import budget_lines, parts_of, plan_lines, preview, preview_lines
+from analyst.preview import asks_of, budget_lines, parts_of, plan_lines, preview, preview_lines
 from analyst.reports.rehearsal import rehearsed_all
 from analyst.sql.script import script
 from federation.terminal import Commands, add_command, plain
@@ -39,7 +39,7 @@ def show_preview(federation: Federation, command: Command, form: str) -> None:
 def _explain(options: argparse.Namespace, notes: Console) -> int:
     with federation_opened(options, notes) as (federation, _):
         found = rehearsed_all(script(options.sql, federation.offer, not options.no_cut))
-    statements = [(one.plan.in_words(one.table.name), one.after) for one in found.statements]
+    statements = [(asks_of(one), one.after) for one in found.statements]
     parts = tuple(parts_of(found))
     if options.format == "json":
         fields = ("name", "numbers", "sensitivity", "share")

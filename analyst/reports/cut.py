@@ -13,6 +13,7 @@ from analyst.reports.estimates import blocks_of, noise_sd
 from analyst.reports.intervals import Z95, fieller
 from crypto.rounds.opening import OpenedSum
 from policies.domains import LongDomain
+from policies.requests.expressions import worded
 from policies.requests.query import CUT
 from policies.requests.request import Request
 from policies.requests.tables import TableColumn
@@ -113,6 +114,9 @@ def definition_of(request: Request, delta: float) -> dict[str, Any]:
     if plan.inner is not None:
         own = plan.inner.table(table).columns
         found["inner"] = {column.name: _column(column) for column in own}
+    if plan.derived:
+        seen = plan.seen(table)
+        found["derived"] = {worded(one.expression): _column(seen.column(one.name)) for one in plan.derived}
     return found
 
 
@@ -134,13 +138,19 @@ def _number(value: Decimal) -> int | float:
     return int(value) if value == value.to_integral_value() else float(value)
 
 
+def _defined(definition: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield every definition of a column, of a figure of a person, and of a measure derived of a row."""
+    for kind in ("columns", "inner", "derived"):
+        yield from definition.get(kind, {}).items()
+
+
 def definition_in_words(definition: Mapping[str, Any]) -> str:
     """Return a definition in a line: what bounds a person's part, and every column that the question used."""
     rows = definition["max_rows"]
     persons = definition.get("persons")
     of_rows = f"at most {rows:,} row{'s' if rows > 1 else ''} of each person{norm_in_words(definition.get('max_norm'))}"
     parts = [f"each person has {persons}" if persons else of_rows]
-    for name, column in (definition["columns"] | definition.get("inner", {})).items():
+    for name, column in _defined(definition):
         if "bounds" in column:
             low, high = column["bounds"]
             step = "" if column["step"] == 1 else f" by {column['step']:g}"

@@ -43,6 +43,7 @@ _MOST_NODES = 600  # of the SQL of one expression
 _MOST_NESTED = 60
 _FEW_STEPS = 1000
 _CHUNK = 16
+_MOST_PLACES = 30  # before or after the point of a literal, to be looked at
 Kind = Literal["int", "decimal", "double"]
 HINT = (
     "a measure is computed of a row by + - * / %, ABS, SIGN, FLOOR, CEIL, ROUND, TRUNC, LEAST, GREATEST, COALESCE,"
@@ -316,11 +317,13 @@ def _constant(node: exp.Expr) -> _Part:
     if node.is_string:
         raise SqlError(f"{_shown(node)} is no number{place}", hint)
     try:
-        number = Fraction(Decimal(str(node.this)))
+        written = Decimal(str(node.this))
+        is_huge = not written.is_finite() or not -_MOST_PLACES < written.adjusted() < _MOST_PLACES
+        number = Fraction(0) if is_huge else Fraction(written)
     except (InvalidOperation, ValueError, OverflowError) as err:
         raise SqlError(f"{_shown(node)} is no number{place}", hint) from err
     found = _folded(Range(number, number))
-    if found is None:
+    if found is None or is_huge:
         raise SqlError(f"{_shown(node)} is too large or too fine{place}", hint)
     is_real, is_whole = "e" in str(node.this).lower(), "." not in str(node.this)
     return _Part(found, constant(found.value), "double" if is_real else "int" if is_whole else "decimal")

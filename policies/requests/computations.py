@@ -14,6 +14,7 @@ from typing import Annotated, Literal, Protocol
 from pydantic import Field
 
 from policies.requests.cases import Cases
+from policies.requests.expressions import Derived
 from policies.requests.key_search import KeySearch
 from policies.requests.logistic import LogisticStep
 from policies.requests.persons import Inner
@@ -103,11 +104,18 @@ class Computation(Protocol):
         """What makes one row of all rows of a person; None where rows are used singly."""
 
     @property
+    def derived(self) -> Sequence[Derived]:
+        """The measures that are computed of a row."""
+
+    @property
     def is_about_persons(self) -> bool:
         """Whether it counts persons, or makes figures of a row of each."""
 
     def rows_in_words(self, table: Table) -> str:
         """Return how many rows of a person enter, in words."""
+
+    def seen(self, table: Table) -> Table:
+        """Return the definition of what it adds: the columns of a row, and the measures that are computed of it."""
 
     def thresholds(self, table: Table) -> Iterator[tuple[str, str]]:
         """Yield the columns inside whose values it sets a threshold, and how, but for those of its conditions."""

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from crypto.wire import Message, Name, RoundId
 from policies.requests.cases import Cases
+from policies.requests.expressions import Derived
 from policies.requests.persons import OF_PAIRS
 from policies.requests.predicates import Predicate
 from policies.requests.statistic import Extent, Statistic
@@ -77,6 +78,7 @@ class KeySearch(Message):
     paired: ClassVar[tuple[str, ...]] = ()
     inner: ClassVar[None] = None
     curve: ClassVar[None] = None
+    derived: ClassVar[tuple[Derived, ...]] = ()
     is_about_persons: ClassVar[bool] = True
 
     @model_validator(mode="after")
@@ -153,6 +155,9 @@ class KeySearch(Message):
 
     def rows_in_words(self, table: Table) -> str:
         return f"at most {self.shape.most} prefix{'es' if self.shape.most > 1 else ''}, once each"
+
+    def seen(self, table: Table) -> Table:
+        return table
 
     def thresholds(self, table: Table) -> Iterator[tuple[str, str]]:
         return iter(())  # what its role opens is counts by any prefix

@@ -39,9 +39,9 @@ def compared_by(derived: tuple[Derived, ...]) -> tuple[str, ...]:
 
 
 def crossed_by(derived: tuple[Derived, ...]) -> tuple[str, ...]:
-    """Return the columns that stand in one derived measure with another one."""
-    several = (dict.fromkeys((*one.columns, *one.compared)) for one in derived)
-    return tuple(dict.fromkeys(name for names in several if len(names) > 1 for name in names))
+    """Return the columns of which values enter one derived measure with those of another one."""
+    several = (one.columns for one in derived if len(one.columns) > 1)
+    return tuple(dict.fromkeys(name for names in several for name in names))
 
 
 def with_derived(table: Table, derived: tuple[Derived, ...], where: Predicate | None) -> Table:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from fractions import Fraction
+from functools import lru_cache
 from math import ceil, floor, lcm
 from types import MappingProxyType
 
@@ -27,7 +28,7 @@ _LONG = 10**40
 _ROUGH = 10**30
 _MAX_POWER = 8
 _DIGITS = Context(prec=30)
-_MOST_EXPONENT = 60
+_LEAST_EXPONENT = 60
 Values = Mapping[str, "Range"]
 
 
@@ -46,8 +47,9 @@ class NoRangeError(ValueError):
 class Range:
     """The least and the greatest value; `grid`, of which all values are multiples, if there is one.
 
-    `degree`: of the polynomial of cells that it is; `steep` are the columns inside whose values it sets a threshold, or
-    of which it tells as much as one does.
+    `degree`: of the polynomial of cells that it is; `is_bent` where it is one of roots, logarithms, exponentials or
+    inverses of cells, none of them steep. `steep` are the columns inside whose values it sets a threshold, or of which
+    it tells about as much as one does.
     """
 
     low: Fraction
@@ -55,13 +57,28 @@ class Range:
     grid: Fraction | None = None
     can_be_missing: bool = False
     degree: int = 0
+    is_bent: bool = False
     columns: frozenset[str] = frozenset()
     steep: frozenset[str] = frozenset()
 
     @property
     def cut(self) -> "Range":
         """The same with all of its columns steep."""
-        return replace(self, degree=0, steep=self.columns)
+        return replace(self, degree=0, is_bent=False, steep=self.columns)
+
+    def bent_by(self, function: Callable[[Fraction], Fraction]) -> "Range":
+        """Return the same after a function that bends it one way: steep, unless it is bent once and slightly.
+
+        Slightly: a hundredth of the width makes at most a quarter of the range of the results. A jump makes all of it,
+        a square makes 2 %.
+        """
+        if self.low == self.high:
+            return self
+        part = (self.high - self.low) / 100
+        ends = [function(at) for at in (self.low, self.low + part, self.high - part, self.high)]
+        largest = max(abs(ends[1] - ends[0]), abs(ends[3] - ends[2]))
+        is_slight = self.degree <= 1 and not self.is_bent and len(self.columns) == 1
+        return replace(self, is_bent=True) if is_slight and 4 * largest <= abs(ends[3] - ends[0]) else self.cut
 
     def __str__(self) -> str:
         return f"{_shown(self.low)} to {_shown(self.high)}"
@@ -75,7 +92,7 @@ def range_of_column(column: TableColumn) -> Range:
     """Return the range of a column with bounds."""
     step = Fraction(column.step or "1")
     low, high = (column.low or 0) * step, (column.high or 0) * step
-    return Range(low, high, step, column.can_be_missing, 1, frozenset((column.name,)))
+    return Range(low, high, step, column.can_be_missing, 1, columns=frozenset((column.name,)))
 
 
 def range_of(expression: Expression, table: Table, values: Values) -> Range:
@@ -120,12 +137,9 @@ def narrowed(values: Values, conditions: Sequence[Predicate], table: Table) -> V
 
     A number in a row is its cell rounded to steps, so a bound of the cell is rounded likewise.
     """
-    found, pending = dict(values), list(conditions)
-    while pending:
-        one = pending.pop()
-        if isinstance(one, Both):
-            pending += one.operands
-        elif isinstance(one, Compare) and one.column in found and table.column(one.column).type in ("int", "decimal"):
+    found = dict(values)
+    for one in (part for condition in conditions for part in bounding(condition)):
+        if one.column in found and table.column(one.column).type in ("int", "decimal"):
             own = _compared(found[one.column], one, table.column(one.column))
             if own.low <= own.high:
                 found[one.column] = replace(own, can_be_missing=False)
@@ -152,22 +166,46 @@ def _rounded(bound: Fraction, own: Range) -> Fraction:
 
 def defined(derived: Derived, table: Table, where: Predicate | None) -> TableColumn:
     """Return the definition of a derived measure as a column, with its bounds and its step; raises NoRangeError."""
-    return _defined(derived, table.columns, where, table)
+    return _defined(derived, _read_by(derived, table), bounding(where))
 
 
 def derived_range(derived: Derived, table: Table, where: Predicate | None) -> Range:
     """Return the range of a derived measure in rows that meet a condition; raises NoRangeError."""
-    return range_of(derived.expression, table, values_of(derived, table, where))
+    return _range(derived, _read_by(derived, table), bounding(where))
 
 
 def values_of(derived: Derived, table: Table, where: Predicate | None) -> Values:
     """Return the ranges of the columns of which values enter a derived measure."""
     values = {name: range_of_column(table.column(name)) for name in derived.columns}
-    return values if where is None else narrowed(values, (where,), table)
+    return narrowed(values, bounding(where), table)
 
 
-def _defined(derived: Derived, columns: Sequence[TableColumn], where: Predicate | None, table: Table) -> TableColumn:
-    found = derived_range(derived, table, where)
+def bounding(where: Predicate | None) -> tuple[Compare, ...]:
+    """Return the comparisons that all rows which meet a condition meet."""
+    found, pending = list[Compare](), [] if where is None else [where]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, Both):
+            pending += one.operands
+        elif isinstance(one, Compare):
+            found.append(one)
+    return tuple(found)
+
+
+def _read_by(derived: Derived, table: Table) -> tuple[TableColumn, ...]:
+    return tuple(table.column(name) for name in derived.columns)
+
+
+# A range is asked for again and again, by whoever reads a plan; what it follows from is small.
+@lru_cache(maxsize=1024)
+def _range(derived: Derived, columns: tuple[TableColumn, ...], bounds: tuple[Compare, ...]) -> Range:
+    table = Table.model_construct(name="", max_rows=1, max_silos=1, max_norm=None, columns=columns)
+    return range_of(derived.expression, table, values_of(derived, table, Both.model_construct(operands=bounds)))
+
+
+@lru_cache(maxsize=1024)
+def _defined(derived: Derived, columns: tuple[TableColumn, ...], bounds: tuple[Compare, ...]) -> TableColumn:
+    found = _range(derived, columns, bounds)
     step = step_of(found)
     low, high = floor(found.low / step), ceil(found.high / step)
     return TableColumn.model_construct(
@@ -244,6 +282,7 @@ def _joined(ranges: Sequence[Range]) -> Range:
         _common(*(one.grid for one in ranges if not one.low == one.high == 0)) if ranges else None,
         any(one.can_be_missing for one in ranges),
         max(one.degree for one in ranges),
+        any(one.is_bent for one in ranges),
         frozenset[str]().union(*(one.columns for one in ranges)),
         frozenset[str]().union(*(one.steep for one in ranges)),
     )
@@ -288,7 +327,9 @@ def _divide(arguments: Sequence[Range]) -> Range:
     is_constant = below.low == below.high
     grid = above.grid / abs(below.low) if is_constant and above.grid is not None else None
     # A steep divisor tells who is at its end: 1 / (x + 0.001) counts where x is 0.
-    return replace(_with((above, below.cut), min(ends), max(ends), grid), degree=above.degree)
+    bent = below.bent_by(lambda value: 1 / value)
+    found = replace(_with((above, bent), min(ends), max(ends), grid), degree=above.degree + bent.degree)
+    return found if found.degree <= 2 else found.cut
 
 
 def _power(arguments: Sequence[Range]) -> Range:
@@ -410,7 +451,8 @@ def _rising(
         if problem := is_defined(one):
             raise NoRangeError(problem, lacks)
         low, high = _outwards(function, one.low, ROUND_FLOOR), _outwards(function, one.high, ROUND_CEILING)
-        return replace(one, low=low, high=high, grid=None).cut
+        bent = one.bent_by(lambda value: _outwards(function, value, ROUND_FLOOR))
+        return replace(bent, low=low, high=high, grid=None)
 
     return of
 
@@ -420,7 +462,7 @@ def _outwards(function: Callable[[Decimal], Decimal], value: Fraction, rounding:
     found = function(at)
     if not found:
         return Fraction(0)
-    place = Decimal(1).scaleb(max(found.adjusted() - 14, -_MOST_EXPONENT))
+    place = Decimal(1).scaleb(max(found.adjusted() - 14, -_LEAST_EXPONENT))
     return Fraction(found.quantize(place, rounding))
 
 
@@ -433,7 +475,7 @@ def _not_below_0(one: Range) -> str:
 
 
 def _not_large(one: Range) -> str:
-    return "" if max(abs(one.low), abs(one.high)) <= _MOST_EXPONENT else f"EXP of values from {one} is out of reach"
+    return "" if -_LEAST_EXPONENT <= one.low <= one.high <= 34 else f"EXP of values from {one} is out of reach"
 
 
 _LN2 = _DIGITS.ln(Decimal(2))

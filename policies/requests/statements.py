@@ -17,6 +17,7 @@ from pydantic import Field
 
 from crypto.wire import Message
 from policies.requests.cases import Cases
+from policies.requests.expressions import Derived
 from policies.requests.predicates import Predicate
 from policies.requests.query import Plan
 from policies.requests.statistic import Extent, Statistic
@@ -106,6 +107,10 @@ class Statements(Message):
         return tuple(one for plan in self.plans for one in plan.cases)
 
     @property
+    def derived(self) -> tuple[Derived, ...]:
+        return tuple(one for plan in self.plans for one in plan.derived)
+
+    @property
     def functions(self) -> tuple[str, ...]:
         return _united(plan.functions for plan in self.plans)
 
@@ -127,6 +132,9 @@ class Statements(Message):
         return f"in each of the {len(self.plans)} statements " + " or ".join(
             dict.fromkeys(plan.rows_in_words(table) for plan in self.plans)
         )
+
+    def seen(self, table: Table) -> Table:
+        return table
 
     def thresholds(self, table: Table) -> Iterator[tuple[str, str]]:
         return chain.from_iterable(plan.thresholds(table) for plan in self.plans)

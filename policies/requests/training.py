@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from crypto.wire import Digest, Message, Name, RoundId
 from policies.requests.cases import Cases
+from policies.requests.expressions import Derived
 from policies.requests.predicates import Predicate
 from policies.requests.tables import Table
 from policies.units import MAX_STEPS, ColumnRole
@@ -48,6 +49,7 @@ class TrainingStep(Message, ABC):
     dimensions: ClassVar[tuple[str, ...]] = ()
     cases: ClassVar[tuple[Cases, ...]] = ()
     coarsened: ClassVar[tuple[str, ...]] = ()
+    derived: ClassVar[tuple[Derived, ...]] = ()
     functions: ClassVar[tuple[str, ...]] = ()
     inner: ClassVar[None] = None
     curve: ClassVar[None] = None
@@ -96,6 +98,9 @@ class TrainingStep(Message, ABC):
 
     def rows_in_words(self, table: Table) -> str:
         return f"at most {table.max_rows} rows"
+
+    def seen(self, table: Table) -> Table:
+        return table
 
     def thresholds(self, table: Table) -> Iterator[tuple[str, str]]:
         return iter(())

@@ -163,6 +163,31 @@ BY_PERSON: dict[str, Any] = {
 # The first and the last share their statistics, as they differ in their figures only.
 STATEMENTS: dict[str, Any] = {"kind": "statements", "plans": [QUESTION, BY_PERSON, COUNTS_CUT, QUESTION]}
 WEIGHTED = STATEMENTS | {"weights": [2, 1, 3, 5]}
+# A measure that is computed of each row: one of two results, the first of which divides by what a condition bounds.
+DERIVED: dict[str, Any] = QUESTION | {
+    "where": {"kind": "compare", "column": "days", "op": ">=", "value": "10"},
+    "aggregates": [
+        {"function": "avg", "column": "share", "alias": "share"},
+        {"function": "corr", "column": "share", "alias": "corr", "other": "days"},
+    ],
+    "derived": [
+        {
+            "name": "share",
+            "expression": {
+                "kind": "choose",
+                "whens": [{"kind": "is_null", "column": "ward"}],
+                "results": [
+                    {
+                        "kind": "apply",
+                        "function": "divide",
+                        "arguments": [{"kind": "constant", "value": "-10.5"}, {"kind": "cell", "column": "days"}],
+                    }
+                ],
+                "otherwise": {"kind": "cell", "column": "died"},
+            },
+        }
+    ],
+}
 NEVER_MISSING = TABLE | {"columns": [WARD, DAYS | {"can_be_missing": False}, DIED]}
 WITH_NORM = TABLE | {"max_norm": 2}
 STEP = {
@@ -462,6 +487,7 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "Request", request(COUNTS_CUT, 100_000) | {"table": WITH_NORM}
     yield "Request", request(BY_CASES, 100_000)
     yield "Request", request(PERSONS, 100_000)
+    yield "Request", request(DERIVED, 100_000)
     yield "Request", request(BY_PERSON, 100_000)
     yield (
         "DomainRequest",
