@@ -6,7 +6,7 @@ request, by the noise that all silos together would add.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +31,8 @@ from policies.requests.query import CUT
 from policies.requests.request import Request
 from policies.requests.standing import Left, Standing
 from policies.requests.statistic import Extent, Statistic
+from policies.requests.tables import TableColumn
+from policies.requests.trees import TREE, tree_over
 from policies.units import MICRO
 
 if TYPE_CHECKING:
@@ -60,6 +62,10 @@ class Part:
     numbers: int
     sensitivity: int
     share: float  # of the price
+    levels: int | None = None  # of a tree, in each of which one person changes it so much
+    bin_width: float | None = (
+        None  # of the finest bins of a tree, in the column's own units: what quantiles are exact to
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +140,16 @@ def parts_of(planned: Planned) -> Iterator[Part]:
     statistics = planned.plan.statistics(planned.table)
     shares = sum(extent.share for extent in statistics.values()) or 1
     for statistic, extent in statistics.items():
-        yield _part(statistic, extent, shares)
+        column = planned.plan.seen(planned.table).column(str(statistic.column)) if statistic.kind == TREE else None
+        yield _part(statistic, extent, shares, column)
 
 
-def _part(statistic: Statistic, extent: Extent, shares: int) -> Part:
-    return Part(statistic.name, extent.length, extent.sensitivity, extent.share / shares)
+def _part(statistic: Statistic, extent: Extent, shares: int, column: TableColumn | None) -> Part:
+    part = Part(statistic.name, extent.length, extent.sensitivity, extent.share / shares)
+    if column is None:
+        return part
+    tree = tree_over(column)
+    return replace(part, levels=tree.levels, bin_width=tree.width * float(column.step or 1))
 
 
 def _deviations(request: Request, silos: Mapping[str, Catalogue]) -> dict[Statistic, float]:
@@ -241,7 +252,11 @@ def plan_lines(asks: str, after: str, parts: Sequence[Part]) -> Iterator[str]:
     for part in parts:
         numbers = f"{part.numbers:,} number{'s' if part.numbers != 1 else ''}"
         most = f"one person changes it by up to {part.sensitivity:,}"
+        if part.levels is not None:
+            most += f" in each of {part.levels} level{'s' if part.levels > 1 else ''}"
         yield f"  {part.name}: {numbers}, {most}, {part.share:.0%} of the price"
+        if part.bin_width is not None:
+            yield f"    in bins {part.bin_width:g} wide, and runs of them: no quantile is more exact than a bin"
     yield f"computed after the answer, at no price: {after or 'nothing'}"
 
 

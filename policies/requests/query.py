@@ -28,6 +28,7 @@ QuantileAt = Annotated[str, Field(pattern=r"^0\.[0-9]{0,5}[1-9]$")]
 # How many persons had nothing cut, rows only, values only, and both: once a question, not by group.
 CUT = Statistic("cut")
 CUT_SLOTS = 4
+RANKED = "by how many rows lie below each of its values"  # the threshold that a quantile sets
 _OTHERS = 15  # parts of the price, of 16, that go to the figures where a question also counts what was cut
 OTHERWISE_OPENED: Mapping[str, str] = MappingProxyType({"persons": "count", **dict.fromkeys(QUANTILES, "quantile")})
 # The statistics of its column that each figure is computed from, by kind.
@@ -202,7 +203,7 @@ class Plan(Message):
             compared = {*columns_of(self.where), *columns_in(self.cases), *spread}
             yield from self.inner.thresholds(table, compared, self.group_by)
         else:
-            yield from ((name, "by how many rows lie below each of its values") for name in spread)
+            yield from ((name, RANKED) for name in spread)
 
     @property
     def conditions(self) -> tuple[Predicate, ...]:
