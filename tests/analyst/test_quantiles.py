@@ -1,7 +1,9 @@
 """Intervals of quantiles hold the quantile of the rows, also of few rows, of skewed ones and of empty groups."""
 
+import re
 from collections.abc import Callable
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,3 +122,24 @@ def test_what_is_computed_with_quantiles_is_covered_by_their_draws(shape: str, s
         low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
         low, high = np.minimum(low, drawn[0]), np.maximum(high, drawn[0])
         assert np.mean((low <= figure) & (figure <= high)) >= LEAST, (figure, low.mean(), high.mean())
+
+
+def measured(shape: str, size: int, at: float) -> list[float]:
+    """Return the row of docs/intervals.md: shown and covered, in per cent, then mean error and median width."""
+    values = np.floor(np.clip(SHAPES[shape](size), 0, STEPS))
+    nodes, count = noisy(values, column(), SD, 2 * DRAWS, 4)
+    found, truth = of_quantile(nodes, count, column(), at), float(np.quantile(values, at))
+    is_shown = ~np.isnan(found.values)
+    holds = ((found.lows <= truth) & (truth <= found.highs))[is_shown]
+    errors, widths = np.abs(found.values - truth)[is_shown], (found.highs - found.lows)[is_shown]
+    shares = 100 * float(np.mean(is_shown)), 100 * float(np.mean(holds))
+    return [*shares, float(np.mean(errors)) * 100 / STEPS, float(np.median(widths)) * 100 / STEPS]
+
+
+def test_the_table_of_the_docs_is_what_is_measured() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "intervals.md").read_text()
+    found = re.findall(r"^\| (lognormal|even|both ends|two outliers) \| (\d+) \| (0\.\d+) \| (.*) \|$", page, re.M)
+    assert len(found) == 14
+    for shape, size, at, cells in found:
+        stated = [float(cell) for cell in cells.split(" | ")]
+        assert stated == pytest.approx(measured(shape, int(size), float(at)), abs=0.06, rel=0.01), (shape, size, at)
