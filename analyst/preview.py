@@ -25,7 +25,10 @@ from policies.requests.computations import slot_count
 from policies.requests.denials import Denial
 from policies.requests.request import Request
 from policies.requests.standing import Left, Standing
+from policies.requests.statements import statistics_of
 from policies.requests.statistic import Extent, Statistic
+from policies.requests.tables import TableColumn
+from policies.requests.trees import TREE, tree_over
 from policies.units import MICRO
 
 if TYPE_CHECKING:
@@ -54,6 +57,10 @@ class Part:
     numbers: int
     sensitivity: int
     share: float  # of the price
+    levels: int | None = None  # of a tree, in each of which one person changes it so much
+    bin_width: float | None = (
+        None  # of the finest bins of a tree, in the column's own units: what quantiles are exact to
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,13 +178,24 @@ def parts_of(script: Script) -> Iterator[Part]:
     """Yield the statistics of a request."""
     statistics = script.plan.statistics(script.table)
     shares = sum(extent.share for extent in statistics.values()) or 1
+    trees = {
+        named: planned.plan.seen(planned.table).column(str(one.column))
+        for planned, found in zip(script.statements, statistics_of(script.plan, script.table), strict=True)
+        for one, named in found.items()
+        if one.kind == TREE
+    }
     for statistic, extent in statistics.items():
-        yield _part(statistic, extent, shares)
+        yield _part(statistic, extent, shares, trees.get(statistic))
 
 
-def _part(statistic: Statistic, extent: Extent, shares: int) -> Part:
-    norm = math.isqrt(max(extent.squared, 1) - 1) + bool(extent.squared)
-    return Part(statistic.name, extent.length, norm, extent.share / shares)
+def _part(statistic: Statistic, extent: Extent, shares: int, column: TableColumn | None) -> Part:
+    tree = None if column is None else tree_over(column)
+    squared = extent.squared // (1 if tree is None else tree.levels)
+    norm = math.isqrt(max(squared, 1) - 1) + bool(squared)
+    part = Part(statistic.name, extent.length, norm, extent.share / shares)
+    if tree is None or column is None:
+        return part
+    return replace(part, levels=tree.levels, bin_width=tree.width * float(column.step or 1))
 
 
 def at_silo(catalogue: Catalogue, found: Standing | None, purpose: str) -> AtSilo:
@@ -238,7 +256,11 @@ def plan_lines(statements: Sequence[tuple[str, str]], parts: Sequence[Part]) -> 
     for part in parts:
         numbers = f"{part.numbers:,} number{'s' if part.numbers != 1 else ''}"
         most = f"one person changes it by up to {part.sensitivity:,}"
+        if part.levels is not None:
+            most += f" in each of {part.levels} level{'s' if part.levels > 1 else ''}"
         yield f"  {part.name}: {numbers}, {most}, {part.share:.0%} of the price"
+        if part.bin_width is not None:
+            yield f"    in bins {part.bin_width:g} wide, and runs of them: no quantile is more exact than a bin"
     for which, (_, after) in zip(said, statements, strict=True):
         yield f"{which}computed after the answer, at no price: {after or 'nothing'}"
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Iterable
+from dataclasses import asdict
 
 from rich.console import Console
 
@@ -42,8 +43,7 @@ def _explain(options: argparse.Namespace, notes: Console) -> int:
     statements = [(asks_of(one), one.after) for one in found.statements]
     parts = tuple(parts_of(found))
     if options.format == "json":
-        fields = ("name", "numbers", "sensitivity", "share")
-        crosses = [{field: getattr(part, field) for field in fields} for part in parts]
+        crosses = [asdict(part) for part in parts]
         said = [{"asks": asks, "after": after} for asks, after in statements]
         first = {"asks": statements[0][0], "crosses": crosses, "after": statements[0][1]}
         print(json.dumps(first if len(said) == 1 else {"statements": said, "crosses": crosses}, indent=2))

@@ -18,6 +18,7 @@ from analyst.sql.columns import define, measure
 from analyst.sql.conditions import conditions_of
 from analyst.sql.draft import PlanDraft, Planned, Rule, check_fields
 from analyst.sql.evaluation import bounded
+from analyst.sql.histogram import by_buckets
 from analyst.sql.inlined import can_be_added, inlined
 from analyst.sql.inner_keys import check_uses
 from analyst.sql.measures import expression_of, name_for
@@ -25,6 +26,7 @@ from analyst.sql.offer import Offer, suggest
 from analyst.sql.parse import parse, sql_position, unsupported
 from analyst.sql.persons import by_person, check_joins, is_count_of_persons, is_person
 from analyst.sql.predicates import filters
+from analyst.sql.quantiles import is_quantile, name_of_quantile, ordered, quantile_of
 from analyst.sql.refusals import check_functions, group_of, refused_argument, refused_function
 from analyst.sql.spelled import spelled
 from analyst.sql.split import renamed, split
@@ -71,11 +73,12 @@ def plan(sql: str, offer: Offer, counts_cut: bool = False) -> Planned:
 
 def plan_of(query: exp.Query, offer: Offer, counts_cut: bool = False) -> Planned:
     """Return the plan of a parsed question, as `plan` does."""
-    query, seen, inner = with_curves(spelled(query, offer)), offer, None
+    query, seen, inner = ordered(with_curves(spelled(query, offer))), offer, None
     check_joins(query, offer)
     persons = by_person(query, offer)
     if persons is not None:
         query, seen, inner = persons.outer, persons.offer, persons.inner
+    query = by_buckets(query, seen)
     check_functions(query, seen)
     parts = split(query)
     statement, after, draft = parts.core, parts.after, PlanDraft()
@@ -240,6 +243,9 @@ def aggregates(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDra
             continue
         if isinstance(node, exp.Star) or (isinstance(getattr(node, "this", None), exp.Star) and not _function(node)):
             raise unsupported(node, "SELECT * is not supported, rows never leave a silo")
+        if is_quantile(node):
+            found.append(quantile_of(node, _output_name(projection), draft.table, offer))
+            continue
         function = _function(node)
         if not function:
             raise refused_function(node, draft.table, offer)
@@ -322,6 +328,8 @@ def _output_name(projection: exp.Expr) -> str:
         return str(node.name)
     if _is_dimension(node):
         return node.sql(dialect="duckdb")
+    if is_quantile(node):
+        return name_of_quantile(node)
     if isinstance(node.this, exp.Distinct):
         return f"{_function(node)}_distinct_{node.this.expressions[0].name}"
     if isinstance(node, Survival):

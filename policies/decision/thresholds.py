@@ -13,6 +13,7 @@ from policies.decision.case import Case
 from policies.decision.compiled import RequestFacts, SourceColumns
 from policies.decision.denial_codes import deny
 from policies.requests.denials import Denial
+from policies.requests.query import RANKED
 from policies.requests.request import Request
 from policies.requests.tables import TableColumn
 
@@ -78,6 +79,9 @@ def thresholds(case: Case) -> Sequence[Denial]:
             roles = " or ".join(case.source.roles[name])
             message = f"column {name!r} may be used as {roles}, and not be narrowed: asked {asked}"
             remedy = _AS_IT_IS if name in computed else "take the table definition from the catalogue"
+            if asked == RANKED:
+                open_here = ", ".join(sorted(case.source.unconditional["measure"] & case.source.narrowable)) or "none"
+                remedy = f"ask its average; columns whose quantiles may be asked: {open_here}"
             reasons.append(deny("COLUMN_ROLE", f"{prefix}.{name}.narrow", message, remedy))
     return [*reasons, *_crossings(case, found)]
 

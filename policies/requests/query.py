@@ -38,6 +38,7 @@ QuantileAt = Annotated[str, Field(pattern=r"^0\.[0-9]{0,5}[1-9]$")]
 # How many persons had nothing cut, rows only, values only, and both: once a question, not by group.
 CUT = Statistic("cut")
 CUT_SLOTS = 4
+RANKED = "by how many rows lie below each of its values"  # the threshold that a quantile sets
 _OTHERS = 15  # parts of the price, of 16, that go to the figures where a question also counts what was cut
 OTHERWISE_OPENED: Mapping[str, str] = MappingProxyType({"persons": "count", **dict.fromkeys(QUANTILES, "quantile")})
 # The statistics of its column that each figure is computed from, by kind.
@@ -244,7 +245,7 @@ class Plan(Message):
     def thresholds(self, table: Table) -> Iterator[tuple[str, str]]:
         """Yield the columns inside whose values it sets a threshold, and how, but for those of its conditions."""
         spread = base_columns((str(one.column) for one in self.aggregates if one.at is not None), self.derived)
-        found = dict.fromkeys(spread, "by how many rows lie below each of its values")
+        found = dict.fromkeys(spread, RANKED)
         times = () if self.curve is None else base_columns(self.curve.columns[:1], self.derived)
         found |= dict.fromkeys(times, "by the bins of a survival curve")
         found |= thresholds_of(self.derived, self.row(table), self.where)

@@ -1,15 +1,19 @@
 """Intervals of quantiles hold the quantile of the rows, also of few rows, of skewed ones and of empty groups."""
 
+import re
 from collections.abc import Callable
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from analyst.reports.intervals import Floats, Noisy
 from analyst.reports.quantiles import of_quantile
-from policies.requests.tables import TableColumn
-from policies.requests.trees import MAX_BINS, tree_over
+from analyst.reports.redrawn import Redrawn
+from policies.requests.query import Aggregate, statistic_of
+from policies.requests.tables import Table, TableColumn
+from policies.requests.trees import MAX_BINS, TREE, tree_over
 from silo_node.data.trees import counts
 from tests.cases import every
 
@@ -93,3 +97,49 @@ def test_a_median_of_many_rows_is_near() -> None:
     nodes, count = noisy(values, column(), 11.7, 400)
     errors = of_quantile(nodes, count, column(), 0.5).values - np.median(values)
     assert np.mean(np.abs(errors)) < 0.002 * STEPS
+
+
+@every(("shape", "size"), product(("lognormal", "even", "one value", "both ends"), (60, 300, 3000)))
+def test_what_is_computed_with_quantiles_is_covered_by_their_draws(shape: str, size: int) -> None:
+    """A quantile, and the distance of two: each of 300 groups has the same rows, and noise of its own."""
+    groups, draws = 300, 400
+    values = np.floor(np.clip(SHAPES[shape](size), 0, STEPS))
+    trees, counted = noisy(values, column(), SD, groups)
+    tree, rows = statistic_of(TREE, column()), statistic_of("present", column())
+    asked = [Aggregate(function="quantile", column="x", at=at, alias=at) for at in ("0.25", "0.75", "0.5")]
+    table = Table(name="t", max_rows=1, max_silos=1, columns=(column(),))
+    redrawn = Redrawn(asked, table, {tree: trees, rows: counted})
+    steps = np.random.default_rng([size, 9]).standard_normal((draws, redrawn.rows, groups))
+    steps[0] = 0  # the figures as they are
+    found = redrawn.values(steps, {rows: Noisy(np.full(draws * groups, 1e6), SD)})
+    first, third, median = (found[one.alias].reshape(draws, groups) for one in asked)
+    for at, drawn in ((0.25, first), (0.5, median)):
+        assert drawn[0].tolist() == of_quantile(trees, Noisy(np.full(groups, 1e6), SD), column(), at).values.tolist()
+    for figure, drawn in (
+        (np.quantile(values, 0.5), median),
+        (np.quantile(values, 0.75) - np.quantile(values, 0.25), third - first),
+    ):
+        low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
+        low, high = np.minimum(low, drawn[0]), np.maximum(high, drawn[0])
+        assert np.mean((low <= figure) & (figure <= high)) >= LEAST, (figure, low.mean(), high.mean())
+
+
+def measured(shape: str, size: int, at: float) -> list[float]:
+    """Return the row of docs/intervals.md: shown and covered, in per cent, then mean error and median width."""
+    values = np.floor(np.clip(SHAPES[shape](size), 0, STEPS))
+    nodes, count = noisy(values, column(), SD, 2 * DRAWS, 4)
+    found, truth = of_quantile(nodes, count, column(), at), float(np.quantile(values, at))
+    is_shown = ~np.isnan(found.values)
+    holds = ((found.lows <= truth) & (truth <= found.highs))[is_shown]
+    errors, widths = np.abs(found.values - truth)[is_shown], (found.highs - found.lows)[is_shown]
+    shares = 100 * float(np.mean(is_shown)), 100 * float(np.mean(holds))
+    return [*shares, float(np.mean(errors)) * 100 / STEPS, float(np.median(widths)) * 100 / STEPS]
+
+
+def test_the_table_of_the_docs_is_what_is_measured() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "intervals.md").read_text()
+    found = re.findall(r"^\| (lognormal|even|both ends|two outliers) \| (\d+) \| (0\.\d+) \| (.*) \|$", page, re.M)
+    assert len(found) == 14
+    for shape, size, at, cells in found:
+        stated = [float(cell) for cell in cells.split(" | ")]
+        assert stated == pytest.approx(measured(shape, int(size), float(at)), abs=0.06, rel=0.01), (shape, size, at)

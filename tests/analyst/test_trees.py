@@ -1,6 +1,10 @@
 """Counts from noisy trees have the least squares, and their variances are those of all linear estimates' best."""
 
+import re
+from pathlib import Path
+
 import numpy as np
+import pytest
 
 from analyst.reports.trees import Floats, consistent, covariance, leaves_below, prefixes
 from policies.requests.trees import Tree, tree_of
@@ -45,3 +49,28 @@ def test_a_tree_is_better_than_its_bins_alone() -> None:
     """The variance of the rows below the middle, at an equal price."""
     tree = tree_of(1001)
     assert prefixes(tree).of_ranks(0.5)[500] * tree.levels < 0.1 * 1001 / 4
+
+
+def shaped(bins: int, children: int) -> Tree:
+    """Return the tree of a number of bins whose nodes have as many children."""
+    sizes = [bins]
+    while sizes[0] > children:
+        sizes.insert(0, -(-sizes[0] // children))
+    return Tree(bins, 1, children, tuple(sizes))
+
+
+def measured(bins: int, children: int) -> float:
+    """Return the deviation of the rows below the middle, at an equal price, in those of a count that is asked alone."""
+    tree = shaped(bins, children)
+    middle = slice(9 * bins // 20, 11 * bins // 20)
+    return float(np.sqrt(prefixes(tree).of_ranks(0.5)[middle].mean() * (tree.levels + 1)))
+
+
+def test_the_table_of_the_docs_is_what_is_measured() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "intervals.md").read_text()
+    rows = re.findall(r"^\| (\d+|none: bins alone) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", page, re.M)
+    assert [children for children, *_ in rows] == ["none: bins alone", "64", "32", "16", "11", "8", "6", "4", "3"]
+    for children, *cells in rows:
+        for bins, cell in zip((101, 1001, 4096), cells, strict=True):
+            each = bins if "none" in children else int(children)
+            assert float(cell) == pytest.approx(measured(bins, min(each, bins)), abs=0.006)
