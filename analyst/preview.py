@@ -112,7 +112,7 @@ def preview(federation: "Federation", command: Command) -> Preview:
     least = cohort + surely(groups) * count_sd if is_sure else float(cohort)
     delta = asked.delta_for(request.table, planned.plan)
     return Preview(
-        asks=planned.plan.in_words(request.table.name),
+        asks=planned.plan.in_words(request.table.shown),
         after=planned.after,
         parts=tuple(parts_of(planned)),
         groups=groups,

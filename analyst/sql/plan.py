@@ -19,9 +19,10 @@ from analyst.sql.conditions import conditions_of
 from analyst.sql.draft import PlanDraft, Planned, Rule, check_fields
 from analyst.sql.evaluation import bounded
 from analyst.sql.inner_keys import check_uses
+from analyst.sql.joins import joined
 from analyst.sql.offer import Offer, suggest
 from analyst.sql.parse import parse, sql_position, unsupported
-from analyst.sql.persons import by_person, check_joins, is_count_of_persons, is_person
+from analyst.sql.persons import by_person, is_count_of_persons, is_person
 from analyst.sql.predicates import filters
 from analyst.sql.refusals import check_functions, group_of, refused_argument, refused_function
 from analyst.sql.split import renamed, split
@@ -59,8 +60,8 @@ def plan(sql: str, offer: Offer, counts_cut: bool = False) -> Planned:
 
     With `counts_cut` the plan also counts the persons whose rows or values bounding cuts.
     """
-    query, seen, inner = parse(sql), offer, None
-    check_joins(query, offer)
+    asked = joined(parse(sql), offer)
+    query, offer, seen, inner = asked.query, asked.offer, asked.offer, None
     persons = by_person(query, offer)
     if persons is not None:
         query, seen, inner = persons.outer, persons.offer, persons.inner
@@ -93,7 +94,10 @@ def plan(sql: str, offer: Offer, counts_cut: bool = False) -> Planned:
     _check_names(output, names, finished)
     text = "" if after is None else renamed(after, names).sql(dialect="duckdb", comments=False)
     table = draft.table if persons is None else persons.table
-    return Planned(offer.table(table, used), finished, output, names, text)
+    defined = offer.table(table, used)
+    if asked.beside:
+        defined = defined.model_copy(update={"beside": asked.beside})
+    return Planned(defined, finished, output, names, text)
 
 
 def _check_names(output: tuple[str, ...], names: Mapping[str, str], finished: Plan) -> None:
@@ -284,4 +288,5 @@ def _output_name(projection: exp.Expr) -> str:
     if isinstance(node.this, exp.Distinct):
         return f"{_function(node)}_distinct_{node.this.expressions[0].name}"
     arguments = [one for one in (node.this, node.args.get("expression")) if one is not None]
-    return "_".join([_function(node), *("star" if isinstance(one, exp.Star) else str(one.name) for one in arguments)])
+    named = ("star" if isinstance(one, exp.Star) else one.name.rpartition(".")[2] for one in arguments)
+    return "_".join([_function(node), *named])
