@@ -13,7 +13,7 @@ from typing import Any
 from sqlglot import exp
 
 from analyst.errors import SqlError
-from analyst.sql.columns import define, measure
+from analyst.sql.columns import by_each, define, measure
 from analyst.sql.offer import Offer
 from analyst.sql.parse import sql_position, unsupported
 from analyst.sql.predicates import predicate
@@ -232,7 +232,10 @@ def refused_inside(node: exp.Expr, table: str, offer: Offer) -> SqlError:
     shown, inner = node.sql(dialect="duckdb"), node.find(exp.AggFunc, exp.Window)
     name, column = shown.partition("(")[0].upper(), None if inner is None else inner.find(exp.Column)
     hint, of = FIGURES, "x" if column is None else column.name
-    if node.find(exp.Window) is not None or name in _ORDERED:
+    window = node.find(exp.Window)
+    if window is not None and not window.args.get("partition_by") and inner is not None and offer.persons(table):
+        hint = f"a rank compares persons; group them by what each comes to: {by_each(offer.persons(table)[0], table)}"
+    elif window is not None or name in _ORDERED:
         hint = _unordered(table, offer)
     elif isinstance(node, exp.Avg):
         hint = f"ask the sum and the number of a person's cells, SUM({of}) and COUNT({of}), each bounded by LEAST"

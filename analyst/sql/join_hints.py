@@ -36,12 +36,29 @@ def both_kinds(join: exp.Join, select: exp.Select, table: str, offer: Offer) -> 
     names, persons = offer.columns(table), offer.persons(table)
     used = [one.name for one in select.find_all(exp.Column) if one.name in names]
     if persons:
+        if len(asked := _by_side(select, names)) == 2:
+            return SqlError(message, f"count who has rows of both kinds: {who_has(persons[0], table, asked)}")
         for name in used:
             column = offer.with_values(offer.column(table, name))
             if len(values := _two_values(column)) == 2:
                 conditions = [f"{name} = {value}" for value in values]
                 return SqlError(message, f"count who has both of two values: {who_has(persons[0], table, conditions)}")
     return SqlError(message, "ask about the table alone")
+
+
+def _by_side(select: exp.Select, names: Collection[str]) -> list[str]:
+    """Return the conditions on each of two readings of a table, without what compares the two."""
+    where, found = select.args.get("where"), dict[str, list[str]]()
+    for one in [] if where is None else _parts(where):
+        sides = {column.table for column in one.find_all(exp.Column)}
+        if len(sides) == 1 and "" not in sides and all(column.name in names for column in one.find_all(exp.Column)):
+            found.setdefault(min(sides), []).append(_unqualified(one).sql(dialect="duckdb"))
+    return [" AND ".join(parts) for parts in found.values()]
+
+
+def _parts(where: exp.Expr) -> list[exp.Expr]:
+    """Return the conditions that all hold in WHERE."""
+    return list(where.this.flatten()) if isinstance(where.this, exp.And) else [where.this]
 
 
 def who_has(person: str, table: str, conditions: Sequence[str], lacks: Sequence[str] = ()) -> str:
@@ -111,7 +128,10 @@ def _check_windows(select: exp.Select, offer: Offer) -> None:
     again = f"SELECT n, COUNT(*) FROM ({inner}) GROUP BY n"  # noqa: S608
     if isinstance(window.this, exp.Min | exp.Max) and isinstance(window.this.this, exp.Column):
         key = next((one.name for one in select.expressions if _is_key(one, table.name, offer)), name)
-        inner = f"SELECT {persons[0]}, {key}, {window.sql(dialect='duckdb')} AS first FROM {table.name}"  # noqa: S608
+        of, name = window.this, window.this.this.name
+        figure = of if name == key else type(of)(this=of.copy())
+        over = f"{figure.sql(dialect='duckdb')} OVER (PARTITION BY {persons[0]})"
+        inner = f"SELECT {persons[0]}, {key}, {over} AS first FROM {table.name}"  # noqa: S608
         again = f"SELECT first, {key}, COUNT(*) FROM ({inner} GROUP BY {persons[0]}, {key}) GROUP BY first, {key}"  # noqa: S608
         raise SqlError(message, f"make one row of a person in each group: {again}")
     raise SqlError(message, f"silos compare no two rows of a person; count in how many groups each has rows: {again}")
@@ -154,8 +174,9 @@ def _own_condition(select: exp.Select, matched: exp.Expr, persons: Collection[st
     where = select.args.get("where")
     if where is None:
         return ""
-    parts = list(where.this.flatten() if isinstance(where.this, exp.And) else [where.this])
-    own = [one for one in parts if one.unnest() is not matched and matched not in list(one.find_all(type(matched)))]
+    own = [
+        one for one in _parts(where) if one.unnest() is not matched and matched not in list(one.find_all(type(matched)))
+    ]
     own = [one for one in own if not any(column.name in persons for column in one.find_all(exp.Column))]
     plain = [_unqualified(one).sql(dialect="duckdb") for one in own]
     return " AND ".join(plain)

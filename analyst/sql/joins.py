@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from sqlglot import exp
 
 from analyst.errors import SqlError
-from analyst.sql.join_hints import both_kinds, check_joined_rows, no_silo_has_both, wrong_kind
+from analyst.sql.join_hints import ACROSS, both_kinds, check_joined_rows, no_silo_has_both, wrong_kind
 from analyst.sql.offer import Offer
 from analyst.sql.parse import sql_position, unsupported
 from policies.requests.catalogue import OpenTable
@@ -77,7 +77,7 @@ class _Join:
     def _name(self, node: exp.Expr, offer: Offer) -> None:
         if not isinstance(node, exp.Table) or node.args.get("db") or node.name not in offer.tables:
             name = node.name if isinstance(node, exp.Table) else "a subquery"
-            hint = f"tables that silos open: {', '.join(offer.tables)}"
+            hint = f"{ACROSS}; tables that silos open: {', '.join(offer.tables)}"
             raise SqlError(f"{name!r} is no table to join{sql_position(node)}", hint)
         if node.name in self._tables.values():
             raise both_kinds(self._joins[0], self._select, node.name, offer)

@@ -18,7 +18,7 @@ from sqlglot import exp
 from analyst.errors import SqlError
 from analyst.sql.columns import by_each
 from analyst.sql.draft import PlanDraft
-from analyst.sql.inner_keys import InnerKeys, keys_of
+from analyst.sql.inner_keys import InnerKeys, check_grouped, keys_of
 from analyst.sql.inside import Figure, bounded, figure, has_figure, number
 from analyst.sql.offer import Offer
 from analyst.sql.parse import sql_position, unsupported
@@ -155,8 +155,10 @@ class _Reading:
             own = self._around.args.get("where")
             both = having.this if own is None else exp.and_(having.this, own.this, copy=False)
             self._around.set("where", exp.Where(this=both))
+        self._check_around()
         self._name_persons()
         self._keys.rename(self._around)
+        check_grouped(self._keys, self._around)
         self._bounded_outside()
         where, columns, cases = self._where(), tuple(self._inner_columns()), tuple(self._keys.cases.values())
         inner = Inner(where=where, columns=columns, cases=cases)
@@ -177,6 +179,18 @@ class _Reading:
         others = [one for one in keys if not (isinstance(one, exp.Column) and one.name in self._names)]
         self._keys = keys_of(self._inside, others, self._table, self._offer)
         self._figures.update(self._keys.columns)
+
+    def _check_around(self) -> None:
+        """Refuse a statement around rows by group that groups by the person again."""
+        again = [key for key in _keys(self._around) if isinstance(key, exp.Column) and key.name in self._persons]
+        if again and self._keys:
+            person, keys = self._names[0], list(self._keys.columns)
+            key = keys[0] if len(keys) == 1 else "x"
+            inner = f"SELECT {person}, COUNT(DISTINCT {key}) AS n FROM {self._table} GROUP BY {person}"  # noqa: S608
+            raise SqlError(
+                f"the rows of a person are made one twice{sql_position(again[0])}",
+                f"make them one at once, with each figure of all of them: SELECT n, COUNT(*) FROM ({inner}) GROUP BY n",  # noqa: S608
+            )
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -208,16 +222,20 @@ class _Reading:
         found = figure(node, self._table, self._offer)
         if not found.of_person:
             return found
+        place, person = sql_position(node), self._names[0]
+        if not self._keys:
+            hint = f"group by {person} and something else; without, there is one row of each person"
+            raise SqlError(f"a window inside reads several groups of a person{place}", hint)
         window = node.find(exp.Window)
-        of = None if window is None else window.this.this
-        if isinstance(of, exp.Column) and self._keys.name(of) is None:
-            where = f"{of.name!r} is no group that a window inside can read{sql_position(node)}"
-            raise SqlError(
-                where, f"write it of the groups: {of.parent.sql(dialect='duckdb') if of.parent else of.name}"
-            )
+        figure_of = None if window is None else window.this
+        of = None if figure_of is None else figure_of.this
+        if figure_of is not None and isinstance(of, exp.Column) and self._keys.name(of) is None:
+            again = type(figure_of)(this=figure_of.copy()).sql(dialect="duckdb")
+            hint = f"read the figure of each group: {again} OVER (PARTITION BY {person})"
+            raise SqlError(f"{of.name!r} is no group that a window inside can read{place}", hint)
         if self._inside.args.get("having") is not None:
             hint = "write the condition outside, in WHERE, by the name of what it compares"
-            raise SqlError(f"a window inside reads what HAVING leaves{sql_position(node)}", hint)
+            raise SqlError(f"a window inside reads what HAVING leaves{place}", hint)
         return found
 
     def _hidden(self, node: exp.Expr) -> None:
