@@ -133,7 +133,7 @@ def preview(federation: "Federation", command: Command) -> Preview:
     delta = asked.delta_for(request.table, script.plan)
     first, is_one = each[0], len(each) == 1
     return Preview(
-        asks=asks_of(script.statements[0]) if is_one else script.plan.in_words(request.table.name),
+        asks=asks_of(script.statements[0]) if is_one else script.plan.in_words(request.table.shown),
         after=first.after if is_one else "",
         parts=tuple(parts_of(script)),
         groups=script.plan.group_count(request.table),
@@ -152,7 +152,7 @@ def preview(federation: "Federation", command: Command) -> Preview:
 
 def asks_of(planned: Planned) -> str:
     """Return what silos compute, in words, with the bounds and the step of each measure that is an expression."""
-    plan, seen, text = planned.plan, planned.plan.seen(planned.table), planned.plan.in_words(planned.table.name)
+    plan, seen, text = planned.plan, planned.plan.seen(planned.table), planned.plan.in_words(planned.table.shown)
     for one in plan.derived:
         column = seen.column(one.name)
         text += f"; {one.name} is from {bounds_of(column)}, of each row to the nearest {column.step}"

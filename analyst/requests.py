@@ -66,7 +66,7 @@ def write(
     Raises AnalystError if the request is not possible, RoundError if too few silos can be asked.
     """
     wait_seconds = _wait_seconds(deadline)
-    silos = tuple(sorted(offer.holders(table.name)))
+    silos = tuple(sorted(offer.holders_of(table.names)))
     _check_reachable(config, offer, silos)
     _check_carried(offer, silos, table, what, micro_rho, backend)
     nonce = token(16)

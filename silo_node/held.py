@@ -128,8 +128,14 @@ class HeldData:
         """Return a warning for each error in what has changed since the last look."""
         return self._watch.look()
 
-    def fresh(self, table: str) -> Freshness:
-        """Return since when what a source is read from may be out of date."""
+    def fresh(self, *tables: str) -> Freshness:
+        """Return since when what sources are read from may be out of date: the oldest of them."""
+        found = [self._fresh(table) for table in tables]
+        fed, rows = [one.feed_at for one in found], [one.rows_at for one in found if one.rows_at is not None]
+        feed_at = None if None in fed else min((one for one in fed if one is not None), default=None)
+        return Freshness(feed_at, min(rows, default=None))
+
+    def _fresh(self, table: str) -> Freshness:
         source = self._policy.sources.get(table)
         if self._keeper is None or source is None or source.read != "prepared":
             return Freshness(self.feed_at(table), None)

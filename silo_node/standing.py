@@ -34,7 +34,7 @@ def standing_of(silo: Silo, ledger: Ledger, fresh: Fresh, now: int, analyst: str
     if request.analyst != analyst or request.federation != silo.federation or silo.name not in request.silos:
         raise ProtocolError("the request is of another analyst, federation or set of silos")
     denials = foretold(silo, ledger, fresh, now, request, digest_of(request))
-    is_open = request.table.name in silo.policy.sources and request.purpose in silo.policy.purposes
+    is_open = silo.policy.sources.keys() >= set(request.table.names) and request.purpose in silo.policy.purposes
     return Standing(
         left=left,
         micro_rho=charge(request, silo.policy.privacy_unit.max_silos),

@@ -209,7 +209,7 @@ class Stepping:
             computing, request = self._data.computing, state.before.before.request
             now, begins = self._now(), computing.turn(request, leaving.started)
             try:
-                feed_at, rows_at = self._data.fresh(request.table.name)
+                feed_at, rows_at = self._data.fresh(*request.table.names)
                 at, consulted = now + math.ceil(begins - leaving.started), Consulted(request.purpose, now, feed_at)
                 committed = steps.commit(self._silo, state, self._ledger, at, data, consulted)
             except Exception:

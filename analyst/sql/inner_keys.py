@@ -58,7 +58,8 @@ class InnerKeys:
         """Yield a definition of each case, by which the statement around can group by it."""
         for name, one in self.cases.items():
             values = tuple(NULL if group is None else group for group in one.groups)
-            yield TableColumn(name=name, type="string", domain=values, unknown=values[0])
+            kind = one.type if one.type == "int" and NULL not in values else "string"
+            yield TableColumn(name=name, type=kind, domain=values, unknown=values[0])
 
 
 def keys_of(inside: exp.Select, nodes: Iterable[exp.Expr], table: str, offer: Offer) -> InnerKeys:
@@ -85,19 +86,28 @@ def keys_of(inside: exp.Select, nodes: Iterable[exp.Expr], table: str, offer: Of
     return found
 
 
+def check_grouped(keys: InnerKeys, around: exp.Select) -> None:
+    """Raise SqlError where the statement around does more with a case than to group by it."""
+    for column in around.find_all(exp.Column):
+        if column.name in keys.cases and column.find_ancestor(exp.AggFunc, exp.Where, exp.Case) is not None:
+            raise _only_grouped(column.name, sql_position(column))
+
+
 def check_uses(keys: InnerKeys, draft: PlanDraft) -> None:
-    """Raise SqlError where the statement around uses an inner column as it cannot."""
+    """Raise SqlError where the statement around groups by what it cannot."""
     compared = {*columns_of(draft.where), *columns_in(draft.cases)}
-    averaged = {name for one in draft.aggregates for name in one.columns}
     for name in keys.cases:
-        if name in compared or name in averaged:
-            what = "compared" if name in compared else "averaged"
-            hint = "group by it as it is; a condition on its column stands inside, in WHERE"
-            raise SqlError(f"{name!r} is made inside, and cannot be {what} around it", hint)
+        if name in compared:
+            raise _only_grouped(name, "")
     for one in draft.cases:
         if twice := sorted(set(one.columns).intersection(draft.group_by).difference(keys.columns)):
             hint = "group by it alone, and add up its groups afterwards"
             raise SqlError(f"{twice[0]!r} is grouped by, and compared in another group", hint)
+
+
+def _only_grouped(name: str, where: str) -> SqlError:
+    hint = "group by it as it is; a condition on what it is made of stands inside, in WHERE"
+    return SqlError(f"{name!r} is a group that is made inside, and nothing else around it{where}", hint)
 
 
 def _no_domain(column: TableColumn, node: exp.Expr, table: str, offer: Offer) -> SqlError:

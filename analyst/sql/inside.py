@@ -4,15 +4,16 @@ A figure has public bounds: those that the question states by LEAST and GREATEST
 those that the comparisons cannot see beyond.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from types import MappingProxyType
 from typing import Any
 
 from sqlglot import exp
 
 from analyst.errors import SqlError
-from analyst.sql.columns import define, measure
+from analyst.sql.columns import by_each, define, measure
 from analyst.sql.offer import Offer
 from analyst.sql.parse import sql_position, unsupported
 from analyst.sql.predicates import predicate
@@ -25,6 +26,12 @@ FIGURES = (
     " MAX(col), each perhaps with FILTER (WHERE ...)"
 )
 _LARGEST = 2**60
+_NONE_OTHER = "count the rows of which it is not true: COUNT(*) FILTER (WHERE NOT ({})) = 0"
+_ORDERED = ("ARG_MIN", "ARG_MAX", "MIN_BY", "MAX_BY", "FIRST", "LAST", "NTH_VALUE", "LAG", "LEAD")
+# The functions of groups that are the same of all rows of a person, by the one that joins the groups.
+_AGAIN: Mapping[type[exp.Expr], tuple[str, ...]] = MappingProxyType(
+    {exp.Min: ("min", "first"), exp.Max: ("max", "last"), exp.Sum: ("sum", "count")}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +43,7 @@ class Figure:
     where: Predicate | None
     low: Decimal | None = None
     high: Decimal | None = None
+    of_person: bool = False  # of rows by group: of all rows of the person
 
     @property
     def needs_bounds(self) -> bool:
@@ -73,7 +81,6 @@ class Figure:
 
     def inner(self, name: str, node: exp.Expr) -> InnerColumn:
         """Return it as the wire has it; raises SqlError where its bounds are none."""
-        column = None if self.column is None else self.column.name
         low, high = self.low, self.high
         if self.function == "distinct" and self.column is not None:
             most = len(self.column.domain) - 1  # which is that of all but `unknown`
@@ -82,8 +89,7 @@ class Figure:
             if high != int(high) or not 1 <= high <= MAX_COUNT or low is not None:
                 where = f"the bound of {self.text}{sql_position(node)} is none"
                 raise SqlError(where, f"write LEAST({self.text}, 20), with a whole number from 1 to {MAX_COUNT:,}")
-            counted: Any = self.function
-            return InnerColumn(name=name, function=counted, column=column, where=self.where, high=int(high))
+            return self._column(name, high=int(high))
         if self.function == "sum" and high is not None and self.column is not None:
             step = Decimal(self.column.step or 1)
             if low is None and (self.column.low or 0) < 0:
@@ -96,9 +102,14 @@ class Figure:
                     f"the bounds {low:f} to {high:f} of {self.text}{sql_position(node)} are none",
                     f"write multiples of {step:f}, as in {self.example()}",
                 )
-            ends = {"low": int(low / step), "high": int(high / step)}
-            return InnerColumn(name=name, function="sum", column=column, where=self.where, **ends)
-        return InnerColumn(name=name, function=self.function, column=column, where=self.where)  # type: ignore[arg-type]
+            return self._column(name, low=int(low / step), high=int(high / step))
+        return self._column(name)
+
+    def _column(self, name: str, low: int | None = None, high: int | None = None) -> InnerColumn:
+        function: Any = self.function
+        column = None if self.column is None else self.column.name
+        bounds: dict[str, Any] = {"low": low, "high": high, "of_person": self.of_person}
+        return InnerColumn(name=name, function=function, column=column, where=self.where, **bounds)
 
 
 def has_figure(node: exp.Expr) -> bool:
@@ -135,10 +146,14 @@ def figure(node: exp.Expr, table: str, offer: Offer) -> Figure:
             return Figure("count", None, predicate(node.this, table, offer))
         case exp.Count() if not node.expressions:
             return _count(node, table, offer)
-        case exp.Sum(this=exp.Case() as case):
-            zero = case.args.get("default")
-            if zero is not None and number(zero) == 0:
-                return _case(case, node, table, offer)
+        case exp.Sum(this=exp.Case(args={"default": exp.Literal(this="0", is_string=False)}) as case):
+            return _case(case, node, table, offer)
+        case exp.Max(
+            this=exp.Case(args={"default": exp.Literal(this="0", is_string=False)}) as case
+        ):  # whether there is such a row
+            return replace(_case(case, node, table, offer), high=Decimal(1))
+        case exp.Window():
+            return _of_person(node, table, offer)
         case exp.Sum(this=exp.Column() as target):
             return Figure("sum", measure(target, table, offer), None)
         case exp.Min(this=exp.Column() as target) | exp.AnyValue(this=exp.Column() as target):
@@ -149,7 +164,21 @@ def figure(node: exp.Expr, table: str, offer: Offer) -> Figure:
             column = define(target, table, offer)
             if column.type == "bool":
                 return Figure("min" if isinstance(node, exp.LogicalAnd) else "max", column, None)
-    raise SqlError(f"{node.sql(dialect='duckdb')[:60]} is not supported inside{sql_position(node)}", FIGURES)
+    raise refused_inside(node, table, offer)
+
+
+def _of_person(window: exp.Window, table: str, offer: Offer) -> Figure:
+    """Return the figure of all rows of a person that a window over the person's groups is."""
+    by, of, wrong = window.args.get("partition_by") or [], window.this.this, refused_inside(window, table, offer)
+    is_of_person = len(by) == 1 and isinstance(by[0], exp.Column) and by[0].name in offer.persons(table)
+    if not is_of_person or any(window.args.get(key) for key in ("order", "spec", "alias", "first")):
+        raise wrong
+    if isinstance(of, exp.Column) and isinstance(window.this, exp.Min | exp.Max):
+        return replace(figure(window.this, table, offer), of_person=True)
+    inner = figure(of, table, offer) if isinstance(of, exp.AggFunc | exp.Filter) else None
+    if inner is None or inner.high is not None or inner.function not in _AGAIN.get(type(window.this), ()):
+        raise wrong
+    return replace(inner, of_person=True)
 
 
 def _bounded(node: exp.Expr, table: str, offer: Offer) -> Figure:
@@ -196,6 +225,40 @@ def _count(node: exp.Count, table: str, offer: Offer) -> Figure:
             return Figure("count", None, None)
         return Figure("count", measure(target, table, offer), None)
     raise SqlError(f"{node.sql(dialect='duckdb')[:60]} is not supported inside{sql_position(node)}", FIGURES)
+
+
+def refused_inside(node: exp.Expr, table: str, offer: Offer) -> SqlError:
+    """Return why an expression is no figure of the rows of a person, with what comes nearest."""
+    shown, inner = node.sql(dialect="duckdb"), node.find(exp.AggFunc, exp.Window)
+    name, column = shown.partition("(")[0].upper(), None if inner is None else inner.find(exp.Column)
+    hint, of = FIGURES, "x" if column is None else column.name
+    window = node.find(exp.Window)
+    if window is not None and not window.args.get("partition_by") and inner is not None and offer.persons(table):
+        hint = f"a rank compares persons; group them by what each comes to: {by_each(offer.persons(table)[0], table)}"
+    elif window is not None or name in _ORDERED:
+        hint = _unordered(table, offer)
+    elif isinstance(node, exp.Avg):
+        hint = f"ask the sum and the number of a person's cells, SUM({of}) and COUNT({of}), each bounded by LEAST"
+    elif isinstance(node, exp.LogicalOr | exp.LogicalAnd) and inner is not None:
+        condition = node.find(exp.Predicate)
+        said = "..." if condition is None else condition.sql(dialect="duckdb")
+        is_any = isinstance(node, exp.LogicalOr)
+        hint = f"count the rows: COUNT(*) FILTER (WHERE {said}) > 0" if is_any else _NONE_OTHER.format(said)
+    elif isinstance(node, exp.Median | exp.Quantile | exp.PercentileCont | exp.Stddev | exp.Variance | exp.ArrayAgg):
+        hint = f"{FIGURES}; a person's rows have a least and a greatest value, and no middle"
+    elif not isinstance(node, exp.AggFunc) and inner is not None:
+        hint = f"name each figure inside, as in {inner.sql(dialect='duckdb')} AS a, and compute outside"
+    return SqlError(f"{shown[:60]} is not supported inside{sql_position(node)}", hint)
+
+
+def _unordered(table: str, offer: Offer) -> str:
+    """Return what to ask instead of what stands in the order of a person's rows."""
+    names = [name for name in offer.columns(table) if len(offer.column(table, name).domain) > 1]
+    persons, why = offer.persons(table), "silos compare no two rows of a person"
+    if not names or not persons:
+        return f"{why}; {FIGURES}"
+    inner = f"SELECT {persons[0]}, COUNT(DISTINCT {names[0]}) AS n FROM {table} GROUP BY {persons[0]}"  # noqa: S608
+    return f"{why}; count in how many groups a person has rows: SELECT n, COUNT(*) FROM ({inner}) GROUP BY n"  # noqa: S608
 
 
 def _different(target: exp.Expr, node: exp.Expr, table: str, offer: Offer) -> Figure:

@@ -76,6 +76,11 @@ class Offer:
             if one.name == table
         }
 
+    def holders_of(self, tables: Iterable[str]) -> tuple[str, ...]:
+        """Return the silos that have all of these tables."""
+        held = [self.holders(table) for table in tables]
+        return tuple(silo for silo in held[0] if all(silo in holders for holders in held))
+
     def rows_up_to(self, silo: str, table: str) -> int | None:
         """Return how many rows of a table a silo's policy states at most; None where it states none."""
         return next((one.rows_up_to for one in self.silos[silo].tables if one.name == table), None)

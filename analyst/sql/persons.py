@@ -18,7 +18,7 @@ from sqlglot import exp
 from analyst.errors import SqlError
 from analyst.sql.columns import by_each
 from analyst.sql.draft import PlanDraft
-from analyst.sql.inner_keys import InnerKeys, keys_of
+from analyst.sql.inner_keys import InnerKeys, check_grouped, keys_of
 from analyst.sql.inside import Figure, bounded, figure, has_figure, number
 from analyst.sql.offer import Offer
 from analyst.sql.parse import sql_position, unsupported
@@ -67,50 +67,6 @@ def is_count_of_persons(node: exp.Expr, table: str, offer: Offer) -> bool:
 def is_person(node: exp.Expr, table: str, offer: Offer) -> bool:
     """Tell whether an expression is the column of the person: every row that counts has one."""
     return isinstance(node, exp.Column) and node.name in offer.persons(table)
-
-
-def check_joins(query: exp.Query, offer: Offer) -> None:
-    """Raise SqlError for a JOIN, with the nearest question that can be asked."""
-    ctes = {one.alias for one in query.find_all(exp.CTE)}
-    for join in query.find_all(exp.Join):
-        select = join.find_ancestor(exp.Select)
-        source = None if select is None else select.args.get("from_")
-        tables = [one for one in (None if source is None else source.this, join.this) if isinstance(one, exp.Table)]
-        message = unsupported(join, "JOIN is not supported").message
-        if all(one.name in ctes for one in tables):
-            continue  # of released figures
-        names = {one.name for one in tables}
-        if select is not None and len(tables) == 2 and len(names) == 1:
-            raise SqlError(message, _basket(select, tables[0].name, offer))
-        raise SqlError(
-            message, "no person is matched across silos; ask about each table alone, and compare the answers"
-        )
-
-
-def _basket(select: exp.Select, table: str, offer: Offer) -> str:
-    """Return the nearest question to a table joined with itself: who has rows with both of two values."""
-    names, persons = offer.columns(table), offer.persons(table)
-    used = [one.name for one in select.find_all(exp.Column) if one.name in names]
-    if not persons or not used:
-        return "ask about the table alone"
-    for name in used:
-        column = offer.with_values(offer.column(table, name))
-        if len(values := _two_values(column)) == 2:
-            has = [f"COUNT(*) FILTER (WHERE {name} = {value}) > 0" for value in values]
-            inner = f"SELECT {persons[0]} FROM {table} GROUP BY {persons[0]} HAVING {has[0]} AND {has[1]}"  # noqa: S608
-            return f"count who has both of two values: SELECT COUNT(*) FROM ({inner})"  # noqa: S608
-    return "ask about the table alone"
-
-
-def _two_values(column: TableColumn) -> list[str]:
-    """Return two values of a column as literals; fewer where none are known."""
-    if column.domain:
-        known = [one for one in column.domain if one != column.unknown][:2]
-        return known if column.type == "int" else ["'" + one.replace("'", "''") + "'" for one in known]
-    if column.low is None or column.type == "bool":
-        return ["TRUE", "FALSE"] if column.type == "bool" else []
-    step = Decimal(column.step or 1)
-    return [f"{(column.low + more) * step:f}" for more in (0, 1)]
 
 
 def _keys(select: exp.Select) -> list[exp.Expr]:
@@ -199,8 +155,10 @@ class _Reading:
             own = self._around.args.get("where")
             both = having.this if own is None else exp.and_(having.this, own.this, copy=False)
             self._around.set("where", exp.Where(this=both))
+        self._check_around()
         self._name_persons()
         self._keys.rename(self._around)
+        check_grouped(self._keys, self._around)
         self._bounded_outside()
         where, columns, cases = self._where(), tuple(self._inner_columns()), tuple(self._keys.cases.values())
         inner = Inner(where=where, columns=columns, cases=cases)
@@ -221,6 +179,18 @@ class _Reading:
         others = [one for one in keys if not (isinstance(one, exp.Column) and one.name in self._names)]
         self._keys = keys_of(self._inside, others, self._table, self._offer)
         self._figures.update(self._keys.columns)
+
+    def _check_around(self) -> None:
+        """Refuse a statement around rows by group that groups by the person again."""
+        again = [key for key in _keys(self._around) if isinstance(key, exp.Column) and key.name in self._persons]
+        if again and self._keys:
+            person, keys = self._names[0], list(self._keys.columns)
+            key = keys[0] if len(keys) == 1 else "x"
+            inner = f"SELECT {person}, COUNT(DISTINCT {key}) AS n FROM {self._table} GROUP BY {person}"  # noqa: S608
+            raise SqlError(
+                f"the rows of a person are made one twice{sql_position(again[0])}",
+                f"make them one at once, with each figure of all of them: SELECT n, COUNT(*) FROM ({inner}) GROUP BY n",  # noqa: S608
+            )
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -246,7 +216,27 @@ class _Reading:
             name = projection.alias or _default(node)
             if name in self._figures or name in self._keys:
                 raise SqlError(f"the name {name!r} is used twice inside", "give every column its own name with AS")
-            self._figures[name] = figure(node, self._table, self._offer), node
+            self._figures[name] = self._figure(node), node
+
+    def _figure(self, node: exp.Expr) -> Figure:
+        found = figure(node, self._table, self._offer)
+        if not found.of_person:
+            return found
+        place, person = sql_position(node), self._names[0]
+        if not self._keys:
+            hint = f"group by {person} and something else; without, there is one row of each person"
+            raise SqlError(f"a window inside reads several groups of a person{place}", hint)
+        window = node.find(exp.Window)
+        figure_of = None if window is None else window.this
+        of = None if figure_of is None else figure_of.this
+        if figure_of is not None and isinstance(of, exp.Column) and self._keys.name(of) is None:
+            again = type(figure_of)(this=figure_of.copy()).sql(dialect="duckdb")
+            hint = f"read the figure of each group: {again} OVER (PARTITION BY {person})"
+            raise SqlError(f"{of.name!r} is no group that a window inside can read{place}", hint)
+        if self._inside.args.get("having") is not None:
+            hint = "write the condition outside, in WHERE, by the name of what it compares"
+            raise SqlError(f"a window inside reads what HAVING leaves{place}", hint)
+        return found
 
     def _hidden(self, node: exp.Expr) -> None:
         """Put a column in the place of every figure of HAVING."""
@@ -302,8 +292,7 @@ class _Reading:
                 sides = [parent.args["this"].unnest(), parent.args["expression"].unnest()]
                 values = [side for side in sides if side is not use]
         numbers = [one for value in values if (one := number(value)) is not None]
-        is_condition = use.find_ancestor(exp.Where) is not None
-        if not values or len(numbers) != len(values) or not is_condition:
+        if not values or len(numbers) != len(values):
             raise SqlError(
                 f"{found.text} of a person{sql_position(self._figures[name][1])} has no public bound",
                 f"write {found.example()}{'' if name.startswith('having_') else f' AS {name}'}:"

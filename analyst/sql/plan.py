@@ -21,10 +21,11 @@ from analyst.sql.evaluation import bounded
 from analyst.sql.histogram import by_buckets
 from analyst.sql.inlined import can_be_added, inlined
 from analyst.sql.inner_keys import check_uses
+from analyst.sql.joins import joined
 from analyst.sql.measures import expression_of, name_for
 from analyst.sql.offer import Offer, suggest
 from analyst.sql.parse import parse, sql_position, unsupported
-from analyst.sql.persons import by_person, check_joins, is_count_of_persons, is_person
+from analyst.sql.persons import by_person, is_count_of_persons, is_person
 from analyst.sql.predicates import filters
 from analyst.sql.quantiles import is_quantile, name_of_quantile, ordered, quantile_of
 from analyst.sql.refusals import check_functions, group_of, refused_argument, refused_function
@@ -73,8 +74,8 @@ def plan(sql: str, offer: Offer, counts_cut: bool = False) -> Planned:
 
 def plan_of(query: exp.Query, offer: Offer, counts_cut: bool = False) -> Planned:
     """Return the plan of a parsed question, as `plan` does."""
-    query, seen, inner = ordered(with_curves(spelled(query, offer))), offer, None
-    check_joins(query, offer)
+    asked = joined(ordered(with_curves(spelled(query, offer))), offer)
+    query, offer, seen, inner = asked.query, asked.offer, asked.offer, None
     persons = by_person(query, offer)
     if persons is not None:
         query, seen, inner = persons.outer, persons.offer, persons.inner
@@ -111,7 +112,10 @@ def plan_of(query: exp.Query, offer: Offer, counts_cut: bool = False) -> Planned
     _check_names(output, names, finished)
     text = "" if after is None else renamed(after, names).sql(dialect="duckdb", comments=False)
     table = draft.table if persons is None else persons.table
-    return Planned(offer.table(table, used), finished, output, names, text)
+    defined = offer.table(table, used)
+    if asked.beside:
+        defined = defined.model_copy(update={"beside": asked.beside})
+    return Planned(defined, finished, output, names, text)
 
 
 def _check_names(output: tuple[str, ...], names: Mapping[str, str], finished: Plan) -> None:
@@ -337,4 +341,5 @@ def _output_name(projection: exp.Expr) -> str:
     arguments = [one for one in (node.this, node.args.get("expression")) if one is not None]
     if not all(isinstance(one, exp.Star | exp.Column) for one in arguments):
         return node.sql(dialect="duckdb", comments=False)[:60]
-    return "_".join([_function(node), *("star" if isinstance(one, exp.Star) else str(one.name) for one in arguments)])
+    named = ("star" if isinstance(one, exp.Star) else one.name.rpartition(".")[2] for one in arguments)
+    return "_".join([_function(node), *named])

@@ -66,8 +66,8 @@ def months_of(policy: Policy, request: Request, now: int) -> Months:
     Only conditions that every row must meet exclude months. Without time_column and lookback_days: all months.
     """
     source = policy.sources.get(request.table.name)
-    if source is None or source.time_column is None or source.lookback_days is None:
-        return ALL_MONTHS
+    if source is None or source.time_column is None or source.lookback_days is None or request.table.beside:
+        return ALL_MONTHS  # a person's row in another table is of no month
     today = datetime.fromtimestamp(now, UTC).date()
     # Dates in the future are read too, as lookback_days limits only the past.
     whole = Months.between(today - timedelta(days=source.lookback_days), _LAST_DAY)

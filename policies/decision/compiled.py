@@ -5,7 +5,7 @@ A few values of each are cached by identity, so a cached value is never used for
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import pairwise
@@ -206,9 +206,9 @@ class DeclaredTime:
         """How long the smallest plan takes, for the purpose that takes longest."""
         return _milliseconds(max(self._fixed.values(), default=0))
 
-    def milliseconds(self, table: str, purpose: str, size: int) -> int:
+    def milliseconds(self, tables: Iterable[str], purpose: str, size: int) -> int:
         """Return how long a plan of this size takes at most, in whole steps of `STEP_MS`."""
-        return _milliseconds(self._fixed[purpose] + size * self._rows[table])
+        return _milliseconds(self._fixed[purpose] + size * sum(self._rows[table] for table in tables))
 
 
 def _milliseconds(nanoseconds: int) -> int:
@@ -225,6 +225,7 @@ class CompiledPolicy:
         self.until = {name: analyst.until.timestamp() for name, analyst in policy.analysts.items()}
         self.purposes = {name: frozenset(analyst.purposes) for name, analyst in policy.analysts.items()}
         self.sources = {name: SourceColumns(source) for name, source in policy.sources.items()}
+        self.joined: dict[tuple[str, ...], SourceColumns] = {}  # of tables that were asked together
         domains = (one for source in self.sources.values() for one in source.domains)
         self.domains: Mapping[bytes, LongDomain] = {one.digest: one for one in domains}
         self.windows: dict[str, list[WindowRule]] = {}

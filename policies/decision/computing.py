@@ -34,7 +34,7 @@ def declared_ms(policy: Policy, request: Request) -> int | None:
     if declared is None:
         return None
     size = facts_of(request, policy.privacy_unit.max_silos).size
-    return declared.milliseconds(request.table.name, request.purpose, size)
+    return declared.milliseconds(request.table.names, request.purpose, size)
 
 
 def stated_ms(policy: Policy, request: Request) -> int | None:
@@ -70,7 +70,7 @@ def declared_time(case: Case) -> Sequence[Denial]:
     if rules.declared is None:
         return ()
     request, facts, most = case.request, case.facts, rules.most_seconds
-    seconds = rules.declared.milliseconds(request.table.name, request.purpose, facts.size) / 1000
+    seconds = rules.declared.milliseconds(request.table.names, request.purpose, facts.size) / 1000
     limit = MAX_WAIT_S if most is None else most
     if seconds <= limit and seconds <= facts.waits_s:
         return ()

@@ -9,7 +9,16 @@ on rows. docs/protocol.md section 8, rows A6 to A9.
 from collections.abc import Sequence
 
 from policies.budget.ledger import Spending
-from policies.decision import availability, budget_rules, computing, disclosure, eligibility, protection, searching
+from policies.decision import (
+    availability,
+    budget_rules,
+    computing,
+    disclosure,
+    eligibility,
+    joins,
+    protection,
+    searching,
+)
 from policies.decision.approval_rules import people
 from policies.decision.approvals import subject_of
 from policies.decision.case import NO_JURISDICTIONS, Case, Jurisdictions, Rule
@@ -31,6 +40,7 @@ RULES: tuple[Rule, ...] = (  # denials are reported in this order
     protection.secure_sum,
     protection.capacity,
     protection.roster,
+    joins.open_joins,
     each(disclosure.figures),
     disclosure.training,
     searching.shape,
@@ -68,10 +78,11 @@ def decide(
     reasons = eligibility.eligibility(rules, request, now)
     if reasons:
         return tuple(reasons)  # an analyst who may not ask learns nothing about what can be asked
-    source = rules.sources.get(request.table.name)
+    source = joins.columns_of(rules, request.table)
     if source is None:
         offered = ", ".join(policy.sources)
-        message = f"there is no table {request.table.name!r}"
+        unknown = next(name for name in request.table.names if name not in policy.sources)
+        message = f"there is no table {unknown!r}"
         return (deny("TABLE_UNKNOWN", "sources", message, f"ask about: {offered}"),)
     facts = facts_of(request, policy.privacy_unit.max_silos)
     subject = subject or subject_of(request, request_hash)

@@ -33,6 +33,7 @@ DenialCode = Literal[
     "DISK_FULL",
     "EXPIRED",
     "HOURS",
+    "JOIN_CLOSED",
     "JURISDICTION",
     "LEDGER",
     "MAX_DIMENSIONS",

@@ -46,7 +46,7 @@ def _is_coarser(case: Case, name: str) -> bool:
 
 def _column(case: Case, role: ColumnRole, name: str) -> Iterator[Denial]:
     """Yield why a column may not be used in a role."""
-    prefix = f"sources.{case.request.table.name}.columns"
+    rule = case.request.table.rule(name)
     open_roles = case.source.roles
     roles = open_roles.get(name)
     if roles is None or role not in roles:
@@ -54,16 +54,16 @@ def _column(case: Case, role: ColumnRole, name: str) -> Iterator[Denial]:
         remedy = f"columns open as {role}: {open_here}"
         if roles is None:
             message = f"there is no column {name!r} open to any request"
-            yield deny("COLUMN_CLOSED", prefix, message, remedy)
+            yield deny("COLUMN_CLOSED", rule.removesuffix(f".{case.request.table.origin(name)[1]}"), message, remedy)
         else:
             message = f"column {name!r} may be used as {' or '.join(roles)}, not as {role}"
-            yield deny("COLUMN_ROLE", f"{prefix}.{name}.roles", message, remedy)
+            yield deny("COLUMN_ROLE", f"{rule}.roles", message, remedy)
         return
     column = case.source.source.columns[name]
     if role not in column.open_roles:
         message = f"the values of column {name!r} are not listed yet"
         remedy = "use another column" if column.keys is None else "find its keys, and ask its owner to adopt them"
-        yield deny("COLUMN_ROLE", f"{prefix}.{name}.domain", message, remedy)
+        yield deny("COLUMN_ROLE", f"{rule}.domain", message, remedy)
 
 
 def definitions(case: Case) -> Sequence[Denial]:
@@ -77,7 +77,7 @@ def definitions(case: Case) -> Sequence[Denial]:
         if own is None or asked.__dict__ == own.__dict__:  # `columns` denies the use of a closed column
             continue
         for key, problem in _outside(asked, own):
-            rule = f"sources.{case.request.table.name}.columns.{asked.name}.{key}"
+            rule = f"{case.request.table.rule(asked.name)}.{key}"
             remedy = "take the table definition from the catalogue"
             reasons.append(deny("DEFINITION", rule, f"column {asked.name!r}: {problem}", remedy))
     return reasons

@@ -15,6 +15,7 @@ from policies.budget.accountant import epsilon_of
 from policies.budget.sampler import rho_delta
 from policies.decision.budget_rules import cost_of_run, run_limit_of
 from policies.decision.compiled import SourceColumns, compiled, facts_of
+from policies.decision.joins import columns_of
 from policies.document.policy import Policy
 from policies.domains import LongDomain
 from policies.requests.request import Request, shared_by_run
@@ -48,7 +49,7 @@ def whole_price(policy: Policy, request: Request, of_run: int) -> int:
 def in_words(policy: Policy, request: Request, of_run: int) -> tuple[Line, ...]:
     """Return everything that a verdict on a request binds, line by line."""
     return (
-        ("asks", request.plan.in_words(request.table.name)),
+        ("asks", request.plan.in_words(request.table.shown)),
         ("analyst", f"{request.analyst}, in {request.federation}"),
         ("purpose", request.purpose),
         ("price", _price(policy, request, of_run)),
@@ -109,7 +110,7 @@ def _definition(policy: Policy, request: Request) -> Iterator[Line]:
     yield "rows", f"{rows}; the policy says {unit.max_rows} and {unit.max_silos}"
     if table.max_norm is not None or unit.max_norm is not None:
         yield "norm", f"{_norm(request)}; the policy says {'none' if unit.max_norm is None else unit.max_norm}"
-    source = compiled(policy).sources.get(table.name)
+    source = columns_of(compiled(policy), table)
     read = facts_of(request, unit.max_silos).read
     for column in table.columns:
         text = _column(column, source, request.created_at)

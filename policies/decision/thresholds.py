@@ -71,7 +71,7 @@ def bounds_of(column: TableColumn) -> str:
 
 def thresholds(case: Case) -> Sequence[Denial]:
     """May each column inside whose values a threshold is set be used so, and is no column that stands alone crossed?"""
-    prefix, reasons = f"sources.{case.request.table.name}.columns", list[Denial]()
+    table, reasons = case.request.table, list[Denial]()
     found = thresholds_of(case.request, case.facts, case.source)
     computed = dict(_computed(case.request, case.facts, case.source))
     for name, asked in found.items():
@@ -82,7 +82,7 @@ def thresholds(case: Case) -> Sequence[Denial]:
             if asked == RANKED:
                 open_here = ", ".join(sorted(case.source.unconditional["measure"] & case.source.narrowable)) or "none"
                 remedy = f"ask its average; columns whose quantiles may be asked: {open_here}"
-            reasons.append(deny("COLUMN_ROLE", f"{prefix}.{name}.narrow", message, remedy))
+            reasons.append(deny("COLUMN_ROLE", f"{table.rule(name)}.narrow", message, remedy))
     return [*reasons, *_crossings(case, found)]
 
 
@@ -99,10 +99,10 @@ def _crossings(case: Case, found: Mapping[str, str]) -> Iterator[Denial]:
             message = (
                 f"column {name!r} may be grouped by alone only, and an inner question crosses the rows of a person"
             )
-            rule = f"sources.{case.request.table.name}.columns.{name}.sole_dimension"
+            rule = f"{case.request.table.rule(name)}.sole_dimension"
             yield deny("SOLE_DIMENSION", rule, message, "group rows by it, without an inner question")
         elif name in case.source.alone and crossed - {name}:
             others = ", ".join(sorted(crossed - {name}))
             message = f"column {name!r} may be grouped by alone only, and is crossed with {others}"
-            rule = f"sources.{case.request.table.name}.columns.{name}.sole_dimension"
+            rule = f"{case.request.table.rule(name)}.sole_dimension"
             yield deny("SOLE_DIMENSION", rule, message, "use this column, or the others, in one question")

@@ -32,6 +32,7 @@ def open_tables(policy: Policy, now: int = 0) -> tuple[OpenTable, ...]:
             ),
             definition=digest_in(definition_of(policy, name)),
             rows_up_to=source.rows_up_to,
+            one_row=source.one_row,
         )
         for name, source in policy.sources.items()
     )

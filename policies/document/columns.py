@@ -275,6 +275,7 @@ class Source(CellRules):
     time_column: Name | None = None
     lookback_days: Days | None = None  # rows with an older time_column are not read
     rows_up_to: PowerOfTwo | None = None  # as many rows as the declared time of a plan is for; public
+    one_row: bool = False  # of each person: its columns may stand beside the rows of other tables
     adopts: Annotated[str, Field(pattern=HASH_PATTERN)] | None = None  # the table definition that silos agreed on
     columns: Annotated[dict[Name, Column], Field(min_length=1, max_length=500)]
 

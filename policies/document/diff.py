@@ -277,6 +277,7 @@ _RULES: tuple[tuple[str, Rule], ...] = (
     ("sources/NAME/read", _ordered("prepared", "every-request")),
     ("sources/NAME/prepared_for", _longer),
     ("sources/NAME/rows_up_to", _rows),
+    ("sources/NAME/one_row", _ordered(True, False)),
     ("sources/NAME/adopts", _no_effect),  # the columns themselves are compared
     ("sources/NAME/columns/NAME", _column),
     (

@@ -104,6 +104,8 @@ class OpenTable(Message):
     definition: Digest  # of the table, as `adopts` of a policy has it; owners compare it, nobody computes with it
     # As many rows as the silo's declared time is for; left out where its policy does not say.
     rows_up_to: Annotated[int | None, Field(default=None, ge=1, le=2**40, exclude_if=lambda rows: rows is None)] = None
+    # Whether each person has one row, whose columns may stand beside the rows of other tables.
+    one_row: Annotated[bool, Field(default=False, exclude_if=lambda is_one: not is_one)] = False
 
     @property
     def names(self) -> tuple[str, ...]:

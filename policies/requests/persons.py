@@ -56,13 +56,15 @@ class InnerColumn(Message):
     where: Annotated[Predicate | None, Field(default=None, exclude_if=lambda where: where is None)] = None
     low: Bound = None
     high: Bound = None
+    # Of rows by group: whether the figure is of all rows of the person, and not of the group's.
+    of_person: Annotated[bool, Field(default=False, exclude_if=lambda is_whole: not is_whole)] = False
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.column is None and self.function != "count":
             raise ValueError(f"{self.function} needs a column")
-        if self.function == "each" and self.where is not None:
-            raise ValueError("what is grouped by beside the person has no condition of its own")
+        if self.function == "each" and (self.where is not None or self.of_person):
+            raise ValueError("what is grouped by beside the person is a column as it is")
         is_stated = {**dict.fromkeys(_COUNTS, (False, True)), "sum": (True, True)}.get(self.function, (False, False))
         if (self.low is not None, self.high is not None) != is_stated:
             raise ValueError("a count has high, a sum low and high, and nothing else has bounds")
@@ -136,6 +138,7 @@ class InnerColumn(Message):
         text = text if self.function != "distinct" else f"COUNT(DISTINCT {self.column})"
         if self.where is not None:
             text += f" of rows where {in_words(self.where)}"
+        text += " of all rows of the person" if self.of_person else ""
         text += "" if self.low is None else f" from {self.low}"
         text += "" if self.high is None else f" up to {self.high}"
         text += " steps" if self.function == "sum" else ""
@@ -159,6 +162,8 @@ class Inner(Message):
         names = [*(one.name for one in self.columns), *(one.name for one in self.cases)]
         if len(set(names)) != len(names):
             raise ValueError("an inner column is named twice")
+        if not self.keys and any(one.of_person for one in self.columns):
+            raise ValueError("a figure of all rows of the person stands beside groups of them")
         return self
 
     @property

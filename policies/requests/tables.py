@@ -12,6 +12,7 @@ from policies.units import MAX_DOMAIN, MAX_RANGE_STEPS
 
 MAX_ROWS = 10_000  # of one person in one request
 MAX_DIGITS, MAX_DECIMALS = 18, 9  # of a number in a filter
+MAX_BESIDE = 3  # tables that are joined with one
 MAX_TEXT = 200  # characters of a value
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
 Decimals = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,17})(\.[0-9]{1,9})?$")]
@@ -68,6 +69,11 @@ class Table(Message):
     max_rows: Annotated[int, Field(ge=1, le=MAX_ROWS)]
     max_silos: Annotated[int, Field(ge=1, le=MAX_SILOS)]
     columns: Annotated[tuple[TableColumn, ...], Field(max_length=64)]
+    # Tables with one row a person: each row has the columns of the same person's row there too, named TABLE.COLUMN.
+    # Who has no row in one of them has none here.
+    beside: Annotated[
+        tuple[Name, ...], Field(default=(), max_length=MAX_BESIDE, exclude_if=lambda names: not names)
+    ] = ()
     # The most L2 norm of one person's rows over the groups of a question; None: `max_rows` alone bounds it.
     max_norm: Annotated[int | None, Field(default=None, ge=1, lt=MAX_ROWS, exclude_if=lambda norm: norm is None)] = None
 
@@ -76,7 +82,29 @@ class Table(Message):
         check_norm(self.max_rows, self.max_norm)
         if len({column.name for column in self.columns}) != len(self.columns):
             raise ValueError("a column is defined twice")  # the price and the query must read the same definition
+        if len(set(self.names)) != len(self.names) or any("." in name for name in self.beside):
+            raise ValueError("a table is joined with others, each once, whose names have no point")
         return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tables of which it has rows or columns."""
+        return (self.name, *self.beside)
+
+    @property
+    def shown(self) -> str:
+        """What it is, in words."""
+        return self.name + (f" joined by person with {', '.join(self.beside)}" if self.beside else "")
+
+    def origin(self, column: str) -> tuple[str, str]:
+        """Return the table that a column is of, and its name there."""
+        first, point, rest = column.partition(".")
+        return (first, rest) if point and rest and first in self.beside else (self.name, column)
+
+    def rule(self, column: str) -> str:
+        """Return the place of a column in a policy."""
+        table, name = self.origin(column)
+        return f"sources.{table}.columns.{name}"
 
     def column(self, name: str) -> TableColumn:
         """Return the definition of a column; raises KeyError if there is none."""

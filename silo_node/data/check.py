@@ -12,6 +12,7 @@ import duckdb
 from policies.document.policy import Policy
 from silo_node.data.apart import check_apart
 from silo_node.data.locations import LOAD_TIMEOUT_S, check_columns, described, located, parts_of, prefixed, unreadable
+from silo_node.data.one_row import check_one_row
 from silo_node.data.postgres import PostgresTable
 from silo_node.data.row_profile import ColumnProfile, check_cells, source_alarms
 from silo_node.data.sources import Source, source_of
@@ -54,7 +55,10 @@ def check_source(connection: duckdb.DuckDBPyConnection, policy: Policy, source: 
         with located(connection, [strict], LOAD_TIMEOUT_S):
             parts = parts_of(connection, source.location, is_strict=True)
             check_columns(parts, strict.columns, strict.readable)
-            return check_cells(connection, what, strict, parts, float(declared.max_unreadable))
+            found = check_cells(connection, what, strict, parts, float(declared.max_unreadable))
+        if declared.one_row:
+            check_one_row(connection, strict)
+        return found
     except duckdb.Error as err:
         raise unreadable(what, source.location, declared.uri, err) from err
     except SourceError as err:

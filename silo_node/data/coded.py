@@ -63,6 +63,17 @@ Cells = Members | Steps | Numbers
 C = TypeVar("C", Members, Steps, Numbers)
 
 
+def at(cells: Cells, places: Integers) -> Cells:
+    """Return the cells at some places."""
+    match cells:
+        case Members():
+            return Members(cells.codes[places], cells.texts)
+        case Steps():
+            return Steps(cells.cells[places], cells.low, cells.range_steps)
+        case Numbers():
+            return Numbers(cells.whole[places], None if cells.nanos is None else cells.nanos[places])
+
+
 class Run(NamedTuple):
     """Rows that follow each other in one segment: their numbers there are `first`, `first + 1`, and so on."""
 

@@ -22,7 +22,7 @@ from silo_node.data.consent import ConsentFilter, Decisions, narrowed, readings,
 from silo_node.data.locations import connect, opened
 from silo_node.data.prepared.reader import Reader
 from silo_node.data.prepared.store import Made
-from silo_node.data.query import Forgotten, examples, execute, nobody
+from silo_node.data.query import Forgotten, Reading, examples, execute, nobody
 from silo_node.data.sources import Source
 from silo_node.errors import SourceError
 from silo_node.training.logistic_model import weights_of
@@ -40,6 +40,7 @@ class Access:
     policy: Policy
     consent: ConsentFilter | None
     forgotten: Forgotten = nobody
+    beside: tuple[Reading, ...] = ()  # the tables that it is joined with, each with its own consent
 
 
 def _nothing_more() -> None:
@@ -59,7 +60,7 @@ class ContributionKind:
 def _read_answer(access: Access, request: Request) -> Vectors:
     unit = access.policy.privacy_unit
     read = access.connection, access.source, unit.id_column, request, access.consent
-    return execute(*read, unit.max_groups, access.forgotten)
+    return execute(*read, unit.max_groups, access.forgotten, access.beside)
 
 
 def _answered(request: Request, rows: Any, state: RunState | None) -> Vectors:
@@ -182,15 +183,21 @@ class Computer:
     def _read(self, kind: ContributionKind, request: Request, now: int) -> Any:
         """Return what a kind reads of the rows as they are now."""
         policy, began, limit_s = self._policy, time.monotonic(), self._limit(request)
-        columns = (name for names in request.plan.uses().values() for name in names)
-        source = narrowed(policy, self._sources[request.table.name], request.purpose, columns)
-        consent = row_filter(policy, source, request.purpose, now)
+        first, *beside = (self._reading(name, request, now) for name in request.table.names)
         decisions = () if policy.purposes[request.purpose].consent == "none" else readings(self._decisions)
-        with opened(self._database, (source, *decisions), limit_s):
+        with opened(self._database, (first.source, *(one.source for one in beside), *decisions), limit_s):
             left_s = limit_s - (time.monotonic() - began)
             limit = threading.Timer(max(1.0, left_s), self._database.interrupt)
             limit.start()
             try:
-                return kind.read(Access(self._database, source, policy, consent, self._forgotten), request)
+                read = self._database, first.source, policy, first.consent, self._forgotten, tuple(beside)
+                return kind.read(Access(*read), request)
             finally:
                 limit.cancel()
+
+    def _reading(self, table: str, request: Request, now: int) -> Reading:
+        """Return one of a request's tables with the columns that are used, and which of its rows count at `now`."""
+        used = (request.table.origin(name) for names in request.plan.uses().values() for name in names)
+        columns = (name for of, name in used if of == table)
+        source = narrowed(self._policy, self._sources[table], request.purpose, columns)
+        return Reading(source, row_filter(self._policy, source, request.purpose, now))

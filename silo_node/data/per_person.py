@@ -32,6 +32,7 @@ from silo_node.data.coded import (
     Numbers,
     Rows,
     Steps,
+    at,
     member_of,
     steps_of,
 )
@@ -70,9 +71,11 @@ def rows_of(rows: Rows, table: Table, plan: Plan, inner: Inner, kept: Integers) 
         if one.function == "each":
             continue
         own = kept if one.where is None else kept[holds(rows, table, one.where).true[kept]]
-        figures = _Figures(rows, table, one, own, owner[own], count)
+        whose, of = (rows.person[own], rows.persons) if one.of_person else (owner[own], count)
+        figures = _Figures(rows, table, one, own, whose, of)
         column = one.defined(table, is_grouped=one.name in plan.group_by)
-        cells.update(((aspect, one.name), found) for aspect, found in figures.cells(column, one.name in plan.compared))
+        for aspect, found in figures.cells(column, one.name in plan.compared):
+            cells[aspect, one.name] = at(found, made.person) if one.of_person else found
     return replace(made, cells=cells)
 
 

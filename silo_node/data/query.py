@@ -4,15 +4,17 @@ The reading is total: a cell that cannot be read as its declared type counts as 
 clamped, one outside a domain becomes its `unknown`, and a row without a person is left out.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
 
 from policies.requests.request import Request
 from silo_node.data import answer
-from silo_node.data.coded import Bools, Rows, coded
+from silo_node.data.coded import Bools, Coding, Rows, coded
 from silo_node.data.consent import ConsentFilter
+from silo_node.data.joining import joined
 from silo_node.data.lots import Lots
 from silo_node.data.sources import Source
 from silo_node.data.statements import contributed
@@ -25,6 +27,14 @@ def nobody(connection: duckdb.DuckDBPyConnection, persons: pa.Array) -> Bools | 
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A source, and which of its rows may be used; None: all."""
+
+    source: Source
+    consent: ConsentFilter | None = None
+
+
 def execute(
     connection: duckdb.DuckDBPyConnection,
     source: Source,
@@ -33,12 +43,15 @@ def execute(
     consent: ConsentFilter | None = None,
     max_groups: int | None = None,
     forgotten: Forgotten = nobody,
+    beside: Sequence[Reading] = (),
 ) -> answer.Vectors:
     """Return one vector per statistic of a question or a round of a key search; see `contributed`.
 
     `unit` is the policy's id column, `consent` says which rows may be used, and `forgotten` which persons are out.
+    `beside` has the tables that the request's table is joined with, each with its own consent.
     """
-    rows, is_in = _rows(connection, source, unit, request, consent, forgotten)
+    readings = (Reading(source, consent), *beside)
+    rows, is_in = _rows(connection, readings, unit, request, forgotten)
     return contributed(rows, request, is_in, Lots(), max_groups)
 
 
@@ -51,20 +64,37 @@ def examples(
     forgotten: Forgotten = nobody,
 ) -> answer.Vectors:
     """Return the rows that a step of training learns from; see `answer.examples`."""
-    rows, is_in = _rows(connection, source, unit, request, consent, forgotten)
+    rows, is_in = _rows(connection, (Reading(source, consent),), unit, request, forgotten)
     return answer.examples(rows, request, is_in, Lots())
 
 
 def _rows(
     connection: duckdb.DuckDBPyConnection,
-    source: Source,
+    readings: Sequence[Reading],
     unit: str,
     request: Request,
-    consent: ConsentFilter | None,
     forgotten: Forgotten,
 ) -> tuple[Rows, Bools | None]:
     """Return the rows of a request, and which of their persons are in; None: all."""
-    where, parameters = ("TRUE", {}) if consent is None else (consent.sql, consent.parameters)
-    rows, persons = coded(connection, source.view, unit, answer.codings_of(request), where, parameters)
+    found = {one.source.name: _read(connection, one, unit, request) for one in readings}
+    first, *beside = request.table.names
+    rows, persons = found[first]
     is_out = forgotten(connection, persons)
+    if beside:
+        rows = joined(rows, persons, {name: found[name] for name in beside})
     return rows, None if is_out is None else ~is_out
+
+
+def _read(
+    connection: duckdb.DuckDBPyConnection, reading: Reading, unit: str, request: Request
+) -> tuple[Rows, pa.Array]:
+    """Return the rows of one of the request's tables that may be used, and their persons by place."""
+    table, consent = request.table, reading.consent
+    where, parameters = ("TRUE", {}) if consent is None else (consent.sql, consent.parameters)
+    of_table = []
+    for one in answer.codings_of(request):
+        source, name = table.origin(one.column.name)
+        if source == reading.source.name:
+            column = one.column if name == one.column.name else one.column.model_copy(update={"name": name})
+            of_table.append(Coding(one.aspect, column))
+    return coded(connection, reading.source.view, unit, of_table, where, parameters)

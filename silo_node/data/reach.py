@@ -54,8 +54,7 @@ class Reach:
 
     def check(self, request: Request) -> None:
         """Raise SourceError unless the rows of a request, and the decisions on consent, can be read now."""
-        name = request.table.name
-        if self._is_live(name):  # else its age has been judged, and nothing is read
+        for name in filter(self._is_live, request.table.names):  # else its age has been judged, and nothing is read
             check_reachable(f"sources.{name}", self._sources[name].location)
         if self._decisions is not None and self._policy.purposes[request.purpose].consent != "none":
             check_reachable("consent", self._decisions.location)

@@ -224,7 +224,7 @@ def _request(one: PendingRequest) -> dict[str, object]:
         "analyst": one.request.analyst,
         "purpose": one.request.purpose,
         "rho": one.micro_rho / MICRO,
-        "question": one.request.plan.in_words(one.request.table.name),
+        "question": one.request.plan.in_words(one.request.table.shown),
         "lines": [list(line) for line in one.lines],
         "signed": one.signed,
         "silos": list(one.request.silos),

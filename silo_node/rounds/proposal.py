@@ -57,7 +57,7 @@ class Freshness(NamedTuple):
     rows_at: int | None  # when the files of a prepared source were last seen unchanged
 
 
-Fresh = Callable[[str], Freshness]  # of a source
+Fresh = Callable[..., Freshness]  # of the names of sources
 
 
 _ALONE = nullcontext()  # where one request is judged after the other anyway
@@ -221,7 +221,7 @@ def _decide(
     spent = ledger.spending(*about, requests_since, counted)
     subject = _approved_as(silo, ledger, request, request_hash) if silo.policy.approvals else request_hash
     verdicts = ledger.verdicts(subject) if silo.policy.approvals else ()
-    feed_at, rows_at = fresh(request.table.name)
+    feed_at, rows_at = fresh(*request.table.names)
     jurisdictions = Jurisdictions(silo.roster.silo_jurisdictions, silo.roster.aggregator_jurisdictions)
     return decide(silo.policy, request, request_hash, spent, now, feed_at, verdicts, jurisdictions, rows_at, subject)
 

@@ -123,6 +123,52 @@ def test_what_may_leave_is_judged_inside_too() -> None:
     assert codes(policy(), many) == [("MAX_GROUPS", "disclosure.max_groups")]
 
 
+def each(column: str = "ward") -> InnerColumn:
+    return InnerColumn(name=column, function="each", column=column)
+
+
+def test_rows_of_persons_by_group_are_judged_by_the_roles_inside() -> None:
+    assert codes(policy(), inside(each(), visits(), where=above("1", "v"), group_by=("ward",))) == []
+    assert codes(policy(ONLY_GROUPED), inside(each(), group_by=("ward",))) == []
+    assert codes(policy(ONLY_FILTERED), inside(each(), group_by=("ward",))) == [("COLUMN_ROLE", "ward.roles")]
+    hidden = inside(each(), aggregates=(COUNT,))  # it groups inside all the same
+    assert codes(policy(ONLY_FILTERED), hidden) == [("COLUMN_ROLE", "ward.roles")]
+    compared = inside(each(), where=OneOf(column="ward", values=("surgery",)))
+    assert codes(policy(ONLY_GROUPED), compared) == [("COLUMN_ROLE", "ward.narrow")]
+    different = inside(of("distinct", "ward", high=2), aggregates=average("x"))
+    assert codes(policy(ONLY_GROUPED), different) == []
+    assert codes(policy(Edit('["count", "sum", "avg"]', '["avg"]')), different) == [
+        ("AGGREGATE", "disclosure.aggregates")
+    ]
+
+
+def test_a_case_inside_needs_the_role_of_a_filter() -> None:
+    stays = Cases(name="long", whens=(above("20", "stay"),), labels=("over",), otherwise=None)
+
+    def asked(*cases: Cases, group_by: tuple[str, ...] = ()) -> Request:
+        inner = Inner(where=None, columns=(), cases=cases)
+        return request(plan=plan(where=None, group_by=group_by, aggregates=(COUNT,), inner=inner))
+
+    assert codes(policy(), asked(stays)) == [("COLUMN_ROLE", "stay.roles")]
+    assert codes(policy(FILTER), asked(stays, group_by=("long",))) == []
+    wards = Cases(name="w", whens=(OneOf(column="ward", values=("surgery",)),), labels=("s",), otherwise=None)
+    assert codes(policy(ONLY_GROUPED), asked(wards, group_by=("w",))) == [("COLUMN_ROLE", "ward.roles")]
+    alone = policy(Edit('unknown = "unknown" }', 'unknown = "unknown", sole_dimension = true }'))
+    assert ("SOLE_DIMENSION", "ward.sole_dimension") in codes(alone, asked(wards, group_by=("w",)))
+
+
+def test_rows_by_group_are_as_many_as_can_be_in_one_group() -> None:
+    wide = table(max_rows=100, max_silos=1)
+    both = (each(), InnerColumn(name="grade", function="each", column="grade"))
+    for columns, group_by, squared in (
+        ((each(),), (), 9), ((each(),), ("ward",), 3), (both, (), 144), (both, ("ward",), 3 * 16),
+        (both, ("grade",), 4 * 9), (both, ("ward", "grade"), 12),
+    ):  # fmt: skip
+        asked = inside(*columns, group_by=group_by, table=wide)
+        assert next(iter(asked.plan.statistics(wide).values())).squared == squared
+        assert asked.micro_rho - 1 <= charge(asked, 1) <= asked.micro_rho
+
+
 def test_a_column_that_stands_alone_enters_no_inner_question() -> None:
     alone = policy(Edit('unknown = "unknown" }', 'unknown = "unknown", sole_dimension = true }'))
     rule = ("SOLE_DIMENSION", "ward.sole_dimension")
@@ -213,6 +259,11 @@ def test_an_inner_column_without_its_bounds_is_none(fields: dict[str, Any], erro
         (lambda: inside(visits(high=2000), group_by=("v",)), "at most 1,000 are groups"),
         (lambda: inside(visits(), visits()), "named twice"),
         (lambda: inside(*(long_condition(place) for place in range(16))), "too many parts"),
+        (lambda: inside(each("stay")), "no domain"),
+        (lambda: inside(each(), each("grade"), group_by=("stay",)), "no inner column"),
+        (lambda: inside(of("distinct", "stay", high=2)), "no domain"),
+        (lambda: inside(of("min", "stay", of_person=True)), "beside groups"),
+        (lambda: InnerColumn(name="x", function="each", column="ward", of_person=True), "a column as it is"),
         (lambda: inside(visits(), aggregates=(PERSONS_OF,)), "each row of an inner question is a person"),
         (lambda: request(plan=plan(aggregates=(PERSONS_OF.model_copy(update={"column": "age"}),))), "without a column"),
     ],

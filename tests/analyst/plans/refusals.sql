@@ -143,12 +143,12 @@ ALTER is not supported: nothing can be written at line 1, column 13
 -- title: JOIN
 SELECT COUNT(*) FROM visits JOIN other ON TRUE
 -- error:
-JOIN is not supported at line 1, column 34
+'other' is no table to join at line 1, column 34
 
 -- title: two tables
 SELECT COUNT(*) FROM visits, visits
 -- error:
-JOIN is not supported at line 1, column 30
+JOIN of a table with itself is not supported at line 1, column 30
 
 -- title: a subquery in FROM
 SELECT COUNT(*) FROM (SELECT 1)
