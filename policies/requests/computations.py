@@ -125,9 +125,9 @@ AnyComputation = Annotated[Plan | LogisticStep | Statements, Field(discriminator
 
 COMPUTATIONS: Mapping[str, type[Computation]] = MappingProxyType(
     {
+        "statements": Statements,  # a policy opens it as the kind of its parts
         "query": Plan,
         "logistic-regression": LogisticStep,
-        "statements": Statements,  # a policy opens it as the kind of its parts
     }
 )
 
