@@ -37,7 +37,8 @@ def parse(sql: str, tokens: Sequence[sqlglot.Token] = ()) -> exp.Query:
         raise SqlError(f"the question has {len(sql)} characters, at most {MAX_CHARACTERS} are read", "shorten it")
     try:
         read = _DUCKDB.parser().parse(list(tokens), sql) if tokens else sqlglot.parse(sql, dialect="duckdb")
-        statements = [statement for statement in read if statement is not None]
+        # A comment after the last mark is read as a statement of its own.
+        statements = [one for one in read if one is not None and not isinstance(one, exp.Semicolon)]
     except ParseError as err:
         detail = err.errors[0] if err.errors else {}
         token = str(detail.get("highlight") or "")
@@ -54,7 +55,7 @@ def parse(sql: str, tokens: Sequence[sqlglot.Token] = ()) -> exp.Query:
     if not statements:
         raise SqlError("the question is empty", SUPPORTED)
     if len(statements) > 1:
-        raise SqlError(f"{len(statements)} statements, ask one question at a time", SUPPORTED)
+        raise SqlError(f"{len(statements)} statements, where one question is read", SUPPORTED)
     statement = statements[0]
     if not isinstance(statement, exp.Select | exp.SetOperation):
         if isinstance(statement, exp.DML | exp.DDL | exp.Drop | exp.Alter | exp.TruncateTable):
