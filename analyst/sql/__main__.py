@@ -1,4 +1,4 @@
-"""Plan one question for another program: `python -m analyst.sql "SELECT ..."`.
+"""Plan one question, or several, for another program: `python -m analyst.sql "SELECT ..."`.
 
 A data owner's `consilo-silo check-policy --request` starts it, so that the analyst's side plans the SQL there as well.
 It reads a line with an encoded Catalogue from standard input, and the text of each of its long domains, in their order.
@@ -11,7 +11,7 @@ from itertools import islice
 
 from analyst.errors import AnalystError
 from analyst.sql.offer import Offer
-from analyst.sql.plan import plan
+from analyst.sql.script import script
 from crypto.errors import CryptoError
 from policies.domains import with_text
 from policies.requests.catalogue import Catalogue
@@ -26,7 +26,7 @@ def main() -> int:
             for digest, domain in catalogue.domains.items()
         }
         offer = Offer({"silo": catalogue}, lambda domain: domains[domain.digest])
-        planned = plan(sys.argv[1] if len(sys.argv) > 1 else "", offer, counts_cut=True)
+        planned = script(sys.argv[1] if len(sys.argv) > 1 else "", offer, counts_cut=True)
     except (AnalystError, CryptoError) as err:
         print(json.dumps({"error": err.message, "hint": err.hint}))  # noqa: T201
         return 1

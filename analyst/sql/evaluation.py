@@ -48,6 +48,8 @@ _DATED = (
 _CASTS = frozenset({"INT", "BIGINT", "SMALLINT", "TINYINT", "DOUBLE", "FLOAT", "DECIMAL", "VARCHAR", "TEXT", "BOOLEAN"})
 _COLUMN = "v"
 _until: ContextVar[float] = ContextVar("until", default=math.inf)  # on the monotonic clock
+# What was computed for the same request: the same expressions stand in several statements.
+_computed_before: ContextVar[dict[str, list[Any]] | None] = ContextVar("computed_before", default=None)
 HINT = (
     "over public values: arithmetic, FLOOR, ROUND, ABS, SUBSTR, LEFT, RIGHT, UPPER, LOWER, LENGTH, ||, REPLACE, LIKE,"
     " ILIKE, IN, BETWEEN, CASE, COALESCE, NULLIF, CAST, and of dates year(), quarter(), month(), date_trunc()"
@@ -61,10 +63,13 @@ _CONFIG: Mapping[str, Any] = MappingProxyType(
 def bounded() -> Iterator[None]:
     """Let all expressions that are computed meanwhile take `SECONDS_IN_ALL` together."""
     before = _until.set(min(_until.get(), time.monotonic() + SECONDS_IN_ALL))  # several questions share it
+    found = _computed_before.get()
+    known = _computed_before.set({} if found is None else found)
     try:
         yield
     finally:
         _until.reset(before)
+        _computed_before.reset(known)
 
 
 @contextmanager
@@ -153,19 +158,24 @@ def _text(node: exp.Expr) -> str:
 
 
 def _computed(node: exp.Expr, sql: str, parameters: Sequence[Any]) -> list[Any]:
-    shown = f"{node.sql(dialect='duckdb')[:60]}"
+    shown, known, key = f"{node.sql(dialect='duckdb')[:60]}", _computed_before.get(), f"{sql} {parameters!r}"
+    if known is not None and key in known:
+        return known[key]
     seconds = min(SECONDS, _until.get() - time.monotonic())
     if seconds <= 0:
         message = f"the expressions of a question take more than {SECONDS_IN_ALL:g} s to compute{sql_position(node)}"
         raise SqlError(message, "ask simpler conditions, or fewer")
     try:
         with duckdb.connect(config=dict(_CONFIG)) as database, interrupted_after(database, seconds):
-            return database.execute(sql, parameters).fetchall()
+            found = database.execute(sql, parameters).fetchall()
     except duckdb.InterruptException as err:
         raise SqlError(f"{shown} takes too long to compute{sql_position(node)}", "ask a simpler expression") from err
     except duckdb.Error as err:
         why = str(err).split("\n")[0][:160]
         raise SqlError(f"{shown} cannot be computed{sql_position(node)}: {why}", HINT) from err
+    if known is not None:
+        known[key] = found
+    return found
 
 
 def _result(text: str | None, type_name: str) -> Result:

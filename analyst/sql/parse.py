@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import Sequence
 
 import sqlglot
 from sqlglot import exp
@@ -24,17 +25,20 @@ _DIALECT = (
     (re.compile("`"), 'a name stands in double quotes, as in "sex"'),
     (re.compile(r"\bSELECT\s+TOP\b", re.IGNORECASE), "write LIMIT at the end of the question, as in LIMIT 3"),
 )
+_DUCKDB = sqlglot.Dialect.get_or_raise("duckdb")
 logging.getLogger("sqlglot").setLevel(logging.CRITICAL)  # an error is one line and one hint, without its warnings
 _FOREIGN = re.compile(r"\d,\d|0[xXbBoO]\w")  # a number with a decimal comma, or not in decimal digits
 _NUMBERS = "write numbers in decimal digits, with a point, such as 70.5 or 16"
 
 
-def parse(sql: str) -> exp.Query:
-    """Return the one query in `sql`; raises SqlError."""
+def parse(sql: str, tokens: Sequence[sqlglot.Token] = ()) -> exp.Query:
+    """Return the one query in `sql`, or of several statements there the one with these tokens; raises SqlError."""
     if len(sql) > MAX_CHARACTERS:
         raise SqlError(f"the question has {len(sql)} characters, at most {MAX_CHARACTERS} are read", "shorten it")
     try:
-        statements = [statement for statement in sqlglot.parse(sql, dialect="duckdb") if statement is not None]
+        read = _DUCKDB.parser().parse(list(tokens), sql) if tokens else sqlglot.parse(sql, dialect="duckdb")
+        # A comment after the last mark is read as a statement of its own.
+        statements = [one for one in read if one is not None and not isinstance(one, exp.Semicolon)]
     except ParseError as err:
         detail = err.errors[0] if err.errors else {}
         token = str(detail.get("highlight") or "")
@@ -51,7 +55,7 @@ def parse(sql: str) -> exp.Query:
     if not statements:
         raise SqlError("the question is empty", SUPPORTED)
     if len(statements) > 1:
-        raise SqlError(f"{len(statements)} statements, ask one question at a time", SUPPORTED)
+        raise SqlError(f"{len(statements)} statements, where one question is read", SUPPORTED)
     statement = statements[0]
     if not isinstance(statement, exp.Select | exp.SetOperation):
         if isinstance(statement, exp.DML | exp.DDL | exp.Drop | exp.Alter | exp.TruncateTable):
@@ -59,7 +63,8 @@ def parse(sql: str) -> exp.Query:
                 statement,
                 f"{statement.sql(dialect='duckdb').split()[0].upper()} is not supported: nothing can be written",
             )
-        if (instead := _ELSEWHERE.get(sql.split()[0].upper())) is not None:
+        word = tokens[0].text if tokens else sql.split()[0]
+        if (instead := _ELSEWHERE.get(word.upper())) is not None:
             raise SqlError("the question does not begin with SELECT", instead)
         raise unsupported(statement, "the question does not begin with SELECT")
     for count in statement.find_all(exp.Count):

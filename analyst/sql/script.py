@@ -24,41 +24,36 @@ from policies.requests.statements import MAX_STATEMENTS, MAX_WEIGHT, Statements
 T = TypeVar("T")
 
 
-def statements_of(sql: str) -> tuple[str, ...]:
-    """Return each statement of a text, at its lines and columns; what has no word is none. Raises SqlError.
+def statements_of(sql: str) -> tuple[Sequence[sqlglot.Token], ...]:
+    """Return the tokens of each statement of a text, at their places; a statement without any is none. Raises SqlError.
 
-    A text that holds one statement, or that cannot be divided, is returned as it is.
+    Of a text that holds one statement, or that cannot be divided, it returns no tokens.
     """
     if len(sql) > MAX_CHARACTERS:
-        return (sql,)  # to be refused
+        return ((),)  # to be refused
     try:
         tokens = sqlglot.tokenize(sql, dialect="duckdb")
     except SqlglotError:
-        return (sql,)
-    pieces, first = list[tuple[int, int]](), None
-    for token in [*tokens, None]:
-        if token is not None and token.token_type.name != "SEMICOLON":
-            first = token.start if first is None else first
-            last = token.end + 1
-        elif first is not None:
-            pieces.append((first, last))
-            first = None
-    if len(pieces) < 2:
-        return (sql,)
-    if len(pieces) > MAX_STATEMENTS:
-        message = f"{len(pieces):,} statements, one request has at most {MAX_STATEMENTS}"
+        return ((),)
+    found = [list[sqlglot.Token]()]
+    for token in tokens:
+        if token.token_type.name == "SEMICOLON":
+            found.append([])
+        else:
+            found[-1].append(token)
+    statements = tuple(one for one in found if one)
+    if len(statements) < 2:
+        return ((),)
+    if len(statements) > MAX_STATEMENTS:
+        message = f"{len(statements):,} statements, one request has at most {MAX_STATEMENTS}"
         raise SqlError(message, "ask the others in a second request")
-    return tuple(_blank(sql[:start]) + sql[start:end] for start, end in pieces)
-
-
-def _blank(text: str) -> str:
-    return "".join(character if character == "\n" else " " for character in text)
+    return statements
 
 
 def queries_of(sql: str) -> tuple[exp.Query, ...]:
     """Return each statement of a text, parsed; raises SqlError, which says in which statement it is broken."""
-    texts = statements_of(sql)
-    return tuple(_located(place, len(texts), partial(parse, text)) for place, text in enumerate(texts, 1))
+    found = statements_of(sql)
+    return tuple(_located(place, len(found), partial(parse, sql, tokens)) for place, tokens in enumerate(found, 1))
 
 
 def _located(place: int, count: int, read: Callable[[], T]) -> T:

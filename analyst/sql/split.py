@@ -124,13 +124,14 @@ def _leaf(query: exp.Query) -> exp.Select:
         if isinstance(query, exp.SetOperation):
             raise SqlError(
                 unsupported(query, f"{query.key.upper()} of two questions is not supported").message,
-                "ask one question at a time, or read one twice: WITH t AS (SELECT a, COUNT(*) AS n FROM ... GROUP BY a)"
-                " SELECT a, n FROM t UNION ALL SELECT 'all', SUM(n) FROM t",
+                "write UNION ALL of whole questions, or ask several with ; between them; to read one twice: WITH t AS"
+                " (SELECT a, COUNT(*) AS n FROM ... GROUP BY a) SELECT a, n FROM t UNION ALL SELECT 'all', SUM(n)"
+                " FROM t",
             )
         again = unsupported(tables[1], f"the question reads {tables[0].name!r} and then {tables[1].name!r}").message
         hint = (
-            "ask one question at a time; a share is COUNT(*) FILTER (WHERE ...) / COUNT(*), the total of all groups is"
-            " SUM(COUNT(*)) OVER ()"
+            "ask several questions with ; between them; a share is COUNT(*) FILTER (WHERE ...) / COUNT(*), the total"
+            " of all groups is SUM(COUNT(*)) OVER ()"
         )
         if tables[1].find_ancestor(exp.Where) is not None:
             hint = "ask the question in WHERE first, and write what it gives in its place"

@@ -39,5 +39,22 @@ class Case(NamedTuple):
     verdicts: Sequence[StoredVerdict]
     jurisdictions: Jurisdictions
 
+    def about(self, request: Request, facts: RequestFacts) -> "Case":
+        """Return the same case of another request, such as that of one statement."""
+        return Case(
+            self.policy,
+            self.compiled,
+            request,
+            self.subject,
+            facts,
+            self.source,
+            self.spent,
+            self.now,
+            self.feed_at,
+            self.rows_at,
+            self.verdicts,
+            self.jurisdictions,
+        )
+
 
 Rule = Callable[[Case], Sequence[Denial]]  # every reason for a refusal; none if the rule is met

@@ -14,7 +14,7 @@ def each(rule: Rule) -> Rule:
             return rule(case)
         found: list[Denial] = []
         for place, (request, facts) in enumerate(case.facts.parts, 1):
-            for one in rule(case._replace(request=request, facts=facts)):
+            for one in rule(case.about(request, facts)):
                 found.append(one.model_copy(update={"message": f"statement {place}: {one.message}"[:MAX_MESSAGE]}))
         return found
 

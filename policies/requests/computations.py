@@ -147,10 +147,10 @@ AnyComputation = Annotated[Plan | KeySearch | LogisticStep | Statements, Field(d
 
 COMPUTATIONS: Mapping[str, type[Computation]] = MappingProxyType(
     {
+        "statements": Statements,  # a policy opens it as the kind of its parts
         "query": Plan,
         "key-search": KeySearch,
         "logistic-regression": LogisticStep,
-        "statements": Statements,  # a policy opens it as the kind of its parts
     }
 )
 

@@ -7,10 +7,12 @@ its own, so the prices of the blocks add up to that of the request, and each blo
 of its questions say. docs/decisions/0043-several-statements.md.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from math import gcd, lcm
+from types import MappingProxyType
 from typing import Annotated, ClassVar, Literal, Protocol
 
 from pydantic import Field
@@ -27,6 +29,9 @@ from policies.units import ColumnRole
 MAX_STATEMENTS = 50  # of one request
 MAX_WEIGHT = 1000
 MAX_STATISTICS = 256  # of one request: as many blocks as a manifest has
+
+
+_KEPT = 32  # requests whose statistics are remembered: every party asks for them a dozen times
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +159,16 @@ class Statements(Message):
 
     def statistics(self, table: Table) -> Mapping[Statistic, Extent]:
         """Return the statistics of each block, named by it; a block's shares of the price add up to its weight."""
+        kept = _FOUND.get((id(self), id(table)))
+        if kept is not None and kept[0] is self and kept[1] is table:  # what is kept keeps its id
+            return kept[2]
+        found = MappingProxyType(self._statistics(table))
+        _FOUND[id(self), id(table)] = self, table, found
+        while len(_FOUND) > _KEPT:
+            _FOUND.popitem(last=False)
+        return found
+
+    def _statistics(self, table: Table) -> dict[Statistic, Extent]:
         blocks = self.shared
         of = [block.plan.statistics(table) for block in blocks]
         wholes = [sum(extent.share for extent in found.values()) for found in of]
@@ -164,9 +179,9 @@ class Statements(Message):
             for extent in found.values()
         ]
         divisor = gcd(*shares) or 1
-        named = ((number, *one) for number, found in enumerate(of) for one in found.items())
+        named = ((number, *one) for number, found in enumerate(of, 1) for one in found.items())
         return {
-            named_by(number, statistic): extent._replace(share=share // divisor)
+            statistic.in_block(number): extent.of_share(share // divisor)
             for (number, statistic, extent), share in zip(named, shares, strict=True)
         }
 
@@ -190,9 +205,7 @@ class Statements(Message):
         return "; ".join(said)
 
 
-def named_by(block: int, statistic: Statistic) -> Statistic:
-    """Return a statistic of a block, from 0, by its name in the request."""
-    return statistic._replace(kind=f"{block + 1}/{statistic.kind}")
+_FOUND: OrderedDict[tuple[int, int], tuple[Statements, Table, Mapping[Statistic, Extent]]] = OrderedDict()
 
 
 class _Sums(Protocol):
@@ -204,9 +217,9 @@ def statistics_of(plan: _Sums, table: Table) -> Sequence[Mapping[Statistic, Stat
     if not isinstance(plan, Statements):
         return [{one: one for one in plan.statistics(table)}]
     found = list[Mapping[Statistic, Statistic]]([{}] * len(plan.plans))
-    for number, block in enumerate(plan.shared):
+    for number, block in enumerate(plan.shared, 1):
         for place in block.statements:
-            found[place] = {one: named_by(number, one) for one in plan.plans[place].statistics(table)}
+            found[place] = {one: one.in_block(number) for one in plan.plans[place].statistics(table)}
     return found
 
 

@@ -24,6 +24,10 @@ class Statistic(NamedTuple):
         """The name of the block in the manifest."""
         return ":".join(part for part in self if part is not None)
 
+    def in_block(self, number: int) -> "Statistic":
+        """Return it as a statistic of a request with several blocks, of the one with this number, from 1."""
+        return Statistic(f"{number}/{self.kind}", self.column, self.other)
+
 
 class Extent(NamedTuple):
     """The size of a statistic, and the most that one person can change it."""
@@ -37,6 +41,10 @@ class Extent(NamedTuple):
     # Of one person, each of which may change so much, or levels of a tree: the L2 of all is its square root times that.
     # Of a path, it is the sum of squares of what a row adds to its numbers.
     groups: int = 1
+
+    def of_share(self, share: int) -> "Extent":
+        """Return it with another share of the price."""
+        return Extent(self.length, self.sensitivity, share, self.per_row, self.room, self.groups)
 
     @property
     def squared(self) -> int:

@@ -86,9 +86,9 @@ def _trained(request: Request, rows: Any, state: RunState | None) -> Vectors:
 
 CONTRIBUTIONS: Mapping[str, ContributionKind] = MappingProxyType(
     {
-        "query": ContributionKind(_read_answer, Reader.vectors, _answered),
         "key-search": ContributionKind(_read_answer, Reader.vectors, _answered),
         "statements": ContributionKind(_read_answer, Reader.vectors, _answered),
+        "query": ContributionKind(_read_answer, Reader.vectors, _answered),
         "logistic-regression": ContributionKind(_read_examples, Reader.examples, _trained, _load_torch),
     }
 )

@@ -51,7 +51,7 @@ from policies.document.sniff import sniff_file
 from policies.domains import text_of
 from policies.errors import PolicyError
 from policies.requests.catalogue import Catalogue
-from policies.requests.query import Plan
+from policies.requests.computations import AnyComputation
 from policies.requests.request import Request
 from policies.requests.tables import Table
 from policies.units import MICRO, WAIT_S
@@ -64,6 +64,7 @@ from silo_node.home import ACCEPTED, accepted_in, check_may_serve, federation_of
 from silo_node.owner.ledger_commands import person_key
 from silo_node.profiles import NOTE, figures, keep, shown
 
+_PLAN: TypeAdapter[AnyComputation] = TypeAdapter(AnyComputation)
 _PLAN_TIMEOUT_S = 60
 DENIED = 3
 
@@ -368,8 +369,8 @@ def _silos(policy: Policy) -> tuple[str, ...]:
     return tuple(sorted({policy.silo.id, *(f"other-{number:02}" for number in range(1, count))}))
 
 
-def _planned(sql: str, catalogue: Catalogue) -> tuple[Table, Plan]:
-    """Plan a question with the analyst's program, in its own process, as a silo never reads SQL."""
+def _planned(sql: str, catalogue: Catalogue) -> tuple[Table, AnyComputation]:
+    """Plan a question, or several, with the analyst's program, in its own process, as a silo never reads SQL."""
     domains = catalogue.domains
     try:
         found = subprocess.run(  # noqa: S603
@@ -385,7 +386,7 @@ def _planned(sql: str, catalogue: Catalogue) -> tuple[Table, Plan]:
     if "error" in answer:
         raise SiloError(str(answer["error"]), str(answer["hint"]))
     table = Table.model_validate_json(json.dumps(answer["table"]))
-    return table.resolved(domains), Plan.model_validate_json(json.dumps(answer["plan"]))
+    return table.resolved(domains), _PLAN.validate_json(json.dumps(answer["plan"]))
 
 
 def _diff_policy(options: argparse.Namespace) -> int:

@@ -345,7 +345,7 @@ the question is empty
 -- title: two statements
 SELECT COUNT(*) FROM visits; SELECT COUNT(*) FROM visits
 -- error:
-2 statements, ask one question at a time
+2 statements, where one question is read
 
 -- title: a correlation of a column with itself
 SELECT CORR(age, age) FROM visits

@@ -61,12 +61,12 @@ FILTER is not supported here at line 1, column 12
 -- hint:
 ask for it in a question of its own, with the condition in WHERE
 
--- title: a union of two questions
-SELECT ward, COUNT(*) FROM visits GROUP BY ward UNION ALL SELECT 'all', COUNT(*) FROM visits
+-- title: what two questions have in common
+SELECT ward, COUNT(*) FROM visits GROUP BY ward INTERSECT SELECT 'all', COUNT(*) FROM visits
 -- error:
-UNION of two questions is not supported at line 1, column 8
+INTERSECT of two questions is not supported at line 1, column 8
 -- hint:
-ask one question at a time, or read one twice: WITH t AS (SELECT a, COUNT(*) AS n FROM ... GROUP BY a) SELECT a, n FROM t UNION ALL SELECT 'all', SUM(n) FROM t
+write UNION ALL of whole questions, or ask several with ; between them; to read one twice: WITH t AS (SELECT a, COUNT(*) AS n FROM ... GROUP BY a) SELECT a, n FROM t UNION ALL SELECT 'all', SUM(n) FROM t
 
 -- title: a question in a condition
 SELECT COUNT(*) FROM visits WHERE age > (SELECT AVG(age) FROM visits)
