@@ -46,10 +46,10 @@ def eligibility(rules: CompiledPolicy, request: Request, now: int) -> list[Denia
         return [*reasons, deny("PURPOSE_CLOSED", f"analysts.{entry}.purposes", message, remedy)]
     reasons += _recipients(request, entry)
     plan = request.plan
-    is_open = plan.kind in policy.purposes[request.purpose].computations
+    is_open = plan.opened_as in policy.purposes[request.purpose].computations
     if not is_open or (plan.training is not None and policy.training is None):
         rule = f"purposes.{request.purpose}.computations"
-        reasons.append(deny("COMPUTATION_CLOSED", rule, f"{plan.kind} is not open for this purpose", contact))
+        reasons.append(deny("COMPUTATION_CLOSED", rule, f"{plan.opened_as} is not open for this purpose", contact))
     return reasons
 
 

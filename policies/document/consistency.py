@@ -11,14 +11,14 @@ from typing import Any, NamedTuple, get_args
 
 from policies.document.policy import BUILT_NOISE, BUILT_SECURITY_BITS, Policy
 from policies.periods import most_periods
-from policies.requests.computations import COMPUTATIONS
+from policies.requests.computations import OPENED
 from policies.requests.moments import OPENED_AS
 from policies.requests.query import Aggregate
 from policies.units import MAX_DOMAIN
 
 Path = tuple[str, ...]
 # What requests of this version can ask for; a policy may already name more.
-BUILT_COMPUTATIONS = frozenset(COMPUTATIONS)
+BUILT_COMPUTATIONS = OPENED
 BUILT_AGGREGATES = frozenset(
     OPENED_AS.get(one, one) for one in get_args(Aggregate.model_fields["function"].annotation) if one != "persons"
 )

@@ -1,4 +1,4 @@
-"""All kinds of computation that silos can be asked for, by their names in a policy, and the interface of one.
+"""All kinds of computation that silos can be asked for, by their names on the wire, and the interface of one.
 
 A computation is one value with three parts. Its *shape* is here: the columns it uses, the statistics in its sum, how
 much one person can change them, and who may receive the result. Code that judges, prices or relays a request reads
@@ -14,6 +14,8 @@ from typing import Annotated, Literal, Protocol
 from pydantic import Field
 
 from policies.requests.cases import Cases
+from policies.requests.exact import ExactStep
+from policies.requests.families import SHAPES
 from policies.requests.logistic import LogisticStep
 from policies.requests.persons import Inner
 from policies.requests.predicates import Predicate
@@ -29,7 +31,11 @@ class Computation(Protocol):
 
     @property
     def kind(self) -> str:
-        """The name in `purposes.*.computations` of a policy, and on the wire."""
+        """The name on the wire."""
+
+    @property
+    def opened_as(self) -> str:
+        """The name in `purposes.*.computations` of a policy: of an exact step that of its family."""
 
     @property
     def release(self) -> Literal["private", "exact"]:
@@ -107,14 +113,18 @@ class Computation(Protocol):
         """Return the question in words, for the people who approve it."""
 
 
-AnyComputation = Annotated[Plan | LogisticStep, Field(discriminator="kind")]  # the closed union of the wire
+AnyComputation = Annotated[Plan | LogisticStep | ExactStep, Field(discriminator="kind")]  # the closed union of the wire
 
 COMPUTATIONS: Mapping[str, type[Computation]] = MappingProxyType(
     {
         "query": Plan,
         "logistic-regression": LogisticStep,
+        "exact-step": ExactStep,
     }
 )
+
+# The names that a policy opens and a request can ask for; those of an exact step are its families.
+OPENED: frozenset[str] = frozenset({"query", "logistic-regression", *SHAPES})
 
 
 def slot_count(computation: Computation, table: Table) -> int:

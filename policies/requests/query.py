@@ -143,6 +143,7 @@ class Plan(Message):
     result: ClassVar[Literal["query-result", "model"]] = "query-result"
     approved_as: ClassVar[Literal["query", "training"]] = "query"
     training: ClassVar[None] = None
+    opened_as: ClassVar[str] = "query"
 
     @property
     def dimensions(self) -> tuple[str, ...]:
