@@ -79,7 +79,7 @@ def _after_moments(task: Task, glm: Glm, sums: Mapping[str, Integers]) -> State:
     start = glm.start(task, state, sums["label"])
     weights = np.zeros((len(start.intercepts), task.width))
     weights[:, 0] = start.intercepts
-    return begun(start.state, weights.ravel(), bits_for(rows), start.unit)
+    return begun(start.state, weights.ravel(), bits_for(rows, task.width), start.unit)
 
 
 def weight_names(task: Task, outputs: int = 1) -> tuple[str, ...]:

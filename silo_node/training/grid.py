@@ -11,17 +11,21 @@ Integers = npt.NDArray[np.int64]
 Vector = npt.NDArray[np.float64]
 
 LEAST_BITS, MOST_BITS = 24, 40  # of the grid, in fractional bits
-_ALL_BITS = 47  # of a grid, and of the number of rows: what is left of 51 bits is for a row far from the mean
 _MANTISSA_BITS = 52
-MOST_UNITS = 2**55  # in magnitude, of a silo's sum: with so many silos as a model may have nothing wraps in 64 bits
+_SUM_BITS = 55
+MOST_UNITS = (
+    2**_SUM_BITS
+)  # in magnitude, of a silo's sum: with so many silos as a model may have nothing wraps in 64 bits
 
 
-def bits_for(rows: int) -> int:
+def bits_for(rows: int, columns: int) -> int:
     """Return the fractional bits of the grid for columns of unit variance over so many rows of all silos.
 
-    The square of such a column is at most `rows` in a row and adds up to `rows`, so that the sum fits.
+    The square of such a column is at most `rows` in a row and adds up to `rows`, so that a row's number fits; and so
+    does the sum over rows of the largest square of each, which is at most `rows` times `columns`.
     """
-    return min(MOST_BITS, max(LEAST_BITS, _ALL_BITS - max(1, rows - 1).bit_length()))
+    room = min(_MANTISSA_BITS - 1, _SUM_BITS - (columns - 1).bit_length())
+    return min(MOST_BITS, max(LEAST_BITS, room - (rows - 1).bit_length()))
 
 
 def most(bits: int) -> float:

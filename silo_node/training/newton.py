@@ -22,7 +22,6 @@ _RUNS_AWAY = 2.0**-6  # of a weight, by a step of a weight that has no maximum
 _SURE_AFTER = 4  # steps, of a weight that runs away
 _MOST_HALVINGS = 30
 _COARSER_BITS = 8
-_NOISE_FACTOR = 4.0  # standard deviations of what rounding does to a step
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +94,10 @@ def _taken(state: State, task: Task, problem: Problem, loss: float, sums: tuple[
     if problem.can_run_away and taken >= _SURE_AFTER and runs_away.any():
         return state.with_(kept=kept).at_end("no-maximum", str(factors[int(np.argmax(runs_away))]))
     bits, unit, rows = int(state.one("bits")), state.one("unit"), state.one("rows")
-    noise = unit * 2.0**-bits * math.sqrt(rows / 12) * math.sqrt(float((inverse * inverse).sum(1).max()))
+    # Half a unit of each row, all in one direction: rows that are alike are rounded alike.
+    noise = unit * 2.0 ** -(bits + 1) * rows * math.sqrt(float((inverse * inverse).sum(1).max()))
     aim = float(task.options["tolerance"]) * max(1.0, float(np.abs(weights).max()))
-    is_done = float(np.abs(direction).max()) <= max(aim, _NOISE_FACTOR * noise)
+    is_done = float(np.abs(direction).max()) <= max(aim, noise)
     after = state.with_(
         kept=kept,
         accepted=weights + direction if is_done else weights,

@@ -38,7 +38,7 @@ uri = "loans.parquet"
 [sources.loans.columns]
 id = {{ type = "string", class = "identifier", roles = [] }}
 ok = {{ type = "bool", class = "internal", roles = ["label"] }}
-grade = {{ type = "string", class = "internal", roles = ["label"], domain = ["no", "later", "yes", "?"], unknown = "?" }}
+grade = {{ type = "string", class = "internal", roles = ["label"], domain = ["no","later","yes","?"], unknown = "?" }}
 visits = {{ type = "int", class = "internal", roles = ["label"], bounds = [0, 60] }}
 paid = {{ type = "decimal", class = "internal", roles = ["label"], bounds = [-400, 900], step = 0.001 }}
 kind = {{ type = "string", class = "internal", roles = ["feature"], domain = ["a", "b", "c", "d"], unknown = "d" }}
@@ -77,11 +77,8 @@ def rows_of(silo: str) -> list[dict[str, Any]]:
     numbers = np.random.default_rng(place)
     rows = []
     for number in range(40 + 15 * place):
-        debt, age, owner = (
-            round(float(numbers.uniform(0, 10)), 2),
-            int(numbers.integers(18, 100)),
-            numbers.random() < 0.4,
-        )
+        debt, age = round(float(numbers.uniform(0, 10)), 2), int(numbers.integers(18, 100))
+        owner = numbers.random() < 0.4
         kind, exposure = "abc"[numbers.integers(3)], round(float(numbers.uniform(-1, 1)), 3)
         odds = 1.2 - 0.3 * debt + 0.01 * age + 0.6 * owner + (kind == "b")
         draw = numbers.logistic()
@@ -146,7 +143,7 @@ def run(simulation: Simulation, file: Path) -> Training:
 def the_model(simulation: Simulation) -> ExactModel:
     held = models(simulation)
     assert set(held) == set(SILOS)
-    assert len({state.encode().replace(name.encode(), b"") for name, state in held.items()}) == 1
+    assert len({state.model_copy(update={"learned_at": 0}).encode() for state in held.values()}) == 1
     model = held["east"].exact
     assert model is not None
     return model
@@ -216,7 +213,7 @@ def test_a_family_that_a_policy_does_not_name_is_refused_before_rows_are_read(tm
     with banks(tmp_path / "f", job, computations=("logistic-regression",)) as (simulation, file):
         for silo in SILOS:
             (tmp_path / "f" / "silos" / silo / "loans.parquet").unlink()
-        with pytest.raises(DeniedError, match="COMPUTATION_CLOSED.*poisson-regression"):
+        with pytest.raises(DeniedError, match=r"COMPUTATION_CLOSED.*poisson-regression"):
             run(simulation, file)
 
 
