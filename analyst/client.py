@@ -342,12 +342,8 @@ class Federation:
         proposed = verify(stored.message.propose, Propose, self.config.roster.aggregator_keys).message
         return stored, verify(proposed.request, Request, {self.analyst: self._signing.public}).message
 
-    def deliver_report(self, name: bytes) -> frozenset[str]:
-        """Send the report of a training step, by its SHA-256, to its silos; return the silos that have learned it."""
-        return frozenset(self.deliver(name))
-
-    def deliver(self, name: bytes) -> Mapping[str, RunEnd | None]:
-        """Deliver a report as `deliver_report`; return the silos that learned it, and why the run is at its end."""
+    def deliver_report(self, name: bytes) -> Mapping[str, RunEnd | None]:
+        """Send the report of a training step to its silos; return who has learned it, and why the run is at its end."""
         keys, found = self.config.roster.silo_keys, dict[str, RunEnd | None]()
         for envelope in self.aggregators.holder(name).deliver_report(name)[: len(keys)]:
             with suppress(CryptoError):

@@ -101,7 +101,7 @@ def train(
     holders, ended = frozenset[str](), None
     while state.done < step.steps and ended is None:
         if state.done and len(holders) < len(request.silos):
-            told = federation.deliver(state.after)  # for silos that are back, or for a continued run
+            told = federation.deliver_report(state.after)  # for silos that are back, or for a continued run
             if (ended := _end(step, told)) is not None:
                 holders = frozenset(told)
                 continue
@@ -115,14 +115,14 @@ def train(
         checked = federation.check(request, answer)
         for silo in checked.survivors:
             answered[silo] += 1
-        told = federation.deliver(checked.name)
+        told = federation.deliver_report(checked.name)
         holders, ended = frozenset(told), _end(step, told)
         state = state.model_copy(update={"done": state.done + 1, "after": checked.name, "under_way": b""})
         if keep is not None:
             _write(keep, state)
         progress(state.done)
     if state.done == step.steps and not holders:
-        holders = federation.deliver_report(state.after)  # the last call was interrupted after its last step
+        holders = frozenset(federation.deliver_report(state.after))  # the last call was interrupted after its last step
     if keep is not None:
         keep.unlink(missing_ok=True)
     rho = None if step.release == "exact" else (step.steps + state.lost) * request.micro_rho / MICRO

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from crypto.wire import Message, Name
-from policies.requests.families import SHAPES, Task, check_task
+from policies.requests.families import SHAPES, Shape, Task, check_task
 from policies.requests.statistic import Extent, Statistic, exact
 from policies.requests.tables import MAX_TEXT, Table
 from policies.requests.training import MAX_FEATURES, TrainingStep
@@ -45,8 +45,6 @@ class ExactStep(TrainingStep):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.family not in SHAPES:
-            raise ValueError(f"no exact family {self.family!r}, expected one of {', '.join(SHAPES)}")
         for settings in (self.parts, self.options):
             if [one.name for one in settings] != sorted({one.name for one in settings}):
                 raise ValueError("parts and options must be sorted and distinct")
@@ -60,9 +58,16 @@ class ExactStep(TrainingStep):
     def clip_norm(self) -> Decimal:
         return Decimal(0)
 
+    @property
+    def shape(self) -> Shape:
+        """What the family takes; raises ValueError where there is no such family."""
+        if self.family not in SHAPES:
+            raise ValueError(f"no exact family {self.family!r}, expected one of {', '.join(SHAPES)}")
+        return SHAPES[self.family]
+
     def task(self, table: Table) -> Task:
         """Return what the family's shape and its computation read of this step."""
-        defaults = {name: option.default for name, option in SHAPES[self.family].options.items()}
+        defaults = {name: option.default for name, option in self.shape.options.items()}
         return Task(
             family=self.family,
             table=table,
@@ -78,7 +83,7 @@ class ExactStep(TrainingStep):
         return (*super().columns(), *(one.value for one in self.parts))
 
     def uses(self) -> Mapping[ColumnRole, tuple[str, ...]]:
-        known = SHAPES[self.family].parts
+        known = self.shape.parts
         found: dict[ColumnRole, tuple[str, ...]] = dict(super().uses())
         for one in self.parts:
             role: ColumnRole = known[one.name].role if one.name in known else "feature"
@@ -96,7 +101,7 @@ class ExactStep(TrainingStep):
 
     def statistics(self, table: Table) -> Mapping[Statistic, Extent]:
         task = self.task(table)
-        return {Statistic(name): exact(length) for name, length in SHAPES[self.family].blocks(task).items()}
+        return {Statistic(name): exact(length) for name, length in self.shape.blocks(task).items()}
 
     def release_remedy(self, release: str) -> str:
         return f'{self.family} without noise needs sources with release = "exact"; train with release = "{release}"'

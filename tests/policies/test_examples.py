@@ -16,11 +16,9 @@ from tests.policies.test_load import MINIMAL
 EXAMPLES = sorted((schema.FILE.parent / "examples").glob("*.toml"))
 WARNED = {
     "bank": {"disclosure.aggregates: histogram", "disclosure.aggregates: quantile",
-             "purposes.credit-research.computations: linear-regression",
              "purposes.fraud-prevention.computations: gradient-boosting"},
     "hospital": {"disclosure.aggregates: histogram", "purposes.health-research.computations: cox"},
     "retailer": {"disclosure.aggregates: histogram", "disclosure.aggregates: quantile",
-                 "purposes.market-insight.computations: linear-regression",
                  "purposes.market-insight.computations: k-means",
                  'sources.receipts.columns.category.domain: domain = "discover"'},
 }  # fmt: skip
