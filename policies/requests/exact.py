@@ -41,6 +41,7 @@ class ExactStep(TrainingStep):
     parts: Settings = ()  # further columns
     options: Settings = ()
 
+    rounds_key: ClassVar[str] = "rounds"
     may_end_early: ClassVar[bool] = True
 
     @model_validator(mode="after")

@@ -52,6 +52,7 @@ class TrainingStep(Message, ABC):
     is_about_persons: ClassVar[bool] = False
     conditions: ClassVar[tuple[Predicate, ...]] = ()
     paired: ClassVar[tuple[str, ...]] = ()
+    rounds_key: ClassVar[str] = "steps"  # of a job file: how many steps a run has
     may_end_early: ClassVar[bool] = False  # whether the silos may say after a step that the run is at its end
 
     @model_validator(mode="after")
