@@ -22,6 +22,8 @@ def normal_quantile(probability: float) -> float:
 
 def t_tails(t: float, df: float) -> float:
     """Return the probability that Student's t with `df` degrees of freedom is at least as far from 0 as t."""
+    if t * t < 1:  # where the tails are most of all, their complement is the exact one
+        return 1 - incomplete_beta(0.5, df / 2, t * t / (df + t * t))
     return incomplete_beta(df / 2, 0.5, df / (df + t * t))
 
 
@@ -40,7 +42,12 @@ def t_quantile(probability: float, df: float) -> float:
 
 def f_tail(value: float, above: float, below: float) -> float:
     """Return the probability that F with so many degrees of freedom above and below is at least `value`."""
-    return 1.0 if value <= 0 else incomplete_beta(below / 2, above / 2, below / (below + above * value))
+    if value <= 0:
+        return 1.0
+    whole = below + above * value
+    if value < 1:  # where the tail is most of all, its complement is the exact one
+        return 1 - incomplete_beta(above / 2, below / 2, above * value / whole)
+    return incomplete_beta(below / 2, above / 2, below / whole)
 
 
 def chi_square_tail(value: float, df: float) -> float:

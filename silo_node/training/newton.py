@@ -90,9 +90,9 @@ def _taken(state: State, task: Task, problem: Problem, loss: float, sums: tuple[
     inverse = _inverse(inner)
     direction = np.zeros_like(weights)
     direction[kept] = -inverse @ slope[kept]
-    runs_away = flat & (np.abs(direction[kept]) > _RUNS_AWAY * np.maximum(1.0, np.abs(weights[kept])))
-    if problem.can_run_away and taken >= _SURE_AFTER and runs_away.any():
-        return state.with_(kept=kept).at_end("no-maximum", str(factors[int(np.argmax(runs_away))]))
+    runs_away = np.abs(direction[kept]) > _RUNS_AWAY * np.maximum(1.0, np.abs(weights[kept]))
+    if problem.can_run_away and taken >= _SURE_AFTER and flat.any() and runs_away.any():
+        return state.with_(kept=kept).at_end("no-maximum", str(factors[int(np.argmax(np.abs(direction[kept])))]))
     bits, unit, rows = int(state.one("bits")), state.one("unit"), state.one("rows")
     # Half a unit of each row, all in one direction: rows that are alike are rounded alike.
     noise = unit * 2.0 ** -(bits + 1) * rows * math.sqrt(float((inverse * inverse).sum(1).max()))

@@ -3,15 +3,19 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from silo_node.training.families import linear, logistic, multinomial, poisson, ridge
+from silo_node.training.families.linear import FAMILY as LINEAR
+from silo_node.training.families.logistic import FAMILY as LOGISTIC
+from silo_node.training.families.multinomial import FAMILY as MULTINOMIAL
+from silo_node.training.families.poisson import FAMILY as POISSON
+from silo_node.training.families.ridge import FAMILY as RIDGE
 from silo_node.training.family import Family
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
-        "linear-regression": linear.FAMILY,
-        "ridge-regression": ridge.FAMILY,
-        "logistic-regression": logistic.FAMILY,
-        "multinomial-regression": multinomial.FAMILY,
-        "poisson-regression": poisson.FAMILY,
+        "linear-regression": LINEAR,
+        "ridge-regression": RIDGE,
+        "logistic-regression": LOGISTIC,
+        "multinomial-regression": MULTINOMIAL,
+        "poisson-regression": POISSON,
     }
 )
