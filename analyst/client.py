@@ -34,7 +34,7 @@ from analyst.sql.script import script as script_of
 from crypto.errors import CryptoError, ProtocolError
 from crypto.keys import Secret, SigningKey, VerifyKey
 from crypto.rounds.manifest import BackendName, Propose, Recipient
-from crypto.rounds.messages import Failure, ModelUpdated
+from crypto.rounds.messages import Failure, ModelUpdated, RunEnd
 from crypto.rounds.opening import CheckedReport, OpenedSum
 from crypto.rounds.report import StoredReport
 from crypto.sealing import SealingKey
@@ -335,15 +335,15 @@ class Federation:
         proposed = verify(stored.message.propose, Propose, self.config.roster.aggregator_keys).message
         return stored, verify(proposed.request, Request, {self.analyst: self._signing.public}).message
 
-    def deliver_report(self, name: bytes) -> frozenset[str]:
-        """Send the report of a training step, by its SHA-256, to its silos; return the silos that have learned it."""
-        keys, found = self.config.roster.silo_keys, set()
+    def deliver_report(self, name: bytes) -> Mapping[str, RunEnd | None]:
+        """Send the report of a training step to its silos; return who has learned it, and why the run is at its end."""
+        keys, found = self.config.roster.silo_keys, dict[str, RunEnd | None]()
         for envelope in self.aggregators.holder(name).deliver_report(name)[: len(keys)]:
             with suppress(CryptoError):
                 signed = verify(envelope, ModelUpdated, keys)
                 if (signed.message.federation, signed.message.position) == (self.config.federation, name):
-                    found.add(signed.signer)
-        return frozenset(found)
+                    found[signed.signer] = signed.message.ended
+        return found
 
     def now(self) -> int:
         """Return the time in whole seconds."""

@@ -19,7 +19,7 @@ Reading = tuple[tuple[str, ...], dict[str, str], str]
 
 def requests_of(request: Request) -> tuple[Request, ...]:
     """Return for each statement the request that would ask it alone, at the price of all."""
-    parts = request.plan.parts
+    parts = request.plan.alone
     return (request,) if len(parts) == 1 else tuple(request.model_copy(update={"plan": part}) for part in parts)
 
 

@@ -1,10 +1,9 @@
 """The job file of a training run: model, table, columns and price. docs/training.md."""
 
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -16,11 +15,16 @@ from crypto.randomness import token
 from crypto.wire import Name
 from policies.document.load import frozen
 from policies.requests.computations import AnyComputation
+from policies.requests.exact import ExactStep, Setting
+from policies.requests.families import SHAPES
 from policies.requests.logistic import LogisticStep
 from policies.requests.request import Request
 from policies.requests.tables import Table
 from policies.requests.training import MAX_FEATURES, START
 from policies.units import MAX_STEPS, Number
+
+DESCENT = LogisticStep.model_fields["kind"].default  # the one model that is trained by descent
+ROUNDS, LEAST_ROUNDS = 25, 3  # of an exact family at most, where the job names no other number
 
 
 class Job(BaseModel):
@@ -28,33 +32,69 @@ class Job(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
     schema_: Literal["consilo-job/1"] = Field(alias="schema")
-    model: Literal["logistic-regression"]
+    model: str
     table: Name
     purpose: Name
-    label: Name
-    features: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MAX_FEATURES)]
+    label: Name | None = None
+    features: Annotated[tuple[Name, ...], Field(max_length=MAX_FEATURES)] = ()
     release: Literal["private", "exact"] = "private"
-    steps: Annotated[int, Field(ge=1, le=MAX_STEPS)]
-    learning_rate: Annotated[Number, Field(gt=0, lt=10**6)]
+    steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
+    rounds: Annotated[int, Field(ge=LEAST_ROUNDS, le=MAX_STEPS)] | None = None
+    learning_rate: Annotated[Number, Field(gt=0, lt=10**6)] | None = None
     momentum: Annotated[Number, Field(ge=0, lt=1)] = 0
     epsilon: Annotated[Number, Field(gt=0, le=100)] | None = None
     clip: Annotated[Number, Field(gt=0, lt=10**6)] | None = None
     local_steps: Annotated[int, Field(ge=1, le=1000)] = 1
     bounds: dict[Name, tuple[Number, Number]] = Field(default_factory=dict)
     silos: tuple[Name, ...] = ()  # to train with these alone
+    options: dict[str, Number | str] = Field(default_factory=dict)  # of an exact family
+    columns: dict[str, Name] = Field(default_factory=dict)  # further ones of an exact family, such as its offset
+
+    @property
+    def is_exact_family(self) -> bool:
+        """Whether the job is a program of exact rounds, and no descent, which names a learning rate."""
+        return self.release == "exact" and self.learning_rate is None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.model not in SHAPES:
+            raise ValueError(f"no model {self.model!r}, expected one of {', '.join(SHAPES)}")
+        if strange := set(self.bounds) - set(self.used):
+            raise ValueError(f"bounds of {', '.join(sorted(strange))}, not among the features")
+        return self._check_exact() if self.is_exact_family else self._check_descent()
+
+    def _check_exact(self) -> Self:
+        for name, default in (("epsilon", None), ("clip", None), ("momentum", 0), ("local_steps", 1), ("steps", None)):
+            if getattr(self, name) != default:
+                remedy = "; name rounds, or a learning_rate for descent" if name == "steps" else ""
+                raise ValueError(f'release = "exact" without learning_rate has no {name}; remove it{remedy}')
+        return self
+
+    def _check_descent(self) -> Self:
         is_private = self.release == "private"
+        if self.model != DESCENT:
+            raise ValueError(f'with noise there is {DESCENT} alone: {self.model} needs release = "exact"')
+        if self.rounds is not None or self.options or self.columns:
+            raise ValueError('rounds, options and columns are for release = "exact" without learning_rate; remove them')
+        if self.steps is None or self.learning_rate is None or self.label is None or not self.features:
+            raise ValueError("descent needs label, features, steps and learning_rate")
         if is_private != (self.epsilon is not None) or is_private != (self.clip is not None):
             raise ValueError('release = "private" needs epsilon and clip; release = "exact" has neither')
         if is_private and self.local_steps != 1:
             raise ValueError('release = "private" takes one step a round; remove local_steps')
         if not is_private and self.momentum:
             raise ValueError('release = "exact" has no momentum; remove it')
-        if strange := set(self.bounds) - set(self.features):
-            raise ValueError(f"bounds of {', '.join(sorted(strange))}, not among the features")
         return self
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """The columns that the job reads but its label."""
+        return (*self.features, *self.columns.values())
+
+    @property
+    def planned(self) -> int:
+        """The rounds that the run has at most."""
+        return self.steps or self.rounds or ROUNDS
 
 
 def read_job(path: Path) -> Job:
@@ -84,12 +124,13 @@ def first_request(federation: Federation, job: Job) -> Request:
     if job.purpose not in offer.purposes:
         raise AnalystError(f"unknown purpose {job.purpose!r}", suggest(job.purpose, offer.purposes))
     try:
-        step, table, micro_rho = _FIRST_STEPS[job.model](job), table_of(offer, job), 0
+        step: AnyComputation = _exact(job) if job.is_exact_family else _logistic(job)
+        table, micro_rho = table_of(offer, job), 0
         if job.epsilon is not None:
-            micro_rho = federation.price(job.purpose, float(job.epsilon), table, step, job.silos) // job.steps
+            micro_rho = federation.price(job.purpose, float(job.epsilon), table, step, job.silos) // job.planned
             if micro_rho < 1:
                 raise AnalystError(
-                    f"epsilon {job.epsilon} buys nothing in {job.steps} steps", "spend more or step less"
+                    f"epsilon {job.epsilon} buys nothing in {job.planned} steps", "spend more or step less"
                 )
         return federation.write(table, step, job.purpose, micro_rho, silos=job.silos)
     except ValidationError as err:
@@ -101,34 +142,46 @@ def _logistic(job: Job) -> LogisticStep:
     return LogisticStep(
         run=token(16),
         step=0,
-        steps=job.steps,
+        steps=job.planned,
         after=START,
         release=job.release,
-        label=job.label,
+        label=job.label or "",
         features=job.features,
-        learning_rate=_plain(job.learning_rate),
+        learning_rate=_plain(job.learning_rate or 0),
         momentum=_plain(job.momentum),
         clip=_plain(job.clip or 0),
         local_steps=job.local_steps,
     )
 
 
-# The first step of a new run by the kind of its model.
-_FIRST_STEPS: Mapping[str, Callable[[Job], AnyComputation]] = MappingProxyType(
-    {
-        "logistic-regression": _logistic,
-    }
-)
+def _exact(job: Job) -> ExactStep:
+    options = {name: value if isinstance(value, str) else f"{Decimal(value):f}" for name, value in job.options.items()}
+    return ExactStep(
+        run=token(16),
+        step=0,
+        steps=job.planned,
+        after=START,
+        label=job.label,
+        features=job.features,
+        family=job.model,
+        parts=_settings(job.columns),
+        options=_settings(options),
+    )
+
+
+def _settings(values: Mapping[str, str]) -> tuple[Setting, ...]:
+    return tuple(Setting(name=name, value=value) for name, value in sorted(values.items()))
 
 
 def table_of(offer: Offer, job: Job) -> Table:
     """Return the definition of the job's table, with the job's own, narrower bounds if it has any."""
     known = offer.columns(job.table)
-    for name in (*job.features, job.label):
+    used = (*job.used, *(() if job.label is None else (job.label,)))
+    for name in used:
         if name not in known:
             raise AnalystError(f"unknown column {name!r} of {job.table!r}", suggest(name, known))
     try:
-        table = offer.table(job.table, (*job.features, job.label))
+        table = offer.table(job.table, used)
     except SqlError as err:
         raise AnalystError(err.message, err.hint) from err
     columns = []

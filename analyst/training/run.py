@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar
 
 from analyst.answers import denials_of, error_of
@@ -25,13 +26,25 @@ from analyst.errors import AnalystError
 from analyst.requests import waiting
 from analyst.training.job import Job, first_request
 from crypto.errors import CryptoError
-from crypto.rounds.messages import Failure
+from crypto.rounds.messages import Failure, RunEnd
 from crypto.wire import Count, Digest, Message, Signed, digest_of
 from federation.files import replace_file
 from policies.budget.accountant import epsilon_of
 from policies.requests.request import Request
-from policies.requests.training import START
+from policies.requests.training import START, TrainingStep
 from policies.units import MICRO, WAIT_S
+
+# What an analyst is told at the end of a run without noise; the silos' owners see more.
+ENDS: Mapping[RunEnd, str] = MappingProxyType(
+    {
+        "complete": "complete: another step would change nothing that can be told",
+        "no-maximum": "no maximum: a feature tells the labels apart, or a label is the same in all rows, so weights"
+        " would grow without end; the owners see which with `consilo-silo models`: leave it out, or merge its values",
+        "diverged": "stopped: the loss grew or was not finite, and the last good model stands; narrow the bounds of"
+        " features and labels, or ask with another label",
+        "too-few-rows": "too few rows: a model needs more rows than weights; take fewer features, or ask more silos",
+    }
+)
 
 
 class Progress(Message):
@@ -51,7 +64,7 @@ class Training:
     """A finished run: its cost, and the silos that have the model. The model itself stays at the silos."""
 
     run: str
-    steps: int
+    steps: int  # that were taken
     lost: int  # steps that were charged, where silos had contributed, and gave no report
     holders: tuple[str, ...]  # the silos with the model of the last step
     answered: dict[str, int]  # the number of steps to which each silo contributed, in this call
@@ -59,6 +72,7 @@ class Training:
     epsilon: float | None
     delta: float
     assumptions: tuple[str, ...]
+    ended: RunEnd | None = None  # why it was at its end before its last step
 
 
 def train(
@@ -84,10 +98,13 @@ def train(
     if step is None:
         raise AnalystError(f"{keep} is not of a training run", "remove it to begin a new run")
     answered = dict.fromkeys(request.silos, 0)
-    holders = frozenset[str]()
-    while state.done < step.steps:
+    holders, ended = frozenset[str](), None
+    while state.done < step.steps and ended is None:
         if state.done and len(holders) < len(request.silos):
-            federation.deliver_report(state.after)  # for silos that are back, or for a continued run
+            told = federation.deliver_report(state.after)  # for silos that are back, or for a continued run
+            if (ended := _end(step, told)) is not None:
+                holders = frozenset(told)
+                continue
         following = step.model_copy(update={"step": state.done, "after": state.after})
         request, answer = _answered(federation, state, keep, partial(federation.renew, request, following))
         if not isinstance(answer, bytes):
@@ -98,20 +115,21 @@ def train(
         checked = federation.check(request, answer)
         for silo in checked.survivors:
             answered[silo] += 1
-        holders = federation.deliver_report(checked.name)
+        told = federation.deliver_report(checked.name)
+        holders, ended = frozenset(told), _end(step, told)
         state = state.model_copy(update={"done": state.done + 1, "after": checked.name, "under_way": b""})
         if keep is not None:
             _write(keep, state)
         progress(state.done)
     if state.done == step.steps and not holders:
-        holders = federation.deliver_report(state.after)  # the last call was interrupted after its last step
+        holders = frozenset(federation.deliver_report(state.after))  # the last call was interrupted after its last step
     if keep is not None:
         keep.unlink(missing_ok=True)
     rho = None if step.release == "exact" else (step.steps + state.lost) * request.micro_rho / MICRO
     offer = federation.offer_of(request.silos)
     return Training(
         run=step.run.hex(),
-        steps=step.steps,
+        steps=state.done,
         lost=state.lost,
         holders=tuple(sorted(holders)),
         answered=answered,
@@ -123,7 +141,14 @@ def train(
             if rho is None
             else f"one person is known to at most {request.table.max_silos} silos",
         ),
+        ended=ended,
     )
+
+
+def _end(step: TrainingStep, told: Mapping[str, RunEnd | None]) -> RunEnd | None:
+    """Return why a run is at its end, if all silos that have learned its last step say the same."""
+    reasons = set(told.values())
+    return reasons.pop() if step.may_end_early and len(reasons) == 1 else None
 
 
 def _answered(
@@ -204,6 +229,7 @@ def to_json(training: Training) -> str:
             "rho": training.rho,
             "epsilon": training.epsilon,
             "delta": training.delta,
+            "ended": training.ended,
             "assumptions": list(training.assumptions),
         },
         indent=2,
@@ -214,6 +240,12 @@ def show_training(training: Training, job: Job, policies: Mapping[str, Path]) ->
     """Return a finished run as text: its cost, its silos, and the silos with the model."""
     lines = [f"run {training.run}: {training.steps} steps of {job.model.replace('-', ' ')} of {job.label}"]
     lines += [f"  {silo}: in {count} steps" for silo, count in training.answered.items()]
+    if training.ended is not None:
+        lines.append(ENDS[training.ended])
+    elif job.is_exact_family:
+        lines.append(
+            f"not at its end after {training.steps} steps: the step is above the tolerance; ask with more rounds"
+        )
     lines.append(f"the model is at {', '.join(training.holders) or 'no silo'}, and nowhere else; an owner sees it with")
     lines += [
         f"  consilo-silo models --policy {policies.get(silo, Path('policy.toml'))}" for silo in training.holders[:1]

@@ -191,6 +191,10 @@ class Opening(Message):
     sums: Annotated[tuple[Digest, ...], PER_SILO]  # BLAKE3 of my sum as sealed to each recipient, in `shares`
 
 
+# Why a run without noise is at its end: the aim is met, or the last good model stands.
+RunEnd = Literal["complete", "no-maximum", "diverged", "too-few-rows"]
+
+
 class ModelUpdated(Message):
     """Silo to analyst: the SHA-256 of the last report from which my model of a training run has learned."""
 
@@ -198,6 +202,8 @@ class ModelUpdated(Message):
     federation: Name
     run: RoundId
     position: Digest
+    # Why the run is at its end before its last step; only of a run without noise, and left out while it goes on.
+    ended: Annotated[RunEnd | None, Field(default=None, exclude_if=lambda ended: ended is None)] = None
 
 
 class Failed(Message):

@@ -70,6 +70,16 @@ class OpenedSum:
             start += block.length
         return found
 
+    def whole_blocks(self) -> list[npt.NDArray[np.int64]]:
+        """Return the sum as whole numbers, exactly, by block of the manifest; raises ProtocolError on a scaled one."""
+        found, start = list[npt.NDArray[np.int64]](), 0
+        for block in self.manifest.terms.blocks:
+            if block.scale_bits:
+                raise ProtocolError(f"the block {block.name} is scaled for noise, so it is no sum of whole numbers")
+            found.append(self.units[start : start + block.length].astype(np.int64))
+            start += block.length
+        return found
+
 
 @dataclass(frozen=True, slots=True)
 class CheckedReport:

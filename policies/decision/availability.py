@@ -53,7 +53,7 @@ def pace(case: Case) -> Sequence[Denial]:
     if limits.days is not None and _DAYS[(now // DAY_S + 3) % 7] not in limits.days:
         message = f"requests are answered on {', '.join(limits.days) or 'no day'} (UTC)"
         reasons.append(deny("DAYS", "limits.days", message, "ask again on one of these days"))
-    more = len(case.request.plan.parts)  # each statement is a request of the day
+    more = len(case.request.plan.alone)  # each statement is a request of the day
     if limits.requests_per_day is not None and asked_today + more > limits.requests_per_day:
         message = f"you have asked {asked_today} requests today, {limits.requests_per_day} are answered"
         message += f", and {more} more are asked at once" if more > 1 else ""

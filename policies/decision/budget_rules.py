@@ -76,7 +76,7 @@ def months_of(policy: Policy, request: Request, now: int) -> Months:
     listed = request.table.column(source.time_column).domain
     if isinstance(listed, LongDomain):  # no list of periods is as long; `disclosure.definitions` denies it
         return whole
-    found = [_months_in(part.conditions, source.time_column, listed, whole) for part in request.plan.parts]
+    found = [_months_in(part.conditions, source.time_column, listed, whole) for part in request.plan.alone]
     return Months(min(one.first for one in found), max(one.last for one in found))
 
 

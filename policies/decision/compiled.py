@@ -135,8 +135,8 @@ def facts_of(request: Request, max_silos: int) -> RequestFacts:
     if kept is not None and kept[0] is request:  # a request that is kept keeps its id
         return kept[1]
     made = _facts(request, charge(request, max_silos), sampler_delta(request), of_request(request))
-    if len(request.plan.parts) > 1:
-        alone = (request.model_copy(update={"plan": part}) for part in request.plan.parts)
+    if len(request.plan.alone) > 1:
+        alone = (request.model_copy(update={"plan": part}) for part in request.plan.alone)
         priced = made.cost, made.sampler_delta, made.carried_rows
         made = replace(made, parts=tuple((one, _facts(one, *priced)) for one in alone))
     _FACTS[key] = request, made

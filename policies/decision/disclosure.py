@@ -175,7 +175,9 @@ def training(case: Case) -> Sequence[Denial]:
         return reasons
     if step.steps > limits.max_rounds:
         message = f"a run of {step.steps} steps, at most {limits.max_rounds} are allowed"
-        reasons.append(deny("MAX_ROUNDS", "training.max_rounds", message, f"ask with steps = {limits.max_rounds}"))
+        reasons.append(
+            deny("MAX_ROUNDS", "training.max_rounds", message, f"ask with {step.rounds_key} = {limits.max_rounds}")
+        )
     if step.clip_norm > limits.clip_norm:
         message = f"gradients clipped at {step.clip_norm}, at most {limits.clip_norm} is allowed"
         reasons.append(deny("CLIP_NORM", "training.clip_norm", message, f"ask with clip = {limits.clip_norm}"))

@@ -46,7 +46,7 @@ def eligibility(rules: CompiledPolicy, request: Request, now: int) -> list[Denia
         return [*reasons, deny("PURPOSE_CLOSED", f"analysts.{entry}.purposes", message, remedy)]
     reasons += _recipients(request, entry)
     plan = request.plan
-    kinds, opened = dict.fromkeys(part.kind for part in plan.parts), policy.purposes[request.purpose].computations
+    kinds, opened = dict.fromkeys(part.opened_as for part in plan.alone), policy.purposes[request.purpose].computations
     for kind in kinds:
         if kind not in opened or (plan.training is not None and policy.training is None):
             rule = f"purposes.{request.purpose}.computations"

@@ -84,7 +84,7 @@ def _rho(micro_rho: int) -> str:
 
 def _parts(request: Request) -> Iterator[Line]:
     """Yield every field of the computation that its sentence does not say."""
-    run, parts = request.plan.part, request.plan.parts
+    run, parts = request.plan.part, request.plan.alone
     for place, part in enumerate(parts, 1):
         which = f"statement {place}: " if len(parts) > 1 else ""
         figures = getattr(part, "aggregates", ())
@@ -124,7 +124,7 @@ def _norm(request: Request) -> str:
         return "none"
     if request.plan.training is not None:
         return f"{table.max_norm}, which bounds nothing in training"
-    counts = dict.fromkeys(part.group_count(table) for part in request.plan.parts)
+    counts = dict.fromkeys(part.group_count(table) for part in request.plan.alone)
     said = (f"over {count:,} groups" if count > 1 else "without groups" for count in counts)
     rows = (f"{over}, so up to {table.most_rows(count):,} rows" for count, over in zip(counts, said, strict=True))
     return f"{table.max_norm} {'; '.join(rows)}"

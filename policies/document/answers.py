@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from crypto.wire import Jurisdiction, Name
 from policies.budget.accountant import micro_rho_of
 from policies.document.purposes import Purpose
-from policies.document.section import ComputationName, Label
+from policies.document.section import COMPUTATION_NAMES, Label
 from policies.errors import PolicyError
 from policies.requests.computations import COMPUTATIONS
 from policies.requests.tables import check_norm
@@ -22,7 +22,6 @@ from policies.units import MICRO
 
 DELTA = "1e-6"  # of a draft
 _BASES = tuple(get_args(Purpose.model_fields["legal_basis"].annotation))
-_COMPUTATIONS = get_args(ComputationName)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +147,6 @@ def _controller(text: str) -> str:
 def _computations(text: str) -> tuple[str, ...]:
     found = tuple(dict.fromkeys(one.strip() for one in text.split(",")))
     for one in found:
-        if one not in _COMPUTATIONS:
-            raise argparse.ArgumentTypeError(f"found {one[:40]!r}, expected some of {', '.join(_COMPUTATIONS)}")
+        if one not in COMPUTATION_NAMES:
+            raise argparse.ArgumentTypeError(f"found {one[:40]!r}, expected some of {', '.join(COMPUTATION_NAMES)}")
     return found

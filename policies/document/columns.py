@@ -140,8 +140,8 @@ class Column(Section):
         has_domain = bool(self.domain) or self.domain_file is not None  # whose values a draft does not have yet
         if "feature" in self.roles and self.type != "bool" and self.bounds is None and not has_domain:
             raise ValueError("a feature needs bounds or a domain, from public knowledge, never read from the data")
-        if "label" in self.roles and self.type != "bool":
-            raise ValueError(f"a {self.type} column cannot be a label; use a bool column")
+        if "label" in self.roles and self.type != "bool" and self.bounds is None and not has_domain:
+            raise ValueError("a label needs bounds or a domain, from public knowledge, or be a bool")
         if "dimension" in self.roles and not has_domain and self.type not in ("date", "bool"):
             raise ValueError('a dimension needs domain = ["...", ...], the public list of its values')
         if self.step is not None and self.type not in ("int", "decimal"):

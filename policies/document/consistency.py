@@ -10,16 +10,15 @@ from decimal import Decimal
 from typing import Any, NamedTuple, get_args
 
 from policies.document.policy import BUILT_NOISE, BUILT_SECURITY_BITS, Policy
-from policies.document.section import ComputationName
 from policies.periods import most_periods
-from policies.requests.computations import COMPUTATIONS
+from policies.requests.computations import OPENED
 from policies.requests.key_search import KeySearch
 from policies.requests.query import Aggregate, opened_by
 from policies.units import MAX_DOMAIN
 
 Path = tuple[str, ...]
 # What requests of this version can ask for; a policy may already name more.
-BUILT_COMPUTATIONS = frozenset(COMPUTATIONS) & set(get_args(ComputationName))
+BUILT_COMPUTATIONS = OPENED
 BUILT_AGGREGATES = frozenset(map(opened_by, get_args(Aggregate.model_fields["function"].annotation)))
 # A name that opens nothing, as what it asks for is another question.
 BY_BUCKETS = {"histogram": 'this opens nothing: HISTOGRAM asks COUNT by buckets, which "count" and a filter open'}

@@ -4,8 +4,10 @@ import re
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic_core import PydanticKnownError
 
+from policies.requests.computations import OPENED
 from policies.units import DAY_S, HOUR_S, MINUTE_S, Number
 
 Rho = Annotated[Number, Field(ge=Decimal("0.000001"), le=100)]
@@ -24,15 +26,18 @@ def _power_of_two(number: int) -> int:
 PowerOfTwo = Annotated[int, Field(ge=1, le=2**40), AfterValidator(_power_of_two)]
 # An analyst, or with *@ all of a domain who use one key; they share the budget of one analyst.
 AnalystName = Annotated[str, Field(min_length=1, max_length=120, pattern=r"^(\*@)?[A-Za-z0-9][A-Za-z0-9._@+/-]*$")]
-ComputationName = Literal[
-    "query",
-    "key-search",
-    "logistic-regression",
-    "linear-regression",
-    "gradient-boosting",
-    "k-means",
-    "cox",
-    "neural-network",
+# What a policy may open: what requests can ask for, and names of what no version can do yet.
+COMPUTATION_NAMES = tuple(sorted({*OPENED, "cox", "gradient-boosting", "k-means", "neural-network"}))
+
+
+def _computation(name: str) -> str:
+    if name not in COMPUTATION_NAMES:
+        raise PydanticKnownError("literal_error", {"expected": ", ".join(map(repr, COMPUTATION_NAMES))})
+    return name
+
+
+ComputationName = Annotated[
+    str, AfterValidator(_computation), WithJsonSchema({"enum": list(COMPUTATION_NAMES), "type": "string"})
 ]
 AggregateName = Literal["count", "sum", "avg", "var", "covar", "corr", "regr", "histogram", "quantile", "survival"]
 

@@ -1,4 +1,4 @@
-"""All kinds of computation that silos can be asked for, by their names in a policy, and the interface of one.
+"""All kinds of computation that silos can be asked for, by their names on the wire, and the interface of one.
 
 A computation is one value with three parts. Its *shape* is here: the columns it uses, the statistics in its sum, how
 much one person can change them, and who may receive the result. Code that judges, prices or relays a request reads
@@ -14,7 +14,9 @@ from typing import Annotated, Literal, Protocol
 from pydantic import Field
 
 from policies.requests.cases import Cases
+from policies.requests.exact import ExactStep
 from policies.requests.expressions import Derived
+from policies.requests.families import SHAPES
 from policies.requests.key_search import KeySearch
 from policies.requests.logistic import LogisticStep
 from policies.requests.persons import Inner
@@ -33,7 +35,11 @@ class Computation(Protocol):
 
     @property
     def kind(self) -> str:
-        """The name in `purposes.*.computations` of a policy, and on the wire."""
+        """The name on the wire."""
+
+    @property
+    def opened_as(self) -> str:
+        """The name in `purposes.*.computations` of a policy: of an exact step that of its family."""
 
     @property
     def release(self) -> Literal["private", "exact"]:
@@ -60,7 +66,7 @@ class Computation(Protocol):
         """The computation as one of several requests that are approved together; None if it stands alone."""
 
     @property
-    def parts(self) -> Sequence["Computation"]:
+    def alone(self) -> Sequence["Computation"]:
         """The computations that are each judged as if they were asked alone; itself, but of several statements."""
 
     @property
@@ -69,7 +75,7 @@ class Computation(Protocol):
 
     @property
     def portions(self) -> Sequence[tuple[int, int]]:
-        """Which part of the price each of `parts` has, as a fraction."""
+        """Which part of the price each of `alone` has, as a fraction."""
 
     @property
     def dimensions(self) -> Sequence[str]:
@@ -143,7 +149,7 @@ class Computation(Protocol):
 
 
 # The closed union of the wire.
-AnyComputation = Annotated[Plan | KeySearch | LogisticStep | Statements, Field(discriminator="kind")]
+AnyComputation = Annotated[Plan | KeySearch | LogisticStep | ExactStep | Statements, Field(discriminator="kind")]
 
 COMPUTATIONS: Mapping[str, type[Computation]] = MappingProxyType(
     {
@@ -151,8 +157,12 @@ COMPUTATIONS: Mapping[str, type[Computation]] = MappingProxyType(
         "query": Plan,
         "key-search": KeySearch,
         "logistic-regression": LogisticStep,
+        "exact-step": ExactStep,
     }
 )
+
+# The names that a policy opens and a request can ask for; those of an exact step are its families.
+OPENED: frozenset[str] = frozenset({"query", "key-search", "logistic-regression", *SHAPES})
 
 
 def slot_count(computation: Computation, table: Table) -> int:

@@ -70,6 +70,7 @@ class KeySearch(Message):
     result: ClassVar[Literal["query-result", "model"]] = "query-result"
     approved_as: ClassVar[Literal["query", "training", "key-search"]] = "key-search"
     training: ClassVar[None] = None
+    opened_as: ClassVar[str] = "key-search"
     continues: ClassVar[None] = None
     cases: ClassVar[tuple[Cases, ...]] = ()
     coarsened: ClassVar[tuple[str, ...]] = ()
@@ -95,7 +96,7 @@ class KeySearch(Message):
     portions: ClassVar[tuple[tuple[int, int], ...]] = ((1, 1),)
 
     @property
-    def parts(self) -> tuple[Self, ...]:
+    def alone(self) -> tuple[Self, ...]:
         return (self,)
 
     @property

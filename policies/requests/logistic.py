@@ -13,9 +13,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from crypto.wire import Name
 from policies.requests.statistic import Extent, Statistic, exact, noised
 from policies.requests.tables import Table
-from policies.requests.training import Positive, TrainingStep
+from policies.requests.training import MAX_FEATURES, Positive, TrainingStep
 
 GRADIENT_UNITS = 2**20  # in the clip norm: a person's clipped gradient is made of whole units
 MAX_WEIGHTS = 64_000  # of 64 features with 1,000 values each
@@ -32,6 +33,8 @@ class LogisticStep(TrainingStep):
     """
 
     kind: Literal["logistic-regression"] = "logistic-regression"
+    label: Name
+    features: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MAX_FEATURES)]
     learning_rate: Positive
     momentum: Positive = "0"
     clip: Positive
@@ -66,6 +69,9 @@ class LogisticStep(TrainingStep):
 
     def check(self, table: Table, backend: str) -> None:
         super().check(table, backend)
+        if (kind := table.column(self.label).type) != "bool":
+            message = f"label {self.label!r} is a {kind}, descent with noise takes a bool"
+            raise ValueError(f'{message}; sources with release = "exact" take other labels')
         if (width := self.width(table)) > MAX_WEIGHTS:
             message = f"the model would have {width:,} weights, at most {MAX_WEIGHTS:,} are possible"
             raise ValueError(f"{message}; take features with fewer values")

@@ -181,12 +181,13 @@ class Plan(Message):
     result: ClassVar[Literal["query-result", "model"]] = "query-result"
     approved_as: ClassVar[Literal["query", "training", "key-search"]] = "query"
     training: ClassVar[None] = None
+    opened_as: ClassVar[str] = "query"
     search: ClassVar[None] = None
     part: ClassVar[None] = None
     portions: ClassVar[tuple[tuple[int, int], ...]] = ((1, 1),)
 
     @property
-    def parts(self) -> tuple["Plan", ...]:
+    def alone(self) -> tuple["Plan", ...]:
         return (self,)
 
     @property

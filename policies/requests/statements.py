@@ -58,6 +58,7 @@ class Statements(Message):
     result: ClassVar[Literal["query-result", "model"]] = "query-result"
     approved_as: ClassVar[Literal["query", "training", "key-search"]] = "query"
     training: ClassVar[None] = None
+    opened_as: ClassVar[str] = "query"
     search: ClassVar[None] = None
     part: ClassVar[None] = None
     curve: ClassVar[None] = None  # nor this
@@ -65,7 +66,7 @@ class Statements(Message):
     coarsened: ClassVar[tuple[str, ...]] = ()  # each question may merge members that another one shows
 
     @property
-    def parts(self) -> tuple[Plan, ...]:
+    def alone(self) -> tuple[Plan, ...]:
         return self.plans
 
     @property

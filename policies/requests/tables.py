@@ -174,7 +174,7 @@ def check_role(table: Table, role: str, name: str) -> None:
         raise ValueError(f"measure {name!r} has no bounds")
     if role == "feature" and column.step is None and not column.domain:
         raise ValueError(f"feature {name!r} has neither bounds nor a domain")
-    if role == "label" and column.type != "bool":
-        raise ValueError(f"label {name!r} is no bool")
+    if role == "label" and column.type != "bool" and column.step is None and not column.domain:
+        raise ValueError(f"label {name!r} has neither bounds nor a domain")
     if role == "key" and column.type != "string":
         raise ValueError(f"{name!r} has no keys, as it is no string")

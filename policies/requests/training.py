@@ -2,7 +2,7 @@
 
 A run is a chain: each step names the encrypted report of the step before, so all silos of a run have the same model at
 the same step. The common part of all model families is here; a family adds its own parameters and statistics, as
-`policies/requests/logistic.py` does. docs/protocol.md section 11.
+`policies/requests/logistic.py` does, and for all exact families `policies/requests/exact.py`. docs/protocol.md 11.
 """
 
 from abc import ABC, abstractmethod
@@ -38,8 +38,8 @@ class TrainingStep(Message, ABC):
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)]
     after: Digest  # SHA-256 of the encrypted report of the step before
     release: Literal["private", "exact"]
-    label: Name
-    features: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MAX_FEATURES)]
+    label: Name | None
+    features: Annotated[tuple[Name, ...], Field(max_length=MAX_FEATURES)]
     # The run from whose last opened model this one goes on with fewer silos; left out of any other.
     continues: Annotated[RoundId | None, Field(default=None, exclude_if=lambda run: run is None)] = None
 
@@ -57,13 +57,16 @@ class TrainingStep(Message, ABC):
     conditions: ClassVar[tuple[Predicate, ...]] = ()
     paired: ClassVar[tuple[str, ...]] = ()
     portions: ClassVar[tuple[tuple[int, int], ...]] = ((1, 1),)
+    rounds_key: ClassVar[str] = "steps"  # of a job file: how many steps a run has
+    may_end_early: ClassVar[bool] = False  # whether the silos may say after a step that the run is at its end
 
     @model_validator(mode="after")
     def _check_chain(self) -> Self:
         if self.step >= self.steps or (self.step == 0) != (self.after == START):
             raise ValueError("step must be below steps, and follow a report unless it is the first")
-        if len({*self.features, self.label}) != len(self.features) + 1:
-            raise ValueError("a column is used twice")
+        named = self.columns()
+        if twice := sorted({name for name in named if named.count(name) > 1}):
+            raise ValueError(f"a column is used twice: {', '.join(twice)}")
         if self.continues == self.run:
             raise ValueError("a run continues another one")
         return self
@@ -77,12 +80,16 @@ class TrainingStep(Message, ABC):
         return self
 
     @property
-    def parts(self) -> tuple[Self, ...]:
+    def alone(self) -> tuple[Self, ...]:
         return (self,)
 
     @property
     def blocks(self) -> tuple[Self, ...]:
         return (self,)
+
+    @property
+    def opened_as(self) -> str:
+        return self.kind
 
     @property
     @abstractmethod
@@ -93,8 +100,12 @@ class TrainingStep(Message, ABC):
         """Return the first step of the run; it has the fields that all steps share."""
         return self.model_copy(update={"step": 0, "after": START})
 
+    def columns(self) -> tuple[str, ...]:
+        """Return every column that the step reads."""
+        return (*self.features, *(() if self.label is None else (self.label,)))
+
     def uses(self) -> Mapping[ColumnRole, tuple[str, ...]]:
-        return {"feature": self.features, "label": (self.label,)}
+        return {"feature": self.features, "label": () if self.label is None else (self.label,)}
 
     def rows_in_words(self, table: Table) -> str:
         return f"at most {table.max_rows} rows"
@@ -110,7 +121,7 @@ class TrainingStep(Message, ABC):
 
     def size(self, table: Table) -> int:
         """Return how much each row costs: the id, and for each column one, or as many as it has values."""
-        return 1 + sum(len(table.column(name).domain) or 1 for name in (*self.features, self.label))
+        return 1 + sum(len(table.column(name).domain) or 1 for name in self.columns())
 
     def check(self, table: Table, backend: str) -> None:
         if backend == "shares":

@@ -50,7 +50,7 @@ def codings_of(request: Request) -> Iterator[Coding]:
     for role in ("measure", "feature", "label"):
         for name in uses.get(role, ()):
             column = table.column(name)
-            is_member = column.type == "bool" or (role == "feature" and column.domain)
+            is_member = column.type == "bool" or (role != "measure" and column.domain)
             yield Coding("member" if is_member else "steps", column)
 
 
@@ -157,7 +157,7 @@ def examples(rows: Rows, request: Request, is_in: Bools | None, lots: Lots) -> V
 
 def _example_cells(rows: Rows, table: Table, step: TrainingStep, kept: Integers) -> Iterator[tuple[Integers, Bools]]:
     """Yield the label and each feature of the kept rows, and where it is present."""
-    label = steps_of(rows, table.column(step.label), kept)
+    label = steps_of(rows, table.column(step.label or ""), kept)
     yield label, label != NO_STEPS
     for name in step.features:
         column = table.column(name)

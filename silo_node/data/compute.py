@@ -22,9 +22,11 @@ from silo_node.data.consent import ConsentFilter, Decisions, narrowed, readings,
 from silo_node.data.locations import connect, opened
 from silo_node.data.prepared.reader import Reader
 from silo_node.data.prepared.store import Made
-from silo_node.data.query import Forgotten, Reading, examples, execute, nobody
+from silo_node.data.query import Forgotten, Reading, examples, execute, model_examples, nobody
 from silo_node.data.sources import Source
 from silo_node.errors import SourceError
+from silo_node.training import exact
+from silo_node.training.family import Examples
 from silo_node.training.logistic_model import weights_of
 from silo_node.training.run import RunState, check_position
 
@@ -74,6 +76,11 @@ def _read_examples(access: Access, request: Request) -> list[npt.NDArray[np.int6
     return examples(access.connection, access.source, unit, request, access.consent, access.forgotten)
 
 
+def _read_model_rows(access: Access, request: Request) -> Examples:
+    unit = access.policy.privacy_unit.id_column
+    return model_examples(access.connection, access.source, unit, request, access.consent, access.forgotten)
+
+
 def _load_torch() -> None:
     from silo_node.training import logistic  # noqa: F401
 
@@ -90,6 +97,7 @@ CONTRIBUTIONS: Mapping[str, ContributionKind] = MappingProxyType(
         "statements": ContributionKind(_read_answer, Reader.vectors, _answered),
         "query": ContributionKind(_read_answer, Reader.vectors, _answered),
         "logistic-regression": ContributionKind(_read_examples, Reader.examples, _trained, _load_torch),
+        "exact-step": ContributionKind(_read_model_rows, Reader.model_examples, exact.contribution),
     }
 )
 

@@ -16,8 +16,10 @@ from silo_node.data.coded import Bools, Coding, Rows, coded
 from silo_node.data.consent import ConsentFilter
 from silo_node.data.joining import joined
 from silo_node.data.lots import Lots
+from silo_node.data.model_rows import model_rows
 from silo_node.data.sources import Source
 from silo_node.data.statements import contributed
+from silo_node.training.family import Examples
 
 Forgotten = Callable[[duckdb.DuckDBPyConnection, pa.Array], Bools | None]  # which persons are; None: nobody
 
@@ -66,6 +68,19 @@ def examples(
     """Return the rows that a step of training learns from; see `answer.examples`."""
     rows, is_in = _rows(connection, (Reading(source, consent),), unit, request, forgotten)
     return answer.examples(rows, request, is_in, Lots())
+
+
+def model_examples(
+    connection: duckdb.DuckDBPyConnection,
+    source: Source,
+    unit: str,
+    request: Request,
+    consent: ConsentFilter | None = None,
+    forgotten: Forgotten = nobody,
+) -> Examples:
+    """Return the rows that a step of an exact family learns from; see `model_rows.model_rows`."""
+    rows, is_in = _rows(connection, (Reading(source, consent),), unit, request, forgotten)
+    return model_rows(rows, request, is_in)
 
 
 def _rows(

@@ -36,6 +36,7 @@ from silo_node.owner import backup_commands, force_commands, ledger_commands, po
 from silo_node.owner.consent_status import ConsentCounts, PersonConsent, consent_counts, status_of_person
 from silo_node.owner.receipt_commands import add_receipt_command
 from silo_node.training.run import RunState
+from silo_node.training.shown import shown
 
 WAIT_S = 180.0  # for a silo that was started to be connected
 
@@ -285,18 +286,23 @@ def _states(policy: Path) -> list[RunState]:
         store.close()
 
 
+def _model(state: RunState) -> dict[str, object]:
+    model = state.exact
+    if model is None:
+        return {"coefficients": state.coefficients()}
+    return {"model": model.family, "ended": model.ended, **model.fitted.model_dump()}
+
+
 def _models(options: argparse.Namespace) -> int:
     load(options.policy)
     states = _states(options.policy)
     if options.format == "json":
-        listing = [{**state.summary(), "coefficients": state.coefficients()} for state in states]
+        listing = [{**state.summary(), **_model(state)} for state in states]
         print(json.dumps(listing, indent=2))
         return 0
     for state in states:
         print(f"run {state.run.hex()}: {state.done} of {state.steps} steps, {state.release}, for {state.purpose}")
-        print(f"  log-odds of {state.label} in {state.table}, asked by {state.analyst}")
-        for name, value in state.coefficients().items():
-            print(f"  {name:<32} {value:>10.4f}")
+        print("\n".join(shown(state)))
     if not states:
         print("no model yet")
     return 0

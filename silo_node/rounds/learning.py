@@ -19,7 +19,7 @@ from policies.requests.terms import terms_of
 from silo_node.rounds.proposal import state_of
 from silo_node.rounds.states import Silo
 from silo_node.training.models import MODELS
-from silo_node.training.run import check_position, position_of
+from silo_node.training.run import RunState, check_position, position_of
 
 
 def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[bytes]) -> bytes:
@@ -45,7 +45,7 @@ def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[
         try:
             check_position(state, request)
         except ProtocolError:
-            return _learned(silo, step.run, position_of(state))
+            return _learned(silo, step.run, state)
         if unknown := request.table.unresolved:
             raise ProtocolError(f"the model has a feature with the domain {unknown[0].name}, which this policy lacks")
         terms = terms_of(request, signed.digest)
@@ -55,13 +55,15 @@ def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[
         for index in range(checked.scheme.shape.chunks if checked.scheme.columns == 1 else 0):
             check_chunk(checked, index, evidence[index * members : (index + 1) * members])
         opened = open_report(checked, silo.name, silo.sealing, round_secret(request, silo.name, silo.sealing))
-        state = MODELS[request.plan.kind](state, request, stored.name, opened.blocks(), now)
+        state = MODELS[request.plan.kind](state, request, stored.name, opened, now)
         ledger.save_run(step.run, state.encode())
-    return _learned(silo, step.run, state.position)
+    return _learned(silo, step.run, state)
 
 
-def _learned(silo: Silo, run: bytes, position: bytes) -> bytes:
-    return sign(ModelUpdated(federation=silo.federation, run=run, position=position), silo.name, silo.signing)
+def _learned(silo: Silo, run: bytes, state: RunState | None) -> bytes:
+    ended = None if state is None else state.ended
+    learned = ModelUpdated(federation=silo.federation, run=run, position=position_of(state), ended=ended)
+    return sign(learned, silo.name, silo.signing)
 
 
 def check_conditions(silo: Silo, checked: CheckedReport) -> None:

@@ -159,7 +159,7 @@ def _reserve(silo: Silo, ledger: Ledger, now: int, request: Request, request_has
         months=months,
         atto_delta=sampler_delta(request),
         replaces=_replaced(ledger, request),
-        statements=len(request.plan.parts),
+        statements=len(request.plan.alone),
     )
     windows = limits_of(silo.policy, request.purpose, now, months)
     run_limit, rate = run_limit_of(silo.policy, request), rate_of(silo.policy, now)

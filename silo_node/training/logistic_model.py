@@ -11,7 +11,7 @@ import numpy as np
 from crypto.errors import ProtocolError
 from policies.requests.logistic import GRADIENT_UNITS, WEIGHT_BITS, LogisticStep
 from policies.requests.request import Request
-from silo_node.training.run import RunState, Term, Vector, state_after
+from silo_node.training.run import Opened, RunState, Term, Vector, state_after
 
 
 def logistic_step(request: Request) -> LogisticStep:
@@ -26,14 +26,14 @@ def weights_of(state: RunState | None, request: Request) -> Vector:
     return np.zeros(logistic_step(request).width(request.table)) if state is None else np.array(state.weights)
 
 
-def moved(state: RunState | None, request: Request, position: bytes, blocks: list[Vector], now: int) -> RunState:
-    """Return the state after a step, from the two blocks of its opened sum, in the units of the request's statistics.
+def moved(state: RunState | None, request: Request, position: bytes, opened: Opened, now: int) -> RunState:
+    """Return the state after a step, from the two blocks of its opened sum.
 
     The step must be the next one (`check_position`). Raises ProtocolError if the weights would not be finite.
     """
     step, before = logistic_step(request), weights_of(state, request)
     velocity = np.zeros_like(before) if state is None else np.array(state.velocity)
-    total, count = blocks[0], float(blocks[1][0])
+    (total, (count,)) = opened.blocks()
     if step.is_exact:
         weights = np.ldexp(total, -WEIGHT_BITS) / count if count > 0 else before
     else:

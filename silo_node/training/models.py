@@ -1,17 +1,18 @@
-"""The model families by their kind, each with the function that updates its model by an opened sum."""
+"""The steps of training by their kind, each with the function that updates its model by an opened sum."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from policies.requests.request import Request
-from silo_node.training import logistic_model
-from silo_node.training.run import RunState, Vector
+from silo_node.training import exact, logistic_model
+from silo_node.training.run import Opened, RunState
 
-# The state before (None at the start), the request, the report's name, the opened blocks, the time: the state after.
-Move = Callable[[RunState | None, Request, bytes, list[Vector], int], RunState]
+# The state before (None at the start), the request, the report's name, the opened sum, the time: the state after.
+Move = Callable[[RunState | None, Request, bytes, Opened, int], RunState]
 
 MODELS: Mapping[str, Move] = MappingProxyType(
     {
         "logistic-regression": logistic_model.moved,
+        "exact-step": exact.moved,
     }
 )

@@ -1,17 +1,19 @@
 """The state of a silo in a training run, which it keeps between two steps: its position and its model."""
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
 from crypto.errors import ProtocolError
+from crypto.rounds.messages import RunEnd
 from crypto.wire import Digest, Message, Name, RoundId, Seconds
 from policies.requests.request import Request, job_of
 from policies.requests.training import START
 from policies.units import MAX_STEPS
+from silo_node.training.family import Fitted
 
 Vector = npt.NDArray[np.float64]
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -25,6 +27,33 @@ class Term(Message):
     half: _Finite
 
 
+class Opened(Protocol):
+    """An opened sum, block by block, in the units of the request's statistics."""
+
+    def blocks(self) -> list[Vector]:
+        """Return the sums as reals."""
+
+    def whole_blocks(self) -> list[npt.NDArray[np.int64]]:
+        """Return the sums of a computation without noise as whole numbers, exactly."""
+
+
+class Numbers(Message):
+    """A vector of an exact family's state."""
+
+    name: Name
+    values: tuple[_Finite, ...]
+
+
+class ExactModel(Message):
+    """The state of an exact family after a round, and what it means to the silo's owner."""
+
+    family: Name
+    numbers: tuple[Numbers, ...]
+    ended: RunEnd | None = None
+    why: Annotated[str, Field(max_length=1000)] = ""
+    fitted: Fitted
+
+
 class RunState(Message):
     """A model after some steps of a run."""
 
@@ -36,7 +65,7 @@ class RunState(Message):
     analyst: Name
     purpose: Name
     table: Name
-    label: Name
+    label: Annotated[Name | None, Field(default=None, exclude_if=lambda name: name is None)] = None
     release: str
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)]
     done: Annotated[int, Field(ge=1, le=MAX_STEPS)]
@@ -45,21 +74,39 @@ class RunState(Message):
     terms: tuple[Term, ...]
     weights: tuple[_Finite, ...]
     velocity: tuple[_Finite, ...]
+    # Of an exact family, which has no terms, weights and velocity here; left out of any other.
+    exact: Annotated[ExactModel | None, Field(default=None, exclude_if=lambda model: model is None)] = None
+
+    @property
+    def ended(self) -> RunEnd | None:
+        """Why the run is at its end before its last step; None if it goes on."""
+        return None if self.exact is None else self.exact.ended
 
     def coefficients(self) -> dict[str, float]:
-        """Return log-odds by term, in the units of the columns; the intercept is for all terms at 0."""
+        """Return log-odds by term, in the units of the columns; the intercept is for all terms at 0.
+
+        Of an exact family there are none here: `exact.fitted` has its listings.
+        """
+        if not self.terms:
+            return {}
         found = {term.name: weight / term.half for term, weight in zip(self.terms, self.weights, strict=True)}
         shift = sum(weight * term.middle / term.half for term, weight in zip(self.terms, self.weights, strict=True))
         return found | {self.terms[0].name: self.weights[0] - shift}
 
-    def summary(self) -> dict[str, str | int]:
+    def summary(self) -> dict[str, str | int | None]:
         """Return the run's purpose and progress."""
         text = {"run": self.run.hex(), "analyst": self.analyst, "purpose": self.purpose, "table": self.table}
         return {**text, "label": self.label, "release": self.release, "steps": self.steps, "done": self.done}
 
 
 def state_after(
-    request: Request, position: bytes, now: int, terms: Sequence[Term], weights: Vector, velocity: Vector
+    request: Request,
+    position: bytes,
+    now: int,
+    terms: Sequence[Term],
+    weights: Vector,
+    velocity: Vector,
+    exact: ExactModel | None = None,
 ) -> RunState:
     """Return a silo's state after a step of any model family; raises ProtocolError if a number is not finite."""
     step = request.plan.training
@@ -82,6 +129,7 @@ def state_after(
         terms=tuple(terms),
         weights=tuple(map(float, weights)),
         velocity=tuple(map(float, velocity)),
+        exact=exact,
     )
 
 

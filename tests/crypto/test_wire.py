@@ -36,6 +36,7 @@ from crypto.wire import (
 from federation.members.roster import Party, Roster, SiloParty
 from policies.requests.cases import Cases
 from policies.requests.catalogue import Catalogue, CatalogueRequest, OpenColumn
+from policies.requests.exact import ExactStep, Setting
 from policies.requests.logistic import LogisticStep
 from policies.requests.persons import InnerColumn
 from policies.requests.predicates import Compare, IsNull, Not
@@ -108,6 +109,17 @@ SAMPLES: dict[type[Message], Message] = {  # whose parts must fit together
         learning_rate="0.5",
         momentum="0.9",
         clip="1",
+    ),
+    ExactStep: ExactStep(
+        run=bytes(16),
+        step=1,
+        steps=3,
+        after=b"\1" * 32,
+        label="days",
+        features=("ward",),
+        family="poisson-regression",
+        parts=(Setting(name="offset", value="stay"),),
+        options=(Setting(name="missing", value="mean"),),
     ),
     Table: REQUEST.table,
     TableColumn: REQUEST.table.columns[1],

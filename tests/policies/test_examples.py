@@ -16,13 +16,9 @@ from tests.policies.test_load import MINIMAL
 
 EXAMPLES = sorted((schema.FILE.parent / "examples").glob("*.toml"))
 WARNED = {
-    "bank": {"disclosure.aggregates: histogram",
-             "purposes.credit-research.computations: linear-regression",
-             "purposes.fraud-prevention.computations: gradient-boosting"},
+    "bank": {"disclosure.aggregates: histogram", "purposes.fraud-prevention.computations: gradient-boosting"},
     "hospital": {"disclosure.aggregates: histogram", "purposes.health-research.computations: cox"},
-    "retailer": {"disclosure.aggregates: histogram",
-                 "purposes.market-insight.computations: linear-regression",
-                 "purposes.market-insight.computations: k-means"},
+    "retailer": {"disclosure.aggregates: histogram", "purposes.market-insight.computations: k-means"},
 }  # fmt: skip
 
 

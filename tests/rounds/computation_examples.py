@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from policies.requests.exact import ExactStep, Setting
 from policies.requests.key_search import FIRST, KeySearch, KeyShape
 from policies.requests.logistic import LogisticStep
 from policies.requests.moments import PAIRS
@@ -105,6 +106,21 @@ def search(*prefixes: str, shape: KeyShape = SHAPE) -> Request:
     return request(table=table(columns=(WARD,)), plan=plan)
 
 
+def exact(family: str, label: str | None, *features: str, **parts: str) -> Request:
+    """Return a request for the first step of a run of an exact family; a text label has its positive value named."""
+    step = ExactStep(
+        run=bytes(16),
+        step=0,
+        steps=3,
+        after=START,
+        label=label,
+        features=features,
+        family=family,
+        parts=tuple(Setting(name=name, value=column) for name, column in sorted(parts.items())),
+    )
+    return request(table=TABLE, plan=step, micro_rho=0)
+
+
 EXAMPLES: Mapping[str, tuple[Request, ...]] = {
     "query": (
         question(),
@@ -140,5 +156,12 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         training(LogisticStep, "age", "ward", release="private", learning_rate="1", momentum="0.5", clip="0.8"),
         training(LogisticStep, "age", "ward", of=SHORT, release="private", learning_rate="1", clip="0.8"),
         training(LogisticStep, "age", "ward", release="exact", learning_rate="1", clip="0", local_steps=2),
+    ),
+    "exact-step": (
+        exact("linear-regression", "age", "ward", "smoker"),
+        exact("ridge-regression", "age", "ward", "smoker"),
+        exact("logistic-regression", "smoker", "ward", "age"),
+        exact("multinomial-regression", "ward", "smoker", "age"),
+        exact("poisson-regression", "age", "ward", "smoker"),
     ),
 }

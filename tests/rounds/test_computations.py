@@ -5,19 +5,22 @@ every aggregate of the vocabulary, so a new aggregate is held to it too.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.document.section import ComputationName
+from policies.document.section import COMPUTATION_NAMES
 from policies.requests.calibration import check_price
-from policies.requests.computations import COMPUTATIONS, slot_count
+from policies.requests.computations import COMPUTATIONS, OPENED, slot_count
+from policies.requests.families import SHAPES
 from policies.requests.request import Request
 from policies.requests.statistic import Extent, Statistic
 from silo_node.data.compute import CONTRIBUTIONS, Access, Vectors
@@ -26,6 +29,7 @@ from silo_node.data.prepared.reader import Reader
 from silo_node.data.prepared.store import Store
 from silo_node.data.sources import source_of
 from silo_node.training.models import MODELS
+from silo_node.training.registry import FAMILIES
 from silo_node.training.run import RunState
 from tests.harness.example_policy import AGE, STORED, WARD, Edit, policy
 from tests.harness.rows import NamedHere, opened
@@ -71,9 +75,21 @@ def states(request: Request) -> Iterator[RunState | None]:
     yield None
     if request.plan.training is not None:
         extents = request.plan.statistics(request.table).values()
-        blocks = [np.arange(1, extent.length + 1).astype(np.float64) * -(2.0**18) for extent in extents]
-        blocks[-1] = np.array([3.0])
-        yield MODELS[request.plan.kind](None, request, bytes([1] * 32), blocks, 0)
+        yield MODELS[request.plan.kind](None, request, bytes([1] * 32), OddSum([one.length for one in extents]), 0)
+
+
+@dataclass(frozen=True)
+class OddSum:
+    """An opened sum of some persons, none of whom is at a silo."""
+
+    lengths: Sequence[int]
+
+    def blocks(self) -> list[npt.NDArray[np.float64]]:
+        found = [np.arange(1, length + 1).astype(np.float64) * -(2.0**18) for length in self.lengths]
+        return [*found[:-1], np.array([3.0])]
+
+    def whole_blocks(self) -> list[npt.NDArray[np.int64]]:
+        return [np.arange(1, length + 1) * 2**20 + 12345 for length in self.lengths]
 
 
 def check_shape(request: Request, vectors: Vectors) -> None:
@@ -103,9 +119,9 @@ def test_every_kind_is_at_every_place() -> None:
         assert one.model_fields["kind"].default == kind  # type: ignore[attr-defined]
     assert set(COMPUTATIONS) == set(CONTRIBUTIONS) == set(EXAMPLES)
     # A policy opens several statements by the kind of each.
-    opened = {part.kind for _, asked in REQUESTS for part in asked.plan.parts}
-    assert opened == set(COMPUTATIONS) & set(get_args(ComputationName))
     assert set(MODELS) == {kind for kind, asked in REQUESTS if asked.plan.training is not None}
+    assert set(SHAPES) == set(FAMILIES) == {asked.plan.opened_as for kind, asked in REQUESTS if kind == "exact-step"}
+    assert {part.opened_as for _, asked in REQUESTS for part in asked.plan.alone} == OPENED <= set(COMPUTATION_NAMES)
     for kind, asked in REQUESTS:
         assert asked.plan.kind == kind
         assert Request.decode(asked.encode()) == asked

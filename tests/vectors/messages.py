@@ -211,6 +211,18 @@ STEP = {
     "local_steps": 1,
 }
 EXACT = STEP | {"step": 0, "after": bytes(32), "release": "exact", "momentum": "0", "clip": "0", "local_steps": 20}
+EXACT_FAMILY = {
+    "kind": "exact-step",
+    "run": bytes(range(16)),
+    "step": 1,
+    "steps": 25,
+    "after": _digest("the report of step 0"),
+    "release": "exact",
+    "label": "days",
+    "features": ["ward"],
+    "family": "poisson-regression",
+    "options": [{"name": "missing", "value": "mean"}, {"name": "tolerance", "value": "0.000001"}],
+}
 
 
 def request(plan: dict[str, Any], micro_rho: int, recipients: list[dict[str, Any]] | None = None) -> dict[str, Any]:
@@ -487,6 +499,43 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
             "velocity": [0.0, 0.1],
         },
     )
+    yield (
+        "RunState",
+        {
+            "run": round_id,
+            "job": _digest("a job"),
+            "analyst": "ann@university",
+            "purpose": "research",
+            "table": "stays",
+            "label": "days",
+            "release": "exact",
+            "steps": 25,
+            "done": 2,
+            "position": _digest("the report"),
+            "learned_at": 1_000_060,
+            "terms": [],
+            "weights": [],
+            "velocity": [],
+            "exact": {
+                "family": "poisson-regression",
+                "numbers": [{"name": "loss", "values": [12.5]}, {"name": "weights", "values": [0.5, -1.25]}],
+                "ended": "no-maximum",
+                "why": "ward = other",
+                "fitted": {
+                    "listings": [
+                        {
+                            "name": "coefficients",
+                            "headings": ["coefficient", "standard error"],
+                            "lines": [{"name": "(intercept)", "values": [0.5, None]}],
+                        }
+                    ],
+                    "figures": [{"name": "rows", "values": [40.0]}],
+                    "notes": ["dropped: ward = other is the same in all rows"],
+                },
+            },
+        },
+    )
+    yield "Learned", {"federation": federation, "run": round_id, "position": _digest("the report"), "ended": "complete"}
     counted = {"kind": "query", "where": None, "group_by": ["icd"], "aggregates": QUESTION["aggregates"][:1]}
     yield "Request", request(counted, 100_000) | {"table": TABLE | {"columns": [ICD]}}
     yield "Request", request(COUNTS_CUT, 100_000) | {"table": NEVER_MISSING}
@@ -496,6 +545,7 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "Request", request(DERIVED, 100_000)
     yield "Request", request(BY_PERSON, 100_000)
     yield "Request", request(QUANTILES, 100_000)
+    yield "Request", request(EXACT_FAMILY, 0)
     yield (
         "DomainRequest",
         {

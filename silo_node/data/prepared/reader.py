@@ -19,6 +19,7 @@ from silo_node.data.coded import Bools, Integers
 from silo_node.data.consent import Decisions
 from silo_node.data.locations import LOAD_TIMEOUT_S, opened
 from silo_node.data.lots import SECRET_BYTES, Lots
+from silo_node.data.model_rows import model_rows
 from silo_node.data.prepared.codes import merged, places_in
 from silo_node.data.prepared.decided import Decided, judged, who_is_in
 from silo_node.data.prepared.forgotten import Keeps
@@ -27,6 +28,7 @@ from silo_node.data.prepared.snapshot import Snapshot
 from silo_node.data.prepared.store import Made, Store
 from silo_node.data.sources import Source
 from silo_node.errors import SourceError
+from silo_node.training.family import Examples
 
 PARTITION_ROWS = 1 << 20
 REFRESH_S = 10.0  # of the 30 s in which a silo answers a proposal
@@ -93,6 +95,12 @@ class Reader:
         question, snapshot = self.asked(request, now)
         is_in = self.judged(snapshot, request.table.name, request.purpose, now, limit_s)
         return answer.examples(question.rows(0, len(snapshot.persons), snapshot), request, is_in, Lots(question.secret))
+
+    def model_examples(self, request: Request, now: int, limit_s: float) -> Examples:
+        """Return what a step of an exact family learns from; see `model_rows.model_rows`."""
+        question, snapshot = self.asked(request, now)
+        is_in = self.judged(snapshot, request.table.name, request.purpose, now, limit_s)
+        return model_rows(question.rows(0, len(snapshot.persons), snapshot), request, is_in)
 
     def asked(self, request: Request, now: int) -> tuple[Question, Snapshot]:
         """Return a request for the newest rows of its source, with a secret for its lots; raises SourceError."""

@@ -1,0 +1,117 @@
+"""One round of an exact model family: a secure sum without noise, on sources that their policies declare exact.
+
+There is one message for all families. `family` names one of `policies.requests.families.SHAPES`, and the blocks of the
+sum follow from it, from the columns and options, and from the number of the round. docs/protocol.md section 11.
+"""
+
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from crypto.wire import Message, Name
+from policies.requests.families import SHAPES, Shape, Task, check_task
+from policies.requests.statistic import Extent, Statistic, exact
+from policies.requests.tables import MAX_TEXT, Table
+from policies.requests.training import MAX_FEATURES, TrainingStep
+from policies.units import ColumnRole
+
+_MOST_SETTINGS = 16
+
+
+class Setting(Message):
+    """A named part of a family: an option and its value, or a further column and its name."""
+
+    name: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[a-z][a-z0-9_]*$")]
+    value: Annotated[str, Field(max_length=MAX_TEXT)]
+
+
+Settings = Annotated[tuple[Setting, ...], Field(max_length=_MOST_SETTINGS, exclude_if=lambda settings: not settings)]
+
+
+class ExactStep(TrainingStep):
+    """One round of an exact family: `step` is its number, and `steps` is how many the run has at most."""
+
+    kind: Literal["exact-step"] = "exact-step"
+    release: Literal["exact"] = "exact"
+    label: Annotated[Name | None, Field(exclude_if=lambda name: name is None)] = None
+    features: Annotated[tuple[Name, ...], Field(max_length=MAX_FEATURES)] = ()
+    family: Name
+    parts: Settings = ()  # further columns
+    options: Settings = ()
+
+    rounds_key: ClassVar[str] = "rounds"
+    may_end_early: ClassVar[bool] = True
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for settings in (self.parts, self.options):
+            if [one.name for one in settings] != sorted({one.name for one in settings}):
+                raise ValueError("parts and options must be sorted and distinct")
+        return self
+
+    @property
+    def opened_as(self) -> str:
+        return self.family
+
+    @property
+    def clip_norm(self) -> Decimal:
+        return Decimal(0)
+
+    @property
+    def shape(self) -> Shape:
+        """What the family takes; raises ValueError where there is no such family."""
+        if self.family not in SHAPES:
+            raise ValueError(f"no exact family {self.family!r}, expected one of {', '.join(SHAPES)}")
+        return SHAPES[self.family]
+
+    def task(self, table: Table) -> Task:
+        """Return what the family's shape and its computation read of this step."""
+        defaults = {name: option.default for name, option in self.shape.options.items()}
+        return Task(
+            family=self.family,
+            table=table,
+            number=self.step,
+            rounds=self.steps,
+            label=self.label,
+            features=self.features,
+            parts={one.name: one.value for one in self.parts},
+            options=defaults | {one.name: one.value for one in self.options},
+        )
+
+    def columns(self) -> tuple[str, ...]:
+        return (*super().columns(), *(one.value for one in self.parts))
+
+    def uses(self) -> Mapping[ColumnRole, tuple[str, ...]]:
+        known = self.shape.parts
+        found: dict[ColumnRole, tuple[str, ...]] = dict(super().uses())
+        for one in self.parts:
+            role: ColumnRole = known[one.name].role if one.name in known else "feature"
+            found[role] = (*found.get(role, ()), one.value)
+        return found
+
+    def size(self, table: Table) -> int:
+        """Return how much each row costs: its columns, and a part of each number of the widest round."""
+        rounds = (self.model_copy(update={"step": number}) for number in range(2))
+        return super().size(table) + max(sum(_lengths(one.task(table))) for one in rounds)
+
+    def check(self, table: Table, backend: str) -> None:
+        super().check(table, backend)
+        check_task(self.task(table))
+
+    def statistics(self, table: Table) -> Mapping[Statistic, Extent]:
+        task = self.task(table)
+        return {Statistic(name): exact(length) for name, length in self.shape.blocks(task).items()}
+
+    def release_remedy(self, release: str) -> str:
+        return f'{self.family} without noise needs sources with release = "exact"; train with release = "{release}"'
+
+    def in_words(self, table_name: str) -> str:
+        of = f" of {self.label}" if self.label else ""
+        by = f" from {', '.join(self.features)}" if self.features else ""
+        return f"fit a {self.family}{of}{by} in {table_name}, a run of at most {self.steps} steps ({self.release})"
+
+
+def _lengths(task: Task) -> Iterable[int]:
+    return SHAPES[task.family].blocks(task).values()

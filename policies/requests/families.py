@@ -1,0 +1,251 @@
+"""The shapes of all exact model families, by their names in a policy: what is known of a round before a row is read.
+
+A family is a program of rounds. Its shape says which columns it takes and how many numbers a silo's part of each round
+has; that follows from the request's family, columns, options and round number alone, never from data. Its computation
+is in `silo_node/training/families/`. One entry of `SHAPES` adds a family to policies, jobs and requests. Sums of exact
+families have no noise, so only a source that its policy declares exact answers. docs/training.md, docs/extending.md.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from types import MappingProxyType
+from typing import Literal
+
+from policies.requests.tables import Table, TableColumn
+
+MAX_WIDTH = 400  # numbers of one gradient of an exact family, whose Hessian has about half its square
+MAX_COUNT = 1_000_000  # a label of Poisson regression
+MAX_OFFSET = 30  # in magnitude
+Kind = Literal["bool", "text", "number"]  # of a column: true or false, one of a domain, a number with bounds
+
+
+def kind_of(column: TableColumn) -> Kind | None:
+    """Return which kind of cells a column has; None for one without bounds and domain."""
+    if column.type == "bool":
+        return "bool"
+    if column.domain:
+        return "text"
+    return "number" if column.step is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One round of a family, as its request fixes it: columns, options, and the number of the round from 0."""
+
+    family: str
+    table: Table
+    number: int
+    rounds: int  # planned, at most
+    label: str | None
+    features: tuple[str, ...]
+    parts: Mapping[str, str]  # further columns by what they are, such as "offset"
+    options: Mapping[str, str]  # with the defaults of what the request leaves out
+
+    @property
+    def label_column(self) -> TableColumn:
+        """The column of the label; raises KeyError without one."""
+        return self.table.column(self.label or "")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The values of a text label: its domain without `unknown`, which stands for a missing one too."""
+        column = self.label_column
+        return tuple(value for value in column.domain if value != column.unknown)
+
+    @property
+    def width(self) -> int:
+        """The number of columns of the design: the intercept, one for a number or bool, all but one of a domain.
+
+        With `missing = "indicator"` one more for each feature without a domain: whether its cell is missing.
+        """
+        columns = [self.table.column(name) for name in self.features]
+        plain = 2 if self.options.get("missing") == "indicator" else 1
+        return 1 + sum(len(column.domain) - 1 if column.domain else plain for column in columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A parameter of a family: its default, and a check that raises ValueError with what is expected."""
+
+    default: str
+    check: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A further column of a family: its role in the policy, the kinds of its cells, whether it must be named."""
+
+    role: Literal["feature", "label"]
+    kinds: frozenset[Kind]
+    is_needed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a family takes, and the length of each block of a round by the block's name."""
+
+    blocks: Callable[[Task], Mapping[str, int]]
+    labels: frozenset[Kind]  # the kinds of label that it takes; empty where it has none
+    options: Mapping[str, Option] = field(default_factory=dict)
+    parts: Mapping[str, Part] = field(default_factory=dict)
+    least_features: int = 1
+    check: Callable[[Task], None] = lambda task: None  # raises ValueError where the columns contradict the family
+
+
+def number_option(default: str, low: str, high: str) -> Option:
+    """Return an option that is a plain decimal number from `low` to `high`."""
+
+    def check(text: str) -> None:
+        try:
+            found = Decimal(text)
+        except InvalidOperation:
+            found = Decimal("nan")
+        if not found.is_finite() or f"{found:f}" != text or not Decimal(low) <= found <= Decimal(high):
+            raise ValueError(f"expected a number from {low} to {high}, found {text[:40]!r}")
+
+    return Option(default, check)
+
+
+def choice_option(default: str, *values: str) -> Option:
+    """Return an option that is one of some words."""
+
+    def check(text: str) -> None:
+        if text not in values:
+            raise ValueError(f"expected one of {', '.join(values)}, found {text[:40]!r}")
+
+    return Option(default, check)
+
+
+def moments(task: Task, label: int) -> Mapping[str, int]:
+    """Return the blocks of a first round: rows, rows left out, and the moments of each column of the design.
+
+    `label` is the number of moments of the label. A square is summed in two parts, so that no bit of it is lost.
+    """
+    columns = task.width - 1
+    parts = dict.fromkeys(("present", "total", "square-high", "square-low"), columns)
+    return {"rows": 1, "left-out": 1, **parts, "label": label}
+
+
+def newton(width: int) -> Mapping[str, int]:
+    """Return the blocks of a round of Newton's method: the loss, its gradient and the upper triangle of its Hessian.
+
+    `rows` counts the rows, as consent may change in a run, and `outside` those whose part was too large to be added.
+    """
+    return {"rows": 1, "loss": 1, "gradient": width, "hessian": width * (width + 1) // 2, "outside": 1}
+
+
+def _glm(label_moments: int) -> Callable[[Task], Mapping[str, int]]:
+    return lambda task: moments(task, label_moments) if task.number == 0 else newton(task.width)
+
+
+def _multinomial(task: Task) -> Mapping[str, int]:
+    classes = len(task.classes)
+    return moments(task, classes) if task.number == 0 else newton(task.width * (classes - 1))
+
+
+def _any_value(text: str) -> None:
+    """Take any text: the family compares it with the label's domain."""
+
+
+def _check_positive(task: Task) -> None:
+    """Raise ValueError unless a text label has its positive value named, and no other label has one."""
+    column, positive = task.label_column, task.options["positive"]
+    if kind_of(column) == "text" and positive not in task.classes:
+        values = ", ".join(task.classes[:20])
+        raise ValueError(f"label {column.name!r} is text: name its positive value, positive = one of {values}")
+    if kind_of(column) != "text" and positive:
+        raise ValueError(f"label {column.name!r} is a {column.type}, which has no value to name; remove positive")
+
+
+def _check_classes(task: Task) -> None:
+    if len(task.classes) < 2:
+        raise ValueError(f"label {task.label!r} needs two values beside its unknown, found {len(task.classes)}")
+
+
+def _check_counts(task: Task) -> None:
+    column = task.label_column
+    grain = Decimal(column.step or 1)
+    if grain % 1 or not 0 <= (column.low or 0) * grain < (column.high or 0) * grain <= MAX_COUNT:
+        raise ValueError(
+            f"label {column.name!r} is no count: poisson-regression takes whole numbers from 0 to {MAX_COUNT:,}"
+        )
+    for name in task.parts.values():
+        offset = task.table.column(name)
+        if max(abs(offset.low or 0), abs(offset.high or 0)) * Decimal(offset.step or 1) > MAX_OFFSET:
+            raise ValueError(
+                f"offset {name!r} lies beyond {MAX_OFFSET}: it is a logarithm, such as that of an exposure"
+            )
+
+
+_NUMBER = frozenset[Kind]({"number"})
+_COMMON = {"tolerance": number_option("0.000000001", "0.000000000001", "0.01")}
+_COMMON |= {"missing": choice_option("drop", "drop", "indicator", "mean")}
+_LINEAR_LABELS = frozenset[Kind]({"number", "bool"})
+
+SHAPES: Mapping[str, Shape] = MappingProxyType(
+    {
+        "linear-regression": Shape(_glm(3), _LINEAR_LABELS, _COMMON),
+        "ridge-regression": Shape(
+            _glm(3), _LINEAR_LABELS, _COMMON | {"penalty": number_option("1", "0.000000001", "1000000000")}
+        ),
+        "logistic-regression": Shape(
+            _glm(2), frozenset({"bool", "text"}), _COMMON | {"positive": Option("", _any_value)}, check=_check_positive
+        ),
+        "multinomial-regression": Shape(_multinomial, frozenset({"text"}), _COMMON, check=_check_classes),
+        "poisson-regression": Shape(
+            _glm(7), _NUMBER, _COMMON, {"offset": Part("feature", _NUMBER)}, check=_check_counts
+        ),
+    }
+)
+
+
+def takers(kind: Kind) -> str:
+    """Return the families that take a kind of label, in words."""
+    return " and ".join(name for name, shape in SHAPES.items() if kind in shape.labels) or "no family"
+
+
+def check_task(task: Task) -> None:
+    """Raise ValueError if a task's columns or options are not those that its family takes."""
+    shape = SHAPES[task.family]
+    _check_label(task, shape)
+    if len(task.features) < shape.least_features:
+        raise ValueError(f"{task.family} needs {shape.least_features} or more features, found {len(task.features)}")
+    for name, column in task.parts.items():
+        part = shape.parts.get(name)
+        if part is None:
+            raise ValueError(f"{task.family} has no {name}, expected {', '.join(shape.parts) or 'no further column'}")
+        if kind_of(task.table.column(column)) not in part.kinds:
+            kinds = " or ".join(sorted(part.kinds))
+            raise ValueError(f"{name} {column!r} is a {task.table.column(column).type}, expected a {kinds}")
+    if missing := [name for name, part in shape.parts.items() if part.is_needed and name not in task.parts]:
+        raise ValueError(f"{task.family} needs {missing[0]}: the column that it is in")
+    for name, value in task.options.items():
+        if name not in shape.options:
+            raise ValueError(f"{task.family} has no option {name!r}, expected some of {', '.join(shape.options)}")
+        try:
+            shape.options[name].check(value)
+        except ValueError as err:
+            raise ValueError(f"{name}: {err}") from None
+    shape.check(task)
+    if task.features and task.width < 2:
+        raise ValueError(f"{', '.join(task.features)} of one value each tell nothing; take other features")
+    widest = max(shape.blocks(task).get("gradient", 0), task.width)
+    if widest > MAX_WIDTH:
+        message = f"the model would have {widest:,} weights, {task.family} has at most {MAX_WIDTH}"
+        raise ValueError(f"{message}; take fewer features, or features with fewer values")
+
+
+def _check_label(task: Task, shape: Shape) -> None:
+    if task.label is None:
+        if shape.labels:
+            raise ValueError(f"{task.family} needs a label")
+        return
+    if not shape.labels:
+        raise ValueError(f"{task.family} has no label; remove {task.label!r}")
+    kind = kind_of(task.label_column)
+    if kind is None or kind not in shape.labels:
+        has = task.label_column.type if kind is None else f"{kind} ({task.label_column.type})"
+        needs = " or ".join(sorted(shape.labels))
+        other = "" if kind is None else f"; {kind} labels: {takers(kind)}"
+        raise ValueError(f"label {task.label!r} is {has}, {task.family} takes {needs}{other}")

@@ -1,0 +1,65 @@
+"""The rows that a family without noise learns from: bounded per person, whole, drawn once for all rounds of a run.
+
+Pure: numbers in, numbers out. A row that lacks a needed cell is left out and counted. Which rows of a person enter,
+where there are more than `max_rows`, follows from the run, so that every round has the same ones and the model one aim;
+the source is exact, so nothing is promised against whoever knows the choice.
+"""
+
+from hashlib import sha512
+
+import numpy as np
+
+from policies.requests.families import Task, kind_of
+from policies.requests.request import Request
+from policies.requests.tables import TableColumn
+from silo_node.data.bounding import chosen
+from silo_node.data.coded import NO_STEPS, Bools, Integers, Rows, member_of, steps_of
+from silo_node.data.lots import Lots
+from silo_node.training.exact import task_of
+from silo_node.training.family import Examples
+
+_CONTEXT = b"consilo/1 rows of a run"
+
+
+def model_rows(rows: Rows, request: Request, is_in: Bools | None) -> Examples:
+    """Return the rows of an exact step; `is_in` says which persons are in, None means all."""
+    step, task, table = request.plan.training, task_of(request), request.table
+    masks = [mask for mask in (rows.is_usable, None if is_in is None else is_in[rows.person]) if mask is not None]
+    kept = np.flatnonzero(np.logical_and.reduce(masks)) if masks else np.arange(len(rows.person))
+    labels = request.plan.uses().get("label", ())
+    columns = {name: table.column(name) for names in request.plan.uses().values() for name in names}
+    found = {name: _cells(rows, column, kept, is_label=name in labels) for name, column in columns.items()}
+    filled = _filled(task)
+    present = [there for name, (_, there) in found.items() if name not in filled]
+    is_whole = np.logical_and.reduce(present) if present else np.ones(len(kept), np.bool_)
+    lots = Lots(sha512(_CONTEXT + (step.run if step is not None else b"")).digest())
+    whole = kept[is_whole]
+    few = chosen(rows.person[whole], rows.persons, table.max_rows, lambda mask: lots.of_rows(rows.runs)[whole[mask]])
+    _, person = np.unique(rows.person[whole[few]], return_inverse=True)
+    return Examples(
+        person.astype(np.int64),
+        {name: np.asarray(cells[is_whole][few], np.int64) for name, (cells, _) in found.items()},
+        {name: np.asarray(~found[name][1][is_whole][few]) for name in filled},
+        int(len(kept) - is_whole.sum()),
+    )
+
+
+def _filled(task: Task) -> tuple[str, ...]:
+    """Return the features whose missing cells are filled; a domain has its own value for them."""
+    if task.options.get("missing", "drop") == "drop":
+        return ()
+    return tuple(name for name in task.features if kind_of(task.table.column(name)) != "text")
+
+
+def _cells(rows: Rows, column: TableColumn, kept: Integers, is_label: bool) -> tuple[Integers, Bools]:
+    """Return the cells of a column as `Examples` has them, and where they are present.
+
+    A text label that is its domain's unknown value is missing: that value stands for a missing cell too.
+    """
+    if kind_of(column) == "text":
+        members = member_of(rows, column, kept).astype(np.int64)
+        unknown = column.domain.index(column.unknown) if is_label and column.unknown is not None else -1
+        return members, members != unknown
+    steps = steps_of(rows, column, kept).astype(np.int64)
+    width = 1 if kind_of(column) == "bool" else column.range_steps
+    return 2 * np.clip(steps, 0, width) - width, steps != NO_STEPS

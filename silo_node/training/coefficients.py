@@ -1,0 +1,92 @@
+"""What a fitted regression says: coefficients in the units of the columns, with errors, p-values and intervals."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from policies.requests.families import Task
+from silo_node.training import design
+from silo_node.training.distributions import normal_quantile, normal_tails, t_quantile, t_tails
+from silo_node.training.family import Bools, Fitted, Line, Listing, State, figure, known
+from silo_node.training.grid import Vector
+from silo_node.training.newton import covariance
+
+LEVEL = 0.95  # of the intervals
+
+
+def fitted(task: Task, state: State, listings: Sequence[Listing], figures: Sequence[Line]) -> Fitted:
+    """Return what owners see: nothing but the notes where no model stands."""
+    stands = len(state.numbers.get("accepted", ())) > 0 and state.ended not in ("no-maximum", "too-few-rows")
+    rows = [figure("rows", state.one("rows")), figure("rows left out", state.one("left_out"))] if state.numbers else []
+    return Fitted(
+        listings=tuple(listings) if stands else (),
+        figures=(*rows, *figures) if stands else tuple(rows),
+        notes=tuple(_notes(task, state)),
+    )
+
+
+def has_model(state: State) -> bool:
+    """Tell whether a model stands, of which coefficients can be shown."""
+    return len(state.numbers.get("accepted", ())) > 0 and state.ended not in ("no-maximum", "too-few-rows")
+
+
+def coefficients(
+    task: Task, state: State, names: Sequence[str], scale: float = 1.0, shift: float = 0.0, variance: float = 1.0,
+    df: float | None = None, spread: Vector | None = None,
+) -> Listing:  # fmt: skip
+    """Return the coefficients of one class: `scale` times the weights in the columns' units, with `shift` added.
+
+    `variance` is that of a row's residual, `df` its degrees of freedom (None: the normal distribution). `spread` stands
+    for the inverse of the Hessian.
+    """
+    change, _ = design.natural(task, state)
+    weights, kept = state["accepted"], state["kept"] > 0
+    return listed(
+        names, kept, scale * (change @ weights) + np.r_[shift, np.zeros(len(weights) - 1)],
+        scale * scale * variance * (change @ (covariance(state) if spread is None else spread) @ change.T), df,
+    )  # fmt: skip
+
+
+def listed(names: Sequence[str], kept: Bools, values: Vector, spread: Vector, df: float | None = None) -> Listing:
+    """Return coefficients with their covariance as a listing; those that were dropped are left out."""
+    letter = "z" if df is None else "t"
+    quantile = normal_quantile((1 + LEVEL) / 2) if df is None else t_quantile((1 + LEVEL) / 2, df)
+    tails: Callable[[float], float] = normal_tails if df is None else lambda t: t_tails(t, df)
+    lines = []
+    for name, is_kept, value, square in zip(names, kept, values, np.diag(spread), strict=True):
+        if not is_kept:
+            continue
+        error = math.sqrt(max(float(square), 0.0))
+        ratio = float(value) / error if error else math.inf
+        ends = value - quantile * error, value + quantile * error
+        numbers = (value, error, ratio, tails(ratio) if math.isfinite(ratio) else 0.0, *ends)
+        lines.append(Line(name=name[:400], values=tuple(map(known, numbers))))
+    headings = ("coefficient", "standard error", letter, "p", "2.5 %", "97.5 %")
+    return Listing(name="coefficients", headings=headings, lines=tuple(lines))
+
+
+def _notes(task: Task, state: State) -> list[str]:
+    notes: list[str] = []
+    if state.numbers:
+        constant = design.constants(task, state)
+        kept = state.numbers.get("kept")
+        for place, term in enumerate(design.terms(task), 1):
+            if constant[place]:
+                notes.append(f"dropped: {term.name} is the same in all rows"[:400])
+            elif kept is not None and not kept[place]:
+                notes.append(f"dropped: {term.name} follows from the columns before it"[:400])
+    if "changed" in state.numbers:
+        notes.append("the rows changed in the run, as consent did: figures without features are of its first round")
+    match state.ended:
+        case "no-maximum":
+            notes.append(f"no maximum: {state.why} tells the labels apart, so its weight would grow without end"[:400])
+        case "too-few-rows":
+            notes.append("too few rows: a model needs more rows than weights")
+        case "diverged":
+            notes.append("stopped: the loss grew or was not finite; the last good model stands")
+        case None:
+            notes.append("not at its end: the step is still above the tolerance; ask for more rounds")
+        case "complete":
+            pass
+    return notes

@@ -1,0 +1,60 @@
+"""A step of an exact family at a silo: its contribution, and the model after an opened sum: docs/protocol.md 11.
+
+Promise: silos at the same position of a run have the same state to the last bit, since each opens the same whole
+numbers and updates its state by the same arithmetic. numpy alone is loaded: no torch on this path.
+"""
+
+import numpy as np
+
+from crypto.errors import ProtocolError
+from policies.requests.exact import ExactStep
+from policies.requests.families import SHAPES, Task
+from policies.requests.request import Request
+from silo_node.training.family import Examples, State
+from silo_node.training.grid import Integers
+from silo_node.training.registry import FAMILIES
+from silo_node.training.run import ExactModel, Numbers, Opened, RunState, state_after
+
+
+def task_of(request: Request) -> Task:
+    """Return the task of a request; raises ProtocolError if it is not a step of an exact family."""
+    if not isinstance(request.plan, ExactStep):
+        raise ProtocolError(f"a step of an exact family is computed here, not {request.plan.kind}")
+    return request.plan.task(request.table)
+
+
+def contribution(request: Request, examples: Examples, state: RunState | None) -> list[Integers]:
+    """Return the silo's blocks in whole units: of these rows, at the state that all silos have."""
+    task = task_of(request)
+    family = FAMILIES[task.family]
+    return family.statistics(task, _state(state, task), examples)
+
+
+def moved(state: RunState | None, request: Request, position: bytes, opened: Opened, now: int) -> RunState:
+    """Return the state after a step, from the blocks of its opened sum. The step must be the next one."""
+    task = task_of(request)
+    family, names = FAMILIES[task.family], SHAPES[task.family].blocks(task)
+    after = family.update(task, _state(state, task), dict(zip(names, opened.whole_blocks(), strict=True)))
+    model = ExactModel(
+        family=task.family,
+        numbers=_numbers(after),
+        ended=after.ended,
+        why=after.why,
+        fitted=family.finish(task, after),
+    )
+    return state_after(request, position, now, (), np.zeros(0), np.zeros(0), model)
+
+
+def _numbers(state: State) -> tuple[Numbers, ...]:
+    return tuple(Numbers(name=name, values=tuple(map(float, values))) for name, values in sorted(state.numbers.items()))
+
+
+def _state(state: RunState | None, task: Task) -> State:
+    """Return a family's state from what the silo has kept; raises ProtocolError if that is of another family."""
+    if state is None:
+        return FAMILIES[task.family].init(task)
+    model = state.exact
+    if model is None or model.family != task.family:
+        raise ProtocolError(f"the run has no model of the family {task.family}")
+    numbers = {one.name: np.array(one.values, np.float64) for one in model.numbers}
+    return State(numbers, model.ended, model.why)

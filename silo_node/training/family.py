@@ -1,0 +1,108 @@
+"""The interface of an exact model family's computation: a program of rounds, all pure.
+
+`init` makes the state before the first round; `statistics` returns a silo's part of the sum of a round, computed on its
+own rows; `update` sees the opened sum alone, so that all silos have the same state; `finish` says what the state means,
+in the units of the columns. Arrays in, arrays out: no clock, no randomness, no file.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from crypto.rounds.messages import RunEnd
+from crypto.wire import Message
+from policies.requests.families import Task
+from silo_node.training.grid import Integers, Vector
+
+Bools = npt.NDArray[np.bool_]
+_Number = Annotated[float | None, Field(allow_inf_nan=False)]
+_Text = Annotated[str, Field(max_length=400)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Examples:
+    """Rows that a family learns from, bounded by `max_rows` of a person, every needed cell of which is there."""
+
+    person: Integers  # shape (rows,): the place of each row's person, from 0
+    # Shape (rows,) each. A number or bool: 2 * (steps above low) - (range in steps), a text: its place in the domain.
+    cells: Mapping[str, Integers]
+    missing: Mapping[str, Bools] = field(default_factory=dict)  # of the columns that may be filled: where there is none
+    left_out: int = 0  # rows that lack a needed cell
+
+    @property
+    def rows(self) -> int:
+        return len(self.person)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class State:
+    """What all silos of a run hold after a round: vectors by name, of finite doubles."""
+
+    numbers: Mapping[str, Vector] = field(default_factory=dict)
+    ended: RunEnd | None = None
+    why: str = ""  # for the owners of the silos alone: which term has no maximum
+
+    def __getitem__(self, name: str) -> Vector:
+        return self.numbers[name]
+
+    def one(self, name: str) -> float:
+        """Return the only number of a vector."""
+        return float(self.numbers[name][0])
+
+    def with_(self, **numbers: npt.ArrayLike) -> "State":
+        """Return the state with other vectors; a scalar becomes a vector of one number."""
+        made = {name: np.atleast_1d(np.asarray(value, np.float64)) for name, value in numbers.items()}
+        return replace(self, numbers={**self.numbers, **made})
+
+    def at_end(self, ended: RunEnd, why: str = "") -> "State":
+        return replace(self, ended=ended, why=why)
+
+
+class Line(Message):
+    """One line of a listing: what it is of, and its numbers under the headings; None where there is none."""
+
+    name: _Text
+    values: tuple[_Number, ...]
+
+
+class Listing(Message):
+    """A table of what a model found, such as its coefficients."""
+
+    name: _Text
+    headings: tuple[_Text, ...]
+    lines: tuple[Line, ...]
+
+
+class Fitted(Message):
+    """What a model's owners see of it."""
+
+    MAX_BYTES: ClassVar[int] = 4 << 20
+    MAX_COMMAS: ClassVar[int] = 2**18
+    listings: tuple[Listing, ...]
+    figures: tuple[Line, ...]  # of one number each, such as the rows
+    notes: tuple[_Text, ...] = ()  # such as the columns that were dropped
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """The computation of one family, whose shape is in `policies.requests.families.SHAPES` under the same name."""
+
+    init: Callable[[Task], State]
+    statistics: Callable[[Task, State, Examples], list[Integers]]  # one array a block, in the order of the shape
+    update: Callable[[Task, State, Mapping[str, Integers]], State]  # by the opened blocks; pure, the same everywhere
+    finish: Callable[[Task, State], Fitted]
+
+
+def figure(name: str, value: float) -> Line:
+    """Return a figure; a number that is not finite is left out."""
+    return Line(name=name, values=(known(value),))
+
+
+def known(value: Any) -> float | None:
+    """Return a number as a listing has it: None where it is not finite."""
+    number = float(value)
+    return number if np.isfinite(number) else None

@@ -1,0 +1,21 @@
+"""The computations of the exact model families, under the names that `policies.requests.families.SHAPES` has."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from silo_node.training.families.linear import FAMILY as LINEAR
+from silo_node.training.families.logistic import FAMILY as LOGISTIC
+from silo_node.training.families.multinomial import FAMILY as MULTINOMIAL
+from silo_node.training.families.poisson import FAMILY as POISSON
+from silo_node.training.families.ridge import FAMILY as RIDGE
+from silo_node.training.family import Family
+
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {
+        "linear-regression": LINEAR,
+        "ridge-regression": RIDGE,
+        "logistic-regression": LOGISTIC,
+        "multinomial-regression": MULTINOMIAL,
+        "poisson-regression": POISSON,
+    }
+)

