@@ -157,6 +157,8 @@ def _check_twice(node: exp.Expr, offer: Offer) -> None:
     column = node.this if isinstance(node, exp.In) else None
     if isinstance(node, exp.In) and not (isinstance(column, exp.Column) and column.name in persons):
         return
+    if isinstance(node, exp.SetOperation) and not all(_lists(one, persons) for one in selects):
+        return
     conditions = [_own_condition(one, node, persons) for one in selects]
     is_without = isinstance(node, exp.Except) or isinstance(node.parent, exp.Not)
     has, lacks = (conditions[:1], conditions[1:]) if is_without else (conditions, [])
@@ -167,6 +169,11 @@ def _check_twice(node: exp.Expr, offer: Offer) -> None:
     else:
         hint = f"make one row of each person: {who_has(persons[0], table, has, lacks)}"
     raise SqlError(message, hint)
+
+
+def _lists(select: exp.Select, persons: Collection[str]) -> bool:
+    """Tell whether a SELECT lists persons."""
+    return [one.unalias().name for one in select.expressions if one.unalias().name in persons] != []
 
 
 def _own_condition(select: exp.Select, matched: exp.Expr, persons: Collection[str]) -> str:

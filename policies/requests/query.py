@@ -157,6 +157,22 @@ class Aggregate(Message):
         return f"{self.function.upper()}({', '.join(self.columns) or '*'}{at}){width}"
 
 
+def _extent(
+    kind: str, columns: Sequence[TableColumn | None], width: int | None, length: int, most: int, share: int
+) -> Extent:
+    """Return the extent of a statistic of rows, of which a person has at most `most` in a group, or that norm.
+
+    `columns` are those of the statistic, `width` that of a curve's bins.
+    """
+    first, second = columns
+    if kind == SURVIVAL and first is not None:
+        return of_curves(length, grid_of(first, width).bins, most, share)
+    if kind == TREE and first is not None:
+        return tree_over(first).extent(length, most, share)
+    per_row = 1 if first is None else PER_ROW[kind](first, second)
+    return noised(length, most * per_row, share, per_row)
+
+
 class Plan(Message):
     """One grouped question about one table."""
 
@@ -342,19 +358,9 @@ class Plan(Message):
                 if statistic == PERSONS:
                     found[statistic] = of_persons(length, seen.max_rows, share)
                     continue
-                if statistic.kind == SURVIVAL:
-                    bins = grid_of(seen.column(str(statistic.column)), aggregate.width).bins
-                    extent = of_curves(length, bins, most, share)
-                    found[statistic] = extent._replace(groups=groups * extent.groups)
-                    continue
-                kind, *names = statistic
-                if kind == TREE:
-                    extent = tree_over(seen.column(str(statistic.column))).extent(length, most, share)
-                    found[statistic] = extent._replace(groups=groups * extent.groups)
-                    continue
-                first, second = (None if name is None else seen.column(name) for name in names)
-                per_row = 1 if first is None else PER_ROW[kind](first, second)
-                found[statistic] = noised(length, most * per_row, share, per_row)._replace(groups=groups)
+                columns = (None if name is None else seen.column(name) for name in statistic[1:])
+                extent = _extent(statistic.kind, tuple(columns), aggregate.width, length, most, share)
+                found[statistic] = extent.in_groups(groups)
         if self.counts_cut:
             parts = sum(one.share for one in found.values()) // _OTHERS
             found[CUT] = noised(CUT_SLOTS, 1, share=parts)  # a sixteenth of the price, however many figures

@@ -84,8 +84,8 @@ class Request(Message):
         for role, names in self.plan.uses().items():
             for name in names:
                 check_role(self.table, role, name)
-        if self.table.beside and self.plan.kind != "query":
-            raise ValueError("a step of training learns from one table")
+        if self.table.beside and self.plan.part is not None:
+            raise ValueError("what takes several requests reads one table")
         self.plan.check(self.table, self.backend)
         check_slots(slot_count(self.plan, self.table), self.backend)
         check_price(self.table, self.plan, self.micro_rho)

@@ -51,6 +51,10 @@ class Extent(NamedTuple):
         """The square of the L2 sensitivity."""
         return self.sensitivity**2 * self.groups
 
+    def in_groups(self, groups: int) -> "Extent":
+        """Return the extent where one person may change so much in each of so many groups."""
+        return self._replace(groups=groups * self.groups)
+
 
 def noised(length: int, sensitivity: int, share: int = 1, per_row: int | None = None) -> Extent:
     """Return the extent of a statistic that gets noise; one row, or one person, adds at most `per_row`, or it all."""
