@@ -20,6 +20,7 @@ from analyst.sql.offer import Offer
 from analyst.sql.parse import MAX_CHARACTERS, parse, sql_position
 from analyst.sql.plan import plan_of
 from policies.requests.statements import MAX_STATEMENTS, MAX_WEIGHT, Statements
+from policies.requests.tables import Table
 
 T = TypeVar("T")
 
@@ -87,8 +88,7 @@ def script(sql: str, offer: Offer, counts_cut: bool = False, weights: Sequence[i
         raise SqlError(message, "ask the others in a second request")
     plans = tuple(one.plan for one in found)
     plan = Statements(plans=plans, weights=_weights(weights, tables))
-    used = [name for names in plan.uses().values() for name in names]
-    table = offer.table(found[0].table.name, used)
+    table = _united(found)
     return Script(table, plan, tuple(replace(one, table=table) for one in found), tuple(tables))
 
 
@@ -105,6 +105,15 @@ def _check_table(found: Sequence[Planned], places: Sequence[int]) -> None:
             raise SqlError(message, "ask about each table in a request of its own, and compare the answers")
         message = f"statement {places[-1]} is about {last!r}, and statement {places[0]} about {first!r}"
         raise SqlError(message, f"one request is about one table: ask about {last!r} in a second one")
+
+
+def _united(found: Sequence[Planned]) -> Table:
+    """Return the definition of the table that all statements read, with the columns of each."""
+    first = found[0].table
+    columns = {column.name: column for one in found for column in one.table.columns}
+    if any(one.table.beside != first.beside for one in found):
+        raise SqlError("the statements join different tables", "ask in a second request what joins other tables")
+    return first.model_copy(update={"columns": tuple(columns.values())})
 
 
 def _weights(weights: Sequence[int], tables: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
