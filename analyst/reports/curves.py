@@ -1,6 +1,6 @@
 """The answer to SURVIVAL: the curve of every group row by row, its median, and whether the groups differ.
 
-Every figure is computed from the released paths alone (`analyst/reports/survival.py`), so nothing here costs privacy.
+Every figure is computed from the released trails alone (`analyst/reports/survival.py`), so nothing here costs privacy.
 The number of rows by which groups are shown has noise of its own, so a curve's intervals hold given that it is shown.
 """
 
@@ -21,7 +21,7 @@ from crypto.rounds.opening import OpenedSum
 from policies.requests.query import Aggregate
 from policies.requests.request import Request
 from policies.requests.statistic import Statistic
-from policies.requests.survival import BESIDE, PATHS, Grid, grid_of
+from policies.requests.survival import BESIDE, TRAILS, Grid, grid_of
 from policies.requests.tables import Table, TableColumn
 
 _DIGITS = 4  # of the population's ends, which have no interval of their own
@@ -79,7 +79,7 @@ def _columns(alias: str) -> tuple[str, ...]:
 def _counts(curve: Aggregate, sums: Mapping[Statistic, Noisy], grid: Grid) -> Iterator[Counts]:
     """Yield the counts of every group, in the order of the slots."""
     noisy = sums[Statistic(curve.function, *curve.columns)]
-    for events, censored in noisy.values.reshape(-1, PATHS, grid.bins):
+    for events, censored in noisy.values.reshape(-1, TRAILS, grid.bins):
         yield counts_of(events, censored, noisy.sd)
 
 

@@ -23,9 +23,9 @@ from analyst.reports.survival import (
     log_rank,
     median_of,
 )
-from policies.requests.survival import PATHS, grid_of, kernel
+from policies.requests.survival import TRAILS, grid_of, kernel
 from policies.requests.tables import TableColumn
-from silo_node.data.survival import paths
+from silo_node.data.survival import trails
 from tests.cases import every
 
 TIME = TableColumn(name="survival", type="int", low=0, high=1100, step="1", can_be_missing=False)
@@ -52,14 +52,14 @@ def lung(sex: str = "all") -> tuple[Any, Any]:
 
 
 def summed(parts: Sequence[tuple[Any, Any]], width: int) -> Any:
-    """Return the paths of one group as silos with these rows add them, of shape (PATHS, bins)."""
+    """Return the trails of one group as silos with these rows add them, of shape (TRAILS, bins)."""
     grid = grid_of(TIME, width)
-    found = [paths(np.zeros(len(time), np.int64), 1, time, event.astype(int), TIME, grid) for time, event in parts]
-    return np.sum(found, axis=0).reshape(PATHS, grid.bins)
+    found = [trails(np.zeros(len(time), np.int64), 1, time, event.astype(int), TIME, grid) for time, event in parts]
+    return np.sum(found, axis=0).reshape(TRAILS, grid.bins)
 
 
-def read(summed_paths: Any, sd: float = QUIET) -> Counts:
-    events, censored = np.asarray(summed_paths, np.float64)
+def read(summed_trails: Any, sd: float = QUIET) -> Counts:
+    events, censored = np.asarray(summed_trails, np.float64)
     return counts_of(events, censored, sd)
 
 
@@ -68,7 +68,7 @@ def exactly(time: Any, event: Any, width: int) -> Counts:
 
 
 def test_without_noise_a_curve_by_day_is_that_of_the_pooled_trial() -> None:
-    """The five hospitals' paths are added up, as a round adds them."""
+    """The five hospitals' trails are added up, as a round adds them."""
     homes = [
         (np.array(one["survival"].to_pylist()), np.array(one["died"].to_pylist()))
         for one in parts(read_lung()).values()

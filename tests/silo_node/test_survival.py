@@ -1,4 +1,4 @@
-"""What a silo adds for survival curves: exact paths, and no person, at one silo or two, shifts them too far."""
+"""What a silo adds for survival curves: exact trails, and no person, at one silo or two, shifts them too far."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from policies.requests.query import Aggregate, Plan
 from policies.requests.request import Request
-from policies.requests.survival import PATHS, Grid, grid_of, kernel
+from policies.requests.survival import TRAILS, Grid, grid_of, kernel
 from policies.requests.tables import Table, TableColumn
 from silo_node.data import answer
 from silo_node.data.coded import NO_MEMBER, NO_STEPS, Members, Rows, Run, Steps
 from silo_node.data.lots import SECRET_BYTES, Lots
-from silo_node.data.survival import paths
+from silo_node.data.survival import trails
 from tests.harness.example_policy import request
 
 LOW, HIGH = -3, 14
@@ -34,7 +34,7 @@ class Row(NamedTuple):
 
 
 ROW = st.builds(Row, st.integers(0, 3), st.none() | st.integers(LOW - 3, HIGH + 3), st.none() | st.booleans())
-AT_THE_END = st.just(Row(0, HIGH, True))  # whose path has every number of the kernel
+AT_THE_END = st.just(Row(0, HIGH, True))  # whose trail has every number of the kernel
 PERSON = st.lists(ROW, max_size=12) | st.lists(AT_THE_END, max_size=12) | st.lists(ROW | AT_THE_END, max_size=12)
 
 
@@ -60,8 +60,8 @@ def coded(people: Sequence[Sequence[Row]], first: int = 0, person: int = 0) -> R
 
 
 def plainly(rows: Sequence[Row], grid: Grid, groups: int) -> list[list[list[int]]]:
-    """Return the paths as their definition has them, row by row."""
-    found = [[[0] * grid.bins for _ in range(PATHS)] for _ in range(groups)]
+    """Return the trails as their definition has them, row by row."""
+    found = [[[0] * grid.bins for _ in range(TRAILS)] for _ in range(groups)]
     weights = kernel(grid.bins)
     for row in rows:
         if row.time is None or row.died is None:
@@ -75,10 +75,10 @@ def plainly(rows: Sequence[Row], grid: Grid, groups: int) -> list[list[list[int]
 
 @settings(max_examples=60, deadline=None)
 @given(rows=st.lists(ROW, max_size=30), width=st.sampled_from([1, 4, 100, None]), is_grouped=st.booleans())
-def test_paths_are_those_of_every_row(rows: list[Row], width: int | None, is_grouped: bool) -> None:
+def test_trails_are_those_of_every_row(rows: list[Row], width: int | None, is_grouped: bool) -> None:
     grid, groups = grid_of(TIME, width), 4 if is_grouped else 1
     found = answer.question(coded([[row] for row in rows]), asked(1, None, width, is_grouped), None, Lots(SECRET), None)
-    assert found[1].reshape(groups, PATHS, grid.bins).tolist() == plainly(rows, grid, groups)
+    assert found[1].reshape(groups, TRAILS, grid.bins).tolist() == plainly(rows, grid, groups)
     present = [row for row in rows if row.time is not None and row.died is not None]
     assert found[0].sum() == len(present)
 
@@ -86,18 +86,18 @@ def test_paths_are_those_of_every_row(rows: list[Row], width: int | None, is_gro
 def test_what_happens_beyond_the_upper_bound_is_not_seen() -> None:
     grid, one, zero = grid_of(TIME, 1), np.array([1]), np.array([0])
     for cell, is_event in ((HIGH - LOW, True), (HIGH - LOW + 1, False), (-1, True)):
-        found = paths(zero, 1, np.array([cell]), one, TIME, grid).reshape(PATHS, grid.bins)
+        found = trails(zero, 1, np.array([cell]), one, TIME, grid).reshape(TRAILS, grid.bins)
         assert bool(found[0].any()) is is_event
         assert bool(found[1].any()) is not is_event
-    assert not paths(zero, 1, np.array([NO_STEPS]), one, TIME, grid).any()
+    assert not trails(zero, 1, np.array([NO_STEPS]), one, TIME, grid).any()
 
 
 def test_parts_of_the_rows_add_up() -> None:
     random = np.random.default_rng(3)
     cells, event = random.integers(-1, HIGH - LOW + 2, 500), random.integers(0, 2, 500)
     group, grid = random.integers(0, 4, 500), grid_of(TIME, 2)
-    whole = paths(group, 4, cells, event, TIME, grid)
-    parts = [paths(group[part], 4, cells[part], event[part], TIME, grid) for part in (slice(0, 77), slice(77, 500))]
+    whole = trails(group, 4, cells, event, TIME, grid)
+    parts = [trails(group[part], 4, cells[part], event[part], TIME, grid) for part in (slice(0, 77), slice(77, 500))]
     assert (whole == parts[0] + parts[1]).all()
 
 
@@ -113,7 +113,7 @@ def test_parts_of_the_rows_add_up() -> None:
     max_groups=st.sampled_from([None, 1, 2]),
     secret=st.binary(min_size=SECRET_BYTES, max_size=SECRET_BYTES),
 )
-def test_no_person_shifts_the_paths_further_than_the_price_assumes(
+def test_no_person_shifts_the_trails_further_than_the_price_assumes(
     people: list[list[Row]],
     elsewhere: list[Row],
     norm: int | None,
