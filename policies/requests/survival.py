@@ -4,8 +4,8 @@ A row counts in one bin of the grid: as an event, or as censored (it left withou
 but their *trails*, from the last bin to the first: number i of a trail is the sum of r[i - m] times the count of the
 m-th bin from the end, where r[k] is about binom(2k, k) / 4^k. Promise: a row changes one of its group's two trails, by
 the norm of r at most, which is 1.8 rows for 1,000 bins. The number at risk at any time, a sum over all later bins,
-follows from a trail with 1.8 times the noise of one of its numbers; from counts by bin it would have the noise of a thousand
-bins. Fichtenberger, Henzinger and Upadhyay, ICML 2023 (a square root of the matrix of all sums).
+follows from a trail with 1.8 times the noise of one of its numbers; from counts by bin it would have the noise of a
+thousand bins. Fichtenberger, Henzinger and Upadhyay, ICML 2023 (a square root of the matrix of all sums).
 """
 
 from collections.abc import Sequence
