@@ -74,6 +74,11 @@ def grid_of(column: TableColumn, width: int | None) -> Grid:
     return Grid(fine, column.low // fine, _bins(column.low, column.high, fine), coarse // fine)
 
 
+def number(value: Decimal) -> int | float:
+    """Return a time as an answer has it."""
+    return int(value) if value == value.to_integral_value() else float(value)
+
+
 def _bins(low: int, high: int, width: int) -> int:
     return high // width - low // width + 1
 

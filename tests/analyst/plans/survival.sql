@@ -97,9 +97,11 @@ nothing is computed from SURVIVAL after the answer at line 1, column 21
 ask SELECT SURVIVAL(age, smoker) FROM visits WHERE grade = 1; its rows are in order, and --format csv or Python compute with them
 
 -- title: SURVIVAL of rows that meet a condition
-SELECT SURVIVAL(age, smoker) FILTER (WHERE grade = 1) FROM visits
+SELECT SURVIVAL(age, smoker) FILTER (WHERE grade = 1) FROM visits WHERE age > 3
 -- error:
 nothing is computed from SURVIVAL after the answer at line 1, column 17
+-- hint:
+ask SELECT SURVIVAL(age, smoker) FROM visits WHERE age > 3 AND grade = 1; its rows are in order, and --format csv or Python compute with them
 
 -- title: a dimension with the name of a column of curves
 SELECT ward AS until, SURVIVAL(age, smoker) FROM visits GROUP BY ward
