@@ -6,7 +6,7 @@ request, by the noise that all silos together would add.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +15,9 @@ from analyst.asking import Command
 from analyst.reports.afterwards import read_after
 from analyst.reports.curves import half_width
 from analyst.reports.derived import derive
-from analyst.reports.estimates import COUNTS, SURE_FROM, Estimate, cohort_of, estimates_of, figures_of, selected
+from analyst.reports.estimates import SURE_FROM, Estimate, cohort_of, estimates_of, figures_of, selected
 from analyst.reports.intervals import Noisy, surely
+from analyst.reports.rehearsal import made_up
 from analyst.reports.scenarios import Sums
 from analyst.sql.draft import Planned
 from analyst.sql.offer import Offer
@@ -32,6 +33,8 @@ from policies.requests.request import Request
 from policies.requests.standing import Left, Standing
 from policies.requests.statistic import Extent, Statistic
 from policies.requests.survival import SURVIVAL
+from policies.requests.tables import TableColumn
+from policies.requests.trees import TREE, tree_over
 from policies.units import MICRO
 
 if TYPE_CHECKING:
@@ -61,6 +64,10 @@ class Part:
     numbers: int
     sensitivity: int
     share: float  # of the price
+    levels: int | None = None  # of a tree, in each of which one person changes it so much
+    bin_width: float | None = (
+        None  # of the finest bins of a tree, in the column's own units: what quantiles are exact to
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +142,17 @@ def parts_of(planned: Planned) -> Iterator[Part]:
     statistics = planned.plan.statistics(planned.table)
     shares = sum(extent.share for extent in statistics.values()) or 1
     for statistic, extent in statistics.items():
-        yield _part(statistic, extent, shares)
+        column = planned.plan.seen(planned.table).column(str(statistic.column)) if statistic.kind == TREE else None
+        yield _part(statistic, extent, shares, column)
 
 
-def _part(statistic: Statistic, extent: Extent, shares: int) -> Part:
+def _part(statistic: Statistic, extent: Extent, shares: int, column: TableColumn | None) -> Part:
     norm = math.isqrt(max(extent.squared, 1) - 1) + bool(extent.squared)
-    return Part(statistic.name, extent.length, norm, extent.share / shares)
+    part = Part(statistic.name, extent.length, norm, extent.share / shares)
+    if column is None:
+        return part
+    tree = tree_over(column)
+    return replace(part, levels=tree.levels, bin_width=tree.width * float(column.step or 1))
 
 
 def _deviations(request: Request, silos: Mapping[str, Catalogue]) -> dict[Statistic, float]:
@@ -187,10 +199,8 @@ def _widths(
         sd = next(sd for one, sd in deviations.items() if one.kind == SURVIVAL)
         return {curve.alias: {size: half_width(curve, seen, sd, size) for size in SIZES}}
     for size in SIZES:
-        sums = {
-            one: Noisy(np.full(counts, float(size) if one.kind in COUNTS else 0.0), sd)
-            for one, sd in deviations.items()
-        }
+        rows = np.full(counts, float(size))
+        sums = {one: made_up(one, seen, rows, np.zeros(counts), sd) for one, sd in deviations.items()}
         if planned.after and groups:
             after = read_after(planned.after, {one.alias: one.function for one in planned.plan.aggregates})
             derived = derive(after, Sums(planned.plan, seen, sums, shown), 0.0, bytes(32))
@@ -248,7 +258,11 @@ def plan_lines(asks: str, after: str, parts: Sequence[Part]) -> Iterator[str]:
     for part in parts:
         numbers = f"{part.numbers:,} number{'s' if part.numbers != 1 else ''}"
         most = f"one person changes it by up to {part.sensitivity:,}"
+        if part.levels is not None:
+            most += f" in each of {part.levels} level{'s' if part.levels > 1 else ''}"
         yield f"  {part.name}: {numbers}, {most}, {part.share:.0%} of the price"
+        if part.bin_width is not None:
+            yield f"    in bins {part.bin_width:g} wide, and runs of them: no quantile is more exact than a bin"
     yield f"computed after the answer, at no price: {after or 'nothing'}"
 
 

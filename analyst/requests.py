@@ -23,6 +23,7 @@ from policies.requests.computations import AnyComputation
 from policies.requests.request import Request
 from policies.requests.round_key import sealed_secret
 from policies.requests.tables import Table
+from policies.requests.trees import TREE
 from policies.units import DAY_S, MAX_WAIT_S, WAIT_S
 
 REQUEST_LIFETIME_S = 600  # and as long as it waits beyond WAIT_S
@@ -93,6 +94,8 @@ def write(
     except ValidationError as err:
         reason = err.errors()[0]["msg"].removeprefix("Value error, ")
         hint = "group by fewer columns, filter by less, or spend more on fewer figures"
+        if any(one.kind == TREE for one in what.statistics(table)):
+            hint = "group by fewer columns, or count buckets: a quantile has a tree of counts for each group"
         raise AnalystError(f"the question cannot be asked: {reason}", hint) from err
 
 

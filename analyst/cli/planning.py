@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Iterable
+from dataclasses import asdict
 
 from rich.console import Console
 
@@ -41,9 +42,7 @@ def _explain(options: argparse.Namespace, notes: Console) -> int:
         planned = rehearsed(plan(options.sql, federation.offer, not options.no_cut))
     asks, parts = planned.plan.in_words(planned.table.name), tuple(parts_of(planned))
     if options.format == "json":
-        fields = ("name", "numbers", "sensitivity", "share")
-        crosses = [{field: getattr(part, field) for field in fields} for part in parts]
-        print(json.dumps({"asks": asks, "crosses": crosses, "after": planned.after}, indent=2))
+        print(json.dumps({"asks": asks, "crosses": [asdict(part) for part in parts], "after": planned.after}, indent=2))
     else:
         _print(plan_lines(asks, planned.after, parts))
     return 0

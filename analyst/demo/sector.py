@@ -67,7 +67,7 @@ min_cohort     = {min_cohort:<21} # on the noisy count, after opening
 min_silos      = 3
 max_dimensions = 2
 max_groups     = 100
-aggregates     = ["count", "sum", "avg", "var", "covar", "corr", "regr", "survival"]
+aggregates     = ["count", "sum", "avg", "var", "covar", "corr", "regr", "quantile", "survival"]
 
 [protection]
 accept        = ["masking", "shares", "bfv", "ckks", "paillier"]

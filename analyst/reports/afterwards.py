@@ -27,6 +27,8 @@ _OF_GROUPS = (
     exp.CountIf,
     exp.Median,
     exp.Quantile,
+    exp.PercentileCont,
+    exp.PercentileDisc,
     exp.Stddev,
     exp.StddevPop,
     exp.StddevSamp,

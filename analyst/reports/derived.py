@@ -169,8 +169,9 @@ class _Made:
             return [None] * self._rows
         alphas = self._alphas()
         if column.figure is not None:
-            found: Sequence[Estimate] = self._figures(column.figure)
-        elif column.quotient is not None and (of := self._quotients(column, alphas)) is not None:
+            return list(self._figures(column.figure))
+        found: Sequence[Estimate] = ()
+        if column.quotient is not None and (of := self._quotients(column, alphas)) is not None:
             found = of
         elif column.rank is not None and self._after.is_whole:
             found = self._ranks(column)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from analyst.reports.intervals import ALPHA, Figures, Noisy, of_count, of_mean, of_total, surely
 from analyst.reports.moment_figures import Sums, of_column, of_pair
+from analyst.reports.quantiles import of_quantile
 from analyst.sql.draft import Planned
 from crypto.rounds.manifest import Block
 from crypto.rounds.opening import OpenedSum
@@ -21,6 +22,7 @@ from policies.requests.query import CUT, ROWS, Aggregate, Plan, statistic_of
 from policies.requests.request import Request
 from policies.requests.statistic import Statistic
 from policies.requests.tables import Table, TableColumn
+from policies.requests.trees import TREE
 from policies.units import MICRO
 
 SURE_FROM = 100  # groups, from which only those are shown that surely have the minimum cohort, unless the analyst says
@@ -131,10 +133,11 @@ def noise_sd(block: Block, opened: OpenedSum) -> float:
 
 
 def sums_of(request: Request, opened: OpenedSum) -> Mapping[Statistic, Noisy]:
-    """Return the noisy sums of all groups, in rows or half steps."""
-    blocks = zip(blocks_of(request, opened), opened.blocks(), strict=True)
+    """Return the noisy sums of all groups, in rows or half steps; of a tree those of each group's nodes."""
+    blocks, groups = zip(blocks_of(request, opened), opened.blocks(), strict=True), request.plan.group_count
+    shapes = {TREE: (groups(request.table), -1)}
     return {
-        one: Noisy(np.asarray(values, np.float64), noise_sd(block, opened))
+        one: Noisy(np.asarray(values, np.float64).reshape(shapes.get(one.kind, -1)), noise_sd(block, opened))
         for (one, block), values in blocks
         if one != CUT
     }
@@ -175,6 +178,9 @@ def figures_of(aggregate: Aggregate, table: Table, sums: Mapping[Statistic, Nois
     if aggregate.column is None:
         return of_count(sums[PERSONS if aggregate.function == "persons" else ROWS])
     column, *others = (table.column(name) for name in aggregate.columns)
+    if aggregate.at is not None:
+        trees, counts = (sums[statistic_of(kind, column)] for kind in (TREE, "present"))
+        return of_quantile(trees, counts, column, float(aggregate.at), aggregate.function == "quantile_disc")
     if others:
         return of_pair(aggregate.function, (column, others[0]), _beside(sums))
     if aggregate.function in SPREADS:

@@ -8,12 +8,23 @@ from analyst.errors import SqlError
 from analyst.reports.afterwards import read_after
 from analyst.reports.derived import derive
 from analyst.reports.estimates import COUNTS
-from analyst.reports.intervals import Noisy
+from analyst.reports.intervals import Floats, Noisy
 from analyst.reports.scenarios import Sums, can_draw
+from analyst.reports.trees import evenly
 from analyst.sql.draft import Planned, check_fields
 from policies.requests.query import CUT, field_names
+from policies.requests.statistic import Statistic
+from policies.requests.tables import Table
+from policies.requests.trees import TREE, tree_over
 
 _ROWS, _SD = 1000.0, 5.0  # of a made-up group, and of its noise
+
+
+def made_up(statistic: Statistic, table: Table, counts: Floats, totals: Floats, sd: float) -> Noisy:
+    """Return the sums of groups with so many rows; in a tree they are spread evenly over the bounds."""
+    if statistic.kind == TREE:
+        return Noisy(evenly(counts, tree_over(table.column(str(statistic.column)))), sd)
+    return Noisy(counts if statistic.kind in COUNTS else totals, sd)
 
 
 def rehearsed(planned: Planned) -> Planned:
@@ -30,8 +41,9 @@ def rehearsed(planned: Planned) -> Planned:
     after = read_after(planned.after, {one.alias: one.function for one in plan.aggregates})
     kinds = [one for one in plan.statistics(table) if one != CUT]
     counts = _ROWS + 10.0 * np.arange(groups, dtype=np.float64)
-    sums = {one: Noisy(counts if one.kind in COUNTS else 0.1 * counts, _SD) for one in kinds}
-    derived = derive(after, Sums(plan, plan.seen(table), sums, np.ones(groups, np.bool_)), 0.0, bytes(32))
+    seen = plan.seen(table)
+    sums = {one: made_up(one, seen, counts, 0.1 * counts, _SD) for one in kinds}
+    derived = derive(after, Sums(plan, seen, sums, np.ones(groups, np.bool_)), 0.0, bytes(32))
     check_fields(
         field for name in derived.columns for field in ((name,) if name in derived.labels else field_names(name))
     )

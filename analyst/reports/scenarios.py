@@ -22,11 +22,13 @@ from analyst.errors import SqlError
 from analyst.reports.afterwards import GROUP, WITHHELD
 from analyst.reports.estimates import figures_of, groups_of
 from analyst.reports.intervals import Floats, Noisy
+from analyst.reports.redrawn import Redrawn
 from analyst.sql.evaluation import interrupted_after
 from analyst.sql.split import RELEASED
 from policies.requests.query import Plan
 from policies.requests.statistic import Statistic
 from policies.requests.tables import Table
+from policies.requests.trees import TREE
 
 DRAWS, LEAST_DRAWS = 1000, 200
 _SOME = 16  # draws in which the shown groups, or the withheld ones, alone are moved: a rounded figure may hide one
@@ -41,7 +43,7 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sums:
-    """The noisy sums of all groups, and which groups are shown."""
+    """The noisy sums of all groups, also of the nodes of their trees, and which groups are shown."""
 
     plan: Plan
     table: Table
@@ -51,6 +53,11 @@ class Sums:
     @property
     def groups(self) -> int:
         return len(self.is_shown)
+
+    @property
+    def plain(self) -> Mapping[Statistic, Noisy]:
+        """The sums of one number a group."""
+        return {one: of for one, of in self.of.items() if one.kind != TREE}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,16 +102,16 @@ def compute(sums: Sums, result: str, candidates: str, is_whole: bool, seed: byte
 
     Both are as `analyst.reports.afterwards` writes them. Raises SqlError, as where rows cannot be told apart.
     """
-    values = np.stack([one.values for one in sums.of.values()])  # (statistics, groups)
-    deviations = np.array([one.sd for one in sums.of.values()])
-    moves = values.size if values.size <= _MAX_MOVES and values.size * sums.groups <= _MAX_ROWS else 0
+    redrawn = Redrawn(sums.plan.aggregates, sums.table, sums.of)
+    shape = (len(sums.plain) + redrawn.rows, sums.groups)  # of what the noise moves
+    moves = shape[0] * shape[1]
+    moves = moves if moves <= _MAX_MOVES and moves * sums.groups <= _MAX_ROWS else 0
     draws = min(DRAWS, _MAX_ROWS // sums.groups - 2 * _SOME - 1 - moves)
-    noise = _normals(seed, (draws, *values.shape))
-    unit = np.eye(moves).reshape((moves, *values.shape)) if moves else np.zeros((0, *values.shape))
+    noise = _normals(seed, (draws, *shape))
+    unit = np.eye(moves).reshape((moves, *shape)) if moves else np.zeros((0, *shape))
     shown, some = np.where(sums.is_shown, 1.0, 0.0), noise[:_SOME]
-    steps = np.concatenate([np.zeros((1, *values.shape)), unit, noise, some * shown, some * (1 - shown)])
-    scenarios = values + deviations[:, None] * steps
-    figures = _table(sums, scenarios)
+    steps = np.concatenate([np.zeros((1, *shape)), unit, noise, some * shown, some * (1 - shown)])
+    figures = _table(sums, redrawn, steps)
     with _database(figures, len(steps)) as database:
         inner = _read_by(candidates)
         found = _run(database, f"SELECT {_SCENARIO}s.id, x.* FROM {_SCENARIO}s, LATERAL ({inner}) AS x")  # noqa: S608
@@ -137,10 +144,14 @@ def _normals(seed: bytes, shape: tuple[int, ...]) -> Floats:
     return pairs[:count].reshape(shape)
 
 
-def _table(sums: Sums, scenarios: Floats) -> pa.Table:
-    """Return the released table of all scenarios: one of shape (scenarios, statistics, groups)."""
-    count, groups = len(scenarios), sums.groups
-    noisy = {one: Noisy(scenarios[:, place].ravel(), of.sd) for place, (one, of) in enumerate(sums.of.items())}
+def _table(sums: Sums, redrawn: Redrawn, steps: Floats) -> pa.Table:
+    """Return the released table of all scenarios, by how many deviations (scenarios, what is moved, groups) of each."""
+    count, groups = len(steps), sums.groups
+    noisy = {
+        one: Noisy((of.values + of.sd * steps[:, place]).ravel(), of.sd)
+        for place, (one, of) in enumerate(sums.plain.items())
+    }
+    quantiles = redrawn.values(steps[:, len(noisy) :], noisy)
     columns: dict[str, Any] = {
         _SCENARIO: np.repeat(np.arange(count), groups),
         GROUP: np.tile(np.arange(groups), count),
@@ -152,7 +163,9 @@ def _table(sums: Sums, scenarios: Floats) -> pa.Table:
         listed = values if len(kinds) < 2 else [None if one is None else str(one) for one in values]
         columns[name] = pa.array(listed).take(pa.array(np.tile(np.arange(groups), count)))
     for one in sums.plan.aggregates:
-        columns[one.alias] = pa.array(figures_of(one, sums.table, noisy).values, from_pandas=True)
+        is_redrawn = one.alias in quantiles
+        found = quantiles[one.alias] if is_redrawn else figures_of(one, sums.table, noisy).values
+        columns[one.alias] = pa.array(found, from_pandas=True)
     return pa.table(columns)
 
 

@@ -1,6 +1,6 @@
 """Survival curves (Kaplan and Meier, 1958) from noisy trails, with intervals; the median, and the log-rank test.
 
-Pure: trails in, figures out. docs/intervals.md, section 9. A trail is as `policies/requests/survival.py` has it: the
+Pure: trails in, figures out. docs/intervals.md, section 10. A trail is as `policies/requests/survival.py` has it: the
 sums of counts by bin that follow from it, from the last bin backwards, have noise of a known covariance. They are made
 to rise from 0 (isotonic regression), so that no bin has a negative count and no curve rises; without noise that changes
 nothing. Intervals of the noise follow from how each count moves a figure, at the estimate.

@@ -18,10 +18,12 @@ from analyst.sql.columns import define, measure
 from analyst.sql.conditions import conditions_of
 from analyst.sql.draft import PlanDraft, Planned, Rule, check_fields
 from analyst.sql.evaluation import bounded
+from analyst.sql.histogram import by_buckets
 from analyst.sql.offer import Offer, suggest
 from analyst.sql.parse import parse, sql_position, unsupported
 from analyst.sql.persons import by_person, check_joins, is_count_of_persons, is_person
 from analyst.sql.predicates import filters
+from analyst.sql.quantiles import is_quantile, name_of_quantile, ordered, quantile_of
 from analyst.sql.refusals import check_functions, group_of, refused_argument, refused_function
 from analyst.sql.split import renamed, split
 from analyst.sql.survival import Survival, check_stands_alone, curve_instead, curve_of, with_curves
@@ -61,11 +63,12 @@ def plan(sql: str, offer: Offer, counts_cut: bool = False) -> Planned:
 
     With `counts_cut` the plan also counts the persons whose rows or values bounding cuts.
     """
-    query, seen, inner = with_curves(parse(sql)), offer, None
+    query, seen, inner = with_curves(ordered(parse(sql))), offer, None
     check_joins(query, offer)
     persons = by_person(query, offer)
     if persons is not None:
         query, seen, inner = persons.outer, persons.offer, persons.inner
+    query = by_buckets(query, seen)
     check_functions(query, seen)
     parts = split(query)
     statement, after, draft = parts.core, parts.after, PlanDraft()
@@ -228,6 +231,9 @@ def aggregates(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDra
             continue
         if isinstance(node, exp.Star) or (isinstance(getattr(node, "this", None), exp.Star) and not _function(node)):
             raise unsupported(node, "SELECT * is not supported, rows never leave a silo")
+        if is_quantile(node):
+            found.append(quantile_of(node, _output_name(projection), draft.table, offer))
+            continue
         function = _function(node)
         if not function:
             raise refused_function(node, draft.table, offer)
@@ -292,6 +298,8 @@ def _output_name(projection: exp.Expr) -> str:
         return str(node.name)
     if _is_dimension(node):
         return node.sql(dialect="duckdb")
+    if is_quantile(node):
+        return name_of_quantile(node)
     if isinstance(node.this, exp.Distinct):
         return f"{_function(node)}_distinct_{node.this.expressions[0].name}"
     if isinstance(node, Survival):

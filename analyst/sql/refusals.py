@@ -6,6 +6,7 @@ what the hints propose.
 """
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -24,18 +25,25 @@ class Hint:
     """Why a function is refused, in words, and the kind of question to ask instead.
 
     `groups`: the rows of each value or bucket; `beyond`: the average, and the rows above a value; `figures`: those of
-    `instead`, with {x} for the column.
+    `instead`, with {x} for the column; `quantiles` too, where silos open them, or else what is `beyond`.
     """
 
     why: str
-    asks: Literal["groups", "beyond", "figures"] = "groups"
+    asks: Literal["groups", "beyond", "figures", "quantiles"] = "groups"
     instead: str = "AVG({x})"
 
 
 _ONE_PERSON = "one person decides it, so no interval is honest"
-_EXTREME = Hint(f"{_ONE_PERSON}; ask the average, and count the rows above a value", "beyond")
+_LEAST = Hint(f"{_ONE_PERSON}; ask for a low quantile", "quantiles", "QUANTILE_CONT({x}, 0.01)")
+_LARGEST = Hint(f"{_ONE_PERSON}; ask for a high quantile", "quantiles", "QUANTILE_CONT({x}, 0.99)")
+_ABOVE = "ask the average, and count the rows above a value"
 _SINGLE = Hint(f"{_ONE_PERSON}; count the rows of each value")
-_READ_OFF = Hint("not built yet: group by buckets, and read it off")
+_RANGE = Hint(
+    "not built: ask how far the quartiles are apart",
+    "quantiles",
+    "QUANTILE_CONT({x}, 0.75) - QUANTILE_CONT({x}, 0.25)",
+)
+_SAMPLED = Hint("no row is sampled: it is called QUANTILE_CONT here", "quantiles", "QUANTILE_CONT({x}, 0.5)")
 _ROWS = Hint("it lists the values of rows, and rows never leave a silo; count the rows of each value")
 _SKETCH = Hint("no sketch of single rows leaves a silo; count the rows of each value")
 _SHARE = Hint(f"{_ONE_PERSON}; ask the share", "figures")
@@ -46,15 +54,16 @@ _PAIR = "not built: it is a variance or a covariance, times the rows"
 # From the name of a function to why it is refused, and what to ask instead.
 HINTS: Mapping[str, Hint] = MappingProxyType(
     {
-        **dict.fromkeys(("MIN", "MAX"), _EXTREME),
+        "MIN": _LEAST,
+        "MAX": _LARGEST,
         **dict.fromkeys(("ARG_MIN", "ARG_MAX", "MIN_BY", "MAX_BY", "ARG_MIN_NULL", "ARG_MAX_NULL"), _SINGLE),
         **dict.fromkeys(("FIRST", "LAST", "ANY_VALUE", "ARBITRARY", "BIT_AND", "BIT_OR", "BIT_XOR"), _SINGLE),
-        **dict.fromkeys(("MEDIAN", "QUANTILE", "QUANTILE_CONT", "QUANTILE_DISC", "MAD"), _READ_OFF),
-        **dict.fromkeys(("PERCENTILE_CONT", "PERCENTILE_DISC", "APPROX_QUANTILE", "RESERVOIR_QUANTILE"), _READ_OFF),
-        "MODE": Hint("not built yet: count the rows of each value, and read off the largest"),
+        "MAD": _RANGE,
+        "RESERVOIR_QUANTILE": _SAMPLED,
+        "MODE": Hint("not built: count the rows of each value, and read off the largest"),
         **dict.fromkeys(("STRING_AGG", "LIST", "ARRAY_AGG", "GROUP_CONCAT", "JSON_GROUP_ARRAY"), _ROWS),
         **dict.fromkeys(("APPROX_COUNT_DISTINCT", "APPROX_TOP_K", "ENTROPY"), _SKETCH),
-        **dict.fromkeys(("HISTOGRAM", "HISTOGRAM_EXACT"), Hint("each group is a row of the answer")),
+        "HISTOGRAM_EXACT": Hint("each group is a row of the answer"),
         **dict.fromkeys(("BOOL_OR", "BOOL_AND", "EVERY"), _SHARE),
         **dict.fromkeys(("KURTOSIS", "KURTOSIS_POP", "SKEWNESS"), _SHAPE),
         **dict.fromkeys(("PRODUCT", "GEOMEAN", "GEOMETRIC_MEAN"), _PRODUCT),
@@ -72,7 +81,19 @@ HINTS: Mapping[str, Hint] = MappingProxyType(
 _WRITTEN = {"LISTAGG": "STRING_AGG", "ARRAY_AGG": "LIST"}
 _DISTINCT = Hint("only persons are told apart; see which groups have rows")
 _EXPRESSION = Hint("silos add cells as they are, and compute nothing of a row; group by what it is computed from")
-_KNOWN = ("COUNT", "SUM", "AVG", "STDDEV", "VARIANCE", "CORR", "COVAR_POP", "COVAR_SAMP", *HINTS)
+_KNOWN = (
+    "COUNT",
+    "SUM",
+    "AVG",
+    "MEDIAN",
+    "QUANTILE_CONT",
+    "STDDEV",
+    "VARIANCE",
+    "CORR",
+    "COVAR_POP",
+    "COVAR_SAMP",
+    *HINTS,
+)
 _MOST_BUCKETS = 12
 
 
@@ -162,11 +183,14 @@ def _filled(hint: Hint, node: exp.Expr, table: str, offer: Offer) -> str:
     column, other = columns[0], columns[-1]
     if hint.asks == "figures" and all(map(is_measure, columns)):
         return f"{hint.why}: {_select(hint.instead.format(x=column.name, y=other.name), table)}"
-    above = _above(column, table, offer) if hint.asks == "beyond" else ""
+    if hint.asks == "quantiles" and has_quantiles(column, table, offer):
+        return f"{hint.why}: {_select(hint.instead.format(x=column.name), table)}"
+    is_extreme = hint.asks in ("beyond", "quantiles")
+    above, why = _above(column, table, offer) if is_extreme else "", re.split("[;:]", hint.why)[0]
     if above:
-        return f"{hint.why}: {_select(f'AVG({column.name}), {above} AS n_above', table)}"
-    if hint.asks == "beyond" and is_measure(column):
-        return f"{_ONE_PERSON}; ask the average: {_select(f'AVG({column.name})', table)}"
+        return f"{why}; {_ABOVE}: {_select(f'AVG({column.name}), {above} AS n_above', table)}"
+    if is_extreme and is_measure(column):
+        return f"{why}; ask the average: {_select(f'AVG({column.name})', table)}"
     key = group_of(column, table, offer)
     if key == column.name:
         return f"{hint.why}: {_select(f'{key}, COUNT(*)', table)} GROUP BY {key}"
@@ -191,10 +215,21 @@ def is_measure(column: TableColumn) -> bool:
     return column.step is not None or column.type == "bool"
 
 
+def has_quantiles(column: TableColumn, table: str, offer: Offer) -> bool:
+    """Tell whether silos show how many rows lie below each value of a column."""
+    opened = all("quantile" in offer.silos[silo].aggregates for silo in offer.holders(table))
+    return opened and column.step is not None and column.type != "bool" and _is_filter(column, table, offer)
+
+
+def _is_filter(column: TableColumn, table: str, offer: Offer) -> bool:
+    known = offer.holders(table).values()
+    return all("filter" in found[column.name].roles for found in known if column.name in found)
+
+
 def group_of(column: TableColumn, table: str, offer: Offer) -> str:
     """Return what to group by for a column: itself, a bucket between its bounds, or nothing where none may be asked."""
     name, width = column.name, _width(column)
-    is_filter = all("filter" in found[name].roles for found in offer.holders(table).values() if name in found)
+    is_filter = _is_filter(column, table, offer)
     if column.domain or (column.type == "bool" and is_filter):
         return name
     if width is None or not is_filter or column.type == "bool":

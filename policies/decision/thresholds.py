@@ -13,6 +13,7 @@ from policies.decision.case import Case
 from policies.decision.compiled import RequestFacts, SourceColumns
 from policies.decision.denial_codes import deny
 from policies.requests.denials import Denial
+from policies.requests.query import RANKED
 from policies.requests.request import Request
 from policies.requests.tables import TableColumn
 
@@ -50,7 +51,7 @@ def _cased(request: Request, facts: RequestFacts, source: SourceColumns) -> Iter
 
 
 def _by_person(request: Request, facts: RequestFacts, source: SourceColumns) -> Iterator[Threshold]:
-    """Yield the columns that an inner question makes a figure of a person's rows of, which is compared or cut."""
+    """Yield the columns of quantiles, and those that an inner question makes a figure of which is compared or cut."""
     yield from request.plan.thresholds(request.table)
 
 
@@ -76,6 +77,9 @@ def thresholds(case: Case) -> Sequence[Denial]:
             roles = " or ".join(case.source.roles[name])
             message = f"column {name!r} may be used as {roles}, and not be narrowed: asked {asked}"
             remedy = "take the table definition from the catalogue"
+            if asked == RANKED:
+                open_here = ", ".join(sorted(case.source.unconditional["measure"] & case.source.narrowable)) or "none"
+                remedy = f"ask its average; columns whose quantiles may be asked: {open_here}"
             reasons.append(deny("COLUMN_ROLE", f"{prefix}.{name}.narrow", message, remedy))
     return [*reasons, *_crossings(case, found)]
 

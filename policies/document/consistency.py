@@ -12,16 +12,15 @@ from typing import Any, NamedTuple, get_args
 from policies.document.policy import BUILT_NOISE, BUILT_SECURITY_BITS, Policy
 from policies.periods import most_periods
 from policies.requests.computations import COMPUTATIONS
-from policies.requests.moments import OPENED_AS
-from policies.requests.query import Aggregate
+from policies.requests.query import Aggregate, opened_by
 from policies.units import MAX_DOMAIN
 
 Path = tuple[str, ...]
 # What requests of this version can ask for; a policy may already name more.
 BUILT_COMPUTATIONS = frozenset(COMPUTATIONS)
-BUILT_AGGREGATES = frozenset(
-    OPENED_AS.get(one, one) for one in get_args(Aggregate.model_fields["function"].annotation) if one != "persons"
-)
+BUILT_AGGREGATES = frozenset(map(opened_by, get_args(Aggregate.model_fields["function"].annotation)))
+# A name that opens nothing, as what it asks for is another question.
+BY_BUCKETS = {"histogram": 'this opens nothing: HISTOGRAM asks COUNT by buckets, which "count" and a filter open'}
 MIN_HONEST = 3  # silos of a sum that do not collude, this one included
 _NOT_BUILT = "this version cannot do it, so every request for it is denied"
 
@@ -251,7 +250,7 @@ def _not_built(policy: Policy) -> Iterator[Finding]:
                 yield Finding(("purposes", name, "computations"), f"{one}: {_NOT_BUILT}")
     for aggregate in policy.disclosure.aggregates:
         if aggregate not in BUILT_AGGREGATES:
-            yield Finding(("disclosure", "aggregates"), f"{aggregate}: {_NOT_BUILT}")
+            yield Finding(("disclosure", "aggregates"), f"{aggregate}: {BY_BUCKETS.get(aggregate, _NOT_BUILT)}")
     if policy.protection.security_bits > BUILT_SECURITY_BITS:
         text = f"this version gives {BUILT_SECURITY_BITS} bits, so every request is denied"
         yield Finding(("protection", "security_bits"), text)

@@ -6,7 +6,7 @@ from datetime import datetime, time
 from policies.budget.accountant import epsilon_of
 from policies.budget.sampler import rho_delta
 from policies.document.columns import Column
-from policies.document.consistency import BUILT_AGGREGATES, BUILT_COMPUTATIONS
+from policies.document.consistency import BUILT_AGGREGATES, BUILT_COMPUTATIONS, BY_BUCKETS
 from policies.document.policy import BUILT_NOISE, BUILT_SECURITY_BITS, Aggregators, Policy
 from policies.document.purpose_codes import DUO
 from policies.document.purposes import ConsentColumn, ConsentTable
@@ -64,6 +64,13 @@ def _until(when: datetime) -> str:
 
 def _built(word: str, known: Collection[str]) -> str:
     return word if word in known else f"{word} (not built yet, so refused)"
+
+
+def _figure(name: str) -> str:
+    """Return an aggregate as it is opened."""
+    if name in BY_BUCKETS:
+        return f"{name.upper()} (which opens nothing: it is COUNT by buckets)"
+    return _built(name.upper(), {one.upper() for one in BUILT_AGGREGATES})
 
 
 def _analysts(policy: Policy) -> Iterator[str]:
@@ -180,7 +187,7 @@ def _budget(policy: Policy) -> Iterator[str]:
 
 def _leaves(policy: Policy) -> Iterator[str]:
     disclosure, protection = policy.disclosure, policy.protection
-    figures = ", ".join(_built(one.upper(), {one.upper() for one in BUILT_AGGREGATES}) for one in disclosure.aggregates)
+    figures = ", ".join(map(_figure, disclosure.aggregates))
     groups = f"at most {disclosure.max_groups} groups in {disclosure.max_dimensions} columns"
     yield f"What may be asked for: {figures or 'no figure'}, {groups}."
     yield f"What may leave: {' and '.join(disclosure.release) or 'nothing'}."

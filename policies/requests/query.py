@@ -20,17 +20,22 @@ from policies.requests.predicates import Both, Predicate, check_predicates, colu
 from policies.requests.statistic import Extent, Statistic, noised
 from policies.requests.survival import ROW, SURVIVAL, Width, check_curve, grid_of, of_curves
 from policies.requests.tables import Table, TableColumn, check_role
+from policies.requests.trees import QUANTILES, TREE, tree_over
 from policies.units import ColumnRole
 
 MAX_NAME = 120  # characters of a column of the answer
 ROWS = Statistic("rows")
+QuantileAt = Annotated[str, Field(pattern=r"^0\.[0-9]{0,5}[1-9]$")]
 # How many persons had nothing cut, rows only, values only, and both: once a question, not by group.
 CUT = Statistic("cut")
 CUT_SLOTS = 4
+RANKED = "by how many rows lie below each of its values"  # the threshold that a quantile sets
 _OTHERS = 15  # parts of the price, of 16, that go to the figures where a question also counts what was cut
+OTHERWISE_OPENED: Mapping[str, str] = MappingProxyType({"persons": "count", **dict.fromkeys(QUANTILES, "quantile")})
 # The statistics of its column that each figure is computed from, by kind.
 AGGREGATES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
+        **dict.fromkeys(QUANTILES, ("present", TREE)),
         "count": ("present",),
         "sum": ("present", "total"),
         "avg": ("present", "total"),
@@ -42,12 +47,18 @@ AGGREGATES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 PER_ROW: Mapping[str, Callable[[TableColumn, TableColumn | None], int]] = MappingProxyType(
     {
         SURVIVAL: lambda column, other: ROW,
+        TREE: lambda column, other: 1,
         "present": lambda column, other: 1,
         "total": lambda column, other: column.range_steps,
         "square": lambda column, other: square_most(column),
         "product": lambda column, other: product_most(column, other or column),
     }
 )
+
+
+def opened_by(function: str) -> str:
+    """Return the name in `disclosure.aggregates` that opens a function; a number of persons is a count."""
+    return OTHERWISE_OPENED.get(function) or OPENED_AS.get(function, function)
 
 
 def field_names(alias: str) -> tuple[str, ...]:
@@ -78,12 +89,15 @@ class Aggregate(Message):
 
     function: Literal[
         "count", "sum", "avg", "persons", "var_pop", "var_samp", "stddev_pop", "stddev_samp", "covar_pop", "covar_samp",
-        "corr", "regr_slope", "regr_intercept", "regr_r2", "regr_count", "regr_avgx", "regr_avgy", "survival",
+        "corr", "regr_slope", "regr_intercept", "regr_r2", "regr_count", "regr_avgx", "regr_avgy",
+        "quantile", "quantile_disc", "survival",
     ]  # fmt: skip
     column: Name | None
     alias: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
     other: Annotated[Name | None, Field(default=None, exclude_if=lambda name: name is None)] = None
     width: Width = None
+    # Of a quantile, the share of the rows that lie below it.
+    at: Annotated[QuantileAt | None, Field(default=None, exclude_if=lambda at: at is None)] = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -92,7 +106,7 @@ class Aggregate(Message):
     @property
     def opened_as(self) -> str:
         """The name in `disclosure.aggregates` that opens it."""
-        return "count" if self.function == "persons" else OPENED_AS.get(self.function, self.function)
+        return opened_by(self.function)
 
     def statistics(self, table: Table) -> tuple[Statistic, ...]:
         """Return the statistics that this figure is computed from."""
@@ -122,13 +136,15 @@ class Aggregate(Message):
             raise ValueError(f"{self.function} takes {wanted} column{'s' if wanted > 1 else ''}, each another one")
         if self.width is not None and self.function != SURVIVAL:
             raise ValueError(f"{self.function} has no width")
+        if (self.at is not None) != (self.function in QUANTILES):
+            raise ValueError("a quantile is at a share of the rows, and nothing else is")
 
     def in_words(self) -> str:
         """Return what it computes, in SQL's words."""
         if self.function == "persons":
             return "COUNT(DISTINCT person)"
-        width = "" if self.width is None else f" on bins of {self.width} steps"
-        return f"{self.function.upper()}({', '.join(self.columns) or '*'}){width}"
+        more = f", {self.at}" if self.at is not None else "" if self.width is None else f", bins of {self.width} steps"
+        return f"{self.function.upper()}({', '.join(self.columns) or '*'}{more})"
 
 
 class Plan(Message):
@@ -194,12 +210,13 @@ class Plan(Message):
 
     def thresholds(self, table: Table) -> Iterator[tuple[str, str]]:
         """Yield the columns inside whose values it sets a threshold, and how, but for those of its conditions."""
-        times = () if self.curve is None else self.curve.columns[:1]
+        spread = {str(one.column): RANKED for one in self.aggregates if one.at is not None}
+        spread |= {} if self.curve is None else {str(self.curve.column): "by the bins of a survival curve"}
         if self.inner is not None:
-            compared = {*columns_of(self.where), *columns_in(self.cases), *times}
+            compared = {*columns_of(self.where), *columns_in(self.cases), *spread}
             yield from self.inner.thresholds(table, compared, self.group_by)
         else:
-            yield from ((name, "by the bins of a survival curve") for name in times)
+            yield from spread.items()
 
     @property
     def conditions(self) -> tuple[Predicate, ...]:
@@ -281,12 +298,16 @@ class Plan(Message):
                     found[statistic] = of_curves(length, bins, seen.most_in_a_group, share)
                     continue
                 kind, *names = statistic
+                if kind == TREE:
+                    tree = tree_over(seen.column(str(statistic.column)))
+                    found[statistic] = tree.extent(length, seen.most_in_a_group, share)
+                    continue
                 first, second = (None if name is None else seen.column(name) for name in names)
                 per_row = 1 if first is None else PER_ROW[kind](first, second)
                 found[statistic] = noised(length, seen.most_in_a_group * per_row, share, per_row)
         if self.counts_cut:
-            shares = sum(one.share for one in found.values()) // _OTHERS
-            found[CUT] = noised(CUT_SLOTS, 1, share=shares)  # a sixteenth of the price, however many figures
+            parts = sum(one.share for one in found.values()) // _OTHERS
+            found[CUT] = noised(CUT_SLOTS, 1, share=parts)  # a sixteenth of the price, however many figures
         return found
 
     def check(self, table: Table, backend: str) -> None:

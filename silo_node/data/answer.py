@@ -20,6 +20,7 @@ from policies.requests.statistic import Statistic
 from policies.requests.survival import SURVIVAL, grid_of
 from policies.requests.tables import Table, TableColumn
 from policies.requests.training import TrainingStep
+from policies.requests.trees import TREE, tree_over
 from silo_node.data import exact, per_person
 from silo_node.data.bounding import PairLots, chosen, groups_of_each, of_few_groups
 from silo_node.data.cases import places
@@ -29,6 +30,7 @@ from silo_node.data.moments import products, squares
 from silo_node.data.norms import Owned, has_more, within_norm
 from silo_node.data.predicates import holds, is_number
 from silo_node.data.survival import trails
+from silo_node.data.trees import counts
 
 Vectors = list[npt.NDArray[np.int64]]  # one vector per statistic
 Grouping = tuple[Integers, int]  # the group of each kept row, by its place, and the number of groups
@@ -247,6 +249,12 @@ def _present(grouped: Grouped, statistic: Statistic) -> npt.NDArray[np.int64]:
     return grouped.count(grouped.present(statistic)[0])
 
 
+def _tree(grouped: Grouped, statistic: Statistic) -> npt.NDArray[np.int64]:
+    """Return the rows of every node of each group's tree; a cell that is missing is in none."""
+    group, (steps, *_) = grouped.present(statistic)
+    return counts(group, steps, grouped.size, tree_over(grouped.table.column(str(statistic.column))))
+
+
 def _total(grouped: Grouped, statistic: Statistic) -> npt.NDArray[np.int64]:
     """Return the sum of twice the distance of each cell from the middle of its bounds, for each group."""
     group, (steps, *_) = grouped.present(statistic)
@@ -283,6 +291,7 @@ def _product(grouped: Grouped, statistic: Statistic) -> npt.NDArray[np.int64]:
 # Each kind of statistic of a column, or of two, from its cells.
 _FIGURES: Mapping[str, Callable[[Grouped, Statistic], npt.NDArray[np.int64]]] = MappingProxyType(
     {
+        TREE: _tree,
         "present": _present,
         "total": _total,
         "square": _square,

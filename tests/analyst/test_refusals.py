@@ -13,6 +13,7 @@ from tests.harness.example_policy import Edit, offer, policy
 MEASURES = offer(
     policy(Edit('roles = ["measure", "filter"], bounds = [0, 110]', 'roles = ["measure"], bounds = [0, 110]'))
 )
+QUANTILES = offer(policy(Edit('["count", "sum", "avg"]', '["count", "sum", "avg", "quantile"]')))
 PAIRS = ("REGR_SXX", "REGR_SYY", "REGR_SXY", "ARG_MIN", "ARG_MAX", "MIN_BY", "MAX_BY", "ARG_MIN_NULL", "ARG_MAX_NULL")
 
 
@@ -51,17 +52,33 @@ def test_a_refused_function_beside_others_has_the_same_hint(name: str) -> None:
 
 
 def test_a_hint_about_a_column_that_is_open_to_sums_alone_asks_for_no_condition() -> None:
-    for name in ("MEDIAN", "MAX", "MODE"):
+    for name in ("MAD", "MAX", "MODE"):
         hint = refusal(f"SELECT {name}(age) FROM visits", MEASURES).hint
         assert plan(proposed(hint), MEASURES).plan.uses()["filter"] == ()
+
+
+@every(
+    ("name", "share"),
+    [("MIN", "0.01"), ("MAX", "0.99"), ("MAD", "0.75"), ("RESERVOIR_QUANTILE", "0.5")],
+)
+def test_where_silos_open_quantiles_one_is_the_nearest_question(name: str, share: str) -> None:
+    for column in ("age", "cost"):
+        hint = refusal(f"SELECT {call(name, column)} AS f FROM visits", QUANTILES).hint
+        assert f"QUANTILE_CONT({column}, {share})" in hint
+        assert plan(proposed(hint), QUANTILES).plan.functions == ("quantile",)
+    for column in ("stay", "smoker", "ward"):  # no filter, no number, no bounds
+        hint = refusal(f"SELECT {call(name, column)} AS f FROM visits", QUANTILES).hint
+        assert "QUANTILE" not in proposed(hint)
+        assert plan(proposed(hint), QUANTILES).plan.aggregates
 
 
 @pytest.mark.parametrize(
     ("asked", "hint"),
     [
         ("MIN(age)", "one person decides it"),
-        ("MEDIAN(age)", "not built yet: group by buckets"),
-        ("MEDIAN(age)", "age // 10 * 10"),
+        ("MODE(age)", "count the rows of each value"),
+        ("MODE(age)", "age // 10 * 10"),
+        ("MEDAIN(age)", "did you mean MEDIAN?"),
         ("COUTN(*)", "did you mean COUNT?"),
         ("COUNT(DISTINCT ward)", "only persons are told apart"),
     ],

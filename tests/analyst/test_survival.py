@@ -1,6 +1,6 @@
 """Survival curves: equal to those of the pooled rows without noise, and with noise in intervals that hold them.
 
-Shown intervals must hold the share of the silos' rows in 94 % of runs, with fixed seeds. docs/intervals.md, section 9.
+Shown intervals must hold the share of the silos' rows in 94 % of runs, with fixed seeds. docs/intervals.md, section 10.
 """
 
 import math

@@ -27,6 +27,7 @@ from silo_node.data.answer import added, codings_of, question
 from silo_node.data.coded import Rows, Run, coded
 from silo_node.data.lots import Lots
 from silo_node.data.norms import Owned, within_norm
+from tests.bench import medians
 from tests.bench.figures import publish
 from tests.harness.rows import load_sources, opened
 from tests.harness.simulator import no_noise, simulate
@@ -101,6 +102,17 @@ def main() -> None:
     for grouping, columns in GROUPINGS.items():
         for max_norm in (6, 10):
             publish(f"kept_{grouping}_max_norm_{max_norm}", kept(MANY, max_norm, columns), "%")
+    publish_medians(random)
+
+
+def publish_medians(random: np.random.Generator) -> None:
+    found = medians.median_errors(random)
+    tree, flat = ([getattr(one, name) for one in found] for name in ("tree", "flat"))
+    publish("median_mean_error", tree, "% of the range", "a flat histogram", flat, "0.2")
+    for shape in medians.SHAPES:
+        for at in (0.5, 0.99):
+            covered = medians.coverage(shape, at, random)
+            publish(f"quantile_{at}_covered_{shape}", covered, "%", aim="at least 94")
 
 
 def kept(max_rows: int, max_norm: int, columns: Sequence[str]) -> list[float]:

@@ -219,7 +219,9 @@ def test_text_of_another_party_cannot_command_the_terminal(
 ) -> None:
     """A denial that a silo words is printed as text: no markup, no escape sequence."""
     policy = in_memory.silos["maple"].policy
-    text = policy.read_text().replace('["count", "sum", "avg", "var", "covar", "corr", "regr"]', '["count"]')
+    text = policy.read_text().replace(
+        '["count", "sum", "avg", "var", "covar", "corr", "regr", "quantile"]', '["count"]'
+    )
     policy.write_text(text)
     in_memory.silos["maple"].restarts = True
     in_memory.silos["maple"].kill()

@@ -101,6 +101,7 @@ COST = TableColumn(name="cost", type="decimal", low=-5000, high=500_000, step="0
 SMOKER = TableColumn(name="smoker", type="bool", low=0, high=1, step="1")
 REGION = TableColumn(name="region", type="string")
 STAY = TableColumn(name="stay", type="int", low=0, high=60, step="1")
+AT = {"quantile": "0.5", "quantile_disc": "0.25"}  # what an aggregate is asked at, if it needs that
 COLUMNS = (WARD, GRADE, AGE, COST, SMOKER, REGION, STAY)
 # The same in a file, with the person first: names and types of Arrow.
 STORED = [

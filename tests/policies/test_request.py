@@ -29,6 +29,7 @@ from policies.units import MAX_DOMAIN, MAX_LONG_DOMAIN, ROWS_UP_TO
 from tests.cases import every
 from tests.harness.example_policy import (
     AGE,
+    AT,
     COLUMNS,
     CREATED_AT,
     GRADE,
@@ -98,7 +99,12 @@ def plans() -> st.SearchStrategy[Plan]:
             where=where,
             group_by=group_by,
             aggregates=tuple(
-                Aggregate(function=function, alias=f"a{index}", **dict(zip(("column", "other"), names, strict=False)))
+                Aggregate(
+                    function=function,
+                    alias=f"a{index}",
+                    at=AT.get(function),
+                    **dict(zip(("column", "other"), names, strict=False)),
+                )
                 for index, (function, *names) in enumerate(chosen)
             ),
         ),

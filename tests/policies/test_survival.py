@@ -109,5 +109,5 @@ def test_a_policy_opens_it_by_its_name_and_its_time_needs_the_role_filter() -> N
 
 
 def test_it_is_said_in_words_with_its_width() -> None:
-    assert curve(width=7).in_words("visits") == "SURVIVAL(age, smoker) on bins of 7 steps of visits"
+    assert curve(width=7).in_words("visits") == "SURVIVAL(age, smoker, bins of 7 steps) of visits"
     assert b"width" not in curve().encode()

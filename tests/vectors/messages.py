@@ -135,6 +135,12 @@ BY_CASES = QUESTION | {
     ],
 }
 PERSONS = QUESTION | {"aggregates": [{"function": "persons", "column": None, "alias": "persons"}]}
+QUANTILES = QUESTION | {
+    "aggregates": [
+        {"function": "quantile", "column": "days", "alias": "median", "at": "0.5"},
+        {"function": "quantile_disc", "column": "days", "alias": "most", "at": "0.999999"},
+    ]
+}
 # One row of each person: the least ward, the number of rows, and the sum of the days of the rows with a ward.
 BY_PERSON: dict[str, Any] = {
     "kind": "query",
@@ -458,6 +464,7 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "Request", request(BY_CASES, 100_000)
     yield "Request", request(PERSONS, 100_000)
     yield "Request", request(BY_PERSON, 100_000)
+    yield "Request", request(QUANTILES, 100_000)
     yield (
         "DomainRequest",
         {

@@ -29,9 +29,9 @@ SELECT ward FROM visits GROUP BY ward
 the question has no aggregate
 
 -- title: another function
-SELECT MEDIAN(age) FROM visits
+SELECT MODE(age) FROM visits
 -- error:
-MEDIAN(age) is not supported at line 1, column 8
+MODE(age) is not supported at line 1, column 8
 
 -- title: an expression in an aggregate
 SELECT SUM(age + 1) FROM visits
