@@ -32,8 +32,7 @@ from policies.requests.query import CUT
 from policies.requests.request import Request
 from policies.requests.standing import Left, Standing
 from policies.requests.statistic import Extent, Statistic
-from policies.requests.survival import SURVIVAL
-from policies.requests.tables import TableColumn
+from policies.requests.survival import ROW, SURVIVAL, grid_of
 from policies.requests.trees import TREE, tree_over
 from policies.units import MICRO
 
@@ -65,9 +64,8 @@ class Part:
     sensitivity: int
     share: float  # of the price
     levels: int | None = None  # of a tree, in each of which one person changes it so much
-    bin_width: float | None = (
-        None  # of the finest bins of a tree, in the column's own units: what quantiles are exact to
-    )
+    # Of the finest bins of a tree, or those of survival curves, in the column's own units: what both are exact to.
+    bin_width: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,17 +140,20 @@ def parts_of(planned: Planned) -> Iterator[Part]:
     statistics = planned.plan.statistics(planned.table)
     shares = sum(extent.share for extent in statistics.values()) or 1
     for statistic, extent in statistics.items():
-        column = planned.plan.seen(planned.table).column(str(statistic.column)) if statistic.kind == TREE else None
-        yield _part(statistic, extent, shares, column)
+        yield _part(statistic, extent, shares, planned)
 
 
-def _part(statistic: Statistic, extent: Extent, shares: int, column: TableColumn | None) -> Part:
+def _part(statistic: Statistic, extent: Extent, shares: int, planned: Planned) -> Part:
     norm = math.isqrt(max(extent.squared, 1) - 1) + bool(extent.squared)
     part = Part(statistic.name, extent.length, norm, extent.share / shares)
-    if column is None:
+    if statistic.kind not in (TREE, SURVIVAL):
         return part
+    column, curve = planned.plan.seen(planned.table).column(str(statistic.column)), planned.plan.curve
+    if curve is not None:
+        return replace(part, bin_width=grid_of(column, curve.width).width * float(column.step or 1))
     tree = tree_over(column)
-    return replace(part, levels=tree.levels, bin_width=tree.width * float(column.step or 1))
+    width = tree.width * float(column.step or 1)
+    return replace(part, sensitivity=extent.sensitivity, levels=tree.levels, bin_width=width)
 
 
 def _deviations(request: Request, silos: Mapping[str, Catalogue]) -> dict[Statistic, float]:
@@ -261,8 +262,10 @@ def plan_lines(asks: str, after: str, parts: Sequence[Part]) -> Iterator[str]:
         if part.levels is not None:
             most += f" in each of {part.levels} level{'s' if part.levels > 1 else ''}"
         yield f"  {part.name}: {numbers}, {most}, {part.share:.0%} of the price"
-        if part.bin_width is not None:
+        if part.bin_width is not None and part.levels is not None:
             yield f"    in bins {part.bin_width:g} wide, and runs of them: no quantile is more exact than a bin"
+        elif part.bin_width is not None:
+            yield f"    sums over bins {part.bin_width:g} wide and all later ones, in {ROW:,}ths of a row"
     yield f"computed after the answer, at no price: {after or 'nothing'}"
 
 

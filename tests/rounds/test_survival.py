@@ -190,7 +190,9 @@ def test_a_preview_says_its_price_and_its_widths(home: Path) -> None:
     assert widths[100_000] is not None
     assert widths[1_000] is not None
     assert widths[100_000] < widths[1_000] < 0.1
-    assert any("survival:survival:died: 6,606 numbers" in line for line in preview_lines(found))
+    lines = "\n".join(preview_lines(found))
+    assert "survival:survival:died: 6,606 numbers, one person changes it by up to 1,859, 75% of the price" in lines
+    assert "sums over bins 1 wide and all later ones" in lines
 
 
 def test_a_curve_of_persons_is_that_of_one_row_of_each(quiet: Simulation) -> None:
