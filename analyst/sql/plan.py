@@ -26,7 +26,7 @@ from analyst.sql.predicates import filters
 from analyst.sql.quantiles import is_quantile, name_of_quantile, ordered, quantile_of
 from analyst.sql.refusals import check_functions, group_of, refused_argument, refused_function
 from analyst.sql.split import renamed, split
-from analyst.sql.survival import Survival, check_stands_alone, curve_instead, curve_of, with_curves
+from analyst.sql.survival import Survival, check_groups, check_stands_alone, curve_instead, curve_of, with_curves
 from policies.requests.cases import Cases
 from policies.requests.moments import PAIRS
 from policies.requests.query import Aggregate, Plan, field_names
@@ -100,8 +100,9 @@ def plan(sql: str, offer: Offer, counts_cut: bool = False) -> Planned:
     output = tuple(_output_name(projection) for projection in statement.expressions)
     _check_names(output, names, finished)
     text = "" if after is None else renamed(after, names).sql(dialect="duckdb", comments=False)
-    table = draft.table if persons is None else persons.table
-    return Planned(offer.table(table, used), finished, output, names, text)
+    table = offer.table(draft.table if persons is None else persons.table, used)
+    check_groups(finished, table)
+    return Planned(table, finished, output, names, text)
 
 
 def _check_names(output: tuple[str, ...], names: Mapping[str, str], finished: Plan) -> None:

@@ -9,9 +9,9 @@ from analyst.errors import SqlError
 from analyst.sql.columns import measure
 from analyst.sql.offer import Offer
 from analyst.sql.parse import sql_position
-from policies.requests.query import Aggregate
+from policies.requests.query import Aggregate, Plan
 from policies.requests.survival import MAX_BINS, SURVIVAL, check_curve, grid_of, number
-from policies.requests.tables import TableColumn
+from policies.requests.tables import Table, TableColumn
 
 _SHAPE = "write SURVIVAL(time, event), or SURVIVAL(time, event, 30) for bins of 30: of a number, and of a bool"
 
@@ -106,6 +106,20 @@ def _hint(time: TableColumn) -> str:
         return _SHAPE
     width = number(grid.width * grid.shown * Decimal(time.step or 1))
     return f"leave the width out, or write {width}: at most {MAX_BINS:,} bins are computed"
+
+
+def check_groups(plan: Plan, table: Table) -> None:
+    """Raise SqlError if the curves of a question have more groups than are computed on so many bins."""
+    if plan.curve is None:
+        return
+    time, event = map(plan.seen(table).column, plan.curve.columns)
+    try:
+        check_curve(time, event, plan.curve.width, plan.group_count(table))
+    except ValueError as err:
+        grid = grid_of(time, None)
+        width = number(grid.width * grid.shown * Decimal(time.step or 1))
+        hint = f"count in wider bins, as in SURVIVAL({time.name}, {event.name}, {width}), or group by fewer columns"
+        raise SqlError(str(err), hint) from err
 
 
 def curve_instead(statement: exp.Select, column: TableColumn, table: str, offer: Offer) -> str:

@@ -133,6 +133,7 @@ def test_a_curve_is_read_as_table_json_and_csv(noisy: tuple[Simulation, Report])
     assert [*table[0]][:7] == ["sex", "time", "until", "at_risk", "at_risk_low", "at_risk_high", "at_risk_sd"]
     assert len(table) == len(report.rows) == 46
     assert report.to_arrow().column_names == report.field_names()
+    assert report.to_pandas().attrs["curves"] == report.curves
     for sex in ("female", "male"):
         found = [value(row["survival"]) for row in report.rows if row["sex"] == sex]
         told = [one for one in found if one is not None]
@@ -200,6 +201,17 @@ def test_a_curve_of_persons_is_that_of_one_row_of_each(quiet: Simulation) -> Non
     found = ask(quiet, f"SELECT SURVIVAL(s, d, 30) AS alive FROM ({inner})", 2.0)
     plain = ask(quiet, "SELECT SURVIVAL(survival, died, 30) AS alive FROM lung", 2.0)
     assert [value(row["alive"]) for row in found.rows] == [value(row["alive"]) for row in plain.rows]
+
+
+def test_groups_are_too_many_only_for_narrow_bins(home: Path) -> None:
+    by = "FROM lung GROUP BY 1, 2"
+    with simulate(home) as simulation:
+        with pytest.raises(SqlError, match="305 groups on 1,101 bins") as caught:
+            ask(simulation, f"SELECT age // 1 AS a, ecog, SURVIVAL(survival, died) {by}")
+        assert "SURVIVAL(survival, died, 50)" in caught.value.hint
+        wider = f"SELECT age // 1 AS a, ecog, SURVIVAL(survival, died, 50) {by}"
+        planned, _ = simulation.federation.prepare(wider, purpose=PURPOSE, epsilon=1.0)
+    assert planned.plan.group_count(planned.table) == 305
 
 
 def test_a_policy_that_does_not_list_it_refuses_and_the_hint_for_a_column_of_times_names_what_is_open(
