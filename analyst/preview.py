@@ -23,10 +23,12 @@ from policies.decision.thresholds import bounds_of
 from policies.requests.catalogue import Catalogue
 from policies.requests.computations import slot_count
 from policies.requests.denials import Denial
+from policies.requests.query import Aggregate
 from policies.requests.request import Request
 from policies.requests.standing import Left, Standing
 from policies.requests.statements import statistics_of
 from policies.requests.statistic import Extent, Statistic
+from policies.requests.survival import ROW, SURVIVAL, grid_of
 from policies.requests.tables import TableColumn
 from policies.requests.trees import TREE, tree_over
 from policies.units import MICRO
@@ -58,9 +60,8 @@ class Part:
     sensitivity: int
     share: float  # of the price
     levels: int | None = None  # of a tree, in each of which one person changes it so much
-    bin_width: float | None = (
-        None  # of the finest bins of a tree, in the column's own units: what quantiles are exact to
-    )
+    # Of the finest bins of a tree, or those of survival curves, in the column's own units: what both are exact to.
+    bin_width: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,24 +179,30 @@ def parts_of(script: Script) -> Iterator[Part]:
     """Yield the statistics of a request."""
     statistics = script.plan.statistics(script.table)
     shares = sum(extent.share for extent in statistics.values()) or 1
-    trees = {
-        named: planned.plan.seen(planned.table).column(str(one.column))
+    binned = {
+        named: (planned.plan.seen(planned.table).column(str(one.column)), planned.plan.curve)
         for planned, found in zip(script.statements, statistics_of(script.plan, script.table), strict=True)
         for one, named in found.items()
-        if one.kind == TREE
+        if one.kind in (TREE, SURVIVAL)
     }
     for statistic, extent in statistics.items():
-        yield _part(statistic, extent, shares, trees.get(statistic))
+        yield _part(statistic, extent, shares, *binned.get(statistic, (None, None)))
 
 
-def _part(statistic: Statistic, extent: Extent, shares: int, column: TableColumn | None) -> Part:
-    tree = None if column is None else tree_over(column)
+def _part(
+    statistic: Statistic, extent: Extent, shares: int, column: TableColumn | None, curve: Aggregate | None
+) -> Part:
+    """Return a statistic as it is told; of a tree and a curve also the `column` whose values are in bins."""
+    tree = None if column is None or curve is not None else tree_over(column)
     squared = extent.squared // (1 if tree is None else tree.levels)
     norm = math.isqrt(max(squared, 1) - 1) + bool(squared)
     part = Part(statistic.name, extent.length, norm, extent.share / shares)
-    if tree is None or column is None:
+    if column is None:
         return part
-    return replace(part, levels=tree.levels, bin_width=tree.width * float(column.step or 1))
+    step = float(column.step or 1)
+    if tree is not None:
+        return replace(part, levels=tree.levels, bin_width=tree.width * step)
+    return replace(part, bin_width=grid_of(column, curve.width if curve else None).width * step)
 
 
 def at_silo(catalogue: Catalogue, found: Standing | None, purpose: str) -> AtSilo:
@@ -259,8 +266,10 @@ def plan_lines(statements: Sequence[tuple[str, str]], parts: Sequence[Part]) -> 
         if part.levels is not None:
             most += f" in each of {part.levels} level{'s' if part.levels > 1 else ''}"
         yield f"  {part.name}: {numbers}, {most}, {part.share:.0%} of the price"
-        if part.bin_width is not None:
+        if part.bin_width is not None and part.levels is not None:
             yield f"    in bins {part.bin_width:g} wide, and runs of them: no quantile is more exact than a bin"
+        elif part.bin_width is not None:
+            yield f"    sums over bins {part.bin_width:g} wide and all later ones, in {ROW:,}ths of a row"
     for which, (_, after) in zip(said, statements, strict=True):
         yield f"{which}computed after the answer, at no price: {after or 'nothing'}"
 

@@ -1,12 +1,11 @@
 """The answer to SURVIVAL: the curve of every group row by row, its median, and whether the groups differ.
 
-Every figure is computed from the released paths alone (`analyst/reports/survival.py`), so nothing here costs privacy.
+Every figure is computed from the released trails alone (`analyst/reports/survival.py`), so nothing here costs privacy.
 The number of rows by which groups are shown has noise of its own, so a curve's intervals hold given that it is shown.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from itertools import compress
 from typing import Any
 
@@ -21,7 +20,7 @@ from crypto.rounds.opening import OpenedSum
 from policies.requests.query import Aggregate
 from policies.requests.request import Request
 from policies.requests.statistic import Statistic
-from policies.requests.survival import BESIDE, PATHS, Grid, grid_of
+from policies.requests.survival import BESIDE, TRAILS, Grid, grid_of, number
 from policies.requests.tables import Table, TableColumn
 
 _DIGITS = 4  # of the population's ends, which have no interval of their own
@@ -79,7 +78,7 @@ def _columns(alias: str) -> tuple[str, ...]:
 def _counts(curve: Aggregate, sums: Mapping[Statistic, Noisy], grid: Grid) -> Iterator[Counts]:
     """Yield the counts of every group, in the order of the slots."""
     noisy = sums[Statistic(curve.function, *curve.columns)]
-    for events, censored in noisy.values.reshape(-1, PATHS, grid.bins):
+    for events, censored in noisy.values.reshape(-1, TRAILS, grid.bins):
         yield counts_of(events, censored, noisy.sd)
 
 
@@ -122,11 +121,6 @@ def _within(shown: Floats, noisy: Floats, sds: Floats) -> Figures:
     """Return figures with the intervals of noisy ones, 0 or more, made to hold what is shown."""
     lows, highs = (np.maximum(noisy + side * Z95 * sds, 0.0) for side in (-1, 1))
     return Figures(shown, np.minimum(lows, shown), np.maximum(highs, shown), sds)
-
-
-def number(value: Decimal) -> int | float:
-    """Return a time as an answer has it."""
-    return int(value) if value == value.to_integral_value() else float(value)
 
 
 def _short(value: float) -> float:

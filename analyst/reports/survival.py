@@ -1,8 +1,8 @@
-"""Survival curves (Kaplan and Meier, 1958) from noisy paths, with intervals; the median, and the log-rank test.
+"""Survival curves (Kaplan and Meier, 1958) from noisy trails, with intervals; the median, and the log-rank test.
 
-Pure: paths in, figures out. docs/intervals.md, section 9. A path is as `policies/requests/survival.py` has it: the sums
-of counts by bin that follow from it, from the last bin backwards, have noise of a known covariance. They are made to
-rise from 0 (isotonic regression), so that no bin has a negative count and no curve rises; without noise that changes
+Pure: trails in, figures out. docs/intervals.md, section 10. A trail is as `policies/requests/survival.py` has it: the
+sums of counts by bin that follow from it, from the last bin backwards, have noise of a known covariance. They are made
+to rise from 0 (isotonic regression), so that no bin has a negative count and no curve rises; without noise that changes
 nothing. Intervals of the noise follow from how each count moves a figure, at the estimate.
 
 Assumes: a curve is told only while more are left than the noise hides (1.96 deviations); from there on it is known to
@@ -29,34 +29,34 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reading:
-    """How counts follow from a path of so many bins: the inverse of its kernel, and of the sums of it."""
+    """How counts follow from a trail of so many bins: the inverse of its kernel, and of the sums of it."""
 
-    counts: Floats  # (bins): of one number of the path, by how far back its bin is
+    counts: Floats  # (bins): of one number of the trail, by how far back its bin is
     sums: Floats  # (bins): the same, added up
 
     @property
     def bins(self) -> int:
         return len(self.counts)
 
-    def totals(self, path: Floats) -> Floats:
+    def totals(self, trail: Floats) -> Floats:
         """Return the noisy counts of each bin and all behind it, from the last one backwards."""
-        return np.convolve(path, self.sums)[: self.bins]
+        return np.convolve(trail, self.sums)[: self.bins]
 
     def moved(self, weights: Floats) -> Floats:
-        """Return by how much each number of a path moves what has these weights of counts, from the first bin on.
+        """Return by how much each number of a trail moves what has these weights of counts, from the first bin on.
 
-        Both are of shape (bins, figures), a path from the last bin backwards.
+        Both are of shape (bins, figures), a trail from the last bin backwards.
         """
         return _upper(self.bins) @ weights[::-1]
 
     def deviation_of_totals(self) -> Floats:
-        """Return the deviation of the count from each bin on, in that of a number of the path, from the first bin."""
+        """Return the deviation of the count from each bin on, in that of a number of the trail, from the first bin."""
         return np.sqrt(np.cumsum(self.sums**2))[::-1]
 
 
 @lru_cache(maxsize=4)
 def reading(bins: int) -> Reading:
-    """Return how counts follow from paths of so many bins."""
+    """Return how counts follow from trails of so many bins."""
     r, found = np.array(kernel(bins), np.float64), np.zeros(bins)
     found[0] = 1 / r[0]
     for place in range(1, bins):
@@ -66,7 +66,7 @@ def reading(bins: int) -> Reading:
 
 @lru_cache(maxsize=2)
 def _upper(bins: int) -> Floats:
-    """Return the matrix of `Reading.moved`: number k of a path is in the count of every bin from it on."""
+    """Return the matrix of `Reading.moved`: number k of a trail is in the count of every bin from it on."""
     back = np.arange(bins)[None, :] - np.arange(bins)[:, None]
     return np.where(back >= 0, reading(bins).counts[np.clip(back, 0, None)], 0.0)
 
@@ -78,7 +78,7 @@ class Counts:
     events: Floats
     censored: Floats
     raw: tuple[Floats, Floats]  # of events, and of censored rows
-    sd: float  # of the noise of a number of the paths
+    sd: float  # of the noise of a number of the trails
 
     @property
     def at_risk(self) -> Floats:
@@ -106,9 +106,9 @@ class Counts:
 
 
 def counts_of(events: Floats, censored: Floats, sd: float) -> Counts:
-    """Return the counts that two paths say, each made to be 0 or more; `sd` is of the noise of their numbers."""
+    """Return the counts that two trails say, each made to be 0 or more; `sd` is of the noise of their numbers."""
     read = reading(len(events))
-    raw = tuple(read.totals(path) for path in (events, censored))
+    raw = tuple(read.totals(trail) for trail in (events, censored))
     whole = [np.diff(np.maximum(_rising(totals), 0.0), prepend=0.0)[::-1] for totals in raw]
     return Counts(whole[0], whole[1], (raw[0][::-1], raw[1][::-1]), sd)
 

@@ -82,9 +82,10 @@ class Tabular:
         return pa.table({name: [record[name] for record in records] for name in self.field_names()})
 
     def to_pandas(self: Any) -> Any:
-        """Return a pandas.DataFrame of `to_records`; its `attrs` have what was cut, and the definition."""
+        """Return a pandas.DataFrame of `to_records`; its `attrs` have what was cut, the definition, tests of curves."""
         frame = self.to_arrow().to_pandas()
-        frame.attrs |= {"notes": self.notes(), **{name: self.to_dict()[name] for name in ("cut", "definition")}}
+        found = {"notes": self.notes(), **self.to_dict()}
+        frame.attrs |= {name: found[name] for name in ("notes", "cut", "definition", "curves") if name in found}
         return frame
 
 

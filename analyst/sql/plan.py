@@ -31,7 +31,7 @@ from analyst.sql.quantiles import is_quantile, name_of_quantile, ordered, quanti
 from analyst.sql.refusals import check_functions, group_of, refused_argument, refused_function
 from analyst.sql.spelled import spelled
 from analyst.sql.split import renamed, split
-from analyst.sql.survival import Survival, check_stands_alone, curve_instead, curve_of, with_curves
+from analyst.sql.survival import Survival, check_groups, check_stands_alone, curve_instead, curve_of, with_curves
 from policies.requests.cases import Cases
 from policies.requests.expressions import Cell, Derived
 from policies.requests.moments import PAIRS
@@ -113,6 +113,7 @@ def plan_of(query: exp.Query, offer: Offer, counts_cut: bool = False) -> Planned
     text = "" if after is None else renamed(after, names).sql(dialect="duckdb", comments=False)
     table = draft.table if persons is None else persons.table
     defined = offer.table(table, used)
+    check_groups(finished, defined)
     if asked.beside:
         defined = defined.model_copy(update={"beside": asked.beside})
     return Planned(defined, finished, output, names, text)

@@ -9,9 +9,9 @@ from analyst.errors import SqlError
 from analyst.sql.columns import measure
 from analyst.sql.offer import Offer
 from analyst.sql.parse import sql_position
-from policies.requests.query import Aggregate
-from policies.requests.survival import MAX_BINS, SURVIVAL, check_curve, grid_of
-from policies.requests.tables import TableColumn
+from policies.requests.query import Aggregate, Plan
+from policies.requests.survival import MAX_BINS, SURVIVAL, check_curve, grid_of, number
+from policies.requests.tables import Table, TableColumn
 
 _SHAPE = "write SURVIVAL(time, event), or SURVIVAL(time, event, 30) for bins of 30: of a number, and of a bool"
 
@@ -57,6 +57,9 @@ def _keys(statement: exp.Select) -> list[exp.Expr]:
 
 def _alone(curve: exp.Expr, statement: exp.Select, keys: str) -> str:
     source, where = statement.args["from_"].this.sql(dialect="duckdb"), statement.args.get("where")
+    if isinstance(curve.parent, exp.Filter):
+        conditions = [one.this.copy() for one in (where, curve.parent.expression) if one is not None]
+        where = exp.Where(this=exp.and_(*conditions))
     text = f"SELECT {keys + ', ' if keys else ''}{curve.sql(dialect='duckdb')} FROM {source}"  # noqa: S608
     text += f" {where.sql(dialect='duckdb')}" if where is not None else ""
     return text + (f" GROUP BY {keys}" if keys else "")
@@ -101,8 +104,22 @@ def _hint(time: TableColumn) -> str:
         grid = grid_of(time, None)
     except ValueError:
         return _SHAPE
-    width = grid.width * Decimal(time.step or 1)
-    return f"leave the width out, or write {width * grid.shown:f}: at most {MAX_BINS:,} bins are computed"
+    width = number(grid.width * grid.shown * Decimal(time.step or 1))
+    return f"leave the width out, or write {width}: at most {MAX_BINS:,} bins are computed"
+
+
+def check_groups(plan: Plan, table: Table) -> None:
+    """Raise SqlError if the curves of a question have more groups than are computed on so many bins."""
+    if plan.curve is None:
+        return
+    time, event = map(plan.seen(table).column, plan.curve.columns)
+    try:
+        check_curve(time, event, plan.curve.width, plan.group_count(table))
+    except ValueError as err:
+        grid = grid_of(time, None)
+        width = number(grid.width * grid.shown * Decimal(time.step or 1))
+        hint = f"count in wider bins, as in SURVIVAL({time.name}, {event.name}, {width}), or group by fewer columns"
+        raise SqlError(str(err), hint) from err
 
 
 def curve_instead(statement: exp.Select, column: TableColumn, table: str, offer: Offer) -> str:

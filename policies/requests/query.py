@@ -153,7 +153,7 @@ class Aggregate(Message):
         if self.function == "persons":
             return "COUNT(DISTINCT person)"
         at = "" if self.at is None else f", {self.at}"
-        width = "" if self.width is None else f" on bins of {self.width} steps"
+        width = "" if self.width is None else f", bins of {self.width} steps"
         return f"{self.function.upper()}({', '.join(self.columns) or '*'}{at}){width}"
 
 

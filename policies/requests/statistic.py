@@ -39,7 +39,7 @@ class Extent(NamedTuple):
     per_row: int  # the most that one row, or one person, adds to a number; 0 where no bound of rows bounds it
     room: int  # the magnitude at one silo that a backend must be able to carry in any case
     # Of one person, each of which may change so much, or levels of a tree: the L2 of all is its square root times that.
-    # Of a path, it is the sum of squares of what a row adds to its numbers.
+    # Of a trail it is the sum of squares of what a row adds to its numbers.
     groups: int = 1
 
     def of_share(self, share: int) -> "Extent":

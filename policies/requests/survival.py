@@ -1,11 +1,11 @@
 """Survival curves: SURVIVAL(time, event), of the rows of each group, on a grid of the time's steps.
 
 A row counts in one bin of the grid: as an event, or as censored (it left without one). What crosses is not these counts
-but their *paths*, from the last bin to the first: number i of a path is the sum of r[i - m] times the count of the m-th
-bin from the end, where r[k] is about binom(2k, k) / 4^k. Promise: a row changes one of its group's two paths, by the
-norm of r at most, which is 1.8 rows for 1,000 bins. The number at risk at any time, a sum over all later bins, follows
-from a path with 1.8 times the noise of one of its numbers; from counts by bin it would have the noise of a thousand
-bins. Fichtenberger, Henzinger and Upadhyay, ICML 2023 (a square root of the matrix of all sums).
+but their *trails*, from the last bin to the first: number i of a trail is the sum of r[i - m] times the count of the
+m-th bin from the end, where r[k] is about binom(2k, k) / 4^k. Promise: a row changes one of its group's two trails, by
+the norm of r at most, which is 1.8 rows for 1,000 bins. The number at risk at any time, a sum over all later bins,
+follows from a trail with 1.8 times the noise of one of its numbers; from counts by bin it would have the noise of a
+thousand bins. Fichtenberger, Henzinger and Upadhyay, ICML 2023 (a square root of the matrix of all sums).
 """
 
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ from policies.requests.statistic import Extent
 from policies.requests.tables import TableColumn
 
 SURVIVAL = "survival"  # the function, and the kind of its statistic
-ROW = 1024  # of a path's unit: what a row adds at its own bin
+ROW = 1024  # of a trail's unit: what a row adds at its own bin
 MAX_BINS = 2048
 SHARE = 4  # of the price, of 5: the rest goes to the number of rows, by which groups are shown
 # The columns of a curve in an answer: four before its own, and two behind it.
 BESIDE = ("time", "until", "at_risk", "events", "population_low", "population_high")
-PATHS = 2  # of each group: of events, and of censored rows
-_MOST_WORK = 2**31  # multiplications of one silo: groups times the square of the bins
+TRAILS = 2  # of each group: of events, and of censored rows
+_MOST_WORK = 2**28  # multiplications of one silo: groups times the square of the bins
 _SHOWN = 30  # rows of a curve, at most, where the question states no grid
 Width = Annotated[int | None, Field(default=None, ge=1, le=2**60, exclude_if=lambda width: width is None)]
 
@@ -74,6 +74,11 @@ def grid_of(column: TableColumn, width: int | None) -> Grid:
     return Grid(fine, column.low // fine, _bins(column.low, column.high, fine), coarse // fine)
 
 
+def number(value: Decimal) -> int | float:
+    """Return a time as an answer has it."""
+    return int(value) if value == value.to_integral_value() else float(value)
+
+
 def _bins(low: int, high: int, width: int) -> int:
     return high // width - low // width + 1
 
@@ -84,7 +89,7 @@ def _round() -> Sequence[int]:
 
 @cache
 def kernel(bins: int) -> tuple[int, ...]:
-    """Return r: what a row adds to the numbers of its path, from its own bin on, in units of 1 / ROW."""
+    """Return r: what a row adds to the numbers of its trail, from its own bin on, in units of 1 / ROW."""
     found, exact = list[int](), 1.0
     for place in range(bins):
         found.append(max(1, round(ROW * exact)))
@@ -93,12 +98,12 @@ def kernel(bins: int) -> tuple[int, ...]:
 
 
 def of_curves(groups: int, bins: int, rows: int, share: int) -> Extent:
-    """Return the extent of the paths of all groups, where a person has at most `rows` rows, or that L2 norm of them.
+    """Return the extent of the trails of all groups, where a person has at most `rows` rows, or that L2 norm of them.
 
-    Each row changes one path by the numbers of r, shifted and cut: no more than the norm of r. Several rows of a person
-    add up where they are in one group, and are apart where they are in several.
+    Each row changes one trail by the numbers of r, shifted and cut: no more than the norm of r. Several rows of a
+    person add up where they are in one group, and are apart where they are in several.
     """
-    return Extent(PATHS * bins * groups, rows, SHARE * share, ROW, ROW, groups=sum(one * one for one in kernel(bins)))
+    return Extent(TRAILS * bins * groups, rows, SHARE * share, ROW, ROW, groups=sum(one * one for one in kernel(bins)))
 
 
 def check_curve(time: TableColumn, event: TableColumn, width: int | None, groups: int) -> None:
@@ -107,4 +112,4 @@ def check_curve(time: TableColumn, event: TableColumn, width: int | None, groups
     if event.type != "bool":
         raise ValueError(f"{event.name!r} is no event: a bool")
     if groups * grid.bins**2 > _MOST_WORK:
-        raise ValueError(f"curves of {groups:,} groups on {grid.bins:,} bins are too many; take fewer")
+        raise ValueError(f"curves of {groups:,} groups on {grid.bins:,} bins are too many")

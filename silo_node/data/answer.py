@@ -30,7 +30,7 @@ from silo_node.data.lots import Lots, Words
 from silo_node.data.moments import products, squares
 from silo_node.data.norms import Owned, has_more, within_norm
 from silo_node.data.predicates import holds, is_number
-from silo_node.data.survival import paths
+from silo_node.data.survival import trails
 from silo_node.data.trees import counts
 
 Vectors = list[npt.NDArray[np.int64]]  # one vector per statistic
@@ -99,7 +99,7 @@ def question(rows: Rows, request: Request, is_in: Bools | None, lots: Lots, max_
             else:  # no row is left out of a number of persons, but a person of groups
                 vectors.append(_cut(rows, columns, matching, of_groups, most, None))
         elif statistic.kind == SURVIVAL:
-            vectors.append(grouped.paths(statistic, None if plan.curve is None else plan.curve.width))
+            vectors.append(grouped.trails(statistic, None if plan.curve is None else plan.curve.width))
         elif statistic == ROWS:
             vectors.append(np.bincount(group, minlength=size).astype(np.int64))
         else:
@@ -243,11 +243,11 @@ class Grouped:
         clipped = zip(cells, columns, strict=True)
         return self.group[is_present], [np.clip(one[is_present], 0, column.range_steps) for one, column in clipped]
 
-    def paths(self, statistic: Statistic, width: int | None) -> npt.NDArray[np.int64]:
-        """Return the paths of the survival curves of all groups."""
+    def trails(self, statistic: Statistic, width: int | None) -> npt.NDArray[np.int64]:
+        """Return the trails of the survival curves of all groups."""
         time, event = (self.table.column(str(name)) for name in (statistic.column, statistic.other))
         since, is_event = (steps_of(self.rows, one, self.kept) for one in (time, event))
-        return paths(self.group, self.size, since, is_event, time, grid_of(time, width))
+        return trails(self.group, self.size, since, is_event, time, grid_of(time, width))
 
     def count(self, group: Integers) -> npt.NDArray[np.int64]:
         """Return how many there are of each group."""

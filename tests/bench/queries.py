@@ -27,7 +27,7 @@ from silo_node.data.answer import added, codings_of, question
 from silo_node.data.coded import Rows, Run, coded
 from silo_node.data.lots import Lots
 from silo_node.data.norms import Owned, within_norm
-from tests.bench import medians
+from tests.bench import curves, medians
 from tests.bench.figures import publish
 from tests.harness.rows import load_sources, opened
 from tests.harness.simulator import no_noise, simulate
@@ -103,6 +103,13 @@ def main() -> None:
         for max_norm in (6, 10):
             publish(f"kept_{grouping}_max_norm_{max_norm}", kept(MANY, max_norm, columns), "%")
     publish_medians(random)
+    publish_curves(random)
+
+
+def publish_curves(random: np.random.Generator) -> None:
+    for shape in curves.SHAPES:
+        for name, covered in zip(("", "_least"), curves.coverage(shape, random), strict=True):
+            publish(f"survival_covered_{shape}{name}", covered, "%", aim="at least 94")
 
 
 def publish_medians(random: np.random.Generator) -> None:

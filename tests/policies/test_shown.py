@@ -123,7 +123,7 @@ def variants(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]
         case None if path[-1] in ("inner", "where"):
             yield ".".join(path), INNER if path[-1] == "inner" else IsNull(column="age")
         case None:
-            yield ".".join(path), 1 if path[-1] in ("low", "high", "max_norm") else "1"
+            yield ".".join(path), 1 if path[-1] in ("low", "high", "max_norm", "width") else "1"
         case bool():
             yield ".".join(path), not node
         case int():

@@ -29,7 +29,7 @@ def test_a_grid_has_every_value_in_one_bin_and_every_bin_in_one_row() -> None:
         assert [first for first, _ in grid.rows] == [0, *(last + 1 for _, last in grid.rows[:-1])]
         assert grid.rows[-1][1] == grid.bins - 1
         held = [grid.ends(days(low, high), *row) for row in grid.rows]
-        assert (held[0][0], held[-1][1]) == (low, high)
+        assert [int(held[0][0]), int(held[-1][1])] == [low, high]
         for value in range(low, high + 1):
             (row,) = (row for row, (start, end) in zip(grid.rows, held, strict=True) if start <= value <= end)
             assert row[0] <= grid.of(value) <= row[1]
@@ -109,5 +109,5 @@ def test_a_policy_opens_it_by_its_name_and_its_time_needs_the_role_filter() -> N
 
 
 def test_it_is_said_in_words_with_its_width() -> None:
-    assert curve(width=7).in_words("visits") == "SURVIVAL(age, smoker) on bins of 7 steps of visits"
+    assert curve(width=7).in_words("visits") == "SURVIVAL(age, smoker, bins of 7 steps) of visits"
     assert b"width" not in curve().encode()

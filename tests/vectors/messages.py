@@ -141,6 +141,9 @@ QUANTILES = QUESTION | {
         {"function": "quantile_disc", "column": "days", "alias": "most", "at": "0.999999"},
     ]
 }
+CURVE = QUESTION | {
+    "aggregates": [{"function": "survival", "column": "days", "alias": "alive", "other": "died", "width": 30}],
+}
 # One row of each person: the least ward, the number of rows, and the sum of the days of the rows with a ward.
 BY_PERSON: dict[str, Any] = {
     "kind": "query",
@@ -546,6 +549,7 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "Request", request(BY_PERSON, 100_000)
     yield "Request", request(QUANTILES, 100_000)
     yield "Request", request(EXACT_FAMILY, 0)
+    yield "Request", request(CURVE, 100_000)
     yield (
         "DomainRequest",
         {
