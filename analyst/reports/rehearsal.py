@@ -9,7 +9,7 @@ from analyst.reports.afterwards import read_after
 from analyst.reports.derived import derive
 from analyst.reports.estimates import COUNTS
 from analyst.reports.intervals import Noisy
-from analyst.reports.scenarios import Sums, can_draw
+from analyst.reports.scenarios import REHEARSAL, Sums, can_draw
 from analyst.sql.draft import Planned, check_fields
 from policies.requests.query import CUT, field_names
 
@@ -31,7 +31,7 @@ def rehearsed(planned: Planned) -> Planned:
     kinds = [one for one in plan.statistics(table) if one != CUT]
     counts = _ROWS + 10.0 * np.arange(groups, dtype=np.float64)
     sums = {one: Noisy(counts if one.kind in COUNTS else 0.1 * counts, _SD) for one in kinds}
-    derived = derive(after, Sums(plan, plan.seen(table), sums, np.ones(groups, np.bool_)), 0.0, bytes(32))
+    derived = derive(after, Sums(plan, plan.seen(table), sums, np.ones(groups, np.bool_)), 0.0, bytes(32), REHEARSAL)
     check_fields(
         field for name in derived.columns for field in ((name,) if name in derived.labels else field_names(name))
     )

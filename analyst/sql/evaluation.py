@@ -5,13 +5,13 @@ functions of `PURE` are computed, within `SECONDS` each, `SECONDS_IN_ALL` for a 
 """
 
 import math
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ import duckdb
 from sqlglot import exp
 
 from analyst.errors import SqlError
+from analyst.sql.database import KeptDatabase
 from analyst.sql.parse import sql_position
 
 Kind = Literal["string", "int", "decimal", "bool"]
@@ -55,6 +56,9 @@ HINT = (
 _CONFIG: Mapping[str, Any] = MappingProxyType(
     {"enable_external_access": False, "memory_limit": MEMORY, "threads": 1, "lock_configuration": True}
 )
+_KEPT = KeptDatabase(_CONFIG)
+_FEW_STEPS = 2_000  # that are computed one by one
+_PARTS = (512, 64)  # of the bounds, and of each part in which a result changes
 
 
 @contextmanager
@@ -65,17 +69,6 @@ def bounded() -> Iterator[None]:
         yield
     finally:
         _until.reset(before)
-
-
-@contextmanager
-def interrupted_after(database: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
-    """Interrupt whatever a database still computes after so many seconds."""
-    timer = threading.Timer(seconds, database.interrupt)
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +111,23 @@ def changes(node: exp.Expr, scale: int, low: int, high: int, step: Decimal) -> l
     The first is `low`. A number has `scale` decimals. Raises SqlError, also where there are too many.
     """
     number = f"(i * {step:f})::DECIMAL(18, {scale})" if scale else f"(i * {step:f})::BIGINT"
+    if high - low > _FEW_STEPS and is_monotonic(node):
+        found = _changes_between(node, number, low, high)
+    else:
+        found = _changes_at(node, number, low, high)
+    if len(found) > MOST_CHANGES:
+        raise _too_many(node)
+    return found
+
+
+def _too_many(node: exp.Expr) -> SqlError:
+    message = f"{node.sql(dialect='duckdb')[:60]} has more than {MOST_CHANGES:,} results{sql_position(node)}"
+    hint = "take wider buckets, such as FLOOR(x / 100), or conditions: CASE WHEN x < 5 THEN ... END"
+    return SqlError(message, hint)
+
+
+def _changes_at(node: exp.Expr, number: str, low: int, high: int) -> list[tuple[int, Result]]:
+    """Compute an expression of every step."""
     sql = (
         f"WITH steps AS (SELECT i, {number} AS {_COLUMN} FROM range({low}, {high + 1}) AS steps(i)),"  # noqa: S608
         f" found AS (SELECT i, ({_sql(node)}) AS result FROM steps),"
@@ -125,13 +135,55 @@ def changes(node: exp.Expr, scale: int, low: int, high: int, step: Decimal) -> l
         f" SELECT i, result::VARCHAR, typeof(result) FROM beside WHERE i = {low} OR result IS DISTINCT FROM before"
         f" ORDER BY i LIMIT {MOST_CHANGES + 1}"
     )
-    found = [(int(at), _result(text, kind)) for at, text, kind in _computed(node, sql, [])]
-    if len(found) > MOST_CHANGES:
-        message = f"{node.sql(dialect='duckdb')[:60]} has more than {MOST_CHANGES:,} results{sql_position(node)}"
-        raise SqlError(
-            message, "take wider buckets, such as FLOOR(x / 100), or conditions: CASE WHEN x < 5 THEN ... END"
-        )
-    return found
+    return [(int(at), _result(text, kind)) for at, text, kind in _computed(node, sql, [])]
+
+
+def _changes_between(node: exp.Expr, number: str, low: int, high: int) -> list[tuple[int, Result]]:
+    """Compute a monotonic expression of some steps, and of more only where those beside each other differ."""
+    sql = f"SELECT {_text(node)} FROM (SELECT {number} AS {_COLUMN} FROM unnest($1::BIGINT[]) AS steps(i))"  # noqa: S608
+    parts, known, open_ = _PARTS[0], dict[int, Result](), [(low, high)]
+    while open_:
+        points = sorted({at for first, last in open_ for at in _spread(first, last, parts)} - known.keys())
+        known |= zip(points, (_result(*row) for row in _computed(node, sql, [points])), strict=True)
+        inner = [pair for first, last in open_ for pair in pairwise(_spread(first, last, parts))]
+        changed = [(one, other) for one, other in inner if known[one] != known[other]]
+        if len(changed) > MOST_CHANGES:
+            raise _too_many(node)
+        open_ = [(one, other) for one, other in changed if other - one > 1]
+        parts = _PARTS[1]
+    at = sorted(known)
+    return [(low, known[low]), *((other, known[other]) for one, other in pairwise(at) if known[one] != known[other])]
+
+
+def _spread(first: int, last: int, parts: int) -> list[int]:
+    """Return whole numbers from the first to the last, which cut what lies between into so many parts."""
+    return sorted({first + (last - first) * place // parts for place in range(parts + 1)})
+
+
+def is_monotonic(node: exp.Expr) -> bool:
+    """Tell whether an expression of one number never falls, or never rises, as that number rises."""
+    match node:
+        case exp.Column():
+            return True
+        case exp.Paren() | exp.Neg() | exp.Floor() | exp.Ceil() if len([one for one in node.args.values() if one]) == 1:
+            return is_monotonic(node.this)
+        case exp.Round():
+            return is_monotonic(node.this) and (node.args.get("decimals") is None or _is_number(node.args["decimals"]))
+        case exp.Add() | exp.Sub() | exp.Mul() | exp.Div() | exp.IntDiv():
+            if _is_number(node.expression):
+                return is_monotonic(node.this)
+            return (
+                not isinstance(node, exp.Div | exp.IntDiv) and _is_number(node.this) and is_monotonic(node.expression)
+            )
+        case exp.LT() | exp.LTE() | exp.GT() | exp.GTE():
+            return _is_number(node.expression) and is_monotonic(node.this)
+    return False
+
+
+def _is_number(node: exp.Expr) -> bool:
+    inner = node.unnest()
+    inner = inner.this if isinstance(inner, exp.Neg) else inner
+    return isinstance(inner, exp.Literal) and not inner.is_string
 
 
 def _is_zero(node: exp.Expr) -> bool:
@@ -159,7 +211,7 @@ def _computed(node: exp.Expr, sql: str, parameters: Sequence[Any]) -> list[Any]:
         message = f"the expressions of a question take more than {SECONDS_IN_ALL:g} s to compute{sql_position(node)}"
         raise SqlError(message, "ask simpler conditions, or fewer")
     try:
-        with duckdb.connect(config=dict(_CONFIG)) as database, interrupted_after(database, seconds):
+        with _KEPT.used(seconds) as database:
             return database.execute(sql, parameters).fetchall()
     except duckdb.InterruptException as err:
         raise SqlError(f"{shown} takes too long to compute{sql_position(node)}", "ask a simpler expression") from err
