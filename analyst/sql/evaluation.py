@@ -7,7 +7,7 @@ functions of `PURE` are computed, within `SECONDS` each, `SECONDS_IN_ALL` for a 
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from decimal import Decimal
@@ -21,6 +21,7 @@ from sqlglot import exp
 from analyst.errors import SqlError
 from analyst.sql.database import KeptDatabase
 from analyst.sql.parse import sql_position
+from analyst.sql.simple import Compute, NotSimpleError, Value, computed, read, takes_null
 
 Kind = Literal["string", "int", "decimal", "bool"]
 SECONDS = 2.0  # of one expression
@@ -101,6 +102,10 @@ def results(node: exp.Expr, type_name: str, values: Sequence[str | None]) -> lis
 
     `type_name` is DuckDB's type of the column, and values are its texts; None is NULL.
     """
+    with suppress(NotSimpleError):
+        if (simple := computed(node, type_name)) is not None:
+            kind = type_name.partition("(")[0]
+            return [_simply(node, simple, None if one is None else read(one, kind)) for one in values]
     sql = f"SELECT {_text(node)} FROM (SELECT unnest($1::VARCHAR[])::{type_name} AS {_COLUMN})"  # noqa: S608
     return [_result(*row) for row in _computed(node, sql, [list(values)])]
 
@@ -111,10 +116,14 @@ def changes(node: exp.Expr, scale: int, low: int, high: int, step: Decimal) -> l
     The first is `low`. A number has `scale` decimals. Raises SqlError, also where there are too many.
     """
     number = f"(i * {step:f})::DECIMAL(18, {scale})" if scale else f"(i * {step:f})::BIGINT"
-    if high - low > _FEW_STEPS and is_monotonic(node):
-        found = _changes_between(node, number, low, high)
-    else:
-        found = _changes_at(node, number, low, high)
+    simple = computed(node, "DECIMAL" if scale else "BIGINT") if is_monotonic(node) else None
+    found: list[tuple[int, Result]] | None = None
+    if simple is not None:
+        with suppress(NotSimpleError):
+            found = _simple_changes(node, simple, scale, low, high, step)
+    if found is None:
+        is_long = high - low > _FEW_STEPS and is_monotonic(node)
+        found = (_changes_between if is_long else _changes_at)(node, number, low, high)
     if len(found) > MOST_CHANGES:
         raise _too_many(node)
     return found
@@ -124,6 +133,44 @@ def _too_many(node: exp.Expr) -> SqlError:
     message = f"{node.sql(dialect='duckdb')[:60]} has more than {MOST_CHANGES:,} results{sql_position(node)}"
     hint = "take wider buckets, such as FLOOR(x / 100), or conditions: CASE WHEN x < 5 THEN ... END"
     return SqlError(message, hint)
+
+
+def _simply(node: exp.Expr, simple: tuple[str, Compute], value: Value) -> Result:
+    """Return what a simple expression makes of a value, as `_result` has it of DuckDB."""
+    kind, compute = simple
+    found = None if value is None and not takes_null(node) else compute(value)
+    if kind == "VARCHAR":
+        return Result("string", found)
+    if kind == "BOOLEAN":
+        return Result("bool", None if found is None else str(found).lower())
+    return _result(None if found is None else str(found), kind)
+
+
+def _simple_changes(
+    node: exp.Expr, simple: tuple[str, Compute], scale: int, low: int, high: int, step: Decimal
+) -> list[tuple[int, Result]]:
+    """Find the changes of a simple monotonic expression: from each, by doubling and halving, the next one."""
+    unit = Decimal(1).scaleb(-scale)
+
+    def at(place: int) -> Result:
+        return _simply(node, simple, (place * step).quantize(unit) if scale else int(place * step))
+
+    found, width = [(low, at(low))], 1
+    while found[-1][0] < high and len(found) <= MOST_CHANGES:
+        place, result = found[-1]
+        # The last width is likely the next one too: `same` has this result, `other` another one.
+        same, reach = place, max(1, width - 1)
+        while same + reach <= high and at(same + reach) == result:
+            same, reach = same + reach, 1 if reach == width - 1 else 2 * reach
+        other = min(same + reach, high + 1)
+        while other - same > 1:
+            middle = (same + other) // 2
+            same, other = (middle, other) if at(middle) == result else (same, middle)
+        if other > high:
+            break
+        width = other - place
+        found.append((other, at(other)))
+    return found
 
 
 def _changes_at(node: exp.Expr, number: str, low: int, high: int) -> list[tuple[int, Result]]:
