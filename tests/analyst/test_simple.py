@@ -149,7 +149,7 @@ def test_only_what_rises_or_falls_is_searched_by_halving() -> None:
 AFTERS = (
     "SELECT ward, COUNT(*) AS n, AVG(age) AS a FROM visits GROUP BY ward HAVING COUNT(*) > 40 ORDER BY n DESC LIMIT 2",
     "SELECT SUM(cost) / SUM(stay) AS r FROM visits",
-    "SELECT ward, ROUND(AVG(age), 1) AS a, CASE WHEN COUNT(*) > 9 THEN 'many' ELSE 'few' END AS s FROM visits GROUP BY 1",
+    "SELECT ward, ROUND(AVG(age)) AS a, CASE WHEN COUNT(*) > 9 THEN 'many' ELSE 'few' END AS s FROM visits GROUP BY 1",
     "SELECT ward, COUNT(*) AS n, RANK() OVER (ORDER BY COUNT(*) DESC) AS r FROM visits GROUP BY ward",
     "SELECT ward, grade, COUNT(*) AS n, SUM(COUNT(*)) OVER (PARTITION BY ward) AS t FROM visits GROUP BY ward, grade",
     "SELECT AVG(age) FILTER (WHERE smoker) / AVG(age) FILTER (WHERE NOT smoker) AS r FROM visits",
