@@ -66,6 +66,8 @@ class _Reading:
 
     def is_plain(self) -> bool:
         query = self._query
+        if any(node.args.get("negate") for node in query.walk()):
+            return False
         where, order, limit = (query.args.get(clause) for clause in ("where", "order", "limit"))
         if limit is not None and not _is_small(limit.expression):
             return False

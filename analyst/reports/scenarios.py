@@ -199,7 +199,7 @@ class Runs:
 
 
 ANSWER = Runs(DRAWS, _database)  # each in a database of its own, as somebody else may have written its SQL
-REHEARSAL = Runs(_SOME, _kept_database)  # of made-up figures: the fewest draws with every kind of scenario
+REHEARSAL = Runs(LEAST_DRAWS, _kept_database)  # of made-up figures, which are nobody's
 
 
 def _read_by(text: str, scenario: str = f"{_SCENARIO}s.id") -> str:

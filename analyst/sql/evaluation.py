@@ -102,6 +102,7 @@ def results(node: exp.Expr, type_name: str, values: Sequence[str | None]) -> lis
 
     `type_name` is DuckDB's type of the column, and values are its texts; None is NULL.
     """
+    _seconds_left(node)
     with suppress(NotSimpleError):
         if (simple := computed(node, type_name)) is not None:
             kind = type_name.partition("(")[0]
@@ -116,6 +117,7 @@ def changes(node: exp.Expr, scale: int, low: int, high: int, step: Decimal) -> l
     The first is `low`. A number has `scale` decimals. Raises SqlError, also where there are too many.
     """
     number = f"(i * {step:f})::DECIMAL(18, {scale})" if scale else f"(i * {step:f})::BIGINT"
+    _seconds_left(node)
     simple = computed(node, "DECIMAL" if scale else "BIGINT") if is_monotonic(node) else None
     found: list[tuple[int, Result]] | None = None
     if simple is not None:
@@ -251,14 +253,19 @@ def _text(node: exp.Expr) -> str:
     return f"({_sql(node)})::VARCHAR, typeof({_sql(node)})"
 
 
-def _computed(node: exp.Expr, sql: str, parameters: Sequence[Any]) -> list[Any]:
-    shown = f"{node.sql(dialect='duckdb')[:60]}"
+def _seconds_left(node: exp.Expr) -> float:
+    """Return how long an expression may be computed; raises SqlError where the question's time is over."""
     seconds = min(SECONDS, _until.get() - time.monotonic())
     if seconds <= 0:
         message = f"the expressions of a question take more than {SECONDS_IN_ALL:g} s to compute{sql_position(node)}"
         raise SqlError(message, "ask simpler conditions, or fewer")
+    return seconds
+
+
+def _computed(node: exp.Expr, sql: str, parameters: Sequence[Any]) -> list[Any]:
+    shown = f"{node.sql(dialect='duckdb')[:60]}"
     try:
-        with _KEPT.used(seconds) as database:
+        with _KEPT.used(_seconds_left(node)) as database:
             return database.execute(sql, parameters).fetchall()
     except duckdb.InterruptException as err:
         raise SqlError(f"{shown} takes too long to compute{sql_position(node)}", "ask a simpler expression") from err

@@ -28,6 +28,13 @@ _COMPARED: Mapping[type[exp.Expr], Callable[[Any, Any], Any]] = MappingProxyType
 )
 
 
+# What a part may have; any other argument changes what it means.
+_KNOWN = frozenset(
+    {"this", "expression", "expressions", "ifs", "default", "true", "false", "start", "length", "decimals"}
+    | {"is_string", "safe", "quoted", "to"}
+)
+
+
 class NotSimpleError(Exception):
     """A value, or a part of an expression, that is not computed here."""
 
@@ -37,6 +44,8 @@ def computed(node: exp.Expr, type_name: str) -> tuple[str, Compute] | None:
 
     Computing raises NotSimpleError for a value whose result might be another one in DuckDB.
     """
+    if any(value and key not in _KNOWN for part in node.walk() for key, value in part.args.items()):
+        return None
     try:
         kind, compute = _of(node, type_name.partition("(")[0])
     except NotSimpleError:
