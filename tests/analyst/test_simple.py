@@ -33,14 +33,15 @@ NUMBERS = (
     "CASE WHEN x > 3 THEN '1' ELSE '0' END || CASE WHEN NOT x > 7 THEN '1' ELSE '0' END",
 )  # fmt: skip
 TEXTS = (
-    "SUBSTR(x, 1, 4)", "LEFT(x, 2)", "x LIKE 's%'", "x LIKE '%g_r%'", "x LIKE 'a.b'", "x NOT LIKE 's%'", "x NOT IN ('a', 'b c')", "x = 'surgery'", "x <> 'a'",
+    "SUBSTR(x, 1, 4)", "LEFT(x, 2)", "x LIKE 's%'", "x LIKE '%g_r%'", "x LIKE 'a.b'", "x = 'surgery'", "x <> 'a'",
+    "x NOT LIKE 's%'", "x NOT IN ('a', 'b c')",
     "x IN ('a', 'b c')", "CASE WHEN x LIKE 's%' THEN '1' ELSE '0' END", "NOT x LIKE '%e%' OR x = 'a.b'",
     "SUBSTR(x, 3, 100)",
 )  # fmt: skip
 TRUTHS = ("CASE WHEN x THEN '1' ELSE '0' END || CASE WHEN NOT x THEN '1' ELSE '0' END", "NOT x")
 # Expressions that are left to DuckDB.
-OTHERS = ("ABS(x)", "x % 3", "COALESCE(x, 0)", "x // 0", "SQRT(x)", "CAST(x AS INT)", "x + x", "ROUND(x / 3, 2)", "x // -2",
-          "x BETWEEN 1 AND 3", "x IS NULL", "CASE x WHEN 1 THEN 'a' ELSE 'b' END")  # fmt: skip
+OTHERS = ("ABS(x)", "x % 3", "COALESCE(x, 0)", "x // 0", "SQRT(x)", "CAST(x AS INT)", "x + x", "ROUND(x / 3, 2)",
+          "x // -2", "x BETWEEN 1 AND 3", "x IS NULL", "CASE x WHEN 1 THEN 'a' ELSE 'b' END")  # fmt: skip
 
 
 def node_of(text: str) -> exp.Expr:
