@@ -29,7 +29,7 @@ from analyst.reports.estimates import (
     sums_of,
 )
 from analyst.reports.intervals import ALPHA, Z95, Floats, fieller, z_of
-from analyst.reports.scenarios import Computed, Outcomes, Sums, compute
+from analyst.reports.scenarios import ANSWER, Computed, Outcomes, Runs, Sums, compute
 from analyst.sql.draft import Planned
 from crypto.rounds.opening import OpenedSum
 from crypto.wire import digest_of
@@ -64,12 +64,12 @@ def derived_of(planned: Planned, request: Request, opened: OpenedSum, threshold:
     return derive(after, sums, threshold.noisy_count, sha256(_SEED + digest_of(request) + values).digest())
 
 
-def derive(after: Afterwards, sums: Sums, least: float, seed: bytes) -> Derived:
+def derive(after: Afterwards, sums: Sums, least: float, seed: bytes, runs: Runs = ANSWER) -> Derived:
     """Compute what a question does with the figures of its groups; raises SqlError.
 
     `least` is the noisy count from which a group is shown; `seed` of 32 bytes makes the draws.
     """
-    computed = compute(sums, after.result(), after.candidates(), after.is_whole, seed)
+    computed = compute(sums, after.result(), after.candidates(), after.is_whole, seed, runs)
     if not after.columns:
         after = replace(after, columns=tuple(map(Column, computed.columns)))
     made = _Made(after, sums, least, computed)

@@ -1,5 +1,6 @@
 """Try what is computed after the answer on figures that are made up, before anything is asked or paid."""
 
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,8 @@ from analyst.reports.afterwards import read_after
 from analyst.reports.derived import derive
 from analyst.reports.estimates import COUNTS
 from analyst.reports.intervals import Floats, Noisy
-from analyst.reports.scenarios import Sums, can_draw
+from analyst.reports.plainly import fields_of
+from analyst.reports.scenarios import REHEARSAL, Sums, can_draw
 from analyst.reports.trees import evenly
 from analyst.sql.draft import Planned, Script, check_fields
 from policies.requests.query import CUT, field_names
@@ -52,12 +54,18 @@ def rehearsed(planned: Planned) -> Planned:
             "ask for the figures alone, or group by fewer columns",
         )
     after = read_after(planned.after, {one.alias: one.function for one in plan.aggregates})
+    if (plain := fields_of(after, plan, plan.seen(table))) is not None:
+        _check_names(plain.columns, plain.labels)
+        return replace(planned, after=after.text)
     kinds = [one for one in plan.statistics(table) if one != CUT]
     counts = _ROWS + 10.0 * np.arange(groups, dtype=np.float64)
     seen = plan.seen(table)
     sums = {one: made_up(one, seen, counts, 0.1 * counts, _SD) for one in kinds}
-    derived = derive(after, Sums(plan, seen, sums, np.ones(groups, np.bool_)), 0.0, bytes(32))
-    check_fields(
-        field for name in derived.columns for field in ((name,) if name in derived.labels else field_names(name))
-    )
+    derived = derive(after, Sums(plan, seen, sums, np.ones(groups, np.bool_)), 0.0, bytes(32), REHEARSAL)
+    _check_names(derived.columns, derived.labels)
     return replace(planned, after=after.text)
+
+
+def _check_names(columns: Iterable[str], labels: Collection[str]) -> None:
+    """Raise SqlError unless the answer can be written."""
+    check_fields(field for name in columns for field in ((name,) if name in labels else field_names(name)))

@@ -5,9 +5,10 @@ deviation of its noise; all sums moved by noise that is drawn anew, from a seed,
 intervals; and only the sums of shown groups, or of withheld ones, moved. Nothing here reads more than released sums.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import duckdb
@@ -23,7 +24,7 @@ from analyst.reports.afterwards import GROUP, WITHHELD
 from analyst.reports.estimates import figures_of, groups_of
 from analyst.reports.intervals import Floats, Noisy
 from analyst.reports.redrawn import Redrawn
-from analyst.sql.evaluation import interrupted_after
+from analyst.sql.database import KeptDatabase, interrupted_after
 from analyst.sql.split import RELEASED
 from policies.requests.query import Plan
 from policies.requests.statistic import Statistic
@@ -37,6 +38,9 @@ _MAX_MOVES = 2_000  # sums that are moved one by one
 _LIMIT_S, _MEMORY = 60.0, "2GB"
 MAX_BYTES, _BATCH = 1 << 30, 100_000  # of a result, which is no part of the database's memory; rows
 _SCENARIO = "_scenario"
+_CONFIG: Mapping[str, Any] = MappingProxyType({"threads": 2, "memory_limit": _MEMORY, "temp_directory": ""})
+_SETTINGS = ("python_enable_replacements = false", "enable_external_access = false", "lock_configuration = true")
+_KEPT = KeptDatabase(_CONFIG, _SETTINGS)
 Bools = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.int64]
 
@@ -97,7 +101,7 @@ def can_draw(groups: int) -> bool:
     return groups * (LEAST_DRAWS + 2 * _SOME + 1) <= _MAX_ROWS
 
 
-def compute(sums: Sums, result: str, candidates: str, is_whole: bool, seed: bytes) -> Computed:
+def compute(sums: Sums, result: str, candidates: str, is_whole: bool, seed: bytes, runs: "Runs") -> Computed:
     """Run the SQL of the answer's rows, and of its candidates in every scenario.
 
     Both are as `analyst.reports.afterwards` writes them. Raises SqlError, as where rows cannot be told apart.
@@ -106,13 +110,13 @@ def compute(sums: Sums, result: str, candidates: str, is_whole: bool, seed: byte
     shape = (len(sums.plain) + redrawn.rows, sums.groups)  # of what the noise moves
     moves = shape[0] * shape[1]
     moves = moves if moves <= _MAX_MOVES and moves * sums.groups <= _MAX_ROWS else 0
-    draws = min(DRAWS, _MAX_ROWS // sums.groups - 2 * _SOME - 1 - moves)
+    draws = min(runs.draws, _MAX_ROWS // sums.groups - 2 * _SOME - 1 - moves)
     noise = _normals(seed, (draws, *shape))
     unit = np.eye(moves).reshape((moves, *shape)) if moves else np.zeros((0, *shape))
     shown, some = np.where(sums.is_shown, 1.0, 0.0), noise[:_SOME]
     steps = np.concatenate([np.zeros((1, *shape)), unit, noise, some * shown, some * (1 - shown)])
     figures = _table(sums, redrawn, steps)
-    with _database(figures, len(steps)) as database:
+    with runs.database(figures, len(steps)) as database:
         inner = _read_by(candidates)
         found = _run(database, f"SELECT {_SCENARIO}s.id, x.* FROM {_SCENARIO}s, LATERAL ({inner}) AS x")  # noqa: S608
         rows = _run(database, _read_by(result, "0"))
@@ -177,16 +181,38 @@ def _members(sums: Sums) -> list[frozenset[str]]:
 @contextmanager
 def _database(figures: pa.Table, scenarios: int) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a database of these figures that reaches nothing else, and is interrupted after a while."""
-    with duckdb.connect(config={"threads": "2", "memory_limit": _MEMORY, "temp_directory": ""}) as database:
+    with duckdb.connect(config=dict(_CONFIG)) as database:
         database.register("_figures", figures)
         database.execute("CREATE TABLE figures AS SELECT * FROM _figures")
         database.unregister("_figures")
         database.execute(f"CREATE TABLE {_SCENARIO}s AS SELECT range AS id FROM range({scenarios})")  # noqa: S608
-        database.execute("SET python_enable_replacements = false")
-        database.execute("SET enable_external_access = false")
-        database.execute("SET lock_configuration = true")
+        for setting in _SETTINGS:
+            database.execute(f"SET {setting}")
         with interrupted_after(database, _LIMIT_S):
             yield database
+
+
+@contextmanager
+def _kept_database(figures: pa.Table, scenarios: int) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield the same in a database that is kept, for figures that are nobody's."""
+    with _KEPT.used(_LIMIT_S) as database:
+        database.register("_figures", figures)
+        database.execute("CREATE OR REPLACE TABLE figures AS SELECT * FROM _figures")
+        database.unregister("_figures")
+        database.execute(f"CREATE OR REPLACE TABLE {_SCENARIO}s AS SELECT range AS id FROM range({scenarios})")  # noqa: S608
+        yield database
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """How many times the noise is drawn anew, and the database that computes."""
+
+    draws: int
+    database: Callable[[pa.Table, int], AbstractContextManager[duckdb.DuckDBPyConnection]]
+
+
+ANSWER = Runs(DRAWS, _database)  # each in a database of its own, as somebody else may have written its SQL
+REHEARSAL = Runs(LEAST_DRAWS, _kept_database)  # of made-up figures, which are nobody's
 
 
 def _read_by(text: str, scenario: str = f"{_SCENARIO}s.id") -> str:

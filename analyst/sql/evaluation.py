@@ -5,13 +5,13 @@ functions of `PURE` are computed, within `SECONDS` each, `SECONDS_IN_ALL` for a 
 """
 
 import math
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -19,7 +19,9 @@ import duckdb
 from sqlglot import exp
 
 from analyst.errors import SqlError
+from analyst.sql.database import KeptDatabase
 from analyst.sql.parse import sql_position
+from analyst.sql.simple import Compute, NotSimpleError, Value, computed, read, takes_null
 
 Kind = Literal["string", "int", "decimal", "bool"]
 SECONDS = 2.0  # of one expression
@@ -57,6 +59,9 @@ HINT = (
 _CONFIG: Mapping[str, Any] = MappingProxyType(
     {"enable_external_access": False, "memory_limit": MEMORY, "threads": 1, "lock_configuration": True}
 )
+_KEPT = KeptDatabase(_CONFIG)
+_FEW_STEPS = 2_000  # that are computed one by one
+_PARTS = (512, 64)  # of the bounds, and of each part in which a result changes
 
 
 @contextmanager
@@ -70,17 +75,6 @@ def bounded() -> Iterator[None]:
     finally:
         _until.reset(before)
         _computed_before.reset(known)
-
-
-@contextmanager
-def interrupted_after(database: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
-    """Interrupt whatever a database still computes after so many seconds."""
-    timer = threading.Timer(seconds, database.interrupt)
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +107,11 @@ def results(node: exp.Expr, type_name: str, values: Sequence[str | None]) -> lis
 
     `type_name` is DuckDB's type of the column, and values are its texts; None is NULL.
     """
+    _seconds_left(node)
+    with suppress(NotSimpleError):
+        if (simple := computed(node, type_name)) is not None:
+            kind = type_name.partition("(")[0]
+            return [_simply(node, simple, None if one is None else read(one, kind)) for one in values]
     sql = f"SELECT {_text(node)} FROM (SELECT unnest($1::VARCHAR[])::{type_name} AS {_COLUMN})"  # noqa: S608
     return [_result(*row) for row in _computed(node, sql, [list(values)])]
 
@@ -123,6 +122,66 @@ def changes(node: exp.Expr, scale: int, low: int, high: int, step: Decimal) -> l
     The first is `low`. A number has `scale` decimals. Raises SqlError, also where there are too many.
     """
     number = f"(i * {step:f})::DECIMAL(18, {scale})" if scale else f"(i * {step:f})::BIGINT"
+    _seconds_left(node)
+    simple = computed(node, "DECIMAL" if scale else "BIGINT") if is_monotonic(node) else None
+    found: list[tuple[int, Result]] | None = None
+    if simple is not None:
+        with suppress(NotSimpleError):
+            found = _simple_changes(node, simple, scale, low, high, step)
+    if found is None:
+        is_long = high - low > _FEW_STEPS and is_monotonic(node)
+        found = (_changes_between if is_long else _changes_at)(node, number, low, high)
+    if len(found) > MOST_CHANGES:
+        raise _too_many(node)
+    return found
+
+
+def _too_many(node: exp.Expr) -> SqlError:
+    message = f"{node.sql(dialect='duckdb')[:60]} has more than {MOST_CHANGES:,} results{sql_position(node)}"
+    hint = "take wider buckets, such as FLOOR(x / 100), or conditions: CASE WHEN x < 5 THEN ... END"
+    return SqlError(message, hint)
+
+
+def _simply(node: exp.Expr, simple: tuple[str, Compute], value: Value) -> Result:
+    """Return what a simple expression makes of a value, as `_result` has it of DuckDB."""
+    kind, compute = simple
+    found = None if value is None and not takes_null(node) else compute(value)
+    if kind == "VARCHAR":
+        return Result("string", found)
+    if kind == "BOOLEAN":
+        return Result("bool", None if found is None else str(found).lower())
+    return _result(None if found is None else str(found), kind)
+
+
+def _simple_changes(
+    node: exp.Expr, simple: tuple[str, Compute], scale: int, low: int, high: int, step: Decimal
+) -> list[tuple[int, Result]]:
+    """Find the changes of a simple monotonic expression: from each, by doubling and halving, the next one."""
+    unit = Decimal(1).scaleb(-scale)
+
+    def at(place: int) -> Result:
+        return _simply(node, simple, (place * step).quantize(unit) if scale else int(place * step))
+
+    found, width = [(low, at(low))], 1
+    while found[-1][0] < high and len(found) <= MOST_CHANGES:
+        place, result = found[-1]
+        # The last width is likely the next one too: `same` has this result, `other` another one.
+        same, reach = place, max(1, width - 1)
+        while same + reach <= high and at(same + reach) == result:
+            same, reach = same + reach, 1 if reach == width - 1 else 2 * reach
+        other = min(same + reach, high + 1)
+        while other - same > 1:
+            middle = (same + other) // 2
+            same, other = (middle, other) if at(middle) == result else (same, middle)
+        if other > high:
+            break
+        width = other - place
+        found.append((other, at(other)))
+    return found
+
+
+def _changes_at(node: exp.Expr, number: str, low: int, high: int) -> list[tuple[int, Result]]:
+    """Compute an expression of every step."""
     sql = (
         f"WITH steps AS (SELECT i, {number} AS {_COLUMN} FROM range({low}, {high + 1}) AS steps(i)),"  # noqa: S608
         f" found AS (SELECT i, ({_sql(node)}) AS result FROM steps),"
@@ -130,13 +189,55 @@ def changes(node: exp.Expr, scale: int, low: int, high: int, step: Decimal) -> l
         f" SELECT i, result::VARCHAR, typeof(result) FROM beside WHERE i = {low} OR result IS DISTINCT FROM before"
         f" ORDER BY i LIMIT {MOST_CHANGES + 1}"
     )
-    found = [(int(at), _result(text, kind)) for at, text, kind in _computed(node, sql, [])]
-    if len(found) > MOST_CHANGES:
-        message = f"{node.sql(dialect='duckdb')[:60]} has more than {MOST_CHANGES:,} results{sql_position(node)}"
-        raise SqlError(
-            message, "take wider buckets, such as FLOOR(x / 100), or conditions: CASE WHEN x < 5 THEN ... END"
-        )
-    return found
+    return [(int(at), _result(text, kind)) for at, text, kind in _computed(node, sql, [])]
+
+
+def _changes_between(node: exp.Expr, number: str, low: int, high: int) -> list[tuple[int, Result]]:
+    """Compute a monotonic expression of some steps, and of more only where those beside each other differ."""
+    sql = f"SELECT {_text(node)} FROM (SELECT {number} AS {_COLUMN} FROM unnest($1::BIGINT[]) AS steps(i))"  # noqa: S608
+    parts, known, open_ = _PARTS[0], dict[int, Result](), [(low, high)]
+    while open_:
+        points = sorted({at for first, last in open_ for at in _spread(first, last, parts)} - known.keys())
+        known |= zip(points, (_result(*row) for row in _computed(node, sql, [points])), strict=True)
+        inner = [pair for first, last in open_ for pair in pairwise(_spread(first, last, parts))]
+        changed = [(one, other) for one, other in inner if known[one] != known[other]]
+        if len(changed) > MOST_CHANGES:
+            raise _too_many(node)
+        open_ = [(one, other) for one, other in changed if other - one > 1]
+        parts = _PARTS[1]
+    at = sorted(known)
+    return [(low, known[low]), *((other, known[other]) for one, other in pairwise(at) if known[one] != known[other])]
+
+
+def _spread(first: int, last: int, parts: int) -> list[int]:
+    """Return whole numbers from the first to the last, which cut what lies between into so many parts."""
+    return sorted({first + (last - first) * place // parts for place in range(parts + 1)})
+
+
+def is_monotonic(node: exp.Expr) -> bool:
+    """Tell whether an expression of one number never falls, or never rises, as that number rises."""
+    match node:
+        case exp.Column():
+            return True
+        case exp.Paren() | exp.Neg() | exp.Floor() | exp.Ceil() if len([one for one in node.args.values() if one]) == 1:
+            return is_monotonic(node.this)
+        case exp.Round():
+            return is_monotonic(node.this) and (node.args.get("decimals") is None or _is_number(node.args["decimals"]))
+        case exp.Add() | exp.Sub() | exp.Mul() | exp.Div() | exp.IntDiv():
+            if _is_number(node.expression):
+                return is_monotonic(node.this)
+            return (
+                not isinstance(node, exp.Div | exp.IntDiv) and _is_number(node.this) and is_monotonic(node.expression)
+            )
+        case exp.LT() | exp.LTE() | exp.GT() | exp.GTE():
+            return _is_number(node.expression) and is_monotonic(node.this)
+    return False
+
+
+def _is_number(node: exp.Expr) -> bool:
+    inner = node.unnest()
+    inner = inner.this if isinstance(inner, exp.Neg) else inner
+    return isinstance(inner, exp.Literal) and not inner.is_string
 
 
 def _is_zero(node: exp.Expr) -> bool:
@@ -157,16 +258,21 @@ def _text(node: exp.Expr) -> str:
     return f"({_sql(node)})::VARCHAR, typeof({_sql(node)})"
 
 
-def _computed(node: exp.Expr, sql: str, parameters: Sequence[Any]) -> list[Any]:
-    shown, known, key = f"{node.sql(dialect='duckdb')[:60]}", _computed_before.get(), f"{sql} {parameters!r}"
-    if known is not None and key in known:
-        return known[key]
+def _seconds_left(node: exp.Expr) -> float:
+    """Return how long an expression may be computed; raises SqlError where the question's time is over."""
     seconds = min(SECONDS, _until.get() - time.monotonic())
     if seconds <= 0:
         message = f"the expressions of a question take more than {SECONDS_IN_ALL:g} s to compute{sql_position(node)}"
         raise SqlError(message, "ask simpler conditions, or fewer")
+    return seconds
+
+
+def _computed(node: exp.Expr, sql: str, parameters: Sequence[Any]) -> list[Any]:
+    shown, known, key = f"{node.sql(dialect='duckdb')[:60]}", _computed_before.get(), f"{sql} {parameters!r}"
+    if known is not None and key in known:
+        return known[key]
     try:
-        with duckdb.connect(config=dict(_CONFIG)) as database, interrupted_after(database, seconds):
+        with _KEPT.used(_seconds_left(node)) as database:
             found = database.execute(sql, parameters).fetchall()
     except duckdb.InterruptException as err:
         raise SqlError(f"{shown} takes too long to compute{sql_position(node)}", "ask a simpler expression") from err

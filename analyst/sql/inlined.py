@@ -18,6 +18,8 @@ _OTHERS = (
 
 def inlined(statement: exp.Select) -> exp.Select:
     """Return a statement with conditions inside what is aggregated, where they have to be there."""
+    if statement.find(exp.Filter, exp.CountIf) is None:
+        return statement
     statement, has_to = statement.copy(), not can_be_added(statement)
     for one in list(statement.find_all(exp.Filter)):
         aggregate = one.this

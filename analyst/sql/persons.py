@@ -47,6 +47,8 @@ class ByPerson:
 
 def by_person(query: exp.Query, offer: Offer) -> ByPerson | None:
     """Return a question about rows of persons in its parts; None for any other one. Raises SqlError."""
+    if not any(_person_of(one, offer) for one in query.find_all(exp.Select)):
+        return None
     query = query.copy()
     found = ((one, named) for one in query.find_all(exp.Select) if (named := _person_of(one, offer)) is not None)
     inside, named = next(found, (None, None))

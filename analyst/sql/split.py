@@ -9,7 +9,7 @@ rest of the question stands around it, on the table `released`, and costs nothin
 becomes a part of the core.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from sqlglot import exp
@@ -290,10 +290,11 @@ def _parts(leaf: exp.Select, keys: tuple[exp.Expr, ...]) -> tuple[exp.Select, ex
         name = key.name if is_column else aliases.get(_text(key)) or next(labels)
         core_names[_text(key)] = name
         core_columns.append(key.copy() if is_column else exp.alias_(key.unnest().copy(), name))
-    for figure in _aggregates(leaf):
-        if _text(figure) not in core_names:
-            core_names[_text(figure)] = next(fresh)
-            core_columns.append(exp.alias_(figure.copy(), core_names[_text(figure)]))
+    figures = _aggregates(leaf)
+    for figure in figures:
+        if (written := _text(figure)) not in core_names:
+            core_names[written] = next(fresh)
+            core_columns.append(exp.alias_(figure.copy(), core_names[written]))
     if not any(_aggregates(one) for one in core_columns):
         hint = "add COUNT(*), SUM(col) or AVG(col): rows never leave a silo"
         if leaf.find(exp.Window) is not None:
@@ -303,17 +304,18 @@ def _parts(leaf: exp.Select, keys: tuple[exp.Expr, ...]) -> tuple[exp.Select, ex
     for clause in ("where", "group"):
         if leaf.args.get(clause) is not None:
             core.set(clause, leaf.args[clause].copy())
-    return core, _rest(leaf, core_names)
+    return core, _rest(leaf, core_names, (type(one.unnest()) for one in (*keys, *figures)))
 
 
-def _rest(leaf: exp.Select, names: Mapping[str, str]) -> exp.Select:
-    """Return a SELECT as it stands on the table of released figures."""
+def _rest(leaf: exp.Select, names: Mapping[str, str], kinds: Iterable[type[exp.Expr]]) -> exp.Select:
+    """Return a SELECT as it stands on the table of released figures; `kinds` are those of what `names` has."""
     rest = leaf.copy()
     shown = [one.alias or _default_name(one) for one in rest.expressions]
+    kinds = frozenset(kinds)
     for clause in ("expressions", "having", "qualify", "order", "windows", "distinct"):
         found = rest.args.get(clause)
         for node in found if isinstance(found, list) else [found] if isinstance(found, exp.Expr) else []:
-            _replace(node, names)
+            _replace(node, names, kinds)
     for one, name in zip(list(rest.expressions), shown, strict=True):
         if not one.alias and not isinstance(one, exp.Star) and one.output_name != name:
             one.replace(exp.alias_(one.copy(), name, quoted=True))
@@ -326,12 +328,16 @@ def _rest(leaf: exp.Select, names: Mapping[str, str]) -> exp.Select:
     return rest
 
 
-def _replace(node: exp.Expr, names: Mapping[str, str]) -> None:
-    """Replace every group and figure inside an expression by its column of the released table."""
+def _replace(node: exp.Expr, names: Mapping[str, str], kinds: frozenset[type[exp.Expr]]) -> None:
+    """Replace every group and figure inside an expression by its column of the released table.
+
+    Only a node of one of their kinds can be one of them: to write each as text takes longer than all else.
+    """
     pending = [node]
     while pending:
         one = pending.pop()
-        name = None if isinstance(one, exp.Literal) or _is_windowed(one) else names.get(_text(one))
+        is_known = type(one.unnest()) in kinds and not isinstance(one, exp.Literal) and not _is_windowed(one)
+        name = names.get(_text(one)) if is_known else None
         if name is not None:
             if not (isinstance(one, exp.Column) and one.name == name):
                 one.replace(exp.column(name))
@@ -395,4 +401,7 @@ def _text(node: exp.Expr) -> str:
         inner = inner.this
     if isinstance(inner, exp.Column) and inner.table:
         inner = exp.Column(this=inner.this.copy())
+    if isinstance(inner, exp.Column) and isinstance(inner.this, exp.Identifier) and not inner.args.get("db"):
+        name = inner.name.replace('"', '""')
+        return f'"{name}"'.casefold()  # as it would be written, without the writing
     return inner.sql(dialect="duckdb", comments=False, normalize_functions="upper", identify=True).casefold()
