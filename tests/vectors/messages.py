@@ -160,6 +160,15 @@ BY_PERSON: dict[str, Any] = {
         ],
     },
 }
+SHAPE = {"alphabet": "-0123456789ABC", "length": 5, "most": 2}
+SEARCH: dict[str, Any] = {
+    "kind": "key-search",
+    "run": bytes(range(16)),
+    "step": 2,
+    "column": "ward",
+    "shape": SHAPE,
+    "prefixes": ["-0", "A1", "B7"],
+}
 NEVER_MISSING = TABLE | {"columns": [WARD, DAYS | {"can_be_missing": False}, DIED]}
 WITH_NORM = TABLE | {"max_norm": 2}
 STEP = {
@@ -458,6 +467,9 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "Request", request(BY_CASES, 100_000)
     yield "Request", request(PERSONS, 100_000)
     yield "Request", request(BY_PERSON, 100_000)
+    yield "Request", request(SEARCH, 100_000)
+    searchable = {"column": WARD, "roles": ["dimension", "key"], "unit": None, "keys": SHAPE}
+    yield "Catalogue", catalogue | {"tables": [catalogue["tables"][0] | {"columns": [searchable]}]}
     yield (
         "DomainRequest",
         {
