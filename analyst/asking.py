@@ -235,7 +235,9 @@ def fetch_unknown(session: Session, request_hash: bytes) -> Report:
     try:
         script = script_plainly(request)
     except KeyError as err:
-        raise AnalystError(f"{request_hash.hex()[:12]} is no question", "`consilo train` continues a run") from err
+        raise AnalystError(
+            f"{request_hash.hex()[:12]} is no question", "`consilo train` and `consilo find-keys` continue a run"
+        ) from err
     question = _question(session, "(asked elsewhere)", bytes(32), script, request, None)
     return _opened(session, session.kept.begin(question), where, None, _hushed)
 

@@ -24,6 +24,9 @@ from aggregator.request_log import RequestLine, SiloLine
 from aggregator.round_journal import MAGIC, records
 from aggregator.store import Filed
 from analyst.conditions import Conditions, SiloConditions
+from analyst.errors import AnalystError
+from analyst.finding.files import Provenance, read_provenance
+from analyst.finding.search import SearchProgress
 from analyst.kept import Question
 from analyst.reports.cut import Cut, Share
 from analyst.reports.estimates import Estimate, Threshold
@@ -104,6 +107,23 @@ _FILLINGS = [
     ),
 ]
 _RARE = (b'"' + b"A" * 70_000 + b'"', b'"a":0,' * 3000, b"[" * 20_000, b"0," * 3000, b"9" * 6000, b"\\u0041" * 2000)
+
+
+PROVENANCE = Provenance.model_validate(
+    {
+        **{"schema": "consilo-keys/1", "federation": "health", "table": "visits", "column": "code", "version": 1},
+        **{"domain_file": "visits.code.v1.txt", "domain_hash": f"sha256:{bytes(32).hex()}", "unknown": "(other)"},
+        **{"keys": 2, "takes_place_of": None, "found_at": "2027-01-01T00:00:00Z", "analyst": "ana", "purpose": "care"},
+        **{"alphabet": "AB", "length": 1, "most": 2, "run": bytes(16).hex(), "rho": 0.5, "epsilon": 2.5, "delta": 1e-6},
+        **{"max_silos": 1, "min_cohort": 5, "most_prefixes": 9, "beta": 1e-3},
+        "rounds": [
+            {
+                **{"request": bytes(32).hex(), "report": bytes(32).hex(), "prefixes": 1, "slots": 2, "sd": 3.25},
+                **{"survive": None, "enter": 20.5, "silos": ["east", "west"]},
+            }
+        ],
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +235,14 @@ def _read_domain_file(path: Path) -> None:
             assert read_values(path, path.name, "string") == tuple(map(str, values))
 
 
+def _read_provenance(path: Path) -> None:
+    try:
+        found = read_provenance(path)
+    except AnalystError as err:
+        raise WireError(str(err)) from err
+    assert Provenance.model_validate(found.model_dump(by_alias=True)) == found
+
+
 @cache
 def decoders() -> dict[str, Decoder]:
     """Return every decoder by its name."""
@@ -224,6 +252,9 @@ def decoders() -> dict[str, Decoder]:
         samples.setdefault(case["type"], []).append(case["body"].encode())
     found = [Decoder(name, _reads(kinds[name]), tuple(bodies), kinds[name]) for name, bodies in samples.items()]
     progress = Progress(job=bytes(32), first=b"a request", done=3, after=b"\1" * 32, under_way=b"another").encode()
+    search = SearchProgress(
+        wanted=bytes(32), first=b"a request", min_cohort=5, most=9, reports=(b"\1" * 32, b"\2" * 32), lost=1
+    ).encode()
     report, failed = samples["EncryptedReport"][0], samples["Failed"][0]
     envelope, other = (
         sign(Failed.decode(failed), "ward", KEY),
@@ -240,6 +271,7 @@ def decoders() -> dict[str, Decoder]:
     found += [Decoder(type(one).KIND, _reads(type(one)), (one.encode(),), type(one)) for one in _others()]
     found += [
         Decoder("Progress", _reads(Progress), (progress,), Progress),
+        Decoder("SearchProgress", _reads(SearchProgress), (search,), SearchProgress),
         Decoder("StoredReport", _read_report, (b"CSR1" + len(report).to_bytes(4, "big") + report + bytes(16),)),
         Decoder("kept-answer", _read_kept_answer, _kept_answers()),
         Decoder("envelope", _read_envelope, (envelope, other)),
@@ -256,6 +288,12 @@ def decoders() -> dict[str, Decoder]:
         ),
         Decoder("domain", _read_domain, (b"A00\nA01\nunknown\n", "é\n-1\n2\n".encode())),
         Decoder("domain-file", _from_file("icd.txt", _read_domain_file), (b"A00\r\nA01", b"-1\n0\n1\n"), is_file=True),
+        Decoder(
+            "provenance",
+            _from_file("codes.json", _read_provenance),
+            (PROVENANCE.model_dump_json(by_alias=True).encode(),),
+            is_file=True,
+        ),
         *_of_membership(),
         *_of_ciphertexts(),
     ]

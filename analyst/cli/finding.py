@@ -49,8 +49,6 @@ def _find(options: argparse.Namespace, notes: Console) -> int:
     if not options.preview:
         check_directory(options.out, table, column)
     keep = options.out / f"{stem_of(table, column)}.search"
-    if options.new and not options.preview:
-        keep.unlink(missing_ok=True)
     with federation_opened(options, notes) as (federation, status):
         status.update("asking the silos")
         if options.preview:
@@ -67,7 +65,7 @@ def _find(options: argparse.Namespace, notes: Console) -> int:
             rounds += 1
             notes.print(f"round {rounds}: {_round(done)}", markup=False, soft_wrap=True)
 
-        found = find_keys(federation, wanted, keep, told)
+        found = find_keys(federation, wanted, keep, told, options.new)
         offer = federation.offer_of(wanted.silos)
         written = write(options.out, found, offer.column(table, column))
         forget(keep)

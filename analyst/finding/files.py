@@ -54,7 +54,7 @@ class Provenance(_Part):
     table: str
     column: str
     version: int
-    domain_file: str
+    domain_file: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,200}\.txt$")
     domain_hash: str = Field(pattern=HASH_PATTERN)
     unknown: str
     keys: int

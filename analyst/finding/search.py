@@ -6,7 +6,10 @@ again, and the request under way, by whose hash its report is found. No round is
 docs/decisions/0044-keys-by-prefix.md.
 """
 
+import fcntl
+import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from json import dumps
@@ -131,14 +134,23 @@ def find_keys(
     wanted: Wanted,
     keep: Path | None = None,
     progress: Callable[[DoneRound], None] = lambda done: None,
+    is_new: bool = False,
 ) -> Found:
     """Search for the keys of a column; `progress` is called after each round.
 
-    With `keep`, a later call continues an interrupted search from that file, which is removed at the end. Raises
-    AnalystError before anything is sent if there is nothing to search, DeniedError if silos refuse, RoundError if too
-    few are left to answer.
+    With `keep`, a later call continues an interrupted search from that file, unless it `is_new`; `forget` removes the
+    file, once what was found is written. Raises AnalystError before anything is sent if there is nothing to search,
+    DeniedError if silos refuse, RoundError if too few are left to answer.
     """
-    state = _resumed(keep, wanted.digest(federation.config.federation, federation.analyst)) or begun(federation, wanted)
+    with nullcontext() if keep is None else _held(keep):
+        return _searched(federation, wanted, keep, progress, is_new)
+
+
+def _searched(
+    federation: Federation, wanted: Wanted, keep: Path | None, progress: Callable[[DoneRound], None], is_new: bool
+) -> Found:
+    digest = wanted.digest(federation.config.federation, federation.analyst)
+    state = (None if is_new else _resumed(keep, digest)) or begun(federation, wanted)
     first, rules = Request.decode(state.first), Rules(state.min_cohort, state.most)
     plan: KeySearch | None = search_of(first)
     done: list[DoneRound] = []
@@ -158,6 +170,24 @@ def find_keys(
 def forget(keep: Path) -> None:
     """Remove the file of a search, once all that it led to is written."""
     keep.unlink(missing_ok=True)
+
+
+@contextmanager
+def _held(keep: Path) -> Iterator[None]:
+    """Hold the directory of a search's file, so that no second process pays its rounds; raises AnalystError."""
+    hint = "wait for the other search to end, or name another directory"
+    try:
+        handle = os.open(keep.absolute().parent, os.O_RDONLY)
+    except OSError as err:
+        raise AnalystError(f"{keep.absolute().parent} cannot be read ({err.strerror})", hint) from err
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as err:
+            raise AnalystError(f"another search is under way in {keep.absolute().parent}", hint) from err
+        yield
+    finally:
+        os.close(handle)
 
 
 def begun(federation: Federation, wanted: Wanted) -> SearchProgress:

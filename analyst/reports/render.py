@@ -191,6 +191,10 @@ def print_offer(offer: Offer, silos: Iterable[str], console: Console) -> None:
             unit = next(iter(holders))[column].unit
             columns.add_row(column, ", ".join(roles), plain(_values(offer.column(name, column), unit)))
         console.print(columns)
+        for column in offer.columns(name):
+            shapes = {one[column].keys for one in holders}
+            if None not in shapes:
+                console.print(f"{column}: {' or '.join(shape.in_words for shape in shapes if shape is not None)}")
         if persons := offer.persons(name):
             console.print(f"persons: COUNT(DISTINCT {persons[0]}), or inside GROUP BY {persons[0]}")
 

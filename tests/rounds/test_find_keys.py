@@ -1,7 +1,10 @@
 """Keys that nobody has listed, across four clinics in memory: found by noised counts of prefixes, and nothing else."""
 
+import fcntl
+import io
 import json
 import math
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from rich.console import Console
 
 from analyst.errors import AnalystError, DeniedError, RoundError
 from analyst.finding.files import Written, others_of, read_provenance, values_of, write
@@ -17,6 +21,7 @@ from analyst.finding.search import DoneRound, Found, Wanted, begun, find_keys, f
 from analyst.finding.tree import BETA
 from analyst.finding.verify import is_provenance, verify_domain
 from analyst.reports.estimates import Estimate
+from analyst.reports.render import print_offer
 from crypto.keys import Secret, SigningKey
 from crypto.noise import discrete_gaussian
 from policies.document.load import load
@@ -144,6 +149,11 @@ def test_an_interrupted_search_continues_and_no_round_is_paid_twice(tmp_path: Pa
         with pytest.raises(AnalystError, match="another search"):
             find_keys(simulation.federation, replace(WANTED, epsilon=10), keep)
         assert len(charges(simulation)) == moment + 1
+        handle = os.open(keep.parent, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pytest.raises(AnalystError, match="another search is under way"):
+            find_keys(simulation.federation, WANTED, keep)
+        os.close(handle)
         found = find_keys(simulation.federation, WANTED, keep)
         assert found.rounds[: moment + 1] == tuple(rounds)
         assert {one.key: one.count for one in found.keys} == TRUE
@@ -366,6 +376,13 @@ def test_what_a_silo_sends_and_refuses_does_not_tell_which_keys_it_has(tmp_path:
             refused.append([(one.code, one.message) for one in caught.value.denials["west"]])
     assert passed[0] == passed[1]
     assert refused[0] == refused[1]
+
+
+def test_the_list_of_silos_says_what_a_key_is(tmp_path: Path) -> None:
+    with clinics(tmp_path / "f") as simulation:
+        printed = io.StringIO()
+        print_offer(simulation.federation.offer, SILOS, Console(file=printed, width=200, highlight=False))
+        assert "code: keys of 1 to 3 symbols among 012ABCD; at most 2 of one person" in printed.getvalue()
 
 
 def test_the_provenance_is_what_the_search_was_and_no_other(tmp_path: Path) -> None:

@@ -172,6 +172,15 @@ BY_PERSON: dict[str, Any] = {
 # The first and the last share their statistics, as they differ in their figures only.
 STATEMENTS: dict[str, Any] = {"kind": "statements", "plans": [QUESTION, BY_PERSON, COUNTS_CUT, QUESTION]}
 WEIGHTED = STATEMENTS | {"weights": [2, 1, 3, 5]}
+SHAPE = {"alphabet": "-0123456789ABC", "length": 5, "most": 2}
+SEARCH: dict[str, Any] = {
+    "kind": "key-search",
+    "run": bytes(range(16)),
+    "step": 2,
+    "column": "ward",
+    "shape": SHAPE,
+    "prefixes": ["-0", "A1", "B7"],
+}
 # A measure that is computed of each row: one of two results, the first of which divides by what a condition bounds.
 DERIVED: dict[str, Any] = QUESTION | {
     "where": {"kind": "compare", "column": "days", "op": ">=", "value": "10"},
@@ -550,6 +559,9 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "Request", request(QUANTILES, 100_000)
     yield "Request", request(EXACT_FAMILY, 0)
     yield "Request", request(CURVE, 100_000)
+    yield "Request", request(SEARCH, 100_000)
+    searchable = {"column": WARD, "roles": ["dimension", "key"], "unit": None, "keys": SHAPE}
+    yield "Catalogue", catalogue | {"tables": [catalogue["tables"][0] | {"columns": [searchable]}]}
     yield (
         "DomainRequest",
         {
