@@ -273,7 +273,7 @@ class Plan(Message):
                 kind, *names = statistic
                 first, second = (None if name is None else seen.column(name) for name in names)
                 per_row = 1 if first is None else PER_ROW[kind](first, second)
-                found[statistic] = noised(length, most * per_row, share, per_row)._replace(groups=groups)
+                found[statistic] = noised(length, most * per_row, share, per_row, groups)
         if self.counts_cut:
             found[CUT] = noised(CUT_SLOTS, 1, share=len(found))  # a sixteenth of the price, however many figures
         return found

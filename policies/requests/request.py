@@ -84,7 +84,7 @@ class Request(Message):
         for role, names in self.plan.uses().items():
             for name in names:
                 check_role(self.table, role, name)
-        if self.table.beside and self.plan.kind != "query":
+        if self.table.beside and self.plan.training is not None:
             raise ValueError("a step of training learns from one table")
         self.plan.check(self.table, self.backend)
         check_slots(slot_count(self.plan, self.table), self.backend)
