@@ -109,6 +109,8 @@ def definition_of(request: Request, delta: float) -> dict[str, Any]:
         "delta": delta,
         "columns": columns,
     }
+    if table.beside:
+        found["joined_with"] = list(table.beside)
     if plan.is_about_persons:
         found["persons"] = plan.rows_in_words(table)
     if plan.inner is not None:
@@ -150,6 +152,8 @@ def definition_in_words(definition: Mapping[str, Any]) -> str:
     persons = definition.get("persons")
     of_rows = f"at most {rows:,} row{'s' if rows > 1 else ''} of each person{norm_in_words(definition.get('max_norm'))}"
     parts = [f"each person has {persons}" if persons else of_rows]
+    if joined := definition.get("joined_with"):
+        parts.append(f"each row beside its person's row of {', '.join(joined)}")
     for name, column in _defined(definition):
         if "bounds" in column:
             low, high = column["bounds"]

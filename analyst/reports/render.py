@@ -200,11 +200,13 @@ def print_offer(offer: Offer, silos: Iterable[str], console: Console) -> None:
 
 
 def _titled(name: str, offer: Offer) -> str:
-    """Return the title of a table: with what bounds a person's rows, where a norm does."""
+    """Return the title of a table: with what bounds a person's rows, where a norm does, or whether it can be joined."""
     holders = [offer.silos[silo] for silo in offer.holders(name)]
-    if all(one.max_norm is None for one in holders):
-        return f"Table {name}"
-    return f"Table {name}: {' or '.join(dict.fromkeys(map(rows_in_words, holders)))}"
+    has_norm = any(one.max_norm is not None for one in holders)
+    said = [" or ".join(dict.fromkeys(map(rows_in_words, holders)))] if has_norm else []
+    if all(one.one_row for silo in holders for one in silo.tables if one.name == name):
+        said.append("one row of each person, which other tables can be joined with")
+    return f"Table {name}{': ' if said else ''}{'; '.join(said)}"
 
 
 def _named(table: OpenTable) -> str:

@@ -103,6 +103,8 @@ def _data(policy: Policy) -> Iterator[str]:
             yield f"{name}: {source.time_column} tells how old a row is."
         if source.adopts is not None:
             yield f"{name} is held to the table definition {source.adopts}, which silos agreed on."
+        if source.one_row:
+            yield f"{name} has one row of each person, which may stand beside the rows of other tables (JOIN)."
         opened = {key: column for key, column in source.columns.items() if column.roles}
         for key, column in opened.items():
             yield f"{name}: {key} ({', '.join(_column(column))}) may be used as {' or '.join(column.roles)}."

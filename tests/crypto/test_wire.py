@@ -35,10 +35,10 @@ from crypto.wire import (
 )
 from federation.members.roster import Party, Roster, SiloParty
 from policies.requests.cases import Cases
-from policies.requests.catalogue import Catalogue, CatalogueRequest, OpenColumn
+from policies.requests.catalogue import Catalogue, CatalogueRequest, OpenColumn, OpenTable
 from policies.requests.exact import ExactStep, Setting
 from policies.requests.logistic import LogisticStep
-from policies.requests.persons import InnerColumn
+from policies.requests.persons import Inner, InnerColumn
 from policies.requests.predicates import Compare, IsNull, Not
 from policies.requests.query import Aggregate, Plan
 from policies.requests.request import Request
@@ -130,10 +130,12 @@ SAMPLES: dict[type[Message], Message] = {  # whose parts must fit together
         otherwise="long",
     ),
     InnerColumn: InnerColumn(name="spent", function="sum", column="days", low=0, high=600),
+    Inner: Inner(where=None, columns=(InnerColumn(name="ward", function="each", column="ward"),)),
     CatalogueRequest: CatalogueRequest(
         federation="hospitals", analyst="ann", nonce=bytes(16), created_at=1, standing=True, request=b"a request"
     ),
     OpenColumn: OpenColumn(column=REQUEST.table.columns[0], roles=("dimension",), unit=None),
+    OpenTable: OpenTable(name="wards", columns=(), definition=bytes(32), rows_up_to=2**20, one_row=True),
 }
 FUZZ = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 each_message = every("kind", MESSAGES)

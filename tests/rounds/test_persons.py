@@ -39,6 +39,17 @@ QUESTIONS = {
     " AS n, LEAST(SUM(LEAST(amount, 250)), 500) AS spent FROM purchases GROUP BY customer_id)",
     "SELECT COUNT(*) AS baskets FROM (SELECT customer_id FROM purchases GROUP BY customer_id HAVING"
     " COUNT(*) FILTER (WHERE cds = 1) > 0 AND COUNT(*) FILTER (WHERE cds = 2) > 0)": None,
+    "SELECT quarter, COUNT(*) AS n, SUM(k) AS k FROM (SELECT customer_id, quarter, LEAST(COUNT(*), 5) AS k, SUM(cds)"
+    " AS c FROM purchases GROUP BY customer_id, quarter) WHERE c > 2 GROUP BY quarter":
+    "SELECT quarter, COUNT(*) AS n, SUM(k) AS k FROM (SELECT customer_id, quarter, LEAST(COUNT(*), 5) AS k,"
+    " SUM(LEAST(cds, 10)) AS c FROM purchases GROUP BY customer_id, quarter) WHERE c > 2 GROUP BY quarter",
+    "SELECT cohort, quarter, COUNT(DISTINCT customer_id) AS n FROM (SELECT customer_id, quarter, MIN(quarter) OVER"
+    " (PARTITION BY customer_id) AS cohort FROM purchases GROUP BY customer_id, quarter)"
+    " GROUP BY cohort, quarter": None,
+    "SELECT size, COUNT(*) AS n FROM (SELECT customer_id, CASE WHEN cds > 3 THEN 'big' ELSE 'small' END AS size"
+    " FROM purchases GROUP BY customer_id, size HAVING COUNT(*) > 1) GROUP BY size": None,
+    "SELECT COUNT(*) AS n FROM (SELECT customer_id FROM purchases GROUP BY customer_id"
+    " HAVING COUNT(DISTINCT quarter) >= 3)": None,
     "SELECT last, COUNT(*) AS n FROM (SELECT customer_id, MIN(quarter) AS first, MAX(quarter) AS last FROM purchases"
     " GROUP BY customer_id) WHERE first = '1997Q1' AND last >= '1997Q3' GROUP BY last": None,
 }  # fmt: skip
@@ -51,6 +62,7 @@ def shops(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Simulation
     path = tmp_path_factory.mktemp("shops") / "federation"
     found_sector(path, retailers.SECTOR)
     rewrite_policies(path, "min_cohort     = 2600", "min_cohort     = 2")
+    rewrite_policies(path, "lifetime    = { rho = 1.0 }", "lifetime    = { rho = 9.0 }")
     rewrite_policies(path, "max_rows  = 100 ", "max_silos = 2\nmax_rows  = 1000 ")
     first, second = (path / "silos" / shop / "purchases.parquet" for shop in retailers.RETAILERS[:2])
     with duckdb.connect() as database:
@@ -105,6 +117,9 @@ def test_the_report_says_that_nobody_is_matched_and_verifies(shops: tuple[Simula
         )
         assert any("rows of the answer are what it says" in line for line in lines)
         assert render(report, "table")
+    grouped = ask(simulation, "SELECT quarter, AVG(n) AS n FROM (SELECT customer_id, quarter, LEAST(COUNT(*), 9) AS n"
+                  " FROM purchases GROUP BY ALL) GROUP BY quarter")  # fmt: skip
+    assert "has at most 7 rows, each made of all rows at a silo of one quarter" in grouped.assumptions[0]
     inner = ask(simulation, "SELECT AVG(n) AS n FROM (SELECT customer_id, LEAST(COUNT(*), 20) AS n FROM purchases"
                 " GROUP BY customer_id)")  # fmt: skip
     assert inner.assumptions[0].startswith("one customer has one row made of all rows at a silo in an answer")

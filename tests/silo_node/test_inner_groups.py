@@ -51,7 +51,8 @@ QUESTIONS = (
     ("SELECT cohort, grade, COUNT(*) AS n FROM (SELECT patient_id, grade, MIN(grade) OVER (PARTITION BY patient_id) AS"
      " cohort FROM visits GROUP BY patient_id, grade) GROUP BY cohort, grade",
      "SELECT coalesce(cohort, -1) AS cohort, coalesce(grade, -1) AS grade, COUNT(*) AS n FROM (SELECT patient_id,"
-     " grade, MIN(grade) OVER (PARTITION BY patient_id) AS cohort FROM visits GROUP BY patient_id, grade) GROUP BY ALL"),
+     " grade, MIN(grade) OVER (PARTITION BY patient_id) AS cohort FROM visits GROUP BY patient_id, grade)"
+     " GROUP BY ALL"),
     ("SELECT ward, SUM(paid) AS paid, SUM(low) AS low FROM (SELECT patient_id, ward, GREATEST(LEAST("
      "SUM(cost), 99), 0) AS paid, SUM(COUNT(*)) OVER (PARTITION BY patient_id) AS k, MIN(MIN(age)) OVER (PARTITION BY"
      f" patient_id) AS low {BY_WARD}) WHERE k BETWEEN 2 AND 4 GROUP BY ward",

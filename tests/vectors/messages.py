@@ -206,6 +206,34 @@ DERIVED: dict[str, Any] = QUESTION | {
         }
     ],
 }
+# One row of each person in each ward and for each truth of `died`.
+BY_GROUP: dict[str, Any] = {
+    "kind": "query",
+    "where": None,
+    "group_by": ["ward"],
+    "aggregates": [
+        {"function": "count", "column": None, "alias": "n"},
+        {"function": "persons", "column": None, "alias": "persons"},
+    ],
+    "inner": {
+        "where": None,
+        "columns": [
+            {"name": "ward", "function": "each", "column": "ward"},
+            {"name": "first", "function": "first", "column": "ward", "of_person": True},
+            {"name": "wards", "function": "distinct", "column": "ward", "high": 2},
+        ],
+        "cases": [
+            {
+                "name": "dead",
+                "whens": [{"kind": "is_null", "column": "died"}],
+                "labels": [None],
+                "otherwise": "known",
+            }
+        ],
+    },
+}
+JOINED = TABLE | {"columns": [WARD | {"name": "wards.ward"}, DAYS, DIED], "beside": ["wards"]}
+BY_JOINED = QUESTION | {"where": None, "group_by": ["wards.ward"]}
 NEVER_MISSING = TABLE | {"columns": [WARD, DAYS | {"can_be_missing": False}, DIED]}
 WITH_NORM = TABLE | {"max_norm": 2}
 STEP = {
@@ -325,6 +353,7 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     }
     yield "Catalogue", catalogue
     yield "Catalogue", catalogue | {"max_norm": 2}
+    yield "Catalogue", catalogue | {"tables": [catalogue["tables"][0] | {"one_row": True}]}
     lifetime = {"purpose": None, "window": "lifetime", "limit": 1_000_000, "everybody": 900_000, "analyst": None}
     month = lifetime | {"purpose": "research", "window": "calendar-month", "analyst": 10_000}
     standing = {"left": [lifetime, month], "micro_rho": 0, "compute_ms": 0, "denials": []}
@@ -562,6 +591,8 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "Request", request(SEARCH, 100_000)
     searchable = {"column": WARD, "roles": ["dimension", "key"], "unit": None, "keys": SHAPE}
     yield "Catalogue", catalogue | {"tables": [catalogue["tables"][0] | {"columns": [searchable]}]}
+    yield "Request", request(BY_GROUP, 100_000)
+    yield "Request", request(BY_JOINED, 100_000) | {"table": JOINED}
     yield (
         "DomainRequest",
         {
