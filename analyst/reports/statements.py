@@ -19,8 +19,13 @@ Reading = tuple[tuple[str, ...], dict[str, str], str]
 
 def requests_of(request: Request) -> tuple[Request, ...]:
     """Return for each statement the request that would ask it alone, at the price of all."""
-    parts = request.plan.alone
-    return (request,) if len(parts) == 1 else tuple(request.model_copy(update={"plan": part}) for part in parts)
+    parts, table = request.plan.alone, request.table
+    if len(parts) == 1:
+        return (request,)
+    names = [dict.fromkeys(name for used in part.uses().values() for name in used) for part in parts]
+    tables = [table.model_copy(update={"columns": tuple(map(table.column, own))}) for own in names]
+    fields = zip(parts, tables, strict=True)
+    return tuple(request.model_copy(update={"plan": part, "table": own}) for part, own in fields)
 
 
 def portions_of(request: Request) -> tuple[float, ...]:

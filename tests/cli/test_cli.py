@@ -152,7 +152,7 @@ def test_out_writes_the_answer_and_prints_nothing(
 def test_a_defect_is_one_line_and_not_a_traceback(
     in_memory: Simulation, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(analyst.client, "plan", lambda *_: 1 / 0)
+    monkeypatch.setattr(analyst.client, "script_of", lambda *_: 1 / 0)
     monkeypatch.delenv("CONSILO_DEBUG", raising=False)
     status = run(
         f'consilo query "SELECT COUNT(*) FROM lung" --federation {in_memory.path}/consilo.toml --purpose p --epsilon 1'

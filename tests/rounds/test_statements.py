@@ -240,3 +240,9 @@ def test_a_part_below_the_least_price_is_refused(founded: Path, tmp_path: Path) 
         assert "RHO_TOO_SMALL" in caught.value.message
         assert "statement 1: it has rho" in caught.value.message
         ask(simulation, *THREE[:2], epsilon=1.0)
+
+
+def test_each_table_says_the_definition_of_its_own_columns(exactly: Simulation) -> None:
+    report = ask(exactly, *THREE)
+    for sql, table in zip(THREE, report.tables, strict=True):
+        assert table.definition == ask(exactly, sql).definition
