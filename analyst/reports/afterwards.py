@@ -6,7 +6,7 @@ Promise: it reads the table `released` and nothing else, has no side effect, and
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import sqlglot
@@ -95,6 +95,7 @@ class Column:
     figure: str | None = None
     quotient: tuple[exp.Expr, exp.Expr, float, float] | None = None
     rank: tuple[str, exp.Expr, bool, tuple[exp.Expr, ...]] | None = None  # its function, key, whether largest first
+    node: exp.Expr | None = None  # the expression over released figures, where it is one
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,11 @@ def read_after(text: str, figures: Mapping[str, str]) -> Afterwards:
         raise SqlError(f"the output name {twice[0]!r} is used twice", hint)
     can_have_parts = query.args.get("distinct") is None
     is_whole = leaf is query and can_have_parts and query.args.get("group") is None and not _adds(query)
-    columns = tuple(_column(one, figures, is_whole, can_have_parts) for one in query.expressions)
+    nodes = [one.unalias() if leaf is query else None for one in query.expressions]
+    columns = tuple(
+        replace(_column(one, figures, is_whole, can_have_parts), node=node)
+        for one, node in zip(query.expressions, nodes, strict=True)
+    )
     cut = _cut(query, figures) if is_whole else None
     clauses = [query.args.get(clause) is not None for clause in ("where", "qualify", "limit", "offset")]
     inner = list(query.find_all(exp.Where, exp.Having, exp.Qualify, exp.Limit, exp.Offset))
