@@ -197,7 +197,7 @@ class Federation:
     def planned(self, command: Command) -> tuple[Planned, Request]:
         """Plan a question and write its request, as `prepare` does."""
         self.look_again()
-        planned = rehearsed(plan(command.sql, self.offer_of(command.silos), command.counts_cut))
+        planned = rehearsed(plan(command.sql, self.offer_of(command.silos), command.counts_cut), command.sql)
         price = self.price(command.purpose, command.epsilon, planned.table, planned.plan, command.silos)
         mine, how = (Recipient(name=self.analyst, key=self._sealing.public),), (command.backend, command.deadline)
         return planned, self.write(planned.table, planned.plan, command.purpose, price, mine, *how, command.silos)

@@ -38,7 +38,7 @@ def show_preview(federation: Federation, command: Command, form: str) -> None:
 
 def _explain(options: argparse.Namespace, notes: Console) -> int:
     with federation_opened(options, notes) as (federation, _):
-        planned = rehearsed(plan(options.sql, federation.offer, not options.no_cut))
+        planned = rehearsed(plan(options.sql, federation.offer, not options.no_cut), options.sql)
     asks, parts = planned.plan.in_words(planned.table.name), tuple(parts_of(planned))
     if options.format == "json":
         fields = ("name", "numbers", "sensitivity", "share")

@@ -22,7 +22,7 @@ from analyst.errors import SqlError
 from analyst.reports.afterwards import GROUP, WITHHELD
 from analyst.reports.estimates import figures_of, groups_of
 from analyst.reports.intervals import Floats, Noisy
-from analyst.sql.evaluation import interrupted_after
+from analyst.sql.evaluation import interrupted_after, reason_of
 from analyst.sql.split import RELEASED
 from policies.requests.query import Plan
 from policies.requests.statistic import Statistic
@@ -35,6 +35,7 @@ _MAX_MOVES = 2_000  # sums that are moved one by one
 _LIMIT_S, _MEMORY = 60.0, "2GB"
 MAX_BYTES, _BATCH = 1 << 30, 100_000  # of a result, which is no part of the database's memory; rows
 _SCENARIO = "_scenario"
+_MEND = "a figure is a number, and a group a text, a number or a truth value: give each function what it takes"
 Bools = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.int64]
 
@@ -83,6 +84,10 @@ class Computed:
     places: Sequence[int]
     columns: Mapping[str, Outcomes]  # also the parts of quotients and ranks
     noise: Floats  # (draws, moves): by how many deviations each draw moved each sum; empty without moves
+
+
+class ComputingError(SqlError):
+    """What is computed after the answer is no SQL that DuckDB computes over the released figures."""
 
 
 def can_draw(groups: int) -> bool:
@@ -200,8 +205,7 @@ def _run(database: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
     except duckdb.InterruptException as err:
         raise SqlError("what is computed after the answer takes too long", "compute less after the answer") from err
     except duckdb.Error as err:
-        first = str(err).splitlines()[0][:300]
-        raise SqlError(f"what is computed after the answer fails: {first}", "mend that part of the question") from err
+        raise ComputingError(f"what is computed after the answer fails: {reason_of(err)}", _MEND) from err
 
 
 def _values(column: pa.ChunkedArray, name: str) -> tuple[Any, bool]:

@@ -21,6 +21,7 @@ from analyst.sql.evaluation import bounded
 from analyst.sql.offer import Offer, suggest
 from analyst.sql.parse import parse, sql_position, unsupported
 from analyst.sql.persons import by_person, check_joins, is_count_of_persons, is_person
+from analyst.sql.places import placed
 from analyst.sql.predicates import filters
 from analyst.sql.refusals import check_functions, group_of, refused_argument, refused_function
 from analyst.sql.split import renamed, split
@@ -54,10 +55,17 @@ _FUNCTIONS: Mapping[type[exp.Expr], str] = MappingProxyType(
 
 
 def plan(sql: str, offer: Offer, counts_cut: bool = False) -> Planned:
-    """Return the plan of a question on the silos' offer; raises SqlError.
+    """Return the plan of a question on the silos' offer; raises SqlError, which says where in the text it is.
 
     With `counts_cut` the plan also counts the persons whose rows or values bounding cuts.
     """
+    try:
+        return _planned(sql, offer, counts_cut)
+    except SqlError as err:
+        raise placed(err, sql) from err
+
+
+def _planned(sql: str, offer: Offer, counts_cut: bool) -> Planned:
     query, seen, inner = parse(sql), offer, None
     check_joins(query, offer)
     persons = by_person(query, offer)

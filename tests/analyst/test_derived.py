@@ -132,7 +132,7 @@ def test_a_kept_question_is_opened_again_with_the_same_intervals(of_two: Simulat
 
 
 def planned(question: str) -> Planned:
-    return rehearsed(plan(question, OFFER))
+    return rehearsed(plan(question, OFFER), question)
 
 
 def made(question: str, truth: Mapping[str, Any], sd: Mapping[str, float], draw: Any, least: float) -> Derived:

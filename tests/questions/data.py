@@ -163,12 +163,11 @@ def federation(home: Path) -> Federation:
 
 def of_silos(home: Path, silos: Sequence[Sequence[Mapping[str, Any]]]) -> Federation:
     """Return silos with these rows."""
-    offer = _offer()
     tables, rows = list[pa.Table](), list[Rows]()
     for silo, own in enumerate(silos):
-        rows.append(_coded(home, offer, own)[0])
+        rows.append(rows_in(home, own)[0])
         tables.append(_stored(own).append_column("silo", pa.array([silo] * len(own))))
-    return Federation(offer, rows, _database(offer, pa.concat_tables(tables)))
+    return Federation(offer(), rows, _database(offer(), pa.concat_tables(tables)))
 
 
 @cache
@@ -177,7 +176,8 @@ def _rules() -> Policy:
 
 
 @cache
-def _offer() -> Offer:
+def offer() -> Offer:
+    """Return what the silos offer."""
     rules = _rules()
     analyst = Analyst(key=KEY, purposes=tuple(rules.purposes), until=datetime(2100, 1, 1, tzinfo=UTC))
     return Offer({"north": catalogue_of(rules, analyst, "fed", bytes(32), bytes(16), NOW)})
@@ -185,19 +185,15 @@ def _offer() -> Offer:
 
 def rows_in(home: Path, rows: Sequence[Mapping[str, Any]]) -> tuple[Rows, list[str]]:
     """Return rows as a silo reads them, every column in every way, and their persons by place."""
-    return _coded(home, _offer(), rows)
+    pa.parquet.write_table(_stored(rows), home / "visits.parquet")
+    source = source_of(_rules(), "visits", home)
+    with opened(source) as database:
+        found, persons = coded(database, source.view, "patient_id", codings(offer()))
+    return found, persons.to_pylist()
 
 
 def _stored(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist([dict.fromkeys(SCHEMA.names) | dict(row) for row in rows], schema=SCHEMA)
-
-
-def _coded(home: Path, offer: Offer, rows: Sequence[Mapping[str, Any]]) -> tuple[Rows, list[str]]:
-    pa.parquet.write_table(_stored(rows), home / "visits.parquet")
-    source = source_of(_rules(), "visits", home)
-    with opened(source) as database:
-        found, persons = coded(database, source.view, "patient_id", codings(offer))
-    return found, persons.to_pylist()
 
 
 def _database(offer: Offer, stored: pa.Table) -> duckdb.DuckDBPyConnection:
