@@ -23,6 +23,35 @@ PLACES: Mapping[str, str] = {
     "after": "SELECT ward, COUNT(*) AS n, {figures} AS x FROM visits GROUP BY ward",
     "window": "SELECT ward, COUNT(*) AS n, {figures} OVER (ORDER BY ward) AS x FROM visits GROUP BY ward",
 }
+# Functions that a call of any column or figure does not fit: the arguments of cells, and of figures.
+_ARGUMENTS: Mapping[str, tuple[str, str]] = {
+    **dict.fromkeys(
+        ("corr", "covar_pop", "covar_samp", "regr_avgx", "regr_avgy", "regr_count", "regr_intercept", "regr_r2",
+         "regr_slope", "regr_sxx", "regr_sxy", "regr_syy"),
+        ("age, stay", "COUNT(*), SUM(age)"),
+    ),
+    **dict.fromkeys(("quantile", "quantile_cont", "quantile_disc", "approx_quantile"), ("age, 0.5", "COUNT(*), 0.5")),
+    **dict.fromkeys(("count_if", "countif", "bool_and", "bool_or"), ("age > 40", "COUNT(*) > 40")),
+    **dict.fromkeys(("date_trunc", "datetrunc"), ("'quarter', seen", "'quarter', DATE '2026-05-01'")),
+    **dict.fromkeys(("date_part", "datepart"), ("'year', seen", "'year', DATE '2026-05-01'")),
+    **dict.fromkeys(("date_diff", "datediff", "date_sub"), ("'day', seen, seen",
+                                                            "'day', DATE '2026-05-01', DATE '2026-06-01'")),
+    **dict.fromkeys(
+        ("day", "dayname", "dayofmonth", "dayofweek", "dayofyear", "epoch", "isodow", "isoyear", "last_day", "month",
+         "monthname", "quarter", "week", "weekday", "weekofyear", "year", "yearweek"),
+        ("seen", "DATE '2026-05-01'"),
+    ),
+    "strftime": ("seen, '%Y'", "DATE '2026-05-01', '%Y'"),
+    "make_date": ("2026, 5, 1", "2026, 5, 1"),
+    "ntile": ("2", "2"),
+    "nth_value": ("age, 2", "COUNT(*), 2"),
+    "replace": ("kind, 'a', 'b'", "ward, 'a', 'b'"),
+    "split_part": ("kind, '2', 1", "ward, 'i', 1"),
+    "if": ("age > 40, 1, 2", "COUNT(*) > 40, 1, 2"),
+    "xor": ("age, 1", "1, 2"),
+    "gcd": ("age, 2", "4, 2"),
+    "lcm": ("age, 2", "4, 2"),
+}  # fmt: skip
 _TEXTS = ("VARCHAR", "BLOB", "JSON")
 _RAW = re.compile(r"\b(Binder|Parser|Catalog|Conversion|Invalid Input|Out of Range|Internal|Not implemented) Error")
 
@@ -52,6 +81,9 @@ def called() -> tuple[Called, ...]:
 
 
 def _calls(name: str, overloads: list[list[str | None]]) -> tuple[str, str]:
+    if name in _ARGUMENTS:
+        rows, figures = _ARGUMENTS[name]
+        return f"{name}({rows})", f"{name}({figures})"
     types = next((one for one in overloads if one), [])
     found = []
     for number, text, day in (("age", "kind", "seen"), ("COUNT(*)", "ward", "ward")):
@@ -77,7 +109,7 @@ def outcome(question: str) -> SqlError | None:
     return None
 
 
-def problems(question: str, refused: SqlError) -> Iterator[str]:
+def problems(refused: SqlError) -> Iterator[str]:
     """Yield what is wrong with a refusal: it is one line with a place and a hint, and no other program's message."""
     if "\n" in refused.message or "\n" in refused.hint:
         yield "more than one line"
@@ -89,4 +121,3 @@ def problems(question: str, refused: SqlError) -> Iterator[str]:
         yield "DuckDB's own message"
     if len(refused.message) > 300:
         yield "too long"
-    _ = question
