@@ -189,7 +189,7 @@ class Federation:
         """Plan what is commanded and write its request, at the price that the command says; raises AnalystError."""
         self.look_again()
         offer = self.offer_of(command.silos)
-        script = rehearsed_all(script_of(command.sql, offer, command.counts_cut, command.weights))
+        script = rehearsed_all(script_of(command.sql, offer, command.counts_cut, command.weights), command.sql)
         price = priced(command, script, offer, self.standing)
         mine, how = (self.recipient,), (command.backend, command.deadline)
         return script, self.write(script.table, script.plan, command.purpose, price, mine, *how, command.silos)

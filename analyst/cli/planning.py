@@ -39,7 +39,7 @@ def show_preview(federation: Federation, command: Command, form: str) -> None:
 
 def _explain(options: argparse.Namespace, notes: Console) -> int:
     with federation_opened(options, notes) as (federation, _):
-        found = rehearsed_all(script(options.sql, federation.offer, not options.no_cut))
+        found = rehearsed_all(script(options.sql, federation.offer, not options.no_cut), options.sql)
     statements = [(asks_of(one), one.after) for one in found.statements]
     parts = tuple(parts_of(found))
     if options.format == "json":

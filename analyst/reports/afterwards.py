@@ -6,7 +6,7 @@ Promise: it reads the table `released` and nothing else, has no side effect, and
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import sqlglot
@@ -19,23 +19,6 @@ from analyst.sql.split import RELEASED
 
 GROUP, WITHHELD = "_group", "_withheld"  # columns of `released` that no question names
 _RANKS: Mapping[type[exp.Expr], str] = {exp.Rank: "rank", exp.DenseRank: "dense_rank", exp.RowNumber: "row_number"}
-# Figures of several groups that count each group as much, unlike a sum.
-_OF_GROUPS = (
-    exp.Avg,
-    exp.Min,
-    exp.Max,
-    exp.Count,
-    exp.CountIf,
-    exp.Median,
-    exp.Quantile,
-    exp.PercentileCont,
-    exp.PercentileDisc,
-    exp.Stddev,
-    exp.StddevPop,
-    exp.StddevSamp,
-    exp.Variance,
-    exp.VariancePop,
-)
 # Windows that look at single groups, or count them: of those that are shown alone.
 _OF_NEIGHBOURS = (
     exp.Rank,
@@ -46,10 +29,17 @@ _OF_NEIGHBOURS = (
     exp.Ntile,
     exp.Lag,
     exp.Lead,
+    exp.First,
     exp.FirstValue,
+    exp.Last,
     exp.LastValue,
     exp.NthValue,
 )
+# Figures of several groups that sqlglot does not know as such; they count each group as much, unlike a sum.
+_OTHERS = frozenset(
+    {"arbitrary", "favg", "geomean", "geometric_mean", "kurtosis_pop", "mad", "mean", "product", "regr_sxx", "regr_sxy",
+     "regr_syy", "sem", "entropy"}
+)  # fmt: skip
 MAX_CHARACTERS = 200_000  # of the SQL; a file that somebody else wrote may have any
 _MOST_READS = 256  # of one CTE by another, multiplied: what a database that does not keep them would compute
 # All functions that are computed. Each gives the same result each time, in a time and a size that its arguments bound:
@@ -103,6 +93,7 @@ class Column:
     figure: str | None = None
     quotient: tuple[exp.Expr, exp.Expr, float, float] | None = None
     rank: tuple[str, exp.Expr, bool, tuple[exp.Expr, ...]] | None = None  # its function, key, whether largest first
+    node: exp.Expr | None = None  # the expression over released figures, where it is one
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +189,11 @@ def read_after(text: str, figures: Mapping[str, str]) -> Afterwards:
         raise SqlError(f"the output name {twice[0]!r} is used twice", hint)
     can_have_parts = query.args.get("distinct") is None
     is_whole = leaf is query and can_have_parts and query.args.get("group") is None and not _adds(query)
-    columns = tuple(_column(one, figures, is_whole, can_have_parts) for one in query.expressions)
+    nodes = [one.unalias() if leaf is query else None for one in query.expressions]
+    columns = tuple(
+        replace(_column(one, figures, is_whole, can_have_parts), node=node)
+        for one, node in zip(query.expressions, nodes, strict=True)
+    )
     cut = _cut(query, figures) if is_whole else None
     clauses = [query.args.get(clause) is not None for clause in ("where", "qualify", "limit", "offset")]
     inner = list(query.find_all(exp.Where, exp.Having, exp.Qualify, exp.Limit, exp.Offset))
@@ -222,10 +217,10 @@ def _leave_withheld_out(query: exp.Query, leaf: exp.Select) -> None:
         reads_it |= cte is not None and cte.this is leaf and isinstance(read, exp.Table) and read.name == cte.alias
         if not reads_it and select is not leaf:
             continue
-        for one in list(select.find_all(exp.AggFunc)):
+        for one in list(select.find_all(exp.AggFunc, exp.Anonymous)):
             is_window = isinstance(one.parent, exp.Window) and one.arg_key == "this"
             is_other = one.find_ancestor(exp.Select) is not select or (select is leaf and not is_window)
-            if is_other or not isinstance(one, _OF_GROUPS):
+            if is_other or not _counts_each(one, is_window):
                 continue
             shown = exp.Where(this=exp.not_(exp.column(WITHHELD)))
             if isinstance(one.parent, exp.Filter):
@@ -236,6 +231,15 @@ def _leave_withheld_out(query: exp.Query, leaf: exp.Select) -> None:
         is_filtered |= _apart(select) and select is not leaf
     if is_filtered:
         leaf.select(exp.column(WITHHELD), copy=False)
+
+
+def _counts_each(node: exp.Expr, is_window: bool) -> bool:
+    """Tell whether a figure of several groups counts each of them as much, unlike a sum."""
+    if isinstance(node, exp.First | exp.Last):
+        return not is_window
+    if isinstance(node, exp.Anonymous):
+        return str(node.this).lower() in _OTHERS
+    return not isinstance(node, (exp.Sum, *_OF_NEIGHBOURS))
 
 
 def _apart(select: exp.Select) -> bool:

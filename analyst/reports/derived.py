@@ -29,6 +29,8 @@ from analyst.reports.estimates import (
     sums_of,
 )
 from analyst.reports.intervals import ALPHA, Z95, Floats, fieller, z_of
+from analyst.reports.possible import ANY, Range, bounds_of, range_of, ranges_of
+from analyst.reports.rising import Rising, read
 from analyst.reports.scenarios import ANSWER, Computed, Outcomes, Runs, Sums, compute
 from analyst.sql.draft import Planned
 from crypto.rounds.opening import OpenedSum
@@ -169,15 +171,24 @@ class _Made:
             return [None] * self._rows
         alphas = self._alphas()
         if column.figure is not None:
-            return list(self._figures(column.figure))
-        found: Sequence[Estimate] = ()
-        if column.quotient is not None and (of := self._quotients(column, alphas)) is not None:
+            found: Sequence[Estimate] = self._figures(column.figure)
+        elif self._after.is_whole and (rising := read(column.node, {one.alias for one in self._sums.plan.aggregates})):
+            found = self._rising(rising, outcomes)
+        elif column.quotient is not None and (of := self._quotients(column, alphas)) is not None:
             found = of
         elif column.rank is not None and self._after.is_whole:
             found = self._ranks(column)
         else:
             found = self._others(outcomes, alphas)
+        found = [_within(one, self._possible(column)) for one in found]
         return [one if is_noisy else None for one, is_noisy in zip(found, self._noisy[column.name], strict=True)]
+
+    def _possible(self, column: Column) -> Range:
+        """Return what a column lies between for certain."""
+        if column.node is None or column.figure is not None:
+            return ANY
+        table = self._sums.table
+        return range_of(column.node, ranges_of(self._sums.plan, table), lambda name: bounds_of(table.column(name)))
 
     def _alphas(self) -> Floats:
         """Return with which probability the interval of each row may miss, so that it holds given what is shown."""
@@ -193,6 +204,20 @@ class _Made:
         """Return figures as the silos' sums give them, for every group."""
         alpha = ALPHA / self._candidates if self._after.selects else ALPHA
         return self._plainly(alias, self._least, alpha)
+
+    def _rising(self, rising: Rising, outcomes: Outcomes) -> list[Estimate]:
+        """Return what rises or falls with one figure, by that figure's intervals."""
+        found = list[Estimate]()
+        for one, value in zip(self._figures(rising.figure), outcomes.point.tolist(), strict=True):
+            if one.value is None or one.low is None or one.high is None or one.sd is None:
+                found.append(_HIDDEN)
+                continue
+            low, high = rising.ends(one.low, one.high)
+            first, last = rising.ends(one.value - one.sd, one.value + one.sd)
+            is_known = all(map(math.isfinite, (value, low, high)))
+            sd = (last - first) / 2 if math.isfinite(last - first) else (high - low) / (2 * Z95)
+            found.append(_estimate(value, low, high, sd) if is_known else _HIDDEN)
+        return found
 
     def _plainly(self, alias: str, least: float, alpha: float) -> list[Estimate]:
         aggregate = next(one for one in self._sums.plan.aggregates if one.alias == alias)
@@ -211,11 +236,18 @@ class _Made:
         z = np.array([z_of(alpha) for alpha in alphas.tolist()])
         variances = (above**2).sum(axis=0), (below**2).sum(axis=0)
         ends = fieller(tops, bottoms, variances, (above * below).sum(axis=0), z)
-        for point, first, last, width in zip(points.tolist(), *(one.tolist() for one in (*ends, z)), strict=True):
-            if not (math.isfinite(first) and math.isfinite(point)):
+        possible = self._possible(column)
+        has_bounds = all(map(math.isfinite, possible))
+        given = zip(points.tolist(), bottoms.tolist(), *(one.tolist() for one in (*ends, z)), strict=True)
+        for point, bottom, first, last, width in given:
+            low, high = sorted((offset + scale * first, offset + scale * last))
+            if has_bounds and bottom > 0 and math.isfinite(point):
+                # A mean is shown also where its divisor may be 0: to hide it would select those that are not.
+                low, high = (low, high) if math.isfinite(first) else possible
+                point = min(max(point, possible[0]), possible[1])
+            elif not (math.isfinite(first) and math.isfinite(point)):
                 found.append(_HIDDEN)
                 continue
-            low, high = sorted((offset + scale * first, offset + scale * last))
             found.append(_estimate(point, low, high, (high - low) / (2 * width)))
         return found
 
@@ -277,6 +309,14 @@ class _Made:
             else:
                 found.append(_by_draws(value, outcomes.drawn[:, place], z_of(alpha) / Z95))
         return found
+
+
+def _within(one: Estimate, possible: Range) -> Estimate:
+    """Return a figure with an interval of possible values; one that noise took beyond them is its own end."""
+    if one.value is None or one.low is None or one.high is None:
+        return one
+    low, high = (min(max(end, possible[0]), possible[1]) for end in (one.low, one.high))
+    return replace(one, low=min(low, one.value), high=max(high, one.value))
 
 
 def _count(column: Column) -> int:

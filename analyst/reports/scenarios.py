@@ -25,6 +25,7 @@ from analyst.reports.estimates import figures_of, groups_of
 from analyst.reports.intervals import Floats, Noisy
 from analyst.reports.redrawn import Redrawn
 from analyst.sql.database import KeptDatabase, interrupted_after
+from analyst.sql.evaluation import reason_of
 from analyst.sql.split import RELEASED
 from policies.requests.query import Plan
 from policies.requests.statistic import Statistic
@@ -41,6 +42,7 @@ _SCENARIO = "_scenario"
 _CONFIG: Mapping[str, Any] = MappingProxyType({"threads": 2, "memory_limit": _MEMORY, "temp_directory": ""})
 _SETTINGS = ("python_enable_replacements = false", "enable_external_access = false", "lock_configuration = true")
 _KEPT = KeptDatabase(_CONFIG, _SETTINGS)
+_MEND = "a figure is a number, and a group a text, a number or a truth value: give each function what it takes"
 Bools = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.int64]
 
@@ -94,6 +96,10 @@ class Computed:
     places: Sequence[int]
     columns: Mapping[str, Outcomes]  # also the parts of quotients and ranks
     noise: Floats  # (draws, moves): by how many deviations each draw moved each sum; empty without moves
+
+
+class ComputingError(SqlError):
+    """What is computed after the answer is no SQL that DuckDB computes over the released figures."""
 
 
 def can_draw(groups: int) -> bool:
@@ -239,8 +245,7 @@ def _run(database: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
     except duckdb.InterruptException as err:
         raise SqlError("what is computed after the answer takes too long", "compute less after the answer") from err
     except duckdb.Error as err:
-        first = str(err).splitlines()[0][:300]
-        raise SqlError(f"what is computed after the answer fails: {first}", "mend that part of the question") from err
+        raise ComputingError(f"what is computed after the answer fails: {reason_of(err)}", _MEND) from err
 
 
 def _values(column: pa.ChunkedArray, name: str) -> tuple[Any, bool]:

@@ -277,11 +277,17 @@ def _computed(node: exp.Expr, sql: str, parameters: Sequence[Any]) -> list[Any]:
     except duckdb.InterruptException as err:
         raise SqlError(f"{shown} takes too long to compute{sql_position(node)}", "ask a simpler expression") from err
     except duckdb.Error as err:
-        why = str(err).split("\n")[0][:160]
-        raise SqlError(f"{shown} cannot be computed{sql_position(node)}: {why}", HINT) from err
+        raise SqlError(f"{shown} cannot be computed{sql_position(node)}: {reason_of(err)}", HINT) from err
     if known is not None:
         known[key] = found
     return found
+
+
+def reason_of(error: duckdb.Error) -> str:
+    """Return in one line why DuckDB computes nothing: without the kind of its error, and without what it would do."""
+    first = str(error).partition("\n")[0]
+    _, colon, reason = first.partition("Error: ")
+    return (reason if colon else first).partition(" You might need")[0].partition(" Use TRY")[0][:160]
 
 
 def _result(text: str | None, type_name: str) -> Result:

@@ -26,6 +26,7 @@ from analyst.sql.measures import expression_of, name_for
 from analyst.sql.offer import Offer, suggest
 from analyst.sql.parse import parse, sql_position, unsupported
 from analyst.sql.persons import by_person, is_count_of_persons, is_person
+from analyst.sql.places import placed
 from analyst.sql.predicates import filters
 from analyst.sql.quantiles import is_quantile, name_of_quantile, ordered, quantile_of
 from analyst.sql.refusals import check_functions, group_of, refused_argument, refused_function
@@ -65,15 +66,18 @@ _FUNCTIONS: Mapping[type[exp.Expr], str] = MappingProxyType(
 
 
 def plan(sql: str, offer: Offer, counts_cut: bool = False) -> Planned:
-    """Return the plan of a question on the silos' offer; raises SqlError.
+    """Return the plan of a question on the silos' offer; raises SqlError, which says where in the text it is.
 
     With `counts_cut` the plan also counts the persons whose rows or values bounding cuts.
     """
-    return plan_of(parse(sql), offer, counts_cut)
+    try:
+        return plan_of(parse(sql), offer, counts_cut)
+    except SqlError as err:
+        raise placed(err, sql) from err
 
 
 def plan_of(query: exp.Query, offer: Offer, counts_cut: bool = False) -> Planned:
-    """Return the plan of a parsed question, as `plan` does."""
+    """Return the plan of a parsed question, as `plan` does, but for places of errors."""
     asked = joined(ordered(with_curves(spelled(query, offer))), offer)
     query, offer, seen, inner = asked.query, asked.offer, asked.offer, None
     persons = by_person(query, offer)

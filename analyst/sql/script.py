@@ -4,6 +4,7 @@ Promise: each statement is read as if it stood alone; an error says which one it
 UNION ALL of questions becomes one statement for each, whose rows stand below each other in one table of the answer.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,11 +19,13 @@ from analyst.sql.draft import Planned, Script
 from analyst.sql.evaluation import bounded
 from analyst.sql.offer import Offer
 from analyst.sql.parse import MAX_CHARACTERS, parse, sql_position
+from analyst.sql.places import placed
 from analyst.sql.plan import plan_of
 from policies.requests.statements import MAX_STATEMENTS, MAX_WEIGHT, Statements
 from policies.requests.tables import Table
 
 T = TypeVar("T")
+_BLANK = re.compile(r"[^\n]")
 
 
 def statements_of(sql: str) -> tuple[Sequence[sqlglot.Token], ...]:
@@ -51,6 +54,12 @@ def statements_of(sql: str) -> tuple[Sequence[sqlglot.Token], ...]:
     return statements
 
 
+def texts_of(sql: str) -> tuple[str, ...]:
+    """Return each statement of a text at its place: the text, in which all other statements are blanks."""
+    spans = [(found[0].start, found[-1].end + 1) for found in statements_of(sql) if found] or [(0, len(sql))]
+    return tuple(f"{_BLANK.sub(' ', sql[:first])}{sql[first:end]}{_BLANK.sub(' ', sql[end:])}" for first, end in spans)
+
+
 def queries_of(sql: str) -> tuple[exp.Query, ...]:
     """Return each statement of a text, parsed; raises SqlError, which says in which statement it is broken."""
     found = statements_of(sql)
@@ -69,11 +78,11 @@ def _located(place: int, count: int, read: Callable[[], T]) -> T:
 
 def script(sql: str, offer: Offer, counts_cut: bool = False, weights: Sequence[int] = ()) -> Script:
     """Return the plan of all statements of a text, as `analyst.sql.plan.plan` plans each; raises SqlError."""
-    queries = queries_of(sql)
+    queries, texts = queries_of(sql), texts_of(sql)
     found, tables = list[Planned](), list[tuple[int, ...]]()
     with bounded():
-        for place, query in enumerate(queries, 1):
-            planned = _located(place, len(queries), partial(_planned, query, offer, counts_cut))
+        for place, (query, text) in enumerate(zip(queries, texts, strict=True), 1):
+            planned = _located(place, len(queries), partial(_planned, query, text, offer, counts_cut))
             tables.append(tuple(range(len(found), len(found) + len(planned))))
             found += planned
             _check_table(found, [place for place, of in enumerate(tables, 1) for _ in of])
@@ -92,8 +101,11 @@ def script(sql: str, offer: Offer, counts_cut: bool = False, weights: Sequence[i
     return Script(table, plan, tuple(replace(one, table=table) for one in found), tuple(tables))
 
 
-def _planned(query: exp.Query, offer: Offer, counts_cut: bool) -> list[Planned]:
-    return [plan_of(one, offer, counts_cut) for one in _branches(query)]
+def _planned(query: exp.Query, sql: str, offer: Offer, counts_cut: bool) -> list[Planned]:
+    try:
+        return [plan_of(one, offer, counts_cut) for one in _branches(query)]
+    except SqlError as err:
+        raise placed(err, sql) from err
 
 
 def _check_table(found: Sequence[Planned], places: Sequence[int]) -> None:

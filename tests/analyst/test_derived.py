@@ -132,7 +132,7 @@ def test_a_kept_question_is_opened_again_with_the_same_intervals(of_two: Simulat
 
 
 def planned(question: str) -> Planned:
-    return rehearsed(plan(question, OFFER))
+    return rehearsed(plan(question, OFFER), question)
 
 
 def made(question: str, truth: Mapping[str, Any], sd: Mapping[str, float], draw: Any, least: float) -> Derived:
@@ -205,7 +205,7 @@ REFUSED = {
     "SELECT current_user AS u, COUNT(*) + 1 AS n FROM visits": "",
     "SELECT now() AS at, COUNT(*) + 1 AS n FROM visits": "",
     "SELECT no_such(COUNT(*)) AS x FROM visits": "NO_SUCH is not supported after the answer",
-    "SELECT COUNT(*) + 'x' AS x FROM visits": "what is computed after the answer fails: Conversion Error",
+    "SELECT COUNT(*) + 'x' AS x FROM visits": "fails at line 1, column 8: Could not convert",
     "SELECT [COUNT(*)] AS x FROM visits": "the column 'x' holds lists or structures",
     f"{GROUPED} SELECT n FROM t UNION ALL SELECT n FROM t": "the rows of the answer cannot be told",
     "SELECT COUNT(*) + 1 AS n, COUNT(*) + 2 AS n FROM visits": "the output name 'n' is used twice",

@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def planned(question: str, offered: Offer) -> Planned:
-    return rehearsed(plan(question, offered))
+    return rehearsed(plan(question, offered), question)
 
 
 def taken(work: Callable[[], object]) -> float:

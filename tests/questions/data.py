@@ -5,7 +5,7 @@ who are known to several silos.
 """
 
 import atexit
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
@@ -23,7 +23,7 @@ from analyst.sql.draft import Planned
 from analyst.sql.offer import Offer
 from analyst.sql.plan import plan
 from policies.document.catalogue import catalogue_of
-from policies.document.policy import Analyst
+from policies.document.policy import Analyst, Policy
 from policies.requests.request import Request
 from silo_node.data import answer
 from silo_node.data.coded import Coding, Rows, coded
@@ -158,18 +158,42 @@ def codings(offer: Offer) -> list[Coding]:
 def federation(home: Path) -> Federation:
     """Return the silos, whose rows are the same each time; `home` is a directory for their files."""
     atexit.register(federation.cache_clear)  # before DuckDB's module is gone, which would report it as leaked
-    rules = policy(*RULES)
-    analyst = Analyst(key=KEY, purposes=tuple(rules.purposes), until=datetime(2100, 1, 1, tzinfo=UTC))
-    offer = Offer({"north": catalogue_of(rules, analyst, "fed", bytes(32), bytes(16), NOW)})
+    return of_silos(home, [_rows(np.random.default_rng([18, silo])) for silo in range(SILOS)])
+
+
+def of_silos(home: Path, silos: Sequence[Sequence[Mapping[str, Any]]]) -> Federation:
+    """Return silos with these rows."""
     tables, rows = list[pa.Table](), list[Rows]()
-    for silo in range(SILOS):
-        table = pa.Table.from_pylist(_rows(np.random.default_rng([18, silo])), schema=SCHEMA)
-        pa.parquet.write_table(table, home / "visits.parquet")
-        source = source_of(rules, "visits", home)
-        with opened(source) as database:
-            rows.append(coded(database, source.view, "patient_id", codings(offer))[0])
-        tables.append(table.append_column("silo", pa.array([silo] * len(table))))
-    return Federation(offer, rows, _database(offer, pa.concat_tables(tables)))
+    for silo, own in enumerate(silos):
+        rows.append(rows_in(home, own)[0])
+        tables.append(_stored(own).append_column("silo", pa.array([silo] * len(own))))
+    return Federation(offer(), rows, _database(offer(), pa.concat_tables(tables)))
+
+
+@cache
+def _rules() -> Policy:
+    return policy(*RULES)
+
+
+@cache
+def offer() -> Offer:
+    """Return what the silos offer."""
+    rules = _rules()
+    analyst = Analyst(key=KEY, purposes=tuple(rules.purposes), until=datetime(2100, 1, 1, tzinfo=UTC))
+    return Offer({"north": catalogue_of(rules, analyst, "fed", bytes(32), bytes(16), NOW)})
+
+
+def rows_in(home: Path, rows: Sequence[Mapping[str, Any]]) -> tuple[Rows, list[str]]:
+    """Return rows as a silo reads them, every column in every way, and their persons by place."""
+    pa.parquet.write_table(_stored(rows), home / "visits.parquet")
+    source = source_of(_rules(), "visits", home)
+    with opened(source) as database:
+        found, persons = coded(database, source.view, "patient_id", codings(offer()))
+    return found, persons.to_pylist()
+
+
+def _stored(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist([dict.fromkeys(SCHEMA.names) | dict(row) for row in rows], schema=SCHEMA)
 
 
 def _database(offer: Offer, stored: pa.Table) -> duckdb.DuckDBPyConnection:

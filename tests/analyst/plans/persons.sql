@@ -130,7 +130,7 @@ write LEAST(COUNT(*), 20) AS n: the most that may count of one person
 -- title: more groups of a count than a domain may have
 SELECT n, COUNT(*) FROM (SELECT patient_id, LEAST(COUNT(*), 5000) AS n FROM visits GROUP BY patient_id) GROUP BY n
 -- error:
-too many groups: 'n' has 5,000 values, at most 1,000 are groups
+too many groups at line 1, column 8: 'n' has 5,000 values, at most 1,000 are groups
 -- hint:
 write a smaller bound, as in LEAST(COUNT(*), 20)
 
@@ -172,7 +172,7 @@ supported: SELECT dimensions and COUNT(*), COUNT(col), SUM(col), AVG(col), VAR_*
 -- title: two figures of one name inside
 SELECT AVG(a) FROM (SELECT patient_id, MIN(age) AS a, MAX(age) AS a FROM visits GROUP BY patient_id)
 -- error:
-the name 'a' is used twice inside
+the name 'a' is used twice inside at line 1, column 52
 -- hint:
 give every column its own name with AS
 
@@ -205,6 +205,6 @@ known: n
 -- title: a count that is grouped by, and compared in another group
 SELECT n, n > 1 AS again, COUNT(*) AS persons FROM (SELECT patient_id, LEAST(COUNT(*), 4) AS n FROM visits GROUP BY patient_id) GROUP BY n, again
 -- error:
-'n' is grouped by, and compared in another group
+'n' is grouped by, and compared in another group at line 1, column 8
 -- hint:
 group by it alone, and add up its groups afterwards

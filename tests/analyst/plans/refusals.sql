@@ -75,7 +75,7 @@ the question has no aggregate
 -- title: an alias twice
 SELECT COUNT(*) AS n, SUM(age) AS n FROM visits
 -- error:
-the output name 'n' is used twice
+the output name 'n' is used twice at line 1, column 35
 -- hint:
 give every column of the answer its own name with AS; an aggregate n also takes n_low, n_high, n_sd
 
@@ -87,17 +87,17 @@ the output name 'count_star' is used twice
 -- title: a dimension under the name of an interval's end
 SELECT ward AS n_low, COUNT(*) AS n FROM visits GROUP BY ward
 -- error:
-the output name 'n_low' is used twice
+the output name 'n_low' is used twice at line 1, column 16
 
 -- title: an aggregate under the name of another's deviation
 SELECT COUNT(*) AS n, SUM(age) AS n_sd FROM visits
 -- error:
-the output name 'n_sd' is used twice
+the output name 'n_sd' is used twice at line 1, column 35
 
 -- title: a dimension twice under one name
 SELECT ward, ward, COUNT(*) AS n FROM visits GROUP BY ward
 -- error:
-the output name 'ward' is used twice
+the output name 'ward' is used twice at line 1, column 14
 
 -- title: a name of two lines
 SELECT ward AS "two
@@ -271,7 +271,7 @@ column 'smoker' compares with a bool, found 1 at line 1, column 44
 -- title: a bool for a number
 SELECT COUNT(*) FROM visits WHERE age = TRUE
 -- error:
-column 'age' compares with a number, found TRUE
+column 'age' compares with a number, found TRUE at line 1, column 35
 
 -- title: text inside a list of numbers
 SELECT COUNT(*) FROM visits WHERE age IN (3, 'x')
