@@ -19,6 +19,7 @@ from policies.requests.tables import Table
 from policies.requests.trees import TREE, tree_over
 
 _LEAST = 1e-300  # of a deviation that is divided by
+_RIDGE = 1e-6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,6 +107,6 @@ def _roots(ranks: Ranks, ats: Sequence[float], scale: Scale) -> Floats:
         weights = np.stack([one - at for one, at in zip(upto, ats, strict=True)])
         both = covariance(weights[:, None], weights[None], ranks.tree)
         sds = np.sqrt(np.maximum(np.diag(both), _LEAST))
-        sizes, axes = np.linalg.eigh(both / sds / sds[:, None])
-        found.append(axes * np.sqrt(np.maximum(sizes, 0.0)))
+        # A little more on the diagonal, or two equal quantiles had no root; any other root would differ by machine.
+        found.append(np.linalg.cholesky(both / sds / sds[:, None] + _RIDGE * np.eye(len(ats))))
     return np.stack(found)
