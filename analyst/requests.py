@@ -92,6 +92,9 @@ def write(
         )
     except ValidationError as err:
         reason = err.errors()[0]["msg"].removeprefix("Value error, ")
+        if what.training is not None:
+            hint = "change the job; docs/training.md says what each model takes"
+            raise AnalystError(f"the job cannot be asked: {reason}", hint) from err
         hint = "group by fewer columns, filter by less, or spend more on fewer figures"
         raise AnalystError(f"the question cannot be asked: {reason}", hint) from err
 

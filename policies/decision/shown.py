@@ -90,12 +90,14 @@ def _parts(request: Request) -> Iterator[Line]:
         yield "figures", ", ".join(named)
     fields = type(request.plan).model_fields
     others = {name: getattr(request.plan, name) for name in fields if name not in _SAID}
-    said = [f"{name} {_value(value)}" for name, value in others.items() if value is not None]
+    said = [f"{name} {_value(value)}" for name, value in others.items() if value not in (None, ())]
     if said:
         yield "with" if step is None else "run", ", ".join(said)
 
 
 def _value(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(_value, value))
     return value.hex() if isinstance(value, bytes) else quoted(str(value))
 
 

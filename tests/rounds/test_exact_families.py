@@ -240,5 +240,5 @@ def test_a_job_that_does_not_fit_its_family_costs_nothing(tmp_path: Path, job: s
         with pytest.raises(AnalystError) as caught:
             run(simulation, file)
         assert says in caught.value.message
-        assert caught.value.hint
+        assert "change the job" in caught.value.hint or "docs/training.md" in caught.value.hint
         assert not simulation.reports
