@@ -93,6 +93,9 @@ def write(
         )
     except ValidationError as err:
         reason = err.errors()[0]["msg"].removeprefix("Value error, ")
+        if what.training is not None:
+            hint = "change the job; docs/training.md says what each model takes"
+            raise AnalystError(f"the job cannot be asked: {reason}", hint) from err
         hint = "group by fewer columns, filter by less, or spend more on fewer figures"
         if any(one.kind == TREE for one in what.statistics(table)):
             hint = "group by fewer columns, or count buckets: a quantile has a tree of counts for each group"

@@ -92,7 +92,7 @@ def _parts(request: Request) -> Iterator[Line]:
             named = (f"{one.in_words()} as {quoted(one.alias)}" for one in figures)
             yield f"{which}figures", ", ".join(named)
         others = {name: getattr(part, name) for name in type(part).model_fields if name not in _SAID}
-        said = [f"{name} {_value(value)}" for name, value in others.items() if value is not None]
+        said = [f"{name} {_value(value)}" for name, value in others.items() if value not in (None, ())]
         if said:
             yield f"{which}{'with' if run is None else 'run'}", ", ".join(said)
     if len(parts) > 1:
@@ -101,6 +101,8 @@ def _parts(request: Request) -> Iterator[Line]:
 
 
 def _value(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(_value, value))
     return value.hex() if isinstance(value, bytes) else quoted(str(value))
 
 

@@ -27,7 +27,10 @@ PowerOfTwo = Annotated[int, Field(ge=1, le=2**40), AfterValidator(_power_of_two)
 # An analyst, or with *@ all of a domain who use one key; they share the budget of one analyst.
 AnalystName = Annotated[str, Field(min_length=1, max_length=120, pattern=r"^(\*@)?[A-Za-z0-9][A-Za-z0-9._@+/-]*$")]
 # What a policy may open: what requests can ask for, and names of what no version can do yet.
-COMPUTATION_NAMES = tuple(sorted({*OPENED, "cox", "gradient-boosting", "k-means", "neural-network"}))
+COMPUTATION_NAMES = (
+    "query",
+    *sorted({*OPENED - {"query"}, "cox", "gradient-boosting", "k-means", "neural-network"}),
+)
 
 
 def _computation(name: str) -> str:

@@ -26,6 +26,9 @@ class Setting(Message):
     name: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[a-z][a-z0-9_]*$")]
     value: Annotated[str, Field(max_length=MAX_TEXT)]
 
+    def __str__(self) -> str:
+        return f"{self.name} = {self.value}"
+
 
 Settings = Annotated[tuple[Setting, ...], Field(max_length=_MOST_SETTINGS, exclude_if=lambda settings: not settings)]
 

@@ -5,6 +5,7 @@ silos. A row's numbers are rounded to a grid (`silo_node.training.grid`) before 
 the model, are the same for every split of the rows. numpy alone is needed.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
@@ -49,7 +50,7 @@ class Glm:
     finish: Callable[[Task, State], Fitted]
     outputs: Callable[[Task], int] = lambda task: 1
     can_run_away: bool = False  # whether a weight may grow without end
-    least_loss: float = 0.0  # of a row, below which all labels are told apart
+    least_loss: float = -math.inf  # of a row, below which all labels are told apart
     penalty: Callable[[Task], float] = lambda task: 0.0
 
 

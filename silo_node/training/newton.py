@@ -33,7 +33,7 @@ class Problem:
     classes: int = 1  # of a design that is there once for each class
     penalty: float = 0.0  # half of it times the squares of all weights but the first is added to the loss
     can_run_away: bool = False  # whether a weight may grow without end
-    least_loss: float = 0.0  # of a row: below it all labels are told apart, and the weights grow without end
+    least_loss: float = -math.inf  # of a row: below it all labels are told apart, and the weights grow without end
 
 
 def begun(state: State, weights: Vector, bits: int, unit: float = 1.0) -> State:

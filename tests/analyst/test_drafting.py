@@ -476,7 +476,7 @@ def test_a_file_of_values_takes_no_name_of_another_file(tables: Path, capsys: py
             ["2: age: 'a' takes column 'age' of north"],
         ),
         ("age = { domain = [1, 2] }", ["1: age: unknown = None must be a member of domain"]),
-        ("sex = { roles = ['label'], from = 'gender' }", ["1: sex: a string column cannot be a label; use a bool"]),
+        ("sex = { roles = ['label'], from = 'gender' }", ["1: sex: a label needs bounds or a domain"]),
         ("age = { bounds = [0, 9], lookback_days = 3 }", ["1: age.lookback_days: a decimal column does not tell"]),
         ("seen = { type = 'date', lookback_days = 0 }", ["1: seen.lookback_days: expected a whole number from 1"]),
         (

@@ -19,8 +19,11 @@ from analyst.training.run import Training, show_training, train
 from federation.founding import found
 from policies.requests.exact import ExactStep
 from silo_node.training.run import ExactModel
+from tests.harness import families
 from tests.harness.simulator import Simulation, simulate
 from tests.rounds.test_training import asked, models
+
+pytestmark = pytest.mark.slow
 
 SILOS = ("east", "middle", "north", "south", "west")
 POLICY = """\
@@ -122,7 +125,12 @@ def job_of(model: str, label: str, more: str = "") -> str:
 
 @contextmanager
 def banks(
-    path: Path, job: str, rows: dict[str, list[dict[str, Any]]] | None = None, computations: Sequence[str] = ALL
+    path: Path,
+    job: str,
+    rows: dict[str, list[dict[str, Any]]] | None = None,
+    computations: Sequence[str] = ALL,
+    consent: str = "[purposes.lending]\n",
+    change: tuple[str, str] | None = None,
 ) -> Iterator[tuple[Simulation, Path]]:
     key = found(path, "banks", dict.fromkeys(SILOS), ("ana",))["ana"]
     for silo in SILOS:
@@ -130,6 +138,8 @@ def banks(
         own = rows[silo] if rows is not None else rows_of(silo)
         pyarrow.parquet.write_table(pa.Table.from_pylist(own), home / "loans.parquet")
         text = POLICY.format(silo=silo, key=key, computations=json.dumps(list(computations)))
+        text = text.replace("[purposes.lending]\n", consent).replace(*(change or ("", "")))
+        (home / "consent.csv").write_text("id,purpose,given_at,withdrawn_at\n")
         (home / "policy.toml").write_text(text)
     (path / "job.toml").write_text(job)
     with simulate(path) as simulation:
@@ -240,5 +250,156 @@ def test_a_job_that_does_not_fit_its_family_costs_nothing(tmp_path: Path, job: s
         with pytest.raises(AnalystError) as caught:
             run(simulation, file)
         assert says in caught.value.message
-        assert caught.value.hint
+        assert "change the job" in caught.value.hint or "docs/training.md" in caught.value.hint
         assert not simulation.reports
+
+
+@pytest.mark.parametrize(
+    ("model", "label", "more"),
+    [
+        ("ridge-regression", "paid", "[options]\npenalty = 2.5\n"),
+        ("multinomial-regression", "grade", ""),
+        ("poisson-regression", "visits", '[columns]\noffset = "exposure"\n'),
+        ("logistic-regression", "grade", '[options]\npositive = "yes"\nmissing = "indicator"\n'),
+    ],
+)
+def test_every_family_runs_to_its_end_and_is_what_its_functions_give(
+    tmp_path: Path, model: str, label: str, more: str
+) -> None:
+    with banks(tmp_path / "f", job_of(model, label, more)) as (simulation, file):
+        training = run(simulation, file)
+        found = the_model(simulation)
+        request = asked(simulation)[0]
+    assert training.ended == "complete"
+    assert isinstance(request.plan, ExactStep)
+    own = request.plan.task(request.table)
+    cells: dict[str, Any] = {}
+    for column in request.table.columns:
+        values = [row[column.name] for row in pooled()]
+        grain = float(column.step or 1)
+        cells[column.name] = values if column.domain else [round(float(value) / grain) for value in values]
+    gaps = {name: np.zeros(len(pooled()), np.bool_) for name in FEATURES[1:]} if "indicator" in more else None
+    _, fitted, rounds = families.run(own, [families.examples(own, cells, gaps)])
+    assert found.fitted == fitted
+    assert training.steps == rounds
+
+
+def test_labels_that_a_column_tells_apart_end_the_run_and_only_owners_see_the_column(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = {silo: [row | {"owner": row["ok"]} for row in rows_of(silo)] for silo in SILOS}
+    with banks(tmp_path / "f", job_of("logistic-regression", "ok"), rows) as (simulation, file):
+        training = run(simulation, file)
+        said = show_training(training, read_job(file), {})
+        model = the_model(simulation)
+        policy = tmp_path / "f" / "silos" / "west" / "policy.toml"
+        assert silo_node.owner.cli.main(["models", "--policy", str(policy)]) == 0
+        shown = capsys.readouterr().out
+        assert b"owner" not in b"".join(
+            frame for name, frames in west(simulation) if name == "< learn" for frame in frames
+        )
+    assert training.ended == "no-maximum"
+    assert "no maximum" in said
+    assert "owner tells" not in said
+    assert not model.fitted.listings
+    assert "no maximum: owner tells the labels apart" in shown
+
+
+def west(simulation: Simulation) -> list[tuple[str, tuple[bytes, ...]]]:
+    return simulation.silos["west"].seen
+
+
+def test_a_run_that_is_interrupted_after_its_end_asks_for_no_further_step(tmp_path: Path) -> None:
+    class StoppedError(Exception):
+        pass
+
+    with banks(tmp_path / "f", job_of("linear-regression", "paid")) as (simulation, file):
+
+        def stop(done: int) -> None:
+            if done == 3:
+                raise StoppedError
+
+        with pytest.raises(StoppedError):
+            train(simulation.federation, read_job(file), stop, file.with_name("keep.json"))
+        count = len(simulation.reports)
+        training = run(simulation, file)
+        assert len(simulation.reports) == count
+        assert (training.ended, training.steps, training.holders) == ("complete", 3, SILOS)
+
+
+def test_a_silo_that_is_away_for_a_step_is_taught_and_ends_with_the_same_model(tmp_path: Path) -> None:
+    with banks(tmp_path / "f", job_of("logistic-regression", "ok")) as (simulation, file):
+        simulation.silos["middle"].dies_before = "contribute"
+        simulation.silos["middle"].restarts = True
+        training = run(simulation, file)
+        assert training.ended == "complete"
+        assert training.holders == SILOS
+        assert training.answered["middle"] == training.steps - 1
+        the_model(simulation)
+
+
+def test_a_withdrawal_in_a_run_leaves_the_person_out_of_what_follows(tmp_path: Path) -> None:
+    decided = '[consent]\nmode = "table"\nsource = "consent.csv"\nsubject = "id"\npurpose = "purpose"\n'
+    decided += 'given_at = "given_at"\nwithdrawn_at = "withdrawn_at"\n[purposes.lending]\nconsent = "opt-out"\n'
+    with banks(tmp_path / "f", job_of("logistic-regression", "ok", TIGHT), consent=decided) as (simulation, file):
+        gone = {row["id"] for row in rows_of("west")[::3]}
+
+        def withdraw(done: int) -> None:
+            if done == 3:
+                lines = "".join(f"{one},lending,2020-01-01T00:00:00Z,2020-01-02T00:00:00Z\n" for one in sorted(gone))
+                decisions = tmp_path / "f" / "silos" / "west" / "consent.csv"
+                decisions.write_text(f"id,purpose,given_at,withdrawn_at\n{lines}")
+
+        training = train(simulation.federation, read_job(file), withdraw)
+        model = the_model(simulation)
+    rest = [row for row in pooled() if row["id"] not in gone]
+    fit = sm.Logit(np.array([row["ok"] for row in rest], float), design(rest)).fit(disp=0, tol=1e-14)
+    agrees(model, fit)
+    assert training.ended == "complete"
+    assert figures(model)["rows"] == len(rest)
+    assert any("the rows changed in the run" in note for note in model.fitted.notes)
+
+
+def test_rows_that_lack_a_cell_are_left_out_and_counted_and_rows_of_a_person_are_bounded(tmp_path: Path) -> None:
+    rows = {silo: [dict(row) for row in rows_of(silo)] for silo in SILOS}
+    for row in rows["north"][:9]:
+        row["debt"] = None
+    for row in rows["south"][:5]:
+        row["ok"] = None
+    for row in rows["west"][:20]:
+        row["id"] = "west-0"  # of whom four rows enter
+    with banks(tmp_path / "f", job_of("logistic-regression", "ok", TIGHT), rows) as (simulation, file):
+        training = run(simulation, file)
+        model = the_model(simulation)
+    whole = sum(map(len, rows.values()))
+    assert training.ended == "complete"
+    assert figures(model)["rows left out"] == 14
+    assert figures(model)["rows"] == whole - 14 - 16
+
+
+def test_an_exact_family_on_a_private_source_is_refused_with_the_reason(tmp_path: Path) -> None:
+    for change in (('release = "exact"', 'release = "private"'), ('dp = "optional"', 'dp = "required"')):
+        job = job_of("poisson-regression", "visits")
+        with banks(tmp_path / change[1][:4].strip(), job, change=change) as (simulation, file):
+            with pytest.raises(DeniedError, match="RELEASE") as caught:
+                run(simulation, file)
+            assert "without noise" in f"{caught.value.message} {caught.value.hint}"
+            assert not simulation.reports or not models(simulation)
+
+
+def test_more_rounds_than_a_policy_allows_are_refused_by_the_key_of_the_job(tmp_path: Path) -> None:
+    with banks(tmp_path / "f", job_of("linear-regression", "paid", "rounds = 31\n")) as (simulation, file):
+        with pytest.raises(DeniedError, match="MAX_ROUNDS") as caught:
+            run(simulation, file)
+        assert "rounds = 30" in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_prepared_rows_give_the_same_model(tmp_path: Path) -> None:
+    job = job_of("logistic-regression", "ok", '[options]\nmissing = "mean"\n')
+    prepared = ('uri = "loans.parquet"', 'uri = "loans.parquet"\nread = "prepared"')
+    fitted = []
+    for name, change in (("read", None), ("prepared", prepared)):
+        with banks(tmp_path / name, job, change=change) as (simulation, file):
+            run(simulation, file)
+            fitted.append(the_model(simulation).fitted)
+    assert fitted[0] == fitted[1]

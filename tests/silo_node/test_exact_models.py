@@ -79,6 +79,20 @@ def test_a_poisson_fit_on_five_silos_is_that_of_the_pooled_rows() -> None:
     close(figures(fitted)["log-likelihood without features"], fit.llnull)
 
 
+def test_large_counts_whose_loss_is_below_0_have_a_maximum() -> None:
+    columns, rows = small()
+    rows["visits"] = np.minimum(60, 20 + 2 * rows["visits"])
+    own = task("poisson-regression", columns, "visits", FEATURES, tolerance=TIGHT)
+    state, fitted, _ = run(own, divided(examples(own, rows), 5))
+    inputs = np.column_stack([rows["age"], rows["kind"] == "b", rows["kind"] == "c", rows["owner"]]).astype(float)
+    fit = sm.GLM(rows["visits"], sm.add_constant(inputs), family=sm.families.Poisson()).fit(tol=1e-14, maxiter=100)
+    assert state.ended == "complete"
+    assert state.one("loss") < 0
+    for values, expected, error in zip(lines(fitted).values(), fit.params, fit.bse, strict=True):
+        close(values[0], expected)
+        close(values[1], error)
+
+
 def test_an_offset_is_added_to_the_predictor_as_it_is() -> None:
     of, numbers = arrests(), np.random.default_rng(4)
     offset = np.round(numbers.uniform(-2, 3, len(of.outcome)), 3)
