@@ -83,6 +83,7 @@ _DISTINCT = Hint("only persons are told apart; see which groups have rows")
 _EXPRESSION = Hint("silos add cells as they are, and compute nothing of a row; group by what it is computed from")
 _KNOWN = (
     "COUNT",
+    "SURVIVAL",
     "SUM",
     "AVG",
     "MEDIAN",
