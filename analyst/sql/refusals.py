@@ -82,6 +82,7 @@ _WRITTEN = {"LISTAGG": "STRING_AGG", "ARRAY_AGG": "LIST"}
 _DISTINCT = Hint("only persons are told apart; see which groups have rows")
 _KNOWN = (
     "COUNT",
+    "SURVIVAL",
     "SUM",
     "AVG",
     "MEDIAN",

@@ -123,9 +123,9 @@ def check_groups(plan: Plan, table: Table) -> None:
 
 
 def curve_instead(statement: exp.Select, column: TableColumn, table: str, offer: Offer) -> str:
-    """Return the question for a curve where one groups by a time and adds up a bool; nothing where it is not open."""
+    """Return the question for a curve where one groups by a time and counts by a bool; nothing where it is not open."""
     opens = all(SURVIVAL in offer.silos[silo].aggregates for silo in offer.holders(table))
-    bools = [name for name in _summed(statement) if _is_bool(name, table, offer)]
+    bools = [name for name in _counted(statement) if _is_bool(name, table, offer)]
     if not opens or not bools or not _is_filter(column.name, table, offer):
         return ""
     try:
@@ -135,10 +135,11 @@ def curve_instead(statement: exp.Select, column: TableColumn, table: str, offer:
     return f"ask the curve of what happened until then: SELECT SURVIVAL({column.name}, {bools[0]}) FROM {table}"  # noqa: S608
 
 
-def _summed(statement: exp.Select) -> Iterator[str]:
-    for node in statement.find_all(exp.Sum, exp.Avg, exp.CountIf):
-        if isinstance(node.this, exp.Column):
-            yield node.this.name
+def _counted(statement: exp.Select) -> Iterator[str]:
+    """Yield the columns of what is added up, or counted on a condition, which may be a group by now."""
+    for node in statement.find_all(exp.Column):
+        if node.find_ancestor(exp.Where) is None:
+            yield node.name
 
 
 def _is_bool(name: str, table: str, offer: Offer) -> bool:

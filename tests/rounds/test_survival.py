@@ -225,6 +225,16 @@ def test_a_policy_that_does_not_list_it_refuses_and_the_hint_for_a_column_of_tim
             ask(simulation, by_time)
         assert "SELECT SURVIVAL(survival, died) FROM lung" in caught.value.hint
         assert "survival // 100 * 100" in caught.value.hint
+        for counted in ("COUNT(*) FILTER (WHERE died)", "SUM(CASE WHEN died THEN 1 ELSE 0 END)", "COUNT_IF(died)"):
+            with pytest.raises(SqlError) as caught:
+                ask(simulation, f"SELECT survival, {counted} AS deaths FROM lung GROUP BY survival")
+            assert "SELECT SURVIVAL(survival, died) FROM lung" in caught.value.hint
+        with pytest.raises(SqlError) as caught:
+            ask(simulation, "SELECT survival, COUNT(*) AS n FROM lung WHERE died GROUP BY survival")
+        assert "SURVIVAL(" not in caught.value.hint
+        with pytest.raises(SqlError) as caught:
+            ask(simulation, "SELECT SURVIVALS(survival, died) FROM lung")
+        assert caught.value.hint == "did you mean SURVIVAL?"
     rewrite_policies(home, ', "survival"]', "]")
     with simulate(home) as simulation:
         with pytest.raises(SqlError) as caught:
