@@ -7,6 +7,7 @@ request, by the noise that all silos together would add.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,6 @@ from analyst.sql.offer import Offer
 from analyst.widths import SIZES, deviations_of_each, widths
 from policies.budget.accountant import epsilon_of
 from policies.budget.sampler import rho_delta
-from policies.decision.thresholds import bounds_of
 from policies.requests.catalogue import Catalogue
 from policies.requests.computations import slot_count
 from policies.requests.denials import Denial
@@ -155,8 +155,9 @@ def asks_of(planned: Planned) -> str:
     """Return what silos compute, in words, with the bounds and the step of each measure that is an expression."""
     plan, seen, text = planned.plan, planned.plan.seen(planned.table), planned.plan.in_words(planned.table.shown)
     for one in plan.derived:
-        column = seen.column(one.name)
-        text += f"; {one.name} is from {bounds_of(column)}, of each row to the nearest {column.step}"
+        column, step = seen.column(one.name), Decimal(seen.column(one.name).step or 1)
+        low, high = (f"{((end or 0) * step).normalize():f}" for end in (column.low, column.high))
+        text += f"; {one.name} is from {low} to {high}, of each row to the nearest {column.step}"
     return text
 
 

@@ -92,17 +92,17 @@ def _tried(planned: Planned) -> Planned:
         )
     after = read_after(planned.after, {one.alias: one.function for one in plan.aggregates})
     if (plain := fields_of(after, plan, plan.seen(table))) is not None:
-        _check_names(plain.columns, plain.labels)
+        check_names(plain.columns, plain.labels)
         return replace(planned, after=after.text)
     kinds = [one for one in plan.statistics(table) if one != CUT]
     counts = _ROWS + 10.0 * np.arange(groups, dtype=np.float64)
     seen = plan.seen(table)
     sums = {one: made_up(one, seen, counts, 0.1 * counts, _SD) for one in kinds}
     derived = derive(after, Sums(plan, seen, sums, np.ones(groups, np.bool_)), 0.0, bytes(32), REHEARSAL)
-    _check_names(derived.columns, derived.labels)
+    check_names(derived.columns, derived.labels)
     return replace(planned, after=after.text)
 
 
-def _check_names(columns: Iterable[str], labels: Collection[str]) -> None:
+def check_names(columns: Iterable[str], labels: Collection[str]) -> None:
     """Raise SqlError unless the answer can be written."""
     check_fields(field for name in columns for field in ((name,) if name in labels else field_names(name)))

@@ -20,7 +20,8 @@ def added(conditioned: Conditioned, after: exp.Query) -> exp.Query:
     query = after.copy()
     figures = {name: _sum_of(one) for name, one in conditioned.figures.items()}
     dimensions = [one.alias_or_name for one in conditioned.core.expressions]
-    names = [name for name in dimensions if name in _groups(conditioned) and name not in conditioned.hidden]
+    groups = _groups(conditioned)
+    names = [name for name in dimensions if name in groups and name not in conditioned.hidden]
     leaf = next(one for one in query.find_all(exp.Table) if one.name == RELEASED).find_ancestor(exp.Select)
     if isinstance(query, exp.Select) and leaf is query and query.find(exp.Window) is None:
         _inline(query, figures, names)
@@ -37,8 +38,9 @@ def added(conditioned: Conditioned, after: exp.Query) -> exp.Query:
 def _groups(conditioned: Conditioned) -> set[str]:
     group = conditioned.core.args.get("group")
     aliases = {one.alias: one.alias for one in conditioned.core.expressions if one.alias}
-    written = {one.unalias().sql(): one.alias_or_name for one in conditioned.core.expressions}
-    nodes = group.expressions if group is not None else []
+    nodes, written = group.expressions if group is not None else [], dict[str, str]()
+    if any(node.name not in aliases for node in nodes):
+        written = {one.unalias().sql(): one.alias_or_name for one in conditioned.core.expressions}
     return {aliases.get(node.name) or written.get(node.sql()) or node.name for node in nodes}
 
 

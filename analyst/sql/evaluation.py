@@ -93,13 +93,18 @@ def is_dated(node: exp.Expr) -> bool:
 def check_pure(node: exp.Expr) -> None:
     """Raise SqlError unless all of an expression can be computed over public values."""
     for part in node.walk():
-        shown, place = part.sql(dialect="duckdb")[:60], sql_position(part)
         if type(part) not in PURE or (isinstance(part, exp.In) and not part.expressions):
-            raise SqlError(f"{shown} is not supported{place}", HINT)
+            raise SqlError(f"{_shown(part)} is not supported{sql_position(part)}", HINT)
         if isinstance(part, exp.Cast) and part.to.this.name not in _CASTS:
-            raise SqlError(f"{shown} is not supported{place}", f"cast to one of {', '.join(sorted(_CASTS))}")
+            hint = f"cast to one of {', '.join(sorted(_CASTS))}"
+            raise SqlError(f"{_shown(part)} is not supported{sql_position(part)}", hint)
         if isinstance(part, exp.Div | exp.IntDiv | exp.Mod) and _is_zero(part.expression):
-            raise SqlError(f"{shown} divides by 0{place}", "write a width above 0, such as x // 10")
+            hint = "write a width above 0, such as x // 10"
+            raise SqlError(f"{_shown(part)} divides by 0{sql_position(part)}", hint)
+
+
+def _shown(node: exp.Expr) -> str:
+    return node.sql(dialect="duckdb")[:60]
 
 
 def results(node: exp.Expr, type_name: str, values: Sequence[str | None]) -> list[Result]:

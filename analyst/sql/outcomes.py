@@ -75,10 +75,10 @@ def outcomes(node: exp.Expr, table: str, offer: Offer) -> Outcomes:
 
     An expression of several columns, or of a column without public values, is refused.
     """
-    target, shown, place = only_column(node), node.sql(dialect="duckdb")[:60], sql_position(node)
+    target = only_column(node)
     if target is None:
         hint = "an expression of one column is computed over its public values; compare two columns as they are: a < b"
-        raise SqlError(f"{shown} is no expression of one column{place}", hint)
+        raise SqlError(f"{_shown(node)} is no expression of one column{sql_position(node)}", hint)
     column = define(target, table, offer)
     check_pure(node)
     if column.type == "date" and column.domain and is_dated(node):
@@ -91,8 +91,12 @@ def outcomes(node: exp.Expr, table: str, offer: Offer) -> Outcomes:
             "compare it with whole texts: =, IN" if lacks == "a closed domain" else "compare it with numbers: <, ="
         )
         hint = f"an expression is computed over public values, and no policy gives {column.name!r} {lacks}; {instead}"
-        raise SqlError(f"{shown} cannot be computed{place}", hint)
+        raise SqlError(f"{_shown(node)} cannot be computed{sql_position(node)}", hint)
     return _of_numbers(node, column, column.low, column.high)
+
+
+def _shown(node: exp.Expr) -> str:
+    return node.sql(dialect="duckdb")[:60]
 
 
 def _kind_of(found: Sequence[Result]) -> Kind:

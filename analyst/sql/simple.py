@@ -162,10 +162,10 @@ def _arithmetic(node: exp.Expr, column: str) -> tuple[str, Compute]:
         return kind, lambda value: operate(inner(value), by) if is_first else operate(by, inner(value))
     if isinstance(other, Decimal):
         kind = "DECIMAL"
-    is_exact = kind == "DECIMAL"
+    in_decimals = kind == "DECIMAL"
 
     def compute(value: Any) -> Any:
-        found = Decimal(inner(value)) if is_exact else inner(value)
+        found = Decimal(inner(value)) if in_decimals else inner(value)
         return operate(found, other) if is_first else operate(other, found)
 
     return kind, compute

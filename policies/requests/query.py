@@ -416,10 +416,10 @@ class Plan(Message):
     def in_words(self, table_name: str) -> str:
         of = table_name if self.inner is None else self.inner.in_words(table_name)
         text = ", ".join(one.in_words() for one in self.aggregates) + f" of {of}"
-        text += "".join(f", {one.in_words}" for one in self.derived)
         if self.where is not None:
             who = "" if self.inner is None else "; of these persons"
             text += f"{who} where {in_words(self.where)}"
         known = by_name(self.cases)  # those of an inner question are in its words
         named = (f"{name} ({known[name].in_words()})" if name in known else name for name in self.group_by)
-        return text + (f" by {', '.join(named)}" if self.group_by else "")
+        text += f" by {', '.join(named)}" if self.group_by else ""
+        return text + "".join(f"; {one.in_words}" for one in self.derived)

@@ -179,7 +179,7 @@ def test_what_surely_computes_has_the_columns_that_a_trial_finds(monkeypatch: py
         told: list[Any] = []
         with monkeypatch.context() as patched:
             patched.setattr(analyst.reports.rehearsal, "fields_of", lambda *of: None)
-            patched.setattr(analyst.reports.rehearsal, "_check_names", lambda *of, told=told: told.append(of))
+            patched.setattr(analyst.reports.rehearsal, "check_names", lambda *of, told=told: told.append(of))
             rehearsed(planned, question)
         ((columns, labels),) = told
         assert (columns, set(labels)) == (fields.columns, set(fields.labels)), question
