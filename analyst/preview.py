@@ -59,6 +59,7 @@ class Part:
     numbers: int
     sensitivity: int
     share: float  # of the price
+    groups: int = 1  # of one person, each of which may change so much
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ def parts_of(planned: Planned) -> Iterator[Part]:
 
 
 def _part(statistic: Statistic, extent: Extent, shares: int) -> Part:
-    return Part(statistic.name, extent.length, extent.sensitivity, extent.share / shares)
+    return Part(statistic.name, extent.length, extent.sensitivity, extent.share / shares, extent.groups)
 
 
 def _deviations(request: Request, silos: Mapping[str, Catalogue]) -> dict[Statistic, float]:
@@ -241,7 +242,8 @@ def plan_lines(asks: str, after: str, parts: Sequence[Part]) -> Iterator[str]:
     yield "what crosses, encrypted or shared, with noise in the sum:"
     for part in parts:
         numbers = f"{part.numbers:,} number{'s' if part.numbers != 1 else ''}"
-        most = f"one person changes it by up to {part.sensitivity:,}"
+        each = f" in each of up to {part.groups:,} groups" if part.groups > 1 else ""
+        most = f"one person changes it by up to {part.sensitivity:,}{each}"
         yield f"  {part.name}: {numbers}, {most}, {part.share:.0%} of the price"
     yield f"computed after the answer, at no price: {after or 'nothing'}"
 
