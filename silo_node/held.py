@@ -22,7 +22,7 @@ from silo_node.data.watch import Stamp, Watch, stamp_of_files
 from silo_node.errors import SourceError
 from silo_node.home import Home
 from silo_node.killable import KillableComputer, limits_of
-from silo_node.rounds.proposal import Freshness
+from silo_node.rounds.proposal import Freshness, oldest
 from silo_node.spread import SpreadComputer
 from silo_node.timed import TimedComputing
 from silo_node.training.run import RunState
@@ -130,10 +130,7 @@ class HeldData:
 
     def fresh(self, *tables: str) -> Freshness:
         """Return since when what sources are read from may be out of date: the oldest of them."""
-        found = [self._fresh(table) for table in tables]
-        fed, rows = [one.feed_at for one in found], [one.rows_at for one in found if one.rows_at is not None]
-        feed_at = None if None in fed else min((one for one in fed if one is not None), default=None)
-        return Freshness(feed_at, min(rows, default=None))
+        return oldest([self._fresh(table) for table in tables])
 
     def _fresh(self, table: str) -> Freshness:
         source = self._policy.sources.get(table)

@@ -103,7 +103,7 @@ class _Join:
         """Return the table whose rows are counted, and those beside it, which have one row a person everywhere."""
         names, ones = tuple(self._tables.values()), set(self._tables.values())
         for silo in self._offer.silos.values():
-            ones &= {one.name for one in silo.tables if one.one_row}
+            ones &= {one.name for one in silo.tables if one.one_row and "." not in one.name}
         several = [name for name in names if name not in ones]
         if len(several) > 1:
             what = f"{' and '.join(map(repr, several))} may both have several rows of a person"

@@ -3,7 +3,7 @@
 docs/protocol.md section 3; section 8, rows A1 to A5 and A10. Bonawitz et al., CCS 2017, figure 4, round 0.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from hashlib import sha256
 from typing import NamedTuple
@@ -55,6 +55,14 @@ class Freshness(NamedTuple):
 
     feed_at: int | None  # when the decisions on consent were written
     rows_at: int | None  # when the files of a prepared source were last seen unchanged
+
+
+def oldest(found: Sequence[Freshness]) -> Freshness:
+    """Return since when one of several sources may be out of date; nobody can say where nobody can of one feed."""
+    fed = [one.feed_at for one in found]
+    rows = [one.rows_at for one in found if one.rows_at is not None]
+    known = [one for one in fed if one is not None]
+    return Freshness(min(known) if known and len(known) == len(fed) else None, min(rows, default=None))
 
 
 Fresh = Callable[..., Freshness]  # of the names of sources

@@ -11,6 +11,7 @@ from policies.decision.computing import declared_ms
 from policies.decision.decide import decide
 from policies.decision.shown import in_words
 from policies.document.catalogue import open_tables
+from policies.document.describe import worded_policy
 from policies.document.diff import compare
 from policies.document.policy import Policy
 from policies.requests.predicates import Compare
@@ -85,6 +86,14 @@ def test_a_join_takes_as_long_as_the_rows_of_all_tables() -> None:
     assert alone is not None
     assert both is not None
     assert both - 1000 == pytest.approx(1.5 * (alone - 1000), abs=50)
+
+
+def test_owners_and_analysts_read_which_tables_can_be_joined() -> None:
+    said = [line for _, lines in worded_policy(policy(JOINED)) for line in lines]
+    assert "patients has one row of each person, which may stand beside the rows of other tables (JOIN)." in said
+    assert {one.name: one.one_row for one in open_tables(policy(JOINED), NOW)} == {
+        "visits": False, "patients": True, "insured": True,
+    }  # fmt: skip
 
 
 def test_a_person_beside_rows_is_of_no_month() -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from analyst.asking import Command
 from analyst.demo import retailers
 from analyst.demo.sector import found_sector
 from analyst.errors import SqlError
+from analyst.preview import preview, preview_lines
 from analyst.reports.estimates import Estimate
 from analyst.reports.render import render
 from analyst.reports.report import Report
@@ -96,6 +98,16 @@ def test_the_answer_is_what_silos_with_both_tables_have_added(shops: tuple[Simul
     assert fields["definition"]["joined_with"] == ["customers"]
     lines = list(verify(simulation.federation, bytes.fromhex(report.transcript), fields))
     assert any("rows of the answer are what it says" in line for line in lines)
+
+
+def test_a_join_is_previewed(shops: tuple[Simulation, Path]) -> None:
+    simulation, _ = shops
+    found = preview(simulation.federation, Command(QUESTIONS[3], "market-insight", 1.0))
+    text = "\n".join(preview_lines(found))
+    assert "of purchases joined by person with customers" in text
+    assert "one person changes it by up to 1 in each of up to 21 groups" in text
+    assert set(found.silos) == set(retailers.RETAILERS[:-1])
+    assert "nobody would refuse it now" in text
 
 
 def test_one_silo_alone_with_both_tables_is_too_few_and_another_one_is_not_asked(

@@ -29,6 +29,7 @@ from silo_node.data.lots import SECRET_BYTES, Lots
 from silo_node.data.query import Reading, execute
 from silo_node.data.sources import source_of
 from silo_node.errors import SourceError
+from silo_node.rounds.proposal import Freshness, oldest
 from tests.harness.example_policy import NOW, Edit, decided_in, offer, policy, request
 from tests.harness.rows import opened
 from tests.silo_node.test_persons import HEAVY, VISITS, pooled, released, same, written
@@ -223,6 +224,13 @@ def test_a_decision_and_an_objection_count_for_the_rows_of_all_tables(tmp_path: 
         pq.write_table(pa.Table.from_pylist(decided, schema=schema), tmp_path / "consent.parquet")
         assert contributed(tmp_path, asked_by(BY_REGION), rules) == [counts]
     assert contributed(tmp_path, asked_by(BY_REGION), out=["p2"]) == [[2, 0, 0]]
+
+
+def test_what_is_joined_is_as_fresh_as_its_oldest_source() -> None:
+    first, second, unknown = Freshness(5, None), Freshness(3, 7), Freshness(None, None)
+    assert oldest([first]) == first
+    assert oldest([first, second]) == (3, 7)
+    assert oldest([first, unknown]) == (None, None), "consent that nobody can date is too old"
 
 
 def test_a_silo_does_not_start_where_persons_have_several_rows(tmp_path: Path) -> None:
