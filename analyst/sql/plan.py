@@ -1,7 +1,8 @@
-"""Turn a parsed question into a plan, by a tuple of named rules, each of which reads one part of the statement.
+"""Turn the core of a question into a plan, by a tuple of named rules, each of which reads one part of the statement.
 
-A rule takes the statement, the draft and the silos' offer, and returns a changed draft; a rule that does not accept the
-statement raises SqlError with the position in the text. `tests/analyst/plans/` has examples of questions and plans.
+What stands before are the stages of `analyst.sql.stages`. A rule takes the statement, the draft and the silos' offer,
+and returns a changed draft; a rule that does not accept the statement raises SqlError with the position in the text.
+`tests/analyst/plans/` has examples of questions and plans, `tests/analyst/splits/` of questions and their two parts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,27 +13,22 @@ from pydantic import ValidationError
 from sqlglot import exp
 
 from analyst.errors import SqlError
-from analyst.sql.adding import added
 from analyst.sql.cases import case_of, name_of
 from analyst.sql.columns import define, measure
-from analyst.sql.conditions import conditions_of
 from analyst.sql.draft import PlanDraft, Planned, Rule, check_fields
 from analyst.sql.evaluation import bounded
-from analyst.sql.histogram import by_buckets
-from analyst.sql.inlined import can_be_added, inlined
 from analyst.sql.inner_keys import check_uses
-from analyst.sql.joins import joined
 from analyst.sql.measures import expression_of, name_for
 from analyst.sql.offer import Offer, suggest
 from analyst.sql.parse import parse, sql_position, unsupported
-from analyst.sql.persons import by_person, is_count_of_persons, is_person
+from analyst.sql.persons import is_count_of_persons, is_person
 from analyst.sql.places import placed
 from analyst.sql.predicates import filters
-from analyst.sql.quantiles import is_quantile, name_of_quantile, ordered, quantile_of
-from analyst.sql.refusals import check_functions, group_of, refused_argument, refused_function
-from analyst.sql.spelled import spelled
-from analyst.sql.split import renamed, split
-from analyst.sql.survival import Survival, check_groups, check_stands_alone, curve_instead, curve_of, with_curves
+from analyst.sql.quantiles import is_quantile, name_of_quantile, quantile_of
+from analyst.sql.refusals import group_of, refused_argument, refused_function
+from analyst.sql.split import renamed
+from analyst.sql.stages import select_of, staged
+from analyst.sql.survival import Survival, check_groups, curve_instead, curve_of
 from policies.requests.cases import Cases
 from policies.requests.expressions import Cell, Derived
 from policies.requests.moments import PAIRS
@@ -78,23 +74,12 @@ def plan(sql: str, offer: Offer, counts_cut: bool = False) -> Planned:
 
 def plan_of(query: exp.Query, offer: Offer, counts_cut: bool = False) -> Planned:
     """Return the plan of a parsed question, as `plan` does, but for places of errors."""
-    asked = joined(ordered(with_curves(spelled(query, offer))), offer)
-    query, offer, seen, inner = asked.query, asked.offer, asked.offer, None
-    persons = by_person(query, offer)
-    if persons is not None:
-        query, seen, inner = persons.outer, persons.offer, persons.inner
-    query = by_buckets(query, seen)
-    check_functions(query, seen)
-    parts = split(query)
-    statement, after, draft = parts.core, parts.after, PlanDraft()
-    check_stands_alone(statement, after)
-    has_groups, statement = can_be_added(statement), inlined(statement)
-    if after is not None and has_groups and (conditioned := conditions_of(statement)) is not None:
-        statement, after = conditioned.core, added(conditioned, after)
+    question = staged(query, offer)
+    statement, persons, draft = select_of(question), question.persons, PlanDraft()
     try:
         with bounded():
             for rule in RULES:
-                draft = rule(statement, draft, seen)
+                draft = rule(statement, draft, question.seen)
         if persons is not None:
             check_uses(persons.keys, draft)
         finished = Plan(
@@ -103,7 +88,7 @@ def plan_of(query: exp.Query, offer: Offer, counts_cut: bool = False) -> Planned
             aggregates=draft.aggregates,
             counts_cut=counts_cut,
             cases=draft.cases,
-            inner=inner,
+            inner=None if persons is None else persons.inner,
             derived=draft.derived,
         )
     except ValidationError as err:  # a part exceeds a limit of the wire
@@ -114,13 +99,12 @@ def plan_of(query: exp.Query, offer: Offer, counts_cut: bool = False) -> Planned
     names = dict(draft.names)
     output = tuple(_output_name(projection) for projection in statement.expressions)
     _check_names(output, names, finished)
-    text = "" if after is None else renamed(after, names).sql(dialect="duckdb", comments=False)
-    table = draft.table if persons is None else persons.table
-    defined = offer.table(table, used)
-    check_groups(finished, defined)
-    if asked.beside:
-        defined = defined.model_copy(update={"beside": asked.beside})
-    return Planned(defined, finished, output, names, text)
+    text = "" if question.after is None else renamed(question.after, names).sql(dialect="duckdb", comments=False)
+    table = question.offer.table(draft.table if persons is None else persons.table, used)
+    check_groups(finished, table)
+    if question.beside:
+        table = table.model_copy(update={"beside": question.beside})
+    return Planned(table, finished, output, names, text)
 
 
 def _check_names(output: tuple[str, ...], names: Mapping[str, str], finished: Plan) -> None:

@@ -106,4 +106,4 @@ ask SELECT SURVIVAL(age, smoker) FROM visits WHERE age > 3 AND grade = 1; its ro
 -- title: a dimension with the name of a column of curves
 SELECT ward AS until, SURVIVAL(age, smoker) FROM visits GROUP BY ward
 -- error:
-the output name 'until' is used twice
+the output name 'until' is used twice at line 1, column 16

@@ -1,0 +1,105 @@
+"""From a parsed question to its core and what is left of it: named stages, each of which rewrites one thing.
+
+    names -> dialect -> joins -> persons -> histograms -> functions -> core -> conditions
+
+The core is a SELECT of dimensions and plain aggregates of one table, which the rules of `analyst.sql.plan` read; what
+is computed from its figures is `after`. Every stage is pure, and raises SqlError for what it does not accept.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from sqlglot import exp
+
+from analyst.sql.adding import added
+from analyst.sql.conditions import conditions_of
+from analyst.sql.histogram import by_buckets
+from analyst.sql.inlined import can_be_added, inlined
+from analyst.sql.joins import joined
+from analyst.sql.offer import Offer
+from analyst.sql.persons import ByPerson, by_person
+from analyst.sql.quantiles import ordered
+from analyst.sql.refusals import check_functions
+from analyst.sql.spelled import spelled
+from analyst.sql.split import split
+from analyst.sql.survival import check_stands_alone, with_curves
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question on its way to a plan."""
+
+    query: exp.Query
+    offer: Offer  # of the tables that silos have
+    seen: Offer  # of what the core reads: these, or the rows that an inner question makes
+    beside: tuple[str, ...] = ()  # tables that are joined
+    persons: ByPerson | None = None  # an inner question
+    after: exp.Query | None = None  # what is computed from the core's figures
+
+
+def names(question: Question) -> Question:
+    """Write tables and columns as they are defined."""
+    return replace(question, query=spelled(question.query, question.offer))
+
+
+def dialect(question: Question) -> Question:
+    """Write curves and quantiles in one way, whatever DuckDB's users call them."""
+    return replace(question, query=ordered(with_curves(question.query)))
+
+
+def joins(question: Question) -> Question:
+    """Read tables that are joined on the person as one table."""
+    found = joined(question.query, question.offer)
+    return replace(question, query=found.query, offer=found.offer, seen=found.offer, beside=found.beside)
+
+
+def persons(question: Question) -> Question:
+    """Take an inner question out, and put a table of its rows in its place."""
+    found = by_person(question.query, question.offer)
+    return question if found is None else replace(question, query=found.outer, seen=found.offer, persons=found)
+
+
+def histograms(question: Question) -> Question:
+    """Write HISTOGRAM as counts by buckets."""
+    return replace(question, query=by_buckets(question.query, question.seen))
+
+
+def functions(question: Question) -> Question:
+    """Refuse what nobody computes, each with its own hint."""
+    check_functions(question.query, question.seen)
+    return question
+
+
+def core(question: Question) -> Question:
+    """Take apart what silos compute, and what is computed from their figures."""
+    parts = split(question.query)
+    check_stands_alone(parts.core, parts.after)
+    return replace(question, query=parts.core, after=parts.after)
+
+
+def conditions(question: Question) -> Question:
+    """Group by the conditions of aggregates, and add the groups up afterwards; else compute them in each row."""
+    statement, after = select_of(question), question.after
+    has_groups, statement = can_be_added(statement), inlined(statement)
+    if after is not None and has_groups and (found := conditions_of(statement)) is not None:
+        statement, after = found.core, added(found, after)
+    return replace(question, query=statement, after=after)
+
+
+Stage = Callable[[Question], Question]
+STAGES: tuple[Stage, ...] = (names, dialect, joins, persons, histograms, functions, core, conditions)
+
+
+def staged(query: exp.Query, offer: Offer) -> Question:
+    """Return a parsed question after all stages; raises SqlError."""
+    question = Question(query, offer, offer)
+    for stage in STAGES:
+        question = stage(question)
+    return question
+
+
+def select_of(question: Question) -> exp.Select:
+    """Return the core of a question that was taken apart."""
+    if not isinstance(question.query, exp.Select):
+        raise TypeError("the question was not taken apart yet")
+    return question.query
