@@ -248,6 +248,35 @@ expires_hours = 24
             simulation.federation.submit(first)
 
 
+def test_prefixes_that_an_analyst_makes_up_are_answered_at_their_price_and_no_more_often(tmp_path: Path) -> None:
+    # Hope: whoever asks about prefixes that never survived learns more, or pays less. Each number has the noise of any.
+    drawn: list[int] = []
+
+    def noise(length: int, variance: int, shares: int) -> npt.NDArray[np.int64]:
+        drawn.append(variance)
+        return discrete_gaussian(length, variance, shares)
+
+    with clinics(tmp_path / "f", noise) as simulation:
+        own = simulation.federation
+        first = Request.decode(begun(own, WANTED).first)
+        made_up = search_of(first).model_copy(update={"step": 2, "prefixes": ("DD",)})
+        for paid in range(3):
+            own.submit(own.renew(first, made_up))
+            assert len(charges(simulation)) == paid + 1
+            assert charges(simulation)[0] <= first.micro_rho
+        with pytest.raises(DeniedError, match="RHO_PER_RUN"):
+            own.submit(own.renew(first, made_up))
+        with pytest.raises(DeniedError, match="RHO_PER_RUN"):
+            own.submit(first)
+        assert len(set(drawn)) == 1
+        assert drawn[0] > 0
+        other = made_up.model_copy(update={"shape": made_up.shape.model_copy(update={"length": 40})})
+        with pytest.raises(DeniedError) as caught:
+            own.submit(own.renew(first, other))
+        assert {one.code for one in caught.value.denials["east"]} >= {"DEFINITION"}
+
+
+@pytest.mark.slow
 def test_the_budget_must_cover_all_rounds_before_the_first(tmp_path: Path) -> None:
     with clinics(tmp_path / "f") as simulation:
         whole = 3 * Request.decode(begun(simulation.federation, WANTED).first).micro_rho
@@ -277,6 +306,7 @@ def test_the_budget_must_cover_all_rounds_before_the_first(tmp_path: Path) -> No
             assert {one.key for one in asked(simulation, replace(WANTED, epsilon=19.9)).keys} == set(COMMON)
 
 
+@pytest.mark.slow
 def test_a_policy_that_does_not_open_keys_is_closed_to_searches(tmp_path: Path) -> None:
     keys = ', keys = {{ alphabet = "A-D0-2", length = 3, most = 2 }}'
     with clinics(tmp_path / "open") as simulation:
@@ -319,6 +349,7 @@ def test_silos_that_say_differently_what_a_key_is_are_named(tmp_path: Path) -> N
         assert {one.key: one.count for one in found.keys} == {key: sum(COUNTS[key][:3]) for key in COMMON}
 
 
+@pytest.mark.slow
 def test_a_silo_that_lies_adds_and_hides_keys_and_no_more(tmp_path: Path) -> None:
     """What a liar can do to a sum it can do here: add keys that nobody has, up to a round's slots, and hide others."""
 
