@@ -11,13 +11,15 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from analyst.reports.intervals import Z95, Figures, Noisy, holding, z_of
+from analyst.reports.intervals import ALPHA, Z95, Figures, Noisy, holding, z_of
 from analyst.reports.trees import Floats, Integers, consistent, prefixes
 from policies.requests.tables import TableColumn
 from policies.requests.trees import Tree, tree_over
 
 Bools = npt.NDArray[np.bool_]
 _ROUNDING = 1e-6  # rows
+_LEAST = 1e-300  # of a deviation that is divided by
+_OF_TWO = z_of(ALPHA) / z_of(ALPHA / 2)  # what a deviation is worth where two tests share the chance to miss
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,27 +61,45 @@ class Ranks:
 
     def values(self, at: float, scale: Scale, is_discrete: bool) -> Floats:
         """Return the quantile of each group: between two middles of bins, or the first; monotone in `at`."""
-        most = np.maximum.accumulate(self.below, axis=1)
-        least = np.minimum.accumulate(self.below[:, ::-1], axis=1)[:, ::-1]
-        rows = (most + least) / 2  # of 0 noise it is what it was, and never falls
+        rows, total = (
+            np.sort(self.below, axis=1),
+            self.below[:, -1],
+        )  # in order they never fall, and are nearer the truth
         if is_discrete:
-            rank = np.maximum(np.ceil(at * rows[:, -1] - _ROUNDING) - 1, 0.0)
+            rank = np.maximum(np.ceil(at * total - _ROUNDING) - 1, 0.0)
             return np.asarray(scale.middles[_first(rows >= rank[:, None] + 0.5)])
-        place = np.maximum(at * (rows[:, -1] - 1), 0.0)
+        place = np.maximum(at * (total - 1), 0.0)
         before = np.floor(place)
         lower, upper = (_first(rows >= rank[:, None] + 0.5) for rank in (before, np.ceil(place)))
         return np.asarray(scale.middles[lower] + (place - before) * (scale.middles[upper] - scale.middles[lower]))
 
-    def ends(self, at: float, slack: Floats) -> tuple[Integers, Integers]:
-        """Return the first and the last bin that may hold the quantile, if ranks are off by `slack` (bins) at most.
+    def moves(self, at: float, count: Noisy) -> tuple[Floats, Floats]:
+        """Return how many deviations noise must have taken from a rank, or added, for the quantile to lie in each bin.
 
-        In a bin it has less than 1 - at rows too many before the bin, and more than -at rows up to its end.
+        (groups, bins): it takes so many at least to lie in the bin or before; (groups, bins - 1): and so many at most
+        to lie behind the bin. In a bin it has less than 1 - at rows too many before the bin, and more than -at up to
+        its end; and so with the run of bins in which the bin is. Both tests together are as sure as one.
         """
-        excess = self.excess(at)
-        can_end, can_begin = excess >= -at - slack, excess <= 1 - at + slack
-        first = _first(can_end)
-        last = self.tree.bins - 1 - _first(can_begin[:, -2::-1])
-        return first, np.where(can_begin[:, :-1].any(axis=1), last, 0)
+        excess, sds = self.excess(at), np.maximum(self.deviations(at), _LEAST)
+        inside, behind = (-at - excess) / sds, (1 - at - excess[:, :-1]) / sds[:-1]
+        inside[:, -1] = -np.inf  # up to the last bin there are all rows
+        runs, bins = self._runs(float(sds.max()), count), np.arange(self.tree.bins)
+        for run in set(runs.tolist()) - {1}:
+            own, before = runs == run, bins[1:] // run * run - 1
+            up_to = np.minimum(bins // run * run + run - 1, bins[-1])
+            inside[own] = _OF_TWO * np.maximum(inside[own], inside[own][:, up_to])
+            earlier = np.where(before >= 0, behind[own][:, before], np.inf)
+            behind[own] = _OF_TWO * np.minimum(behind[own], earlier)
+        return inside, behind
+
+    def _runs(self, sd: float, count: Noisy) -> Integers:
+        """Return how many bins the runs have that are tested too: about half of the noise of a rank in rows, if even.
+
+        The noise of the count says nothing of that of the tree. In long runs fewer ends can be reached by chance.
+        """
+        wanted = np.log(np.maximum(2 * count.values / sd, 1.0))
+        level = np.abs(np.log(self.tree.sizes) - wanted[:, None]).argmin(axis=1)
+        return np.asarray(self.tree.children ** (self.tree.levels - 1 - level))
 
 
 def _first(holds: Bools) -> Integers:
@@ -87,10 +107,16 @@ def _first(holds: Bools) -> Integers:
     return np.asarray(np.where(holds.any(axis=1), holds.argmax(axis=1), holds.shape[1] - 1))
 
 
+def _last(holds: Bools) -> Integers:
+    """Return how many places there are up to the last of each row where it holds."""
+    return np.asarray(np.where(holds.any(axis=1), holds.shape[1] - holds[:, ::-1].argmax(axis=1), 0))
+
+
 def of_quantile(nodes: Noisy, count: Noisy, column: TableColumn, at: float, is_discrete: bool = False) -> Figures:
     """Return the quantiles of the groups, of rows or between two; hidden if a count is at most 1.96 deviations."""
     scale, ranks = Scale.of(column), Ranks.of(nodes, tree_over(column))
-    first, last = ranks.ends(at, z_of(nodes.alpha) * ranks.deviations(at))
+    inside, behind = ranks.moves(at, count)
+    first, last = _first(inside <= z_of(nodes.alpha)), _last(behind >= -z_of(nodes.alpha))
     lows, highs = scale.firsts[first], scale.lasts[last]
     is_shown = count.values > Z95 * count.sd
     values = np.where(is_shown, ranks.values(at, scale, is_discrete), np.nan)

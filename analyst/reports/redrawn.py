@@ -61,7 +61,8 @@ class Redrawn:
             count = statistic_of("present", column)
             for alias in aliases:
                 at, is_discrete = asked[alias]
-                self._of[alias] = _one(ranks, at, count, scale, ranks.values(at, scale, is_discrete))
+                found = _falling(*ranks.moves(at, sums[count]))
+                self._of[alias] = _One(count, scale, ranks.values(at, scale, is_discrete), *found)
             self._roots[name] = _roots(ranks, [asked[alias][0] for alias in aliases], scale)
 
     @property
@@ -89,19 +90,16 @@ class Redrawn:
         return found
 
 
-def _one(ranks: Ranks, at: float, count: Statistic, scale: Scale, points: Floats) -> _One:
-    excess, sds = ranks.excess(at), np.maximum(ranks.deviations(at), _LEAST)
-    begins, ends = (-at - excess) / sds, (1 - at - excess[:, :-1]) / sds[:-1]
-    begins[:, -1] = -np.inf  # at the last bin it is in any case
-    falling = np.minimum.accumulate(begins, axis=1)
-    last = np.maximum.accumulate(ends[:, ::-1], axis=1)[:, ::-1]
-    return _One(count, scale, points, falling, last)
+def _falling(inside: Floats, behind: Floats) -> tuple[Floats, Floats]:
+    """Return the least of what it takes up to each bin, and the most of what it takes from each bin on."""
+    return np.minimum.accumulate(inside, axis=1), np.maximum.accumulate(behind[:, ::-1], axis=1)[:, ::-1]
 
 
 def _roots(ranks: Ranks, ats: Sequence[float], scale: Scale) -> Floats:
     """Return matrices whose product with independent noise has the correlations of the ranks of each group."""
     found = []
-    places = [np.searchsorted(scale.lasts, ranks.values(at, scale, False), "left") for at in ats]
+    last = max(ranks.tree.bins - 2, 0)  # up to the last bin there is no rank that could move
+    places = [np.minimum(np.searchsorted(scale.lasts, ranks.values(at, scale, False)), last) for at in ats]
     for group in range(len(ranks.below)):
         upto = [np.arange(ranks.tree.bins) <= place[group] for place in places]
         weights = np.stack([one - at for one, at in zip(upto, ats, strict=True)])

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from analyst.asking import Command
 from analyst.demo.hospitals import PURPOSE
 from analyst.errors import DeniedError, SqlError
+from analyst.preview import preview, preview_lines
 from analyst.reports.estimates import Estimate
 from analyst.reports.render import render
 from analyst.verify import verify
@@ -115,6 +117,21 @@ def test_a_histogram_is_a_row_for_each_bucket(of_two: Simulation) -> None:
     found = {(row["sex"], row["age_from"]): row["n"] for row in rows}
     assert {place: one.value for place, one in found.items() if isinstance(one, Estimate)} == expected
     assert {(row["age_from"], row["age_to"]) for row in rows} <= {(low, low + 10) for low in range(30, 90, 10)}
+
+
+def test_a_preview_tells_the_levels_the_bins_and_the_widths(shared: Simulation) -> None:
+    spent = shared.spent("aspen")
+    found = preview(shared.federation, Command(MEDIANS, purpose=PURPOSE, epsilon=2.0))
+    tree = next(part for part in found.parts if part.name == "tree:survival")
+    assert (tree.levels, tree.bin_width, tree.numbers, tree.sensitivity) == (4, 1.0, 3 * 1322, 1)
+    text = "\n".join(preview_lines(found))
+    assert "one person changes it by up to 1 in each of 4 levels" in text
+    assert "in bins 1 wide" in text
+    widths = [width for width in found.widths["med"].values() if width is not None]
+    assert widths == sorted(widths, reverse=True)
+    assert widths[-1] < 2
+    assert not found.refusals
+    assert shared.spent("aspen") == spent
 
 
 def test_a_policy_that_does_not_list_it_refuses_before_anything_is_spent(home: Path) -> None:
