@@ -65,7 +65,7 @@ def answered(planned: Planned, curve: Aggregate, request: Request, opened: Opene
         tuple(_notes(shown, told, test, time)),
         tuple(compress(groups, ~is_shown)),
     )
-    medians = [{**group, "median": one} for group, one in zip(shown, told, strict=True)]
+    medians = [{"group": dict(group), "median": one} for group, one in zip(shown, told, strict=True)]
     tested = None if test is None else {"chi2": _short(test.chi2), "freedom": test.freedom, "p": _short(test.p)}
     return Answered(derived, {"medians": medians, "log_rank": tested})
 

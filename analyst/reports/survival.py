@@ -23,6 +23,7 @@ from policies.requests.survival import kernel
 HALF = 0.5
 _Z = 2.2  # deviations of a curve's interval: more than a normal figure has, as its variance is estimated
 _FAR = 3.0  # deviations of those left, from which their number is hardly what made the curve be told
+_CHUNK = 256  # figures that are transformed at once
 _MOST_GROUPS = 24  # of a log-rank test
 Bools = npt.NDArray[np.bool_]
 
@@ -47,7 +48,12 @@ class Reading:
 
         Both are of shape (bins, figures), a trail from the last bin backwards.
         """
-        return _upper(self.bins) @ weights[::-1]
+        size = 1 << (2 * self.bins - 1).bit_length()  # so that nothing wraps
+        kernel = np.conj(np.fft.rfft(self.counts, size))
+        # Number k of a trail is in the count of every bin from it on: a correlation, by Fourier's transform.
+        parts = [weights[::-1, start : start + _CHUNK].T for start in range(0, weights.shape[1], _CHUNK)]
+        found = [np.fft.irfft(kernel * np.fft.rfft(part, size), size)[:, : self.bins].T for part in parts]
+        return np.concatenate(found, axis=1)
 
     def deviation_of_totals(self) -> Floats:
         """Return the deviation of the count from each bin on, in that of a number of the trail, from the first bin."""
@@ -62,13 +68,6 @@ def reading(bins: int) -> Reading:
     for place in range(1, bins):
         found[place] = -float(r[1 : place + 1] @ found[place - 1 :: -1][:place]) / r[0]
     return Reading(found, np.cumsum(found))
-
-
-@lru_cache(maxsize=2)
-def _upper(bins: int) -> Floats:
-    """Return the matrix of `Reading.moved`: number k of a trail is in the count of every bin from it on."""
-    back = np.arange(bins)[None, :] - np.arange(bins)[:, None]
-    return np.where(back >= 0, reading(bins).counts[np.clip(back, 0, None)], 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

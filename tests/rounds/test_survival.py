@@ -126,7 +126,7 @@ def test_a_curve_is_read_as_table_json_and_csv(noisy: tuple[Simulation, Report])
     assert "log-rank test of 2 groups" in shown
     assert "p = " in shown
     plain = json.loads(render(report, "json"))
-    assert {one["sex"] for one in plain["curves"]["medians"]} == {"female", "male"}
+    assert {one["group"]["sex"] for one in plain["curves"]["medians"]} == {"female", "male"}
     assert set(plain["curves"]["log_rank"]) == {"chi2", "freedom", "p"}
     lines = [line for line in render(report, "csv").splitlines() if not line.startswith("#")]
     table = list(csv.DictReader(io.StringIO("\n".join(lines))))
