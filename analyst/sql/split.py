@@ -21,6 +21,7 @@ RELEASED = "released"  # the table of the silos' figures, a row for each group
 _MAX_MERGED = 64  # subqueries and CTEs of a question
 # What a SELECT that only filters may have.
 _FILTERS = {"expressions", "from_", "where", "with_"}
+_PLAIN = {"this", "expression", "big_int"}  # of an aggregate of columns
 _LEAF = {*_FILTERS, "group", "having", "qualify", "order", "limit", "offset", "distinct", "windows"}
 
 
@@ -404,4 +405,11 @@ def _text(node: exp.Expr) -> str:
     if isinstance(inner, exp.Column) and isinstance(inner.this, exp.Identifier) and not inner.args.get("db"):
         name = inner.name.replace('"', '""')
         return f'"{name}"'.casefold()  # as it would be written, without the writing
+    if isinstance(inner, exp.AggFunc) and {key for key, one in inner.args.items() if one} <= _PLAIN:
+        arguments = [one for one in (inner.args.get("this"), inner.args.get("expression")) if one is not None]
+        if all(
+            isinstance(one, exp.Column) or (isinstance(one, exp.Star) and not any(one.args.values()))
+            for one in arguments
+        ):
+            return f"{inner.key}({', '.join('*' if isinstance(one, exp.Star) else _text(one) for one in arguments)})"
     return inner.sql(dialect="duckdb", comments=False, normalize_functions="upper", identify=True).casefold()

@@ -23,6 +23,7 @@ from silo_node.data.coded import BELOW, NO_STEPS, Integers, Rows, Steps, steps_o
 from silo_node.data.predicates import holds_each
 
 Floats = npt.NDArray[np.float64]
+_MOST_NARROW = 2**31 - 2  # steps that fit 32 bits, with one beyond either bound
 
 
 def with_derived(
@@ -38,7 +39,8 @@ def with_derived(
         evaluation = _Evaluation(rows, seen, compared, kept)
         with np.errstate(all="ignore"):
             found = evaluation.of(one.expression, values_of(one, seen, where))
-            steps = np.full(len(rows.person), NO_STEPS, np.int64)
+            width = np.dtype(np.int32 if column.range_steps < _MOST_NARROW else np.int64)
+            steps: Integers = np.full(len(rows.person), NO_STEPS, width)
             steps[kept] = in_steps(found, column)
         cells["steps", one.name] = Steps(steps, column.low or 0, column.range_steps)
     return replace(rows, cells=cells) if len(cells) > len(rows.cells) else rows
@@ -71,7 +73,7 @@ class _Evaluation:
             case Cell():
                 return self._cells(self.table.column(expression.column))
             case Constant():
-                return np.full(len(self.kept), float(expression.value))
+                return np.array(float(expression.value))  # of all rows
             case Choose():
                 return self._chosen(expression, values)
         arguments = [self.of(one, values) for one in expression.arguments]
@@ -89,8 +91,7 @@ class _Evaluation:
         return np.where(steps == NO_STEPS, np.nan, _scaled(number.astype(np.float64), Fraction(column.step or "1")))
 
     def _chosen(self, one: Choose, values: Values) -> Floats:
-        nothing = np.full(len(self.kept), np.nan)
-        found = nothing if one.otherwise is None else self.of(one.otherwise, values)
+        found = np.array(np.nan) if one.otherwise is None else self.of(one.otherwise, values)
         truths = [truth.true[self.kept] for truth in holds_each(self.rows, self.compared, one.whens)]
         for when, result, true in reversed(list(zip(one.whens, one.results, truths, strict=True))):
             found = np.where(true, self.of(result, narrowed(values, (when,), self.table)), found)
@@ -102,10 +103,9 @@ def _snapped(values: Floats, grid: Fraction | None) -> Floats:
     return values if grid is None else _scaled(np.rint(_scaled(values, 1 / grid)), grid)
 
 
-def _half_away(values: Floats, digits: Floats) -> Floats:
+def _half_away(values: Floats, digits: int) -> Floats:
     """Return values to so many decimals, halves away from 0."""
-    unit = 10.0 ** abs(digits[0]) if len(digits) else 1.0
-    is_below = len(digits) > 0 and digits[0] < 0
+    unit, is_below = 10.0 ** abs(digits), digits < 0
     scaled = values / unit if is_below else values * unit
     nearest = np.copysign(np.floor(np.abs(scaled) + 0.5), values)
     return nearest * unit if is_below else nearest / unit
@@ -122,7 +122,7 @@ def _reduced(of_two: Callable[[Any, Any], Any]) -> Callable[[list[Floats]], Floa
 
 
 def _powered(arguments: list[Floats]) -> Floats:
-    base, times = arguments[0], int(arguments[1][0]) if len(arguments[1]) else 1
+    base, times = arguments[0], int(arguments[1])
     found = base
     for _ in range(times - 1):
         found = found * base
@@ -145,7 +145,7 @@ _FUNCTIONS: Mapping[str, Callable[[list[Floats]], Floats]] = MappingProxyType(
         "floor": lambda of: np.floor(of[0]),
         "ceil": lambda of: np.ceil(of[0]),
         "trunc": lambda of: np.trunc(of[0]),
-        "round": lambda of: _half_away(of[0], of[1]),
+        "round": lambda of: _half_away(of[0], int(of[1])),
         "round_even": lambda of: np.rint(of[0]),
         "remainder": _reduced(np.fmod),
         "power": _powered,
