@@ -1,4 +1,4 @@
-"""How often shown intervals hold the truth: of every aggregate, of groups of any size, over 10,000 draws of noise.
+"""How often shown intervals hold the truth: those of every aggregate, over 10,000 draws of its noise.
 
 The worst case of each goes to standard error; a group that less than a quarter of the answers show is left out.
 

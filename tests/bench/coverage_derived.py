@@ -1,6 +1,6 @@
 """How often shown intervals hold the truth: those of what is computed after the answer, and of rows that noise picked.
 
-Each question is answered anew with fresh noise; all groups and shapes of data count together. Each question's share
+Each question is answered anew with fresh noise; all groups and shapes of data count together. What each question has
 goes to standard error.
 
 Run: python -m tests.bench.coverage_derived
