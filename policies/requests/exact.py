@@ -108,7 +108,7 @@ class ExactStep(TrainingStep):
         return {Statistic(name): exact(length) for name, length in self.shape.blocks(task).items()}
 
     def release_remedy(self, release: str) -> str:
-        return f'{self.family} without noise needs sources with release = "exact"; train with release = "{release}"'
+        return 'take sources with release = "exact"; docs/training.md says what runs with release = "private"'
 
     def in_words(self, table_name: str) -> str:
         of = f" of {self.label}" if self.label else ""
