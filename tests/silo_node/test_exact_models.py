@@ -1,7 +1,11 @@
 """Exact families on their pure functions: equal to a fit of the pooled rows, whatever silo has which."""
 
 import math
+import subprocess
+import sys
 from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,12 +13,16 @@ import numpy.typing as npt
 import pytest
 import statsmodels.api as sm
 
+from crypto.errors import ProtocolError
+from crypto.rounds.manifest import Block
+from crypto.rounds.opening import OpenedSum
 from policies.requests.families import MAX_WIDTH, SHAPES
 from silo_node.training.family import Examples, Fitted
 from silo_node.training.registry import FAMILIES
 from tests.harness.families import divided, examples, number, numbered, part, run, summed, task, text, truth
 from tests.harness.public_rows import PublicRows, arrests, diabetes, loan_approvals, names
 
+ROOT = Path(__file__).resolve().parents[2]
 TIGHT = "0.000000000001"
 pytestmark = pytest.mark.slow
 
@@ -405,3 +413,24 @@ def test_what_a_family_does_not_take_is_named(
 
 def test_every_shape_has_a_computation() -> None:
     assert set(SHAPES) == set(FAMILIES) == set(LABELS)
+
+
+def test_a_sum_that_is_scaled_for_noise_is_not_read_as_whole_numbers() -> None:
+    def opened(scale_bits: int) -> OpenedSum:
+        blocks = (
+            Block(name="rows", length=1, scale_bits=0, variance="0"),
+            Block(name="loss", length=2, scale_bits=scale_bits, variance="0"),
+        )
+        manifest: Any = SimpleNamespace(terms=SimpleNamespace(blocks=blocks))
+        survivors: Any = None
+        return OpenedSum(manifest, survivors, np.array([2**60 + 1, -3, 4], np.int64))
+
+    assert [block.tolist() for block in opened(0).whole_blocks()] == [[2**60 + 1], [-3, 4]]
+    with pytest.raises(ProtocolError, match="no sum of whole numbers"):
+        opened(4).whole_blocks()
+
+
+@pytest.mark.process
+def test_no_torch_is_loaded_for_exact_families() -> None:
+    program = "import sys, silo_node.data.compute, silo_node.training.models; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
