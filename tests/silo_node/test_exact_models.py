@@ -16,7 +16,7 @@ import statsmodels.api as sm
 from crypto.errors import ProtocolError
 from crypto.rounds.manifest import Block
 from crypto.rounds.opening import OpenedSum
-from policies.requests.families import MAX_WIDTH, SHAPES
+from policies.requests.families import MAX_COUNT, MAX_OFFSET, MAX_WIDTH, MOST_PER_ROW, SHAPES
 from silo_node.training.family import Examples, Fitted
 from silo_node.training.registry import FAMILIES
 from tests.harness.families import divided, examples, number, numbered, part, run, summed, task, text, truth
@@ -356,6 +356,21 @@ def test_numbers_beyond_the_grid_stop_the_run_and_the_last_good_model_stands() -
     assert all(np.isfinite(values).all() for values in state.numbers.values())
     assert state.ended in ("complete", "diverged", "no-maximum")
     assert fitted.notes or fitted.listings
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_no_row_adds_more_to_a_first_round_than_its_shape_says(family: str) -> None:
+    """At the ends of all bounds, the largest count and the largest offset."""
+    columns = [number("x", -(2**31), 2**31), truth("t"), text("kind", "a", "b", "?"), number("n", 0, MAX_COUNT)]
+    columns += [number("o", -MAX_OFFSET, MAX_OFFSET), number("y", -5, 2**31)]
+    label = {"poisson-regression": "n", "logistic-regression": "t", "multinomial-regression": "kind"}.get(family, "y")
+    features = [name for name in ("x", "t", "kind") if name != label]
+    own = task(family, columns, label, features, {"offset": "o"} if family == "poisson-regression" else {})
+    for place in (0, 1):
+        ends = {column.name: np.array([(column.low, column.high)[place]]) for column in columns if not column.domain}
+        one = examples(own, {**ends, "kind": np.array(["a", "b"])[place : place + 1]})
+        for block in FAMILIES[family].statistics(own, FAMILIES[family].init(own), one):
+            assert np.abs(block).max() <= MOST_PER_ROW
 
 
 def test_rows_that_change_in_a_run_change_its_aim_and_are_told() -> None:
