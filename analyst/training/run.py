@@ -238,7 +238,8 @@ def to_json(training: Training) -> str:
 
 def show_training(training: Training, job: Job, policies: Mapping[str, Path]) -> str:
     """Return a finished run as text: its cost, its silos, and the silos with the model."""
-    lines = [f"run {training.run}: {training.steps} steps of {job.model.replace('-', ' ')} of {job.label}"]
+    what = job.model.replace("-", " ") + ("" if job.label is None else f" of {job.label}")
+    lines = [f"run {training.run}: {training.steps} steps of {what}"]
     lines += [f"  {silo}: in {count} steps" for silo, count in training.answered.items()]
     if training.ended is not None:
         lines.append(ENDS[training.ended])

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from crypto.wire import Message, Name
-from policies.requests.families import SHAPES, Shape, Task, check_task
+from policies.requests.families import MOST_PER_ROW, SHAPES, Shape, Task, check_task
 from policies.requests.statistic import Extent, Statistic, exact
 from policies.requests.tables import MAX_TEXT, Table
 from policies.requests.training import MAX_FEATURES, TrainingStep
@@ -104,11 +104,11 @@ class ExactStep(TrainingStep):
         check_task(self.task(table))
 
     def statistics(self, table: Table) -> Mapping[Statistic, Extent]:
-        task = self.task(table)
-        return {Statistic(name): exact(length) for name, length in self.shape.blocks(task).items()}
+        blocks, per_row = self.shape.blocks(self.task(table)), MOST_PER_ROW if self.step == 0 else 0
+        return {Statistic(name): exact(length, per_row) for name, length in blocks.items()}
 
     def release_remedy(self, release: str) -> str:
-        return f'{self.family} without noise needs sources with release = "exact"; train with release = "{release}"'
+        return 'take sources with release = "exact"; docs/training.md says what runs with release = "private"'
 
     def in_words(self, table_name: str) -> str:
         of = f" of {self.label}" if self.label else ""

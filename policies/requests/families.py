@@ -15,6 +15,7 @@ from typing import Literal
 from policies.requests.tables import Table, TableColumn
 
 MAX_WIDTH = 400  # numbers of one gradient of an exact family, whose Hessian has about half its square
+MOST_PER_ROW = 2**31  # that a row adds to a number of a first round; later rounds bound their own sums
 MAX_COUNT = 1_000_000  # a label of Poisson regression
 MAX_OFFSET = 30  # in magnitude
 Kind = Literal["bool", "text", "number"]  # of a column: true or false, one of a domain, a number with bounds

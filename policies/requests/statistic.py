@@ -62,6 +62,6 @@ def noised(length: int, sensitivity: int, share: int = 1, per_row: int | None = 
     return Extent(length, sensitivity, share, each, each, groups)
 
 
-def exact(length: int) -> Extent:
+def exact(length: int, per_row: int = 0) -> Extent:
     """Return the extent of a statistic without noise; only a source that its policy declares exact gives one."""
-    return Extent(length, 0, 0, 0, MIN_EXACT)
+    return Extent(length, 0, 0, per_row, MIN_EXACT)

@@ -16,7 +16,7 @@ from silo_node.training.family import Bools, Examples, State
 from silo_node.training.grid import Integers, Vector
 
 BLOCK_ROWS = 4096  # at a time: a block of columns stays in the processor's cache
-WORD_BITS = 24  # of the lower part of a sum in two parts
+WORD_BITS = 30  # of the lower part of a sum in two parts
 UNIT_BITS = 30  # of a column before it is standardised
 
 
@@ -85,7 +85,7 @@ def blocks_of(examples: Examples) -> Iterator[slice]:
 
 
 def words(units: Integers) -> list[int]:
-    """Return the exact sum of whole numbers in two parts: of what is above the lowest 24 bits, and of these."""
+    """Return the exact sum of whole numbers in two parts: of what is above the lowest 30 bits, and of these."""
     return [int((units >> WORD_BITS).sum()), int((units & ((1 << WORD_BITS) - 1)).sum())]
 
 

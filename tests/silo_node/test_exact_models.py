@@ -1,7 +1,11 @@
 """Exact families on their pure functions: equal to a fit of the pooled rows, whatever silo has which."""
 
 import math
+import subprocess
+import sys
 from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,12 +13,16 @@ import numpy.typing as npt
 import pytest
 import statsmodels.api as sm
 
-from policies.requests.families import MAX_WIDTH, SHAPES
+from crypto.errors import ProtocolError
+from crypto.rounds.manifest import Block
+from crypto.rounds.opening import OpenedSum
+from policies.requests.families import MAX_COUNT, MAX_OFFSET, MAX_WIDTH, MOST_PER_ROW, SHAPES
 from silo_node.training.family import Examples, Fitted
 from silo_node.training.registry import FAMILIES
 from tests.harness.families import divided, examples, number, numbered, part, run, summed, task, text, truth
 from tests.harness.public_rows import PublicRows, arrests, diabetes, loan_approvals, names
 
+ROOT = Path(__file__).resolve().parents[2]
 TIGHT = "0.000000000001"
 pytestmark = pytest.mark.slow
 
@@ -350,6 +358,21 @@ def test_numbers_beyond_the_grid_stop_the_run_and_the_last_good_model_stands() -
     assert fitted.notes or fitted.listings
 
 
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_no_row_adds_more_to_a_first_round_than_its_shape_says(family: str) -> None:
+    """At the ends of all bounds, the largest count and the largest offset."""
+    columns = [number("x", -(2**31), 2**31), truth("t"), text("kind", "a", "b", "?"), number("n", 0, MAX_COUNT)]
+    columns += [number("o", -MAX_OFFSET, MAX_OFFSET), number("y", -5, 2**31)]
+    label = {"poisson-regression": "n", "logistic-regression": "t", "multinomial-regression": "kind"}.get(family, "y")
+    features = [name for name in ("x", "t", "kind") if name != label]
+    own = task(family, columns, label, features, {"offset": "o"} if family == "poisson-regression" else {})
+    for place in (0, 1):
+        ends = {column.name: np.array([(column.low, column.high)[place]]) for column in columns if not column.domain}
+        one = examples(own, {**ends, "kind": np.array(["a", "b"])[place : place + 1]})
+        for block in FAMILIES[family].statistics(own, FAMILIES[family].init(own), one):
+            assert np.abs(block).max() <= MOST_PER_ROW
+
+
 def test_rows_that_change_in_a_run_change_its_aim_and_are_told() -> None:
     columns, rows = small()
     own = task("logistic-regression", columns, "ok", FEATURES, tolerance=TIGHT)
@@ -405,3 +428,24 @@ def test_what_a_family_does_not_take_is_named(
 
 def test_every_shape_has_a_computation() -> None:
     assert set(SHAPES) == set(FAMILIES) == set(LABELS)
+
+
+def test_a_sum_that_is_scaled_for_noise_is_not_read_as_whole_numbers() -> None:
+    def opened(scale_bits: int) -> OpenedSum:
+        blocks = (
+            Block(name="rows", length=1, scale_bits=0, variance="0"),
+            Block(name="loss", length=2, scale_bits=scale_bits, variance="0"),
+        )
+        manifest: Any = SimpleNamespace(terms=SimpleNamespace(blocks=blocks))
+        survivors: Any = None
+        return OpenedSum(manifest, survivors, np.array([2**60 + 1, -3, 4], np.int64))
+
+    assert [block.tolist() for block in opened(0).whole_blocks()] == [[2**60 + 1], [-3, 4]]
+    with pytest.raises(ProtocolError, match="no sum of whole numbers"):
+        opened(4).whole_blocks()
+
+
+@pytest.mark.process
+def test_no_torch_is_loaded_for_exact_families() -> None:
+    program = "import sys, silo_node.data.compute, silo_node.training.models; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
