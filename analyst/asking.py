@@ -185,7 +185,7 @@ def ask(session: Session, command: Command, keep: Path | None, tell: Tell, is_ne
     script, request = _planned(session, command)
     before = None
     if keep is not None:
-        request = _approved(session, keep, request)
+        request = _approved(session, keep, request, is_priced=command.epsilon is not None)
         before = _latest(session, session.kept.of_request(digest_of(request)), digest)
     kept = before or session.kept.begin(_question(session, command.sql, digest, script, request, command.sure))
     try:
@@ -342,14 +342,14 @@ def _shown(session: Session, kept: Kept, request: Request, encrypted: bytes, sur
     return report
 
 
-def _approved(session: Session, keep: Path, request: Request) -> Request:
+def _approved(session: Session, keep: Path, request: Request, *, is_priced: bool) -> Request:
     """Return the request in the file of one that people approve, or write this one there; raises AnalystError."""
-    approved = requests.keep_request(keep, request, session.now())
+    approved = requests.keep_request(keep, request, session.now(), is_priced=is_priced)
     kept = session.kept.of_request(digest_of(approved))
     if kept is None or kept.state != "opened":
         return approved
     keep.unlink(missing_ok=True)  # it was answered, and this program ended before it removed the file
-    return requests.keep_request(keep, request, session.now())
+    return requests.keep_request(keep, request, session.now(), is_priced=is_priced)
 
 
 def _latest(session: Session, kept: Kept | None, command: bytes) -> Kept | None:

@@ -146,8 +146,11 @@ def _lifetime_s(deadline: int) -> int:
     return REQUEST_LIFETIME_S + max(0, deadline - WAIT_S)
 
 
-def keep_request(path: Path, request: Request, now: int) -> Request:
-    """Return the request in a file, or write this one there; raises AnalystError if the file has a different one."""
+def keep_request(path: Path, request: Request, now: int, *, is_priced: bool = True) -> Request:
+    """Return the request in a file, or write this one there; raises AnalystError if the file has a different one.
+
+    Unless it `is_priced`, the price is that in the file: what a share comes to changes with what others spend.
+    """
     hint = f"remove {path} to ask anew; approvals of the request in it are then of no use"
     try:
         kept = Request.decode(path.read_bytes())
@@ -158,7 +161,8 @@ def keep_request(path: Path, request: Request, now: int) -> Request:
         return lasting
     except (OSError, WireError) as err:
         raise AnalystError(f"{path} holds no request", hint) from err
-    same = ("federation", "analyst", "recipients", "purpose", "micro_rho", "backend", "table", "plan", "wait_seconds")
+    same = ["federation", "analyst", "recipients", "purpose", "backend", "table", "plan", "wait_seconds"]
+    same += ["micro_rho"] if is_priced else []
     if any(getattr(kept, field) != getattr(request, field) for field in same):
         raise AnalystError(f"{path} holds another question or deadline, or the silos' policies have changed", hint)
     if kept.expires_at <= now:

@@ -22,10 +22,12 @@ from policies.domains import LongDomain
 from policies.periods import SLACK_DAYS, periods
 from policies.requests.capacity import of_request
 from policies.requests.request import Request
+from policies.requests.statements import MAX_STATEMENTS
 from policies.requests.tables import TableColumn
 from policies.units import DAY_S, NANO, ColumnRole, Number, micro_floor
 
 STEP_MS = 25  # of a declared time
+BLOCKS_AT_ONCE = 8  # of statements: as much work as the largest question, for which a fixed time is declared
 _KEPT_POLICIES = 8
 _KEPT_REQUESTS = 64
 _KEPT_DATES = 64
@@ -202,13 +204,17 @@ class DeclaredTime:
         return any(self._rows.values())
 
     @property
-    def least_ms(self) -> int:
-        """How long the smallest plan takes, for the purpose that takes longest."""
-        return _milliseconds(max(self._fixed.values(), default=0))
+    def fixed_most_ms(self) -> int:
+        """How long as many statements take as a request can have, by the time that does not grow with rows."""
+        return _milliseconds(-(-MAX_STATEMENTS // BLOCKS_AT_ONCE) * max(self._fixed.values(), default=0))
 
-    def milliseconds(self, tables: Iterable[str], purpose: str, size: int) -> int:
-        """Return how long a plan of this size takes at most, in whole steps of `STEP_MS`."""
-        return _milliseconds(self._fixed[purpose] + size * sum(self._rows[table] for table in tables))
+    def milliseconds(self, tables: Iterable[str], purpose: str, size: int, blocks: int = 1) -> int:
+        """Return how long a plan of this size takes at most, in whole steps of `STEP_MS`.
+
+        Of many statements the time that does not grow with rows counts once for every `BLOCKS_AT_ONCE` blocks.
+        """
+        rows = sum(self._rows[table] for table in tables)
+        return _milliseconds(-(-blocks // BLOCKS_AT_ONCE) * self._fixed[purpose] + size * rows)
 
 
 def _milliseconds(nanoseconds: int) -> int:

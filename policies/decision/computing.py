@@ -4,8 +4,9 @@ The declared time of a plan, where the policy has `compute.fixed_seconds`:
 
     fixed_seconds + row_nanoseconds * plan size * rows_up_to + decision_nanoseconds * decisions_up_to
 
-rounded up to 25 ms. The last part counts where the purpose asks for consent. Promise: no row, no count of rows
-and no clock is read, so neither a refusal nor the time at which a contribution leaves depends on data.
+rounded up to 25 ms. The last part counts where the purpose asks for consent. Of several statements all but the second
+part counts once for every eight blocks. Promise: no row, no count of rows and no clock is read, so neither a refusal
+nor the time at which a contribution leaves depends on data.
 """
 
 import math
@@ -34,7 +35,7 @@ def declared_ms(policy: Policy, request: Request) -> int | None:
     if declared is None:
         return None
     size = facts_of(request, policy.privacy_unit.max_silos).size
-    return declared.milliseconds(request.table.names, request.purpose, size)
+    return declared.milliseconds(request.table.names, request.purpose, size, len(request.plan.blocks))
 
 
 def stated_ms(policy: Policy, request: Request) -> int | None:
@@ -61,7 +62,7 @@ def longest_seconds(policy: Policy) -> int:
         return rules.most_seconds
     if rules.declared is None:
         return UNDECLARED_S
-    return MAX_WAIT_S if rules.declared.grows else math.ceil(rules.declared.least_ms / 1000)
+    return MAX_WAIT_S if rules.declared.grows else min(MAX_WAIT_S, math.ceil(rules.declared.fixed_most_ms / 1000))
 
 
 def declared_time(case: Case) -> Sequence[Denial]:
@@ -70,7 +71,8 @@ def declared_time(case: Case) -> Sequence[Denial]:
     if rules.declared is None:
         return ()
     request, facts, most = case.request, case.facts, rules.most_seconds
-    seconds = rules.declared.milliseconds(request.table.names, request.purpose, facts.size) / 1000
+    blocks = len(request.plan.blocks)
+    seconds = rules.declared.milliseconds(request.table.names, request.purpose, facts.size, blocks) / 1000
     limit = MAX_WAIT_S if most is None else most
     if seconds <= limit and seconds <= facts.waits_s:
         return ()

@@ -14,6 +14,7 @@ from analyst.errors import AnalystError, SqlError
 from analyst.preview import preview
 from analyst.pricing import Wanted, read_share, read_wanted
 from analyst.reports.estimates import Estimate
+from analyst.requests import keep_request
 from federation.errors import CommandLineError
 from policies.requests.standing import LIFETIME
 from policies.units import MICRO
@@ -196,3 +197,15 @@ def test_the_command_reads_what_people_write() -> None:
     ):
         with pytest.raises(CommandLineError):
             command_line().parse_args([*asked, *wrong])
+
+
+def test_a_request_that_people_approve_keeps_its_price(own: Simulation, tmp_path: Path) -> None:
+    keep = tmp_path / "request"
+    first = own.federation.planned(command(share=0.01))[1]
+    kept = keep_request(keep, first, own.federation.now(), is_priced=False)
+    own.federation.query(QUESTION, purpose=PURPOSE, epsilon=0.3, new=True)
+    later = own.federation.planned(command(share=0.01))[1]
+    assert later.micro_rho < first.micro_rho
+    assert keep_request(keep, later, own.federation.now(), is_priced=False) == kept
+    with pytest.raises(AnalystError, match="another question"):
+        keep_request(keep, later, own.federation.now())

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from policies.budget.ledger import Months, Spending
 from policies.decision.budget_rules import months_of
+from policies.decision.computing import declared_ms
 from policies.decision.decide import decide
 from policies.document.policy import Policy
 from policies.requests.predicates import Both, Compare, OneOf
@@ -133,3 +134,11 @@ def test_no_more_sums_than_a_manifest_holds() -> None:
         of(*(plan(where=where, aggregates=figures) for where in wheres))
     with pytest.raises(ValidationError, match="statement 2: an output name is used twice"):
         of(plan(), plan(aggregates=(Aggregate(function="count", column="age", alias="n"),) * 2))
+
+
+def test_many_statements_have_the_fixed_time_several_times() -> None:
+    declaring = policy(Edit("[protection]", "[compute]\nfixed_seconds = 2\n\n[protection]"))
+    wheres = [Compare(column="age", op=">", value=str(least)) for least in range(20)]
+    plans = [plan(where=where, aggregates=COUNT) for where in wheres]
+    assert [declared_ms(declaring, of(*plans[:count])) for count in (2, 8, 9, 20)] == [2000, 2000, 4000, 6000]
+    assert declared_ms(declaring, of(*plans[:1] * 20)) == 2000, "one block"
