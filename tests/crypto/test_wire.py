@@ -36,6 +36,7 @@ from crypto.wire import (
 from federation.members.roster import Party, Roster, SiloParty
 from policies.requests.cases import Cases
 from policies.requests.catalogue import Catalogue, CatalogueRequest, OpenColumn
+from policies.requests.expressions import Apply, Cell, Choose, Constant, Derived
 from policies.requests.logistic import LogisticStep
 from policies.requests.persons import InnerColumn
 from policies.requests.predicates import Compare, IsNull, Not
@@ -85,6 +86,7 @@ REQUEST = Request(
     expires_at=1_000_600,
 )
 FAILED = Failed(federation="health", round_id=bytes(16), reason="the source is unreachable")
+RATIO = Apply(function="divide", arguments=(Cell(column="days"), Constant(value="-2.5")))
 SAMPLES: dict[type[Message], Message] = {  # whose parts must fit together
     Request: REQUEST,
     Plan: example_policy.plan(),
@@ -116,6 +118,9 @@ SAMPLES: dict[type[Message], Message] = {  # whose parts must fit together
         otherwise="long",
     ),
     InnerColumn: InnerColumn(name="spent", function="sum", column="days", low=0, high=600),
+    Apply: RATIO,
+    Choose: Choose(whens=(IsNull(column="days"),), results=(Constant(value="0"),), otherwise=RATIO),
+    Derived: Derived(name="ratio", expression=RATIO),
     CatalogueRequest: CatalogueRequest(
         federation="hospitals", analyst="ann", nonce=bytes(16), created_at=1, standing=True, request=b"a request"
     ),
@@ -144,7 +149,7 @@ def _like(schema: dict[str, Any], definitions: dict[str, Any], depth: int = 0) -
     if "$ref" in schema:
         return _like(definitions[schema["$ref"].rpartition("/")[2]], definitions, depth + 1)
     if options := schema.get("anyOf") or schema.get("oneOf"):
-        shallow = options[: 3 if depth > 1 else None]  # the flat predicates come first
+        shallow = options[: 2 if depth > 1 else None]  # flat predicates and expressions come first
         return st.one_of([_like(option, definitions, depth) for option in shallow])
     if "const" in schema or "enum" in schema:
         return st.sampled_from(schema.get("enum") or [schema["const"]])
