@@ -37,6 +37,7 @@ from federation.members.roster import Party, Roster, SiloParty
 from policies.requests.cases import Cases
 from policies.requests.catalogue import Catalogue, CatalogueRequest, OpenColumn, OpenTable
 from policies.requests.exact import ExactStep, Setting
+from policies.requests.expressions import Apply, Cell, Choose, Constant, Derived
 from policies.requests.logistic import LogisticStep
 from policies.requests.persons import Inner, InnerColumn
 from policies.requests.predicates import Compare, IsNull, Not
@@ -87,6 +88,7 @@ REQUEST = Request(
     expires_at=1_000_600,
 )
 FAILED = Failed(federation="health", round_id=bytes(16), reason="the source is unreachable")
+RATIO = Apply(function="divide", arguments=(Cell(column="days"), Constant(value="-2.5")))
 SAMPLES: dict[type[Message], Message] = {  # whose parts must fit together
     Request: REQUEST,
     Plan: example_policy.plan(),
@@ -131,6 +133,9 @@ SAMPLES: dict[type[Message], Message] = {  # whose parts must fit together
     ),
     InnerColumn: InnerColumn(name="spent", function="sum", column="days", low=0, high=600),
     Inner: Inner(where=None, columns=(InnerColumn(name="ward", function="each", column="ward"),)),
+    Apply: RATIO,
+    Choose: Choose(whens=(IsNull(column="days"),), results=(Constant(value="0"),), otherwise=RATIO),
+    Derived: Derived(name="ratio", expression=RATIO),
     CatalogueRequest: CatalogueRequest(
         federation="hospitals", analyst="ann", nonce=bytes(16), created_at=1, standing=True, request=b"a request"
     ),
@@ -160,7 +165,7 @@ def _like(schema: dict[str, Any], definitions: dict[str, Any], depth: int = 0) -
     if "$ref" in schema:
         return _like(definitions[schema["$ref"].rpartition("/")[2]], definitions, depth + 1)
     if options := schema.get("anyOf") or schema.get("oneOf"):
-        shallow = options[: 3 if depth > 1 else None]  # the flat predicates come first
+        shallow = options[: 2 if depth > 1 else None]  # flat predicates and expressions come first
         return st.one_of([_like(option, definitions, depth) for option in shallow])
     if "const" in schema or "enum" in schema:
         return st.sampled_from(schema.get("enum") or [schema["const"]])
