@@ -93,7 +93,7 @@ def of_share(
         raise AnalystError("no silo says what is left", "ask with --epsilon, or again when silos are back")
     scarcest, limits = min(rest, key=lambda silo: rest[silo]), limits_of(script, silos, standing, purpose)
     price = math.floor(rest[scarcest] * Fraction(share))
-    said = f"{share:.4g} of what is left at {scarcest} is rho {price / MICRO:.4g}"
+    said = f"{100 * share:.4g} % of what is left at {scarcest} is rho {price / MICRO:.4g}"
     if price > limits.most:
         fits = math.floor(1e4 * limits.most / rest[scarcest]) / 100
         message = f"{said}, and rho {limits.most / MICRO:.4g} {limits.why_most} at {limits.who_most}"

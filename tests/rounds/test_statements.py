@@ -246,3 +246,9 @@ def test_each_table_says_the_definition_of_its_own_columns(exactly: Simulation) 
     report = ask(exactly, *THREE)
     for sql, table in zip(THREE, report.tables, strict=True):
         assert table.definition == ask(exactly, sql).definition
+
+
+def test_silos_that_add_shares_answer_several_statements(exactly: Simulation) -> None:
+    by_shares, by_masks = ask(exactly, *THREE, backend="shares"), ask(exactly, *THREE)
+    for one, other in zip(by_shares.tables, by_masks.tables, strict=True):
+        assert values(one.rows) == values(other.rows)
