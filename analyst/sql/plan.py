@@ -200,7 +200,7 @@ def _alias_of(target: exp.Expr, aliases: Mapping[str, exp.Expr]) -> str:
 def _dimension(projection: exp.Expr, keys: Sequence[str], cases: Mapping[str, Cases], table: str, offer: Offer) -> str:
     """Return the dimension that a selected expression is; raises SqlError if it is none."""
     node = projection.unalias().unnest()
-    if _written(node) in cases:
+    if cases and _written(node) in cases:
         return cases[_written(node)].name
     if not isinstance(node, exp.Column):
         raise SqlError(
