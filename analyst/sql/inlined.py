@@ -1,6 +1,7 @@
 """Conditions of aggregates, moved into what is aggregated, where figures cannot be added over groups.
 
     VAR_POP(age) FILTER (WHERE died)     as VAR_POP(CASE WHEN died THEN age END)
+    MEDIAN(age) FILTER (WHERE died)      as MEDIAN(CASE WHEN died THEN age END)
     AVG(a / b) FILTER (WHERE b > 0)      as AVG(CASE WHEN b > 0 THEN a / b END), where the condition bounds b
 
 A count, a sum and an average of a column are added up over the groups that their conditions make
@@ -10,7 +11,9 @@ A count, a sum and an average of a column are added up over the groups that thei
 from sqlglot import exp
 
 _ADDED = (exp.Count, exp.Sum, exp.Avg, exp.CountIf)
+_QUANTILES = (exp.Median, exp.PercentileCont, exp.PercentileDisc, exp.Quantile, exp.ApproxQuantile)
 _OTHERS = (
+    *_QUANTILES,
     exp.Variance, exp.VariancePop, exp.Stddev, exp.StddevPop, exp.StddevSamp, exp.CovarPop, exp.CovarSamp, exp.Corr,
     exp.RegrSlope, exp.RegrIntercept, exp.RegrR2, exp.RegrCount, exp.RegrAvgx, exp.RegrAvgy,
 )  # fmt: skip
@@ -48,7 +51,7 @@ def _conditioned(aggregate: exp.Expr, condition: exp.Expr) -> exp.Expr:
     if isinstance(found, exp.CountIf):
         found = exp.Count(this=exp.Star(), big_int=True)
         condition = exp.and_(aggregate.this.copy(), condition.copy())
-    for key in ("this", "expression"):
+    for key in ("this",) if isinstance(found, _QUANTILES) else ("this", "expression"):  # a quantile's share stays
         inner = found.args.get(key)
         if isinstance(inner, exp.Expr):
             value = exp.Literal.number(1) if isinstance(inner, exp.Star) else inner.copy()

@@ -24,7 +24,7 @@ from analyst.sql.parse import parse, sql_position, unsupported
 from analyst.sql.persons import is_count_of_persons, is_person
 from analyst.sql.places import placed
 from analyst.sql.predicates import filters
-from analyst.sql.quantiles import is_quantile, name_of_quantile, quantile_of
+from analyst.sql.quantiles import is_quantile, measured, name_of_quantile, quantile_of
 from analyst.sql.refusals import group_of, refused_argument, refused_function
 from analyst.sql.split import renamed
 from analyst.sql.stages import select_of, staged
@@ -210,7 +210,7 @@ def _alias_of(target: exp.Expr, aliases: Mapping[str, exp.Expr]) -> str:
 def _dimension(projection: exp.Expr, keys: Sequence[str], cases: Mapping[str, Cases], table: str, offer: Offer) -> str:
     """Return the dimension that a selected expression is; raises SqlError if it is none."""
     node = projection.unalias().unnest()
-    if _written(node) in cases:
+    if cases and _written(node) in cases:
         return cases[_written(node)].name
     if not isinstance(node, exp.Column):
         raise SqlError(
@@ -237,7 +237,10 @@ def aggregates(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDra
         if isinstance(node, exp.Star) or (isinstance(getattr(node, "this", None), exp.Star) and not _function(node)):
             raise unsupported(node, "SELECT * is not supported, rows never leave a silo")
         if is_quantile(node):
-            found.append(quantile_of(node, _output_name(projection), draft.table, offer))
+            target = measured(node)
+            name, draft = _measure(target, draft, offer)
+            kind = offer.column(draft.table, name).type if isinstance(target, exp.Column) else "decimal"
+            found.append(quantile_of(node, _output_name(projection), name, kind))
             continue
         function = _function(node)
         if not function:

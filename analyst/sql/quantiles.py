@@ -7,9 +7,7 @@ from types import MappingProxyType
 from sqlglot import exp
 
 from analyst.errors import SqlError
-from analyst.sql.columns import measure
 from analyst.sql.inside import number
-from analyst.sql.offer import Offer
 from analyst.sql.parse import sql_position
 from policies.requests.query import Aggregate
 
@@ -37,7 +35,11 @@ def name_of_quantile(node: exp.Expr) -> str:
     """Return the name of a quantile without an alias, such as median_age or quantile_age_0.25."""
     share = _share(node)
     named = "median" if isinstance(node, exp.Median) else _SPELLINGS[type(node)]
-    return "_".join([named, str(node.this.name), *([] if share is None else [share.name or share.sql()])])
+    return "_".join([named, _name(node.this), *([] if share is None else [share.name or share.sql()])])
+
+
+def _name(target: exp.Expr) -> str:
+    return str(target.name).rpartition(".")[2] or target.sql(dialect="duckdb", comments=False)[:60]
 
 
 def ordered(query: exp.Query) -> exp.Query:
@@ -61,29 +63,26 @@ def ordered(query: exp.Query) -> exp.Query:
     return query
 
 
-def quantile_of(node: exp.Expr, alias: str, table: str, offer: Offer) -> Aggregate:
-    """Return the aggregate that a quantile asks for; raises SqlError."""
+def measured(node: exp.Expr) -> exp.Expr:
+    """Return the measure of which a quantile is asked, a column or an expression of columns; raises SqlError."""
     target = node.this.unnest()
     shown, place = node.sql(dialect="duckdb")[:60], sql_position(node)
     if isinstance(target, exp.Distinct):
         raise SqlError(f"{shown} is not supported{place}", f"ask it of all rows: {_example(target.expressions[0])}")
-    if not isinstance(target, exp.Column) or isinstance(target.this, exp.Star):
-        named = next(target.find_all(exp.Column), None)
-        hint = "silos compute nothing of a row"
-        if isinstance(target, exp.Case | exp.If):
-            hint = "ask it in a question of its own, with the condition in WHERE"
-        elif named is not None:
-            hint += f": ask the quantile of the column, as in {_example(named)}, and compute with it outside"
-        raise SqlError(f"a quantile takes one plain column{place}", hint)
-    column = measure(target, table, offer)
-    if column.type == "bool":
-        raise SqlError(f"{column.name!r} is true or false, and has no quantile{place}", f"ask AVG({column.name})")
-    more = next((key for key, value in node.args.items() if value and key not in _KNOWN), None)
-    if more is not None:
-        raise SqlError(f"{shown} is not supported{place}", f"write {_example(target)}")
-    at = _MEDIAN if isinstance(node, exp.Median) else _checked(_share(node), node, column.name)
+    if target.find(exp.Star, exp.AggFunc) is not None or target.find(exp.Column) is None:
+        raise SqlError(f"{shown} is not supported{place}", "a quantile is of a column, or of an expression of columns")
+    if more := next((key for key, value in node.args.items() if value and key not in _KNOWN), None):
+        raise SqlError(f"{shown} is not supported, for its {more}{place}", f"write {_example(target)}")
+    return target
+
+
+def quantile_of(node: exp.Expr, alias: str, column: str, type_name: str) -> Aggregate:
+    """Return the aggregate that a quantile of a measure asks for; raises SqlError. `type_name` is that of the column."""
+    if type_name == "bool":
+        raise SqlError(f"{column!r} is true or false, and has no quantile{sql_position(node)}", f"ask AVG({column})")
+    at = _MEDIAN if isinstance(node, exp.Median) else _checked(_share(node), node, node.this.unnest())
     function = _SPELLINGS[type(node)]
-    return Aggregate(function=function, column=column.name, alias=alias, at=f"{at.normalize():f}")  # type: ignore[arg-type]
+    return Aggregate(function=function, column=column, alias=alias, at=f"{at.normalize():f}")  # type: ignore[arg-type]
 
 
 def _share(node: exp.Expr) -> exp.Expr | None:
@@ -92,12 +91,12 @@ def _share(node: exp.Expr) -> exp.Expr | None:
 
 
 def _example(target: exp.Expr, share: str = "0.5") -> str:
-    return f"QUANTILE_CONT({target.name}, {share})"
+    return f"QUANTILE_CONT({target.sql(dialect='duckdb')[:60]}, {share})"
 
 
-def _checked(share: exp.Expr | None, node: exp.Expr, column: str) -> Decimal:
-    """Return the share of the rows that lie below a quantile; raises SqlError where it is none."""
-    target, place = exp.column(column), sql_position(node)
+def _checked(share: exp.Expr | None, node: exp.Expr, target: exp.Expr) -> Decimal:
+    """Return the share of the rows that lie below a quantile of `target`; raises SqlError where it is none."""
+    place = sql_position(node)
     if isinstance(share, exp.Array):
         listed = [one.sql(dialect="duckdb") for one in share.expressions[:2]] or ["0.5"]
         each = ", ".join(_example(target, one) for one in listed)
