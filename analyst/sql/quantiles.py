@@ -65,7 +65,7 @@ def ordered(query: exp.Query) -> exp.Query:
 
 def measured(node: exp.Expr) -> exp.Expr:
     """Return the measure of which a quantile is asked, a column or an expression of columns; raises SqlError."""
-    target = node.this.unnest()
+    target: exp.Expr = node.this.unnest()
     shown, place = node.sql(dialect="duckdb")[:60], sql_position(node)
     if isinstance(target, exp.Distinct):
         raise SqlError(f"{shown} is not supported{place}", f"ask it of all rows: {_example(target.expressions[0])}")
@@ -77,7 +77,7 @@ def measured(node: exp.Expr) -> exp.Expr:
 
 
 def quantile_of(node: exp.Expr, alias: str, column: str, type_name: str) -> Aggregate:
-    """Return the aggregate that a quantile of a measure asks for; raises SqlError. `type_name` is that of the column."""
+    """Return the aggregate that a quantile of a measure of some type asks for; raises SqlError."""
     if type_name == "bool":
         raise SqlError(f"{column!r} is true or false, and has no quantile{sql_position(node)}", f"ask AVG({column})")
     at = _MEDIAN if isinstance(node, exp.Median) else _checked(_share(node), node, node.this.unnest())

@@ -1,6 +1,6 @@
 """From a parsed question to its core and what is left of it: named stages, each of which rewrites one thing.
 
-    names -> dialect -> joins -> persons -> histograms -> functions -> core -> conditions
+    names -> dialect -> totals -> joins -> persons -> histograms -> functions -> core -> conditions
 
 The core is a SELECT of dimensions and plain aggregates of one table, which the rules of `analyst.sql.plan` read; what
 is computed from its figures is `after`. Every stage is pure, and raises SqlError for what it does not accept.
@@ -23,6 +23,7 @@ from analyst.sql.refusals import check_functions
 from analyst.sql.spelled import spelled
 from analyst.sql.split import split
 from analyst.sql.survival import check_stands_alone, with_curves
+from analyst.sql.totals import with_totals
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,11 @@ def names(question: Question) -> Question:
 def dialect(question: Question) -> Question:
     """Write curves and quantiles in one way, whatever DuckDB's users call them."""
     return replace(question, query=ordered(with_curves(question.query)))
+
+
+def totals(question: Question) -> Question:
+    """Add up what ROLLUP, CUBE and GROUPING SETS ask from the finest groups."""
+    return replace(question, query=with_totals(question.query))
 
 
 def joins(question: Question) -> Question:
@@ -87,7 +93,7 @@ def conditions(question: Question) -> Question:
 
 
 Stage = Callable[[Question], Question]
-STAGES: tuple[Stage, ...] = (names, dialect, joins, persons, histograms, functions, core, conditions)
+STAGES: tuple[Stage, ...] = (names, dialect, totals, joins, persons, histograms, functions, core, conditions)
 
 
 def staged(query: exp.Query, offer: Offer) -> Question:

@@ -118,27 +118,6 @@ MEDIAN(DISTINCT age) is not supported at line 1, column 8
 -- hint:
 ask it of all rows: QUANTILE_CONT(age, 0.5)
 
--- title: a median of an expression
-SELECT MEDIAN(age * 2) FROM visits
--- error:
-a quantile takes one plain column at line 1, column 8
--- hint:
-silos compute nothing of a row: ask the quantile of the column, as in QUANTILE_CONT(age, 0.5), and compute with it outside
-
--- title: a median under a condition
-SELECT MEDIAN(CASE WHEN smoker THEN age END) FROM visits
--- error:
-a quantile takes one plain column at line 1, column 8
--- hint:
-ask it in a question of its own, with the condition in WHERE
-
--- title: a median with a filter
-SELECT MEDIAN(age) FILTER (WHERE smoker) AS m FROM visits
--- error:
-FILTER is not supported here at line 1, column 8
--- hint:
-ask for it in a question of its own, with the condition in WHERE
-
 -- title: a median of a bool
 SELECT MEDIAN(smoker) FROM visits
 -- error:
@@ -229,3 +208,32 @@ SELECT HISTOGRAM() FROM visits
 HISTOGRAM takes a column, and perhaps the width of a bucket at line 1, column 8
 -- hint:
 ask SELECT HISTOGRAM(age) FROM visits
+
+-- title: a median of an expression
+SELECT MEDIAN(age * 2) FROM visits
+-- plan:
+{"kind":"query","where":null,"group_by":[],"aggregates":[{"function":"quantile","column":"measure_1","alias":"median_age * 2","at":"0.5"}],"derived":[{"name":"measure_1","expression":{"kind":"apply","function":"multiply","arguments":[{"kind":"cell","column":"age"},{"kind":"constant","value":"2"}]}}]}
+
+-- title: a median under a condition
+SELECT MEDIAN(CASE WHEN smoker THEN age END) FROM visits
+-- plan:
+{"kind":"query","where":null,"group_by":[],"aggregates":[{"function":"quantile","column":"measure_1","alias":"f1","at":"0.5"}],"derived":[{"name":"measure_1","expression":{"kind":"choose","whens":[{"kind":"compare","column":"smoker","op":"=","value":"true"}],"results":[{"kind":"cell","column":"age"}],"otherwise":null}}]}
+
+-- title: a median with a filter
+SELECT MEDIAN(age) FILTER (WHERE smoker) AS m FROM visits
+-- plan:
+{"kind":"query","where":null,"group_by":[],"aggregates":[{"function":"quantile","column":"measure_1","alias":"f1","at":"0.5"}],"derived":[{"name":"measure_1","expression":{"kind":"choose","whens":[{"kind":"compare","column":"smoker","op":"=","value":"true"}],"results":[{"kind":"cell","column":"age"}],"otherwise":null}}]}
+
+-- title: a median of a total
+SELECT MEDIAN(SUM(age)) FROM visits
+-- error:
+MEDIAN(SUM(age)) is not supported at line 1, column 8
+-- hint:
+a quantile is of a column, or of an expression of columns
+
+-- title: a median of nothing
+SELECT MEDIAN(5) FROM visits
+-- error:
+MEDIAN(5) is not supported at line 1, column 8
+-- hint:
+a quantile is of a column, or of an expression of columns
