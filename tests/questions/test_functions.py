@@ -1,7 +1,7 @@
 """Every function that DuckDB lists is answered, or refused with a place, a reason and a way out: docs/sql.md section 5.
 
 Aggregates, windows and macros are all called, and so is whatever the page lists; of the other functions of single
-values, which are refused alike, every fourth.
+values, which are refused alike, every eighth.
 """
 
 import re
@@ -33,7 +33,7 @@ def listed() -> dict[str, set[str]]:
 
 
 def chosen(known: set[str]) -> list[Called]:
-    return [one for place, one in enumerate(called()) if one.kind != "scalar" or one.name in known or place % 4 == 0]
+    return [one for place, one in enumerate(called()) if one.kind != "scalar" or one.name in known or place % 8 == 0]
 
 
 @pytest.mark.slow
@@ -54,7 +54,7 @@ def test_each_function_is_answered_where_the_page_says_so_and_refused_elsewhere(
                 wrong.append(f"{question}: {refused or 'answered'}, which the page does not say")
             wrong += [f"{question}: {problem}: {refused}" for problem in (problems(refused) if refused else ())]
     assert not wrong, "\n".join(wrong)
-    assert len(functions) > 350
+    assert len(functions) > 300
 
 
 @pytest.mark.parametrize(
