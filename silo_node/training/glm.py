@@ -67,7 +67,8 @@ def family_of(glm: Glm) -> Family:
             return state
         if task.number == 0:
             return _after_moments(task, glm, sums)
-        return stepped(state, task, _problem(task, state, glm), sums)
+        with np.errstate(all="ignore"):  # what is not finite ends the run
+            return stepped(state, task, _problem(task, state, glm), sums)
 
     return Family(lambda task: State(), statistics, update, glm.finish)
 

@@ -52,7 +52,7 @@ def stepped(state: State, task: Task, problem: Problem, sums: Mapping[str, Integ
     curvature = square(reals(sums["hessian"], bits) * unit, len(weights))
     if problem.penalty:
         bare = np.concatenate([[0.0], weights[1:]])
-        loss, slope = loss + problem.penalty / 2 * float(bare @ bare), slope + problem.penalty * bare
+        loss, slope = loss + problem.penalty / 2 * float((bare * bare).sum()), slope + problem.penalty * bare
         curvature = curvature + problem.penalty * np.diag(np.r_[0.0, np.ones(len(weights) - 1)])
     is_outside = int(sums["outside"][0]) > 0
     if is_outside and bits > LEAST_BITS:
@@ -77,6 +77,8 @@ def _halved(state: State) -> State:
 def _taken(state: State, task: Task, problem: Problem, loss: float, sums: tuple[Vector, Vector]) -> State:
     (slope, curvature), weights, taken = sums, state["weights"], int(state.one("taken"))
     kept = state["kept"] > 0 if taken else _kept(problem, curvature)
+    if not kept.any():
+        return state.at_end("diverged")  # no weight changes the loss where the run stands
     if not taken and state.one("rows") <= kept.sum():
         return state.with_(kept=kept).at_end("too-few-rows")
     inner = curvature[np.ix_(kept, kept)]
@@ -89,7 +91,7 @@ def _taken(state: State, task: Task, problem: Problem, loss: float, sums: tuple[
         return state.with_(kept=kept).at_end("no-maximum", str(factors[int(np.argmax(pivots <= 0))]))
     inverse = _inverse(inner)
     direction = np.zeros_like(weights)
-    direction[kept] = -inverse @ slope[kept]
+    direction[kept] = -(inverse * slope[kept]).sum(1)
     runs_away = np.abs(direction[kept]) > _RUNS_AWAY * np.maximum(1.0, np.abs(weights[kept]))
     if problem.can_run_away and taken >= _SURE_AFTER and flat.any() and runs_away.any():
         return state.with_(kept=kept).at_end("no-maximum", str(factors[int(np.argmax(np.abs(direction[kept])))]))
@@ -144,9 +146,21 @@ def _pivots(matrix: Vector) -> Vector:
 
 
 def _inverse(matrix: Vector) -> Vector:
-    """Return the inverse of a symmetric matrix, after its diagonal is made 1: columns may differ much in variance."""
+    """Return the inverse of a symmetric matrix with positive pivots, by elimination in order (Gauss-Jordan).
+
+    Its diagonal is made 1 first, as columns may differ much in variance. Elementwise, so that every machine has the
+    same inverse to the last bit; a library for linear algebra adds in an order of its own.
+    """
     scale = 1 / np.sqrt(np.diag(matrix))
-    found: Vector = np.linalg.inv(matrix * np.outer(scale, scale)) * np.outer(scale, scale)
+    rest, found = matrix * np.outer(scale, scale), np.eye(len(matrix))
+    for place in range(len(matrix)):
+        pivot, column = rest[place, place], rest[:, place].copy()
+        column[place] = 0.0
+        rest[place] /= pivot
+        found[place] /= pivot
+        rest -= np.outer(column, rest[place])
+        found -= np.outer(column, found[place])
+    found *= np.outer(scale, scale)
     return (found + found.T) / 2
 
 

@@ -143,7 +143,7 @@ def banks(
         (home / "consent.csv").write_text("id,purpose,given_at,withdrawn_at\n")
         (home / "policy.toml").write_text(text)
     (path / "job.toml").write_text(job)
-    with simulate(path, is_lazy=True) as simulation:
+    with simulate(path, is_lazy=workers is not None) as simulation:
         for one in simulation.silos.values():
             one.workers = workers
         yield simulation, path / "job.toml"

@@ -449,3 +449,24 @@ def test_a_sum_that_is_scaled_for_noise_is_not_read_as_whole_numbers() -> None:
 def test_no_torch_is_loaded_for_exact_families() -> None:
     program = "import sys, silo_node.data.compute, silo_node.training.models; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("size", [1e6, 1e300, -1e308])
+def test_at_any_weights_a_silo_adds_what_fits_or_says_that_rows_are_outside(family: str, size: float) -> None:
+    columns, rows = small()
+    own = task(family, columns, LABELS[family], FEATURES)
+    whole = examples(own, rows)
+    state = FAMILIES[family].update(own, FAMILIES[family].init(own), summed(own, FAMILIES[family].init(own), [whole]))
+    far = state.with_(weights=np.full(len(state["weights"]), size))
+    sums = summed(numbered(own, 1), far, [whole])
+    if sums["outside"][0]:
+        assert not any(sums[name].any() for name in ("loss", "gradient", "hessian"))
+    assert all(np.abs(block).max() <= 2**55 for block in sums.values())
+    after = far
+    for _ in range(40):
+        after = FAMILIES[family].update(numbered(own, 1), after, summed(numbered(own, 1), after, [whole]))
+        assert all(np.isfinite(values).all() for values in after.numbers.values())
+        if after.ended:
+            break
+    assert after.ended
