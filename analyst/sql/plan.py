@@ -26,7 +26,7 @@ from analyst.sql.places import placed
 from analyst.sql.predicates import filters
 from analyst.sql.quantiles import is_quantile, measured, name_of_quantile, quantile_of
 from analyst.sql.refusals import group_of, refused_argument, refused_function
-from analyst.sql.split import renamed
+from analyst.sql.split import lenient, renamed
 from analyst.sql.stages import select_of, staged
 from analyst.sql.survival import Survival, check_groups, curve_instead, curve_of
 from policies.requests.cases import Cases
@@ -99,7 +99,10 @@ def plan_of(query: exp.Query, offer: Offer, counts_cut: bool = False) -> Planned
     names = dict(draft.names)
     output = tuple(_output_name(projection) for projection in statement.expressions)
     _check_names(output, names, finished)
-    text = "" if question.after is None else renamed(question.after, names).sql(dialect="duckdb", comments=False)
+    text = ""
+    if question.after is not None:
+        after = lenient(renamed(question.after, names), {one.alias for one in draft.aggregates})
+        text = after.sql(dialect="duckdb", comments=False)
     table = question.offer.table(draft.table if persons is None else persons.table, used)
     check_groups(finished, table)
     if question.beside:

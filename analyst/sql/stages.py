@@ -11,12 +11,14 @@ from dataclasses import dataclass, replace
 
 from sqlglot import exp
 
+from analyst.errors import SqlError
 from analyst.sql.adding import added
 from analyst.sql.conditions import conditions_of
 from analyst.sql.histogram import by_buckets
 from analyst.sql.inlined import can_be_added, inlined
 from analyst.sql.joins import joined
 from analyst.sql.offer import Offer
+from analyst.sql.parse import sql_position
 from analyst.sql.persons import ByPerson, by_person
 from analyst.sql.quantiles import ordered
 from analyst.sql.refusals import check_functions
@@ -78,6 +80,10 @@ def functions(question: Question) -> Question:
 
 def core(question: Question) -> Question:
     """Take apart what silos compute, and what is computed from their figures."""
+    limit = question.query.args.get("limit")
+    if isinstance(limit, exp.Limit) and limit.expression.name == "0":
+        place = sql_position(limit)
+        raise SqlError(f"LIMIT 0 shows no row, and all are paid{place}", "leave it out, or give a limit above 0")
     parts = split(question.query)
     check_stands_alone(parts.core, parts.after)
     return replace(question, query=parts.core, after=parts.after)

@@ -14,7 +14,7 @@ from sqlglot import exp
 
 from analyst.errors import SqlError
 from analyst.sql.parse import parse
-from analyst.sql.split import RELEASED, split
+from analyst.sql.split import RELEASED, lenient, split
 from tests.cases import every
 
 
@@ -106,3 +106,13 @@ def test_many_nested_subqueries_are_refused_and_do_not_take_long() -> None:
     question = "SELECT COUNT(*) FROM " + "(SELECT * FROM " * 90 + "visits" + ")" * 90
     with pytest.raises(SqlError):
         split(parse(question))
+
+
+def test_a_cast_of_figures_that_overflows_is_null_and_one_of_groups_an_error() -> None:
+    figures = {"f1"}
+    for text, expected in (
+        ("SELECT CAST(f1 AS SMALLINT) FROM released", "SELECT TRY_CAST(f1 AS SMALLINT) FROM released"),
+        ("SELECT CAST(f1 / 2 AS DATE) FROM released", "SELECT TRY_CAST(f1 / 2 AS DATE) FROM released"),
+        ("SELECT CAST(ward AS INT) FROM released", "SELECT CAST(ward AS INT) FROM released"),
+    ):
+        assert lenient(parse(text), figures).sql(dialect="duckdb") == expected

@@ -381,3 +381,10 @@ cannot aggregate 'region' at line 1, column 16: it holds text
 SELECT CORR(age, ward) FROM visits
 -- error:
 cannot aggregate 'ward' at line 1, column 18: it holds text
+
+-- title: no row of the answer
+SELECT ward, COUNT(*) AS n FROM visits GROUP BY ward LIMIT 0
+-- error:
+LIMIT 0 shows no row, and all are paid at line 1, column 60
+-- hint:
+leave it out, or give a limit above 0
