@@ -154,7 +154,7 @@ class Aggregate(Message):
             return "COUNT(DISTINCT person)"
         at = "" if self.at is None else f", {self.at}"
         width = "" if self.width is None else f", bins of {self.width} steps"
-        return f"{self.function.upper()}({', '.join(self.columns) or '*'}{at}){width}"
+        return f"{self.function.upper()}({', '.join(self.columns) or '*'}{at}{width})"
 
 
 def _extent(

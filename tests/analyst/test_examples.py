@@ -21,7 +21,8 @@ def examples() -> Iterator[tuple[str, str]]:
         for is_comment, lines in groupby(block.splitlines(), lambda line: line.startswith("--")):
             if not is_comment:
                 question = "\n".join(lines)
-                yield next(table for table in SECTORS if re.search(rf"\b{table}\b", question)), question
+                if not re.search(r"\bJOIN\b", question):  # of a table that the demo has not
+                    yield next(table for table in SECTORS if re.search(rf"\b{table}\b", question)), question
 
 
 @pytest.mark.parametrize("sector", SECTORS.values(), ids=list(SECTORS))
@@ -32,5 +33,5 @@ def test_every_example_is_answered(sector: Sector, tmp_path: Path) -> None:
     with simulate(tmp_path, noise=no_noise) as simulation:
         for question in questions:
             report = simulation.federation.query(question, purpose=sector.purpose, epsilon=0.05)
-            assert report.rows, question
+            assert all(table.rows for table in report.tables or (report,)), question
             assert {outcome.status for outcome in report.silos.values()} == {"answered"}, question

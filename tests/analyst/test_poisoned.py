@@ -186,7 +186,7 @@ def test_a_long_list_of_numbers_that_are_none_ends_no_question() -> None:
     with pytest.raises(SqlError, match="not in the domain of 'grade': 1 ") as caught:
         plan("SELECT COUNT(*) AS n FROM visits WHERE grade = 1", offered)
     assert caught.value.hint == "write -1 or 2"
-    with pytest.raises(SqlError, match="the values of 'grade' are wrong: 'x' is no whole number"):
+    with pytest.raises(SqlError, match="the values of 'grade' are wrong at line 1, column 8: 'x' is no whole number"):
         plan("SELECT grade, COUNT(*) AS n FROM visits GROUP BY grade", offered)
 
 

@@ -220,7 +220,7 @@ def test_text_of_another_party_cannot_command_the_terminal(
     """A denial that a silo words is printed as text: no markup, no escape sequence."""
     policy = in_memory.silos["maple"].policy
     text = policy.read_text().replace(
-        '["count", "sum", "avg", "var", "covar", "corr", "regr", "quantile"]', '["count"]'
+        '["count", "sum", "avg", "var", "covar", "corr", "regr", "quantile", "survival"]', '["count"]'
     )
     policy.write_text(text)
     in_memory.silos["maple"].restarts = True

@@ -17,6 +17,7 @@ from policies.decision.shown import in_words, signed_text, whole_price
 from policies.document.load import parse
 from policies.document.policy import Policy
 from policies.requests.cases import Cases
+from policies.requests.expressions import Apply, Cell, Choose, Constant, Derived
 from policies.requests.logistic import LogisticStep
 from policies.requests.persons import Inner, InnerColumn
 from policies.requests.predicates import Both, Compare, CompareColumns, Either, IsNull, Not, OneOf
@@ -64,9 +65,20 @@ INNER = Inner(
         InnerColumn(name="first", function="first", column="ward"),
     ),
 )
+RATIO = Derived(
+    name="ratio",
+    expression=Choose(
+        whens=(IsNull(column="ward"),),
+        results=(Apply(function="divide", arguments=(Cell(column="cost"), Constant(value="2.5"))),),
+        otherwise=Cell(column="age"),
+    ),
+)
+FIGURES = (*plan().aggregates, Aggregate(function="sum", column="ratio", alias="ratio"))
 FULL = request(
     table=table(max_silos=3, max_norm=1),
-    plan=plan(where=EVERYWHERE, counts_cut=True, group_by=("ward", "old"), cases=(OLD,)),
+    plan=plan(
+        where=EVERYWHERE, counts_cut=True, group_by=("ward", "old"), cases=(OLD,), aggregates=FIGURES, derived=(RATIO,)
+    ),
     backend="masking",
     wait_seconds=90,
     or_without=2,
@@ -101,7 +113,7 @@ BY_STEP = {
 }
 OTHERS = {"masking": "shares", "count": "sum", "avg": "sum", "private": "exact", "int": "decimal", "=": "<>", "<": "<=",
           ">": ">=", "string": "date", "bool": "int", "decimal": "int", "min": "max", "sum": "count",
-          "first": "last"}  # fmt: skip
+          "first": "last", "divide": "subtract"}  # fmt: skip
 
 
 def variants(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
@@ -118,6 +130,8 @@ def variants(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]
                     yield where, (*node[:index], other, *node[index + 1 :])
         case tuple() if path[-1] == "cases":
             yield ".".join(path), (YOUNG,)
+        case tuple() if path[-1] == "derived":
+            yield ".".join(path), (RATIO,)
         case tuple():
             yield ".".join(path), ("another",) if path[-1] != "sealed_secrets" else (b"another",)
         case None if path[-1] in ("inner", "where"):
