@@ -41,6 +41,7 @@ RULES: tuple[Rule, ...] = (  # denials are reported in this order
     protection.capacity,
     protection.roster,
     joins.open_joins,
+    each(joins.used_joins),
     each(disclosure.figures),
     disclosure.training,
     searching.shape,

@@ -66,3 +66,15 @@ def open_joins(case: Case) -> Sequence[Denial]:
             remedy = f"ask about it alone, or {case.compiled.ask_contact} to read it at every request"
             reasons.append(deny("JOIN_CLOSED", f"sources.{name}.read", message, remedy))
     return reasons
+
+
+def used_joins(case: Case) -> Sequence[Denial]:
+    """Is every joined table asked for something that it opens, and not only for who has a row in it?"""
+    table, reasons = case.request.table, list[Denial]()
+    used = {table.origin(name)[0] for names in case.facts.used.values() for name in names}
+    for name in table.beside:
+        if name not in used:
+            message = f"no column of {name!r} is used, so the join would only tell who has a row there"
+            remedy = f"use a column of {name!r}, or ask about the other table alone"
+            reasons.append(deny("JOIN_CLOSED", f"sources.{name}.columns", message, remedy))
+    return reasons

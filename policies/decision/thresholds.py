@@ -94,6 +94,7 @@ def _crossings(case: Case, found: Mapping[str, str]) -> Iterator[Denial]:
     """
     crossed = {*found, *(name for role, names in case.facts.used.items() if role != "measure" for name in names)}
     crossed.update(case.request.plan.paired)
+    crossed.update(case.request.table.beside)  # whether a person has a row there
     for name in sorted(crossed.union(case.facts.used.get("measure", ()))):
         if name in case.source.alone and case.request.plan.inner is not None:
             message = (

@@ -17,9 +17,10 @@ from policies.document.policy import Policy
 from policies.requests.predicates import Compare
 from policies.requests.query import Aggregate
 from policies.requests.request import Request
+from policies.requests.statements import Statements
 from policies.requests.tables import TableColumn
 from tests.cases import every
-from tests.harness.example_policy import AGE, NOW, Edit, plan, policy, request, table
+from tests.harness.example_policy import AGE, NOW, WARD, Edit, plan, policy, request, table
 from tests.silo_node.test_joins import JOINED, PATIENTS
 
 COUNT = Aggregate(function="count", column=None, alias="n")
@@ -43,7 +44,9 @@ def changed(old: str, new: str) -> Policy:
 
 def test_a_join_is_open_where_a_table_has_one_row_a_person() -> None:
     assert codes(policy(JOINED), asked()) == []
-    assert codes(policy(JOINED), asked(beside=("insured", "patients"))) == []
+    insured = TableColumn(name="insured.plan", type="string", domain=("a", "b", "?"), unknown="?")
+    of_both = {"beside": ("insured", "patients"), "group_by": ("insured.plan", "patients.region")}
+    assert codes(policy(JOINED), asked(REGION, insured, **of_both)) == []
     closed = changed("one_row = true\n", "")
     assert codes(closed, asked()) == [("JOIN_CLOSED", "sources.patients.one_row")]
     assert codes(policy(), asked()) == [("TABLE_UNKNOWN", "sources")]
@@ -69,6 +72,23 @@ def test_a_column_of_a_joined_table_has_its_own_roles_bounds_and_domain() -> Non
     closed = asked(TableColumn(name="patients.nothing", type="string", domain=("a", "?"), unknown="?"),
                    group_by=("patients.nothing",))  # fmt: skip
     assert codes(policy(JOINED), closed) == [("COLUMN_CLOSED", rule)]
+
+
+def test_a_join_that_only_tells_who_has_a_row_is_closed() -> None:
+    """Whoever is in a table has what its name says: that is a condition, whatever its columns are open for."""
+    idle = asked(AGE, group_by=(), where=Compare(column="age", op=">", value="3"))
+    assert codes(policy(JOINED), idle) == [("JOIN_CLOSED", "sources.patients.columns")]
+    assert codes(policy(JOINED), asked(beside=("insured", "patients"))) == [("JOIN_CLOSED", "sources.insured.columns")]
+    both = Statements(plans=(asked().plan, idle.plan))
+    several = codes(policy(JOINED), request(table=table(columns=(REGION, AGE), beside=("patients",)), plan=both))
+    assert several == [("JOIN_CLOSED", "sources.patients.columns")]
+
+
+def test_a_column_that_stands_alone_is_not_crossed_with_who_is_in_another_table() -> None:
+    alone = policy(JOINED, Edit('ward   = { type = "string"', 'ward   = { sole_dimension = true, type = "string"'))
+    born = Aggregate(function="avg", column="patients.age", alias="a")
+    wards = asked(WARD, BORN, group_by=("ward",), aggregates=(COUNT, born))
+    assert ("SOLE_DIMENSION", "sources.visits.columns.ward.sole_dimension") in codes(alone, wards)
 
 
 def test_people_read_which_tables_are_joined() -> None:

@@ -128,10 +128,8 @@ def variants(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]
             for index, value in enumerate(node):
                 for where, other in variants(value, (*path, str(index))):
                     yield where, (*node[:index], other, *node[index + 1 :])
-        case tuple() if path[-1] == "cases":
-            yield ".".join(path), (YOUNG,)
-        case tuple() if path[-1] == "derived":
-            yield ".".join(path), (RATIO,)
+        case tuple() if path[-1] in ("cases", "derived"):
+            yield ".".join(path), (YOUNG if path[-1] == "cases" else RATIO,)
         case tuple():
             yield ".".join(path), ("another",) if path[-1] != "sealed_secrets" else (b"another",)
         case None if path[-1] in ("inner", "where"):
