@@ -92,7 +92,7 @@ def report_of(
         delta=conditions.delta,
         silos=_outcomes(request, checked, refusals, conditions, roster),
         transcript=checked.name.hex(),
-        wrong={**_said_wrong(request, checked, roster), **opened.wrong},
+        wrong={**said_wrong(request, checked, roster), **opened.wrong},
         request=digest_of(request).hex(),
         assumptions=assumed(
             request, opened, len(checked.stored.message.openings), holders[0].entity, conditions.strictest
@@ -196,7 +196,7 @@ def _shown(failure: Failure, roster: Roster) -> Iterator[str]:
             yield f"{silo} had signed that it {signing.steps[-1]}"
 
 
-def _said_wrong(request: Request, checked: CheckedReport, roster: Roster) -> dict[str, str]:
+def said_wrong(request: Request, checked: CheckedReport, roster: Roster) -> dict[str, str]:
     """Return what the aggregator says that silos sent wrongly, where they signed something of that round."""
     message = checked.stored.message
     found = read(message.testimonies, (message.manifest,), digest_of(request), roster)

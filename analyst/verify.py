@@ -6,12 +6,14 @@ It needs the analyst's key, and the aggregator, which keeps the encrypted report
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from analyst.answers import said_wrong
 from analyst.client import Federation
 from analyst.errors import AnalystError, SqlError
 from analyst.reports.assumptions import assumed
@@ -29,10 +31,11 @@ from analyst.reports.estimates import (
 )
 from analyst.reports.report import between
 from analyst.reports.statements import opened_of, portion_of, portions_of, requests_of
-from analyst.reports.table import united_labels, united_rows
+from analyst.reports.table import Answered, united_labels, united_rows
 from analyst.sql.offer import Offer
 from crypto.errors import CryptoError
 from crypto.rounds.opening import CheckedReport, OpenedSum
+from crypto.wire import digest_of
 from federation.errors import FederationError
 from policies.budget.accountant import epsilon_of
 from policies.budget.sampler import delta_for
@@ -43,6 +46,10 @@ from policies.units import when
 _MAX_ANSWER_BYTES = 512 << 20  # of a million groups
 _CHANGED = "the file was changed, or belongs to another answer: do not use it"
 _PARTS = {"value", "low", "high", "sd"}  # of a figure
+# The parts of an answer, and those of each of its tables.
+_WHOLE = {"rho", "epsilon", "delta", "silos", "transcript", "assumptions", "wrong", "request"}
+_TABLE = {name.name for name in fields(Answered)} - {"curves", "branches"}
+_THRESHOLD = {name.name for name in fields(Threshold)}
 _SAME = 1e-9  # relative: a figure that was written and read as JSON
 
 # Of an answer, the request that it names, the opened sum, and the minimum cohort if it is known.
@@ -105,27 +112,56 @@ def verify(federation: Federation, name: bytes, answer: dict[str, Any] | None) -
     left_out = f"; left out as false: {', '.join(sorted(opened.wrong))}" if opened.wrong else ""
     yield f"it opens with the key of {federation.analyst}{left_out}"
     if answer is not None:
-        asked, resolved = _asked(federation, checked), federation.resolved(request)
-        min_cohort = None if asked is None else max(one.min_cohort for one in asked.silos.values())
-        _check_price(answer, rho_of(request))
-        for table, alone, sums, portion in _statements(answer, resolved, opened):
-            _check_form(table, alone, rho_of(request) * portion, is_whole=table is answer)
-            compare: Compare = _compare_derived if table.get("after") else _compare
-            if (curve := alone.plan.curve) is not None:
-                compare = partial(_compare_curves, curve)
-            compare(table, alone, sums, min_cohort)
-            _compare_cut(table, alone, sums, answer.get("delta", 0))
-        _compare_times(answer, checked)
-        is_whole = asked is not None and request.replaces is None and set(manifest.silos) == set(request.silos)
-        _compare_promise(answer, request, checked, opened, asked if is_whole else None)
-        tables = answer.get("tables", [answer])
-        rows = ", ".join(str(len(table["rows"])) for table in tables)
-        yield f"the {rows} rows of the answer are what it says"
-        if asked is None:
-            why = "a policy has changed since, or a silo does not answer"
-            yield f"its minimum cohort, delta and assumptions cannot be checked: {why}"
-        elif not is_whole:
-            yield "its delta and assumptions cannot be checked: not all silos that were asked took part"
+        try:
+            yield from _check_answer(federation, answer, request, checked, opened)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError) as err:
+            raise AnalystError("the answer does not fit the request that it names", _CHANGED) from err
+
+
+def _check_answer(
+    federation: Federation, answer: dict[str, Any], request: Request, checked: CheckedReport, opened: OpenedSum
+) -> Iterator[str]:
+    """Yield what holds of an answer; raises AnalystError, or what a file of another shape raises."""
+    asked, resolved, manifest = _asked(federation, checked), federation.resolved(request), checked.manifest
+    min_cohort = None if asked is None else max(one.min_cohort for one in asked.silos.values())
+    _check_keys(answer)
+    _check_price(answer, rho_of(request))
+    for table, alone, sums, portion in _statements(answer, resolved, opened):
+        _check_form(table, alone, rho_of(request) * portion, is_whole=table is answer)
+        compare: Compare = _compare_derived if table.get("after") else _compare
+        if (curve := alone.plan.curve) is not None:
+            compare = partial(_compare_curves, curve)
+        compare(table, alone, sums, min_cohort)
+        _compare_cut(table, alone, sums, answer.get("delta", 0))
+        if named := [f"{name} is {column}" for name, column in dict(table["dimensions"]).items() if name != column]:
+            yield f"by the names that the answer gives to groups, which nobody signed: {', '.join(named)}"
+    _compare_silos(answer, request, checked, {**said_wrong(request, checked, federation.config.roster), **opened.wrong})
+    _compare_times(answer, checked)
+    is_whole = asked is not None and request.replaces is None and set(manifest.silos) == set(request.silos)
+    _compare_promise(answer, request, checked, opened, asked if is_whole else None)
+    tables = answer.get("tables", [answer])
+    rows = ", ".join(str(len(table["rows"])) for table in tables)
+    yield f"the {rows} rows of the answer are what it says"
+    if asked is None:
+        why = "a policy has changed since, or a silo does not answer"
+        yield f"its minimum cohort, delta and assumptions cannot be checked: {why}"
+    elif not is_whole:
+        yield "its delta and assumptions cannot be checked: not all silos that were asked took part"
+
+
+def _check_keys(answer: dict[str, Any]) -> None:
+    """Raise AnalystError if an answer, or a table of it, has a name that none has, or lacks one that each has."""
+    if "tables" in answer:
+        tables, rest = list(answer["tables"]), set(answer) - {"tables"}
+    else:
+        tables, rest = [{name: answer[name] for name in set(answer) - _WHOLE | {"rho"}}], set(answer) & _WHOLE
+    if rest != _WHOLE or not tables:
+        raise AnalystError("the answer has other parts than an answer has", _CHANGED)
+    for one in [*tables, *(branch for table in tables for branch in table.get("branches", ()))]:
+        if not _TABLE <= set(one) <= _TABLE | {"curves", "branches"}:
+            raise AnalystError("a table of the answer has other parts than a table has", _CHANGED)
+        if len(set(one["columns"])) != len(one["columns"]) or set(one["threshold"]) != _THRESHOLD:
+            raise AnalystError("the answer names a column twice, or says more of its threshold", _CHANGED)
 
 
 def _asked(federation: Federation, checked: CheckedReport) -> Offer | None:
@@ -178,8 +214,9 @@ def _check_union(table: dict[str, Any], branches: list[dict[str, Any]]) -> None:
         "after": "",
         "labels": list(labels),
         "told": [],
+        "threshold": max((one["threshold"] for one in branches), key=lambda one: one["noisy_count"]),
     }
-    if any(table[name] != value for name, value in said.items()):
+    if "curves" in table or any(table[name] != value for name, value in said.items()):
         raise AnalystError("the table of a UNION ALL is not that of its questions", _CHANGED)
 
 
@@ -314,6 +351,20 @@ def _compare_cut(answer: dict[str, Any], request: Request, opened: OpenedSum, de
         raise AnalystError("what the answer says of rows left out and values clamped is not what was opened", _CHANGED)
     if answer.get("definition") != json.loads(json.dumps(definition_of(request, delta))):
         raise AnalystError("the definition in the answer is not the one that was signed", _CHANGED)
+
+
+def _compare_silos(answer: dict[str, Any], request: Request, checked: CheckedReport, wrong: Mapping[str, str]) -> None:
+    """Raise AnalystError unless an answer names its request, the silos that answered and their policies, and no other.
+
+    Why another silo did not answer is what the client saw, and is not compared.
+    """
+    hashes = {silo: one.policy_hash.hex() for silo, one in checked.accepts.items()}
+    answered = {silo for silo, one in answer["silos"].items() if one["status"] == "answered"}
+    stated = {silo: one["policy_hash"] for silo, one in answer["silos"].items() if silo in hashes}
+    if answered != set(checked.survivors) or stated != hashes or answer["wrong"] != wrong:
+        raise AnalystError("what the answer says of the silos is not what they signed", _CHANGED)
+    if answer["request"] != digest_of(request).hex():
+        raise AnalystError("the answer names another request than the one it is of", _CHANGED)
 
 
 def _compare_times(answer: dict[str, Any], checked: CheckedReport) -> None:

@@ -117,6 +117,20 @@ CHANGES: dict[str, Callable[[Answer], object]] = {
     "no delta": lambda answer: answer.pop("delta"),
     "an assumption left out": lambda answer: answer["assumptions"].pop(),
     "another assumption": lambda answer: answer["assumptions"].append("nobody lies"),
+    "another part": lambda answer: answer.update(sql="SELECT 1"),
+    "curves of no curve": lambda answer: answer.update(curves={"median": 1}),
+    "a column twice": lambda answer: answer["columns"].append(answer["columns"][0]),
+    "more of the threshold": lambda answer: answer["threshold"].update(extra=1),
+    "another request": lambda answer: answer.update(request="ab" * 32),
+    "what a silo did": lambda answer: answer["silos"]["aspen"].update(status="denied"),
+    "the policy of a silo": lambda answer: answer["silos"]["aspen"].update(policy_hash="ab" * 32),
+    "a silo that was not there": lambda answer: answer["silos"].update(
+        ghost={"status": "answered", "policy_hash": "00"}
+    ),
+    "a fault": lambda answer: answer.update(wrong={"aspen": "lied"}),
+    "notes that are a number": lambda answer: answer.update(told=5),
+    "assumptions that are a number": lambda answer: answer.update(assumptions=5),
+    "no question of a union": lambda answer: answer.update(branches=[]),
     "a note": lambda answer: answer.update(told=["n is the number of deaths"]),
     "the low end": raise_figure("low"),
     "the high end": raise_figure("high"),
@@ -157,6 +171,38 @@ def test_a_changed_answer_does_not_hold(shared: Simulation, answer: Report, tmp_
     with pytest.raises(AnalystError) as caught:
         check(shared, written(tmp_path, answer, CHANGES[name]))
     assert caught.value.hint
+
+
+SEVERAL: dict[str, Callable[[Answer], object]] = {
+    "columns of all": lambda answer: answer.update(columns=["n"]),
+    "notes of all": lambda answer: answer.update(told=["all is well"]),
+    "a price of its own": lambda answer: answer["tables"][0].update(epsilon=3),
+    "no table": lambda answer: answer.update(tables=[]),
+    "tables that are none": lambda answer: answer.update(tables=[[], []]),
+    "the union's threshold": lambda answer: answer["tables"][1]["threshold"].update(min_cohort=99),
+    "a question less": lambda answer: answer["tables"][1]["branches"].pop(),
+    "none of its questions": lambda answer: answer["tables"][1].update(branches=[]),
+}
+
+
+def test_a_changed_answer_of_several_tables_does_not_hold(shared: Simulation, tmp_path: Path) -> None:
+    both = "SELECT sex, COUNT(*) AS n FROM lung GROUP BY sex UNION ALL SELECT 'all', COUNT(*) FROM lung"
+    report = shared.federation.query(f"SELECT COUNT(*) AS n FROM lung; {both}", purpose=PURPOSE, epsilon=1)
+    check(shared, written(tmp_path, report))
+    for change in SEVERAL.values():
+        with pytest.raises(AnalystError):
+            check(shared, written(tmp_path, report, change))
+
+
+def test_names_that_nobody_signed_are_told(shared: Simulation, answer: Report, tmp_path: Path) -> None:
+    def renamed(answer: Answer) -> None:
+        for row in (*answer["rows"], *answer["withheld_groups"]):
+            row["gender"] = row.pop("sex")
+        answer["dimensions"]["gender"] = answer["dimensions"].pop("sex")
+        answer["columns"] = ["gender" if name == "sex" else name for name in answer["columns"]]
+
+    lines = check(shared, written(tmp_path, answer, renamed))
+    assert any(line.endswith("nobody signed: gender is sex") for line in lines)
 
 
 def test_groups_withheld_are_held_against_the_policies_of_the_round_only(exact: Simulation, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_a_join_that_only_tells_who_has_a_row_is_closed() -> None:
     idle = asked(AGE, group_by=(), where=Compare(column="age", op=">", value="3"))
     assert codes(policy(JOINED), idle) == [("JOIN_CLOSED", "sources.patients.columns")]
     assert codes(policy(JOINED), asked(beside=("insured", "patients"))) == [("JOIN_CLOSED", "sources.insured.columns")]
-    both = Statements(plans=(asked().plan, idle.plan))
+    both = Statements.model_validate({"plans": (asked().plan, idle.plan)})
     several = codes(policy(JOINED), request(table=table(columns=(REGION, AGE), beside=("patients",)), plan=both))
     assert several == [("JOIN_CLOSED", "sources.patients.columns")]
 
