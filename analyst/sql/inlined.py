@@ -19,11 +19,11 @@ _OTHERS = (
 )  # fmt: skip
 
 
-def inlined(statement: exp.Select) -> exp.Select:
-    """Return a statement with conditions inside what is aggregated, where they have to be there."""
+def inlined(statement: exp.Select, *, has_to: bool = False) -> exp.Select:
+    """Return a statement with conditions inside what is aggregated, where they must be; with `has_to` all of them."""
     if statement.find(exp.Filter, exp.CountIf) is None:
         return statement
-    statement, has_to = statement.copy(), not can_be_added(statement)
+    statement, has_to = statement.copy(), has_to or not can_be_added(statement)
     for one in list(statement.find_all(exp.Filter)):
         aggregate = one.this
         is_known = isinstance(aggregate, (*_ADDED, *_OTHERS)) and not isinstance(aggregate.this, exp.Distinct)

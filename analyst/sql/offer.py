@@ -43,6 +43,11 @@ class Offer:
         return min(float(catalogue.delta) for catalogue in self.silos.values())
 
     @property
+    def most_dimensions(self) -> int:
+        """The most columns that every silo lets one question group by."""
+        return min(one.max_dimensions for one in self.silos.values())
+
+    @property
     def strictest(self) -> tuple[str, ...]:
         """Whose delta, and whose number of silos that know a person, hold for all silos; nothing where all agree."""
         deltas = {silo: float(one.delta) for silo, one in self.silos.items()}

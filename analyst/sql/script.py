@@ -164,6 +164,11 @@ def _branches(query: exp.Query) -> list[exp.Query]:
     if len(set(counts)) > 1:
         message = f"the questions of a UNION ALL have {' and '.join(map(str, counts))} columns{sql_position(query)}"
         raise SqlError(message, "give all of them the same columns, such as 'all' AS sex for a row of the total")
+    names = [one.alias_or_name or f"column_{place}" for place, one in enumerate(found[0].expressions, 1)]
+    for later in found[1:]:  # whose own names do not count
+        for name, one in zip(names, list(later.expressions), strict=True):
+            if not isinstance(one, exp.Alias | exp.Column):
+                one.replace(exp.alias_(one.copy(), name, quoted=True))
     return found
 
 

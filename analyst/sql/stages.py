@@ -1,6 +1,7 @@
 """From a parsed question to its core and what is left of it: named stages, each of which rewrites one thing.
 
-    names -> dialect -> totals -> joins -> persons -> histograms -> functions -> core -> conditions
+    names -> dialect -> totals -> joins -> persons -> steps -> present -> histograms -> functions
+    -> core -> conditions
 
 The core is a SELECT of dimensions and plain aggregates of one table, which the rules of `analyst.sql.plan` read; what
 is computed from its figures is `after`. Every stage is pure, and raises SqlError for what it does not accept.
@@ -20,10 +21,12 @@ from analyst.sql.joins import joined
 from analyst.sql.offer import Offer
 from analyst.sql.parse import sql_position
 from analyst.sql.persons import ByPerson, by_person
+from analyst.sql.present import with_present
 from analyst.sql.quantiles import ordered
 from analyst.sql.refusals import check_functions
 from analyst.sql.spelled import spelled
 from analyst.sql.split import split
+from analyst.sql.stepped import by_steps
 from analyst.sql.survival import check_stands_alone, with_curves
 from analyst.sql.totals import with_totals
 
@@ -67,6 +70,16 @@ def persons(question: Question) -> Question:
     return question if found is None else replace(question, query=found.outer, seen=found.offer, persons=found)
 
 
+def steps(question: Question) -> Question:
+    """Group by every value of a number that has few."""
+    return replace(question, query=by_steps(question.query, question.seen))
+
+
+def present(question: Question) -> Question:
+    """Count the cells of a column with a domain by a condition on it."""
+    return replace(question, query=with_present(question.query, question.seen))
+
+
 def histograms(question: Question) -> Question:
     """Write HISTOGRAM as counts by buckets."""
     return replace(question, query=by_buckets(question.query, question.seen))
@@ -90,16 +103,45 @@ def core(question: Question) -> Question:
 
 
 def conditions(question: Question) -> Question:
-    """Group by the conditions of aggregates, and add the groups up afterwards; else compute them in each row."""
+    """Group by the conditions of aggregates, and add the groups up afterwards; else compute them in each row.
+
+    They are computed in each row where a figure does not add up, and where silos allow no more dimensions.
+    """
     statement, after = select_of(question), question.after
-    has_groups, statement = can_be_added(statement), inlined(statement)
-    if after is not None and has_groups and (found := conditions_of(statement)) is not None:
-        statement, after = found.core, added(found, after)
-    return replace(question, query=statement, after=after)
+    if after is None or not can_be_added(statement):
+        return replace(question, query=inlined(statement))
+    found = conditions_of(inlined(statement))
+    if found is None:
+        return replace(question, query=inlined(statement))
+    if len(_grouped_by(found.core)) > question.offer.most_dimensions:
+        return replace(question, query=inlined(statement, has_to=True))
+    return replace(question, query=found.core, after=added(found, after))
+
+
+def _grouped_by(statement: exp.Select) -> set[str]:
+    """Return the columns that a statement groups by, also in expressions."""
+    named = {one.alias: one.this for one in statement.expressions if one.alias}
+    group = statement.args.get("group")
+    keys = (
+        [named.get(one.name, one) if isinstance(one, exp.Column) else one for one in group.expressions] if group else []
+    )
+    return {column.name for key in keys for column in key.find_all(exp.Column)}
 
 
 Stage = Callable[[Question], Question]
-STAGES: tuple[Stage, ...] = (names, dialect, totals, joins, persons, histograms, functions, core, conditions)
+STAGES: tuple[Stage, ...] = (
+    names,
+    dialect,
+    totals,
+    joins,
+    persons,
+    steps,
+    present,
+    histograms,
+    functions,
+    core,
+    conditions,
+)
 
 
 def staged(query: exp.Query, offer: Offer) -> Question:

@@ -147,3 +147,13 @@ SELECT COUNT(*) FROM visits WHERE ABS(age - 50) >= 40
 SELECT COUNT(*) FROM visits WHERE ward = LOWER('SURGERY')
 -- plan:
 {"kind":"query","where":{"kind":"compare","column":"ward","op":"=","value":"surgery"},"group_by":[],"aggregates":[{"function":"count","column":null,"alias":"count_star"}]}
+
+-- title: cells of a column with a domain
+SELECT grade, COUNT(ward), COUNT(*) AS n FROM visits GROUP BY grade
+-- plan:
+{"kind":"query","where":null,"group_by":["grade","hidden_1"],"aggregates":[{"function":"count","column":null,"alias":"hidden_count_1"}],"cases":[{"name":"hidden_1","whens":[{"kind":"one_of","column":"ward","values":["medicine","surgery"]}],"labels":["1"],"otherwise":"0"}]}
+
+-- title: conditions on more columns than may be grouped by
+SELECT COUNT(*) FILTER (WHERE ward = 'surgery') AS s, COUNT(*) FILTER (WHERE age >= 65) AS o, COUNT_IF(smoker) AS k FROM visits
+-- plan:
+{"kind":"query","where":null,"group_by":[],"aggregates":[{"function":"count","column":"measure_1","alias":"f1"},{"function":"count","column":"measure_2","alias":"f2"},{"function":"count","column":"measure_3","alias":"f3"}],"derived":[{"name":"measure_1","expression":{"kind":"choose","whens":[{"kind":"compare","column":"ward","op":"=","value":"surgery"}],"results":[{"kind":"constant","value":"1"}],"otherwise":null}},{"name":"measure_2","expression":{"kind":"choose","whens":[{"kind":"compare","column":"age","op":">=","value":"65"}],"results":[{"kind":"constant","value":"1"}],"otherwise":null}},{"name":"measure_3","expression":{"kind":"choose","whens":[{"kind":"compare","column":"smoker","op":"=","value":"true"}],"results":[{"kind":"constant","value":"1"}],"otherwise":null}}]}

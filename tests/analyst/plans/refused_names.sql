@@ -33,13 +33,6 @@ a function is no table at line 1, column 22
 -- hint:
 tables that silos open: visits
 
--- title: a number without a domain
-SELECT age, COUNT(*) FROM visits GROUP BY age
--- error:
-cannot group by 'age' at line 1, column 43: no policy gives it a closed domain
--- hint:
-group by buckets, such as age // 10 * 10; columns with a domain: ward, grade
-
 -- title: a number beside an aggregate
 SELECT age, COUNT(*) FROM visits
 -- error:
@@ -121,3 +114,10 @@ SELECT `ward`, COUNT(*) FROM visits GROUP BY `ward`
 broken SQL at line 1, column 13 near '`'
 -- hint:
 a name stands in double quotes, as in "sex"
+
+-- title: a number without a domain
+SELECT cost, COUNT(*) FROM visits GROUP BY cost
+-- error:
+cannot group by 'cost' at line 1, column 44: no policy gives it a closed domain
+-- hint:
+group by buckets, such as FLOOR(cost / 500) * 500; columns with a domain: ward, grade

@@ -8,11 +8,6 @@ SELECT ward AS w, grade, SUM(cost) / COUNT(*) AS r FROM visits WHERE age > 30 GR
 -- plan:
 {"kind":"query","where":{"kind":"compare","column":"age","op":">","value":"30"},"group_by":["ward","grade"],"aggregates":[{"function":"sum","column":"cost","alias":"f1"},{"function":"count","column":null,"alias":"f2"}]}
 
--- title: totals of an expression
-SELECT CASE WHEN age < 50 THEN 'y' ELSE 'o' END AS band, ward, COUNT_IF(smoker) AS s FROM visits GROUP BY GROUPING SETS ((band, ward), (band), ())
--- plan:
-{"kind":"query","where":null,"group_by":["key1","ward","hidden_1"],"aggregates":[{"function":"count","column":null,"alias":"hidden_count_1"}],"cases":[{"name":"key1","whens":[{"kind":"compare","column":"age","op":"<","value":"50"}],"labels":["y"],"otherwise":"o"},{"name":"hidden_1","whens":[{"kind":"compare","column":"smoker","op":"=","value":"false"},{"kind":"compare","column":"smoker","op":"=","value":"true"}],"labels":["0","1"],"otherwise":"0"}]}
-
 -- title: totals as another dialect has them
 SELECT ward, COUNT(*) FROM visits GROUP BY ward WITH ROLLUP
 -- plan:
@@ -29,3 +24,8 @@ totals add up counts, sums and averages: ask this figure of all rows in a statem
 SELECT ward, GROUPING(ward), COUNT(*) FROM visits GROUP BY ROLLUP (ward)
 -- plan:
 {"kind":"query","where":null,"group_by":["ward"],"aggregates":[{"function":"count","column":null,"alias":"f1"}]}
+
+-- title: totals of an expression
+SELECT CASE WHEN age < 50 THEN 'y' ELSE 'o' END AS band, ward, COUNT_IF(smoker) AS s FROM visits GROUP BY GROUPING SETS ((band, ward), (band), ())
+-- plan:
+{"kind":"query","where":null,"group_by":["key1","ward"],"aggregates":[{"function":"count","column":"measure_1","alias":"f1"}],"cases":[{"name":"key1","whens":[{"kind":"compare","column":"age","op":"<","value":"50"}],"labels":["y"],"otherwise":"o"}],"derived":[{"name":"measure_1","expression":{"kind":"choose","whens":[{"kind":"compare","column":"smoker","op":"=","value":"true"}],"results":[{"kind":"constant","value":"1"}],"otherwise":null}}]}
