@@ -23,6 +23,7 @@ from policies.requests.expressions import Derived
 from policies.requests.predicates import Predicate
 from policies.requests.query import Plan
 from policies.requests.statistic import Extent, Statistic
+from policies.requests.survival import MOST_WORK, grid_of
 from policies.requests.tables import Table
 from policies.units import ColumnRole
 
@@ -192,6 +193,14 @@ class Statements(Message):
                 plan.check(table, backend)
             except ValueError as err:
                 raise ValueError(f"statement {place}: {err}") from err
+        curves = ((plan, plan.curve, plan.seen(table)) for plan in self.plans)
+        bins = (
+            (plan.group_count(table), grid_of(seen.column(str(curve.column)), curve.width).bins)
+            for plan, curve, seen in curves
+            if curve is not None
+        )
+        if sum(groups * of_each**2 for groups, of_each in bins) > MOST_WORK:
+            raise ValueError("the survival curves of all statements are too many; ask for some in another request")
         if (count := sum(len(plan.statistics(table)) for plan in self.blocks)) > MAX_STATISTICS:
             raise ValueError(f"the statements need {count} sums, one request has at most {MAX_STATISTICS}")
 

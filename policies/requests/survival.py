@@ -26,7 +26,7 @@ SHARE = 4  # of the price, of 5: the rest goes to the number of rows, by which g
 # The columns of a curve in an answer: four before its own, and two behind it.
 BESIDE = ("time", "until", "at_risk", "events", "population_low", "population_high")
 TRAILS = 2  # of each group: of events, and of censored rows
-_MOST_WORK = 2**28  # multiplications of one silo: groups times the square of the bins
+MOST_WORK = 2**28  # multiplications of one silo: groups times the square of the bins
 _SHOWN = 30  # rows of a curve, at most, where the question states no grid
 Width = Annotated[int | None, Field(default=None, ge=1, le=2**60, exclude_if=lambda width: width is None)]
 
@@ -111,5 +111,5 @@ def check_curve(time: TableColumn, event: TableColumn, width: int | None, groups
     grid = grid_of(time, width)
     if event.type != "bool":
         raise ValueError(f"{event.name!r} is no event: a bool")
-    if groups * grid.bins**2 > _MOST_WORK:
+    if groups * grid.bins**2 > MOST_WORK:
         raise ValueError(f"curves of {groups:,} groups on {grid.bins:,} bins are too many")

@@ -14,9 +14,10 @@ from policies.requests.predicates import Both, Compare, OneOf
 from policies.requests.query import Aggregate, Plan
 from policies.requests.request import Request
 from policies.requests.statements import MAX_STATEMENTS, Statements
+from policies.requests.survival import MOST_WORK
 from policies.requests.tables import TableColumn
 from tests.cases import every
-from tests.harness.example_policy import NOW, WARD, Edit, plan, policy, request, table
+from tests.harness.example_policy import AGE, NOW, SMOKER, WARD, Edit, plan, policy, request, table
 
 COUNT = (Aggregate(function="count", column=None, alias="n"),)
 SMOKERS = Compare(column="smoker", op="=", value="true")
@@ -142,3 +143,15 @@ def test_many_statements_have_the_fixed_time_several_times() -> None:
     plans = [plan(where=where, aggregates=COUNT) for where in wheres]
     assert [declared_ms(declaring, of(*plans[:count])) for count in (2, 8, 9, 20)] == [2000, 2000, 4000, 6000]
     assert declared_ms(declaring, of(*plans[:1] * 20)) == 2000, "one block"
+
+
+def test_the_curves_of_all_statements_are_bounded_together() -> None:
+    curve = Aggregate(function="survival", column="age", other="smoker", alias="s")
+    wide = AGE.model_copy(update={"high": 2_000})
+    columns = (WARD, wide, SMOKER)
+    one = plan(where=None, group_by=("ward",), aggregates=(curve,))
+    groups, bins = 3, 2_001
+    most = MOST_WORK // (groups * bins**2)
+    request(table=table(columns=columns), plan=Statements(plans=(one,) * most))
+    with pytest.raises(ValueError, match="curves of all statements are too many"):
+        request(table=table(columns=columns), plan=Statements(plans=(one,) * (most + 1)))
