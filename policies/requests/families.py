@@ -30,6 +30,11 @@ def kind_of(column: TableColumn) -> Kind | None:
     return "number" if column.step is not None else None
 
 
+def classes_of(column: TableColumn) -> tuple[str, ...]:
+    """Return the values of a text without `unknown`, which stands for a missing one too."""
+    return tuple(value for value in column.domain if value != column.unknown)
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """One round of a family, as its request fixes it: columns, options, and the number of the round from 0."""
@@ -51,8 +56,7 @@ class Task:
     @property
     def classes(self) -> tuple[str, ...]:
         """The values of a text label: its domain without `unknown`, which stands for a missing one too."""
-        column = self.label_column
-        return tuple(value for value in column.domain if value != column.unknown)
+        return classes_of(self.label_column)
 
     @property
     def width(self) -> int:
@@ -145,18 +149,33 @@ def _multinomial(task: Task) -> Mapping[str, int]:
     return moments(task, classes) if task.number == 0 else newton(task.width * (classes - 1))
 
 
+def _cox(task: Task) -> Mapping[str, int]:
+    """Return the blocks of a Cox model, which has no intercept; `pairs` are those that tell its concordance."""
+    if task.number == 0:
+        return moments(task, 2)
+    return {**newton(task.width - 1), "events": 1, "strata": 1, "pairs": 3}
+
+
 def _any_value(text: str) -> None:
     """Take any text: the family compares it with the label's domain."""
 
 
 def _check_positive(task: Task) -> None:
-    """Raise ValueError unless a text label has its positive value named, and no other label has one."""
-    column, positive = task.label_column, task.options["positive"]
-    if kind_of(column) == "text" and positive not in task.classes:
-        values = ", ".join(task.classes[:20])
-        raise ValueError(f"label {column.name!r} is text: name its positive value, positive = one of {values}")
+    _check_named(task.label_column, "label", task.options["positive"])
+
+
+def _check_event(task: Task) -> None:
+    _check_named(task.table.column(task.parts["event"]), "event", task.options["positive"])
+
+
+def _check_named(column: TableColumn, what: str, positive: str) -> None:
+    """Raise ValueError unless a text column has its positive value named, and no other column has one."""
+    classes = classes_of(column)
+    if kind_of(column) == "text" and positive not in classes:
+        values = ", ".join(classes[:20])
+        raise ValueError(f"{what} {column.name!r} is text: name its positive value, positive = one of {values}")
     if kind_of(column) != "text" and positive:
-        raise ValueError(f"label {column.name!r} is a {column.type}, which has no value to name; remove positive")
+        raise ValueError(f"{what} {column.name!r} is a {column.type}, which has no value to name; remove positive")
 
 
 def _check_classes(task: Task) -> None:
@@ -196,6 +215,17 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
         "multinomial-regression": Shape(_multinomial, frozenset({"text"}), _COMMON, check=_check_classes),
         "poisson-regression": Shape(
             _glm(7), _NUMBER, _COMMON, {"offset": Part("feature", _NUMBER)}, check=_check_counts
+        ),
+        "cox": Shape(
+            _cox,
+            frozenset(),
+            _COMMON | {"ties": choice_option("efron", "efron", "breslow"), "positive": Option("", _any_value)},
+            {
+                "time": Part("label", _NUMBER, is_needed=True),
+                "event": Part("label", frozenset({"bool", "text"}), is_needed=True),
+                "strata": Part("feature", frozenset({"bool", "text"})),
+            },
+            check=_check_event,
         ),
     }
 )
@@ -243,7 +273,9 @@ def _check_label(task: Task, shape: Shape) -> None:
             raise ValueError(f"{task.family} needs a label")
         return
     if not shape.labels:
-        raise ValueError(f"{task.family} has no label; remove {task.label!r}")
+        needed = " and ".join(name for name, part in shape.parts.items() if part.is_needed)
+        instead = f", and name {needed} in [columns]" if needed else ""
+        raise ValueError(f"{task.family} has no label; remove {task.label!r}{instead}")
     kind = kind_of(task.label_column)
     if kind is None or kind not in shape.labels:
         has = task.label_column.type if kind is None else f"{kind} ({task.label_column.type})"
