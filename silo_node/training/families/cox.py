@@ -203,7 +203,8 @@ def _stepped(task: Task, state: State, sums: Mapping[str, Integers]) -> State:
     after = stepped(state, task, problem, {**sums, **padded})
     if after.one("taken") > taken:
         after = after.with_(pairs=sums["pairs"])
-        if not taken and events <= after["kept"].sum():
+        # Rows of a stratum are compared with each other, so it has one comparison fewer than rows.
+        if not taken and min(events, state.one("rows") - state.one("strata")) <= after["kept"].sum():
             return after.at_end("too-few-rows")
     return after
 
