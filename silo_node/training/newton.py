@@ -96,15 +96,15 @@ def _taken(state: State, task: Task, problem: Problem, loss: float, sums: tuple[
         return state.with_(kept=kept).at_end("no-maximum", _widest(factors, weights[kept]))
     if (pivots <= 0).any():
         return state.with_(kept=kept).at_end("no-maximum", str(factors[int(np.argmax(pivots <= 0))]))
-    inverse = _inverse(inner)
+    own = inverse(inner)
     direction = np.zeros_like(weights)
-    direction[kept] = -(inverse * slope[kept]).sum(1)
+    direction[kept] = -(own * slope[kept]).sum(1)
     runs_away = np.abs(direction[kept]) > _RUNS_AWAY * np.maximum(1.0, np.abs(weights[kept]))
     if problem.can_run_away and taken >= _SURE_AFTER and flat.any() and runs_away.any():
         return state.with_(kept=kept).at_end("no-maximum", str(factors[int(np.argmax(np.abs(direction[kept])))]))
     bits, unit = int(state.one("bits")), state.one("unit")
     # Half a unit of each row, all in one direction: rows that are alike are rounded alike.
-    noise = unit * 2.0 ** -(bits + 1) * _roundings(state, problem) * math.sqrt(float((inverse * inverse).sum(1).max()))
+    noise = unit * 2.0 ** -(bits + 1) * _roundings(state, problem) * math.sqrt(float((own * own).sum(1).max()))
     aim = float(task.options["tolerance"]) * max(1.0, float(np.abs(weights).max()))
     is_done = float(np.abs(direction).max()) <= max(aim, noise)
     after = state.with_(
@@ -112,7 +112,7 @@ def _taken(state: State, task: Task, problem: Problem, loss: float, sums: tuple[
         accepted=weights + direction if is_done else weights,
         direction=direction,
         weights=weights + direction,
-        covariance=inverse[np.triu_indices(len(inverse))],
+        covariance=own[np.triu_indices(len(own))],
         loss=loss,
         halvings=0.0,
         taken=float(taken + 1),
@@ -151,7 +151,7 @@ def _pivots(matrix: Vector) -> Vector:
     return found
 
 
-def _inverse(matrix: Vector) -> Vector:
+def inverse(matrix: Vector) -> Vector:
     """Return the inverse of a symmetric matrix with positive pivots, by elimination in order (Gauss-Jordan).
 
     Its diagonal is made 1 first, as columns may differ much in variance. Elementwise, so that every machine has the

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from silo_node.training.families.cox import FAMILY as COX
+from silo_node.training.families.kaplan_meier import FAMILY as KAPLAN_MEIER
 from silo_node.training.families.linear import FAMILY as LINEAR
 from silo_node.training.families.logistic import FAMILY as LOGISTIC
 from silo_node.training.families.multinomial import FAMILY as MULTINOMIAL
@@ -19,5 +20,6 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "multinomial-regression": MULTINOMIAL,
         "poisson-regression": POISSON,
         "cox": COX,
+        "kaplan-meier": KAPLAN_MEIER,
     }
 )

@@ -165,5 +165,6 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         exact("multinomial-regression", "ward", "smoker", "age"),
         exact("poisson-regression", "age", "ward", "smoker"),
         exact("cox", None, "ward", time="age", event="smoker"),
+        exact("kaplan-meier", None, time="age", event="smoker", group="ward"),
     ),
 }

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from policies.requests.families import Task, kind_of
+from policies.requests.families import Task
 from silo_node.training import design
 from silo_node.training.coefficients import LEVEL, Words, coefficients, fitted, has_model
 from silo_node.training.concordance import pairs
 from silo_node.training.distributions import chi_square_tail
+from silo_node.training.events import happened
 from silo_node.training.family import Bools, Examples, Family, Fitted, Line, Listing, State, figure, known
 from silo_node.training.glm import weight_names
 from silo_node.training.grid import MOST_UNITS, Integers, Vector, bits_for
@@ -32,15 +33,6 @@ _FEW_EVENTS = 10  # for each weight, below which intervals are rough: Peduzzi et
 _MIXERS = np.uint64(0x9E3779B97F4A7C15)  # odd, so that cells of different columns do not cancel
 
 
-def _happened(task: Task, examples: Examples) -> Bools:
-    """Return which rows end with the event."""
-    name = task.parts["event"]
-    column, cells = task.table.column(name), examples.cells[name]
-    if kind_of(column) == "text":
-        return np.asarray(cells == column.domain.index(task.options["positive"]))
-    return np.asarray(cells > 0)
-
-
 def strata(task: Task, examples: Examples) -> list[Integers]:
     """Return the rows of each stratum that the silo has, in order of time; of one time those with an event first.
 
@@ -50,7 +42,7 @@ def strata(task: Task, examples: Examples) -> list[Integers]:
         return []
     name = task.parts.get("strata")
     own = np.zeros(examples.rows, np.int64) if name is None else examples.cells[name]
-    order = np.lexsort((_contents(task, examples), ~_happened(task, examples), examples.cells[task.parts["time"]], own))
+    order = np.lexsort((_contents(task, examples), ~happened(task, examples), examples.cells[task.parts["time"]], own))
     return np.split(order, np.flatnonzero(np.diff(own[order])) + 1)
 
 
@@ -69,7 +61,7 @@ def _contents(task: Task, examples: Examples) -> npt.NDArray[np.uint64]:
 class RiskSets:
     """The events of one stratum and who is at risk at each: rows in the order of `strata`, of shape (rows,)."""
 
-    happened: Bools
+    is_event: Bools
     starts: Integers  # the first row of each different time
     group: Integers  # which of them each row has
     event: Integers  # and each event: shape (events,), and so below
@@ -78,7 +70,7 @@ class RiskSets:
     def left(self, values: Vector) -> Vector:
         """Return the sum of the values of the rows at risk at each event; of shape (events,)."""
         at_risk = np.cumsum(values[::-1])[::-1][self.starts]
-        going = np.add.reduceat(np.where(self.happened, values, 0.0), self.starts)
+        going = np.add.reduceat(np.where(self.is_event, values, 0.0), self.starts)
         return np.asarray(at_risk[self.event] - self.share * going[self.event])
 
     def hazard(self, inverse: Vector) -> Vector:
@@ -86,18 +78,18 @@ class RiskSets:
         groups = len(self.starts)
         found = np.cumsum(np.bincount(self.event, inverse, groups).astype(np.float64))[self.group]
         own = np.bincount(self.event, self.share * inverse, groups)
-        return np.asarray(found - np.where(self.happened, own[self.group], 0.0))
+        return np.asarray(found - np.where(self.is_event, own[self.group], 0.0))
 
 
-def risk_sets(times: Integers, happened: Bools, is_efron: bool) -> RiskSets:
+def risk_sets(times: Integers, is_event: Bools, is_efron: bool) -> RiskSets:
     """Return the risk sets of rows in order of time."""
     starts = np.flatnonzero(np.r_[True, times[1:] != times[:-1]])
-    events = np.add.reduceat(happened.astype(np.int64), starts)
+    events = np.add.reduceat(is_event.astype(np.int64), starts)
     group = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(times)]))
     event = np.repeat(np.arange(len(starts)), events)
     before = np.arange(len(event)) - (np.cumsum(events) - events)[event]
     share = before / events[event] if is_efron else np.zeros(len(event))
-    return RiskSets(happened, starts, group, event, share)
+    return RiskSets(is_event, starts, group, event, share)
 
 
 def _derivatives(columns: Vector, weights: Vector, risk: RiskSets) -> tuple[Vector, Vector]:
@@ -114,8 +106,8 @@ def _derivatives(columns: Vector, weights: Vector, risk: RiskSets) -> tuple[Vect
     whole = risk.left(size)
     inverse = 1.0 / whole
     exposed = size * risk.hazard(inverse)
-    loss = np.log(whole).sum() - scaled[risk.happened].sum()
-    residual = exposed - risk.happened
+    loss = np.log(whole).sum() - scaled[risk.is_event].sum()
+    residual = exposed - risk.is_event
     slope = [(column * residual).sum() for column in columns]
     means = np.array([risk.left(size * column) * inverse for column in columns])
     triangle = [
@@ -127,32 +119,32 @@ def _derivatives(columns: Vector, weights: Vector, risk: RiskSets) -> tuple[Vect
 
 def _statistics(task: Task, state: State, examples: Examples) -> list[Integers]:
     own = strata(task, examples)
-    happened = _happened(task, examples)
+    is_event = happened(task, examples)
     if task.number == 0:
-        return design.moments(task, examples, np.array([int(happened.sum()), len(own)], np.int64))
+        return design.moments(task, examples, np.array([int(is_event.sum()), len(own)], np.int64))
     width, bits, weights = task.width - 1, int(state.one("bits")), state["weights"][1:]
     terms = design.terms(task)
     total, told, outside = np.zeros(1 + width + width * (width + 1) // 2, np.int64), np.zeros(3, np.int64), 0
     for rows in own:
-        if not happened[rows].any():
+        if not is_event[rows].any():
             continue  # nothing is compared in it
         part = _part(task, examples, rows)
         columns = design.matrix(terms, state, part, slice(0, part.rows), np.empty((task.width, part.rows)))[1:]
         times = part.cells[task.parts["time"]]
         with np.errstate(all="ignore"):  # what is not finite is outside
-            risk = risk_sets(times, happened[rows], task.options["ties"] == "efron")
+            risk = risk_sets(times, is_event[rows], task.options["ties"] == "efron")
             numbers, predictor = _derivatives(columns, weights, risk)
             units = np.rint(np.ldexp(numbers, bits))
         if not (np.abs(units) <= MOST_UNITS).all():
             outside += len(rows)
             continue
         total += units.astype(np.int64)
-        told += pairs(times, happened[rows], predictor)
+        told += pairs(times, is_event[rows], predictor)
     if not outside and np.abs(total).max() > MOST_UNITS:
         outside = examples.rows
     if outside:
         total[:], told[:] = 0, 0
-    counts = [np.array([one], np.int64) for one in (examples.rows, outside, int(happened.sum()), len(own))]
+    counts = [np.array([one], np.int64) for one in (examples.rows, outside, int(is_event.sum()), len(own))]
     return [counts[0], total[:1], total[1 : 1 + width], total[1 + width :], *counts[1:], told]
 
 
