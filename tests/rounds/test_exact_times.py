@@ -1,4 +1,4 @@
-"""Cox regression across five silos in memory: the fit of the pooled rows, with a stratum for each kind at each silo."""
+"""Families of the time to an event across five silos in memory: what the pooled rows would give."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ JOB = (
 
 
 @pytest.mark.parametrize("ties", ["efron", "breslow"])
-def test_a_run_is_the_stratified_fit_of_the_pooled_rows(
+def test_a_cox_run_is_the_stratified_fit_of_the_pooled_rows(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], ties: str
 ) -> None:
     own = {silo: [row | {"paid": 100.0 + round(row["paid"])} for row in rows_of(silo)] for silo in SILOS}
@@ -57,6 +57,34 @@ def test_a_run_is_the_stratified_fit_of_the_pooled_rows(
     words = request.plan.in_words("loans")
     for part in ("event = ok", "strata = kind", "time = paid"):
         assert part in words
+
+
+def test_a_run_of_curves_is_that_of_the_pooled_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from lifelines import KaplanMeierFitter
+    from lifelines.statistics import multivariate_logrank_test
+
+    job = JOB.replace('"cox"', '"kaplan-meier"').replace('features = ["debt", "age", "owner"]\n', "")
+    job = job.replace(TIGHT, "[options]\nmin_cohort = 1\ngrid = 2.5\n")
+    columns = '[columns]\ntime = "paid"\nevent = "ok"\ngroup = "kind"\n'
+    with banks(tmp_path / "f", f"{job}{columns}", None, ("kaplan-meier",)) as (simulation, file):
+        training = run(simulation, file)
+        model = the_model(simulation)
+        policy = tmp_path / "f" / "silos" / "north" / "policy.toml"
+        assert silo_node.owner.cli.main(["models", "--policy", str(policy)]) == 0
+        shown = capsys.readouterr().out
+    rows = [row for silo in SILOS for row in rows_of(silo)]
+    ends = np.round(np.floor(np.array([row["paid"] for row in rows]) / 2.5 + 1e-9) * 2.5 + 2.499, 3)
+    events, kinds = np.array([row["ok"] for row in rows]), np.array([row["kind"] for row in rows])
+    assert (training.ended, training.steps, training.holders) == ("complete", 1, SILOS)
+    test = multivariate_logrank_test(ends, kinds, events)
+    assert figures(model)["log-rank chi-square"] == pytest.approx(test.test_statistic, rel=1e-9)
+    for kind, listing in zip("abc", model.fitted.listings[1:], strict=True):
+        fit = KaplanMeierFitter().fit(ends[kinds == kind], events[kinds == kind])
+        found = {float(line.name): line.values[2] for line in listing.lines}
+        shares = fit.survival_function_["KM_estimate"]
+        assert found == pytest.approx({time: shares[time] for time in set(ends[kinds == kind])}, abs=1e-12)
+    for part in ("kaplan-meier in loans", "survival of kind = b", "median", "log-rank chi-square"):
+        assert part in shown
 
 
 def test_a_job_without_a_time_or_with_a_label_costs_nothing(tmp_path: Path) -> None:
