@@ -38,11 +38,13 @@ from policies.units import MICRO, WAIT_S
 ENDS: Mapping[RunEnd, str] = MappingProxyType(
     {
         "complete": "complete: another step would change nothing that can be told",
-        "no-maximum": "no maximum: a feature tells the labels apart, or a label is the same in all rows, so weights"
-        " would grow without end; the owners see which with `consilo-silo models`: leave it out, or merge its values",
+        "no-maximum": "no maximum: a feature tells the labels apart, or who has the event first, or a label is the same"
+        " in all rows, so weights would grow without end; the owners see which with `consilo-silo models`: leave it"
+        " out, or merge its values",
         "diverged": "stopped: the loss grew or was not finite, and the last good model stands; narrow the bounds of"
         " features and labels, or ask with another label",
-        "too-few-rows": "too few rows: a model needs more rows than weights; take fewer features, or ask more silos",
+        "too-few-rows": "too few rows: a model needs more rows than weights, one of times more events, and a curve"
+        " min_cohort rows; take fewer features, or ask more silos",
     }
 )
 

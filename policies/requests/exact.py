@@ -113,7 +113,9 @@ class ExactStep(TrainingStep):
     def in_words(self, table_name: str) -> str:
         of = f" of {self.label}" if self.label else ""
         by = f" from {', '.join(self.features)}" if self.features else ""
-        return f"fit a {self.family}{of}{by} in {table_name}, a run of at most {self.steps} steps ({self.release})"
+        beside = f" with {', '.join(map(str, self.parts))}" if self.parts else ""
+        run = f"a run of at most {self.steps} steps ({self.release})"
+        return f"fit a {self.family}{of}{by}{beside} in {table_name}, {run}"
 
 
 def _lengths(task: Task) -> Iterable[int]:

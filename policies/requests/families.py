@@ -6,18 +6,20 @@ is in `silo_node/training/families/`. One entry of `SHAPES` adds a family to pol
 families have no noise, so only a source that its policy declares exact answers. docs/training.md, docs/extending.md.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
 from typing import Literal
 
+from policies.requests.survival import Grid, grid_of
 from policies.requests.tables import Table, TableColumn
 
 MAX_WIDTH = 400  # numbers of one gradient of an exact family, whose Hessian has about half its square
 MOST_PER_ROW = 2**31  # that a row adds to a number of a first round; later rounds bound their own sums
 MAX_COUNT = 1_000_000  # a label of Poisson regression
 MAX_OFFSET = 30  # in magnitude
+MAX_CELLS = 16_384  # of survival curves: bins of all groups
 Kind = Literal["bool", "text", "number"]  # of a column: true or false, one of a domain, a number with bounds
 
 
@@ -28,6 +30,11 @@ def kind_of(column: TableColumn) -> Kind | None:
     if column.domain:
         return "text"
     return "number" if column.step is not None else None
+
+
+def classes_of(column: TableColumn) -> tuple[str, ...]:
+    """Return the values of a text without `unknown`, which stands for a missing one too."""
+    return tuple(value for value in column.domain if value != column.unknown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +58,7 @@ class Task:
     @property
     def classes(self) -> tuple[str, ...]:
         """The values of a text label: its domain without `unknown`, which stands for a missing one too."""
-        column = self.label_column
-        return tuple(value for value in column.domain if value != column.unknown)
+        return classes_of(self.label_column)
 
     @property
     def width(self) -> int:
@@ -108,6 +114,22 @@ def number_option(default: str, low: str, high: str) -> Option:
     return Option(default, check)
 
 
+def width_option() -> Option:
+    """Return an option that is a plain number above 0, or left out."""
+    number = number_option("", "0.000000001", "1000000000000")
+    return Option("", lambda text: number.check(text) if text else None)
+
+
+def count_option(default: str, low: int, high: int) -> Option:
+    """Return an option that is a whole number from `low` to `high`."""
+
+    def check(text: str) -> None:
+        if not text.isdecimal() or not text.isascii() or str(int(text)) != text or not low <= int(text) <= high:
+            raise ValueError(f"expected a whole number from {low} to {high}, found {text[:40]!r}")
+
+    return Option(default, check)
+
+
 def choice_option(default: str, *values: str) -> Option:
     """Return an option that is one of some words."""
 
@@ -145,18 +167,62 @@ def _multinomial(task: Task) -> Mapping[str, int]:
     return moments(task, classes) if task.number == 0 else newton(task.width * (classes - 1))
 
 
+def _cox(task: Task) -> Mapping[str, int]:
+    """Return the blocks of a Cox model, which has no intercept; `pairs` are those that tell its concordance."""
+    if task.number == 0:
+        return moments(task, 2)
+    return {**newton(task.width - 1), "events": 1, "strata": 1, "pairs": 3}
+
+
+def curve_grid(task: Task) -> Grid:
+    """Return the bins of the time of a survival curve; raises ValueError if its option `grid` is no width of one."""
+    column, width = task.table.column(task.parts["time"]), task.options["grid"]
+    if not width:
+        return grid_of(column, None)
+    steps = Decimal(width) / Decimal(column.step or 1)
+    if steps % 1:
+        raise ValueError(f"grid: {width} is no multiple of {column.step}, the step of {column.name!r}")
+    return grid_of(column, int(steps))
+
+
+def curve_groups(task: Task) -> Sequence[str]:
+    """Return the names of the groups that have curves: of one without a name, where no column divides the rows."""
+    name = task.parts.get("group")
+    return ("",) if name is None else task.table.column(name).domain or ("false", "true")
+
+
+def _kaplan_meier(task: Task) -> Mapping[str, int]:
+    cells = len(curve_groups(task)) * curve_grid(task).bins
+    return {"rows": 1, "left-out": 1, "events": cells, "ends": cells}
+
+
+def _check_curves(task: Task) -> None:
+    _check_event(task)
+    if (cells := _kaplan_meier(task)["ends"]) > MAX_CELLS:
+        message = f"curves of {cells:,} bins in all groups, at most {MAX_CELLS:,} are computed"
+        raise ValueError(f"{message}; name a grid: the width of its bins in units of the time")
+
+
 def _any_value(text: str) -> None:
     """Take any text: the family compares it with the label's domain."""
 
 
 def _check_positive(task: Task) -> None:
-    """Raise ValueError unless a text label has its positive value named, and no other label has one."""
-    column, positive = task.label_column, task.options["positive"]
-    if kind_of(column) == "text" and positive not in task.classes:
-        values = ", ".join(task.classes[:20])
-        raise ValueError(f"label {column.name!r} is text: name its positive value, positive = one of {values}")
+    _check_named(task.label_column, "label", task.options["positive"])
+
+
+def _check_event(task: Task) -> None:
+    _check_named(task.table.column(task.parts["event"]), "event", task.options["positive"])
+
+
+def _check_named(column: TableColumn, what: str, positive: str) -> None:
+    """Raise ValueError unless a text column has its positive value named, and no other column has one."""
+    classes = classes_of(column)
+    if kind_of(column) == "text" and positive not in classes:
+        values = ", ".join(classes[:20])
+        raise ValueError(f"{what} {column.name!r} is text: name its positive value, positive = one of {values}")
     if kind_of(column) != "text" and positive:
-        raise ValueError(f"label {column.name!r} is a {column.type}, which has no value to name; remove positive")
+        raise ValueError(f"{what} {column.name!r} is a {column.type}, which has no value to name; remove positive")
 
 
 def _check_classes(task: Task) -> None:
@@ -182,6 +248,8 @@ def _check_counts(task: Task) -> None:
 _NUMBER = frozenset[Kind]({"number"})
 _COMMON = {"tolerance": number_option("0.000000001", "0.000000000001", "0.01")}
 _COMMON |= {"missing": choice_option("drop", "drop", "indicator", "mean")}
+_CLASSES = frozenset[Kind]({"bool", "text"})
+_TIMES = {"time": Part("label", _NUMBER, is_needed=True), "event": Part("label", _CLASSES, is_needed=True)}
 _LINEAR_LABELS = frozenset[Kind]({"number", "bool"})
 
 SHAPES: Mapping[str, Shape] = MappingProxyType(
@@ -196,6 +264,25 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
         "multinomial-regression": Shape(_multinomial, frozenset({"text"}), _COMMON, check=_check_classes),
         "poisson-regression": Shape(
             _glm(7), _NUMBER, _COMMON, {"offset": Part("feature", _NUMBER)}, check=_check_counts
+        ),
+        "cox": Shape(
+            _cox,
+            frozenset(),
+            _COMMON | {"ties": choice_option("efron", "efron", "breslow"), "positive": Option("", _any_value)},
+            _TIMES | {"strata": Part("feature", _CLASSES)},
+            check=_check_event,
+        ),
+        "kaplan-meier": Shape(
+            _kaplan_meier,
+            frozenset(),
+            {
+                "grid": width_option(),
+                "min_cohort": count_option("10", 1, 1_000_000),
+                "positive": Option("", _any_value),
+            },
+            _TIMES | {"group": Part("feature", _CLASSES)},
+            least_features=0,
+            check=_check_curves,
         ),
     }
 )
@@ -243,7 +330,9 @@ def _check_label(task: Task, shape: Shape) -> None:
             raise ValueError(f"{task.family} needs a label")
         return
     if not shape.labels:
-        raise ValueError(f"{task.family} has no label; remove {task.label!r}")
+        needed = " and ".join(name for name, part in shape.parts.items() if part.is_needed)
+        instead = f", and name {needed} in [columns]" if needed else ""
+        raise ValueError(f"{task.family} has no label; remove {task.label!r}{instead}")
     kind = kind_of(task.label_column)
     if kind is None or kind not in shape.labels:
         has = task.label_column.type if kind is None else f"{kind} ({task.label_column.type})"

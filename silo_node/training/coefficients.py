@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,14 +16,30 @@ from silo_node.training.newton import covariance
 LEVEL = 0.95  # of the intervals
 
 
-def fitted(task: Task, state: State, listings: Sequence[Listing], figures: Sequence[Line]) -> Fitted:
-    """Return what owners see: nothing but the notes where no model stands."""
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What a family's owners are told where no model stands."""
+
+    no_maximum: str  # after the name of a column
+    too_few: str
+
+
+OF_LABELS = Words(
+    "tells the labels apart, so its weight would grow without end", "too few rows: a model needs more rows than weights"
+)
+
+
+def fitted(
+    task: Task, state: State, listings: Sequence[Listing], figures: Sequence[Line], words: Words = OF_LABELS,
+    more: Sequence[str] = (),
+) -> Fitted:  # fmt: skip
+    """Return what owners see: nothing but the notes where no model stands. `more` are further notes of a model."""
     stands = len(state.numbers.get("accepted", ())) > 0 and state.ended not in ("no-maximum", "too-few-rows")
     rows = [figure("rows", state.one("rows")), figure("rows left out", state.one("left_out"))] if state.numbers else []
     return Fitted(
         listings=tuple(listings) if stands else (),
         figures=(*rows, *figures) if stands else tuple(rows),
-        notes=tuple(_notes(task, state)),
+        notes=(*_notes(task, state, words), *more),
     )
 
 
@@ -66,23 +83,25 @@ def listed(names: Sequence[str], kept: Bools, values: Vector, spread: Vector, df
     return Listing(name="coefficients", headings=headings, lines=tuple(lines))
 
 
-def _notes(task: Task, state: State) -> list[str]:
+def _notes(task: Task, state: State, words: Words) -> list[str]:
     notes: list[str] = []
     if state.numbers:
         constant = design.constants(task, state)
-        kept = state.numbers.get("kept")
+        kept, flat = state.numbers.get("kept"), state.numbers.get("flat")
         for place, term in enumerate(design.terms(task), 1):
             if constant[place]:
                 notes.append(f"dropped: {term.name} is the same in all rows"[:400])
+            elif flat is not None and flat[place]:
+                notes.append(f"dropped: {term.name} is the same in all rows at risk of each stratum"[:400])
             elif kept is not None and not kept[place]:
                 notes.append(f"dropped: {term.name} follows from the columns before it"[:400])
     if "changed" in state.numbers:
         notes.append("the rows changed in the run, as consent did: figures without features are of its first round")
     match state.ended:
         case "no-maximum":
-            notes.append(f"no maximum: {state.why} tells the labels apart, so its weight would grow without end"[:400])
+            notes.append(f"no maximum: {state.why} {words.no_maximum}"[:400])
         case "too-few-rows":
-            notes.append("too few rows: a model needs more rows than weights")
+            notes.append(words.too_few)
         case "diverged":
             notes.append("stopped: the loss grew or was not finite; the last good model stands")
         case None:

@@ -34,6 +34,8 @@ class Problem:
     penalty: float = 0.0  # half of it times the squares of all weights but the first is added to the loss
     can_run_away: bool = False  # whether a weight may grow without end
     least_loss: float = -math.inf  # of a row: below it all labels are told apart, and the weights grow without end
+    has_intercept: bool = True  # beside which a weight that runs away loses its curvature; else by the first round's
+    roundings: float | None = None  # numbers that are rounded and added to each sum; None: as many as rows
 
 
 def begun(state: State, weights: Vector, bits: int, unit: float = 1.0) -> State:
@@ -60,10 +62,14 @@ def stepped(state: State, task: Task, problem: Problem, sums: Mapping[str, Integ
     if int(sums["rows"][0]) != int(state.one("rows")):
         # The rows are others than before, and so is the loss: go on from here, with nothing to compare to.
         state = state.with_(rows=float(sums["rows"][0]), changed=1.0, loss=np.zeros(0))
-    slack = state.one("rows") * unit * 2.0**-bits + 1e-12 * abs(loss)
+    slack = _roundings(state, problem) * unit * 2.0**-bits + 1e-12 * abs(loss)
     if is_outside or (len(state["loss"]) and loss > state.one("loss") + slack):
         return _halved(state)
     return _taken(state, task, problem, loss, (slope, curvature))
+
+
+def _roundings(state: State, problem: Problem) -> float:
+    return state.one("rows") if problem.roundings is None else problem.roundings
 
 
 def _halved(state: State) -> State:
@@ -84,20 +90,21 @@ def _taken(state: State, task: Task, problem: Problem, loss: float, sums: tuple[
     inner = curvature[np.ix_(kept, kept)]
     pivots = _pivots(inner)
     factors = np.array([name for name, is_kept in zip(problem.names, kept, strict=True) if is_kept])
-    flat = pivots < _NO_CURVATURE * np.diag(inner)
+    usual = np.diag(inner) if problem.has_intercept or not taken else state["first_curvature"]
+    flat = pivots < _NO_CURVATURE * usual
     if loss < problem.least_loss * state.one("rows"):
         return state.with_(kept=kept).at_end("no-maximum", _widest(factors, weights[kept]))
     if (pivots <= 0).any():
         return state.with_(kept=kept).at_end("no-maximum", str(factors[int(np.argmax(pivots <= 0))]))
-    inverse = _inverse(inner)
+    own = inverse(inner)
     direction = np.zeros_like(weights)
-    direction[kept] = -(inverse * slope[kept]).sum(1)
+    direction[kept] = -(own * slope[kept]).sum(1)
     runs_away = np.abs(direction[kept]) > _RUNS_AWAY * np.maximum(1.0, np.abs(weights[kept]))
     if problem.can_run_away and taken >= _SURE_AFTER and flat.any() and runs_away.any():
         return state.with_(kept=kept).at_end("no-maximum", str(factors[int(np.argmax(np.abs(direction[kept])))]))
-    bits, unit, rows = int(state.one("bits")), state.one("unit"), state.one("rows")
+    bits, unit = int(state.one("bits")), state.one("unit")
     # Half a unit of each row, all in one direction: rows that are alike are rounded alike.
-    noise = unit * 2.0 ** -(bits + 1) * rows * math.sqrt(float((inverse * inverse).sum(1).max()))
+    noise = unit * 2.0 ** -(bits + 1) * _roundings(state, problem) * math.sqrt(float((own * own).sum(1).max()))
     aim = float(task.options["tolerance"]) * max(1.0, float(np.abs(weights).max()))
     is_done = float(np.abs(direction).max()) <= max(aim, noise)
     after = state.with_(
@@ -105,14 +112,13 @@ def _taken(state: State, task: Task, problem: Problem, loss: float, sums: tuple[
         accepted=weights + direction if is_done else weights,
         direction=direction,
         weights=weights + direction,
-        covariance=inverse[np.triu_indices(len(inverse))],
-        curvature=np.diag(inner),
+        covariance=own[np.triu_indices(len(own))],
         loss=loss,
         halvings=0.0,
         taken=float(taken + 1),
     )
     if not taken:
-        after = after.with_(first_loss=loss, first_slope=slope)
+        after = after.with_(first_loss=loss, first_slope=slope, first_curvature=np.diag(inner))
     if not all(np.isfinite(one).all() for one in after.numbers.values()):
         return state.at_end("diverged")
     return after.at_end("complete") if is_done else after
@@ -145,7 +151,7 @@ def _pivots(matrix: Vector) -> Vector:
     return found
 
 
-def _inverse(matrix: Vector) -> Vector:
+def inverse(matrix: Vector) -> Vector:
     """Return the inverse of a symmetric matrix with positive pivots, by elimination in order (Gauss-Jordan).
 
     Its diagonal is made 1 first, as columns may differ much in variance. Elementwise, so that every machine has the

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from silo_node.training.families.cox import FAMILY as COX
+from silo_node.training.families.kaplan_meier import FAMILY as KAPLAN_MEIER
 from silo_node.training.families.linear import FAMILY as LINEAR
 from silo_node.training.families.logistic import FAMILY as LOGISTIC
 from silo_node.training.families.multinomial import FAMILY as MULTINOMIAL
@@ -17,5 +19,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "logistic-regression": LOGISTIC,
         "multinomial-regression": MULTINOMIAL,
         "poisson-regression": POISSON,
+        "cox": COX,
+        "kaplan-meier": KAPLAN_MEIER,
     }
 )

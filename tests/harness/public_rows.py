@@ -55,6 +55,14 @@ def arrests() -> PublicRows:
                  found["narr86"].to_numpy(float))  # fmt: skip
 
 
+def lung(features: Sequence[str] = ("age", "sex", "ph.ecog", "wt.loss")) -> dict[str, Matrix]:
+    """Return the NCCTG's lung cancer rows that lack nothing by column: `time`, `status`, `inst`, and these features."""
+    from lifelines.datasets import load_lung
+
+    found = load_lung()[["time", "status", "inst", *features]].dropna()
+    return {name: found[name].to_numpy(float) for name in found}
+
+
 def _made(
     features: dict[str, Matrix], label: str, label_column: TableColumn, outcome: Matrix, step: str = "0.000001"
 ) -> PublicRows:

@@ -17,7 +17,7 @@ from tests.policies.test_load import MINIMAL
 EXAMPLES = sorted((schema.FILE.parent / "examples").glob("*.toml"))
 WARNED = {
     "bank": {"disclosure.aggregates: histogram", "purposes.fraud-prevention.computations: gradient-boosting"},
-    "hospital": {"disclosure.aggregates: histogram", "purposes.health-research.computations: cox"},
+    "hospital": {"disclosure.aggregates: histogram"},
     "retailer": {"disclosure.aggregates: histogram", "purposes.market-insight.computations: k-means"},
 }  # fmt: skip
 

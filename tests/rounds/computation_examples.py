@@ -164,5 +164,7 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         exact("logistic-regression", "smoker", "ward", "age"),
         exact("multinomial-regression", "ward", "smoker", "age"),
         exact("poisson-regression", "age", "ward", "smoker"),
+        exact("cox", None, "ward", time="age", event="smoker"),
+        exact("kaplan-meier", None, time="age", event="smoker", group="ward"),
     ),
 }
