@@ -94,7 +94,7 @@ class Job(BaseModel):
     @property
     def planned(self) -> int:
         """The rounds that the run has at most."""
-        return self.steps or self.rounds or ROUNDS
+        return self.steps or self.rounds or SHAPES[self.model].rounds or ROUNDS
 
 
 def read_job(path: Path) -> Job:

@@ -42,7 +42,8 @@ ENDS: Mapping[RunEnd, str] = MappingProxyType(
         " would grow without end; the owners see which with `consilo-silo models`: leave it out, or merge its values",
         "diverged": "stopped: the loss grew or was not finite, and the last good model stands; narrow the bounds of"
         " features and labels, or ask with another label",
-        "too-few-rows": "too few rows: a model needs more rows than weights; take fewer features, or ask more silos",
+        "too-few-rows": "too few rows: a model needs more rows than weights, and groups of min_cohort persons; take"
+        " fewer features, or ask more silos",
     }
 )
 

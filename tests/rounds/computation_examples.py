@@ -164,5 +164,11 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         exact("logistic-regression", "smoker", "ward", "age"),
         exact("multinomial-regression", "ward", "smoker", "age"),
         exact("poisson-regression", "age", "ward", "smoker"),
+        exact("pca", None, "age", "ward", "smoker"),
+        exact("k-means", None, "age", "ward", "smoker"),
+        exact("naive-bayes", "smoker", "age", "ward"),
+        exact("welch-t", "smoker", "age"),
+        exact("anova", "ward", "age", "smoker"),
+        exact("chi-square", "ward", "smoker"),
     ),
 }
