@@ -63,6 +63,13 @@ class ExactStep(TrainingStep):
         return Decimal(0)
 
     @property
+    def cohort(self) -> int | None:
+        option = self.shape.options.get("min_cohort")
+        if option is None:
+            return None
+        return int(next((one.value for one in self.options if one.name == "min_cohort"), option.default))
+
+    @property
     def shape(self) -> Shape:
         """What the family takes; raises ValueError where there is no such family."""
         if self.family not in SHAPES:

@@ -6,12 +6,13 @@ value are counted. All sums are of whole numbers, so they are the same for every
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from policies.requests.families import Kind, Task, kind_of, measured_and_counted, values_of
 from silo_node.training import design
-from silo_node.training.family import Bools, Examples, Family, Fitted, Line, Listing, State, figure
+from silo_node.training.family import Examples, Family, Fitted, Line, Listing, State, figure
 from silo_node.training.grid import Integers, Vector
 
 _LEAST_GROUPS = 2  # that are shown, or nothing is
@@ -41,10 +42,11 @@ def statistics(task: Task, examples: Examples, measured: frozenset[Kind]) -> lis
     """Return the blocks of `policies.requests.families.grouped`, in order."""
     group, groups = group_of(task, examples), len(task.groups)
     means, counted = measured_and_counted(task, measured)
-    masks = [group == place for place in range(groups)]
     found = [_count(group, groups), _persons(examples, group, groups), np.array([examples.left_out], np.int64)]
     if means:
-        moments = np.array([_moments(task, name, examples, masks) for name in means], np.int64)
+        order = np.argsort(group, kind="stable")
+        ends = np.searchsorted(group[order], np.arange(groups + 1))
+        moments = np.array([_moments(task, name, examples, order, ends) for name in means], np.int64)
         found += [moments[:, :, which].T.ravel() for which in range(4)]
     if counted:
         values, persons = zip(*(_values(task, name, examples, group) for name in counted), strict=True)
@@ -60,14 +62,16 @@ def _persons(examples: Examples, places: Integers, length: int) -> Integers:
     return _count(np.unique(examples.person * length + places) % length, length)
 
 
-def _moments(task: Task, name: str, examples: Examples, masks: list[Bools]) -> list[list[int]]:
-    """Return, of each group, the cells that are there, their sum and their sum of squares in two parts."""
-    column, gap = task.table.column(name), examples.missing.get(name)
-    scaled = examples.cells[name] / float(design.span(column)[2])
-    units = np.rint(np.ldexp(scaled, design.UNIT_BITS)).astype(np.int64)
+def _moments(task: Task, name: str, examples: Examples, order: Integers, ends: Integers) -> list[list[int]]:
+    """Return, of each group, the cells that are there, their sum and their sum of squares in two parts.
+
+    `order` has the rows of one group after those of another, from and to the places in `ends`.
+    """
+    gap, width = examples.missing.get(name), float(design.span(task.table.column(name))[2])
+    units = np.rint(np.ldexp(examples.cells[name][order] / width, design.UNIT_BITS)).astype(np.int64)
     found = []
-    for mask in masks:
-        own = units[mask] if gap is None else units[mask & ~gap]
+    for first, end in pairwise(ends):
+        own = units[first:end] if gap is None else units[first:end][~gap[order[first:end]]]
         found.append([len(own), int(own.sum()), *design.words(own * own)])
     return found
 
