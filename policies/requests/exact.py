@@ -102,7 +102,9 @@ class ExactStep(TrainingStep):
         return found
 
     def size(self, table: Table) -> int:
-        """Return how much each row costs: its columns, and a part of each number of the widest round."""
+        """Return how much each row costs: its columns, and a part of each number that it changes in a round."""
+        if self.shape.changed is not None:
+            return super().size(table) + self.shape.changed(self.task(table))
         rounds = (self.model_copy(update={"step": number}) for number in range(2))
         return super().size(table) + max(sum(_lengths(one.task(table))) for one in rounds)
 

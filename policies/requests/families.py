@@ -100,6 +100,8 @@ class Shape:
     least_features: int = 1
     takes: frozenset[Kind] = frozenset()  # the kinds of features; empty where it takes any
     rounds: int | None = None  # of a run at most, where the job names no number; None as the job has it
+    # How many numbers of a round a row changes; None where it is all. The declared time of a plan follows from it.
+    changed: Callable[[Task], int] | None = None
     check: Callable[[Task], None] = lambda task: None  # raises ValueError where the columns contradict the family
 
 
@@ -251,6 +253,23 @@ def grouped(measured: frozenset[Kind]) -> Callable[[Task], Mapping[str, int]]:
     return blocks
 
 
+def _by_group(
+    measured: frozenset[Kind],
+    check: Callable[[Task], None],
+    takes: frozenset[Kind] = frozenset(),
+    options: Mapping[str, Option] = MappingProxyType({}),
+) -> Shape:
+    """Return the shape of a family of one round that sums by group; a row changes those of its own group."""
+
+    def changed(task: Task) -> int:
+        means, counted = measured_and_counted(task, measured)
+        return 3 + 4 * len(means) + 2 * len(counted)
+
+    return Shape(
+        grouped(measured), _GROUPS, {**_SKIPPED, **options}, takes=takes, rounds=1, changed=changed, check=check
+    )
+
+
 def _check_groups(task: Task) -> None:
     if len(task.groups) < 2:
         raise ValueError(f"label {task.label!r} needs two values beside its unknown, found {len(task.groups)}")
@@ -344,16 +363,12 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
             rounds=100,
             check=_check_centres,
         ),
-        "naive-bayes": Shape(
-            grouped(GAUSSIAN),
-            _GROUPS,
-            _SKIPPED | {"smoothing": number_option("1", "0.000000001", "1000")},
-            rounds=1,
-            check=_check_groups,
+        "naive-bayes": _by_group(
+            GAUSSIAN, _check_groups, options={"smoothing": number_option("1", "0.000000001", "1000")}
         ),
-        "welch-t": Shape(grouped(MEASURES), _GROUPS, _SKIPPED, takes=MEASURES, rounds=1, check=_check_pair),
-        "anova": Shape(grouped(MEASURES), _GROUPS, _SKIPPED, takes=MEASURES, rounds=1, check=_check_groups),
-        "chi-square": Shape(grouped(COUNTED), _GROUPS, _SKIPPED, takes=_GROUPS, rounds=1, check=_check_groups),
+        "welch-t": _by_group(MEASURES, _check_pair, MEASURES),
+        "anova": _by_group(MEASURES, _check_groups, MEASURES),
+        "chi-square": _by_group(COUNTED, _check_groups, _GROUPS),
     }
 )
 

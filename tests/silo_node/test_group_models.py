@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 import scipy.stats
 
-from policies.requests.families import MOST_PER_ROW
+from policies.requests.families import MOST_PER_ROW, SHAPES
 from policies.requests.tables import TableColumn
 from silo_node.training.family import Examples, Fitted, State
 from silo_node.training.registry import FAMILIES
@@ -261,6 +261,22 @@ def test_no_row_adds_more_to_a_round_than_its_shape_says(family: str) -> None:
         one = examples(own, {**ends, "kind": np.array(["a", "b"])[place : place + 1]})
         for block in FAMILIES[family].statistics(own, State(), one):
             assert np.abs(block).max() <= MOST_PER_ROW
+
+
+@pytest.mark.parametrize("family", KINDS)
+def test_a_row_changes_as_many_numbers_as_its_shape_says_however_many_groups_there_are(family: str) -> None:
+    columns, rows = small()
+    own = task(family, columns, label_of(family), FEATURES[family])
+    whole, changed = examples(own, rows), SHAPES[family].changed
+    assert changed is not None
+    numbers = [
+        sum(
+            int((block != 0).sum()) for block in FAMILIES[family].statistics(own, State(), part(whole, np.array([row])))
+        )
+        for row in range(40)
+    ]
+    most = changed(own) - 1  # as no row was left out
+    assert most - len(own.features) <= max(numbers) <= most  # the low part of a square may be 0
 
 
 @pytest.mark.parametrize(
