@@ -94,7 +94,7 @@ class Job(BaseModel):
     @property
     def planned(self) -> int:
         """The rounds that the run has at most."""
-        return self.steps or self.rounds or ROUNDS
+        return self.steps or self.rounds or SHAPES[self.model].rounds or ROUNDS
 
 
 def read_job(path: Path) -> Job:
@@ -124,7 +124,7 @@ def first_request(federation: Federation, job: Job) -> Request:
     if job.purpose not in offer.purposes:
         raise AnalystError(f"unknown purpose {job.purpose!r}", suggest(job.purpose, offer.purposes))
     try:
-        step: AnyComputation = _exact(job) if job.is_exact_family else _logistic(job)
+        step: AnyComputation = _exact(job, offer) if job.is_exact_family else _logistic(job)
         table, micro_rho = table_of(offer, job), 0
         if job.epsilon is not None:
             micro_rho = federation.price(job.purpose, float(job.epsilon), table, step, job.silos) // job.planned
@@ -154,8 +154,10 @@ def _logistic(job: Job) -> LogisticStep:
     )
 
 
-def _exact(job: Job) -> ExactStep:
+def _exact(job: Job, offer: Offer) -> ExactStep:
     options = {name: value if isinstance(value, str) else f"{Decimal(value):f}" for name, value in job.options.items()}
+    if "min_cohort" in SHAPES[job.model].options:  # as the strictest policy says, where the job does not
+        options.setdefault("min_cohort", str(max(offer.silos[silo].min_cohort for silo in offer.holders(job.table))))
     return ExactStep(
         run=token(16),
         step=0,

@@ -43,8 +43,8 @@ ENDS: Mapping[RunEnd, str] = MappingProxyType(
         " out, or merge its values",
         "diverged": "stopped: the loss grew or was not finite, and the last good model stands; narrow the bounds of"
         " features and labels, or ask with another label",
-        "too-few-rows": "too few rows: a model needs more rows than weights, one of times more events, and a curve"
-        " min_cohort rows; take fewer features, or ask more silos",
+        "too-few-rows": "too few rows: a model needs more rows than weights, one of times more events, and groups and"
+        " curves min_cohort persons; take fewer features, or ask more silos",
     }
 )
 

@@ -42,6 +42,7 @@ DenialCode = Literal[
     "MAX_ROUNDS",
     "MAX_ROWS",
     "MAX_SILOS",
+    "MIN_COHORT",
     "NOT_BUILT",
     "POLICY_EXPIRED",
     "PURPOSE_CLOSED",

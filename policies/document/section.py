@@ -29,7 +29,7 @@ AnalystName = Annotated[str, Field(min_length=1, max_length=120, pattern=r"^(\*@
 # What a policy may open: what requests can ask for, and names of what no version can do yet.
 COMPUTATION_NAMES = (
     "query",
-    *sorted({*OPENED - {"query"}, "gradient-boosting", "k-means", "neural-network"}),
+    *sorted({*OPENED - {"query"}, "gradient-boosting", "neural-network"}),
 )
 
 

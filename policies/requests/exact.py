@@ -63,6 +63,13 @@ class ExactStep(TrainingStep):
         return Decimal(0)
 
     @property
+    def cohort(self) -> int | None:
+        option = self.shape.options.get("min_cohort")
+        if option is None:
+            return None
+        return int(next((one.value for one in self.options if one.name == "min_cohort"), option.default))
+
+    @property
     def shape(self) -> Shape:
         """What the family takes; raises ValueError where there is no such family."""
         if self.family not in SHAPES:
@@ -95,7 +102,9 @@ class ExactStep(TrainingStep):
         return found
 
     def size(self, table: Table) -> int:
-        """Return how much each row costs: its columns, and a part of each number of the widest round."""
+        """Return how much each row costs: its columns, and a part of each number that it changes in a round."""
+        if self.shape.changed is not None:
+            return super().size(table) + self.shape.changed(self.task(table))
         rounds = (self.model_copy(update={"step": number}) for number in range(2))
         return super().size(table) + max(sum(_lengths(one.task(table))) for one in rounds)
 

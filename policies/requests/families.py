@@ -6,7 +6,7 @@ is in `silo_node/training/families/`. One entry of `SHAPES` adds a family to pol
 families have no noise, so only a source that its policy declares exact answers. docs/training.md, docs/extending.md.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
@@ -20,6 +20,8 @@ MOST_PER_ROW = 2**31  # that a row adds to a number of a first round; later roun
 MAX_COUNT = 1_000_000  # a label of Poisson regression
 MAX_OFFSET = 30  # in magnitude
 MAX_CELLS = 16_384  # of survival curves: bins of all groups
+MAX_CLUSTERS = 100
+MAX_NUMBERS = 100_000  # of a round that sums by group
 Kind = Literal["bool", "text", "number"]  # of a column: true or false, one of a domain, a number with bounds
 
 
@@ -61,6 +63,11 @@ class Task:
         return classes_of(self.label_column)
 
     @property
+    def groups(self) -> tuple[str, ...]:
+        """The values of a bool or text label, by which rows are grouped."""
+        return ("false", "true") if kind_of(self.label_column) == "bool" else self.classes
+
+    @property
     def width(self) -> int:
         """The number of columns of the design: the intercept, one for a number or bool, all but one of a domain.
 
@@ -97,6 +104,10 @@ class Shape:
     options: Mapping[str, Option] = field(default_factory=dict)
     parts: Mapping[str, Part] = field(default_factory=dict)
     least_features: int = 1
+    takes: frozenset[Kind] = frozenset()  # the kinds of features; empty where it takes any
+    rounds: int | None = None  # of a run at most, where the job names no number; None as the job has it
+    # How many numbers of a round a row changes; None where it is all. The declared time of a plan follows from it.
+    changed: Callable[[Task], int] | None = None
     check: Callable[[Task], None] = lambda task: None  # raises ValueError where the columns contradict the family
 
 
@@ -120,22 +131,22 @@ def width_option() -> Option:
     return Option("", lambda text: number.check(text) if text else None)
 
 
-def count_option(default: str, low: int, high: int) -> Option:
-    """Return an option that is a whole number from `low` to `high`."""
-
-    def check(text: str) -> None:
-        if not text.isdecimal() or not text.isascii() or str(int(text)) != text or not low <= int(text) <= high:
-            raise ValueError(f"expected a whole number from {low} to {high}, found {text[:40]!r}")
-
-    return Option(default, check)
-
-
 def choice_option(default: str, *values: str) -> Option:
     """Return an option that is one of some words."""
 
     def check(text: str) -> None:
         if text not in values:
             raise ValueError(f"expected one of {', '.join(values)}, found {text[:40]!r}")
+
+    return Option(default, check)
+
+
+def whole_option(default: str, low: int, high: int) -> Option:
+    """Return an option that is a whole number from `low` to `high`."""
+
+    def check(text: str) -> None:
+        if not (text.isascii() and text.isdigit() and str(int(text)) == text and low <= int(text) <= high):
+            raise ValueError(f"expected a whole number from {low:,} to {high:,}, found {text[:40]!r}")
 
     return Option(default, check)
 
@@ -203,6 +214,123 @@ def _check_curves(task: Task) -> None:
         raise ValueError(f"{message}; name a grid: the width of its bins in units of the time")
 
 
+def column_moments(task: Task) -> Mapping[str, int]:
+    """Return the blocks of a first round of a family without a label."""
+    return {name: length for name, length in moments(task, 0).items() if length}
+
+
+def _pca(task: Task) -> Mapping[str, int]:
+    triangle = task.width * (task.width + 1) // 2
+    return column_moments(task) if task.number == 0 else {"rows": 1, "products": triangle, "outside": 1}
+
+
+def _k_means(task: Task) -> Mapping[str, int]:
+    if task.number == 0:
+        return column_moments(task)
+    clusters = int(task.options["clusters"])
+    return {
+        "rows": clusters,
+        "persons": clusters,
+        "total": clusters * (task.width - 1),
+        "distance": 1,
+        "outside": 1,
+    }
+
+
+def centres_of(task: Task) -> list[list[Decimal]]:
+    """Return the centres that a job names, each a number for every column; raises ValueError where they are none."""
+    try:
+        return [list(map(Decimal, one.replace(",", " ").split())) for one in task.options["centres"].split(";")]
+    except InvalidOperation:
+        raise ValueError('centres: expected numbers such as "1 20; 3 50", a centre after each semicolon') from None
+
+
+def _check_centres(task: Task) -> None:
+    """Raise ValueError unless a job's centres are as many as its clusters, inside the bounds of every column."""
+    if not task.options["centres"]:
+        return
+    found, clusters, bounds = centres_of(task), int(task.options["clusters"]), list(_bounds(task))
+    if [len(one) for one in found] != [len(bounds)] * clusters:
+        raise ValueError(
+            f"centres: expected {clusters} of {len(bounds)} numbers each, as there are clusters and columns"
+        )
+    for centre in found:
+        for number, (low, high) in zip(centre, bounds, strict=True):
+            if not (number.is_finite() and low <= number <= high):
+                raise ValueError(f"centres: {number} is outside its column's bounds, {low:f} to {high:f}")
+
+
+def _bounds(task: Task) -> Iterator[tuple[Decimal, Decimal]]:
+    """Yield the bounds of the columns of the design but the intercept, in their own units."""
+    for name in task.features:
+        column = task.table.column(name)
+        grain = Decimal(column.step or 1)
+        if column.domain:
+            yield from [(Decimal(0), Decimal(1))] * (len(column.domain) - 1)
+            continue
+        yield (column.low or 0) * grain, (column.high or 0) * grain
+        if task.options.get("missing") == "indicator":
+            yield Decimal(0), Decimal(1)
+
+
+def measured_and_counted(task: Task, measured: frozenset[Kind]) -> tuple[list[str], list[str]]:
+    """Return the features whose moments are summed by group, which have these kinds, and those that are counted."""
+    kinds = {name: kind_of(task.table.column(name)) for name in task.features}
+    return [name for name in kinds if kinds[name] in measured], [name for name in kinds if kinds[name] not in measured]
+
+
+def values_of(column: TableColumn) -> tuple[str, ...]:
+    """Return the values of a column that is counted."""
+    return tuple(column.domain) or ("false", "true")
+
+
+def grouped(measured: frozenset[Kind]) -> Callable[[Task], Mapping[str, int]]:
+    """Return the blocks of a round by group of the label: rows, persons, moments of features, and counts of values.
+
+    All are there once a group, one after another, but for `value-persons`: the persons of a value in all groups.
+    """
+
+    def blocks(task: Task) -> Mapping[str, int]:
+        groups, (means, counted) = len(task.groups), measured_and_counted(task, measured)
+        values = sum(len(values_of(task.table.column(name))) for name in counted)
+        parts = dict.fromkeys(("present", "total", "square-high", "square-low"), groups * len(means))
+        found = {"rows": groups, "persons": groups, "left-out": 1, **parts}
+        found |= {"values": groups * values, "value-persons": values}
+        return {name: length for name, length in found.items() if length}
+
+    return blocks
+
+
+def _by_group(
+    measured: frozenset[Kind],
+    check: Callable[[Task], None],
+    takes: frozenset[Kind] = frozenset(),
+    options: Mapping[str, Option] = MappingProxyType({}),
+) -> Shape:
+    """Return the shape of a family of one round that sums by group; a row changes those of its own group."""
+
+    def changed(task: Task) -> int:
+        means, counted = measured_and_counted(task, measured)
+        return 3 + 4 * len(means) + 2 * len(counted)
+
+    return Shape(
+        grouped(measured), _GROUPS, {**_SKIPPED, **options}, takes=takes, rounds=1, changed=changed, check=check
+    )
+
+
+def _check_groups(task: Task) -> None:
+    if len(task.groups) < 2:
+        raise ValueError(f"label {task.label!r} needs two values beside its unknown, found {len(task.groups)}")
+    if (size := sum(SHAPES[task.family].blocks(task).values())) > MAX_NUMBERS:
+        raise ValueError(f"{size:,} numbers by group, at most {MAX_NUMBERS:,}; take fewer features or values")
+
+
+def _check_pair(task: Task) -> None:
+    _check_groups(task)
+    if len(task.groups) != 2:
+        raise ValueError(f"{task.family} compares two groups, label {task.label!r} has {len(task.groups)}; take anova")
+
+
 def _any_value(text: str) -> None:
     """Take any text: the family compares it with the label's domain."""
 
@@ -251,6 +379,11 @@ _COMMON |= {"missing": choice_option("drop", "drop", "indicator", "mean")}
 _CLASSES = frozenset[Kind]({"bool", "text"})
 _TIMES = {"time": Part("label", _NUMBER, is_needed=True), "event": Part("label", _CLASSES, is_needed=True)}
 _LINEAR_LABELS = frozenset[Kind]({"number", "bool"})
+_COHORT = {"min_cohort": whole_option("10", 2, 100_000)}
+_SKIPPED = _COHORT | {"missing": choice_option("drop", "drop", "skip")}
+_GROUPS = frozenset[Kind]({"bool", "text"})
+# The features of which families by group sum the moments; of all others they count the values.
+GAUSSIAN, MEASURES, COUNTED = _NUMBER, frozenset[Kind]({"number", "bool"}), frozenset[Kind]()
 
 SHAPES: Mapping[str, Shape] = MappingProxyType(
     {
@@ -277,13 +410,42 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
             frozenset(),
             {
                 "grid": width_option(),
-                "min_cohort": count_option("10", 1, 1_000_000),
+                "min_cohort": whole_option("10", 1, 1_000_000),
                 "positive": Option("", _any_value),
             },
             _TIMES | {"group": Part("feature", _CLASSES)},
             least_features=0,
             check=_check_curves,
         ),
+        "pca": Shape(
+            _pca,
+            frozenset(),
+            {
+                "missing": _COMMON["missing"],
+                "scale": choice_option("none", "none", "deviation"),
+                "components": whole_option("10", 1, MAX_WIDTH),
+            },
+            rounds=4,
+        ),
+        "k-means": Shape(
+            _k_means,
+            frozenset(),
+            _COMMON
+            | _COHORT
+            | {
+                "clusters": whole_option("8", 1, MAX_CLUSTERS),
+                "centres": Option("", _any_value),
+                "scale": choice_option("bounds", "bounds", "deviation"),
+            },
+            rounds=100,
+            check=_check_centres,
+        ),
+        "naive-bayes": _by_group(
+            GAUSSIAN, _check_groups, options={"smoothing": number_option("1", "0.000000001", "1000")}
+        ),
+        "welch-t": _by_group(MEASURES, _check_pair, MEASURES),
+        "anova": _by_group(MEASURES, _check_groups, MEASURES),
+        "chi-square": _by_group(COUNTED, _check_groups, _GROUPS),
     }
 )
 
@@ -299,13 +461,20 @@ def check_task(task: Task) -> None:
     _check_label(task, shape)
     if len(task.features) < shape.least_features:
         raise ValueError(f"{task.family} needs {shape.least_features} or more features, found {len(task.features)}")
-    for name, column in task.parts.items():
+    for name in task.features:
+        column, kind = task.table.column(name), kind_of(task.table.column(name))
+        if shape.takes and kind not in shape.takes:
+            kinds = " or ".join(sorted(shape.takes))
+            raise ValueError(
+                f"feature {name!r} is {kind or 'without bounds'} ({column.type}), {task.family} takes {kinds}"
+            )
+    for name, other in task.parts.items():
         part = shape.parts.get(name)
         if part is None:
             raise ValueError(f"{task.family} has no {name}, expected {', '.join(shape.parts) or 'no further column'}")
-        if kind_of(task.table.column(column)) not in part.kinds:
+        if kind_of(task.table.column(other)) not in part.kinds:
             kinds = " or ".join(sorted(part.kinds))
-            raise ValueError(f"{name} {column!r} is a {task.table.column(column).type}, expected a {kinds}")
+            raise ValueError(f"{name} {other!r} is a {task.table.column(other).type}, expected a {kinds}")
     if missing := [name for name, part in shape.parts.items() if part.is_needed and name not in task.parts]:
         raise ValueError(f"{task.family} needs {missing[0]}: the column that it is in")
     for name, value in task.options.items():

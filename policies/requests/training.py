@@ -96,6 +96,11 @@ class TrainingStep(Message, ABC):
     def clip_norm(self) -> Decimal:
         """The L2 norm to which each person's part is clipped; 0 without noise."""
 
+    @property
+    def cohort(self) -> int | None:
+        """Of how many persons a group is, at least, that the model shows; None where it shows no groups."""
+        return None
+
     def first(self) -> Self:
         """Return the first step of the run; it has the fields that all steps share."""
         return self.model_copy(update={"step": 0, "after": START})

@@ -15,7 +15,7 @@ import numpy as np
 from policies.requests.families import SHAPES, Task
 from silo_node.training import design
 from silo_node.training.family import Examples, Family, Fitted, State
-from silo_node.training.grid import MOST_UNITS, Integers, Vector, bits_for, most, row_sums
+from silo_node.training.grid import MOST_UNITS, Integers, Vector, add_products, bits_for, most, row_sums
 from silo_node.training.newton import Problem, begun, stepped
 
 PERFECT_LOSS = 2.0**-16  # of a row: what a classifier of all labels is below
@@ -126,7 +126,7 @@ def derivatives(task: Task, state: State, examples: Examples, glm: Glm) -> list[
         for output, each in enumerate(own.slope / unit):
             slope[output] += row_sums(block * each, bits)
         for pair, each in enumerate(own.weight / unit):
-            _add_products(curvature[pair], block, each, bits, product)
+            add_products(curvature[pair], block, each, bits, product)
     if not outside and size * 2.0**bits > MOST_UNITS:
         outside = examples.rows
     if outside:
@@ -148,17 +148,6 @@ def _predictors(block: Vector, weights: Vector, offset: Vector | None) -> Vector
             if weight:
                 found[output] += column * weight
     return found
-
-
-def _add_products(total: Integers, block: Vector, weight: Vector, bits: int, room: Vector) -> None:
-    """Add to the upper triangle the weighted products of the columns of a block, each row's rounded."""
-    width, rows = block.shape
-    first = 0
-    for column in range(width):
-        products = room[: width - column, :rows]
-        np.multiply(block[column:], block[column] * weight, out=products)
-        total[first : first + width - column] += row_sums(products, bits)
-        first += width - column
 
 
 def _whole(curvature: Integers, outputs: int, width: int) -> Integers:

@@ -51,3 +51,17 @@ def row_sums(values: Vector, bits: int) -> Integers:
 def reals(units: Integers, bits: int) -> Vector:
     """Return opened whole numbers of a grid as reals."""
     return np.ldexp(units.astype(np.float64), -bits)
+
+
+def add_products(total: Integers, block: Vector, weight: Vector | float, bits: int, room: Vector) -> None:
+    """Add to an upper triangle the weighted products of the columns of a block, each row's rounded.
+
+    `block` and `room`, which is overwritten, have the shape (width, rows), `weight` that of a row of them.
+    """
+    width, rows = block.shape
+    first = 0
+    for column in range(width):
+        products = room[: width - column, :rows]
+        np.multiply(block[column:], block[column] * weight, out=products)
+        total[first : first + width - column] += row_sums(products, bits)
+        first += width - column

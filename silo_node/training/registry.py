@@ -3,13 +3,19 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from silo_node.training.families.anova import FAMILY as ANOVA
+from silo_node.training.families.chi_square import FAMILY as CHI_SQUARE
 from silo_node.training.families.cox import FAMILY as COX
+from silo_node.training.families.k_means import FAMILY as K_MEANS
 from silo_node.training.families.kaplan_meier import FAMILY as KAPLAN_MEIER
 from silo_node.training.families.linear import FAMILY as LINEAR
 from silo_node.training.families.logistic import FAMILY as LOGISTIC
 from silo_node.training.families.multinomial import FAMILY as MULTINOMIAL
+from silo_node.training.families.naive_bayes import FAMILY as NAIVE_BAYES
+from silo_node.training.families.pca import FAMILY as PCA
 from silo_node.training.families.poisson import FAMILY as POISSON
 from silo_node.training.families.ridge import FAMILY as RIDGE
+from silo_node.training.families.welch_t import FAMILY as WELCH_T
 from silo_node.training.family import Family
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
@@ -21,5 +27,11 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "poisson-regression": POISSON,
         "cox": COX,
         "kaplan-meier": KAPLAN_MEIER,
+        "pca": PCA,
+        "k-means": K_MEANS,
+        "naive-bayes": NAIVE_BAYES,
+        "welch-t": WELCH_T,
+        "anova": ANOVA,
+        "chi-square": CHI_SQUARE,
     }
 )

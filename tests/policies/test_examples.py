@@ -18,7 +18,7 @@ EXAMPLES = sorted((schema.FILE.parent / "examples").glob("*.toml"))
 WARNED = {
     "bank": {"disclosure.aggregates: histogram", "purposes.fraud-prevention.computations: gradient-boosting"},
     "hospital": {"disclosure.aggregates: histogram"},
-    "retailer": {"disclosure.aggregates: histogram", "purposes.market-insight.computations: k-means"},
+    "retailer": {"disclosure.aggregates: histogram"},
 }  # fmt: skip
 
 

@@ -166,5 +166,11 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         exact("poisson-regression", "age", "ward", "smoker"),
         exact("cox", None, "ward", time="age", event="smoker"),
         exact("kaplan-meier", None, time="age", event="smoker", group="ward"),
+        exact("pca", None, "age", "ward", "smoker"),
+        exact("k-means", None, "age", "ward", "smoker"),
+        exact("naive-bayes", "smoker", "age", "ward"),
+        exact("welch-t", "smoker", "age"),
+        exact("anova", "ward", "age", "smoker"),
+        exact("chi-square", "ward", "smoker"),
     ),
 }
