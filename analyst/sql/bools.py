@@ -29,6 +29,9 @@ def without_casts(query: exp.Query, offer: Offer) -> exp.Query:
 
 def _has_name(node: exp.Expr, select: exp.Select | None) -> bool:
     """Tell whether what an expression is a part of is not named by its text."""
+    holder = None if select is None else select.parent
+    if isinstance(holder, exp.Subquery) and not isinstance(holder.parent, exp.From | exp.Join):
+        return True  # of one value
     while node.parent is not None and node.parent is not select:
         node = node.parent
     return isinstance(node, exp.Alias) or node.arg_key != "expressions"

@@ -425,4 +425,13 @@ def _text(node: exp.Expr) -> str:
             for one in arguments
         ):
             return f"{inner.key}({', '.join('*' if isinstance(one, exp.Star) else _text(one) for one in arguments)})"
+    if any(one.is_string for one in inner.find_all(exp.Literal)):  # a text keeps its case, which tells values apart
+        return inner.transform(_in_small).sql(
+            dialect="duckdb", comments=False, normalize_functions="upper", identify=True
+        )
     return inner.sql(dialect="duckdb", comments=False, normalize_functions="upper", identify=True).casefold()
+
+
+def _in_small(node: exp.Expr) -> exp.Expr:
+    """Return a name in small letters, and any other node as it is."""
+    return exp.to_identifier(node.name.casefold()) if isinstance(node, exp.Identifier) else node
