@@ -12,6 +12,8 @@ _NUMBERS = (exp.DType.INT, exp.DType.BIGINT, exp.DType.SMALLINT, exp.DType.TINYI
 
 def without_casts(query: exp.Query, offer: Offer) -> exp.Query:
     """Return a query in which no bool of a table is cast within COUNT, SUM and AVG; what has no alias stays."""
+    if query.find(exp.Cast) is None:
+        return query
     query = query.copy()
     for cast in [one for one in query.find_all(exp.Cast) if type(one) is exp.Cast]:
         column, select = cast.this, cast.find_ancestor(exp.Select)
