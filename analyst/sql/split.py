@@ -47,7 +47,7 @@ def split(query: exp.Query) -> Split:
             name = {"joins": "JOIN", "into": "INTO"}.get(clause, clause.rstrip("_").upper())
             raise unsupported(inner if isinstance(inner, exp.Expr) else leaf, f"{name} is not supported")
     _without_aliases(leaf)
-    keys = _keys(leaf)
+    keys = grouped_by(leaf)
     if is_whole and _is_core(leaf, keys):
         return Split(leaf, None)
     core, rest = _parts(leaf, keys)
@@ -128,10 +128,13 @@ def _leaf(query: exp.Query) -> exp.Select:
     if len(tables) > 1:
         joins = next(iter(query.find_all(exp.Join)), None)
         if joins is not None:
-            raise SqlError(
-                unsupported(joins, "JOIN is not supported").message,
-                "no person is matched across silos; ask about each table alone, and compare the answers",
-            )
+            hint = "no person is matched across silos; ask about each table alone, and compare the answers"
+            if len({one.name for one in tables}) == 1 and joins.find_ancestor(exp.Select) not in readers:
+                hint = (
+                    "figures of one table need no join: ask one question, with COUNT(*) FILTER (WHERE ...) AS n,"
+                    " COUNT(*) AS m, by one GROUP BY"
+                )
+            raise SqlError(unsupported(joins, "JOIN is not supported").message, hint)
         if isinstance(query, exp.SetOperation):
             raise SqlError(
                 unsupported(query, f"{query.key.upper()} of two questions is not supported").message,
@@ -233,7 +236,7 @@ def _without_qualifier(select: exp.Select, name: str, in_group: str | None = Non
             column.set("table", exp.to_identifier(in_group) if is_key else None)
 
 
-def _keys(leaf: exp.Select) -> tuple[exp.Expr, ...]:
+def grouped_by(leaf: exp.Select) -> tuple[exp.Expr, ...]:
     """Return what a SELECT groups by, and write it out: no ordinals, no aliases, no ALL."""
     group = leaf.args.get("group")
     if group is None:
@@ -321,7 +324,7 @@ def _parts(leaf: exp.Select, keys: tuple[exp.Expr, ...]) -> tuple[exp.Select, ex
 def _rest(leaf: exp.Select, names: Mapping[str, str], kinds: Iterable[type[exp.Expr]]) -> exp.Select:
     """Return a SELECT as it stands on the table of released figures; `kinds` are those of what `names` has."""
     rest = leaf.copy()
-    shown = [one.alias or _default_name(one) for one in rest.expressions]
+    shown = [one.alias or default_name(one) for one in rest.expressions]
     kinds = frozenset(kinds)
     for clause in ("expressions", "having", "qualify", "order", "windows", "distinct"):
         found = rest.args.get(clause)
@@ -395,7 +398,7 @@ def _is_windowed(node: exp.Expr) -> bool:
     return isinstance(parent, exp.Window) and node.arg_key == "this"
 
 
-def _default_name(node: exp.Expr) -> str:
+def default_name(node: exp.Expr) -> str:
     """Return the name of a column without an alias: that of a column or an aggregate, or else its text."""
     if isinstance(node, exp.Column):
         return str(node.name)
@@ -422,4 +425,13 @@ def _text(node: exp.Expr) -> str:
             for one in arguments
         ):
             return f"{inner.key}({', '.join('*' if isinstance(one, exp.Star) else _text(one) for one in arguments)})"
+    if any(one.is_string for one in inner.find_all(exp.Literal)):  # a text keeps its case, which tells values apart
+        return inner.transform(_in_small).sql(
+            dialect="duckdb", comments=False, normalize_functions="upper", identify=True
+        )
     return inner.sql(dialect="duckdb", comments=False, normalize_functions="upper", identify=True).casefold()
+
+
+def _in_small(node: exp.Expr) -> exp.Expr:
+    """Return a name in small letters, and any other node as it is."""
+    return exp.to_identifier(node.name.casefold()) if isinstance(node, exp.Identifier) else node

@@ -1,6 +1,6 @@
 """From a parsed question to its core and what is left of it: named stages, each of which rewrites one thing.
 
-    names -> dialect -> totals -> joins -> persons -> steps -> present -> histograms -> functions
+    names -> dialect -> totals -> scalars -> joins -> persons -> steps -> present -> histograms -> functions
     -> core -> conditions
 
 The core is a SELECT of dimensions and plain aggregates of one table, which the rules of `analyst.sql.plan` read; what
@@ -14,6 +14,8 @@ from sqlglot import exp
 
 from analyst.errors import SqlError
 from analyst.sql.adding import added
+from analyst.sql.beside import with_joined_figures
+from analyst.sql.bools import without_casts
 from analyst.sql.conditions import conditions_of
 from analyst.sql.histogram import by_buckets
 from analyst.sql.inlined import can_be_added, inlined
@@ -24,6 +26,7 @@ from analyst.sql.persons import ByPerson, by_person
 from analyst.sql.present import with_present
 from analyst.sql.quantiles import ordered
 from analyst.sql.refusals import check_functions
+from analyst.sql.scalars import with_scalars
 from analyst.sql.spelled import spelled
 from analyst.sql.split import split
 from analyst.sql.stepped import by_steps
@@ -49,13 +52,19 @@ def names(question: Question) -> Question:
 
 
 def dialect(question: Question) -> Question:
-    """Write curves and quantiles in one way, whatever DuckDB's users call them."""
-    return replace(question, query=ordered(with_curves(question.query)))
+    """Write curves, quantiles and sums of bools in one way, whatever DuckDB's users call them."""
+    return replace(question, query=without_casts(ordered(with_curves(question.query)), question.offer))
 
 
 def totals(question: Question) -> Question:
     """Add up what ROLLUP, CUBE and GROUPING SETS ask from the finest groups."""
     return replace(question, query=with_totals(question.query))
+
+
+def scalars(question: Question) -> Question:
+    """Write figures of several readings of one table as those of one reading."""
+    query = with_joined_figures(question.query, question.offer)
+    return replace(question, query=with_scalars(query, question.offer))
 
 
 def joins(question: Question) -> Question:
@@ -133,6 +142,7 @@ STAGES: tuple[Stage, ...] = (
     names,
     dialect,
     totals,
+    scalars,
     joins,
     persons,
     steps,

@@ -116,3 +116,10 @@ def test_a_cast_of_figures_that_overflows_is_null_and_one_of_groups_an_error() -
         ("SELECT CAST(ward AS INT) FROM released", "SELECT CAST(ward AS INT) FROM released"),
     ):
         assert lenient(parse(text), figures).sql(dialect="duckdb") == expected
+
+
+def test_texts_that_differ_in_case_alone_are_two_conditions() -> None:
+    question = "SELECT COUNT(*) FILTER (WHERE v.Ward = 'A') + COUNT(*) FILTER (WHERE ward = 'A') AS a, COUNT(*) FILTER"
+    core, after = parts_of(f"{question} (WHERE ward = 'a') AS b FROM visits AS v")
+    assert core.count("COUNT(*)") == 2
+    assert after == "SELECT f1 + f1 AS a, f2 AS b FROM released"
