@@ -27,7 +27,7 @@ Kind = Literal["string", "int", "decimal", "bool"]
 SECONDS = 2.0  # of one expression
 SECONDS_IN_ALL = 10.0  # of one question
 MEMORY = "256MB"
-MOST_CHARACTERS = 1 << 25  # of one step's results for all values together, as nothing interrupts a step
+MOST_CHARACTERS = 1 << 26  # of one step's results for all values together, as nothing interrupts a step
 MOST_CHANGES = 5_000  # places between steps at which an expression has another result
 # The functions and operators of one row that are computed; sqlglot's classes.
 PURE: frozenset[type[exp.Expr]] = frozenset(
@@ -158,10 +158,14 @@ def _length(node: exp.Expr, of_value: int) -> int:
     """Return how many characters the text of an expression has at most, for a value of so many."""
     parts = [_length(one, of_value) for one in node.iter_expressions()]
     match node:
+        case exp.DataType() | exp.Identifier() | exp.Var():
+            return 0
         case exp.Column():
             return of_value
         case exp.Literal():
             return len(str(node.this))
+        case exp.Replace(expression=exp.Literal() as old) if len(parts) == 3:
+            return parts[0] * max(1, -(-parts[2] // max(1, len(str(old.this)))))
         case exp.Replace() if len(parts) == 3:
             return parts[0] * max(1, parts[2])
         case exp.TimeToStr():
