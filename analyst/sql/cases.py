@@ -228,7 +228,13 @@ def _bucket(part: exp.Expr) -> exp.Expr:
         numbers = [Decimal(one.sql(dialect="duckdb").replace(" ", "")) for one in (low, high, count)]
     except ArithmeticError:
         numbers = []
-    if len(numbers) < 3 or numbers[1] <= numbers[0] or numbers[2] < 1 or numbers[2] != numbers[2].to_integral_value():
+    if (
+        len(numbers) < 3
+        or not all(one.is_finite() for one in numbers)
+        or numbers[1] <= numbers[0]
+        or numbers[2] < 1
+        or numbers[2] != numbers[2].to_integral_value()
+    ):
         message = f"{_shown(part)} has no buckets{sql_position(part)}"
         raise SqlError(message, "write width_bucket(x, low, high, n) with low below high, and n of at least 1")
     text = (

@@ -27,6 +27,7 @@ Kind = Literal["string", "int", "decimal", "bool"]
 SECONDS = 2.0  # of one expression
 SECONDS_IN_ALL = 10.0  # of one question
 MEMORY = "256MB"
+MOST_CHARACTERS = 1 << 26  # of one step's results for all values together, as nothing interrupts a step
 MOST_CHANGES = 5_000  # places between steps at which an expression has another result
 # The functions and operators of one row that are computed; sqlglot's classes.
 PURE: frozenset[type[exp.Expr]] = frozenset(
@@ -49,6 +50,7 @@ _DATED = (
 )  # fmt: skip
 _CASTS = frozenset({"INT", "BIGINT", "SMALLINT", "TINYINT", "DOUBLE", "FLOAT", "DECIMAL", "VARCHAR", "TEXT", "BOOLEAN"})
 _COLUMN = "v"
+_NUMBER_LENGTH = 64  # characters of a number, a date or a condition as text, at most
 _until: ContextVar[float] = ContextVar("until", default=math.inf)  # on the monotonic clock
 # What was computed for the same request: the same expressions stand in several statements.
 _computed_before: ContextVar[dict[str, list[Any]] | None] = ContextVar("computed_before", default=None)
@@ -60,6 +62,7 @@ _CONFIG: Mapping[str, Any] = MappingProxyType(
     {"enable_external_access": False, "memory_limit": MEMORY, "threads": 1, "lock_configuration": True}
 )
 _KEPT = KeptDatabase(_CONFIG)
+_VECTOR = 2_048  # values that DuckDB computes at once
 _FEW_STEPS = 2_000  # that are computed one by one
 _PARTS = (512, 64)  # of the bounds, and of each part in which a result changes
 
@@ -117,6 +120,8 @@ def results(node: exp.Expr, type_name: str, values: Sequence[str | None]) -> lis
         if (simple := computed(node, type_name)) is not None:
             kind = type_name.partition("(")[0]
             return [_simply(node, simple, None if one is None else read(one, kind)) for one in values]
+    longest = max((len(one) for one in values if one is not None), default=0)
+    _check_length(node, max(longest, _NUMBER_LENGTH), len(values))
     sql = f"SELECT {_text(node)} FROM (SELECT unnest($1::VARCHAR[])::{type_name} AS {_COLUMN})"  # noqa: S608
     return [_result(*row) for row in _computed(node, sql, [list(values)])]
 
@@ -134,11 +139,38 @@ def changes(node: exp.Expr, scale: int, low: int, high: int, step: Decimal) -> l
         with suppress(NotSimpleError):
             found = _simple_changes(node, simple, scale, low, high, step)
     if found is None:
+        _check_length(node, _NUMBER_LENGTH, min(high - low + 1, _VECTOR))
         is_long = high - low > _FEW_STEPS and is_monotonic(node)
         found = (_changes_between if is_long else _changes_at)(node, number, low, high)
     if len(found) > MOST_CHANGES:
         raise _too_many(node)
     return found
+
+
+def _check_length(node: exp.Expr, of_value: int, values: int) -> None:
+    """Raise SqlError where an expression of so many values may make longer texts than fit into memory."""
+    if _length(node, of_value) * min(values, _VECTOR) > MOST_CHARACTERS:
+        message = f"{_shown(node)} may make texts that are too long{sql_position(node)}"
+        raise SqlError(message, "replace texts by shorter ones, and in fewer steps")
+
+
+def _length(node: exp.Expr, of_value: int) -> int:
+    """Return how many characters the text of an expression has at most, for a value of so many."""
+    parts = [_length(one, of_value) for one in node.iter_expressions()]
+    match node:
+        case exp.DataType() | exp.Identifier() | exp.Var():
+            return 0
+        case exp.Column():
+            return of_value
+        case exp.Literal():
+            return len(str(node.this))
+        case exp.Replace(expression=exp.Literal() as old) if len(parts) == 3:
+            return parts[0] * max(1, -(-parts[2] // max(1, len(str(old.this)))))
+        case exp.Replace() if len(parts) == 3:
+            return parts[0] * max(1, parts[2])
+        case exp.TimeToStr():
+            return _NUMBER_LENGTH * max(1, *parts)
+    return max(_NUMBER_LENGTH, sum(parts))
 
 
 def _too_many(node: exp.Expr) -> SqlError:

@@ -23,6 +23,7 @@ from policies.requests.cases import MAX_WHENS
 from policies.requests.tables import TableColumn
 
 _MOST_BUCKETS = 20  # without a width
+_MOST_SHOWN = 10**9  # buckets, as a number in a refusal
 _EXAMPLE = "SELECT HISTOGRAM({column}) FROM {table}"
 
 
@@ -141,7 +142,8 @@ def _checked(node: exp.Expr, column: TableColumn) -> Decimal:
             f"write HISTOGRAM({column.name}, {_plain(_width(column))}), or a list of where buckets end",
         )
     if (high - low) / found >= MAX_WHENS:
-        count = f"{int((high - low) / found) + 1:,}"
+        exact = (high - low) / found + 1
+        count = f"{int(exact):,}" if exact < _MOST_SHOWN else f"more than {_MOST_SHOWN:,}"
         raise SqlError(
             f"{count} buckets, at most {MAX_WHENS} are made{sql_position(node)}",
             f"write HISTOGRAM({column.name}, {_plain(_width(column))})",

@@ -128,7 +128,7 @@ def number(node: exp.Expr) -> Decimal | None:
             found = Decimal(str(node.this))
         except ArithmeticError:
             return None
-        return found if found.is_finite() and abs(found) < _LARGEST else None
+        return found if found.is_finite() and -_LARGEST < found < _LARGEST else None
     return None
 
 

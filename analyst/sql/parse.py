@@ -1,7 +1,12 @@
-"""Parse one question; errors name the position of the invalid or unsupported part."""
+"""Parse one question; errors name the position of the invalid or unsupported part.
+
+Promise: what is parsed is nested so little that whatever walks it ends, and its numbers have so few digits that exact
+arithmetic with them is quick.
+"""
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 import sqlglot
@@ -16,6 +21,11 @@ SUPPORTED = (
     " GROUP BY dimensions, CASE, buckets such as x // 10; and whatever is computed from their figures"
 )
 MAX_CHARACTERS = 20_000  # of all statements
+MAX_DEPTH = 128  # of a statement's tree, in which a chain of n ANDs is n deep
+_MOST_PLACES = 400  # before or after the point of a number
+_EXPONENT = re.compile(r"[eE][+-]?0*(\d*)$")
+_OPENING, _CLOSING = frozenset({"(", "[", "CASE"}), frozenset({")", "]", "END"})
+_PREFIXES = frozenset({"NOT", "-", "+", "~"})
 # What opens a question of another kind or of another dialect, and what to write instead.
 _ELSEWHERE = {
     "EXPLAIN": "`consilo explain` shows what a question computes, and `consilo query --preview` what it costs",
@@ -49,14 +59,17 @@ def parse(sql: str, tokens: Sequence[sqlglot.Token] = ()) -> exp.Query:
         is_mark = bool(line) and _FOREIGN.search(line[0][max(0, column - 3) : column + 1]) is not None
         found = next((hint for mark, hint in _DIALECT if mark.search(sql)), SUPPORTED)
         raise SqlError(f"broken SQL{where}{near}", _NUMBERS if is_mark else found) from err
-    except (TokenError, RecursionError) as err:
+    except TokenError as err:
         hint = "end a text with a single quote, a name with a double one, and /* with */"
-        raise SqlError("broken SQL: a quote or comment is not closed, or it is nested too deeply", hint) from err
+        raise SqlError("broken SQL: a quote or comment is not closed", hint) from err
+    except RecursionError as err:
+        raise _nested(tokens or sqlglot.tokenize(sql, dialect="duckdb")) from err
     if not statements:
         raise SqlError("the question is empty", SUPPORTED)
     if len(statements) > 1:
         raise SqlError(f"{len(statements)} statements, where one question is read", SUPPORTED)
     statement = statements[0]
+    check_extent(statement)
     if not isinstance(statement, exp.Select | exp.SetOperation):
         if isinstance(statement, exp.DML | exp.DDL | exp.Drop | exp.Alter | exp.TruncateTable):
             raise unsupported(
@@ -71,6 +84,61 @@ def parse(sql: str, tokens: Sequence[sqlglot.Token] = ()) -> exp.Query:
         if isinstance(count.this, exp.Literal):  # COUNT(1) counts rows, as in SQL
             count.set("this", exp.Star())
     return statement
+
+
+def _nested(tokens: Sequence[sqlglot.Token]) -> SqlError:
+    """Return the error for what is nested too deeply to be parsed, with the place where it is nested most."""
+    opened = run = most = 0
+    place = ""
+    for token in tokens:
+        word = token.text.upper()
+        run = run + 1 if word in _PREFIXES else 0
+        opened += (word in _OPENING) - (word in _CLOSING)
+        if opened + run > most:
+            most = opened + run
+            place = f" at line {token.line}, column {max(1, token.col - (token.end - token.start))}"
+    what = f"{most} brackets, CASE or NOT inside each other" if most > 1 else "too many parts inside each other"
+    return SqlError(f"the question is nested too deeply: {what}{place}", "take brackets off, or ask simpler parts")
+
+
+def check_extent(statement: exp.Expr) -> None:
+    """Raise SqlError for a statement that is nested too deeply, or that has a number beyond all that is read."""
+    pending = [(statement, 1)]
+    while pending:
+        node, depth = pending.pop()
+        if depth > MAX_DEPTH:
+            raise _chained(node)
+        if isinstance(node, exp.Literal) and not node.is_string:
+            _check_places(node)
+        pending += [(child, depth + 1) for child in node.iter_expressions()]
+
+
+def _chained(node: exp.Expr) -> SqlError:
+    """Return the error for a node that is too deep, which names what it is most often inside of."""
+    around, parent = list[exp.Expr](), node.parent
+    while parent is not None:
+        around.append(parent)
+        parent = parent.parent
+    kind = Counter(type(one) for one in around if not isinstance(one, exp.Paren)).most_common(1)[0][0]
+    first = next(one for one in reversed(around) if type(one) is kind)
+    hint = "ask for less at once, or compute it in steps: WITH t AS (SELECT ...) SELECT ... FROM t"
+    if issubclass(kind, exp.SetOperation):
+        hint = "ask the others in a second request"
+    elif issubclass(kind, exp.Connector):
+        hint = "ask fewer conditions at once; a list of values is x IN (1, 2, 3)"
+    message = f"the question is nested too deeply: more than {MAX_DEPTH} parts inside each other, most of them"
+    return SqlError(f"{message} {kind.key.upper()}{sql_position(first)}", hint)
+
+
+def _check_places(node: exp.Literal) -> None:
+    """Raise SqlError for a number whose digits, once written out, are too many to compute with."""
+    text = str(node.this)
+    exponent = _EXPONENT.search(text)
+    places = exponent[1] if exponent is not None else ""
+    if len(text) > _MOST_PLACES or len(places) > len(str(_MOST_PLACES)) or int(places or 0) > _MOST_PLACES:
+        shown = text if len(text) <= 60 else f"{text[:40]}..."
+        hint = "write a number in digits, with up to 18 before the point and 9 after it"
+        raise SqlError(f"{shown} is too large or too fine a number{sql_position(node)}", hint)
 
 
 def unsupported(node: exp.Expr, message: str) -> SqlError:

@@ -8,7 +8,7 @@ The inner question becomes `Plan.inner`, and in the statement around it stands a
 group of a person (`analyst.sql.inner_keys`). A person is named by the silos' `id_column`, which no silo opens.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -24,7 +24,7 @@ from analyst.sql.offer import Offer
 from analyst.sql.parse import sql_position, unsupported
 from analyst.sql.predicates import filters
 from policies.requests.catalogue import OpenColumn, OpenTable
-from policies.requests.persons import Inner, InnerColumn
+from policies.requests.persons import MAX_FIGURES, Inner, InnerColumn
 from policies.requests.predicates import Predicate
 from policies.requests.tables import Table, TableColumn
 
@@ -162,7 +162,8 @@ class _Reading:
         self._keys.rename(self._around)
         check_grouped(self._keys, self._around)
         self._bounded_outside()
-        where, columns, cases = self._where(), tuple(self._inner_columns()), tuple(self._keys.cases.values())
+        where, columns = self._where(), self._counted(self._inner_columns())
+        cases = tuple(self._keys.cases.values())
         inner = Inner(where=where, columns=columns, cases=cases)
         return ByPerson(self._query, self._table, inner, self._seen(columns), self._keys)
 
@@ -242,7 +243,7 @@ class _Reading:
 
     def _hidden(self, node: exp.Expr) -> None:
         """Put a column in the place of every figure of HAVING."""
-        for one in list(_figures_of(node)):
+        for one in _figures_of(node):
             found = figure(one, self._table, self._offer)
             fresh = (name for place in range(1, _SWAPS) if (name := f"having_{place}") not in self._figures)
             known = (name for name, (own, _) in self._figures.items() if own == found and name.startswith("having_"))
@@ -279,6 +280,15 @@ class _Reading:
             except ValueError as err:
                 hint = "name it with AS, in letters, digits and _"
                 raise SqlError(f"the column {name!r} inside cannot be asked{sql_position(node)}", hint) from err
+
+    def _counted(self, columns: Iterable[InnerColumn]) -> tuple[InnerColumn, ...]:
+        """Return the inner columns; raises SqlError for more than one request has."""
+        found = tuple(columns)
+        if len(found) > MAX_FIGURES:
+            _, node = self._figures[found[MAX_FIGURES].name]
+            message = f"{len(found)} figures inside, at most {MAX_FIGURES} are asked{sql_position(node)}"
+            raise SqlError(message, "ask fewer at once, and the others in a second question")
+        return found
 
     def _compared_with(self, use: exp.Column, found: Figure, name: str) -> list[Decimal]:
         """Return the numbers that a use of an unbounded figure compares it with; raises SqlError for another use."""
@@ -325,7 +335,7 @@ class _Reading:
             with suppress(SqlError, ValueError):
                 if not found.needs_bounds and name not in {one.name for one in columns}:
                     more.append(found.inner(name, node))
-        inner = Inner(where=None, columns=(*columns, *more))
+        inner = Inner(where=None, columns=(*columns, *more)[:MAX_FIGURES])
         offer, used = self._offer, [name for names in inner.uses().values() for name in names]
         offer.check_is_one(self._table, used)
         read = tuple(offer.with_values(offer.column(self._table, name)) for name in dict.fromkeys(used))
@@ -353,13 +363,16 @@ def _offer_of(offer: Offer, table: str, columns: tuple[TableColumn, ...], person
     return replace(offer, silos=silos, is_chosen=True)
 
 
-def _figures_of(node: exp.Expr) -> Iterator[exp.Expr]:
-    """Yield the figures of a condition: the sides of its comparisons that have an aggregate."""
-    if isinstance(node, (exp.And, exp.Or, exp.Not, exp.Paren, exp.Between, exp.In, exp.Is, *_COMPARISONS)):
-        for child in node.iter_expressions():
-            yield from _figures_of(child)
-    elif has_figure(node):
-        yield node
+def _figures_of(node: exp.Expr) -> list[exp.Expr]:
+    """Return the figures of a condition: the sides of its comparisons that have an aggregate."""
+    found, pending = list[exp.Expr](), [node]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, (exp.And, exp.Or, exp.Not, exp.Paren, exp.Between, exp.In, exp.Is, *_COMPARISONS)):
+            pending += reversed(list(one.iter_expressions()))
+        elif has_figure(one):
+            found.append(one)
+    return found
 
 
 def _default(node: exp.Expr) -> str:

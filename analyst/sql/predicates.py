@@ -19,6 +19,8 @@ from analyst.sql.offer import Offer
 from analyst.sql.outcomes import outcomes, where_result
 from analyst.sql.parse import sql_position, unsupported
 from policies.requests.predicates import (
+    MAX_OPERANDS,
+    MAX_VALUES,
     Both,
     Compare,
     CompareColumns,
@@ -29,6 +31,7 @@ from policies.requests.predicates import (
     Predicate,
     why_incomparable,
 )
+from policies.requests.tables import TableColumn
 
 _OPERATORS: dict[type[exp.Expr], str] = {
     exp.EQ: "=",
@@ -67,7 +70,7 @@ def predicate(node: exp.Expr, table: str, offer: Offer) -> Predicate:
         case exp.Paren():
             return predicate(node.this, table, offer)
         case exp.And() | exp.Or():
-            operands = tuple(predicate(operand, table, offer) for operand in node.flatten())
+            operands = tuple(predicate(operand, table, offer) for operand in _operands(node))
             return Both(operands=operands) if isinstance(node, exp.And) else Either(operands=operands)
         case exp.Not():
             return _negated(node.this, table, offer)
@@ -85,8 +88,7 @@ def predicate(node: exp.Expr, table: str, offer: Offer) -> Predicate:
         case exp.Between() if not node.args.get("symmetric"):
             return _between(node, table, offer)
         case exp.In(this=exp.Column() as target) if node.expressions:
-            column = define(target, table, offer)
-            return OneOf(column=column.name, values=tuple(literal(value, column, "=") for value in node.expressions))
+            return _one_of(node, define(target, table, offer))
         case exp.EQ() | exp.NEQ() | exp.LT() | exp.LTE() | exp.GT() | exp.GTE():
             return _comparison(node, _OPERATORS[type(node)], table, offer)
     if isinstance(node, exp.Between):
@@ -94,6 +96,22 @@ def predicate(node: exp.Expr, table: str, offer: Offer) -> Predicate:
     if node.find(exp.Column) is None or not isinstance(node, (*CONDITIONS, exp.Case, exp.Coalesce, exp.Escape)):
         raise unsupported(node, f"{node.sql(dialect='duckdb')[:60]} is not supported in WHERE")
     return _computed(node, table, offer)
+
+
+def _operands(node: exp.And | exp.Or) -> list[exp.Expr]:
+    """Return the conditions that AND or OR joins; raises SqlError for more than one request has."""
+    found = list(node.flatten())
+    if len(found) > MAX_OPERANDS:
+        message = f"{node.key.upper()} joins {len(found):,} conditions{sql_position(node)}, at most {MAX_OPERANDS}"
+        raise SqlError(message, "ask fewer conditions at once; a list of values is x IN (1, 2, 3)")
+    return found
+
+
+def _one_of(node: exp.In, column: TableColumn) -> OneOf:
+    if len(node.expressions) > MAX_VALUES:
+        message = f"IN lists {len(node.expressions):,} values{sql_position(node)}, at most {MAX_VALUES:,}"
+        raise SqlError(message, f"list fewer, or write a range: {column.name} BETWEEN ... AND ...")
+    return OneOf(column=column.name, values=tuple(literal(value, column, "=") for value in node.expressions))
 
 
 def all_of(operands: Sequence[Predicate]) -> Predicate:
@@ -111,7 +129,7 @@ def _negated(inner: exp.Expr, table: str, offer: Offer) -> Predicate:
         case exp.Not():
             return predicate(node.this, table, offer)
         case exp.And() | exp.Or():
-            operands = tuple(_negated(operand, table, offer) for operand in node.flatten())
+            operands = tuple(_negated(operand, table, offer) for operand in _operands(node))
             return Either(operands=operands) if isinstance(node, exp.And) else Both(operands=operands)
         case exp.Between() if not node.args.get("symmetric"):
             return _negated(_as_two(node), table, offer)

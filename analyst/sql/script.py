@@ -17,6 +17,7 @@ from sqlglot.errors import SqlglotError
 from analyst.errors import SqlError
 from analyst.sql.draft import Planned, Script
 from analyst.sql.evaluation import bounded
+from analyst.sql.limits import too_large_refused
 from analyst.sql.offer import Offer
 from analyst.sql.parse import MAX_CHARACTERS, parse, sql_position
 from analyst.sql.places import placed
@@ -103,7 +104,8 @@ def script(sql: str, offer: Offer, counts_cut: bool = False, weights: Sequence[i
 
 def _planned(query: exp.Query, sql: str, offer: Offer, counts_cut: bool) -> list[Planned]:
     try:
-        return [plan_of(one, offer, counts_cut) for one in _branches(query)]
+        with too_large_refused():
+            return [plan_of(one, offer, counts_cut) for one in _branches(query)]
     except SqlError as err:
         raise placed(err, sql) from err
 

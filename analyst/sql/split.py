@@ -9,16 +9,17 @@ rest of the question stands around it, on the table `released`, and costs nothin
 becomes a part of the core.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from sqlglot import exp
 
 from analyst.errors import SqlError
-from analyst.sql.parse import unsupported
+from analyst.sql.parse import check_extent, sql_position, unsupported
 
 RELEASED = "released"  # the table of the silos' figures, a row for each group
 _MAX_MERGED = 64  # subqueries and CTEs of a question
+MAX_PARTS = 5_000  # nodes of a SELECT once the columns of its subqueries are written out
 # What a SELECT that only filters may have.
 _FILTERS = {"expressions", "from_", "where", "with_"}
 _PLAIN = {"this", "expression", "big_int"}  # of an aggregate of columns
@@ -188,6 +189,8 @@ def _merge(outer: exp.Select, inner: exp.Select) -> None:
     is_open = any(isinstance(one, exp.Star) for one in inner.expressions)
     own = {one.alias for one in outer.expressions if one.alias}
     outer.set("from_", inner.args["from_"])
+    sizes = {name: sum(1 for _ in one.walk()) for name, one in meanings.items()}
+    parts = sum(1 for _ in outer.walk())
     for column in list(outer.find_all(exp.Column)):
         if isinstance(column.this, exp.Star) or column.find_ancestor(exp.Select) is not outer:
             continue
@@ -198,6 +201,11 @@ def _merge(outer: exp.Select, inner: exp.Select) -> None:
             continue
         if isinstance(meaning, exp.Column) and meaning.name == column.name:
             continue
+        parts += sizes[column.name]
+        if parts > MAX_PARTS:
+            message = f"{column.name!r} stands for too much{sql_position(column)}: with the columns of subqueries"
+            hint = "use a computed column less often in each subquery, as what it stands for is copied each time"
+            raise SqlError(f"{message} written out, a SELECT has more than {MAX_PARTS:,} parts", hint)
         new: exp.Expr = meaning.copy() if isinstance(meaning, exp.Column) else exp.Paren(this=meaning.copy())
         if isinstance(column.parent, exp.Select) and column.arg_key == "expressions":
             new = exp.alias_(meaning.copy(), column.name, quoted=True)
@@ -205,6 +213,7 @@ def _merge(outer: exp.Select, inner: exp.Select) -> None:
     conditions = [one.args["where"].this for one in (inner, outer) if one.args.get("where") is not None]
     if conditions:
         outer.set("where", exp.Where(this=exp.and_(*conditions) if len(conditions) > 1 else conditions[0]))
+    check_extent(outer)
 
 
 def _drop_unused(query: exp.Query) -> None:
@@ -375,19 +384,16 @@ def _check_columns(rest: exp.Select, known: set[str]) -> None:
 
 def _aggregates(node: exp.Expr) -> list[exp.Expr]:
     """Return the aggregates inside an expression, with their FILTER; those of a window, over groups, are none."""
-    return list(_found(node))
-
-
-def _found(node: exp.Expr) -> Iterator[exp.Expr]:
-    if isinstance(node, exp.Filter) and isinstance(node.this, exp.AggFunc) and not _is_windowed(node):
-        yield node
-    elif isinstance(node, exp.AggFunc) and not isinstance(node, exp.Lag | exp.Lead | exp.FirstValue | exp.LastValue):
-        if _is_windowed(node):
-            yield from (one for child in node.iter_expressions() for one in _found(child))
+    found, pending = list[exp.Expr](), [node]
+    while pending:
+        one = pending.pop()
+        inner = one.this if isinstance(one, exp.Filter) else one
+        is_of_groups = inner is one and isinstance(one, exp.Lag | exp.Lead | exp.FirstValue | exp.LastValue)
+        if isinstance(inner, exp.AggFunc) and not is_of_groups and not _is_windowed(one):
+            found.append(one)
         else:
-            yield node
-    else:
-        yield from (one for child in node.iter_expressions() for one in _found(child))
+            pending += reversed(list(one.iter_expressions()))
+    return found
 
 
 def _is_windowed(node: exp.Expr) -> bool:

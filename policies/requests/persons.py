@@ -25,6 +25,7 @@ from policies.units import MAX_DOMAIN, MAX_RANGE_STEPS, ColumnRole
 
 PERSONS = Statistic("persons")
 OF_PAIRS = 8  # how much each row costs more where persons are counted by group: pairs of both are sorted
+MAX_FIGURES = 16  # columns of one inner question
 MAX_KEYS = 1_000_000  # groups of one person inside
 MAX_COUNT = 1_000_000  # rows of one person that a count tells apart
 _MOST = 10**18  # the magnitude of a bound, in the column's own units
@@ -152,7 +153,7 @@ class Inner(Message):
     """
 
     where: Predicate | None
-    columns: Annotated[tuple[InnerColumn, ...], Field(max_length=16)]
+    columns: Annotated[tuple[InnerColumn, ...], Field(max_length=MAX_FIGURES)]
     cases: Annotated[
         tuple[Cases, ...], Field(default=(), max_length=MAX_CASES, exclude_if=lambda cases: not cases)
     ] = ()

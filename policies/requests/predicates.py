@@ -16,6 +16,7 @@ from policies.periods import granularity_of
 from policies.requests.tables import Table, TableColumn, Text, is_number
 
 _MAX_DEPTH = 12
+MAX_VALUES, MAX_OPERANDS = 1000, 64  # of one list, and of one AND or OR
 MAX_PARTS = 200  # of one filter
 _MAX_LITERALS = 10_000  # of all lists together
 
@@ -34,7 +35,7 @@ class OneOf(Message):
 
     kind: Literal["one_of"] = "one_of"
     column: Name
-    values: Annotated[tuple[Text, ...], Field(min_length=1, max_length=1000)]
+    values: Annotated[tuple[Text, ...], Field(min_length=1, max_length=MAX_VALUES)]
 
 
 class IsNull(Message):
@@ -55,14 +56,14 @@ class Both(Message):
     """Operand AND operand AND ..."""
 
     kind: Literal["and"] = "and"
-    operands: Annotated[tuple["Predicate", ...], Field(min_length=2, max_length=64)]
+    operands: Annotated[tuple["Predicate", ...], Field(min_length=2, max_length=MAX_OPERANDS)]
 
 
 class Either(Message):
     """Operand OR operand OR ..."""
 
     kind: Literal["or"] = "or"
-    operands: Annotated[tuple["Predicate", ...], Field(min_length=2, max_length=64)]
+    operands: Annotated[tuple["Predicate", ...], Field(min_length=2, max_length=MAX_OPERANDS)]
 
 
 class CompareColumns(Message):

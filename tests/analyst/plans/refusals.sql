@@ -320,7 +320,7 @@ broken SQL at line 1, column 39 near '>'
 -- title: an open quote
 SELECT COUNT(*) FROM visits WHERE ward = 'surgery
 -- error:
-broken SQL: a quote or comment is not closed, or it is nested too deeply
+broken SQL: a quote or comment is not closed
 
 -- title: an empty question
 
