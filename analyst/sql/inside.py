@@ -1,7 +1,7 @@
 """The figures of an inner question: what one expression over all rows of a person becomes on the wire.
 
-A figure has public bounds: those that the question states by LEAST and GREATEST or, where a figure is only compared,
-those that the comparisons cannot see beyond.
+A figure has public bounds: those that the question states by LEAST and GREATEST; where a figure is only compared, those
+that the comparisons cannot see beyond; else those of the policy's rows of one person (`analyst.sql.row_bounds`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,6 +17,7 @@ from analyst.sql.columns import by_each, define, measure
 from analyst.sql.offer import Offer
 from analyst.sql.parse import sql_position, unsupported
 from analyst.sql.predicates import predicate
+from analyst.sql.row_bounds import bounds_by_rows
 from policies.requests.persons import MAX_COUNT, InnerColumn
 from policies.requests.predicates import Predicate
 from policies.requests.tables import TableColumn
@@ -49,6 +50,27 @@ class Figure:
     def needs_bounds(self) -> bool:
         """Whether it has no public bounds by itself."""
         return self.function in ("count", "sum") and self.high is None  # `distinct` has its domain's
+
+    def within(self, max_rows: int, values: Iterable[Decimal] = ()) -> "Figure":
+        """Return the same within the bounds of `max_rows` rows, where none is stated.
+
+        Where `values` that it is compared with lie beyond, so do its bounds, or nobody would be seen there.
+        """
+        if self.function not in ("count", "sum"):
+            return self
+        low, high = bounds_by_rows(self.function, self.column, max_rows)
+        if values := tuple(values):
+            seen = self.compared(values)
+            low, high = min(low, seen.low or low), max(high, seen.high or high)
+        least = low if self.function == "sum" and self.low is None else self.low
+        return replace(self, low=least, high=high if self.high is None else self.high)
+
+    @property
+    def steps(self) -> int:
+        """How many steps its bounds are apart; 0 where it has none of its own."""
+        if self.function != "sum" or self.column is None or self.low is None or self.high is None:
+            return 0
+        return int((self.high - self.low) / Decimal(self.column.step or 1))
 
     @property
     def text(self) -> str:
@@ -92,10 +114,6 @@ class Figure:
             return self._column(name, high=int(high))
         if self.function == "sum" and high is not None and self.column is not None:
             step = Decimal(self.column.step or 1)
-            if low is None and (self.column.low or 0) < 0:
-                raise SqlError(
-                    f"{self.text}{sql_position(node)} has no lower bound, and can be below 0", f"write {self.example()}"
-                )
             low = Decimal(0) if low is None else low
             if low % step or high % step or not low < high or max(abs(low), abs(high)) / step > _LARGEST:
                 raise SqlError(

@@ -8,7 +8,7 @@ The inner question becomes `Plan.inner`, and in the statement around it stands a
 group of a person (`analyst.sql.inner_keys`). A person is named by the silos' `id_column`, which no silo opens.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -23,10 +23,12 @@ from analyst.sql.inside import Figure, bounded, figure, has_figure, number
 from analyst.sql.offer import Offer
 from analyst.sql.parse import sql_position, unsupported
 from analyst.sql.predicates import filters
+from analyst.sql.row_bounds import MAX_GROUPS
 from policies.requests.catalogue import OpenColumn, OpenTable
 from policies.requests.persons import Inner, InnerColumn
 from policies.requests.predicates import Predicate
 from policies.requests.tables import Table, TableColumn
+from policies.units import MAX_RANGE_STEPS
 
 ROWS = "persons"  # the table of the inner rows, in the statement around them
 _COMPARISONS = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE)
@@ -271,36 +273,36 @@ class _Reading:
             uses = [one for one in self._around.find_all(exp.Column) if one.name == name and not one.table]
             if not uses and name not in self._keys:
                 continue
-            within = found
-            if found.needs_bounds:
-                within = found.compared(value for use in uses for value in self._compared_with(use, found, name))
+            within = self._within(name, found, uses)
             try:
                 yield within.inner(name, node)
             except ValueError as err:
                 hint = "name it with AS, in letters, digits and _"
                 raise SqlError(f"the column {name!r} inside cannot be asked{sql_position(node)}", hint) from err
 
-    def _compared_with(self, use: exp.Column, found: Figure, name: str) -> list[Decimal]:
-        """Return the numbers that a use of an unbounded figure compares it with; raises SqlError for another use."""
-        parent, values = use.parent, list[exp.Expr]()
-        while isinstance(parent, exp.Paren):
-            parent = parent.parent
-        match parent:
-            case exp.Between():
-                values = [parent.args["low"], parent.args["high"]]
-            case exp.In() if parent.expressions:
-                values = parent.expressions
-            case _ if isinstance(parent, _COMPARISONS):
-                sides = [parent.args["this"].unnest(), parent.args["expression"].unnest()]
-                values = [side for side in sides if side is not use]
-        numbers = [one for value in values if (one := number(value)) is not None]
-        if not values or len(numbers) != len(values):
-            raise SqlError(
-                f"{found.text} of a person{sql_position(self._figures[name][1])} has no public bound",
-                f"write {found.example()}{'' if name.startswith('having_') else f' AS {name}'}:"
-                " the most that may count of one person",
-            )
-        return numbers
+    def _within(self, name: str, found: Figure, uses: Sequence[exp.Column]) -> Figure:
+        """Return a figure within public bounds: those of the question, of its comparisons, or of the policy's rows."""
+        compared = [_compared_with(use) for use in uses] if found.needs_bounds else []
+        values = [value for each in compared for value in each]
+        if values and all(compared) and found.low is None:
+            return found.compared(values)
+        where = f"{found.text} of a person{sql_position(self._figures[name][1])}"
+        alias = "" if name.startswith("having_") else f" AS {name}"
+        hint = f"write {found.example()}{alias}: the most that may count of one person"
+        is_count = found.function == "count" and found.needs_bounds
+        if is_count and self._max_rows > MAX_GROUPS and self._is_group(name):
+            raise SqlError(f"{where} has as many groups as a person has rows, up to {self._max_rows:,}", hint)
+        within = found.within(self._max_rows, values)
+        if within.steps > MAX_RANGE_STEPS:
+            raise SqlError(f"{where} has {within.steps:,} steps, at most {MAX_RANGE_STEPS:,} are added", hint)
+        return within
+
+    def _is_group(self, name: str) -> bool:
+        return any(isinstance(key, exp.Column) and key.name == name for key in _keys(self._around))
+
+    @property
+    def _max_rows(self) -> int:
+        return min(self._offer.silos[silo].max_rows for silo in self._offer.holders(self._table))
 
     def _bounded_outside(self) -> None:
         """Let LEAST(n, 20) of a figure without bounds, in the statement around, be a figure inside."""
@@ -323,8 +325,8 @@ class _Reading:
         more = list[InnerColumn]()
         for name, (found, node) in self._figures.items():
             with suppress(SqlError, ValueError):
-                if not found.needs_bounds and name not in {one.name for one in columns}:
-                    more.append(found.inner(name, node))
+                if name not in {one.name for one in columns}:
+                    more.append(self._within(name, found, ()).inner(name, node))
         inner = Inner(where=None, columns=(*columns, *more))
         offer, used = self._offer, [name for names in inner.uses().values() for name in names]
         offer.check_is_one(self._table, used)
@@ -351,6 +353,23 @@ def _offer_of(offer: Offer, table: str, columns: tuple[TableColumn, ...], person
         for silo in offer.holders(table)
     }
     return replace(offer, silos=silos, is_chosen=True)
+
+
+def _compared_with(use: exp.Column) -> list[Decimal]:
+    """Return the numbers that a use of a column compares it with; nothing where it does anything else."""
+    parent, values = use.parent, list[exp.Expr]()
+    while isinstance(parent, exp.Paren):
+        parent = parent.parent
+    match parent:
+        case exp.Between():
+            values = [parent.args["low"], parent.args["high"]]
+        case exp.In() if parent.expressions:
+            values = parent.expressions
+        case _ if isinstance(parent, _COMPARISONS):
+            sides = [parent.args["this"].unnest(), parent.args["expression"].unnest()]
+            values = [side for side in sides if side is not use]
+    numbers = [one for value in values if (one := number(value)) is not None]
+    return numbers if len(numbers) == len(values) else []
 
 
 def _figures_of(node: exp.Expr) -> Iterator[exp.Expr]:
