@@ -14,6 +14,7 @@ from sqlglot import exp
 
 from analyst.errors import SqlError
 from analyst.sql.columns import by_each, define, measure
+from analyst.sql.nodes import LARGEST, has_figure, number
 from analyst.sql.offer import Offer
 from analyst.sql.parse import sql_position, unsupported
 from analyst.sql.predicates import predicate
@@ -26,7 +27,6 @@ FIGURES = (
     "inside, the rows of a person are made one by COUNT(*), COUNT(col), COUNT(DISTINCT col), SUM(col), MIN(col) or"
     " MAX(col), each perhaps with FILTER (WHERE ...)"
 )
-_LARGEST = 2**60
 _NONE_OTHER = "count the rows of which it is not true: COUNT(*) FILTER (WHERE NOT ({})) = 0"
 _ORDERED = ("ARG_MIN", "ARG_MAX", "MIN_BY", "MAX_BY", "FIRST", "LAST", "NTH_VALUE", "LAG", "LEAD")
 # The functions of groups that are the same of all rows of a person, by the one that joins the groups.
@@ -115,7 +115,7 @@ class Figure:
         if self.function == "sum" and high is not None and self.column is not None:
             step = Decimal(self.column.step or 1)
             low = Decimal(0) if low is None else low
-            if low % step or high % step or not low < high or max(abs(low), abs(high)) / step > _LARGEST:
+            if low % step or high % step or not low < high or max(abs(low), abs(high)) / step > LARGEST:
                 raise SqlError(
                     f"the bounds {low:f} to {high:f} of {self.text}{sql_position(node)} are none",
                     f"write multiples of {step:f}, as in {self.example()}",
@@ -128,26 +128,6 @@ class Figure:
         column = None if self.column is None else self.column.name
         bounds: dict[str, Any] = {"low": low, "high": high, "of_person": self.of_person}
         return InnerColumn(name=name, function=function, column=column, where=self.where, **bounds)
-
-
-def has_figure(node: exp.Expr) -> bool:
-    """Tell whether an expression has an aggregate in it."""
-    return node.find(exp.AggFunc) is not None
-
-
-def number(node: exp.Expr) -> Decimal | None:
-    """Return the number that a literal is; None for what is none."""
-    node = node.unnest()
-    if isinstance(node, exp.Neg):
-        inner = number(node.this)
-        return None if inner is None else -inner
-    if isinstance(node, exp.Literal) and not node.is_string:
-        try:
-            found = Decimal(str(node.this))
-        except ArithmeticError:
-            return None
-        return found if found.is_finite() and abs(found) < _LARGEST else None
-    return None
 
 
 def figure(node: exp.Expr, table: str, offer: Offer) -> Figure:
@@ -256,7 +236,9 @@ def refused_inside(node: exp.Expr, table: str, offer: Offer) -> SqlError:
     elif window is not None or name in _ORDERED:
         hint = _unordered(table, offer)
     elif isinstance(node, exp.Avg):
-        hint = f"ask the sum and the number of a person's cells, SUM({of}) and COUNT({of}), each bounded by LEAST"
+        hint = (
+            f"ask the sum and the number of a person's cells, SUM({of}) AS s and COUNT({of}) AS n, and divide outside"
+        )
     elif isinstance(node, exp.LogicalOr | exp.LogicalAnd) and inner is not None:
         condition = node.find(exp.Predicate)
         said = "..." if condition is None else condition.sql(dialect="duckdb")
