@@ -71,7 +71,7 @@ def test_every_hint_with_a_question_is_answered(offered: Offer) -> None:
         *(f"SELECT w, {function}(n) FROM {INNER} WHERE n > 1 GROUP BY w" for function in ("MIN", "MAX", "MODE", "MAD")),
         *(f"SELECT {what} FROM {INNER}" for what in ("*", "n", "DISTINCT n", "DISTINCT w, n", "AVG(w)")),
         *(f"SELECT {what} FROM visits" for what in ("*", "age", "DISTINCT ward, age", "region", "DISTINCT age // 5")),
-        "SELECT MAX(w) - MIN(n) FROM (SELECT patient_id, MAX(age) AS w, SUM(stay) AS n FROM visits GROUP BY patient_id)",
+        "SELECT MAX(w) - MIN(n) FROM (SELECT patient_id, MAX(age) AS w, SUM(stay) AS n FROM visits GROUP BY 1)",
     ]
     for question in asked:
         hint = refusal(question, offered).hint
