@@ -17,6 +17,7 @@ from analyst.reports.estimates import SURE_FROM, cohort_of
 from analyst.reports.intervals import Noisy, surely
 from analyst.sql.draft import Planned, Script
 from analyst.sql.offer import Offer
+from analyst.sql.row_bounds import told
 from analyst.widths import SIZES, deviations_of_each, widths
 from policies.budget.accountant import epsilon_of
 from policies.budget.sampler import rho_delta
@@ -152,13 +153,16 @@ def preview(federation: "Federation", command: Command) -> Preview:
 
 
 def asks_of(planned: Planned) -> str:
-    """Return what silos compute, in words, with the bounds and the step of each measure that is an expression."""
+    """Return what silos compute, in words, with bounds that the question does not state.
+
+    They are those, and the step, of each measure that is an expression, and those of `max_rows` rows of a person.
+    """
     plan, seen, text = planned.plan, planned.plan.seen(planned.table), planned.plan.in_words(planned.table.shown)
     for one in plan.derived:
         column, step = seen.column(one.name), Decimal(seen.column(one.name).step or 1)
         low, high = (f"{((end or 0) * step).normalize():f}" for end in (column.low, column.high))
         text += f"; {one.name} is from {low} to {high}, of each row to the nearest {column.step}"
-    return text
+    return "; ".join([text, *told(plan, planned.table)])
 
 
 def _foreseen(planned: Planned, deviations: Mapping[Statistic, float], cohort: int, sure: bool | None) -> Foreseen:

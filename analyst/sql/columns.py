@@ -3,6 +3,7 @@
 from sqlglot import exp
 
 from analyst.errors import SqlError
+from analyst.sql.of_dimensions import of_groups
 from analyst.sql.offer import Offer, suggest
 from analyst.sql.parse import sql_position
 from policies.requests.tables import TableColumn
@@ -44,18 +45,9 @@ def measure(node: exp.Column, table: str, offer: Offer) -> TableColumn:
     column = define(node, table, offer)
     if column.type in ("string", "date"):
         held = "text" if column.type == "string" else "dates"
-        raise SqlError(f"cannot aggregate {column.name!r}{sql_position(node)}: it holds {held}", "COUNT(*) counts rows")
+        message = f"cannot aggregate {column.name!r}{sql_position(node)}: it holds {held}"
+        raise SqlError(message, of_groups(column, node, table, offer))
     if column.step is None:
         message = f"cannot aggregate {column.name!r}{sql_position(node)}: no policy gives it bounds"
-        raise SqlError(message, _of_groups(column, table, offer))
+        raise SqlError(message, of_groups(column, node, table, offer))
     return column
-
-
-def _of_groups(column: TableColumn, table: str, offer: Offer) -> str:
-    """Return how to ask an average of a column without bounds: from its groups, or of another column."""
-    if column.domain and column.type in ("int", "decimal"):
-        name = column.name
-        inner = f"SELECT {name}, COUNT(*) AS n FROM {table} WHERE {name} IS NOT NULL GROUP BY {name}"  # noqa: S608
-        return f"average its groups: SELECT SUM({name} * n) / SUM(n) AS average FROM ({inner})"  # noqa: S608
-    added = [name for name in offer.columns(table) if offer.column(table, name).step is not None]
-    return f"columns with bounds: {', '.join(added) or 'none'}"

@@ -16,7 +16,7 @@ from sqlglot import exp
 
 from analyst.errors import SqlError
 from analyst.sql.columns import define
-from analyst.sql.inside import number
+from analyst.sql.nodes import number
 from analyst.sql.offer import Offer
 from analyst.sql.parse import sql_position
 from policies.requests.cases import MAX_WHENS

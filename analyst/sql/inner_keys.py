@@ -12,7 +12,8 @@ from analyst.errors import SqlError
 from analyst.sql.cases import case_of, name_of
 from analyst.sql.columns import define
 from analyst.sql.draft import PlanDraft
-from analyst.sql.inside import Figure, has_figure
+from analyst.sql.inside import Figure
+from analyst.sql.nodes import has_figure
 from analyst.sql.offer import Offer
 from analyst.sql.parse import sql_position, unsupported
 from analyst.sql.refusals import group_of

@@ -1,7 +1,7 @@
 """The figures of an inner question: what one expression over all rows of a person becomes on the wire.
 
-A figure has public bounds: those that the question states by LEAST and GREATEST or, where a figure is only compared,
-those that the comparisons cannot see beyond.
+A figure has public bounds: those that the question states by LEAST and GREATEST; where a figure is only compared, those
+that the comparisons cannot see beyond; else those of the policy's rows of one person (`analyst.sql.row_bounds`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,9 +14,11 @@ from sqlglot import exp
 
 from analyst.errors import SqlError
 from analyst.sql.columns import by_each, define, measure
+from analyst.sql.nodes import LARGEST, has_figure, number
 from analyst.sql.offer import Offer
 from analyst.sql.parse import sql_position, unsupported
 from analyst.sql.predicates import predicate
+from analyst.sql.row_bounds import bounds_by_rows
 from policies.requests.persons import MAX_COUNT, InnerColumn
 from policies.requests.predicates import Predicate
 from policies.requests.tables import TableColumn
@@ -25,7 +27,6 @@ FIGURES = (
     "inside, the rows of a person are made one by COUNT(*), COUNT(col), COUNT(DISTINCT col), SUM(col), MIN(col) or"
     " MAX(col), each perhaps with FILTER (WHERE ...)"
 )
-_LARGEST = 2**60
 _NONE_OTHER = "count the rows of which it is not true: COUNT(*) FILTER (WHERE NOT ({})) = 0"
 _ORDERED = ("ARG_MIN", "ARG_MAX", "MIN_BY", "MAX_BY", "FIRST", "LAST", "NTH_VALUE", "LAG", "LEAD")
 # The functions of groups that are the same of all rows of a person, by the one that joins the groups.
@@ -49,6 +50,27 @@ class Figure:
     def needs_bounds(self) -> bool:
         """Whether it has no public bounds by itself."""
         return self.function in ("count", "sum") and self.high is None  # `distinct` has its domain's
+
+    def within(self, max_rows: int, values: Iterable[Decimal] = ()) -> "Figure":
+        """Return the same within the bounds of `max_rows` rows, where none is stated.
+
+        Where `values` that it is compared with lie beyond, so do its bounds, or nobody would be seen there.
+        """
+        if self.function not in ("count", "sum"):
+            return self
+        low, high = bounds_by_rows(self.function, self.column, max_rows)
+        if values := tuple(values):
+            seen = self.compared(values)
+            low, high = min(low, seen.low or low), max(high, seen.high or high)
+        least = low if self.function == "sum" and self.low is None else self.low
+        return replace(self, low=least, high=high if self.high is None else self.high)
+
+    @property
+    def steps(self) -> int:
+        """How many steps its bounds are apart; 0 where it has none of its own."""
+        if self.function != "sum" or self.column is None or self.low is None or self.high is None:
+            return 0
+        return int((self.high - self.low) / Decimal(self.column.step or 1))
 
     @property
     def text(self) -> str:
@@ -92,12 +114,8 @@ class Figure:
             return self._column(name, high=int(high))
         if self.function == "sum" and high is not None and self.column is not None:
             step = Decimal(self.column.step or 1)
-            if low is None and (self.column.low or 0) < 0:
-                raise SqlError(
-                    f"{self.text}{sql_position(node)} has no lower bound, and can be below 0", f"write {self.example()}"
-                )
             low = Decimal(0) if low is None else low
-            if low % step or high % step or not low < high or max(abs(low), abs(high)) / step > _LARGEST:
+            if low % step or high % step or not low < high or max(abs(low), abs(high)) / step > LARGEST:
                 raise SqlError(
                     f"the bounds {low:f} to {high:f} of {self.text}{sql_position(node)} are none",
                     f"write multiples of {step:f}, as in {self.example()}",
@@ -110,26 +128,6 @@ class Figure:
         column = None if self.column is None else self.column.name
         bounds: dict[str, Any] = {"low": low, "high": high, "of_person": self.of_person}
         return InnerColumn(name=name, function=function, column=column, where=self.where, **bounds)
-
-
-def has_figure(node: exp.Expr) -> bool:
-    """Tell whether an expression has an aggregate in it."""
-    return node.find(exp.AggFunc) is not None
-
-
-def number(node: exp.Expr) -> Decimal | None:
-    """Return the number that a literal is; None for what is none."""
-    node = node.unnest()
-    if isinstance(node, exp.Neg):
-        inner = number(node.this)
-        return None if inner is None else -inner
-    if isinstance(node, exp.Literal) and not node.is_string:
-        try:
-            found = Decimal(str(node.this))
-        except ArithmeticError:
-            return None
-        return found if found.is_finite() and -_LARGEST < found < _LARGEST else None
-    return None
 
 
 def figure(node: exp.Expr, table: str, offer: Offer) -> Figure:
@@ -238,7 +236,9 @@ def refused_inside(node: exp.Expr, table: str, offer: Offer) -> SqlError:
     elif window is not None or name in _ORDERED:
         hint = _unordered(table, offer)
     elif isinstance(node, exp.Avg):
-        hint = f"ask the sum and the number of a person's cells, SUM({of}) and COUNT({of}), each bounded by LEAST"
+        hint = (
+            f"ask the sum and the number of a person's cells, SUM({of}) AS s and COUNT({of}) AS n, and divide outside"
+        )
     elif isinstance(node, exp.LogicalOr | exp.LogicalAnd) and inner is not None:
         condition = node.find(exp.Predicate)
         said = "..." if condition is None else condition.sql(dialect="duckdb")

@@ -193,4 +193,6 @@ class _Join:
             ]
             table = by_name[first].model_copy(update={"columns": tuple(columns)})
             silos[silo] = catalogue.model_copy(update={"tables": (table,)})
-        return replace(self._offer, silos=silos)
+        using = f" USING ({min(self._persons)})"
+        written = " ".join([first, *(f"JOIN {name}{using}" for name in beside)])
+        return replace(self._offer, silos=silos, written={first: written})

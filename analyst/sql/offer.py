@@ -28,7 +28,7 @@ class Offer:
     """The catalogues of a federation, by silo; `find` returns a long domain with its values.
 
     `reasons` has why a silo that answered sent no catalogue, `missing` the silos that have not answered. `is_chosen`:
-    the analyst has named these silos.
+    the analyst has named these silos. `written` has how a question writes what is none of the silos' tables.
     """
 
     silos: Mapping[str, Catalogue]
@@ -36,6 +36,7 @@ class Offer:
     reasons: Mapping[str, Denial] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     is_chosen: bool = False
+    written: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def delta(self) -> float:

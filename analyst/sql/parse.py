@@ -83,6 +83,11 @@ def parse(sql: str, tokens: Sequence[sqlglot.Token] = ()) -> exp.Query:
     for count in statement.find_all(exp.Count):
         if isinstance(count.this, exp.Literal):  # COUNT(1) counts rows, as in SQL
             count.set("this", exp.Star())
+    for total in statement.find_all(exp.Sum):
+        if isinstance(total.this, exp.Literal) and total.this.sql() == "1":  # so does SUM(1)
+            count = exp.Count(this=exp.Star())
+            count.meta.update(total.meta)
+            total.replace(count)
     return statement
 
 

@@ -8,7 +8,7 @@ The inner question becomes `Plan.inner`, and in the statement around it stands a
 group of a person (`analyst.sql.inner_keys`). A person is named by the silos' `id_column`, which no silo opens.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -19,14 +19,17 @@ from analyst.errors import SqlError
 from analyst.sql.columns import by_each
 from analyst.sql.draft import PlanDraft
 from analyst.sql.inner_keys import InnerKeys, check_grouped, keys_of
-from analyst.sql.inside import Figure, bounded, figure, has_figure, number
+from analyst.sql.inside import Figure, bounded, figure
+from analyst.sql.nodes import has_figure, number, written_keys
 from analyst.sql.offer import Offer
 from analyst.sql.parse import sql_position, unsupported
 from analyst.sql.predicates import filters
+from analyst.sql.row_bounds import MAX_GROUPS
 from policies.requests.catalogue import OpenColumn, OpenTable
 from policies.requests.persons import MAX_FIGURES, Inner, InnerColumn
 from policies.requests.predicates import Predicate
 from policies.requests.tables import Table, TableColumn
+from policies.units import MAX_RANGE_STEPS
 
 ROWS = "persons"  # the table of the inner rows, in the statement around them
 _COMPARISONS = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE)
@@ -71,25 +74,6 @@ def is_person(node: exp.Expr, table: str, offer: Offer) -> bool:
     return isinstance(node, exp.Column) and node.name in offer.persons(table)
 
 
-def _keys(select: exp.Select) -> list[exp.Expr]:
-    """Return what a SELECT groups by, or of which it lists the different ones: no aliases, no ordinals, no ALL."""
-    group = select.args.get("group")
-    if group is None:
-        distinct = select.args.get("distinct")
-        is_plain = distinct is not None and not distinct.args.get("on")
-        return [one.unalias() for one in select.expressions] if is_plain else []
-    if group.args.get("all"):
-        return [one.unalias() for one in select.expressions if not has_figure(one)]
-    aliases, keys = {one.alias: one.unalias() for one in select.expressions if one.alias}, []
-    for node in group.expressions:
-        place = number(node)
-        if place is not None and place == int(place) and 1 <= place <= len(select.expressions):
-            keys.append(select.expressions[int(place) - 1].unalias())
-        else:
-            keys.append(aliases.get(node.name, node) if isinstance(node, exp.Column) else node)
-    return keys
-
-
 def _base(select: exp.Select) -> exp.Table | None:
     source = select.args.get("from_")
     table = None if source is None else source.this
@@ -102,7 +86,7 @@ def _person_of(select: exp.Select, offer: Offer) -> tuple[str, str] | None:
     if table is None or table.name not in offer.tables:
         return None
     persons = offer.persons(table.name)
-    keys = (key.name for key in _keys(select) if isinstance(key, exp.Column) and key.name in persons)
+    keys = (key.name for key in written_keys(select) if isinstance(key, exp.Column) and key.name in persons)
     return next(((key, table.name) for key in keys), None)
 
 
@@ -141,7 +125,7 @@ class _Reading:
         self, query: exp.Query, inside: exp.Select, around: exp.Select, qualifiers: set[str], offer: Offer
     ) -> None:
         self._query, self._inside, self._around, self._offer = query, inside, around, offer
-        self._qualifiers = qualifiers
+        self._qualifiers, self._text = qualifiers, inside.sql(dialect="duckdb", comments=False)
         table = _base(inside)
         self._table = "" if table is None else table.name
         self._persons, self._figures = set[str](), dict[str, tuple[Figure, exp.Expr]]()
@@ -178,14 +162,14 @@ class _Reading:
                 column.set("table", None)
         if table is not None:
             table.set("alias", None)
-        keys = _keys(self._inside)
+        keys = written_keys(self._inside)
         others = [one for one in keys if not (isinstance(one, exp.Column) and one.name in self._names)]
         self._keys = keys_of(self._inside, others, self._table, self._offer)
         self._figures.update(self._keys.columns)
 
     def _check_around(self) -> None:
         """Refuse a statement around rows by group that groups by the person again."""
-        again = [key for key in _keys(self._around) if isinstance(key, exp.Column) and key.name in self._persons]
+        again = [key for key in written_keys(self._around) if isinstance(key, exp.Column) and key.name in self._persons]
         if again and self._keys:
             person, keys = self._names[0], list(self._keys.columns)
             key = keys[0] if len(keys) == 1 else "x"
@@ -272,9 +256,7 @@ class _Reading:
             uses = [one for one in self._around.find_all(exp.Column) if one.name == name and not one.table]
             if not uses and name not in self._keys:
                 continue
-            within = found
-            if found.needs_bounds:
-                within = found.compared(value for use in uses for value in self._compared_with(use, found, name))
+            within = self._within(name, found, uses)
             try:
                 yield within.inner(name, node)
             except ValueError as err:
@@ -290,27 +272,29 @@ class _Reading:
             raise SqlError(message, "ask fewer at once, and the others in a second question")
         return found
 
-    def _compared_with(self, use: exp.Column, found: Figure, name: str) -> list[Decimal]:
-        """Return the numbers that a use of an unbounded figure compares it with; raises SqlError for another use."""
-        parent, values = use.parent, list[exp.Expr]()
-        while isinstance(parent, exp.Paren):
-            parent = parent.parent
-        match parent:
-            case exp.Between():
-                values = [parent.args["low"], parent.args["high"]]
-            case exp.In() if parent.expressions:
-                values = parent.expressions
-            case _ if isinstance(parent, _COMPARISONS):
-                sides = [parent.args["this"].unnest(), parent.args["expression"].unnest()]
-                values = [side for side in sides if side is not use]
-        numbers = [one for value in values if (one := number(value)) is not None]
-        if not values or len(numbers) != len(values):
-            raise SqlError(
-                f"{found.text} of a person{sql_position(self._figures[name][1])} has no public bound",
-                f"write {found.example()}{'' if name.startswith('having_') else f' AS {name}'}:"
-                " the most that may count of one person",
-            )
-        return numbers
+    def _within(self, name: str, found: Figure, uses: Sequence[exp.Column]) -> Figure:
+        """Return a figure within public bounds: those of the question, of its comparisons, or of the policy's rows."""
+        compared = [_compared_with(use) for use in uses] if found.needs_bounds else []
+        values = [value for each in compared for value in each]
+        if values and all(compared) and found.low is None:
+            return found.compared(values)
+        where = f"{found.text} of a person{sql_position(self._figures[name][1])}"
+        alias = "" if name.startswith("having_") else f" AS {name}"
+        hint = f"write {found.example()}{alias}: the most that may count of one person"
+        is_count = found.function == "count" and found.needs_bounds
+        if is_count and self._max_rows > MAX_GROUPS and self._is_group(name):
+            raise SqlError(f"{where} has as many groups as a person has rows, up to {self._max_rows:,}", hint)
+        within = found.within(self._max_rows, values)
+        if within.steps > MAX_RANGE_STEPS:
+            raise SqlError(f"{where} has {within.steps:,} steps, at most {MAX_RANGE_STEPS:,} are added", hint)
+        return within
+
+    def _is_group(self, name: str) -> bool:
+        return any(isinstance(key, exp.Column) and key.name == name for key in written_keys(self._around))
+
+    @property
+    def _max_rows(self) -> int:
+        return min(self._offer.silos[silo].max_rows for silo in self._offer.holders(self._table))
 
     def _bounded_outside(self) -> None:
         """Let LEAST(n, 20) of a figure without bounds, in the statement around, be a figure inside."""
@@ -333,26 +317,44 @@ class _Reading:
         more = list[InnerColumn]()
         for name, (found, node) in self._figures.items():
             with suppress(SqlError, ValueError):
-                if not found.needs_bounds and name not in {one.name for one in columns}:
-                    more.append(found.inner(name, node))
+                if name not in {one.name for one in columns}:
+                    more.append(self._within(name, found, ()).inner(name, node))
         inner = Inner(where=None, columns=(*columns, *more)[:MAX_FIGURES])
         offer, used = self._offer, [name for names in inner.uses().values() for name in names]
         offer.check_is_one(self._table, used)
         read = tuple(offer.with_values(offer.column(self._table, name)) for name in dict.fromkeys(used))
         base = Table.model_construct(name=self._table, max_rows=1, max_silos=1, columns=read)
-        grouped = {key.name for key in _keys(self._around) if isinstance(key, exp.Column)}
+        grouped = {key.name for key in written_keys(self._around) if isinstance(key, exp.Column)}
         try:
             defined = inner.table(base, grouped).columns
         except ValueError as err:
             raise SqlError(f"too many groups: {err}", "write a smaller bound, as in LEAST(COUNT(*), 20)") from err
         person = min(self._persons) if self._keys and self._persons else None
-        return _offer_of(offer, self._table, (*defined, *self._keys.opened()), person)
+        closed = {name for name, (found, _) in self._figures.items() if self._is_closed(found)}
+        rows = _offer_of(offer, self._table, (*defined, *self._keys.opened()), person, closed)
+        return replace(rows, written={ROWS: f"({self._text})"})
+
+    def _is_closed(self, figure: Figure) -> bool:
+        """Tell whether some silo lets no threshold be set inside the values that a figure is of."""
+        holders, column = self._offer.holders(self._table).values(), figure.column
+        opened = [columns[column.name] for columns in holders if column is not None and column.name in columns]
+        return not all(one.is_narrowable for one in opened)
 
 
-def _offer_of(offer: Offer, table: str, columns: tuple[TableColumn, ...], person: str | None) -> Offer:
-    """Return an offer whose silos with a table have the rows of persons instead, named by `person` if at all."""
+def _offer_of(
+    offer: Offer, table: str, columns: tuple[TableColumn, ...], person: str | None, closed: Collection[str]
+) -> Offer:
+    """Return an offer whose silos with a table have the rows of persons instead, named by `person` if at all.
+
+    The columns in `closed` are none for conditions.
+    """
     opened = tuple(
-        OpenColumn.model_construct(column=one, roles=("dimension", "measure", "filter"), unit=None, narrow=False)
+        OpenColumn.model_construct(
+            column=one,
+            roles=("dimension", "measure") if one.name in closed else ("dimension", "measure", "filter"),
+            unit=None,
+            narrow=False,
+        )
         for one in columns
     )
     rows = OpenTable.model_construct(name=ROWS, columns=opened, definition=bytes(32), rows_up_to=None)
@@ -361,6 +363,23 @@ def _offer_of(offer: Offer, table: str, columns: tuple[TableColumn, ...], person
         for silo in offer.holders(table)
     }
     return replace(offer, silos=silos, is_chosen=True)
+
+
+def _compared_with(use: exp.Column) -> list[Decimal]:
+    """Return the numbers that a use of a column compares it with; nothing where it does anything else."""
+    parent, values = use.parent, list[exp.Expr]()
+    while isinstance(parent, exp.Paren):
+        parent = parent.parent
+    match parent:
+        case exp.Between():
+            values = [parent.args["low"], parent.args["high"]]
+        case exp.In() if parent.expressions:
+            values = parent.expressions
+        case _ if isinstance(parent, _COMPARISONS):
+            sides = [parent.args["this"].unnest(), parent.args["expression"].unnest()]
+            values = [side for side in sides if side is not use]
+    numbers = [one for value in values if (one := number(value)) is not None]
+    return numbers if len(numbers) == len(values) else []
 
 
 def _figures_of(node: exp.Expr) -> list[exp.Expr]:

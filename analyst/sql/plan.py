@@ -25,7 +25,7 @@ from analyst.sql.persons import is_count_of_persons, is_person
 from analyst.sql.places import placed
 from analyst.sql.predicates import filters
 from analyst.sql.quantiles import is_quantile, measured, name_of_quantile, quantile_of
-from analyst.sql.refusals import group_of, refused_argument, refused_function
+from analyst.sql.refusals import group_of, refused_argument, refused_function, refused_rows
 from analyst.sql.split import lenient, renamed
 from analyst.sql.stages import select_of, staged
 from analyst.sql.survival import Survival, check_groups, curve_instead, curve_of
@@ -226,7 +226,11 @@ def _dimension(projection: exp.Expr, keys: Sequence[str], cases: Mapping[str, Ca
         if key != node.name:
             buckets = f"select and group by {key}, or " if key else ""
             hint = f"{buckets}aggregate it, as in AVG({node.name}): rows never leave a silo"
-        raise SqlError(f"column {node.name!r}{sql_position(projection)} is neither grouped by nor aggregated", hint)
+        message = f"column {node.name!r}{sql_position(projection)} is neither grouped by nor aggregated"
+        select = projection.parent_select
+        if select is not None and select.find(exp.AggFunc) is None:
+            raise refused_rows(select, offer, message)
+        raise SqlError(message, hint)
     return node.name
 
 
@@ -238,7 +242,7 @@ def aggregates(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDra
         if _is_dimension(node):
             continue
         if isinstance(node, exp.Star) or (isinstance(getattr(node, "this", None), exp.Star) and not _function(node)):
-            raise unsupported(node, "SELECT * is not supported, rows never leave a silo")
+            raise refused_rows(statement, offer, f"SELECT * is not supported{sql_position(node)}")
         if is_quantile(node):
             target = measured(node)
             name, draft = _measure(target, draft, offer)
@@ -257,7 +261,7 @@ def aggregates(statement: exp.Select, draft: PlanDraft, offer: Offer) -> PlanDra
         columns, draft = _arguments(node, function, draft, offer)
         found.append(Aggregate(function=function, alias=_output_name(projection), **columns))  # type: ignore[arg-type]
     if not found:
-        raise SqlError("the question has no aggregate", "add COUNT(*), SUM(col) or AVG(col): rows never leave a silo")
+        raise refused_rows(statement, offer)
     return replace(draft, aggregates=tuple(found))
 
 

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from sqlglot import exp
 
 from analyst.errors import SqlError
-from analyst.sql.inside import number
+from analyst.sql.nodes import number
 from analyst.sql.parse import sql_position
 from policies.requests.query import Aggregate
 

@@ -16,7 +16,9 @@ from sqlglot import exp
 
 from analyst.errors import SqlError
 from analyst.sql.offer import Offer
+from analyst.sql.outcomes import MAX_STEPS
 from analyst.sql.parse import SUPPORTED, sql_position
+from analyst.sql.proposals import Key, count_beside, keys_at, proposed
 from policies.requests.tables import TableColumn
 
 
@@ -36,7 +38,8 @@ class Hint:
 _ONE_PERSON = "one person decides it, so no interval is honest"
 _LEAST = Hint(f"{_ONE_PERSON}; ask for a low quantile", "quantiles", "QUANTILE_CONT({x}, 0.01)")
 _LARGEST = Hint(f"{_ONE_PERSON}; ask for a high quantile", "quantiles", "QUANTILE_CONT({x}, 0.99)")
-_ABOVE = "ask the average, and count the rows above a value"
+_ENDS = (_LEAST, _LARGEST)
+_BOTH = f"{_ONE_PERSON}; ask for a low and a high quantile"
 _SINGLE = Hint(f"{_ONE_PERSON}; count the rows of each value")
 _RANGE = Hint(
     "not built: ask how far the quartiles are apart",
@@ -95,6 +98,7 @@ _KNOWN = (
     *HINTS,
 )
 _MOST_BUCKETS = 12
+_MOST_GROUPED = 3  # columns of a list of rows by which a hint groups
 
 
 def refused_function(node: exp.Expr, table: str, offer: Offer) -> SqlError:
@@ -136,34 +140,105 @@ def refused_argument(node: exp.Expr, function: str, wanted: str, table: str, off
     return SqlError(f"{name} takes {wanted}{sql_position(node)}", hint or SUPPORTED)
 
 
+def refused_rows(select: exp.Select, offer: Offer, message: str = "") -> SqlError:
+    """Return why a statement that lists rows has no answer, with one that counts those of each group of them."""
+    source, hint = select.args.get("from_"), "add COUNT(*), SUM(col) or AVG(col): rows never leave a silo"
+    table = source.this.name if source is not None and isinstance(source.this, exp.Table) else ""
+    if select.find(exp.Window) is not None:
+        hint = "a window reads the figures of groups, as in RANK() OVER (ORDER BY COUNT(*)) with GROUP BY"
+    elif table in offer.tables:
+        keys = _groups_of(select, table, offer)
+        what = "those of each group" if keys else "them"
+        asked = proposed(count_beside(offer.columns(table)), table, offer, select, own=keys)
+        hint = f"rows never leave a silo; count {what}: {asked}"
+    first = select.expressions[0] if select.expressions else select
+    return SqlError(message or f"the question has no aggregate{sql_position(first)}", hint)
+
+
+def _groups_of(select: exp.Select, table: str, offer: Offer) -> list[Key]:
+    """Return by what rows that a statement lists may be grouped: its groups, its columns, or one of all columns."""
+    known, every = offer.columns(table), select.find(exp.Star) is not None
+    listed = [one for one in select.expressions if not every]
+    asked = keys_at(select) or [
+        (one.name, one.name) for node in listed for one in node.find_all(exp.Column, bfs=False)
+    ]  # fmt: skip
+    found = list[Key]()
+    for text, name in asked or [(name, name) for name in known]:
+        if text not in known:
+            found += [(text, name)] if text != name else []
+            continue
+        key = group_of(offer.column(table, text), table, offer)
+        found += [(key, name if key == name else f"{text}_from")] if key else []
+    if asked:
+        return list(dict.fromkeys(found))[:_MOST_GROUPED]
+    return ([one for one in found if one[0] == one[1]] or found)[:1]
+
+
+def check_where(query: exp.Query) -> None:
+    """Raise SqlError for an aggregate in WHERE, which is a condition on single rows."""
+    for where in query.find_all(exp.Where):
+        select = where.parent
+        for figure in where.find_all(exp.AggFunc) if isinstance(select, exp.Select) else ():
+            if figure.find_ancestor(exp.Select) is select and figure.find_ancestor(exp.Window) is None:
+                parts = list(where.this.flatten()) if isinstance(where.this, exp.And) else [where.this]
+                condition = next(one for one in parts if figure in one.walk()).sql(dialect="duckdb", comments=False)
+                hint = f"a condition on a figure of groups stands after GROUP BY: HAVING {condition[:200]}"
+                raise SqlError(f"WHERE has an aggregate{sql_position(figure)}: it reads single rows", hint)
+
+
 def _filled(hint: Hint, node: exp.Expr, table: str, offer: Offer) -> str:
     """Return a hint with the question that it proposes, about the open columns of the refused expression."""
+
+    def asked(figures: str, *keys: Key) -> str:
+        return proposed(figures, table, offer, node, keys)
+
     columns = _open_columns(node, table, offer)
     if not columns:
-        return f"{hint.why}; or count rows: {_select('COUNT(*)', table)}"
+        return f"{hint.why}; or count rows: {asked('COUNT(*)')}"
     column, other = columns[0], columns[-1]
     if hint.asks == "figures" and all(map(is_measure, columns)):
-        return f"{hint.why}: {_select(hint.instead.format(x=column.name, y=other.name), table)}"
+        return f"{hint.why}: {asked(hint.instead.format(x=column.name, y=other.name))}"
     if hint.asks == "quantiles" and has_quantiles(column, table, offer):
-        return f"{hint.why}: {_select(hint.instead.format(x=column.name), table)}"
-    is_extreme = hint.asks in ("beyond", "quantiles")
-    above, why = _above(column, table, offer) if is_extreme else "", re.split("[;:]", hint.why)[0]
-    if above:
-        return f"{why}; {_ABOVE}: {_select(f'AVG({column.name}), {above} AS n_above', table)}"
+        figures = _ends(node, table, offer) if hint in _ENDS else {}
+        why = _BOTH if len(set(figures.values())) > 1 else hint.why
+        return f"{why}: {asked(', '.join(figures) or hint.instead.format(x=column.name))}"
+    is_extreme, why = hint.asks in ("beyond", "quantiles"), re.split("[;:]", hint.why)[0]
+    if is_extreme and (counts := _beyond(hint, node, column, table, offer)):
+        sides = " and ".join(counts)
+        figures_of = ", ".join([f"AVG({column.name})", *counts.values()])
+        return f"{why}; ask the average, and count the rows {sides} a value: {asked(figures_of)}"
     if is_extreme and is_measure(column):
-        return f"{why}; ask the average: {_select(f'AVG({column.name})', table)}"
+        return f"{why}; ask the average: {asked(f'AVG({column.name})')}"
     key = group_of(column, table, offer)
-    if key == column.name:
-        return f"{hint.why}: {_select(f'{key}, COUNT(*)', table)} GROUP BY {key}"
     if key:
-        return f"{hint.why}: {_select(f'{key} AS {column.name}_from, COUNT(*)', table)} GROUP BY {column.name}_from"
-    why = hint.why.partition(";")[0].partition(":")[0]
+        why = hint.why if hint.asks == "groups" else f"{why}; count the rows of each value"
+        return f"{why}: {asked('COUNT(*)', (key, column.name if key == column.name else f'{column.name}_from'))}"
     instead = f"AVG({column.name}), STDDEV({column.name})" if is_measure(column) else "COUNT(*)"
-    return f"{why}, and silos do not group by {column.name!r}; ask {_select(instead, table)}"
+    return f"{why}, and silos do not group by {column.name!r}; ask {asked(instead)}"
 
 
-def _select(figures: str, table: str) -> str:
-    return f"SELECT {figures} FROM {table}"  # noqa: S608
+def _ends(node: exp.Expr, table: str, offer: Offer) -> dict[str, str]:
+    """Return the quantiles near all ends that the statement asks, in its order, each with the hint of its end."""
+    select = node.find_ancestor(exp.Select)
+    found = {}
+    for one in (node,) if select is None else select.find_all(exp.Min, exp.Max, bfs=False):
+        columns = _open_columns(one, table, offer)
+        if columns and has_quantiles(columns[0], table, offer):
+            end = _LEAST if isinstance(one, exp.Min) else _LARGEST
+            found[end.instead.format(x=columns[0].name)] = end.why
+    return found
+
+
+def _beyond(hint: Hint, node: exp.Expr, column: TableColumn, table: str, offer: Offer) -> dict[str, str]:
+    """Return counts of the rows below or above a value of a column, as its least or greatest value is asked."""
+    select = node.find_ancestor(exp.Select)
+    ends = [] if select is None else list(select.find_all(exp.Min, exp.Max, bfs=False))
+    kinds = {type(one) for one in ends if [part.name for part in one.find_all(exp.Column)] == [column.name]}
+    wants_low = hint is _LEAST or (hint is _LARGEST and exp.Min in kinds)
+    wants_high = hint is not _LEAST or exp.Max in kinds
+    sides = (("below", "<") if wants_low else None, ("above", ">") if wants_high else None)
+    counts = {one[0]: _counted(column, one, table, offer) for one in sides if one is not None}
+    return {side: count for side, count in counts.items() if count}
 
 
 def _open_columns(node: exp.Expr, table: str, offer: Offer) -> list[TableColumn]:
@@ -193,20 +268,23 @@ def group_of(column: TableColumn, table: str, offer: Offer) -> str:
     is_filter = _is_filter(column, table, offer)
     if column.domain or (column.type == "bool" and is_filter):
         return name
-    if width is None or not is_filter or column.type == "bool":
+    if width is None or not is_filter or column.type == "bool" or column.range_steps >= MAX_STEPS:
         return ""
+    if width == 1:
+        return f"{name} // 1" if column.type == "int" else f"FLOOR({name})"
     return f"{name} // {width} * {width}" if column.type == "int" else f"FLOOR({name} / {width}) * {width}"
 
 
-def _above(column: TableColumn, table: str, offer: Offer) -> str:
-    """Return a count of the rows above the middle of the bounds; nothing where no condition may be asked."""
+def _counted(column: TableColumn, side: tuple[str, str], table: str, offer: Offer) -> str:
+    """Return a count of the rows on a side of the middle of the bounds; nothing where no condition may be asked."""
     width = _width(column)
-    if width is None or column.low is None or column.high is None or column.type == "bool":
+    if width is None or column.low is None or column.high is None or column.type == "bool" or column.domain:
         return ""
-    if group_of(column, table, offer) in ("", column.name):
+    if not _is_filter(column, table, offer):
         return ""
     middle = round((column.low + column.high) / 2 * float(column.step or 1) / width) * width
-    return f"SUM(CASE WHEN {column.name} > {middle} THEN 1 ELSE 0 END)"
+    name, sign = side
+    return f"SUM(CASE WHEN {column.name} {sign} {middle} THEN 1 ELSE 0 END) AS n_{name}"
 
 
 def _width(column: TableColumn) -> int | None:

@@ -34,6 +34,14 @@ class Split:
     after: exp.Query | None
 
 
+class NoFigureError(SqlError):
+    """A question that lists rows: `select` reads them, and takes no figure of them."""
+
+    def __init__(self, select: exp.Select, message: str) -> None:
+        super().__init__(message, "add COUNT(*), SUM(col) or AVG(col): rows never leave a silo")
+        self.select = select
+
+
 def split(query: exp.Query) -> Split:
     """Return the two parts of a question; raises SqlError where it is about several tables, or asks twice."""
     query = query.copy()
@@ -299,6 +307,9 @@ def _is_core(leaf: exp.Select, keys: tuple[exp.Expr, ...]) -> bool:
 
 def _parts(leaf: exp.Select, keys: tuple[exp.Expr, ...]) -> tuple[exp.Select, exp.Select]:
     """Return the core of a SELECT, and the SELECT on its figures."""
+    star = next((one for one in leaf.expressions if isinstance(one, exp.Star) or one.is_star), None)
+    if star is not None and not isinstance(star.unalias(), exp.AggFunc):
+        raise NoFigureError(leaf, f"SELECT * is not supported{sql_position(star)}")
     core_names: dict[str, str] = {}
     taken = {one.name for one in leaf.find_all(exp.Column)} | {one.alias for one in leaf.expressions}
     fresh = (name for place in range(1, 10_000) if (name := f"f{place}") not in taken)
@@ -319,10 +330,7 @@ def _parts(leaf: exp.Select, keys: tuple[exp.Expr, ...]) -> tuple[exp.Select, ex
             core_names[written] = next(fresh)
             core_columns.append(exp.alias_(figure.copy(), core_names[written]))
     if not any(_aggregates(one) for one in core_columns):
-        hint = "add COUNT(*), SUM(col) or AVG(col): rows never leave a silo"
-        if leaf.find(exp.Window) is not None:
-            hint = "a window reads the figures of groups, as in RANK() OVER (ORDER BY COUNT(*)) with GROUP BY"
-        raise SqlError("the question has no aggregate", hint)
+        raise NoFigureError(leaf, f"the question has no aggregate{sql_position(leaf.expressions[0])}")
     core = exp.Select(expressions=core_columns, from_=leaf.args["from_"].copy())
     for clause in ("where", "group"):
         if leaf.args.get(clause) is not None:
@@ -373,13 +381,13 @@ def _check_columns(rest: exp.Select, known: set[str]) -> None:
     aliases = {one.alias for one in rest.expressions if one.alias}
     for column in rest.find_all(exp.Column):
         if isinstance(column.this, exp.Star):
-            raise unsupported(column, "SELECT * is not supported, rows never leave a silo")
+            raise unsupported(column, "SELECT * is not supported")
         if column.name not in known | aliases and column.find_ancestor(exp.Select) is rest:
             where = unsupported(column, f"column {column.name!r} is neither grouped by nor aggregated").message
             named = f"; the answer has {', '.join(sorted(aliases))}" if aliases else ""
             raise SqlError(where, f"add it to GROUP BY, or take a figure of it, such as AVG{named}")
     if any(isinstance(one, exp.Star) for one in rest.expressions):
-        raise unsupported(rest, "SELECT * is not supported, rows never leave a silo")
+        raise unsupported(rest, "SELECT * is not supported")
 
 
 def _aggregates(node: exp.Expr) -> list[exp.Expr]:

@@ -25,10 +25,10 @@ from analyst.sql.parse import sql_position
 from analyst.sql.persons import ByPerson, by_person
 from analyst.sql.present import with_present
 from analyst.sql.quantiles import ordered
-from analyst.sql.refusals import check_functions
+from analyst.sql.refusals import check_functions, check_where, refused_rows
 from analyst.sql.scalars import with_scalars
 from analyst.sql.spelled import spelled
-from analyst.sql.split import split
+from analyst.sql.split import NoFigureError, split
 from analyst.sql.stepped import by_steps
 from analyst.sql.survival import check_stands_alone, with_curves
 from analyst.sql.totals import with_totals
@@ -52,7 +52,8 @@ def names(question: Question) -> Question:
 
 
 def dialect(question: Question) -> Question:
-    """Write curves, quantiles and sums of bools in one way, whatever DuckDB's users call them."""
+    """Write curves, quantiles and sums of bools in one way; refuse aggregates in WHERE."""
+    check_where(question.query)
     return replace(question, query=without_casts(ordered(with_curves(question.query)), question.offer))
 
 
@@ -106,7 +107,10 @@ def core(question: Question) -> Question:
     if isinstance(limit, exp.Limit) and limit.expression.name == "0":
         place = sql_position(limit)
         raise SqlError(f"LIMIT 0 shows no row, and all are paid{place}", "leave it out, or give a limit above 0")
-    parts = split(question.query)
+    try:
+        parts = split(question.query)
+    except NoFigureError as found:
+        raise refused_rows(found.select, question.seen, found.message) from found
     check_stands_alone(parts.core, parts.after)
     return replace(question, query=parts.core, after=parts.after)
 

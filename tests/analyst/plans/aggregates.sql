@@ -83,3 +83,8 @@ SELECT regr_slope(cost, age) AS b, REGR_INTERCEPT(cost, age) AS a, REGR_R2(cost,
 SELECT COVAR_POP(visits.smoker, stay) FROM visits
 -- plan:
 {"kind":"query","where":null,"group_by":[],"aggregates":[{"function":"covar_pop","column":"smoker","alias":"covar_pop_smoker_stay","other":"stay"}]}
+
+-- title: SUM(1) counts rows
+SELECT ward, SUM(1) AS n FROM visits GROUP BY ward
+-- plan:
+{"kind":"query","where":null,"group_by":["ward"],"aggregates":[{"function":"count","column":null,"alias":"n"}]}

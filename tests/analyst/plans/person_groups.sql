@@ -155,7 +155,7 @@ SELECT AVG(a) FROM (SELECT patient_id, AVG(age) AS a FROM visits GROUP BY patien
 -- error:
 AVG(age) is not supported inside at line 1, column 40
 -- hint:
-ask the sum and the number of a person's cells, SUM(age) and COUNT(age), each bounded by LEAST
+ask the sum and the number of a person's cells, SUM(age) AS s and COUNT(age) AS n, and divide outside
 
 -- title: a middle value inside
 SELECT AVG(a) FROM (SELECT patient_id, MEDIAN(age) AS a FROM visits GROUP BY patient_id)

@@ -73,31 +73,45 @@ SELECT AVG(LEAST(n, 20)) AS mean, SUM(GREATEST(LEAST(s, 500), -50)) AS s FROM (S
 -- plan:
 {"kind":"query","where":null,"group_by":[],"aggregates":[{"function":"avg","column":"n_up_to_20","alias":"mean"},{"function":"sum","column":"s_up_to_500_from_-50","alias":"s"}],"inner":{"where":null,"columns":[{"name":"n_up_to_20","function":"count","column":null,"high":20},{"name":"s_up_to_500_from_-50","function":"sum","column":"cost","low":-5000,"high":50000}]}}
 
+-- title: a count without a bound has that of the policy's rows
+SELECT AVG(n) AS mean FROM (SELECT patient_id, COUNT(*) AS n FROM visits GROUP BY patient_id)
+-- plan:
+{"kind":"query","where":null,"group_by":[],"aggregates":[{"function":"avg","column":"n","alias":"mean"}],"inner":{"where":null,"columns":[{"name":"n","function":"count","column":null,"high":2}]}}
+
+-- title: groups of a count without a bound
+SELECT n, COUNT(*) AS persons FROM (SELECT patient_id, COUNT(age) AS n FROM visits GROUP BY patient_id) GROUP BY n
+-- plan:
+{"kind":"query","where":null,"group_by":["n"],"aggregates":[{"function":"count","column":null,"alias":"persons"}],"inner":{"where":null,"columns":[{"name":"n","function":"count","column":"age","high":2}]}}
+
+-- title: a sum without a bound, of a column that can be below 0
+SELECT AVG(s) AS mean FROM (SELECT patient_id, SUM(cost) AS s FROM visits GROUP BY patient_id)
+-- plan:
+{"kind":"query","where":null,"group_by":[],"aggregates":[{"function":"avg","column":"s","alias":"mean"}],"inner":{"where":null,"columns":[{"name":"s","function":"sum","column":"cost","low":-10000,"high":1000000}]}}
+
+-- title: a sum with one bound of two
+SELECT AVG(s) AS mean, AVG(t) AS other FROM (SELECT patient_id, LEAST(SUM(cost), 100) AS s, GREATEST(SUM(cost), -5) AS t FROM visits GROUP BY patient_id)
+-- plan:
+{"kind":"query","where":null,"group_by":[],"aggregates":[{"function":"avg","column":"s","alias":"mean"},{"function":"avg","column":"t","alias":"other"}],"inner":{"where":null,"columns":[{"name":"s","function":"sum","column":"cost","low":-10000,"high":10000},{"name":"t","function":"sum","column":"cost","low":-500,"high":1000000}]}}
+
+-- title: a count that is compared beyond the policy's rows, and averaged
+SELECT AVG(n) AS mean FROM (SELECT patient_id, COUNT(*) AS n FROM visits GROUP BY patient_id) WHERE n < 10
+-- plan:
+{"kind":"query","where":{"kind":"compare","column":"n","op":"<","value":"10"},"group_by":[],"aggregates":[{"function":"avg","column":"n","alias":"mean"}],"inner":{"where":null,"columns":[{"name":"n","function":"count","column":null,"high":11}]}}
+
+-- title: two figures of a person compared
+SELECT COUNT(*) AS n FROM (SELECT patient_id FROM visits GROUP BY patient_id HAVING COUNT(*) > COUNT(age))
+-- plan:
+{"kind":"query","where":{"kind":"compare_columns","column":"having_1","op":">","other":"having_2"},"group_by":[],"aggregates":[{"function":"count","column":null,"alias":"n"}],"inner":{"where":null,"columns":[{"name":"having_1","function":"count","column":null,"high":2},{"name":"having_2","function":"count","column":"age","high":2}]}}
+
+-- title: SUM(1) of a person counts rows
+SELECT AVG(n) AS mean FROM (SELECT patient_id, SUM(1) AS n FROM visits GROUP BY patient_id)
+-- plan:
+{"kind":"query","where":null,"group_by":[],"aggregates":[{"function":"avg","column":"n","alias":"mean"}],"inner":{"where":null,"columns":[{"name":"n","function":"count","column":null,"high":2}]}}
+
 -- title: a column that nobody reads is not asked
 SELECT COUNT(*) FROM (SELECT patient_id, COUNT(*) AS n, SUM(cost) AS s FROM visits GROUP BY patient_id)
 -- plan:
 {"kind":"query","where":null,"group_by":[],"aggregates":[{"function":"count","column":null,"alias":"count_star"}],"inner":{"where":null,"columns":[]}}
-
--- title: a figure of a person without a bound
-SELECT AVG(n) FROM (SELECT patient_id, COUNT(*) AS n FROM visits GROUP BY patient_id)
--- error:
-COUNT(*) of a person at line 1, column 40 has no public bound
--- hint:
-write LEAST(COUNT(*), 20) AS n: the most that may count of one person
-
--- title: a sum of a person without a bound
-SELECT AVG(s) FROM (SELECT patient_id, SUM(stay) AS s FROM visits GROUP BY patient_id)
--- error:
-SUM(stay) of a person at line 1, column 40 has no public bound
--- hint:
-write LEAST(SUM(stay), 600) AS s: the most that may count of one person
-
--- title: a sum that can be below 0 without a lower bound
-SELECT AVG(s) FROM (SELECT patient_id, LEAST(SUM(cost), 100) AS s FROM visits GROUP BY patient_id)
--- error:
-SUM(cost) at line 1, column 40 has no lower bound, and can be below 0
--- hint:
-write GREATEST(LEAST(SUM(cost), 50000.00), -50000.00)
 
 -- title: a bound between two steps
 SELECT AVG(s) FROM (SELECT patient_id, LEAST(SUM(stay), 9.5) AS s FROM visits GROUP BY patient_id)
@@ -119,13 +133,6 @@ SELECT AVG(s) FROM (SELECT patient_id, LEAST(MIN(age), 50) AS s FROM visits GROU
 MIN(age) at line 1, column 40 has the bounds of its column already
 -- hint:
 write MIN(age)
-
--- title: groups of a count without a bound
-SELECT n, COUNT(*) FROM (SELECT patient_id, COUNT(*) AS n FROM visits GROUP BY patient_id) GROUP BY n
--- error:
-COUNT(*) of a person at line 1, column 45 has no public bound
--- hint:
-write LEAST(COUNT(*), 20) AS n: the most that may count of one person
 
 -- title: more groups of a count than a domain may have
 SELECT n, COUNT(*) FROM (SELECT patient_id, LEAST(COUNT(*), 5000) AS n FROM visits GROUP BY patient_id) GROUP BY n
@@ -208,3 +215,17 @@ SELECT n, n > 1 AS again, COUNT(*) AS persons FROM (SELECT patient_id, LEAST(COU
 'n' is grouped by, and compared in another group at line 1, column 8
 -- hint:
 group by it alone, and add up its groups afterwards
+
+-- title: the largest figure of a person
+SELECT ward, MAX(n) FROM (SELECT patient_id, MIN(ward) AS ward, COUNT(*) AS n FROM visits GROUP BY patient_id HAVING COUNT(*) > 1) GROUP BY ward
+-- error:
+MAX(n) is not supported at line 1, column 18
+-- hint:
+one person decides it, so no interval is honest; ask the average, and count the rows above a value: SELECT ward, AVG(n), SUM(CASE WHEN n > 1 THEN 1 ELSE 0 END) AS n_above FROM (SELECT patient_id, MIN(ward) AS ward, COUNT(*) AS n FROM visits GROUP BY patient_id HAVING COUNT(*) > 1) GROUP BY ward
+
+-- title: the different figures of persons
+SELECT DISTINCT n FROM (SELECT patient_id, COUNT(*) AS n FROM visits GROUP BY patient_id)
+-- error:
+the question has no aggregate at line 1, column 17
+-- hint:
+rows never leave a silo; count those of each group: SELECT n, COUNT(*) AS n_rows FROM (SELECT patient_id, COUNT(*) AS n FROM visits GROUP BY patient_id) GROUP BY n

@@ -130,7 +130,7 @@ SELECT MEDIAN(ward) FROM visits
 -- error:
 cannot aggregate 'ward' at line 1, column 15: it holds text
 -- hint:
-COUNT(*) counts rows
+count the rows of each value, and read off the middle: SELECT ward, COUNT(*) AS n FROM visits GROUP BY ward
 
 -- title: a row's quantile from above
 SELECT PERCENTILE_DISC(0.5) WITHIN GROUP (ORDER BY age DESC) FROM visits

@@ -1,17 +1,17 @@
 -- title: SELECT *
 SELECT * FROM visits
 -- error:
-SELECT * is not supported, rows never leave a silo at line 1, column 8
+SELECT * is not supported at line 1, column 8
 
 -- title: SELECT * beside an aggregate
 SELECT COUNT(*), * FROM visits
 -- error:
-SELECT * is not supported, rows never leave a silo at line 1, column 18
+SELECT * is not supported at line 1, column 18
 
 -- title: SELECT table.*
 SELECT visits.* FROM visits
 -- error:
-SELECT * is not supported, rows never leave a silo at line 1, column 8
+SELECT * is not supported at line 1, column 8
 
 -- title: a plain column
 SELECT age FROM visits
@@ -26,7 +26,9 @@ column 'age' at line 1, column 8 is neither grouped by nor aggregated
 -- title: no aggregate
 SELECT ward FROM visits GROUP BY ward
 -- error:
-the question has no aggregate
+the question has no aggregate at line 1, column 8
+-- hint:
+rows never leave a silo; count those of each group: SELECT ward, COUNT(*) AS n FROM visits GROUP BY ward
 
 -- title: another function
 SELECT MODE(age) FROM visits
@@ -41,9 +43,9 @@ SUM takes one measure at line 1, column 8
 compute with figures outside of aggregates, as in AVG(x) * COUNT(*)
 
 -- title: an aggregate of a constant
-SELECT SUM(1) FROM visits
+SELECT SUM(2) FROM visits
 -- error:
-1 reads no column at line 1, column 12
+2 reads no column at line 1, column 12
 -- hint:
 count rows with COUNT(*), and multiply the figure
 
@@ -65,12 +67,105 @@ COUNT takes one measure at line 1, column 8
 -- title: DISTINCT
 SELECT DISTINCT ward FROM visits
 -- error:
-the question has no aggregate
+the question has no aggregate at line 1, column 17
+-- hint:
+rows never leave a silo; count those of each group: SELECT ward, COUNT(*) AS n FROM visits GROUP BY ward
+
+-- title: DISTINCT of a number
+SELECT DISTINCT ward, age FROM visits WHERE smoker
+-- error:
+the question has no aggregate at line 1, column 17
+-- hint:
+rows never leave a silo; count those of each group: SELECT ward, age // 10 * 10 AS age_from, COUNT(*) AS n FROM visits WHERE smoker GROUP BY ward, age_from
+
+-- title: SELECT * in an order
+SELECT * FROM visits WHERE age > 60 ORDER BY age LIMIT 5
+-- error:
+SELECT * is not supported at line 1, column 8
+-- hint:
+rows never leave a silo; count those of each group: SELECT ward, COUNT(*) AS n FROM visits WHERE age > 60 GROUP BY ward
+
+-- title: a list of numbers
+SELECT age FROM visits
+-- error:
+column 'age' at line 1, column 8 is neither grouped by nor aggregated
+-- hint:
+rows never leave a silo; count those of each group: SELECT age // 10 * 10 AS age_from, COUNT(*) AS n FROM visits GROUP BY age_from
+
+-- title: a list of texts that are no groups
+SELECT region FROM visits
+-- error:
+column 'region' at line 1, column 8 is neither grouped by nor aggregated
+-- hint:
+rows never leave a silo; count them: SELECT COUNT(*) AS n FROM visits
+
+-- title: an aggregate in WHERE
+SELECT ward, COUNT(*) FROM visits WHERE age > 3 AND COUNT(*) > 3 GROUP BY ward
+-- error:
+WHERE has an aggregate at line 1, column 53: it reads single rows
+-- hint:
+a condition on a figure of groups stands after GROUP BY: HAVING COUNT(*) > 3
+
+-- title: both ends
+SELECT ward, MIN(age), MAX(age) FROM visits WHERE NOT smoker GROUP BY ward
+-- error:
+MIN(age) is not supported at line 1, column 18
+-- hint:
+one person decides it, so no interval is honest; ask the average, and count the rows below and above a value: SELECT ward, AVG(age), SUM(CASE WHEN age < 60 THEN 1 ELSE 0 END) AS n_below, SUM(CASE WHEN age > 60 THEN 1 ELSE 0 END) AS n_above FROM visits WHERE NOT smoker GROUP BY ward
+
+-- title: the least of a dimension
+SELECT MIN(ward) FROM visits
+-- error:
+MIN(ward) is not supported at line 1, column 12
+-- hint:
+one person decides it, so no interval is honest; count the rows of each value: SELECT ward, COUNT(*) FROM visits GROUP BY ward
+
+-- title: the largest by bucket
+SELECT age // 10 AS tens, MAX(cost) FROM visits GROUP BY tens
+-- error:
+MAX(cost) is not supported at line 1, column 31
+-- hint:
+one person decides it, so no interval is honest; ask the average, and count the rows above a value: SELECT age // 10 AS tens, AVG(cost), SUM(CASE WHEN cost > 2500 THEN 1 ELSE 0 END) AS n_above FROM visits GROUP BY tens
+
+-- title: a median of a dimension
+SELECT ward, MEDIAN(grade) FROM visits GROUP BY ward
+-- error:
+cannot aggregate 'grade' at line 1, column 21: no policy gives it bounds
+-- hint:
+count the rows of each value, and read off the middle: SELECT ward, grade, COUNT(*) AS n FROM visits GROUP BY ward, grade
+
+-- title: a correlation with a dimension
+SELECT CORR(age, grade) FROM visits
+-- error:
+cannot aggregate 'grade' at line 1, column 18: no policy gives it bounds
+-- hint:
+ask the average of the other column in each group: SELECT grade, AVG(age) FROM visits GROUP BY grade
+
+-- title: an average of a dimension by group
+SELECT ward, AVG(grade) FROM visits WHERE age > 50 GROUP BY ward
+-- error:
+cannot aggregate 'grade' at line 1, column 18: no policy gives it bounds
+-- hint:
+average its groups: SELECT ward, SUM(grade * n) / SUM(n) AS average FROM (SELECT ward, grade, COUNT(*) AS n FROM visits WHERE age > 50 AND grade IS NOT NULL GROUP BY ward, grade) GROUP BY ward
+
+-- title: a deviation of a dimension
+SELECT STDDEV(grade) FROM visits
+-- error:
+cannot aggregate 'grade' at line 1, column 15: no policy gives it bounds
+-- hint:
+compute it from its groups: SELECT SUM(grade * grade * n) / SUM(n) - (SUM(grade * n) / SUM(n)) ** 2 AS variance FROM (SELECT grade, COUNT(*) AS n FROM visits WHERE grade IS NOT NULL GROUP BY grade)
+
+-- title: the cells of a dimension
+SELECT COUNT(ward) FROM visits
+-- error:
+cannot aggregate 'ward' at line 1, column 14: it holds text
+-- hint:
+count the rows where it is known: SELECT COUNT(*) AS n FROM visits WHERE ward IS NOT NULL
 
 -- title: a window
 SELECT COUNT(*) OVER () FROM visits
 -- error:
-the question has no aggregate
+the question has no aggregate at line 1, column 8
 
 -- title: an alias twice
 SELECT COUNT(*) AS n, SUM(age) AS n FROM visits

@@ -78,7 +78,7 @@ add it to GROUP BY, or take a figure of it, such as AVG; the answer has n
 -- title: a window over rows
 SELECT ward, AVG(age) OVER (PARTITION BY ward) FROM visits
 -- error:
-the question has no aggregate
+the question has no aggregate at line 1, column 8
 -- hint:
 a window reads the figures of groups, as in RANK() OVER (ORDER BY COUNT(*)) with GROUP BY
 
