@@ -94,7 +94,7 @@ def test_a_measure_is_shown_in_every_form(four: tuple[Simulation, Path], capsys:
     report = ask(simulation, sql)
     told = json.loads(render(report, "json"))
     assert told["definition"]["derived"]["loan / income"]["bounds"] == [0, 50]
-    assert "loan / income 0 to 50 by 2e-05" in render(report, "table")
+    assert "loan / income 0 to 50 by 2e-05" in " ".join(render(report, "table").split())
     assert "race,ratio,ratio_low,ratio_high,ratio_sd,n" in render(report, "csv")
     foreseen = preview(simulation.federation, Command(sql, banks.SECTOR.purpose, 0.05))
     text = "\n".join(preview_lines(foreseen))
