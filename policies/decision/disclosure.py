@@ -151,7 +151,9 @@ def figures(case: Case) -> Sequence[Denial]:
         reasons.append(deny("MAX_DIMENSIONS", "disclosure.max_dimensions", message, "group by fewer columns"))
     if groups > disclosure.max_groups:
         message = f"{groups} groups, at most {disclosure.max_groups} are allowed"
-        reasons.append(deny("MAX_GROUPS", "disclosure.max_groups", message, "group by fewer columns"))
+        reasons.append(
+            deny("MAX_GROUPS", "disclosure.max_groups", message, "group by fewer columns, or by wider buckets")
+        )
     return reasons
 
 

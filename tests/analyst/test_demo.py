@@ -377,6 +377,42 @@ def test_the_docs_name_the_sector_and_its_artificial_split(name: str) -> None:
     assert re.search(r"artificial|for this demo", module.__doc__ or "")
 
 
+def test_bounds_of_the_banks_clamp_no_application(tmp_path: Path) -> None:
+    one = banks.SECTOR
+    found_sector(tmp_path, one)
+    loans, policy = banks.read_loans(), load(tmp_path / "silos" / one.silos[0] / "policy.toml").policy
+    for name in ("loan", "income", "debt_ratio"):
+        low, high = policy.sources[one.table].columns[name].bounds or (math.nan, math.nan)
+        cells = [value for value in loans[name].to_pylist() if value is not None]
+        assert float(low) <= min(cells) <= max(cells) <= float(high), name
+
+
+@pytest.mark.slow
+def test_conditions_and_quantiles_of_amounts_are_answered_and_so_is_the_remedy(tmp_path: Path) -> None:
+    one = retailers.SECTOR
+    found_sector(tmp_path, one)
+    baskets = "CASE WHEN amount < 20 THEN 'small' WHEN amount < 60 THEN 'middle' ELSE 'large' END"
+    questions = [
+        "SELECT MEDIAN(amount) AS f FROM purchases",
+        "SELECT QUANTILE_CONT(amount, 0.9) AS f FROM purchases",
+        "SELECT COUNT(*) AS f FROM purchases WHERE amount > 100",
+        f"SELECT {baskets} AS basket, COUNT(*) AS f FROM purchases GROUP BY basket",
+        "SELECT COUNT(*) AS f FROM (SELECT customer_id FROM purchases GROUP BY customer_id HAVING SUM(amount) > 100)",
+    ]
+    with simulate(tmp_path, noise=no_noise) as simulation, duckdb.connect() as database:
+        database.register(one.table, one.read())
+        for question in questions:
+            report = simulation.federation.query(question, purpose=one.purpose, epsilon=1)
+            truths = {tuple(groups): float(truth) for *groups, truth in database.execute(question).fetchall()}
+            assert len(report.rows) == len(truths), question
+            for row in report.rows:
+                *groups, cell = row.values()
+                assert isinstance(cell, Estimate)
+                assert cell.value == pytest.approx(truths[tuple(groups)], rel=0.03), question
+        wider = one.refused.replace("amount / 2", "amount / 5")
+        assert simulation.federation.query(wider, purpose=one.purpose, epsilon=1).rows, "the remedy works"
+
+
 def test_bounds_of_the_purchases_cut_off_little() -> None:
     purchases = retailers.read_purchases()
     assert purchases.schema.field("amount").type == pa.decimal128(8, 2)

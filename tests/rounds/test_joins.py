@@ -76,7 +76,7 @@ def test_the_answer_is_what_silos_with_both_tables_have_added(shops: tuple[Simul
     assert set(report.silos) == set(retailers.RETAILERS[:-1])
     files = [f"{path}/silos/{shop}/%s.parquet" for shop in retailers.RETAILERS[:-1]]
     with duckdb.connect() as database:
-        for name, cells in (("purchases", "* REPLACE (LEAST(cds, 10) AS cds)"), ("customers", "*")):
+        for name, cells in (("purchases", "* REPLACE (LEAST(cds, 20) AS cds)"), ("customers", "*")):
             # No customer of the demo is known to two shops, so that all rows may be joined at once.
             read = [one % name for one in files]
             database.execute(f"CREATE TABLE {name} AS SELECT {cells} FROM read_parquet({read}, filename=true)")

@@ -21,7 +21,7 @@ from tests.harness.simulator import Simulation, no_noise, simulate
 pytestmark = pytest.mark.slow
 # Loans and incomes within their bounds, as the policies have them.
 CLAMPED = (
-    "CREATE TABLE loans AS SELECT * REPLACE (LEAST(loan, 500) AS loan, LEAST(income, 300) AS income,"
+    "CREATE TABLE loans AS SELECT * REPLACE (LEAST(loan, 1000) AS loan, LEAST(income, 1000) AS income,"
     " approved::INT AS approved) FROM read_parquet('{path}/silos/*/loans.parquet')"
 )
 QUESTIONS = (
@@ -81,7 +81,7 @@ def test_a_ratio_by_what_may_be_0_is_refused_with_questions_that_work(four: tupl
     simulation, _ = four
     with pytest.raises(SqlError) as caught:
         ask(simulation, "SELECT AVG(loan / income) AS ratio FROM loans")
-    assert "the bounds of 'income' are 0 to 300" in caught.value.message
+    assert "the bounds of 'income' are 0 to 1000" in caught.value.message
     for instead in ("loan / NULLIF(income, 0)", "loan / GREATEST(income, 1)"):
         assert instead in caught.value.hint
         assert one(ask(simulation, f"SELECT AVG({instead}) AS ratio FROM loans")).value is not None
@@ -93,13 +93,13 @@ def test_a_measure_is_shown_in_every_form(four: tuple[Simulation, Path], capsys:
     sql = "SELECT race, AVG(loan / income) AS ratio, COUNT(*) AS n FROM loans WHERE income >= 20 GROUP BY race"
     report = ask(simulation, sql)
     told = json.loads(render(report, "json"))
-    assert told["definition"]["derived"]["loan / income"]["bounds"] == [0, 25]
-    assert "loan / income 0 to 25 by 2e-05" in render(report, "table")
+    assert told["definition"]["derived"]["loan / income"]["bounds"] == [0, 50]
+    assert "loan / income 0 to 50 by 2e-05" in " ".join(render(report, "table").split())
     assert "race,ratio,ratio_low,ratio_high,ratio_sd,n" in render(report, "csv")
     foreseen = preview(simulation.federation, Command(sql, banks.SECTOR.purpose, 0.05))
     text = "\n".join(preview_lines(foreseen))
     assert "measure_1 = loan / income" in text
-    assert "measure_1 is from 0 to 25, of each row to the nearest 0.00002" in text
+    assert "measure_1 is from 0 to 50, of each row to the nearest 0.00002" in text
     assert foreseen.widths["ratio"]
 
 
