@@ -61,7 +61,10 @@ def _rewrite(select: exp.Select, group: exp.Group, source: exp.From) -> None:
             _added(whole, node, inner, parts, (exp.Sum(this=of), exp.Count(this=of.copy(), big_int=True)))
         elif isinstance(node, _ADDED) and not isinstance(node.this, exp.Distinct):
             _added(whole, node, inner, parts, (node.copy(),))
-        elif not isinstance(node, exp.Grouping):
+        elif isinstance(node, exp.Grouping):
+            message = f"GROUPING is not supported{sql_position(node)}"
+            raise SqlError(message, "leave it out: a row of a total is NULL in the columns of which it is one")
+        else:
             shown = node.sql(dialect="duckdb")[:60]
             hint = "totals add up counts, sums and averages: ask this figure of all rows in a statement of its own"
             raise SqlError(f"{shown} has no total{sql_position(node)}", hint)

@@ -20,12 +20,14 @@ MEDIAN(age) has no total at line 1, column 14
 -- hint:
 totals add up counts, sums and averages: ask this figure of all rows in a statement of its own
 
--- title: which row is a total
-SELECT ward, GROUPING(ward), COUNT(*) FROM visits GROUP BY ROLLUP (ward)
--- plan:
-{"kind":"query","where":null,"group_by":["ward"],"aggregates":[{"function":"count","column":null,"alias":"f1"}]}
-
 -- title: totals of an expression
 SELECT CASE WHEN age < 50 THEN 'y' ELSE 'o' END AS band, ward, COUNT_IF(smoker) AS s FROM visits GROUP BY GROUPING SETS ((band, ward), (band), ())
 -- plan:
 {"kind":"query","where":null,"group_by":["key1","ward"],"aggregates":[{"function":"count","column":"measure_1","alias":"f1"}],"cases":[{"name":"key1","whens":[{"kind":"compare","column":"age","op":"<","value":"50"}],"labels":["y"],"otherwise":"o"}],"derived":[{"name":"measure_1","expression":{"kind":"choose","whens":[{"kind":"compare","column":"smoker","op":"=","value":"true"}],"results":[{"kind":"constant","value":"1"}],"otherwise":null}}]}
+
+-- title: which row is a total
+SELECT ward, GROUPING(ward), COUNT(*) FROM visits GROUP BY ROLLUP (ward)
+-- error:
+GROUPING is not supported at line 1, column 14
+-- hint:
+leave it out: a row of a total is NULL in the columns of which it is one
