@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from analyst.errors import SqlError
 from analyst.sql.plan import plan as plan_of
-from policies.requests.expressions import Apply, Cell, Constant, Derived, Expression, worded
+from policies.requests.expressions import Apply, Cell, Constant, Derived, Expression
 from policies.requests.query import Aggregate, Plan
 from policies.requests.ranges import derived_range
 from policies.requests.request import Request
@@ -66,15 +66,17 @@ def lost(inner: Expression, by: str = HUGE) -> Apply:
 
 # Each of these made one jump among the 60 steps of a stay, wherever a constant put it, and no policy refused it.
 FORGED = (
-    (lost(of("multiply", STAY, "0.002")), "computed to within 0.4 only"),
-    (lost(of("add", of("multiply", STAY, "0.002"), "-0.02")), "computed to within 0.3 only"),
+    (lost(of("multiply", STAY, "0.002")), "computed to within 0.6 only, and have steps of 0.002"),
+    (lost(of("add", of("multiply", STAY, "0.002"), "-0.02")), "computed to within"),
     (of("multiply", lost(of("multiply", STAY, "0.001")), "1000"), "computed to within"),
-    (of("round", lost(of("multiply", STAY, "0.1")), "1"), "it rounds values from 0 to 6 that are computed to within"),
+    (
+        of("round", lost(of("multiply", STAY, "0.01")), "1"),
+        "it rounds values from 0 to 0.6 that are computed to within",
+    ),
     (of("floor", lost(of("multiply", STAY, "0.01"))), "it rounds values"),
     (of("ln", of("add", lost(of("multiply", STAY, "0.001")), "0.01")), "computed to within"),
     (of("divide", "1", of("add", lost(of("multiply", STAY, "0.001")), "0.1")), "computed to within"),
     (of("exp", lost(of("multiply", STAY, "0.01"))), "are lost in the rounding"),
-    (of("sqrt", lost(STAY, "1000000000000000.5")), None),
     (of("divide", of("multiply", of("add", STAY, "-42.5"), "0.000000001"), "60"), "the finest step is 1e-9"),
     (of("divide", of("multiply", STAY, "0.0001"), "7000"), "the finest step is 1e-9"),
     (of("add", of("divide", STAY, "10"), "999999999999990"), "numbers so large have steps of 10"),
@@ -84,10 +86,7 @@ FORGED = (
 
 
 @every(("expression", "why"), FORGED)
-def test_rounding_that_would_be_a_threshold_is_no_request(expression: Expression, why: str | None) -> None:
-    if why is None:
-        assert_is_smooth(expression)
-        return
+def test_rounding_that_would_be_a_threshold_is_no_request(expression: Expression, why: str) -> None:
     with pytest.raises(ValidationError, match=why):
         asked(expression)
 
@@ -120,16 +119,13 @@ def test_what_the_hints_name_and_whole_numbers_are_asked(text: str) -> None:
     of("sign", lost(of("add", of("multiply", STAY, "0.000000001"), "0.00000001"))),
     of("ln", lost(of("add", of("multiply", STAY, "0.001"), "0.01"))),
     of("log2", lost(of("add", of("multiply", STAY, "0.001"), "0.01"))),
-    of("sqrt", lost(of("add", of("multiply", STAY, "0.001"), "-0.02"), "-999999999999999")),
+    of("sqrt", lost(of("multiply", of("add", STAY, "30"), "0.001"), "-999999999999999")),
     of("divide", "1", lost(of("add", of("multiply", STAY, "0.001"), "0.03"))),
 ])  # fmt: skip
 def test_floats_that_leave_their_range_make_nothing_missing(inner: Expression) -> None:
-    if worded(inner).startswith("SQRT"):
-        inner = of("sqrt", lost(of("multiply", of("add", STAY, "30"), "0.001"), "-999999999999999"))
     by = asked(of("add", STAY, of("multiply", inner, "0")))
     assert judge(POLICY, by) == ()
-    column, steps = computed(by)
-    assert not derived_range(by.plan.derived[0], by.table, None).can_be_missing or column.can_be_missing  # type: ignore[union-attr]
+    _, steps = computed(by)
     assert len(set(np.diff(steps).tolist())) == 1, "a straight line"
     assert steps.min() >= 0
 
@@ -170,7 +166,7 @@ def _larger(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 @given(st.recursive(PARTS, _larger, max_leaves=6))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_what_a_silo_computes_of_a_measure_has_no_jump(expression: Expression) -> None:
     assert_is_smooth(expression)
 
@@ -188,7 +184,7 @@ def assert_is_smooth(expression: Expression) -> None:
     exact = [Fraction(value_of(expression, Decimal(int(stay)))) / step - low for stay in STAYS]
     off = max(abs(Fraction(int(found)) - true) for found, true in zip(steps, exact, strict=True))
     assert off <= Fraction(4, 5), "half a step to round, a quarter by floats, and what steps cost"
-    if all((true - round(true)) < Fraction(1, 10**9) for true in exact):
+    if all(abs(true - round(true)) < Fraction(1, 10**9) for true in exact):
         assert off < Fraction(1, 10**9)
     assert int(np.abs(np.diff(steps)).max()) <= column.range_steps / 2 + 1, "a slight bend makes less than half"
     assert_has_steps(by, column)
