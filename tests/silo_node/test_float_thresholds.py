@@ -192,7 +192,7 @@ def assert_is_smooth(expression: Expression) -> None:
 
 def assert_has_steps(by: Request, column: TableColumn) -> None:
     """Check that rounding to steps is no cut: they are the values' own, or many."""
-    found = derived_range(by.plan.derived[0], by.table, None)  # type: ignore[union-attr]
+    found = derived_range(by.plan.derived[0], by.table, None)
     is_own = found.grid is not None and found.grid == Fraction(column.step or 1)
     assert is_own or found.low == found.high or column.range_steps >= 2**16
 
