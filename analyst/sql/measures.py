@@ -41,10 +41,10 @@ from policies.requests.tables import Table
 
 _MOST_NODES = 600  # of the SQL of one expression
 _MOST_NESTED = 60
-_FEW_STEPS = 1000
 _CHUNK = 16
 _MOST_PLACES = 30  # before or after the point of a literal, to be looked at
 Kind = Literal["int", "decimal", "double"]
+_SMALLER = "leave out numbers so much larger than the result, or add them to the figure: AVG(x) + 1000000000000000"
 HINT = (
     "a measure is computed of a row by + - * / %, ABS, SIGN, FLOOR, CEIL, ROUND, TRUNC, LEAST, GREATEST, COALESCE,"
     " NULLIF, CASE, SQRT, LN, LOG, EXP, POWER(x, 2), CAST"
@@ -110,11 +110,14 @@ def _compared(expression: Expression) -> Iterable[str]:
 
 
 def _check_steps(node: exp.Expr, found: _Part, table: Table, where: Predicate | None) -> None:
-    """Raise SqlError where the range is so narrow that the finest step says little of a value."""
-    column = defined(Derived(name="measure", expression=found.expression), table, where)
-    if found.range.grid is None and column.range_steps < _FEW_STEPS and found.range.low < found.range.high:
+    """Raise SqlError where the range is so narrow, or its numbers so large, that a step says little of a value."""
+    try:
+        defined(Derived(name="measure", expression=found.expression), table, where)
+    except NoRangeError as err:
+        if err.lacks != "step":
+            raise SqlError(f"{_shown(node)}{sql_position(node)}: {err.message}", _SMALLER) from err
         message = f"{_shown(node)}{sql_position(node)} has values from {found.range}, and the finest step is 1e-9"
-        raise SqlError(message, "multiply it, as in 1000000 * x, and divide the figure by it")
+        raise SqlError(message, "multiply it, as in 1000000 * x, and divide the figure by it") from err
 
 
 def _shown(node: exp.Expr) -> str:
@@ -210,7 +213,8 @@ class _Reading:
         try:
             found = applied(function, [one.range for one in parts])
         except NoRangeError as err:
-            message = f"{_shown(node)} has no public bounds{sql_position(node)}: {_lacking(node, err, parts)}"
+            lacks = "digits left" if err.lacks == "error" else "public bounds"
+            message = f"{_shown(node)} has no {lacks}{sql_position(node)}: {_lacking(node, err, parts)}"
             raise SqlError(message, _remedy(node, err, parts)) from err
         if not found.columns and function != "nullif" and (folded := _folded(found)) is not None:
             return _Part(folded, constant(folded.value), kind)
@@ -370,6 +374,7 @@ def _remedy(node: exp.Expr, err: NoRangeError, parts: Sequence[_Part]) -> str:
         "size": lambda: "divide before you multiply, as in (x / 1000000) * y",
         "power": lambda: "write POWER(x, 2), x * x, or SQRT(x)",
         "decimals": lambda: "write ROUND(x, 2)",
+        "error": lambda: _SMALLER,
         "whole": lambda: "take whole numbers, as in CAST(x AS INT) % 7",
     }
     return remedies[err.lacks]()

@@ -80,4 +80,5 @@ def check_derived(plan: _Figures, table: Table) -> None:
         try:
             defined(one, table, plan.where)
         except NoRangeError as err:
-            raise ValueError(f"the derived measure {worded(one.expression)} has no bounds: {err}") from err
+            lacks = "step" if err.lacks in ("step", "error") else "bounds"
+            raise ValueError(f"the derived measure {worded(one.expression)} has no {lacks}: {err}") from err

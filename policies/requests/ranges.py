@@ -4,11 +4,12 @@ Interval arithmetic over the columns' public bounds, narrowed by the conditions 
 follows from the signed request alone, to the same numbers on any machine: arithmetic is exact, and logarithms, roots
 and exponentials are rounded outwards from correctly rounded decimals. A derived column has the sensitivity of a column
 with these bounds and this step: a silo clamps what it computes to them (`silo_node/data/expressions.py`), so no error
-of floating point can exceed it.
+of floating point can exceed it. Nor is such an error a threshold: it is bounded beside the range, and refused where it
+is more than a small part of the step.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from fractions import Fraction
 from functools import lru_cache
@@ -16,11 +17,29 @@ from math import ceil, floor, lcm
 from types import MappingProxyType
 
 from policies.requests.expressions import Cell, Choose, Constant, Derived, Expression
+from policies.requests.float_errors import (
+    EXACT,
+    FloatError,
+    is_exact,
+    largest,
+    of_exponential,
+    of_logarithm,
+    of_number,
+    of_product,
+    of_quotient,
+    of_root,
+    of_steps,
+    of_sum,
+    of_units,
+    snapped,
+)
 from policies.requests.predicates import Both, Compare, Predicate
 from policies.requests.tables import Table, TableColumn
 from policies.units import MAX_RANGE_STEPS
 
 STEPS = 2**20  # that a range without a step of its own is divided into, at least
+_FEWEST = 2**16  # of them that are enough where the finest step is too coarse for STEPS, so that no step is a threshold
+_OFF = Fraction(1, 4)  # of a step: a value that is off by less is rounded to its own step
 _FINEST = Fraction(1, 10**9)
 _MOST = Fraction(10**15)  # the magnitude of a value
 _RESOLVED = 2**46  # of a value in steps, so that a float tells two steps apart
@@ -49,7 +68,8 @@ class Range:
 
     `degree`: of the polynomial of cells that it is; `is_bent` where it is one of roots, logarithms, exponentials or
     inverses of cells, none of them steep. `steep` are the columns inside whose values it sets a threshold, or of which
-    it tells about as much as one does.
+    it tells about as much as one does. `error` is how far the values that a silo computes by floats are from the exact
+    ones, which lie in the range.
     """
 
     low: Fraction
@@ -60,6 +80,12 @@ class Range:
     is_bent: bool = False
     columns: frozenset[str] = frozenset()
     steep: frozenset[str] = frozenset()
+    error: FloatError = field(default=EXACT, compare=False)
+
+    @property
+    def most(self) -> Fraction:
+        """The largest magnitude of a value."""
+        return max(abs(self.low), abs(self.high))
 
     @property
     def cut(self) -> "Range":
@@ -92,7 +118,8 @@ def range_of_column(column: TableColumn) -> Range:
     """Return the range of a column with bounds."""
     step = Fraction(column.step or "1")
     low, high = (column.low or 0) * step, (column.high or 0) * step
-    return Range(low, high, step, column.can_be_missing, 1, columns=frozenset((column.name,)))
+    error = of_steps(step, max(abs(low), abs(high)))
+    return Range(low, high, step, column.can_be_missing, 1, columns=frozenset((column.name,)), error=error)
 
 
 def range_of(expression: Expression, table: Table, values: Values) -> Range:
@@ -115,7 +142,7 @@ def range_of(expression: Expression, table: Table, values: Values) -> Range:
 def constant(text: str) -> Range:
     """Return the range of a number."""
     value = Fraction(text)
-    return Range(value, value, abs(value) or Fraction(1))
+    return Range(value, value, abs(value) or Fraction(1), error=of_number(value))
 
 
 def chosen(results: Sequence[Range], otherwise: Range | None) -> Range:
@@ -127,8 +154,10 @@ def chosen(results: Sequence[Range], otherwise: Range | None) -> Range:
 def applied(function: str, arguments: Sequence[Range]) -> Range:
     """Return the range of a function of values in these ranges; raises NoRangeError."""
     found = _tidied(_RANGES[function](arguments))
-    if max(abs(found.low), abs(found.high)) > _MOST:
+    if found.most > _MOST:
         raise NoRangeError(f"its values reach from {found}, beyond 1e15", "size")
+    if not found.error.is_small:
+        raise NoRangeError(f"its values from {found} are lost in the rounding of what they are computed of", "error")
     return found
 
 
@@ -207,6 +236,7 @@ def _range(derived: Derived, columns: tuple[TableColumn, ...], bounds: tuple[Com
 def _defined(derived: Derived, columns: tuple[TableColumn, ...], bounds: tuple[Compare, ...]) -> TableColumn:
     found = _range(derived, columns, bounds)
     step = step_of(found)
+    _check_told(found, step)
     low, high = floor(found.low / step), ceil(found.high / step)
     return TableColumn.model_construct(
         name=derived.name,
@@ -220,9 +250,22 @@ def _defined(derived: Derived, columns: tuple[TableColumn, ...], bounds: tuple[C
     )
 
 
+def _check_told(found: Range, step: Fraction) -> None:
+    """Raise NoRangeError if rounding, of floats or to steps, is so coarse that it is a threshold among the values."""
+    width, off = found.high - found.low, found.error.at(found.most)
+    if step != found.grid and 0 < width < _FEWEST * step:
+        if step == _FINEST:
+            raise NoRangeError(f"its values are from {found}, and the finest step is 1e-9", "step")
+        message = f"its values are from {found}, and numbers so large have steps of {_decimal(step)}"
+        raise NoRangeError(message, "error")
+    if off > _OFF * step:
+        message = f"its values from {found} are computed to within {off:.1g} only, and have steps of {_decimal(step)}"
+        raise NoRangeError(message, "error")
+
+
 def step_of(found: Range) -> Fraction:
     """Return the step to which values of a range are rounded: their own, or one of at least STEPS of the range."""
-    width, most = found.high - found.low, max(abs(found.low), abs(found.high))
+    width, most = found.high - found.low, found.most
     if found.grid is not None and _is_natural(found.grid, width, most):
         return found.grid
     finest = max(width / STEPS, most / _RESOLVED, _FINEST)
@@ -247,11 +290,11 @@ def _decimal(step: Fraction) -> str:
 
 
 def _tidied(found: Range) -> Range:
-    """Return a range with numbers of bounded length, rounded outwards, and no grid that is too fine to be a step."""
+    """Return a range with numbers of bounded length, rounded outwards, and no grid too fine or coarse to be a step."""
     low, high, grid = found.low, found.high, found.grid
     if low.denominator > _LONG or high.denominator > _LONG:
         low, high = Fraction(floor(low * _ROUGH), _ROUGH), Fraction(ceil(high * _ROUGH), _ROUGH)
-    if grid is not None and (10**9) % grid.denominator:
+    if grid is not None and ((10**9) % grid.denominator or grid.numerator > _ROUGH):
         grid = None
     return replace(found, low=low, high=high, grid=grid)
 
@@ -285,6 +328,7 @@ def _joined(ranges: Sequence[Range]) -> Range:
         any(one.is_bent for one in ranges),
         frozenset[str]().union(*(one.columns for one in ranges)),
         frozenset[str]().union(*(one.steep for one in ranges)),
+        largest([one.error for one in ranges]),
     )
 
 
@@ -295,7 +339,16 @@ def _with(arguments: Sequence[Range], low: Fraction, high: Fraction, grid: Fract
 
 def _add(arguments: Sequence[Range]) -> Range:
     low, high = sum((one.low for one in arguments), Fraction(0)), sum((one.high for one in arguments), Fraction(0))
-    return _with(arguments, low, high, _common(*(one.grid for one in arguments)))
+    errors, mosts = [one.error for one in arguments], [one.most for one in arguments]
+    has_one_sign = all(one.low >= 0 for one in arguments) or all(one.high <= 0 for one in arguments)
+    error = of_sum(errors, mosts, has_one_sign)
+    if is_exact(errors, _are_whole(arguments), sum(mosts, Fraction(0))):
+        error = EXACT
+    return replace(_with(arguments, low, high, _common(*(one.grid for one in arguments))), error=error)
+
+
+def _are_whole(arguments: Sequence[Range]) -> bool:
+    return all(one.grid is not None and one.grid.denominator == 1 for one in arguments)
 
 
 def _negate(arguments: Sequence[Range]) -> Range:
@@ -311,10 +364,15 @@ def _multiply(arguments: Sequence[Range]) -> Range:
     for other in arguments[1:]:
         ends = [left * right for left in (found.low, found.high) for right in (other.low, other.high)]
         grid = None if found.grid is None or other.grid is None else found.grid * other.grid
-        product = replace(_with((found, other), min(ends), max(ends), grid), degree=found.degree + other.degree)
+        errors, mosts = [found.error, other.error], [found.most, other.most]
+        is_sure = is_exact(errors, _are_whole((found, other)), mosts[0] * mosts[1])
+        error = EXACT if is_sure else of_product(errors, mosts)
+        product = replace(
+            _with((found, other), min(ends), max(ends), grid), degree=found.degree + other.degree, error=error
+        )
         # Variances and covariances tell as much of two columns; more factors count who has several of them.
         found = _tidied(product if product.degree <= 2 else product.cut)
-        if max(abs(found.low), abs(found.high)) > _MOST:
+        if found.most > _MOST:
             raise NoRangeError(f"its values reach from {found}, beyond 1e15", "size")
     return found
 
@@ -328,7 +386,9 @@ def _divide(arguments: Sequence[Range]) -> Range:
     grid = above.grid / abs(below.low) if is_constant and above.grid is not None else None
     # A steep divisor tells who is at its end: 1 / (x + 0.001) counts where x is 0.
     bent = below.bent_by(lambda value: 1 / value)
-    found = replace(_with((above, bent), min(ends), max(ends), grid), degree=above.degree + bent.degree)
+    least = min(abs(below.low), abs(below.high))
+    error = of_quotient(above.error, below.error, max(map(abs, ends)), least)
+    found = replace(_with((above, bent), min(ends), max(ends), grid), degree=above.degree + bent.degree, error=error)
     return found if found.degree <= 2 else found.cut
 
 
@@ -380,17 +440,30 @@ def _abs(arguments: Sequence[Range]) -> Range:
 def _whole(round_to: Callable[[Fraction], int]) -> Callable[[Sequence[Range]], Range]:
     def of(arguments: Sequence[Range]) -> Range:
         (one,) = arguments
+        _check_rounds(one, Fraction(1))
         if one.grid is not None and one.grid.denominator == 1:
-            return one
-        return replace(one, low=Fraction(round_to(one.low)), high=Fraction(round_to(one.high)), grid=Fraction(1)).cut
+            return _of_units(one, one.grid)
+        low, high = Fraction(round_to(one.low)), Fraction(round_to(one.high))
+        return _of_units(replace(one, low=low, high=high, grid=Fraction(1)).cut, Fraction(1))
 
     return of
+
+
+def _check_rounds(one: Range, unit: Fraction) -> None:
+    """Raise NoRangeError unless it is sure to which units, or which beside them, values are rounded."""
+    if (off := one.error.at(one.most)) > _OFF * unit:
+        raise NoRangeError(f"it rounds values from {one} that are computed to within {off:.1g} only", "error")
+
+
+def _of_units(one: Range, unit: Fraction) -> Range:
+    """Return the range of values that have just been rounded to units."""
+    return replace(one, error=of_units(unit, one.most))
 
 
 def _sign(arguments: Sequence[Range]) -> Range:
     (one,) = arguments
     low, high = (Fraction((end > 0) - (end < 0)) for end in (one.low, one.high))
-    found = replace(one, low=low, high=high, grid=Fraction(1))
+    found = replace(one, low=low, high=high, grid=Fraction(1), error=EXACT)
     return replace(found, degree=0) if low == high else found.cut
 
 
@@ -399,10 +472,11 @@ def _round(arguments: Sequence[Range]) -> Range:
     if digits.low not in range(-15, 10):
         raise NoRangeError("ROUND takes from -15 to 9 decimals", "decimals", 1)
     unit = Fraction(10) ** -int(digits.low)
+    _check_rounds(one, unit)
     if one.grid is not None and (one.grid / unit).denominator == 1:
-        return one
+        return _of_units(one, unit)
     low, high = (half_away(end / unit) * unit for end in (one.low, one.high))
-    return replace(one, low=low, high=high, grid=unit).cut
+    return _of_units(replace(one, low=low, high=high, grid=unit).cut, unit)
 
 
 def half_away(value: Fraction) -> int:
@@ -416,9 +490,11 @@ def _remainder(arguments: Sequence[Range]) -> Range:
         raise NoRangeError(f"it divides by values from {by}, which may be 0", "divisor", 1)
     if any(side.grid is None or side.grid.denominator > 1 for side in arguments):
         raise NoRangeError("% takes whole numbers", "whole")
-    most = max(abs(by.low), abs(by.high)) - 1
+    for side in arguments:
+        _check_rounds(side, Fraction(1))
+    most = by.most - 1
     low, high = min(max(one.low, -most), Fraction(0)), max(min(one.high, most), Fraction(0))
-    return _with((one.cut, by.cut), low, high, Fraction(1))
+    return _of_units(_with((one.cut, by.cut), low, high, Fraction(1)), Fraction(1))
 
 
 def _coalesce(arguments: Sequence[Range]) -> Range:
@@ -432,6 +508,8 @@ def _coalesce(arguments: Sequence[Range]) -> Range:
 
 def _nullif(arguments: Sequence[Range]) -> Range:
     one, value = arguments[0], arguments[1].low
+    if one.grid is not None:
+        one = replace(one, error=snapped(one.error, one.grid, one.most))
     if not one.low <= value <= one.high:
         return one
     low, high = one.low, one.high
@@ -442,7 +520,10 @@ def _nullif(arguments: Sequence[Range]) -> Range:
 
 
 def _rising(
-    function: Callable[[Decimal], Decimal], is_defined: Callable[[Range], str], lacks: str
+    function: Callable[[Decimal], Decimal],
+    is_defined: Callable[[Range], str],
+    lacks: str,
+    error: Callable[[Range], FloatError],
 ) -> Callable[[Sequence[Range]], Range]:
     """Return how a function that rises changes a range, its ends rounded outwards."""
 
@@ -452,7 +533,7 @@ def _rising(
             raise NoRangeError(problem, lacks)
         low, high = _outwards(function, one.low, ROUND_FLOOR), _outwards(function, one.high, ROUND_CEILING)
         bent = one.bent_by(lambda value: _outwards(function, value, ROUND_FLOOR))
-        return replace(bent, low=low, high=high, grid=None)
+        return replace(bent, low=low, high=high, grid=None, error=error(one))
 
     return of
 
@@ -478,6 +559,10 @@ def _not_large(one: Range) -> str:
     return "" if -_LEAST_EXPONENT <= one.low <= one.high <= 34 else f"EXP of values from {one} is out of reach"
 
 
+def _of_log(factor: float) -> Callable[[Range], FloatError]:
+    return lambda one: of_logarithm(one.error, one.low, factor)
+
+
 _LN2 = _DIGITS.ln(Decimal(2))
 _RANGES: Mapping[str, Callable[[Sequence[Range]], Range]] = MappingProxyType(
     {
@@ -497,11 +582,11 @@ _RANGES: Mapping[str, Callable[[Sequence[Range]], Range]] = MappingProxyType(
         "round_even": _whole(round),
         "remainder": _remainder,
         "power": _power,
-        "ln": _rising(_DIGITS.ln, _above_0, "logarithm"),
-        "log2": _rising(lambda value: _DIGITS.divide(_DIGITS.ln(value), _LN2), _above_0, "logarithm"),
-        "log10": _rising(_DIGITS.log10, _above_0, "logarithm"),
-        "sqrt": _rising(_DIGITS.sqrt, _not_below_0, "root"),
-        "exp": _rising(_DIGITS.exp, _not_large, "exponent"),
+        "ln": _rising(_DIGITS.ln, _above_0, "logarithm", _of_log(1.0)),
+        "log2": _rising(lambda value: _DIGITS.divide(_DIGITS.ln(value), _LN2), _above_0, "logarithm", _of_log(1.4427)),
+        "log10": _rising(_DIGITS.log10, _above_0, "logarithm", _of_log(0.4343)),
+        "sqrt": _rising(_DIGITS.sqrt, _not_below_0, "root", lambda one: of_root(one.error, one.low)),
+        "exp": _rising(_DIGITS.exp, _not_large, "exponent", lambda one: of_exponential(one.error, one.most)),
         "coalesce": _coalesce,
         "nullif": _nullif,
     }

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from policies.requests.expressions import Cell, Choose, Constant, Derived, Expression
 from policies.requests.predicates import Predicate
-from policies.requests.ranges import Values, narrowed, range_of, values_of
+from policies.requests.ranges import Range, Values, narrowed, range_of, values_of
 from policies.requests.tables import Table, TableColumn
 from silo_node.data.coded import BELOW, NO_STEPS, Integers, Rows, Steps, steps_of
 from silo_node.data.predicates import holds_each
@@ -77,11 +77,14 @@ class _Evaluation:
             case Choose():
                 return self._chosen(expression, values)
         arguments = [self.of(one, values) for one in expression.arguments]
-        if expression.function in _SNAPPED:
-            arguments = [
-                _snapped(found, range_of(one, self.table, values).grid)
-                for one, found in zip(expression.arguments, arguments, strict=True)
-            ]
+        if expression.function in _SNAPPED or expression.function in _KEPT:
+            ranges = [range_of(one, self.table, values) for one in expression.arguments]
+            if expression.function == "nullif" and not ranges[0].low <= ranges[1].low <= ranges[0].high:
+                return arguments[0]
+            if expression.function in _SNAPPED:
+                arguments = [_snapped(found, one.grid) for one, found in zip(ranges, arguments, strict=True)]
+            if expression.function in _KEPT:
+                arguments = [_kept(found, one) for one, found in zip(ranges, arguments, strict=True)]
         found = _FUNCTIONS[expression.function](arguments)
         return np.where(np.isfinite(found), found, np.nan)
 
@@ -101,6 +104,11 @@ class _Evaluation:
 def _snapped(values: Floats, grid: Fraction | None) -> Floats:
     """Return values that are multiples of a number without the error of floating point."""
     return values if grid is None else _scaled(np.rint(_scaled(values, 1 / grid)), grid)
+
+
+def _kept(values: Floats, inside: Range) -> Floats:
+    """Return values without what the error of floating point adds to their range, such as a divisor of 0."""
+    return np.clip(values, float(inside.low), float(inside.high))
 
 
 def _half_away(values: Floats, digits: int) -> Floats:
@@ -131,6 +139,8 @@ def _powered(arguments: list[Floats]) -> Floats:
 
 # Where a function jumps, the error of a float would put a value on the other side.
 _SNAPPED = frozenset({"floor", "ceil", "trunc", "round", "round_even", "sign", "remainder", "nullif"})
+# These are not defined everywhere, or have one value where the range says so.
+_KEPT = frozenset({"divide", "remainder", "ln", "log2", "log10", "sqrt", "exp", "sign"})
 _FUNCTIONS: Mapping[str, Callable[[list[Floats]], Floats]] = MappingProxyType(
     {
         "add": _reduced(np.add),
