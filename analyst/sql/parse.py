@@ -22,6 +22,7 @@ SUPPORTED = (
 )
 MAX_CHARACTERS = 20_000  # of all statements
 MAX_DEPTH = 128  # of a statement's tree, in which a chain of n ANDs is n deep
+_MOST_WRITTEN = 5_000  # nodes of an expression once each CASE x WHEN, NULLIF and BETWEEN repeats what it compares
 _MOST_PLACES = 400  # before or after the point of a number
 _EXPONENT = re.compile(r"[eE][+-]?0*(\d*)$")
 _OPENING, _CLOSING = frozenset({"(", "[", "CASE"}), frozenset({")", "]", "END"})
@@ -108,14 +109,35 @@ def _nested(tokens: Sequence[sqlglot.Token]) -> SqlError:
 
 def check_extent(statement: exp.Expr) -> None:
     """Raise SqlError for a statement that is nested too deeply, or that has a number beyond all that is read."""
-    pending = [(statement, 1)]
+    pending, walked = [(statement, 1)], list[exp.Expr]()
     while pending:
         node, depth = pending.pop()
+        walked.append(node)
         if depth > MAX_DEPTH:
             raise _chained(node)
         if isinstance(node, exp.Literal) and not node.is_string:
             _check_places(node)
         pending += [(child, depth + 1) for child in node.iter_expressions()]
+    _check_written(walked)
+
+
+def _check_written(nodes: Sequence[exp.Expr]) -> None:
+    """Raise SqlError where what is compared is repeated too often, as databases do; a parent stands before its parts.
+
+    Without it, each CASE x WHEN inside another one multiplies what is computed.
+    """
+    sizes = dict[int, int]()
+    for node in reversed(nodes):
+        size = 1 + sum(sizes[id(one)] for one in node.iter_expressions())
+        compared = node.args.get("this")
+        if isinstance(node, exp.Case | exp.Nullif | exp.Between) and isinstance(compared, exp.Expr):
+            size += sizes[id(compared)] * (len(node.args["ifs"]) if isinstance(node, exp.Case) else 1)
+            if size > _MOST_WRITTEN:
+                message = f"{node.key.upper()} compares too large a part{sql_position(node)}: written out, it has"
+                raise SqlError(
+                    f"{message} more than {_MOST_WRITTEN:,} parts", "compare a column, or a short expression"
+                )
+        sizes[id(node)] = size
 
 
 def _chained(node: exp.Expr) -> SqlError:
