@@ -240,6 +240,16 @@ def test_starting_points_are_public_spread_and_the_same_everywhere() -> None:
     assert points[:2, 0].tolist() == [np.sqrt(2) - 1, 2 * np.sqrt(2) - 2]
 
 
+def test_a_row_is_rounded_to_the_grid_and_not_cut_off() -> None:
+    own = task("k-means", [number("x", 0, 7)], None, ("x",), clusters="1")
+    row = examples(own, {"x": np.array([5])})  # 3 / 7 of half the bounds
+    state = FAMILIES["k-means"].update(own, State(), summed(own, State(), [row]))
+    sums = summed(numbered(own, 1), state, [row])
+    bits = int(state.one("bits"))
+    assert sums["total"].tolist() == [round(3 * 2**bits / 7)]
+    assert (3 * 2**bits / 7) % 1 > 0.5
+
+
 def test_a_run_of_few_rounds_says_that_centres_still_move() -> None:
     columns, rows = mixed()
     own = task("k-means", columns, None, ("age", "debt"), clusters="3", rounds=3)
