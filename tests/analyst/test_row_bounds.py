@@ -1,7 +1,6 @@
 """Figures of a person without a stated bound: the bounds of the policy's rows, what is told of them, pooled rows."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import duckdb
