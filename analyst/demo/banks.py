@@ -16,7 +16,7 @@ from analyst.demo.sector import Sector, data_file
 BANKS = ("harbor", "beacon", "commons", "mystic")
 
 # Bounds of loans and incomes are public knowledge: both are in thousands of dollars, and in 1990 hardly a mortgage or
-# an income in Boston was above a million. Most are a tenth of that, but means and spreads depend on the largest:
+# an income in Boston was above a million. Typical ones are a tenth, but means and spreads come from the largest:
 # 0 to 300 would clamp one income in 45 and take 7 % off their mean, which no interval tells. Both are filters, so who
 # wants less noise narrows them in the question: LEAST(income, 300), or asks for MEDIAN(income).
 
