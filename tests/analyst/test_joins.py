@@ -89,7 +89,8 @@ def test_a_joined_question_is_read_with_all_that_stands_around_it() -> None:
         ),
         (f"SELECT x.region, COUNT(*) {USING} GROUP BY 1", "unknown table 'x' at line 1", "visits"),
         (f"SELECT v.patient_id, COUNT(*) {USING} GROUP BY 1", "lists single persons", "ask about all of them"),
-        (f"SELECT p.age, v.age, COUNT(*) {USING} GROUP BY 1, 2", "cannot group by", "buckets"),
+        (f"SELECT p.age, v.age, COUNT(*) {USING} GROUP BY 1, 2", "is used twice", "its own name with AS"),
+        (f"SELECT v.cost, COUNT(*) {USING} WHERE p.age > 3 GROUP BY 1", "cannot group by", "buckets"),
         (f"SELECT * {USING}", "", ""),
     ],
 )

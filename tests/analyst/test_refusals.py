@@ -16,7 +16,7 @@ MEASURES = offer(
     policy(Edit('roles = ["measure", "filter"], bounds = [0, 110]', 'roles = ["measure"], bounds = [0, 110]'))
 )
 QUANTILES = offer(policy(Edit('["count", "sum", "avg"]', '["count", "sum", "avg", "quantile"]')))
-FUNCTIONS = ("MIN", "AVG", "SUM", "MEDIAN", "STDDEV", "VAR_POP", "COUNT", "PRODUCT", "MAD", "BOOL_OR", "MODE")
+FUNCTIONS = ("MIN", "AVG", "SUM", "MEDIAN", "STDDEV", "VAR_POP", "PRODUCT", "MAD", "BOOL_OR", "MODE")
 PAIRS = ("REGR_SXX", "REGR_SYY", "REGR_SXY", "ARG_MIN", "ARG_MAX", "MIN_BY", "MAX_BY", "ARG_MIN_NULL", "ARG_MAX_NULL")
 
 

@@ -155,13 +155,6 @@ cannot aggregate 'grade' at line 1, column 15: no policy gives it bounds
 -- hint:
 compute it from its groups: SELECT SUM(grade * grade * n) / SUM(n) - (SUM(grade * n) / SUM(n)) ** 2 AS variance FROM (SELECT grade, COUNT(*) AS n FROM visits WHERE grade IS NOT NULL GROUP BY grade)
 
--- title: the cells of a dimension
-SELECT COUNT(ward) FROM visits
--- error:
-cannot aggregate 'ward' at line 1, column 14: it holds text
--- hint:
-count the rows where it is known: SELECT COUNT(*) AS n FROM visits WHERE ward IS NOT NULL
-
 -- title: a window
 SELECT COUNT(*) OVER () FROM visits
 -- error:

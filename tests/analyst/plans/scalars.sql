@@ -18,11 +18,6 @@ SELECT ward, AVG(smoker::INT) / (SELECT AVG(smoker::INT) FROM visits WHERE ward 
 -- plan:
 {"kind":"query","where":null,"group_by":["ward"],"aggregates":[{"function":"avg","column":"smoker","alias":"f1"},{"function":"sum","column":"smoker","alias":"f2"},{"function":"count","column":"smoker","alias":"f3"}]}
 
--- title: a group beside all rows that meet a condition
-SELECT ward, COUNT(*) / (SELECT COUNT(*) FROM visits WHERE smoker) AS s FROM visits WHERE age > 40 GROUP BY ward
--- plan:
-{"kind":"query","where":null,"group_by":["ward","hidden_1","hidden_2"],"aggregates":[{"function":"count","column":null,"alias":"hidden_count_1"}],"cases":[{"name":"hidden_1","whens":[{"kind":"compare","column":"age","op":">","value":"40"}],"labels":["1"],"otherwise":"0"},{"name":"hidden_2","whens":[{"kind":"compare","column":"smoker","op":"=","value":"false"},{"kind":"compare","column":"smoker","op":"=","value":"true"}],"labels":["0","1"],"otherwise":"0"}]}
-
 -- title: groups above the average group
 SELECT ward, COUNT(*) AS n FROM visits GROUP BY ward HAVING COUNT(*) > (SELECT AVG(n) FROM (SELECT ward, COUNT(*) AS n FROM visits GROUP BY ward))
 -- plan:
@@ -75,3 +70,8 @@ SELECT a.n FROM (SELECT ward, COUNT(*) AS n FROM visits GROUP BY ward) a JOIN (S
 JOIN is not supported at line 1, column 87
 -- hint:
 figures of one table need no join: ask one question, with COUNT(*) FILTER (WHERE ...) AS n, COUNT(*) AS m, by one GROUP BY
+
+-- title: a group beside all rows that meet a condition
+SELECT ward, COUNT(*) / (SELECT COUNT(*) FROM visits WHERE smoker) AS s FROM visits WHERE age > 40 GROUP BY ward
+-- plan:
+{"kind":"query","where":null,"group_by":["ward"],"aggregates":[{"function":"count","column":"measure_1","alias":"f1"},{"function":"count","column":"measure_2","alias":"f2"}],"derived":[{"name":"measure_1","expression":{"kind":"choose","whens":[{"kind":"compare","column":"age","op":">","value":"40"}],"results":[{"kind":"constant","value":"1"}],"otherwise":null}},{"name":"measure_2","expression":{"kind":"choose","whens":[{"kind":"compare","column":"smoker","op":"=","value":"true"}],"results":[{"kind":"constant","value":"1"}],"otherwise":null}}]}
