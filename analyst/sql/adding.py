@@ -1,4 +1,4 @@
-"""The SQL that adds up figures with conditions, over the groups that the conditions make. docs/sql.md section 2.
+"""The SQL that adds up figures with conditions, over the groups that the conditions make. docs/sql.md section 3.
 
     SELECT AVG(age) FILTER (WHERE died) AS a FROM lung
     core:  SELECT <digits of died> AS hidden_1, SUM(age) AS s, COUNT(age) AS n FROM lung GROUP BY hidden_1

@@ -16,8 +16,9 @@ from sqlglot.errors import ParseError, TokenError
 from analyst.errors import SqlError
 
 SUPPORTED = (
-    "supported: SELECT dimensions and COUNT(*), COUNT(col), SUM(col), AVG(col), VAR_* and STDDEV_*(col),"
-    " COVAR_*, CORR and REGR_*(col, col) FROM one table WHERE comparisons, IN, BETWEEN, LIKE, IS NULL, AND, OR, NOT"
+    "supported: SELECT dimensions and COUNT(*), COUNT(col), SUM(col), AVG(col), COUNT(DISTINCT person), MEDIAN and"
+    " QUANTILE_CONT, VAR_* and STDDEV_*(col), COVAR_*, CORR and REGR_*(col, col), HISTOGRAM, SURVIVAL, FROM one table"
+    " or tables joined on the person WHERE comparisons, IN, BETWEEN, LIKE, IS NULL, AND, OR, NOT"
     " GROUP BY dimensions, CASE, buckets such as x // 10; and whatever is computed from their figures"
 )
 MAX_CHARACTERS = 20_000  # of all statements

@@ -3,7 +3,7 @@
 A measure asked within 20 to 21 of its 0 to 90 counts who is above 20: the question `WHERE measure > 20`, in other
 words. Promise: whatever sets such a threshold needs the role `filter`, or `narrow = true` at the column, whichever
 field it stands in. `thresholds_of` names all of them; a computation that cuts values anew (a bucket, a histogram, a
-quantile, a CASE) adds its own to `_KINDS`, and no rule of its own.
+quantile, a CASE) says so in its `thresholds`, and no rule of its own.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

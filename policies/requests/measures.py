@@ -1,4 +1,4 @@
-"""The derived measures of a plan: which columns they read, how they are defined, and what thresholds they set."""
+"""The computed measures of a plan: which columns they read, how they are defined, and what thresholds they set."""
 
 from collections.abc import Iterable, Iterator
 from typing import Protocol
@@ -34,18 +34,18 @@ def base_columns(names: Iterable[str], derived: tuple[Derived, ...]) -> tuple[st
 
 
 def compared_by(derived: tuple[Derived, ...]) -> tuple[str, ...]:
-    """Return the columns that the conditions of derived measures read."""
+    """Return the columns that the conditions of computed measures read."""
     return tuple(dict.fromkeys(name for one in derived for name in one.compared))
 
 
 def crossed_by(derived: tuple[Derived, ...]) -> tuple[str, ...]:
-    """Return the columns of which values enter one derived measure with those of another one."""
+    """Return the columns of which values enter one computed measure with those of another one."""
     several = (one.columns for one in derived if len(one.columns) > 1)
     return tuple(dict.fromkeys(name for names in several for name in names))
 
 
 def with_derived(table: Table, derived: tuple[Derived, ...], where: Predicate | None) -> Table:
-    """Return a table with the derived measures as columns, in rows that meet a condition; raises NoRangeError."""
+    """Return a table with the computed measures as columns, in rows that meet a condition; raises NoRangeError."""
     if not derived:
         return table
     more = tuple(defined(one, table, where) for one in derived)
@@ -53,26 +53,26 @@ def with_derived(table: Table, derived: tuple[Derived, ...], where: Predicate | 
 
 
 def thresholds_of(derived: tuple[Derived, ...], table: Table, where: Predicate | None) -> Iterator[tuple[str, str]]:
-    """Yield the columns inside whose values derived measures set a threshold, or tell as much as one, and how."""
+    """Yield the columns inside whose values computed measures set a threshold, or tell as much as one, and how."""
     for one in derived:
         for name in sorted(derived_range(one, table, where).steep):
             yield name, f"in {worded(one.expression)}"
 
 
 def check_derived(plan: _Figures, table: Table) -> None:
-    """Raise ValueError unless each derived measure is one that is asked, of measures of a table, with bounds."""
+    """Raise ValueError unless each computed measure is one that is asked, of measures of a table, with bounds."""
     names = [one.name for one in plan.derived]
     asked = {name for figure in plan.aggregates for name in figure.columns}
     if len(set(names)) != len(names) or not asked.issuperset(names):
-        raise ValueError("each derived measure is that of a figure, and named once")
+        raise ValueError("each computed measure is that of a figure, and named once")
     if taken := sorted({column.name for column in table.columns}.intersection(names)):
-        raise ValueError(f"the derived measure {taken[0]!r} has the name of a column")
+        raise ValueError(f"the computed measure {taken[0]!r} has the name of a column")
     check_size(one.expression for one in plan.derived)
     for one in plan.derived:
         for name in one.columns:
             check_role(table, "measure", name)
         if not one.columns and not one.compared:
-            raise ValueError(f"the derived measure {one.name!r} reads no column")
+            raise ValueError(f"the computed measure {one.name!r} reads no column")
         for name in one.compared:
             check_role(table, "filter", name)
     check_predicates((when for one in plan.derived for when in one.conditions), table)
@@ -81,4 +81,4 @@ def check_derived(plan: _Figures, table: Table) -> None:
             defined(one, table, plan.where)
         except NoRangeError as err:
             lacks = "step" if err.lacks in ("step", "error") else "bounds"
-            raise ValueError(f"the derived measure {worded(one.expression)} has no {lacks}: {err}") from err
+            raise ValueError(f"the computed measure {worded(one.expression)} has no {lacks}: {err}") from err

@@ -273,7 +273,7 @@ class Plan(Message):
 
     @property
     def compared(self) -> tuple[str, ...]:
-        """The columns that conditions read: of rows, of groups and of derived measures."""
+        """The columns that conditions read: of rows, of groups and of computed measures."""
         return (*dict.fromkeys((*columns_of(self.where), *columns_in(self.cases), *compared_by(self.derived))),)
 
     @property

@@ -56,10 +56,10 @@ class Extent(NamedTuple):
         return self._replace(groups=groups * self.groups)
 
 
-def noised(length: int, sensitivity: int, share: int = 1, per_row: int | None = None, groups: int = 1) -> Extent:
+def noised(length: int, sensitivity: int, share: int = 1, per_row: int | None = None) -> Extent:
     """Return the extent of a statistic that gets noise; one row, or one person, adds at most `per_row`, or it all."""
     each = sensitivity if per_row is None else per_row
-    return Extent(length, sensitivity, share, each, each, groups)
+    return Extent(length, sensitivity, share, each, each)
 
 
 def exact(length: int, per_row: int = 0) -> Extent:

@@ -45,9 +45,9 @@ class Tree(NamedTuple):
         return Extent(groups * self.nodes, norm, share * self.levels, 1, 1, groups=self.levels)
 
 
-def tree_of(values: int, most_bins: int = MAX_BINS) -> Tree:
+def tree_of(values: int) -> Tree:
     """Return the tree over a range of so many values."""
-    width = -(-values // most_bins)
+    width = -(-values // MAX_BINS)
     bins = -(-values // width)
     levels = next(level for level in range(1, 64) if MOST_CHILDREN**level >= bins)
     children = next(number for number in range(2, MOST_CHILDREN + 1) if number**levels >= bins)

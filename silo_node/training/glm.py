@@ -12,7 +12,7 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 
-from policies.requests.families import SHAPES, Task
+from policies.requests.families import Task
 from silo_node.training import design
 from silo_node.training.family import Examples, Family, Fitted, State
 from silo_node.training.grid import MOST_UNITS, Integers, Vector, add_products, bits_for, most, row_sums
@@ -162,8 +162,3 @@ def _whole(curvature: Integers, outputs: int, width: int) -> Integers:
         part.T[upper] = own
         found[one * width : (one + 1) * width, other * width : (other + 1) * width] = part
     return found[np.triu_indices(outputs * width)]
-
-
-def block_names(task: Task) -> tuple[str, ...]:
-    """Return the names of the blocks of a round, in order."""
-    return tuple(SHAPES[task.family].blocks(task))

@@ -209,7 +209,7 @@ def test_a_derived_measure_has_a_name_of_its_own_and_is_asked() -> None:
         ((one.model_copy(update={"name": "stay"}),), {}),
         ((one,), {"aggregates": (Aggregate(function="count", column=None, alias="n"),)}),
     ):
-        with pytest.raises(ValidationError, match="derived measure"):
+        with pytest.raises(ValidationError, match="computed measure"):
             of_plan(derived, **changes)
 
 

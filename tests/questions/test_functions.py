@@ -1,4 +1,4 @@
-"""Every function that DuckDB lists is answered, or refused with a place, a reason and a way out: docs/sql.md section 5.
+"""Every function that DuckDB lists is answered, or refused with a place, a reason and a way out: docs/sql.md section 7.
 
 Aggregates, windows and macros are all called, and so is whatever the page lists; of the other functions of single
 values, which are refused alike, every eighth.
@@ -25,7 +25,7 @@ SECONDS = 2.0  # of processor time, for one question
 
 def listed() -> dict[str, set[str]]:
     """Return the functions that the page says are answered, by place."""
-    section = PAGE.read_text().partition("## 5.")[2]
+    section = PAGE.read_text().partition("## 7.")[2]
     return {
         place: set(re.search(rf"^\| {re.escape(title)} \| (.*) \|$", section, re.M)[1].replace("`", "").split(", "))  # type: ignore[index]
         for place, title in ROWS.items()

@@ -92,7 +92,7 @@ SELECT COUNT(*) FROM (SELECT patient_id FROM visits GROUP BY patient_id, COUNT(*
 -- error:
 GROUP BY takes the person, columns, and expressions of columns at line 1, column 74
 -- hint:
-supported: SELECT dimensions and COUNT(*), COUNT(col), SUM(col), AVG(col), VAR_* and STDDEV_*(col), COVAR_*, CORR and REGR_*(col, col) FROM one table WHERE comparisons, IN, BETWEEN, LIKE, IS NULL, AND, OR, NOT GROUP BY dimensions, CASE, buckets such as x // 10; and whatever is computed from their figures
+supported: SELECT dimensions and COUNT(*), COUNT(col), SUM(col), AVG(col), COUNT(DISTINCT person), MEDIAN and QUANTILE_CONT, VAR_* and STDDEV_*(col), COVAR_*, CORR and REGR_*(col, col), HISTOGRAM, SURVIVAL, FROM one table or tables joined on the person WHERE comparisons, IN, BETWEEN, LIKE, IS NULL, AND, OR, NOT GROUP BY dimensions, CASE, buckets such as x // 10; and whatever is computed from their figures
 
 -- title: a case that is compared outside
 SELECT COUNT(*) FROM (SELECT patient_id, age // 50 AS old FROM visits GROUP BY ALL) WHERE old > 1

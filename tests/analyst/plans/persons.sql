@@ -174,7 +174,7 @@ SELECT COUNT(*) FROM (SELECT patient_id FROM visits GROUP BY patient_id LIMIT 3)
 -- error:
 LIMIT is not supported inside at line 1, column 30
 -- hint:
-supported: SELECT dimensions and COUNT(*), COUNT(col), SUM(col), AVG(col), VAR_* and STDDEV_*(col), COVAR_*, CORR and REGR_*(col, col) FROM one table WHERE comparisons, IN, BETWEEN, LIKE, IS NULL, AND, OR, NOT GROUP BY dimensions, CASE, buckets such as x // 10; and whatever is computed from their figures
+supported: SELECT dimensions and COUNT(*), COUNT(col), SUM(col), AVG(col), COUNT(DISTINCT person), MEDIAN and QUANTILE_CONT, VAR_* and STDDEV_*(col), COVAR_*, CORR and REGR_*(col, col), HISTOGRAM, SURVIVAL, FROM one table or tables joined on the person WHERE comparisons, IN, BETWEEN, LIKE, IS NULL, AND, OR, NOT GROUP BY dimensions, CASE, buckets such as x // 10; and whatever is computed from their figures
 
 -- title: two figures of one name inside
 SELECT AVG(a) FROM (SELECT patient_id, MIN(age) AS a, MAX(age) AS a FROM visits GROUP BY patient_id)
