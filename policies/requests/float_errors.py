@@ -84,7 +84,7 @@ def of_product(errors: Sequence[FloatError], mosts: Sequence[Fraction]) -> Float
     return FloatError(absolute * (1 + relative), relative)
 
 
-def is_exact(errors: Sequence[FloatError], are_whole: bool, reached: Fraction) -> bool:
+def has_no_error(errors: Sequence[FloatError], are_whole: bool, reached: Fraction) -> bool:
     """Say whether sums or products up to a magnitude are exact, as of whole numbers that a float holds."""
     return are_whole and reached <= _WHOLE and all(one == EXACT for one in errors)
 

@@ -20,7 +20,7 @@ from policies.requests.expressions import Cell, Choose, Constant, Derived, Expre
 from policies.requests.float_errors import (
     EXACT,
     FloatError,
-    is_exact,
+    has_no_error,
     largest,
     of_exponential,
     of_logarithm,
@@ -342,7 +342,7 @@ def _add(arguments: Sequence[Range]) -> Range:
     errors, mosts = [one.error for one in arguments], [one.most for one in arguments]
     has_one_sign = all(one.low >= 0 for one in arguments) or all(one.high <= 0 for one in arguments)
     error = of_sum(errors, mosts, has_one_sign)
-    if is_exact(errors, _are_whole(arguments), sum(mosts, Fraction(0))):
+    if has_no_error(errors, _are_whole(arguments), sum(mosts, Fraction(0))):
         error = EXACT
     return replace(_with(arguments, low, high, _common(*(one.grid for one in arguments))), error=error)
 
@@ -365,7 +365,7 @@ def _multiply(arguments: Sequence[Range]) -> Range:
         ends = [left * right for left in (found.low, found.high) for right in (other.low, other.high)]
         grid = None if found.grid is None or other.grid is None else found.grid * other.grid
         errors, mosts = [found.error, other.error], [found.most, other.most]
-        is_sure = is_exact(errors, _are_whole((found, other)), mosts[0] * mosts[1])
+        is_sure = has_no_error(errors, _are_whole((found, other)), mosts[0] * mosts[1])
         error = EXACT if is_sure else of_product(errors, mosts)
         product = replace(
             _with((found, other), min(ends), max(ends), grid), degree=found.degree + other.degree, error=error

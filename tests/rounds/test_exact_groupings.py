@@ -116,7 +116,7 @@ def test_groups_of_few_persons_end_a_test_and_the_analyst_learns_no_more_than_th
         model = the_model(simulation)
         said = show_training(training, read_job(file), {})
     assert training.ended == "too-few-rows"
-    assert "groups of min_cohort persons" in said
+    assert "groups and curves min_cohort persons" in said
     assert not model.fitted.listings
 
 

@@ -478,7 +478,7 @@ def test_a_run_is_one_request_a_day_and_a_step_asked_again_one_more(tmp_path: Pa
         assert isinstance(request.plan, LogisticStep)
         first = request.plan.model_copy(update={"run": bytes([5]) * 16, "step": 0, "after": START})
         federation.submit(federation.renew(request, first))
-        with pytest.raises(DeniedError, match="this training run began with another request"):
+        with pytest.raises(DeniedError, match="this run began with another request"):
             federation.submit(federation.renew(request, first.model_copy(update={"learning_rate": "1"})))
         federation.submit(federation.renew(request, first))
         with pytest.raises(DeniedError, match="REQUESTS_PER_DAY"):
