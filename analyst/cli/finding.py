@@ -7,14 +7,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from analyst.cli.opening import deadline_option, federation_opened, federation_options, silo_names
+from analyst.cli.opening import deadline_option, federation_opened, federation_options, print_lines, silo_names
 from analyst.errors import AnalystError
 from analyst.finding.files import Written, check_directory, stem_of, to_json, write
 from analyst.finding.preview import preview_lines, preview_search
 from analyst.finding.search import DoneRound, Found, Wanted, find_keys, forget
 from analyst.finding.tree import BETA
 from crypto.backends.registry import BACKENDS
-from federation.terminal import Commands, add_command, number, plain
+from federation.terminal import Commands, add_command, number
 
 _SHOWN = 20  # keys, the most frequent
 
@@ -56,7 +56,7 @@ def _find(options: argparse.Namespace, notes: Console) -> int:
             if options.format == "json":
                 print(json.dumps(previewed.to_dict(), indent=2))
             else:
-                _print(preview_lines(previewed))
+                print_lines(preview_lines(previewed))
             return 0
         rounds = 0
 
@@ -72,7 +72,7 @@ def _find(options: argparse.Namespace, notes: Console) -> int:
     if options.format == "json":
         print(to_json(found, written))
     else:
-        _print(_lines(found, written))
+        print_lines(_lines(found, written))
     return 0
 
 
@@ -106,8 +106,3 @@ def _lines(found: Found, written: Written) -> Iterator[str]:
         f'  domain_file = "{stated.domain_file}", domain_hash = "{stated.domain_hash}",'
         f" unknown = {json.dumps(stated.unknown)}"
     )
-
-
-def _print(lines: Iterator[str]) -> None:
-    for line in lines:
-        print(plain(line))

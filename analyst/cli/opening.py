@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from analyst.errors import AnalystError
 from analyst.reports.render import FORMATS, csv_files, render
 from analyst.reports.report import Report
 from federation import files
-from federation.terminal import asking, whole
+from federation.terminal import asking, plain, whole
 from policies.units import MAX_WAIT_S, WAIT_S
 
 NO_TERMINAL = "run the command in a terminal; Python programs can use Federation.open(..., passphrase=...)"
@@ -120,3 +120,9 @@ def _close_output() -> None:
     """Let what could not be written go, or the end of the program would fail once more."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines without what could command a terminal."""
+    for line in lines:
+        print(plain(line))

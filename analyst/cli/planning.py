@@ -2,18 +2,17 @@
 
 import argparse
 import json
-from collections.abc import Iterable
 from dataclasses import asdict
 
 from rich.console import Console
 
 from analyst.asking import Command
-from analyst.cli.opening import federation_opened, federation_options
+from analyst.cli.opening import federation_opened, federation_options, print_lines
 from analyst.client import Federation
 from analyst.preview import asks_of, budget_lines, parts_of, plan_lines, preview, preview_lines
 from analyst.reports.rehearsal import rehearsed_all
 from analyst.sql.script import script
-from federation.terminal import Commands, add_command, plain
+from federation.terminal import Commands, add_command
 
 
 def add_planning_commands(commands: Commands) -> None:
@@ -34,7 +33,7 @@ def show_preview(federation: Federation, command: Command, form: str) -> None:
     if form == "json":
         print(json.dumps(found.to_dict(), indent=2))
     else:
-        _print(preview_lines(found))
+        print_lines(preview_lines(found))
 
 
 def _explain(options: argparse.Namespace, notes: Console) -> int:
@@ -48,7 +47,7 @@ def _explain(options: argparse.Namespace, notes: Console) -> int:
         first = {"asks": statements[0][0], "crosses": crosses, "after": statements[0][1]}
         print(json.dumps(first if len(said) == 1 else {"statements": said, "crosses": crosses}, indent=2))
     else:
-        _print(plan_lines(statements, parts))
+        print_lines(plan_lines(statements, parts))
     return 0
 
 
@@ -58,10 +57,5 @@ def _budget(options: argparse.Namespace, notes: Console) -> int:
     if options.format == "json":
         print(json.dumps({silo: [one.model_dump() for one in of.left] for silo, of in found.items()}, indent=2))
     else:
-        _print(budget_lines(found))
+        print_lines(budget_lines(found))
     return 0
-
-
-def _print(lines: Iterable[str]) -> None:
-    for line in lines:
-        print(plain(line))

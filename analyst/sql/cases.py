@@ -13,6 +13,7 @@ from sqlglot import exp
 from analyst.errors import SqlError
 from analyst.sql.columns import define
 from analyst.sql.evaluation import Kind
+from analyst.sql.nodes import shown_as
 from analyst.sql.offer import Offer
 from analyst.sql.outcomes import Outcomes, any_of, check_listable, is_listable, one_of, only_column, outcomes
 from analyst.sql.parse import sql_position
@@ -38,20 +39,20 @@ def case_of(node: exp.Expr, name: str, table: str, offer: Offer) -> Cases:
     kind, branches, otherwise = _branches(node, table, offer)
     branches = list(merged(branches, otherwise))
     if len(branches) > MAX_WHENS:
-        message = f"{len(branches):,} groups by {_shown(node)}{sql_position(node)}, at most {MAX_WHENS} are made"
+        message = f"{len(branches):,} groups by {shown_as(node)}{sql_position(node)}, at most {MAX_WHENS} are made"
         raise SqlError(message, "take wider buckets, such as x // 20, or fewer conditions")
     if not branches and (conditions := digits_of(node)):
         is_true = "1" in (otherwise or "")
-        message = f"{_shown(conditions[0])}{sql_position(node)} is true of {'every row' if is_true else 'no row'}"
+        message = f"{shown_as(conditions[0])}{sql_position(node)} is true of {'every row' if is_true else 'no row'}"
         raise SqlError(
             message, "leave the condition out" if is_true else "leave the aggregate out, or mend its condition"
         )
     if not branches:
-        raise SqlError(f"{_shown(node)}{sql_position(node)} is the same for every row", "leave it out of GROUP BY")
+        raise SqlError(f"{shown_as(node)}{sql_position(node)} is the same for every row", "leave it out of GROUP BY")
     wrong = next((label for _, label in branches if label is not None and not _can_be_label(label, kind)), None)
     if wrong is not None:
         hint = "round it: ROUND(x, 2)" if kind in ("int", "decimal") else "a label is printable text of 200 characters"
-        raise SqlError(f"{wrong[:40]!r} is no label of {_shown(node)}{sql_position(node)}", hint)
+        raise SqlError(f"{wrong[:40]!r} is no label of {shown_as(node)}{sql_position(node)}", hint)
     return Cases(
         name=name,
         whens=tuple(when for when, _ in branches),
@@ -206,7 +207,7 @@ def _label(node: exp.Expr, kinds: set[Kind]) -> str | None:
             text = f"{number:f}"
             return text.rstrip("0").rstrip(".") if "." in text else text
     hint = "a result of CASE is a text in quotes, a number, TRUE, FALSE or NULL; group by the column beside it"
-    raise SqlError(f"{_shown(node)} is no label{sql_position(node)}", hint)
+    raise SqlError(f"{shown_as(node)} is no label{sql_position(node)}", hint)
 
 
 def merged(branches: list[Branch], otherwise: str | None) -> Iterator[Branch]:
@@ -235,7 +236,7 @@ def _bucket(part: exp.Expr) -> exp.Expr:
         or numbers[2] < 1
         or numbers[2] != numbers[2].to_integral_value()
     ):
-        message = f"{_shown(part)} has no buckets{sql_position(part)}"
+        message = f"{shown_as(part)} has no buckets{sql_position(part)}"
         raise SqlError(message, "write width_bucket(x, low, high, n) with low below high, and n of at least 1")
     text = (
         f"CASE WHEN {{x}} < {numbers[0]:f} THEN 0 WHEN {{x}} >= {numbers[1]:f} THEN {numbers[2]:f} + 1"
@@ -243,7 +244,3 @@ def _bucket(part: exp.Expr) -> exp.Expr:
     )
     written: exp.Expr = exp.maybe_parse(text.replace("{x}", f"({x.sql(dialect='duckdb')})"), dialect="duckdb")
     return written
-
-
-def _shown(node: exp.Expr) -> str:
-    return node.sql(dialect="duckdb")[:60]

@@ -20,6 +20,7 @@ from sqlglot import exp
 
 from analyst.errors import SqlError
 from analyst.sql.database import KeptDatabase
+from analyst.sql.nodes import shown_as
 from analyst.sql.parse import sql_position
 from analyst.sql.simple import Compute, NotSimpleError, Value, computed, read, takes_null
 
@@ -97,17 +98,13 @@ def check_pure(node: exp.Expr) -> None:
     """Raise SqlError unless all of an expression can be computed over public values."""
     for part in node.walk():
         if type(part) not in PURE or (isinstance(part, exp.In) and not part.expressions):
-            raise SqlError(f"{_shown(part)} is not supported{sql_position(part)}", HINT)
+            raise SqlError(f"{shown_as(part)} is not supported{sql_position(part)}", HINT)
         if isinstance(part, exp.Cast) and part.to.this.name not in _CASTS:
             hint = f"cast to one of {', '.join(sorted(_CASTS))}"
-            raise SqlError(f"{_shown(part)} is not supported{sql_position(part)}", hint)
+            raise SqlError(f"{shown_as(part)} is not supported{sql_position(part)}", hint)
         if isinstance(part, exp.Div | exp.IntDiv | exp.Mod) and _is_zero(part.expression):
             hint = "write a width above 0, such as x // 10"
-            raise SqlError(f"{_shown(part)} divides by 0{sql_position(part)}", hint)
-
-
-def _shown(node: exp.Expr) -> str:
-    return node.sql(dialect="duckdb")[:60]
+            raise SqlError(f"{shown_as(part)} divides by 0{sql_position(part)}", hint)
 
 
 def results(node: exp.Expr, type_name: str, values: Sequence[str | None]) -> list[Result]:
@@ -150,7 +147,7 @@ def changes(node: exp.Expr, scale: int, low: int, high: int, step: Decimal) -> l
 def _check_length(node: exp.Expr, of_value: int, values: int) -> None:
     """Raise SqlError where an expression of so many values may make longer texts than fit into memory."""
     if _length(node, of_value) * min(values, _VECTOR) > MOST_CHARACTERS:
-        message = f"{_shown(node)} may make texts that are too long{sql_position(node)}"
+        message = f"{shown_as(node)} may make texts that are too long{sql_position(node)}"
         raise SqlError(message, "replace texts by shorter ones, and in fewer steps")
 
 

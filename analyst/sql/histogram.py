@@ -16,7 +16,7 @@ from sqlglot import exp
 
 from analyst.errors import SqlError
 from analyst.sql.columns import define
-from analyst.sql.nodes import number
+from analyst.sql.nodes import in_digits, number
 from analyst.sql.offer import Offer
 from analyst.sql.parse import sql_position
 from policies.requests.cases import MAX_WHENS
@@ -115,7 +115,7 @@ def _key(target: exp.Column, more: Sequence[exp.Expr], table: str, offer: Offer)
         return case, [exp.alias_(case.copy(), f"{name}_bucket")]
     width = _width(column) if not more else _checked(more[0], column)
     case = _buckets(target, list(_edges(column, width)), column.can_be_missing)
-    upto = exp.Add(this=exp.paren(case.copy()), expression=exp.Literal.number(_plain(width)))
+    upto = exp.Add(this=exp.paren(case.copy()), expression=exp.Literal.number(in_digits(width)))
     return case, [exp.alias_(case.copy(), f"{name}_from"), exp.alias_(upto, f"{name}_to")]
 
 
@@ -139,14 +139,14 @@ def _checked(node: exp.Expr, column: TableColumn) -> Decimal:
         shown = node.sql(dialect="duckdb")[:40]
         raise SqlError(
             f"a bucket is a number above 0 wide, found {shown}{sql_position(node)}",
-            f"write HISTOGRAM({column.name}, {_plain(_width(column))}), or a list of where buckets end",
+            f"write HISTOGRAM({column.name}, {in_digits(_width(column))}), or a list of where buckets end",
         )
     if (high - low) / found >= MAX_WHENS:
         exact = (high - low) / found + 1
         count = f"{int(exact):,}" if exact < _MOST_SHOWN else f"more than {_MOST_SHOWN:,}"
         raise SqlError(
             f"{count} buckets, at most {MAX_WHENS} are made{sql_position(node)}",
-            f"write HISTOGRAM({column.name}, {_plain(_width(column))})",
+            f"write HISTOGRAM({column.name}, {in_digits(_width(column))})",
         )
     return found
 
@@ -180,8 +180,8 @@ def _listed(target: exp.Column, listed: exp.Array) -> exp.Case:
         raise SqlError(f"the ends of buckets are no list of numbers{sql_position(listed)}", hint)
     case, before = exp.Case(), ""
     for end in ends:
-        label = f"{before}up to {_plain(end)}"
-        case, before = case.when(_compared(exp.LTE, target, end), exp.Literal.string(label)), f"over {_plain(end)} "
+        label = f"{before}up to {in_digits(end)}"
+        case, before = case.when(_compared(exp.LTE, target, end), exp.Literal.string(label)), f"over {in_digits(end)} "
     return case.when(_compared(exp.GT, target, ends[-1]), exp.Literal.string(before.strip()))
 
 
@@ -190,10 +190,5 @@ def _compared(operator: type[exp.Binary], target: exp.Column, value: Decimal) ->
 
 
 def _literal(value: Decimal) -> exp.Expr:
-    found = exp.Literal.number(_plain(abs(value)))
+    found = exp.Literal.number(in_digits(abs(value)))
     return exp.Neg(this=found) if value < 0 else found
-
-
-def _plain(value: Decimal) -> str:
-    text = f"{value:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text

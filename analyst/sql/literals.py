@@ -9,6 +9,7 @@ from decimal import ROUND_FLOOR, Decimal
 from sqlglot import exp
 
 from analyst.errors import SqlError
+from analyst.sql.nodes import in_digits
 from analyst.sql.offer import suggest
 from analyst.sql.parse import sql_position, unsupported
 from policies.periods import span
@@ -99,11 +100,11 @@ def _number(text: str, column: TableColumn, op: str, found: str) -> str:
         raise SqlError(f"a number has up to {MAX_DIGITS} digits, found {found}", f"write {largest}, or leave it out")
     below = value.quantize(_LEAST, ROUND_FLOOR)
     if below != value:
-        hint = f"write {_plain(below)} or {_plain(below + _LEAST)}"
+        hint = f"write {in_digits(below)} or {in_digits(below + _LEAST)}"
         raise SqlError(f"a number has up to {MAX_DECIMALS} decimals, found {found}", hint)
     if op in ("=", "<>") and column.type == "int":
         _check_whole(value, column, found)
-    return text if is_number(text) else _plain(below)
+    return text if is_number(text) else in_digits(below)
 
 
 def _check_whole(value: Decimal, column: TableColumn, found: str) -> None:
@@ -120,11 +121,6 @@ def _check_whole(value: Decimal, column: TableColumn, found: str) -> None:
         raise SqlError(f"not in the domain of {column.name!r}: {found}", hint)
     if value != whole:
         raise SqlError(f"column {column.name!r} has whole numbers, found {found}", f"write {whole} or {whole + 1}")
-
-
-def _plain(value: Decimal) -> str:
-    text = f"{value:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _period_hint(text: str, column: TableColumn, op: str) -> str:

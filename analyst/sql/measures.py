@@ -19,6 +19,7 @@ from sqlglot import exp
 from analyst.errors import SqlError
 from analyst.sql.cases import default_of, whens_of
 from analyst.sql.columns import measure
+from analyst.sql.nodes import shown_as
 from analyst.sql.offer import Offer
 from analyst.sql.parse import sql_position
 from analyst.sql.predicates import CONDITIONS, predicate
@@ -81,7 +82,7 @@ class _Part:
 
 def expression_of(node: exp.Expr, table: str, offer: Offer, where: Predicate | None) -> Expression:
     """Return an expression of the cells of a row that meets a condition; raises SqlError."""
-    shown, place = _shown(node), sql_position(node)
+    shown, place = shown_as(node), sql_position(node)
     if sum(1 for _ in node.walk()) > _MOST_NODES or _depth(node) > _MOST_NESTED:
         message = f"{shown} has too many parts{place}, or is nested too deeply"
         raise SqlError(message, f"a measure has at most {MAX_PARTS} parts, and is nested at most {MAX_DEPTH} deep")
@@ -115,13 +116,9 @@ def _check_steps(node: exp.Expr, found: _Part, table: Table, where: Predicate | 
         defined(Derived(name="measure", expression=found.expression), table, where)
     except NoRangeError as err:
         if err.lacks != "step":
-            raise SqlError(f"{_shown(node)}{sql_position(node)}: {err.message}", _SMALLER) from err
-        message = f"{_shown(node)}{sql_position(node)} has values from {found.range}, and the finest step is 1e-9"
+            raise SqlError(f"{shown_as(node)}{sql_position(node)}: {err.message}", _SMALLER) from err
+        message = f"{shown_as(node)}{sql_position(node)} has values from {found.range}, and the finest step is 1e-9"
         raise SqlError(message, "multiply it, as in 1000000 * x, and divide the figure by it") from err
-
-
-def _shown(node: exp.Expr) -> str:
-    return node.sql(dialect="duckdb")[:60]
 
 
 def _depth(node: exp.Expr) -> int:
@@ -169,7 +166,7 @@ class _Reading:
             return self._chain(node, values)
         found = self._function(node, values)
         if found is None:
-            raise SqlError(f"{_shown(node)} is not supported in a measure{sql_position(node)}", HINT)
+            raise SqlError(f"{shown_as(node)} is not supported in a measure{sql_position(node)}", HINT)
         return found
 
     def _function(self, node: exp.Expr, values: Values) -> _Part | None:
@@ -208,13 +205,13 @@ class _Reading:
     def _applied(self, node: exp.Expr, function: Function, parts: Sequence[_Part], kind: Kind) -> _Part:
         """Return a function of parts; raises SqlError where it has no finite bounds."""
         if function in ("round", "nullif", "power") and not isinstance(parts[1].expression, Constant):
-            message = f"{_shown(node)} is not supported in a measure{sql_position(node)}"
+            message = f"{shown_as(node)} is not supported in a measure{sql_position(node)}"
             raise SqlError(message, f"the second argument of {function.upper()} is a number here")
         try:
             found = applied(function, [one.range for one in parts])
         except NoRangeError as err:
             lacks = "digits left" if err.lacks == "error" else "public bounds"
-            message = f"{_shown(node)} has no {lacks}{sql_position(node)}: {_lacking(node, err, parts)}"
+            message = f"{shown_as(node)} has no {lacks}{sql_position(node)}: {_lacking(node, err, parts)}"
             raise SqlError(message, _remedy(node, err, parts)) from err
         if not found.columns and function != "nullif" and (folded := _folded(found)) is not None:
             return _Part(folded, constant(folded.value), kind)
@@ -245,7 +242,7 @@ class _Reading:
     def _whole(self, node: exp.Expr, values: Values) -> _Part:
         parts = [self.of(node.this, values), self.of(node.expression, values)]
         if {one.kind for one in parts} != {"int"}:
-            message = f"{_shown(node)} is not supported in a measure{sql_position(node)}: it is of whole numbers"
+            message = f"{shown_as(node)} is not supported in a measure{sql_position(node)}: it is of whole numbers"
             raise SqlError(message, "write FLOOR(x / y)")
         if isinstance(node, exp.Mod):
             return self._applied(node, "remainder", parts, "int")
@@ -277,7 +274,7 @@ class _Reading:
             scale = [one.this.this for one in node.args["to"].expressions[1:2]]
             digits = int(scale[0]) if scale else 0 if node.args["to"].expressions else _DECIMALS
             return self._rounded(node, inner, digits, "decimal")
-        message = f"{_shown(node)} is not supported in a measure{sql_position(node)}"
+        message = f"{shown_as(node)} is not supported in a measure{sql_position(node)}"
         raise SqlError(message, "cast to a number: INT, BIGINT, DOUBLE or DECIMAL(18, 2)")
 
     def _rounded(self, node: exp.Expr, inner: _Part, digits: int, kind: Kind) -> _Part:
@@ -319,16 +316,16 @@ def _constant(node: exp.Expr) -> _Part:
         return _Part(Constant(value=text), constant(text), "int")
     place, hint = sql_position(node), "write a number in digits, with up to 18 before the point and 9 after it"
     if node.is_string:
-        raise SqlError(f"{_shown(node)} is no number{place}", hint)
+        raise SqlError(f"{shown_as(node)} is no number{place}", hint)
     try:
         written = Decimal(str(node.this))
         is_huge = not written.is_finite() or not -_MOST_PLACES < written.adjusted() < _MOST_PLACES
         number = Fraction(0) if is_huge else Fraction(written)
     except (InvalidOperation, ValueError, OverflowError) as err:
-        raise SqlError(f"{_shown(node)} is no number{place}", hint) from err
+        raise SqlError(f"{shown_as(node)} is no number{place}", hint) from err
     found = _folded(Range(number, number))
     if found is None or is_huge:
-        raise SqlError(f"{_shown(node)} is too large or too fine{place}", hint)
+        raise SqlError(f"{shown_as(node)} is too large or too fine{place}", hint)
     is_real, is_whole = "e" in str(node.this).lower(), "." not in str(node.this)
     return _Part(found, constant(found.value), "double" if is_real else "int" if is_whole else "decimal")
 
@@ -366,7 +363,7 @@ def _remedy(node: exp.Expr, err: NoRangeError, parts: Sequence[_Part]) -> str:
         return _of_divisor(node, parts)
     inner = node.this if not isinstance(node, exp.Log) or node.expression is None else node.expression
     text, found = _inner_text(inner), parts[0].range
-    name = _shown(node).partition("(")[0]
+    name = shown_as(node).partition("(")[0]
     remedies: Mapping[str, Callable[[], str]] = {
         "logarithm": lambda: _above_0(inner, found, lambda one: f"{name}({one})"),
         "root": lambda: f"write SQRT(GREATEST({text}, 0)), or SQRT(ABS({text}))",

@@ -7,6 +7,17 @@ from sqlglot import exp
 LARGEST = 2**60  # of a number that is read here
 
 
+def shown_as(node: exp.Expr) -> str:
+    """Return the text of a part as an error shows it, cut where it is long."""
+    return node.sql(dialect="duckdb")[:60]
+
+
+def in_digits(value: Decimal) -> str:
+    """Return a number in digits, without zeros at its end."""
+    text = f"{value:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def has_figure(node: exp.Expr) -> bool:
     """Tell whether an expression has an aggregate in it."""
     return node.find(exp.AggFunc) is not None

@@ -87,6 +87,10 @@ class Offer:
         held = [self.holders(table) for table in tables]
         return tuple(silo for silo in held[0] if all(silo in holders for holders in held))
 
+    def is_filter(self, table: str, name: str) -> bool:
+        """Tell whether every silo that opens a column opens it as a filter."""
+        return all("filter" in found[name].roles for found in self.holders(table).values() if name in found)
+
     def rows_up_to(self, silo: str, table: str) -> int | None:
         """Return how many rows of a table a silo's policy states at most; None where it states none."""
         return next((one.rows_up_to for one in self.silos[silo].tables if one.name == table), None)

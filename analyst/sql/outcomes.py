@@ -14,6 +14,7 @@ from sqlglot import exp
 from analyst.errors import SqlError
 from analyst.sql.columns import define
 from analyst.sql.evaluation import Kind, Result, changes, check_pure, is_dated, results
+from analyst.sql.nodes import in_digits, shown_as
 from analyst.sql.offer import Offer
 from analyst.sql.parse import sql_position
 from policies.periods import granularity_of, span
@@ -78,7 +79,7 @@ def outcomes(node: exp.Expr, table: str, offer: Offer) -> Outcomes:
     target = only_column(node)
     if target is None:
         hint = "an expression of one column is computed over its public values; compare two columns as they are: a < b"
-        raise SqlError(f"{_shown(node)} is no expression of one column{sql_position(node)}", hint)
+        raise SqlError(f"{shown_as(node)} is no expression of one column{sql_position(node)}", hint)
     column = define(target, table, offer)
     check_pure(node)
     if column.type == "date" and column.domain and is_dated(node):
@@ -91,12 +92,8 @@ def outcomes(node: exp.Expr, table: str, offer: Offer) -> Outcomes:
             "compare it with whole texts: =, IN" if lacks == "a closed domain" else "compare it with numbers: <, ="
         )
         hint = f"an expression is computed over public values, and no policy gives {column.name!r} {lacks}; {instead}"
-        raise SqlError(f"{_shown(node)} cannot be computed{sql_position(node)}", hint)
+        raise SqlError(f"{shown_as(node)} cannot be computed{sql_position(node)}", hint)
     return _of_numbers(node, column, column.low, column.high)
-
-
-def _shown(node: exp.Expr) -> str:
-    return node.sql(dialect="duckdb")[:60]
 
 
 def _kind_of(found: Sequence[Result]) -> Kind:
@@ -183,21 +180,16 @@ def _edges(
 ) -> Iterator[Edge]:
     """Yield where each run ends, given the first step of the next one: a number may lie between two steps."""
     if column.type == "int" or not starts or max(map(abs, starts)) > _NARROW or len(starts) > MAX_LISTED:
-        yield from (Edge("<", _plain(start)) for start in starts)
+        yield from (Edge("<", in_digits(start)) for start in starts)
         return
-    close = [_plain(one) for start in starts for one in (start - _LEAST, start - step + _LEAST)]
+    close = [in_digits(one) for start in starts for one in (start - _LEAST, start - step + _LEAST)]
     found = [one.text for one in results(node, "DECIMAL(18, 9)", close)]
     for place, start in enumerate(starts):
         before, after = found[2 * place], found[2 * place + 1]
         if before != labels[place] and after == labels[place + 1]:
-            yield Edge("<=", _plain(start - step))  # all that is above the step before has the next result
+            yield Edge("<=", in_digits(start - step))  # all that is above the step before has the next result
         else:
-            yield Edge("<", _plain(start))
-
-
-def _plain(value: Decimal) -> str:
-    text = f"{value:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+            yield Edge("<", in_digits(start))
 
 
 def never(column: TableColumn) -> Predicate:

@@ -254,18 +254,13 @@ def is_measure(column: TableColumn) -> bool:
 def has_quantiles(column: TableColumn, table: str, offer: Offer) -> bool:
     """Tell whether silos show how many rows lie below each value of a column."""
     opened = all("quantile" in offer.silos[silo].aggregates for silo in offer.holders(table))
-    return opened and column.step is not None and column.type != "bool" and _is_filter(column, table, offer)
-
-
-def _is_filter(column: TableColumn, table: str, offer: Offer) -> bool:
-    known = offer.holders(table).values()
-    return all("filter" in found[column.name].roles for found in known if column.name in found)
+    return opened and column.step is not None and column.type != "bool" and offer.is_filter(table, column.name)
 
 
 def group_of(column: TableColumn, table: str, offer: Offer) -> str:
     """Return what to group by for a column: itself, a bucket between its bounds, or nothing where none may be asked."""
     name, width = column.name, _width(column)
-    is_filter = _is_filter(column, table, offer)
+    is_filter = offer.is_filter(table, column.name)
     if column.domain or (column.type == "bool" and is_filter):
         return name
     if width is None or not is_filter or column.type == "bool" or column.range_steps >= MAX_STEPS:
@@ -280,7 +275,7 @@ def _counted(column: TableColumn, side: tuple[str, str], table: str, offer: Offe
     width = _width(column)
     if width is None or column.low is None or column.high is None or column.type == "bool" or column.domain:
         return ""
-    if not _is_filter(column, table, offer):
+    if not offer.is_filter(table, column.name):
         return ""
     middle = round((column.low + column.high) / 2 * float(column.step or 1) / width) * width
     name, sign = side

@@ -121,11 +121,10 @@ def conditions(question: Question) -> Question:
     They are computed in each row where a figure does not add up, and where silos allow no more dimensions.
     """
     statement, after = select_of(question), question.after
-    if after is None or not can_be_added(statement):
-        return replace(question, query=inlined(statement))
-    found = conditions_of(inlined(statement))
-    if found is None:
-        return replace(question, query=inlined(statement))
+    own = inlined(statement)
+    found = conditions_of(own) if after is not None and can_be_added(statement) else None
+    if found is None or after is None:
+        return replace(question, query=own)
     if len(_grouped_by(found.core)) > question.offer.most_dimensions:
         return replace(question, query=inlined(statement, has_to=True))
     return replace(question, query=found.core, after=added(found, after))

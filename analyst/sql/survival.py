@@ -126,7 +126,7 @@ def curve_instead(statement: exp.Select, column: TableColumn, table: str, offer:
     """Return the question for a curve where one groups by a time and counts by a bool; nothing where it is not open."""
     opens = all(SURVIVAL in offer.silos[silo].aggregates for silo in offer.holders(table))
     bools = [name for name in _counted(statement) if _is_bool(name, table, offer)]
-    if not opens or not bools or not _is_filter(column.name, table, offer):
+    if not opens or not bools or not offer.is_filter(table, column.name):
         return ""
     try:
         grid_of(column, None)
@@ -144,7 +144,3 @@ def _counted(statement: exp.Select) -> Iterator[str]:
 
 def _is_bool(name: str, table: str, offer: Offer) -> bool:
     return name in offer.columns(table) and offer.column(table, name).type == "bool"
-
-
-def _is_filter(name: str, table: str, offer: Offer) -> bool:
-    return all("filter" in found[name].roles for found in offer.holders(table).values() if name in found)
