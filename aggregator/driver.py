@@ -196,7 +196,8 @@ class Server:
     async def deliver_report(self, name: bytes) -> tuple[bytes, ...]:
         """Send the report of a training step, by its SHA-256, to its recipients, after the reports that they missed.
 
-        Return each silo's signed `ModelUpdated`. Raises AggregatorError or CryptoError if it is unknown or erased.
+        Return each silo's signed `ModelUpdated`, and after it the model that it seals to the analyst, if it does.
+        Raises AggregatorError or CryptoError if it is unknown or erased.
         """
         index = await asyncio.to_thread(self.transcripts.index_of, name)
         silos = [silo for silo in index.recipients if silo in self._silos]
@@ -223,7 +224,7 @@ class Server:
                 pending.append(before)
             if not pending:
                 break
-        return (signed.envelope,)
+        return (signed.envelope, *reports.sealed_model(index.step, frames))
 
     async def _round(
         self, asked: ReceivedRequest, silos: Iterable[str], outcomes: Outcomes, bounds: "_Bounds"

@@ -24,6 +24,7 @@ from policies.requests.training import MAX_FEATURES, START
 from policies.units import MAX_STEPS, Number
 
 DESCENT = LogisticStep.model_fields["kind"].default  # the one model that is trained by descent
+SILOS_ALONE = ("silos",)  # the recipients of a job that names none
 ROUNDS, LEAST_ROUNDS = 25, 3  # of an exact family at most, where the job names no other number
 
 
@@ -49,6 +50,10 @@ class Job(BaseModel):
     silos: tuple[Name, ...] = ()  # to train with these alone
     options: dict[str, Number | str] = Field(default_factory=dict)  # of an exact family
     columns: dict[str, Name] = Field(default_factory=dict)  # further ones of an exact family, such as its offset
+    # Who has the model at the end; left out of the job's hash where it is the silos alone.
+    recipients: Annotated[
+        tuple[Literal["silos", "analyst"], ...], Field(exclude_if=lambda named: named == SILOS_ALONE)
+    ] = ("silos",)
 
     @property
     def is_exact_family(self) -> bool:
@@ -61,6 +66,8 @@ class Job(BaseModel):
             raise ValueError(f"no model {self.model!r}, expected one of {', '.join(SHAPES)}")
         if strange := set(self.bounds) - set(self.used):
             raise ValueError(f"bounds of {', '.join(sorted(strange))}, not among the features")
+        if "silos" not in self.recipients or len(set(self.recipients)) < len(self.recipients):
+            raise ValueError('recipients is ["silos"], or ["silos", "analyst"]: the silos always have the model')
         return self._check_exact() if self.is_exact_family else self._check_descent()
 
     def _check_exact(self) -> Self:
@@ -90,6 +97,11 @@ class Job(BaseModel):
     def used(self) -> tuple[str, ...]:
         """The columns that the job reads but its label."""
         return (*self.features, *self.columns.values())
+
+    @property
+    def is_for_analyst(self) -> bool:
+        """Whether the analyst is to have the model too."""
+        return "analyst" in self.recipients
 
     @property
     def planned(self) -> int:
@@ -125,6 +137,8 @@ def first_request(federation: Federation, job: Job) -> Request:
         raise AnalystError(f"unknown purpose {job.purpose!r}", suggest(job.purpose, offer.purposes))
     try:
         step: AnyComputation = _exact(job, offer) if job.is_exact_family else _logistic(job)
+        if job.is_for_analyst:
+            step = step.model_copy(update={"released_to": federation.recipient})
         table, micro_rho = table_of(offer, job), 0
         if job.epsilon is not None:
             micro_rho = federation.price(job.purpose, float(job.epsilon), table, step, job.silos) // job.planned

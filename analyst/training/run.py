@@ -25,6 +25,8 @@ from analyst.client import Federation
 from analyst.errors import AnalystError
 from analyst.requests import waiting
 from analyst.training.job import Job, first_request
+from analyst.training.registry import Registry
+from analyst.training.released import taken
 from crypto.errors import CryptoError
 from crypto.rounds.messages import Failure, RunEnd
 from crypto.wire import Count, Digest, Message, Signed, digest_of
@@ -75,6 +77,8 @@ class Training:
     delta: float
     assumptions: tuple[str, ...]
     ended: RunEnd | None = None  # why it was at its end before its last step
+    is_released: bool | None = None  # whether the analyst has the model; None where the job names the silos alone
+    why_not_released: str = ""
 
 
 def train(
@@ -99,6 +103,8 @@ def train(
     step = request.plan.training
     if step is None:
         raise AnalystError(f"{keep} is not of a training run", "remove it to begin a new run")
+    registry = Registry(federation.config.path.parent)
+    registry.begin(request, step, federation.now())
     answered = dict.fromkeys(request.silos, 0)
     holders, ended = frozenset[str](), None
     while state.done < step.steps and ended is None:
@@ -115,6 +121,7 @@ def train(
             step = request.plan.training or step
             continue
         checked = federation.check(request, answer)
+        registry.learned(request, request.plan.training or step, checked, federation.now())
         for silo in checked.survivors:
             answered[silo] += 1
         told = federation.deliver_report(checked.name)
@@ -125,11 +132,12 @@ def train(
         progress(state.done)
     if state.done == step.steps and not holders:
         holders = frozenset(federation.deliver_report(state.after))  # the last call was interrupted after its last step
-    if keep is not None:
+    model = None if step.released_to is None else taken(federation, request, state.after)
+    if keep is not None and not isinstance(model, str):
         keep.unlink(missing_ok=True)
     rho = None if step.release == "exact" else (step.steps + state.lost) * request.micro_rho / MICRO
     offer = federation.offer_of(request.silos)
-    return Training(
+    training = Training(
         run=step.run.hex(),
         steps=state.done,
         lost=state.lost,
@@ -144,7 +152,22 @@ def train(
             else f"one person is known to at most {request.table.max_silos} silos",
         ),
         ended=ended,
+        is_released=None if model is None else not isinstance(model, str),
+        why_not_released=model if isinstance(model, str) else "",
     )
+    registry.finish(
+        step.run,
+        federation.now(),
+        model,
+        done=state.done,
+        lost=state.lost,
+        holders=training.holders,
+        ended=ended,
+        rho=rho,
+        epsilon=training.epsilon,
+        delta=training.delta,
+    )
+    return training
 
 
 def _end(step: TrainingStep, told: Mapping[str, RunEnd | None]) -> RunEnd | None:
@@ -232,6 +255,7 @@ def to_json(training: Training) -> str:
             "epsilon": training.epsilon,
             "delta": training.delta,
             "ended": training.ended,
+            "released": training.is_released,
             "assumptions": list(training.assumptions),
         },
         indent=2,
@@ -249,7 +273,12 @@ def show_training(training: Training, job: Job, policies: Mapping[str, Path]) ->
         lines.append(
             f"not at its end after {training.steps} steps: the step is above the tolerance; ask with more rounds"
         )
-    lines.append(f"the model is at {', '.join(training.holders) or 'no silo'}, and nowhere else; an owner sees it with")
+    if training.is_released:
+        lines.append(f"you have the model too, and see it with: consilo model show {training.run[:12]}")
+    elif training.is_released is not None:
+        lines.append(f"the model was not released to you: {training.why_not_released}")
+    elsewhere = "" if training.is_released else ", and nowhere else"
+    lines.append(f"the model is at {', '.join(training.holders) or 'no silo'}{elsewhere}; an owner sees it with")
     lines += [
         f"  consilo-silo models --policy {policies.get(silo, Path('policy.toml'))}" for silo in training.holders[:1]
     ]

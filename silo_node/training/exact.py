@@ -27,14 +27,14 @@ def contribution(request: Request, examples: Examples, state: RunState | None) -
     """Return the silo's blocks in whole units: of these rows, at the state that all silos have."""
     task = task_of(request)
     family = FAMILIES[task.family]
-    return family.statistics(task, _state(state, task), examples)
+    return family.statistics(task, kept_state(state, task), examples)
 
 
 def moved(state: RunState | None, request: Request, position: bytes, opened: Opened, now: int) -> RunState:
     """Return the state after a step, from the blocks of its opened sum. The step must be the next one."""
     task = task_of(request)
     family, names = FAMILIES[task.family], SHAPES[task.family].blocks(task)
-    after = family.update(task, _state(state, task), dict(zip(names, opened.whole_blocks(), strict=True)))
+    after = family.update(task, kept_state(state, task), dict(zip(names, opened.whole_blocks(), strict=True)))
     model = ExactModel(
         family=task.family,
         numbers=_numbers(after),
@@ -49,7 +49,7 @@ def _numbers(state: State) -> tuple[Numbers, ...]:
     return tuple(Numbers(name=name, values=tuple(map(float, values))) for name, values in sorted(state.numbers.items()))
 
 
-def _state(state: RunState | None, task: Task) -> State:
+def kept_state(state: RunState | None, task: Task) -> State:
     """Return a family's state from what the silo has kept; raises ProtocolError if that is of another family."""
     if state is None:
         return FAMILIES[task.family].init(task)
