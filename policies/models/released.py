@@ -4,6 +4,7 @@ Each silo signs the model that it holds and seals that to the analyst's key, so 
 of it. The analyst takes what a quorum of silos signed alike.
 """
 
+from hashlib import sha256
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -31,6 +32,11 @@ class ReleasedModel(Message):
     ended: Annotated[RunEnd | None, Field(default=None, exclude_if=lambda ended: ended is None)] = None
     fitted: Fitted
     portable: Annotated[Portable | None, Field(default=None, exclude_if=lambda form: form is None)] = None
+
+
+def digest_of_model(fitted: Fitted, portable: Portable | None) -> str:
+    """Return the SHA-256 by which a model is told from others, in hexadecimal; it is the same wherever the model is."""
+    return sha256(fitted.encode() + (b"" if portable is None else portable.encode())).hexdigest()
 
 
 MAX_SEALED_MODEL_BYTES = ReleasedModel.MAX_BYTES + MAX_ENVELOPE_OVERHEAD + OVERHEAD_BYTES

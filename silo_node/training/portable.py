@@ -19,7 +19,8 @@ from silo_node.training.glm import standing
 from silo_node.training.grid import Vector
 from silo_node.training.run import RunState
 
-_LINKS: Mapping[str, Link] = MappingProxyType(
+# The families that have a portable form, and what the sum of a row means there.
+LINKS: Mapping[str, Link] = MappingProxyType(
     {
         "linear-regression": "identity",
         "ridge-regression": "identity",
@@ -67,17 +68,18 @@ def portable_of(state: RunState) -> Portable:
     plan, table = state.record.plan, state.record.table
     match plan:
         case ExactStep():
-            return _exact(plan.task(table), kept_state(state, plan.task(table)))
+            return exact_form(plan.task(table), kept_state(state, plan.task(table)))
         case LogisticStep():
             return _descent(plan, [table.column(name) for name in plan.features], state)
         case _:
             raise SiloError(f"no prediction form: {plan.kind} has none in this version", _MAKE)
 
 
-def _exact(task: Task, state: State) -> Portable:
+def exact_form(task: Task, state: State) -> Portable:
+    """Return the portable form of an exact family's model; raises SiloError where none stands."""
     if not has_model(state):
         raise SiloError(f"no prediction form: the run ended without a model ({state.ended or 'too early'})", _MAKE)
-    link, scale, shift = _LINKS[task.family], 1.0, 0.0
+    link, scale, shift = LINKS[task.family], 1.0, 0.0
     if link == "identity":
         scale, shift = linear.in_units(task, state)
     offset = task.parts.get("offset")
