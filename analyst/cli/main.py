@@ -18,6 +18,7 @@ from analyst.asking import Command, ask
 from analyst.cli.doctor import examine
 from analyst.cli.federation import add_commands
 from analyst.cli.finding import add_finding_commands
+from analyst.cli.model import add_model_commands
 from analyst.cli.new import columns_of, new
 from analyst.cli.opening import (
     NO_TERMINAL,
@@ -132,6 +133,7 @@ def command_line() -> argparse.ArgumentParser:
     add_finding_commands(commands)
     add_planning_commands(commands)
     add_report_commands(commands)
+    add_model_commands(commands)
     silos = command("silos", _silos, "list the silos and what their policies open to you")
     federation_options(silos)
     silos.add_argument("--format", choices=["table", "json"], default="table")

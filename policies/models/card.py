@@ -8,11 +8,13 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from crypto.wire import Message
+from policies.errors import ModelError
 from policies.models.fitted import Fitted
 from policies.models.portable import Finite
 from policies.models.record import RunRecord
@@ -145,6 +147,17 @@ def policies(record: RunRecord) -> list[dict[str, Any]]:
     ]
 
 
+def ending_of(file: Path) -> Literal["html", "json"]:
+    """Return the format of a card by its file's ending; raises ModelError on another one."""
+    match file.suffix:
+        case ".html":
+            return "html"
+        case ".json":
+            return "json"
+        case _:
+            raise ModelError(f"{file} ends in neither .html nor .json", "name a file that does")
+
+
 def title_of(card: Card) -> str:
     """Return what stands above a card."""
     return card.family.replace("-", " ") + ("" if card.label is None else f" of {card.label}")
@@ -197,7 +210,12 @@ def _column(column: TableColumn) -> tuple[str, str, str]:
 
 def _bounds(column: TableColumn) -> str:
     step = Decimal(column.step or "1")
-    return f"{(column.low or 0) * step:f} to {(column.high or 0) * step:f}, in steps of {step:f}"
+    low, high = (f"{(bound or 0) * step.normalize():f}" for bound in (column.low, column.high))
+    return f"{_plain(low)} to {_plain(high)}, in steps of {step:f}"
+
+
+def _plain(number: str) -> str:
+    return number.rstrip("0").removesuffix(".") if "." in number else number
 
 
 def _silos(card: Card) -> Sequence[tuple[str, int]]:
