@@ -167,7 +167,7 @@ def sections(card: Card) -> tuple[Section, ...]:
     """Return a card as headings with tables of texts."""
     return (
         Section("What it is", ("", ""), tuple(_facts(card))),
-        Section("Columns", ("column", "type", "values"), tuple(map(_column, card.columns))),
+        Section("Columns", ("column", "used as", "type", "values"), tuple(_columns(card))),
         Section("Silos", ("silo", "in rounds"), tuple((name, str(count)) for name, count in _silos(card))),
         Section("Policies", ("rounds", "silo", "SHA-256 of its policy", "in the sums"), tuple(_policies(card.record))),
         *_listings(card.fitted),
@@ -197,6 +197,16 @@ def _facts(card: Card) -> Iterator[tuple[str, str]]:
         yield "held by", ", ".join(card.holders)
     yield "run", card.run
     yield "SHA-256 of the model", card.digest
+
+
+def _columns(card: Card) -> Iterator[tuple[str, str, str, str]]:
+    used: dict[str, str] = {name: role for role, names in card.record.plan.uses().items() for name in names}
+    plan = card.record.plan
+    if isinstance(plan, ExactStep):
+        used |= {one.value: one.name for one in plan.parts}
+    for column in card.columns:
+        name, kind, values = _column(column)
+        yield name, used.get(name, "-"), kind, values
 
 
 def _column(column: TableColumn) -> tuple[str, str, str]:
