@@ -48,6 +48,16 @@ ENDS: Mapping[RunEnd, str] = MappingProxyType(
     }
 )
 
+# The same of a run by descent, which has a rate, and of one with noise, which is judged from opened sums alone.
+DESCENT_ENDS: Mapping[RunEnd, str] = MappingProxyType(
+    {
+        "diverged": "stopped: the weights grew without end, and the last good model stands; ask with a smaller {rate},"
+        " with more {rounds} to arrive where it went",
+        "too-few-rows": "too few persons for this price: what was counted is not above its noise, or the noise is not"
+        " small beside what the features tell apart; ask more silos, take fewer features, or a larger epsilon",
+    }
+)
+
 
 class Progress(Message):
     """The progress of a run, stored in `JOB.run.json`."""
@@ -238,13 +248,21 @@ def to_json(training: Training) -> str:
     )
 
 
+def _why(ended: RunEnd, job: Job) -> str:
+    """Return why a run is at its end, with what to do about it."""
+    if job.is_exact_family or ended not in DESCENT_ENDS:
+        return ENDS[ended]
+    rate, rounds = ("options.rate", "rounds") if job.is_noised_family else ("learning_rate", "steps")
+    return DESCENT_ENDS[ended].format(rate=rate, rounds=rounds)
+
+
 def show_training(training: Training, job: Job, policies: Mapping[str, Path]) -> str:
     """Return a finished run as text: its cost, its silos, and the silos with the model."""
     what = job.model.replace("-", " ") + ("" if job.label is None else f" of {job.label}")
     lines = [f"run {training.run}: {training.steps} steps of {what}"]
     lines += [f"  {silo}: in {count} steps" for silo, count in training.answered.items()]
     if training.ended is not None:
-        lines.append(ENDS[training.ended])
+        lines.append(_why(training.ended, job))
     elif job.is_exact_family:
         lines.append(
             f"not at its end after {training.steps} steps: the step is above the tolerance; ask with more rounds"

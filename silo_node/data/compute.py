@@ -28,6 +28,7 @@ from silo_node.errors import SourceError
 from silo_node.training import exact
 from silo_node.training.family import Examples
 from silo_node.training.logistic_model import weights_of
+from silo_node.training.noised import step as noised
 from silo_node.training.run import RunState, check_position
 
 Vectors = Sequence[npt.NDArray[np.int64]]
@@ -98,6 +99,7 @@ CONTRIBUTIONS: Mapping[str, ContributionKind] = MappingProxyType(
         "query": ContributionKind(_read_answer, Reader.vectors, _answered),
         "logistic-regression": ContributionKind(_read_examples, Reader.examples, _trained, _load_torch),
         "exact-step": ContributionKind(_read_model_rows, Reader.model_examples, exact.contribution),
+        "noised-step": ContributionKind(_read_model_rows, Reader.model_examples, noised.contribution),
     }
 )
 

@@ -78,7 +78,7 @@ def model_examples(
     consent: ConsentFilter | None = None,
     forgotten: Forgotten = nobody,
 ) -> Examples:
-    """Return the rows that a step of an exact family learns from; see `model_rows.model_rows`."""
+    """Return the rows that a step of a family learns from; see `model_rows.model_rows`."""
     rows, is_in = _rows(connection, (Reading(source, consent),), unit, request, forgotten)
     return model_rows(rows, request, is_in)
 

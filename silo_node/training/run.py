@@ -33,6 +33,9 @@ class Opened(Protocol):
     def blocks(self) -> list[Vector]:
         """Return the sums as reals."""
 
+    def deviations(self) -> list[float]:
+        """Return the standard deviation of the noise in each number of each block, in the units of `blocks`."""
+
     def whole_blocks(self) -> list[npt.NDArray[np.int64]]:
         """Return the sums of a computation without noise as whole numbers, exactly."""
 
@@ -77,9 +80,14 @@ class RunState(Message):
     # Of an exact family, which has no terms, weights and velocity here; left out of any other.
     exact: Annotated[ExactModel | None, Field(default=None, exclude_if=lambda model: model is None)] = None
 
+    # Whether a run of descent left the bound of its weights, which are then those before; left out where it did not.
+    has_diverged: Annotated[bool, Field(default=False, exclude_if=lambda has: not has)] = False
+
     @property
     def ended(self) -> RunEnd | None:
         """Why the run is at its end before its last step; None if it goes on."""
+        if self.has_diverged:
+            return "diverged"
         return None if self.exact is None else self.exact.ended
 
     def coefficients(self) -> dict[str, float]:
@@ -107,13 +115,12 @@ def state_after(
     weights: Vector,
     velocity: Vector,
     exact: ExactModel | None = None,
+    has_diverged: bool = False,
 ) -> RunState:
-    """Return a silo's state after a step of any model family; raises ProtocolError if a number is not finite."""
+    """Return a silo's state after a step of any model family; raises ProtocolError if the request is for no step."""
     step = request.plan.training
     if step is None:
         raise ProtocolError("the request is not for a step of a training run")
-    if not (np.isfinite(weights).all() and np.isfinite(velocity).all()):
-        raise ProtocolError("the model has diverged; train with a smaller learning_rate")
     return RunState(
         run=step.run,
         job=job_of(request, step),
@@ -130,6 +137,7 @@ def state_after(
         weights=tuple(map(float, weights)),
         velocity=tuple(map(float, velocity)),
         exact=exact,
+        has_diverged=has_diverged,
     )
 
 
