@@ -17,7 +17,6 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar
 
 from analyst.answers import denials_of, error_of
 from analyst.asking import SPENT
@@ -25,10 +24,9 @@ from analyst.client import Federation
 from analyst.errors import AnalystError
 from analyst.requests import waiting
 from analyst.training.job import Job, first_request
-from crypto.errors import CryptoError
+from analyst.training.progress import Progress, resumed, write
 from crypto.rounds.messages import Failure, RunEnd
-from crypto.wire import Count, Digest, Message, Signed, digest_of
-from federation.files import replace_file
+from crypto.wire import Signed, digest_of
 from policies.budget.accountant import epsilon_of
 from policies.requests.request import Request
 from policies.requests.training import START, TrainingStep
@@ -47,18 +45,6 @@ ENDS: Mapping[RunEnd, str] = MappingProxyType(
         " curves min_cohort persons; take fewer features, or ask more silos",
     }
 )
-
-
-class Progress(Message):
-    """The progress of a run, stored in `JOB.run.json`."""
-
-    MAX_BYTES: ClassVar[int] = 1 << 20
-    job: Digest  # SHA-256 of the job file
-    first: bytes  # the run's first request
-    done: Count
-    after: Digest
-    under_way: bytes = b""  # the request of the next step, once it was about to be sent
-    lost: Count = 0  # requests that gave no report, and whose charges stand
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +78,7 @@ def train(
     too few are left to answer.
     """
     digest = sha256(job.model_dump_json().encode()).digest()
-    state = _resumed(keep, digest) or Progress(
+    state = resumed(keep, digest) or Progress(
         job=digest, first=first_request(federation, job).encode(), done=0, after=START
     )
     request = waiting(Request.decode(state.first), deadline)
@@ -120,8 +106,7 @@ def train(
         told = federation.deliver_report(checked.name)
         holders, ended = frozenset(told), _end(step, told)
         state = state.model_copy(update={"done": state.done + 1, "after": checked.name, "under_way": b""})
-        if keep is not None:
-            _write(keep, state)
+        write(keep, state)
         progress(state.done)
     if state.done == step.steps and not holders:
         holders = frozenset(federation.deliver_report(state.after))  # the last call was interrupted after its last step
@@ -168,8 +153,7 @@ def _answered(
             return request, encrypted
     if not state.under_way or request.expires_at <= federation.now():
         request = renew()
-        if keep is not None:
-            _write(keep, state.model_copy(update={"under_way": request.encode()}))
+        write(keep, state.model_copy(update={"under_way": request.encode()}))
     return request, federation.exchange(request)
 
 
@@ -184,8 +168,7 @@ def _after_failure(
     instead = federation.in_place_of(request, failure)
     if instead is not None:
         lost = lost.model_copy(update={"first": instead.encode(), "under_way": instead.encode()})
-    if keep is not None:
-        _write(keep, lost)
+    write(keep, lost)
     if instead is None:
         raise error_of(failure, request, federation.config.roster)
     return lost
@@ -195,28 +178,6 @@ def _was_charged(failure: Failure, federation: Federation) -> bool:
     """Tell whether silos were told to contribute, or say that they have charged this request."""
     denials = denials_of(failure.refusals, failure.request_hash, federation.config.roster)
     return failure.charged or any(one.code == SPENT for reasons in denials.values() for one in reasons)
-
-
-def _resumed(keep: Path | None, job: bytes) -> Progress | None:
-    if keep is None or not keep.exists():
-        return None
-    try:
-        state = Progress.decode(keep.read_bytes())
-        Request.decode(state.first)
-    except (OSError, CryptoError) as err:
-        raise AnalystError(f"{keep} cannot be read", "remove it to begin a new run") from err
-    if state.job != job:
-        raise AnalystError(f"{keep} is of another job", "put the job back as it was, or remove the file to begin anew")
-    return state
-
-
-def _write(keep: Path, state: Progress) -> None:
-    try:
-        replace_file(keep, state.encode(), 0o600)
-    except OSError as err:
-        raise AnalystError(
-            f"{keep} cannot be written ({err.strerror})", "make room there, and give the command again"
-        ) from err
 
 
 def to_json(training: Training) -> str:
