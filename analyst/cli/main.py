@@ -30,7 +30,7 @@ from analyst.cli.opening import (
     show,
     silo_names,
 )
-from analyst.cli.planning import add_planning_commands, show_preview
+from analyst.cli.planning import add_planning_commands, show_preview, show_run_preview
 from analyst.cli.report import add_report_commands
 from analyst.cli.status import aggregator_home, as_json, federation_status, look_at
 from analyst.cli.status import show as status_lines
@@ -128,6 +128,8 @@ def command_line() -> argparse.ArgumentParser:
     train.add_argument("job", type=Path, metavar="JOB", help="the job file, such as job.toml")
     federation_options(train)
     deadline_option(train)
+    text = "say what the run would take, cost and leave, and who would refuse it; ask and pay nothing"
+    train.add_argument("--preview", action="store_true", help=text)
     train.add_argument("--format", choices=["text", "json"], default="text")
     add_finding_commands(commands)
     add_planning_commands(commands)
@@ -310,6 +312,9 @@ def _train(options: argparse.Namespace, notes: Console) -> int:
     job = read_job(options.job)
     keep = options.job.with_name(f"{options.job.name}.run.json")
     with federation_opened(options, notes) as (federation, status):
+        if options.preview:
+            show_run_preview(federation, job, keep, options.format)
+            return 0
         training = train(
             federation, job, lambda done: status.update(f"step {done} of {job.steps}"), keep, options.deadline
         )

@@ -91,7 +91,7 @@ def train(
     AnalystError before anything is sent if the job does not fit the silos, DeniedError if silos refuse, RoundError if
     too few are left to answer.
     """
-    digest = sha256(job.model_dump_json().encode()).digest()
+    digest = _digest(job)
     state = _resumed(keep, digest) or Progress(
         job=digest, first=first_request(federation, job).encode(), done=0, after=START
     )
@@ -195,6 +195,19 @@ def _was_charged(failure: Failure, federation: Federation) -> bool:
     """Tell whether silos were told to contribute, or say that they have charged this request."""
     denials = denials_of(failure.refusals, failure.request_hash, federation.config.roster)
     return failure.charged or any(one.code == SPENT for reasons in denials.values() for one in reasons)
+
+
+def resumed(keep: Path | None, job: Job) -> tuple[Request, int] | None:
+    """Return the first request of the job's interrupted run in `keep`, and how many rounds are done; None without one.
+
+    Raises AnalystError where the file is of another job, or cannot be read.
+    """
+    state = _resumed(keep, _digest(job))
+    return None if state is None else (Request.decode(state.first), state.done)
+
+
+def _digest(job: Job) -> bytes:
+    return sha256(job.model_dump_json().encode()).digest()
 
 
 def _resumed(keep: Path | None, job: bytes) -> Progress | None:
