@@ -39,6 +39,7 @@ from analyst.errors import AnalystError, DeniedError
 from analyst.pricing import Wanted, read_share, read_wanted
 from analyst.reports.render import print_offer
 from analyst.training.job import read_job
+from analyst.training.rounds import RoundDone
 from analyst.training.run import show_training, to_json, train
 from crypto.backends.registry import BACKENDS
 from crypto.keys import MIN_PASSPHRASE, Secret, SigningKey, read_key_file, write_key_file
@@ -315,9 +316,12 @@ def _train(options: argparse.Namespace, notes: Console) -> int:
         if options.preview:
             show_run_preview(federation, job, keep, options.format)
             return 0
-        training = train(
-            federation, job, lambda done: status.update(f"step {done} of {job.steps}"), keep, options.deadline
-        )
+
+        def tell(done: RoundDone) -> None:
+            status.update(f"round {done.number} of {done.planned}")
+            notes.print(done.in_words, markup=False, soft_wrap=True)
+
+        training = train(federation, job, keep=keep, deadline=options.deadline, tell=tell)
         policies = federation.config.policies
     print(to_json(training) if options.format == "json" else show_training(training, job, policies))
     return 0

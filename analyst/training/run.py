@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from time import perf_counter
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -25,6 +26,7 @@ from analyst.client import Federation
 from analyst.errors import AnalystError
 from analyst.requests import waiting
 from analyst.training.job import Job, first_request
+from analyst.training.rounds import RoundDone
 from crypto.errors import CryptoError
 from crypto.rounds.messages import Failure, RunEnd
 from crypto.wire import Count, Digest, Message, Signed, digest_of
@@ -75,6 +77,7 @@ class Training:
     delta: float
     assumptions: tuple[str, ...]
     ended: RunEnd | None = None  # why it was at its end before its last step
+    rounds: tuple[RoundDone, ...] = ()  # of this call
 
 
 def train(
@@ -83,8 +86,9 @@ def train(
     progress: Callable[[int], None] = lambda done: None,
     keep: Path | None = None,
     deadline: int = WAIT_S,
+    tell: Callable[[RoundDone], None] = lambda done: None,
 ) -> Training:
-    """Run a job to its end; `progress` is called with the number of finished steps.
+    """Run a job to its end; `progress` is called with the number of finished steps, `tell` with what a round was.
 
     With `keep`, a later call continues an interrupted run from that file, which is removed at the end. Each step waits
     `deadline` seconds for the silos' computing, whatever the interrupted run waited. Raises
@@ -100,13 +104,14 @@ def train(
     if step is None:
         raise AnalystError(f"{keep} is not of a training run", "remove it to begin a new run")
     answered = dict.fromkeys(request.silos, 0)
-    holders, ended = frozenset[str](), None
+    holders, ended, rounds = frozenset[str](), None, list[RoundDone]()
     while state.done < step.steps and ended is None:
         if state.done and len(holders) < len(request.silos):
             told = federation.deliver_report(state.after)  # for silos that are back, or for a continued run
             if (ended := _end(step, told)) is not None:
                 holders = frozenset(told)
                 continue
+        began = perf_counter()
         following = step.model_copy(update={"step": state.done, "after": state.after})
         request, answer = _answered(federation, state, keep, partial(federation.renew, request, following))
         if not isinstance(answer, bytes):
@@ -122,6 +127,9 @@ def train(
         state = state.model_copy(update={"done": state.done + 1, "after": checked.name, "under_way": b""})
         if keep is not None:
             _write(keep, state)
+        took = perf_counter() - began
+        rounds.append(RoundDone(state.done, step.steps, took, checked.survivors, len(request.silos)))
+        tell(rounds[-1])
         progress(state.done)
     if state.done == step.steps and not holders:
         holders = frozenset(federation.deliver_report(state.after))  # the last call was interrupted after its last step
@@ -144,6 +152,7 @@ def train(
             else f"one person is known to at most {request.table.max_silos} silos",
         ),
         ended=ended,
+        rounds=tuple(rounds),
     )
 
 
@@ -245,6 +254,7 @@ def to_json(training: Training) -> str:
             "epsilon": training.epsilon,
             "delta": training.delta,
             "ended": training.ended,
+            "rounds": [one.to_dict() for one in training.rounds],
             "assumptions": list(training.assumptions),
         },
         indent=2,
