@@ -95,6 +95,20 @@ class Family:
     statistics: Callable[[Task, State, Examples], list[Integers]]  # one array a block, in the order of the shape
     update: Callable[[Task, State, Mapping[str, Integers]], State]  # by the opened blocks; pure, the same everywhere
     finish: Callable[[Task, State], Fitted]
+    judged: "Judged | None" = None  # how its predictions are compared with the labels; None where it predicts nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a model says of each row, and what is true of it, in the same unit.
+
+    A score needs the features (and the offset) alone, so rows without a label have one too. That of a bool or of a
+    named value is its probability, of a text the probability of each of `task.classes`, of a number or a count its
+    mean in the label's units, and of a time to an event the log of its relative hazard.
+    """
+
+    scores: Callable[[Task, State, Examples], Vector]  # shape (rows,), of a text (rows, classes)
+    outcomes: Callable[[Task, Examples], Vector]  # shape (rows,): 0 or 1, the place of the class, or the number
 
 
 def figure(name: str, value: float) -> Line:
