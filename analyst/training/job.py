@@ -11,8 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from analyst.client import Federation
 from analyst.errors import AnalystError, SqlError
 from analyst.sql.offer import Offer, suggest
+from analyst.training.affordable import affordable, limits_of
 from crypto.randomness import token
 from crypto.wire import Name
+from policies.budget.accountant import micro_rho_of
 from policies.document.load import frozen
 from policies.requests.computations import AnyComputation
 from policies.requests.exact import ExactStep, Setting
@@ -127,15 +129,26 @@ def first_request(federation: Federation, job: Job) -> Request:
         step: AnyComputation = _exact(job, offer) if job.is_exact_family else _logistic(job)
         table, micro_rho = table_of(offer, job), 0
         if job.epsilon is not None:
-            micro_rho = federation.price(job.purpose, float(job.epsilon), table, step, job.silos) // job.planned
-            if micro_rho < 1:
-                raise AnalystError(
-                    f"epsilon {job.epsilon} buys nothing in {job.planned} steps", "spend more or step less"
-                )
+            micro_rho = _price(offer, job, table, offer.delta_for(table, step))
         return federation.write(table, step, job.purpose, micro_rho, silos=job.silos)
     except ValidationError as err:
         reason = err.errors()[0]["msg"].removeprefix("Value error, ")
         raise AnalystError(f"the job cannot be asked: {reason}", "docs/training.md describes every key") from err
+
+
+def _price(offer: Offer, job: Job, table: Table, delta: float) -> int:
+    """Return the price of a round, in micro-rho; raises AnalystError where an epsilon buys none."""
+    epsilon = float(job.epsilon or 0)
+    if (micro_rho := micro_rho_of(epsilon, delta) // job.planned) >= 1:
+        return micro_rho
+    silos = {silo: offer.silos[silo] for silo in offer.holders(job.table)}
+    could = affordable(epsilon, job.planned, delta, limits_of(silos, {}, table, job.purpose))
+    hint = (
+        "take fewer steps"
+        if could.least_epsilon is None
+        else f"{job.planned} steps cost epsilon {could.least_epsilon:g} or more"
+    )
+    raise AnalystError(f"epsilon {epsilon:g} buys nothing in {job.planned} steps", hint)
 
 
 def _logistic(job: Job) -> LogisticStep:

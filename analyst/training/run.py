@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from time import perf_counter
 from types import MappingProxyType
 
 from analyst.answers import denials_of, error_of
@@ -25,6 +26,7 @@ from analyst.errors import AnalystError
 from analyst.requests import waiting
 from analyst.training.job import Job, first_request
 from analyst.training.progress import Progress, resumed, write
+from analyst.training.rounds import RoundDone
 from crypto.rounds.messages import Failure, RunEnd
 from crypto.wire import Signed, digest_of
 from policies.budget.accountant import epsilon_of
@@ -61,6 +63,7 @@ class Training:
     delta: float
     assumptions: tuple[str, ...]
     ended: RunEnd | None = None  # why it was at its end before its last step
+    rounds: tuple[RoundDone, ...] = ()  # of this call
 
 
 def train(
@@ -69,15 +72,16 @@ def train(
     progress: Callable[[int], None] = lambda done: None,
     keep: Path | None = None,
     deadline: int = WAIT_S,
+    tell: Callable[[RoundDone], None] = lambda done: None,
 ) -> Training:
-    """Run a job to its end; `progress` is called with the number of finished steps.
+    """Run a job to its end; `progress` is called with the number of finished steps, `tell` with what a round was.
 
     With `keep`, a later call continues an interrupted run from that file, which is removed at the end. Each step waits
     `deadline` seconds for the silos' computing, whatever the interrupted run waited. Raises
     AnalystError before anything is sent if the job does not fit the silos, DeniedError if silos refuse, RoundError if
     too few are left to answer.
     """
-    digest = sha256(job.model_dump_json().encode()).digest()
+    digest = job_digest(job)
     state = resumed(keep, digest) or Progress(
         job=digest, first=first_request(federation, job).encode(), done=0, after=START
     )
@@ -86,13 +90,14 @@ def train(
     if step is None:
         raise AnalystError(f"{keep} is not of a training run", "remove it to begin a new run")
     answered = dict.fromkeys(request.silos, 0)
-    holders, ended = frozenset[str](), None
+    holders, ended, rounds = frozenset[str](), None, list[RoundDone]()
     while state.done < step.steps and ended is None:
         if state.done and len(holders) < len(request.silos):
             told = federation.deliver_report(state.after)  # for silos that are back, or for a continued run
             if (ended := _end(step, told)) is not None:
                 holders = frozenset(told)
                 continue
+        began = perf_counter()
         following = step.model_copy(update={"step": state.done, "after": state.after})
         request, answer = _answered(federation, state, keep, partial(federation.renew, request, following))
         if not isinstance(answer, bytes):
@@ -107,6 +112,9 @@ def train(
         holders, ended = frozenset(told), _end(step, told)
         state = state.model_copy(update={"done": state.done + 1, "after": checked.name, "under_way": b""})
         write(keep, state)
+        took = perf_counter() - began
+        rounds.append(RoundDone(state.done, step.steps, took, checked.survivors, len(request.silos)))
+        tell(rounds[-1])
         progress(state.done)
     if state.done == step.steps and not holders:
         holders = frozenset(federation.deliver_report(state.after))  # the last call was interrupted after its last step
@@ -129,6 +137,7 @@ def train(
             else f"one person is known to at most {request.table.max_silos} silos",
         ),
         ended=ended,
+        rounds=tuple(rounds),
     )
 
 
@@ -180,6 +189,20 @@ def _was_charged(failure: Failure, federation: Federation) -> bool:
     return failure.charged or any(one.code == SPENT for reasons in denials.values() for one in reasons)
 
 
+def interrupted(keep: Path | None, job: Job) -> tuple[Request, int] | None:
+    """Return the first request of the job's interrupted run in `keep`, and how many rounds are done; None without one.
+
+    Raises AnalystError where the file is of another job, or cannot be read.
+    """
+    state = resumed(keep, job_digest(job))
+    return None if state is None else (Request.decode(state.first), state.done)
+
+
+def job_digest(job: Job) -> bytes:
+    """Return the SHA-256 of a job, which the file of its interrupted run names."""
+    return sha256(job.model_dump_json().encode()).digest()
+
+
 def to_json(training: Training) -> str:
     """Return a finished run as JSON."""
     return json.dumps(
@@ -193,6 +216,7 @@ def to_json(training: Training) -> str:
             "epsilon": training.epsilon,
             "delta": training.delta,
             "ended": training.ended,
+            "rounds": [one.to_dict() for one in training.rounds],
             "assumptions": list(training.assumptions),
         },
         indent=2,
