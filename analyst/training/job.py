@@ -11,8 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from analyst.client import Federation
 from analyst.errors import AnalystError, SqlError
 from analyst.sql.offer import Offer, suggest
+from analyst.training.affordable import affordable, limits_of
 from crypto.randomness import token
 from crypto.wire import Name
+from policies.budget.accountant import micro_rho_of
 from policies.document.load import frozen
 from policies.requests.computations import AnyComputation
 from policies.requests.exact import ExactStep, Setting
@@ -156,26 +158,29 @@ def first_request(federation: Federation, job: Job) -> Request:
         step = _step(job, offer)
         table, micro_rho = table_of(offer, job), 0
         if job.epsilon is not None:
-            whole = federation.price(job.purpose, float(job.epsilon), table, step, job.silos)
-            micro_rho = whole // job.planned
-            _check_price(offer, job, step, whole)
+            micro_rho = _price(offer, job, table, offer.delta_for(table, step))
         return federation.write(table, step, job.purpose, micro_rho, silos=job.silos)
     except ValidationError as err:
         reason = err.errors()[0]["msg"].removeprefix("Value error, ")
         raise AnalystError(f"the job cannot be asked: {reason}", "docs/training.md describes every key") from err
 
 
-def _check_price(offer: Offer, job: Job, step: AnyComputation, whole: int) -> None:
-    """Raise AnalystError where a run's price does not buy its rounds at every silo; tell how many it buys."""
-    least = max(1, *(offer.silos[silo].min_micro_rho for silo in offer.holders(job.table)))
-    if whole // job.planned >= least:
-        return
-    buys, key = whole // least, step.training.rounds_key if step.training is not None else "steps"
-    if buys >= (NOISED_LEAST_ROUNDS if job.is_noised_family else 1):
-        hint = f"it buys {buys} at most, with the noise of each: ask with {key} = {buys}, or with a larger epsilon"
-    else:
-        hint = "ask with a larger epsilon"
-    raise AnalystError(f"epsilon {job.epsilon} is too little for {job.planned} rounds", hint)
+def _price(offer: Offer, job: Job, table: Table, delta: float) -> int:
+    """Return the price of a round, in micro-rho; raises AnalystError where an epsilon buys too few rounds."""
+    epsilon = float(job.epsilon or 0)
+    silos = {silo: offer.silos[silo] for silo in offer.holders(job.table)}
+    limits = limits_of(silos, {}, table, job.purpose)
+    if (micro_rho := micro_rho_of(epsilon, delta) // job.planned) >= max(
+        1, limits.needed if job.is_noised_family else 1
+    ):
+        return micro_rho
+    could = affordable(epsilon, job.planned, delta, limits)
+    hints = []
+    if job.is_noised_family and (could.rounds or 0) >= NOISED_LEAST_ROUNDS:
+        hints.append(f"it buys {could.rounds} at most: rounds = {could.rounds}")
+    if could.least_epsilon is not None:
+        hints.append(f"{job.planned} rounds cost epsilon {could.least_epsilon:g} or more")
+    raise AnalystError(f"epsilon {epsilon:g} is too little for {job.planned} rounds", "; ".join(hints) or "take fewer")
 
 
 def _step(job: Job, offer: Offer) -> AnyComputation:
