@@ -38,6 +38,7 @@ from analyst.demo.story import SECTORS, tell, tell_all
 from analyst.errors import AnalystError, DeniedError
 from analyst.pricing import Wanted, read_share, read_wanted
 from analyst.reports.render import print_offer
+from analyst.training.abandoning import abandon, show_abandoned
 from analyst.training.job import read_job
 from analyst.training.run import show_training, to_json, train
 from crypto.backends.registry import BACKENDS
@@ -128,6 +129,7 @@ def command_line() -> argparse.ArgumentParser:
     train.add_argument("job", type=Path, metavar="JOB", help="the job file, such as job.toml")
     federation_options(train)
     deadline_option(train)
+    train.add_argument("--abandon", action="store_true", help="give up its run that was interrupted")
     train.add_argument("--format", choices=["text", "json"], default="text")
     add_finding_commands(commands)
     add_planning_commands(commands)
@@ -309,6 +311,11 @@ def _query(options: argparse.Namespace, notes: Console) -> int:
 def _train(options: argparse.Namespace, notes: Console) -> int:
     job = read_job(options.job)
     keep = options.job.with_name(f"{options.job.name}.run.json")
+    if options.abandon:
+        with federation_opened(options, notes) as (federation, _):
+            given_up = abandon(federation, job, keep)
+        print("no run of this job is under way" if given_up is None else show_abandoned(given_up))
+        return 0
     with federation_opened(options, notes) as (federation, status):
         training = train(
             federation, job, lambda done: status.update(f"step {done} of {job.steps}"), keep, options.deadline

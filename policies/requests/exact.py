@@ -45,7 +45,6 @@ class ExactStep(TrainingStep):
     options: Settings = ()
 
     rounds_key: ClassVar[str] = "rounds"
-    may_end_early: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -76,11 +76,13 @@ class RunState(Message):
     velocity: tuple[_Finite, ...]
     # Of an exact family, which has no terms, weights and velocity here; left out of any other.
     exact: Annotated[ExactModel | None, Field(default=None, exclude_if=lambda model: model is None)] = None
+    # Why a run of any other kind is at its end before its last step, from opened sums alone; left out while it goes on.
+    ended_early: Annotated[RunEnd | None, Field(default=None, exclude_if=lambda ended: ended is None)] = None
 
     @property
     def ended(self) -> RunEnd | None:
         """Why the run is at its end before its last step; None if it goes on."""
-        return None if self.exact is None else self.exact.ended
+        return self.ended_early if self.exact is None else self.exact.ended
 
     def coefficients(self) -> dict[str, float]:
         """Return log-odds by term, in the units of the columns; the intercept is for all terms at 0.
@@ -107,8 +109,12 @@ def state_after(
     weights: Vector,
     velocity: Vector,
     exact: ExactModel | None = None,
+    ended: RunEnd | None = None,
 ) -> RunState:
-    """Return a silo's state after a step of any model family; raises ProtocolError if a number is not finite."""
+    """Return a silo's state after a step of any model family; raises ProtocolError if a number is not finite.
+
+    `ended` says why a run without an exact family is at its end before its last step.
+    """
     step = request.plan.training
     if step is None:
         raise ProtocolError("the request is not for a step of a training run")
@@ -130,6 +136,7 @@ def state_after(
         weights=tuple(map(float, weights)),
         velocity=tuple(map(float, velocity)),
         exact=exact,
+        ended_early=ended,
     )
 
 
