@@ -45,7 +45,6 @@ class FamilyStep(TrainingStep, ABC):
     options: Settings = ()
 
     rounds_key: ClassVar[str] = "rounds"
-    may_end_early: ClassVar[bool] = True
     shapes: ClassVar[Mapping[str, Shape]]
 
     @model_validator(mode="after")

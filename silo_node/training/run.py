@@ -79,16 +79,13 @@ class RunState(Message):
     velocity: tuple[_Finite, ...]
     # Of an exact family, which has no terms, weights and velocity here; left out of any other.
     exact: Annotated[ExactModel | None, Field(default=None, exclude_if=lambda model: model is None)] = None
-
-    # Whether a run of descent left the bound of its weights, which are then those before; left out where it did not.
-    has_diverged: Annotated[bool, Field(default=False, exclude_if=lambda has: not has)] = False
+    # Why a run of any other kind is at its end before its last step, from opened sums alone; left out while it goes on.
+    ended_early: Annotated[RunEnd | None, Field(default=None, exclude_if=lambda ended: ended is None)] = None
 
     @property
     def ended(self) -> RunEnd | None:
         """Why the run is at its end before its last step; None if it goes on."""
-        if self.has_diverged:
-            return "diverged"
-        return None if self.exact is None else self.exact.ended
+        return self.ended_early if self.exact is None else self.exact.ended
 
     def coefficients(self) -> dict[str, float]:
         """Return log-odds by term, in the units of the columns; the intercept is for all terms at 0.
@@ -115,9 +112,12 @@ def state_after(
     weights: Vector,
     velocity: Vector,
     exact: ExactModel | None = None,
-    has_diverged: bool = False,
+    ended: RunEnd | None = None,
 ) -> RunState:
-    """Return a silo's state after a step of any model family; raises ProtocolError if the request is for no step."""
+    """Return a silo's state after a step of any model family; raises ProtocolError if the request is for no step.
+
+    `ended` says why a run without an exact family is at its end before its last step.
+    """
     step = request.plan.training
     if step is None:
         raise ProtocolError("the request is not for a step of a training run")
@@ -137,7 +137,7 @@ def state_after(
         weights=tuple(map(float, weights)),
         velocity=tuple(map(float, velocity)),
         exact=exact,
-        has_diverged=has_diverged,
+        ended_early=ended,
     )
 
 

@@ -15,7 +15,7 @@ def shown(state: RunState) -> Iterator[str]:
         yield from _exact(state, state.exact)
         return
     yield f"  log-odds of {state.label} in {state.table}, asked by {state.analyst}"
-    if state.has_diverged:
+    if state.ended == "diverged":
         yield f"  {DIVERGED}"
     for name, value in state.coefficients().items():
         yield f"  {name:<{_NAME}} {value:>10.4f}"
