@@ -61,7 +61,9 @@ class Wanted:
 
     def __post_init__(self) -> None:
         if self.model not in SHAPES:
-            raise AnalystError(f"there is no model {self.model!r}", suggest(self.model, SHAPES))
+            begun = [name for name in SHAPES if self.model and name.startswith(self.model)]
+            hint = f"did you mean {begun[0]!r}?" if begun else suggest(self.model, SHAPES)
+            raise AnalystError(f"there is no model {self.model!r}", hint)
         shape = SHAPES[self.model]
         for name in self.parts:
             if name not in shape.parts:
