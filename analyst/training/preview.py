@@ -18,7 +18,7 @@ from analyst.preview import absent_from, at_silo
 from analyst.sql.offer import Offer
 from analyst.training.affordable import Affordable, affordable, limits_of, scarcest
 from analyst.training.job import Job, first_request
-from analyst.training.run import resumed
+from analyst.training.run import interrupted
 from crypto.rounds.volume import volume_of
 from crypto.wire import attach
 from policies.budget.accountant import epsilon_of
@@ -112,7 +112,7 @@ def preview_run(federation: Federation, job: Job, keep: Path | None = None) -> R
 
     Only catalogues are asked for, with an unsigned request, which nobody can answer.
     """
-    begun = resumed(keep, job)
+    begun = interrupted(keep, job)
     request, done = (first_request(federation, job), 0) if begun is None else begun
     step = request.plan.training
     if step is None:

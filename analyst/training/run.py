@@ -18,7 +18,6 @@ from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
 from types import MappingProxyType
-from typing import ClassVar
 
 from analyst.answers import denials_of, error_of
 from analyst.asking import SPENT
@@ -26,11 +25,10 @@ from analyst.client import Federation
 from analyst.errors import AnalystError
 from analyst.requests import waiting
 from analyst.training.job import Job, first_request
+from analyst.training.progress import Progress, resumed, write
 from analyst.training.rounds import RoundDone
-from crypto.errors import CryptoError
 from crypto.rounds.messages import Failure, RunEnd
-from crypto.wire import Count, Digest, Message, Signed, digest_of
-from federation.files import replace_file
+from crypto.wire import Signed, digest_of
 from policies.budget.accountant import epsilon_of
 from policies.requests.request import Request
 from policies.requests.training import START, TrainingStep
@@ -49,18 +47,6 @@ ENDS: Mapping[RunEnd, str] = MappingProxyType(
         " curves min_cohort persons; take fewer features, or ask more silos",
     }
 )
-
-
-class Progress(Message):
-    """The progress of a run, stored in `JOB.run.json`."""
-
-    MAX_BYTES: ClassVar[int] = 1 << 20
-    job: Digest  # SHA-256 of the job file
-    first: bytes  # the run's first request
-    done: Count
-    after: Digest
-    under_way: bytes = b""  # the request of the next step, once it was about to be sent
-    lost: Count = 0  # requests that gave no report, and whose charges stand
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +81,8 @@ def train(
     AnalystError before anything is sent if the job does not fit the silos, DeniedError if silos refuse, RoundError if
     too few are left to answer.
     """
-    digest = _digest(job)
-    state = _resumed(keep, digest) or Progress(
+    digest = job_digest(job)
+    state = resumed(keep, digest) or Progress(
         job=digest, first=first_request(federation, job).encode(), done=0, after=START
     )
     request = waiting(Request.decode(state.first), deadline)
@@ -125,8 +111,7 @@ def train(
         told = federation.deliver_report(checked.name)
         holders, ended = frozenset(told), _end(step, told)
         state = state.model_copy(update={"done": state.done + 1, "after": checked.name, "under_way": b""})
-        if keep is not None:
-            _write(keep, state)
+        write(keep, state)
         took = perf_counter() - began
         rounds.append(RoundDone(state.done, step.steps, took, checked.survivors, len(request.silos)))
         tell(rounds[-1])
@@ -177,8 +162,7 @@ def _answered(
             return request, encrypted
     if not state.under_way or request.expires_at <= federation.now():
         request = renew()
-        if keep is not None:
-            _write(keep, state.model_copy(update={"under_way": request.encode()}))
+        write(keep, state.model_copy(update={"under_way": request.encode()}))
     return request, federation.exchange(request)
 
 
@@ -193,8 +177,7 @@ def _after_failure(
     instead = federation.in_place_of(request, failure)
     if instead is not None:
         lost = lost.model_copy(update={"first": instead.encode(), "under_way": instead.encode()})
-    if keep is not None:
-        _write(keep, lost)
+    write(keep, lost)
     if instead is None:
         raise error_of(failure, request, federation.config.roster)
     return lost
@@ -206,39 +189,18 @@ def _was_charged(failure: Failure, federation: Federation) -> bool:
     return failure.charged or any(one.code == SPENT for reasons in denials.values() for one in reasons)
 
 
-def resumed(keep: Path | None, job: Job) -> tuple[Request, int] | None:
+def interrupted(keep: Path | None, job: Job) -> tuple[Request, int] | None:
     """Return the first request of the job's interrupted run in `keep`, and how many rounds are done; None without one.
 
     Raises AnalystError where the file is of another job, or cannot be read.
     """
-    state = _resumed(keep, _digest(job))
+    state = resumed(keep, job_digest(job))
     return None if state is None else (Request.decode(state.first), state.done)
 
 
-def _digest(job: Job) -> bytes:
+def job_digest(job: Job) -> bytes:
+    """Return the SHA-256 of a job, which the file of its interrupted run names."""
     return sha256(job.model_dump_json().encode()).digest()
-
-
-def _resumed(keep: Path | None, job: bytes) -> Progress | None:
-    if keep is None or not keep.exists():
-        return None
-    try:
-        state = Progress.decode(keep.read_bytes())
-        Request.decode(state.first)
-    except (OSError, CryptoError) as err:
-        raise AnalystError(f"{keep} cannot be read", "remove it to begin a new run") from err
-    if state.job != job:
-        raise AnalystError(f"{keep} is of another job", "put the job back as it was, or remove the file to begin anew")
-    return state
-
-
-def _write(keep: Path, state: Progress) -> None:
-    try:
-        replace_file(keep, state.encode(), 0o600)
-    except OSError as err:
-        raise AnalystError(
-            f"{keep} cannot be written ({err.strerror})", "make room there, and give the command again"
-        ) from err
 
 
 def to_json(training: Training) -> str:
