@@ -131,10 +131,19 @@ class Job(BaseModel):
 def read_job(path: Path) -> Job:
     """Read a job file; raises AnalystError with the invalid key and the problem."""
     try:
-        document = tomllib.loads(path.read_text(), parse_float=Decimal)
-        return Job.model_validate(frozen(document))
+        return parsed_job(path.read_text(), str(path))
     except FileNotFoundError as err:
-        raise AnalystError(f"there is no {path}", "docs/training.md shows one") from err
+        hint = "docs/training.md shows one, and `consilo new --job` drafts one"
+        raise AnalystError(f"there is no {path}", hint) from err
+    except (OSError, ValueError) as err:
+        raise AnalystError(f"{path} cannot be read: {err}", "it must be a TOML file") from err
+
+
+def parsed_job(text: str, path: str) -> Job:
+    """Return the job in the text of a file; raises AnalystError with the invalid key and the problem."""
+    try:
+        document = tomllib.loads(text, parse_float=Decimal)
+        return Job.model_validate(frozen(document))
     except ValidationError as err:
         first = err.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the job"
@@ -142,7 +151,7 @@ def read_job(path: Path) -> Job:
         known = [field.alias or name for name, field in Job.model_fields.items()]
         hint = suggest(where, known) if first["type"] == "extra_forbidden" else "docs/training.md describes every key"
         raise AnalystError(f"{path}: {where}: {message}", hint) from err
-    except (OSError, ValueError, ArithmeticError) as err:
+    except (ValueError, ArithmeticError) as err:
         raise AnalystError(f"{path} cannot be read: {err}", "it must be a TOML file") from err
 
 
@@ -155,7 +164,7 @@ def first_request(federation: Federation, job: Job) -> Request:
     if job.purpose not in offer.purposes:
         raise AnalystError(f"unknown purpose {job.purpose!r}", suggest(job.purpose, offer.purposes))
     try:
-        step = _step(job, offer)
+        step = step_of(job, max(offer.silos[silo].min_cohort for silo in offer.holders(job.table)))
         table, micro_rho = table_of(offer, job), 0
         if job.epsilon is not None:
             micro_rho = _price(offer, job, table, offer.delta_for(table, step))
@@ -183,10 +192,11 @@ def _price(offer: Offer, job: Job, table: Table, delta: float) -> int:
     raise AnalystError(f"epsilon {epsilon:g} is too little for {job.planned} rounds", "; ".join(hints) or "take fewer")
 
 
-def _step(job: Job, offer: Offer) -> AnyComputation:
+def step_of(job: Job, least_cohort: int) -> AnyComputation:
+    """Return the first step of a run; groups that it shows have so many persons where the job does not say."""
     if job.is_noised_family:
         return _noised(job)
-    return _exact(job, offer) if job.is_exact_family else _logistic(job)
+    return _exact(job, least_cohort) if job.is_exact_family else _logistic(job)
 
 
 def _logistic(job: Job) -> LogisticStep:
@@ -223,10 +233,10 @@ def _noised(job: Job) -> NoisedStep:
     )
 
 
-def _exact(job: Job, offer: Offer) -> ExactStep:
+def _exact(job: Job, least_cohort: int) -> ExactStep:
     options = _options(job)
     if "min_cohort" in SHAPES[job.model].options:  # as the strictest policy says, where the job does not
-        options.setdefault("min_cohort", str(max(offer.silos[silo].min_cohort for silo in offer.holders(job.table))))
+        options.setdefault("min_cohort", str(least_cohort))
     return ExactStep(
         run=token(16),
         step=0,
