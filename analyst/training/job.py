@@ -11,12 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from analyst.client import Federation
 from analyst.errors import AnalystError, SqlError
 from analyst.sql.offer import Offer, suggest
+from analyst.training.split import split_for
 from crypto.randomness import token
 from crypto.wire import Name
 from policies.document.load import frozen
 from policies.requests.computations import AnyComputation
 from policies.requests.exact import ExactStep, Setting
 from policies.requests.families import SHAPES
+from policies.requests.held_out import PARTS, HeldOut
 from policies.requests.logistic import LogisticStep
 from policies.requests.request import Request
 from policies.requests.tables import Table
@@ -25,6 +27,23 @@ from policies.units import MAX_STEPS, Number
 
 DESCENT = LogisticStep.model_fields["kind"].default  # the one model that is trained by descent
 ROUNDS, LEAST_ROUNDS = 25, 3  # of an exact family at most, where the job names no other number
+
+
+class HeldOutRows(BaseModel):
+    """Which rows the model does not learn from, so that it is judged by them."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+    column: Name | None = None  # a bool of the role held_out
+    share: Annotated[Number, Field(gt=0, lt=1)] | None = None  # of persons, by a split
+    table: Name | None = None  # another table of the same columns, from which nothing is learned
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if sum(one is not None for one in (self.column, self.share, self.table)) != 1:
+            raise ValueError("held_out names one of column, share and table")
+        if self.share is not None and Decimal(self.share) * PARTS % 1:
+            raise ValueError(f"held_out.share is {self.share}; expected whole thousandths, such as 0.25")
+        return self
 
 
 class Job(BaseModel):
@@ -49,6 +68,7 @@ class Job(BaseModel):
     silos: tuple[Name, ...] = ()  # to train with these alone
     options: dict[str, Number | str] = Field(default_factory=dict)  # of an exact family
     columns: dict[str, Name] = Field(default_factory=dict)  # further ones of an exact family, such as its offset
+    held_out: HeldOutRows | None = None
 
     @property
     def is_exact_family(self) -> bool:
@@ -116,7 +136,7 @@ def read_job(path: Path) -> Job:
 
 
 def first_request(federation: Federation, job: Job) -> Request:
-    """Return the first request of a new run."""
+    """Return the first request of a new run; where it holds out a share of persons, its silos have their split then."""
     federation.look_again()
     offer = federation.offer_of(job.silos)
     if job.table not in offer.tables:
@@ -125,6 +145,8 @@ def first_request(federation: Federation, job: Job) -> Request:
         raise AnalystError(f"unknown purpose {job.purpose!r}", suggest(job.purpose, offer.purposes))
     try:
         step: AnyComputation = _exact(job, offer) if job.is_exact_family else _logistic(job)
+        if (held_out := _held_out(federation, job)) is not None:
+            step = step.model_copy(update={"held_out": held_out})
         table, micro_rho = table_of(offer, job), 0
         if job.epsilon is not None:
             micro_rho = federation.price(job.purpose, float(job.epsilon), table, step, job.silos) // job.planned
@@ -136,6 +158,17 @@ def first_request(federation: Federation, job: Job) -> Request:
     except ValidationError as err:
         reason = err.errors()[0]["msg"].removeprefix("Value error, ")
         raise AnalystError(f"the job cannot be asked: {reason}", "docs/training.md describes every key") from err
+
+
+def _held_out(federation: Federation, job: Job) -> HeldOut | None:
+    """Return whom a job's run does not learn from; raises what `split_for` raises."""
+    held = job.held_out
+    if held is None or held.table is not None:
+        return None
+    if held.share is None:
+        return HeldOut(column=held.column)
+    split = split_for(federation, job.table, job.purpose, job.release, job.silos)
+    return HeldOut(split=split, parts=int(Decimal(held.share) * PARTS))
 
 
 def _logistic(job: Job) -> LogisticStep:
@@ -178,7 +211,8 @@ def _settings(values: Mapping[str, str]) -> tuple[Setting, ...]:
 def table_of(offer: Offer, job: Job) -> Table:
     """Return the definition of the job's table, with the job's own, narrower bounds if it has any."""
     known = offer.columns(job.table)
-    used = (*job.used, *(() if job.label is None else (job.label,)))
+    marks = () if job.held_out is None or job.held_out.column is None else (job.held_out.column,)
+    used = (*job.used, *(() if job.label is None else (job.label,)), *marks)
     for name in used:
         if name not in known:
             raise AnalystError(f"unknown column {name!r} of {job.table!r}", suggest(name, known))

@@ -8,27 +8,33 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Protocol
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
+from crypto.randomness import token
 from policies.decision.computing import limit_seconds
 from policies.document.policy import Policy
 from policies.requests.request import Request
+from policies.requests.split import WORD_BITS, WORDS
 from silo_node.data.consent import ConsentFilter, Decisions, narrowed, readings, row_filter
 from silo_node.data.locations import connect, opened
 from silo_node.data.prepared.reader import Reader
 from silo_node.data.prepared.store import Made
 from silo_node.data.query import Forgotten, Reading, examples, execute, model_examples, nobody
+from silo_node.data.sides import on_side_by_id
 from silo_node.data.sources import Source
 from silo_node.errors import SourceError
 from silo_node.training import exact
 from silo_node.training.family import Examples
 from silo_node.training.logistic_model import weights_of
 from silo_node.training.run import RunState, check_position
+from silo_node.training.split import split_of
 
 Vectors = Sequence[npt.NDArray[np.int64]]
 
@@ -54,7 +60,7 @@ class ContributionKind:
     """How one kind of computation is contributed to: `read` runs in the engine, under its limit of time."""
 
     read: Callable[[Access, Request], Any]
-    prepared: Callable[[Reader, Request, int, float], Any]  # the same of prepared rows
+    prepared: Callable[[Reader, Request, int, float, bytes | None], Any]  # the same of prepared rows; by a split
     compute: Callable[[Request, Any, RunState | None], Vectors]  # of what was read; the run's state, if it is a step
     load: Callable[[], None] = _nothing_more  # import what is slow to import; may raise ImportError
 
@@ -85,6 +91,23 @@ def _load_torch() -> None:
     from silo_node.training import logistic  # noqa: F401
 
 
+def _no_rows(access: Access, request: Request) -> None:
+    """Read nothing."""
+
+
+def _prepared_vectors(reader: Reader, request: Request, now: int, limit_s: float, split: bytes | None) -> Vectors:
+    return reader.vectors(request, now, limit_s)
+
+
+def _no_prepared_rows(reader: Reader, request: Request, now: int, limit_s: float, split: bytes | None) -> None:
+    """Read nothing."""
+
+
+def _drawn(request: Request, rows: Any, state: RunState | None) -> Vectors:
+    """Return random words for the secret of a split."""
+    return [np.frombuffer(token(WORDS * WORD_BITS // 8), "<u4").astype(np.int64)]
+
+
 def _trained(request: Request, rows: Any, state: RunState | None) -> Vectors:
     from silo_node.training.logistic import contribution  # torch is heavy: only where a silo really trains
 
@@ -93,11 +116,12 @@ def _trained(request: Request, rows: Any, state: RunState | None) -> Vectors:
 
 CONTRIBUTIONS: Mapping[str, ContributionKind] = MappingProxyType(
     {
-        "key-search": ContributionKind(_read_answer, Reader.vectors, _answered),
-        "statements": ContributionKind(_read_answer, Reader.vectors, _answered),
-        "query": ContributionKind(_read_answer, Reader.vectors, _answered),
+        "key-search": ContributionKind(_read_answer, _prepared_vectors, _answered),
+        "statements": ContributionKind(_read_answer, _prepared_vectors, _answered),
+        "query": ContributionKind(_read_answer, _prepared_vectors, _answered),
         "logistic-regression": ContributionKind(_read_examples, Reader.examples, _trained, _load_torch),
         "exact-step": ContributionKind(_read_model_rows, Reader.model_examples, exact.contribution),
+        "split": ContributionKind(_no_rows, _no_prepared_rows, _drawn),
     }
 )
 
@@ -111,6 +135,16 @@ def load_kinds(policy: Policy) -> bool:
     except ImportError:
         return False
     return True
+
+
+def _left_out(
+    forgotten: Forgotten, request: Request, split: bytes | None, connection: duckdb.DuckDBPyConnection, ids: pa.Array
+) -> npt.NDArray[np.bool_] | None:
+    """Return which persons are out, as they are forgotten or as a split has them on the other side; None: nobody."""
+    is_out, by_id = forgotten(connection, ids), on_side_by_id(connection, ids, request.plan.side, split)
+    if by_id is None:
+        return is_out
+    return ~by_id if is_out is None else is_out | ~by_id
 
 
 class Computes(Protocol):
@@ -178,18 +212,21 @@ class Computer:
     def contribution(self, request: Request, now: int) -> Vectors:
         """Return the vectors of a request, by the decisions on consent at `now`; raises what the engine raises."""
         kind = CONTRIBUTIONS[request.plan.kind]
-        if self._reader is not None and self._policy.sources[request.table.name].read == "prepared":
-            rows = kind.prepared(self._reader, request, now, self._limit(request))
+        split = split_of(request, self._load_run)
+        if not request.plan.reads_rows:
+            rows = None
+        elif self._reader is not None and self._policy.sources[request.table.name].read == "prepared":
+            rows = kind.prepared(self._reader, request, now, self._limit(request), split)
         else:
-            rows = self._read(kind, request, now)
+            rows = self._read(kind, request, now, split)
         step, state = request.plan.training, None
         if step is not None:
             state = self._load_run(step.run)
             check_position(state, request)  # another round of the same step may have been learned meanwhile
         return kind.compute(request, rows, state)
 
-    def _read(self, kind: ContributionKind, request: Request, now: int) -> Any:
-        """Return what a kind reads of the rows as they are now."""
+    def _read(self, kind: ContributionKind, request: Request, now: int, split: bytes | None) -> Any:
+        """Return what a kind reads of the rows as they are now; `split` is the secret that divides ids."""
         policy, began, limit_s = self._policy, time.monotonic(), self._limit(request)
         first, *beside = (self._reading(name, request, now) for name in request.table.names)
         decisions = () if policy.purposes[request.purpose].consent == "none" else readings(self._decisions)
@@ -198,7 +235,8 @@ class Computer:
             limit = threading.Timer(max(1.0, left_s), self._database.interrupt)
             limit.start()
             try:
-                read = self._database, first.source, policy, first.consent, self._forgotten, tuple(beside)
+                left_out = partial(_left_out, self._forgotten, request, split)
+                read = self._database, first.source, policy, first.consent, left_out, tuple(beside)
                 return kind.read(Access(*read), request)
             finally:
                 limit.cancel()

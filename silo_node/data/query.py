@@ -17,6 +17,7 @@ from silo_node.data.consent import ConsentFilter
 from silo_node.data.joining import joined
 from silo_node.data.lots import Lots
 from silo_node.data.model_rows import model_rows
+from silo_node.data.sides import on_side
 from silo_node.data.sources import Source
 from silo_node.data.statements import contributed
 from silo_node.training.family import Examples
@@ -67,7 +68,7 @@ def examples(
 ) -> answer.Vectors:
     """Return the rows that a step of training learns from; see `answer.examples`."""
     rows, is_in = _rows(connection, (Reading(source, consent),), unit, request, forgotten)
-    return answer.examples(rows, request, is_in, Lots())
+    return answer.examples(rows, request, on_side(rows, request, is_in), Lots())
 
 
 def model_examples(
@@ -80,7 +81,7 @@ def model_examples(
 ) -> Examples:
     """Return the rows that a step of an exact family learns from; see `model_rows.model_rows`."""
     rows, is_in = _rows(connection, (Reading(source, consent),), unit, request, forgotten)
-    return model_rows(rows, request, is_in)
+    return model_rows(rows, request, on_side(rows, request, is_in))
 
 
 def _rows(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from policies.requests.request import Request
-from silo_node.training import exact, logistic_model
+from silo_node.training import exact, logistic_model, split
 from silo_node.training.run import Opened, RunState
 
 # The state before (None at the start), the request, the report's name, the opened sum, the time: the state after.
@@ -14,5 +14,6 @@ MODELS: Mapping[str, Move] = MappingProxyType(
     {
         "logistic-regression": logistic_model.moved,
         "exact-step": exact.moved,
+        "split": split.made,
     }
 )

@@ -76,6 +76,10 @@ class RunState(Message):
     velocity: tuple[_Finite, ...]
     # Of an exact family, which has no terms, weights and velocity here; left out of any other.
     exact: Annotated[ExactModel | None, Field(default=None, exclude_if=lambda model: model is None)] = None
+    # Of a split, which is no model: the secret that divides persons. It is shown to nobody.
+    split: Annotated[
+        bytes | None, Field(default=None, repr=False, min_length=64, max_length=64, exclude_if=lambda one: one is None)
+    ] = None
 
     @property
     def ended(self) -> RunEnd | None:
@@ -131,6 +135,13 @@ def state_after(
         velocity=tuple(map(float, velocity)),
         exact=exact,
     )
+
+
+def runs_of(request: Request) -> tuple[bytes, ...]:
+    """Return the runs whose states a silo needs to contribute: that of a step, and that of a split."""
+    step, side = request.plan.training, request.plan.side
+    runs = (None if step is None else step.run, None if side is None else side.split)
+    return tuple(run for run in runs if run is not None)
 
 
 def position_of(state: RunState | None) -> bytes:

@@ -10,6 +10,7 @@ from policies.requests.moments import PAIRS
 from policies.requests.persons import Inner, InnerColumn
 from policies.requests.query import AGGREGATES, Aggregate
 from policies.requests.request import Request
+from policies.requests.split import SplitStep
 from policies.requests.statements import Statements
 from policies.requests.tables import Table
 from policies.requests.training import START
@@ -122,6 +123,12 @@ def exact(family: str, label: str | None, *features: str, **parts: str) -> Reque
     return request(table=TABLE, plan=step, micro_rho=0)
 
 
+def split(release: str) -> Request:
+    """Return a request for the secret by which persons are divided."""
+    step = SplitStep(run=bytes(16), step=0, after=START, release=release)  # type: ignore[arg-type]
+    return request(table=table(columns=()), plan=step, micro_rho=0)
+
+
 EXAMPLES: Mapping[str, tuple[Request, ...]] = {
     "query": (
         question(),
@@ -173,4 +180,5 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         exact("anova", "ward", "age", "smoker"),
         exact("chi-square", "ward", "smoker"),
     ),
+    "split": (split("private"), split("exact")),
 }
