@@ -11,9 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from analyst.client import Federation
 from analyst.errors import AnalystError, SqlError
 from analyst.sql.offer import Offer, suggest
+from analyst.training.affordable import affordable, limits_of
 from analyst.training.split import split_for
 from crypto.randomness import token
 from crypto.wire import Name
+from policies.budget.accountant import micro_rho_of
 from policies.document.load import frozen
 from policies.requests.computations import AnyComputation
 from policies.requests.exact import ExactStep, Setting
@@ -135,8 +137,11 @@ def read_job(path: Path) -> Job:
         raise AnalystError(f"{path} cannot be read: {err}", "it must be a TOML file") from err
 
 
-def first_request(federation: Federation, job: Job) -> Request:
-    """Return the first request of a new run; where it holds out a share of persons, its silos have their split then."""
+def first_request(federation: Federation, job: Job, *, is_asked: bool = True) -> Request:
+    """Return the first request of a new run.
+
+    Where it holds out a share of persons, the silos have their split then, unless nothing `is_asked` of them yet.
+    """
     federation.look_again()
     offer = federation.offer_of(job.silos)
     if job.table not in offer.tables:
@@ -145,29 +150,40 @@ def first_request(federation: Federation, job: Job) -> Request:
         raise AnalystError(f"unknown purpose {job.purpose!r}", suggest(job.purpose, offer.purposes))
     try:
         step: AnyComputation = _exact(job, offer) if job.is_exact_family else _logistic(job)
-        if (held_out := _held_out(federation, job)) is not None:
+        if (held_out := held_out_of(federation, job, is_asked=is_asked)) is not None:
             step = step.model_copy(update={"held_out": held_out})
         table, micro_rho = table_of(offer, job), 0
         if job.epsilon is not None:
-            micro_rho = federation.price(job.purpose, float(job.epsilon), table, step, job.silos) // job.planned
-            if micro_rho < 1:
-                raise AnalystError(
-                    f"epsilon {job.epsilon} buys nothing in {job.planned} steps", "spend more or step less"
-                )
+            micro_rho = _price(offer, job, table, offer.delta_for(table, step))
         return federation.write(table, step, job.purpose, micro_rho, silos=job.silos)
     except ValidationError as err:
         reason = err.errors()[0]["msg"].removeprefix("Value error, ")
         raise AnalystError(f"the job cannot be asked: {reason}", "docs/training.md describes every key") from err
 
 
-def _held_out(federation: Federation, job: Job) -> HeldOut | None:
+def _price(offer: Offer, job: Job, table: Table, delta: float) -> int:
+    """Return the price of a round, in micro-rho; raises AnalystError where an epsilon buys none."""
+    epsilon = float(job.epsilon or 0)
+    if (micro_rho := micro_rho_of(epsilon, delta) // job.planned) >= 1:
+        return micro_rho
+    silos = {silo: offer.silos[silo] for silo in offer.holders(job.table)}
+    could = affordable(epsilon, job.planned, delta, limits_of(silos, {}, table, job.purpose))
+    hint = (
+        "take fewer steps"
+        if could.least_epsilon is None
+        else f"{job.planned} steps cost epsilon {could.least_epsilon:g} or more"
+    )
+    raise AnalystError(f"epsilon {epsilon:g} buys nothing in {job.planned} steps", hint)
+
+
+def held_out_of(federation: Federation, job: Job, *, is_asked: bool = True) -> HeldOut | None:
     """Return whom a job's run does not learn from; raises what `split_for` raises."""
     held = job.held_out
     if held is None or held.table is not None:
         return None
     if held.share is None:
         return HeldOut(column=held.column)
-    split = split_for(federation, job.table, job.purpose, job.release, job.silos)
+    split = split_for(federation, job.table, job.purpose, job.release, job.silos, is_asked=is_asked)
     return HeldOut(split=split, parts=int(Decimal(held.share) * PARTS))
 
 

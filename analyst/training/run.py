@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from time import perf_counter
 from types import MappingProxyType
-from typing import ClassVar
 
 from analyst.answers import denials_of, error_of
 from analyst.asking import SPENT
@@ -25,10 +25,10 @@ from analyst.client import Federation
 from analyst.errors import AnalystError
 from analyst.requests import waiting
 from analyst.training.job import Job, first_request
-from crypto.errors import CryptoError
+from analyst.training.progress import Progress, resumed, write
+from analyst.training.rounds import RoundDone
 from crypto.rounds.messages import Failure, RunEnd
-from crypto.wire import Count, Digest, Message, Signed, digest_of
-from federation.files import replace_file
+from crypto.wire import Signed, digest_of
 from policies.budget.accountant import epsilon_of
 from policies.requests.request import Request
 from policies.requests.training import START, TrainingStep
@@ -49,18 +49,6 @@ ENDS: Mapping[RunEnd, str] = MappingProxyType(
 )
 
 
-class Progress(Message):
-    """The progress of a run, stored in `JOB.run.json`."""
-
-    MAX_BYTES: ClassVar[int] = 1 << 20
-    job: Digest  # SHA-256 of the job file
-    first: bytes  # the run's first request
-    done: Count
-    after: Digest
-    under_way: bytes = b""  # the request of the next step, once it was about to be sent
-    lost: Count = 0  # requests that gave no report, and whose charges stand
-
-
 @dataclass(frozen=True, slots=True)
 class Training:
     """A finished run: its cost, and the silos that have the model. The model itself stays at the silos."""
@@ -75,6 +63,7 @@ class Training:
     delta: float
     assumptions: tuple[str, ...]
     ended: RunEnd | None = None  # why it was at its end before its last step
+    rounds: tuple[RoundDone, ...] = ()  # of this call
 
 
 def train(
@@ -83,16 +72,17 @@ def train(
     progress: Callable[[int], None] = lambda done: None,
     keep: Path | None = None,
     deadline: int = WAIT_S,
+    tell: Callable[[RoundDone], None] = lambda done: None,
 ) -> Training:
-    """Run a job to its end; `progress` is called with the number of finished steps.
+    """Run a job to its end; `progress` is called with the number of finished steps, `tell` with what a round was.
 
     With `keep`, a later call continues an interrupted run from that file, which is removed at the end. Each step waits
     `deadline` seconds for the silos' computing, whatever the interrupted run waited. Raises
     AnalystError before anything is sent if the job does not fit the silos, DeniedError if silos refuse, RoundError if
     too few are left to answer.
     """
-    digest = sha256(job.model_dump_json().encode()).digest()
-    state = _resumed(keep, digest) or Progress(
+    digest = job_digest(job)
+    state = resumed(keep, digest) or Progress(
         job=digest, first=first_request(federation, job).encode(), done=0, after=START
     )
     request = waiting(Request.decode(state.first), deadline)
@@ -100,13 +90,14 @@ def train(
     if step is None:
         raise AnalystError(f"{keep} is not of a training run", "remove it to begin a new run")
     answered = dict.fromkeys(request.silos, 0)
-    holders, ended = frozenset[str](), None
+    holders, ended, rounds = frozenset[str](), None, list[RoundDone]()
     while state.done < step.steps and ended is None:
         if state.done and len(holders) < len(request.silos):
             told = federation.deliver_report(state.after)  # for silos that are back, or for a continued run
             if (ended := _end(step, told)) is not None:
                 holders = frozenset(told)
                 continue
+        began = perf_counter()
         following = step.model_copy(update={"step": state.done, "after": state.after})
         request, answer = _answered(federation, state, keep, partial(federation.renew, request, following))
         if not isinstance(answer, bytes):
@@ -120,8 +111,10 @@ def train(
         told = federation.deliver_report(checked.name)
         holders, ended = frozenset(told), _end(step, told)
         state = state.model_copy(update={"done": state.done + 1, "after": checked.name, "under_way": b""})
-        if keep is not None:
-            _write(keep, state)
+        write(keep, state)
+        took = perf_counter() - began
+        rounds.append(RoundDone(state.done, step.steps, took, checked.survivors, len(request.silos)))
+        tell(rounds[-1])
         progress(state.done)
     if state.done == step.steps and not holders:
         holders = frozenset(federation.deliver_report(state.after))  # the last call was interrupted after its last step
@@ -144,6 +137,7 @@ def train(
             else f"one person is known to at most {request.table.max_silos} silos",
         ),
         ended=ended,
+        rounds=tuple(rounds),
     )
 
 
@@ -168,8 +162,7 @@ def _answered(
             return request, encrypted
     if not state.under_way or request.expires_at <= federation.now():
         request = renew()
-        if keep is not None:
-            _write(keep, state.model_copy(update={"under_way": request.encode()}))
+        write(keep, state.model_copy(update={"under_way": request.encode()}))
     return request, federation.exchange(request)
 
 
@@ -184,8 +177,7 @@ def _after_failure(
     instead = federation.in_place_of(request, failure)
     if instead is not None:
         lost = lost.model_copy(update={"first": instead.encode(), "under_way": instead.encode()})
-    if keep is not None:
-        _write(keep, lost)
+    write(keep, lost)
     if instead is None:
         raise error_of(failure, request, federation.config.roster)
     return lost
@@ -197,26 +189,18 @@ def _was_charged(failure: Failure, federation: Federation) -> bool:
     return failure.charged or any(one.code == SPENT for reasons in denials.values() for one in reasons)
 
 
-def _resumed(keep: Path | None, job: bytes) -> Progress | None:
-    if keep is None or not keep.exists():
-        return None
-    try:
-        state = Progress.decode(keep.read_bytes())
-        Request.decode(state.first)
-    except (OSError, CryptoError) as err:
-        raise AnalystError(f"{keep} cannot be read", "remove it to begin a new run") from err
-    if state.job != job:
-        raise AnalystError(f"{keep} is of another job", "put the job back as it was, or remove the file to begin anew")
-    return state
+def interrupted(keep: Path | None, job: Job) -> tuple[Request, int] | None:
+    """Return the first request of the job's interrupted run in `keep`, and how many rounds are done; None without one.
+
+    Raises AnalystError where the file is of another job, or cannot be read.
+    """
+    state = resumed(keep, job_digest(job))
+    return None if state is None else (Request.decode(state.first), state.done)
 
 
-def _write(keep: Path, state: Progress) -> None:
-    try:
-        replace_file(keep, state.encode(), 0o600)
-    except OSError as err:
-        raise AnalystError(
-            f"{keep} cannot be written ({err.strerror})", "make room there, and give the command again"
-        ) from err
+def job_digest(job: Job) -> bytes:
+    """Return the SHA-256 of a job, which the file of its interrupted run names."""
+    return sha256(job.model_dump_json().encode()).digest()
 
 
 def to_json(training: Training) -> str:
@@ -232,6 +216,7 @@ def to_json(training: Training) -> str:
             "epsilon": training.epsilon,
             "delta": training.delta,
             "ended": training.ended,
+            "rounds": [one.to_dict() for one in training.rounds],
             "assumptions": list(training.assumptions),
         },
         indent=2,

@@ -37,17 +37,26 @@ class Splits(Message):
 
 
 def split_for(
-    federation: Federation, table: str, purpose: str, release: Literal["private", "exact"], silos: tuple[str, ...] = ()
+    federation: Federation,
+    table: str,
+    purpose: str,
+    release: Literal["private", "exact"],
+    silos: tuple[str, ...] = (),
+    *,
+    is_asked: bool = True,
 ) -> bytes:
     """Return the run of the split for these silos, or for all with the table; it is made where there is none.
 
-    Every silo that is there has learned it then. Raises AnalystError, DeniedError or RoundError.
+    Every silo that is there has learned it then. Unless anything `is_asked`, the run is a new one that nobody knows.
+    Raises AnalystError, DeniedError or RoundError.
     """
     path = federation.config.path.parent / FILE
     offer = federation.offer_of(silos)
     asked = tuple(sorted(offer.holders(table)))
     known = _read(path)
     found = next((one for one in known.splits if (one.purpose, one.silos) == (purpose, asked)), None)
+    if not is_asked:
+        return token(16) if found is None else found.run
     if found is not None:
         try:
             federation.deliver_report(found.report)

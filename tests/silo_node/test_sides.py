@@ -11,13 +11,15 @@ from policies.requests.held_out import PARTS, HeldOut, Side
 from policies.requests.request import Request
 from silo_node.data.coded import Members, Rows, Run
 from silo_node.data.locations import connect
+from silo_node.data.model_rows import model_rows
 from silo_node.data.prepared.reader import Reader
 from silo_node.data.prepared.store import Store
-from silo_node.data.query import model_examples
+from silo_node.data.query import nobody
+from silo_node.data.run_rows import RunRows
 from silo_node.data.sides import both, held_out_of, on_side, on_side_by_id
 from silo_node.data.sources import source_of
 from tests.harness.example_policy import Edit, policy, request, table
-from tests.harness.rows import NamedHere, opened
+from tests.harness.rows import NamedHere
 from tests.rounds.computation_examples import exact
 
 SECRET, OTHER = bytes(64), bytes([1] * 64)
@@ -101,11 +103,14 @@ def test_prepared_rows_have_the_sides_of_rows_that_are_read(tmp_path: Path) -> N
         reader = Reader(rules, store, database, {"visits": source}, None)
         of_store = reader.model_examples(wanted, 0, 20, SECRET)
         everybody = reader.model_examples(exact("logistic-regression", "smoker", "ward", "age"), 0, 20)
-    with opened(source) as database:
-
-        def left_out(connection: object, persons: pa.Array) -> np.ndarray:
-            return held_out_of(SECRET, persons.to_pylist(), 300)  # these ids are in the loosest form
-
-        read = model_examples(database, source, rules.privacy_unit.id_column, wanted, None, left_out)
+        runs = RunRows(rules, database, {"visits": source_of(rules, "visits", tmp_path)}, None, nobody)
+        found, is_in = runs.of(wanted, 0, 20, SECRET)
+        read = model_rows(found, wanted, on_side(found, wanted, is_in))
+        _, is_in_again = runs.of(wanted, 0, 20, SECRET)  # of one side, and kept with it
+        assert is_in is not None
+        assert is_in_again is not None
+        assert (is_in_again == is_in).all()
     assert sorted(of_store.cells["age"]) == sorted(read.cells["age"])
+    ids = [str(row["patient_id"]) for row in rows]
+    assert of_store.rows == 80 - held_out_of(SECRET, ids, 300).sum()
     assert 20 < of_store.rows < everybody.rows == 80
