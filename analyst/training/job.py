@@ -12,6 +12,7 @@ from analyst.client import Federation
 from analyst.errors import AnalystError, SqlError
 from analyst.sql.offer import Offer, suggest
 from analyst.training.affordable import affordable, limits_of
+from analyst.training.split import split_for
 from crypto.randomness import token
 from crypto.wire import Name
 from policies.budget.accountant import micro_rho_of
@@ -19,6 +20,7 @@ from policies.document.load import frozen
 from policies.requests.computations import AnyComputation
 from policies.requests.exact import ExactStep, Setting
 from policies.requests.families import SHAPES
+from policies.requests.held_out import PARTS, HeldOut
 from policies.requests.logistic import LogisticStep
 from policies.requests.noised import NoisedStep
 from policies.requests.noised_families import LEAST_ROUNDS as NOISED_LEAST_ROUNDS
@@ -37,6 +39,23 @@ _INSTEAD = {
     "momentum": "write it into [options], or leave it out",
     "steps": "name rounds, or leave it out",
 }
+
+
+class HeldOutRows(BaseModel):
+    """Which rows the model does not learn from, so that it is judged by them."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+    column: Name | None = None  # a bool of the role held_out
+    share: Annotated[Number, Field(gt=0, lt=1)] | None = None  # of persons, by a split
+    table: Name | None = None  # another table of the same columns, from which nothing is learned
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if sum(one is not None for one in (self.column, self.share, self.table)) != 1:
+            raise ValueError("held_out names one of column, share and table")
+        if self.share is not None and Decimal(self.share) * PARTS % 1:
+            raise ValueError(f"held_out.share is {self.share}; expected whole thousandths, such as 0.25")
+        return self
 
 
 class Job(BaseModel):
@@ -61,6 +80,7 @@ class Job(BaseModel):
     silos: tuple[Name, ...] = ()  # to train with these alone
     options: dict[str, Number | str] = Field(default_factory=dict)  # of an exact family
     columns: dict[str, Name] = Field(default_factory=dict)  # further ones of an exact family, such as its offset
+    held_out: HeldOutRows | None = None
 
     @property
     def is_exact_family(self) -> bool:
@@ -155,8 +175,11 @@ def parsed_job(text: str, path: str) -> Job:
         raise AnalystError(f"{path} cannot be read: {err}", "it must be a TOML file") from err
 
 
-def first_request(federation: Federation, job: Job) -> Request:
-    """Return the first request of a new run."""
+def first_request(federation: Federation, job: Job, *, is_asked: bool = True) -> Request:
+    """Return the first request of a new run.
+
+    Where it holds out a share of persons, the silos have their split then, unless nothing `is_asked` of them yet.
+    """
     federation.look_again()
     offer = federation.offer_of(job.silos)
     if job.table not in offer.tables:
@@ -165,6 +188,8 @@ def first_request(federation: Federation, job: Job) -> Request:
         raise AnalystError(f"unknown purpose {job.purpose!r}", suggest(job.purpose, offer.purposes))
     try:
         step = step_of(job, max(offer.silos[silo].min_cohort for silo in offer.holders(job.table)))
+        if (held_out := held_out_of(federation, job, is_asked=is_asked)) is not None:
+            step = step.model_copy(update={"held_out": held_out})
         table, micro_rho = table_of(offer, job), 0
         if job.epsilon is not None:
             micro_rho = _price(offer, job, table, offer.delta_for(table, step))
@@ -197,6 +222,17 @@ def step_of(job: Job, least_cohort: int) -> AnyComputation:
     if job.is_noised_family:
         return _noised(job)
     return _exact(job, least_cohort) if job.is_exact_family else _logistic(job)
+
+
+def held_out_of(federation: Federation, job: Job, *, is_asked: bool = True) -> HeldOut | None:
+    """Return whom a job's run does not learn from; raises what `split_for` raises."""
+    held = job.held_out
+    if held is None or held.table is not None:
+        return None
+    if held.share is None:
+        return HeldOut(column=held.column)
+    split = split_for(federation, job.table, job.purpose, job.release, job.silos, is_asked=is_asked)
+    return HeldOut(split=split, parts=int(Decimal(held.share) * PARTS))
 
 
 def _logistic(job: Job) -> LogisticStep:
@@ -257,7 +293,8 @@ def _settings(values: Mapping[str, str]) -> tuple[Setting, ...]:
 def table_of(offer: Offer, job: Job) -> Table:
     """Return the definition of the job's table, with the job's own, narrower bounds if it has any."""
     known = offer.columns(job.table)
-    used = (*job.used, *(() if job.label is None else (job.label,)))
+    marks = () if job.held_out is None or job.held_out.column is None else (job.held_out.column,)
+    used = (*job.used, *(() if job.label is None else (job.label,)), *marks)
     for name in used:
         if name not in known:
             raise AnalystError(f"unknown column {name!r} of {job.table!r}", suggest(name, known))

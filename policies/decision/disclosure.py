@@ -19,7 +19,7 @@ def release(case: Case) -> Sequence[Denial]:
         message = f"the source is {source.release}, the request is {plan.release}"
         rule = f"sources.{case.request.table.name}.release"
         reasons.append(deny("RELEASE", rule, message, plan.release_remedy(source.release)))
-    if not case.facts.cost and (policy.training is None or policy.training.dp == "required"):
+    if not case.facts.cost and plan.reads_rows and (policy.training is None or policy.training.dp == "required"):
         message = "training without noise is not allowed"
         reasons.append(deny("RELEASE", "training.dp", message, 'train with release = "private"'))
     if plan.result not in policy.disclosure.release:

@@ -81,6 +81,10 @@ class RunState(Message):
     exact: Annotated[ExactModel | None, Field(default=None, exclude_if=lambda model: model is None)] = None
     # Why a run of any other kind is at its end before its last step, from opened sums alone; left out while it goes on.
     ended_early: Annotated[RunEnd | None, Field(default=None, exclude_if=lambda ended: ended is None)] = None
+    # Of a split, which is no model: the secret that divides persons. It is shown to nobody.
+    split: Annotated[
+        bytes | None, Field(default=None, repr=False, min_length=64, max_length=64, exclude_if=lambda one: one is None)
+    ] = None
 
     @property
     def ended(self) -> RunEnd | None:
@@ -139,6 +143,13 @@ def state_after(
         exact=exact,
         ended_early=ended,
     )
+
+
+def runs_of(request: Request) -> tuple[bytes, ...]:
+    """Return the runs whose states a silo needs to contribute: that of a step, and that of a split."""
+    step, side = request.plan.training, request.plan.side
+    runs = (None if step is None else step.run, None if side is None else side.split)
+    return tuple(run for run in runs if run is not None)
 
 
 def position_of(state: RunState | None) -> bytes:
