@@ -55,17 +55,10 @@ def index_of(report: EncryptedReport) -> ReportIndex:
     )
 
 
-def read_model_updated(
-    aggregator: Aggregator, silo: str, step: TrainingStep, frames: Sequence[object]
-) -> Signed[ModelUpdated]:
-    """Return how far a silo says it is in the run of a training step; raises CryptoError.
-
-    A model that is sealed to the analyst may follow, where the run's requests name the analyst (`sealed_model`).
-    """
-    signed = verify(only_frame(frames[:1]), ModelUpdated, {silo: aggregator.silos[silo]})
-    if len(frames) > 1:
-        sealed_model(step, frames)
-    if (signed.message.federation, signed.message.run) != (aggregator.federation, step.run):
+def read_model_updated(aggregator: Aggregator, silo: str, run: bytes, frames: Sequence[object]) -> Signed[ModelUpdated]:
+    """Return how far a silo says it is in a training run; raises CryptoError."""
+    signed = verify(only_frame(frames), ModelUpdated, {silo: aggregator.silos[silo]})
+    if (signed.message.federation, signed.message.run) != (aggregator.federation, run):
         raise ProtocolError(f"{silo!r} answers for another training run or federation")
     return signed
 

@@ -18,7 +18,7 @@ from policies.errors import ModelError
 from policies.models.fitted import Fitted
 from policies.models.portable import Finite
 from policies.models.record import RunRecord
-from policies.requests.exact import ExactStep
+from policies.requests.exact import FamilyStep
 from policies.requests.families import kind_of
 from policies.requests.tables import TableColumn
 from policies.units import when
@@ -83,7 +83,7 @@ class Card:
     def options(self) -> dict[str, str]:
         """Return the options and further columns of the job."""
         plan = self.record.plan
-        if isinstance(plan, ExactStep):
+        if isinstance(plan, FamilyStep):
             return {one.name: one.value for one in (*plan.parts, *plan.options)}
         return {}
 
@@ -202,7 +202,7 @@ def _facts(card: Card) -> Iterator[tuple[str, str]]:
 def _columns(card: Card) -> Iterator[tuple[str, str, str, str]]:
     used: dict[str, str] = {name: role for role, names in card.record.plan.uses().items() for name in names}
     plan = card.record.plan
-    if isinstance(plan, ExactStep):
+    if isinstance(plan, FamilyStep):
         used |= {one.value: one.name for one in plan.parts}
     for column in card.columns:
         name, kind, values = _column(column)

@@ -215,7 +215,8 @@ def _may_have_been_in(one: PersonConsent) -> bool:
 
 def _print_learned(policy: Path, purpose: str, table: str, now: int) -> None:
     states = [RunState.decode(one.state) for one in kept_runs(policy.resolve().parent / LEDGER)]
-    learned = [one for one in states if (one.purpose, one.table) == (purpose, table) and one.learned_at <= now]
+    of = purpose, table
+    learned = [one for one in states if (one.purpose, one.table) == of and one.learned_at <= now and one.split is None]
     if learned:
         print("        models learned while this person may have been in:")
     for state in learned:

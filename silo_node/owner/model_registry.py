@@ -9,7 +9,7 @@ from policies.budget.accountant import epsilon_of
 from policies.document.policy import Policy
 from policies.models.card import Card, policies
 from policies.models.released import digest_of_model
-from policies.requests.exact import ExactStep
+from policies.requests.exact import FamilyStep
 from policies.units import DAY_S, MICRO, when
 from silo_node.errors import SiloError
 from silo_node.home import LEDGER
@@ -65,7 +65,7 @@ class HeldModel:
         """Return what the registry has beside the model itself, for programs."""
         record = self.state.record
         plan = None if record is None else record.plan
-        settings = (*plan.parts, *plan.options) if isinstance(plan, ExactStep) else ()
+        settings = (*plan.parts, *plan.options) if isinstance(plan, FamilyStep) else ()
         return {
             "family": self.family,
             "features": list(plan.training.features) if plan is not None and plan.training is not None else None,
@@ -111,7 +111,8 @@ def held_models(policy: Policy, home: Path) -> list[HeldModel]:
     """Return the models in the ledger of a silo's directory; the last learned one is last. Raises LedgerError."""
     kept = kept_runs(home / LEDGER)
     charged = {one.run: one.micro_rho for one in kept}
-    return [_held(policy, one, charged) for one in kept]
+    found = (_held(policy, one, charged) for one in kept)
+    return [one for one in found if one.state.split is None]  # which is no model
 
 
 def _held(policy: Policy, kept: KeptRun, charged: Mapping[bytes, int]) -> HeldModel:

@@ -25,8 +25,8 @@ def test_the_analyst_has_the_model_that_the_silos_have(tmp_path: Path) -> None:
         training = run(simulation, file)
         (entry,) = Registry(tmp_path / "f").entries()
         held = models(simulation)
-        assert training.is_released
-        assert json.loads(to_json(training))["released"]
+        assert training.has_model
+        assert json.loads(to_json(training))["has_model"]
         assert "consilo model show" in show_training(training, read_job(file), {})
         assert entry.model == model_of(simulation.federation.config.federation, held["east"])
         assert entry.record == held["west"].record
@@ -41,7 +41,7 @@ def test_a_model_stays_where_the_job_names_the_silos_alone(tmp_path: Path) -> No
     with banks(tmp_path / "f", job_of("logistic-regression", "ok"), change=OPEN) as (simulation, file):
         training = run(simulation, file)
         (entry,) = Registry(tmp_path / "f").entries()
-        assert (training.is_released, entry.model, entry.why_no_model) == (None, None, "")
+        assert (training.has_model, entry.model, entry.why_no_model) == (None, None, "")
         assert "and nowhere else" in show_training(training, read_job(file), {})
 
 
@@ -65,12 +65,12 @@ def test_a_model_that_too_few_silos_signed_is_not_taken(tmp_path: Path, monkeypa
     with banks(tmp_path / "f", job_of("logistic-regression", "ok", TO_ANALYST), change=OPEN) as (simulation, file):
         monkeypatch.setattr("silo_node.rounds.releasing.model_of", other)
         training = run(simulation, file)
-        assert training.is_released is False
+        assert training.has_model is False
         assert "3 silos released the same model, 4 of 5 must" in show_training(training, read_job(file), {})
         (entry,) = Registry(tmp_path / "f").entries()
         assert (entry.model, entry.why_no_model != "") == (None, True)
         monkeypatch.setattr("silo_node.rounds.releasing.model_of", model_of)
-        assert run(simulation, file).is_released  # the same command fetches it
+        assert run(simulation, file).has_model  # the same command fetches it
         (entry,) = Registry(tmp_path / "f").entries()
         assert (entry.model is None, entry.why_no_model) == (False, "")
 
