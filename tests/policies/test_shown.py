@@ -35,7 +35,8 @@ TRAINED = parse(
 STEP = LogisticStep(
     run=bytes(range(16)), step=3, steps=20, after=bytes([7]) * 32, release="private", label="smoker",
     features=("age", "ward"), learning_rate="3", momentum="0.5", clip="1", local_steps=1, continues=bytes([9]) * 16,
-    held_out=HeldOut(split=bytes([5]) * 16, parts=200), released_to=Recipient(name="ana", key=bytes([4]) * PUBLIC_BYTES),
+    held_out=HeldOut(split=bytes([5]) * 16, parts=200),
+    released_to=Recipient(name="ana", key=bytes([4]) * PUBLIC_BYTES),
 )  # fmt: skip
 KEYS = tuple(Recipient(name=name, key=bytes([index]) * PUBLIC_BYTES) for index, name in enumerate(request().silos))
 REPLACED = Replaces(
