@@ -26,7 +26,7 @@ def test_the_analyst_has_the_model_that_the_silos_have(tmp_path: Path) -> None:
         (entry,) = Registry(tmp_path / "f").entries()
         held = models(simulation)
         assert training.has_model
-        assert json.loads(to_json(training))["released"]
+        assert json.loads(to_json(training))["has_model"]
         assert "consilo model show" in show_training(training, read_job(file), {})
         assert entry.model == model_of(simulation.federation.config.federation, held["east"])
         assert entry.record == held["west"].record
