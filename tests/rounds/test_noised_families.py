@@ -12,7 +12,6 @@ import pyarrow.parquet
 import pytest
 
 import silo_node.owner.cli
-from analyst.errors import AnalystError, DeniedError
 from analyst.training.job import read_job
 from analyst.training.run import show_training
 from crypto.noise import discrete_gaussian
