@@ -9,7 +9,7 @@ docs/protocol.md section 11.
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -39,8 +39,6 @@ class LogisticStep(TrainingStep):
     momentum: Positive = "0"
     clip: Positive
     local_steps: Annotated[int, Field(ge=1, le=1000)] = 1
-
-    may_end_early: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _check(self) -> Self:

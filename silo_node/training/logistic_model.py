@@ -36,12 +36,12 @@ def moved(state: RunState | None, request: Request, position: bytes, opened: Ope
     """
     step, before = logistic_step(request), weights_of(state, request)
     velocity = np.zeros_like(before) if state is None else np.array(state.velocity)
-    has_diverged = state is not None and state.has_diverged
-    weights, after = (before, velocity) if has_diverged else _stepped(step, before, velocity, opened)
+    ended = None if state is None else state.ended
+    weights, after = (before, velocity) if ended else _stepped(step, before, velocity, opened)
     if not is_within(weights):
-        has_diverged, weights, after = True, before, velocity
+        ended, weights, after = "diverged", before, velocity
     terms = _terms(request, step)
-    return state_after(request, position, now, terms, weights, after, has_diverged=has_diverged)
+    return state_after(request, position, now, terms, weights, after, ended=ended)
 
 
 def is_within(weights: Vector) -> bool:

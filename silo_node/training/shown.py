@@ -15,10 +15,18 @@ def shown(state: RunState) -> Iterator[str]:
         yield from _exact(state, state.exact)
         return
     yield f"  log-odds of {state.label} in {state.table}, asked by {state.analyst}"
-    if state.has_diverged:
+    if state.ended == "diverged":
         yield f"  {DIVERGED}"
     for name, value in state.coefficients().items():
         yield f"  {name:<{_NAME}} {value:>10.4f}"
+
+
+def model_fields(state: RunState) -> dict[str, object]:
+    """Return a model for programs."""
+    model = state.exact
+    if model is None:
+        return {"coefficients": state.coefficients()}
+    return {"model": model.family, "ended": model.ended, **model.fitted.model_dump()}
 
 
 def _exact(state: RunState, model: ExactModel) -> Iterator[str]:
