@@ -31,7 +31,7 @@ from aggregator.sums import Sums
 from aggregator.transcripts import Transcripts
 from crypto.errors import CryptoError, LinkError, ProtocolError
 from crypto.randomness import token
-from crypto.rounds.messages import Contribution
+from crypto.rounds.messages import Contribution, ModelUpdated
 from crypto.rounds.payload import frames as frames_of
 from crypto.rounds.payload import piece_sizes
 from crypto.wire import MAX_ENVELOPE_OVERHEAD, Signed, unverified
@@ -207,23 +207,29 @@ class Server:
         return tuple(frame for frames in replies.values() for frame in frames)
 
     async def _deliver_report(self, silo: str, name: bytes) -> tuple[bytes, ...]:
-        pending = [name]
-        for _ in range(2 * MAX_STEPS):  # back to the last report it has learned, and forward again
-            data = await asyncio.to_thread(self._store.get, pending[-1])
-            index = await asyncio.to_thread(self.transcripts.index_of, pending[-1])
-            evidence = [chunk for number in index.added for chunk in await self.transcripts.chunks(index, number)]
-            frames = await self._silos[silo].call("learn", data, *evidence)
-            signed = reports.read_model_updated(self._aggregator, silo, index.step, frames)
-            before = index.step.after
-            if signed.message.position == pending[-1]:
-                pending.pop()
-            elif before in (START, signed.message.position):
-                break  # it has the report before this one, and did not learn this one: it is ahead, or in another run
-            else:
-                pending.append(before)
-            if not pending:
-                break
-        return (signed.envelope,)
+        """Teach a silo a report and those that it missed before, oldest first; return how far it then is.
+
+        A silo that cannot be taught all of them in time goes on from there with the next delivery.
+        """
+        learned = await self._teach(silo, name)
+        missed, before = list[bytes](), name
+        while before not in (START, learned.message.position) and len(missed) < MAX_STEPS:
+            missed.append(before)
+            before = (await asyncio.to_thread(self.transcripts.index_of, before)).step.after
+        if before == learned.message.position:  # otherwise it is ahead, or in another run
+            for report in reversed(missed):
+                learned = await self._teach(silo, report)
+                if learned.message.position != report:
+                    break
+        return (learned.envelope,)
+
+    async def _teach(self, silo: str, name: bytes) -> Signed[ModelUpdated]:
+        """Send one report to a silo; return how far it then is in the report's run."""
+        data = await asyncio.to_thread(self._store.get, name)
+        index = await asyncio.to_thread(self.transcripts.index_of, name)
+        evidence = [chunk for number in index.added for chunk in await self.transcripts.chunks(index, number)]
+        frames = await self._silos[silo].call("learn", data, *evidence)
+        return reports.read_model_updated(self._aggregator, silo, index.step, frames)
 
     async def _round(
         self, asked: ReceivedRequest, silos: Iterable[str], outcomes: Outcomes, bounds: "_Bounds"
