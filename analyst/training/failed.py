@@ -14,7 +14,7 @@ from analyst.client import Federation
 from analyst.errors import AnalystError, DeniedError, RoundError, StuckError
 from analyst.remedies import bearing_of
 from analyst.training.progress import Progress, forget, write
-from analyst.training.step import BEHIND, codes_of
+from analyst.training.step import BEHIND, ahead, codes_of
 from crypto.rounds.messages import Failure
 from federation.errors import FederationError
 from policies.decision.denial_codes import UNABLE
@@ -38,6 +38,10 @@ def after_failure(
     is_charged = failure.charged or SPENT in codes
     under_way = b"" if is_charged or codes & _SIGN_ANEW else request.encode()
     after = state.model_copy(update={"under_way": under_way, "lost": state.lost + is_charged})
+    if set(denied) == set(request.silos) and codes == {BEHIND} and (newer := ahead(federation, state)) is not None:
+        after = state.model_copy(update={"done": state.done + 1, "after": newer, "under_way": b"", "holders": ()})
+        write(keep, after)
+        return after
     instead = federation.in_place_of(request, failure)
     if instead is not None:
         after = after.model_copy(update={"first": instead.encode(), "under_way": instead.encode()})

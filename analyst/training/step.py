@@ -17,11 +17,13 @@ from analyst.answers import denials_of
 from analyst.asking import SPENT
 from analyst.client import Federation
 from analyst.training.progress import Progress, write
-from crypto.rounds.messages import Failure, RunEnd
-from crypto.wire import Signed, digest_of
+from crypto.errors import CryptoError
+from crypto.rounds.messages import Failure, ModelUpdated, RunEnd
+from crypto.wire import Signed, digest_of, verify
 from federation.errors import FederationError
 from policies.decision.denial_codes import UNABLE
 from policies.requests.request import Request
+from policies.requests.training import START
 
 PAUSES_S = (2.0, 5.0, 10.0)  # before a step is sent again to silos that may be on their way back
 BEHIND = "RUN_POSITION"  # the denial of a silo that has not learned the step before, or has contributed to this one
@@ -78,6 +80,21 @@ def learned(federation: Federation, state: Progress) -> Mapping[str, RunEnd | No
     with suppress(FederationError):
         return federation.deliver_report(state.after)
     return {}
+
+
+def ahead(federation: Federation, state: Progress) -> bytes | None:
+    """Return the report of the next step where all silos have learned it, and it is lost: the run goes on after it.
+
+    So it is if the report was delivered, this program was killed before it noted that, and the aggregator lost it.
+    """
+    if not state.done:
+        return None
+    keys, found = federation.config.roster.silo_keys, set[bytes]()
+    with suppress(FederationError):
+        for envelope in federation.aggregators.holder(state.after).deliver_report(state.after)[: len(keys)]:
+            with suppress(CryptoError):
+                found.add(verify(envelope, ModelUpdated, keys).message.position)
+    return found.pop() if len(found) == 1 and not found & {state.after, START} else None
 
 
 def codes_of(federation: Federation, failure: Failure) -> dict[str, set[str]]:

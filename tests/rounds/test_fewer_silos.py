@@ -112,7 +112,7 @@ def test_without_noise_no_model_is_asked_about_twice(tmp_path: Path) -> None:
     path = without_spares(tmp_path / "f", EXACT)
     with simulate(path, noise=no_noise) as simulation:
         kill = killing(simulation, 2, "contribute")
-        with pytest.raises(StuckError, match="step 3 of 4: .*RUN_POSITION") as caught:
+        with pytest.raises(StuckError, match=r"step 3 of 4: .*RUN_POSITION") as caught:
             run(simulation, path / "job.toml", kill)
         assert [len(charges(simulation, silo)) for silo in REST] == [3] * len(REST)
         assert "begins a new run" in caught.value.hint
