@@ -49,10 +49,11 @@ def after_failure(
         return after
     is_away = bool(failure.missing or failure.failed or codes & UNABLE)
     error = error_of(failure, request, federation.config.roster, bearing_of(federation.known, request.silos))
-    if not request.micro_rho and codes & {BEHIND, SPENT} and not is_away:
+    has_begun = bool(state.done or after.lost)
+    if not request.micro_rho and codes & {BEHIND, SPENT} and has_begun and not is_away:
         forget(keep)
         raise _stuck(request, error)
-    if isinstance(error, DeniedError) and not (state.done or after.lost) and _AWAITED not in codes:
+    if isinstance(error, DeniedError) and not has_begun and _AWAITED not in codes:
         forget(keep)  # nothing has begun: the job may be changed
         raise error
     write(keep, after)

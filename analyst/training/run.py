@@ -12,11 +12,12 @@ way, by whose hash its report is found. docs/protocol.md section 11.
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from time import perf_counter
 from types import MappingProxyType
 
 from analyst.client import Federation
@@ -25,14 +26,18 @@ from analyst.requests import waiting
 from analyst.training.failed import after_failure
 from analyst.training.job import Job, first_request
 from analyst.training.progress import Progress, forget, resumed, write
+from analyst.training.registry import Registry
+from analyst.training.released import taken
+from analyst.training.rounds import RoundDone
 from analyst.training.step import Sleep, answered, learned
+from analyst.training.stopping import Stopping, end, released_lines, tell_owed
 from crypto.rounds.messages import RunEnd
 from policies.budget.accountant import epsilon_of
 from policies.requests.request import Request
-from policies.requests.training import START, TrainingStep
+from policies.requests.training import START
 from policies.units import MICRO, WAIT_S
 
-# What an analyst is told at the end of a run without noise; the silos' owners see more.
+# What an analyst is told at the end of a run; the silos' owners see more.
 ENDS: Mapping[RunEnd, str] = MappingProxyType(
     {
         "complete": "complete: another step would change nothing that can be told",
@@ -41,8 +46,19 @@ ENDS: Mapping[RunEnd, str] = MappingProxyType(
         " out, or merge its values",
         "diverged": "stopped: the loss grew or was not finite, and the last good model stands; narrow the bounds of"
         " features and labels, or ask with another label",
+        "abandoned": "given up: no silo takes a further step of it",
         "too-few-rows": "too few rows: a model needs more rows than weights, one of times more events, and groups and"
         " curves min_cohort persons; take fewer features, or ask more silos",
+    }
+)
+
+# The same of a run by descent, which has a rate, and of one with noise, which is judged from opened sums alone.
+DESCENT_ENDS: Mapping[RunEnd, str] = MappingProxyType(
+    {
+        "diverged": "stopped: the weights grew without end, and the last good model stands; ask with a smaller {rate},"
+        " with more {rounds} to arrive where it went",
+        "too-few-rows": "too few persons for this price: what was counted is not above its noise, or the noise is not"
+        " small beside what the features tell apart; ask more silos, take fewer features, or a larger epsilon",
     }
 )
 
@@ -61,6 +77,12 @@ class Training:
     delta: float
     assumptions: tuple[str, ...]
     ended: RunEnd | None = None  # why it was at its end before its last step
+    rounds: tuple[RoundDone, ...] = ()  # of this call
+    reserved: float | None = None  # rho that its steps had reserved ahead
+    released: float | None = None  # of it, what its unbegun steps gave back; None if it took all its steps
+    stopping: Stopping | None = None  # which silos gave it back
+    has_model: bool | None = None  # whether the analyst has the model; None where the job names the silos alone
+    why_no_model: str = ""
 
 
 def train(
@@ -69,16 +91,18 @@ def train(
     progress: Callable[[int], None] = lambda done: None,
     keep: Path | None = None,
     deadline: int = WAIT_S,
+    tell: Callable[[RoundDone], None] = lambda done: None,
     sleep: Sleep = time.sleep,
 ) -> Training:
-    """Run a job to its end; `progress` is called with the number of finished steps.
+    """Run a job to its end; `progress` is called with the number of finished steps, `tell` with what a round was.
 
     With `keep`, a later call continues an interrupted run from that file, which is removed at the end. Each step waits
     `deadline` seconds for the silos' computing, whatever the interrupted run waited, and `sleep` is called while silos
     may be on their way back. Raises AnalystError before anything is sent if the job does not fit the silos, DeniedError
     if silos refuse, RoundError if too few are left to answer.
     """
-    digest = sha256(job.model_dump_json().encode()).digest()
+    digest = job_digest(job)
+    tell_owed(federation, keep)
     state = resumed(keep, digest)
     goes_on = state is not None
     state = state or begun(federation, job, digest)
@@ -87,40 +111,52 @@ def train(
     if step is None:
         raise AnalystError(f"{keep} is not of a training run", "remove it to begin a new run")
     write(keep, state)
-    answered_in = dict.fromkeys(request.silos, 0)
+    registry = Registry(federation.config.path.parent)
+    registry.begin(request, step, federation.now())
+    answered_in, rounds = dict.fromkeys(request.silos, 0), list[RoundDone]()
     while state.done < step.steps and state.ended is None:
         if state.done and len(state.holders) < len(request.silos):  # for silos that are back, or for a continued run
-            state = _heard(state, step, learned(federation, state))
+            state = _heard(state, learned(federation, state))
             if state.ended is not None:
                 continue
+        began = perf_counter()
         following = step.model_copy(update={"step": state.done, "after": state.after})
         request, answer = answered(federation, state, keep, partial(federation.renew, request, following), sleep)
         if not isinstance(answer, bytes):
             try:
                 state = after_failure(federation, state, request, answer.message, keep)
             except StuckError:
-                if not goes_on or any(answered_in.values()):
+                if not goes_on or rounds:
                     raise
-                return train(federation, job, progress, keep, deadline, sleep)  # anew, as the file is removed
+                return train(federation, job, progress, keep, deadline, tell, sleep)  # anew: the file is removed
             request = waiting(Request.decode(state.first), deadline)
             step = request.plan.training or step
             continue
         checked = federation.check(request, answer)
+        registry.learned(request, request.plan.training or step, checked, federation.now())
         for silo in checked.survivors:
             answered_in[silo] += 1
         state = state.model_copy(update={"done": state.done + 1, "after": checked.name, "under_way": b""})
-        state = _heard(state, step, learned(federation, state))
+        state = _heard(state, learned(federation, state))
         write(keep, state)
+        took = perf_counter() - began
+        rounds.append(RoundDone(state.done, step.steps, took, checked.survivors, len(request.silos)))
+        tell(rounds[-1])
         progress(state.done)
     if not state.holders:  # the last call was interrupted after its last step, or nobody has learned it yet
-        state = _heard(state, step, federation.deliver_report(state.after))
-    forget(keep)
-    rho = None if step.release == "exact" else (step.steps + state.lost) * request.micro_rho / MICRO
-    return Training(
+        state = _heard(state, federation.deliver_report(state.after))
+    is_private = step.release == "private"
+    stopping = end(federation, request, state.after, keep) if state.ended is not None and is_private else None
+    model = None if step.released_to is None else taken(federation, request, state.after)
+    if not isinstance(model, str) and (stopping is None or stopping.is_settled):
+        forget(keep)
+    rho = (state.done + state.lost) * request.micro_rho / MICRO if is_private else None
+    unbegun = (step.steps - state.done) * request.micro_rho / MICRO
+    training = Training(
         run=step.run.hex(),
         steps=state.done,
         lost=state.lost,
-        holders=tuple(sorted(state.holders)),
+        holders=state.holders,
         answered=answered_in,
         rho=rho,
         epsilon=None if rho is None else epsilon_of(rho, state.price_delta),
@@ -131,7 +167,26 @@ def train(
             else f"one person is known to at most {request.table.max_silos} silos",
         ),
         ended=state.ended,
+        rounds=tuple(rounds),
+        reserved=step.steps * request.micro_rho / MICRO if is_private else None,
+        released=None if stopping is None else unbegun,
+        stopping=stopping,
+        has_model=None if model is None else not isinstance(model, str),
+        why_no_model=model if isinstance(model, str) else "",
     )
+    registry.finish(
+        step.run,
+        federation.now(),
+        model,
+        done=state.done,
+        lost=state.lost,
+        holders=training.holders,
+        ended=state.ended,
+        rho=rho,
+        epsilon=training.epsilon,
+        delta=training.delta,
+    )
+    return training
 
 
 def begun(federation: Federation, job: Job, digest: bytes) -> Progress:
@@ -148,11 +203,25 @@ def begun(federation: Federation, job: Job, digest: bytes) -> Progress:
     )
 
 
-def _heard(state: Progress, step: TrainingStep, told: Mapping[str, RunEnd | None]) -> Progress:
+def _heard(state: Progress, told: Mapping[str, RunEnd | None]) -> Progress:
     """Return the progress with who has the model; the run is at its end if all that have it say the same reason."""
     reasons = set(told.values())
-    ended = reasons.pop() if step.may_end_early and len(reasons) == 1 else None
+    ended = reasons.pop() if len(reasons) == 1 else None
     return state.model_copy(update={"holders": tuple(sorted(told)), "ended": ended})
+
+
+def interrupted(keep: Path | None, job: Job) -> tuple[Request, int] | None:
+    """Return the first request of the job's interrupted run in `keep`, and how many rounds are done; None without one.
+
+    Raises AnalystError where the file is of another job, or cannot be read.
+    """
+    state = resumed(keep, job_digest(job))
+    return None if state is None else (Request.decode(state.first), state.done)
+
+
+def job_digest(job: Job) -> bytes:
+    """Return the SHA-256 of a job, which the file of its interrupted run names."""
+    return sha256(job.model_dump_json().encode()).digest()
 
 
 def to_json(training: Training) -> str:
@@ -168,10 +237,23 @@ def to_json(training: Training) -> str:
             "epsilon": training.epsilon,
             "delta": training.delta,
             "ended": training.ended,
+            "rounds": [one.to_dict() for one in training.rounds],
+            "reserved": training.reserved,
+            "released": training.released,
+            "released_at": None if training.stopping is None else list(training.stopping.released),
+            "has_model": training.has_model,
             "assumptions": list(training.assumptions),
         },
         indent=2,
     )
+
+
+def _why(ended: RunEnd, job: Job) -> str:
+    """Return why a run is at its end, with what to do about it."""
+    if job.is_exact_family or ended not in DESCENT_ENDS:
+        return ENDS[ended]
+    rate, rounds = ("options.rate", "rounds") if job.is_noised_family else ("learning_rate", "steps")
+    return DESCENT_ENDS[ended].format(rate=rate, rounds=rounds)
 
 
 def show_training(training: Training, job: Job, policies: Mapping[str, Path]) -> str:
@@ -180,12 +262,17 @@ def show_training(training: Training, job: Job, policies: Mapping[str, Path]) ->
     lines = [f"run {training.run}: {training.steps} steps of {what}"]
     lines += [f"  {silo}: in {count} steps" for silo, count in training.answered.items()]
     if training.ended is not None:
-        lines.append(ENDS[training.ended])
+        lines.append(_why(training.ended, job))
     elif job.is_exact_family:
         lines.append(
             f"not at its end after {training.steps} steps: the step is above the tolerance; ask with more rounds"
         )
-    lines.append(f"the model is at {', '.join(training.holders) or 'no silo'}, and nowhere else; an owner sees it with")
+    if training.has_model:
+        lines.append(f"you have the model too, and see it with: consilo model show {training.run[:12]}")
+    elif training.has_model is not None:
+        lines.append(f"the model was not released to you: {training.why_no_model}")
+    elsewhere = "" if training.has_model else ", and nowhere else"
+    lines.append(f"the model is at {', '.join(training.holders) or 'no silo'}{elsewhere}; an owner sees it with")
     lines += [
         f"  consilo-silo models --policy {policies.get(silo, Path('policy.toml'))}" for silo in training.holders[:1]
     ]
@@ -194,6 +281,14 @@ def show_training(training: Training, job: Job, policies: Mapping[str, Path]) ->
         lines.append(f"cost to each person: {cost}; {training.assumptions[0]}")
         if training.lost:
             lines.append(f"of it, {training.lost} of {training.steps + training.lost} charges gave no report")
+        lines += _reserved_lines(training)
     else:
         lines.append(training.assumptions[0])
     return "\n".join(lines)
+
+
+def _reserved_lines(training: Training) -> Iterator[str]:
+    """Yield what was reserved ahead for the run, what of it was charged, and what was given back."""
+    yield f"reserved ahead, before the first step: rho {training.reserved:g}"
+    if training.stopping is not None:
+        yield from released_lines(training.released or 0.0, training.stopping)

@@ -1,5 +1,6 @@
 """The denials that precede the rules of a policy: a wrong signer, and a request that the silo has seen before."""
 
+from policies.budget.ledger import RunOver
 from policies.decision.denial_codes import deny
 from policies.document.policy import Policy
 from policies.requests.denials import Denial
@@ -58,6 +59,16 @@ def signed_before() -> Denial:
     return deny("REQUEST_EXPIRED", "request.created_at", message, "sign a new request")
 
 
+def run_is_over(why: RunOver) -> Denial:
+    """Return the denial of a step of a training run that was stopped, given up, or lay too long."""
+    message = {
+        "abandoned": "this training run was given up by its analyst",
+        "expired": "this training run has lain for more than 30 days, and what it had reserved was given back",
+    }.get(why, f"this training run is at its end: {why}")
+    return deny("RUN_OVER", "training", message, "begin a new run: its price is reserved anew")
+
+
 def wrong_position(message: str) -> Denial:
     """Return the denial of a training step that is not the next one of its run at this silo."""
-    return deny("RUN_POSITION", "training", message, "deliver the reports that it missed, or begin a new run")
+    remedy = "give the same command again, which hands it the reports that it missed; or begin a new run"
+    return deny("RUN_POSITION", "training", message, remedy)

@@ -12,9 +12,10 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 
+from crypto.errors import ProtocolError
 from policies.requests.families import Task
 from silo_node.training import design
-from silo_node.training.family import Examples, Family, Fitted, State
+from silo_node.training.family import Examples, Family, Fitted, Judged, State
 from silo_node.training.grid import MOST_UNITS, Integers, Vector, add_products, bits_for, most, row_sums
 from silo_node.training.newton import Problem, begun, stepped
 
@@ -45,9 +46,12 @@ class Glm:
 
     label_moments: Callable[[Task, Examples], Integers]
     start: Callable[[Task, State, Integers], Start]  # of the state with rows, and the label's moments; may be ended
-    labels: Callable[[Task, State, Examples], tuple[Vector, Vector | None]]  # the label and the offset of each row
+    labels: Callable[[Task, State, Examples], Vector]  # of each row, as `pointwise` takes it
     pointwise: Callable[[Vector, Vector], Pointwise]  # of the predictors, shape (outputs, rows), and the labels
     finish: Callable[[Task, State], Fitted]
+    mean: Callable[[Task, State, Vector], Vector]  # of the predictors, shape (outputs, rows): what is expected of rows
+    outcomes: Callable[[Task, Examples], Vector]
+    offset: Callable[[Task, Examples], Vector | None] = lambda task, examples: None
     outputs: Callable[[Task], int] = lambda task: 1
     can_run_away: bool = False  # whether a weight may grow without end
     least_loss: float = -math.inf  # of a row, below which all labels are told apart
@@ -70,7 +74,32 @@ def family_of(glm: Glm) -> Family:
         with np.errstate(all="ignore"):  # what is not finite ends the run
             return stepped(state, task, _problem(task, state, glm), sums)
 
-    return Family(lambda task: State(), statistics, update, glm.finish)
+    def scores(task: Task, state: State, examples: Examples) -> Vector:
+        return glm.mean(task, state, predictors_of(task, state, examples, glm))
+
+    return Family(lambda task: State(), statistics, update, glm.finish, Judged(scores, glm.outcomes))
+
+
+def predictors_of(task: Task, state: State, examples: Examples, glm: Glm) -> Vector:
+    """Return the linear predictors of each row by the model that stands, of shape (outputs, rows)."""
+    columns, offset = design.terms(task), glm.offset(task, examples)
+    weights = standing(state).reshape(glm.outputs(task), task.width)
+    room, found = np.empty((task.width, design.BLOCK_ROWS)), np.empty((len(weights), examples.rows))
+    for rows in design.blocks_of(examples):
+        block = design.matrix(columns, state, examples, rows, room)
+        found[:, rows] = _predictors(block, weights, None if offset is None else offset[rows])
+    return found
+
+
+def standing(state: State) -> Vector:
+    """Return the weights of the model that stands: the last accepted ones, or before the first step those it begins at.
+
+    Raises ProtocolError where there are none, as after no round.
+    """
+    for name in ("accepted", "weights"):
+        if len(found := state.numbers.get(name, np.zeros(0))):
+            return np.asarray(found)
+    raise ProtocolError("no model stands yet, so it scores no row")
 
 
 def _after_moments(task: Task, glm: Glm, sums: Mapping[str, Integers]) -> State:
@@ -105,7 +134,7 @@ def derivatives(task: Task, state: State, examples: Examples, glm: Glm) -> list[
     """
     outputs, width, columns = glm.outputs(task), task.width, design.terms(task)
     bits, unit, weights = int(state.one("bits")), state.one("unit"), state["weights"].reshape(outputs, width)
-    label, offset = glm.labels(task, state, examples)
+    label, offset = glm.labels(task, state, examples), glm.offset(task, examples)
     room, product = np.empty((width, design.BLOCK_ROWS)), np.empty((width, design.BLOCK_ROWS))
     pairs, triangle = outputs * (outputs + 1) // 2, width * (width + 1) // 2
     loss, slope = np.zeros(1, np.int64), np.zeros((outputs, width), np.int64)

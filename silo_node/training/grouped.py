@@ -12,7 +12,7 @@ import numpy as np
 
 from policies.requests.families import Kind, Task, kind_of, measured_and_counted, values_of
 from silo_node.training import design
-from silo_node.training.family import Examples, Family, Fitted, Line, Listing, State, figure
+from silo_node.training.family import Examples, Family, Fitted, Judged, Line, Listing, State, figure
 from silo_node.training.grid import Integers, Vector
 
 _LEAST_GROUPS = 2  # that are shown, or nothing is
@@ -163,7 +163,9 @@ def notes_of(task: Task, state: State) -> list[str]:
     return notes
 
 
-def family_by_group(measured: frozenset[Kind], finish: Callable[[Task, State], Fitted]) -> Family:
+def family_by_group(
+    measured: frozenset[Kind], finish: Callable[[Task, State], Fitted], judged: Judged | None = None
+) -> Family:
     """Return a family of one round that sums by group."""
 
     def update(task: Task, state: State, sums: Mapping[str, Integers]) -> State:
@@ -172,7 +174,9 @@ def family_by_group(measured: frozenset[Kind], finish: Callable[[Task, State], F
     def shown(task: Task, state: State) -> Fitted:
         return finish(task, state) if state.ended == "complete" else fitted(task, state, (), ())
 
-    return Family(lambda task: State(), lambda task, state, rows: statistics(task, rows, measured), update, shown)
+    return Family(
+        lambda task: State(), lambda task, state, rows: statistics(task, rows, measured), update, shown, judged
+    )
 
 
 def fitted(task: Task, state: State, listings: Sequence[Listing], notes: Sequence[str]) -> Fitted:

@@ -19,8 +19,8 @@ from silo_node.training.coefficients import LEVEL, Words, coefficients, fitted, 
 from silo_node.training.concordance import pairs
 from silo_node.training.distributions import chi_square_tail
 from silo_node.training.events import happened
-from silo_node.training.family import Bools, Examples, Family, Fitted, Line, Listing, State, figure, known
-from silo_node.training.glm import weight_names
+from silo_node.training.family import Bools, Examples, Family, Fitted, Judged, Line, Listing, State, figure, known
+from silo_node.training.glm import standing, weight_names
 from silo_node.training.grid import MOST_UNITS, Integers, Vector, bits_for
 from silo_node.training.newton import Problem, begun, stepped
 
@@ -246,4 +246,19 @@ def _exponential(value: float | None) -> float:
         return math.inf
 
 
-FAMILY = Family(lambda task: State(), _statistics, _update, _finish)
+def _scores(task: Task, state: State, examples: Examples) -> Vector:
+    """Return the log of each row's hazard relative to a row of mean features."""
+    columns, weights = design.terms(task), standing(state)
+    room, found = np.empty((task.width, design.BLOCK_ROWS)), np.zeros(examples.rows)
+    for rows in design.blocks_of(examples):
+        block = design.matrix(columns, state, examples, rows, room)[1:]
+        for column, weight in zip(block, weights[1:], strict=True):  # one order, whatever the block is
+            found[rows] += column * weight
+    return found
+
+
+def _outcomes(task: Task, examples: Examples) -> Vector:
+    return happened(task, examples).astype(np.float64)
+
+
+FAMILY = Family(lambda task: State(), _statistics, _update, _finish, Judged(_scores, _outcomes))

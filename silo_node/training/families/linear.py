@@ -32,9 +32,9 @@ def start(task: Task, state: State, label: Integers) -> Start:
     return Start(state, np.zeros(1))
 
 
-def labels(task: Task, state: State, examples: Examples) -> tuple[Vector, None]:
+def labels(task: Task, state: State, examples: Examples) -> Vector:
     """Return the standardised label."""
-    return (_label(task, examples) - state.one("label_mean")) / state.one("label_deviation"), None
+    return (_label(task, examples) - state.one("label_mean")) / state.one("label_deviation")
 
 
 def pointwise(predictors: Vector, label: Vector) -> Pointwise:
@@ -47,6 +47,18 @@ def in_units(task: Task, state: State) -> tuple[float, float]:
     """Return what one standardised unit of the label is in its own units, and where its 0 lies."""
     middle, half, _ = design.span(task.label_column)
     return half * state.one("label_deviation"), middle + half * state.one("label_mean")
+
+
+def mean(task: Task, state: State, predictors: Vector) -> Vector:
+    """Return the expected label in its own units."""
+    scale, shift = in_units(task, state)
+    return np.asarray(shift + scale * predictors[0])
+
+
+def outcomes(task: Task, examples: Examples) -> Vector:
+    """Return the label in its own units."""
+    middle, half, _ = design.span(task.label_column)
+    return np.asarray(middle + half * _label(task, examples))
 
 
 def squares(task: Task, state: State) -> tuple[float, float]:
@@ -80,4 +92,4 @@ def explained(rows: float, kept: int, left: float, whole: float, scale: float) -
     ]
 
 
-FAMILY = family_of(Glm(label_moments, start, labels, pointwise, finish))
+FAMILY = family_of(Glm(label_moments, start, labels, pointwise, finish, mean, outcomes))

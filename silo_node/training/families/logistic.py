@@ -11,7 +11,8 @@ from silo_node.training.glm import PERFECT_LOSS, Glm, Pointwise, Start, family_o
 from silo_node.training.grid import Integers, Vector
 
 
-def _label(task: Task, examples: Examples) -> Vector:
+def labels_of(task: Task, examples: Examples) -> Vector:
+    """Return 1 for the rows that have the positive value, else 0."""
     column, cells = task.label_column, examples.cells[task.label or ""]
     if kind_of(column) == "text":
         return np.asarray(cells == column.domain.index(task.options["positive"]), np.float64)
@@ -19,7 +20,7 @@ def _label(task: Task, examples: Examples) -> Vector:
 
 
 def _moments(task: Task, examples: Examples) -> Integers:
-    positive = int(_label(task, examples).sum())
+    positive = int(labels_of(task, examples).sum())
     return np.array([examples.rows - positive, positive], np.int64)
 
 
@@ -31,8 +32,18 @@ def _start(task: Task, state: State, label: Integers) -> Start:
     return Start(state, np.array([math.log(positive / negative)]))
 
 
-def _labels(task: Task, state: State, examples: Examples) -> tuple[Vector, None]:
-    return _label(task, examples), None
+def _labels(task: Task, state: State, examples: Examples) -> Vector:
+    return labels_of(task, examples)
+
+
+def share_of(odds: Vector) -> Vector:
+    """Return the probability that log-odds stand for; no exponential overflows."""
+    small = np.exp(-np.abs(odds))
+    return np.asarray(np.where(odds >= 0, 1.0, small) / (1.0 + small))
+
+
+def _mean(task: Task, state: State, predictors: Vector) -> Vector:
+    return share_of(predictors[0])
 
 
 def _pointwise(predictors: Vector, label: Vector) -> Pointwise:
@@ -57,4 +68,16 @@ def _finish(task: Task, state: State) -> Fitted:
     return fitted(task, state, (coefficients(task, state, weight_names(task)),), figures)
 
 
-FAMILY = family_of(Glm(_moments, _start, _labels, _pointwise, _finish, can_run_away=True, least_loss=PERFECT_LOSS))
+FAMILY = family_of(
+    Glm(
+        _moments,
+        _start,
+        _labels,
+        _pointwise,
+        _finish,
+        _mean,
+        labels_of,
+        can_run_away=True,
+        least_loss=PERFECT_LOSS,
+    )
+)

@@ -39,17 +39,31 @@ def _start(task: Task, state: State, label: Integers) -> Start:
     return Start(state, np.log(label[1:] / label[0]))
 
 
-def _labels(task: Task, state: State, examples: Examples) -> tuple[Vector, None]:
-    return _label(task, examples).astype(np.float64), None
+def _labels(task: Task, state: State, examples: Examples) -> Vector:
+    return _outcomes(task, examples)
 
 
-def _pointwise(predictors: Vector, label: Vector) -> Pointwise:
+def _outcomes(task: Task, examples: Examples) -> Vector:
+    return _label(task, examples).astype(np.float64)
+
+
+def _shares(predictors: Vector) -> tuple[Vector, Vector, Vector]:
+    """Return the probability of each class but the first, the sum of exponentials, and what was taken out of it."""
     top = np.maximum(predictors.max(0), 0.0)
     shares = np.exp(predictors - top)
     whole = np.exp(-top)
     for each in shares:
         whole = whole + each
-    shares = shares / whole
+    return shares / whole, whole, top
+
+
+def _mean(task: Task, state: State, predictors: Vector) -> Vector:
+    shares, whole, top = _shares(predictors)
+    return np.vstack([np.exp(-top) / whole, shares]).T
+
+
+def _pointwise(predictors: Vector, label: Vector) -> Pointwise:
+    shares, whole, top = _shares(predictors)
     is_own = label == np.arange(1, len(predictors) + 1)[:, None]
     own = np.zeros(len(label))
     for each, mask in zip(predictors, is_own, strict=True):
@@ -85,7 +99,9 @@ FAMILY = family_of(
         _labels,
         _pointwise,
         _finish,
-        lambda task: len(task.classes) - 1,
+        _mean,
+        _outcomes,
+        outputs=lambda task: len(task.classes) - 1,
         can_run_away=True,
         least_loss=PERFECT_LOSS,
     )

@@ -76,8 +76,12 @@ def _start(task: Task, state: State, label: Integers) -> Start:
     return Start(state, np.array([math.log(count / exposed)]), 2.0 ** math.ceil(math.log2(mean)))
 
 
-def _labels(task: Task, state: State, examples: Examples) -> tuple[Vector, Vector | None]:
-    return _counts(task, examples), _offset(task, examples)
+def _labels(task: Task, state: State, examples: Examples) -> Vector:
+    return _counts(task, examples)
+
+
+def _mean(task: Task, state: State, predictors: Vector) -> Vector:
+    return np.asarray(np.exp(predictors[0]))
 
 
 def _pointwise(predictors: Vector, label: Vector) -> Pointwise:
@@ -102,4 +106,4 @@ def _finish(task: Task, state: State) -> Fitted:
     return fitted(task, state, (coefficients(task, state, weight_names(task)),), figures)
 
 
-FAMILY = family_of(Glm(_moments, _start, _labels, _pointwise, _finish, can_run_away=True))
+FAMILY = family_of(Glm(_moments, _start, _labels, _pointwise, _finish, _mean, _counts, _offset, can_run_away=True))

@@ -13,6 +13,8 @@ from silo_node.training.families.linear import (
     in_units,
     label_moments,
     labels,
+    mean,
+    outcomes,
     pointwise,
     squares,
     start,
@@ -46,4 +48,4 @@ def finish(task: Task, state: State) -> Fitted:
     return fitted(task, state, (listing,), figures)
 
 
-FAMILY = family_of(Glm(label_moments, start, labels, pointwise, finish, penalty=penalty))
+FAMILY = family_of(Glm(label_moments, start, labels, pointwise, finish, mean, outcomes, penalty=penalty))
