@@ -121,6 +121,17 @@ class RunRows:
 
         The source is read if its rows are not kept as its files are now.
         """
+        found, step = self._learned(request, now, limit_s), request.plan.training
+        if step is not None and step.step + 1 == step.steps:
+            with self._lock:
+                self._end(self._asked(request, now), step.run)
+        return found
+
+    def ahead(self, request: Request, now: int, limit_s: float) -> None:
+        """Read the rows of a step before its first round; raises as `of`."""
+        self._learned(request, now, limit_s)
+
+    def _learned(self, request: Request, now: int, limit_s: float) -> Learned:
         deadline, asked, step = time.monotonic() + limit_s, self._asked(request, now), request.plan.training
         run = b"" if step is None else step.run
         with self._lock:
@@ -131,8 +142,6 @@ class RunRows:
             else:
                 kept = self._without(kept, is_in)
             self._keep(asked, replace(kept, runs=kept.runs | {run}, used_at=time.monotonic()))
-            if step is not None and step.step + 1 == step.steps:
-                self._end(asked, run)
         return kept.rows, is_in
 
     def _asked(self, request: Request, now: int) -> _Asked:
