@@ -132,6 +132,8 @@ class HeldData:
         Raises NotLoadedError.
         """
         step, table = request.plan.training, request.table.name
+        if not request.plan.reads_rows:
+            return
         loaded = (b"" if step is None else step.run), stamp_of(self._sources[table].location)
         if loaded not in self._loaded:
             self.computing.load(request, int(self._clock()), request.loads_s or LOAD_LATER_S)
