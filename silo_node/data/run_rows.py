@@ -10,6 +10,7 @@ when no round asked for it for a while.
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -240,11 +241,11 @@ class RunRows:
             self._dropping = None
 
     def _drop_in(self, seconds: float) -> None:
-        self._dropping = threading.Timer(seconds, self._drop)
+        self._dropping = threading.Timer(seconds, _drop, [weakref.ref(self)])
         self._dropping.daemon = True
         self._dropping.start()
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
         """Drop what nobody has asked for for a while, and look again when the rest will be as old."""
         with self._lock:
             now = time.monotonic()
@@ -252,6 +253,11 @@ class RunRows:
             self._dropping = None
             if self._kept:
                 self._drop_in(min(one.used_at for one in self._kept.values()) + KEPT_S - now)
+
+
+def _drop(of: "weakref.ref[RunRows]") -> None:
+    if (found := of()) is not None:
+        found.drop()
 
 
 @dataclass(frozen=True, slots=True)
