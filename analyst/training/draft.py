@@ -106,7 +106,7 @@ def drafted_job(
     """Return a job that the drafted policies will take; raises AnalystError where there is none."""
     if answers.purpose is None:
         raise AnalystError("a job is for a purpose", "add --purpose NAME, such as health-research")
-    if not answers.is_exact and wanted.model != DESCENT:
+    if not answers.has_exact_data and wanted.model != DESCENT:
         hint = f"add --exact, if the data may be declared exact; or take --job {DESCENT}"
         raise AnalystError(f"{wanted.model} is fitted to exact data alone", hint)
     columns = {silo: {one.key: one for one in drafts} for silo, drafts in agreement.columns.items()}
@@ -129,7 +129,9 @@ def drafted_job(
         step_of(job, MIN_COHORT).check(definition, "masking")
     except (ValidationError, ValueError) as err:
         reason = err.errors()[0]["msg"].removeprefix("Value error, ") if isinstance(err, ValidationError) else str(err)
-        raise AnalystError(f"no such job: {reason}", _remedy(wanted, reason, is_exact=answers.is_exact)) from err
+        raise AnalystError(
+            f"no such job: {reason}", _remedy(wanted, reason, has_exact_data=answers.has_exact_data)
+        ) from err
     return JobDraft(text, notes)
 
 
@@ -183,7 +185,7 @@ def _text(wanted: Wanted, table: str, answers: Answers, features: Sequence[str])
     if features:
         text += f"features = {toml(tuple(features))}\n"
     options = {} if wanted.positive is None else {"positive": wanted.positive}
-    if not answers.is_exact:
+    if not answers.has_exact_data:
         text += _DESCENT.format(epsilon=f"{_epsilon(answers):g}") if wanted.model == DESCENT else ""
     else:
         text += 'release  = "exact"\n'
@@ -204,11 +206,11 @@ def _epsilon(answers: Answers) -> float:
     return max(unit, float(f"{whole // unit * unit:.6g}"))
 
 
-def _remedy(wanted: Wanted, reason: str, *, is_exact: bool) -> str:
+def _remedy(wanted: Wanted, reason: str, *, has_exact_data: bool) -> str:
     if "positive" in reason and wanted.positive is None:
         return "add --positive VALUE: the value of the label that the model predicts"
     if "positive" in reason:
         return "leave out --positive"
     if reason.startswith("label"):
         return "write the label's type into the file of columns, as bool for 0 and 1, or take another --job"
-    return "leave the column out, or take another --job" if is_exact else "leave the column out, or add --exact"
+    return "leave the column out, or take another --job" if has_exact_data else "leave the column out, or add --exact"

@@ -38,7 +38,7 @@ class Answers:
     controllers: Mapping[str, tuple[str, str | None]] = field(default_factory=lambda: MappingProxyType({}))
     computations: tuple[str, ...] = ("query",)
     labels: tuple[str, ...] = ()
-    is_exact: bool = False
+    has_exact_data: bool = False
 
     @property
     def rho(self) -> Decimal | None:
@@ -53,7 +53,7 @@ class Answers:
     @property
     def opening(self) -> Opening:
         """What drafts open columns for."""
-        return Opening(self.is_training, self.is_exact, self.labels)
+        return Opening(self.is_training, self.has_exact_data, self.labels)
 
     def controller(self, silo: str) -> tuple[str | None, str | None]:
         """Return who answers for a silo's data, and the contact for analysts."""
@@ -119,20 +119,22 @@ def answers_of(
         options.max_rows,
         options.max_norm,
         MappingProxyType(controllers),
-        _opened(options.computations, model, has_labels=bool(predicted), is_exact=options.exact),
+        _opened(options.computations, model, has_labels=bool(predicted), has_exact_data=options.exact),
         predicted,
         options.exact,
     )
 
 
-def _opened(chosen: tuple[str, ...] | None, model: str | None, *, has_labels: bool, is_exact: bool) -> tuple[str, ...]:
+def _opened(
+    chosen: tuple[str, ...] | None, model: str | None, *, has_labels: bool, has_exact_data: bool
+) -> tuple[str, ...]:
     """Return the computations that a purpose allows; raises PolicyError where labels or exact data are of no use."""
-    found = chosen if chosen is not None else () if is_exact and model is not None else ("query",)
+    found = chosen if chosen is not None else () if has_exact_data and model is not None else ("query",)
     found = tuple(dict.fromkeys((*found, *(() if model is None else (model,)))))
-    if (has_labels or is_exact) and not any(one not in ("query", "key-search") for one in found):
+    if (has_labels or has_exact_data) and not any(one not in ("query", "key-search") for one in found):
         hint = "add --computations with a model, such as logistic-regression; or --job MODEL, of `consilo new`"
         raise PolicyError("labels and exact data are for models, and no model is allowed", hint)
-    if is_exact and "query" in found:
+    if has_exact_data and "query" in found:
         raise PolicyError("exact data answer no query", "leave query out of --computations")
     return found
 
