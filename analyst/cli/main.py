@@ -38,6 +38,7 @@ from analyst.demo.story import SECTORS, tell, tell_all
 from analyst.errors import AnalystError, DeniedError
 from analyst.pricing import Wanted, read_share, read_wanted
 from analyst.reports.render import print_offer
+from analyst.training.abandoning import abandon, show_abandoned
 from analyst.training.job import read_job
 from analyst.training.rounds import RoundDone
 from analyst.training.run import show_training, to_json, train
@@ -128,6 +129,7 @@ def command_line() -> argparse.ArgumentParser:
     deadline_option(train)
     text = "say what the run would take, cost and leave, and who would refuse it; ask and pay nothing"
     train.add_argument("--preview", action="store_true", help=text)
+    train.add_argument("--abandon", action="store_true", help="give up its run that was interrupted")
     train.add_argument("--format", choices=["text", "json"], default="text")
     add_finding_commands(commands)
     add_planning_commands(commands)
@@ -241,6 +243,11 @@ def _query(options: argparse.Namespace, notes: Console) -> int:
 def _train(options: argparse.Namespace, notes: Console) -> int:
     job = read_job(options.job)
     keep = options.job.with_name(f"{options.job.name}.run.json")
+    if options.abandon:
+        with federation_opened(options, notes) as (federation, _):
+            given_up = abandon(federation, job, keep)
+        print("no run of this job is under way" if given_up is None else show_abandoned(given_up))
+        return 0
     with federation_opened(options, notes) as (federation, status):
         if options.preview:
             show_run_preview(federation, job, keep, options.format)

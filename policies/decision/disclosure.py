@@ -19,7 +19,7 @@ def release(case: Case) -> Sequence[Denial]:
         message = f"the source is {source.release}, the request is {plan.release}"
         rule = f"sources.{case.request.table.name}.release"
         reasons.append(deny("RELEASE", rule, message, plan.release_remedy(source.release)))
-    if not case.facts.cost and (policy.training is None or policy.training.dp == "required"):
+    if not case.facts.cost and plan.reads_rows and (policy.training is None or policy.training.dp == "required"):
         message = "training without noise is not allowed"
         reasons.append(deny("RELEASE", "training.dp", message, 'train with release = "private"'))
     if plan.result not in policy.disclosure.release:
@@ -182,7 +182,9 @@ def training(case: Case) -> Sequence[Denial]:
         )
     if step.clip_norm > limits.clip_norm:
         message = f"gradients clipped at {step.clip_norm}, at most {limits.clip_norm} is allowed"
-        reasons.append(deny("CLIP_NORM", "training.clip_norm", message, f"ask with clip = {limits.clip_norm}"))
+        reasons.append(
+            deny("CLIP_NORM", "training.clip_norm", message, f"ask with {step.clip_key} = {limits.clip_norm}")
+        )
     least = case.policy.disclosure.min_cohort
     if step.cohort is not None and step.cohort < least:
         message = f"groups of {step.cohort} persons would be shown, fewer than {least} are not"

@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from crypto.wire import Digest, Message, Name, RoundId
 from policies.requests.cases import Cases
 from policies.requests.expressions import Derived
+from policies.requests.held_out import HeldOut, Side
 from policies.requests.predicates import Predicate
 from policies.requests.tables import Table
 from policies.units import MAX_STEPS, ColumnRole
@@ -42,10 +43,13 @@ class TrainingStep(Message, ABC):
     features: Annotated[tuple[Name, ...], Field(max_length=MAX_FEATURES)]
     # The run from whose last opened model this one goes on with fewer silos; left out of any other.
     continues: Annotated[RoundId | None, Field(default=None, exclude_if=lambda run: run is None)] = None
+    # The persons from whom the model does not learn; left out where it learns from all.
+    held_out: Annotated[HeldOut | None, Field(default=None, exclude_if=lambda held: held is None)] = None
 
     result: ClassVar[Literal["query-result", "model"]] = "model"
     approved_as: ClassVar[Literal["query", "training", "key-search"]] = "training"
     search: ClassVar[None] = None
+    reads_rows: ClassVar[bool] = True
     dimensions: ClassVar[tuple[str, ...]] = ()
     cases: ClassVar[tuple[Cases, ...]] = ()
     coarsened: ClassVar[tuple[str, ...]] = ()
@@ -58,7 +62,7 @@ class TrainingStep(Message, ABC):
     paired: ClassVar[tuple[str, ...]] = ()
     portions: ClassVar[tuple[tuple[int, int], ...]] = ((1, 1),)
     rounds_key: ClassVar[str] = "steps"  # of a job file: how many steps a run has
-    may_end_early: ClassVar[bool] = False  # whether the silos may say after a step that the run is at its end
+    clip_key: ClassVar[str] = "clip"  # of a job file: the norm to which each person's part is clipped
 
     @model_validator(mode="after")
     def _check_chain(self) -> Self:
@@ -101,19 +105,33 @@ class TrainingStep(Message, ABC):
         """Of how many persons a group is, at least, that the model shows; None where it shows no groups."""
         return None
 
+    @property
+    def side(self) -> Side | None:
+        return None if self.held_out is None else Side(self.held_out, is_held_out=False)
+
     def first(self) -> Self:
         """Return the first step of the run; it has the fields that all steps share."""
         return self.model_copy(update={"step": 0, "after": START})
 
     def columns(self) -> tuple[str, ...]:
         """Return every column that the step reads."""
-        return (*self.features, *(() if self.label is None else (self.label,)))
+        return (*self.features, *(() if self.label is None else (self.label,)), *self._marks)
 
     def uses(self) -> Mapping[ColumnRole, tuple[str, ...]]:
-        return {"feature": self.features, "label": () if self.label is None else (self.label,)}
+        found: dict[ColumnRole, tuple[str, ...]] = {
+            "feature": self.features,
+            "label": () if self.label is None else (self.label,),
+        }
+        return found | ({"held_out": self._marks} if self._marks else {})
+
+    @property
+    def _marks(self) -> tuple[str, ...]:
+        """The column that says which rows are held out, if one does."""
+        return () if self.held_out is None or self.held_out.column is None else (self.held_out.column,)
 
     def rows_in_words(self, table: Table) -> str:
-        return f"at most {table.max_rows} rows"
+        rows = f"at most {table.max_rows} rows"
+        return rows if self.held_out is None else f"{rows}, and none of who is held out: {self.held_out}"
 
     def seen(self, table: Table) -> Table:
         return table

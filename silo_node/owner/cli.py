@@ -281,7 +281,8 @@ def _states(policy: Path) -> list[RunState]:
         return []
     store = LedgerStore(path)
     try:
-        return sorted(map(RunState.decode, store.runs()), key=lambda state: state.learned_at)
+        states = (state for state in map(RunState.decode, store.runs()) if state.split is None)
+        return sorted(states, key=lambda state: state.learned_at)
     finally:
         store.close()
 

@@ -33,6 +33,9 @@ class Opened(Protocol):
     def blocks(self) -> list[Vector]:
         """Return the sums as reals."""
 
+    def deviations(self) -> list[float]:
+        """Return the standard deviation of the noise in each number of each block, in the units of `blocks`."""
+
     def whole_blocks(self) -> list[npt.NDArray[np.int64]]:
         """Return the sums of a computation without noise as whole numbers, exactly."""
 
@@ -76,11 +79,17 @@ class RunState(Message):
     velocity: tuple[_Finite, ...]
     # Of an exact family, which has no terms, weights and velocity here; left out of any other.
     exact: Annotated[ExactModel | None, Field(default=None, exclude_if=lambda model: model is None)] = None
+    # Why a run of any other kind is at its end before its last step, from opened sums alone; left out while it goes on.
+    ended_early: Annotated[RunEnd | None, Field(default=None, exclude_if=lambda ended: ended is None)] = None
+    # Of a split, which is no model: the secret that divides persons. It is shown to nobody.
+    split: Annotated[
+        bytes | None, Field(default=None, repr=False, min_length=64, max_length=64, exclude_if=lambda one: one is None)
+    ] = None
 
     @property
     def ended(self) -> RunEnd | None:
         """Why the run is at its end before its last step; None if it goes on."""
-        return None if self.exact is None else self.exact.ended
+        return self.ended_early if self.exact is None else self.exact.ended
 
     def coefficients(self) -> dict[str, float]:
         """Return log-odds by term, in the units of the columns; the intercept is for all terms at 0.
@@ -107,13 +116,15 @@ def state_after(
     weights: Vector,
     velocity: Vector,
     exact: ExactModel | None = None,
+    ended: RunEnd | None = None,
 ) -> RunState:
-    """Return a silo's state after a step of any model family; raises ProtocolError if a number is not finite."""
+    """Return a silo's state after a step of any model family; raises ProtocolError if the request is for no step.
+
+    `ended` says why a run without an exact family is at its end before its last step.
+    """
     step = request.plan.training
     if step is None:
         raise ProtocolError("the request is not for a step of a training run")
-    if not (np.isfinite(weights).all() and np.isfinite(velocity).all()):
-        raise ProtocolError("the model has diverged; train with a smaller learning_rate")
     return RunState(
         run=step.run,
         job=job_of(request, step),
@@ -130,7 +141,15 @@ def state_after(
         weights=tuple(map(float, weights)),
         velocity=tuple(map(float, velocity)),
         exact=exact,
+        ended_early=ended,
     )
+
+
+def runs_of(request: Request) -> tuple[bytes, ...]:
+    """Return the runs whose states a silo needs to contribute: that of a step, and that of a split."""
+    step, side = request.plan.training, request.plan.side
+    runs = (None if step is None else step.run, None if side is None else side.split)
+    return tuple(run for run in runs if run is not None)
 
 
 def position_of(state: RunState | None) -> bytes:

@@ -263,6 +263,17 @@ EXACT_FAMILY = {
     "family": "poisson-regression",
     "options": [{"name": "missing", "value": "mean"}, {"name": "tolerance", "value": "0.000001"}],
 }
+SPLIT = {
+    "kind": "split",
+    "run": bytes(range(16)),
+    "step": 0,
+    "steps": 1,
+    "after": bytes(32),
+    "release": "private",
+}
+WITHOUT_COLUMNS = TABLE | {"columns": []}
+HOLDING_OUT = EXACT_FAMILY | {"held_out": {"split": bytes(range(16, 32)), "parts": 250}}
+HOLDING_OUT = {key: HOLDING_OUT[key] for key in (*list(EXACT_FAMILY)[:8], "held_out", *list(EXACT_FAMILY)[8:])}
 
 
 def request(plan: dict[str, Any], micro_rho: int, recipients: list[dict[str, Any]] | None = None) -> dict[str, Any]:
@@ -594,6 +605,27 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "Catalogue", catalogue | {"standing": standing | {"run_limit": 400_000}}
     yield "Request", request(BY_GROUP, 100_000)
     yield "Request", request(BY_JOINED, 100_000) | {"table": JOINED}
+    yield "Request", request(SPLIT, 0) | {"table": WITHOUT_COLUMNS}
+    yield "Request", request(HOLDING_OUT, 0)
+    yield (
+        "RunState",
+        {
+            "run": round_id,
+            "job": _digest("a job"),
+            "analyst": "ann@university",
+            "purpose": "research",
+            "table": "stays",
+            "release": "private",
+            "steps": 1,
+            "done": 1,
+            "position": _digest("the report"),
+            "learned_at": 1_000_060,
+            "terms": [],
+            "weights": [],
+            "velocity": [],
+            "split": bytes(range(64)),
+        },
+    )
     yield (
         "DomainRequest",
         {
