@@ -48,7 +48,7 @@ class Answers:
     @property
     def is_training(self) -> bool:
         """Whether the purpose allows to compute a model; all that is not built yet is one."""
-        return any(getattr(COMPUTATIONS.get(one), "result", "model") == "model" for one in self.computations)
+        return any(map(_is_model, self.computations))
 
     @property
     def opening(self) -> Opening:
@@ -131,12 +131,16 @@ def _opened(
     """Return the computations that a purpose allows; raises PolicyError where labels or exact data are of no use."""
     found = chosen if chosen is not None else () if has_exact_data and model is not None else ("query",)
     found = tuple(dict.fromkeys((*found, *(() if model is None else (model,)))))
-    if (has_labels or has_exact_data) and not any(one not in ("query", "key-search") for one in found):
+    if (has_labels or has_exact_data) and not any(map(_is_model, found)):
         hint = "add --computations with a model, such as logistic-regression; or --job MODEL, of `consilo new`"
         raise PolicyError("labels and exact data are for models, and no model is allowed", hint)
-    if has_exact_data and "query" in found:
-        raise PolicyError("exact data answer no query", "leave query out of --computations")
+    if has_exact_data and (others := [one for one in found if not _is_model(one)]):
+        raise PolicyError(f"exact data answer no {others[0]}", f"leave {others[0]} out of --computations")
     return found
+
+
+def _is_model(computation: str) -> bool:
+    return getattr(COMPUTATIONS.get(computation), "result", "model") == "model"
 
 
 def _fitting(kind: Any, what: str) -> Any:
