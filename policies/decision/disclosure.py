@@ -10,6 +10,8 @@ from policies.requests.denials import Denial
 from policies.requests.tables import TableColumn
 from policies.units import ColumnRole
 
+_RESULTS = {"query-result": "a query-result", "model": "a model", "metrics": "metrics of a model"}
+
 
 def release(case: Case) -> Sequence[Denial]:
     """Does the source have the release that the request needs, and may such a result leave?"""
@@ -24,8 +26,14 @@ def release(case: Case) -> Sequence[Denial]:
         reasons.append(deny("RELEASE", "training.dp", message, 'train with release = "private"'))
     if plan.result not in policy.disclosure.release:
         allowed = ", ".join(policy.disclosure.release) or "nothing"
-        message = f"a {plan.result} may not leave"
+        message = f"{_RESULTS[plan.result]} may not leave"
         reasons.append(deny("RELEASE", "disclosure.release", message, f"what may leave: {allowed}"))
+    own = () if plan.judged is None else plan.judged.own
+    if policy.silo.id in own and not policy.disclosure.own_metrics:
+        message = "figures of this silo alone may not leave"
+        others = ", ".join(name for name in own if name != policy.silo.id)
+        remedy = f"ask for those of {others} alone" if others else "ask for those of all silos together"
+        reasons.append(deny("RELEASE", "disclosure.own_metrics", message, remedy))
     return reasons
 
 

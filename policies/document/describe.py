@@ -195,6 +195,8 @@ def _leaves(policy: Policy) -> Iterator[str]:
     groups = f"at most {disclosure.max_groups} groups in {disclosure.max_dimensions} columns"
     yield f"What may be asked for: {figures or 'no figure'}, {groups}."
     yield f"What may leave: {' and '.join(disclosure.release) or 'nothing'}."
+    if disclosure.own_metrics:
+        yield "An evaluation may show the metrics of a model by the rows of this silo alone."
     yield f"An answer needs at least {disclosure.min_silos} silos."
     yield f"Groups whose noisy count is below {disclosure.min_cohort} are not shown."
     accepted = ", ".join(protection.accept) or "none"

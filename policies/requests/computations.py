@@ -14,10 +14,12 @@ from typing import Annotated, Literal, Protocol
 from pydantic import Field
 
 from policies.requests.cases import Cases
+from policies.requests.evaluation import Evaluation
 from policies.requests.exact import ExactStep
 from policies.requests.expressions import Derived
 from policies.requests.families import SHAPES
 from policies.requests.held_out import Side
+from policies.requests.judged import JudgedModel
 from policies.requests.key_search import KeySearch
 from policies.requests.logistic import LogisticStep
 from policies.requests.persons import Inner
@@ -48,7 +50,7 @@ class Computation(Protocol):
         """The release of the sources that can answer it: with noise, or without."""
 
     @property
-    def result(self) -> Literal["query-result", "model"]:
+    def result(self) -> Literal["query-result", "model", "metrics"]:
         """The name of the result in `disclosure.release`. A model goes to the silos, all else to the analyst."""
 
     @property
@@ -66,6 +68,10 @@ class Computation(Protocol):
     @property
     def side(self) -> Side | None:
         """The persons whose rows it takes, where some are held out; None: all."""
+
+    @property
+    def judged(self) -> JudgedModel | None:
+        """The model whose predictions it compares with what is true; None of any other."""
 
     @property
     def reads_rows(self) -> bool:
@@ -160,7 +166,7 @@ class Computation(Protocol):
 
 # The closed union of the wire.
 AnyComputation = Annotated[
-    Plan | KeySearch | LogisticStep | ExactStep | SplitStep | Statements, Field(discriminator="kind")
+    Plan | KeySearch | LogisticStep | ExactStep | SplitStep | Evaluation | Statements, Field(discriminator="kind")
 ]
 
 COMPUTATIONS: Mapping[str, type[Computation]] = MappingProxyType(
@@ -171,6 +177,7 @@ COMPUTATIONS: Mapping[str, type[Computation]] = MappingProxyType(
         "logistic-regression": LogisticStep,
         "exact-step": ExactStep,
         "split": SplitStep,
+        "evaluation": Evaluation,
     }
 )
 

@@ -46,10 +46,11 @@ class TrainingStep(Message, ABC):
     # The persons from whom the model does not learn; left out where it learns from all.
     held_out: Annotated[HeldOut | None, Field(default=None, exclude_if=lambda held: held is None)] = None
 
-    result: ClassVar[Literal["query-result", "model"]] = "model"
+    result: ClassVar[Literal["query-result", "model", "metrics"]] = "model"
     approved_as: ClassVar[Literal["query", "training", "key-search"]] = "training"
     search: ClassVar[None] = None
     reads_rows: ClassVar[bool] = True
+    judged: ClassVar[None] = None
     dimensions: ClassVar[tuple[str, ...]] = ()
     cases: ClassVar[tuple[Cases, ...]] = ()
     coarsened: ClassVar[tuple[str, ...]] = ()
