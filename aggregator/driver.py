@@ -31,7 +31,7 @@ from aggregator.sums import Sums
 from aggregator.transcripts import Transcripts
 from crypto.errors import CryptoError, LinkError, ProtocolError
 from crypto.randomness import token
-from crypto.rounds.messages import Contribution
+from crypto.rounds.messages import Contribution, Stopped
 from crypto.rounds.payload import frames as frames_of
 from crypto.rounds.payload import piece_sizes
 from crypto.wire import MAX_ENVELOPE_OVERHEAD, Signed, unverified
@@ -206,6 +206,20 @@ class Server:
             raise StoreError(outcomes.own, "train on from a newer step, or begin a new run")
         return tuple(frame for frames in replies.values() for frame in frames)
 
+    async def stop_run(self, stopped: bytes) -> tuple[bytes, ...]:
+        """Send the signed Stopped of a training run to its silos; return each silo's signed `ModelUpdated`.
+
+        Raises WireError on bytes that are no Stopped.
+        """
+        message = unverified(stopped, Stopped)
+        silos = [silo for silo in dict.fromkeys(message.silos) if silo in self._silos]
+        replies = await self._gather({silo: self._stop(silo, message.run, stopped) for silo in silos})
+        return tuple(frame for frames in replies.values() for frame in frames)
+
+    async def _stop(self, silo: str, run: bytes, stopped: bytes) -> tuple[bytes, ...]:
+        frames = await self._silos[silo].call("stop", stopped)
+        return (reports.read_model_updated(self._aggregator, silo, run, frames).envelope,)
+
     async def _deliver_report(self, silo: str, name: bytes) -> tuple[bytes, ...]:
         pending = [name]
         for _ in range(2 * MAX_STEPS):  # back to the last report it has learned, and forward again
@@ -213,7 +227,7 @@ class Server:
             index = await asyncio.to_thread(self.transcripts.index_of, pending[-1])
             evidence = [chunk for number in index.added for chunk in await self.transcripts.chunks(index, number)]
             frames = await self._silos[silo].call("learn", data, *evidence)
-            signed = reports.read_model_updated(self._aggregator, silo, index.step, frames)
+            signed = reports.read_model_updated(self._aggregator, silo, index.step.run, frames)
             before = index.step.after
             if signed.message.position == pending[-1]:
                 pending.pop()

@@ -54,11 +54,9 @@ def index_of(report: EncryptedReport) -> ReportIndex:
     )
 
 
-def read_model_updated(
-    aggregator: Aggregator, silo: str, step: TrainingStep, frames: Sequence[object]
-) -> Signed[ModelUpdated]:
-    """Return how far a silo says it is in the run of a training step; raises CryptoError."""
+def read_model_updated(aggregator: Aggregator, silo: str, run: bytes, frames: Sequence[object]) -> Signed[ModelUpdated]:
+    """Return how far a silo says it is in a training run; raises CryptoError."""
     signed = verify(only_frame(frames), ModelUpdated, {silo: aggregator.silos[silo]})
-    if (signed.message.federation, signed.message.run) != (aggregator.federation, step.run):
+    if (signed.message.federation, signed.message.run) != (aggregator.federation, run):
         raise ProtocolError(f"{silo!r} answers for another training run or federation")
     return signed

@@ -31,7 +31,7 @@ from analyst.kept import Question
 from analyst.reports.cut import Cut, Share
 from analyst.reports.estimates import Estimate, Threshold
 from analyst.reports.report import Report, SiloOutcome, decoded, encoded
-from analyst.training.run import Progress
+from analyst.training.progress import Progress
 from crypto.backends import lattice_parameters, paillier
 from crypto.backends.registry import BACKENDS
 from crypto.backends.scheme import Scheme, Shape, key_id

@@ -30,7 +30,7 @@ from analyst.cli.opening import (
     show,
     silo_names,
 )
-from analyst.cli.planning import add_planning_commands, show_preview
+from analyst.cli.planning import add_planning_commands, show_preview, show_run_preview
 from analyst.cli.report import add_report_commands
 from analyst.cli.status import aggregator_home, as_json, federation_status, look_at
 from analyst.cli.status import show as status_lines
@@ -38,7 +38,9 @@ from analyst.demo.story import SECTORS, tell, tell_all
 from analyst.errors import AnalystError, DeniedError
 from analyst.pricing import Wanted, read_share, read_wanted
 from analyst.reports.render import print_offer
+from analyst.training.abandoning import abandon, show_abandoned
 from analyst.training.job import read_job
+from analyst.training.rounds import RoundDone
 from analyst.training.run import show_training, to_json, train
 from crypto.backends.registry import BACKENDS
 from crypto.keys import MIN_PASSPHRASE, Secret, SigningKey, read_key_file, write_key_file
@@ -128,6 +130,9 @@ def command_line() -> argparse.ArgumentParser:
     train.add_argument("job", type=Path, metavar="JOB", help="the job file, such as job.toml")
     federation_options(train)
     deadline_option(train)
+    text = "say what the run would take, cost and leave, and who would refuse it; ask and pay nothing"
+    train.add_argument("--preview", action="store_true", help=text)
+    train.add_argument("--abandon", action="store_true", help="give up its run that was interrupted")
     train.add_argument("--format", choices=["text", "json"], default="text")
     add_finding_commands(commands)
     add_planning_commands(commands)
@@ -309,10 +314,21 @@ def _query(options: argparse.Namespace, notes: Console) -> int:
 def _train(options: argparse.Namespace, notes: Console) -> int:
     job = read_job(options.job)
     keep = options.job.with_name(f"{options.job.name}.run.json")
+    if options.abandon:
+        with federation_opened(options, notes) as (federation, _):
+            given_up = abandon(federation, job, keep)
+        print("no run of this job is under way" if given_up is None else show_abandoned(given_up))
+        return 0
     with federation_opened(options, notes) as (federation, status):
-        training = train(
-            federation, job, lambda done: status.update(f"step {done} of {job.steps}"), keep, options.deadline
-        )
+        if options.preview:
+            show_run_preview(federation, job, keep, options.format)
+            return 0
+
+        def tell(done: RoundDone) -> None:
+            status.update(f"round {done.number} of {done.planned}")
+            notes.print(done.in_words, markup=False, soft_wrap=True)
+
+        training = train(federation, job, keep=keep, deadline=options.deadline, tell=tell)
         policies = federation.config.policies
     print(to_json(training) if options.format == "json" else show_training(training, job, policies))
     return 0

@@ -11,13 +11,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from analyst.client import Federation
 from analyst.errors import AnalystError, SqlError
 from analyst.sql.offer import Offer, suggest
+from analyst.training.affordable import affordable, limits_of
 from crypto.randomness import token
 from crypto.wire import Name
+from policies.budget.accountant import micro_rho_of
 from policies.document.load import frozen
 from policies.requests.computations import AnyComputation
 from policies.requests.exact import ExactStep, Setting
 from policies.requests.families import SHAPES
 from policies.requests.logistic import LogisticStep
+from policies.requests.noised import NoisedStep
+from policies.requests.noised_families import LEAST_ROUNDS as NOISED_LEAST_ROUNDS
+from policies.requests.noised_families import MOMENTS, NOISED, why_exact_alone
+from policies.requests.noised_families import ROUNDS as NOISED_ROUNDS
 from policies.requests.request import Request
 from policies.requests.tables import Table
 from policies.requests.training import MAX_FEATURES, START
@@ -25,6 +31,12 @@ from policies.units import MAX_STEPS, Number
 
 DESCENT = LogisticStep.model_fields["kind"].default  # the one model that is trained by descent
 ROUNDS, LEAST_ROUNDS = 25, 3  # of an exact family at most, where the job names no other number
+# What a job of a family with noise names in place of a key of descent with a learning rate.
+_INSTEAD = {
+    "clip": "write it into [options], or leave it out",
+    "momentum": "write it into [options], or leave it out",
+    "steps": "name rounds, or leave it out",
+}
 
 
 class Job(BaseModel):
@@ -55,13 +67,30 @@ class Job(BaseModel):
         """Whether the job is a program of exact rounds, and no descent, which names a learning rate."""
         return self.release == "exact" and self.learning_rate is None
 
+    @property
+    def is_noised_family(self) -> bool:
+        """Whether the job is a program of rounds with noise, which names its price and nothing more."""
+        return self.release == "private" and self.learning_rate is None
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.model not in SHAPES:
             raise ValueError(f"no model {self.model!r}, expected one of {', '.join(SHAPES)}")
         if strange := set(self.bounds) - set(self.used):
             raise ValueError(f"bounds of {', '.join(sorted(strange))}, not among the features")
+        if self.is_noised_family:
+            return self._check_noised()
         return self._check_exact() if self.is_exact_family else self._check_descent()
+
+    def _check_noised(self) -> Self:
+        if self.model not in NOISED:
+            raise ValueError(f'{why_exact_alone(self.model)}; or take sources with release = "exact"')
+        if self.epsilon is None:
+            raise ValueError('release = "private" needs epsilon, the price of the whole run to one person')
+        for name, default in (("clip", None), ("momentum", 0), ("local_steps", 1), ("steps", None)):
+            if getattr(self, name) != default:
+                raise ValueError(f"without learning_rate {name} has no effect; {_INSTEAD.get(name, 'remove it')}")
+        return self
 
     def _check_exact(self) -> Self:
         for name, default in (("epsilon", None), ("clip", None), ("momentum", 0), ("local_steps", 1), ("steps", None)):
@@ -73,9 +102,9 @@ class Job(BaseModel):
     def _check_descent(self) -> Self:
         is_private = self.release == "private"
         if self.model != DESCENT:
-            raise ValueError(f'with noise there is {DESCENT} alone: {self.model} needs release = "exact"')
+            raise ValueError(f"with a learning_rate there is {DESCENT} alone; remove it to fit a {self.model}")
         if self.rounds is not None or self.options or self.columns:
-            raise ValueError('rounds, options and columns are for release = "exact" without learning_rate; remove them')
+            raise ValueError("rounds, options and columns are for jobs without learning_rate; remove them")
         if self.steps is None or self.learning_rate is None or self.label is None or not self.features:
             raise ValueError("descent needs label, features, steps and learning_rate")
         if is_private != (self.epsilon is not None) or is_private != (self.clip is not None):
@@ -94,6 +123,8 @@ class Job(BaseModel):
     @property
     def planned(self) -> int:
         """The rounds that the run has at most."""
+        if self.is_noised_family:
+            return 1 if self.options.get("method") == MOMENTS else self.rounds or NOISED_ROUNDS
         return self.steps or self.rounds or SHAPES[self.model].rounds or ROUNDS
 
 
@@ -124,18 +155,38 @@ def first_request(federation: Federation, job: Job) -> Request:
     if job.purpose not in offer.purposes:
         raise AnalystError(f"unknown purpose {job.purpose!r}", suggest(job.purpose, offer.purposes))
     try:
-        step: AnyComputation = _exact(job, offer) if job.is_exact_family else _logistic(job)
+        step = _step(job, offer)
         table, micro_rho = table_of(offer, job), 0
         if job.epsilon is not None:
-            micro_rho = federation.price(job.purpose, float(job.epsilon), table, step, job.silos) // job.planned
-            if micro_rho < 1:
-                raise AnalystError(
-                    f"epsilon {job.epsilon} buys nothing in {job.planned} steps", "spend more or step less"
-                )
+            micro_rho = _price(offer, job, table, offer.delta_for(table, step))
         return federation.write(table, step, job.purpose, micro_rho, silos=job.silos)
     except ValidationError as err:
         reason = err.errors()[0]["msg"].removeprefix("Value error, ")
         raise AnalystError(f"the job cannot be asked: {reason}", "docs/training.md describes every key") from err
+
+
+def _price(offer: Offer, job: Job, table: Table, delta: float) -> int:
+    """Return the price of a round, in micro-rho; raises AnalystError where an epsilon buys too few rounds."""
+    epsilon = float(job.epsilon or 0)
+    silos = {silo: offer.silos[silo] for silo in offer.holders(job.table)}
+    limits = limits_of(silos, {}, table, job.purpose)
+    if (micro_rho := micro_rho_of(epsilon, delta) // job.planned) >= max(
+        1, limits.needed if job.is_noised_family else 1
+    ):
+        return micro_rho
+    could = affordable(epsilon, job.planned, delta, limits)
+    hints = []
+    if job.is_noised_family and (could.rounds or 0) >= NOISED_LEAST_ROUNDS:
+        hints.append(f"it buys {could.rounds} at most: rounds = {could.rounds}")
+    if could.least_epsilon is not None:
+        hints.append(f"{job.planned} rounds cost epsilon {could.least_epsilon:g} or more")
+    raise AnalystError(f"epsilon {epsilon:g} is too little for {job.planned} rounds", "; ".join(hints) or "take fewer")
+
+
+def _step(job: Job, offer: Offer) -> AnyComputation:
+    if job.is_noised_family:
+        return _noised(job)
+    return _exact(job, offer) if job.is_exact_family else _logistic(job)
 
 
 def _logistic(job: Job) -> LogisticStep:
@@ -154,8 +205,26 @@ def _logistic(job: Job) -> LogisticStep:
     )
 
 
+def _options(job: Job) -> dict[str, str]:
+    return {name: value if isinstance(value, str) else f"{Decimal(value):f}" for name, value in job.options.items()}
+
+
+def _noised(job: Job) -> NoisedStep:
+    return NoisedStep(
+        run=token(16),
+        step=0,
+        steps=job.planned,
+        after=START,
+        label=job.label,
+        features=job.features,
+        family=job.model,
+        parts=_settings(job.columns),
+        options=_settings(_options(job)),
+    )
+
+
 def _exact(job: Job, offer: Offer) -> ExactStep:
-    options = {name: value if isinstance(value, str) else f"{Decimal(value):f}" for name, value in job.options.items()}
+    options = _options(job)
     if "min_cohort" in SHAPES[job.model].options:  # as the strictest policy says, where the job does not
         options.setdefault("min_cohort", str(max(offer.silos[silo].min_cohort for silo in offer.holders(job.table))))
     return ExactStep(

@@ -11,13 +11,13 @@ way, by whose hash its report is found. docs/protocol.md section 11.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from time import perf_counter
 from types import MappingProxyType
-from typing import ClassVar
 
 from analyst.answers import denials_of, error_of
 from analyst.asking import SPENT
@@ -25,16 +25,17 @@ from analyst.client import Federation
 from analyst.errors import AnalystError
 from analyst.requests import waiting
 from analyst.training.job import Job, first_request
-from crypto.errors import CryptoError
+from analyst.training.progress import Progress, resumed, write
+from analyst.training.rounds import RoundDone
+from analyst.training.stopping import Stopping, end, released_lines, tell_owed
 from crypto.rounds.messages import Failure, RunEnd
-from crypto.wire import Count, Digest, Message, Signed, digest_of
-from federation.files import replace_file
+from crypto.wire import Signed, digest_of
 from policies.budget.accountant import epsilon_of
 from policies.requests.request import Request
-from policies.requests.training import START, TrainingStep
+from policies.requests.training import START
 from policies.units import MICRO, WAIT_S
 
-# What an analyst is told at the end of a run without noise; the silos' owners see more.
+# What an analyst is told at the end of a run; the silos' owners see more.
 ENDS: Mapping[RunEnd, str] = MappingProxyType(
     {
         "complete": "complete: another step would change nothing that can be told",
@@ -43,22 +44,21 @@ ENDS: Mapping[RunEnd, str] = MappingProxyType(
         " out, or merge its values",
         "diverged": "stopped: the loss grew or was not finite, and the last good model stands; narrow the bounds of"
         " features and labels, or ask with another label",
+        "abandoned": "given up: no silo takes a further step of it",
         "too-few-rows": "too few rows: a model needs more rows than weights, one of times more events, and groups and"
         " curves min_cohort persons; take fewer features, or ask more silos",
     }
 )
 
-
-class Progress(Message):
-    """The progress of a run, stored in `JOB.run.json`."""
-
-    MAX_BYTES: ClassVar[int] = 1 << 20
-    job: Digest  # SHA-256 of the job file
-    first: bytes  # the run's first request
-    done: Count
-    after: Digest
-    under_way: bytes = b""  # the request of the next step, once it was about to be sent
-    lost: Count = 0  # requests that gave no report, and whose charges stand
+# The same of a run by descent, which has a rate, and of one with noise, which is judged from opened sums alone.
+DESCENT_ENDS: Mapping[RunEnd, str] = MappingProxyType(
+    {
+        "diverged": "stopped: the weights grew without end, and the last good model stands; ask with a smaller {rate},"
+        " with more {rounds} to arrive where it went",
+        "too-few-rows": "too few persons for this price: what was counted is not above its noise, or the noise is not"
+        " small beside what the features tell apart; ask more silos, take fewer features, or a larger epsilon",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,10 @@ class Training:
     delta: float
     assumptions: tuple[str, ...]
     ended: RunEnd | None = None  # why it was at its end before its last step
+    rounds: tuple[RoundDone, ...] = ()  # of this call
+    reserved: float | None = None  # rho that its steps had reserved ahead
+    released: float | None = None  # of it, what its unbegun steps gave back; None if it took all its steps
+    stopping: Stopping | None = None  # which silos gave it back
 
 
 def train(
@@ -83,16 +87,18 @@ def train(
     progress: Callable[[int], None] = lambda done: None,
     keep: Path | None = None,
     deadline: int = WAIT_S,
+    tell: Callable[[RoundDone], None] = lambda done: None,
 ) -> Training:
-    """Run a job to its end; `progress` is called with the number of finished steps.
+    """Run a job to its end; `progress` is called with the number of finished steps, `tell` with what a round was.
 
     With `keep`, a later call continues an interrupted run from that file, which is removed at the end. Each step waits
     `deadline` seconds for the silos' computing, whatever the interrupted run waited. Raises
     AnalystError before anything is sent if the job does not fit the silos, DeniedError if silos refuse, RoundError if
     too few are left to answer.
     """
-    digest = sha256(job.model_dump_json().encode()).digest()
-    state = _resumed(keep, digest) or Progress(
+    digest = job_digest(job)
+    tell_owed(federation, keep)
+    state = resumed(keep, digest) or Progress(
         job=digest, first=first_request(federation, job).encode(), done=0, after=START
     )
     request = waiting(Request.decode(state.first), deadline)
@@ -100,13 +106,14 @@ def train(
     if step is None:
         raise AnalystError(f"{keep} is not of a training run", "remove it to begin a new run")
     answered = dict.fromkeys(request.silos, 0)
-    holders, ended = frozenset[str](), None
+    holders, ended, rounds = frozenset[str](), None, list[RoundDone]()
     while state.done < step.steps and ended is None:
         if state.done and len(holders) < len(request.silos):
             told = federation.deliver_report(state.after)  # for silos that are back, or for a continued run
-            if (ended := _end(step, told)) is not None:
+            if (ended := _end(told)) is not None:
                 holders = frozenset(told)
                 continue
+        began = perf_counter()
         following = step.model_copy(update={"step": state.done, "after": state.after})
         request, answer = _answered(federation, state, keep, partial(federation.renew, request, following))
         if not isinstance(answer, bytes):
@@ -118,16 +125,21 @@ def train(
         for silo in checked.survivors:
             answered[silo] += 1
         told = federation.deliver_report(checked.name)
-        holders, ended = frozenset(told), _end(step, told)
+        holders, ended = frozenset(told), _end(told)
         state = state.model_copy(update={"done": state.done + 1, "after": checked.name, "under_way": b""})
-        if keep is not None:
-            _write(keep, state)
+        write(keep, state)
+        took = perf_counter() - began
+        rounds.append(RoundDone(state.done, step.steps, took, checked.survivors, len(request.silos)))
+        tell(rounds[-1])
         progress(state.done)
     if state.done == step.steps and not holders:
         holders = frozenset(federation.deliver_report(state.after))  # the last call was interrupted after its last step
-    if keep is not None:
+    is_private = step.release == "private"
+    stopping = end(federation, request, state.after, keep) if ended is not None and is_private else None
+    if keep is not None and (stopping is None or stopping.is_settled):
         keep.unlink(missing_ok=True)
-    rho = None if step.release == "exact" else (step.steps + state.lost) * request.micro_rho / MICRO
+    rho = (state.done + state.lost) * request.micro_rho / MICRO if is_private else None
+    unbegun = (step.steps - state.done) * request.micro_rho / MICRO
     offer = federation.offer_of(request.silos)
     return Training(
         run=step.run.hex(),
@@ -144,13 +156,17 @@ def train(
             else f"one person is known to at most {request.table.max_silos} silos",
         ),
         ended=ended,
+        rounds=tuple(rounds),
+        reserved=step.steps * request.micro_rho / MICRO if is_private else None,
+        released=None if stopping is None else unbegun,
+        stopping=stopping,
     )
 
 
-def _end(step: TrainingStep, told: Mapping[str, RunEnd | None]) -> RunEnd | None:
+def _end(told: Mapping[str, RunEnd | None]) -> RunEnd | None:
     """Return why a run is at its end, if all silos that have learned its last step say the same."""
     reasons = set(told.values())
-    return reasons.pop() if step.may_end_early and len(reasons) == 1 else None
+    return reasons.pop() if len(reasons) == 1 else None
 
 
 def _answered(
@@ -168,8 +184,7 @@ def _answered(
             return request, encrypted
     if not state.under_way or request.expires_at <= federation.now():
         request = renew()
-        if keep is not None:
-            _write(keep, state.model_copy(update={"under_way": request.encode()}))
+        write(keep, state.model_copy(update={"under_way": request.encode()}))
     return request, federation.exchange(request)
 
 
@@ -184,8 +199,7 @@ def _after_failure(
     instead = federation.in_place_of(request, failure)
     if instead is not None:
         lost = lost.model_copy(update={"first": instead.encode(), "under_way": instead.encode()})
-    if keep is not None:
-        _write(keep, lost)
+    write(keep, lost)
     if instead is None:
         raise error_of(failure, request, federation.config.roster)
     return lost
@@ -197,26 +211,18 @@ def _was_charged(failure: Failure, federation: Federation) -> bool:
     return failure.charged or any(one.code == SPENT for reasons in denials.values() for one in reasons)
 
 
-def _resumed(keep: Path | None, job: bytes) -> Progress | None:
-    if keep is None or not keep.exists():
-        return None
-    try:
-        state = Progress.decode(keep.read_bytes())
-        Request.decode(state.first)
-    except (OSError, CryptoError) as err:
-        raise AnalystError(f"{keep} cannot be read", "remove it to begin a new run") from err
-    if state.job != job:
-        raise AnalystError(f"{keep} is of another job", "put the job back as it was, or remove the file to begin anew")
-    return state
+def interrupted(keep: Path | None, job: Job) -> tuple[Request, int] | None:
+    """Return the first request of the job's interrupted run in `keep`, and how many rounds are done; None without one.
+
+    Raises AnalystError where the file is of another job, or cannot be read.
+    """
+    state = resumed(keep, job_digest(job))
+    return None if state is None else (Request.decode(state.first), state.done)
 
 
-def _write(keep: Path, state: Progress) -> None:
-    try:
-        replace_file(keep, state.encode(), 0o600)
-    except OSError as err:
-        raise AnalystError(
-            f"{keep} cannot be written ({err.strerror})", "make room there, and give the command again"
-        ) from err
+def job_digest(job: Job) -> bytes:
+    """Return the SHA-256 of a job, which the file of its interrupted run names."""
+    return sha256(job.model_dump_json().encode()).digest()
 
 
 def to_json(training: Training) -> str:
@@ -232,10 +238,22 @@ def to_json(training: Training) -> str:
             "epsilon": training.epsilon,
             "delta": training.delta,
             "ended": training.ended,
+            "rounds": [one.to_dict() for one in training.rounds],
+            "reserved": training.reserved,
+            "released": training.released,
+            "released_at": None if training.stopping is None else list(training.stopping.released),
             "assumptions": list(training.assumptions),
         },
         indent=2,
     )
+
+
+def _why(ended: RunEnd, job: Job) -> str:
+    """Return why a run is at its end, with what to do about it."""
+    if job.is_exact_family or ended not in DESCENT_ENDS:
+        return ENDS[ended]
+    rate, rounds = ("options.rate", "rounds") if job.is_noised_family else ("learning_rate", "steps")
+    return DESCENT_ENDS[ended].format(rate=rate, rounds=rounds)
 
 
 def show_training(training: Training, job: Job, policies: Mapping[str, Path]) -> str:
@@ -244,7 +262,7 @@ def show_training(training: Training, job: Job, policies: Mapping[str, Path]) ->
     lines = [f"run {training.run}: {training.steps} steps of {what}"]
     lines += [f"  {silo}: in {count} steps" for silo, count in training.answered.items()]
     if training.ended is not None:
-        lines.append(ENDS[training.ended])
+        lines.append(_why(training.ended, job))
     elif job.is_exact_family:
         lines.append(
             f"not at its end after {training.steps} steps: the step is above the tolerance; ask with more rounds"
@@ -258,6 +276,14 @@ def show_training(training: Training, job: Job, policies: Mapping[str, Path]) ->
         lines.append(f"cost to each person: {cost}; {training.assumptions[0]}")
         if training.lost:
             lines.append(f"of it, {training.lost} of {training.steps + training.lost} charges gave no report")
+        lines += _reserved_lines(training)
     else:
         lines.append(training.assumptions[0])
     return "\n".join(lines)
+
+
+def _reserved_lines(training: Training) -> Iterator[str]:
+    """Yield what was reserved ahead for the run, what of it was charged, and what was given back."""
+    yield f"reserved ahead, before the first step: rho {training.reserved:g}"
+    if training.stopping is not None:
+        yield from released_lines(training.released or 0.0, training.stopping)

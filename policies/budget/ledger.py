@@ -18,10 +18,12 @@ from typing import Annotated, ClassVar, Literal, Protocol
 
 from pydantic import Field
 
+from crypto.rounds.messages import RunEnd
 from crypto.wire import Count, Digest, Message, Name, RoundId, Seconds
 from policies.budget.accountant import ORDERS, cover
 from policies.errors import LedgerError
 from policies.requests.approval import StoredVerdict
+from policies.units import DAY_S
 
 MAX_PROPOSALS = 32  # of one request: the rounds that it can enter
 MAX_CURVE = 2**50
@@ -59,6 +61,55 @@ class RunStep:
     job: bytes
     number: int
     continues: bytes = b""  # the run before, which is closed then
+    steps: int = 0  # the most parts that the run has
+    each: int = 0  # what each further part costs at most, in micro-rho, which is reserved ahead; 0: nothing is
+    silos: tuple[str, ...] = ()  # whose run it is
+
+    def ahead(self, next_step: int) -> int:
+        """Return how many parts come after this one, if those from `next_step` on were not begun before."""
+        return max(0, self.steps - max(next_step, self.number + 1)) if self.each else 0
+
+
+RESERVED_S = 30 * DAY_S  # after its last step a run keeps what it has reserved so long: the longest life of a request
+
+
+def reserved_until(at: int) -> int:
+    """Return until when a run keeps its reservation after a step: the first midnight (UTC) after `RESERVED_S`."""
+    return at - at % DAY_S + DAY_S + RESERVED_S
+
+
+@dataclass(frozen=True, slots=True)
+class RunReservation:
+    """What a training run has reserved for the steps that have not begun, from `next_step` on."""
+
+    run: bytes
+    analyst: str
+    purpose: str
+    policy_hash: bytes
+    silos: tuple[str, ...]  # that the run asks
+    continues: bytes  # the run whose reservation it took over; empty for any other
+    steps: int
+    next_step: int
+    each: int  # micro-rho of each step
+    each_delta: int  # atto-delta of each step
+    until: int  # a clock time, at which it ends
+    months: Months
+
+    @property
+    def parts(self) -> int:
+        return self.steps - self.next_step
+
+    @property
+    def micro_rho(self) -> int:
+        return self.parts * self.each
+
+    @property
+    def atto_delta(self) -> int:
+        return self.parts * self.each_delta
+
+
+# Why a silo takes no further step of a run: it says so itself with others, its analyst gave it up, or it lay too long.
+RunOver = RunEnd | Literal["expired"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +197,7 @@ class Spending:
     requests: int = 0  # of the analyst, accepted since the requested time, without this one; statements count singly
     curve: tuple[int, ...] = ()  # the sum of the curves that are not lines; empty if there are none
     by_analyst: AnalystSpending = AnalystSpending()
+    next_step: int = 0  # of the run: the first for which it may have reserved; that reservation is not counted
 
 
 def window_start(window: str, now: int) -> int:
@@ -178,19 +230,22 @@ def exceeds(
 ) -> bool:
     """Tell whether one more charge would exceed a limit; a window without its spending counts as exceeded.
 
-    The lifetime limit applies at every order: the sum of all charges must stay below the line of the limit.
+    The lifetime limit applies at every order: the sum of all charges must stay below the line of the limit. With the
+    step of a run the price of all steps after it is judged too, but for the limit of the run.
     """
-    if lifetime_with(spent, charge) > lifetime or len(spent.windows) != len(windows):
+    parts = 0 if charge.run is None else charge.run.ahead(spent.next_step)
+    more = 0 if charge.run is None else parts * charge.run.each
+    if lifetime_with(spent, charge) + more > lifetime or len(spent.windows) != len(windows):
         return True
-    if charge.atto_delta and spent.atto_delta + charge.atto_delta > delta_limit:
+    if charge.atto_delta and spent.atto_delta + (1 + parts) * charge.atto_delta > delta_limit:
         return True
     if run_limit is not None and spent.run + charge.micro_rho > run_limit:
         return True
     if rate is not None and spent.requests + charge.statements > rate.most:
         return True
     return any(
-        used.everybody + charge.micro_rho > limit.rho
-        or (limit.per_analyst is not None and used.analyst + charge.micro_rho > limit.per_analyst)
+        used.everybody + charge.micro_rho + more > limit.rho
+        or (limit.per_analyst is not None and used.analyst + charge.micro_rho + more > limit.per_analyst)
         for used, limit in zip(spent.windows, windows, strict=True)
     )
 
@@ -294,7 +349,8 @@ class Ledger(Protocol):
 
         With `since`, also the spending of `purpose` in each of these windows, in total and by `analyst`; with `run`,
         also that of this training run of `analyst`; with `requests_since`, the number of other accepted requests, where
-        a training run counts once; with `analyst_since`, what `analyst` has spent since that midnight.
+        a training run counts once; with `analyst_since`, what `analyst` has spent since that midnight. What runs have
+        reserved counts as spent, but not what `run` itself has, or the run that it continues.
         """
 
     def job_of(self, run: bytes) -> bytes | None:
@@ -346,6 +402,8 @@ class Ledger(Protocol):
         """Reserve the charge unless it would exceed a limit (then False). The same nonce is reserved once.
 
         One that was reserved on an earlier day (UTC) is released and reserved anew, with the limits of the later day.
+        With the first step of a run, whose `each` has a price, that of all its steps is reserved; a later step is taken
+        out of it, and one that has begun before costs its price beyond it.
 
         From then on the requests that it replaces, and the run that it continues, are reserved no more, also after a
         restart. Raises AlreadyChargedError
@@ -353,7 +411,8 @@ class Ledger(Protocol):
         - if this nonce, or one that it replaces, is charging or committed, or belongs to another request;
         - if this request was accepted MAX_PROPOSALS times, or was replaced;
         - if another request took the place of what this one replaces or continues;
-        - if its run id is bound to another job.
+        - if its run id is bound to another job;
+        - if its run, or the one that it continues, is over (`why_over`).
         """
 
     def begin_charge(self, nonce: bytes, round_id: bytes) -> None:
@@ -369,7 +428,19 @@ class Ledger(Protocol):
         """
 
     def release(self, nonce: bytes) -> None:
-        """Give back a charge that is not committed; the caller knows that its contribution never began."""
+        """Give back a charge that is not committed; the caller knows that its contribution never began.
+
+        A step's charge goes back to what its run has reserved, which ends if nothing of the run is charged any more.
+        """
+
+    def reservation_of(self, run: bytes) -> RunReservation | None:
+        """Return what a training run has reserved; None if it has reserved nothing, or not any more."""
+
+    def why_over(self, run: bytes) -> RunOver | None:
+        """Return why no further step of a run is taken; None if it goes on, or is not known."""
+
+    def stop_run(self, run: bytes, why: RunOver, releases: bool) -> None:
+        """Take no further step of a run from now on; with `releases`, give back what its unbegun steps had reserved."""
 
     def record_survivors(self, round_id: bytes, survivors_hash: bytes) -> bool:
         """Record the survivor set signed in a round; False if another one was recorded before."""

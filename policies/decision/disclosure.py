@@ -182,7 +182,9 @@ def training(case: Case) -> Sequence[Denial]:
         )
     if step.clip_norm > limits.clip_norm:
         message = f"gradients clipped at {step.clip_norm}, at most {limits.clip_norm} is allowed"
-        reasons.append(deny("CLIP_NORM", "training.clip_norm", message, f"ask with clip = {limits.clip_norm}"))
+        reasons.append(
+            deny("CLIP_NORM", "training.clip_norm", message, f"ask with {step.clip_key} = {limits.clip_norm}")
+        )
     least = case.policy.disclosure.min_cohort
     if step.cohort is not None and step.cohort < least:
         message = f"groups of {step.cohort} persons would be shown, fewer than {least} are not"

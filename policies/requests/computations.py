@@ -19,6 +19,7 @@ from policies.requests.expressions import Derived
 from policies.requests.families import SHAPES
 from policies.requests.key_search import KeySearch
 from policies.requests.logistic import LogisticStep
+from policies.requests.noised import NoisedStep
 from policies.requests.persons import Inner
 from policies.requests.predicates import Predicate
 from policies.requests.query import Aggregate, Plan
@@ -39,7 +40,7 @@ class Computation(Protocol):
 
     @property
     def opened_as(self) -> str:
-        """The name in `purposes.*.computations` of a policy: of an exact step that of its family."""
+        """The name in `purposes.*.computations` of a policy: of a step of a family that of the family."""
 
     @property
     def release(self) -> Literal["private", "exact"]:
@@ -149,7 +150,9 @@ class Computation(Protocol):
 
 
 # The closed union of the wire.
-AnyComputation = Annotated[Plan | KeySearch | LogisticStep | ExactStep | Statements, Field(discriminator="kind")]
+AnyComputation = Annotated[
+    Plan | KeySearch | LogisticStep | ExactStep | NoisedStep | Statements, Field(discriminator="kind")
+]
 
 COMPUTATIONS: Mapping[str, type[Computation]] = MappingProxyType(
     {
@@ -158,10 +161,11 @@ COMPUTATIONS: Mapping[str, type[Computation]] = MappingProxyType(
         "key-search": KeySearch,
         "logistic-regression": LogisticStep,
         "exact-step": ExactStep,
+        "noised-step": NoisedStep,
     }
 )
 
-# The names that a policy opens and a request can ask for; those of an exact step are its families.
+# The names that a policy opens and a request can ask for; those of a step of a family are the families.
 OPENED: frozenset[str] = frozenset({"query", "key-search", "logistic-regression", *SHAPES})
 
 

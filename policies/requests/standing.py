@@ -32,3 +32,5 @@ class Standing(Message):
     micro_rho: Count = 0
     compute_ms: Count = 0
     denials: Annotated[tuple[Denial, ...], Field(max_length=MAX_DENIALS)] = ()
+    # What one training run may cost a person, in micro-rho; only where the request is a step of one.
+    run_limit: Annotated[int | None, Field(default=None, ge=0, le=2**31, exclude_if=lambda limit: limit is None)] = None

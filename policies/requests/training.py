@@ -58,7 +58,7 @@ class TrainingStep(Message, ABC):
     paired: ClassVar[tuple[str, ...]] = ()
     portions: ClassVar[tuple[tuple[int, int], ...]] = ((1, 1),)
     rounds_key: ClassVar[str] = "steps"  # of a job file: how many steps a run has
-    may_end_early: ClassVar[bool] = False  # whether the silos may say after a step that the run is at its end
+    clip_key: ClassVar[str] = "clip"  # of a job file: the norm to which each person's part is clipped
 
     @model_validator(mode="after")
     def _check_chain(self) -> Self:

@@ -4,7 +4,6 @@ One entry of `CONTRIBUTIONS` for each kind in `policies.requests.computations.CO
 one vector of int64 for each statistic of the request, in their order and of their lengths, exact and before noise.
 """
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,16 +17,22 @@ import numpy.typing as npt
 from policies.decision.computing import limit_seconds
 from policies.document.policy import Policy
 from policies.requests.request import Request
+from silo_node.data import answer
+from silo_node.data.coded import Bools, Rows
 from silo_node.data.consent import ConsentFilter, Decisions, narrowed, readings, row_filter
-from silo_node.data.locations import connect, opened
+from silo_node.data.locations import connect, opened_within
+from silo_node.data.lots import Lots
+from silo_node.data.model_rows import model_rows
 from silo_node.data.prepared.reader import Reader
 from silo_node.data.prepared.store import Made
-from silo_node.data.query import Forgotten, Reading, examples, execute, model_examples, nobody
+from silo_node.data.query import Forgotten, Reading, execute, nobody, rows_of
+from silo_node.data.run_rows import KEPT_BYTES, Learned, RunRows
 from silo_node.data.sources import Source
 from silo_node.errors import SourceError
 from silo_node.training import exact
 from silo_node.training.family import Examples
 from silo_node.training.logistic_model import weights_of
+from silo_node.training.noised import step as noised
 from silo_node.training.run import RunState, check_position
 
 Vectors = Sequence[npt.NDArray[np.int64]]
@@ -43,6 +48,14 @@ class Access:
     consent: ConsentFilter | None
     forgotten: Forgotten = nobody
     beside: tuple[Reading, ...] = ()  # the tables that it is joined with, each with its own consent
+    kept: Learned | None = None  # the rows of a run and who is in, where they were read before
+
+    def learned(self, request: Request) -> Learned:
+        """Return the rows that a step of training learns from, and which of their persons are in; None: all."""
+        if self.kept is not None:
+            return self.kept
+        unit, own = self.policy.privacy_unit.id_column, Reading(self.source, self.consent)
+        return rows_of(self.connection, (own, *self.beside), unit, request, self.forgotten)
 
 
 def _nothing_more() -> None:
@@ -57,6 +70,7 @@ class ContributionKind:
     prepared: Callable[[Reader, Request, int, float], Any]  # the same of prepared rows
     compute: Callable[[Request, Any, RunState | None], Vectors]  # of what was read; the run's state, if it is a step
     load: Callable[[], None] = _nothing_more  # import what is slow to import; may raise ImportError
+    is_kept: bool = False  # whether `read` takes `Access.learned`, whose rows are kept from one round to the next
 
 
 def _read_answer(access: Access, request: Request) -> Vectors:
@@ -72,13 +86,16 @@ def _answered(request: Request, rows: Any, state: RunState | None) -> Vectors:
 
 
 def _read_examples(access: Access, request: Request) -> list[npt.NDArray[np.int64]]:
-    unit = access.policy.privacy_unit.id_column
-    return examples(access.connection, access.source, unit, request, access.consent, access.forgotten)
+    return answer.examples(*_asked(access, request), Lots())
 
 
 def _read_model_rows(access: Access, request: Request) -> Examples:
-    unit = access.policy.privacy_unit.id_column
-    return model_examples(access.connection, access.source, unit, request, access.consent, access.forgotten)
+    return model_rows(*_asked(access, request))
+
+
+def _asked(access: Access, request: Request) -> tuple[Rows, Request, Bools | None]:
+    rows, is_in = access.learned(request)
+    return rows, request, is_in
 
 
 def _load_torch() -> None:
@@ -96,8 +113,9 @@ CONTRIBUTIONS: Mapping[str, ContributionKind] = MappingProxyType(
         "key-search": ContributionKind(_read_answer, Reader.vectors, _answered),
         "statements": ContributionKind(_read_answer, Reader.vectors, _answered),
         "query": ContributionKind(_read_answer, Reader.vectors, _answered),
-        "logistic-regression": ContributionKind(_read_examples, Reader.examples, _trained, _load_torch),
-        "exact-step": ContributionKind(_read_model_rows, Reader.model_examples, exact.contribution),
+        "logistic-regression": ContributionKind(_read_examples, Reader.examples, _trained, _load_torch, is_kept=True),
+        "exact-step": ContributionKind(_read_model_rows, Reader.model_examples, exact.contribution, is_kept=True),
+        "noised-step": ContributionKind(_read_model_rows, Reader.model_examples, noised.contribution, is_kept=True),
     }
 )
 
@@ -145,11 +163,16 @@ class Computer:
         reader: Reader | None = None,
         limit_s: float | None = None,
         forgotten: Forgotten = nobody,
+        kept_bytes: int = KEPT_BYTES,
     ) -> None:
-        """`reader` answers from prepared sources, where the policy has some. `limit_s`: instead of the policy's."""
+        """`reader` answers from prepared sources, where the policy has some. `limit_s`: instead of the policy's.
+
+        Rows of at most `kept_bytes` are kept from one round of a run to the next.
+        """
         self._policy, self._database, self._sources = policy, database, sources
         self._decisions, self._load_run, self._reader = decisions, load_run, reader
         self._limit_s, self._forgotten = limit_s, forgotten
+        self.runs = RunRows(policy, database, sources, decisions, forgotten, kept_bytes)
 
     def _limit(self, request: Request) -> float:
         return limit_seconds(self._policy, request) if self._limit_s is None else self._limit_s
@@ -173,13 +196,18 @@ class Computer:
         """Return at once."""
 
     def close(self) -> None:
-        """End nothing: the connection is the caller's."""
+        """Drop what is kept; the connection is the caller's."""
+        self.runs.close()
 
     def contribution(self, request: Request, now: int) -> Vectors:
         """Return the vectors of a request, by the decisions on consent at `now`; raises what the engine raises."""
         kind = CONTRIBUTIONS[request.plan.kind]
         if self._reader is not None and self._policy.sources[request.table.name].read == "prepared":
             rows = kind.prepared(self._reader, request, now, self._limit(request))
+        elif kind.is_kept and not request.table.beside:
+            kept = self.runs.of(request, now, self._limit(request))
+            source = self._sources[request.table.name]
+            rows = kind.read(Access(self._database, source, self._policy, None, kept=kept), request)
         else:
             rows = self._read(kind, request, now)
         step, state = request.plan.training, None
@@ -190,18 +218,12 @@ class Computer:
 
     def _read(self, kind: ContributionKind, request: Request, now: int) -> Any:
         """Return what a kind reads of the rows as they are now."""
-        policy, began, limit_s = self._policy, time.monotonic(), self._limit(request)
+        policy, limit_s = self._policy, self._limit(request)
         first, *beside = (self._reading(name, request, now) for name in request.table.names)
         decisions = () if policy.purposes[request.purpose].consent == "none" else readings(self._decisions)
-        with opened(self._database, (first.source, *(one.source for one in beside), *decisions), limit_s):
-            left_s = limit_s - (time.monotonic() - began)
-            limit = threading.Timer(max(1.0, left_s), self._database.interrupt)
-            limit.start()
-            try:
-                read = self._database, first.source, policy, first.consent, self._forgotten, tuple(beside)
-                return kind.read(Access(*read), request)
-            finally:
-                limit.cancel()
+        with opened_within(self._database, (first.source, *(one.source for one in beside), *decisions), limit_s):
+            read = self._database, first.source, policy, first.consent, self._forgotten, tuple(beside)
+            return kind.read(Access(*read), request)
 
     def _reading(self, table: str, request: Request, now: int) -> Reading:
         """Return one of a request's tables with the columns that are used, and which of its rows count at `now`."""

@@ -1,8 +1,8 @@
 """Compare the tables of the ledger with its log, and find every difference.
 
 Promise: `examine_ledger` returns only if the log is complete and ends with its signed checkpoint, and if charges,
-totals, requests for approval, verdicts, nonces, models and signed survivor sets equal those of the log. docs/ledger.md
-section 3.
+totals, requests for approval, verdicts, nonces, models, reservations of runs and signed survivor sets equal those of
+the log. docs/ledger.md section 3.
 """
 
 import sqlite3
@@ -12,27 +12,29 @@ from hashlib import sha256
 
 from policies.errors import LedgerError
 from policies.units import DAY_S
+from silo_node.ledger import reservations
 from silo_node.ledger.charges import ASKED, COLUMNS, hash_of_committed, hash_of_nonces
 from silo_node.ledger.database import ALTERED, DAMAGED, Database, Value
 from silo_node.ledger.events import Voted, hash_of_row
 from silo_node.ledger.log import Log, Signer, read_checkpoint
 from silo_node.ledger.replay import Audit, Held, examine
-from silo_node.ledger.schema import CHANGES
+from silo_node.ledger.schema import CHANGES, COUNTED
 
-# Each total as the triggers keep it, and as the sum of the charges.
+# Each total as the triggers keep it, and as the sum of what counts.
 _TOTALS = (
     (
         "SELECT micro_rho, atto_delta FROM lifetime",
-        "SELECT coalesce(sum(micro_rho) FILTER (WHERE curve IS NULL), 0), coalesce(sum(atto_delta), 0) FROM charges",
+        "SELECT coalesce(sum(micro_rho) FILTER (WHERE curve IS NULL), 0), coalesce(sum(atto_delta), 0)"  # noqa: S608
+        f" FROM ({COUNTED})",
     ),
     (
         "SELECT purpose, day, analyst, micro_rho FROM by_day WHERE micro_rho <> 0",
-        f"SELECT purpose, charged_at / {DAY_S}, analyst, sum(micro_rho) FROM charges GROUP BY 1, 2, 3"  # noqa: S608
+        f"SELECT purpose, at / {DAY_S}, analyst, sum(micro_rho) FROM ({COUNTED}) GROUP BY 1, 2, 3"  # noqa: S608
         " HAVING sum(micro_rho) <> 0",
     ),
     (
         "SELECT purpose, first_month, last_month, analyst, micro_rho FROM by_month WHERE micro_rho <> 0",
-        "SELECT purpose, first_month, last_month, analyst, sum(micro_rho) FROM charges GROUP BY 1, 2, 3, 4"
+        f"SELECT purpose, first_month, last_month, analyst, sum(micro_rho) FROM ({COUNTED}) GROUP BY 1, 2, 3, 4"  # noqa: S608
         " HAVING sum(micro_rho) <> 0",
     ),
 )
@@ -54,6 +56,7 @@ def examine_ledger(database: Database, log: Log, signer: Signer | None) -> Audit
     _check_rounds(database, found)
     _check_asked(database, found)
     _check_models(database, found)
+    _check_runs(database, found)
     _check_totals(database)
     return found
 
@@ -151,6 +154,19 @@ def _check_models(database: Database, found: Audit) -> None:
     ]
     if wrong:
         message = f"the log says what the ledger does not: {len(wrong)} models of runs, such as {wrong[0].hex()[:16]}"
+        raise LedgerError(message, ALTERED)
+
+
+def _check_runs(database: Database, found: Audit) -> None:
+    """Raise LedgerError unless what runs have reserved is what the log says, and the runs that are over are so."""
+    sql = f"SELECT {reservations.COLUMNS} FROM run_reservations"  # noqa: S608
+    held = {row[0]: hash_of_row(*row) for row in database.execute(sql)}
+    ended = dict(database.execute("SELECT run, why FROM ended_runs"))
+    said = {run: one.row for run, one in found.runs_reserved.items()}
+    wrong = [run for run in {*held, *said} if held.get(run) != said.get(run)]
+    wrong += [run for run, why in found.runs_over.items() if ended.get(run) != why]
+    if wrong:
+        message = f"the log says what the ledger does not: {len(wrong)} runs, such as {wrong[0].hex()[:16]}"
         raise LedgerError(message, ALTERED)
 
 

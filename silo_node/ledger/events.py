@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from crypto.wire import Count, Digest, Message, RoundId, Seconds
-from policies.budget.ledger import UNKNOWN
+from policies.budget.ledger import UNKNOWN, RunOver
 from policies.units import MICRO, when
 
 Who = Annotated[str, Field(max_length=255)]  # another party may have written it
@@ -111,6 +111,35 @@ class Charging(Message):
     nonce: RoundId
     round_id: RoundId
     micro_rho: Amount
+
+
+class RunReserved(Message):
+    """What a training run has set aside now for its steps that have not begun."""
+
+    kind: Literal["run-reservation"] = "run-reservation"
+    run: RoundId
+    parts: Count
+    micro_rho: Amount
+    atto_delta: Amount
+    row: Kept = b""
+
+
+class RunReleased(Message):
+    """A training run has set nothing aside any more; what it had left is given back, or another run has it."""
+
+    kind: Literal["run-release"] = "run-release"
+    run: RoundId
+    why: Literal["used", "stopped", "expired", "not-begun", "continued"]
+    micro_rho: Amount
+    atto_delta: Amount
+
+
+class RunStopped(Message):
+    """No further step of a training run is taken: a quorum of its silos signed why, its analyst did, or it expired."""
+
+    kind: Literal["run-stop"] = "run-stop"
+    run: RoundId
+    why: RunOver
 
 
 class StaysCharged(Message):
@@ -256,6 +285,9 @@ Event = (
     | Released
     | Replaced
     | Charging
+    | RunReserved
+    | RunReleased
+    | RunStopped
     | StaysCharged
     | Contributed
     | ConsentRead
@@ -320,8 +352,8 @@ def worded(event: Event) -> str:
             return f"survivor set {event.split_hash.hex()[:16]} signed in round {event.round_id.hex()[:16]}"
         case Opened():
             return f"shares of round {event.round_id.hex()[:16]} sealed to its recipients"
-        case ModelUpdated():
-            return f"model of run {event.run.hex()[:16]} moved"
+        case ModelUpdated() | RunReserved() | RunReleased() | RunStopped():
+            return _worded_run(event)
         case ApprovalAsked():
             return f"{_shown(event.analyst)} waits for approval of {event.subject.hex()[:32]}"
         case Voted():
@@ -367,6 +399,30 @@ def _worded_charge(event: Reserved | Released | Replaced | Charging | StaysCharg
             return f"charge of {event.nonce.hex()[:16]} stays, as the silo was stopped in its round"
         case Contributed():
             return f"contribution to round {event.round_id.hex()[:16]}"
+
+
+_RELEASED = {
+    "used": "it has begun its last step",
+    "stopped": "it is over",
+    "expired": "it lay too long",
+    "not-begun": "nothing of it had begun",
+    "continued": "the run that continues it has it",
+}
+
+
+def _worded_run(event: ModelUpdated | RunReserved | RunReleased | RunStopped) -> str:
+    run = f"run {event.run.hex()[:16]}"
+    match event:
+        case ModelUpdated():
+            return f"model of {run} moved"
+        case RunReserved():
+            return f"rho {event.micro_rho / MICRO:g} set aside for {event.parts} more steps of {run}"
+        case RunReleased():
+            return (
+                f"{run} sets nothing aside any more: {_RELEASED[event.why]}; rho {event.micro_rho / MICRO:g} was left"
+            )
+        case RunStopped():
+            return f"no further step of {run} is taken: {event.why}"
 
 
 def _worded_copy(event: Excused | PutBack | Recovered) -> str:

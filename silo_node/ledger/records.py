@@ -167,10 +167,11 @@ class Recorder:
         self._ledger.record(Opened(round_id=round_id, split_hash=survivors_hash))
 
     def erase_daily(self) -> None:
-        """Erase data due by the policy's [retention], once a day."""
+        """Erase data due by the policy's [retention], and end what runs reserved and left, once a day."""
         now = self._clock()
         if abs(now - self._erased_at) >= DAY_S:
             self._erased_at = now
+            self._ledger.expire_runs()  # each ends at a midnight, and `reserve` ends it too
             due = due_of(self._policy, int(now))
             self._ledger.erase(due)
             if due.rounds is not None:

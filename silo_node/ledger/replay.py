@@ -20,6 +20,9 @@ from silo_node.ledger.events import (
     Released,
     Replaced,
     Reserved,
+    RunReleased,
+    RunReserved,
+    RunStopped,
     Started,
     StaysCharged,
     SurvivorsSigned,
@@ -61,6 +64,14 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class Reserving:
+    """What a run has reserved according to the log: the entry, and the hash of the row."""
+
+    seq: int
+    row: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Audit:
     """The result of an examination of the whole log."""
 
@@ -82,6 +93,8 @@ class Audit:
     asked_since: frozenset[bytes] = frozenset()  # the nonces that came after that entry
     models: Mapping[bytes, "Model"] = field(default_factory=dict)  # by run
     requests: Mapping[bytes, Pending] = field(default_factory=dict)  # by subject, those that were not erased
+    runs_reserved: Mapping[bytes, Reserving] = field(default_factory=dict)  # by run
+    runs_over: Mapping[bytes, str] = field(default_factory=dict)  # why no further step of a run is taken
     is_cut: bool = False  # version 3 erased the first entries completely
     doubtful: frozenset[bytes] = frozenset()  # subjects that may have been erased: version 3 logged no expiry
 
@@ -96,12 +109,13 @@ def examine(lines: Iterable[Line], checkpoint: Checkpoint | None) -> Audit:
     if not every:
         return Audit(0, 1, 0, checkpoint, {})
     emptied, kept = ([line for line in every if bool(line.body) is is_kept] for is_kept in (False, True))
-    charges, rounds, requests = _Charges(), _Rounds(), _Requests()
+    charges, rounds, requests, runs = _Charges(), _Rounds(), _Requests(), _Runs()
     erasures: dict[int, Erased] = {}  # of the log, by the last entry that was erased
     for entry in entries_of(kept):
         charges.add(entry)
         rounds.add(entry)
         requests.add(entry)
+        runs.add(entry)
         if isinstance(entry.event, Erased) and entry.event.what == "log":
             erasures[entry.event.through] = entry.event
     _check_beginning(emptied, kept[0], erasures)
@@ -124,6 +138,8 @@ def examine(lines: Iterable[Line], checkpoint: Checkpoint | None) -> Audit:
             round_id: survivors_hash for round_id, (survivors_hash, _) in rounds.survivors_hashes.items()
         },
         requests=requests.pending,
+        runs_reserved=runs.reserved,
+        runs_over=runs.over,
         is_cut=every[0].seq > 1,
         doubtful=frozenset(requests.doubtful),
     )
@@ -207,6 +223,25 @@ class _Rounds:
                 self.survivors_hashes = {
                     name: one for name, one in self.survivors_hashes.items() if one[1] >= event.before + _SIGNED_S
                 }
+            case _:
+                pass
+
+
+@dataclass(slots=True)
+class _Runs:
+    """What runs have reserved, and which are over, while the entries are read."""
+
+    reserved: dict[bytes, Reserving] = field(default_factory=dict)
+    over: dict[bytes, str] = field(default_factory=dict)
+
+    def add(self, entry: LogEntry) -> None:
+        match entry.event:
+            case RunReserved() as event:
+                self.reserved[event.run] = Reserving(entry.seq, event.row)
+            case RunReleased() as event:
+                self.reserved.pop(event.run, None)
+            case RunStopped() as event:
+                self.over[event.run] = event.why
             case _:
                 pass
 

@@ -76,10 +76,12 @@ def _erase_log(database: Database, log: Log, before: int, found: Audit) -> list[
     kept = database.execute(
         "SELECT coalesce(min(seq) FILTER (WHERE at >= ?), max(seq)) FROM log WHERE body <> x''", (before,)
     ).fetchone()[0]
-    # Stored requests and charges that are not committed are compared with their entries, so these entries stay as long.
+    # Stored requests, charges that are not committed and what runs have reserved are compared with their entries, so
+    # these entries stay as long.
     requests = {row[0] for row in database.execute("SELECT subject FROM requests")}
     needed = [one.seq for subject, one in found.requests.items() if subject in requests]
     needed += [held.seq for held in found.charges.values() if held.state != "committed"]
+    needed += [held.seq for held in found.runs_reserved.values()]
     kept = min((kept or 0, *needed))
     if kept <= 1:
         return []

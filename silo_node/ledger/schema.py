@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from policies.units import DAY_S
 
-VERSION = 6
+VERSION = 7
 PLAIN_BYTES = 32
 
 _CHARGES = """
@@ -162,7 +162,64 @@ CREATE TABLE head (
     id INTEGER PRIMARY KEY CHECK (id = 1), envelope BLOB NOT NULL
 ) STRICT;
 {_LOG_CHANGES}{_LOG_KEEPS}"""
-_NEW = f"{_TOTALS}{_WATCHED}{_NEW_NONCES}{_APPROVALS}{_LOG}{_REPLACED}"
+# Format 7: what runs have reserved for the steps that have not begun, and the runs of which no step is taken any more.
+# A reservation counts on the day on which it ends, and so in every window until then. It is never changed, but written
+# anew.
+_LEFT = "(steps - next_step)"
+_NEW_LEFT, _OLD_LEFT = ("(NEW.steps - NEW.next_step)", "(OLD.steps - OLD.next_step)")
+_RESERVATIONS = f"""
+CREATE TABLE run_reservations (
+    run BLOB PRIMARY KEY CHECK (length(run) = 16),
+    analyst TEXT NOT NULL,
+    purpose TEXT NOT NULL,
+    policy_hash BLOB NOT NULL,
+    silos TEXT NOT NULL,
+    continues BLOB NOT NULL,
+    steps INTEGER NOT NULL,
+    next_step INTEGER NOT NULL CHECK (next_step BETWEEN 0 AND steps),
+    each_micro_rho INTEGER NOT NULL CHECK (each_micro_rho >= 0),
+    each_atto_delta INTEGER NOT NULL CHECK (each_atto_delta >= 0),
+    until INTEGER NOT NULL,
+    first_month INTEGER NOT NULL,
+    last_month INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE ended_runs (run BLOB PRIMARY KEY, why TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TRIGGER ended_run_stays BEFORE DELETE ON ended_runs BEGIN
+    SELECT RAISE(ABORT, 'a run that is over stays so');
+END;
+CREATE TRIGGER ended_run_never_changes BEFORE UPDATE ON ended_runs BEGIN
+    SELECT RAISE(ABORT, 'a run that is over stays so');
+END;
+CREATE TRIGGER run_reserves AFTER INSERT ON run_reservations BEGIN
+    UPDATE lifetime SET micro_rho = micro_rho + {_NEW_LEFT} * NEW.each_micro_rho,
+        atto_delta = atto_delta + {_NEW_LEFT} * NEW.each_atto_delta;
+    INSERT INTO by_day
+        VALUES (NEW.purpose, NEW.until / {DAY_S}, NEW.analyst, {_NEW_LEFT} * NEW.each_micro_rho)
+        ON CONFLICT DO UPDATE SET micro_rho = micro_rho + excluded.micro_rho;
+    INSERT INTO by_month
+        VALUES (NEW.purpose, NEW.first_month, NEW.last_month, NEW.analyst, {_NEW_LEFT} * NEW.each_micro_rho)
+        ON CONFLICT DO UPDATE SET micro_rho = micro_rho + excluded.micro_rho;
+END;
+CREATE TRIGGER run_releases AFTER DELETE ON run_reservations BEGIN
+    UPDATE lifetime SET micro_rho = micro_rho - {_OLD_LEFT} * OLD.each_micro_rho,
+        atto_delta = atto_delta - {_OLD_LEFT} * OLD.each_atto_delta;
+    UPDATE by_day SET micro_rho = micro_rho - {_OLD_LEFT} * OLD.each_micro_rho
+        WHERE purpose = OLD.purpose AND day = OLD.until / {DAY_S} AND analyst = OLD.analyst;
+    UPDATE by_month SET micro_rho = micro_rho - {_OLD_LEFT} * OLD.each_micro_rho
+        WHERE purpose = OLD.purpose AND first_month = OLD.first_month AND last_month = OLD.last_month
+        AND analyst = OLD.analyst;
+END;
+CREATE TRIGGER run_reservation_never_changes BEFORE UPDATE ON run_reservations BEGIN
+    SELECT RAISE(ABORT, 'a reservation is written anew');
+END;
+"""  # noqa: S608
+# Everything that counts as spent: the charges, and what runs have reserved.
+COUNTED = f"""
+SELECT purpose, charged_at AS at, analyst, micro_rho, atto_delta, curve, first_month, last_month FROM charges UNION ALL
+SELECT purpose, until, analyst, {_LEFT} * each_micro_rho, {_LEFT} * each_atto_delta, NULL, first_month, last_month
+FROM run_reservations
+"""  # noqa: S608
+_NEW = f"{_TOTALS}{_WATCHED}{_NEW_NONCES}{_APPROVALS}{_LOG}{_REPLACED}{_RESERVATIONS}"
 _KEEP_SPLITS = f"""
 ALTER TABLE splits RENAME TO old_splits;
 {_SPLITS}
@@ -190,7 +247,8 @@ CHANGES: Mapping[int, str] = {  # from each older format; from nothing
     1: f"{_keep_charges(_OLD_COLUMNS)}{_KEEP_SPLITS}{_RUNS}{_NEW}",
     2: f"{_keep_charges(_OLD_COLUMNS + ', run')}{_KEEP_SPLITS}{_KEEP_RUNS}{_NEW}",
     3: f"DROP TRIGGER log_never_changes;DROP TRIGGER log_keeps;{_LOG_CHANGES}{_LOG_KEEPS}{_KEEP_NONCES}"
-    f"{_CAN_BE_CHARGING}{_REPLACED}",
-    4: f"{_CAN_BE_CHARGING}{_REPLACED}",
-    5: _REPLACED,
+    f"{_CAN_BE_CHARGING}{_REPLACED}{_RESERVATIONS}",
+    4: f"{_CAN_BE_CHARGING}{_REPLACED}{_RESERVATIONS}",
+    5: f"{_REPLACED}{_RESERVATIONS}",
+    6: _RESERVATIONS,
 }

@@ -17,6 +17,7 @@ from policies.budget.ledger import (
     Consulted,
     Months,
     Rate,
+    RunOver,
     RunStep,
     Since,
     Spending,
@@ -27,7 +28,7 @@ from policies.budget.ledger import (
 from policies.errors import AlreadyChargedError
 from policies.units import DAY_S
 from silo_node.ledger.charges import charge_of, insert, state_of, sum_of_curves
-from silo_node.ledger.database import Database
+from silo_node.ledger.database import Database, Value
 from silo_node.ledger.events import (
     Charging,
     ConsentRead,
@@ -39,7 +40,17 @@ from silo_node.ledger.events import (
     decided,
 )
 from silo_node.ledger.log import Log
-from silo_node.ledger.schema import PLAIN_BYTES
+from silo_node.ledger.reservations import (
+    as_charge,
+    check_goes_on,
+    end_used,
+    expire,
+    give_back,
+    of_chain,
+    stop,
+    take,
+)
+from silo_node.ledger.schema import COUNTED, PLAIN_BYTES
 
 
 def spending(
@@ -54,39 +65,40 @@ def spending(
 ) -> Spending:
     """Return the committed and reserved charges; see `policies.budget.ledger.Ledger.spending`."""
     lines, atto_delta = database.execute("SELECT micro_rho, atto_delta FROM lifetime").fetchone()
-    windows = [_window(database, purpose, analyst, start) for start in since]
     of_run = 0 if run is None else _spent_on_run(database, run, analyst, excluding_nonce)
     requests = 0
     if requests_since is not None:
         counted = f"coalesce(sum(max(1, length(counts_as) - {PLAIN_BYTES})), 0)"
         sql = f"SELECT {counted} FROM (SELECT DISTINCT counts_as FROM nonces WHERE analyst IN (?, ?)"  # noqa: S608
         sql += " AND first_at >= ? AND counts_as <> ?)"
-        own = _counts_as(database, excluding_nonce, run)
-        requests = database.execute(sql, (analyst, UNKNOWN, requests_since, own)).fetchone()[0]
+        counts_as = _counts_as(database, excluding_nonce, run)
+        requests = database.execute(sql, (analyst, UNKNOWN, requests_since, counts_as)).fetchone()[0]
     curve = sum_of_curves(database, excluding_nonce)
-    excluded = charge_of(database, excluding_nonce) if excluding_nonce else None
-    if excluded is not None:
-        lines -= 0 if excluded.curve else excluded.micro_rho
-        atto_delta -= excluded.atto_delta
-        if excluded.purpose == purpose:
-            for index, start in enumerate(since):
-                windows[index] = _without(database, windows[index], excluded, analyst, start)
+    held = None if run is None else of_chain(database, run)
+    own = charge_of(database, excluding_nonce) if excluding_nonce else None
+    without = [one for one in (own, None if held is None else as_charge(held)) if one is not None]
+    lines -= sum(one.micro_rho for one in without if not one.curve)
+    atto_delta -= sum(one.atto_delta for one in without)
+    windows = [_window(database, purpose, analyst, start, without) for start in since]
     lifetime = lines + (cover(curve) if curve else 0)
     by_analyst = AnalystSpending()
     if analyst_since is not None:
-        by_analyst = _of_analyst(database, purpose, analyst, analyst_since, excluded)
-    return Spending(lifetime, tuple(windows), of_run, atto_delta, requests, curve, by_analyst)
+        by_analyst = _of_analyst(database, purpose, analyst, analyst_since, without)
+    next_step = 0 if held is None else held.next_step
+    return Spending(lifetime, tuple(windows), of_run, atto_delta, requests, curve, by_analyst, next_step)
 
 
-def _of_analyst(database: Database, purpose: str, analyst: str, since: int, excluded: Charge | None) -> AnalystSpending:
-    """Return what an analyst has spent since a midnight, without one charge."""
+def _of_analyst(
+    database: Database, purpose: str, analyst: str, since: int, without: Sequence[Charge]
+) -> AnalystSpending:
+    """Return what an analyst has spent since a midnight, without some charges."""
     sql = "SELECT coalesce(sum(micro_rho) FILTER (WHERE purpose IN (?, ?)), 0), coalesce(sum(micro_rho), 0) FROM by_day"
     sql += " WHERE day >= ? AND analyst IN (?, ?)"
     asked = (purpose, UNKNOWN, since // DAY_S, analyst, UNKNOWN)
     of_purpose, of_all = database.execute(sql, asked).fetchone()
-    if excluded is not None and excluded.analyst == analyst and excluded.charged_at >= since:
-        of_all -= excluded.micro_rho
-        of_purpose -= excluded.micro_rho if excluded.purpose == purpose else 0
+    own = [one for one in without if one.analyst == analyst and one.charged_at >= since]
+    of_all -= sum(one.micro_rho for one in own)
+    of_purpose -= sum(one.micro_rho for one in own if one.purpose == purpose)
     return AnalystSpending(of_purpose, of_all)
 
 
@@ -119,40 +131,33 @@ def _counts_as(database: Database, nonce: bytes, run: RunStep | None, statements
     return run.job if database.execute(sql, (run.job, run.number)).fetchone() is None else nonce
 
 
-def _window(database: Database, purpose: str, analyst: str, since: Since) -> WindowSpending:
+def _window(database: Database, purpose: str, analyst: str, since: Since, without: Sequence[Charge]) -> WindowSpending:
+    """Return the spending of a purpose in a window, without some charges."""
+    without = [one for one in without if one.purpose == purpose]
     if isinstance(since, Months):
-        return _months(database, purpose, analyst, since)
+        return _months(database, purpose, analyst, since, without)
     # Calendar windows begin at midnight, so whole days add up; any other time counts the charges themselves.
     where, start = ("by_day WHERE day >= ?", since // DAY_S)
     if since % DAY_S:
-        where, start = ("charges WHERE charged_at >= ?", since)
+        where, start = (f"({COUNTED}) WHERE at >= ?", since)
     sums = "coalesce(sum(micro_rho), 0), coalesce(sum(micro_rho) FILTER (WHERE analyst IN (?, ?)), 0)"
     sql = f"SELECT {sums} FROM {where} AND purpose IN (?, ?)"  # noqa: S608
-    return WindowSpending(*database.execute(sql, (analyst, UNKNOWN, start, purpose, UNKNOWN)).fetchone())
+    everybody, own = database.execute(sql, (analyst, UNKNOWN, start, purpose, UNKNOWN)).fetchone()
+    within = [one for one in without if one.charged_at >= since]
+    of_analyst = sum(one.micro_rho for one in within if one.analyst == analyst)
+    return WindowSpending(everybody - sum(one.micro_rho for one in within), own - of_analyst)
 
 
-def _without(database: Database, spent: WindowSpending, excluded: Charge, analyst: str, since: Since) -> WindowSpending:
-    """Return the spending in a window without one charge of its purpose."""
-    if isinstance(since, Months):
-        return _months(database, excluded.purpose, analyst, since, excluded)
-    if excluded.charged_at < since:
-        return spent
-    of_analyst = excluded.micro_rho if excluded.analyst == analyst else 0
-    return WindowSpending(spent.everybody - excluded.micro_rho, spent.analyst - of_analyst)
-
-
-def _months(
-    database: Database, purpose: str, analyst: str, asked: Months, excluded: Charge | None = None
-) -> WindowSpending:
+def _months(database: Database, purpose: str, analyst: str, asked: Months, without: Sequence[Charge]) -> WindowSpending:
     """Return the highest spending of any of these months; a charge counts for every month that it read."""
     rows = database.execute(
         "SELECT first_month, last_month, sum(micro_rho), sum(micro_rho) FILTER (WHERE analyst IN (?, ?)) FROM"
         " by_month WHERE purpose IN (?, ?) AND last_month >= ? AND first_month <= ? GROUP BY 1, 2",
         (analyst, UNKNOWN, purpose, UNKNOWN, asked.first, asked.last),
     ).fetchall()
-    if excluded is not None:
-        of_analyst = excluded.micro_rho if excluded.analyst == analyst else 0
-        rows.append((excluded.months.first, excluded.months.last, -excluded.micro_rho, -of_analyst))
+    for one in without:
+        of_analyst = one.micro_rho if one.analyst == analyst else 0
+        rows.append((one.months.first, one.months.last, -one.micro_rho, -of_analyst))
     # The sum rises only in a month where a charge begins, so these months and the first one suffice.
     begins = {asked.first, *(first for first, *_ in rows if asked.first <= first <= asked.last)}
     begins |= {last + 1 for _, last, *_ in rows if asked.first <= last + 1 <= asked.last}
@@ -211,7 +216,10 @@ def reserve(
 ) -> bool:
     """Reserve a charge unless it would exceed a limit; see `policies.budget.ledger.Ledger.reserve`."""
     run = charge.run
-    is_held, events = _is_reserved(database, charge), list[Event]()
+    events = expire(database, log.now())
+    if run is not None:
+        check_goes_on(database, run, log.now())
+    is_held = _is_reserved(database, charge)
     if is_held and _begins_later(database, charge):
         events += release(database, charge.nonce)
         is_held = False
@@ -234,7 +242,7 @@ def reserve(
     if run is not None and run.continues:
         events += _take_place(database, run.continues, charge)
     if not is_held:
-        events.append(insert(database, charge))
+        events += [insert(database, charge), *take(database, charge)]
     log.append(*events)
     return True
 
@@ -304,31 +312,45 @@ def begin_charge(database: Database, log: Log, nonce: bytes, round_id: bytes) ->
 
 def commit(database: Database, log: Log, nonce: bytes, round_id: bytes, consulted: Consulted | None) -> None:
     """Spend a charge that began in this round, whose contribution leaves next; raises AlreadyChargedError without."""
-    changed = database.execute(
-        "UPDATE charges SET state = 'committed' WHERE nonce = ? AND round_id = ? AND state = 'charging'",
-        (nonce, round_id),
-    ).rowcount
-    if changed != 1:
+    sql = "UPDATE charges SET state = 'committed' WHERE nonce = ? AND round_id = ? AND state = 'charging' RETURNING run"
+    changed = database.execute(sql, (nonce, round_id)).fetchall()
+    if len(changed) != 1:
         raise AlreadyChargedError("no charge of this request began in this round, or its contribution has left")
-    log.append(Contributed(nonce=nonce, round_id=round_id))
+    log.append(Contributed(nonce=nonce, round_id=round_id), *end_used(database, changed[0][0]))
     if consulted is not None:
         about = {"purpose": consulted.purpose, "as_of": consulted.as_of, "feed_at": consulted.feed_at}
         log.append(ConsentRead.model_validate({"nonce": nonce, **about}))
 
 
-def release(database: Database, nonce: bytes) -> list[Released]:
+def release(database: Database, nonce: bytes) -> list[Event]:
     """Release one charge that is not committed, if there is one; return the events to log."""
-    changed = database.execute("DELETE FROM charges WHERE nonce = ? AND state <> 'committed'", (nonce,)).rowcount
-    return [Released(nonce=nonce)] if changed else []
+    sql = "DELETE FROM charges WHERE nonce = ? AND state <> 'committed' RETURNING nonce, run"
+    return _released(database, sql, (nonce,))
 
 
-def spend_begun(database: Database) -> list[StaysCharged]:
+def spend_begun(database: Database) -> list[Event]:
     """Spend every charge that an earlier process had begun; return the events to log."""
-    sql = "UPDATE charges SET state = 'committed' WHERE state = 'charging' RETURNING nonce, round_id"
-    return [StaysCharged(nonce=nonce, round_id=round_id) for nonce, round_id in database.execute(sql).fetchall()]
+    sql = "UPDATE charges SET state = 'committed' WHERE state = 'charging' RETURNING nonce, round_id, run"
+    events: list[Event] = []
+    for nonce, round_id, run in database.execute(sql).fetchall():
+        events += [StaysCharged(nonce=nonce, round_id=round_id), *end_used(database, run)]
+    return events
 
 
-def release_all(database: Database) -> list[Released]:
-    """Release every reservation whose charge had not begun; return the events to log."""
-    sql = "DELETE FROM charges WHERE state = 'reserved' RETURNING nonce"
-    return [Released(nonce=nonce) for (nonce,) in database.execute(sql).fetchall()]
+def release_all(database: Database) -> list[Event]:
+    """Release every charge that had not begun; return the events to log."""
+    return _released(database, "DELETE FROM charges WHERE state = 'reserved' RETURNING nonce, run")
+
+
+def stop_run(database: Database, log: Log, run: bytes, why: RunOver, releases: bool) -> None:
+    """Take no further step of a run, nor one that was accepted and has not begun; see `Ledger.stop_run`."""
+    sql = "DELETE FROM charges WHERE run = ? AND state = 'reserved' RETURNING nonce, run"
+    log.append(*_released(database, sql, (run,)), *stop(database, run, why, releases))
+
+
+def _released(database: Database, sql: str, parameters: Sequence[Value] = ()) -> list[Event]:
+    """Delete the charges that a statement names; return the events to log."""
+    events: list[Event] = []
+    for nonce, run in database.execute(sql, parameters).fetchall():
+        events += [Released(nonce=nonce), *(give_back(database, nonce, run) if run is not None else ())]
+    return events

@@ -7,7 +7,6 @@ transaction, and the silo's next checkpoint covers it. Without a signer a store 
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 
 from crypto.wire import sign, unverified
@@ -23,10 +22,10 @@ from silo_node.ledger.events import (
     Event,
     KeptInForce,
     LogEntry,
-    ModelUpdated,
     PolicyInForce,
     PutBack,
     Recovered,
+    Released,
     RosterInForce,
     Started,
     SurvivorsSigned,
@@ -34,12 +33,14 @@ from silo_node.ledger.events import (
 from silo_node.ledger.log import Line, Log, Signer, entries_of
 from silo_node.ledger.replay import Audit
 from silo_node.ledger.repricing import reprice
+from silo_node.ledger.reservations import expire
 from silo_node.ledger.retention import Due
+from silo_node.ledger.run_store import RunStore
 from silo_node.ledger.totals import sealed, totals_of
 from silo_node.ledger.witness import kept_among
 
 
-class LedgerStore:
+class LedgerStore(RunStore):
     """A ledger file. Threads and processes may share it; each change is one transaction, in a total order."""
 
     def __init__(self, path: Path, signer: Signer | None = None, clock: Callable[[], float] = time.time) -> None:
@@ -73,17 +74,19 @@ class LedgerStore:
         A charge that an earlier process had begun, and did not give back, is spent.
         """
         with self._db.transaction():
+            expired = expire(self._db, self._log.now())
             released, stays = spending.release_all(self._db), spending.spend_begun(self._db)
+            count = sum(isinstance(one, Released) for one in released)
             repriced = reprice(self._db, policy_hash, max_silos)
             spent, charges = spending.spending(self._db).lifetime, hash_of_committed(self._db)
             asked = hash_of_nonces(self._db)
-            started = Started(micro_rho=spent, released=len(released), charges=charges, asked=asked)
-            events: list[Event] = [*released, *stays, *repriced, started]
+            started = Started(micro_rho=spent, released=count, charges=charges, asked=asked)
+            events: list[Event] = [*expired, *released, *stays, *repriced, started]
             head = {"policy_hash": policy_hash, "version": version, "is_signed": is_signed, "max_silos": max_silos}
             policy = PolicyInForce.model_validate(head)
             known, in_force = self._log.in_force(), (policy, roster)
             self._log.append(*events, *(one for one in in_force if one is not None and one not in known))
-        return len(released)
+        return count
 
     def spending(
         self,
@@ -154,7 +157,7 @@ class LedgerStore:
         with self._db.reading():
             return history(self._db)
 
-    # Rounds and training runs
+    # Rounds
 
     def record_survivors(self, round_id: bytes, survivors_hash: bytes) -> bool:
         with self._db.transaction():
@@ -163,21 +166,6 @@ class LedgerStore:
                 self._db.execute("INSERT INTO splits VALUES (?, ?, ?)", (round_id, survivors_hash, self._log.now()))
                 self._log.append(SurvivorsSigned(round_id=round_id, split_hash=survivors_hash))
         return noted is None or bool(noted[0] == survivors_hash)
-
-    def load_run(self, run: bytes) -> bytes | None:
-        with self._db.reading():
-            row = self._db.execute("SELECT state FROM runs WHERE run = ?", (run,)).fetchone()
-        return None if row is None else bytes(row[0])
-
-    def save_run(self, run: bytes, state: bytes) -> None:
-        with self._db.transaction():
-            self._db.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?)", (run, state, self._log.now()))
-            self._log.append(ModelUpdated(run=run, state=sha256(state).digest()))
-
-    def runs(self) -> list[bytes]:
-        """Return the states of all training runs."""
-        with self._db.reading():
-            return [bytes(row[0]) for row in self._db.execute("SELECT state FROM runs").fetchall()]
 
     # Approvals
 

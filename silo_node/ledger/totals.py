@@ -17,6 +17,7 @@ from policies.errors import LedgerError
 from policies.units import HOUR_S
 from silo_node.ledger.database import Database
 from silo_node.ledger.events import KeptInForce, PolicyInForce, RosterInForce
+from silo_node.ledger.reservations import all_reservations
 from silo_node.ledger.witness import InForce
 
 NONCE_BYTES = 16
@@ -63,6 +64,9 @@ def totals_of(database: Database, now: int, in_force: Iterable[InForce]) -> Tota
     for purpose, micro_rho, delta in database.execute(reserved).fetchall():
         spent[purpose] -= micro_rho
         atto_delta -= delta
+    for run in all_reservations(database):
+        spent[run.purpose] -= run.micro_rho
+        atto_delta -= run.atto_delta
     most = sorted(((micro_rho, purpose) for purpose, micro_rho in spent.items() if micro_rho), reverse=True)
     listed = {purpose: micro_rho for micro_rho, purpose in most[: MAX_PURPOSES - 1]}
     if rest := sum(micro_rho for micro_rho, _ in most[MAX_PURPOSES - 1 :]):

@@ -45,7 +45,7 @@ def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[
         try:
             check_position(state, request)
         except ProtocolError:
-            return _learned(silo, step.run, state)
+            return signed_position(silo, ledger, step.run, state)
         if unknown := request.table.unresolved:
             raise ProtocolError(f"the model has a feature with the domain {unknown[0].name}, which this policy lacks")
         terms = terms_of(request, signed.digest)
@@ -57,11 +57,14 @@ def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[
         opened = open_report(checked, silo.name, silo.sealing, round_secret(request, silo.name, silo.sealing))
         state = MODELS[request.plan.kind](state, request, stored.name, opened, now)
         ledger.save_run(step.run, state.encode())
-    return _learned(silo, step.run, state)
+    return signed_position(silo, ledger, step.run, state)
 
 
-def _learned(silo: Silo, run: bytes, state: RunState | None) -> bytes:
+def signed_position(silo: Silo, ledger: Ledger, run: bytes, state: RunState | None) -> bytes:
+    """Return the signed ModelUpdated: what this silo has learned of a run, and why it takes no further step of it."""
     ended = None if state is None else state.ended
+    if ended is None and (why := ledger.why_over(run)) is not None:
+        ended = "abandoned" if why == "expired" else why
     learned = ModelUpdated(federation=silo.federation, run=run, position=position_of(state), ended=ended)
     return sign(learned, silo.name, silo.signing)
 

@@ -32,6 +32,7 @@ class Examples:
     cells: Mapping[str, Integers]
     missing: Mapping[str, Bools] = field(default_factory=dict)  # of the columns that may be filled: where there is none
     left_out: int = 0  # rows that lack a needed cell
+    persons_left_out: int = 0  # persons with such a row
 
     @property
     def rows(self) -> int:

@@ -33,6 +33,9 @@ class Opened(Protocol):
     def blocks(self) -> list[Vector]:
         """Return the sums as reals."""
 
+    def deviations(self) -> list[float]:
+        """Return the standard deviation of the noise in each number of each block, in the units of `blocks`."""
+
     def whole_blocks(self) -> list[npt.NDArray[np.int64]]:
         """Return the sums of a computation without noise as whole numbers, exactly."""
 
@@ -76,11 +79,13 @@ class RunState(Message):
     velocity: tuple[_Finite, ...]
     # Of an exact family, which has no terms, weights and velocity here; left out of any other.
     exact: Annotated[ExactModel | None, Field(default=None, exclude_if=lambda model: model is None)] = None
+    # Why a run of any other kind is at its end before its last step, from opened sums alone; left out while it goes on.
+    ended_early: Annotated[RunEnd | None, Field(default=None, exclude_if=lambda ended: ended is None)] = None
 
     @property
     def ended(self) -> RunEnd | None:
         """Why the run is at its end before its last step; None if it goes on."""
-        return None if self.exact is None else self.exact.ended
+        return self.ended_early if self.exact is None else self.exact.ended
 
     def coefficients(self) -> dict[str, float]:
         """Return log-odds by term, in the units of the columns; the intercept is for all terms at 0.
@@ -107,13 +112,15 @@ def state_after(
     weights: Vector,
     velocity: Vector,
     exact: ExactModel | None = None,
+    ended: RunEnd | None = None,
 ) -> RunState:
-    """Return a silo's state after a step of any model family; raises ProtocolError if a number is not finite."""
+    """Return a silo's state after a step of any model family; raises ProtocolError if the request is for no step.
+
+    `ended` says why a run without an exact family is at its end before its last step.
+    """
     step = request.plan.training
     if step is None:
         raise ProtocolError("the request is not for a step of a training run")
-    if not (np.isfinite(weights).all() and np.isfinite(velocity).all()):
-        raise ProtocolError("the model has diverged; train with a smaller learning_rate")
     return RunState(
         run=step.run,
         job=job_of(request, step),
@@ -130,6 +137,7 @@ def state_after(
         weights=tuple(map(float, weights)),
         velocity=tuple(map(float, velocity)),
         exact=exact,
+        ended_early=ended,
     )
 
 

@@ -28,7 +28,18 @@ from crypto.rounds.report import StoredReport, report_header
 from crypto.sealing import SealingKey
 from crypto.wire import Signature, Signed, detach, digest_of, sign
 from federation.members.roster import Party, Roster, SiloParty
-from policies.budget.ledger import Charge, Consulted, Rate, RunStep, Since, Spending, WindowLimit, exceeds
+from policies.budget.ledger import (
+    Charge,
+    Consulted,
+    Rate,
+    RunOver,
+    RunReservation,
+    RunStep,
+    Since,
+    Spending,
+    WindowLimit,
+    exceeds,
+)
 from policies.errors import AlreadyChargedError
 from policies.requests.approval import StoredVerdict
 from policies.requests.query import Aggregate
@@ -136,6 +147,15 @@ class MemoryLedger:
     def job_of(self, run: bytes) -> bytes | None:
         found = [one.run.job for one in (*self.reserved.values(), *self.committed.values()) if one.run is not None]
         return found[0] if found else None
+
+    def reservation_of(self, run: bytes) -> RunReservation | None:
+        return None
+
+    def why_over(self, run: bytes) -> RunOver | None:
+        return None
+
+    def stop_run(self, run: bytes, why: RunOver, releases: bool) -> None:
+        raise AssertionError("no run reserves here")
 
     def load_run(self, run: bytes) -> bytes | None:
         return self.runs.get(run)

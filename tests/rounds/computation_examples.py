@@ -7,6 +7,7 @@ from policies.requests.exact import ExactStep, Setting
 from policies.requests.key_search import FIRST, KeySearch, KeyShape
 from policies.requests.logistic import LogisticStep
 from policies.requests.moments import PAIRS
+from policies.requests.noised import NoisedStep
 from policies.requests.persons import Inner, InnerColumn
 from policies.requests.query import AGGREGATES, Aggregate
 from policies.requests.request import Request
@@ -122,6 +123,23 @@ def exact(family: str, label: str | None, *features: str, **parts: str) -> Reque
     return request(table=TABLE, plan=step, micro_rho=0)
 
 
+def noised(family: str, label: str, *features: str, steps: int = 5, of: Table = TABLE, **options: str) -> Request:
+    """Return a request for the first step of a run of a family with noise; `offset` is a further column."""
+    parts = {"offset": options.pop("offset")} if "offset" in options else {}
+    step = NoisedStep(
+        run=bytes(16),
+        step=0,
+        steps=steps,
+        after=START,
+        label=label,
+        features=features,
+        family=family,
+        parts=tuple(Setting(name=name, value=column) for name, column in parts.items()),
+        options=tuple(Setting(name=name, value=value) for name, value in sorted(options.items())),
+    )
+    return request(table=of, plan=step, micro_rho=10_000)
+
+
 EXAMPLES: Mapping[str, tuple[Request, ...]] = {
     "query": (
         question(),
@@ -172,5 +190,14 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         exact("welch-t", "smoker", "age"),
         exact("anova", "ward", "age", "smoker"),
         exact("chi-square", "ward", "smoker"),
+    ),
+    "noised-step": (
+        noised("logistic-regression", "smoker", "ward", "age"),
+        noised("logistic-regression", "smoker", "age", missing="mean", clip="0.5"),
+        noised("logistic-regression", "smoker", "ward", "age", of=SHORT, missing="indicator"),
+        noised("multinomial-regression", "ward", "smoker", "age"),
+        noised("linear-regression", "age", "ward", "smoker"),
+        noised("linear-regression", "age", "ward", "smoker", steps=1, method="moments"),
+        noised("poisson-regression", "age", "ward", "smoker"),
     ),
 }

@@ -385,7 +385,7 @@ def test_a_run_id_is_bound_to_what_it_was_first_used_for(path: Path) -> None:
 def test_requests_that_the_third_format_counted_count_on(path: Path) -> None:
     """It knew neither the job nor the step, so a run that goes on is counted once more."""
     third = (
-        "DROP TABLE replaced;"
+        "DROP TABLE replaced; DROP TABLE run_reservations; DROP TABLE ended_runs;"
         "DROP TABLE nonces; CREATE TABLE nonces (nonce BLOB PRIMARY KEY, request_hash BLOB NOT NULL, analyst TEXT NOT"
         " NULL, run BLOB, first_at INTEGER NOT NULL, proposals INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
         "CREATE INDEX nonces_first ON nonces (analyst, first_at, run);"
@@ -429,7 +429,8 @@ def test_a_ledger_of_the_third_format_is_held_against_its_log_as_far_as_that_tel
             store.reserve(charge(number, AT + number), LIMIT)
             charged(store, nonce(number), bytes(16))
         assert b"row" not in b"".join(line.body for line in store.lines())
-        database_of(store).execute("DROP TABLE replaced")
+        for table in ("replaced", "run_reservations", "ended_runs"):
+            database_of(store).execute(f"DROP TABLE {table}")
         database_of(store).execute("PRAGMA user_version = 3")
     with closing(opened(path)) as store:
         assert database_of(store).version == VERSION

@@ -295,7 +295,8 @@ def test_a_log_that_version_3_has_cut_goes_on(path: Path) -> None:
             now[0] += 10
         lines = store.lines()
         database_of(store).connection.executescript(
-            "DROP TRIGGER log_keeps; DROP TABLE replaced; DELETE FROM log WHERE seq < 4"
+            "DROP TRIGGER log_keeps; DROP TABLE replaced; DROP TABLE run_reservations; DROP TABLE ended_runs;"
+            "DELETE FROM log WHERE seq < 4"
         )
         database_of(store).execute("CREATE TRIGGER log_keeps BEFORE DELETE ON log BEGIN SELECT 1; END")
         with database_of(store).transaction():

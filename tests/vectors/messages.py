@@ -591,6 +591,7 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "Request", request(SEARCH, 100_000)
     searchable = {"column": WARD, "roles": ["dimension", "key"], "unit": None, "keys": SHAPE}
     yield "Catalogue", catalogue | {"tables": [catalogue["tables"][0] | {"columns": [searchable]}]}
+    yield "Catalogue", catalogue | {"standing": standing | {"run_limit": 400_000}}
     yield "Request", request(BY_GROUP, 100_000)
     yield "Request", request(BY_JOINED, 100_000) | {"table": JOINED}
     yield (

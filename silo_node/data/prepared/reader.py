@@ -97,10 +97,11 @@ class Reader:
         return answer.examples(question.rows(0, len(snapshot.persons), snapshot), request, is_in, Lots(question.secret))
 
     def model_examples(self, request: Request, now: int, limit_s: float) -> Examples:
-        """Return what a step of an exact family learns from; see `model_rows.model_rows`."""
+        """Return what a step of a family learns from; see `model_rows.model_rows`."""
         question, snapshot = self.asked(request, now)
         is_in = self.judged(snapshot, request.table.name, request.purpose, now, limit_s)
-        return model_rows(question.rows(0, len(snapshot.persons), snapshot), request, is_in)
+        rows = question.rows(0, len(snapshot.persons), snapshot)
+        return model_rows(rows, request, is_in, Lots(question.secret))
 
     def asked(self, request: Request, now: int) -> tuple[Question, Snapshot]:
         """Return a request for the newest rows of its source, with a secret for its lots; raises SourceError."""
