@@ -12,7 +12,7 @@ from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
 from typing import Literal
 
-from policies.requests import interactions
+from policies.requests import audited, interactions
 from policies.requests.survival import Grid, grid_of
 from policies.requests.tables import Table, TableColumn
 
@@ -38,11 +38,6 @@ def kind_of(column: TableColumn) -> Kind | None:
 def classes_of(column: TableColumn) -> tuple[str, ...]:
     """Return the values of a text without `unknown`, which stands for a missing one too."""
     return tuple(value for value in column.domain if value != column.unknown)
-
-
-def members_of(column: TableColumn) -> tuple[str, ...]:
-    """Return the groups that a bool or a text divides rows into; the text's `unknown` is one of them."""
-    return ("false", "true") if column.type == "bool" else tuple(column.domain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +181,7 @@ def _logistic(task: Task) -> Mapping[str, int]:
     found = _glm(2)(task)
     if task.number or task.options["weights"] == "none":
         return found
-    return {**found, "cells": 2 * len(members_of(task.table.column(task.parts["group"])))}
+    return {**found, "cells": 2 * len(audited.members_of(task.table.column(task.parts["group"])))}
 
 
 def _multinomial(task: Task) -> Mapping[str, int]:
@@ -315,6 +310,24 @@ def grouped(measured: frozenset[Kind]) -> Callable[[Task], Mapping[str, int]]:
         return {name: length for name, length in found.items() if length}
 
     return blocks
+
+
+def audited_by(task: Task) -> list[TableColumn]:
+    """Return the columns whose values, or pairs of values, are the groups of an audit."""
+    return [task.table.column(task.parts[name]) for name in ("group", "second_group") if name in task.parts]
+
+
+def _audit(task: Task) -> Mapping[str, int]:
+    return audited.blocks(audited_by(task), "truth" in task.parts)
+
+
+def _check_audit(task: Task) -> None:
+    named = {"label": task.label or ""} | {name: task.parts[name] for name in ("truth",) if name in task.parts}
+    if len({kind_of(task.table.column(name)) for name in named.values()}) > 1:
+        raise ValueError("audit compares decisions and what was true of one kind: two bools, or two texts")
+    for what, name in named.items():
+        _check_named(task.table.column(name), what, task.options["positive"])
+    audited.check(audited_by(task))
 
 
 def _by_group(
@@ -481,6 +494,20 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
         "welch-t": _by_group(MEASURES, _check_pair, MEASURES),
         "anova": _by_group(MEASURES, _check_groups, MEASURES),
         "chi-square": _by_group(COUNTED, _check_groups, _GROUPS),
+        "audit": Shape(
+            _audit,
+            _CLASSES,
+            _COHORT | {"positive": Option("", _any_value)},
+            {
+                "group": Part("audit", _CLASSES, is_needed=True),
+                "second_group": Part("audit", _CLASSES),
+                "truth": Part("label", _CLASSES),
+            },
+            least_features=0,
+            rounds=1,
+            changed=lambda task: 2,
+            check=_check_audit,
+        ),
     }
 )
 

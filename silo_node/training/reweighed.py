@@ -10,7 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from policies.fairness.mending import reweighing
-from policies.requests.families import Task, members_of
+from policies.requests.audited import members_of
+from policies.requests.families import Task
 from silo_node.training.family import Examples, State
 from silo_node.training.grid import Integers, Vector
 
