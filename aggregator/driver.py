@@ -196,7 +196,8 @@ class Server:
     async def deliver_report(self, name: bytes) -> tuple[bytes, ...]:
         """Send the report of a training step, by its SHA-256, to its recipients, after the reports that they missed.
 
-        Return each silo's signed `ModelUpdated`. Raises AggregatorError or CryptoError if it is unknown or erased.
+        Return each silo's signed `ModelUpdated`, and after it the model that it seals to the analyst, if it does.
+        Raises AggregatorError or CryptoError if it is unknown or erased.
         """
         index = await asyncio.to_thread(self.transcripts.index_of, name)
         silos = [silo for silo in index.recipients if silo in self._silos]
@@ -227,7 +228,8 @@ class Server:
             index = await asyncio.to_thread(self.transcripts.index_of, pending[-1])
             evidence = [chunk for number in index.added for chunk in await self.transcripts.chunks(index, number)]
             frames = await self._silos[silo].call("learn", data, *evidence)
-            signed = reports.read_model_updated(self._aggregator, silo, index.step.run, frames)
+            sealed = reports.sealed_model(index.step, frames)
+            signed = reports.read_model_updated(self._aggregator, silo, index.step.run, frames[:1])
             before = index.step.after
             if signed.message.position == pending[-1]:
                 pending.pop()
@@ -237,7 +239,7 @@ class Server:
                 pending.append(before)
             if not pending:
                 break
-        return (signed.envelope,)
+        return (signed.envelope, *sealed)
 
     async def _round(
         self, asked: ReceivedRequest, silos: Iterable[str], outcomes: Outcomes, bounds: "_Bounds"

@@ -338,12 +338,16 @@ class Federation:
     def deliver_report(self, name: bytes) -> Mapping[str, RunEnd | None]:
         """Send the report of a training step to its silos; return who has learned it, and why the run is at its end."""
         keys, found = self.config.roster.silo_keys, dict[str, RunEnd | None]()
-        for envelope in self.aggregators.holder(name).deliver_report(name)[: len(keys)]:
+        for envelope in self.aggregators.holder(name).deliver_report(name)[: 2 * len(keys)]:  # and sealed models
             with suppress(CryptoError):
                 signed = verify(envelope, ModelUpdated, keys)
                 if (signed.message.federation, signed.message.position) == (self.config.federation, name):
                     found[signed.signer] = signed.message.ended
         return found
+
+    def opened(self, sealed: bytes, context: bytes) -> bytes:
+        """Return what was sealed to this analyst in a context; raises SealError."""
+        return self._sealing.open(sealed, context)
 
     def now(self) -> int:
         """Return the time in whole seconds."""

@@ -31,10 +31,11 @@ from silo_node.data.prepared.forgotten import Keeps
 from silo_node.data.prepared.reader import REFRESH_S
 from silo_node.data.prepared.snapshot import Snapshot
 from silo_node.data.prepared.store import FOLDER, Made
-from silo_node.data.worker import COMPUTE, JUDGE, PREPARE, REFRESH, write_kept
+from silo_node.data.worker import COMPUTE, JUDGE, PREPARE, REFRESH, write_kept, write_states
 from silo_node.errors import SiloError, SourceError
 from silo_node.ledger.events import KeptInForce
-from silo_node.training.run import RunState, check_position
+from silo_node.training.run import RunState, check_position, runs_of
+from silo_node.training.split import split_of
 
 MODULE = "silo_node.data.worker"
 START_S = 30.0
@@ -109,14 +110,13 @@ class KillableComputer:
 
         Raises ProtocolError for a step of training that is not the next one of its run.
         """
-        step = request.plan.training
-        state = None if step is None else self._load_run(step.run)
-        if step is not None:
-            check_position(state, request)  # here, as what fails in the worker is answered by noise
-        body = b"" if state is None else state.encode()
+        split_of(request, self._load_run)  # here, as what fails in the worker is answered by noise
+        if (step := request.plan.training) is not None:
+            check_position(self._load_run(step.run), request)
+        states = filter(None, map(self._load_run, runs_of(request)))
         extents = request.plan.statistics(request.table).values()
         lengths = [extent.length for extent in extents]
-        payload = now.to_bytes(8, "big") + len(body).to_bytes(8, "big") + body + request.encode()
+        payload = now.to_bytes(8, "big") + write_states(states) + request.encode()
         job = Job("a computation", COMPUTE, payload, 8 * sum(lengths))
         reply = self._within(job, self._deadline(request) if deadline is None else deadline)
         return np.split(_whole(reply), np.cumsum(lengths)[:-1])

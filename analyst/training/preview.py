@@ -112,7 +112,7 @@ def preview_run(federation: Federation, job: Job, keep: Path | None = None) -> R
     Only catalogues are asked for, with an unsigned request, which nobody can answer.
     """
     begun = interrupted(keep, job)
-    request, done = (first_request(federation, job), 0) if begun is None else begun
+    request, done = (first_request(federation, job, is_asked=False), 0) if begun is None else begun
     step = request.plan.training
     if step is None:
         raise AnalystError(f"{keep} is not of a training run", "remove it to begin a new run")

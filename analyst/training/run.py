@@ -26,6 +26,8 @@ from analyst.errors import AnalystError
 from analyst.requests import waiting
 from analyst.training.job import Job, first_request
 from analyst.training.progress import Progress, resumed, write
+from analyst.training.registry import Registry
+from analyst.training.released import taken
 from analyst.training.rounds import RoundDone
 from analyst.training.stopping import Stopping, end, released_lines, tell_owed
 from crypto.rounds.messages import Failure, RunEnd
@@ -79,6 +81,8 @@ class Training:
     reserved: float | None = None  # rho that its steps had reserved ahead
     released: float | None = None  # of it, what its unbegun steps gave back; None if it took all its steps
     stopping: Stopping | None = None  # which silos gave it back
+    has_model: bool | None = None  # whether the analyst has the model; None where the job names the silos alone
+    why_no_model: str = ""
 
 
 def train(
@@ -105,6 +109,8 @@ def train(
     step = request.plan.training
     if step is None:
         raise AnalystError(f"{keep} is not of a training run", "remove it to begin a new run")
+    registry = Registry(federation.config.path.parent)
+    registry.begin(request, step, federation.now())
     answered = dict.fromkeys(request.silos, 0)
     holders, ended, rounds = frozenset[str](), None, list[RoundDone]()
     while state.done < step.steps and ended is None:
@@ -122,6 +128,7 @@ def train(
             step = request.plan.training or step
             continue
         checked = federation.check(request, answer)
+        registry.learned(request, request.plan.training or step, checked, federation.now())
         for silo in checked.survivors:
             answered[silo] += 1
         told = federation.deliver_report(checked.name)
@@ -136,12 +143,13 @@ def train(
         holders = frozenset(federation.deliver_report(state.after))  # the last call was interrupted after its last step
     is_private = step.release == "private"
     stopping = end(federation, request, state.after, keep) if ended is not None and is_private else None
-    if keep is not None and (stopping is None or stopping.is_settled):
+    model = None if step.released_to is None else taken(federation, request, state.after)
+    if keep is not None and not isinstance(model, str) and (stopping is None or stopping.is_settled):
         keep.unlink(missing_ok=True)
     rho = (state.done + state.lost) * request.micro_rho / MICRO if is_private else None
     unbegun = (step.steps - state.done) * request.micro_rho / MICRO
     offer = federation.offer_of(request.silos)
-    return Training(
+    training = Training(
         run=step.run.hex(),
         steps=state.done,
         lost=state.lost,
@@ -160,7 +168,22 @@ def train(
         reserved=step.steps * request.micro_rho / MICRO if is_private else None,
         released=None if stopping is None else unbegun,
         stopping=stopping,
+        has_model=None if model is None else not isinstance(model, str),
+        why_no_model=model if isinstance(model, str) else "",
     )
+    registry.finish(
+        step.run,
+        federation.now(),
+        model,
+        done=state.done,
+        lost=state.lost,
+        holders=training.holders,
+        ended=ended,
+        rho=rho,
+        epsilon=training.epsilon,
+        delta=training.delta,
+    )
+    return training
 
 
 def _end(told: Mapping[str, RunEnd | None]) -> RunEnd | None:
@@ -242,6 +265,7 @@ def to_json(training: Training) -> str:
             "reserved": training.reserved,
             "released": training.released,
             "released_at": None if training.stopping is None else list(training.stopping.released),
+            "has_model": training.has_model,
             "assumptions": list(training.assumptions),
         },
         indent=2,
@@ -267,7 +291,12 @@ def show_training(training: Training, job: Job, policies: Mapping[str, Path]) ->
         lines.append(
             f"not at its end after {training.steps} steps: the step is above the tolerance; ask with more rounds"
         )
-    lines.append(f"the model is at {', '.join(training.holders) or 'no silo'}, and nowhere else; an owner sees it with")
+    if training.has_model:
+        lines.append(f"you have the model too, and see it with: consilo model show {training.run[:12]}")
+    elif training.has_model is not None:
+        lines.append(f"the model was not released to you: {training.why_no_model}")
+    elsewhere = "" if training.has_model else ", and nowhere else"
+    lines.append(f"the model is at {', '.join(training.holders) or 'no silo'}{elsewhere}; an owner sees it with")
     lines += [
         f"  consilo-silo models --policy {policies.get(silo, Path('policy.toml'))}" for silo in training.holders[:1]
     ]

@@ -128,6 +128,8 @@ class Column(Section):
             raise ValueError(f"{text}; add the other, or remove this one")
         if "key" in self.roles and self.type != "string":
             raise ValueError(f"keys are found of a string column, not of {self.type}; remove keys and the role key")
+        if "held_out" in self.roles and self.type != "bool":
+            raise ValueError(f"a bool says which rows are held out, a {self.type} column does not; remove that role")
         if "dimension" in self.roles and self.type == "decimal":
             raise ValueError("a decimal column cannot be a dimension; use a string, an int, a bool or a date column")
         if self.sole_dimension and "dimension" not in self.roles:

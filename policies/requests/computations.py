@@ -17,6 +17,7 @@ from policies.requests.cases import Cases
 from policies.requests.exact import ExactStep
 from policies.requests.expressions import Derived
 from policies.requests.families import SHAPES
+from policies.requests.held_out import Side
 from policies.requests.key_search import KeySearch
 from policies.requests.logistic import LogisticStep
 from policies.requests.noised import NoisedStep
@@ -24,6 +25,7 @@ from policies.requests.persons import Inner
 from policies.requests.predicates import Predicate
 from policies.requests.query import Aggregate, Plan
 from policies.requests.runs import RunPart
+from policies.requests.split import SplitStep
 from policies.requests.statements import Statements
 from policies.requests.statistic import Extent, Statistic
 from policies.requests.tables import Table
@@ -61,6 +63,14 @@ class Computation(Protocol):
     @property
     def search(self) -> KeySearch | None:
         """The computation as a round of a key search; None if it is not such a round."""
+
+    @property
+    def side(self) -> Side | None:
+        """The persons whose rows it takes, where some are held out; None: all."""
+
+    @property
+    def reads_rows(self) -> bool:
+        """Whether anything in its sum comes from rows."""
 
     @property
     def part(self) -> RunPart | None:
@@ -151,7 +161,7 @@ class Computation(Protocol):
 
 # The closed union of the wire.
 AnyComputation = Annotated[
-    Plan | KeySearch | LogisticStep | ExactStep | NoisedStep | Statements, Field(discriminator="kind")
+    Plan | KeySearch | LogisticStep | ExactStep | NoisedStep | SplitStep | Statements, Field(discriminator="kind")
 ]
 
 COMPUTATIONS: Mapping[str, type[Computation]] = MappingProxyType(
@@ -162,11 +172,13 @@ COMPUTATIONS: Mapping[str, type[Computation]] = MappingProxyType(
         "logistic-regression": LogisticStep,
         "exact-step": ExactStep,
         "noised-step": NoisedStep,
+        "split": SplitStep,
     }
 )
 
-# The names that a policy opens and a request can ask for; those of a step of a family are the families.
-OPENED: frozenset[str] = frozenset({"query", "key-search", "logistic-regression", *SHAPES})
+# The names that a policy opens and a request can ask for; those of a step of a family are the families, and a
+# split of the persons is opened as what it is for.
+OPENED: frozenset[str] = frozenset({"query", "key-search", "logistic-regression", "evaluation", *SHAPES})
 
 
 def slot_count(computation: Computation, table: Table) -> int:

@@ -70,6 +70,8 @@ class KeySearch(Message):
     result: ClassVar[Literal["query-result", "model"]] = "query-result"
     approved_as: ClassVar[Literal["query", "training", "key-search"]] = "key-search"
     training: ClassVar[None] = None
+    side: ClassVar[None] = None
+    reads_rows: ClassVar[bool] = True
     opened_as: ClassVar[str] = "key-search"
     continues: ClassVar[None] = None
     cases: ClassVar[tuple[Cases, ...]] = ()

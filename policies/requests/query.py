@@ -197,6 +197,8 @@ class Plan(Message):
     result: ClassVar[Literal["query-result", "model"]] = "query-result"
     approved_as: ClassVar[Literal["query", "training", "key-search"]] = "query"
     training: ClassVar[None] = None
+    side: ClassVar[None] = None
+    reads_rows: ClassVar[bool] = True
     opened_as: ClassVar[str] = "query"
     search: ClassVar[None] = None
     part: ClassVar[None] = None

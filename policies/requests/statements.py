@@ -59,6 +59,8 @@ class Statements(Message):
     result: ClassVar[Literal["query-result", "model"]] = "query-result"
     approved_as: ClassVar[Literal["query", "training", "key-search"]] = "query"
     training: ClassVar[None] = None
+    side: ClassVar[None] = None
+    reads_rows: ClassVar[bool] = True
     opened_as: ClassVar[str] = "query"
     search: ClassVar[None] = None
     part: ClassVar[None] = None

@@ -14,9 +14,11 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
+from crypto.randomness import token
 from policies.decision.computing import limit_seconds
 from policies.document.policy import Policy
 from policies.requests.request import Request
+from policies.requests.split import WORD_BITS, WORDS
 from silo_node.data import answer
 from silo_node.data.coded import Bools, Rows
 from silo_node.data.consent import ConsentFilter, Decisions, narrowed, readings, row_filter
@@ -27,6 +29,7 @@ from silo_node.data.prepared.reader import Reader
 from silo_node.data.prepared.store import Made
 from silo_node.data.query import Forgotten, Reading, execute, nobody, rows_of
 from silo_node.data.run_rows import KEPT_BYTES, Learned, RunRows
+from silo_node.data.sides import on_side
 from silo_node.data.sources import Source
 from silo_node.errors import SourceError
 from silo_node.training import exact
@@ -34,6 +37,7 @@ from silo_node.training.family import Examples
 from silo_node.training.logistic_model import weights_of
 from silo_node.training.noised import step as noised
 from silo_node.training.run import RunState, check_position
+from silo_node.training.split import split_of
 
 Vectors = Sequence[npt.NDArray[np.int64]]
 
@@ -67,7 +71,7 @@ class ContributionKind:
     """How one kind of computation is contributed to: `read` runs in the engine, under its limit of time."""
 
     read: Callable[[Access, Request], Any]
-    prepared: Callable[[Reader, Request, int, float], Any]  # the same of prepared rows
+    prepared: Callable[[Reader, Request, int, float, bytes | None], Any]  # the same of prepared rows; by a split
     compute: Callable[[Request, Any, RunState | None], Vectors]  # of what was read; the run's state, if it is a step
     load: Callable[[], None] = _nothing_more  # import what is slow to import; may raise ImportError
     is_kept: bool = False  # whether `read` takes `Access.learned`, whose rows are kept from one round to the next
@@ -95,11 +99,28 @@ def _read_model_rows(access: Access, request: Request) -> Examples:
 
 def _asked(access: Access, request: Request) -> tuple[Rows, Request, Bools | None]:
     rows, is_in = access.learned(request)
-    return rows, request, is_in
+    return rows, request, on_side(rows, request, is_in)
 
 
 def _load_torch() -> None:
     from silo_node.training import logistic  # noqa: F401
+
+
+def _no_rows(access: Access, request: Request) -> None:
+    """Read nothing."""
+
+
+def _prepared_vectors(reader: Reader, request: Request, now: int, limit_s: float, split: bytes | None) -> Vectors:
+    return reader.vectors(request, now, limit_s)
+
+
+def _no_prepared_rows(reader: Reader, request: Request, now: int, limit_s: float, split: bytes | None) -> None:
+    """Read nothing."""
+
+
+def _drawn(request: Request, rows: Any, state: RunState | None) -> Vectors:
+    """Return random words for the secret of a split."""
+    return [np.frombuffer(token(WORDS * WORD_BITS // 8), "<u4").astype(np.int64)]
 
 
 def _trained(request: Request, rows: Any, state: RunState | None) -> Vectors:
@@ -110,12 +131,13 @@ def _trained(request: Request, rows: Any, state: RunState | None) -> Vectors:
 
 CONTRIBUTIONS: Mapping[str, ContributionKind] = MappingProxyType(
     {
-        "key-search": ContributionKind(_read_answer, Reader.vectors, _answered),
-        "statements": ContributionKind(_read_answer, Reader.vectors, _answered),
-        "query": ContributionKind(_read_answer, Reader.vectors, _answered),
+        "key-search": ContributionKind(_read_answer, _prepared_vectors, _answered),
+        "statements": ContributionKind(_read_answer, _prepared_vectors, _answered),
+        "query": ContributionKind(_read_answer, _prepared_vectors, _answered),
         "logistic-regression": ContributionKind(_read_examples, Reader.examples, _trained, _load_torch, is_kept=True),
         "exact-step": ContributionKind(_read_model_rows, Reader.model_examples, exact.contribution, is_kept=True),
         "noised-step": ContributionKind(_read_model_rows, Reader.model_examples, noised.contribution, is_kept=True),
+        "split": ContributionKind(_no_rows, _no_prepared_rows, _drawn),
     }
 )
 
@@ -202,10 +224,14 @@ class Computer:
     def contribution(self, request: Request, now: int) -> Vectors:
         """Return the vectors of a request, by the decisions on consent at `now`; raises what the engine raises."""
         kind = CONTRIBUTIONS[request.plan.kind]
-        if self._reader is not None and self._policy.sources[request.table.name].read == "prepared":
-            rows = kind.prepared(self._reader, request, now, self._limit(request))
+        split = split_of(request, self._load_run)
+        rows: Any = None
+        if not request.plan.reads_rows:
+            pass
+        elif self._reader is not None and self._policy.sources[request.table.name].read == "prepared":
+            rows = kind.prepared(self._reader, request, now, self._limit(request), split)
         elif kind.is_kept and not request.table.beside:
-            kept = self.runs.of(request, now, self._limit(request))
+            kept = self.runs.of(request, now, self._limit(request), split)
             source = self._sources[request.table.name]
             rows = kind.read(Access(self._database, source, self._policy, None, kept=kept), request)
         else:

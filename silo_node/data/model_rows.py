@@ -33,8 +33,9 @@ def model_rows(rows: Rows, request: Request, is_in: Bools | None, own: Lots | No
     task = step.task(table)
     masks = [mask for mask in (rows.is_usable, None if is_in is None else is_in[rows.person]) if mask is not None]
     kept = np.flatnonzero(np.logical_and.reduce(masks)) if masks else np.arange(len(rows.person))
-    labels = request.plan.uses().get("label", ())
-    columns = {name: table.column(name) for names in request.plan.uses().values() for name in names}
+    uses = {role: names for role, names in request.plan.uses().items() if role != "held_out"}
+    labels = uses.get("label", ())
+    columns = {name: table.column(name) for names in uses.values() for name in names}
     found = {name: _cells(rows, column, kept, is_label=name in labels) for name, column in columns.items()}
     filled = _filled(task)
     present = [there for name, (_, there) in found.items() if name not in filled]

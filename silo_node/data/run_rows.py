@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import duckdb
 import numpy as np
@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from policies.document.policy import Policy
 from policies.document.purposes import ConsentTable
+from policies.requests.held_out import Side
 from policies.requests.request import Request
 from silo_node.data import answer
 from silo_node.data.cells import quote
@@ -40,6 +41,7 @@ from silo_node.data.consent import ConsentFilter, Decisions, consent_filter, nar
 from silo_node.data.locations import Files, Reading, opened_within
 from silo_node.data.query import Forgotten, read_rows
 from silo_node.data.query import Reading as Chosen
+from silo_node.data.sides import both, on_side_by_id
 from silo_node.data.sources import Source
 from silo_node.data.watch import Stamp, stamp_of
 
@@ -59,11 +61,13 @@ class _Asked:
     codings: tuple[Coding, ...]
     on_rows: ConsentFilter | None  # which rows may be used: by a column of theirs, and by their age
     on_persons: ConsentFilter | None  # whose rows may be used, by the table of decisions
+    side: Side | None  # the persons whose rows are taken, where some are held out
+    split: bytes | None = field(repr=False)  # the secret that divides persons
 
     @property
     def key(self) -> object:
         where = None if self.on_rows is None else (self.on_rows.sql, tuple(sorted(self.on_rows.parameters.items())))
-        return self.source.name, self.codings, where
+        return self.source.name, self.codings, where, self.side, self.split
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,6 +78,7 @@ class _Kept:
     rows: Rows
     persons: pa.Array  # by place
     is_in: Bools | None  # who was in when they were judged last; of others there is no cell
+    by_split: Bools | None  # who is on the side that is taken; None: all, or a column says it
     runs: frozenset[bytes]
     used_at: float  # by the clock that only goes forward
 
@@ -116,16 +121,16 @@ class RunRows:
             self._kept.clear()
             self._stop_dropping()
 
-    def of(self, request: Request, now: int, limit_s: float) -> Learned:
+    def of(self, request: Request, now: int, limit_s: float, split: bytes | None = None) -> Learned:
         """Return the rows of a step of training, and who is in at `now`; raises SourceError, duckdb.Error or OSError.
 
-        The source is read if its rows are not kept as its files are now.
+        The source is read if its rows are not kept as its files are now. `split` is the secret that divides persons.
         """
-        deadline, asked, step = time.monotonic() + limit_s, self._asked(request, now), request.plan.training
+        deadline, asked, step = time.monotonic() + limit_s, self._asked(request, now, split), request.plan.training
         run = b"" if step is None else step.run
         with self._lock:
             kept = self._found(asked)
-            is_in = None if kept is None else self._judged(kept.persons, asked, deadline)
+            is_in = None if kept is None else both(self._judged(kept.persons, asked, deadline), kept.by_split)
             if kept is None or _has_come_in(kept.is_in, is_in):
                 kept, is_in = self._read(asked, request, deadline)
             else:
@@ -135,14 +140,15 @@ class RunRows:
                 self._end(asked, run)
         return kept.rows, is_in
 
-    def _asked(self, request: Request, now: int) -> _Asked:
+    def _asked(self, request: Request, now: int, split: bytes | None) -> _Asked:
         policy, table = self._policy, request.table.name
         used = (name for names in request.plan.uses().values() for name in names)
         source = narrowed(policy, self._sources[table], request.purpose, used)
         consented, recent = consent_filter(policy, request.purpose, now), recent_filter(source, now)
         by_person = isinstance(policy.consent, ConsentTable)
         on_rows = recent if by_person else together(consented, recent)
-        return _Asked(source, tuple(answer.codings_of(request)), on_rows, consented if by_person else None)
+        on_persons, codings = consented if by_person else None, tuple(answer.codings_of(request))
+        return _Asked(source, codings, on_rows, on_persons, request.plan.side, split)
 
     def _found(self, asked: _Asked) -> _Kept | None:
         kept = self._kept.pop(asked.key, None)
@@ -154,9 +160,10 @@ class RunRows:
         with self._open((asked.source, *self._consulted(asked)), deadline):
             self.reads += 1
             rows, persons = read_rows(self._database, Chosen(asked.source, asked.on_rows), unit, request)
-            is_in = self._who(persons, asked)
+            by_split = on_side_by_id(self._database, persons, asked.side, asked.split)
+            is_in = both(self._who(persons, asked), by_split)
         is_settled = files is not None and files == _files(asked.source) and self._clock() - files.newest_s > SETTLED_S
-        kept = _Kept(files if is_settled else None, rows, persons, None, frozenset(), time.monotonic())
+        kept = _Kept(files if is_settled else None, rows, persons, None, by_split, frozenset(), time.monotonic())
         return self._without(kept, is_in), is_in
 
     def _judged(self, persons: pa.Array, asked: _Asked, deadline: float) -> Bools | None:

@@ -11,7 +11,7 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -56,7 +56,7 @@ class Worker:
         self._kept: dict[str, KeptInForce] = {}
         reader = prepared_reader(policy, home, connection, sources, decisions, self.kept)
         self._policy, self._reader = policy, reader
-        self._state: RunState | None = None
+        self._states: dict[bytes, RunState] = {}
         self._domains = compiled(policy).domains
         if compiled(policy).declared is not None:
             load_kinds(policy)  # for seconds, which no declared time of a step has
@@ -65,7 +65,7 @@ class Worker:
             connection,
             sources,
             decisions,
-            lambda _: self._state,
+            lambda run: self._states.get(run),
             reader,
             forgotten=partial(forgotten_among, policy, home, self.kept),
         )
@@ -82,9 +82,9 @@ class Worker:
 
     def compute(self, payload: bytes) -> bytes:
         """Return the vectors of a request, one after another, as little-endian words."""
-        now, state = int.from_bytes(payload[:8], "big"), int.from_bytes(payload[8:16], "big")
-        self._state = RunState.decode(payload[16 : 16 + state]) if state else None
-        request = resolved(Request.decode(payload[16 + state :]), self._domains)
+        now = int.from_bytes(payload[:8], "big")
+        self._states, body = read_states(payload[8:])
+        request = resolved(Request.decode(body), self._domains)
         return np.concatenate(self._computer.contribution(request, now)).astype("<i8").tobytes()
 
     def judge(self, payload: bytes) -> bytes:
@@ -112,6 +112,22 @@ class Worker:
             return made.read.to_bytes(8, "big") + made.store.digest
         except SourceError as err:
             raise PrepareError(f"{err.message} ({err.hint})") from err
+
+
+def write_states(states: Iterable[RunState]) -> bytes:
+    """Return the states of runs as a job has them: their number, and each after its length."""
+    bodies = [state.encode() for state in states]
+    return bytes([len(bodies)]) + b"".join(len(body).to_bytes(8, "big") + body for body in bodies)
+
+
+def read_states(payload: bytes) -> tuple[dict[bytes, RunState], bytes]:
+    """Return what `write_states` wrote, by run, and the rest of a payload."""
+    found, rest = dict[bytes, RunState](), payload[1:]
+    for _ in range(payload[0]):
+        end = 8 + int.from_bytes(rest[:8], "big")
+        state, rest = RunState.decode(rest[8:end]), rest[end:]
+        found[state.run] = state
+    return found, rest
 
 
 def write_kept(kept: Mapping[str, KeptInForce]) -> bytes:

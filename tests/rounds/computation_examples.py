@@ -11,6 +11,7 @@ from policies.requests.noised import NoisedStep
 from policies.requests.persons import Inner, InnerColumn
 from policies.requests.query import AGGREGATES, Aggregate
 from policies.requests.request import Request
+from policies.requests.split import SplitStep
 from policies.requests.statements import Statements
 from policies.requests.tables import Table
 from policies.requests.training import START
@@ -140,6 +141,12 @@ def noised(family: str, label: str, *features: str, steps: int = 5, of: Table = 
     return request(table=of, plan=step, micro_rho=10_000)
 
 
+def split(release: str) -> Request:
+    """Return a request for the secret by which persons are divided."""
+    step = SplitStep(run=bytes(16), step=0, after=START, release=release)  # type: ignore[arg-type]
+    return request(table=table(columns=()), plan=step, micro_rho=0)
+
+
 EXAMPLES: Mapping[str, tuple[Request, ...]] = {
     "query": (
         question(),
@@ -201,4 +208,5 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         noised("linear-regression", "age", "ward", "smoker", steps=1, method="moments"),
         noised("poisson-regression", "age", "ward", "smoker"),
     ),
+    "split": (split("private"), split("exact")),
 }
