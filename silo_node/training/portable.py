@@ -8,6 +8,7 @@ from policies.models.fitted import Fitted, Line, Listing
 from policies.models.portable import Link, Missing, Portable
 from policies.requests.exact import FamilyStep
 from policies.requests.families import Task, kind_of
+from policies.requests.interactions import pairs_of
 from policies.requests.logistic import LogisticStep
 from policies.requests.tables import TableColumn
 from silo_node.errors import SiloError
@@ -99,6 +100,7 @@ def exact_form(task: Task, state: State) -> Portable:
         positive=_positive(task),
         offset=offset,
         missing=missing,
+        interactions=pairs_of(task.options.get("interactions", "")),
         mean=_floats(state["mean"]),
         deviation=_floats(state["deviation"]),
         weights=tuple(map(_floats, weights)),
