@@ -16,7 +16,7 @@ from crypto.wire import Message
 from policies.models.fitted import Fitted
 from policies.models.portable import Finite
 from policies.models.record import RunRecord
-from policies.requests.exact import ExactStep
+from policies.requests.exact import FamilyStep
 from policies.requests.families import kind_of
 from policies.requests.tables import TableColumn
 from policies.units import when
@@ -81,7 +81,7 @@ class Card:
     def options(self) -> dict[str, str]:
         """Return the options and further columns of the job."""
         plan = self.record.plan
-        if isinstance(plan, ExactStep):
+        if isinstance(plan, FamilyStep):
             return {one.name: one.value for one in (*plan.parts, *plan.options)}
         return {}
 
