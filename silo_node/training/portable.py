@@ -76,7 +76,7 @@ def portable_of(state: RunState) -> Portable:
 
 
 def exact_form(task: Task, state: State) -> Portable:
-    """Return the portable form of a family's model; raises SiloError where none stands."""
+    """Return the portable form of the model of a family, exact or with noise; raises SiloError where none stands."""
     if not has_model(state):
         raise SiloError(f"no prediction form: the run ended without a model ({state.ended or 'too early'})", _MAKE)
     link, scale, shift = LINKS[task.family], 1.0, 0.0

@@ -671,7 +671,7 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "Request", request(QUANTILES, 100_000)
     yield "Request", request(EXACT_FAMILY, 0)
     yield "Request", request(NOISED_FAMILY, 100_000)
-    yield "RunState", descent | {"has_diverged": True}
+    yield "RunState", descent | {"ended_early": "diverged"}
     yield "Request", request(CURVE, 100_000)
     yield "Request", request(SEARCH, 100_000)
     searchable = {"column": WARD, "roles": ["dimension", "key"], "unit": None, "keys": SHAPE}
