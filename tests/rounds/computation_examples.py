@@ -214,6 +214,7 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         exact("welch-t", "smoker", "age"),
         exact("anova", "ward", "age", "smoker"),
         exact("chi-square", "ward", "smoker"),
+        exact("audit", "smoker", group="ward"),
     ),
     "noised-step": (
         noised("logistic-regression", "smoker", "ward", "age"),
