@@ -32,6 +32,7 @@ from analyst.reports.cut import Cut, Share
 from analyst.reports.estimates import Estimate, Threshold
 from analyst.reports.report import Report, SiloOutcome, decoded, encoded
 from analyst.training.run import Progress
+from analyst.training.stopping import Owed
 from crypto.backends import lattice_parameters, paillier
 from crypto.backends.registry import BACKENDS
 from crypto.backends.scheme import Scheme, Shape, key_id
@@ -271,6 +272,7 @@ def decoders() -> dict[str, Decoder]:
     found += [Decoder(type(one).KIND, _reads(type(one)), (one.encode(),), type(one)) for one in _others()]
     found += [
         Decoder("Progress", _reads(Progress), (progress,), Progress),
+        Decoder("Owed", _reads(Owed), (Owed(stopped=(b"an envelope", b"another")).encode(),), Owed),
         Decoder("SearchProgress", _reads(SearchProgress), (search,), SearchProgress),
         Decoder("StoredReport", _read_report, (b"CSR1" + len(report).to_bytes(4, "big") + report + bytes(16),)),
         Decoder("kept-answer", _read_kept_answer, _kept_answers()),

@@ -14,6 +14,7 @@ SIGNED_ONLY_BY = {
     "Request": "ann@university",
     "CatalogueRequest": "ann@university",
     "DomainRequest": "ann@university",
+    "Stopped": "ann@university",
     "OtherVersion": "hub",
     "Propose": "hub",
     "Manifest": "hub",
@@ -43,6 +44,7 @@ KINDS = {  # those that carry a name on the wire; the others stand inside anothe
     "Opening": "opening",
     "EncryptedReport": "report",
     "Learned": "learned",
+    "Stopped": "stopped",
     "Failed": "failed",
     "Accusation": "accusation",
     "Failure": "failure",
@@ -72,6 +74,7 @@ LIMITS = {
     "Failure": 100 << 20,
     "Receipt": 16 << 20,
     "Roster": 2 << 20,
+    "Stopped": 256 << 10,
     "RunState": 16 << 20,
 }
 
@@ -518,28 +521,27 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
             "aggregators": [{"name": "hub", "key": keys[2]}],
         },
     )
-    yield (
-        "RunState",
-        {
-            "run": round_id,
-            "job": _digest("a job"),
-            "analyst": "ann@university",
-            "purpose": "research",
-            "table": "stays",
-            "label": "died",
-            "release": "private",
-            "steps": 3,
-            "done": 1,
-            "position": _digest("the report"),
-            "learned_at": 1_000_060,
-            "terms": [
-                {"name": "(intercept)", "middle": 0.0, "half": 1.0},
-                {"name": "days", "middle": 30.0, "half": 30.0},
-            ],
-            "weights": [0.5, -1.25],
-            "velocity": [0.0, 0.1],
-        },
-    )
+    learned = {
+        "run": round_id,
+        "job": _digest("a job"),
+        "analyst": "ann@university",
+        "purpose": "research",
+        "table": "stays",
+        "label": "died",
+        "release": "private",
+        "steps": 3,
+        "done": 1,
+        "position": _digest("the report"),
+        "learned_at": 1_000_060,
+        "terms": [
+            {"name": "(intercept)", "middle": 0.0, "half": 1.0},
+            {"name": "days", "middle": 30.0, "half": 30.0},
+        ],
+        "weights": [0.5, -1.25],
+        "velocity": [0.0, 0.1],
+    }
+    yield "RunState", learned
+    yield "RunState", learned | {"ended_early": "diverged"}
     yield (
         "RunState",
         {
@@ -577,6 +579,12 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
         },
     )
     yield "Learned", {"federation": federation, "run": round_id, "position": _digest("the report"), "ended": "complete"}
+    over = {"federation": federation, "run": round_id, "position": _digest("the report"), "ended": "diverged"}
+    signed = [{"signer": silo, "signature": bytes(range(64))} for silo in ("clinic", "ward")]
+    of_run = {"federation": federation, "run": round_id, "silos": ["clinic", "ward"]}
+    yield "Stopped", of_run | {"learned": over, "signatures": signed}
+    yield "Stopped", of_run | {"signatures": []}
+    yield "Learned", over | {"ended": "abandoned"}
     counted = {"kind": "query", "where": None, "group_by": ["icd"], "aggregates": QUESTION["aggregates"][:1]}
     yield "Request", request(counted, 100_000) | {"table": TABLE | {"columns": [ICD]}}
     yield "Request", request(COUNTS_CUT, 100_000) | {"table": NEVER_MISSING}
