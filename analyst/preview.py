@@ -143,7 +143,7 @@ def preview(federation: "Federation", command: Command) -> Preview:
         epsilon=epsilon_of(request.micro_rho / MICRO, delta),
         delta=asked.delta,
         silos={silo: at_silo(one, standing.get(silo), command.purpose) for silo, one in conditions.items()},
-        absent=_absent(federation.offer, request),
+        absent=absent_from(federation.offer, request),
         widths=first.widths if is_one else {},
         withheld_below=max(one.withheld_below for one in each),
         shown_from=max(one.shown_from for one in each),
@@ -221,7 +221,7 @@ def at_silo(catalogue: Catalogue, found: Standing | None, purpose: str) -> AtSil
     return AtSilo(rho, epsilon, found.compute_ms / 1000, found.denials, left)
 
 
-def _absent(offer: Offer, request: Request) -> dict[str, str]:
+def absent_from(offer: Offer, request: Request) -> dict[str, str]:
     """Return the silos that would not be asked, and why."""
     found = dict.fromkeys(offer.missing, "it does not answer")
     found |= {silo: f"{one.code}: {one.message}" for silo, one in offer.reasons.items()}
@@ -241,7 +241,7 @@ def preview_lines(found: Preview) -> Iterator[str]:
     for silo, one in found.silos.items():
         if one.rho:
             took = f", computes up to {one.seconds:g} s" if one.seconds else ""
-            yield f"  {silo}: rho {one.rho:.4g}, epsilon {one.epsilon:.3g} there{took}; {_left_for(one.left)}"
+            yield f"  {silo}: rho {one.rho:.4g}, epsilon {one.epsilon:.3g} there{took}; {left_in_words(one.left)}"
     for silo, why in found.absent.items():
         yield f"  {silo} is not asked: {why}"
     refusals = found.refusals
@@ -297,7 +297,7 @@ def _width(half: float | None) -> str:
     return "too noisy" if half is None else f"{half:,.0f}" if half >= 10 else f"{half:.3g}"
 
 
-def _left_for(left: Sequence[Left]) -> str:
+def left_in_words(left: Sequence[Left]) -> str:
     """Return what is left to the analyst, the scarcest budget first."""
     if not left:
         return "it does not say what is left"

@@ -10,7 +10,7 @@ from crypto.errors import ProtocolError, WireError
 from crypto.wire import digest_of
 from policies.budget.accountant import charge
 from policies.budget.ledger import Ledger
-from policies.decision.budget_rules import limits_of
+from policies.decision.budget_rules import limits_of, run_limit_of
 from policies.decision.compiled import compiled
 from policies.decision.computing import stated_ms
 from policies.requests.request import Request, resolved
@@ -42,6 +42,7 @@ def standing_of(silo: Silo, ledger: Ledger, fresh: Fresh, now: int, analyst: str
         compute_ms=(stated_ms(silo.policy, request) or 0) if is_open else 0,  # no policy declares a time of others
         denials=denials,
         runs=runs,
+        run_limit=run_limit_of(silo.policy, request) if is_open and request.plan.training is not None else None,
     )
 
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 from rich.console import Console
 
@@ -12,6 +13,8 @@ from analyst.client import Federation
 from analyst.preview import asks_of, budget_entries, budget_lines, parts_of, plan_lines, preview, preview_lines
 from analyst.reports.rehearsal import rehearsed_all
 from analyst.sql.script import script
+from analyst.training.job import Job
+from analyst.training.preview import preview_run, run_lines
 from federation.terminal import Commands, add_command
 
 
@@ -34,6 +37,15 @@ def show_preview(federation: Federation, command: Command, form: str) -> None:
         print(json.dumps(found.to_dict(), indent=2))
     else:
         print_lines(preview_lines(found))
+
+
+def show_run_preview(federation: Federation, job: Job, keep: Path, form: str) -> None:
+    """Print what a training run would take and cost."""
+    found = preview_run(federation, job, keep)
+    if form == "json":
+        print(json.dumps(found.to_dict(), indent=2))
+    else:
+        print_lines(run_lines(found))
 
 
 def _explain(options: argparse.Namespace, notes: Console) -> int:

@@ -1,13 +1,13 @@
 """Give up a training run that was interrupted, so that its silos hold no budget for it any more."""
 
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 from analyst.client import Federation
 from analyst.errors import AnalystError
 from analyst.training.job import Job
-from analyst.training.run import resumed
+from analyst.training.progress import resumed
+from analyst.training.run import job_digest
 from analyst.training.stopping import Stopping, give_up, released_lines, tell_owed
 from policies.requests.request import Request
 from policies.units import MICRO
@@ -32,7 +32,7 @@ def abandon(federation: Federation, job: Job, keep: Path) -> Abandoned | None:
     quorum of the silos says that they take no further step, and so give back what was reserved. Raises AnalystError.
     """
     tell_owed(federation, keep)
-    state = resumed(keep, sha256(job.model_dump_json().encode()).digest())
+    state = resumed(keep, job_digest(job))
     if state is None:
         return None
     request = Request.decode(state.first)

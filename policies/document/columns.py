@@ -128,6 +128,8 @@ class Column(Section):
             raise ValueError(f"{text}; add the other, or remove this one")
         if "key" in self.roles and self.type != "string":
             raise ValueError(f"keys are found of a string column, not of {self.type}; remove keys and the role key")
+        if "held_out" in self.roles and self.type != "bool":
+            raise ValueError(f"a bool says which rows are held out, a {self.type} column does not; remove that role")
         if "dimension" in self.roles and self.type == "decimal":
             raise ValueError("a decimal column cannot be a dimension; use a string, an int, a bool or a date column")
         if self.sole_dimension and "dimension" not in self.roles:
@@ -142,6 +144,8 @@ class Column(Section):
             raise ValueError("a feature needs bounds or a domain, from public knowledge, never read from the data")
         if "label" in self.roles and self.type != "bool" and self.bounds is None and not has_domain:
             raise ValueError("a label needs bounds or a domain, from public knowledge, or be a bool")
+        if "audit" in self.roles and self.type != "bool" and not has_domain:
+            raise ValueError("a column for audits needs a domain, from public knowledge, or is a bool")
         if "dimension" in self.roles and not has_domain and self.type not in ("date", "bool"):
             raise ValueError('a dimension needs domain = ["...", ...], the public list of its values')
         if self.step is not None and self.type not in ("int", "decimal"):

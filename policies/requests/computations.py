@@ -14,15 +14,20 @@ from typing import Annotated, Literal, Protocol
 from pydantic import Field
 
 from policies.requests.cases import Cases
+from policies.requests.evaluation import Evaluation
 from policies.requests.exact import ExactStep
 from policies.requests.expressions import Derived
 from policies.requests.families import SHAPES
+from policies.requests.held_out import Side
+from policies.requests.judged import JudgedModel
 from policies.requests.key_search import KeySearch
 from policies.requests.logistic import LogisticStep
+from policies.requests.noised import NoisedStep
 from policies.requests.persons import Inner
 from policies.requests.predicates import Predicate
 from policies.requests.query import Aggregate, Plan
 from policies.requests.runs import RunPart
+from policies.requests.split import SplitStep
 from policies.requests.statements import Statements
 from policies.requests.statistic import Extent, Statistic
 from policies.requests.tables import Table
@@ -39,14 +44,14 @@ class Computation(Protocol):
 
     @property
     def opened_as(self) -> str:
-        """The name in `purposes.*.computations` of a policy: of an exact step that of its family."""
+        """The name in `purposes.*.computations` of a policy: of a step of a family that of the family."""
 
     @property
     def release(self) -> Literal["private", "exact"]:
         """The release of the sources that can answer it: with noise, or without."""
 
     @property
-    def result(self) -> Literal["query-result", "model"]:
+    def result(self) -> Literal["query-result", "model", "metrics"]:
         """The name of the result in `disclosure.release`. A model goes to the silos, all else to the analyst."""
 
     @property
@@ -60,6 +65,18 @@ class Computation(Protocol):
     @property
     def search(self) -> KeySearch | None:
         """The computation as a round of a key search; None if it is not such a round."""
+
+    @property
+    def side(self) -> Side | None:
+        """The persons whose rows it takes, where some are held out; None: all."""
+
+    @property
+    def judged(self) -> JudgedModel | None:
+        """The model whose predictions it compares with what is true; None of any other."""
+
+    @property
+    def reads_rows(self) -> bool:
+        """Whether anything in its sum comes from rows."""
 
     @property
     def part(self) -> RunPart | None:
@@ -149,7 +166,10 @@ class Computation(Protocol):
 
 
 # The closed union of the wire.
-AnyComputation = Annotated[Plan | KeySearch | LogisticStep | ExactStep | Statements, Field(discriminator="kind")]
+AnyComputation = Annotated[
+    Plan | KeySearch | LogisticStep | ExactStep | NoisedStep | SplitStep | Evaluation | Statements,
+    Field(discriminator="kind"),
+]
 
 COMPUTATIONS: Mapping[str, type[Computation]] = MappingProxyType(
     {
@@ -158,11 +178,15 @@ COMPUTATIONS: Mapping[str, type[Computation]] = MappingProxyType(
         "key-search": KeySearch,
         "logistic-regression": LogisticStep,
         "exact-step": ExactStep,
+        "noised-step": NoisedStep,
+        "split": SplitStep,
+        "evaluation": Evaluation,
     }
 )
 
-# The names that a policy opens and a request can ask for; those of an exact step are its families.
-OPENED: frozenset[str] = frozenset({"query", "key-search", "logistic-regression", *SHAPES})
+# The names that a policy opens and a request can ask for; those of a step of a family are the families, and a
+# split of the persons is opened as what it is for.
+OPENED: frozenset[str] = frozenset({"query", "key-search", "logistic-regression", "evaluation", *SHAPES})
 
 
 def slot_count(computation: Computation, table: Table) -> int:

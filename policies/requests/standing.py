@@ -45,3 +45,5 @@ class Standing(Message):
     compute_ms: Count = 0
     denials: Annotated[tuple[Denial, ...], Field(max_length=MAX_DENIALS)] = ()
     runs: Annotated[tuple[ReservedRun, ...], Field(max_length=MAX_RUNS, exclude_if=lambda runs: not runs)] = ()
+    # What one training run may cost a person, in micro-rho; only where the request is a step of one.
+    run_limit: Annotated[int | None, Field(default=None, ge=0, le=2**31, exclude_if=lambda limit: limit is None)] = None

@@ -12,9 +12,11 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from crypto.rounds.manifest import Recipient
 from crypto.wire import Digest, Message, Name, RoundId
 from policies.requests.cases import Cases
 from policies.requests.expressions import Derived
+from policies.requests.held_out import HeldOut, Side
 from policies.requests.predicates import Predicate
 from policies.requests.tables import Table
 from policies.units import MAX_STEPS, ColumnRole
@@ -26,7 +28,9 @@ Positive = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,5})(\.[0-9]{1,9})?$")
 
 
 class TrainingStep(Message, ABC):
-    """The common fields of the steps of all model families; the result is a model, which only the silos receive.
+    """The common fields of the steps of all model families; the result is a model, which the silos receive.
+
+    They alone receive it, unless `released_to` names the analyst. Nobody but the silos receives an update.
 
     With release "private" the sum has noise, and one person changes a silo's part by at most `clip_norm` in L2 norm.
     With release "exact" it has none and `clip_norm` is 0; only a source that its policy declares exact answers.
@@ -42,10 +46,16 @@ class TrainingStep(Message, ABC):
     features: Annotated[tuple[Name, ...], Field(max_length=MAX_FEATURES)]
     # The run from whose last opened model this one goes on with fewer silos; left out of any other.
     continues: Annotated[RoundId | None, Field(default=None, exclude_if=lambda run: run is None)] = None
+    # The persons from whom the model does not learn; left out where it learns from all.
+    held_out: Annotated[HeldOut | None, Field(default=None, exclude_if=lambda held: held is None)] = None
+    # The analyst, to whom silos seal the model at the end of the run; left out where it stays with the silos.
+    released_to: Annotated[Recipient | None, Field(default=None, exclude_if=lambda one: one is None)] = None
 
-    result: ClassVar[Literal["query-result", "model"]] = "model"
+    result: ClassVar[Literal["query-result", "model", "metrics"]] = "model"
     approved_as: ClassVar[Literal["query", "training", "key-search"]] = "training"
     search: ClassVar[None] = None
+    reads_rows: ClassVar[bool] = True
+    judged: ClassVar[None] = None
     dimensions: ClassVar[tuple[str, ...]] = ()
     cases: ClassVar[tuple[Cases, ...]] = ()
     coarsened: ClassVar[tuple[str, ...]] = ()
@@ -58,6 +68,7 @@ class TrainingStep(Message, ABC):
     paired: ClassVar[tuple[str, ...]] = ()
     portions: ClassVar[tuple[tuple[int, int], ...]] = ((1, 1),)
     rounds_key: ClassVar[str] = "steps"  # of a job file: how many steps a run has
+    clip_key: ClassVar[str] = "clip"  # of a job file: the norm to which each person's part is clipped
 
     @model_validator(mode="after")
     def _check_chain(self) -> Self:
@@ -100,19 +111,38 @@ class TrainingStep(Message, ABC):
         """Of how many persons a group is, at least, that the model shows; None where it shows no groups."""
         return None
 
+    @property
+    def side(self) -> Side | None:
+        return None if self.held_out is None else Side(self.held_out, is_held_out=False)
+
     def first(self) -> Self:
         """Return the first step of the run; it has the fields that all steps share."""
         return self.model_copy(update={"step": 0, "after": START})
 
     def columns(self) -> tuple[str, ...]:
         """Return every column that the step reads."""
-        return (*self.features, *(() if self.label is None else (self.label,)))
+        return (*self.features, *(() if self.label is None else (self.label,)), *self._marks)
 
     def uses(self) -> Mapping[ColumnRole, tuple[str, ...]]:
-        return {"feature": self.features, "label": () if self.label is None else (self.label,)}
+        found: dict[ColumnRole, tuple[str, ...]] = {
+            "feature": self.features,
+            "label": () if self.label is None else (self.label,),
+        }
+        return found | ({"held_out": self._marks} if self._marks else {})
+
+    @property
+    def _marks(self) -> tuple[str, ...]:
+        """The column that says which rows are held out, if one does."""
+        return () if self.held_out is None or self.held_out.column is None else (self.held_out.column,)
+
+    @property
+    def whose_in_words(self) -> str:
+        """Who receives the model beside the silos, in words; empty where nobody does."""
+        return "" if self.released_to is None else f", whose model {self.released_to.name} receives too"
 
     def rows_in_words(self, table: Table) -> str:
-        return f"at most {table.max_rows} rows"
+        rows = f"at most {table.max_rows} rows"
+        return rows if self.held_out is None else f"{rows}, and none of who is held out: {self.held_out}"
 
     def seen(self, table: Table) -> Table:
         return table
@@ -137,4 +167,5 @@ class TrainingStep(Message, ABC):
 
     def in_words(self, table_name: str) -> str:
         features = ", ".join(self.features)
-        return f"train {self.label} from {features} in {table_name}, a run of {self.steps} steps ({self.release})"
+        run = f"a run of {self.steps} steps ({self.release}){self.whose_in_words}"
+        return f"train {self.label} from {features} in {table_name}, {run}"

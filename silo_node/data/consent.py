@@ -239,14 +239,22 @@ def consent_filter(policy: Policy, purpose_name: str, now: int) -> ConsentFilter
 
 def row_filter(policy: Policy, source: Source, purpose: str, now: int) -> ConsentFilter | None:
     """Return which rows of a source a purpose may use at `now`: of persons who are in, and not too old."""
-    consented = consent_filter(policy, purpose, now)
+    return together(consent_filter(policy, purpose, now), recent_filter(source, now))
+
+
+def recent_filter(source: Source, now: int) -> ConsentFilter | None:
+    """Return which rows of a source are not too old at `now`; None if all may be used however old."""
     if source.lookback_days is None:
-        return consented
+        return None
     since = {"since_day": datetime.fromtimestamp(now, UTC).date() - timedelta(days=source.lookback_days)}
-    recent = f"{quote(DAY)} >= $since_day"
-    if consented is None:
-        return ConsentFilter(recent, since)
-    return ConsentFilter(f"({consented.sql}) AND {recent}", consented.parameters | since)
+    return ConsentFilter(f"{quote(DAY)} >= $since_day", since)
+
+
+def together(one: ConsentFilter | None, other: ConsentFilter | None) -> ConsentFilter | None:
+    """Return the condition that both hold; None is that of all rows."""
+    if one is None or other is None:
+        return one or other
+    return ConsentFilter(f"({one.sql}) AND {other.sql}", one.parameters | other.parameters)
 
 
 def decisions_sql(consent: ConsentTable, parameters: Iterable[str]) -> str:

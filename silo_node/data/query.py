@@ -16,10 +16,8 @@ from silo_node.data.coded import Bools, Coding, Rows, coded
 from silo_node.data.consent import ConsentFilter
 from silo_node.data.joining import joined
 from silo_node.data.lots import Lots
-from silo_node.data.model_rows import model_rows
 from silo_node.data.sources import Source
 from silo_node.data.statements import contributed
-from silo_node.training.family import Examples
 
 Forgotten = Callable[[duckdb.DuckDBPyConnection, pa.Array], Bools | None]  # which persons are; None: nobody
 
@@ -53,45 +51,19 @@ def execute(
     `beside` has the tables that the request's table is joined with, each with its own consent.
     """
     readings = (Reading(source, consent), *beside)
-    rows, is_in = _rows(connection, readings, unit, request, forgotten)
+    rows, is_in = rows_of(connection, readings, unit, request, forgotten)
     return contributed(rows, request, is_in, Lots(), max_groups)
 
 
-def examples(
-    connection: duckdb.DuckDBPyConnection,
-    source: Source,
-    unit: str,
-    request: Request,
-    consent: ConsentFilter | None = None,
-    forgotten: Forgotten = nobody,
-) -> answer.Vectors:
-    """Return the rows that a step of training learns from; see `answer.examples`."""
-    rows, is_in = _rows(connection, (Reading(source, consent),), unit, request, forgotten)
-    return answer.examples(rows, request, is_in, Lots())
-
-
-def model_examples(
-    connection: duckdb.DuckDBPyConnection,
-    source: Source,
-    unit: str,
-    request: Request,
-    consent: ConsentFilter | None = None,
-    forgotten: Forgotten = nobody,
-) -> Examples:
-    """Return the rows that a step of an exact family learns from; see `model_rows.model_rows`."""
-    rows, is_in = _rows(connection, (Reading(source, consent),), unit, request, forgotten)
-    return model_rows(rows, request, is_in)
-
-
-def _rows(
+def rows_of(
     connection: duckdb.DuckDBPyConnection,
     readings: Sequence[Reading],
     unit: str,
     request: Request,
-    forgotten: Forgotten,
+    forgotten: Forgotten = nobody,
 ) -> tuple[Rows, Bools | None]:
     """Return the rows of a request, and which of their persons are in; None: all."""
-    found = {one.source.name: _read(connection, one, unit, request) for one in readings}
+    found = {one.source.name: read_rows(connection, one, unit, request) for one in readings}
     first, *beside = request.table.names
     rows, persons = found[first]
     is_out = forgotten(connection, persons)
@@ -100,7 +72,7 @@ def _rows(
     return rows, None if is_out is None else ~is_out
 
 
-def _read(
+def read_rows(
     connection: duckdb.DuckDBPyConnection, reading: Reading, unit: str, request: Request
 ) -> tuple[Rows, pa.Array]:
     """Return the rows of one of the request's tables that may be used, and their persons by place."""

@@ -11,7 +11,8 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -24,17 +25,20 @@ from policies.decision.compiled import compiled
 from policies.decision.computing import limit_seconds
 from policies.document.load import load
 from policies.requests.request import Request, resolved
-from silo_node.data.compute import Computer, load_kinds
+from silo_node.data.compute import Computer, has_private_training, to_load
 from silo_node.data.consent import decisions_of
+from silo_node.data.loading import Loading
 from silo_node.data.locations import connect
 from silo_node.data.prepared.forgotten import forgotten_among
 from silo_node.data.prepared.reader import prepared_reader
+from silo_node.data.run_rows import KEPT_BYTES
 from silo_node.data.sources import source_of
 from silo_node.errors import SiloError, SourceError
 from silo_node.ledger.events import KeptInForce
 from silo_node.training.run import RunState
 
-SETUP, COMPUTE, PREPARE, JUDGE, REFRESH = range(5)
+SETUP, COMPUTE, PREPARE, JUDGE, REFRESH, LOAD, AHEAD = range(7)
+KEPT_SHARE = 8  # of a worker's memory, that rows of runs may take: 1 in so many
 
 
 class PrepareError(Exception):
@@ -56,18 +60,23 @@ class Worker:
         self._kept: dict[str, KeptInForce] = {}
         reader = prepared_reader(policy, home, connection, sources, decisions, self.kept)
         self._policy, self._reader = policy, reader
-        self._state: RunState | None = None
+        self._states: dict[bytes, RunState] = {}
         self._domains = compiled(policy).domains
-        if compiled(policy).declared is not None:
-            load_kinds(policy)  # for seconds, which no declared time of a step has
+        self._loading = Loading()
+        states_time = policy.compute is not None and policy.compute.states_time
+        for kind in to_load(policy) if states_time or has_private_training(policy) else ():
+            self._loading.begin(kind)
+        if states_time:
+            self._loading.wait()  # for seconds, which no stated time of a step has
         self._computer = Computer(
             policy,
             connection,
             sources,
             decisions,
-            lambda _: self._state,
+            lambda run: self._states.get(run),
             reader,
             forgotten=partial(forgotten_among, policy, home, self.kept),
+            kept_bytes=min(KEPT_BYTES, (setup["memory_mb"] << 20) // KEPT_SHARE),
         )
 
     def kept(self) -> Mapping[str, KeptInForce]:
@@ -82,9 +91,9 @@ class Worker:
 
     def compute(self, payload: bytes) -> bytes:
         """Return the vectors of a request, one after another, as little-endian words."""
-        now, state = int.from_bytes(payload[:8], "big"), int.from_bytes(payload[8:16], "big")
-        self._state = RunState.decode(payload[16 : 16 + state]) if state else None
-        request = resolved(Request.decode(payload[16 + state :]), self._domains)
+        now = int.from_bytes(payload[:8], "big")
+        self._states, body = read_states(payload[8:])
+        request = resolved(Request.decode(body), self._domains)
         return np.concatenate(self._computer.contribution(request, now)).astype("<i8").tobytes()
 
     def judge(self, payload: bytes) -> bytes:
@@ -105,6 +114,18 @@ class Worker:
         self._computer.refresh()
         return b""
 
+    def load(self, payload: bytes) -> bytes:
+        """Return how far the import of what a kind of computation needs is; it goes on beside other jobs."""
+        return bytes([self._loading.state(payload.decode())])
+
+    def ahead(self, payload: bytes) -> bytes:
+        """Read the rows of a run before its first round; what fails here, the round finds again."""
+        now = int.from_bytes(payload[:8], "big")
+        with suppress(Exception):
+            self._states, body = read_states(payload[8:])
+            self._computer.read_ahead(resolved(Request.decode(body), self._domains), now)
+        return b""
+
     def prepare(self, payload: bytes) -> bytes:
         """Make the store of a source as its files are now; return how many files were read, and its digest."""
         try:
@@ -112,6 +133,22 @@ class Worker:
             return made.read.to_bytes(8, "big") + made.store.digest
         except SourceError as err:
             raise PrepareError(f"{err.message} ({err.hint})") from err
+
+
+def write_states(states: Iterable[RunState]) -> bytes:
+    """Return the states of runs as a job has them: their number, and each after its length."""
+    bodies = [state.encode() for state in states]
+    return bytes([len(bodies)]) + b"".join(len(body).to_bytes(8, "big") + body for body in bodies)
+
+
+def read_states(payload: bytes) -> tuple[dict[bytes, RunState], bytes]:
+    """Return what `write_states` wrote, by run, and the rest of a payload."""
+    found, rest = dict[bytes, RunState](), payload[1:]
+    for _ in range(payload[0]):
+        end = 8 + int.from_bytes(rest[:8], "big")
+        state, rest = RunState.decode(rest[8:end]), rest[end:]
+        found[state.run] = state
+    return found, rest
 
 
 def write_kept(kept: Mapping[str, KeptInForce]) -> bytes:
@@ -141,6 +178,8 @@ def main() -> None:
         PREPARE: Worker.prepare,
         JUDGE: Worker.judge,
         REFRESH: Worker.refresh,
+        LOAD: Worker.load,
+        AHEAD: Worker.ahead,
     }
 
     def handle(code: int, payload: bytes) -> bytes:

@@ -15,10 +15,11 @@ from policies.document.load import load
 from policies.document.policy import Policy
 from silo_node.data.cells import person_named
 from silo_node.data.locations import connect
-from silo_node.data.prepared.codes import Codes, loosest_of, places_in
+from silo_node.data.prepared.codes import Codes, places_in
 from silo_node.data.prepared.forgotten import Keeps, Persons
 from silo_node.data.prepared.store import Store
 from silo_node.data.sources import Source, source_of
+from silo_node.data.spellings import loosest_of
 from silo_node.errors import SiloError, SourceError
 from silo_node.home import LEDGER
 from silo_node.ledger.store import LedgerStore

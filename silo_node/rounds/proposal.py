@@ -5,6 +5,7 @@ docs/protocol.md section 3; section 8, rows A1 to A5 and A10. Bonawitz et al., C
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -48,6 +49,8 @@ from policies.requests.terms import terms_of
 from policies.units import DAY_S
 from silo_node.rounds.states import Proposed, Silo
 from silo_node.training.run import RunState, check_position
+from silo_node.training.scoring import check_judged
+from silo_node.training.split import split_of
 
 MAX_ROUND_S = 600
 Reach = Callable[[Request], None]  # raises an error for the owner unless the request's rows can be read now
@@ -318,6 +321,8 @@ def _judge(
     if known := _known(silo, ledger, request):
         return request, known
     denials = _decide(silo, ledger, fresh, now, request, request_hash)
+    if not denials:
+        denials = _unknown_runs(ledger, request)
     run = run_of(silo.policy, request)
     if not denials and run is not None:
         try:
@@ -355,6 +360,16 @@ def _why_over(ledger: Ledger, run: bytes, continues: bytes | None) -> RunOver | 
     """Return why no further step of a run, or of the run that it continues, is taken; None if it goes on."""
     own = ledger.why_over(run)
     return own if own is not None or continues is None else ledger.why_over(continues)
+
+
+def _unknown_runs(ledger: Ledger, request: Request) -> tuple[Denial, ...]:
+    """Return why a request is refused that names a split or a model which this silo has not learned."""
+    try:
+        split_of(request, partial(load_run, ledger))
+        check_judged(request, partial(load_run, ledger))
+    except ProtocolError as err:
+        return (wrong_position(err.message),)
+    return ()
 
 
 def _has_left(ledger: Ledger, request: Request, run: RunStep) -> bool:

@@ -4,14 +4,16 @@ Promise: silos at the same position of a run have the same state to the last bit
 numbers and updates its state by the same arithmetic. numpy alone is loaded: no torch on this path.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from crypto.errors import ProtocolError
 from policies.requests.exact import ExactStep
 from policies.requests.families import SHAPES, Task
 from policies.requests.request import Request
-from silo_node.training.family import Examples, State
-from silo_node.training.grid import Integers
+from silo_node.training.family import Examples, Judged, State
+from silo_node.training.grid import Integers, Vector
 from silo_node.training.registry import FAMILIES
 from silo_node.training.run import ExactModel, Numbers, Opened, RunState, state_after
 
@@ -27,17 +29,18 @@ def contribution(request: Request, examples: Examples, state: RunState | None) -
     """Return the silo's blocks in whole units: of these rows, at the state that all silos have."""
     task = task_of(request)
     family = FAMILIES[task.family]
-    return family.statistics(task, _state(state, task), examples)
+    return family.statistics(task, kept_state(state, task, family.init), examples)
 
 
 def moved(state: RunState | None, request: Request, position: bytes, opened: Opened, now: int) -> RunState:
     """Return the state after a step, from the blocks of its opened sum. The step must be the next one."""
     task = task_of(request)
     family, names = FAMILIES[task.family], SHAPES[task.family].blocks(task)
-    after = family.update(task, _state(state, task), dict(zip(names, opened.whole_blocks(), strict=True)))
+    sums = dict(zip(names, opened.whole_blocks(), strict=True))
+    after = family.update(task, kept_state(state, task, family.init), sums)
     model = ExactModel(
         family=task.family,
-        numbers=_numbers(after),
+        numbers=numbers_of(after),
         ended=after.ended,
         why=after.why,
         fitted=family.finish(task, after),
@@ -45,14 +48,27 @@ def moved(state: RunState | None, request: Request, position: bytes, opened: Ope
     return state_after(request, position, now, (), np.zeros(0), np.zeros(0), model)
 
 
-def _numbers(state: State) -> tuple[Numbers, ...]:
+def scored(task: Task, state: RunState, examples: Examples) -> tuple[Vector, Vector]:
+    """Return the scores and outcomes of rows; raises ProtocolError for a family that predicts nothing."""
+    return scored_by(FAMILIES[task.family].judged, task, state, examples)
+
+
+def scored_by(judged: Judged | None, task: Task, state: RunState, examples: Examples) -> tuple[Vector, Vector]:
+    """Return the scores and outcomes of rows by the model that a silo has kept; raises ProtocolError without one."""
+    if judged is None:
+        raise ProtocolError(f"{task.family} predicts nothing of a row")
+    return judged.scores(task, kept_state(state, task), examples), judged.outcomes(task, examples)
+
+
+def numbers_of(state: State) -> tuple[Numbers, ...]:
+    """Return a family's state as a silo keeps it."""
     return tuple(Numbers(name=name, values=tuple(map(float, values))) for name, values in sorted(state.numbers.items()))
 
 
-def _state(state: RunState | None, task: Task) -> State:
+def kept_state(state: RunState | None, task: Task, init: Callable[[Task], State] = lambda task: State()) -> State:
     """Return a family's state from what the silo has kept; raises ProtocolError if that is of another family."""
     if state is None:
-        return FAMILIES[task.family].init(task)
+        return init(task)
     model = state.exact
     if model is None or model.family != task.family:
         raise ProtocolError(f"the run has no model of the family {task.family}")

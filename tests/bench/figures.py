@@ -31,13 +31,13 @@ def publish(
     value = statistics.median(values)
     line = {
         "figure": figure,
-        "value": round(value, 6),
+        "value": float(f"{value:.6g}"),
         "unit": unit,
         "ratio": round(value / statistics.median(base), 3) if base else None,
         "baseline": baseline,
         "aim": aim,
         "runs": len(values),
-        "spread": round(max(values) - min(values), 6),
+        "spread": float(f"{max(values) - min(values):.6g}"),
         "commit": commit(),
     }
     print(json.dumps(line), flush=True)

@@ -7,13 +7,14 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.requests.tables import TableColumn
-from tests.harness.families import number, truth
+from tests.harness.families import number, text, truth
 
 Matrix = npt.NDArray[np.float64]
 APPROVAL = (
     *("black", "hispan", "male", "married", "dep", "obrat", "cosign", "chist", "pubrec", "mortlat1", "mortlat2"),
     *("vr", "loanprc", "sch", "old", "thick", "unem", "gdlin"),
 )
+PIXELS = tuple(f"p{place}" for place in range(64))
 ARRESTS = ("pcnv", "avgsen", "tottime", "ptime86", "qemp86", "inc86", "black", "hispan", "born60")
 
 
@@ -61,6 +62,30 @@ def lung(features: Sequence[str] = ("age", "sex", "ph.ecog", "wt.loss")) -> dict
 
     found = load_lung()[["time", "status", "inst", *features]].dropna()
     return {name: found[name].to_numpy(float) for name in found}
+
+
+def patients(days: int = 1) -> tuple[list[TableColumn], dict[str, npt.NDArray[Any]]]:
+    """Return the NCCTG's rows, with time in so many days, so that many rows have the same."""
+    found = lung()
+    names = {"age": "age", "sex": "sex", "ecog": "ph.ecog", "loss": "wt.loss", "inst": "inst"}
+    rows: dict[str, npt.NDArray[Any]] = {name: found[column].astype(np.int64) for name, column in names.items()}
+    rows |= {"days": found["time"].astype(np.int64) // days, "died": found["status"].astype(np.int64)}
+    places = sorted(set(map(str, rows["inst"])), key=int)
+    rows["inst"] = rows["inst"].astype(str)
+    columns = [
+        number("days", 0, 1100), truth("died"), text("inst", *places, "?"), number("age", 30, 90), number("sex", 1, 2),
+        number("ecog", 0, 3), number("loss", -30, 80),
+    ]  # fmt: skip
+    return columns, rows
+
+
+def digits() -> tuple[list[TableColumn], dict[str, npt.NDArray[Any]], Matrix]:
+    """Return scikit-learn's digits: 1,797 rows of 64 pixels."""
+    from sklearn.datasets import load_digits
+
+    inputs = load_digits().data
+    rows = {name: values.astype(np.int64) for name, values in zip(PIXELS, inputs.T, strict=True)}
+    return [number(name, 0, 16) for name in PIXELS], rows, inputs
 
 
 def _made(

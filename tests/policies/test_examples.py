@@ -16,7 +16,7 @@ from tests.policies.test_load import MINIMAL
 
 EXAMPLES = sorted((schema.FILE.parent / "examples").glob("*.toml"))
 WARNED = {
-    "bank": {"disclosure.aggregates: histogram", "purposes.fraud-prevention.computations: gradient-boosting"},
+    "bank": {"disclosure.aggregates: histogram"},
     "hospital": {"disclosure.aggregates: histogram"},
     "retailer": {"disclosure.aggregates: histogram"},
 }  # fmt: skip

@@ -3,13 +3,19 @@
 from collections.abc import Mapping
 from typing import Any
 
+from policies.requests.evaluation import Evaluation
 from policies.requests.exact import ExactStep, Setting
+from policies.requests.held_out import HeldOut
+from policies.requests.judged import JudgedModel
 from policies.requests.key_search import FIRST, KeySearch, KeyShape
 from policies.requests.logistic import LogisticStep
+from policies.requests.metrics import OF_PREDICTION, MetricName
 from policies.requests.moments import PAIRS
+from policies.requests.noised import NoisedStep
 from policies.requests.persons import Inner, InnerColumn
 from policies.requests.query import AGGREGATES, Aggregate
 from policies.requests.request import Request
+from policies.requests.split import SplitStep
 from policies.requests.statements import Statements
 from policies.requests.tables import Table
 from policies.requests.training import START
@@ -122,6 +128,42 @@ def exact(family: str, label: str | None, *features: str, **parts: str) -> Reque
     return request(table=TABLE, plan=step, micro_rho=0)
 
 
+def noised(family: str, label: str, *features: str, steps: int = 5, of: Table = TABLE, **options: str) -> Request:
+    """Return a request for the first step of a run of a family with noise; `offset` is a further column."""
+    parts = {"offset": options.pop("offset")} if "offset" in options else {}
+    step = NoisedStep(
+        run=bytes(16),
+        step=0,
+        steps=steps,
+        after=START,
+        label=label,
+        features=features,
+        family=family,
+        parts=tuple(Setting(name=name, value=column) for name, column in parts.items()),
+        options=tuple(Setting(name=name, value=value) for name, value in sorted(options.items())),
+    )
+    return request(table=of, plan=step, micro_rho=10_000)
+
+
+def split(release: str) -> Request:
+    """Return a request for the secret by which persons are divided."""
+    step = SplitStep(run=bytes(16), step=0, after=START, release=release)  # type: ignore[arg-type]
+    return request(table=table(columns=()), plan=step, micro_rho=0)
+
+
+def evaluation(of: Request, *metrics: MetricName, release: str = "exact", **changes: Any) -> Request:
+    """Return a request that judges the model of another request's run, after its first step."""
+    model = JudgedModel(position=bytes([1] * 32), step=of.plan, own=changes.pop("own", ()))  # type: ignore[arg-type]
+    plan = Evaluation(release=release, model=model, metrics=tuple(sorted(metrics)), **changes)  # type: ignore[arg-type]
+    return request(table=of.table, plan=plan, micro_rho=0 if release == "exact" else 10_000)
+
+
+LOGISTIC = exact("logistic-regression", "smoker", "ward", "age")
+CLASSES = exact("naive-bayes", "ward", "smoker", "age")
+NUMBERS = exact("linear-regression", "age", "ward", "smoker")
+DESCENT = training(LogisticStep, "age", "ward", release="private", learning_rate="1", momentum="0.5", clip="0.8")
+CHANCE = OF_PREDICTION["chance"]
+
 EXAMPLES: Mapping[str, tuple[Request, ...]] = {
     "query": (
         question(),
@@ -172,5 +214,28 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         exact("welch-t", "smoker", "age"),
         exact("anova", "ward", "age", "smoker"),
         exact("chi-square", "ward", "smoker"),
+        exact("audit", "smoker", group="ward"),
     ),
+    "noised-step": (
+        noised("logistic-regression", "smoker", "ward", "age"),
+        noised("logistic-regression", "smoker", "age", missing="mean", clip="0.5"),
+        noised("logistic-regression", "smoker", "ward", "age", of=SHORT, missing="indicator"),
+        noised("multinomial-regression", "ward", "smoker", "age"),
+        noised("linear-regression", "age", "ward", "smoker"),
+        noised("linear-regression", "age", "ward", "smoker", steps=1, method="moments"),
+        noised("poisson-regression", "age", "ward", "smoker"),
+    ),
+    "evaluation": (
+        evaluation(LOGISTIC, *CHANCE, own=("north", "test")),
+        evaluation(LOGISTIC, *CHANCE, release="private", own=("north", "test")),
+        evaluation(DESCENT, *CHANCE, release="private"),
+        evaluation(CLASSES, *OF_PREDICTION["classes"]),
+        evaluation(CLASSES, *OF_PREDICTION["classes"], release="private"),
+        evaluation(NUMBERS, *OF_PREDICTION["number"]),
+        evaluation(NUMBERS, *OF_PREDICTION["number"], release="private"),
+        evaluation(exact("poisson-regression", "age", "ward", "smoker"), "mae", release="private"),
+        evaluation(exact("cox", None, "ward", time="age", event="smoker"), "c-index"),
+        evaluation(exact("linear-regression", "age", "ward"), "rmse", held_out=HeldOut(column="smoker")),
+    ),
+    "split": (split("private"), split("exact")),
 }

@@ -21,6 +21,7 @@ from policies.document.section import COMPUTATION_NAMES
 from policies.requests.calibration import check_price
 from policies.requests.computations import COMPUTATIONS, OPENED, slot_count
 from policies.requests.families import SHAPES
+from policies.requests.noised_families import NOISED, WITHOUT_NOISE
 from policies.requests.request import Request
 from policies.requests.statistic import Extent, Statistic
 from silo_node.data.compute import CONTRIBUTIONS, Access, Vectors
@@ -29,6 +30,7 @@ from silo_node.data.prepared.reader import Reader
 from silo_node.data.prepared.store import Store
 from silo_node.data.sources import source_of
 from silo_node.training.models import MODELS
+from silo_node.training.noised.registry import NOISED_FAMILIES
 from silo_node.training.registry import FAMILIES
 from silo_node.training.run import RunState
 from tests.harness.example_policy import AGE, STORED, WARD, Edit, policy
@@ -71,7 +73,16 @@ def of_people(rows: dict[str, list[Row]]) -> list[Row]:
 
 
 def states(request: Request) -> Iterator[RunState | None]:
-    """Yield where a run can be at this silo: at its start and, for a step of training, after an odd sum."""
+    """Yield where a run can be at this silo: at its start and, for a step of training, after an odd sum.
+
+    A model is judged after the first step of its run.
+    """
+    if (model := request.plan.judged) is not None:
+        first = request.model_copy(update={"plan": model.step})
+        extents = model.step.statistics(request.table).values()
+        lengths = [one.length for one in extents]
+        yield MODELS[model.step.kind](None, first, model.position, OddSum(lengths), 0)
+        return
     yield None
     if request.plan.training is not None:
         extents = request.plan.statistics(request.table).values()
@@ -87,6 +98,9 @@ class OddSum:
     def blocks(self) -> list[npt.NDArray[np.float64]]:
         found = [np.arange(1, length + 1).astype(np.float64) * -(2.0**18) for length in self.lengths]
         return [*found[:-1], np.array([3.0])]
+
+    def deviations(self) -> list[float]:
+        return [1.0] * len(self.lengths)
 
     def whole_blocks(self) -> list[npt.NDArray[np.int64]]:
         return [np.arange(1, length + 1) * 2**20 + 12345 for length in self.lengths]
@@ -122,6 +136,9 @@ def test_every_kind_is_at_every_place() -> None:
     assert set(MODELS) == {kind for kind, asked in REQUESTS if asked.plan.training is not None}
     assert set(SHAPES) == set(FAMILIES) == {asked.plan.opened_as for kind, asked in REQUESTS if kind == "exact-step"}
     assert {part.opened_as for _, asked in REQUESTS for part in asked.plan.alone} == OPENED <= set(COMPUTATION_NAMES)
+    assert set(NOISED) == set(NOISED_FAMILIES) == {a.plan.opened_as for kind, a in REQUESTS if kind == "noised-step"}
+    assert set(NOISED).isdisjoint(WITHOUT_NOISE)
+    assert set(NOISED) | set(WITHOUT_NOISE) == set(SHAPES)
     for kind, asked in REQUESTS:
         assert asked.plan.kind == kind
         assert Request.decode(asked.encode()) == asked
@@ -131,7 +148,7 @@ def test_a_private_release_has_noise_in_every_statistic_and_an_exact_one_in_none
     for kind, asked in REQUESTS:
         extents = asked.plan.statistics(asked.table).values()
         assert slot_count(asked.plan, asked.table) == sum(extent.length for extent in extents)
-        is_private = asked.plan.release == "private"
+        is_private = asked.plan.release == "private" and asked.plan.reads_rows
         assert {(extent.share > 0, extent.sensitivity > 0) for extent in extents} == {(is_private, is_private)}, kind
         check_price(asked.table, asked.plan, asked.micro_rho)
         with pytest.raises(ValueError, match="micro_rho"):
@@ -150,7 +167,7 @@ def test_a_contribution_has_its_shape_and_no_person_exceeds_the_sensitivity(
         for state in states(asked):
             whole = compute(asked, of_people(rows), state)
             check_shape(asked, whole)
-            if asked.plan.release == "exact":
+            if asked.plan.release == "exact" or not asked.plan.reads_rows:
                 continue
             for person in rows:
                 within(asked, whole, compute(asked, of_people({**rows, person: []}), state))
@@ -181,8 +198,10 @@ def test_prepared_rows_contribute_what_rows_that_are_read_do(compute: Compute, t
         for kind, asked in REQUESTS:
             one = CONTRIBUTIONS[kind]
             for state in states(asked):
-                found = one.compute(asked, one.prepared(reader, asked, 0, 20), state)
+                found = one.compute(asked, one.prepared(reader, asked, 0, 20, None), state)
                 check_shape(asked, found)
+                if not asked.plan.reads_rows:
+                    continue
                 slack = 0 if asked.plan.release == "private" else 2  # a mean of floats, in another order
                 for prepared, read in zip(found, compute(asked, rows, state), strict=True):
                     assert np.abs(prepared - read).max() <= slack, kind

@@ -15,7 +15,7 @@ from silo_node.training import concordance
 from silo_node.training.family import Examples, Fitted, State
 from silo_node.training.registry import FAMILIES
 from tests.harness.families import divided, examples, number, numbered, part, run, summed, task, text, truth
-from tests.harness.public_rows import lung
+from tests.harness.public_rows import patients
 
 pytestmark = pytest.mark.slow
 
@@ -24,21 +24,6 @@ FEATURES = ("age", "sex", "ecog", "loss")
 PARTS = {"time": "days", "event": "died"}
 STRATA = {**PARTS, "strata": "inst"}
 Table = Mapping[str, npt.NDArray[Any]]
-
-
-def patients(days: int = 1) -> tuple[list[Any], dict[str, npt.NDArray[Any]]]:
-    """Return the NCCTG's rows, with time in so many days, so that many rows have the same."""
-    found = lung()
-    names = {"age": "age", "sex": "sex", "ecog": "ph.ecog", "loss": "wt.loss", "inst": "inst"}
-    rows: dict[str, npt.NDArray[Any]] = {name: found[column].astype(np.int64) for name, column in names.items()}
-    rows |= {"days": found["time"].astype(np.int64) // days, "died": found["status"].astype(np.int64)}
-    places = sorted(set(map(str, rows["inst"])), key=int)
-    rows["inst"] = rows["inst"].astype(str)
-    columns = [
-        number("days", 0, 1100), truth("died"), text("inst", *places, "?"), number("age", 30, 90), number("sex", 1, 2),
-        number("ecog", 0, 3), number("loss", -30, 80),
-    ]  # fmt: skip
-    return columns, rows
 
 
 def institutions(of: Examples, rows: Table) -> list[Examples]:

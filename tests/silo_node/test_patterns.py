@@ -14,20 +14,11 @@ from silo_node.training.families.pca import components
 from silo_node.training.family import Examples, Fitted, State
 from silo_node.training.registry import FAMILIES
 from tests.harness.families import divided, examples, number, numbered, part, run, summed, task, text, truth
+from tests.harness.public_rows import PIXELS, digits
 
 pytestmark = pytest.mark.slow
 Matrix = npt.NDArray[np.float64]
-PIXELS = tuple(f"p{place}" for place in range(64))
 KINDS = ("pca", "k-means")
-
-
-def digits() -> tuple[list[TableColumn], dict[str, npt.NDArray[Any]], Matrix]:
-    """Return scikit-learn's digits: 1,797 rows of 64 pixels."""
-    from sklearn.datasets import load_digits
-
-    inputs = load_digits().data
-    rows = {name: values.astype(np.int64) for name, values in zip(PIXELS, inputs.T, strict=True)}
-    return [number(name, 0, 16) for name in PIXELS], rows, inputs
 
 
 def mixed(count: int = 300) -> tuple[list[TableColumn], dict[str, npt.NDArray[Any]]]:

@@ -6,12 +6,8 @@ The code is keyed BLAKE2b: RFC 7693, section 2.9.
 from collections.abc import Iterable
 from hashlib import blake2b
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-
-from silo_node.data.cells import loosest, quote
 
 Codes = npt.NDArray[np.uint64]  # of shape (persons, 2), the more significant half first
 KEY_BYTES = 32
@@ -29,20 +25,6 @@ def codes_of(key: bytes, texts: Iterable[str]) -> Codes:
 
     joined = b"".join(map(code, texts))
     return np.frombuffer(joined, ">u8").reshape(-1, 2).astype(np.uint64)
-
-
-def loosest_of(connection: duckdb.DuckDBPyConnection, persons: pa.Array) -> list[str]:
-    """Return each id in its loosest form. Raises duckdb.Error."""
-    if not len(persons):
-        return []
-    connection.register("persons of a segment", pa.table({"person": persons, "place": np.arange(len(persons))}))
-    try:
-        relation = quote("persons of a segment")
-        found = connection.sql(f"SELECT {loosest('person')} AS alike FROM {relation} ORDER BY place")  # noqa: S608
-        alike: list[str] = found.to_arrow_table()["alike"].to_pylist()
-    finally:
-        connection.unregister("persons of a segment")
-    return alike
 
 
 def in_order(codes: Codes) -> npt.NDArray[np.int64]:

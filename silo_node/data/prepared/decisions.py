@@ -14,9 +14,10 @@ from federation.files import replace_file
 from silo_node.data.coded import dictionary
 from silo_node.data.consent import VIEW, Decisions
 from silo_node.data.locations import opened
-from silo_node.data.prepared.codes import codes_of, in_order, inverse, loosest_of
+from silo_node.data.prepared.codes import codes_of, in_order, inverse
 from silo_node.data.prepared.decided import Decided
 from silo_node.data.prepared.segment import BROKEN
+from silo_node.data.spellings import loosest_of
 from silo_node.data.watch import Stamp, stamp_of_files
 
 _FILE = "decisions.npz"

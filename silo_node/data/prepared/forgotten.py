@@ -26,7 +26,8 @@ from federation.files import replace_file
 from federation.members.credentials import hold
 from policies.document.policy import Policy
 from silo_node.data.coded import Bools
-from silo_node.data.prepared.codes import CODE_BYTES, KEY_BYTES, Codes, codes_of, loosest_of
+from silo_node.data.prepared.codes import CODE_BYTES, KEY_BYTES, Codes, codes_of
+from silo_node.data.spellings import loosest_of
 from silo_node.errors import SourceError
 from silo_node.ledger.events import KeptInForce
 

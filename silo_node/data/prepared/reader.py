@@ -15,7 +15,7 @@ from policies.requests.request import Request
 from policies.units import DAY_S
 from silo_node.data import answer
 from silo_node.data.cells import form, quote
-from silo_node.data.coded import Bools, Integers
+from silo_node.data.coded import Bools, Integers, Rows
 from silo_node.data.consent import Decisions
 from silo_node.data.locations import LOAD_TIMEOUT_S, opened
 from silo_node.data.lots import SECRET_BYTES, Lots
@@ -26,6 +26,7 @@ from silo_node.data.prepared.forgotten import Keeps
 from silo_node.data.prepared.part import Question
 from silo_node.data.prepared.snapshot import Snapshot
 from silo_node.data.prepared.store import Made, Store
+from silo_node.data.sides import both, on_side, on_side_by_id
 from silo_node.data.sources import Source
 from silo_node.errors import SourceError
 from silo_node.training.family import Examples
@@ -90,17 +91,49 @@ class Reader:
         is_in = self.judged(snapshot, request.table.name, request.purpose, now, limit_s)
         return answer.added(question.part(first, end, is_in, snapshot) for first, end in snapshot.parts(PARTITION_ROWS))
 
-    def examples(self, request: Request, now: int, limit_s: float) -> answer.Vectors:
-        """Return what a step of training learns from; see `answer.examples`."""
-        question, snapshot = self.asked(request, now)
-        is_in = self.judged(snapshot, request.table.name, request.purpose, now, limit_s)
-        return answer.examples(question.rows(0, len(snapshot.persons), snapshot), request, is_in, Lots(question.secret))
+    def examples(self, request: Request, now: int, limit_s: float, split: bytes | None = None) -> answer.Vectors:
+        """Return what a step of training learns from; see `answer.examples`. `split`: the secret that divides ids."""
+        rows, asked, is_in = self.on_side(request, now, limit_s, split)
+        return answer.examples(rows, asked, is_in, Lots())
 
-    def model_examples(self, request: Request, now: int, limit_s: float) -> Examples:
-        """Return what a step of an exact family learns from; see `model_rows.model_rows`."""
+    def model_examples(self, request: Request, now: int, limit_s: float, split: bytes | None = None) -> Examples:
+        """Return what a step of a family learns from; see `model_rows.model_rows`, and `examples`."""
+        return model_rows(*self.on_side(request, now, limit_s, split))
+
+    @property
+    def silo(self) -> str:
+        """The silo whose rows these are."""
+        return self._policy.silo.id
+
+    def on_side(
+        self, request: Request, now: int, limit_s: float, split: bytes | None
+    ) -> tuple[Rows, Request, Bools | None]:
+        """Return the rows of a request, the request, and which persons are in and on its side; None: all."""
         question, snapshot = self.asked(request, now)
         is_in = self.judged(snapshot, request.table.name, request.purpose, now, limit_s)
-        return model_rows(question.rows(0, len(snapshot.persons), snapshot), request, is_in)
+        by_id = self._by_id(self._sources[request.table.name], snapshot, request, split, limit_s)
+        rows = question.rows(0, len(snapshot.persons), snapshot)
+        return rows, request, on_side(rows, request, both(is_in, by_id))
+
+    def _by_id(
+        self, source: Source, snapshot: Snapshot, request: Request, split: bytes | None, limit_s: float
+    ) -> Bools | None:
+        """Return which persons a split has on a request's side; None: all. A store has no ids, so the files are read.
+
+        Who is in the store and no longer in the files is on no side.
+        """
+        if split is None or request.plan.side is None:
+            return None
+        narrow, unit = source.narrowed((source.unit,)), quote(source.unit)
+        with opened(self._connection, (narrow,), limit_s):
+            sql = f"SELECT DISTINCT {unit} AS person FROM {narrow.view} WHERE {unit} IS NOT NULL"  # noqa: S608
+            persons = self._connection.sql(sql).to_arrow_table()["person"].combine_chunks()
+        found = on_side_by_id(self._connection, persons, request.plan.side, split)
+        place = places_in(self._store.persons.codes_of(persons.to_pylist()), snapshot.persons)
+        is_in = np.zeros(len(snapshot.persons), np.bool_)
+        is_there = (place >= 0) & (np.ones(len(place), np.bool_) if found is None else found)
+        is_in[place[is_there]] = True
+        return is_in
 
     def asked(self, request: Request, now: int) -> tuple[Question, Snapshot]:
         """Return a request for the newest rows of its source, with a secret for its lots; raises SourceError."""

@@ -1,0 +1,288 @@
+"""What a training run would take and cost, and who would refuse it: no row is read, no request sent, nothing paid.
+
+Prices and verdicts are the silos' own (`silo_node/standing.py`), as of a question's preview; what crosses follows from
+the computation of each round, by its statistics alone. docs/training.md.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from analyst.client import Federation
+from analyst.errors import AnalystError
+from analyst.preview import absent_from, at_silo
+from analyst.sql.offer import Offer
+from analyst.training.affordable import Affordable, affordable, limits_of, scarcest
+from analyst.training.job import Job, first_request
+from analyst.training.run import interrupted
+from crypto.rounds.volume import volume_of
+from crypto.wire import attach
+from policies.budget.accountant import epsilon_of
+from policies.budget.sampler import rho_delta
+from policies.requests.catalogue import Catalogue
+from policies.requests.computations import slot_count
+from policies.requests.denials import Denial
+from policies.requests.request import Request
+from policies.requests.standing import Left, Standing
+from policies.requests.terms import terms_of
+from policies.requests.training import START, TrainingStep
+from policies.units import MICRO
+
+S = TypeVar("S", bound=TrainingStep)
+_SIGNATURE = bytes(64)
+_LATER = bytes([1]) * len(START)  # stands for the report of a round before
+_BUDGETS = "BUDGET"  # how the codes of a refusal begin that is for what is left
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """Rounds of one size, by their numbers from 1: the values of a silo's vector, and its bytes up and down in each."""
+
+    first: int
+    last: int
+    values: int
+    up_bytes: int
+    down_bytes: int
+
+    @property
+    def count(self) -> int:
+        return self.last - self.first + 1
+
+
+@dataclass(frozen=True, slots=True)
+class RunAtSilo:
+    """What one silo would say: prices for one person there, and what is left to the analyst, now and after the run."""
+
+    rho: float  # of a round
+    epsilon: float
+    rho_of_run: float
+    epsilon_of_run: float
+    seconds: float  # that a round may compute
+    denials: tuple[Denial, ...]
+    left: tuple[Left, ...]
+    rho_left: float | None  # in the budget where least is left
+    rho_after: float | None  # below 0 where it does not cover the run
+    covered: int | None  # rounds that it covers; None: all
+
+
+@dataclass(frozen=True, slots=True)
+class RunPreview:
+    """A run before it begins, or before it goes on after `done` rounds."""
+
+    asks: str
+    done: int
+    rounds: int  # that are left, at most
+    sizes: tuple[Rounds, ...]
+    up_bytes: int  # of a silo, in all these rounds
+    down_bytes: int
+    rho: float | None  # of a round; None without noise, as nothing is promised then
+    epsilon: float | None
+    rho_of_run: float | None
+    epsilon_of_run: float | None
+    delta: float
+    silos: Mapping[str, RunAtSilo]
+    absent: Mapping[str, str]  # silos that would not be asked, and why
+    instead: Affordable | None  # None without noise, and of a run that has begun
+
+    @property
+    def refusals(self) -> Mapping[str, tuple[Denial, ...]]:
+        return {silo: one.denials for silo, one in self.silos.items() if one.denials}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values; docs/commands.md describes them."""
+        found = asdict(self)
+        found["silos"] = {
+            silo: {
+                **asdict(one),
+                "denials": [denial.model_dump() for denial in one.denials],
+                "left": [budget.model_dump() for budget in one.left],
+            }
+            for silo, one in self.silos.items()
+        }
+        return found
+
+
+def preview_run(federation: Federation, job: Job, keep: Path | None = None) -> RunPreview:
+    """Return what a job's run would take, or what is left of the one in `keep`; raises as `train` does before it asks.
+
+    Only catalogues are asked for, with an unsigned request, which nobody can answer.
+    """
+    begun = interrupted(keep, job)
+    request, done = (first_request(federation, job, is_asked=False), 0) if begun is None else begun
+    step = request.plan.training
+    if step is None:
+        raise AnalystError(f"{keep} is not of a training run", "remove it to begin a new run")
+    if done:
+        request = federation.renew(request, _at(step, done))
+    standing, asked = federation.standing(request), federation.offer_of(request.silos)
+    sizes = tuple(_sizes(federation, asked, request, done))
+    rounds, delta = step.steps - done, asked.delta_for(request.table, step)
+    is_priced = step.release == "private"
+    rho = request.micro_rho / MICRO
+    return RunPreview(
+        asks=request.plan.in_words(request.table.shown),
+        done=done,
+        rounds=rounds,
+        sizes=sizes,
+        up_bytes=sum(one.count * one.up_bytes for one in sizes),
+        down_bytes=sum(one.count * one.down_bytes for one in sizes),
+        rho=rho if is_priced else None,
+        epsilon=epsilon_of(rho, delta) if is_priced else None,
+        rho_of_run=rounds * rho if is_priced else None,
+        epsilon_of_run=epsilon_of(rounds * rho, delta) if is_priced else None,
+        delta=asked.delta,
+        silos={
+            silo: _at_silo(asked.silos[silo], standing.get(silo), job.purpose, rounds, is_reserved=bool(done))
+            for silo in request.silos
+        },
+        absent=absent_from(federation.offer, request),
+        instead=_instead(asked, standing, request, rounds, delta) if is_priced and not done else None,
+    )
+
+
+def _at(step: S, number: int) -> S:
+    """Return a later step of a run, as its request would have it after a report that is not there yet."""
+    return step.model_copy(update={"step": number, "after": _LATER if number else START})
+
+
+def _sizes(federation: Federation, offer: Offer, request: Request, done: int) -> Iterator[Rounds]:
+    """Yield the rounds by their sizes; raises AnalystError where a later one could not be asked."""
+    step = request.plan.training
+    if step is None:
+        return
+    lengths = [(slot_count(_at(step, number), request.table), number) for number in range(done, step.steps)]
+    strictest = offer.silos.values()
+    conditions = (
+        max(one.min_silos for one in strictest),
+        max(one.max_colluding for one in strictest),
+        min(one.max_missing for one in strictest),
+    )
+    config = federation.config
+    for values, group in groupby(lengths, key=lambda one: one[0]):
+        numbers = [number for _, number in group]
+        try:
+            later = Request.model_validate(dict(request) | {"plan": _at(step, numbers[0])})
+        except ValidationError as err:
+            reason = err.errors()[0]["msg"].removeprefix("Value error, ")
+            raise AnalystError(
+                f"round {numbers[0] + 1} cannot be asked: {reason}", "change the job; docs/training.md says what fits"
+            ) from err
+        found = volume_of(
+            config.federation,
+            config.dialled or config.aggregator.name,
+            later.silos,
+            terms_of(later, bytes(32)),
+            len(attach(later, federation.analyst, _SIGNATURE)),
+            later.round_key,
+            conditions,
+            later.expires_at,
+            is_learned=True,
+        )
+        yield Rounds(numbers[0] + 1, numbers[-1] + 1, values, found.up, found.down)
+
+
+def _at_silo(
+    catalogue: Catalogue, found: Standing | None, purpose: str, rounds: int, *, is_reserved: bool
+) -> RunAtSilo:
+    """Return what a silo says; what is left there is without a run that has begun, which `is_reserved` whole."""
+    said = at_silo(catalogue, found, purpose)
+    whole = said.rho * rounds
+    to_come = 0.0 if is_reserved else whole
+    rest = scarcest(said.left)
+    left = None if rest is None else rest[0] / MICRO
+    covers_all = left is None or to_come <= left
+    return RunAtSilo(
+        rho=said.rho,
+        epsilon=said.epsilon,
+        rho_of_run=whole,
+        epsilon_of_run=epsilon_of(whole, rho_delta(float(catalogue.delta))) if whole else 0.0,
+        seconds=said.seconds,
+        denials=said.denials,
+        left=said.left,
+        rho_left=left,
+        rho_after=None if left is None else left - to_come,
+        covered=None if covers_all or left is None else int(left / said.rho),
+    )
+
+
+def _instead(offer: Offer, standing: Mapping[str, Standing], request: Request, rounds: int, delta: float) -> Affordable:
+    asked = {silo: offer.silos[silo] for silo in request.silos}
+    limits = limits_of(asked, standing, request.table, request.purpose)
+    return affordable(epsilon_of(rounds * request.micro_rho / MICRO, delta), rounds, delta, limits)
+
+
+def run_lines(found: RunPreview) -> Iterator[str]:
+    """Yield the preview of a run as text."""
+    yield f"each silo computes, and alone receives the model: {found.asks}"
+    after = f" after {found.done} that are done" if found.done else ""
+    yield f"rounds: at most {found.rounds}{after}, and the run may end before"
+    for one in found.sizes:
+        which = f"round {one.first}" if one.count == 1 else f"rounds {one.first} to {one.last}, each"
+        yield f"  {which}: {one.values:,} values; a silo sends {_size(one.up_bytes)}, receives {_size(one.down_bytes)}"
+    yield f"  all together: a silo sends {_size(found.up_bytes)}, receives {_size(found.down_bytes)}"
+    yield ""
+    yield from _price_lines(found)
+    for silo, why in found.absent.items():
+        yield f"  {silo} is not asked: {why}"
+    yield from _refusal_lines(found)
+    yield ""
+    yield "nothing was asked of any row, nothing is paid"
+
+
+def _price_lines(found: RunPreview) -> Iterator[str]:
+    if found.rho is None or found.rho_of_run is None:
+        yield "price: none; without noise, nothing is promised against those who compare models"
+        times = [(silo, one.seconds) for silo, one in found.silos.items() if one.seconds]
+        yield from (f"  {silo}: a round computes up to {seconds:g} s" for silo, seconds in times)
+        return
+    yield (
+        f"price: epsilon {found.epsilon_of_run:.3g} at delta {found.delta:g} (rho {found.rho_of_run:.4g}) to each"
+        f" person; a round: epsilon {found.epsilon:.3g}, rho {found.rho:.4g}"
+    )
+    for silo, one in found.silos.items():
+        if one.rho:
+            took = f", computes up to {one.seconds:g} s a round" if one.seconds else ""
+            yield (
+                f"  {silo}: rho {one.rho:.4g} a round, {one.rho_of_run:.4g} in all, epsilon {one.epsilon_of_run:.3g}"
+                f" there{took}; {_left_after(one)}"
+            )
+
+
+def _left_after(one: RunAtSilo) -> str:
+    rest = scarcest(one.left)
+    if rest is None or one.rho_after is None:
+        return "it does not say what is left"
+    whose = f"{rest[1].window} for {rest[1].purpose}" if rest[1].purpose else rest[1].window
+    if one.covered is not None:
+        return f"rho {one.rho_left:.4g} is left ({whose}), which covers {one.covered} rounds"
+    return f"rho {one.rho_left:.4g} is left ({whose}), {one.rho_after:.4g} after it"
+
+
+def _refusal_lines(found: RunPreview) -> Iterator[str]:
+    refusals = found.refusals
+    for silo, denials in refusals.items():
+        for denial in denials:
+            rule = f" ({denial.rule})" if denial.rule else ""
+            yield f"  {silo} would refuse: {denial.code}{rule}: {denial.message}; {denial.remedy}"
+    short = [silo for silo, one in found.silos.items() if one.covered is not None and not _says_so(one.denials)]
+    for silo in short:
+        yield f"  {silo} would refuse round {(found.silos[silo].covered or 0) + found.done + 1}: its budget ends before"
+    if not refusals and not short:
+        yield "  nobody would refuse it now"
+    if found.instead is not None and found.instead.in_words:
+        yield f"  {found.instead.in_words}"
+
+
+def _says_so(denials: Sequence[Denial]) -> bool:
+    return any(one.code.startswith(_BUDGETS) for one in denials)
+
+
+def _size(count: int) -> str:
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if count >= unit:
+            return f"{count / unit:.3g} {name}"
+    return f"{count} bytes"

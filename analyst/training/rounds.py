@@ -1,0 +1,36 @@
+"""What an analyst is told of a finished round: how long it took, who is in it, and what silos say of the model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class RoundDone:
+    """A finished round: its number from 1, how long it took, and the silos whose contributions are in its sum.
+
+    `figures` has what silos tell of the model after it, such as a metric, by name.
+    """
+
+    number: int
+    planned: int
+    seconds: float
+    survivors: tuple[str, ...]
+    asked: int
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def in_words(self) -> str:
+        """One line, as `consilo train` prints it."""
+        silos = f"{len(self.survivors)} of {self.asked} silos"
+        figures = "".join(f", {name} {value:.4g}" for name, value in self.figures.items())
+        return f"round {self.number} of {self.planned}: {self.seconds:.1f} s, {silos}{figures}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values; docs/commands.md describes them."""
+        return {
+            "number": self.number,
+            "seconds": round(self.seconds, 3),
+            "survivors": list(self.survivors),
+            "figures": dict(self.figures),
+        }
