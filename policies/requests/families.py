@@ -109,6 +109,7 @@ class Shape:
     # How many numbers of a round a row changes; None where it is all. The declared time of a plan follows from it.
     changed: Callable[[Task], int] | None = None
     check: Callable[[Task], None] = lambda task: None  # raises ValueError where the columns contradict the family
+    predicts: Literal["class", "number", "order"] | None = None  # of a row; None where it predicts nothing
 
 
 def number_option(default: str, low: str, high: str) -> Option:
@@ -306,6 +307,7 @@ def _by_group(
     check: Callable[[Task], None],
     takes: frozenset[Kind] = frozenset(),
     options: Mapping[str, Option] = MappingProxyType({}),
+    predicts: Literal["class"] | None = None,
 ) -> Shape:
     """Return the shape of a family of one round that sums by group; a row changes those of its own group."""
 
@@ -314,7 +316,14 @@ def _by_group(
         return 3 + 4 * len(means) + 2 * len(counted)
 
     return Shape(
-        grouped(measured), _GROUPS, {**_SKIPPED, **options}, takes=takes, rounds=1, changed=changed, check=check
+        grouped(measured),
+        _GROUPS,
+        {**_SKIPPED, **options},
+        takes=takes,
+        rounds=1,
+        changed=changed,
+        check=check,
+        predicts=predicts,
     )
 
 
@@ -387,16 +396,30 @@ GAUSSIAN, MEASURES, COUNTED = _NUMBER, frozenset[Kind]({"number", "bool"}), froz
 
 SHAPES: Mapping[str, Shape] = MappingProxyType(
     {
-        "linear-regression": Shape(_glm(3), _LINEAR_LABELS, _COMMON),
+        "linear-regression": Shape(_glm(3), _LINEAR_LABELS, _COMMON, predicts="number"),
         "ridge-regression": Shape(
-            _glm(3), _LINEAR_LABELS, _COMMON | {"penalty": number_option("1", "0.000000001", "1000000000")}
+            _glm(3),
+            _LINEAR_LABELS,
+            _COMMON | {"penalty": number_option("1", "0.000000001", "1000000000")},
+            predicts="number",
         ),
         "logistic-regression": Shape(
-            _glm(2), frozenset({"bool", "text"}), _COMMON | {"positive": Option("", _any_value)}, check=_check_positive
+            _glm(2),
+            frozenset({"bool", "text"}),
+            _COMMON | {"positive": Option("", _any_value)},
+            check=_check_positive,
+            predicts="class",
         ),
-        "multinomial-regression": Shape(_multinomial, frozenset({"text"}), _COMMON, check=_check_classes),
+        "multinomial-regression": Shape(
+            _multinomial, frozenset({"text"}), _COMMON, check=_check_classes, predicts="class"
+        ),
         "poisson-regression": Shape(
-            _glm(7), _NUMBER, _COMMON, {"offset": Part("feature", _NUMBER)}, check=_check_counts
+            _glm(7),
+            _NUMBER,
+            _COMMON,
+            {"offset": Part("feature", _NUMBER)},
+            check=_check_counts,
+            predicts="number",
         ),
         "cox": Shape(
             _cox,
@@ -404,6 +427,7 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
             _COMMON | {"ties": choice_option("efron", "efron", "breslow"), "positive": Option("", _any_value)},
             _TIMES | {"strata": Part("feature", _CLASSES)},
             check=_check_event,
+            predicts="order",
         ),
         "kaplan-meier": Shape(
             _kaplan_meier,
@@ -441,7 +465,7 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
             check=_check_centres,
         ),
         "naive-bayes": _by_group(
-            GAUSSIAN, _check_groups, options={"smoothing": number_option("1", "0.000000001", "1000")}
+            GAUSSIAN, _check_groups, options={"smoothing": number_option("1", "0.000000001", "1000")}, predicts="class"
         ),
         "welch-t": _by_group(MEASURES, _check_pair, MEASURES),
         "anova": _by_group(MEASURES, _check_groups, MEASURES),

@@ -12,8 +12,8 @@ from crypto.errors import ProtocolError
 from policies.requests.exact import ExactStep
 from policies.requests.families import SHAPES, Task
 from policies.requests.request import Request
-from silo_node.training.family import Examples, State
-from silo_node.training.grid import Integers
+from silo_node.training.family import Examples, Judged, State
+from silo_node.training.grid import Integers, Vector
 from silo_node.training.registry import FAMILIES
 from silo_node.training.run import ExactModel, Numbers, Opened, RunState, state_after
 
@@ -29,16 +29,15 @@ def contribution(request: Request, examples: Examples, state: RunState | None) -
     """Return the silo's blocks in whole units: of these rows, at the state that all silos have."""
     task = task_of(request)
     family = FAMILIES[task.family]
-    return family.statistics(task, state_of(state, task, family.init), examples)
+    return family.statistics(task, kept_state(state, task, family.init), examples)
 
 
 def moved(state: RunState | None, request: Request, position: bytes, opened: Opened, now: int) -> RunState:
     """Return the state after a step, from the blocks of its opened sum. The step must be the next one."""
     task = task_of(request)
     family, names = FAMILIES[task.family], SHAPES[task.family].blocks(task)
-    after = family.update(
-        task, state_of(state, task, family.init), dict(zip(names, opened.whole_blocks(), strict=True))
-    )
+    sums = dict(zip(names, opened.whole_blocks(), strict=True))
+    after = family.update(task, kept_state(state, task, family.init), sums)
     model = ExactModel(
         family=task.family,
         numbers=numbers_of(after),
@@ -49,12 +48,24 @@ def moved(state: RunState | None, request: Request, position: bytes, opened: Ope
     return state_after(request, position, now, (), np.zeros(0), np.zeros(0), model)
 
 
+def scored(task: Task, state: RunState, examples: Examples) -> tuple[Vector, Vector]:
+    """Return the scores and outcomes of rows; raises ProtocolError for a family that predicts nothing."""
+    return scored_by(FAMILIES[task.family].judged, task, state, examples)
+
+
+def scored_by(judged: Judged | None, task: Task, state: RunState, examples: Examples) -> tuple[Vector, Vector]:
+    """Return the scores and outcomes of rows by the model that a silo has kept; raises ProtocolError without one."""
+    if judged is None:
+        raise ProtocolError(f"{task.family} predicts nothing of a row")
+    return judged.scores(task, kept_state(state, task), examples), judged.outcomes(task, examples)
+
+
 def numbers_of(state: State) -> tuple[Numbers, ...]:
     """Return a family's state as a silo keeps it."""
     return tuple(Numbers(name=name, values=tuple(map(float, values))) for name, values in sorted(state.numbers.items()))
 
 
-def state_of(state: RunState | None, task: Task, init: Callable[[Task], State]) -> State:
+def kept_state(state: RunState | None, task: Task, init: Callable[[Task], State] = lambda task: State()) -> State:
     """Return a family's state from what the silo has kept; raises ProtocolError if that is of another family."""
     if state is None:
         return init(task)
