@@ -174,6 +174,8 @@ class SiloActor(Stepping):
     def learn(self, data: bytes, *evidence: bytes) -> tuple[bytes, ...]:
         """Move the model of a training run by an encrypted report; answer with a signed ModelUpdated, or Failed.
 
+        At the end of a run whose analyst may have the model, that follows, sealed to the analyst.
+
         One report is learned at a time, and the steps of rounds go on.
         """
         return self._guard(bytes(ROUND_ID_BYTES), lambda: self._learn(data, evidence))
@@ -182,7 +184,7 @@ class SiloActor(Stepping):
         if not self._learning.acquire(timeout=LEARN_S):
             raise ProtocolError(f"this silo learns from other reports, for {LEARN_S:g} s already")
         try:
-            return (learning.learn(self._silo, self._ledger, self._now(), data, evidence),)
+            return learning.learn(self._silo, self._ledger, self._now(), data, evidence)
         finally:
             self._learning.release()
 
@@ -251,7 +253,7 @@ class LaunchedSilo(SiloActor):
     def problem(self) -> tuple[str, str] | None:
         """Return why the silo did not start, with a hint; None if it did, and is ready to compute."""
         if self._problem is None:
-            self._data.computing.computer.wait()
+            self._data.wait()
         return self._problem
 
 

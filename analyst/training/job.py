@@ -32,6 +32,7 @@ from policies.requests.training import MAX_FEATURES, START
 from policies.units import MAX_STEPS, Number
 
 DESCENT = LogisticStep.model_fields["kind"].default  # the one model that is trained by descent
+SILOS_ALONE = ("silos",)  # the recipients of a job that names none
 ROUNDS, LEAST_ROUNDS = 25, 3  # of an exact family at most, where the job names no other number
 # What a job of a family with noise names in place of a key of descent with a learning rate.
 _INSTEAD = {
@@ -81,6 +82,10 @@ class Job(BaseModel):
     options: dict[str, Number | str] = Field(default_factory=dict)  # of an exact family
     columns: dict[str, Name] = Field(default_factory=dict)  # further ones of an exact family, such as its offset
     held_out: HeldOutRows | None = None
+    # Who has the model at the end; left out of the job's hash where it is the silos alone.
+    recipients: Annotated[
+        tuple[Literal["silos", "analyst"], ...], Field(exclude_if=lambda named: named == SILOS_ALONE)
+    ] = ("silos",)
 
     @property
     def is_exact_family(self) -> bool:
@@ -98,6 +103,8 @@ class Job(BaseModel):
             raise ValueError(f"no model {self.model!r}, expected one of {', '.join(SHAPES)}")
         if strange := set(self.bounds) - set(self.used):
             raise ValueError(f"bounds of {', '.join(sorted(strange))}, not among the features")
+        if "silos" not in self.recipients or len(set(self.recipients)) < len(self.recipients):
+            raise ValueError('recipients is ["silos"], or ["silos", "analyst"]: the silos always have the model')
         if self.is_noised_family:
             return self._check_noised()
         return self._check_exact() if self.is_exact_family else self._check_descent()
@@ -139,6 +146,11 @@ class Job(BaseModel):
     def used(self) -> tuple[str, ...]:
         """The columns that the job reads but its label."""
         return (*self.features, *self.columns.values())
+
+    @property
+    def is_for_analyst(self) -> bool:
+        """Whether the analyst is to have the model too."""
+        return "analyst" in self.recipients
 
     @property
     def planned(self) -> int:
@@ -190,6 +202,8 @@ def first_request(federation: Federation, job: Job, *, is_asked: bool = True) ->
         step = step_of(job, max(offer.silos[silo].min_cohort for silo in offer.holders(job.table)))
         if (held_out := held_out_of(federation, job, is_asked=is_asked)) is not None:
             step = step.model_copy(update={"held_out": held_out})
+        if job.is_for_analyst:
+            step = step.model_copy(update={"released_to": federation.recipient})
         table, micro_rho = table_of(offer, job), 0
         if job.epsilon is not None:
             micro_rho = _price(offer, job, table, offer.delta_for(table, step))

@@ -10,6 +10,8 @@ from policies.requests.denials import Denial
 from policies.requests.tables import TableColumn
 from policies.units import ColumnRole
 
+TO_ANALYST = "model-to-analyst"  # in disclosure.release: the analyst may have the model of a run that asked for it
+
 
 def release(case: Case) -> Sequence[Denial]:
     """Does the source have the release that the request needs, and may such a result leave?"""
@@ -26,6 +28,11 @@ def release(case: Case) -> Sequence[Denial]:
         allowed = ", ".join(policy.disclosure.release) or "nothing"
         message = f"a {plan.result} may not leave"
         reasons.append(deny("RELEASE", "disclosure.release", message, f"what may leave: {allowed}"))
+    step = plan.training
+    if step is not None and step.released_to is not None and TO_ANALYST not in policy.disclosure.release:
+        message = "a model stays with the silos, and may not leave to the analyst"
+        remedy = f'train with recipients = ["silos"], or its owner adds "{TO_ANALYST}"'
+        reasons.append(deny("RELEASE", "disclosure.release", message, remedy))
     return reasons
 
 

@@ -199,7 +199,7 @@ class Disclosure(Section):
     max_dimensions: Annotated[int, Field(ge=0, le=8)] = 0
     max_groups: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     suppress: Literal["drop"] = "drop"
-    release: tuple[Literal["query-result", "model"], ...] = ("query-result", "model")
+    release: tuple[Literal["query-result", "model", "model-to-analyst"], ...] = ("query-result", "model")
     aggregates: tuple[AggregateName, ...] = ()
 
 

@@ -106,7 +106,7 @@ class FamilyStep(TrainingStep, ABC):
         of = f" of {self.label}" if self.label else ""
         by = f" from {', '.join(self.features)}" if self.features else ""
         beside = f" with {', '.join(map(str, self.parts))}" if self.parts else ""
-        run = f"a run of at most {self.steps} steps ({self.release})"
+        run = f"a run of at most {self.steps} steps ({self.release}){self.whose_in_words}"
         return f"fit a {self.family}{of}{by}{beside} in {table_name}, {run}"
 
 

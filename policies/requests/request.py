@@ -24,7 +24,7 @@ from policies.requests.query import CUT_SLOTS
 from policies.requests.replaces import Replaces
 from policies.requests.runs import RunPart
 from policies.requests.tables import Table, check_role
-from policies.units import DAY_S, MAX_WAIT_S, MICRO, WAIT_S
+from policies.units import DAY_S, LOAD_S, MAX_WAIT_S, MICRO, WAIT_S
 
 MAX_ROUND_KEY_BYTES = 140_000
 SEALED_SECRET_BYTES = OVERHEAD_BYTES + SECRET_BYTES
@@ -73,6 +73,12 @@ class Request(Message):
         """How long its analyst waits for the silos' computing, in seconds."""
         return WAIT_S if self.wait_seconds is None else self.wait_seconds
 
+    @property
+    def loads_s(self) -> int:
+        """How long a silo may load what the rounds of its run need, before it accepts the first one, in seconds."""
+        step = self.plan.training
+        return LOAD_S if step is not None and (step.step == 0 or step.continues is not None) else 0
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.silos != tuple(sorted(set(self.silos))):
@@ -111,6 +117,14 @@ class Request(Message):
             raise ValueError("a training step that leaves out silos continues another run, and no other step does")
         if step is None and self.plan.part is not None and self.replaces is not None:
             raise ValueError("a round of a search stands in no other's place; ask it anew")
+        return self
+
+    @model_validator(mode="after")
+    def _check_released(self) -> Self:
+        step = self.plan.training
+        receiver = None if step is None else step.released_to
+        if receiver is not None and receiver.name != self.analyst:
+            raise ValueError(f"a model is released to the analyst who asks for it, not to {receiver.name}")
         return self
 
     def _check_backend(self) -> None:

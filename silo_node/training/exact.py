@@ -29,16 +29,15 @@ def contribution(request: Request, examples: Examples, state: RunState | None) -
     """Return the silo's blocks in whole units: of these rows, at the state that all silos have."""
     task = task_of(request)
     family = FAMILIES[task.family]
-    return family.statistics(task, state_of(state, task, family.init), examples)
+    return family.statistics(task, kept_state(state, task, family.init), examples)
 
 
 def moved(state: RunState | None, request: Request, position: bytes, opened: Opened, now: int) -> RunState:
     """Return the state after a step, from the blocks of its opened sum. The step must be the next one."""
     task = task_of(request)
     family, names = FAMILIES[task.family], SHAPES[task.family].blocks(task)
-    after = family.update(
-        task, state_of(state, task, family.init), dict(zip(names, opened.whole_blocks(), strict=True))
-    )
+    sums = dict(zip(names, opened.whole_blocks(), strict=True))
+    after = family.update(task, kept_state(state, task, family.init), sums)
     model = ExactModel(
         family=task.family,
         numbers=numbers_of(after),
@@ -54,7 +53,7 @@ def numbers_of(state: State) -> tuple[Numbers, ...]:
     return tuple(Numbers(name=name, values=tuple(map(float, values))) for name, values in sorted(state.numbers.items()))
 
 
-def state_of(state: RunState | None, task: Task, init: Callable[[Task], State]) -> State:
+def kept_state(state: RunState | None, task: Task, init: Callable[[Task], State] = lambda task: State()) -> State:
     """Return a family's state from what the silo has kept; raises ProtocolError if that is of another family."""
     if state is None:
         return init(task)

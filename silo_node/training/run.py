@@ -10,6 +10,7 @@ from pydantic import Field
 from crypto.errors import ProtocolError
 from crypto.rounds.messages import RunEnd
 from crypto.wire import Digest, Message, Name, RoundId, Seconds
+from policies.models.record import RunRecord
 from policies.requests.request import Request, job_of
 from policies.requests.training import START
 from policies.units import MAX_STEPS
@@ -85,11 +86,18 @@ class RunState(Message):
     split: Annotated[
         bytes | None, Field(default=None, repr=False, min_length=64, max_length=64, exclude_if=lambda one: one is None)
     ] = None
+    # Of which job it is and who took part; left out of a state that was learned before silos kept it.
+    record: Annotated[RunRecord | None, Field(default=None, exclude_if=lambda record: record is None)] = None
 
     @property
     def ended(self) -> RunEnd | None:
         """Why the run is at its end before its last step; None if it goes on."""
         return self.ended_early if self.exact is None else self.exact.ended
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the run is at its end: no step follows."""
+        return self.ended is not None or self.done == self.steps
 
     def coefficients(self) -> dict[str, float]:
         """Return log-odds by term, in the units of the columns; the intercept is for all terms at 0.

@@ -21,6 +21,14 @@ def shown(state: RunState) -> Iterator[str]:
         yield f"  {name:<{_NAME}} {value:>10.4f}"
 
 
+def model_fields(state: RunState) -> dict[str, object]:
+    """Return a model for programs."""
+    model = state.exact
+    if model is None:
+        return {"coefficients": state.coefficients()}
+    return {"model": model.family, "ended": model.ended, **model.fitted.model_dump()}
+
+
 def _exact(state: RunState, model: ExactModel) -> Iterator[str]:
     of = f" of {state.label}" if state.label else ""
     yield f"  {model.family}{of} in {state.table}, asked by {state.analyst}: {model.ended or _progress(state)}"

@@ -11,7 +11,7 @@ from policies.requests.families import Task
 from policies.requests.noised import NoisedStep
 from policies.requests.noised_families import NOISED_SHAPES
 from policies.requests.request import Request
-from silo_node.training.exact import numbers_of, state_of
+from silo_node.training.exact import kept_state, numbers_of
 from silo_node.training.family import Examples
 from silo_node.training.grid import Integers
 from silo_node.training.noised.family import Noisy
@@ -30,7 +30,7 @@ def contribution(request: Request, examples: Examples, state: RunState | None) -
     """Return the silo's blocks in whole units: of these rows, at the state that all silos have."""
     task = task_of(request)
     family = NOISED_FAMILIES[task.family]
-    return family.statistics(task, state_of(state, task, family.init), examples)
+    return family.statistics(task, kept_state(state, task, family.init), examples)
 
 
 def moved(state: RunState | None, request: Request, position: bytes, opened: Opened, now: int) -> RunState:
@@ -40,7 +40,7 @@ def moved(state: RunState | None, request: Request, position: bytes, opened: Ope
     found = zip(names, opened.blocks(), opened.deviations(), strict=True)
     sums = {name: Noisy(values, deviation) for name, values, deviation in found}
     with np.errstate(all="ignore"):  # what is not finite ends the run
-        after = family.update(task, state_of(state, task, family.init), sums)
+        after = family.update(task, kept_state(state, task, family.init), sums)
     model = ExactModel(
         family=task.family,
         numbers=numbers_of(after),
