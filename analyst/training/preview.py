@@ -19,6 +19,7 @@ from analyst.sql.offer import Offer
 from analyst.training.affordable import Affordable, affordable, limits_of, scarcest
 from analyst.training.job import Job, first_request
 from analyst.training.run import interrupted
+from analyst.training.split import unmade_split
 from crypto.rounds.volume import volume_of
 from crypto.wire import attach
 from policies.budget.accountant import epsilon_of
@@ -121,6 +122,8 @@ def preview_run(federation: Federation, job: Job, keep: Path | None = None) -> R
     if done:
         request = federation.renew(request, _at(step, done))
     standing, asked = federation.standing(request), federation.offer_of(request.silos)
+    if begun is None and job.held_out is not None and job.held_out.share is not None:
+        standing = _with_split(federation, job, standing)
     sizes = tuple(_sizes(federation, asked, request, done))
     rounds, delta = step.steps - done, asked.delta_for(request.table, step)
     is_priced = step.release == "private"
@@ -145,6 +148,20 @@ def preview_run(federation: Federation, job: Job, keep: Path | None = None) -> R
         absent=absent_from(federation.offer, request),
         instead=_instead(asked, standing, request, rounds, delta) if is_priced and not done else None,
     )
+
+
+def _with_split(federation: Federation, job: Job, standing: Mapping[str, Standing]) -> Mapping[str, Standing]:
+    """Return what silos say, with why they would refuse to make the split of persons that the run needs first."""
+    request = unmade_split(federation, job.table, job.purpose, job.release, job.silos)
+    if request is None:
+        return standing
+    split = federation.standing(request)
+    return {
+        silo: found.model_copy(update={"denials": tuple(dict.fromkeys((*split[silo].denials, *found.denials)))})
+        if silo in split
+        else found
+        for silo, found in standing.items()
+    }
 
 
 def _at(step: S, number: int) -> S:

@@ -22,6 +22,7 @@ from policies.requests.tables import check_norm
 from policies.units import MICRO
 
 DELTA = "1e-6"  # of a draft
+JUDGING = ("evaluation",)  # what a purpose allows beside the model of a job
 _BASES = tuple(get_args(Purpose.model_fields["legal_basis"].annotation))
 
 
@@ -130,7 +131,7 @@ def _opened(
 ) -> tuple[str, ...]:
     """Return the computations that a purpose allows; raises PolicyError where labels or exact data are of no use."""
     found = chosen if chosen is not None else () if has_exact_data and model is not None else ("query",)
-    found = tuple(dict.fromkeys((*found, *(() if model is None else (model,)))))
+    found = tuple(dict.fromkeys((*found, *(() if model is None else (model, *JUDGING)))))
     if (has_labels or has_exact_data) and not any(map(_is_model, found)):
         hint = "add --computations with a model, such as logistic-regression; or --job MODEL, of `consilo new`"
         raise PolicyError("labels and exact data are for models, and no model is allowed", hint)

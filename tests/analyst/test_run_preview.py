@@ -183,6 +183,17 @@ def test_who_would_refuse_and_why(case: str, tmp_path: Path) -> None:
     assert said in text
 
 
+def test_a_split_of_persons_that_a_silo_would_not_make_is_foreseen(tmp_path: Path) -> None:
+    job = job_of("linear-regression", "paid", "[held_out]\nshare = 0.25\n")
+    with banks(tmp_path / "f", job) as (simulation, file):
+        found = preview_run(simulation.federation, read_job(file))
+        assert not (tmp_path / "f" / "splits.json").exists()
+    assert [one.code for one in found.refusals["east"]] == ["COMPUTATION_CLOSED"]
+    assert "evaluation is not open" in found.refusals["east"][0].message
+    with banks(tmp_path / "g", job, computations=("linear-regression", "evaluation")) as (simulation, file):
+        assert not preview_run(simulation.federation, read_job(file)).refusals
+
+
 def test_groups_below_the_cohort_of_a_policy_are_foreseen(tmp_path: Path) -> None:
     job = job_of("anova", "grade", "[options]\nmin_cohort = 2\n").replace('"kind", ', "")
     with banks(tmp_path / "f", job, computations=("anova",)) as (simulation, file):
