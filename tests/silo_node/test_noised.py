@@ -3,7 +3,7 @@
 Neighbours are data sets of which one has a person more, with up to `max_rows` rows, and every block is compared.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -51,7 +51,7 @@ JOBS: tuple[tuple[str, str, dict[str, str]], ...] = (
 
 def job(family: str, label: str, options: dict[str, str]) -> tuple[NoisedStep, Table]:
     features = tuple(name for name in FEATURES if name != label)
-    return noised.step(family, COLUMNS, label, features, None, max_rows=MAX_ROWS, **options)
+    return noised.step(family, COLUMNS, label, features, None, None, MAX_ROWS, **options)
 
 
 def coded(persons: list[list[dict[str, int]]], left_out: int = 0) -> Examples:

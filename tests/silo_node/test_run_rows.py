@@ -180,7 +180,8 @@ def test_who_is_forgotten_is_out_from_the_next_round(tmp_path: Path) -> None:
 
 
 def test_a_column_of_consent_is_judged_where_rows_are_read(tmp_path: Path) -> None:
-    by_column = Edit("[analysts.ana]", '[consent]\nmode = "column"\ncolumn = "agreed"\nstale_after_hours = 24\n[analysts.ana]')
+    column = '[consent]\nmode = "column"\ncolumn = "agreed"\nstale_after_hours = 24\n[analysts.ana]'
+    by_column = Edit("[analysts.ana]", column)
     agreed = Edit("smoker = {", 'agreed = { type = "bool", class = "internal", roles = [] }\nsmoker = {')
     with bank(tmp_path, OPT_IN, by_column, agreed) as own:
         rows = [
