@@ -115,7 +115,7 @@ def drafted_job(
     for key in wanted.needed:
         if problem := _why_closed(key, columns):
             raise AnalystError(f"the feature {key!r} {problem}", "open it in the file of columns, or leave it out")
-    features, notes = (wanted.features, ()) if wanted.features else _open_features(wanted, columns)
+    features, notes = (wanted.features, ()) if wanted.features else _open_features(wanted, columns, answers.audited)
     used = tuple(dict.fromkeys((*features, *wanted.labels, *wanted.needed)))
     text = _text(wanted, table, answers, features)
     job = parsed_job(text, "the job")
@@ -150,12 +150,12 @@ def _why_closed(key: str, columns: Mapping[str, Mapping[str, ColumnDraft]]) -> s
 
 
 def _open_features(
-    wanted: Wanted, columns: Mapping[str, Mapping[str, ColumnDraft]]
+    wanted: Wanted, columns: Mapping[str, Mapping[str, ColumnDraft]], audited: Sequence[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return all columns that are open as features, in order, and notes of those that are left out."""
     if not SHAPES[wanted.model].least_features:
         return (), ()
-    used = {*wanted.labels, *wanted.needed}
+    used = {*wanted.labels, *wanted.needed, *audited}
     keys = [key for key in dict.fromkeys(key for known in columns.values() for key in known) if key not in used]
     is_id = {key for known in columns.values() for key, one in known.items() if one.is_id}
     closed = {key: _why_closed(key, columns) for key in keys if key not in is_id}
