@@ -67,7 +67,10 @@ def jobs(policy: Policy, model: str) -> Iterator[tuple[Table, FamilyStep]]:
     """Yield a first round of a model over each source, for each label, from all columns that are open as features."""
     for name, source in policy.sources.items():
         columns = {key: published(key, one, source, 0) for key, one in source.columns.items() if one.open_roles}
-        open_as = {role: [key for key in columns if role in source.columns[key].roles] for role in ("feature", "label")}
+        open_as = {
+            role: [key for key in columns if role in source.columns[key].roles]
+            for role in ("feature", "label", "audit")
+        }
         table = Table(name=name, max_rows=1, max_silos=1, columns=tuple(columns.values()))
         kinds = {key: kind_of(column) for key, column in columns.items()}
         shape = SHAPES[model]
