@@ -45,7 +45,7 @@ def test_a_label_of_another_type_is_named_with_the_families_that_take_it(family:
     )
     options = {"positive": "a"} if "positive" in shape.options and kind == "text" and shape.labels else {}
     if kind in shape.labels:
-        assert task(family, columns, "one", (takes,), parts, **options).label == "one"
+        assert task(family, columns, "one", (takes,), parts, 30, **options).label == "one"
         return
     with pytest.raises(ValueError, match="label") as caught:
         task(family, columns, "one", (takes,), parts)
@@ -126,7 +126,7 @@ def test_a_disk_that_takes_no_file_is_one_line_and_costs_nothing_twice(
 ) -> None:
     with exact.banks(tmp_path / "f") as (simulation, file):
         for failing in (1, 2, 3):
-            calls = []
+            calls = list[Path]()
 
             def replace_file(
                 path: Path, data: bytes, mode: int, calls: list[Path] = calls, failing: int = failing
