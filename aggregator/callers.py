@@ -19,6 +19,7 @@ from aggregator.slots import Slots
 from aggregator.transcripts import Transcripts
 from crypto.errors import MembershipError
 from crypto.keys import VerifyKey
+from crypto.rounds.messages import Stopped
 from crypto.wire import Message, Signed, is_envelope, signer_of, verify
 from federation.members.credentials import Credentials
 from federation.operations.allowance import Allowance
@@ -33,18 +34,19 @@ KEPT_BYTES = 192 << 20  # of the replies to one process of an analyst
 MAX_ASKED = 16  # calls of one analyst
 # Calls at a time of all analysts, for which silos work, or which read from disk. A silo's stream has 64 calls at most.
 AT_A_TIME = MappingProxyType({"catalogues": 16, "teach": 16, "report": 16})
-ALIKE = MappingProxyType({"domain": "catalogues", "evidence": "report"})
+ALIKE = MappingProxyType({"domain": "catalogues", "evidence": "report", "stop": "teach"})
 CALL_WAIT_S = 60.0  # for others' calls to end
 UNANSWERED_AT_ONCE, UNANSWERED_PER_DAY = 2000, 2000  # requests of one analyst that every silo refused, or that failed
 STREAMS_PER_ANALYST = 4
 M = TypeVar("M", bound=Message)
 # The calls of analysts, each with the message that the caller must have signed. None: the call names a report, and the
 # caller must have signed that report's request; `find` names a request, and knows only of the caller's own.
-ANALYST_STEPS: Mapping[str, type[CatalogueRequest | DomainRequest | Request] | None] = {
+ANALYST_STEPS: Mapping[str, type[CatalogueRequest | DomainRequest | Request | Stopped] | None] = {
     "catalogues": CatalogueRequest,
     "domain": DomainRequest,
     "submit": Request,
     "teach": None,
+    "stop": Stopped,
     "find": None,
     "report": None,
     "evidence": None,
@@ -60,6 +62,7 @@ class Calls(Protocol):
     async def domain(self, request: bytes) -> bytes: ...
     async def answer(self, asked: ReceivedRequest) -> bytes: ...
     async def deliver_report(self, name: bytes) -> tuple[bytes, ...]: ...
+    async def stop_run(self, stopped: bytes) -> tuple[bytes, ...]: ...
     def find(self, request_hash: bytes, analyst: str | None) -> bytes: ...
     async def put_checkpoint(self, envelope: bytes) -> bytes: ...
     async def get_checkpoint(self, silo: bytes) -> bytes: ...
@@ -232,6 +235,8 @@ async def _called(server: Calls, step: str, arguments: Parts, signed: Signed[Any
             return (await server.answer(ReceivedRequest(request, signed.message, signed.digest)),)
         case "teach", (name,):
             return await server.deliver_report(name)
+        case "stop", (stopped,):
+            return await server.stop_run(stopped)
         case "report", (name,):
             return (await asyncio.to_thread(server.transcripts.report, name),)  # up to 256 MiB from disk
         case _, (name, index):

@@ -31,7 +31,7 @@ from aggregator.sums import Sums
 from aggregator.transcripts import Transcripts
 from crypto.errors import CryptoError, LinkError, ProtocolError
 from crypto.randomness import token
-from crypto.rounds.messages import Contribution
+from crypto.rounds.messages import Contribution, Stopped
 from crypto.rounds.payload import frames as frames_of
 from crypto.rounds.payload import piece_sizes
 from crypto.wire import MAX_ENVELOPE_OVERHEAD, Signed, unverified
@@ -196,7 +196,8 @@ class Server:
     async def deliver_report(self, name: bytes) -> tuple[bytes, ...]:
         """Send the report of a training step, by its SHA-256, to its recipients, after the reports that they missed.
 
-        Return each silo's signed `ModelUpdated`. Raises AggregatorError or CryptoError if it is unknown or erased.
+        Return each silo's signed `ModelUpdated`, and after it the model that it seals to the analyst, if it does.
+        Raises AggregatorError or CryptoError if it is unknown or erased.
         """
         index = await asyncio.to_thread(self.transcripts.index_of, name)
         silos = [silo for silo in index.recipients if silo in self._silos]
@@ -206,6 +207,20 @@ class Server:
             raise StoreError(outcomes.own, "train on from a newer step, or begin a new run")
         return tuple(frame for frames in replies.values() for frame in frames)
 
+    async def stop_run(self, stopped: bytes) -> tuple[bytes, ...]:
+        """Send the signed Stopped of a training run to its silos; return each silo's signed `ModelUpdated`.
+
+        Raises WireError on bytes that are no Stopped.
+        """
+        message = unverified(stopped, Stopped)
+        silos = [silo for silo in dict.fromkeys(message.silos) if silo in self._silos]
+        replies = await self._gather({silo: self._stop(silo, message.run, stopped) for silo in silos})
+        return tuple(frame for frames in replies.values() for frame in frames)
+
+    async def _stop(self, silo: str, run: bytes, stopped: bytes) -> tuple[bytes, ...]:
+        frames = await self._silos[silo].call("stop", stopped)
+        return (reports.read_model_updated(self._aggregator, silo, run, frames).envelope,)
+
     async def _deliver_report(self, silo: str, name: bytes) -> tuple[bytes, ...]:
         pending = [name]
         for _ in range(2 * MAX_STEPS):  # back to the last report it has learned, and forward again
@@ -213,7 +228,8 @@ class Server:
             index = await asyncio.to_thread(self.transcripts.index_of, pending[-1])
             evidence = [chunk for number in index.added for chunk in await self.transcripts.chunks(index, number)]
             frames = await self._silos[silo].call("learn", data, *evidence)
-            signed = reports.read_model_updated(self._aggregator, silo, index.step, frames)
+            sealed = reports.sealed_model(index.step, frames)
+            signed = reports.read_model_updated(self._aggregator, silo, index.step.run, frames[:1])
             before = index.step.after
             if signed.message.position == pending[-1]:
                 pending.pop()
@@ -223,7 +239,7 @@ class Server:
                 pending.append(before)
             if not pending:
                 break
-        return (signed.envelope,)
+        return (signed.envelope, *sealed)
 
     async def _round(
         self, asked: ReceivedRequest, silos: Iterable[str], outcomes: Outcomes, bounds: "_Bounds"

@@ -121,6 +121,9 @@ class AggregatorActor:
     async def deliver_report(self, name: bytes) -> tuple[bytes, ...]:
         return await self._server.deliver_report(name)
 
+    async def stop_run(self, stopped: bytes) -> tuple[bytes, ...]:
+        return await self._server.stop_run(stopped)
+
     async def report(self, name: bytes) -> bytes:
         return self._server.transcripts.report(name)
 

@@ -10,6 +10,7 @@ from crypto.rounds.messages import Contribution, ModelUpdated
 from crypto.rounds.payload import piece_sizes, scheme_of
 from crypto.rounds.report import EncryptedReport
 from crypto.wire import Signed, body_digest, unverified, verify
+from policies.models.released import MAX_SEALED_MODEL_BYTES
 from policies.requests.request import Request
 from policies.requests.training import TrainingStep
 
@@ -54,11 +55,24 @@ def index_of(report: EncryptedReport) -> ReportIndex:
     )
 
 
-def read_model_updated(
-    aggregator: Aggregator, silo: str, step: TrainingStep, frames: Sequence[object]
-) -> Signed[ModelUpdated]:
-    """Return how far a silo says it is in the run of a training step; raises CryptoError."""
+def read_model_updated(aggregator: Aggregator, silo: str, run: bytes, frames: Sequence[object]) -> Signed[ModelUpdated]:
+    """Return how far a silo says it is in a training run; raises CryptoError."""
     signed = verify(only_frame(frames), ModelUpdated, {silo: aggregator.silos[silo]})
-    if (signed.message.federation, signed.message.run) != (aggregator.federation, step.run):
+    if (signed.message.federation, signed.message.run) != (aggregator.federation, run):
         raise ProtocolError(f"{silo!r} answers for another training run or federation")
     return signed
+
+
+def sealed_model(step: TrainingStep, frames: Sequence[object]) -> tuple[bytes, ...]:
+    """Return the model that a silo seals to the analyst at the end of a run, if it does.
+
+    The aggregator can neither open nor judge it. Raises ProtocolError where nobody asked for it, or it is no model.
+    """
+    if len(frames) == 1:
+        return ()
+    if step.released_to is None or len(frames) != 2:
+        raise ProtocolError("a silo sends more than it was asked for")
+    sealed = frames[1]
+    if not isinstance(sealed, bytes) or len(sealed) > MAX_SEALED_MODEL_BYTES:
+        raise ProtocolError(f"a sealed model is at most {MAX_SEALED_MODEL_BYTES} bytes")
+    return (sealed,)

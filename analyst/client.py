@@ -38,7 +38,7 @@ from crypto.rounds.messages import Failure, ModelUpdated, RunEnd
 from crypto.rounds.opening import CheckedReport, OpenedSum
 from crypto.rounds.report import StoredReport
 from crypto.sealing import SealingKey
-from crypto.wire import Signed, is_envelope, sign, verify
+from crypto.wire import Message, Signed, is_envelope, sign, verify
 from federation.config import Config, read_config
 from federation.errors import FederationError
 from federation.local import started
@@ -271,9 +271,9 @@ class Federation:
         """Return a request to the silos that are left of one that failed, in its place; None if none is possible."""
         return in_place_of(request, failure, self.now(), self.config.roster)
 
-    def signed(self, request: Request) -> bytes:
-        """Return the signed request."""
-        return sign(request, self.analyst, self._signing)
+    def signed(self, message: Message) -> bytes:
+        """Return a request, or another message of this analyst's, signed."""
+        return sign(message, self.analyst, self._signing)
 
     @property
     def key(self) -> VerifyKey:
@@ -338,12 +338,16 @@ class Federation:
     def deliver_report(self, name: bytes) -> Mapping[str, RunEnd | None]:
         """Send the report of a training step to its silos; return who has learned it, and why the run is at its end."""
         keys, found = self.config.roster.silo_keys, dict[str, RunEnd | None]()
-        for envelope in self.aggregators.holder(name).deliver_report(name)[: len(keys)]:
+        for envelope in self.aggregators.holder(name).deliver_report(name)[: 2 * len(keys)]:  # and sealed models
             with suppress(CryptoError):
                 signed = verify(envelope, ModelUpdated, keys)
                 if (signed.message.federation, signed.message.position) == (self.config.federation, name):
                     found[signed.signer] = signed.message.ended
         return found
+
+    def opened(self, sealed: bytes, context: bytes) -> bytes:
+        """Return what was sealed to this analyst in a context; raises SealError."""
+        return self._sealing.open(sealed, context)
 
     def now(self) -> int:
         """Return the time in whole seconds."""

@@ -57,6 +57,9 @@ class Link(Protocol):
     def deliver_report(self, name: bytes) -> tuple[bytes, ...]:
         """Send the report of a training step to its silos; return each silo's signed `ModelUpdated`."""
 
+    def stop_run(self, stopped: bytes) -> tuple[bytes, ...]:
+        """Send the signed Stopped of a training run to its silos; return each silo's signed `ModelUpdated`."""
+
     def find(self, request_hash: bytes) -> bytes:
         """Return an encoded `Found`: what the aggregator has for this analyst's request."""
 
@@ -134,6 +137,9 @@ class RemoteLink:
 
     def deliver_report(self, name: bytes) -> tuple[bytes, ...]:
         return self._call("teach", name)
+
+    def stop_run(self, stopped: bytes) -> tuple[bytes, ...]:
+        return self._call("stop", stopped)
 
     @property
     def settling_s(self) -> float:

@@ -61,6 +61,9 @@ class RayLink:
     def deliver_report(self, name: bytes) -> tuple[bytes, ...]:
         return tuple(self._get(self._actor.deliver_report.remote(name)))
 
+    def stop_run(self, stopped: bytes) -> tuple[bytes, ...]:
+        return tuple(self._get(self._actor.stop_run.remote(stopped)))
+
     def report(self, name: bytes) -> bytes:
         return bytes(self._get(self._actor.report.remote(name)))
 

@@ -5,6 +5,7 @@ PolicyError
 ├── ColumnsFileError  an invalid file of columns for drafts; lists every problem with its line
 ├── SniffError        a CSV file whose first lines do not show how it is written
 ├── PolicySignatureError    a version that too few people signed, or that may not follow the one in force
+├── ModelError      rows that a model cannot score, or a form in which it cannot be written
 ├── UnpaidError       too many requests of one signer that were refused or given up
 └── LedgerError       a ledger that cannot be read, written or trusted
     ├── LedgerFullError        no room on the disk for the next entry
@@ -40,6 +41,10 @@ class SniffError(PolicyError):
 
 class PolicySignatureError(PolicyError):
     """A policy version that too few people signed, that is not valid now, or that may not follow the last one."""
+
+
+class ModelError(PolicyError):
+    """Rows that a model cannot score, with the line; or a form in which a model cannot be written, with the reason."""
 
 
 class UnpaidError(PolicyError):

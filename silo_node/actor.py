@@ -29,7 +29,7 @@ from silo_node.ledger.log import Signer
 from silo_node.ledger.records import Recorder
 from silo_node.ledger.store import LedgerStore
 from silo_node.profiles import chosen_after, rebase
-from silo_node.rounds import learning
+from silo_node.rounds import learning, stopping
 from silo_node.rounds import states as rounds_states
 from silo_node.rounds.answers import answer_to, asked_by, failed
 from silo_node.rounds.open_rounds import OpenRounds
@@ -174,6 +174,8 @@ class SiloActor(Stepping):
     def learn(self, data: bytes, *evidence: bytes) -> tuple[bytes, ...]:
         """Move the model of a training run by an encrypted report; answer with a signed ModelUpdated, or Failed.
 
+        At the end of a run whose analyst may have the model, that follows, sealed to the analyst.
+
         One report is learned at a time, and the steps of rounds go on.
         """
         return self._guard(bytes(ROUND_ID_BYTES), lambda: self._learn(data, evidence))
@@ -182,9 +184,13 @@ class SiloActor(Stepping):
         if not self._learning.acquire(timeout=LEARN_S):
             raise ProtocolError(f"this silo learns from other reports, for {LEARN_S:g} s already")
         try:
-            return (learning.learn(self._silo, self._ledger, self._now(), data, evidence),)
+            return learning.learn(self._silo, self._ledger, self._now(), data, evidence)
         finally:
             self._learning.release()
+
+    def stop(self, data: bytes) -> tuple[bytes, ...]:
+        """Take no further step of a training run, on its analyst's signed Stopped; answer with a ModelUpdated."""
+        return self._guard(bytes(ROUND_ID_BYTES), lambda: (stopping.stop(self._silo, self._ledger, data),))
 
     def cancel(self, round_id: bytes, data: bytes = b"") -> tuple[bytes, ...]:
         """Forget a round, on a Cancel of its proposer; release its reservation if nothing has left."""

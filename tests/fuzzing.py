@@ -32,6 +32,7 @@ from analyst.reports.cut import Cut, Share
 from analyst.reports.estimates import Estimate, Threshold
 from analyst.reports.report import Report, SiloOutcome, decoded, encoded
 from analyst.training.progress import Progress
+from analyst.training.registry import RunEntry
 from analyst.training.split import Split, Splits
 from crypto.backends import lattice_parameters, paillier
 from crypto.backends.registry import BACKENDS
@@ -258,6 +259,7 @@ def decoders() -> dict[str, Decoder]:
     ).encode()
     kept = Split(purpose="lending", silos=("east", "west"), run=bytes(16), report=bytes(32))
     splits = Splits(splits=(kept, kept)).encode()
+    entry = RunEntry(run=bytes(16), request=b"a request", began_at=1, changed_at=2, done=3, rho=0.5).encode()
     report, failed = samples["EncryptedReport"][0], samples["Failed"][0]
     envelope, other = (
         sign(Failed.decode(failed), "ward", KEY),
@@ -275,6 +277,7 @@ def decoders() -> dict[str, Decoder]:
     found += [
         Decoder("Progress", _reads(Progress), (progress,), Progress),
         Decoder("Splits", _reads(Splits), (splits,), Splits),
+        Decoder("RunEntry", _reads(RunEntry), (entry,), RunEntry),
         Decoder("SearchProgress", _reads(SearchProgress), (search,), SearchProgress),
         Decoder("StoredReport", _read_report, (b"CSR1" + len(report).to_bytes(4, "big") + report + bytes(16),)),
         Decoder("kept-answer", _read_kept_answer, _kept_answers()),

@@ -18,7 +18,7 @@ from analyst.asking import Command, ask
 from analyst.cli.doctor import examine
 from analyst.cli.federation import add_commands
 from analyst.cli.finding import add_finding_commands
-from analyst.cli.new import columns_of, new
+from analyst.cli.founding import add_new_command
 from analyst.cli.opening import (
     NO_TERMINAL,
     asking_key,
@@ -38,6 +38,7 @@ from analyst.demo.story import SECTORS, tell, tell_all
 from analyst.errors import AnalystError, DeniedError
 from analyst.pricing import Wanted, read_share, read_wanted
 from analyst.reports.render import print_offer
+from analyst.training.abandoning import abandon, show_abandoned
 from analyst.training.job import read_job
 from analyst.training.rounds import RoundDone
 from analyst.training.run import show_training, to_json, train
@@ -45,7 +46,6 @@ from crypto.backends.registry import BACKENDS
 from crypto.keys import MIN_PASSPHRASE, Secret, SigningKey, read_key_file, write_key_file
 from federation import terminal
 from federation.config import read_config
-from federation.files import write_out
 from federation.local import down, up
 from federation.terminal import (
     Commands,
@@ -60,8 +60,6 @@ from federation.terminal import (
     print_findings,
     typed,
 )
-from policies.document.agreement import read_columns
-from policies.document.answers import DELTA, add_answers, answers_of
 from policies.errors import ColumnsFileError, PolicyError
 
 _DENIED = 3
@@ -103,7 +101,7 @@ def command_line() -> argparse.ArgumentParser:
     demo = command("demo", _demo, "run a whole federation on this machine, on real data, and tell its story")
     demo.add_argument("--out", type=Path, default=Path("consilo-demo"), metavar="DIR", help="where it is left")
     demo.add_argument("--sector", choices=SECTORS, help="tell the story of one sector only; default: of all")
-    _new_options(command("new", _new, "found a simulated federation around your own files and draft its policies"))
+    add_new_command(commands)
     query = command("query", _query, "ask one SQL question, or several at once, and open the answer")
     query.add_argument("sql", help="the question, in one argument; several with ; between them are one request")
     federation_options(query)
@@ -131,6 +129,7 @@ def command_line() -> argparse.ArgumentParser:
     deadline_option(train)
     text = "say what the run would take, cost and leave, and who would refuse it; ask and pay nothing"
     train.add_argument("--preview", action="store_true", help=text)
+    train.add_argument("--abandon", action="store_true", help="give up its run that was interrupted")
     train.add_argument("--format", choices=["text", "json"], default="text")
     add_finding_commands(commands)
     add_planning_commands(commands)
@@ -154,21 +153,6 @@ def command_line() -> argparse.ArgumentParser:
     add_commands(commands)
     _key_commands(add_group(commands, "key", "make an analyst's key, or show its verification key"))
     return parser
-
-
-def _new_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", type=Path, metavar="DIR", help="where the federation is founded")
-    text = "a silo and its CSV or Parquet file; once for each silo, at least three times"
-    parser.add_argument("--silo", action="append", required=True, type=_silo_file, metavar="NAME=FILE", help=text)
-    parser.add_argument("--table", metavar="NAME", help="what the table is called; default: the first file's name")
-    text = "the column that says whose row it is; repeat it where files call it differently"
-    parser.add_argument("--id", action="append", default=[], metavar="COLUMN", help=text)
-    parser.add_argument("--analyst", default="ana", metavar="NAME", help="who may ask")
-    add_answers(parser)
-    text = "what is public knowledge of columns, one line each, for all drafts; every other column stays closed"
-    parser.add_argument("--columns", type=Path, metavar="FILE", help=text)
-    text = "only draft the file for --columns, and found nothing"
-    parser.add_argument("--draft-columns", type=Path, metavar="FILE", help=text)
 
 
 def _price_options(parser: argparse.ArgumentParser) -> None:
@@ -205,13 +189,6 @@ def _weights(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split(",")))
 
 
-def _silo_file(text: str) -> tuple[str, Path]:
-    name, equals, file = text.partition("=")
-    if not (name and equals and file):
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FILE")
-    return name, Path(file)
-
-
 def _key_commands(actions: Commands) -> None:
     for name, run, text in (
         ("new", _key_new, "make key files and print their verification keys for the data owners"),
@@ -229,52 +206,6 @@ def _demo(options: argparse.Namespace, notes: Console) -> int:
         tell_all(options.out, console)
     else:
         tell(options.out, SECTORS[options.sector], console)
-    return 0
-
-
-def _new(options: argparse.Namespace, notes: Console) -> int:
-    if options.draft_columns is not None:
-        return _draft_columns(options)
-    answers = answers_of(options, [silo for silo, _ in options.silo])
-    if options.columns is not None and not options.columns.is_file():
-        hint = f"to draft it, give the command with --draft-columns {options.columns}"
-        raise AnalystError(f"there is no {options.columns}", hint)
-    columns = None if options.columns is None else read_columns(options.columns)
-    now = datetime.now(UTC)
-    founded = new(options.directory, options.silo, options.table, options.id, options.analyst, now, answers, columns)
-    todo = founded.todo
-    print(f"{options.directory}: {len(todo)} silos on this machine, one trust domain; their policies are drafts")
-    if answers.rho is not None:
-        print(f"one person may spend rho {answers.rho} in a lifetime, epsilon {answers.epsilon:g} at delta {DELTA}")
-    for note in founded.notes:
-        print(f"note: {plain(note)}")
-    for policy, entries in todo.items():
-        if entries:
-            print(f"\nfill in, in {policy}:")
-        for entry in entries:
-            print(f"  {plain(entry)}")
-    print("\nColumns that mean the same must have the same key in every policy. Then, for each:")
-    for policy in todo:
-        print(f"  consilo-silo check-policy {policy}")
-    print(f"and, with the table{'' if answers.purpose else ', its columns and the purpose that you filled in'}:")
-    print('  consilo query "SELECT COUNT(*) AS n FROM TABLE" \\')
-    print(
-        f"      --federation {options.directory / 'consilo.toml'} --purpose {answers.purpose or 'PURPOSE'} --epsilon 1"
-    )
-    return 0
-
-
-def _draft_columns(options: argparse.Namespace) -> int:
-    file: Path = options.draft_columns
-    if file.exists():
-        raise AnalystError(f"{file} exists", "it is never overwritten; name another file")
-    text, notes = columns_of(options.silo, options.id)
-    write_out(file, text.encode())
-    count = sum(bool(line) and not line.startswith("#") for line in text.splitlines())
-    print(f"{file}: {count} columns, a line each")
-    for note in notes:
-        print(f"note: {plain(note)}")
-    print(f"replace FILL IN by public knowledge in the lines of columns to open, then add --columns {file}")
     return 0
 
 
@@ -312,6 +243,11 @@ def _query(options: argparse.Namespace, notes: Console) -> int:
 def _train(options: argparse.Namespace, notes: Console) -> int:
     job = read_job(options.job)
     keep = options.job.with_name(f"{options.job.name}.run.json")
+    if options.abandon:
+        with federation_opened(options, notes) as (federation, _):
+            given_up = abandon(federation, job, keep)
+        print("no run of this job is under way" if given_up is None else show_abandoned(given_up))
+        return 0
     with federation_opened(options, notes) as (federation, status):
         if options.preview:
             show_run_preview(federation, job, keep, options.format)

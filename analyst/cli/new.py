@@ -14,6 +14,7 @@ from os.path import normpath
 from pathlib import Path
 
 from analyst.errors import AnalystError
+from analyst.training.draft import Wanted, drafted_job
 from crypto.rounds.bounds import MIN_SURVIVORS
 from federation.files import replace_file
 from federation.founding import AGGREGATOR, SILO_FILES, found
@@ -25,7 +26,7 @@ from policies.document.found import FoundTable, stored_table
 from policies.document.sniff import sniff_file
 from policies.errors import SniffError
 
-POLICY = "policy.toml"
+POLICY, JOB = "policy.toml", "job.toml"
 _KINDS = {".csv": "csv", ".parquet": "parquet"}
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}"
 
@@ -47,6 +48,7 @@ class Founded:
 
     todo: Mapping[Path, list[str]]
     notes: tuple[str, ...]
+    job: Path | None = None
 
 
 def new(
@@ -58,12 +60,13 @@ def new(
     now: datetime,
     answers: Answers = UNANSWERED,
     columns: ColumnsFile | None = None,
+    wanted: Wanted | None = None,
 ) -> Founded:
     """Found the federation in `path`.
 
     `id_columns` are possible names of the files' column that identifies a person; the jurisdiction of the answers is
-    that of this machine, and so of all parties. Raises AnalystError or ColumnsFileError before anything is written,
-    otherwise CryptoError or OSError.
+    that of this machine, and so of all parties. With `wanted` a job file is drafted too. Raises AnalystError,
+    PolicyError or ColumnsFileError before anything is written, otherwise CryptoError or OSError.
     """
     names = [silo for silo, _ in files]
     for what, name in [*(("a silo", silo) for silo in names), ("an analyst", analyst)]:
@@ -87,6 +90,9 @@ def new(
         raise AnalystError(
             f"{chosen!r} cannot be the name of a table", "add --table NAME: a letter, then letters, digits and _"
         )
+    job = None
+    if wanted is not None:
+        job = drafted_job(wanted, chosen, answers, agreement, {one.silo: one.table for one in examined})
     for one in examined:
         _check_names(agreement.domains(one.silo), f"{chosen}.{one.kind}")
     place = answers.jurisdiction
@@ -116,7 +122,10 @@ def new(
         )
         replace_file(policy, text.encode())
         todo[policy] = to_fill_in(text)
-    return Founded(todo, agreement.notes)
+    if job is None:
+        return Founded(todo, agreement.notes)
+    replace_file(path / JOB, job.text.encode())
+    return Founded(todo, (*agreement.notes, *job.notes), path / JOB)
 
 
 def _check_names(domains: Iterable[str], table: str) -> None:
@@ -127,9 +136,11 @@ def _check_names(domains: Iterable[str], table: str) -> None:
         raise AnalystError(f"domain_file = {found[0]!r} has the name of another file of a silo", hint)
 
 
-def columns_of(files: Sequence[tuple[str, Path]], id_columns: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    """Return the draft of a file of columns for all silos, and its notes; raises AnalystError."""
-    agreement = _agreement(_examined(files, id_columns), None, UNANSWERED)
+def columns_of(
+    files: Sequence[tuple[str, Path]], id_columns: Sequence[str], answers: Answers = UNANSWERED
+) -> tuple[str, tuple[str, ...]]:
+    """Return the draft of a file of columns for all silos, and its notes; raises AnalystError or PolicyError."""
+    agreement = _agreement(_examined(files, id_columns), None, answers)
     return drafted_columns(agreement), agreement.notes
 
 
@@ -140,7 +151,7 @@ def _examined(files: Sequence[tuple[str, Path]], id_columns: Sequence[str]) -> l
 def _agreement(examined: Sequence[Examined], columns: ColumnsFile | None, answers: Answers) -> Agreement:
     tables = {one.silo: one.table for one in examined}
     ids = {one.silo: one.id_column for one in examined}
-    return agreed(tables, ids, columns, is_training=answers.is_training)
+    return agreed(tables, ids, columns, answers.opening)
 
 
 def _examine(silo: str, file: Path, id_columns: Sequence[str]) -> Examined:

@@ -22,13 +22,24 @@ from policies.requests.exact import ExactStep, Setting
 from policies.requests.families import SHAPES
 from policies.requests.held_out import PARTS, HeldOut
 from policies.requests.logistic import LogisticStep
+from policies.requests.noised import NoisedStep
+from policies.requests.noised_families import LEAST_ROUNDS as NOISED_LEAST_ROUNDS
+from policies.requests.noised_families import MOMENTS, NOISED, why_exact_alone
+from policies.requests.noised_families import ROUNDS as NOISED_ROUNDS
 from policies.requests.request import Request
 from policies.requests.tables import Table
 from policies.requests.training import MAX_FEATURES, START
 from policies.units import MAX_STEPS, Number
 
 DESCENT = LogisticStep.model_fields["kind"].default  # the one model that is trained by descent
+SILOS_ALONE = ("silos",)  # the recipients of a job that names none
 ROUNDS, LEAST_ROUNDS = 25, 3  # of an exact family at most, where the job names no other number
+# What a job of a family with noise names in place of a key of descent with a learning rate.
+_INSTEAD = {
+    "clip": "write it into [options], or leave it out",
+    "momentum": "write it into [options], or leave it out",
+    "steps": "name rounds, or leave it out",
+}
 
 
 class HeldOutRows(BaseModel):
@@ -71,11 +82,20 @@ class Job(BaseModel):
     options: dict[str, Number | str] = Field(default_factory=dict)  # of an exact family
     columns: dict[str, Name] = Field(default_factory=dict)  # further ones of an exact family, such as its offset
     held_out: HeldOutRows | None = None
+    # Who has the model at the end; left out of the job's hash where it is the silos alone.
+    recipients: Annotated[
+        tuple[Literal["silos", "analyst"], ...], Field(exclude_if=lambda named: named == SILOS_ALONE)
+    ] = ("silos",)
 
     @property
     def is_exact_family(self) -> bool:
         """Whether the job is a program of exact rounds, and no descent, which names a learning rate."""
         return self.release == "exact" and self.learning_rate is None
+
+    @property
+    def is_noised_family(self) -> bool:
+        """Whether the job is a program of rounds with noise, which names its price and nothing more."""
+        return self.release == "private" and self.learning_rate is None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -83,7 +103,21 @@ class Job(BaseModel):
             raise ValueError(f"no model {self.model!r}, expected one of {', '.join(SHAPES)}")
         if strange := set(self.bounds) - set(self.used):
             raise ValueError(f"bounds of {', '.join(sorted(strange))}, not among the features")
+        if "silos" not in self.recipients or len(set(self.recipients)) < len(self.recipients):
+            raise ValueError('recipients is ["silos"], or ["silos", "analyst"]: the silos always have the model')
+        if self.is_noised_family:
+            return self._check_noised()
         return self._check_exact() if self.is_exact_family else self._check_descent()
+
+    def _check_noised(self) -> Self:
+        if self.model not in NOISED:
+            raise ValueError(f'{why_exact_alone(self.model)}; or take sources with release = "exact"')
+        if self.epsilon is None:
+            raise ValueError('release = "private" needs epsilon, the price of the whole run to one person')
+        for name, default in (("clip", None), ("momentum", 0), ("local_steps", 1), ("steps", None)):
+            if getattr(self, name) != default:
+                raise ValueError(f"without learning_rate {name} has no effect; {_INSTEAD.get(name, 'remove it')}")
+        return self
 
     def _check_exact(self) -> Self:
         for name, default in (("epsilon", None), ("clip", None), ("momentum", 0), ("local_steps", 1), ("steps", None)):
@@ -95,9 +129,9 @@ class Job(BaseModel):
     def _check_descent(self) -> Self:
         is_private = self.release == "private"
         if self.model != DESCENT:
-            raise ValueError(f'with noise there is {DESCENT} alone: {self.model} needs release = "exact"')
+            raise ValueError(f"with a learning_rate there is {DESCENT} alone; remove it to fit a {self.model}")
         if self.rounds is not None or self.options or self.columns:
-            raise ValueError('rounds, options and columns are for release = "exact" without learning_rate; remove them')
+            raise ValueError("rounds, options and columns are for jobs without learning_rate; remove them")
         if self.steps is None or self.learning_rate is None or self.label is None or not self.features:
             raise ValueError("descent needs label, features, steps and learning_rate")
         if is_private != (self.epsilon is not None) or is_private != (self.clip is not None):
@@ -114,18 +148,34 @@ class Job(BaseModel):
         return (*self.features, *self.columns.values())
 
     @property
+    def is_for_analyst(self) -> bool:
+        """Whether the analyst is to have the model too."""
+        return "analyst" in self.recipients
+
+    @property
     def planned(self) -> int:
         """The rounds that the run has at most."""
+        if self.is_noised_family:
+            return 1 if self.options.get("method") == MOMENTS else self.rounds or NOISED_ROUNDS
         return self.steps or self.rounds or SHAPES[self.model].rounds or ROUNDS
 
 
 def read_job(path: Path) -> Job:
     """Read a job file; raises AnalystError with the invalid key and the problem."""
     try:
-        document = tomllib.loads(path.read_text(), parse_float=Decimal)
-        return Job.model_validate(frozen(document))
+        return parsed_job(path.read_text(), str(path))
     except FileNotFoundError as err:
-        raise AnalystError(f"there is no {path}", "docs/training.md shows one") from err
+        hint = "docs/training.md shows one, and `consilo new --job` drafts one"
+        raise AnalystError(f"there is no {path}", hint) from err
+    except (OSError, ValueError) as err:
+        raise AnalystError(f"{path} cannot be read: {err}", "it must be a TOML file") from err
+
+
+def parsed_job(text: str, path: str) -> Job:
+    """Return the job in the text of a file; raises AnalystError with the invalid key and the problem."""
+    try:
+        document = tomllib.loads(text, parse_float=Decimal)
+        return Job.model_validate(frozen(document))
     except ValidationError as err:
         first = err.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the job"
@@ -133,7 +183,7 @@ def read_job(path: Path) -> Job:
         known = [field.alias or name for name, field in Job.model_fields.items()]
         hint = suggest(where, known) if first["type"] == "extra_forbidden" else "docs/training.md describes every key"
         raise AnalystError(f"{path}: {where}: {message}", hint) from err
-    except (OSError, ValueError, ArithmeticError) as err:
+    except (ValueError, ArithmeticError) as err:
         raise AnalystError(f"{path} cannot be read: {err}", "it must be a TOML file") from err
 
 
@@ -149,9 +199,11 @@ def first_request(federation: Federation, job: Job, *, is_asked: bool = True) ->
     if job.purpose not in offer.purposes:
         raise AnalystError(f"unknown purpose {job.purpose!r}", suggest(job.purpose, offer.purposes))
     try:
-        step: AnyComputation = _exact(job, offer) if job.is_exact_family else _logistic(job)
+        step = step_of(job, max(offer.silos[silo].min_cohort for silo in offer.holders(job.table)))
         if (held_out := held_out_of(federation, job, is_asked=is_asked)) is not None:
             step = step.model_copy(update={"held_out": held_out})
+        if job.is_for_analyst:
+            step = step.model_copy(update={"released_to": federation.recipient})
         table, micro_rho = table_of(offer, job), 0
         if job.epsilon is not None:
             micro_rho = _price(offer, job, table, offer.delta_for(table, step))
@@ -162,18 +214,28 @@ def first_request(federation: Federation, job: Job, *, is_asked: bool = True) ->
 
 
 def _price(offer: Offer, job: Job, table: Table, delta: float) -> int:
-    """Return the price of a round, in micro-rho; raises AnalystError where an epsilon buys none."""
+    """Return the price of a round, in micro-rho; raises AnalystError where an epsilon buys too few rounds."""
     epsilon = float(job.epsilon or 0)
-    if (micro_rho := micro_rho_of(epsilon, delta) // job.planned) >= 1:
-        return micro_rho
     silos = {silo: offer.silos[silo] for silo in offer.holders(job.table)}
-    could = affordable(epsilon, job.planned, delta, limits_of(silos, {}, table, job.purpose))
-    hint = (
-        "take fewer steps"
-        if could.least_epsilon is None
-        else f"{job.planned} steps cost epsilon {could.least_epsilon:g} or more"
-    )
-    raise AnalystError(f"epsilon {epsilon:g} buys nothing in {job.planned} steps", hint)
+    limits = limits_of(silos, {}, table, job.purpose)
+    if (micro_rho := micro_rho_of(epsilon, delta) // job.planned) >= max(
+        1, limits.needed if job.is_noised_family else 1
+    ):
+        return micro_rho
+    could = affordable(epsilon, job.planned, delta, limits)
+    hints = []
+    if job.is_noised_family and (could.rounds or 0) >= NOISED_LEAST_ROUNDS:
+        hints.append(f"it buys {could.rounds} at most: rounds = {could.rounds}")
+    if could.least_epsilon is not None:
+        hints.append(f"{job.planned} rounds cost epsilon {could.least_epsilon:g} or more")
+    raise AnalystError(f"epsilon {epsilon:g} is too little for {job.planned} rounds", "; ".join(hints) or "take fewer")
+
+
+def step_of(job: Job, least_cohort: int) -> AnyComputation:
+    """Return the first step of a run; groups that it shows have so many persons where the job does not say."""
+    if job.is_noised_family:
+        return _noised(job)
+    return _exact(job, least_cohort) if job.is_exact_family else _logistic(job)
 
 
 def held_out_of(federation: Federation, job: Job, *, is_asked: bool = True) -> HeldOut | None:
@@ -203,10 +265,28 @@ def _logistic(job: Job) -> LogisticStep:
     )
 
 
-def _exact(job: Job, offer: Offer) -> ExactStep:
-    options = {name: value if isinstance(value, str) else f"{Decimal(value):f}" for name, value in job.options.items()}
+def _options(job: Job) -> dict[str, str]:
+    return {name: value if isinstance(value, str) else f"{Decimal(value):f}" for name, value in job.options.items()}
+
+
+def _noised(job: Job) -> NoisedStep:
+    return NoisedStep(
+        run=token(16),
+        step=0,
+        steps=job.planned,
+        after=START,
+        label=job.label,
+        features=job.features,
+        family=job.model,
+        parts=_settings(job.columns),
+        options=_settings(_options(job)),
+    )
+
+
+def _exact(job: Job, least_cohort: int) -> ExactStep:
+    options = _options(job)
     if "min_cohort" in SHAPES[job.model].options:  # as the strictest policy says, where the job does not
-        options.setdefault("min_cohort", str(max(offer.silos[silo].min_cohort for silo in offer.holders(job.table))))
+        options.setdefault("min_cohort", str(least_cohort))
     return ExactStep(
         run=token(16),
         step=0,

@@ -76,7 +76,6 @@ class RunPreview:
     asks: str
     done: int
     rounds: int  # that are left, at most
-    may_end_early: bool
     sizes: tuple[Rounds, ...]
     up_bytes: int  # of a silo, in all these rounds
     down_bytes: int
@@ -128,7 +127,6 @@ def preview_run(federation: Federation, job: Job, keep: Path | None = None) -> R
         asks=request.plan.in_words(request.table.shown),
         done=done,
         rounds=rounds,
-        may_end_early=step.may_end_early,
         sizes=sizes,
         up_bytes=sum(one.count * one.up_bytes for one in sizes),
         down_bytes=sum(one.count * one.down_bytes for one in sizes),
@@ -213,9 +211,8 @@ def _instead(offer: Offer, standing: Mapping[str, Standing], request: Request, r
 def run_lines(found: RunPreview) -> Iterator[str]:
     """Yield the preview of a run as text."""
     yield f"each silo computes, and alone receives the model: {found.asks}"
-    early = ", and the run may end before" if found.may_end_early else ""
     after = f" after {found.done} that are done" if found.done else ""
-    yield f"rounds: {'at most ' if found.may_end_early else ''}{found.rounds}{after}{early}"
+    yield f"rounds: at most {found.rounds}{after}, and the run may end before"
     for one in found.sizes:
         which = f"round {one.first}" if one.count == 1 else f"rounds {one.first} to {one.last}, each"
         yield f"  {which}: {one.values:,} values; a silo sends {_size(one.up_bytes)}, receives {_size(one.down_bytes)}"

@@ -11,7 +11,7 @@ way, by whose hash its report is found. docs/protocol.md section 11.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -26,15 +26,18 @@ from analyst.errors import AnalystError
 from analyst.requests import waiting
 from analyst.training.job import Job, first_request
 from analyst.training.progress import Progress, resumed, write
+from analyst.training.registry import Registry
+from analyst.training.released import taken
 from analyst.training.rounds import RoundDone
+from analyst.training.stopping import Stopping, end, released_lines, tell_owed
 from crypto.rounds.messages import Failure, RunEnd
 from crypto.wire import Signed, digest_of
 from policies.budget.accountant import epsilon_of
 from policies.requests.request import Request
-from policies.requests.training import START, TrainingStep
+from policies.requests.training import START
 from policies.units import MICRO, WAIT_S
 
-# What an analyst is told at the end of a run without noise; the silos' owners see more.
+# What an analyst is told at the end of a run; the silos' owners see more.
 ENDS: Mapping[RunEnd, str] = MappingProxyType(
     {
         "complete": "complete: another step would change nothing that can be told",
@@ -43,8 +46,19 @@ ENDS: Mapping[RunEnd, str] = MappingProxyType(
         " out, or merge its values",
         "diverged": "stopped: the loss grew or was not finite, and the last good model stands; narrow the bounds of"
         " features and labels, or ask with another label",
+        "abandoned": "given up: no silo takes a further step of it",
         "too-few-rows": "too few rows: a model needs more rows than weights, one of times more events, and groups and"
         " curves min_cohort persons; take fewer features, or ask more silos",
+    }
+)
+
+# The same of a run by descent, which has a rate, and of one with noise, which is judged from opened sums alone.
+DESCENT_ENDS: Mapping[RunEnd, str] = MappingProxyType(
+    {
+        "diverged": "stopped: the weights grew without end, and the last good model stands; ask with a smaller {rate},"
+        " with more {rounds} to arrive where it went",
+        "too-few-rows": "too few persons for this price: what was counted is not above its noise, or the noise is not"
+        " small beside what the features tell apart; ask more silos, take fewer features, or a larger epsilon",
     }
 )
 
@@ -64,6 +78,11 @@ class Training:
     assumptions: tuple[str, ...]
     ended: RunEnd | None = None  # why it was at its end before its last step
     rounds: tuple[RoundDone, ...] = ()  # of this call
+    reserved: float | None = None  # rho that its steps had reserved ahead
+    released: float | None = None  # of it, what its unbegun steps gave back; None if it took all its steps
+    stopping: Stopping | None = None  # which silos gave it back
+    has_model: bool | None = None  # whether the analyst has the model; None where the job names the silos alone
+    why_no_model: str = ""
 
 
 def train(
@@ -82,6 +101,7 @@ def train(
     too few are left to answer.
     """
     digest = job_digest(job)
+    tell_owed(federation, keep)
     state = resumed(keep, digest) or Progress(
         job=digest, first=first_request(federation, job).encode(), done=0, after=START
     )
@@ -89,12 +109,14 @@ def train(
     step = request.plan.training
     if step is None:
         raise AnalystError(f"{keep} is not of a training run", "remove it to begin a new run")
+    registry = Registry(federation.config.path.parent)
+    registry.begin(request, step, federation.now())
     answered = dict.fromkeys(request.silos, 0)
     holders, ended, rounds = frozenset[str](), None, list[RoundDone]()
     while state.done < step.steps and ended is None:
         if state.done and len(holders) < len(request.silos):
             told = federation.deliver_report(state.after)  # for silos that are back, or for a continued run
-            if (ended := _end(step, told)) is not None:
+            if (ended := _end(told)) is not None:
                 holders = frozenset(told)
                 continue
         began = perf_counter()
@@ -106,10 +128,11 @@ def train(
             step = request.plan.training or step
             continue
         checked = federation.check(request, answer)
+        registry.learned(request, request.plan.training or step, checked, federation.now())
         for silo in checked.survivors:
             answered[silo] += 1
         told = federation.deliver_report(checked.name)
-        holders, ended = frozenset(told), _end(step, told)
+        holders, ended = frozenset(told), _end(told)
         state = state.model_copy(update={"done": state.done + 1, "after": checked.name, "under_way": b""})
         write(keep, state)
         took = perf_counter() - began
@@ -118,11 +141,15 @@ def train(
         progress(state.done)
     if state.done == step.steps and not holders:
         holders = frozenset(federation.deliver_report(state.after))  # the last call was interrupted after its last step
-    if keep is not None:
+    is_private = step.release == "private"
+    stopping = end(federation, request, state.after, keep) if ended is not None and is_private else None
+    model = None if step.released_to is None else taken(federation, request, state.after)
+    if keep is not None and not isinstance(model, str) and (stopping is None or stopping.is_settled):
         keep.unlink(missing_ok=True)
-    rho = None if step.release == "exact" else (step.steps + state.lost) * request.micro_rho / MICRO
+    rho = (state.done + state.lost) * request.micro_rho / MICRO if is_private else None
+    unbegun = (step.steps - state.done) * request.micro_rho / MICRO
     offer = federation.offer_of(request.silos)
-    return Training(
+    training = Training(
         run=step.run.hex(),
         steps=state.done,
         lost=state.lost,
@@ -138,13 +165,31 @@ def train(
         ),
         ended=ended,
         rounds=tuple(rounds),
+        reserved=step.steps * request.micro_rho / MICRO if is_private else None,
+        released=None if stopping is None else unbegun,
+        stopping=stopping,
+        has_model=None if model is None else not isinstance(model, str),
+        why_no_model=model if isinstance(model, str) else "",
     )
+    registry.finish(
+        step.run,
+        federation.now(),
+        model,
+        done=state.done,
+        lost=state.lost,
+        holders=training.holders,
+        ended=ended,
+        rho=rho,
+        epsilon=training.epsilon,
+        delta=training.delta,
+    )
+    return training
 
 
-def _end(step: TrainingStep, told: Mapping[str, RunEnd | None]) -> RunEnd | None:
+def _end(told: Mapping[str, RunEnd | None]) -> RunEnd | None:
     """Return why a run is at its end, if all silos that have learned its last step say the same."""
     reasons = set(told.values())
-    return reasons.pop() if step.may_end_early and len(reasons) == 1 else None
+    return reasons.pop() if len(reasons) == 1 else None
 
 
 def _answered(
@@ -217,10 +262,22 @@ def to_json(training: Training) -> str:
             "delta": training.delta,
             "ended": training.ended,
             "rounds": [one.to_dict() for one in training.rounds],
+            "reserved": training.reserved,
+            "released": training.released,
+            "released_at": None if training.stopping is None else list(training.stopping.released),
+            "has_model": training.has_model,
             "assumptions": list(training.assumptions),
         },
         indent=2,
     )
+
+
+def _why(ended: RunEnd, job: Job) -> str:
+    """Return why a run is at its end, with what to do about it."""
+    if job.is_exact_family or ended not in DESCENT_ENDS:
+        return ENDS[ended]
+    rate, rounds = ("options.rate", "rounds") if job.is_noised_family else ("learning_rate", "steps")
+    return DESCENT_ENDS[ended].format(rate=rate, rounds=rounds)
 
 
 def show_training(training: Training, job: Job, policies: Mapping[str, Path]) -> str:
@@ -229,12 +286,17 @@ def show_training(training: Training, job: Job, policies: Mapping[str, Path]) ->
     lines = [f"run {training.run}: {training.steps} steps of {what}"]
     lines += [f"  {silo}: in {count} steps" for silo, count in training.answered.items()]
     if training.ended is not None:
-        lines.append(ENDS[training.ended])
+        lines.append(_why(training.ended, job))
     elif job.is_exact_family:
         lines.append(
             f"not at its end after {training.steps} steps: the step is above the tolerance; ask with more rounds"
         )
-    lines.append(f"the model is at {', '.join(training.holders) or 'no silo'}, and nowhere else; an owner sees it with")
+    if training.has_model:
+        lines.append(f"you have the model too, and see it with: consilo model show {training.run[:12]}")
+    elif training.has_model is not None:
+        lines.append(f"the model was not released to you: {training.why_no_model}")
+    elsewhere = "" if training.has_model else ", and nowhere else"
+    lines.append(f"the model is at {', '.join(training.holders) or 'no silo'}{elsewhere}; an owner sees it with")
     lines += [
         f"  consilo-silo models --policy {policies.get(silo, Path('policy.toml'))}" for silo in training.holders[:1]
     ]
@@ -243,6 +305,14 @@ def show_training(training: Training, job: Job, policies: Mapping[str, Path]) ->
         lines.append(f"cost to each person: {cost}; {training.assumptions[0]}")
         if training.lost:
             lines.append(f"of it, {training.lost} of {training.steps + training.lost} charges gave no report")
+        lines += _reserved_lines(training)
     else:
         lines.append(training.assumptions[0])
     return "\n".join(lines)
+
+
+def _reserved_lines(training: Training) -> Iterator[str]:
+    """Yield what was reserved ahead for the run, what of it was charged, and what was given back."""
+    yield f"reserved ahead, before the first step: rho {training.reserved:g}"
+    if training.stopping is not None:
+        yield from released_lines(training.released or 0.0, training.stopping)

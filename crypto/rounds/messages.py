@@ -191,8 +191,8 @@ class Opening(Message):
     sums: Annotated[tuple[Digest, ...], PER_SILO]  # BLAKE3 of my sum as sealed to each recipient, in `shares`
 
 
-# Why a run without noise is at its end: the aim is met, or the last good model stands.
-RunEnd = Literal["complete", "no-maximum", "diverged", "too-few-rows"]
+# Why a run is at its end before its last step: the aim is met, the last good model stands, or its analyst gave it up.
+RunEnd = Literal["complete", "no-maximum", "diverged", "too-few-rows", "abandoned"]
 
 
 class ModelUpdated(Message):
@@ -202,8 +202,25 @@ class ModelUpdated(Message):
     federation: Name
     run: RoundId
     position: Digest
-    # Why the run is at its end before its last step; only of a run without noise, and left out while it goes on.
+    # Why no further step of the run is taken here; left out while it goes on.
     ended: Annotated[RunEnd | None, Field(default=None, exclude_if=lambda ended: ended is None)] = None
+
+
+class Stopped(Message):
+    """Analyst to the silos of a run, signed: it is over, and what its unbegun steps have reserved is given back.
+
+    `learned` is the ModelUpdated whose `ended` a quorum of the run's silos signed alike, and `signatures` are theirs.
+    Without them the analyst alone gives the run up: a silo takes no further step of it, says so in its ModelUpdated,
+    and keeps what is reserved until a quorum has said so.
+    """
+
+    KIND: ClassVar[str] = "stopped"
+    MAX_BYTES: ClassVar[int] = 256 * 1024
+    federation: Name
+    run: RoundId
+    silos: Annotated[tuple[Name, ...], PER_SILO]  # that the run asks
+    learned: Annotated[ModelUpdated | None, Field(default=None, exclude_if=lambda learned: learned is None)] = None
+    signatures: Annotated[tuple[Signature, ...], PER_SILO] = ()
 
 
 class Failed(Message):

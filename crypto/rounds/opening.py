@@ -5,6 +5,7 @@ added them honestly, which `crypto.rounds.recount` checks. The report holds the 
 the masked inputs themselves. Bonawitz et al., CCS 2017, figure 4, Unmasking; here a recipient opens, not the server.
 """
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -69,6 +70,12 @@ class OpenedSum:
             found.append(np.ldexp(self.units[start : start + block.length].astype(np.float64), -block.scale_bits))
             start += block.length
         return found
+
+    def deviations(self) -> list[float]:
+        """Return the standard deviation of the noise in each number, by block of the manifest, in the same units."""
+        parts = len(self.survivor_set.survivors) / self.manifest.noise_shares
+        blocks = self.manifest.terms.blocks
+        return [math.ldexp(math.sqrt(int(block.variance) * parts), -block.scale_bits) for block in blocks]
 
     def whole_blocks(self) -> list[npt.NDArray[np.int64]]:
         """Return the sum as whole numbers, exactly, by block of the manifest; raises ProtocolError on a scaled one."""

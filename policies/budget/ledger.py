@@ -18,6 +18,7 @@ from typing import Annotated, ClassVar, Literal, Protocol
 
 from pydantic import Field
 
+from crypto.rounds.messages import RunEnd
 from crypto.wire import Count, Digest, Message, Name, RoundId, Seconds
 from policies.budget.accountant import ORDERS, cover
 from policies.errors import LedgerError
@@ -92,7 +93,7 @@ class RunReservation:
     each: int  # micro-rho of each step
     each_delta: int  # atto-delta of each step
     until: int  # a clock time, at which it ends
-    months: "Months"
+    months: Months
 
     @property
     def parts(self) -> int:
@@ -108,7 +109,7 @@ class RunReservation:
 
 
 # Why a silo takes no further step of a run: it says so itself with others, its analyst gave it up, or it lay too long.
-RunOver = Literal["complete", "no-maximum", "diverged", "too-few-rows", "abandoned", "expired"]
+RunOver = RunEnd | Literal["expired"]
 
 
 @dataclass(frozen=True, slots=True)

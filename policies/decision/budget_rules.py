@@ -12,6 +12,7 @@ from policies.budget.sampler import MAX_EPSILON
 from policies.decision.case import Case
 from policies.decision.compiled import compiled
 from policies.decision.denial_codes import deny
+from policies.decision.run_price import RunPrice, announced, run_price
 from policies.document.policy import Policy
 from policies.domains import LongDomain
 from policies.periods import UNKNOWN, span
@@ -111,7 +112,10 @@ def rate_of(policy: Policy, now: int) -> Rate | None:
 
 
 def price(case: Case) -> Sequence[Denial]:
-    """Is the price within every limit? A request without noise has no price; `disclosure.release` judges it."""
+    """Is the price within every limit? A request without noise has no price; `disclosure.release` judges it.
+
+    With the first step of a training run the price of all its steps must be.
+    """
     rules, request, cost, spent = case.compiled, case.request, case.facts.cost, case.spent
     reasons: list[Denial] = []
     if not cost:
@@ -124,19 +128,38 @@ def price(case: Case) -> Sequence[Denial]:
     if cost > most:
         message = f"this request costs rho {cost / MICRO:g}, one request may cost {most / MICRO:g}"
         reasons.append(deny("RHO_PER_REQUEST", "budget.per_request.max_rho", message, "ask with a smaller epsilon"))
-    reasons += _windows(case)
+    whole_price = _price_of(case)
+    what = "this run" if whole_price.is_ahead else "this request"
+    reasons += _windows(case, whole_price, what)
     step = request.plan.training
     if step is not None and rules.run_micro is not None:
         whole = cost_of_run(step, cost, spent.run)
         if whole > rules.run_micro:
             message = f"the run costs rho {whole / MICRO:g}, one run may cost {rules.run_micro / MICRO:g}"
-            remedy = "train with a smaller epsilon, or fewer steps at the price of each"
+            fits = max(0, rules.run_micro - spent.run) // cost
+            remedy = f"train with a smaller epsilon, or at most {fits} steps at this price of each"
+            if not fits:
+                remedy = "train with a smaller epsilon"
             reasons.append(deny("RHO_PER_RUN", "training.max_rho_per_run", message, remedy))
-    if spent.lifetime + cost > rules.lifetime_micro:
-        message = "what is left of the lifetime budget does not cover this request"
+    if spent.lifetime + whole_price.micro_rho > rules.lifetime_micro:
+        message = f"what is left of the lifetime budget does not cover {what}{_of_steps(whole_price)}"
         remedy = "ask with a smaller epsilon; a lifetime budget is never refreshed"
         reasons.append(deny("BUDGET_LIFETIME", "budget.lifetime.rho", message, remedy))
-    return [*reasons, *_delta(case)]
+    return [*reasons, *_delta(case, whole_price)]
+
+
+def _price_of(case: Case) -> RunPrice:
+    """Return what the request reserves, with the steps of its run that come after it."""
+    part = case.request.plan.training
+    if part is None:
+        return RunPrice(1, case.facts.cost, case.facts.sampler_delta)
+    return run_price(case.request, case.policy.privacy_unit.max_silos, case.spent.next_step)
+
+
+def _of_steps(price: RunPrice) -> str:
+    if not price.is_ahead:
+        return ""
+    return f", whose {price.parts} steps cost rho {price.micro_rho / MICRO:g} and are reserved together"
 
 
 def _too_small(case: Case, least: int) -> Iterator[Denial]:
@@ -152,9 +175,9 @@ def _too_small(case: Case, least: int) -> Iterator[Denial]:
     yield deny("RHO_TOO_SMALL", "budget.per_request.min_rho", message, remedy)
 
 
-def _delta(case: Case) -> Sequence[Denial]:
+def _delta(case: Case, whole: RunPrice) -> Sequence[Denial]:
     """Return the denial if the noise of long answers, past ones included, uses more of delta than samplers may use."""
-    cost, limit, spent = case.facts.sampler_delta, case.compiled.sampler_limit, case.spent.atto_delta
+    cost, limit, spent = whole.atto_delta, case.compiled.sampler_limit, case.spent.atto_delta
     if spent + cost <= limit:
         return ()
     remedy = f"ask for fewer than {TABLE_SLOTS} groups or weights: the noise of a short answer needs no delta"
@@ -168,9 +191,9 @@ def _delta(case: Case) -> Sequence[Denial]:
     return (deny("BUDGET_DELTA", "budget.delta", message, remedy),)
 
 
-def _windows(case: Case) -> list[Denial]:
+def _windows(case: Case, whole: RunPrice, what: str) -> list[Denial]:
     """Return the denials if the price exceeds a window limit of its purpose or of this analyst."""
-    purpose, cost = case.request.purpose, case.facts.cost
+    purpose, cost = case.request.purpose, whole.micro_rho
     rules, windows = case.compiled.windows.get(purpose, []), case.spent.windows
     reasons: list[Denial] = []
     if len(windows) != len(rules):
@@ -182,11 +205,11 @@ def _windows(case: Case) -> list[Denial]:
             period, later = "for these months of the data", "about other months"
         remedy = f"ask with a smaller epsilon, or {later}"
         if used.everybody + cost > rule.rho:
-            message = f"what is left for {purpose!r} {period} does not cover this request"
+            message = f"what is left for {purpose!r} {period} does not cover {what}{_of_steps(whole)}"
             reasons.append(deny("BUDGET_WINDOW", f"budget.limits.{rule.index}.rho", message, remedy))
         if rule.per_analyst is not None and used.analyst + cost > rule.per_analyst:
             left = f"rho {max(0, rule.per_analyst - used.analyst) / MICRO:g} is left to you"
-            message = f"{left} for {purpose!r} {period}, this request costs {cost / MICRO:g}"
+            message = f"{left} for {purpose!r} {period}, {what} costs {cost / MICRO:g}"
             reasons.append(deny("BUDGET_ANALYST", f"budget.limits.{rule.index}.per_analyst_rho", message, remedy))
     return reasons
 
@@ -194,11 +217,3 @@ def _windows(case: Case) -> list[Denial]:
 def cost_of_run(part: RunPart, cost: int, spent: int) -> int:
     """Return the cost of a whole run: the announced one, or a higher one if parts were repeated or cost more."""
     return max(spent + cost, part.steps * cost)
-
-
-def announced(part: RunPart, request: Request, max_silos: int) -> int:
-    """Return the most that a run costs without repeats, for one person at a silo: what its signed price says.
-
-    Each charge is rounded for itself, and is at most that.
-    """
-    return part.steps * -(-request.micro_rho * max_silos**2 // request.table.max_silos**2)

@@ -57,6 +57,7 @@ DenialCode = Literal[
     "RHO_TOO_SMALL",
     "ROSTER",
     "ROWS_STALE",
+    "RUN_OVER",
     "RUN_POSITION",
     "SIGNATURE",
     "SOLE_DIMENSION",

@@ -11,6 +11,7 @@ from policies.requests.tables import TableColumn
 from policies.units import ColumnRole
 
 _RESULTS = {"query-result": "a query-result", "model": "a model", "metrics": "metrics of a model"}
+TO_ANALYST = "model-to-analyst"  # in disclosure.release: the analyst may have the model of a run that asked for it
 
 
 def release(case: Case) -> Sequence[Denial]:
@@ -34,6 +35,11 @@ def release(case: Case) -> Sequence[Denial]:
         others = ", ".join(name for name in own if name != policy.silo.id)
         remedy = f"ask for those of {others} alone" if others else "ask for those of all silos together"
         reasons.append(deny("RELEASE", "disclosure.own_metrics", message, remedy))
+    step = plan.training
+    if step is not None and step.released_to is not None and TO_ANALYST not in policy.disclosure.release:
+        message = "a model stays with the silos, and may not leave to the analyst"
+        remedy = f'train with recipients = ["silos"], or its owner adds "{TO_ANALYST}"'
+        reasons.append(deny("RELEASE", "disclosure.release", message, remedy))
     return reasons
 
 
@@ -190,7 +196,9 @@ def training(case: Case) -> Sequence[Denial]:
         )
     if step.clip_norm > limits.clip_norm:
         message = f"gradients clipped at {step.clip_norm}, at most {limits.clip_norm} is allowed"
-        reasons.append(deny("CLIP_NORM", "training.clip_norm", message, f"ask with clip = {limits.clip_norm}"))
+        reasons.append(
+            deny("CLIP_NORM", "training.clip_norm", message, f"ask with {step.clip_key} = {limits.clip_norm}")
+        )
     least = case.policy.disclosure.min_cohort
     if step.cohort is not None and step.cohort < least:
         message = f"groups of {step.cohort} persons would be shown, fewer than {least} are not"

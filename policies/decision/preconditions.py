@@ -1,5 +1,6 @@
 """The denials that precede the rules of a policy: a wrong signer, and a request that the silo has seen before."""
 
+from policies.budget.ledger import RunOver
 from policies.decision.denial_codes import deny
 from policies.document.policy import Policy
 from policies.requests.denials import Denial
@@ -56,6 +57,15 @@ def signed_before() -> Denial:
     """Return the denial of a request from before a backup was put back, which may have been charged."""
     message = "it was signed before this silo's ledger was put back from a backup, and may have been answered"
     return deny("REQUEST_EXPIRED", "request.created_at", message, "sign a new request")
+
+
+def run_is_over(why: RunOver) -> Denial:
+    """Return the denial of a step of a training run that was stopped, given up, or lay too long."""
+    message = {
+        "abandoned": "this training run was given up by its analyst",
+        "expired": "this training run has lain for more than 30 days, and what it had reserved was given back",
+    }.get(why, f"this training run is at its end: {why}")
+    return deny("RUN_OVER", "training", message, "begin a new run: its price is reserved anew")
 
 
 def wrong_position(message: str) -> Denial:

@@ -7,9 +7,9 @@ other column, filter or group stands beside them.
 
 from collections.abc import Sequence
 
-from policies.decision.budget_rules import announced
 from policies.decision.case import Case
 from policies.decision.denial_codes import deny
+from policies.decision.run_price import announced
 from policies.requests.denials import Denial
 from policies.units import MICRO
 

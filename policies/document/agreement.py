@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from policies.document.columns import Column, why_not_folded
 from policies.document.domain_files import FileProblem, Values, domain_of
+from policies.document.drafted_roles import LABEL, Opening, check_labels
 from policies.document.found import FoundColumn, FoundTable, joined
 from policies.document.load import PLACEHOLDER, described, document_of, dotted, line_of, lines_of
 from policies.domains import hash_of
@@ -38,11 +39,13 @@ _BY_SILO = (
 _NAMED = """\
 # Drafted by `consilo new` from the names of the columns and the types that their cells can be read as, never from
 # other values. One line a column, for all silos. Replace "{placeholder}" by public knowledge to open a column; one
-# whose line has it, and one without a line, stays closed. Where a file calls the column otherwise: from = ["name",
-# ...], and where silos differ: scale = {{ SILO = 0.4536 }}, likewise values, dates and the other rules for cells.
+# whose line has it, or roles = [], and one without a line, stays closed. Where a file calls the column otherwise:
+# from = ["name", ...], and where silos differ: scale = {{ SILO = 0.4536 }}, likewise values, dates and the other
+# rules for cells.
 """
 
 Entry = Mapping[str, Any]
+_LABEL_NEEDS = "replace it by public knowledge: bounds of a number, the domain of a text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ class ColumnDraft:
     declared: Entry | None = None
     lookback_days: int | None = None
     listed: Values | None = None  # the values of its domain_file, whose name and hash `declared` has
+    is_label: bool = False
 
     @property
     def is_carried(self) -> bool:
@@ -128,14 +132,20 @@ def clean(name: str) -> str:
 
 
 def agreed(
-    tables: Mapping[str, FoundTable], ids: Mapping[str, str | None], file: ColumnsFile | None, *, is_training: bool
+    tables: Mapping[str, FoundTable], ids: Mapping[str, str | None], file: ColumnsFile | None, opening: Opening
 ) -> Agreement:
-    """Return the columns of every silo's draft; raises ColumnsFileError with all that is wrong in `file`."""
+    """Return the columns of every silo's draft; raises ColumnsFileError with all that is wrong in `file`.
+
+    Raises PolicyError where a silo has no column of a label's key.
+    """
     wrong: list[_Problem] = []
     entries = {} if file is None else file.entries
     claims = _claims(tables, ids, entries, wrong)
     spellings: dict[str, str] = {}
     keys = {silo: _keys(table, claims[silo], spellings) for silo, table in tables.items()}
+    check_labels(opening.labels, {silo: tuple(named.values()) for silo, named in keys.items()}, ids, file is not None)
+    if file is not None:
+        wrong += _unsaid_labels(opening.labels, entries)
     columns = _by_key(tables, ids, keys)
     drafted = {key: joined(at).type for key, at in columns.items()}
     unread: list[_Problem] = []
@@ -146,6 +156,7 @@ def agreed(
         key: listed[key].type if key in listed else _type_of(entries.get(key, {}), type_)
         for key, type_ in drafted.items()
     }
+    types |= {key: "bool" for key in opening.labels if key not in entries and _is_read_as(columns[key], "bool")}
     drafts: dict[str, tuple[ColumnDraft, ...]] = {}
     for silo, table in tables.items():
         drafts[silo] = tuple(
@@ -159,7 +170,7 @@ def agreed(
                 types[key],
                 entries[key] if claims[silo].get(name) == key else None,
                 listed.get(key),
-                is_training=is_training,
+                opening,
             )
             for (name, found), key in ((one, keys[silo][one[0]]) for one in table.columns.items())
         )
@@ -183,17 +194,20 @@ def drafted_columns(agreement: Agreement) -> str:
     for key, at in columns.items():
         type_ = next(iter(at.values())).type
         line = f'{key} = {{ type = "{type_}", '
+        is_label = any(one.is_label for one in at.values())
         if type_ in ("int", "decimal"):
             line += f'bounds = "{PLACEHOLDER}"' + (f", step = {STEP}" if type_ == "decimal" else "")
         elif type_ == "string":
             line += f'domain = "{PLACEHOLDER}"'
-        else:
+        elif not is_label:
             line += "roles = []"
+        if is_label:
+            line += f'{"" if line.endswith(", ") else ", "}roles = ["{LABEL}"]'
         names = {one.name: None for silo, one in at.items() if _is_ambiguous(one, agreement.columns[silo])}
         line += f", from = {toml(tuple(names))}" if names else ""
         where = "" if len(at) == len(silos) else f"only {', '.join(at)}"
         said = "; ".join(dict.fromkeys(text for one in at.values() if (text := remark_of(one))))
-        comment = "; ".join(part for part in (where, said) if part)
+        comment = "; ".join(part for part in ("the label" if is_label else "", where, said) if part)
         lines.append(f"{line} }}" + (f"  # {comment}" if comment else ""))
     return "\n".join([_NAMED.format(placeholder=PLACEHOLDER), *lines]) + "\n"
 
@@ -363,16 +377,34 @@ def _draft(
     type_: str,
     entry: Entry | None,
     listed: "_Listed | None",
-    *,
-    is_training: bool,
+    opening: Opening,
 ) -> ColumnDraft:
-    found = table.columns[name]
+    found, is_label = table.columns[name], key in opening.labels
     if entry is None or found.type is None:
-        return ColumnDraft(name, key, found, type_)
+        return ColumnDraft(name, key, found, type_, is_label=is_label)
     values = None if listed is None else listed.values
-    declared = _declared(entry, type_, silo, table.missing, values, is_training=is_training)
+    declared = _declared(key, entry, type_, silo, table.missing, values, opening)
     lookback = declared.pop("lookback_days", None)
-    return ColumnDraft(name, key, found, type_, declared=declared, lookback_days=lookback, listed=values)
+    return ColumnDraft(
+        name, key, found, type_, declared=declared, lookback_days=lookback, listed=values, is_label=is_label
+    )
+
+
+def _is_read_as(columns: Sequence[tuple[str, FoundColumn]], type_: str) -> bool:
+    return all(type_ in column.readable for _, column in columns)
+
+
+def _unsaid_labels(labels: Sequence[str], entries: Mapping[str, Entry]) -> Iterator[_Problem]:
+    """Yield the labels of which a file of columns says too little to open them, or that it opens as something else."""
+    for label in labels:
+        entry = entries.get(label)
+        if entry is None:
+            text = 'no line names the label; add one, such as { type = "bool" } or { bounds = [0, 9] }'
+            yield _Problem((label,), text)
+        elif _is_pending(entry):
+            yield _Problem((label,), f"the label stays closed while its line has {PLACEHOLDER}; {_LABEL_NEEDS}")
+        elif LABEL not in entry.get("roles", (LABEL,)):
+            yield _Problem((label, "roles"), f'the label needs the role "{LABEL}"; add it, or remove roles')
 
 
 @dataclass(frozen=True, slots=True)
@@ -424,7 +456,13 @@ def _tuple(value: Any) -> tuple[Any, ...]:
 
 
 def _declared(
-    entry: Entry, type_: str, silo: str, missing: Sequence[str], listed: Values | None, *, is_training: bool
+    key: str,
+    entry: Entry,
+    type_: str,
+    silo: str,
+    missing: Sequence[str],
+    listed: Values | None,
+    opening: Opening,
 ) -> dict[str, Any]:
     """Return what a silo's draft declares of a column, with what follows from it; `listed` is in its domain_file."""
     if _is_pending(entry):
@@ -444,26 +482,24 @@ def _declared(
         said.setdefault("missing", tuple(text for text in missing if text not in values))
     if type_ == "decimal" and "bounds" in said:
         said.setdefault("step", STEP)
-    feature = ("feature",) if is_training else ()
-    if "granularity" in said:
-        roles: tuple[str, ...] = ("dimension", "filter")
-    elif domain is not None or "domain_file" in said:
-        roles = ("dimension", "filter", *feature)
-    elif type_ == "bool" or "bounds" in said:
-        roles = ("measure", "filter", *feature)
-    else:
-        roles = ()
+    roles = opening.roles(key, type_, said)
     return {"class": said.pop("class", "confidential"), "roles": said.pop("roles", roles), **said}
+
+
+def column_of(draft: ColumnDraft, table: FoundTable) -> Column:
+    """Return a column as its policy will have it; raises ValidationError of what is wrong with it."""
+    declared = cells_of(draft, table) | dict(draft.declared or {})
+    values = {} if draft.listed is None else {"domain": draft.listed}
+    return Column.model_validate({"type": draft.type, "from": draft.name} | declared | values)
 
 
 def _problems(draft: ColumnDraft, table: FoundTable) -> Iterator[_Problem]:
     """Yield what the policy's own model says of a column, and what its source would say."""
     if draft.declared is None:
         return
-    declared = cells_of(draft, table) | dict(draft.declared)
-    values = {} if draft.listed is None else {"domain": draft.listed}
+    declared = draft.declared
     try:
-        column = Column.model_validate({"type": draft.type, "from": draft.name} | declared | values)
+        column = column_of(draft, table)
     except ValidationError as err:
         for one in err.errors(include_url=False):
             path, text = described({**one, "loc": ("sources", "table", "columns", draft.key, *one["loc"])})

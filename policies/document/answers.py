@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from crypto.wire import Jurisdiction, Name
 from policies.budget.accountant import micro_rho_of
+from policies.document.drafted_roles import Opening
 from policies.document.purposes import Purpose
 from policies.document.section import COMPUTATION_NAMES, Label
 from policies.errors import PolicyError
@@ -36,6 +37,8 @@ class Answers:
     max_norm: int | None = None
     controllers: Mapping[str, tuple[str, str | None]] = field(default_factory=lambda: MappingProxyType({}))
     computations: tuple[str, ...] = ("query",)
+    labels: tuple[str, ...] = ()
+    is_exact: bool = False
 
     @property
     def rho(self) -> Decimal | None:
@@ -46,6 +49,11 @@ class Answers:
     def is_training(self) -> bool:
         """Whether the purpose allows to compute a model; all that is not built yet is one."""
         return any(getattr(COMPUTATIONS.get(one), "result", "model") == "model" for one in self.computations)
+
+    @property
+    def opening(self) -> Opening:
+        """What drafts open columns for."""
+        return Opening(self.is_training, self.is_exact, self.labels)
 
     def controller(self, silo: str) -> tuple[str | None, str | None]:
         """Return who answers for a silo's data, and the contact for analysts."""
@@ -74,14 +82,22 @@ def add_answers(parser: argparse.ArgumentParser) -> None:
     text = 'who answers for the data, and the contact, "North Hospital <privacy@north.example>"; SILO=TEXT of one silo'
     parser.add_argument("--controller", action="append", default=[], type=_controller, metavar="TEXT", help=text)
     text = "what the purpose allows, separated by commas, such as query,logistic-regression; default: query"
-    parser.add_argument("--computations", type=_computations, default=("query",), metavar="LIST", help=text)
+    parser.add_argument("--computations", type=_computations, metavar="LIST", help=text)
+    text = "a column that models predict, or of survival a time or an event: it is opened as label alone; repeat it"
+    parser.add_argument("--label", action="append", default=[], metavar="COLUMN", help=text)
+    text = "declare the data exact: models are fitted without noise, and nothing is promised to persons; no questions"
+    parser.add_argument("--exact", action="store_true", help=text)
 
 
-def answers_of(options: argparse.Namespace, silos: Sequence[str]) -> Answers:
+def answers_of(
+    options: argparse.Namespace, silos: Sequence[str], labels: Sequence[str] = (), model: str | None = None
+) -> Answers:
     """Return the answers that were given; text before an equals sign is a silo's name if there is such a silo.
 
-    Raises PolicyError where a text names nobody, or a norm bounds nothing.
+    A job adds its labels, and its model to what the purpose allows. Raises PolicyError where a text names nobody, a
+    norm bounds nothing, or labels or exact data are of no use.
     """
+    predicted = tuple(dict.fromkeys((*options.label, *labels)))
     try:
         check_norm(options.max_rows, options.max_norm)
     except ValueError as err:
@@ -103,8 +119,22 @@ def answers_of(options: argparse.Namespace, silos: Sequence[str]) -> Answers:
         options.max_rows,
         options.max_norm,
         MappingProxyType(controllers),
-        options.computations,
+        _opened(options.computations, model, has_labels=bool(predicted), is_exact=options.exact),
+        predicted,
+        options.exact,
     )
+
+
+def _opened(chosen: tuple[str, ...] | None, model: str | None, *, has_labels: bool, is_exact: bool) -> tuple[str, ...]:
+    """Return the computations that a purpose allows; raises PolicyError where labels or exact data are of no use."""
+    found = chosen if chosen is not None else () if is_exact and model is not None else ("query",)
+    found = tuple(dict.fromkeys((*found, *(() if model is None else (model,)))))
+    if (has_labels or is_exact) and not any(one not in ("query", "key-search") for one in found):
+        hint = "add --computations with a model, such as logistic-regression; or --job MODEL, of `consilo new`"
+        raise PolicyError("labels and exact data are for models, and no model is allowed", hint)
+    if is_exact and "query" in found:
+        raise PolicyError("exact data answer no query", "leave query out of --computations")
+    return found
 
 
 def _fitting(kind: Any, what: str) -> Any:

@@ -113,6 +113,11 @@ def published(name: str, column: Column, source: Source, now: int, slack_days: i
         if column.granularity is not None and source.lookback_days is not None:
             found = (*periods(column.granularity, source.lookback_days + slack_days, now), UNKNOWN)
         return TableColumn(name=name, type="date", domain=found, unknown=UNKNOWN if found else None)
+    return defined(name, column)
+
+
+def defined(name: str, column: Column) -> TableColumn:
+    """Return the definition of a column that is no date, which is the same on every day."""
     has_range = column.type == "bool" or column.bounds is not None
     low, high = column.range_steps
     return TableColumn(

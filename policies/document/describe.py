@@ -12,6 +12,13 @@ from policies.document.purpose_codes import DUO
 from policies.document.purposes import ConsentColumn, ConsentTable
 from policies.units import MICRO
 
+_RESULTS = {
+    "query-result": "query-result",
+    "model": "model",
+    "model-to-analyst": "model-to-analyst (the analyst receives the model of a run that asks for it)",
+    "metrics": "metrics (the analyst receives sums that tell how good a model's predictions are)",
+}
+
 
 def worded_policy(policy: Policy) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Return the policy as headings with sentences below them."""
@@ -194,7 +201,8 @@ def _leaves(policy: Policy) -> Iterator[str]:
     figures = ", ".join(map(_figure, disclosure.aggregates))
     groups = f"at most {disclosure.max_groups} groups in {disclosure.max_dimensions} columns"
     yield f"What may be asked for: {figures or 'no figure'}, {groups}."
-    yield f"What may leave: {' and '.join(disclosure.release) or 'nothing'}."
+    results = (_RESULTS[one] for one in disclosure.release)
+    yield f"What may leave: {' and '.join(results) or 'nothing'}."
     if disclosure.own_metrics:
         yield "An evaluation may show the metrics of a model by the rows of this silo alone."
     yield f"An answer needs at least {disclosure.min_silos} silos."

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from crypto.keys import VerifyKey
@@ -48,7 +49,7 @@ max_rows  = {max_rows}                         # rows of one person that enter o
 {norm}
 # A column's key is its name in questions: rename it until all silos say the same. `from` is its name in this file.
 [sources.{table}]
-kind = "{kind}"
+{release}kind = "{kind}"
 uri  = {uri}
 {cells}{columns}
 [purposes.{purpose}
@@ -64,7 +65,7 @@ min_cohort     = 10                   # groups with a smaller noisy count are wi
 min_silos      = {least}                    # in a sum: {beside}
 max_dimensions = 2
 max_groups     = 100
-aggregates     = ["count", "sum", "avg"]
+{leaves}
 
 [protection]
 accept        = ["masking"]
@@ -85,10 +86,29 @@ roles = []                            # closed; to sum or filter by it, put two 
 """
 _TRAINING = """\
 
-[training]
+[training]                            # models go to the silos that train them, to nobody else
 max_rounds      = 100                 # steps of one run, at most
-clip_norm       = 5                   # the longest gradient of one person that a run may count
+{dp}clip_norm       = 5                   # the longest gradient of one person that a run may count
 max_rho_per_run = {rho}
+"""
+_EXACT = """\
+release = "exact"                     # sums without noise leave, for models alone: nothing is promised to a person
+"""
+_DP = """\
+dp              = "optional"          # models without noise are allowed, as the data are exact
+"""
+_ANSWERS = 'aggregates     = ["count", "sum", "avg"]'
+_MODELS = 'release        = ["model"]'
+_UNUSED_RHO = Decimal("0.01")  # of exact data, which have no price
+_LABEL = """\
+roles = ["label"]                     # models predict it, and no question uses it
+"""
+_LABEL_BOUNDS = """\
+bounds = "{placeholder}"                    # [low, high] from public knowledge, never from the data
+"""
+_LABEL_DOMAIN = """\
+domain = "{placeholder}"                    # the public list of its values, such as ["no", "yes", "unknown"]
+unknown = "unknown"                   # the one of them that stands for missing and unlisted values
 """
 _STEP = "step = 0.01                           # the unit in which sums are made; bounds are multiples of it\n"
 _BOOL = """\
@@ -178,6 +198,8 @@ def drafted(draft: PolicyDraft, path: str) -> str:
         uri=toml(draft.uri),
         cells="".join(f"{line}\n" for line in _cells(draft)),
         columns=columns,
+        release=_EXACT if answers.is_exact else "",
+        leaves=_MODELS if answers.is_exact else _ANSWERS,
         purpose=_purpose(answers.purpose),
         basis_of_law=_asked(answers.basis, 'such as "public-task" or "legitimate-interest"; see docs/policy-keys.md'),
         computations=toml(answers.computations),
@@ -218,6 +240,8 @@ def _purpose(name: str | None) -> str:
 
 def _lifetime(answers: Answers) -> str:
     text = "what may ever be spent on one person, never refreshed"
+    if answers.rho is None and answers.is_exact:
+        return f"{{ rho = {_UNUSED_RHO} }}            # {text}; exact data have no price"
     if answers.rho is None:
         return f'{{ rho = "{PLACEHOLDER}" }}        # {text}, such as 1.0'
     return f"{{ rho = {answers.rho} }}        # epsilon {answers.epsilon:g} at this delta: {text}"
@@ -226,8 +250,10 @@ def _lifetime(answers: Answers) -> str:
 def _training(answers: Answers) -> str:
     if not answers.is_training:
         return ""
-    rho = _asked(None, "what one run may cost a person") if answers.rho is None else f"{answers.rho}"
-    return _TRAINING.format(rho=rho)
+    rho = f"{_UNUSED_RHO if answers.rho is None and answers.is_exact else answers.rho}"
+    if answers.rho is None and not answers.is_exact:
+        rho = _asked(None, "what one run may cost a person")
+    return _TRAINING.format(rho=rho, dp=_DP if answers.is_exact else "")
 
 
 def _cells(draft: PolicyDraft) -> Iterator[str]:
@@ -262,6 +288,8 @@ def _column(draft: PolicyDraft, column: ColumnDraft) -> str:
         return text + "".join(f"{key} = {toml(value)}\n" for key, value in declared.items())
     text += 'class = "confidential"                # or "public", "internal", "sensitive", "special-category"\n'
     text += "".join(f"{key} = {toml(value)}\n" for key, value in declared.items())
+    if column.is_label:
+        return text + _label(column)
     if column.type == "string":
         return text + _STRING.format(placeholder=PLACEHOLDER)
     if column.type == "bool":
@@ -272,6 +300,15 @@ def _column(draft: PolicyDraft, column: ColumnDraft) -> str:
     if draft.is_named:
         return text + _NUMBER.format(placeholder=PLACEHOLDER) + "".join(f"# {line}\n" for line in step.splitlines())
     return text + _MEASURE.format(placeholder=PLACEHOLDER) + step + _SCALE
+
+
+def _label(column: ColumnDraft) -> str:
+    """Return the roles of a label, and what is to be filled in of it."""
+    if column.type == "bool":
+        return _LABEL
+    if column.type == "string":
+        return _LABEL + _LABEL_DOMAIN.format(placeholder=PLACEHOLDER)
+    return _LABEL + _LABEL_BOUNDS.format(placeholder=PLACEHOLDER) + (_STEP if column.type == "decimal" else "")
 
 
 def to_fill_in(text: str) -> list[str]:

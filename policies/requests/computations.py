@@ -22,6 +22,7 @@ from policies.requests.held_out import Side
 from policies.requests.judged import JudgedModel
 from policies.requests.key_search import KeySearch
 from policies.requests.logistic import LogisticStep
+from policies.requests.noised import NoisedStep
 from policies.requests.persons import Inner
 from policies.requests.predicates import Predicate
 from policies.requests.query import Aggregate, Plan
@@ -43,7 +44,7 @@ class Computation(Protocol):
 
     @property
     def opened_as(self) -> str:
-        """The name in `purposes.*.computations` of a policy: of an exact step that of its family."""
+        """The name in `purposes.*.computations` of a policy: of a step of a family that of the family."""
 
     @property
     def release(self) -> Literal["private", "exact"]:
@@ -166,7 +167,8 @@ class Computation(Protocol):
 
 # The closed union of the wire.
 AnyComputation = Annotated[
-    Plan | KeySearch | LogisticStep | ExactStep | SplitStep | Evaluation | Statements, Field(discriminator="kind")
+    Plan | KeySearch | LogisticStep | ExactStep | NoisedStep | SplitStep | Evaluation | Statements,
+    Field(discriminator="kind"),
 ]
 
 COMPUTATIONS: Mapping[str, type[Computation]] = MappingProxyType(
@@ -176,12 +178,13 @@ COMPUTATIONS: Mapping[str, type[Computation]] = MappingProxyType(
         "key-search": KeySearch,
         "logistic-regression": LogisticStep,
         "exact-step": ExactStep,
+        "noised-step": NoisedStep,
         "split": SplitStep,
         "evaluation": Evaluation,
     }
 )
 
-# The names that a policy opens and a request can ask for; those of an exact step are its families, and a
+# The names that a policy opens and a request can ask for; those of a step of a family are the families, and a
 # split of the persons is opened as what it is for.
 OPENED: frozenset[str] = frozenset({"query", "key-search", "logistic-regression", "evaluation", *SHAPES})
 

@@ -1,10 +1,11 @@
-"""One round of an exact model family: a secure sum without noise, on sources that their policies declare exact.
+"""One round of a model family: what exact and noised ones share, and a round without noise, on sources declared exact.
 
-There is one message for all families. `family` names one of `policies.requests.families.SHAPES`, and the blocks of the
+There is one message for all exact families. `family` names one of `SHAPES`, and the blocks of the
 sum follow from it, from the columns and options, and from the number of the round. docs/protocol.md section 11.
 """
 
-from collections.abc import Iterable, Mapping
+from abc import ABC
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -12,6 +13,7 @@ from pydantic import Field, model_validator
 
 from crypto.wire import Message, Name
 from policies.requests.families import MOST_PER_ROW, SHAPES, Shape, Task, check_task
+from policies.requests.noised_families import WITHOUT_NOISE, why_exact_alone
 from policies.requests.statistic import Extent, Statistic, exact
 from policies.requests.tables import MAX_TEXT, Table
 from policies.requests.training import MAX_FEATURES, TrainingStep
@@ -33,11 +35,9 @@ class Setting(Message):
 Settings = Annotated[tuple[Setting, ...], Field(max_length=_MOST_SETTINGS, exclude_if=lambda settings: not settings)]
 
 
-class ExactStep(TrainingStep):
-    """One round of an exact family: `step` is its number, and `steps` is how many the run has at most."""
+class FamilyStep(TrainingStep, ABC):
+    """One round of a family: `step` is its number, and `steps` is how many the run has at most."""
 
-    kind: Literal["exact-step"] = "exact-step"
-    release: Literal["exact"] = "exact"
     label: Annotated[Name | None, Field(exclude_if=lambda name: name is None)] = None
     features: Annotated[tuple[Name, ...], Field(max_length=MAX_FEATURES)] = ()
     family: Name
@@ -45,7 +45,7 @@ class ExactStep(TrainingStep):
     options: Settings = ()
 
     rounds_key: ClassVar[str] = "rounds"
-    may_end_early: ClassVar[bool] = True
+    shapes: ClassVar[Mapping[str, Shape]]
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -59,22 +59,12 @@ class ExactStep(TrainingStep):
         return self.family
 
     @property
-    def clip_norm(self) -> Decimal:
-        return Decimal(0)
-
-    @property
-    def cohort(self) -> int | None:
-        option = self.shape.options.get("min_cohort")
-        if option is None:
-            return None
-        return int(next((one.value for one in self.options if one.name == "min_cohort"), option.default))
-
-    @property
     def shape(self) -> Shape:
         """What the family takes; raises ValueError where there is no such family."""
-        if self.family not in SHAPES:
-            raise ValueError(f"no exact family {self.family!r}, expected one of {', '.join(SHAPES)}")
-        return SHAPES[self.family]
+        if self.family not in self.shapes:
+            kind = self.release
+            raise ValueError(f"no {kind} family {self.family!r}, expected one of {', '.join(self.shapes)}")
+        return self.shapes[self.family]
 
     def task(self, table: Table) -> Task:
         """Return what the family's shape and its computation read of this step."""
@@ -106,26 +96,44 @@ class ExactStep(TrainingStep):
         if self.shape.changed is not None:
             return super().size(table) + self.shape.changed(self.task(table))
         rounds = (self.model_copy(update={"step": number}) for number in range(2))
-        return super().size(table) + max(sum(_lengths(one.task(table))) for one in rounds)
+        return super().size(table) + max(sum(self.shape.blocks(one.task(table)).values()) for one in rounds)
 
     def check(self, table: Table, backend: str) -> None:
         super().check(table, backend)
-        check_task(self.task(table))
+        check_task(self.task(table), self.shapes)
+
+    def in_words(self, table_name: str) -> str:
+        of = f" of {self.label}" if self.label else ""
+        by = f" from {', '.join(self.features)}" if self.features else ""
+        beside = f" with {', '.join(map(str, self.parts))}" if self.parts else ""
+        run = f"a run of at most {self.steps} steps ({self.release}){self.whose_in_words}"
+        return f"fit a {self.family}{of}{by}{beside} in {table_name}, {run}"
+
+
+class ExactStep(FamilyStep):
+    """One round of an exact family."""
+
+    kind: Literal["exact-step"] = "exact-step"
+    release: Literal["exact"] = "exact"
+    shapes: ClassVar[Mapping[str, Shape]] = SHAPES
+
+    @property
+    def clip_norm(self) -> Decimal:
+        return Decimal(0)
+
+    @property
+    def cohort(self) -> int | None:
+        option = self.shape.options.get("min_cohort")
+        if option is None:
+            return None
+        return int(next((one.value for one in self.options if one.name == "min_cohort"), option.default))
 
     def statistics(self, table: Table) -> Mapping[Statistic, Extent]:
         blocks, per_row = self.shape.blocks(self.task(table)), MOST_PER_ROW if self.step == 0 else 0
         return {Statistic(name): exact(length, per_row) for name, length in blocks.items()}
 
     def release_remedy(self, release: str) -> str:
-        return 'take sources with release = "exact"; docs/training.md says what runs with release = "private"'
-
-    def in_words(self, table_name: str) -> str:
-        of = f" of {self.label}" if self.label else ""
-        by = f" from {', '.join(self.features)}" if self.features else ""
-        beside = f" with {', '.join(map(str, self.parts))}" if self.parts else ""
-        run = f"a run of at most {self.steps} steps ({self.release})"
-        return f"fit a {self.family}{of}{by}{beside} in {table_name}, {run}"
-
-
-def _lengths(task: Task) -> Iterable[int]:
-    return SHAPES[task.family].blocks(task).values()
+        has_other = 'take sources with release = "exact"'
+        if self.family in WITHOUT_NOISE:
+            return f"{why_exact_alone(self.family)}; or {has_other}"
+        return f'remove release = "exact" from the job, as {self.family} has a form with noise; or {has_other}'

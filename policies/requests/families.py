@@ -474,15 +474,15 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
 )
 
 
-def takers(kind: Kind) -> str:
+def takers(kind: Kind, shapes: Mapping[str, Shape] = SHAPES) -> str:
     """Return the families that take a kind of label, in words."""
-    return " and ".join(name for name, shape in SHAPES.items() if kind in shape.labels) or "no family"
+    return " and ".join(name for name, shape in shapes.items() if kind in shape.labels) or "no family"
 
 
-def check_task(task: Task) -> None:
+def check_task(task: Task, shapes: Mapping[str, Shape] = SHAPES) -> None:
     """Raise ValueError if a task's columns or options are not those that its family takes."""
-    shape = SHAPES[task.family]
-    _check_label(task, shape)
+    shape = shapes[task.family]
+    _check_label(task, shapes)
     if len(task.features) < shape.least_features:
         raise ValueError(f"{task.family} needs {shape.least_features} or more features, found {len(task.features)}")
     for name in task.features:
@@ -517,7 +517,8 @@ def check_task(task: Task) -> None:
         raise ValueError(f"{message}; take fewer features, or features with fewer values")
 
 
-def _check_label(task: Task, shape: Shape) -> None:
+def _check_label(task: Task, shapes: Mapping[str, Shape]) -> None:
+    shape = shapes[task.family]
     if task.label is None:
         if shape.labels:
             raise ValueError(f"{task.family} needs a label")
@@ -530,5 +531,5 @@ def _check_label(task: Task, shape: Shape) -> None:
     if kind is None or kind not in shape.labels:
         has = task.label_column.type if kind is None else f"{kind} ({task.label_column.type})"
         needs = " or ".join(sorted(shape.labels))
-        other = "" if kind is None else f"; {kind} labels: {takers(kind)}"
+        other = "" if kind is None else f"; {kind} labels: {takers(kind, shapes)}"
         raise ValueError(f"label {task.label!r} is {has}, {task.family} takes {needs}{other}")

@@ -113,6 +113,14 @@ class Request(Message):
             raise ValueError("a round of a search stands in no other's place; ask it anew")
         return self
 
+    @model_validator(mode="after")
+    def _check_released(self) -> Self:
+        step = self.plan.training
+        receiver = None if step is None else step.released_to
+        if receiver is not None and receiver.name != self.analyst:
+            raise ValueError(f"a model is released to the analyst who asks for it, not to {receiver.name}")
+        return self
+
     def _check_backend(self) -> None:
         chosen, silos = BACKENDS[self.backend], len(self.silos)
         if chosen.has_key != bool(self.round_key) or len(self.sealed_secrets) != chosen.has_key * len(self.recipients):

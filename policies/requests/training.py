@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from crypto.rounds.manifest import Recipient
 from crypto.wire import Digest, Message, Name, RoundId
 from policies.requests.cases import Cases
 from policies.requests.expressions import Derived
@@ -27,7 +28,9 @@ Positive = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,5})(\.[0-9]{1,9})?$")
 
 
 class TrainingStep(Message, ABC):
-    """The common fields of the steps of all model families; the result is a model, which only the silos receive.
+    """The common fields of the steps of all model families; the result is a model, which the silos receive.
+
+    They alone receive it, unless `released_to` names the analyst. Nobody but the silos receives an update.
 
     With release "private" the sum has noise, and one person changes a silo's part by at most `clip_norm` in L2 norm.
     With release "exact" it has none and `clip_norm` is 0; only a source that its policy declares exact answers.
@@ -45,6 +48,8 @@ class TrainingStep(Message, ABC):
     continues: Annotated[RoundId | None, Field(default=None, exclude_if=lambda run: run is None)] = None
     # The persons from whom the model does not learn; left out where it learns from all.
     held_out: Annotated[HeldOut | None, Field(default=None, exclude_if=lambda held: held is None)] = None
+    # The analyst, to whom silos seal the model at the end of the run; left out where it stays with the silos.
+    released_to: Annotated[Recipient | None, Field(default=None, exclude_if=lambda one: one is None)] = None
 
     result: ClassVar[Literal["query-result", "model", "metrics"]] = "model"
     approved_as: ClassVar[Literal["query", "training", "key-search"]] = "training"
@@ -63,7 +68,7 @@ class TrainingStep(Message, ABC):
     paired: ClassVar[tuple[str, ...]] = ()
     portions: ClassVar[tuple[tuple[int, int], ...]] = ((1, 1),)
     rounds_key: ClassVar[str] = "steps"  # of a job file: how many steps a run has
-    may_end_early: ClassVar[bool] = False  # whether the silos may say after a step that the run is at its end
+    clip_key: ClassVar[str] = "clip"  # of a job file: the norm to which each person's part is clipped
 
     @model_validator(mode="after")
     def _check_chain(self) -> Self:
@@ -130,6 +135,11 @@ class TrainingStep(Message, ABC):
         """The column that says which rows are held out, if one does."""
         return () if self.held_out is None or self.held_out.column is None else (self.held_out.column,)
 
+    @property
+    def whose_in_words(self) -> str:
+        """Who receives the model beside the silos, in words; empty where nobody does."""
+        return "" if self.released_to is None else f", whose model {self.released_to.name} receives too"
+
     def rows_in_words(self, table: Table) -> str:
         rows = f"at most {table.max_rows} rows"
         return rows if self.held_out is None else f"{rows}, and none of who is held out: {self.held_out}"
@@ -157,4 +167,5 @@ class TrainingStep(Message, ABC):
 
     def in_words(self, table_name: str) -> str:
         features = ", ".join(self.features)
-        return f"train {self.label} from {features} in {table_name}, a run of {self.steps} steps ({self.release})"
+        run = f"a run of {self.steps} steps ({self.release}){self.whose_in_words}"
+        return f"train {self.label} from {features} in {table_name}, {run}"

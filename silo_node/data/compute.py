@@ -37,6 +37,7 @@ from silo_node.training import exact
 from silo_node.training.evaluation.contributed import contributed
 from silo_node.training.family import Examples
 from silo_node.training.logistic_model import weights_of
+from silo_node.training.noised import step as noised
 from silo_node.training.run import RunState, check_position
 from silo_node.training.scoring import check_judged, scored
 from silo_node.training.split import split_of
@@ -163,6 +164,7 @@ CONTRIBUTIONS: Mapping[str, ContributionKind] = MappingProxyType(
         "logistic-regression": ContributionKind(_read_examples, Reader.examples, _trained, _load_torch, is_kept=True),
         "exact-step": ContributionKind(_read_model_rows, Reader.model_examples, exact.contribution, is_kept=True),
         "evaluation": ContributionKind(_read_judged, _prepared_judged, _judged, is_kept=True),
+        "noised-step": ContributionKind(_read_model_rows, Reader.model_examples, noised.contribution, is_kept=True),
         "split": ContributionKind(_no_rows, _no_prepared_rows, _drawn),
     }
 )

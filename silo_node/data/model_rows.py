@@ -1,32 +1,38 @@
-"""The rows that a family without noise learns from: bounded per person, whole, drawn once for all rounds of a run.
+"""The rows that a family learns from: bounded per person, whole, and those of a family without noise drawn once a run.
 
 Pure: numbers in, numbers out. A row that lacks a needed cell is left out and counted. Which rows of a person enter,
-where there are more than `max_rows`, follows from the run, so that every round has the same ones and the model one aim;
-the source is exact, so nothing is promised against whoever knows the choice.
+where there are more than `max_rows`, is drawn by lot. Without noise the lots follow from the run, so that every round
+has the same rows and the model one aim; the source is exact, so nothing is promised against whoever knows the choice.
+With noise they are the request's own, which nobody knows.
 """
 
 from hashlib import sha512
 
 import numpy as np
 
+from policies.requests.exact import FamilyStep
 from policies.requests.families import Task, kind_of
 from policies.requests.request import Request
 from policies.requests.tables import TableColumn
 from silo_node.data.bounding import chosen
 from silo_node.data.coded import NO_STEPS, Bools, Integers, Rows, member_of, steps_of
 from silo_node.data.lots import Lots
-from silo_node.training.exact import task_of
 from silo_node.training.family import Examples
 from silo_node.training.scoring import model_of
 
 _CONTEXT = b"consilo/1 rows of a run"
 
 
-def model_rows(rows: Rows, request: Request, is_in: Bools | None) -> Examples:
-    """Return the rows of an exact step; `is_in` says which persons are in, None means all."""
+def model_rows(rows: Rows, request: Request, is_in: Bools | None, own: Lots | None = None) -> Examples:
+    """Return the rows of a step of a family; `is_in` says which persons are in, None means all.
+
+    `own` are the request's lots; None draws new ones. Raises TypeError if the request is no such step.
+    """
     step = request.plan.training
-    lots = Lots(sha512(_CONTEXT + (step.run if step is not None else b"")).digest())
-    return bounded_rows(rows, request, task_of(request), is_in, lots)
+    if not isinstance(step, FamilyStep):
+        raise TypeError(f"rows are for a step of a family, not for a {request.plan.kind}")
+    lots = Lots(sha512(_CONTEXT + step.run).digest()) if step.release == "exact" else own or Lots()
+    return bounded_rows(rows, request, step.task(request.table), is_in, lots)
 
 
 def judged_rows(rows: Rows, request: Request, is_in: Bools | None) -> Examples:
@@ -54,6 +60,7 @@ def bounded_rows(rows: Rows, request: Request, task: Task, is_in: Bools | None, 
         {name: np.asarray(cells[is_whole][few], np.int64) for name, (cells, _) in found.items()},
         {name: np.asarray(~found[name][1][is_whole][few]) for name in filled},
         int(len(kept) - is_whole.sum()),
+        len(np.unique(rows.person[kept[~is_whole]])),
     )
 
 

@@ -31,12 +31,12 @@ from silo_node.data.locations import LOAD_TIMEOUT_S, connect, opened
 from silo_node.data.sources import Source
 from silo_node.errors import SiloError, SourceError
 from silo_node.home import LEDGER
-from silo_node.ledger.store import LedgerStore
+from silo_node.ledger.kept_runs import kept_runs
 from silo_node.owner import backup_commands, force_commands, ledger_commands, policy_commands, prepared_commands
 from silo_node.owner.consent_status import ConsentCounts, PersonConsent, consent_counts, status_of_person
+from silo_node.owner.model_commands import add_model_commands
 from silo_node.owner.receipt_commands import add_receipt_command
 from silo_node.training.run import RunState
-from silo_node.training.shown import shown
 
 WAIT_S = 180.0  # for a silo that was started to be connected
 
@@ -83,10 +83,7 @@ def command_line() -> argparse.ArgumentParser:
     consent.add_argument("--policy", type=Path, required=True, metavar="FILE", help="the policy.toml")
     consent.add_argument("--purpose", metavar="PURPOSE", help="only this one; default: all of the policy")
     consent.add_argument("--person", metavar="ID", help="also say whether this person is in, and why")
-    text = "show the models that the silo holds"
-    models = add_command(commands, "models", _models, text)
-    models.add_argument("--policy", type=Path, required=True, metavar="FILE", help="the policy.toml beside the ledger")
-    models.add_argument("--format", choices=["table", "json"], default="table")
+    add_model_commands(commands)
     _federated_commands(commands)
     return parser
 
@@ -217,7 +214,9 @@ def _may_have_been_in(one: PersonConsent) -> bool:
 
 
 def _print_learned(policy: Path, purpose: str, table: str, now: int) -> None:
-    learned = [one for one in _states(policy) if (one.purpose, one.table) == (purpose, table) and one.learned_at <= now]
+    states = [RunState.decode(one.state) for one in kept_runs(policy.resolve().parent / LEDGER)]
+    of = purpose, table
+    learned = [one for one in states if (one.purpose, one.table) == of and one.learned_at <= now and one.split is None]
     if learned:
         print("        models learned while this person may have been in:")
     for state in learned:
@@ -272,41 +271,6 @@ def _status(policy: Policy, one: PersonConsent) -> str:
             return "not in: no row"
         case _:
             return f"not in: {one.reason}{since}"
-
-
-def _states(policy: Path) -> list[RunState]:
-    """Return the models in the ledger of a policy's directory; the last learned one is last."""
-    path = policy.resolve().parent / LEDGER
-    if not path.exists():
-        return []
-    store = LedgerStore(path)
-    try:
-        states = (state for state in map(RunState.decode, store.runs()) if state.split is None)
-        return sorted(states, key=lambda state: state.learned_at)
-    finally:
-        store.close()
-
-
-def _model(state: RunState) -> dict[str, object]:
-    model = state.exact
-    if model is None:
-        return {"coefficients": state.coefficients()}
-    return {"model": model.family, "ended": model.ended, **model.fitted.model_dump()}
-
-
-def _models(options: argparse.Namespace) -> int:
-    load(options.policy)
-    states = _states(options.policy)
-    if options.format == "json":
-        listing = [{**state.summary(), **_model(state)} for state in states]
-        print(json.dumps(listing, indent=2))
-        return 0
-    for state in states:
-        print(f"run {state.run.hex()}: {state.done} of {state.steps} steps, {state.release}, for {state.purpose}")
-        print("\n".join(shown(state)))
-    if not states:
-        print("no model yet")
-    return 0
 
 
 def program() -> NoReturn:

@@ -62,7 +62,7 @@ def requests_of(policy: Policy, store: LedgerStore, now: int) -> list[PendingReq
             raise LedgerError("a request that waits was altered", "restore the ledger, and find out who changed it")
         analyst = policy.analyst_entry(request.analyst) or request.analyst
         counted = counted_since(policy, request.purpose, now)
-        spent = store.spending(request.nonce, request.purpose, analyst, (), run_of(request), None, counted)
+        spent = store.spending(request.nonce, request.purpose, analyst, (), run_of(policy, request), None, counted)
         needed = approvals_of(policy, request, spent)
         verdicts = store.verdicts(waiting.subject)
         statuses = tuple(

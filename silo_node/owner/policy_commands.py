@@ -142,7 +142,7 @@ def _init(options: argparse.Namespace) -> int:
         raise SiloError(f"{options.source} has no column {options.id!r} (found: {listed})", "mend --id")
     columns = None if options.columns is None else read_columns(options.columns)
     answers = answers_of(options, (options.silo,))
-    agreement = agreed({options.silo: found}, {options.silo: options.id}, columns, is_training=answers.is_training)
+    agreement = agreed({options.silo: found}, {options.silo: options.id}, columns, answers.opening)
     draft = PolicyDraft(
         command="consilo-silo init",
         silo=options.silo,

@@ -13,17 +13,21 @@ from crypto.rounds.report import StoredReport
 from crypto.wire import sign, signer_of, verify
 from policies.budget.ledger import Ledger
 from policies.decision.compiled import compiled
+from policies.models.record import recorded
 from policies.requests.request import Request, resolved
 from policies.requests.round_key import round_secret
 from policies.requests.terms import terms_of
 from silo_node.rounds.proposal import state_of
+from silo_node.rounds.releasing import released
 from silo_node.rounds.states import Silo
 from silo_node.training.models import MODELS
 from silo_node.training.run import RunState, check_position, position_of
 
 
-def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[bytes]) -> bytes:
+def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[bytes]) -> tuple[bytes, ...]:
     """Open the report of a training step, move the model by it, and return the signed ModelUpdated.
+
+    At the end of a run whose model its analyst may have, that model follows, sealed to the analyst.
 
     `evidence` has the masked inputs of the survivors, chunk by chunk: the sum is added once more before it is used.
 
@@ -45,7 +49,7 @@ def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[
         try:
             check_position(state, request)
         except ProtocolError:
-            return _learned(silo, step.run, state)
+            return (signed_position(silo, ledger, step.run, state),)
         if unknown := request.table.unresolved:
             raise ProtocolError(f"the model has a feature with the domain {unknown[0].name}, which this policy lacks")
         terms = terms_of(request, signed.digest)
@@ -55,13 +59,18 @@ def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[
         for index in range(checked.scheme.shape.chunks if checked.scheme.columns == 1 else 0):
             check_chunk(checked, index, evidence[index * members : (index + 1) * members])
         opened = open_report(checked, silo.name, silo.sealing, round_secret(request, silo.name, silo.sealing))
+        record = recorded(None if state is None else state.record, request, step, checked)
         state = MODELS[request.plan.kind](state, request, stored.name, opened, now)
+        state = state.model_copy(update={"record": record})
         ledger.save_run(step.run, state.encode())
-    return _learned(silo, step.run, state)
+    return (signed_position(silo, ledger, step.run, state), *released(silo, request, state))
 
 
-def _learned(silo: Silo, run: bytes, state: RunState | None) -> bytes:
+def signed_position(silo: Silo, ledger: Ledger, run: bytes, state: RunState | None) -> bytes:
+    """Return the signed ModelUpdated: what this silo has learned of a run, and why it takes no further step of it."""
     ended = None if state is None else state.ended
+    if ended is None and (why := ledger.why_over(run)) is not None:
+        ended = "abandoned" if why == "expired" else why
     learned = ModelUpdated(federation=silo.federation, run=run, position=position_of(state), ended=ended)
     return sign(learned, silo.name, silo.signing)
 

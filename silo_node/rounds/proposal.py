@@ -17,7 +17,7 @@ from crypto.sealing import SealingKey, seal
 from crypto.shamir import draw
 from crypto.wire import body_digest, sign, signer_of, unverified, verify
 from policies.budget.accountant import charge
-from policies.budget.ledger import Charge, Ledger, RunStep
+from policies.budget.ledger import Charge, Ledger, RunOver, RunStep
 from policies.budget.sampler import sampler_delta
 from policies.decision.approval_rules import counted_since
 from policies.decision.approvals import subject_of
@@ -33,12 +33,15 @@ from policies.decision.preconditions import (
     first_was_answered,
     first_was_replaced,
     replaced,
+    run_is_over,
     signed_before,
     too_many_retries,
     unknown_analyst,
     wrong_position,
     wrong_signature,
 )
+from policies.decision.run_price import reserved_part
+from policies.document.policy import Policy
 from policies.requests.denials import Denial, Refusal
 from policies.requests.replacing import holds_for, job_before, left_out, silos_before
 from policies.requests.request import Request, job_of, resolved
@@ -157,7 +160,7 @@ def _reserve(silo: Silo, ledger: Ledger, now: int, request: Request, request_has
 
     If the clock is behind what the log has seen, one of the two was wrong. The charge counts in the windows of both.
     """
-    run, months = run_of(request), months_of(silo.policy, request, now)
+    run, months = run_of(silo.policy, request), months_of(silo.policy, request, now)
     entry = Charge(
         nonce=request.nonce,
         request_hash=request_hash,
@@ -224,7 +227,7 @@ def _decide(
 ) -> tuple[Denial, ...]:
     months = months_of(silo.policy, request, now)
     since = [limit.since for limit in limits_of(silo.policy, request.purpose, now, months)]
-    run = run_of(request)
+    run = run_of(silo.policy, request)
     rate = rate_of(silo.policy, now)
     requests_since = None if rate is None else rate.since
     counted = counted_since(silo.policy, request.purpose, now)
@@ -272,7 +275,7 @@ def _in_place(silo: Silo, ledger: Ledger, request: Request) -> tuple[Denial, ...
     if not set(request.replaces.left_out) <= set(silo.silos):
         raise ProtocolError("the request leaves out a silo that the federation's roster lacks")
     left_out(request.replaces, silo.federation, silo.silos, silo.aggregators)
-    run = run_of(request)
+    run = run_of(silo.policy, request)
     if run is None and any(map(ledger.is_charged, request.replaces.nonces)):
         return (first_was_answered(),)
     earlier = (*request.replaces.nonces, *((run.continues,) if run is not None else ()))
@@ -280,10 +283,14 @@ def _in_place(silo: Silo, ledger: Ledger, request: Request) -> tuple[Denial, ...
     return (first_was_replaced(),) if any(ledger.is_replaced(one, own) for one in earlier) else ()
 
 
-def run_of(request: Request) -> RunStep | None:
-    """Return which part of which run a request is; None for a question."""
+def run_of(policy: Policy, request: Request) -> RunStep | None:
+    """Return which part of which run a request is, and what each part reserves here; None for a question."""
     part = request.plan.part
-    return None if part is None else RunStep(part.run, job_of(request, part), part.step, part.continues or b"")
+    if part is None:
+        return None
+    each = reserved_part(request, policy.privacy_unit.max_silos)
+    name = part.run, job_of(request, part), part.step
+    return RunStep(*name, part.continues or b"", part.steps, each, request.silos)
 
 
 def _entry(silo: Silo, request: Request) -> str:
@@ -316,13 +323,16 @@ def _judge(
     denials = _decide(silo, ledger, fresh, now, request, request_hash)
     if not denials:
         denials = _unknown_runs(ledger, request)
-    run = run_of(request)
+    run = run_of(silo.policy, request)
     if not denials and run is not None:
         try:
             if ledger.job_of(run.run) not in (None, run.job):
                 raise ProtocolError("this run began with another request")
             if request.plan.training is not None:
-                check_position(state_of(silo, ledger, request), request)
+                state = state_of(silo, ledger, request)
+                check_position(state, request)
+                if request.micro_rho and state is not None and state.ended is not None:
+                    denials = (run_is_over(state.ended),)
         except ProtocolError as err:
             denials = (wrong_position(err.message),)
         if not denials and not request.micro_rho and _has_left(ledger, request, run):
@@ -337,11 +347,19 @@ def _known(silo: Silo, ledger: Ledger, request: Request) -> tuple[Denial, ...]:
     step = request.plan.training
     if ledger.is_replaced(request.nonce) or (step is not None and ledger.is_replaced(step.run)):
         return (replaced(),)
+    if step is not None and (why := _why_over(ledger, step.run, step.continues)) is not None:
+        return (run_is_over(why),)
     if ledger.is_exhausted(request.nonce):
         return (too_many_retries(),)
     if ledger.signed_after and request.created_at < ledger.signed_after + CLOCK_SKEW_S:
         return (signed_before(),)
     return _in_place(silo, ledger, request)
+
+
+def _why_over(ledger: Ledger, run: bytes, continues: bytes | None) -> RunOver | None:
+    """Return why no further step of a run, or of the run that it continues, is taken; None if it goes on."""
+    own = ledger.why_over(run)
+    return own if own is not None or continues is None else ledger.why_over(continues)
 
 
 def _unknown_runs(ledger: Ledger, request: Request) -> tuple[Denial, ...]:

@@ -4,6 +4,8 @@ Promise: silos at the same position of a run have the same state to the last bit
 numbers and updates its state by the same arithmetic. numpy alone is loaded: no torch on this path.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from crypto.errors import ProtocolError
@@ -27,17 +29,18 @@ def contribution(request: Request, examples: Examples, state: RunState | None) -
     """Return the silo's blocks in whole units: of these rows, at the state that all silos have."""
     task = task_of(request)
     family = FAMILIES[task.family]
-    return family.statistics(task, _state(state, task), examples)
+    return family.statistics(task, kept_state(state, task, family.init), examples)
 
 
 def moved(state: RunState | None, request: Request, position: bytes, opened: Opened, now: int) -> RunState:
     """Return the state after a step, from the blocks of its opened sum. The step must be the next one."""
     task = task_of(request)
     family, names = FAMILIES[task.family], SHAPES[task.family].blocks(task)
-    after = family.update(task, _state(state, task), dict(zip(names, opened.whole_blocks(), strict=True)))
+    sums = dict(zip(names, opened.whole_blocks(), strict=True))
+    after = family.update(task, kept_state(state, task, family.init), sums)
     model = ExactModel(
         family=task.family,
-        numbers=_numbers(after),
+        numbers=numbers_of(after),
         ended=after.ended,
         why=after.why,
         fitted=family.finish(task, after),
@@ -50,17 +53,18 @@ def scored(task: Task, state: RunState, examples: Examples) -> tuple[Vector, Vec
     judged = FAMILIES[task.family].judged
     if judged is None:
         raise ProtocolError(f"{task.family} predicts nothing of a row")
-    return judged.scores(task, _state(state, task), examples), judged.outcomes(task, examples)
+    return judged.scores(task, kept_state(state, task), examples), judged.outcomes(task, examples)
 
 
-def _numbers(state: State) -> tuple[Numbers, ...]:
+def numbers_of(state: State) -> tuple[Numbers, ...]:
+    """Return a family's state as a silo keeps it."""
     return tuple(Numbers(name=name, values=tuple(map(float, values))) for name, values in sorted(state.numbers.items()))
 
 
-def _state(state: RunState | None, task: Task) -> State:
+def kept_state(state: RunState | None, task: Task, init: Callable[[Task], State] = lambda task: State()) -> State:
     """Return a family's state from what the silo has kept; raises ProtocolError if that is of another family."""
     if state is None:
-        return FAMILIES[task.family].init(task)
+        return init(task)
     model = state.exact
     if model is None or model.family != task.family:
         raise ProtocolError(f"the run has no model of the family {task.family}")

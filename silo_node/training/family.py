@@ -7,20 +7,19 @@ in the units of the columns. Arrays in, arrays out: no clock, no randomness, no 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
 
 from crypto.rounds.messages import RunEnd
-from crypto.wire import Message
+from policies.models.fitted import Fitted as Fitted
+from policies.models.fitted import Line as Line
+from policies.models.fitted import Listing as Listing
 from policies.requests.families import Task
 from silo_node.training.grid import Integers, Vector
 
 Bools = npt.NDArray[np.bool_]
-_Number = Annotated[float | None, Field(allow_inf_nan=False)]
-_Text = Annotated[str, Field(max_length=400)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,6 +31,7 @@ class Examples:
     cells: Mapping[str, Integers]
     missing: Mapping[str, Bools] = field(default_factory=dict)  # of the columns that may be filled: where there is none
     left_out: int = 0  # rows that lack a needed cell
+    persons_left_out: int = 0  # persons with such a row
 
     @property
     def rows(self) -> int:
@@ -60,31 +60,6 @@ class State:
 
     def at_end(self, ended: RunEnd, why: str = "") -> "State":
         return replace(self, ended=ended, why=why)
-
-
-class Line(Message):
-    """One line of a listing: what it is of, and its numbers under the headings; None where there is none."""
-
-    name: _Text
-    values: tuple[_Number, ...]
-
-
-class Listing(Message):
-    """A table of what a model found, such as its coefficients."""
-
-    name: _Text
-    headings: tuple[_Text, ...]
-    lines: tuple[Line, ...]
-
-
-class Fitted(Message):
-    """What a model's owners see of it."""
-
-    MAX_BYTES: ClassVar[int] = 4 << 20
-    MAX_COMMAS: ClassVar[int] = 2**18
-    listings: tuple[Listing, ...]
-    figures: tuple[Line, ...]  # of one number each, such as the rows
-    notes: tuple[_Text, ...] = ()  # such as the columns that were dropped
 
 
 @dataclass(frozen=True, slots=True)

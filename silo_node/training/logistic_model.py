@@ -15,6 +15,8 @@ from policies.requests.request import Request
 from silo_node.training.family import Examples
 from silo_node.training.run import Opened, RunState, Term, Vector, state_after
 
+MOST_WEIGHT = 100.0  # log-odds of a column within [-1, 1]: no model of such a weight tells more than one of a smaller
+
 
 def logistic_step(request: Request) -> LogisticStep:
     """Return the step of a request; raises ProtocolError if it is not a step of logistic regression."""
@@ -31,18 +33,32 @@ def weights_of(state: RunState | None, request: Request) -> Vector:
 def moved(state: RunState | None, request: Request, position: bytes, opened: Opened, now: int) -> RunState:
     """Return the state after a step, from the two blocks of its opened sum.
 
-    The step must be the next one (`check_position`). Raises ProtocolError if the weights would not be finite.
+    The step must be the next one (`check_position`). Weights that are not finite or leave `MOST_WEIGHT` end the run as
+    diverged, judged from the opened sum alone, and those before stand.
     """
     step, before = logistic_step(request), weights_of(state, request)
     velocity = np.zeros_like(before) if state is None else np.array(state.velocity)
+    ended = None if state is None else state.ended
+    weights, after = (before, velocity) if ended else _stepped(step, before, velocity, opened)
+    if not is_within(weights):
+        ended, weights, after = "diverged", before, velocity
+    terms = _terms(request, step)
+    return state_after(request, position, now, terms, weights, after, ended=ended)
+
+
+def is_within(weights: Vector) -> bool:
+    """Tell whether a model's weights are finite and within the bound beyond which a run has diverged."""
+    return bool(np.isfinite(weights).all()) and float(np.abs(weights).max(initial=0.0)) <= MOST_WEIGHT
+
+
+def _stepped(step: LogisticStep, before: Vector, velocity: Vector, opened: Opened) -> tuple[Vector, Vector]:
+    """Return the weights and the velocity after a step."""
     (total, (count,)) = opened.blocks()
     if step.is_exact:
-        weights = np.ldexp(total, -WEIGHT_BITS) / count if count > 0 else before
-    else:
-        mean = total * (float(Decimal(step.clip)) / GRADIENT_UNITS) / max(count, 1.0)
-        velocity = float(Decimal(step.momentum)) * velocity + mean
-        weights = before - float(Decimal(step.learning_rate)) * velocity
-    return state_after(request, position, now, _terms(request, step), weights, velocity)
+        return np.ldexp(total, -WEIGHT_BITS) / count if count > 0 else before, velocity
+    mean = total * (float(Decimal(step.clip)) / GRADIENT_UNITS) / max(count, 1.0)
+    velocity = float(Decimal(step.momentum)) * velocity + mean
+    return before - float(Decimal(step.learning_rate)) * velocity, velocity
 
 
 def scored(task: Task, state: RunState, examples: Examples) -> tuple[Vector, Vector]:

@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 from policies.requests.request import Request
 from silo_node.training import exact, logistic_model, split
+from silo_node.training.noised import step as noised
 from silo_node.training.run import Opened, RunState
 
 # The state before (None at the start), the request, the report's name, the opened sum, the time: the state after.
@@ -14,6 +15,7 @@ MODELS: Mapping[str, Move] = MappingProxyType(
     {
         "logistic-regression": logistic_model.moved,
         "exact-step": exact.moved,
+        "noised-step": noised.moved,
         "split": split.made,
     }
 )

@@ -88,7 +88,7 @@ def _taken(state: State, task: Task, problem: Problem, loss: float, sums: tuple[
     if not taken and state.one("rows") <= kept.sum():
         return state.with_(kept=kept).at_end("too-few-rows")
     inner = curvature[np.ix_(kept, kept)]
-    pivots = _pivots(inner)
+    pivots = pivots_of(inner)
     factors = np.array([name for name, is_kept in zip(problem.names, kept, strict=True) if is_kept])
     usual = np.diag(inner) if problem.has_intercept or not taken else state["first_curvature"]
     flat = pivots < _NO_CURVATURE * usual
@@ -139,7 +139,7 @@ def _kept(problem: Problem, curvature: Vector) -> Bools:
     return np.tile(kept, problem.classes)
 
 
-def _pivots(matrix: Vector) -> Vector:
+def pivots_of(matrix: Vector) -> Vector:
     """Return what each column has for itself, beside those before it; 0 or less where it has nothing."""
     rest, found = matrix.copy(), np.zeros(len(matrix))
     for place in range(len(matrix)):

@@ -10,7 +10,7 @@ from pydantic import Field
 from crypto.errors import ProtocolError
 from crypto.rounds.messages import RunEnd
 from crypto.wire import Digest, Message, Name, RoundId, Seconds
-from policies.requests.judged import definition_of
+from policies.models.record import RunRecord
 from policies.requests.request import Request, job_of
 from policies.requests.training import START
 from policies.units import MAX_STEPS
@@ -33,6 +33,9 @@ class Opened(Protocol):
 
     def blocks(self) -> list[Vector]:
         """Return the sums as reals."""
+
+    def deviations(self) -> list[float]:
+        """Return the standard deviation of the noise in each number of each block, in the units of `blocks`."""
 
     def whole_blocks(self) -> list[npt.NDArray[np.int64]]:
         """Return the sums of a computation without noise as whole numbers, exactly."""
@@ -77,17 +80,24 @@ class RunState(Message):
     velocity: tuple[_Finite, ...]
     # Of an exact family, which has no terms, weights and velocity here; left out of any other.
     exact: Annotated[ExactModel | None, Field(default=None, exclude_if=lambda model: model is None)] = None
-    # What the model means, by which it is judged: `policies.requests.judged.definition_of`.
-    definition: Annotated[Digest | None, Field(default=None, exclude_if=lambda digest: digest is None)] = None
+    # Why a run of any other kind is at its end before its last step, from opened sums alone; left out while it goes on.
+    ended_early: Annotated[RunEnd | None, Field(default=None, exclude_if=lambda ended: ended is None)] = None
     # Of a split, which is no model: the secret that divides persons. It is shown to nobody.
     split: Annotated[
         bytes | None, Field(default=None, repr=False, min_length=64, max_length=64, exclude_if=lambda one: one is None)
     ] = None
+    # Of which job it is and who took part; left out of a state that was learned before silos kept it.
+    record: Annotated[RunRecord | None, Field(default=None, exclude_if=lambda record: record is None)] = None
 
     @property
     def ended(self) -> RunEnd | None:
         """Why the run is at its end before its last step; None if it goes on."""
-        return None if self.exact is None else self.exact.ended
+        return self.ended_early if self.exact is None else self.exact.ended
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the run is at its end: no step follows."""
+        return self.ended is not None or self.done == self.steps
 
     @property
     def is_model(self) -> bool:
@@ -119,13 +129,15 @@ def state_after(
     weights: Vector,
     velocity: Vector,
     exact: ExactModel | None = None,
+    ended: RunEnd | None = None,
 ) -> RunState:
-    """Return a silo's state after a step of any model family; raises ProtocolError if a number is not finite."""
+    """Return a silo's state after a step of any model family; raises ProtocolError if the request is for no step.
+
+    `ended` says why a run without an exact family is at its end before its last step.
+    """
     step = request.plan.training
     if step is None:
         raise ProtocolError("the request is not for a step of a training run")
-    if not (np.isfinite(weights).all() and np.isfinite(velocity).all()):
-        raise ProtocolError("the model has diverged; train with a smaller learning_rate")
     return RunState(
         run=step.run,
         job=job_of(request, step),
@@ -142,7 +154,7 @@ def state_after(
         weights=tuple(map(float, weights)),
         velocity=tuple(map(float, velocity)),
         exact=exact,
-        definition=definition_of(request.table, step),
+        ended_early=ended,
     )
 
 

@@ -13,13 +13,14 @@ from policies.requests.request import Request
 from silo_node.training import exact, logistic_model
 from silo_node.training.family import Examples
 from silo_node.training.grid import Vector
+from silo_node.training.noised import step
 from silo_node.training.run import RunState
 
 # The task, the state and rows: scores and outcomes, as `silo_node.training.family.Judged` has them.
 Score = Callable[[Task, RunState, Examples], tuple[Vector, Vector]]
 
 SCORES: Mapping[str, Score] = MappingProxyType(
-    {"exact-step": exact.scored, "logistic-regression": logistic_model.scored}
+    {"exact-step": exact.scored, "noised-step": step.scored, "logistic-regression": logistic_model.scored}
 )
 
 
@@ -49,7 +50,10 @@ def check_judged(request: Request, load_run: Callable[[bytes], RunState | None])
         raise ProtocolError(f"this silo has learned no step of the run {model.run.hex()}")
     if state.position != model.position:
         raise ProtocolError(f"this silo has learned {state.done} steps of the run, and another one last than is judged")
-    if state.definition != definition_of(request.table, model.step):
+    known = None if state.record is None else state.record.plan.training
+    if state.record is None or known is None:
+        raise ProtocolError("the model was learned by an earlier version, which kept no record of it; train it anew")
+    if definition_of(state.record.table, known) != definition_of(request.table, model.step):
         raise ProtocolError("the model was learned from other columns, definitions or options than it is judged by")
     if not state.is_model:
         raise ProtocolError("the run has ended without a model")

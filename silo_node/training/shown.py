@@ -6,6 +6,7 @@ from silo_node.training.family import Listing
 from silo_node.training.run import ExactModel, RunState
 
 _NAME = 32
+DIVERGED = "stopped: the weights grew without end; these are the last good ones; ask with a smaller learning_rate"
 
 
 def shown(state: RunState) -> Iterator[str]:
@@ -14,19 +15,36 @@ def shown(state: RunState) -> Iterator[str]:
         yield from _exact(state, state.exact)
         return
     yield f"  log-odds of {state.label} in {state.table}, asked by {state.analyst}"
+    if state.ended == "diverged":
+        yield f"  {DIVERGED}"
     for name, value in state.coefficients().items():
         yield f"  {name:<{_NAME}} {value:>10.4f}"
 
 
+def model_fields(state: RunState) -> dict[str, object]:
+    """Return a model for programs."""
+    model = state.exact
+    if model is None:
+        return {"coefficients": state.coefficients()}
+    return {"model": model.family, "ended": model.ended, **model.fitted.model_dump()}
+
+
 def _exact(state: RunState, model: ExactModel) -> Iterator[str]:
     of = f" of {state.label}" if state.label else ""
-    yield f"  {model.family}{of} in {state.table}, asked by {state.analyst}: {model.ended or 'not at its end'}"
+    yield f"  {model.family}{of} in {state.table}, asked by {state.analyst}: {model.ended or _progress(state)}"
     for figure in model.fitted.figures:
         yield f"  {figure.name:<{_NAME}} {_number(figure.values[0]):>14}"
     for listing in model.fitted.listings:
         yield from _listing(listing)
     for note in model.fitted.notes:
         yield f"  {note}"
+
+
+def _progress(state: RunState) -> str:
+    """Return where a run stands that has no end of its own: one with noise is complete with its last step."""
+    if state.release == "private":
+        return f"{state.done} of {state.steps} steps"
+    return "not at its end"
 
 
 def _listing(listing: Listing) -> Iterator[str]:

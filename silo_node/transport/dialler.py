@@ -51,6 +51,7 @@ STEPS = frozenset(
         "agree",
         "open_shares",
         "learn",
+        "stop",
         "cancel",
     )
 )

@@ -73,7 +73,6 @@ def test_an_exact_run_takes_the_rounds_and_bytes_that_were_foreseen(tmp_path: Pa
         assert found.rounds == training.steps == 3
         sent = [passed(simulation, silo) for silo in SILOS]
     assert [(one.first, one.last) for one in found.sizes] == [(1, 1), (2, 3)]
-    assert found.may_end_early
     assert (found.rho, found.instead) == (None, None)
     assert not found.refusals
     for mean, said in zip(zip(*sent, strict=True), (found.up_bytes, found.down_bytes), strict=True):

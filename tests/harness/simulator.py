@@ -185,6 +185,9 @@ class Simulation:
         except AggregatorError as err:
             raise FederationError(err.message, err.hint) from err
 
+    def stop_run(self, stopped: bytes) -> tuple[bytes, ...]:
+        return asyncio.run(self.server.stop_run(stopped))
+
     def find(self, request_hash: bytes) -> bytes:
         return self.server.find(request_hash, None)
 

@@ -8,8 +8,9 @@ from pydantic import ValidationError
 
 from policies.budget.ledger import Spending
 from policies.decision.approvals import subject_of
-from policies.decision.budget_rules import announced, run_limit_of
+from policies.decision.budget_rules import run_limit_of
 from policies.decision.decide import decide
+from policies.decision.run_price import announced
 from policies.decision.shown import in_words, signed_text
 from policies.document.catalogue import catalogue_of, definition_of
 from policies.document.consistency import warnings

@@ -11,6 +11,7 @@ from policies.requests.key_search import FIRST, KeySearch, KeyShape
 from policies.requests.logistic import LogisticStep
 from policies.requests.metrics import OF_PREDICTION, MetricName
 from policies.requests.moments import PAIRS
+from policies.requests.noised import NoisedStep
 from policies.requests.persons import Inner, InnerColumn
 from policies.requests.query import AGGREGATES, Aggregate
 from policies.requests.request import Request
@@ -127,6 +128,23 @@ def exact(family: str, label: str | None, *features: str, **parts: str) -> Reque
     return request(table=TABLE, plan=step, micro_rho=0)
 
 
+def noised(family: str, label: str, *features: str, steps: int = 5, of: Table = TABLE, **options: str) -> Request:
+    """Return a request for the first step of a run of a family with noise; `offset` is a further column."""
+    parts = {"offset": options.pop("offset")} if "offset" in options else {}
+    step = NoisedStep(
+        run=bytes(16),
+        step=0,
+        steps=steps,
+        after=START,
+        label=label,
+        features=features,
+        family=family,
+        parts=tuple(Setting(name=name, value=column) for name, column in parts.items()),
+        options=tuple(Setting(name=name, value=value) for name, value in sorted(options.items())),
+    )
+    return request(table=of, plan=step, micro_rho=10_000)
+
+
 def split(release: str) -> Request:
     """Return a request for the secret by which persons are divided."""
     step = SplitStep(run=bytes(16), step=0, after=START, release=release)  # type: ignore[arg-type]
@@ -208,6 +226,17 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         evaluation(exact("poisson-regression", "age", "ward", "smoker"), "mae", release="private"),
         evaluation(exact("cox", None, "ward", time="age", event="smoker"), "c-index"),
         evaluation(exact("linear-regression", "age", "ward"), "rmse", held_out=HeldOut(column="smoker")),
+        evaluation(noised("logistic-regression", "smoker", "ward", "age"), *CHANCE, release="private"),
+        evaluation(noised("linear-regression", "age", "ward", "smoker"), "rmse", release="private"),
+    ),
+    "noised-step": (
+        noised("logistic-regression", "smoker", "ward", "age"),
+        noised("logistic-regression", "smoker", "age", missing="mean", clip="0.5"),
+        noised("logistic-regression", "smoker", "ward", "age", of=SHORT, missing="indicator"),
+        noised("multinomial-regression", "ward", "smoker", "age"),
+        noised("linear-regression", "age", "ward", "smoker"),
+        noised("linear-regression", "age", "ward", "smoker", steps=1, method="moments"),
+        noised("poisson-regression", "age", "ward", "smoker"),
     ),
     "split": (split("private"), split("exact")),
 }

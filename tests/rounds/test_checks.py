@@ -1201,7 +1201,7 @@ def test_k2_a_silo_answers_for_the_run_that_was_asked_about() -> None:
     report = stored().message.model_copy(update={"propose": held().signed(changed)})
     step = reports.index_of(report).step
     updated = ModelUpdated(federation=hub_party().federation, run=bytes(16), position=bytes(32))
-    assert reports.read_model_updated(hub_party(), ME, step, (held().signed(updated, ME),)).message == updated
+    assert reports.read_model_updated(hub_party(), ME, step.run, (held().signed(updated, ME),)).message == updated
     other = updated.model_copy(update={"run": b"\1" * 16})
     for frames in (
         (held().signed(other, ME),),
@@ -1210,4 +1210,4 @@ def test_k2_a_silo_answers_for_the_run_that_was_asked_about() -> None:
         (held().signed(updated, ME),) * 2,
     ):
         with pytest.raises(CryptoError):
-            reports.read_model_updated(hub_party(), ME, step, frames)
+            reports.read_model_updated(hub_party(), ME, step.run, frames)

@@ -21,6 +21,7 @@ from policies.document.section import COMPUTATION_NAMES
 from policies.requests.calibration import check_price
 from policies.requests.computations import COMPUTATIONS, OPENED, slot_count
 from policies.requests.families import SHAPES
+from policies.requests.noised_families import NOISED, WITHOUT_NOISE
 from policies.requests.request import Request
 from policies.requests.statistic import Extent, Statistic
 from silo_node.data.compute import CONTRIBUTIONS, Access, Vectors
@@ -29,6 +30,7 @@ from silo_node.data.prepared.reader import Reader
 from silo_node.data.prepared.store import Store
 from silo_node.data.sources import source_of
 from silo_node.training.models import MODELS
+from silo_node.training.noised.registry import NOISED_FAMILIES
 from silo_node.training.registry import FAMILIES
 from silo_node.training.run import RunState
 from tests.harness.example_policy import AGE, STORED, WARD, Edit, policy
@@ -97,6 +99,9 @@ class OddSum:
         found = [np.arange(1, length + 1).astype(np.float64) * -(2.0**18) for length in self.lengths]
         return [*found[:-1], np.array([3.0])]
 
+    def deviations(self) -> list[float]:
+        return [1.0] * len(self.lengths)
+
     def whole_blocks(self) -> list[npt.NDArray[np.int64]]:
         return [np.arange(1, length + 1) * 2**20 + 12345 for length in self.lengths]
 
@@ -131,6 +136,9 @@ def test_every_kind_is_at_every_place() -> None:
     assert set(MODELS) == {kind for kind, asked in REQUESTS if asked.plan.training is not None}
     assert set(SHAPES) == set(FAMILIES) == {asked.plan.opened_as for kind, asked in REQUESTS if kind == "exact-step"}
     assert {part.opened_as for _, asked in REQUESTS for part in asked.plan.alone} == OPENED <= set(COMPUTATION_NAMES)
+    assert set(NOISED) == set(NOISED_FAMILIES) == {a.plan.opened_as for kind, a in REQUESTS if kind == "noised-step"}
+    assert set(NOISED).isdisjoint(WITHOUT_NOISE)
+    assert set(NOISED) | set(WITHOUT_NOISE) == set(SHAPES)
     for kind, asked in REQUESTS:
         assert asked.plan.kind == kind
         assert Request.decode(asked.encode()) == asked

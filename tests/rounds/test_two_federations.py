@@ -141,9 +141,9 @@ def test_a_model_that_learned_in_another_federation_has_not_learned_here(exact: 
         message = ModelUpdated(federation=federation, run=step.run, position=bytes(32))
         return (sign(message, "cedar", cedar.signing),)
 
-    assert read_model_updated(hub, "cedar", step, learned(hub.federation)).signer == "cedar"
+    assert read_model_updated(hub, "cedar", step.run, learned(hub.federation)).signer == "cedar"
     with pytest.raises(ProtocolError, match="another training run or federation"):
-        read_model_updated(hub, "cedar", step, learned(OTHER))
+        read_model_updated(hub, "cedar", step.run, learned(OTHER))
 
 
 def test_an_analyst_counts_no_model_of_another_federation(exact: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """One of every message, as bytes, and what is close to it and must be refused: docs/protocol.md sections 3 to 7, 11."""
 
 import base64
+import math
 from collections.abc import Iterator
 from hashlib import sha256
 from typing import Any
@@ -53,6 +54,7 @@ KINDS = {  # those that carry a name on the wire; the others stand inside anothe
     "RunState": "run-state",
     "DomainRequest": "domain-request",
     "OtherVersion": "other-version",
+    "ReleasedModel": "released-model",
 }
 # What no message of the type may be longer than, in bytes.
 LIMITS = {
@@ -73,6 +75,7 @@ LIMITS = {
     "Receipt": 16 << 20,
     "Roster": 2 << 20,
     "RunState": 16 << 20,
+    "ReleasedModel": 6 << 20,
 }
 
 
@@ -274,6 +277,22 @@ SPLIT = {
 WITHOUT_COLUMNS = TABLE | {"columns": []}
 HOLDING_OUT = EXACT_FAMILY | {"held_out": {"split": bytes(range(16, 32)), "parts": 250}}
 HOLDING_OUT = {key: HOLDING_OUT[key] for key in (*list(EXACT_FAMILY)[:8], "held_out", *list(EXACT_FAMILY)[8:])}
+
+_BEFORE_FAMILY = ("kind", "run", "step", "steps", "after", "release", "label", "features")
+RELEASED = {name: EXACT_FAMILY[name] for name in _BEFORE_FAMILY}
+RELEASED |= {"released_to": {"name": "ann@university", "key": public(derive(ROOT, "the analyst"))}}
+RELEASED |= {name: value for name, value in EXACT_FAMILY.items() if name not in RELEASED}
+FITTED: dict[str, Any] = {
+    "listings": [
+        {
+            "name": "coefficients",
+            "headings": ["coefficient", "standard error"],
+            "lines": [{"name": "(intercept)", "values": [0.5, None]}],
+        }
+    ],
+    "figures": [{"name": "rows", "values": [40.0]}],
+    "notes": ["dropped: ward = other is the same in all rows"],
+}
 
 
 def request(plan: dict[str, Any], micro_rho: int, recipients: list[dict[str, Any]] | None = None) -> dict[str, Any]:
@@ -588,6 +607,54 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
         },
     )
     yield "Learned", {"federation": federation, "run": round_id, "position": _digest("the report"), "ended": "complete"}
+    to_all = [{"name": name, "key": key} for name in ("bank", "clinic", "ward")]
+    yield "Request", request(RELEASED, 0, to_all)
+    state: dict[str, Any] = {
+        "run": round_id,
+        "job": _digest("a job"),
+        "analyst": "ann@university",
+        "purpose": "research",
+        "table": "stays",
+        "label": "days",
+        "release": "exact",
+        "steps": 25,
+        "done": 2,
+        "position": _digest("the report"),
+        "learned_at": 1_000_060,
+        "terms": [],
+        "weights": [],
+        "velocity": [],
+    }
+    spell = {"first": 0, "last": 1, "silos": ["bank", "ward"], "policies": [policy_hash] * 2, "without": ["ward"]}
+    first = RELEASED | {"step": 0, "after": bytes(32)}
+    yield "RunState", state | {"record": {"plan": first, "table": TABLE, "spells": [spell], "continues": round_id}}
+    model: dict[str, Any] = {"federation": federation, "run": round_id, "position": _digest("the report")}
+    model |= {"job": _digest("a job"), "family": "poisson-regression", "done": 2}
+    yield "ReleasedModel", model | {"fitted": FITTED}
+    yield (
+        "ReleasedModel",
+        model
+        | {
+            "ended": "complete",
+            "fitted": FITTED,
+            "portable": {
+                "version": "consilo-model/1",
+                "model": "poisson-regression",
+                "label": "days",
+                "classes": [],
+                "positive": "",
+                "columns": [WARD],
+                "offset": None,
+                "missing": "mean",
+                "mean": [0.25, 0.125],
+                "deviation": [0.5, 0.0],
+                "weights": [[0.5, -1.25, 0.75]],
+                "link": "log",
+                "scale": 0.0,
+                "shift": 0.0,
+            },
+        },
+    )
     counted = {"kind": "query", "where": None, "group_by": ["icd"], "aggregates": QUESTION["aggregates"][:1]}
     yield "Request", request(counted, 100_000) | {"table": TABLE | {"columns": [ICD]}}
     yield "Request", request(COUNTS_CUT, 100_000) | {"table": NEVER_MISSING}
@@ -690,7 +757,8 @@ def _failures(fields: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
                 yield f"{where} above its range", encode(_with(fields, path, 2**63))
                 yield f"{where} as text", encode(_with(fields, path, str(value)))
             case float():
-                yield f"{where} is no number", good.replace(b":0.0", b":NaN", 1)
+                other = good.replace(b":0.0", b":NaN", 1)
+                yield f"{where} is no number", other if other != good else encode(_with(fields, path, math.nan))
         if isinstance(value, int) and not isinstance(value, bool):
             yield f"{where} as a fraction", encode(_with(fields, path, float(value)))
         if isinstance(value, bytes) and value:

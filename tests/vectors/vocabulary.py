@@ -6,15 +6,20 @@ from crypto.rounds.receipt import Receipt
 from crypto.rounds.report import StoredReport
 from crypto.wire import Message
 from federation.members.roster import Roster
+from policies.models.released import ReleasedModel
 from policies.requests.catalogue import Catalogue
 from policies.requests.request import Request
 from silo_node.training.run import RunState
 
-_MODULES = ("crypto.rounds.", "crypto.wire", "federation.members.roster", "policies.requests.", "silo_node.training.")
+_MODULES = (
+    *("crypto.rounds.", "crypto.wire", "federation.members.roster"),
+    *("policies.models.", "policies.requests.", "silo_node.training."),
+)
 # With them all modules of the vocabulary are read.
 _IMPORTED = (
     Catalogue,
     Receipt,
+    ReleasedModel,
     Request,
     Roster,
     RunState,

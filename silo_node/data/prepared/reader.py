@@ -97,7 +97,7 @@ class Reader:
         return answer.examples(rows, asked, is_in, Lots())
 
     def model_examples(self, request: Request, now: int, limit_s: float, split: bytes | None = None) -> Examples:
-        """Return what a step of an exact family learns from; see `model_rows.model_rows`, and `examples`."""
+        """Return what a step of a family learns from; see `model_rows.model_rows`, and `examples`."""
         return model_rows(*self.on_side(request, now, limit_s, split))
 
     @property

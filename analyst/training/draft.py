@@ -1,0 +1,214 @@
+"""Draft a job file beside the policies of `consilo new`, and check it by what these will open.
+
+Promise: nothing in it is read from rows. What a job names must be open at every silo; a feature that nobody has named
+is left out where it is closed, or not at every silo, and a note says so.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pydantic import ValidationError
+
+from analyst.errors import AnalystError
+from analyst.sql.offer import suggest
+from analyst.training.job import DESCENT, parsed_job, step_of
+from policies.budget.accountant import epsilon_of
+from policies.document.agreement import Agreement, ColumnDraft, column_of, toml, toml_key
+from policies.document.answers import DELTA, Answers
+from policies.document.catalogue import defined
+from policies.document.drafted_roles import FEATURE, LABEL
+from policies.document.found import FoundTable
+from policies.requests.families import SHAPES, Kind
+from policies.requests.tables import Table
+from policies.requests.training import MAX_FEATURES
+from policies.units import MAX_STEPS
+
+MIN_COHORT = 10  # of the drafted policies
+DEFAULT_EPSILON = 1.0  # of a run, where the lifetime is to be filled in
+_HEAD = """\
+# Drafted by `consilo new --job`. Every key is explained in docs/training.md.
+schema   = "consilo-job/1"
+model    = {model}
+table    = {table}
+purpose  = {purpose}
+"""
+_DESCENT = """
+steps         = 20                    # rounds, each a secure sum
+learning_rate = 3.0
+momentum      = 0.7
+epsilon       = {epsilon:<22}# of the whole run, to one person
+clip          = 1.0                   # the longest gradient of one person
+"""
+_ROUNDS = """
+# rounds = {rounds:<3}                         # at most; a run ends by itself when another round would change nothing
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a person wants a model of: the family, its columns, and the value of a text label that is the positive one.
+
+    `parts` are further columns by what they are to the family, such as a time and an event. Without `features` they are
+    all columns that are open as such.
+    """
+
+    model: str
+    label: str | None = None
+    features: tuple[str, ...] = ()
+    parts: Mapping[str, str] = field(default_factory=dict)
+    positive: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.model not in SHAPES:
+            begun = [name for name in SHAPES if self.model and name.startswith(self.model)]
+            hint = f"did you mean {begun[0]!r}?" if begun else suggest(self.model, SHAPES)
+            raise AnalystError(f"there is no model {self.model!r}", hint)
+        shape = SHAPES[self.model]
+        for name in self.parts:
+            if name not in shape.parts:
+                message = f"{self.model} has no column for {name!r}"
+                raise AnalystError(message, f"leave out --part {name}=; known: {', '.join(shape.parts) or 'none'}")
+        for name, part in shape.parts.items():
+            if part.is_needed and name not in self.parts:
+                raise AnalystError(f"{self.model} needs a column for its {name}", f"add --part {name}=COLUMN")
+        if shape.labels and self.label is None:
+            raise AnalystError(f"{self.model} needs a label", "add --label COLUMN: what it predicts")
+        if not shape.labels and self.label is not None:
+            raise AnalystError(f"{self.model} has no label", f"leave out --label {self.label}")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The columns that are opened as labels."""
+        parts = SHAPES[self.model].parts
+        named = (column for name, column in self.parts.items() if parts[name].role == LABEL)
+        return (*(() if self.label is None else (self.label,)), *named)
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The columns that must be open as features."""
+        parts = SHAPES[self.model].parts
+        named = (column for name, column in self.parts.items() if parts[name].role == FEATURE)
+        return (*self.features, *named)
+
+
+@dataclass(frozen=True, slots=True)
+class JobDraft:
+    """The text of a job file, and what a person should know of it."""
+
+    text: str
+    notes: tuple[str, ...] = ()
+
+
+def drafted_job(
+    wanted: Wanted, table: str, answers: Answers, agreement: Agreement, tables: Mapping[str, FoundTable]
+) -> JobDraft:
+    """Return a job that the drafted policies will take; raises AnalystError where there is none."""
+    if answers.purpose is None:
+        raise AnalystError("a job is for a purpose", "add --purpose NAME, such as health-research")
+    if not answers.is_exact and wanted.model != DESCENT:
+        hint = f"add --exact, if the data may be declared exact; or take --job {DESCENT}"
+        raise AnalystError(f"{wanted.model} is fitted to exact data alone", hint)
+    columns = {silo: {one.key: one for one in drafts} for silo, drafts in agreement.columns.items()}
+    for key in wanted.needed:
+        if problem := _why_closed(key, columns):
+            raise AnalystError(f"the feature {key!r} {problem}", "open it in the file of columns, or leave it out")
+    features, notes = (wanted.features, ()) if wanted.features else _open_features(wanted, columns)
+    used = tuple(dict.fromkeys((*features, *wanted.labels, *wanted.needed)))
+    text = _text(wanted, table, answers, features)
+    job = parsed_job(text, "the job")
+    first = next(iter(columns))
+    try:
+        definition = Table(
+            name=table,
+            max_rows=answers.max_rows,
+            max_silos=1,
+            columns=tuple(defined(key, column_of(columns[first][key], tables[first])) for key in used),
+            max_norm=answers.max_norm,
+        )
+        step_of(job, MIN_COHORT).check(definition, "masking")
+    except (ValidationError, ValueError) as err:
+        reason = err.errors()[0]["msg"].removeprefix("Value error, ") if isinstance(err, ValidationError) else str(err)
+        raise AnalystError(f"no such job: {reason}", _remedy(wanted, reason, is_exact=answers.is_exact)) from err
+    return JobDraft(text, notes)
+
+
+def _why_closed(key: str, columns: Mapping[str, Mapping[str, ColumnDraft]]) -> str:
+    """Return why a column is no feature at every silo; nothing if it is one."""
+    if absent := [silo for silo, known in columns.items() if key not in known]:
+        return "is in no file" if len(absent) == len(columns) else f"is not at {', '.join(absent)}"
+    drafts = [known[key] for known in columns.values()]
+    if any(one.is_id for one in drafts):
+        return "says whose row it is"
+    if any(one.declared is None or FEATURE not in one.declared.get("roles", ()) for one in drafts):
+        return "is closed: its line has no bounds, no domain, or FILL IN; or roles without feature; or there is no line"
+    return ""
+
+
+def _open_features(
+    wanted: Wanted, columns: Mapping[str, Mapping[str, ColumnDraft]]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return all columns that are open as features, in order, and notes of those that are left out."""
+    if not SHAPES[wanted.model].least_features:
+        return (), ()
+    used = {*wanted.labels, *wanted.needed}
+    keys = [key for key in dict.fromkeys(key for known in columns.values() for key in known) if key not in used]
+    is_id = {key for known in columns.values() for key, one in known.items() if one.is_id}
+    closed = {key: _why_closed(key, columns) for key in keys if key not in is_id}
+    takes, first = SHAPES[wanted.model].takes, next(iter(columns))
+    features = tuple(key for key, why in closed.items() if not why and _is_taken(columns[first][key], takes))
+    if not features:
+        hint = "open columns in the file of columns: bounds for numbers, a domain for texts, a line for a bool"
+        raise AnalystError("no column is open as a feature at every silo", hint)
+    if len(features) > MAX_FEATURES:
+        raise AnalystError(f"{len(features)} features, at most {MAX_FEATURES}", "name them with --features A,B,C")
+    without = [key for key, why in closed.items() if why]
+    notes = [f"no features, as they are closed or not everywhere: {', '.join(without)}"] if without else []
+    if others := [key for key, why in closed.items() if not why and key not in features]:
+        notes.append(f"no features, as {wanted.model} does not take their type: {', '.join(others)}")
+    return features, tuple(notes)
+
+
+def _is_taken(draft: ColumnDraft, takes: frozenset[Kind]) -> bool:
+    """Tell whether a family takes a column of this kind as a feature: a bool, one of a domain, a number with bounds."""
+    said = draft.declared or {}
+    kind: Kind = "bool" if draft.type == "bool" else "number" if said.get("bounds") is not None else "text"
+    return not takes or kind in takes
+
+
+def _text(wanted: Wanted, table: str, answers: Answers, features: Sequence[str]) -> str:
+    text = _HEAD.format(model=toml(wanted.model), table=toml(table), purpose=toml(answers.purpose))
+    if wanted.label is not None:
+        text += f"label    = {toml(wanted.label)}\n"
+    if features:
+        text += f"features = {toml(tuple(features))}\n"
+    options = {} if wanted.positive is None else {"positive": wanted.positive}
+    if not answers.is_exact:
+        text += _DESCENT.format(epsilon=f"{_epsilon(answers):g}") if wanted.model == DESCENT else ""
+    else:
+        text += 'release  = "exact"\n'
+        if SHAPES[wanted.model].rounds != 1:
+            text += _ROUNDS.format(rounds=min(MAX_STEPS, SHAPES[wanted.model].rounds or 25))
+    for name, table_of in (("columns", wanted.parts), ("options", options)):
+        if table_of:
+            text += f"\n[{name}]\n" + "".join(f"{toml_key(key)} = {json.dumps(one)}\n" for key, one in table_of.items())
+    return text
+
+
+def _epsilon(answers: Answers) -> float:
+    """Return the epsilon of a run: that of half the lifetime's rho, rounded down to two digits."""
+    if answers.rho is None:
+        return DEFAULT_EPSILON
+    whole = epsilon_of(float(answers.rho) / 2, float(DELTA))
+    unit = 10.0 ** (len(f"{int(whole)}") - 2 if whole >= 1 else -2)
+    return max(unit, float(f"{whole // unit * unit:.6g}"))
+
+
+def _remedy(wanted: Wanted, reason: str, *, is_exact: bool) -> str:
+    if "positive" in reason and wanted.positive is None:
+        return "add --positive VALUE: the value of the label that the model predicts"
+    if "positive" in reason:
+        return "leave out --positive"
+    if reason.startswith("label"):
+        return "write the label's type into the file of columns, as bool for 0 and 1, or take another --job"
+    return "leave the column out, or take another --job" if is_exact else "leave the column out, or add --exact"

@@ -1,0 +1,152 @@
+"""The analyst's registry of runs: the directory `models` beside consilo.toml, one file a run.
+
+RUN.json has the run's first request, its progress, who took part under which policies, its cost, its end, and the model
+where it was released. Promise: a file is there whole or not at all (mode 0600, in the clear); nothing here is needed to
+go on with a run, so an entry may be removed at any time.
+"""
+
+from pathlib import Path
+from typing import Annotated, ClassVar, TypedDict, Unpack
+
+from pydantic import Field
+
+from analyst.errors import AnalystError
+from crypto.errors import CryptoError
+from crypto.rounds.messages import RunEnd
+from crypto.rounds.opening import CheckedReport
+from crypto.wire import Count, Message, Name, RoundId, Seconds
+from federation.files import replace_file
+from policies.models.card import Figure
+from policies.models.record import RunRecord, recorded
+from policies.models.released import ReleasedModel
+from policies.requests.request import Request
+from policies.requests.training import TrainingStep
+
+DIRECTORY = "models"
+_FEWEST_LETTERS = 4  # of a run's name
+
+
+class Finished(TypedDict):
+    """What is known of a run at its end."""
+
+    done: int
+    lost: int
+    holders: tuple[str, ...]
+    ended: RunEnd | None
+    rho: float | None
+    epsilon: float | None
+    delta: float
+
+
+class RunEntry(Message):
+    """One run of this analyst."""
+
+    KIND: ClassVar[str] = "run-entry"
+    MAX_BYTES: ClassVar[int] = 16 << 20
+    MAX_COMMAS: ClassVar[int] = 2**20
+    run: RoundId
+    request: bytes  # the first of the run
+    began_at: Seconds
+    changed_at: Seconds
+    done: Count = 0
+    lost: Count = 0  # charges that gave no report
+    record: RunRecord | None = None
+    holders: tuple[Name, ...] = ()  # the silos with the model of the last step
+    is_finished: bool = False
+    ended: RunEnd | None = None  # why it was at its end before its last step
+    rho: float | None = None  # None without noise, as nothing is promised then
+    epsilon: float | None = None
+    delta: float = 0.0
+    model: ReleasedModel | None = None
+    why_no_model: Annotated[str, Field(max_length=1000)] = ""  # where it was to be released, and was not
+    goes_on_as: RoundId | None = None  # the run that goes on in its place with fewer silos
+    metrics: tuple[Figure, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.run.hex()
+
+    @property
+    def state(self) -> str:
+        """Where the run stands, in words."""
+        if self.goes_on_as is not None:
+            return f"goes on as {self.goes_on_as.hex()}"
+        if not self.is_finished:
+            return "not at its end"
+        return self.ended or "all rounds taken"
+
+    def first(self) -> Request:
+        """Return the run's first request; raises CryptoError."""
+        return Request.decode(self.request)
+
+
+class Registry:
+    """The runs in one directory."""
+
+    def __init__(self, home: Path) -> None:
+        """`home` is the directory of consilo.toml."""
+        self.path = home / DIRECTORY
+
+    def entries(self) -> list[RunEntry]:
+        """Return every run, the last begun one last; raises AnalystError on a file that cannot be read."""
+        files = sorted(self.path.glob("*.json")) if self.path.is_dir() else []
+        return sorted((self._read(file) for file in files), key=lambda one: (one.began_at, one.run))
+
+    def entry(self, name: str) -> RunEntry:
+        """Return the one run whose name begins so; raises AnalystError if there is none, or several."""
+        found = [one for one in self.entries() if one.name.startswith(name.lower())]
+        if len(found) == 1 and len(name) >= _FEWEST_LETTERS:
+            return found[0]
+        which = f"{len(found)} runs" if found else "no run"
+        raise AnalystError(f"{which} of the name {name[:40]!r} in {self.path}", "list them with `consilo model list`")
+
+    def begin(self, request: Request, step: TrainingStep, now: int) -> RunEntry:
+        """Return the entry of a request's run, made now if there is none.
+
+        A run that goes on in the place of another has its rounds.
+        """
+        file = self._file(step.run)
+        if file.exists():
+            return self._read(file)
+        before = None if step.continues is None else self._file(step.continues)
+        entry = RunEntry(run=step.run, request=request.encode(), began_at=now, changed_at=now)
+        if before is not None and before.exists():
+            earlier = self._read(before)
+            entry = entry.model_copy(update={"done": earlier.done, "lost": earlier.lost, "record": earlier.record})
+            self.keep(earlier.model_copy(update={"goes_on_as": step.run}))
+        self.keep(entry)
+        return entry
+
+    def learned(self, request: Request, step: TrainingStep, report: CheckedReport, now: int) -> None:
+        """Note a round whose report was checked; one that is noted already changes nothing."""
+        entry = self.begin(request, step, now)
+        if step.step < entry.done:
+            return
+        record = recorded(entry.record, request, step, report)
+        self.keep(entry.model_copy(update={"done": step.step + 1, "record": record, "changed_at": now}))
+
+    def finish(self, run: bytes, now: int, model: ReleasedModel | str | None, **fields: Unpack[Finished]) -> None:
+        """Note the end of a run; `model` is what was released of it, or why it was not, None where nobody asked."""
+        entry = self._read(self._file(run))
+        why = model if isinstance(model, str) else ""
+        had = entry.model if model is None or why else model
+        told: dict[str, object] = {"is_finished": True, "changed_at": now, "model": had, "why_no_model": why[:1000]}
+        self.keep(RunEntry.model_validate(dict(entry) | told | fields))
+
+    def keep(self, entry: RunEntry) -> None:
+        """Write an entry; raises AnalystError if there is no room."""
+        try:
+            self.path.mkdir(mode=0o700, exist_ok=True)
+            replace_file(self._file(entry.run), entry.encode(), 0o600)
+        except OSError as err:
+            message = f"{self._file(entry.run)} cannot be written ({err.strerror})"
+            raise AnalystError(message, "make room there, and give the command again") from err
+
+    def _file(self, run: bytes) -> Path:
+        return self.path / f"{run.hex()}.json"
+
+    def _read(self, file: Path) -> RunEntry:
+        try:
+            return RunEntry.decode(file.read_bytes())
+        except (OSError, CryptoError) as err:
+            raise AnalystError(f"{file} cannot be read", "remove it: the runs of other files stay") from err

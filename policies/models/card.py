@@ -1,0 +1,228 @@
+"""A model's card: what it is for, what it was made of and at which price, and what is known of it. HTML and JSON.
+
+Pure: a card is a value, and its page is headings with tables of texts, which `federation.web.document` writes as one
+file without scripts and outside links. Mitchell et al., Model Cards for Model Reporting, FAT* 2019.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from crypto.wire import Message
+from policies.models.fitted import Fitted
+from policies.models.portable import Finite
+from policies.models.record import RunRecord
+from policies.requests.exact import ExactStep
+from policies.requests.families import kind_of
+from policies.requests.tables import TableColumn
+from policies.units import when
+
+SCHEMA = "consilo-model-card/1"
+_MOST_SHOWN = 12  # values of a domain
+
+
+class Figure(Message):
+    """A named figure of how good or how fair a model is, with its 95 % interval where it has one."""
+
+    name: Annotated[str, Field(max_length=200)]
+    value: Finite | None
+    low: Finite | None = None
+    high: Finite | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A heading, and a table of texts below it, or sentences where it has no headings."""
+
+    title: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """All that a card says."""
+
+    run: str
+    family: str
+    purpose: str
+    table: str
+    analyst: str
+    release: str  # "private" with noise, "exact" without
+    planned: int  # rounds, at most
+    done: int
+    ended: str
+    record: RunRecord
+    rho: float | None  # to one person; None without noise
+    epsilon: float | None
+    delta: float | None
+    learned_at: int  # seconds since 1970
+    expires_at: int | None  # when it is erased by [retention]
+    digest: str  # SHA-256 of the model, in hexadecimal
+    fitted: Fitted
+    metrics: tuple[Figure, ...] = ()
+    audit: tuple[Figure, ...] = ()
+    holders: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str | None:
+        """The column that the model predicts."""
+        return None if self.record.plan.training is None else self.record.plan.training.label
+
+    @property
+    def columns(self) -> tuple[TableColumn, ...]:
+        """The columns that the model reads."""
+        return self.record.table.columns
+
+    def options(self) -> dict[str, str]:
+        """Return the options and further columns of the job."""
+        plan = self.record.plan
+        if isinstance(plan, ExactStep):
+            return {one.name: one.value for one in (*plan.parts, *plan.options)}
+        return {}
+
+
+def limits(card: Card) -> list[str]:
+    """Return what a reader must know before the model is used."""
+    found = ["The rows are those of the silos that took part: of other people it may be wrong."]
+    if card.rho is None:
+        found.append("It was fitted without noise: nothing is promised against whoever compares models.")
+    else:
+        found.append("Its sums had noise: coefficients differ from those of the pooled rows.")
+    if card.ended not in ("", "complete"):
+        found.append(f"The run ended as {card.ended}.")
+    if not card.metrics:
+        found.append("It was not evaluated on held-out rows.")
+    if not card.audit:
+        found.append("It was not audited by group.")
+    if any(spell.without for spell in card.record.spells):
+        found.append("Some silos are missing in some rounds.")
+    return found
+
+
+def to_json(card: Card) -> str:
+    """Return a card as JSON."""
+    document: dict[str, Any] = {
+        "schema": SCHEMA,
+        "run": card.run,
+        "model": card.family,
+        "purpose": card.purpose,
+        "table": card.table,
+        "label": card.label,
+        "analyst": card.analyst,
+        "release": card.release,
+        "options": card.options(),
+        "columns": [column.model_dump(mode="json") for column in card.columns],
+        "rounds": {"done": card.done, "planned": card.planned, "ended": card.ended or None},
+        "silos": card.record.contributed,
+        "policies": policies(card.record),
+        "holders": list(card.holders),
+        "price": None if card.rho is None else {"rho": card.rho, "epsilon": card.epsilon, "delta": card.delta},
+        "learned_at": when(card.learned_at),
+        "expires_at": None if card.expires_at is None else when(card.expires_at),
+        "sha256": card.digest,
+        "fitted": card.fitted.model_dump(mode="json"),
+        "metrics": [one.model_dump(mode="json") for one in card.metrics],
+        "audit": [one.model_dump(mode="json") for one in card.audit],
+        "limits": limits(card),
+    }
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def policies(record: RunRecord) -> list[dict[str, Any]]:
+    """Return by rounds, counted from 1, the hash of each silo's policy and who is missing in the sums."""
+    return [
+        {
+            "rounds": [spell.first + 1, spell.last + 1],
+            "sha256": {silo: digest.hex() for silo, digest in zip(spell.silos, spell.policies, strict=True)},
+            "without": list(spell.without),
+        }
+        for spell in record.spells
+    ]
+
+
+def title_of(card: Card) -> str:
+    """Return what stands above a card."""
+    return card.family.replace("-", " ") + ("" if card.label is None else f" of {card.label}")
+
+
+def sections(card: Card) -> tuple[Section, ...]:
+    """Return a card as headings with tables of texts."""
+    return (
+        Section("What it is", ("", ""), tuple(_facts(card))),
+        Section("Columns", ("column", "type", "values"), tuple(map(_column, card.columns))),
+        Section("Silos", ("silo", "in rounds"), tuple((name, str(count)) for name, count in _silos(card))),
+        Section("Policies", ("rounds", "silo", "SHA-256 of its policy", "in the sums"), tuple(_policies(card.record))),
+        *_listings(card.fitted),
+        Section("Evaluation", ("figure", "value", "2.5 %", "97.5 %"), tuple(map(_figure, card.metrics))),
+        Section("Audit", ("figure", "value", "2.5 %", "97.5 %"), tuple(map(_figure, card.audit))),
+        Section("Limits", (), tuple((one,) for one in (*limits(card), *card.fitted.notes))),
+    )
+
+
+def _facts(card: Card) -> Iterator[tuple[str, str]]:
+    yield "purpose", card.purpose
+    yield "model", card.family
+    yield "label", card.label or "none"
+    yield "table", card.table
+    yield "asked by", card.analyst
+    yield from card.options().items()
+    yield "rounds", f"{card.done} of at most {card.planned}{f', {card.ended}' if card.ended else ''}"
+    if card.rho is None:
+        yield "price to one person", "none: without noise, on sources that their owners declare exact"
+    else:
+        epsilon = "" if card.epsilon is None else f", epsilon {card.epsilon:.3g} at delta {card.delta:g}"
+        yield "price to one person", f"rho {card.rho:.6g}{epsilon}"
+    yield "learned", when(card.learned_at)
+    if card.expires_at is not None:
+        yield "erased after", when(card.expires_at)
+    if card.holders:
+        yield "held by", ", ".join(card.holders)
+    yield "run", card.run
+    yield "SHA-256 of the model", card.digest
+
+
+def _column(column: TableColumn) -> tuple[str, str, str]:
+    if kind_of(column) == "text":
+        more = f" and {len(column.domain) - _MOST_SHOWN} more" if len(column.domain) > _MOST_SHOWN else ""
+        return column.name, column.type, ", ".join(list(column.domain)[:_MOST_SHOWN]) + more
+    if column.type == "bool":
+        return column.name, column.type, "false, true"
+    return column.name, column.type, _bounds(column)
+
+
+def _bounds(column: TableColumn) -> str:
+    step = Decimal(column.step or "1")
+    return f"{(column.low or 0) * step:f} to {(column.high or 0) * step:f}, in steps of {step:f}"
+
+
+def _silos(card: Card) -> Sequence[tuple[str, int]]:
+    return sorted(card.record.contributed.items())
+
+
+def _policies(record: RunRecord) -> Iterator[tuple[str, ...]]:
+    for spell in record.spells:
+        rounds = str(spell.first + 1) if spell.first == spell.last else f"{spell.first + 1} to {spell.last + 1}"
+        for silo, digest in zip(spell.silos, spell.policies, strict=True):
+            yield rounds, silo, digest.hex(), "no" if silo in spell.without else "yes"
+
+
+def _listings(fitted: Fitted) -> Iterator[Section]:
+    if fitted.figures:
+        figures = tuple((one.name, _number(one.values[0])) for one in fitted.figures)
+        yield Section("Fit", ("figure", "value"), figures)
+    for listing in fitted.listings:
+        rows = tuple((line.name, *map(_number, line.values)) for line in listing.lines)
+        yield Section(listing.name.capitalize(), ("", *listing.headings), rows)
+
+
+def _figure(one: Figure) -> tuple[str, str, str, str]:
+    return one.name, _number(one.value), _number(one.low), _number(one.high)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6g}"

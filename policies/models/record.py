@@ -1,0 +1,69 @@
+"""What the registries of models have of a run beside the model: its job, and who took part in which rounds.
+
+Promise: whoever has checked the same reports has the same record, silos and analyst alike.
+"""
+
+from collections.abc import Iterable
+from typing import Annotated
+
+from pydantic import Field
+
+from crypto.rounds.opening import CheckedReport
+from crypto.wire import MAX_SILOS, Digest, Message, Name, RoundId
+from policies.requests.computations import AnyComputation
+from policies.requests.request import Request
+from policies.requests.tables import Table
+from policies.requests.training import TrainingStep
+from policies.units import MAX_STEPS
+
+_Step = Annotated[int, Field(ge=0, lt=MAX_STEPS)]
+
+
+class Spell(Message):
+    """Rounds in a row in which the same silos took part, under the same policies."""
+
+    first: _Step  # by its number from 0, and the last one
+    last: _Step
+    silos: Annotated[tuple[Name, ...], Field(max_length=MAX_SILOS)]  # that were asked
+    policies: Annotated[tuple[Digest, ...], Field(max_length=MAX_SILOS)]  # the SHA-256 of each one's policy
+    without: Annotated[tuple[Name, ...], Field(max_length=MAX_SILOS)] = ()  # silos that are not in the sums
+
+
+class RunRecord(Message):
+    """The job of a run, as its first request has it, and its rounds."""
+
+    plan: AnyComputation
+    table: Table
+    spells: Annotated[tuple[Spell, ...], Field(max_length=MAX_STEPS)]
+    continues: Annotated[RoundId | None, Field(default=None, exclude_if=lambda run: run is None)] = None
+
+    @property
+    def contributed(self) -> dict[str, int]:
+        """In how many rounds each silo took part."""
+        found: dict[str, int] = {}
+        for spell in self.spells:
+            for silo in spell.silos:
+                found[silo] = found.get(silo, 0) + (silo not in spell.without) * (spell.last - spell.first + 1)
+        return found
+
+
+def recorded(before: RunRecord | None, request: Request, step: TrainingStep, report: CheckedReport) -> RunRecord:
+    """Return the record after the round of a checked report; `before` is that of the round before it."""
+    silos, survivors = report.manifest.silos, set(report.survivors)
+    spell = Spell(
+        first=step.step,
+        last=step.step,
+        silos=silos,
+        policies=tuple(report.accepts[silo].policy_hash for silo in silos),
+        without=tuple(silo for silo in silos if silo not in survivors),
+    )
+    spells = tuple(_joined(() if before is None else before.spells, spell))
+    fields = {"plan": step.first(), "table": request.table, "spells": spells, "continues": step.continues}
+    return RunRecord.model_validate(fields)
+
+
+def _joined(spells: tuple[Spell, ...], spell: Spell) -> Iterable[Spell]:
+    last = spells[-1] if spells else None
+    if last is not None and last.model_copy(update={"first": spell.first, "last": spell.last}) == spell:
+        return (*spells[:-1], last.model_copy(update={"last": spell.last}))
+    return (*spells, spell)

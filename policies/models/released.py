@@ -1,0 +1,48 @@
+"""A model on its way to the analyst whose request asked for it: docs/protocol.md section 11.4.
+
+Each silo signs the model that it holds and seals that to the analyst's key, so that nobody between learns it or a hash
+of it. The analyst takes what a quorum of silos signed alike.
+"""
+
+from hashlib import sha256
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from crypto.rounds.messages import RunEnd
+from crypto.sealing import OVERHEAD_BYTES
+from crypto.wire import MAX_ENVELOPE_OVERHEAD, Digest, Message, Name, RoundId
+from policies.models.fitted import Fitted
+from policies.models.portable import Portable
+from policies.units import MAX_STEPS
+
+
+class ReleasedModel(Message):
+    """Silo to analyst, sealed: the model of a run at its end, the same at every silo of the run."""
+
+    KIND: ClassVar[str] = "released-model"
+    MAX_BYTES: ClassVar[int] = 6 << 20
+    MAX_COMMAS: ClassVar[int] = 2**19
+    federation: Name
+    run: RoundId
+    position: Digest  # SHA-256 of the encrypted report that was learned last
+    job: Digest  # of what all requests of the run share
+    family: Name
+    done: Annotated[int, Field(ge=1, le=MAX_STEPS)]
+    ended: Annotated[RunEnd | None, Field(default=None, exclude_if=lambda ended: ended is None)] = None
+    fitted: Fitted
+    portable: Annotated[Portable | None, Field(default=None, exclude_if=lambda form: form is None)] = None
+
+
+def digest_of_model(fitted: Fitted, portable: Portable | None) -> str:
+    """Return the SHA-256 by which a model is told from others, in hexadecimal; it is the same wherever the model is."""
+    return sha256(fitted.encode() + (b"" if portable is None else portable.encode())).hexdigest()
+
+
+MAX_SEALED_MODEL_BYTES = ReleasedModel.MAX_BYTES + MAX_ENVELOPE_OVERHEAD + OVERHEAD_BYTES
+
+
+def sealing_context(federation: str, run: bytes, analyst: str) -> bytes:
+    """Return the context in which silos seal a model to an analyst."""
+    parts = (one.encode() for one in (federation, analyst))
+    return b"consilo/1 released model" + run + b"".join(bytes([len(one)]) + one for one in parts)

@@ -1,0 +1,42 @@
+"""One round of a model family with noise, on private sources: sums of persons' clipped parts.
+
+`family` names one of `policies.requests.noised_families.NOISED`, under the name that the exact family has too: a policy
+opens both by it. All steps of a run have the same price. docs/protocol.md section 11.
+"""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import ClassVar, Literal
+
+from policies.requests.exact import FamilyStep
+from policies.requests.families import Shape
+from policies.requests.noised_families import MOMENTS, NOISED, NOISED_SHAPES
+from policies.requests.statistic import Extent, Statistic
+from policies.requests.tables import Table
+
+
+class NoisedStep(FamilyStep):
+    """One round of a family with noise: the first counts persons, each later one sums their clipped gradients."""
+
+    kind: Literal["noised-step"] = "noised-step"
+    release: Literal["private"] = "private"
+    shapes: ClassVar[Mapping[str, Shape]] = NOISED_SHAPES
+    clip_key: ClassVar[str] = "options.clip"
+
+    @property
+    def clip_norm(self) -> Decimal:
+        """The norm of a person's gradient; 0 where the products of cells are summed, which nothing clips."""
+        options = {one.name: one.value for one in self.options}
+        if options.get("method") == MOMENTS:
+            return Decimal(0)
+        return Decimal(options.get("clip", self.shape.options["clip"].default))
+
+    def statistics(self, table: Table) -> Mapping[Statistic, Extent]:
+        extents = NOISED[self.family].extents(self.task(table))
+        return {Statistic(name): extent for name, extent in extents.items()}
+
+    def in_words(self, table_name: str) -> str:
+        by = f" from {', '.join(self.features)}" if self.features else ""
+        beside = f" with {', '.join(map(str, self.parts))}" if self.parts else ""
+        run = f"a run of at most {self.steps} steps ({self.release})"
+        return f"fit a {self.family} of {self.label}{by}{beside} in {table_name}, {run}"

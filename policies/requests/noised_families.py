@@ -1,0 +1,174 @@
+"""The shapes of the model families that have noise: which columns, options and blocks a round has, and how much noise.
+
+A person's part of every block is bounded by the request alone, so that its sensitivity is known before a row is read.
+The computations are in `silo_node/training/noised/`. docs/training.md, section "Private families".
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from policies.requests.families import SHAPES, Option, Shape, Task, choice_option, number_option
+from policies.requests.statistic import Extent, noised
+
+UNITS = 2**20  # in the L2 bound of a person's part of a block that is clipped
+CELL_BITS = 14  # fractional bits of a product of two cells in [-1, 1] that is not clipped
+ROUNDS = 50  # of a run where the job names no other number: one count, then descent
+LEAST_ROUNDS = 3
+MAX_MOMENTS = 88  # columns of a model whose second moments are summed: few enough for noise that is sampled exactly
+DESCENT, MOMENTS = "descent", "moments"
+
+# Shares of the price of a first round.
+_OF_PERSONS, _OF_LEFT_OUT, _OF_MEANS, _OF_MOMENTS = 5, 1, 4, 10
+
+
+@dataclass(frozen=True, slots=True)
+class NoisedShape:
+    """What a family takes, and the extent of each block of a round, by its name."""
+
+    shape: Shape
+    extents: Callable[[Task], Mapping[str, Extent]]
+
+
+def can_lack_cells(task: Task) -> bool:
+    """Tell whether a row may lack a cell of the task, so that rows may be left out."""
+    used = (*task.features, *task.parts.values(), task.label_column.name)
+    unknown = task.label_column.unknown if task.label_column.domain else None
+    return unknown is not None or any(task.table.column(name).can_be_missing for name in used)
+
+
+def filled(task: Task) -> tuple[str, ...]:
+    """Return the features whose missing cells are filled by a mean that the first round sums."""
+    if task.options.get("missing") != "mean":
+        return ()
+    columns = [task.table.column(name) for name in task.features]
+    return tuple(column.name for column in columns if not column.domain and column.can_be_missing)
+
+
+def has_moments(task: Task) -> bool:
+    """Tell whether the first round of a descent sums second moments: of models that are not too wide."""
+    return task.width <= MAX_MOMENTS
+
+
+def triangle(width: int) -> int:
+    """Return how many different products the columns of a design have."""
+    return width * (width + 1) // 2
+
+
+def most_moments(task: Task) -> float:
+    """Return the largest L2 norm of the products of a row's columns, each pair once.
+
+    A row has at most one number other than 0 for the intercept and for each feature, each at most 1 in magnitude: of a
+    domain one column is 1, and beside a cell that is missing the number is 0.
+    """
+    return math.sqrt(triangle(1 + len(task.features)))
+
+
+def outputs(task: Task) -> int:
+    """Return how many linear predictors a model has: one, or one for each class."""
+    return len(task.classes) if task.family == "multinomial-regression" else 1
+
+
+def _counts(task: Task) -> dict[str, Extent]:
+    found = {"persons": noised(1, 1, _OF_PERSONS)}
+    if can_lack_cells(task):
+        found["left-out"] = noised(1, 1, _OF_LEFT_OUT)
+    return found
+
+
+def _descent(task: Task) -> Mapping[str, Extent]:
+    if task.number:
+        return {"gradient": noised(task.width * outputs(task), UNITS)}
+    found = _counts(task)
+    if columns := len(filled(task)):
+        most = math.isqrt(columns * UNITS * UNITS - 1) + 1
+        found |= {name: noised(columns, most, _OF_MEANS) for name in ("present", "total")}
+    if has_moments(task):
+        found["second-moments"] = noised(triangle(task.width), UNITS, _OF_MOMENTS)
+    return found
+
+
+def _linear(task: Task) -> Mapping[str, Extent]:
+    if task.options["method"] == DESCENT:
+        return _descent(task)
+    # With the label as one more column; nothing is clipped, so that the sums are those of the pooled rows.
+    most = task.table.max_rows * (math.isqrt(triangle(2 + len(task.features)) * 4**CELL_BITS - 1) + 1)
+    return {**_counts(task), "products": noised(triangle(task.width + 1), most, 4 * (_OF_PERSONS + _OF_LEFT_OUT))}
+
+
+def _check_rounds(task: Task) -> None:
+    SHAPES[task.family].check(task)
+    if not (task.options.get("method") == MOMENTS or task.rounds >= LEAST_ROUNDS):
+        raise ValueError(f"{task.family} with noise takes {LEAST_ROUNDS} rounds or more, found {task.rounds}")
+
+
+def _check_linear(task: Task) -> None:
+    _check_rounds(task)
+    if task.options["method"] != MOMENTS:
+        return
+    if task.rounds != 1:
+        raise ValueError(f"by moments there is one round, found {task.rounds}; remove rounds")
+    if task.options["missing"] == "mean":
+        raise ValueError('by moments there is no mean before the sums; take missing = "indicator" or "drop"')
+    if task.width > MAX_MOMENTS:
+        raise ValueError(f"by moments a model has at most {MAX_MOMENTS} weights, found {task.width}; take descent")
+
+
+def _stated(low: str, high: str) -> Option:
+    """Return an option that is a number, or left out: then it follows from what is public of the run."""
+    number = number_option("", low, high)
+    return Option("", lambda text: number.check(text) if text else None)
+
+
+def _shape(family: str, extents: Callable[[Task], Mapping[str, Extent]] = _descent) -> NoisedShape:
+    exact = SHAPES[family]
+    options = {name: option for name, option in exact.options.items() if name != "tolerance"}
+    options |= {
+        "rate": _stated("0.000001", "1000000"),
+        "decay": _stated("0", "1"),
+        "momentum": _stated("0", "0.99"),
+        "clip": number_option("1", "0.000001", "100000"),
+    }
+    check = _check_rounds
+    if extents is _linear:
+        options["method"], check = choice_option(DESCENT, DESCENT, MOMENTS), _check_linear
+    blocks = _lengths(extents)
+    return NoisedShape(Shape(blocks, exact.labels, options, exact.parts, check=check), extents)
+
+
+def _lengths(extents: Callable[[Task], Mapping[str, Extent]]) -> Callable[[Task], Mapping[str, int]]:
+    return lambda task: {name: extent.length for name, extent in extents(task).items()}
+
+
+NOISED: Mapping[str, NoisedShape] = MappingProxyType(
+    {
+        "logistic-regression": _shape("logistic-regression"),
+        "multinomial-regression": _shape("multinomial-regression"),
+        "linear-regression": _shape("linear-regression", _linear),
+        "poisson-regression": _shape("poisson-regression"),
+    }
+)
+NOISED_SHAPES: Mapping[str, Shape] = MappingProxyType({name: one.shape for name, one in NOISED.items()})
+
+_BY_QUESTION = "ask for counts and means by group as a question, whose figures have intervals"
+# Why each other family is exact alone, and what to do with private sources.
+WITHOUT_NOISE: Mapping[str, str] = MappingProxyType(
+    {
+        "ridge-regression": "its penalty is that of linear-regression with decay; take that",
+        "cox": "each term compares a person with all who are at risk, so one person changes every term without a bound;"
+        " ask for a SURVIVAL curve, or take logistic-regression of an event by a fixed time",
+        "kaplan-meier": "ask for a SURVIVAL curve as a question, which has noise",
+        "pca": "loadings of noised products turn into each other where eigenvalues are near; ask for COVAR and CORR",
+        "k-means": "centres of few persons are mostly noise, round after round; take groups of a column that you have",
+        "naive-bayes": f"its counts by class and value are a question; {_BY_QUESTION}",
+        "welch-t": f"a test of noised means is not a test of the means; {_BY_QUESTION}",
+        "anova": f"a test of noised means is not a test of the means; {_BY_QUESTION}",
+        "chi-square": f"a test of noised counts is not a test of the counts; {_BY_QUESTION}",
+    }
+)
+
+
+def why_exact_alone(family: str) -> str:
+    """Return the reason for which a family answers from exact sources alone, with what to do instead."""
+    return f"{family} has no private form: {WITHOUT_NOISE[family]}"

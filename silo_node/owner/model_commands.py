@@ -1,0 +1,157 @@
+"""`consilo-silo models`: the models that a silo holds: list, show, predict, export."""
+
+import argparse
+import json
+from pathlib import Path
+
+from federation.files import write_out
+from federation.terminal import Commands, add_command, plain
+from federation.web.document import Part, document
+from policies.document.load import load
+from policies.document.policy import Policy
+from policies.models.card import Card, sections, title_of, to_json
+from policies.models.exporting import FORMATS, exported
+from silo_node.errors import SiloError
+from silo_node.owner.model_registry import HeldModel, held_models, the_model
+from silo_node.training.leaving import may_leave
+from silo_node.training.portable import portable_of
+from silo_node.training.predicting import predictions
+from silo_node.training.shown import model_fields, shown
+
+
+def add_model_commands(commands: Commands) -> None:
+    """Add `models` with its actions; without one it shows every model."""
+    models = add_command(commands, "models", _all, "show the models that the silo holds")
+    _options(models)
+    actions = models.add_subparsers(metavar="ACTION")
+    listing = add_command(actions, "list", _list, "list the models: job, end, price, silos, when they are erased")
+    _options(listing, is_needed=True)
+    show = add_command(actions, "show", _show, "show one model, and what is known of its run")
+    show.add_argument("run", metavar="RUN", help="the run's name, or its beginning")
+    _options(show, is_needed=True)
+    text = "write the model's card there: FILE.html for people, FILE.json for programs"
+    show.add_argument("--card", type=Path, metavar="FILE", help=text)
+    predict = add_command(actions, "predict", _predict, "score the rows of a file with a model")
+    predict.add_argument("run", metavar="RUN", help="the run's name, or its beginning")
+    predict.add_argument("input", type=Path, metavar="INPUT", help="a CSV or Parquet file with the model's columns")
+    predict.add_argument("--policy", type=Path, required=True, metavar="FILE", help="the policy.toml")
+    predict.add_argument("--out", type=Path, metavar="FILE", help="write the scores there instead of printing them")
+    export = add_command(actions, "export", _export, "write a model of the linear families to a file")
+    export.add_argument("run", metavar="RUN", help="the run's name, or its beginning")
+    export.add_argument("--policy", type=Path, required=True, metavar="FILE", help="the policy.toml")
+    export.add_argument("--format", choices=FORMATS, default="json", help="JSON, or ONNX (needs consilo[export])")
+    export.add_argument("--out", type=Path, required=True, metavar="FILE", help="where it is written")
+
+
+def _options(parser: argparse.ArgumentParser, *, is_needed: bool = False) -> None:
+    # Without an action it is asked for in `_all`: argparse would ask for it beside that of the action.
+    text = "the policy.toml beside the ledger"
+    parser.add_argument("--policy", type=Path, required=is_needed, metavar="FILE", help=text)
+    parser.add_argument("--format", choices=["table", "json"], default="table")
+
+
+def _loaded(options: argparse.Namespace) -> tuple[Policy, list[HeldModel]]:
+    policy = load(options.policy).policy
+    return policy, held_models(policy, options.policy.resolve().parent)
+
+
+def _all(options: argparse.Namespace) -> int:
+    if options.policy is None:
+        raise SiloError("whose models: --policy is missing", "add --policy FILE, the policy.toml beside the ledger")
+    _, models = _loaded(options)
+    if options.format == "json":
+        print(json.dumps([_fields(one) for one in models], indent=2))
+        return 0
+    for one in models:
+        _print(one)
+    if not models:
+        print("no model yet")
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    _, models = _loaded(options)
+    if options.format == "json":
+        print(json.dumps([one.state.summary() | one.registered() for one in models], indent=2))
+        return 0
+    for one in models:
+        of = f" of {one.state.label}" if one.state.label else ""
+        print(f"{one.name[:12]}  {plain(one.family + of)}, for {one.state.purpose}, asked by {one.state.analyst}")
+        print(f"              {_standing(one)}")
+    if not models:
+        print("no model yet")
+    return 0
+
+
+def _standing(one: HeldModel) -> str:
+    price = "without noise" if one.rho is None else f"epsilon {one.epsilon:.2f} (rho {one.rho:g})"
+    silos = "" if one.state.record is None else f", {len(one.state.record.contributed)} silos"
+    erased = "" if one.erased_after is None else f", erased after {_day(one)}"
+    rounds = f"{one.state.done} of {one.state.steps} rounds"
+    return f"{rounds}, {one.end}{silos}, {price}, {len(one.kept.state):,} bytes{erased}"
+
+
+def _day(one: HeldModel) -> str:
+    return str(one.registered()["erased_after"])[:10]
+
+
+def _fields(one: HeldModel) -> dict[str, object]:
+    return {**one.state.summary(), **model_fields(one.state), "registry": one.registered()}
+
+
+def _print(one: HeldModel) -> None:
+    state = one.state
+    print(f"run {one.name}: {state.done} of {state.steps} steps, {state.release}, for {state.purpose}")
+    print("\n".join(map(plain, shown(state))))
+
+
+def _show(options: argparse.Namespace) -> int:
+    _, models = _loaded(options)
+    one = the_model(models, options.run)
+    if options.card is not None:
+        write_card(one.card(), options.card)
+    if options.format == "json":
+        print(json.dumps(_fields(one), indent=2))
+        return 0
+    _print(one)
+    print(f"  {_standing(one)}")
+    for silo, count in ({} if one.state.record is None else one.state.record.contributed).items():
+        print(f"  {silo}: in {count} rounds")
+    print(f"  sha256 {one.digest}")
+    return 0
+
+
+def write_card(card: Card, file: Path) -> None:
+    """Write a card as HTML or JSON, by the file's ending; raises SiloError on another ending."""
+    match file.suffix:
+        case ".html":
+            parts = [Part(one.title, one.headings, one.rows) for one in sections(card)]
+            text = document(title_of(card), f"model card of run {card.run}", parts)
+        case ".json":
+            text = to_json(card)
+        case _:
+            raise SiloError(f"{file} ends in neither .html nor .json", "name a file that does")
+    write_out(file, text.encode())
+
+
+def _predict(options: argparse.Namespace) -> int:
+    policy, models = _loaded(options)
+    one = the_model(models, options.run)
+    may_leave(policy, one.state, "predict")
+    found = predictions(one.state, options.input)
+    if options.out is None:
+        print(found.text, end="")
+    else:
+        write_out(options.out, found.text.encode())
+        print(f"{options.out}: {found.in_words()}")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    policy, models = _loaded(options)
+    one = the_model(models, options.run)
+    may_leave(policy, one.state, "export")
+    data = exported(portable_of(one.state), options.format)
+    write_out(options.out, data)
+    print(f"{options.out}: {one.family}, {len(data):,} bytes")
+    return 0

@@ -1,0 +1,133 @@
+"""The silo's registry of models: what its owner is told of each run that the ledger keeps."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from policies.budget.accountant import epsilon_of
+from policies.document.policy import Policy
+from policies.models.card import Card, policies
+from policies.models.released import digest_of_model
+from policies.requests.exact import ExactStep
+from policies.units import DAY_S, MICRO, when
+from silo_node.errors import SiloError
+from silo_node.home import LEDGER
+from silo_node.ledger.kept_runs import KeptRun, kept_runs
+from silo_node.training.portable import family_of, fitted_of, portable_of
+from silo_node.training.run import RunState
+
+_FEWEST_LETTERS = 4  # of a run's name
+
+
+@dataclass(frozen=True, slots=True)
+class HeldModel:
+    """A model that the silo holds."""
+
+    state: RunState
+    kept: KeptRun
+    micro_rho: int  # with that of the run in whose place it went on
+    delta: float
+    erased_after: int | None  # seconds since 1970; None where [retention] keeps models
+
+    @property
+    def name(self) -> str:
+        return self.state.run.hex()
+
+    @property
+    def family(self) -> str:
+        return family_of(self.state)
+
+    @property
+    def rho(self) -> float | None:
+        """The price to one person; None without noise."""
+        return None if self.state.release == "exact" else self.micro_rho / MICRO
+
+    @property
+    def epsilon(self) -> float | None:
+        return None if self.rho is None else epsilon_of(self.rho, self.delta)
+
+    @property
+    def end(self) -> str:
+        """Where the run stands, in words."""
+        return self.state.ended or ("all rounds taken" if self.state.is_final else "not at its end")
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the model, in hexadecimal, the same at every silo and at the analyst."""
+        try:
+            form = portable_of(self.state)
+        except SiloError:
+            form = None
+        return digest_of_model(fitted_of(self.state), form)
+
+    def registered(self) -> dict[str, Any]:
+        """Return what the registry has beside the model itself, for programs."""
+        record = self.state.record
+        plan = None if record is None else record.plan
+        settings = (*plan.parts, *plan.options) if isinstance(plan, ExactStep) else ()
+        return {
+            "family": self.family,
+            "features": list(plan.training.features) if plan is not None and plan.training is not None else None,
+            "options": {one.name: one.value for one in settings},
+            "end": self.end,
+            "silos": None if record is None else record.contributed,
+            "policies": None if record is None else policies(record),
+            "price": None if self.rho is None else {"rho": self.rho, "epsilon": self.epsilon, "delta": self.delta},
+            "metrics": [],
+            "bytes": len(self.kept.state),
+            "learned_at": when(self.state.learned_at),
+            "erased_after": None if self.erased_after is None else when(self.erased_after),
+            "sha256": self.digest,
+        }
+
+    def card(self) -> Card:
+        """Return the model's card; raises SiloError for a model that was learned before silos kept the columns."""
+        state = self.state
+        if state.record is None:
+            raise SiloError(f"run {self.name} was learned before silos kept what a card says", "train anew")
+        return Card(
+            run=self.name,
+            family=self.family,
+            purpose=state.purpose,
+            table=state.table,
+            analyst=state.analyst,
+            release=state.release,
+            planned=state.steps,
+            done=state.done,
+            ended=state.ended or "",
+            record=state.record,
+            rho=self.rho,
+            epsilon=self.epsilon,
+            delta=None if self.rho is None else self.delta,
+            learned_at=state.learned_at,
+            expires_at=self.erased_after,
+            digest=self.digest,
+            fitted=fitted_of(state),
+        )
+
+
+def held_models(policy: Policy, home: Path) -> list[HeldModel]:
+    """Return the models in the ledger of a silo's directory; the last learned one is last. Raises LedgerError."""
+    kept = kept_runs(home / LEDGER)
+    charged = {one.run: one.micro_rho for one in kept}
+    found = (_held(policy, one, charged) for one in kept)
+    return [one for one in found if one.state.split is None]  # which is no model
+
+
+def _held(policy: Policy, kept: KeptRun, charged: Mapping[bytes, int]) -> HeldModel:
+    state = RunState.decode(kept.state)
+    before = None if state.record is None else state.record.continues
+    days = None if policy.retention is None else policy.retention.results_days
+    erased_after = None if days is None else kept.saved_at + days * DAY_S
+    micro_rho = kept.micro_rho + (0 if before is None else charged.get(before, 0))
+    return HeldModel(state, kept, micro_rho, float(policy.budget.delta), erased_after)
+
+
+def the_model(models: list[HeldModel], name: str) -> HeldModel:
+    """Return the one model whose run's name begins so; raises SiloError if there is none, or several."""
+    found = [one for one in models if one.name.startswith(name.lower())]
+    if len(found) == 1 and len(name) >= _FEWEST_LETTERS:
+        return found[0]
+    which = f"{len(found)} runs" if found else "no run"
+    raise SiloError(f"{which} of the name {name[:40]!r}", "list them with `consilo-silo models list`")

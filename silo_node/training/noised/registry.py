@@ -1,0 +1,17 @@
+"""The model families with noise, under the names that `policies.requests.noised_families.NOISED` has."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from silo_node.training.noised import linear
+from silo_node.training.noised.descent import family_of
+from silo_node.training.noised.family import NoisedFamily
+
+NOISED_FAMILIES: Mapping[str, NoisedFamily] = MappingProxyType(
+    {
+        "logistic-regression": family_of("logistic-regression"),
+        "multinomial-regression": family_of("multinomial-regression"),
+        "linear-regression": linear.family(),
+        "poisson-regression": family_of("poisson-regression"),
+    }
+)

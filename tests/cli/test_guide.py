@@ -1,0 +1,84 @@
+"""Every command of the guide in docs/training.md, in its order, on the demo: what it shows is what is printed.
+
+`...` in an output stands for anything. A block of `diff` changes the file that is named before it.
+"""
+
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+import analyst.cli.main
+import analyst.client
+import silo_node.owner.cli
+from analyst.demo import banks
+from analyst.demo.sector import found_sector
+from federation.config import Config
+from tests.analyst.test_drafting import change
+from tests.harness.simulator import Simulation, simulate
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text().partition("\n## Reference\n")[0]
+BLOCK = re.compile(r"^```console\n(.*?)^```|`(\S+)`:\n\n```(diff|toml)\n(.*?)^```", re.M | re.S)
+
+
+def steps() -> Iterator[tuple[str, str, str]]:
+    """Yield each step of the guide: a command with its output, or the name of a file with what becomes of it."""
+    for console, file, kind, text in BLOCK.findall(PAGE):
+        if file:
+            yield kind, file, text
+        for command in re.split(r"^\$ ", console, flags=re.M)[1:]:
+            lines = command.splitlines()
+            count = next(place for place, line in enumerate(lines) if not line.endswith("\\")) + 1
+            first = " ".join(line.removesuffix("\\").strip() for line in lines[:count])
+            yield "run", first, "\n".join(lines[count:])
+
+
+def seconds(text: str) -> str:
+    """Return lines with what every run takes otherwise as it is in the guide."""
+    return re.sub(r"[0-9.]+ s, ", "0.6 s, ", text)
+
+
+def matches(expected: str, actual: str) -> bool:
+    expected = re.sub(r"^run [0-9a-f]{32}:", "run ...:", seconds(expected), flags=re.M)
+    pattern = ".*".join(re.escape(part) for part in expected.rstrip("\n").split("..."))
+    return re.fullmatch(pattern, actual.rstrip("\n"), re.DOTALL) is not None
+
+
+@pytest.mark.torch
+@pytest.mark.slow
+def test_the_guide_is_what_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    found_sector(Path("consilo-demo"), banks.SECTOR)
+    Path("consilo-demo/job.toml").write_text(banks.JOB)
+    running: dict[Path, Simulation] = {}
+    with ExitStack() as stack:
+
+        @contextmanager
+        def started(config: Config, progress: object = None) -> Iterator[Simulation]:
+            home = config.path.parent.resolve()
+            if home not in running:
+                running[home] = stack.enter_context(simulate(home))
+            yield running[home]
+
+        monkeypatch.setattr(analyst.client, "started", started)
+        found = list(steps())
+        assert len([one for one in found if one[0] == "run"]) > 6
+        for kind, what, text in found:
+            if kind == "diff":
+                change(Path(what), text)
+            elif kind == "toml":
+                Path(what).write_text(text)
+            else:
+                program, *arguments = shlex.split(what)
+                run = {"consilo": analyst.cli.main.main, "consilo-silo": silo_node.owner.cli.main}[program]
+                assert run(arguments) == 0, (what, capsys.readouterr())
+                shown = capsys.readouterr()
+                output = "\n".join(line for line in shown.err.splitlines() if line.startswith("round "))
+                output = f"{output}\n{shown.out}" if output else shown.out
+                assert matches(text, seconds(output)), f"{what}\n{output}"
