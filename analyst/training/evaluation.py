@@ -36,6 +36,7 @@ from analyst.training.split import deliver_split
 from crypto.errors import CryptoError
 from crypto.rounds.report import StoredReport
 from crypto.wire import digest_of
+from federation.errors import FederationError
 from policies.budget.accountant import epsilon_of
 from policies.models.card import Figure
 from policies.requests.evaluation import OWN, Evaluation
@@ -171,7 +172,7 @@ def evaluate(federation: Federation, entry: RunEntry, request: Request) -> Evalu
 
 def _hand_out(federation: Federation, plan: Evaluation) -> None:
     """Hand the model's last report, and the split's, to silos that may have been away."""
-    with suppress(CryptoError, AnalystError):  # a silo without them refuses, and says so
+    with suppress(CryptoError, AnalystError, FederationError):  # a silo without them refuses, and says so
         federation.deliver_report(plan.model.position)
     if plan.held_out is not None and plan.held_out.split is not None:
         deliver_split(federation, plan.held_out.split)
