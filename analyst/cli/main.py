@@ -16,10 +16,10 @@ from rich.console import Console
 
 from analyst.asking import Command, ask
 from analyst.cli.doctor import examine
-from analyst.cli.evaluating import add_evaluate_command
 from analyst.cli.federation import add_commands
 from analyst.cli.finding import add_finding_commands
 from analyst.cli.founding import add_new_command
+from analyst.cli.model import add_model_commands
 from analyst.cli.opening import (
     NO_TERMINAL,
     asking_key,
@@ -132,10 +132,10 @@ def command_line() -> argparse.ArgumentParser:
     train.add_argument("--preview", action="store_true", help=text)
     train.add_argument("--abandon", action="store_true", help="give up its run that was interrupted")
     train.add_argument("--format", choices=["text", "json"], default="text")
-    add_evaluate_command(add_group(commands, "model", "judge the models of your runs"))
     add_finding_commands(commands)
     add_planning_commands(commands)
     add_report_commands(commands)
+    add_model_commands(commands)
     silos = command("silos", _silos, "list the silos and what their policies open to you")
     federation_options(silos)
     silos.add_argument("--format", choices=["table", "json"], default="table")

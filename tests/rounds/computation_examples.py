@@ -214,6 +214,16 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         exact("welch-t", "smoker", "age"),
         exact("anova", "ward", "age", "smoker"),
         exact("chi-square", "ward", "smoker"),
+        exact("audit", "smoker", group="ward"),
+    ),
+    "noised-step": (
+        noised("logistic-regression", "smoker", "ward", "age"),
+        noised("logistic-regression", "smoker", "age", missing="mean", clip="0.5"),
+        noised("logistic-regression", "smoker", "ward", "age", of=SHORT, missing="indicator"),
+        noised("multinomial-regression", "ward", "smoker", "age"),
+        noised("linear-regression", "age", "ward", "smoker"),
+        noised("linear-regression", "age", "ward", "smoker", steps=1, method="moments"),
+        noised("poisson-regression", "age", "ward", "smoker"),
     ),
     "evaluation": (
         evaluation(LOGISTIC, *CHANCE, own=("north", "test")),
@@ -228,15 +238,6 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         evaluation(exact("linear-regression", "age", "ward"), "rmse", held_out=HeldOut(column="smoker")),
         evaluation(noised("logistic-regression", "smoker", "ward", "age"), *CHANCE, release="private"),
         evaluation(noised("linear-regression", "age", "ward", "smoker"), "rmse", release="private"),
-    ),
-    "noised-step": (
-        noised("logistic-regression", "smoker", "ward", "age"),
-        noised("logistic-regression", "smoker", "age", missing="mean", clip="0.5"),
-        noised("logistic-regression", "smoker", "ward", "age", of=SHORT, missing="indicator"),
-        noised("multinomial-regression", "ward", "smoker", "age"),
-        noised("linear-regression", "age", "ward", "smoker"),
-        noised("linear-regression", "age", "ward", "smoker", steps=1, method="moments"),
-        noised("poisson-regression", "age", "ward", "smoker"),
     ),
     "split": (split("private"), split("exact")),
 }
