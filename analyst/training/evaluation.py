@@ -141,10 +141,11 @@ def _asked(offer: Offer, learned: Table, name: str, used: Sequence[str]) -> Tabl
     return table.model_copy(update={"columns": tuple(known.get(one.name, one) for one in table.columns)})
 
 
-def evaluate(federation: Federation, entry: RunEntry, request: Request) -> Evaluated:
+def evaluate(federation: Federation, entry: RunEntry, request: Request, *, is_kept: bool = True) -> Evaluated:
     """Ask for an evaluation and open it; the run's entry has its figures then.
 
-    Raises DeniedError if silos refuse, RoundError if too few are left to answer.
+    One with a price `is_kept` until it is answered, and a later call sends that one. Raises DeniedError if silos refuse,
+    RoundError if too few are left to answer.
     """
     plan = request.plan
     if not isinstance(plan, Evaluation):
@@ -152,11 +153,11 @@ def evaluate(federation: Federation, entry: RunEntry, request: Request) -> Evalu
     registry = Registry(federation.config.path.parent)
     keep = registry.path / f"{entry.name}.asked"
     _hand_out(federation, plan)
-    if request.micro_rho:
+    encrypted = None
+    if request.micro_rho and is_kept:
         request = keep_request(keep, request, federation.now())
-    encrypted = (federation.aggregators.fetched(digest_of(request)) if request.micro_rho else None) or (
-        federation.submit(request)
-    )
+        encrypted = federation.aggregators.fetched(digest_of(request))
+    encrypted = encrypted or federation.submit(request)
     request = federation.resolved(request)
     checked = federation.check_report(StoredReport.decode(encrypted), request)
     opened = federation.open_sum(checked, request)
@@ -166,7 +167,8 @@ def evaluate(federation: Federation, entry: RunEntry, request: Request) -> Evalu
     told = _told(federation, entry, request, plan, checked.survivors, found)
     figures = [Figure(name=one.name, value=one.value, low=one.low, high=one.high) for one in told.judged.metrics]
     registry.keep(entry.model_copy(update={"metrics": tuple(figures), "changed_at": federation.now()}))
-    keep.unlink(missing_ok=True)
+    if is_kept:
+        keep.unlink(missing_ok=True)
     return told
 
 
