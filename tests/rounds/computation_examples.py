@@ -236,6 +236,8 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         evaluation(exact("poisson-regression", "age", "ward", "smoker"), "mae", release="private"),
         evaluation(exact("cox", None, "ward", time="age", event="smoker"), "c-index"),
         evaluation(exact("linear-regression", "age", "ward"), "rmse", held_out=HeldOut(column="smoker")),
+        evaluation(noised("logistic-regression", "smoker", "ward", "age"), *CHANCE, release="private"),
+        evaluation(noised("linear-regression", "age", "ward", "smoker"), "rmse", release="private"),
     ),
     "split": (split("private"), split("exact")),
 }
