@@ -224,6 +224,9 @@ def _leaves(policy: Policy) -> Iterator[str]:
         training = policy.training
         yield f"A training run may take {training.max_rounds} steps and cost rho {training.max_rho_per_run:g}."
         yield f"The gradient of one person is at most {training.clip_norm} long; noise in every step is {training.dp}."
+        if (audit := training.audit) is not None:
+            groups = f"{audit.measure} between groups of {' and '.join(audit.by)}"
+            yield f"A model leaves, predicts and is exported only after an audit, with a gap of {groups} up to {audit.max_gap}."
 
 
 def _computing(policy: Policy) -> Iterator[str]:

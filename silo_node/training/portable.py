@@ -40,6 +40,7 @@ _WITHOUT: Mapping[str, str] = MappingProxyType(
         "welch-t": "welch-t is a test, and predicts no label",
         "anova": "anova is a test, and predicts no label",
         "chi-square": "chi-square is a test, and predicts no label",
+        "audit": "audit compares groups, and predicts no label",
     }
 )
 _MAKE = "list the models with `consilo-silo models list`"
@@ -67,6 +68,8 @@ def portable_of(state: RunState) -> Portable:
         raise SiloError("no prediction form: the silo learned this model before it kept models' columns", "train anew")
     plan, table = state.record.plan, state.record.table
     match plan:
+        case ExactStep() if any(one.name == "interactions" for one in plan.options):
+            raise SiloError("no prediction form: products of features have none in this version", "train without them")
         case ExactStep():
             return exact_form(plan.task(table), kept_state(state, plan.task(table)))
         case LogisticStep():
