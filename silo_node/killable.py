@@ -35,6 +35,7 @@ from silo_node.data.worker import COMPUTE, JUDGE, PREPARE, REFRESH, write_kept, 
 from silo_node.errors import SiloError, SourceError
 from silo_node.ledger.events import KeptInForce
 from silo_node.training.run import RunState, check_position, runs_of
+from silo_node.training.scoring import check_judged
 from silo_node.training.split import split_of
 
 MODULE = "silo_node.data.worker"
@@ -111,6 +112,7 @@ class KillableComputer:
         Raises ProtocolError for a step of training that is not the next one of its run.
         """
         split_of(request, self._load_run)  # here, as what fails in the worker is answered by noise
+        check_judged(request, self._load_run)
         if (step := request.plan.training) is not None:
             check_position(self._load_run(step.run), request)
         states = filter(None, map(self._load_run, runs_of(request)))

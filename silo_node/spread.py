@@ -40,7 +40,7 @@ class SpreadComputer:
     def contribution(self, request: Request, now: int) -> Vectors:
         """Return the vectors of a request; raises ComputeError if it does not end in time."""
         source = self._policy.sources[request.table.name]
-        if source.read != "prepared" or request.plan.training is not None:
+        if source.read != "prepared" or request.plan.training is not None or request.plan.judged is not None:
             return self._inner.contribution(request, now)
         deadline = time.monotonic() + limit_seconds(self._policy, request) - KILL_S
         question, snapshot = self._reader.asked(request, now)

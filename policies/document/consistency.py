@@ -66,7 +66,7 @@ def _section(document: Any, name: str) -> Mapping[str, Any]:
 
 
 def _audited(document: Mapping[str, Any]) -> Iterator[Finding]:
-    """Yield the columns by which models are to be audited and that no source opens for it: no model would ever leave."""
+    """Yield the columns of an audit's groups that no source opens for audits: no model would ever leave."""
     columns = [_section(source, "columns") for source in _section(document, "sources").values()]
     for name in _names(_section(_section(document, "training"), "audit").get("by")):
         if not any("audit" in _names(_section(one, name).get("roles")) for one in columns):

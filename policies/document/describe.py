@@ -16,6 +16,7 @@ _RESULTS = {
     "query-result": "query-result",
     "model": "model",
     "model-to-analyst": "model-to-analyst (the analyst receives the model of a run that asks for it)",
+    "metrics": "metrics (the analyst receives sums that tell how good a model's predictions are)",
 }
 
 
@@ -202,6 +203,8 @@ def _leaves(policy: Policy) -> Iterator[str]:
     yield f"What may be asked for: {figures or 'no figure'}, {groups}."
     results = (_RESULTS[one] for one in disclosure.release)
     yield f"What may leave: {' and '.join(results) or 'nothing'}."
+    if disclosure.own_metrics:
+        yield "An evaluation may show the metrics of a model by the rows of this silo alone."
     yield f"An answer needs at least {disclosure.min_silos} silos."
     yield f"Groups whose noisy count is below {disclosure.min_cohort} are not shown."
     accepted = ", ".join(protection.accept) or "none"
@@ -225,8 +228,8 @@ def _leaves(policy: Policy) -> Iterator[str]:
         yield f"A training run may take {training.max_rounds} steps and cost rho {training.max_rho_per_run:g}."
         yield f"The gradient of one person is at most {training.clip_norm} long; noise in every step is {training.dp}."
         if (audit := training.audit) is not None:
-            groups = f"{audit.measure} between groups of {' and '.join(audit.by)}"
-            yield f"A model leaves, predicts and is exported only after an audit, with a gap of {groups} up to {audit.max_gap}."
+            gap = f"a {audit.measure} gap between groups of {' and '.join(audit.by)} of at most {audit.max_gap}"
+            yield f"A model leaves, predicts and is exported only after an audit that surely finds {gap}."
 
 
 def _computing(policy: Policy) -> Iterator[str]:

@@ -39,9 +39,7 @@ class Audit:
         return bool(self.gaps)
 
 
-def audit_of(
-    counts: Counts, min_cohort: int, of: str, threshold: float = 0.5, edges: Floats | None = None
-) -> Audit:
+def audit_of(counts: Counts, min_cohort: int, of: str, threshold: float = 0.5, edges: Floats | None = None) -> Audit:
     """Return the audit of counts by group, each of at least `min_cohort` persons; `of` names the groups' columns.
 
     `threshold` is the least score that was decided for, `edges` are those of the bins, where there are scores.

@@ -112,6 +112,7 @@ class Shape:
     # How many numbers of a round a row changes; None where it is all. The declared time of a plan follows from it.
     changed: Callable[[Task], int] | None = None
     check: Callable[[Task], None] = lambda task: None  # raises ValueError where the columns contradict the family
+    predicts: Literal["class", "number", "order"] | None = None  # of a row; None where it predicts nothing
 
 
 def number_option(default: str, low: str, high: str) -> Option:
@@ -335,6 +336,7 @@ def _by_group(
     check: Callable[[Task], None],
     takes: frozenset[Kind] = frozenset(),
     options: Mapping[str, Option] = MappingProxyType({}),
+    predicts: Literal["class"] | None = None,
 ) -> Shape:
     """Return the shape of a family of one round that sums by group; a row changes those of its own group."""
 
@@ -343,7 +345,14 @@ def _by_group(
         return 3 + 4 * len(means) + 2 * len(counted)
 
     return Shape(
-        grouped(measured), _GROUPS, {**_SKIPPED, **options}, takes=takes, rounds=1, changed=changed, check=check
+        grouped(measured),
+        _GROUPS,
+        {**_SKIPPED, **options},
+        takes=takes,
+        rounds=1,
+        changed=changed,
+        check=check,
+        predicts=predicts,
     )
 
 
@@ -431,9 +440,12 @@ GAUSSIAN, MEASURES, COUNTED = _NUMBER, frozenset[Kind]({"number", "bool"}), froz
 
 SHAPES: Mapping[str, Shape] = MappingProxyType(
     {
-        "linear-regression": Shape(_glm(3), _LINEAR_LABELS, _REGRESSION),
+        "linear-regression": Shape(_glm(3), _LINEAR_LABELS, _REGRESSION, predicts="number"),
         "ridge-regression": Shape(
-            _glm(3), _LINEAR_LABELS, _REGRESSION | {"penalty": number_option("1", "0.000000001", "1000000000")}
+            _glm(3),
+            _LINEAR_LABELS,
+            _REGRESSION | {"penalty": number_option("1", "0.000000001", "1000000000")},
+            predicts="number",
         ),
         "logistic-regression": Shape(
             _logistic,
@@ -441,10 +453,18 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
             _REGRESSION | {"positive": Option("", _any_value), "weights": choice_option("none", "none", "reweighing")},
             {"group": Part("audit", _CLASSES)},
             check=_check_logistic,
+            predicts="class",
         ),
-        "multinomial-regression": Shape(_multinomial, frozenset({"text"}), _REGRESSION, check=_check_classes),
+        "multinomial-regression": Shape(
+            _multinomial, frozenset({"text"}), _REGRESSION, check=_check_classes, predicts="class"
+        ),
         "poisson-regression": Shape(
-            _glm(7), _NUMBER, _REGRESSION, {"offset": Part("feature", _NUMBER)}, check=_check_counts
+            _glm(7),
+            _NUMBER,
+            _REGRESSION,
+            {"offset": Part("feature", _NUMBER)},
+            check=_check_counts,
+            predicts="number",
         ),
         "cox": Shape(
             _cox,
@@ -452,6 +472,7 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
             _REGRESSION | {"ties": choice_option("efron", "efron", "breslow"), "positive": Option("", _any_value)},
             _TIMES | {"strata": Part("feature", _CLASSES)},
             check=_check_event,
+            predicts="order",
         ),
         "kaplan-meier": Shape(
             _kaplan_meier,
@@ -489,7 +510,7 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
             check=_check_centres,
         ),
         "naive-bayes": _by_group(
-            GAUSSIAN, _check_groups, options={"smoothing": number_option("1", "0.000000001", "1000")}
+            GAUSSIAN, _check_groups, options={"smoothing": number_option("1", "0.000000001", "1000")}, predicts="class"
         ),
         "welch-t": _by_group(MEASURES, _check_pair, MEASURES),
         "anova": _by_group(MEASURES, _check_groups, MEASURES),

@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
 
+from crypto.errors import ProtocolError
 from crypto.randomness import token
 from policies.decision.computing import limit_seconds
 from policies.document.policy import Policy
@@ -24,7 +25,7 @@ from silo_node.data.coded import Bools, Rows
 from silo_node.data.consent import ConsentFilter, Decisions, narrowed, readings, row_filter
 from silo_node.data.locations import connect, opened_within
 from silo_node.data.lots import Lots
-from silo_node.data.model_rows import model_rows
+from silo_node.data.model_rows import judged_rows, model_rows
 from silo_node.data.prepared.reader import Reader
 from silo_node.data.prepared.store import Made
 from silo_node.data.query import Forgotten, Reading, execute, nobody, rows_of
@@ -32,11 +33,13 @@ from silo_node.data.run_rows import KEPT_BYTES, Learned, RunRows
 from silo_node.data.sides import on_side
 from silo_node.data.sources import Source
 from silo_node.errors import SourceError
-from silo_node.training import exact
+from silo_node.training import auditing, exact
+from silo_node.training.evaluation.contributed import contributed
 from silo_node.training.family import Examples
 from silo_node.training.logistic_model import weights_of
 from silo_node.training.noised import step as noised
 from silo_node.training.run import RunState, check_position
+from silo_node.training.scoring import check_judged, scored
 from silo_node.training.split import split_of
 
 Vectors = Sequence[npt.NDArray[np.int64]]
@@ -64,6 +67,13 @@ class Access:
 
 def _nothing_more() -> None:
     """Load nothing: all is there."""
+
+
+class Judgeable(NamedTuple):
+    """The rows that a model is judged by, and the silo that has them."""
+
+    examples: Examples
+    silo: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +112,30 @@ def _asked(access: Access, request: Request) -> tuple[Rows, Request, Bools | Non
     return rows, request, on_side(rows, request, is_in)
 
 
+def _read_judged(access: Access, request: Request) -> Judgeable:
+    rows, asked, is_in = _asked(access, request)
+    return Judgeable(judged_rows(rows, asked, is_in), access.policy.silo.id)
+
+
+def _prepared_judged(reader: Reader, request: Request, now: int, limit_s: float, split: bytes | None) -> Judgeable:
+    return Judgeable(judged_rows(*reader.on_side(request, now, limit_s, split)), reader.silo)
+
+
+def _judged(request: Request, rows: Judgeable, state: RunState | None) -> Vectors:
+    """Return the sums of the metrics of a model, by these rows."""
+    if state is None:
+        raise ProtocolError("the model that is judged is not known here")
+    scores, outcomes = scored(request, state, rows.examples)
+    return contributed(request, rows.examples, scores, outcomes, rows.silo)
+
+
+def _audited(request: Request, rows: Judgeable, state: RunState | None) -> Vectors:
+    """Return the counts of an audit, by these rows and the model that it is of."""
+    if state is None:
+        raise ProtocolError("the model that is audited is not known here")
+    return auditing.contribution(request, rows.examples, *scored(request, state, rows.examples))
+
+
 def _load_torch() -> None:
     from silo_node.training import logistic  # noqa: F401
 
@@ -136,6 +170,8 @@ CONTRIBUTIONS: Mapping[str, ContributionKind] = MappingProxyType(
         "query": ContributionKind(_read_answer, _prepared_vectors, _answered),
         "logistic-regression": ContributionKind(_read_examples, Reader.examples, _trained, _load_torch, is_kept=True),
         "exact-step": ContributionKind(_read_model_rows, Reader.model_examples, exact.contribution, is_kept=True),
+        "evaluation": ContributionKind(_read_judged, _prepared_judged, _judged, is_kept=True),
+        "audit-step": ContributionKind(_read_judged, _prepared_judged, _audited, is_kept=True),
         "noised-step": ContributionKind(_read_model_rows, Reader.model_examples, noised.contribution, is_kept=True),
         "split": ContributionKind(_no_rows, _no_prepared_rows, _drawn),
     }
@@ -236,10 +272,12 @@ class Computer:
             rows = kind.read(Access(self._database, source, self._policy, None, kept=kept), request)
         else:
             rows = self._read(kind, request, now)
-        step, state = request.plan.training, None
+        step, judged = request.plan.training, check_judged(request, self._load_run)
+        state = judged
         if step is not None:
-            state = self._load_run(step.run)
-            check_position(state, request)  # another round of the same step may have been learned meanwhile
+            own = self._load_run(step.run)
+            check_position(own, request)  # another round of the same step may have been learned meanwhile
+            state = own if judged is None else judged
         return kind.compute(request, rows, state)
 
     def _read(self, kind: ContributionKind, request: Request, now: int) -> Any:

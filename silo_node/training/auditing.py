@@ -6,6 +6,7 @@ Promise: all silos that learn an audit have the same figures, which stay beside 
 import numpy as np
 
 from crypto.errors import ProtocolError
+from crypto.rounds.messages import RunEnd
 from policies.fairness.audit import Audit, audit_of
 from policies.fairness.counts import Counts
 from policies.requests.audit import AuditStep
@@ -45,7 +46,7 @@ def learned(state: RunState | None, request: Request, position: bytes, opened: O
     """Return the state after the one step of an audit."""
     step = step_of(request)
     audit = audit_of_sums(request, opened)
-    ended = "complete" if audit.has_gaps else "too-few-rows"
+    ended: RunEnd = "complete" if audit.has_gaps else "too-few-rows"
     figures = (figure("threshold of the audit", float(step.threshold)),)
     fitted = Fitted(listings=listings(audit), figures=figures, notes=_notes(step, audit))
     model = ExactModel(family=step.opened_as, numbers=(), ended=ended, fitted=fitted)

@@ -15,6 +15,7 @@ from policies.requests.request import Request, job_of
 from policies.requests.training import START
 from policies.units import MAX_STEPS
 from silo_node.training.family import Fitted
+from silo_node.training.kept_audits import AuditedModel
 
 Vector = npt.NDArray[np.float64]
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -86,6 +87,8 @@ class RunState(Message):
     split: Annotated[
         bytes | None, Field(default=None, repr=False, min_length=64, max_length=64, exclude_if=lambda one: one is None)
     ] = None
+    # What audits found of this model, one by the same groups; left out without any.
+    audits: Annotated[tuple[AuditedModel, ...], Field(exclude_if=lambda audits: not audits)] = ()
     # Of which job it is and who took part; left out of a state that was learned before silos kept it.
     record: Annotated[RunRecord | None, Field(default=None, exclude_if=lambda record: record is None)] = None
 
@@ -95,9 +98,19 @@ class RunState(Message):
         return self.ended_early if self.exact is None else self.exact.ended
 
     @property
+    def is_audit(self) -> bool:
+        """Whether it is what an audit found, and no model."""
+        return self.exact is not None and self.exact.family == "audit"
+
+    @property
     def is_final(self) -> bool:
         """Whether the run is at its end: no step follows."""
         return self.ended is not None or self.done == self.steps
+
+    @property
+    def is_model(self) -> bool:
+        """Whether there are weights that predict: a split has none, and a run that found no maximum ends without."""
+        return self.split is None and self.ended not in ("no-maximum", "too-few-rows")
 
     def coefficients(self) -> dict[str, float]:
         """Return log-odds by term, in the units of the columns; the intercept is for all terms at 0.
@@ -154,10 +167,10 @@ def state_after(
 
 
 def runs_of(request: Request) -> tuple[bytes, ...]:
-    """Return the runs whose states a silo needs to contribute: that of a step, and that of a split."""
-    step, side = request.plan.training, request.plan.side
-    runs = (None if step is None else step.run, None if side is None else side.split)
-    return tuple(run for run in runs if run is not None)
+    """Return the runs whose states a silo needs to contribute: of a step or a judged model, and of a split."""
+    step, model, side = request.plan.training, request.plan.judged, request.plan.side
+    runs = [one.run for one in (step, model) if one is not None]
+    return (*runs, *(() if side is None or side.split is None else (side.split,)))
 
 
 def position_of(state: RunState | None) -> bytes:

@@ -13,7 +13,7 @@ from policies.requests.noised_families import NOISED_SHAPES
 from policies.requests.request import Request
 from silo_node.training.exact import kept_state, numbers_of
 from silo_node.training.family import Examples
-from silo_node.training.grid import Integers
+from silo_node.training.grid import Integers, Vector
 from silo_node.training.noised.family import Noisy
 from silo_node.training.noised.registry import NOISED_FAMILIES
 from silo_node.training.run import ExactModel, Opened, RunState, state_after
@@ -31,6 +31,14 @@ def contribution(request: Request, examples: Examples, state: RunState | None) -
     task = task_of(request)
     family = NOISED_FAMILIES[task.family]
     return family.statistics(task, kept_state(state, task, family.init), examples)
+
+
+def scored(task: Task, state: RunState, examples: Examples) -> tuple[Vector, Vector]:
+    """Return the scores and outcomes of rows; raises ProtocolError for a family that predicts nothing."""
+    judged = NOISED_FAMILIES[task.family].judged
+    if judged is None:
+        raise ProtocolError(f"{task.family} predicts nothing of a row")
+    return judged.scores(task, kept_state(state, task), examples), judged.outcomes(task, examples)
 
 
 def moved(state: RunState | None, request: Request, position: bytes, opened: Opened, now: int) -> RunState:
