@@ -24,6 +24,7 @@ from analyst.asking import SPENT
 from analyst.client import Federation
 from analyst.errors import AnalystError
 from analyst.requests import waiting
+from analyst.training.auditing import Audited, audit, lines_of
 from analyst.training.job import Job, first_request
 from analyst.training.progress import Progress, resumed, write
 from analyst.training.registry import Registry
@@ -32,6 +33,7 @@ from analyst.training.rounds import RoundDone
 from analyst.training.stopping import Stopping, end, released_lines, tell_owed
 from crypto.rounds.messages import Failure, RunEnd
 from crypto.wire import Signed, digest_of
+from federation.errors import FederationError
 from policies.budget.accountant import epsilon_of
 from policies.requests.request import Request
 from policies.requests.training import START
@@ -83,6 +85,8 @@ class Training:
     stopping: Stopping | None = None  # which silos gave it back
     has_model: bool | None = None  # whether the analyst has the model; None where the job names the silos alone
     why_no_model: str = ""
+    audited: Audited | None = None  # None where the job names no groups, or `why_no_audit` says why
+    why_no_audit: str = ""
 
 
 def train(
@@ -143,6 +147,7 @@ def train(
         holders = frozenset(federation.deliver_report(state.after))  # the last call was interrupted after its last step
     is_private = step.release == "private"
     stopping = end(federation, request, state.after, keep) if ended is not None and is_private else None
+    audited, why_no_audit = _audited(federation, job, Request.decode(state.first), state.after, ended, deadline)
     model = None if step.released_to is None else taken(federation, request, state.after)
     if keep is not None and not isinstance(model, str) and (stopping is None or stopping.is_settled):
         keep.unlink(missing_ok=True)
@@ -170,6 +175,8 @@ def train(
         stopping=stopping,
         has_model=None if model is None else not isinstance(model, str),
         why_no_model=model if isinstance(model, str) else "",
+        audited=audited,
+        why_no_audit=why_no_audit,
     )
     registry.finish(
         step.run,
@@ -184,6 +191,18 @@ def train(
         delta=training.delta,
     )
     return training
+
+
+def _audited(
+    federation: Federation, job: Job, first: Request, position: bytes, ended: RunEnd | None, deadline: int
+) -> tuple[Audited | None, str]:
+    """Return the audit of a trained model that its job asks for, or why there is none; the model stands in any case."""
+    if job.audit is None or ended in ("no-maximum", "too-few-rows", "abandoned"):
+        return None, ""
+    try:
+        return audit(federation, job, first, position, deadline), ""
+    except (AnalystError, FederationError) as err:
+        return None, f"{err.message}; {err.hint}"
 
 
 def _end(told: Mapping[str, RunEnd | None]) -> RunEnd | None:
@@ -295,6 +314,10 @@ def show_training(training: Training, job: Job, policies: Mapping[str, Path]) ->
         lines.append(f"you have the model too, and see it with: consilo model show {training.run[:12]}")
     elif training.has_model is not None:
         lines.append(f"the model was not released to you: {training.why_no_model}")
+    if training.audited is not None:
+        lines += lines_of(training.audited)
+    elif training.why_no_audit:
+        lines.append(f"the model was not audited: {training.why_no_audit}; try again with: consilo watch JOB --once")
     elsewhere = "" if training.has_model else ", and nowhere else"
     lines.append(f"the model is at {', '.join(training.holders) or 'no silo'}{elsewhere}; an owner sees it with")
     lines += [

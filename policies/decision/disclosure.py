@@ -36,7 +36,7 @@ def release(case: Case) -> Sequence[Denial]:
         remedy = f"ask for those of {others} alone" if others else "ask for those of all silos together"
         reasons.append(deny("RELEASE", "disclosure.own_metrics", message, remedy))
     step = plan.training
-    if step is not None and step.released_to is not None and TO_ANALYST not in policy.disclosure.release:
+    if step is not None and step.released_to is not None and not set(step.released_as) & set(policy.disclosure.release):
         message = "a model stays with the silos, and may not leave to the analyst"
         remedy = f'train with recipients = ["silos"], or its owner adds "{TO_ANALYST}"'
         reasons.append(deny("RELEASE", "disclosure.release", message, remedy))

@@ -41,6 +41,7 @@ class AuditStep(TrainingStep):
     min_cohort: Annotated[int, Field(ge=2, le=100_000)] = 10
 
     opened_as: ClassVar[str] = "audit"
+    released_as: ClassVar[tuple[str, ...]] = ("metrics", "model-to-analyst")
 
     @model_validator(mode="after")
     def _check_groups(self) -> Self:

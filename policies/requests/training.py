@@ -55,6 +55,8 @@ class TrainingStep(Message, ABC):
     released_to: Annotated[Recipient | None, Field(default=None, exclude_if=lambda one: one is None)] = None
 
     result: ClassVar[Literal["query-result", "model", "metrics"]] = "model"
+    # What `disclosure.release` needs, one of which, where the analyst receives the result too.
+    released_as: ClassVar[tuple[str, ...]] = ("model-to-analyst",)
     approved_as: ClassVar[Literal["query", "training", "key-search"]] = "training"
     search: ClassVar[None] = None
     reads_rows: ClassVar[bool] = True

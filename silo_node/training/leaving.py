@@ -5,6 +5,7 @@ from typing import Literal
 
 from policies.document.policy import Policy
 from policies.fairness.limit import GapLimit, judged_gap
+from policies.requests.audit import AuditStep
 from silo_node.errors import SiloError
 from silo_node.training.kept_audits import gaps_by
 from silo_node.training.run import RunState
@@ -18,7 +19,8 @@ def may_leave(policy: Policy, state: RunState, way: Way) -> None:
 
     `release` sends it to the analyst, `predict` applies it to rows, `export` writes it to a file of the owner's.
     """
-    if way == "release" and TO_ANALYST not in policy.disclosure.release:
+    ways = AuditStep.released_as if state.is_audit else (TO_ANALYST,)
+    if way == "release" and not set(ways) & set(policy.disclosure.release):
         raise SiloError(
             "the model may not leave to the analyst", f'write "{TO_ANALYST}" into disclosure.release of the policy'
         )
