@@ -28,6 +28,7 @@ from aggregator.rounds import Aggregator, ReceivedRequest, Replies
 from aggregator.slots import Seconds, Slots
 from aggregator.store import CheckpointStore, ReportStore
 from aggregator.sums import Sums
+from aggregator.teaching import Teacher
 from aggregator.transcripts import Transcripts
 from crypto.errors import CryptoError, LinkError, ProtocolError
 from crypto.randomness import token
@@ -37,8 +38,7 @@ from crypto.rounds.payload import piece_sizes
 from crypto.wire import MAX_ENVELOPE_OVERHEAD, Signed, unverified
 from federation.transport.calls import CallFailedError
 from policies.requests.catalogue import MAX_DOMAIN_REPLY_BYTES, Catalogue, DomainRequest
-from policies.requests.training import START
-from policies.units import MAX_BUSY_S, MAX_STEPS, WAIT_S
+from policies.units import MAX_BUSY_S, WAIT_S
 
 STEP_TIMEOUT_S = 30.0  # without the silos' computing, where their acceptances state its time
 REQUEST_TIMEOUT_S = 240.0  # until it is charged, with its wait for a free slot, and WAIT_S for the silos' computing
@@ -103,6 +103,7 @@ class Server:
         self._computing: dict[bytes, int] = {}
         self._answers = Answers(store)
         self.transcripts = Transcripts(store, sums)
+        self._teacher = Teacher(aggregator, store, self.transcripts)
 
     async def put_checkpoint(self, envelope: bytes) -> bytes:
         """Keep a silo's signed checkpoint; return the one kept now. Raises CryptoError or AggregatorError."""
@@ -162,7 +163,7 @@ class Server:
         silos, began = set(asked.request.silos), time.monotonic()
         outcomes = Outcomes(asked.digest, self._aggregator.federation, self._aggregator.silos)
         reason, bounds = "", _Bounds()
-        limit_s = REQUEST_TIMEOUT_S + max(0, asked.request.waits_s - WAIT_S)
+        limit_s = REQUEST_TIMEOUT_S + max(0, asked.request.waits_s - WAIT_S) + asked.request.loads_s
         try:
             if unknown := silos - set(self._silos):
                 raise AggregatorError(f"the request names silos unknown here: {', '.join(sorted(unknown))}")
@@ -202,7 +203,9 @@ class Server:
         index = await asyncio.to_thread(self.transcripts.index_of, name)
         silos = [silo for silo in index.recipients if silo in self._silos]
         outcomes = Outcomes(name, self._aggregator.federation, self._aggregator.silos)
-        replies = await self._gather({silo: self._deliver_report(silo, name) for silo in silos}, outcomes=outcomes)
+        replies = await self._gather(
+            {silo: self._teacher.teach(silo, self._silos[silo].call, name) for silo in silos}, outcomes=outcomes
+        )
         if outcomes.own and not replies:
             raise StoreError(outcomes.own, "train on from a newer step, or begin a new run")
         return tuple(frame for frames in replies.values() for frame in frames)
@@ -221,26 +224,6 @@ class Server:
         frames = await self._silos[silo].call("stop", stopped)
         return (reports.read_model_updated(self._aggregator, silo, run, frames).envelope,)
 
-    async def _deliver_report(self, silo: str, name: bytes) -> tuple[bytes, ...]:
-        pending = [name]
-        for _ in range(2 * MAX_STEPS):  # back to the last report it has learned, and forward again
-            data = await asyncio.to_thread(self._store.get, pending[-1])
-            index = await asyncio.to_thread(self.transcripts.index_of, pending[-1])
-            evidence = [chunk for number in index.added for chunk in await self.transcripts.chunks(index, number)]
-            frames = await self._silos[silo].call("learn", data, *evidence)
-            sealed = reports.sealed_model(index.step, frames)
-            signed = reports.read_model_updated(self._aggregator, silo, index.step.run, frames[:1])
-            before = index.step.after
-            if signed.message.position == pending[-1]:
-                pending.pop()
-            elif before in (START, signed.message.position):
-                break  # it has the report before this one, and did not learn this one: it is ahead, or in another run
-            else:
-                pending.append(before)
-            if not pending:
-                break
-        return (signed.envelope, *sealed)
-
     async def _round(
         self, asked: ReceivedRequest, silos: Iterable[str], outcomes: Outcomes, bounds: "_Bounds"
     ) -> bytes:
@@ -250,7 +233,7 @@ class Server:
         proposed = core.propose(self._aggregator, asked, round_id, int(self._clock()), self._busy_s())
         try:
             proposals = dict.fromkeys(sorted(in_round), (proposed.envelope,))
-            replies = await self._ask("propose", round_id, proposals, outcomes)
+            replies = await self._ask("propose", round_id, proposals, outcomes, asked.request.loads_s)
             accepts, refused = core.read_answers(self._aggregator, proposed, replies, outcomes.wrong)
             outcomes.leave_out(in_round - set(accepts))
             in_round -= set(refused)
@@ -345,10 +328,15 @@ class Server:
         return found
 
     async def _ask(
-        self, step: str, round_id: bytes, messages: Mapping[str, Sequence[bytes]], outcomes: Outcomes
+        self,
+        step: str,
+        round_id: bytes,
+        messages: Mapping[str, Sequence[bytes]],
+        outcomes: Outcomes,
+        more_s: float = 0.0,
     ) -> Replies:
         calls = {silo: self._silos[silo].call(step, round_id, *parts) for silo, parts in messages.items()}
-        replies = await self._gather(calls, self._busy_s(), outcomes)
+        replies = await self._gather(calls, self._busy_s() + more_s, outcomes)
         outcomes.hear(round_id, replies)
         return replies
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from analyst.conditions import Conditions
 from analyst.errors import DeniedError, RoundError
 from analyst.offers import NO_CATALOGUE
+from analyst.remedies import Bearing, remedy_of
 from analyst.reports.assumptions import assumed
 from analyst.reports.curves import answered
 from analyst.reports.cut import cut_of, definition_of
@@ -164,8 +165,13 @@ def read_failure(envelope: bytes, request: Request, roster: Roster) -> Signed[Fa
     return failure
 
 
-def error_of(failure: Failure, request: Request, roster: Roster) -> DeniedError | RoundError:
-    """Return the error that explains a missing report; raises CryptoError on an invalid refusal."""
+def error_of(
+    failure: Failure, request: Request, roster: Roster, bearing: Bearing | None = None
+) -> DeniedError | RoundError:
+    """Return the error that explains a missing report; raises CryptoError on an invalid refusal.
+
+    `bearing` is what the policies of the silos bear; None where it is not known.
+    """
     denials = denials_of(failure.refusals, failure.request_hash, roster)
     refused = {silo: reasons for silo, reasons in denials.items() if not is_unable(reasons)}
     unable = {silo: reasons[0] for silo, reasons in denials.items() if silo not in refused}
@@ -180,7 +186,12 @@ def error_of(failure: Failure, request: Request, roster: Roster) -> DeniedError 
     told += [f"at fault: {silo} ({what})" for silo, what in sorted(proven_guilty(failure, roster).items())]
     told += list(_shown(failure, roster))
     hints = [f"{silo}: {one.remedy}" for silo, one in unable.items()]
-    hints += ["ask again when they are back"] if failure.missing else []
+    away = sorted(set(failure.missing) | set(failed))
+    present = [silo for silo in request.silos if silo not in {*away, *denials, *failure.left_out}]
+    if away and bearing is not None and bearing.why_not(len(request.silos), len(present)):
+        hints.append(remedy_of(bearing, request.silos, present, away))
+    elif away:
+        hints.append(f"ask again when {', '.join(away)} {'is' if len(away) == 1 else 'are'} back")
     if refused:
         silo, first = next((silo, reasons[0]) for silo, reasons in refused.items())
         hints.append(f"{silo!r} also refuses ({first.code}: {first.message}); see `consilo silos`")

@@ -19,6 +19,7 @@ from analyst.conditions import Conditions, conditions_of
 from analyst.errors import AnalystError, LostError, RoundError
 from analyst.kept import Kept, KeptAnswers, Question, Reading
 from analyst.pricing import Wanted, checked, of_errors, of_share, read_share
+from analyst.remedies import bearing_of
 from analyst.reports.report import Report
 from analyst.reports.statements import script_plainly
 from analyst.sql.draft import Script
@@ -149,6 +150,8 @@ class Session(Protocol):
     def key(self) -> VerifyKey: ...
     @property
     def offer(self) -> Offer: ...
+    @property
+    def known(self) -> Offer | None: ...
     def now(self) -> int: ...
     def waited(self) -> bool: ...
     def planned(self, command: Command) -> tuple[Script, Request]: ...
@@ -300,7 +303,8 @@ def _sent(
         kept.forget()
     else:
         kept.end(f"no answer: {failure.reason}; {_CHARGE}", answer.envelope)
-    error = answers.error_of(failure, request, session.config.roster)
+    bearing = bearing_of(session.known, request.silos)
+    error = answers.error_of(failure, request, session.config.roster, bearing)
     if isinstance(error, RoundError):  # nobody but the silos knows whether they have charged it
         raise RoundError(error.message, f"{error.hint}; {_CHARGE}")
     raise error

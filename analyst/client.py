@@ -25,6 +25,7 @@ from analyst.domains import Domains
 from analyst.errors import AnalystError
 from analyst.kept import Kept, KeptAnswers
 from analyst.offers import fetch_offer
+from analyst.remedies import bearing_of, bears
 from analyst.replacing import in_place_of
 from analyst.reports.rehearsal import rehearsed_all
 from analyst.reports.report import Report
@@ -79,6 +80,7 @@ class Federation:
         self.aggregators = Aggregators(config.dialled or config.aggregator.name, link, others)
         self.kept = KeptAnswers(config.path.parent, analyst, self._sealing, clock)
         self._offer: Offer | None = None
+        self.known: Offer | None = None  # the last offer, whatever may have changed since
         self._domains = Domains(config.path.parent, link, config.federation, analyst, self._signing)
 
     @classmethod
@@ -132,7 +134,7 @@ class Federation:
         """The offer of the silos to this analyst, from their signed catalogues; raises AnalystError."""
         if self._offer is None:
             offer = fetch_offer(self._link, self.config, self.analyst, self._signing, self.now())
-            self._offer = replace(offer, find=self._find)
+            self._offer = self.known = replace(offer, find=self._find)
         return self._offer
 
     def resolved(self, request: Request) -> Request:
@@ -247,7 +249,7 @@ class Federation:
         answer = self.exchange(request)
         if isinstance(answer, bytes):
             return answer
-        raise answers.error_of(answer.message, request, self.config.roster)
+        raise answers.error_of(answer.message, request, self.config.roster, bearing_of(self.known, request.silos))
 
     def exchange(self, request: Request, link: "Link | None" = None) -> bytes | Signed[Failure]:
         """Sign and send a request; return the encrypted report, or why there is none.
@@ -255,7 +257,8 @@ class Federation:
         After a restart of the aggregator it is sent again until the silos are back.
         """
         while True:
-            answer = (link or self._link).submit(self.signed(request), max(0, request.waits_s - WAIT_S))
+            more_s = max(0, request.waits_s - WAIT_S) + request.loads_s
+            answer = (link or self._link).submit(self.signed(request), more_s)
             if not is_envelope(answer):
                 return answer
             failure = answers.read_failure(answer, request, self.config.roster)
@@ -269,7 +272,8 @@ class Federation:
 
     def in_place_of(self, request: Request, failure: Failure) -> Request | None:
         """Return a request to the silos that are left of one that failed, in its place; None if none is possible."""
-        return in_place_of(request, failure, self.now(), self.config.roster)
+        known = self.known.silos if self.known is not None else {}
+        return in_place_of(request, failure, self.now(), self.config.roster, partial(bears, known))
 
     def signed(self, message: Message) -> bytes:
         """Return a request, or another message of this analyst's, signed."""

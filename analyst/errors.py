@@ -3,6 +3,7 @@
 AnalystError
 ├── SqlError      a question that is invalid or not supported, with the position in its text
 ├── DeniedError   silos refuse by policy; it has their denials
+│   └── StuckError    a run without noise cannot go on, as contributions to its step have left, and no report is there
 └── RoundError    silos are missing or the protocol failed; there is no report
     └── LostError     silos charged the request before, and no aggregator has its report
 
@@ -42,3 +43,7 @@ class DeniedError(AnalystError):
         super().__init__(message, hint)
         self.args = (message, hint, denials)
         self.denials = denials
+
+
+class StuckError(DeniedError):
+    """A run without noise cannot go on: contributions to its step have left, and there is no report of it."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from analyst.errors import AnalystError, RoundError
+from analyst.remedies import Bearing, remedy_of, wider
 from analyst.sql.offer import Offer, suggest
 from crypto.backends.registry import BACKENDS
 from crypto.errors import WireError
@@ -104,10 +105,8 @@ def write(
 
 def spare_silos(offer: Offer, silos: tuple[str, ...]) -> int | None:
     """Return without how many of these silos the rest still meet the conditions of all; None if without nobody."""
-    asked = [offer.silos[silo] for silo in silos]
-    conditions = max(one.min_silos for one in asked), max(one.max_colluding for one in asked)
-    missing = min(one.max_missing for one in asked)
-    possible = [count for count in range(1, len(silos)) if not why_infeasible(len(silos) - count, *conditions, missing)]
+    conditions = Bearing.of([offer.silos[silo] for silo in silos]).conditions
+    possible = [count for count in range(1, len(silos)) if not why_infeasible(len(silos) - count, *conditions)]
     return max(possible, default=None)
 
 
@@ -201,17 +200,12 @@ def _check_carried(
 def _check_reachable(config: Config, offer: Offer, silos: tuple[str, ...]) -> None:
     """Raise RoundError if too few silos answered, or were chosen, for any round."""
     absent = sorted(set(config.roster.silo_keys) - set(offer.silos) - set(offer.reasons))
-    asked = [offer.silos[silo] for silo in silos]
-    reason = why_infeasible(
-        len(asked),
-        max(one.min_silos for one in asked),
-        max(one.max_colluding for one in asked),
-        min(one.max_missing for one in asked),
-    )
-    if offer.is_chosen and reason:
-        raise RoundError(f"no answer: {reason}", f"ask more silos than {', '.join(silos)}")
+    bearing = Bearing.of([offer.silos[silo] for silo in silos])
+    reason = bearing.why_not(len(silos), len(silos))
+    if reason and offer.is_chosen:
+        raise RoundError(f"no answer: {reason}", wider(bearing, silos, absent))
     if reason and (absent or offer.reasons):
         told = [f"missing: {', '.join(absent)}"] if absent else []
         told += [f"unable: {silo} ({one.message})" for silo, one in offer.reasons.items()]
-        hint = "ask again when they are back" if absent else next(iter(offer.reasons.values())).remedy
-        raise RoundError("; ".join([f"no answer: {reason}", *told]), hint)
+        hints = [remedy_of(bearing, silos, silos, absent), *(one.remedy for one in offer.reasons.values())]
+        raise RoundError("; ".join([f"no answer: {reason}", *told]), "; ".join(dict.fromkeys(hints)))

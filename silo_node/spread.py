@@ -62,6 +62,14 @@ class SpreadComputer:
         """Prepare a source in the process that is killable."""
         return self._inner.prepare(source)
 
+    def load(self, kind: str, limit_s: float) -> None:
+        """Import in the worker, which takes every step of training; raises NotLoadedError."""
+        self._inner.load(kind, limit_s)
+
+    def read_ahead(self, request: Request, now: int) -> None:
+        """Let the worker read the rows of a step before its first round; raises ComputeError past the limit."""
+        self._inner.read_ahead(request, now)
+
     def refresh(self) -> None:
         """Let the worker, which judges, read decisions that have changed."""
         self._inner.refresh()

@@ -23,6 +23,7 @@ from analyst.asking import SPENT
 from analyst.client import Federation
 from analyst.errors import AnalystError
 from analyst.finding.tree import FoundKey, Limits, most_prefixes, next_round, read_round
+from analyst.remedies import bearing_of
 from analyst.reports.estimates import noise_sd
 from analyst.sql.offer import Offer, suggest
 from crypto.errors import CryptoError
@@ -315,7 +316,8 @@ def _answered(
         keep.unlink(missing_ok=True)  # nothing is paid, and nobody is asked to approve it
     else:
         _write(keep, lost)
-    raise error_of(answer.message, request, federation.config.roster)
+    bearing = bearing_of(federation.known, request.silos)
+    raise error_of(answer.message, request, federation.config.roster, bearing)
 
 
 def _what_of(federation: Federation, failure: Failure) -> tuple[bool, bool]:

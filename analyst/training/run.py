@@ -11,6 +11,7 @@ way, by whose hash its report is found. docs/protocol.md section 11.
 """
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,20 +20,19 @@ from pathlib import Path
 from time import perf_counter
 from types import MappingProxyType
 
-from analyst.answers import denials_of, error_of
-from analyst.asking import SPENT
 from analyst.client import Federation
-from analyst.errors import AnalystError
+from analyst.errors import AnalystError, StuckError
 from analyst.requests import waiting
 from analyst.training.auditing import Audited, audit, lines_of
+from analyst.training.failed import after_failure
 from analyst.training.job import Job, first_request
-from analyst.training.progress import Progress, resumed, write
+from analyst.training.progress import Progress, forget, resumed, write
 from analyst.training.registry import Registry
 from analyst.training.released import taken
 from analyst.training.rounds import RoundDone
+from analyst.training.step import Sleep, answered, learned
 from analyst.training.stopping import Stopping, end, released_lines, tell_owed
-from crypto.rounds.messages import Failure, RunEnd
-from crypto.wire import Signed, digest_of
+from crypto.rounds.messages import RunEnd
 from federation.errors import FederationError
 from policies.budget.accountant import epsilon_of
 from policies.requests.request import Request
@@ -96,79 +96,82 @@ def train(
     keep: Path | None = None,
     deadline: int = WAIT_S,
     tell: Callable[[RoundDone], None] = lambda done: None,
+    sleep: Sleep = time.sleep,
 ) -> Training:
     """Run a job to its end; `progress` is called with the number of finished steps, `tell` with what a round was.
 
     With `keep`, a later call continues an interrupted run from that file, which is removed at the end. Each step waits
-    `deadline` seconds for the silos' computing, whatever the interrupted run waited. Raises
-    AnalystError before anything is sent if the job does not fit the silos, DeniedError if silos refuse, RoundError if
-    too few are left to answer.
+    `deadline` seconds for the silos' computing, whatever the interrupted run waited, and `sleep` is called while silos
+    may be on their way back. Raises AnalystError before anything is sent if the job does not fit the silos, DeniedError
+    if silos refuse, RoundError if too few are left to answer.
     """
     digest = job_digest(job)
     tell_owed(federation, keep)
-    state = resumed(keep, digest) or Progress(
-        job=digest, first=first_request(federation, job).encode(), done=0, after=START
-    )
+    state = resumed(keep, digest)
+    goes_on = state is not None
+    state = state or begun(federation, job, digest)
     request = waiting(Request.decode(state.first), deadline)
     step = request.plan.training
     if step is None:
         raise AnalystError(f"{keep} is not of a training run", "remove it to begin a new run")
+    write(keep, state)
     registry = Registry(federation.config.path.parent)
     registry.begin(request, step, federation.now())
-    answered = dict.fromkeys(request.silos, 0)
-    holders, ended, rounds = frozenset[str](), None, list[RoundDone]()
-    while state.done < step.steps and ended is None:
-        if state.done and len(holders) < len(request.silos):
-            told = federation.deliver_report(state.after)  # for silos that are back, or for a continued run
-            if (ended := _end(told)) is not None:
-                holders = frozenset(told)
+    answered_in, rounds = dict.fromkeys(request.silos, 0), list[RoundDone]()
+    while state.done < step.steps and state.ended is None:
+        if state.done and len(state.holders) < len(request.silos):  # for silos that are back, or for a continued run
+            state = _heard(state, learned(federation, state))
+            if state.ended is not None:
                 continue
         began = perf_counter()
         following = step.model_copy(update={"step": state.done, "after": state.after})
-        request, answer = _answered(federation, state, keep, partial(federation.renew, request, following))
+        request, answer = answered(federation, state, keep, partial(federation.renew, request, following), sleep)
         if not isinstance(answer, bytes):
-            state = _after_failure(federation, state, request, answer.message, keep)
-            request = Request.decode(state.first)
+            try:
+                state = after_failure(federation, state, request, answer.message, keep)
+            except StuckError:
+                if not goes_on or rounds:
+                    raise
+                return train(federation, job, progress, keep, deadline, tell, sleep)  # anew: the file is removed
+            request = waiting(Request.decode(state.first), deadline)
             step = request.plan.training or step
             continue
         checked = federation.check(request, answer)
         registry.learned(request, request.plan.training or step, checked, federation.now())
         for silo in checked.survivors:
-            answered[silo] += 1
-        told = federation.deliver_report(checked.name)
-        holders, ended = frozenset(told), _end(told)
+            answered_in[silo] += 1
         state = state.model_copy(update={"done": state.done + 1, "after": checked.name, "under_way": b""})
+        state = _heard(state, learned(federation, state))
         write(keep, state)
         took = perf_counter() - began
         rounds.append(RoundDone(state.done, step.steps, took, checked.survivors, len(request.silos)))
         tell(rounds[-1])
         progress(state.done)
-    if state.done == step.steps and not holders:
-        holders = frozenset(federation.deliver_report(state.after))  # the last call was interrupted after its last step
+    if not state.holders:  # the last call was interrupted after its last step, or nobody has learned it yet
+        state = _heard(state, federation.deliver_report(state.after))
     is_private = step.release == "private"
-    stopping = end(federation, request, state.after, keep) if ended is not None and is_private else None
-    audited, why_no_audit = _audited(federation, job, Request.decode(state.first), state.after, ended, deadline)
+    stopping = end(federation, request, state.after, keep) if state.ended is not None and is_private else None
+    audited, why_no_audit = _audited(federation, job, state, deadline)
     model = None if step.released_to is None else taken(federation, request, state.after)
-    if keep is not None and not isinstance(model, str) and (stopping is None or stopping.is_settled):
-        keep.unlink(missing_ok=True)
+    if not isinstance(model, str) and (stopping is None or stopping.is_settled):
+        forget(keep)
     rho = (state.done + state.lost) * request.micro_rho / MICRO if is_private else None
     unbegun = (step.steps - state.done) * request.micro_rho / MICRO
-    offer = federation.offer_of(request.silos)
     training = Training(
         run=step.run.hex(),
         steps=state.done,
         lost=state.lost,
-        holders=tuple(sorted(holders)),
-        answered=answered,
+        holders=state.holders,
+        answered=answered_in,
         rho=rho,
-        epsilon=None if rho is None else epsilon_of(rho, offer.delta_for(request.table, step)),
-        delta=offer.delta,
+        epsilon=None if rho is None else epsilon_of(rho, state.price_delta),
+        delta=state.delta,
         assumptions=(
             "without noise: nothing is promised against those who compare models"
             if rho is None
             else f"one person is known to at most {request.table.max_silos} silos",
         ),
-        ended=ended,
+        ended=state.ended,
         rounds=tuple(rounds),
         reserved=step.steps * request.micro_rho / MICRO if is_private else None,
         released=None if stopping is None else unbegun,
@@ -185,7 +188,7 @@ def train(
         done=state.done,
         lost=state.lost,
         holders=training.holders,
-        ended=ended,
+        ended=state.ended,
         rho=rho,
         epsilon=training.epsilon,
         delta=training.delta,
@@ -193,64 +196,35 @@ def train(
     return training
 
 
-def _audited(
-    federation: Federation, job: Job, first: Request, position: bytes, ended: RunEnd | None, deadline: int
-) -> tuple[Audited | None, str]:
+def _audited(federation: Federation, job: Job, state: Progress, deadline: int) -> tuple[Audited | None, str]:
     """Return the audit of a trained model that its job asks for, or why there is none; the model stands in any case."""
-    if job.audit is None or ended in ("no-maximum", "too-few-rows", "abandoned"):
+    if job.audit is None or state.ended in ("no-maximum", "too-few-rows", "abandoned"):
         return None, ""
     try:
-        return audit(federation, job, first, position, deadline), ""
+        return audit(federation, job, Request.decode(state.first), state.after, deadline), ""
     except (AnalystError, FederationError) as err:
         return None, f"{err.message}; {err.hint}"
 
 
-def _end(told: Mapping[str, RunEnd | None]) -> RunEnd | None:
-    """Return why a run is at its end, if all silos that have learned its last step say the same."""
+def begun(federation: Federation, job: Job, digest: bytes) -> Progress:
+    """Return the progress of a new run, before anything is sent; raises AnalystError if the job does not fit."""
+    request = first_request(federation, job)
+    offer = federation.offer_of(request.silos)
+    return Progress(
+        job=digest,
+        first=request.encode(),
+        done=0,
+        after=START,
+        delta=offer.delta,
+        price_delta=offer.delta_for(request.table, request.plan),
+    )
+
+
+def _heard(state: Progress, told: Mapping[str, RunEnd | None]) -> Progress:
+    """Return the progress with who has the model; the run is at its end if all that have it say the same reason."""
     reasons = set(told.values())
-    return reasons.pop() if len(reasons) == 1 else None
-
-
-def _answered(
-    federation: Federation, state: Progress, keep: Path | None, renew: Callable[[], Request]
-) -> tuple[Request, bytes | Signed[Failure]]:
-    """Return the request of a run's next step, and its encrypted report or why there is none.
-
-    A request that was under way when the run was interrupted is looked for at the aggregators, and sent again while it
-    is valid: its step is not paid twice. Raises as `train`.
-    """
-    if state.under_way:
-        request = Request.decode(state.under_way)
-        encrypted = federation.aggregators.fetched(digest_of(request))
-        if encrypted is not None:
-            return request, encrypted
-    if not state.under_way or request.expires_at <= federation.now():
-        request = renew()
-        write(keep, state.model_copy(update={"under_way": request.encode()}))
-    return request, federation.exchange(request)
-
-
-def _after_failure(
-    federation: Federation, state: Progress, request: Request, failure: Failure, keep: Path | None
-) -> Progress:
-    """Return the progress of the run that goes on with fewer silos; raises DeniedError or RoundError if none can.
-
-    What silos were charged for the step that failed is noted in either case.
-    """
-    lost = state.model_copy(update={"under_way": b"", "lost": state.lost + _was_charged(failure, federation)})
-    instead = federation.in_place_of(request, failure)
-    if instead is not None:
-        lost = lost.model_copy(update={"first": instead.encode(), "under_way": instead.encode()})
-    write(keep, lost)
-    if instead is None:
-        raise error_of(failure, request, federation.config.roster)
-    return lost
-
-
-def _was_charged(failure: Failure, federation: Federation) -> bool:
-    """Tell whether silos were told to contribute, or say that they have charged this request."""
-    denials = denials_of(failure.refusals, failure.request_hash, federation.config.roster)
-    return failure.charged or any(one.code == SPENT for reasons in denials.values() for one in reasons)
+    ended = reasons.pop() if len(reasons) == 1 else None
+    return state.model_copy(update={"holders": tuple(sorted(told)), "ended": ended})
 
 
 def interrupted(keep: Path | None, job: Job) -> tuple[Request, int] | None:

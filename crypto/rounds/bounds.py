@@ -55,3 +55,20 @@ def why_too_few(present: int, asked: int, min_silos: int, max_colluding: int, ma
     if present < survivors:
         return f"{present} of the {asked} silos that were asked are left, and at least {survivors} must be"
     return ""
+
+
+def silos_needed(asked: int, min_silos: int, max_colluding: int, max_missing: int) -> int | None:
+    """Return the least number of silos, `asked` or more, that meet these conditions; None if no number does."""
+    # Two thirds and one more must survive, so more than three times those that may be missing or collude are enough.
+    most = max(asked, 3 * (max_missing + 2), 3 * (max_colluding + 2), max_colluding + max_missing + 2) + min_silos
+    conditions = min_silos, max_colluding, max_missing
+    return next((count for count in range(asked, most + 1) if not why_infeasible(count, *conditions)), None)
+
+
+def missing_borne(asked: int, min_silos: int, max_colluding: int, max_missing: int) -> int | None:
+    """Return the largest max_missing, this or less, with which `asked` silos meet the other conditions; None if none.
+
+    It is a remedy where policies allow more to be missing than so few silos can lose.
+    """
+    counts = range(max_missing, -1, -1)
+    return next((count for count in counts if not why_infeasible(asked, min_silos, max_colluding, count)), None)

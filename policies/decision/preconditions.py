@@ -70,4 +70,5 @@ def run_is_over(why: RunOver) -> Denial:
 
 def wrong_position(message: str) -> Denial:
     """Return the denial of a training step that is not the next one of its run at this silo."""
-    return deny("RUN_POSITION", "training", message, "deliver the reports that it missed, or begin a new run")
+    remedy = "give the same command again, which hands it the reports that it missed; or begin a new run"
+    return deny("RUN_POSITION", "training", message, remedy)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from crypto.rounds.bounds import why_infeasible
+from crypto.rounds.bounds import missing_borne, silos_needed, why_infeasible
 from policies.decision.case import Case
 from policies.decision.denial_codes import deny
 from policies.document.policy import BUILT_NOISE, BUILT_SECURITY_BITS
@@ -42,11 +42,21 @@ def capacity(case: Case) -> Sequence[Denial]:
 def roster(case: Case) -> Sequence[Denial]:
     """Are enough silos asked, given how many may collude or be missing, and those that must be in?"""
     protection, asked = case.policy.protection, len(case.request.silos)
-    reason = why_infeasible(asked, case.policy.disclosure.min_silos, protection.max_colluding, protection.max_missing)
+    conditions = case.policy.disclosure.min_silos, protection.max_colluding, protection.max_missing
+    reason = why_infeasible(asked, *conditions)
     if reason:
-        return (deny("ROSTER", "disclosure.min_silos", reason, "ask more silos"),)
+        return (deny("ROSTER", "disclosure.min_silos", reason, _remedy(asked, *conditions)),)
     absent = sorted(set(protection.must_include) - set(case.request.silos))
     if not absent:
         return ()
     message = f"this silo takes no part without {', '.join(absent)}"
     return (deny("ROSTER", "protection.must_include", message, f"ask {', '.join(absent)} too"),)
+
+
+def _remedy(asked: int, min_silos: int, max_colluding: int, max_missing: int) -> str:
+    """Return with how many silos, or with which max_missing, so few silos meet a policy's conditions."""
+    needed = silos_needed(asked, min_silos, max_colluding, max_missing)
+    borne = missing_borne(asked, min_silos, max_colluding, max_missing)
+    told = [] if needed is None else [f"ask {needed} silos or more"]
+    told += [] if borne is None else [f"ask its owner for max_missing = {borne}"]
+    return "; or ".join(told) or "ask its owner for conditions that some number of silos can meet"

@@ -16,7 +16,7 @@ _RESULTS = {
     "query-result": "query-result",
     "model": "model",
     "model-to-analyst": "model-to-analyst (the analyst receives the model of a run that asks for it)",
-    "metrics": "metrics (the analyst receives sums that tell how good a model's predictions are)",
+    "metrics": "metrics (figures of how good a model is, to the analyst)",
 }
 
 

@@ -32,7 +32,7 @@ from silo_node.data.query import Forgotten, Reading, execute, nobody, rows_of
 from silo_node.data.run_rows import KEPT_BYTES, Learned, RunRows
 from silo_node.data.sides import on_side
 from silo_node.data.sources import Source
-from silo_node.errors import SourceError
+from silo_node.errors import NotLoadedError, SourceError
 from silo_node.training import auditing, exact
 from silo_node.training.evaluation.contributed import contributed
 from silo_node.training.family import Examples
@@ -170,9 +170,9 @@ CONTRIBUTIONS: Mapping[str, ContributionKind] = MappingProxyType(
         "query": ContributionKind(_read_answer, _prepared_vectors, _answered),
         "logistic-regression": ContributionKind(_read_examples, Reader.examples, _trained, _load_torch, is_kept=True),
         "exact-step": ContributionKind(_read_model_rows, Reader.model_examples, exact.contribution, is_kept=True),
-        "evaluation": ContributionKind(_read_judged, _prepared_judged, _judged, is_kept=True),
-        "audit-step": ContributionKind(_read_judged, _prepared_judged, _audited, is_kept=True),
         "noised-step": ContributionKind(_read_model_rows, Reader.model_examples, noised.contribution, is_kept=True),
+        "audit-step": ContributionKind(_read_judged, _prepared_judged, _audited, is_kept=True),
+        "evaluation": ContributionKind(_read_judged, _prepared_judged, _judged, is_kept=True),
         "split": ContributionKind(_no_rows, _no_prepared_rows, _drawn),
     }
 )
@@ -180,13 +180,35 @@ CONTRIBUTIONS: Mapping[str, ContributionKind] = MappingProxyType(
 
 def load_kinds(policy: Policy) -> bool:
     """Load what the computations need that a policy opens, so that none waits for it; return whether all is there."""
-    opened = {kind for purpose in policy.purposes.values() for kind in purpose.computations}
     try:
-        for kind in opened & CONTRIBUTIONS.keys():
+        for kind in to_load(policy):
             CONTRIBUTIONS[kind].load()
     except ImportError:
         return False
     return True
+
+
+def to_load(policy: Policy) -> tuple[str, ...]:
+    """Return the kinds of computations that a policy opens and that need something which is slow to import."""
+    opened = {kind for purpose in policy.purposes.values() for kind in purpose.computations}
+    return tuple(kind for kind in sorted(opened & CONTRIBUTIONS.keys()) if is_slow(kind))
+
+
+def has_private_training(policy: Policy) -> bool:
+    """Tell whether a policy opens training on a private source: families without noise need nothing slow."""
+    return policy.training is not None and any(one.release == "private" for one in policy.sources.values())
+
+
+def is_slow(kind: str) -> bool:
+    """Tell whether a kind of computation needs something that is slow to import."""
+    return CONTRIBUTIONS[kind].load is not _nothing_more
+
+
+def not_installed(kind: str) -> NotLoadedError:
+    """Return the error of a kind of computation whose imports fail."""
+    return NotLoadedError(
+        f"what {kind} needs cannot be imported here", "install consilo[train], and start the silo anew"
+    )
 
 
 class Computes(Protocol):
@@ -194,6 +216,12 @@ class Computes(Protocol):
 
     def contribution(self, request: Request, now: int) -> Vectors:
         """Return the vectors of a request, by the decisions on consent at `now`; raises any exception."""
+
+    def load(self, kind: str, limit_s: float) -> None:
+        """Import what a kind of computation needs; raises NotLoadedError if that is not over in time, or fails."""
+
+    def read_ahead(self, request: Request, now: int) -> None:
+        """Read the rows of a step of training before its first round, if they are kept; raises any exception."""
 
     def prepare(self, source: str) -> Made:
         """Make the store of a prepared source as its files are now. Raises SourceError."""
@@ -235,6 +263,23 @@ class Computer:
     def _limit(self, request: Request) -> float:
         return limit_seconds(self._policy, request) if self._limit_s is None else self._limit_s
 
+    def load(self, kind: str, limit_s: float) -> None:
+        """Import what a kind of computation needs; raises NotLoadedError if it is not there."""
+        try:
+            CONTRIBUTIONS[kind].load()
+        except ImportError as err:
+            raise not_installed(kind) from err
+
+    def read_ahead(self, request: Request, now: int) -> None:
+        """Read the rows of a step of training before its first round, where they are kept."""
+        if self._is_kept(request):
+            self.runs.ahead(request, now, self._limit(request), split_of(request, self._load_run))
+
+    def _is_kept(self, request: Request) -> bool:
+        is_prepared = self._policy.sources[request.table.name].read == "prepared"
+        is_kept = CONTRIBUTIONS[request.plan.kind].is_kept and request.plan.reads_rows
+        return is_kept and not is_prepared and not request.table.beside
+
     def prepare(self, source: str) -> Made:
         """Make the store of a prepared source as its files are now. Raises SourceError."""
         if self._reader is None:
@@ -266,7 +311,7 @@ class Computer:
             pass
         elif self._reader is not None and self._policy.sources[request.table.name].read == "prepared":
             rows = kind.prepared(self._reader, request, now, self._limit(request), split)
-        elif kind.is_kept and not request.table.beside:
+        elif self._is_kept(request):
             kept = self.runs.of(request, now, self._limit(request), split)
             source = self._sources[request.table.name]
             rows = kind.read(Access(self._database, source, self._policy, None, kept=kept), request)

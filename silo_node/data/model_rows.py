@@ -23,15 +23,15 @@ from silo_node.training.scoring import model_of
 _CONTEXT = b"consilo/1 rows of a run"
 
 
-def model_rows(rows: Rows, request: Request, is_in: Bools | None, own: Lots | None = None) -> Examples:
+def model_rows(rows: Rows, request: Request, is_in: Bools | None) -> Examples:
     """Return the rows of a step of a family; `is_in` says which persons are in, None means all.
 
-    `own` are the request's lots; None draws new ones. Raises TypeError if the request is no such step.
+    Raises TypeError if the request is no such step.
     """
     step = request.plan.training
     if not isinstance(step, FamilyStep):
         raise TypeError(f"rows are for a step of a family, not for a {request.plan.kind}")
-    lots = Lots(sha512(_CONTEXT + step.run).digest()) if step.release == "exact" else own or Lots()
+    lots = Lots(sha512(_CONTEXT + step.run).digest()) if step.release == "exact" else Lots()
     return bounded_rows(rows, request, step.task(request.table), is_in, lots)
 
 

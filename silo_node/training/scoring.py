@@ -13,14 +13,14 @@ from policies.requests.request import Request
 from silo_node.training import exact, logistic_model
 from silo_node.training.family import Examples
 from silo_node.training.grid import Vector
-from silo_node.training.noised import step
+from silo_node.training.noised import step as noised
 from silo_node.training.run import RunState
 
 # The task, the state and rows: scores and outcomes, as `silo_node.training.family.Judged` has them.
 Score = Callable[[Task, RunState, Examples], tuple[Vector, Vector]]
 
 SCORES: Mapping[str, Score] = MappingProxyType(
-    {"exact-step": exact.scored, "noised-step": step.scored, "logistic-regression": logistic_model.scored}
+    {"exact-step": exact.scored, "noised-step": noised.scored, "logistic-regression": logistic_model.scored}
 )
 
 

@@ -154,7 +154,7 @@ def banks(
 
 
 def run(simulation: Simulation, file: Path) -> Training:
-    return train(simulation.federation, read_job(file), keep=file.with_name("keep.json"))
+    return train(simulation.federation, read_job(file), keep=file.with_name("keep.json"), sleep=lambda _: None)
 
 
 def the_model(simulation: Simulation) -> ExactModel:

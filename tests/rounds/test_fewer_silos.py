@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from analyst.errors import DeniedError
+from analyst.errors import DeniedError, StuckError
 from analyst.requests import renewed
 from analyst.training.job import read_job
 from analyst.training.run import show_training
@@ -112,13 +112,15 @@ def test_without_noise_no_model_is_asked_about_twice(tmp_path: Path) -> None:
     path = without_spares(tmp_path / "f", EXACT)
     with simulate(path, noise=no_noise) as simulation:
         kill = killing(simulation, 2, "contribute")
-        with pytest.raises(DeniedError, match="RUN_POSITION"):
+        with pytest.raises(StuckError, match=r"step 3 of 4: .*RUN_POSITION") as caught:
             run(simulation, path / "job.toml", kill)
         assert [len(charges(simulation, silo)) for silo in REST] == [3] * len(REST)
-        for _ in range(2):  # nor by giving the command again
-            with pytest.raises(DeniedError, match="RUN_POSITION"):
-                run(simulation, path / "job.toml")
-        assert [len(charges(simulation, silo)) for silo in REST] == [3] * len(REST)
+        assert "begins a new run" in caught.value.hint
+        before = {state.run for state in states(simulation, "east")}
+        training = run(simulation, path / "job.toml")  # of another model, from its beginning
+        assert bytes.fromhex(training.run) not in before
+        assert (set(training.holders), training.steps) == (set(REST), STEPS)
+        assert [len(charges(simulation, silo)) for silo in REST] == [3 + STEPS] * len(REST)
 
 
 def test_without_noise_the_rest_goes_on_if_nothing_left(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_silos_with_different_files_are_named_before_anything_is_asked_and_can_b
         assert {silo: one.status for silo, one in report.silos.items()} == dict.fromkeys(others, "answered")
         with pytest.raises(RoundError, match="no answer: 1 silo") as few:
             simulation.federation.query(GROUPED, purpose=PURPOSE, epsilon=1.0, silos=["aspen"])
-        assert few.value.hint == "ask more silos than aspen"
+        assert few.value.hint == "ask 4 silos or more: aspen, and 3 of birch, cedar, maple, rowan"
 
 
 def test_a_shorter_list_of_one_silo_is_another_definition(long: Path) -> None:

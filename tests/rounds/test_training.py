@@ -174,7 +174,7 @@ def banks(
 
 
 def run(simulation: Simulation, file: Path, progress: Callable[[int], None] = lambda done: None) -> Training:
-    return train(simulation.federation, read_job(file), progress, file.with_name("keep.json"))
+    return train(simulation.federation, read_job(file), progress, file.with_name("keep.json"), sleep=lambda _: None)
 
 
 def models(simulation: Simulation) -> dict[str, RunState]:

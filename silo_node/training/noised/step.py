@@ -11,7 +11,7 @@ from policies.requests.families import Task
 from policies.requests.noised import NoisedStep
 from policies.requests.noised_families import NOISED_SHAPES
 from policies.requests.request import Request
-from silo_node.training.exact import kept_state, numbers_of
+from silo_node.training.exact import kept_state, numbers_of, scored_by
 from silo_node.training.family import Examples
 from silo_node.training.grid import Integers, Vector
 from silo_node.training.noised.family import Noisy
@@ -35,10 +35,7 @@ def contribution(request: Request, examples: Examples, state: RunState | None) -
 
 def scored(task: Task, state: RunState, examples: Examples) -> tuple[Vector, Vector]:
     """Return the scores and outcomes of rows; raises ProtocolError for a family that predicts nothing."""
-    judged = NOISED_FAMILIES[task.family].judged
-    if judged is None:
-        raise ProtocolError(f"{task.family} predicts nothing of a row")
-    return judged.scores(task, kept_state(state, task), examples), judged.outcomes(task, examples)
+    return scored_by(NOISED_FAMILIES[task.family].judged, task, state, examples)
 
 
 def moved(state: RunState | None, request: Request, position: bytes, opened: Opened, now: int) -> RunState:
