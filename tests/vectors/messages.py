@@ -293,6 +293,17 @@ FITTED: dict[str, Any] = {
     "figures": [{"name": "rows", "values": [40.0]}],
     "notes": ["dropped: ward = other is the same in all rows"],
 }
+EVALUATION = {
+    "kind": "evaluation",
+    "release": "private",
+    "model": {
+        "position": _digest("the report of step 2"),
+        "step": {**EXACT_FAMILY, "step": 0, "after": bytes(32)},
+        "own": ["bank", "ward"],
+    },
+    "metrics": ["mae", "rmse"],
+    "held_out": {"column": "died"},
+}
 
 
 def request(plan: dict[str, Any], micro_rho: int, recipients: list[dict[str, Any]] | None = None) -> dict[str, Any]:
@@ -674,6 +685,8 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "Request", request(BY_JOINED, 100_000) | {"table": JOINED}
     yield "Request", request(SPLIT, 0) | {"table": WITHOUT_COLUMNS}
     yield "Request", request(HOLDING_OUT, 0)
+    yield "Request", request(EVALUATION, 100_000)
+    yield "Catalogue", catalogue | {"own_metrics": True}
     yield (
         "RunState",
         {
