@@ -225,3 +225,18 @@ def test_classes_are_told_apart_one_against_the_rest() -> None:
     assert found["accuracy"] == pytest.approx((scores.argmax(1) == outcomes).mean())
     one_hot = np.eye(3)[outcomes.astype(int)]
     assert found["brier"] == pytest.approx(((scores - one_hot) ** 2).sum(1).mean(), abs=1e-7)
+
+
+def test_pairs_of_a_stratum_are_those_of_another_program() -> None:
+    from lifelines.utils import concordance_index
+
+    from silo_node.training.evaluation.orders import of_orders
+    from tests.harness.families import examples
+    from tests.harness.public_rows import patients
+
+    columns, rows = patients(days=20)
+    own = task("cox", columns, None, ("age",), {"time": "days", "event": "died"})
+    whole = examples(own, rows)
+    hazards = rows["age"] - 3.0 * rows["sex"] + rows["ecog"]
+    (found,) = of_order(opened(own, ("c-index",), of_orders(own, whole, hazards)))
+    assert found.value == pytest.approx(concordance_index(rows["days"], -hazards, rows["died"]), abs=1e-12)
