@@ -12,6 +12,7 @@ from analyst.client import Federation
 from analyst.errors import AnalystError, SqlError
 from analyst.sql.offer import Offer, suggest
 from analyst.training.affordable import affordable, limits_of
+from analyst.training.audit_job import AuditJob
 from analyst.training.split import split_for
 from crypto.randomness import token
 from crypto.wire import Name
@@ -94,6 +95,7 @@ class Job(BaseModel):
     columns: dict[str, Name] = Field(default_factory=dict)  # further ones of an exact family, such as its offset
     held_out: HeldOutRows | None = None
     metric: WatchedMetric | None = None
+    audit: Annotated[AuditJob | None, Field(exclude_if=lambda audit: audit is None)] = None
     # Who has the model at the end; left out of the job's hash where it is the silos alone.
     recipients: Annotated[
         tuple[Literal["silos", "analyst"], ...], Field(exclude_if=lambda named: named == SILOS_ALONE)
@@ -119,6 +121,8 @@ class Job(BaseModel):
             raise ValueError('recipients is ["silos"], or ["silos", "analyst"]: the silos always have the model')
         if self.metric is not None:
             self._check_metric(self.metric)
+        if self.audit is not None:
+            self._check_audit(self.audit)
         if self.is_noised_family:
             return self._check_noised()
         return self._check_exact() if self.is_exact_family else self._check_descent()
@@ -130,6 +134,12 @@ class Job(BaseModel):
             raise ValueError('metric.epsilon is its price with release = "private"; with "exact" it has none')
         if metric.every > self.planned:
             raise ValueError(f"metric.every is {metric.every}, of a run of {self.planned} rounds")
+
+    def _check_audit(self, audit: AuditJob) -> None:
+        if (audit.epsilon is not None) != (self.release == "private"):
+            raise ValueError(
+                'release = "private" needs audit.epsilon, the price of an audit; release = "exact" has none'
+            )
 
     def _check_noised(self) -> Self:
         if self.model not in NOISED:
@@ -224,6 +234,8 @@ def first_request(federation: Federation, job: Job, *, is_asked: bool = True) ->
         step = step_of(job, max(offer.silos[silo].min_cohort for silo in offer.holders(job.table)))
         if (held_out := held_out_of(federation, job, is_asked=is_asked)) is not None:
             step = step.model_copy(update={"held_out": held_out})
+        if job.audit is not None and (limit := job.audit.limit) is not None:
+            step = step.model_copy(update={"audit": limit})
         if job.is_for_analyst:
             step = step.model_copy(update={"released_to": federation.recipient})
         table, micro_rho = table_of(offer, job), 0

@@ -42,7 +42,7 @@ class RunEntry(Message):
     """One run of this analyst."""
 
     KIND: ClassVar[str] = "run-entry"
-    MAX_BYTES: ClassVar[int] = 16 << 20
+    MAX_BYTES: ClassVar[int] = 8 << 20
     MAX_COMMAS: ClassVar[int] = 2**20
     run: RoundId
     request: bytes  # the first of the run

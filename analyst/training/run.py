@@ -23,6 +23,7 @@ from types import MappingProxyType
 from analyst.client import Federation
 from analyst.errors import AnalystError, StuckError
 from analyst.requests import waiting
+from analyst.training.auditing import Audited, audit, lines_of
 from analyst.training.failed import after_failure
 from analyst.training.job import Job, first_request
 from analyst.training.progress import Progress, forget, resumed, write
@@ -33,6 +34,7 @@ from analyst.training.step import Sleep, answered, learned
 from analyst.training.stopping import Stopping, end, give_up, released_lines, tell_owed
 from analyst.training.watching import Watch, seen
 from crypto.rounds.messages import RunEnd
+from federation.errors import FederationError
 from policies.budget.accountant import epsilon_of
 from policies.requests.request import Request
 from policies.requests.training import START
@@ -86,6 +88,8 @@ class Training:
     has_model: bool | None = None  # whether the analyst has the model; None where the job names the silos alone
     why_no_model: str = ""
     metric_rho: float | None = None  # what the metrics of its rounds cost to each person beside
+    audited: Audited | None = None  # None where the job names no groups, or `why_no_audit` says why
+    why_no_audit: str = ""
 
 
 def train(
@@ -155,6 +159,7 @@ def train(
     is_private = step.release == "private"
     over = give_up if state.ended == "patience" else end
     stopping = over(federation, request, state.after, keep) if state.ended is not None and is_private else None
+    audited, why_no_audit = _audited(federation, job, state, deadline)
     model = None if step.released_to is None else taken(federation, request, state.after)
     if not isinstance(model, str) and (stopping is None or stopping.is_settled):
         forget(keep)
@@ -182,6 +187,8 @@ def train(
         has_model=None if model is None else not isinstance(model, str),
         why_no_model=model if isinstance(model, str) else "",
         metric_rho=watch.rho or None,
+        audited=audited,
+        why_no_audit=why_no_audit,
     )
     registry.finish(
         step.run,
@@ -196,6 +203,16 @@ def train(
         delta=training.delta,
     )
     return training
+
+
+def _audited(federation: Federation, job: Job, state: Progress, deadline: int) -> tuple[Audited | None, str]:
+    """Return the audit of a trained model that its job asks for, or why there is none; the model stands in any case."""
+    if job.audit is None or state.ended in ("no-maximum", "too-few-rows", "abandoned"):
+        return None, ""
+    try:
+        return audit(federation, job, Request.decode(state.first), state.after, deadline), ""
+    except (AnalystError, FederationError) as err:
+        return None, f"{err.message}; {err.hint}"
 
 
 def begun(federation: Federation, job: Job, digest: bytes) -> Progress:
@@ -281,6 +298,10 @@ def show_training(training: Training, job: Job, policies: Mapping[str, Path]) ->
         lines.append(f"you have the model too, and see it with: consilo model show {training.run[:12]}")
     elif training.has_model is not None:
         lines.append(f"the model was not released to you: {training.why_no_model}")
+    if training.audited is not None:
+        lines += lines_of(training.audited)
+    elif training.why_no_audit:
+        lines.append(f"the model was not audited: {training.why_no_audit}; try again with: consilo watch JOB --once")
     elsewhere = "" if training.has_model else ", and nowhere else"
     lines.append(f"the model is at {', '.join(training.holders) or 'no silo'}{elsewhere}; an owner sees it with")
     lines += [

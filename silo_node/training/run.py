@@ -15,6 +15,7 @@ from policies.requests.request import Request, job_of
 from policies.requests.training import START
 from policies.units import MAX_STEPS
 from silo_node.training.family import Fitted
+from silo_node.training.kept_audits import AuditedModel
 
 Vector = npt.NDArray[np.float64]
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -86,6 +87,8 @@ class RunState(Message):
     split: Annotated[
         bytes | None, Field(default=None, repr=False, min_length=64, max_length=64, exclude_if=lambda one: one is None)
     ] = None
+    # What audits found of this model, one by the same groups; left out without any.
+    audits: Annotated[tuple[AuditedModel, ...], Field(exclude_if=lambda audits: not audits)] = ()
     # Of which job it is and who took part; left out of a state that was learned before silos kept it.
     record: Annotated[RunRecord | None, Field(default=None, exclude_if=lambda record: record is None)] = None
 
@@ -93,6 +96,11 @@ class RunState(Message):
     def ended(self) -> RunEnd | None:
         """Why the run is at its end before its last step; None if it goes on."""
         return self.ended_early if self.exact is None else self.exact.ended
+
+    @property
+    def is_audit(self) -> bool:
+        """Whether it is what an audit found, and no model."""
+        return self.exact is not None and self.exact.family == "audit"
 
     @property
     def is_final(self) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from policies.requests.audit import AuditStep
 from policies.requests.evaluation import Evaluation
 from policies.requests.exact import ExactStep, Setting
 from policies.requests.held_out import HeldOut
@@ -165,6 +166,13 @@ def holding_out(column: str, of: Request) -> Request:
     return of.model_copy(update={"plan": of.plan.model_copy(update={"held_out": held_out})})
 
 
+def audit(of: Request, *groups: str, release: str = "exact", **changes: Any) -> Request:
+    """Return a request that audits the model of another request's run, after its first step."""
+    model = JudgedModel(position=bytes([1] * 32), step=of.plan)  # type: ignore[arg-type]
+    plan = AuditStep(run=bytes(16), step=0, after=START, release=release, model=model, groups=groups, **changes)  # type: ignore[arg-type]
+    return request(table=of.table, plan=plan, micro_rho=0 if release == "exact" else 10_000)
+
+
 LOGISTIC = exact("logistic-regression", "smoker", "ward", "age")
 CLASSES = exact("naive-bayes", "ward", "smoker", "age")
 NUMBERS = exact("linear-regression", "age", "ward", "smoker")
@@ -231,6 +239,12 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         noised("linear-regression", "age", "ward", "smoker"),
         noised("linear-regression", "age", "ward", "smoker", steps=1, method="moments"),
         noised("poisson-regression", "age", "ward", "smoker"),
+    ),
+    "audit-step": (
+        audit(LOGISTIC, "ward"),
+        audit(LOGISTIC, "ward", "smoker", release="private", threshold="0.8"),
+        audit(DESCENT, "ward", release="private"),
+        audit(DESCENT, "smoker", held_out=HeldOut(column="smoker"), min_cohort=20),
     ),
     "evaluation": (
         evaluation(LOGISTIC, *CHANCE, own=("north", "test")),
