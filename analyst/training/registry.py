@@ -104,6 +104,13 @@ class Registry:
         which = f"{len(found)} runs" if found else "no run"
         raise AnalystError(f"{which} of the name {name[:40]!r} in {self.path}", "list them with `consilo model list`")
 
+    def last(self) -> RunEntry:
+        """Return the run that began last; raises AnalystError if there is none."""
+        found = self.entries()
+        if not found:
+            raise AnalystError(f"no run in {self.path}", "train a model with `consilo train`")
+        return found[-1]
+
     def begin(self, request: Request, step: TrainingStep, now: int) -> RunEntry:
         """Return the entry of a request's run, made now if there is none.
 
