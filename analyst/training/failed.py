@@ -13,15 +13,19 @@ from analyst.asking import SPENT
 from analyst.client import Federation
 from analyst.errors import AnalystError, DeniedError, RoundError, StuckError
 from analyst.remedies import bearing_of
+from analyst.training.affordable import affordable, limits_of
 from analyst.training.progress import Progress, forget, write
 from analyst.training.step import BEHIND, ahead, codes_of, learned
 from crypto.rounds.messages import Failure, RunEnd
 from federation.errors import FederationError
+from policies.budget.accountant import epsilon_of
 from policies.decision.denial_codes import UNABLE
 from policies.requests.request import Request
+from policies.units import MICRO
 
 _AWAITED = "APPROVAL_AWAITED"
 _OVER = "RUN_OVER"
+_PRICES = ("RHO_", "BUDGET_")  # how the codes of denials begin that are of the price
 _SIGN_ANEW = frozenset({SPENT, "REPLACED", "REQUEST_EXPIRED", "RETRIES"})  # what is said of the request itself
 
 
@@ -60,7 +64,8 @@ def after_failure(
         raise _stuck(request, error)
     if isinstance(error, DeniedError) and not has_begun and _AWAITED not in codes:
         forget(keep)  # nothing has begun: the job may be changed
-        raise error
+        fits = _what_fits(federation, request) if any(code.startswith(_PRICES) for code in codes) else ""
+        raise DeniedError(error.message, "; ".join(filter(None, (error.hint, fits))), error.denials)
     write(keep, after)
     raise _explained(error, after, request, codes, is_charged=is_charged, keep=keep)
 
@@ -69,6 +74,19 @@ def _why_over(federation: Federation, state: Progress) -> RunEnd | None:
     """Return why a run is over, if all silos that answer say the same."""
     reasons = set(learned(federation, state).values())
     return reasons.pop() if len(reasons) == 1 else None
+
+
+def _what_fits(federation: Federation, request: Request) -> str:
+    """Return how many rounds the price of a run buys, and which epsilon its rounds take, by what silos have left."""
+    step = request.plan.training
+    if step is None or not request.micro_rho:
+        return ""
+    with suppress(AnalystError, FederationError):
+        offer, standing = federation.offer_of(request.silos), federation.standing(request)
+        delta = offer.delta_for(request.table, step)
+        limits = limits_of(offer.silos, standing, request.table, request.purpose)
+        return affordable(epsilon_of(step.steps * request.micro_rho / MICRO, delta), step.steps, delta, limits).in_words
+    return ""
 
 
 def _place(request: Request) -> str:
