@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Literal
 
 Number = int | Decimal
-ColumnRole = Literal["dimension", "measure", "filter", "feature", "label", "key", "held_out"]
+ColumnRole = Literal["dimension", "measure", "filter", "feature", "label", "key", "held_out", "audit"]
 MINUTE_S = 60
 HOUR_S = 60 * MINUTE_S
 DAY_S = 24 * HOUR_S

@@ -13,6 +13,7 @@ from policies.document.policy import BUILT_NOISE, BUILT_SECURITY_BITS, Policy
 from policies.periods import most_periods
 from policies.requests.computations import OPENED
 from policies.requests.key_search import KeySearch
+from policies.requests.noised_families import WITHOUT_NOISE
 from policies.requests.query import Aggregate, opened_by
 from policies.units import MAX_DOMAIN
 
@@ -48,6 +49,7 @@ def problems(document: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _consent(document)
     yield from _purposes(document)
     yield from _declared_time(document)
+    yield from _audited(document)
     own = _section(document, "silo").get("id")
     if own is not None and own in _names(_section(document, "protection").get("must_include")):
         yield Finding(("protection", "must_include"), f"{own!r} is this silo, which is always in; remove it")
@@ -62,6 +64,15 @@ def problems(document: Mapping[str, Any]) -> Iterator[Finding]:
 def _section(document: Any, name: str) -> Mapping[str, Any]:
     found = document.get(name) if isinstance(document, Mapping) else None
     return found if isinstance(found, Mapping) else {}
+
+
+def _audited(document: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield the columns of an audit's groups that no source opens for audits: no model would ever leave."""
+    columns = [_section(source, "columns") for source in _section(document, "sources").values()]
+    for name in _names(_section(_section(document, "training"), "audit").get("by")):
+        if not any("audit" in _names(_section(one, name).get("roles")) for one in columns):
+            text = f'no source has a column {name!r} with the role "audit"; add the role, or take {name!r} away'
+            yield Finding(("training", "audit", "by"), text)
 
 
 def _entries(document: Any, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -202,6 +213,7 @@ def _purposes(document: Mapping[str, Any]) -> Iterator[Finding]:
 def warnings(policy: Policy) -> Iterator[Finding]:
     """Yield every setting that has no effect yet, or that its author may not have meant."""
     yield from _not_built(policy)
+    yield from _exact_alone(policy)
     yield from _people(policy)
     yield from _few_honest(policy)
     yield from _no_job(policy)
@@ -272,6 +284,19 @@ def _not_built(policy: Policy) -> Iterator[Finding]:
     if policy.protection.noise != BUILT_NOISE:
         text = f"this version shares the noise among the silos ({BUILT_NOISE}), so every request is denied"
         yield Finding(("protection", "noise"), text)
+
+
+def _exact_alone(policy: Policy) -> Iterator[Finding]:
+    """Yield the models that no source here can be asked for, as they have no form with noise."""
+    exact = [name for name, source in policy.sources.items() if source.release == "exact"]
+    for name, purpose in policy.purposes.items():
+        for one in purpose.computations:
+            if one in WITHOUT_NOISE and not exact:
+                text = f'{one}: it has no form with noise, and no source has release = "exact": every request is denied'
+                yield Finding(("purposes", name, "computations"), text)
+    if exact and policy.training is not None and policy.training.dp == "required":
+        text = f"required, so no model of {', '.join(exact)} is fitted, whose release is exact: take optional"
+        yield Finding(("training", "dp"), text)
 
 
 def _people(policy: Policy) -> Iterator[Finding]:

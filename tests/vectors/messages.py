@@ -15,6 +15,7 @@ SIGNED_ONLY_BY = {
     "Request": "ann@university",
     "CatalogueRequest": "ann@university",
     "DomainRequest": "ann@university",
+    "Stopped": "ann@university",
     "OtherVersion": "hub",
     "Propose": "hub",
     "Manifest": "hub",
@@ -44,6 +45,7 @@ KINDS = {  # those that carry a name on the wire; the others stand inside anothe
     "Opening": "opening",
     "EncryptedReport": "report",
     "Learned": "learned",
+    "Stopped": "stopped",
     "Failed": "failed",
     "Accusation": "accusation",
     "Failure": "failure",
@@ -74,6 +76,7 @@ LIMITS = {
     "Failure": 100 << 20,
     "Receipt": 16 << 20,
     "Roster": 2 << 20,
+    "Stopped": 256 << 10,
     "RunState": 16 << 20,
     "ReleasedModel": 6 << 20,
 }
@@ -278,6 +281,21 @@ WITHOUT_COLUMNS = TABLE | {"columns": []}
 HOLDING_OUT = EXACT_FAMILY | {"held_out": {"split": bytes(range(16, 32)), "parts": 250}}
 HOLDING_OUT = {key: HOLDING_OUT[key] for key in (*list(EXACT_FAMILY)[:8], "held_out", *list(EXACT_FAMILY)[8:])}
 
+LIMITED = EXACT_FAMILY | {"audit": {"groups": ["ward"], "measure": "equalized-odds", "max_gap": "0.05"}}
+LIMITED = {key: LIMITED[key] for key in (*list(EXACT_FAMILY)[:8], "audit", *list(EXACT_FAMILY)[8:])}
+AUDIT = {
+    "kind": "audit-step",
+    "run": bytes(range(16, 32)),
+    "step": 0,
+    "steps": 1,
+    "after": bytes(32),
+    "release": "private",
+    "model": {"position": _digest("the report of step 2"), "step": STEP | {"step": 0, "after": bytes(32)}},
+    "groups": ["ward"],
+    "threshold": "0.5",
+    "min_cohort": 20,
+}
+
 _BEFORE_FAMILY = ("kind", "run", "step", "steps", "after", "release", "label", "features")
 RELEASED = {name: EXACT_FAMILY[name] for name in _BEFORE_FAMILY}
 RELEASED |= {"released_to": {"name": "ann@university", "key": public(derive(ROOT, "the analyst"))}}
@@ -292,6 +310,13 @@ FITTED: dict[str, Any] = {
     ],
     "figures": [{"name": "rows", "values": [40.0]}],
     "notes": ["dropped: ward = other is the same in all rows"],
+}
+
+NOISED_FAMILY = EXACT_FAMILY | {
+    "kind": "noised-step",
+    "steps": 50,
+    "release": "private",
+    "options": [{"name": "clip", "value": "0.5"}, {"name": "missing", "value": "indicator"}],
 }
 
 
@@ -548,28 +573,27 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
             "aggregators": [{"name": "hub", "key": keys[2]}],
         },
     )
-    yield (
-        "RunState",
-        {
-            "run": round_id,
-            "job": _digest("a job"),
-            "analyst": "ann@university",
-            "purpose": "research",
-            "table": "stays",
-            "label": "died",
-            "release": "private",
-            "steps": 3,
-            "done": 1,
-            "position": _digest("the report"),
-            "learned_at": 1_000_060,
-            "terms": [
-                {"name": "(intercept)", "middle": 0.0, "half": 1.0},
-                {"name": "days", "middle": 30.0, "half": 30.0},
-            ],
-            "weights": [0.5, -1.25],
-            "velocity": [0.0, 0.1],
-        },
-    )
+    descent = {
+        "run": round_id,
+        "job": _digest("a job"),
+        "analyst": "ann@university",
+        "purpose": "research",
+        "table": "stays",
+        "label": "died",
+        "release": "private",
+        "steps": 3,
+        "done": 1,
+        "position": _digest("the report"),
+        "learned_at": 1_000_060,
+        "terms": [
+            {"name": "(intercept)", "middle": 0.0, "half": 1.0},
+            {"name": "days", "middle": 30.0, "half": 30.0},
+        ],
+        "weights": [0.5, -1.25],
+        "velocity": [0.0, 0.1],
+    }
+    yield "RunState", descent
+    yield "RunState", descent | {"ended_early": "diverged"}
     yield (
         "RunState",
         {
@@ -607,6 +631,12 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
         },
     )
     yield "Learned", {"federation": federation, "run": round_id, "position": _digest("the report"), "ended": "complete"}
+    over = {"federation": federation, "run": round_id, "position": _digest("the report"), "ended": "diverged"}
+    signed = [{"signer": silo, "signature": bytes(range(64))} for silo in ("clinic", "ward")]
+    of_run = {"federation": federation, "run": round_id, "silos": ["clinic", "ward"]}
+    yield "Stopped", of_run | {"learned": over, "signatures": signed}
+    yield "Stopped", of_run | {"signatures": []}
+    yield "Learned", over | {"ended": "abandoned"}
     to_all = [{"name": name, "key": key} for name in ("bank", "clinic", "ward")]
     yield "Request", request(RELEASED, 0, to_all)
     state: dict[str, Any] = {
@@ -665,6 +695,8 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "Request", request(BY_PERSON, 100_000)
     yield "Request", request(QUANTILES, 100_000)
     yield "Request", request(EXACT_FAMILY, 0)
+    yield "Request", request(NOISED_FAMILY, 100_000)
+    yield "RunState", descent | {"ended_early": "diverged"}
     yield "Request", request(CURVE, 100_000)
     yield "Request", request(SEARCH, 100_000)
     searchable = {"column": WARD, "roles": ["dimension", "key"], "unit": None, "keys": SHAPE}
@@ -674,6 +706,17 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "Request", request(BY_JOINED, 100_000) | {"table": JOINED}
     yield "Request", request(SPLIT, 0) | {"table": WITHOUT_COLUMNS}
     yield "Request", request(HOLDING_OUT, 0)
+    yield "Request", request(LIMITED, 0)
+    yield "Request", request(AUDIT, 20_000, to_all)
+    audit = {
+        "run": round_id,
+        "groups": ["ward", "died"],
+        "table": "stays",
+        "is_held_out": True,
+        "learned_at": 1_000_090,
+    }
+    gap = {"measure": "equalized-odds", "value": 0.125, "low": 0.0, "high": 0.25}
+    yield "RunState", state | {"audits": [audit | {"gaps": [gap], "fitted": FITTED}]}
     yield (
         "RunState",
         {
