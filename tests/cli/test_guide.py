@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -41,9 +42,30 @@ def seconds(text: str) -> str:
     return re.sub(r"[0-9.]+ s, ", "0.6 s, ", text)
 
 
+@dataclass
+class Runs:
+    """The names of the guide's runs, and of those that stand for them here."""
+
+    names: dict[str, str] = field(default_factory=dict)
+
+    def here(self, text: str) -> str:
+        """Return a text of the guide with this test's names, also where a name's beginning stands."""
+
+        def named(found: re.Match[str]) -> str:
+            begun = found[0]
+            whole = next((here for guide, here in self.names.items() if guide.startswith(begun)), begun)
+            return whole[: len(begun)]
+
+        return re.sub(r"\b[0-9a-f]{8,32}\b", named, text)
+
+    def learn(self, expected: str, actual: str) -> None:
+        """Take over the name of a run that an output of the guide begins to tell of."""
+        told, found = (re.findall(r"^run ([0-9a-f]{32}): [0-9]+ steps? of", text, re.M) for text in (expected, actual))
+        self.names |= dict(zip(told, found, strict=False))
+
+
 def matches(expected: str, actual: str) -> bool:
-    expected = re.sub(r"^run [0-9a-f]{32}:", "run ...:", seconds(expected), flags=re.M)
-    pattern = ".*".join(re.escape(part) for part in expected.rstrip("\n").split("..."))
+    pattern = ".*".join(re.escape(part) for part in seconds(expected).rstrip("\n").split("..."))
     return re.fullmatch(pattern, actual.rstrip("\n"), re.DOTALL) is not None
 
 
@@ -57,6 +79,7 @@ def test_the_guide_is_what_happens(
     found_sector(Path("consilo-demo"), banks.SECTOR)
     Path("consilo-demo/job.toml").write_text(banks.JOB)
     running: dict[Path, Simulation] = {}
+    runs = Runs()
     with ExitStack() as stack:
 
         @contextmanager
@@ -75,10 +98,11 @@ def test_the_guide_is_what_happens(
             elif kind == "toml":
                 Path(what).write_text(text)
             else:
-                program, *arguments = shlex.split(what)
+                program, *arguments = shlex.split(runs.here(what))
                 run = {"consilo": analyst.cli.main.main, "consilo-silo": silo_node.owner.cli.main}[program]
                 assert run(arguments) == 0, (what, capsys.readouterr())
                 shown = capsys.readouterr()
                 output = "\n".join(line for line in shown.err.splitlines() if line.startswith("round "))
                 output = f"{output}\n{shown.out}" if output else shown.out
-                assert matches(text, seconds(output)), f"{what}\n{output}"
+                runs.learn(text, output)
+                assert matches(runs.here(text), seconds(output)), f"{what}\n{output}"
