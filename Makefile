@@ -76,7 +76,7 @@ lock:
 	rm -rf .lock-venv
 	$(PYTHON) -m venv .lock-venv
 	.lock-venv/bin/pip install --quiet torch==2.13.0
-	.lock-venv/bin/pip install --quiet --editable '.[demo,postgres,train,dev]'
+	.lock-venv/bin/pip install --quiet --editable '.[demo,export,postgres,train,dev]'
 	{ echo '# Made by `make lock`. torch has no local version: a +cpu build is on no index.'; \
 	  .lock-venv/bin/pip freeze --exclude-editable | sed 's/^torch==\([0-9.]*\)+.*/torch==\1/'; } > requirements.lock
 	rm -rf .lock-venv

@@ -163,7 +163,7 @@ class Server:
         silos, began = set(asked.request.silos), time.monotonic()
         outcomes = Outcomes(asked.digest, self._aggregator.federation, self._aggregator.silos)
         reason, bounds = "", _Bounds()
-        limit_s = REQUEST_TIMEOUT_S + max(0, asked.request.waits_s - WAIT_S)
+        limit_s = REQUEST_TIMEOUT_S + max(0, asked.request.waits_s - WAIT_S) + asked.request.loads_s
         try:
             if unknown := silos - set(self._silos):
                 raise AggregatorError(f"the request names silos unknown here: {', '.join(sorted(unknown))}")
@@ -233,7 +233,7 @@ class Server:
         proposed = core.propose(self._aggregator, asked, round_id, int(self._clock()), self._busy_s())
         try:
             proposals = dict.fromkeys(sorted(in_round), (proposed.envelope,))
-            replies = await self._ask("propose", round_id, proposals, outcomes)
+            replies = await self._ask("propose", round_id, proposals, outcomes, asked.request.loads_s)
             accepts, refused = core.read_answers(self._aggregator, proposed, replies, outcomes.wrong)
             outcomes.leave_out(in_round - set(accepts))
             in_round -= set(refused)
@@ -328,10 +328,15 @@ class Server:
         return found
 
     async def _ask(
-        self, step: str, round_id: bytes, messages: Mapping[str, Sequence[bytes]], outcomes: Outcomes
+        self,
+        step: str,
+        round_id: bytes,
+        messages: Mapping[str, Sequence[bytes]],
+        outcomes: Outcomes,
+        more_s: float = 0.0,
     ) -> Replies:
         calls = {silo: self._silos[silo].call(step, round_id, *parts) for silo, parts in messages.items()}
-        replies = await self._gather(calls, self._busy_s(), outcomes)
+        replies = await self._gather(calls, self._busy_s() + more_s, outcomes)
         outcomes.hear(round_id, replies)
         return replies
 

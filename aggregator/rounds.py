@@ -208,7 +208,7 @@ def propose(aggregator: Aggregator, asked: ReceivedRequest, round_id: bytes, now
     message = Propose(
         federation=aggregator.federation,
         round_id=round_id,
-        expires_at=now + ROUND_S + min(busy_s, MAX_BUSY_S),
+        expires_at=now + ROUND_S + min(busy_s, MAX_BUSY_S) + asked.request.loads_s,
         request=asked.envelope,
     )
     terms = terms_of(asked.request, asked.digest)

@@ -257,7 +257,8 @@ class Federation:
         After a restart of the aggregator it is sent again until the silos are back.
         """
         while True:
-            answer = (link or self._link).submit(self.signed(request), max(0, request.waits_s - WAIT_S))
+            more_s = max(0, request.waits_s - WAIT_S) + request.loads_s
+            answer = (link or self._link).submit(self.signed(request), more_s)
             if not is_envelope(answer):
                 return answer
             failure = answers.read_failure(answer, request, self.config.roster)

@@ -8,13 +8,14 @@ from decimal import Decimal
 from typing import Literal
 
 Number = int | Decimal
-ColumnRole = Literal["dimension", "measure", "filter", "feature", "label", "key", "held_out"]
+ColumnRole = Literal["dimension", "measure", "filter", "feature", "label", "key", "held_out", "audit"]
 MINUTE_S = 60
 HOUR_S = 60 * MINUTE_S
 DAY_S = 24 * HOUR_S
 WAIT_S = MINUTE_S  # a request waits for its silos' computing, where it does not say how long
 MAX_WAIT_S = HOUR_S
 UNDECLARED_S = 20  # of one computation, where no policy states its time
+LOAD_S = MINUTE_S  # of a silo, before it accepts the first step of a training run, to load what its rounds need
 MAX_BUSY_S = 4 * MINUTE_S  # how much longer a step may take because the silos compute for other rounds
 MICRO = 1_000_000  # micro-rho in one zCDP rho, the unit of the ledger
 NANO = 1_000_000_000  # nanoseconds in a second, the unit of declared times

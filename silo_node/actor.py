@@ -253,7 +253,7 @@ class LaunchedSilo(SiloActor):
     def problem(self) -> tuple[str, str] | None:
         """Return why the silo did not start, with a hint; None if it did, and is ready to compute."""
         if self._problem is None:
-            self._data.computing.computer.wait()
+            self._data.wait()
         return self._problem
 
 

@@ -2,6 +2,7 @@
 
 SiloError
 ├── SpentError    a step that failed after its charge was committed
+├── NotLoadedError  what a computation needs, which is not imported yet, or not installed
 ├── SourceError   data that are missing, unreachable, empty or not of the declared types; mostly raised at loading
 └── HomeError     a silo's own directory that is incomplete
 """
@@ -24,6 +25,10 @@ class SpentError(SiloError):
 
 class SourceError(SiloError):
     """Data that are missing, unreachable, empty or not of the declared types."""
+
+
+class NotLoadedError(SiloError):
+    """What a computation needs, which is not imported yet, or not installed."""
 
 
 class HomeError(SiloError):

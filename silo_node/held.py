@@ -11,15 +11,15 @@ from policies.document.policy import Policy
 from policies.document.purposes import ConsentTable
 from policies.requests.request import Request
 from silo_node.data.check import load_sources
-from silo_node.data.compute import Computer
+from silo_node.data.compute import Computer, has_private_training, to_load
 from silo_node.data.consent import load_consent
 from silo_node.data.locations import connect
 from silo_node.data.prepared.forgotten import check_forgotten, forgotten_among
 from silo_node.data.prepared.keeper import Keeper, Names, keeper_of
 from silo_node.data.prepared.reader import prepared_reader
 from silo_node.data.reach import Reach
-from silo_node.data.watch import Stamp, Watch, stamp_of_files
-from silo_node.errors import SourceError
+from silo_node.data.watch import Stamp, Watch, stamp_of, stamp_of_files
+from silo_node.errors import NotLoadedError, SourceError
 from silo_node.home import Home
 from silo_node.killable import KillableComputer, limits_of
 from silo_node.rounds.proposal import Freshness, oldest
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from silo_node.data.compute import Computes
 
 
+LOAD_LATER_S = 15.0  # of the 30 s of a step, where a silo comes into a run in its middle, or its files change
+START_LOAD_S = 20.0
+RUNS_LOADED = 16
 SPREAD_ROWS = 1 << 24  # from here on a question is spread, where the policy does not say
 
 
@@ -62,7 +65,7 @@ class HeldData:
         when it exceeds its limits, and spreads questions on many prepared rows over its cluster; with `is_spread` all.
         """
         self._policy = policy = home.silo.policy
-        self._database = connect()
+        self._database, self._clock = connect(), clock
         self._keeper: Keeper | None = None
         self._kept_by = policy, home.path, clock, log, ledger
         try:
@@ -86,6 +89,7 @@ class HeldData:
             self._database.close()
             raise
         self._read: tuple[tuple[str, int, Stamp], ...] = ()  # the rows and decisions that requests were about last
+        self._loaded: tuple[tuple[bytes, Stamp], ...] = ()  # the runs that were loaded last, and their files
         self._reach = Reach(policy, self._sources, self._decisions)
         self._watch = Watch(policy, self._sources, self._decisions)
 
@@ -119,6 +123,32 @@ class HeldData:
                 self._read = (read, *self._read[: len(self._sources) - 1])
                 with suppress(SourceError):
                     self.computing.refresh()
+        if request.plan.training is not None:
+            self._load(request)
+
+    def _load(self, request: Request) -> None:
+        """Load what a run needs before its first round here, and again when the files of its rows are others.
+
+        Raises NotLoadedError.
+        """
+        step, table = request.plan.training, request.table.name
+        if not request.plan.reads_rows:
+            return
+        loaded = (b"" if step is None else step.run), stamp_of(self._sources[table].location)
+        if loaded not in self._loaded:
+            self.computing.load(request, int(self._clock()), request.loads_s or LOAD_LATER_S)
+            self._loaded = (loaded, *self._loaded[: RUNS_LOADED - 1])
+
+    def wait(self) -> None:
+        """Return once a request would not wait, nor a step of training that the policy opens on private sources.
+
+        An import that lasts for long goes on without.
+        """
+        self.computing.computer.wait()
+        if has_private_training(self._policy):
+            for kind in to_load(self._policy):
+                with suppress(NotLoadedError):
+                    self.computing.computer.load(kind, START_LOAD_S)
 
     def unreachable(self) -> list[str]:
         """Return what cannot be read now, in words for the owner; no row is read."""

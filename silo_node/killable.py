@@ -26,19 +26,23 @@ from policies.document.load import PolicyFile
 from policies.document.policy import Compute, Policy
 from policies.requests.request import Request
 from silo_node.data.coded import Bools
-from silo_node.data.compute import Vectors
+from silo_node.data.compute import Vectors, is_slow, not_installed
+from silo_node.data.loading import FAILED, LOADED, LOADING
 from silo_node.data.prepared.forgotten import Keeps
 from silo_node.data.prepared.reader import REFRESH_S
 from silo_node.data.prepared.snapshot import Snapshot
 from silo_node.data.prepared.store import FOLDER, Made
-from silo_node.data.worker import COMPUTE, JUDGE, PREPARE, REFRESH, write_kept, write_states
-from silo_node.errors import SiloError, SourceError
+from silo_node.data.worker import AHEAD, COMPUTE, JUDGE, LOAD, PREPARE, REFRESH, write_kept, write_states
+from silo_node.errors import NotLoadedError, SiloError, SourceError
 from silo_node.ledger.events import KeptInForce
 from silo_node.training.run import RunState, check_position, runs_of
+from silo_node.training.scoring import check_judged
 from silo_node.training.split import split_of
 
 MODULE = "silo_node.data.worker"
 START_S = 30.0
+START_LOADED_S = 60.0  # of a worker that imports before it is ready, as times are declared
+LOOK_S = 0.1  # between two looks whether an import is over
 KILL_S = 0.02  # to notice in that the time is over
 MIN_MEMORY_MB = 512
 # A process that computes keeps the memory of arrays for the next ones: to get it anew doubles the processor time.
@@ -101,6 +105,7 @@ class KillableComputer:
         self._warm: deque[Sandbox] = deque()
         self._preparing: Sandbox | None = None
         self._warming: threading.Thread | None = None
+        self._has_begun = threading.Event()  # since a worker was ready for the first time
         self._warm_up()
 
     def contribution(self, request: Request, now: int, deadline: float | None = None) -> Vectors:
@@ -111,6 +116,7 @@ class KillableComputer:
         Raises ProtocolError for a step of training that is not the next one of its run.
         """
         split_of(request, self._load_run)  # here, as what fails in the worker is answered by noise
+        check_judged(request, self._load_run)
         if (step := request.plan.training) is not None:
             check_position(self._load_run(step.run), request)
         states = filter(None, map(self._load_run, runs_of(request)))
@@ -127,6 +133,33 @@ class KillableComputer:
         payload = now.to_bytes(8, "big") + sha256(snapshot.manifest).digest() + request.encode()
         reply = self._within(Job("a judgement of consent", JUDGE, payload, -(-persons // 8)), deadline)
         return np.unpackbits(np.frombuffer(reply, np.uint8), count=persons).astype(np.bool_)
+
+    def load(self, kind: str, limit_s: float) -> None:
+        """Import in the worker what a kind of computation needs; raises NotLoadedError.
+
+        Where times are declared, every worker that is ready has imported it, and this waits for the first one alone:
+        how long it takes does not tell that others ended.
+        """
+        if not is_slow(kind):
+            return
+        deadline, state = time.monotonic() + limit_s, LOADING
+        if self._wanted > 1:
+            state = LOADED if self._has_begun.wait(limit_s) else LOADING
+        while state == LOADING and time.monotonic() < deadline:
+            with suppress(ComputeError):  # no worker is ready yet, or it computes
+                (state,) = self._within(Job("an import", LOAD, kind.encode(), 1), deadline)
+            if state == LOADING:
+                time.sleep(LOOK_S)
+        if state == FAILED:
+            raise not_installed(kind)
+        if state == LOADING:
+            raise NotLoadedError(f"what {kind} needs is not imported after {limit_s:g} s", "ask again")
+
+    def read_ahead(self, request: Request, now: int) -> None:
+        """Let the worker read the rows of a step before its first round; raises ComputeError past the limit."""
+        states = filter(None, map(self._load_run, runs_of(request)))
+        payload = now.to_bytes(8, "big") + write_states(states) + request.encode()
+        self._within(Job("reading the rows of a run", AHEAD, payload, 0), self._deadline(request))
 
     def refresh(self) -> None:
         """Do before a request what needs not be done again before rows or decisions change; raises SourceError."""
@@ -223,12 +256,13 @@ class KillableComputer:
             with suppress(CryptoError):
                 while len(self._warm) < self._wanted and not self._is_closed:
                     self._warm.append(self._started())
+                    self._has_begun.set()
 
         self._warming = threading.Thread(target=start, args=[self._warming], daemon=True)
         self._warming.start()
 
     def _started(self) -> Sandbox:
-        sandbox = self._sandbox(START_S)
+        sandbox = self._sandbox(START_S if self._wanted == 1 else START_LOADED_S)
         sandbox.warm()
         if self._is_prepared:
             with suppress(CryptoError):  # a request finds what is wrong

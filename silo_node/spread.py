@@ -40,7 +40,7 @@ class SpreadComputer:
     def contribution(self, request: Request, now: int) -> Vectors:
         """Return the vectors of a request; raises ComputeError if it does not end in time."""
         source = self._policy.sources[request.table.name]
-        if source.read != "prepared" or request.plan.training is not None:
+        if source.read != "prepared" or request.plan.training is not None or request.plan.judged is not None:
             return self._inner.contribution(request, now)
         deadline = time.monotonic() + limit_seconds(self._policy, request) - KILL_S
         question, snapshot = self._reader.asked(request, now)
@@ -61,6 +61,14 @@ class SpreadComputer:
     def prepare(self, source: str) -> Made:
         """Prepare a source in the process that is killable."""
         return self._inner.prepare(source)
+
+    def load(self, kind: str, limit_s: float) -> None:
+        """Import in the worker, which takes every step of training; raises NotLoadedError."""
+        self._inner.load(kind, limit_s)
+
+    def read_ahead(self, request: Request, now: int) -> None:
+        """Let the worker read the rows of a step before its first round; raises ComputeError past the limit."""
+        self._inner.read_ahead(request, now)
 
     def refresh(self) -> None:
         """Let the worker, which judges, read decisions that have changed."""

@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from logging import Logger
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from policies.decision.computing import limit_seconds, stated_ms
 from policies.document.policy import Policy
 from policies.requests.request import Request
 from policies.units import MAX_BUSY_S
+from silo_node.errors import SiloError
 from silo_node.rounds import steps
 from silo_node.rounds.states import Committed
 from silo_node.turns import Turns
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from silo_node.data.compute import Computes
 
 REFRESH_ENDS_S = (0.1, 1.0, 11.0)  # when reading decisions, for 10 s at most, is over
+READ_ENDS_S = (0.1, 1.0, 5.0, 25.0)  # when reading the rows of a run, for 20 s at most, is over
 REFRESH_TRIES = 4  # to have a turn for it
 
 
@@ -66,6 +69,7 @@ class TimedComputing:
         self.computer = computer
         self._free_at = 0.0  # when all that was taken on is over at the latest
         self._refresh_s = REFRESH_ENDS_S[0]  # how long reading decisions lasts
+        self._read_s = READ_ENDS_S[0]  # how long reading the rows of a run lasts
         self._turn = threading.Lock()
         self._turns = Turns()  # of requests for which no time is stated
         self._policy, self._tick_s, self._sleep, self._log = policy, tick_s, sleep, log
@@ -121,6 +125,48 @@ class TimedComputing:
                 took = max(time.monotonic() - begins, self._refresh_s)
                 self._refresh_s = next((one for one in REFRESH_ENDS_S if one >= took), took)
                 self._sleep_until(begins + self._refresh_s)
+
+    def load(self, request: Request, now: int, limit_s: float) -> None:
+        """Load what a step of training needs before it is accepted; raises NotLoadedError, which no row decides.
+
+        What is imported comes first. Then rows are read that can be kept, and what that finds is for the round to find
+        again: nobody outside can tell from an acceptance that they were read, or failed to be. Where the policy states
+        a time, reading has the turn, the limit and the length of a computing of this request, or is left to the first
+        round if that is longer than may be waited; else, on a private source, it lasts as long as the longest did, in
+        few steps.
+        """
+        deadline, source = time.monotonic() + limit_s, self._policy.sources[request.table.name]
+        self.computer.load(request.plan.kind, limit_s)
+        if source.read == "prepared" or source.kind == "postgres":
+            return
+        stated = stated_ms(self._policy, request)
+        if stated is not None:
+            self._read_in_turn(request, now, stated / 1000, deadline)
+            return
+        with suppress(SiloError):  # others compute for long
+            with self._turns.taken(request.analyst, max(0.0, deadline - time.monotonic())):
+                began = time.monotonic()
+                self._read_ahead(request, now)
+            if source.release == "private":
+                took = max(time.monotonic() - began, self._read_s)
+                self._read_s = next((one for one in READ_ENDS_S if one >= took), took)
+                self._sleep_until(began + self._read_s)
+
+    def _read_in_turn(self, request: Request, now: int, stated_s: float, deadline: float) -> None:
+        begins = self.turn(request, time.monotonic())
+        try:
+            if begins + stated_s <= deadline:
+                self._sleep_until(begins)
+                self._read_ahead(request, now)
+                self._sleep_until(begins + stated_s)
+        finally:
+            self.give_back(request, begins)
+
+    def _read_ahead(self, request: Request, now: int) -> None:
+        try:
+            self.computer.read_ahead(request, now)
+        except Exception as err:
+            self._log.warning("the rows of a run were not read before its first round: %.500s", err)
 
     def _turn_soon(self) -> float | None:
         """Take the turn after all that were taken, and return when it begins; None if it would not be soon."""

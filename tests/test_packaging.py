@@ -50,7 +50,8 @@ def test_the_wheel_holds_our_packages_only(tmp_path: Path) -> None:
         names = archive.namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == set(OURS)
     assert {f"{package}/py.typed" for package in OURS} <= set(names)
-    assert {"silo_node/owner/templates/page.html", "silo_node/owner/templates/page.css"} <= set(names)
+    pages = {f"silo_node/owner/templates/page.{ending}" for ending in ("html", "css")}
+    assert {*pages, "federation/web/templates/document.html"} <= set(names)
 
 
 def test_the_lock_pins_every_dependency_and_a_torch_that_everybody_can_install() -> None:

@@ -19,6 +19,7 @@ from analyst.cli.doctor import examine
 from analyst.cli.federation import add_commands
 from analyst.cli.finding import add_finding_commands
 from analyst.cli.founding import add_new_command
+from analyst.cli.model import add_model_commands
 from analyst.cli.opening import (
     NO_TERMINAL,
     asking_key,
@@ -134,6 +135,7 @@ def command_line() -> argparse.ArgumentParser:
     add_finding_commands(commands)
     add_planning_commands(commands)
     add_report_commands(commands)
+    add_model_commands(commands)
     silos = command("silos", _silos, "list the silos and what their policies open to you")
     federation_options(silos)
     silos.add_argument("--format", choices=["table", "json"], default="table")

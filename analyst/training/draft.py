@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from analyst.errors import AnalystError
 from analyst.sql.offer import suggest
-from analyst.training.job import DESCENT, parsed_job, step_of
+from analyst.training.job import parsed_job, step_of
 from policies.budget.accountant import epsilon_of
 from policies.document.agreement import Agreement, ColumnDraft, column_of, toml, toml_key
 from policies.document.answers import DELTA, Answers
@@ -20,6 +20,7 @@ from policies.document.catalogue import defined
 from policies.document.drafted_roles import FEATURE, LABEL
 from policies.document.found import FoundTable
 from policies.requests.families import SHAPES, Kind
+from policies.requests.noised_families import NOISED, why_exact_alone
 from policies.requests.tables import Table
 from policies.requests.training import MAX_FEATURES
 from policies.units import MAX_STEPS
@@ -33,12 +34,8 @@ model    = {model}
 table    = {table}
 purpose  = {purpose}
 """
-_DESCENT = """
-steps         = 20                    # rounds, each a secure sum
-learning_rate = 3.0
-momentum      = 0.7
-epsilon       = {epsilon:<22}# of the whole run, to one person
-clip          = 1.0                   # the longest gradient of one person
+_PRICE = """\
+epsilon  = {epsilon:<27}# of the whole run, to one person
 """
 _ROUNDS = """
 # rounds = {rounds:<3}                         # at most; a run ends by itself when another round would change nothing
@@ -106,9 +103,9 @@ def drafted_job(
     """Return a job that the drafted policies will take; raises AnalystError where there is none."""
     if answers.purpose is None:
         raise AnalystError("a job is for a purpose", "add --purpose NAME, such as health-research")
-    if not answers.is_exact and wanted.model != DESCENT:
-        hint = f"add --exact, if the data may be declared exact; or take --job {DESCENT}"
-        raise AnalystError(f"{wanted.model} is fitted to exact data alone", hint)
+    if not answers.has_exact_data and wanted.model not in NOISED:
+        hint = f"add --exact, if the data may be declared exact; or take another --job: {', '.join(NOISED)}"
+        raise AnalystError(why_exact_alone(wanted.model), hint)
     columns = {silo: {one.key: one for one in drafts} for silo, drafts in agreement.columns.items()}
     for key in wanted.needed:
         if problem := _why_closed(key, columns):
@@ -129,7 +126,9 @@ def drafted_job(
         step_of(job, MIN_COHORT).check(definition, "masking")
     except (ValidationError, ValueError) as err:
         reason = err.errors()[0]["msg"].removeprefix("Value error, ") if isinstance(err, ValidationError) else str(err)
-        raise AnalystError(f"no such job: {reason}", _remedy(wanted, reason, is_exact=answers.is_exact)) from err
+        raise AnalystError(
+            f"no such job: {reason}", _remedy(wanted, reason, has_exact_data=answers.has_exact_data)
+        ) from err
     return JobDraft(text, notes)
 
 
@@ -183,8 +182,8 @@ def _text(wanted: Wanted, table: str, answers: Answers, features: Sequence[str])
     if features:
         text += f"features = {toml(tuple(features))}\n"
     options = {} if wanted.positive is None else {"positive": wanted.positive}
-    if not answers.is_exact:
-        text += _DESCENT.format(epsilon=f"{_epsilon(answers):g}") if wanted.model == DESCENT else ""
+    if not answers.has_exact_data:
+        text += _PRICE.format(epsilon=f"{_epsilon(answers):g}")
     else:
         text += 'release  = "exact"\n'
         if SHAPES[wanted.model].rounds != 1:
@@ -204,11 +203,11 @@ def _epsilon(answers: Answers) -> float:
     return max(unit, float(f"{whole // unit * unit:.6g}"))
 
 
-def _remedy(wanted: Wanted, reason: str, *, is_exact: bool) -> str:
+def _remedy(wanted: Wanted, reason: str, *, has_exact_data: bool) -> str:
     if "positive" in reason and wanted.positive is None:
         return "add --positive VALUE: the value of the label that the model predicts"
     if "positive" in reason:
         return "leave out --positive"
     if reason.startswith("label"):
         return "write the label's type into the file of columns, as bool for 0 and 1, or take another --job"
-    return "leave the column out, or take another --job" if is_exact else "leave the column out, or add --exact"
+    return "leave the column out, or take another --job" if has_exact_data else "leave the column out, or add --exact"

@@ -86,7 +86,7 @@ class RunPreview:
     delta: float
     silos: Mapping[str, RunAtSilo]
     absent: Mapping[str, str]  # silos that would not be asked, and why
-    instead: Affordable | None  # None without noise
+    instead: Affordable | None  # None without noise, and of a run that has begun
 
     @property
     def refusals(self) -> Mapping[str, tuple[Denial, ...]]:
@@ -135,9 +135,12 @@ def preview_run(federation: Federation, job: Job, keep: Path | None = None) -> R
         rho_of_run=rounds * rho if is_priced else None,
         epsilon_of_run=epsilon_of(rounds * rho, delta) if is_priced else None,
         delta=asked.delta,
-        silos={silo: _at_silo(asked.silos[silo], standing.get(silo), job.purpose, rounds) for silo in request.silos},
+        silos={
+            silo: _at_silo(asked.silos[silo], standing.get(silo), job.purpose, rounds, is_reserved=bool(done))
+            for silo in request.silos
+        },
         absent=absent_from(federation.offer, request),
-        instead=_instead(asked, standing, request, rounds, delta) if is_priced else None,
+        instead=_instead(asked, standing, request, rounds, delta) if is_priced and not done else None,
     )
 
 
@@ -182,12 +185,16 @@ def _sizes(federation: Federation, offer: Offer, request: Request, done: int) ->
         yield Rounds(numbers[0] + 1, numbers[-1] + 1, values, found.up, found.down)
 
 
-def _at_silo(catalogue: Catalogue, found: Standing | None, purpose: str, rounds: int) -> RunAtSilo:
+def _at_silo(
+    catalogue: Catalogue, found: Standing | None, purpose: str, rounds: int, *, is_reserved: bool
+) -> RunAtSilo:
+    """Return what a silo says; what is left there is without a run that has begun, which `is_reserved` whole."""
     said = at_silo(catalogue, found, purpose)
     whole = said.rho * rounds
+    to_come = 0.0 if is_reserved else whole
     rest = scarcest(said.left)
     left = None if rest is None else rest[0] / MICRO
-    covers_all = left is None or whole <= left
+    covers_all = left is None or to_come <= left
     return RunAtSilo(
         rho=said.rho,
         epsilon=said.epsilon,
@@ -197,7 +204,7 @@ def _at_silo(catalogue: Catalogue, found: Standing | None, purpose: str, rounds:
         denials=said.denials,
         left=said.left,
         rho_left=left,
-        rho_after=None if left is None else left - whole,
+        rho_after=None if left is None else left - to_come,
         covered=None if covers_all or left is None else int(left / said.rho),
     )
 

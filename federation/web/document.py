@@ -5,18 +5,25 @@ security policy in the file itself lets nothing be loaded.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Protocol
 
 from federation.web.markup import templates
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(Protocol):
     """A heading with a table below it; with sentences where it has no headings of columns."""
 
-    title: str
-    headings: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    @property
+    def title(self) -> str:
+        """What stands above it."""
+
+    @property
+    def headings(self) -> Sequence[str]:
+        """Those of the columns; empty for sentences."""
+
+    @property
+    def rows(self) -> Sequence[Sequence[str]]:
+        """The cells, line by line."""
 
 
 def document(title: str, subtitle: str, parts: Sequence[Part]) -> str:

@@ -11,6 +11,7 @@ from policies.requests.tables import TableColumn
 from policies.units import ColumnRole
 
 TO_ANALYST = "model-to-analyst"  # in disclosure.release: the analyst may have the model of a run that asked for it
+_RESULTS = {"query-result": "a query-result", "model": "a model", "metrics": "metrics of a model"}
 
 
 def release(case: Case) -> Sequence[Denial]:
@@ -26,13 +27,19 @@ def release(case: Case) -> Sequence[Denial]:
         reasons.append(deny("RELEASE", "training.dp", message, 'train with release = "private"'))
     if plan.result not in policy.disclosure.release:
         allowed = ", ".join(policy.disclosure.release) or "nothing"
-        message = f"a {plan.result} may not leave"
+        message = f"{_RESULTS[plan.result]} may not leave"
         reasons.append(deny("RELEASE", "disclosure.release", message, f"what may leave: {allowed}"))
     step = plan.training
     if step is not None and step.released_to is not None and TO_ANALYST not in policy.disclosure.release:
         message = "a model stays with the silos, and may not leave to the analyst"
         remedy = f'train with recipients = ["silos"], or its owner adds "{TO_ANALYST}"'
         reasons.append(deny("RELEASE", "disclosure.release", message, remedy))
+    own = () if plan.judged is None else plan.judged.own
+    if policy.silo.id in own and not policy.disclosure.own_metrics:
+        message = "figures of this silo alone may not leave"
+        others = ", ".join(name for name in own if name != policy.silo.id)
+        remedy = f"ask for those of {others} alone" if others else "ask for those of all silos together"
+        reasons.append(deny("RELEASE", "disclosure.own_metrics", message, remedy))
     return reasons
 
 

@@ -81,7 +81,8 @@ def jurisdiction(case: Case) -> Sequence[Denial]:
     parties += [(f"the aggregator {name!r}", found) for name, found in known.aggregators.items()]
     if not known.aggregators:
         parties.append(("the aggregator", None))
-    if request.plan.training is None:  # a model goes to the silos, which are judged above
+    step = request.plan.training
+    if step is None or step.released_to is not None:  # any other model goes to the silos, which are judged above
         analyst = policy.analyst(request.analyst)
         parties.append((f"the analyst {request.analyst!r}", analyst.jurisdiction if analyst else None))
     away = [

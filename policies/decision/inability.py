@@ -41,6 +41,12 @@ def away_source(policy: Policy) -> Denial:
     return deny("SOURCE_AWAY", "sources", message, f"ask again later, or ask {policy.silo.contact}")
 
 
+def not_loaded(policy: Policy) -> Denial:
+    """Return the denial of a step of training at a silo that has not loaded, or lacks, what its computation needs."""
+    message = "what this computation needs is not loaded at this silo yet, or not installed"
+    return deny("BUSY", "training", message, f"ask again in a minute, or ask {policy.silo.contact}")
+
+
 def too_many_unpaid(policy: Policy) -> Denial:
     """Return the denial of a request of a signer that has asked too often for nothing."""
     message = "too many requests of this analyst, by this aggregator, were refused or given up here lately"

@@ -46,6 +46,13 @@ def whole_price(policy: Policy, request: Request, of_run: int) -> int:
     return cost if part is None else cost_of_run(part, cost, of_run)
 
 
+def _recipients(request: Request) -> Iterator[str]:
+    yield from (f"{one.name} (key {_fingerprint(one.key)})" for one in request.recipients)
+    step = request.plan.training
+    if step is not None and step.released_to is not None:
+        yield f"of the model at its end also {step.released_to.name} (key {_fingerprint(step.released_to.key)})"
+
+
 def in_words(policy: Policy, request: Request, of_run: int) -> tuple[Line, ...]:
     """Return everything that a verdict on a request binds, line by line."""
     return (
@@ -56,7 +63,7 @@ def in_words(policy: Policy, request: Request, of_run: int) -> tuple[Line, ...]:
         *_parts(request),
         *_definition(policy, request),
         ("silos", _silos(request)),
-        ("recipients", "; ".join(f"{one.name} (key {_fingerprint(one.key)})" for one in request.recipients)),
+        ("recipients", "; ".join(_recipients(request))),
         ("sum", _sum(request)),
         *_times(request),
     )

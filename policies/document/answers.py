@@ -38,7 +38,7 @@ class Answers:
     controllers: Mapping[str, tuple[str, str | None]] = field(default_factory=lambda: MappingProxyType({}))
     computations: tuple[str, ...] = ("query",)
     labels: tuple[str, ...] = ()
-    is_exact: bool = False
+    has_exact_data: bool = False
 
     @property
     def rho(self) -> Decimal | None:
@@ -48,12 +48,12 @@ class Answers:
     @property
     def is_training(self) -> bool:
         """Whether the purpose allows to compute a model; all that is not built yet is one."""
-        return any(getattr(COMPUTATIONS.get(one), "result", "model") == "model" for one in self.computations)
+        return any(map(_is_model, self.computations))
 
     @property
     def opening(self) -> Opening:
         """What drafts open columns for."""
-        return Opening(self.is_training, self.is_exact, self.labels)
+        return Opening(self.is_training, self.has_exact_data, self.labels)
 
     def controller(self, silo: str) -> tuple[str | None, str | None]:
         """Return who answers for a silo's data, and the contact for analysts."""
@@ -119,22 +119,28 @@ def answers_of(
         options.max_rows,
         options.max_norm,
         MappingProxyType(controllers),
-        _opened(options.computations, model, has_labels=bool(predicted), is_exact=options.exact),
+        _opened(options.computations, model, has_labels=bool(predicted), has_exact_data=options.exact),
         predicted,
         options.exact,
     )
 
 
-def _opened(chosen: tuple[str, ...] | None, model: str | None, *, has_labels: bool, is_exact: bool) -> tuple[str, ...]:
+def _opened(
+    chosen: tuple[str, ...] | None, model: str | None, *, has_labels: bool, has_exact_data: bool
+) -> tuple[str, ...]:
     """Return the computations that a purpose allows; raises PolicyError where labels or exact data are of no use."""
-    found = chosen if chosen is not None else () if is_exact and model is not None else ("query",)
+    found = chosen if chosen is not None else () if has_exact_data and model is not None else ("query",)
     found = tuple(dict.fromkeys((*found, *(() if model is None else (model,)))))
-    if (has_labels or is_exact) and not any(one not in ("query", "key-search") for one in found):
+    if (has_labels or has_exact_data) and not any(map(_is_model, found)):
         hint = "add --computations with a model, such as logistic-regression; or --job MODEL, of `consilo new`"
         raise PolicyError("labels and exact data are for models, and no model is allowed", hint)
-    if is_exact and "query" in found:
-        raise PolicyError("exact data answer no query", "leave query out of --computations")
+    if has_exact_data and (others := [one for one in found if not _is_model(one)]):
+        raise PolicyError(f"exact data answer no {others[0]}", f"leave {others[0]} out of --computations")
     return found
+
+
+def _is_model(computation: str) -> bool:
+    return getattr(COMPUTATIONS.get(computation), "result", "model") == "model"
 
 
 def _fitting(kind: Any, what: str) -> Any:

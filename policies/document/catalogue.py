@@ -102,6 +102,7 @@ def catalogue_of(
         max_colluding=protection.max_colluding,
         max_missing=protection.max_missing,
         max_norm=unit.max_norm,
+        own_metrics=disclosure.own_metrics,
     )
 
 

@@ -144,6 +144,8 @@ class Column(Section):
             raise ValueError("a feature needs bounds or a domain, from public knowledge, never read from the data")
         if "label" in self.roles and self.type != "bool" and self.bounds is None and not has_domain:
             raise ValueError("a label needs bounds or a domain, from public knowledge, or be a bool")
+        if "audit" in self.roles and self.type != "bool" and not has_domain:
+            raise ValueError("a column for audits needs a domain, from public knowledge, or is a bool")
         if "dimension" in self.roles and not has_domain and self.type not in ("date", "bool"):
             raise ValueError('a dimension needs domain = ["...", ...], the public list of its values')
         if self.step is not None and self.type not in ("int", "decimal"):

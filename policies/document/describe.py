@@ -16,6 +16,7 @@ _RESULTS = {
     "query-result": "query-result",
     "model": "model",
     "model-to-analyst": "model-to-analyst (the analyst receives the model of a run that asks for it)",
+    "metrics": "metrics (figures of how good a model is, to the analyst)",
 }
 
 
@@ -202,6 +203,8 @@ def _leaves(policy: Policy) -> Iterator[str]:
     yield f"What may be asked for: {figures or 'no figure'}, {groups}."
     results = (_RESULTS[one] for one in disclosure.release)
     yield f"What may leave: {' and '.join(results) or 'nothing'}."
+    if disclosure.own_metrics:
+        yield "An evaluation may show the metrics of a model by the rows of this silo alone."
     yield f"An answer needs at least {disclosure.min_silos} silos."
     yield f"Groups whose noisy count is below {disclosure.min_cohort} are not shown."
     accepted = ", ".join(protection.accept) or "none"

@@ -314,6 +314,7 @@ _RULES: tuple[tuple[str, Rule], ...] = (
     ("disclosure/(min_cohort|min_silos)", _less),
     ("disclosure/(max_dimensions|max_groups)", _more),
     ("disclosure/(release|aggregates)", _subset),
+    ("disclosure/own_metrics", _ordered(True, False)),
     ("protection/accept", _subset),
     ("protection/(security_bits|max_colluding)", _less),
     ("protection/max_missing", _more),

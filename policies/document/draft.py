@@ -198,8 +198,8 @@ def drafted(draft: PolicyDraft, path: str) -> str:
         uri=toml(draft.uri),
         cells="".join(f"{line}\n" for line in _cells(draft)),
         columns=columns,
-        release=_EXACT if answers.is_exact else "",
-        leaves=_MODELS if answers.is_exact else _ANSWERS,
+        release=_EXACT if answers.has_exact_data else "",
+        leaves=_MODELS if answers.has_exact_data else _ANSWERS,
         purpose=_purpose(answers.purpose),
         basis_of_law=_asked(answers.basis, 'such as "public-task" or "legitimate-interest"; see docs/policy-keys.md'),
         computations=toml(answers.computations),
@@ -240,7 +240,7 @@ def _purpose(name: str | None) -> str:
 
 def _lifetime(answers: Answers) -> str:
     text = "what may ever be spent on one person, never refreshed"
-    if answers.rho is None and answers.is_exact:
+    if answers.rho is None and answers.has_exact_data:
         return f"{{ rho = {_UNUSED_RHO} }}            # {text}; exact data have no price"
     if answers.rho is None:
         return f'{{ rho = "{PLACEHOLDER}" }}        # {text}, such as 1.0'
@@ -250,10 +250,10 @@ def _lifetime(answers: Answers) -> str:
 def _training(answers: Answers) -> str:
     if not answers.is_training:
         return ""
-    rho = f"{_UNUSED_RHO if answers.rho is None and answers.is_exact else answers.rho}"
-    if answers.rho is None and not answers.is_exact:
+    rho = f"{_UNUSED_RHO if answers.rho is None and answers.has_exact_data else answers.rho}"
+    if answers.rho is None and not answers.has_exact_data:
         rho = _asked(None, "what one run may cost a person")
-    return _TRAINING.format(rho=rho, dp=_DP if answers.is_exact else "")
+    return _TRAINING.format(rho=rho, dp=_DP if answers.has_exact_data else "")
 
 
 def _cells(draft: PolicyDraft) -> Iterator[str]:

@@ -15,7 +15,7 @@ class Opening:
     """What drafts open columns for: questions, or models too, by their labels; or models alone, of exact sources."""
 
     is_training: bool = False
-    is_exact: bool = False
+    has_exact_data: bool = False
     labels: tuple[str, ...] = ()  # keys of columns that a model predicts, or times and events
 
     def roles(self, key: str, type_: str, said: Mapping[str, Any]) -> tuple[str, ...]:
@@ -25,11 +25,11 @@ class Opening:
         has_domain = said.get("domain") is not None or "domain_file" in said
         feature = (FEATURE,) if self.is_training else ()
         if "granularity" in said:
-            return () if self.is_exact else ("dimension", "filter")
+            return () if self.has_exact_data else ("dimension", "filter")
         if has_domain:
-            return feature if self.is_exact else ("dimension", "filter", *feature)
+            return feature if self.has_exact_data else ("dimension", "filter", *feature)
         if type_ == "bool" or "bounds" in said:
-            return feature if self.is_exact else ("measure", "filter", *feature)
+            return feature if self.has_exact_data else ("measure", "filter", *feature)
         return ()
 
 

@@ -199,7 +199,8 @@ class Disclosure(Section):
     max_dimensions: Annotated[int, Field(ge=0, le=8)] = 0
     max_groups: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     suppress: Literal["drop"] = "drop"
-    release: tuple[Literal["query-result", "model", "model-to-analyst"], ...] = ("query-result", "model")
+    release: tuple[Literal["query-result", "model", "model-to-analyst", "metrics"], ...] = ("query-result", "model")
+    own_metrics: bool = False  # whether an evaluation may have figures of this silo alone
     aggregates: tuple[AggregateName, ...] = ()
 
 

@@ -8,15 +8,17 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from crypto.wire import Message
+from policies.errors import ModelError
 from policies.models.fitted import Fitted
 from policies.models.portable import Finite
 from policies.models.record import RunRecord
-from policies.requests.exact import ExactStep
+from policies.requests.exact import FamilyStep
 from policies.requests.families import kind_of
 from policies.requests.tables import TableColumn
 from policies.units import when
@@ -81,7 +83,7 @@ class Card:
     def options(self) -> dict[str, str]:
         """Return the options and further columns of the job."""
         plan = self.record.plan
-        if isinstance(plan, ExactStep):
+        if isinstance(plan, FamilyStep):
             return {one.name: one.value for one in (*plan.parts, *plan.options)}
         return {}
 
@@ -145,6 +147,17 @@ def policies(record: RunRecord) -> list[dict[str, Any]]:
     ]
 
 
+def ending_of(file: Path) -> Literal["html", "json"]:
+    """Return the format of a card by its file's ending; raises ModelError on another one."""
+    match file.suffix:
+        case ".html":
+            return "html"
+        case ".json":
+            return "json"
+        case _:
+            raise ModelError(f"{file} ends in neither .html nor .json", "name a file that does")
+
+
 def title_of(card: Card) -> str:
     """Return what stands above a card."""
     return card.family.replace("-", " ") + ("" if card.label is None else f" of {card.label}")
@@ -154,7 +167,7 @@ def sections(card: Card) -> tuple[Section, ...]:
     """Return a card as headings with tables of texts."""
     return (
         Section("What it is", ("", ""), tuple(_facts(card))),
-        Section("Columns", ("column", "type", "values"), tuple(map(_column, card.columns))),
+        Section("Columns", ("column", "used as", "type", "values"), tuple(_columns(card))),
         Section("Silos", ("silo", "in rounds"), tuple((name, str(count)) for name, count in _silos(card))),
         Section("Policies", ("rounds", "silo", "SHA-256 of its policy", "in the sums"), tuple(_policies(card.record))),
         *_listings(card.fitted),
@@ -186,6 +199,16 @@ def _facts(card: Card) -> Iterator[tuple[str, str]]:
     yield "SHA-256 of the model", card.digest
 
 
+def _columns(card: Card) -> Iterator[tuple[str, str, str, str]]:
+    used: dict[str, str] = {name: role for role, names in card.record.plan.uses().items() for name in names}
+    plan = card.record.plan
+    if isinstance(plan, FamilyStep):
+        used |= {one.value: one.name for one in plan.parts}
+    for column in card.columns:
+        name, kind, values = _column(column)
+        yield name, used.get(name, "-"), kind, values
+
+
 def _column(column: TableColumn) -> tuple[str, str, str]:
     if kind_of(column) == "text":
         more = f" and {len(column.domain) - _MOST_SHOWN} more" if len(column.domain) > _MOST_SHOWN else ""
@@ -197,7 +220,12 @@ def _column(column: TableColumn) -> tuple[str, str, str]:
 
 def _bounds(column: TableColumn) -> str:
     step = Decimal(column.step or "1")
-    return f"{(column.low or 0) * step:f} to {(column.high or 0) * step:f}, in steps of {step:f}"
+    low, high = (f"{(bound or 0) * step.normalize():f}" for bound in (column.low, column.high))
+    return f"{_plain(low)} to {_plain(high)}, in steps of {step:f}"
+
+
+def _plain(number: str) -> str:
+    return number.rstrip("0").removesuffix(".") if "." in number else number
 
 
 def _silos(card: Card) -> Sequence[tuple[str, int]]:

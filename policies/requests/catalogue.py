@@ -144,6 +144,8 @@ class Catalogue(Message):
     max_missing: Annotated[int, Field(ge=0, le=MAX_SILOS)]
     standing: Annotated[Standing | None, Field(default=None, exclude_if=lambda found: found is None)] = None
     max_norm: Annotated[int | None, Field(default=None, ge=1, lt=MAX_ROWS, exclude_if=lambda norm: norm is None)] = None
+    # Whether an evaluation may have figures of this silo alone; left out where it may not.
+    own_metrics: Annotated[bool, Field(default=False, exclude_if=lambda may: not may)] = False
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -14,10 +14,12 @@ from typing import Annotated, Literal, Protocol
 from pydantic import Field
 
 from policies.requests.cases import Cases
+from policies.requests.evaluation import Evaluation
 from policies.requests.exact import ExactStep
 from policies.requests.expressions import Derived
 from policies.requests.families import SHAPES
 from policies.requests.held_out import Side
+from policies.requests.judged import JudgedModel
 from policies.requests.key_search import KeySearch
 from policies.requests.logistic import LogisticStep
 from policies.requests.noised import NoisedStep
@@ -49,7 +51,7 @@ class Computation(Protocol):
         """The release of the sources that can answer it: with noise, or without."""
 
     @property
-    def result(self) -> Literal["query-result", "model"]:
+    def result(self) -> Literal["query-result", "model", "metrics"]:
         """The name of the result in `disclosure.release`. A model goes to the silos, all else to the analyst."""
 
     @property
@@ -67,6 +69,10 @@ class Computation(Protocol):
     @property
     def side(self) -> Side | None:
         """The persons whose rows it takes, where some are held out; None: all."""
+
+    @property
+    def judged(self) -> JudgedModel | None:
+        """The model whose predictions it compares with what is true; None of any other."""
 
     @property
     def reads_rows(self) -> bool:
@@ -161,7 +167,8 @@ class Computation(Protocol):
 
 # The closed union of the wire.
 AnyComputation = Annotated[
-    Plan | KeySearch | LogisticStep | ExactStep | NoisedStep | SplitStep | Statements, Field(discriminator="kind")
+    Plan | KeySearch | LogisticStep | ExactStep | NoisedStep | SplitStep | Evaluation | Statements,
+    Field(discriminator="kind"),
 ]
 
 COMPUTATIONS: Mapping[str, type[Computation]] = MappingProxyType(
@@ -173,6 +180,7 @@ COMPUTATIONS: Mapping[str, type[Computation]] = MappingProxyType(
         "exact-step": ExactStep,
         "noised-step": NoisedStep,
         "split": SplitStep,
+        "evaluation": Evaluation,
     }
 )
 

@@ -12,6 +12,7 @@ from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
 from typing import Literal
 
+from policies.requests import audited, interactions
 from policies.requests.survival import Grid, grid_of
 from policies.requests.tables import Table, TableColumn
 
@@ -71,11 +72,13 @@ class Task:
     def width(self) -> int:
         """The number of columns of the design: the intercept, one for a number or bool, all but one of a domain.
 
-        With `missing = "indicator"` one more for each feature without a domain: whether its cell is missing.
+        With `missing = "indicator"` one more for each feature without a domain: whether its cell is missing. With
+        `interactions` one more for each product of two columns.
         """
         columns = [self.table.column(name) for name in self.features]
         plain = 2 if self.options.get("missing") == "indicator" else 1
-        return 1 + sum(len(column.domain) - 1 if column.domain else plain for column in columns)
+        pairs = interactions.width_of(self.options.get("interactions", ""), self.table.column)
+        return 1 + pairs + sum(len(column.domain) - 1 if column.domain else plain for column in columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ class Option:
 class Part:
     """A further column of a family: its role in the policy, the kinds of its cells, whether it must be named."""
 
-    role: Literal["feature", "label"]
+    role: Literal["feature", "label", "audit"]
     kinds: frozenset[Kind]
     is_needed: bool = False
 
@@ -109,6 +112,7 @@ class Shape:
     # How many numbers of a round a row changes; None where it is all. The declared time of a plan follows from it.
     changed: Callable[[Task], int] | None = None
     check: Callable[[Task], None] = lambda task: None  # raises ValueError where the columns contradict the family
+    predicts: Literal["class", "number", "order"] | None = None  # of a row; None where it predicts nothing
 
 
 def number_option(default: str, low: str, high: str) -> Option:
@@ -171,6 +175,14 @@ def newton(width: int) -> Mapping[str, int]:
 
 def _glm(label_moments: int) -> Callable[[Task], Mapping[str, int]]:
     return lambda task: moments(task, label_moments) if task.number == 0 else newton(task.width)
+
+
+def _logistic(task: Task) -> Mapping[str, int]:
+    """Return the blocks of logistic regression; `cells` are the rows by group and label, where rows are reweighed."""
+    found = _glm(2)(task)
+    if task.number or task.options["weights"] == "none":
+        return found
+    return {**found, "cells": 2 * len(audited.members_of(task.table.column(task.parts["group"])))}
 
 
 def _multinomial(task: Task) -> Mapping[str, int]:
@@ -301,11 +313,30 @@ def grouped(measured: frozenset[Kind]) -> Callable[[Task], Mapping[str, int]]:
     return blocks
 
 
+def audited_by(task: Task) -> list[TableColumn]:
+    """Return the columns whose values, or pairs of values, are the groups of an audit."""
+    return [task.table.column(task.parts[name]) for name in ("group", "second_group") if name in task.parts]
+
+
+def _audit(task: Task) -> Mapping[str, int]:
+    return audited.blocks(audited_by(task), "truth" in task.parts)
+
+
+def _check_audit(task: Task) -> None:
+    named = {"label": task.label or ""} | {name: task.parts[name] for name in ("truth",) if name in task.parts}
+    if len({kind_of(task.table.column(name)) for name in named.values()}) > 1:
+        raise ValueError("audit compares decisions and what was true of one kind: two bools, or two texts")
+    for what, name in named.items():
+        _check_named(task.table.column(name), what, task.options["positive"])
+    audited.check(audited_by(task))
+
+
 def _by_group(
     measured: frozenset[Kind],
     check: Callable[[Task], None],
     takes: frozenset[Kind] = frozenset(),
     options: Mapping[str, Option] = MappingProxyType({}),
+    predicts: Literal["class"] | None = None,
 ) -> Shape:
     """Return the shape of a family of one round that sums by group; a row changes those of its own group."""
 
@@ -314,7 +345,14 @@ def _by_group(
         return 3 + 4 * len(means) + 2 * len(counted)
 
     return Shape(
-        grouped(measured), _GROUPS, {**_SKIPPED, **options}, takes=takes, rounds=1, changed=changed, check=check
+        grouped(measured),
+        _GROUPS,
+        {**_SKIPPED, **options},
+        takes=takes,
+        rounds=1,
+        changed=changed,
+        check=check,
+        predicts=predicts,
     )
 
 
@@ -331,12 +369,23 @@ def _check_pair(task: Task) -> None:
         raise ValueError(f"{task.family} compares two groups, label {task.label!r} has {len(task.groups)}; take anova")
 
 
+def parsed_option(parse: Callable[[str], object]) -> Option:
+    """Return an option that is left out, or a text that `parse` takes; it raises ValueError else."""
+    return Option("", lambda text: None if not text else (parse(text), None)[1])
+
+
 def _any_value(text: str) -> None:
     """Take any text: the family compares it with the label's domain."""
 
 
 def _check_positive(task: Task) -> None:
     _check_named(task.label_column, "label", task.options["positive"])
+
+
+def _check_logistic(task: Task) -> None:
+    _check_positive(task)
+    if (task.options["weights"] == "none") == ("group" in task.parts):
+        raise ValueError('weights = "reweighing" and [columns] group go together: the group whose rows are reweighed')
 
 
 def _check_event(task: Task) -> None:
@@ -376,6 +425,10 @@ def _check_counts(task: Task) -> None:
 _NUMBER = frozenset[Kind]({"number"})
 _COMMON = {"tolerance": number_option("0.000000001", "0.000000000001", "0.01")}
 _COMMON |= {"missing": choice_option("drop", "drop", "indicator", "mean")}
+_REGRESSION = _COMMON | {
+    "interactions": parsed_option(interactions.pairs_of),
+    "at": parsed_option(interactions.values_at),
+}
 _CLASSES = frozenset[Kind]({"bool", "text"})
 _TIMES = {"time": Part("label", _NUMBER, is_needed=True), "event": Part("label", _CLASSES, is_needed=True)}
 _LINEAR_LABELS = frozenset[Kind]({"number", "bool"})
@@ -387,23 +440,39 @@ GAUSSIAN, MEASURES, COUNTED = _NUMBER, frozenset[Kind]({"number", "bool"}), froz
 
 SHAPES: Mapping[str, Shape] = MappingProxyType(
     {
-        "linear-regression": Shape(_glm(3), _LINEAR_LABELS, _COMMON),
+        "linear-regression": Shape(_glm(3), _LINEAR_LABELS, _REGRESSION, predicts="number"),
         "ridge-regression": Shape(
-            _glm(3), _LINEAR_LABELS, _COMMON | {"penalty": number_option("1", "0.000000001", "1000000000")}
+            _glm(3),
+            _LINEAR_LABELS,
+            _REGRESSION | {"penalty": number_option("1", "0.000000001", "1000000000")},
+            predicts="number",
         ),
         "logistic-regression": Shape(
-            _glm(2), frozenset({"bool", "text"}), _COMMON | {"positive": Option("", _any_value)}, check=_check_positive
+            _logistic,
+            _CLASSES,
+            _REGRESSION | {"positive": Option("", _any_value), "weights": choice_option("none", "none", "reweighing")},
+            {"group": Part("audit", _CLASSES)},
+            check=_check_logistic,
+            predicts="class",
         ),
-        "multinomial-regression": Shape(_multinomial, frozenset({"text"}), _COMMON, check=_check_classes),
+        "multinomial-regression": Shape(
+            _multinomial, frozenset({"text"}), _REGRESSION, check=_check_classes, predicts="class"
+        ),
         "poisson-regression": Shape(
-            _glm(7), _NUMBER, _COMMON, {"offset": Part("feature", _NUMBER)}, check=_check_counts
+            _glm(7),
+            _NUMBER,
+            _REGRESSION,
+            {"offset": Part("feature", _NUMBER)},
+            check=_check_counts,
+            predicts="number",
         ),
         "cox": Shape(
             _cox,
             frozenset(),
-            _COMMON | {"ties": choice_option("efron", "efron", "breslow"), "positive": Option("", _any_value)},
+            _REGRESSION | {"ties": choice_option("efron", "efron", "breslow"), "positive": Option("", _any_value)},
             _TIMES | {"strata": Part("feature", _CLASSES)},
             check=_check_event,
+            predicts="order",
         ),
         "kaplan-meier": Shape(
             _kaplan_meier,
@@ -441,11 +510,25 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
             check=_check_centres,
         ),
         "naive-bayes": _by_group(
-            GAUSSIAN, _check_groups, options={"smoothing": number_option("1", "0.000000001", "1000")}
+            GAUSSIAN, _check_groups, options={"smoothing": number_option("1", "0.000000001", "1000")}, predicts="class"
         ),
         "welch-t": _by_group(MEASURES, _check_pair, MEASURES),
         "anova": _by_group(MEASURES, _check_groups, MEASURES),
         "chi-square": _by_group(COUNTED, _check_groups, _GROUPS),
+        "audit": Shape(
+            _audit,
+            _CLASSES,
+            _COHORT | {"positive": Option("", _any_value)},
+            {
+                "group": Part("audit", _CLASSES, is_needed=True),
+                "second_group": Part("audit", _CLASSES),
+                "truth": Part("label", _CLASSES),
+            },
+            least_features=0,
+            rounds=1,
+            changed=lambda task: 2,
+            check=_check_audit,
+        ),
     }
 )
 
@@ -484,6 +567,7 @@ def check_task(task: Task, shapes: Mapping[str, Shape] = SHAPES) -> None:
             shape.options[name].check(value)
         except ValueError as err:
             raise ValueError(f"{name}: {err}") from None
+    interactions.check(task.options, task.features, task.table.column)
     shape.check(task)
     if task.features and task.width < 2:
         raise ValueError(f"{', '.join(task.features)} of one value each tell nothing; take other features")

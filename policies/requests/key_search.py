@@ -67,10 +67,11 @@ class KeySearch(Message):
     ]
 
     release: ClassVar[Literal["private", "exact"]] = "private"
-    result: ClassVar[Literal["query-result", "model"]] = "query-result"
+    result: ClassVar[Literal["query-result", "model", "metrics"]] = "query-result"
     approved_as: ClassVar[Literal["query", "training", "key-search"]] = "key-search"
     training: ClassVar[None] = None
     side: ClassVar[None] = None
+    judged: ClassVar[None] = None
     reads_rows: ClassVar[bool] = True
     opened_as: ClassVar[str] = "key-search"
     continues: ClassVar[None] = None

@@ -14,6 +14,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from crypto.wire import Name
+from policies.requests.families import Task
 from policies.requests.statistic import Extent, Statistic, exact, noised
 from policies.requests.tables import Table
 from policies.requests.training import MAX_FEATURES, Positive, TrainingStep
@@ -61,6 +62,19 @@ class LogisticStep(TrainingStep):
     def size(self, table: Table) -> int:
         """Return how much each row costs: as much again for every step that a silo takes on its own rows."""
         return super().size(table) * self.local_steps
+
+    def task(self, table: Table) -> Task:
+        """Return what judging the model reads of this step: it is one of logistic regression, whatever fitted it."""
+        return Task(
+            family="logistic-regression",
+            table=table,
+            number=self.step,
+            rounds=self.steps,
+            label=self.label,
+            features=self.features,
+            parts={},
+            options={"missing": "drop", "positive": ""},
+        )
 
     def width(self, table: Table) -> int:
         """Return the number of weights: one for the intercept, one for a number, all but one of a domain."""

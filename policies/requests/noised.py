@@ -38,5 +38,5 @@ class NoisedStep(FamilyStep):
     def in_words(self, table_name: str) -> str:
         by = f" from {', '.join(self.features)}" if self.features else ""
         beside = f" with {', '.join(map(str, self.parts))}" if self.parts else ""
-        run = f"a run of at most {self.steps} steps ({self.release})"
+        run = f"a run of at most {self.steps} steps ({self.release}){self.whose_in_words}"
         return f"fit a {self.family} of {self.label}{by}{beside} in {table_name}, {run}"

@@ -24,7 +24,7 @@ from policies.requests.query import CUT_SLOTS
 from policies.requests.replaces import Replaces
 from policies.requests.runs import RunPart
 from policies.requests.tables import Table, check_role
-from policies.units import DAY_S, MAX_WAIT_S, MICRO, WAIT_S
+from policies.units import DAY_S, LOAD_S, MAX_WAIT_S, MICRO, WAIT_S
 
 MAX_ROUND_KEY_BYTES = 140_000
 SEALED_SECRET_BYTES = OVERHEAD_BYTES + SECRET_BYTES
@@ -72,6 +72,12 @@ class Request(Message):
     def waits_s(self) -> int:
         """How long its analyst waits for the silos' computing, in seconds."""
         return WAIT_S if self.wait_seconds is None else self.wait_seconds
+
+    @property
+    def loads_s(self) -> int:
+        """How long a silo may load what the rounds of its run need, before it accepts the first one, in seconds."""
+        step = self.plan.training
+        return LOAD_S if step is not None and (step.step == 0 or step.continues is not None) else 0
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -28,6 +28,7 @@ class SplitStep(TrainingStep):
     label: Annotated[None, Field(exclude_if=lambda name: name is None)] = None
     features: Annotated[tuple[Name, ...], Field(max_length=0, exclude_if=lambda names: not names)] = ()
     held_out: Annotated[None, Field(exclude_if=lambda held: held is None)] = None
+    released_to: Annotated[None, Field(exclude_if=lambda one: one is None)] = None  # nobody is shown the secret
 
     opened_as: ClassVar[str] = "evaluation"
     reads_rows: ClassVar[bool] = False

@@ -56,10 +56,11 @@ class Statements(Message):
     ] = ()
 
     release: ClassVar[Literal["private", "exact"]] = "private"
-    result: ClassVar[Literal["query-result", "model"]] = "query-result"
+    result: ClassVar[Literal["query-result", "model", "metrics"]] = "query-result"
     approved_as: ClassVar[Literal["query", "training", "key-search"]] = "query"
     training: ClassVar[None] = None
     side: ClassVar[None] = None
+    judged: ClassVar[None] = None
     reads_rows: ClassVar[bool] = True
     opened_as: ClassVar[str] = "query"
     search: ClassVar[None] = None

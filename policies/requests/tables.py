@@ -176,6 +176,8 @@ def check_role(table: Table, role: str, name: str) -> None:
         raise ValueError(f"feature {name!r} has neither bounds nor a domain")
     if role == "label" and column.type != "bool" and column.step is None and not column.domain:
         raise ValueError(f"label {name!r} has neither bounds nor a domain")
+    if role == "audit" and column.type != "bool" and not column.domain:
+        raise ValueError(f"{name!r} has no domain, so no groups to audit")
     if role == "held_out" and column.type != "bool":
         raise ValueError(f"{name!r} is a {column.type}; a bool says which rows are held out")
     if role == "key" and column.type != "string":

@@ -51,10 +51,11 @@ class TrainingStep(Message, ABC):
     # The analyst, to whom silos seal the model at the end of the run; left out where it stays with the silos.
     released_to: Annotated[Recipient | None, Field(default=None, exclude_if=lambda one: one is None)] = None
 
-    result: ClassVar[Literal["query-result", "model"]] = "model"
+    result: ClassVar[Literal["query-result", "model", "metrics"]] = "model"
     approved_as: ClassVar[Literal["query", "training", "key-search"]] = "training"
     search: ClassVar[None] = None
     reads_rows: ClassVar[bool] = True
+    judged: ClassVar[None] = None
     dimensions: ClassVar[tuple[str, ...]] = ()
     cases: ClassVar[tuple[Cases, ...]] = ()
     coarsened: ClassVar[tuple[str, ...]] = ()

@@ -49,7 +49,7 @@ def codings_of(request: Request) -> Iterator[Coding]:
         yield Coding("text", table.column(name))
     for name in uses.get("held_out", ()):
         yield Coding("member", table.column(name))
-    for role in ("measure", "feature", "label"):
+    for role in ("measure", "feature", "label", "audit"):
         for name in uses.get(role, ()):
             column = table.column(name)
             is_member = column.type == "bool" or (role != "measure" and column.domain)

@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
 
+from crypto.errors import ProtocolError
 from crypto.randomness import token
 from policies.decision.computing import limit_seconds
 from policies.document.policy import Policy
@@ -24,19 +25,21 @@ from silo_node.data.coded import Bools, Rows
 from silo_node.data.consent import ConsentFilter, Decisions, narrowed, readings, row_filter
 from silo_node.data.locations import connect, opened_within
 from silo_node.data.lots import Lots
-from silo_node.data.model_rows import model_rows
+from silo_node.data.model_rows import judged_rows, model_rows
 from silo_node.data.prepared.reader import Reader
 from silo_node.data.prepared.store import Made
 from silo_node.data.query import Forgotten, Reading, execute, nobody, rows_of
 from silo_node.data.run_rows import KEPT_BYTES, Learned, RunRows
 from silo_node.data.sides import on_side
 from silo_node.data.sources import Source
-from silo_node.errors import SourceError
+from silo_node.errors import NotLoadedError, SourceError
 from silo_node.training import exact
+from silo_node.training.evaluation.contributed import contributed
 from silo_node.training.family import Examples
 from silo_node.training.logistic_model import weights_of
 from silo_node.training.noised import step as noised
 from silo_node.training.run import RunState, check_position
+from silo_node.training.scoring import check_judged, scored
 from silo_node.training.split import split_of
 
 Vectors = Sequence[npt.NDArray[np.int64]]
@@ -64,6 +67,13 @@ class Access:
 
 def _nothing_more() -> None:
     """Load nothing: all is there."""
+
+
+class Judgeable(NamedTuple):
+    """The rows that a model is judged by, and the silo that has them."""
+
+    examples: Examples
+    silo: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +112,23 @@ def _asked(access: Access, request: Request) -> tuple[Rows, Request, Bools | Non
     return rows, request, on_side(rows, request, is_in)
 
 
+def _read_judged(access: Access, request: Request) -> Judgeable:
+    rows, asked, is_in = _asked(access, request)
+    return Judgeable(judged_rows(rows, asked, is_in), access.policy.silo.id)
+
+
+def _prepared_judged(reader: Reader, request: Request, now: int, limit_s: float, split: bytes | None) -> Judgeable:
+    return Judgeable(judged_rows(*reader.on_side(request, now, limit_s, split)), reader.silo)
+
+
+def _judged(request: Request, rows: Judgeable, state: RunState | None) -> Vectors:
+    """Return the sums of the metrics of a model, by these rows."""
+    if state is None:
+        raise ProtocolError("the model that is judged is not known here")
+    scores, outcomes = scored(request, state, rows.examples)
+    return contributed(request, rows.examples, scores, outcomes, rows.silo)
+
+
 def _load_torch() -> None:
     from silo_node.training import logistic  # noqa: F401
 
@@ -137,6 +164,7 @@ CONTRIBUTIONS: Mapping[str, ContributionKind] = MappingProxyType(
         "logistic-regression": ContributionKind(_read_examples, Reader.examples, _trained, _load_torch, is_kept=True),
         "exact-step": ContributionKind(_read_model_rows, Reader.model_examples, exact.contribution, is_kept=True),
         "noised-step": ContributionKind(_read_model_rows, Reader.model_examples, noised.contribution, is_kept=True),
+        "evaluation": ContributionKind(_read_judged, _prepared_judged, _judged, is_kept=True),
         "split": ContributionKind(_no_rows, _no_prepared_rows, _drawn),
     }
 )
@@ -144,13 +172,35 @@ CONTRIBUTIONS: Mapping[str, ContributionKind] = MappingProxyType(
 
 def load_kinds(policy: Policy) -> bool:
     """Load what the computations need that a policy opens, so that none waits for it; return whether all is there."""
-    opened = {kind for purpose in policy.purposes.values() for kind in purpose.computations}
     try:
-        for kind in opened & CONTRIBUTIONS.keys():
+        for kind in to_load(policy):
             CONTRIBUTIONS[kind].load()
     except ImportError:
         return False
     return True
+
+
+def to_load(policy: Policy) -> tuple[str, ...]:
+    """Return the kinds of computations that a policy opens and that need something which is slow to import."""
+    opened = {kind for purpose in policy.purposes.values() for kind in purpose.computations}
+    return tuple(kind for kind in sorted(opened & CONTRIBUTIONS.keys()) if is_slow(kind))
+
+
+def has_private_training(policy: Policy) -> bool:
+    """Tell whether a policy opens training on a private source: families without noise need nothing slow."""
+    return policy.training is not None and any(one.release == "private" for one in policy.sources.values())
+
+
+def is_slow(kind: str) -> bool:
+    """Tell whether a kind of computation needs something that is slow to import."""
+    return CONTRIBUTIONS[kind].load is not _nothing_more
+
+
+def not_installed(kind: str) -> NotLoadedError:
+    """Return the error of a kind of computation whose imports fail."""
+    return NotLoadedError(
+        f"what {kind} needs cannot be imported here", "install consilo[train], and start the silo anew"
+    )
 
 
 class Computes(Protocol):
@@ -158,6 +208,12 @@ class Computes(Protocol):
 
     def contribution(self, request: Request, now: int) -> Vectors:
         """Return the vectors of a request, by the decisions on consent at `now`; raises any exception."""
+
+    def load(self, kind: str, limit_s: float) -> None:
+        """Import what a kind of computation needs; raises NotLoadedError if that is not over in time, or fails."""
+
+    def read_ahead(self, request: Request, now: int) -> None:
+        """Read the rows of a step of training before its first round, if they are kept; raises any exception."""
 
     def prepare(self, source: str) -> Made:
         """Make the store of a prepared source as its files are now. Raises SourceError."""
@@ -199,6 +255,23 @@ class Computer:
     def _limit(self, request: Request) -> float:
         return limit_seconds(self._policy, request) if self._limit_s is None else self._limit_s
 
+    def load(self, kind: str, limit_s: float) -> None:
+        """Import what a kind of computation needs; raises NotLoadedError if it is not there."""
+        try:
+            CONTRIBUTIONS[kind].load()
+        except ImportError as err:
+            raise not_installed(kind) from err
+
+    def read_ahead(self, request: Request, now: int) -> None:
+        """Read the rows of a step of training before its first round, where they are kept."""
+        if self._is_kept(request):
+            self.runs.ahead(request, now, self._limit(request), split_of(request, self._load_run))
+
+    def _is_kept(self, request: Request) -> bool:
+        is_prepared = self._policy.sources[request.table.name].read == "prepared"
+        is_kept = CONTRIBUTIONS[request.plan.kind].is_kept and request.plan.reads_rows
+        return is_kept and not is_prepared and not request.table.beside
+
     def prepare(self, source: str) -> Made:
         """Make the store of a prepared source as its files are now. Raises SourceError."""
         if self._reader is None:
@@ -230,13 +303,13 @@ class Computer:
             pass
         elif self._reader is not None and self._policy.sources[request.table.name].read == "prepared":
             rows = kind.prepared(self._reader, request, now, self._limit(request), split)
-        elif kind.is_kept and not request.table.beside:
+        elif self._is_kept(request):
             kept = self.runs.of(request, now, self._limit(request), split)
             source = self._sources[request.table.name]
             rows = kind.read(Access(self._database, source, self._policy, None, kept=kept), request)
         else:
             rows = self._read(kind, request, now)
-        step, state = request.plan.training, None
+        step, state = request.plan.training, check_judged(request, self._load_run)
         if step is not None:
             state = self._load_run(step.run)
             check_position(state, request)  # another round of the same step may have been learned meanwhile

@@ -18,19 +18,31 @@ from silo_node.data.bounding import chosen
 from silo_node.data.coded import NO_STEPS, Bools, Integers, Rows, member_of, steps_of
 from silo_node.data.lots import Lots
 from silo_node.training.family import Examples
+from silo_node.training.scoring import model_of
 
 _CONTEXT = b"consilo/1 rows of a run"
 
 
-def model_rows(rows: Rows, request: Request, is_in: Bools | None, own: Lots | None = None) -> Examples:
+def model_rows(rows: Rows, request: Request, is_in: Bools | None) -> Examples:
     """Return the rows of a step of a family; `is_in` says which persons are in, None means all.
 
-    `own` are the request's lots; None draws new ones. Raises TypeError if the request is no such step.
+    Raises TypeError if the request is no such step.
     """
-    step, table = request.plan.training, request.table
+    step = request.plan.training
     if not isinstance(step, FamilyStep):
         raise TypeError(f"rows are for a step of a family, not for a {request.plan.kind}")
-    task = step.task(table)
+    lots = Lots(sha512(_CONTEXT + step.run).digest()) if step.release == "exact" else Lots()
+    return bounded_rows(rows, request, step.task(request.table), is_in, lots)
+
+
+def judged_rows(rows: Rows, request: Request, is_in: Bools | None) -> Examples:
+    """Return the rows that a model is judged by. They are drawn anew each time, by a secret: a sum may have noise."""
+    return bounded_rows(rows, request, model_of(request).task(request.table), is_in, Lots())
+
+
+def bounded_rows(rows: Rows, request: Request, task: Task, is_in: Bools | None, lots: Lots) -> Examples:
+    """Return the whole rows of a task's columns, at most `max_rows` of a person, drawn by lot."""
+    table = request.table
     masks = [mask for mask in (rows.is_usable, None if is_in is None else is_in[rows.person]) if mask is not None]
     kept = np.flatnonzero(np.logical_and.reduce(masks)) if masks else np.arange(len(rows.person))
     uses = {role: names for role, names in request.plan.uses().items() if role != "held_out"}
@@ -40,7 +52,6 @@ def model_rows(rows: Rows, request: Request, is_in: Bools | None, own: Lots | No
     filled = _filled(task)
     present = [there for name, (_, there) in found.items() if name not in filled]
     is_whole = np.logical_and.reduce(present) if present else np.ones(len(kept), np.bool_)
-    lots = Lots(sha512(_CONTEXT + step.run).digest()) if step.release == "exact" else own or Lots()
     whole = kept[is_whole]
     few = chosen(rows.person[whole], rows.persons, table.max_rows, lambda mask: lots.of_rows(rows.runs)[whole[mask]])
     _, person = np.unique(rows.person[whole[few]], return_inverse=True)

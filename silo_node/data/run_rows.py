@@ -10,6 +10,7 @@ when no round asked for it for a while.
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -126,6 +127,17 @@ class RunRows:
 
         The source is read if its rows are not kept as its files are now. `split` is the secret that divides persons.
         """
+        found, step = self._learned(request, now, limit_s, split), request.plan.training
+        if step is not None and step.step + 1 == step.steps:
+            with self._lock:
+                self._end(self._asked(request, now, split), step.run)
+        return found
+
+    def ahead(self, request: Request, now: int, limit_s: float, split: bytes | None = None) -> None:
+        """Read the rows of a step before its first round; raises as `of`."""
+        self._learned(request, now, limit_s, split)
+
+    def _learned(self, request: Request, now: int, limit_s: float, split: bytes | None) -> Learned:
         deadline, asked, step = time.monotonic() + limit_s, self._asked(request, now, split), request.plan.training
         run = b"" if step is None else step.run
         with self._lock:
@@ -136,8 +148,6 @@ class RunRows:
             else:
                 kept = self._without(kept, is_in)
             self._keep(asked, replace(kept, runs=kept.runs | {run}, used_at=time.monotonic()))
-            if step is not None and step.step + 1 == step.steps:
-                self._end(asked, run)
         return kept.rows, is_in
 
     def _asked(self, request: Request, now: int, split: bytes | None) -> _Asked:
@@ -231,11 +241,11 @@ class RunRows:
             self._dropping = None
 
     def _drop_in(self, seconds: float) -> None:
-        self._dropping = threading.Timer(seconds, self._drop)
+        self._dropping = threading.Timer(seconds, _drop, [weakref.ref(self)])
         self._dropping.daemon = True
         self._dropping.start()
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
         """Drop what nobody has asked for for a while, and look again when the rest will be as old."""
         with self._lock:
             now = time.monotonic()
@@ -243,6 +253,11 @@ class RunRows:
             self._dropping = None
             if self._kept:
                 self._drop_in(min(one.used_at for one in self._kept.values()) + KEPT_S - now)
+
+
+def _drop(of: "weakref.ref[RunRows]") -> None:
+    if (found := of()) is not None:
+        found.drop()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -24,17 +25,20 @@ from policies.decision.compiled import compiled
 from policies.decision.computing import limit_seconds
 from policies.document.load import load
 from policies.requests.request import Request, resolved
-from silo_node.data.compute import Computer, load_kinds
+from silo_node.data.compute import Computer, has_private_training, to_load
 from silo_node.data.consent import decisions_of
+from silo_node.data.loading import Loading
 from silo_node.data.locations import connect
 from silo_node.data.prepared.forgotten import forgotten_among
 from silo_node.data.prepared.reader import prepared_reader
+from silo_node.data.run_rows import KEPT_BYTES
 from silo_node.data.sources import source_of
 from silo_node.errors import SiloError, SourceError
 from silo_node.ledger.events import KeptInForce
 from silo_node.training.run import RunState
 
-SETUP, COMPUTE, PREPARE, JUDGE, REFRESH = range(5)
+SETUP, COMPUTE, PREPARE, JUDGE, REFRESH, LOAD, AHEAD = range(7)
+KEPT_SHARE = 8  # of a worker's memory, that rows of runs may take: 1 in so many
 
 
 class PrepareError(Exception):
@@ -58,8 +62,12 @@ class Worker:
         self._policy, self._reader = policy, reader
         self._states: dict[bytes, RunState] = {}
         self._domains = compiled(policy).domains
-        if compiled(policy).declared is not None:
-            load_kinds(policy)  # for seconds, which no declared time of a step has
+        self._loading = Loading()
+        states_time = policy.compute is not None and policy.compute.states_time
+        for kind in to_load(policy) if states_time or has_private_training(policy) else ():
+            self._loading.begin(kind)
+        if states_time:
+            self._loading.wait()  # for seconds, which no stated time of a step has
         self._computer = Computer(
             policy,
             connection,
@@ -68,6 +76,7 @@ class Worker:
             lambda run: self._states.get(run),
             reader,
             forgotten=partial(forgotten_among, policy, home, self.kept),
+            kept_bytes=min(KEPT_BYTES, (setup["memory_mb"] << 20) // KEPT_SHARE),
         )
 
     def kept(self) -> Mapping[str, KeptInForce]:
@@ -103,6 +112,18 @@ class Worker:
     def refresh(self, payload: bytes) -> bytes:
         """Do before a request what needs not be done again before the rows or the decisions change."""
         self._computer.refresh()
+        return b""
+
+    def load(self, payload: bytes) -> bytes:
+        """Return how far the import of what a kind of computation needs is; it goes on beside other jobs."""
+        return bytes([self._loading.state(payload.decode())])
+
+    def ahead(self, payload: bytes) -> bytes:
+        """Read the rows of a run before its first round; what fails here, the round finds again."""
+        now = int.from_bytes(payload[:8], "big")
+        with suppress(Exception):
+            self._states, body = read_states(payload[8:])
+            self._computer.read_ahead(resolved(Request.decode(body), self._domains), now)
         return b""
 
     def prepare(self, payload: bytes) -> bytes:
@@ -157,6 +178,8 @@ def main() -> None:
         PREPARE: Worker.prepare,
         JUDGE: Worker.judge,
         REFRESH: Worker.refresh,
+        LOAD: Worker.load,
+        AHEAD: Worker.ahead,
     }
 
     def handle(code: int, payload: bytes) -> bytes:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from federation.files import write_out
 from federation.terminal import Commands, add_command, plain
-from federation.web.document import Part, document
+from federation.web.document import document
 from policies.document.load import load
 from policies.document.policy import Policy
-from policies.models.card import Card, sections, title_of, to_json
+from policies.models.card import Card, ending_of, sections, title_of, to_json
 from policies.models.exporting import FORMATS, exported
 from silo_node.errors import SiloError
 from silo_node.owner.model_registry import HeldModel, held_models, the_model
@@ -27,17 +27,17 @@ def add_model_commands(commands: Commands) -> None:
     listing = add_command(actions, "list", _list, "list the models: job, end, price, silos, when they are erased")
     _options(listing, is_needed=True)
     show = add_command(actions, "show", _show, "show one model, and what is known of its run")
-    show.add_argument("run", metavar="RUN", help="the run's name, or its beginning")
+    show.add_argument("name", metavar="RUN", help="the run's name, or its beginning")
     _options(show, is_needed=True)
     text = "write the model's card there: FILE.html for people, FILE.json for programs"
     show.add_argument("--card", type=Path, metavar="FILE", help=text)
     predict = add_command(actions, "predict", _predict, "score the rows of a file with a model")
-    predict.add_argument("run", metavar="RUN", help="the run's name, or its beginning")
+    predict.add_argument("name", metavar="RUN", help="the run's name, or its beginning")
     predict.add_argument("input", type=Path, metavar="INPUT", help="a CSV or Parquet file with the model's columns")
     predict.add_argument("--policy", type=Path, required=True, metavar="FILE", help="the policy.toml")
     predict.add_argument("--out", type=Path, metavar="FILE", help="write the scores there instead of printing them")
     export = add_command(actions, "export", _export, "write a model of the linear families to a file")
-    export.add_argument("run", metavar="RUN", help="the run's name, or its beginning")
+    export.add_argument("name", metavar="RUN", help="the run's name, or its beginning")
     export.add_argument("--policy", type=Path, required=True, metavar="FILE", help="the policy.toml")
     export.add_argument("--format", choices=FORMATS, default="json", help="JSON, or ONNX (needs consilo[export])")
     export.add_argument("--out", type=Path, required=True, metavar="FILE", help="where it is written")
@@ -107,9 +107,9 @@ def _print(one: HeldModel) -> None:
 
 def _show(options: argparse.Namespace) -> int:
     _, models = _loaded(options)
-    one = the_model(models, options.run)
+    one = the_model(models, options.name)
     if options.card is not None:
-        write_card(one.card(), options.card)
+        _write_card(one.card(), options.card)
     if options.format == "json":
         print(json.dumps(_fields(one), indent=2))
         return 0
@@ -121,22 +121,14 @@ def _show(options: argparse.Namespace) -> int:
     return 0
 
 
-def write_card(card: Card, file: Path) -> None:
-    """Write a card as HTML or JSON, by the file's ending; raises SiloError on another ending."""
-    match file.suffix:
-        case ".html":
-            parts = [Part(one.title, one.headings, one.rows) for one in sections(card)]
-            text = document(title_of(card), f"model card of run {card.run}", parts)
-        case ".json":
-            text = to_json(card)
-        case _:
-            raise SiloError(f"{file} ends in neither .html nor .json", "name a file that does")
-    write_out(file, text.encode())
+def _write_card(card: Card, file: Path) -> None:
+    page = document(title_of(card), f"model card of run {card.run}", sections(card))
+    write_out(file, (page if ending_of(file) == "html" else to_json(card)).encode())
 
 
 def _predict(options: argparse.Namespace) -> int:
     policy, models = _loaded(options)
-    one = the_model(models, options.run)
+    one = the_model(models, options.name)
     may_leave(policy, one.state, "predict")
     found = predictions(one.state, options.input)
     if options.out is None:
@@ -149,7 +141,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     policy, models = _loaded(options)
-    one = the_model(models, options.run)
+    one = the_model(models, options.name)
     may_leave(policy, one.state, "export")
     data = exported(portable_of(one.state), options.format)
     write_out(options.out, data)

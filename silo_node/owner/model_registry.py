@@ -9,7 +9,7 @@ from policies.budget.accountant import epsilon_of
 from policies.document.policy import Policy
 from policies.models.card import Card, policies
 from policies.models.released import digest_of_model
-from policies.requests.exact import ExactStep
+from policies.requests.exact import FamilyStep
 from policies.units import DAY_S, MICRO, when
 from silo_node.errors import SiloError
 from silo_node.home import LEDGER
@@ -65,7 +65,7 @@ class HeldModel:
         """Return what the registry has beside the model itself, for programs."""
         record = self.state.record
         plan = None if record is None else record.plan
-        settings = (*plan.parts, *plan.options) if isinstance(plan, ExactStep) else ()
+        settings = (*plan.parts, *plan.options) if isinstance(plan, FamilyStep) else ()
         return {
             "family": self.family,
             "features": list(plan.training.features) if plan is not None and plan.training is not None else None,

@@ -20,7 +20,7 @@ from policies.errors import (
 )
 from policies.requests.denials import Denial, Refusal
 from policies.requests.request import Request
-from silo_node.errors import SourceError
+from silo_node.errors import NotLoadedError, SourceError
 from silo_node.rounds.states import Silo
 
 FAILED = "the step failed at the silo"  # whatever failed: the owner's log says what
@@ -62,6 +62,8 @@ def inability_of(silo: Silo, err: Exception) -> Denial | None:
             return inability.too_many_waiting(silo.policy)
         case LedgerError() if not isinstance(err, AlreadyChargedError):
             return inability.broken_ledger(silo.policy)
+        case NotLoadedError():
+            return inability.not_loaded(silo.policy)
         case SourceError():
             return inability.away_source(silo.policy)
         case _:

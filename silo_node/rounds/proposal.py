@@ -49,6 +49,7 @@ from policies.requests.terms import terms_of
 from policies.units import DAY_S
 from silo_node.rounds.states import Proposed, Silo
 from silo_node.training.run import RunState, check_position
+from silo_node.training.scoring import check_judged
 from silo_node.training.split import split_of
 
 MAX_ROUND_S = 600
@@ -321,7 +322,7 @@ def _judge(
         return request, known
     denials = _decide(silo, ledger, fresh, now, request, request_hash)
     if not denials:
-        denials = _unknown_split(ledger, request)
+        denials = _unknown_runs(ledger, request)
     run = run_of(silo.policy, request)
     if not denials and run is not None:
         try:
@@ -361,10 +362,11 @@ def _why_over(ledger: Ledger, run: bytes, continues: bytes | None) -> RunOver | 
     return own if own is not None or continues is None else ledger.why_over(continues)
 
 
-def _unknown_split(ledger: Ledger, request: Request) -> tuple[Denial, ...]:
-    """Return why a request is refused that holds persons out by a split that this silo has not learned."""
+def _unknown_runs(ledger: Ledger, request: Request) -> tuple[Denial, ...]:
+    """Return why a request is refused that names a split or a model which this silo has not learned."""
     try:
         split_of(request, partial(load_run, ledger))
+        check_judged(request, partial(load_run, ledger))
     except ProtocolError as err:
         return (wrong_position(err.message),)
     return ()

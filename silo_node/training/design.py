@@ -1,5 +1,7 @@
 """The columns of a model: an intercept, numbers by their bounds, one 0 or 1 for each value of a domain but the first.
 
+After these come the products of two of them, where a job names `interactions`.
+
 Every column but the intercept is standardised by its mean and deviation over all rows of all silos, which the first
 round sums exactly. A column that is the same in all rows is 0 everywhere, and is dropped by whoever solves for weights.
 """
@@ -7,10 +9,12 @@ round sums exactly. A column that is the same in all rows is 0 everywhere, and i
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import product
 
 import numpy as np
 
 from policies.requests.families import Task, kind_of
+from policies.requests.interactions import pairs_of
 from policies.requests.tables import TableColumn
 from silo_node.training.family import Bools, Examples, State
 from silo_node.training.grid import Integers, Vector
@@ -30,6 +34,14 @@ class Term:
     is_indicator: bool = False  # 1 where the cell is missing
     middle: float = 0.0
     half: float = 1.0
+    factors: tuple["Term", ...] = ()  # of a product, whose column is that of the first
+
+    def gap(self, examples: Examples) -> Bools | None:
+        """Return where there is no cell, of shape (rows,); None if all are there."""
+        if not self.factors:
+            return None if self.is_indicator else examples.missing.get(self.column.name)
+        gaps = [gap for factor in self.factors if (gap := factor.gap(examples)) is not None]
+        return np.logical_or.reduce(gaps) if gaps else None
 
 
 def span(column: TableColumn) -> tuple[float, float, int]:
@@ -42,7 +54,18 @@ def span(column: TableColumn) -> tuple[float, float, int]:
 
 def terms(task: Task) -> list[Term]:
     """Return the columns of the design after the intercept, in order: `task.width - 1` of them."""
-    return list(_terms(task))
+    plain = list(_terms(task))
+    pairs = pairs_of(task.options.get("interactions", ""))
+    return plain + [_product(*both) for pair in pairs for both in product(*(of_column(plain, name) for name in pair))]
+
+
+def of_column(columns: list[Term], name: str) -> list[Term]:
+    """Return the columns of the design that are one feature's own, without whether its cell is missing."""
+    return [one for one in columns if one.column.name == name and not one.is_indicator and not one.factors]
+
+
+def _product(one: Term, other: Term) -> Term:
+    return Term(f"{one.name} * {other.name}", one.column, half=one.half * other.half, factors=(one, other))
 
 
 def _terms(task: Task) -> Iterator[Term]:
@@ -61,6 +84,9 @@ def _terms(task: Task) -> Iterator[Term]:
 
 def scaled(term: Term, examples: Examples, rows: slice) -> Vector:
     """Return the values of a column in [-1, 1], of shape (rows,); 0 where the cell is missing."""
+    if term.factors:
+        one, other = (scaled(factor, examples, rows) for factor in term.factors)
+        return np.asarray(one * other)
     name = term.column.name
     gap = examples.missing.get(name)
     if term.is_indicator:
@@ -98,7 +124,7 @@ def moments(task: Task, examples: Examples, label: Integers) -> list[Integers]:
     """Return the blocks of a first round, as `policies.requests.families.moments` lists them."""
     found: list[tuple[int, ...]] = []
     for term in terms(task):
-        gap = None if term.is_indicator else examples.missing.get(term.column.name)
+        gap = term.gap(examples)
         total, high, low, present = 0, 0, 0, examples.rows if gap is None else int((~gap).sum())
         for rows in blocks_of(examples):
             units = np.rint(np.ldexp(scaled(term, examples, rows), UNIT_BITS)).astype(np.int64)
@@ -141,8 +167,7 @@ def matrix(columns: list[Term], state: State, examples: Examples, rows: slice, o
             continue
         np.subtract(scaled(term, examples, rows), mean, out=design[place + 1])
         design[place + 1] /= deviation
-        gap = examples.missing.get(term.column.name)
-        if gap is not None and not term.is_indicator:
+        if (gap := term.gap(examples)) is not None:
             design[place + 1, gap[rows]] = 0.0
     return design
 
@@ -150,16 +175,24 @@ def matrix(columns: list[Term], state: State, examples: Examples, rows: slice, o
 def natural(task: Task, state: State) -> tuple[Vector, Vector]:
     """Return the matrix that makes coefficients in the columns' units of standardised weights, and the deviations.
 
-    The matrix has the shape (width, width); the intercept is for all columns at 0. Of a dropped column all is 0.
+    The matrix has the shape (width, width); the intercept is for all columns at 0. Of a dropped column all is 0. The
+    weight of a product of (a - m) / h and (b - n) / k is one of a * b, and of what belongs to a, b and the intercept.
     """
-    width = task.width
-    found = np.zeros((width, width))
+    width, columns = task.width, terms(task)
+    found, places = np.zeros((width, width)), {term.name: place for place, term in enumerate(columns, 1)}
     found[0, 0] = 1.0
-    for place, term in enumerate(terms(task), 1):
+    for place, term in enumerate(columns, 1):
         mean, deviation = state["mean"][place - 1], state["deviation"][place - 1]
-        if deviation:
-            found[place, place] = 1 / (deviation * term.half)
+        if not deviation:
+            continue
+        found[place, place] = 1 / (deviation * term.half)
+        if not term.factors:
             found[0, place] = -(mean + term.middle / term.half) / deviation
+            continue
+        one, other = term.factors
+        found[places[one.name], place] = -other.middle / (deviation * term.half)
+        found[places[other.name], place] = -one.middle / (deviation * term.half)
+        found[0, place] = (one.middle * other.middle / term.half - mean) / deviation
     return found, state["deviation"]
 
 

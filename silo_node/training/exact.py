@@ -12,8 +12,8 @@ from crypto.errors import ProtocolError
 from policies.requests.exact import ExactStep
 from policies.requests.families import SHAPES, Task
 from policies.requests.request import Request
-from silo_node.training.family import Examples, State
-from silo_node.training.grid import Integers
+from silo_node.training.family import Examples, Judged, State
+from silo_node.training.grid import Integers, Vector
 from silo_node.training.registry import FAMILIES
 from silo_node.training.run import ExactModel, Numbers, Opened, RunState, state_after
 
@@ -46,6 +46,18 @@ def moved(state: RunState | None, request: Request, position: bytes, opened: Ope
         fitted=family.finish(task, after),
     )
     return state_after(request, position, now, (), np.zeros(0), np.zeros(0), model)
+
+
+def scored(task: Task, state: RunState, examples: Examples) -> tuple[Vector, Vector]:
+    """Return the scores and outcomes of rows; raises ProtocolError for a family that predicts nothing."""
+    return scored_by(FAMILIES[task.family].judged, task, state, examples)
+
+
+def scored_by(judged: Judged | None, task: Task, state: RunState, examples: Examples) -> tuple[Vector, Vector]:
+    """Return the scores and outcomes of rows by the model that a silo has kept; raises ProtocolError without one."""
+    if judged is None:
+        raise ProtocolError(f"{task.family} predicts nothing of a row")
+    return judged.scores(task, kept_state(state, task), examples), judged.outcomes(task, examples)
 
 
 def numbers_of(state: State) -> tuple[Numbers, ...]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from crypto.errors import ProtocolError
 from policies.requests.families import Task
-from silo_node.training import design
+from silo_node.training import design, reweighed
 from silo_node.training.family import Examples, Family, Fitted, Judged, State
 from silo_node.training.grid import MOST_UNITS, Integers, Vector, add_products, bits_for, most, row_sums
 from silo_node.training.newton import Problem, begun, stepped
@@ -29,6 +29,10 @@ class Pointwise:
     loss: Vector  # shape (rows,)
     slope: Vector  # shape (outputs, rows)
     weight: Vector  # shape (pairs, rows): second derivatives, by pairs (0, 0), (0, 1) ... (1, 1) ... of outputs
+
+    def times(self, weights: Vector) -> "Pointwise":
+        """Return the same of rows that weigh so much, of shape (rows,)."""
+        return Pointwise(self.loss * weights, self.slope * weights, self.weight * weights)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +67,8 @@ def family_of(glm: Glm) -> Family:
 
     def statistics(task: Task, state: State, examples: Examples) -> list[Integers]:
         if task.number == 0:
-            return design.moments(task, examples, glm.label_moments(task, examples))
+            first = design.moments(task, examples, glm.label_moments(task, examples))
+            return [*first, *reweighed.cells(task, examples, glm.outcomes(task, examples))]
         return derivatives(task, state, examples, glm)
 
     def update(task: Task, state: State, sums: Mapping[str, Integers]) -> State:
@@ -103,14 +108,14 @@ def standing(state: State) -> Vector:
 
 
 def _after_moments(task: Task, glm: Glm, sums: Mapping[str, Integers]) -> State:
-    state = design.standardised(State(), dict(sums))
+    state = reweighed.weighed(task, design.standardised(State(), dict(sums)), sums)
     rows = int(state.one("rows"))
     if rows < 2:
         return state.at_end("too-few-rows")
     start = glm.start(task, state, sums["label"])
     weights = np.zeros((len(start.intercepts), task.width))
     weights[:, 0] = start.intercepts
-    return begun(start.state, weights.ravel(), bits_for(rows, task.width), start.unit)
+    return begun(start.state, weights.ravel(), bits_for(rows, task.width), start.unit * reweighed.unit_of(state))
 
 
 def weight_names(task: Task, outputs: int = 1) -> tuple[str, ...]:
@@ -135,6 +140,7 @@ def derivatives(task: Task, state: State, examples: Examples, glm: Glm) -> list[
     outputs, width, columns = glm.outputs(task), task.width, design.terms(task)
     bits, unit, weights = int(state.one("bits")), state.one("unit"), state["weights"].reshape(outputs, width)
     label, offset = glm.labels(task, state, examples), glm.offset(task, examples)
+    heavy = reweighed.weights_of(task, state, examples, label)
     room, product = np.empty((width, design.BLOCK_ROWS)), np.empty((width, design.BLOCK_ROWS))
     pairs, triangle = outputs * (outputs + 1) // 2, width * (width + 1) // 2
     loss, slope = np.zeros(1, np.int64), np.zeros((outputs, width), np.int64)
@@ -143,6 +149,7 @@ def derivatives(task: Task, state: State, examples: Examples, glm: Glm) -> list[
         block = design.matrix(columns, state, examples, rows, room)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             own = glm.pointwise(_predictors(block, weights, None if offset is None else offset[rows]), label[rows])
+            own = own if heavy is None else own.times(heavy[rows])
             reach = np.maximum(np.abs(block).max(0), 1.0)
             derived = np.abs(np.concatenate([own.loss[None], own.slope, own.weight])).max(0) / unit
             largest = derived * reach * reach

@@ -9,8 +9,10 @@ from decimal import Decimal
 import numpy as np
 
 from crypto.errors import ProtocolError
+from policies.requests.families import Task
 from policies.requests.logistic import GRADIENT_UNITS, WEIGHT_BITS, LogisticStep
 from policies.requests.request import Request
+from silo_node.training.family import Examples
 from silo_node.training.run import Opened, RunState, Term, Vector, state_after
 
 MOST_WEIGHT = 100.0  # log-odds of a column within [-1, 1]: no model of such a weight tells more than one of a smaller
@@ -57,6 +59,22 @@ def _stepped(step: LogisticStep, before: Vector, velocity: Vector, opened: Opene
     mean = total * (float(Decimal(step.clip)) / GRADIENT_UNITS) / max(count, 1.0)
     velocity = float(Decimal(step.momentum)) * velocity + mean
     return before - float(Decimal(step.learning_rate)) * velocity, velocity
+
+
+def scored(task: Task, state: RunState, examples: Examples) -> tuple[Vector, Vector]:
+    """Return the chance of the label of each row, and whether it is true."""
+    weights = iter(state.weights)
+    odds = np.full(examples.rows, next(weights))
+    for name in task.features:
+        column, cells = task.table.column(name), examples.cells[name]
+        if column.domain:
+            for member in range(1, len(column.domain)):
+                odds += (cells == member) * next(weights)
+        else:
+            odds += cells / float(1 if column.type == "bool" else column.range_steps) * next(weights)
+    with np.errstate(over="ignore"):
+        chances = 1 / (1 + np.exp(-odds))
+    return chances, (examples.cells[task.label or ""] > 0).astype(np.float64)
 
 
 def _terms(request: Request, step: LogisticStep) -> list[Term]:

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from policies.domains import LongDomain
 from policies.models.fitted import Fitted, Line, Listing
 from policies.models.portable import Link, Missing, Portable
-from policies.requests.exact import ExactStep
+from policies.requests.exact import FamilyStep
 from policies.requests.families import Task, kind_of
 from policies.requests.logistic import LogisticStep
 from policies.requests.tables import TableColumn
@@ -67,7 +67,7 @@ def portable_of(state: RunState) -> Portable:
         raise SiloError("no prediction form: the silo learned this model before it kept models' columns", "train anew")
     plan, table = state.record.plan, state.record.table
     match plan:
-        case ExactStep():
+        case FamilyStep():
             return exact_form(plan.task(table), kept_state(state, plan.task(table)))
         case LogisticStep():
             return _descent(plan, [table.column(name) for name in plan.features], state)
@@ -76,7 +76,7 @@ def portable_of(state: RunState) -> Portable:
 
 
 def exact_form(task: Task, state: State) -> Portable:
-    """Return the portable form of an exact family's model; raises SiloError where none stands."""
+    """Return the portable form of the model of a family, exact or with noise; raises SiloError where none stands."""
     if not has_model(state):
         raise SiloError(f"no prediction form: the run ended without a model ({state.ended or 'too early'})", _MAKE)
     link, scale, shift = LINKS[task.family], 1.0, 0.0

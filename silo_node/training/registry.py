@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from silo_node.training.families.anova import FAMILY as ANOVA
+from silo_node.training.families.audit import FAMILY as AUDIT
 from silo_node.training.families.chi_square import FAMILY as CHI_SQUARE
 from silo_node.training.families.cox import FAMILY as COX
 from silo_node.training.families.k_means import FAMILY as K_MEANS
@@ -33,5 +34,6 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "welch-t": WELCH_T,
         "anova": ANOVA,
         "chi-square": CHI_SQUARE,
+        "audit": AUDIT,
     }
 )

@@ -11,6 +11,7 @@ from crypto.errors import ProtocolError
 from crypto.rounds.messages import RunEnd
 from crypto.wire import Digest, Message, Name, RoundId, Seconds
 from policies.models.record import RunRecord
+from policies.requests.judged import definition_of
 from policies.requests.request import Request, job_of
 from policies.requests.training import START
 from policies.units import MAX_STEPS
@@ -82,6 +83,8 @@ class RunState(Message):
     exact: Annotated[ExactModel | None, Field(default=None, exclude_if=lambda model: model is None)] = None
     # Why a run of any other kind is at its end before its last step, from opened sums alone; left out while it goes on.
     ended_early: Annotated[RunEnd | None, Field(default=None, exclude_if=lambda ended: ended is None)] = None
+    # What the model means, by which it is judged: `policies.requests.judged.definition_of`.
+    definition: Annotated[Digest | None, Field(default=None, exclude_if=lambda digest: digest is None)] = None
     # Of a split, which is no model: the secret that divides persons. It is shown to nobody.
     split: Annotated[
         bytes | None, Field(default=None, repr=False, min_length=64, max_length=64, exclude_if=lambda one: one is None)
@@ -98,6 +101,11 @@ class RunState(Message):
     def is_final(self) -> bool:
         """Whether the run is at its end: no step follows."""
         return self.ended is not None or self.done == self.steps
+
+    @property
+    def is_model(self) -> bool:
+        """Whether there are weights that predict: a split has none, and a run that found no maximum ends without."""
+        return self.split is None and self.ended not in ("no-maximum", "too-few-rows")
 
     def coefficients(self) -> dict[str, float]:
         """Return log-odds by term, in the units of the columns; the intercept is for all terms at 0.
@@ -150,14 +158,15 @@ def state_after(
         velocity=tuple(map(float, velocity)),
         exact=exact,
         ended_early=ended,
+        definition=definition_of(request.table, step),
     )
 
 
 def runs_of(request: Request) -> tuple[bytes, ...]:
-    """Return the runs whose states a silo needs to contribute: that of a step, and that of a split."""
-    step, side = request.plan.training, request.plan.side
-    runs = (None if step is None else step.run, None if side is None else side.split)
-    return tuple(run for run in runs if run is not None)
+    """Return the runs whose states a silo needs to contribute: of a step or a judged model, and of a split."""
+    step, model, side = request.plan.training, request.plan.judged, request.plan.side
+    runs = [one.run for one in (step, model) if one is not None]
+    return (*runs, *(() if side is None or side.split is None else (side.split,)))
 
 
 def position_of(state: RunState | None) -> bytes:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from silo_node.training.family import Listing
+from policies.models.shown import fitted_lines
 from silo_node.training.run import ExactModel, RunState
 
 _NAME = 32
@@ -32,12 +32,7 @@ def model_fields(state: RunState) -> dict[str, object]:
 def _exact(state: RunState, model: ExactModel) -> Iterator[str]:
     of = f" of {state.label}" if state.label else ""
     yield f"  {model.family}{of} in {state.table}, asked by {state.analyst}: {model.ended or _progress(state)}"
-    for figure in model.fitted.figures:
-        yield f"  {figure.name:<{_NAME}} {_number(figure.values[0]):>14}"
-    for listing in model.fitted.listings:
-        yield from _listing(listing)
-    for note in model.fitted.notes:
-        yield f"  {note}"
+    yield from fitted_lines(model.fitted)
 
 
 def _progress(state: RunState) -> str:
@@ -45,14 +40,3 @@ def _progress(state: RunState) -> str:
     if state.release == "private":
         return f"{state.done} of {state.steps} steps"
     return "not at its end"
-
-
-def _listing(listing: Listing) -> Iterator[str]:
-    width = max([_NAME, *(len(line.name) for line in listing.lines)])
-    yield f"  {listing.name:<{width}} " + " ".join(f"{heading:>14}" for heading in listing.headings)
-    for line in listing.lines:
-        yield f"  {line.name:<{width}} " + " ".join(f"{_number(value):>14}" for value in line.values)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.6g}"

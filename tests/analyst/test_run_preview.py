@@ -41,6 +41,14 @@ consent = "opt-out"
 """
 
 
+class StoppedError(Exception):
+    """Of an analyst who interrupts a run."""
+
+
+def stop(done: int) -> None:
+    raise StoppedError
+
+
 @contextmanager
 def private(path: Path, job: str, change: tuple[str, str] = ("", ""), lifetime: str = "90.0") -> Iterator[Simulation]:
     found_banks(path, job, lifetime)
@@ -110,6 +118,22 @@ def test_what_a_private_run_is_charged_is_what_was_foreseen(tmp_path: Path) -> N
     assert charged == {silo: round(one.rho_of_run * MICRO) for silo, one in found.silos.items()}
     for mean, said in zip(zip(*sent, strict=True), (found.up_bytes, found.down_bytes), strict=True):
         assert said == pytest.approx(sum(mean) / len(SILOS), rel=0.02)
+
+
+@pytest.mark.torch
+@pytest.mark.slow
+def test_what_a_begun_run_has_reserved_is_not_counted_twice(tmp_path: Path) -> None:
+    with private(tmp_path / "f", f"{PRIVATE.replace('steps = 20', 'steps = 3')}epsilon = 4\n") as simulation:
+        job, keep = read_job(simulation.path / "job.toml"), tmp_path / "keep.json"
+        before = foreseen(simulation).silos["east"]
+        with pytest.raises(StoppedError):
+            train(simulation.federation, job, stop, keep)
+        found = preview_run(simulation.federation, job, keep)
+    east = found.silos["east"]
+    assert (found.done, found.rounds, found.instead) == (1, 2, None)
+    assert not found.refusals
+    assert east.rho_left == east.rho_after == pytest.approx(before.rho_after)
+    assert east.rho_of_run == pytest.approx(2 * east.rho)
 
 
 REFUSED: dict[str, tuple[str, tuple[str, str], str, str]] = {
@@ -186,9 +210,9 @@ def test_an_epsilon_that_is_too_small_says_what_it_buys_and_what_is_enough(epsil
     with private(tmp_path / "f", f"{PRIVATE}epsilon = {epsilon}\n", change) as simulation:
         job = read_job(simulation.path / "job.toml")
         if epsilon == "0.002":
-            with pytest.raises(AnalystError, match="buys nothing in 20 steps") as caught:
+            with pytest.raises(AnalystError, match="too little for 20 rounds") as caught:
                 preview_run(simulation.federation, job)
-            assert caught.value.hint.startswith("20 steps cost epsilon ")
+            assert caught.value.hint.startswith("20 rounds cost epsilon ")
             return
         found = preview_run(simulation.federation, job)
         assert {one.code for one in found.refusals["east"]} == {"RHO_TOO_SMALL"}
@@ -207,12 +231,6 @@ def test_an_epsilon_that_is_too_small_says_what_it_buys_and_what_is_enough(epsil
 
 
 def test_an_interrupted_run_is_previewed_from_where_it_stands(tmp_path: Path) -> None:
-    class StoppedError(Exception):
-        pass
-
-    def stop(done: int, *_: object) -> None:
-        raise StoppedError
-
     with banks(tmp_path / "f", job_of("linear-regression", "paid", "rounds = 9\n"), computations=ALL) as (
         simulation,
         file,

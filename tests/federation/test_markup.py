@@ -22,7 +22,7 @@ def test_a_template_escapes_every_value_and_knows_every_name() -> None:
             made.get_template(name).render(a=hostile)
 
 
-@pytest.mark.parametrize("package", ["silo_node.owner"])
+@pytest.mark.parametrize("package", ["silo_node.owner", "federation.web"])
 def test_templates_keep_to_what_escaping_protects(package: str) -> None:
     """No value unescaped, in an attribute without quotes, in a script, a style, or at the begin of an address."""
     found = [one for one in (files(package) / "templates").iterdir() if one.name.endswith(".html")]

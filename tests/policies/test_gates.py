@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from pydantic import ValidationError
 
 from crypto.errors import CryptoError
 from crypto.keys import Secret, SigningKey, VerifyKey
@@ -17,8 +18,11 @@ from policies.decision.approvals import subject_of
 from policies.decision.budget_rules import limits_of, months_of, rate_of
 from policies.decision.case import Jurisdictions
 from policies.decision.decide import decide
+from policies.decision.shown import in_words
 from policies.document.catalogue import catalogue_of
 from policies.document.consistency import BUILT_AGGREGATES, BUILT_COMPUTATIONS, warnings
+from policies.document.describe import worded_policy
+from policies.document.diff import loosens
 from policies.document.load import parse
 from policies.document.policy import Policy
 from policies.document.purposes import contains
@@ -399,6 +403,55 @@ def test_release_says_what_may_leave(result: str) -> None:
     by = policy(Edit("min_cohort     = 25", f'min_cohort     = 25\nrelease = ["{result}"]'))
     expected = [] if result == "query-result" else [("RELEASE", "disclosure.release")]
     assert [(one.code, one.rule) for one in judge(by)] == expected
+
+
+def _released(to: str = "ana") -> LogisticStep:
+    receiver = Recipient(name=to, key=bytes(PUBLIC_BYTES))
+    return LogisticStep(run=bytes(16), step=0, steps=3, after=START, release="private", label="smoker",
+                features=("age",), learning_rate="1", clip="1", released_to=receiver)  # fmt: skip
+
+
+def _of_a_model(to: str = "ana") -> Request:
+    recipients = tuple(Recipient(name=name, key=bytes(PUBLIC_BYTES)) for name in request().silos)
+    return request(plan=_released(to), recipients=recipients)
+
+
+def test_a_model_leaves_to_the_analyst_where_the_policy_says_so() -> None:
+    asked, least = _of_a_model(), "min_cohort     = 25"
+    assert "whose model ana receives too" in asked.plan.in_words("visits")
+    for listed, expected in (
+        ('["model"]', ["RELEASE"]),
+        ('["model", "model-to-analyst"]', []),
+        ('["model-to-analyst"]', ["RELEASE"]),
+    ):
+        by = parse(TRAINING.replace(least, f"{least}\nrelease = {listed}").encode(), "x")
+        denials = decide(by, asked, digest_of(asked), Spending(0), NOW, NOW)
+        assert codes(denials) == expected, listed
+        assert all(one.rule == "disclosure.release" for one in denials)
+    opened = parse(TRAINING.replace(least, f'{least}\nrelease = ["model", "model-to-analyst"]').encode(), "x")
+    assert "model-to-analyst (the analyst receives the model" in str(worded_policy(opened))
+    closed = parse(TRAINING.replace(least, f'{least}\nrelease = ["model"]').encode(), "x")
+    assert loosens(closed, opened)
+    assert not loosens(opened, closed)
+    assert any("ana (key" in text for _, text in in_words(opened, asked, 0))
+    with pytest.raises(ValidationError, match="released to the analyst who asks"):
+        _of_a_model("eve")
+
+
+def test_a_model_that_leaves_to_the_analyst_stays_in_the_purposes_places() -> None:
+    """The analyst receives no round of it, but the model, and so is judged as for a question."""
+    asked = _of_a_model()
+    text = TRAINING.replace("min_cohort     = 25", 'min_cohort     = 25\nrelease = ["model", "model-to-analyst"]')
+    place = 'computations = ["query", "logistic-regression"]'
+    for analyst, expected in (("US", ["JURISDICTION"]), ("EU-DE", [])):
+        own = text.replace(place, f'{place}\nrecipients_in = ["EU", "NO"]').replace(
+            "until    = 2036-01-01T00:00:00Z", f'until    = 2036-01-01T00:00:00Z\njurisdiction = "{analyst}"'
+        )
+        by = parse(own.encode(), "x")
+        denials = decide(by, asked, digest_of(asked), Spending(0), NOW, NOW, jurisdictions=HERE)
+        assert codes(denials) == expected
+        stays = request(plan=_released().model_copy(update={"released_to": None}), recipients=asked.recipients)
+        assert codes(decide(by, stays, digest_of(stays), Spending(0), NOW, NOW, jurisdictions=HERE)) == []
 
 
 TABLE = """

@@ -18,6 +18,7 @@ from policies.document.load import parse
 from policies.document.policy import Policy
 from policies.requests.cases import Cases
 from policies.requests.expressions import Apply, Cell, Choose, Constant, Derived
+from policies.requests.held_out import HeldOut
 from policies.requests.logistic import LogisticStep
 from policies.requests.persons import Inner, InnerColumn
 from policies.requests.predicates import Both, Compare, CompareColumns, Either, IsNull, Not, OneOf
@@ -34,6 +35,8 @@ TRAINED = parse(
 STEP = LogisticStep(
     run=bytes(range(16)), step=3, steps=20, after=bytes([7]) * 32, release="private", label="smoker",
     features=("age", "ward"), learning_rate="3", momentum="0.5", clip="1", local_steps=1, continues=bytes([9]) * 16,
+    held_out=HeldOut(split=bytes([5]) * 16, parts=200),
+    released_to=Recipient(name="ana", key=bytes([4]) * PUBLIC_BYTES),
 )  # fmt: skip
 KEYS = tuple(Recipient(name=name, key=bytes([index]) * PUBLIC_BYTES) for index, name in enumerate(request().silos))
 REPLACED = Replaces(

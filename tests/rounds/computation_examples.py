@@ -3,9 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+from policies.requests.evaluation import Evaluation
 from policies.requests.exact import ExactStep, Setting
+from policies.requests.held_out import HeldOut
+from policies.requests.judged import JudgedModel
 from policies.requests.key_search import FIRST, KeySearch, KeyShape
 from policies.requests.logistic import LogisticStep
+from policies.requests.metrics import OF_PREDICTION, MetricName
 from policies.requests.moments import PAIRS
 from policies.requests.noised import NoisedStep
 from policies.requests.persons import Inner, InnerColumn
@@ -147,6 +151,19 @@ def split(release: str) -> Request:
     return request(table=table(columns=()), plan=step, micro_rho=0)
 
 
+def evaluation(of: Request, *metrics: MetricName, release: str = "exact", **changes: Any) -> Request:
+    """Return a request that judges the model of another request's run, after its first step."""
+    model = JudgedModel(position=bytes([1] * 32), step=of.plan, own=changes.pop("own", ()))  # type: ignore[arg-type]
+    plan = Evaluation(release=release, model=model, metrics=tuple(sorted(metrics)), **changes)  # type: ignore[arg-type]
+    return request(table=of.table, plan=plan, micro_rho=0 if release == "exact" else 10_000)
+
+
+LOGISTIC = exact("logistic-regression", "smoker", "ward", "age")
+CLASSES = exact("naive-bayes", "ward", "smoker", "age")
+NUMBERS = exact("linear-regression", "age", "ward", "smoker")
+DESCENT = training(LogisticStep, "age", "ward", release="private", learning_rate="1", momentum="0.5", clip="0.8")
+CHANCE = OF_PREDICTION["chance"]
+
 EXAMPLES: Mapping[str, tuple[Request, ...]] = {
     "query": (
         question(),
@@ -197,6 +214,7 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         exact("welch-t", "smoker", "age"),
         exact("anova", "ward", "age", "smoker"),
         exact("chi-square", "ward", "smoker"),
+        exact("audit", "smoker", group="ward"),
     ),
     "noised-step": (
         noised("logistic-regression", "smoker", "ward", "age"),
@@ -206,6 +224,18 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         noised("linear-regression", "age", "ward", "smoker"),
         noised("linear-regression", "age", "ward", "smoker", steps=1, method="moments"),
         noised("poisson-regression", "age", "ward", "smoker"),
+    ),
+    "evaluation": (
+        evaluation(LOGISTIC, *CHANCE, own=("north", "test")),
+        evaluation(LOGISTIC, *CHANCE, release="private", own=("north", "test")),
+        evaluation(DESCENT, *CHANCE, release="private"),
+        evaluation(CLASSES, *OF_PREDICTION["classes"]),
+        evaluation(CLASSES, *OF_PREDICTION["classes"], release="private"),
+        evaluation(NUMBERS, *OF_PREDICTION["number"]),
+        evaluation(NUMBERS, *OF_PREDICTION["number"], release="private"),
+        evaluation(exact("poisson-regression", "age", "ward", "smoker"), "mae", release="private"),
+        evaluation(exact("cox", None, "ward", time="age", event="smoker"), "c-index"),
+        evaluation(exact("linear-regression", "age", "ward"), "rmse", held_out=HeldOut(column="smoker")),
     ),
     "split": (split("private"), split("exact")),
 }

@@ -73,7 +73,16 @@ def of_people(rows: dict[str, list[Row]]) -> list[Row]:
 
 
 def states(request: Request) -> Iterator[RunState | None]:
-    """Yield where a run can be at this silo: at its start and, for a step of training, after an odd sum."""
+    """Yield where a run can be at this silo: at its start and, for a step of training, after an odd sum.
+
+    A model is judged after the first step of its run.
+    """
+    if (model := request.plan.judged) is not None:
+        first = request.model_copy(update={"plan": model.step})
+        extents = model.step.statistics(request.table).values()
+        lengths = [one.length for one in extents]
+        yield MODELS[model.step.kind](None, first, model.position, OddSum(lengths), 0)
+        return
     yield None
     if request.plan.training is not None:
         extents = request.plan.statistics(request.table).values()

@@ -1,7 +1,7 @@
 """Runs a ledger in child processes that die at chosen points, and says what was found after each.
 
-`python -m tests.silo_node.ledger_victim HOW DIRECTORY` with HOW one of write, torn, statement, time. Prints one JSON
-line: {"points": how many deaths, "wrong": [what did not hold]}.
+`python -m tests.silo_node.ledger_victim HOW DIRECTORY [OF]` with HOW one of write, torn, statement, time, and OF one of
+`CHANGES`. Prints one JSON line: {"points": how many deaths, "wrong": [what did not hold]}.
 """
 
 import ctypes
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from policies.budget.ledger import Consulted
+from policies.budget.ledger import Consulted, RunStep
 from policies.requests.approval import StoredVerdict
 from silo_node.ledger import events
 from silo_node.ledger.approvals import Waiting
@@ -26,6 +26,13 @@ from tests.silo_node.test_ledger_store import SIGNER
 
 LIMIT = 10**6
 MAX_POINTS = 1000
+
+
+RUN = b"run-------------"
+
+
+def step(number: int) -> RunStep:
+    return RunStep(RUN, bytes(32), number, steps=4, each=5_000, silos=("north", "south"))
 
 
 def steps() -> list[Callable[[LedgerStore], object]]:
@@ -55,6 +62,30 @@ def steps() -> list[Callable[[LedgerStore], object]]:
     ]
 
 
+def steps_of_a_run() -> list[Callable[[LedgerStore], object]]:
+    """Return the changes of a run that reserves ahead, goes on after a restart and is given up."""
+    first, second, third = (charge(10 + number, 1_800_000_000, run=step(number)) for number in range(3))
+    return [
+        lambda store: store.start(bytes(32), 1),
+        lambda store: store.reserve(first, LIMIT),
+        lambda store: store.release(first.nonce),
+        lambda store: store.reserve(first, LIMIT),
+        lambda store: store.begin_charge(first.nonce, bytes(16)),
+        lambda store: store.commit(first.nonce, bytes(16)),
+        lambda store: store.reserve(second, LIMIT),
+        lambda store: store.release(second.nonce),
+        lambda store: store.reserve(second, LIMIT),
+        lambda store: store.begin_charge(second.nonce, bytes(16)),
+        lambda store: store.start(bytes(32), 2),
+        lambda store: store.reserve(third, LIMIT),
+        lambda store: store.stop_run(RUN, "abandoned", releases=False),
+        lambda store: store.stop_run(RUN, "abandoned", releases=True),
+    ]
+
+
+CHANGES = {"questions": steps, "a run": steps_of_a_run}
+
+
 def state_of(store: LedgerStore) -> list[object]:
     """Return all that a ledger holds, apart from clock times and signatures; raises LedgerError if it is not whole."""
     store.audit()
@@ -63,17 +94,19 @@ def state_of(store: LedgerStore) -> list[object]:
         [[row.analyst, row.purpose, row.micro_rho, row.is_committed] for row in store.history()],
         [entry.event.kind for entry in store.entries(1000)],
         len(store.runs()),
+        [[one.next_step, one.micro_rho] for one in store.reservations()],
+        store.why_over(RUN),
         len(store.waiting()),
         len(store.verdicts(bytes(range(32)))),
         database_of(store).execute("SELECT count(*) FROM splits").fetchone()[0],
     ]
 
 
-def run(path: Path, acknowledged: int, arm: Callable[[LedgerStore], None]) -> None:
+def run(path: Path, acknowledged: int, arm: Callable[[LedgerStore], None], of: str) -> None:
     """Open the ledger and take every step; write one byte after each that has returned."""
     store = LedgerStore(path, SIGNER)
     arm(store)
-    for step in steps():
+    for step in CHANGES[of]():
         step(store)
         os.write(acknowledged, b".")
     store.close()
@@ -100,12 +133,12 @@ def acknowledgements(reading: int) -> int:
         return len(pipe.read())
 
 
-def main(how: str, directory: Path) -> dict[str, object]:
+def main(how: str, directory: Path, of: str = "questions") -> dict[str, object]:
     clean = directory / "clean.sqlite"
     states: list[list[object]] = []
     with closing(LedgerStore(clean, SIGNER)) as store:
         states.append(state_of(store))
-        for step in steps():
+        for step in CHANGES[of]():
             step(store)
             states.append(state_of(store))
     wrong: list[str] = []
@@ -113,7 +146,7 @@ def main(how: str, directory: Path) -> dict[str, object]:
         return {"points": by_time(directory, wrong), "wrong": wrong}
     for point in range(1, MAX_POINTS):
         path = directory / f"{how}-{point}.sqlite"
-        pid, reading, _ = child(lambda pipe, path=path, point=point: run(path, pipe, armed(how, point)))  # type: ignore[misc]
+        pid, reading, _ = child(lambda pipe, path=path, point=point: run(path, pipe, armed(how, point), of))  # type: ignore[misc]
         done = acknowledgements(reading)
         status = os.waitpid(pid, 0)[1]
         if status == 0:
@@ -187,4 +220,4 @@ def by_time(directory: Path, wrong: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1], Path(sys.argv[2]))))
+    print(json.dumps(main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])))

@@ -46,10 +46,10 @@ def kill_points(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
-def victim(how: str, directory: Path, preload: Path | None = None) -> dict[str, object]:
+def victim(how: str, directory: Path, preload: Path | None = None, of: str = "questions") -> dict[str, object]:
     environment = dict(os.environ) | ({"LD_PRELOAD": str(preload)} if preload else {})
     done = subprocess.run(
-        [sys.executable, "-m", "tests.silo_node.ledger_victim", how, str(directory)],
+        [sys.executable, "-m", "tests.silo_node.ledger_victim", how, str(directory), of],
         cwd=ROOT, env=environment, text=True, capture_output=True, timeout=170,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -58,19 +58,20 @@ def victim(how: str, directory: Path, preload: Path | None = None) -> dict[str, 
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("how", ["write", "torn"])
+@pytest.mark.parametrize(("how", "of"), [("write", "questions"), ("torn", "questions"), ("write", "a run")])
 def test_killed_at_every_write_and_sync_nothing_acknowledged_is_forgotten(
-    kill_points: Path, tmp_path: Path, how: str
+    kill_points: Path, tmp_path: Path, how: str, of: str
 ) -> None:
     """After every death the ledger is as the last acknowledged change left it, or the next one, never between."""
-    found = victim(how, tmp_path, kill_points)
+    found = victim(how, tmp_path, kill_points, of)
     assert not found["wrong"]
     assert int(str(found["points"])) > 100, "every change makes several writes and a sync"
 
 
 @pytest.mark.process
-def test_killed_before_every_statement_nothing_acknowledged_is_forgotten(tmp_path: Path) -> None:
-    found = victim("statement", tmp_path)
+@pytest.mark.parametrize("of", ["questions", "a run"])
+def test_killed_before_every_statement_nothing_acknowledged_is_forgotten(tmp_path: Path, of: str) -> None:
+    found = victim("statement", tmp_path, of=of)
     assert not found["wrong"]
     assert int(str(found["points"])) > 100
 

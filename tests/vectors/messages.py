@@ -294,6 +294,13 @@ FITTED: dict[str, Any] = {
     "notes": ["dropped: ward = other is the same in all rows"],
 }
 
+NOISED_FAMILY = EXACT_FAMILY | {
+    "kind": "noised-step",
+    "steps": 50,
+    "release": "private",
+    "options": [{"name": "clip", "value": "0.5"}, {"name": "missing", "value": "indicator"}],
+}
+
 
 def request(plan: dict[str, Any], micro_rho: int, recipients: list[dict[str, Any]] | None = None) -> dict[str, Any]:
     """Return a request of the analyst to three silos."""
@@ -548,28 +555,26 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
             "aggregators": [{"name": "hub", "key": keys[2]}],
         },
     )
-    yield (
-        "RunState",
-        {
-            "run": round_id,
-            "job": _digest("a job"),
-            "analyst": "ann@university",
-            "purpose": "research",
-            "table": "stays",
-            "label": "died",
-            "release": "private",
-            "steps": 3,
-            "done": 1,
-            "position": _digest("the report"),
-            "learned_at": 1_000_060,
-            "terms": [
-                {"name": "(intercept)", "middle": 0.0, "half": 1.0},
-                {"name": "days", "middle": 30.0, "half": 30.0},
-            ],
-            "weights": [0.5, -1.25],
-            "velocity": [0.0, 0.1],
-        },
-    )
+    descent = {
+        "run": round_id,
+        "job": _digest("a job"),
+        "analyst": "ann@university",
+        "purpose": "research",
+        "table": "stays",
+        "label": "died",
+        "release": "private",
+        "steps": 3,
+        "done": 1,
+        "position": _digest("the report"),
+        "learned_at": 1_000_060,
+        "terms": [
+            {"name": "(intercept)", "middle": 0.0, "half": 1.0},
+            {"name": "days", "middle": 30.0, "half": 30.0},
+        ],
+        "weights": [0.5, -1.25],
+        "velocity": [0.0, 0.1],
+    }
+    yield "RunState", descent
     yield (
         "RunState",
         {
@@ -665,6 +670,8 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "Request", request(BY_PERSON, 100_000)
     yield "Request", request(QUANTILES, 100_000)
     yield "Request", request(EXACT_FAMILY, 0)
+    yield "Request", request(NOISED_FAMILY, 100_000)
+    yield "RunState", descent | {"ended_early": "diverged"}
     yield "Request", request(CURVE, 100_000)
     yield "Request", request(SEARCH, 100_000)
     searchable = {"column": WARD, "roles": ["dimension", "key"], "unit": None, "keys": SHAPE}

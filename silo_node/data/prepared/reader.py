@@ -93,23 +93,27 @@ class Reader:
 
     def examples(self, request: Request, now: int, limit_s: float, split: bytes | None = None) -> answer.Vectors:
         """Return what a step of training learns from; see `answer.examples`. `split`: the secret that divides ids."""
-        rows, is_in, secret = self._on_side(request, now, limit_s, split)
-        return answer.examples(rows, request, is_in, Lots(secret))
+        rows, asked, is_in = self.on_side(request, now, limit_s, split)
+        return answer.examples(rows, asked, is_in, Lots())
 
     def model_examples(self, request: Request, now: int, limit_s: float, split: bytes | None = None) -> Examples:
         """Return what a step of a family learns from; see `model_rows.model_rows`, and `examples`."""
-        rows, is_in, secret = self._on_side(request, now, limit_s, split)
-        return model_rows(rows, request, is_in, Lots(secret))
+        return model_rows(*self.on_side(request, now, limit_s, split))
 
-    def _on_side(
+    @property
+    def silo(self) -> str:
+        """The silo whose rows these are."""
+        return self._policy.silo.id
+
+    def on_side(
         self, request: Request, now: int, limit_s: float, split: bytes | None
-    ) -> tuple[Rows, Bools | None, bytes]:
-        """Return the rows of a request, which persons are in and on its side, and the secret of its lots."""
+    ) -> tuple[Rows, Request, Bools | None]:
+        """Return the rows of a request, the request, and which persons are in and on its side; None: all."""
         question, snapshot = self.asked(request, now)
         is_in = self.judged(snapshot, request.table.name, request.purpose, now, limit_s)
         by_id = self._by_id(self._sources[request.table.name], snapshot, request, split, limit_s)
         rows = question.rows(0, len(snapshot.persons), snapshot)
-        return rows, on_side(rows, request, both(is_in, by_id)), question.secret
+        return rows, request, on_side(rows, request, both(is_in, by_id))
 
     def _by_id(
         self, source: Source, snapshot: Snapshot, request: Request, split: bytes | None, limit_s: float

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from policies.requests.families import Task
 from silo_node.training import design
-from silo_node.training.coefficients import LEVEL, Words, coefficients, fitted, has_model
+from silo_node.training.coefficients import LEVEL, Words, fitted, has_model, regression
 from silo_node.training.concordance import pairs
 from silo_node.training.distributions import chi_square_tail
 from silo_node.training.events import happened
@@ -204,7 +204,7 @@ def _stepped(task: Task, state: State, sums: Mapping[str, Integers]) -> State:
 def _finish(task: Task, state: State) -> Fitted:
     if not has_model(state):
         return fitted(task, state, (), (), WORDS)
-    listing = coefficients(task, state, weight_names(task))
+    listings = regression(task, state, weight_names(task))
     weights, events = float(state["kept"].sum()), state.one("events")
     told, wrong, tied = state["pairs"]
     figures = [figure("events", events), figure("strata", state.one("strata"))]
@@ -220,7 +220,7 @@ def _finish(task: Task, state: State) -> Fitted:
     if told + wrong + tied:
         figures.append(figure("concordance", float((told + tied / 2) / (told + wrong + tied))))
     more = () if events >= _FEW_EVENTS * weights else (_few(events, weights),)
-    return fitted(task, state, (listing, _ratios(listing)), figures, WORDS, more)
+    return fitted(task, state, (*listings, _ratios(listings[0])), figures, WORDS, more)
 
 
 def _few(events: float, weights: float) -> str:

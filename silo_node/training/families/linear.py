@@ -6,7 +6,7 @@ import numpy as np
 
 from policies.requests.families import Task
 from silo_node.training import design
-from silo_node.training.coefficients import coefficients, fitted, has_model
+from silo_node.training.coefficients import fitted, has_model, regression
 from silo_node.training.family import Examples, Fitted, Line, State, figure
 from silo_node.training.glm import Glm, Pointwise, Start, family_of, weight_names
 from silo_node.training.grid import Integers, Vector
@@ -74,8 +74,8 @@ def finish(task: Task, state: State) -> Fitted:
     rows, kept = state.one("rows"), int((state["kept"] > 0).sum())
     scale, shift = in_units(task, state)
     left, whole = squares(task, state)
-    listing = coefficients(task, state, weight_names(task), scale, shift, variance=left / (rows - kept), df=rows - kept)
-    return fitted(task, state, (listing,), tuple(explained(rows, kept, left, whole, scale)))
+    listings = regression(task, state, weight_names(task), scale, shift, variance=left / (rows - kept), df=rows - kept)
+    return fitted(task, state, listings, tuple(explained(rows, kept, left, whole, scale)))
 
 
 def explained(rows: float, kept: int, left: float, whole: float, scale: float) -> list[Line]:

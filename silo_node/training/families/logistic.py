@@ -5,10 +5,11 @@ import math
 import numpy as np
 
 from policies.requests.families import Task, kind_of
-from silo_node.training.coefficients import coefficients, fitted, has_model
+from silo_node.training.coefficients import fitted, has_model, regression
 from silo_node.training.family import Examples, Fitted, State, figure
 from silo_node.training.glm import PERFECT_LOSS, Glm, Pointwise, Start, family_of, weight_names
 from silo_node.training.grid import Integers, Vector
+from silo_node.training.reweighed import is_reweighed
 
 
 def labels_of(task: Task, examples: Examples) -> Vector:
@@ -57,15 +58,17 @@ def _pointwise(predictors: Vector, label: Vector) -> Pointwise:
 def _finish(task: Task, state: State) -> Fitted:
     if not has_model(state):
         return fitted(task, state, (), ())
-    classes, rows = state["classes"], state.one("rows")
-    null = float((classes * np.log(classes / rows)).sum())
+    classes = state["classes"]
+    weighed = (state["cells"] * state["cell_weights"]).reshape(-1, 2).sum(0) if is_reweighed(task) else classes
+    null = float((weighed * np.log(weighed / weighed.sum())).sum())
     figures = (
         figure("rows with the positive value", float(classes[1])),
         figure("log-likelihood", -state.one("loss")),
         figure("log-likelihood without features", null),
         figure("pseudo-R2 (McFadden)", 1 + state.one("loss") / null),
     )
-    return fitted(task, state, (coefficients(task, state, weight_names(task)),), figures)
+    notes = (f"rows weigh so that {task.label} does not depend on {task.parts['group']}",) if is_reweighed(task) else ()
+    return fitted(task, state, regression(task, state, weight_names(task)), figures, more=notes)
 
 
 FAMILY = family_of(

@@ -8,12 +8,10 @@ from itertools import combinations_with_replacement
 import numpy as np
 
 from policies.requests.families import Task
-from silo_node.training import design
-from silo_node.training.coefficients import fitted, has_model, listed
+from silo_node.training.coefficients import fitted, has_model, regression
 from silo_node.training.family import Examples, Fitted, State, figure
 from silo_node.training.glm import PERFECT_LOSS, Glm, Pointwise, Start, family_of, weight_names
 from silo_node.training.grid import Integers, Vector
-from silo_node.training.newton import covariance
 
 
 def _label(task: Task, examples: Examples) -> Integers:
@@ -77,11 +75,7 @@ def _finish(task: Task, state: State) -> Fitted:
     if not has_model(state):
         return fitted(task, state, (), ())
     outputs, classes = len(task.classes) - 1, state["classes"]
-    change = np.kron(np.eye(outputs), design.natural(task, state)[0])
-    listing = listed(
-        weight_names(task, outputs), state["kept"] > 0, change @ state["accepted"],
-        change @ covariance(state) @ change.T,
-    )  # fmt: skip
+    listings = regression(task, state, weight_names(task, outputs), outputs=outputs)
     null = float((classes * np.log(classes / state.one("rows"))).sum())
     figures = [
         *(figure(f"rows with {value}", float(count)) for value, count in zip(task.classes, classes, strict=True)),
@@ -89,7 +83,7 @@ def _finish(task: Task, state: State) -> Fitted:
         figure("log-likelihood without features", null),
         figure("pseudo-R2 (McFadden)", 1 + state.one("loss") / null),
     ]
-    return fitted(task, state, (listing,), figures)
+    return fitted(task, state, listings, figures)
 
 
 FAMILY = family_of(

@@ -9,7 +9,7 @@ import numpy as np
 
 from policies.requests.families import Task
 from silo_node.training import design
-from silo_node.training.coefficients import coefficients, fitted, has_model
+from silo_node.training.coefficients import fitted, has_model, regression
 from silo_node.training.family import Examples, Fitted, State, figure
 from silo_node.training.glm import Glm, Pointwise, Start, family_of, weight_names
 from silo_node.training.grid import Integers, Vector
@@ -103,7 +103,7 @@ def _finish(task: Task, state: State) -> Fitted:
         figure("log-likelihood without features", null),
         figure("pseudo-R2 (McFadden)", 1 - likelihood / null),
     )
-    return fitted(task, state, (coefficients(task, state, weight_names(task)),), figures)
+    return fitted(task, state, regression(task, state, weight_names(task)), figures)
 
 
 FAMILY = family_of(Glm(_moments, _start, _labels, _pointwise, _finish, _mean, _counts, _offset, can_run_away=True))

@@ -7,7 +7,7 @@ Technometrics 12 (1970).
 import numpy as np
 
 from policies.requests.families import Task
-from silo_node.training.coefficients import coefficients, fitted, has_model
+from silo_node.training.coefficients import fitted, has_model, regression
 from silo_node.training.families.linear import (
     explained,
     in_units,
@@ -43,9 +43,9 @@ def finish(task: Task, state: State) -> Fitted:
     bare = np.diag(np.r_[0.0, np.full(len(weights) - 1, own)])
     spread: Vector = shrunk - shrunk @ bare @ shrunk
     df = rows - (float(state["kept"].sum()) - own * float(np.trace(shrunk[1:, 1:])))  # by the trace of the hat matrix
-    listing = coefficients(task, state, weight_names(task), scale, shift, variance=left / df, df=df, spread=spread)
+    listings = regression(task, state, weight_names(task), scale, shift, variance=left / df, df=df, spread=spread)
     figures = [line for line in explained(rows, 0, left, whole, scale) if line.name == "R2"]
-    return fitted(task, state, (listing,), figures)
+    return fitted(task, state, listings, figures)
 
 
 FAMILY = family_of(Glm(label_moments, start, labels, pointwise, finish, mean, outcomes, penalty=penalty))

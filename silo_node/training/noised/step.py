@@ -11,9 +11,9 @@ from policies.requests.families import Task
 from policies.requests.noised import NoisedStep
 from policies.requests.noised_families import NOISED_SHAPES
 from policies.requests.request import Request
-from silo_node.training.exact import kept_state, numbers_of
+from silo_node.training.exact import kept_state, numbers_of, scored_by
 from silo_node.training.family import Examples
-from silo_node.training.grid import Integers
+from silo_node.training.grid import Integers, Vector
 from silo_node.training.noised.family import Noisy
 from silo_node.training.noised.registry import NOISED_FAMILIES
 from silo_node.training.run import ExactModel, Opened, RunState, state_after
@@ -31,6 +31,11 @@ def contribution(request: Request, examples: Examples, state: RunState | None) -
     task = task_of(request)
     family = NOISED_FAMILIES[task.family]
     return family.statistics(task, kept_state(state, task, family.init), examples)
+
+
+def scored(task: Task, state: RunState, examples: Examples) -> tuple[Vector, Vector]:
+    """Return the scores and outcomes of rows; raises ProtocolError for a family that predicts nothing."""
+    return scored_by(NOISED_FAMILIES[task.family].judged, task, state, examples)
 
 
 def moved(state: RunState | None, request: Request, position: bytes, opened: Opened, now: int) -> RunState:

@@ -1,0 +1,57 @@
+"""The predictions of a model that a silo has learned, beside what is true: one entry for each kind of step.
+
+A model is scored by its family's `Judged` and by nothing else of it. docs/protocol.md section 11.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from crypto.errors import ProtocolError
+from policies.requests.families import Task
+from policies.requests.judged import JudgedModel, definition_of
+from policies.requests.request import Request
+from silo_node.training import exact, logistic_model
+from silo_node.training.family import Examples
+from silo_node.training.grid import Vector
+from silo_node.training.noised import step as noised
+from silo_node.training.run import RunState
+
+# The task, the state and rows: scores and outcomes, as `silo_node.training.family.Judged` has them.
+Score = Callable[[Task, RunState, Examples], tuple[Vector, Vector]]
+
+SCORES: Mapping[str, Score] = MappingProxyType(
+    {"exact-step": exact.scored, "noised-step": noised.scored, "logistic-regression": logistic_model.scored}
+)
+
+
+def model_of(request: Request) -> JudgedModel:
+    """Return the model that a request judges; raises ProtocolError if it judges none."""
+    if request.plan.judged is None:
+        raise ProtocolError(f"a {request.plan.kind} judges no model")
+    return request.plan.judged
+
+
+def scored(request: Request, state: RunState, examples: Examples) -> tuple[Vector, Vector]:
+    """Return the scores and outcomes of rows by the model that a request judges."""
+    model = model_of(request)
+    return SCORES[model.step.kind](model.task(request.table), state, examples)
+
+
+def check_judged(request: Request, load_run: Callable[[bytes], RunState | None]) -> RunState | None:
+    """Return the state of the model that a request judges, None if it judges none.
+
+    Raises ProtocolError unless this silo has learned that model, at that position and with these columns.
+    """
+    model = request.plan.judged
+    if model is None:
+        return None
+    state = load_run(model.run)
+    if state is None:
+        raise ProtocolError(f"this silo has learned no step of the run {model.run.hex()}")
+    if state.position != model.position:
+        raise ProtocolError(f"this silo has learned {state.done} steps of the run, and another one last than is judged")
+    if state.definition != definition_of(request.table, model.step):
+        raise ProtocolError("the model was learned from other columns, definitions or options than it is judged by")
+    if not state.is_model:
+        raise ProtocolError("the run has ended without a model")
+    return state
