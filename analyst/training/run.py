@@ -46,7 +46,7 @@ ENDS: Mapping[RunEnd, str] = MappingProxyType(
         " out, or merge its values",
         "diverged": "stopped: the loss grew or was not finite, and the last good model stands; narrow the bounds of"
         " features and labels, or ask with another label",
-        "abandoned": "given up: no silo takes a further step of it",
+        "abandoned": "over: it was given up, or lay for more than 30 days, so no silo takes a further step of it",
         "too-few-rows": "too few rows: a model needs more rows than weights, one of times more events, and groups and"
         " curves min_cohort persons; take fewer features, or ask more silos",
     }

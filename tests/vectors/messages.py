@@ -15,6 +15,7 @@ SIGNED_ONLY_BY = {
     "Request": "ann@university",
     "CatalogueRequest": "ann@university",
     "DomainRequest": "ann@university",
+    "Stopped": "ann@university",
     "OtherVersion": "hub",
     "Propose": "hub",
     "Manifest": "hub",
@@ -44,6 +45,7 @@ KINDS = {  # those that carry a name on the wire; the others stand inside anothe
     "Opening": "opening",
     "EncryptedReport": "report",
     "Learned": "learned",
+    "Stopped": "stopped",
     "Failed": "failed",
     "Accusation": "accusation",
     "Failure": "failure",
@@ -74,6 +76,7 @@ LIMITS = {
     "Failure": 100 << 20,
     "Receipt": 16 << 20,
     "Roster": 2 << 20,
+    "Stopped": 256 << 10,
     "RunState": 16 << 20,
     "ReleasedModel": 6 << 20,
 }
@@ -575,6 +578,7 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
         "velocity": [0.0, 0.1],
     }
     yield "RunState", descent
+    yield "RunState", descent | {"ended_early": "diverged"}
     yield (
         "RunState",
         {
@@ -612,6 +616,12 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
         },
     )
     yield "Learned", {"federation": federation, "run": round_id, "position": _digest("the report"), "ended": "complete"}
+    over = {"federation": federation, "run": round_id, "position": _digest("the report"), "ended": "diverged"}
+    signed = [{"signer": silo, "signature": bytes(range(64))} for silo in ("clinic", "ward")]
+    of_run = {"federation": federation, "run": round_id, "silos": ["clinic", "ward"]}
+    yield "Stopped", of_run | {"learned": over, "signatures": signed}
+    yield "Stopped", of_run | {"signatures": []}
+    yield "Learned", over | {"ended": "abandoned"}
     to_all = [{"name": name, "key": key} for name in ("bank", "clinic", "ward")]
     yield "Request", request(RELEASED, 0, to_all)
     state: dict[str, Any] = {
