@@ -32,6 +32,7 @@ from analyst.training.rounds import RoundDone
 from analyst.training.step import Sleep, answered, learned
 from analyst.training.stopping import Stopping, end, released_lines, tell_owed
 from crypto.rounds.messages import RunEnd
+from federation.errors import FederationError
 from policies.budget.accountant import epsilon_of
 from policies.requests.request import Request
 from policies.requests.training import START
@@ -144,7 +145,7 @@ def train(
         tell(rounds[-1])
         progress(state.done)
     if not state.holders:  # the last call was interrupted after its last step, or nobody has learned it yet
-        state = _heard(state, federation.deliver_report(state.after))
+        state = _heard(state, _told(federation, state, keep))
     is_private = step.release == "private"
     stopping = end(federation, request, state.after, keep) if state.ended is not None and is_private else None
     model = None if step.released_to is None else taken(federation, request, state.after)
@@ -201,6 +202,16 @@ def begun(federation: Federation, job: Job, digest: bytes) -> Progress:
         delta=offer.delta,
         price_delta=offer.delta_for(request.table, request.plan),
     )
+
+
+def _told(federation: Federation, state: Progress, keep: Path | None) -> Mapping[str, RunEnd | None]:
+    """Return who has the model of the last step; raises FederationError if no aggregator has its report."""
+    try:
+        return federation.deliver_report(state.after)
+    except FederationError as err:
+        message = f"all steps are taken, and nobody says who has the model: {err.message}"
+        hint = "give the same command again; if the report is lost, the owners still see the model with"
+        raise FederationError(message, f"{hint} `consilo-silo models`, and {keep} can be removed") from err
 
 
 def _heard(state: Progress, told: Mapping[str, RunEnd | None]) -> Progress:
