@@ -30,7 +30,7 @@ def release(case: Case) -> Sequence[Denial]:
         message = f"{_RESULTS[plan.result]} may not leave"
         reasons.append(deny("RELEASE", "disclosure.release", message, f"what may leave: {allowed}"))
     step = plan.training
-    if step is not None and step.released_to is not None and TO_ANALYST not in policy.disclosure.release:
+    if step is not None and step.released_to is not None and not set(step.released_as) & set(policy.disclosure.release):
         message = "a model stays with the silos, and may not leave to the analyst"
         remedy = f'train with recipients = ["silos"], or its owner adds "{TO_ANALYST}"'
         reasons.append(deny("RELEASE", "disclosure.release", message, remedy))

@@ -49,6 +49,7 @@ def problems(document: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _consent(document)
     yield from _purposes(document)
     yield from _declared_time(document)
+    yield from _audited(document)
     own = _section(document, "silo").get("id")
     if own is not None and own in _names(_section(document, "protection").get("must_include")):
         yield Finding(("protection", "must_include"), f"{own!r} is this silo, which is always in; remove it")
@@ -63,6 +64,15 @@ def problems(document: Mapping[str, Any]) -> Iterator[Finding]:
 def _section(document: Any, name: str) -> Mapping[str, Any]:
     found = document.get(name) if isinstance(document, Mapping) else None
     return found if isinstance(found, Mapping) else {}
+
+
+def _audited(document: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield the columns of an audit's groups that no source opens for audits: no model would ever leave."""
+    columns = [_section(source, "columns") for source in _section(document, "sources").values()]
+    for name in _names(_section(_section(document, "training"), "audit").get("by")):
+        if not any("audit" in _names(_section(one, name).get("roles")) for one in columns):
+            text = f'no source has a column {name!r} with the role "audit"; add the role, or take {name!r} away'
+            yield Finding(("training", "audit", "by"), text)
 
 
 def _entries(document: Any, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:

@@ -227,6 +227,9 @@ def _leaves(policy: Policy) -> Iterator[str]:
         training = policy.training
         yield f"A training run may take {training.max_rounds} steps and cost rho {training.max_rho_per_run:g}."
         yield f"The gradient of one person is at most {training.clip_norm} long; noise in every step is {training.dp}."
+        if (audit := training.audit) is not None:
+            gap = f"a {audit.measure} gap between groups of {' and '.join(audit.by)} of at most {audit.max_gap}"
+            yield f"A model leaves, predicts and is exported only after an audit that surely finds {gap}."
 
 
 def _computing(policy: Policy) -> Iterator[str]:

@@ -323,6 +323,8 @@ _RULES: tuple[tuple[str, Rule], ...] = (
     ("aggregators/max_dishonest", _trusted),
     ("training", _opens),
     ("training/(max_rounds|clip_norm|max_rho_per_run)", _more),
+    ("training/audit", _limits),
+    ("training/audit/max_gap", _more),
     ("training/dp", _ordered("optional", "required")),
     ("compute", _limits),
     ("compute/seconds", _more),

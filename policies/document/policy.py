@@ -157,6 +157,14 @@ class Aggregators(Section):
         return self.max_unreachable + self.max_dishonest + 1
 
 
+class AuditedTraining(Section):
+    """The largest gap between groups with which a model may leave the silo, be used there or be exported."""
+
+    by: Annotated[tuple[Name, ...], Field(min_length=1, max_length=2)]
+    measure: Literal["demographic-parity", "disparate-impact", "equal-opportunity", "equalized-odds", "calibration"]
+    max_gap: Annotated[Number, Field(ge=0, lt=1)]
+
+
 class Training(Section):
     """The training runs that the silo takes part in; none without this section."""
 
@@ -164,6 +172,7 @@ class Training(Section):
     dp: Literal["required", "optional"] = "required"
     clip_norm: Annotated[Number, Field(gt=0, le=100_000)]
     max_rho_per_run: Rho
+    audit: AuditedTraining | None = None
 
 
 class Compute(Section):

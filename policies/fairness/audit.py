@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from policies.fairness.counts import Counts, merged
 from policies.fairness.gaps import MEASURES, calibration_of, measured, rates_of
-from policies.fairness.shares import ALPHA, Interval, z_of
+from policies.fairness.mending import TARGETS, thresholds
+from policies.fairness.shares import ALPHA, Floats, Interval, z_of
 
 _ENDS = f"{100 * ALPHA / 2:g} %", f"{100 * (1 - ALPHA / 2):g} %"
 _TWO = 2  # groups, which are compared
@@ -38,8 +39,11 @@ class Audit:
         return bool(self.gaps)
 
 
-def audit_of(counts: Counts, min_cohort: int, of: str) -> Audit:
-    """Return the audit of counts by group, each of at least `min_cohort` persons; `of` names the groups' columns."""
+def audit_of(counts: Counts, min_cohort: int, of: str, threshold: float = 0.5, edges: Floats | None = None) -> Audit:
+    """Return the audit of counts by group, each of at least `min_cohort` persons; `of` names the groups' columns.
+
+    `threshold` is the least score that was decided for, `edges` are those of the bins, where there are scores.
+    """
     shown, small = merged(counts, min_cohort)
     notes = []
     if small:
@@ -56,7 +60,7 @@ def audit_of(counts: Counts, min_cohort: int, of: str) -> Audit:
         lines = tuple((group, tuple(map(_known, own))) for group, *own in numbers)
         sections.append(Section(name, ("rows", "share", *_ENDS), lines))
     if shown.bins is not None:
-        sections.append(_calibration(shown))
+        sections += [_calibration(shown), _mending(shown, shown.bins, threshold, edges)]
     return Audit(gaps, tuple(sections), tuple(notes))
 
 
@@ -72,6 +76,15 @@ def _calibration(counts: Counts) -> Section:
         for group, *own in zip(counts.groups, found.promised, found.happened, found.errors, strict=True)
     )
     return Section("calibration", ("promised", "happened", "standard error"), lines)
+
+
+def _mending(counts: Counts, bins: Floats, threshold: float, edges: Floats | None) -> Section:
+    """Return the thresholds by group that would make the groups alike, and what each group has at them."""
+    found = [thresholds(bins, target, threshold, edges) for target in TARGETS]
+    numbers = zip(counts.groups, *(column for one in found for column in (one.values, one.rates)), strict=True)
+    lines = tuple((group, tuple(map(_known, own))) for group, *own in numbers)
+    headings = tuple(heading for target in TARGETS for heading in (target, "rate"))
+    return Section("thresholds by group", headings, lines)
 
 
 def _known(value: float) -> float | None:

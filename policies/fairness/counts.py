@@ -30,6 +30,8 @@ class Counts:
     rows_per_person: int = 1
     # Scores of the rows: how many of each truth lie in each bin, shape (groups, 2, bins); None without scores.
     bins: Floats | None = None
+    middles: Floats | None = None  # the score that stands for each bin; None: of bins of equal width in [0, 1]
+    bin_noise: float = 0.0  # the variance of each number in `bins`
 
     @property
     def has_truth(self) -> bool:

@@ -71,14 +71,12 @@ class Calibration:
     bin_rows: Floats
 
 
-def calibration_of(counts: Counts, bin_noise: float = 0.0) -> Calibration:
-    """Return the calibration of each group; `bin_noise` is the variance of each number in the bins.
-
-    Raises ValueError where the counts have no scores.
-    """
+def calibration_of(counts: Counts) -> Calibration:
+    """Return the calibration of each group, to the width of the bins; raises ValueError where there are no scores."""
     if counts.bins is None:
         raise ValueError("calibration needs scores, found counts of decisions alone")
-    middles = (np.arange(counts.bins.shape[2]) + 0.5) / counts.bins.shape[2]
+    even = (np.arange(counts.bins.shape[2]) + 0.5) / counts.bins.shape[2]
+    middles = even if counts.middles is None else counts.middles
     rows, true = counts.bins.sum(1), counts.bins[:, YES]
     with np.errstate(divide="ignore", invalid="ignore"):
         total = rows.sum(1)
@@ -88,7 +86,7 @@ def calibration_of(counts: Counts, bin_noise: float = 0.0) -> Calibration:
         # Noise of a bin's rows changes the mean difference by its distance from that, over the rows.
         apart = happened - promised
         reach = ((middles + apart[:, None]) ** 2 + (1 - middles - apart[:, None]) ** 2).sum(1)
-        errors = np.sqrt(own + bin_noise * reach / total**2)
+        errors = np.sqrt(own + counts.bin_noise * reach / total**2)
         return Calibration(
             np.where(total > 0, promised, np.nan),
             np.where(total > 0, happened, np.nan),
@@ -99,12 +97,12 @@ def calibration_of(counts: Counts, bin_noise: float = 0.0) -> Calibration:
         )
 
 
-def calibration_gap(counts: Counts, alpha: float = ALPHA, bin_noise: float = 0.0) -> Interval:
+def calibration_gap(counts: Counts, alpha: float = ALPHA) -> Interval:
     """Return the largest difference between groups of what happened less what the scores promised.
 
     Normal intervals of all pairs at once (Bonferroni); they miss more often where a group has few rows.
     """
-    found, groups = calibration_of(counts, bin_noise), len(counts.groups)
+    found, groups = calibration_of(counts), len(counts.groups)
     if groups < 2:
         return Interval(float("nan"), 0.0, 1.0)
     apart, z = found.happened - found.promised, z_of(2 * alpha / (groups * (groups - 1)))

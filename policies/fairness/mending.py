@@ -37,18 +37,19 @@ class Thresholds:
     aim: float
 
 
-def thresholds(bins: Floats, target: Target, base: float = 0.5) -> Thresholds:
+def thresholds(bins: Floats, target: Target, base: float = 0.5, edges: Floats | None = None) -> Thresholds:
     """Return the thresholds that bring all groups nearest to the rate that all rows together have at `base`.
 
     `bins` has the rows of each group by truth and score, of shape (groups, 2, bins): the rate is that of all rows, or
     for equal opportunity of those where the positive value was true. Of equally near thresholds the one nearest to
-    `base` is taken, and a group without such rows keeps `base`.
+    `base` is taken, and a group without such rows keeps `base`. `edges` are those of the bins, one more than bins; None
+    is for bins of equal width in [0, 1].
     """
     counted = np.maximum(np.asarray(bins, np.float64), 0.0)
     rows = counted.sum(1) if target == "demographic-parity" else counted[:, YES]
-    edges = np.arange(rows.shape[1] + 1) / rows.shape[1]
+    edges = np.arange(rows.shape[1] + 1) / rows.shape[1] if edges is None else edges
     above = np.concatenate([np.cumsum(rows[:, ::-1], 1)[:, ::-1], np.zeros((len(rows), 1))], 1)
-    whole, start = above[:, 0], round(base * rows.shape[1])
+    whole, start = above[:, 0], int(np.argmin(np.abs(edges - base)))
     aim = float(above[:, start].sum() / whole.sum()) if whole.sum() > 0 else float("nan")
     values, rates = np.full(len(rows), edges[start]), np.full(len(rows), np.nan)
     for group in np.flatnonzero(whole > 0):

@@ -1,9 +1,19 @@
-"""The groups of an audit: the values of a column with the role `audit`, or the pairs of values of two."""
+"""The groups of an audit: the values of a column with the role `audit`, or the pairs of values of two; and its limit.
+
+A limit is the largest gap with which a model may leave its silos, be used there or be exported. It fails closed: a
+model without an audit by these groups may not.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
 from itertools import product
+from typing import Annotated, Self
 
+from pydantic import Field, model_validator
+
+from crypto.wire import Message, Name
+from policies.fairness.gaps import MEASURES
+from policies.fairness.limit import GapLimit
 from policies.requests.tables import TableColumn
 
 MAX_AUDITED = 1_000  # groups of an audit
@@ -34,3 +44,24 @@ def check(columns: Sequence[TableColumn]) -> None:
     """Raise ValueError for more groups than an audit has."""
     if (groups := count_of(columns)) > MAX_AUDITED:
         raise ValueError(f"an audit of {groups:,} groups, at most {MAX_AUDITED:,}; take columns of fewer values")
+
+
+class AuditLimit(Message):
+    """The largest gap of a model, as the request of its run states it: between these groups, by this measure."""
+
+    groups: Annotated[tuple[Name, ...], Field(min_length=1, max_length=2)]
+    measure: Annotated[str, Field(max_length=40)]
+    max_gap: Annotated[str, Field(pattern=r"^0(\.[0-9]{1,9})?$")]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.measure not in MEASURES or len(set(self.groups)) < len(self.groups):
+            raise ValueError(f"a limit has one or two columns of groups, and one of {', '.join(MEASURES)}")
+        return self
+
+    @property
+    def limit(self) -> GapLimit:
+        return GapLimit(self.measure, float(self.max_gap), "audit.max_gap of the job")
+
+    def __str__(self) -> str:
+        return f"{self.measure} by {' and '.join(self.groups)} of at most {self.max_gap}"

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Protocol
 
 from pydantic import Field
 
+from policies.requests.audit import AuditStep
 from policies.requests.cases import Cases
 from policies.requests.evaluation import Evaluation
 from policies.requests.exact import ExactStep
@@ -167,7 +168,7 @@ class Computation(Protocol):
 
 # The closed union of the wire.
 AnyComputation = Annotated[
-    Plan | KeySearch | LogisticStep | ExactStep | NoisedStep | SplitStep | Evaluation | Statements,
+    Plan | KeySearch | LogisticStep | ExactStep | NoisedStep | SplitStep | AuditStep | Evaluation | Statements,
     Field(discriminator="kind"),
 ]
 
@@ -180,6 +181,7 @@ COMPUTATIONS: Mapping[str, type[Computation]] = MappingProxyType(
         "exact-step": ExactStep,
         "noised-step": NoisedStep,
         "split": SplitStep,
+        "audit-step": AuditStep,
         "evaluation": Evaluation,
     }
 )

@@ -14,12 +14,13 @@ from crypto.wire import MAX_SILOS, Digest, Message, Name
 from policies.requests.exact import ExactStep
 from policies.requests.families import Task
 from policies.requests.logistic import LogisticStep
+from policies.requests.noised import NoisedStep
 from policies.requests.tables import Table
 from policies.requests.training import START, TrainingStep
 from policies.units import ColumnRole
 
 # Steps of models that are judged; each has a task.
-AnyStep = Annotated[ExactStep | LogisticStep, Field(discriminator="kind")]
+AnyStep = Annotated[ExactStep | NoisedStep | LogisticStep, Field(discriminator="kind")]
 _CONTEXT = b"consilo/1 definition of a model"
 
 

@@ -33,6 +33,14 @@ class Bins:
         width = 2 * self.end / self.count
         return np.asarray(1 / (1 + np.exp(-(np.arange(self.count) * width + width / 2 - self.end))), np.float64)
 
+    @property
+    def edges(self) -> Floats:
+        """The probability at each edge, one more than bins: the outer bins reach to 0 and 1."""
+        odds = np.arange(self.count + 1) * (2 * self.end / self.count) - self.end
+        found = 1 / (1 + np.exp(-odds))
+        found[0], found[-1] = 0.0, 1.0
+        return np.asarray(found, np.float64)
+
 
 FINE = Bins(512, 16.0)  # of sums without noise
 COARSE = Bins(16, 4.0)  # of sums with noise, which each bin has

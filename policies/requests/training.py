@@ -8,12 +8,13 @@ the same step. The common part of all model families is here; a family adds its 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from crypto.rounds.manifest import Recipient
 from crypto.wire import Digest, Message, Name, RoundId
+from policies.requests.audited import AuditLimit
 from policies.requests.cases import Cases
 from policies.requests.expressions import Derived
 from policies.requests.held_out import HeldOut, Side
@@ -48,14 +49,17 @@ class TrainingStep(Message, ABC):
     continues: Annotated[RoundId | None, Field(default=None, exclude_if=lambda run: run is None)] = None
     # The persons from whom the model does not learn; left out where it learns from all.
     held_out: Annotated[HeldOut | None, Field(default=None, exclude_if=lambda held: held is None)] = None
+    # The largest gap between groups with which the model leaves its silos; left out where the job states none.
+    audit: Annotated[AuditLimit | None, Field(default=None, exclude_if=lambda limit: limit is None)] = None
     # The analyst, to whom silos seal the model at the end of the run; left out where it stays with the silos.
     released_to: Annotated[Recipient | None, Field(default=None, exclude_if=lambda one: one is None)] = None
 
     result: ClassVar[Literal["query-result", "model", "metrics"]] = "model"
+    # What `disclosure.release` needs, one of which, where the analyst receives the result too.
+    released_as: ClassVar[tuple[str, ...]] = ("model-to-analyst",)
     approved_as: ClassVar[Literal["query", "training", "key-search"]] = "training"
     search: ClassVar[None] = None
     reads_rows: ClassVar[bool] = True
-    judged: ClassVar[None] = None
     dimensions: ClassVar[tuple[str, ...]] = ()
     cases: ClassVar[tuple[Cases, ...]] = ()
     coarsened: ClassVar[tuple[str, ...]] = ()
@@ -100,6 +104,11 @@ class TrainingStep(Message, ABC):
     @property
     def opened_as(self) -> str:
         return self.kind
+
+    @property
+    def judged(self) -> Any:
+        """The `policies.requests.judged.JudgedModel` that an audit is of; None of a step that is no audit."""
+        return None
 
     @property
     @abstractmethod

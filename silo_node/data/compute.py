@@ -33,7 +33,7 @@ from silo_node.data.run_rows import KEPT_BYTES, Learned, RunRows
 from silo_node.data.sides import on_side
 from silo_node.data.sources import Source
 from silo_node.errors import NotLoadedError, SourceError
-from silo_node.training import exact
+from silo_node.training import auditing, exact
 from silo_node.training.evaluation.contributed import contributed
 from silo_node.training.family import Examples
 from silo_node.training.logistic_model import weights_of
@@ -129,6 +129,13 @@ def _judged(request: Request, rows: Judgeable, state: RunState | None) -> Vector
     return contributed(request, rows.examples, scores, outcomes, rows.silo)
 
 
+def _audited(request: Request, rows: Judgeable, state: RunState | None) -> Vectors:
+    """Return the counts of an audit, by these rows and the model that it is of."""
+    if state is None:
+        raise ProtocolError("the model that is audited is not known here")
+    return auditing.contribution(request, rows.examples, *scored(request, state, rows.examples))
+
+
 def _load_torch() -> None:
     from silo_node.training import logistic  # noqa: F401
 
@@ -164,6 +171,7 @@ CONTRIBUTIONS: Mapping[str, ContributionKind] = MappingProxyType(
         "logistic-regression": ContributionKind(_read_examples, Reader.examples, _trained, _load_torch, is_kept=True),
         "exact-step": ContributionKind(_read_model_rows, Reader.model_examples, exact.contribution, is_kept=True),
         "noised-step": ContributionKind(_read_model_rows, Reader.model_examples, noised.contribution, is_kept=True),
+        "audit-step": ContributionKind(_read_judged, _prepared_judged, _audited, is_kept=True),
         "evaluation": ContributionKind(_read_judged, _prepared_judged, _judged, is_kept=True),
         "split": ContributionKind(_no_rows, _no_prepared_rows, _drawn),
     }
@@ -309,10 +317,12 @@ class Computer:
             rows = kind.read(Access(self._database, source, self._policy, None, kept=kept), request)
         else:
             rows = self._read(kind, request, now)
-        step, state = request.plan.training, check_judged(request, self._load_run)
+        step, judged = request.plan.training, check_judged(request, self._load_run)
+        state = judged
         if step is not None:
-            state = self._load_run(step.run)
-            check_position(state, request)  # another round of the same step may have been learned meanwhile
+            own = self._load_run(step.run)
+            check_position(own, request)  # another round of the same step may have been learned meanwhile
+            state = own if judged is None else judged
         return kind.compute(request, rows, state)
 
     def _read(self, kind: ContributionKind, request: Request, now: int) -> Any:

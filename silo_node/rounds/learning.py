@@ -20,8 +20,9 @@ from policies.requests.terms import terms_of
 from silo_node.rounds.proposal import state_of
 from silo_node.rounds.releasing import released
 from silo_node.rounds.states import Silo
+from silo_node.training.auditing import beside
 from silo_node.training.models import MODELS
-from silo_node.training.run import RunState, check_position, position_of
+from silo_node.training.run import Opened, RunState, check_position, position_of
 
 
 def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[bytes]) -> tuple[bytes, ...]:
@@ -62,8 +63,19 @@ def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[
         record = recorded(None if state is None else state.record, request, step, checked)
         state = MODELS[request.plan.kind](state, request, stored.name, opened, now)
         state = state.model_copy(update={"record": record})
+        if (model := audited_model(ledger, request, state, opened)) is not None:
+            ledger.save_run(model.run, model.encode())
         ledger.save_run(step.run, state.encode())
     return (signed_position(silo, ledger, step.run, state), *released(silo, request, state))
+
+
+def audited_model(ledger: Ledger, request: Request, audit: RunState, opened: Opened) -> RunState | None:
+    """Return the state of the model that an audit is of, with it; None if no audited model stands here."""
+    judged = request.plan.judged
+    if judged is None or (kept := ledger.load_run(judged.run)) is None:
+        return None
+    model = RunState.decode(kept)
+    return beside(model, request, audit, opened) if model.position == judged.position else None
 
 
 def signed_position(silo: Silo, ledger: Ledger, run: bytes, state: RunState | None) -> bytes:

@@ -1,9 +1,13 @@
 """May a model leave, be used, or be exported? The one place where a policy's conditions on models are checked."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 from policies.document.policy import Policy
+from policies.fairness.limit import GapLimit, judged_gap
+from policies.requests.audit import AuditStep
 from silo_node.errors import SiloError
+from silo_node.training.kept_audits import gaps_by
 from silo_node.training.run import RunState
 
 Way = Literal["release", "predict", "export"]
@@ -15,7 +19,27 @@ def may_leave(policy: Policy, state: RunState, way: Way) -> None:
 
     `release` sends it to the analyst, `predict` applies it to rows, `export` writes it to a file of the owner's.
     """
-    if way == "release" and TO_ANALYST not in policy.disclosure.release:
+    ways = AuditStep.released_as if state.is_audit else (TO_ANALYST,)
+    if way == "release" and not set(ways) & set(policy.disclosure.release):
         raise SiloError(
             "the model may not leave to the analyst", f'write "{TO_ANALYST}" into disclosure.release of the policy'
         )
+    for groups, limit in limits_of(policy, state):
+        if (why := judged_gap(gaps_by(state, groups), (limit,))) is not None:
+            by = " and ".join(groups)
+            hint = f"the analyst audits it by {by} with [audit] in the job; weights or thresholds by group mend a gap"
+            raise SiloError(f"the model may not leave, predict or be exported: {why}", f"{hint}: docs/training.md")
+
+
+def limits_of(policy: Policy, state: RunState) -> Iterator[tuple[tuple[str, ...], GapLimit]]:
+    """Yield the limits on a model's gaps, each with the columns of its groups: the policy's, and that of its job.
+
+    An audit is no model, and has none.
+    """
+    if state.is_audit:
+        return
+    if policy.training is not None and (own := policy.training.audit) is not None:
+        yield own.by, GapLimit(own.measure, float(own.max_gap), "training.audit.max_gap")
+    step = None if state.record is None else state.record.plan.training
+    if step is not None and step.audit is not None:
+        yield step.audit.groups, step.audit.limit

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from policies.requests.request import Request
-from silo_node.training import exact, logistic_model, split
+from silo_node.training import auditing, exact, logistic_model, split
 from silo_node.training.noised import step as noised
 from silo_node.training.run import Opened, RunState
 
@@ -17,5 +17,6 @@ MODELS: Mapping[str, Move] = MappingProxyType(
         "exact-step": exact.moved,
         "noised-step": noised.moved,
         "split": split.made,
+        "audit-step": auditing.learned,
     }
 )

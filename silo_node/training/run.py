@@ -11,11 +11,11 @@ from crypto.errors import ProtocolError
 from crypto.rounds.messages import RunEnd
 from crypto.wire import Digest, Message, Name, RoundId, Seconds
 from policies.models.record import RunRecord
-from policies.requests.judged import definition_of
 from policies.requests.request import Request, job_of
 from policies.requests.training import START
 from policies.units import MAX_STEPS
 from silo_node.training.family import Fitted
+from silo_node.training.kept_audits import AuditedModel
 
 Vector = npt.NDArray[np.float64]
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -83,12 +83,12 @@ class RunState(Message):
     exact: Annotated[ExactModel | None, Field(default=None, exclude_if=lambda model: model is None)] = None
     # Why a run of any other kind is at its end before its last step, from opened sums alone; left out while it goes on.
     ended_early: Annotated[RunEnd | None, Field(default=None, exclude_if=lambda ended: ended is None)] = None
-    # What the model means, by which it is judged: `policies.requests.judged.definition_of`.
-    definition: Annotated[Digest | None, Field(default=None, exclude_if=lambda digest: digest is None)] = None
     # Of a split, which is no model: the secret that divides persons. It is shown to nobody.
     split: Annotated[
         bytes | None, Field(default=None, repr=False, min_length=64, max_length=64, exclude_if=lambda one: one is None)
     ] = None
+    # What audits found of this model, one by the same groups; left out without any.
+    audits: Annotated[tuple[AuditedModel, ...], Field(exclude_if=lambda audits: not audits)] = ()
     # Of which job it is and who took part; left out of a state that was learned before silos kept it.
     record: Annotated[RunRecord | None, Field(default=None, exclude_if=lambda record: record is None)] = None
 
@@ -96,6 +96,11 @@ class RunState(Message):
     def ended(self) -> RunEnd | None:
         """Why the run is at its end before its last step; None if it goes on."""
         return self.ended_early if self.exact is None else self.exact.ended
+
+    @property
+    def is_audit(self) -> bool:
+        """Whether it is what an audit found, and no model."""
+        return self.exact is not None and self.exact.family == "audit"
 
     @property
     def is_final(self) -> bool:
@@ -158,7 +163,6 @@ def state_after(
         velocity=tuple(map(float, velocity)),
         exact=exact,
         ended_early=ended,
-        definition=definition_of(request.table, step),
     )
 
 

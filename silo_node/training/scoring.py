@@ -50,7 +50,10 @@ def check_judged(request: Request, load_run: Callable[[bytes], RunState | None])
         raise ProtocolError(f"this silo has learned no step of the run {model.run.hex()}")
     if state.position != model.position:
         raise ProtocolError(f"this silo has learned {state.done} steps of the run, and another one last than is judged")
-    if state.definition != definition_of(request.table, model.step):
+    known = None if state.record is None else state.record.plan.training
+    if state.record is None or known is None:
+        raise ProtocolError("the model was learned by an earlier version, which kept no record of it; train it anew")
+    if definition_of(state.record.table, known) != definition_of(request.table, model.step):
         raise ProtocolError("the model was learned from other columns, definitions or options than it is judged by")
     if not state.is_model:
         raise ProtocolError("the run has ended without a model")

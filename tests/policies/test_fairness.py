@@ -1,5 +1,6 @@
 """Gaps between groups: fairlearn's definitions, intervals that hold what is true, limits, and what mends."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -157,7 +158,7 @@ def test_calibration_is_what_happened_less_what_was_promised() -> None:
     gap = calibration_gap(own)
     assert gap.low < 0.15 < gap.high
     assert gap.high - gap.low < 0.06
-    assert calibration_gap(own, bin_noise=400.0).high > gap.high + 0.02
+    assert calibration_gap(replace(own, bin_noise=400.0)).high > gap.high + 0.02
     assert "calibration" in measured(own)
     with pytest.raises(ValueError, match="decisions alone"):
         calibration_of(counts(np.ones((2, 2, 2))))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from policies.requests.audit import AuditStep
 from policies.requests.evaluation import Evaluation
 from policies.requests.exact import ExactStep, Setting
 from policies.requests.held_out import HeldOut
@@ -158,6 +159,13 @@ def evaluation(of: Request, *metrics: MetricName, release: str = "exact", **chan
     return request(table=of.table, plan=plan, micro_rho=0 if release == "exact" else 10_000)
 
 
+def audit(of: Request, *groups: str, release: str = "exact", **changes: Any) -> Request:
+    """Return a request that audits the model of another request's run, after its first step."""
+    model = JudgedModel(position=bytes([1] * 32), step=of.plan)  # type: ignore[arg-type]
+    plan = AuditStep(run=bytes(16), step=0, after=START, release=release, model=model, groups=groups, **changes)  # type: ignore[arg-type]
+    return request(table=of.table, plan=plan, micro_rho=0 if release == "exact" else 10_000)
+
+
 LOGISTIC = exact("logistic-regression", "smoker", "ward", "age")
 CLASSES = exact("naive-bayes", "ward", "smoker", "age")
 NUMBERS = exact("linear-regression", "age", "ward", "smoker")
@@ -225,6 +233,12 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         noised("linear-regression", "age", "ward", "smoker", steps=1, method="moments"),
         noised("poisson-regression", "age", "ward", "smoker"),
     ),
+    "audit-step": (
+        audit(LOGISTIC, "ward"),
+        audit(LOGISTIC, "ward", "smoker", release="private", threshold="0.8"),
+        audit(DESCENT, "ward", release="private"),
+        audit(DESCENT, "smoker", held_out=HeldOut(column="smoker"), min_cohort=20),
+    ),
     "evaluation": (
         evaluation(LOGISTIC, *CHANCE, own=("north", "test")),
         evaluation(LOGISTIC, *CHANCE, release="private", own=("north", "test")),
@@ -236,6 +250,8 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         evaluation(exact("poisson-regression", "age", "ward", "smoker"), "mae", release="private"),
         evaluation(exact("cox", None, "ward", time="age", event="smoker"), "c-index"),
         evaluation(exact("linear-regression", "age", "ward"), "rmse", held_out=HeldOut(column="smoker")),
+        evaluation(noised("logistic-regression", "smoker", "ward", "age"), *CHANCE, release="private"),
+        evaluation(noised("linear-regression", "age", "ward", "smoker"), "rmse", release="private"),
     ),
     "split": (split("private"), split("exact")),
 }

@@ -207,6 +207,23 @@ def test_prepared_rows_contribute_what_rows_that_are_read_do(compute: Compute, t
                     assert np.abs(prepared - read).max() <= slack, kind
 
 
+@pytest.mark.torch
+def test_the_sensitivity_of_an_audit_is_reached(compute: Compute) -> None:
+    """All rows of a person in one cell, or in as many groups as there are: each block changes by what it states."""
+    one = [{"ward": "surgery", "age": 3, "smoker": True}] * TABLE.max_rows
+    spread = [{"ward": ward, "age": 3, "smoker": True} for ward in WARD.domain]
+    others = {"anna": [{"ward": "medicine", "age": 3, "smoker": True}]}
+    for asked in EXAMPLES["audit-step"]:
+        if asked.plan.release == "exact" or asked.plan.uses()["audit"] != ("ward",):
+            continue
+        (state,) = states(asked)
+        without = compute(asked, of_people(others), state)
+        found = [norms(compute(asked, of_people({**others, "bo": own}), state), without) for own in (one, spread)]
+        assert [max(own) for own in zip(*found, strict=True)] == [
+            extent.squared for extent in asked.plan.statistics(asked.table).values()
+        ]
+
+
 def test_the_sensitivity_of_a_question_is_reached(compute: Compute) -> None:
     """It is neither too small nor a mere upper bound: a person at one end of the bounds changes a statistic by it."""
     ends = ((AGE.low, False), (AGE.high, True))

@@ -132,6 +132,7 @@ def banks(
     consent: str = "[purposes.lending]\n",
     change: tuple[str, str] | None = None,
     workers: int | None = None,
+    more: Sequence[tuple[str, str]] = (),
 ) -> Iterator[tuple[Simulation, Path]]:
     key = found(path, "banks", dict.fromkeys(SILOS), ("ana",))["ana"]
     for silo in SILOS:
@@ -140,6 +141,9 @@ def banks(
         pyarrow.parquet.write_table(pa.Table.from_pylist(own), home / "loans.parquet")
         text = POLICY.format(silo=silo, key=key, computations=json.dumps(list(computations)))
         text = text.replace("[purposes.lending]\n", consent).replace(*(change or ("", "")))
+        for old, new in more:
+            assert old in text
+            text = text.replace(old, new)
         (home / "consent.csv").write_text("id,purpose,given_at,withdrawn_at\n")
         (home / "policy.toml").write_text(text)
     (path / "job.toml").write_text(job)

@@ -281,6 +281,21 @@ WITHOUT_COLUMNS = TABLE | {"columns": []}
 HOLDING_OUT = EXACT_FAMILY | {"held_out": {"split": bytes(range(16, 32)), "parts": 250}}
 HOLDING_OUT = {key: HOLDING_OUT[key] for key in (*list(EXACT_FAMILY)[:8], "held_out", *list(EXACT_FAMILY)[8:])}
 
+LIMITED = EXACT_FAMILY | {"audit": {"groups": ["ward"], "measure": "equalized-odds", "max_gap": "0.05"}}
+LIMITED = {key: LIMITED[key] for key in (*list(EXACT_FAMILY)[:8], "audit", *list(EXACT_FAMILY)[8:])}
+AUDIT = {
+    "kind": "audit-step",
+    "run": bytes(range(16, 32)),
+    "step": 0,
+    "steps": 1,
+    "after": bytes(32),
+    "release": "private",
+    "model": {"position": _digest("the report of step 2"), "step": STEP | {"step": 0, "after": bytes(32)}},
+    "groups": ["ward"],
+    "threshold": "0.5",
+    "min_cohort": 20,
+}
+
 _BEFORE_FAMILY = ("kind", "run", "step", "steps", "after", "release", "label", "features")
 RELEASED = {name: EXACT_FAMILY[name] for name in _BEFORE_FAMILY}
 RELEASED |= {"released_to": {"name": "ann@university", "key": public(derive(ROOT, "the analyst"))}}
@@ -691,6 +706,17 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "Request", request(BY_JOINED, 100_000) | {"table": JOINED}
     yield "Request", request(SPLIT, 0) | {"table": WITHOUT_COLUMNS}
     yield "Request", request(HOLDING_OUT, 0)
+    yield "Request", request(LIMITED, 0)
+    yield "Request", request(AUDIT, 20_000, to_all)
+    audit = {
+        "run": round_id,
+        "groups": ["ward", "died"],
+        "table": "stays",
+        "is_held_out": True,
+        "learned_at": 1_000_090,
+    }
+    gap = {"measure": "equalized-odds", "value": 0.125, "low": 0.0, "high": 0.25}
+    yield "RunState", state | {"audits": [audit | {"gaps": [gap], "fitted": FITTED}]}
     yield (
         "RunState",
         {

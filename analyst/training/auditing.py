@@ -1,0 +1,123 @@
+"""Audit a trained model: one secure sum, which the silos open and keep beside the model.
+
+The analyst learns whether the audit was made; its figures go to the analyst where the job asks for it and the policies
+release it. docs/training.md.
+"""
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from analyst.client import Federation
+from analyst.errors import AnalystError, SqlError
+from analyst.requests import waiting
+from analyst.training.audit_job import AuditJob
+from analyst.training.job import Job, held_out_of
+from analyst.training.released import taken
+from crypto.randomness import token
+from crypto.rounds.messages import RunEnd
+from policies.models.fitted import Fitted
+from policies.requests.audit import AuditStep
+from policies.requests.exact import ExactStep
+from policies.requests.judged import JudgedModel
+from policies.requests.logistic import LogisticStep
+from policies.requests.noised import NoisedStep
+from policies.requests.request import Request
+from policies.requests.tables import Table
+from policies.requests.training import START
+from policies.units import MICRO, WAIT_S
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """An audit of a model: who has it, what it cost each person, and what it found, where that was released."""
+
+    run: str
+    groups: tuple[str, ...]
+    holders: tuple[str, ...]
+    ended: RunEnd | None
+    rho: float | None  # None without noise
+    found: Fitted | None = None
+    why_not: str = ""  # why the analyst has no figures, where the job asks for them
+
+
+def audit(federation: Federation, job: Job, model: Request, position: bytes, deadline: int = WAIT_S) -> Audited:
+    """Audit the model of the run that a request began, at a position of it, as the job's [audit] says.
+
+    Raises AnalystError if the job does not fit, DeniedError if silos refuse, RoundError if too few answer.
+    """
+    plan, of = model.plan, job.audit
+    if of is None:
+        raise AnalystError("the job has no [audit]", 'name its groups: [audit] groups = ["race"]')
+    if not isinstance(plan, ExactStep | NoisedStep | LogisticStep):
+        raise AnalystError(f"a {plan.kind} is no model", "audit the run of a model that predicts")
+    offer = federation.offer_of(model.silos)
+    cohort = max(offer.silos[silo].min_cohort for silo in model.silos)
+    step = AuditStep(
+        run=token(16),
+        step=0,
+        after=START,
+        release=job.release,
+        held_out=held_out_of(federation, job),
+        released_to=federation.recipient if "analyst" in of.recipients else None,
+        model=JudgedModel(position=position, step=plan.first()),
+        groups=of.groups,
+        threshold=f"{Decimal(of.threshold).normalize():f}",
+        min_cohort=cohort if of.min_cohort is None else of.min_cohort,
+    )
+    table = table_with(federation, model, of)
+    micro_rho = 0
+    if of.epsilon is not None:
+        micro_rho = federation.price(job.purpose, float(of.epsilon), table, step, model.silos)
+    written = federation.write(table, step, job.purpose, micro_rho, silos=model.silos)
+    request = waiting(written, deadline)
+    checked = federation.check(request, federation.submit(request))
+    told = federation.deliver_report(checked.name)
+    found = None if step.released_to is None else taken(federation, request, checked.name)
+    reasons = set(told.values())
+    return Audited(
+        run=step.run.hex(),
+        groups=of.groups,
+        holders=tuple(sorted(told)),
+        ended=reasons.pop() if len(reasons) == 1 else None,
+        rho=None if step.is_exact else request.micro_rho / MICRO,
+        found=None if found is None or isinstance(found, str) else found.fitted,
+        why_not=found if isinstance(found, str) else "",
+    )
+
+
+def table_with(federation: Federation, model: Request, of: AuditJob) -> Table:
+    """Return the table of a model with the columns of an audit's groups; raises AnalystError for an unknown one."""
+    offer, known = federation.offer_of(model.silos), {column.name for column in model.table.columns}
+    more = tuple(name for name in of.groups if name not in known)
+    try:
+        table = offer.table(model.table.name, more)
+    except SqlError as err:
+        raise AnalystError(f"audit.groups: {err.message}", err.hint) from err
+    columns = {column.name: column for column in (*model.table.columns, *table.columns)}
+    return Table(**dict(table) | {"columns": tuple(columns[name] for name in sorted(columns))})
+
+
+def lines_of(audited: Audited) -> list[str]:
+    """Return an audit as text."""
+    by = " and ".join(audited.groups)
+    price = "" if audited.rho is None else f", at a cost of rho {audited.rho:g}"
+    lines = [f"audited by {by} (run {audited.run}){price}: at {', '.join(audited.holders) or 'no silo'}"]
+    if audited.ended == "too-few-rows":
+        lines.append("too few groups of min_cohort persons: nothing can be compared, and no limit on a gap is met")
+    if audited.why_not:
+        lines.append(f"its figures were not released to you: {audited.why_not}")
+    if audited.found is not None:
+        for listing in audited.found.listings[:1]:
+            lines += _listed(listing.headings, [(line.name, line.values) for line in listing.lines])
+        lines += [f"  {note}" for note in audited.found.notes[1:]]
+    return lines
+
+
+def _listed(headings: tuple[str, ...], lines: list[tuple[str, tuple[float | None, ...]]]) -> list[str]:
+    width = max((len(name) for name, _ in lines), default=0)
+    shown = [f"  {'':<{width}} " + " ".join(f"{one:>10}" for one in headings)]
+    for name, values in lines:
+        shown.append(
+            f"  {name:<{width}} " + " ".join("         -" if one is None else f"{one:>10.4f}" for one in values)
+        )
+    return shown

