@@ -243,7 +243,7 @@ def _heard(state: Progress, told: Mapping[str, RunEnd | None]) -> Progress:
     """Return the progress with who has the model; the run is at its end if all that have it say the same reason."""
     reasons = set(told.values())
     ended = reasons.pop() if len(reasons) == 1 else None
-    return state.model_copy(update={"holders": tuple(sorted(told)), "ended": ended})
+    return state.model_copy(update={"holders": tuple(sorted(told)), "ended": ended or state.ended})
 
 
 def interrupted(keep: Path | None, job: Job) -> tuple[Request, int] | None:
