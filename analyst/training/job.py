@@ -1,5 +1,7 @@
 """The job file of a training run: model, table, columns and price. docs/training.md."""
 
+import json
+import re
 import tomllib
 from collections.abc import Mapping
 from decimal import Decimal
@@ -69,6 +71,9 @@ class WatchedMetric(BaseModel):
     epsilon: Annotated[Number, Field(gt=0, le=100)] | None = None  # of all these metrics together; private runs only
     patience: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None  # metrics without an improvement that end the run
     tolerance: Annotated[Number, Field(ge=0, le=10**9)] = 0  # an improvement is more than that
+
+
+_OF_COMMANDS = re.compile(r"--silos ([^;\s]+)")  # in a hint
 
 
 class Job(BaseModel):
@@ -245,6 +250,15 @@ def first_request(federation: Federation, job: Job, *, is_asked: bool = True) ->
     except ValidationError as err:
         reason = err.errors()[0]["msg"].removeprefix("Value error, ")
         raise AnalystError(f"the job cannot be asked: {reason}", "docs/training.md describes every key") from err
+    except AnalystError as err:
+        if _OF_COMMANDS.search(err.hint) is None:
+            raise
+        raise AnalystError(err.message, _OF_COMMANDS.sub(_named_in_job, err.hint)) from err
+
+
+def _named_in_job(option: re.Match[str]) -> str:
+    """Return how a job names the silos that an option of `consilo query` names."""
+    return f"silos = {json.dumps(option[1].split(','))} in the job"
 
 
 def _price(offer: Offer, job: Job, table: Table, delta: float) -> int:
