@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from analyst.cli.evaluating import add_evaluate_command
 from analyst.errors import AnalystError
 from analyst.training.registry import Registry, RunEntry
 from federation.files import write_out
@@ -35,6 +36,7 @@ def add_model_commands(commands: Commands) -> None:
     show.add_argument("--format", choices=["table", "json"], default="table")
     text = "write the model's card there: FILE.html for people, FILE.json for programs"
     show.add_argument("--card", type=Path, metavar="FILE", help=text)
+    add_evaluate_command(actions)
     predict = add_command(actions, "predict", _predict, "score the rows of a file with a model that was released")
     _run(predict)
     predict.add_argument("input", type=Path, metavar="INPUT", help="a CSV or Parquet file with the model's columns")

@@ -23,6 +23,7 @@ from policies.requests.exact import ExactStep, Setting
 from policies.requests.families import SHAPES
 from policies.requests.held_out import PARTS, HeldOut
 from policies.requests.logistic import LogisticStep
+from policies.requests.metrics import MetricName
 from policies.requests.noised import NoisedStep
 from policies.requests.noised_families import LEAST_ROUNDS as NOISED_LEAST_ROUNDS
 from policies.requests.noised_families import MOMENTS, NOISED, why_exact_alone
@@ -49,15 +50,25 @@ class HeldOutRows(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
     column: Name | None = None  # a bool of the role held_out
     share: Annotated[Number, Field(gt=0, lt=1)] | None = None  # of persons, by a split
-    table: Name | None = None  # another table of the same columns, from which nothing is learned
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if sum(one is not None for one in (self.column, self.share, self.table)) != 1:
-            raise ValueError("held_out names one of column, share and table")
+        if (self.column is None) == (self.share is None):
+            raise ValueError("held_out names a column or a share")
         if self.share is not None and Decimal(self.share) * PARTS % 1:
             raise ValueError(f"held_out.share is {self.share}; expected whole thousandths, such as 0.25")
         return self
+
+
+class WatchedMetric(BaseModel):
+    """A metric of the model after its rounds, by the rows that are held out, and when it ends the run."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+    name: MetricName
+    every: Annotated[int, Field(ge=1, le=MAX_STEPS)] = 1  # rounds
+    epsilon: Annotated[Number, Field(gt=0, le=100)] | None = None  # of all these metrics together; private runs only
+    patience: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None  # metrics without an improvement that end the run
+    tolerance: Annotated[Number, Field(ge=0, le=10**9)] = 0  # an improvement is more than that
 
 
 class Job(BaseModel):
@@ -84,6 +95,7 @@ class Job(BaseModel):
     columns: dict[str, Name] = Field(default_factory=dict)  # further ones of an exact family, such as its offset
     held_out: HeldOutRows | None = None
     audit: Annotated[AuditJob | None, Field(exclude_if=lambda audit: audit is None)] = None
+    metric: WatchedMetric | None = None
     # Who has the model at the end; left out of the job's hash where it is the silos alone.
     recipients: Annotated[
         tuple[Literal["silos", "analyst"], ...], Field(exclude_if=lambda named: named == SILOS_ALONE)
@@ -109,6 +121,8 @@ class Job(BaseModel):
             raise ValueError('recipients is ["silos"], or ["silos", "analyst"]: the silos always have the model')
         if self.audit is not None:
             self._check_audit(self.audit)
+        if self.metric is not None:
+            self._check_metric(self.metric)
         if self.is_noised_family:
             return self._check_noised()
         return self._check_exact() if self.is_exact_family else self._check_descent()
@@ -118,8 +132,14 @@ class Job(BaseModel):
             raise ValueError(
                 'release = "private" needs audit.epsilon, the price of an audit; release = "exact" has none'
             )
-        if self.held_out is not None and self.held_out.table is not None:
-            raise ValueError("an audit takes rows of the table that the model was learned from; remove held_out.table")
+
+    def _check_metric(self, metric: WatchedMetric) -> None:
+        if self.held_out is None:
+            raise ValueError("a metric needs rows from which nothing is learned: name [held_out]")
+        if (self.release == "private") != (metric.epsilon is not None):
+            raise ValueError('metric.epsilon is its price with release = "private"; with "exact" it has none')
+        if metric.every > self.planned:
+            raise ValueError(f"metric.every is {metric.every}, of a run of {self.planned} rounds")
 
     def _check_noised(self) -> Self:
         if self.model not in NOISED:
@@ -255,7 +275,7 @@ def step_of(job: Job, least_cohort: int) -> AnyComputation:
 def held_out_of(federation: Federation, job: Job, *, is_asked: bool = True) -> HeldOut | None:
     """Return whom a job's run does not learn from; raises what `split_for` raises."""
     held = job.held_out
-    if held is None or held.table is not None:
+    if held is None:
         return None
     if held.share is None:
         return HeldOut(column=held.column)

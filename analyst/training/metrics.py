@@ -247,7 +247,7 @@ def _average_precision(opened: Opened, negatives: Floats, positives: Floats) -> 
     slopes = _slopes(lambda both: average_precision_of(both[0], both[1]), np.stack([negatives, positives]))
     noise = opened.noise["scores"] * float((slopes**2).sum()) / (inside * (1 - inside)) ** 2
     half = z * math.sqrt(sampled + noise)
-    low, high = (1 / (1 + math.exp(-one)) for one in (logit - half, logit + half))
+    low, high = ((1 + math.tanh(one / 2)) / 2 for one in (logit - half, logit + half))
     return Metric("average-precision", min(1.0, max(0.0, value)), low, high)
 
 

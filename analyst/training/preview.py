@@ -19,6 +19,7 @@ from analyst.sql.offer import Offer
 from analyst.training.affordable import Affordable, affordable, limits_of, scarcest
 from analyst.training.job import Job, first_request
 from analyst.training.run import interrupted
+from analyst.training.watching import metric_in_words
 from crypto.rounds.volume import volume_of
 from crypto.wire import attach
 from policies.budget.accountant import epsilon_of
@@ -87,6 +88,7 @@ class RunPreview:
     silos: Mapping[str, RunAtSilo]
     absent: Mapping[str, str]  # silos that would not be asked, and why
     instead: Affordable | None  # None without noise, and of a run that has begun
+    metric: str = ""  # that is asked for after rounds, beside, in words
 
     @property
     def refusals(self) -> Mapping[str, tuple[Denial, ...]]:
@@ -141,6 +143,7 @@ def preview_run(federation: Federation, job: Job, keep: Path | None = None) -> R
         },
         absent=absent_from(federation.offer, request),
         instead=_instead(asked, standing, request, rounds, delta) if is_priced and not done else None,
+        metric=metric_in_words(job),
     )
 
 
@@ -226,6 +229,8 @@ def run_lines(found: RunPreview) -> Iterator[str]:
     yield f"  all together: a silo sends {_size(found.up_bytes)}, receives {_size(found.down_bytes)}"
     yield ""
     yield from _price_lines(found)
+    if found.metric:
+        yield found.metric
     for silo, why in found.absent.items():
         yield f"  {silo} is not asked: {why}"
     yield from _refusal_lines(found)

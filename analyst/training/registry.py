@@ -14,7 +14,7 @@ from analyst.errors import AnalystError
 from crypto.errors import CryptoError
 from crypto.rounds.messages import RunEnd
 from crypto.rounds.opening import CheckedReport
-from crypto.wire import Count, Message, Name, RoundId, Seconds
+from crypto.wire import Count, Digest, Message, Name, RoundId, Seconds
 from federation.files import replace_file
 from policies.models.card import Figure
 from policies.models.record import RunRecord, recorded
@@ -61,6 +61,8 @@ class RunEntry(Message):
     why_no_model: Annotated[str, Field(max_length=1000)] = ""  # where it was to be released, and was not
     goes_on_as: RoundId | None = None  # the run that goes on in its place with fewer silos
     metrics: tuple[Figure, ...] = ()
+    # SHA-256 of the report of the last round, by which the model is judged; none of an earlier version.
+    position: Annotated[Digest | None, Field(default=None, exclude_if=lambda digest: digest is None)] = None
 
     @property
     def name(self) -> str:
@@ -112,7 +114,8 @@ class Registry:
         entry = RunEntry(run=step.run, request=request.encode(), began_at=now, changed_at=now)
         if before is not None and before.exists():
             earlier = self._read(before)
-            entry = entry.model_copy(update={"done": earlier.done, "lost": earlier.lost, "record": earlier.record})
+            told = {"done": earlier.done, "lost": earlier.lost, "record": earlier.record}
+            entry = entry.model_copy(update=told | {"position": earlier.position})
             self.keep(earlier.model_copy(update={"goes_on_as": step.run}))
         self.keep(entry)
         return entry
@@ -123,7 +126,8 @@ class Registry:
         if step.step < entry.done:
             return
         record = recorded(entry.record, request, step, report)
-        self.keep(entry.model_copy(update={"done": step.step + 1, "record": record, "changed_at": now}))
+        told = {"done": step.step + 1, "record": record, "changed_at": now, "position": report.name}
+        self.keep(entry.model_copy(update=told))
 
     def finish(self, run: bytes, now: int, model: ReleasedModel | str | None, **fields: Unpack[Finished]) -> None:
         """Note the end of a run; `model` is what was released of it, or why it was not, None where nobody asked."""

@@ -31,7 +31,8 @@ from analyst.training.registry import Registry
 from analyst.training.released import taken
 from analyst.training.rounds import RoundDone
 from analyst.training.step import Sleep, answered, learned
-from analyst.training.stopping import Stopping, end, released_lines, tell_owed
+from analyst.training.stopping import Stopping, end, give_up, released_lines, tell_owed
+from analyst.training.watching import Watch, seen
 from crypto.rounds.messages import RunEnd
 from federation.errors import FederationError
 from policies.budget.accountant import epsilon_of
@@ -49,6 +50,7 @@ ENDS: Mapping[RunEnd, str] = MappingProxyType(
         "diverged": "stopped: the loss grew or was not finite, and the last good model stands; narrow the bounds of"
         " features and labels, or ask with another label",
         "abandoned": "given up: no silo takes a further step of it",
+        "patience": "ended by patience: the metric of the job grew no better, and the model of the last round stands",
         "too-few-rows": "too few rows: a model needs more rows than weights, one of times more events, and groups and"
         " curves min_cohort persons; take fewer features, or ask more silos",
     }
@@ -87,6 +89,7 @@ class Training:
     why_no_model: str = ""
     audited: Audited | None = None  # None where the job names no groups, or `why_no_audit` says why
     why_no_audit: str = ""
+    metric_rho: float | None = None  # what the metrics of its rounds cost to each person beside
 
 
 def train(
@@ -117,7 +120,7 @@ def train(
     write(keep, state)
     registry = Registry(federation.config.path.parent)
     registry.begin(request, step, federation.now())
-    answered_in, rounds = dict.fromkeys(request.silos, 0), list[RoundDone]()
+    answered_in, rounds, watch = dict.fromkeys(request.silos, 0), list[RoundDone](), Watch()
     while state.done < step.steps and state.ended is None:
         if state.done and len(state.holders) < len(request.silos):  # for silos that are back, or for a continued run
             state = _heard(state, learned(federation, state))
@@ -143,14 +146,19 @@ def train(
         state = state.model_copy(update={"done": state.done + 1, "after": checked.name, "under_way": b""})
         state = _heard(state, learned(federation, state))
         write(keep, state)
+        watch, figures = seen(federation, job, step.run, state.done, watch)
+        if state.ended is None and watch.is_over(job.metric):
+            state = state.model_copy(update={"ended": "patience"})
+            write(keep, state)
         took = perf_counter() - began
-        rounds.append(RoundDone(state.done, step.steps, took, checked.survivors, len(request.silos)))
+        rounds.append(RoundDone(state.done, step.steps, took, checked.survivors, len(request.silos), figures))
         tell(rounds[-1])
         progress(state.done)
     if not state.holders:  # the last call was interrupted after its last step, or nobody has learned it yet
         state = _heard(state, federation.deliver_report(state.after))
     is_private = step.release == "private"
-    stopping = end(federation, request, state.after, keep) if state.ended is not None and is_private else None
+    over = give_up if state.ended == "patience" else end
+    stopping = over(federation, request, state.after, keep) if state.ended is not None and is_private else None
     audited, why_no_audit = _audited(federation, job, state, deadline)
     model = None if step.released_to is None else taken(federation, request, state.after)
     if not isinstance(model, str) and (stopping is None or stopping.is_settled):
@@ -180,6 +188,7 @@ def train(
         why_no_model=model if isinstance(model, str) else "",
         audited=audited,
         why_no_audit=why_no_audit,
+        metric_rho=watch.rho or None,
     )
     registry.finish(
         step.run,
@@ -259,6 +268,7 @@ def to_json(training: Training) -> str:
             "released": training.released,
             "released_at": None if training.stopping is None else list(training.stopping.released),
             "has_model": training.has_model,
+            "metric_rho": training.metric_rho,
             "assumptions": list(training.assumptions),
         },
         indent=2,
@@ -300,6 +310,8 @@ def show_training(training: Training, job: Job, policies: Mapping[str, Path]) ->
     if training.epsilon is not None and training.rho is not None:
         cost = f"epsilon {training.epsilon:.2f} at delta {training.delta:g} (rho {training.rho:g})"
         lines.append(f"cost to each person: {cost}; {training.assumptions[0]}")
+        if training.metric_rho is not None:
+            lines.append(f"its metrics cost rho {training.metric_rho:g} to each person beside")
         if training.lost:
             lines.append(f"of it, {training.lost} of {training.steps + training.lost} charges gave no report")
         lines += _reserved_lines(training)

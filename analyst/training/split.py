@@ -4,6 +4,7 @@
 and no secret. A silo that was away learns it from that report before it is asked.
 """
 
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -12,6 +13,7 @@ from analyst.errors import AnalystError, RoundError
 from crypto.errors import CryptoError
 from crypto.randomness import token
 from crypto.wire import Digest, Message, Name, RoundId
+from federation.errors import FederationError
 from federation.files import replace_file
 from policies.requests.split import SplitStep
 from policies.requests.training import START
@@ -60,7 +62,7 @@ def split_for(
     if found is not None:
         try:
             federation.deliver_report(found.report)
-        except (CryptoError, AnalystError) as err:
+        except (CryptoError, AnalystError, FederationError) as err:
             hint = f"remove its entry from {path} to make a new one, which divides persons otherwise"
             raise AnalystError(f"the split {found.run.hex()} cannot be delivered: {err}", hint) from err
         return found.run
@@ -72,6 +74,15 @@ def split_for(
     made = Split(purpose=purpose, silos=asked, run=step.run, report=checked.name)
     _write(path, Splits(splits=(*known.splits, made)))
     return step.run
+
+
+def deliver_split(federation: Federation, run: bytes) -> None:
+    """Hand a split to its silos once more, if it is known here; a silo that lacks it refuses what names it."""
+    known = _read(federation.config.path.parent / FILE)
+    for one in known.splits:
+        if one.run == run:
+            with suppress(CryptoError, AnalystError, FederationError):
+                federation.deliver_report(one.report)
 
 
 def _read(path: Path) -> Splits:

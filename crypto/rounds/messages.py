@@ -192,7 +192,7 @@ class Opening(Message):
 
 
 # Why a run is at its end before its last step: the aim is met, the last good model stands, or its analyst gave it up.
-RunEnd = Literal["complete", "no-maximum", "diverged", "too-few-rows", "abandoned"]
+RunEnd = Literal["complete", "no-maximum", "diverged", "too-few-rows", "abandoned", "patience"]
 
 
 class ModelUpdated(Message):

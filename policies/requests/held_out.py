@@ -35,7 +35,7 @@ class HeldOut(Message):
     def in_words(self) -> str:
         """Who is held out, in words."""
         if self.parts is None:
-            return f"those that {self.column} holds out"
+            return f"those that {self.column} marks"
         return f"{self.parts / PARTS:g} of all persons"
 
 

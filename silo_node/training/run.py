@@ -11,7 +11,6 @@ from crypto.errors import ProtocolError
 from crypto.rounds.messages import RunEnd
 from crypto.wire import Digest, Message, Name, RoundId, Seconds
 from policies.models.record import RunRecord
-from policies.requests.judged import definition_of
 from policies.requests.request import Request, job_of
 from policies.requests.training import START
 from policies.units import MAX_STEPS
@@ -84,8 +83,6 @@ class RunState(Message):
     exact: Annotated[ExactModel | None, Field(default=None, exclude_if=lambda model: model is None)] = None
     # Why a run of any other kind is at its end before its last step, from opened sums alone; left out while it goes on.
     ended_early: Annotated[RunEnd | None, Field(default=None, exclude_if=lambda ended: ended is None)] = None
-    # What the model means, by which it is judged: `policies.requests.judged.definition_of`.
-    definition: Annotated[Digest | None, Field(default=None, exclude_if=lambda digest: digest is None)] = None
     # Of a split, which is no model: the secret that divides persons. It is shown to nobody.
     split: Annotated[
         bytes | None, Field(default=None, repr=False, min_length=64, max_length=64, exclude_if=lambda one: one is None)
@@ -166,7 +163,6 @@ def state_after(
         velocity=tuple(map(float, velocity)),
         exact=exact,
         ended_early=ended,
-        definition=definition_of(request.table, step),
     )
 
 

@@ -123,10 +123,13 @@ def test_a_split_needs_the_evaluation_to_be_open(tmp_path: Path) -> None:
 def test_a_job_names_one_way_of_holding_rows_out(tmp_path: Path) -> None:
     file = tmp_path / "job.toml"
     for held_out, why in (
-        ("", "one of column, share and table"),
-        ('column = "a"\nshare = 0.5', "one of column, share and table"),
+        ("", "a column or a share"),
+        ('column = "a"\nshare = 0.5', "a column or a share"),
         ("share = 0.0001", "whole thousandths"),
         ("share = 1", "less than 1"),
+        ('column = "a"\n[metric]\nname = "f1"', "metric.name"),
+        ('column = "a"\n[metric]\nname = "auc"\nepsilon = 1', 'with "exact" it has none'),
+        ('column = "a"\n[metric]\nname = "auc"\nevery = 99', "of a run of 25 rounds"),
     ):
         file.write_text(f"{JOB}[held_out]\n{held_out}\n")
         with pytest.raises(AnalystError, match=why):

@@ -198,7 +198,6 @@ def test_an_audit_shrinks_by_reweighing_at_a_cost_in_auc(tmp_path: Path) -> None
         ('groups = ["white"]\nmeasure = "parity"\nmax_gap = 0.1\n', "", "audit.measure"),
         ('groups = ["white"]\nepsilon = 1\n', "", 'release = "exact" has none'),
         ("groups = []\n", "", "audit.groups"),
-        ('groups = ["white"]\n', '[held_out]\ntable = "others"\n', "remove held_out.table"),
     ],
 )
 def test_an_audit_that_cannot_be_is_refused_in_the_job(

@@ -691,7 +691,13 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "Request", request(HOLDING_OUT, 0)
     yield "Request", request(LIMITED, 0)
     yield "Request", request(AUDIT, 20_000, to_all)
-    audit = {"run": round_id, "groups": ["ward", "died"], "table": "stays", "is_held_out": True, "learned_at": 1_000_090}
+    audit = {
+        "run": round_id,
+        "groups": ["ward", "died"],
+        "table": "stays",
+        "is_held_out": True,
+        "learned_at": 1_000_090,
+    }
     gap = {"measure": "equalized-odds", "value": 0.125, "low": 0.0, "high": 0.25}
     yield "RunState", state | {"audits": [audit | {"gaps": [gap], "fitted": FITTED}]}
     yield (

@@ -1,0 +1,58 @@
+"""`consilo model evaluate`: how good the predictions of a trained model are, by rows that its silos hold out."""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from analyst.cli.opening import deadline_option, federation_opened, federation_options, print_lines
+from analyst.training.evaluation import evaluate, evaluation_of, show_evaluation, to_csv, to_json
+from analyst.training.registry import Registry
+from federation.files import write_out
+from federation.terminal import Commands, add_command, number, plain
+from policies.requests.metrics import METRICS
+
+
+def add_evaluate_command(actions: Commands) -> None:
+    """Add `evaluate` to a group of commands."""
+    text = "judge a run's model by the rows that its silos hold out; with noise it has a price"
+    command = add_command(actions, "evaluate", _evaluate, text)
+    command.add_argument("name", metavar="RUN", help="the run's name, or its beginning")
+    text = "a metric, once for each; default: all that the family has"
+    command.add_argument("--metric", action="append", choices=METRICS, default=[], metavar="NAME", help=text)
+    text = "judge by all rows of another table with the same columns, not by the rows that were held out"
+    command.add_argument("--table", metavar="NAME", help=text)
+    text = "the price to each person, on private sources; the metrics have noise then"
+    command.add_argument("--epsilon", type=number, metavar="E", help=text)
+    text = "also by each silo's own rows, where its policy says own_metrics = true"
+    command.add_argument("--own", action="store_true", help=text)
+    federation_options(command)
+    deadline_option(command)
+    command.add_argument("--format", choices=["text", "json", "csv"], default="text")
+    command.add_argument("--out", type=Path, metavar="FILE", help="write it there instead of printing it")
+
+
+def _evaluate(options: argparse.Namespace, notes: Console) -> int:
+    with federation_opened(options, notes) as (federation, status):
+        entry = Registry(federation.config.path.parent).entry(options.name)
+        request = evaluation_of(
+            federation,
+            entry,
+            metrics=options.metric,
+            table=options.table,
+            epsilon=options.epsilon,
+            has_own=options.own,
+            deadline=options.deadline,
+        )
+        status.update("asking the silos")
+        found = evaluate(federation, entry, request)
+    lines = list(map(plain, show_evaluation(found)))
+    if options.out is None and options.format == "text":
+        print_lines(iter(lines))
+        return 0
+    text = {"json": to_json, "csv": to_csv}[options.format](found) if options.format != "text" else "\n".join(lines)
+    if options.out is None:
+        print(text.rstrip("\n"))
+    else:
+        write_out(options.out, text.encode() if text.endswith("\n") else f"{text}\n".encode())
+    return 0

@@ -1,0 +1,115 @@
+"""A metric after each round of a run: told to the analyst, paid for with noise, and the end of a run that waits."""
+
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analyst.errors import AnalystError, DeniedError
+from analyst.training.evaluation import evaluate, evaluation_of
+from analyst.training.job import WatchedMetric, read_job
+from analyst.training.preview import preview_run, run_lines
+from analyst.training.run import show_training, to_json
+from analyst.training.watching import Watch
+from crypto.noise import discrete_gaussian
+from silo_node.data.sides import held_out_of
+from tests.harness.simulator import no_noise
+from tests.rounds import test_noised_families as with_noise
+from tests.rounds.test_evaluation import METRICS, by_name, entry_of, judged
+from tests.rounds.test_exact_families import SILOS, TIGHT, banks, job_of, pooled, run
+from tests.rounds.test_held_out import WITH_EVALUATION, secret_of
+
+pytestmark = pytest.mark.slow
+
+HELD = "[held_out]\nshare = 0.3\n"
+PRIVATE = "epsilon = 8\n"
+OPENED = (*with_noise.FAMILIES, "evaluation")
+
+
+def test_each_round_tells_its_metric_and_patience_ends_the_run(tmp_path: Path) -> None:
+    metric = f'{HELD}[metric]\nname = "log-loss"\ntolerance = 0.0001\npatience = 2\n'
+    job = job_of("logistic-regression", "ok", TIGHT) + metric
+    with banks(tmp_path / "f", job, computations=WITH_EVALUATION, change=METRICS) as (simulation, file):
+        training = run(simulation, file)
+        told = [one.figures["log-loss"] for one in training.rounds]
+        assert len(told) == training.steps < 8
+        assert training.ended == "patience"
+        best = min(told[:-2])
+        assert told[-3] == best
+        assert all(best - one <= 0.0001 for one in told[-2:])
+        assert "log-loss 0." in training.rounds[-1].in_words
+        assert training.metric_rho is None
+        assert "ended by patience" in show_training(training, read_job(file), {})
+        assert '"ended": "patience"' in to_json(training)
+        # The model of the last round stands at every silo, and is judged.
+        assert training.holders == SILOS
+        assert by_name(judged(simulation).judged)["log-loss"] == pytest.approx(told[-1], abs=1e-12)
+        assert "metric: log-loss" in "\n".join(
+            run_lines(preview_run(simulation.federation, read_job(file), file.with_name("keep.json")))
+        )
+
+
+def test_an_improvement_is_more_than_the_tolerance() -> None:
+    of = WatchedMetric(name="auc", tolerance=Decimal("0.01"), patience=2)
+    watch = Watch()
+    for value, since in ((0.5, 0), (0.505, 1), (0.52, 0), (0.52, 1), (0.1, 2)):
+        watch = watch.after(value, of)
+        assert watch.since == since, value
+    assert watch.best == 0.52
+    assert watch.is_over(of)
+    falling = WatchedMetric(name="rmse", patience=1)
+    assert Watch().after(2.0, falling).after(1.9, falling).since == 0
+    assert not watch.is_over(None)
+
+
+def test_without_open_metrics_a_run_that_asks_for_them_is_refused(tmp_path: Path) -> None:
+    job = job_of("logistic-regression", "ok", TIGHT) + f'{HELD}[metric]\nname = "auc"\n'
+    with (
+        banks(tmp_path / "f", job, computations=WITH_EVALUATION) as (simulation, file),
+        pytest.raises(DeniedError, match="metrics of a model may not leave"),
+    ):
+        run(simulation, file)
+
+
+def test_a_private_model_is_judged_at_a_price_and_without_its_noise_exactly(tmp_path: Path) -> None:
+    job = with_noise.job_of("logistic-regression", "ok", PRIVATE + HELD)
+    change = 'release = ["model"]', 'release = ["model", "metrics"]'
+    with with_noise.banks(tmp_path / "f", job, no_noise, computations=OPENED, change=change) as (simulation, file):
+        run(simulation, file)
+        before = simulation.spent("north")
+        with pytest.raises(AnalystError, match="the sources are private"):
+            judged(simulation)
+        found = judged(simulation, epsilon=1.0, metrics=("accuracy", "auc", "log-loss"))
+        assert found.epsilon == pytest.approx(1, rel=0.01)
+        assert simulation.spent("north") > before
+        is_out = held_out_of(secret_of(simulation), [f"{row['id']}-{one}" for one in range(4) for row in pooled()], 300)
+        assert found.judged.rows == is_out.sum()
+        own = by_name(found.judged)
+        assert 0.6 < own["accuracy"] < 1
+        assert 0.6 < own["auc"] < 1
+        assert all(one.low is not None and one.low < (one.value or 0) for one in found.judged.metrics)
+
+
+def test_noise_is_within_the_interval_that_is_told(tmp_path: Path) -> None:
+    metric = '[metric]\nname = "accuracy"\nevery = 25\nepsilon = 2\n'
+    job = with_noise.job_of("logistic-regression", "ok", PRIVATE + HELD + metric)
+    change = 'release = ["model"]', 'release = ["model", "metrics"]'
+    with with_noise.banks(tmp_path / "f", job, discrete_gaussian, computations=OPENED, change=change) as made:
+        simulation, file = made
+        training = run(simulation, file)
+        assert [one.number for one in training.rounds if one.figures] == [25, 50]
+        assert training.metric_rho is not None
+        assert 0 < training.metric_rho < 0.3
+        assert "its metrics cost rho" in show_training(training, read_job(file), {})
+        entry = entry_of(simulation)
+        found = evaluate(simulation.federation, entry, evaluation_of(simulation.federation, entry, epsilon=4.0))
+        rows = held_out_of(secret_of(simulation), [f"{row['id']}-{one}" for one in range(4) for row in pooled()], 300)
+        assert abs(found.judged.rows - rows.sum()) < 60
+        for one in found.judged.metrics:
+            assert one.value is not None
+            assert one.low is not None
+            assert one.high is not None
+            assert one.low <= one.value <= one.high
+        assert np.isfinite(list(by_name(found.judged).values())).all()
+        assert any("every figure has noise" in note for note in found.notes)
