@@ -63,6 +63,7 @@ def audit(federation: Federation, job: Job, model: Request, position: bytes, dea
         groups=of.groups,
         threshold=f"{Decimal(of.threshold).normalize():f}",
         min_cohort=cohort if of.min_cohort is None else of.min_cohort,
+        has_drift=job.watch is not None,
     )
     table = table_with(federation, model, of)
     micro_rho = 0

@@ -14,6 +14,7 @@ from analyst.sql.offer import Offer, suggest
 from analyst.training.affordable import affordable, limits_of
 from analyst.training.audit_job import AuditJob
 from analyst.training.split import split_for
+from analyst.training.watch_job import WatchJob
 from crypto.randomness import token
 from crypto.wire import Name
 from policies.budget.accountant import micro_rho_of
@@ -95,6 +96,7 @@ class Job(BaseModel):
     columns: dict[str, Name] = Field(default_factory=dict)  # further ones of an exact family, such as its offset
     held_out: HeldOutRows | None = None
     audit: Annotated[AuditJob | None, Field(exclude_if=lambda audit: audit is None)] = None
+    watch: Annotated[WatchJob | None, Field(exclude_if=lambda watch: watch is None)] = None
     metric: WatchedMetric | None = None
     # Who has the model at the end; left out of the job's hash where it is the silos alone.
     recipients: Annotated[
@@ -121,6 +123,8 @@ class Job(BaseModel):
             raise ValueError('recipients is ["silos"], or ["silos", "analyst"]: the silos always have the model')
         if self.audit is not None:
             self._check_audit(self.audit)
+        if self.watch is not None:
+            self._check_watch(self.watch)
         if self.metric is not None:
             self._check_metric(self.metric)
         if self.is_noised_family:
@@ -132,6 +136,15 @@ class Job(BaseModel):
             raise ValueError(
                 'release = "private" needs audit.epsilon, the price of an audit; release = "exact" has none'
             )
+
+    def _check_watch(self, watch: WatchJob) -> None:
+        if self.audit is None or "analyst" not in self.audit.recipients:
+            raise ValueError('[watch] needs [audit] with recipients = ["silos", "analyst"]: it compares its figures')
+        is_private = self.release == "private"
+        if is_private != (watch.epsilon is not None):
+            raise ValueError('watch.epsilon is the most that watching costs with release = "private", and needed there')
+        if watch.metric is not None and is_private != (watch.metric_epsilon is not None):
+            raise ValueError('watch.metric_epsilon is the price of the metric with release = "private"')
 
     def _check_metric(self, metric: WatchedMetric) -> None:
         if self.held_out is None:
