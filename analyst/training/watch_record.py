@@ -5,6 +5,7 @@ tell from an error that no silo had charged it.
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -44,7 +45,17 @@ class Look:
     def line(self) -> str:
         """Return it as a line of JSON."""
         found = {"schema": SCHEMA, **asdict(self), "at": when(self.at)}
-        return json.dumps(found) + "\n"
+        found["gaps"] = {name: [_known(end) for end in one] for name, one in _ends(self.gaps)}
+        return json.dumps(found, allow_nan=False) + "\n"
+
+
+def _ends(gaps: Mapping[str, Interval]) -> Iterator[tuple[str, tuple[float, float, float]]]:
+    for name, one in gaps.items():
+        yield name, (one.value, one.low, one.high)
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def bins_in(found: Fitted) -> tuple[Bins, tuple[float, float]]:

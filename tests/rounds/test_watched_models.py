@@ -10,7 +10,7 @@ import pytest
 
 from analyst.errors import AnalystError
 from analyst.training.job import Job, read_job
-from analyst.training.looking import check_left, first_look, keep, look_at, looks_in, run_of
+from analyst.training.looking import check_left, first_look, keep, look_at, looks_in, price_of, run_of
 from analyst.training.run import train
 from analyst.training.watch_record import Look
 from tests.cases import every
@@ -20,7 +20,6 @@ from tests.rounds.test_model_audits import COLUMNS, OPEN, RELEASED, applicants, 
 pytestmark = pytest.mark.slow
 AUDIT = 'groups = ["white"]\nmeasure = "demographic-parity"\nmax_gap = 0.9\nrecipients = ["silos", "analyst"]\n'
 WATCH = '[watch]\nevery = "7d"\nmax_drift = 0.1\nmetric = "auc"\nbound = 0.75\n'
-OPENED = ("release = [", 'release = ["metrics", ')
 
 
 def at_silos(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -64,6 +63,7 @@ def test_a_look_tells_drift_and_alarms_and_the_first_is_the_reference(tmp_path: 
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [len(line["alarms"]) > 0 for line in lines] == [False, False, True]
     assert {line["run"] for line in lines} == {training.run}
+    assert len(lines[0]["gaps"]["demographic-parity"]) == 3
 
 
 def test_what_silos_do_not_release_is_a_look_that_failed(tmp_path: Path) -> None:
@@ -107,18 +107,10 @@ def test_watching_ends_before_its_budget_does() -> None:
     job = Job.model_validate(text)
     entry, federation = Entry(), Priced()
     before: list[Look] = []
-    price = 0.0
-    for _ in range(20):
-        try:
-            check_left(federation, entry, job, before)  # type: ignore[arg-type]
-        except AnalystError as err:
-            assert "used up" in err.message
-            break
-        from analyst.training.looking import price_of
-
-        price = price_of(federation, entry, job)  # type: ignore[arg-type]
+    price = price_of(federation, entry, job)  # type: ignore[arg-type]
+    for _ in range(3):  # rho grows with the square of epsilon, nearly
+        check_left(federation, entry, job, before)  # type: ignore[arg-type]
         before.append(Look(run="a", at=0, rho=price, error="lost"))  # a failed look counts as paid
-    assert len(before) == 3  # rho grows with the square of epsilon, nearly
     with pytest.raises(AnalystError, match="3 looks cost"):
         check_left(federation, entry, job, before)  # type: ignore[arg-type]
 
