@@ -22,7 +22,9 @@ def add_watch_command(commands: Commands) -> None:
     command = add_command(commands, "watch", _watch, "look at a trained model again and again: gaps, a metric, drift")
     command.add_argument("job", type=Path, metavar="JOB", help="the job file, with [audit] and [watch]")
     command.add_argument("--once", action="store_true", help="look once, now; without it every watch.every")
-    command.add_argument("--run", metavar="RUN", help="the run's name, or its beginning; default: the job's last one")
+    command.add_argument(
+        "--run", dest="name", metavar="RUN", help="the run's name, or its beginning; default: the job's last one"
+    )
     text = "where each look is a line of JSON; default: JOB.watch.jsonl"
     command.add_argument("--out", type=Path, metavar="FILE", help=text)
     federation_options(command)
@@ -48,7 +50,7 @@ def _watch(options: argparse.Namespace, notes: Console) -> int:
     while True:
         began = time.monotonic()
         with federation_opened(options, notes) as (federation, status):
-            entry = run_of(federation, job, options.run)
+            entry = run_of(federation, job, options.name)
             status.update("asking the silos")
             look = look_at(federation, entry, job, looks_in(path, entry.name), options.deadline)
         keep(path, look)
