@@ -18,6 +18,7 @@ from analyst.training.registry import Registry, RunEntry
 from analyst.training.watch_job import WatchJob
 from analyst.training.watch_record import Look, alarms, bins_in, drifts, gaps_in, read_looks
 from crypto.errors import CryptoError
+from federation.files import check_out, replace_file
 from policies.budget.accountant import micro_rho_of
 from policies.models.fitted import Fitted
 from policies.units import MICRO, WAIT_S
@@ -58,10 +59,11 @@ def looks_in(path: Path, run: str) -> list[Look]:
 
 
 def keep(path: Path, look: Look) -> None:
-    """Append a look to a file; raises AnalystError if there is no room."""
+    """Add a look to a file; raises AnalystError if there is no room."""
     try:
-        with path.open("a") as file:
-            file.write(look.line())
+        before = path.read_bytes() if path.exists() else b""
+        check_out(path)
+        replace_file(path, before + look.line().encode(), 0o600)
     except OSError as err:
         raise AnalystError(f"{path} cannot be written ({err.strerror})", "make room there, and look again") from err
 
