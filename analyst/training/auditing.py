@@ -78,6 +78,7 @@ def audit_of(
         groups=of.groups,
         threshold=f"{Decimal(of.threshold).normalize():f}",
         min_cohort=cohort if of.min_cohort is None else of.min_cohort,
+        has_drift=job.watch is not None,
     )
     table = table_with(federation, model, of)
     micro_rho = 0
