@@ -32,7 +32,7 @@ from policies.requests.statistic import Extent, Statistic
 from policies.requests.survival import ROW, SURVIVAL, grid_of
 from policies.requests.tables import TableColumn
 from policies.requests.trees import TREE, tree_over
-from policies.units import MICRO
+from policies.units import MICRO, when
 
 if TYPE_CHECKING:
     from analyst.client import Federation
@@ -307,6 +307,12 @@ def left_in_words(left: Sequence[Left]) -> str:
     return f"rho {rest / MICRO:.4g} is left ({scarcest.window}{whose})"
 
 
+def budget_entries(standing: Standing) -> Iterator[dict[str, Any]]:
+    """Yield what is left of each budget at a silo, and what each training run of the analyst has reserved there."""
+    yield from (one.model_dump() for one in standing.left)
+    yield from (one.model_dump() | {"run": one.run.hex()} for one in standing.runs)
+
+
 def budget_lines(found: Mapping[str, Standing]) -> Iterator[str]:
     """Yield what is left to the analyst at each silo."""
     for silo, standing in found.items():
@@ -315,3 +321,6 @@ def budget_lines(found: Mapping[str, Standing]) -> Iterator[str]:
             what = f"{one.window}, {one.purpose}" if one.purpose else f"{one.window}, all purposes"
             mine = "" if one.analyst is None else f"; to you rho {one.analyst / MICRO:.4g}"
             yield f"  {what}: rho {one.everybody / MICRO:.4g} of {one.limit / MICRO:.4g} is left{mine}"
+        for run in standing.runs:
+            steps = f"{run.parts} of {run.steps} steps to come of run {run.run.hex()[:16]}, {run.purpose}"
+            yield f"  reserved: rho {run.micro_rho / MICRO:.4g} for {steps}, until {when(run.until)[:10]}"

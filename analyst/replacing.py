@@ -21,7 +21,7 @@ from policies.requests.request import Request
 
 _CHARGED = "ALREADY_ANSWERED"
 # Whoever says so is not left out: people are asked, or the earlier request was charged, which has no price if exact.
-_STAYS = frozenset({"APPROVAL_AWAITED", "REPLACED"})
+_STAYS = frozenset({"APPROVAL_AWAITED", "REPLACED", "RUN_OVER"})
 Bears = Callable[[int, Collection[str]], bool]  # so many silos that are asked, of which these take part
 
 

@@ -43,6 +43,7 @@ MODULE = "silo_node.data.worker"
 START_S = 30.0
 START_LOADED_S = 60.0  # of a worker that imports before it is ready, as times are declared
 LOOK_S = 0.1  # between two looks whether an import is over
+LOOK_MOST_S = 10.0  # of one look, as an import may hold the interpreter; past the limit of the wait the worker is ended
 KILL_S = 0.02  # to notice in that the time is over
 MIN_MEMORY_MB = 512
 # A process that computes keeps the memory of arrays for the next ones: to get it anew doubles the processor time.
@@ -147,7 +148,7 @@ class KillableComputer:
             state = LOADED if self._has_begun.wait(limit_s) else LOADING
         while state == LOADING and time.monotonic() < deadline:
             with suppress(ComputeError):  # no worker is ready yet, or it computes
-                (state,) = self._within(Job("an import", LOAD, kind.encode(), 1), deadline)
+                (state,) = self._within(Job("an import", LOAD, kind.encode(), 1), deadline + LOOK_MOST_S)
             if state == LOADING:
                 time.sleep(LOOK_S)
         if state == FAILED:

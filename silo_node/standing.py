@@ -14,7 +14,7 @@ from policies.decision.budget_rules import limits_of, run_limit_of
 from policies.decision.compiled import compiled
 from policies.decision.computing import stated_ms
 from policies.requests.request import Request, resolved
-from policies.requests.standing import LIFETIME, Left, Standing
+from policies.requests.standing import LIFETIME, MAX_RUNS, Left, ReservedRun, Standing
 from silo_node.rounds.proposal import Fresh, foretold
 from silo_node.rounds.states import Silo
 
@@ -24,9 +24,10 @@ def standing_of(silo: Silo, ledger: Ledger, fresh: Fresh, now: int, analyst: str
 
     `analyst` is the name that signed the question; all analysts of one entry of the policy share its budget.
     """
-    left = tuple(left_of(silo, ledger, now, silo.policy.analyst_entry(analyst) or analyst))
+    entry = silo.policy.analyst_entry(analyst) or analyst
+    left, runs = tuple(left_of(silo, ledger, now, entry)), tuple(runs_of(ledger, entry))
     if not body:
-        return Standing(left=left)
+        return Standing(left=left, runs=runs)
     try:
         request = resolved(Request.decode(body), compiled(silo.policy).domains)
     except WireError as err:
@@ -40,8 +41,17 @@ def standing_of(silo: Silo, ledger: Ledger, fresh: Fresh, now: int, analyst: str
         micro_rho=charge(request, silo.policy.privacy_unit.max_silos),
         compute_ms=(stated_ms(silo.policy, request) or 0) if is_open else 0,  # no policy declares a time of others
         denials=denials,
+        runs=runs,
         run_limit=run_limit_of(silo.policy, request) if is_open and request.plan.training is not None else None,
     )
+
+
+def runs_of(ledger: Ledger, analyst: str) -> Iterator[ReservedRun]:
+    """Yield what the analyst's training runs have reserved; of very many those that end first."""
+    own = [one for one in ledger.reservations() if one.analyst == analyst and one.parts]
+    for one in own[:MAX_RUNS]:
+        about = {"run": one.run, "purpose": one.purpose, "steps": one.steps, "parts": one.parts}
+        yield ReservedRun.model_validate(about | {"micro_rho": one.micro_rho, "until": one.until})
 
 
 def left_of(silo: Silo, ledger: Ledger, now: int, analyst: str) -> Iterator[Left]:

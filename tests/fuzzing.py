@@ -34,6 +34,7 @@ from analyst.reports.report import Report, SiloOutcome, decoded, encoded
 from analyst.training.progress import Progress
 from analyst.training.registry import RunEntry
 from analyst.training.split import Split, Splits
+from analyst.training.stopping import Owed
 from crypto.backends import lattice_parameters, paillier
 from crypto.backends.registry import BACKENDS
 from crypto.backends.scheme import Scheme, Shape, key_id
@@ -259,7 +260,9 @@ def decoders() -> dict[str, Decoder]:
     ).encode()
     kept = Split(purpose="lending", silos=("east", "west"), run=bytes(16), report=bytes(32))
     splits = Splits(splits=(kept, kept)).encode()
-    entry = RunEntry(run=bytes(16), request=b"a request", began_at=1, changed_at=2, done=3, rho=0.5).encode()
+    entry = RunEntry(
+        run=bytes(16), request=b"a request", began_at=1, changed_at=2, done=3, rho=0.5, position=bytes(32)
+    ).encode()
     report, failed = samples["EncryptedReport"][0], samples["Failed"][0]
     envelope, other = (
         sign(Failed.decode(failed), "ward", KEY),
@@ -276,6 +279,7 @@ def decoders() -> dict[str, Decoder]:
     found += [Decoder(type(one).KIND, _reads(type(one)), (one.encode(),), type(one)) for one in _others()]
     found += [
         Decoder("Progress", _reads(Progress), (progress,), Progress),
+        Decoder("Owed", _reads(Owed), (Owed(stopped=(b"an envelope", b"another")).encode(),), Owed),
         Decoder("Splits", _reads(Splits), (splits,), Splits),
         Decoder("RunEntry", _reads(RunEntry), (entry,), RunEntry),
         Decoder("SearchProgress", _reads(SearchProgress), (search,), SearchProgress),

@@ -38,7 +38,11 @@ BYTES_A_BYTE, BYTES_A_COMMA, BYTES_ANYWAY = 4, 4 << 10, 8 << 20
 SANDBOX_S = 5.0
 SANDBOX_BYTES = 512 << 20
 MESSAGES = [name for name, one in decoders().items() if one.kind is not None]
-OWN = {"RunState", "Progress"}  # files that nobody but their owner writes: bounded in bytes, not so tightly in memory
+OWN = {
+    "RunState",
+    "Progress",
+    "RunEntry",
+}  # files that nobody but their owner writes: bounded in bytes, not so tightly in memory
 
 pytestmark = [pytest.mark.fuzz, pytest.mark.timeout(900)]
 

@@ -1,6 +1,7 @@
 """`consilo new`: found a simulated federation around files, with drafts of its policies and of a training job."""
 
 import argparse
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -37,6 +38,8 @@ def add_new_command(commands: Commands) -> None:
     parser.add_argument("--features", type=_names, default=(), metavar="NAME,NAME,...", help=text)
     text = "a further column of the model, such as time=survival_days of cox; repeat it"
     parser.add_argument("--part", action="append", default=[], type=_part, metavar="NAME=COLUMN", help=text)
+    text = "the share of persons from whom the job learns nothing, so that the model is judged by them; such as 0.25"
+    parser.add_argument("--held-out", type=_share, metavar="SHARE", help=text)
     text = "the value of a text label that the model predicts"
     parser.add_argument("--positive", metavar="VALUE", help=text)
 
@@ -55,6 +58,12 @@ def _part(text: str) -> tuple[str, str]:
     return name, column
 
 
+def _share(text: str) -> str:
+    if not re.fullmatch(r"0\.[0-9]{1,3}", text) or not float(text):
+        raise argparse.ArgumentTypeError(f"found {text[:40]!r}, expected a share of up to three digits, such as 0.25")
+    return text
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for one in text.split(",") if (name := one.strip())))
 
@@ -62,14 +71,14 @@ def _names(text: str) -> tuple[str, ...]:
 def _wanted(options: argparse.Namespace) -> Wanted | None:
     """Return the job that is wanted; raises AnalystError where options of one contradict each other or stand alone."""
     if options.job is None:
-        for name in ("features", "part", "positive"):
-            if getattr(options, name):
+        for name in ("features", "part", "positive", "held-out"):
+            if getattr(options, name.replace("-", "_")):
                 raise AnalystError(f"--{name} is of a job", f"add --job MODEL, or leave out --{name}")
         return None
     if len(options.label) > 1:
         raise AnalystError(f"{len(options.label)} labels, a job has one", "name its further columns with --part")
     label = options.label[0] if options.label else None
-    return Wanted(options.job, label, options.features, dict(options.part), options.positive)
+    return Wanted(options.job, label, options.features, dict(options.part), options.positive, options.held_out)
 
 
 def _new(options: argparse.Namespace, notes: Console) -> int:

@@ -125,7 +125,7 @@ def command_line() -> argparse.ArgumentParser:
     text = "say what it would cost and tell, and who would refuse it; ask and pay nothing"
     query.add_argument("--preview", action="store_true", help=text)
     output_options(query)
-    train = command("train", _train, "train a model across the silos, which alone receive it")
+    train = command("train", _train, "train a model across the silos, which receive it, and you where policies say so")
     train.add_argument("job", type=Path, metavar="JOB", help="the job file, such as job.toml")
     federation_options(train)
     deadline_option(train)

@@ -10,7 +10,7 @@ from rich.console import Console
 from analyst.asking import Command
 from analyst.cli.opening import federation_opened, federation_options, print_lines
 from analyst.client import Federation
-from analyst.preview import asks_of, budget_lines, parts_of, plan_lines, preview, preview_lines
+from analyst.preview import asks_of, budget_entries, budget_lines, parts_of, plan_lines, preview, preview_lines
 from analyst.reports.rehearsal import rehearsed_all
 from analyst.sql.script import script
 from analyst.training.job import Job
@@ -67,7 +67,7 @@ def _budget(options: argparse.Namespace, notes: Console) -> int:
     with federation_opened(options, notes) as (federation, _):
         found = federation.standing()
     if options.format == "json":
-        print(json.dumps({silo: [one.model_dump() for one in of.left] for silo, of in found.items()}, indent=2))
+        print(json.dumps({silo: list(budget_entries(of)) for silo, of in found.items()}, indent=2))
     else:
         print_lines(budget_lines(found))
     return 0

@@ -37,6 +37,10 @@ purpose  = {purpose}
 _PRICE = """\
 epsilon  = {epsilon:<27}# of the whole run, to one person
 """
+_HELD_OUT = """
+[held_out]                            # persons from whom nothing is learned, so that the model is judged by them
+share = {share}
+"""
 _ROUNDS = """
 # rounds = {rounds:<3}                         # at most; a run ends by itself when another round would change nothing
 """
@@ -55,6 +59,7 @@ class Wanted:
     features: tuple[str, ...] = ()
     parts: Mapping[str, str] = field(default_factory=dict)
     positive: str | None = None
+    held_out: str | None = None  # the share of persons from whom nothing is learned
 
     def __post_init__(self) -> None:
         if self.model not in SHAPES:
@@ -110,7 +115,7 @@ def drafted_job(
     for key in wanted.needed:
         if problem := _why_closed(key, columns):
             raise AnalystError(f"the feature {key!r} {problem}", "open it in the file of columns, or leave it out")
-    features, notes = (wanted.features, ()) if wanted.features else _open_features(wanted, columns)
+    features, notes = (wanted.features, ()) if wanted.features else _open_features(wanted, columns, answers.audited)
     used = tuple(dict.fromkeys((*features, *wanted.labels, *wanted.needed)))
     text = _text(wanted, table, answers, features)
     job = parsed_job(text, "the job")
@@ -145,12 +150,12 @@ def _why_closed(key: str, columns: Mapping[str, Mapping[str, ColumnDraft]]) -> s
 
 
 def _open_features(
-    wanted: Wanted, columns: Mapping[str, Mapping[str, ColumnDraft]]
+    wanted: Wanted, columns: Mapping[str, Mapping[str, ColumnDraft]], audited: Sequence[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return all columns that are open as features, in order, and notes of those that are left out."""
     if not SHAPES[wanted.model].least_features:
         return (), ()
-    used = {*wanted.labels, *wanted.needed}
+    used = {*wanted.labels, *wanted.needed, *audited}
     keys = [key for key in dict.fromkeys(key for known in columns.values() for key in known) if key not in used]
     is_id = {key for known in columns.values() for key, one in known.items() if one.is_id}
     closed = {key: _why_closed(key, columns) for key in keys if key not in is_id}
@@ -181,6 +186,7 @@ def _text(wanted: Wanted, table: str, answers: Answers, features: Sequence[str])
         text += f"label    = {toml(wanted.label)}\n"
     if features:
         text += f"features = {toml(tuple(features))}\n"
+    held_out = "" if wanted.held_out is None else _HELD_OUT.format(share=wanted.held_out)
     options = {} if wanted.positive is None else {"positive": wanted.positive}
     if not answers.has_exact_data:
         text += _PRICE.format(epsilon=f"{_epsilon(answers):g}")
@@ -191,7 +197,7 @@ def _text(wanted: Wanted, table: str, answers: Answers, features: Sequence[str])
     for name, table_of in (("columns", wanted.parts), ("options", options)):
         if table_of:
             text += f"\n[{name}]\n" + "".join(f"{toml_key(key)} = {json.dumps(one)}\n" for key, one in table_of.items())
-    return text
+    return text + held_out
 
 
 def _epsilon(answers: Answers) -> float:

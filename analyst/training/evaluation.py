@@ -144,8 +144,8 @@ def _asked(offer: Offer, learned: Table, name: str, used: Sequence[str]) -> Tabl
 def evaluate(federation: Federation, entry: RunEntry, request: Request, *, is_kept: bool = True) -> Evaluated:
     """Ask for an evaluation and open it; the run's entry has its figures then.
 
-    One with a price `is_kept` until it is answered, and a later call sends that one. Raises DeniedError if silos
-    refuse, RoundError if too few are left to answer.
+    One with a price `is_kept` until it is answered, and a later call sends that one. Raises DeniedError, or RoundError
+    if too few silos are left to answer.
     """
     plan = request.plan
     if not isinstance(plan, Evaluation):

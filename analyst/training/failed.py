@@ -13,21 +13,26 @@ from analyst.asking import SPENT
 from analyst.client import Federation
 from analyst.errors import AnalystError, DeniedError, RoundError, StuckError
 from analyst.remedies import bearing_of
+from analyst.training.affordable import affordable, limits_of
 from analyst.training.progress import Progress, forget, write
-from analyst.training.step import BEHIND, ahead, codes_of
-from crypto.rounds.messages import Failure
+from analyst.training.step import BEHIND, ahead, codes_of, learned
+from crypto.rounds.messages import Failure, RunEnd
 from federation.errors import FederationError
+from policies.budget.accountant import epsilon_of
 from policies.decision.denial_codes import UNABLE
 from policies.requests.request import Request
+from policies.units import MICRO
 
 _AWAITED = "APPROVAL_AWAITED"
+_OVER = "RUN_OVER"
+_PRICES = ("RHO_", "BUDGET_")  # how the codes of denials begin that are of the price
 _SIGN_ANEW = frozenset({SPENT, "REPLACED", "REQUEST_EXPIRED", "RETRIES"})  # what is said of the request itself
 
 
 def after_failure(
     federation: Federation, state: Progress, request: Request, failure: Failure, keep: Path | None
 ) -> Progress:
-    """Return the progress of the run that goes on with fewer silos; raises DeniedError or RoundError if none can.
+    """Return the progress of the run that goes on with fewer silos, or is over; raises DeniedError or RoundError else.
 
     What silos were charged for the step that failed is noted in either case.
     """
@@ -40,6 +45,10 @@ def after_failure(
     after = state.model_copy(update={"under_way": under_way, "lost": state.lost + is_charged})
     if set(denied) == set(request.silos) and codes == {BEHIND} and (newer := ahead(federation, state)) is not None:
         after = state.model_copy(update={"done": state.done + 1, "after": newer, "under_way": b"", "holders": ()})
+        write(keep, after)
+        return after
+    if codes == {_OVER} and (reason := _why_over(federation, state)) is not None:
+        after = state.model_copy(update={"ended": reason, "under_way": b""})
         write(keep, after)
         return after
     instead = federation.in_place_of(request, failure)
@@ -55,9 +64,29 @@ def after_failure(
         raise _stuck(request, error)
     if isinstance(error, DeniedError) and not has_begun and _AWAITED not in codes:
         forget(keep)  # nothing has begun: the job may be changed
-        raise error
+        fits = _what_fits(federation, request) if any(code.startswith(_PRICES) for code in codes) else ""
+        raise DeniedError(error.message, "; ".join(filter(None, (error.hint, fits))), error.denials)
     write(keep, after)
     raise _explained(error, after, request, codes, is_charged=is_charged, keep=keep)
+
+
+def _why_over(federation: Federation, state: Progress) -> RunEnd | None:
+    """Return why a run is over, if all silos that answer say the same."""
+    reasons = set(learned(federation, state).values())
+    return reasons.pop() if len(reasons) == 1 else None
+
+
+def _what_fits(federation: Federation, request: Request) -> str:
+    """Return how many rounds the price of a run buys, and which epsilon its rounds take, by what silos have left."""
+    step = request.plan.training
+    if step is None or not request.micro_rho:
+        return ""
+    with suppress(AnalystError, FederationError):
+        offer, standing = federation.offer_of(request.silos), federation.standing(request)
+        delta = offer.delta_for(request.table, step)
+        limits = limits_of(offer.silos, standing, request.table, request.purpose)
+        return affordable(epsilon_of(step.steps * request.micro_rho / MICRO, delta), step.steps, delta, limits).in_words
+    return ""
 
 
 def _place(request: Request) -> str:
@@ -90,5 +119,7 @@ def _explained(
     elif isinstance(error, DeniedError) and keep is not None and after.done:
         then += f"; another job, or a new run at a new price, needs {keep} removed"
     hint = f"{error.hint}; {then}" if error.hint and not (is_charged and SPENT in codes) else then
+    if _OVER in codes:
+        hint = "give the run up with --abandon; then the same command begins a new one, whose price is reserved anew"
     message = f"{place}: {error.message}"
     return DeniedError(message, hint, error.denials) if isinstance(error, DeniedError) else RoundError(message, hint)

@@ -265,14 +265,13 @@ def _price(offer: Offer, job: Job, table: Table, delta: float) -> int:
     epsilon = float(job.epsilon or 0)
     silos = {silo: offer.silos[silo] for silo in offer.holders(job.table)}
     limits = limits_of(silos, {}, table, job.purpose)
-    if (micro_rho := micro_rho_of(epsilon, delta) // job.planned) >= max(
-        1, limits.needed if job.is_noised_family else 1
-    ):
+    if (micro_rho := micro_rho_of(epsilon, delta) // job.planned) >= limits.needed:
         return micro_rho
     could = affordable(epsilon, job.planned, delta, limits)
-    hints = []
-    if job.is_noised_family and (could.rounds or 0) >= NOISED_LEAST_ROUNDS:
-        hints.append(f"it buys {could.rounds} at most: rounds = {could.rounds}")
+    hints, least = [], NOISED_LEAST_ROUNDS if job.is_noised_family else 1
+    if job.options.get("method") != MOMENTS and (could.rounds or 0) >= least:
+        key = "rounds" if job.is_noised_family else "steps"
+        hints.append(f"it buys {could.rounds} at most: {key} = {could.rounds}")
     if could.least_epsilon is not None:
         hints.append(f"{job.planned} rounds cost epsilon {could.least_epsilon:g} or more")
     raise AnalystError(f"epsilon {epsilon:g} is too little for {job.planned} rounds", "; ".join(hints) or "take fewer")

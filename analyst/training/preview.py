@@ -19,11 +19,13 @@ from analyst.sql.offer import Offer
 from analyst.training.affordable import Affordable, affordable, limits_of, scarcest
 from analyst.training.job import Job, first_request
 from analyst.training.run import interrupted
+from analyst.training.split import unmade_split
 from analyst.training.watching import metric_in_words
 from crypto.rounds.volume import volume_of
 from crypto.wire import attach
 from policies.budget.accountant import epsilon_of
 from policies.budget.sampler import rho_delta
+from policies.decision.run_price import run_price
 from policies.requests.catalogue import Catalogue
 from policies.requests.computations import slot_count
 from policies.requests.denials import Denial
@@ -75,6 +77,7 @@ class RunPreview:
     """A run before it begins, or before it goes on after `done` rounds."""
 
     asks: str
+    recipients: tuple[str, ...]  # of the model
     done: int
     rounds: int  # that are left, at most
     sizes: tuple[Rounds, ...]
@@ -121,12 +124,15 @@ def preview_run(federation: Federation, job: Job, keep: Path | None = None) -> R
     if done:
         request = federation.renew(request, _at(step, done))
     standing, asked = federation.standing(request), federation.offer_of(request.silos)
+    if begun is None and job.held_out is not None and job.held_out.share is not None:
+        standing = _with_split(federation, job, standing)
     sizes = tuple(_sizes(federation, asked, request, done))
     rounds, delta = step.steps - done, asked.delta_for(request.table, step)
     is_priced = step.release == "private"
     rho = request.micro_rho / MICRO
     return RunPreview(
         asks=request.plan.in_words(request.table.shown),
+        recipients=tuple(one.name for one in request.recipients),
         done=done,
         rounds=rounds,
         sizes=sizes,
@@ -138,13 +144,27 @@ def preview_run(federation: Federation, job: Job, keep: Path | None = None) -> R
         epsilon_of_run=epsilon_of(rounds * rho, delta) if is_priced else None,
         delta=asked.delta,
         silos={
-            silo: _at_silo(asked.silos[silo], standing.get(silo), job.purpose, rounds, is_reserved=bool(done))
+            silo: _at_silo(request, asked.silos[silo], standing.get(silo), is_reserved=bool(done))
             for silo in request.silos
         },
         absent=absent_from(federation.offer, request),
         instead=_instead(asked, standing, request, rounds, delta) if is_priced and not done else None,
         metric=metric_in_words(job),
     )
+
+
+def _with_split(federation: Federation, job: Job, standing: Mapping[str, Standing]) -> Mapping[str, Standing]:
+    """Return what silos say, with why they would refuse to make the split of persons that the run needs first."""
+    request = unmade_split(federation, job.table, job.purpose, job.release, job.silos)
+    if request is None:
+        return standing
+    split = federation.standing(request)
+    return {
+        silo: found.model_copy(update={"denials": tuple(dict.fromkeys((*split[silo].denials, *found.denials)))})
+        if silo in split
+        else found
+        for silo, found in standing.items()
+    }
 
 
 def _at(step: S, number: int) -> S:
@@ -188,12 +208,10 @@ def _sizes(federation: Federation, offer: Offer, request: Request, done: int) ->
         yield Rounds(numbers[0] + 1, numbers[-1] + 1, values, found.up, found.down)
 
 
-def _at_silo(
-    catalogue: Catalogue, found: Standing | None, purpose: str, rounds: int, *, is_reserved: bool
-) -> RunAtSilo:
+def _at_silo(request: Request, catalogue: Catalogue, found: Standing | None, *, is_reserved: bool) -> RunAtSilo:
     """Return what a silo says; what is left there is without a run that has begun, which `is_reserved` whole."""
-    said = at_silo(catalogue, found, purpose)
-    whole = said.rho * rounds
+    said = at_silo(catalogue, found, request.purpose)
+    whole = run_price(request, catalogue.max_silos).micro_rho / MICRO if said.rho else 0.0
     to_come = 0.0 if is_reserved else whole
     rest = scarcest(said.left)
     left = None if rest is None else rest[0] / MICRO
@@ -220,7 +238,9 @@ def _instead(offer: Offer, standing: Mapping[str, Standing], request: Request, r
 
 def run_lines(found: RunPreview) -> Iterator[str]:
     """Yield the preview of a run as text."""
-    yield f"each silo computes, and alone receives the model: {found.asks}"
+    yield f"each silo computes: {found.asks}"
+    others = [name for name in found.recipients if name not in found.silos]
+    yield f"the model goes to the silos{' and ' + ', '.join(others) if others else ' alone'}"
     after = f" after {found.done} that are done" if found.done else ""
     yield f"rounds: at most {found.rounds}{after}, and the run may end before"
     for one in found.sizes:

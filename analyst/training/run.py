@@ -23,7 +23,7 @@ from types import MappingProxyType
 from analyst.client import Federation
 from analyst.errors import AnalystError, StuckError
 from analyst.requests import waiting
-from analyst.training.auditing import Audited, audit, lines_of
+from analyst.training.auditing import Audited, audit, gaps_of, lines_of
 from analyst.training.failed import after_failure
 from analyst.training.job import Job, first_request
 from analyst.training.progress import Progress, forget, resumed, write
@@ -49,7 +49,7 @@ ENDS: Mapping[RunEnd, str] = MappingProxyType(
         " out, or merge its values",
         "diverged": "stopped: the loss grew or was not finite, and the last good model stands; narrow the bounds of"
         " features and labels, or ask with another label",
-        "abandoned": "given up: no silo takes a further step of it",
+        "abandoned": "over: it was given up, or lay for more than 30 days, so no silo takes a further step of it",
         "patience": "ended by patience: the metric of the job grew no better, and the model of the last round stands",
         "too-few-rows": "too few rows: a model needs more rows than weights, one of times more events, and groups and"
         " curves min_cohort persons; take fewer features, or ask more silos",
@@ -201,6 +201,7 @@ def train(
         rho=rho,
         epsilon=training.epsilon,
         delta=training.delta,
+        audit=() if audited is None else gaps_of(audited),
     )
     return training
 

@@ -15,6 +15,7 @@ from crypto.randomness import token
 from crypto.wire import Digest, Message, Name, RoundId
 from federation.errors import FederationError
 from federation.files import replace_file
+from policies.requests.request import Request
 from policies.requests.split import SplitStep
 from policies.requests.training import START
 
@@ -100,3 +101,16 @@ def _write(path: Path, splits: Splits) -> None:
         replace_file(path, splits.encode(), 0o600)
     except OSError as err:
         raise AnalystError(f"{path} cannot be written ({err.strerror})", "make room there, and ask again") from err
+
+
+def unmade_split(
+    federation: Federation, table: str, purpose: str, release: Literal["private", "exact"], silos: tuple[str, ...] = ()
+) -> Request | None:
+    """Return the request that would make a split, which is not sent; None where these silos have one."""
+    offer = federation.offer_of(silos)
+    asked = tuple(sorted(offer.holders(table)))
+    known = _read(federation.config.path.parent / FILE)
+    if any((one.purpose, one.silos) == (purpose, asked) for one in known.splits):
+        return None
+    step = SplitStep(run=token(16), step=0, after=START, release=release)
+    return federation.write(offer.table(table, ()), step, purpose, 0, silos=silos)

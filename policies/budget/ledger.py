@@ -436,6 +436,9 @@ class Ledger(Protocol):
     def reservation_of(self, run: bytes) -> RunReservation | None:
         """Return what a training run has reserved; None if it has reserved nothing, or not any more."""
 
+    def reservations(self) -> Sequence[RunReservation]:
+        """Return what training runs have reserved, by when it ends."""
+
     def why_over(self, run: bytes) -> RunOver | None:
         """Return why no further step of a run is taken; None if it goes on, or is not known."""
 

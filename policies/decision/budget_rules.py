@@ -20,7 +20,7 @@ from policies.requests.denials import Denial
 from policies.requests.predicates import Compare, OneOf, Predicate
 from policies.requests.request import Request
 from policies.requests.runs import RunPart
-from policies.units import DAY_S, MICRO
+from policies.units import DAY_S, MAX_STEPS, MICRO
 
 _LAST_DAY = date(9999, 12, 31)
 _OPERATORS: dict[str, Callable[[str, str], bool]] = {"=": eq, "<>": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
@@ -123,11 +123,11 @@ def price(case: Case) -> Sequence[Denial]:
     least, most = rules.request_micro
     if cost < least:
         message = f"this request costs rho {cost / MICRO:g}, less than {least / MICRO:g}: the answer would be all noise"
-        reasons.append(deny("RHO_TOO_SMALL", "budget.per_request.min_rho", message, "ask with a larger epsilon"))
+        reasons.append(deny("RHO_TOO_SMALL", "budget.per_request.min_rho", message, _larger(case, least)))
     reasons += _too_small(case, least)
     if cost > most:
         message = f"this request costs rho {cost / MICRO:g}, one request may cost {most / MICRO:g}"
-        reasons.append(deny("RHO_PER_REQUEST", "budget.per_request.max_rho", message, "ask with a smaller epsilon"))
+        reasons.append(deny("RHO_PER_REQUEST", "budget.per_request.max_rho", message, _smaller(case, most)))
     whole_price = _price_of(case)
     what = "this run" if whole_price.is_ahead else "this request"
     reasons += _windows(case, whole_price, what)
@@ -146,6 +146,28 @@ def price(case: Case) -> Sequence[Denial]:
         remedy = "ask with a smaller epsilon; a lifetime budget is never refreshed"
         reasons.append(deny("BUDGET_LIFETIME", "budget.lifetime.rho", message, remedy))
     return [*reasons, *_delta(case, whole_price)]
+
+
+def _larger(case: Case, least: int) -> str:
+    """Return what makes the price of a request, or of each step of a run, large enough."""
+    step, cost = case.request.plan.training, case.facts.cost
+    if step is None:
+        return "ask with a larger epsilon"
+    fits = step.steps * cost // least
+    if not fits:
+        return "train with a larger epsilon: this one buys no step"
+    return f"train with {step.rounds_key} = {fits} or fewer at this epsilon, or with a larger epsilon"
+
+
+def _smaller(case: Case, most: int) -> str:
+    """Return what makes the price of a request, or of each step of a run, small enough."""
+    step, cost = case.request.plan.training, case.facts.cost
+    if step is None:
+        return "ask with a smaller epsilon"
+    fits = -(-step.steps * cost // most) if most else MAX_STEPS + 1
+    if fits > MAX_STEPS:
+        return "train with a smaller epsilon"
+    return f"train with {step.rounds_key} = {fits} or more at this epsilon, or with a smaller epsilon"
 
 
 def _price_of(case: Case) -> RunPrice:

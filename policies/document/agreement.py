@@ -143,7 +143,9 @@ def agreed(
     claims = _claims(tables, ids, entries, wrong)
     spellings: dict[str, str] = {}
     keys = {silo: _keys(table, claims[silo], spellings) for silo, table in tables.items()}
-    check_labels(opening.labels, {silo: tuple(named.values()) for silo, named in keys.items()}, ids, file is not None)
+    known = {silo: tuple(named.values()) for silo, named in keys.items()}
+    check_labels(opening.labels, known, ids, file is not None)
+    check_labels(opening.audited, known, ids, file is not None, "column of an audit")
     if file is not None:
         wrong += _unsaid_labels(opening.labels, entries)
     columns = _by_key(tables, ids, keys)

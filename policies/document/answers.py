@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from crypto.wire import Jurisdiction, Name
 from policies.budget.accountant import micro_rho_of
-from policies.document.drafted_roles import Opening
+from policies.document.drafted_roles import AUDIT, Opening
 from policies.document.purposes import Purpose
 from policies.document.section import COMPUTATION_NAMES, Label
 from policies.errors import PolicyError
@@ -22,6 +22,7 @@ from policies.requests.tables import check_norm
 from policies.units import MICRO
 
 DELTA = "1e-6"  # of a draft
+JUDGING = ("evaluation",)  # what a purpose allows beside the model of a job
 _BASES = tuple(get_args(Purpose.model_fields["legal_basis"].annotation))
 
 
@@ -39,6 +40,7 @@ class Answers:
     computations: tuple[str, ...] = ("query",)
     labels: tuple[str, ...] = ()
     has_exact_data: bool = False
+    audited: tuple[str, ...] = ()
 
     @property
     def rho(self) -> Decimal | None:
@@ -53,7 +55,7 @@ class Answers:
     @property
     def opening(self) -> Opening:
         """What drafts open columns for."""
-        return Opening(self.is_training, self.has_exact_data, self.labels)
+        return Opening(self.is_training, self.has_exact_data, self.labels, self.audited)
 
     def controller(self, silo: str) -> tuple[str | None, str | None]:
         """Return who answers for a silo's data, and the contact for analysts."""
@@ -85,6 +87,8 @@ def add_answers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--computations", type=_computations, metavar="LIST", help=text)
     text = "a column that models predict, or of survival a time or an event: it is opened as label alone; repeat it"
     parser.add_argument("--label", action="append", default=[], metavar="COLUMN", help=text)
+    text = "a column whose values are the groups of audits, such as sex: it is opened for them too; repeat it"
+    parser.add_argument("--audit", action="append", default=[], metavar="COLUMN", help=text)
     text = "declare the data exact: models are fitted without noise, and nothing is promised to persons; no questions"
     parser.add_argument("--exact", action="store_true", help=text)
 
@@ -119,22 +123,29 @@ def answers_of(
         options.max_rows,
         options.max_norm,
         MappingProxyType(controllers),
-        _opened(options.computations, model, has_labels=bool(predicted), has_exact_data=options.exact),
+        _opened(options.computations, model, predicted, has_exact_data=options.exact, has_audits=bool(options.audit)),
         predicted,
         options.exact,
+        tuple(dict.fromkeys(options.audit)),
     )
 
 
 def _opened(
-    chosen: tuple[str, ...] | None, model: str | None, *, has_labels: bool, has_exact_data: bool
+    chosen: tuple[str, ...] | None,
+    model: str | None,
+    labels: Sequence[str],
+    *,
+    has_exact_data: bool,
+    has_audits: bool,
 ) -> tuple[str, ...]:
     """Return the computations that a purpose allows; raises PolicyError where labels or exact data are of no use."""
     found = chosen if chosen is not None else () if has_exact_data and model is not None else ("query",)
-    found = tuple(dict.fromkeys((*found, *(() if model is None else (model,)))))
-    if (has_labels or has_exact_data) and not any(map(_is_model, found)):
+    judging = (*(JUDGING if model is not None else ()), *((AUDIT,) if has_audits else ()))
+    found = tuple(dict.fromkeys((*found, *(() if model is None else (model,)), *judging)))
+    if (labels or has_exact_data) and not any(map(_is_model, found)):
         hint = "add --computations with a model, such as logistic-regression; or --job MODEL, of `consilo new`"
         raise PolicyError("labels and exact data are for models, and no model is allowed", hint)
-    if has_exact_data and (others := [one for one in found if not _is_model(one)]):
+    if has_exact_data and (others := [one for one in found if one not in judging and not _is_model(one)]):
         raise PolicyError(f"exact data answer no {others[0]}", f"leave {others[0]} out of --computations")
     return found
 

@@ -13,6 +13,7 @@ from policies.document.policy import BUILT_NOISE, BUILT_SECURITY_BITS, Policy
 from policies.periods import most_periods
 from policies.requests.computations import OPENED
 from policies.requests.key_search import KeySearch
+from policies.requests.noised_families import WITHOUT_NOISE
 from policies.requests.query import Aggregate, opened_by
 from policies.units import MAX_DOMAIN
 
@@ -212,10 +213,13 @@ def _purposes(document: Mapping[str, Any]) -> Iterator[Finding]:
 def warnings(policy: Policy) -> Iterator[Finding]:
     """Yield every setting that has no effect yet, or that its author may not have meant."""
     yield from _not_built(policy)
+    yield from _exact_alone(policy)
     yield from _people(policy)
     yield from _few_honest(policy)
     yield from _no_job(policy)
     yield from _unapproved(policy)
+    if "model-to-analyst" in policy.disclosure.release and "model" not in policy.disclosure.release:
+        yield Finding(("disclosure", "release"), 'model-to-analyst opens nothing without "model": no model leaves')
     for name, purpose in policy.purposes.items():
         if purpose.recipients_in is None and policy.mode == "production":
             text = "absent: an answer may go wherever the roster's parties are"
@@ -282,6 +286,19 @@ def _not_built(policy: Policy) -> Iterator[Finding]:
     if policy.protection.noise != BUILT_NOISE:
         text = f"this version shares the noise among the silos ({BUILT_NOISE}), so every request is denied"
         yield Finding(("protection", "noise"), text)
+
+
+def _exact_alone(policy: Policy) -> Iterator[Finding]:
+    """Yield the models that no source here can be asked for, as they have no form with noise."""
+    exact = [name for name, source in policy.sources.items() if source.release == "exact"]
+    for name, purpose in policy.purposes.items():
+        for one in purpose.computations:
+            if one in WITHOUT_NOISE and not exact:
+                text = f'{one}: it has no form with noise, and no source has release = "exact": every request is denied'
+                yield Finding(("purposes", name, "computations"), text)
+    if exact and policy.training is not None and policy.training.dp == "required":
+        text = f"required, so no model of {', '.join(exact)} is fitted, whose release is exact: take optional"
+        yield Finding(("training", "dp"), text)
 
 
 def _people(policy: Policy) -> Iterator[Finding]:

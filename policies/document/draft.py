@@ -15,7 +15,7 @@ from typing import Any
 
 from crypto.keys import VerifyKey
 from policies.document.agreement import ColumnDraft, cells_of, remark_of, toml, toml_key
-from policies.document.answers import DELTA, UNANSWERED, Answers
+from policies.document.answers import DELTA, JUDGING, UNANSWERED, Answers
 from policies.document.consistency import MIN_HONEST
 from policies.document.found import PLAIN, FoundTable
 from policies.document.load import PLACEHOLDER
@@ -99,6 +99,8 @@ dp              = "optional"          # models without noise are allowed, as the
 """
 _ANSWERS = 'aggregates     = ["count", "sum", "avg"]'
 _MODELS = 'release        = ["model"]'
+_JUDGED_MODELS = 'release        = ["model", "metrics"]  # metrics: figures of how good a model is, to the analyst'
+_JUDGED = 'release        = ["query-result", "model", "metrics"]'
 _UNUSED_RHO = Decimal("0.01")  # of exact data, which have no price
 _LABEL = """\
 roles = ["label"]                     # models predict it, and no question uses it
@@ -199,7 +201,7 @@ def drafted(draft: PolicyDraft, path: str) -> str:
         cells="".join(f"{line}\n" for line in _cells(draft)),
         columns=columns,
         release=_EXACT if answers.has_exact_data else "",
-        leaves=_MODELS if answers.has_exact_data else _ANSWERS,
+        leaves=_leaves(answers),
         purpose=_purpose(answers.purpose),
         basis_of_law=_asked(answers.basis, 'such as "public-task" or "legitimate-interest"; see docs/policy-keys.md'),
         computations=toml(answers.computations),
@@ -212,6 +214,14 @@ def drafted(draft: PolicyDraft, path: str) -> str:
     is_done = not to_fill_in(text)
     order = "Read it." if is_done else f'Replace every "{PLACEHOLDER}"; until then the policy does not load.'
     return text.replace("{replace}", order, 1)
+
+
+def _leaves(answers: Answers) -> str:
+    """Return what may leave: of exact data models alone; figures of how good they are where these may be asked for."""
+    is_judged = not set(JUDGING).isdisjoint(answers.computations)
+    if answers.has_exact_data:
+        return _JUDGED_MODELS if is_judged else _MODELS
+    return f"{_ANSWERS}\n{_JUDGED}" if is_judged else _ANSWERS
 
 
 def _silos(members: int | None) -> dict[str, object]:

@@ -184,6 +184,9 @@ def _facts(card: Card) -> Iterator[tuple[str, str]]:
     yield "table", card.table
     yield "asked by", card.analyst
     yield from card.options().items()
+    step = card.record.plan.training
+    if step is not None and step.held_out is not None:
+        yield "not learned from", step.held_out.in_words
     yield "rounds", f"{card.done} of at most {card.planned}{f', {card.ended}' if card.ended else ''}"
     if card.rho is None:
         yield "price to one person", "none: without noise, on sources that their owners declare exact"

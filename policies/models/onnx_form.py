@@ -165,13 +165,16 @@ def _terms(graph: _Graph, model: Portable, scaled: Mapping[str, str]) -> Iterato
         value = _value(graph, term, scaled)
         factor = 1 / deviation if deviation else 0.0
         own = graph.node("Mul", graph.node("Sub", value, graph.doubles(mean)), graph.doubles(factor))
-        if term.member is None and not term.is_indicator and model.missing != "drop":
+        has_cells = term.factors or (term.member is None and not term.is_indicator)
+        if has_cells and model.missing != "drop":
             own = graph.node("Where", graph.node("IsNaN", value), graph.doubles(0), own)
         yield own
 
 
 def _value(graph: _Graph, term: Term, scaled: Mapping[str, str]) -> str:
     column = term.column
+    if term.factors:
+        return graph.node("Mul", *(_value(graph, factor, scaled) for factor in term.factors))
     if term.is_indicator:
         return _as_doubles(graph, graph.node("IsNaN", column.name))
     if term.member is None:

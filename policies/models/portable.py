@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import product
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -29,12 +30,13 @@ Missing = Literal["drop", "mean", "indicator"]
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One term of a row: of a column, one value of its domain, or whether its cell is missing."""
+    """One term of a row: of a column, one value of its domain, whether its cell is missing, or a product of two."""
 
     name: str
     column: TableColumn
     member: int | None = None  # the place in the domain that is 1
     is_indicator: bool = False  # 1 where the cell is missing
+    factors: tuple["Term", ...] = ()  # of a product, whose column is that of the first
 
 
 class Portable(Message):
@@ -50,6 +52,10 @@ class Portable(Message):
     columns: Annotated[tuple[TableColumn, ...], Field(max_length=65)]  # the features, then the offset
     offset: Name | None = None
     missing: Missing = "drop"
+    # Pairs of features whose products are terms too; left out where there are none.
+    interactions: Annotated[
+        tuple[tuple[Name, Name], ...], Field(default=(), max_length=16, exclude_if=lambda pairs: not pairs)
+    ] = ()
     mean: Finites
     deviation: Finites
     weights: tuple[Finites, ...]  # of each output
@@ -61,7 +67,10 @@ class Portable(Message):
     def _check(self) -> Self:
         if any(isinstance(column.domain, LongDomain) for column in self.columns):
             raise ValueError("a column has a long domain, which no portable form lists")
-        width = sum(1 for _ in self._terms())
+        names = {column.name for column in self.columns} - {self.offset}
+        if strange := {name for pair in self.interactions for name in pair} - names:
+            raise ValueError(f"a product of {', '.join(sorted(strange))}, not among the features")
+        width = len(self.terms)
         if not len(self.mean) == len(self.deviation) == width or {len(own) for own in self.weights} != {1 + width}:
             raise ValueError(f"the columns have {width} terms, and the model has others")
         outputs = max(1, len(self.classes) - 1)
@@ -74,7 +83,14 @@ class Portable(Message):
     @property
     def terms(self) -> tuple[Term, ...]:
         """The terms of a row, in the order of `mean`, `deviation` and the weights after the intercept."""
-        return tuple(self._terms())
+        plain = list(self._terms())
+        own = {
+            name: [one for one in plain if one.column.name == name and not one.is_indicator]
+            for pair in self.interactions
+            for name in pair
+        }
+        pairs = (both for one, other in self.interactions for both in product(own[one], own[other]))
+        return (*plain, *(Term(f"{a.name} * {b.name}", a.column, factors=(a, b)) for a, b in pairs))
 
     def _terms(self) -> Iterator[Term]:
         for column in self.columns:
@@ -92,14 +108,14 @@ class Portable(Message):
         """Return for each output what a unit of each column adds, in the columns' units, and the intercept at 0."""
         found = []
         for own in self.weights:
-            intercept, named = own[0], dict[str, float]()
+            named = {"(intercept)": self.shift + self.scale * own[0]}
             for term, mean, deviation, weight in zip(self.terms, self.mean, self.deviation, own[1:], strict=True):
-                if not deviation or not weight:
-                    continue
-                middle, half = span(term)
-                named[term.name] = self.scale * weight / (deviation * half)
-                intercept -= weight * (mean + middle / half) / deviation
-            found.append({"(intercept)": self.shift + self.scale * intercept, **named})
+                if deviation and weight:
+                    slope = self.scale * weight / deviation
+                    named["(intercept)"] -= slope * mean
+                    for name, share in _natural(term).items():
+                        named[name] = named.get(name, 0.0) + slope * share
+            found.append(named)
         return found
 
     def exported(self) -> str:
@@ -120,6 +136,16 @@ def middle_and_half(column: TableColumn) -> tuple[float, float]:
 def range_of(column: TableColumn) -> int:
     """Return the range of a number or a bool in steps."""
     return 1 if column.type == "bool" else column.range_steps
+
+
+def _natural(term: Term) -> dict[str, float]:
+    """Return a scaled term as a sum of terms in the columns' units, by their names."""
+    if not term.factors:
+        middle, half = span(term)
+        return {"(intercept)": -middle / half, term.name: 1 / half}
+    (one, other), ((m, h), (n, k)) = term.factors, map(span, term.factors)
+    shares = {"(intercept)": m * n, one.name: -n, other.name: -m, term.name: 1.0}
+    return {name: share / (h * k) for name, share in shares.items() if share}
 
 
 def span(term: Term) -> tuple[float, float]:

@@ -82,15 +82,31 @@ def _offset(model: Portable, rows: RowCells) -> Vector:
     return np.asarray(rows.cells[column.name] / float(range_of(column)) * half + middle)
 
 
+def _scaled(term: Term, rows: RowCells) -> Vector:
+    """Return a term of each row before it is standardised, 0 where the cell is missing."""
+    if term.factors:
+        one, other = (_scaled(factor, rows) for factor in term.factors)
+        return np.asarray(one * other)
+    gap = rows.missing.get(term.column.name)
+    if term.is_indicator:
+        return np.zeros(rows.rows) if gap is None else gap.astype(np.float64)
+    cells = rows.cells[term.column.name]
+    if term.member is not None:
+        return np.asarray((cells == term.member).astype(np.float64))
+    found = cells / float(range_of(term.column))
+    return np.asarray(found if gap is None else np.where(gap, 0.0, found))
+
+
+def _gap(term: Term, rows: RowCells) -> Bools | None:
+    """Return where a cell of a term is missing; None if all are there."""
+    if not term.factors:
+        return None if term.is_indicator else rows.missing.get(term.column.name)
+    gaps = [gap for factor in term.factors if (gap := _gap(factor, rows)) is not None]
+    return np.logical_or.reduce(gaps) if gaps else None
+
+
 def _standardised(term: Term, mean: float, deviation: float, rows: RowCells) -> Vector:
     if deviation == 0:
         return np.zeros(rows.rows)
-    gap = rows.missing.get(term.column.name)
-    if term.is_indicator:
-        values = np.zeros(rows.rows) if gap is None else gap.astype(np.float64)
-        return np.asarray((values - mean) / deviation)
-    cells = rows.cells[term.column.name]
-    is_member = None if term.member is None else cells == term.member
-    values = cells / float(range_of(term.column)) if is_member is None else is_member.astype(np.float64)
-    found = (values - mean) / deviation
+    found, gap = (_scaled(term, rows) - mean) / deviation, _gap(term, rows)
     return np.asarray(found if gap is None else np.where(gap, 0.0, found))

@@ -6,7 +6,7 @@ The computations are in `silo_node/training/noised/`. docs/training.md, section 
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from policies.requests.families import SHAPES, Option, Shape, Task, choice_option, number_option
@@ -18,6 +18,9 @@ ROUNDS = 50  # of a run where the job names no other number: one count, then des
 LEAST_ROUNDS = 3
 MAX_MOMENTS = 88  # columns of a model whose second moments are summed: few enough for noise that is sampled exactly
 DESCENT, MOMENTS = "descent", "moments"
+
+# What a form with noise has of the exact one: what further options and columns change, no sensitivity here knows.
+_COMMON, _PARTS = frozenset({"missing", "positive"}), frozenset({"offset"})
 
 # Shares of the price of a first round.
 _OF_PERSONS, _OF_LEFT_OUT, _OF_MEANS, _OF_MOMENTS = 5, 1, 4, 10
@@ -98,7 +101,8 @@ def _linear(task: Task) -> Mapping[str, Extent]:
 
 
 def _check_rounds(task: Task) -> None:
-    SHAPES[task.family].check(task)
+    exact = SHAPES[task.family]
+    exact.check(replace(task, options={name: one.default for name, one in exact.options.items()} | dict(task.options)))
     if not (task.options.get("method") == MOMENTS or task.rounds >= LEAST_ROUNDS):
         raise ValueError(f"{task.family} with noise takes {LEAST_ROUNDS} rounds or more, found {task.rounds}")
 
@@ -123,7 +127,8 @@ def _stated(low: str, high: str) -> Option:
 
 def _shape(family: str, extents: Callable[[Task], Mapping[str, Extent]] = _descent) -> NoisedShape:
     exact = SHAPES[family]
-    options = {name: option for name, option in exact.options.items() if name != "tolerance"}
+    options = {name: option for name, option in exact.options.items() if name in _COMMON}
+    parts = {name: part for name, part in exact.parts.items() if name in _PARTS}
     options |= {
         "rate": _stated("0.000001", "1000000"),
         "decay": _stated("0", "1"),
@@ -134,7 +139,7 @@ def _shape(family: str, extents: Callable[[Task], Mapping[str, Extent]] = _desce
     if extents is _linear:
         options["method"], check = choice_option(DESCENT, DESCENT, MOMENTS), _check_linear
     blocks = _lengths(extents)
-    return NoisedShape(Shape(blocks, exact.labels, options, exact.parts, check=check), extents)
+    return NoisedShape(Shape(blocks, exact.labels, options, parts, check=check, predicts=exact.predicts), extents)
 
 
 def _lengths(extents: Callable[[Task], Mapping[str, Extent]]) -> Callable[[Task], Mapping[str, int]]:
@@ -165,7 +170,6 @@ WITHOUT_NOISE: Mapping[str, str] = MappingProxyType(
         "welch-t": f"a test of noised means is not a test of the means; {_BY_QUESTION}",
         "anova": f"a test of noised means is not a test of the means; {_BY_QUESTION}",
         "chi-square": f"a test of noised counts is not a test of the counts; {_BY_QUESTION}",
-        "audit": f"its counts by group and decision are a question; {_BY_QUESTION}",
     }
 )
 

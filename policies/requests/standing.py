@@ -8,11 +8,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from crypto.wire import Count, Message, Name
+from crypto.wire import Count, Message, Name, RoundId, Seconds
 from policies.requests.denials import MAX_DENIALS, Denial
 from policies.requests.tables import Text
 
 LIFETIME = "lifetime"
+MAX_RUNS = 100
 
 
 class Left(Message):
@@ -25,6 +26,17 @@ class Left(Message):
     analyst: Count | None = None
 
 
+class ReservedRun(Message):
+    """What a training run of this analyst has reserved for its steps that have not begun, in micro-rho."""
+
+    run: RoundId
+    purpose: Name
+    steps: Count
+    parts: Count  # of its steps, those that have not begun
+    micro_rho: Count
+    until: Seconds  # when it ends, if no step is taken before
+
+
 class Standing(Message):
     """What is left to an analyst at a silo; and of a request, its price, the time it takes, and why it is refused."""
 
@@ -32,5 +44,6 @@ class Standing(Message):
     micro_rho: Count = 0
     compute_ms: Count = 0
     denials: Annotated[tuple[Denial, ...], Field(max_length=MAX_DENIALS)] = ()
+    runs: Annotated[tuple[ReservedRun, ...], Field(max_length=MAX_RUNS, exclude_if=lambda runs: not runs)] = ()
     # What one training run may cost a person, in micro-rho; only where the request is a step of one.
     run_limit: Annotated[int | None, Field(default=None, ge=0, le=2**31, exclude_if=lambda limit: limit is None)] = None

@@ -4,11 +4,12 @@ Pure: charges, policy and clock in, values out.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from policies.budget.accountant import epsilon_of
-from policies.budget.ledger import ATTO, Spending, window_start
+from policies.budget.ledger import ATTO, RunReservation, Spending, window_start
 from policies.budget.sampler import rho_delta, sampler_limit
 from policies.document.policy import Policy
 from policies.units import DAY_S, MICRO, micro_floor, when
@@ -77,20 +78,38 @@ class Accounts:
     forecast: Forecast
     sampler_delta: float  # spent on the noise of long answers
     sampler_limit: float
+    runs: tuple[RunReservation, ...] = ()  # what training runs have reserved for steps that have not begun
 
     def epsilon(self, micro_rho: int) -> float:
         """Return the epsilon of `micro_rho`, at the policy's delta less what the noise of long answers may use."""
         return epsilon_of(micro_rho / MICRO, rho_delta(self.delta)) if micro_rho else 0.0
 
 
-def accounts_of(policy: Policy, rows: Sequence[Row], spent: Spending, now: int) -> Accounts:
-    """Return the accounts at `now`; `spent` has the ledger's own totals, curves included."""
+def run_summary(one: RunReservation) -> dict[str, Any]:
+    """Return what a run has reserved as JSON has it, in rho."""
+    steps = {"steps": one.steps, "to_come": one.parts}
+    about = {"run": one.run.hex(), "analyst": one.analyst, "purpose": one.purpose}
+    return {**about, **steps, "rho": one.micro_rho / MICRO, "until": when(one.until)}
+
+
+def run_worded(found: Mapping[str, Any]) -> str:
+    """Return in words which run has reserved what `run_summary` returned."""
+    steps = f"{found['to_come']} of {found['steps']} steps of run {found['run'][:16]}"
+    return f"{steps}, {found['analyst']} for {found['purpose']}, until {found['until'][:10]}"
+
+
+def accounts_of(
+    policy: Policy, rows: Sequence[Row], spent: Spending, now: int, runs: Sequence[RunReservation] = ()
+) -> Accounts:
+    """Return the accounts at `now`; `spent` has the ledger's own totals, with curves and what `runs` have reserved."""
     limit, lifetime = policy.budget.lifetime_micro, spent.lifetime
-    reserved = sum(row.micro_rho for row in rows if not row.is_committed)
+    held = [Row(one.until, one.analyst, one.purpose, one.micro_rho, False, one.months) for one in runs]
+    counted = [*rows, *held]
+    reserved = sum(row.micro_rho for row in counted if not row.is_committed)
     total = Account("all", max(0, lifetime - reserved), reserved, limit)
-    names = [*policy.purposes, *(name for name in dict.fromkeys(row.purpose for row in rows))]
+    names = [*policy.purposes, *(name for name in dict.fromkeys(row.purpose for row in counted))]
     purposes = tuple(
-        _account(name, [row for row in rows if row.purpose == name], None, None) for name in dict.fromkeys(names)
+        _account(name, [row for row in counted if row.purpose == name], None, None) for name in dict.fromkeys(names)
     )
     days: dict[int, int] = {}
     for row in sorted(rows, key=lambda one: one.at):
@@ -103,12 +122,13 @@ def accounts_of(policy: Policy, rows: Sequence[Row], spent: Spending, now: int) 
         at=now,
         delta=float(policy.budget.delta),
         lifetime=total,
-        limits=tuple(_limits(policy, rows, now)),
+        limits=tuple(_limits(policy, counted, now)),
         purposes=purposes,
         days=tuple(curve),
         forecast=_forecast(rows, total, now),
         sampler_delta=spent.atto_delta / ATTO,
         sampler_limit=sampler_limit(policy.budget.delta, limit) / ATTO,
+        runs=tuple(one for one in runs if one.parts),
     )
 
 

@@ -85,7 +85,7 @@ class Console:
         said, is_whole = self._examined()
         view = View(
             policy=file.policy,
-            accounts=accounts_of(file.policy, store.history(), store.spending(), now),
+            accounts=accounts_of(file.policy, store.history(), store.spending(), now, store.reservations()),
             requests=requests_of(file.policy, store, now),
             rows=last_lines(self._policy.resolve().parent),
             entries=store.entries(LOG_ENTRIES) if is_whole else [],

@@ -24,7 +24,7 @@ from silo_node.ledger.events import Excused, worded
 from silo_node.ledger.log import Signer, read_checkpoint
 from silo_node.ledger.retention import due_of
 from silo_node.ledger.store import LedgerStore
-from silo_node.owner.accounts import Account, Accounts, accounts_of
+from silo_node.owner.accounts import Account, Accounts, accounts_of, run_summary, run_worded
 from silo_node.owner.pending import Decision, PendingRequest, check_person, decide_on, requests_of
 
 _LOG_ENTRIES, _MAX_ENTRIES = 100, 10**9
@@ -117,9 +117,9 @@ def _read(options: argparse.Namespace) -> tuple[PolicyFile, LedgerStore]:
 
 def _ledger(options: argparse.Namespace) -> int:
     file, store = _read(options)
-    rows, spent = store.history(), store.spending()
+    rows, spent, runs = store.history(), store.spending(), store.reservations()
     store.close()
-    accounts = accounts_of(file.policy, rows, spent, int(time.time()))
+    accounts = accounts_of(file.policy, rows, spent, int(time.time()), runs)
     if options.format == "json":
         charges = [
             {
@@ -154,7 +154,9 @@ def _print_accounts(accounts: Accounts) -> None:
     epsilons = f"epsilon {_short(accounts.epsilon(spent))} of {_short(accounts.epsilon(limit))}"
     print(f"\nspent: rho {spent / MICRO:.6f} of {limit / MICRO:g}; {epsilons} at delta {accounts.delta:g}")
     if accounts.lifetime.reserved:
-        print(f"       of it rho {accounts.lifetime.reserved / MICRO:.6f} set aside for rounds that are running")
+        print(f"       of it rho {accounts.lifetime.reserved / MICRO:.6f} set aside for rounds and runs under way")
+    for run in map(run_summary, accounts.runs):
+        print(f"       rho {run['rho']:.6f} for {run_worded(run)}")
     print(f"left:  rho {(accounts.lifetime.left or 0) / MICRO:.6f}")
     if accounts.sampler_delta:
         of = f"{accounts.sampler_delta:.3g} of {accounts.sampler_limit:.3g}"
@@ -183,6 +185,7 @@ def _summary(policy: Policy, accounts: Accounts) -> dict[str, object]:
         "sampler_delta": {"spent": accounts.sampler_delta, "limit": accounts.sampler_limit},
         "limits": [one.summary() for one in accounts.limits],
         "purposes": [one.summary() for one in accounts.purposes],
+        "runs": [run_summary(one) for one in accounts.runs],
         "forecast": {
             "rho_per_day": forecast.micro_rho_per_day / MICRO,
             "over_days": forecast.over_days,

@@ -1,15 +1,16 @@
 """The silo's registry of models: what its owner is told of each run that the ledger keeps."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from policies.budget.accountant import epsilon_of
 from policies.document.policy import Policy
-from policies.models.card import Card, policies
+from policies.models.card import Card, Figure, policies
 from policies.models.released import digest_of_model
 from policies.requests.exact import FamilyStep
+from policies.requests.training import TrainingStep
 from policies.units import DAY_S, MICRO, when
 from silo_node.errors import SiloError
 from silo_node.home import LEDGER
@@ -29,6 +30,7 @@ class HeldModel:
     micro_rho: int  # with that of the run in whose place it went on
     delta: float
     erased_after: int | None  # seconds since 1970; None where [retention] keeps models
+    goes_on_as: bytes | None = None  # the run that goes on in its place with fewer silos
 
     @property
     def name(self) -> str:
@@ -50,6 +52,8 @@ class HeldModel:
     @property
     def end(self) -> str:
         """Where the run stands, in words."""
+        if self.goes_on_as is not None:
+            return f"goes on as {self.goes_on_as.hex()}"
         return self.state.ended or ("all rounds taken" if self.state.is_final else "not at its end")
 
     @property
@@ -61,6 +65,15 @@ class HeldModel:
             form = None
         return digest_of_model(fitted_of(self.state), form)
 
+    @property
+    def audit(self) -> tuple[Figure, ...]:
+        """The gaps between groups that audits of the model found, with their intervals."""
+        return tuple(
+            Figure(name=f"{gap.measure} by {' and '.join(one.groups)}", value=gap.value, low=gap.low, high=gap.high)
+            for one in self.state.audits
+            for gap in one.gaps
+        )
+
     def registered(self) -> dict[str, Any]:
         """Return what the registry has beside the model itself, for programs."""
         record = self.state.record
@@ -70,11 +83,13 @@ class HeldModel:
             "family": self.family,
             "features": list(plan.training.features) if plan is not None and plan.training is not None else None,
             "options": {one.name: one.value for one in settings},
+            "held_out": None if plan is None or plan.training is None else _held_out(plan.training),
             "end": self.end,
             "silos": None if record is None else record.contributed,
             "policies": None if record is None else policies(record),
             "price": None if self.rho is None else {"rho": self.rho, "epsilon": self.epsilon, "delta": self.delta},
             "metrics": [],
+            "audit": [one.model_dump(mode="json") for one in self.audit],
             "bytes": len(self.kept.state),
             "learned_at": when(self.state.learned_at),
             "erased_after": None if self.erased_after is None else when(self.erased_after),
@@ -104,15 +119,26 @@ class HeldModel:
             expires_at=self.erased_after,
             digest=self.digest,
             fitted=fitted_of(state),
+            audit=self.audit,
         )
+
+
+def _held_out(step: TrainingStep) -> str | None:
+    return None if step.held_out is None else step.held_out.in_words
 
 
 def held_models(policy: Policy, home: Path) -> list[HeldModel]:
     """Return the models in the ledger of a silo's directory; the last learned one is last. Raises LedgerError."""
     kept = kept_runs(home / LEDGER)
     charged = {one.run: one.micro_rho for one in kept}
-    found = (_held(policy, one, charged) for one in kept)
-    return [one for one in found if one.state.split is None]  # which is no model
+    found = [_held(policy, one, charged) for one in kept]
+    records = {one.state.run: one.state.record for one in found}
+    after = {record.continues: run for run, record in records.items() if record is not None and record.continues}
+    return [
+        replace(one, goes_on_as=after.get(one.state.run))
+        for one in found
+        if one.state.split is None  # which is no model
+    ]
 
 
 def _held(policy: Policy, kept: KeptRun, charged: Mapping[bytes, int]) -> HeldModel:

@@ -25,7 +25,7 @@ from silo_node.home import LEDGER, accepted_in, read_credentials
 from silo_node.ledger import events
 from silo_node.ledger.events import LogEntry
 from silo_node.ledger.store import LedgerStore
-from silo_node.owner.accounts import Account, accounts_of
+from silo_node.owner.accounts import Account, accounts_of, run_summary, run_worded
 from silo_node.timed import ANSWERED_BY_NOTHING, REMEDY
 
 ENTRIES = 5000  # of the log, for the rounds and refusals of the day
@@ -68,21 +68,23 @@ def silo_status(policy_path: Path, now: float) -> dict[str, Any]:
 
 
 def _of_ledger(policy_path: Path, home: Path, now: float) -> dict[str, Any]:
-    empty: dict[str, Any] = {"budget": [], "today": {}, "refusals_today": {}, "last": [], "ledger": ""}
+    empty: dict[str, Any] = {"budget": [], "runs": [], "today": {}, "refusals_today": {}, "last": [], "ledger": ""}
     if not (home / LEDGER).exists():
         return empty
     try:
         with closing(LedgerStore(home / LEDGER)) as store:
             entries, rows, spent = store.entries(ENTRIES), store.history(), store.spending()
+            runs = store.reservations()
             problem = WAITS if store.is_put_back else ""
     except LedgerError as err:
         return empty | {"ledger": err.message}
-    accounts = accounts_of(load(policy_path).policy, rows, spent, int(now))
+    accounts = accounts_of(load(policy_path).policy, rows, spent, int(now), runs)
     rounds = list(rounds_of(entries))
     today = [one for one in rounds if one["time"] >= now - now % DAY_S]
     codes = Counter(code for one in today for code in one["codes"])
     return {
         "budget": [_budget(one) for one in (accounts.lifetime, *accounts.limits)],
+        "runs": [run_summary(one) for one in accounts.runs],
         "today": dict(Counter(one["outcome"] for one in today)),
         "refusals_today": dict(codes),
         "last": [{"at": when(one.pop("time")), **one} for one in rounds[-LAST:]],
@@ -160,6 +162,8 @@ def worded(found: dict[str, Any]) -> Iterator[str]:
     for one in found["budget"]:
         left = "no limit" if one["left"] is None else f"rho {one['left']:g} left"
         yield f"  budget       {one['name']}, {one['window']}: {left}, {one['spent']:g} spent"
+    for one in found["runs"]:
+        yield f"  reserved     rho {one['rho']:g} by {run_worded(one)}"
     if found["ledger"]:
         yield f"  ledger       {found['ledger']}"
     free = [f"{room / 2**30:.1f} GiB ({what})" for what, room in found["free_bytes"].items()]

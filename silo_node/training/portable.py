@@ -8,6 +8,7 @@ from policies.models.fitted import Fitted, Line, Listing
 from policies.models.portable import Link, Missing, Portable
 from policies.requests.exact import FamilyStep
 from policies.requests.families import Task, kind_of
+from policies.requests.interactions import pairs_of
 from policies.requests.logistic import LogisticStep
 from policies.requests.tables import TableColumn
 from silo_node.errors import SiloError
@@ -31,7 +32,7 @@ LINKS: Mapping[str, Link] = MappingProxyType(
     }
 )
 # Why a family has no portable form.
-_WITHOUT: Mapping[str, str] = MappingProxyType(
+WITHOUT: Mapping[str, str] = MappingProxyType(
     {
         "naive-bayes": "naive-bayes has a table for each class, and no weights; a silo's owner predicts with it",
         "kaplan-meier": "kaplan-meier draws curves of groups, and says nothing of one row",
@@ -62,14 +63,12 @@ def fitted_of(state: RunState) -> Fitted:
 def portable_of(state: RunState) -> Portable:
     """Return the portable form of a model; raises SiloError where it has none, with the reason."""
     family = family_of(state)
-    if family in _WITHOUT:
-        raise SiloError(f"no prediction form: {_WITHOUT[family]}", _MAKE)
+    if family not in LINKS:
+        raise SiloError(f"no prediction form: {WITHOUT.get(family, f'{family} has none in this version')}", _MAKE)
     if state.record is None:
         raise SiloError("no prediction form: the silo learned this model before it kept models' columns", "train anew")
     plan, table = state.record.plan, state.record.table
     match plan:
-        case FamilyStep() if any(one.name == "interactions" for one in plan.options):
-            raise SiloError("no prediction form: products of features have none in this version", "train without them")
         case FamilyStep():
             return exact_form(plan.task(table), kept_state(state, plan.task(table)))
         case LogisticStep():
@@ -102,6 +101,7 @@ def exact_form(task: Task, state: State) -> Portable:
         positive=_positive(task),
         offset=offset,
         missing=missing,
+        interactions=pairs_of(task.options.get("interactions", "")),
         mean=_floats(state["mean"]),
         deviation=_floats(state["deviation"]),
         weights=tuple(map(_floats, weights)),

@@ -6,7 +6,7 @@ import numpy as np
 
 from policies.models.predicting import Predictions, predict, predict_by_form
 from policies.models.scores import RowCells, Vector
-from policies.requests.exact import ExactStep
+from policies.requests.exact import FamilyStep
 from policies.requests.families import Task, kind_of
 from silo_node.errors import SiloError
 from silo_node.training.exact import kept_state
@@ -22,8 +22,8 @@ def predictions(state: RunState, path: Path) -> Predictions:
     Raises SiloError for a model that predicts nothing, ModelError where a cell cannot be read.
     """
     plan = None if state.record is None else state.record.plan
-    has_own = isinstance(plan, ExactStep) and plan.family not in LINKS and FAMILIES[plan.family].judged is not None
-    if not isinstance(plan, ExactStep) or state.record is None or not has_own:
+    has_own = isinstance(plan, FamilyStep) and plan.family not in LINKS and FAMILIES[plan.family].judged is not None
+    if not isinstance(plan, FamilyStep) or state.record is None or not has_own:
         return predict_by_form(path, portable_of(state))  # which says why it has none
     if state.ended not in (None, "complete"):
         raise SiloError(f"the run ended without a model ({state.ended})", "take a run that has a model")

@@ -73,7 +73,7 @@ def test_the_draft_of_columns_has_the_label_with_its_role(shop: Path, capsys: py
 @pytest.mark.parametrize(
     ("model", "more", "features"),
     [
-        ("logistic-regression", "--label left", ["age", "region", "newsletter", "visits", "spent"]),
+        ("logistic-regression", "--label left --held-out 0.25", ["age", "region", "newsletter", "visits", "spent"]),
         ("multinomial-regression", "--label plan", ["age", "region", "newsletter", "visits", "left", "spent"]),
         ("logistic-regression", "--label plan --positive pro --features age,region", ["age", "region"]),
         ("cox", "--part time=spent --part event=left --features age", ["age"]),
@@ -123,7 +123,18 @@ def test_a_run_with_noise_costs_half_of_the_lifetime(
     policy = load(shop / "mine/silos/gamma/policy.toml").policy
     assert policy.sources["customers"].columns["left"].roles == ("label",)
     assert policy.sources["customers"].columns["age"].roles == ("measure", "filter", "feature")
-    assert policy.purposes["retention"].computations == ("query", "logistic-regression")
+    assert policy.purposes["retention"].computations == ("query", "logistic-regression", "evaluation")
+
+
+def test_a_column_of_audits_is_opened_for_them_and_is_no_feature(
+    shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = "--job logistic-regression --label left --exact --audit region --audit newsletter"
+    assert run(f"consilo new mine {FOUND} --columns columns.toml {job} {ANSWERS}") == 0, capsys.readouterr()
+    policy = load(shop / "mine/silos/gamma/policy.toml").policy
+    assert policy.sources["customers"].columns["region"].roles == ("feature", "audit")
+    assert policy.purposes["retention"].computations == ("logistic-regression", "evaluation", "audit")
+    assert 'features = ["age", "visits", "spent"]' in Path("mine/job.toml").read_text()
 
 
 def test_without_answers_few_keys_are_left_to_fill_in(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,6 +167,8 @@ WRONG: list[tuple[str, str, str]] = [
     ("--job cox --part time=spent", "cox needs a column for its event", "add --part event=COLUMN"),
     ("--job cox --label left --part time=spent --part event=left", "cox has no label", "leave out --label left"),
     ("--job pca --part time=spent", "pca has no column for 'time'", "leave out --part time="),
+    ("--job pca --audit regoin", "no file has a column 'regoin', the column of an audit", "did you mean 'region'?"),
+    ("--held-out 0.2", "--held-out is of a job", "add --job MODEL"),
     ("--features age", "--features is of a job", "add --job MODEL"),
     ("--label left", "labels and exact data are for models", "--job MODEL"),
 ]

@@ -14,6 +14,7 @@ from analyst.training.run import train
 from crypto.keys import Secret, SigningKey
 from policies.units import MICRO
 from tests.harness.simulator import Simulation, simulate
+from tests.rounds import test_noised_families as noised_families
 from tests.rounds.test_exact_families import ALL, banks, job_of
 from tests.rounds.test_training import SILOS, found_banks, pooled
 
@@ -99,7 +100,7 @@ def test_a_preview_reads_no_row_and_asks_nothing(tmp_path: Path) -> None:
     assert not found.refusals
     assert 3.9 < (found.epsilon_of_run or 0) <= 4
     for one in found.silos.values():
-        assert one.rho_of_run == pytest.approx(20 * one.rho)
+        assert one.rho_of_run == pytest.approx(20 * one.rho, rel=1e-4)
         assert one.rho_after == pytest.approx((one.rho_left or 0) - one.rho_of_run)
     assert [(one.first, one.last, one.values) for one in found.sizes] == [(1, 20, 5)]
     assert found.instead is not None
@@ -115,7 +116,26 @@ def test_what_a_private_run_is_charged_is_what_was_foreseen(tmp_path: Path) -> N
         train(simulation.federation, read_job(simulation.path / "job.toml"))
         charged = {silo: simulation.spent(silo) for silo in SILOS}
         sent = [passed(simulation, silo) for silo in SILOS]
-    assert charged == {silo: round(one.rho_of_run * MICRO) for silo, one in found.silos.items()}
+    for silo, one in found.silos.items():
+        assert 0 <= round(one.rho_of_run * MICRO) - charged[silo] <= 3, "each charge is rounded for itself"
+    for mean, said in zip(zip(*sent, strict=True), (found.up_bytes, found.down_bytes), strict=True):
+        assert said == pytest.approx(sum(mean) / len(SILOS), rel=0.02)
+
+
+@pytest.mark.slow
+def test_a_family_with_noise_is_previewed_by_its_rounds(tmp_path: Path) -> None:
+    job = noised_families.job_of("linear-regression", "paid", "epsilon = 4\nrounds = 4\n")
+    with noised_families.banks(tmp_path / "f", job, times=1) as (simulation, file):
+        found = preview_run(simulation.federation, read_job(file))
+        training = train(simulation.federation, read_job(file))
+        charged = {silo: simulation.spent(silo) for silo in SILOS}
+        sent = [passed(simulation, silo) for silo in SILOS]
+    assert (found.rounds, training.steps) == (4, 4)
+    assert [(one.first, one.last) for one in found.sizes] == [(1, 1), (2, 4)]
+    assert found.epsilon_of_run == pytest.approx(training.epsilon or 0)
+    assert (found.epsilon_of_run or 9) <= 4
+    for silo, one in found.silos.items():
+        assert 0 <= round(one.rho_of_run * MICRO) - charged[silo] <= 4
     for mean, said in zip(zip(*sent, strict=True), (found.up_bytes, found.down_bytes), strict=True):
         assert said == pytest.approx(sum(mean) / len(SILOS), rel=0.02)
 
@@ -133,7 +153,7 @@ def test_what_a_begun_run_has_reserved_is_not_counted_twice(tmp_path: Path) -> N
     assert (found.done, found.rounds, found.instead) == (1, 2, None)
     assert not found.refusals
     assert east.rho_left == east.rho_after == pytest.approx(before.rho_after)
-    assert east.rho_of_run == pytest.approx(2 * east.rho)
+    assert east.rho_of_run == pytest.approx(2 * east.rho, rel=1e-4)
 
 
 REFUSED: dict[str, tuple[str, tuple[str, str], str, str]] = {
@@ -161,6 +181,17 @@ def test_who_would_refuse_and_why(case: str, tmp_path: Path) -> None:
     text = "\n".join(run_lines(found))
     assert f"east would refuse: {code}" in text
     assert said in text
+
+
+def test_a_split_of_persons_that_a_silo_would_not_make_is_foreseen(tmp_path: Path) -> None:
+    job = job_of("linear-regression", "paid", "[held_out]\nshare = 0.25\n")
+    with banks(tmp_path / "f", job) as (simulation, file):
+        found = preview_run(simulation.federation, read_job(file))
+        assert not (tmp_path / "f" / "splits.json").exists()
+    assert [one.code for one in found.refusals["east"]] == ["COMPUTATION_CLOSED"]
+    assert "evaluation is not open" in found.refusals["east"][0].message
+    with banks(tmp_path / "g", job, computations=("linear-regression", "evaluation")) as (simulation, file):
+        assert not preview_run(simulation.federation, read_job(file)).refusals
 
 
 def test_groups_below_the_cohort_of_a_policy_are_foreseen(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ from policies.requests.catalogue import Catalogue, CatalogueRequest, OpenColumn,
 from policies.requests.exact import ExactStep, Setting
 from policies.requests.expressions import Apply, Cell, Choose, Constant, Derived
 from policies.requests.logistic import LogisticStep
+from policies.requests.noised import NoisedStep
 from policies.requests.persons import Inner, InnerColumn
 from policies.requests.predicates import Compare, IsNull, Not
 from policies.requests.query import Aggregate, Plan
@@ -122,6 +123,16 @@ SAMPLES: dict[type[Message], Message] = {  # whose parts must fit together
         family="poisson-regression",
         parts=(Setting(name="offset", value="stay"),),
         options=(Setting(name="missing", value="mean"),),
+    ),
+    NoisedStep: NoisedStep(
+        run=bytes(16),
+        step=1,
+        steps=50,
+        after=b"\1" * 32,
+        label="died",
+        features=("ward",),
+        family="logistic-regression",
+        options=(Setting(name="clip", value="0.5"),),
     ),
     Table: REQUEST.table,
     TableColumn: REQUEST.table.columns[1],

@@ -17,6 +17,7 @@ import analyst.cli.main
 import analyst.training.run
 import silo_node.owner.cli
 from analyst.link import RemoteLink
+from analyst.training.registry import Registry
 from federation.errors import FederationError
 from federation.transport.frames import Kind, frame
 from policies.domains import text_of
@@ -35,8 +36,8 @@ from tests.harness.federated import (
 )
 from tests.harness.inside import call, ledger_of, loop_of, rounds_of, session_of, silence, write
 from tests.harness.owner_home import PEOPLE, with_people
+from tests.rounds.test_training import PRIVATE, STEPS, descent, found_banks, pooled
 from tests.rounds.test_training import SILOS as BANKS
-from tests.rounds.test_training import STEPS, descent, found_banks, pooled
 
 pytestmark = pytest.mark.server
 
@@ -169,8 +170,14 @@ def test_one_rejection_is_what_the_analyst_is_told(
 def test_a_model_is_trained_over_a_served_aggregator_and_equals_the_fit_on_all_rows(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The silos are the recipients: each holds the same model, and what passed was not the model."""
-    founded = found_banks(tmp_path / "founded")
+    """The silos are the recipients: each holds the same model, and what passed was not the model.
+
+    The analyst has it too, as job and policies say, sealed by each silo.
+    """
+    founded = found_banks(tmp_path / "founded", f'{PRIVATE}recipients = ["silos", "analyst"]\n')
+    for silo in BANKS:
+        policy, listed = founded / "silos" / silo / "policy.toml", '["query-result", "model", "model-to-analyst"]'
+        policy.write_text(policy.read_text().replace("[disclosure]\n", f"[disclosure]\nrelease = {listed}\n"))
     job = tmp_path / "founded" / "job.toml"
     with exact(tmp_path / "p", founded, BANKS) as one:
         toml = one.path / ANALYST / "consilo.toml"
@@ -185,6 +192,10 @@ def test_a_model_is_trained_over_a_served_aggregator_and_equals_the_fit_on_all_r
         disk = b"".join(file.read_bytes() for file in (one.path / "hub").rglob("*") if file.is_file())
         assert len(disk) > 10_000
         assert not any(np.float64(weight).tobytes() in disk or repr(weight).encode() in disk for weight in weights)
+        (entry,) = Registry(one.path / ANALYST).entries()
+        assert entry.model is not None
+        assert entry.model.portable is not None
+        assert entry.model.portable.weights == (weights,)
         assert owner("models", "--policy", one.path / "east" / "policy.toml") == 0
         assert f"{STEPS} of {STEPS} steps, private, for lending" in capsys.readouterr().out
         assert not job.with_name("job.toml.run.json").exists()
@@ -199,12 +210,12 @@ def test_a_run_goes_on_where_it_was_when_the_aggregator_was_away(
     toml = place / ANALYST / "consilo.toml"
     trained = analyst.training.run.train
 
-    def interrupted(federation: object, job: object, progress: object, *more: object) -> object:
+    def interrupted(federation: object, job: object, **more: object) -> object:
         def stop(done: int) -> None:
             if done == 2:
                 raise KeyboardInterrupt
 
-        return trained(federation, job, stop, *more)  # type: ignore[arg-type]
+        return trained(federation, job, stop, **more)  # type: ignore[arg-type]
 
     with served(place, port, BANKS) as one:
         quiet(one)
@@ -222,6 +233,37 @@ def test_a_run_goes_on_where_it_was_when_the_aggregator_was_away(
             assert state.weights == pytest.approx(descent(lambda _: pooled()), abs=2e-5)
         for silo in BANKS:
             assert len(ledger_of(one.silos[silo]).history()) == STEPS, "nothing was paid for twice"
+
+
+def test_an_interrupted_run_is_given_up_over_the_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    founded = found_banks(tmp_path / "founded")
+    job, port = tmp_path / "founded" / "job.toml", free_port()
+    place = provision(tmp_path / "p", founded, f"127.0.0.1:{port}", BANKS)
+    toml, trained = place / ANALYST / "consilo.toml", analyst.training.run.train
+
+    def interrupted(federation: object, job: object, **more: object) -> object:
+        def stop(_: int) -> None:
+            raise KeyboardInterrupt
+
+        return trained(federation, job, stop, **more)  # type: ignore[arg-type]
+
+    with served(place, port, BANKS) as one:
+        quiet(one)
+        monkeypatch.setattr(analyst.cli.main, "train", interrupted)
+        assert consilo("train", job, "--federation", toml) == 1
+        assert {run.parts for silo in BANKS for run in ledger_of(one.silos[silo]).reservations()} == {STEPS - 1}
+        capsys.readouterr()
+        assert consilo("budget", "--federation", toml) == 0
+        assert capsys.readouterr().out.count(f"for {STEPS - 1} of {STEPS} steps to come of run") == len(BANKS)
+        assert consilo("train", job, "--federation", toml, "--abandon") == 0
+        said = capsys.readouterr().out
+        assert f"is given up after 1 of {STEPS} steps" in said
+        assert f"as the run is over, at {', '.join(BANKS)}" in said
+        assert not [run for silo in BANKS for run in ledger_of(one.silos[silo]).reservations()]
+        assert consilo("train", job, "--federation", toml, "--abandon") == 0
+        assert "no run of this job is under way" in capsys.readouterr().out
 
 
 def test_an_analyst_cannot_cancel_the_request_of_another(founded: Path, tmp_path: Path) -> None:

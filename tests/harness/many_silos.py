@@ -151,6 +151,9 @@ class MemoryLedger:
     def reservation_of(self, run: bytes) -> RunReservation | None:
         return None
 
+    def reservations(self) -> Sequence[RunReservation]:
+        return ()
+
     def why_over(self, run: bytes) -> RunOver | None:
         return None
 

@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,15 @@ from typing import Any
 import pytest
 
 from policies.document import schema
-from policies.document.catalogue import catalogue_of
+from policies.document.catalogue import catalogue_of, published
 from policies.document.consistency import BY_BUCKETS
 from policies.document.load import load, parse
+from policies.document.policy import Policy
+from policies.requests.exact import ExactStep, FamilyStep, Setting
+from policies.requests.families import SHAPES, kind_of
+from policies.requests.noised import NoisedStep
+from policies.requests.tables import Table
+from policies.requests.training import START
 from tests.policies.test_load import MINIMAL
 
 EXAMPLES = sorted((schema.FILE.parent / "examples").glob("*.toml"))
@@ -54,6 +61,61 @@ def test_an_example_loads_and_warns_of_what_is_not_built(path: Path) -> None:
         assert place.rsplit(".", 1)[-1] in path.read_text().splitlines()[int(number) - 1]
         found.add(f"{place}: {what}")
     assert found == WARNED[path.stem], "what is built is not warned of, what is not is"
+
+
+def jobs(policy: Policy, model: str) -> Iterator[tuple[Table, FamilyStep]]:
+    """Yield a first round of a model over each source, for each label, from all columns that are open as features."""
+    for name, source in policy.sources.items():
+        columns = {key: published(key, one, source, 0) for key, one in source.columns.items() if one.open_roles}
+        open_as = {
+            role: [key for key in columns if role in source.columns[key].roles]
+            for role in ("feature", "label", "audit")
+        }
+        table = Table(name=name, max_rows=1, max_silos=1, columns=tuple(columns.values()))
+        kinds = {key: kind_of(column) for key, column in columns.items()}
+        shape = SHAPES[model]
+        parts = []
+        for part, taken in sorted(shape.parts.items()):
+            fits = [key for key in open_as[taken.role] if kinds[key] in taken.kinds]
+            if taken.is_needed and fits:
+                parts.append(Setting(name=part, value=fits[0]))
+        kind: type[FamilyStep] = ExactStep if source.release == "exact" else NoisedStep
+        used = {one.value for one in parts}
+        for label in open_as["label"] if shape.labels else [None]:
+            features = tuple(key for key in open_as["feature"] if key not in {label, *used})
+            fields = {"run": bytes(16), "step": 0, "steps": 50, "after": START, "label": label, "family": model}
+            yield table, kind.model_validate({**fields, "features": features, "parts": tuple(parts)})
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_every_model_that_an_example_opens_can_be_asked_for(path: Path) -> None:
+    policy = load(path).policy
+    assert policy.training is not None
+    for name, purpose in policy.purposes.items():
+        for model in purpose.computations:
+            if model not in SHAPES:
+                continue
+            asked = 0
+            for table, step in jobs(policy, model):
+                try:
+                    step.check(table, "masking")
+                except ValueError:
+                    continue
+                asked += step.release == "private" or policy.training.dp == "optional"
+            assert asked, f"{name}: {model}"
+
+
+def test_a_model_that_no_source_can_be_asked_for_is_warned_of(tmp_path: Path) -> None:
+    for old, new, place in (
+        ('release = "exact" ', 'release = "private"', "purposes.health-research.computations: cox: it has no form"),
+        ('dp = "optional"', 'dp = "required"', "training.dp: required, so no model of survival is fitted"),
+    ):
+        text = EXAMPLES[1].read_text()
+        assert old in text
+        changed = tmp_path / "policy.toml"
+        changed.write_text(text.replace(old, new, 1))
+        warned = load(changed).warnings
+        assert any(place in line for line in warned), warned
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

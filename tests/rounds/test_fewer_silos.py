@@ -10,14 +10,17 @@ import pytest
 from analyst.errors import DeniedError, StuckError
 from analyst.requests import renewed
 from analyst.training.job import read_job
+from analyst.training.registry import Registry
 from analyst.training.run import show_training
 from crypto.errors import ProtocolError
 from crypto.keys import Secret, SigningKey
 from crypto.rounds.opening import CheckedReport
 from crypto.rounds.report import StoredReport
+from policies.document.load import load
 from policies.requests.logistic import LogisticStep
 from policies.requests.request import Request
 from policies.units import MICRO
+from silo_node.owner.model_registry import held_models
 from silo_node.owner.pending import decide_on, requests_of
 from silo_node.rounds.learning import check_conditions
 from silo_node.rounds.states import Silo
@@ -78,6 +81,13 @@ def test_one_silo_that_is_killed_for_good_is_survived(tmp_path: Path, step: str)
         assert training.lost == 0
         assert training.rho == pytest.approx(paid(simulation, "east"), rel=0.01)
         assert {state.done for silo in REST for state in states(simulation, silo)} == {STEPS}
+        (entry,) = Registry(tmp_path / "f").entries()
+        (state,) = states(simulation, "east")
+        assert state.record == entry.record
+        assert entry.record is not None
+        assert entry.record.contributed["east"] == STEPS
+        assert entry.record.contributed["west"] == (2 if step == "agree" else 1)
+        assert [(one.first, one.last) for one in entry.record.spells] == [(0, 0), (1, STEPS - 1)] or step != "propose"
 
 
 def test_below_what_may_be_missing_the_rest_goes_on_from_the_last_model(tmp_path: Path) -> None:
@@ -94,6 +104,15 @@ def test_below_what_may_be_missing_the_rest_goes_on_from_the_last_model(tmp_path
         assert [one.weights for one in runs] == [pytest.approx(expected, abs=2e-5)]
         steps = [request.plan.training for request in asked(simulation)]
         assert [step is not None and step.continues is not None for step in steps] == [False] * 2 + [True] * (STEPS - 2)
+        before, after = sorted(Registry(path).entries(), key=lambda one: one.done)
+        assert (before.goes_on_as, before.done, before.is_finished) == (after.run, 2, False)
+        assert after.record is not None
+        assert after.record == runs[0].record
+        assert [(one.first, one.last, len(one.silos)) for one in after.record.spells] == [(0, 1, 5), (2, STEPS - 1, 4)]
+        policy = path / "silos" / "east" / "policy.toml"
+    old, new = held_models(load(policy).policy, policy.parent)
+    assert (old.end, new.end) == (f"goes on as {new.name}", "all rounds taken")
+    assert new.rho == training.rho
 
 
 def test_what_is_printed_has_the_charges_that_gave_no_report(tmp_path: Path) -> None:

@@ -10,7 +10,11 @@ import statsmodels.api as sm
 import silo_node.owner.cli
 from analyst.errors import AnalystError
 from analyst.training.job import read_job
+from analyst.training.registry import Registry
 from analyst.training.run import Training, show_training
+from policies.document.load import load
+from policies.models.card import limits
+from silo_node.owner.model_registry import held_models
 from silo_node.training.run import RunState
 from tests.cases import every
 from tests.harness.inside import ledger_of
@@ -126,6 +130,14 @@ def test_an_analyst_sees_an_audit_where_policies_release_it(tmp_path: Path) -> N
     training, states, said = trained(tmp_path, job, RELEASED)
     assert training.audited is not None
     assert training.audited.found == states["logistic-regression"].audits[0].fitted
+    (entry,) = [one for one in Registry(tmp_path / "f").entries() if one.audit]
+    policy = tmp_path / "f" / "silos" / "north" / "policy.toml"
+    (held,) = [one for one in held_models(load(policy).policy, policy.parent) if one.audit]
+    assert held.card().audit == entry.audit
+    assert "It was not audited by group." not in limits(held.card())
+    assert {one.name: (one.value, one.low, one.high) for one in entry.audit} == {
+        f"{name} by white": ends for name, ends in gaps_of(states["logistic-regression"]).items()
+    }
     assert "demographic-parity" in said
     assert training.has_model is None
     denied, _, said = trained(tmp_path / "closed", job)

@@ -351,3 +351,13 @@ def test_the_products_of_a_row_have_the_norm_that_is_stated() -> None:
     task = of.task(table)
     assert most_moments(task) ** 2 == pytest.approx(len(FEATURES) * (len(FEATURES) + 1) / 2 + len(FEATURES) + 1)
     assert (rows.second_moments(task, own) != 0).any()
+
+
+def test_no_option_or_column_enters_whose_effect_on_a_sensitivity_is_not_stated() -> None:
+    stated = {"missing", "positive", "rate", "decay", "momentum", "clip", "method"}
+    for one in NOISED.values():
+        assert set(one.shape.options) <= stated
+        assert set(one.shape.parts) <= {"offset"}
+    for options in ({"interactions": "age*debt"}, {"weights": "reweighing"}):
+        with pytest.raises(ValueError, match="no option"):
+            job("logistic-regression", "ok", options)

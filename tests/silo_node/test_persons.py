@@ -309,7 +309,7 @@ def test_the_first_and_last_value_are_by_the_order_of_their_type(
     members: dict[tuple[Aspect, str], Cells] = {("member", "x"): Members(np.array(cells), domain)}
     rows = Rows(np.zeros(len(cells), np.int64), 1, (Run(0, 0, len(cells)),), members)
     (counts,) = answer.question(rows, asked, None, Lots(), None)
-    groups = dict(zip(asked.plan.groups(asked.table), counts.tolist(), strict=True))  # type: ignore[union-attr]
+    groups = dict(zip(asked.plan.groups(asked.table), counts.tolist(), strict=True))  # type: ignore[union-attr, operator]
     assert {group for group, count in groups.items() if count} == {(first, last)}
 
 

@@ -40,6 +40,7 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
     "logistic of a text": {"label": "grade", "positive": "later"},
     "multinomial-regression": {"label": "grade"},
     "poisson-regression": {"label": "visits", "parts": {"offset": "exposure"}},
+    "with products": {"label": "ok", "interactions": "owner*age; kind*debt"},
     "cox": {"label": None, "parts": {"time": "days", "event": "ok"}},
 }
 
@@ -67,7 +68,7 @@ def rows(count: int = 500) -> dict[str, npt.NDArray[Any]]:
 def fitted(what: str, missing: str = "drop") -> tuple[Task, State, Examples]:
     """Return a task, its model, and the rows that it was fitted on, of which some lack cells."""
     given = dict(TASKS[what])
-    family = "logistic-regression" if what == "logistic of a text" else what
+    family = what if what in FAMILIES else "logistic-regression"
     label, parts = given.pop("label"), given.pop("parts", None)
     task = families.task(family, COLUMNS, label, FEATURES, parts, missing=missing, **given)
     found = rows()
@@ -96,8 +97,9 @@ def test_the_form_scores_as_the_family(what: str, missing: str, tmp_path: Path) 
     assert len(to_onnx(model)) > 500  # it was compared with the scores, or nothing would be returned
 
 
-def test_coefficients_in_the_columns_units_are_those_that_owners_see() -> None:
-    task, state, _ = fitted("poisson-regression")
+@pytest.mark.parametrize("what", ["poisson-regression", "with products"])
+def test_coefficients_in_the_columns_units_are_those_that_owners_see(what: str) -> None:
+    task, state, _ = fitted(what)
     (found,) = exact_form(task, state).coefficients()
     shown = {line.name: line.values[0] for line in FAMILIES[task.family].finish(task, state).listings[0].lines}
     assert found.keys() == shown.keys()

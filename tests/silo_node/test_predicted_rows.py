@@ -23,7 +23,8 @@ from silo_node.data.coded import NO_STEPS, Coding, member_of, steps_of
 from silo_node.data.coded import coded as coded_by_engine
 from silo_node.errors import SiloError
 from silo_node.training.family import State
-from silo_node.training.portable import exact_form
+from silo_node.training.portable import LINKS, WITHOUT, exact_form
+from silo_node.training.registry import FAMILIES
 from tests.cases import every
 from tests.harness import families
 from tests.harness.rows import load_sources, opened, policy
@@ -200,6 +201,11 @@ def test_a_run_without_a_model_has_no_form() -> None:
     task = families.task("logistic-regression", COLUMNS, "ok", FEATURES)
     with pytest.raises(SiloError, match="no prediction form: the run ended without a model"):
         exact_form(task, State())
+
+
+def test_every_family_has_a_form_or_a_reason_why_not() -> None:
+    assert FAMILIES.keys() == LINKS.keys() | WITHOUT.keys()
+    assert not LINKS.keys() & WITHOUT.keys()
 
 
 def test_a_graph_that_scores_otherwise_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ def test_a_request_about_what_a_policy_does_not_name_is_told_of(
     asked = request(**fields)
     silo: Any = SimpleNamespace(policy=policy(COMPUTE), federation=asked.federation, name=asked.silos[0])
     fresh: Any = None
-    ledger: Any = SimpleNamespace(spending=lambda *about: NOTHING)
+    ledger: Any = SimpleNamespace(spending=lambda *about: NOTHING, reservations=list)
     monkeypatch.setattr(standing, "foretold", lambda *about: ())
     monkeypatch.setattr(standing, "left_of", lambda *about: iter(()))
     found = standing.standing_of(silo, ledger, fresh, NOW, asked.analyst, asked.encode())

@@ -15,6 +15,7 @@ SIGNED_ONLY_BY = {
     "Request": "ann@university",
     "CatalogueRequest": "ann@university",
     "DomainRequest": "ann@university",
+    "Stopped": "ann@university",
     "OtherVersion": "hub",
     "Propose": "hub",
     "Manifest": "hub",
@@ -44,6 +45,7 @@ KINDS = {  # those that carry a name on the wire; the others stand inside anothe
     "Opening": "opening",
     "EncryptedReport": "report",
     "Learned": "learned",
+    "Stopped": "stopped",
     "Failed": "failed",
     "Accusation": "accusation",
     "Failure": "failure",
@@ -74,6 +76,7 @@ LIMITS = {
     "Failure": 100 << 20,
     "Receipt": 16 << 20,
     "Roster": 2 << 20,
+    "Stopped": 256 << 10,
     "RunState": 16 << 20,
     "ReleasedModel": 6 << 20,
 }
@@ -307,6 +310,24 @@ FITTED: dict[str, Any] = {
     ],
     "figures": [{"name": "rows", "values": [40.0]}],
     "notes": ["dropped: ward = other is the same in all rows"],
+}
+EVALUATION = {
+    "kind": "evaluation",
+    "release": "private",
+    "model": {
+        "position": _digest("the report of step 2"),
+        "step": {**HOLDING_OUT, "step": 0, "after": bytes(32)},
+        "own": ["bank", "ward"],
+    },
+    "metrics": ["mae", "rmse"],
+    "held_out": HOLDING_OUT["held_out"],
+}
+
+NOISED_FAMILY = EXACT_FAMILY | {
+    "kind": "noised-step",
+    "steps": 50,
+    "release": "private",
+    "options": [{"name": "clip", "value": "0.5"}, {"name": "missing", "value": "indicator"}],
 }
 
 
@@ -563,28 +584,27 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
             "aggregators": [{"name": "hub", "key": keys[2]}],
         },
     )
-    yield (
-        "RunState",
-        {
-            "run": round_id,
-            "job": _digest("a job"),
-            "analyst": "ann@university",
-            "purpose": "research",
-            "table": "stays",
-            "label": "died",
-            "release": "private",
-            "steps": 3,
-            "done": 1,
-            "position": _digest("the report"),
-            "learned_at": 1_000_060,
-            "terms": [
-                {"name": "(intercept)", "middle": 0.0, "half": 1.0},
-                {"name": "days", "middle": 30.0, "half": 30.0},
-            ],
-            "weights": [0.5, -1.25],
-            "velocity": [0.0, 0.1],
-        },
-    )
+    descent = {
+        "run": round_id,
+        "job": _digest("a job"),
+        "analyst": "ann@university",
+        "purpose": "research",
+        "table": "stays",
+        "label": "died",
+        "release": "private",
+        "steps": 3,
+        "done": 1,
+        "position": _digest("the report"),
+        "learned_at": 1_000_060,
+        "terms": [
+            {"name": "(intercept)", "middle": 0.0, "half": 1.0},
+            {"name": "days", "middle": 30.0, "half": 30.0},
+        ],
+        "weights": [0.5, -1.25],
+        "velocity": [0.0, 0.1],
+    }
+    yield "RunState", descent
+    yield "RunState", descent | {"ended_early": "diverged"}
     yield (
         "RunState",
         {
@@ -622,6 +642,12 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
         },
     )
     yield "Learned", {"federation": federation, "run": round_id, "position": _digest("the report"), "ended": "complete"}
+    over = {"federation": federation, "run": round_id, "position": _digest("the report"), "ended": "diverged"}
+    signed = [{"signer": silo, "signature": bytes(range(64))} for silo in ("clinic", "ward")]
+    of_run = {"federation": federation, "run": round_id, "silos": ["clinic", "ward"]}
+    yield "Stopped", of_run | {"learned": over, "signatures": signed}
+    yield "Stopped", of_run | {"signatures": []}
+    yield "Learned", over | {"ended": "abandoned"}
     to_all = [{"name": name, "key": key} for name in ("bank", "clinic", "ward")]
     yield "Request", request(RELEASED, 0, to_all)
     state: dict[str, Any] = {
@@ -680,6 +706,8 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "Request", request(BY_PERSON, 100_000)
     yield "Request", request(QUANTILES, 100_000)
     yield "Request", request(EXACT_FAMILY, 0)
+    yield "Request", request(NOISED_FAMILY, 100_000)
+    yield "RunState", descent | {"ended_early": "diverged"}
     yield "Request", request(CURVE, 100_000)
     yield "Request", request(SEARCH, 100_000)
     searchable = {"column": WARD, "roles": ["dimension", "key"], "unit": None, "keys": SHAPE}
@@ -689,6 +717,8 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "Request", request(BY_JOINED, 100_000) | {"table": JOINED}
     yield "Request", request(SPLIT, 0) | {"table": WITHOUT_COLUMNS}
     yield "Request", request(HOLDING_OUT, 0)
+    yield "Request", request(EVALUATION, 100_000)
+    yield "Catalogue", catalogue | {"own_metrics": True}
     yield "Request", request(LIMITED, 0)
     yield "Request", request(AUDIT, 20_000, to_all)
     audit = {

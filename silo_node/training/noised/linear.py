@@ -14,7 +14,7 @@ from policies.requests.families import Task
 from policies.requests.noised_families import CELL_BITS, MOMENTS
 from silo_node.training import design
 from silo_node.training.coefficients import LEVEL
-from silo_node.training.family import Examples, Fitted, State
+from silo_node.training.family import Bools, Examples, Fitted, State
 from silo_node.training.glm import weight_names
 from silo_node.training.grid import Integers, Vector
 from silo_node.training.newton import inverse, pivots_of, square
@@ -25,7 +25,7 @@ from silo_node.training.noised.shown import counted, interval_listing
 
 # What the least eigenvalue must be above, in deviations of noise times the root of the width: so much that what is
 # quadratic in the noise moves an interval by little of its width.
-_CLEAR = 6.0
+_CLEAR = 4.0
 OF_POOLED = f"the intervals cover the coefficients of the pooled rows' fit with {LEVEL:.0%}"
 _TOO_NOISY = (
     "too few rows for this price: the noise is not small beside what the columns tell apart; take fewer features, more"
@@ -53,16 +53,28 @@ def _update(task: Task, state: State, sums: Sums) -> State:
         accepted=np.zeros(0),
     )
     inner, beside = whole[:width, :width], whole[:width, width]
-    clear = inner - np.eye(width) * _CLEAR * noise * math.sqrt(width)
-    if (pivots_of(clear) <= 0).any():
+    least = _CLEAR * noise * math.sqrt(width)
+    kept = _kept(task, inner, least)
+    few = inner[np.ix_(kept, kept)]
+    if (pivots_of(few - np.eye(len(few)) * least) <= 0).any():
         return state.at_end("too-few-rows")
-    own = inverse(inner)
+    own = np.zeros((width, width))
+    own[np.ix_(kept, kept)] = inverse(few)
     weights = (own * beside).sum(1)
     # Of e - E b: noise of the pairs of columns, each once, times the weights, and of the column with the label.
     errors = noise * noise * ((1 + (weights * weights).sum()) * np.eye(width) + np.outer(weights, weights))
     errors -= noise * noise * np.diag(weights * weights)
     spread = _product(_product(own, errors), own)
-    return state.with_(accepted=weights, covariance=spread[np.triu_indices(width)])
+    return state.with_(accepted=weights, covariance=spread[np.triu_indices(width)], kept=kept)
+
+
+def _kept(task: Task, inner: Vector, least: float) -> Bools:
+    """Return which columns are fitted: of values and of missing cells those that are opened often enough to be told."""
+    found = np.ones(task.width, np.bool_)
+    for place, term in enumerate(design.terms(task), 1):
+        if term.member is not None or term.is_indicator:
+            found[place] = inner[place, place] > least
+    return found
 
 
 def _product(one: Vector, other: Vector) -> Vector:
@@ -79,8 +91,19 @@ def _finish(task: Task, state: State) -> Fitted:
     spread = square(state["covariance"], task.width)
     values = half * (change @ state["accepted"])
     values[0] += middle
-    listing = interval_listing(weight_names(task), values, half * half * np.diag(change @ spread @ change.T))
-    return Fitted(listings=(listing,), figures=tuple(counted(state)), notes=(OF_POOLED,))
+    names, kept = weight_names(task), state["kept"] > 0
+    variances = half * half * np.diag(change @ spread @ change.T)
+    listing = interval_listing(
+        [name for name, is_in in zip(names, kept, strict=True) if is_in], values[kept], variances[kept]
+    )
+    dropped = (
+        f"dropped: {name} is too rare to be told from noise"
+        for name, is_in in zip(names, kept, strict=True)
+        if not is_in
+    )
+    return Fitted(
+        listings=(listing,), figures=tuple(counted(state)), notes=(OF_POOLED, *(one[:400] for one in dropped))
+    )
 
 
 def family() -> NoisedFamily:

@@ -6,6 +6,7 @@ gradient pulls back, so at least 95 % of runs are within.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -76,7 +77,7 @@ def _coefficients(task: Task, state: State) -> Listing:
     return interval_listing(names, values, spread)
 
 
-def interval_listing(names: tuple[str, ...], values: Vector, variances: Vector) -> Listing:
+def interval_listing(names: Sequence[str], values: Vector, variances: Vector) -> Listing:
     """Return coefficients with the deviation that noise gives each, and the ends of an interval."""
     quantile, lines = normal_quantile((1 + LEVEL) / 2), []
     for name, value, variance in zip(names, values, variances, strict=True):
