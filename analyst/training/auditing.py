@@ -15,6 +15,7 @@ from analyst.training.job import Job, held_out_of
 from analyst.training.released import taken
 from crypto.randomness import token
 from crypto.rounds.messages import RunEnd
+from policies.models.card import Figure
 from policies.models.fitted import Fitted
 from policies.requests.audit import AuditStep
 from policies.requests.exact import ExactStep
@@ -38,6 +39,18 @@ class Audited:
     rho: float | None  # None without noise
     found: Fitted | None = None
     why_not: str = ""  # why the analyst has no figures, where the job asks for them
+
+
+def gaps_of(audited: Audited) -> tuple[Figure, ...]:
+    """Return the gaps that an audit found, as a model's card has them; none where they were not released."""
+    if audited.found is None or not audited.found.listings:
+        return ()
+    by = " and ".join(audited.groups)
+    found = []
+    for line in audited.found.listings[0].lines:
+        value, low, high = line.values
+        found.append(Figure(name=f"{line.name} by {by}"[:200], value=value, low=low, high=high))
+    return tuple(found)
 
 
 def audit_of(
@@ -65,6 +78,7 @@ def audit_of(
         groups=of.groups,
         threshold=f"{Decimal(of.threshold).normalize():f}",
         min_cohort=cohort if of.min_cohort is None else of.min_cohort,
+        has_drift=job.watch is not None,
     )
     table = table_with(federation, model, of)
     micro_rho = 0
