@@ -16,6 +16,7 @@ from policies.decision.approvals import subject_of
 from policies.decision.shown import in_words, signed_text, whole_price
 from policies.document.load import parse
 from policies.document.policy import Policy
+from policies.requests.audited import AuditLimit
 from policies.requests.cases import Cases
 from policies.requests.expressions import Apply, Cell, Choose, Constant, Derived
 from policies.requests.held_out import HeldOut
@@ -37,6 +38,7 @@ STEP = LogisticStep(
     features=("age", "ward"), learning_rate="3", momentum="0.5", clip="1", local_steps=1, continues=bytes([9]) * 16,
     held_out=HeldOut(split=bytes([5]) * 16, parts=200),
     released_to=Recipient(name="ana", key=bytes([4]) * PUBLIC_BYTES),
+    audit=AuditLimit(groups=("ward",), measure="equalized-odds", max_gap="0.1"),
 )  # fmt: skip
 KEYS = tuple(Recipient(name=name, key=bytes([index]) * PUBLIC_BYTES) for index, name in enumerate(request().silos))
 REPLACED = Replaces(
