@@ -260,7 +260,9 @@ def decoders() -> dict[str, Decoder]:
     ).encode()
     kept = Split(purpose="lending", silos=("east", "west"), run=bytes(16), report=bytes(32))
     splits = Splits(splits=(kept, kept)).encode()
-    entry = RunEntry(run=bytes(16), request=b"a request", began_at=1, changed_at=2, done=3, rho=0.5).encode()
+    entry = RunEntry(
+        run=bytes(16), request=b"a request", began_at=1, changed_at=2, done=3, rho=0.5, position=bytes(32)
+    ).encode()
     report, failed = samples["EncryptedReport"][0], samples["Failed"][0]
     envelope, other = (
         sign(Failed.decode(failed), "ward", KEY),

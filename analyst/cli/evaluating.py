@@ -17,8 +17,10 @@ def add_evaluate_command(actions: Commands) -> None:
     """Add `evaluate` to a group of commands."""
     text = "judge a run's model by the rows that its silos hold out; with noise it has a price"
     command = add_command(actions, "evaluate", _evaluate, text)
-    command.add_argument("name", metavar="RUN", help="the run's name, or its beginning")
-    text = "a metric, once for each; default: all that the family has"
+    command.add_argument(
+        "name", nargs="?", metavar="RUN", help="the run's name, or its beginning; default: the last run"
+    )
+    text = "a metric, once for each; default: all that the model has"
     command.add_argument("--metric", action="append", choices=METRICS, default=[], metavar="NAME", help=text)
     text = "judge by all rows of another table with the same columns, not by the rows that were held out"
     command.add_argument("--table", metavar="NAME", help=text)
@@ -34,7 +36,8 @@ def add_evaluate_command(actions: Commands) -> None:
 
 def _evaluate(options: argparse.Namespace, notes: Console) -> int:
     with federation_opened(options, notes) as (federation, status):
-        entry = Registry(federation.config.path.parent).entry(options.name)
+        registry = Registry(federation.config.path.parent)
+        entry = registry.last() if options.name is None else registry.entry(options.name)
         request = evaluation_of(
             federation,
             entry,

@@ -16,6 +16,7 @@ from analyst.sql.offer import Offer, suggest
 from analyst.training.affordable import affordable, limits_of
 from analyst.training.audit_job import AuditJob
 from analyst.training.split import split_for
+from analyst.training.watch_job import WatchJob
 from crypto.randomness import token
 from crypto.wire import Name
 from policies.budget.accountant import micro_rho_of
@@ -101,6 +102,7 @@ class Job(BaseModel):
     held_out: HeldOutRows | None = None
     metric: WatchedMetric | None = None
     audit: Annotated[AuditJob | None, Field(exclude_if=lambda audit: audit is None)] = None
+    watch: Annotated[WatchJob | None, Field(exclude_if=lambda watch: watch is None)] = None
     # Who has the model at the end; left out of the job's hash where it is the silos alone.
     recipients: Annotated[
         tuple[Literal["silos", "analyst"], ...], Field(exclude_if=lambda named: named == SILOS_ALONE)
@@ -128,9 +130,26 @@ class Job(BaseModel):
             self._check_metric(self.metric)
         if self.audit is not None:
             self._check_audit(self.audit)
+        if self.watch is not None:
+            self._check_watch(self.watch)
         if self.is_noised_family:
             return self._check_noised()
         return self._check_exact() if self.is_exact_family else self._check_descent()
+
+    def _check_audit(self, audit: AuditJob) -> None:
+        if (audit.epsilon is not None) != (self.release == "private"):
+            raise ValueError(
+                'release = "private" needs audit.epsilon, the price of an audit; release = "exact" has none'
+            )
+
+    def _check_watch(self, watch: WatchJob) -> None:
+        if self.audit is None or "analyst" not in self.audit.recipients:
+            raise ValueError('[watch] needs [audit] with recipients = ["silos", "analyst"]: it compares its figures')
+        is_private = self.release == "private"
+        if is_private != (watch.epsilon is not None):
+            raise ValueError('watch.epsilon is the most that watching costs with release = "private", and needed there')
+        if watch.metric is not None and is_private != (watch.metric_epsilon is not None):
+            raise ValueError('watch.metric_epsilon is the price of the metric with release = "private"')
 
     def _check_metric(self, metric: WatchedMetric) -> None:
         if self.held_out is None:
@@ -139,12 +158,6 @@ class Job(BaseModel):
             raise ValueError('metric.epsilon is its price with release = "private"; with "exact" it has none')
         if metric.every > self.planned:
             raise ValueError(f"metric.every is {metric.every}, of a run of {self.planned} rounds")
-
-    def _check_audit(self, audit: AuditJob) -> None:
-        if (audit.epsilon is not None) != (self.release == "private"):
-            raise ValueError(
-                'release = "private" needs audit.epsilon, the price of an audit; release = "exact" has none'
-            )
 
     def _check_noised(self) -> Self:
         if self.model not in NOISED:

@@ -23,7 +23,7 @@ from types import MappingProxyType
 from analyst.client import Federation
 from analyst.errors import AnalystError, StuckError
 from analyst.requests import waiting
-from analyst.training.auditing import Audited, audit, lines_of
+from analyst.training.auditing import Audited, audit, gaps_of, lines_of
 from analyst.training.failed import after_failure
 from analyst.training.job import Job, first_request
 from analyst.training.progress import Progress, forget, resumed, write
@@ -201,6 +201,7 @@ def train(
         rho=rho,
         epsilon=training.epsilon,
         delta=training.delta,
+        audit=() if audited is None else gaps_of(audited),
     )
     return training
 

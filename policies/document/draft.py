@@ -98,7 +98,6 @@ _DP = """\
 dp              = "optional"          # models without noise are allowed, as the data are exact
 """
 _ANSWERS = 'aggregates     = ["count", "sum", "avg"]'
-_MODELS = 'release        = ["model"]'
 _UNUSED_RHO = Decimal("0.01")  # of exact data, which have no price
 _LABEL = """\
 roles = ["label"]                     # models predict it, and no question uses it
@@ -199,7 +198,7 @@ def drafted(draft: PolicyDraft, path: str) -> str:
         cells="".join(f"{line}\n" for line in _cells(draft)),
         columns=columns,
         release=_EXACT if answers.has_exact_data else "",
-        leaves=_MODELS if answers.has_exact_data else _ANSWERS,
+        leaves=_leaves(answers),
         purpose=_purpose(answers.purpose),
         basis_of_law=_asked(answers.basis, 'such as "public-task" or "legitimate-interest"; see docs/policy-keys.md'),
         computations=toml(answers.computations),
@@ -212,6 +211,17 @@ def drafted(draft: PolicyDraft, path: str) -> str:
     is_done = not to_fill_in(text)
     order = "Read it." if is_done else f'Replace every "{PLACEHOLDER}"; until then the policy does not load.'
     return text.replace("{replace}", order, 1)
+
+
+def _leaves(answers: Answers) -> str:
+    """Return which results may leave, where that is not the default, and of answers to questions which aggregates."""
+    results = [] if answers.has_exact_data else ["query-result"]
+    results += ["model"] if answers.is_training else []
+    results += ["metrics"] if answers.is_judging else []
+    lines = [] if answers.has_exact_data else [_ANSWERS]
+    if answers.has_exact_data or answers.is_judging:
+        lines.insert(0, f"release        = {toml(results)}")
+    return "\n".join(lines)
 
 
 def _silos(members: int | None) -> dict[str, object]:

@@ -56,6 +56,8 @@ class Evaluation(Message):
     def _check(self) -> Self:
         if list(self.metrics) != sorted(set(self.metrics)):
             raise ValueError("metrics are in order, each once")
+        if self.held_out not in (None, self.model.step.held_out):
+            raise ValueError("a model is judged by those whom its own run held out, or by all rows")
         return self
 
     @property

@@ -40,6 +40,10 @@ class JudgedModel(Message):
             raise ValueError("silos that are judged by their own rows are in order, each once")
         return self
 
+    def __str__(self) -> str:
+        own = f"; {', '.join(self.own)} alone too" if self.own else ""
+        return f"the run {self.run.hex()}, a {self.step.opened_as}, after the report {self.position.hex()}{own}"
+
     @property
     def run(self) -> bytes:
         return self.step.run

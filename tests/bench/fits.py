@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from analyst.training.metrics import auc_of
+from policies.requests.scores import FINE
 from silo_node.training.families.k_means import in_units, spread
 from silo_node.training.family import Fitted
 from tests.bench.figures import publish
@@ -32,6 +34,7 @@ def main() -> None:
     cox()
     eigenvalues()
     centres()
+    areas()
 
 
 def regression(family: str, figure: str, of: PublicRows, silos: int, fit: Any) -> None:
@@ -61,6 +64,27 @@ def published(figure: str, fitted: Fitted, fit: Any, rounds: int, baseline: str,
     expected = np.column_stack([fit.params, fit.bse])
     publish(figure, [float((np.abs(found - expected) / np.maximum(1, np.abs(expected))).max())], "", baseline, aim=aim)
     publish(f"{figure}_rounds", [rounds], "rounds")
+
+
+def areas() -> None:
+    """Publish how far the area under the curve of scores in bins is from that of the scores."""
+    from sklearn.datasets import load_breast_cancer, load_digits
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+    from sklearn.preprocessing import StandardScaler
+
+    of, cancer, numerals = loan_approvals(), load_breast_cancer(), load_digits()
+    for name, inputs, outcome in (
+        ("loanapp", of.inputs, of.outcome == 1),
+        ("breast_cancer", cancer.data, cancer.target == 1),
+        ("digits", numerals.data, numerals.target > 4),
+    ):
+        standard = StandardScaler().fit_transform(inputs)
+        scores = LogisticRegression(max_iter=5000).fit(standard, outcome).predict_proba(standard)[:, 1]
+        counts = (np.bincount(FINE.places(scores[outcome == one]), minlength=FINE.count) for one in (False, True))
+        negatives, positives = (one.astype(np.float64) for one in counts)
+        found = abs(auc_of(negatives, positives) - roc_auc_score(outcome, scores))
+        publish(f"auc_512_bins_{name}", [found], "", "scikit-learn on the scores", aim="0.002")
 
 
 def eigenvalues() -> None:

@@ -155,8 +155,15 @@ def split(release: str) -> Request:
 def evaluation(of: Request, *metrics: MetricName, release: str = "exact", **changes: Any) -> Request:
     """Return a request that judges the model of another request's run, after its first step."""
     model = JudgedModel(position=bytes([1] * 32), step=of.plan, own=changes.pop("own", ()))  # type: ignore[arg-type]
-    plan = Evaluation(release=release, model=model, metrics=tuple(sorted(metrics)), **changes)  # type: ignore[arg-type]
+    whose = {"held_out": model.step.held_out, **changes}
+    plan = Evaluation(release=release, model=model, metrics=tuple(sorted(metrics)), **whose)  # type: ignore[arg-type]
     return request(table=of.table, plan=plan, micro_rho=0 if release == "exact" else 10_000)
+
+
+def holding_out(column: str, of: Request) -> Request:
+    """Return a request for a step that does not learn from those whom a column marks."""
+    held_out = HeldOut(column=column)
+    return of.model_copy(update={"plan": of.plan.model_copy(update={"held_out": held_out})})
 
 
 def audit(of: Request, *groups: str, release: str = "exact", **changes: Any) -> Request:
@@ -224,6 +231,14 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         exact("chi-square", "ward", "smoker"),
         exact("audit", "smoker", group="ward"),
     ),
+    "audit-step": (
+        audit(LOGISTIC, "ward"),
+        audit(LOGISTIC, "ward", "smoker", release="private", threshold="0.8"),
+        audit(DESCENT, "ward", release="private"),
+        audit(DESCENT, "ward", release="private", has_drift=True),
+        audit(exact("logistic-regression", "smoker", "ward", "age"), "ward", has_drift=True),
+        audit(DESCENT, "smoker", held_out=HeldOut(column="smoker"), min_cohort=20),
+    ),
     "noised-step": (
         noised("logistic-regression", "smoker", "ward", "age"),
         noised("logistic-regression", "smoker", "age", missing="mean", clip="0.5"),
@@ -232,12 +247,6 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         noised("linear-regression", "age", "ward", "smoker"),
         noised("linear-regression", "age", "ward", "smoker", steps=1, method="moments"),
         noised("poisson-regression", "age", "ward", "smoker"),
-    ),
-    "audit-step": (
-        audit(LOGISTIC, "ward"),
-        audit(LOGISTIC, "ward", "smoker", release="private", threshold="0.8"),
-        audit(DESCENT, "ward", release="private"),
-        audit(DESCENT, "smoker", held_out=HeldOut(column="smoker"), min_cohort=20),
     ),
     "evaluation": (
         evaluation(LOGISTIC, *CHANCE, own=("north", "test")),
@@ -249,7 +258,7 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         evaluation(NUMBERS, *OF_PREDICTION["number"], release="private"),
         evaluation(exact("poisson-regression", "age", "ward", "smoker"), "mae", release="private"),
         evaluation(exact("cox", None, "ward", time="age", event="smoker"), "c-index"),
-        evaluation(exact("linear-regression", "age", "ward"), "rmse", held_out=HeldOut(column="smoker")),
+        evaluation(holding_out("smoker", exact("linear-regression", "age", "ward")), "rmse"),
         evaluation(noised("logistic-regression", "smoker", "ward", "age"), *CHANCE, release="private"),
         evaluation(noised("linear-regression", "age", "ward", "smoker"), "rmse", release="private"),
     ),

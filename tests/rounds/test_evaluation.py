@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 import statsmodels.api as sm
 from sklearn import metrics as of_sklearn
 
+import analyst.cli.main
+import analyst.client
 from analyst.errors import AnalystError, DeniedError
 from analyst.training.evaluation import (
     Evaluated,
@@ -21,6 +24,8 @@ from analyst.training.evaluation import (
     to_json,
 )
 from analyst.training.registry import Registry, RunEntry
+from policies.requests.evaluation import Evaluation
+from policies.requests.held_out import HeldOut
 from policies.requests.metrics import OF_PREDICTION
 from silo_node.data.sides import held_out_of
 from tests.harness.simulator import Simulation
@@ -178,3 +183,25 @@ def test_classes_and_numbers_are_judged_as_scikit_learn_judges_them(tmp_path: Pa
     assert of_counts["rmse"] == pytest.approx(np.sqrt(((visits - counts.fittedvalues) ** 2).mean()), rel=1e-5)
     assert set(FEATURES) == {"kind", "debt", "age", "owner"}
     assert len(rows_of("east")) < len(rows)
+
+
+def test_the_command_tells_the_last_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "f"
+    with banks(home, JOB, computations=WITH_EVALUATION, change=METRICS) as (simulation, file):
+        run(simulation, file)
+        monkeypatch.setattr(analyst.client, "started", lambda config, progress=None: nullcontext(simulation))
+        asked = ["model", "evaluate", "--federation", str(home / "consilo.toml"), "--metric", "auc"]
+        assert analyst.cli.main.main(asked) == 0
+        assert "  auc                0." in capsys.readouterr().out
+        assert analyst.cli.main.main([*asked, "--metric", "accuracy", "--format", "json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert [one["name"] for one in told["judged"]["metrics"]] == ["accuracy", "auc"]
+        assert analyst.cli.main.main([*asked, "--format", "csv", "--out", str(tmp_path / "auc.csv")]) == 0
+        assert (tmp_path / "auc.csv").read_text().splitlines()[1].startswith(f",{len(pooled())},auc,0.")
+        assert analyst.cli.main.main([*asked, "--epsilon", "1"]) == 3
+        assert "the source is exact, the request is private" in capsys.readouterr().err
+        request = evaluation_of(simulation.federation, entry_of(simulation))
+        with pytest.raises(ValueError, match="whom its own run held out"):
+            Evaluation.model_validate(dict(request.plan) | {"held_out": HeldOut(column="owner")})

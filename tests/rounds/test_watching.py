@@ -45,9 +45,8 @@ def test_each_round_tells_its_metric_and_patience_ends_the_run(tmp_path: Path) -
         # The model of the last round stands at every silo, and is judged.
         assert training.holders == SILOS
         assert by_name(judged(simulation).judged)["log-loss"] == pytest.approx(told[-1], abs=1e-12)
-        assert "metric: log-loss" in "\n".join(
-            run_lines(preview_run(simulation.federation, read_job(file), file.with_name("keep.json")))
-        )
+        foreseen = preview_run(simulation.federation, read_job(file), file.with_name("keep.json"))
+        assert "metric: log-loss" in "\n".join(run_lines(foreseen))
 
 
 def test_an_improvement_is_more_than_the_tolerance() -> None:

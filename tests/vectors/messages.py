@@ -311,6 +311,17 @@ FITTED: dict[str, Any] = {
     "figures": [{"name": "rows", "values": [40.0]}],
     "notes": ["dropped: ward = other is the same in all rows"],
 }
+EVALUATION = {
+    "kind": "evaluation",
+    "release": "private",
+    "model": {
+        "position": _digest("the report of step 2"),
+        "step": {**HOLDING_OUT, "step": 0, "after": bytes(32)},
+        "own": ["bank", "ward"],
+    },
+    "metrics": ["mae", "rmse"],
+    "held_out": HOLDING_OUT["held_out"],
+}
 
 NOISED_FAMILY = EXACT_FAMILY | {
     "kind": "noised-step",
@@ -706,6 +717,8 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "Request", request(BY_JOINED, 100_000) | {"table": JOINED}
     yield "Request", request(SPLIT, 0) | {"table": WITHOUT_COLUMNS}
     yield "Request", request(HOLDING_OUT, 0)
+    yield "Request", request(EVALUATION, 100_000)
+    yield "Catalogue", catalogue | {"own_metrics": True}
     yield "Request", request(LIMITED, 0)
     yield "Request", request(AUDIT, 20_000, to_all)
     audit = {
