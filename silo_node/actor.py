@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from silo_node.rounds.steps import Noise
 
 STEPS = 64  # at a time: those of other rounds go on while some compute, wait for their turn or for a source
+FIRST_NOISE = 1, 10**6, 1  # a draw that is thrown away: the first one loads the sampler, for more than a second
+NOISE_S = 10.0  # for that, before a silo says that it is ready
 LEARN_S = 20.0  # of the 30 s of a step
 MAX_LOG_BYTES = 8 << 20
 Frames = tuple[bytes, ...]
@@ -245,6 +247,8 @@ class LaunchedSilo(SiloActor):
     ) -> None:
         self._problem: tuple[str, str] | None = None
         close_to_others()  # also in a cluster that somebody else has started
+        self._warming = threading.Thread(target=discrete_gaussian, args=FIRST_NOISE, daemon=True)
+        self._warming.start()
         try:
             super().__init__(policy_path, sleep=sleep, keepers=keepers, silos=silos, is_spread=is_spread)
         except (SiloError, PolicyError, CryptoError) as err:
@@ -254,6 +258,7 @@ class LaunchedSilo(SiloActor):
         """Return why the silo did not start, with a hint; None if it did, and is ready to compute."""
         if self._problem is None:
             self._data.wait()
+            self._warming.join(NOISE_S)
         return self._problem
 
 

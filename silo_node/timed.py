@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from silo_node.data.compute import Computes
 
 REFRESH_ENDS_S = (0.1, 1.0, 11.0)  # when reading decisions, for 10 s at most, is over
-READ_ENDS_S = (0.1, 1.0, 5.0, 25.0)  # when reading the rows of a run, for 20 s at most, is over
+READ_ENDS_S = tuple(0.1 * 2**step for step in range(9))  # when reading the rows of a run, for 20 s at most, is over
 REFRESH_TRIES = 4  # to have a turn for it
 
 
@@ -133,7 +133,7 @@ class TimedComputing:
         again: nobody outside can tell from an acceptance that they were read, or failed to be. Where the policy states
         a time, reading has the turn, the limit and the length of a computing of this request, or is left to the first
         round if that is longer than may be waited; else, on a private source, it lasts as long as the longest did, in
-        few steps.
+        steps that double.
         """
         deadline, source = time.monotonic() + limit_s, self._policy.sources[request.table.name]
         self.computer.load(request.plan.kind, limit_s)

@@ -115,6 +115,7 @@ def _fields(entry: RunEntry) -> dict[str, object]:
         "holders": list(entry.holders),
         "price": None if entry.epsilon is None else {"rho": entry.rho, "epsilon": entry.epsilon, "delta": entry.delta},
         "metrics": [one.model_dump(mode="json") for one in entry.metrics],
+        "audit": [one.model_dump(mode="json") for one in entry.audit],
         "began_at": when(entry.began_at),
         "changed_at": when(entry.changed_at),
         "released": entry.model is not None,
@@ -183,6 +184,7 @@ def _card(entry: RunEntry) -> Card:
         digest=digest_of_model(model.fitted, model.portable),
         fitted=model.fitted,
         metrics=entry.metrics,
+        audit=entry.audit,
         holders=entry.holders,
     )
 

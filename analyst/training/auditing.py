@@ -15,6 +15,7 @@ from analyst.training.job import Job, held_out_of
 from analyst.training.released import taken
 from crypto.randomness import token
 from crypto.rounds.messages import RunEnd
+from policies.models.card import Figure
 from policies.models.fitted import Fitted
 from policies.requests.audit import AuditStep
 from policies.requests.exact import ExactStep
@@ -40,10 +41,24 @@ class Audited:
     why_not: str = ""  # why the analyst has no figures, where the job asks for them
 
 
-def audit(federation: Federation, job: Job, model: Request, position: bytes, deadline: int = WAIT_S) -> Audited:
-    """Audit the model of the run that a request began, at a position of it, as the job's [audit] says.
+def gaps_of(audited: Audited) -> tuple[Figure, ...]:
+    """Return the gaps that an audit found, as a model's card has them; none where they were not released."""
+    if audited.found is None or not audited.found.listings:
+        return ()
+    by = " and ".join(audited.groups)
+    found = []
+    for line in audited.found.listings[0].lines:
+        value, low, high = line.values
+        found.append(Figure(name=f"{line.name} by {by}"[:200], value=value, low=low, high=high))
+    return tuple(found)
 
-    Raises AnalystError if the job does not fit, DeniedError if silos refuse, RoundError if too few answer.
+
+def audit_of(
+    federation: Federation, job: Job, model: Request, position: bytes, deadline: int = WAIT_S, *, is_asked: bool = True
+) -> Request:
+    """Return the request that audits the model of the run that a request began, at a position of it.
+
+    Raises AnalystError if the job does not fit. Unless anything `is_asked`, no split of persons is made for it.
     """
     plan, of = model.plan, job.audit
     if of is None:
@@ -57,29 +72,40 @@ def audit(federation: Federation, job: Job, model: Request, position: bytes, dea
         step=0,
         after=START,
         release=job.release,
-        held_out=held_out_of(federation, job),
+        held_out=held_out_of(federation, job, is_asked=is_asked),
         released_to=federation.recipient if "analyst" in of.recipients else None,
         model=JudgedModel(position=position, step=plan.first()),
         groups=of.groups,
         threshold=f"{Decimal(of.threshold).normalize():f}",
         min_cohort=cohort if of.min_cohort is None else of.min_cohort,
+        has_drift=job.watch is not None,
     )
     table = table_with(federation, model, of)
     micro_rho = 0
     if of.epsilon is not None:
         micro_rho = federation.price(job.purpose, float(of.epsilon), table, step, model.silos)
-    written = federation.write(table, step, job.purpose, micro_rho, silos=model.silos)
-    request = waiting(written, deadline)
+    return waiting(federation.write(table, step, job.purpose, micro_rho, silos=model.silos), deadline)
+
+
+def audit(federation: Federation, job: Job, model: Request, position: bytes, deadline: int = WAIT_S) -> Audited:
+    """Audit the model of the run that a request began, at a position of it, as the job's [audit] says.
+
+    Raises AnalystError if the job does not fit, DeniedError if silos refuse, RoundError if too few answer.
+    """
+    request = audit_of(federation, job, model, position, deadline)
+    step = request.plan.training
+    if job.audit is None or step is None:
+        raise AnalystError("the job has no [audit]", 'name its groups: [audit] groups = ["race"]')
     checked = federation.check(request, federation.submit(request))
     told = federation.deliver_report(checked.name)
     found = None if step.released_to is None else taken(federation, request, checked.name)
     reasons = set(told.values())
     return Audited(
         run=step.run.hex(),
-        groups=of.groups,
+        groups=job.audit.groups,
         holders=tuple(sorted(told)),
         ended=reasons.pop() if len(reasons) == 1 else None,
-        rho=None if step.is_exact else request.micro_rho / MICRO,
+        rho=request.micro_rho / MICRO if request.micro_rho else None,
         found=None if found is None or isinstance(found, str) else found.fitted,
         why_not=found if isinstance(found, str) else "",
     )

@@ -36,6 +36,7 @@ class Finished(TypedDict):
     rho: float | None
     epsilon: float | None
     delta: float
+    audit: tuple[Figure, ...]
 
 
 class RunEntry(Message):
@@ -61,6 +62,7 @@ class RunEntry(Message):
     why_no_model: Annotated[str, Field(max_length=1000)] = ""  # where it was to be released, and was not
     goes_on_as: RoundId | None = None  # the run that goes on in its place with fewer silos
     metrics: tuple[Figure, ...] = ()
+    audit: tuple[Figure, ...] = ()  # gaps between groups, where policies release them
     # SHA-256 of the report of the last round, by which the model is judged; none of an earlier version.
     position: Annotated[Digest | None, Field(default=None, exclude_if=lambda digest: digest is None)] = None
 

@@ -1,7 +1,7 @@
 """Why a silo cannot take part in a round now: denials that tell of its machine and not of its policy.
 
 Promise: each text follows from the code and the policy alone. What exactly is wrong, such as the name of a file, is in
-the owner's log. A silo says so only before it reads a row.
+the owner's log. A silo says so only before it has committed a charge; no row that it has read ahead decides it.
 """
 
 from policies.decision.denial_codes import deny

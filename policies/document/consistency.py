@@ -218,6 +218,8 @@ def warnings(policy: Policy) -> Iterator[Finding]:
     yield from _few_honest(policy)
     yield from _no_job(policy)
     yield from _unapproved(policy)
+    if "model-to-analyst" in policy.disclosure.release and "model" not in policy.disclosure.release:
+        yield Finding(("disclosure", "release"), 'model-to-analyst opens nothing without "model": no model leaves')
     for name, purpose in policy.purposes.items():
         if purpose.recipients_in is None and policy.mode == "production":
             text = "absent: an answer may go wherever the roster's parties are"

@@ -169,7 +169,6 @@ WITHOUT_NOISE: Mapping[str, str] = MappingProxyType(
         "naive-bayes": f"its counts by class and value are a question; {_BY_QUESTION}",
         "welch-t": f"a test of noised means is not a test of the means; {_BY_QUESTION}",
         "anova": f"a test of noised means is not a test of the means; {_BY_QUESTION}",
-        "audit": "its cells are counts by group, label and prediction; an audit with noise is not there yet",
         "chi-square": f"a test of noised counts is not a test of the counts; {_BY_QUESTION}",
     }
 )

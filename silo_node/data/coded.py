@@ -145,10 +145,10 @@ def coded(
     sql = f"SELECT {', '.join(selected)} FROM {view} WHERE {where}"  # noqa: S608
     found = connection.sql(sql, params=dict(parameters or {})).to_arrow_table()
     whose = found["person"]
-    person, persons = dictionary(whose) if len(whose) < _MANY else partitioned(whose, found["part"].to_numpy())
+    person, persons = dictionary(whose) if len(whose) < _MANY else partitioned(whose, _whole(found["part"]))
     is_somebody = person != NO_MEMBER
     if not is_somebody.all():
-        found, person = found.filter(pa.array(is_somebody)), person[is_somebody]
+        found, person = found.filter(arrow_of(is_somebody)), person[is_somebody]
     cells = {
         (aspect, column.name): _cells(aspect, column, found, index) for index, (aspect, column) in enumerate(codings)
     }
@@ -209,12 +209,22 @@ def steps_of(rows: Rows, column: TableColumn, kept: Integers) -> Integers:
     return np.where(cells == NO_STEPS, NO_STEPS, np.clip(cells + above, BELOW, column.range_steps + 1))
 
 
+def arrow_of(numbers: Integers | Bools) -> pa.Array:
+    """Return whole numbers, or truth values, as an Arrow array; `pa.array` would load pandas, for a second."""
+    kind = pa.from_numpy_dtype(numbers.dtype)
+    packed = np.packbits(numbers, bitorder="little") if pa.types.is_boolean(kind) else np.ascontiguousarray(numbers)
+    return pa.Array.from_buffers(kind, len(numbers), [None, pa.py_buffer(packed)])
+
+
+_NONE = arrow_of(np.array([NO_MEMBER], np.int32))[0]
+
+
 def dictionary(texts: pa.ChunkedArray) -> tuple[Integers, pa.Array]:
     """Return the place of each text among the different ones, NO_MEMBER for NULL, and these."""
     if texts.nbytes > _MOST_TEXT:  # more than one array of texts can hold
         texts = texts.cast(pa.large_string())
     encoded = pc.dictionary_encode(texts.combine_chunks())
-    return _whole(pc.fill_null(encoded.indices, NO_MEMBER)), encoded.dictionary
+    return _whole(pc.fill_null(encoded.indices, _NONE)), encoded.dictionary
 
 
 def partitioned(texts: pa.ChunkedArray, parts: Integers) -> tuple[Integers, pa.Array]:
@@ -225,7 +235,7 @@ def partitioned(texts: pa.ChunkedArray, parts: Integers) -> tuple[Integers, pa.A
     order = np.argsort(parts, kind="stable")
     if texts.nbytes > _MOST_TEXT:
         texts = texts.cast(pa.large_string())
-    ordered = texts.combine_chunks().take(pa.array(order))
+    ordered = texts.combine_chunks().take(arrow_of(order))
     codes = np.empty(len(order), np.int32)
     found: list[pa.Array] = []
     first = known = 0
@@ -238,7 +248,9 @@ def partitioned(texts: pa.ChunkedArray, parts: Integers) -> tuple[Integers, pa.A
 
 
 def _whole(column: pa.ChunkedArray | pa.Array) -> Integers:
-    return np.asarray(column.to_numpy(zero_copy_only=False)) if isinstance(column, pa.Array) else column.to_numpy()
+    """Return whole numbers, of which none is missing; `to_numpy` would load pandas, for a second."""
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return np.asarray(np.from_dlpack(whole))
 
 
 def _sql(aspect: Aspect, column: TableColumn) -> dict[str, str]:

@@ -16,6 +16,7 @@ from typing import Literal
 import duckdb
 from pydantic import ValidationError
 
+from crypto.errors import CryptoError
 from crypto.noise import discrete_gaussian
 from crypto.rounds.manifest import Recipient
 from crypto.sealing import PUBLIC_BYTES
@@ -31,14 +32,17 @@ from policies.requests.request import Request
 from policies.requests.tables import Table, TableColumn
 from policies.requests.training import MAX_FEATURES, START
 from policies.units import MAX_DOMAIN, NANO
-from silo_node.data.compute import Computer, load_kinds
+from silo_node.data.compute import Computer, Vectors, load_kinds
 from silo_node.data.consent import Decisions
+from silo_node.data.family_steps import Step, first_rounds, round_after
 from silo_node.data.prepared.reader import Reader
 from silo_node.data.sources import Source
+from silo_node.training.run import RunState
 
 QUESTIONS = 20
 MEASURE_S = 4.0  # after this time no further question is asked, and after as much again no further step
 STEPS = 2  # of training, of each table: by one feature, and by all
+FAMILIES_S = 8.0  # after this time no further model family is timed
 SAFETY = 2  # the declared time is this many times what was measured
 BESIDE_S = Decimal("0.05")  # of a declared time: `BLINDING_MS`, and to send the question to the worker and back
 LEAST_S = Decimal(2)  # where one time is declared for all plans: what comes later on a busy machine is zeros
@@ -105,17 +109,23 @@ def measure(
     reader = reader_of(unbound)
     if reader is not None:
         reader.refresh()  # as a silo does before it accepts a question
-    asking = Computer(unbound, database, sources, decisions, lambda _: None, reader)
-    unasking = Computer(free, database, sources, None, lambda _: None, reader_of(free))
+    states = dict[bytes, RunState]()
+    # Every round may have to read the rows, so none are kept.
+    asking = Computer(unbound, database, sources, decisions, states.get, reader, kept_bytes=0)
+    unasking = Computer(free, database, sources, None, lambda _: None, reader_of(free), kept_bytes=0)
     discrete_gaussian(1, NOISE_VARIANCE, 1)  # the first needs longer
     began, found = clock(), list[Measured]()
 
-    def timed(computer: Computer, request: Request, read: int) -> None:
-        started, name = clock(), request.table.name
-        with suppress(duckdb.Error):  # it took as long as it took
-            computer.contribution(request, now)
+    def timed(computer: Computer, request: Request, read: int) -> Vectors | None:
+        started, name, vectors = clock(), request.table.name, None
+        with suppress(duckdb.Error, CryptoError):  # it took as long as it took
+            vectors = computer.contribution(request, now)
         took = max(clock() - started, _noise_seconds(request, clock))  # one is done beside the other
         found.append(Measured(name, rows[name], read, plan_size(request), took, request.plan.training is not None))
+        return vectors
+
+    def decided_for(request: Request) -> int:
+        return decided if decisions is not None and policy.purposes[request.purpose].consent != "none" else 0
 
     tables = [name for name, source in policy.sources.items() if source.release == "private"]
     each = -(-QUESTIONS // max(1, len(tables)))
@@ -123,17 +133,25 @@ def measure(
     for request in asked:
         if request is None or len(found) > QUESTIONS or clock() - began > MEASURE_S:
             continue
-        reads = decisions is not None and policy.purposes[request.purpose].consent != "none"
-        if not found and reads:
+        if not found and decided_for(request):
             timed(unasking, request, 0)
-        timed(asking, request, decided if reads else 0)
+        timed(asking, request, decided_for(request))
     steps = list(chain.from_iterable(training_steps(policy, name, now) for name in policy.sources))
     if steps and load_kinds(policy):
         began = clock()
         for request in steps:
             if clock() - began <= MEASURE_S:
-                reads = decisions is not None and policy.purposes[request.purpose].consent != "none"
-                timed(asking, request, decided if reads else 0)
+                timed(asking, request, decided_for(request))
+    began = clock()
+    for request in chain.from_iterable(family_steps(policy, name, now) for name in policy.sources):
+        if clock() - began > FAMILIES_S:
+            break
+        vectors = timed(asking, request, decided_for(request))
+        following = None if vectors is None else round_after(request, vectors, now)
+        if following is not None:
+            second, state = following
+            states[state.run] = state
+            timed(asking, second, decided_for(second))
     return tuple(found)
 
 
@@ -190,12 +208,28 @@ def training_steps(policy: Policy, name: str, now: int) -> Iterator[Request]:
             yield _asked(policy, name, purpose, step, [opened[key] for key in (label, *step.features)], price, now)
 
 
+def family_steps(policy: Policy, name: str, now: int) -> Iterator[Request]:
+    """Yield the first round of each model family that the policy opens about a table."""
+    source = policy.sources[name]
+    opened = {key: one for key, one in _opened(source, name, now).items() if not source.columns[key].sole_dimension}
+    price = policy.budget.request_micro[1] if source.release == "private" else 0
+
+    def ask(purpose: str, step: Step, used: Sequence[TableColumn]) -> Request:
+        return _asked(policy, name, purpose, step, used, price, now)
+
+    return first_rounds(policy, source, opened, ask)
+
+
 def largest_ms(policy: Policy, now: int) -> int | None:
     """Return the declared milliseconds of the largest plan that is measured; None without one."""
     plans = (
         request
         for name in policy.sources
-        for request in (*questions(policy, name, 2, now), *training_steps(policy, name, now))
+        for request in (
+            *questions(policy, name, 2, now),
+            *training_steps(policy, name, now),
+            *family_steps(policy, name, now),
+        )
     )
     found = [found_ms for request in plans if (found_ms := declared_ms(policy, request)) is not None]
     return max(found, default=None)
@@ -303,7 +337,7 @@ def _asked(
     policy: Policy,
     name: str,
     purpose: str,
-    plan: Plan | LogisticStep,
+    plan: Plan | LogisticStep | Step,
     columns: Sequence[TableColumn],
     micro_rho: int,
     now: int,

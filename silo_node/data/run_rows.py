@@ -37,6 +37,7 @@ from silo_node.data.coded import (
     Numbers,
     Rows,
     Steps,
+    arrow_of,
 )
 from silo_node.data.consent import ConsentFilter, Decisions, consent_filter, narrowed, recent_filter, together
 from silo_node.data.locations import Files, Reading, opened_within
@@ -188,14 +189,14 @@ class RunRows:
         is_in: Bools | None = None
         if (consent := asked.on_persons) is not None:
             unit = self._policy.privacy_unit.id_column
-            self._database.register(_PERSONS, pa.table({_PLACE: np.arange(len(persons)), unit: persons}))
+            self._database.register(_PERSONS, pa.table({_PLACE: arrow_of(np.arange(len(persons))), unit: persons}))
             try:
                 sql = f"SELECT {quote(_PLACE)} FROM {quote(_PERSONS)} WHERE {consent.sql}"  # noqa: S608
-                places = self._database.sql(sql, params=consent.parameters).to_arrow_table()[_PLACE].to_numpy()
+                places = self._database.sql(sql, params=consent.parameters).to_arrow_table()[_PLACE]
             finally:
                 self._database.unregister(_PERSONS)
             is_in = np.zeros(len(persons), np.bool_)
-            is_in[places] = True
+            is_in[np.from_dlpack(places.combine_chunks())] = True
         is_out = self._forgotten(self._database, persons)
         if is_out is None:
             return is_in

@@ -7,7 +7,7 @@ from typing import Any
 
 from policies.budget.accountant import epsilon_of
 from policies.document.policy import Policy
-from policies.models.card import Card, policies
+from policies.models.card import Card, Figure, policies
 from policies.models.released import digest_of_model
 from policies.requests.exact import FamilyStep
 from policies.requests.training import TrainingStep
@@ -65,6 +65,15 @@ class HeldModel:
             form = None
         return digest_of_model(fitted_of(self.state), form)
 
+    @property
+    def audit(self) -> tuple[Figure, ...]:
+        """The gaps between groups that audits of the model found, with their intervals."""
+        return tuple(
+            Figure(name=f"{gap.measure} by {' and '.join(one.groups)}", value=gap.value, low=gap.low, high=gap.high)
+            for one in self.state.audits
+            for gap in one.gaps
+        )
+
     def registered(self) -> dict[str, Any]:
         """Return what the registry has beside the model itself, for programs."""
         record = self.state.record
@@ -80,6 +89,7 @@ class HeldModel:
             "policies": None if record is None else policies(record),
             "price": None if self.rho is None else {"rho": self.rho, "epsilon": self.epsilon, "delta": self.delta},
             "metrics": [],
+            "audit": [one.model_dump(mode="json") for one in self.audit],
             "bytes": len(self.kept.state),
             "learned_at": when(self.state.learned_at),
             "erased_after": None if self.erased_after is None else when(self.erased_after),
@@ -109,6 +119,7 @@ class HeldModel:
             expires_at=self.erased_after,
             digest=self.digest,
             fitted=fitted_of(state),
+            audit=self.audit,
         )
 
 

@@ -46,7 +46,8 @@ def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[
     if request.analyst != name or request.federation != silo.federation or step is None:
         raise ProtocolError("the report is not that of a training step of this federation")
     state = state_of(silo, ledger, request)
-    if state is None or state.position != stored.name:
+    is_new = state is None or state.position != stored.name
+    if state is None or is_new:
         try:
             check_position(state, request)
         except ProtocolError:
@@ -66,7 +67,7 @@ def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[
         if (model := audited_model(ledger, request, state, opened)) is not None:
             ledger.save_run(model.run, model.encode())
         ledger.save_run(step.run, state.encode())
-    return (signed_position(silo, ledger, step.run, state), *released(silo, request, state))
+    return (signed_position(silo, ledger, step.run, state), *released(silo, ledger, request, state, is_new=is_new))
 
 
 def audited_model(ledger: Ledger, request: Request, audit: RunState, opened: Opened) -> RunState | None:

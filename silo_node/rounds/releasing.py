@@ -1,6 +1,6 @@
 """Seal the model of a finished run to the analyst whose signed request asked for it: docs/protocol.md section 11.4.
 
-Promise: nothing is sealed before the run is at its end, nor under a policy that does not open it. An update of a round
+Promise: nothing is sealed before the run is over, nor under a policy that does not open it. An update of a round
 goes to nobody but the silos. What was computed with noise costs nothing more, as the model follows from opened sums.
 """
 
@@ -9,6 +9,7 @@ from contextlib import suppress
 from crypto.errors import CryptoError
 from crypto.sealing import seal
 from crypto.wire import sign
+from policies.budget.ledger import Ledger
 from policies.models.portable import Portable
 from policies.models.released import ReleasedModel, sealing_context
 from policies.requests.request import Request
@@ -19,14 +20,20 @@ from silo_node.training.portable import family_of, fitted_of, portable_of
 from silo_node.training.run import RunState
 
 
-def released(silo: Silo, request: Request, state: RunState) -> tuple[bytes, ...]:
+def released(silo: Silo, ledger: Ledger, request: Request, state: RunState, *, is_new: bool) -> tuple[bytes, ...]:
     """Return the silo's model, signed and sealed to the analyst, as one frame; none where it stays here.
 
-    `request` is of the step that was learned last. A model that is too large to be a message stays too.
+    `request` is of the step that was learned last, just now if it `is_new`. A run is over with its last step, with an
+    end before it, or once the silo takes no further step of it. One without noise also is where its analyst asks for no
+    further step and hands the same report over again: a run of fewer steps would have ended there. A model that is too
+    large to be a message stays here too.
     """
     step = request.plan.training
     receiver = None if step is None else step.released_to
-    if receiver is None or not state.is_final:
+    if step is None or receiver is None:
+        return ()
+    is_left = step.release == "exact" and not is_new
+    if not (state.is_final or is_left or ledger.why_over(step.run) is not None):
         return ()
     with suppress(SiloError, CryptoError):
         may_leave(silo.policy, state, "release")

@@ -158,7 +158,7 @@ def _check_time(silo: Silo, state: Received, now: int) -> None:
 def commit(
     silo: Silo, state: Received, ledger: Ledger, now: int, data: bytes, consulted: Consulted | None = None
 ) -> Committed:
-    """Commit the charge of a round durably, before a row is read, if every silo of the roster is ready.
+    """Commit the charge of a round durably, before a row is computed on, if every silo of the roster is ready.
 
     The time of the computation depends on data, so there is at most one computation per charge. `now` is when the
     computing begins, after that of other rounds; `consulted` is what it will read of decisions on consent.

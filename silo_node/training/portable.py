@@ -69,8 +69,6 @@ def portable_of(state: RunState) -> Portable:
         raise SiloError("no prediction form: the silo learned this model before it kept models' columns", "train anew")
     plan, table = state.record.plan, state.record.table
     match plan:
-        case FamilyStep() if any(one.name == "interactions" for one in plan.options):
-            raise SiloError("no prediction form: products of features have none in this version", "train without them")
         case FamilyStep():
             return exact_form(plan.task(table), kept_state(state, plan.task(table)))
         case LogisticStep():

@@ -12,6 +12,7 @@ from analyst.training.job import read_job
 from analyst.training.preview import RunPreview, preview_run, run_lines
 from analyst.training.run import train
 from crypto.keys import Secret, SigningKey
+from policies.budget.accountant import micro_rho_of
 from policies.units import MICRO
 from tests.harness.simulator import Simulation, simulate
 from tests.rounds import test_noised_families as noised_families
@@ -189,9 +190,49 @@ def test_a_split_of_persons_that_a_silo_would_not_make_is_foreseen(tmp_path: Pat
         found = preview_run(simulation.federation, read_job(file))
         assert not (tmp_path / "f" / "splits.json").exists()
     assert [one.code for one in found.refusals["east"]] == ["COMPUTATION_CLOSED"]
-    assert "evaluation is not open" in found.refusals["east"][0].message
+    assert "the split of persons: evaluation is not open" in found.refusals["east"][0].message
     with banks(tmp_path / "g", job, computations=("linear-regression", "evaluation")) as (simulation, file):
         assert not preview_run(simulation.federation, read_job(file)).refusals
+
+
+BESIDE = """\
+epsilon = 4
+rounds = 10
+[held_out]
+share = 0.25
+[metric]
+name = "auc"
+every = 5
+epsilon = 1
+[audit]
+groups = ["owner"]
+epsilon = 0.5
+"""
+
+
+def test_metrics_and_an_audit_count_beside_the_run(tmp_path: Path) -> None:
+    job = noised_families.job_of("logistic-regression", "ok", BESIDE).replace(', "owner"', "")
+    roles = (
+        'owner = { type = "bool", class = "internal", roles = ["feature"]',
+        'owner = { type = "bool", class = "internal", roles = ["audit"]',
+    )
+    opened = ("logistic-regression", "evaluation", "audit")
+    with noised_families.banks(tmp_path / "f", job, times=1, change=roles, computations=opened) as (simulation, file):
+        policies = [*simulation.path.glob("silos/*/policy.toml")]
+        found = preview_run(simulation.federation, read_job(file))
+    assert len(policies) == len(SILOS)
+    (east,) = [one for silo, one in found.silos.items() if silo == "east"]
+    assert [(one.code, one.message) for one in east.denials] == [
+        ("RELEASE", "its auc: metrics of a model may not leave")
+    ]
+    delta = found.delta
+    expected = micro_rho_of(1.0, delta) // 2 * 2 + micro_rho_of(0.5, delta)
+    assert east.rho_beside * MICRO == pytest.approx(expected, rel=0.01)
+    assert east.rho_after == pytest.approx((east.rho_left or 0) - east.rho_of_run - east.rho_beside)
+    text = "\n".join(run_lines(found))
+    assert "metric: auc by who is held out, after every 5 rounds, for epsilon 1 beside" in text
+    assert "audit: of the groups by owner, for epsilon 0.5 beside" in text
+    assert f", and rho {east.rho_beside:.4g} beside" in text
 
 
 def test_groups_below_the_cohort_of_a_policy_are_foreseen(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
+from analyst.client import Federation
 from analyst.training.job import read_job
 from analyst.training.run import train
 from federation.founding import found
@@ -26,6 +28,7 @@ from tests.harness.simulator import STEPS, simulate
 SILOS = ("east", "north", "south", "west")
 ROWS = 125  # of each silo
 ROUNDS = 6  # of which the first is left out
+STARTS = 5  # of a federation, for the first round of a run
 QUESTION = "SELECT place, COUNT(*) AS n FROM asked GROUP BY place"
 POLICY = """\
 schema = "silo-policy/1"
@@ -133,6 +136,30 @@ def main() -> None:
         Way("private_40_features", 41, False),
     ):
         round_beside_question(way)
+    first_round_beside_others()
+
+
+def first_round_beside_others() -> None:
+    """Publish the wall time of the first round of a run in simulate mode, beside each of the others."""
+    for way in (Way("exact_20_weights", 20, True), Way("private_20_weights", 20, False)):
+        firsts, others = list[float](), list[float]()
+        for _ in range(STARTS):
+            first, *rest = walls_of(way)
+            firsts.append(first)
+            others.append(statistics.median(rest))
+        publish(f"first_round_{way.name}", firsts, "s", "the median of the others", others, "ratio 2")
+
+
+def walls_of(way: Way) -> list[float]:
+    """Return the seconds of each round of a run in a federation that was started for it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "f"
+        written(path, way)
+        time.sleep(SETTLED_S)
+        with Federation.open(path / "consilo.toml") as federation:
+            ends = [time.perf_counter()]
+            train(federation, read_job(path / "job.toml"), lambda done: ends.append(time.perf_counter()))
+    return [end - began for began, end in pairwise(ends)]
 
 
 def round_beside_question(way: Way) -> None:

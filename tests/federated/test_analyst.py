@@ -210,12 +210,12 @@ def test_a_run_goes_on_where_it_was_when_the_aggregator_was_away(
     toml = place / ANALYST / "consilo.toml"
     trained = analyst.training.run.train
 
-    def interrupted(federation: object, job: object, progress: object, *more: object) -> object:
+    def interrupted(federation: object, job: object, **more: object) -> object:
         def stop(done: int) -> None:
             if done == 2:
                 raise KeyboardInterrupt
 
-        return trained(federation, job, stop, *more)  # type: ignore[arg-type]
+        return trained(federation, job, stop, **more)  # type: ignore[arg-type]
 
     with served(place, port, BANKS) as one:
         quiet(one)
@@ -233,6 +233,37 @@ def test_a_run_goes_on_where_it_was_when_the_aggregator_was_away(
             assert state.weights == pytest.approx(descent(lambda _: pooled()), abs=2e-5)
         for silo in BANKS:
             assert len(ledger_of(one.silos[silo]).history()) == STEPS, "nothing was paid for twice"
+
+
+def test_an_interrupted_run_is_given_up_over_the_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    founded = found_banks(tmp_path / "founded")
+    job, port = tmp_path / "founded" / "job.toml", free_port()
+    place = provision(tmp_path / "p", founded, f"127.0.0.1:{port}", BANKS)
+    toml, trained = place / ANALYST / "consilo.toml", analyst.training.run.train
+
+    def interrupted(federation: object, job: object, **more: object) -> object:
+        def stop(_: int) -> None:
+            raise KeyboardInterrupt
+
+        return trained(federation, job, stop, **more)  # type: ignore[arg-type]
+
+    with served(place, port, BANKS) as one:
+        quiet(one)
+        monkeypatch.setattr(analyst.cli.main, "train", interrupted)
+        assert consilo("train", job, "--federation", toml) == 1
+        assert {run.parts for silo in BANKS for run in ledger_of(one.silos[silo]).reservations()} == {STEPS - 1}
+        capsys.readouterr()
+        assert consilo("budget", "--federation", toml) == 0
+        assert capsys.readouterr().out.count(f"for {STEPS - 1} of {STEPS} steps to come of run") == len(BANKS)
+        assert consilo("train", job, "--federation", toml, "--abandon") == 0
+        said = capsys.readouterr().out
+        assert f"is given up after 1 of {STEPS} steps" in said
+        assert f"as the run is over, at {', '.join(BANKS)}" in said
+        assert not [run for silo in BANKS for run in ledger_of(one.silos[silo]).reservations()]
+        assert consilo("train", job, "--federation", toml, "--abandon") == 0
+        assert "no run of this job is under way" in capsys.readouterr().out
 
 
 def test_an_analyst_cannot_cancel_the_request_of_another(founded: Path, tmp_path: Path) -> None:

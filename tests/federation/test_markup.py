@@ -6,7 +6,9 @@ from importlib.resources import files
 import pytest
 from jinja2 import DictLoader, UndefinedError
 
+from federation.web.document import document
 from federation.web.markup import templates
+from policies.models.card import Section
 
 
 def test_a_template_escapes_every_value_and_knows_every_name() -> None:
@@ -20,6 +22,17 @@ def test_a_template_escapes_every_value_and_knows_every_name() -> None:
     for name in ("strange", "deep"):
         with pytest.raises(UndefinedError):
             made.get_template(name).render(a=hostile)
+
+
+def test_a_document_is_one_file_in_which_no_value_does_anything() -> None:
+    hostile = "<script>alert(1)</script>"
+    part = Section(hostile, ("", hostile), ((hostile, "b"),))
+    told, empty = Section("Limits", (), ((hostile,),)), Section("Audit", ("figure",), ())
+    text = document(hostile, hostile, [part, told, empty])
+    assert "<script" not in text
+    assert text.count("&lt;script&gt;") == 7
+    assert '<p class="quiet">none</p>' in text
+    assert "default-src 'none'" in text
 
 
 @pytest.mark.parametrize("package", ["silo_node.owner", "federation.web"])

@@ -434,6 +434,9 @@ def test_a_model_leaves_to_the_analyst_where_the_policy_says_so() -> None:
     assert loosens(closed, opened)
     assert not loosens(opened, closed)
     assert any("ana (key" in text for _, text in in_words(opened, asked, 0))
+    alone = parse(TRAINING.replace(least, f'{least}\nrelease = ["model-to-analyst"]').encode(), "x")
+    assert any("no model leaves" in one.text for one in warnings(alone))
+    assert not any("no model leaves" in one.text for one in warnings(opened))
     with pytest.raises(ValidationError, match="released to the analyst who asks"):
         _of_a_model("eve")
 

@@ -10,7 +10,10 @@ import pytest
 
 import analyst.cli.main
 import silo_node.owner.cli
+from policies.models.scores import RowCells
+from policies.requests.exact import FamilyStep
 from silo_node.training.exact import kept_state
+from silo_node.training.predicting import scored
 from silo_node.training.registry import FAMILIES
 from silo_node.training.run import RunState
 from tests.harness.families import examples
@@ -168,3 +171,32 @@ def test_a_card_is_one_file_without_scripts_and_links(
     capsys.readouterr()
     assert ana(path, "show", state.run.hex(), "--card", str(tmp_path / "card.pdf")) == 1
     assert "neither .html nor .json" in capsys.readouterr().err
+
+
+def test_naive_bayes_predicts_at_the_silo_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, file = tmp_path / "f", tmp_path / "new.csv"
+    job = job_of("naive-bayes", "grade", f'{TO_ANALYST}[options]\nmissing = "skip"\n')
+    with banks(path, job, computations=("naive-bayes",), change=OPEN) as (simulation, job_file):
+        assert run(simulation, job_file).has_model
+        state = models(simulation)["north"]
+    file.write_text("kind,debt,age,owner\na,2.5,40,yes\nb,,40,no\n")
+    assert owner(path, "predict", state.run.hex(), str(file)) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head == "row,no,later,yes"
+    found = np.array([[float(one) for one in line.split(",")[1:]] for line in lines])
+    assert state.record is not None
+    plan = state.record.plan
+    assert isinstance(plan, FamilyStep)
+    task = plan.task(state.record.table)
+    cells = {"kind": np.array([0, 1]), "debt": np.array([-500, 0]), "age": np.array([-37, -37])}
+    rows = RowCells(cells | {"owner": np.array([1, -1])}, {"debt": np.array([False, True])})
+    assert np.abs(found - scored(state, task, rows)).max() <= 1e-12
+    assert found.sum(1) == pytest.approx([1, 1])
+    for command, says in (
+        (owner, "has a table for each class"),
+        (ana, "predictions of other families are made at the"),
+    ):
+        assert command(path, "export", state.run.hex(), "--out", str(tmp_path / "model.json")) == 1
+        assert says in capsys.readouterr().err
+    assert ana(path, "show", state.run.hex()) == 0
+    assert "shares of values" in capsys.readouterr().out

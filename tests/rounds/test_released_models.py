@@ -28,7 +28,7 @@ from silo_node.training.family import Examples
 from silo_node.training.leaving import Way, may_leave
 from silo_node.training.portable import portable_of
 from silo_node.training.registry import FAMILIES
-from tests.harness.inside import known_to
+from tests.harness.inside import known_to, ledger_of
 from tests.rounds.test_exact_families import SILOS, banks, job_of, run
 from tests.rounds.test_noised_families import banks as banks_with_noise
 from tests.rounds.test_noised_families import job_of as with_noise
@@ -102,24 +102,27 @@ def test_recipients_of_a_job_are_the_silos_and_perhaps_the_analyst(tmp_path: Pat
             read_job(tmp_path / "job.toml")
 
 
-def test_nothing_is_sealed_before_the_end_nor_under_a_policy_that_closes_it(tmp_path: Path) -> None:
+def test_nothing_is_sealed_before_a_run_is_over_nor_under_a_policy_that_closes_it(tmp_path: Path) -> None:
     with banks(tmp_path / "f", job_of("logistic-regression", "ok", TO_ANALYST), change=OPEN) as (simulation, file):
         run(simulation, file)
         reports = [StoredReport.decode(answer) for answer in simulation.reports if not is_envelope(answer)]
         east = simulation.silos["east"].actor
-        silo, state = known_to(east), models(simulation)["east"]
+        silo, state, ledger = known_to(east), models(simulation)["east"], ledger_of(east)
         request = asked(simulation)[-1]
-        assert len(released(silo, request, state)) == 1
-        ongoing = state.model_copy(update={"exact": None})
-        assert (ongoing.is_final, released(silo, request, ongoing)) == (False, ())
+        assert len(released(silo, ledger, request, state, is_new=True)) == 1
+        assert state.exact is not None
+        ongoing = state.model_copy(update={"exact": state.exact.model_copy(update={"ended": None})})
+        assert not ongoing.is_final
+        assert released(silo, ledger, request, ongoing, is_new=True) == ()
+        assert len(released(silo, ledger, request, ongoing, is_new=False)) == 1, "its analyst goes on no more"
         step = request.plan.training
         assert step is not None
         stays = request.model_copy(update={"plan": step.model_copy(update={"released_to": None})})
-        assert released(silo, stays, state) == ()
+        assert released(silo, ledger, stays, state, is_new=False) == ()
         closed = silo.policy.model_copy(
             update={"disclosure": silo.policy.disclosure.model_copy(update={"release": ("model",)})}
         )
-        assert released(replace(silo, policy=closed), request, state) == ()
+        assert released(replace(silo, policy=closed), ledger, request, state, is_new=False) == ()
         assert all(len(simulation.deliver_report(one.name)) == len(SILOS) for one in reports[:-1])
         assert len(simulation.deliver_report(reports[-1].name)) == 2 * len(SILOS)
         with pytest.raises(SiloError, match="may not leave to the analyst") as caught:

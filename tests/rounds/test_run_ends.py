@@ -22,7 +22,19 @@ from silo_node.training.models import MODELS
 from silo_node.training.run import RunState
 from tests.harness.inside import known_to, ledger_of
 from tests.harness.simulator import Simulation, simulate
-from tests.rounds.test_training import SILOS, STEPS, asked, banks, begun, charges, found_banks, models, run
+from tests.rounds.test_training import (
+    PRIVATE,
+    RATE,
+    SILOS,
+    STEPS,
+    asked,
+    banks,
+    begun,
+    charges,
+    found_banks,
+    models,
+    run,
+)
 
 pytestmark = pytest.mark.torch
 
@@ -263,3 +275,33 @@ def test_a_run_that_lies_too_long_is_over(tmp_path: Path) -> None:
         training = run(simulation, file)
         assert (training.ended, training.steps) == ("abandoned", 2)
         assert spent_steps(simulation) == 2
+
+
+def test_a_run_that_diverges_pays_for_the_steps_that_it_took(tmp_path: Path) -> None:
+    """With a rate of 99999 a run used to end well, and to be paid for in full."""
+    job = PRIVATE.replace(f"learning_rate = {RATE}", "learning_rate = 99999")
+    assert job != PRIVATE
+    with banks(tmp_path / "f", job) as (simulation, file):
+        training = run(simulation, file)
+        assert training.ended == "diverged"
+        assert training.steps < STEPS
+        assert spent_steps(simulation) == pytest.approx(training.steps, abs=0.05)
+        assert reserved(simulation) == [0] * len(SILOS)
+
+
+@pytest.mark.parametrize("when", ["dies_before", "dies_after"])
+def test_a_silo_that_is_killed_as_it_is_stopped_has_stopped_or_is_told_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    ends_after(monkeypatch, 2)
+    with banks(tmp_path / "f") as (simulation, file):
+        west = simulation.silos["west"]
+        west.restarts = True
+        setattr(west, when, "stop")
+        training = run(simulation, file)
+        assert training.stopping is not None
+        assert training.stopping.holding == (() if when == "dies_before" else ("west",))
+        assert reserved(simulation) == [0] * len(SILOS), "what it wrote before it died is done"
+        assert abandon(simulation.federation, read_job(file), keep_of(file)) is None
+        assert not owed_file(keep_of(file)).exists()
+        ledger_of(west).audit()

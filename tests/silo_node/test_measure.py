@@ -15,6 +15,7 @@ from policies.decision.computing import declared_ms, plan_size
 from policies.decision.decide import decide
 from policies.document.load import load, parse
 from policies.document.policy import Policy
+from policies.requests.families import SHAPES
 from silo_node.data import compute
 from silo_node.data.locations import connect
 from silo_node.data.measure import (
@@ -22,6 +23,7 @@ from silo_node.data.measure import (
     SAFETY,
     Measured,
     enough_for,
+    family_steps,
     is_covered,
     measure,
     power_of_two,
@@ -40,6 +42,7 @@ from tests.harness.example_policy import NOW, Edit, policy
 from tests.harness.rows import load_consent, load_sources
 from tests.harness.simulator import no_noise, simulate
 from tests.policies.test_computing import SPENT
+from tests.rounds.test_exact_families import banks, job_of
 from tests.rounds.test_training import EXACT, PRIVATE, found_banks
 
 
@@ -141,15 +144,35 @@ def test_what_is_proposed_holds_for_steps_of_training_too(
     monkeypatch.setattr("silo_node.doctor.measure", lambda *_, **__: measures)
     steps = [one for one in measures if one.is_step]
     sizes = [plan_size(one) for one in training_steps(of, "loans", now)]
-    assert [one.size for one in steps] == sizes
+    assert [one.size for one in steps[:2]] == sizes
     assert sizes == [3, 6], "by one number, and by a domain of three values too"
+    (family,) = family_steps(of, "loans", now)
+    assert [one.size for one in steps[2:]] == [plan_size(family)] * 2, "the first round of the family, and the next"
     assert len(measures) == len(steps) + (0 if "exact" in job else QUESTIONS + 1)
     fit = proposed(measures, rows, 1)
     for one in measures:
         declared = float(fit.fixed_seconds) + float(fit.row_nanoseconds) * 1e-9 * one.size * one.rows
         assert declared + float(fit.decision_nanoseconds or 0) * 1e-9 * one.decisions >= SAFETY * one.seconds - 1e-9
     (finding,) = found(file, "declared time", is_measuring=True)
-    assert "questions and 2 steps of training took at most " in finding.found
+    assert "questions and 4 steps of training took at most " in finding.found
+
+
+@pytest.mark.torch
+def test_each_family_that_a_policy_opens_is_timed_in_its_first_round_and_the_next(tmp_path: Path) -> None:
+    with banks(tmp_path / "f", job_of("logistic-regression", "ok"), computations=tuple(SHAPES)):
+        file = tmp_path / "f" / "silos" / "west" / "policy.toml"
+    of, now = load(file).policy, int(time.time())
+    steps = list(family_steps(of, "loans", now))
+    assert {step.plan.opened_as for step in steps} == set(SHAPES)
+    with connect() as database:
+        measures = measure(of, database, load_sources(of, file.parent), None, {"loans": 100}, 0, now, time.process_time)
+    of_families = measures[len(list(training_steps(of, "loans", now))) :]
+    assert {one.size for one in of_families} == {plan_size(step) for step in steps}
+    assert len(of_families) > len(steps) + 6, "and the rounds that move the model, but where these rows are too few"
+    fit = proposed(measures, {"loans": 100}, 0)
+    for one in measures:
+        declared = float(fit.fixed_seconds) + float(fit.row_nanoseconds) * 1e-9 * one.size * one.rows
+        assert declared >= SAFETY * one.seconds - 1e-9
 
 
 def test_a_slow_step_of_training_raises_what_is_proposed() -> None:

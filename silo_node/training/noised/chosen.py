@@ -4,7 +4,8 @@ One number keys the table: the *relative noise* of a run, the noise in the mean 
 the clip norm, times the root of the weights. It follows from the noised count of persons, the price, the silos and the
 width of the model. The rows were chosen on scikit-learn's breast cancer and digits (0 to 4 against 5 to 9) alone, at
 epsilon 0.5 to 8, and for the last row with each person there up to 60 times: of a grid the descent that carries the
-least noise into the model, while its AUC on both is within .01 of the best. `tests/bench/noised.py` has what they give.
+least noise into the model, while its AUC on both is within .015 of the best. `tests/bench/noised.py` has what they
+give.
 """
 
 import math
@@ -37,8 +38,7 @@ class Descent:
 # and whether the second moment preconditions.
 TABLE: tuple[tuple[float, float, float, float, bool], ...] = (
     (1 / 45, 0.5, 0.7, 0.7, False),
-    (1 / 90, 1.0, 0.7, 0.7, False),
-    (1 / 540, 1.0, 0.9, 1.4, False),
+    (1 / 540, 1.0, 0.7, 1.4, False),
     (0.0, 1.0, 0.0, 0.36, True),
 )
 
