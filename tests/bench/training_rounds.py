@@ -28,7 +28,7 @@ from tests.harness.simulator import STEPS, simulate
 SILOS = ("east", "north", "south", "west")
 ROWS = 125  # of each silo
 ROUNDS = 6  # of which the first is left out
-STARTS = 5  # of a federation, for the first round of a run
+STARTS = 3  # of a federation, for the first round of a run
 QUESTION = "SELECT place, COUNT(*) AS n FROM asked GROUP BY place"
 POLICY = """\
 schema = "silo-policy/1"
@@ -157,6 +157,7 @@ def walls_of(way: Way) -> list[float]:
         written(path, way)
         time.sleep(SETTLED_S)
         with Federation.open(path / "consilo.toml") as federation:
+            federation.offer_of(SILOS)  # what the silos open, which a command asks before any round
             ends = [time.perf_counter()]
             train(federation, read_job(path / "job.toml"), lambda done: ends.append(time.perf_counter()))
     return [end - began for began, end in pairwise(ends)]
@@ -186,7 +187,7 @@ def round_beside_question(way: Way) -> None:
         steps = {
             step: round(1000 * statistics.median(one.get(step, 0.0) for one in parts), 1) for step in (*STEPS, "learn")
         }
-        print(f"{way.name} {what}: {steps}")
+        print(f"{way.name} {what}, ms by step: {steps}")
     publish(
         f"training_round_{way.name}",
         [1000 * sum(one.values()) for one in rounds],
