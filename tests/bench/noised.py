@@ -1,8 +1,9 @@
 """What families with noise give: AUC on held-out rows at a few prices, and how often intervals cover what they say.
 
 Breast cancer and digits are the two data sets on which `silo_node.training.noised.chosen` was fixed. loanapp chose no
-row; but its AUC was seen before the rule's tolerance became .015, so it is no wholly unseen set. The noise is that of five silos of which one may collude, delta 1e-5, and each figure is the mean of
-20 splits, three quarters of the rows to learn from. Run: python -m tests.bench.noised
+row; but its AUC was seen before the rule's tolerance became .015, so it is no wholly unseen set.
+The noise is that of five silos of which one may collude, delta 1e-5, and each figure is the mean of 20 splits,
+three quarters of the rows to learn from. Run: python -m tests.bench.noised
 """
 
 import sys
