@@ -1,8 +1,9 @@
 """What families with noise give: AUC on held-out rows at a few prices, and how often intervals cover what they say.
 
-Breast cancer and digits are the two data sets on which `silo_node.training.noised.chosen` was fixed; loanapp was not
-looked at for that. The noise is that of five silos of which one may collude, delta 1e-5, and each figure is the mean of
-20 splits, three quarters of the rows to learn from. Run: python -m tests.bench.noised
+Breast cancer and digits are the two data sets on which `silo_node.training.noised.chosen` was fixed. loanapp chose no
+row; but its AUC was seen before the rule's tolerance became .015, so it is no wholly unseen set.
+The noise is that of five silos of which one may collude, delta 1e-5, and each figure is the mean of 20 splits,
+three quarters of the rows to learn from. Run: python -m tests.bench.noised
 """
 
 import sys
@@ -20,6 +21,7 @@ from sklearn.metrics import roc_auc_score
 from policies.requests.tables import TableColumn
 from silo_node.training.family import Examples
 from silo_node.training.registry import FAMILIES
+from tests.bench.figures import publish
 from tests.harness import noised
 from tests.harness.families import number, truth
 
@@ -124,12 +126,19 @@ def auc(of: Data, splits: int, epsilons: Sequence[float]) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 
+# What the AUC should be at least, by data set and price; the figures of the other two stand beside.
+AIMS: Mapping[tuple[str, str], str] = {
+    ("loanapp", "epsilon 1"): "at least 0.73",
+    ("loanapp", "epsilon 2"): "at least 0.74",
+    ("loanapp", "epsilon 8"): "at least 0.745",
+}
+
+
 def main(*names: str) -> None:
     sets: Mapping[str, Callable[[], Data]] = {"breast_cancer": breast_cancer, "digits": digits, "loanapp": loanapp}
-    for name, load in sets.items():
-        if names and name not in names:
-            continue
-        print(name, {key: round(value, 4) for key, value in auc(load(), SPLITS, EPSILONS).items()}, flush=True)
+    for name in names or sets:
+        for price, value in auc(sets[name](), SPLITS, EPSILONS).items():
+            publish(f"auc_{name}_{price.replace(' ', '_')}", [value], "", aim=AIMS.get((name, price)))
 
 
 if __name__ == "__main__":

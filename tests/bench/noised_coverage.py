@@ -13,6 +13,7 @@ from sklearn.datasets import load_diabetes
 from silo_node.training.family import Examples
 from silo_node.training.noised.registry import NOISED_FAMILIES
 from tests.bench import noised as sets
+from tests.bench.figures import publish
 from tests.harness import noised
 from tests.harness.families import number
 
@@ -69,15 +70,14 @@ def share(of: Any, table: Any, own: Sequence[Examples], epsilon: float, wanted: 
             continue
         ends = [line.values[2:] for line in fitted.listings[0].lines]
         covered.append([low <= value <= high for (low, high), value in zip(ends, wanted, strict=True)])
-    print(f"{len(covered)} of {RUNS} runs have a model", flush=True)
     return float(np.mean(covered)) if covered else float("nan")
 
 
 def main() -> None:
     for times, epsilon in ((10, 2.0), (10, 8.0), (2, 8.0)):
-        print(f"moments, {442 * times} persons, epsilon {epsilon:g}: {moments(times, epsilon):.3f}", flush=True)
+        publish(f"covered_by_moments_{442 * times}_persons_epsilon_{epsilon:g}", [moments(times, epsilon)], "")
     for epsilon in (1.0, 8.0):
-        print(f"descent, epsilon {epsilon:g}: {descent(epsilon):.3f}", flush=True)
+        publish(f"covered_by_descent_epsilon_{epsilon:g}", [descent(epsilon)], "")
 
 
 if __name__ == "__main__":
