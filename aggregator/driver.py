@@ -207,7 +207,7 @@ class Server:
             {silo: self._teacher.teach(silo, self._silos[silo].call, name) for silo in silos}, outcomes=outcomes
         )
         if outcomes.own and not replies:
-            raise StoreError(outcomes.own, "train on from a newer step, or begin a new run")
+            raise StoreError(outcomes.own, "silos that have learned it go on; whoever has not is left out of the run")
         return tuple(frame for frames in replies.values() for frame in frames)
 
     async def stop_run(self, stopped: bytes) -> tuple[bytes, ...]:

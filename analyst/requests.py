@@ -188,6 +188,7 @@ def _check_carried(
         return
     found = carriers(table, what, micro_rho, len(silos), rows)
     names = [name for name in found if all(name in offer.silos[silo].backends for silo in silos)]
+    names = [] if what.training is not None else names  # a job has no choice of backends
     hint = f"take the backend {' or '.join(names)}" if names else "ask for less, or for silos to narrow their bounds"
     if stated[largest] > max((rows for silo, rows in stated.items() if silo != largest), default=rows):
         hint += f"; or ask without {largest}: --silos {','.join(silo for silo in silos if silo != largest)}"

@@ -35,6 +35,7 @@ from analyst.cli.planning import add_planning_commands, show_preview, show_run_p
 from analyst.cli.report import add_report_commands
 from analyst.cli.status import aggregator_home, as_json, federation_status, look_at
 from analyst.cli.status import show as status_lines
+from analyst.cli.watching import add_watch_command, keep_first_look
 from analyst.demo.story import SECTORS, tell, tell_all
 from analyst.errors import AnalystError, DeniedError
 from analyst.pricing import Wanted, read_share, read_wanted
@@ -136,6 +137,7 @@ def command_line() -> argparse.ArgumentParser:
     add_planning_commands(commands)
     add_report_commands(commands)
     add_model_commands(commands)
+    add_watch_command(commands)
     silos = command("silos", _silos, "list the silos and what their policies open to you")
     federation_options(silos)
     silos.add_argument("--format", choices=["table", "json"], default="table")
@@ -260,6 +262,7 @@ def _train(options: argparse.Namespace, notes: Console) -> int:
             notes.print(done.in_words, markup=False, soft_wrap=True)
 
         training = train(federation, job, keep=keep, deadline=options.deadline, tell=tell)
+        keep_first_look(training.audited, job, options.job, training.run, federation.now())
         policies = federation.config.policies
     print(to_json(training) if options.format == "json" else show_training(training, job, policies))
     return 0

@@ -37,6 +37,13 @@ class AuditJob(BaseModel):
         return self
 
     @property
+    def in_words(self) -> str:
+        """What is asked at the end of the run, in one line."""
+        limit = "" if self.measure is None else f", which may differ by {self.max_gap} in {self.measure}"
+        price = "" if self.epsilon is None else f", for epsilon {self.epsilon:g} beside"
+        return f"audit: of the groups by {' and '.join(self.groups)}{limit}{price}"
+
+    @property
     def limit(self) -> AuditLimit | None:
         """What the run's requests state, so that every silo knows it."""
         if self.measure is None or self.max_gap is None:

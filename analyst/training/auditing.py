@@ -53,10 +53,12 @@ def gaps_of(audited: Audited) -> tuple[Figure, ...]:
     return tuple(found)
 
 
-def audit(federation: Federation, job: Job, model: Request, position: bytes, deadline: int = WAIT_S) -> Audited:
-    """Audit the model of the run that a request began, at a position of it, as the job's [audit] says.
+def audit_of(
+    federation: Federation, job: Job, model: Request, position: bytes, deadline: int = WAIT_S, *, is_asked: bool = True
+) -> Request:
+    """Return the request that audits the model of the run that a request began, at a position of it.
 
-    Raises AnalystError if the job does not fit, DeniedError if silos refuse, RoundError if too few answer.
+    Raises AnalystError if the job does not fit. Unless anything `is_asked`, no split of persons is made for it.
     """
     plan, of = model.plan, job.audit
     if of is None:
@@ -70,29 +72,40 @@ def audit(federation: Federation, job: Job, model: Request, position: bytes, dea
         step=0,
         after=START,
         release=job.release,
-        held_out=held_out_of(federation, job),
+        held_out=held_out_of(federation, job, is_asked=is_asked),
         released_to=federation.recipient if "analyst" in of.recipients else None,
         model=JudgedModel(position=position, step=plan.first()),
         groups=of.groups,
         threshold=f"{Decimal(of.threshold).normalize():f}",
         min_cohort=cohort if of.min_cohort is None else of.min_cohort,
+        has_drift=job.watch is not None,
     )
     table = table_with(federation, model, of)
     micro_rho = 0
     if of.epsilon is not None:
         micro_rho = federation.price(job.purpose, float(of.epsilon), table, step, model.silos)
-    written = federation.write(table, step, job.purpose, micro_rho, silos=model.silos)
-    request = waiting(written, deadline)
+    return waiting(federation.write(table, step, job.purpose, micro_rho, silos=model.silos), deadline)
+
+
+def audit(federation: Federation, job: Job, model: Request, position: bytes, deadline: int = WAIT_S) -> Audited:
+    """Audit the model of the run that a request began, at a position of it, as the job's [audit] says.
+
+    Raises AnalystError if the job does not fit, DeniedError if silos refuse, RoundError if too few answer.
+    """
+    request = audit_of(federation, job, model, position, deadline)
+    step = request.plan.training
+    if job.audit is None or step is None:
+        raise AnalystError("the job has no [audit]", 'name its groups: [audit] groups = ["race"]')
     checked = federation.check(request, federation.submit(request))
     told = federation.deliver_report(checked.name)
     found = None if step.released_to is None else taken(federation, request, checked.name)
     reasons = set(told.values())
     return Audited(
         run=step.run.hex(),
-        groups=of.groups,
+        groups=job.audit.groups,
         holders=tuple(sorted(told)),
         ended=reasons.pop() if len(reasons) == 1 else None,
-        rho=None if step.is_exact else request.micro_rho / MICRO,
+        rho=request.micro_rho / MICRO if request.micro_rho else None,
         found=None if found is None or isinstance(found, str) else found.fitted,
         why_not=found if isinstance(found, str) else "",
     )

@@ -15,7 +15,7 @@ from analyst.errors import AnalystError, DeniedError, RoundError, StuckError
 from analyst.remedies import bearing_of
 from analyst.training.affordable import affordable, limits_of
 from analyst.training.progress import Progress, forget, write
-from analyst.training.step import BEHIND, ahead, codes_of, learned
+from analyst.training.step import BEHIND, ahead, codes_of, learned, place_of
 from crypto.rounds.messages import Failure, RunEnd
 from federation.errors import FederationError
 from policies.budget.accountant import epsilon_of
@@ -89,15 +89,10 @@ def _what_fits(federation: Federation, request: Request) -> str:
     return ""
 
 
-def _place(request: Request) -> str:
-    step = request.plan.training
-    return "" if step is None else f"step {step.step + 1} of {step.steps}"
-
-
 def _stuck(request: Request, error: AnalystError) -> StuckError:
     denials = error.denials if isinstance(error, DeniedError) else {}
     hint = "give the same command again: it begins a new run, and without noise nothing was paid"
-    return StuckError(f"{_place(request)}: {error.message}", hint, denials)
+    return StuckError(f"{place_of(request)}: {error.message}", hint, denials)
 
 
 def _explained(
@@ -110,7 +105,7 @@ def _explained(
     keep: Path | None,
 ) -> AnalystError:
     """Return an error with the step, and how the run goes on."""
-    place, is_exact = _place(request), not request.micro_rho
+    place, is_exact = place_of(request), not request.micro_rho
     then = f"the same command goes on with {place}"
     if is_charged and is_exact:
         then += "; where too few have not contributed to it yet, it begins a new run, and nothing was paid"

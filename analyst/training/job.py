@@ -1,5 +1,7 @@
 """The job file of a training run: model, table, columns and price. docs/training.md."""
 
+import json
+import re
 import tomllib
 from collections.abc import Mapping
 from decimal import Decimal
@@ -14,6 +16,7 @@ from analyst.sql.offer import Offer, suggest
 from analyst.training.affordable import affordable, limits_of
 from analyst.training.audit_job import AuditJob
 from analyst.training.split import split_for
+from analyst.training.watch_job import WatchJob
 from crypto.randomness import token
 from crypto.wire import Name
 from policies.budget.accountant import micro_rho_of
@@ -71,6 +74,9 @@ class WatchedMetric(BaseModel):
     tolerance: Annotated[Number, Field(ge=0, le=10**9)] = 0  # an improvement is more than that
 
 
+_OF_COMMANDS = re.compile(r"--silos ([^;\s]+)")  # in a hint
+
+
 class Job(BaseModel):
     """The contents of a job file; docs/training.md describes every key."""
 
@@ -96,6 +102,7 @@ class Job(BaseModel):
     held_out: HeldOutRows | None = None
     metric: WatchedMetric | None = None
     audit: Annotated[AuditJob | None, Field(exclude_if=lambda audit: audit is None)] = None
+    watch: Annotated[WatchJob | None, Field(exclude_if=lambda watch: watch is None)] = None
     # Who has the model at the end; left out of the job's hash where it is the silos alone.
     recipients: Annotated[
         tuple[Literal["silos", "analyst"], ...], Field(exclude_if=lambda named: named == SILOS_ALONE)
@@ -123,9 +130,26 @@ class Job(BaseModel):
             self._check_metric(self.metric)
         if self.audit is not None:
             self._check_audit(self.audit)
+        if self.watch is not None:
+            self._check_watch(self.watch)
         if self.is_noised_family:
             return self._check_noised()
         return self._check_exact() if self.is_exact_family else self._check_descent()
+
+    def _check_audit(self, audit: AuditJob) -> None:
+        if (audit.epsilon is not None) != (self.release == "private"):
+            raise ValueError(
+                'release = "private" needs audit.epsilon, the price of an audit; release = "exact" has none'
+            )
+
+    def _check_watch(self, watch: WatchJob) -> None:
+        if self.audit is None or "analyst" not in self.audit.recipients:
+            raise ValueError('[watch] needs [audit] with recipients = ["silos", "analyst"]: it compares its figures')
+        is_private = self.release == "private"
+        if is_private != (watch.epsilon is not None):
+            raise ValueError('watch.epsilon is the most that watching costs with release = "private", and needed there')
+        if watch.metric is not None and is_private != (watch.metric_epsilon is not None):
+            raise ValueError('watch.metric_epsilon is the price of the metric with release = "private"')
 
     def _check_metric(self, metric: WatchedMetric) -> None:
         if self.held_out is None:
@@ -134,12 +158,6 @@ class Job(BaseModel):
             raise ValueError('metric.epsilon is its price with release = "private"; with "exact" it has none')
         if metric.every > self.planned:
             raise ValueError(f"metric.every is {metric.every}, of a run of {self.planned} rounds")
-
-    def _check_audit(self, audit: AuditJob) -> None:
-        if (audit.epsilon is not None) != (self.release == "private"):
-            raise ValueError(
-                'release = "private" needs audit.epsilon, the price of an audit; release = "exact" has none'
-            )
 
     def _check_noised(self) -> Self:
         if self.model not in NOISED:
@@ -245,6 +263,15 @@ def first_request(federation: Federation, job: Job, *, is_asked: bool = True) ->
     except ValidationError as err:
         reason = err.errors()[0]["msg"].removeprefix("Value error, ")
         raise AnalystError(f"the job cannot be asked: {reason}", "docs/training.md describes every key") from err
+    except AnalystError as err:
+        if _OF_COMMANDS.search(err.hint) is None:
+            raise
+        raise AnalystError(err.message, _OF_COMMANDS.sub(_named_in_job, err.hint)) from err
+
+
+def _named_in_job(option: re.Match[str]) -> str:
+    """Return how a job names the silos that an option of `consilo query` names."""
+    return f"silos = {json.dumps(option[1].split(','))} in the job"
 
 
 def _price(offer: Offer, job: Job, table: Table, delta: float) -> int:

@@ -4,7 +4,7 @@ Prices and verdicts are the silos' own (`silo_node/standing.py`), as of a questi
 the computation of each round, by its statistics alone. docs/training.md.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -17,9 +17,9 @@ from analyst.errors import AnalystError
 from analyst.preview import absent_from, at_silo
 from analyst.sql.offer import Offer
 from analyst.training.affordable import Affordable, affordable, limits_of, scarcest
+from analyst.training.beside import LATER, Beside, beside
 from analyst.training.job import Job, first_request
 from analyst.training.run import interrupted
-from analyst.training.split import unmade_split
 from analyst.training.watching import metric_in_words
 from crypto.rounds.volume import volume_of
 from crypto.wire import attach
@@ -37,7 +37,6 @@ from policies.units import MICRO
 
 S = TypeVar("S", bound=TrainingStep)
 _SIGNATURE = bytes(64)
-_LATER = bytes([1]) * len(START)  # stands for the report of a round before
 _BUDGETS = "BUDGET"  # how the codes of a refusal begin that is for what is left
 
 
@@ -67,6 +66,7 @@ class RunAtSilo:
     seconds: float  # that a round may compute
     denials: tuple[Denial, ...]
     left: tuple[Left, ...]
+    rho_beside: float  # of metrics and the audit, which are asked beside
     rho_left: float | None  # in the budget where least is left
     rho_after: float | None  # below 0 where it does not cover the run
     covered: int | None  # rounds that it covers; None: all
@@ -92,6 +92,7 @@ class RunPreview:
     absent: Mapping[str, str]  # silos that would not be asked, and why
     instead: Affordable | None  # None without noise, and of a run that has begun
     metric: str = ""  # that is asked for after rounds, beside, in words
+    audit: str = ""  # of the model, at the end
 
     @property
     def refusals(self) -> Mapping[str, tuple[Denial, ...]]:
@@ -124,8 +125,7 @@ def preview_run(federation: Federation, job: Job, keep: Path | None = None) -> R
     if done:
         request = federation.renew(request, _at(step, done))
     standing, asked = federation.standing(request), federation.offer_of(request.silos)
-    if begun is None and job.held_out is not None and job.held_out.share is not None:
-        standing = _with_split(federation, job, standing)
+    standing, costs = _beside(federation, beside(federation, job, request), standing)
     sizes = tuple(_sizes(federation, asked, request, done))
     rounds, delta = step.steps - done, asked.delta_for(request.table, step)
     is_priced = step.release == "private"
@@ -144,32 +144,35 @@ def preview_run(federation: Federation, job: Job, keep: Path | None = None) -> R
         epsilon_of_run=epsilon_of(rounds * rho, delta) if is_priced else None,
         delta=asked.delta,
         silos={
-            silo: _at_silo(request, asked.silos[silo], standing.get(silo), is_reserved=bool(done))
+            silo: _at_silo(request, asked.silos[silo], standing.get(silo), costs.get(silo, 0), is_reserved=bool(done))
             for silo in request.silos
         },
         absent=absent_from(federation.offer, request),
         instead=_instead(asked, standing, request, rounds, delta) if is_priced and not done else None,
         metric=metric_in_words(job),
+        audit="" if job.audit is None else job.audit.in_words,
     )
 
 
-def _with_split(federation: Federation, job: Job, standing: Mapping[str, Standing]) -> Mapping[str, Standing]:
-    """Return what silos say, with why they would refuse to make the split of persons that the run needs first."""
-    request = unmade_split(federation, job.table, job.purpose, job.release, job.silos)
-    if request is None:
-        return standing
-    split = federation.standing(request)
-    return {
-        silo: found.model_copy(update={"denials": tuple(dict.fromkeys((*split[silo].denials, *found.denials)))})
-        if silo in split
-        else found
-        for silo, found in standing.items()
-    }
+def _beside(
+    federation: Federation, parts: Iterable[Beside], standing: Mapping[str, Standing]
+) -> tuple[Mapping[str, Standing], Mapping[str, int]]:
+    """Return what silos say of a run and of what is asked beside it, and by silo what that costs, in micro-rho."""
+    told, costs = dict(standing), dict.fromkeys(standing, 0)
+    for part in parts:
+        for silo, found in federation.standing(part.request).items():
+            if silo not in told:
+                continue
+            costs[silo] += part.times * found.micro_rho
+            reasons = (one.model_copy(update={"message": f"{part.name}: {one.message}"}) for one in found.denials)
+            denials = (*told[silo].denials, *reasons)
+            told[silo] = told[silo].model_copy(update={"denials": tuple(dict.fromkeys(denials))})
+    return told, costs
 
 
 def _at(step: S, number: int) -> S:
     """Return a later step of a run, as its request would have it after a report that is not there yet."""
-    return step.model_copy(update={"step": number, "after": _LATER if number else START})
+    return step.model_copy(update={"step": number, "after": LATER if number else START})
 
 
 def _sizes(federation: Federation, offer: Offer, request: Request, done: int) -> Iterator[Rounds]:
@@ -208,7 +211,9 @@ def _sizes(federation: Federation, offer: Offer, request: Request, done: int) ->
         yield Rounds(numbers[0] + 1, numbers[-1] + 1, values, found.up, found.down)
 
 
-def _at_silo(request: Request, catalogue: Catalogue, found: Standing | None, *, is_reserved: bool) -> RunAtSilo:
+def _at_silo(
+    request: Request, catalogue: Catalogue, found: Standing | None, beside_micro: int, *, is_reserved: bool
+) -> RunAtSilo:
     """Return what a silo says; what is left there is without a run that has begun, which `is_reserved` whole."""
     said = at_silo(catalogue, found, request.purpose)
     whole = run_price(request, catalogue.max_silos).micro_rho / MICRO if said.rho else 0.0
@@ -225,7 +230,8 @@ def _at_silo(request: Request, catalogue: Catalogue, found: Standing | None, *, 
         denials=said.denials,
         left=said.left,
         rho_left=left,
-        rho_after=None if left is None else left - to_come,
+        rho_beside=beside_micro / MICRO,
+        rho_after=None if left is None else left - to_come - beside_micro / MICRO,
         covered=None if covers_all or left is None else int(left / said.rho),
     )
 
@@ -249,8 +255,7 @@ def run_lines(found: RunPreview) -> Iterator[str]:
     yield f"  all together: a silo sends {_size(found.up_bytes)}, receives {_size(found.down_bytes)}"
     yield ""
     yield from _price_lines(found)
-    if found.metric:
-        yield found.metric
+    yield from (one for one in (found.metric, found.audit) if one)
     for silo, why in found.absent.items():
         yield f"  {silo} is not asked: {why}"
     yield from _refusal_lines(found)
@@ -271,9 +276,10 @@ def _price_lines(found: RunPreview) -> Iterator[str]:
     for silo, one in found.silos.items():
         if one.rho:
             took = f", computes up to {one.seconds:g} s a round" if one.seconds else ""
+            more = f", and rho {one.rho_beside:.4g} beside" if one.rho_beside else ""
             yield (
                 f"  {silo}: rho {one.rho:.4g} a round, {one.rho_of_run:.4g} in all, epsilon {one.epsilon_of_run:.3g}"
-                f" there{took}; {_left_after(one)}"
+                f" there{more}{took}; {_left_after(one)}"
             )
 
 

@@ -155,7 +155,7 @@ def train(
         tell(rounds[-1])
         progress(state.done)
     if not state.holders:  # the last call was interrupted after its last step, or nobody has learned it yet
-        state = _heard(state, federation.deliver_report(state.after))
+        state = _heard(state, _told(federation, state, keep))
     is_private = step.release == "private"
     over = give_up if state.ended == "patience" else end
     stopping = over(federation, request, state.after, keep) if state.ended is not None and is_private else None
@@ -230,11 +230,21 @@ def begun(federation: Federation, job: Job, digest: bytes) -> Progress:
     )
 
 
+def _told(federation: Federation, state: Progress, keep: Path | None) -> Mapping[str, RunEnd | None]:
+    """Return who has the model of the last step; raises FederationError if no aggregator has its report."""
+    try:
+        return federation.deliver_report(state.after)
+    except FederationError as err:
+        message = f"all steps are taken, and nobody says who has the model: {err.message}"
+        hint = "give the same command again; if the report is lost, the owners still see the model with"
+        raise FederationError(message, f"{hint} `consilo-silo models`, and {keep} can be removed") from err
+
+
 def _heard(state: Progress, told: Mapping[str, RunEnd | None]) -> Progress:
     """Return the progress with who has the model; the run is at its end if all that have it say the same reason."""
     reasons = set(told.values())
     ended = reasons.pop() if len(reasons) == 1 else None
-    return state.model_copy(update={"holders": tuple(sorted(told)), "ended": ended})
+    return state.model_copy(update={"holders": tuple(sorted(told)), "ended": ended or state.ended})
 
 
 def interrupted(keep: Path | None, job: Job) -> tuple[Request, int] | None:

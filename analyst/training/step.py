@@ -54,7 +54,11 @@ def _exchanged(federation: Federation, state: Progress, request: Request, sleep:
     """Send a request until it has a report, or sending it again helps no more."""
     taught, pauses = set[str](), list(PAUSES_S)
     while True:
-        answer = federation.exchange(request)
+        try:
+            answer = federation.exchange(request)
+        except FederationError as err:
+            again = f"the same command goes on with {place_of(request)}"
+            raise FederationError(err.message, f"{err.hint}; {again}" if err.hint else again) from err
         if isinstance(answer, bytes) or answer.message.charged or request.expires_at <= federation.now():
             return answer
         denied = codes_of(federation, answer.message)
@@ -68,6 +72,12 @@ def _exchanged(federation: Federation, state: Progress, request: Request, sleep:
         if not (may_be_back or any(UNABLE & codes for codes in denied.values())) or not pauses:
             return answer
         sleep(pauses.pop(0))
+
+
+def place_of(request: Request) -> str:
+    """Return which step of its run a request is, in words."""
+    step = request.plan.training
+    return "" if step is None else f"step {step.step + 1} of {step.steps}"
 
 
 def learned(federation: Federation, state: Progress) -> Mapping[str, RunEnd | None]:

@@ -451,5 +451,8 @@ class Ledger(Protocol):
     def load_run(self, run: bytes) -> bytes | None:
         """Return the last saved state of a training run; None for an unknown run."""
 
-    def save_run(self, run: bytes, state: bytes) -> None:
-        """Replace the saved state of a training run."""
+    def save_run(self, run: bytes, state: bytes, done: int = 0) -> None:
+        """Replace the saved state of a training run, in which `done` steps are learned.
+
+        What the run had reserved for those of them that this silo has missed is given back.
+        """

@@ -53,6 +53,11 @@ class Answers:
         return any(map(_is_model, self.computations))
 
     @property
+    def is_judging(self) -> bool:
+        """Whether the purpose allows to evaluate a model."""
+        return not set(JUDGING).isdisjoint(self.computations)
+
+    @property
     def opening(self) -> Opening:
         """What drafts open columns for."""
         return Opening(self.is_training, self.has_exact_data, self.labels, self.audited)

@@ -15,7 +15,7 @@ from typing import Any
 
 from crypto.keys import VerifyKey
 from policies.document.agreement import ColumnDraft, cells_of, remark_of, toml, toml_key
-from policies.document.answers import DELTA, JUDGING, UNANSWERED, Answers
+from policies.document.answers import DELTA, UNANSWERED, Answers
 from policies.document.consistency import MIN_HONEST
 from policies.document.found import PLAIN, FoundTable
 from policies.document.load import PLACEHOLDER
@@ -98,9 +98,6 @@ _DP = """\
 dp              = "optional"          # models without noise are allowed, as the data are exact
 """
 _ANSWERS = 'aggregates     = ["count", "sum", "avg"]'
-_MODELS = 'release        = ["model"]'
-_JUDGED_MODELS = 'release        = ["model", "metrics"]  # metrics: figures of how good a model is, to the analyst'
-_JUDGED = 'release        = ["query-result", "model", "metrics"]'
 _UNUSED_RHO = Decimal("0.01")  # of exact data, which have no price
 _LABEL = """\
 roles = ["label"]                     # models predict it, and no question uses it
@@ -217,11 +214,14 @@ def drafted(draft: PolicyDraft, path: str) -> str:
 
 
 def _leaves(answers: Answers) -> str:
-    """Return what may leave: of exact data models alone; figures of how good they are where these may be asked for."""
-    is_judged = not set(JUDGING).isdisjoint(answers.computations)
-    if answers.has_exact_data:
-        return _JUDGED_MODELS if is_judged else _MODELS
-    return f"{_ANSWERS}\n{_JUDGED}" if is_judged else _ANSWERS
+    """Return which results may leave, where that is not the default, and of answers to questions which aggregates."""
+    results = [] if answers.has_exact_data else ["query-result"]
+    results += ["model"] if answers.is_training else []
+    results += ["metrics"] if answers.is_judging else []
+    lines = [] if answers.has_exact_data else [_ANSWERS]
+    if answers.has_exact_data or answers.is_judging:
+        lines.insert(0, f"release        = {toml(results)}")
+    return "\n".join(lines)
 
 
 def _silos(members: int | None) -> dict[str, object]:

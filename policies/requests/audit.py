@@ -39,6 +39,8 @@ class AuditStep(TrainingStep):
     # The least score for which the positive value is decided.
     threshold: Annotated[str, Field(pattern=r"^0\.[0-9]{1,9}$")] = "0.5"
     min_cohort: Annotated[int, Field(ge=2, le=100_000)] = 10
+    # Whether the features are counted in public bins too, by which drift is told; left out where they are not.
+    has_drift: Annotated[bool, Field(exclude_if=lambda has: not has)] = False
 
     opened_as: ClassVar[str] = "audit"
     released_as: ClassVar[tuple[str, ...]] = ("metrics", "model-to-analyst")
@@ -87,9 +89,13 @@ class AuditStep(TrainingStep):
         """Return the columns of the groups."""
         return [table.column(name) for name in self.groups]
 
+    def features_of(self, table: Table) -> list[TableColumn]:
+        """Return the features that are counted in bins; none unless drift is told."""
+        return [table.column(name) for name in self.model.step.features] if self.has_drift else []
+
     def size(self, table: Table) -> int:
-        """Return how much each row costs: its columns for its score, and the three numbers that it changes."""
-        return super().size(table) + 12
+        """Return how much each row costs: its columns for its score, and the numbers that it changes."""
+        return super().size(table) + 4 * (3 + len(self.features_of(table)))
 
     def check(self, table: Table, backend: str) -> None:
         super().check(table, backend)
@@ -107,15 +113,21 @@ class AuditStep(TrainingStep):
         """Return the rows by group, truth and decision, the persons by group, and the rows by group, truth and bin."""
         groups = audited.count_of(self.grouped(table))
         lengths = {"rows": 4 * groups, "persons": groups, "bins": 2 * groups * self.bins.count}
+        if features := self.features_of(table):
+            lengths["features"] = sum(len(audited.drift_bins(column)) for column in features)
         if self.is_exact:
             return {Statistic(name): exact(length, 1) for name, length in lengths.items()}
         most = table.max_rows
-        return {
+        found = {
             Statistic("rows"): noised(lengths["rows"], most, share=_ROWS_SHARE, per_row=1),
             # One person has rows in at most so many groups, and is one person in each.
             Statistic("persons"): noised(groups, 1).in_groups(min(most, groups)),
             Statistic("bins"): noised(lengths["bins"], most, per_row=1),
         }
+        if features:
+            # All rows of a person may be in one bin of each feature.
+            found[Statistic("features")] = noised(lengths["features"], most, per_row=1).in_groups(len(features))
+        return found
 
     def release_remedy(self, release: str) -> str:
         return f'audit with release = "{release}"'

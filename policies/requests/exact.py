@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from crypto.wire import Message, Name
 from policies.requests.families import MOST_PER_ROW, SHAPES, Shape, Task, check_task
-from policies.requests.noised_families import WITHOUT_NOISE, why_exact_alone
+from policies.requests.noised_families import NOISED, why_exact_alone
 from policies.requests.statistic import Extent, Statistic, exact
 from policies.requests.tables import MAX_TEXT, Table
 from policies.requests.training import MAX_FEATURES, TrainingStep
@@ -134,6 +134,6 @@ class ExactStep(FamilyStep):
 
     def release_remedy(self, release: str) -> str:
         has_other = 'take sources with release = "exact"'
-        if self.family in WITHOUT_NOISE:
+        if self.family not in NOISED:
             return f"{why_exact_alone(self.family)}; or {has_other}"
         return f'remove release = "exact" from the job, as {self.family} has a form with noise; or {has_other}'

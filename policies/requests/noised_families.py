@@ -156,6 +156,7 @@ NOISED: Mapping[str, NoisedShape] = MappingProxyType(
 )
 NOISED_SHAPES: Mapping[str, Shape] = MappingProxyType({name: one.shape for name, one in NOISED.items()})
 
+_NOT_YET = "no bound of what a person changes in its sums is stated"
 _BY_QUESTION = "ask for counts and means by group as a question, whose figures have intervals"
 # Why each other family is exact alone, and what to do with private sources.
 WITHOUT_NOISE: Mapping[str, str] = MappingProxyType(
@@ -176,4 +177,4 @@ WITHOUT_NOISE: Mapping[str, str] = MappingProxyType(
 
 def why_exact_alone(family: str) -> str:
     """Return the reason for which a family answers from exact sources alone, with what to do instead."""
-    return f"{family} has no private form: {WITHOUT_NOISE[family]}"
+    return f"{family} has no private form: {WITHOUT_NOISE.get(family, _NOT_YET)}"

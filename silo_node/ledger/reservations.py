@@ -131,6 +131,17 @@ def end_used(database: Database, run: bytes | None) -> list[Event]:
     return [_remove(database, held, "used")] if held is not None and not held.parts else []
 
 
+def learned(database: Database, run: bytes, done: int) -> list[Event]:
+    """Give back what a run has reserved for its first `done` steps, as their reports were learned; return the events.
+
+    A silo that has missed a step never contributes to it any more.
+    """
+    held = reservation_of(database, run)
+    if held is None or (done < held.steps and done <= held.next_step):
+        return []
+    return [_remove(database, held, "used") if done >= held.steps else _put(database, replace(held, next_step=done))]
+
+
 def is_due(database: Database, now: int) -> bool:
     """Tell whether a reservation has lain too long."""
     return database.execute("SELECT 1 FROM run_reservations WHERE until <= ? LIMIT 1", (now,)).fetchone() is not None

@@ -23,10 +23,11 @@ class RunStore:
             row = self._db.execute("SELECT state FROM runs WHERE run = ?", (run,)).fetchone()
         return None if row is None else bytes(row[0])
 
-    def save_run(self, run: bytes, state: bytes) -> None:
+    def save_run(self, run: bytes, state: bytes, done: int = 0) -> None:
         with self._db.transaction():
             self._db.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?)", (run, state, self._log.now()))
-            self._log.append(ModelUpdated(run=run, state=sha256(state).digest()))
+            events = reservations.learned(self._db, run, done)
+            self._log.append(ModelUpdated(run=run, state=sha256(state).digest()), *events)
 
     def runs(self) -> list[bytes]:
         """Return the states of all training runs."""

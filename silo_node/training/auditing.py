@@ -3,6 +3,8 @@
 Promise: all silos that learn an audit have the same figures, which stay beside the model that they are of.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from crypto.errors import ProtocolError
@@ -10,10 +12,12 @@ from crypto.rounds.messages import RunEnd
 from policies.fairness.audit import Audit, audit_of
 from policies.fairness.counts import Counts
 from policies.requests.audit import AuditStep
-from policies.requests.audited import count_of, groups_of
+from policies.requests.audited import count_of, drift_bins, groups_of
 from policies.requests.request import Request
+from policies.requests.scores import COARSE, Bins
+from policies.requests.tables import Table, TableColumn
 from silo_node.training.audited import listings, persons_of, places_of
-from silo_node.training.family import Examples, Fitted, figure
+from silo_node.training.family import Examples, Fitted, Line, Listing, figure, known
 from silo_node.training.grid import Integers, Vector
 from silo_node.training.kept_audits import AuditedModel, GroupGap, with_audit
 from silo_node.training.run import ExactModel, Opened, RunState, state_after
@@ -35,11 +39,30 @@ def contribution(request: Request, examples: Examples, scores: Vector, outcomes:
     truth, decided = outcomes.astype(np.int64), (chances >= float(step.threshold)).astype(np.int64)
     bins = step.bins
     places = (group * 2 + truth) * bins.count + bins.places(chances)
-    return [
+    found = [
         np.bincount(group * 4 + truth * 2 + decided, minlength=4 * groups).astype(np.int64),
         persons_of(examples, group, groups),
         np.bincount(places, minlength=2 * groups * bins.count).astype(np.int64),
     ]
+    if features := step.features_of(request.table):
+        found.append(np.concatenate([_binned(column, examples) for column in features]))
+    return found
+
+
+def _binned(column: TableColumn, examples: Examples) -> Integers:
+    """Return the rows in each of the public bins of a feature."""
+    count, cells = len(drift_bins(column)), examples.cells[column.name]
+    if column.type == "bool":
+        places = np.asarray(cells > 0, np.int64)
+    elif column.domain:
+        places = cells
+    else:
+        steps = (cells + column.range_steps) // 2
+        places = steps * (count - 1) // (column.range_steps + 1)
+    gap = examples.missing.get(column.name)
+    if gap is not None:
+        places = np.where(gap, count - 1, places)
+    return np.bincount(places, minlength=count).astype(np.int64)
 
 
 def learned(state: RunState | None, request: Request, position: bytes, opened: Opened, now: int) -> RunState:
@@ -47,8 +70,15 @@ def learned(state: RunState | None, request: Request, position: bytes, opened: O
     step = step_of(request)
     audit = audit_of_sums(request, opened)
     ended: RunEnd = "complete" if audit.has_gaps else "too-few-rows"
-    figures = (figure("threshold of the audit", float(step.threshold)),)
-    fitted = Fitted(listings=listings(audit), figures=figures, notes=_notes(step, audit))
+    figures = [figure("threshold of the audit", float(step.threshold))]
+    if step.has_drift:
+        deviations = opened.deviations()
+        figures += [
+            figure("variance of scores", _per_score(step, count_of(step.grouped(request.table))) * deviations[2] ** 2)
+        ]
+        figures += [figure("variance of features", deviations[3] ** 2)] if len(deviations) > 3 else []
+    shown = (*listings(audit), *drift_listings(step, request.table, opened))
+    fitted = Fitted(listings=shown, figures=tuple(figures), notes=_notes(step, audit))
     model = ExactModel(family=step.opened_as, numbers=(), ended=ended, fitted=fitted)
     return state_after(request, position, now, (), np.zeros(0), np.zeros(0), model)
 
@@ -58,7 +88,7 @@ def audit_of_sums(request: Request, opened: Opened) -> Audit:
     step = step_of(request)
     columns = step.grouped(request.table)
     groups = groups_of(columns)
-    rows, persons, scores = opened.blocks()
+    rows, persons, scores, *_ = opened.blocks()
     noise = [deviation**2 for deviation in opened.deviations()]
     shape = (len(groups), 2, 2)
     counts = Counts(
@@ -73,6 +103,40 @@ def audit_of_sums(request: Request, opened: Opened) -> Audit:
     )
     edges = step.bins.edges
     return audit_of(counts, step.min_cohort, " and ".join(step.groups), float(step.threshold), edges)
+
+
+def _per_score(step: AuditStep, groups: int) -> int:
+    """Return how many numbers of the sum are added to one bin of `drift_listings`, but the outer ones."""
+    return 2 * groups * max(1, step.bins.count // COARSE.count)
+
+
+def drift_listings(step: AuditStep, table: Table, opened: Opened) -> tuple[Listing, ...]:
+    """Return the rows in bins of scores and of features, by which drift is told; a bin of few rows has no number."""
+    if not step.has_drift:
+        return ()
+    blocks = opened.blocks()
+    scores = _coarse(blocks[2].reshape(-1, step.bins.count).sum(0), step.bins)
+    edges = [f"from {edge:.4g}" for edge in COARSE.edges[:-1]]
+    names, counts, first = list[str](), list[float](), 0
+    for column in step.features_of(table):
+        bins = drift_bins(column)
+        names += [f"{column.name}: {one}" for one in bins]
+        counts += blocks[3][first : first + len(bins)].tolist()
+        first += len(bins)
+    both = (("scores", edges, scores.tolist()), ("features", names, counts))
+    return tuple(_counted(name, lines, found, step.min_cohort) for name, lines, found in both)
+
+
+def _coarse(counts: Vector, bins: Bins) -> Vector:
+    """Return counts of scores in the bins of sums with noise."""
+    places = COARSE.places(bins.middles)
+    return np.bincount(places, counts, COARSE.count).astype(np.float64)
+
+
+def _counted(name: str, lines: Sequence[str], counts: Sequence[float], least: int) -> Listing:
+    found = [Line(name=one[:400], values=(known(count) if count >= least else None,))
+             for one, count in zip(lines, counts, strict=True)]  # fmt: skip
+    return Listing(name=name, headings=("rows",), lines=tuple(found))
 
 
 def _notes(step: AuditStep, audit: Audit) -> tuple[str, ...]:

@@ -124,6 +124,7 @@ def test_a_run_with_noise_costs_half_of_the_lifetime(
     assert policy.sources["customers"].columns["left"].roles == ("label",)
     assert policy.sources["customers"].columns["age"].roles == ("measure", "filter", "feature")
     assert policy.purposes["retention"].computations == ("query", "logistic-regression", "evaluation")
+    assert policy.disclosure.release == ("query-result", "model", "metrics")
 
 
 def test_a_column_of_audits_is_opened_for_them_and_is_no_feature(

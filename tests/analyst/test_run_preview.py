@@ -1,5 +1,6 @@
 """Before a training run: its rounds, bytes and price as they will be, and who would refuse it, at no cost."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
@@ -12,6 +13,7 @@ from analyst.training.job import read_job
 from analyst.training.preview import RunPreview, preview_run, run_lines
 from analyst.training.run import train
 from crypto.keys import Secret, SigningKey
+from policies.budget.accountant import micro_rho_of
 from policies.units import MICRO
 from tests.harness.simulator import Simulation, simulate
 from tests.rounds import test_noised_families as noised_families
@@ -189,9 +191,49 @@ def test_a_split_of_persons_that_a_silo_would_not_make_is_foreseen(tmp_path: Pat
         found = preview_run(simulation.federation, read_job(file))
         assert not (tmp_path / "f" / "splits.json").exists()
     assert [one.code for one in found.refusals["east"]] == ["COMPUTATION_CLOSED"]
-    assert "evaluation is not open" in found.refusals["east"][0].message
+    assert "the split of persons: evaluation is not open" in found.refusals["east"][0].message
     with banks(tmp_path / "g", job, computations=("linear-regression", "evaluation")) as (simulation, file):
         assert not preview_run(simulation.federation, read_job(file)).refusals
+
+
+BESIDE = """\
+epsilon = 4
+rounds = 10
+[held_out]
+share = 0.25
+[metric]
+name = "auc"
+every = 5
+epsilon = 1
+[audit]
+groups = ["owner"]
+epsilon = 0.5
+"""
+
+
+def test_metrics_and_an_audit_count_beside_the_run(tmp_path: Path) -> None:
+    job = noised_families.job_of("logistic-regression", "ok", BESIDE).replace(', "owner"', "")
+    roles = (
+        'owner = { type = "bool", class = "internal", roles = ["feature"]',
+        'owner = { type = "bool", class = "internal", roles = ["audit"]',
+    )
+    opened = ("logistic-regression", "evaluation", "audit")
+    with noised_families.banks(tmp_path / "f", job, times=1, change=roles, computations=opened) as (simulation, file):
+        policies = [*simulation.path.glob("silos/*/policy.toml")]
+        found = preview_run(simulation.federation, read_job(file))
+    assert len(policies) == len(SILOS)
+    (east,) = [one for silo, one in found.silos.items() if silo == "east"]
+    assert [(one.code, one.message) for one in east.denials] == [
+        ("RELEASE", "its auc: metrics of a model may not leave")
+    ]
+    delta = found.delta
+    expected = micro_rho_of(1.0, delta) // 2 * 2 + micro_rho_of(0.5, delta)
+    assert east.rho_beside * MICRO == pytest.approx(expected, rel=0.01)
+    assert east.rho_after == pytest.approx((east.rho_left or 0) - east.rho_of_run - east.rho_beside)
+    text = "\n".join(run_lines(found))
+    assert "metric: auc by who is held out, after every 5 rounds, for epsilon 1 beside" in text
+    assert "audit: of the groups by owner, for epsilon 0.5 beside" in text
+    assert f", and rho {east.rho_beside:.4g} beside" in text
 
 
 def test_groups_below_the_cohort_of_a_policy_are_foreseen(tmp_path: Path) -> None:
@@ -235,30 +277,22 @@ def test_a_budget_that_ends_within_the_run_says_what_it_buys(tmp_path: Path) -> 
         assert all(one.covered is not None for one in again.silos.values())
 
 
-@pytest.mark.parametrize("epsilon", ["0.5", "0.002"])
-def test_an_epsilon_that_is_too_small_says_what_it_buys_and_what_is_enough(epsilon: str, tmp_path: Path) -> None:
+def test_an_epsilon_that_is_too_small_says_what_it_buys_and_what_is_enough(tmp_path: Path) -> None:
     change = ("[disclosure]", "[budget.per_request]\nmin_rho = 0.001\nmax_rho = 5\n[disclosure]")
-    with private(tmp_path / "f", f"{PRIVATE}epsilon = {epsilon}\n", change) as simulation:
+    with private(tmp_path / "f", f"{PRIVATE}epsilon = 0.5\n", change) as simulation:
         job = read_job(simulation.path / "job.toml")
-        if epsilon == "0.002":
-            with pytest.raises(AnalystError, match="too little for 20 rounds") as caught:
-                preview_run(simulation.federation, job)
-            assert caught.value.hint.startswith("20 rounds cost epsilon ")
-            return
-        found = preview_run(simulation.federation, job)
-        assert {one.code for one in found.refusals["east"]} == {"RHO_TOO_SMALL"}
-        assert found.instead is not None
-        rounds, least = found.instead.rounds, found.instead.least_epsilon
-        assert rounds
-        assert least
-        for changed, is_fine in (
-            ({"steps": rounds}, True),
-            ({"steps": rounds + 1}, False),
-            ({"epsilon": Decimal(str(least))}, True),
-            ({"epsilon": Decimal(str(round(0.98 * least, 6)))}, False),
-        ):
-            again = preview_run(simulation.federation, job.model_copy(update=changed))
-            assert (not again.refusals) == is_fine, changed
+        with pytest.raises(AnalystError, match="too little for 20 rounds") as caught:
+            preview_run(simulation.federation, job)
+        said = re.fullmatch(
+            r"it buys (\d+) at most: steps = \1; 20 rounds cost epsilon ([0-9.]+) or more", caught.value.hint
+        )
+        assert said is not None
+        rounds, least = int(said[1]), Decimal(said[2])
+        for fitting in ({"steps": rounds}, {"epsilon": least}):
+            assert not preview_run(simulation.federation, job.model_copy(update=fitting)).refusals
+        for less in ({"steps": rounds + 1}, {"epsilon": round(least * Decimal("0.98"), 6)}):
+            with pytest.raises(AnalystError, match="too little"):
+                preview_run(simulation.federation, job.model_copy(update=less))
 
 
 def test_an_interrupted_run_is_previewed_from_where_it_stands(tmp_path: Path) -> None:

@@ -231,6 +231,14 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         exact("chi-square", "ward", "smoker"),
         exact("audit", "smoker", group="ward"),
     ),
+    "audit-step": (
+        audit(LOGISTIC, "ward"),
+        audit(LOGISTIC, "ward", "smoker", release="private", threshold="0.8"),
+        audit(DESCENT, "ward", release="private"),
+        audit(DESCENT, "ward", release="private", has_drift=True),
+        audit(exact("logistic-regression", "smoker", "ward", "age"), "ward", has_drift=True),
+        audit(DESCENT, "smoker", held_out=HeldOut(column="smoker"), min_cohort=20),
+    ),
     "noised-step": (
         noised("logistic-regression", "smoker", "ward", "age"),
         noised("logistic-regression", "smoker", "age", missing="mean", clip="0.5"),
@@ -239,12 +247,6 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         noised("linear-regression", "age", "ward", "smoker"),
         noised("linear-regression", "age", "ward", "smoker", steps=1, method="moments"),
         noised("poisson-regression", "age", "ward", "smoker"),
-    ),
-    "audit-step": (
-        audit(LOGISTIC, "ward"),
-        audit(LOGISTIC, "ward", "smoker", release="private", threshold="0.8"),
-        audit(DESCENT, "ward", release="private"),
-        audit(DESCENT, "smoker", held_out=HeldOut(column="smoker"), min_cohort=20),
     ),
     "evaluation": (
         evaluation(LOGISTIC, *CHANCE, own=("north", "test")),

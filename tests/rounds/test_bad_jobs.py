@@ -80,6 +80,23 @@ def test_every_error_of_a_job_has_a_hint_of_training(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_silos_that_define_a_table_otherwise_are_left_out_as_a_job_does(tmp_path: Path) -> None:
+    path = exact.founded(tmp_path / "f", silos=(*exact.SILOS, "west"))
+    policy = path / "silos" / "west" / "policy.toml"
+    policy.write_text(policy.read_text().replace("bounds = [18, 99]", "bounds = [18, 90]"))
+    with simulate(path) as simulation:
+        file = path / "job.toml"
+        with pytest.raises(AnalystError, match="define 'loans' in 2 ways") as caught:
+            run(simulation, file)
+        found = re.search(r'silos = \["[^]]*"\] in the job', caught.value.hint)
+        assert found is not None, caught.value.hint
+        assert "--silos" not in caught.value.hint
+        line = found[0].removesuffix(" in the job")
+        file.write_text(file.read_text() + f"{line}\n")
+        assert run(simulation, file).holders == exact.SILOS
+
+
+@pytest.mark.slow
 def test_a_job_that_is_refused_at_once_may_be_changed_and_one_that_began_may_not(tmp_path: Path) -> None:
     with exact.banks(tmp_path / "f") as (simulation, file):
         keep = file.with_name("job.toml.run.json")

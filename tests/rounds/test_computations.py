@@ -138,7 +138,7 @@ def test_every_kind_is_at_every_place() -> None:
     assert {part.opened_as for _, asked in REQUESTS for part in asked.plan.alone} == OPENED <= set(COMPUTATION_NAMES)
     assert set(NOISED) == set(NOISED_FAMILIES) == {a.plan.opened_as for kind, a in REQUESTS if kind == "noised-step"}
     assert set(NOISED).isdisjoint(WITHOUT_NOISE)
-    assert set(NOISED) | set(WITHOUT_NOISE) == set(SHAPES)
+    assert set(NOISED) | set(WITHOUT_NOISE) <= set(SHAPES)
     for kind, asked in REQUESTS:
         assert asked.plan.kind == kind
         assert Request.decode(asked.encode()) == asked

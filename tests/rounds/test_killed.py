@@ -18,8 +18,10 @@ from analyst.training.job import read_job
 from analyst.training.progress import Progress
 from analyst.training.run import Training, train
 from crypto.wire import unverified
+from federation.errors import FederationError
 from federation.founding import found
 from policies.requests.denials import Refusal
+from policies.requests.request import Request
 from silo_node.training.run import RunState
 from tests.harness.inside import forget_offer, ledger_of
 from tests.harness.simulator import STEPS, Simulation, simulate
@@ -346,3 +348,66 @@ def test_of_two_that_are_gone_the_one_is_left_out_and_the_other_missed_where_pol
         with pytest.raises(RoundError, match="missing: north, south, west"):
             run(simulation, file)
         assert charges(simulation) == before
+
+
+def test_an_aggregator_that_cannot_be_reached_is_told_with_the_step_at_which_the_run_goes_on(tmp_path: Path) -> None:
+    with banks(tmp_path / "f") as (simulation, file):
+        submit, calls = simulation.submit, list[int]()
+
+        def away(request: bytes, more_s: float = 0.0) -> bytes:
+            calls.append(len(calls))
+            if len(calls) == 2:
+                raise FederationError("no connection to the aggregator", "start it")
+            return submit(request, more_s)
+
+        simulation.submit = away  # type: ignore[method-assign]
+        before = charges(simulation)
+        with pytest.raises(FederationError, match="no connection") as caught:
+            run(simulation, file)
+        assert caught.value.hint == "start it; the same command goes on with step 2 of 25"
+        assert run(simulation, file).steps == ROUNDS
+        assert charges(simulation) == {silo: count + ROUNDS for silo, count in before.items()}
+
+
+def test_a_run_whose_last_report_is_lost_before_anybody_said_who_has_it_says_so(tmp_path: Path) -> None:
+    with banks(tmp_path / "f") as (simulation, file):
+
+        def stop(done: int) -> None:
+            if done == ROUNDS:
+                raise KilledError
+
+        with pytest.raises(KilledError):
+            run(simulation, file, stop)
+        state = Progress.decode(keep_of(file).read_bytes())
+        assert (state.holders, state.ended) == (SILOS, "complete")
+        lose(simulation, state.after)
+        training = run(simulation, file)  # what was said before is in the file
+        assert (training.holders, training.ended) == (SILOS, "complete")
+        keep_of(file).write_bytes(state.model_copy(update={"holders": ()}).encode())
+        with pytest.raises(FederationError, match="all steps are taken") as caught:
+            run(simulation, file)
+        assert f"{keep_of(file)} can be removed" in caught.value.hint
+
+
+def test_a_run_that_was_begun_anew_says_nothing_of_the_one_before(tmp_path: Path) -> None:
+    """Two of four are lost after the others have contributed: when they are back, the same command begins anew."""
+    with banks(tmp_path / "f") as (simulation, file):
+
+        def kill(done: int) -> None:
+            if done == 1:
+                for name in ("north", "south"):
+                    simulation.silos[name].dies_before = "contribute"
+
+        with pytest.raises(RoundError) as caught:
+            run(simulation, file, kill)
+        assert "it begins a new run, and nothing was paid" in caught.value.hint
+        before = Progress.decode(keep_of(file).read_bytes())
+        for name in ("north", "south"):
+            silo = simulation.silos[name]
+            silo.actor, silo.is_dead = silo.start(), False
+        training = run(simulation, file)
+        step = Request.decode(before.first).plan.training
+        assert step is not None
+        assert training.run != step.run.hex()
+        assert (training.steps, training.holders) == (ROUNDS, SILOS)
+        assert training.answered == dict.fromkeys(SILOS, ROUNDS)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from analyst.demo.hospitals import PURPOSE
-from analyst.errors import DeniedError, LostError
+from analyst.errors import DeniedError, LostError, RoundError
 from analyst.kept import KeptAnswers
 from analyst.replacing import in_place_of
 from crypto.errors import ProtocolError
@@ -96,6 +96,30 @@ def test_the_others_answer_in_its_place_at_one_price(strict: Simulation) -> None
             silo.is_dead = False
     assert refused_by(strict, first) >= {"REPLACED"}
     assert set(spent(strict).values()) == {later.micro_rho, 0}
+
+
+def test_of_two_that_are_away_one_is_left_out_and_the_other_missed(home: Path) -> None:
+    """Five are asked, of whom one may be missing; of four, three answer."""
+    told: list[str] = []
+    with simulate(home) as simulation:
+        for name in ("cedar", "maple"):
+            simulation.silos[name].dies_before = "propose"
+        report = simulation.federation.query(QUESTION, purpose=PURPOSE, epsilon=0.5, tell=told.append)
+        assert {silo: one.status for silo, one in report.silos.items()} == {
+            "aspen": "answered",
+            "birch": "answered",
+            "cedar": "missing",
+            "maple": "missing",
+            "rowan": "answered",
+        }
+        assert any("asked again without cedar" in line for line in told)
+        first, later = sorted(requests_sent(simulation), key=lambda one: len(one.silos), reverse=True)
+        assert later.silos == tuple(silo for silo in first.silos if silo != "cedar")
+        assert set(spent(simulation).values()) == {later.micro_rho}
+        simulation.silos["rowan"].kill()
+        with pytest.raises(RoundError, match="missing") as caught:
+            simulation.federation.query(QUESTION, purpose=PURPOSE, epsilon=0.5, new=True)
+        assert "is back" in caught.value.hint or "are back" in caught.value.hint
 
 
 def test_a_silo_that_refuses_is_left_out_by_its_own_word(home: Path) -> None:

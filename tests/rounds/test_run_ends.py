@@ -120,6 +120,23 @@ def test_a_run_that_ends_early_gives_back_what_has_not_begun(tmp_path: Path, mon
         assert spent_steps(simulation) == 2
 
 
+def test_a_silo_that_misses_the_last_step_holds_nothing_for_it(tmp_path: Path) -> None:
+    with banks(tmp_path / "f") as (simulation, file):
+        west = simulation.silos["west"]
+
+        def cut(done: int) -> None:
+            west.is_cut_off = done == STEPS - 1
+
+        def back(step: str, _: tuple[bytes, ...]) -> None:
+            west.is_cut_off = west.is_cut_off and step != "learn"
+
+        west.before = back
+        training = run(simulation, file, cut)
+        assert training.answered["west"] == STEPS - 1
+        assert reserved(simulation) == [0] * len(SILOS)
+        assert spent_steps(simulation, "west") == STEPS - 1
+
+
 def cut_off(simulation: Simulation, *names: str, at: str) -> Callable[[], None]:
     """Let nothing reach these silos from a call on; return what mends them."""
 

@@ -203,6 +203,19 @@ def test_a_silo_that_missed_steps_reserves_only_those_that_come(ledger: LedgerSt
     assert (ledger.reservation_of(RUN), spent(ledger)) == (None, 200)
 
 
+def test_what_a_silo_learns_without_having_taken_part_is_reserved_no_more(ledger: LedgerStore) -> None:
+    take(ledger, part(0))
+    ledger.save_run(RUN, b"state", 1)
+    assert (held(ledger).parts, spent(ledger)) == (4, 500)
+    ledger.save_run(RUN, b"state", 3)
+    assert (held(ledger).parts, spent(ledger)) == (2, 300)
+    assert ledger.reserve(part(4), LIMIT)
+    ledger.save_run(RUN, b"state", STEPS)
+    assert (ledger.reservation_of(RUN), spent(ledger)) == (None, 200)
+    ledger.release(nonce(5))
+    assert (ledger.reservation_of(RUN), spent(ledger)) == (None, 100), "the run is complete without it"
+
+
 def test_a_price_that_changes_reprices_what_is_left(ledger: LedgerStore) -> None:
     """As when a policy says that a person may be known to more silos."""
     take(ledger, part(0))

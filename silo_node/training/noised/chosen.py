@@ -4,7 +4,7 @@ One number keys the table: the *relative noise* of a run, the noise in the mean 
 the clip norm, times the root of the weights. It follows from the noised count of persons, the price, the silos and the
 width of the model. The rows were chosen on scikit-learn's breast cancer and digits (0 to 4 against 5 to 9) alone, at
 epsilon 0.5 to 8, and for the last row with each person there up to 60 times: of a grid the descent that carries the
-least noise into the model, while its AUC on both is within .015 of the best. `tests/bench/noised.py` has what they give.
+least noise into the model, while its AUC on both is within .015 of the best. `tests/bench/noised.py` says what it is.
 """
 
 import math

@@ -1,0 +1,34 @@
+"""The section [watch] of a job file: how often a model is looked at, what raises an alarm, what it may cost."""
+
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from policies.document.section import Duration, seconds_of
+from policies.requests.metrics import MetricName
+from policies.units import Number
+
+
+class WatchJob(BaseModel):
+    """How a trained model is watched; it needs the job's [audit], whose figures the analyst has."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+    every: Duration
+    max_drift: Annotated[Number, Field(gt=0, le=100)] | None = None  # population stability index
+    metric: MetricName | None = None
+    bound: Number | None = None  # the worst value of the metric without an alarm
+    metric_epsilon: Annotated[Number, Field(gt=0, le=100)] | None = None  # of the metric alone, each time
+    epsilon: Annotated[Number, Field(gt=0, le=100)] | None = None  # of all that watching asks; private sources only
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.metric is None) != (self.bound is None):
+            raise ValueError("watch.metric and watch.bound go together: a metric, and its worst value without an alarm")
+        if self.metric is None and self.metric_epsilon is not None:
+            raise ValueError("watch.metric_epsilon is the price of watch.metric; name that, or remove it")
+        return self
+
+    @property
+    def every_s(self) -> int:
+        """How many seconds lie between two looks."""
+        return seconds_of(self.every)
