@@ -170,6 +170,7 @@ WITHOUT_NOISE: Mapping[str, str] = MappingProxyType(
         "welch-t": f"a test of noised means is not a test of the means; {_BY_QUESTION}",
         "anova": f"a test of noised means is not a test of the means; {_BY_QUESTION}",
         "chi-square": f"a test of noised counts is not a test of the counts; {_BY_QUESTION}",
+        "audit": f"its counts by group and decision are a question; {_BY_QUESTION}",
     }
 )
 
