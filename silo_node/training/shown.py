@@ -13,7 +13,16 @@ def shown(state: RunState) -> Iterator[str]:
     """Yield the lines of `consilo-silo models` for one run, after its first."""
     if state.exact is not None:
         yield from _exact(state, state.exact)
-        return
+    else:
+        yield from _descent(state)
+    for audit in state.audits:
+        whose = "who is held out" if audit.is_held_out else "all rows"
+        yield f"  audited by {' and '.join(audit.groups)}, by {whose} (run {audit.run.hex()}):"
+        for gap in audit.gaps:
+            yield f"  {gap.measure:<{_NAME}} {gap.value:>10.4f} ({gap.low:.4f} to {gap.high:.4f})"
+
+
+def _descent(state: RunState) -> Iterator[str]:
     yield f"  log-odds of {state.label} in {state.table}, asked by {state.analyst}"
     if state.ended == "diverged":
         yield f"  {DIVERGED}"
@@ -23,10 +32,11 @@ def shown(state: RunState) -> Iterator[str]:
 
 def model_fields(state: RunState) -> dict[str, object]:
     """Return a model for programs."""
-    model = state.exact
+    model, audits = state.exact, [audit.model_dump(mode="json", exclude={"fitted"}) for audit in state.audits]
+    beside: dict[str, object] = {"audits": audits} if audits else {}
     if model is None:
-        return {"coefficients": state.coefficients()}
-    return {"model": model.family, "ended": model.ended, **model.fitted.model_dump()}
+        return {"coefficients": state.coefficients(), **beside}
+    return {"model": model.family, "ended": model.ended, **model.fitted.model_dump(), **beside}
 
 
 def _exact(state: RunState, model: ExactModel) -> Iterator[str]:

@@ -16,6 +16,7 @@ from policies.document.load import load
 from policies.models.card import limits
 from silo_node.owner.model_registry import held_models
 from silo_node.training.run import RunState
+from silo_node.training.shown import model_fields, shown
 from tests.cases import every
 from tests.harness.inside import ledger_of
 from tests.rounds.test_exact_families import SILOS, banks, run
@@ -119,6 +120,10 @@ def test_the_gaps_of_a_model_are_fairlearns_of_the_pooled_rows(tmp_path: Path) -
     assert training.audited.found is None
     assert "audited by kind" in said
     assert "gap" not in said.partition("audited by kind")[2]
+    lines = [line.split() for line in shown(states["logistic-regression"])]
+    assert ["demographic-parity", f"{found['demographic-parity'][0]:.4f}"] in [line[:2] for line in lines]
+    fields: Any = model_fields(states["logistic-regression"])["audits"]
+    assert [list(one["groups"]) for one in fields] == [["kind"]]
     assert states["audit"].exact is not None
     names = [one.name for one in states["audit"].exact.fitted.listings]
     assert names[0] == "gaps between groups"
