@@ -23,9 +23,12 @@ class RunStore:
             row = self._db.execute("SELECT state FROM runs WHERE run = ?", (run,)).fetchone()
         return None if row is None else bytes(row[0])
 
-    def save_run(self, run: bytes, state: bytes) -> None:
+    def save_run(self, run: bytes, state: bytes, *, is_learned: bool = True) -> None:
+        sql = "INSERT INTO runs VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET state = excluded.state"
         with self._db.transaction():
-            self._db.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?)", (run, state, self._log.now()))
+            self._db.execute(
+                sql + (", saved_at = excluded.saved_at" if is_learned else ""), (run, state, self._log.now())
+            )
             self._log.append(ModelUpdated(run=run, state=sha256(state).digest()))
 
     def runs(self) -> list[bytes]:
