@@ -44,4 +44,4 @@ def beside(federation: Federation, job: Job, run: Request) -> Iterator[Beside]:
             request = request.model_copy(update={"micro_rho": request.micro_rho // times})
         yield Beside(f"its {job.metric.name}", request, times)
     if job.audit is not None:
-        yield Beside("its audit", audit_of(federation, job, run, LATER, is_asked=False))
+        yield Beside("its audit", audit_of(federation, job, run, LATER))
