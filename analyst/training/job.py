@@ -63,7 +63,7 @@ class HeldOutRows(BaseModel):
         return self
 
 
-class WatchedMetric(BaseModel):
+class RoundMetric(BaseModel):
     """A metric of the model after its rounds, by the rows that are held out, and when it ends the run."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
@@ -100,7 +100,7 @@ class Job(BaseModel):
     options: dict[str, Number | str] = Field(default_factory=dict)  # of an exact family
     columns: dict[str, Name] = Field(default_factory=dict)  # further ones of an exact family, such as its offset
     held_out: HeldOutRows | None = None
-    metric: WatchedMetric | None = None
+    metric: RoundMetric | None = None
     audit: Annotated[AuditJob | None, Field(exclude_if=lambda audit: audit is None)] = None
     watch: Annotated[WatchJob | None, Field(exclude_if=lambda watch: watch is None)] = None
     # Who has the model at the end; left out of the job's hash where it is the silos alone.
@@ -151,7 +151,7 @@ class Job(BaseModel):
         if watch.metric is not None and is_private != (watch.metric_epsilon is not None):
             raise ValueError('watch.metric_epsilon is the price of the metric with release = "private"')
 
-    def _check_metric(self, metric: WatchedMetric) -> None:
+    def _check_metric(self, metric: RoundMetric) -> None:
         if self.held_out is None:
             raise ValueError("a metric needs rows from which nothing is learned: name [held_out]")
         if (self.release == "private") != (metric.epsilon is not None):

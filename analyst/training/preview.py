@@ -19,8 +19,8 @@ from analyst.sql.offer import Offer
 from analyst.training.affordable import Affordable, affordable, limits_of, scarcest
 from analyst.training.beside import LATER, Beside, beside
 from analyst.training.job import Job, first_request
+from analyst.training.round_metric import metric_in_words
 from analyst.training.run import interrupted
-from analyst.training.watching import metric_in_words
 from crypto.rounds.volume import volume_of
 from crypto.wire import attach
 from policies.budget.accountant import epsilon_of
