@@ -20,7 +20,7 @@ from analyst.training.watch_record import Look, alarms, bins_in, drifts, gaps_in
 from crypto.errors import CryptoError
 from federation.files import check_out, replace_file
 from policies.budget.accountant import micro_rho_of
-from policies.models.fitted import Fitted
+from policies.fitted import Fitted
 from policies.units import MICRO, WAIT_S
 
 

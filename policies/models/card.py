@@ -15,7 +15,7 @@ from pydantic import Field
 
 from crypto.wire import Message
 from policies.errors import ModelError
-from policies.models.fitted import Fitted
+from policies.fitted import Fitted
 from policies.models.portable import Finite
 from policies.models.record import RunRecord
 from policies.requests.exact import FamilyStep

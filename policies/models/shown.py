@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from policies.models.fitted import Fitted, Listing
+from policies.fitted import Fitted, Listing
 
 _NAME = 32
 
