@@ -15,7 +15,7 @@ from policies.requests.request import Request
 from silo_node.training.family import Examples, Fitted, Judged, State
 from silo_node.training.grid import Integers, Vector
 from silo_node.training.registry import FAMILIES
-from silo_node.training.run import ExactModel, Numbers, Opened, RunState, state_after
+from silo_node.training.run import FamilyModel, Numbers, Opened, RunState, state_after
 
 
 def task_of(request: Request) -> Task:
@@ -43,7 +43,7 @@ def moved(state: RunState | None, request: Request, position: bytes, opened: Ope
 
 def kept_after(request: Request, position: bytes, now: int, after: State, fitted: Fitted) -> RunState:
     """Return what a silo keeps after a step of a family, whose state and figures these are."""
-    model = ExactModel(
+    model = FamilyModel(
         family=request.plan.opened_as, numbers=numbers_of(after), ended=after.ended, why=after.why, fitted=fitted
     )
     return state_after(request, position, now, (), np.zeros(0), np.zeros(0), model)

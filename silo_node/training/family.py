@@ -16,6 +16,7 @@ from policies.fitted import Fitted as Fitted
 from policies.fitted import Line as Line
 from policies.fitted import Listing as Listing
 from policies.fitted import known as known
+from policies.fitted import line as line
 from policies.requests.families import Task
 from silo_node.training.grid import Integers, Vector
 
