@@ -26,7 +26,7 @@ from policies.requests.computations import slot_count
 from policies.requests.denials import Denial
 from policies.requests.query import Aggregate
 from policies.requests.request import Request
-from policies.requests.standing import Left, Standing
+from policies.requests.standing import Left, Standing, scarcest
 from policies.requests.statements import statistics_of
 from policies.requests.statistic import Extent, Statistic
 from policies.requests.survival import ROW, SURVIVAL, grid_of
@@ -241,7 +241,7 @@ def preview_lines(found: Preview) -> Iterator[str]:
     for silo, one in found.silos.items():
         if one.rho:
             took = f", computes up to {one.seconds:g} s" if one.seconds else ""
-            yield f"  {silo}: rho {one.rho:.4g}, epsilon {one.epsilon:.3g} there{took}; {left_in_words(one.left)}"
+            yield f"  {silo}: rho {one.rho:.4g}, epsilon {one.epsilon:.3g} there{took}; {_left_in_words(one.left)}"
     for silo, why in found.absent.items():
         yield f"  {silo} is not asked: {why}"
     refusals = found.refusals
@@ -297,14 +297,14 @@ def _width(half: float | None) -> str:
     return "too noisy" if half is None else f"{half:,.0f}" if half >= 10 else f"{half:.3g}"
 
 
-def left_in_words(left: Sequence[Left]) -> str:
+def _left_in_words(left: Sequence[Left]) -> str:
     """Return what is left to the analyst, the scarcest budget first."""
-    if not left:
+    found = scarcest(left)
+    if found is None:
         return "it does not say what is left"
-    scarcest = min(left, key=lambda one: one.everybody if one.analyst is None else min(one.everybody, one.analyst))
-    rest = scarcest.everybody if scarcest.analyst is None else min(scarcest.everybody, scarcest.analyst)
-    whose = f" for {scarcest.purpose}" if scarcest.purpose else ""
-    return f"rho {rest / MICRO:.4g} is left ({scarcest.window}{whose})"
+    rest, budget = found
+    whose = f" for {budget.purpose}" if budget.purpose else ""
+    return f"rho {rest / MICRO:.4g} is left ({budget.window}{whose})"
 
 
 def budget_entries(standing: Standing) -> Iterator[dict[str, Any]]:

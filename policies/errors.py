@@ -44,7 +44,7 @@ class PolicySignatureError(PolicyError):
 
 
 class ModelError(PolicyError):
-    """Rows that a model cannot score, with the line; or a form in which a model cannot be written, with the reason."""
+    """Rows that a model cannot score, a form in which it cannot be written, or a name that is not that of one model."""
 
 
 class UnpaidError(PolicyError):

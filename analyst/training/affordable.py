@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from policies.budget.accountant import epsilon_of, micro_rho_of
 from policies.requests.catalogue import Catalogue
-from policies.requests.standing import Left, Standing
+from policies.requests.standing import Standing, scarcest
 from policies.requests.tables import Table
 from policies.units import MAX_STEPS, MICRO
 
@@ -56,12 +56,6 @@ class Affordable:
         if self.least_epsilon is not None and self.most_epsilon is not None:
             said.append(f"{self.planned} take an epsilon from {self.least_epsilon:g} to {self.most_epsilon:g}")
         return "; ".join(said)
-
-
-def scarcest(left: tuple[Left, ...]) -> tuple[int, Left] | None:
-    """Return what is left to the analyst in the budget where least is left, and that budget."""
-    rests = [(one.everybody if one.analyst is None else min(one.everybody, one.analyst), one) for one in left]
-    return min(rests, key=lambda one: one[0], default=None)
 
 
 def limits_of(silos: Mapping[str, Catalogue], standing: Mapping[str, Standing], table: Table, purpose: str) -> Limits:

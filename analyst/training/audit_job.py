@@ -6,10 +6,9 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from crypto.wire import Name
+from policies.document.section import MeasureName
 from policies.requests.audited import AuditLimit
 from policies.units import Number
-
-MeasureName = Literal["demographic-parity", "disparate-impact", "equal-opportunity", "equalized-odds", "calibration"]
 
 
 class AuditJob(BaseModel):

@@ -15,8 +15,8 @@ from analyst.training.job import Job
 from analyst.training.released import taken
 from crypto.randomness import token
 from crypto.rounds.messages import RunEnd
+from policies.fitted import Fitted
 from policies.models.card import Figure
-from policies.models.fitted import Fitted
 from policies.requests.audit import AuditStep
 from policies.requests.exact import ExactStep
 from policies.requests.judged import JudgedModel

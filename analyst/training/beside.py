@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 from analyst.client import Federation
 from analyst.training.auditing import audit_of
-from analyst.training.evaluation import evaluation_of
 from analyst.training.job import Job
 from analyst.training.registry import RunEntry
+from analyst.training.round_metric import metric_request, metrics_in
 from analyst.training.split import unmade_split
-from analyst.training.watching import watched_in
 from policies.requests.request import Request
 from policies.requests.training import START
 
@@ -36,12 +35,8 @@ def beside(federation: Federation, job: Job, run: Request) -> Iterator[Beside]:
         split = unmade_split(federation, job.table, job.purpose, job.release, job.silos)
         if split is not None:
             yield Beside("the split of persons", split)
-    if job.metric is not None and step is not None and (times := watched_in(job)):
+    if job.metric is not None and step is not None and (times := metrics_in(job)):
         entry = RunEntry(run=step.run, request=run.encode(), began_at=0, changed_at=0, position=LATER)
-        epsilon = None if job.metric.epsilon is None else float(job.metric.epsilon)
-        request = evaluation_of(federation, entry, metrics=(job.metric.name,), epsilon=epsilon)
-        if request.micro_rho >= times:
-            request = request.model_copy(update={"micro_rho": request.micro_rho // times})
-        yield Beside(f"its {job.metric.name}", request, times)
+        yield Beside(f"its {job.metric.name}", metric_request(federation, job, job.metric, entry), times)
     if job.audit is not None:
         yield Beside("its audit", audit_of(federation, job, run, LATER))

@@ -41,6 +41,7 @@ from policies.budget.accountant import epsilon_of
 from policies.models.card import Figure
 from policies.requests.evaluation import OWN, Evaluation
 from policies.requests.families import Task
+from policies.requests.held_out import marks_of
 from policies.requests.judged import JudgedModel
 from policies.requests.metrics import METRICS, MOST_ERROR, MOST_LOSS, OF_PREDICTION, MetricName, prediction_of
 from policies.requests.request import Request
@@ -103,12 +104,11 @@ def evaluation_of(
     if name not in offer.tables:
         raise AnalystError(f"unknown table {name!r}", suggest(name, offer.tables))
     held_out = step.held_out if table is None else None
-    marks = () if held_out is None or held_out.column is None else (held_out.column,)
     silos = tuple(offer.holders(name))
     own = _own(offer, silos) if has_own else ()
     try:
         model = JudgedModel(position=entry.position, step=step.first(), own=own)  # type: ignore[arg-type]
-        used = dict.fromkeys((*(one for names in model.uses().values() for one in names), *marks))
+        used = dict.fromkeys((*(one for names in model.uses().values() for one in names), *marks_of(held_out)))
         asked = _asked(offer, first.table, name, tuple(used))
         task = model.task(asked)
         plan = Evaluation(

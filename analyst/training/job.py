@@ -45,6 +45,7 @@ _INSTEAD = {
     "momentum": "write it into [options], or leave it out",
     "steps": "name rounds, or leave it out",
 }
+_OF_COMMANDS = re.compile(r"--silos ([^;\s]+)")  # in a hint
 
 
 class HeldOutRows(BaseModel):
@@ -63,7 +64,7 @@ class HeldOutRows(BaseModel):
         return self
 
 
-class WatchedMetric(BaseModel):
+class RoundMetric(BaseModel):
     """A metric of the model after its rounds, by the rows that are held out, and when it ends the run."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
@@ -72,9 +73,6 @@ class WatchedMetric(BaseModel):
     epsilon: Annotated[Number, Field(gt=0, le=100)] | None = None  # of all these metrics together; private runs only
     patience: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None  # metrics without an improvement that end the run
     tolerance: Annotated[Number, Field(ge=0, le=10**9)] = 0  # an improvement is more than that
-
-
-_OF_COMMANDS = re.compile(r"--silos ([^;\s]+)")  # in a hint
 
 
 class Job(BaseModel):
@@ -100,7 +98,7 @@ class Job(BaseModel):
     options: dict[str, Number | str] = Field(default_factory=dict)  # of an exact family
     columns: dict[str, Name] = Field(default_factory=dict)  # further ones of an exact family, such as its offset
     held_out: HeldOutRows | None = None
-    metric: WatchedMetric | None = None
+    metric: RoundMetric | None = None
     audit: Annotated[AuditJob | None, Field(exclude_if=lambda audit: audit is None)] = None
     watch: Annotated[WatchJob | None, Field(exclude_if=lambda watch: watch is None)] = None
     # Who has the model at the end; left out of the job's hash where it is the silos alone.
@@ -151,7 +149,7 @@ class Job(BaseModel):
         if watch.metric is not None and is_private != (watch.metric_epsilon is not None):
             raise ValueError('watch.metric_epsilon is the price of the metric with release = "private"')
 
-    def _check_metric(self, metric: WatchedMetric) -> None:
+    def _check_metric(self, metric: RoundMetric) -> None:
         if self.held_out is None:
             raise ValueError("a metric needs rows from which nothing is learned: name [held_out]")
         if (self.release == "private") != (metric.epsilon is not None):
@@ -294,9 +292,7 @@ def _price(offer: Offer, job: Job, table: Table, delta: float) -> int:
 
 def step_of(job: Job, least_cohort: int) -> AnyComputation:
     """Return the first step of a run; groups that it shows have so many persons where the job does not say."""
-    if job.is_noised_family:
-        return _noised(job)
-    return _exact(job, least_cohort) if job.is_exact_family else _logistic(job)
+    return _logistic(job) if job.learning_rate is not None else _family_step(job, least_cohort)
 
 
 def held_out_of(federation: Federation, job: Job, *, is_asked: bool = True) -> HeldOut | None:
@@ -330,25 +326,11 @@ def _options(job: Job) -> dict[str, str]:
     return {name: value if isinstance(value, str) else f"{Decimal(value):f}" for name, value in job.options.items()}
 
 
-def _noised(job: Job) -> NoisedStep:
-    return NoisedStep(
-        run=token(16),
-        step=0,
-        steps=job.planned,
-        after=START,
-        label=job.label,
-        features=job.features,
-        family=job.model,
-        parts=_settings(job.columns),
-        options=_settings(_options(job)),
-    )
-
-
-def _exact(job: Job, least_cohort: int) -> ExactStep:
+def _family_step(job: Job, least_cohort: int) -> NoisedStep | ExactStep:
     options = _options(job)
-    if "min_cohort" in SHAPES[job.model].options:  # as the strictest policy says, where the job does not
+    if job.is_exact_family and "min_cohort" in SHAPES[job.model].options:  # as the strictest policy says
         options.setdefault("min_cohort", str(least_cohort))
-    return ExactStep(
+    return (ExactStep if job.is_exact_family else NoisedStep)(
         run=token(16),
         step=0,
         steps=job.planned,

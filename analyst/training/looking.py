@@ -10,7 +10,7 @@ from pathlib import Path
 from analyst.client import Federation
 from analyst.errors import AnalystError, RoundError
 from analyst.training.audit_job import AuditJob
-from analyst.training.auditing import Audited, audit
+from analyst.training.auditing import Audited, audit, gaps_of
 from analyst.training.evaluation import evaluate, evaluation_of
 from analyst.training.job import Job
 from analyst.training.metrics import Metric
@@ -20,7 +20,7 @@ from analyst.training.watch_record import Look, alarms, bins_in, drifts, gaps_in
 from crypto.errors import CryptoError
 from federation.files import check_out, replace_file
 from policies.budget.accountant import micro_rho_of
-from policies.models.fitted import Fitted
+from policies.fitted import Fitted
 from policies.units import MICRO, WAIT_S
 
 
@@ -97,6 +97,7 @@ def look_at(federation: Federation, entry: RunEntry, job: Job, before: list[Look
     begun = Look(run=entry.name, at=federation.now(), rho=price_of(federation, entry, job))
     try:
         found = audit(federation, job, entry.first(), entry.position, deadline)
+        entry = _with_gaps(federation, entry, found)
         metric = None if watch.metric is None else _metric(federation, entry, watch, deadline)
     except (AnalystError, CryptoError) as err:
         return replace(begun, error=str(err), alarms=(f"the look failed: {err}",))
@@ -126,6 +127,16 @@ def seen(
     if not has_metric:
         watch = watch.model_copy(update={"metric": None})
     return replace(look, alarms=tuple(alarms(look, watch, own)))
+
+
+def _with_gaps(federation: Federation, entry: RunEntry, found: Audited) -> RunEntry:
+    """Return a run's entry with the gaps that an audit found, kept so for its card; as it was where it found none."""
+    gaps = gaps_of(found)
+    if not gaps:
+        return entry
+    with_gaps = entry.model_copy(update={"audit": gaps})
+    Registry(federation.config.path.parent).keep(with_gaps)
+    return with_gaps
 
 
 def _metric(federation: Federation, entry: RunEntry, watch: WatchJob, deadline: int) -> Metric:

@@ -15,12 +15,13 @@ from pydantic import ValidationError
 from analyst.client import Federation
 from analyst.errors import AnalystError
 from analyst.preview import absent_from, at_silo
+from analyst.remedies import Bearing
 from analyst.sql.offer import Offer
-from analyst.training.affordable import Affordable, affordable, limits_of, scarcest
+from analyst.training.affordable import Affordable, affordable, limits_of
 from analyst.training.beside import LATER, Beside, beside
 from analyst.training.job import Job, first_request
+from analyst.training.round_metric import metric_in_words
 from analyst.training.run import interrupted
-from analyst.training.watching import metric_in_words
 from crypto.rounds.volume import volume_of
 from crypto.wire import attach
 from policies.budget.accountant import epsilon_of
@@ -30,7 +31,7 @@ from policies.requests.catalogue import Catalogue
 from policies.requests.computations import slot_count
 from policies.requests.denials import Denial
 from policies.requests.request import Request
-from policies.requests.standing import Left, Standing
+from policies.requests.standing import Left, Standing, scarcest
 from policies.requests.terms import terms_of
 from policies.requests.training import START, TrainingStep
 from policies.units import MICRO
@@ -181,12 +182,7 @@ def _sizes(federation: Federation, offer: Offer, request: Request, done: int) ->
     if step is None:
         return
     lengths = [(slot_count(_at(step, number), request.table), number) for number in range(done, step.steps)]
-    strictest = offer.silos.values()
-    conditions = (
-        max(one.min_silos for one in strictest),
-        max(one.max_colluding for one in strictest),
-        min(one.max_missing for one in strictest),
-    )
+    conditions = Bearing.of(offer.silos.values()).conditions
     config = federation.config
     for values, group in groupby(lengths, key=lambda one: one[0]):
         numbers = [number for _, number in group]

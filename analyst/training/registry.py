@@ -17,13 +17,12 @@ from crypto.rounds.opening import CheckedReport
 from crypto.wire import Count, Digest, Message, Name, RoundId, Seconds
 from federation.files import replace_file
 from policies.models.card import Figure
-from policies.models.record import RunRecord, recorded
+from policies.models.record import RunRecord, recorded, run_named, standing_of
 from policies.models.released import ReleasedModel
 from policies.requests.request import Request
 from policies.requests.training import TrainingStep
 
 DIRECTORY = "models"
-_FEWEST_LETTERS = 4  # of a run's name
 
 
 class Finished(TypedDict):
@@ -73,11 +72,7 @@ class RunEntry(Message):
     @property
     def state(self) -> str:
         """Where the run stands, in words."""
-        if self.goes_on_as is not None:
-            return f"goes on as {self.goes_on_as.hex()}"
-        if not self.is_finished:
-            return "not at its end"
-        return self.ended or "all rounds taken"
+        return standing_of(self.goes_on_as, self.ended if self.is_finished else None, is_over=self.is_finished)
 
     def first(self) -> Request:
         """Return the run's first request; raises CryptoError."""
@@ -97,12 +92,8 @@ class Registry:
         return sorted((self._read(file) for file in files), key=lambda one: (one.began_at, one.run))
 
     def entry(self, name: str) -> RunEntry:
-        """Return the one run whose name begins so; raises AnalystError if there is none, or several."""
-        found = [one for one in self.entries() if one.name.startswith(name.lower())]
-        if len(found) == 1 and len(name) >= _FEWEST_LETTERS:
-            return found[0]
-        which = f"{len(found)} runs" if found else "no run"
-        raise AnalystError(f"{which} of the name {name[:40]!r} in {self.path}", "list them with `consilo model list`")
+        """Return the one run whose name begins so; raises ModelError if there is none, or several."""
+        return run_named(self.entries(), name, f" in {self.path}", "consilo model list")
 
     def last(self) -> RunEntry:
         """Return the run that began last; raises AnalystError if there is none."""

@@ -29,10 +29,10 @@ from analyst.training.job import Job, first_request
 from analyst.training.progress import Progress, forget, resumed, write
 from analyst.training.registry import Registry
 from analyst.training.released import taken
+from analyst.training.round_metric import MetricSoFar, metric_after
 from analyst.training.rounds import RoundDone
 from analyst.training.step import Sleep, answered, learned
 from analyst.training.stopping import Stopping, end, give_up, released_lines, tell_owed
-from analyst.training.watching import Watch, seen
 from crypto.rounds.messages import RunEnd
 from federation.errors import FederationError
 from policies.budget.accountant import epsilon_of
@@ -120,7 +120,7 @@ def train(
     write(keep, state)
     registry = Registry(federation.config.path.parent)
     registry.begin(request, step, federation.now())
-    answered_in, rounds, watch = dict.fromkeys(request.silos, 0), list[RoundDone](), Watch()
+    answered_in, rounds, metric = dict.fromkeys(request.silos, 0), list[RoundDone](), MetricSoFar()
     while state.done < step.steps and state.ended is None:
         if state.done and len(state.holders) < len(request.silos):  # for silos that are back, or for a continued run
             state = _heard(state, learned(federation, state))
@@ -146,8 +146,8 @@ def train(
         state = state.model_copy(update={"done": state.done + 1, "after": checked.name, "under_way": b""})
         state = _heard(state, learned(federation, state))
         write(keep, state)
-        watch, figures = seen(federation, job, step.run, state.done, watch)
-        if state.ended is None and watch.is_over(job.metric):
+        metric, figures = metric_after(federation, job, step.run, state.done, metric)
+        if state.ended is None and metric.is_over(job.metric):
             state = state.model_copy(update={"ended": "patience"})
             write(keep, state)
         took = perf_counter() - began
@@ -186,7 +186,7 @@ def train(
         stopping=stopping,
         has_model=None if model is None else not isinstance(model, str),
         why_no_model=model if isinstance(model, str) else "",
-        metric_rho=watch.rho or None,
+        metric_rho=metric.rho or None,
         audited=audited,
         why_no_audit=why_no_audit,
     )
@@ -279,6 +279,9 @@ def to_json(training: Training) -> str:
             "released": training.released,
             "released_at": None if training.stopping is None else list(training.stopping.released),
             "has_model": training.has_model,
+            "why_no_model": training.why_no_model or None,
+            "audit": [] if training.audited is None else [one.model_dump() for one in gaps_of(training.audited)],
+            "why_no_audit": training.why_no_audit or None,
             "metric_rho": training.metric_rho,
             "assumptions": list(training.assumptions),
         },

@@ -54,10 +54,7 @@ def split_for(
     Raises AnalystError, DeniedError or RoundError.
     """
     path = federation.config.path.parent / FILE
-    offer = federation.offer_of(silos)
-    asked = tuple(sorted(offer.holders(table)))
-    known = _read(path)
-    found = next((one for one in known.splits if (one.purpose, one.silos) == (purpose, asked)), None)
+    found = _known(federation, table, purpose, silos)
     if not is_asked:
         return token(16) if found is None else found.run
     if found is not None:
@@ -67,14 +64,22 @@ def split_for(
             hint = f"remove its entry from {path} to make a new one, which divides persons otherwise"
             raise AnalystError(f"the split {found.run.hex()} cannot be delivered: {err}", hint) from err
         return found.run
-    step = SplitStep(run=token(16), step=0, after=START, release=release)
-    request = federation.write(offer.table(table, ()), step, purpose, 0, silos=silos)
+    asked, (step, request) = _holders(federation, table, silos), _made(federation, table, purpose, release, silos)
     checked = federation.check(request, federation.submit(request))
     if not federation.deliver_report(checked.name):
         raise RoundError("no silo has learned the split of persons", "give the command again")
     made = Split(purpose=purpose, silos=asked, run=step.run, report=checked.name)
-    _write(path, Splits(splits=(*known.splits, made)))
+    _write(path, Splits(splits=(*_read(path).splits, made)))
     return step.run
+
+
+def unmade_split(
+    federation: Federation, table: str, purpose: str, release: Literal["private", "exact"], silos: tuple[str, ...] = ()
+) -> Request | None:
+    """Return the request that would make a split, which is not sent; None where these silos have one."""
+    if _known(federation, table, purpose, silos) is not None:
+        return None
+    return _made(federation, table, purpose, release, silos)[1]
 
 
 def deliver_split(federation: Federation, run: bytes) -> None:
@@ -84,6 +89,25 @@ def deliver_split(federation: Federation, run: bytes) -> None:
         if one.run == run:
             with suppress(CryptoError, AnalystError, FederationError):
                 federation.deliver_report(one.report)
+
+
+def _holders(federation: Federation, table: str, silos: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(federation.offer_of(silos).holders(table)))
+
+
+def _known(federation: Federation, table: str, purpose: str, silos: tuple[str, ...]) -> Split | None:
+    """Return the split that was made for a purpose and the silos with a table, if there is one."""
+    whose = purpose, _holders(federation, table, silos)
+    known = _read(federation.config.path.parent / FILE)
+    return next((one for one in known.splits if (one.purpose, one.silos) == whose), None)
+
+
+def _made(
+    federation: Federation, table: str, purpose: str, release: Literal["private", "exact"], silos: tuple[str, ...]
+) -> tuple[SplitStep, Request]:
+    """Return the step that makes a new split, and its request."""
+    step = SplitStep(run=token(16), step=0, after=START, release=release)
+    return step, federation.write(federation.offer_of(silos).table(table, ()), step, purpose, 0, silos=silos)
 
 
 def _read(path: Path) -> Splits:
@@ -101,16 +125,3 @@ def _write(path: Path, splits: Splits) -> None:
         replace_file(path, splits.encode(), 0o600)
     except OSError as err:
         raise AnalystError(f"{path} cannot be written ({err.strerror})", "make room there, and ask again") from err
-
-
-def unmade_split(
-    federation: Federation, table: str, purpose: str, release: Literal["private", "exact"], silos: tuple[str, ...] = ()
-) -> Request | None:
-    """Return the request that would make a split, which is not sent; None where these silos have one."""
-    offer = federation.offer_of(silos)
-    asked = tuple(sorted(offer.holders(table)))
-    known = _read(federation.config.path.parent / FILE)
-    if any((one.purpose, one.silos) == (purpose, asked) for one in known.splits):
-        return None
-    step = SplitStep(run=token(16), step=0, after=START, release=release)
-    return federation.write(offer.table(table, ()), step, purpose, 0, silos=silos)

@@ -5,7 +5,6 @@ tell from an error that no silo had charged it.
 """
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -19,7 +18,7 @@ from policies.fairness.drift import Drift, drift
 from policies.fairness.gaps import MEASURES
 from policies.fairness.limit import judged_gap
 from policies.fairness.shares import Interval
-from policies.models.fitted import Fitted, Listing
+from policies.fitted import Fitted, Listing, known
 from policies.requests.metrics import RISING
 from policies.units import when
 
@@ -45,17 +44,13 @@ class Look:
     def line(self) -> str:
         """Return it as a line of JSON."""
         found = {"schema": SCHEMA, **asdict(self), "at": when(self.at)}
-        found["gaps"] = {name: [_known(end) for end in one] for name, one in _ends(self.gaps)}
+        found["gaps"] = {name: [known(end) for end in one] for name, one in _ends(self.gaps)}
         return json.dumps(found, allow_nan=False) + "\n"
 
 
 def _ends(gaps: Mapping[str, Interval]) -> Iterator[tuple[str, tuple[float, float, float]]]:
     for name, one in gaps.items():
         yield name, (one.value, one.low, one.high)
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def bins_in(found: Fitted) -> tuple[Bins, tuple[float, float]]:

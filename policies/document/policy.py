@@ -17,7 +17,7 @@ from crypto.rounds.manifest import MAX_MUST_INCLUDE, BackendName
 from crypto.wire import Jurisdiction, Name
 from policies.document.columns import Source
 from policies.document.purposes import ConsentColumn, ConsentTable, Purpose
-from policies.document.section import AggregateName, AnalystName, Count, Days, Label, Rho, Section
+from policies.document.section import AggregateName, AnalystName, Count, Days, Label, MeasureName, Rho, Section
 from policies.requests.tables import check_norm
 from policies.units import MAX_DELTA, MAX_STEPS, MAX_WAIT_S, MIN_DELTA, Number, micro_floor
 
@@ -162,7 +162,7 @@ class AuditedTraining(Section):
     """The largest gap between groups with which a model may leave the silo, be used there or be exported."""
 
     by: Annotated[tuple[Name, ...], Field(min_length=1, max_length=2)]
-    measure: Literal["demographic-parity", "disparate-impact", "equal-opportunity", "equalized-odds", "calibration"]
+    measure: MeasureName
     max_gap: Annotated[Number, Field(ge=0, lt=1)]
     # The least score that is decided for: an audit at another one says nothing of these decisions.
     threshold: Annotated[Number, Field(gt=0, lt=1)] = Decimal("0.5")

@@ -43,6 +43,8 @@ ComputationName = Annotated[
     str, AfterValidator(_computation), WithJsonSchema({"enum": list(COMPUTATION_NAMES), "type": "string"})
 ]
 AggregateName = Literal["count", "sum", "avg", "var", "covar", "corr", "regr", "histogram", "quantile", "survival"]
+# Of `policies.fairness.gaps.MEASURES`, which loads numpy.
+MeasureName = Literal["demographic-parity", "disparate-impact", "equal-opportunity", "equalized-odds", "calibration"]
 
 
 def _check_duration(text: str) -> str:

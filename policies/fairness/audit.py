@@ -3,7 +3,6 @@
 A model's owners see these tables at their silo, an analyst where policies release them.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,18 +10,10 @@ from policies.fairness.counts import Counts, merged
 from policies.fairness.gaps import MEASURES, calibration_of, measured, rates_of
 from policies.fairness.mending import TARGETS, thresholds
 from policies.fairness.shares import ALPHA, Floats, Interval, z_of
+from policies.fitted import Listing, line
 
 _ENDS = f"{100 * ALPHA / 2:g} %", f"{100 * (1 - ALPHA / 2):g} %"
 _TWO = 2  # groups, which are compared
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A table: its name, its headings, and of each line a name and numbers, None where there is none."""
-
-    name: str
-    headings: tuple[str, ...]
-    lines: tuple[tuple[str, tuple[float | None, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +21,7 @@ class Audit:
     """What an audit found; `gaps` are 0 where groups are alike, by the names of `MEASURES`."""
 
     gaps: Mapping[str, Interval]
-    sections: tuple[Section, ...]
+    listings: tuple[Listing, ...]
     notes: tuple[str, ...]
 
     @property
@@ -53,39 +44,35 @@ def audit_of(counts: Counts, min_cohort: int, of: str, threshold: float = 0.5, e
     if len(shown.groups) < _TWO:
         return Audit({}, (), (*notes, "too few groups: an audit compares two of min_cohort persons or more"))
     gaps = {name: MEASURES[name].gap(shown, ALPHA) for name in measured(shown)}
-    sections = [_gaps_shown(gaps)]
+    listings = [_gaps_shown(gaps)]
     for name, shares in rates_of(shown).items():
         values, (lows, highs) = shares.values, shares.ends(z_of(ALPHA))
         numbers = zip(shown.groups, shares.trials, values, lows, highs, strict=True)
-        lines = tuple((group, tuple(map(_known, own))) for group, *own in numbers)
-        sections.append(Section(name, ("rows", "share", *_ENDS), lines))
+        lines = tuple(line(group, own) for group, *own in numbers)
+        listings.append(Listing(name=name, headings=("rows", "share", *_ENDS), lines=lines))
     if shown.bins is not None:
-        sections += [_calibration(shown), _mending(shown, shown.bins, threshold, edges)]
-    return Audit(gaps, tuple(sections), tuple(notes))
+        listings += [_calibration(shown), _mending(shown, shown.bins, threshold, edges)]
+    return Audit(gaps, tuple(listings), tuple(notes))
 
 
-def _gaps_shown(gaps: Mapping[str, Interval]) -> Section:
-    lines = tuple((name, tuple(map(_known, (one.value, one.low, one.high)))) for name, one in gaps.items())
-    return Section("gaps between groups", ("gap", *_ENDS), lines)
+def _gaps_shown(gaps: Mapping[str, Interval]) -> Listing:
+    lines = tuple(line(name, (one.value, one.low, one.high)) for name, one in gaps.items())
+    return Listing(name="gaps between groups", headings=("gap", *_ENDS), lines=lines)
 
 
-def _calibration(counts: Counts) -> Section:
+def _calibration(counts: Counts) -> Listing:
     found = calibration_of(counts)
     lines = tuple(
-        (group, tuple(map(_known, own)))
+        line(group, own)
         for group, *own in zip(counts.groups, found.promised, found.happened, found.errors, strict=True)
     )
-    return Section("calibration", ("promised", "happened", "standard error"), lines)
+    return Listing(name="calibration", headings=("promised", "happened", "standard error"), lines=lines)
 
 
-def _mending(counts: Counts, bins: Floats, threshold: float, edges: Floats | None) -> Section:
+def _mending(counts: Counts, bins: Floats, threshold: float, edges: Floats | None) -> Listing:
     """Return the thresholds by group that would make the groups alike, and what each group has at them."""
     found = [thresholds(bins, target, threshold, edges) for target in TARGETS]
     numbers = zip(counts.groups, *(column for one in found for column in (one.values, one.rates)), strict=True)
-    lines = tuple((group, tuple(map(_known, own))) for group, *own in numbers)
+    lines = tuple(line(group, own) for group, *own in numbers)
     headings = tuple(heading for target in TARGETS for heading in (target, "rate"))
-    return Section("thresholds by group", headings, lines)
-
-
-def _known(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+    return Listing(name="thresholds by group", headings=headings, lines=lines)

@@ -41,34 +41,23 @@ def equal_opportunity(counts: Counts, alpha: float = ALPHA) -> Interval:
 
 
 def equalized_odds(counts: Counts, alpha: float = ALPHA) -> Interval:
-    """Return the larger of the differences of true and of false positive rates; both intervals hold at once."""
+    """Return the larger of the differences of true and of false positive rates; both intervals hold at once.
+
+    Where one of them is unknown, so is the larger.
+    """
     both = [widest_difference(one, alpha / 2) for one in (counts.true_positives, counts.false_positives)]
-    return _worse(both, max)
-
-
-def equalized_odds_ratio(counts: Counts, alpha: float = ALPHA) -> Interval:
-    """Return the smaller of the ratios of true and of false positive rates; both intervals hold at once."""
-    both = [least_ratio(one, alpha / 2) for one in (counts.true_positives, counts.false_positives)]
-    return _worse(both, min)
-
-
-def _worse(both: list[Interval], pick: Callable[[list[float]], float]) -> Interval:
-    """Return an end by end choice of two intervals; where the figure of one is unknown, so is that of both."""
     values = [one.value for one in both]
-    value = math.nan if any(map(math.isnan, values)) else pick(values)
-    return Interval(value, pick([one.low for one in both]), pick([one.high for one in both]))
+    value = math.nan if any(map(math.isnan, values)) else max(values)
+    return Interval(value, max(one.low for one in both), max(one.high for one in both))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
-    """By group, what scores promised and what was true: arrays of shape (groups,), and by bins (groups, bins)."""
+    """By group, what scores promised and what was true: arrays of shape (groups,)."""
 
     promised: Floats  # the mean score, at the middles of the bins
     happened: Floats  # the share of rows where the positive value was true
     errors: Floats  # the standard deviation of their difference, with the noise
-    bin_promised: Floats
-    bin_happened: Floats
-    bin_rows: Floats
 
 
 def calibration_of(counts: Counts) -> Calibration:
@@ -91,9 +80,6 @@ def calibration_of(counts: Counts) -> Calibration:
             np.where(total > 0, promised, np.nan),
             np.where(total > 0, happened, np.nan),
             np.where(total > 0, errors, np.inf),
-            np.broadcast_to(middles, rows.shape),
-            np.where(rows > 0, true / rows, np.nan),
-            rows,
         )
 
 

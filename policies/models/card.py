@@ -15,9 +15,10 @@ from pydantic import Field
 
 from crypto.wire import Message
 from policies.errors import ModelError
-from policies.models.fitted import Fitted
+from policies.fitted import Fitted
 from policies.models.portable import Finite
 from policies.models.record import RunRecord
+from policies.models.shown import in_six_digits
 from policies.requests.exact import FamilyStep
 from policies.requests.families import kind_of
 from policies.requests.tables import TableColumn
@@ -98,9 +99,9 @@ def limits(card: Card) -> list[str]:
     if card.ended not in ("", "complete"):
         found.append(f"The run ended as {card.ended}.")
     if not card.metrics:
-        found.append("It was not evaluated on held-out rows.")
+        found.append("No evaluation on held-out rows is known here.")
     if not card.audit:
-        found.append("It was not audited by group.")
+        found.append("No audit by group is known here.")
     if any(spell.without for spell in card.record.spells):
         found.append("Some silos are missing in some rounds.")
     return found
@@ -244,16 +245,12 @@ def _policies(record: RunRecord) -> Iterator[tuple[str, ...]]:
 
 def _listings(fitted: Fitted) -> Iterator[Section]:
     if fitted.figures:
-        figures = tuple((one.name, _number(one.values[0])) for one in fitted.figures)
+        figures = tuple((one.name, in_six_digits(one.values[0])) for one in fitted.figures)
         yield Section("Fit", ("figure", "value"), figures)
     for listing in fitted.listings:
-        rows = tuple((line.name, *map(_number, line.values)) for line in listing.lines)
+        rows = tuple((line.name, *map(in_six_digits, line.values)) for line in listing.lines)
         yield Section(listing.name.capitalize(), ("", *listing.headings), rows)
 
 
 def _figure(one: Figure) -> tuple[str, str, str, str]:
-    return one.name, _number(one.value), _number(one.low), _number(one.high)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.6g}"
+    return one.name, in_six_digits(one.value), in_six_digits(one.low), in_six_digits(one.high)

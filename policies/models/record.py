@@ -3,20 +3,53 @@
 Promise: whoever has checked the same reports has the same record, silos and analyst alike.
 """
 
-from collections.abc import Iterable
-from typing import Annotated
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Protocol, TypeVar
 
 from pydantic import Field
 
 from crypto.rounds.opening import CheckedReport
 from crypto.wire import MAX_SILOS, Digest, Message, Name, RoundId
+from policies.errors import ModelError
 from policies.requests.computations import AnyComputation
 from policies.requests.request import Request
 from policies.requests.tables import Table
 from policies.requests.training import TrainingStep
 from policies.units import MAX_STEPS
 
+_FEWEST_LETTERS = 4  # of a run's name
 _Step = Annotated[int, Field(ge=0, lt=MAX_STEPS)]
+
+
+class Named(Protocol):
+    """A run in a registry."""
+
+    @property
+    def name(self) -> str:
+        """The run in hexadecimal."""
+
+
+N = TypeVar("N", bound=Named)
+
+
+def run_named(runs: Sequence[N], name: str, where: str, listing: str) -> N:
+    """Return the one run whose name begins so; raises ModelError if there is none, or several.
+
+    `where` says whose runs they are, after their number, and `listing` is the command that lists them.
+    """
+    found = [one for one in runs if one.name.startswith(name.lower())]
+    if len(found) == 1 and len(name) >= _FEWEST_LETTERS:
+        return found[0]
+    which = f"{len(found)} runs" if found else "no run"
+    hint = f"list them with `{listing}`; a name is told by {_FEWEST_LETTERS} letters or more"
+    raise ModelError(f"{which} of the name {name[:40]!r}{where}", hint)
+
+
+def standing_of(goes_on_as: bytes | None, ended: str | None, *, is_over: bool) -> str:
+    """Return where a run stands, in words; `ended` is why it was at its end before its last round."""
+    if goes_on_as is not None:
+        return f"goes on as {goes_on_as.hex()}"
+    return ended or ("all rounds taken" if is_over else "not at its end")
 
 
 class Spell(Message):

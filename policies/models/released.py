@@ -12,7 +12,7 @@ from pydantic import Field
 from crypto.rounds.messages import RunEnd
 from crypto.sealing import OVERHEAD_BYTES
 from crypto.wire import MAX_ENVELOPE_OVERHEAD, Digest, Message, Name, RoundId
-from policies.models.fitted import Fitted
+from policies.fitted import Fitted
 from policies.models.portable import Portable
 from policies.units import MAX_STEPS
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from policies.models.fitted import Fitted, Listing
+from policies.fitted import Fitted, Listing
 
 _NAME = 32
 
@@ -10,7 +10,7 @@ _NAME = 32
 def fitted_lines(fitted: Fitted) -> Iterator[str]:
     """Yield figures, listings and notes as text."""
     for figure in fitted.figures:
-        yield f"  {figure.name:<{_NAME}} {_number(figure.values[0]):>14}"
+        yield f"  {figure.name:<{_NAME}} {in_six_digits(figure.values[0]):>14}"
     for listing in fitted.listings:
         yield from _listing(listing)
     for note in fitted.notes:
@@ -21,8 +21,9 @@ def _listing(listing: Listing) -> Iterator[str]:
     width = max([_NAME, *(len(line.name) for line in listing.lines)])
     yield f"  {listing.name:<{width}} " + " ".join(f"{heading:>14}" for heading in listing.headings)
     for line in listing.lines:
-        yield f"  {line.name:<{width}} " + " ".join(f"{_number(value):>14}" for value in line.values)
+        yield f"  {line.name:<{width}} " + " ".join(f"{in_six_digits(value):>14}" for value in line.values)
 
 
-def _number(value: float | None) -> str:
+def in_six_digits(value: float | None) -> str:
+    """Return a number for people, and a dash where there is none."""
     return "-" if value is None else f"{value:.6g}"

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from crypto.wire import Message
 from policies.requests.cases import Cases
 from policies.requests.expressions import Derived
-from policies.requests.held_out import HeldOut, Side
+from policies.requests.held_out import HeldOut, Side, marks_of
 from policies.requests.judged import JudgedModel
 from policies.requests.metrics import METRICS, MetricName, Sum, sums_of
 from policies.requests.predicates import Predicate
@@ -98,7 +98,7 @@ class Evaluation(Message):
         return 1
 
     def uses(self) -> Mapping[ColumnRole, tuple[str, ...]]:
-        marks = () if self.held_out is None or self.held_out.column is None else (self.held_out.column,)
+        marks = marks_of(self.held_out)
         found: dict[ColumnRole, tuple[str, ...]] = dict(self.model.uses())
         return found | ({"held_out": marks} if marks else {})
 

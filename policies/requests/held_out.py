@@ -39,6 +39,11 @@ class HeldOut(Message):
         return f"{self.parts / PARTS:g} of all persons"
 
 
+def marks_of(held_out: HeldOut | None) -> tuple[Name, ...]:
+    """Return the column that says who is held out, if one does."""
+    return () if held_out is None or held_out.column is None else (held_out.column,)
+
+
 class Side(NamedTuple):
     """The persons whose rows a computation takes: those who are held out, or all others."""
 

@@ -4,6 +4,7 @@ A part of a catalogue, if its request asks for it. docs/protocol.md section 7.5.
 nothing is reserved, and the same request may be judged otherwise when it is sent.
 """
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field
@@ -24,6 +25,12 @@ class Left(Message):
     limit: Count
     everybody: Count
     analyst: Count | None = None
+
+
+def scarcest(left: Sequence[Left]) -> tuple[int, Left] | None:
+    """Return what is left to the analyst in the budget where least is left, and that budget."""
+    rests = [(one.everybody if one.analyst is None else min(one.everybody, one.analyst), one) for one in left]
+    return min(rests, key=lambda one: one[0], default=None)
 
 
 class ReservedRun(Message):

@@ -17,7 +17,7 @@ from crypto.wire import Digest, Message, Name, RoundId
 from policies.requests.audited import AuditLimit
 from policies.requests.cases import Cases
 from policies.requests.expressions import Derived
-from policies.requests.held_out import HeldOut, Side
+from policies.requests.held_out import HeldOut, Side, marks_of
 from policies.requests.predicates import Predicate
 from policies.requests.tables import Table
 from policies.units import MAX_STEPS, ColumnRole
@@ -142,7 +142,7 @@ class TrainingStep(Message, ABC):
     @property
     def _marks(self) -> tuple[str, ...]:
         """The column that says which rows are held out, if one does."""
-        return () if self.held_out is None or self.held_out.column is None else (self.held_out.column,)
+        return marks_of(self.held_out)
 
     @property
     def whose_in_words(self) -> str:

@@ -11,8 +11,9 @@ from policies.document.load import load
 from policies.document.policy import Policy
 from policies.models.card import Card, ending_of, sections, title_of, to_json
 from policies.models.exporting import FORMATS, exported
+from policies.models.record import run_named
 from silo_node.errors import SiloError
-from silo_node.owner.model_registry import HeldModel, held_models, the_model
+from silo_node.owner.model_registry import HeldModel, held_models
 from silo_node.training.leaving import may_leave
 from silo_node.training.portable import portable_of
 from silo_node.training.predicting import predictions
@@ -53,6 +54,10 @@ def _options(parser: argparse.ArgumentParser, *, is_needed: bool = False) -> Non
 def _loaded(options: argparse.Namespace) -> tuple[Policy, list[HeldModel]]:
     policy = load(options.policy).policy
     return policy, held_models(policy, options.policy.resolve().parent)
+
+
+def _the_model(models: list[HeldModel], name: str) -> HeldModel:
+    return run_named(models, name, "", "consilo-silo models list")
 
 
 def _all(options: argparse.Namespace) -> int:
@@ -107,7 +112,7 @@ def _print(one: HeldModel) -> None:
 
 def _show(options: argparse.Namespace) -> int:
     _, models = _loaded(options)
-    one = the_model(models, options.name)
+    one = _the_model(models, options.name)
     if options.card is not None:
         _write_card(one.card(), options.card)
     if options.format == "json":
@@ -128,7 +133,7 @@ def _write_card(card: Card, file: Path) -> None:
 
 def _predict(options: argparse.Namespace) -> int:
     policy, models = _loaded(options)
-    one = the_model(models, options.name)
+    one = _the_model(models, options.name)
     may_leave(policy, one.state, "predict")
     found = predictions(one.state, options.input)
     if options.out is None:
@@ -141,7 +146,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     policy, models = _loaded(options)
-    one = the_model(models, options.name)
+    one = _the_model(models, options.name)
     may_leave(policy, one.state, "export")
     data = exported(portable_of(one.state), options.format)
     write_out(options.out, data)

@@ -8,6 +8,7 @@ from typing import Any
 from policies.budget.accountant import epsilon_of
 from policies.document.policy import Policy
 from policies.models.card import Card, Figure, policies
+from policies.models.record import standing_of
 from policies.models.released import digest_of_model
 from policies.requests.exact import FamilyStep
 from policies.requests.training import TrainingStep
@@ -17,8 +18,6 @@ from silo_node.home import LEDGER
 from silo_node.ledger.kept_runs import KeptRun, kept_runs
 from silo_node.training.portable import family_of, fitted_of, portable_of
 from silo_node.training.run import RunState
-
-_FEWEST_LETTERS = 4  # of a run's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +51,7 @@ class HeldModel:
     @property
     def end(self) -> str:
         """Where the run stands, in words."""
-        if self.goes_on_as is not None:
-            return f"goes on as {self.goes_on_as.hex()}"
-        return self.state.ended or ("all rounds taken" if self.state.is_final else "not at its end")
+        return standing_of(self.goes_on_as, self.state.ended, is_over=self.state.is_final)
 
     @property
     def digest(self) -> str:
@@ -88,7 +85,6 @@ class HeldModel:
             "silos": None if record is None else record.contributed,
             "policies": None if record is None else policies(record),
             "price": None if self.rho is None else {"rho": self.rho, "epsilon": self.epsilon, "delta": self.delta},
-            "metrics": [],
             "audit": [one.model_dump(mode="json") for one in self.audit],
             "bytes": len(self.kept.state),
             "learned_at": when(self.state.learned_at),
@@ -148,12 +144,3 @@ def _held(policy: Policy, kept: KeptRun, charged: Mapping[bytes, int]) -> HeldMo
     erased_after = None if days is None else kept.saved_at + days * DAY_S
     micro_rho = kept.micro_rho + (0 if before is None else charged.get(before, 0))
     return HeldModel(state, kept, micro_rho, float(policy.budget.delta), erased_after)
-
-
-def the_model(models: list[HeldModel], name: str) -> HeldModel:
-    """Return the one model whose run's name begins so; raises SiloError if there is none, or several."""
-    found = [one for one in models if one.name.startswith(name.lower())]
-    if len(found) == 1 and len(name) >= _FEWEST_LETTERS:
-        return found[0]
-    which = f"{len(found)} runs" if found else "no run"
-    raise SiloError(f"{which} of the name {name[:40]!r}", "list them with `consilo-silo models list`")

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from policies.fairness.audit import Audit
 from policies.requests.audited import members_of
 from policies.requests.families import Task
 from policies.requests.tables import TableColumn
-from silo_node.training.family import Examples, Line, Listing
+from silo_node.training.family import Examples
 from silo_node.training.grid import Integers
 from silo_node.training.reweighed import member_of
 
@@ -24,15 +23,3 @@ def places_of(task: Task, columns: Sequence[TableColumn], examples: Examples) ->
 def persons_of(examples: Examples, group: Integers, groups: int) -> Integers:
     """Return the persons of each group, of shape (groups,): one that has rows of two is in both."""
     return np.bincount(np.unique(examples.person * groups + group) % groups, minlength=groups).astype(np.int64)
-
-
-def listings(audit: Audit) -> tuple[Listing, ...]:
-    """Return the tables of an audit as a silo's owner sees them."""
-    return tuple(
-        Listing(
-            name=section.name,
-            headings=section.headings,
-            lines=tuple(Line(name=name[:400], values=values) for name, values in section.lines),
-        )
-        for section in audit.sections
-    )

@@ -16,11 +16,12 @@ from policies.requests.audited import count_of, drift_bins, groups_of
 from policies.requests.request import Request
 from policies.requests.scores import COARSE, Bins
 from policies.requests.tables import Table, TableColumn
-from silo_node.training.audited import listings, persons_of, places_of
-from silo_node.training.family import Examples, Fitted, Line, Listing, figure, known
+from silo_node.training.audited import persons_of, places_of
+from silo_node.training.exact import kept_after
+from silo_node.training.family import Examples, Fitted, Line, Listing, State, figure, known
 from silo_node.training.grid import Integers, Vector
 from silo_node.training.kept_audits import AuditedModel, GroupGap, with_audit
-from silo_node.training.run import ExactModel, Opened, RunState, state_after
+from silo_node.training.run import Opened, RunState
 
 
 def step_of(request: Request) -> AuditStep:
@@ -77,10 +78,9 @@ def learned(state: RunState | None, request: Request, position: bytes, opened: O
             figure("variance of scores", _per_score(step, count_of(step.grouped(request.table))) * deviations[2] ** 2)
         ]
         figures += [figure("variance of features", deviations[3] ** 2)] if len(deviations) > 3 else []
-    shown = (*listings(audit), *drift_listings(step, request.table, opened))
+    shown = (*audit.listings, *drift_listings(step, request.table, opened))
     fitted = Fitted(listings=shown, figures=tuple(figures), notes=_notes(step, audit))
-    model = ExactModel(family=step.opened_as, numbers=(), ended=ended, fitted=fitted)
-    return state_after(request, position, now, (), np.zeros(0), np.zeros(0), model)
+    return kept_after(request, position, now, State(ended=ended), fitted)
 
 
 def audit_of_sums(request: Request, opened: Opened) -> Audit:

@@ -10,7 +10,7 @@ from policies.requests.families import Task
 from silo_node.training import design
 from silo_node.training.distributions import normal_quantile, normal_tails, t_quantile, t_tails
 from silo_node.training.effects import effects_of
-from silo_node.training.family import Bools, Fitted, Line, Listing, State, figure, known
+from silo_node.training.family import Bools, Fitted, Line, Listing, State, figure, line
 from silo_node.training.grid import Vector
 from silo_node.training.newton import covariance
 
@@ -96,7 +96,7 @@ def listed(
         ratio = float(value) / error if error else math.inf
         ends = value - quantile * error, value + quantile * error
         numbers = (value, error, ratio, tails(ratio) if math.isfinite(ratio) else 0.0, *ends)
-        lines.append(Line(name=one[:400], values=tuple(map(known, numbers))))
+        lines.append(line(one, numbers))
     headings = (heading, "standard error", letter, "p", "2.5 %", "97.5 %")
     return Listing(name=name, headings=headings, lines=tuple(lines))
 

@@ -12,10 +12,10 @@ from crypto.errors import ProtocolError
 from policies.requests.exact import ExactStep
 from policies.requests.families import SHAPES, Task
 from policies.requests.request import Request
-from silo_node.training.family import Examples, Judged, State
+from silo_node.training.family import Examples, Fitted, Judged, State
 from silo_node.training.grid import Integers, Vector
 from silo_node.training.registry import FAMILIES
-from silo_node.training.run import ExactModel, Numbers, Opened, RunState, state_after
+from silo_node.training.run import FamilyModel, Numbers, Opened, RunState, state_after
 
 
 def task_of(request: Request) -> Task:
@@ -38,12 +38,13 @@ def moved(state: RunState | None, request: Request, position: bytes, opened: Ope
     family, names = FAMILIES[task.family], SHAPES[task.family].blocks(task)
     sums = dict(zip(names, opened.whole_blocks(), strict=True))
     after = family.update(task, kept_state(state, task, family.init), sums)
-    model = ExactModel(
-        family=task.family,
-        numbers=numbers_of(after),
-        ended=after.ended,
-        why=after.why,
-        fitted=family.finish(task, after),
+    return kept_after(request, position, now, after, family.finish(task, after))
+
+
+def kept_after(request: Request, position: bytes, now: int, after: State, fitted: Fitted) -> RunState:
+    """Return what a silo keeps after a step of a family, whose state and figures these are."""
+    model = FamilyModel(
+        family=request.plan.opened_as, numbers=numbers_of(after), ended=after.ended, why=after.why, fitted=fitted
     )
     return state_after(request, position, now, (), np.zeros(0), np.zeros(0), model)
 

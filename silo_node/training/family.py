@@ -7,15 +7,16 @@ in the units of the columns. Arrays in, arrays out: no clock, no randomness, no 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from crypto.rounds.messages import RunEnd
-from policies.models.fitted import Fitted as Fitted
-from policies.models.fitted import Line as Line
-from policies.models.fitted import Listing as Listing
+from policies.fitted import Fitted as Fitted
+from policies.fitted import Line as Line
+from policies.fitted import Listing as Listing
+from policies.fitted import known as known
+from policies.fitted import line as line
 from policies.requests.families import Task
 from silo_node.training.grid import Integers, Vector
 
@@ -89,9 +90,3 @@ class Judged:
 def figure(name: str, value: float) -> Line:
     """Return a figure; a number that is not finite is left out."""
     return Line(name=name, values=(known(value),))
-
-
-def known(value: Any) -> float | None:
-    """Return a number as a listing has it: None where it is not finite."""
-    number = float(value)
-    return number if np.isfinite(number) else None

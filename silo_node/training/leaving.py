@@ -7,12 +7,12 @@ from typing import Literal
 from policies.document.policy import Policy
 from policies.fairness.limit import GapLimit, judged_gap
 from policies.requests.audit import AuditStep
+from policies.requests.training import TrainingStep
 from silo_node.errors import SiloError
 from silo_node.training.kept_audits import gaps_by
 from silo_node.training.run import RunState
 
 Way = Literal["release", "predict", "export"]
-TO_ANALYST = "model-to-analyst"
 # Of an audit that meets a limit: groups of fewer persons may be merged in it, or more if the policy shows no fewer.
 LARGEST_COHORT = 100
 
@@ -22,10 +22,10 @@ def may_leave(policy: Policy, state: RunState, way: Way) -> None:
 
     `release` sends it to the analyst, `predict` applies it to rows, `export` writes it to a file of the owner's.
     """
-    ways = AuditStep.released_as if state.is_audit else (TO_ANALYST,)
+    ways = (AuditStep if state.is_audit else TrainingStep).released_as
     if way == "release" and not set(ways) & set(policy.disclosure.release):
         raise SiloError(
-            "the model may not leave to the analyst", f'write "{TO_ANALYST}" into disclosure.release of the policy'
+            "the model may not leave to the analyst", f'write "{ways[0]}" into disclosure.release of the policy'
         )
     for groups, limit in limits_of(policy, state):
         largest = max(LARGEST_COHORT, policy.disclosure.min_cohort)

@@ -189,6 +189,12 @@ def square(triangle: Vector, width: int) -> Vector:
     return found + np.triu(found, 1).T
 
 
+def product(one: Vector, other: Vector) -> Vector:
+    """Return the product of two matrices, the same on every machine: a library adds in an order of its own."""
+    found: Vector = (one[:, :, None] * other[None]).sum(1)
+    return found
+
+
 def covariance(state: State) -> Vector:
     """Return the inverse of the Hessian over all weights, of shape (width, width); 0 for those that were dropped."""
     kept = state["kept"] > 0

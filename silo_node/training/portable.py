@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from policies.domains import LongDomain
-from policies.models.fitted import Fitted, Line, Listing
+from policies.fitted import Fitted, Line, Listing
 from policies.models.portable import Link, Missing, Portable
 from policies.requests.exact import FamilyStep
 from policies.requests.families import Task, kind_of

@@ -43,14 +43,14 @@ class Opened(Protocol):
 
 
 class Numbers(Message):
-    """A vector of an exact family's state."""
+    """A vector of a family's state."""
 
     name: Name
     values: tuple[_Finite, ...]
 
 
-class ExactModel(Message):
-    """The state of an exact family after a round, and what it means to the silo's owner."""
+class FamilyModel(Message):
+    """The state of a family, exact or with noise, after a round, or an audit, and what it means to the silo's owner."""
 
     family: Name
     numbers: tuple[Numbers, ...]
@@ -79,8 +79,8 @@ class RunState(Message):
     terms: tuple[Term, ...]
     weights: tuple[_Finite, ...]
     velocity: tuple[_Finite, ...]
-    # Of an exact family, which has no terms, weights and velocity here; left out of any other.
-    exact: Annotated[ExactModel | None, Field(default=None, exclude_if=lambda model: model is None)] = None
+    # Of every family, which has no terms, weights and velocity here; left out of a descent with a learning rate.
+    exact: Annotated[FamilyModel | None, Field(default=None, exclude_if=lambda model: model is None)] = None
     # Why a run of any other kind is at its end before its last step, from opened sums alone; left out while it goes on.
     ended_early: Annotated[RunEnd | None, Field(default=None, exclude_if=lambda ended: ended is None)] = None
     # Of a split, which is no model: the secret that divides persons. It is shown to nobody.
@@ -115,7 +115,7 @@ class RunState(Message):
     def coefficients(self) -> dict[str, float]:
         """Return log-odds by term, in the units of the columns; the intercept is for all terms at 0.
 
-        Of an exact family there are none here: `exact.fitted` has its listings.
+        Of a family there are none here: `exact.fitted` has its listings.
         """
         if not self.terms:
             return {}
@@ -136,12 +136,12 @@ def state_after(
     terms: Sequence[Term],
     weights: Vector,
     velocity: Vector,
-    exact: ExactModel | None = None,
+    exact: FamilyModel | None = None,
     ended: RunEnd | None = None,
 ) -> RunState:
     """Return a silo's state after a step of any model family; raises ProtocolError if the request is for no step.
 
-    `ended` says why a run without an exact family is at its end before its last step.
+    `ended` says why a descent with a learning rate is at its end before its last step.
     """
     step = request.plan.training
     if step is None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from policies.models.shown import fitted_lines
-from silo_node.training.run import ExactModel, RunState
+from silo_node.training.run import FamilyModel, RunState
 
 _NAME = 32
 DIVERGED = "stopped: the weights grew without end; these are the last good ones; ask with a smaller learning_rate"
@@ -39,7 +39,7 @@ def model_fields(state: RunState) -> dict[str, object]:
     return {"model": model.family, "ended": model.ended, **model.fitted.model_dump(), **beside}
 
 
-def _exact(state: RunState, model: ExactModel) -> Iterator[str]:
+def _exact(state: RunState, model: FamilyModel) -> Iterator[str]:
     of = f" of {state.label}" if state.label else ""
     yield f"  {model.family}{of} in {state.table}, asked by {state.analyst}: {model.ended or _progress(state)}"
     yield from fitted_lines(model.fitted)

@@ -1,13 +1,14 @@
 """Gaps between groups: fairlearn's definitions, intervals that hold what is true, limits, and what mends."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
+from policies.document.section import MeasureName
 from policies.fairness import gaps
 from policies.fairness.counts import Counts, merged
 from policies.fairness.drift import drift
@@ -58,7 +59,6 @@ def test_gaps_are_fairlearns() -> None:
         (gaps.disparate_impact(own), fair.demographic_parity_ratio),
         (gaps.equal_opportunity(own), fair.equal_opportunity_difference),
         (gaps.equalized_odds(own), fair.equalized_odds_difference),
-        (gaps.equalized_odds_ratio(own), fair.equalized_odds_ratio),
     ):
         assert found.value == pytest.approx(expected(*of, sensitive_features=white), abs=1e-9)
         assert found.low <= found.value <= found.high
@@ -154,7 +154,6 @@ def test_calibration_is_what_happened_less_what_was_promised() -> None:
     own = counts(bins.reshape(2, 2, 2, 5).sum(3), bins=bins)
     found = calibration_of(own)
     assert found.happened - found.promised == pytest.approx([0, 0.15], abs=0.02)
-    assert found.bin_happened[1, 3] == pytest.approx(0.5, abs=0.06)
     gap = calibration_gap(own)
     assert gap.low < 0.15 < gap.high
     assert gap.high - gap.low < 0.06
@@ -177,7 +176,7 @@ def test_a_model_leaves_only_if_its_gap_surely_is_below_the_limit() -> None:
         assert judged_gap({"equal-opportunity": unknown}, limit) is not None
     with pytest.raises(ValueError, match="no measure 'parity', expected one of demographic-parity"):
         GapLimit("parity", 0.1)
-    assert {"demographic-parity", "disparate-impact", "equal-opportunity", "equalized-odds"} < set(MEASURES)
+    assert tuple(MEASURES) == get_args(MeasureName)
 
 
 def test_weights_make_group_and_label_independent() -> None:

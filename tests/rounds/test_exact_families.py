@@ -18,7 +18,7 @@ from analyst.training.job import read_job
 from analyst.training.run import Training, show_training, train
 from federation.founding import found
 from policies.requests.exact import ExactStep
-from silo_node.training.run import ExactModel
+from silo_node.training.run import FamilyModel
 from tests.harness import families
 from tests.harness.simulator import Simulation, simulate
 from tests.rounds.test_training import asked, models
@@ -157,7 +157,7 @@ def run(simulation: Simulation, file: Path) -> Training:
     return train(simulation.federation, read_job(file), keep=file.with_name("keep.json"), sleep=lambda _: None)
 
 
-def the_model(simulation: Simulation) -> ExactModel:
+def the_model(simulation: Simulation) -> FamilyModel:
     held = models(simulation)
     assert set(held) == set(SILOS)
     assert len({state.model_copy(update={"learned_at": 0}).encode() for state in held.values()}) == 1
@@ -166,11 +166,11 @@ def the_model(simulation: Simulation) -> ExactModel:
     return model
 
 
-def coefficients(model: ExactModel) -> dict[str, tuple[float | None, ...]]:
+def coefficients(model: FamilyModel) -> dict[str, tuple[float | None, ...]]:
     return {line.name: line.values for line in model.fitted.listings[0].lines}
 
 
-def agrees(model: ExactModel, fit: Any) -> None:
+def agrees(model: FamilyModel, fit: Any) -> None:
     """Assert that coefficients, errors, p-values and intervals are those of a fit by statsmodels."""
     own = coefficients(model)
     assert tuple(own) == NAMES
@@ -181,7 +181,7 @@ def agrees(model: ExactModel, fit: Any) -> None:
             assert value == pytest.approx(other, abs=1e-8 * max(1, abs(other))), name
 
 
-def figures(model: ExactModel) -> dict[str, float | None]:
+def figures(model: FamilyModel) -> dict[str, float | None]:
     return {line.name: line.values[0] for line in model.fitted.figures}
 
 

@@ -139,7 +139,7 @@ def test_an_analyst_sees_an_audit_where_policies_release_it(tmp_path: Path) -> N
     policy = tmp_path / "f" / "silos" / "north" / "policy.toml"
     (held,) = [one for one in held_models(load(policy).policy, policy.parent) if one.audit]
     assert held.card().audit == entry.audit
-    assert "It was not audited by group." not in limits(held.card())
+    assert "No audit by group is known here." not in limits(held.card())
     assert {one.name: (one.value, one.low, one.high) for one in entry.audit} == {
         f"{name} by white": ends for name, ends in gaps_of(states["logistic-regression"]).items()
     }

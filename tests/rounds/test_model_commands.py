@@ -166,7 +166,7 @@ def test_a_card_is_one_file_without_scripts_and_links(
         card = json.loads(data.read_text())
         assert (card["schema"], card["purpose"], card["silos"]["west"]) == ("consilo-model-card/1", "lending", 7)
         assert (card["metrics"], card["audit"]) == ([], [])
-        assert "It was not audited by group." in card["limits"]
+        assert "No audit by group is known here." in card["limits"]
         assert card["sha256"] in text
     capsys.readouterr()
     assert ana(path, "show", state.run.hex(), "--card", str(tmp_path / "card.pdf")) == 1

@@ -11,8 +11,10 @@ import pytest
 from analyst.errors import AnalystError
 from analyst.training.job import Job, read_job
 from analyst.training.looking import check_left, first_look, keep, look_at, looks_in, price_of, run_of
+from analyst.training.registry import Registry
 from analyst.training.run import train
 from analyst.training.watch_record import Look
+from policies.errors import ModelError
 from tests.cases import every
 from tests.rounds.test_exact_families import SILOS, banks
 from tests.rounds.test_model_audits import COLUMNS, OPEN, RELEASED, applicants, job_of
@@ -50,12 +52,18 @@ def test_a_look_tells_drift_and_alarms_and_the_first_is_the_reference(tmp_path: 
         assert sum(same.bins["black"]) == len(rows)
         for silo, own in at_silos([row | {"debt": min(10.0, row["debt"] + 2.5)} for row in rows]).items():
             pyarrow.parquet.write_table(pa.Table.from_pylist(own), tmp_path / "f" / "silos" / silo / "loans.parquet")
-        moved = look_at(federation, entry, job, looks_in(path, entry.name))
+        before = Registry(federation.config.path.parent).entry(entry.name)
+        moved = look_at(federation, before, job, looks_in(path, entry.name))
+        noted = Registry(federation.config.path.parent).entry(entry.name)
+        gap = next(one for one in noted.audit if one.name.startswith("demographic-parity"))
+        assert (gap.value, gap.low) == (moved.gaps["demographic-parity"].value, moved.gaps["demographic-parity"].low)
+        assert moved.metric is not None
+        assert [one.value for one in noted.metrics] == [moved.metric.value]
         keep(path, moved)
         assert moved.drift["debt"].index > 1 > moved.drift["debt"].floor
         assert moved.drift["black"].index == 0
         assert any(one.startswith("drift of debt") for one in moved.alarms)
-        with pytest.raises(AnalystError, match="no run of the name 'ffff'"):
+        with pytest.raises(ModelError, match="no run of the name 'ffff'"):
             run_of(federation, job, "ffff")
         other = job.model_copy(update={"label": "grade"})
         with pytest.raises(AnalystError, match="no finished run"):

@@ -11,7 +11,7 @@ from policies.fairness.audit import Audit, audit_of
 from policies.fairness.counts import Counts
 from policies.requests.audited import groups_of
 from policies.requests.families import Task, audited_by, kind_of
-from silo_node.training.audited import listings, persons_of, places_of
+from silo_node.training.audited import persons_of, places_of
 from silo_node.training.family import Examples, Family, Fitted, State, figure
 from silo_node.training.grid import Integers
 
@@ -54,7 +54,7 @@ def _finish(task: Task, state: State) -> Fitted:
         return Fitted(listings=(), figures=())
     audit = _audit(task, state)
     figures = (figure("rows left out", state.one("left_out")),)
-    return Fitted(listings=listings(audit), figures=figures, notes=tuple(one[:400] for one in audit.notes))
+    return Fitted(listings=audit.listings, figures=figures, notes=tuple(one[:400] for one in audit.notes))
 
 
 FAMILY = Family(lambda task: State(), _statistics, _update, _finish)

@@ -16,7 +16,7 @@ from policies.requests.families import Task, curve_grid, curve_groups
 from policies.requests.survival import number
 from silo_node.training.distributions import chi_square_tail, normal_quantile
 from silo_node.training.events import happened
-from silo_node.training.family import Examples, Family, Fitted, Line, Listing, State, figure, known
+from silo_node.training.family import Examples, Family, Fitted, Line, Listing, State, figure, known, line
 from silo_node.training.grid import Integers, Vector
 from silo_node.training.newton import inverse
 
@@ -152,7 +152,7 @@ def _finish(task: Task, state: State) -> Fitted:
         name = f"{task.parts['group']} = {names[place]}" if "group" in task.parts else "all rows"
         curves.append(Listing(name=f"survival of {name}"[:400], headings=_HEADINGS, lines=tuple(lines)))
         medians = (_first_half(times, one) for one in (survival, low, high))
-        overview.append(Line(name=name[:400], values=tuple(map(known, (rows, events, *medians)))))
+        overview.append(line(name, (rows, events, *medians)))
     headings = ("rows", "events", "median", "2.5 %", "97.5 %")
     return Fitted(
         listings=(Listing(name="groups", headings=headings, lines=tuple(overview)), *curves),

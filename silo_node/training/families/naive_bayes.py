@@ -8,7 +8,7 @@ import numpy as np
 
 from policies.requests.families import GAUSSIAN, Task, kind_of, values_of
 from silo_node.training import design
-from silo_node.training.family import Examples, Fitted, Judged, Line, Listing, State, known
+from silo_node.training.family import Examples, Fitted, Judged, Line, Listing, State, known, line
 from silo_node.training.grid import Vector
 from silo_node.training.grouped import family_by_group, fitted, group_of, moments_of, shown_groups, tables_of
 
@@ -17,7 +17,7 @@ def _finish(task: Task, state: State) -> Fitted:
     shown = shown_groups(task, state)
     classes, rows = [task.groups[place] for place in shown], state["rows"][shown]
     priors = [
-        Line(name=value[:400], values=(known(share), known(count), known(persons)))
+        line(value, (share, count, persons))
         for value, share, count, persons in zip(classes, rows / rows.sum(), rows, state["persons"][shown], strict=True)
     ]
     listings, notes = [Listing(name="classes", headings=("share", "rows", "persons"), lines=tuple(priors))], []
@@ -40,7 +40,7 @@ def _finish(task: Task, state: State) -> Fitted:
         smoothed = table[shown] + float(task.options["smoothing"])
         shares = smoothed / smoothed.sum(1, keepdims=True)
         for value, own_shares in zip(values_of(task.table.column(name)), shares.T, strict=True):
-            counted.append(Line(name=f"{name} = {value}"[:400], values=tuple(map(known, own_shares))))
+            counted.append(line(f"{name} = {value}", own_shares))
     if counted:
         heads = tuple(value[:400] for value in classes)
         listings.append(Listing(name="shares of values", headings=heads, lines=tuple(counted)))

@@ -17,7 +17,7 @@ from silo_node.training import design
 from silo_node.training.family import Examples, Fitted, Judged, State
 from silo_node.training.grid import Integers, Vector
 from silo_node.training.logistic_model import is_within
-from silo_node.training.newton import inverse, pivots_of, square
+from silo_node.training.newton import inverse, pivots_of, product, square
 from silo_node.training.noised import rows
 from silo_node.training.noised.chosen import CURVATURE, Descent, descent
 from silo_node.training.noised.family import NoisedFamily, Sums
@@ -98,18 +98,12 @@ def _preconditioned(task: Task, state: State, sums: Sums, how: Descent) -> tuple
     curvature = CURVATURE[task.family] * square(moments.values * unit, width)
     change = np.eye(width)
     change[1:, 0] = -state["mean"]  # to the columns less their means
-    curvature = _product(_product(change, curvature), change.T)
+    curvature = product(product(change, curvature), change.T)
     floor = CURVATURE[task.family] * _FLOOR * moments.deviation * unit * math.sqrt(width)
     curvature = curvature + np.diag(np.r_[floor, np.full(width - 1, floor + how.decay)])
     if (pivots_of(curvature) <= 0).any():
         return state, replace(how, is_preconditioned=False)
     return state.with_(factor=inverse(curvature).ravel()), how
-
-
-def _product(one: Vector, other: Vector) -> Vector:
-    """Return the product of two matrices, the same on every machine: a library adds in an order of its own."""
-    found: Vector = (one[:, :, None] * other[None]).sum(1)
-    return found
 
 
 def _moved(task: Task, state: State, sums: Sums) -> State:

@@ -17,7 +17,7 @@ from silo_node.training.coefficients import LEVEL
 from silo_node.training.family import Bools, Examples, Fitted, State
 from silo_node.training.glm import weight_names
 from silo_node.training.grid import Integers, Vector
-from silo_node.training.newton import inverse, pivots_of, square
+from silo_node.training.newton import inverse, pivots_of, product, square
 from silo_node.training.noised import rows
 from silo_node.training.noised.descent import family_of
 from silo_node.training.noised.family import NoisedFamily, Sums
@@ -64,7 +64,7 @@ def _update(task: Task, state: State, sums: Sums) -> State:
     # Of e - E b: noise of the pairs of columns, each once, times the weights, and of the column with the label.
     errors = noise * noise * ((1 + (weights * weights).sum()) * np.eye(width) + np.outer(weights, weights))
     errors -= noise * noise * np.diag(weights * weights)
-    spread = _product(_product(own, errors), own)
+    spread = product(product(own, errors), own)
     return state.with_(accepted=weights, covariance=spread[np.triu_indices(width)], kept=kept)
 
 
@@ -74,11 +74,6 @@ def _kept(task: Task, inner: Vector, least: float) -> Bools:
     for place, term in enumerate(design.terms(task), 1):
         if term.member is not None or term.is_indicator:
             found[place] = inner[place, place] > least
-    return found
-
-
-def _product(one: Vector, other: Vector) -> Vector:
-    found: Vector = (one[:, :, None] * other[None]).sum(1)
     return found
 
 

@@ -15,7 +15,7 @@ from policies.requests.noised_families import outputs
 from silo_node.training import design
 from silo_node.training.coefficients import LEVEL
 from silo_node.training.distributions import normal_quantile
-from silo_node.training.family import Fitted, Line, Listing, State, figure, known
+from silo_node.training.family import Fitted, Line, Listing, State, figure, line
 from silo_node.training.glm import weight_names
 from silo_node.training.grid import Vector
 
@@ -83,7 +83,7 @@ def interval_listing(names: Sequence[str], values: Vector, variances: Vector) ->
     for name, value, variance in zip(names, values, variances, strict=True):
         deviation = math.sqrt(max(0.0, float(variance)))
         numbers = (value, deviation, value - quantile * deviation, value + quantile * deviation)
-        lines.append(Line(name=name[:400], values=tuple(map(known, numbers))))
+        lines.append(line(name, numbers))
     headings = ("coefficient", "noise", "2.5 %", "97.5 %")
     return Listing(name="coefficients", headings=headings, lines=tuple(lines))
 

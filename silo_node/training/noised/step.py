@@ -11,12 +11,12 @@ from policies.requests.families import Task
 from policies.requests.noised import NoisedStep
 from policies.requests.noised_families import NOISED_SHAPES
 from policies.requests.request import Request
-from silo_node.training.exact import kept_state, numbers_of, scored_by
+from silo_node.training.exact import kept_after, kept_state, scored_by
 from silo_node.training.family import Examples
 from silo_node.training.grid import Integers, Vector
 from silo_node.training.noised.family import Noisy
 from silo_node.training.noised.registry import NOISED_FAMILIES
-from silo_node.training.run import ExactModel, Opened, RunState, state_after
+from silo_node.training.run import Opened, RunState
 
 
 def task_of(request: Request) -> Task:
@@ -46,11 +46,4 @@ def moved(state: RunState | None, request: Request, position: bytes, opened: Ope
     sums = {name: Noisy(values, deviation) for name, values, deviation in found}
     with np.errstate(all="ignore"):  # what is not finite ends the run
         after = family.update(task, kept_state(state, task, family.init), sums)
-    model = ExactModel(
-        family=task.family,
-        numbers=numbers_of(after),
-        ended=after.ended,
-        why=after.why,
-        fitted=family.finish(task, after),
-    )
-    return state_after(request, position, now, (), np.zeros(0), np.zeros(0), model)
+    return kept_after(request, position, now, after, family.finish(task, after))

@@ -1,5 +1,7 @@
 """What a model found, as its owners see it, and its analyst where the model is released: listings, figures, notes."""
 
+import math
+from collections.abc import Iterable
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -7,7 +9,8 @@ from pydantic import Field
 from crypto.wire import Message
 
 Number = Annotated[float | None, Field(allow_inf_nan=False)]
-Text = Annotated[str, Field(max_length=400)]
+MAX_TEXT = 400
+Text = Annotated[str, Field(max_length=MAX_TEXT)]
 
 
 class Line(Message):
@@ -33,3 +36,13 @@ class Fitted(Message):
     listings: tuple[Listing, ...]
     figures: tuple[Line, ...]  # of one number each, such as the rows
     notes: tuple[Text, ...] = ()  # such as the columns that were dropped
+
+
+def known(value: float) -> float | None:
+    """Return a number as a listing has it: None where it is not finite."""
+    return float(value) if math.isfinite(value) else None
+
+
+def line(name: str, values: Iterable[float]) -> Line:
+    """Return a line with the finite ones among its numbers; a long name is cut."""
+    return Line(name=name[:MAX_TEXT], values=tuple(map(known, values)))

@@ -8,10 +8,10 @@ import pytest
 
 from analyst.errors import AnalystError, DeniedError
 from analyst.training.evaluation import evaluate, evaluation_of
-from analyst.training.job import WatchedMetric, read_job
+from analyst.training.job import RoundMetric, read_job
 from analyst.training.preview import preview_run, run_lines
+from analyst.training.round_metric import MetricSoFar
 from analyst.training.run import show_training, to_json
-from analyst.training.watching import Watch
 from crypto.noise import discrete_gaussian
 from silo_node.data.sides import held_out_of
 from tests.harness.simulator import no_noise
@@ -50,16 +50,16 @@ def test_each_round_tells_its_metric_and_patience_ends_the_run(tmp_path: Path) -
 
 
 def test_an_improvement_is_more_than_the_tolerance() -> None:
-    of = WatchedMetric(name="auc", tolerance=Decimal("0.01"), patience=2)
-    watch = Watch()
+    of = RoundMetric(name="auc", tolerance=Decimal("0.01"), patience=2)
+    so_far = MetricSoFar()
     for value, since in ((0.5, 0), (0.505, 1), (0.52, 0), (0.52, 1), (0.1, 2)):
-        watch = watch.after(value, of)
-        assert watch.since == since, value
-    assert watch.best == 0.52
-    assert watch.is_over(of)
-    falling = WatchedMetric(name="rmse", patience=1)
-    assert Watch().after(2.0, falling).after(1.9, falling).since == 0
-    assert not watch.is_over(None)
+        so_far = so_far.after(value, of)
+        assert so_far.since == since, value
+    assert so_far.best == 0.52
+    assert so_far.is_over(of)
+    falling = RoundMetric(name="rmse", patience=1)
+    assert MetricSoFar().after(2.0, falling).after(1.9, falling).since == 0
+    assert not so_far.is_over(None)
 
 
 def test_without_open_metrics_a_run_that_asks_for_them_is_refused(tmp_path: Path) -> None:
