@@ -34,8 +34,10 @@ class AuditedModel(Message):
     learned_at: Seconds
     gaps: tuple[GroupGap, ...]
     fitted: Fitted
-    # The least score that was decided for, the fewest persons of a group that stands alone, and the silos that were
-    # asked; left out of an audit that was learned before silos kept them, which meets no limit.
+    # The purpose, by which rows may be used, the least score that was decided for, the fewest persons of a group that
+    # stands alone, and the silos that were asked; left out of an audit that was learned before silos kept them, which
+    # meets no limit.
+    purpose: Annotated[str, Field(max_length=200, exclude_if=lambda text: not text)] = ""
     threshold: Annotated[str, Field(max_length=20, exclude_if=lambda text: not text)] = ""
     min_cohort: Annotated[int, Field(exclude_if=lambda least: not least)] = 0
     silos: Annotated[tuple[Name, ...], Field(max_length=MAX_SILOS, exclude_if=lambda silos: not silos)] = ()
@@ -47,6 +49,10 @@ class Audited(Protocol):
     @property
     def table(self) -> str:
         """The table that it was learned from."""
+
+    @property
+    def purpose(self) -> str:
+        """The purpose for which it was learned."""
 
     @property
     def record(self) -> RunRecord | None:
@@ -62,15 +68,17 @@ def gaps_by(
 ) -> Mapping[str, Interval] | None:
     """Return the gaps of a model's audit that counts for a limit; None without one.
 
-    It is by these groups, on the table that the model was learned from, at this threshold, and of all silos that its
-    last round asked. Whoever audits chooses the rest, and could choose a threshold that nobody reaches, a few silos, or
-    a `min_cohort` in which the groups that differ become one: it is at most `largest_cohort`.
+    It is by these groups, on the table that the model was learned from, for its purpose, at this threshold, and of all
+    silos that its last round asked. Whoever audits chooses these, and could choose those who consented to something
+    else, a threshold that nobody reaches, a few silos, or a `min_cohort` in which the groups that differ become one: it
+    is at most `largest_cohort`.
     """
     spells = () if model.record is None else model.record.spells
     silos = set(spells[-1].silos) if spells else set[str]()
     for one in model.audits:
-        is_of_all = set(one.groups) == set(groups) and one.table == model.table and silos <= set(one.silos)
-        if is_of_all and one.threshold and Decimal(one.threshold) == threshold and one.min_cohort <= largest_cohort:
+        is_its_rows = (one.table, one.purpose) == (model.table, model.purpose) and silos <= set(one.silos)
+        is_at = bool(one.threshold) and Decimal(one.threshold) == threshold and one.min_cohort <= largest_cohort
+        if set(one.groups) == set(groups) and is_its_rows and is_at:
             return {gap.measure: Interval(gap.value, gap.low, gap.high) for gap in one.gaps}
     return None
 

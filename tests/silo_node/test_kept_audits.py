@@ -36,13 +36,15 @@ class Held:
 
     audits: tuple[AuditedModel, ...]
     table: str = "loans"
+    purpose: str = "lending"
     record: RunRecord | None = RECORD
 
 
 def audited(**changes: object) -> AuditedModel:
     gap = GroupGap(measure="demographic-parity", value=0.0, low=0.0, high=0.01)
     fields = {"groups": ("race",), "table": "loans", "is_held_out": True, "learned_at": 1, "gaps": (gap,),
-              "fitted": Fitted(listings=(), figures=()), "threshold": "0.5", "min_cohort": 10,
+              "fitted": Fitted(listings=(), figures=()), "purpose": "lending",
+              "threshold": "0.5", "min_cohort": 10,
               "silos": SILOS}  # fmt: skip
     return AuditedModel.model_validate({"run": bytes(16), **fields, **changes})
 
@@ -57,6 +59,7 @@ def audited(**changes: object) -> AuditedModel:
         ({"threshold": "0.000000001"}, False),
         ({"min_cohort": 5000}, False),  # the groups that differ are merged into one
         ({"silos": SILOS[:3]}, False),  # those whose gap is small
+        ({"purpose": "research"}, False),  # whose rows are those of other people
         ({"table": "others"}, False),
         ({"groups": ("race", "sex")}, False),
         ({"threshold": "", "min_cohort": 0, "silos": ()}, False),  # learned before silos kept them
