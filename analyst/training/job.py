@@ -277,8 +277,7 @@ def _price(offer: Offer, job: Job, table: Table, delta: float) -> int:
     epsilon = float(job.epsilon or 0)
     silos = {silo: offer.silos[silo] for silo in offer.holders(job.table)}
     limits = limits_of(silos, {}, table, job.purpose)
-    needed = limits.needed if job.is_noised_family else 1  # of a descent, silos say so, and a preview shows it
-    if (micro_rho := micro_rho_of(epsilon, delta) // job.planned) >= needed:
+    if (micro_rho := micro_rho_of(epsilon, delta) // job.planned) >= limits.needed:
         return micro_rho
     could = affordable(epsilon, job.planned, delta, limits)
     hints, least = [], NOISED_LEAST_ROUNDS if job.is_noised_family else 1
