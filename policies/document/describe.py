@@ -201,7 +201,7 @@ def _leaves(policy: Policy) -> Iterator[str]:
     figures = ", ".join(map(_figure, disclosure.aggregates))
     groups = f"at most {disclosure.max_groups} groups in {disclosure.max_dimensions} columns"
     yield f"What may be asked for: {figures or 'no figure'}, {groups}."
-    results = (_RESULTS[one] for one in disclosure.release)
+    results = (_RESULTS.get(one, one) for one in disclosure.release)
     yield f"What may leave: {' and '.join(results) or 'nothing'}."
     if disclosure.own_metrics:
         yield "An evaluation may show the metrics of a model by the rows of this silo alone."

@@ -35,6 +35,7 @@ def test_a_label_of_another_type_is_named_with_the_families_that_take_it(family:
     columns = (LABELS[kind], number("time", 0, 99), truth("event"), number("age", 0, 99), truth("sex"))
     shape = SHAPES[family]
     parts = {name: name for name in ("time", "event") if name in shape.parts}
+    parts |= {"group": "sex"} if family == "audit" else {}
     takes = next(
         (
             name
@@ -45,7 +46,8 @@ def test_a_label_of_another_type_is_named_with_the_families_that_take_it(family:
     )
     options = {"positive": "a"} if "positive" in shape.options and kind == "text" and shape.labels else {}
     if kind in shape.labels:
-        assert task(family, columns, "one", (takes,), parts, 30, **options).label == "one"
+        features = () if family == "audit" else (takes,)
+        assert task(family, columns, "one", features, parts, 30, **options).label == "one"
         return
     with pytest.raises(ValueError, match="label") as caught:
         task(family, columns, "one", (takes,), parts)
