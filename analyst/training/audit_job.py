@@ -47,4 +47,9 @@ class AuditJob(BaseModel):
         """What the run's requests state, so that every silo knows it."""
         if self.measure is None or self.max_gap is None:
             return None
-        return AuditLimit(groups=self.groups, measure=self.measure, max_gap=f"{Decimal(self.max_gap).normalize():f}")
+        return AuditLimit(
+            groups=self.groups,
+            measure=self.measure,
+            max_gap=f"{Decimal(self.max_gap).normalize():f}",
+            threshold=f"{Decimal(self.threshold).normalize():f}",
+        )

@@ -11,7 +11,7 @@ from analyst.client import Federation
 from analyst.errors import AnalystError, SqlError
 from analyst.requests import waiting
 from analyst.training.audit_job import AuditJob
-from analyst.training.job import Job, held_out_of
+from analyst.training.job import Job
 from analyst.training.released import taken
 from crypto.randomness import token
 from crypto.rounds.messages import RunEnd
@@ -53,12 +53,10 @@ def gaps_of(audited: Audited) -> tuple[Figure, ...]:
     return tuple(found)
 
 
-def audit_of(
-    federation: Federation, job: Job, model: Request, position: bytes, deadline: int = WAIT_S, *, is_asked: bool = True
-) -> Request:
+def audit_of(federation: Federation, job: Job, model: Request, position: bytes, deadline: int = WAIT_S) -> Request:
     """Return the request that audits the model of the run that a request began, at a position of it.
 
-    Raises AnalystError if the job does not fit. Unless anything `is_asked`, no split of persons is made for it.
+    Raises AnalystError if the job does not fit.
     """
     plan, of = model.plan, job.audit
     if of is None:
@@ -72,7 +70,7 @@ def audit_of(
         step=0,
         after=START,
         release=job.release,
-        held_out=held_out_of(federation, job, is_asked=is_asked),
+        held_out=plan.held_out,
         released_to=federation.recipient if "analyst" in of.recipients else None,
         model=JudgedModel(position=position, step=plan.first()),
         groups=of.groups,

@@ -39,4 +39,4 @@ def beside(federation: Federation, job: Job, run: Request) -> Iterator[Beside]:
         entry = RunEntry(run=step.run, request=run.encode(), began_at=0, changed_at=0, position=LATER)
         yield Beside(f"its {job.metric.name}", metric_request(federation, job, job.metric, entry), times)
     if job.audit is not None:
-        yield Beside("its audit", audit_of(federation, job, run, LATER, is_asked=False))
+        yield Beside("its audit", audit_of(federation, job, run, LATER))

@@ -105,7 +105,7 @@ def evaluation_of(
         raise AnalystError(f"unknown table {name!r}", suggest(name, offer.tables))
     held_out = step.held_out if table is None else None
     silos = tuple(offer.holders(name))
-    own = tuple(sorted(one for one in silos if offer.silos[one].own_metrics)) if has_own else ()
+    own = _own(offer, silos) if has_own else ()
     try:
         model = JudgedModel(position=entry.position, step=step.first(), own=own)  # type: ignore[arg-type]
         used = dict.fromkeys((*(one for names in model.uses().values() for one in names), *marks_of(held_out)))
@@ -122,6 +122,15 @@ def evaluation_of(
     except ValueError as err:
         reason = reason_of(err)
         raise AnalystError(f"the model cannot be judged so: {reason}", "docs/training.md lists the metrics") from err
+
+
+def _own(offer: Offer, silos: tuple[str, ...]) -> tuple[str, ...]:
+    """Return which silos are judged by their own rows too: so many that the figures of the others do not follow."""
+    own = sorted(one for one in silos if offer.silos[one].own_metrics)
+    if len(own) == len(silos):
+        return tuple(own)
+    least = max(offer.silos[one].min_silos + offer.silos[one].max_missing for one in silos)
+    return tuple(own[: max(0, len(silos) - least)])
 
 
 def _chosen(task: Task, metrics: Sequence[MetricName], *, has_noise: bool) -> tuple[MetricName, ...]:

@@ -87,7 +87,7 @@ class RunReservation:
     purpose: str
     policy_hash: bytes
     silos: tuple[str, ...]  # that the run asks
-    continues: bytes  # the run whose reservation it took over; empty for any other
+    continues: bytes  # the run whose reservation it took over, or an earlier one that began; empty for any other
     steps: int
     next_step: int
     each: int  # micro-rho of each step
@@ -451,8 +451,9 @@ class Ledger(Protocol):
     def load_run(self, run: bytes) -> bytes | None:
         """Return the last saved state of a training run; None for an unknown run."""
 
-    def save_run(self, run: bytes, state: bytes, done: int = 0) -> None:
+    def save_run(self, run: bytes, state: bytes, done: int = 0, *, is_learned: bool = True) -> None:
         """Replace the saved state of a training run, in which `done` steps are learned.
 
-        What the run had reserved for those of them that this silo has missed is given back.
+        What the run had reserved for those of them that this silo has missed is given back. The state's time of
+        [retention] begins anew if a model `is_learned`.
         """

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from policies.decision.case import Case
 from policies.decision.denial_codes import deny
+from policies.document.policy import Policy
 from policies.domains import LongDomain
 from policies.requests.denials import Denial
 from policies.requests.tables import TableColumn
@@ -40,7 +41,23 @@ def release(case: Case) -> Sequence[Denial]:
         others = ", ".join(name for name in own if name != policy.silo.id)
         remedy = f"ask for those of {others} alone" if others else "ask for those of all silos together"
         reasons.append(deny("RELEASE", "disclosure.own_metrics", message, remedy))
+    reasons += _others(case, own)
     return reasons
+
+
+def _others(case: Case, own: Sequence[str]) -> Iterator[Denial]:
+    """Yield why silos may not have figures of their own beside this one: the sum less theirs is of the others."""
+    policy = case.policy
+    others = len(set(case.request.silos) - set(own))
+    if own and policy.silo.id not in own and others < (least := others_needed(policy)):
+        message = f"figures of {others} silos would follow from the common sum less those of {', '.join(own)}"
+        remedy = f"ask for those of fewer silos alone, so that {least} others are asked, or of all silos together"
+        yield deny("RELEASE", "disclosure.min_silos", message, remedy)
+
+
+def others_needed(policy: Policy) -> int:
+    """Return how many silos must be asked beside those that have figures of their own, if this one is among them."""
+    return policy.disclosure.min_silos + policy.protection.max_missing
 
 
 def columns(case: Case) -> Sequence[Denial]:

@@ -229,7 +229,8 @@ def _leaves(policy: Policy) -> Iterator[str]:
         yield f"The gradient of one person is at most {training.clip_norm} long; noise in every step is {training.dp}."
         if (audit := training.audit) is not None:
             gap = f"a {audit.measure} gap between groups of {' and '.join(audit.by)} of at most {audit.max_gap}"
-            yield f"A model leaves, predicts and is exported only after an audit that surely finds {gap}."
+            at = f"at a threshold of {audit.threshold:g}"
+            yield f"A model leaves, predicts and is exported only after an audit {at} that surely finds {gap}."
 
 
 def _computing(policy: Policy) -> Iterator[str]:

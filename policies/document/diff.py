@@ -325,6 +325,7 @@ _RULES: tuple[tuple[str, Rule], ...] = (
     ("training/(max_rounds|clip_norm|max_rho_per_run)", _more),
     ("training/audit", _limits),
     ("training/audit/max_gap", _more),
+    ("training/audit/threshold", _no_effect),
     ("training/dp", _ordered("optional", "required")),
     ("compute", _limits),
     ("compute/seconds", _more),

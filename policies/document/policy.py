@@ -6,6 +6,7 @@ hides no problem of another.
 """
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -163,6 +164,8 @@ class AuditedTraining(Section):
     by: Annotated[tuple[Name, ...], Field(min_length=1, max_length=2)]
     measure: MeasureName
     max_gap: Annotated[Number, Field(ge=0, lt=1)]
+    # The least score that is decided for: an audit at another one says nothing of these decisions.
+    threshold: Annotated[Number, Field(gt=0, lt=1)] = Decimal("0.5")
 
 
 class Training(Section):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 
 from policies.fairness.gaps import MEASURES
 from policies.fairness.shares import Interval
@@ -15,6 +16,7 @@ class GapLimit:
     measure: str
     most: float
     rule: str = "audit.max_gap"
+    threshold: Decimal = Decimal("0.5")  # the least score that is decided for: audits at another one do not count
 
     def __post_init__(self) -> None:
         """Refuse what is no limit."""
@@ -31,7 +33,8 @@ def judged_gap(gaps: Mapping[str, Interval] | None, limits: tuple[GapLimit, ...]
     """
     for limit in limits:
         if gaps is None:
-            return f"{limit.rule} allows a {limit.measure} gap of {limit.most:g}, and no audit of the model has run"
+            allowed = f"{limit.rule} allows a {limit.measure} gap of {limit.most:g}"
+            return f"{allowed}, and no audit of the model that counts has run"
         found = gaps.get(limit.measure)
         if found is None:
             return f"{limit.rule} is on {limit.measure}, which the audit did not measure"

@@ -152,6 +152,6 @@ def _decimal(text: str) -> Decimal:
 
 def _whole(text: str) -> int:
     found = _decimal(text)
-    if found % 1:
+    if found != found.to_integral_value(ROUND_FLOOR):
         raise ValueError(f"found {text[:40]!r}, expected a whole number")
     return int(found)

@@ -37,7 +37,7 @@ class AuditStep(TrainingStep):
     model: JudgedModel
     groups: Annotated[tuple[Name, ...], Field(min_length=1, max_length=2)]
     # The least score for which the positive value is decided.
-    threshold: Annotated[str, Field(pattern=r"^0\.[0-9]{1,9}$")] = "0.5"
+    threshold: Annotated[str, Field(pattern=audited.THRESHOLD)] = audited.USUAL_THRESHOLD
     min_cohort: Annotated[int, Field(ge=2, le=100_000)] = 10
     # Whether the features are counted in public bins too, by which drift is told; left out where they are not.
     has_drift: Annotated[bool, Field(exclude_if=lambda has: not has)] = False
@@ -49,6 +49,8 @@ class AuditStep(TrainingStep):
     def _check_groups(self) -> Self:
         if len(set(self.groups)) < len(self.groups) or not float(self.threshold):
             raise ValueError("an audit names each column of groups once, and a threshold above 0")
+        if self.held_out not in (None, self.model.step.held_out):
+            raise ValueError("a model is audited by those whom its own run held out, or by all rows")
         return self
 
     @property

@@ -19,6 +19,8 @@ from policies.requests.tables import TableColumn
 
 _TENTHS = 10
 MAX_AUDITED = 1_000  # groups of an audit
+THRESHOLD = r"^0\.[0-9]{1,9}$"
+USUAL_THRESHOLD = "0.5"
 
 
 def members_of(column: TableColumn) -> tuple[str, ...]:
@@ -69,6 +71,10 @@ class AuditLimit(Message):
     groups: Annotated[tuple[Name, ...], Field(min_length=1, max_length=2)]
     measure: Annotated[str, Field(max_length=40)]
     max_gap: Annotated[str, Field(pattern=r"^0(\.[0-9]{1,9})?$")]
+    # The least score that is decided for, at which the gap is taken; left out where it is 0.5.
+    threshold: Annotated[
+        str, Field(default=USUAL_THRESHOLD, pattern=THRESHOLD, exclude_if=lambda text: text == USUAL_THRESHOLD)
+    ] = USUAL_THRESHOLD
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -78,7 +84,8 @@ class AuditLimit(Message):
 
     @property
     def limit(self) -> GapLimit:
-        return GapLimit(self.measure, float(self.max_gap), "audit.max_gap of the job")
+        return GapLimit(self.measure, float(self.max_gap), "audit.max_gap of the job", Decimal(self.threshold))
 
     def __str__(self) -> str:
-        return f"{self.measure} by {' and '.join(self.groups)} of at most {self.max_gap}"
+        at = f"at a threshold of {self.threshold}"
+        return f"{self.measure} by {' and '.join(self.groups)} of at most {self.max_gap}, {at}"

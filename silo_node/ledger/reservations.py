@@ -91,7 +91,7 @@ def take(database: Database, charge: Charge) -> list[Event]:
         purpose=charge.purpose,
         policy_hash=charge.policy_hash,
         silos=run.silos,
-        continues=run.continues,
+        continues=_begun_before(database, run, before),
         steps=run.steps,
         next_step=min(next_step, run.steps),
         each=run.each,
@@ -104,6 +104,16 @@ def take(database: Database, charge: Charge) -> list[Event]:
         events.append(_remove(database, before, "continued"))
     events.append(_put(database, after))
     return events
+
+
+def _begun_before(database: Database, run: RunStep, before: RunReservation | None) -> bytes:
+    """Return the run whose charges tell that a run has begun, beside its own: an earlier one if that has none."""
+    if before is None:
+        return run.continues
+    if before.run == run.run:
+        return before.continues
+    has_begun = database.execute("SELECT 1 FROM charges WHERE run = ? LIMIT 1", (before.run,)).fetchone() is not None
+    return before.run if has_begun else before.continues or before.run
 
 
 def give_back(database: Database, nonce: bytes, run: bytes) -> list[Event]:

@@ -23,9 +23,11 @@ class RunStore:
             row = self._db.execute("SELECT state FROM runs WHERE run = ?", (run,)).fetchone()
         return None if row is None else bytes(row[0])
 
-    def save_run(self, run: bytes, state: bytes, done: int = 0) -> None:
+    def save_run(self, run: bytes, state: bytes, done: int = 0, *, is_learned: bool = True) -> None:
+        sql = "INSERT INTO runs VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET state = excluded.state"
+        sql += ", saved_at = excluded.saved_at" if is_learned else ""
         with self._db.transaction():
-            self._db.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?)", (run, state, self._log.now()))
+            self._db.execute(sql, (run, state, self._log.now()))
             events = reservations.learned(self._db, run, done)
             self._log.append(ModelUpdated(run=run, state=sha256(state).digest()), *events)
 

@@ -65,7 +65,7 @@ def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[
         state = MODELS[request.plan.kind](state, request, stored.name, opened, now)
         state = state.model_copy(update={"record": record})
         if (model := audited_model(ledger, request, state, opened)) is not None:
-            ledger.save_run(model.run, model.encode())
+            ledger.save_run(model.run, model.encode(), is_learned=False)  # an audit keeps a model no longer
         ledger.save_run(step.run, state.encode(), state.done)
     return (signed_position(silo, ledger, step.run, state), *released(silo, ledger, request, state, is_new=is_new))
 

@@ -156,6 +156,10 @@ def beside(model: RunState, request: Request, audit: RunState, opened: Opened) -
         table=request.table.name,
         is_held_out=step.held_out is not None,
         learned_at=audit.learned_at,
+        purpose=request.purpose,
+        threshold=step.threshold,
+        min_cohort=step.min_cohort,
+        silos=request.silos,
         gaps=tuple(
             GroupGap(measure=name, value=one.value, low=one.low, high=one.high)
             for name, one in gaps.items()

@@ -1,6 +1,7 @@
 """May a model leave, be used, or be exported? The one place where a policy's conditions on models are checked."""
 
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Literal
 
 from policies.document.policy import Policy
@@ -12,6 +13,8 @@ from silo_node.training.kept_audits import gaps_by
 from silo_node.training.run import RunState
 
 Way = Literal["release", "predict", "export"]
+# Of an audit that meets a limit: groups of fewer persons may be merged in it, or more if the policy shows no fewer.
+LARGEST_COHORT = 100
 
 
 def may_leave(policy: Policy, state: RunState, way: Way) -> None:
@@ -25,9 +28,11 @@ def may_leave(policy: Policy, state: RunState, way: Way) -> None:
             "the model may not leave to the analyst", f'write "{ways[0]}" into disclosure.release of the policy'
         )
     for groups, limit in limits_of(policy, state):
-        if (why := judged_gap(gaps_by(state, groups), (limit,))) is not None:
-            by = " and ".join(groups)
-            hint = f"the analyst audits it by {by} with [audit] in the job; weights or thresholds by group mend a gap"
+        largest = max(LARGEST_COHORT, policy.disclosure.min_cohort)
+        if (why := judged_gap(gaps_by(state, groups, limit.threshold, largest), (limit,))) is not None:
+            by, at = " and ".join(groups), f"a threshold of {limit.threshold:g} and a min_cohort of at most {largest}"
+            hint = f"the analyst audits it by {by} with [audit] in the job, at all silos of its last round, with {at};"
+            hint += " weights or thresholds by group mend a gap"
             raise SiloError(f"the model may not leave, predict or be exported: {why}", f"{hint}: docs/training.md")
 
 
@@ -39,7 +44,8 @@ def limits_of(policy: Policy, state: RunState) -> Iterator[tuple[tuple[str, ...]
     if state.is_audit:
         return
     if policy.training is not None and (own := policy.training.audit) is not None:
-        yield own.by, GapLimit(own.measure, float(own.max_gap), "training.audit.max_gap")
+        limit = GapLimit(own.measure, float(own.max_gap), "training.audit.max_gap", Decimal(own.threshold))
+        yield own.by, limit
     step = None if state.record is None else state.record.plan.training
     if step is not None and step.audit is not None:
         yield step.audit.groups, step.audit.limit

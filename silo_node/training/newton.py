@@ -21,6 +21,7 @@ _NO_CURVATURE = 2.0**-20  # of a column's curvature that is left beside the othe
 _RUNS_AWAY = 2.0**-6  # of a weight, by a step of a weight that has no maximum
 _SURE_AFTER = 4  # steps, of a weight that runs away
 _MOST_HALVINGS = 30
+_LOOK_AGAIN = 4  # halvings, after which a run looks whether its rows are still those of its last good step
 _COARSER_BITS = 8
 
 
@@ -63,6 +64,10 @@ def stepped(state: State, task: Task, problem: Problem, sums: Mapping[str, Integ
         # The rows are others than before, and so is the loss: go on from here, with nothing to compare to.
         state = state.with_(rows=float(sums["rows"][0]), changed=1.0, loss=np.zeros(0))
     slack = _roundings(state, problem) * unit * 2.0**-bits + 1e-12 * abs(loss)
+    if len(looked := state.numbers.get("looked", np.zeros(0))) and not is_outside:
+        if abs(loss - float(looked[0])) <= slack:
+            return _halved(state.with_(looked=np.zeros(0), loss=looked))
+        state = state.with_(looked=np.zeros(0), changed=1.0)  # as many rows as before, but not the same ones
     if is_outside or (len(state["loss"]) and loss > state.one("loss") + slack):
         return _halved(state)
     return _taken(state, task, problem, loss, (slope, curvature))
@@ -76,6 +81,8 @@ def _halved(state: State) -> State:
     halvings = state.one("halvings") + 1
     if not len(state["accepted"]) or halvings > _MOST_HALVINGS:
         return state.at_end("diverged")
+    if halvings == _LOOK_AGAIN:  # once: at the weights that had less, as the rows may be others
+        return state.with_(weights=state["accepted"], looked=state["loss"], loss=np.zeros(0), halvings=halvings)
     weights = state["accepted"] + state["direction"] * 2.0**-halvings
     return state.with_(weights=weights, halvings=halvings)
 

@@ -163,7 +163,7 @@ class MemoryLedger:
     def load_run(self, run: bytes) -> bytes | None:
         return self.runs.get(run)
 
-    def save_run(self, run: bytes, state: bytes, done: int = 0) -> None:
+    def save_run(self, run: bytes, state: bytes, done: int = 0, *, is_learned: bool = True) -> None:
         self.runs[run] = state
 
 

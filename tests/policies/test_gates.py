@@ -28,7 +28,10 @@ from policies.document.policy import Policy
 from policies.document.purposes import contains
 from policies.errors import PolicyFileError
 from policies.requests.approval import StoredVerdict
+from policies.requests.audit import AuditStep
 from policies.requests.denials import Denial
+from policies.requests.evaluation import Evaluation
+from policies.requests.judged import JudgedModel
 from policies.requests.logistic import LogisticStep
 from policies.requests.predicates import Both, Compare, Either, OneOf
 from policies.requests.query import Plan
@@ -455,6 +458,46 @@ def test_a_model_that_leaves_to_the_analyst_stays_in_the_purposes_places() -> No
         assert codes(denials) == expected
         stays = request(plan=_released().model_copy(update={"released_to": None}), recipients=asked.recipients)
         assert codes(decide(by, stays, digest_of(stays), Spending(0), NOW, NOW, jurisdictions=HERE)) == []
+
+
+def test_figures_of_some_silos_alone_tell_none_of_few_others() -> None:
+    """The common sum less the figures that silos have of their own is that of the others."""
+    asked = request()
+    names = tuple(sorted(asked.silos))
+    text = TRAINING.replace("min_cohort     = 25", 'min_cohort     = 25\nrelease = ["metrics"]')
+    by = parse(text.replace('["query", "logistic-regression"]', '["query", "evaluation"]').encode(), "x")
+    here = by.silo.id
+    apart = [name for name in names if name != here]
+    step = _released().model_copy(update={"released_to": None})
+    least = by.disclosure.min_silos + by.protection.max_missing
+    refused = []
+    for count in range(len(apart) + 1):
+        model = JudgedModel(position=bytes([1] * 32), step=step, own=tuple(apart[:count]))
+        plan = Evaluation(release="private", model=model, metrics=("accuracy",))
+        denials = decide(by, request(plan=plan), bytes(32), Spending(0), NOW, NOW)
+        refused.append(any(one.rule == "disclosure.min_silos" for one in denials))
+        assert refused[-1] is (count > 0 and len(names) - count < least), (count, denials)
+    assert refused[-1]
+
+
+def test_an_audit_merges_no_groups_where_its_column_may_be_narrowed_as_a_filter() -> None:
+    """Groups that differ would become one, and a limit on their gap would be met."""
+    text = TRAINING.replace('["query", "logistic-regression"]', '["query", "logistic-regression", "audit"]')
+    by = parse(
+        text.replace('roles = ["dimension", "filter"]', 'roles = ["dimension", "filter", "audit"]').encode(), "x"
+    )
+    step = _released().model_copy(update={"released_to": None})
+    audit = AuditStep(
+        run=bytes(16), step=0, after=START, release="private", groups=("ward",), min_cohort=25,
+        model=JudgedModel(position=bytes([1] * 32), step=step),
+    )  # fmt: skip
+    for domain, is_refused in ((None, False), (("surgery", "unknown"), True)):
+        columns = [one if one.name != "ward" or domain is None else one.model_copy(update={"domain": domain})
+                   for one in COLUMNS]  # fmt: skip
+        asked = request(plan=audit, table=table(columns=tuple(columns)), recipients=_of_a_model().recipients)
+        rules = [(one.code, one.rule) for one in decide(by, asked, digest_of(asked), Spending(0), NOW, NOW)]
+        assert (("COLUMN_ROLE", "sources.visits.columns.ward.narrow") in rules) is is_refused, rules
+        assert len(rules) <= 1, rules
 
 
 TABLE = """

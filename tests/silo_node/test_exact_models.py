@@ -395,6 +395,29 @@ def test_rows_that_change_in_a_run_change_its_aim_and_are_told() -> None:
     assert "the rows changed in the run" in family.finish(own, state).notes[-1]
 
 
+@pytest.mark.parametrize("family", ["logistic-regression", "linear-regression"])
+@pytest.mark.parametrize("when", [2, 3, 4])
+def test_as_many_other_rows_are_noticed_by_their_loss(family: str, when: int) -> None:
+    """One person leaves as another comes in: the count is the same, and no step makes the loss smaller than before."""
+    columns, rows = small()
+    own = task(family, columns, "ok", FEATURES, tolerance=TIGHT)
+    whole = examples(own, rows)
+    before, after = part(whole, np.arange(200)), part(whole, np.arange(100, 300))
+    state = FAMILIES[family].init(own)
+    for count in range(own.rounds):
+        round_ = numbered(own, count)
+        state = FAMILIES[family].update(round_, state, summed(round_, state, [before if count < when else after]))
+        if state.ended:
+            break
+    if family == "linear-regression" and when > 2:
+        return  # at its end before
+    assert state.ended == "complete"
+    # As the first round's deviations stay those of the rows before, the weights are the same, but in other units.
+    expected = lines(run(own, [after])[1])
+    for name, values in lines(FAMILIES[family].finish(own, state)).items():
+        assert values[:2] == pytest.approx(expected[name][:2], rel=1e-7, abs=1e-8)
+
+
 def test_a_private_count_of_a_person_is_no_matter_as_rows_are_what_is_added() -> None:
     columns, rows = small()
     own = task("linear-regression", columns, "paid", FEATURES)

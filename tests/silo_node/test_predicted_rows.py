@@ -131,6 +131,15 @@ def test_a_cell_that_cannot_be_read_is_named_with_its_line(
     assert says in caught.value.message
 
 
+def test_a_whole_number_of_many_digits_is_clamped_as_any_other(tmp_path: Path) -> None:
+    texts = ["1e28", "-1e28", "7"]
+    written(tmp_path / "t.csv", {"x": texts})
+    assert read(tmp_path / "t.csv", WHOLE).cells.cells["x"].tolist() == [100, -100, -86]
+    written(tmp_path / "t.csv", {"x": [f"{10**28}.5"]})
+    with pytest.raises(ModelError, match="expected a whole number"):
+        read(tmp_path / "t.csv", WHOLE)
+
+
 def test_files_that_are_no_table_are_refused_with_what_is_wrong(tmp_path: Path) -> None:
     file = tmp_path / "t.csv"
     for text, says in (

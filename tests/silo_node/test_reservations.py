@@ -251,6 +251,19 @@ def test_a_run_with_fewer_silos_takes_the_rest_along(ledger: LedgerStore) -> Non
     assert (spent(ledger), held(ledger, NEXT_RUN).parts) == (500, 2), "the run that it continues has begun"
 
 
+def test_a_run_that_goes_on_twice_keeps_what_the_first_one_began(ledger: LedgerStore) -> None:
+    """Of the second nothing has begun: neither of the two that it stands for leaves the rest to others."""
+    take(ledger, part(0), part(1))
+    third = b"third-run-------"
+    ledger.reserve(part(2, request=21, run=NEXT_RUN, continues=RUN), 500)
+    ledger.release(nonce(21))
+    ledger.reserve(part(2, request=22, run=third, continues=NEXT_RUN), 500)
+    ledger.release(nonce(22))
+    assert (spent(ledger), held(ledger, third).parts) == (500, 3)
+    take(ledger, *(part(number, request=30 + number, run=third, continues=NEXT_RUN) for number in (2, 3, 4)), limit=500)
+    assert (spent(ledger), ledger.reservation_of(third)) == (500, None)
+
+
 def test_the_step_that_failed_in_the_run_before_is_charged_anew(ledger: LedgerStore) -> None:
     take(ledger, part(0), part(1), part(2))
     take(ledger, part(2, request=21, run=NEXT_RUN, continues=RUN), limit=600)
@@ -419,6 +432,19 @@ def test_a_reservation_or_a_stop_that_was_altered_is_noticed(tmp_path: Path, cha
         database.executescript(kept)
         with pytest.raises(LedgerError, match=r"1 runs|2 runs|triggers"):
             store.audit()
+
+
+def test_an_audit_beside_a_model_keeps_it_no_longer(ledger: LedgerStore, clock: Clock) -> None:
+    ledger.save_run(RUN, b"a model")
+    clock.now = AT + 9 * DAY_S
+    ledger.save_run(RUN, b"a model with an audit", is_learned=False)
+    assert ledger.load_run(RUN) == b"a model with an audit"
+    assert erased(ledger, Due(models=AT)) == 0
+    assert erased(ledger, Due(models=AT + 1)) == 1
+    ledger.save_run(RUN, b"a model")
+    clock.now = AT + 20 * DAY_S
+    ledger.save_run(RUN, b"its next round")
+    assert erased(ledger, Due(models=AT + 19 * DAY_S)) == 0
 
 
 def test_the_entries_of_what_is_reserved_are_not_erased(ledger: LedgerStore, clock: Clock) -> None:
