@@ -19,6 +19,7 @@ from crypto.rounds.bounds import why_infeasible
 from crypto.rounds.manifest import BackendName, Recipient
 from federation.config import Config
 from policies.budget.accountant import micro_rho_of
+from policies.errors import reason_of
 from policies.requests.capacity import carried_rows, carriers, rows_of
 from policies.requests.computations import AnyComputation
 from policies.requests.request import Request
@@ -93,7 +94,7 @@ def write(
             or_without=spare_silos(offer, silos),
         )
     except ValidationError as err:
-        reason = err.errors()[0]["msg"].removeprefix("Value error, ")
+        reason = reason_of(err)
         if what.training is not None:
             hint = "change the job; docs/training.md says what each model takes"
             raise AnalystError(f"the job cannot be asked: {reason}", hint) from err

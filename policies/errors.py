@@ -5,7 +5,7 @@ PolicyError
 ├── ColumnsFileError  an invalid file of columns for drafts; lists every problem with its line
 ├── SniffError        a CSV file whose first lines do not show how it is written
 ├── PolicySignatureError    a version that too few people signed, or that may not follow the one in force
-├── ModelError      rows that a model cannot score, or a form in which it cannot be written
+├── ModelError        rows that a model cannot score, a form that it cannot have, or a name of no one model
 ├── UnpaidError       too many requests of one signer that were refused or given up
 └── LedgerError       a ledger that cannot be read, written or trusted
     ├── LedgerFullError        no room on the disk for the next entry
@@ -14,6 +14,8 @@ PolicyError
 
 A refusal by policy is not an error but an answer: see `Denial` in policies/requests/denials.py.
 """
+
+from pydantic import ValidationError
 
 
 class PolicyError(Exception):
@@ -65,3 +67,8 @@ class WaitingFullError(LedgerError):
 
 class AlreadyChargedError(LedgerError):
     """A nonce whose contribution has left, that another request or price uses, or without a reservation."""
+
+
+def reason_of(err: ValueError) -> str:
+    """Return the first reason why a value cannot stand, without the words that pydantic puts before it."""
+    return err.errors()[0]["msg"].removeprefix("Value error, ") if isinstance(err, ValidationError) else str(err)

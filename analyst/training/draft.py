@@ -8,8 +8,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pydantic import ValidationError
-
 from analyst.errors import AnalystError
 from analyst.sql.offer import suggest
 from analyst.training.job import parsed_job, step_of
@@ -19,6 +17,7 @@ from policies.document.answers import DELTA, Answers
 from policies.document.catalogue import defined
 from policies.document.drafted_roles import FEATURE, LABEL
 from policies.document.found import FoundTable
+from policies.errors import reason_of
 from policies.requests.families import SHAPES, Kind
 from policies.requests.noised_families import NOISED, why_exact_alone
 from policies.requests.tables import Table
@@ -129,8 +128,8 @@ def drafted_job(
             max_norm=answers.max_norm,
         )
         step_of(job, MIN_COHORT).check(definition, "masking")
-    except (ValidationError, ValueError) as err:
-        reason = err.errors()[0]["msg"].removeprefix("Value error, ") if isinstance(err, ValidationError) else str(err)
+    except ValueError as err:
+        reason = reason_of(err)
         raise AnalystError(
             f"no such job: {reason}", _remedy(wanted, reason, has_exact_data=answers.has_exact_data)
         ) from err

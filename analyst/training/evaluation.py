@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
 
 from analyst.client import Federation
 from analyst.errors import AnalystError
@@ -38,6 +37,7 @@ from crypto.rounds.report import StoredReport
 from crypto.wire import digest_of
 from federation.errors import FederationError
 from policies.budget.accountant import epsilon_of
+from policies.errors import reason_of
 from policies.models.card import Figure
 from policies.requests.evaluation import OWN, Evaluation
 from policies.requests.families import Task
@@ -120,7 +120,7 @@ def evaluation_of(
         price = 0 if epsilon is None else federation.price(first.purpose, epsilon, asked, plan, silos)
         return federation.write(asked, plan, first.purpose, price, (federation.recipient,), "masking", deadline, silos)
     except ValueError as err:
-        reason = err.errors()[0]["msg"].removeprefix("Value error, ") if isinstance(err, ValidationError) else str(err)
+        reason = reason_of(err)
         raise AnalystError(f"the model cannot be judged so: {reason}", "docs/training.md lists the metrics") from err
 
 

@@ -21,6 +21,7 @@ from crypto.randomness import token
 from crypto.wire import Name
 from policies.budget.accountant import micro_rho_of
 from policies.document.load import frozen
+from policies.errors import reason_of
 from policies.requests.computations import AnyComputation
 from policies.requests.exact import ExactStep, Setting
 from policies.requests.families import SHAPES
@@ -259,7 +260,7 @@ def first_request(federation: Federation, job: Job, *, is_asked: bool = True) ->
             micro_rho = _price(offer, job, table, offer.delta_for(table, step))
         return federation.write(table, step, job.purpose, micro_rho, silos=job.silos)
     except ValidationError as err:
-        reason = err.errors()[0]["msg"].removeprefix("Value error, ")
+        reason = reason_of(err)
         raise AnalystError(f"the job cannot be asked: {reason}", "docs/training.md describes every key") from err
     except AnalystError as err:
         if _OF_COMMANDS.search(err.hint) is None:

@@ -27,6 +27,7 @@ from crypto.wire import attach
 from policies.budget.accountant import epsilon_of
 from policies.budget.sampler import rho_delta
 from policies.decision.run_price import run_price
+from policies.errors import reason_of
 from policies.requests.catalogue import Catalogue
 from policies.requests.computations import slot_count
 from policies.requests.denials import Denial
@@ -189,7 +190,7 @@ def _sizes(federation: Federation, offer: Offer, request: Request, done: int) ->
         try:
             later = Request.model_validate(dict(request) | {"plan": _at(step, numbers[0])})
         except ValidationError as err:
-            reason = err.errors()[0]["msg"].removeprefix("Value error, ")
+            reason = reason_of(err)
             raise AnalystError(
                 f"round {numbers[0] + 1} cannot be asked: {reason}", "change the job; docs/training.md says what fits"
             ) from err

@@ -19,6 +19,7 @@ from policies.document.cells import CellRules, Csv, Formats, Markers, listed
 from policies.document.searchable import Keys
 from policies.document.section import Days, Duration, Label, PowerOfTwo, Section, seconds_of
 from policies.domains import HASH_PATTERN, Domain, LongDomain, digest_in
+from policies.errors import reason_of
 from policies.periods import UNKNOWN
 from policies.units import HOUR_S, MAX_DOMAIN, MAX_LONG_DOMAIN, MAX_RANGE_STEPS, ColumnRole, Number
 
@@ -303,7 +304,7 @@ class Source(CellRules):
             try:
                 rules = self.rules(column)
             except ValidationError as err:
-                raise ValueError(f"column {key!r}: {err.errors()[0]['msg'].removeprefix('Value error, ')}") from err
+                raise ValueError(f"column {key!r}: {reason_of(err)}") from err
             if (text := why_not_folded(column, rules.case)) is not None:
                 raise ValueError(f"column {key!r}: {text}")
         return self

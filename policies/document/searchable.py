@@ -5,6 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, ValidationError, model_validator
 
 from policies.document.section import Section
+from policies.errors import reason_of
 from policies.requests.key_search import MAX_KEYS, MAX_LENGTH, KeyShape
 
 
@@ -20,7 +21,7 @@ class Keys(Section):
         try:
             _ = self.shape
         except ValidationError as err:
-            reason = err.errors()[0]["msg"].removeprefix("Value error, ")
+            reason = reason_of(err)
             raise ValueError(f"alphabet {self.alphabet!r}: {reason}") from err
         return self
 

@@ -11,12 +11,10 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from crypto.wire import Message
-from policies.requests.cases import Cases
-from policies.requests.expressions import Derived
 from policies.requests.held_out import HeldOut, Side, marks_of
 from policies.requests.judged import JudgedModel
 from policies.requests.metrics import METRICS, MetricName, Sum, sums_of
-from policies.requests.predicates import Predicate
+from policies.requests.one_sum import OneSum
 from policies.requests.statistic import Extent, Statistic, exact, noised
 from policies.requests.tables import Table
 from policies.units import ColumnRole
@@ -24,7 +22,7 @@ from policies.units import ColumnRole
 OWN = "own"  # beside the name of a block: the slots of the silos that open their own metrics
 
 
-class Evaluation(Message):
+class Evaluation(OneSum, Message):
     """The metrics of one model, by the rows of those who are held out, or by all rows of a table."""
 
     kind: Literal["evaluation"] = "evaluation"
@@ -41,16 +39,8 @@ class Evaluation(Message):
     part: ClassVar[None] = None
     reads_rows: ClassVar[bool] = True
     dimensions: ClassVar[tuple[str, ...]] = ()
-    cases: ClassVar[tuple[Cases, ...]] = ()
-    coarsened: ClassVar[tuple[str, ...]] = ()
-    derived: ClassVar[tuple[Derived, ...]] = ()
     functions: ClassVar[tuple[str, ...]] = ()
-    inner: ClassVar[None] = None
-    curve: ClassVar[None] = None
     is_about_persons: ClassVar[bool] = False
-    conditions: ClassVar[tuple[Predicate, ...]] = ()
-    paired: ClassVar[tuple[str, ...]] = ()
-    portions: ClassVar[tuple[tuple[int, int], ...]] = ((1, 1),)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -72,14 +62,6 @@ class Evaluation(Message):
     def is_exact(self) -> bool:
         return self.release == "exact"
 
-    @property
-    def alone(self) -> tuple[Self, ...]:
-        return (self,)
-
-    @property
-    def blocks(self) -> tuple[Self, ...]:
-        return (self,)
-
     def sums(self, table: Table) -> Mapping[str, Sum]:
         """Return the blocks of one judgement, by name; raises ValueError where a metric does not fit the model."""
         return sums_of(self.model.task(table), self.metrics, has_noise=not self.is_exact)
@@ -87,9 +69,6 @@ class Evaluation(Message):
     def rows_in_words(self, table: Table) -> str:
         rows = f"at most {table.max_rows} rows"
         return rows if self.held_out is None else f"{rows} of who is held out: {self.held_out}"
-
-    def seen(self, table: Table) -> Table:
-        return table
 
     def thresholds(self, table: Table) -> Iterator[tuple[str, str]]:
         return iter(())

@@ -13,10 +13,8 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from crypto.wire import Message, Name, RoundId
-from policies.requests.cases import Cases
-from policies.requests.expressions import Derived
+from policies.requests.one_sum import OneSum
 from policies.requests.persons import OF_PAIRS
-from policies.requests.predicates import Predicate
 from policies.requests.statistic import Extent, Statistic
 from policies.requests.tables import Table
 from policies.units import ColumnRole
@@ -54,7 +52,7 @@ class KeyShape(Message):
         return f"{keys}; at most {self.most} of one person"
 
 
-class KeySearch(Message):
+class KeySearch(OneSum, Message):
     """One round of a key search over one column."""
 
     kind: Literal["key-search"] = "key-search"
@@ -75,14 +73,7 @@ class KeySearch(Message):
     reads_rows: ClassVar[bool] = True
     opened_as: ClassVar[str] = "key-search"
     continues: ClassVar[None] = None
-    cases: ClassVar[tuple[Cases, ...]] = ()
-    coarsened: ClassVar[tuple[str, ...]] = ()
     functions: ClassVar[tuple[str, ...]] = ("count",)
-    conditions: ClassVar[tuple[Predicate, ...]] = ()
-    paired: ClassVar[tuple[str, ...]] = ()
-    inner: ClassVar[None] = None
-    curve: ClassVar[None] = None
-    derived: ClassVar[tuple[Derived, ...]] = ()
     is_about_persons: ClassVar[bool] = True
 
     @model_validator(mode="after")
@@ -95,16 +86,6 @@ class KeySearch(Message):
         if any(len(one) != self.step or not symbols.issuperset(one) for one in self.prefixes):
             raise ValueError(f"the prefixes of round {self.step} have so many symbols, all of the alphabet")
         return self
-
-    portions: ClassVar[tuple[tuple[int, int], ...]] = ((1, 1),)
-
-    @property
-    def alone(self) -> tuple[Self, ...]:
-        return (self,)
-
-    @property
-    def blocks(self) -> tuple[Self, ...]:
-        return (self,)
 
     @property
     def part(self) -> Self:
@@ -159,9 +140,6 @@ class KeySearch(Message):
 
     def rows_in_words(self, table: Table) -> str:
         return f"at most {self.shape.most} prefix{'es' if self.shape.most > 1 else ''}, once each"
-
-    def seen(self, table: Table) -> Table:
-        return table
 
     def thresholds(self, table: Table) -> Iterator[tuple[str, str]]:
         return iter(())  # what its role opens is counts by any prefix

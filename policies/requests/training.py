@@ -15,10 +15,8 @@ from pydantic import Field, model_validator
 from crypto.rounds.manifest import Recipient
 from crypto.wire import Digest, Message, Name, RoundId
 from policies.requests.audited import AuditLimit
-from policies.requests.cases import Cases
-from policies.requests.expressions import Derived
 from policies.requests.held_out import HeldOut, Side, marks_of
-from policies.requests.predicates import Predicate
+from policies.requests.one_sum import OneSum
 from policies.requests.tables import Table
 from policies.units import MAX_STEPS, ColumnRole
 
@@ -28,7 +26,7 @@ START = bytes(32)  # the first step names this as the report before it
 Positive = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,5})(\.[0-9]{1,9})?$")]
 
 
-class TrainingStep(Message, ABC):
+class TrainingStep(OneSum, Message, ABC):
     """The common fields of the steps of all model families; the result is a model, which the silos receive.
 
     They alone receive it, unless `released_to` names the analyst. Nobody but the silos receives an update.
@@ -61,16 +59,8 @@ class TrainingStep(Message, ABC):
     search: ClassVar[None] = None
     reads_rows: ClassVar[bool] = True
     dimensions: ClassVar[tuple[str, ...]] = ()
-    cases: ClassVar[tuple[Cases, ...]] = ()
-    coarsened: ClassVar[tuple[str, ...]] = ()
-    derived: ClassVar[tuple[Derived, ...]] = ()
     functions: ClassVar[tuple[str, ...]] = ()
-    inner: ClassVar[None] = None
-    curve: ClassVar[None] = None
     is_about_persons: ClassVar[bool] = False
-    conditions: ClassVar[tuple[Predicate, ...]] = ()
-    paired: ClassVar[tuple[str, ...]] = ()
-    portions: ClassVar[tuple[tuple[int, int], ...]] = ((1, 1),)
     rounds_key: ClassVar[str] = "steps"  # of a job file: how many steps a run has
     clip_key: ClassVar[str] = "clip"  # of a job file: the norm to which each person's part is clipped
 
@@ -92,14 +82,6 @@ class TrainingStep(Message, ABC):
     @property
     def part(self) -> Self:
         return self
-
-    @property
-    def alone(self) -> tuple[Self, ...]:
-        return (self,)
-
-    @property
-    def blocks(self) -> tuple[Self, ...]:
-        return (self,)
 
     @property
     def opened_as(self) -> str:
@@ -152,9 +134,6 @@ class TrainingStep(Message, ABC):
     def rows_in_words(self, table: Table) -> str:
         rows = f"at most {table.max_rows} rows"
         return rows if self.held_out is None else f"{rows}, and none of who is held out: {self.held_out}"
-
-    def seen(self, table: Table) -> Table:
-        return table
 
     def thresholds(self, table: Table) -> Iterator[tuple[str, str]]:
         return iter(())

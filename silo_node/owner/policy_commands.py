@@ -49,7 +49,7 @@ from policies.document.purposes import ConsentTable
 from policies.document.signatures import check_succession, in_words, quorums, read_signatures, signature, what_is_signed
 from policies.document.sniff import sniff_file
 from policies.domains import text_of
-from policies.errors import PolicyError
+from policies.errors import PolicyError, reason_of
 from policies.requests.catalogue import Catalogue
 from policies.requests.computations import AnyComputation
 from policies.requests.request import Request
@@ -337,7 +337,7 @@ def _judge(file: PolicyFile, options: argparse.Namespace) -> int:
             expires_at=now + 600,
         )
     except ValidationError as err:
-        reason = err.errors()[0]["msg"].removeprefix("Value error, ")
+        reason = reason_of(err)
         raise SiloError(f"the question cannot be asked: {reason}", "mend --epsilon or the question") from err
     digest = digest_of(request)
     windows = limits_of(policy, purpose, now, months_of(policy, request, now))
