@@ -98,7 +98,7 @@ def limits(card: Card) -> list[str]:
     if card.ended not in ("", "complete"):
         found.append(f"The run ended as {card.ended}.")
     if not card.metrics:
-        found.append("It was not evaluated on held-out rows.")
+        found.append("No evaluation on held-out rows is known here: its figures are with the analyst who asked.")
     if not card.audit:
         found.append("It was not audited by group.")
     if any(spell.without for spell in card.record.spells):
