@@ -206,7 +206,7 @@ def test_the_command_tells_the_last_run(
         assert "price: none" in told
         assert "nobody would refuse it now" in told
         assert all(step.endswith(" catalogue") for step, _ in simulation.silos["east"].seen[sent:])
-        assert analyst.cli.main.main([*asked, "--preview", "--format", "csv"]) == 2
+        assert analyst.cli.main.main([*asked, "--preview", "--format", "csv"]) == 1
         assert "take --format text or json" in capsys.readouterr().err
         assert analyst.cli.main.main([*asked, "--epsilon", "1"]) == 3
         assert "the source is exact, the request is private" in capsys.readouterr().err
