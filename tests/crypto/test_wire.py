@@ -34,18 +34,26 @@ from crypto.wire import (
     verify,
 )
 from federation.members.roster import Party, Roster, SiloParty
+from policies.requests.audit import AuditStep
+from policies.requests.audited import AuditLimit
 from policies.requests.cases import Cases
 from policies.requests.catalogue import Catalogue, CatalogueRequest, OpenColumn, OpenTable
+from policies.requests.evaluation import Evaluation
 from policies.requests.exact import ExactStep, Setting
 from policies.requests.expressions import Apply, Cell, Choose, Constant, Derived
+from policies.requests.held_out import HeldOut
+from policies.requests.judged import JudgedModel
 from policies.requests.logistic import LogisticStep
 from policies.requests.noised import NoisedStep
 from policies.requests.persons import Inner, InnerColumn
 from policies.requests.predicates import Compare, IsNull, Not
 from policies.requests.query import Aggregate, Plan
 from policies.requests.request import Request
+from policies.requests.split import SplitStep
+from policies.requests.standing import Left, Standing
 from policies.requests.statements import Statements
 from policies.requests.tables import Table, TableColumn
+from policies.requests.training import START
 from tests.cases import every
 from tests.harness import example_policy
 from tests.vectors.vocabulary import subclasses
@@ -90,6 +98,19 @@ REQUEST = Request(
 )
 FAILED = Failed(federation="health", round_id=bytes(16), reason="the source is unreachable")
 RATIO = Apply(function="divide", arguments=(Cell(column="days"), Constant(value="-2.5")))
+FIRST_STEP = LogisticStep(
+    run=bytes(16),
+    step=0,
+    steps=3,
+    after=START,
+    release="private",
+    label="died",
+    features=("ward", "days"),
+    learning_rate="0.5",
+    momentum="0.9",
+    clip="1",
+)
+JUDGED = JudgedModel(position=b"\1" * 32, step=FIRST_STEP)
 SAMPLES: dict[type[Message], Message] = {  # whose parts must fit together
     Request: REQUEST,
     Plan: example_policy.plan(),
@@ -101,18 +122,14 @@ SAMPLES: dict[type[Message], Message] = {  # whose parts must fit together
         silos=(SiloParty(name="a", key=str(KEY.public), sealing=bytes(PUBLIC_BYTES)),),
         aggregators=(Party(name="hub", key=str(OTHER_KEY.public)),),
     ),
-    LogisticStep: LogisticStep(
-        run=bytes(16),
-        step=1,
-        steps=3,
-        after=b"\1" * 32,
-        release="private",
-        label="died",
-        features=("ward", "days"),
-        learning_rate="0.5",
-        momentum="0.9",
-        clip="1",
-    ),
+    LogisticStep: FIRST_STEP.model_copy(update={"step": 1, "after": b"\1" * 32}),
+    HeldOut: HeldOut(split=bytes(16), parts=250),
+    SplitStep: SplitStep(run=bytes(16), step=0, after=START, release="private"),
+    JudgedModel: JUDGED,
+    Evaluation: Evaluation(release="private", model=JUDGED, metrics=("accuracy", "auc")),
+    AuditLimit: AuditLimit(groups=("ward",), measure="equalized-odds", max_gap="0.05"),
+    AuditStep: AuditStep(run=bytes(16), step=0, after=START, release="private", model=JUDGED, groups=("ward",)),
+    Standing: Standing(left=(Left(window="lifetime", limit=9, everybody=5),), micro_rho=3, compute_ms=1, run_limit=4),
     ExactStep: ExactStep(
         run=bytes(16),
         step=1,
