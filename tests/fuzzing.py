@@ -31,7 +31,7 @@ from analyst.kept import Question
 from analyst.reports.cut import Cut, Share
 from analyst.reports.estimates import Estimate, Threshold
 from analyst.reports.report import Report, SiloOutcome, decoded, encoded
-from analyst.training.patience import Watch
+from analyst.training.patience import MetricSoFar
 from analyst.training.progress import Progress
 from analyst.training.registry import RunEntry
 from analyst.training.split import Split, Splits
@@ -256,7 +256,9 @@ def decoders() -> dict[str, Decoder]:
         samples.setdefault(case["type"], []).append(case["body"].encode())
     found = [Decoder(name, _reads(kinds[name]), tuple(bodies), kinds[name]) for name, bodies in samples.items()]
     progress = Progress(job=bytes(32), first=b"a request", done=3, after=b"\1" * 32, under_way=b"another")
-    watched = progress.model_copy(update={"watch": Watch(best=0.7, since=1, micro_rho=5, done=3, asked=b"a third")})
+    watched = progress.model_copy(
+        update={"watch": MetricSoFar(best=0.7, since=1, micro_rho=5, done=3, asked=b"a third")}
+    )
     search = SearchProgress(
         wanted=bytes(32), first=b"a request", min_cohort=5, most=9, reports=(b"\1" * 32, b"\2" * 32), lost=1
     ).encode()

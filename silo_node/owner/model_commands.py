@@ -141,7 +141,7 @@ def _predict(options: argparse.Namespace) -> int:
     may_leave(policy, one.state, "predict")
     found = predictions(one.state, options.input)
     if options.out is None:
-        print(found.text, end="")
+        print("\n".join(map(plain, found.text.splitlines())))
     else:
         write_out(options.out, found.text.encode())
         print(f"{options.out}: {found.in_words()}")

@@ -86,7 +86,7 @@ def test_a_model_is_audited_by_whom_its_own_run_held_out_or_by_all() -> None:
               "model": JudgedModel(position=bytes([1] * 32), step=STEP)}  # fmt: skip
     for held_out in (None, STEP.held_out):
         AuditStep.model_validate(fields | {"held_out": held_out})
-    for other in (HeldOut(split=bytes(16), parts=1), HeldOut(split=bytes([2] * 16), parts=300), HeldOut(column="old")):
+    for other in (HeldOut(split=bytes(16), parts=50), HeldOut(split=bytes([2] * 16), parts=300), HeldOut(column="old")):
         with pytest.raises(ValidationError, match="whom its own run held out"):
             AuditStep.model_validate(fields | {"held_out": other})
 
