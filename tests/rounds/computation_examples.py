@@ -237,7 +237,7 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         audit(DESCENT, "ward", release="private"),
         audit(DESCENT, "ward", release="private", has_drift=True),
         audit(exact("logistic-regression", "smoker", "ward", "age"), "ward", has_drift=True),
-        audit(DESCENT, "smoker", held_out=HeldOut(column="smoker"), min_cohort=20),
+        audit(holding_out("smoker", DESCENT), "ward", held_out=HeldOut(column="smoker"), min_cohort=20),
     ),
     "noised-step": (
         noised("logistic-regression", "smoker", "ward", "age"),
