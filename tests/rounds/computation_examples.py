@@ -160,9 +160,8 @@ def evaluation(of: Request, *metrics: MetricName, release: str = "exact", **chan
     return request(table=of.table, plan=plan, micro_rho=0 if release == "exact" else 10_000)
 
 
-def holding_out(column: str, of: Request) -> Request:
-    """Return a request for a step that does not learn from those whom a column marks."""
-    held_out = HeldOut(column=column)
+def holding_out(held_out: HeldOut, of: Request) -> Request:
+    """Return a request for a step that does not learn from those who are held out."""
     return of.model_copy(update={"plan": of.plan.model_copy(update={"held_out": held_out})})
 
 
@@ -178,6 +177,7 @@ CLASSES = exact("naive-bayes", "ward", "smoker", "age")
 NUMBERS = exact("linear-regression", "age", "ward", "smoker")
 DESCENT = training(LogisticStep, "age", "ward", release="private", learning_rate="1", momentum="0.5", clip="0.8")
 CHANCE = OF_PREDICTION["chance"]
+BY_SPLIT = HeldOut(split=bytes(16), parts=250)
 
 EXAMPLES: Mapping[str, tuple[Request, ...]] = {
     "query": (
@@ -237,7 +237,7 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         audit(DESCENT, "ward", release="private"),
         audit(DESCENT, "ward", release="private", has_drift=True),
         audit(exact("logistic-regression", "smoker", "ward", "age"), "ward", has_drift=True),
-        audit(holding_out("smoker", DESCENT), "ward", held_out=HeldOut(column="smoker"), min_cohort=20),
+        audit(holding_out(BY_SPLIT, DESCENT), "ward", held_out=BY_SPLIT, min_cohort=20),
     ),
     "noised-step": (
         noised("logistic-regression", "smoker", "ward", "age"),
@@ -258,7 +258,7 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         evaluation(NUMBERS, *OF_PREDICTION["number"], release="private"),
         evaluation(exact("poisson-regression", "age", "ward", "smoker"), "mae", release="private"),
         evaluation(exact("cox", None, "ward", time="age", event="smoker"), "c-index"),
-        evaluation(holding_out("smoker", exact("linear-regression", "age", "ward")), "rmse"),
+        evaluation(holding_out(HeldOut(column="smoker"), exact("linear-regression", "age", "ward")), "rmse"),
         evaluation(noised("logistic-regression", "smoker", "ward", "age"), *CHANCE, release="private"),
         evaluation(noised("linear-regression", "age", "ward", "smoker"), "rmse", release="private"),
     ),
