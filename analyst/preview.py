@@ -241,7 +241,7 @@ def preview_lines(found: Preview) -> Iterator[str]:
     for silo, one in found.silos.items():
         if one.rho:
             took = f", computes up to {one.seconds:g} s" if one.seconds else ""
-            yield f"  {silo}: rho {one.rho:.4g}, epsilon {one.epsilon:.3g} there{took}; {_left_in_words(one.left)}"
+            yield f"  {silo}: rho {one.rho:.4g}, epsilon {one.epsilon:.3g} there{took}; {left_in_words(one.left)}"
     for silo, why in found.absent.items():
         yield f"  {silo} is not asked: {why}"
     refusals = found.refusals
@@ -297,7 +297,7 @@ def _width(half: float | None) -> str:
     return "too noisy" if half is None else f"{half:,.0f}" if half >= 10 else f"{half:.3g}"
 
 
-def _left_in_words(left: Sequence[Left]) -> str:
+def left_in_words(left: Sequence[Left]) -> str:
     """Return what is left to the analyst, the scarcest budget first."""
     found = scarcest(left)
     if found is None:

@@ -31,6 +31,7 @@ from analyst.kept import Question
 from analyst.reports.cut import Cut, Share
 from analyst.reports.estimates import Estimate, Threshold
 from analyst.reports.report import Report, SiloOutcome, decoded, encoded
+from analyst.training.patience import MetricSoFar
 from analyst.training.progress import Progress
 from analyst.training.registry import RunEntry
 from analyst.training.split import Split, Splits
@@ -254,7 +255,10 @@ def decoders() -> dict[str, Decoder]:
     for case in messages.vectors()["cases"]:
         samples.setdefault(case["type"], []).append(case["body"].encode())
     found = [Decoder(name, _reads(kinds[name]), tuple(bodies), kinds[name]) for name, bodies in samples.items()]
-    progress = Progress(job=bytes(32), first=b"a request", done=3, after=b"\1" * 32, under_way=b"another").encode()
+    progress = Progress(job=bytes(32), first=b"a request", done=3, after=b"\1" * 32, under_way=b"another")
+    watched = progress.model_copy(
+        update={"watch": MetricSoFar(best=0.7, since=1, micro_rho=5, done=3, asked=b"a third")}
+    )
     search = SearchProgress(
         wanted=bytes(32), first=b"a request", min_cohort=5, most=9, reports=(b"\1" * 32, b"\2" * 32), lost=1
     ).encode()
@@ -278,7 +282,7 @@ def decoders() -> dict[str, Decoder]:
     elements = bytes(range(250)) * 2
     found += [Decoder(type(one).KIND, _reads(type(one)), (one.encode(),), type(one)) for one in _others()]
     found += [
-        Decoder("Progress", _reads(Progress), (progress,), Progress),
+        Decoder("Progress", _reads(Progress), (progress.encode(), watched.encode()), Progress),
         Decoder("Owed", _reads(Owed), (Owed(stopped=(b"an envelope", b"another")).encode(),), Owed),
         Decoder("Splits", _reads(Splits), (splits,), Splits),
         Decoder("RunEntry", _reads(RunEntry), (entry,), RunEntry),

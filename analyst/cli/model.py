@@ -197,7 +197,7 @@ def _write_card(card: Card, file: Path) -> None:
 def _predict(options: argparse.Namespace, notes: Console) -> int:
     found = predict_by_form(options.input, _form(_registry(options).entry(options.name)))
     if options.out is None:
-        print(found.text, end="")
+        print("\n".join(map(plain, found.text.splitlines())))
     else:
         write_out(options.out, found.text.encode())
         print(f"{options.out}: {found.in_words()}")

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from analyst.client import Federation
 from analyst.training.auditing import audit_of
 from analyst.training.job import Job
-from analyst.training.registry import RunEntry
 from analyst.training.round_metric import metric_request, metrics_in
 from analyst.training.split import unmade_split
 from policies.requests.request import Request
@@ -28,15 +27,15 @@ class Beside:
     times: int = 1
 
 
-def beside(federation: Federation, job: Job, run: Request) -> Iterator[Beside]:
-    """Yield what a job's run asks beside its rounds; raises AnalystError where the job does not fit."""
-    step = run.plan.training
+def beside(federation: Federation, job: Job, run: Request, done: int = 0) -> Iterator[Beside]:
+    """Yield what a job's run asks beside its rounds after `done`; raises AnalystError where the job does not fit."""
     if job.held_out is not None and job.held_out.share is not None:
         split = unmade_split(federation, job.table, job.purpose, job.release, job.silos)
         if split is not None:
             yield Beside("the split of persons", split)
-    if job.metric is not None and step is not None and (times := metrics_in(job)):
-        entry = RunEntry(run=step.run, request=run.encode(), began_at=0, changed_at=0, position=LATER)
-        yield Beside(f"its {job.metric.name}", metric_request(federation, job, job.metric, entry), times)
+    if job.metric is not None and (times := metrics_in(job, done)):
+        request = metric_request(federation, job, run, LATER)
+        if request is not None:
+            yield Beside(f"its {job.metric.name}", request, times)
     if job.audit is not None:
         yield Beside("its audit", audit_of(federation, job, run, LATER))

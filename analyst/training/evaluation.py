@@ -150,21 +150,25 @@ def _asked(offer: Offer, learned: Table, name: str, used: Sequence[str]) -> Tabl
     return table.model_copy(update={"columns": tuple(known.get(one.name, one) for one in table.columns)})
 
 
-def evaluate(federation: Federation, entry: RunEntry, request: Request, *, is_kept: bool = True) -> Evaluated:
+def evaluate(
+    federation: Federation, entry: RunEntry, request: Request, *, is_kept: bool = True, is_repeated: bool = False
+) -> Evaluated:
     """Ask for an evaluation and open it; the run's entry has its figures then.
 
-    One with a price `is_kept` until it is answered, and a later call sends that one. Raises DeniedError, or RoundError
-    if too few silos are left to answer.
+    One with a price `is_kept` until it is answered, and a later call sends that one. Of a request that `is_repeated`,
+    as it may have been sent, the report is looked for first. Raises DeniedError, or RoundError if too few silos are
+    left to answer, or the report was erased.
     """
     plan = request.plan
     if not isinstance(plan, Evaluation):
         raise AnalystError("the request judges no model", "write one with evaluation_of")
     registry = Registry(federation.config.path.parent)
-    keep = registry.path / f"{entry.name}.asked"
+    keep = registry.asked(entry)
     _hand_out(federation, plan)
     encrypted = None
     if request.micro_rho and is_kept:
-        request = keep_request(keep, request, federation.now())
+        request, is_repeated = keep_request(keep, request, federation.now()), True
+    if is_repeated:
         encrypted = federation.aggregators.fetched(digest_of(request))
     encrypted = encrypted or federation.submit(request)
     request = federation.resolved(request)
@@ -208,7 +212,7 @@ def _told(
     for place, silo in enumerate(plan.model.own):
         of_silo = {name: found[Statistic(name, OWN)] for name in sums}
         parts = {name: values.reshape(len(plan.model.own), -1)[place] for name, (values, _) in of_silo.items()}
-        own[silo] = _judged(task, plan, _opened(plan, request, parts, of_silo))
+        own[silo] = judged_of(task, plan, _opened(plan, request, parts, of_silo))
     rho = request.micro_rho / MICRO if request.micro_rho else None
     offer = federation.offer_of(request.silos)
     delta = offer.delta_for(request.table, plan)
@@ -218,7 +222,7 @@ def _told(
         table=request.table.name,
         whose=_whose(plan),
         silos=tuple(silos),
-        judged=_judged(task, plan, opened),
+        judged=judged_of(task, plan, opened),
         own={silo: one for silo, one in own.items() if silo in silos},
         rho=rho,
         epsilon=None if rho is None else epsilon_of(rho, delta),
@@ -240,7 +244,8 @@ def _whose(plan: Evaluation) -> str:
     return "all rows"
 
 
-def _judged(task: Task, plan: Evaluation, opened: Opened) -> Judged:
+def judged_of(task: Task, plan: Evaluation, opened: Opened) -> Judged:
+    """Return what opened sums say of the quality of a model."""
     match prediction_of(task):
         case "chance":
             metrics = of_chance(opened, plan.metrics)

@@ -25,7 +25,7 @@ from policies.errors import reason_of
 from policies.requests.computations import AnyComputation
 from policies.requests.exact import ExactStep, Setting
 from policies.requests.families import SHAPES
-from policies.requests.held_out import PARTS, HeldOut
+from policies.requests.held_out import PARTS, STEP, HeldOut
 from policies.requests.logistic import LogisticStep
 from policies.requests.metrics import MetricName
 from policies.requests.noised import NoisedStep
@@ -60,8 +60,8 @@ class HeldOutRows(BaseModel):
     def _check(self) -> Self:
         if (self.column is None) == (self.share is None):
             raise ValueError("held_out names a column or a share")
-        if self.share is not None and Decimal(self.share) * PARTS % 1:
-            raise ValueError(f"held_out.share is {self.share}; expected whole thousandths, such as 0.25")
+        if self.share is not None and Decimal(self.share) * PARTS % STEP:
+            raise ValueError(f"held_out.share is {self.share}; expected a multiple of 0.05, such as 0.25")
         return self
 
 
@@ -278,8 +278,7 @@ def _price(offer: Offer, job: Job, table: Table, delta: float) -> int:
     epsilon = float(job.epsilon or 0)
     silos = {silo: offer.silos[silo] for silo in offer.holders(job.table)}
     limits = limits_of(silos, {}, table, job.purpose)
-    needed = limits.needed if job.is_noised_family else 1  # of a descent, silos say so, and a preview shows it
-    if (micro_rho := micro_rho_of(epsilon, delta) // job.planned) >= needed:
+    if (micro_rho := micro_rho_of(epsilon, delta) // job.planned) >= limits.needed:
         return micro_rho
     could = affordable(epsilon, job.planned, delta, limits)
     hints, least = [], NOISED_LEAST_ROUNDS if job.is_noised_family else 1

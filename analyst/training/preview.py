@@ -127,7 +127,7 @@ def preview_run(federation: Federation, job: Job, keep: Path | None = None) -> R
     if done:
         request = federation.renew(request, _at(step, done))
     standing, asked = federation.standing(request), federation.offer_of(request.silos)
-    standing, costs = _beside(federation, beside(federation, job, request), standing)
+    standing, costs = _beside(federation, beside(federation, job, request, done), standing)
     sizes = tuple(_sizes(federation, asked, request, done))
     rounds, delta = step.steps - done, asked.delta_for(request.table, step)
     is_priced = step.release == "private"
@@ -297,12 +297,25 @@ def _refusal_lines(found: RunPreview) -> Iterator[str]:
             rule = f" ({denial.rule})" if denial.rule else ""
             yield f"  {silo} would refuse: {denial.code}{rule}: {denial.message}; {denial.remedy}"
     short = [silo for silo, one in found.silos.items() if one.covered is not None and not _says_so(one.denials)]
+    scarce = list(_scarce_lines(found))
+    yield from scarce
     for silo in short:
         yield f"  {silo} would refuse round {(found.silos[silo].covered or 0) + found.done + 1}: its budget ends before"
-    if not refusals and not short:
+    if not refusals and not short and not scarce:
         yield "  nobody would refuse it now"
     if found.instead is not None and found.instead.in_words:
         yield f"  {found.instead.in_words}"
+
+
+def _scarce_lines(found: RunPreview) -> Iterator[str]:
+    """Yield which silos have enough left for the rounds, but not for what is asked beside them too."""
+    for silo, one in found.silos.items():
+        if one.covered is None and one.rho_beside and one.rho_after is not None and one.rho_after < 0:
+            left = max(0.0, one.rho_after + one.rho_beside)
+            yield (
+                f"  {silo} would refuse a part of what is asked beside: after the rounds, which are reserved, rho"
+                f" {left:.4g} is left, and that takes {one.rho_beside:.4g}; the run goes on without a metric"
+            )
 
 
 def _says_so(denials: Sequence[Denial]) -> bool:

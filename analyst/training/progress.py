@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from analyst.errors import AnalystError
+from analyst.training.patience import MetricSoFar
 from crypto.errors import CryptoError
 from crypto.rounds.messages import RunEnd
 from crypto.wire import Count, Digest, Message, Name
@@ -34,6 +35,9 @@ class Progress(Message):
     delta: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 1e-12  # the smallest of the policies
     price_delta: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 1e-12  # what of it converts the price
 
+    # What was seen of the job's metric; none of an earlier version.
+    metric: Annotated[MetricSoFar | None, Field(default=None, exclude_if=lambda found: found is None)] = None
+
     @property
     def is_bare(self) -> bool:
         """Whether nothing would be lost with the file: no step was taken, charged or sent."""
@@ -51,6 +55,8 @@ def resumed(keep: Path | None, job: bytes) -> Progress | None:
         raise AnalystError(f"{keep} cannot be read", "remove it to begin a new run") from err
     if state.job != job and not state.is_bare:
         raise AnalystError(f"{keep} is of another job", "put the job back as it was, or remove the file to begin anew")
+    if state.metric is None:  # what it had seen is not known, and the metric of its last round may be paid
+        state = state.model_copy(update={"metric": MetricSoFar(done=state.done)})
     return state if state.job == job else None
 
 

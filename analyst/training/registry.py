@@ -146,6 +146,10 @@ class Registry:
             message = f"{self._file(entry.run)} cannot be written ({err.strerror})"
             raise AnalystError(message, "make room there, and give the command again") from err
 
+    def asked(self, entry: RunEntry) -> Path:
+        """Return the file of a request with a price that judges a run's model, until it is answered."""
+        return self.path / f"{entry.name}.asked"
+
     def _file(self, run: bytes) -> Path:
         return self.path / f"{run.hex()}.json"
 

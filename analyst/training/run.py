@@ -24,12 +24,14 @@ from analyst.client import Federation
 from analyst.errors import AnalystError, StuckError
 from analyst.requests import waiting
 from analyst.training.auditing import Audited, audit, gaps_of, lines_of
+from analyst.training.beside import LATER
 from analyst.training.failed import after_failure
 from analyst.training.job import Job, first_request
+from analyst.training.patience import MetricSoFar
 from analyst.training.progress import Progress, forget, resumed, write
 from analyst.training.registry import Registry
 from analyst.training.released import taken
-from analyst.training.round_metric import MetricSoFar, metric_after
+from analyst.training.round_metric import metric_after, metric_request
 from analyst.training.rounds import RoundDone
 from analyst.training.step import Sleep, answered, learned
 from analyst.training.stopping import Stopping, end, give_up, released_lines, tell_owed
@@ -88,6 +90,7 @@ class Training:
     has_model: bool | None = None  # whether the analyst has the model; None where the job names the silos alone
     why_no_model: str = ""
     metric_rho: float | None = None  # what the metrics of its rounds cost to each person beside
+    why_no_metric: str = ""  # from which round on silos refused it, and why; the run went on without
     audited: Audited | None = None  # None where the job names no groups, or `why_no_audit` says why
     why_no_audit: str = ""
 
@@ -120,7 +123,9 @@ def train(
     write(keep, state)
     registry = Registry(federation.config.path.parent)
     registry.begin(request, step, federation.now())
-    answered_in, rounds, metric = dict.fromkeys(request.silos, 0), list[RoundDone](), MetricSoFar()
+    answered_in, rounds = dict.fromkeys(request.silos, 0), list[RoundDone]()
+    if state.done:  # the last call may have been interrupted before the metric of its last round
+        state, _ = metric_after(federation, job, step.run, state, keep)
     while state.done < step.steps and state.ended is None:
         if state.done and len(state.holders) < len(request.silos):  # for silos that are back, or for a continued run
             state = _heard(state, learned(federation, state))
@@ -146,10 +151,7 @@ def train(
         state = state.model_copy(update={"done": state.done + 1, "after": checked.name, "under_way": b""})
         state = _heard(state, learned(federation, state))
         write(keep, state)
-        metric, figures = metric_after(federation, job, step.run, state.done, metric)
-        if state.ended is None and metric.is_over(job.metric):
-            state = state.model_copy(update={"ended": "patience"})
-            write(keep, state)
+        state, figures = metric_after(federation, job, step.run, state, keep)
         took = perf_counter() - began
         rounds.append(RoundDone(state.done, step.steps, took, checked.survivors, len(request.silos), figures))
         tell(rounds[-1])
@@ -164,6 +166,7 @@ def train(
     if not isinstance(model, str) and (stopping is None or stopping.is_settled):
         forget(keep)
     rho = (state.done + state.lost) * request.micro_rho / MICRO if is_private else None
+    so_far = state.metric or MetricSoFar()
     unbegun = (step.steps - state.done) * request.micro_rho / MICRO
     training = Training(
         run=step.run.hex(),
@@ -186,7 +189,8 @@ def train(
         stopping=stopping,
         has_model=None if model is None else not isinstance(model, str),
         why_no_model=model if isinstance(model, str) else "",
-        metric_rho=metric.rho or None,
+        metric_rho=so_far.rho or None,
+        why_no_metric=so_far.refused,
         audited=audited,
         why_no_audit=why_no_audit,
     )
@@ -220,11 +224,13 @@ def begun(federation: Federation, job: Job, digest: bytes) -> Progress:
     """Return the progress of a new run, before anything is sent; raises AnalystError if the job does not fit."""
     request = first_request(federation, job)
     offer = federation.offer_of(request.silos)
+    metric_request(federation, job, request, LATER)  # one that does not fit is told now
     return Progress(
         job=digest,
         first=request.encode(),
         done=0,
         after=START,
+        metric=MetricSoFar(),
         delta=offer.delta,
         price_delta=offer.delta_for(request.table, request.plan),
     )
@@ -283,6 +289,7 @@ def to_json(training: Training) -> str:
             "audit": [] if training.audited is None else [one.model_dump() for one in gaps_of(training.audited)],
             "why_no_audit": training.why_no_audit or None,
             "metric_rho": training.metric_rho,
+            "why_no_metric": training.why_no_metric,
             "assumptions": list(training.assumptions),
         },
         indent=2,
@@ -312,6 +319,8 @@ def show_training(training: Training, job: Job, policies: Mapping[str, Path]) ->
         lines.append(f"you have the model too, and see it with: consilo model show {training.run[:12]}")
     elif training.has_model is not None:
         lines.append(f"the model was not released to you: {training.why_no_model}")
+    if training.why_no_metric:
+        lines.append(f"its metric was not told, and the run went on without: {training.why_no_metric}")
     if training.audited is not None:
         lines += lines_of(training.audited)
     elif training.why_no_audit:

@@ -12,6 +12,7 @@ from policies.document.purpose_codes import DUO
 from policies.document.purposes import ConsentColumn, ConsentTable
 from policies.units import MICRO
 
+_RELEASES = {"private": "answered with noise", "exact": "never queried, trains registered models only"}
 _RESULTS = {
     "query-result": "query-result",
     "model": "model",
@@ -101,7 +102,7 @@ def _analysts(policy: Policy) -> Iterator[str]:
 
 def _data(policy: Policy) -> Iterator[str]:
     for name, source in policy.sources.items():
-        kind = "answered with noise" if source.release == "private" else "never queried, trains registered models only"
+        kind = _RELEASES.get(source.release, source.release)
         yield f"{name} ({kind}) is read from {source.uri} ({source.kind})."
         if source.lookback_days is not None:
             days = f"more than {source.lookback_days} days back"
@@ -201,7 +202,7 @@ def _leaves(policy: Policy) -> Iterator[str]:
     figures = ", ".join(map(_figure, disclosure.aggregates))
     groups = f"at most {disclosure.max_groups} groups in {disclosure.max_dimensions} columns"
     yield f"What may be asked for: {figures or 'no figure'}, {groups}."
-    results = (_RESULTS[one] for one in disclosure.release)
+    results = (_RESULTS.get(one, one) for one in disclosure.release)
     yield f"What may leave: {' and '.join(results) or 'nothing'}."
     if disclosure.own_metrics:
         yield "An evaluation may show the metrics of a model by the rows of this silo alone."

@@ -99,7 +99,7 @@ def limits(card: Card) -> list[str]:
     if card.ended not in ("", "complete"):
         found.append(f"The run ended as {card.ended}.")
     if not card.metrics:
-        found.append("No evaluation on held-out rows is known here.")
+        found.append("No evaluation on held-out rows is known here: its figures are with the analyst who asked.")
     if not card.audit:
         found.append("No audit by group is known here.")
     if any(spell.without for spell in card.record.spells):

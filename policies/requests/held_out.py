@@ -12,15 +12,19 @@ from pydantic import Field, model_validator
 from crypto.wire import Message, Name, RoundId
 
 PARTS = 1000  # of the whole, in which a share is stated
+STEP = 50  # of these parts, by which shares differ
 
 
 class HeldOut(Message):
     """The persons who are held out: those that a column names, or a share of all by a split."""
 
     column: Annotated[Name | None, Field(default=None, exclude_if=lambda name: name is None)] = None
-    # The run that made the split's secret, and how many of 1,000 persons are held out on the average.
+    # The run that made the split's secret, and how many of 1,000 persons are held out on the average. By whole 50: a
+    # larger share holds out the same persons and more, and between two shares there are never one or two alone.
     split: Annotated[RoundId | None, Field(default=None, exclude_if=lambda run: run is None)] = None
-    parts: Annotated[int | None, Field(default=None, ge=1, lt=PARTS, exclude_if=lambda parts: parts is None)] = None
+    parts: Annotated[
+        int | None, Field(default=None, ge=STEP, lt=PARTS, multiple_of=STEP, exclude_if=lambda parts: parts is None)
+    ] = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:

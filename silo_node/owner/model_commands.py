@@ -12,6 +12,7 @@ from policies.document.policy import Policy
 from policies.models.card import Card, ending_of, sections, title_of, to_json
 from policies.models.exporting import FORMATS, exported
 from policies.models.record import run_named
+from policies.requests.families import SHAPES
 from silo_node.errors import SiloError
 from silo_node.owner.model_registry import HeldModel, held_models
 from silo_node.training.leaving import may_leave
@@ -123,6 +124,9 @@ def _show(options: argparse.Namespace) -> int:
     for silo, count in ({} if one.state.record is None else one.state.record.contributed).items():
         print(f"  {silo}: in {count} rounds")
     print(f"  sha256 {one.digest}")
+    if one.family in SHAPES and SHAPES[one.family].predicts is not None:
+        print(f"  metrics: an evaluation's figures go to the analyst alone; {one.state.analyst} sees them with")
+        print(f"    consilo model show {one.name[:12]}")
     return 0
 
 
@@ -137,7 +141,7 @@ def _predict(options: argparse.Namespace) -> int:
     may_leave(policy, one.state, "predict")
     found = predictions(one.state, options.input)
     if options.out is None:
-        print(found.text, end="")
+        print("\n".join(map(plain, found.text.splitlines())))
     else:
         write_out(options.out, found.text.encode())
         print(f"{options.out}: {found.in_words()}")

@@ -124,7 +124,8 @@ def drift_listings(step: AuditStep, table: Table, opened: Opened) -> tuple[Listi
         counts += blocks[3][first : first + len(bins)].tolist()
         first += len(bins)
     both = (("scores", edges, scores.tolist()), ("features", names, counts))
-    return tuple(_counted(name, lines, found, step.min_cohort) for name, lines, found in both)
+    least = step.min_cohort * table.max_rows  # rows of so many persons, whoever they are
+    return tuple(_counted(name, lines, found, least) for name, lines, found in both)
 
 
 def _coarse(counts: Vector, bins: Bins) -> Vector:

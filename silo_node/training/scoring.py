@@ -57,4 +57,6 @@ def check_judged(request: Request, load_run: Callable[[bytes], RunState | None])
         raise ProtocolError("the model was learned from other columns, definitions or options than it is judged by")
     if not state.is_model:
         raise ProtocolError("the run has ended without a model")
+    if request.plan.training is not None and request.analyst != state.analyst:
+        raise ProtocolError("the model is another analyst's, who alone has it audited")  # the audit is kept beside it
     return state

@@ -15,6 +15,7 @@ import pytest
 import analyst.cli.main
 import analyst.client
 import silo_node.owner.cli
+from analyst.cli.watching import ALARM
 from analyst.demo import banks
 from analyst.demo.sector import found_sector
 from federation.config import Config
@@ -82,7 +83,7 @@ def test_the_guide_is_what_happens(
     found_sector(Path("consilo-demo"), banks.SECTOR)
     Path("consilo-demo/job.toml").write_text(banks.JOB)
     running: dict[Path, Simulation] = {}
-    runs = Runs()
+    runs, looks = Runs(), list[int]()
     with ExitStack() as stack:
 
         @contextmanager
@@ -104,10 +105,12 @@ def test_the_guide_is_what_happens(
                 program, *arguments = shlex.split(runs.here(what))
                 run = {"consilo": analyst.cli.main.main, "consilo-silo": silo_node.owner.cli.main}[program]
                 status, shown = run(arguments), capsys.readouterr()
-                assert status == (1 if ": error: " in text else 0), (what, shown)
+                assert status == (1 if ": error: " in text else ALARM if ": ALARM\n" in text else 0), (what, shown)
                 told = (
                     line for line in shown.err.splitlines() if line.startswith("round ") or ": hint: " in line or status
                 )
+                looks += [status] if arguments[0] == "watch" else []
                 output = "\n".join([*dict.fromkeys(told), shown.out]) if shown.err else shown.out
                 runs.learn(text, output)
                 assert matches(runs.here(text), steady(output)), f"{what}\n{output}"
+    assert looks == [0, ALARM]

@@ -200,6 +200,14 @@ def test_the_command_tells_the_last_run(
         assert [one["name"] for one in told["judged"]["metrics"]] == ["accuracy", "auc"]
         assert analyst.cli.main.main([*asked, "--format", "csv", "--out", str(tmp_path / "auc.csv")]) == 0
         assert (tmp_path / "auc.csv").read_text().splitlines()[1].startswith(f",{len(pooled())},auc,0.")
+        sent = len(simulation.silos["east"].seen)
+        assert analyst.cli.main.main([*asked, "--preview"]) == 0
+        told = capsys.readouterr().out
+        assert "price: none" in told
+        assert "nobody would refuse it now" in told
+        assert all(step.endswith(" catalogue") for step, _ in simulation.silos["east"].seen[sent:])
+        assert analyst.cli.main.main([*asked, "--preview", "--format", "csv"]) == 1
+        assert "take --format text or json" in capsys.readouterr().err
         assert analyst.cli.main.main([*asked, "--epsilon", "1"]) == 3
         assert "the source is exact, the request is private" in capsys.readouterr().err
         request = evaluation_of(simulation.federation, entry_of(simulation))

@@ -125,7 +125,7 @@ def test_a_job_names_one_way_of_holding_rows_out(tmp_path: Path) -> None:
     for held_out, why in (
         ("", "a column or a share"),
         ('column = "a"\nshare = 0.5', "a column or a share"),
-        ("share = 0.0001", "whole thousandths"),
+        ("share = 0.12", "a multiple of 0.05"),
         ("share = 1", "less than 1"),
         ('column = "a"\n[metric]\nname = "f1"', "metric.name"),
         ('column = "a"\n[metric]\nname = "auc"\nepsilon = 1', 'with "exact" it has none'),

@@ -70,7 +70,13 @@ def test_the_owner_lists_and_shows_what_is_known_of_a_run(
     assert (listed["price"], listed["end"], listed["features"]) == (None, "complete", ["kind", "debt", "age", "owner"])
     assert owner(path, "show", name[:8]) == 0
     shown = capsys.readouterr().out
-    for part in ("standard error", "kind = b", "east: in 7 rounds", f"sha256 {listed['sha256']}"):
+    for part in (
+        "standard error",
+        "kind = b",
+        "east: in 7 rounds",
+        f"sha256 {listed['sha256']}",
+        "figures go to the analyst alone",
+    ):
         assert part in shown
     assert ana(path, "show", name[:8]) == 0
     assert f"sha256 {listed['sha256']}" in capsys.readouterr().out

@@ -9,12 +9,14 @@ import pytest
 from analyst.errors import AnalystError, DeniedError
 from analyst.training.evaluation import evaluate, evaluation_of
 from analyst.training.job import RoundMetric, read_job
+from analyst.training.patience import MetricSoFar
 from analyst.training.preview import preview_run, run_lines
-from analyst.training.round_metric import MetricSoFar
-from analyst.training.run import show_training, to_json
+from analyst.training.progress import Progress
+from analyst.training.run import Training, show_training, to_json, train
 from crypto.noise import discrete_gaussian
+from policies.units import MICRO
 from silo_node.data.sides import held_out_of
-from tests.harness.simulator import no_noise
+from tests.harness.simulator import Simulation, no_noise
 from tests.rounds import test_noised_families as with_noise
 from tests.rounds.test_evaluation import METRICS, by_name, entry_of, judged
 from tests.rounds.test_exact_families import SILOS, TIGHT, banks, job_of, pooled, run
@@ -28,7 +30,7 @@ OPENED = (*with_noise.FAMILIES, "evaluation")
 
 
 def test_each_round_tells_its_metric_and_patience_ends_the_run(tmp_path: Path) -> None:
-    metric = f'{HELD}[metric]\nname = "log-loss"\ntolerance = 0.0001\npatience = 2\n'
+    metric = f'{HELD}[metric]\nname = "log-loss"\ntolerance = 0.005\npatience = 2\n'
     job = job_of("logistic-regression", "ok", TIGHT) + metric
     with banks(tmp_path / "f", job, computations=WITH_EVALUATION, change=METRICS) as (simulation, file):
         training = run(simulation, file)
@@ -37,7 +39,7 @@ def test_each_round_tells_its_metric_and_patience_ends_the_run(tmp_path: Path) -
         assert training.ended == "patience"
         best = min(told[:-2])
         assert told[-3] == best
-        assert all(best - one <= 0.0001 for one in told[-2:])
+        assert all(best - one <= 0.005 for one in told[-2:])
         assert "log-loss 0." in training.rounds[-1].in_words
         assert training.metric_rho is None
         assert "ended by patience" in show_training(training, read_job(file), {})
@@ -47,6 +49,104 @@ def test_each_round_tells_its_metric_and_patience_ends_the_run(tmp_path: Path) -
         assert by_name(judged(simulation).judged)["log-loss"] == pytest.approx(told[-1], abs=1e-12)
         foreseen = preview_run(simulation.federation, read_job(file), file.with_name("keep.json"))
         assert "metric: log-loss" in "\n".join(run_lines(foreseen))
+
+
+def killed_after_each_request(patch: pytest.MonkeyPatch, simulation: Simulation, file: Path) -> tuple[Training, int]:
+    """Return a run whose command is killed whenever silos have answered, before it notes that, and how often it was."""
+    submit, kills = Simulation.submit, 0
+
+    def killed(self: Simulation, request: bytes, more_s: float = 0.0) -> bytes:
+        submit(self, request, more_s)
+        raise KeyboardInterrupt
+
+    patch.setattr(Simulation, "submit", killed)
+    while kills < 100:
+        try:
+            return run(simulation, file), kills
+        except KeyboardInterrupt:
+            kills += 1
+    raise AssertionError("the run is at no end")
+
+
+def test_a_run_that_is_killed_at_any_point_waits_as_long_as_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metric = f'{HELD}[metric]\nname = "log-loss"\ntolerance = 0.005\npatience = 2\n'
+    job = job_of("logistic-regression", "ok", TIGHT) + metric
+    with banks(tmp_path / "f", job, computations=WITH_EVALUATION, change=METRICS) as (simulation, file):
+        whole = run(simulation, file)
+        rows = entry_of(simulation).metrics
+        training, kills = killed_after_each_request(monkeypatch, simulation, file)
+        assert kills == 2 * whole.steps  # each round, and its metric
+        assert (training.steps, training.ended) == (whole.steps, "patience") == (whole.steps, whole.ended)
+        assert entry_of(simulation).metrics == rows
+        assert not file.with_name("keep.json").exists()
+
+
+def test_no_metric_is_paid_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metric = f'rounds = 10\n{HELD}[metric]\nname = "accuracy"\nevery = 5\nepsilon = 2\n'
+    job = with_noise.job_of("logistic-regression", "ok", PRIVATE + metric)
+    change = 'release = ["model"]', 'release = ["model", "metrics"]'
+    with with_noise.banks(tmp_path / "f", job, no_noise, times=1, computations=OPENED, change=change) as made:
+        simulation, file = made
+        whole = run(simulation, file)
+        spent = simulation.spent("north")
+        training, kills = killed_after_each_request(monkeypatch, simulation, file)
+        assert kills == 12
+        assert training.metric_rho == whole.metric_rho
+        assert simulation.spent("north") == 2 * spent
+
+
+def test_a_metric_that_is_denied_in_mid_run_for_budget_leaves_the_run_as_it_is(tmp_path: Path) -> None:
+    metric = f'rounds = 10\n{HELD}[metric]\nname = "accuracy"\nevery = 3\nepsilon = 45\npatience = 2\ntolerance = 2\n'
+    job = with_noise.job_of("logistic-regression", "ok", PRIVATE + metric)
+    change = 'release = ["model"]', 'release = ["model", "metrics"]'
+    with with_noise.banks(tmp_path / "f", job, no_noise, times=1, computations=OPENED, change=change) as made:
+        simulation, file = made
+        foreseen = preview_run(simulation.federation, read_job(file))
+        assert not foreseen.refusals
+        assert all((one.rho_after or 0) < 0 < one.rho_beside for one in foreseen.silos.values())
+        text = "\n".join(run_lines(foreseen))
+        assert "north would refuse a part of what is asked beside: after the rounds, which are reserved, rho" in text
+        assert "nobody would refuse it now" not in text
+        training = run(simulation, file)
+        assert [one.number for one in training.rounds if one.figures] == [3]
+        assert (training.steps, training.ended) == (10, None)
+        assert training.why_no_metric.startswith("after round 6: ")
+        assert "BUDGET_LIFETIME" in training.why_no_metric
+        assert "its metric was not told, and the run went on without: after round 6" in show_training(
+            training, read_job(file), {}
+        )
+        assert training.metric_rho == pytest.approx(foreseen.silos["north"].rho_beside / 3)
+        north = foreseen.silos["north"]
+        assert simulation.spent("north") / MICRO == pytest.approx(north.rho_of_run + north.rho_beside / 3, rel=1e-5)
+
+
+def test_a_file_of_an_earlier_version_asks_for_no_metric_that_it_may_have(tmp_path: Path) -> None:
+    job = job_of("logistic-regression", "ok", TIGHT) + f'{HELD}[metric]\nname = "log-loss"\n'
+
+    def stopped(done: int) -> None:
+        raise KeyboardInterrupt
+
+    with banks(tmp_path / "f", job, computations=WITH_EVALUATION, change=METRICS) as (simulation, file):
+        keep = file.with_name("keep.json")
+        with pytest.raises(KeyboardInterrupt):
+            train(simulation.federation, read_job(file), stopped, keep)
+        state = Progress.decode(keep.read_bytes())
+        assert state.metric is not None
+        assert (state.metric.done, state.metric.since, state.metric.asked) == (1, 0, b"")
+        keep.write_bytes(state.model_copy(update={"metric": None}).encode())
+        assert b"metric" not in keep.read_bytes()
+        training = run(simulation, file)
+        assert [one.number for one in training.rounds if one.figures] == [*range(2, training.steps + 1)]
+
+
+def test_a_metric_that_does_not_fit_is_told_before_the_first_round(tmp_path: Path) -> None:
+    job = job_of("logistic-regression", "ok", TIGHT) + f'{HELD}[metric]\nname = "rmse"\n'
+    with banks(tmp_path / "f", job, computations=WITH_EVALUATION, change=METRICS) as (simulation, file):
+        with pytest.raises(AnalystError, match="has no rmse"):
+            run(simulation, file)
+        assert not file.with_name("keep.json").exists()
 
 
 def test_an_improvement_is_more_than_the_tolerance() -> None:

@@ -52,7 +52,7 @@ BOUND_BY = {
 UNSIGNED = {
     *("share", "deliver", "go", "open", "found", "report"),
     *("run-state", "trace", "ledger-totals", "log-entry", "filed", "request-line", "question"),
-    *("backup", "backup-entry", "hello", "welcome"),
+    *("backup", "backup-entry", "hello", "welcome", "run-entry"),
 }
 
 

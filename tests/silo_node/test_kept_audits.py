@@ -1,8 +1,10 @@
-"""Which audit of a model counts for a limit on its gaps: whoever audits cannot choose one that proves nothing."""
+"""Which audit of a model counts for a limit on its gaps, as whoever audits chooses it, and which bins it shows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -13,9 +15,12 @@ from policies.requests.held_out import HeldOut
 from policies.requests.judged import JudgedModel
 from policies.requests.tables import Table
 from policies.requests.training import START
+from silo_node.training.auditing import drift_listings
 from silo_node.training.family import Fitted
+from silo_node.training.grid import Integers, Vector
 from silo_node.training.kept_audits import AuditedModel, GroupGap, gaps_by
 from tests.cases import every
+from tests.harness import families
 
 SILOS = ("east", "north", "south", "west")
 HALF = Decimal("0.5")
@@ -81,6 +86,36 @@ def test_a_model_is_audited_by_whom_its_own_run_held_out_or_by_all() -> None:
               "model": JudgedModel(position=bytes([1] * 32), step=STEP)}  # fmt: skip
     for held_out in (None, STEP.held_out):
         AuditStep.model_validate(fields | {"held_out": held_out})
-    for other in (HeldOut(split=bytes(16), parts=1), HeldOut(split=bytes([2] * 16), parts=300), HeldOut(column="old")):
+    for other in (HeldOut(split=bytes(16), parts=50), HeldOut(split=bytes([2] * 16), parts=300), HeldOut(column="old")):
         with pytest.raises(ValidationError, match="whom its own run held out"):
             AuditStep.model_validate(fields | {"held_out": other})
+
+
+class Sums:
+    """An opened sum of an audit, all of whose bins have the same rows."""
+
+    def __init__(self, rows: int, lengths: Sequence[int]) -> None:
+        self._rows, self._lengths = rows, lengths
+
+    def blocks(self) -> list[Vector]:
+        return [np.full(length, float(self._rows)) for length in self._lengths]
+
+    def deviations(self) -> list[float]:
+        return [0.0] * len(self._lengths)
+
+    def whole_blocks(self) -> list[Integers]:
+        return [block.astype(np.int64) for block in self.blocks()]
+
+
+def test_a_bin_is_shown_only_if_its_rows_are_those_of_min_cohort_persons() -> None:
+    """One person may have `max_rows` of them."""
+    columns = (families.number("debt", 0, 9), families.truth("ok"), families.truth("race"))
+    table = TABLE.model_copy(update={"max_rows": 3, "columns": columns})
+    audit = AuditStep(
+        run=bytes(16), step=0, after=START, release="exact", groups=("race",), min_cohort=10, has_drift=True,
+        model=JudgedModel(position=bytes([1] * 32), step=STEP),
+    )  # fmt: skip
+    lengths = [extent.length for extent in audit.statistics(table).values()]
+    for rows, expected in ((29, None), (30, 30.0)):
+        features = drift_listings(audit, table, Sums(rows, lengths))[1]
+        assert {line.values for line in features.lines} == {(expected,)}

@@ -20,6 +20,7 @@ OF_LABEL = {
     "welch-t": "ok",
     "anova": "grade",
     "chi-square": "grade",
+    "audit": "ok",
     "kaplan-meier": "ok",  # the event
 }
 
@@ -42,9 +43,10 @@ def rows() -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("family", sorted(OF_LABEL))
 def test_silos_with_one_value_of_the_label_each_give_the_model_of_the_pooled_rows(family: str) -> None:
     features = {"chi-square": ("kind", "owner"), "welch-t": ("age", "owner"), "anova": ("age", "owner")}
-    chosen = features.get(family, () if family == "kaplan-meier" else ("age", "kind", "owner"))
-    parts = {"time": "days", "event": "ok"} if family == "kaplan-meier" else None
-    label = None if parts else OF_LABEL[family]
+    further = {"kaplan-meier": {"time": "days", "event": "ok"}, "audit": {"group": "kind"}}
+    parts = further.get(family)
+    chosen = features.get(family, () if parts else ("age", "kind", "owner"))
+    label = None if family == "kaplan-meier" else OF_LABEL[family]
     own = task(family, COLUMNS, label, chosen, parts)
     of, whole = rows()[OF_LABEL[family]], examples(own, rows())
     apart = [part(whole, np.flatnonzero(of == value)) for value in np.unique(of)]
