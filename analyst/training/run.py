@@ -24,6 +24,7 @@ from analyst.client import Federation
 from analyst.errors import AnalystError, StuckError
 from analyst.requests import waiting
 from analyst.training.auditing import Audited, audit, gaps_of, lines_of
+from analyst.training.beside import beside
 from analyst.training.failed import after_failure
 from analyst.training.job import Job, first_request
 from analyst.training.progress import Progress, forget, resumed, write
@@ -219,6 +220,8 @@ def _audited(federation: Federation, job: Job, state: Progress, deadline: int) -
 def begun(federation: Federation, job: Job, digest: bytes) -> Progress:
     """Return the progress of a new run, before anything is sent; raises AnalystError if the job does not fit."""
     request = first_request(federation, job)
+    for _ in beside(federation, job, request):
+        pass  # its metric and its audit fit too, or nothing is begun
     offer = federation.offer_of(request.silos)
     return Progress(
         job=digest,
@@ -310,7 +313,7 @@ def show_training(training: Training, job: Job, policies: Mapping[str, Path]) ->
     elif training.has_model is not None:
         lines.append(f"the model was not released to you: {training.why_no_model}")
     if training.audited is not None:
-        lines += lines_of(training.audited)
+        lines += lines_of(training.audited, job.audit.limit if job.audit is not None else None)
     elif training.why_no_audit:
         lines.append(f"the model was not audited: {training.why_no_audit}; try again with: consilo watch JOB --once")
     elsewhere = "" if training.has_model else ", and nowhere else"
