@@ -50,6 +50,8 @@ def _evaluate(options: argparse.Namespace, notes: Console) -> int:
         status.update("asking the silos")
         found = evaluate(federation, entry, request)
     lines = list(map(plain, show_evaluation(found)))
+    if options.own and (closed := [silo for silo in found.silos if silo not in found.own]):
+        notes.print(f"not judged alone, as their policies lack own_metrics = true: {', '.join(closed)}")
     if options.out is None and options.format == "text":
         print_lines(iter(lines))
         return 0

@@ -200,6 +200,8 @@ def test_the_command_tells_the_last_run(
         assert [one["name"] for one in told["judged"]["metrics"]] == ["accuracy", "auc"]
         assert analyst.cli.main.main([*asked, "--format", "csv", "--out", str(tmp_path / "auc.csv")]) == 0
         assert (tmp_path / "auc.csv").read_text().splitlines()[1].startswith(f",{len(pooled())},auc,0.")
+        assert analyst.cli.main.main([*asked, "--own"]) == 0
+        assert "not judged alone, as their policies lack own_metrics = true" in capsys.readouterr().err
         assert analyst.cli.main.main([*asked, "--epsilon", "1"]) == 3
         assert "the source is exact, the request is private" in capsys.readouterr().err
         request = evaluation_of(simulation.federation, entry_of(simulation))
