@@ -63,6 +63,8 @@ def _evaluate(options: argparse.Namespace, notes: Console) -> int:
         found = evaluate(federation, entry, request)
     text = {"json": to_json, "csv": to_csv}
     lines = map(plain, show_evaluation(found)) if options.format == "text" else text[options.format](found).splitlines()
+    if options.own and (closed := [silo for silo in found.silos if silo not in found.own]):
+        notes.print(f"not judged alone, as their policies lack own_metrics = true: {', '.join(closed)}")
     return _shown(options, lines)
 
 

@@ -21,6 +21,7 @@ class Abandoned:
     done: int
     steps: int
     rho: float | None  # what its steps had cost; None without noise
+    under_way: float  # rho of a step that was under way, and may be charged; 0 without one
     unbegun: float  # rho that the others had reserved
     stopping: Stopping
 
@@ -46,14 +47,16 @@ def abandon(federation: Federation, job: Job, keep: Path) -> Abandoned | None:
     if stopping.is_settled:
         keep.unlink(missing_ok=True)
     rho = (state.done + state.lost) * request.micro_rho / MICRO if is_private else None
-    unbegun = (step.steps - state.done) * request.micro_rho / MICRO
-    return Abandoned(step.run.hex(), state.done, step.steps, rho, unbegun, stopping)
+    begun = state.done + bool(state.under_way)
+    under_way, unbegun = (count * request.micro_rho / MICRO for count in (begun - state.done, step.steps - begun))
+    return Abandoned(step.run.hex(), state.done, step.steps, rho, under_way, unbegun, stopping)
 
 
 def show_abandoned(abandoned: Abandoned) -> str:
     """Return a run that was given up as text: what it cost, and what it gave back."""
     lines = [f"run {abandoned.run} is given up after {abandoned.done} of {abandoned.steps} steps"]
     if abandoned.rho is not None:
-        lines.append(f"charged: rho {abandoned.rho:g} to each person")
+        more = f"; rho {abandoned.under_way:g} more where the step under way was charged" if abandoned.under_way else ""
+        lines.append(f"charged: rho {abandoned.rho:g} to each person{more}")
         lines += released_lines(abandoned.unbegun, abandoned.stopping)
     return "\n".join(lines)

@@ -13,11 +13,14 @@ from analyst.requests import waiting
 from analyst.training.audit_job import AuditJob
 from analyst.training.job import Job
 from analyst.training.released import taken
+from analyst.training.watch_record import gaps_in
 from crypto.randomness import token
 from crypto.rounds.messages import RunEnd
+from policies.fairness.limit import judged_gap
 from policies.fitted import Fitted
 from policies.models.card import Figure
 from policies.requests.audit import AuditStep
+from policies.requests.audited import AuditLimit
 from policies.requests.exact import ExactStep
 from policies.requests.judged import JudgedModel
 from policies.requests.logistic import LogisticStep
@@ -121,8 +124,8 @@ def table_with(federation: Federation, model: Request, of: AuditJob) -> Table:
     return Table(**dict(table) | {"columns": tuple(columns[name] for name in sorted(columns))})
 
 
-def lines_of(audited: Audited) -> list[str]:
-    """Return an audit as text."""
+def lines_of(audited: Audited, limit: AuditLimit | None = None) -> list[str]:
+    """Return an audit as text, and whether the job's own limit on a gap is met, where its figures were released."""
     by = " and ".join(audited.groups)
     price = "" if audited.rho is None else f", at a cost of rho {audited.rho:g}"
     lines = [f"audited by {by} (run {audited.run}){price}: at {', '.join(audited.holders) or 'no silo'}"]
@@ -134,6 +137,10 @@ def lines_of(audited: Audited) -> list[str]:
         for listing in audited.found.listings[:1]:
             lines += _listed(listing.headings, [(line.name, line.values) for line in listing.lines])
         lines += [f"  {note}" for note in audited.found.notes[1:]]
+        if limit is not None:
+            why = judged_gap(gaps_in(audited.found), (limit.limit,))
+            within = f"{limit.measure} is within max_gap, at the outer end of its interval too"
+            lines.append(within if why is None else f"no silo releases, exports or predicts by the model: {why}")
     return lines
 
 

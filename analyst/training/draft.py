@@ -38,7 +38,7 @@ epsilon  = {epsilon:<27}# of the whole run, to one person
 """
 _HELD_OUT = """
 [held_out]                            # persons from whom nothing is learned, so that the model is judged by them
-share = {share}
+{key} = {value}
 """
 _ROUNDS = """
 # rounds = {rounds:<3}                         # at most; a run ends by itself when another round would change nothing
@@ -116,7 +116,7 @@ def drafted_job(
             raise AnalystError(f"the feature {key!r} {problem}", "open it in the file of columns, or leave it out")
     features, notes = (wanted.features, ()) if wanted.features else _open_features(wanted, columns, answers.audited)
     used = tuple(dict.fromkeys((*features, *wanted.labels, *wanted.needed)))
-    text = _text(wanted, table, answers, features)
+    text = _text(wanted, table, answers, features, _marked(columns))
     job = parsed_job(text, "the job")
     first = next(iter(columns))
     try:
@@ -148,6 +148,15 @@ def _why_closed(key: str, columns: Mapping[str, Mapping[str, ColumnDraft]]) -> s
     return ""
 
 
+def _marked(columns: Mapping[str, Mapping[str, ColumnDraft]]) -> str | None:
+    """Return the column that marks who is held out, if one is open for that at every silo."""
+    open_at = [
+        {key for key, one in known.items() if "held_out" in (one.declared or {}).get("roles", ())}
+        for known in columns.values()
+    ]
+    return min(set.intersection(*open_at), default=None)
+
+
 def _open_features(
     wanted: Wanted, columns: Mapping[str, Mapping[str, ColumnDraft]], audited: Sequence[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -165,10 +174,12 @@ def _open_features(
         raise AnalystError("no column is open as a feature at every silo", hint)
     if len(features) > MAX_FEATURES:
         raise AnalystError(f"{len(features)} features, at most {MAX_FEATURES}", "name them with --features A,B,C")
-    without = [key for key, why in closed.items() if why]
+    without = [key for key, why in closed.items() if why and key != _marked(columns)]
     notes = [f"no features, as they are closed or not everywhere: {', '.join(without)}"] if without else []
     if others := [key for key, why in closed.items() if not why and key not in features]:
         notes.append(f"no features, as {wanted.model} does not take their type: {', '.join(others)}")
+    if groups := [key for key in audited if key not in wanted.labels and not _why_closed(key, columns)]:
+        notes.append(f"no features unless --features names them, as audits compare them: {', '.join(groups)}")
     return features, tuple(notes)
 
 
@@ -179,13 +190,17 @@ def _is_taken(draft: ColumnDraft, takes: frozenset[Kind]) -> bool:
     return not takes or kind in takes
 
 
-def _text(wanted: Wanted, table: str, answers: Answers, features: Sequence[str]) -> str:
+def _text(wanted: Wanted, table: str, answers: Answers, features: Sequence[str], marked: str | None) -> str:
     text = _HEAD.format(model=toml(wanted.model), table=toml(table), purpose=toml(answers.purpose))
     if wanted.label is not None:
         text += f"label    = {toml(wanted.label)}\n"
     if features:
         text += f"features = {toml(tuple(features))}\n"
-    held_out = "" if wanted.held_out is None else _HELD_OUT.format(share=wanted.held_out)
+    held_out = ""
+    if wanted.held_out is not None:
+        held_out = _HELD_OUT.format(key="share", value=wanted.held_out)
+    elif marked is not None:
+        held_out = _HELD_OUT.format(key="column", value=toml(marked))
     options = {} if wanted.positive is None else {"positive": wanted.positive}
     if not answers.has_exact_data:
         text += _PRICE.format(epsilon=f"{_epsilon(answers):g}")

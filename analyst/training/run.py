@@ -24,14 +24,14 @@ from analyst.client import Federation
 from analyst.errors import AnalystError, StuckError
 from analyst.requests import waiting
 from analyst.training.auditing import Audited, audit, gaps_of, lines_of
-from analyst.training.beside import LATER
+from analyst.training.beside import beside
 from analyst.training.failed import after_failure
 from analyst.training.job import Job, first_request
 from analyst.training.patience import MetricSoFar
 from analyst.training.progress import Progress, forget, resumed, write
 from analyst.training.registry import Registry
 from analyst.training.released import taken
-from analyst.training.round_metric import metric_after, metric_request
+from analyst.training.round_metric import metric_after
 from analyst.training.rounds import RoundDone
 from analyst.training.step import Sleep, answered, learned
 from analyst.training.stopping import Stopping, end, give_up, released_lines, tell_owed
@@ -223,8 +223,9 @@ def _audited(federation: Federation, job: Job, state: Progress, deadline: int) -
 def begun(federation: Federation, job: Job, digest: bytes) -> Progress:
     """Return the progress of a new run, before anything is sent; raises AnalystError if the job does not fit."""
     request = first_request(federation, job)
+    for _ in beside(federation, job, request):
+        pass  # its metric and its audit fit too, or nothing is begun
     offer = federation.offer_of(request.silos)
-    metric_request(federation, job, request, LATER)  # one that does not fit is told now
     return Progress(
         job=digest,
         first=request.encode(),
@@ -322,7 +323,7 @@ def show_training(training: Training, job: Job, policies: Mapping[str, Path]) ->
     if training.why_no_metric:
         lines.append(f"its metric was not told, and the run went on without: {training.why_no_metric}")
     if training.audited is not None:
-        lines += lines_of(training.audited)
+        lines += lines_of(training.audited, job.audit.limit if job.audit is not None else None)
     elif training.why_no_audit:
         lines.append(f"the model was not audited: {training.why_no_audit}; try again with: consilo watch JOB --once")
     elsewhere = "" if training.has_model else ", and nowhere else"

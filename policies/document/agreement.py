@@ -208,7 +208,9 @@ def drafted_columns(agreement: Agreement) -> str:
         names = {one.name: None for silo, one in at.items() if _is_ambiguous(one, agreement.columns[silo])}
         line += f", from = {toml(tuple(names))}" if names else ""
         where = "" if len(at) == len(silos) else f"only {', '.join(at)}"
-        said = "; ".join(dict.fromkeys(text for one in at.values() if (text := remark_of(one))))
+        are_bools = type_ != "int" or all("bool" in one.found.readable for one in at.values())
+        remarks = (remark_of(one) for one in at.values() if are_bools or "bool" not in one.found.readable)
+        said = "; ".join(dict.fromkeys(text for text in remarks if text))
         comment = "; ".join(part for part in ("the label" if is_label else "", where, said) if part)
         lines.append(f"{line} }}" + (f"  # {comment}" if comment else ""))
     return "\n".join([_NAMED.format(placeholder=PLACEHOLDER), *lines]) + "\n"

@@ -484,6 +484,7 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
             },
             _TIMES | {"group": Part("feature", _CLASSES)},
             least_features=0,
+            rounds=1,
             check=_check_curves,
         ),
         "pca": Shape(

@@ -70,7 +70,7 @@ class TrainingStep(OneSum, Message, ABC):
             raise ValueError("step must be below steps, and follow a report unless it is the first")
         named = self.columns()
         if twice := sorted({name for name in named if named.count(name) > 1}):
-            raise ValueError(f"a column is used twice: {', '.join(twice)}")
+            raise ValueError(f"a column is used twice: {', '.join(twice)}; name it once, as label, feature or part")
         if self.continues == self.run:
             raise ValueError("a run continues another one")
         return self

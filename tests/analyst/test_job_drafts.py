@@ -136,6 +136,30 @@ def test_a_column_of_audits_is_opened_for_them_and_is_no_feature(
     assert policy.sources["customers"].columns["region"].roles == ("feature", "audit")
     assert policy.purposes["retention"].computations == ("logistic-regression", "evaluation", "audit")
     assert 'features = ["age", "visits", "spent"]' in Path("mine/job.toml").read_text()
+    said = capsys.readouterr().out
+    assert "no features unless --features names them, as audits compare them: region, newsletter" in said
+
+
+def test_a_column_that_marks_who_is_held_out_is_in_the_job(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    marked = COLUMNS.replace('newsletter = { type = "bool" }', 'newsletter = { type = "bool", roles = ["held_out"] }')
+    Path("columns.toml").write_text(marked)
+    job = "--job logistic-regression --label left --exact"
+    assert run(f"consilo new mine {FOUND} --columns columns.toml {job} {ANSWERS}") == 0, capsys.readouterr()
+    assert 'column = "newsletter"' in Path("mine/job.toml").read_text()
+    assert "newsletter" not in capsys.readouterr().out
+    assert run(f"consilo new other {FOUND} --columns columns.toml {job} --held-out 0.25 {ANSWERS}") == 0
+    text = Path("other/job.toml").read_text()
+    assert "share = 0.25" in text
+    assert "column =" not in text
+
+
+def test_numbers_that_are_0_and_1_at_one_silo_alone_are_not_proposed_as_a_bool(shop: Path) -> None:
+    file = Path("alpha.csv")
+    file.write_text(re.sub(r"^((?:[^,]*,){4})\d+,", r"\g<1>1,", file.read_text(), flags=re.M))
+    assert run(f"consilo new mine {FOUND} --job logistic-regression --label plan --draft-columns drafted.toml") == 0
+    lines = Path("drafted.toml").read_text().splitlines()
+    assert 'visits = { type = "int", bounds = "FILL IN" }' in lines
+    assert any(line.startswith("left = ") and "only 0 and 1" in line for line in lines)
 
 
 def test_without_answers_few_keys_are_left_to_fill_in(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:

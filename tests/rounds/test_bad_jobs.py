@@ -68,6 +68,8 @@ def test_every_error_of_a_job_has_a_hint_of_training(tmp_path: Path) -> None:
         "label 'kind' is text": job_of("linear-regression", "kind").replace('"kind", ', ""),
         "low must be below high": job_of("linear-regression", "paid", "[bounds]\ndebt = [5, 1]\n"),
         "no option": job_of("linear-regression", "paid", "[options]\npenalty = 1\n"),
+        "no groups to audit": job_of("logistic-regression", "ok", '[audit]\ngroups = ["debt"]\n'),
+        "has no auc": job_of("linear-regression", "paid", '[held_out]\ncolumn = "ok"\n[metric]\nname = "auc"\n'),
     }
     with exact.banks(tmp_path / "f") as (simulation, file):
         for says, job in bad.items():

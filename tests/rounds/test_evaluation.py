@@ -208,6 +208,8 @@ def test_the_command_tells_the_last_run(
         assert all(step.endswith(" catalogue") for step, _ in simulation.silos["east"].seen[sent:])
         assert analyst.cli.main.main([*asked, "--preview", "--format", "csv"]) == 1
         assert "take --format text or json" in capsys.readouterr().err
+        assert analyst.cli.main.main([*asked, "--own"]) == 0
+        assert "not judged alone, as their policies lack own_metrics = true" in capsys.readouterr().err
         assert analyst.cli.main.main([*asked, "--epsilon", "1"]) == 3
         assert "the source is exact, the request is private" in capsys.readouterr().err
         request = evaluation_of(simulation.federation, entry_of(simulation))

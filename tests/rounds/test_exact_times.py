@@ -73,6 +73,8 @@ def test_a_run_of_curves_is_that_of_the_pooled_rows(tmp_path: Path, capsys: pyte
         policy = tmp_path / "f" / "silos" / "north" / "policy.toml"
         assert silo_node.owner.cli.main(["models", "--policy", str(policy)]) == 0
         shown = capsys.readouterr().out
+    assert "1 of 1 steps" in shown
+    assert "a median is the end of its line" in shown
     rows = [row for silo in SILOS for row in rows_of(silo)]
     ends = np.round(np.floor(np.array([row["paid"] for row in rows]) / 2.5 + 1e-9) * 2.5 + 2.499, 3)
     events, kinds = np.array([row["ok"] for row in rows]), np.array([row["kind"] for row in rows])

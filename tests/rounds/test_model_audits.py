@@ -161,10 +161,13 @@ def test_an_analyst_sees_an_audit_where_policies_release_it(tmp_path: Path) -> N
 def test_a_limit_of_the_job_stops_the_release(
     tmp_path_factory: pytest.TempPathFactory, limit: str, may_leave: bool
 ) -> None:
-    job = job_of(f'groups = ["white"]\n{limit}', 'recipients = ["silos", "analyst"]\n')
-    training, states, _ = trained(tmp_path_factory.mktemp("limit"), job, RELEASED)
+    to_both = 'recipients = ["silos", "analyst"]\n'
+    job = job_of(f'groups = ["white"]\n{limit}{to_both}', to_both)
+    training, states, said = trained(tmp_path_factory.mktemp("limit"), job, RELEASED)
     assert gaps_of(states["logistic-regression"])["equal-opportunity"][2] > 0.01
     assert training.has_model is may_leave
+    assert ("no silo releases, exports or predicts by the model: the equal-opportunity gap" in said) is not may_leave
+    assert ("equal-opportunity is within max_gap" in said) is may_leave
 
 
 @every(

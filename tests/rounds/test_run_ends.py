@@ -207,6 +207,7 @@ def test_an_interrupted_run_can_be_given_up(tmp_path: Path) -> None:
         mend = cut_off(simulation, "south", "west", at="stop")
         first = abandon(simulation.federation, read_job(file), keep_of(file))
         assert first is not None
+        assert (first.rho or 0) + first.under_way + first.unbegun == pytest.approx(first.steps * (first.rho or 0) / 2)
         assert (first.stopping.stopped, first.stopping.released) == (SILOS[:3], ())
         assert reserved(simulation) == [STEPS - 2] * len(SILOS), "its analyst alone gives nothing back"
         assert "4 of 5 silos must" in show_abandoned(first)

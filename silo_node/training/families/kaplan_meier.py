@@ -177,6 +177,7 @@ def _notes(task: Task, state: State) -> Iterator[str]:
         yield f"left out: {state.one('small'):.0f} groups of fewer than {least} rows"
     if least != "1":
         yield f"each line has {least} or more rows that end; after it {least} or more are left, or none"
+        yield "a median is the end of its line: half were reached in that line, perhaps sooner"
 
 
 def intervals(survival: Vector, variance: Vector) -> tuple[Vector, Vector]:
