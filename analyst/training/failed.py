@@ -64,7 +64,8 @@ def after_failure(
         raise _stuck(request, error)
     if isinstance(error, DeniedError) and not has_begun and _AWAITED not in codes:
         forget(keep)  # nothing has begun: the job may be changed
-        fits = _what_fits(federation, request) if any(code.startswith(_PRICES) for code in codes) else ""
+        is_dear = "RELEASE" not in codes and any(code.startswith(_PRICES) for code in codes)
+        fits = _what_fits(federation, request) if is_dear else ""
         raise DeniedError(error.message, "; ".join(filter(None, (error.hint, fits))), error.denials)
     write(keep, after)
     raise _explained(error, after, request, codes, is_charged=is_charged, keep=keep)

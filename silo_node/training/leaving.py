@@ -29,10 +29,12 @@ def may_leave(policy: Policy, state: RunState, way: Way) -> None:
         )
     for groups, limit in limits_of(policy, state):
         largest = max(LARGEST_COHORT, policy.disclosure.min_cohort)
-        if (why := judged_gap(gaps_by(state, groups, limit.threshold, largest), (limit,))) is not None:
+        found = gaps_by(state, groups, limit.threshold, largest)
+        if (why := judged_gap(found, (limit,))) is not None:
             by, at = " and ".join(groups), f"a threshold of {limit.threshold:g} and a min_cohort of at most {largest}"
-            hint = f"the analyst audits it by {by} with [audit] in the job, at all silos of its last round, with {at};"
-            hint += " weights or thresholds by group mend a gap"
+            hint = f"the analyst audits it by {by} with [audit] in the job, at all silos of its last round, with {at}"
+            if found:
+                hint = 'another model has a smaller gap: with weights = "reweighing", other features, or more rows'
             raise SiloError(f"the model may not leave, predict or be exported: {why}", f"{hint}: docs/training.md")
 
 
