@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from crypto.errors import ProtocolError
 from policies.models.record import RunRecord, Spell
 from policies.requests.audit import AuditStep
 from policies.requests.exact import ExactStep
@@ -19,8 +20,11 @@ from silo_node.training.auditing import drift_listings
 from silo_node.training.family import Fitted
 from silo_node.training.grid import Integers, Vector
 from silo_node.training.kept_audits import AuditedModel, GroupGap, gaps_by
+from silo_node.training.run import RunState
+from silo_node.training.scoring import check_judged
 from tests.cases import every
 from tests.harness import families
+from tests.rounds.computation_examples import EXAMPLES
 
 SILOS = ("east", "north", "south", "west")
 HALF = Decimal("0.5")
@@ -119,3 +123,29 @@ def test_a_bin_is_shown_only_if_its_rows_are_those_of_min_cohort_persons() -> No
     for rows, expected in ((29, None), (30, 30.0)):
         features = drift_listings(audit, table, Sums(rows, lengths))[1]
         assert {line.values for line in features.lines} == {(expected,)}
+
+
+def test_a_model_is_audited_by_its_own_analyst_alone() -> None:
+    """An audit is kept beside the model in the place of an earlier one, and a release may wait for it."""
+    of = next(one for one in EXAMPLES["audit-step"] if isinstance(one.plan, AuditStep))
+    assert isinstance(of.plan, AuditStep)
+    model, record = of.plan.judged, RunRecord(plan=of.plan.judged.step, table=of.table, spells=())
+    held = RunState(
+        run=model.run,
+        job=bytes(32),
+        analyst=of.analyst,
+        purpose=of.purpose,
+        table=of.table.name,
+        release="exact",
+        steps=4,
+        done=1,
+        position=model.position,
+        learned_at=1,
+        terms=(),
+        weights=(),
+        velocity=(),
+        record=record,
+    )
+    assert check_judged(of, lambda run: held) is held
+    with pytest.raises(ProtocolError, match="another analyst's"):
+        check_judged(of.model_copy(update={"analyst": "bob"}), lambda run: held)
