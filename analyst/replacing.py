@@ -48,6 +48,8 @@ def in_place_of(request: Request, failure: Failure, now: int, roster: Roster, be
         away |= set(failures_of(failure.failed, roster))
     before = request.replaces
     earlier = before.requests if before is not None else ()
+    if failure.charged and step is None:
+        bears = _never  # those who take part have charged it, and accept no other request in its place
     out = _few((away | set(denials)) & set(request.silos), set(denials), request, bears)
     rest = tuple(silo for silo in request.silos if silo not in out)
     if not out or not rest or len(earlier) == MAX_REPLACED:
