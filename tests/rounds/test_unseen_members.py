@@ -257,7 +257,7 @@ def test_a_leaf_at_the_place_of_another() -> None:
     unseen = sorted(set(names) - seeing(told(names), VICTIM))[0]
     swapped = told(names, {ODD: member_leaf(unseen, given[unseen]), unseen: member_leaf(ODD, given[ODD])})
     found = refusing(swapped)
-    assert set(found) == seeing(swapped, ODD) | seeing(swapped, unseen)
+    assert set(found) >= seeing(swapped, ODD) | seeing(swapped, unseen)  # and who has them as witnesses
     # Its own proof shows a silo nothing of a tree of another shape.
     message, *parts = told(names).share(VICTIM)
     proof = ShareKeys.decode(message).proof
