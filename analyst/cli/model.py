@@ -11,7 +11,6 @@ from analyst.errors import AnalystError
 from analyst.training.registry import Registry, RunEntry
 from federation.files import write_out
 from federation.terminal import Commands, add_command, add_group, plain
-from federation.web.document import document
 from policies.models.card import Card, ending_of, policies, sections, title_of, to_json
 from policies.models.exporting import FORMATS, exported
 from policies.models.portable import Portable
@@ -190,6 +189,8 @@ def _card(entry: RunEntry) -> Card:
 
 
 def _write_card(card: Card, file: Path) -> None:
+    from federation.web.document import document  # the web stack is slow to import
+
     page = document(title_of(card), f"model card of run {card.run}", sections(card))
     write_out(file, (page if ending_of(file) == "html" else to_json(card)).encode())
 

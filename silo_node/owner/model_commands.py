@@ -6,7 +6,6 @@ from pathlib import Path
 
 from federation.files import write_out
 from federation.terminal import Commands, add_command, plain
-from federation.web.document import document
 from policies.document.load import load
 from policies.document.policy import Policy
 from policies.models.card import Card, ending_of, sections, title_of, to_json
@@ -131,6 +130,8 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _write_card(card: Card, file: Path) -> None:
+    from federation.web.document import document  # the web stack is slow to import
+
     page = document(title_of(card), f"model card of run {card.run}", sections(card))
     write_out(file, (page if ending_of(file) == "html" else to_json(card)).encode())
 
