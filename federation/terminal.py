@@ -17,10 +17,12 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import chain, repeat
+from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 from crypto.errors import CryptoError
 from federation.errors import CommandLineError, FederationError
+from federation.files import write_out
 from federation.operations.checks import Finding
 from federation.operations.private import close_to_others
 
@@ -128,6 +130,15 @@ def print_findings(findings: Iterable[Finding]) -> int:
 def plain(text: str) -> str:
     """Return text of another party without control characters."""
     return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def put_out(text: str, file: Path | None, in_words: str) -> None:
+    """Write a text to a file and say what it is, or print it without control characters; raises OSError."""
+    if file is None:
+        print("\n".join(map(plain, text.splitlines())))
+        return
+    write_out(file, text.encode())
+    print(f"{file}: {in_words}")
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:

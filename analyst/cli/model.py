@@ -10,8 +10,8 @@ from analyst.cli.evaluating import add_evaluate_command
 from analyst.errors import AnalystError
 from analyst.training.registry import Registry, RunEntry
 from federation.files import write_out
-from federation.terminal import Commands, add_command, add_group, plain
-from policies.models.card import Card, ending_of, policies, sections, title_of, to_json
+from federation.terminal import Commands, add_command, add_group, plain, put_out
+from policies.models.card import Card, policies, written
 from policies.models.exporting import FORMATS, exported
 from policies.models.portable import Portable
 from policies.models.predicting import predict_by_form
@@ -191,17 +191,12 @@ def _card(entry: RunEntry) -> Card:
 def _write_card(card: Card, file: Path) -> None:
     from federation.web.document import document  # the web stack is slow to import
 
-    page = document(title_of(card), f"model card of run {card.run}", sections(card))
-    write_out(file, (page if ending_of(file) == "html" else to_json(card)).encode())
+    write_out(file, written(card, file, document))
 
 
 def _predict(options: argparse.Namespace, notes: Console) -> int:
     found = predict_by_form(options.input, _form(_registry(options).entry(options.name)))
-    if options.out is None:
-        print("\n".join(map(plain, found.text.splitlines())))
-    else:
-        write_out(options.out, found.text.encode())
-        print(f"{options.out}: {found.in_words()}")
+    put_out(found.text, options.out, found.in_words())
     return 0
 
 

@@ -6,14 +6,17 @@ alike, and noise is normal with the stated variance. Wilson, JASA 22 (1927); New
 10; Donner and Zou, Statist. Methods Med. Res. 21 (2012), for ratios.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import permutations
 from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+_Ends = tuple[float, float, float]  # a share, and both ends of its interval
 ALPHA = 0.05
 
 
@@ -76,23 +79,22 @@ class Interval:
 
 def widest_difference(shares: Shares, alpha: float = ALPHA) -> Interval:
     """Return the largest difference between two groups' shares; its interval holds all pairs at once (Bonferroni)."""
-    groups = len(shares.hits)
-    if groups < 2:
+    if len(shares.hits) < 2:
         return Interval(float("nan"), 0.0, 1.0)
-    values, (lows, highs) = shares.values, shares.ends(z_of(2 * alpha / (groups * (groups - 1))))
-    low, high = 0.0, 0.0
-    for one in range(groups):
-        for other in range(groups):
-            if one == other:
-                continue
-            ends = _difference((values[one], lows[one], highs[one]), (values[other], lows[other], highs[other]))
-            low, high = max(low, ends[0]), max(high, ends[1])
-    known = values[~np.isnan(values)]
+    lows, highs = zip(*(_difference(one, other) for one, other in _pairs(shares, alpha)), strict=True)
+    known = shares.values[~np.isnan(shares.values)]
     value = float(known.max() - known.min()) if len(known) > 1 else float("nan")
-    return Interval(value, low, min(high, 1.0))
+    return Interval(value, max(0.0, *lows), min(max(0.0, *highs), 1.0))
 
 
-def _difference(one: tuple[float, float, float], other: tuple[float, float, float]) -> tuple[float, float]:
+def _pairs(shares: Shares, alpha: float) -> Iterator[tuple[_Ends, _Ends]]:
+    """Yield the shares of each two groups, both ways, with the ends of intervals that hold for all pairs at once."""
+    groups = len(shares.hits)
+    lows, highs = shares.ends(z_of(2 * alpha / (groups * (groups - 1))))
+    return permutations(zip(shares.values, lows, highs, strict=True), 2)
+
+
+def _difference(one: _Ends, other: _Ends) -> tuple[float, float]:
     """Return both ends of a difference of two shares, each with both of its ends: Newcombe's method 10."""
     (first, first_low, first_high), (second, second_low, second_high) = one, other
     if np.isnan(first) or np.isnan(second):
@@ -104,23 +106,15 @@ def _difference(one: tuple[float, float, float], other: tuple[float, float, floa
 
 def least_ratio(shares: Shares, alpha: float = ALPHA) -> Interval:
     """Return the smallest ratio of two groups' shares, at most 1; its interval holds all pairs at once."""
-    groups = len(shares.hits)
-    if groups < 2:
+    if len(shares.hits) < 2:
         return Interval(float("nan"), 0.0, 1.0)
-    values, (lows, highs) = shares.values, shares.ends(z_of(2 * alpha / (groups * (groups - 1))))
-    low, high = 1.0, 1.0
-    for one in range(groups):
-        for other in range(groups):
-            if one == other:
-                continue
-            ends = _ratio((values[one], lows[one], highs[one]), (values[other], lows[other], highs[other]))
-            low, high = min(low, ends[0]), min(high, ends[1])
-    known = values[~np.isnan(values)]
+    lows, highs = zip(*(_ratio(one, other) for one, other in _pairs(shares, alpha)), strict=True)
+    known = shares.values[~np.isnan(shares.values)]
     value = float(known.min() / known.max()) if len(known) > 1 and known.max() > 0 else float("nan")
-    return Interval(value, low, high)
+    return Interval(value, min(1.0, *lows), min(1.0, *highs))
 
 
-def _ratio(one: tuple[float, float, float], other: tuple[float, float, float]) -> tuple[float, float]:
+def _ratio(one: _Ends, other: _Ends) -> tuple[float, float]:
     """Return both ends of a ratio of two shares: by the logarithms of the shares' own intervals (Donner and Zou).
 
     Where a share is 0, or unknown, its logarithm has no distance from an end: the ends are those of the shares.

@@ -5,7 +5,7 @@ file without scripts and outside links. Mitchell et al., Model Cards for Model R
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -157,6 +157,12 @@ def ending_of(file: Path) -> Literal["html", "json"]:
             return "json"
         case _:
             raise ModelError(f"{file} ends in neither .html nor .json", "name a file that does")
+
+
+def written(card: Card, file: Path, document: Callable[[str, str, Sequence[Section]], str]) -> bytes:
+    """Return a card as its file's ending says; `document` writes a page of headings with tables."""
+    page = document(title_of(card), f"model card of run {card.run}", sections(card))
+    return (page if ending_of(file) == "html" else to_json(card)).encode()
 
 
 def title_of(card: Card) -> str:

@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 
 from federation.files import write_out
-from federation.terminal import Commands, add_command, plain
+from federation.terminal import Commands, add_command, plain, put_out
 from policies.document.load import load
 from policies.document.policy import Policy
-from policies.models.card import Card, ending_of, sections, title_of, to_json
+from policies.models.card import Card, written
 from policies.models.exporting import FORMATS, exported
 from policies.models.record import run_named
 from policies.requests.families import SHAPES
@@ -132,8 +132,7 @@ def _show(options: argparse.Namespace) -> int:
 def _write_card(card: Card, file: Path) -> None:
     from federation.web.document import document  # the web stack is slow to import
 
-    page = document(title_of(card), f"model card of run {card.run}", sections(card))
-    write_out(file, (page if ending_of(file) == "html" else to_json(card)).encode())
+    write_out(file, written(card, file, document))
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -141,11 +140,7 @@ def _predict(options: argparse.Namespace) -> int:
     one = _the_model(models, options.name)
     may_leave(policy, one.state, "predict")
     found = predictions(one.state, options.input)
-    if options.out is None:
-        print("\n".join(map(plain, found.text.splitlines())))
-    else:
-        write_out(options.out, found.text.encode())
-        print(f"{options.out}: {found.in_words()}")
+    put_out(found.text, options.out, found.in_words())
     return 0
 
 
