@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -50,6 +50,30 @@ class AtSilo:
     seconds: float
     denials: tuple[Denial, ...]
     left: tuple[Left, ...]
+
+
+class Said(Protocol):
+    """What one silo would say, whatever is asked; a dataclass with more fields of plain values."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def denials(self) -> tuple[Denial, ...]: ...
+
+    @property
+    def left(self) -> tuple[Left, ...]: ...
+
+
+def silos_to_dict(silos: Mapping[str, Said]) -> dict[str, dict[str, Any]]:
+    """Return what each silo would say as plain values."""
+    return {
+        silo: {
+            **asdict(one),
+            "denials": [denial.model_dump() for denial in one.denials],
+            "left": [budget.model_dump() for budget in one.left],
+        }
+        for silo, one in silos.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +132,7 @@ class Preview:
         found = asdict(self)
         if not self.statements:
             del found["statements"]
-        found["silos"] = {
-            silo: {
-                **asdict(one),
-                "denials": [denial.model_dump() for denial in one.denials],
-                "left": [budget.model_dump() for budget in one.left],
-            }
-            for silo, one in self.silos.items()
-        }
+        found["silos"] = silos_to_dict(self.silos)
         return found
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from analyst.client import Federation
 from analyst.errors import AnalystError
-from analyst.preview import AtSilo, absent_from, at_silo, left_in_words
+from analyst.preview import AtSilo, absent_from, at_silo, left_in_words, silos_to_dict
 from analyst.training.evaluation import judged_of
 from analyst.training.metrics import Floats, opened_of
 from analyst.training.registry import Registry, RunEntry
@@ -56,15 +56,7 @@ class JudgingPreview:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values; docs/commands.md describes them."""
-        silos = {
-            silo: {
-                **asdict(one),
-                "denials": [denial.model_dump() for denial in one.denials],
-                "left": [budget.model_dump() for budget in one.left],
-            }
-            for silo, one in self.silos.items()
-        }
-        return asdict(self) | {"silos": silos}
+        return asdict(self) | {"silos": silos_to_dict(self.silos)}
 
 
 def preview_evaluation(federation: Federation, entry: RunEntry, request: Request) -> JudgingPreview:

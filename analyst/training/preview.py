@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from analyst.client import Federation
 from analyst.errors import AnalystError
-from analyst.preview import absent_from, at_silo
+from analyst.preview import absent_from, at_silo, silos_to_dict
 from analyst.remedies import Bearing
 from analyst.sql.offer import Offer
 from analyst.training.affordable import Affordable, affordable, limits_of
@@ -102,16 +102,7 @@ class RunPreview:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values; docs/commands.md describes them."""
-        found = asdict(self)
-        found["silos"] = {
-            silo: {
-                **asdict(one),
-                "denials": [denial.model_dump() for denial in one.denials],
-                "left": [budget.model_dump() for budget in one.left],
-            }
-            for silo, one in self.silos.items()
-        }
-        return found
+        return asdict(self) | {"silos": silos_to_dict(self.silos)}
 
 
 def preview_run(federation: Federation, job: Job, keep: Path | None = None) -> RunPreview:

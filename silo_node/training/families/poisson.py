@@ -23,7 +23,8 @@ def _counts(task: Task, examples: Examples) -> Vector:
     return np.asarray(np.rint(examples.cells[task.label or ""] / float(width) * half + middle), np.float64)
 
 
-def _offset(task: Task, examples: Examples) -> Vector | None:
+def offset_of(task: Task, examples: Examples) -> Vector | None:
+    """Return what is added to the linear predictor of each row, in the column's own units; None without a column."""
     name = task.parts.get("offset")
     if name is None:
         return None
@@ -40,7 +41,7 @@ def _most_offset(task: Task) -> float:
 
 def _moments(task: Task, examples: Examples) -> Integers:
     """Return the sums of the counts, of log(count!), of the exposures, and of the counts times the offsets."""
-    counts, offset = _counts(task, examples), _offset(task, examples)
+    counts, offset = _counts(task, examples), offset_of(task, examples)
     offsets = np.zeros(examples.rows) if offset is None else offset
     different, places = np.unique(counts, return_inverse=True)
     factorials = np.array([math.lgamma(count + 1) for count in different], np.float64)
@@ -106,4 +107,4 @@ def _finish(task: Task, state: State) -> Fitted:
     return fitted(task, state, regression(task, state, weight_names(task)), figures)
 
 
-FAMILY = family_of(Glm(_moments, _start, _labels, _pointwise, _finish, _mean, _counts, _offset, can_run_away=True))
+FAMILY = family_of(Glm(_moments, _start, _labels, _pointwise, _finish, _mean, _counts, offset_of, can_run_away=True))

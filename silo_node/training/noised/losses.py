@@ -9,7 +9,6 @@ import numpy as np
 from policies.requests.families import Task
 from silo_node.training import design
 from silo_node.training.families.logistic import share_of
-from silo_node.training.family import Examples
 from silo_node.training.grid import Vector
 
 _MOST_LOGARITHM = 30.0  # of an expected count: beyond it only the sign of the slope counts, as it is clipped
@@ -52,12 +51,3 @@ SLOPES: Mapping[str, Slope] = MappingProxyType(
         "poisson-regression": _poisson,
     }
 )
-
-
-def offset_of(task: Task, examples: Examples) -> Vector | None:
-    """Return what is added to the linear predictor of each row, in the column's own units; None without a column."""
-    name = task.parts.get("offset")
-    if name is None:
-        return None
-    middle, half, width = design.span(task.table.column(name))
-    return np.asarray(examples.cells[name] / float(width) * half + middle, np.float64)

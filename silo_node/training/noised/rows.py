@@ -20,10 +20,11 @@ from policies.requests.noised_families import (
     triangle,
 )
 from silo_node.training import design
+from silo_node.training.families.poisson import offset_of
 from silo_node.training.family import Examples, State
 from silo_node.training.grid import Integers, Vector
 from silo_node.training.noised.clipped import blocks, by_person, clipped_sum, persons_in
-from silo_node.training.noised.losses import SLOPES, offset_of
+from silo_node.training.noised.losses import SLOPES
 from silo_node.training.registry import FAMILIES
 
 OF_MOMENTS = 0.6  # of the largest norm of a row's products: what those of a person are clipped to
