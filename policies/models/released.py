@@ -22,7 +22,7 @@ class ReleasedModel(Message):
 
     KIND: ClassVar[str] = "released-model"
     MAX_BYTES: ClassVar[int] = 6 << 20
-    MAX_COMMAS: ClassVar[int] = 2**19
+    MAX_COMMAS: ClassVar[int] = 3 * 2**17  # of a form 2**17, of what was fitted 2**18
     federation: Name
     run: RoundId
     position: Digest  # SHA-256 of the encrypted report that was learned last

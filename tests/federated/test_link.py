@@ -419,7 +419,7 @@ def test_a_request_signed_by_somebody_else_than_the_certificate_says_is_refused(
     assert seen
 
 
-@pytest.mark.parametrize("step", ["_round", "__class__", "stop", "open_shares"])
+@pytest.mark.parametrize("step", ["_round", "__class__", "close", "open_shares"])
 def test_analysts_may_call_nothing_but_what_is_listed(hub: Served, step: str) -> None:
     with hub.open() as federation, pytest.raises(FederationError, match="has no call"):
         call_link(link_of(federation), step, b"")

@@ -507,6 +507,7 @@ ADMISSIONS = (
     "patient_id text, admitted date, region text, age_band text, icd_group text, stay_days integer,"
     " hba1c numeric(4, 1), readmitted boolean, free_text text"
 )
+SURVIVAL = "patient_id text, age_band text, stage text, treated boolean, ward text, days integer, died boolean"
 DECISIONS = (
     "patient_id text, duo_code text, given_at timestamptz, valid_to timestamptz, withdrawn_at timestamptz,"
     " record_id text"
@@ -536,6 +537,7 @@ def test_the_hospital_of_the_examples_answers(
             for day in range(30)
         ],
     )
+    server.fill("clinical.survival", SURVIVAL, [("p0", "40-64", "II", True, "medical", 300, False)])
     given = datetime(2026, 1, 1, tzinfo=UTC)
     server.fill("consent.decisions", DECISIONS, [("p0", "HMB", given, None, None, "r-0")])
     federation = tmp_path / "federation"
