@@ -383,10 +383,8 @@ def read_contribution(aggregator: Aggregator, state: KeysShared, silo: str, head
     return signed
 
 
-def fix_survivors(
-    aggregator: Aggregator, state: KeysShared, contributions: Mapping[str, Signed[Contribution]]
-) -> SurvivorsFixed:
-    """Name survivors and dropped; raises SilosMissingError if too few have contributed."""
+def survivors_of(state: KeysShared, contributions: Mapping[str, Signed[Contribution]]) -> SurvivorSet:
+    """Divide the roster by whose masked inputs are here; raises SilosMissingError if too few have contributed."""
     manifest = state.before.manifest
     survivors = [silo for silo in manifest.silos if silo in contributions]
     survivor_set = SurvivorSet(
@@ -398,7 +396,15 @@ def fix_survivors(
         check_survivors(manifest, state.before.manifest_hash, survivor_set)
     except ProtocolError as err:
         raise SilosMissingError(err.message, survivor_set.dropped) from err
-    headers = tuple(contributions[silo].envelope for silo in survivors)
+    return survivor_set
+
+
+def fix_survivors(
+    aggregator: Aggregator, state: KeysShared, contributions: Mapping[str, Signed[Contribution]]
+) -> SurvivorsFixed:
+    """Name survivors and dropped; raises SilosMissingError if too few have contributed."""
+    survivor_set = survivors_of(state, contributions)
+    headers = tuple(contributions[survivor.silo].envelope for survivor in survivor_set.survivors)
     return SurvivorsFixed(state, headers, survivor_set, sign(survivor_set, aggregator.name, aggregator.signing))
 
 
@@ -430,13 +436,14 @@ def assemble(
     state: SurvivorsFixed,
     signatures: Mapping[str, Signature],
     replies: Replies,
-    blinded_sum: Sequence[bytes],
+    sum_digests: Sequence[bytes],
     outcomes: Outcomes | None = None,
 ) -> tuple[EncryptedReport, Sequence[bytes]]:
-    """Return the report and the pieces of its sum; raises SilosMissingError if too few silos opened their shares.
+    """Return the report, and in the backend `shares` the pieces of its sum, which are the silos' sealed sums.
 
-    In the backend `shares` the pieces are the silos' sealed sums, otherwise the chunks of `blinded_sum`. The report
-    names the silos of the request that refused, those that did not answer, and those that signed something wrong.
+    Otherwise the pieces are the chunks of the closed sum, of which `sum_digests` are the digests. The report names the
+    silos of the request that refused, those that did not answer, and those that signed something wrong. Raises
+    SilosMissingError if too few silos opened their shares.
     """
     told = outcomes or Outcomes(state.before.before.before.terms.request_hash, aggregator.federation, aggregator.silos)
     shared, composed = state.before, state.before.before
@@ -463,8 +470,7 @@ def assemble(
         for index, silo in enumerate(manifest.silos)
         if silo in state.survivor_set.dropped
     )
-    if composed.scheme.columns > 1:
-        blinded_sum = [piece for silo in sorted(sums) for piece in sums[silo]]
+    sealed = [piece for silo in sorted(sums) for piece in sums[silo]] if composed.scheme.columns > 1 else []
     report = EncryptedReport(
         propose=composed.before.envelope,
         manifest=composed.envelope,
@@ -479,9 +485,9 @@ def assemble(
         missing=tuple(sorted(told.missing)),
         testimonies=tuple(told.testimony(silo) for silo in sorted(told.wrong)),
         length=manifest.length,
-        chunks=digests(blinded_sum),
+        chunks=digests(sealed) if composed.scheme.columns > 1 else tuple(sum_digests),
     )
-    return report, blinded_sum
+    return report, sealed
 
 
 def _read_openings(

@@ -389,7 +389,7 @@ class Round:
     def assemble(self) -> "Round":
         total = self.total()
         encrypted, _ = aggregator_core.assemble(
-            self.many.aggregator, self.parted, self.signatures, self.replies["open_shares"], [total]
+            self.many.aggregator, self.parted, self.signatures, self.replies["open_shares"], digests([total])
         )
         self.report = StoredReport.decode(report_header(encrypted) + total)
         return self
