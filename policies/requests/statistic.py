@@ -47,6 +47,10 @@ class Extent(NamedTuple):
         """Return it with another share of the price."""
         return self._replace(share=share)
 
+    def up_to(self, most: int) -> "Extent":
+        """Return it with the greatest magnitude that a number of one silo can have, by the request alone."""
+        return self._replace(most=most)
+
     @property
     def squared(self) -> int:
         """The square of the L2 sensitivity."""

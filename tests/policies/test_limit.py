@@ -37,7 +37,7 @@ def computed(*extents: Extent) -> Any:
 def bounded(most: int, length: int = 3, sensitivity: int = 0) -> Extent:
     """Return an extent that states `most`; with a sensitivity it has noise."""
     extent = noised(length, sensitivity) if sensitivity else exact(length)
-    return extent._replace(most=most)
+    return extent.up_to(most)
 
 
 def test_without_a_stated_bound_nothing_changes() -> None:
@@ -133,8 +133,8 @@ def test_a_whole_sum_wraps_with_less_than_two_to_the_minus_40_and_the_charge_cov
 
 def test_noise_with_a_stated_bound_is_charged_in_short_blocks_too() -> None:
     assert inexact_slots(TABLE, computed(noised(5, 1))) == 0
-    assert inexact_slots(TABLE, computed(noised(5, 1)._replace(most=3), exact(7)._replace(most=2))) == 5
-    assert inexact_slots(TABLE, computed(noised(5000, 1), noised(5, 1)._replace(most=3))) == 5005
+    assert inexact_slots(TABLE, computed(noised(5, 1).up_to(3), exact(7).up_to(2))) == 5
+    assert inexact_slots(TABLE, computed(noised(5000, 1), noised(5, 1).up_to(3))) == 5005
 
 
 def test_every_party_computes_the_same_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,9 +142,7 @@ def test_every_party_computes_the_same_limit(monkeypatch: pytest.MonkeyPatch) ->
     plain = Plan.statistics
 
     def stated(self: Plan, asked: Any) -> Any:
-        return {
-            name: extent._replace(most=1000 + place) for place, (name, extent) in enumerate(plain(self, asked).items())
-        }
+        return {name: extent.up_to(1000 + place) for place, (name, extent) in enumerate(plain(self, asked).items())}
 
     whole = terms_of(request(), bytes(32))
     monkeypatch.setattr(Plan, "statistics", stated)
@@ -163,7 +161,7 @@ def test_every_party_computes_the_same_limit(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_rows_are_carried_up_to_the_stated_bound() -> None:
-    of = computed(exact(3, per_row=10)._replace(most=10 * 999 + 9))
+    of = computed(exact(3, per_row=10).up_to(10 * 999 + 9))
     assert carried_rows(TABLE, of, 0, "masking", 4) == 999
 
 
