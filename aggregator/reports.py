@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 from aggregator.rounds import Aggregator, only_frame
 from crypto.errors import ProtocolError
-from crypto.rounds.manifest import Manifest, Propose
+from crypto.rounds.manifest import Accept, Manifest, Propose, send_s_of
 from crypto.rounds.messages import Contribution, ModelUpdated
-from crypto.rounds.payload import piece_sizes, scheme_of
+from crypto.rounds.payload import piece_sizes, scheme_of, sum_sizes
 from crypto.rounds.report import EncryptedReport
 from crypto.wire import Signed, body_digest, unverified, verify
 from policies.models.released import MAX_SEALED_MODEL_BYTES
 from policies.requests.request import Request
+from policies.requests.sending import at_rate
 from policies.requests.training import TrainingStep
 
 
@@ -24,6 +25,7 @@ class ReportIndex:
     training: TrainingStep | None
     contributions: tuple[bytes, ...]  # the names of those in the sum: the SHA-256 of their signed headers' bodies
     pieces: tuple[int, ...]  # the sizes of the pieces of each
+    receives_s: int  # how long a recipient may receive it, beyond the time of a step; 0 where the vectors are short
     added: range  # the numbers of the pieces that were added at the aggregator: none where the silos added
 
     @property
@@ -45,12 +47,17 @@ def index_of(report: EncryptedReport) -> ReportIndex:
     signed = unverified(report.propose, Propose).request
     request = unverified(signed, Request)
     scheme = scheme_of(unverified(report.manifest, Manifest), request.round_key)
+    pieces = piece_sizes(scheme)
+    # At most the sum and every masked input in it, at the slowest silo's rate.
+    received = sum(sum_sizes(scheme, len(report.openings), len(request.recipients)))
+    received += len(report.contributions) * sum(pieces)
     return ReportIndex(
         request=signed,
         receivers=tuple(recipient.name for recipient in request.recipients),
         training=request.plan.training,
         contributions=tuple(body_digest(envelope, Contribution) for envelope in report.contributions),
-        pieces=piece_sizes(scheme),
+        pieces=pieces,
+        receives_s=at_rate(received, sum(pieces), send_s_of(unverified(one, Accept) for one in report.accepts)),
         added=range(scheme.shape.chunks if scheme.columns == 1 else 0),
     )
 
