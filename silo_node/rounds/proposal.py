@@ -41,6 +41,7 @@ from policies.decision.preconditions import (
     wrong_signature,
 )
 from policies.decision.run_price import reserved_part
+from policies.decision.sending import sending_ms
 from policies.document.policy import Policy
 from policies.requests.denials import Denial, Refusal
 from policies.requests.replacing import holds_for, job_before, left_out, silos_before
@@ -138,6 +139,7 @@ def propose(
         max_colluding=silo.policy.protection.max_colluding,
         max_missing=silo.policy.protection.max_missing,
         compute_ms=stated_ms(silo.policy, request),
+        send_ms=sending_ms(silo.policy, request),
         must_include=silo.policy.protection.must_include or None,
         nonce_hash=None if nonce is None else sha256(nonce.raw).digest(),
     )
