@@ -1,8 +1,8 @@
 """Whole rounds over long vectors: what they cost a silo, a recipient and the aggregator, in time, memory and bytes.
 
 Real silos, aggregator and recipients in memory, without rows: vectors are given (`tests.harness.long_rounds`), so local
-training is left out, and everything from the proposal to what a silo has learned is as it is. CPU seconds of this process
-during the steps of one silo; memory is the peak of a process of its own. A vector has 4 bytes a value, as in the ring of
+training is left out, and everything from the proposal to what a silo has learned is as it is. CPU time is that of the
+steps of one silo; memory is the peak of a process of its own. A vector has 4 bytes a value, as in the ring of
 32 bits. `python -m tests.bench.vectors NAME ...` measures the named ones of `FIGURES` alone.
 """
 
@@ -181,7 +181,7 @@ def incoming(passed: Passed) -> int:
 
 
 def memory(what: str, silos: int, length: int) -> float:
-    """Return by how much contributing, or learning, raises a silo's memory at most, in vectors; its own input counts."""
+    """Return by how much contributing, or learning, raises a silo's memory at most, in vectors; its input counts."""
     with federation(silos, length, 2**31 // (2 * silos)) as fed:
         fed.count()
         subject, found = fed.simulation.silos[fed.names[1]], list[float]()

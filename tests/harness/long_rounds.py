@@ -1,8 +1,8 @@
 """Whole rounds over vectors of any length that a test gives: real silos, aggregator and recipients, without rows.
 
 The request is that of the first round of an exact model, whose recipients are the silos. In the place of its blocks all
-parties read one of the length and the limit that are wanted, and in the place of what a silo computes on its rows stands
-its vector; everything else, from the proposal to what a silo learns, is as it is.
+parties read one of the length and the limit that are wanted, and in the place of what a silo computes is its vector;
+everything else, from the proposal to what a silo learns, is as it is.
 """
 
 import json
@@ -54,6 +54,7 @@ computations = ["logistic-regression"]
 release = ["model"]
 [protection]
 accept = ["masking"]
+max_missing = 1
 [training]
 max_rounds = 100
 dp = "optional"
