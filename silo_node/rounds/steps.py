@@ -47,7 +47,7 @@ from crypto.shamir import share_secret
 from crypto.wire import Signature, detach, digest_of, sign, unverified, verify, verify_detached
 from policies.budget.ledger import Consulted, Ledger
 from policies.decision.computing import stated_ms
-from policies.requests.calibration import clamp_of
+from policies.requests.limit import clamps_of
 from policies.requests.request import Request
 from silo_node.rounds.states import (
     Agreed,
@@ -183,9 +183,8 @@ def nothing_of(state: Committed) -> list[npt.NDArray[np.int64]]:
 
 def cut_by(state: Committed, exact: Vectors) -> tuple[str, ...]:
     """Return the statistics with a number that `mask` cuts: the silo has more rows than the backend carries."""
-    terms = state.before.before.manifest.terms
-    bounds = [clamp_of(terms.limit, block.scale_bits) for block in terms.blocks]
-    parts = zip(terms.blocks, exact, bounds, strict=False)  # `mask` refuses another length
+    shared = state.before.before
+    parts = zip(shared.manifest.terms.blocks, exact, _clamps(shared), strict=False)  # `mask` refuses another length
     return tuple(block.name for block, part, most in parts if int(part.max()) > most or int(part.min()) < -most)
 
 
@@ -271,10 +270,16 @@ def _noisy_values(state: KeysShared, exact: Vectors, drawn: Vectors) -> npt.NDAr
     if [part.shape for part in exact] != [(block.length,) for block in blocks]:
         raise ProtocolError("the computation does not have the length that the manifest states")
     parts = []
-    for block, part, noise in zip(blocks, exact, drawn, strict=True):
-        bound = clamp_of(state.manifest.terms.limit, block.scale_bits)
+    for block, part, noise, bound in zip(blocks, exact, drawn, _clamps(state), strict=True):
         parts.append((np.clip(part, -bound, bound) << np.int64(block.scale_bits)) + noise)
     return np.concatenate(parts)
+
+
+def _clamps(state: KeysShared) -> tuple[int, ...]:
+    """Return the magnitude to which the figures of every block are clamped, by the request alone."""
+    request = state.before.request
+    of = request.table, request.plan, request.micro_rho, request.backend, len(request.silos)
+    return tuple(clamps_of(*of).values())
 
 
 def agree(silo: Silo, state: Contributed, ledger: Ledger, now: int, data: bytes) -> tuple[Agreed, bytes]:
