@@ -1,7 +1,7 @@
 """Whole rounds over vectors of any length that a test gives: real silos, aggregator and recipients, without rows.
 
-The request is that of the first round of an exact model, whose recipients are the silos. In the place of its blocks all
-parties read one of the length and the limit that are wanted, and in the place of what a silo computes is its vector;
+The request is that of the first round of an exact model, whose recipients are the silos. In the place of its
+statistics stands one of the length and the magnitude that are wanted, and in that of what a silo computes its vector;
 everything else, from the proposal to what a silo learns, is as it is.
 """
 
@@ -19,18 +19,18 @@ import numpy as np
 import numpy.typing as npt
 
 from analyst.training.job import first_request, read_job
-from crypto.rounds.manifest import Block, Terms
 from crypto.rounds.messages import Failure
 from crypto.rounds.report import StoredReport
 from crypto.wire import Signed
 from federation.founding import found
+from policies.requests.exact import ExactStep
 from policies.requests.request import Request
-from policies.requests.terms import terms_of
+from policies.requests.statistic import Extent, Statistic
+from policies.requests.tables import Table
 from silo_node.training.run import Opened, RunState, state_after
 from tests.harness.inside import computing_of
 from tests.harness.simulator import Simulation, no_noise, simulate
 
-READERS = ("aggregator.rounds", "analyst.answers", "silo_node.rounds.learning", "silo_node.rounds.proposal")
 POLICY = """\
 schema = "silo-policy/1"
 silo = {{ id = "{silo}", controller = "Bank", sector = "bank", jurisdiction = "NO", contact = "privacy@bank.example" }}
@@ -159,14 +159,10 @@ class LongFederation:
         return clocks
 
 
-def given_terms(length: int, limit: int, variance: int = 0) -> Callable[[Request, bytes], Terms]:
-    """Return what reads one block of this length and limit in the place of a request's own."""
-    block = Block(name="weights", length=length, scale_bits=0, variance=str(variance))
-
-    def read(request: Request, request_hash: bytes) -> Terms:
-        return terms_of(request, request_hash).model_copy(update={"blocks": (block,), "limit": limit})
-
-    return read
+def given(length: int, most: int) -> Callable[[ExactStep, Table], Mapping[Statistic, Extent]]:
+    """Return what stands in the place of a step's statistics: one without noise, of this length and magnitude."""
+    found = {Statistic("weights"): Extent(length, 0, 0, 0, 1, most=most)}
+    return lambda step, table: found
 
 
 def moved(opened: list[npt.NDArray[np.int64]]) -> Any:
@@ -185,10 +181,10 @@ def long_federation(
     path: Path,
     silos: Sequence[str] | int,
     length: int,
-    limit: int,
+    most: int,
     step_timeout_s: float = 300.0,
 ) -> Iterator[LongFederation]:
-    """Found a federation in `path` whose rounds are of vectors of this length, each value within the limit."""
+    """Found a federation in `path` whose rounds are of vectors of this length, each value within ± `most`."""
     names = [f"silo-{number:02}" for number in range(silos)] if isinstance(silos, int) else list(silos)
     key = found(path, "banks", dict.fromkeys(names), ("ana",))["ana"]
     for name in names:
@@ -199,8 +195,8 @@ def long_federation(
     (path / "job.toml").write_text(JOB + f"silos = {json.dumps(names)}\n")
     opened = list[npt.NDArray[np.int64]]()
     with ExitStack() as stack:
-        for reader in READERS:
-            stack.enter_context(patch(f"{reader}.terms_of", given_terms(length, limit)))
+        stack.enter_context(patch.object(ExactStep, "statistics", given(length, most)))
+        stack.enter_context(patch("policies.requests.request.MAX_SLOTS", max(length, 1_000_000)))
         stack.enter_context(patch("silo_node.rounds.learning.MODELS", moved(opened)))
         simulation = stack.enter_context(simulate(path, noise=no_noise, step_timeout_s=step_timeout_s))
         yield LongFederation(simulation, path, opened)
