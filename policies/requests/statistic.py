@@ -41,10 +41,13 @@ class Extent(NamedTuple):
     # Of one person, each of which may change so much, or levels of a tree: the L2 of all is its square root times that.
     # Of a trail it is the sum of squares of what a row adds to its numbers.
     groups: int = 1
+    # The greatest magnitude of one silo's number, before scale and noise, where the request alone bounds it; None: the
+    # backend's capacity stands.
+    most: int | None = None
 
     def of_share(self, share: int) -> "Extent":
         """Return it with another share of the price."""
-        return Extent(self.length, self.sensitivity, share, self.per_row, self.room, self.groups)
+        return self._replace(share=share)
 
     @property
     def squared(self) -> int:
