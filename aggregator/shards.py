@@ -227,9 +227,8 @@ class ShardedSums:
         self, round_id: bytes, opened: _Round, silo: str, number: int, pieces: tuple[int, ...], shard: Shard
     ) -> None:
         """Fetch pieces of a silo for one shard again; raises StoreError, which says what was lost."""
-        what = (
-            f"what {self._named(opened, number)} held of the contribution of {silo!r} ({len(pieces)} pieces) was lost"
-        )
+        held = f"{len(pieces)} pieces of the contribution of {silo!r}"
+        what = f"{self._named(opened, number)} was lost with {held}"
         if opened.again is None:
             raise StoreError(what, "ask again")
         for at, numbers in enumerate(opened.frames):
