@@ -1,4 +1,7 @@
-"""The default backend, `masking`: vectors of words of 32 or 64 bits that the aggregator sums as they are.
+"""The default backend, `masking`: vectors of ring elements that the aggregator sums as they are.
+
+A vector of one chunk travels in words of 32 or 64 bits. A longer one is in the least ring that holds every sum: up to
+32 bits without gaps, beyond that in words of 64 bits. docs/protocol.md section 2.7.
 
 It gives `crypto.ring` and `crypto.backends.masks` the interface of all backends (`crypto.backends.scheme`). What each
 backend costs and promises: docs/backends.md. Bonawitz et al., CCS 2017, section 4.
@@ -32,7 +35,7 @@ NAME = "masking"
 
 
 class RingSum:
-    """An accumulator of ring elements; the words wrap modulo 2^32 or 2^64, as the ring does."""
+    """An accumulator of ring elements; the words wrap modulo a multiple of the ring's order."""
 
     __slots__ = ("_added", "_ring", "_shape", "_sums")
 
@@ -42,13 +45,14 @@ class RingSum:
         self._added = [0] * shape.chunks
 
     def check(self, index: int, chunk: bytes) -> None:
-        check_size(chunk, self._ring.word_bytes * self._shape.values(index), index)
+        check_size(chunk, self._ring.packed_bytes(self._shape.values(index)), index)
+        self._ring.check_packed(chunk, self._shape.values(index))
 
     def add(self, index: int, chunk: bytes) -> None:
         self.check(index, chunk)
         if self._added[index] == self._shape.silos:
             raise ProtocolError(f"more than {self._shape.silos} contributions to chunk {index}")
-        words = np.frombuffer(chunk, self._ring.dtype)
+        words = self._ring.unpack(chunk, self._shape.values(index))
         if index in self._sums:
             np.add(self._sums[index], words, out=self._sums[index])
         else:
@@ -56,7 +60,7 @@ class RingSum:
         self._added[index] += 1
 
     def chunk(self, index: int) -> bytes:
-        return self._ring.to_bytes(self._sums[index])
+        return self._ring.pack(self._ring.reduce(self._sums[index]))
 
     def chunks(self) -> list[bytes]:
         if len(set(self._added)) != 1 or not self._added[0]:
@@ -74,8 +78,9 @@ class MaskingScheme:
 
     @property
     def ring(self) -> Ring:
-        """The ring of 32 bits if the range fits, else of 64."""
-        return Ring(32 if self.shape.span < 2**31 else 64)
+        """The ring of 32 bits if the range fits, else of 64; of a long vector the least that holds every sum."""
+        bits = (2 * self.shape.span + 1).bit_length()
+        return Ring(64 if bits > 32 else bits if self.shape.is_long else 32)
 
     @property
     def modulus(self) -> int:
@@ -85,14 +90,14 @@ class MaskingScheme:
         return self.sum_bytes(index)
 
     def sum_bytes(self, index: int) -> int:
-        return self.ring.word_bytes * self.shape.values(index)
+        return self.ring.packed_bytes(self.shape.values(index))
 
     def blind(
         self, units: Units, added_seeds: Sequence[bytes], subtracted_seeds: Sequence[bytes]
     ) -> Iterator[tuple[bytes, ...]]:
         self.shape.cut(units)  # checks before anything is blinded
         words = blind(units, self.ring.from_signed, self.ring, added_seeds, subtracted_seeds)
-        return ((self.ring.to_bytes(chunk),) for chunk in _cut(words))
+        return ((self.ring.pack(chunk),) for chunk in _cut(words))
 
     def accumulator(self, column: int) -> Accumulator:
         return RingSum(self.shape, self.ring)
@@ -104,9 +109,11 @@ class MaskingScheme:
         subtracted_seeds: Sequence[bytes],
         secret: Secret | None = None,
     ) -> Opened:
-        words = np.concatenate([np.frombuffer(chunk, self.ring.dtype) for chunk in only_column(self, sums)])
-        apply_masks(words, self.ring, added_seeds, subtracted_seeds)
-        return Opened(self.shape.check_sum(self.ring.signed(words).astype(np.int64, copy=False)))
+        ring, words = self.ring, self.ring.zeros(self.shape.length)
+        for index, (into, chunk) in enumerate(zip(_cut(words), only_column(self, sums), strict=True)):
+            into[:] = ring.unpack(chunk, self.shape.values(index))
+        apply_masks(words, ring, added_seeds, subtracted_seeds)
+        return Opened(self.shape.check_sum(ring.signed(words).astype(np.int64, copy=False)))
 
 
 @dataclass(frozen=True, slots=True)

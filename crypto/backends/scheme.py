@@ -54,6 +54,11 @@ class Shape:
     def chunks(self) -> int:
         return -(-self.length // CHUNK_VALUES)
 
+    @property
+    def is_long(self) -> bool:
+        """Whether a vector has several chunks; of the backends `masking` alone asks."""
+        return self.length > CHUNK_VALUES
+
     def values(self, index: int) -> int:
         """Return the number of values in chunk `index`; raises ProtocolError if there is no such chunk."""
         if not 0 <= index < self.chunks:
