@@ -23,10 +23,10 @@ from crypto.backends.scheme import (
     Units,
     check_capacity,
     check_no_key,
-    check_size,
     no_key,
     only_column,
 )
+from crypto.backends.unreduced import Unreduced, UnreducedSum, check_words, words_of
 from crypto.errors import ProtocolError
 from crypto.keys import Secret
 from crypto.ring import Ring, Words
@@ -45,8 +45,7 @@ class RingSum:
         self._added = [0] * shape.chunks
 
     def check(self, index: int, chunk: bytes) -> None:
-        check_size(chunk, self._ring.packed_bytes(self._shape.values(index)), index)
-        self._ring.check_packed(chunk, self._shape.values(index))
+        check_words(self._ring, self._shape.values(index), index, chunk)
 
     def add(self, index: int, chunk: bytes) -> None:
         self.check(index, chunk)
@@ -87,10 +86,19 @@ class MaskingScheme:
         return 1 << self.ring.bits
 
     def chunk_bytes(self, column: int, index: int) -> int:
-        return self.sum_bytes(index)
+        return self.ring.packed_bytes(self.shape.values(index))
+
+    @property
+    def unreduced(self) -> Unreduced:
+        """How the sum of a long round lies in its chunks."""
+        return Unreduced(self.shape, self.ring)
+
+    def words(self, index: int, chunk: bytes | memoryview) -> Words:
+        """Return the words of a blinded chunk; raises CryptoError on bytes that are none."""
+        return words_of(self.ring, self.shape.values(index), index, chunk)
 
     def sum_bytes(self, index: int) -> int:
-        return self.ring.packed_bytes(self.shape.values(index))
+        return self.unreduced.chunk_bytes(index) if self.shape.is_long else self.chunk_bytes(0, index)
 
     def blind(
         self, units: Units, added_seeds: Sequence[bytes], subtracted_seeds: Sequence[bytes]
@@ -100,7 +108,7 @@ class MaskingScheme:
         return ((self.ring.pack(chunk),) for chunk in _cut(words))
 
     def accumulator(self, column: int) -> Accumulator:
-        return RingSum(self.shape, self.ring)
+        return UnreducedSum(self.unreduced) if self.shape.is_long else RingSum(self.shape, self.ring)
 
     def open(
         self,
@@ -109,11 +117,18 @@ class MaskingScheme:
         subtracted_seeds: Sequence[bytes],
         secret: Secret | None = None,
     ) -> Opened:
-        ring, words = self.ring, self.ring.zeros(self.shape.length)
+        words = self.ring.zeros(self.shape.length)
         for index, (into, chunk) in enumerate(zip(_cut(words), only_column(self, sums), strict=True)):
-            into[:] = ring.unpack(chunk, self.shape.values(index))
-        apply_masks(words, ring, added_seeds, subtracted_seeds)
-        return Opened(self.shape.check_sum(ring.signed(words).astype(np.int64, copy=False)))
+            into[:] = self._summed(index, chunk)
+        apply_masks(words, self.ring, added_seeds, subtracted_seeds)
+        return Opened(self.shape.check_sum(self.ring.signed(words).astype(np.int64, copy=False)))
+
+    def _summed(self, index: int, chunk: bytes) -> Words:
+        if not self.shape.is_long:
+            return self.ring.unpack(chunk, self.shape.values(index))
+        entries = self.unreduced.read(index, chunk)
+        self.unreduced.check(index, entries, self.shape.silos)
+        return self.unreduced.reduced(entries)
 
 
 @dataclass(frozen=True, slots=True)
