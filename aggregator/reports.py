@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from aggregator.rounds import Aggregator, only_frame
 from crypto.errors import ProtocolError
-from crypto.rounds.manifest import Manifest, Propose
+from crypto.rounds.manifest import Accept, Manifest, Propose, send_s_of
 from crypto.rounds.messages import Contribution, ModelUpdated, Opening, Products, SurvivorSet, sealed_row_bytes
 from crypto.rounds.payload import piece_sizes, scheme_of, sum_sizes
 from crypto.rounds.products import fetched_whole
@@ -13,6 +13,7 @@ from crypto.rounds.report import REPORT_HEADER_BYTES, EncryptedReport
 from crypto.wire import Signed, body_digest, signer_of, unverified, verify
 from policies.models.released import MAX_SEALED_MODEL_BYTES
 from policies.requests.request import Request
+from policies.requests.sending import at_rate
 from policies.requests.training import TrainingStep
 
 
@@ -27,6 +28,7 @@ class ReportIndex:
     # products prove.
     contributions: tuple[bytes, ...]
     pieces: tuple[int, ...]  # the sizes of the pieces of each
+    receives_s: int  # how long a recipient may receive it, beyond the time of a step; 0 where the vectors are short
     added: range  # the numbers of the pieces that a recipient adds: none where the silos added, or proved the sum
     sum_bytes: int = 0  # of the sum of a long round
     row_bytes: int = 0  # of what is sealed to each recipient of it, which follows the sum by recipient
@@ -59,6 +61,7 @@ def index_of(report: EncryptedReport) -> ReportIndex:
     request = unverified(signed, Request)
     manifest = unverified(report.manifest, Manifest)
     scheme = scheme_of(manifest, request.round_key)
+    pieces = piece_sizes(scheme)
     names = tuple(body_digest(envelope, Contribution) for envelope in report.contributions)
     is_added, sum_bytes, row_bytes = scheme.columns == 1, 0, 0
     if manifest.terms.is_long:
@@ -69,12 +72,15 @@ def index_of(report: EncryptedReport) -> ReportIndex:
         names = tuple(name for silo, name in zip(survivors, names, strict=False) if silo in whole)
         is_added = bool(whole)
         sum_bytes, row_bytes = sum(sum_sizes(scheme, 0, 0)), len(opened) * sealed_row_bytes(manifest)
+    # At most the sum and every masked input that is fetched with it, at the slowest silo's rate.
+    received = sum(sum_sizes(scheme, len(report.openings), len(request.recipients))) + len(names) * sum(pieces)
     return ReportIndex(
         request=signed,
         receivers=tuple(recipient.name for recipient in request.recipients),
         training=request.plan.training,
         contributions=names,
-        pieces=piece_sizes(scheme),
+        pieces=pieces,
+        receives_s=at_rate(received, sum(pieces), send_s_of(unverified(one, Accept) for one in report.accepts)),
         added=range(scheme.shape.chunks if is_added else 0),
         sum_bytes=sum_bytes,
         row_bytes=row_bytes,

@@ -17,7 +17,7 @@ from hashlib import sha256
 from aggregator.errors import SharesMissingError, SilosMissingError
 from aggregator.outcomes import Outcomes, passing_over
 from crypto.backends.scheme import Scheme
-from crypto.errors import CryptoError, ProtocolError
+from crypto.errors import CryptoError, ProtocolError, WireError
 from crypto.keys import SigningKey, VerifyKey
 from crypto.merkle import MerkleTree, leaf_hash
 from crypto.rounds.bounds import why_infeasible
@@ -29,7 +29,9 @@ from crypto.rounds.manifest import (
     check_accept,
     check_round_keys,
     compose,
+    compute_s_of,
     members_tree,
+    send_s_of,
 )
 from crypto.rounds.messages import (
     SEALED_SEED,
@@ -56,7 +58,7 @@ from crypto.rounds.payload import digests, piece_sizes, scheme_of, sum_digest, s
 from crypto.rounds.report import DroppedSeeds, EncryptedReport
 from crypto.rounds.shown import places_shown, witnesses
 from crypto.wire import Signature, Signed, body_digest, detach, digest_of, sign, unverified, verify, verify_detached
-from policies.requests.catalogue import CatalogueRequest, OtherVersion
+from policies.requests.catalogue import CatalogueRequest, NoRoom, OtherVersion
 from policies.requests.denials import Refusal
 from policies.requests.request import Request
 from policies.requests.terms import terms_of
@@ -104,6 +106,8 @@ class Proposed:
     terms: Terms
     round_key: bytes
     waits_s: int  # for the silos' computing
+    sends_s: int  # for a silo to send a long vector
+    gathers_s: int  # for the masked inputs of all silos to arrive at the aggregator
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +133,17 @@ class Composed:
     @property
     def compute_s(self) -> int:
         """How long the silos may compute: the greatest time among their acceptances; 0 if none states one."""
-        return self.manifest.expires_at - self.before.propose.expires_at
+        return compute_s_of(one.message for one in self.members)
+
+    @property
+    def send_s(self) -> int:
+        """How long the silos may send: the greatest time among their acceptances; 0 if none states one."""
+        return send_s_of(one.message for one in self.members)
+
+    @property
+    def contribute_s(self) -> int:
+        """How long a masked input may take beyond the time of a step: it is computed, sent, and taken in here."""
+        return self.compute_s + self.send_s + self.before.gathers_s
 
     @property
     def counted_s(self) -> int:
@@ -202,20 +216,25 @@ def read_request(envelope: bytes) -> ReceivedRequest:
     return ReceivedRequest(envelope, unverified(envelope, Request), body_digest(envelope, Request))
 
 
-def propose(aggregator: Aggregator, asked: ReceivedRequest, round_id: bytes, now: int, busy_s: int = 0) -> Proposed:
+def propose(
+    aggregator: Aggregator, asked: ReceivedRequest, round_id: bytes, now: int, busy_s: int = 0, gathers_s: int = 0
+) -> Proposed:
     """Return the proposal of a round for an analyst's signed request; the silos are busy for at most `busy_s`.
+
+    Long masked inputs may take `gathers_s` to arrive here.
 
     The aggregator needs no analyst's key: the silos verify the request, and only they decide.
     """
     message = Propose(
         federation=aggregator.federation,
         round_id=round_id,
-        expires_at=now + ROUND_S + min(busy_s, MAX_BUSY_S) + asked.request.loads_s,
+        expires_at=now + ROUND_S + min(busy_s, MAX_BUSY_S) + asked.request.loads_s + gathers_s,
         request=asked.envelope,
     )
     terms = terms_of(asked.request, asked.digest)
     envelope = sign(message, aggregator.name, aggregator.signing)
-    return Proposed(message, envelope, terms, asked.request.round_key, asked.request.waits_s)
+    request = asked.request
+    return Proposed(message, envelope, terms, request.round_key, request.waits_s, request.sends_s, gathers_s)
 
 
 def cancel(aggregator: Aggregator, round_id: bytes) -> bytes:
@@ -251,9 +270,11 @@ def read_answers(
 
 
 def check_wait(state: Proposed, accept: Accept) -> None:
-    """Raise ProtocolError if a silo would compute for longer than the request waits: it would hold up all others."""
+    """Raise ProtocolError if a silo would compute or send for longer than the request waits: all others would wait."""
     if (accept.compute_ms or 0) > 1000 * state.waits_s:
         raise ProtocolError(f"computing of {accept.compute_ms} ms, and the request waits {state.waits_s} s")
+    if (accept.send_ms or 0) > 1000 * state.sends_s:
+        raise ProtocolError(f"sending for {accept.send_ms} ms, and the request waits {state.sends_s} s for it")
 
 
 def compose_round(aggregator: Aggregator, state: Proposed, accepts: Mapping[str, Accepted]) -> Composed:
@@ -537,6 +558,22 @@ def other_version(aggregator: Aggregator, request: bytes, silo: str, said: str) 
     """Return the signed word that a silo sends no catalogue, as it runs another version; raises WireError."""
     nonce = unverified(request, CatalogueRequest).nonce
     message = OtherVersion(federation=aggregator.federation, nonce=nonce, silo=silo, said=said[:500])
+    return sign(message, aggregator.name, aggregator.signing)
+
+
+def asked_about(data: bytes) -> Request | None:
+    """Return the unsigned request in a request for catalogues; None without one, or if it cannot be read."""
+    try:
+        body = unverified(data, CatalogueRequest).request
+        return Request.decode(body) if body else None
+    except WireError:
+        return None
+
+
+def no_room(aggregator: Aggregator, data: bytes, reason: str) -> bytes:
+    """Return the signed word that a round of the request in a request for catalogues would not fit here."""
+    nonce = unverified(data, CatalogueRequest).nonce
+    message = NoRoom(federation=aggregator.federation, nonce=nonce, reason=reason[:500])
     return sign(message, aggregator.name, aggregator.signing)
 
 

@@ -6,7 +6,7 @@ committee (`crypto.rounds.shown`). So a key, quorum or deviation that the aggreg
 docs/protocol.md sections 3.1 to 3.5; section 8, rows B2 to B5 and G2.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Annotated, ClassVar, Literal
 
@@ -78,6 +78,7 @@ class Propose(Message):
 
 MAX_MUST_INCLUDE = 20  # silos that one policy names
 MAX_COMPUTE_S = 3600  # of a silo's computing in one round, as an acceptance may state it
+MAX_SEND_S = 3600  # of sending one masked input, as an acceptance may state it
 
 
 class Accept(Message):
@@ -99,6 +100,10 @@ class Accept(Message):
     compute_ms: Annotated[
         int | None, Field(default=None, ge=1, le=1000 * MAX_COMPUTE_S, exclude_if=lambda time: time is None)
     ] = None
+    # How long sending my masked input may take, by policy and request alone; left out where the vector is short.
+    send_ms: Annotated[
+        int | None, Field(default=None, ge=1, le=1000 * MAX_SEND_S, exclude_if=lambda time: time is None)
+    ] = None
     # Silos without which I take no part; left out where the policy names none.
     must_include: Annotated[
         tuple[Name, ...] | None,
@@ -108,9 +113,24 @@ class Accept(Message):
     nonce_hash: Annotated[Digest | None, Field(default=None, exclude_if=lambda digest: digest is None)] = None
 
 
-def seconds_of(compute_ms: int | None) -> int:
-    """Return how many whole seconds later a round ends by an acceptance that states this time of computing."""
-    return -(-(compute_ms or 0) // 1000)
+def seconds_of(milliseconds: int | None) -> int:
+    """Return how many whole seconds later a round ends by an acceptance that states this time; 0 if it states none."""
+    return -(-(milliseconds or 0) // 1000)
+
+
+def compute_s_of(accepts: Iterable[Accept]) -> int:
+    """Return how many seconds the silos may compute: the greatest time among their acceptances."""
+    return max(seconds_of(accept.compute_ms) for accept in accepts)
+
+
+def send_s_of(accepts: Iterable[Accept]) -> int:
+    """Return how many seconds the silos may send: the greatest time among their acceptances."""
+    return max(seconds_of(accept.send_ms) for accept in accepts)
+
+
+def ends_at(propose: Propose, accepts: Sequence[Accept]) -> int:
+    """Return when a round of these acceptances ends: all of them compute, and then all of them send."""
+    return propose.expires_at + compute_s_of(accepts) + send_s_of(accepts)
 
 
 class Manifest(Message):
@@ -225,7 +245,7 @@ def compose(propose: Propose, terms: Terms, accepts: Sequence[tuple[str, Accept]
         terms,
         tuple(sorted(names)),
         members_tree(accepts).root,
-        expires_at=propose.expires_at + max(seconds_of(accept.compute_ms) for _, accept in accepts),
+        expires_at=ends_at(propose, [accept for _, accept in accepts]),
         min_silos=max(accept.min_silos for _, accept in accepts),
         max_colluding=max(accept.max_colluding for _, accept in accepts),
         max_missing=min(accept.max_missing for _, accept in accepts),

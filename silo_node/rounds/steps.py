@@ -47,6 +47,7 @@ from crypto.shamir import share_secret
 from crypto.wire import Signature, detach, digest_of, sign, unverified, verify, verify_detached
 from policies.budget.ledger import Consulted, Ledger
 from policies.decision.computing import stated_ms
+from policies.decision.sending import sending_ms
 from policies.requests.limit import clamps_of
 from policies.requests.request import Request
 from silo_node.rounds.states import (
@@ -82,6 +83,7 @@ def share(
         state.terms,
         state.request.silos,
         state.request.waits_s,
+        state.request.sends_s,
         unverified(state.accept, Accept),
     )
     shown, compute_ms = check_shown(manifest, manifest_hash, own, message, parts, silo.silos)
@@ -150,8 +152,9 @@ def ready(silo: Silo, state: Received) -> bytes:
 
 
 def _check_time(silo: Silo, state: Received, now: int) -> None:
-    """Raise ProtocolError if the round ends before the silo has computed: what comes too late must cost nothing."""
-    own_s = seconds_of(stated_ms(silo.policy, state.before.before.request))
+    """Raise ProtocolError if the round ends before the silo has computed and sent: what is late must cost nothing."""
+    request = state.before.before.request
+    own_s = seconds_of(stated_ms(silo.policy, request)) + seconds_of(sending_ms(silo.policy, request))
     check_not_expired(state.before.manifest.expires_at - own_s, now)
 
 

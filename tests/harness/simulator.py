@@ -185,7 +185,7 @@ class Simulation:
         self.reports.append(answer)
         return answer
 
-    def deliver_report(self, name: bytes) -> tuple[bytes, ...]:
+    def deliver_report(self, name: bytes, more_s: float = 0.0) -> tuple[bytes, ...]:
         try:
             return asyncio.run(self.server.deliver_report(name))
         except AggregatorError as err:

@@ -24,8 +24,8 @@ from crypto.wire import digest_of, sign, unverified
 from silo_node.rounds import proving, steps
 from silo_node.rounds import states as rounds_states
 from tests.harness.example_policy import NOW
-from tests.harness.long_rounds import narrow, shorten
 from tests.harness.many_silos import SEALING, Many, Round, checked_with, with_report
+from tests.harness.short_chunks import narrow, shorten
 
 Entries = npt.NDArray[Any]
 ONE, TWO = b"the first round ", b"the second round"
