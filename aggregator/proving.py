@@ -26,8 +26,8 @@ async def proven(
 ) -> tuple[bytes, ...]:
     """Return the products that the survivors signed of the sum, each right; none of a round that is not long.
 
-    `outcomes` learns who signed false ones. Raises StoreError where the sum cannot be read, or is not that of the masked
-    inputs: a shard that adds has failed.
+    `outcomes` learns who signed false ones. Raises StoreError where the sum cannot be read, or is not that of the
+    masked inputs: a shard that adds has failed.
     """
     scheme = long_scheme(fixed.before.before.scheme)
     if scheme is None:
