@@ -16,7 +16,7 @@ from aggregator.sums import MAX_OPEN_ROUNDS
 from crypto.backends.scheme import CHUNK_VALUES
 from crypto.errors import CryptoError, ProtocolError
 from crypto.rounds.manifest import Block, Manifest, Recipient, Terms
-from crypto.rounds.payload import digests, frames
+from crypto.rounds.payload import digests, frames, scheme_of
 from crypto.sealing import PUBLIC_BYTES
 from policies.units import DAY_S, HOUR_S
 from tests.harness.simulator import LocalSums
@@ -99,6 +99,30 @@ def test_a_contribution_is_added_once_whole_and_as_signed(tmp_path: Path) -> Non
     run(tmp_path, story)
 
 
+def test_a_closed_sum_takes_nothing_more_and_is_read_until_the_round_is_over(tmp_path: Path) -> None:
+    """What the survivor set names is what the report has, whatever comes late."""
+
+    async def story(sums: LocalSums) -> None:
+        await sums.start(ROUND, manifest(10, WIDE), b"")
+        payload = np.arange(10, dtype="<u8").tobytes()
+        with pytest.raises(ProtocolError, match="not open"):
+            await sums.close(b"other", ("a",))
+        with pytest.raises(ProtocolError, match="not closed"):
+            await sums.sum_chunk(ROUND, 0)
+        await add(sums, "a", payload)
+        await sums.stage(ROUND, "b", digests([payload]), payload)
+        assert await sums.close(ROUND, ("a",)) == digests([payload])
+        for late in (sums.add(ROUND, "b", b"b"), sums.stage(ROUND, "c", digests([payload]), payload)):
+            with pytest.raises(ProtocolError, match="closed"):
+                await late
+        assert await sums.sum_chunk(ROUND, 0) == payload
+        assert await sums.total(ROUND, ("a",)) == [payload]
+        with pytest.raises(ProtocolError, match="not closed"):
+            await sums.sum_chunk(ROUND, 0)
+
+    run(tmp_path, story)
+
+
 @pytest.mark.parametrize("width", [4, 8])
 def test_half_an_upload_is_not_in_the_sum(tmp_path: Path, width: int) -> None:
     """Two frames and a bit: what stopped in the middle leaves neither a trace in the sum nor a file."""
@@ -106,7 +130,8 @@ def test_half_an_upload_is_not_in_the_sum(tmp_path: Path, width: int) -> None:
     async def story(sums: LocalSums) -> None:
         length = 2 * (4 << 20) // width + 17
         vectors = [np.arange(length, dtype=f"<u{width}") * 3, np.full(length, 2 ** (8 * width) - 5, f"<u{width}")]
-        await sums.start(ROUND, manifest(length, WIDE if width == 8 else NARROW), b"")
+        limit = WIDE if width == 8 else NARROW
+        await sums.start(ROUND, manifest(length, limit), b"")
         for silo, vector in zip("ab", vectors, strict=True):
             await add(sums, silo, vector.tobytes(), width)
         half = vectors[0].tobytes()
@@ -119,7 +144,12 @@ def test_half_an_upload_is_not_in_the_sum(tmp_path: Path, width: int) -> None:
             await sums.stage(ROUND, "c", signed, parts[0])  # once more, where the second is due
         with pytest.raises(ProtocolError, match="incomplete"):
             await sums.add(ROUND, "c", b"c")
-        assert b"".join(await sums.total(ROUND, ("a", "b"))) == (vectors[0] + vectors[1]).tobytes()
+        scheme = scheme_of(Manifest.decode(manifest(length, limit)), b"")
+        expected = scheme.accumulator(0)
+        for vector in vectors:
+            for index, piece in enumerate(pieces_of(vector.tobytes(), width)):
+                expected.add(index, piece)
+        assert await sums.total(ROUND, ("a", "b")) == expected.chunks()
         assert sorted(path.suffix for path in sizes(tmp_path)) == [".contribution"] * 2
         assert await sums.chunk(b"b", width, 2 * width) == vectors[1].tobytes()[width : 3 * width]
         with pytest.raises(StoreError, match="not kept"):

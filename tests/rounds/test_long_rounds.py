@@ -8,15 +8,18 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from aggregator.errors import StoreError
+from aggregator.proving import challenge_from
 from aggregator.store import Staged
 from aggregator.sums import SumShard
 from crypto.backends.scheme import CHUNK_VALUES
+from crypto.backends.unreduced import UnreducedSum
 from crypto.rounds.messages import Failure
 from tests.cases import every
 from tests.harness.inside import ledger_of
@@ -216,19 +219,58 @@ def test_a_disk_that_fails_among_frames_is_told_as_the_aggregators(
     assert not list((long.path / "aggregator" / "contributions").glob("*.partial"))
 
 
-def test_nobody_learns_the_sum_of_a_shard_that_lies(long: LongFederation, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hope: a shard moves the model by a number of its own, within the bounds of the sum."""
-    total = SumShard.total
+def lies(self: UnreducedSum, index: int) -> bytes:
+    """Return a chunk of a sum, whose first entry is off by one."""
+    chunk = honest(self, index)
+    return (int.from_bytes(chunk[:4], "little") ^ 1).to_bytes(4, "little") + chunk[4:] if index == 0 else chunk
 
-    def lies(self: SumShard, round_id: bytes, silos: tuple[str, ...]) -> list[bytes]:
-        first, *rest = total(self, round_id, silos)
-        return [(int.from_bytes(first[:4], "little") ^ 1).to_bytes(4, "little") + first[4:], *rest]
+
+honest = UnreducedSum.chunk
+
+
+def test_an_aggregator_whose_shard_lies_says_so(long: LongFederation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shard that fails is found by what the silos sign, before anybody has a report."""
+    with monkeypatch.context() as lying:
+        lying.setattr(UnreducedSum, "chunk", lies)
+        told = asked(long)
+    assert "the sum here is not that of its masked inputs" in told.reason
+    assert told.charged == set(long.names)
+
+
+def test_nobody_learns_the_sum_of_an_aggregator_that_lies(
+    long: LongFederation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hope: an aggregator moves the model by a number of its own, within the bounds of the sum."""
+
+    async def unproven(hub: Any, sums: Any, fixed: Any, openings: Any, ask: Any, outcomes: Any) -> tuple[bytes, ...]:
+        challenge, opened = challenge_from(hub, fixed, openings, outcomes)
+        replies = await ask(opened, challenge.encode())
+        return tuple(frames[0] for _, frames in sorted(replies.items()))
 
     with monkeypatch.context() as lying:
-        lying.setattr(SumShard, "total", lies)
+        lying.setattr(UnreducedSum, "chunk", lies)
+        lying.setattr("aggregator.driver.proven", unproven)
         told = asked(long)
     long.opened.clear()
     assert not long.learn(told.report)
     assert not long.opened
     for name in long.names:
         assert "the sum is wrong" in (long.path / "silos" / name / "silo.log").read_text()
+
+
+def test_a_sum_that_changes_after_it_was_agreed_on_is_no_sum(
+    long: LongFederation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hope: what the silos agreed on is exchanged when the report is written."""
+    total = SumShard.total
+
+    def exchanged(self: SumShard, round_id: bytes, silos: tuple[str, ...]) -> list[bytes]:
+        first, *rest = total(self, round_id, silos)
+        return [bytes((first[0] ^ 1,)) + first[1:], *rest]
+
+    with monkeypatch.context() as lying:
+        lying.setattr(SumShard, "total", exchanged)
+        told = asked(long)
+    long.opened.clear()
+    assert not long.learn(told.report)
+    assert not long.opened
