@@ -24,7 +24,7 @@ from crypto.backends.masks import apply_masks
 from crypto.backends.scheme import CHUNK_VALUES
 from crypto.ring import Ring
 from crypto.rounds.opening import open_report
-from crypto.rounds.payload import digests, frames
+from crypto.rounds.payload import frames
 from silo_node.training.run import RunState
 from tests.bench.federated import streams
 from tests.bench.figures import publish
@@ -89,22 +89,25 @@ def shard_steps(payload: memoryview) -> dict[str, list[float]]:
     """Return the CPU seconds of staging, adding and closing, in some rounds."""
     names = [f"silo-{number:02}" for number in range(SILOS)]
     found: dict[str, list[float]] = {"stage": [], "add": [], "close": []}
-    sent, cuts = list(frames_of(payload)), chunk_digests(payload)
+    sent = list(frames_of(payload))
+    parts = frames([min(1 << 18, MASKED - start) for start in range(0, MASKED, 1 << 18)])
     with tempfile.TemporaryDirectory() as folder:
         shard = SumShard(Path(folder))
         for number in range(RUNS):
             round_id = number.to_bytes(16, "big")
             shard.start(round_id, manifest(names, VALUES), b"")
             for place, name in enumerate(names):
-                found["stage"].append(sum(spent(partial(shard.stage, round_id, name, cuts, one)) for one in sent))
+                stages = [
+                    partial(shard.stage, round_id, name, part.start, part.stop, one)
+                    for part, one in zip(parts, sent, strict=True)
+                ]
+                found["stage"].append(sum(map(spent, stages)))
                 header = round_id + place.to_bytes(16, "big")
                 found["add"].append(spent(partial(shard.add, round_id, name, header)))
-            found["close"].append(spent(partial(_closed, shard, round_id, names)))
+            kept = tuple(round_id + place.to_bytes(16, "big") for place in range(SILOS))
+            found["close"].append(spent(partial(shard.close, round_id, kept)))
+            shard.discard(round_id)
     return found
-
-
-def _closed(shard: SumShard, round_id: bytes, names: list[str]) -> None:
-    digests(shard.total(round_id, tuple(names)))
 
 
 def frames_of(payload: memoryview) -> Iterator[bytes]:

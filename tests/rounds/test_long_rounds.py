@@ -4,7 +4,6 @@ A long round needs 65,537 values; here a frame is a chunk, so that a vector has 
 """
 
 import errno
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from blake3 import blake3
 
 from aggregator.errors import StoreError
 from aggregator.proving import challenge_from
@@ -182,15 +182,11 @@ def test_a_silo_that_sends_a_part_and_vanishes_drops_out(long: LongFederation) -
 def test_a_disk_that_is_full_before_anybody_contributes_charges_nobody(
     long: LongFederation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take = os.posix_fallocate
-
-    def fails(file: int, start: int, length: int) -> None:
-        if length > 2 * LENGTH:  # of a vector, but not of what is noted of a round
-            raise FULL
-        take(file, start, length)
+    def fails(file: object, length: int) -> None:  # of masked inputs, but not of what is noted of a round
+        raise FULL
 
     with monkeypatch.context() as full:
-        full.setattr("aggregator.store.os.posix_fallocate", fails)
+        full.setattr("aggregator.store.take_room", fails)
         told = asked(long)
     assert "no room for contributions (No space left on device)" in told.reason
     assert not told.charged
@@ -203,16 +199,16 @@ def test_a_disk_that_fails_among_frames_is_told_as_the_aggregators(
 ) -> None:
     """The room was taken, so a write fails for another reason, such as a disk that is worn out."""
     written = list[int]()
-    write = Staged.append
+    write = Staged.write
 
-    def fails(self: Staged, frame: bytes) -> None:
+    def fails(self: Staged, start: int, frame: bytes) -> None:
         written.append(len(frame))
         if len(written) > 6:
             raise StoreError("a contribution cannot be kept (Input/output error)", "free disk space")
-        write(self, frame)
+        write(self, start, frame)
 
     with monkeypatch.context() as worn:
-        worn.setattr("aggregator.store.Staged.append", fails)
+        worn.setattr("aggregator.store.Staged.write", fails)
         told = asked(long)
     assert "at the aggregator: a contribution cannot be kept (Input/output error)" in told.reason
     assert told.charged == set(long.names)
