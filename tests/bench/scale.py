@@ -25,14 +25,16 @@ from crypto.backends.scheme import CHUNK_VALUES
 from crypto.ring import Ring
 from crypto.rounds.opening import open_report
 from crypto.rounds.payload import digests, frames
-from silo_node.training.run import RunState
+from silo_node.rounds.proposal import keep_run, load_run
+from silo_node.training.raw_numbers import Numbers
 from tests.bench.federated import streams
 from tests.bench.figures import publish
 from tests.bench.secure_sum import chunk_digests, manifest
 from tests.bench.vectors import answered, federation, vector
-from tests.harness.inside import ledger_of
+from tests.harness.inside import known_to, ledger_of
+from tests.harness.states import states_of
 
-VALUES, STATE_VALUES, SILOS, RUNS = 10**7, 10**5, 4, 5
+VALUES, STATE_VALUES, SILOS, RUNS = 10**7, 10**7, 4, 5
 MASKED, WHOLE = 4 * VALUES, 8 * VALUES  # bytes of a masked input, and of a sum or a model's state
 DISK_BYTES = 256 << 20
 
@@ -145,10 +147,16 @@ def state_steps() -> dict[str, list[float]]:
     with federation(SILOS, CHUNK_VALUES) as fed:
         fed.learn(answered(fed, dict.fromkeys(fed.names, vector(CHUNK_VALUES) // 4)))
         ledger = ledger_of(fed.simulation.silos[fed.names[1]])
-        state = RunState.decode(ledger.runs()[0]).model_copy(update={"weights": tuple(values.tolist()), "run": run})
+        silo = known_to(fed.simulation.silos[fed.names[1]])
+        (before,) = states_of(fed.simulation.silos[fed.names[1]])
+
+        def save() -> None:
+            after = before.model_copy(update={"numbers": (Numbers.of("weights", values),), "run": run})
+            keep_run(silo, ledger, after)
+
         for _ in range(RUNS):
-            saved.append(spent(lambda: ledger.save_run(run, state.encode())))
-            loaded.append(spent(lambda: RunState.decode(ledger.load_run(run) or b"")))
+            saved.append(spent(save))
+            loaded.append(spent(lambda: load_run(silo, ledger, run)))
     scale = VALUES / STATE_VALUES
     return {"save": [scale * one for one in saved], "load": [scale * one for one in loaded]}
 
