@@ -24,6 +24,7 @@ from aggregator.errors import (
     StoreError,
 )
 from aggregator.outcomes import Outcomes
+from aggregator.proving import proven
 from aggregator.round_journal import RoundJournal
 from aggregator.rounds import Aggregator, ReceivedRequest, Replies
 from aggregator.slots import Seconds, Slots
@@ -273,20 +274,29 @@ class Server:
             bounds.end()
             contributions = await self._contributions(round_id, shared, go, outcomes)
             del self._computing[round_id], self._sending[round_id]  # what follows waits for the other rounds only
-            fixed = core.fix_survivors(self._aggregator, shared, contributions)
-            survivors = tuple(survivor.silo for survivor in fixed.survivor_set.survivors)
+            survivors = tuple(sorted(contributions))
+            chunks = await self._sums.close(round_id, survivors)
+            fixed = core.fix_survivors(self._aggregator, shared, contributions, chunks)
             await asyncio.to_thread(self._journal.note, round_id, fixed.envelope)
             replies = await self._ask("agree", round_id, dict.fromkeys(survivors, (fixed.envelope,)), outcomes)
             signatures = core.collect_signatures(self._aggregator, fixed, replies)
             opens = core.open_message(fixed, signatures)
             replies = await self._open(round_id, fixed, signatures, opens, outcomes)
-            in_round -= set(replies)  # a silo that opened has erased the round
-            total = await self._sums.total(round_id, survivors)
-            report, pieces = core.assemble(self._aggregator, fixed, signatures, replies, total, outcomes)
+
+            async def challenged(silos: Sequence[str], challenge: bytes) -> Replies:
+                found = await self._ask("products", round_id, dict.fromkeys(silos, (challenge,)), outcomes)
+                in_round.difference_update(found)
+                return found
+
+            if not composed.manifest.terms.is_long:
+                in_round -= set(replies)  # a silo that opened has erased the round; a long one when it has proved it
+            products = await proven(self._aggregator, self._sums, fixed, replies, challenged, outcomes)
+            report, after = core.assemble(self._aggregator, fixed, signatures, replies, outcomes, products)
+            total = [*await self._sums.total(round_id, survivors), *after]
             filed_under = asked.digest, asked.request.analyst, round_id
-            name = await asyncio.to_thread(self._store.put, report, pieces, *filed_under)
+            name = await asyncio.to_thread(self._store.put, report, total, *filed_under)
             outcomes.survivors = survivors
-            del total, pieces  # before the report is read, to free memory
+            del total, after  # before the report is read, to free memory
             return await asyncio.to_thread(self._store.get, name)
         finally:
             self._computing.pop(round_id, None)

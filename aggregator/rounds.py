@@ -12,6 +12,7 @@ Bonawitz et al., CCS 2017, figure 4, the server's side.
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha256
 
 from aggregator.errors import SharesMissingError, SilosMissingError
 from aggregator.outcomes import Outcomes, passing_over
@@ -53,7 +54,7 @@ from crypto.rounds.messages import (
     check_survivors,
     sealed_row_bytes,
 )
-from crypto.rounds.payload import digests, piece_sizes, scheme_of, sum_sizes
+from crypto.rounds.payload import digests, piece_sizes, scheme_of, sum_digest, sum_sizes
 from crypto.rounds.report import DroppedSeeds, EncryptedReport
 from crypto.rounds.shown import places_shown, witnesses
 from crypto.wire import Signature, Signed, body_digest, detach, digest_of, sign, unverified, verify, verify_detached
@@ -207,6 +208,7 @@ class SurvivorsFixed:
     contributions: tuple[bytes, ...]  # the survivors' signed headers, in roster order
     survivor_set: SurvivorSet
     envelope: bytes
+    chunks: tuple[bytes, ...]  # the digests of those of the sum
 
 
 def read_request(envelope: bytes) -> ReceivedRequest:
@@ -405,22 +407,30 @@ def read_contribution(aggregator: Aggregator, state: KeysShared, silo: str, head
 
 
 def fix_survivors(
-    aggregator: Aggregator, state: KeysShared, contributions: Mapping[str, Signed[Contribution]]
+    aggregator: Aggregator,
+    state: KeysShared,
+    contributions: Mapping[str, Signed[Contribution]],
+    chunks: Sequence[bytes] = (),
 ) -> SurvivorsFixed:
-    """Name survivors and dropped; raises SilosMissingError if too few have contributed."""
+    """Name survivors and dropped; raises SilosMissingError if too few have contributed.
+
+    `chunks` are the digests of the chunks of their sum, which is closed: a long round's survivor set names it.
+    """
     manifest = state.before.manifest
     survivors = [silo for silo in manifest.silos if silo in contributions]
     survivor_set = SurvivorSet(
         manifest_hash=state.before.manifest_hash,
         survivors=tuple(Survivor(silo=silo, contribution=contributions[silo].digest) for silo in survivors),
         dropped=tuple(silo for silo in manifest.silos if silo not in contributions),
+        sum=sum_digest(chunks) if manifest.terms.is_long else None,
     )
     try:
         check_survivors(manifest, state.before.manifest_hash, survivor_set)
     except ProtocolError as err:
         raise SilosMissingError(err.message, survivor_set.dropped) from err
     headers = tuple(contributions[silo].envelope for silo in survivors)
-    return SurvivorsFixed(state, headers, survivor_set, sign(survivor_set, aggregator.name, aggregator.signing))
+    envelope = sign(survivor_set, aggregator.name, aggregator.signing)
+    return SurvivorsFixed(state, headers, survivor_set, envelope, tuple(chunks))
 
 
 def collect_signatures(aggregator: Aggregator, state: SurvivorsFixed, replies: Replies) -> dict[str, Signature]:
@@ -451,18 +461,20 @@ def assemble(
     state: SurvivorsFixed,
     signatures: Mapping[str, Signature],
     replies: Replies,
-    blinded_sum: Sequence[bytes],
     outcomes: Outcomes | None = None,
+    products: Sequence[bytes] = (),
 ) -> tuple[EncryptedReport, Sequence[bytes]]:
-    """Return the report and the pieces of its sum; raises SilosMissingError if too few silos opened their shares.
+    """Return the report, and what follows the chunks of its sum; raises SilosMissingError if too few silos opened.
 
-    In the backend `shares` the pieces are the silos' sealed sums, otherwise the chunks of `blinded_sum`. The report
-    names the silos of the request that refused, those that did not answer, and those that signed something wrong.
+    In the backend `shares` that are the silos' sealed sums, and there is no other sum; in a long round what each
+    recipient is to have of the openings, by recipient. `products` are those that survivors signed of a long round. The
+    report names the silos of the request that refused, those that did not answer, and those that signed something
+    wrong.
     """
     told = outcomes or Outcomes(state.before.before.before.terms.request_hash, aggregator.federation, aggregator.silos)
     shared, composed = state.before, state.before.before
     manifest = composed.manifest
-    openings, sums = _read_openings(aggregator, state, replies, told.wrong)
+    openings, beside = read_openings(aggregator, state, replies, told.wrong)
     for silo in set(told.failed).intersection(manifest.silos):
         told.wrong[silo] = f"it says itself: {unverified(told.failed[silo], Failed).reason}"[:300]
     closed = tuple(silo for silo in signatures if silo not in openings)
@@ -484,8 +496,10 @@ def assemble(
         for index, silo in enumerate(manifest.silos)
         if silo in state.survivor_set.dropped
     )
-    if composed.scheme.columns > 1:
-        blinded_sum = [piece for silo in sorted(sums) for piece in sums[silo]]
+    after = [piece for silo in sorted(beside) for piece in beside[silo]]
+    is_long, recipients = manifest.terms.is_long, len(manifest.terms.recipients)
+    if is_long:  # each recipient's together
+        after = [piece for place in range(recipients) for piece in after[place::recipients]]
     report = EncryptedReport(
         propose=composed.before.envelope,
         manifest=composed.envelope,
@@ -500,21 +514,24 @@ def assemble(
         missing=tuple(sorted(told.missing)),
         testimonies=tuple(told.testimony(silo) for silo in sorted(told.wrong)),
         length=manifest.length,
-        chunks=digests(blinded_sum),
+        chunks=digests(after) if composed.scheme.columns > 1 else state.chunks,
+        products=tuple(products) if is_long else None,
     )
-    return report, blinded_sum
+    return report, after
 
 
-def _read_openings(
+def read_openings(
     aggregator: Aggregator, state: SurvivorsFixed, replies: Replies, wrong: dict[str, str]
 ) -> tuple[dict[str, bytes], dict[str, tuple[bytes, ...]]]:
-    """Return the signed openings of this survivor set among the replies, and in `shares` the sums, by silo."""
+    """Return the signed openings of this survivor set among the replies, and what follows each, by silo."""
     composed = state.before.before
+    manifest, is_long = composed.manifest, composed.manifest.terms.is_long
     openings: dict[str, bytes] = {}
-    sums: dict[str, tuple[bytes, ...]] = {}
-    recipients, is_masked = len(composed.manifest.terms.recipients), composed.scheme.is_masked
-    sizes = sum_sizes(composed.scheme, 1, recipients) if composed.scheme.columns > 1 else ()
-    sealed = (sealed_row_bytes(composed.manifest),) * (recipients if is_masked else 0)
+    beside: dict[str, tuple[bytes, ...]] = {}
+    recipients = len(manifest.terms.recipients)
+    rows = (sealed_row_bytes(manifest),) * recipients if composed.scheme.is_masked else ()
+    sums = sum_sizes(composed.scheme, 1, recipients) if composed.scheme.columns > 1 else ()
+    sealed, sizes = ((), rows) if is_long else (rows, sums)
     for silo, frames in replies.items():
         with passing_over(wrong if frames else None, silo):
             opening = verify(only_frame(frames[:1]), Opening, {silo: aggregator.silos[silo]}).message
@@ -525,8 +542,16 @@ def _read_openings(
                 raise ProtocolError("its opening is not sealed to each recipient")
             if tuple(map(len, frames[1:])) != sizes or opening.sums != digests(frames[1:]):
                 raise ProtocolError("its sums are not those that it signed")
-            openings[silo], sums[silo] = frames[0], frames[1:]
-    return openings, sums
+            check_nonce(manifest, silo, opening.nonce)
+            openings[silo], beside[silo] = frames[0], frames[1:]
+    return openings, beside
+
+
+def check_nonce(manifest: Manifest, silo: str, nonce: bytes | None) -> None:
+    """Raise ProtocolError unless an opening tells the nonce that its silo committed to, in a long round."""
+    expected = manifest.nonces[manifest.silos.index(silo)] if manifest.nonces else None
+    if (None if nonce is None else sha256(nonce).digest()) != expected:
+        raise ProtocolError("its nonce is not the one that it committed to")
 
 
 def other_version(aggregator: Aggregator, request: bytes, silo: str, said: str) -> bytes:

@@ -24,7 +24,7 @@ from analyst.client import Federation
 from analyst.errors import AnalystError, StuckError
 from analyst.requests import waiting
 from analyst.training.auditing import Audited, audit, gaps_of, lines_of
-from analyst.training.beside import beside
+from analyst.training.beside import beside, check_beside
 from analyst.training.failed import after_failure
 from analyst.training.job import Job, first_request
 from analyst.training.patience import MetricSoFar
@@ -223,10 +223,12 @@ def _audited(federation: Federation, job: Job, state: Progress, deadline: int) -
 
 
 def begun(federation: Federation, job: Job, digest: bytes) -> Progress:
-    """Return the progress of a new run, before anything is sent; raises AnalystError if the job does not fit."""
+    """Return the progress of a new run, before anything is asked of a row.
+
+    Raises AnalystError if the job does not fit, DeniedError if silos would refuse what is asked beside its rounds.
+    """
+    check_beside(federation, beside(federation, job, first_request(federation, job, is_asked=False)))
     request = first_request(federation, job)
-    for _ in beside(federation, job, request):
-        pass  # its metric and its audit fit too, or nothing is begun
     offer = federation.offer_of(request.silos)
     return Progress(
         job=digest,

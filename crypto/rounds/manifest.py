@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from crypto.backends.scheme import MAX_VALUES
+from crypto.backends.scheme import CHUNK_VALUES, MAX_VALUES
 from crypto.errors import ProtocolError
 from crypto.keys import VerifyKey
 from crypto.merkle import MerkleTree, leaf_hash
@@ -54,6 +54,15 @@ class Terms(Message):
     key_id: KeyId  # of the round's homomorphic key, where the backend has one
     limit: Annotated[int, Field(ge=1, lt=2**63)]  # largest magnitude of a value of one silo, noise included
     blocks: Annotated[tuple[Block, ...], Field(min_length=1, max_length=256)]
+
+    @property
+    def length(self) -> int:
+        return sum(block.length for block in self.blocks)
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the sum is proven by inner products, and not added once more; see `crypto.rounds.products`."""
+        return self.backend == "masking" and self.length > CHUNK_VALUES
 
 
 class Propose(Message):
@@ -100,6 +109,8 @@ class Accept(Message):
         tuple[Name, ...] | None,
         Field(default=None, min_length=1, max_length=MAX_MUST_INCLUDE, exclude_if=lambda names: names is None),
     ] = None
+    # The SHA-256 of the nonce that I tell when the sum is closed; left out in a round that is not long.
+    nonce_hash: Annotated[Digest | None, Field(default=None, exclude_if=lambda digest: digest is None)] = None
 
 
 def seconds_of(milliseconds: int | None) -> int:
@@ -142,6 +153,11 @@ class Manifest(Message):
         tuple[Name, ...] | None,
         Field(default=None, min_length=1, max_length=MAX_SILOS, exclude_if=lambda names: names is None),
     ] = None
+    # The nonce_hash of every member, in roster order; left out in a round that is not long.
+    nonces: Annotated[
+        tuple[Digest, ...] | None,
+        Field(default=None, min_length=1, max_length=MAX_SILOS, exclude_if=lambda hashes: hashes is None),
+    ] = None
 
     def committee(self, manifest_hash: bytes, place: int) -> tuple[int, ...]:
         """Return the committee of the silo at a place of the roster; see `crypto.rounds.committees`."""
@@ -159,7 +175,7 @@ class Manifest(Message):
 
     @property
     def length(self) -> int:
-        return sum(block.length for block in self.terms.blocks)
+        return self.terms.length
 
     @property
     def noise_shares(self) -> int:
@@ -181,6 +197,9 @@ def check_accept(propose: Propose, terms: Terms, silo: str, accept: Accept) -> N
     expected = propose.federation, propose.round_id, terms.request_hash, propose.expires_at
     if (accept.federation, accept.round_id, accept.request_hash, accept.expires_at) != expected:
         raise ProtocolError(f"the acceptance of {silo!r} belongs to another round or request")
+    if (accept.nonce_hash is not None) != terms.is_long:
+        needed = "lacks the hash of a nonce, and the round is" if terms.is_long else "has a nonce, and the round is not"
+        raise ProtocolError(f"the acceptance of {silo!r} {needed} a long one")
 
 
 def check_round_keys(accept: Accept, mask_key: bytes, channel_key: bytes) -> None:
@@ -231,7 +250,15 @@ def compose(propose: Propose, terms: Terms, accepts: Sequence[tuple[str, Accept]
         max_colluding=max(accept.max_colluding for _, accept in accepts),
         max_missing=min(accept.max_missing for _, accept in accepts),
         must_include=tuple(sorted({silo for _, accept in accepts for silo in accept.must_include or ()})),
+        nonces=nonces_of(terms, accepts),
     )
+
+
+def nonces_of(terms: Terms, accepts: Sequence[tuple[str, Accept]]) -> tuple[bytes, ...] | None:
+    """Return the commitments to the nonces of these members (silo name, message), in roster order."""
+    if not terms.is_long:
+        return None
+    return tuple(accept.nonce_hash or b"" for _, accept in sorted(accepts, key=lambda one: one[0]))
 
 
 def manifest_of(
@@ -245,6 +272,7 @@ def manifest_of(
     max_colluding: int,
     max_missing: int,
     must_include: tuple[str, ...],
+    nonces: tuple[bytes, ...] | None = None,
 ) -> Manifest:
     """Return the only manifest of a roster under these conditions; raises ProtocolError if it cannot meet them."""
     manifest = Manifest(
@@ -260,6 +288,7 @@ def manifest_of(
         max_colluding=max_colluding,
         max_missing=max_missing,
         must_include=must_include or None,
+        nonces=nonces,
     )
     reason = why_infeasible(*manifest.conditions) or why_too_few(len(silos), *manifest.conditions)
     if without := set(must_include) - set(silos):

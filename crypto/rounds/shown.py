@@ -106,6 +106,7 @@ def check_shown(
         max_colluding=manifest.max_colluding,
         max_missing=manifest.max_missing,
         must_include=manifest.must_include or (),
+        nonces=manifest.nonces,
     )
     check_equal(manifest, expected, "request and roster")
     # 3. The acceptances of just those that this silo is to see, of the witnesses and its own are leaves under the root.
@@ -123,6 +124,7 @@ def check_shown(
     leaves = {silos.index(name): member_leaf(name, accept) for name, accept in accepts.items()}
     if shown_root(len(silos), leaves, message.proof) != manifest.members:
         raise ProtocolError("the manifest does not hold this silo's own acceptance and those that came with it")
+    _check_nonces(manifest, accepts)
     # 4. The manifest is as strict as the strictest of them, and no stricter.
     _check_conditions(manifest, own, accepts)
     return shown, max(accept.compute_ms or 0 for accept in accepts.values())
@@ -151,6 +153,15 @@ def _accept(silo: str, own: Own, envelope: bytes, keys: Mapping[str, VerifyKey])
     accept = verify(envelope, Accept, {silo: keys[silo]} if silo in keys else {}).message
     check_accept(own.propose, own.terms, silo, accept)
     return accept
+
+
+def _check_nonces(manifest: Manifest, accepts: Mapping[str, Accept]) -> None:
+    """Raise ProtocolError unless a long round has a commitment of every member, and those that this silo sees fit."""
+    nonces = manifest.nonces or ()
+    if len(nonces) != (len(manifest.silos) if manifest.terms.is_long else 0):
+        raise ProtocolError("the manifest does not hold a commitment to a nonce of each member of a long round")
+    if nonces and any(nonces[manifest.silos.index(name)] != accept.nonce_hash for name, accept in accepts.items()):
+        raise ProtocolError("the manifest's commitments to nonces are not those of the acceptances that came with it")
 
 
 def _check_conditions(manifest: Manifest, own: Own, accepts: Mapping[str, Accept]) -> None:

@@ -145,6 +145,12 @@ class LocalSums:
     async def chunk(self, name: bytes, start: int, length: int) -> bytes:
         return self.shard.chunk(name, start, length)
 
+    async def close(self, round_id: bytes, silos: tuple[str, ...]) -> tuple[bytes, ...]:
+        return self.shard.close(round_id, silos)
+
+    async def sum_chunk(self, round_id: bytes, index: int) -> bytes:
+        return self.shard.sum_chunk(round_id, index)
+
     async def total(self, round_id: bytes, silos: tuple[str, ...]) -> list[bytes]:
         return self.shard.total(round_id, silos)
 
