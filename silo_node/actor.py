@@ -173,6 +173,10 @@ class SiloActor(Stepping):
             round_id, lambda: self._advance(round_id, "open_shares", rounds_states.Agreed, data, *columns)
         )
 
+    def products(self, round_id: bytes, data: bytes) -> tuple[bytes, ...]:
+        """Sign inner products of the blinded vector of a long round, for one challenge."""
+        return self._guard(round_id, lambda: self._advance(round_id, "products", rounds_states.Opened, data))
+
     def learn(self, data: bytes, *evidence: bytes) -> tuple[bytes, ...]:
         """Move the model of a training run by an encrypted report; answer with a signed ModelUpdated, or Failed.
 

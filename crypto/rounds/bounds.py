@@ -34,6 +34,14 @@ def noise_shares(asked: int, max_colluding: int, max_missing: int) -> int:
     return asked - max_colluding - max_missing
 
 
+def fewest_noise_shares(asked: int) -> int:
+    """Return the least that `noise_shares` can be where the conditions are feasible: what one silo adds is then most.
+
+    At most 2t - n - 1 may collude, and at most n - t be missing.
+    """
+    return max(1, asked - quorum_of(asked) + 1)
+
+
 @lru_cache(maxsize=64)
 def why_infeasible(asked: int, min_silos: int, max_colluding: int, max_missing: int) -> str:
     """Return why a request to `asked` silos cannot meet these conditions, or an empty string if it can."""

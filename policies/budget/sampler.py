@@ -1,7 +1,8 @@
-"""The delta that noise from tables costs, and how much of a policy's delta it may use. docs/noise.md section 4.
+"""The delta that inexact noise costs, and how much of a policy's delta it may use. docs/noise.md section 4.
 
-Promise: analyst and silo compute the same cost from the public shape of the signed request: the slots of its long
-blocks, times the silos that it asks. A policy's delta has two parts: samplers may use at most 2^-10 of it, over the
+Noise is inexact if it is drawn from tables, or if it has room up to a stated bound (`Extent.most`) and no further.
+Promise: analyst and silo compute the same cost from the public shape of the signed request: the slots of such blocks,
+times the silos that it asks. A policy's delta has two parts: samplers may use at most 2^-10 of it, over the
 whole life of the ledger, and rho is converted at the rest.
 """
 
@@ -22,15 +23,15 @@ MAX_EPSILON = 22  # of the lifetime of a policy that allows noise from tables
 LOSS_BITS = 32  # a distance of d costs (1 + e^MAX_EPSILON) d of delta, which is less than 2^32 d
 
 
-def table_slots(table: Table, computation: Computation) -> int:
-    """Return how many slots have noise from tables; 0 for a short answer, and without noise."""
-    extents = computation.statistics(table).values()
-    return sum(extent.length for extent in extents if extent.share and is_from_table(extent.length))
+def inexact_slots(table: Table, computation: Computation) -> int:
+    """Return how many slots have inexact noise; 0 for a short answer that states no bound, and without noise."""
+    noised = [extent for extent in computation.statistics(table).values() if extent.share]
+    return sum(one.length for one in noised if is_from_table(one.length) or one.most is not None)
 
 
 def sampler_delta(request: Request) -> int:
     """Return what the samplers of all silos cost, in atto-delta rounded up; 0 for a short answer."""
-    samples = table_slots(request.table, request.plan) * len(request.silos)
+    samples = inexact_slots(request.table, request.plan) * len(request.silos)
     return -(-samples * ATTO >> TABLE_TV_BITS - LOSS_BITS)
 
 
@@ -51,4 +52,4 @@ def rho_delta(delta: float) -> float:
 
 def delta_for(delta: float, table: Table, computation: Computation) -> float:
     """Return the part of a delta at which the rho of one answer is converted: all of it for a short answer."""
-    return rho_delta(delta) if table_slots(table, computation) else delta
+    return rho_delta(delta) if inexact_slots(table, computation) else delta

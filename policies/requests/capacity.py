@@ -9,8 +9,8 @@ from crypto.backends.registry import BACKENDS
 from crypto.backends.scheme import Shape
 from crypto.errors import CryptoError, RangeError
 from crypto.rounds.committees import quorum_of
-from policies.requests.calibration import clamp_of, spreads_of
 from policies.requests.computations import Computation, slot_count
+from policies.requests.limit import clamps_of
 from policies.requests.request import Request, check_slots
 from policies.requests.tables import Table
 from policies.units import ROWS_UP_TO
@@ -20,12 +20,11 @@ MANY = 2**63  # rows: of a sum without a bound by rows
 
 def carried_rows(table: Table, computation: Computation, micro_rho: int, backend: str, silos: int) -> int:
     """Return the number of rows of one silo up to which a backend carries every figure of it whole."""
-    limit, extents = BACKENDS[backend].capacity(silos), computation.statistics(table)
-    most = MANY
-    for statistic, (_, scale_bits, _) in spreads_of(table, computation, micro_rho).items():
+    extents, rows = computation.statistics(table), MANY
+    for statistic, clamp in clamps_of(table, computation, micro_rho, backend, silos).items():
         if per_row := extents[statistic].per_row:
-            most = min(most, clamp_of(limit, scale_bits) // per_row)
-    return most
+            rows = min(rows, clamp // per_row)
+    return rows
 
 
 def rows_of(rows_up_to: int | None) -> int:

@@ -41,13 +41,15 @@ class Extent(NamedTuple):
     # Of one person, each of which may change so much, or levels of a tree: the L2 of all is its square root times that.
     # Of a trail it is the sum of squares of what a row adds to its numbers.
     groups: int = 1
-    # The greatest magnitude of one silo's number, before scale and noise, where the request alone bounds it; None: the
-    # backend's capacity stands.
-    most: int | None = None
+    most: int | None = None  # the greatest magnitude at one silo, before scaling and noise; None: what is carried
 
     def of_share(self, share: int) -> "Extent":
         """Return it with another share of the price."""
         return self._replace(share=share)
+
+    def up_to(self, most: int) -> "Extent":
+        """Return it with the greatest magnitude that a number of one silo can have, by the request alone."""
+        return self._replace(most=most)
 
     @property
     def squared(self) -> int:

@@ -1,9 +1,9 @@
 """The terms that a request fixes for its secure sum; every party computes them for itself. docs/protocol.md 3.1."""
 
-from crypto.backends.registry import BACKENDS
 from crypto.backends.scheme import key_id
 from crypto.rounds.manifest import Block, Terms
 from policies.requests.calibration import spreads_of
+from policies.requests.limit import limit_of
 from policies.requests.request import Request
 
 
@@ -26,6 +26,6 @@ def terms_of(request: Request, request_hash: bytes) -> Terms:
         backend=request.backend,
         asked=len(request.silos),
         key_id=key_id(request.backend, request.round_key) if request.round_key else b"",
-        limit=BACKENDS[request.backend].capacity(len(request.silos)),
+        limit=limit_of(request.table, request.plan, request.micro_rho, request.backend, len(request.silos)),
         blocks=blocks,
     )

@@ -41,6 +41,7 @@ from policies.decision.preconditions import (
     wrong_signature,
 )
 from policies.decision.run_price import reserved_part
+from policies.decision.sending import sending_ms
 from policies.document.policy import Policy
 from policies.requests.denials import Denial, Refusal
 from policies.requests.replacing import holds_for, job_before, left_out, silos_before
@@ -121,7 +122,9 @@ def propose(
         return None, sign(refusal, silo.name, silo.signing)
     if (state := state_of(silo, ledger, request)) is not None and load_run(ledger, state.run) is None:
         ledger.save_run(state.run, state.encode())  # a run that goes on with fewer silos has this model now
+    terms = terms_of(request, request_hash)
     root, self_secret, channel_secret = Secret(draw()), Secret(draw()), Secret.generate()
+    nonce = Secret.generate() if terms.is_long else None
     mask, channel = mask_key_of(root.raw), SealingKey(channel_secret)
     accept = Accept(
         federation=silo.federation,
@@ -136,12 +139,13 @@ def propose(
         max_colluding=silo.policy.protection.max_colluding,
         max_missing=silo.policy.protection.max_missing,
         compute_ms=stated_ms(silo.policy, request),
+        send_ms=sending_ms(silo.policy, request),
         must_include=silo.policy.protection.must_include or None,
+        nonce_hash=None if nonce is None else sha256(nonce.raw).digest(),
     )
     envelope = sign(accept, silo.name, silo.signing)
-    terms = terms_of(request, request_hash)
     secrets = root, self_secret, mask, channel, channel_secret
-    return Proposed(signed.signer, message, request, terms, envelope, *secrets, now), envelope
+    return Proposed(signed.signer, message, request, terms, envelope, *secrets, now, nonce), envelope
 
 
 def renew(silo: Silo, ledger: Ledger, now: int, state: Proposed) -> None:

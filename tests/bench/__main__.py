@@ -1,6 +1,7 @@
-"""Run benchmarks and write their figures into docs/performance.md: `python -m tests.bench [NAME ...]`, or `make bench`.
+"""Run benchmarks and write their figures into the docs: `python -m tests.bench [NAME ...]`, or `make bench`.
 
-The page holds a place for every module of this folder; what stands between its two marks is replaced.
+The pages hold a place for every module of this folder; what stands between its two marks is replaced, and what follows
+from it on the page is computed anew.
 """
 
 import json
@@ -13,27 +14,26 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.figures import ROOT, commit
+from tests.bench.saturation import computed
 
-PAGE = ROOT / "docs" / "performance.md"
+PAGES = (ROOT / "docs" / "performance.md", ROOT / "docs" / "scale.md")
 FOLDER = Path(__file__).parent
 TIMEOUT_S = 3600
 
 
 def main() -> None:
     """Run the named benchmarks, or all but the large ones; stops at the first that fails."""
-    page = PAGE.read_text()
-    known = re.findall(r"<!-- figures: ([a-z_]+) -->", page)
-    for name in sys.argv[1:] or [one for one in known if not one.endswith("_large")]:
-        if name not in known:
-            sys.exit(f"no benchmark {name!r}, expected one of {', '.join(known)}")
+    places = {name: page for page in PAGES for name in re.findall(r"<!-- figures: ([a-z_]+) -->", page.read_text())}
+    for name in sys.argv[1:] or [one for one in places if not one.endswith("_large")]:
+        if name not in places:
+            sys.exit(f"no benchmark {name!r}, expected one of {', '.join(places)}")
         print(f"{name} ...", flush=True)
         command = [sys.executable, "-m", f"tests.bench.{name}"]
         output = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, check=True, timeout=TIMEOUT_S)
         figures = [json.loads(line) for line in output.stdout.splitlines() if line.startswith("{")]
-        before, mark, after = page.partition(f"<!-- figures: {name} -->\n")
+        before, mark, after = places[name].read_text().partition(f"<!-- figures: {name} -->\n")
         _, end, rest = after.partition("<!-- end -->")
-        page = before + mark + table(figures) + end + rest
-        PAGE.write_text(page)
+        places[name].write_text(computed(before + mark + table(figures) + end + rest))
 
 
 def table(figures: list[dict[str, Any]]) -> str:

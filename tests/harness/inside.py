@@ -83,6 +83,11 @@ def computer_of(silo: "SiloActor | HasActor") -> "Computes":
     return actor_of(silo)._data.computing.computer
 
 
+def computing_of(silo: "SiloActor | HasActor") -> Any:
+    """What has a running silo's contributions computed, each in its turn and time."""
+    return actor_of(silo)._data.computing
+
+
 def let_sleep(silo: "SiloActor | HasActor", sleep: "Callable[[float], None]", patch: "pytest.MonkeyPatch") -> None:
     """Let a running silo wait in another way for the times at which it computes, and contributions leave."""
     patch.setattr(actor_of(silo)._data.computing, "_sleep", sleep)

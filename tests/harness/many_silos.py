@@ -360,7 +360,8 @@ class Round:
         self.payloads[name] = payload
 
     def part(self) -> "Round":
-        self.parted = aggregator_core.fix_survivors(self.many.aggregator, self.shared, self.headers)
+        chunks = chunk_digests(self.total(), 8)
+        self.parted = aggregator_core.fix_survivors(self.many.aggregator, self.shared, self.headers, chunks)
         return self
 
     def agree(self) -> "Round":
@@ -389,7 +390,7 @@ class Round:
     def assemble(self) -> "Round":
         total = self.total()
         encrypted, _ = aggregator_core.assemble(
-            self.many.aggregator, self.parted, self.signatures, self.replies["open_shares"], [total]
+            self.many.aggregator, self.parted, self.signatures, self.replies["open_shares"]
         )
         self.report = StoredReport.decode(report_header(encrypted) + total)
         return self
@@ -398,8 +399,8 @@ class Round:
         """Return the blinded sum of the survivors."""
         ring = Ring(64)
         words = ring.zeros(self.composed.manifest.length)
-        for one in self.parted.survivor_set.survivors:
-            words += ring.from_bytes(self.payloads[one.silo])
+        for name in self.headers:
+            words += ring.from_bytes(self.payloads[name])
         return ring.to_bytes(words)
 
     def until_go(self) -> "Round":

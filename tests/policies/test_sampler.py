@@ -19,10 +19,10 @@ from policies.budget.sampler import (
     MAX_EPSILON,
     SHARE_BITS,
     delta_for,
+    inexact_slots,
     rho_delta,
     sampler_delta,
     sampler_limit,
-    table_slots,
 )
 from policies.decision.budget_rules import delta_limit_of
 from policies.decision.decide import decide
@@ -61,7 +61,7 @@ def judge(asked: Request, spent: Spending, *edits: Edit) -> tuple[Denial, ...]:
 
 
 def test_a_short_answer_costs_no_delta() -> None:
-    assert table_slots(SHORT.table, SHORT.plan) == 0
+    assert inexact_slots(SHORT.table, SHORT.plan) == 0
     assert sampler_delta(SHORT) == 0
     assert delta_for(1e-6, SHORT.table, SHORT.plan) == 1e-6
 
@@ -75,7 +75,7 @@ def test_the_cost_of_a_long_answer_is_that_of_its_samples(
     samples = blocks * TABLE_SLOTS * len(silos)
     exact = Fraction(samples * 2**LOSS_BITS, 2**TABLE_TV_BITS) * ATTO
     assert sampler_delta(asked) == math.ceil(exact) >= 1
-    assert table_slots(asked.table, asked.plan) * len(silos) == samples
+    assert inexact_slots(asked.table, asked.plan) * len(silos) == samples
 
 
 def test_a_distance_costs_less_than_it_is_charged_at_the_greatest_epsilon() -> None:

@@ -17,6 +17,7 @@ SIGNED_ONLY_BY = {
     "DomainRequest": "ann@university",
     "Stopped": "ann@university",
     "OtherVersion": "hub",
+    "NoRoom": "hub",
     "Propose": "hub",
     "Manifest": "hub",
     "Failure": "hub",
@@ -56,6 +57,7 @@ KINDS = {  # those that carry a name on the wire; the others stand inside anothe
     "RunState": "run-state",
     "DomainRequest": "domain-request",
     "OtherVersion": "other-version",
+    "NoRoom": "no-room",
     "ReleasedModel": "released-model",
 }
 # What no message of the type may be longer than, in bytes.
@@ -363,6 +365,7 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     other_signature = {"signer": "ward", "signature": bytes(range(64, 128))}
     yield "Request", request(QUESTION, 100_000)
     yield "Request", request(STEP, 20_000, [{"name": name, "key": key} for name in ("bank", "clinic", "ward")])
+    yield "Request", request(QUESTION, 100_000) | {"send_seconds": 400}
     yield "Request", request(EXACT, 0)
     yield "Request", request(STATEMENTS, 100_000)
     yield "Request", request(WEIGHTED, 100_000)
@@ -383,6 +386,7 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
             "said": "no common wire version: here 1, there 2",
         },
     )
+    yield "NoRoom", {"federation": federation, "nonce": round_id, "reason": "4 bytes are needed, and 3 are kept"}
     catalogue: dict[str, Any] = {
         "federation": federation,
         "nonce": round_id,
@@ -434,23 +438,22 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
             "denials": [denial, denial | {"code": "PURPOSE"}],
         },
     )
+    yield "Catalogue", catalogue | {"standing": standing | {"send_ms": 8000}}
     yield "Catalogue", catalogue | {"standing": standing | {"micro_rho": 7, "compute_ms": 250, "denials": [denial]}}
     yield "Propose", head | {"expires_at": 1_000_120, "request": b"an envelope"}
-    yield (
-        "Accept",
-        head
-        | {
-            "request_hash": request_hash,
-            "expires_at": 1_000_120,
-            "mask_key_hash": sha256(key).digest(),
-            "channel_key_hash": sha256(public(derive(ROOT, "another"))).digest(),
-            "self_commitment": derive(ROOT, "self commitment"),
-            "policy_hash": policy_hash,
-            "min_silos": 3,
-            "max_colluding": 1,
-            "max_missing": 0,
-        },
-    )
+    accept = head | {
+        "request_hash": request_hash,
+        "expires_at": 1_000_120,
+        "mask_key_hash": sha256(key).digest(),
+        "channel_key_hash": sha256(public(derive(ROOT, "another"))).digest(),
+        "self_commitment": derive(ROOT, "self commitment"),
+        "policy_hash": policy_hash,
+        "min_silos": 3,
+        "max_colluding": 1,
+        "max_missing": 0,
+    }
+    yield "Accept", accept
+    yield "Accept", accept | {"compute_ms": 250, "send_ms": 8000}
     yield (
         "Manifest",
         head

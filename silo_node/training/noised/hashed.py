@@ -4,8 +4,9 @@ Promise: no person changes a sum by more than `PERSON_UNITS` in L2 norm, whateve
 clipped and rounded to whole units first, and its norm is checked in integers after that: what is still too long is
 shrunk until it is not. What is 0 stays 0, so that only the weights that a person's values meet have a part.
 
-The first round sums, beside the persons, the reach of each weight, with noise. It preconditions every later step: values
-that few persons have move as fast as the intercept. The model is the mean of the weights of the last half of the rounds.
+The first round sums, beside the persons, the reach of each weight, with noise. It preconditions every later step:
+values that few persons have move as fast as the intercept. The model is the mean of the weights of the last half of the
+rounds.
 """
 
 import math
@@ -17,8 +18,8 @@ from policies.requests.families import Task
 from policies.requests.hashed import values_in_row, weights_of
 from policies.requests.noised_families import PERSON_UNITS
 from silo_node.training.families.hashed import FAMILY as EXACT
-from silo_node.training.families.hashed import odds_of, share_of
-from silo_node.training.families.logistic import labels_of
+from silo_node.training.families.hashed import odds_of
+from silo_node.training.families.logistic import labels_of, share_of
 from silo_node.training.family import Examples, Fitted, State, figure
 from silo_node.training.grid import Integers, Vector
 from silo_node.training.hashing import hashed
@@ -54,7 +55,7 @@ def parts_of(person: Integers, places: Integers, values: Vector, weights: int) -
     is_there = values != 0  # what is not finite is there
     keys, which = np.unique((rank * weights + places)[is_there], return_inverse=True)
     with np.errstate(all="ignore"):
-        summed = np.bincount(which, values[is_there], len(keys))
+        summed = np.bincount(which, values[is_there], len(keys)).astype(np.float64)
     return Parts(keys // weights, keys % weights, summed, int(starts.sum()))
 
 

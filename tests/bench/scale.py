@@ -1,0 +1,157 @@
+"""The rates of each step of a long round, from which docs/scale.md computes what saturates in a large federation.
+
+CPU time of one core on vectors beyond its caches, but for the disk and the stream, whose wall time counts. The stream
+is that of `tests.bench.federated`: frames of a reply between two processes over loopback, with mutual TLS. A rate is in
+bytes of masked input, with 4 bytes a value, but for those of the sum and of a model's state, with 8 bytes a value.
+"""
+
+import asyncio
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+
+from aggregator.sums import SumShard
+from analyst.demo.hospitals import found_hospitals
+from crypto.backends.masks import apply_masks
+from crypto.backends.scheme import CHUNK_VALUES
+from crypto.ring import Ring
+from crypto.rounds.opening import open_report
+from crypto.rounds.payload import digests, frames
+from silo_node.training.run import RunState
+from tests.bench.federated import streams
+from tests.bench.figures import publish
+from tests.bench.secure_sum import chunk_digests, manifest
+from tests.bench.vectors import answered, federation, vector
+from tests.harness.inside import ledger_of
+
+VALUES, STATE_VALUES, SILOS, RUNS = 10**7, 10**5, 4, 5
+MASKED, WHOLE = 4 * VALUES, 8 * VALUES  # bytes of a masked input, and of a sum or a model's state
+DISK_BYTES = 256 << 20
+
+
+def main() -> None:
+    """Publish every rate; the place of docs/scale.md names what each is of."""
+    with tempfile.TemporaryDirectory() as folder:
+        found_hospitals(Path(folder) / "demo")
+        pulled = asyncio.run(streams(Path(folder)))[1]
+    publish("rate_stream", pulled, "MB/s")
+    publish("rate_disk", [written() for _ in range(RUNS)], "MB/s")
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    words = np.frombuffer(os.urandom(MASKED), np.uint32).copy()
+    seeds = [bytes([number]) * 32 for number in range(SILOS)]
+    keystream = [spent(lambda: apply_masks(words, Ring(32), seeds, [])) / SILOS for _ in range(RUNS)]
+    shown("keystream", MASKED, keystream)
+    payload = words.data.cast("B")
+    shown("digest", MASKED, [spent(lambda: chunk_digests(payload)) for _ in range(RUNS)])
+    for step, seconds in shard_steps(payload).items():
+        shown(step, WHOLE if step == "close" else MASKED, seconds)
+    contributed, checked, opened = silo_steps()
+    own = SILOS * statistics.median(keystream)
+    shown("contribute", MASKED, [seconds - own for seconds in contributed])
+    shown("check", WHOLE, checked)
+    shown("open", WHOLE, [seconds - own for seconds in opened])
+    for step, seconds in state_steps().items():
+        shown(step, WHOLE, seconds)
+
+
+def shown(step: str, size: int, seconds: list[float]) -> None:
+    """Publish the rate of a step that took so long for each of these many bytes."""
+    publish(f"rate_{step}", [size / one / 1e6 for one in seconds], "MB/s")
+
+
+def spent(work: Callable[[], object]) -> float:
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def written() -> float:
+    """Return the MB/s of a file that is written and synchronised."""
+    block = os.urandom(4 << 20)
+    with tempfile.NamedTemporaryFile() as file:
+        began = time.perf_counter()
+        for _ in range(DISK_BYTES // len(block)):
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+        return DISK_BYTES / (time.perf_counter() - began) / 1e6
+
+
+def shard_steps(payload: memoryview) -> dict[str, list[float]]:
+    """Return the CPU seconds of staging, adding and closing, in some rounds."""
+    names = [f"silo-{number:02}" for number in range(SILOS)]
+    found: dict[str, list[float]] = {"stage": [], "add": [], "close": []}
+    sent, cuts = list(frames_of(payload)), chunk_digests(payload)
+    with tempfile.TemporaryDirectory() as folder:
+        shard = SumShard(Path(folder))
+        for number in range(RUNS):
+            round_id = number.to_bytes(16, "big")
+            shard.start(round_id, manifest(names, VALUES), b"")
+            for place, name in enumerate(names):
+                found["stage"].append(sum(spent(partial(shard.stage, round_id, name, cuts, one)) for one in sent))
+                header = round_id + place.to_bytes(16, "big")
+                found["add"].append(spent(partial(shard.add, round_id, name, header)))
+            found["close"].append(spent(partial(_closed, shard, round_id, names)))
+    return found
+
+
+def _closed(shard: SumShard, round_id: bytes, names: list[str]) -> None:
+    digests(shard.total(round_id, tuple(names)))
+
+
+def frames_of(payload: memoryview) -> Iterator[bytes]:
+    """Yield what a silo sends of a masked input, frame by frame."""
+    sizes = [min(1 << 18, MASKED - start) for start in range(0, MASKED, 1 << 18)]
+    for pieces in frames(sizes):
+        yield bytes(payload[pieces.start << 18 : pieces.stop << 18])
+
+
+def silo_steps() -> tuple[list[float], list[float], list[float]]:
+    """Return the CPU seconds of a silo that contributes, that checks a sum and that opens it, in some rounds."""
+    given, contributed, learned, opened = vector(VALUES) // 4, list[float](), list[float](), list[float]()
+
+    def timed(*arguments: Any) -> Any:
+        began = time.process_time()
+        try:
+            return open_report(*arguments)
+        finally:
+            opened.append(time.process_time() - began)
+
+    with federation(SILOS, VALUES) as fed, patch("silo_node.rounds.learning.open_report", timed):
+        fed.count()
+        clock, place = fed.clock()[fed.names[1]], 1
+        for _ in range(RUNS + 1):
+            report = answered(fed, dict.fromkeys(fed.names, given))
+            steps = clock.taken()
+            contributed.append(sum(steps.get(step, 0.0) for step in ("contribute", "frame", "products")))
+            fed.learn(report)
+            learned.append(sum(clock.taken().values()))
+            fed.opened.clear()
+    own = opened[place::SILOS][1:]
+    return contributed[1:], [whole - one for whole, one in zip(learned[1:], own, strict=True)], own
+
+
+def state_steps() -> dict[str, list[float]]:
+    """Return the CPU seconds of saving and of loading a model's state."""
+    values, run, saved, loaded = np.random.default_rng(1).random(STATE_VALUES), bytes(16), list[float](), list[float]()
+    with federation(SILOS, CHUNK_VALUES) as fed:
+        fed.learn(answered(fed, dict.fromkeys(fed.names, vector(CHUNK_VALUES) // 4)))
+        ledger = ledger_of(fed.simulation.silos[fed.names[1]])
+        state = RunState.decode(ledger.runs()[0]).model_copy(update={"weights": tuple(values.tolist()), "run": run})
+        for _ in range(RUNS):
+            saved.append(spent(lambda: ledger.save_run(run, state.encode())))
+            loaded.append(spent(lambda: RunState.decode(ledger.load_run(run) or b"")))
+    scale = VALUES / STATE_VALUES
+    return {"save": [scale * one for one in saved], "load": [scale * one for one in loaded]}
+
+
+if __name__ == "__main__":
+    main()
