@@ -176,8 +176,8 @@ def _hashed_shape() -> NoisedShape:
     options = dict(hashed.OPTIONS) | {
         "clip": number_option("1", "0.000001", "100000"),
         "keep": Option("", _refuse_few_bits),
-        "momentum": number_option("0.5", "0", "0.99"),
-        "rate": number_option("0.5", "0.000001", "1000000"),
+        "momentum": _stated("0", "0.99"),
+        "rate": _stated("0.000001", "1000000"),
         "rows_up_to": whole_option(str(ROWS_UP_TO), 1, 2**40),
         "value_bits": Option("", _refuse_few_bits),
     }
