@@ -230,10 +230,8 @@ def _check_policy(options: argparse.Namespace) -> int:
         f" (epsilon {epsilon_of(lifetime, rho_delta(delta)):.2f} at delta {delta:g})"
     )
     print(f"  compute   {_computing(policy, int(time.time()))}")
-    if policy.vectors != Vectors():
-        print(f"  vectors   {_sending(policy.vectors)}")
-    for line in told:
-        print(f"  rows      {line}")
+    for line in (*_sending(policy.vectors), *(f"rows      {one}" for one in told)):
+        print(f"  {line}")
     return 0
 
 
@@ -258,10 +256,12 @@ def _computing(policy: Policy, now: int) -> str:
     return f"{plan}, for up to {' and '.join(counts) or 'any number of rows'}; at most {most} s are computed"
 
 
-def _sending(vectors: Vectors) -> str:
-    """Return how long vectors may be by a policy's [vectors], and how fast they are sent."""
+def _sending(vectors: Vectors) -> Iterator[str]:
+    """Yield how long vectors may be by a policy's [vectors] and how fast they are sent, where it says so itself."""
+    if vectors == Vectors():
+        return
     longest, rate = f"up to {vectors.max_values:,} values", f"{vectors.bytes_per_second:,} bytes a second"
-    return f"{longest}, sent at {rate}; up to {vectors.max_state_mb:,} MB of the state of a run"
+    yield f"vectors   {longest}, sent at {rate}; up to {vectors.max_state_mb:,} MB of the state of a run"
 
 
 def _profile(options: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ from policies.models.record import recorded
 from policies.requests.request import Request, resolved
 from policies.requests.round_key import round_secret
 from policies.requests.terms import terms_of
-from silo_node.rounds.proposal import state_of
+from silo_node.rounds.proposal import keep_run, load_run, state_of
 from silo_node.rounds.releasing import released
 from silo_node.rounds.states import Silo
 from silo_node.training.auditing import beside
@@ -64,18 +64,17 @@ def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[
         record = recorded(None if state is None else state.record, request, step, checked)
         state = MODELS[request.plan.kind](state, request, stored.name, opened, now)
         state = state.model_copy(update={"record": record})
-        if (model := audited_model(ledger, request, state, opened)) is not None:
-            ledger.save_run(model.run, model.encode(), is_learned=False)  # an audit keeps a model no longer
-        ledger.save_run(step.run, state.encode(), state.done)
+        if (model := audited_model(silo, ledger, request, state, opened)) is not None:
+            keep_run(silo, ledger, model, is_learned=False)  # an audit keeps a model no longer
+        keep_run(silo, ledger, state, state.done)
     return (signed_position(silo, ledger, step.run, state), *released(silo, ledger, request, state, is_new=is_new))
 
 
-def audited_model(ledger: Ledger, request: Request, audit: RunState, opened: Opened) -> RunState | None:
+def audited_model(silo: Silo, ledger: Ledger, request: Request, audit: RunState, opened: Opened) -> RunState | None:
     """Return the state of the model that an audit is of, with it; None if no audited model stands here."""
     judged = request.plan.judged
-    if judged is None or (kept := ledger.load_run(judged.run)) is None:
+    if judged is None or (model := load_run(silo, ledger, judged.run)) is None:
         return None
-    model = RunState.decode(kept)
     return beside(model, request, audit, opened) if model.position == judged.position else None
 
 

@@ -31,6 +31,7 @@ from federation.members.roster import Party, Roster, SiloParty
 from policies.budget.ledger import (
     Charge,
     Consulted,
+    KeptState,
     Rate,
     RunOver,
     RunReservation,
@@ -66,7 +67,7 @@ class MemoryLedger:
         self.charging: dict[bytes, tuple[Charge, bytes]] = {}
         self.committed: dict[bytes, Charge] = {}
         self.survivors_hashes: dict[bytes, bytes] = {}
-        self.runs: dict[bytes, bytes] = {}
+        self.runs: dict[bytes, KeptState] = {}
         self.replaced: dict[bytes, bytes] = {}
 
     def spending(
@@ -160,10 +161,10 @@ class MemoryLedger:
     def stop_run(self, run: bytes, why: RunOver, releases: bool) -> None:
         raise AssertionError("no run reserves here")
 
-    def load_run(self, run: bytes) -> bytes | None:
+    def load_run(self, run: bytes) -> KeptState | None:
         return self.runs.get(run)
 
-    def save_run(self, run: bytes, state: bytes, done: int = 0, *, is_learned: bool = True) -> None:
+    def save_run(self, run: bytes, state: KeptState, done: int = 0, *, is_learned: bool = True) -> None:
         self.runs[run] = state
 
 

@@ -18,7 +18,7 @@ from silo_node.owner.model_registry import held_models
 from silo_node.training.run import RunState
 from silo_node.training.shown import model_fields, shown
 from tests.cases import every
-from tests.harness.inside import ledger_of
+from tests.harness.states import states_of
 from tests.rounds.test_exact_families import SILOS, banks, run
 
 pytestmark = pytest.mark.slow
@@ -81,7 +81,7 @@ def trained(path: Path, job: str, *changes: tuple[str, str]) -> tuple[Training, 
                   more=changes)  # fmt: skip
     with whole as (simulation, file):
         training = run(simulation, file)
-        held = [[RunState.decode(one) for one in ledger_of(silo).runs()] for silo in simulation.silos.values()]
+        held = [states_of(silo) for silo in simulation.silos.values()]
         states = {state.exact.family: state for state in held[0] if state.exact is not None}
         # The same figures at every silo, whenever it learned them.
         kept = {audit.model_copy(update={"learned_at": 0}) for own in held for state in own for audit in state.audits}
@@ -171,7 +171,7 @@ def test_a_run_whose_audit_would_be_refused_does_not_begin(
         assert steps <= {"> catalogue", "< catalogue"}
         assert not file.with_name("keep.json").exists()
         assert not Registry(path / "f").entries()
-        assert not any(ledger_of(silo).runs() for silo in simulation.silos.values())
+        assert not any(states_of(silo) for silo in simulation.silos.values())
 
 
 @every(

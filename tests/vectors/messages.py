@@ -2,6 +2,7 @@
 
 import base64
 import math
+import struct
 from collections.abc import Iterator
 from hashlib import sha256
 from typing import Any
@@ -25,7 +26,7 @@ SIGNED_ONLY_BY = {
     "Cancel": "hub",
     "Roster": "authority",
 }
-UNSIGNED = {"Share", "Deliver", "Go", "Open", "EncryptedReport", "Found", "RunState"}
+UNSIGNED = {"Share", "Deliver", "Go", "Open", "EncryptedReport", "Found"}
 KINDS = {  # those that carry a name on the wire; the others stand inside another message or a seal
     "Request": "request",
     "CatalogueRequest": "catalogue-request",
@@ -86,6 +87,12 @@ LIMITS = {
 
 def _digest(text: str) -> bytes:
     return sha256(text.encode()).digest()
+
+
+def _numbers(name: str, values: list[float]) -> dict[str, Any]:
+    """Return what a state's header has of a vector of doubles, which lies beside it."""
+    raw = struct.pack(f"<{len(values)}d", *values)
+    return {"name": name, "dtype": "float64", "length": len(values), "digest": blake3(raw).digest()}
 
 
 DAYS = {"name": "days", "type": "int", "low": 0, "high": 60, "step": "1", "domain": [], "unknown": None}
@@ -603,8 +610,7 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
             {"name": "(intercept)", "middle": 0.0, "half": 1.0},
             {"name": "days", "middle": 30.0, "half": 30.0},
         ],
-        "weights": [0.5, -1.25],
-        "velocity": [0.0, 0.1],
+        "numbers": [_numbers("velocity", [0.0, 0.1]), _numbers("weights", [0.5, -1.25])],
     }
     yield "RunState", descent
     yield "RunState", descent | {"ended_early": "diverged"}
@@ -623,11 +629,9 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
             "position": _digest("the report"),
             "learned_at": 1_000_060,
             "terms": [],
-            "weights": [],
-            "velocity": [],
+            "numbers": [_numbers("loss", [12.5]), _numbers("weights", [0.5, -1.25])],
             "exact": {
                 "family": "poisson-regression",
-                "numbers": [{"name": "loss", "values": [12.5]}, {"name": "weights", "values": [0.5, -1.25]}],
                 "ended": "no-maximum",
                 "why": "ward = other",
                 "fitted": {
@@ -666,8 +670,7 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
         "position": _digest("the report"),
         "learned_at": 1_000_060,
         "terms": [],
-        "weights": [],
-        "velocity": [],
+        "numbers": [],
     }
     spell = {"first": 0, "last": 1, "silos": ["bank", "ward"], "policies": [policy_hash] * 2, "without": ["ward"]}
     first = RELEASED | {"step": 0, "after": bytes(32)}
@@ -747,8 +750,7 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
             "position": _digest("the report"),
             "learned_at": 1_000_060,
             "terms": [],
-            "weights": [],
-            "velocity": [],
+            "numbers": [],
             "split": bytes(range(64)),
         },
     )
