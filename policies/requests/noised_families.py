@@ -174,6 +174,7 @@ def _shape(family: str, extents: Callable[[Task], Mapping[str, Extent]] = _desce
 
 def _hashed_shape() -> NoisedShape:
     options = dict(hashed.OPTIONS) | {
+        "bits": whole_option(hashed.OPTIONS["bits"].default, hashed.LEAST_BITS, hashed.MOST_BITS - 1),
         "clip": number_option("1", "0.000001", "100000"),
         "keep": Option("", _refuse_few_bits),
         "momentum": _stated("0", "0.99"),
@@ -185,6 +186,7 @@ def _hashed_shape() -> NoisedShape:
     shape = Shape(
         _lengths(_hashed), exact.labels, options, changed=exact.changed, check=_check_hashed,
         predicts=exact.predicts, most_weights=exact.most_weights,
+        held=lambda options, slots: 2 << int(options["bits"]),
     )  # fmt: skip
     return NoisedShape(shape, _hashed)
 

@@ -34,12 +34,12 @@ def rounded(values: Vector, reach: Vector, levels: int, words: Words) -> Integer
     A number beyond its reach is cut to it, and is not right in the mean then; of a reach of 0 all is 0. The result is
     never beyond `levels`. The chance of going up is the fraction, rounded up to a multiple of 2^-32.
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         share = np.where(reach > 0, values / reach, 0.0)
     # A number that is not finite is 0: the caller counts its row as outside.
     share = np.clip(np.nan_to_num(share, nan=0.0, posinf=1.0, neginf=-1.0), -1.0, 1.0) * levels
     low = np.floor(share)
-    # Both the fraction and its multiple of 2^32 are exact; of a whole number it is 0, which no word is below.
+    # The fraction is exact within 2^-53, and of a whole number it is 0, which no word is below.
     goes_up = words < np.ldexp(share - low, WORD_BITS)
     return np.asarray(low.astype(np.int64) + goes_up, np.int64)
 
