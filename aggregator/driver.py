@@ -14,6 +14,7 @@ import structlog
 from aggregator import reports
 from aggregator import rounds as core
 from aggregator.answers import Answers
+from aggregator.capacity import Capacity
 from aggregator.errors import (
     AggregatorError,
     BusyError,
@@ -23,6 +24,7 @@ from aggregator.errors import (
     StoreError,
 )
 from aggregator.outcomes import Outcomes
+from aggregator.proving import proven
 from aggregator.round_journal import RoundJournal
 from aggregator.rounds import Aggregator, ReceivedRequest, Replies
 from aggregator.slots import Seconds, Slots
@@ -92,15 +94,18 @@ class Server:
         clock: Callable[[], float] = time.time,
         step_timeout_s: float = STEP_TIMEOUT_S,
         ended: Callable[[Ended], None] = lambda _: None,
+        capacity: Capacity = Capacity(),  # noqa: B008 (it is frozen)
     ) -> None:
         """`ended` learns what became of every request."""
         self._aggregator, self._silos, self._sums, self._store = aggregator, silos, sums, store
         self._checkpoints, self._journal, self._ended = checkpoints, journal, ended
+        self._capacity = capacity
         self._clock, self._step_timeout_s = clock, step_timeout_s
         self.slots = Slots(MAX_CONCURRENT_ROUNDS, SLOT_WAIT_S, "rounds at the aggregator")
         self.seconds = Seconds(MAX_BUSY_S, SLOT_WAIT_S, "seconds of the silos' computing")
         # How long the silos may compute now, by round: a silo does one thing at a time, so its other rounds wait.
         self._computing: dict[bytes, int] = {}
+        self._sending: dict[bytes, int] = {}  # how long they may send long vectors, which share their links
         self._answers = Answers(store)
         self.transcripts = Transcripts(store, sums)
         self._teacher = Teacher(aggregator, store, self.transcripts)
@@ -116,12 +121,16 @@ class Server:
     async def catalogues(self, request: bytes) -> tuple[bytes, ...]:
         """Relay a signed CatalogueRequest to every silo; return their answers, unread, or why there is none.
 
-        An answer above the size of a catalogue is left out, as a few of them would exceed an analyst's stream.
+        An answer above the size of a catalogue is left out, as a few of them would exceed an analyst's stream. Where a
+        round of the request in it would not fit here, that is said too.
         """
         calls = {silo: handle.call("catalogue", request) for silo, handle in self._silos.items()}
         outcomes = Outcomes(b"", self._aggregator.federation, self._aggregator.silos)
         replies = await self._gather(calls, self._busy_s(), outcomes)
         found = [core.other_version(self._aggregator, request, *one) for one in outcomes.versions.items()]
+        about = core.asked_about(request)
+        if about is not None and (why := self._capacity.why_not(about)):
+            found.append(core.no_room(self._aggregator, request, why))
         for silo, frames in replies.items():
             if frames and len(frames[0]) > Catalogue.MAX_BYTES + MAX_ENVELOPE_OVERHEAD:
                 _log.warning("catalogue_too_long", silo=silo, bytes=len(frames[0]))
@@ -167,6 +176,8 @@ class Server:
         try:
             if unknown := silos - set(self._silos):
                 raise AggregatorError(f"the request names silos unknown here: {', '.join(sorted(unknown))}")
+            if why := self._capacity.why_not(asked.request):
+                raise AggregatorError(why)
             async with asyncio.timeout(limit_s) as bounds.limit, self.slots.taken(asked.request.analyst):
                 for _ in range(len(silos) + 1):
                     try:
@@ -204,7 +215,9 @@ class Server:
         silos = [silo for silo in index.recipients if silo in self._silos]
         outcomes = Outcomes(name, self._aggregator.federation, self._aggregator.silos)
         replies = await self._gather(
-            {silo: self._teacher.teach(silo, self._silos[silo].call, name) for silo in silos}, outcomes=outcomes
+            {silo: self._teacher.teach(silo, self._silos[silo].call, name) for silo in silos},
+            index.receives_s,
+            outcomes,
         )
         if outcomes.own and not replies:
             raise StoreError(outcomes.own, "silos that have learned it go on; whoever has not is left out of the run")
@@ -230,7 +243,9 @@ class Server:
         """Run one round; raises BusyError, before anything is charged, if the silos compute for too many others."""
         round_id = token(16)
         in_round = set(silos)
-        proposed = core.propose(self._aggregator, asked, round_id, int(self._clock()), self._busy_s())
+        gathers_s = self._capacity.gathers_s(asked.request)
+        busy_s = self._busy_s() + (sum(self._sending.values()) if gathers_s else 0)
+        proposed = core.propose(self._aggregator, asked, round_id, int(self._clock()), busy_s, gathers_s)
         try:
             proposals = dict.fromkeys(sorted(in_round), (proposed.envelope,))
             replies = await self._ask("propose", round_id, proposals, outcomes, asked.request.loads_s)
@@ -255,26 +270,37 @@ class Server:
             go = core.collect_ready(self._aggregator, shared, replies, outcomes.wrong)
             await asyncio.to_thread(self._journal.note, round_id, go)
             self._computing[round_id], outcomes.charged = composed.counted_s, True
+            self._sending[round_id] = composed.send_s
             bounds.end()
             contributions = await self._contributions(round_id, shared, go, outcomes)
-            del self._computing[round_id]  # what follows waits for the other rounds only
-            fixed = core.fix_survivors(self._aggregator, shared, contributions)
-            survivors = tuple(survivor.silo for survivor in fixed.survivor_set.survivors)
+            del self._computing[round_id], self._sending[round_id]  # what follows waits for the other rounds only
+            survivors = tuple(sorted(contributions))
+            chunks = await self._sums.close(round_id, survivors)
+            fixed = core.fix_survivors(self._aggregator, shared, contributions, chunks)
             await asyncio.to_thread(self._journal.note, round_id, fixed.envelope)
             replies = await self._ask("agree", round_id, dict.fromkeys(survivors, (fixed.envelope,)), outcomes)
             signatures = core.collect_signatures(self._aggregator, fixed, replies)
             opens = core.open_message(fixed, signatures)
             replies = await self._open(round_id, fixed, signatures, opens, outcomes)
-            in_round -= set(replies)  # a silo that opened has erased the round
-            total = await self._sums.total(round_id, survivors)
-            report, pieces = core.assemble(self._aggregator, fixed, signatures, replies, total, outcomes)
+
+            async def challenged(silos: Sequence[str], challenge: bytes) -> Replies:
+                found = await self._ask("products", round_id, dict.fromkeys(silos, (challenge,)), outcomes)
+                in_round.difference_update(found)
+                return found
+
+            if not composed.manifest.terms.is_long:
+                in_round -= set(replies)  # a silo that opened has erased the round; a long one when it has proved it
+            products = await proven(self._aggregator, self._sums, fixed, replies, challenged, outcomes)
+            report, after = core.assemble(self._aggregator, fixed, signatures, replies, outcomes, products)
+            total = [*await self._sums.total(round_id, survivors), *after]
             filed_under = asked.digest, asked.request.analyst, round_id
-            name = await asyncio.to_thread(self._store.put, report, pieces, *filed_under)
+            name = await asyncio.to_thread(self._store.put, report, total, *filed_under)
             outcomes.survivors = survivors
-            del total, pieces  # before the report is read, to free memory
+            del total, after  # before the report is read, to free memory
             return await asyncio.to_thread(self._store.get, name)
         finally:
             self._computing.pop(round_id, None)
+            self._sending.pop(round_id, None)
             # The silos still in the round forget it; a silo from which nothing has left releases its reservation.
             try:
                 self._store.give_back(round_id)
@@ -322,8 +348,9 @@ class Server:
             found[silo] = signed
             return ()
 
-        own_s = shared.before.compute_s  # what no acceptance states is in the time of a step
-        others_s = min(sum(self._computing.values()) - self._computing[round_id], MAX_BUSY_S)
+        own_s = shared.before.contribute_s  # what no acceptance states is in the time of a step
+        others = [self._computing, *([self._sending] if self._sending[round_id] else [])]
+        others_s = min(sum(sum(one.values()) - one[round_id] for one in others), MAX_BUSY_S)
         await self._gather({silo: one(silo) for silo in shared.before.manifest.silos}, own_s + others_s, outcomes)
         return found
 

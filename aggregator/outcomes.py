@@ -21,6 +21,7 @@ from crypto.rounds.messages import (
     Contribution,
     Failed,
     Opening,
+    Products,
     Ready,
     SiloTestimony,
 )
@@ -32,7 +33,7 @@ Outcome = Literal["answered", "refused", "unable", "missing", "failed"]  # of a 
 Status = Literal["answered", "unable", "denied", "failed", "missing", "left out", "accepted"]  # of a silo in it
 MAX_WORDS = 600  # of one silo, in a log
 MAX_TESTIMONY_BYTES = 48 << 10  # of one silo
-_SIGNED: tuple[type[Message], ...] = (Accept, Bundle, Ready, Accusation, Contribution, Opening)
+_SIGNED: tuple[type[Message], ...] = (Accept, Bundle, Ready, Accusation, Contribution, Opening, Products)
 
 
 class passing_over(AbstractContextManager[None, bool]):  # noqa: N801  it reads as `suppress` does

@@ -63,6 +63,14 @@ class RaySums:
     async def add(self, round_id: bytes, silo: str, name: bytes) -> None:
         await self._do("add", round_id, silo, name)
 
+    async def close(self, round_id: bytes, silos: tuple[str, ...]) -> tuple[bytes, ...]:
+        found: tuple[bytes, ...] = await self._do("close", round_id, silos)
+        return found
+
+    async def sum_chunk(self, round_id: bytes, index: int) -> bytes:
+        chunk: bytes = await self._do("sum_chunk", round_id, index)
+        return chunk
+
     async def total(self, round_id: bytes, silos: tuple[str, ...]) -> list[bytes]:
         total: list[bytes] = await self._do("total", round_id, silos)
         return total

@@ -12,11 +12,12 @@ Bonawitz et al., CCS 2017, figure 4, the server's side.
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha256
 
 from aggregator.errors import SharesMissingError, SilosMissingError
 from aggregator.outcomes import Outcomes, passing_over
 from crypto.backends.scheme import Scheme
-from crypto.errors import CryptoError, ProtocolError
+from crypto.errors import CryptoError, ProtocolError, WireError
 from crypto.keys import SigningKey, VerifyKey
 from crypto.merkle import MerkleTree, leaf_hash
 from crypto.rounds.bounds import why_infeasible
@@ -28,7 +29,9 @@ from crypto.rounds.manifest import (
     check_accept,
     check_round_keys,
     compose,
+    compute_s_of,
     members_tree,
+    send_s_of,
 )
 from crypto.rounds.messages import (
     SEALED_SEED,
@@ -51,11 +54,11 @@ from crypto.rounds.messages import (
     check_survivors,
     sealed_row_bytes,
 )
-from crypto.rounds.payload import digests, piece_sizes, scheme_of, sum_sizes
+from crypto.rounds.payload import digests, piece_sizes, scheme_of, sum_digest, sum_sizes
 from crypto.rounds.report import DroppedSeeds, EncryptedReport
 from crypto.rounds.shown import places_shown, witnesses
 from crypto.wire import Signature, Signed, body_digest, detach, digest_of, sign, unverified, verify, verify_detached
-from policies.requests.catalogue import CatalogueRequest, OtherVersion
+from policies.requests.catalogue import CatalogueRequest, NoRoom, OtherVersion
 from policies.requests.denials import Refusal
 from policies.requests.request import Request
 from policies.requests.terms import terms_of
@@ -103,6 +106,8 @@ class Proposed:
     terms: Terms
     round_key: bytes
     waits_s: int  # for the silos' computing
+    sends_s: int  # for a silo to send a long vector
+    gathers_s: int  # for the masked inputs of all silos to arrive at the aggregator
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +133,17 @@ class Composed:
     @property
     def compute_s(self) -> int:
         """How long the silos may compute: the greatest time among their acceptances; 0 if none states one."""
-        return self.manifest.expires_at - self.before.propose.expires_at
+        return compute_s_of(one.message for one in self.members)
+
+    @property
+    def send_s(self) -> int:
+        """How long the silos may send: the greatest time among their acceptances; 0 if none states one."""
+        return send_s_of(one.message for one in self.members)
+
+    @property
+    def contribute_s(self) -> int:
+        """How long a masked input may take beyond the time of a step: it is computed, sent, and taken in here."""
+        return self.compute_s + self.send_s + self.before.gathers_s
 
     @property
     def counted_s(self) -> int:
@@ -193,6 +208,7 @@ class SurvivorsFixed:
     contributions: tuple[bytes, ...]  # the survivors' signed headers, in roster order
     survivor_set: SurvivorSet
     envelope: bytes
+    chunks: tuple[bytes, ...]  # the digests of those of the sum
 
 
 def read_request(envelope: bytes) -> ReceivedRequest:
@@ -200,20 +216,25 @@ def read_request(envelope: bytes) -> ReceivedRequest:
     return ReceivedRequest(envelope, unverified(envelope, Request), body_digest(envelope, Request))
 
 
-def propose(aggregator: Aggregator, asked: ReceivedRequest, round_id: bytes, now: int, busy_s: int = 0) -> Proposed:
+def propose(
+    aggregator: Aggregator, asked: ReceivedRequest, round_id: bytes, now: int, busy_s: int = 0, gathers_s: int = 0
+) -> Proposed:
     """Return the proposal of a round for an analyst's signed request; the silos are busy for at most `busy_s`.
+
+    Long masked inputs may take `gathers_s` to arrive here.
 
     The aggregator needs no analyst's key: the silos verify the request, and only they decide.
     """
     message = Propose(
         federation=aggregator.federation,
         round_id=round_id,
-        expires_at=now + ROUND_S + min(busy_s, MAX_BUSY_S) + asked.request.loads_s,
+        expires_at=now + ROUND_S + min(busy_s, MAX_BUSY_S) + asked.request.loads_s + gathers_s,
         request=asked.envelope,
     )
     terms = terms_of(asked.request, asked.digest)
     envelope = sign(message, aggregator.name, aggregator.signing)
-    return Proposed(message, envelope, terms, asked.request.round_key, asked.request.waits_s)
+    request = asked.request
+    return Proposed(message, envelope, terms, request.round_key, request.waits_s, request.sends_s, gathers_s)
 
 
 def cancel(aggregator: Aggregator, round_id: bytes) -> bytes:
@@ -249,9 +270,11 @@ def read_answers(
 
 
 def check_wait(state: Proposed, accept: Accept) -> None:
-    """Raise ProtocolError if a silo would compute for longer than the request waits: it would hold up all others."""
+    """Raise ProtocolError if a silo would compute or send for longer than the request waits: all others would wait."""
     if (accept.compute_ms or 0) > 1000 * state.waits_s:
         raise ProtocolError(f"computing of {accept.compute_ms} ms, and the request waits {state.waits_s} s")
+    if (accept.send_ms or 0) > 1000 * state.sends_s:
+        raise ProtocolError(f"sending for {accept.send_ms} ms, and the request waits {state.sends_s} s for it")
 
 
 def compose_round(aggregator: Aggregator, state: Proposed, accepts: Mapping[str, Accepted]) -> Composed:
@@ -384,22 +407,30 @@ def read_contribution(aggregator: Aggregator, state: KeysShared, silo: str, head
 
 
 def fix_survivors(
-    aggregator: Aggregator, state: KeysShared, contributions: Mapping[str, Signed[Contribution]]
+    aggregator: Aggregator,
+    state: KeysShared,
+    contributions: Mapping[str, Signed[Contribution]],
+    chunks: Sequence[bytes] = (),
 ) -> SurvivorsFixed:
-    """Name survivors and dropped; raises SilosMissingError if too few have contributed."""
+    """Name survivors and dropped; raises SilosMissingError if too few have contributed.
+
+    `chunks` are the digests of the chunks of their sum, which is closed: a long round's survivor set names it.
+    """
     manifest = state.before.manifest
     survivors = [silo for silo in manifest.silos if silo in contributions]
     survivor_set = SurvivorSet(
         manifest_hash=state.before.manifest_hash,
         survivors=tuple(Survivor(silo=silo, contribution=contributions[silo].digest) for silo in survivors),
         dropped=tuple(silo for silo in manifest.silos if silo not in contributions),
+        sum=sum_digest(chunks) if manifest.terms.is_long else None,
     )
     try:
         check_survivors(manifest, state.before.manifest_hash, survivor_set)
     except ProtocolError as err:
         raise SilosMissingError(err.message, survivor_set.dropped) from err
     headers = tuple(contributions[silo].envelope for silo in survivors)
-    return SurvivorsFixed(state, headers, survivor_set, sign(survivor_set, aggregator.name, aggregator.signing))
+    envelope = sign(survivor_set, aggregator.name, aggregator.signing)
+    return SurvivorsFixed(state, headers, survivor_set, envelope, tuple(chunks))
 
 
 def collect_signatures(aggregator: Aggregator, state: SurvivorsFixed, replies: Replies) -> dict[str, Signature]:
@@ -430,18 +461,20 @@ def assemble(
     state: SurvivorsFixed,
     signatures: Mapping[str, Signature],
     replies: Replies,
-    blinded_sum: Sequence[bytes],
     outcomes: Outcomes | None = None,
+    products: Sequence[bytes] = (),
 ) -> tuple[EncryptedReport, Sequence[bytes]]:
-    """Return the report and the pieces of its sum; raises SilosMissingError if too few silos opened their shares.
+    """Return the report, and what follows the chunks of its sum; raises SilosMissingError if too few silos opened.
 
-    In the backend `shares` the pieces are the silos' sealed sums, otherwise the chunks of `blinded_sum`. The report
-    names the silos of the request that refused, those that did not answer, and those that signed something wrong.
+    In the backend `shares` that are the silos' sealed sums, and there is no other sum; in a long round what each
+    recipient is to have of the openings, by recipient. `products` are those that survivors signed of a long round. The
+    report names the silos of the request that refused, those that did not answer, and those that signed something
+    wrong.
     """
     told = outcomes or Outcomes(state.before.before.before.terms.request_hash, aggregator.federation, aggregator.silos)
     shared, composed = state.before, state.before.before
     manifest = composed.manifest
-    openings, sums = _read_openings(aggregator, state, replies, told.wrong)
+    openings, beside = read_openings(aggregator, state, replies, told.wrong)
     for silo in set(told.failed).intersection(manifest.silos):
         told.wrong[silo] = f"it says itself: {unverified(told.failed[silo], Failed).reason}"[:300]
     closed = tuple(silo for silo in signatures if silo not in openings)
@@ -463,8 +496,10 @@ def assemble(
         for index, silo in enumerate(manifest.silos)
         if silo in state.survivor_set.dropped
     )
-    if composed.scheme.columns > 1:
-        blinded_sum = [piece for silo in sorted(sums) for piece in sums[silo]]
+    after = [piece for silo in sorted(beside) for piece in beside[silo]]
+    is_long, recipients = manifest.terms.is_long, len(manifest.terms.recipients)
+    if is_long:  # each recipient's together
+        after = [piece for place in range(recipients) for piece in after[place::recipients]]
     report = EncryptedReport(
         propose=composed.before.envelope,
         manifest=composed.envelope,
@@ -479,21 +514,24 @@ def assemble(
         missing=tuple(sorted(told.missing)),
         testimonies=tuple(told.testimony(silo) for silo in sorted(told.wrong)),
         length=manifest.length,
-        chunks=digests(blinded_sum),
+        chunks=digests(after) if composed.scheme.columns > 1 else state.chunks,
+        products=tuple(products) if is_long else None,
     )
-    return report, blinded_sum
+    return report, after
 
 
-def _read_openings(
+def read_openings(
     aggregator: Aggregator, state: SurvivorsFixed, replies: Replies, wrong: dict[str, str]
 ) -> tuple[dict[str, bytes], dict[str, tuple[bytes, ...]]]:
-    """Return the signed openings of this survivor set among the replies, and in `shares` the sums, by silo."""
+    """Return the signed openings of this survivor set among the replies, and what follows each, by silo."""
     composed = state.before.before
+    manifest, is_long = composed.manifest, composed.manifest.terms.is_long
     openings: dict[str, bytes] = {}
-    sums: dict[str, tuple[bytes, ...]] = {}
-    recipients, is_masked = len(composed.manifest.terms.recipients), composed.scheme.is_masked
-    sizes = sum_sizes(composed.scheme, 1, recipients) if composed.scheme.columns > 1 else ()
-    sealed = (sealed_row_bytes(composed.manifest),) * (recipients if is_masked else 0)
+    beside: dict[str, tuple[bytes, ...]] = {}
+    recipients = len(manifest.terms.recipients)
+    rows = (sealed_row_bytes(manifest),) * recipients if composed.scheme.is_masked else ()
+    sums = sum_sizes(composed.scheme, 1, recipients) if composed.scheme.columns > 1 else ()
+    sealed, sizes = ((), rows) if is_long else (rows, sums)
     for silo, frames in replies.items():
         with passing_over(wrong if frames else None, silo):
             opening = verify(only_frame(frames[:1]), Opening, {silo: aggregator.silos[silo]}).message
@@ -504,14 +542,38 @@ def _read_openings(
                 raise ProtocolError("its opening is not sealed to each recipient")
             if tuple(map(len, frames[1:])) != sizes or opening.sums != digests(frames[1:]):
                 raise ProtocolError("its sums are not those that it signed")
-            openings[silo], sums[silo] = frames[0], frames[1:]
-    return openings, sums
+            check_nonce(manifest, silo, opening.nonce)
+            openings[silo], beside[silo] = frames[0], frames[1:]
+    return openings, beside
+
+
+def check_nonce(manifest: Manifest, silo: str, nonce: bytes | None) -> None:
+    """Raise ProtocolError unless an opening tells the nonce that its silo committed to, in a long round."""
+    expected = manifest.nonces[manifest.silos.index(silo)] if manifest.nonces else None
+    if (None if nonce is None else sha256(nonce).digest()) != expected:
+        raise ProtocolError("its nonce is not the one that it committed to")
 
 
 def other_version(aggregator: Aggregator, request: bytes, silo: str, said: str) -> bytes:
     """Return the signed word that a silo sends no catalogue, as it runs another version; raises WireError."""
     nonce = unverified(request, CatalogueRequest).nonce
     message = OtherVersion(federation=aggregator.federation, nonce=nonce, silo=silo, said=said[:500])
+    return sign(message, aggregator.name, aggregator.signing)
+
+
+def asked_about(data: bytes) -> Request | None:
+    """Return the unsigned request in a request for catalogues; None without one, or if it cannot be read."""
+    try:
+        body = unverified(data, CatalogueRequest).request
+        return Request.decode(body) if body else None
+    except WireError:
+        return None
+
+
+def no_room(aggregator: Aggregator, data: bytes, reason: str) -> bytes:
+    """Return the signed word that a round of the request in a request for catalogues would not fit here."""
+    nonce = unverified(data, CatalogueRequest).nonce
+    message = NoRoom(federation=aggregator.federation, nonce=nonce, reason=reason[:500])
     return sign(message, aggregator.name, aggregator.signing)
 
 

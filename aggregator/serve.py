@@ -15,6 +15,7 @@ from pathlib import Path
 
 import structlog
 
+from aggregator.capacity import BYTES_PER_SECOND, MAX_MEGABYTES, Capacity
 from aggregator.driver import Server
 from aggregator.errors import AggregatorError
 from aggregator.gate import Gate
@@ -65,6 +66,8 @@ def main(arguments: Sequence[str]) -> int:
     for what, keeping in (("reports", REPORTS), ("contributions", CONTRIBUTIONS)):
         parser.add_argument(f"--keep-{what}", type=days, default=keeping.age_s // DAY_S, metavar="DAYS")
         parser.add_argument(f"--{what}-gib", type=gib, default=keeping.max_bytes >> 30, metavar="GIB")
+    most = whole(1, MAX_MEGABYTES)
+    parser.add_argument("--megabytes-per-second", type=most, default=BYTES_PER_SECOND // 1_000_000, metavar="MB")
     parser.add_argument("--probes", type=listened, default=None, metavar="HOST:PORT")
     try:
         options = parser.parse_args(arguments)
@@ -106,6 +109,8 @@ async def _run(options: argparse.Namespace, credentials: Credentials) -> None:
         loop.add_signal_handler(number, stopping.set)
     kept = replace(CONTRIBUTIONS, age_s=options.keep_contributions * DAY_S, max_bytes=options.contributions_gib << 30)
     counts, sums = AggregatorCounts(), RaySums(home / "contributions", kept)
+    rate = options.megabytes_per_second * 1_000_000
+    capacity = Capacity(options.contributions_gib << 30, options.reports_gib << 30, rate)
     kept = replace(REPORTS, age_s=options.keep_reports * DAY_S, max_bytes=options.reports_gib << 30)
     store = ReportStore(home / "reports", keeping=kept)
     request_log = RequestLog(home, counts)
@@ -117,7 +122,7 @@ async def _run(options: argparse.Namespace, credentials: Credentials) -> None:
         checkpoints = CheckpointStore(home / "heads", aggregator.federation, aggregator.silos)
         if not recovery:  # the ways to silos outlive a membership
             recovery.append(asyncio.create_task(end_left_rounds(aggregator, silos, journal, time.time)))
-        return Server(aggregator, silos, sums, store, journal, checkpoints, ended=request_log.ended)
+        return Server(aggregator, silos, sums, store, journal, checkpoints, ended=request_log.ended, capacity=capacity)
 
     gate = Gate(credentials, server, counts)
     watch = Watch(home, credentials, gate, counts, sums.check)

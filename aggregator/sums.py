@@ -17,7 +17,7 @@ from aggregator.store import CONTRIBUTIONS, ContributionStore, Staged
 from crypto.backends.scheme import Accumulator, Scheme
 from crypto.errors import ProtocolError
 from crypto.rounds.manifest import Manifest
-from crypto.rounds.payload import frames, piece_sizes, scheme_of, slices
+from crypto.rounds.payload import digests, frames, piece_sizes, scheme_of, slices
 
 MAX_OPEN_ROUNDS = 64
 
@@ -36,6 +36,15 @@ class Sums(Protocol):
 
     async def add(self, round_id: bytes, silo: str, name: bytes) -> None:
         """Add a complete masked input; raises ProtocolError if it is incomplete or the silo's second one."""
+
+    async def close(self, round_id: bytes, silos: tuple[str, ...]) -> tuple[bytes, ...]:
+        """Add nothing more, and return the BLAKE3 digests of the sum's chunks.
+
+        Raises ProtocolError unless exactly `silos` were added. There are none in `shares`, where the silos add.
+        """
+
+    async def sum_chunk(self, round_id: bytes, index: int) -> bytes:
+        """Return a chunk of a closed sum, until `discard`; raises ProtocolError on a round that is not closed."""
 
     async def total(self, round_id: bytes, silos: tuple[str, ...]) -> list[bytes]:
         """Return the sum's chunks and close the round; raises ProtocolError unless exactly `silos` were added.
@@ -58,6 +67,7 @@ class _Running:
     sum: Accumulator | None  # None in `shares`, where the silos add
     staged: dict[str, Staged]  # of each silo whose masked input has not been added, also if it has not begun
     added: dict[str, bytes] = field(default_factory=dict)  # the name of each silo's masked input
+    is_closed: bool = False
 
 
 class SumShard:
@@ -106,6 +116,23 @@ class SumShard:
         running.added[silo] = name
         running.staged.pop(silo).keep(name)
 
+    def close(self, round_id: bytes, silos: tuple[str, ...]) -> tuple[bytes, ...]:
+        running = self._rounds.get(round_id)
+        if running is None:
+            raise ProtocolError("the round is not open")
+        running.is_closed = True
+        while running.staged:
+            running.staged.popitem()[1].discard()
+        if set(running.added) != set(silos):  # a silo may have been added after the round stopped waiting for it
+            raise ProtocolError("the sum does not hold exactly the contributions that were agreed on")
+        return digests(running.sum.chunks()) if running.sum is not None else ()
+
+    def sum_chunk(self, round_id: bytes, index: int) -> bytes:
+        running = self._rounds.get(round_id)
+        if running is None or not running.is_closed or running.sum is None:
+            raise ProtocolError("the sum of the round is not closed")
+        return running.sum.chunk(index)
+
     def total(self, round_id: bytes, silos: tuple[str, ...]) -> list[bytes]:
         running = self._rounds.pop(round_id, None)
         if running is None:
@@ -133,6 +160,8 @@ class SumShard:
             raise ProtocolError("the round is not open")
         if silo in running.added:
             raise ProtocolError(f"a contribution of {silo!r} was added before")
+        if running.is_closed:
+            raise ProtocolError("the sum of the round is closed")
         if silo not in running.staged:
             raise ProtocolError(f"{silo!r} is not in the round")
         return running

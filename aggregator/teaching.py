@@ -43,6 +43,7 @@ class Teacher:
     async def _one(self, silo: str, call: Call, name: bytes) -> Learned:
         data = await asyncio.to_thread(self._store.get, name)
         index = await asyncio.to_thread(self._transcripts.index_of, name)
+        data = index.handed(data, silo)
         evidence = [chunk for number in index.added for chunk in await self._transcripts.chunks(index, number)]
         frames = await call("learn", data, *evidence)
         sealed = reports.sealed_model(index.step, frames)

@@ -26,7 +26,7 @@ from analyst.testimonies import proven_guilty, read, signings_of
 from crypto.errors import ProtocolError
 from crypto.rounds.messages import Failed, Failure
 from crypto.rounds.opening import CheckedReport, OpenedSum, check_report, open_report
-from crypto.rounds.recount import check_chunk, choose_chunks
+from crypto.rounds.recount import check_sum
 from crypto.rounds.report import StoredReport
 from crypto.sealing import SealingKey
 from crypto.wire import Signed, digest_of, verify
@@ -49,11 +49,11 @@ def check(stored: StoredReport, request: Request, roster: Roster) -> CheckedRepo
 
 
 def recount(checked: CheckedReport, link: "Link") -> int:
-    """Add the masked inputs once more; return the number of added chunks. Raises ProtocolError on a wrong sum."""
-    chunks = choose_chunks(checked)
-    for index in chunks:
-        check_chunk(checked, index, link.evidence(checked.name, index))
-    return len(chunks)
+    """Check the sum once more, by the masked inputs or what the silos signed of them; return the number of its chunks.
+
+    Raises ProtocolError on a wrong sum.
+    """
+    return check_sum(checked, lambda index: link.evidence(checked.name, index))
 
 
 def open_sum(checked: CheckedReport, request: Request, analyst: str, key: SealingKey) -> OpenedSum:

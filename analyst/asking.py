@@ -36,7 +36,7 @@ from federation.config import Config
 from federation.errors import FederationError
 from policies.requests.request import Request
 from policies.requests.standing import Standing
-from policies.units import WAIT_S
+from policies.units import SEND_S, WAIT_S
 
 if TYPE_CHECKING:
     from analyst.link import Link
@@ -63,6 +63,7 @@ class Command:
     share: float | None = None  # of what is left to the analyst where least is left
     wanted: tuple[Wanted, ...] = ()  # errors that the least price must meet
     weights: tuple[int, ...] = ()  # of the statements; none: equal ones
+    send_deadline: int = SEND_S
 
     def __post_init__(self) -> None:
         if [self.epsilon is not None, self.share is not None, bool(self.wanted)].count(True) != 1:
@@ -84,6 +85,8 @@ class Command:
         more: list[object] = []  # left out where it is as it always was
         if self.epsilon is None or self.weights:
             more = [[self.share, [one.text for one in self.wanted], self.weights]]
+        if self.send_deadline != SEND_S:
+            more.append({"send_deadline": self.send_deadline})
         return sha256(json.dumps([*parts, *sorted(set(self.silos)), *more]).encode()).digest()
 
 
@@ -97,6 +100,7 @@ class Choices(TypedDict, total=False):
     weights: Sequence[int]
     backend: BackendName
     deadline: int
+    send_deadline: int
     silos: Sequence[str]
     sure: bool | None
     counts_cut: bool
@@ -124,6 +128,7 @@ def command_of(sql: str, choices: Choices) -> Command:
         share,
         wanted,
         tuple(choices.get("weights", ())),
+        choices.get("send_deadline", SEND_S),
     )
 
 

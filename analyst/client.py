@@ -46,9 +46,10 @@ from federation.local import started
 from policies.domains import LongDomain
 from policies.requests.computations import AnyComputation
 from policies.requests.request import Request, resolved
+from policies.requests.sending import answered_s, learned_s
 from policies.requests.standing import Standing
 from policies.requests.tables import Table
-from policies.units import WAIT_S
+from policies.units import SEND_S, WAIT_S
 
 if TYPE_CHECKING:
     from analyst.link import Link
@@ -166,7 +167,8 @@ class Federation:
         it is `new`; `tell` is given one line if so. With `keep`, the request is kept in that file until it is answered,
         and a later call sends the same one again, as people at the silos approve one request, not a question.
 
-        The request waits `deadline` seconds for the silos' computing; a silo whose policy declares more for it refuses.
+        The request waits `deadline` seconds for the silos' computing, and `send_deadline` for each to send a vector of
+        more than 65,536 numbers; a silo whose policy declares more for either refuses.
         With `silos`, these alone are asked, such as those that define the table alike. `sure` shows only groups that
         surely have the silos' minimum cohort; by itself it is on from 100 groups.
 
@@ -193,14 +195,17 @@ class Federation:
         offer = self.offer_of(command.silos)
         script = rehearsed_all(script_of(command.sql, offer, command.counts_cut, command.weights), command.sql)
         price = priced(command, script, offer, self.standing)
-        mine, how = (self.recipient,), (command.backend, command.deadline)
-        return script, self.write(script.table, script.plan, command.purpose, price, mine, *how, command.silos)
+        mine, how = (self.recipient,), (command.backend, command.deadline, command.silos, command.send_deadline)
+        return script, self.write(script.table, script.plan, command.purpose, price, mine, *how)
 
     def standing(self, request: Request | None = None) -> Mapping[str, Standing]:
         """Return what is left to this analyst at each silo, and what it would say to a request; nothing is charged."""
+        return self.said_of(request).standings
+
+    def said_of(self, request: Request | None = None) -> Offer:
+        """Return the silos' catalogues with where this analyst stands, and what all would say to a request."""
         about = b"" if request is None else request.encode()
-        offer = fetch_offer(self._link, self.config, self.analyst, self._signing, self.now(), about)
-        return {silo: one.standing for silo, one in offer.silos.items() if one.standing is not None}
+        return fetch_offer(self._link, self.config, self.analyst, self._signing, self.now(), about)
 
     def look_again(self) -> None:
         """Ask for the catalogues anew, when they are next needed, if one is missing."""
@@ -225,10 +230,12 @@ class Federation:
         backend: BackendName = "masking",
         deadline: int = WAIT_S,
         silos: Sequence[str] = (),
+        send_deadline: int = SEND_S,
     ) -> Request:
         """Return a request to all silos that have `table`, or to those named; its recipients if none are given.
 
-        It waits `deadline` seconds for the silos' computing. Raises AnalystError; RoundError if too few can be asked.
+        It waits `deadline` seconds for the silos' computing, `send_deadline` for a silo to send a long vector. Raises
+        AnalystError; RoundError if too few can be asked.
         """
         return requests.write(
             self.config,
@@ -242,6 +249,7 @@ class Federation:
             backend=backend,
             now=self.now(),
             deadline=deadline,
+            send_deadline=send_deadline,
         )
 
     def submit(self, request: Request) -> bytes:
@@ -257,7 +265,7 @@ class Federation:
         After a restart of the aggregator it is sent again until the silos are back.
         """
         while True:
-            more_s = max(0, request.waits_s - WAIT_S) + request.loads_s
+            more_s = max(0, request.waits_s - WAIT_S) + request.loads_s + answered_s(request)
             answer = (link or self._link).submit(self.signed(request), more_s)
             if not is_envelope(answer):
                 return answer
@@ -339,10 +347,15 @@ class Federation:
         proposed = verify(stored.message.propose, Propose, self.config.roster.aggregator_keys).message
         return stored, verify(proposed.request, Request, {self.analyst: self._signing.public}).message
 
-    def deliver_report(self, name: bytes) -> Mapping[str, RunEnd | None]:
-        """Send the report of a training step to its silos; return who has learned it, and why the run is at its end."""
+    def deliver_report(self, name: bytes, request: Request | None = None) -> Mapping[str, RunEnd | None]:
+        """Send the report of a training step to its silos; return who has learned it, and why the run is at its end.
+
+        It is waited for as long as a `request` of its run allows.
+        """
+        more_s = 0 if request is None else learned_s(request)
         keys, found = self.config.roster.silo_keys, dict[str, RunEnd | None]()
-        for envelope in self.aggregators.holder(name).deliver_report(name)[: 2 * len(keys)]:  # and sealed models
+        frames = self.aggregators.holder(name).deliver_report(name, more_s)
+        for envelope in frames[: 2 * len(keys)]:  # and sealed models
             with suppress(CryptoError):
                 signed = verify(envelope, ModelUpdated, keys)
                 if (signed.message.federation, signed.message.position) == (self.config.federation, name):

@@ -54,7 +54,7 @@ class Link(Protocol):
     def submit(self, request: bytes, more_s: float = 0.0) -> bytes:
         """Submit a signed Request; return an EncryptedReport or a signed Failure."""
 
-    def deliver_report(self, name: bytes) -> tuple[bytes, ...]:
+    def deliver_report(self, name: bytes, more_s: float = 0.0) -> tuple[bytes, ...]:
         """Send the report of a training step to its silos; return each silo's signed `ModelUpdated`."""
 
     def stop_run(self, stopped: bytes) -> tuple[bytes, ...]:
@@ -135,8 +135,8 @@ class RemoteLink:
     def submit(self, request: bytes, more_s: float = 0.0) -> bytes:
         return self._only(self._wait(self._called("submit", (request,)), CALL_TIMEOUT_S + more_s))
 
-    def deliver_report(self, name: bytes) -> tuple[bytes, ...]:
-        return self._call("teach", name)
+    def deliver_report(self, name: bytes, more_s: float = 0.0) -> tuple[bytes, ...]:
+        return self._wait(self._called("teach", (name,)), CALL_TIMEOUT_S + more_s)
 
     def stop_run(self, stopped: bytes) -> tuple[bytes, ...]:
         return self._call("stop", stopped)

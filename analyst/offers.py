@@ -16,7 +16,7 @@ from crypto.wire import sign, verify
 from federation.config import Config
 from federation.errors import FederationError
 from federation.transport.handshake import UPDATE
-from policies.requests.catalogue import Catalogue, CatalogueRequest, OtherVersion
+from policies.requests.catalogue import Catalogue, CatalogueRequest, NoRoom, OtherVersion
 from policies.requests.denials import NOT_AN_ANALYST, Denial
 
 NO_CATALOGUE = "NO_CATALOGUE"  # the code of a silo that answered, but without a catalogue
@@ -45,8 +45,10 @@ def fetch_offer(
     silos = config.roster.silo_keys
     found: dict[str, Catalogue] = {}
     reasons: dict[str, str] = {}
+    no_room = ""
     versions: dict[str, str] = {}  # of silos that the aggregator cannot reach, as it says
-    for envelope in link.catalogues(sign(message, analyst, key))[: len(silos)]:
+    replies = link.catalogues(sign(message, analyst, key))
+    for envelope in replies[: len(silos) + 1]:  # one of the aggregator's own
         try:
             signed = verify(envelope, Catalogue, silos)
             if (signed.message.federation, signed.message.nonce) == (config.federation, message.nonce):
@@ -61,11 +63,15 @@ def fetch_offer(
                 is_asked = (other.federation, other.nonce) == (config.federation, message.nonce)
                 if is_asked and other.silo in silos:
                     versions[other.silo] = other.said
+            with suppress(CryptoError):
+                full = verify(envelope, NoRoom, config.roster.aggregator_keys).message
+                if (full.federation, full.nonce) == (config.federation, message.nonce):
+                    no_room = full.reason
     if found:
         without = {silo: _other_version(said) for silo, said in versions.items() if silo not in found}
         without |= {silo: _no_catalogue(reasons[silo]) for silo in sorted(set(reasons) - set(found))}
         missing = tuple(silo for silo in sorted(silos) if silo not in found and silo not in without)
-        return Offer({silo: found[silo] for silo in sorted(found)}, reasons=without, missing=missing)
+        return Offer({silo: found[silo] for silo in sorted(found)}, reasons=without, missing=missing, no_room=no_room)
     if set(reasons.values()) == {NOT_AN_ANALYST} and not versions:
         denial = _no_catalogue(NOT_AN_ANALYST)
         counted = f"{len(reasons)} of {len(silos)} silos refuse"

@@ -22,10 +22,10 @@ from analyst.widths import SIZES, deviations_of_each, widths
 from policies.budget.accountant import epsilon_of
 from policies.budget.sampler import rho_delta
 from policies.requests.catalogue import Catalogue
-from policies.requests.computations import slot_count
 from policies.requests.denials import Denial
 from policies.requests.query import Aggregate
 from policies.requests.request import Request
+from policies.requests.sending import sent_of
 from policies.requests.standing import Left, Standing, scarcest
 from policies.requests.statements import statistics_of
 from policies.requests.statistic import Extent, Statistic
@@ -43,13 +43,14 @@ _SLOT_BYTES = 8
 
 @dataclass(frozen=True, slots=True)
 class AtSilo:
-    """What one silo would say: its price for one person, the seconds that it may compute, and why it would refuse."""
+    """What one silo would say: its price for one person, the seconds that it may compute and send, why it refuses."""
 
     rho: float
     epsilon: float
     seconds: float
     denials: tuple[Denial, ...]
     left: tuple[Left, ...]
+    sends_s: int = 0  # a long vector; 0 for a short one
 
 
 class Said(Protocol):
@@ -122,6 +123,7 @@ class Preview:
     shown_from: float
     upload_bytes: int  # of each silo, without what surrounds its vector
     statements: tuple[Foreseen, ...] = ()  # of several
+    no_room: str = ""  # why a round would not fit at the aggregator
 
     @property
     def refusals(self) -> Mapping[str, tuple[Denial, ...]]:
@@ -132,6 +134,8 @@ class Preview:
         found = asdict(self)
         if not self.statements:
             del found["statements"]
+        if not self.no_room:
+            del found["no_room"]
         found["silos"] = silos_to_dict(self.silos)
         return found
 
@@ -141,7 +145,8 @@ def preview(federation: "Federation", command: Command) -> Preview:
     script, request = federation.planned(command)
     request = federation.resolved(request)
     script = replace(script, statements=tuple(replace(one, table=request.table) for one in script.statements))
-    standing = federation.standing(request)
+    said, sent = federation.said_of(request), sent_of(request)
+    standing = said.standings
     asked = federation.offer_of(command.silos)
     conditions = {silo: asked.silos[silo] for silo in request.silos}
     cohort = max(one.min_cohort for one in conditions.values())
@@ -164,8 +169,9 @@ def preview(federation: "Federation", command: Command) -> Preview:
         widths=first.widths if is_one else {},
         withheld_below=max(one.withheld_below for one in each),
         shown_from=max(one.shown_from for one in each),
-        upload_bytes=_SLOT_BYTES * slot_count(script.plan, request.table),
+        upload_bytes=sent.input_bytes or _SLOT_BYTES * sent.values,
         statements=() if is_one else tuple(each),
+        no_room=said.no_room,
     )
 
 
@@ -235,7 +241,7 @@ def at_silo(catalogue: Catalogue, found: Standing | None, purpose: str) -> AtSil
     rho = found.micro_rho / MICRO
     epsilon = epsilon_of(rho, rho_delta(float(catalogue.delta))) if rho else 0.0
     left = tuple(one for one in found.left if one.purpose in (None, purpose))
-    return AtSilo(rho, epsilon, found.compute_ms / 1000, found.denials, left)
+    return AtSilo(rho, epsilon, found.compute_ms / 1000, found.denials, left, found.send_ms // 1000)
 
 
 def absent_from(offer: Offer, request: Request) -> dict[str, str]:
@@ -258,6 +264,7 @@ def preview_lines(found: Preview) -> Iterator[str]:
     for silo, one in found.silos.items():
         if one.rho:
             took = f", computes up to {one.seconds:g} s" if one.seconds else ""
+            took += f", sends up to {one.sends_s} s" if one.sends_s else ""
             yield f"  {silo}: rho {one.rho:.4g}, epsilon {one.epsilon:.3g} there{took}; {left_in_words(one.left)}"
     for silo, why in found.absent.items():
         yield f"  {silo} is not asked: {why}"
@@ -266,7 +273,9 @@ def preview_lines(found: Preview) -> Iterator[str]:
         for denial in denials:
             rule = f" ({denial.rule})" if denial.rule else ""
             yield f"  {silo} would refuse: {denial.code}{rule}: {denial.message}; {denial.remedy}"
-    if not refusals:
+    if found.no_room:
+        yield f"  the aggregator would refuse: {found.no_room}"
+    elif not refusals:
         yield "  nobody would refuse it now"
     yield ""
     if not found.statements:

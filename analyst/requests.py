@@ -26,7 +26,7 @@ from policies.requests.request import Request
 from policies.requests.round_key import sealed_secret
 from policies.requests.tables import Table
 from policies.requests.trees import TREE
-from policies.units import DAY_S, MAX_WAIT_S, WAIT_S
+from policies.units import DAY_S, MAX_SEND_S, MAX_WAIT_S, SEND_S, WAIT_S
 
 REQUEST_LIFETIME_S = 600  # and as long as it waits beyond WAIT_S
 KEPT_LIFETIME_S = 14 * DAY_S  # of a request that waits for approval
@@ -60,14 +60,15 @@ def write(
     backend: BackendName,
     now: int,
     deadline: int = WAIT_S,
+    send_deadline: int = SEND_S,
 ) -> Request:
     """Return a request to all silos that have `table`; they are its recipients if none are given.
 
-    It waits `deadline` seconds for the silos' computing.
+    It waits `deadline` seconds for the silos' computing, and `send_deadline` for a silo to send a long vector.
 
     Raises AnalystError if the request is not possible, RoundError if too few silos can be asked.
     """
-    wait_seconds = _wait_seconds(deadline)
+    wait_seconds, send_seconds = _wait_seconds(deadline), _send_seconds(send_deadline)
     silos = tuple(sorted(offer.holders_of(table.names)))
     _check_reachable(config, offer, silos)
     _check_carried(offer, silos, table, what, micro_rho, backend)
@@ -91,6 +92,7 @@ def write(
             created_at=now,
             expires_at=now + _lifetime_s(deadline),
             wait_seconds=wait_seconds,
+            send_seconds=send_seconds,
             or_without=spare_silos(offer, silos),
         )
     except ValidationError as err:
@@ -111,9 +113,10 @@ def spare_silos(offer: Offer, silos: tuple[str, ...]) -> int | None:
     return max(possible, default=None)
 
 
-def waiting(request: Request, deadline: int) -> Request:
-    """Return the same request with another deadline; raises AnalystError."""
-    return request.model_copy(update={"wait_seconds": _wait_seconds(deadline)})
+def waiting(request: Request, deadline: int, send_deadline: int = SEND_S) -> Request:
+    """Return the same request with other deadlines; raises AnalystError."""
+    update = {"wait_seconds": _wait_seconds(deadline), "send_seconds": _send_seconds(send_deadline)}
+    return request.model_copy(update=update)
 
 
 def renew(request: Request, what: AnyComputation, now: int) -> Request:
@@ -141,6 +144,14 @@ def _wait_seconds(deadline: int) -> int | None:
     return None if deadline == WAIT_S else deadline
 
 
+def _send_seconds(deadline: int) -> int | None:
+    """Return a deadline for sending as a request states it; raises AnalystError."""
+    if not 1 <= deadline <= MAX_SEND_S:
+        message = f"the deadline for sending is {deadline} s"
+        raise AnalystError(message, f"expected 1 to {MAX_SEND_S} seconds, such as {SEND_S}")
+    return None if deadline == SEND_S else deadline
+
+
 def _lifetime_s(deadline: int) -> int:
     """Return how long a request that waits `deadline` seconds is valid; it may wait for a free slot before."""
     return REQUEST_LIFETIME_S + max(0, deadline - WAIT_S)
@@ -162,6 +173,7 @@ def keep_request(path: Path, request: Request, now: int, *, is_priced: bool = Tr
     except (OSError, WireError) as err:
         raise AnalystError(f"{path} holds no request", hint) from err
     same = ["federation", "analyst", "recipients", "purpose", "backend", "table", "plan", "wait_seconds"]
+    same += ["send_seconds"]
     same += ["micro_rho"] if is_priced else []
     if any(getattr(kept, field) != getattr(request, field) for field in same):
         raise AnalystError(f"{path} holds another question or deadline, or the silos' policies have changed", hint)

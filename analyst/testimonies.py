@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from crypto.errors import CryptoError
 from crypto.rounds.entries import guilty
 from crypto.rounds.manifest import Accept, Manifest
-from crypto.rounds.messages import Accusation, Bundle, Contribution, Failure, Opening, Ready, SiloTestimony
+from crypto.rounds.messages import Accusation, Bundle, Contribution, Failure, Opening, Products, Ready, SiloTestimony
 from crypto.wire import Message, Signed, verify
 from federation.members.roster import Roster
 
@@ -22,6 +22,7 @@ STEPS: Mapping[type[Message], str] = {
     Accusation: "accused another silo",
     Contribution: "contributed",
     Opening: "opened",
+    Products: "proved its part",
 }
 
 
@@ -83,7 +84,7 @@ def _signing(
 def _is_of(message: Message, manifest: Signed[Manifest]) -> bool:
     if isinstance(message, Accept):
         return message.round_id == manifest.message.round_id
-    bound = Bundle | Ready | Accusation | Contribution | Opening
+    bound = Bundle | Ready | Accusation | Contribution | Opening | Products
     return isinstance(message, bound) and message.manifest_hash == manifest.digest
 
 

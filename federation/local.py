@@ -58,8 +58,8 @@ class RayLink:
     def submit(self, request: bytes, more_s: float = 0.0) -> bytes:
         return bytes(self._get(self._actor.submit.remote(request), CALL_TIMEOUT_S + more_s))
 
-    def deliver_report(self, name: bytes) -> tuple[bytes, ...]:
-        return tuple(self._get(self._actor.deliver_report.remote(name)))
+    def deliver_report(self, name: bytes, more_s: float = 0.0) -> tuple[bytes, ...]:
+        return tuple(self._get(self._actor.deliver_report.remote(name), CALL_TIMEOUT_S + more_s))
 
     def stop_run(self, stopped: bytes) -> tuple[bytes, ...]:
         return tuple(self._get(self._actor.stop_run.remote(stopped)))

@@ -90,7 +90,9 @@ class SiloActor(Stepping):
             signer = Signer(home.silo.name, home.silo.federation, home.silo.signing, home.silo.sealing)
             self._ledger = ledger = LedgerStore(home.path / LEDGER, signer, clock)
             timing = clock, sleep, silos, is_spread
-            self._data = data = HeldData(home, Path(policy_path), partial(load_run, ledger), self._log, *timing, ledger)
+            self._data = data = HeldData(
+                home, Path(policy_path), partial(load_run, home.silo, ledger), self._log, *timing, ledger
+            )
             self._guards = guards_of(keepers, home.silo.aggregators, self._ledger, signer, home.silo.policy)
             traces = RoundTraces(home.path, self._log)
             self._recorder = Recorder(home.silo.policy, self._ledger, self._guards, clock, traces)
@@ -172,6 +174,10 @@ class SiloActor(Stepping):
         return self._guard(
             round_id, lambda: self._advance(round_id, "open_shares", rounds_states.Agreed, data, *columns)
         )
+
+    def products(self, round_id: bytes, data: bytes) -> tuple[bytes, ...]:
+        """Sign inner products of the blinded vector of a long round, for one challenge."""
+        return self._guard(round_id, lambda: self._advance(round_id, "products", rounds_states.Opened, data))
 
     def learn(self, data: bytes, *evidence: bytes) -> tuple[bytes, ...]:
         """Move the model of a training run by an encrypted report; answer with a signed ModelUpdated, or Failed.

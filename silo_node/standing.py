@@ -13,6 +13,7 @@ from policies.budget.ledger import Ledger
 from policies.decision.budget_rules import limits_of, run_limit_of
 from policies.decision.compiled import compiled
 from policies.decision.computing import stated_ms
+from policies.decision.sending import sending_ms
 from policies.requests.request import Request, resolved
 from policies.requests.standing import LIFETIME, MAX_RUNS, Left, ReservedRun, Standing
 from silo_node.rounds.proposal import Fresh, foretold
@@ -40,6 +41,7 @@ def standing_of(silo: Silo, ledger: Ledger, fresh: Fresh, now: int, analyst: str
         left=left,
         micro_rho=charge(request, silo.policy.privacy_unit.max_silos),
         compute_ms=(stated_ms(silo.policy, request) or 0) if is_open else 0,  # no policy declares a time of others
+        send_ms=(sending_ms(silo.policy, request) or 0) if is_open else 0,
         denials=denials,
         runs=runs,
         run_limit=run_limit_of(silo.policy, request) if is_open and request.plan.training is not None else None,

@@ -21,7 +21,7 @@ from silo_node.errors import SpentError
 from silo_node.ledger.checkpoints import Guards
 from silo_node.ledger.records import Recorder
 from silo_node.ledger.store import LedgerStore
-from silo_node.rounds import proposal, steps
+from silo_node.rounds import proposal, proving, steps
 from silo_node.rounds import states as rounds_states
 from silo_node.rounds.open_rounds import OpenRounds, digest_of
 from silo_node.rounds.states import Silo
@@ -128,7 +128,9 @@ class Stepping:
                 after, reply = steps.agree(self._silo, state, self._ledger, now, data)
                 frames = (reply,)
             case rounds_states.Agreed():
-                frames = steps.open_shares(self._silo, state, now, data, parts)
+                after, frames = proving.awaiting(state), steps.open_shares(self._silo, state, now, data, parts)
+            case rounds_states.Opened():
+                frames = (proving.prove(self._silo, state, now, data),)
             case rounds_states.KeysShared() | rounds_states.Received() | rounds_states.Committed():
                 raise ProtocolError("this step is taken apart")
             case _:

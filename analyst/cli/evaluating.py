@@ -7,7 +7,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from analyst.cli.opening import deadline_option, federation_opened, federation_options, print_lines
+from analyst.cli.opening import (
+    deadline_option,
+    federation_opened,
+    federation_options,
+    print_lines,
+    send_deadline_option,
+)
 from analyst.training.evaluation import evaluate, evaluation_of, show_evaluation, to_csv, to_json
 from analyst.training.judging_preview import judging_lines, preview_evaluation
 from analyst.training.registry import Registry
@@ -36,6 +42,7 @@ def add_evaluate_command(actions: Commands) -> None:
     command.add_argument("--preview", action="store_true", help=text)
     federation_options(command)
     deadline_option(command)
+    send_deadline_option(command)
     command.add_argument("--format", choices=["text", "json", "csv"], default="text")
     command.add_argument("--out", type=Path, metavar="FILE", help="write it there instead of printing it")
 
@@ -54,6 +61,7 @@ def _evaluate(options: argparse.Namespace, notes: Console) -> int:
             epsilon=options.epsilon,
             has_own=options.own,
             deadline=options.deadline,
+            send_deadline=options.send_deadline,
         )
         if options.preview:
             foreseen = preview_evaluation(federation, entry, request)

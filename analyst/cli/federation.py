@@ -105,6 +105,8 @@ def add_commands(commands: Commands) -> None:
     serve.add_argument("--keep-contributions", type=_days, default=90, metavar="DAYS", help=text)
     text = "how many GiB of them; the oldest are erased first; default: %(default)s"
     serve.add_argument("--contributions-gib", type=_gib, default=16, metavar="GIB", help=text)
+    text = "how many megabytes of long vectors it takes in and adds a second, of all silos; default: %(default)s"
+    serve.add_argument("--megabytes-per-second", type=_mb, default=100, metavar="MB", help=text)
     text = "also answer /live, /ready and /metrics there, for probes from other machines"
     serve.add_argument("--probes", type=listened, metavar="HOST:PORT", help=text)
     text = "write its keys, checkpoints and reports into one archive under a passphrase, also while it is served"
@@ -119,7 +121,7 @@ def add_commands(commands: Commands) -> None:
         parser.set_defaults(keeping=name)
 
 
-_gib = whole(1, 1 << 20)
+_gib, _mb = whole(1, 1 << 20), whole(1, 1_000_000)
 
 
 def _days(text: str) -> int:
@@ -275,6 +277,7 @@ def _serve(options: argparse.Namespace, notes: Console) -> int:
     command += ["--keep-reports", str(options.keep_reports), "--reports-gib", str(options.reports_gib)]
     command += ["--keep-contributions", str(options.keep_contributions)]
     command += ["--contributions-gib", str(options.contributions_gib)]
+    command += ["--megabytes-per-second", str(options.megabytes_per_second)]
     command += [] if options.probes is None else ["--probes", options.probes]
     if not options.wait:
         os.execv(sys.executable, command)  # noqa: S606

@@ -7,7 +7,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from analyst.cli.opening import deadline_option, federation_opened, federation_options, print_lines, silo_names
+from analyst.cli.opening import (
+    deadline_option,
+    federation_opened,
+    federation_options,
+    print_lines,
+    send_deadline_option,
+    silo_names,
+)
 from analyst.errors import AnalystError
 from analyst.finding.files import Written, check_directory, stem_of, to_json, write
 from analyst.finding.preview import preview_lines, preview_search
@@ -30,6 +37,7 @@ def add_finding_commands(commands: Commands) -> None:
     text = "how the silos' vectors are summed; their policies say which they accept"
     find.add_argument("--backend", choices=list(BACKENDS), default="masking", help=text)
     deadline_option(find)
+    send_deadline_option(find)
     text = "ask these silos alone; default: all that have the table"
     find.add_argument("--silos", type=silo_names, default=(), metavar="NAME,NAME,...", help=text)
     text = "where the domain and its provenance are written, and an interrupted search is kept; default: here"
@@ -45,7 +53,7 @@ def _find(options: argparse.Namespace, notes: Console) -> int:
     if not (table and dot and column):
         raise AnalystError(f"{options.column!r} is no TABLE.COLUMN", "name both, such as visits.diagnosis")
     choices = options.purpose, options.epsilon, options.backend, options.deadline, options.silos
-    wanted = Wanted(table, column, *choices)
+    wanted = Wanted(table, column, *choices, options.send_deadline)
     if not options.preview:
         check_directory(options.out, table, column)
     keep = options.out / f"{stem_of(table, column)}.search"

@@ -28,6 +28,7 @@ from analyst.cli.opening import (
     federation_opened,
     federation_options,
     output_options,
+    send_deadline_option,
     show,
     silo_names,
 )
@@ -114,6 +115,7 @@ def command_line() -> argparse.ArgumentParser:
     text = "keep the request there until it is answered; given again, the very same one is sent, say after an approval"
     query.add_argument("--keep", type=Path, metavar="FILE", help=text)
     deadline_option(query)
+    send_deadline_option(query)
     text = "ask these silos alone, such as those that define the table alike; default: all that have it"
     query.add_argument("--silos", type=silo_names, default=(), metavar="NAME,NAME,...", help=text)
     text = "show only groups that surely have the silos' minimum cohort; by itself on from 100 groups"
@@ -129,6 +131,7 @@ def command_line() -> argparse.ArgumentParser:
     train.add_argument("job", type=Path, metavar="JOB", help="the job file, such as job.toml")
     federation_options(train)
     deadline_option(train)
+    send_deadline_option(train)
     text = "say what the run would take, cost and leave, and who would refuse it; ask and pay nothing"
     train.add_argument("--preview", action="store_true", help=text)
     train.add_argument("--abandon", action="store_true", help="give up its run that was interrupted")
@@ -229,6 +232,7 @@ def _query(options: argparse.Namespace, notes: Console) -> int:
             options.share,
             tuple(options.error or ()),
             options.weights,
+            options.send_deadline,
         )
         if options.preview:
             show_preview(federation, command, options.format)
@@ -254,14 +258,15 @@ def _train(options: argparse.Namespace, notes: Console) -> int:
         return 0
     with federation_opened(options, notes) as (federation, status):
         if options.preview:
-            show_run_preview(federation, job, keep, options.format)
+            show_run_preview(federation, job, keep, options.format, options.deadline, options.send_deadline)
             return 0
 
         def tell(done: RoundDone) -> None:
             status.update(f"round {done.number} of {done.planned}")
             notes.print(done.in_words, markup=False, soft_wrap=True)
 
-        training = train(federation, job, keep=keep, deadline=options.deadline, tell=tell)
+        waits = {"deadline": options.deadline, "send_deadline": options.send_deadline}
+        training = train(federation, job, keep=keep, tell=tell, **waits)
         keep_first_look(training.audited, job, options.job, training.run, federation.now())
         policies = federation.config.policies
     print(to_json(training) if options.format == "json" else show_training(training, job, policies))

@@ -17,7 +17,7 @@ from analyst.reports.render import FORMATS, csv_files, render
 from analyst.reports.report import Report
 from federation import files
 from federation.terminal import asking, plain, whole
-from policies.units import MAX_WAIT_S, WAIT_S
+from policies.units import MAX_SEND_S, MAX_WAIT_S, SEND_S, WAIT_S
 
 NO_TERMINAL = "run the command in a terminal; Python programs can use Federation.open(..., passphrase=...)"
 
@@ -34,6 +34,13 @@ def deadline_option(parser: argparse.ArgumentParser) -> None:
     """Add the option that says how long the silos may compute."""
     text = "how long each round waits for the silos to compute; a silo that declares more refuses; default: %(default)s"
     parser.add_argument("--deadline", type=whole(1, MAX_WAIT_S), default=WAIT_S, metavar="SECONDS", help=text)
+
+
+def send_deadline_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says how long a silo may send."""
+    text = "how long each round waits for a silo to send a long vector; one whose link needs more refuses"
+    text += "; default: %(default)s"
+    parser.add_argument("--send-deadline", type=whole(1, MAX_SEND_S), default=SEND_S, metavar="SECONDS", help=text)
 
 
 def silo_names(text: str) -> tuple[str, ...]:

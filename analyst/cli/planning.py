@@ -39,9 +39,11 @@ def show_preview(federation: Federation, command: Command, form: str) -> None:
         print_lines(preview_lines(found))
 
 
-def show_run_preview(federation: Federation, job: Job, keep: Path, form: str) -> None:
+def show_run_preview(
+    federation: Federation, job: Job, keep: Path, form: str, deadline: int, send_deadline: int
+) -> None:
     """Print what a training run would take and cost."""
-    found = preview_run(federation, job, keep)
+    found = preview_run(federation, job, keep, deadline, send_deadline)
     if form == "json":
         print(json.dumps(found.to_dict(), indent=2))
     else:

@@ -37,7 +37,7 @@ from policies.budget.accountant import epsilon_of, micro_rho_of
 from policies.budget.sampler import rho_delta
 from policies.requests.key_search import FIRST, MAX_LENGTH, KeySearch, KeyShape
 from policies.requests.request import Request
-from policies.units import MICRO, WAIT_S
+from policies.units import MICRO, SEND_S, WAIT_S
 
 _AWAITED = "APPROVAL_AWAITED"
 
@@ -53,6 +53,7 @@ class Wanted:
     backend: BackendName = "masking"
     deadline: int = WAIT_S
     silos: tuple[str, ...] = ()
+    send_deadline: int = SEND_S
 
     def digest(self, federation: str, analyst: str) -> bytes:
         """Return the SHA-256 of all that makes it the same search again."""
@@ -213,7 +214,7 @@ def begun(federation: Federation, wanted: Wanted) -> SearchProgress:
     micro_rho = min(whole, micro_rho_of(wanted.epsilon, rho_delta(offer.delta))) // plan.steps
     if micro_rho < 1:
         raise AnalystError(f"epsilon {wanted.epsilon:g} buys nothing in {plan.steps} rounds", "spend more")
-    how = (federation.recipient,), wanted.backend, wanted.deadline, wanted.silos
+    how = (federation.recipient,), wanted.backend, wanted.deadline, wanted.silos, wanted.send_deadline
     request = federation.write(table, plan, wanted.purpose, micro_rho, *how)
     return SearchProgress(
         wanted=wanted.digest(federation.config.federation, federation.analyst),

@@ -13,6 +13,7 @@ from policies.domains import LongDomain, hash_of, int_problem_of
 from policies.requests.catalogue import Catalogue, OpenColumn
 from policies.requests.computations import Computation
 from policies.requests.denials import Denial
+from policies.requests.standing import Standing
 from policies.requests.tables import Table, TableColumn
 from policies.units import MAX_DOMAIN
 
@@ -37,6 +38,12 @@ class Offer:
     missing: tuple[str, ...] = ()
     is_chosen: bool = False
     written: Mapping[str, str] = field(default_factory=dict)
+    no_room: str = ""  # why a round of the request that was asked about would not fit at the aggregator
+
+    @property
+    def standings(self) -> dict[str, Standing]:
+        """Where the analyst stands at each silo that says so."""
+        return {silo: one.standing for silo, one in self.silos.items() if one.standing is not None}
 
     @property
     def delta(self) -> float:

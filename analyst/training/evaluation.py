@@ -47,7 +47,7 @@ from policies.requests.metrics import METRICS, MOST_ERROR, MOST_LOSS, OF_PREDICT
 from policies.requests.request import Request
 from policies.requests.statistic import Statistic
 from policies.requests.tables import Table
-from policies.units import MICRO, WAIT_S
+from policies.units import MICRO, SEND_S, WAIT_S
 
 _NOISY: tuple[MetricName, ...] = ("accuracy", "auc", "brier", "log-loss", "mae", "r2", "rmse")
 
@@ -87,6 +87,7 @@ def evaluation_of(
     epsilon: float | None = None,
     has_own: bool = False,
     deadline: int = WAIT_S,
+    send_deadline: int = SEND_S,
 ) -> Request:
     """Return the request that judges a run's last model; nothing is asked of any row yet.
 
@@ -118,7 +119,8 @@ def evaluation_of(
             held_out=held_out,
         )
         price = 0 if epsilon is None else federation.price(first.purpose, epsilon, asked, plan, silos)
-        return federation.write(asked, plan, first.purpose, price, (federation.recipient,), "masking", deadline, silos)
+        mine, waits = (federation.recipient,), (deadline, silos, send_deadline)
+        return federation.write(asked, plan, first.purpose, price, mine, "masking", *waits)
     except ValueError as err:
         reason = reason_of(err)
         raise AnalystError(f"the model cannot be judged so: {reason}", "docs/training.md lists the metrics") from err

@@ -16,6 +16,7 @@ from analyst.client import Federation
 from analyst.errors import AnalystError
 from analyst.preview import absent_from, at_silo, silos_to_dict
 from analyst.remedies import Bearing
+from analyst.requests import waiting
 from analyst.sql.offer import Offer
 from analyst.training.affordable import Affordable, affordable, limits_of
 from analyst.training.beside import LATER, Beside, beside
@@ -35,7 +36,7 @@ from policies.requests.request import Request
 from policies.requests.standing import Left, Standing, scarcest
 from policies.requests.terms import terms_of
 from policies.requests.training import START, TrainingStep
-from policies.units import MICRO
+from policies.units import MICRO, SEND_S, WAIT_S
 
 S = TypeVar("S", bound=TrainingStep)
 _SIGNATURE = bytes(64)
@@ -72,6 +73,7 @@ class RunAtSilo:
     rho_left: float | None  # in the budget where least is left
     rho_after: float | None  # below 0 where it does not cover the run
     covered: int | None  # rounds that it covers; None: all
+    sends_s: int = 0  # a long vector, in a round; 0 for a short one
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ class RunPreview:
     instead: Affordable | None  # None without noise, and of a run that has begun
     metric: str = ""  # that is asked for after rounds, beside, in words
     audit: str = ""  # of the model, at the end
+    no_room: str = ""  # why a round would not fit at the aggregator
 
     @property
     def refusals(self) -> Mapping[str, tuple[Denial, ...]]:
@@ -102,10 +105,15 @@ class RunPreview:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values; docs/commands.md describes them."""
-        return asdict(self) | {"silos": silos_to_dict(self.silos)}
+        found = asdict(self) | {"silos": silos_to_dict(self.silos)}
+        if not self.no_room:
+            del found["no_room"]
+        return found
 
 
-def preview_run(federation: Federation, job: Job, keep: Path | None = None) -> RunPreview:
+def preview_run(
+    federation: Federation, job: Job, keep: Path | None = None, deadline: int = WAIT_S, send_deadline: int = SEND_S
+) -> RunPreview:
     """Return what a job's run would take, or what is left of the one in `keep`; raises as `train` does before it asks.
 
     Only catalogues are asked for, with an unsigned request, which nobody can answer.
@@ -117,8 +125,9 @@ def preview_run(federation: Federation, job: Job, keep: Path | None = None) -> R
         raise AnalystError(f"{keep} is not of a training run", "remove it to begin a new run")
     if done:
         request = federation.renew(request, _at(step, done))
-    standing, asked = federation.standing(request), federation.offer_of(request.silos)
-    standing, costs = _beside(federation, beside(federation, job, request, done), standing)
+    request = waiting(request, deadline, send_deadline)
+    said, asked = federation.said_of(request), federation.offer_of(request.silos)
+    standing, costs = _beside(federation, beside(federation, job, request, done), said.standings)
     sizes = tuple(_sizes(federation, asked, request, done))
     rounds, delta = step.steps - done, asked.delta_for(request.table, step)
     is_priced = step.release == "private"
@@ -144,6 +153,7 @@ def preview_run(federation: Federation, job: Job, keep: Path | None = None) -> R
         instead=_instead(asked, standing, request, rounds, delta) if is_priced and not done else None,
         metric=metric_in_words(job),
         audit="" if job.audit is None else job.audit.in_words,
+        no_room=said.no_room,
     )
 
 
@@ -221,6 +231,7 @@ def _at_silo(
         rho_beside=beside_micro / MICRO,
         rho_after=None if left is None else left - to_come - beside_micro / MICRO,
         covered=None if covers_all or left is None else int(left / said.rho),
+        sends_s=said.sends_s,
     )
 
 
@@ -254,8 +265,8 @@ def run_lines(found: RunPreview) -> Iterator[str]:
 def _price_lines(found: RunPreview) -> Iterator[str]:
     if found.rho is None or found.rho_of_run is None:
         yield "price: none; without noise, nothing is promised against those who compare models"
-        times = [(silo, one.seconds) for silo, one in found.silos.items() if one.seconds]
-        yield from (f"  {silo}: a round computes up to {seconds:g} s" for silo, seconds in times)
+        times = [(silo, _times(one)) for silo, one in found.silos.items()]
+        yield from (f"  {silo}: a round{took[1:]}" for silo, took in times if took)
         return
     yield (
         f"price: epsilon {found.epsilon_of_run:.3g} at delta {found.delta:g} (rho {found.rho_of_run:.4g}) to each"
@@ -263,12 +274,18 @@ def _price_lines(found: RunPreview) -> Iterator[str]:
     )
     for silo, one in found.silos.items():
         if one.rho:
-            took = f", computes up to {one.seconds:g} s a round" if one.seconds else ""
+            took = f"{_times(one)} a round" if _times(one) else ""
             more = f", and rho {one.rho_beside:.4g} beside" if one.rho_beside else ""
             yield (
                 f"  {silo}: rho {one.rho:.4g} a round, {one.rho_of_run:.4g} in all, epsilon {one.epsilon_of_run:.3g}"
                 f" there{more}{took}; {_left_after(one)}"
             )
+
+
+def _times(one: RunAtSilo) -> str:
+    """Return how long a silo computes and sends in a round, each behind a comma; empty where it states neither."""
+    computes = f", computes up to {one.seconds:g} s" if one.seconds else ""
+    return computes + (f", sends up to {one.sends_s} s" if one.sends_s else "")
 
 
 def _left_after(one: RunAtSilo) -> str:
@@ -292,7 +309,9 @@ def _refusal_lines(found: RunPreview) -> Iterator[str]:
     yield from scarce
     for silo in short:
         yield f"  {silo} would refuse round {(found.silos[silo].covered or 0) + found.done + 1}: its budget ends before"
-    if not refusals and not short and not scarce:
+    if found.no_room:
+        yield f"  the aggregator would refuse: {found.no_room}"
+    elif not refusals and not short and not scarce:
         yield "  nobody would refuse it now"
     if found.instead is not None and found.instead.in_words:
         yield f"  {found.instead.in_words}"

@@ -14,6 +14,7 @@ from crypto.wire import is_envelope, verify
 from federation.errors import FederationError
 from policies.models.released import ReleasedModel, sealing_context
 from policies.requests.request import Request, job_of
+from policies.requests.sending import learned_s
 
 REFUSED = (
     'silos release a model where disclosure.release has "model-to-analyst" still; it stays at the silos, and the same'
@@ -40,7 +41,7 @@ def fetch_model(federation: Federation, request: Request, name: bytes) -> Releas
         raise AnalystError("the run's requests name no model for the analyst", hint)
     job, context = job_of(request, step), sealing_context(federation.config.federation, step.run, federation.analyst)
     found: dict[ReleasedModel, set[str]] = defaultdict(set)
-    for part in federation.aggregators.holder(name).deliver_report(name)[: 2 * len(request.silos)]:
+    for part in federation.aggregators.holder(name).deliver_report(name, learned_s(request))[: 2 * len(request.silos)]:
         if is_envelope(part):
             continue  # what a silo says of its own progress
         with suppress(CryptoError):

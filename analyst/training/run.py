@@ -24,7 +24,7 @@ from analyst.client import Federation
 from analyst.errors import AnalystError, StuckError
 from analyst.requests import waiting
 from analyst.training.auditing import Audited, audit, gaps_of, lines_of
-from analyst.training.beside import beside
+from analyst.training.beside import beside, check_beside
 from analyst.training.failed import after_failure
 from analyst.training.job import Job, first_request
 from analyst.training.patience import MetricSoFar
@@ -40,7 +40,7 @@ from federation.errors import FederationError
 from policies.budget.accountant import epsilon_of
 from policies.requests.request import Request
 from policies.requests.training import START
-from policies.units import MICRO, WAIT_S
+from policies.units import MICRO, SEND_S, WAIT_S
 
 # What an analyst is told at the end of a run; the silos' owners see more.
 ENDS: Mapping[RunEnd, str] = MappingProxyType(
@@ -103,20 +103,22 @@ def train(
     deadline: int = WAIT_S,
     tell: Callable[[RoundDone], None] = lambda done: None,
     sleep: Sleep = time.sleep,
+    send_deadline: int = SEND_S,
 ) -> Training:
     """Run a job to its end; `progress` is called with the number of finished steps, `tell` with what a round was.
 
     With `keep`, a later call continues an interrupted run from that file, which is removed at the end. Each step waits
-    `deadline` seconds for the silos' computing, whatever the interrupted run waited, and `sleep` is called while silos
-    may be on their way back. Raises AnalystError before anything is sent if the job does not fit the silos, DeniedError
-    if silos refuse, RoundError if too few are left to answer.
+    `deadline` seconds for the silos' computing and `send_deadline` for each to send a long vector, whatever the
+    interrupted run waited, and `sleep` is called while silos may be on their way back. Raises AnalystError before
+    anything is sent if the job does not fit the silos, DeniedError if silos refuse, RoundError if too few are left to
+    answer.
     """
     digest = job_digest(job)
     tell_owed(federation, keep)
     state = resumed(keep, digest)
     goes_on = state is not None
     state = state or begun(federation, job, digest)
-    request = waiting(Request.decode(state.first), deadline)
+    request = waiting(Request.decode(state.first), deadline, send_deadline)
     step = request.plan.training
     if step is None:
         raise AnalystError(f"{keep} is not of a training run", "remove it to begin a new run")
@@ -140,8 +142,8 @@ def train(
             except StuckError:
                 if not goes_on or rounds:
                     raise
-                return train(federation, job, progress, keep, deadline, tell, sleep)  # anew: the file is removed
-            request = waiting(Request.decode(state.first), deadline)
+                return train(federation, job, progress, keep, deadline, tell, sleep, send_deadline)  # anew
+            request = waiting(Request.decode(state.first), deadline, send_deadline)
             step = request.plan.training or step
             continue
         checked = federation.check(request, answer)
@@ -221,10 +223,12 @@ def _audited(federation: Federation, job: Job, state: Progress, deadline: int) -
 
 
 def begun(federation: Federation, job: Job, digest: bytes) -> Progress:
-    """Return the progress of a new run, before anything is sent; raises AnalystError if the job does not fit."""
+    """Return the progress of a new run, before anything is asked of a row.
+
+    Raises AnalystError if the job does not fit, DeniedError if silos would refuse what is asked beside its rounds.
+    """
+    check_beside(federation, beside(federation, job, first_request(federation, job, is_asked=False)))
     request = first_request(federation, job)
-    for _ in beside(federation, job, request):
-        pass  # its metric and its audit fit too, or nothing is begun
     offer = federation.offer_of(request.silos)
     return Progress(
         job=digest,
@@ -240,7 +244,7 @@ def begun(federation: Federation, job: Job, digest: bytes) -> Progress:
 def _told(federation: Federation, state: Progress, keep: Path | None) -> Mapping[str, RunEnd | None]:
     """Return who has the model of the last step; raises FederationError if no aggregator has its report."""
     try:
-        return federation.deliver_report(state.after)
+        return federation.deliver_report(state.after, Request.decode(state.first))
     except FederationError as err:
         message = f"all steps are taken, and nobody says who has the model: {err.message}"
         hint = "give the same command again; if the report is lost, the owners still see the model with"

@@ -23,6 +23,7 @@ from crypto.wire import Signed, digest_of, verify
 from federation.errors import FederationError
 from policies.decision.denial_codes import UNABLE
 from policies.requests.request import Request
+from policies.requests.sending import learned_s
 from policies.requests.training import START
 
 PAUSES_S = (2.0, 5.0, 10.0)  # before a step is sent again to silos that may be on their way back
@@ -88,7 +89,7 @@ def learned(federation: Federation, state: Progress) -> Mapping[str, RunEnd | No
     if not state.done:
         return {}
     with suppress(FederationError):
-        return federation.deliver_report(state.after)
+        return federation.deliver_report(state.after, Request.decode(state.first))
     return {}
 
 
@@ -101,7 +102,8 @@ def ahead(federation: Federation, state: Progress) -> bytes | None:
         return None
     keys, found = federation.config.roster.silo_keys, set[bytes]()
     with suppress(FederationError):
-        for envelope in federation.aggregators.holder(state.after).deliver_report(state.after)[: len(keys)]:
+        link, more_s = federation.aggregators.holder(state.after), learned_s(Request.decode(state.first))
+        for envelope in link.deliver_report(state.after, more_s)[: len(keys)]:
             with suppress(CryptoError):
                 found.add(verify(envelope, ModelUpdated, keys).message.position)
     return found.pop() if len(found) == 1 and not found & {state.after, START} else None

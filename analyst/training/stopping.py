@@ -22,6 +22,7 @@ from crypto.wire import Message, Signed, detach, unverified, verify
 from federation.errors import FederationError
 from federation.files import replace_file
 from policies.requests.request import Request
+from policies.requests.sending import learned_s
 
 Positions = Mapping[str, Signed[ModelUpdated]]  # what silos say of their state in a run, by silo
 MAX_OWED = 16
@@ -59,7 +60,8 @@ def end(federation: Federation, request: Request, position: bytes, keep: Path | 
 
     `keep` is the file in which the run's progress is kept.
     """
-    said = _positions(federation, request, federation.aggregators.holder(position).deliver_report(position))
+    link = federation.aggregators.holder(position)
+    said = _positions(federation, request, link.deliver_report(position, learned_s(request)))
     return _release(federation, request, position, said, keep) or Stopping(request.silos, _over(said), ())
 
 
@@ -67,7 +69,7 @@ def give_up(federation: Federation, request: Request, position: bytes, keep: Pat
     """Give up a run whose last report is `position`, START before the first: no silo takes a further step of it."""
     link = federation.aggregators.holder(position)
     with suppress(FederationError, CryptoError):  # so that all have learned the same, or it is erased
-        link.deliver_report(position)
+        link.deliver_report(position, learned_s(request))
     said = _positions(federation, request, link.stop_run(federation.signed(_stopped(federation, request))))
     found, over = _release(federation, request, position, said, keep), _over(said)
     return found or Stopping(request.silos, over, tuple(sorted(set(said) - set(over))))

@@ -24,6 +24,7 @@ from crypto.backends.scheme import (
     no_key,
     only_column,
 )
+from crypto.backends.unreduced import Unreduced, UnreducedSum, words_of
 from crypto.errors import ProtocolError
 from crypto.keys import Secret
 from crypto.ring import Ring, Words
@@ -82,10 +83,19 @@ class MaskingScheme:
         return 1 << self.ring.bits
 
     def chunk_bytes(self, column: int, index: int) -> int:
-        return self.sum_bytes(index)
+        return self.ring.word_bytes * self.shape.values(index)
+
+    @property
+    def unreduced(self) -> Unreduced:
+        """How the sum of a long round lies in its chunks."""
+        return Unreduced(self.shape, self.ring)
+
+    def words(self, index: int, chunk: bytes | memoryview) -> Words:
+        """Return the words of a blinded chunk; raises WireError on a wrong size."""
+        return words_of(self.ring, self.shape.values(index), index, chunk)
 
     def sum_bytes(self, index: int) -> int:
-        return self.ring.word_bytes * self.shape.values(index)
+        return self.unreduced.chunk_bytes(index) if self.shape.is_long else self.chunk_bytes(0, index)
 
     def blind(
         self, units: Units, added_seeds: Sequence[bytes], subtracted_seeds: Sequence[bytes]
@@ -95,7 +105,7 @@ class MaskingScheme:
         return ((self.ring.to_bytes(chunk),) for chunk in _cut(words))
 
     def accumulator(self, column: int) -> Accumulator:
-        return RingSum(self.shape, self.ring)
+        return UnreducedSum(self.unreduced) if self.shape.is_long else RingSum(self.shape, self.ring)
 
     def open(
         self,
@@ -104,9 +114,16 @@ class MaskingScheme:
         subtracted_seeds: Sequence[bytes],
         secret: Secret | None = None,
     ) -> Opened:
-        words = np.concatenate([np.frombuffer(chunk, self.ring.dtype) for chunk in only_column(self, sums)])
+        words = np.concatenate([self._summed(index, chunk) for index, chunk in enumerate(only_column(self, sums))])
         apply_masks(words, self.ring, added_seeds, subtracted_seeds)
         return Opened(self.shape.check_sum(self.ring.signed(words).astype(np.int64, copy=False)))
+
+    def _summed(self, index: int, chunk: bytes) -> Words:
+        if not self.shape.is_long:
+            return np.frombuffer(chunk, self.ring.dtype)
+        entries = self.unreduced.read(index, chunk)
+        self.unreduced.check(index, entries, self.shape.silos)
+        return self.unreduced.reduced(entries)
 
 
 @dataclass(frozen=True, slots=True)

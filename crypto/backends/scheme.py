@@ -54,6 +54,11 @@ class Shape:
     def chunks(self) -> int:
         return -(-self.length // CHUNK_VALUES)
 
+    @property
+    def is_long(self) -> bool:
+        """Whether a vector has more than one chunk; `masking` alone looks at it."""
+        return self.length > CHUNK_VALUES
+
     def values(self, index: int) -> int:
         """Return the number of values in chunk `index`; raises ProtocolError if there is no such chunk."""
         if not 0 <= index < self.chunks:
@@ -228,7 +233,7 @@ def check_sizes(scheme: Scheme, chunks: Sequence[bytes]) -> None:
         check_size(chunk, scheme.sum_bytes(index), index)
 
 
-def check_size(chunk: bytes, size: int, index: int) -> None:
+def check_size(chunk: bytes | memoryview, size: int, index: int) -> None:
     """Raise WireError unless a chunk has this size."""
     if len(chunk) != size:
         raise WireError(f"chunk {index} has {len(chunk)} bytes, expected {size}")

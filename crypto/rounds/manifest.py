@@ -6,13 +6,13 @@ committee (`crypto.rounds.shown`). So a key, quorum or deviation that the aggreg
 docs/protocol.md sections 3.1 to 3.5; section 8, rows B2 to B5 and G2.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from crypto.backends.scheme import MAX_VALUES
+from crypto.backends.scheme import CHUNK_VALUES, MAX_VALUES
 from crypto.errors import ProtocolError
 from crypto.keys import VerifyKey
 from crypto.merkle import MerkleTree, leaf_hash
@@ -55,6 +55,15 @@ class Terms(Message):
     limit: Annotated[int, Field(ge=1, lt=2**63)]  # largest magnitude of a value of one silo, noise included
     blocks: Annotated[tuple[Block, ...], Field(min_length=1, max_length=256)]
 
+    @property
+    def length(self) -> int:
+        return sum(block.length for block in self.blocks)
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the sum is proven by inner products, and not added once more; see `crypto.rounds.products`."""
+        return self.backend == "masking" and self.length > CHUNK_VALUES
+
 
 class Propose(Message):
     """Aggregator to silo: will you take part in this request?"""
@@ -69,6 +78,7 @@ class Propose(Message):
 
 MAX_MUST_INCLUDE = 20  # silos that one policy names
 MAX_COMPUTE_S = 3600  # of a silo's computing in one round, as an acceptance may state it
+MAX_SEND_S = 3600  # of sending one masked input, as an acceptance may state it
 
 
 class Accept(Message):
@@ -90,16 +100,37 @@ class Accept(Message):
     compute_ms: Annotated[
         int | None, Field(default=None, ge=1, le=1000 * MAX_COMPUTE_S, exclude_if=lambda time: time is None)
     ] = None
+    # How long sending my masked input may take, by policy and request alone; left out where the vector is short.
+    send_ms: Annotated[
+        int | None, Field(default=None, ge=1, le=1000 * MAX_SEND_S, exclude_if=lambda time: time is None)
+    ] = None
     # Silos without which I take no part; left out where the policy names none.
     must_include: Annotated[
         tuple[Name, ...] | None,
         Field(default=None, min_length=1, max_length=MAX_MUST_INCLUDE, exclude_if=lambda names: names is None),
     ] = None
+    # The SHA-256 of the nonce that I tell when the sum is closed; left out in a round that is not long.
+    nonce_hash: Annotated[Digest | None, Field(default=None, exclude_if=lambda digest: digest is None)] = None
 
 
-def seconds_of(compute_ms: int | None) -> int:
-    """Return how many whole seconds later a round ends by an acceptance that states this time of computing."""
-    return -(-(compute_ms or 0) // 1000)
+def seconds_of(milliseconds: int | None) -> int:
+    """Return how many whole seconds later a round ends by an acceptance that states this time; 0 if it states none."""
+    return -(-(milliseconds or 0) // 1000)
+
+
+def compute_s_of(accepts: Iterable[Accept]) -> int:
+    """Return how many seconds the silos may compute: the greatest time among their acceptances."""
+    return max(seconds_of(accept.compute_ms) for accept in accepts)
+
+
+def send_s_of(accepts: Iterable[Accept]) -> int:
+    """Return how many seconds the silos may send: the greatest time among their acceptances."""
+    return max(seconds_of(accept.send_ms) for accept in accepts)
+
+
+def ends_at(propose: Propose, accepts: Sequence[Accept]) -> int:
+    """Return when a round of these acceptances ends: all of them compute, and then all of them send."""
+    return propose.expires_at + compute_s_of(accepts) + send_s_of(accepts)
 
 
 class Manifest(Message):
@@ -122,6 +153,11 @@ class Manifest(Message):
         tuple[Name, ...] | None,
         Field(default=None, min_length=1, max_length=MAX_SILOS, exclude_if=lambda names: names is None),
     ] = None
+    # The nonce_hash of every member, in roster order; left out in a round that is not long.
+    nonces: Annotated[
+        tuple[Digest, ...] | None,
+        Field(default=None, min_length=1, max_length=MAX_SILOS, exclude_if=lambda hashes: hashes is None),
+    ] = None
 
     def committee(self, manifest_hash: bytes, place: int) -> tuple[int, ...]:
         """Return the committee of the silo at a place of the roster; see `crypto.rounds.committees`."""
@@ -139,7 +175,7 @@ class Manifest(Message):
 
     @property
     def length(self) -> int:
-        return sum(block.length for block in self.terms.blocks)
+        return self.terms.length
 
     @property
     def noise_shares(self) -> int:
@@ -161,6 +197,9 @@ def check_accept(propose: Propose, terms: Terms, silo: str, accept: Accept) -> N
     expected = propose.federation, propose.round_id, terms.request_hash, propose.expires_at
     if (accept.federation, accept.round_id, accept.request_hash, accept.expires_at) != expected:
         raise ProtocolError(f"the acceptance of {silo!r} belongs to another round or request")
+    if (accept.nonce_hash is not None) != terms.is_long:
+        needed = "lacks the hash of a nonce, and the round is" if terms.is_long else "has a nonce, and the round is not"
+        raise ProtocolError(f"the acceptance of {silo!r} {needed} a long one")
 
 
 def check_round_keys(accept: Accept, mask_key: bytes, channel_key: bytes) -> None:
@@ -206,12 +245,20 @@ def compose(propose: Propose, terms: Terms, accepts: Sequence[tuple[str, Accept]
         terms,
         tuple(sorted(names)),
         members_tree(accepts).root,
-        expires_at=propose.expires_at + max(seconds_of(accept.compute_ms) for _, accept in accepts),
+        expires_at=ends_at(propose, [accept for _, accept in accepts]),
         min_silos=max(accept.min_silos for _, accept in accepts),
         max_colluding=max(accept.max_colluding for _, accept in accepts),
         max_missing=min(accept.max_missing for _, accept in accepts),
         must_include=tuple(sorted({silo for _, accept in accepts for silo in accept.must_include or ()})),
+        nonces=nonces_of(terms, accepts),
     )
+
+
+def nonces_of(terms: Terms, accepts: Sequence[tuple[str, Accept]]) -> tuple[bytes, ...] | None:
+    """Return the commitments to the nonces of these members (silo name, message), in roster order."""
+    if not terms.is_long:
+        return None
+    return tuple(accept.nonce_hash or b"" for _, accept in sorted(accepts, key=lambda one: one[0]))
 
 
 def manifest_of(
@@ -225,6 +272,7 @@ def manifest_of(
     max_colluding: int,
     max_missing: int,
     must_include: tuple[str, ...],
+    nonces: tuple[bytes, ...] | None = None,
 ) -> Manifest:
     """Return the only manifest of a roster under these conditions; raises ProtocolError if it cannot meet them."""
     manifest = Manifest(
@@ -240,6 +288,7 @@ def manifest_of(
         max_colluding=max_colluding,
         max_missing=max_missing,
         must_include=must_include or None,
+        nonces=nonces,
     )
     reason = why_infeasible(*manifest.conditions) or why_too_few(len(silos), *manifest.conditions)
     if without := set(must_include) - set(silos):

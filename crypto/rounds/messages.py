@@ -40,7 +40,7 @@ SEED_BYTES = 32
 SEALED_SHARES = OVERHEAD_BYTES + 2 * SHARE_BYTES
 SEALED_SEED = OVERHEAD_BYTES + SEED_BYTES
 _MAX_DEPTH = 10  # of a tree over MAX_SILOS leaves
-MAX_WITNESSES = 4  # one for each condition of a manifest
+MAX_WITNESSES = 5  # one for each condition of a manifest
 MAX_TESTIMONY = 6  # messages that a silo signs in a round
 MAX_MANIFESTS = 8  # that a failure holds
 _MAX_PROOF = (MAX_COMMITTEE + MAX_WITNESSES) * _MAX_DEPTH
@@ -156,6 +156,8 @@ class SurvivorSet(Message):
     manifest_hash: Digest
     survivors: Annotated[tuple[Survivor, ...], PER_SILO]
     dropped: Annotated[tuple[Name, ...], PER_SILO]
+    # The BLAKE3 of the digests of the sum's chunks, one after the other; left out in a round that is not long.
+    sum: Annotated[Digest | None, Field(default=None, exclude_if=lambda digest: digest is None)] = None
 
 
 class Open(Message):
@@ -188,7 +190,32 @@ class Opening(Message):
     manifest_hash: Digest
     split_hash: Digest
     sealed: Annotated[tuple[bytes, ...], PER_SILO]
-    sums: Annotated[tuple[Digest, ...], PER_SILO]  # BLAKE3 of my sum as sealed to each recipient, in `shares`
+    # BLAKE3 of what is sealed to each recipient and follows this: my sum in `shares`, my shares in a long round.
+    sums: Annotated[tuple[Digest, ...], PER_SILO]
+    nonce: Annotated[Digest | None, Field(default=None, exclude_if=lambda nonce: nonce is None)] = None  # if long
+
+
+class Challenge(Message):
+    """Aggregator to silo, in a long round: the nonce of every member in roster order, empty where it told none.
+
+    The coefficients of the inner products follow from its SHA-256: `crypto.rounds.products`.
+    """
+
+    KIND: ClassVar[str] = "challenge"
+    MAX_BYTES: ClassVar[int] = 128 * 1024
+    manifest_hash: Digest
+    split_hash: Digest
+    nonces: Annotated[tuple[Annotated[bytes, Field(max_length=HASH_BYTES)], ...], PER_SILO]
+
+
+class Products(Message):
+    """Silo to recipients, in a long round: the inner products of my blinded vector with two rows of coefficients."""
+
+    KIND: ClassVar[str] = "products"
+    manifest_hash: Digest
+    split_hash: Digest
+    challenge: Digest  # SHA-256 of the Challenge
+    values: Annotated[bytes, Field(min_length=16, max_length=16)]  # two little-endian words of 8 bytes
 
 
 # Why a run is at its end before its last step: the aim is met, the last good model stands, or its analyst gave it up.
@@ -343,6 +370,8 @@ def check_survivors(manifest: Manifest, manifest_hash: bytes, survivor_set: Surv
         raise ProtocolError(reason)
     if lost := set(manifest.must_include or ()) - set(survivors):
         raise ProtocolError(f"a policy of the roster takes no part without {', '.join(sorted(lost))}")
+    if (survivor_set.sum is not None) != manifest.terms.is_long:
+        raise ProtocolError("the survivor set of a long round, and of no other, names the digest of its sum")
 
 
 def check_signatures(

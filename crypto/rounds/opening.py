@@ -42,8 +42,9 @@ from crypto.rounds.messages import (
     check_signatures,
     check_survivors,
     entries_root,
+    sealed_row_bytes,
 )
-from crypto.rounds.payload import digests, piece_sizes, scheme_of, slices, sum_sizes
+from crypto.rounds.payload import digests, piece_sizes, scheme_of, slices, sum_digest, sum_sizes
 from crypto.rounds.report import StoredReport
 from crypto.sealing import SealingKey
 from crypto.shamir import combine, strangers, wrong_shares
@@ -169,8 +170,16 @@ def check_report(
         contributions.append(signed.message)
     # 3. The blinded sum has the size of the round, and is the one that the report names.
     sizes = sum_sizes(scheme, len(report.openings), len(terms.recipients))
-    if report.length != manifest.length or digests(list(slices(stored.blinded_sum, sizes))) != report.chunks:
+    blinded = stored.blinded_sum
+    if manifest.terms.is_long:  # what is sealed to one recipient follows, or to all, or to none
+        rows, blinded = blinded[sum(sizes) :], blinded[: sum(sizes)]
+        block = len(report.openings) * sealed_row_bytes(manifest)
+        if len(rows) not in (0, block, block * len(terms.recipients)):
+            raise ProtocolError("what is sealed to the recipients does not have the size of the round")
+    if report.length != manifest.length or digests(list(slices(blinded, sizes))) != report.chunks:
         raise ProtocolError("the blinded sum is not the one that the report names")
+    if manifest.terms.is_long and survivor_set.sum != sum_digest(report.chunks):
+        raise ProtocolError("the blinded sum is not the one that the survivor set names")
     survivors_hash = sha256(report.split).digest()
     return CheckedReport(
         stored,
@@ -199,7 +208,8 @@ def open_report(checked: CheckedReport, recipient: str, key: SealingKey, secret:
     names = [one.name for one in manifest.terms.recipients]
     if recipient not in names or manifest.terms.recipients[names.index(recipient)].key != key.public:
         raise ProtocolError(f"{recipient!r} with this key is not a recipient of the report")
-    pieces = list(slices(checked.stored.blinded_sum, sum_sizes(scheme, len(report.openings), len(names))))
+    sizes = sum_sizes(scheme, len(report.openings), len(names))
+    pieces = list(slices(checked.stored.blinded_sum[: sum(sizes)], sizes))
     wrong: dict[str, str] = {}
     if scheme.columns > 1:
         sums = _opened_sums(checked, pieces, recipient, names.index(recipient), key, wrong)
@@ -286,18 +296,37 @@ def _opened_shares(
 ) -> dict[int, tuple[bytes, ...]]:
     """Return the shares that each silo opened, by the silo's position in the roster; note wrong openings."""
     manifest, rows = checked.manifest, dict[int, tuple[bytes, ...]]()
-    for opening in _openings(checked):
+    beside = _rows_beside(checked, position)
+    for number, opening in enumerate(_openings(checked)):
         with _noting(wrong, opening.signer, "its opening"):
-            if len(opening.message.sealed) != len(manifest.terms.recipients) or opening.message.sums:
+            message, recipients = opening.message, len(manifest.terms.recipients)
+            if (len(message.sealed), len(message.sums)) != ((0, recipients) if beside else (recipients, 0)):
                 raise ProtocolError("it is not sealed to each recipient")
+            if beside and digests([beside[number]]) != message.sums[position : position + 1]:
+                raise ProtocolError("what came with it is not what it signed")
             info = opening_info(checked.manifest_hash, checked.survivors_hash, opening.signer, recipient)
-            row = UnmaskingShares.decode(key.open(opening.message.sealed[position], info)).shares
+            sealed = bytes(beside[number]) if beside else message.sealed[position]
+            row = UnmaskingShares.decode(key.open(sealed, info)).shares
             if len(row) != manifest.degree + 1:
                 raise ProtocolError("it does not cover its committee")
             rows[manifest.silos.index(opening.signer)] = row
     if len(rows) < manifest.quorum:
         raise ProtocolError(_too_few(f"{len(rows)} silos opened their shares", manifest.quorum, wrong))
     return rows
+
+
+def _rows_beside(checked: CheckedReport, position: int) -> Sequence[memoryview]:
+    """Return what is sealed to the recipient at a position, by opening: in a long round it follows the sum."""
+    manifest, openings = checked.manifest, len(checked.stored.message.openings)
+    if not manifest.terms.is_long:
+        return ()
+    start, row = sum(sum_sizes(checked.scheme, 0, 0)), sealed_row_bytes(manifest)
+    rows = checked.stored.blinded_sum[start:]
+    if not rows:
+        raise ProtocolError("the report was handed over without what is sealed to this recipient")
+    if len(rows) > openings * row:  # those of all recipients
+        rows = rows[position * openings * row : (position + 1) * openings * row]
+    return list(slices(rows, (row,) * openings))
 
 
 def _shares_of(

@@ -76,6 +76,11 @@ def digests(pieces: Sequence[bytes | memoryview]) -> tuple[bytes, ...]:
     return tuple(blake3(piece).digest() for piece in pieces)
 
 
+def sum_digest(chunks: Sequence[bytes]) -> bytes:
+    """Return what the survivor set of a long round names of a sum whose chunks have these digests."""
+    return blake3(b"".join(chunks)).digest()
+
+
 def added_column(scheme: Scheme, column: int, key: SealingKey, sealed: Mapping[str, tuple[bytes, bytes]]) -> bytes:
     """Open the columns that all survivors sealed to a silo, by survivor with the context, and return their sum.
 

@@ -1,32 +1,43 @@
-"""Add the masked inputs of a report once more, and compare with its sum: this finds a wrong sum, whoever colludes.
+"""Check the sum of a report at a recipient: this finds a wrong sum, whoever colludes.
 
-It needs no key: the silos signed the digests of their masked inputs, so a recipient, a silo or an auditor can do it.
-A chunk of the sum is right if it equals the sum of the survivors' chunks, and each of these has the signed digest.
-All chunks of a short vector are added, and a random sample of a long one: if w of c chunks are wrong, s random chunks
-miss all of them with a probability of at most (1 - w/c)^s. docs/protocol.md section 7.4; section 8, row G9.
+It needs no key. The silos signed the digests of their masked inputs: a chunk of the sum is right if it equals the sum
+of the survivors' chunks, and each of these has the signed digest. All chunks are added once more. A long sum is checked
+by what the silos signed of it, for the price of the sum alone (`crypto.rounds.products`).
+docs/protocol.md sections 7.4 and 7.5; section 8, rows G9 and G10.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 from blake3 import blake3
 
+from crypto.backends.masking import MaskingScheme
 from crypto.errors import ProtocolError
-from crypto.randomness import below
+from crypto.rounds.messages import Challenge, Opening, Products
 from crypto.rounds.opening import CheckedReport
+from crypto.rounds.products import added, challenge_of, check_bound, coefficients_of, decode, fetched_whole, long_scheme
+from crypto.wire import verify
 
-COMPLETE_UP_TO = 16  # chunks; a million values
-SAMPLED = 16
+Evidence = Callable[[int], Sequence[bytes]]  # of the number of a chunk: that chunk of contributions, in roster order
 
 
-def choose_chunks(report: CheckedReport) -> tuple[int, ...]:
-    """Return the numbers of the chunks to add: all of a short vector, distinct random ones of a long one.
+def check_sum(checked: CheckedReport, evidence: Evidence) -> int:
+    """Check the sum of a report; return of how many chunks. Raises CryptoError unless it is right.
 
-    There are none in the backend `shares`: the silos add, and each silo's sum is compared with the others.
+    `evidence` returns a chunk of every survivor's masked input, in roster order; in a long round of those alone that
+    are fetched whole (`products.fetched_whole`). There is nothing to add in the backend `shares`: the silos add, and
+    each silo's sum is compared with the others.
     """
-    rest = [] if report.scheme.columns > 1 else list(range(report.scheme.shape.chunks))
-    if len(rest) <= COMPLETE_UP_TO:
-        return tuple(rest)
-    return tuple(sorted(rest.pop(below(len(rest))) for _ in range(SAMPLED)))
+    if checked.scheme.columns > 1:
+        return 0
+    scheme = long_scheme(checked.scheme)
+    if scheme is not None and (proof := proof_of(checked)).whole != checked.survivors:
+        check_products(checked, scheme, proof, evidence)
+    else:
+        for index in range(checked.scheme.shape.chunks):
+            check_chunk(checked, index, evidence(index))
+    return checked.scheme.shape.chunks
 
 
 def check_chunk(checked: CheckedReport, index: int, chunks: Sequence[bytes]) -> None:
@@ -34,12 +45,73 @@ def check_chunk(checked: CheckedReport, index: int, chunks: Sequence[bytes]) -> 
     sizes = [checked.scheme.sum_bytes(number) for number in range(checked.scheme.shape.chunks)]
     start = sum(sizes[:index])
     claimed = checked.stored.blinded_sum[start : start + sizes[index]]
-    if len(chunks) != len(checked.contributions):
-        raise ProtocolError(f"{len(chunks)} contributions to add once more, expected {len(checked.contributions)}")
     total = checked.scheme.accumulator(0)
-    for silo, header, chunk in zip(checked.survivors, checked.contributions, chunks, strict=True):
-        if blake3(chunk).digest() != header.chunks[index]:
-            raise ProtocolError(f"chunk {index} of {silo!r} is not the one that it signed")
+    for chunk in signed_chunks(checked, checked.survivors, index, chunks):
         total.add(index, chunk)
     if total.chunk(index) != claimed:
         raise ProtocolError(f"the sum is wrong: chunk {index} is not the sum of the signed contributions")
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What the silos of a long round signed of their blinded vectors, and whose a recipient adds itself."""
+
+    challenge: Challenge
+    products: Mapping[str, tuple[int, int]]  # by survivor
+    whole: tuple[str, ...]  # the survivors whose contributions are fetched whole, in roster order
+
+
+def proof_of(checked: CheckedReport) -> Proof:
+    """Return what a report of a long round has of nonces and products.
+
+    Raises ProtocolError, SignatureError or WireError on a nonce or products that are not of this round.
+    """
+    nonces = dict[str, bytes]()
+    for raw in checked.stored.message.openings:
+        opening = verify(raw, Opening, checked.silos)
+        if opening.message.nonce is None:
+            raise ProtocolError(f"the opening of {opening.signer!r} lacks the nonce of a long round")
+        nonces[opening.signer] = opening.message.nonce
+    if len(nonces) < checked.manifest.quorum:
+        raise ProtocolError(f"{len(nonces)} silos told their nonces, {checked.manifest.quorum} are needed")
+    bound = checked.manifest_hash, checked.survivors_hash
+    challenge = challenge_of(checked.manifest, bound[0], checked.survivor_set, bound[1], nonces)
+    found, survivors = dict[str, tuple[int, int]](), {silo: checked.silos[silo] for silo in checked.survivors}
+    for raw in checked.stored.message.products or ():
+        signed = verify(raw, Products, survivors)
+        check_bound(signed, challenge)
+        if found.setdefault(signed.signer, decode(signed.message.values)) != decode(signed.message.values):
+            raise ProtocolError(f"{signed.signer!r} signed two different products of one challenge")
+    return Proof(challenge, found, fetched_whole(checked.scheme, checked.survivors, nonces, found))
+
+
+def check_products(checked: CheckedReport, scheme: MaskingScheme, proof: Proof, evidence: Evidence) -> None:
+    """Raise ProtocolError or RangeError unless the sum of a long round is what the survivors' products say.
+
+    `evidence` has the contributions of `proof.whole`, whose products are computed here.
+    """
+    left = [silo for silo in checked.survivors if silo not in proof.whole]
+    found, start = coefficients_of(proof.challenge), 0
+    for index in range(scheme.shape.chunks):
+        size = scheme.sum_bytes(index)
+        entries = scheme.unreduced.read(index, checked.stored.blinded_sum[start : start + size])
+        scheme.unreduced.check(index, entries, len(checked.survivors))
+        start += size
+        if proof.whole:
+            entries = entries.astype(np.uint64)  # less those of the contributions, modulo 2^64
+            for chunk in signed_chunks(checked, proof.whole, index, evidence(index)):
+                entries -= scheme.unreduced.of_words(scheme.words(index, chunk))
+        found.add(entries)
+    if found.values != added([proof.products[silo] for silo in left]):
+        raise ProtocolError("the sum is wrong: its inner products are not the sums of those that the silos signed")
+
+
+def signed_chunks(checked: CheckedReport, silos: Sequence[str], index: int, chunks: Sequence[bytes]) -> Sequence[bytes]:
+    """Return a chunk of the contributions of `silos`, if each has its signed digest; raises ProtocolError."""
+    if len(chunks) != len(silos):
+        raise ProtocolError(f"{len(chunks)} contributions to add once more, expected {len(silos)}")
+    headers = dict(zip(checked.survivors, checked.contributions, strict=True))
+    for silo, chunk in zip(silos, chunks, strict=True):
+        if blake3(chunk).digest() != headers[silo].chunks[index]:
+            raise ProtocolError(f"chunk {index} of {silo!r} is not the one that it signed")
+    return chunks

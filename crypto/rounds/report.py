@@ -10,7 +10,7 @@ from crypto.backends.scheme import MAX_VALUES
 from crypto.errors import WireError
 from crypto.rounds.committees import MAX_COMMITTEE
 from crypto.rounds.messages import PER_SILO, SiloTestimony
-from crypto.wire import Count, Digest, Message, Name, Signature
+from crypto.wire import MAX_SILOS, Count, Digest, Message, Name, Signature
 
 MAX_SUM_PIECES = 10_000  # a sum for each of 100 silos and recipients
 
@@ -48,6 +48,10 @@ class EncryptedReport(Message):
     testimonies: Annotated[tuple[SiloTestimony, ...], PER_SILO]  # of silos that signed something wrong
     length: Count
     chunks: Annotated[tuple[Digest, ...], Field(max_length=MAX_SUM_PIECES)]
+    # What survivors signed of their inner products; left out in a round that is not long.
+    products: Annotated[
+        tuple[bytes, ...] | None, Field(default=None, max_length=MAX_SILOS, exclude_if=lambda found: found is None)
+    ] = None
 
 
 REPORT_MAGIC = b"CSR1"

@@ -22,9 +22,11 @@ from crypto.rounds.manifest import (
     check_accept,
     check_equal,
     check_round_key,
+    compute_s_of,
+    ends_at,
     manifest_of,
     member_leaf,
-    seconds_of,
+    send_s_of,
 )
 from crypto.rounds.messages import ShareKeys
 from crypto.wire import verify
@@ -47,6 +49,7 @@ class Own:
     terms: Terms
     asked: tuple[str, ...]
     waits_s: int  # how long the request waits for the silos' computing
+    sends_s: int  # how long it waits for a silo to send
     accept: Accept
 
 
@@ -65,6 +68,8 @@ def witnesses(accepts: Sequence[Accept]) -> tuple[int, ...]:
         lambda accept: -accept.max_missing,
         lambda accept: accept.compute_ms or 0,
     )
+    if any(accept.send_ms is not None for accept in accepts):
+        conditions = (*conditions, lambda accept: accept.send_ms or 0)
     return tuple(sorted({max(range(len(accepts)), key=lambda place: one(accepts[place])) for one in conditions}))
 
 
@@ -101,6 +106,7 @@ def check_shown(
         max_colluding=manifest.max_colluding,
         max_missing=manifest.max_missing,
         must_include=manifest.must_include or (),
+        nonces=manifest.nonces,
     )
     check_equal(manifest, expected, "request and roster")
     # 3. The acceptances of just those that this silo is to see, of the witnesses and its own are leaves under the root.
@@ -118,6 +124,7 @@ def check_shown(
     leaves = {silos.index(name): member_leaf(name, accept) for name, accept in accepts.items()}
     if shown_root(len(silos), leaves, message.proof) != manifest.members:
         raise ProtocolError("the manifest does not hold this silo's own acceptance and those that came with it")
+    _check_nonces(manifest, accepts)
     # 4. The manifest is as strict as the strictest of them, and no stricter.
     _check_conditions(manifest, own, accepts)
     return shown, max(accept.compute_ms or 0 for accept in accepts.values())
@@ -148,18 +155,27 @@ def _accept(silo: str, own: Own, envelope: bytes, keys: Mapping[str, VerifyKey])
     return accept
 
 
+def _check_nonces(manifest: Manifest, accepts: Mapping[str, Accept]) -> None:
+    """Raise ProtocolError unless a long round has a commitment of every member, and those that this silo sees fit."""
+    nonces = manifest.nonces or ()
+    if len(nonces) != (len(manifest.silos) if manifest.terms.is_long else 0):
+        raise ProtocolError("the manifest does not hold a commitment to a nonce of each member of a long round")
+    if nonces and any(nonces[manifest.silos.index(name)] != accept.nonce_hash for name, accept in accepts.items()):
+        raise ProtocolError("the manifest's commitments to nonces are not those of the acceptances that came with it")
+
+
 def _check_conditions(manifest: Manifest, own: Own, accepts: Mapping[str, Accept]) -> None:
-    seconds = max(seconds_of(accept.compute_ms) for accept in accepts.values())
+    seen = list(accepts.values())
     strictest = {
-        "min_silos": max(accept.min_silos for accept in accepts.values()),
-        "max_colluding": max(accept.max_colluding for accept in accepts.values()),
-        "max_missing": min(accept.max_missing for accept in accepts.values()),
-        "expires_at": own.propose.expires_at + seconds,
+        "min_silos": max(accept.min_silos for accept in seen),
+        "max_colluding": max(accept.max_colluding for accept in seen),
+        "max_missing": min(accept.max_missing for accept in seen),
+        "expires_at": ends_at(own.propose, seen),
     }
     for field, expected in strictest.items():
         if getattr(manifest, field) != expected:
             raise ProtocolError(f"the manifest's {field} is not that of the strictest acceptance that came with it")
-    if seconds > own.waits_s:
+    if compute_s_of(seen) > own.waits_s or send_s_of(seen) > own.sends_s:
         raise ProtocolError("the manifest's expires_at is later than the request waits")
     needed = {name for accept in accepts.values() for name in accept.must_include or ()}
     if without := needed - set(manifest.must_include or ()):

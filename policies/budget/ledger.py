@@ -12,7 +12,7 @@ sampled training, which comes later, is one.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, ClassVar, Literal, Protocol
 
@@ -106,6 +106,14 @@ class RunReservation:
     @property
     def atto_delta(self) -> int:
         return self.parts * self.each_delta
+
+
+@dataclass(frozen=True, slots=True)
+class KeptState:
+    """A silo's state of a training run as its ledger keeps it: a header that the silo signed, and raw numbers."""
+
+    header: bytes
+    numbers: bytes = field(default=b"", repr=False)
 
 
 # Why a silo takes no further step of a run: it says so itself with others, its analyst gave it up, or it lay too long.
@@ -448,10 +456,10 @@ class Ledger(Protocol):
     def record_survivors(self, round_id: bytes, survivors_hash: bytes) -> bool:
         """Record the survivor set signed in a round; False if another one was recorded before."""
 
-    def load_run(self, run: bytes) -> bytes | None:
+    def load_run(self, run: bytes) -> KeptState | None:
         """Return the last saved state of a training run; None for an unknown run."""
 
-    def save_run(self, run: bytes, state: bytes, done: int = 0, *, is_learned: bool = True) -> None:
+    def save_run(self, run: bytes, state: KeptState, done: int = 0, *, is_learned: bool = True) -> None:
         """Replace the saved state of a training run, in which `done` steps are learned.
 
         What the run had reserved for those of them that this silo has missed is given back. The state's time of

@@ -22,6 +22,7 @@ from policies.domains import LongDomain
 from policies.periods import SLACK_DAYS, periods
 from policies.requests.capacity import of_request
 from policies.requests.request import Request
+from policies.requests.sending import Sent, sent_of
 from policies.requests.statements import MAX_STATEMENTS
 from policies.requests.tables import TableColumn
 from policies.units import DAY_S, NANO, ColumnRole, Number, micro_floor
@@ -122,6 +123,7 @@ class RequestFacts:
     cost: int  # micro-rho; 0 only for a request without noise
     sampler_delta: int  # atto-delta; 0 for a short answer
     carried_rows: int  # of one silo, up to which the backend changes no figure
+    sent: Sent
     # Of several statements, each as the request that would ask it alone, and its facts, at the price of all.
     parts: tuple[tuple[Request, "RequestFacts"], ...] = ()
 
@@ -136,10 +138,10 @@ def facts_of(request: Request, max_silos: int) -> RequestFacts:
     kept = _FACTS.get(key)
     if kept is not None and kept[0] is request:  # a request that is kept keeps its id
         return kept[1]
-    made = _facts(request, charge(request, max_silos), sampler_delta(request), of_request(request))
+    priced = charge(request, max_silos), sampler_delta(request), of_request(request), sent_of(request)
+    made = _facts(request, *priced)
     if len(request.plan.alone) > 1:
         alone = (request.model_copy(update={"plan": part}) for part in request.plan.alone)
-        priced = made.cost, made.sampler_delta, made.carried_rows
         made = replace(made, parts=tuple((one, _facts(one, *priced)) for one in alone))
     _FACTS[key] = request, made
     while len(_FACTS) > _KEPT_REQUESTS:
@@ -147,7 +149,7 @@ def facts_of(request: Request, max_silos: int) -> RequestFacts:
     return made
 
 
-def _facts(request: Request, cost: int, atto_delta: int, carried_rows: int) -> RequestFacts:
+def _facts(request: Request, cost: int, atto_delta: int, carried_rows: int, sent: Sent) -> RequestFacts:
     used = request.plan.uses()
     return RequestFacts(
         used=used,
@@ -159,6 +161,7 @@ def _facts(request: Request, cost: int, atto_delta: int, carried_rows: int) -> R
         cost=cost,
         sampler_delta=atto_delta,
         carried_rows=carried_rows,
+        sent=sent,
     )
 
 

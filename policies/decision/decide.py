@@ -18,6 +18,7 @@ from policies.decision import (
     joins,
     protection,
     searching,
+    sending,
 )
 from policies.decision.approval_rules import people
 from policies.decision.approvals import subject_of
@@ -46,6 +47,9 @@ RULES: tuple[Rule, ...] = (  # denials are reported in this order
     disclosure.training,
     searching.shape,
     computing.declared_time,
+    sending.length,
+    sending.state_room,
+    sending.sending_time,
     availability.consent_feed,
     availability.prepared_rows,
     eligibility.jurisdiction,

@@ -193,7 +193,8 @@ def _times(request: Request) -> Iterator[Line]:
         yield "signed", f"{when(request.created_at)}, until {when(request.expires_at)}; each step of the run anew"
         return
     yield "signed", f"{when(request.created_at)}, until {when(request.expires_at)}, nonce {request.nonce.hex()}"
-    yield "waits", f"{request.waits_s} s for the silos to compute"
+    sends = "" if request.send_seconds is None else f", {request.send_seconds} s for each to send a long vector"
+    yield "waits", f"{request.waits_s} s for the silos to compute{sends}"
 
 
 def _fingerprint(data: bytes) -> str:

@@ -7,7 +7,7 @@ from policies.budget.accountant import epsilon_of
 from policies.budget.sampler import rho_delta
 from policies.document.columns import Column
 from policies.document.consistency import BUILT_AGGREGATES, BUILT_COMPUTATIONS, BY_BUCKETS
-from policies.document.policy import BUILT_NOISE, BUILT_SECURITY_BITS, Aggregators, Policy
+from policies.document.policy import BUILT_NOISE, BUILT_SECURITY_BITS, Aggregators, Policy, Vectors
 from policies.document.purpose_codes import DUO
 from policies.document.purposes import ConsentColumn, ConsentTable
 from policies.units import MICRO
@@ -33,6 +33,7 @@ def worded_policy(policy: Policy) -> tuple[tuple[str, tuple[str, ...]], ...]:
             ("Budget", tuple(_budget(policy))),
             ("What leaves", tuple(_leaves(policy))),
             ("How long it computes", tuple(_computing(policy))),
+            ("Long vectors", tuple(_sending(policy))),
             ("Approvals and times", tuple(_approvals(policy))),
         )
         if sentences
@@ -256,6 +257,14 @@ def _computing(policy: Policy) -> Iterator[str]:
             yield f"{name}: the declared time is for {source.rows_up_to:,} rows; analysts see this number."
     if isinstance(policy.consent, ConsentTable) and policy.consent.decisions_up_to is not None:
         yield f"The declared time is for {policy.consent.decisions_up_to:,} decisions on consent."
+
+
+def _sending(policy: Policy) -> Iterator[str]:
+    vectors = policy.vectors
+    if vectors != Vectors():
+        yield f"A vector that the silo contributes has at most {vectors.max_values:,} values."
+        yield f"A long one is sent at {vectors.bytes_per_second:,} bytes a second, which says how long rounds last."
+        yield f"The state of a training run takes at most {vectors.max_state_mb:,} MB here."
 
 
 _WHEN = {

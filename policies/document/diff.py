@@ -331,6 +331,7 @@ _RULES: tuple[tuple[str, Rule], ...] = (
     ("compute/seconds", _more),
     ("compute/(memory_mb|threads|partition_rows)", _no_effect),
     ("compute/(fixed_seconds|row_nanoseconds|decision_nanoseconds)", _less),
+    ("vectors/(max_values|bytes_per_second|max_state_mb)", _more),
     ("people/NAME", _opens),
     ("analysts/NAME", _opens),
     ("analysts/NAME/purposes", _subset),

@@ -203,6 +203,14 @@ class Compute(Section):
         return self
 
 
+class Vectors(Section):
+    """How long a vector may be that the silo contributes, how fast it is sent, and the room for a run's state."""
+
+    max_values: Annotated[int, Field(ge=1, le=2**30)] = 1_000_004  # a million figures, and what bounding cut
+    bytes_per_second: Annotated[int, Field(ge=1_000, le=2**40)] = 1_000_000
+    max_state_mb: Annotated[int, Field(ge=1, le=2**24)] = 64
+
+
 class Disclosure(Section):
     """What may leave the silo."""
 
@@ -335,6 +343,7 @@ class Policy(Section):
     aggregators: Aggregators = Aggregators()
     training: Training | None = None
     compute: Compute | None = None
+    vectors: Vectors = Vectors()
     people: dict[Name, Person] = Field(default_factory=dict)
     analysts: dict[AnalystName, Analyst] = Field(default_factory=dict)
     approvals: Annotated[tuple[ApprovalRule, ...], Field(max_length=100)] = ()

@@ -43,6 +43,15 @@ class OtherVersion(Message):
     said: Annotated[str, Field(max_length=500)]  # which software runs at both ends, and what it knows
 
 
+class NoRoom(Message):
+    """Aggregator to analyst, beside the catalogues: a round of the request in the question would not fit here."""
+
+    KIND: ClassVar[str] = "no-room"
+    federation: Name
+    nonce: RoundId  # of the request for catalogues
+    reason: Annotated[str, Field(max_length=500)]  # the bytes that are needed, those that are kept, what to change
+
+
 class DomainRequest(Message):
     """Analyst to silo: send me the values of a long domain that your catalogue names.
 

@@ -67,4 +67,4 @@ def _needs(table: Table, computation: Computation, micro_rho: int, silos: int) -
 def _limit(needs: Iterable[_Need], capacity: int) -> int:
     wholes = [need.whole for need in needs]
     stated = [whole for whole in wholes if whole is not None]
-    return capacity if len(stated) < len(wholes) else min(capacity, max(1, *stated))
+    return capacity if not stated or len(stated) < len(wholes) else min(capacity, max(1, *stated))

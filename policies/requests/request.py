@@ -24,7 +24,7 @@ from policies.requests.query import CUT_SLOTS
 from policies.requests.replaces import Replaces
 from policies.requests.runs import RunPart
 from policies.requests.tables import Table, check_role
-from policies.units import DAY_S, LOAD_S, MAX_WAIT_S, MICRO, WAIT_S
+from policies.units import DAY_S, LOAD_S, MAX_SEND_S, MAX_WAIT_S, MICRO, SEND_S, WAIT_S
 
 MAX_ROUND_KEY_BYTES = 140_000
 SEALED_SECRET_BYTES = OVERHEAD_BYTES + SECRET_BYTES
@@ -62,6 +62,10 @@ class Request(Message):
     wait_seconds: Annotated[
         int | None, Field(default=None, ge=1, le=MAX_WAIT_S, exclude_if=lambda wait: wait is None)
     ] = None
+    # How long its analyst waits for a silo to send a long vector; left out where it is SEND_S.
+    send_seconds: Annotated[
+        int | None, Field(default=None, ge=1, le=MAX_SEND_S, exclude_if=lambda wait: wait is None)
+    ] = None
     # Without how many of these silos it may be asked again, in its place; left out where it may not.
     or_without: Annotated[
         int | None, Field(default=None, ge=1, lt=MAX_SILOS, exclude_if=lambda count: count is None)
@@ -72,6 +76,11 @@ class Request(Message):
     def waits_s(self) -> int:
         """How long its analyst waits for the silos' computing, in seconds."""
         return WAIT_S if self.wait_seconds is None else self.wait_seconds
+
+    @property
+    def sends_s(self) -> int:
+        """How long its analyst waits for a silo to send a long vector, in seconds."""
+        return SEND_S if self.send_seconds is None else self.send_seconds
 
     @property
     def loads_s(self) -> int:
@@ -164,7 +173,7 @@ def resolved(request: Request, domains: Mapping[bytes, LongDomain]) -> Request:
 def shared_by_run(request: Request, part: RunPart) -> Request:
     """Return what the requests of all parts of a run share; it is no valid request itself."""
     fields: dict[str, object] = {"nonce": bytes(16), "plan": part.first(), "created_at": 0, "expires_at": 0}
-    fields |= {"round_key": b"", "sealed_secrets": (), "wait_seconds": None}
+    fields |= {"round_key": b"", "sealed_secrets": (), "wait_seconds": None, "send_seconds": None}
     return request.model_copy(update=fields)
 
 

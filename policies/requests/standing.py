@@ -54,3 +54,5 @@ class Standing(Message):
     runs: Annotated[tuple[ReservedRun, ...], Field(max_length=MAX_RUNS, exclude_if=lambda runs: not runs)] = ()
     # What one training run may cost a person, in micro-rho; only where the request is a step of one.
     run_limit: Annotated[int | None, Field(default=None, ge=0, le=2**31, exclude_if=lambda limit: limit is None)] = None
+    # How long sending may take; left out where the vector is short.
+    send_ms: Annotated[Count, Field(exclude_if=lambda time: not time)] = 0

@@ -135,6 +135,13 @@ class TrainingStep(OneSum, Message, ABC):
         rows = f"at most {table.max_rows} rows"
         return rows if self.held_out is None else f"{rows}, and none of who is held out: {self.held_out}"
 
+    def state_values(self, slots: int) -> int:
+        """Return of how many values, of 16 bytes each, the run's state is at a silo, whose vector has so many slots.
+
+        A family whose vector is shorter than its model returns more.
+        """
+        return slots
+
     def thresholds(self, table: Table) -> Iterator[tuple[str, str]]:
         return iter(())
 

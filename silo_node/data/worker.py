@@ -35,6 +35,7 @@ from silo_node.data.run_rows import KEPT_BYTES
 from silo_node.data.sources import source_of
 from silo_node.errors import SiloError, SourceError
 from silo_node.ledger.events import KeptInForce
+from silo_node.training.keeping import packed, unpacked
 from silo_node.training.run import RunState
 
 SETUP, COMPUTE, PREPARE, JUDGE, REFRESH, LOAD, AHEAD = range(7)
@@ -137,7 +138,7 @@ class Worker:
 
 def write_states(states: Iterable[RunState]) -> bytes:
     """Return the states of runs as a job has them: their number, and each after its length."""
-    bodies = [state.encode() for state in states]
+    bodies = [packed(state) for state in states]
     return bytes([len(bodies)]) + b"".join(len(body).to_bytes(8, "big") + body for body in bodies)
 
 
@@ -146,7 +147,7 @@ def read_states(payload: bytes) -> tuple[dict[bytes, RunState], bytes]:
     found, rest = dict[bytes, RunState](), payload[1:]
     for _ in range(payload[0]):
         end = 8 + int.from_bytes(rest[:8], "big")
-        state, rest = RunState.decode(rest[8:end]), rest[end:]
+        state, rest = unpacked(rest[8:end]), rest[end:]
         found[state.run] = state
     return found, rest
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from policies.units import DAY_S
 
-VERSION = 7
+VERSION = 8
 PLAIN_BYTES = 32
 
 _CHARGES = """
@@ -126,11 +126,14 @@ CREATE TABLE splits (
     round_id BLOB PRIMARY KEY, split_hash BLOB NOT NULL, signed_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 """
+# Format 8: the numbers of a state stand beside its signed header; a state of before is one text, and has none. Those of
+# a long state are NULL here and lie in a file, see `silo_node.ledger.state_files`.
 _RUNS = """
 CREATE TABLE runs (
-    run BLOB PRIMARY KEY, state BLOB NOT NULL, saved_at INTEGER NOT NULL
+    run BLOB PRIMARY KEY, state BLOB NOT NULL, saved_at INTEGER NOT NULL, numbers BLOB DEFAULT x''
 ) STRICT, WITHOUT ROWID;
 """
+_ADD_NUMBERS = "ALTER TABLE runs ADD COLUMN numbers BLOB DEFAULT x'';"
 _APPROVALS = """
 CREATE TABLE requests (
     subject BLOB PRIMARY KEY, envelope BLOB NOT NULL, analyst TEXT NOT NULL, purpose TEXT NOT NULL,
@@ -229,7 +232,7 @@ DROP TABLE old_splits;
 _KEEP_RUNS = f"""
 ALTER TABLE runs RENAME TO old_runs;
 {_RUNS}
-INSERT INTO runs SELECT *, unixepoch() FROM old_runs;
+INSERT INTO runs SELECT *, unixepoch(), x'' FROM old_runs;
 DROP TABLE old_runs;
 """  # noqa: S608
 
@@ -247,8 +250,9 @@ CHANGES: Mapping[int, str] = {  # from each older format; from nothing
     1: f"{_keep_charges(_OLD_COLUMNS)}{_KEEP_SPLITS}{_RUNS}{_NEW}",
     2: f"{_keep_charges(_OLD_COLUMNS + ', run')}{_KEEP_SPLITS}{_KEEP_RUNS}{_NEW}",
     3: f"DROP TRIGGER log_never_changes;DROP TRIGGER log_keeps;{_LOG_CHANGES}{_LOG_KEEPS}{_KEEP_NONCES}"
-    f"{_CAN_BE_CHARGING}{_REPLACED}{_RESERVATIONS}",
-    4: f"{_CAN_BE_CHARGING}{_REPLACED}{_RESERVATIONS}",
-    5: f"{_REPLACED}{_RESERVATIONS}",
-    6: _RESERVATIONS,
+    f"{_CAN_BE_CHARGING}{_REPLACED}{_RESERVATIONS}{_ADD_NUMBERS}",
+    4: f"{_CAN_BE_CHARGING}{_REPLACED}{_RESERVATIONS}{_ADD_NUMBERS}",
+    5: f"{_REPLACED}{_RESERVATIONS}{_ADD_NUMBERS}",
+    6: f"{_RESERVATIONS}{_ADD_NUMBERS}",
+    7: _ADD_NUMBERS,
 }

@@ -36,6 +36,7 @@ from silo_node.ledger.repricing import reprice
 from silo_node.ledger.reservations import expire
 from silo_node.ledger.retention import Due
 from silo_node.ledger.run_store import RunStore
+from silo_node.ledger.state_files import StateFiles
 from silo_node.ledger.totals import sealed, totals_of
 from silo_node.ledger.witness import kept_among
 
@@ -47,6 +48,7 @@ class LedgerStore(RunStore):
         """Open the ledger, or make it; raises LedgerError, with a signer also if the log is incomplete."""
         self._db = Database(path)
         self._log = Log(self._db, signer, clock)
+        self._states = StateFiles(path)
         self._handed = b"", b""  # the newest checkpoint that was handed out: as it is stored, and with the totals
         self._is_put_back: bool | None = None
         if signer is not None:
@@ -86,6 +88,7 @@ class LedgerStore(RunStore):
             policy = PolicyInForce.model_validate(head)
             known, in_force = self._log.in_force(), (policy, roster)
             self._log.append(*events, *(one for one in in_force if one is not None and one not in known))
+        self.sweep_states(is_start=True)
         return count
 
     def spending(
@@ -316,6 +319,7 @@ class LedgerStore(RunStore):
             found = examine_ledger(self._db, self._log, self._log.signer)
             erased = retention.erase(self._db, self._log, due, found)
         if erased:
+            self.sweep_states()
             with self._db.reading():  # otherwise deleted rows would stay in the write-ahead log for a while
                 self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return erased

@@ -30,13 +30,11 @@ from silo_node.data.consent import load_consent, readings
 from silo_node.data.locations import LOAD_TIMEOUT_S, connect, opened
 from silo_node.data.sources import Source
 from silo_node.errors import SiloError, SourceError
-from silo_node.home import LEDGER
-from silo_node.ledger.kept_runs import kept_runs
 from silo_node.owner import backup_commands, force_commands, ledger_commands, policy_commands, prepared_commands
 from silo_node.owner.consent_status import ConsentCounts, PersonConsent, consent_counts, status_of_person
 from silo_node.owner.model_commands import add_model_commands
+from silo_node.owner.model_registry import held_states
 from silo_node.owner.receipt_commands import add_receipt_command
-from silo_node.training.run import RunState
 
 WAIT_S = 180.0  # for a silo that was started to be connected
 
@@ -198,7 +196,7 @@ def _consent(options: argparse.Namespace) -> int:
                 receipts = f" (receipts: {', '.join(status.receipts)})" if status.receipts else ""
                 print(f"      {options.person} is {_status(policy, status)}{receipts}")
                 if _may_have_been_in(status):
-                    _print_learned(options.policy, purpose, one.source, now)
+                    _print_learned(policy, options.policy.resolve().parent, purpose, one.source, now)
     return 0
 
 
@@ -213,8 +211,8 @@ def _may_have_been_in(one: PersonConsent) -> bool:
     return one.reason in ("withdrawn", "expired", "objected") or (one.reason == "column" and one.rows_in < one.rows)
 
 
-def _print_learned(policy: Path, purpose: str, table: str, now: int) -> None:
-    states = [RunState.decode(one.state) for one in kept_runs(policy.resolve().parent / LEDGER)]
+def _print_learned(policy: Policy, home: Path, purpose: str, table: str, now: int) -> None:
+    states = [state for _, state in held_states(policy, home)]
     of = purpose, table
     learned = [one for one in states if (one.purpose, one.table) == of and one.learned_at <= now and one.split is None]
     if learned:

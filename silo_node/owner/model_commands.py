@@ -93,7 +93,7 @@ def _standing(one: HeldModel) -> str:
     silos = "" if one.state.record is None else f", {len(one.state.record.contributed)} silos"
     erased = "" if one.erased_after is None else f", erased after {_day(one)}"
     rounds = f"{one.state.done} of {one.state.steps} rounds"
-    return f"{rounds}, {one.end}{silos}, {price}, {len(one.kept.state):,} bytes{erased}"
+    return f"{rounds}, {one.end}{silos}, {price}, {one.size:,} bytes{erased}"
 
 
 def _day(one: HeldModel) -> str:

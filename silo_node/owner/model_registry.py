@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from crypto.keys import SigningKey, read_key_file
+from federation.members.credentials import IDENTITY_KEY
 from policies.budget.accountant import epsilon_of
 from policies.document.policy import Policy
 from policies.models.card import Card, Figure, policies
@@ -16,6 +18,7 @@ from policies.units import DAY_S, MICRO, when
 from silo_node.errors import SiloError
 from silo_node.home import LEDGER
 from silo_node.ledger.kept_runs import KeptRun, kept_runs
+from silo_node.training.keeping import read_state
 from silo_node.training.portable import family_of, fitted_of, portable_of
 from silo_node.training.run import RunState
 
@@ -38,6 +41,11 @@ class HeldModel:
     @property
     def family(self) -> str:
         return family_of(self.state)
+
+    @property
+    def size(self) -> int:
+        """How many bytes the model takes."""
+        return len(self.kept.state.header) + len(self.kept.state.numbers)
 
     @property
     def rho(self) -> float | None:
@@ -86,7 +94,7 @@ class HeldModel:
             "policies": None if record is None else policies(record),
             "price": None if self.rho is None else {"rho": self.rho, "epsilon": self.epsilon, "delta": self.delta},
             "audit": [one.model_dump(mode="json") for one in self.audit],
-            "bytes": len(self.kept.state),
+            "bytes": self.size,
             "learned_at": when(self.state.learned_at),
             "erased_after": None if self.erased_after is None else when(self.erased_after),
             "sha256": self.digest,
@@ -124,10 +132,13 @@ def _held_out(step: TrainingStep) -> str | None:
 
 
 def held_models(policy: Policy, home: Path) -> list[HeldModel]:
-    """Return the models in the ledger of a silo's directory; the last learned one is last. Raises LedgerError."""
-    kept = kept_runs(home / LEDGER)
-    charged = {one.run: one.micro_rho for one in kept}
-    found = [_held(policy, one, charged) for one in kept]
+    """Return the models in the ledger of a silo's directory; the last learned one is last.
+
+    Raises LedgerError, and SiloError for a model that is damaged.
+    """
+    states = held_states(policy, home)
+    charged = {one.run: one.micro_rho for one, _ in states}
+    found = [_held(policy, one, state, charged) for one, state in states]
     records = {one.state.run: one.state.record for one in found}
     after = {record.continues: run for run, record in records.items() if record is not None and record.continues}
     return [
@@ -137,8 +148,16 @@ def held_models(policy: Policy, home: Path) -> list[HeldModel]:
     ]
 
 
-def _held(policy: Policy, kept: KeptRun, charged: Mapping[bytes, int]) -> HeldModel:
-    state = RunState.decode(kept.state)
+def held_states(policy: Policy, home: Path) -> list[tuple[KeptRun, RunState]]:
+    """Return every state in the ledger of a silo's directory, which must be that silo's; raises as `held_models`."""
+    kept = kept_runs(home / LEDGER)
+    if not kept:
+        return []
+    key = SigningKey(read_key_file(home / IDENTITY_KEY)).public
+    return [(one, read_state(one.run, one.state, policy.silo.id, key)) for one in kept]
+
+
+def _held(policy: Policy, kept: KeptRun, state: RunState, charged: Mapping[bytes, int]) -> HeldModel:
     before = None if state.record is None else state.record.continues
     days = None if policy.retention is None else policy.retention.results_days
     erased_after = None if days is None else kept.saved_at + days * DAY_S

@@ -34,6 +34,7 @@ from policies.decision.case import Jurisdictions
 from policies.decision.computing import declared_ms, longest_seconds
 from policies.decision.decide import decide
 from policies.decision.eligibility import eligible_analyst
+from policies.decision.sending import sending_ms
 from policies.document import schema
 from policies.document.agreement import agreed, clean, read_columns
 from policies.document.answers import DELTA, add_answers, answers_of
@@ -44,7 +45,7 @@ from policies.document.domain_files import DomainError, put_beside
 from policies.document.draft import PolicyDraft, drafted, to_fill_in
 from policies.document.found import stored_table
 from policies.document.load import PolicyFile, load, load_earlier
-from policies.document.policy import Head, Policy
+from policies.document.policy import Head, Policy, Vectors
 from policies.document.purposes import ConsentTable
 from policies.document.signatures import check_succession, in_words, quorums, read_signatures, signature, what_is_signed
 from policies.document.sniff import sniff_file
@@ -53,8 +54,9 @@ from policies.errors import PolicyError, reason_of
 from policies.requests.catalogue import Catalogue
 from policies.requests.computations import AnyComputation
 from policies.requests.request import Request
+from policies.requests.sending import sent_of
 from policies.requests.tables import Table
-from policies.units import MICRO, WAIT_S
+from policies.units import MICRO, SEND_S, WAIT_S
 from silo_node.data.check import load_sources
 from silo_node.data.locations import connect, location_of, types_of
 from silo_node.data.measure import largest_ms
@@ -228,8 +230,8 @@ def _check_policy(options: argparse.Namespace) -> int:
         f" (epsilon {epsilon_of(lifetime, rho_delta(delta)):.2f} at delta {delta:g})"
     )
     print(f"  compute   {_computing(policy, int(time.time()))}")
-    for line in told:
-        print(f"  rows      {line}")
+    for line in (*_sending(policy.vectors), *(f"rows      {one}" for one in told)):
+        print(f"  {line}")
     return 0
 
 
@@ -252,6 +254,14 @@ def _computing(policy: Policy, now: int) -> str:
     largest = largest_ms(policy, now)
     plan = "no plan is open" if largest is None else f"the largest plan is declared to take {largest / 1000:g} s"
     return f"{plan}, for up to {' and '.join(counts) or 'any number of rows'}; at most {most} s are computed"
+
+
+def _sending(vectors: Vectors) -> Iterator[str]:
+    """Yield how long vectors may be by a policy's [vectors] and how fast they are sent, where it says so itself."""
+    if vectors == Vectors():
+        return
+    longest, rate = f"up to {vectors.max_values:,} values", f"{vectors.bytes_per_second:,} bytes a second"
+    yield f"vectors   {longest}, sent at {rate}; up to {vectors.max_state_mb:,} MB of the state of a run"
 
 
 def _profile(options: argparse.Namespace) -> int:
@@ -353,6 +363,10 @@ def _judge(file: PolicyFile, options: argparse.Namespace) -> int:
     declared = declared_ms(policy, request)
     if declared is not None:
         print(f"  time      {declared / 1000:g} s at most, by [compute]; a request waits {WAIT_S} s, or its --deadline")
+    sends, sent = sending_ms(policy, request), sent_of(request)
+    if sends is not None:
+        of = f"{sends // 1000} s at most for {sent.input_bytes:,} bytes, by [vectors]"
+        print(f"  sending   {of}; a request waits {SEND_S} s, or its --send-deadline")
     for denial in denials:
         print(f"  {denial.code} ({denial.rule}): {denial.message}")
         print(f"    -> {denial.remedy}")

@@ -8,7 +8,7 @@ from crypto.rounds.bounds import why_infeasible, why_too_few
 from crypto.rounds.manifest import Propose
 from crypto.rounds.messages import ModelUpdated
 from crypto.rounds.opening import CheckedReport, check_report, open_report
-from crypto.rounds.recount import check_chunk
+from crypto.rounds.recount import check_sum
 from crypto.rounds.report import StoredReport
 from crypto.wire import sign, signer_of, verify
 from policies.budget.ledger import Ledger
@@ -17,7 +17,7 @@ from policies.models.record import recorded
 from policies.requests.request import Request, resolved
 from policies.requests.round_key import round_secret
 from policies.requests.terms import terms_of
-from silo_node.rounds.proposal import state_of
+from silo_node.rounds.proposal import keep_run, load_run, state_of
 from silo_node.rounds.releasing import released
 from silo_node.rounds.states import Silo
 from silo_node.training.auditing import beside
@@ -30,7 +30,8 @@ def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[
 
     At the end of a run whose model its analyst may have, that model follows, sealed to the analyst.
 
-    `evidence` has the masked inputs of the survivors, chunk by chunk: the sum is added once more before it is used.
+    `evidence` has the masked inputs of the survivors, chunk by chunk: the sum is added once more before it is used. Of
+    a long sum it has those alone that no products prove.
 
     The new state is durable before this returns. A report that is not the next one of its run changes nothing; the
     returned ModelUpdated then names the last report that this silo learned.
@@ -57,25 +58,23 @@ def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[
         terms = terms_of(request, signed.digest)
         checked = check_report(stored, terms, silo.silos, silo.aggregators, request.round_key)
         check_conditions(silo, checked)
-        members = len(checked.survivors)
-        for index in range(checked.scheme.shape.chunks if checked.scheme.columns == 1 else 0):
-            check_chunk(checked, index, evidence[index * members : (index + 1) * members])
+        members = len(evidence) // checked.scheme.shape.chunks
+        check_sum(checked, lambda index: evidence[index * members : (index + 1) * members])
         opened = open_report(checked, silo.name, silo.sealing, round_secret(request, silo.name, silo.sealing))
         record = recorded(None if state is None else state.record, request, step, checked)
         state = MODELS[request.plan.kind](state, request, stored.name, opened, now)
         state = state.model_copy(update={"record": record})
-        if (model := audited_model(ledger, request, state, opened)) is not None:
-            ledger.save_run(model.run, model.encode(), is_learned=False)  # an audit keeps a model no longer
-        ledger.save_run(step.run, state.encode(), state.done)
+        if (model := audited_model(silo, ledger, request, state, opened)) is not None:
+            keep_run(silo, ledger, model, is_learned=False)  # an audit keeps a model no longer
+        keep_run(silo, ledger, state, state.done)
     return (signed_position(silo, ledger, step.run, state), *released(silo, ledger, request, state, is_new=is_new))
 
 
-def audited_model(ledger: Ledger, request: Request, audit: RunState, opened: Opened) -> RunState | None:
+def audited_model(silo: Silo, ledger: Ledger, request: Request, audit: RunState, opened: Opened) -> RunState | None:
     """Return the state of the model that an audit is of, with it; None if no audited model stands here."""
     judged = request.plan.judged
-    if judged is None or (kept := ledger.load_run(judged.run)) is None:
+    if judged is None or (model := load_run(silo, ledger, judged.run)) is None:
         return None
-    model = RunState.decode(kept)
     return beside(model, request, audit, opened) if model.position == judged.position else None
 
 

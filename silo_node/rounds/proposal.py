@@ -41,6 +41,7 @@ from policies.decision.preconditions import (
     wrong_signature,
 )
 from policies.decision.run_price import reserved_part
+from policies.decision.sending import sending_ms
 from policies.document.policy import Policy
 from policies.requests.denials import Denial, Refusal
 from policies.requests.replacing import holds_for, job_before, left_out, silos_before
@@ -48,6 +49,7 @@ from policies.requests.request import Request, job_of, resolved
 from policies.requests.terms import terms_of
 from policies.units import DAY_S
 from silo_node.rounds.states import Proposed, Silo
+from silo_node.training.keeping import kept, read_state
 from silo_node.training.run import RunState, check_position
 from silo_node.training.scoring import check_judged
 from silo_node.training.split import split_of
@@ -119,9 +121,11 @@ def propose(
             federation=silo.federation, request_hash=request_hash, policy_hash=silo.policy_hash, denials=denials
         )
         return None, sign(refusal, silo.name, silo.signing)
-    if (state := state_of(silo, ledger, request)) is not None and load_run(ledger, state.run) is None:
-        ledger.save_run(state.run, state.encode())  # a run that goes on with fewer silos has this model now
+    if (state := state_of(silo, ledger, request)) is not None and load_run(silo, ledger, state.run) is None:
+        keep_run(silo, ledger, state)  # a run that goes on with fewer silos has this model now
+    terms = terms_of(request, request_hash)
     root, self_secret, channel_secret = Secret(draw()), Secret(draw()), Secret.generate()
+    nonce = Secret.generate() if terms.is_long else None
     mask, channel = mask_key_of(root.raw), SealingKey(channel_secret)
     accept = Accept(
         federation=silo.federation,
@@ -136,12 +140,13 @@ def propose(
         max_colluding=silo.policy.protection.max_colluding,
         max_missing=silo.policy.protection.max_missing,
         compute_ms=stated_ms(silo.policy, request),
+        send_ms=sending_ms(silo.policy, request),
         must_include=silo.policy.protection.must_include or None,
+        nonce_hash=None if nonce is None else sha256(nonce.raw).digest(),
     )
     envelope = sign(accept, silo.name, silo.signing)
-    terms = terms_of(request, request_hash)
     secrets = root, self_secret, mask, channel, channel_secret
-    return Proposed(signed.signer, message, request, terms, envelope, *secrets, now), envelope
+    return Proposed(signed.signer, message, request, terms, envelope, *secrets, now, nonce), envelope
 
 
 def renew(silo: Silo, ledger: Ledger, now: int, state: Proposed) -> None:
@@ -322,7 +327,7 @@ def _judge(
         return request, known
     denials = _decide(silo, ledger, fresh, now, request, request_hash)
     if not denials:
-        denials = _unknown_runs(ledger, request)
+        denials = _unknown_runs(silo, ledger, request)
     run = run_of(silo.policy, request)
     if not denials and run is not None:
         try:
@@ -362,11 +367,11 @@ def _why_over(ledger: Ledger, run: bytes, continues: bytes | None) -> RunOver | 
     return own if own is not None or continues is None else ledger.why_over(continues)
 
 
-def _unknown_runs(ledger: Ledger, request: Request) -> tuple[Denial, ...]:
+def _unknown_runs(silo: Silo, ledger: Ledger, request: Request) -> tuple[Denial, ...]:
     """Return why a request is refused that names a split or a model which this silo has not learned."""
     try:
-        split_of(request, partial(load_run, ledger))
-        check_judged(request, partial(load_run, ledger))
+        split_of(request, partial(load_run, silo, ledger))
+        check_judged(request, partial(load_run, silo, ledger))
     except ProtocolError as err:
         return (wrong_position(err.message),)
     return ()
@@ -384,10 +389,10 @@ def state_of(silo: Silo, ledger: Ledger, request: Request) -> RunState | None:
     Raises ProtocolError if that run had another job.
     """
     step = request.plan.training
-    own = None if step is None else load_run(ledger, step.run)
+    own = None if step is None else load_run(silo, ledger, step.run)
     if step is None or own is not None or step.continues is None:
         return own
-    before = load_run(ledger, step.continues)
+    before = load_run(silo, ledger, step.continues)
     if before is None:
         return None
     if before.job != job_before(request, silo.roster.recipients(silos_before(request))):
@@ -395,7 +400,15 @@ def state_of(silo: Silo, ledger: Ledger, request: Request) -> RunState | None:
     return before.model_copy(update={"run": step.run, "job": job_of(request, step)})
 
 
-def load_run(ledger: Ledger, run: bytes) -> RunState | None:
-    """Return this silo's state in a training run; None if it has not learned any step of it."""
-    state = ledger.load_run(run)
-    return None if state is None else RunState.decode(state)
+def load_run(silo: Silo, ledger: Ledger, run: bytes) -> RunState | None:
+    """Return this silo's state in a training run; None if it has not learned any step of it.
+
+    Raises SiloError for a state that is damaged, or not this silo's.
+    """
+    found = ledger.load_run(run)
+    return None if found is None else read_state(run, found, silo.name, silo.signing.public)
+
+
+def keep_run(silo: Silo, ledger: Ledger, state: RunState, done: int = 0, *, is_learned: bool = True) -> None:
+    """Keep a state in the ledger, see `Ledger.save_run`."""
+    ledger.save_run(state.run, kept(state, silo.name, silo.signing), done, is_learned=is_learned)

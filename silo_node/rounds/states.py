@@ -47,6 +47,7 @@ class Proposed:
     channel: SealingKey
     channel_secret: Secret  # the channel key comes from it; told with an accusation
     reserved_at: int
+    nonce: Secret | None = None  # of a long round: told when the sum is closed
 
     @property
     def reply(self) -> tuple[bytes, bytes, bytes]:
@@ -114,6 +115,7 @@ class Contributed:
     contribution: bytes  # digest of the signed header
     pieces: tuple[bytes, ...] = field(repr=False)
     shares: KeyShares
+    nonce: Secret | None = None
 
     def frame(self, index: int) -> bytes:
         """Return a frame of the payload; raises ProtocolError if there is none of that number."""
@@ -136,9 +138,24 @@ class Agreed:
     survivor_set: SurvivorSet
     survivors_hash: bytes
     shares: KeyShares
+    pieces: tuple[bytes, ...] = field(repr=False, default=())  # of a long round, as the nonce
+    nonce: Secret | None = None
 
 
-State = Proposed | KeysShared | Received | Committed | Contributed | Agreed
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """This silo opened a long round: it has told its nonce, and signs inner products for one challenge."""
+
+    aggregator: str
+    manifest: Manifest
+    manifest_hash: bytes
+    scheme: Scheme
+    survivor_set: SurvivorSet
+    survivors_hash: bytes
+    pieces: tuple[bytes, ...] = field(repr=False)
+
+
+State = Proposed | KeysShared | Received | Committed | Contributed | Agreed | Opened
 
 
 def check_cancel(silo: Silo, state: State, round_id: bytes, data: bytes) -> None:
@@ -152,7 +169,7 @@ def check_cancel(silo: Silo, state: State, round_id: bytes, data: bytes) -> None
 def proposer_of(state: State) -> str:
     """Return the aggregator that proposed the round."""
     match state:
-        case Proposed() | Contributed() | Agreed():
+        case Proposed() | Contributed() | Agreed() | Opened():
             return state.aggregator
         case KeysShared() | Received() | Committed():
             return proposer_of(state.before)
@@ -165,7 +182,7 @@ def expiry_of(state: State) -> int:
             return state.propose.expires_at
         case Received() | Committed():
             return expiry_of(state.before)
-        case KeysShared() | Contributed() | Agreed():
+        case KeysShared() | Contributed() | Agreed() | Opened():
             return state.manifest.expires_at
 
 
@@ -176,7 +193,7 @@ def uncommitted(state: State) -> Proposed | None:
             return state
         case KeysShared() | Received():
             return uncommitted(state.before)
-        case Committed() | Contributed() | Agreed():
+        case Committed() | Contributed() | Agreed() | Opened():
             return None
 
 
@@ -191,7 +208,7 @@ def has_begun(state: State) -> bool:
     match state:
         case Proposed() | KeysShared():
             return False
-        case Received() | Committed() | Contributed() | Agreed():
+        case Received() | Committed() | Contributed() | Agreed() | Opened():
             return True
 
 

@@ -1,7 +1,7 @@
 """One silo's part in a round, as pure steps: state and bytes in, state and bytes out.
 
     Proposed --share--> KeysShared --receive--> Received --begin, ready--> Received --commit--> Committed
-    Committed --mask--> Contributed --agree--> Agreed --open--> (erased)
+    Committed --mask--> Contributed --agree--> Agreed --open--> (erased), or of a long round Opened --prove--> (erased)
 
 In training the silos are the recipients: `learn` opens a report and moves the model.
 
@@ -47,6 +47,7 @@ from crypto.shamir import share_secret
 from crypto.wire import Signature, detach, digest_of, sign, unverified, verify, verify_detached
 from policies.budget.ledger import Consulted, Ledger
 from policies.decision.computing import stated_ms
+from policies.decision.sending import sending_ms
 from policies.requests.limit import clamps_of
 from policies.requests.request import Request
 from silo_node.rounds.states import (
@@ -82,6 +83,7 @@ def share(
         state.terms,
         state.request.silos,
         state.request.waits_s,
+        state.request.sends_s,
         unverified(state.accept, Accept),
     )
     shown, compute_ms = check_shown(manifest, manifest_hash, own, message, parts, silo.silos)
@@ -150,8 +152,9 @@ def ready(silo: Silo, state: Received) -> bytes:
 
 
 def _check_time(silo: Silo, state: Received, now: int) -> None:
-    """Raise ProtocolError if the round ends before the silo has computed: what comes too late must cost nothing."""
-    own_s = seconds_of(stated_ms(silo.policy, state.before.before.request))
+    """Raise ProtocolError if the round ends before the silo has computed and sent: what is late must cost nothing."""
+    request = state.before.before.request
+    own_s = seconds_of(stated_ms(silo.policy, request)) + seconds_of(sending_ms(silo.policy, request))
     check_not_expired(state.before.manifest.expires_at - own_s, now)
 
 
@@ -236,6 +239,7 @@ def mask(
         contribution=digest_of(header),
         pieces=pieces,
         shares=state.shares,
+        nonce=shared.before.nonce,
     )
     return after, (sign(header, me, silo.signing), after.frame(0))
 
@@ -303,6 +307,8 @@ def agree(silo: Silo, state: Contributed, ledger: Ledger, now: int, data: bytes)
         survivor_set=message,
         survivors_hash=proposed.digest,
         shares=state.shares,
+        pieces=state.pieces if state.manifest.terms.is_long else (),
+        nonce=state.nonce,
     )
     return after, detach(sign(message, silo.name, silo.signing), SurvivorSet).encode()
 
@@ -310,8 +316,10 @@ def agree(silo: Silo, state: Contributed, ledger: Ledger, now: int, data: bytes)
 def open_shares(silo: Silo, state: Agreed, now: int, data: bytes, columns: Sequence[bytes] = ()) -> tuple[bytes, ...]:
     """Return the signed Opening: for a survivor the share of its b, for a dropped silo of its r, never both.
 
-    In the backend `shares`, `columns` are the survivors' signed headers and the columns that they sealed to this silo;
-    the Opening is then followed by the sum of the columns, sealed to each recipient.
+    In a long round the Opening tells the nonce too, and what is sealed to each recipient follows it; then the silo
+    signs inner products (`silo_node.rounds.proving`). In the backend `shares`, `columns` are the survivors' signed
+    headers and the columns that they sealed to this silo; the Opening is then followed by the sum of the columns,
+    sealed to each recipient.
     """
     manifest, message = state.manifest, Open.decode(data)
     check_not_expired(manifest.expires_at, now)
@@ -329,8 +337,15 @@ def open_shares(silo: Silo, state: Agreed, now: int, data: bytes, columns: Seque
         seal(one.key, plaintext, opening_info(state.manifest_hash, state.survivors_hash, silo.name, one.name))
         for one in manifest.terms.recipients
     )
-    opening = Opening(manifest_hash=state.manifest_hash, split_hash=state.survivors_hash, sealed=sealed, sums=())
-    return (sign(opening, silo.name, silo.signing),)
+    beside = sealed if state.nonce is not None else ()  # so that a recipient need not receive those of all
+    opening = Opening(
+        manifest_hash=state.manifest_hash,
+        split_hash=state.survivors_hash,
+        sealed=() if beside else sealed,
+        sums=digests(beside),
+        nonce=None if state.nonce is None else state.nonce.raw,
+    )
+    return (sign(opening, silo.name, silo.signing), *beside)
 
 
 def _open_sums(silo: Silo, state: Agreed, columns: Sequence[bytes]) -> tuple[bytes, ...]:

@@ -34,7 +34,7 @@ def stop(silo: Silo, ledger: Ledger, data: bytes) -> bytes:
             raise ProtocolError("this training run is another analyst's")
         said = agreed_end(silo, held, message)
         ledger.stop_run(message.run, said or "abandoned", releases=said is not None)
-    return signed_position(silo, ledger, message.run, load_run(ledger, message.run))
+    return signed_position(silo, ledger, message.run, load_run(silo, ledger, message.run))
 
 
 def agreed_end(silo: Silo, held: RunReservation, message: Stopped) -> RunEnd | None:

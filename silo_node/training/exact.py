@@ -6,8 +6,6 @@ numbers and updates its state by the same arithmetic. numpy alone is loaded: no 
 
 from collections.abc import Callable
 
-import numpy as np
-
 from crypto.errors import ProtocolError
 from policies.requests.exact import ExactStep
 from policies.requests.families import SHAPES, Task
@@ -15,7 +13,7 @@ from policies.requests.request import Request
 from silo_node.training.family import Examples, Fitted, Judged, State
 from silo_node.training.grid import Integers, Vector
 from silo_node.training.registry import FAMILIES
-from silo_node.training.run import FamilyModel, Numbers, Opened, RunState, state_after
+from silo_node.training.run import FamilyModel, Opened, RunState, state_after
 
 
 def task_of(request: Request) -> Task:
@@ -43,10 +41,8 @@ def moved(state: RunState | None, request: Request, position: bytes, opened: Ope
 
 def kept_after(request: Request, position: bytes, now: int, after: State, fitted: Fitted) -> RunState:
     """Return what a silo keeps after a step of a family, whose state and figures these are."""
-    model = FamilyModel(
-        family=request.plan.opened_as, numbers=numbers_of(after), ended=after.ended, why=after.why, fitted=fitted
-    )
-    return state_after(request, position, now, (), np.zeros(0), np.zeros(0), model)
+    model = FamilyModel(family=request.plan.opened_as, ended=after.ended, why=after.why, fitted=fitted)
+    return state_after(request, position, now, (), after.numbers, model)
 
 
 def scored(task: Task, state: RunState, examples: Examples) -> tuple[Vector, Vector]:
@@ -61,11 +57,6 @@ def scored_by(judged: Judged | None, task: Task, state: RunState, examples: Exam
     return judged.scores(task, kept_state(state, task), examples), judged.outcomes(task, examples)
 
 
-def numbers_of(state: State) -> tuple[Numbers, ...]:
-    """Return a family's state as a silo keeps it."""
-    return tuple(Numbers(name=name, values=tuple(map(float, values))) for name, values in sorted(state.numbers.items()))
-
-
 def kept_state(state: RunState | None, task: Task, init: Callable[[Task], State] = lambda task: State()) -> State:
     """Return a family's state from what the silo has kept; raises ProtocolError if that is of another family."""
     if state is None:
@@ -73,5 +64,4 @@ def kept_state(state: RunState | None, task: Task, init: Callable[[Task], State]
     model = state.exact
     if model is None or model.family != task.family:
         raise ProtocolError(f"the run has no model of the family {task.family}")
-    numbers = {one.name: np.array(one.values, np.float64) for one in model.numbers}
-    return State(numbers, model.ended, model.why)
+    return State({one.name: one.values for one in state.numbers}, model.ended, model.why)

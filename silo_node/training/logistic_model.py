@@ -27,7 +27,7 @@ def logistic_step(request: Request) -> LogisticStep:
 
 def weights_of(state: RunState | None, request: Request) -> Vector:
     """Return the weights that a step starts from."""
-    return np.zeros(logistic_step(request).width(request.table)) if state is None else np.array(state.weights)
+    return np.zeros(logistic_step(request).width(request.table)) if state is None else state.weights
 
 
 def moved(state: RunState | None, request: Request, position: bytes, opened: Opened, now: int) -> RunState:
@@ -37,13 +37,14 @@ def moved(state: RunState | None, request: Request, position: bytes, opened: Ope
     diverged, judged from the opened sum alone, and those before stand.
     """
     step, before = logistic_step(request), weights_of(state, request)
-    velocity = np.zeros_like(before) if state is None else np.array(state.velocity)
+    velocity = np.zeros_like(before) if state is None else state.velocity
     ended = None if state is None else state.ended
     weights, after = (before, velocity) if ended else _stepped(step, before, velocity, opened)
     if not is_within(weights):
         ended, weights, after = "diverged", before, velocity
     terms = _terms(request, step)
-    return state_after(request, position, now, terms, weights, after, ended=ended)
+    numbers = {"weights": weights, "velocity": after}
+    return state_after(request, position, now, terms, numbers, ended=ended)
 
 
 def is_within(weights: Vector) -> bool:
@@ -63,7 +64,7 @@ def _stepped(step: LogisticStep, before: Vector, velocity: Vector, opened: Opene
 
 def scored(task: Task, state: RunState, examples: Examples) -> tuple[Vector, Vector]:
     """Return the chance of the label of each row, and whether it is true."""
-    weights = iter(state.weights)
+    weights = iter(state.weights.tolist())
     odds = np.full(examples.rows, next(weights))
     for name in task.features:
         column, cells = task.table.column(name), examples.cells[name]

@@ -124,7 +124,7 @@ def _descent(plan: LogisticStep, columns: list[TableColumn], state: RunState) ->
         label=plan.label,
         mean=(0.0,) * terms,
         deviation=(1.0,) * terms,
-        weights=(state.weights,),
+        weights=(_floats(state.weights),),
         link="logistic",
     )
 

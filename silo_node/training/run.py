@@ -1,6 +1,6 @@
 """The state of a silo in a training run, which it keeps between two steps: its position and its model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Protocol
 
 import numpy as np
@@ -16,6 +16,7 @@ from policies.requests.training import START
 from policies.units import MAX_STEPS
 from silo_node.training.family import Fitted
 from silo_node.training.kept_audits import AuditedModel
+from silo_node.training.raw_numbers import MAX_VECTORS, Numbers, joined, parted
 
 Vector = npt.NDArray[np.float64]
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -42,29 +43,21 @@ class Opened(Protocol):
         """Return the sums of a computation without noise as whole numbers, exactly."""
 
 
-class Numbers(Message):
-    """A vector of a family's state."""
-
-    name: Name
-    values: tuple[_Finite, ...]
-
-
 class FamilyModel(Message):
     """The state of a family, exact or with noise, after a round, or an audit, and what it means to the silo's owner."""
 
     family: Name
-    numbers: tuple[Numbers, ...]
     ended: RunEnd | None = None
     why: Annotated[str, Field(max_length=1000)] = ""
     fitted: Fitted
 
 
 class RunState(Message):
-    """A model after some steps of a run."""
+    """A model after some steps of a run. Its numbers stand beside the message, as raw bytes."""
 
     KIND: ClassVar[str] = "run-state"
     MAX_BYTES: ClassVar[int] = 16 << 20
-    MAX_COMMAS: ClassVar[int] = 2**19  # 64 features with 1,000 values each have a term and two numbers a value
+    MAX_COMMAS: ClassVar[int] = 2**19  # 64 features with 1,000 values each have a term a value, and a line of a listing
     run: RoundId
     job: Digest  # the hash of the part that all steps of the run share
     analyst: Name
@@ -77,9 +70,9 @@ class RunState(Message):
     position: Digest  # SHA-256 of the encrypted report that was learned last
     learned_at: Seconds
     terms: tuple[Term, ...]
-    weights: tuple[_Finite, ...]
-    velocity: tuple[_Finite, ...]
-    # Of every family, which has no terms, weights and velocity here; left out of a descent with a learning rate.
+    # Of a descent with a learning rate `weights` and `velocity`, of a family what its rounds leave.
+    numbers: Annotated[tuple[Numbers, ...], Field(max_length=MAX_VECTORS)]
+    # Of every family, which has no terms here; left out of a descent with a learning rate.
     exact: Annotated[FamilyModel | None, Field(default=None, exclude_if=lambda model: model is None)] = None
     # Why a run of any other kind is at its end before its last step, from opened sums alone; left out while it goes on.
     ended_early: Annotated[RunEnd | None, Field(default=None, exclude_if=lambda ended: ended is None)] = None
@@ -91,6 +84,34 @@ class RunState(Message):
     audits: Annotated[tuple[AuditedModel, ...], Field(exclude_if=lambda audits: not audits)] = ()
     # Of which job it is and who took part; left out of a state that was learned before silos kept it.
     record: Annotated[RunRecord | None, Field(default=None, exclude_if=lambda record: record is None)] = None
+
+    @property
+    def weights(self) -> Vector:
+        """The weights of a descent with a learning rate; none of any other model."""
+        return self._vector("weights")
+
+    @property
+    def velocity(self) -> Vector:
+        """What a descent with momentum moves by; none of any other model."""
+        return self._vector("velocity")
+
+    def _vector(self, name: str) -> Vector:
+        held = (one.values for one in self.numbers if one.name == name and self.exact is None)
+        return np.asarray(next(held, np.zeros(0)), np.float64)
+
+    @property
+    def raw(self) -> bytes:
+        """The bytes of all numbers."""
+        return joined(self.numbers)
+
+    @property
+    def count(self) -> int:
+        """How many numbers the state has."""
+        return sum(one.length for one in self.numbers)
+
+    def with_raw(self, raw: bytes) -> "RunState":
+        """Return the state with its numbers; raises ProtocolError if the bytes are not theirs."""
+        return self.model_copy(update={"numbers": parted(self.numbers, raw)})
 
     @property
     def ended(self) -> RunEnd | None:
@@ -119,9 +140,10 @@ class RunState(Message):
         """
         if not self.terms:
             return {}
-        found = {term.name: weight / term.half for term, weight in zip(self.terms, self.weights, strict=True)}
-        shift = sum(weight * term.middle / term.half for term, weight in zip(self.terms, self.weights, strict=True))
-        return found | {self.terms[0].name: self.weights[0] - shift}
+        weights = self.weights.tolist()
+        found = {term.name: weight / term.half for term, weight in zip(self.terms, weights, strict=True)}
+        shift = sum(weight * term.middle / term.half for term, weight in zip(self.terms, weights, strict=True))
+        return found | {self.terms[0].name: weights[0] - shift}
 
     def summary(self) -> dict[str, str | int | None]:
         """Return the run's purpose and progress."""
@@ -134,13 +156,13 @@ def state_after(
     position: bytes,
     now: int,
     terms: Sequence[Term],
-    weights: Vector,
-    velocity: Vector,
+    numbers: Mapping[str, npt.ArrayLike],
     exact: FamilyModel | None = None,
     ended: RunEnd | None = None,
 ) -> RunState:
     """Return a silo's state after a step of any model family; raises ProtocolError if the request is for no step.
 
+    `numbers` are its vectors by name; one with a number that is not finite raises ProtocolError.
     `ended` says why a descent with a learning rate is at its end before its last step.
     """
     step = request.plan.training
@@ -159,8 +181,7 @@ def state_after(
         position=position,
         learned_at=now,
         terms=tuple(terms),
-        weights=tuple(map(float, weights)),
-        velocity=tuple(map(float, velocity)),
+        numbers=tuple(Numbers.of(name, values) for name, values in sorted(numbers.items())),
         exact=exact,
         ended_early=ended,
     )

@@ -6,8 +6,6 @@ Promise: all silos that have learned a split have one secret, which no sum shows
 from collections.abc import Callable
 from hashlib import sha512
 
-import numpy as np
-
 from crypto.errors import ProtocolError
 from policies.requests.request import Request
 from policies.requests.split import WORD_BITS
@@ -20,8 +18,7 @@ def made(state: RunState | None, request: Request, position: bytes, opened: Open
     """Return the state after the one round of a split: the secret that the sum of all words makes."""
     (words,) = opened.whole_blocks()
     secret = sha512(_CONTEXT + (words % 2**WORD_BITS).astype("<u4").tobytes()).digest()
-    none = np.zeros(0)
-    return state_after(request, position, now, (), none, none).model_copy(update={"split": secret})
+    return state_after(request, position, now, (), {}).model_copy(update={"split": secret})
 
 
 def split_of(request: Request, load_run: Callable[[bytes], RunState | None]) -> bytes | None:

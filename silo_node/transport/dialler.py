@@ -50,6 +50,7 @@ STEPS = frozenset(
         "frame",
         "agree",
         "open_shares",
+        "products",
         "learn",
         "stop",
         "cancel",

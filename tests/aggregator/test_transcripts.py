@@ -22,7 +22,7 @@ SOON_S = 20
 
 
 def index(*_: object) -> ReportIndex:
-    return ReportIndex(b"", (), None, (), (), range(0))
+    return ReportIndex(b"", (), None, (), (), 0, range(0))
 
 
 def test_a_large_report_that_is_read_holds_no_other_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,7 +173,7 @@ def test_the_commands_tell_it(
     assert "nothing was asked, nothing is paid" in shown
     found = json.loads(said(*asked, "--format", "json"))
     assert found["groups"] == 3
-    assert set(found["silos"]["aspen"]) == {"rho", "epsilon", "seconds", "denials", "left"}
+    assert set(found["silos"]["aspen"]) == {"rho", "epsilon", "seconds", "denials", "left", "sends_s"}
     assert "of 1 is left" in said("budget")
     assert json.loads(said("budget", "--format", "json"))["aspen"][0]["window"] == LIFETIME
     shown = said("explain", "SELECT COUNT(*) * 2 AS n FROM lung", "--no-cut")

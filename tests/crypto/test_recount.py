@@ -1,7 +1,6 @@
 """A sum that is not the sum of what the silos signed is found, whoever says that it is."""
 
-from statistics import NormalDist
-
+import numpy as np
 import pytest
 
 from crypto.backends.masks import apply_masks
@@ -13,13 +12,11 @@ from crypto.rounds.manifest import Block, Manifest, Recipient, Terms
 from crypto.rounds.messages import Contribution, Survivor, SurvivorSet
 from crypto.rounds.opening import CheckedReport
 from crypto.rounds.payload import scheme_of
-from crypto.rounds.recount import COMPLETE_UP_TO, SAMPLED, check_chunk, choose_chunks
+from crypto.rounds.recount import check_chunk, check_sum
 from crypto.rounds.report import EncryptedReport, StoredReport
 from crypto.sealing import PUBLIC_BYTES
 from tests.harness.inside import checked_report
 from tests.harness.many_silos import checked_with, chunk_digests
-
-ALPHA = 1e-6
 
 NAMES = ("bank", "clinic", "ward")
 HASH = bytes(32)
@@ -95,64 +92,21 @@ def _chunks(ring: Ring, vectors: list[Words], index: int) -> list[bytes]:
     return [ring.to_bytes(words[index * CHUNK_VALUES : (index + 1) * CHUNK_VALUES]) for words in vectors]
 
 
-def _round(bits: int) -> tuple[Ring, list[Words], CheckedReport]:
-    """Return a ring, three vectors, and what was signed of them, with their sum."""
+def _round(bits: int, length: int = LENGTH) -> tuple[Ring, list[Words], CheckedReport]:
+    """Return a ring, three vectors, and what was signed of them, with their sum: unreduced where there are chunks."""
     ring = Ring(bits)
-    vectors = [_vector(ring, name) for name in NAMES]
-    modulus = 2**bits
-    columns = zip(*(words.tolist() for words in vectors), strict=True)
-    width = ring.word_bytes
-    total = b"".join((sum(column) % modulus).to_bytes(width, "little") for column in columns)
-    return ring, vectors, _checked(tuple(_header(ring, words) for words in vectors), bits, total)
-
-
-def _of_chunks(count: int) -> CheckedReport:
-    """Return a checked report of so many chunks."""
-    digests = tuple(derive(HASH, str(number)) for number in range(count))
-    return _checked((Contribution(manifest_hash=HASH, length=count * CHUNK_VALUES, chunks=digests),), 64)
-
-
-# Which chunks
-
-
-@pytest.mark.parametrize("count", [1, 2, 15, COMPLETE_UP_TO])
-def test_every_chunk_of_a_short_vector_is_added_once_more(count: int) -> None:
-    assert choose_chunks(_of_chunks(count)) == tuple(range(count))
-
-
-@pytest.mark.parametrize("count", [COMPLETE_UP_TO + 1, 40, 256])
-def test_chunks_of_a_long_vector_are_distinct(count: int) -> None:
-    checked = _of_chunks(count)
-    for _ in range(100):
-        chosen = choose_chunks(checked)
-        assert len(set(chosen)) == len(chosen) == SAMPLED
-        assert chosen == tuple(sorted(chosen))
-        assert 0 <= chosen[0] <= chosen[-1] < count
-
-
-def test_chunks_of_a_long_vector_are_chosen_uniformly() -> None:
-    count, draws = 32, 4000
-    checked = _of_chunks(count)
-    alone, together = [0] * count, 0
-    for _ in range(draws):
-        chosen = choose_chunks(checked)
-        for index in chosen:
-            alone[index] += 1
-        together += {0, 1} <= set(chosen)
-    # 1. Each chunk in SAMPLED / count of the draws. 2. Two of them together no more often than they should be.
-    quantile = NormalDist().inv_cdf(1 - ALPHA / (2 * (count + 1)))
-    share = SAMPLED / count
-    assert all(abs(found - draws * share) <= quantile * (draws * share * (1 - share)) ** 0.5 for found in alone)
-    share *= (SAMPLED - 1) / (count - 1)
-    assert abs(together - draws * share) <= quantile * (draws * share * (1 - share)) ** 0.5
-
-
-def test_wrong_chunk_is_found_as_often_as_stated() -> None:
-    # Of 32 chunks one is wrong: 16 miss it with probability at most (1 - 1/32)^16, here 1/2.
-    checked, draws = _of_chunks(32), 4000
-    missed = sum(5 not in choose_chunks(checked) for _ in range(draws))
-    most = (1 - 1 / 32) ** SAMPLED
-    assert missed <= draws * most + NormalDist().inv_cdf(1 - ALPHA) * (draws * most * (1 - most)) ** 0.5
+    vectors = [_vector(ring, name, length) for name in NAMES]
+    headers = tuple(_header(ring, words) for words in vectors)
+    columns = [list(one) for one in zip(*(words.tolist() for words in vectors), strict=True)]
+    if length <= CHUNK_VALUES:
+        total = b"".join((sum(column) % 2**bits).to_bytes(ring.word_bytes, "little") for column in columns)
+        return ring, vectors, _checked(headers, bits, total)
+    total = b""
+    for start in range(0, length, CHUNK_VALUES):
+        for shift in range(0, bits, 32):
+            runs = columns[start : start + CHUNK_VALUES]
+            total += b"".join(sum(one >> shift & 2**32 - 1 for one in run).to_bytes(8, "little") for run in runs)
+    return ring, vectors, _checked(headers, bits, total)
 
 
 # One chunk
@@ -166,12 +120,24 @@ def test_right_sum_passes(bits: int, index: int) -> None:
 
 
 @pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("length", [1, 70, CHUNK_VALUES])
+def test_sum_of_a_short_vector_is_added_once_more(bits: int, length: int) -> None:
+    ring, vectors, checked = _round(bits, length)
+    assert check_sum(checked, lambda index: _chunks(ring, vectors, index)) == 1
+    words = ring.from_bytes(checked.stored.blinded_sum)
+    words[length // 2] ^= ring.dtype.type(2 ** (bits - 1))
+    wrong = checked_with(checked, stored=_stored(ring.to_bytes(words)))
+    with pytest.raises(ProtocolError, match="the sum is wrong: chunk 0 "):
+        check_sum(wrong, lambda index: _chunks(ring, vectors, index))
+
+
+@pytest.mark.parametrize("bits", [32, 64])
 @pytest.mark.parametrize(("index", "place"), [(0, 0), (0, CHUNK_VALUES - 1), (1, CHUNK_VALUES), (1, LENGTH - 1)])
 def test_wrong_sum_is_found_in_its_chunk(bits: int, index: int, place: int) -> None:
     ring, vectors, checked = _round(bits)
-    words = ring.from_bytes(checked.stored.blinded_sum)
-    words[place] ^= ring.dtype.type(1)
-    wrong = _stored(ring.to_bytes(words))
+    words = np.frombuffer(checked.stored.blinded_sum, np.uint64).copy()
+    words[place * (bits // 32)] ^= np.uint64(1)
+    wrong = _stored(words.tobytes())
     check_chunk(checked_with(checked, stored=wrong), 1 - index, _chunks(ring, vectors, 1 - index))
     with pytest.raises(ProtocolError, match=f"the sum is wrong: chunk {index} "):
         check_chunk(checked_with(checked, stored=wrong), index, _chunks(ring, vectors, index))
@@ -179,7 +145,7 @@ def test_wrong_sum_is_found_in_its_chunk(bits: int, index: int, place: int) -> N
 
 @pytest.mark.parametrize("bits", [32, 64])
 def test_sum_without_one_contribution_is_wrong(bits: int) -> None:
-    ring, vectors, checked = _round(bits)
+    ring, vectors, checked = _round(bits, 70)
     partial = _stored(ring.to_bytes(ring.reduce(vectors[0] + vectors[1])))
     with pytest.raises(ProtocolError, match="the sum is wrong"):
         check_chunk(checked_with(checked, stored=partial), 0, _chunks(ring, vectors, 0))

@@ -21,7 +21,6 @@ from analyst.training.registry import Registry
 from federation.errors import FederationError
 from federation.transport.frames import Kind, frame
 from policies.domains import text_of
-from silo_node.training.run import RunState
 from tests.harness.domains import GROUPED, days, lengthen
 from tests.harness.federated import (
     AGGREGATOR,
@@ -36,6 +35,7 @@ from tests.harness.federated import (
 )
 from tests.harness.inside import call, ledger_of, loop_of, rounds_of, session_of, silence, write
 from tests.harness.owner_home import PEOPLE, with_people
+from tests.harness.states import states_of
 from tests.rounds.test_training import PRIVATE, STEPS, descent, found_banks, pooled
 from tests.rounds.test_training import SILOS as BANKS
 
@@ -185,8 +185,8 @@ def test_a_model_is_trained_over_a_served_aggregator_and_equals_the_fit_on_all_r
         said = printed(capsys)
         assert (said["steps"], said["holders"]) == (STEPS, list(BANKS))
         assert said["answered"] == dict.fromkeys(BANKS, STEPS)
-        held = {silo: RunState.decode(ledger_of(one.silos[silo]).runs()[0]) for silo in BANKS}
-        assert len({state.weights for state in held.values()}) == 1
+        held = {silo: states_of(one.silos[silo])[0] for silo in BANKS}
+        assert len({state.weights.tobytes() for state in held.values()}) == 1
         weights = held["east"].weights
         assert weights == pytest.approx(descent(lambda _: pooled()), abs=2e-5)
         disk = b"".join(file.read_bytes() for file in (one.path / "hub").rglob("*") if file.is_file())
@@ -195,7 +195,7 @@ def test_a_model_is_trained_over_a_served_aggregator_and_equals_the_fit_on_all_r
         (entry,) = Registry(one.path / ANALYST).entries()
         assert entry.model is not None
         assert entry.model.portable is not None
-        assert entry.model.portable.weights == (weights,)
+        assert entry.model.portable.weights == (tuple(weights.tolist()),)
         assert owner("models", "--policy", one.path / "east" / "policy.toml") == 0
         assert f"{STEPS} of {STEPS} steps, private, for lending" in capsys.readouterr().out
         assert not job.with_name("job.toml.run.json").exists()
@@ -228,7 +228,7 @@ def test_a_run_goes_on_where_it_was_when_the_aggregator_was_away(
         capsys.readouterr()
         assert consilo("train", job, "--federation", toml, "--format", "json") == 0
         assert printed(capsys)["answered"] == dict.fromkeys(BANKS, STEPS - 2)
-        held = {silo: RunState.decode(ledger_of(one.silos[silo]).runs()[0]) for silo in BANKS}
+        held = {silo: states_of(one.silos[silo])[0] for silo in BANKS}
         for state in held.values():
             assert state.weights == pytest.approx(descent(lambda _: pooled()), abs=2e-5)
         for silo in BANKS:

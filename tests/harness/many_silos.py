@@ -31,6 +31,7 @@ from federation.members.roster import Party, Roster, SiloParty
 from policies.budget.ledger import (
     Charge,
     Consulted,
+    KeptState,
     Rate,
     RunOver,
     RunReservation,
@@ -66,7 +67,7 @@ class MemoryLedger:
         self.charging: dict[bytes, tuple[Charge, bytes]] = {}
         self.committed: dict[bytes, Charge] = {}
         self.survivors_hashes: dict[bytes, bytes] = {}
-        self.runs: dict[bytes, bytes] = {}
+        self.runs: dict[bytes, KeptState] = {}
         self.replaced: dict[bytes, bytes] = {}
 
     def spending(
@@ -160,10 +161,10 @@ class MemoryLedger:
     def stop_run(self, run: bytes, why: RunOver, releases: bool) -> None:
         raise AssertionError("no run reserves here")
 
-    def load_run(self, run: bytes) -> bytes | None:
+    def load_run(self, run: bytes) -> KeptState | None:
         return self.runs.get(run)
 
-    def save_run(self, run: bytes, state: bytes, done: int = 0, *, is_learned: bool = True) -> None:
+    def save_run(self, run: bytes, state: KeptState, done: int = 0, *, is_learned: bool = True) -> None:
         self.runs[run] = state
 
 
@@ -360,7 +361,8 @@ class Round:
         self.payloads[name] = payload
 
     def part(self) -> "Round":
-        self.parted = aggregator_core.fix_survivors(self.many.aggregator, self.shared, self.headers)
+        chunks = chunk_digests(self.total(), 8)
+        self.parted = aggregator_core.fix_survivors(self.many.aggregator, self.shared, self.headers, chunks)
         return self
 
     def agree(self) -> "Round":
@@ -389,7 +391,7 @@ class Round:
     def assemble(self) -> "Round":
         total = self.total()
         encrypted, _ = aggregator_core.assemble(
-            self.many.aggregator, self.parted, self.signatures, self.replies["open_shares"], [total]
+            self.many.aggregator, self.parted, self.signatures, self.replies["open_shares"]
         )
         self.report = StoredReport.decode(report_header(encrypted) + total)
         return self
@@ -398,8 +400,8 @@ class Round:
         """Return the blinded sum of the survivors."""
         ring = Ring(64)
         words = ring.zeros(self.composed.manifest.length)
-        for one in self.parted.survivor_set.survivors:
-            words += ring.from_bytes(self.payloads[one.silo])
+        for name in self.headers:
+            words += ring.from_bytes(self.payloads[name])
         return ring.to_bytes(words)
 
     def until_go(self) -> "Round":

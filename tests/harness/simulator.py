@@ -144,6 +144,12 @@ class LocalSums:
     async def chunk(self, name: bytes, start: int, length: int) -> bytes:
         return self.shard.chunk(name, start, length)
 
+    async def close(self, round_id: bytes, silos: tuple[str, ...]) -> tuple[bytes, ...]:
+        return self.shard.close(round_id, silos)
+
+    async def sum_chunk(self, round_id: bytes, index: int) -> bytes:
+        return self.shard.sum_chunk(round_id, index)
+
     async def total(self, round_id: bytes, silos: tuple[str, ...]) -> list[bytes]:
         return self.shard.total(round_id, silos)
 
@@ -179,7 +185,7 @@ class Simulation:
         self.reports.append(answer)
         return answer
 
-    def deliver_report(self, name: bytes) -> tuple[bytes, ...]:
+    def deliver_report(self, name: bytes, more_s: float = 0.0) -> tuple[bytes, ...]:
         try:
             return asyncio.run(self.server.deliver_report(name))
         except AggregatorError as err:

@@ -86,6 +86,7 @@ FULL = request(
     ),
     backend="masking",
     wait_seconds=90,
+    send_seconds=400,
     or_without=2,
     replaces=REPLACED,
 )
@@ -103,7 +104,9 @@ OF_PERSONS = Request.model_validate(
 SEVERAL = Request.model_validate(
     dict(FULL) | {"plan": Statements.model_validate({"plans": (FULL.plan, OF_PERSONS.plan), "weights": (2, 3)})}
 )
-RUN = request(plan=STEP, recipients=KEYS, micro_rho=7_000, or_without=2, replaces=REPLACED, wait_seconds=90)
+RUN = request(
+    plan=STEP, recipients=KEYS, micro_rho=7_000, or_without=2, replaces=REPLACED, wait_seconds=90, send_seconds=400
+)
 BOUND = [(policy(), FULL), (policy(), OF_PERSONS), (policy(), SEVERAL), (TRAINED, RUN)]
 # Of a run these differ from step to step, so a verdict on the run does not bind them.
 BY_STEP = {
@@ -113,6 +116,7 @@ BY_STEP = {
     "round_key",
     "sealed_secrets",
     "wait_seconds",
+    "send_seconds",
     "plan.step",
     "plan.after",
 }

@@ -442,9 +442,7 @@ def test_no_reply_of_another_round_counts() -> None:
         "share": lambda replies: aggregator_core.collect_shares(hub, new.composed, replies),
         "ready": lambda replies: aggregator_core.collect_ready(hub, new.shared, replies),
         "agree": lambda replies: aggregator_core.collect_signatures(hub, new.parted, replies),
-        "open_shares": lambda replies: aggregator_core.assemble(
-            hub, new.parted, new.signatures, replies, [new.total()]
-        ),
+        "open_shares": lambda replies: aggregator_core.assemble(hub, new.parted, new.signatures, replies),
     }
     for step, collect in collectors.items():
         with pytest.raises(SilosMissingError):

@@ -18,8 +18,6 @@ from aggregator import reports
 from aggregator import rounds as hub
 from aggregator.errors import SharesMissingError, SilosMissingError
 from aggregator.sums import SumShard
-from crypto.backends.masking import MaskingScheme
-from crypto.backends.scheme import CHUNK_VALUES
 from crypto.errors import AccusedError, CryptoError, ProtocolError, SealError, SignatureError, WireError
 from crypto.keys import Secret, SigningKey, derive
 from crypto.merkle import MerkleTree, leaf_hash
@@ -43,7 +41,7 @@ from crypto.rounds.messages import (
     UnmaskingShares,
 )
 from crypto.rounds.opening import check_report, open_report
-from crypto.rounds.recount import SAMPLED, check_chunk, choose_chunks
+from crypto.rounds.recount import check_chunk
 from crypto.rounds.report import DroppedSeeds, StoredReport, report_header
 from crypto.sealing import PUBLIC_BYTES, SealingKey, seal
 from crypto.wire import detach, digest_of, sign, unverified
@@ -873,7 +871,7 @@ def test_f9_a_quorum_of_survivors_signed_this_very_survivor_set() -> None:
 def assemble(replies: dict[str, tuple[bytes, ...]], shared: Any = None) -> Any:
     one = held().one
     parted = one.parted if shared is None else replace(one.parted, before=shared)
-    return hub.assemble(hub_party(), parted, one.signatures, replies, [one.total()])
+    return hub.assemble(hub_party(), parted, one.signatures, replies)
 
 
 def test_f10_a_quorum_opened_this_manifest_and_survivor_set() -> None:
@@ -1102,17 +1100,6 @@ def test_g9_a_chunk_is_the_sum_of_the_survivors_signed_chunks() -> None:
     zero = StoredReport.decode(report_header(stored().message) + bytes(24))
     with pytest.raises(ProtocolError, match="the sum is wrong"):
         check_chunk(checked_with(checked, stored=zero), 0, chunks)
-
-
-@pytest.mark.parametrize(("chunks", "chosen"), [(1, 1), (16, 16), (17, SAMPLED), (256, SAMPLED)])
-def test_g9_all_chunks_of_a_short_vector_and_distinct_ones_of_a_long_one(chunks: int, chosen: int) -> None:
-    checked = check_report(stored(), held().one.terms, held().silo().silos, held().silo().aggregators)
-    scheme = checked.scheme
-    assert isinstance(scheme, MaskingScheme)
-    shape = replace(scheme.shape, length=chunks * CHUNK_VALUES)
-    found = choose_chunks(checked_with(checked, scheme=replace(scheme, shape=shape)))
-    assert len(set(found)) == len(found) == chosen
-    assert set(found) <= set(range(chunks))
 
 
 # The graph

@@ -27,6 +27,7 @@ from silo_node.rounds.states import Silo
 from silo_node.training.run import RunState
 from tests.harness.inside import known_to, ledger_of
 from tests.harness.simulator import Simulation, no_noise, simulate
+from tests.harness.states import states_of
 from tests.rounds.test_replaced import refused_by, without
 from tests.rounds.test_training import (
     EXACT,
@@ -65,7 +66,7 @@ def killing(simulation: Simulation, after: int, step: str) -> Callable[[int], No
 
 
 def states(simulation: Simulation, silo: str) -> list[RunState]:
-    return [RunState.decode(state) for state in ledger_of(simulation.silos[silo]).runs()]
+    return states_of(simulation.silos[silo])
 
 
 def paid(simulation: Simulation, silo: str) -> float:

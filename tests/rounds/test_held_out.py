@@ -13,8 +13,8 @@ from analyst.errors import AnalystError, DeniedError
 from analyst.training.job import read_job
 from silo_node.data.sides import held_out_of
 from silo_node.training.run import RunState
-from tests.harness.inside import ledger_of
 from tests.harness.simulator import Simulation
+from tests.harness.states import states_of
 from tests.rounds.test_exact_families import (
     ALL,
     SILOS,
@@ -35,7 +35,7 @@ JOB = job_of("logistic-regression", "ok", TIGHT)
 
 
 def states(simulation: Simulation) -> dict[str, list[RunState]]:
-    return {silo: [RunState.decode(one) for one in ledger_of(actor).runs()] for silo, actor in simulation.silos.items()}
+    return {silo: states_of(actor) for silo, actor in simulation.silos.items()}
 
 
 def secret_of(simulation: Simulation) -> bytes:

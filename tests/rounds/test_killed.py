@@ -25,6 +25,7 @@ from policies.requests.request import Request
 from silo_node.training.run import RunState
 from tests.harness.inside import forget_offer, ledger_of
 from tests.harness.simulator import STEPS, Simulation, simulate
+from tests.harness.states import states_of
 from tests.rounds.test_exact_families import POLICY, job_of, rows_of
 
 pytestmark = pytest.mark.slow
@@ -73,7 +74,7 @@ def keep_of(file: Path) -> Path:
 
 
 def state_of(simulation: Simulation, silo: str, run: str) -> RunState:
-    states = map(RunState.decode, ledger_of(simulation.silos[silo]).runs())
+    states = states_of(simulation.silos[silo])
     return next(state for state in states if state.run.hex() == run)
 
 

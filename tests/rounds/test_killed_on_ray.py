@@ -8,7 +8,7 @@ from analyst.client import Federation
 from analyst.training.job import read_job
 from analyst.training.run import train
 from silo_node.ledger.store import LedgerStore
-from silo_node.training.run import RunState
+from tests.harness.states import states_in
 from tests.rounds.test_killed import ROUNDS, SILOS, founded
 from tests.rounds.test_ray import actor
 
@@ -36,7 +36,7 @@ def test_a_silo_whose_process_is_killed_is_taught_or_left_out_and_the_run_goes_o
     models = set()
     for silo in training.holders:
         store = LedgerStore(path / "silos" / silo / "ledger.sqlite")
-        state = RunState.decode(store.runs()[0])
+        state = states_in(store)[0]
         assert (state.done, state.exact is not None) == (ROUNDS, True)
         models.add(state.exact.model_dump_json() if state.exact is not None else "")
         assert len(store.history()) <= ROUNDS, "none twice"

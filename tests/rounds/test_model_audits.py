@@ -8,7 +8,7 @@ import pytest
 import statsmodels.api as sm
 
 import silo_node.owner.cli
-from analyst.errors import AnalystError
+from analyst.errors import AnalystError, DeniedError
 from analyst.training.job import read_job
 from analyst.training.registry import Registry
 from analyst.training.run import Training, show_training
@@ -18,7 +18,7 @@ from silo_node.owner.model_registry import held_models
 from silo_node.training.run import RunState
 from silo_node.training.shown import model_fields, shown
 from tests.cases import every
-from tests.harness.inside import ledger_of
+from tests.harness.states import states_of
 from tests.rounds.test_exact_families import SILOS, banks, run
 
 pytestmark = pytest.mark.slow
@@ -81,7 +81,7 @@ def trained(path: Path, job: str, *changes: tuple[str, str]) -> tuple[Training, 
                   more=changes)  # fmt: skip
     with whole as (simulation, file):
         training = run(simulation, file)
-        held = [[RunState.decode(one) for one in ledger_of(silo).runs()] for silo in simulation.silos.values()]
+        held = [states_of(silo) for silo in simulation.silos.values()]
         states = {state.exact.family: state for state in held[0] if state.exact is not None}
         # The same figures at every silo, whenever it learned them.
         kept = {audit.model_copy(update={"learned_at": 0}) for own in held for state in own for audit in state.audits}
@@ -145,10 +145,33 @@ def test_an_analyst_sees_an_audit_where_policies_release_it(tmp_path: Path) -> N
     }
     assert "demographic-parity" in said
     assert training.has_model is None
-    denied, _, said = trained(tmp_path / "closed", job)
-    assert denied.audited is None
-    assert "RELEASE" in denied.why_no_audit
-    assert "was not audited" in said
+
+
+@every(
+    ("changes", "opened", "code"),
+    [
+        ((), OPEN, "RELEASE"),  # no policy lets the analyst see an audit
+        ((RELEASED,), ("logistic-regression",), "COMPUTATION_CLOSED"),
+    ],
+)
+def test_a_run_whose_audit_would_be_refused_does_not_begin(
+    tmp_path_factory: pytest.TempPathFactory, changes: tuple[tuple[str, str], ...], opened: tuple[str, ...], code: str
+) -> None:
+    limit = 'measure = "demographic-parity"\nmax_gap = 0.9\n'
+    job = job_of(f'groups = ["white"]\n{limit}recipients = ["silos", "analyst"]\n')
+    rows, path = applicants(), tmp_path_factory.mktemp("closed")
+    own = {silo: rows[place::5] for place, silo in enumerate(SILOS)}
+    with banks(path / "f", job, own, opened, change=COLUMNS, more=changes) as (simulation, file):
+        with pytest.raises(DeniedError, match=f"its audit would be refused by east: {code}") as denied:
+            run(simulation, file)
+        assert set(denied.value.denials) == set(SILOS)
+        assert denied.value.message.endswith("; so would middle, north, south, west")
+        assert "leave [audit] out of the job" in denied.value.hint
+        steps = {step for silo in simulation.silos.values() for step, _ in silo.seen}
+        assert steps <= {"> catalogue", "< catalogue"}
+        assert not file.with_name("keep.json").exists()
+        assert not Registry(path / "f").entries()
+        assert not any(ledger_of(silo).runs() for silo in simulation.silos.values())
 
 
 @every(

@@ -16,10 +16,11 @@ from analyst.training.run import Training, show_training, to_json, train
 from crypto.noise import discrete_gaussian
 from policies.units import MICRO
 from silo_node.data.sides import held_out_of
+from tests.cases import every
 from tests.harness.simulator import Simulation, no_noise
 from tests.rounds import test_noised_families as with_noise
 from tests.rounds.test_evaluation import METRICS, by_name, entry_of, judged
-from tests.rounds.test_exact_families import SILOS, TIGHT, banks, job_of, pooled, run
+from tests.rounds.test_exact_families import ALL, SILOS, TIGHT, banks, job_of, pooled, run
 from tests.rounds.test_held_out import WITH_EVALUATION, secret_of
 
 pytestmark = pytest.mark.slow
@@ -212,3 +213,25 @@ def test_noise_is_within_the_interval_that_is_told(tmp_path: Path) -> None:
             assert one.low <= one.value <= one.high
         assert np.isfinite(list(by_name(found.judged).values())).all()
         assert any("every figure has noise" in note for note in found.notes)
+
+
+@every(
+    ("opened", "what", "section"),
+    [
+        (ALL, "the split of persons would be refused by east: COMPUTATION_CLOSED", "[held_out]"),
+        (WITH_EVALUATION, "its log-loss would be refused by east: RELEASE", "[metric]"),
+    ],
+)
+def test_a_run_whose_split_or_metric_would_be_refused_does_not_begin(
+    tmp_path_factory: pytest.TempPathFactory, opened: tuple[str, ...], what: str, section: str
+) -> None:
+    path = tmp_path_factory.mktemp("closed") / "f"
+    job = job_of("logistic-regression", "ok", TIGHT) + f'{HELD}[metric]\nname = "log-loss"\n'
+    with banks(path, job, computations=opened) as (simulation, file):
+        with pytest.raises(DeniedError, match=what) as denied:
+            run(simulation, file)
+        assert f"leave {section} out of the job" in denied.value.hint
+        steps = {step for silo in simulation.silos.values() for step, _ in silo.seen}
+        assert steps <= {"> catalogue", "< catalogue"}
+        assert not (path / "splits.json").exists()
+        assert not file.with_name("keep.json").exists()

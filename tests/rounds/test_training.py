@@ -39,6 +39,7 @@ from silo_node.ledger.charges import Row
 from silo_node.training.run import RunState
 from tests.harness.inside import ledger_of, sealing_key_of
 from tests.harness.simulator import Noise, Simulation, no_noise, simulate
+from tests.harness.states import states_of
 
 pytestmark = pytest.mark.torch
 
@@ -178,14 +179,14 @@ def run(simulation: Simulation, file: Path, progress: Callable[[int], None] = la
 
 
 def models(simulation: Simulation) -> dict[str, RunState]:
-    found = {name: ledger_of(silo).runs() for name, silo in simulation.silos.items()}
-    return {name: RunState.decode(states[0]) for name, states in found.items() if states}
+    found = {name: states_of(silo) for name, silo in simulation.silos.items()}
+    return {name: states[0] for name, states in found.items() if states}
 
 
 def the_model(simulation: Simulation) -> RunState:
     held = models(simulation)
     assert set(held) == set(SILOS)
-    assert len({(state.weights, state.position, state.done) for state in held.values()}) == 1
+    assert len({(state.raw, state.position, state.done) for state in held.values()}) == 1
     return held["east"]
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from policies.budget.ledger import Consulted, RunStep
+from policies.budget.ledger import Consulted, KeptState, RunStep
 from policies.requests.approval import StoredVerdict
 from silo_node.ledger import events
 from silo_node.ledger.approvals import Waiting
@@ -49,7 +49,7 @@ def steps() -> list[Callable[[LedgerStore], object]]:
         lambda store: store.reserve(two, LIMIT),
         lambda store: store.release(two.nonce),
         lambda store: store.reserve(three, LIMIT),
-        lambda store: store.save_run(bytes(16), b"state" * 2000),
+        lambda store: store.save_run(bytes(16), KeptState(b"state" * 2000)),
         lambda store: store.await_approval(waiting),
         lambda store: store.add_verdict(StoredVerdict("dpo", subject, "approve", 5, b"signed")),
         lambda store: store.record(events.Opened(round_id=bytes(16), split_hash=bytes(32))),

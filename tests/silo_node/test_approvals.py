@@ -20,7 +20,7 @@ from analyst.reports.report import Report
 from crypto.keys import Secret, SigningKey, write_key_file
 from crypto.randomness import token
 from crypto.wire import sign, unverified
-from policies.budget.ledger import MAX_PROPOSALS
+from policies.budget.ledger import MAX_PROPOSALS, KeptState
 from policies.document.load import load
 from policies.errors import LedgerError
 from policies.requests.approval import StoredVerdict
@@ -558,7 +558,7 @@ def test_a_silo_that_nobody_asks_erases_what_is_due(home: Path, monkeypatch: pyt
     others = set(threading.enumerate())
     with simulate(home, noise=no_noise, clock=lambda: now[0]) as simulation:
         actor = simulation.silos["aspen"].actor
-        ledger_of(actor).save_run(bytes(16), b"a model")
+        ledger_of(actor).save_run(bytes(16), KeptState(b"a model"))
         time.sleep(0.5)
         assert len(ledger_of(actor).runs()) == 1, "it is not due"
         for _ in range(2):
@@ -566,8 +566,8 @@ def test_a_silo_that_nobody_asks_erases_what_is_due(home: Path, monkeypatch: pyt
             deadline = time.monotonic() + 20
             while ledger_of(actor).runs() and time.monotonic() < deadline:
                 time.sleep(0.05)
-            assert ledger_of(actor).runs() == []
-            ledger_of(actor).save_run(bytes(16), b"another")
+            assert ledger_of(actor).runs() == {}
+            ledger_of(actor).save_run(bytes(16), KeptState(b"another"))
     for one in set(threading.enumerate()) - others:
         one.join(5)
         assert not isinstance(one, threading.Timer) or not one.is_alive(), "a silo that was stopped looks no more"
@@ -580,12 +580,15 @@ def test_retention_runs_once_a_day_and_on_command(
     actor = simulation.silos["aspen"].actor
     began = simulation.silos["aspen"].clock()
     # As an earlier version kept it, of whose models the log knows nothing: one that the log dates may not be so old.
-    old, insert = (bytes(16), b"a model", int(began) - 31 * DAY_S), "INSERT INTO runs VALUES (?, ?, ?)"
+    old, insert = (
+        (bytes(16), b"a model", int(began) - 31 * DAY_S),
+        "INSERT INTO runs (run, state, saved_at) VALUES (?, ?, ?)",
+    )
     database_of(ledger_of(actor)).execute(insert, old)
     erase_at(actor, began)
     assert len(ledger_of(actor).runs()) == 1, "once a day"
     erase_at(actor, began + DAY_S + 1)
-    assert ledger_of(actor).runs() == []
+    assert ledger_of(actor).runs() == {}
     event = ledger_of(actor).entries(1)[0].event
     assert isinstance(event, events.Erased)
     assert (event.what, event.count) == ("models", 1)
@@ -594,4 +597,4 @@ def test_retention_runs_once_a_day_and_on_command(
     assert re.fullmatch(r"1 models from before \S+Z erased\n", capsys.readouterr().out)
     assert command("erase", "--policy", str(owner.policy)) == 0
     assert capsys.readouterr().out == "nothing is due\n"
-    assert ledger_of(actor).runs() == []
+    assert ledger_of(actor).runs() == {}

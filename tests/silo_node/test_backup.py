@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import crypto.archive
@@ -19,10 +20,13 @@ from federation.errors import FederationError
 from silo_node.home import LEDGER, read_home
 from silo_node.ledger.log import Signer
 from silo_node.ledger.store import LedgerStore
+from silo_node.owner import backup_commands
 from silo_node.owner.cli import main
 from silo_node.owner.silo_status import silo_status, worded
+from silo_node.training.keeping import kept, read_state
 from tests.harness.archives import WORDS, words_in
 from tests.harness.owner_home import OwnerHome, charge, charged, founded_with_people
+from tests.harness.states import state_of_run
 
 
 @pytest.fixture(autouse=True)
@@ -283,3 +287,38 @@ def test_a_passphrase_is_asked_for_twice(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_an_entry_is_small() -> None:
     assert len(BackupEntry(name="x" * 250, length=2**45, modified_at=2**40).encode()) < BackupEntry.MAX_BYTES
+
+
+def test_long_states_are_in_the_backup_as_the_ledger_names_them(
+    silo: OwnerHome, words: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the silo learns meanwhile: the file that the copied ledger names is replaced by then."""
+    whose = read_home(silo.policy).silo
+    states = [state_of_run({"weights": np.full(2**18, float(number))}) for number in range(3)]
+
+    def learn(number: int) -> None:
+        with closing(opening(silo.policy)) as store:
+            store.save_run(bytes(16), kept(states[number], whose.name, whose.signing))
+
+    learn(0)
+    copied, copy = list[int](), backup_commands.copy_ledger
+
+    def learning(ledger: Path, place: Path) -> None:
+        copy(ledger, place)
+        if len(copied) < 2:
+            copied.append(len(copied) + 1)
+            learn(copied[-1])
+
+    monkeypatch.setattr(backup_commands, "copy_ledger", learning)
+    archive = taken(silo, words)
+    assert copied == [1, 2]
+    assert back(archive, words) == 0
+    again = archive.parent / "again" / "policy.toml"
+    with closing(opening(again)) as store:
+        (found,) = store.runs().values()
+        assert read_state(bytes(16), found, whose.name, whose.signing.public) == states[2]
+    monkeypatch.setattr(backup_commands, "copy_ledger", copy)
+    assert not [one for one in silo.policy.parent.iterdir() if "backup" in one.name and one.suffix != ".lock"]
+    for file in (silo.policy.parent / "ledger.states").iterdir():
+        file.unlink()
+    assert main(["backup", "--policy", str(silo.policy), "--out", "x", "--passphrase-file", str(words)]) == 1

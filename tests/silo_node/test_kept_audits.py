@@ -142,8 +142,7 @@ def test_a_model_is_audited_by_its_own_analyst_alone() -> None:
         position=model.position,
         learned_at=1,
         terms=(),
-        weights=(),
-        velocity=(),
+        numbers=(),
         record=record,
     )
     assert check_judged(of, lambda run: held) is held

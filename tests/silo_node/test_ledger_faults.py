@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from policies.budget.ledger import MAX_PROPOSALS, Rate, RunStep
+from policies.budget.ledger import MAX_PROPOSALS, KeptState, Rate, RunStep
 from policies.errors import AlreadyChargedError, LedgerError
 from policies.units import DAY_S
 from silo_node.ledger import events
@@ -144,7 +144,7 @@ def filled(path: Path) -> None:
         store.reserve(charge(60, AT + 60, run=step), LIMIT)
         charged(store, nonce(60), bytes(16))
         for state in (b"a model", b"a model of one more step"):
-            store.save_run(nonce(60), state)
+            store.save_run(nonce(60), KeptState(state))
 
 
 STEP = f"WHERE nonce = x'{nonce(60).hex()}'"
@@ -224,7 +224,7 @@ def test_a_nonce_whose_entry_is_erased_is_held_against_the_log_too(path: Path, c
     with closing(LedgerStore(path, SIGNER, lambda: AT + 100 * DAY_S)) as store:
         later = AT + 90 * DAY_S
         assert store.erase(Due(models=later, rounds=later, audit=later))
-        assert store.runs() == []
+        assert store.runs() == {}
         assert store.reserve(charge(70, AT), LIMIT)
         assert store.reserve(charge(71, AT), LIMIT)
         assert not store.audit().asked.keys() & {nonce(3), nonce(60), nonce(70)}, "nothing but the hash of all is left"
@@ -386,7 +386,7 @@ def test_a_run_id_is_bound_to_what_it_was_first_used_for(path: Path) -> None:
 def test_requests_that_the_third_format_counted_count_on(path: Path) -> None:
     """It knew neither the job nor the step, so a run that goes on is counted once more."""
     third = (
-        "DROP TABLE replaced; DROP TABLE run_reservations; DROP TABLE ended_runs;"
+        "ALTER TABLE runs DROP COLUMN numbers; DROP TABLE replaced; DROP TABLE run_reservations; DROP TABLE ended_runs;"
         "DROP TABLE nonces; CREATE TABLE nonces (nonce BLOB PRIMARY KEY, request_hash BLOB NOT NULL, analyst TEXT NOT"
         " NULL, run BLOB, first_at INTEGER NOT NULL, proposals INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
         "CREATE INDEX nonces_first ON nonces (analyst, first_at, run);"
@@ -413,7 +413,7 @@ def test_nothing_is_written_without_the_silo_s_key(path: Path) -> None:
         for write in (
             lambda: store.reserve(charge(99, AT), LIMIT),
             lambda: store.start(bytes(32), 2),
-            lambda: store.save_run(bytes(16), b"state"),
+            lambda: store.save_run(bytes(16), KeptState(b"state")),
         ):
             with pytest.raises(LedgerError, match="for reading"):
                 write()
@@ -432,6 +432,7 @@ def test_a_ledger_of_the_third_format_is_held_against_its_log_as_far_as_that_tel
         assert b"row" not in b"".join(line.body for line in store.lines())
         for table in ("replaced", "run_reservations", "ended_runs"):
             database_of(store).execute(f"DROP TABLE {table}")
+        database_of(store).execute("ALTER TABLE runs DROP COLUMN numbers")
         database_of(store).execute("PRAGMA user_version = 3")
     with closing(opened(path)) as store:
         assert database_of(store).version == VERSION

@@ -21,7 +21,17 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from crypto.keys import Secret, SigningKey
 from policies.budget.accountant import ORDERS, cover
-from policies.budget.ledger import ALL_MONTHS, Charge, Ledger, Months, RunStep, Spending, WindowLimit, WindowSpending
+from policies.budget.ledger import (
+    ALL_MONTHS,
+    Charge,
+    KeptState,
+    Ledger,
+    Months,
+    RunStep,
+    Spending,
+    WindowLimit,
+    WindowSpending,
+)
 from policies.errors import AlreadyChargedError, LedgerError
 from silo_node.ledger.events import worded
 from silo_node.ledger.log import Signer
@@ -479,8 +489,8 @@ def test_a_ledger_of_the_first_format_is_kept_and_changed_once(tmp_path: Path) -
         assert store.spending().lifetime == 70
         assert store.is_charged(bytes(16))
         assert not store.record_survivors(b"\x03", b"\x05")
-        assert store.load_run(bytes(16)) is None or store.load_run(bytes(16)) == b"state"
-        store.save_run(bytes(16), b"state")
+        assert store.load_run(bytes(16)) is None or store.load_run(bytes(16)) == KeptState(b"state")
+        store.save_run(bytes(16), KeptState(b"state"))
         store.close()
 
 

@@ -15,7 +15,7 @@ from analyst.demo.hospitals import PURPOSE
 from analyst.errors import DeniedError
 from crypto.errors import WireError
 from crypto.keys import Secret, SigningKey
-from policies.budget.ledger import Checkpoint
+from policies.budget.ledger import Checkpoint, KeptState
 from policies.errors import LedgerError
 from silo_node.ledger import events, log
 from silo_node.ledger.events import Event, LogEntry, decided, worded
@@ -230,7 +230,7 @@ def test_what_is_due_is_erased_and_the_log_keeps_that_it_was(path: Path) -> None
             store.reserve(charge(number, int(now[0])), 10**6)
             charged(store, charge(number, 0).nonce, bytes([number]) * 16)
             store.record_survivors(bytes([number]) * 16, bytes(32))
-            store.save_run(bytes([number]) * 16, b"a model of old")
+            store.save_run(bytes([number]) * 16, KeptState(b"a model of old"))
             now[0] += 1000
         before, charges = store.lines(), store.history()
         assert erased(store, Due()) == 0
@@ -296,7 +296,7 @@ def test_a_log_that_version_3_has_cut_goes_on(path: Path) -> None:
         lines = store.lines()
         database_of(store).connection.executescript(
             "DROP TRIGGER log_keeps; DROP TABLE replaced; DROP TABLE run_reservations; DROP TABLE ended_runs;"
-            "DELETE FROM log WHERE seq < 4"
+            "ALTER TABLE runs DROP COLUMN numbers; DELETE FROM log WHERE seq < 4"
         )
         database_of(store).execute("CREATE TRIGGER log_keeps BEFORE DELETE ON log BEGIN SELECT 1; END")
         with database_of(store).transaction():

@@ -13,6 +13,7 @@ from policies.budget.ledger import (
     ALL_MONTHS,
     RESERVED_S,
     Charge,
+    KeptState,
     Months,
     RunReservation,
     RunStep,
@@ -205,12 +206,12 @@ def test_a_silo_that_missed_steps_reserves_only_those_that_come(ledger: LedgerSt
 
 def test_what_a_silo_learns_without_having_taken_part_is_reserved_no_more(ledger: LedgerStore) -> None:
     take(ledger, part(0))
-    ledger.save_run(RUN, b"state", 1)
+    ledger.save_run(RUN, KeptState(b"state"), 1)
     assert (held(ledger).parts, spent(ledger)) == (4, 500)
-    ledger.save_run(RUN, b"state", 3)
+    ledger.save_run(RUN, KeptState(b"state"), 3)
     assert (held(ledger).parts, spent(ledger)) == (2, 300)
     assert ledger.reserve(part(4), LIMIT)
-    ledger.save_run(RUN, b"state", STEPS)
+    ledger.save_run(RUN, KeptState(b"state"), STEPS)
     assert (ledger.reservation_of(RUN), spent(ledger)) == (None, 200)
     ledger.release(nonce(5))
     assert (ledger.reservation_of(RUN), spent(ledger)) == (None, 100), "the run is complete without it"
@@ -435,15 +436,15 @@ def test_a_reservation_or_a_stop_that_was_altered_is_noticed(tmp_path: Path, cha
 
 
 def test_an_audit_beside_a_model_keeps_it_no_longer(ledger: LedgerStore, clock: Clock) -> None:
-    ledger.save_run(RUN, b"a model")
+    ledger.save_run(RUN, KeptState(b"a model"))
     clock.now = AT + 9 * DAY_S
-    ledger.save_run(RUN, b"a model with an audit", is_learned=False)
-    assert ledger.load_run(RUN) == b"a model with an audit"
+    ledger.save_run(RUN, KeptState(b"a model with an audit"), is_learned=False)
+    assert ledger.load_run(RUN) == KeptState(b"a model with an audit")
     assert erased(ledger, Due(models=AT)) == 0
     assert erased(ledger, Due(models=AT + 1)) == 1
-    ledger.save_run(RUN, b"a model")
+    ledger.save_run(RUN, KeptState(b"a model"))
     clock.now = AT + 20 * DAY_S
-    ledger.save_run(RUN, b"its next round")
+    ledger.save_run(RUN, KeptState(b"its next round"))
     assert erased(ledger, Due(models=AT + 19 * DAY_S)) == 0
 
 
@@ -467,7 +468,8 @@ def test_a_ledger_of_the_sixth_format_goes_on_with_its_runs(tmp_path: Path) -> N
         take(store, part(0, each=0))
         store.start(bytes(32), 1)
         connection = database_of(store).connection
-        connection.executescript("DROP TABLE run_reservations; DROP TABLE ended_runs; PRAGMA user_version = 6")
+        older = "ALTER TABLE runs DROP COLUMN numbers; PRAGMA user_version = 6"
+        connection.executescript(f"DROP TABLE run_reservations; DROP TABLE ended_runs; {older}")
     with closing(LedgerStore(path, SIGNER, lambda: AT)) as store:
         assert database_of(store).version == VERSION
         store.audit()

@@ -2,6 +2,7 @@
 
 import base64
 import math
+import struct
 from collections.abc import Iterator
 from hashlib import sha256
 from typing import Any
@@ -17,6 +18,7 @@ SIGNED_ONLY_BY = {
     "DomainRequest": "ann@university",
     "Stopped": "ann@university",
     "OtherVersion": "hub",
+    "NoRoom": "hub",
     "Propose": "hub",
     "Manifest": "hub",
     "Failure": "hub",
@@ -24,7 +26,7 @@ SIGNED_ONLY_BY = {
     "Cancel": "hub",
     "Roster": "authority",
 }
-UNSIGNED = {"Share", "Deliver", "Go", "Open", "EncryptedReport", "Found", "RunState"}
+UNSIGNED = {"Share", "Deliver", "Go", "Open", "EncryptedReport", "Found"}
 KINDS = {  # those that carry a name on the wire; the others stand inside another message or a seal
     "Request": "request",
     "CatalogueRequest": "catalogue-request",
@@ -56,6 +58,7 @@ KINDS = {  # those that carry a name on the wire; the others stand inside anothe
     "RunState": "run-state",
     "DomainRequest": "domain-request",
     "OtherVersion": "other-version",
+    "NoRoom": "no-room",
     "ReleasedModel": "released-model",
 }
 # What no message of the type may be longer than, in bytes.
@@ -84,6 +87,12 @@ LIMITS = {
 
 def _digest(text: str) -> bytes:
     return sha256(text.encode()).digest()
+
+
+def _numbers(name: str, values: list[float]) -> dict[str, Any]:
+    """Return what a state's header has of a vector of doubles, which lies beside it."""
+    raw = struct.pack(f"<{len(values)}d", *values)
+    return {"name": name, "dtype": "float64", "length": len(values), "digest": blake3(raw).digest()}
 
 
 DAYS = {"name": "days", "type": "int", "low": 0, "high": 60, "step": "1", "domain": [], "unknown": None}
@@ -363,6 +372,7 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     other_signature = {"signer": "ward", "signature": bytes(range(64, 128))}
     yield "Request", request(QUESTION, 100_000)
     yield "Request", request(STEP, 20_000, [{"name": name, "key": key} for name in ("bank", "clinic", "ward")])
+    yield "Request", request(QUESTION, 100_000) | {"send_seconds": 400}
     yield "Request", request(EXACT, 0)
     yield "Request", request(STATEMENTS, 100_000)
     yield "Request", request(WEIGHTED, 100_000)
@@ -383,6 +393,7 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
             "said": "no common wire version: here 1, there 2",
         },
     )
+    yield "NoRoom", {"federation": federation, "nonce": round_id, "reason": "4 bytes are needed, and 3 are kept"}
     catalogue: dict[str, Any] = {
         "federation": federation,
         "nonce": round_id,
@@ -434,23 +445,22 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
             "denials": [denial, denial | {"code": "PURPOSE"}],
         },
     )
+    yield "Catalogue", catalogue | {"standing": standing | {"send_ms": 8000}}
     yield "Catalogue", catalogue | {"standing": standing | {"micro_rho": 7, "compute_ms": 250, "denials": [denial]}}
     yield "Propose", head | {"expires_at": 1_000_120, "request": b"an envelope"}
-    yield (
-        "Accept",
-        head
-        | {
-            "request_hash": request_hash,
-            "expires_at": 1_000_120,
-            "mask_key_hash": sha256(key).digest(),
-            "channel_key_hash": sha256(public(derive(ROOT, "another"))).digest(),
-            "self_commitment": derive(ROOT, "self commitment"),
-            "policy_hash": policy_hash,
-            "min_silos": 3,
-            "max_colluding": 1,
-            "max_missing": 0,
-        },
-    )
+    accept = head | {
+        "request_hash": request_hash,
+        "expires_at": 1_000_120,
+        "mask_key_hash": sha256(key).digest(),
+        "channel_key_hash": sha256(public(derive(ROOT, "another"))).digest(),
+        "self_commitment": derive(ROOT, "self commitment"),
+        "policy_hash": policy_hash,
+        "min_silos": 3,
+        "max_colluding": 1,
+        "max_missing": 0,
+    }
+    yield "Accept", accept
+    yield "Accept", accept | {"compute_ms": 250, "send_ms": 8000}
     yield (
         "Manifest",
         head
@@ -600,8 +610,7 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
             {"name": "(intercept)", "middle": 0.0, "half": 1.0},
             {"name": "days", "middle": 30.0, "half": 30.0},
         ],
-        "weights": [0.5, -1.25],
-        "velocity": [0.0, 0.1],
+        "numbers": [_numbers("velocity", [0.0, 0.1]), _numbers("weights", [0.5, -1.25])],
     }
     yield "RunState", descent
     yield "RunState", descent | {"ended_early": "diverged"}
@@ -620,11 +629,9 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
             "position": _digest("the report"),
             "learned_at": 1_000_060,
             "terms": [],
-            "weights": [],
-            "velocity": [],
+            "numbers": [_numbers("loss", [12.5]), _numbers("weights", [0.5, -1.25])],
             "exact": {
                 "family": "poisson-regression",
-                "numbers": [{"name": "loss", "values": [12.5]}, {"name": "weights", "values": [0.5, -1.25]}],
                 "ended": "no-maximum",
                 "why": "ward = other",
                 "fitted": {
@@ -663,8 +670,7 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
         "position": _digest("the report"),
         "learned_at": 1_000_060,
         "terms": [],
-        "weights": [],
-        "velocity": [],
+        "numbers": [],
     }
     spell = {"first": 0, "last": 1, "silos": ["bank", "ward"], "policies": [policy_hash] * 2, "without": ["ward"]}
     first = RELEASED | {"step": 0, "after": bytes(32)}
@@ -744,8 +750,7 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
             "position": _digest("the report"),
             "learned_at": 1_000_060,
             "terms": [],
-            "weights": [],
-            "velocity": [],
+            "numbers": [],
             "split": bytes(range(64)),
         },
     )
