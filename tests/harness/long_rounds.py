@@ -170,8 +170,7 @@ def moved(opened: list[npt.NDArray[np.int64]]) -> Any:
 
     def move(state: RunState | None, request: Request, position: bytes, sums: Opened, now: int) -> RunState:
         opened.extend(sums.whole_blocks())
-        nothing = np.zeros(0)
-        return state_after(request, position, now, (), nothing, nothing)
+        return state_after(request, position, now, (), {})
 
     return defaultdict(lambda: move)
 
