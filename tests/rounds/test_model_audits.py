@@ -171,7 +171,7 @@ def test_a_run_whose_audit_would_be_refused_does_not_begin(
         assert steps <= {"> catalogue", "< catalogue"}
         assert not file.with_name("keep.json").exists()
         assert not Registry(path / "f").entries()
-        assert not any(ledger_of(silo).runs() for silo in simulation.silos.values())
+        assert not any(states_of(silo) for silo in simulation.silos.values())
 
 
 @every(
