@@ -17,7 +17,7 @@ from policies.requests.metrics import METRICS, MetricName, Sum, sums_of
 from policies.requests.one_sum import OneSum
 from policies.requests.statistic import Extent, Statistic, exact, noised
 from policies.requests.tables import Table
-from policies.units import ColumnRole
+from policies.units import ColumnRole, counted
 
 OWN = "own"  # beside the name of a block: the slots of the silos that open their own metrics
 
@@ -67,7 +67,7 @@ class Evaluation(OneSum, Message):
         return sums_of(self.model.task(table), self.metrics, has_noise=not self.is_exact)
 
     def rows_in_words(self, table: Table) -> str:
-        rows = f"at most {table.max_rows} rows"
+        rows = f"at most {counted(table.max_rows, 'row')}"
         return rows if self.held_out is None else f"{rows} of who is held out: {self.held_out}"
 
     def thresholds(self, table: Table) -> Iterator[tuple[str, str]]:

@@ -143,7 +143,9 @@ def test_the_fit_is_the_maximum_that_another_program_finds() -> None:
         value = (np.logaddexp(0, odds) - odds * label).sum() + (penalty * weights**2).sum() / 2
         return float(value), slope + penalty * weights
 
-    best = minimize(loss, np.zeros(len(used)), jac=True, method="L-BFGS-B", options={"maxiter": 5000, "ftol": 0, "gtol": 1e-7})
+    best = minimize(
+        loss, np.zeros(len(used)), jac=True, method="L-BFGS-B", options={"maxiter": 5000, "ftol": 0, "gtol": 1e-7}
+    )
     assert state["accepted"][used] == pytest.approx(best.x, abs=2e-4)
     assert not np.delete(state["accepted"], used).any()
 
