@@ -119,11 +119,7 @@ class MaskingScheme:
         return Opened(self.shape.check_sum(self.ring.signed(words).astype(np.int64, copy=False)))
 
     def _summed(self, index: int, chunk: bytes) -> Words:
-        if not self.shape.is_long:
-            return np.frombuffer(chunk, self.ring.dtype)
-        entries = self.unreduced.read(index, chunk)
-        self.unreduced.check(index, entries, self.shape.silos)
-        return self.unreduced.reduced(entries)
+        return self.unreduced.reduced(index, chunk) if self.shape.is_long else np.frombuffer(chunk, self.ring.dtype)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ docs/protocol.md sections 7.4 and 7.5; section 8, rows G9 and G10.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from blake3 import blake3
 
 from crypto.backends.masking import MaskingScheme
@@ -98,8 +97,7 @@ def check_products(checked: CheckedReport, scheme: MaskingScheme, proof: Proof, 
         scheme.unreduced.check(index, entries, len(checked.survivors))
         start += size
         if proof.whole:
-            entries = entries.astype(np.uint64)  # less those of the contributions, modulo 2^64
-            for chunk in signed_chunks(checked, proof.whole, index, evidence(index)):
+            for chunk in signed_chunks(checked, proof.whole, index, evidence(index)):  # less these, modulo 2^64
                 entries -= scheme.unreduced.of_words(scheme.words(index, chunk))
         found.add(entries)
     if found.values != added([proof.products[silo] for silo in left]):
