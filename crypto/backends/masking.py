@@ -114,12 +114,20 @@ class MaskingScheme:
         subtracted_seeds: Sequence[bytes],
         secret: Secret | None = None,
     ) -> Opened:
-        words = np.concatenate([self._summed(index, chunk) for index, chunk in enumerate(only_column(self, sums))])
+        words = self._reduced(only_column(self, sums))
         apply_masks(words, self.ring, added_seeds, subtracted_seeds)
-        return Opened(self.shape.check_sum(self.ring.signed(words).astype(np.int64, copy=False)))
+        return Opened(self.shape.check_sum(self.ring.signed(words)).astype(np.int64, copy=False))
 
-    def _summed(self, index: int, chunk: bytes) -> Words:
-        return self.unreduced.reduced(index, chunk) if self.shape.is_long else np.frombuffer(chunk, self.ring.dtype)
+    def _reduced(self, chunks: Sequence[bytes]) -> Words:
+        words, how, start = np.empty(self.shape.length, self.ring.dtype), self.unreduced, 0
+        for index, chunk in enumerate(chunks):
+            part = words[start : start + self.shape.values(index)]
+            if self.shape.is_long:
+                how.reduced(index, chunk, part)
+            else:
+                part[:] = np.frombuffer(chunk, self.ring.dtype)
+            start += part.size
+        return words
 
 
 @dataclass(frozen=True, slots=True)

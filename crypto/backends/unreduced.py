@@ -7,6 +7,7 @@ it: `crypto.rounds.products`. A chunk has the low 32 bits of its entries, and af
 byte each for up to 256 contributions, else in two. docs/protocol.md sections 2.7 and 7.5.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from crypto.errors import ProtocolError, RangeError
 from crypto.ring import Ring, Words
 
 HALF_BITS = 32  # of a word of 64 bits
+BLOCK = 16_384  # entries: 128 KiB, stays in the second-level cache
 _LOW = np.dtype("<u4")
 
 
@@ -61,32 +63,39 @@ class Unreduced:
 
     def read(self, index: int, chunk: bytes | memoryview) -> Words:
         """Return the entries of a chunk of a sum, in words of 64 bits; raises WireError on a wrong size."""
+        return np.concatenate([block.copy() for block in self.blocks(index, chunk)])
+
+    def blocks(self, index: int, chunk: bytes | memoryview) -> Iterator[Words]:
+        """Yield the entries of a chunk in blocks, each of which is overwritten by the next; raises WireError."""
         low, above = self._parts(index, chunk)
-        entries = low.astype(np.uint64)
-        if above is not None:
-            high = above.astype(np.uint64)
-            high <<= np.uint64(HALF_BITS)
-            entries |= high
-        return entries
+        entries, high = np.empty(min(BLOCK, low.size), np.uint64), np.empty(min(BLOCK, low.size), np.uint64)
+        for start in range(0, low.size, BLOCK):
+            block = entries[: low.size - start]
+            np.copyto(block, low[start : start + BLOCK])
+            if above is not None:
+                np.copyto(high[: block.size], above[start : start + BLOCK])
+                np.left_shift(high[: block.size], HALF_BITS, out=high[: block.size])
+                np.bitwise_or(block, high[: block.size], out=block)
+            yield block
 
     def check(self, index: int, entries: Words, silos: int) -> None:
         """Raise RangeError if an entry is larger than that of a sum of so many contributions."""
         if int(entries.max()) > self.most(silos):
             raise RangeError(f"chunk {index} of the sum has an entry above {self.most(silos)}: it was altered")
 
-    def reduced(self, index: int, chunk: bytes | memoryview) -> Words:
-        """Return the words of the ring that a chunk is the sum of, in memory of their own; raises WireError."""
-        low, _ = self._parts(index, chunk)
+    def reduced(self, index: int, chunk: bytes | memoryview, words: Words) -> None:
+        """Write the words of the ring that a chunk is the sum of over `words`; raises WireError on a wrong size."""
+        low, above = self._parts(index, chunk)
         if self.runs == 1:
-            return self.ring.reduce(low.astype(self.ring.dtype))
-        _, above = self._parts(index, chunk)
+            np.copyto(words, low)
+            self.ring.reduce(words)
+            return
         first, second = np.split(low, 2)
-        words = second.astype(np.uint64)
+        np.copyto(words, second)
         if above is not None:
             words += np.split(above, 2)[0]  # what the low halves carry
         words <<= np.uint64(HALF_BITS)
         words |= first
-        return words
 
     def _parts(self, index: int, chunk: bytes | memoryview) -> tuple[Words, Words | None]:
         check_size(chunk, self.chunk_bytes(index), index)

@@ -11,11 +11,11 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from crypto.backends.masking import MaskingScheme
 from crypto.backends.scheme import CHUNK_VALUES, Shape
+from crypto.backends.unreduced import BLOCK
 from crypto.errors import ProtocolError, RangeError, WireError
 from crypto.keys import derive
 from crypto.ring import Ring
 from crypto.rounds.products import (
-    BLOCK,
     ERROR_LOG2,
     InnerProducts,
     added,
@@ -182,7 +182,9 @@ def test_a_sum_that_is_not_reduced_holds_the_sum_of_the_words(
         assert entries.tolist() == expected
         assert scheme.unreduced.above == (None if 5 * 2 ** min(bits, 32) <= 2**32 else np.dtype("u1"))
         scheme.unreduced.check(index, entries, silos)
-        assert scheme.unreduced.reduced(index, summed).tolist() == [sum(column) % 2**bits for column in columns]
+        reduced = ring.zeros(len(columns))
+        scheme.unreduced.reduced(index, summed, reduced)
+        assert reduced.tolist() == [sum(column) % 2**bits for column in columns]
         alone = [scheme.unreduced.of_words(scheme.words(index, one[index])) for one in chunks]
         assert np.array_equal(np.sum([one.astype(np.uint64) for one in alone], axis=0), entries)
 
