@@ -35,6 +35,7 @@ LINKS: Mapping[str, Link] = MappingProxyType(
 WITHOUT: Mapping[str, str] = MappingProxyType(
     {
         "naive-bayes": "naive-bayes has a table for each class, and no weights; a silo's owner predicts with it",
+        "hashed-logistic": "hashed-logistic has weights of places, not of columns; a silo's owner predicts with it",
         "kaplan-meier": "kaplan-meier draws curves of groups, and says nothing of one row",
         "pca": "pca finds directions, and predicts no label",
         "k-means": "k-means finds centres, and predicts no label",

@@ -29,7 +29,7 @@ def predictions(state: RunState, path: Path) -> Predictions:
         raise SiloError(f"the run ended without a model ({state.ended})", "take a run that has a model")
     task = plan.task(state.record.table)
     columns = [task.table.column(name) for name in task.features]
-    filled = [one.name for one in columns if kind_of(one) != "text"] if task.options.get("missing") == "skip" else []
+    filled = [one.name for one in columns if kind_of(one) != "text"] if task.options["missing"] != "drop" else []
     classes = task.groups if kind_of(task.label_column) == "text" else ()
     return predict(path, columns, filled, classes, lambda rows: scored(state, task, rows))
 
