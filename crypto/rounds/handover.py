@@ -39,7 +39,7 @@ class HeldState(Message):
     run: RoundId
     job: Digest  # of what all requests of the run share
     position: Digest
-    done: Annotated[int, Field(ge=1)]
+    done: Annotated[int, Field(ge=1, le=2**31)]
     size: Annotated[int, Field(ge=1, le=MAX_HANDED_BYTES)]
     digest: Digest
 
