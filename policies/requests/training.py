@@ -136,7 +136,7 @@ class TrainingStep(OneSum, Message, ABC):
         return rows if self.held_out is None else f"{rows}, and none of who is held out: {self.held_out}"
 
     def state_values(self, slots: int) -> int:
-        """Return of how many values, of 16 bytes each, the run's state is at a silo, whose vector has so many slots.
+        """Return of how many values, with up to five numbers each, the state of the run is, by the slots of its vector.
 
         A family whose vector is shorter than its model returns more.
         """
