@@ -47,7 +47,7 @@ TRAIN, TEST = planted(8000, 1), planted(20_000, 2)
 
 
 def of(crossed: str = "a*b", rounds: int = 80, family: str = "hashed-logistic", **options: str) -> Task:
-    return task(family, COLUMNS, "ok", FEATURES, rounds=rounds, bits="12", crossed=crossed, **options)
+    return task(family, COLUMNS, "ok", FEATURES, rounds=rounds, bits="12", crossed=crossed, **options)  # type: ignore[arg-type]
 
 
 def accuracy(own: Task, state: State) -> float:
@@ -173,7 +173,7 @@ def test_a_tenth_of_the_weights_a_round_comes_near_with_more_rounds(options: dic
     found, _, rounds = fitted(of(rounds=301, **options))
     assert found > exact - 0.01
     assert rounds == 301
-    own = numbered(of(**options), 1)
+    own = numbered(of(**options), 1)  # type: ignore[arg-type]
     assert SHAPES[own.family].blocks(own)["gradient"] == 409
 
 
@@ -281,7 +281,7 @@ def test_what_does_not_fit_is_refused_with_what_is_expected(
     options: dict[str, str], features: tuple[str, ...], says: str
 ) -> None:
     with pytest.raises(ValueError, match=says.replace("*", r"\*")):
-        task("hashed-logistic", COLUMNS, "ok", features, **options)
+        task("hashed-logistic", COLUMNS, "ok", features, **options)  # type: ignore[arg-type]
 
 
 def test_a_text_label_names_its_positive_value() -> None:
