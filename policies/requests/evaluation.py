@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from crypto.wire import Message
 from policies.requests.held_out import HeldOut, Side, marks_of
-from policies.requests.judged import JudgedModel
+from policies.requests.judged import JudgedModel, check_judges, judges
 from policies.requests.metrics import METRICS, MetricName, Sum, sums_of
 from policies.requests.one_sum import OneSum
 from policies.requests.statistic import Extent, Statistic, exact, noised
@@ -46,8 +46,7 @@ class Evaluation(OneSum, Message):
     def _check(self) -> Self:
         if list(self.metrics) != sorted(set(self.metrics)):
             raise ValueError("metrics are in order, each once")
-        if self.held_out not in (None, self.model.step.held_out):
-            raise ValueError("a model is judged by those whom its own run held out, or by all rows")
+        check_judges(self.model, self.held_out)
         return self
 
     @property
@@ -56,7 +55,7 @@ class Evaluation(OneSum, Message):
 
     @property
     def side(self) -> Side | None:
-        return None if self.held_out is None else Side(self.held_out, is_held_out=True)
+        return judges(self.held_out)
 
     @property
     def is_exact(self) -> bool:
