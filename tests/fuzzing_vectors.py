@@ -21,8 +21,8 @@ def readers() -> Iterator[tuple[str, Read, tuple[bytes, ...]]]:
     for name, bits in UNREDUCED.items():
         how = Unreduced(Shape(LENGTH, SILOS, 3, 1), Ring(bits))
         total = UnreducedSum(how)
-        total.add(0, (np.arange(LENGTH) << 20).astype(how.ring.dtype).tobytes())
-        total.add(0, bytes(how.ring.word_bytes * LENGTH))
+        total.add(0, how.ring.pack((np.arange(LENGTH) << 20).astype(how.ring.dtype)))
+        total.add(0, bytes(how.ring.packed_bytes(LENGTH)))
         yield name, _read_unreduced(how), (total.chunk(0), bytes(how.chunk_bytes(0)))
     long = state_of_run({"velocity": np.ones(3), "weights": np.arange(7, dtype=np.int64)})
     yield "state", _read_state, (packed(long), packed(state_of_run({})))
