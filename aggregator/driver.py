@@ -329,21 +329,23 @@ class Server:
     ) -> dict[str, Signed[Contribution]]:
         """Collect and add masked inputs as they arrive, a frame at a time; an invalid one counts as missing."""
         found: dict[str, Signed[Contribution]] = {}
-        sizes = piece_sizes(shared.before.scheme)
+        count, is_long = len(frames_of(piece_sizes(shared.before.scheme))), shared.before.manifest.terms.is_long
 
         async def one(silo: str) -> tuple[bytes, ...]:
-            handle = self._silos[silo]
-            reply = await handle.call("contribute", round_id, go)
-            outcomes.hear(round_id, {silo: reply})
-            if len(reply) != 2:
-                raise ProtocolError("a contribution is a header and a frame")
-            header, frame = reply
+            reply = await self._silos[silo].call("contribute", round_id, go)
+            if len(reply) != (1 if is_long else 2):
+                outcomes.hear(round_id, {silo: reply})
+                raise ProtocolError(
+                    "a contribution is a header and a frame, of a long round a frame and later its header"
+                )
+            staged = await self._sums.stage(round_id, silo, 0, reply[-1])
+            for number in range(1, count):
+                staged += await self._sums.stage(round_id, silo, number, await self._frame(round_id, silo, number))
+            header = await self._frame(round_id, silo, count) if is_long else reply[0]
+            outcomes.hear(round_id, {silo: (header,)})
             signed = core.read_contribution(self._aggregator, shared, silo, header)
-            chunks = signed.message.chunks
-            await self._sums.stage(round_id, silo, chunks, frame)
-            for index in range(1, len(frames_of(sizes))):
-                (frame,) = await handle.call("frame", round_id, index.to_bytes(8, "big"))
-                await self._sums.stage(round_id, silo, chunks, frame)
+            if staged != signed.message.chunks:
+                raise ProtocolError(f"a chunk of {silo!r} is not the one it signed")
             await self._sums.add(round_id, silo, signed.digest)
             found[silo] = signed
             return ()
@@ -353,6 +355,10 @@ class Server:
         others_s = min(sum(sum(one.values()) - one[round_id] for one in others), MAX_BUSY_S)
         await self._gather({silo: one(silo) for silo in shared.before.manifest.silos}, own_s + others_s, outcomes)
         return found
+
+    async def _frame(self, round_id: bytes, silo: str, number: int) -> bytes:
+        """Return a frame of a silo's masked input, which is the same each time; raises whatever the call raises."""
+        return core.only_frame(await self._silos[silo].call("frame", round_id, number.to_bytes(8, "big")))
 
     async def _ask(
         self,

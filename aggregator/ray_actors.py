@@ -57,8 +57,9 @@ class RaySums:
     async def start(self, round_id: bytes, manifest: bytes, round_key: bytes) -> None:
         await self._do("start", round_id, manifest, round_key)
 
-    async def stage(self, round_id: bytes, silo: str, digests: tuple[bytes, ...], frame: bytes) -> None:
-        await self._do("stage", round_id, silo, digests, frame)
+    async def stage(self, round_id: bytes, silo: str, number: int, frame: bytes) -> tuple[bytes, ...]:
+        digests: tuple[bytes, ...] = await self._do("stage", round_id, silo, number, frame)
+        return digests
 
     async def add(self, round_id: bytes, silo: str, name: bytes) -> None:
         await self._do("add", round_id, silo, name)

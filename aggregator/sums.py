@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from blake3 import blake3
-
 from aggregator.keeping import Keeping
 from aggregator.store import CONTRIBUTIONS, ContributionStore, Staged
 from crypto.backends.scheme import Accumulator, Scheme
@@ -31,8 +29,11 @@ class Sums(Protocol):
         Raises StoreError if there is no room, ProtocolError if too many rounds are open.
         """
 
-    async def stage(self, round_id: bytes, silo: str, digests: tuple[bytes, ...], frame: bytes) -> None:
-        """Keep the next frame of a masked input; raises ProtocolError on a chunk without its signed digest."""
+    async def stage(self, round_id: bytes, silo: str, number: int, frame: bytes) -> tuple[bytes, ...]:
+        """Keep the next frame of a masked input; return the BLAKE3 digests of its pieces.
+
+        Raises ProtocolError on a frame of another number, WireError or RangeError on one of another form.
+        """
 
     async def add(self, round_id: bytes, silo: str, name: bytes) -> None:
         """Add a complete masked input; raises ProtocolError if it is incomplete or the silo's second one."""
@@ -91,19 +92,18 @@ class SumShard:
         room = dict(zip(silos, self._store.stage(sum(sizes), len(silos), self._needed()), strict=True))
         self._rounds[round_id] = _Running(scheme, sizes, frames(sizes), total, room)
 
-    def stage(self, round_id: bytes, silo: str, digests: tuple[bytes, ...], frame: bytes) -> None:
+    def stage(self, round_id: bytes, silo: str, number: int, frame: bytes) -> tuple[bytes, ...]:
         running = self._running(round_id, silo)
         staged = running.staged[silo]
-        arrived = staged.frames
-        if arrived >= len(running.frames) or len(digests) != len(running.sizes):
-            raise ProtocolError(f"the contribution of {silo!r} has {len(running.frames)} frames")
-        numbers = running.frames[arrived]
-        for number, piece in zip(numbers, slices(frame, [running.sizes[number] for number in numbers]), strict=True):
-            if blake3(piece).digest() != digests[number]:
-                raise ProtocolError(f"a chunk of {silo!r} is not the one it signed")
+        if number != staged.frames or number >= len(running.frames):
+            raise ProtocolError(f"frame {number} of the {len(running.frames)} of {silo!r}, expected {staged.frames}")
+        sizes = [running.sizes[one] for one in running.frames[number]]
+        pieces = list(slices(frame, sizes))
+        for one, piece in zip(running.frames[number], pieces, strict=True):
             if running.sum is not None:
-                running.sum.check(number, bytes(piece))  # so that adding cannot fail in the middle
+                running.sum.check(one, bytes(piece))  # so that adding cannot fail in the middle
         staged.append(frame)
+        return digests(pieces)
 
     def add(self, round_id: bytes, silo: str, name: bytes) -> None:
         running = self._running(round_id, silo)

@@ -135,8 +135,8 @@ class LocalSums:
     async def start(self, round_id: bytes, manifest: bytes, round_key: bytes) -> None:
         self.shard.start(round_id, manifest, round_key)
 
-    async def stage(self, round_id: bytes, silo: str, digests: tuple[bytes, ...], frame: bytes) -> None:
-        self.shard.stage(round_id, silo, digests, frame)
+    async def stage(self, round_id: bytes, silo: str, number: int, frame: bytes) -> tuple[bytes, ...]:
+        return self.shard.stage(round_id, silo, number, frame)
 
     async def add(self, round_id: bytes, silo: str, name: bytes) -> None:
         self.shard.add(round_id, silo, name)
