@@ -70,6 +70,7 @@ from policies.requests.denials import Denial
 from silo_node.ledger.events import LogEntry, SurvivorsSigned
 from silo_node.ledger.totals import Totals
 from silo_node.traces import Trace
+from tests import fuzzing_vectors
 from tests.vectors import messages
 from tests.vectors.vocabulary import types
 
@@ -323,6 +324,7 @@ def decoders() -> dict[str, Decoder]:
             (PROVENANCE.model_dump_json(by_alias=True).encode(),),
             is_file=True,
         ),
+        *(Decoder(*one) for one in fuzzing_vectors.readers()),
         *_of_membership(),
         *_of_ciphertexts(),
     ]

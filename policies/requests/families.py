@@ -7,152 +7,43 @@ families have no noise, so only a source that its policy declares exact answers.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
 from typing import Literal
 
 from policies.requests import audited, interactions
+from policies.requests.hashed import SHAPE as HASHED_LOGISTIC
+from policies.requests.shapes import MAX_WIDTH as MAX_WIDTH
+from policies.requests.shapes import MOST_PER_ROW as MOST_PER_ROW
+from policies.requests.shapes import Kind as Kind
+from policies.requests.shapes import Option as Option
+from policies.requests.shapes import Part as Part
+from policies.requests.shapes import Shape as Shape
+from policies.requests.shapes import Task as Task
+from policies.requests.shapes import (
+    any_value,
+    check_named,
+    parsed_option,
+    whole_option,
+    width_option,
+)
+from policies.requests.shapes import choice_option as choice_option
+from policies.requests.shapes import kind_of as kind_of
+from policies.requests.shapes import number_option as number_option
 from policies.requests.survival import Grid, grid_of
-from policies.requests.tables import Table, TableColumn
+from policies.requests.tables import TableColumn
 
-MAX_WIDTH = 400  # numbers of one gradient of an exact family, whose Hessian has about half its square
-MOST_PER_ROW = 2**31  # that a row adds to a number of a first round; later rounds bound their own sums
 MAX_COUNT = 1_000_000  # a label of Poisson regression
 MAX_OFFSET = 30  # in magnitude
 MAX_CELLS = 16_384  # of survival curves: bins of all groups
 MAX_CLUSTERS = 100
+HAZARD_BLOCKS = ("hazard-events", "hazard-ends", "hazard-risks")  # of the baseline hazard of a Cox model
+# Families with curves on a grid of the time: the option that is the width of a bin, and what divides the rows.
+_CURVES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {"kaplan-meier": ("grid", "group"), "cox": ("hazard", "strata")}
+)
 MAX_NUMBERS = 100_000  # of a round that sums by group
-Kind = Literal["bool", "text", "number"]  # of a column: true or false, one of a domain, a number with bounds
-
-
-def kind_of(column: TableColumn) -> Kind | None:
-    """Return which kind of cells a column has; None for one without bounds and domain."""
-    if column.type == "bool":
-        return "bool"
-    if column.domain:
-        return "text"
-    return "number" if column.step is not None else None
-
-
-def classes_of(column: TableColumn) -> tuple[str, ...]:
-    """Return the values of a text without `unknown`, which stands for a missing one too."""
-    return tuple(value for value in column.domain if value != column.unknown)
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One round of a family, as its request fixes it: columns, options, and the number of the round from 0."""
-
-    family: str
-    table: Table
-    number: int
-    rounds: int  # planned, at most
-    label: str | None
-    features: tuple[str, ...]
-    parts: Mapping[str, str]  # further columns by what they are, such as "offset"
-    options: Mapping[str, str]  # with the defaults of what the request leaves out
-
-    @property
-    def label_column(self) -> TableColumn:
-        """The column of the label; raises KeyError without one."""
-        return self.table.column(self.label or "")
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The values of a text label: its domain without `unknown`, which stands for a missing one too."""
-        return classes_of(self.label_column)
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """The values of a bool or text label, by which rows are grouped."""
-        return ("false", "true") if kind_of(self.label_column) == "bool" else self.classes
-
-    @property
-    def width(self) -> int:
-        """The number of columns of the design: the intercept, one for a number or bool, all but one of a domain.
-
-        With `missing = "indicator"` one more for each feature without a domain: whether its cell is missing. With
-        `interactions` one more for each product of two columns.
-        """
-        columns = [self.table.column(name) for name in self.features]
-        plain = 2 if self.options.get("missing") == "indicator" else 1
-        pairs = interactions.width_of(self.options.get("interactions", ""), self.table.column)
-        return 1 + pairs + sum(len(column.domain) - 1 if column.domain else plain for column in columns)
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """A parameter of a family: its default, and a check that raises ValueError with what is expected."""
-
-    default: str
-    check: Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A further column of a family: its role in the policy, the kinds of its cells, whether it must be named."""
-
-    role: Literal["feature", "label", "audit"]
-    kinds: frozenset[Kind]
-    is_needed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What a family takes, and the length of each block of a round by the block's name."""
-
-    blocks: Callable[[Task], Mapping[str, int]]
-    labels: frozenset[Kind]  # the kinds of label that it takes; empty where it has none
-    options: Mapping[str, Option] = field(default_factory=dict)
-    parts: Mapping[str, Part] = field(default_factory=dict)
-    least_features: int = 1
-    takes: frozenset[Kind] = frozenset()  # the kinds of features; empty where it takes any
-    rounds: int | None = None  # of a run at most, where the job names no number; None as the job has it
-    # How many numbers of a round a row changes; None where it is all. The declared time of a plan follows from it.
-    changed: Callable[[Task], int] | None = None
-    check: Callable[[Task], None] = lambda task: None  # raises ValueError where the columns contradict the family
-    predicts: Literal["class", "number", "order"] | None = None  # of a row; None where it predicts nothing
-
-
-def number_option(default: str, low: str, high: str) -> Option:
-    """Return an option that is a plain decimal number from `low` to `high`."""
-
-    def check(text: str) -> None:
-        try:
-            found = Decimal(text)
-        except InvalidOperation:
-            found = Decimal("nan")
-        if not found.is_finite() or f"{found:f}" != text or not Decimal(low) <= found <= Decimal(high):
-            raise ValueError(f"expected a number from {low} to {high}, found {text[:40]!r}")
-
-    return Option(default, check)
-
-
-def width_option() -> Option:
-    """Return an option that is a plain number above 0, or left out."""
-    number = number_option("", "0.000000001", "1000000000000")
-    return Option("", lambda text: number.check(text) if text else None)
-
-
-def choice_option(default: str, *values: str) -> Option:
-    """Return an option that is one of some words."""
-
-    def check(text: str) -> None:
-        if text not in values:
-            raise ValueError(f"expected one of {', '.join(values)}, found {text[:40]!r}")
-
-    return Option(default, check)
-
-
-def whole_option(default: str, low: int, high: int) -> Option:
-    """Return an option that is a whole number from `low` to `high`."""
-
-    def check(text: str) -> None:
-        if not (text.isascii() and text.isdigit() and str(int(text)) == text and low <= int(text) <= high):
-            raise ValueError(f"expected a whole number from {low:,} to {high:,}, found {text[:40]!r}")
-
-    return Option(default, check)
 
 
 def moments(task: Task, label: int) -> Mapping[str, int]:
@@ -191,39 +82,60 @@ def _multinomial(task: Task) -> Mapping[str, int]:
 
 
 def _cox(task: Task) -> Mapping[str, int]:
-    """Return the blocks of a Cox model, which has no intercept; `pairs` are those that tell its concordance."""
+    """Return the blocks of a Cox model, which has no intercept; `pairs` are those that tell its concordance.
+
+    With the option `hazard` they have the events, the rows that end and the relative hazards of rows, by group and bin.
+    """
     if task.number == 0:
         return moments(task, 2)
-    return {**newton(task.width - 1), "events": 1, "strata": 1, "pairs": 3}
+    found = {**newton(task.width - 1), "events": 1, "strata": 1, "pairs": 3}
+    return found | dict.fromkeys(HAZARD_BLOCKS if task.options["hazard"] else (), _curve_cells(task))
+
+
+def _cox_changed(task: Task) -> int:
+    """Return how many numbers of a round of a Cox model a row changes: of those by group and bin its own alone."""
+    rounds = (SHAPES["cox"].blocks(replace(task, number=number)) for number in range(2))
+    return max(sum(1 if name in HAZARD_BLOCKS else length for name, length in one.items()) for one in rounds)
 
 
 def curve_grid(task: Task) -> Grid:
-    """Return the bins of the time of a survival curve; raises ValueError if its option `grid` is no width of one."""
-    column, width = task.table.column(task.parts["time"]), task.options["grid"]
+    """Return the bins of the time of a curve; raises ValueError if its option is no width of one."""
+    name = _CURVES[task.family][0]
+    column, width = task.table.column(task.parts["time"]), task.options[name]
     if not width:
         return grid_of(column, None)
     steps = Decimal(width) / Decimal(column.step or 1)
     if steps % 1:
-        raise ValueError(f"grid: {width} is no multiple of {column.step}, the step of {column.name!r}")
+        raise ValueError(f"{name}: {width} is no multiple of {column.step}, the step of {column.name!r}")
     return grid_of(column, int(steps))
 
 
 def curve_groups(task: Task) -> Sequence[str]:
     """Return the names of the groups that have curves: of one without a name, where no column divides the rows."""
-    name = task.parts.get("group")
+    name = task.parts.get(_CURVES[task.family][1])
     return ("",) if name is None else task.table.column(name).domain or ("false", "true")
 
 
+def _curve_cells(task: Task) -> int:
+    return len(curve_groups(task)) * curve_grid(task).bins
+
+
 def _kaplan_meier(task: Task) -> Mapping[str, int]:
-    cells = len(curve_groups(task)) * curve_grid(task).bins
+    cells = _curve_cells(task)
     return {"rows": 1, "left-out": 1, "events": cells, "ends": cells}
 
 
 def _check_curves(task: Task) -> None:
     _check_event(task)
-    if (cells := _kaplan_meier(task)["ends"]) > MAX_CELLS:
+    if (cells := _curve_cells(task)) > MAX_CELLS:
         message = f"curves of {cells:,} bins in all groups, at most {MAX_CELLS:,} are computed"
-        raise ValueError(f"{message}; name a grid: the width of its bins in units of the time")
+        raise ValueError(f"{message}; name a {_CURVES[task.family][0]}: the width of its bins in units of the time")
+
+
+def _check_cox(task: Task) -> None:
+    _check_event(task)
+    if task.options["hazard"]:
+        _check_curves(task)
 
 
 def column_moments(task: Task) -> Mapping[str, int]:
@@ -327,7 +239,7 @@ def _check_audit(task: Task) -> None:
     if len({kind_of(task.table.column(name)) for name in named.values()}) > 1:
         raise ValueError("audit compares decisions and what was true of one kind: two bools, or two texts")
     for what, name in named.items():
-        _check_named(task.table.column(name), what, task.options["positive"])
+        check_named(task.table.column(name), what, task.options["positive"])
     audited.check(audited_by(task))
 
 
@@ -369,17 +281,8 @@ def _check_pair(task: Task) -> None:
         raise ValueError(f"{task.family} compares two groups, label {task.label!r} has {len(task.groups)}; take anova")
 
 
-def parsed_option(parse: Callable[[str], object]) -> Option:
-    """Return an option that is left out, or a text that `parse` takes; it raises ValueError else."""
-    return Option("", lambda text: None if not text else (parse(text), None)[1])
-
-
-def _any_value(text: str) -> None:
-    """Take any text: the family compares it with the label's domain."""
-
-
 def _check_positive(task: Task) -> None:
-    _check_named(task.label_column, "label", task.options["positive"])
+    check_named(task.label_column, "label", task.options["positive"])
 
 
 def _check_logistic(task: Task) -> None:
@@ -389,17 +292,7 @@ def _check_logistic(task: Task) -> None:
 
 
 def _check_event(task: Task) -> None:
-    _check_named(task.table.column(task.parts["event"]), "event", task.options["positive"])
-
-
-def _check_named(column: TableColumn, what: str, positive: str) -> None:
-    """Raise ValueError unless a text column has its positive value named, and no other column has one."""
-    classes = classes_of(column)
-    if kind_of(column) == "text" and positive not in classes:
-        values = ", ".join(classes[:20])
-        raise ValueError(f"{what} {column.name!r} is text: name its positive value, positive = one of {values}")
-    if kind_of(column) != "text" and positive:
-        raise ValueError(f"{what} {column.name!r} is a {column.type}, which has no value to name; remove positive")
+    check_named(task.table.column(task.parts["event"]), "event", task.options["positive"])
 
 
 def _check_classes(task: Task) -> None:
@@ -450,11 +343,12 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
         "logistic-regression": Shape(
             _logistic,
             _CLASSES,
-            _REGRESSION | {"positive": Option("", _any_value), "weights": choice_option("none", "none", "reweighing")},
+            _REGRESSION | {"positive": Option("", any_value), "weights": choice_option("none", "none", "reweighing")},
             {"group": Part("audit", _CLASSES)},
             check=_check_logistic,
             predicts="class",
         ),
+        "hashed-logistic": HASHED_LOGISTIC,
         "multinomial-regression": Shape(
             _multinomial, frozenset({"text"}), _REGRESSION, check=_check_classes, predicts="class"
         ),
@@ -469,10 +363,18 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
         "cox": Shape(
             _cox,
             frozenset(),
-            _REGRESSION | {"ties": choice_option("efron", "efron", "breslow"), "positive": Option("", _any_value)},
+            _REGRESSION
+            | _COHORT
+            | {
+                "hazard": width_option(),
+                "positive": Option("", any_value),
+                "ties": choice_option("efron", "efron", "breslow"),
+            },
             _TIMES | {"strata": Part("feature", _CLASSES)},
-            check=_check_event,
+            changed=_cox_changed,
+            check=_check_cox,
             predicts="order",
+            has_groups=lambda options: bool(options.get("hazard")),
         ),
         "kaplan-meier": Shape(
             _kaplan_meier,
@@ -480,7 +382,7 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
             {
                 "grid": width_option(),
                 "min_cohort": whole_option("10", 1, 1_000_000),
-                "positive": Option("", _any_value),
+                "positive": Option("", any_value),
             },
             _TIMES | {"group": Part("feature", _CLASSES)},
             least_features=0,
@@ -504,7 +406,7 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
             | _COHORT
             | {
                 "clusters": whole_option("8", 1, MAX_CLUSTERS),
-                "centres": Option("", _any_value),
+                "centres": Option("", any_value),
                 "scale": choice_option("bounds", "bounds", "deviation"),
             },
             rounds=100,
@@ -519,7 +421,7 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
         "audit": Shape(
             _audit,
             _CLASSES,
-            _COHORT | {"positive": Option("", _any_value)},
+            _COHORT | {"positive": Option("", any_value)},
             {
                 "group": Part("audit", _CLASSES, is_needed=True),
                 "second_group": Part("audit", _CLASSES),
@@ -573,8 +475,8 @@ def check_task(task: Task, shapes: Mapping[str, Shape] = SHAPES) -> None:
     if task.features and task.width < 2:
         raise ValueError(f"{', '.join(task.features)} of one value each tell nothing; take other features")
     widest = max(shape.blocks(task).get("gradient", 0), task.width)
-    if widest > MAX_WIDTH:
-        message = f"the model would have {widest:,} weights, {task.family} has at most {MAX_WIDTH}"
+    if widest > shape.most_weights:
+        message = f"the model would have {widest:,} weights, {task.family} has at most {shape.most_weights:,}"
         raise ValueError(f"{message}; take fewer features, or features with fewer values")
 
 

@@ -9,10 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+from policies.requests import hashed
 from policies.requests.families import SHAPES, Option, Shape, Task, choice_option, number_option
+from policies.requests.shapes import whole_option
 from policies.requests.statistic import Extent, noised
+from policies.units import ROWS_UP_TO
 
 UNITS = 2**20  # in the L2 bound of a person's part of a block that is clipped
+PERSON_UNITS = 2**8  # the same of a long vector: few, so that the sum of all persons fits a small ring
 CELL_BITS = 14  # fractional bits of a product of two cells in [-1, 1] that is not clipped
 ROUNDS = 50  # of a run where the job names no other number: one count, then descent
 LEAST_ROUNDS = 3
@@ -23,7 +27,7 @@ DESCENT, MOMENTS = "descent", "moments"
 _COMMON, _PARTS = frozenset({"missing", "positive"}), frozenset({"offset"})
 
 # Shares of the price of a first round.
-_OF_PERSONS, _OF_LEFT_OUT, _OF_MEANS, _OF_MOMENTS = 5, 1, 4, 10
+_OF_PERSONS, _OF_LEFT_OUT, _OF_MEANS, _OF_MOMENTS, _OF_REACH = 5, 1, 4, 10, 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,32 @@ def _linear(task: Task) -> Mapping[str, Extent]:
     return {**_counts(task), "products": noised(triangle(task.width + 1), most, 4 * (_OF_PERSONS + _OF_LEFT_OUT))}
 
 
+def _hashed(task: Task) -> Mapping[str, Extent]:
+    """Return the blocks of a descent over hashed features; what a silo's persons add up to is bounded by the request.
+
+    A silo with more than `rows_up_to` rows would be cut, which moves a sum by no more than a person does.
+    """
+    rows = int(task.options["rows_up_to"])
+    extent = noised(hashed.weights_of(task), PERSON_UNITS).up_to(PERSON_UNITS * rows)
+    if task.number:
+        return {"gradient": extent}
+    counts = {name: one.up_to(rows) for name, one in _counts(task).items()}
+    return {**counts, "reach": extent.of_share(_OF_REACH)}
+
+
+def _check_hashed(task: Task) -> None:
+    hashed.check(task)
+    if task.rounds < LEAST_ROUNDS:
+        raise ValueError(f"{task.family} with noise takes {LEAST_ROUNDS} rounds or more, found {task.rounds}")
+
+
+def _refuse_few_bits(text: str) -> None:
+    """Raise ValueError where an option is named that is for sums without noise alone."""
+    if text:
+        why = "rounding a silo's sum moves that of a neighbour by a unit in every weight"
+        raise ValueError(f"for exact sources alone, as {why}, which no bound on one person allows; remove it")
+
+
 def _check_rounds(task: Task) -> None:
     exact = SHAPES[task.family]
     exact.check(replace(task, options={name: one.default for name, one in exact.options.items()} | dict(task.options)))
@@ -142,6 +172,25 @@ def _shape(family: str, extents: Callable[[Task], Mapping[str, Extent]] = _desce
     return NoisedShape(Shape(blocks, exact.labels, options, parts, check=check, predicts=exact.predicts), extents)
 
 
+def _hashed_shape() -> NoisedShape:
+    options = dict(hashed.OPTIONS) | {
+        "bits": whole_option(hashed.OPTIONS["bits"].default, hashed.LEAST_BITS, hashed.MOST_BITS - 1),
+        "clip": number_option("1", "0.000001", "100000"),
+        "keep": Option("", _refuse_few_bits),
+        "momentum": _stated("0", "0.99"),
+        "rate": _stated("0.000001", "1000000"),
+        "rows_up_to": whole_option(str(ROWS_UP_TO), 1, 2**40),
+        "value_bits": Option("", _refuse_few_bits),
+    }
+    exact = hashed.SHAPE
+    shape = Shape(
+        _lengths(_hashed), exact.labels, options, changed=exact.changed, check=_check_hashed,
+        predicts=exact.predicts, most_weights=exact.most_weights,
+        held=lambda options, slots: 2 << int(options["bits"]),
+    )  # fmt: skip
+    return NoisedShape(shape, _hashed)
+
+
 def _lengths(extents: Callable[[Task], Mapping[str, Extent]]) -> Callable[[Task], Mapping[str, int]]:
     return lambda task: {name: extent.length for name, extent in extents(task).items()}
 
@@ -152,6 +201,7 @@ NOISED: Mapping[str, NoisedShape] = MappingProxyType(
         "multinomial-regression": _shape("multinomial-regression"),
         "linear-regression": _shape("linear-regression", _linear),
         "poisson-regression": _shape("poisson-regression"),
+        "hashed-logistic": _hashed_shape(),
     }
 )
 NOISED_SHAPES: Mapping[str, Shape] = MappingProxyType({name: one.shape for name, one in NOISED.items()})

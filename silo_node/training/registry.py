@@ -7,6 +7,7 @@ from silo_node.training.families.anova import FAMILY as ANOVA
 from silo_node.training.families.audit import FAMILY as AUDIT
 from silo_node.training.families.chi_square import FAMILY as CHI_SQUARE
 from silo_node.training.families.cox import FAMILY as COX
+from silo_node.training.families.hashed import FAMILY as HASHED
 from silo_node.training.families.k_means import FAMILY as K_MEANS
 from silo_node.training.families.kaplan_meier import FAMILY as KAPLAN_MEIER
 from silo_node.training.families.linear import FAMILY as LINEAR
@@ -24,6 +25,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "linear-regression": LINEAR,
         "ridge-regression": RIDGE,
         "logistic-regression": LOGISTIC,
+        "hashed-logistic": HASHED,
         "multinomial-regression": MULTINOMIAL,
         "poisson-regression": POISSON,
         "cox": COX,

@@ -11,7 +11,8 @@ import silo_node.owner.cli
 from analyst.errors import AnalystError, DeniedError
 from analyst.training.job import read_job
 from analyst.training.registry import Registry
-from analyst.training.run import Training, show_training
+from analyst.training.run import Training
+from analyst.training.told import show_training
 from policies.document.load import load
 from policies.models.card import limits
 from silo_node.owner.model_registry import held_models
@@ -171,7 +172,7 @@ def test_a_run_whose_audit_would_be_refused_does_not_begin(
         assert steps <= {"> catalogue", "< catalogue"}
         assert not file.with_name("keep.json").exists()
         assert not Registry(path / "f").entries()
-        assert not any(ledger_of(silo).runs() for silo in simulation.silos.values())
+        assert not any(states_of(silo) for silo in simulation.silos.values())
 
 
 @every(

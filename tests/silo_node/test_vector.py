@@ -1,4 +1,4 @@
-"""A silo's vector: its noise and its figures, clamped, added chunk by chunk, and never beyond the limit of the round."""
+"""A silo's vector: its noise and its figures, clamped, added chunk by chunk, and never beyond the round's limit."""
 
 from collections.abc import Sequence
 from typing import Any

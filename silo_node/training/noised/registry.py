@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from silo_node.training.noised import linear
+from silo_node.training.noised import hashed, linear
 from silo_node.training.noised.descent import family_of
 from silo_node.training.noised.family import NoisedFamily
 
@@ -13,5 +13,6 @@ NOISED_FAMILIES: Mapping[str, NoisedFamily] = MappingProxyType(
         "multinomial-regression": family_of("multinomial-regression"),
         "linear-regression": linear.family(),
         "poisson-regression": family_of("poisson-regression"),
+        "hashed-logistic": hashed.FAMILY,
     }
 )

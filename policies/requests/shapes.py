@@ -1,0 +1,180 @@
+"""What a shape of a model family is made of: a task, options and further columns, and what checks them.
+
+`policies.requests.families.SHAPES` has the shapes. All of it follows from a signed request, before a row is read.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from typing import Literal
+
+from policies.requests import interactions
+from policies.requests.statistic import Extent, exact
+from policies.requests.tables import Table, TableColumn
+
+MAX_WIDTH = 400  # numbers of one gradient of an exact family, whose Hessian has about half its square
+MOST_PER_ROW = 2**31  # that a row adds to a number of a first round; later rounds bound their own sums
+Kind = Literal["bool", "text", "number"]  # of a column: true or false, one of a domain, a number with bounds
+
+
+def kind_of(column: TableColumn) -> Kind | None:
+    """Return which kind of cells a column has; None for one without bounds and domain."""
+    if column.type == "bool":
+        return "bool"
+    if column.domain:
+        return "text"
+    return "number" if column.step is not None else None
+
+
+def classes_of(column: TableColumn) -> tuple[str, ...]:
+    """Return the values of a text without `unknown`, which stands for a missing one too."""
+    return tuple(value for value in column.domain if value != column.unknown)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One round of a family, as its request fixes it: columns, options, and the number of the round from 0."""
+
+    family: str
+    table: Table
+    number: int
+    rounds: int  # planned, at most
+    label: str | None
+    features: tuple[str, ...]
+    parts: Mapping[str, str]  # further columns by what they are, such as "offset"
+    options: Mapping[str, str]  # with the defaults of what the request leaves out
+    run: bytes = b""  # whose round it is; public, so that all may draw the same choice from it
+
+    @property
+    def label_column(self) -> TableColumn:
+        """The column of the label; raises KeyError without one."""
+        return self.table.column(self.label or "")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The values of a text label: its domain without `unknown`, which stands for a missing one too."""
+        return classes_of(self.label_column)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The values of a bool or text label, by which rows are grouped."""
+        return ("false", "true") if kind_of(self.label_column) == "bool" else self.classes
+
+    @property
+    def width(self) -> int:
+        """The number of columns of the design: the intercept, one for a number or bool, all but one of a domain.
+
+        With `missing = "indicator"` one more for each feature without a domain: whether its cell is missing. With
+        `interactions` one more for each product of two columns.
+        """
+        columns = [self.table.column(name) for name in self.features]
+        plain = 2 if self.options.get("missing") == "indicator" else 1
+        pairs = interactions.width_of(self.options.get("interactions", ""), self.table.column)
+        return 1 + pairs + sum(len(column.domain) - 1 if column.domain else plain for column in columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A parameter of a family: its default, and a check that raises ValueError with what is expected."""
+
+    default: str
+    check: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A further column of a family: its role in the policy, the kinds of its cells, whether it must be named."""
+
+    role: Literal["feature", "label", "audit"]
+    kinds: frozenset[Kind]
+    is_needed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a family takes, and the length of each block of a round by the block's name."""
+
+    blocks: Callable[[Task], Mapping[str, int]]
+    labels: frozenset[Kind]  # the kinds of label that it takes; empty where it has none
+    options: Mapping[str, Option] = field(default_factory=dict)
+    parts: Mapping[str, Part] = field(default_factory=dict)
+    least_features: int = 1
+    takes: frozenset[Kind] = frozenset()  # the kinds of features; empty where it takes any
+    rounds: int | None = None  # of a run at most, where the job names no number; None as the job has it
+    # How many numbers of a round a row changes; None where it is all. The declared time of a plan follows from it.
+    changed: Callable[[Task], int] | None = None
+    check: Callable[[Task], None] = lambda task: None  # raises ValueError where the columns contradict the family
+    predicts: Literal["class", "number", "order"] | None = None  # of a row; None where it predicts nothing
+    # Whether it shows groups of `min_cohort`, where it has that option; by the options of a job.
+    has_groups: Callable[[Mapping[str, str]], bool] = lambda options: True
+    most_weights: int = MAX_WIDTH
+    # The greatest magnitude of any number of a silo in a round, where the request alone says it; None where rows do.
+    most: Callable[[Task], int | None] = lambda task: None
+    # Of how many values of 16 bytes a run's state is, by the options and the slots of a round.
+    held: Callable[[Mapping[str, str], int], int] = lambda options, slots: slots
+
+    def extents(self, task: Task) -> Mapping[str, Extent]:
+        """Return the extent of each block of a round without noise, by its name."""
+        most, per_row = self.most(task), MOST_PER_ROW if task.number == 0 else 0
+        if most is None:
+            return {name: exact(length, per_row) for name, length in self.blocks(task).items()}
+        return {name: exact(length)._replace(room=most).up_to(most) for name, length in self.blocks(task).items()}
+
+
+def number_option(default: str, low: str, high: str) -> Option:
+    """Return an option that is a plain decimal number from `low` to `high`."""
+
+    def check(text: str) -> None:
+        try:
+            found = Decimal(text)
+        except InvalidOperation:
+            found = Decimal("nan")
+        if not found.is_finite() or f"{found:f}" != text or not Decimal(low) <= found <= Decimal(high):
+            raise ValueError(f"expected a number from {low} to {high}, found {text[:40]!r}")
+
+    return Option(default, check)
+
+
+def width_option() -> Option:
+    """Return an option that is a plain number above 0, or left out."""
+    number = number_option("", "0.000000001", "1000000000000")
+    return Option("", lambda text: number.check(text) if text else None)
+
+
+def choice_option(default: str, *values: str) -> Option:
+    """Return an option that is one of some words."""
+
+    def check(text: str) -> None:
+        if text not in values:
+            raise ValueError(f"expected one of {', '.join(values)}, found {text[:40]!r}")
+
+    return Option(default, check)
+
+
+def whole_option(default: str, low: int, high: int) -> Option:
+    """Return an option that is a whole number from `low` to `high`."""
+
+    def check(text: str) -> None:
+        if not (text.isascii() and text.isdigit() and str(int(text)) == text and low <= int(text) <= high):
+            raise ValueError(f"expected a whole number from {low:,} to {high:,}, found {text[:40]!r}")
+
+    return Option(default, check)
+
+
+def parsed_option(parse: Callable[[str], object]) -> Option:
+    """Return an option that is left out, or a text that `parse` takes; it raises ValueError else."""
+    return Option("", lambda text: None if not text else (parse(text), None)[1])
+
+
+def any_value(text: str) -> None:
+    """Take any text: the family compares it with the label's domain."""
+
+
+def check_named(column: TableColumn, what: str, positive: str) -> None:
+    """Raise ValueError unless a text column has its positive value named, and no other column has one."""
+    classes = classes_of(column)
+    if kind_of(column) == "text" and positive not in classes:
+        values = ", ".join(classes[:20])
+        raise ValueError(f"{what} {column.name!r} is text: name its positive value, positive = one of {values}")
+    if kind_of(column) != "text" and positive:
+        raise ValueError(f"{what} {column.name!r} is a {column.type}, which has no value to name; remove positive")
