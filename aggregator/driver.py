@@ -343,19 +343,26 @@ class Server:
     ) -> dict[str, Signed[Contribution]]:
         """Collect and add masked inputs as they arrive, a frame at a time; an invalid one counts as missing."""
         found: dict[str, Signed[Contribution]] = {}
-        count = len(frames_of(piece_sizes(shared.before.scheme)))
+        sizes, is_long = piece_sizes(shared.before.scheme), shared.before.manifest.terms.is_long
+        cut = frames_of(sizes)
+        first_bytes = sum(sizes[number] for number in cut[0])
 
         async def one(silo: str) -> tuple[bytes, ...]:
-            handle = self._silos[silo]
-            reply = await handle.call("contribute", round_id, go)
-            outcomes.hear(round_id, {silo: reply})
-            if len(reply) != 2:
-                raise ProtocolError("a contribution is a header and a frame")
-            header, frame = reply
-            signed = core.read_contribution(self._aggregator, shared, silo, header)
-            staged = await self._sums.stage(round_id, silo, 0, frame)
-            for number in range(1, count):
+            reply = await self._silos[silo].call("contribute", round_id, go)
+            if not is_long or [len(one) for one in reply] != [first_bytes]:  # nobody signs a frame
+                outcomes.hear(round_id, {silo: reply})
+            if len(reply) != (1 if is_long else 2):
+                raise ProtocolError(
+                    "a contribution is a header and a frame; of a long round a frame, and last its header"
+                )
+            staged = await self._sums.stage(round_id, silo, 0, reply[-1])
+            for number in range(1, len(cut)):
                 staged += await self._sums.stage(round_id, silo, number, await self._frame(round_id, silo, number))
+            header = reply[0]
+            if is_long:
+                header = await self._frame(round_id, silo, len(cut))
+                outcomes.hear(round_id, {silo: (header,)})
+            signed = core.read_contribution(self._aggregator, shared, silo, header)
             if staged != signed.message.chunks:
                 raise ProtocolError(f"a chunk of {silo!r} is not the one it signed")
             await self._sums.add(round_id, silo, signed.digest)

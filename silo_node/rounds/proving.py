@@ -23,7 +23,7 @@ def awaiting(state: Agreed) -> Opened | None:
         scheme=state.scheme,
         survivor_set=state.survivor_set,
         survivors_hash=state.survivors_hash,
-        pieces=state.pieces,
+        masked=state.masked,
     )
 
 
@@ -40,7 +40,7 @@ def prove(silo: Silo, state: Opened, now: int, data: bytes) -> bytes:
     scheme = long_scheme(state.scheme)
     if scheme is None:
         raise ProtocolError("inner products are signed in a long round only")
-    values = products_of(scheme, challenge, state.pieces.__getitem__)
+    values = products_of(scheme, challenge, state.masked.piece)
     products = Products(
         manifest_hash=state.manifest_hash,
         split_hash=state.survivors_hash,
