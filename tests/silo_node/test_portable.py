@@ -14,6 +14,7 @@ from policies.models.onnx_form import to_onnx
 from policies.models.portable import Portable
 from policies.models.scores import RowCells, scores
 from policies.requests.families import Task
+from silo_node.errors import SiloError
 from silo_node.training.family import Examples, State
 from silo_node.training.portable import exact_form
 from silo_node.training.registry import FAMILIES
@@ -95,6 +96,15 @@ def test_the_form_scores_as_the_family(what: str, missing: str, tmp_path: Path) 
     natural = json.loads(exported(model, "json"))
     assert (natural["schema"], natural["model"]) == ("consilo-model/1", task.family)
     assert len(to_onnx(model)) > 500  # it was compared with the scores, or nothing would be returned
+
+
+def test_a_model_that_is_too_large_for_a_form_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, state, _ = fitted("poisson-regression")
+    for name, most in (("MAX_COMMAS", 30), ("MAX_BYTES", 500)):
+        with monkeypatch.context() as patched:
+            patched.setattr(Portable, name, most)
+            with pytest.raises(SiloError, match="numbers the model is too large to be released or exported, and stays"):
+                exact_form(task, state)
 
 
 @pytest.mark.parametrize("what", ["poisson-regression", "with products"])
