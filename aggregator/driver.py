@@ -48,7 +48,6 @@ from policies.units import MAX_BUSY_S, WAIT_S
 STEP_TIMEOUT_S = 30.0  # without the silos' computing, where their acceptances state its time
 REQUEST_TIMEOUT_S = 240.0  # until it is charged, with its wait for a free slot, and WAIT_S for the silos' computing
 SLOT_WAIT_S = 120.0
-HANDOVER_VECTORS = 4  # a state that is handed over may be so many times as long as a report
 MAX_CONCURRENT_ROUNDS = 16  # of all analysts; of one alone half of them
 Call = Coroutine[Any, Any, tuple[bytes, ...]]
 _log = structlog.get_logger("consilo.aggregator")
@@ -211,15 +210,9 @@ class Server:
         Raises AggregatorError or CryptoError if it is unknown or erased.
         """
         index = await asyncio.to_thread(self.transcripts.index_of, name)
-        silos = [silo for silo in index.recipients if silo in self._silos]
+        calls = {silo: self._silos[silo].call for silo in index.recipients if silo in self._silos}
         outcomes = Outcomes(name, self._aggregator.federation, self._aggregator.silos)
-        calls = {silo: self._silos[silo].call for silo in silos}
-        told = {silo: self._teacher.teach(silo, call, name) for silo, call in calls.items()}
-        replies = await self._gather(told, index.receives_s, outcomes)
-        late = {
-            silo: self._teacher.catch_up(silo, calls, replies, name) for silo in self._teacher.behind(replies, name)
-        }
-        replies |= await self._gather(late, HANDOVER_VECTORS * index.receives_s, outcomes)
+        replies = await self._teacher.deliver(calls, name, partial(self._gather, outcomes=outcomes))
         if outcomes.own and not any(replies.values()):
             raise StoreError(outcomes.own, "silos that have learned it go on; whoever has not is left out of the run")
         return tuple(frame for frames in replies.values() for frame in frames)
