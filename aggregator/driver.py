@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -38,6 +39,7 @@ from crypto.randomness import token
 from crypto.rounds.messages import Contribution, Stopped
 from crypto.rounds.payload import frames as frames_of
 from crypto.rounds.payload import piece_sizes
+from crypto.rounds.report import EncryptedReport
 from crypto.wire import MAX_ENVELOPE_OVERHEAD, Signed, unverified
 from federation.transport.calls import CallFailedError
 from policies.requests.catalogue import MAX_DOMAIN_REPLY_BYTES, Catalogue, DomainRequest
@@ -46,6 +48,7 @@ from policies.units import MAX_BUSY_S, WAIT_S
 STEP_TIMEOUT_S = 30.0  # without the silos' computing, where their acceptances state its time
 REQUEST_TIMEOUT_S = 240.0  # until it is charged, with its wait for a free slot, and WAIT_S for the silos' computing
 SLOT_WAIT_S = 120.0
+HANDOVER_VECTORS = 4  # a state that is handed over may be so many times as long as a report
 MAX_CONCURRENT_ROUNDS = 16  # of all analysts; of one alone half of them
 Call = Coroutine[Any, Any, tuple[bytes, ...]]
 _log = structlog.get_logger("consilo.aggregator")
@@ -210,12 +213,14 @@ class Server:
         index = await asyncio.to_thread(self.transcripts.index_of, name)
         silos = [silo for silo in index.recipients if silo in self._silos]
         outcomes = Outcomes(name, self._aggregator.federation, self._aggregator.silos)
-        replies = await self._gather(
-            {silo: self._teacher.teach(silo, self._silos[silo].call, name) for silo in silos},
-            index.receives_s,
-            outcomes,
-        )
-        if outcomes.own and not replies:
+        calls = {silo: self._silos[silo].call for silo in silos}
+        told = {silo: self._teacher.teach(silo, call, name) for silo, call in calls.items()}
+        replies = await self._gather(told, index.receives_s, outcomes)
+        late = {
+            silo: self._teacher.catch_up(silo, calls, replies, name) for silo in self._teacher.behind(replies, name)
+        }
+        replies |= await self._gather(late, HANDOVER_VECTORS * index.receives_s, outcomes)
+        if outcomes.own and not any(replies.values()):
             raise StoreError(outcomes.own, "silos that have learned it go on; whoever has not is left out of the run")
         return tuple(frame for frames in replies.values() for frame in frames)
 
@@ -259,7 +264,8 @@ class Server:
             replies = await self._ask("share", round_id, {silo: composed.share(silo) for silo in members}, outcomes)
             shared = core.collect_shares(self._aggregator, composed, replies, outcomes.wrong)
             # A silo begins its charge before it signs that it is ready: from here on nothing may fail for lack of room.
-            await self._sums.start(round_id, composed.manifest.encode(), proposed.round_key)
+            again = partial(self._frame, round_id, composed.send_s)
+            await self._sums.start(round_id, composed.manifest.encode(), proposed.round_key, again)
             await asyncio.to_thread(self._store.take_room, round_id, core.report_bytes(shared, outcomes.refusals))
             replies = await self._ask("ready", round_id, {silo: shared.deliver(silo) for silo in members}, outcomes)
             go = core.collect_ready(self._aggregator, shared, replies, outcomes.wrong)
@@ -269,7 +275,10 @@ class Server:
             bounds.end()
             contributions = await self._contributions(round_id, shared, go, outcomes)
             self._busy.end(round_id)  # what follows waits for the other rounds only
-            survivors = tuple(sorted(contributions))
+            held = core.survivors_of(shared, contributions)
+            survivors = tuple(survivor.silo for survivor in held.survivors)
+            # Every shard holds every part of these, and that is on disk before anything is added.
+            await asyncio.to_thread(self._journal.note, round_id, held.encode())
             chunks = await self._sums.close(round_id, survivors)
             fixed = core.fix_survivors(self._aggregator, shared, contributions, chunks)
             await asyncio.to_thread(self._journal.note, round_id, fixed.envelope)
@@ -288,11 +297,8 @@ class Server:
                 in_round -= set(replies)  # a silo that opened has erased the round; a long one when it has proved it
             products = await proven(self._aggregator, self._sums, fixed, replies, challenged, outcomes)
             report, after = core.assemble(self._aggregator, fixed, signatures, replies, outcomes, products)
-            total = [*await self._sums.total(round_id, survivors), *after]
-            filed_under = asked.digest, asked.request.analyst, round_id
-            name = await asyncio.to_thread(self._store.put, report, total, *filed_under)
+            name = await self._file(asked, round_id, report, len(chunks), after)
             outcomes.survivors = survivors
-            del total, after  # before the report is read, to free memory
             return await asyncio.to_thread(self._store.get, name)
         finally:
             self._busy.end(round_id)
@@ -305,6 +311,19 @@ class Server:
                 calls = {silo: self._silos[silo].call("cancel", round_id, cancelled) for silo in in_round}
                 await self._gather(calls, self._busy.waits_s())
                 self._journal.end(round_id)
+
+    async def _file(
+        self, asked: ReceivedRequest, round_id: bytes, report: EncryptedReport, chunks: int, after: Sequence[bytes]
+    ) -> bytes:
+        """Store a report with the chunks of its sum, one at a time, and what follows them; return its name."""
+        begin, filed_under = self._store.begin, (asked.digest, asked.request.analyst, round_id)
+        with await asyncio.to_thread(begin, report, *filed_under) as writing:
+            for index in range(chunks):
+                await asyncio.to_thread(writing.write, await self._sums.sum_chunk(round_id, index))
+            for piece in after:
+                await asyncio.to_thread(writing.write, piece)
+            await asyncio.to_thread(writing.end)
+        return writing.name
 
     async def _open(
         self, round_id: bytes, fixed: core.SurvivorsFixed, signatures: Iterable[str], opens: bytes, outcomes: Outcomes
@@ -324,7 +343,7 @@ class Server:
     ) -> dict[str, Signed[Contribution]]:
         """Collect and add masked inputs as they arrive, a frame at a time; an invalid one counts as missing."""
         found: dict[str, Signed[Contribution]] = {}
-        sizes = piece_sizes(shared.before.scheme)
+        count = len(frames_of(piece_sizes(shared.before.scheme)))
 
         async def one(silo: str) -> tuple[bytes, ...]:
             handle = self._silos[silo]
@@ -334,11 +353,12 @@ class Server:
                 raise ProtocolError("a contribution is a header and a frame")
             header, frame = reply
             signed = core.read_contribution(self._aggregator, shared, silo, header)
-            chunks = signed.message.chunks
-            await self._sums.stage(round_id, silo, chunks, frame)
-            for index in range(1, len(frames_of(sizes))):
-                (frame,) = await handle.call("frame", round_id, index.to_bytes(8, "big"))
-                await self._sums.stage(round_id, silo, chunks, frame)
+            staged = await self._sums.stage(round_id, silo, 0, frame)
+            for number in range(1, count):
+                frame = await self._frame(round_id, shared.before.send_s, silo, number)
+                staged += await self._sums.stage(round_id, silo, number, frame)
+            if staged != signed.message.chunks:
+                raise ProtocolError(f"a chunk of {silo!r} is not the one it signed")
             await self._sums.add(round_id, silo, signed.digest)
             found[silo] = signed
             return ()
@@ -347,6 +367,14 @@ class Server:
         more_s = shared.before.contribute_s + others_s  # what no acceptance states is in the time of a step
         await self._gather({silo: one(silo) for silo in shared.before.manifest.silos}, more_s, outcomes)
         return found
+
+    async def _frame(self, round_id: bytes, send_s: int, silo: str, number: int) -> bytes:
+        """Return a frame of a silo's masked input, which is the same each time; raises whatever the call raises.
+
+        It takes no longer than the whole masked input may.
+        """
+        call = self._silos[silo].call("frame", round_id, number.to_bytes(8, "big"))
+        return core.only_frame(await asyncio.wait_for(call, self._step_timeout_s + send_s))
 
     async def _ask(
         self,

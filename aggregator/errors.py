@@ -5,6 +5,7 @@ AggregatorError
 │   └── SharesMissingError    silos that left before anything was contributed: the round starts anew
 ├── BusyError                 the silos compute for too many other rounds: nothing is charged
 └── StoreError                what is kept on disk cannot be written, or is not there
+    └── ShardLostError        a process that adds has ended, or its machine: it is made anew
 
 OtherVersionError is a LinkError: a silo that cannot be reached, as it runs another version.
 """
@@ -51,3 +52,7 @@ class OtherVersionError(LinkError):
 
 class StoreError(AggregatorError):
     """What is kept on disk, such as a report or a checkpoint, cannot be written, or is not there."""
+
+
+class ShardLostError(StoreError):
+    """A process that adds a range of the chunks has ended, or its machine; what it held is fetched again."""

@@ -162,9 +162,9 @@ def sizes(directory: Path) -> dict[Path, tuple[float, int]]:
 
 
 def name_of(path: Path) -> bytes:
-    """Return the name of a file that is named in hexadecimal; empty for any other."""
+    """Return the name of a file that is named in hexadecimal, before a dash if it has one; empty for any other."""
     try:
-        return bytes.fromhex(path.stem)
+        return bytes.fromhex(path.stem.partition("-")[0])
     except ValueError:
         return b""
 

@@ -1,27 +1,35 @@
-"""The aggregator in Ray: the server as an actor, the silos' actors as it reaches them, and an actor that adds.
+"""The aggregator in Ray: the server as an actor, the silos' actors as it reaches them, and the actors that add.
 
-All arguments and results are bytes. The code of the actors is in `aggregator.driver` and `aggregator.sums`.
+The code of the actors is in `aggregator.driver` and `aggregator.sums`, that of the shards' coordinator in
+`aggregator.shards`.
 """
 
 import asyncio
+import socket
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from aggregator.driver import Server
-from aggregator.errors import AggregatorError, StoreError
+from aggregator.errors import AggregatorError, ShardLostError
 from aggregator.home import read_home
 from aggregator.keeping import Keeping
 from aggregator.recovery import end_left_rounds
 from aggregator.round_journal import RoundJournal
+from aggregator.shards import Shard, ShardedSums
 from aggregator.store import CONTRIBUTIONS, CheckpointStore, ReportStore
 from aggregator.sums import SumShard
+from federation.operations.load import patience
+from federation.operations.private import close_to_others
 from federation.operations.ray_cluster import NAMESPACE
 
 CHECK_S = 2.0
+START_S = 30.0
 
 
 class RaySilo:
@@ -38,42 +46,52 @@ class RaySilo:
         return reply
 
 
-class RaySums:
-    """Adds in a separate actor, so that the event loop with the silos stays free."""
+class ShardActor(SumShard):
+    """A shard in a process of its own, perhaps on another machine of the organisation."""
 
-    def __init__(self, path: Path, keeping: Keeping = CONTRIBUTIONS) -> None:
-        self._shard: Any = ray.remote(num_cpus=0, max_restarts=0)(SumShard).remote(path, keeping)
+    def __init__(self, path: str, keeping: Keeping) -> None:
+        close_to_others()
+        super().__init__(Path(path), keeping)
+
+
+class RayShard:
+    """Reaches a shard by its actor."""
+
+    def __init__(self, actor: Any, node: str, where: str) -> None:
+        self.actor, self.node, self._where = actor, node, where
+
+    @property
+    def where(self) -> str:
+        return self._where
 
     async def check(self) -> None:
-        """Raise AggregatorError if the actor is dead; one that only adds for long is not."""
         try:
             async with asyncio.timeout(CHECK_S):
-                await self._shard.__ray_ready__.remote()
-        except TimeoutError:
+                await self._do("__ray_ready__")
+        except TimeoutError:  # one that only adds for long has not ended
             return
-        except ray.exceptions.RayError as err:
-            raise AggregatorError(f"the actor that adds does not answer ({type(err).__name__})") from err
 
-    async def start(self, round_id: bytes, manifest: bytes, round_key: bytes) -> None:
-        await self._do("start", round_id, manifest, round_key)
+    async def start(self, round_id: bytes, manifest: bytes, round_key: bytes, first: int, end: int) -> None:
+        await self._do("start", round_id, manifest, round_key, first, end)
 
-    async def stage(self, round_id: bytes, silo: str, digests: tuple[bytes, ...], frame: bytes) -> None:
-        await self._do("stage", round_id, silo, digests, frame)
+    async def stage(self, round_id: bytes, silo: str, first: int, end: int, data: bytes) -> tuple[bytes, ...]:
+        digests: tuple[bytes, ...] = await self._do("stage", round_id, silo, first, end, data)
+        return digests
 
-    async def add(self, round_id: bytes, silo: str, name: bytes) -> None:
-        await self._do("add", round_id, silo, name)
+    async def add(self, round_id: bytes, silo: str, name: bytes) -> tuple[int, ...]:
+        lacking: tuple[int, ...] = await self._do("add", round_id, silo, name)
+        return lacking
 
-    async def close(self, round_id: bytes, silos: tuple[str, ...]) -> tuple[bytes, ...]:
-        found: tuple[bytes, ...] = await self._do("close", round_id, silos)
-        return found
+    async def holds(self, round_id: bytes, silo: str, name: bytes, digests: tuple[bytes, ...]) -> bool:
+        return bool(await self._do("holds", round_id, silo, name, digests))
+
+    async def close(self, round_id: bytes, names: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        digests: tuple[bytes, ...] = await self._do("close", round_id, names)
+        return digests
 
     async def sum_chunk(self, round_id: bytes, index: int) -> bytes:
         chunk: bytes = await self._do("sum_chunk", round_id, index)
         return chunk
-
-    async def total(self, round_id: bytes, silos: tuple[str, ...]) -> list[bytes]:
-        total: list[bytes] = await self._do("total", round_id, silos)
-        return total
 
     async def discard(self, round_id: bytes) -> None:
         await self._do("discard", round_id)
@@ -83,14 +101,81 @@ class RaySums:
         return chunk
 
     async def _do(self, step: str, *arguments: Any) -> Any:
-        """Call the actor; raises what it raised, or StoreError if it is dead."""
+        """Call the actor; raises what it raised, or ShardLostError if it cannot be reached."""
         try:
-            return await getattr(self._shard, step).remote(*arguments)
+            return await getattr(self.actor, step).remote(*arguments)
         except ray.exceptions.RayTaskError:
             raise
         except ray.exceptions.RayError as err:
             hint = "ask again when its operator has started it again"
-            raise StoreError("the aggregator's process that adds has ended", hint) from err
+            message = f"the aggregator's process that adds on {self._where} has ended ({type(err).__name__})"
+            raise ShardLostError(message, hint) from err
+
+
+class RayShards:
+    """Makes shards as actors: the first beside the aggregator, whose directory it uses, and the others elsewhere.
+
+    Each of these is on a machine of its own while there are enough. Zero task retries: the coordinator calls again.
+    """
+
+    def __init__(self, home: Path, keeping: Keeping = CONTRIBUTIONS, shards: int | None = None) -> None:
+        """Keep masked inputs under `home`, at the same path on every machine; as many shards as machines by default."""
+        self._home, self._keeping, self._shards = home, keeping, shards
+        self._nodes: dict[int, str] = {}  # by shard
+
+    async def count(self) -> int:
+        return self._shards or len(await asyncio.to_thread(_machines))
+
+    async def make(self, number: int, lost: Shard | None) -> RayShard:
+        if isinstance(lost, RayShard):
+            with suppress(ray.exceptions.RayError):  # what cannot be reached may live, and must not write any more
+                ray.kill(lost.actor, no_restart=True)
+        machines = await asyncio.to_thread(_machines)
+        node = self._chosen(number, machines)
+        place = self._home / "contributions" if number == 0 else self._home / "shards" / str(number)
+        options = {
+            "num_cpus": 0,
+            "max_restarts": 0,
+            "max_task_retries": 0,
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=number > 0),
+        }
+        actor: Any = ray.remote(ShardActor).options(**options).remote(str(place), self._keeping)
+        try:
+            async with asyncio.timeout(START_S * patience()):
+                await actor.__ray_ready__.remote()
+        except (TimeoutError, ray.exceptions.RayError) as err:
+            with suppress(ray.exceptions.RayError):
+                ray.kill(actor, no_restart=True)
+            message = f"shard {number + 1} of the sums does not start on {machines[node]} ({type(err).__name__})"
+            hint = f"see the cluster's logs, and whether that machine can write {place}"
+            raise AggregatorError(message, hint) from err
+        self._nodes[number] = node
+        return RayShard(actor, node, machines[node])
+
+    def _chosen(self, number: int, machines: dict[str, str]) -> str:
+        """Return the machine of a shard: where it was, as its directory is there, or the one with the fewest shards."""
+        here = ray.get_runtime_context().get_node_id()
+        if number == 0:
+            return here
+        if (before := self._nodes.get(number)) in machines:
+            return str(before)
+        taken = [here, *[node for one, node in self._nodes.items() if one != number]]
+        return min(machines, key=lambda node: (taken.count(node), node))
+
+
+def _machines() -> dict[str, str]:
+    """Return the machines of the cluster that answer, by the id of the node, with the address of each."""
+    found = dict[str, str]()
+    listed: Any = ray.nodes  # which Ray has left untyped
+    for node in listed():
+        if node["Alive"]:
+            address = str(node["NodeManagerAddress"])
+            try:  # the cluster itself takes some time to notice that one has gone
+                socket.create_connection((address, node["NodeManagerPort"]), CHECK_S).close()
+            except OSError:
+                continue
+            found[str(node["NodeID"])] = address
+    return found
 
 
 class AggregatorActor:
@@ -99,7 +184,7 @@ class AggregatorActor:
     def __init__(self, home: str) -> None:
         aggregator = read_home(Path(home))
         silos = {silo: RaySilo(silo) for silo in aggregator.silos}
-        sums, store = RaySums(Path(home) / "contributions"), ReportStore(Path(home) / "reports")
+        sums, store = ShardedSums(RayShards(Path(home))), ReportStore(Path(home) / "reports")
         checkpoints = CheckpointStore(Path(home) / "heads", aggregator.federation, aggregator.silos)
         journal = RoundJournal(Path(home) / "rounds")
         self._server = Server(aggregator, silos, sums, store, journal, checkpoints)

@@ -1,8 +1,9 @@
 """The journal of the rounds under way: what the aggregator has told silos of each, written before it is sent.
 
 Promise: manifest, Go and survivor set of a round are on disk before a silo has them, in room that was taken before, so
-that a disk that fills breaks no round. A round is never continued by another process: `left` names those that an
-earlier one did not end, and `aggregator.recovery` ends them. docs/protocol.md section 9.
+that a disk that fills breaks no round; and which masked inputs every shard holds, before one of them is added. A round
+is never continued by another process: `left` names those that an earlier one did not end, and `aggregator.recovery`
+ends them. docs/protocol.md section 9.
 """
 
 import os
@@ -20,8 +21,8 @@ from federation.files import sync_directory
 
 MAGIC = b"CSJ1"
 LENGTH_BYTES = 4
-# After the manifest: Go, and the signed survivor set.
-_LATER_BYTES = 2 * LENGTH_BYTES + Go.MAX_BYTES + SurvivorSet.MAX_BYTES + MAX_ENVELOPE_OVERHEAD
+# After the manifest: Go, what every shard holds, as a survivor set that nobody has signed, and the signed survivor set.
+_LATER_BYTES = 3 * LENGTH_BYTES + Go.MAX_BYTES + 2 * SurvivorSet.MAX_BYTES + MAX_ENVELOPE_OVERHEAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class RoundJournal:
             raise StoreError(f"the round cannot be noted ({err.strerror})", f"free space in {self._path}") from err
 
     def note(self, round_id: bytes, message: bytes) -> None:
-        """Write the next message of a round: Go, then the signed survivor set; raises StoreError."""
+        """Write the next message of a round: Go, what is held, the signed survivor set; raises StoreError."""
         try:
             with self._file(round_id).open("r+b") as file:
                 file.seek(sum(LENGTH_BYTES + len(one) for one in records(file.read())) + len(MAGIC))

@@ -415,6 +415,16 @@ def fix_survivors(
 
     `chunks` are the digests of the chunks of their sum, which is closed: a long round's survivor set names it.
     """
+    survivor_set = survivors_of(state, contributions, chunks)
+    headers = tuple(contributions[survivor.silo].envelope for survivor in survivor_set.survivors)
+    envelope = sign(survivor_set, aggregator.name, aggregator.signing)
+    return SurvivorsFixed(state, headers, survivor_set, envelope, tuple(chunks))
+
+
+def survivors_of(
+    state: KeysShared, contributions: Mapping[str, Signed[Contribution]], chunks: Sequence[bytes] = ()
+) -> SurvivorSet:
+    """Divide the roster by whose masked inputs are here whole, as `fix_survivors`; `chunks` are none before the sum."""
     manifest = state.before.manifest
     survivors = [silo for silo in manifest.silos if silo in contributions]
     survivor_set = SurvivorSet(
@@ -427,9 +437,7 @@ def fix_survivors(
         check_survivors(manifest, state.before.manifest_hash, survivor_set)
     except ProtocolError as err:
         raise SilosMissingError(err.message, survivor_set.dropped) from err
-    headers = tuple(contributions[silo].envelope for silo in survivors)
-    envelope = sign(survivor_set, aggregator.name, aggregator.signing)
-    return SurvivorsFixed(state, headers, survivor_set, envelope, tuple(chunks))
+    return survivor_set
 
 
 def collect_signatures(aggregator: Aggregator, state: SurvivorsFixed, replies: Replies) -> dict[str, Signature]:

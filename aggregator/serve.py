@@ -24,6 +24,7 @@ from aggregator.home import read_credentials, read_home
 from aggregator.recovery import end_left_rounds
 from aggregator.request_log import RequestLog
 from aggregator.round_journal import RoundJournal
+from aggregator.shards import MAX_SHARDS, ShardedSums
 from aggregator.store import CONTRIBUTIONS, MAX_KEPT_DAYS, MAX_KEPT_GIB, REPORTS, CheckpointStore, ReportStore
 from aggregator.streams import StreamSilo
 from crypto.errors import CryptoError
@@ -66,6 +67,7 @@ def main(arguments: Sequence[str]) -> int:
     for what, keeping in (("reports", REPORTS), ("contributions", CONTRIBUTIONS)):
         parser.add_argument(f"--keep-{what}", type=days, default=keeping.age_s // DAY_S, metavar="DAYS")
         parser.add_argument(f"--{what}-gib", type=gib, default=keeping.max_bytes >> 30, metavar="GIB")
+    parser.add_argument("--shards", type=whole(1, MAX_SHARDS), default=None, metavar="COUNT")
     most = whole(1, MAX_MEGABYTES)
     parser.add_argument("--megabytes-per-second", type=most, default=BYTES_PER_SECOND // 1_000_000, metavar="MB")
     parser.add_argument("--probes", type=listened, default=None, metavar="HOST:PORT")
@@ -101,14 +103,14 @@ def main(arguments: Sequence[str]) -> int:
 
 
 async def _run(options: argparse.Namespace, credentials: Credentials) -> None:
-    from aggregator.ray_actors import RaySums  # imports Ray, which then reads its environment
+    from aggregator.ray_actors import RayShards  # imports Ray, which then reads its environment
 
     home: Path = options.home
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     kept = replace(CONTRIBUTIONS, age_s=options.keep_contributions * DAY_S, max_bytes=options.contributions_gib << 30)
-    counts, sums = AggregatorCounts(), RaySums(home / "contributions", kept)
+    counts, sums = AggregatorCounts(), ShardedSums(RayShards(home.resolve(), kept, options.shards))
     rate = options.megabytes_per_second * 1_000_000
     capacity = Capacity(options.contributions_gib << 30, options.reports_gib << 30, rate)
     kept = replace(REPORTS, age_s=options.keep_reports * DAY_S, max_bytes=options.reports_gib << 30)

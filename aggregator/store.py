@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from io import BufferedRandom
 from pathlib import Path
@@ -23,7 +23,7 @@ from aggregator.keeping import Erased, ErasureDates, Keeping, KeptFile, Room, du
 from crypto.errors import WireError
 from crypto.keys import VerifyKey
 from crypto.randomness import token
-from crypto.rounds.report import EncryptedReport, StoredReport, report_header
+from crypto.rounds.report import REPORT_HEADER_BYTES, EncryptedReport, StoredReport, report_header
 from crypto.wire import Digest, Message, Name, verify
 from federation.files import sync_directory
 from policies.budget.ledger import Checkpoint
@@ -85,12 +85,20 @@ class ReportStore:
     def put(
         self,
         report: EncryptedReport,
-        blinded_sum: Sequence[bytes],
+        blinded_sum: Iterable[bytes],
         request_hash: bytes,
         analyst: str,
         round_id: bytes = b"",
     ) -> bytes:
-        """Store a report and the pieces of its sum durably, filed under its request, and return its name.
+        """Store a report and the pieces of its sum durably, filed under its request, and return its name."""
+        with self.begin(report, request_hash, analyst, round_id) as writing:
+            for piece in blinded_sum:
+                writing.write(piece)
+            writing.end()
+        return writing.name
+
+    def begin(self, report: EncryptedReport, request_hash: bytes, analyst: str, round_id: bytes = b"") -> "Writing":
+        """Begin to store a report, filed under its request; the pieces of its sum are written one by one.
 
         They are written in the room that was taken for their round, if it was.
         """
@@ -101,13 +109,23 @@ class ReportStore:
         # First where it is found: a report that nobody finds would be paid and lost.
         filed = Filed(report=name, analyst=analyst)
         _write(self._filed(request_hash), (filed.encode(),), self._filing_room(round_id))
-        _write(self._report(name), (header, *blinded_sum), self._room(round_id))
-        return name
+        return Writing(name, header, self._report(name), self._room(round_id))
+
+    def header(self, name: bytes) -> bytes:
+        """Return the report of that name without its blinded sum; raises StoreError as `get`."""
+        with self._reading(name), self._report(name).open("rb") as file:
+            first = file.read(REPORT_HEADER_BYTES)
+            return first + file.read(int.from_bytes(first[-4:], "big"))
 
     def get(self, name: bytes) -> bytes:
         """Return the report of that name; raises StoreError if there is none, with the date if it was erased."""
-        try:
+        with self._reading(name):
             return self._report(name).read_bytes()
+
+    @contextmanager
+    def _reading(self, name: bytes) -> Iterator[None]:
+        try:
+            yield
         except OSError as err:
             if (erased := self._dates.find(name)) is not None:
                 message = f"the report {name.hex()[:16]} was erased here on {erased.day}"
@@ -183,8 +201,38 @@ class ReportStore:
         return self._path / f"{round_id.hex()}.request.partial"
 
 
+class Writing:
+    """A report that is being written, piece by piece; it has its name only when it is whole and durable."""
+
+    def __init__(self, name: bytes, header: bytes, target: Path, reserved: Path) -> None:
+        """Begin in the room of `reserved`, if there is such a file; raises StoreError."""
+        self.name, self._target, self._partial = name, target, reserved
+        with _storing(target):
+            self._file = reserved.open("r+b") if reserved.exists() else create(reserved)
+        self.write(header)
+
+    def write(self, piece: bytes) -> None:
+        """Write the next piece; raises StoreError."""
+        with _storing(self._target):
+            self._file.write(piece)
+
+    def end(self) -> None:
+        """Make it durable under its name; raises StoreError."""
+        with _storing(self._target):
+            _end(self._file, self._partial, self._target)
+
+    def __enter__(self) -> "Writing":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
 class ContributionStore:
-    """A directory of masked inputs, of bounded age and size."""
+    """A directory of masked inputs, or of one range of the bytes of each, of bounded age and size.
+
+    A file is named by the masked input, and by where its range begins if that is not 0.
+    """
 
     def __init__(self, path: Path, keeping: Keeping = CONTRIBUTIONS, clock: Callable[[], float] = time.time) -> None:
         self._path, self._keeping, self._clock = path, keeping, clock
@@ -194,20 +242,20 @@ class ContributionStore:
         self._dates = ErasureDates(path)
         self._kept = Room(keeping, self._left_for(0, ()))
 
-    def stage(self, length: int, count: int = 1, needed: Collection[bytes] = ()) -> "list[Staged]":
-        """Begin `count` masked inputs of `length` bytes each, in room on disk that stays theirs.
+    def stage(self, lengths: Sequence[int], needed: Collection[bytes] = ()) -> "list[Staged]":
+        """Begin masked inputs, or sums, of these lengths in bytes, in room on disk that stays theirs.
 
         Older masked inputs make room for them, but those named in `needed`. Raises StoreError if there is none.
         """
-        names, whole = {f"{name.hex()}.contribution" for name in needed}, count * length
+        whole = sum(lengths)
         if self._clock() - self._looked_at >= HOUR_S:
-            self._kept.bytes = self._left_for(0, names)
-        if not self._kept.take(whole, lambda room: self._left_for(room, names)):
+            self._kept.bytes = self._left_for(0, needed)
+        if not self._kept.take(whole, lambda room: self._left_for(room, needed)):
             message = f"no room for a contribution of {whole} bytes, as those of the last hour fill what is kept"
             raise StoreError(message, "let fewer rounds run at a time, or ask later")
         staged = list[Staged]()
         try:
-            for _ in range(count):
+            for length in lengths:
                 staged.append(Staged(self._path, length))
             sync_directory(self._path)
         except OSError as err:
@@ -216,19 +264,30 @@ class ContributionStore:
             raise _no_room("contributions", self._path, err) from err
         return staged
 
+    def file(self, name: bytes, first: int) -> Path:
+        """Return where the range of a masked input that begins at this byte is kept, or would be."""
+        return self._path / f"{name.hex()}{f'-{first}' if first else ''}.contribution"
+
     def read(self, name: bytes, start: int, length: int) -> bytes:
-        """Return a part of a masked input; raises StoreError if it is not kept any more, with the date."""
+        """Return a part of a masked input; raises StoreError if it is not kept here, with the date if it was erased.
+
+        It is shorter than `length` if the masked input, or the range that is kept here, ends before.
+        """
         try:
-            with (self._path / f"{name.hex()}.contribution").open("rb") as file:
-                file.seek(start)
-                return file.read(length)
+            path, first = self.file(name, 0), 0
+            if not path.exists():
+                for path in self._path.glob(f"{name.hex()}-*.contribution"):
+                    first = int(path.stem.partition("-")[2])
+            with path.open("rb") as file:
+                file.seek(max(start - first, 0))
+                return file.read(length) if start >= first else b""
         except OSError as err:
             hint = "the aggregator's operator says how long contributions are kept; ask while they are fresh"
             if (erased := self._dates.find(name)) is not None:
                 raise StoreError(f"the contribution {name.hex()[:16]} was erased here on {erased.day}", hint) from err
             raise StoreError(f"the contribution {name.hex()[:16]} is not kept here ({err.strerror})", hint) from err
 
-    def _left_for(self, room: int, needed: Collection[str]) -> int:
+    def _left_for(self, room: int, needed: Collection[bytes]) -> int:
         """Erase what is too old, and what `room` bytes need; return how many bytes are left."""
         now = self._looked_at = self._clock()
         files = sizes(self._path)
@@ -236,7 +295,7 @@ class ContributionStore:
         found = (
             KeptFile(now - at, size, (path,))
             for path, (at, size) in files.items()
-            if path.suffix == ".contribution" and path.name not in needed
+            if path.suffix == ".contribution" and name_of(path) not in needed
         )
         if erased := due(found, left, room, self._keeping):
             self._dates.note([(name_of(one.paths[0]), owner_hash("")) for one in erased], now)
@@ -247,12 +306,11 @@ class ContributionStore:
 
 
 class Staged:
-    """A masked input that is to arrive, in room on disk that is its own; it is neither in memory nor an open file."""
+    """A masked input that is to arrive, or a sum, in room on disk that is its own; it is not in memory."""
 
     def __init__(self, directory: Path, length: int) -> None:
         """Take room for it; raises OSError if there is none."""
         self._path = directory / f"{token(16).hex()}.partial"
-        self._arrived = self.frames = 0
         try:
             with create(self._path) as file:
                 take_room(file, length)
@@ -260,30 +318,36 @@ class Staged:
             self.discard()
             raise
 
-    def append(self, frame: bytes) -> None:
-        """Write the next frame; raises StoreError if it cannot be written."""
-        try:
+    def write(self, start: int, data: bytes) -> None:
+        """Write bytes at a place, perhaps once more; raises StoreError if they cannot be written."""
+        with self._mended(), self._path.open("r+b") as file:
+            file.seek(start)
+            file.write(data)
+
+    def read(self, start: int, length: int) -> bytes:
+        """Return bytes that were written; raises StoreError."""
+        with self._mended(), self._path.open("rb") as file:
+            file.seek(start)
+            return file.read(length)
+
+    def keep(self, target: Path) -> None:
+        """Keep it durably under a name; raises StoreError."""
+        with self._mended():
             with self._path.open("r+b") as file:
-                file.seek(self._arrived)
-                file.write(frame)
-        except OSError as err:
-            raise StoreError(f"a contribution cannot be kept ({err.strerror})", "free disk space") from err
-        self._arrived += len(frame)
-        self.frames += 1
-
-    def parts(self, sizes: Sequence[int]) -> Iterator[bytes]:
-        """Yield the masked input in parts of these sizes."""
-        with self._path.open("rb") as file:
-            for size in sizes:
-                yield file.read(size)
-
-    def keep(self, name: bytes) -> None:
-        """Keep it under its name."""
-        self._path.replace(self._path.with_name(f"{name.hex()}.contribution"))
+                os.fdatasync(file.fileno())
+            self._path.replace(target)
 
     def discard(self) -> None:
         """Delete it."""
         self._path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _mended(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as err:
+            message = f"a contribution cannot be kept in {self._path.parent} ({err.strerror})"
+            raise StoreError(message, "free disk space, or mend the disk") from err
 
 
 def create(path: Path) -> BufferedRandom:
@@ -357,14 +421,24 @@ def _write(target: Path, pieces: Iterable[bytes], reserved: Path | None = None) 
     """Write a file durably, in the room of `reserved` if there is such a file; it takes the target's name."""
     has_room = reserved is not None and reserved.exists()
     partial = reserved if reserved is not None else target.with_suffix(".partial")
+    with _storing(target), partial.open("r+b") if has_room else create(partial) as file:
+        for piece in pieces:
+            file.write(piece)
+        _end(file, partial, target)
+
+
+def _end(file: BufferedRandom, partial: Path, target: Path) -> None:
+    """Cut a file where its writing has ended, and give it its name durably; raises OSError."""
+    file.truncate()
+    file.flush()
+    os.fsync(file.fileno())
+    partial.replace(target)
+    sync_directory(target.parent)
+
+
+@contextmanager
+def _storing(target: Path) -> Iterator[None]:
     try:
-        with partial.open("r+b") if has_room else create(partial) as file:
-            for piece in pieces:
-                file.write(piece)
-            file.truncate()
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
-        sync_directory(target.parent)
+        yield
     except OSError as err:
         raise StoreError(f"{target.name} cannot be stored ({err.strerror})", f"free space in {target.parent}") from err

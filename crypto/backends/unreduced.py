@@ -84,7 +84,7 @@ class UnreducedSum:
         self._added = [0] * how.shape.chunks
 
     def check(self, index: int, chunk: bytes) -> None:
-        self._words(index, chunk)
+        check_words(self._how.ring, self._how.shape.values(index), index, chunk)
 
     def add(self, index: int, chunk: bytes) -> None:
         words = self._words(index, chunk)
@@ -110,10 +110,16 @@ class UnreducedSum:
         return words_of(self._how.ring, self._how.shape.values(index), index, chunk)
 
 
+def check_words(ring: Ring, values: int, index: int, chunk: bytes | memoryview) -> None:
+    """Raise WireError unless a blinded chunk has the size of so many values, RangeError if bits behind them are set."""
+    check_size(chunk, ring.packed_bytes(values), index)
+    ring.check_packed(chunk, values)
+
+
 def words_of(ring: Ring, values: int, index: int, chunk: bytes | memoryview) -> Words:
-    """Return the words of a blinded chunk of so many values; raises WireError on a wrong size."""
-    check_size(chunk, ring.word_bytes * values, index)
-    return np.frombuffer(chunk, ring.dtype)
+    """Return the words of a blinded chunk of so many values; raises as `check_words` does."""
+    check_words(ring, values, index, chunk)
+    return ring.unpack(chunk, values)
 
 
 def halves(words: Words) -> tuple[Words, Words]:

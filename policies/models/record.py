@@ -57,9 +57,12 @@ class Spell(Message):
 
     first: _Step  # by its number from 0, and the last one
     last: _Step
-    silos: Annotated[tuple[Name, ...], Field(max_length=MAX_SILOS)]  # that were asked
+    silos: Annotated[tuple[Name, ...], Field(max_length=MAX_SILOS)]  # that accepted
     policies: Annotated[tuple[Digest, ...], Field(max_length=MAX_SILOS)]  # the SHA-256 of each one's policy
     without: Annotated[tuple[Name, ...], Field(max_length=MAX_SILOS)] = ()  # silos that are not in the sums
+    # How many silos were asked, and of how many the noise alone is enough; left out of what was kept before.
+    asked: Annotated[int, Field(ge=0, le=MAX_SILOS, exclude_if=lambda count: not count)] = 0
+    noise_shares: Annotated[int, Field(ge=0, le=MAX_SILOS, exclude_if=lambda count: not count)] = 0
 
 
 class RunRecord(Message):
@@ -89,6 +92,8 @@ def recorded(before: RunRecord | None, request: Request, step: TrainingStep, rep
         silos=silos,
         policies=tuple(report.accepts[silo].policy_hash for silo in silos),
         without=tuple(silo for silo in silos if silo not in survivors),
+        asked=report.manifest.terms.asked,
+        noise_shares=max(0, report.manifest.noise_shares),
     )
     spells = tuple(_joined(() if before is None else before.spells, spell))
     fields = {"plan": step.first(), "table": request.table, "spells": spells, "continues": step.continues}

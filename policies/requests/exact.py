@@ -66,9 +66,17 @@ class FamilyStep(TrainingStep, ABC):
             raise ValueError(f"no {kind} family {self.family!r}, expected one of {', '.join(self.shapes)}")
         return self.shapes[self.family]
 
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """The options, with the defaults of those that the request leaves out."""
+        defaults = {name: option.default for name, option in self.shape.options.items()}
+        return defaults | {one.name: one.value for one in self.options}
+
+    def state_values(self, slots: int) -> int:
+        return self.shape.held(self.settings, slots)
+
     def task(self, table: Table) -> Task:
         """Return what the family's shape and its computation read of this step."""
-        defaults = {name: option.default for name, option in self.shape.options.items()}
         return Task(
             family=self.family,
             table=table,
@@ -77,7 +85,7 @@ class FamilyStep(TrainingStep, ABC):
             label=self.label,
             features=self.features,
             parts={one.name: one.value for one in self.parts},
-            options=defaults | {one.name: one.value for one in self.options},
+            options=self.settings,
             run=self.run,
         )
 

@@ -108,13 +108,15 @@ class Shape:
     most_weights: int = MAX_WIDTH
     # The greatest magnitude of any number of a silo in a round, where the request alone says it; None where rows do.
     most: Callable[[Task], int | None] = lambda task: None
+    # Of how many values of 16 bytes a run's state is, by the options and the slots of a round.
+    held: Callable[[Mapping[str, str], int], int] = lambda options, slots: slots
 
     def extents(self, task: Task) -> Mapping[str, Extent]:
         """Return the extent of each block of a round without noise, by its name."""
         most, per_row = self.most(task), MOST_PER_ROW if task.number == 0 else 0
         if most is None:
             return {name: exact(length, per_row) for name, length in self.blocks(task).items()}
-        return {name: exact(length)._replace(room=most, most=most) for name, length in self.blocks(task).items()}
+        return {name: exact(length)._replace(room=most).up_to(most) for name, length in self.blocks(task).items()}
 
 
 def number_option(default: str, low: str, high: str) -> Option:

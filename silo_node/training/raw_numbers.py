@@ -16,8 +16,8 @@ from pydantic import Field, PrivateAttr
 from crypto.errors import ProtocolError
 from crypto.wire import Digest, Message, Name
 
-MAX_STATE_VALUES = 2**24  # of one vector of a state
-MAX_STATE_BYTES = 2**29  # of all its vectors together
+MAX_STATE_VALUES = 2**30  # of one vector of a state: as many as a policy lets a request have
+MAX_STATE_BYTES = 2**34  # of all its vectors together
 MAX_VECTORS = 64
 Dtype = Literal["float64", "float32", "int64"]
 Array = npt.NDArray[Any]  # of one of these kinds

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from aggregator.errors import StoreError
@@ -16,10 +17,10 @@ from aggregator.sums import MAX_OPEN_ROUNDS
 from crypto.backends.scheme import CHUNK_VALUES
 from crypto.errors import CryptoError, ProtocolError
 from crypto.rounds.manifest import Block, Manifest, Recipient, Terms
-from crypto.rounds.payload import digests, frames
+from crypto.rounds.payload import digests, frames, scheme_of
 from crypto.sealing import PUBLIC_BYTES
 from policies.units import DAY_S, HOUR_S
-from tests.harness.simulator import LocalSums
+from tests.harness.shards import LocalSums
 
 ROUND = b"r"
 Run = Callable[[LocalSums], Coroutine[Any, Any, None]]
@@ -61,20 +62,49 @@ def frames_of(payload: bytes, word_bytes: int) -> list[bytes]:
 
 
 async def add(sums: LocalSums, silo: str, payload: bytes, word_bytes: int = 8) -> None:
-    for frame in frames_of(payload, word_bytes):
-        await sums.stage(ROUND, silo, digests(pieces_of(payload, word_bytes)), frame)
+    staged: tuple[bytes, ...] = ()
+    for number, frame in enumerate(frames_of(payload, word_bytes)):
+        staged += await sums.stage(ROUND, silo, number, frame)
+    assert staged == digests(pieces_of(payload, word_bytes))
     await sums.add(ROUND, silo, silo.encode())
 
 
-def test_a_sum_that_holds_another_set_than_agreed_is_never_released(tmp_path: Path) -> None:
+def added(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> bytes:
+    """Return the unreduced sum of two long vectors of whole words."""
+    found = list[bytes]()
+    for start in range(0, first.size, CHUNK_VALUES):
+        parts = [one[start : start + CHUNK_VALUES].astype("<u8") for one in (first, second)]
+        halves = [parts] if first.itemsize == 4 else [[one & 0xFFFFFFFF for one in parts], [one >> 32 for one in parts]]
+        found += [(a + b).tobytes() for a, b in halves]
+    return b"".join(found)
+
+
+async def total(sums: LocalSums, silos: tuple[str, ...]) -> bytes:
+    """Close the sum, and return it."""
+    closed = await sums.close(ROUND, silos)
+    chunks = [await sums.sum_chunk(ROUND, index) for index in range(len(closed))]
+    assert digests(chunks) == closed
+    return b"".join(chunks)
+
+
+def test_a_sum_holds_exactly_what_was_agreed_on(tmp_path: Path) -> None:
     """A contribution may be added just after the round stopped waiting for it."""
 
     async def story(sums: LocalSums) -> None:
         await sums.start(ROUND, manifest(10, WIDE), b"")
         for silo in ("a", "b"):
-            await add(sums, silo, bytes(80))
+            await add(sums, silo, bytes([1]) * 80)
+        await sums.stage(ROUND, "c", 0, bytes(80))
         with pytest.raises(ProtocolError, match="exactly the contributions"):
-            await sums.total(ROUND, ("a",))
+            await sums.close(ROUND, ("a", "c"))
+        with pytest.raises(ProtocolError, match="exactly the contributions"):
+            await sums.close(ROUND, ())
+        assert await total(sums, ("a",)) == bytes([1]) * 80
+        with pytest.raises(ProtocolError, match="closed over other"):
+            await sums.close(ROUND, ("a", "b"))
+        for late in (sums.add(ROUND, "c", b"c"), sums.stage(ROUND, "c", 0, bytes(80))):
+            with pytest.raises(ProtocolError, match="sum is closed"):
+                await late
 
     run(tmp_path, story)
 
@@ -82,19 +112,44 @@ def test_a_sum_that_holds_another_set_than_agreed_is_never_released(tmp_path: Pa
 def test_a_contribution_is_added_once_whole_and_as_signed(tmp_path: Path) -> None:
     async def story(sums: LocalSums) -> None:
         payload = bytes(80)
-        signed = digests([payload])
         await sums.start(ROUND, manifest(10, WIDE), b"")
         await add(sums, "a", payload)
         with pytest.raises(ProtocolError, match="added before"):
-            await sums.stage(ROUND, "a", signed, payload)
-        for frame in (payload[:-8], payload + bytes(8), b"", bytes(79) + b"\1"):
+            await sums.stage(ROUND, "a", 0, payload)
+        for number, frame in ((0, payload[:-8]), (0, payload + bytes(8)), (0, b""), (1, payload), (-1, payload)):
             with pytest.raises(CryptoError):
-                await sums.stage(ROUND, "b", signed, frame)
+                await sums.stage(ROUND, "b", number, frame)
+        with pytest.raises(ProtocolError, match="not in the round"):
+            await sums.stage(ROUND, "d", 0, payload)
         with pytest.raises(ProtocolError, match="incomplete"):
             await sums.add(ROUND, "b", b"b")
         with pytest.raises(ProtocolError, match="not open"):
             await sums.add(b"other", "b", b"b")
+        assert await total(sums, ("a",)) == payload
+
+    run(tmp_path, story)
+
+
+def test_a_closed_sum_takes_nothing_more_and_is_read_until_the_round_is_over(tmp_path: Path) -> None:
+    """What the survivor set names is what the report has, whatever comes late."""
+
+    async def story(sums: LocalSums) -> None:
+        await sums.start(ROUND, manifest(10, WIDE), b"")
+        payload = np.arange(10, dtype="<u8").tobytes()
+        with pytest.raises(ProtocolError, match="not open"):
+            await sums.close(b"other", ("a",))
+        with pytest.raises(ProtocolError, match="not closed"):
+            await sums.sum_chunk(ROUND, 0)
+        await add(sums, "a", payload)
+        await sums.stage(ROUND, "b", digests([payload]), payload)
+        assert await sums.close(ROUND, ("a",)) == digests([payload])
+        for late in (sums.add(ROUND, "b", b"b"), sums.stage(ROUND, "c", digests([payload]), payload)):
+            with pytest.raises(ProtocolError, match="closed"):
+                await late
+        assert await sums.sum_chunk(ROUND, 0) == payload
         assert await sums.total(ROUND, ("a",)) == [payload]
+        with pytest.raises(ProtocolError, match="not closed"):
+            await sums.sum_chunk(ROUND, 0)
 
     run(tmp_path, story)
 
@@ -106,20 +161,21 @@ def test_half_an_upload_is_not_in_the_sum(tmp_path: Path, width: int) -> None:
     async def story(sums: LocalSums) -> None:
         length = 2 * (4 << 20) // width + 17
         vectors = [np.arange(length, dtype=f"<u{width}") * 3, np.full(length, 2 ** (8 * width) - 5, f"<u{width}")]
-        await sums.start(ROUND, manifest(length, WIDE if width == 8 else NARROW), b"")
+        limit = WIDE if width == 8 else NARROW
+        await sums.start(ROUND, manifest(length, limit), b"")
         for silo, vector in zip("ab", vectors, strict=True):
             await add(sums, silo, vector.tobytes(), width)
         half = vectors[0].tobytes()
-        signed, parts = digests(pieces_of(half, width)), frames_of(half, width)
+        parts = frames_of(half, width)
         assert len(parts) == 3
-        await sums.stage(ROUND, "c", signed, parts[0])
+        await sums.stage(ROUND, "c", 0, parts[0])
         with pytest.raises(CryptoError, match="expected"):
-            await sums.stage(ROUND, "c", signed, parts[1][:-width])
-        with pytest.raises(ProtocolError, match="signed"):
-            await sums.stage(ROUND, "c", signed, parts[0])  # once more, where the second is due
+            await sums.stage(ROUND, "c", 1, parts[1][:-width])
+        await sums.stage(ROUND, "c", 2, parts[2])
         with pytest.raises(ProtocolError, match="incomplete"):
             await sums.add(ROUND, "c", b"c")
-        assert b"".join(await sums.total(ROUND, ("a", "b"))) == (vectors[0] + vectors[1]).tobytes()
+        assert await total(sums, ("a", "b")) == added(*vectors)
+        await sums.discard(ROUND)
         assert sorted(path.suffix for path in sizes(tmp_path)) == [".contribution"] * 2
         assert await sums.chunk(b"b", width, 2 * width) == vectors[1].tobytes()[width : 3 * width]
         with pytest.raises(StoreError, match="not kept"):
@@ -145,9 +201,9 @@ SMALL = Keeping(age_s=30 * DAY_S, max_bytes=250, fresh_s=HOUR_S)
 
 def keep(store: ContributionStore, name: bytes, at: float, path: Path) -> None:
     """Keep a masked input of 100 bytes under a name, as of a time."""
-    (staged,) = store.stage(100)
-    staged.append(name[:1] * 100)
-    staged.keep(name)
+    (staged,) = store.stage([100])
+    staged.write(0, name[:1] * 100)
+    staged.keep(store.file(name, 0))
     os.utime(path / f"{name.hex()}.contribution", (at, at))
 
 
@@ -164,15 +220,15 @@ def test_the_oldest_contributions_make_room(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="is not kept here"):
         store.read(b"\7" * 32, 0, 1)
     with pytest.raises(StoreError, match="no room"):
-        store.stage(251)
+        store.stage([251])
     assert store.read(names[2], 0, 1) == b"\2", "nothing is deleted for what cannot be kept anyway"
-    (left,) = store.stage(100)
-    left.append(b"half")
+    (left,) = store.stage([60, 40])[:1]
+    left.write(0, b"half")
     reopened = ContributionStore(tmp_path, SMALL, lambda: now[0])  # as after a crash
     assert not list(tmp_path.glob("*.partial"))
     assert reopened.read(names[2], 0, 1) == b"\2"
     now[0] += 30 * DAY_S
-    reopened.stage(1)
+    reopened.stage([1])
     with pytest.raises(StoreError, match="was erased here on 2027-02-14"):
         reopened.read(names[2], 0, 1)
 
@@ -187,10 +243,10 @@ def test_no_round_erases_what_is_still_counted_again(tmp_path: Path) -> None:
     now[0] += HOUR_S - 1
     for _ in range(100):
         with pytest.raises(StoreError, match="those of the last hour"):
-            store.stage(100)
+            store.stage([100])
     assert store.read(name, 0, 1) + store.read(other, 0, 1) == b"\1\2"
     now[0] += 1
-    store.stage(100, needed=(name,))
+    store.stage([100], needed=(name,))
     assert store.read(name, 0, 1) == b"\1", "a round under way needs it"
     with pytest.raises(StoreError, match="was erased"):
         store.read(other, 0, 1)

@@ -23,7 +23,6 @@ from aggregator.streams import StreamSilo
 from analyst.client import Federation
 from analyst.demo.hospitals import found_hospitals
 from crypto.backends.scheme import CHUNK_VALUES
-from crypto.rounds.payload import digests as digests_of
 from crypto.rounds.payload import frames
 from federation.founding import found
 from federation.members.certificates import host_of, pin_of, read_transport_key
@@ -225,11 +224,10 @@ async def vector_rounds(call: Callable[[int, int], Any]) -> list[float]:
 
     from aggregator.sums import SumShard
 
-    numbers_of_frames, taken = range(len(frames(SIZES))), []
+    taken = list[float]()
     with tempfile.TemporaryDirectory() as place:
         remote: Any = ray.remote(num_cpus=0)(SumShard)
         shard = remote.remote(Path(place))
-        digests = [await signed(call, silo) for silo in range(len(SILOS))]
         for number in range(REPEATS + 1):
             round_id = number.to_bytes(16, "big")
             gc.collect()
@@ -237,21 +235,16 @@ async def vector_rounds(call: Callable[[int, int], Any]) -> list[float]:
             await shard.start.remote(round_id, manifest(list(SILOS), sum(SIZES) // 4), b"")
 
             async def one(silo: int, round_id: bytes = round_id) -> None:
-                for index in numbers_of_frames:
-                    await shard.stage.remote(round_id, SILOS[silo], digests[silo], await call(silo, index))
+                for index, pieces in enumerate(frames(SIZES)):
+                    frame = await call(silo, index)
+                    await shard.stage.remote(round_id, SILOS[silo], pieces.start, pieces.stop, frame)
                 await shard.add.remote(round_id, SILOS[silo], (silo + 1).to_bytes(16, "big") + round_id)
 
             await asyncio.gather(*(one(silo) for silo in range(len(SILOS))))
-            await shard.total.remote(round_id, SILOS)
+            names = tuple((silo + 1).to_bytes(16, "big") + round_id for silo in range(len(SILOS)))
+            await shard.close.remote(round_id, names)
             taken.append((time.perf_counter() - began) * 1000)
     return taken[1:]
-
-
-async def signed(call: Callable[[int, int], Any], silo: int) -> tuple[bytes, ...]:
-    """Return the digests of a silo's chunks, as its signed header would hold them."""
-    whole = b"".join([await call(silo, index) for index in range(len(frames(SIZES)))])
-    starts = [sum(SIZES[:number]) for number in range(len(SIZES))]
-    return digests_of([whole[start : start + size] for start, size in zip(starts, SIZES, strict=True)])
 
 
 def organisations(path: Path) -> tuple[list[float], list[float], dict[str, list[float]]]:

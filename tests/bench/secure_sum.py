@@ -149,17 +149,18 @@ def memory(silos: int, length: int) -> float:
         shard, store = SumShard(path / "contributions"), ReportStore(path / "reports")
         shard.start(b"round", manifest(names, length), b"")
         for number, name in enumerate(names):  # one value over and over: neither the vector nor its frames are kept
-            signed = tuple(digest for size in sizes for digest in digests_of([bytes([number]) * size]))
             for pieces in frames(sizes):
-                shard.stage(b"round", name, signed, bytes([number]) * sum(sizes[piece] for piece in pieces))
+                data = bytes([number]) * sum(sizes[piece] for piece in pieces)
+                shard.stage(b"round", name, pieces.start, pieces.stop, data)
             shard.add(b"round", name, number.to_bytes(32, "big"))
-        total = shard.total(b"round", tuple(names))
-        if total[0][:4] != (sum(number * 0x01010101 for number in range(silos)) % 2**32).to_bytes(4, "little"):
+        digests = shard.close(b"round", tuple(number.to_bytes(32, "big") for number in range(silos)))
+        first = (sum(number * 0x01010101 for number in range(silos)) % 2**32).to_bytes(4, "little")
+        if shard.sum_chunk(b"round", 0)[:4] != first:
             sys.exit("the sum is wrong")
         fields: dict[str, Any] = dict.fromkeys(EncryptedReport.model_fields, ())
-        fields |= {"propose": b"", "manifest": b"", "split": b"", "length": length, "chunks": digests_of(total)}
+        fields |= {"propose": b"", "manifest": b"", "split": b"", "length": length, "chunks": digests}
+        total = (shard.sum_chunk(b"round", index) for index in range(len(digests)))
         name_of_report = store.put(EncryptedReport(**fields), total, bytes(32), "ana")
-        del total
         store.get(name_of_report)
 
     with tempfile.TemporaryDirectory() as directory:

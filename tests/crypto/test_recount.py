@@ -29,7 +29,7 @@ def _vector(ring: Ring, label: str, length: int = LENGTH) -> Words:
     return words
 
 
-LIMITS = {32: 2**20, 64: 2**60}  # which make `masking` take words of 4 and of 8 bytes
+LIMITS = {32: (2**31 - 1) // 3, 64: 2**60}  # which make `masking` take words of 4 and of 8 bytes
 
 
 def _checked(headers: tuple[Contribution, ...], bits: int, blinded_sum: bytes = b"") -> CheckedReport:

@@ -44,7 +44,7 @@ from silo_node.transport.checkpoint_relay import CheckpointRelay
 from silo_node.transport.dialler import Dialler
 from silo_node.transport.streams import Streams
 from tests.harness.inside import handle_of, membership_of, session_of
-from tests.harness.simulator import LocalSums
+from tests.harness.shards import LocalSums
 from tests.harness.waiting import until
 
 NAME = "consortium"

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from aggregator.gate import Gate
     from aggregator.rounds import Aggregator
     from aggregator.streams import StreamSilo
-    from aggregator.sums import SumShard
     from analyst.client import Federation
     from analyst.link import Link
     from crypto.keys import SigningKey
@@ -313,11 +312,6 @@ def passed(checked: "CheckedReport", **changes: Any) -> "CheckedReport":
     from crypto.rounds import opening
 
     return replace(checked, passed=opening._PASSED, **changes)
-
-
-def sum_of(shard: "SumShard", round_id: bytes) -> Any:
-    """What an aggregator has added in an open round, and what it has staged."""
-    return shard._rounds[round_id]
 
 
 def reserved_in(session: "Session") -> tuple[int, int, int]:

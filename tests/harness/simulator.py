@@ -21,7 +21,6 @@ from aggregator.errors import AggregatorError
 from aggregator.home import read_home
 from aggregator.round_journal import RoundJournal
 from aggregator.store import CheckpointStore, ReportStore
-from aggregator.sums import SumShard
 from analyst.client import Federation
 from analyst.demo.hospitals import PURPOSE
 from analyst.kept import DIRECTORY
@@ -30,6 +29,7 @@ from federation.config import read_config
 from federation.errors import FederationError
 from silo_node.actor import SiloActor
 from tests.harness.inside import forget_offer, ledger_of
+from tests.harness.shards import LocalSums
 
 Noise = Callable[[int, int, int], npt.NDArray[np.int64]]
 STEPS = ("propose", "share", "ready", "contribute", "agree", "open_shares")
@@ -127,37 +127,6 @@ class LocalCheckpoints:
         return self.store.get(silo.decode())
 
 
-class LocalSums:
-    """A SumShard in this process, behind the aggregator's `Sums`."""
-
-    def __init__(self, path: Path) -> None:
-        self.shard = SumShard(path)
-
-    async def start(self, round_id: bytes, manifest: bytes, round_key: bytes) -> None:
-        self.shard.start(round_id, manifest, round_key)
-
-    async def stage(self, round_id: bytes, silo: str, digests: tuple[bytes, ...], frame: bytes) -> None:
-        self.shard.stage(round_id, silo, digests, frame)
-
-    async def add(self, round_id: bytes, silo: str, name: bytes) -> None:
-        self.shard.add(round_id, silo, name)
-
-    async def chunk(self, name: bytes, start: int, length: int) -> bytes:
-        return self.shard.chunk(name, start, length)
-
-    async def close(self, round_id: bytes, silos: tuple[str, ...]) -> tuple[bytes, ...]:
-        return self.shard.close(round_id, silos)
-
-    async def sum_chunk(self, round_id: bytes, index: int) -> bytes:
-        return self.shard.sum_chunk(round_id, index)
-
-    async def total(self, round_id: bytes, silos: tuple[str, ...]) -> list[bytes]:
-        return self.shard.total(round_id, silos)
-
-    async def discard(self, round_id: bytes) -> None:
-        self.shard.discard(round_id)
-
-
 @dataclass
 class Simulation:
     """The parts of a federation, for tests to reach into."""
@@ -167,7 +136,7 @@ class Simulation:
     server: Server
     federation: Federation
     checkpoints: LocalCheckpoints
-    sums: SumShard
+    sums: LocalSums
     reports: list[bytes] = field(default_factory=list)
     settling_s: float = 0.0
     ended: list[Ended] = field(default_factory=list)  # what the aggregator's operator sees of each request
@@ -277,7 +246,7 @@ def simulate(
         capacity=capacity,
     )
     name, root = config.analyst_key(None)
-    simulation = Simulation(path, silos, server, None, checkpoints, sums.shard, ended=ended)  # type: ignore[arg-type]
+    simulation = Simulation(path, silos, server, None, checkpoints, sums, ended=ended)  # type: ignore[arg-type]
     simulation.federation = Federation(config, name, root, simulation, clock)
     try:
         yield simulation

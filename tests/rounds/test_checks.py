@@ -805,39 +805,45 @@ def test_f6_f7_a_sum_takes_whole_signed_contributions_once(tmp_path: Path) -> No
     digests = chunk_digests(payload, 8)
     manifest = held().one.composed.manifest.encode()
     sums.start(b"r", manifest, b"")
+    sums.start(b"r", manifest, b"")  # as a call that is repeated
     with pytest.raises(ProtocolError, match="open already"):
-        sums.start(b"r", manifest, b"")
-    for frame, named in ((payload[:-8], digests), (b"", digests), (payload + bytes(8), digests), (bytes(24), digests)):
-        with pytest.raises(CryptoError):
-            sums.stage(b"r", ME, named, frame)
-    for frame in (payload[:-8], payload + bytes(8)):  # signed as it is, and yet no part of this sum
+        sums.start(b"r", manifest, b"another key")
+    for frame in (payload[:-8], b"", payload + bytes(8)):
         with pytest.raises(WireError, match="bytes, expected"):
-            sums.stage(b"r", ME, chunk_digests(frame, 8), frame)
-    with pytest.raises(ProtocolError, match="incomplete"):
-        sums.add(b"r", ME, b"m")
-    sums.stage(b"r", ME, digests, payload)
-    with pytest.raises(ProtocolError):
-        sums.stage(b"r", ME, digests, b"")  # nothing more is due
-    sums.add(b"r", ME, b"m")
+            sums.stage(b"r", ME, 0, 1, frame)
+    with pytest.raises(ProtocolError, match="another shard"):
+        sums.stage(b"r", ME, 1, 2, payload)
+    assert sums.stage(b"r", ME, 0, 1, bytes(len(payload))) != digests, "which tells the driver, before it is added"
+    assert sums.add(b"r", AFTER, b"m") == (0,), "the piece that is lacking"
+    assert sums.stage(b"r", ME, 0, 1, payload) == digests
+    for _ in range(2):  # a call that is repeated changes nothing
+        assert sums.add(b"r", ME, b"m") == ()
+        assert sums.stage(b"r", ME, 0, 1, bytes(len(payload))) != digests
     with pytest.raises(ProtocolError, match="added before"):
-        sums.stage(b"r", ME, digests, payload)
-    with pytest.raises(ProtocolError, match="added before"):
-        sums.add(b"r", ME, b"m")
+        sums.add(b"r", ME, b"another")
     with pytest.raises(ProtocolError, match="not open"):
-        sums.stage(b"x", ME, digests, payload)
+        sums.stage(b"x", ME, 0, 1, payload)
     with pytest.raises(ProtocolError, match="not open"):
-        sums.total(b"x", ())
-    sums.stage(b"r", AFTER, digests, payload)
-    assert sums.total(b"r", (ME,)) == [payload]
+        sums.close(b"x", ())
+    sums.stage(b"r", AFTER, 0, 1, payload)
+    for names in ((b"m", b"another"), ()):
+        with pytest.raises(ProtocolError, match=r"not held here|of nothing"):
+            sums.close(b"r", names)
+    for _ in range(2):
+        assert sums.close(b"r", (b"m",)) == digests
+    assert sums.sum_chunk(b"r", 0) == payload
+    with pytest.raises(ProtocolError, match="other contributions"):
+        sums.close(b"r", (b"m", b"m"))
+    sums.discard(b"r")
     assert {path.suffix for path in tmp_path.iterdir()} == {".contribution", ".dates"}, "what was not added is gone"
     sums.start(b"s", manifest, b"")
-    sums.stage(b"s", AFTER, digests, payload)
+    sums.stage(b"s", AFTER, 0, 1, payload)
     sums.discard(b"s")
     sums.discard(b"s")
     assert len(list(tmp_path.glob("*.contribution"))) == 1
     sums.start(b"s", manifest, b"")
-    with pytest.raises(ProtocolError, match="exactly"):
-        sums.total(b"s", (ME,))
+    with pytest.raises(ProtocolError, match="not held"):
+        sums.close(b"s", (b"m",))
 
 
 def test_f8_a_survivor_set_leaves_enough_survivors() -> None:

@@ -240,7 +240,7 @@ def test_a_family_that_a_policy_does_not_name_is_refused_before_rows_are_read(tm
         (
             job_of("linear-regression", "grade"),
             "label 'grade' is text (string), linear-regression takes bool or number; text labels: logistic-regression"
-            " and multinomial-regression",
+            " and hashed-logistic and multinomial-regression",
         ),
         (job_of("poisson-regression", "paid"), "poisson-regression takes whole numbers"),
         (job_of("logistic-regression", "grade"), "name its positive value, positive = one of no, later, yes"),

@@ -4,24 +4,33 @@ A long round needs 65,537 values; here a frame is a chunk, so that a vector has 
 """
 
 import errno
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from blake3 import blake3
 
+from aggregator.capacity import Capacity
 from aggregator.errors import StoreError
+from aggregator.proving import challenge_from
 from aggregator.store import Staged
 from aggregator.sums import SumShard
+from analyst.errors import DeniedError
 from crypto.backends.scheme import CHUNK_VALUES
+from crypto.backends.unreduced import UnreducedSum
 from crypto.rounds.messages import Failure
 from tests.cases import every
 from tests.harness.inside import ledger_of
 from tests.harness.long_rounds import LongFederation, long_federation
 from tests.harness.simulator import KilledError, SimulatedSilo
+
+pytestmark = pytest.mark.slow  # seconds in all: `make check` runs it
 
 LENGTH, LIMIT = 4 * CHUNK_VALUES + 1, 2**28
 SPOILER = "silo-01"
@@ -32,10 +41,16 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 @pytest.fixture(scope="module")
 def long(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LongFederation]:
     path = tmp_path_factory.mktemp("long") / "f"
+    with few_bytes_a_frame(), long_federation(path, 4, LENGTH, LIMIT, step_timeout_s=10.0) as fed:
+        yield fed
+
+
+@contextmanager
+def few_bytes_a_frame() -> Iterator[None]:
+    """Let every chunk be a frame."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("crypto.rounds.payload.CONTRIBUTION_FRAME_BYTES", CHUNK_VALUES)
-        with long_federation(path, 4, LENGTH, LIMIT, step_timeout_s=10.0) as fed:
-            yield fed
+        yield
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,15 +194,11 @@ def test_a_silo_that_sends_a_part_and_vanishes_drops_out(long: LongFederation) -
 def test_a_disk_that_is_full_before_anybody_contributes_charges_nobody(
     long: LongFederation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take = os.posix_fallocate
-
-    def fails(file: int, start: int, length: int) -> None:
-        if length > 2 * LENGTH:  # of a vector, but not of what is noted of a round
-            raise FULL
-        take(file, start, length)
+    def fails(file: object, length: int) -> None:  # of masked inputs, but not of what is noted of a round
+        raise FULL
 
     with monkeypatch.context() as full:
-        full.setattr("aggregator.store.os.posix_fallocate", fails)
+        full.setattr("aggregator.store.take_room", fails)
         told = asked(long)
     assert "no room for contributions (No space left on device)" in told.reason
     assert not told.charged
@@ -200,35 +211,129 @@ def test_a_disk_that_fails_among_frames_is_told_as_the_aggregators(
 ) -> None:
     """The room was taken, so a write fails for another reason, such as a disk that is worn out."""
     written = list[int]()
-    write = Staged.append
+    write = Staged.write
 
-    def fails(self: Staged, frame: bytes) -> None:
+    def fails(self: Staged, start: int, frame: bytes) -> None:
         written.append(len(frame))
         if len(written) > 6:
             raise StoreError("a contribution cannot be kept (Input/output error)", "free disk space")
-        write(self, frame)
+        write(self, start, frame)
 
     with monkeypatch.context() as worn:
-        worn.setattr("aggregator.store.Staged.append", fails)
+        worn.setattr("aggregator.store.Staged.write", fails)
         told = asked(long)
     assert "at the aggregator: a contribution cannot be kept (Input/output error)" in told.reason
     assert told.charged == set(long.names)
     assert not list((long.path / "aggregator" / "contributions").glob("*.partial"))
 
 
-def test_nobody_learns_the_sum_of_a_shard_that_lies(long: LongFederation, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hope: a shard moves the model by a number of its own, within the bounds of the sum."""
-    total = SumShard.total
+def lies(self: UnreducedSum, index: int) -> bytes:
+    """Return a chunk of a sum, whose first entry is off by one."""
+    chunk = honest(self, index)
+    return (int.from_bytes(chunk[:4], "little") ^ 1).to_bytes(4, "little") + chunk[4:] if index == 0 else chunk
 
-    def lies(self: SumShard, round_id: bytes, silos: tuple[str, ...]) -> list[bytes]:
-        first, *rest = total(self, round_id, silos)
-        return [(int.from_bytes(first[:4], "little") ^ 1).to_bytes(4, "little") + first[4:], *rest]
+
+honest = UnreducedSum.chunk
+
+
+def test_an_aggregator_whose_shard_lies_says_so(long: LongFederation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shard that fails is found by what the silos sign, before anybody has a report."""
+    with monkeypatch.context() as lying:
+        lying.setattr(UnreducedSum, "chunk", lies)
+        told = asked(long)
+    assert "the sum here is not that of its masked inputs" in told.reason
+    assert told.charged == set(long.names)
+
+
+def test_nobody_learns_the_sum_of_an_aggregator_that_lies(
+    long: LongFederation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hope: an aggregator moves the model by a number of its own, within the bounds of the sum."""
+
+    async def unproven(hub: Any, sums: Any, fixed: Any, openings: Any, ask: Any, outcomes: Any) -> tuple[bytes, ...]:
+        challenge, opened = challenge_from(hub, fixed, openings, outcomes)
+        replies = await ask(opened, challenge.encode())
+        return tuple(frames[0] for _, frames in sorted(replies.items()))
 
     with monkeypatch.context() as lying:
-        lying.setattr(SumShard, "total", lies)
+        lying.setattr(UnreducedSum, "chunk", lies)
+        lying.setattr("aggregator.driver.proven", unproven)
         told = asked(long)
     long.opened.clear()
     assert not long.learn(told.report)
     assert not long.opened
     for name in long.names:
         assert "the sum is wrong" in (long.path / "silos" / name / "silo.log").read_text()
+
+
+def test_a_sum_that_changes_after_it_was_agreed_on_is_no_sum(
+    long: LongFederation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hope: what the silos agreed on is exchanged when the report is written."""
+    sum_chunk = SumShard.sum_chunk
+
+    def exchanged(self: SumShard, round_id: bytes, index: int) -> bytes:
+        chunk = sum_chunk(self, round_id, index)
+        return chunk if index else bytes((chunk[0] ^ 1,)) + chunk[1:]
+
+    with monkeypatch.context() as lying:
+        lying.setattr(SumShard, "sum_chunk", exchanged)
+        told = asked(long)
+    long.opened.clear()
+    assert not told.report or not long.learn(told.report)
+    assert not long.opened
+
+
+# Longer than what a policy, the aggregator or a deadline allows
+
+
+def test_a_silo_that_contributes_no_vector_so_long_is_left_out_before_anything_is_charged(tmp_path: Path) -> None:
+    room = {SPOILER: f"max_values = {LENGTH - 1}"}
+    with long_federation(tmp_path / "f", 4, LENGTH, LIMIT, room=room) as fed:
+        told = asked(fed)
+    assert told.statuses == dict.fromkeys(fed.names, "answered") | {SPOILER: "denied"}
+    assert told.charged == set(fed.names) - {SPOILER}
+
+
+@every(
+    ("vectors", "code", "said"),
+    [
+        (
+            f"max_values = {LENGTH - 1}",
+            "MAX_VALUES",
+            "the vector has 262,145 values, and this silo",
+        ),
+        ("bytes_per_second = 1000", "SEND_DEADLINE", "and the request waits 60 s"),
+    ],
+)
+def test_a_vector_that_no_silo_may_contribute_is_refused_with_a_remedy(
+    vectors: str, code: str, said: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    names = [f"silo-{number:02}" for number in range(4)]
+    path = tmp_path_factory.mktemp("f") / "f"
+    with long_federation(path, names, LENGTH, LIMIT, room=dict.fromkeys(names, vectors)) as fed:
+        with pytest.raises(DeniedError) as caught:
+            fed.simulation.federation.submit(fed.request())
+        assert {one.code for reasons in caught.value.denials.values() for one in reasons} == {code}
+        assert said in caught.value.message
+        told = [entry.event.kind for silo in fed.simulation.silos.values() for entry in ledger_of(silo).entries(99)]
+        assert "charging" not in told
+
+
+def test_vectors_that_the_aggregator_cannot_keep_are_refused_before_any_silo_is_asked(tmp_path: Path) -> None:
+    with long_federation(tmp_path / "f", 4, LENGTH, LIMIT, capacity=Capacity(contribution_bytes=10**6)) as fed:
+        fed.count()
+        told = asked(fed)
+        assert "4 vectors of 262,145 values need" in told.reason
+        assert "--contributions-gib" in told.reason
+        assert not told.charged
+        assert set(told.statuses.values()) == {"accepted"}
+
+
+def test_a_silo_that_sends_for_longer_than_it_stated_drops_out(tmp_path: Path) -> None:
+    """Each may take the time of a step, one second here, and the one second that its policy states for sending."""
+    with long_federation(tmp_path / "f", 4, LENGTH, LIMIT, step_timeout_s=1.0) as fed, few_bytes_a_frame():
+        fed.simulation.silos[SPOILER].late_s = {"frame": 1.5}
+        told = asked(fed)
+        without_the_spoiler(fed, told)
+        assert told.statuses[SPOILER] == "missing"

@@ -1,11 +1,12 @@
 """Logistic regression over hashed features, by exact sums of long vectors.
 
-The first round sums the *reach* of each weight: the magnitudes of the values that meet it, over all rows. No silo's part
-of a gradient exceeds it, and with the number of values in a row it bounds the curvature: by Cauchy and Schwarz the
-Hessian is below the diagonal of a quarter of the reach times that number. A step by this diagonal never raises the loss,
-so nothing needs a rate that somebody must choose (Boehning and Lindsay, 1988); Nesterov's momentum makes it quick, and
-starts anew where it points uphill (O'Donoghue and Candes, 2015). `update` uses no function that differs between
-machines: additions, products, quotients and roots of doubles, number by number, so that silos agree to the last bit.
+The first round sums the *reach* of each weight: the magnitudes of the values that meet it, over all rows. No silo's
+part of a gradient exceeds it, and with the number of values in a row it bounds the curvature: by Cauchy and Schwarz the
+Hessian is below the diagonal of a quarter of the reach times that number. A step by this diagonal never raises the
+loss, so nobody must choose a rate (Boehning and Lindsay, 1988); Nesterov's momentum makes it quick, and starts anew
+where it points uphill (O'Donoghue and Candes, 2015). `update` uses no function that differs between machines but one
+logarithm, which is rounded: additions, products, quotients and roots of doubles, number by number, so that silos agree
+to the last bit.
 """
 
 import math
