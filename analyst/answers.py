@@ -38,6 +38,7 @@ from policies.requests.replacing import left_out
 from policies.requests.request import Request
 from policies.requests.round_key import round_secret
 from policies.requests.terms import terms_of
+from policies.units import counted
 
 if TYPE_CHECKING:
     from analyst.link import Link  # gRPC is slow to import: only for a connection
@@ -246,7 +247,7 @@ def _denied(denials: Mapping[str, tuple[Denial, ...]], asked: int) -> DeniedErro
     first = next(iter(denials.values()))[0]
     more = {denial.code for one in denials.values() for denial in one} - {first.code}
     also = f" (also: {', '.join(sorted(more))})" if more else ""
-    message = f"{len(denials)} of {asked} silos refuse: {first.code} ({first.rule}): {first.message}{also}"
+    message = f"{len(denials)} of {counted(asked, 'silo')} refuse: {first.code} ({first.rule}): {first.message}{also}"
     return DeniedError(message, first.remedy, dict(denials))
 
 
