@@ -69,15 +69,16 @@ def _reach(task: Task, examples: Examples) -> list[Integers]:
 def _gradient(task: Task, state: State, examples: Examples) -> list[Integers]:
     """Return the loss and its gradient over the rows, without the penalty, at the state's weights."""
     weights, label = state["weights"], labels_of(task, examples)
-    total, loss = np.zeros(len(weights), np.int64), 0.0
+    total, loss = np.zeros(len(weights), np.int64), 0
     for rows in blocks_of(examples):
         found, own = hashed(task, examples, rows), label[rows]
         odds = odds_of(found, weights)
-        loss += float((np.maximum(odds, 0.0) - odds * own + np.log1p(np.exp(-np.abs(odds)))).sum())
+        losses = np.maximum(odds, 0.0) - odds * own + np.log1p(np.exp(-np.abs(odds)))
+        loss += int(np.rint(np.ldexp(losses, LOSS_BITS)).astype(np.int64).sum())
         slope = np.ldexp(share_of(odds) - own, UNIT_BITS)
         # Each row's part is rounded before it is added, so that no order and no split of rows changes a sum.
         np.add.at(total, found.places, np.rint(found.values * slope).astype(np.int64))
-    counts = [_counted(task, examples.rows), _counted(task, round(math.ldexp(loss, LOSS_BITS)))]
+    counts = [_counted(task, examples.rows), _counted(task, loss)]
     own_places = _places(task)
     units, bits = total if own_places is None else total[own_places], value_bits(task)
     if bits is None:
