@@ -11,16 +11,14 @@ from aggregator import reports
 from aggregator.reports import ReportIndex
 from aggregator.rounds import Aggregator
 from crypto.rounds.committees import quorum_of
-from crypto.rounds.handover import MAX_HANDED_BYTES, HandoverAsked, frames_of, number
+from crypto.rounds.handover import MAX_HANDED_BYTES, MAX_STATEMENT_BYTES, HandoverAsked, frames_of, number
 from crypto.rounds.messages import ModelUpdated
-from crypto.sealing import OVERHEAD_BYTES
-from crypto.wire import MAX_ENVELOPE_OVERHEAD, Signed, sign
+from crypto.wire import Signed, sign
 
 Call = Callable[..., Awaitable[tuple[bytes, ...]]]  # of a step of one silo
 Learned = tuple[Signed[ModelUpdated], tuple[bytes, ...]]  # how far a silo is, and the model that it seals, if it does
 _TRIES = 3  # of silos whose frames are of no use
 _SAID_S = 10.0  # to say what a silo holds: it has just answered
-_MAX_STATEMENT_BYTES = 1024 + MAX_ENVELOPE_OVERHEAD + OVERHEAD_BYTES
 
 
 class Handover:
@@ -86,5 +84,5 @@ async def _said(call: Call, asked: bytes) -> tuple[bytes, int] | None:
     except Exception:
         return None
     frames = int.from_bytes(count[:8], "big")
-    is_read = len(sealed) <= _MAX_STATEMENT_BYTES and 1 <= frames <= frames_of(MAX_HANDED_BYTES)
+    is_read = len(sealed) <= MAX_STATEMENT_BYTES and 1 <= frames <= frames_of(MAX_HANDED_BYTES)
     return (sealed, frames) if is_read else None

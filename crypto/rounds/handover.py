@@ -10,9 +10,10 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from crypto.sealing import OVERHEAD_BYTES
-from crypto.wire import Digest, Message, Name, RoundId
+from crypto.wire import MAX_ENVELOPE_OVERHEAD, Digest, Message, Name, RoundId
 
 FRAME_BYTES = (4 << 20) - OVERHEAD_BYTES  # of a state in one frame: sealed it is as long as one of a masked input
+MAX_STATEMENT_BYTES = 1024 + MAX_ENVELOPE_OVERHEAD + OVERHEAD_BYTES  # what a silo says of its state, sealed
 MAX_HANDED_BYTES = 2**34 + 2**25  # the numbers of a state, and its header
 _NUMBER_BYTES = 8
 
@@ -39,7 +40,7 @@ class HeldState(Message):
     run: RoundId
     job: Digest  # of what all requests of the run share
     position: Digest
-    done: Annotated[int, Field(ge=1)]
+    done: Annotated[int, Field(ge=1, le=2**31)]
     size: Annotated[int, Field(ge=1, le=MAX_HANDED_BYTES)]
     digest: Digest
 

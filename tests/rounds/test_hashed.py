@@ -142,6 +142,14 @@ def test_a_run_of_4096_weights_is_what_its_functions_give_whoever_stops_it(
         policy = tmp_path / "f" / "silos" / "north" / "policy.toml"
         assert silo_node.owner.cli.main(["models", "--policy", str(policy)]) == 0
         shown = capsys.readouterr().out
+        new = tmp_path / "new.csv"
+        new.write_text("kind,owner,debt,age\na,true,5,40\na,false,5,40\nb,true,5,40\nb,false,5,40\n")
+        assert silo_node.owner.cli.main(["models", "predict", training.run, str(new), "--policy", str(policy)]) == 0
+        scores = [float(line.split(",")[1]) for line in capsys.readouterr().out.splitlines()[1:5]]
+        assert [score > 0.5 for score in scores] == [True, False, False, True]
+        out = str(tmp_path / "model.json")
+        assert silo_node.owner.cli.main(["models", "export", training.run, "--out", out, "--policy", str(policy)]) == 1
+        assert "weights of places" in capsys.readouterr().err
     assert (training.steps, training.holders) == (8, SILOS)
     for name in ("accepted", "weights", "reach"):
         assert vector(state, name).tobytes() == expected[name].tobytes(), name
@@ -205,7 +213,7 @@ def test_a_private_run_charges_epsilon_and_the_delta_of_its_noise(tmp_path: Path
         training = run(simulation, file)
         state = the_state(simulation)
         requests = asked(simulation)
-        spent = ledger_of(simulation.silos["east"]).spending("lending", "ana").atto_delta
+        spent = ledger_of(simulation.silos["east"]).spending(purpose="lending", analyst="ana").atto_delta
     assert (training.steps, training.ended) == (5, None)
     assert training.epsilon == pytest.approx(12, rel=0.01)
     assert spent == sum(map(sampler_delta, requests)) > 0

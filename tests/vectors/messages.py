@@ -24,6 +24,7 @@ SIGNED_ONLY_BY = {
     "Failure": "hub",
     "Away": "hub",
     "Cancel": "hub",
+    "HandoverAsked": "hub",
     "Roster": "authority",
 }
 UNSIGNED = {"Share", "Deliver", "Go", "Open", "Challenge", "EncryptedReport", "Found"}
@@ -62,6 +63,8 @@ KINDS = {  # those that carry a name on the wire; the others stand inside anothe
     "OtherVersion": "other-version",
     "NoRoom": "no-room",
     "ReleasedModel": "released-model",
+    "HandoverAsked": "handover-asked",
+    "HeldState": "held-state",
 }
 # What no message of the type may be longer than, in bytes.
 LIMITS = {
@@ -83,6 +86,7 @@ LIMITS = {
     "Receipt": 16 << 20,
     "Roster": 2 << 20,
     "Stopped": 256 << 10,
+    "HandoverAsked": 1 << 20,
     "RunState": 16 << 20,
     "ReleasedModel": 6 << 20,
 }
@@ -684,6 +688,13 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     spell = {"first": 0, "last": 1, "silos": ["bank", "ward"], "policies": [policy_hash] * 2, "without": ["ward"]}
     first = RELEASED | {"step": 0, "after": bytes(32)}
     yield "RunState", state | {"record": {"plan": first, "table": TABLE, "spells": [spell], "continues": round_id}}
+    counted_spell = spell | {"asked": 3, "noise_shares": 2}
+    record = {"plan": first, "table": TABLE, "spells": [spell | {"last": 0}, counted_spell | {"first": 1}]}
+    yield "RunState", state | {"record": record}
+    asked = {"federation": federation, "receiver": "ward", "position": _digest("the report"), "request": b"an envelope"}
+    yield "HandoverAsked", asked
+    held = {"federation": federation, "run": round_id, "job": _digest("a job"), "position": _digest("the report")}
+    yield "HeldState", held | {"done": 2, "size": 8_000_000, "digest": blake3(b"a state").digest()}
     model: dict[str, Any] = {"federation": federation, "run": round_id, "position": _digest("the report")}
     model |= {"job": _digest("a job"), "family": "poisson-regression", "done": 2}
     yield "ReleasedModel", model | {"fitted": FITTED}
@@ -711,6 +722,17 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
             },
         },
     )
+    bayes: dict[str, Any] = {
+        "version": "consilo-bayes/1",
+        "model": "naive-bayes",
+        "label": "icd",
+        "classes": ["a", "b", "c"],
+        "missing": "skip",
+        "priors": [-0.5, None, -1.25],
+        "numbers": [],
+        "values": [{"column": WARD, "logs": [[-0.5] * 3, [-0.25] * 3]}],
+    }
+    yield "ReleasedModel", model | {"family": "naive-bayes", "ended": "complete", "fitted": FITTED, "portable": bayes}
     counted = {"kind": "query", "where": None, "group_by": ["icd"], "aggregates": QUESTION["aggregates"][:1]}
     yield "Request", request(counted, 100_000) | {"table": TABLE | {"columns": [ICD]}}
     yield "Request", request(COUNTS_CUT, 100_000) | {"table": NEVER_MISSING}

@@ -31,6 +31,7 @@ from policies.requests.hashed import (
 from silo_node.training import few_bits
 from silo_node.training.families.logistic import labels_of, share_of
 from silo_node.training.family import Examples, Family, Fitted, Judged, Line, State, figure
+from silo_node.training.glm import standing
 from silo_node.training.grid import Integers, Vector, reals
 from silo_node.training.hashing import Hashed, blocks_of, hashed
 
@@ -194,9 +195,9 @@ def _notes(task: Task, state: State) -> Iterator[str]:
 
 
 def _scores(task: Task, state: State, examples: Examples) -> Vector:
-    found = np.zeros(examples.rows)
+    found, weights = np.zeros(examples.rows), standing(state)
     for rows in blocks_of(examples):
-        found[rows] = share_of(odds_of(hashed(task, examples, rows), state["accepted"]))
+        found[rows] = share_of(odds_of(hashed(task, examples, rows), weights))
     return found
 
 
