@@ -12,9 +12,10 @@ from typing import Any, Protocol
 
 import structlog
 
-from aggregator import reports
+from aggregator import beside, reports
 from aggregator import rounds as core
 from aggregator.answers import Answers
+from aggregator.busy import Busy
 from aggregator.capacity import Capacity
 from aggregator.errors import (
     AggregatorError,
@@ -101,13 +102,10 @@ class Server:
         """`ended` learns what became of every request."""
         self._aggregator, self._silos, self._sums, self._store = aggregator, silos, sums, store
         self._checkpoints, self._journal, self._ended = checkpoints, journal, ended
-        self._capacity = capacity
         self._clock, self._step_timeout_s = clock, step_timeout_s
         self.slots = Slots(MAX_CONCURRENT_ROUNDS, SLOT_WAIT_S, "rounds at the aggregator")
         self.seconds = Seconds(MAX_BUSY_S, SLOT_WAIT_S, "seconds of the silos' computing")
-        # How long the silos may compute now, by round: a silo does one thing at a time, so its other rounds wait.
-        self._computing: dict[bytes, int] = {}
-        self._sending: dict[bytes, int] = {}  # how long they may send long vectors, which share their links
+        self._busy, self._capacity = Busy(), capacity
         self._answers = Answers(store)
         self.transcripts = Transcripts(store, sums)
         self._teacher = Teacher(aggregator, store, self.transcripts)
@@ -128,11 +126,9 @@ class Server:
         """
         calls = {silo: handle.call("catalogue", request) for silo, handle in self._silos.items()}
         outcomes = Outcomes(b"", self._aggregator.federation, self._aggregator.silos)
-        replies = await self._gather(calls, self._busy_s(), outcomes)
-        found = [core.other_version(self._aggregator, request, *one) for one in outcomes.versions.items()]
-        about = core.asked_about(request)
-        if about is not None and (why := self._capacity.why_not(about)):
-            found.append(core.no_room(self._aggregator, request, why))
+        replies = await self._gather(calls, self._busy.waits_s(), outcomes)
+        found = [beside.other_version(self._aggregator, request, *one) for one in outcomes.versions.items()]
+        found += beside.no_room(self._aggregator, self._capacity, request)
         for silo, frames in replies.items():
             if frames and len(frames[0]) > Catalogue.MAX_BYTES + MAX_ENVELOPE_OVERHEAD:
                 _log.warning("catalogue_too_long", silo=silo, bytes=len(frames[0]))
@@ -214,14 +210,10 @@ class Server:
         Raises AggregatorError or CryptoError if it is unknown or erased.
         """
         index = await asyncio.to_thread(self.transcripts.index_of, name)
-        silos = [silo for silo in index.recipients if silo in self._silos]
+        calls = {silo: self._silos[silo].call for silo in index.recipients if silo in self._silos}
         outcomes = Outcomes(name, self._aggregator.federation, self._aggregator.silos)
-        replies = await self._gather(
-            {silo: self._teacher.teach(silo, self._silos[silo].call, name) for silo in silos},
-            index.receives_s,
-            outcomes,
-        )
-        if outcomes.own and not replies:
+        replies = await self._teacher.deliver(calls, name, partial(self._gather, outcomes=outcomes))
+        if outcomes.own and not any(replies.values()):
             raise StoreError(outcomes.own, "silos that have learned it go on; whoever has not is left out of the run")
         return tuple(frame for frames in replies.values() for frame in frames)
 
@@ -243,10 +235,9 @@ class Server:
         self, asked: ReceivedRequest, silos: Iterable[str], outcomes: Outcomes, bounds: "_Bounds"
     ) -> bytes:
         """Run one round; raises BusyError, before anything is charged, if the silos compute for too many others."""
-        round_id = token(16)
-        in_round = set(silos)
+        round_id, in_round = token(16), set(silos)
         gathers_s = self._capacity.gathers_s(asked.request)
-        busy_s = self._busy_s() + (sum(self._sending.values()) if gathers_s else 0)
+        busy_s = self._busy.waits_s(is_long=bool(gathers_s))
         proposed = core.propose(self._aggregator, asked, round_id, int(self._clock()), busy_s, gathers_s)
         try:
             proposals = dict.fromkeys(sorted(in_round), (proposed.envelope,))
@@ -266,17 +257,17 @@ class Server:
             replies = await self._ask("share", round_id, {silo: composed.share(silo) for silo in members}, outcomes)
             shared = core.collect_shares(self._aggregator, composed, replies, outcomes.wrong)
             # A silo begins its charge before it signs that it is ready: from here on nothing may fail for lack of room.
-            again = partial(self._frame, round_id)
+            again = partial(self._frame, round_id, composed.send_s)
             await self._sums.start(round_id, composed.manifest.encode(), proposed.round_key, again)
             await asyncio.to_thread(self._store.take_room, round_id, core.report_bytes(shared, outcomes.refusals))
             replies = await self._ask("ready", round_id, {silo: shared.deliver(silo) for silo in members}, outcomes)
             go = core.collect_ready(self._aggregator, shared, replies, outcomes.wrong)
             await asyncio.to_thread(self._journal.note, round_id, go)
-            self._computing[round_id], outcomes.charged = composed.counted_s, True
-            self._sending[round_id] = composed.send_s
+            outcomes.charged = True
+            self._busy.begin(round_id, composed.counted_s, composed.send_s)
             bounds.end()
             contributions = await self._contributions(round_id, shared, go, outcomes)
-            del self._computing[round_id], self._sending[round_id]  # what follows waits for the other rounds only
+            self._busy.end(round_id)  # what follows waits for the other rounds only
             held = core.survivors_of(shared, contributions)
             survivors = tuple(survivor.silo for survivor in held.survivors)
             # Every shard holds every part of these, and that is on disk before anything is added.
@@ -290,7 +281,8 @@ class Server:
             replies = await self._open(round_id, fixed, signatures, opens, outcomes)
 
             async def challenged(silos: Sequence[str], challenge: bytes) -> Replies:
-                found = await self._ask("products", round_id, dict.fromkeys(silos, (challenge,)), outcomes)
+                messages = dict.fromkeys(silos, (challenge,))
+                found = await self._ask("products", round_id, messages, outcomes, composed.send_s)
                 in_round.difference_update(found)
                 return found
 
@@ -302,8 +294,7 @@ class Server:
             outcomes.survivors = survivors
             return await asyncio.to_thread(self._store.get, name)
         finally:
-            self._computing.pop(round_id, None)
-            self._sending.pop(round_id, None)
+            self._busy.end(round_id)
             # The silos still in the round forget it; a silo from which nothing has left releases its reservation.
             try:
                 self._store.give_back(round_id)
@@ -311,7 +302,7 @@ class Server:
             finally:
                 cancelled = core.cancel(self._aggregator, round_id)
                 calls = {silo: self._silos[silo].call("cancel", round_id, cancelled) for silo in in_round}
-                await self._gather(calls, self._busy_s())
+                await self._gather(calls, self._busy.waits_s())
                 self._journal.end(round_id)
 
     async def _file(
@@ -336,7 +327,7 @@ class Server:
             columns = await _columns(self._sums, fixed, silo)
             return await self._silos[silo].call("open_shares", round_id, opens, *columns)
 
-        replies = await self._gather({silo: one(silo) for silo in signatures}, self._busy_s(), outcomes)
+        replies = await self._gather({silo: one(silo) for silo in signatures}, self._busy.waits_s(), outcomes)
         outcomes.hear(round_id, replies)
         return replies
 
@@ -345,35 +336,45 @@ class Server:
     ) -> dict[str, Signed[Contribution]]:
         """Collect and add masked inputs as they arrive, a frame at a time; an invalid one counts as missing."""
         found: dict[str, Signed[Contribution]] = {}
-        count = len(frames_of(piece_sizes(shared.before.scheme)))
+        sizes, is_long = piece_sizes(shared.before.scheme), shared.before.manifest.terms.is_long
+        cut = frames_of(sizes)
+        first_bytes = sum(sizes[number] for number in cut[0])
 
         async def one(silo: str) -> tuple[bytes, ...]:
-            handle = self._silos[silo]
-            reply = await handle.call("contribute", round_id, go)
-            outcomes.hear(round_id, {silo: reply})
-            if len(reply) != 2:
-                raise ProtocolError("a contribution is a header and a frame")
-            header, frame = reply
+            reply = await self._silos[silo].call("contribute", round_id, go)
+            if not is_long or [len(one) for one in reply] != [first_bytes]:  # nobody signs a frame
+                outcomes.hear(round_id, {silo: reply})
+            if len(reply) != (1 if is_long else 2):
+                raise ProtocolError(
+                    "a contribution is a header and a frame; of a long round a frame, and last its header"
+                )
+            frame = partial(self._frame, round_id, shared.before.send_s, silo)
+            staged = await self._sums.stage(round_id, silo, 0, reply[-1])
+            for number in range(1, len(cut)):
+                staged += await self._sums.stage(round_id, silo, number, await frame(number))
+            header = reply[0]
+            if is_long:
+                header = await frame(len(cut))
+                outcomes.hear(round_id, {silo: (header,)})
             signed = core.read_contribution(self._aggregator, shared, silo, header)
-            staged = await self._sums.stage(round_id, silo, 0, frame)
-            for number in range(1, count):
-                staged += await self._sums.stage(round_id, silo, number, await self._frame(round_id, silo, number))
             if staged != signed.message.chunks:
                 raise ProtocolError(f"a chunk of {silo!r} is not the one it signed")
             await self._sums.add(round_id, silo, signed.digest)
             found[silo] = signed
             return ()
 
-        own_s = shared.before.contribute_s  # what no acceptance states is in the time of a step
-        others = [self._computing, *([self._sending] if self._sending[round_id] else [])]
-        others_s = min(sum(sum(one.values()) - one[round_id] for one in others), MAX_BUSY_S)
-        await self._gather({silo: one(silo) for silo in shared.before.manifest.silos}, own_s + others_s, outcomes)
+        others_s = self._busy.waits_s(is_long=shared.before.send_s > 0, but=round_id)
+        more_s = shared.before.contribute_s + others_s  # what no acceptance states is in the time of a step
+        await self._gather({silo: one(silo) for silo in shared.before.manifest.silos}, more_s, outcomes)
         return found
 
-    async def _frame(self, round_id: bytes, silo: str, number: int) -> bytes:
-        """Return a frame of a silo's masked input, which is the same each time; raises whatever the call raises."""
+    async def _frame(self, round_id: bytes, send_s: int, silo: str, number: int) -> bytes:
+        """Return a frame of a silo's masked input, which is the same each time; raises whatever the call raises.
+
+        It takes no longer than the whole masked input may.
+        """
         call = self._silos[silo].call("frame", round_id, number.to_bytes(8, "big"))
-        return core.only_frame(await asyncio.wait_for(call, self._step_timeout_s))
+        return core.only_frame(await asyncio.wait_for(call, self._step_timeout_s + send_s))
 
     async def _ask(
         self,
@@ -384,13 +385,9 @@ class Server:
         more_s: float = 0.0,
     ) -> Replies:
         calls = {silo: self._silos[silo].call(step, round_id, *parts) for silo, parts in messages.items()}
-        replies = await self._gather(calls, self._busy_s() + more_s, outcomes)
+        replies = await self._gather(calls, self._busy.waits_s() + more_s, outcomes)
         outcomes.hear(round_id, replies)
         return replies
-
-    def _busy_s(self) -> int:
-        """Return how long the silos may still compute for the rounds under way, at most MAX_BUSY_S."""
-        return min(sum(self._computing.values()), MAX_BUSY_S)
 
     async def _gather(
         self, calls: Mapping[str, Call], more_s: float = 0.0, outcomes: Outcomes | None = None

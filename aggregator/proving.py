@@ -1,21 +1,29 @@
-"""Have the survivors of a long round prove their sum: docs/protocol.md section 7.5; section 8, row F13.
+"""Have the survivors of a long round prove their sum: docs/protocol.md section 7.8; section 8, row F13.
 
-Promise: products that a silo signs falsely do not spoil an answer. The sum of all is compared with the products of the
-sum; only if they differ are those of each masked input computed, and the false ones left out. Recipients then fetch
-those masked inputs whole.
+Promise: products that a silo signs falsely do not spoil an answer. Those of the sum are compared with the sum of all;
+only if they differ are those of each masked input computed, and the false ones left out. Recipients then fetch those
+masked inputs whole.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
+from aggregator.errors import StoreError
 from aggregator.outcomes import Outcomes, passing_over
 from aggregator.rounds import Aggregator, Replies, SurvivorsFixed, only_frame, read_openings
 from aggregator.sums import Sums
 from crypto.backends.masking import MaskingScheme
-from crypto.errors import ProtocolError
 from crypto.rounds.messages import Challenge, Opening, Products
 from crypto.rounds.payload import piece_sizes
-from crypto.rounds.products import added, challenge_of, check_bound, coefficients_of, decode, long_scheme
+from crypto.rounds.products import (
+    InnerProducts,
+    added,
+    challenge_of,
+    check_bound,
+    coefficients_of,
+    decode,
+    long_scheme,
+)
 from crypto.wire import Signed, digest_of, unverified, verify
 
 Ask = Callable[[Sequence[str], bytes], Awaitable[Replies]]  # of silos and a challenge: what they answer
@@ -26,7 +34,8 @@ async def proven(
 ) -> tuple[bytes, ...]:
     """Return the products that the survivors signed of the sum, each right; none of a round that is not long.
 
-    `outcomes` learns who signed false ones. Raises StoreError where the sum cannot be read.
+    `outcomes` learns who signed false ones. Raises StoreError where the sum cannot be read, or is not that of the
+    masked inputs: a shard that adds has failed.
     """
     scheme = long_scheme(fixed.before.before.scheme)
     if scheme is None:
@@ -34,11 +43,22 @@ async def proven(
     challenge, opened = challenge_from(aggregator, fixed, openings, outcomes)
     replies = await ask(opened, challenge.encode())
     signed = read_products(aggregator, challenge, replies, outcomes)
-    if not await _hold(sums, fixed, scheme, challenge, signed):
-        for silo in list(signed):
-            if await _of_input(sums, fixed, scheme, challenge, silo) != decode(signed[silo].message.values):
-                outcomes.wrong[silo] = "the inner products that it signed are not those of its masked input"
-                del signed[silo]
+    inputs = {
+        survivor.silo: await _of_input(sums, scheme, challenge, survivor.contribution)
+        for survivor in fixed.survivor_set.survivors
+        if survivor.silo not in signed
+    }
+    whole = await _of_sum(sums, scheme, challenge, fixed.before.before.manifest.round_id)
+    if whole != added([*inputs.values(), *(decode(one.message.values) for one in signed.values())]):
+        for survivor in fixed.survivor_set.survivors:
+            if (one := signed.get(survivor.silo)) is None:
+                continue
+            inputs[survivor.silo] = await _of_input(sums, scheme, challenge, survivor.contribution)
+            if inputs[survivor.silo] != decode(one.message.values):
+                outcomes.wrong[survivor.silo] = "the inner products that it signed are not those of its masked input"
+                del signed[survivor.silo]
+        if whole != added(list(inputs.values())):
+            raise StoreError("the sum here is not that of its masked inputs", "look for a failing disk or memory here")
     return tuple(signed[silo].envelope for silo in sorted(signed))
 
 
@@ -65,33 +85,25 @@ def read_products(
     return signed
 
 
-async def _hold(
-    sums: Sums,
-    fixed: SurvivorsFixed,
-    scheme: MaskingScheme,
-    challenge: Challenge,
-    signed: Mapping[str, Signed[Products]],
-) -> bool:
-    """Tell whether the products of the sum are the sums of all survivors', as far as that can be told."""
-    if len(signed) != len(fixed.survivor_set.survivors):
-        return False
-    found, round_id = coefficients_of(challenge), fixed.before.before.manifest.round_id
+async def _of_sum(sums: Sums, scheme: MaskingScheme, challenge: Challenge, round_id: bytes) -> tuple[int, int]:
+    """Return the products of the closed sum."""
+    found = coefficients_of(challenge)
     for index in range(scheme.shape.chunks):
-        entries = scheme.unreduced.read(index, await sums.sum_chunk(round_id, index))
-        await asyncio.to_thread(found.add, entries)
-    return found.values == added([decode(one.message.values) for one in signed.values()])
+        chunk = await sums.sum_chunk(round_id, index)
+        await asyncio.to_thread(_add_sum, scheme, found, index, chunk)
+    return found.values
 
 
-async def _of_input(
-    sums: Sums, fixed: SurvivorsFixed, scheme: MaskingScheme, challenge: Challenge, silo: str
-) -> tuple[int, int]:
-    """Return the products of a survivor's masked input, as it is kept."""
-    names = {survivor.silo: survivor.contribution for survivor in fixed.survivor_set.survivors}
-    if silo not in names:
-        raise ProtocolError(f"{silo!r} is not among the survivors")
+async def _of_input(sums: Sums, scheme: MaskingScheme, challenge: Challenge, name: bytes) -> tuple[int, int]:
+    """Return the products of a masked input, as it is kept under its name."""
     found, start = coefficients_of(challenge), 0
     for index, size in enumerate(piece_sizes(scheme)):
-        words = scheme.words(index, await sums.chunk(names[silo], start, size))
+        words = scheme.words(index, await sums.chunk(name, start, size))
         await asyncio.to_thread(found.add, scheme.unreduced.of_words(words))
         start += size
     return found.values
+
+
+def _add_sum(scheme: MaskingScheme, found: InnerProducts, index: int, chunk: bytes) -> None:
+    for block in scheme.unreduced.blocks(index, chunk):
+        found.add(block)

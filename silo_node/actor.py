@@ -23,6 +23,7 @@ from federation.operations.private import close_to_others
 from policies.errors import PolicyError
 from silo_node import publishing, stepping
 from silo_node.errors import SiloError
+from silo_node.handing import LEARN_S, Frames, Handing
 from silo_node.home import LEDGER, check_may_serve, lock_home, read_home
 from silo_node.ledger.checkpoints import CheckpointKeeper, guards_of
 from silo_node.ledger.log import Signer
@@ -39,17 +40,15 @@ from silo_node.telling import Teller
 from silo_node.traces import RoundTraces
 
 if TYPE_CHECKING:
-    from silo_node.rounds.steps import Noise
+    from silo_node.rounds.vector import Noise
 
 STEPS = 64  # at a time: those of other rounds go on while some compute, wait for their turn or for a source
 FIRST_NOISE = 1, 10**6, 1  # a draw that is thrown away: the first one loads the sampler, for more than a second
 NOISE_S = 10.0  # for that, before a silo says that it is ready
-LEARN_S = 20.0  # of the 30 s of a step
 MAX_LOG_BYTES = 8 << 20
-Frames = tuple[bytes, ...]
 
 
-class SiloActor(Stepping):
+class SiloActor(Handing, Stepping):
     """One silo. Every public method takes and returns bytes of the wire vocabulary."""
 
     IS_ONE_TRUST_DOMAIN = True  # with the other silos, as in simulate mode
@@ -189,6 +188,7 @@ class SiloActor(Stepping):
         return self._guard(bytes(ROUND_ID_BYTES), lambda: self._learn(data, evidence))
 
     def _learn(self, data: bytes, evidence: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        self._held = self._taking = None  # a state that is handed over: it is behind now
         if not self._learning.acquire(timeout=LEARN_S):
             raise ProtocolError(f"this silo learns from other reports, for {LEARN_S:g} s already")
         try:

@@ -70,6 +70,7 @@ from policies.requests.denials import Denial
 from silo_node.ledger.events import LogEntry, SurvivorsSigned
 from silo_node.ledger.totals import Totals
 from silo_node.traces import Trace
+from tests import fuzzing_vectors
 from tests.vectors import messages
 from tests.vectors.vocabulary import types
 
@@ -187,6 +188,17 @@ def _read_proof(data: bytes) -> None:
     assert (shown_root(33, {3: LEAVES[3], 20: LEAVES[20]}, proof) == TREE.root) == (data == PROOF)
 
 
+def _read_packed(bits: int) -> Read:
+    ring = Ring(bits)
+
+    def read(data: bytes) -> None:
+        words = ring.unpack(data, 8 * len(data) // bits)
+        assert ring.pack(words) == data
+        assert all(word < 2**bits for word in words.tolist())
+
+    return read
+
+
 def _read_ring(bits: int) -> Read:
     ring = Ring(bits)
 
@@ -292,6 +304,9 @@ def decoders() -> dict[str, Decoder]:
         Decoder("envelope", _read_envelope, (envelope, other)),
         Decoder("Entry", _read_entry, (bytes(SEALED_SHARES), bytes(range(256)) * 9 + bytes(64))),
         Decoder("merkle-proof", _read_proof, (PROOF,)),
+        Decoder("Packed-5", _read_packed(5), (elements[:40],)),
+        Decoder("Packed-12", _read_packed(12), (elements[:36], elements[:34] + b"\x02")),
+        Decoder("Packed-32", _read_packed(32), (elements[:40],)),
         Decoder("Ring-24", _read_ring(24), (urlsafe_b64decode(b"AAAA") * 12, elements[:40])),
         Decoder("Ring-32", _read_ring(32), (elements[:40],)),
         Decoder("Ring-64", _read_ring(64), (elements[:80],)),
@@ -309,6 +324,7 @@ def decoders() -> dict[str, Decoder]:
             (PROVENANCE.model_dump_json(by_alias=True).encode(),),
             is_file=True,
         ),
+        *(Decoder(*one) for one in fuzzing_vectors.readers()),
         *_of_membership(),
         *_of_ciphertexts(),
     ]

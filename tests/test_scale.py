@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.saturation import GIB, MACHINE_BYTES, Load, Rates, computed, first, loads, rates_of, shards
+from tests.bench.saturation import GIB, Load, Rates, computed, first, loads, needed, rates_of
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "scale.md").read_text()
 EVEN = Rates(**{one.name: 1000.0 for one in fields(Rates)})  # 1 GB/s of everything
@@ -53,12 +53,16 @@ def test_the_slowest_thing_at_the_aggregator_is_named_with_the_shards_that_end_i
     assert (first(100, 10**9, EVEN, 1).place, first(100, 10**9, EVEN, 1).thing) == ("the gate", "network, out")
     slow = Rates(**{**{one.name: 1000.0 for one in fields(Rates)}, "add": 10.0})  # a hundredth
     assert first(100, 10**9, slow, 10).place == "the shards"
-    needed = shards(100, 10**9, slow, 10)
-    # 400 GB at 10 and at 1,000 MB/s, while the gate's streams take 1,200 s.
-    assert needed["processor"] == 34 == -(-(40_000 + 400 + 8) // 1200)
-    assert needed["disk"] == 1
-    assert needed["memory"] == 1 == -(-16 * 10**9 // MACHINE_BYTES)
-    assert shards(100, 10**10, EVEN, 1)["memory"] == 3 == -(-(160 * 10**9) // (64 * GIB))
+    # 100 silos send 400 GB and get 800 GB, which take 640 s at 1.25 GB/s; adding takes 40,000 s.
+    assert needed(100, 10**9, slow, 10) == {
+        "shards, by their processor": 64,  # 40,000 + 400 + 8 s
+        "shards, by their disk": 1,  # 400 s
+        "shards, by their memory": 1,  # 16 GB
+        "shards, by their room on disk": 1,  # 408 GB
+        "gates": 2,  # 1,200 s
+    }
+    assert needed(100, 10**10, EVEN, 1)["shards, by their memory"] == 3 == -(-(160 * 10**9) // (64 * GIB))
+    assert needed(100, 10**10, EVEN, 1)["shards, by their room on disk"] == 2 == -(-(4080 * 10**9) // (2000 * GIB))
 
 
 def test_a_rate_that_cannot_be_is_refused() -> None:

@@ -1,4 +1,7 @@
-"""The default backend, `masking`: vectors of words of 32 or 64 bits that the aggregator sums as they are.
+"""The default backend, `masking`: vectors of ring elements that the aggregator sums as they are.
+
+A vector of one chunk travels in words of 32 or 64 bits. A longer one is in the least ring that holds every sum: up to
+32 bits without gaps, beyond that in words of 64 bits. docs/protocol.md section 2.7.
 
 It gives `crypto.ring` and `crypto.backends.masks` the interface of all backends (`crypto.backends.scheme`). What each
 backend costs and promises: docs/backends.md. Bonawitz et al., CCS 2017, section 4.
@@ -20,11 +23,10 @@ from crypto.backends.scheme import (
     Units,
     check_capacity,
     check_no_key,
-    check_size,
     no_key,
     only_column,
 )
-from crypto.backends.unreduced import Unreduced, UnreducedSum, words_of
+from crypto.backends.unreduced import Unreduced, UnreducedSum, check_words, words_of
 from crypto.errors import ProtocolError
 from crypto.keys import Secret
 from crypto.ring import Ring, Words
@@ -33,7 +35,7 @@ NAME = "masking"
 
 
 class RingSum:
-    """An accumulator of ring elements; the words wrap modulo 2^32 or 2^64, as the ring does."""
+    """An accumulator of ring elements; the words wrap modulo a multiple of the ring's order."""
 
     __slots__ = ("_added", "_ring", "_shape", "_sums")
 
@@ -43,13 +45,13 @@ class RingSum:
         self._added = [0] * shape.chunks
 
     def check(self, index: int, chunk: bytes) -> None:
-        check_size(chunk, self._ring.word_bytes * self._shape.values(index), index)
+        check_words(self._ring, self._shape.values(index), index, chunk)
 
     def add(self, index: int, chunk: bytes) -> None:
         self.check(index, chunk)
         if self._added[index] == self._shape.silos:
             raise ProtocolError(f"more than {self._shape.silos} contributions to chunk {index}")
-        words = np.frombuffer(chunk, self._ring.dtype)
+        words = self._ring.unpack(chunk, self._shape.values(index))
         if index in self._sums:
             np.add(self._sums[index], words, out=self._sums[index])
         else:
@@ -57,7 +59,7 @@ class RingSum:
         self._added[index] += 1
 
     def chunk(self, index: int) -> bytes:
-        return self._ring.to_bytes(self._sums[index])
+        return self._ring.pack(self._ring.reduce(self._sums[index]))
 
     def chunks(self) -> list[bytes]:
         if len(set(self._added)) != 1 or not self._added[0]:
@@ -75,15 +77,16 @@ class MaskingScheme:
 
     @property
     def ring(self) -> Ring:
-        """The ring of 32 bits if the range fits, else of 64."""
-        return Ring(32 if self.shape.span < 2**31 else 64)
+        """The ring of 32 bits if the range fits, else of 64; of a long vector the least that holds every sum."""
+        bits = (2 * self.shape.span + 1).bit_length()
+        return Ring(64 if bits > 32 else bits if self.shape.is_long else 32)
 
     @property
     def modulus(self) -> int:
         return 1 << self.ring.bits
 
     def chunk_bytes(self, column: int, index: int) -> int:
-        return self.ring.word_bytes * self.shape.values(index)
+        return self.ring.packed_bytes(self.shape.values(index))
 
     @property
     def unreduced(self) -> Unreduced:
@@ -91,7 +94,7 @@ class MaskingScheme:
         return Unreduced(self.shape, self.ring)
 
     def words(self, index: int, chunk: bytes | memoryview) -> Words:
-        """Return the words of a blinded chunk; raises WireError on a wrong size."""
+        """Return the words of a blinded chunk; raises CryptoError on bytes that are none."""
         return words_of(self.ring, self.shape.values(index), index, chunk)
 
     def sum_bytes(self, index: int) -> int:
@@ -102,7 +105,7 @@ class MaskingScheme:
     ) -> Iterator[tuple[bytes, ...]]:
         self.shape.cut(units)  # checks before anything is blinded
         words = blind(units, self.ring.from_signed, self.ring, added_seeds, subtracted_seeds)
-        return ((self.ring.to_bytes(chunk),) for chunk in _cut(words))
+        return ((self.ring.pack(chunk),) for chunk in _cut(words))
 
     def accumulator(self, column: int) -> Accumulator:
         return UnreducedSum(self.unreduced) if self.shape.is_long else RingSum(self.shape, self.ring)
@@ -114,16 +117,20 @@ class MaskingScheme:
         subtracted_seeds: Sequence[bytes],
         secret: Secret | None = None,
     ) -> Opened:
-        words = np.concatenate([self._summed(index, chunk) for index, chunk in enumerate(only_column(self, sums))])
+        words = self._reduced(only_column(self, sums))
         apply_masks(words, self.ring, added_seeds, subtracted_seeds)
-        return Opened(self.shape.check_sum(self.ring.signed(words).astype(np.int64, copy=False)))
+        return Opened(self.shape.check_sum(self.ring.signed(words)).astype(np.int64, copy=False))
 
-    def _summed(self, index: int, chunk: bytes) -> Words:
-        if not self.shape.is_long:
-            return np.frombuffer(chunk, self.ring.dtype)
-        entries = self.unreduced.read(index, chunk)
-        self.unreduced.check(index, entries, self.shape.silos)
-        return self.unreduced.reduced(entries)
+    def _reduced(self, chunks: Sequence[bytes]) -> Words:
+        words, how, start = np.empty(self.shape.length, self.ring.dtype), self.unreduced, 0
+        for index, chunk in enumerate(chunks):
+            part = words[start : start + self.shape.values(index)]
+            if self.shape.is_long:
+                how.reduced(index, chunk, part)
+            else:
+                part[:] = self.ring.unpack(chunk, self.shape.values(index))
+            start += part.size
+        return words
 
 
 @dataclass(frozen=True, slots=True)

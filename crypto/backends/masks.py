@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from crypto.errors import RangeError
 from crypto.ring import Ring, Words
 
 _BLOCK_BYTES = 1 << 17
@@ -44,13 +45,25 @@ def blind(
     return words
 
 
-def apply_masks(words: Words, ring: Ring, added_seeds: Sequence[bytes], subtracted_seeds: Sequence[bytes]) -> None:
-    """Add the masks of the seeds in `added_seeds` to `words` and subtract those in `subtracted_seeds`, in place."""
-    _over_ranges(words, ring, added_seeds, subtracted_seeds, lambda block, start: None)
+def apply_masks(
+    words: Words, ring: Ring, added_seeds: Sequence[bytes], subtracted_seeds: Sequence[bytes], first: int = 0
+) -> None:
+    """Add the masks of the seeds in `added_seeds` to `words` and subtract those in `subtracted_seeds`, in place.
+
+    `first` is the place of the first word in its vector; raises RangeError unless it is a multiple of 16.
+    """
+    if first % _AES_BYTES:
+        raise RangeError(f"masks from value {first} on, expected a multiple of {_AES_BYTES}")
+    _over_ranges(words, ring, added_seeds, subtracted_seeds, lambda block, start: None, first)
 
 
 def _over_ranges(
-    words: Words, ring: Ring, added_seeds: Sequence[bytes], subtracted_seeds: Sequence[bytes], fill: _Fill
+    words: Words,
+    ring: Ring,
+    added_seeds: Sequence[bytes],
+    subtracted_seeds: Sequence[bytes],
+    fill: _Fill,
+    first: int = 0,
 ) -> None:
     """Fill and mask all of `words`; a long vector is split over the processors, as a keystream can start anywhere."""
     step = _BLOCK_BYTES // ring.word_bytes
@@ -58,11 +71,12 @@ def _over_ranges(
     length = -(-words.size // (workers * step)) * step or step
     ranges = [(start, min(start + length, words.size)) for start in range(0, words.size, length)]
     if len(ranges) == 1:
-        _over_blocks(words, ring, added_seeds, subtracted_seeds, fill, *ranges[0])
+        _over_blocks(words, ring, added_seeds, subtracted_seeds, fill, first, *ranges[0])
     elif ranges:
         with ThreadPoolExecutor(len(ranges)) as pool:
             for done in [
-                pool.submit(_over_blocks, words, ring, added_seeds, subtracted_seeds, fill, *one) for one in ranges
+                pool.submit(_over_blocks, words, ring, added_seeds, subtracted_seeds, fill, first, *one)
+                for one in ranges
             ]:
                 done.result()
 
@@ -73,11 +87,12 @@ def _over_blocks(
     added_seeds: Sequence[bytes],
     subtracted_seeds: Sequence[bytes],
     fill: _Fill,
+    first: int,
     start: int,
     end: int,
 ) -> None:
     """Fill and mask words[start:end], block by block, so that a block stays in the second-level cache."""
-    counter = (start * ring.word_bytes // _AES_BYTES).to_bytes(_AES_BYTES, "big")
+    counter = ((first + start) * ring.word_bytes // _AES_BYTES).to_bytes(_AES_BYTES, "big")
     streams = [
         (Cipher(algorithms.AES256(seed), modes.CTR(counter)).encryptor(), operation)
         for operation, seeds in ((np.add, added_seeds), (np.subtract, subtracted_seeds))

@@ -14,12 +14,14 @@ from crypto.rounds.messages import (
     SEALED_SEED,
     SEALED_SHARES,
     Bundle,
+    Challenge,
     Contribution,
     Deliver,
     Go,
     ModelUpdated,
     Open,
     Opening,
+    Products,
     Ready,
     ShareKeys,
     Survivor,
@@ -88,6 +90,7 @@ class _Sample:
             min_silos=least,
             max_colluding=colluding,
             max_missing=missing,
+            nonce_hash=_HASH if self.terms.is_long else None,
         )
         return attach(message, self.name, _SIGNATURE)
 
@@ -106,6 +109,7 @@ class _Sample:
             min_silos=least,
             max_colluding=colluding,
             max_missing=missing,
+            nonces=(_HASH,) * len(self.silos) if self.terms.is_long else None,
         )
 
 
@@ -124,7 +128,7 @@ def volume_of(
     """Return the bytes of a round of a signed request of so many bytes, at a silo in the middle of the roster.
 
     `conditions` are min_silos, max_colluding and max_missing of the strictest policy. With `is_learned` the silos are
-    the recipients, who receive the report and every masked input of its sum.
+    the recipients, who receive the report, and every masked input of its sum unless it is a long one, which is proven.
     """
     sample = _Sample(federation, aggregator, tuple(silos), terms, request_bytes, round_key, conditions, now)
     manifest = sample.manifest
@@ -136,14 +140,19 @@ def volume_of(
     header = Contribution(manifest_hash=_HASH, length=manifest.length, chunks=(_HASH,) * len(pieces), consent_as_of=now)
     contribution = sample.signed(header)
     is_added_there = scheme.columns > 1  # by the silos, in `shares`
+    is_long, row = terms.is_long, sealed_row_bytes(manifest)
+    is_beside = is_added_there or is_long  # what is sealed to the recipients follows the opening
     opening = sample.signed(
         Opening(
             manifest_hash=_HASH,
             split_hash=_HASH,
-            sealed=() if is_added_there else (bytes(sealed_row_bytes(manifest)),) * recipients,
-            sums=(_HASH,) * recipients if is_added_there else (),
+            sealed=() if is_beside else (bytes(row),) * recipients,
+            sums=(_HASH,) * recipients if is_beside else (),
+            nonce=_HASH if is_long else None,
         )
     )
+    bound = {"manifest_hash": _HASH, "split_hash": _HASH}
+    products = sample.signed(Products(**bound, challenge=_HASH, values=bytes(16)))
     entries = others * SEALED_SHARES + later * SEALED_SEED
     up: float = len(sample.accept) + 2 * PUBLIC_BYTES
     up += sample.signed(Bundle(manifest_hash=_HASH, entries=_HASH)) + entries
@@ -151,10 +160,13 @@ def volume_of(
     up += len(signature.encode()) + opening
     if is_added_there:
         up += sum(sum_sizes(scheme, 1, recipients))
+    if is_long:
+        up += recipients * row + products
     split = SurvivorSet(
         manifest_hash=_HASH,
         survivors=tuple(Survivor(silo=silo, contribution=_HASH) for silo in silos),
         dropped=(),
+        sum=_HASH if is_long else None,
     )
     manifest_sent = attach(manifest, aggregator, _SIGNATURE)
     down: float = len(sample.propose) + _shown(sample, manifest_sent, members)
@@ -162,6 +174,8 @@ def volume_of(
     down += len(Go(signatures=(_SIGNATURE,) * count).encode())
     down += len(attach(split, aggregator, _SIGNATURE))
     down += len(Open(signatures=(signature,) * manifest.quorum).encode())
+    if is_long:
+        down += len(Challenge(**bound, nonces=(_HASH,) * count).encode())
     if is_learned:
         sums = sum_sizes(scheme, count, recipients)
         report = EncryptedReport(
@@ -179,9 +193,11 @@ def volume_of(
             testimonies=(),
             length=manifest.length,
             chunks=(_HASH,) * len(sums),
+            products=(bytes(products),) * count if is_long else None,
         )
         down += REPORT_HEADER_BYTES + len(report.encode()) + sum(sums)
-        down += count * sum(pieces) if not is_added_there else 0
+        down += count * row if is_long else 0
+        down += count * sum(pieces) if not is_beside else 0
         up += sample.signed(ModelUpdated(federation=federation, run=bytes(ROUND_ID_BYTES), position=_HASH))
     return Volume(round(up), round(down))
 

@@ -3,7 +3,8 @@
 Promise: whoever has checked the same reports has the same record, silos and analyst alike.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Protocol, TypeVar
 
 from pydantic import Field
@@ -18,6 +19,14 @@ from policies.requests.training import TrainingStep
 from policies.units import MAX_STEPS
 
 _FEWEST_LETTERS = 4  # of a run's name
+# The ends of a run that leave no model, and what helps.
+_NO_MODEL: Mapping[str, str] = MappingProxyType(
+    {
+        "no-maximum": "train anew without the feature that `consilo-silo models` names to an owner, or with its values"
+        " merged",
+        "too-few-rows": "train anew with fewer features or at more silos",
+    }
+)
 _Step = Annotated[int, Field(ge=0, lt=MAX_STEPS)]
 
 
@@ -52,14 +61,22 @@ def standing_of(goes_on_as: bytes | None, ended: str | None, *, is_over: bool) -
     return ended or ("all rounds taken" if is_over else "not at its end")
 
 
+def without_model(ended: str | None) -> str | None:
+    """Return what helps where a run has ended without a model; None where one stands."""
+    return _NO_MODEL.get(ended or "")
+
+
 class Spell(Message):
     """Rounds in a row in which the same silos took part, under the same policies."""
 
     first: _Step  # by its number from 0, and the last one
     last: _Step
-    silos: Annotated[tuple[Name, ...], Field(max_length=MAX_SILOS)]  # that were asked
+    silos: Annotated[tuple[Name, ...], Field(max_length=MAX_SILOS)]  # that accepted
     policies: Annotated[tuple[Digest, ...], Field(max_length=MAX_SILOS)]  # the SHA-256 of each one's policy
     without: Annotated[tuple[Name, ...], Field(max_length=MAX_SILOS)] = ()  # silos that are not in the sums
+    # How many silos were asked, and of how many the noise alone is enough; left out of what was kept before.
+    asked: Annotated[int, Field(ge=0, le=MAX_SILOS, exclude_if=lambda count: not count)] = 0
+    noise_shares: Annotated[int, Field(ge=0, le=MAX_SILOS, exclude_if=lambda count: not count)] = 0
 
 
 class RunRecord(Message):
@@ -89,6 +106,8 @@ def recorded(before: RunRecord | None, request: Request, step: TrainingStep, rep
         silos=silos,
         policies=tuple(report.accepts[silo].policy_hash for silo in silos),
         without=tuple(silo for silo in silos if silo not in survivors),
+        asked=report.manifest.terms.asked,
+        noise_shares=max(0, report.manifest.noise_shares),
     )
     spells = tuple(_joined(() if before is None else before.spells, spell))
     fields = {"plan": step.first(), "table": request.table, "spells": spells, "continues": step.continues}

@@ -11,7 +11,7 @@ from crypto.errors import CryptoError, RangeError
 from crypto.rounds.committees import quorum_of
 from policies.requests.computations import Computation, slot_count
 from policies.requests.limit import clamps_of
-from policies.requests.request import Request, check_slots
+from policies.requests.request import Request, check_slots, most_slots
 from policies.requests.tables import Table
 from policies.units import ROWS_UP_TO
 
@@ -38,7 +38,7 @@ def carriers(table: Table, computation: Computation, micro_rho: int, silos: int,
     for name, backend in BACKENDS.items():
         try:
             computation.check(table, name)
-            check_slots(slots, name)
+            check_slots(slots, name, most_slots(computation))
             backend.bind(Shape(slots, silos, quorum_of(silos), backend.capacity(silos)))
         except (ValueError, RangeError):
             continue

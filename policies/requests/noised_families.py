@@ -16,7 +16,7 @@ from policies.requests.statistic import Extent, noised
 from policies.units import ROWS_UP_TO
 
 UNITS = 2**20  # in the L2 bound of a person's part of a block that is clipped
-PERSON_UNITS = 2**10  # the same of a long vector: few, so that the sum of all persons fits a small ring
+PERSON_UNITS = 2**8  # the same of a long vector: few, so that the sum of all persons fits a small ring
 CELL_BITS = 14  # fractional bits of a product of two cells in [-1, 1] that is not clipped
 ROUNDS = 50  # of a run where the job names no other number: one count, then descent
 LEAST_ROUNDS = 3
@@ -109,11 +109,11 @@ def _hashed(task: Task) -> Mapping[str, Extent]:
 
     A silo with more than `rows_up_to` rows would be cut, which moves a sum by no more than a person does.
     """
-    most = PERSON_UNITS * int(task.options["rows_up_to"])
-    extent = noised(hashed.weights_of(task), PERSON_UNITS)._replace(most=most)
+    rows = int(task.options["rows_up_to"])
+    extent = noised(hashed.weights_of(task), PERSON_UNITS).up_to(PERSON_UNITS * rows)
     if task.number:
         return {"gradient": extent}
-    counts = {name: one._replace(most=most) for name, one in _counts(task).items()}
+    counts = {name: one.up_to(rows) for name, one in _counts(task).items()}
     return {**counts, "reach": extent.of_share(_OF_REACH)}
 
 
@@ -126,10 +126,8 @@ def _check_hashed(task: Task) -> None:
 def _refuse_few_bits(text: str) -> None:
     """Raise ValueError where an option is named that is for sums without noise alone."""
     if text:
-        why = (
-            "rounding a silo's sum moves that of a neighbour by a unit in every weight, which no bound on one person is"
-        )
-        raise ValueError(f"for exact sources alone: {why}; remove it")
+        why = "rounding a silo's sum moves that of a neighbour by a unit in every weight"
+        raise ValueError(f"for exact sources alone, as {why}, which no bound on one person allows; remove it")
 
 
 def _check_rounds(task: Task) -> None:
@@ -176,10 +174,11 @@ def _shape(family: str, extents: Callable[[Task], Mapping[str, Extent]] = _desce
 
 def _hashed_shape() -> NoisedShape:
     options = dict(hashed.OPTIONS) | {
+        "bits": whole_option(hashed.OPTIONS["bits"].default, hashed.LEAST_BITS, hashed.MOST_BITS - 1),
         "clip": number_option("1", "0.000001", "100000"),
         "keep": Option("", _refuse_few_bits),
-        "momentum": number_option("0.5", "0", "0.99"),
-        "rate": number_option("0.5", "0.000001", "1000000"),
+        "momentum": _stated("0", "0.99"),
+        "rate": _stated("0.000001", "1000000"),
         "rows_up_to": whole_option(str(ROWS_UP_TO), 1, 2**40),
         "value_bits": Option("", _refuse_few_bits),
     }
@@ -187,6 +186,7 @@ def _hashed_shape() -> NoisedShape:
     shape = Shape(
         _lengths(_hashed), exact.labels, options, changed=exact.changed, check=_check_hashed,
         predicts=exact.predicts, most_weights=exact.most_weights,
+        held=lambda options, slots: 2 << int(options["bits"]),
     )  # fmt: skip
     return NoisedShape(shape, _hashed)
 

@@ -19,7 +19,7 @@ from crypto.sealing import OVERHEAD_BYTES
 from crypto.wire import MAX_RECIPIENTS, MAX_SILOS, Message, Name, RoundId, Seconds, digest_of
 from policies.domains import LongDomain
 from policies.requests.calibration import check_price, clamp_of, spreads_of
-from policies.requests.computations import AnyComputation, slot_count
+from policies.requests.computations import AnyComputation, Computation, slot_count
 from policies.requests.query import CUT_SLOTS
 from policies.requests.replaces import Replaces
 from policies.requests.runs import RunPart
@@ -28,7 +28,8 @@ from policies.units import DAY_S, LOAD_S, MAX_SEND_S, MAX_WAIT_S, MICRO, SEND_S,
 
 MAX_ROUND_KEY_BYTES = 140_000
 SEALED_SECRET_BYTES = OVERHEAD_BYTES + SECRET_BYTES
-MAX_SLOTS = 1_000_000
+MAX_SLOTS = 1_000_000  # of figures
+MAX_TRAINED = 2**26  # of the weights of a model; each policy says how many it takes, `vectors.max_values`
 OTHER_SLOTS = 100_000  # of every backend but masking, which alone is fast enough for more
 MAX_LIFETIME_S = 30 * DAY_S
 
@@ -102,7 +103,7 @@ class Request(Message):
         if self.table.beside and self.plan.part is not None:
             raise ValueError("what takes several requests reads one table")
         self.plan.check(self.table, self.backend)
-        check_slots(slot_count(self.plan, self.table), self.backend)
+        check_slots(slot_count(self.plan, self.table), self.backend, most_slots(self.plan))
         check_price(self.table, self.plan, self.micro_rho)
         self._check_backend()
         self._check_replaces()
@@ -154,10 +155,15 @@ class Request(Message):
             raise ValueError(err.message) from err
 
 
-def check_slots(slots: int, backend: str) -> None:
+def most_slots(computation: Computation) -> int:
+    """Return how many slots a computation may have: of a step of training as many as a model has weights."""
+    return MAX_SLOTS if computation.training is None else MAX_TRAINED
+
+
+def check_slots(slots: int, backend: str, most: int = MAX_SLOTS) -> None:
     """Raise ValueError if an answer has more slots than a backend is fast enough for."""
-    if slots > MAX_SLOTS + CUT_SLOTS:  # of the figures, and of what bounding cut
-        raise ValueError(f"the answer has {slots:,} slots, at most {MAX_SLOTS:,} are possible")
+    if slots > most + CUT_SLOTS:  # of the figures, and of what bounding cut
+        raise ValueError(f"the answer has {slots:,} slots, at most {most:,} are possible")
     if slots > OTHER_SLOTS + CUT_SLOTS and backend != "masking":
         message = f"the answer has {slots:,} slots, {backend} carries {OTHER_SLOTS:,}"
         raise ValueError(f"{message}; take the backend masking")

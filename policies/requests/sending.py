@@ -16,7 +16,7 @@ from policies.requests.request import Request
 from policies.requests.terms import terms_of
 from policies.units import MAX_GATHER_S, MAX_SEND_S
 
-STATE_BYTES = 16  # of a run's state for each value: a weight and its velocity, each a number of 8 bytes
+STATE_BYTES = 40  # of a run's state for each value: at most five numbers of 8 bytes, such as a weight and its velocity
 
 
 @dataclass(frozen=True, slots=True)

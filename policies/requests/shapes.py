@@ -105,16 +105,20 @@ class Shape:
     changed: Callable[[Task], int] | None = None
     check: Callable[[Task], None] = lambda task: None  # raises ValueError where the columns contradict the family
     predicts: Literal["class", "number", "order"] | None = None  # of a row; None where it predicts nothing
+    # Whether it shows groups of `min_cohort`, where it has that option; by the options of a job.
+    has_groups: Callable[[Mapping[str, str]], bool] = lambda options: True
     most_weights: int = MAX_WIDTH
     # The greatest magnitude of any number of a silo in a round, where the request alone says it; None where rows do.
     most: Callable[[Task], int | None] = lambda task: None
+    # Of how many values of 16 bytes a run's state is, by the options and the slots of a round.
+    held: Callable[[Mapping[str, str], int], int] = lambda options, slots: slots
 
     def extents(self, task: Task) -> Mapping[str, Extent]:
         """Return the extent of each block of a round without noise, by its name."""
         most, per_row = self.most(task), MOST_PER_ROW if task.number == 0 else 0
         if most is None:
             return {name: exact(length, per_row) for name, length in self.blocks(task).items()}
-        return {name: exact(length)._replace(room=most, most=most) for name, length in self.blocks(task).items()}
+        return {name: exact(length)._replace(room=most).up_to(most) for name, length in self.blocks(task).items()}
 
 
 def number_option(default: str, low: str, high: str) -> Option:

@@ -1,6 +1,6 @@
 """Open the report of a training step at a silo, which is its recipient, and move the model: docs/protocol.md 11."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from crypto.errors import ProtocolError
 from crypto.keys import VerifyKey
@@ -17,6 +17,7 @@ from policies.models.record import recorded
 from policies.requests.request import Request, resolved
 from policies.requests.round_key import round_secret
 from policies.requests.terms import terms_of
+from policies.requests.training import TrainingStep
 from silo_node.rounds.proposal import keep_run, load_run, state_of
 from silo_node.rounds.releasing import released
 from silo_node.rounds.states import Silo
@@ -38,14 +39,7 @@ def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[
     """
     stored = StoredReport.decode(data)
     proposed = verify(stored.message.propose, Propose, silo.aggregators).message
-    name = signer_of(proposed.request, Request)
-    analyst = silo.policy.analyst(name)
-    if analyst is None:
-        raise ProtocolError("the report belongs to a request of somebody who is not an analyst here")
-    signed = verify(proposed.request, Request, {name: VerifyKey.parse(analyst.key)})
-    request, step = resolved(signed.message, compiled(silo.policy).domains), signed.message.plan.training
-    if request.analyst != name or request.federation != silo.federation or step is None:
-        raise ProtocolError("the report is not that of a training step of this federation")
+    request, step, request_hash = step_request(silo, proposed.request)
     state = state_of(silo, ledger, request)
     is_new = state is None or state.position != stored.name
     if state is None or is_new:
@@ -55,7 +49,7 @@ def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[
             return (signed_position(silo, ledger, step.run, state),)
         if unknown := request.table.unresolved:
             raise ProtocolError(f"the model has a feature with the domain {unknown[0].name}, which this policy lacks")
-        terms = terms_of(request, signed.digest)
+        terms = terms_of(request, request_hash)
         checked = check_report(stored, terms, silo.silos, silo.aggregators, request.round_key)
         check_conditions(silo, checked)
         members = len(evidence) // checked.scheme.shape.chunks
@@ -68,6 +62,19 @@ def learn(silo: Silo, ledger: Ledger, now: int, data: bytes, evidence: Sequence[
             keep_run(silo, ledger, model, is_learned=False)  # an audit keeps a model no longer
         keep_run(silo, ledger, state, state.done)
     return (signed_position(silo, ledger, step.run, state), *released(silo, ledger, request, state, is_new=is_new))
+
+
+def step_request(silo: Silo, envelope: bytes) -> tuple[Request, TrainingStep, bytes]:
+    """Return the signed request of a training step, the step, and the hash of the request; raises CryptoError."""
+    name = signer_of(envelope, Request)
+    analyst = silo.policy.analyst(name)
+    if analyst is None:
+        raise ProtocolError("the report belongs to a request of somebody who is not an analyst here")
+    signed = verify(envelope, Request, {name: VerifyKey.parse(analyst.key)})
+    request, step = resolved(signed.message, compiled(silo.policy).domains), signed.message.plan.training
+    if request.analyst != name or request.federation != silo.federation or step is None:
+        raise ProtocolError("the report is not that of a training step of this federation")
+    return request, step, signed.digest
 
 
 def audited_model(silo: Silo, ledger: Ledger, request: Request, audit: RunState, opened: Opened) -> RunState | None:
@@ -89,13 +96,21 @@ def signed_position(silo: Silo, ledger: Ledger, run: bytes, state: RunState | No
 
 def check_conditions(silo: Silo, checked: CheckedReport) -> None:
     """Raise ProtocolError unless a report meets this silo's own conditions; it may have been made without this silo."""
+    manifest = checked.manifest
+    if reason := why_unmet(silo, manifest.terms.asked, checked.survivors, manifest.noise_shares):
+        raise ProtocolError(f"the report does not meet this silo's own policy: {reason}")
+
+
+def why_unmet(silo: Silo, asked: int, survivors: Collection[str], noise_shares: int) -> str:
+    """Return why the sum of these survivors does not meet this silo's own conditions; empty if it does.
+
+    `noise_shares` is of how many silos the noise alone is enough.
+    """
     protection, least = silo.policy.protection, silo.policy.disclosure.min_silos
-    manifest, survivors = checked.manifest, checked.survivors
-    conditions = manifest.terms.asked, least, protection.max_colluding, protection.max_missing
+    conditions = asked, least, protection.max_colluding, protection.max_missing
     reason = why_infeasible(*conditions) or why_too_few(len(survivors), *conditions)
-    if not reason and len(survivors) - protection.max_colluding < manifest.noise_shares:
+    if not reason and len(survivors) - protection.max_colluding < noise_shares:
         reason = f"its noise is not enough if {protection.max_colluding} silos collude"
     if not reason and (without := set(protection.must_include) - set(survivors)):
         reason = f"it was made without {', '.join(sorted(without))}"
-    if reason:
-        raise ProtocolError(f"the report does not meet this silo's own policy: {reason}")
+    return reason

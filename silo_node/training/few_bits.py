@@ -1,8 +1,8 @@
 """Numbers of few bits: unbiased rounding to a public scale, and which coordinates of a long vector a round sums.
 
-Only sums without noise are rounded so: rounding a silo's sum can move that of a neighbour by a unit in every coordinate,
-so no bound on one person stands after it. The words that decide each rounding are arguments, so that this is pure; the
-silo draws them from the operating system's generator. Alistarh et al., NeurIPS 2017 (QSGD), section 3.
+Only sums without noise are rounded so: rounding a silo's sum can move that of a neighbour by a unit in every
+coordinate, so no bound on one person stands after it. The words that decide each rounding are arguments, so that this
+is pure; the silo draws them from the operating system's generator. Alistarh et al., NeurIPS 2017 (QSGD), section 3.
 """
 
 from collections.abc import Sequence
@@ -34,14 +34,14 @@ def rounded(values: Vector, reach: Vector, levels: int, words: Words) -> Integer
     A number beyond its reach is cut to it, and is not right in the mean then; of a reach of 0 all is 0. The result is
     never beyond `levels`. The chance of going up is the fraction, rounded up to a multiple of 2^-32.
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         share = np.where(reach > 0, values / reach, 0.0)
     # A number that is not finite is 0: the caller counts its row as outside.
     share = np.clip(np.nan_to_num(share, nan=0.0, posinf=1.0, neginf=-1.0), -1.0, 1.0) * levels
     low = np.floor(share)
-    # Both the fraction and its multiple of 2^32 are exact; of a whole number it is 0, which no word is below.
+    # The fraction is exact within 2^-53, and of a whole number it is 0, which no word is below.
     goes_up = words < np.ldexp(share - low, WORD_BITS)
-    return low.astype(np.int64) + goes_up
+    return np.asarray(low.astype(np.int64) + goes_up, np.int64)
 
 
 def real(units: Integers, reach: Vector, levels: int) -> Vector:

@@ -6,7 +6,7 @@ which run it is and what to do. docs/training.md, "What a silo keeps".
 
 import json
 
-from crypto.errors import CryptoError
+from crypto.errors import CryptoError, ProtocolError
 from crypto.keys import SigningKey, VerifyKey
 from crypto.wire import is_envelope, sign, verify
 from policies.budget.ledger import KeptState
@@ -56,6 +56,8 @@ def packed(state: RunState) -> bytes:
 def unpacked(data: bytes) -> RunState:
     """Return what `packed` packed; raises CryptoError on anything else."""
     end = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "big")
+    if end > len(data):
+        raise ProtocolError(f"a state of {len(data)} bytes, expected {end} of its header alone")
     return RunState.decode(data[_LENGTH_BYTES:end]).with_raw(data[end:])
 
 

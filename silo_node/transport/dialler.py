@@ -52,6 +52,8 @@ STEPS = frozenset(
         "open_shares",
         "products",
         "learn",
+        "hand_over",
+        "take_over",
         "stop",
         "cancel",
     )

@@ -4,6 +4,7 @@ Arithmetic alone: `tests.bench.scale` measures the rates, docs/scale.md has both
 bytes pass the aggregator's gate, whatever the number of shards; a shard has a range of the values, one core and a disk.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -13,6 +14,7 @@ from crypto.rounds.committees import degree_of
 MASKED_BYTES = 4  # of a value on the wire, in the ring of 32 bits
 WHOLE_BYTES = 8  # of a value of the sum that is not reduced, and of a model's state
 MARK, END = "<!-- computed -->", "<!-- end -->"
+STREAMS = "processor, for streams"
 GIB = 2**30
 GIGABIT = 125e6  # bytes a second
 MACHINE_BYTES, MACHINE_DISK = 64 * GIB, 2000 * GIB  # of each machine of the aggregator
@@ -67,7 +69,7 @@ def loads(silos: int, values: int, rates: Rates, network: int) -> tuple[Load, ..
         ),
         Load("the gate", "network, in", silos * masked / wire),
         Load("the gate", "network, out", silos * whole / wire),
-        Load("the gate", "processor, for streams", silos * (masked + whole) / rates.stream),
+        Load("the gate", STREAMS, silos * (masked + whole) / rates.stream),
         Load(
             "the shards",
             "processor",
@@ -84,17 +86,19 @@ def first(silos: int, values: int, rates: Rates, network: int) -> Load:
     return max((one for one in found if one.place != "a silo"), key=lambda one: one.seconds)
 
 
-def shards(silos: int, values: int, rates: Rates, network: int) -> Mapping[str, int]:
-    """Return how many shards each thing needs so that they are not what a round waits for.
+def needed(silos: int, values: int, rates: Rates, network: int) -> Mapping[str, int]:
+    """Return how many shards each thing needs, and how many gates, so that a round waits for the gate's network alone.
 
-    They need not be faster than the gate. Memory is two vectors of sums; disk room all masked inputs and a sum.
+    Memory is two vectors of sums; room on disk is for all masked inputs and a sum.
     """
     found = loads(silos, values, rates, network)
-    gate = max(one.seconds for one in found if one.place == "the gate")
-    needed = {one.thing: one.seconds / gate for one in found if one.is_divided}
-    needed["memory"] = 2 * WHOLE_BYTES * values / MACHINE_BYTES
-    needed["room on disk"] = (silos * MASKED_BYTES + WHOLE_BYTES) * values / MACHINE_DISK
-    return {thing: max(1, -int(-share // 1)) for thing, share in needed.items()}
+    (streams,) = [one.seconds for one in found if one.thing == STREAMS]
+    least = max(one.seconds for one in found if one.place == "the gate" and one.thing != STREAMS)
+    shares = {f"shards, by their {one.thing}": one.seconds / least for one in found if one.is_divided}
+    shares["shards, by their memory"] = 2 * WHOLE_BYTES * values / MACHINE_BYTES
+    shares["shards, by their room on disk"] = (silos * MASKED_BYTES + WHOLE_BYTES) * values / MACHINE_DISK
+    shares["gates"] = streams / least
+    return {thing: max(1, math.ceil(share)) for thing, share in shares.items()}
 
 
 def tables(rates: Rates) -> Iterator[str]:
@@ -109,10 +113,9 @@ def tables(rates: Rates) -> Iterator[str]:
             yield f"| {columns[0].place} | {columns[0].thing} | {cells} |"
         firsts = [first(silos, values, rates, network) for network in NETWORKS]
         yield f"| **first** | | {' | '.join(f'{one.place}: {one.thing}' for one in firsts)} |"
-        needed = [shards(silos, values, rates, network) for network in NETWORKS]
-        for thing in needed[0]:
-            yield f"| shards for | {thing} | {' | '.join(str(one[thing]) for one in needed)} |"
-        yield f"| **shards** | | {' | '.join(str(max(one.values())) for one in needed)} |"
+        counts = [needed(silos, values, rates, network) for network in NETWORKS]
+        for thing in counts[0]:
+            yield f"| **needed** | {thing} | {' | '.join(str(one[thing]) for one in counts)} |"
         yield ""
 
 

@@ -21,18 +21,22 @@ import numpy as np
 from aggregator.sums import SumShard
 from analyst.demo.hospitals import found_hospitals
 from crypto.backends.masks import apply_masks
-from crypto.backends.scheme import CHUNK_VALUES
+from crypto.keys import Secret, SigningKey
 from crypto.ring import Ring
 from crypto.rounds.opening import open_report
 from crypto.rounds.payload import frames
-from silo_node.training.run import RunState
+from crypto.sealing import SealingKey
+from policies.budget.ledger import KeptState
+from silo_node.ledger.log import Signer
+from silo_node.ledger.store import LedgerStore
+from silo_node.training.keeping import kept, read_state
 from tests.bench.federated import streams
 from tests.bench.figures import publish
 from tests.bench.secure_sum import chunk_digests, manifest
-from tests.bench.vectors import answered, federation, vector
-from tests.harness.inside import ledger_of
+from tests.bench.vectors import answered, federation, learned_by_all, vector
+from tests.harness.states import state_of_run
 
-VALUES, STATE_VALUES, SILOS, RUNS = 10**7, 10**5, 4, 5
+VALUES, SILOS, RUNS = 10**7, 4, 5
 MASKED, WHOLE = 4 * VALUES, 8 * VALUES  # bytes of a masked input, and of a sum or a model's state
 DISK_BYTES = 256 << 20
 
@@ -52,7 +56,7 @@ def main() -> None:
     payload = words.data.cast("B")
     shown("digest", MASKED, [spent(lambda: chunk_digests(payload)) for _ in range(RUNS)])
     for step, seconds in shard_steps(payload).items():
-        shown(step, WHOLE if step == "close" else MASKED, seconds)
+        shown(step, MASKED, seconds)
     contributed, checked, opened = silo_steps()
     own = SILOS * statistics.median(keystream)
     shown("contribute", MASKED, [seconds - own for seconds in contributed])
@@ -86,34 +90,35 @@ def written() -> float:
 
 
 def shard_steps(payload: memoryview) -> dict[str, list[float]]:
-    """Return the CPU seconds of staging, adding and closing, in some rounds."""
+    """Return the CPU seconds of a shard that stages, that keeps a whole masked input, and that adds them all."""
     names = [f"silo-{number:02}" for number in range(SILOS)]
-    found: dict[str, list[float]] = {"stage": [], "add": [], "close": []}
+    headers = tuple(place.to_bytes(32, "big") for place in range(SILOS))
+    found: dict[str, list[float]] = {"stage": [], "add": []}
     sent = list(frames_of(payload))
-    parts = frames([min(1 << 18, MASKED - start) for start in range(0, MASKED, 1 << 18)])
     with tempfile.TemporaryDirectory() as folder:
         shard = SumShard(Path(folder))
         for number in range(RUNS):
             round_id = number.to_bytes(16, "big")
             shard.start(round_id, manifest(names, VALUES), b"")
-            for place, name in enumerate(names):
-                stages = [
-                    partial(shard.stage, round_id, name, part.start, part.stop, one)
-                    for part, one in zip(parts, sent, strict=True)
-                ]
-                found["stage"].append(sum(map(spent, stages)))
-                header = round_id + place.to_bytes(16, "big")
-                found["add"].append(spent(partial(shard.add, round_id, name, header)))
-            kept = tuple(round_id + place.to_bytes(16, "big") for place in range(SILOS))
-            found["close"].append(spent(partial(shard.close, round_id, kept)))
+            for name, header in zip(names, headers, strict=True):
+                parts = zip(cuts(), sent, strict=True)
+                staged = sum(
+                    spent(partial(shard.stage, round_id, name, pieces.start, pieces.stop, one)) for pieces, one in parts
+                )
+                found["stage"].append(staged + spent(partial(shard.add, round_id, name, header)))
+            found["add"].append(spent(partial(shard.close, round_id, headers)) / SILOS)
             shard.discard(round_id)
     return found
 
 
+def cuts() -> list[range]:
+    """Return the pieces of every frame."""
+    return frames([min(1 << 18, MASKED - start) for start in range(0, MASKED, 1 << 18)])
+
+
 def frames_of(payload: memoryview) -> Iterator[bytes]:
     """Yield what a silo sends of a masked input, frame by frame."""
-    sizes = [min(1 << 18, MASKED - start) for start in range(0, MASKED, 1 << 18)]
-    for pieces in frames(sizes):
+    for pieces in cuts():
         yield bytes(payload[pieces.start << 18 : pieces.stop << 18])
 
 
@@ -135,7 +140,7 @@ def silo_steps() -> tuple[list[float], list[float], list[float]]:
             report = answered(fed, dict.fromkeys(fed.names, given))
             steps = clock.taken()
             contributed.append(sum(steps.get(step, 0.0) for step in ("contribute", "frame", "products")))
-            fed.learn(report)
+            learned_by_all(fed, report)
             learned.append(sum(clock.taken().values()))
             fed.opened.clear()
     own = opened[place::SILOS][1:]
@@ -143,17 +148,21 @@ def silo_steps() -> tuple[list[float], list[float], list[float]]:
 
 
 def state_steps() -> dict[str, list[float]]:
-    """Return the CPU seconds of saving and of loading a model's state."""
-    values, run, saved, loaded = np.random.default_rng(1).random(STATE_VALUES), bytes(16), list[float](), list[float]()
-    with federation(SILOS, CHUNK_VALUES) as fed:
-        fed.learn(answered(fed, dict.fromkeys(fed.names, vector(CHUNK_VALUES) // 4)))
-        ledger = ledger_of(fed.simulation.silos[fed.names[1]])
-        state = RunState.decode(ledger.runs()[0]).model_copy(update={"weights": tuple(values.tolist()), "run": run})
+    """Return the CPU seconds of keeping and of reading a model's state: its numbers are a file."""
+    name, key, found = "ward", SigningKey(Secret.generate()), dict[str, list[float]](save=[], load=[])
+    state = state_of_run({"weights": np.random.default_rng(1).random(VALUES)})
+
+    def load() -> None:
+        read_state(state.run, ledger.load_run(state.run) or KeptState(b""), name, key.public)
+
+    with tempfile.TemporaryDirectory() as folder:
+        signer = Signer(name, "bench", key, SealingKey(Secret.generate()))
+        ledger = LedgerStore(Path(folder) / "ledger.sqlite", signer, time.time)
         for _ in range(RUNS):
-            saved.append(spent(lambda: ledger.save_run(run, state.encode())))
-            loaded.append(spent(lambda: RunState.decode(ledger.load_run(run) or b"")))
-    scale = VALUES / STATE_VALUES
-    return {"save": [scale * one for one in saved], "load": [scale * one for one in loaded]}
+            found["save"].append(spent(lambda: ledger.save_run(state.run, kept(state, name, key))))
+            found["load"].append(spent(load))
+        ledger.close()
+    return found
 
 
 if __name__ == "__main__":

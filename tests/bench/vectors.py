@@ -51,7 +51,7 @@ def contribute_and_learn() -> None:
             spent = clock.taken()
             contributed.append(1000 * (spent["contribute"] + spent.get("frame", 0.0)))
             masked.append(cpu_ms(partial(mask, given[fed.names[1]])))
-            fed.learn(report)
+            learned_by_all(fed, report)
             learned.append(1000 * sum(clock.taken().values()))
             added.append(cpu_ms(partial(plain, words)))
             if not np.array_equal(opened.pop(), sum(given.values())):
@@ -69,7 +69,7 @@ def received() -> None:
             passed = fed.count()[fed.names[1]]
             report = answered(fed, dict.fromkeys(fed.names, one // 8))
             passed.bytes.clear()
-            fed.learn(report)
+            learned_by_all(fed, report)
             publish(f"received_1e6_n{silos}", [incoming(passed) / (4 * MILLION)], "vectors", aim="2.1")
 
 
@@ -138,6 +138,12 @@ def answered(fed: LongFederation, given: dict[str, Vector]) -> bytes:
     return answer
 
 
+def learned_by_all(fed: LongFederation, report: bytes) -> None:
+    """Deliver a report; ends the program unless all silos learn it."""
+    if len(fed.learn(report)) < len(fed.names):
+        sys.exit("a silo has not learned the report; see its silo.log")
+
+
 def mask(values: Vector) -> None:
     """Mask a vector as one of four silos: three pair masks and its own."""
     ring = Ring(32)
@@ -170,7 +176,7 @@ def costs(silos: int, values: Vector) -> list[float]:
         clocks, found = fed.clock(), list[float]()
         given = dict.fromkeys(fed.names, values // 8)
         for _ in range(2 if values.size > MILLION else RUNS + 1):
-            fed.learn(answered(fed, given))
+            learned_by_all(fed, answered(fed, given))
             fed.opened.clear()
             found += [sum(spent.values()) for spent in (clocks[name].taken() for name in fed.names)]
     return found[silos:]  # the first round loads what the next ones have
@@ -205,7 +211,7 @@ def memory(what: str, silos: int, length: int) -> float:
         zeros = np.zeros(length, np.int64)  # of the others, in whose pages nothing is written
         answer = fed.ask(lambda _: zeros)
         if isinstance(answer, bytes):
-            fed.learn(answer)
+            learned_by_all(fed, answer)
     return found[0]
 
 

@@ -224,6 +224,19 @@ def test_value_that_cannot_be_encoded_is_told_from_any_range(
         blind(values, lambda block: ring.from_signed(codec.encode_reals(block)), ring, SEEDS[:1], [])
 
 
+@every("bits", [1, 8, 12, 16, 20, 32, 64])
+def test_a_part_of_a_vector_is_masked_as_the_whole_is(bits: int) -> None:
+    ring, length = Ring(bits), 3 * 65_536 + 100
+    whole = ring.zeros(length)
+    apply_masks(whole, ring, SEEDS[:2], SEEDS[2:3])
+    for start, end in ((0, 65_536), (65_536, 3 * 65_536), (2 * 65_536, length), (16, 17), (3 * 65_536, length)):
+        part = ring.zeros(end - start)
+        apply_masks(part, ring, SEEDS[:2], SEEDS[2:3], start)
+        assert np.array_equal(part, whole[start:end])
+    with pytest.raises(RangeError, match="multiple of 16"):
+        apply_masks(ring.zeros(3), ring, SEEDS[:1], [], 8)
+
+
 # The self mask
 
 

@@ -45,7 +45,7 @@ def test_ring_of_another_width_is_refused(bits: int) -> None:
 @every("bits", ALL_BITS)
 def test_words_are_as_narrow_as_the_ring_allows(bits: int) -> None:
     ring = Ring(bits)
-    assert ring.word_bytes == (4 if bits <= 32 else 8)
+    assert ring.word_bytes == next(size for size in (1, 2, 4, 8) if bits <= 8 * size)
     assert ring.to_bytes(ring.zeros(3)) == bytes(3 * ring.word_bytes)
 
 
@@ -71,7 +71,7 @@ def test_bytes_are_read_as_little_endian_integers(data: st.DataObject) -> None:
     assert ring.to_bytes(ring.from_bytes(raw)) == raw
 
 
-@every("bits", [bits for bits in ALL_BITS if bits not in (32, 64)])
+@every("bits", [bits for bits in ALL_BITS if bits not in (8, 16, 32, 64)])
 def test_element_outside_the_ring_is_refused(bits: int) -> None:
     ring = Ring(bits)
     inside = bytes(ring.word_bytes)
@@ -84,7 +84,7 @@ def test_element_outside_the_ring_is_refused(bits: int) -> None:
 @pytest.mark.parametrize("bits", [1, 31, 32, 33, 64])
 def test_partial_word_is_refused(bits: int) -> None:
     ring = Ring(bits)
-    for length in range(1, 3 * ring.word_bytes):
+    for length in range(1, 3 * ring.word_bytes):  # with words of one byte there is no partial one
         if length % ring.word_bytes:
             with pytest.raises(RangeError, match="no whole number"):
                 ring.from_bytes(bytes(length))
@@ -98,7 +98,7 @@ def test_signed_takes_the_representative_nearest_zero(bits: int) -> None:
     elements = [0, half - 1, half, 2**bits - 1]
     words = np.array(elements, ring.dtype)
     assert ring.signed(words).tolist() == [0, half - 1, -half, -1]
-    assert ring.signed(words).dtype == (np.int32 if bits <= 32 else np.int64)
+    assert ring.signed(words).dtype == np.dtype(f"i{ring.word_bytes}")
     assert words.tolist() == elements  # its argument stays as it was
 
 
@@ -148,10 +148,14 @@ def test_sum_of_extreme_reals_never_wraps(bits: int, terms: int) -> None:
 def test_whole_numbers_come_back(bits: int, data: st.DataObject) -> None:
     ring = Ring(bits)
     values = data.draw(st.lists(st.integers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1), max_size=20))
-    words = ring.from_signed(_int64(*values))
-    assert words.dtype == ring.dtype
-    assert words.tolist() == [value % 2**bits for value in values]
-    assert ring.signed(words).tolist() == values
+    both: list[npt.NDArray[Any]] = [_int64(*values)]
+    both += [np.array(values, np.int32)] if bits <= 32 else []
+    for units in both:
+        words = ring.from_signed(units)
+        assert words.dtype == ring.dtype
+        assert words.tolist() == [value % 2**bits for value in values]
+        assert ring.signed(words).tolist() == values
+        assert units.tolist() == values  # its argument stays as it was
 
 
 @given(_codecs(), st.data())
@@ -185,3 +189,75 @@ def test_sum_of_terms_is_the_sum_in_the_ring(codec: Codec, values: list[int]) ->
         total += codec.ring.from_signed(unit.reshape(1))
     decoded: Any = codec.ring.signed(codec.ring.reduce(total))[0]
     assert int(decoded) == sum(int(unit) for unit in units)
+
+
+# Without gaps
+
+
+def _whole(elements: list[int], width: int) -> bytes:
+    """Return elements as the one little-endian number that they are without gaps."""
+    whole = sum(element << place * width for place, element in enumerate(elements))
+    return whole.to_bytes(-(-len(elements) * width // 8), "little")
+
+
+@given(st.integers(1, 64), st.data())
+def test_packed_elements_are_one_number_and_come_back(bits: int, data: st.DataObject) -> None:
+    ring = Ring(bits)
+    elements = data.draw(st.lists(st.integers(0, 2**bits - 1), max_size=70))
+    words = np.array(elements, ring.dtype)
+    raw = ring.pack(words)
+    assert raw == _whole(elements, bits if bits <= 32 else 64)
+    assert len(raw) == ring.packed_bytes(len(elements))
+    found = ring.unpack(memoryview(raw), len(elements))
+    assert found.dtype == ring.dtype
+    assert found.tolist() == elements
+    assert words.tolist() == elements  # its argument stays as it was
+
+
+@every("bits", range(1, 33))
+def test_eight_elements_are_exactly_as_many_bytes_as_an_element_has_bits(bits: int) -> None:
+    ring, rng = Ring(bits), np.random.default_rng(bits)
+    assert ring.packed_bytes(8) == bits
+    for length in (0, 1, 7, 8, 9, 2**16 - 1, 2**16, 2**16 + 1, 2**17 + 13):
+        words = rng.integers(0, 2**bits, length, np.uint64).astype(ring.dtype)
+        assert np.array_equal(ring.unpack(ring.pack(words), length), words)
+    words = rng.integers(0, 2**bits, 2**17, np.uint64).astype(ring.dtype)
+    whole = ring.pack(words)  # whole chunks may be packed each for itself
+    assert whole == ring.pack(words[: 2**16]) + ring.pack(words[2**16 :])
+
+
+@every("bits", range(1, 33))
+def test_bytes_that_nothing_packs_are_refused(bits: int) -> None:
+    ring = Ring(bits)
+    for length in range(1, 10):
+        raw = ring.pack(np.full(length, 2**bits - 1, ring.dtype))
+        for wrong in (raw[:-1], raw + bytes(1), b""):
+            with pytest.raises(RangeError, match=f"{len(wrong)} bytes, expected {len(raw)}"):
+                ring.unpack(wrong, length)
+        if length * bits % 8:
+            with pytest.raises(RangeError, match="bits are set"):
+                ring.unpack(raw[:-1] + b"\xff", length)
+
+
+@given(st.integers(1, 32), st.integers(1, 40), st.data())
+def test_packed_bytes_are_read_or_refused_and_no_two_are_the_same_elements(
+    bits: int, length: int, data: st.DataObject
+) -> None:
+    ring = Ring(bits)
+    size = ring.packed_bytes(length)
+    raw = data.draw(st.binary(min_size=size, max_size=size))
+    try:
+        words = ring.unpack(raw, length)
+    except RangeError:
+        assert length * bits % 8
+        return
+    assert ring.pack(words) == raw
+
+
+@pytest.mark.parametrize(("bits", "word"), [(1, 8), (2, 8), (3, 8), (8, 8), (5, 16), (12, 16), (16, 16)])
+def test_a_word_cut_to_the_ring_is_uniform_if_the_word_is(bits: int, word: int) -> None:
+    """By counting all words: each element of the ring comes from equally many."""
+    ring = Ring(bits)
+    words = np.arange(2**word, dtype=np.uint64).astype(f"<u{word // 8}").astype(ring.dtype)
+    counts = np.bincount(ring.reduce(words), minlength=2**bits)
+    assert counts.tolist() == [2 ** (word - bits)] * 2**bits

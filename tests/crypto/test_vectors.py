@@ -99,12 +99,24 @@ def test_seeds_contexts_and_masks(case: dict[str, Any]) -> None:
         words = ring.zeros(len(expected))
         apply_masks(words, ring, [bytes.fromhex(case["self_seed"])], [])
         assert [str(word) for word in words.tolist()] == expected
+    for bits, raw in case["packed"].items():
+        ring, length = Ring(int(bits)), 11
+        words = ring.zeros(length)
+        apply_masks(words, ring, [bytes.fromhex(case["self_seed"])], [])
+        assert ring.pack(words).hex() == raw
+        assert ring.unpack(bytes.fromhex(raw), length).tolist() == words.tolist()
 
 
 @every("case", load("masks")["failures"])
 def test_bytes_that_are_no_ring_elements(case: dict[str, Any]) -> None:
     with pytest.raises(RangeError):
         Ring(case["bits"]).from_bytes(bytes.fromhex(case["raw"]))
+
+
+@every("case", load("masks")["wrong_packed"])
+def test_bytes_that_are_no_packed_elements(case: dict[str, Any]) -> None:
+    with pytest.raises(RangeError):
+        Ring(case["bits"]).unpack(bytes.fromhex(case["raw"]), case["length"])
 
 
 def _keys_of(content: dict[str, Any]) -> dict[str, VerifyKey]:

@@ -197,5 +197,5 @@ def long_federation(
         stack.enter_context(patch.object(ExactStep, "statistics", given(length, most)))
         stack.enter_context(patch("policies.requests.request.MAX_SLOTS", max(length, 1_000_000)))
         stack.enter_context(patch("silo_node.rounds.learning.MODELS", moved(opened)))
-        simulation = stack.enter_context(simulate(path, noise=no_noise, step_timeout_s=step_timeout_s))
+        simulation = stack.enter_context(simulate(path, no_noise, step_timeout_s=step_timeout_s))
         yield LongFederation(simulation, path, opened)

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from aggregator import rounds as aggregator_core
+from aggregator.outcomes import Outcomes
+from aggregator.proving import challenge_from
 from aggregator.rounds import Aggregator, Composed, SurvivorsFixed
 from aggregator.rounds import KeysShared as AggregatorKeysShared
 from aggregator.rounds import Proposed as AggregatorProposed
@@ -21,9 +23,9 @@ from crypto.keys import Secret, SigningKey, derive
 from crypto.merkle import MerkleTree, leaf_hash
 from crypto.ring import Ring, Words
 from crypto.rounds.manifest import Recipient, Terms
-from crypto.rounds.messages import Accusation, Bundle, Contribution
+from crypto.rounds.messages import Accusation, Bundle, Challenge, Contribution
 from crypto.rounds.opening import CheckedReport, OpenedSum, check_report, open_report
-from crypto.rounds.payload import digests
+from crypto.rounds.payload import digests, piece_sizes, slices
 from crypto.rounds.report import StoredReport, report_header
 from crypto.sealing import SealingKey
 from crypto.wire import Signature, Signed, detach, digest_of, sign
@@ -46,7 +48,7 @@ from policies.requests.approval import StoredVerdict
 from policies.requests.query import Aggregate
 from policies.requests.request import Request
 from policies.requests.terms import terms_of
-from silo_node.rounds import proposal
+from silo_node.rounds import proposal, proving
 from silo_node.rounds import states as rounds_states
 from silo_node.rounds import steps as core
 from tests.harness.example_policy import KEY, NOW, Edit, plan, policy, request, table
@@ -361,7 +363,12 @@ class Round:
         self.payloads[name] = payload
 
     def part(self) -> "Round":
-        chunks = chunk_digests(self.total(), 8)
+        scheme = self.composed.scheme
+        sizes = [scheme.sum_bytes(index) for index in range(scheme.shape.chunks)]
+        return self.part_with(digests(list(slices(self.total(), sizes))) if self.headers else ())
+
+    def part_with(self, chunks: Sequence[bytes]) -> "Round":
+        """Name the survivors, and of a long round a sum whose chunks have these digests."""
         self.parted = aggregator_core.fix_survivors(self.many.aggregator, self.shared, self.headers, chunks)
         return self
 
@@ -386,23 +393,48 @@ class Round:
         return self.assemble()
 
     def open_one(self, name: str) -> tuple[bytes, ...]:
-        return core.open_shares(self.silo(name), self.state(name, rounds_states.Agreed), NOW, self.opens)
+        state = self.state(name, rounds_states.Agreed)
+        reply = core.open_shares(self.silo(name), state, NOW, self.opens)
+        if (opened := proving.awaiting(state)) is not None:
+            self.states[name] = opened
+        return reply
+
+    def prove(self, names: Iterable[str] = ()) -> "Round":
+        """Let those who opened a long round, or `names` of them, sign their products, and assemble the report."""
+        challenge = self.challenge().encode()
+        self.replies["products"] = {
+            name: (proving.prove(self.silo(name), self.state(name, rounds_states.Opened), NOW, challenge),)
+            for name in names or self.replies["open_shares"]
+        }
+        return self.assemble()
+
+    def challenge(self) -> Challenge:
+        """Return the challenge of the nonces that were told."""
+        told = Outcomes(self.terms.request_hash, "fed", self.many.aggregator.silos)
+        return challenge_from(self.many.aggregator, self.parted, self.replies["open_shares"], told)[0]
 
     def assemble(self) -> "Round":
-        total = self.total()
-        encrypted, _ = aggregator_core.assemble(
-            self.many.aggregator, self.parted, self.signatures, self.replies["open_shares"]
+        encrypted, after = aggregator_core.assemble(
+            self.many.aggregator,
+            self.parted,
+            self.signatures,
+            self.replies["open_shares"],
+            products=[reply[0] for _, reply in sorted(self.replies.get("products", {}).items())],
         )
-        self.report = StoredReport.decode(report_header(encrypted) + total)
+        self.report = StoredReport.decode(report_header(encrypted) + self.total() + b"".join(after))
         return self
 
     def total(self) -> bytes:
         """Return the blinded sum of the survivors."""
-        ring = Ring(64)
-        words = ring.zeros(self.composed.manifest.length)
+        total = self.composed.scheme.accumulator(0)
         for name in self.headers:
-            words += ring.from_bytes(self.payloads[name])
-        return ring.to_bytes(words)
+            for index, piece in enumerate(self.pieces(name)):
+                total.add(index, piece)
+        return b"".join(total.chunks())
+
+    def pieces(self, name: str) -> list[bytes]:
+        """Return the pieces of a masked input."""
+        return [bytes(piece) for piece in slices(self.payloads[name], piece_sizes(self.composed.scheme))]
 
     def until_go(self) -> "Round":
         return self.propose().compose().share().ready()

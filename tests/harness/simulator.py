@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from aggregator.capacity import Capacity
 from aggregator.driver import STEP_TIMEOUT_S, Ended, Server
 from aggregator.errors import AggregatorError
 from aggregator.home import read_home
@@ -217,6 +218,7 @@ def simulate(
     clock: Callable[[], float] | None = None,
     step_timeout_s: float = STEP_TIMEOUT_S,
     is_lazy: bool = False,
+    capacity: Capacity = Capacity(),  # noqa: B008 (it is frozen)
 ) -> Iterator[Simulation]:
     """Run the federation whose `consilo.toml` stands in `path`; a lazy one starts a silo when it is first called."""
     import time
@@ -241,6 +243,7 @@ def simulate(
         clock,
         step_timeout_s,
         ended=ended.append,
+        capacity=capacity,
     )
     name, root = config.analyst_key(None)
     simulation = Simulation(path, silos, server, None, checkpoints, sums, ended=ended)  # type: ignore[arg-type]

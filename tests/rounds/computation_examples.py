@@ -129,6 +129,13 @@ def exact(family: str, label: str | None, *features: str, **parts: str) -> Reque
     return request(table=TABLE, plan=step, micro_rho=0)
 
 
+def hashed(*features: str, **options: str) -> Request:
+    """Return a request for the first step of a run over hashed features, without noise."""
+    of = exact("hashed-logistic", "smoker", *features)
+    settings = tuple(Setting(name=name, value=value) for name, value in sorted(options.items()))
+    return of.model_copy(update={"plan": of.plan.model_copy(update={"options": settings})})
+
+
 def noised(family: str, label: str, *features: str, steps: int = 5, of: Table = TABLE, **options: str) -> Request:
     """Return a request for the first step of a run of a family with noise; `offset` is a further column."""
     parts = {"offset": options.pop("offset")} if "offset" in options else {}
@@ -219,6 +226,8 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         exact("linear-regression", "age", "ward", "smoker"),
         exact("ridge-regression", "age", "ward", "smoker"),
         exact("logistic-regression", "smoker", "ward", "age"),
+        hashed("ward", "age", bits="10", crossed="all"),
+        hashed("age", bits="10", missing="indicator", value_bits="8", keep="0.1"),
         exact("multinomial-regression", "ward", "smoker", "age"),
         exact("poisson-regression", "age", "ward", "smoker"),
         exact("cox", None, "ward", time="age", event="smoker"),
@@ -247,6 +256,8 @@ EXAMPLES: Mapping[str, tuple[Request, ...]] = {
         noised("linear-regression", "age", "ward", "smoker"),
         noised("linear-regression", "age", "ward", "smoker", steps=1, method="moments"),
         noised("poisson-regression", "age", "ward", "smoker"),
+        noised("hashed-logistic", "smoker", "ward", "age", bits="10", crossed="ward*age"),
+        noised("hashed-logistic", "smoker", "ward", "age", of=SHORT, bits="10", crossed="all", missing="indicator"),
     ),
     "evaluation": (
         evaluation(LOGISTIC, *CHANCE, own=("north", "test")),

@@ -15,7 +15,8 @@ import statsmodels.api as sm
 import silo_node.owner.cli
 from analyst.errors import AnalystError, DeniedError
 from analyst.training.job import read_job
-from analyst.training.run import Training, show_training, train
+from analyst.training.run import Training, train
+from analyst.training.told import show_training
 from federation.founding import found
 from policies.requests.exact import ExactStep
 from silo_node.training.run import FamilyModel
@@ -240,7 +241,7 @@ def test_a_family_that_a_policy_does_not_name_is_refused_before_rows_are_read(tm
         (
             job_of("linear-regression", "grade"),
             "label 'grade' is text (string), linear-regression takes bool or number; text labels: logistic-regression"
-            " and multinomial-regression",
+            " and hashed-logistic and multinomial-regression",
         ),
         (job_of("poisson-regression", "paid"), "poisson-regression takes whole numbers"),
         (job_of("logistic-regression", "grade"), "name its positive value, positive = one of no, later, yes"),

@@ -79,9 +79,9 @@ def state_of(simulation: Simulation, silo: str, run: str) -> RunState:
 
 
 def models(simulation: Simulation, training: Training) -> set[str]:
-    """Return the models that silos hold at the end of a run, as text."""
-    held = (state_of(simulation, silo, training.run).exact for silo in training.holders)
-    return {model.model_dump_json() for model in held if model is not None}
+    """Return the models that silos hold at the end of a run, as text and numbers."""
+    held = [state_of(simulation, silo, training.run) for silo in training.holders]
+    return {f"{state.exact.model_dump_json()} {state.raw.hex()}" for state in held if state.exact is not None}
 
 
 def charges(simulation: Simulation) -> dict[str, int]:

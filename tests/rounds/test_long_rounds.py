@@ -5,23 +5,28 @@ A long round needs 65,537 values; here a frame is a chunk, so that a vector has 
 
 import errno
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from blake3 import blake3
 
 from aggregator.errors import StoreError
+from aggregator.proving import challenge_from
 from aggregator.store import Staged
 from aggregator.sums import SumShard
 from crypto.backends.scheme import CHUNK_VALUES
+from crypto.backends.unreduced import UnreducedSum
 from crypto.rounds.messages import Failure
 from tests.cases import every
 from tests.harness.inside import ledger_of
 from tests.harness.long_rounds import LongFederation, long_federation
 from tests.harness.simulator import KilledError, SimulatedSilo
+
+pytestmark = pytest.mark.slow  # seconds in all: `make check` runs it
 
 LENGTH, LIMIT = 4 * CHUNK_VALUES + 1, 2**28
 SPOILER = "silo-01"
@@ -32,10 +37,16 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 @pytest.fixture(scope="module")
 def long(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LongFederation]:
     path = tmp_path_factory.mktemp("long") / "f"
+    with few_bytes_a_frame(), long_federation(path, 4, LENGTH, LIMIT, step_timeout_s=10.0) as fed:
+        yield fed
+
+
+@contextmanager
+def few_bytes_a_frame() -> Iterator[None]:
+    """Let every chunk be a frame."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("crypto.rounds.payload.CONTRIBUTION_FRAME_BYTES", CHUNK_VALUES)
-        with long_federation(path, 4, LENGTH, LIMIT, step_timeout_s=10.0) as fed:
-            yield fed
+        yield
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,24 +223,58 @@ def test_a_disk_that_fails_among_frames_is_told_as_the_aggregators(
     assert not list((long.path / "aggregator" / "contributions").glob("*.partial"))
 
 
-def test_nobody_learns_the_sum_of_a_shard_that_lies(long: LongFederation, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hope: a shard moves the model by a number of its own, within the bounds of the sum."""
-    close, sum_chunk = SumShard.close, SumShard.sum_chunk
+def lies(self: UnreducedSum, index: int) -> bytes:
+    """Return a chunk of a sum, whose first entry is off by one."""
+    chunk = honest(self, index)
+    return (int.from_bytes(chunk[:4], "little") ^ 1).to_bytes(4, "little") + chunk[4:] if index == 0 else chunk
 
-    def lies(self: SumShard, round_id: bytes, index: int) -> bytes:
-        chunk = sum_chunk(self, round_id, index)
-        return chunk if index else (int.from_bytes(chunk[:4], "little") ^ 1).to_bytes(4, "little") + chunk[4:]
 
-    def consistently(self: SumShard, round_id: bytes, names: tuple[bytes, ...]) -> tuple[bytes, ...]:
-        _, *others = close(self, round_id, names)
-        return blake3(lies(self, round_id, 0)).digest(), *others
+honest = UnreducedSum.chunk
+
+
+def test_an_aggregator_whose_shard_lies_says_so(long: LongFederation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shard that fails is found by what the silos sign, before anybody has a report."""
+    with monkeypatch.context() as lying:
+        lying.setattr(UnreducedSum, "chunk", lies)
+        told = asked(long)
+    assert "the sum here is not that of its masked inputs" in told.reason
+    assert told.charged == set(long.names)
+
+
+def test_nobody_learns_the_sum_of_an_aggregator_that_lies(
+    long: LongFederation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hope: an aggregator moves the model by a number of its own, within the bounds of the sum."""
+
+    async def unproven(hub: Any, sums: Any, fixed: Any, openings: Any, ask: Any, outcomes: Any) -> tuple[bytes, ...]:
+        challenge, opened = challenge_from(hub, fixed, openings, outcomes)
+        replies = await ask(opened, challenge.encode())
+        return tuple(frames[0] for _, frames in sorted(replies.items()))
 
     with monkeypatch.context() as lying:
-        lying.setattr(SumShard, "close", consistently)
-        lying.setattr(SumShard, "sum_chunk", lies)
+        lying.setattr(UnreducedSum, "chunk", lies)
+        lying.setattr("aggregator.driver.proven", unproven)
         told = asked(long)
     long.opened.clear()
     assert not long.learn(told.report)
     assert not long.opened
     for name in long.names:
         assert "the sum is wrong" in (long.path / "silos" / name / "silo.log").read_text()
+
+
+def test_a_sum_that_changes_after_it_was_agreed_on_is_no_sum(
+    long: LongFederation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hope: what the silos agreed on is exchanged when the report is written."""
+    sum_chunk = SumShard.sum_chunk
+
+    def exchanged(self: SumShard, round_id: bytes, index: int) -> bytes:
+        chunk = sum_chunk(self, round_id, index)
+        return chunk if index else bytes((chunk[0] ^ 1,)) + chunk[1:]
+
+    with monkeypatch.context() as lying:
+        lying.setattr(SumShard, "sum_chunk", exchanged)
+        told = asked(long)
+    long.opened.clear()
+    assert not told.report or not long.learn(told.report)
+    assert not long.opened

@@ -12,13 +12,14 @@ from aggregator.reports import sealed_model
 from analyst.errors import AnalystError, DeniedError
 from analyst.training.job import read_job
 from analyst.training.registry import Registry
-from analyst.training.run import show_training, to_json
+from analyst.training.told import show_training, to_json
 from crypto.errors import ProtocolError
 from crypto.rounds.report import StoredReport
 from crypto.wire import is_envelope
 from policies.document.load import load
+from policies.models.forms import scores_of
 from policies.models.released import MAX_SEALED_MODEL_BYTES, ReleasedModel, digest_of_model
-from policies.models.scores import RowCells, scores
+from policies.models.scores import RowCells
 from policies.requests.exact import FamilyStep
 from silo_node.errors import SiloError
 from silo_node.owner.model_registry import held_models
@@ -55,6 +56,22 @@ def test_the_analyst_has_the_model_that_the_silos_have(tmp_path: Path) -> None:
         assert (entry.done, entry.ended, entry.holders) == (training.steps, "complete", SILOS)
         assert all(request.plan.training and request.plan.training.released_to for request in asked(simulation))
         assert not file.with_name("keep.json").exists()
+
+
+def test_a_model_that_is_too_large_to_be_sent_stays_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ReleasedModel, "MAX_BYTES", 1000)
+    with banks(tmp_path / "f", job_of("linear-regression", "paid", TO_ANALYST), change=OPEN) as (simulation, file):
+        training = run(simulation, file)
+        policy = simulation.silos["east"].policy
+        assert not training.has_model
+        assert "0 silos released the same model" in training.why_no_model
+        assert "`consilo-silo models show` says so" in training.why_no_model
+        assert training.holders == SILOS
+    capsys.readouterr()
+    assert silo_node.owner.cli.main(["models", "show", training.run[:8], "--policy", str(policy)]) == 0
+    assert "too large to be released" in capsys.readouterr().out
 
 
 def test_a_model_stays_where_the_job_names_the_silos_alone(tmp_path: Path) -> None:
@@ -162,8 +179,9 @@ def test_a_model_with_noise_is_released_at_no_further_price(tmp_path: Path, caps
         assert entry.rho == training.rho == pytest.approx(simulation.spent("west") / 1e6)
         policy = tmp_path / "f" / "silos" / "west" / "policy.toml"
     (held,) = held_models(load(policy).policy, policy.parent)
-    assert held.rho == training.rho
-    assert held.card().rho == training.rho
+    assert held.price is not None
+    assert held.price.rho == training.rho
+    assert held.card().price == held.price == entry.price
     assert held.digest == digest_of_model(entry.model.fitted, entry.model.portable)
     assert silo_node.owner.cli.main(["models", "list", "--policy", str(policy)]) == 0
     assert "epsilon" in capsys.readouterr().out
@@ -177,6 +195,6 @@ def test_a_model_with_noise_is_released_at_no_further_price(tmp_path: Path, caps
     judged = FAMILIES[task.family].judged
     assert judged is not None
     expected = judged.scores(task, kept_state(state, task), Examples(np.arange(9), cells))
-    found = scores(form, RowCells(cells))
+    found = scores_of(form, RowCells(cells))
     assert found.shape == (9, 3)
     assert np.abs(found - expected).max() <= 1e-12

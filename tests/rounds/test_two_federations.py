@@ -44,13 +44,14 @@ BOUND_BY = {
     "contribution": "manifest_hash",
     "split": "manifest_hash",
     "opening": "manifest_hash",
+    "products": "manifest_hash",
     "accusation": "manifest_hash",
     "failure": "request_hash",
     "verdict": "subject",
 }
 # Nobody signs these: they are parts of signed ones, files of one party, sealed, or travel inside TLS between two.
 UNSIGNED = {
-    *("share", "deliver", "go", "open", "found", "report"),
+    *("share", "deliver", "go", "open", "challenge", "found", "report"),
     *("run-state", "trace", "ledger-totals", "log-entry", "filed", "request-line", "question"),
     *("backup", "backup-entry", "hello", "welcome", "run-entry"),
 }

@@ -12,7 +12,7 @@ from blake3 import blake3
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from tests.vectors import messages, rounds
-from tests.vectors.independent import PRIME, Seals, derive, envelope, evaluate, public, signing_key, words
+from tests.vectors.independent import PRIME, Seals, derive, envelope, evaluate, packed, public, signing_key, words
 
 FOLDER = Path(__file__).parent
 FIELD = 2**56 - 5
@@ -103,7 +103,10 @@ def _mask_vectors() -> dict[str, Any]:
             "pair_seed_for_ward": derive(secret, "pair mask", manifest_hash, "ward").hex(),
             "entry_info_shares_bank_ward": derive(manifest_hash, "entry", "shares", "bank", "ward").hex(),
             "opening_info_bank_ann": derive(manifest_hash, "opening", SURVIVORS_HASH, "bank", "ann").hex(),
-            "mask": {str(bits): words(seed, bits, 5) for bits in (1, 24, 32, 33, 64)},
+            "mask": {str(bits): words(seed, bits, 5) for bits in (1, 8, 12, 24, 32, 33, 64)},
+            "packed": {
+                str(bits): packed(list(map(int, words(seed, bits, 11))), bits) for bits in (1, 5, 8, 12, 17, 32, 64)
+            },
         }
 
     failures = [
@@ -112,7 +115,19 @@ def _mask_vectors() -> dict[str, Any]:
         {"why": "an element of 2^24", "bits": 24, "raw": "00000001"},
         {"why": "an element of 2^33", "bits": 33, "raw": "0000000000000000" + "0000000002000000"},
     ]
-    return {"cases": [cases(ROOT, MANIFEST_HASH), cases(OTHER_ROOT, bytes(32))], "failures": failures}
+    wrong_packed = [
+        {"why": "a byte is missing", "bits": 12, "length": 3, "raw": "00" * 4},
+        {"why": "a byte too many", "bits": 12, "length": 3, "raw": "00" * 6},
+        {"why": "one of the last 4 bits is set", "bits": 12, "length": 3, "raw": "00" * 4 + "10"},
+        {"why": "the last bit is set", "bits": 5, "length": 3, "raw": "0080"},
+        {"why": "a whole word instead of 12 bits", "bits": 12, "length": 2, "raw": "00" * 4},
+        {"why": "words of 4 bytes instead of 8", "bits": 64, "length": 2, "raw": "00" * 8},
+    ]
+    return {
+        "cases": [cases(ROOT, MANIFEST_HASH), cases(OTHER_ROOT, bytes(32))],
+        "failures": failures,
+        "wrong_packed": wrong_packed,
+    }
 
 
 def _envelope_vectors() -> dict[str, Any]:

@@ -67,10 +67,17 @@ def evaluate(coefficients: list[int], x: int) -> str:
 
 def words(seed: bytes, bits: int, count: int) -> list[str]:
     """Return the first ring elements of a mask, in decimal: JSON has no integers of 64 bits."""
-    width = 4 if bits <= 32 else 8
+    width = next(size for size in (1, 2, 4, 8) if bits <= 8 * size)
     counters = b"".join(number.to_bytes(16, "big") for number in range(count * width // 16 + 1))
     stream = Cipher(algorithms.AES256(seed), modes.ECB()).encryptor().update(counters)  # noqa: S305
     return [str(int.from_bytes(stream[at : at + width], "little") % 2**bits) for at in range(0, count * width, width)]
+
+
+def packed(elements: list[int], bits: int) -> str:
+    """Return elements without gaps: those of more than 32 bits in words of 8 bytes."""
+    width = bits if bits <= 32 else 64
+    whole = sum(element << place * width for place, element in enumerate(elements))
+    return whole.to_bytes(-(-len(elements) * width // 8), "little").hex()
 
 
 def envelope(kind: str, signer: str, body: bytes, root: bytes) -> bytes:

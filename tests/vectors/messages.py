@@ -24,9 +24,10 @@ SIGNED_ONLY_BY = {
     "Failure": "hub",
     "Away": "hub",
     "Cancel": "hub",
+    "HandoverAsked": "hub",
     "Roster": "authority",
 }
-UNSIGNED = {"Share", "Deliver", "Go", "Open", "EncryptedReport", "Found"}
+UNSIGNED = {"Share", "Deliver", "Go", "Open", "Challenge", "EncryptedReport", "Found"}
 KINDS = {  # those that carry a name on the wire; the others stand inside another message or a seal
     "Request": "request",
     "CatalogueRequest": "catalogue-request",
@@ -45,6 +46,8 @@ KINDS = {  # those that carry a name on the wire; the others stand inside anothe
     "Open": "open",
     "Cancel": "cancel",
     "Opening": "opening",
+    "Challenge": "challenge",
+    "Products": "products",
     "EncryptedReport": "report",
     "Learned": "learned",
     "Stopped": "stopped",
@@ -60,6 +63,8 @@ KINDS = {  # those that carry a name on the wire; the others stand inside anothe
     "OtherVersion": "other-version",
     "NoRoom": "no-room",
     "ReleasedModel": "released-model",
+    "HandoverAsked": "handover-asked",
+    "HeldState": "held-state",
 }
 # What no message of the type may be longer than, in bytes.
 LIMITS = {
@@ -75,11 +80,14 @@ LIMITS = {
     "Split": 256 << 10,
     "Open": 256 << 10,
     "Opening": 4 << 20,
+    "Challenge": 128 << 10,
     "EncryptedReport": 256 << 20,
     "Failure": 100 << 20,
     "Receipt": 16 << 20,
     "Roster": 2 << 20,
     "Stopped": 256 << 10,
+    "HandoverAsked": 1 << 20,
+    "HeldState": 1024,
     "RunState": 16 << 20,
     "ReleasedModel": 6 << 20,
 }
@@ -461,29 +469,28 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     }
     yield "Accept", accept
     yield "Accept", accept | {"compute_ms": 250, "send_ms": 8000}
-    yield (
-        "Manifest",
-        head
-        | {
-            "expires_at": 1_000_120,
-            "terms": {
-                "request_hash": request_hash,
-                "recipients": [{"name": "ann@university", "key": key}],
-                "backend": "masking",
-                "asked": 4,
-                "key_id": b"",
-                "limit": 2**60,
-                "blocks": [{"name": "rows", "length": 3, "scale_bits": 4, "variance": "1048578"}],
-            },
-            "silos": ["bank"],
-            "members": _digest("the root"),
-            "quorum": 1,
-            "degree": 0,
-            "min_silos": 3,
-            "max_colluding": 1,
-            "max_missing": 0,
+    yield "Accept", accept | {"nonce_hash": _digest("a nonce")}
+    manifest = head | {
+        "expires_at": 1_000_120,
+        "terms": {
+            "request_hash": request_hash,
+            "recipients": [{"name": "ann@university", "key": key}],
+            "backend": "masking",
+            "asked": 4,
+            "key_id": b"",
+            "limit": 2**60,
+            "blocks": [{"name": "rows", "length": 3, "scale_bits": 4, "variance": "1048578"}],
         },
-    )
+        "silos": ["bank"],
+        "members": _digest("the root"),
+        "quorum": 1,
+        "degree": 0,
+        "min_silos": 3,
+        "max_colluding": 1,
+        "max_missing": 0,
+    }
+    yield "Manifest", manifest
+    yield "Manifest", manifest | {"nonces": [_digest("a nonce")]}
     yield "Share", {"manifest": b"an envelope", "witnesses": [3, 9], "proof": [_digest("one"), _digest("another")]}
     yield "Bundle", {"manifest_hash": manifest_hash, "entries": _digest("the root")}
     yield "Deliver", {"signatures": [signature, other_signature], "paths": [_digest("one"), b""]}
@@ -497,6 +504,8 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     survivors = [{"silo": name, "contribution": _digest(name)} for name in ("bank", "ward")]
     split = {"manifest_hash": manifest_hash, "survivors": survivors, "dropped": ["clinic"]}
     yield "Split", split
+    long_split = split | {"sum": blake3(b"".join(chunks)).digest()}
+    yield "Split", long_split
     yield "Open", {"signatures": [signature, other_signature]}
     yield "Cancel", {"federation": "health", "round_id": round_id}
     yield "OpenedShares", {"shares": [_digest("a share"), _digest("another share")]}
@@ -509,26 +518,31 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
             "sums": [],
         },
     )
+    of_long = {"manifest_hash": manifest_hash, "split_hash": sha256(encode(long_split)).digest()}
+    yield "Opening", of_long | {"sealed": [], "sums": chunks, "nonce": _digest("its own nonce")}
+    challenge = of_long | {"nonces": [_digest("its own nonce"), b"", _digest("another nonce")]}
+    yield "Challenge", challenge
+    values = b"".join(value.to_bytes(8, "little") for value in (2**64 - 3, 5))
+    yield "Products", of_long | {"challenge": sha256(encode(challenge)).digest(), "values": values}
     testimony = {"silo": "ward", "wrong": "its opening does not open", "signed": [b"an envelope"]}
-    yield (
-        "EncryptedReport",
-        {
-            "propose": b"an envelope",
-            "manifest": b"an envelope",
-            "accepts": [b"an envelope"],
-            "bundles": [b"an envelope"],
-            "contributions": [b"an envelope"],
-            "split": encode(split),
-            "signatures": [signature],
-            "openings": [b"an envelope"],
-            "dropped": [{"silo": "clinic", "entries": [b"an entry"]}],
-            "refusals": [],
-            "missing": ["clinic"],
-            "testimonies": [testimony],
-            "length": 65_537,
-            "chunks": chunks,
-        },
-    )
+    report = {
+        "propose": b"an envelope",
+        "manifest": b"an envelope",
+        "accepts": [b"an envelope"],
+        "bundles": [b"an envelope"],
+        "contributions": [b"an envelope"],
+        "split": encode(split),
+        "signatures": [signature],
+        "openings": [b"an envelope"],
+        "dropped": [{"silo": "clinic", "entries": [b"an entry"]}],
+        "refusals": [],
+        "missing": ["clinic"],
+        "testimonies": [testimony],
+        "length": 65_537,
+        "chunks": chunks,
+    }
+    yield "EncryptedReport", report
+    yield "EncryptedReport", report | {"split": encode(long_split), "products": [b"an envelope", b"another"]}
     yield "Learned", {"federation": "health", "run": round_id, "position": _digest("the report")}
     yield "Failed", {"federation": "health", "round_id": round_id, "reason": "the source is unreachable"}
     yield (
@@ -675,6 +689,13 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
     spell = {"first": 0, "last": 1, "silos": ["bank", "ward"], "policies": [policy_hash] * 2, "without": ["ward"]}
     first = RELEASED | {"step": 0, "after": bytes(32)}
     yield "RunState", state | {"record": {"plan": first, "table": TABLE, "spells": [spell], "continues": round_id}}
+    counted_spell = spell | {"asked": 3, "noise_shares": 2}
+    record = {"plan": first, "table": TABLE, "spells": [spell | {"last": 0}, counted_spell | {"first": 1}]}
+    yield "RunState", state | {"record": record}
+    asked = {"federation": federation, "receiver": "ward", "position": _digest("the report"), "request": b"an envelope"}
+    yield "HandoverAsked", asked
+    held = {"federation": federation, "run": round_id, "job": _digest("a job"), "position": _digest("the report")}
+    yield "HeldState", held | {"done": 2, "size": 8_000_000, "digest": blake3(b"a state").digest()}
     model: dict[str, Any] = {"federation": federation, "run": round_id, "position": _digest("the report")}
     model |= {"job": _digest("a job"), "family": "poisson-regression", "done": 2}
     yield "ReleasedModel", model | {"fitted": FITTED}
@@ -702,6 +723,17 @@ def _samples() -> Iterator[tuple[str, dict[str, Any]]]:
             },
         },
     )
+    bayes: dict[str, Any] = {
+        "version": "consilo-bayes/1",
+        "model": "naive-bayes",
+        "label": "icd",
+        "classes": ["a", "b", "c"],
+        "missing": "skip",
+        "priors": [-0.5, None, -1.25],
+        "numbers": [],
+        "values": [{"column": WARD, "logs": [[-0.5] * 3, [-0.25] * 3]}],
+    }
+    yield "ReleasedModel", model | {"family": "naive-bayes", "ended": "complete", "fitted": FITTED, "portable": bayes}
     counted = {"kind": "query", "where": None, "group_by": ["icd"], "aggregates": QUESTION["aggregates"][:1]}
     yield "Request", request(counted, 100_000) | {"table": TABLE | {"columns": [ICD]}}
     yield "Request", request(COUNTS_CUT, 100_000) | {"table": NEVER_MISSING}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from crypto.rounds.handover import HeldState
 from crypto.rounds.receipt import Receipt
 from crypto.rounds.report import StoredReport
 from crypto.wire import Message
@@ -18,6 +19,7 @@ _MODULES = (
 # With them all modules of the vocabulary are read.
 _IMPORTED = (
     Catalogue,
+    HeldState,
     Receipt,
     ReleasedModel,
     Request,

@@ -1,11 +1,12 @@
 """Logistic regression over hashed features, by exact sums of long vectors.
 
-The first round sums the *reach* of each weight: the magnitudes of the values that meet it, over all rows. No silo's part
-of a gradient exceeds it, and with the number of values in a row it bounds the curvature: by Cauchy and Schwarz the
-Hessian is below the diagonal of a quarter of the reach times that number. A step by this diagonal never raises the loss,
-so nothing needs a rate that somebody must choose (Boehning and Lindsay, 1988); Nesterov's momentum makes it quick, and
-starts anew where it points uphill (O'Donoghue and Candes, 2015). `update` uses no function that differs between
-machines: additions, products, quotients and roots of doubles, number by number, so that silos agree to the last bit.
+The first round sums the *reach* of each weight: the magnitudes of the values that meet it, over all rows. No silo's
+part of a gradient exceeds it, and with the number of values in a row it bounds the curvature: by Cauchy and Schwarz the
+Hessian is below the diagonal of a quarter of the reach times that number. A step by this diagonal never raises the
+loss, so nobody must choose a rate (Boehning and Lindsay, 1988); Nesterov's momentum makes it quick, and starts anew
+where it points uphill (O'Donoghue and Candes, 2015). `update` uses no function that differs between machines but one
+logarithm, which is rounded: additions, products, quotients and roots of doubles, number by number, so that silos agree
+to the last bit.
 """
 
 import math
@@ -30,6 +31,7 @@ from policies.requests.hashed import (
 from silo_node.training import few_bits
 from silo_node.training.families.logistic import labels_of, share_of
 from silo_node.training.family import Examples, Family, Fitted, Judged, Line, State, figure
+from silo_node.training.glm import standing
 from silo_node.training.grid import Integers, Vector, reals
 from silo_node.training.hashing import Hashed, blocks_of, hashed
 
@@ -68,15 +70,16 @@ def _reach(task: Task, examples: Examples) -> list[Integers]:
 def _gradient(task: Task, state: State, examples: Examples) -> list[Integers]:
     """Return the loss and its gradient over the rows, without the penalty, at the state's weights."""
     weights, label = state["weights"], labels_of(task, examples)
-    total, loss = np.zeros(len(weights), np.int64), 0.0
+    total, loss = np.zeros(len(weights), np.int64), 0
     for rows in blocks_of(examples):
         found, own = hashed(task, examples, rows), label[rows]
         odds = odds_of(found, weights)
-        loss += float((np.maximum(odds, 0.0) - odds * own + np.log1p(np.exp(-np.abs(odds)))).sum())
+        losses = np.maximum(odds, 0.0) - odds * own + np.log1p(np.exp(-np.abs(odds)))
+        loss += int(np.rint(np.ldexp(losses, LOSS_BITS)).astype(np.int64).sum())
         slope = np.ldexp(share_of(odds) - own, UNIT_BITS)
         # Each row's part is rounded before it is added, so that no order and no split of rows changes a sum.
         np.add.at(total, found.places, np.rint(found.values * slope).astype(np.int64))
-    counts = [_counted(task, examples.rows), _counted(task, round(math.ldexp(loss, LOSS_BITS)))]
+    counts = [_counted(task, examples.rows), _counted(task, loss)]
     own_places = _places(task)
     units, bits = total if own_places is None else total[own_places], value_bits(task)
     if bits is None:
@@ -192,9 +195,9 @@ def _notes(task: Task, state: State) -> Iterator[str]:
 
 
 def _scores(task: Task, state: State, examples: Examples) -> Vector:
-    found = np.zeros(examples.rows)
+    found, weights = np.zeros(examples.rows), standing(state)
     for rows in blocks_of(examples):
-        found[rows] = share_of(odds_of(hashed(task, examples, rows), state["accepted"]))
+        found[rows] = share_of(odds_of(hashed(task, examples, rows), weights))
     return found
 
 

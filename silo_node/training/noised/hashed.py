@@ -4,21 +4,22 @@ Promise: no person changes a sum by more than `PERSON_UNITS` in L2 norm, whateve
 clipped and rounded to whole units first, and its norm is checked in integers after that: what is still too long is
 shrunk until it is not. What is 0 stays 0, so that only the weights that a person's values meet have a part.
 
-The first round sums, beside the persons, the reach of each weight, with noise. It preconditions every later step: values
-that few persons have move as fast as the intercept. The model is the mean of the weights of the last half of the rounds.
+The first round sums, beside the persons, the reach of each weight, with noise. It preconditions every later step:
+values that few persons have move as fast as the intercept. The model is the mean of the weights of the last half of the
+rounds.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from policies.requests.families import Task
 from policies.requests.hashed import values_in_row, weights_of
-from policies.requests.noised_families import PERSON_UNITS
+from policies.requests.noised_families import NOISED, PERSON_UNITS
 from silo_node.training.families.hashed import FAMILY as EXACT
-from silo_node.training.families.hashed import odds_of, share_of
-from silo_node.training.families.logistic import labels_of
+from silo_node.training.families.hashed import odds_of
+from silo_node.training.families.logistic import labels_of, share_of
 from silo_node.training.family import Examples, Fitted, State, figure
 from silo_node.training.grid import Integers, Vector
 from silo_node.training.hashing import hashed
@@ -31,6 +32,8 @@ from silo_node.training.noised.shown import counted
 _LEAST_COUNT = 2.0  # of persons, in deviations of the noise in their count
 _FLOOR = 3.0  # of a reach, in deviations of the noise in it: what noise alone hardly exceeds
 _RIDGE = 0.5  # in deviations of the noise in the mean gradient of all rounds
+# The relative noise from which a row counts; the rate, as so many steps over the bound of the curvature, and momentum.
+_TABLE = ((1 / 700, 0.5, 0.5), (0.0, 1.0, 0.8))
 _SHRUNK = 1 - 2.0**-20  # what a part that is too long is multiplied by, again and again
 
 
@@ -54,7 +57,7 @@ def parts_of(person: Integers, places: Integers, values: Vector, weights: int) -
     is_there = values != 0  # what is not finite is there
     keys, which = np.unique((rank * weights + places)[is_there], return_inverse=True)
     with np.errstate(all="ignore"):
-        summed = np.bincount(which, values[is_there], len(keys))
+        summed = np.bincount(which, values[is_there], len(keys)).astype(np.float64)
     return Parts(keys // weights, keys % weights, summed, int(starts.sum()))
 
 
@@ -132,7 +135,16 @@ def _begun(task: Task, sums: Sums) -> State:
     floor = _FLOOR * reach.deviation * unit
     known = np.maximum(reach.values * unit, floor)
     known[0] = max(persons.one, floor)
-    return state.with_(bound=known * (values_in_row(task) / 4.0))
+    # The gradient has the same price alone that the first round divides among its blocks.
+    of_first = NOISED[task.family].extents(replace(task, number=0))
+    share = of_first["reach"].share / sum(extent.share for extent in of_first.values())
+    noise = reach.deviation / PERSON_UNITS * math.sqrt(share * weights_of(task) / max(1, task.rounds - 1)) / persons.one
+    _, rate, momentum = next(row for row in _TABLE if noise >= row[0])
+    return state.with_(
+        bound=known * (values_in_row(task) / 4.0),
+        rate=float(task.options["rate"] or rate),
+        momentum=float(task.options["momentum"] or momentum),
+    )
 
 
 def _moved(task: Task, state: State, sums: Sums) -> State:
@@ -142,8 +154,8 @@ def _moved(task: Task, state: State, sums: Sums) -> State:
     ridge[0] = 0.0
     bound = state["bound"] + ridge
     slope = (sums["gradient"].values * unit + ridge * before) / np.where(bound > 0, bound, 1.0)
-    velocity = float(task.options["momentum"]) * state["velocity"] + slope
-    weights = before - float(task.options["rate"]) * velocity
+    velocity = state.one("momentum") * state["velocity"] + slope
+    weights = before - state.one("rate") * velocity
     if not is_within(weights):
         return state.at_end("diverged")
     averaged, accepted = state.one("averaged"), weights
