@@ -1,4 +1,4 @@
-"""Sign inner products of this silo's blinded vector in a long round: docs/protocol.md section 7.5; section 8, table E.
+"""Sign inner products of this silo's blinded vector in a long round: docs/protocol.md section 7.8; section 8, table E.
 
 Promise: products are signed for one challenge of a round only. The state of the round is the only place that knows the
 vector, and it is erased with the answer, or by a restart. They tell the aggregator nothing, which has the vector, and a
