@@ -6,6 +6,7 @@ Promise: sizes are computed from the scheme of the round, never read from receiv
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from io import BytesIO
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
@@ -23,6 +24,7 @@ from crypto.rounds.manifest import Manifest
 from crypto.sealing import OVERHEAD_BYTES, SealingKey
 
 CONTRIBUTION_FRAME_BYTES = 4 << 20  # of a frame, unless a single piece is larger
+_AT_A_TIME = 4  # pieces that are masked together
 
 
 def piece_sizes(scheme: Scheme) -> tuple[int, ...]:
@@ -133,7 +135,14 @@ class BlindedWords:
         return tuple(self._digests[number] for number in range(len(self._sizes)))
 
     def _made(self, numbers: range) -> bytes:
-        """Return consecutive pieces: whole chunks may be packed together, as each is a whole number of bytes."""
+        """Return consecutive pieces; few are made at a time, so that what is returned is in memory once."""
+        made = BytesIO()
+        for first in range(numbers.start, numbers.stop, _AT_A_TIME):
+            made.write(self._packed(range(first, min(first + _AT_A_TIME, numbers.stop))))
+        return made.getvalue()
+
+    def _packed(self, numbers: range) -> bytes:
+        """Return consecutive pieces: chunks may be packed together, as each but the last is a whole number of bytes."""
         first, ring = numbers.start * CHUNK_VALUES, self._scheme.ring
         words = self._words[first : numbers.stop * CHUNK_VALUES]
         data = ring.pack(blind(words, lambda block: block, ring, self._added, self._subtracted, first))
