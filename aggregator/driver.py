@@ -129,7 +129,7 @@ class Server:
         outcomes = Outcomes(b"", self._aggregator.federation, self._aggregator.silos)
         replies = await self._gather(calls, self._busy.waits_s(), outcomes)
         found = [beside.other_version(self._aggregator, request, *one) for one in outcomes.versions.items()]
-        found += beside.no_room(self._aggregator, self._capacity, request)
+        found += await beside.no_room(self._aggregator, self._capacity, self._sums.count, request)
         for silo, frames in replies.items():
             if frames and len(frames[0]) > Catalogue.MAX_BYTES + MAX_ENVELOPE_OVERHEAD:
                 _log.warning("catalogue_too_long", silo=silo, bytes=len(frames[0]))
@@ -175,7 +175,7 @@ class Server:
         try:
             if unknown := silos - set(self._silos):
                 raise AggregatorError(f"the request names silos unknown here: {', '.join(sorted(unknown))}")
-            if why := self._capacity.why_not(asked.request):
+            if why := await self._capacity.why_not_in(asked.request, self._sums.count):
                 raise AggregatorError(why)
             async with asyncio.timeout(limit_s) as bounds.limit, self.slots.taken(asked.request.analyst):
                 for _ in range(len(silos) + 1):
@@ -297,7 +297,7 @@ class Server:
                 in_round -= set(replies)  # a silo that opened has erased the round; a long one when it has proved it
             products = await proven(self._aggregator, self._sums, fixed, replies, challenged, outcomes)
             report, after = core.assemble(self._aggregator, fixed, signatures, replies, outcomes, products)
-            name = await self._file(asked, round_id, report, len(chunks), after)
+            name = await _file(self._store, self._sums, asked, round_id, report, len(chunks), after)
             outcomes.survivors = survivors
             return await asyncio.to_thread(self._store.get, name)
         finally:
@@ -311,19 +311,6 @@ class Server:
                 calls = {silo: self._silos[silo].call("cancel", round_id, cancelled) for silo in in_round}
                 await self._gather(calls, self._busy.waits_s())
                 self._journal.end(round_id)
-
-    async def _file(
-        self, asked: ReceivedRequest, round_id: bytes, report: EncryptedReport, chunks: int, after: Sequence[bytes]
-    ) -> bytes:
-        """Store a report with the chunks of its sum, one at a time, and what follows them; return its name."""
-        begin, filed_under = self._store.begin, (asked.digest, asked.request.analyst, round_id)
-        with await asyncio.to_thread(begin, report, *filed_under) as writing:
-            for index in range(chunks):
-                await asyncio.to_thread(writing.write, await self._sums.sum_chunk(round_id, index))
-            for piece in after:
-                await asyncio.to_thread(writing.write, piece)
-            await asyncio.to_thread(writing.end)
-        return writing.name
 
     async def _open(
         self, round_id: bytes, fixed: core.SurvivorsFixed, signatures: Iterable[str], opens: bytes, outcomes: Outcomes
@@ -392,23 +379,50 @@ class Server:
     async def _gather(
         self, calls: Mapping[str, Call], more_s: float = 0.0, outcomes: Outcomes | None = None
     ) -> dict[str, tuple[bytes, ...]]:
-        """Await all calls for at most the time of a step and `more_s`; leave out failed ones.
+        """Await all calls for at most the time of a step and `more_s`; leave out failed ones; see `_gathered`."""
+        return await _gathered(calls, self._step_timeout_s + more_s, outcomes)
 
-        `outcomes` learns which silos did not answer. One that answered, but not as it should, is none of these.
-        """
 
-        async def bounded(silo: str, call: Call) -> tuple[str, tuple[bytes, ...]] | None:
-            try:
-                return silo, await asyncio.wait_for(call, self._step_timeout_s + more_s)
-            except Exception as err:
-                told = str(err)[:300] if isinstance(err, CryptoError | AggregatorError) else type(err).__name__
-                _log.info("silo_failed", silo=silo, reason=told)
-                if outcomes is not None:
-                    _blame(outcomes, silo, err, told)
-                return None
+async def _gathered(
+    calls: Mapping[str, Call], limit_s: float, outcomes: Outcomes | None
+) -> dict[str, tuple[bytes, ...]]:
+    """Await all calls for at most so long; leave out failed ones.
 
-        results = await asyncio.gather(*(bounded(silo, call) for silo, call in calls.items()))
-        return dict(result for result in results if result is not None)
+    `outcomes` learns which silos did not answer. One that answered, but not as it should, is none of these.
+    """
+
+    async def bounded(silo: str, call: Call) -> tuple[str, tuple[bytes, ...]] | None:
+        try:
+            return silo, await asyncio.wait_for(call, limit_s)
+        except Exception as err:
+            told = str(err)[:300] if isinstance(err, CryptoError | AggregatorError) else type(err).__name__
+            _log.info("silo_failed", silo=silo, reason=told)
+            if outcomes is not None:
+                _blame(outcomes, silo, err, told)
+            return None
+
+    results = await asyncio.gather(*(bounded(silo, call) for silo, call in calls.items()))
+    return dict(result for result in results if result is not None)
+
+
+async def _file(
+    store: ReportStore,
+    sums: Sums,
+    asked: ReceivedRequest,
+    round_id: bytes,
+    report: EncryptedReport,
+    chunks: int,
+    after: Sequence[bytes],
+) -> bytes:
+    """Store a report with the chunks of its sum, one at a time, and what follows them; return its name."""
+    filed_under = asked.digest, asked.request.analyst, round_id
+    with await asyncio.to_thread(store.begin, report, *filed_under) as writing:
+        for index in range(chunks):
+            await asyncio.to_thread(writing.write, await sums.sum_chunk(round_id, index))
+        for piece in after:
+            await asyncio.to_thread(writing.write, piece)
+        await asyncio.to_thread(writing.end)
+    return writing.name
 
 
 def _blame(outcomes: Outcomes, silo: str, err: Exception, told: str) -> None:
