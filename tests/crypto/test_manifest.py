@@ -376,6 +376,7 @@ ALTERED: dict[str, Callable[[Manifest], object]] = {
     "max_colluding": lambda manifest: manifest.max_colluding + 1,
     "max_missing": lambda manifest: manifest.max_missing + 1,
     "must_include": lambda manifest: ("bank",),
+    "nonces": lambda manifest: (bytes(32),) * len(manifest.silos),
 }
 
 
