@@ -46,7 +46,6 @@ from policies.units import MAX_BUSY_S, WAIT_S
 STEP_TIMEOUT_S = 30.0  # without the silos' computing, where their acceptances state its time
 REQUEST_TIMEOUT_S = 240.0  # until it is charged, with its wait for a free slot, and WAIT_S for the silos' computing
 SLOT_WAIT_S = 120.0
-HANDOVER_VECTORS = 4  # a state that is handed over may be so many times as long as a report
 MAX_CONCURRENT_ROUNDS = 16  # of all analysts; of one alone half of them
 _log = structlog.get_logger("consilo.aggregator")
 
@@ -202,15 +201,9 @@ class Server:
         Raises AggregatorError or CryptoError if it is unknown or erased.
         """
         index = await asyncio.to_thread(self.transcripts.index_of, name)
-        silos = [silo for silo in index.recipients if silo in self._silos]
+        calls = {silo: self._silos[silo].call for silo in index.recipients if silo in self._silos}
         outcomes = Outcomes(name, self._aggregator.federation, self._aggregator.silos)
-        calls = {silo: self._silos[silo].call for silo in silos}
-        told = {silo: self._teacher.teach(silo, call, name) for silo, call in calls.items()}
-        replies = await self._calls.gather(told, index.receives_s, outcomes)
-        late = {
-            silo: self._teacher.catch_up(silo, calls, replies, name) for silo in self._teacher.behind(replies, name)
-        }
-        replies |= await self._calls.gather(late, HANDOVER_VECTORS * index.receives_s, outcomes)
+        replies = await self._teacher.deliver(calls, name, partial(self._calls.gather, outcomes=outcomes))
         if outcomes.own and not any(replies.values()):
             raise StoreError(outcomes.own, "silos that have learned it go on; whoever has not is left out of the run")
         return tuple(frame for frames in replies.values() for frame in frames)
@@ -255,7 +248,7 @@ class Server:
             replies = await ask("share", round_id, {silo: composed.share(silo) for silo in members}, outcomes)
             shared = core.collect_shares(self._aggregator, composed, replies, outcomes.wrong)
             # A silo begins its charge before it signs that it is ready: from here on nothing may fail for lack of room.
-            again = partial(self._frame, round_id)
+            again = partial(self._frame, round_id, composed.send_s)
             await self._sums.start(round_id, composed.manifest.encode(), proposed.round_key, again)
             await asyncio.to_thread(self._store.take_room, round_id, core.report_bytes(shared, outcomes.refusals))
             replies = await ask("ready", round_id, {silo: shared.deliver(silo) for silo in members}, outcomes)
@@ -346,12 +339,13 @@ class Server:
                 raise ProtocolError(
                     "a contribution is a header and a frame; of a long round a frame, and last its header"
                 )
+            frame = partial(self._frame, round_id, shared.before.send_s, silo)
             staged = await self._sums.stage(round_id, silo, 0, reply[-1])
             for number in range(1, len(cut)):
-                staged += await self._sums.stage(round_id, silo, number, await self._frame(round_id, silo, number))
+                staged += await self._sums.stage(round_id, silo, number, await frame(number))
             header = reply[0]
             if is_long:
-                header = await self._frame(round_id, silo, len(cut))
+                header = await frame(len(cut))
                 outcomes.hear(round_id, {silo: (header,)})
             signed = core.read_contribution(self._aggregator, shared, silo, header)
             if staged != signed.message.chunks:
@@ -365,10 +359,13 @@ class Server:
         await self._calls.gather({silo: one(silo) for silo in shared.before.manifest.silos}, more_s, outcomes)
         return found
 
-    async def _frame(self, round_id: bytes, silo: str, number: int) -> bytes:
-        """Return a frame of a silo's masked input, which is the same each time; raises whatever the call raises."""
+    async def _frame(self, round_id: bytes, send_s: int, silo: str, number: int) -> bytes:
+        """Return a frame of a silo's masked input, which is the same each time; raises whatever the call raises.
+
+        It takes no longer than the whole masked input may.
+        """
         call = self._silos[silo].call("frame", round_id, number.to_bytes(8, "big"))
-        return core.only_frame(await asyncio.wait_for(call, self._step_timeout_s))
+        return core.only_frame(await asyncio.wait_for(call, self._step_timeout_s + send_s))
 
 
 async def _columns(sums: Sums, fixed: core.SurvivorsFixed, silo: str) -> list[bytes]:

@@ -5,7 +5,8 @@ hand it over, it learns report by report, oldest first.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any
 
 from aggregator import reports
 from aggregator.handover import Call, Handover, Learned
@@ -19,6 +20,10 @@ from crypto.wire import unverified
 from policies.requests.training import START
 from policies.units import MAX_STEPS
 
+Gather = Callable[
+    [Mapping[str, Coroutine[Any, Any, tuple[bytes, ...]]], float], Awaitable[dict[str, tuple[bytes, ...]]]
+]
+STATE_REPORTS = 4  # a state that is handed over may take so many times as long as a report
 _MAX_KNOWN = 4096  # positions of silos in runs, that are remembered
 
 
@@ -30,6 +35,17 @@ class Teacher:
         self._handover = Handover(aggregator)
         self._known: dict[tuple[str, bytes], bytes] = {}  # the report that a silo learned last, by silo and run
 
+    async def deliver(self, calls: Mapping[str, Call], name: bytes, gather: Gather) -> dict[str, tuple[bytes, ...]]:
+        """Teach silos a report, and bring those that missed earlier ones to it; return what each says, see `teach`.
+
+        `gather` awaits calls to silos, for the time of a step and so many seconds more.
+        """
+        more_s = (await self._index(name)).receives_s
+        told = await gather({silo: self.teach(silo, call, name) for silo, call in calls.items()}, more_s)
+        late = [silo for silo, frames in told.items() if _position(frames) != name]
+        after = {silo: self.catch_up(silo, calls, told, name) for silo in late}
+        return {**told, **await gather(after, STATE_REPORTS * more_s)}
+
     async def teach(self, silo: str, call: Call, name: bytes) -> tuple[bytes, ...]:
         """Teach a silo one report; return its signed `ModelUpdated` and sealed model.
 
@@ -40,10 +56,6 @@ class Teacher:
             return ()
         learned, sealed = await self._one(silo, call, name)
         return (learned.envelope, *sealed)
-
-    def behind(self, told: Mapping[str, tuple[bytes, ...]], name: bytes) -> list[str]:
-        """Return the silos that have not learned a report, by what `teach` returned of each."""
-        return [silo for silo, frames in told.items() if _position(frames) != name]
 
     async def catch_up(
         self, silo: str, calls: Mapping[str, Call], told: Mapping[str, tuple[bytes, ...]], name: bytes

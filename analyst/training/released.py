@@ -19,7 +19,8 @@ from policies.units import counted
 
 REFUSED = (
     'silos release a model where disclosure.release has "model-to-analyst" still; it stays at the silos, and the same'
-    " command fetches it once they do, while the aggregator keeps the last report"
+    " command fetches it once they do, while the aggregator keeps the last report; a model that is too large to be sent"
+    " stays there for good, and `consilo-silo models show` says so"
 )
 
 

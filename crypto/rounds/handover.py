@@ -4,7 +4,6 @@ Promise: the aggregator learns neither a state, nor a hash of one. A frame or a 
 one run at one position, opens for no other. docs/protocol.md section 11.
 """
 
-from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -15,6 +14,7 @@ from crypto.wire import MAX_ENVELOPE_OVERHEAD, Digest, Message, Name, RoundId
 FRAME_BYTES = (4 << 20) - OVERHEAD_BYTES  # of a state in one frame: sealed it is as long as one of a masked input
 MAX_STATEMENT_BYTES = 1024 + MAX_ENVELOPE_OVERHEAD + OVERHEAD_BYTES  # what a silo says of its state, sealed
 MAX_HANDED_BYTES = 2**34 + 2**25  # the numbers of a state, and its header
+MAX_STATEMENT_BYTES = 1024 + MAX_ENVELOPE_OVERHEAD + OVERHEAD_BYTES  # a sealed HeldState
 _NUMBER_BYTES = 8
 
 
@@ -36,6 +36,7 @@ class HeldState(Message):
     """
 
     KIND: ClassVar[str] = "held-state"
+    MAX_BYTES: ClassVar[int] = 1024
     federation: Name
     run: RoundId
     job: Digest  # of what all requests of the run share
@@ -63,12 +64,6 @@ def _of(asked: HandoverAsked) -> bytes:
 def frames_of(size: int) -> int:
     """Return in how many frames a state of this many bytes is handed over."""
     return -(-size // FRAME_BYTES)
-
-
-def cut(data: bytes) -> Iterator[bytes]:
-    """Yield the frames of a state, each sealed apart; all but the last have FRAME_BYTES."""
-    for index in range(frames_of(len(data))):
-        yield data[index * FRAME_BYTES : (index + 1) * FRAME_BYTES]
 
 
 def number(index: int) -> bytes:

@@ -34,6 +34,18 @@ class ReleasedModel(Message):
     portable: Annotated[AnyForm | None, Field(default=None, exclude_if=lambda form: form is None)] = None
 
 
+def why_too_large(model: ReleasedModel) -> str:
+    """Return why a model cannot be sent, in words; empty if it can."""
+    body = model.encode()
+    numbers = body.count(b",")
+    if len(body) <= ReleasedModel.MAX_BYTES and numbers <= ReleasedModel.MAX_COMMAS:
+        return ""
+    most = f"at most {ReleasedModel.MAX_BYTES:,} bytes and {ReleasedModel.MAX_COMMAS:,} numbers can be sent"
+    return (
+        f"too large to be released: {len(body):,} bytes with about {numbers:,} numbers, {most}; it stays at the silos"
+    )
+
+
 def digest_of_model(fitted: Fitted, portable: Form | None) -> str:
     """Return the SHA-256 by which a model is told from others, in hexadecimal; it is the same wherever the model is."""
     return sha256(fitted.encode() + (b"" if portable is None else portable.encode())).hexdigest()

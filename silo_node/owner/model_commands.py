@@ -124,6 +124,8 @@ def _show(options: argparse.Namespace) -> int:
     for silo, count in ({} if one.state.record is None else one.state.record.contributed).items():
         print(f"  {silo}: in {counted(count, 'round')}")
     print(f"  sha256 {one.digest}")
+    if one.stays:
+        print(f"  {one.stays}")
     if one.family in SHAPES and SHAPES[one.family].predicts is not None:
         print(f"  metrics: an evaluation's figures go to the analyst alone; {one.state.analyst} sees them with")
         print(f"    consilo model show {one.name[:12]}")

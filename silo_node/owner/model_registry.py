@@ -11,13 +11,14 @@ from policies.budget.accountant import epsilon_of
 from policies.document.policy import Policy
 from policies.models.card import Card, Figure, Price, registered
 from policies.models.record import standing_of
-from policies.models.released import digest_of_model
+from policies.models.released import digest_of_model, why_too_large
 from policies.requests.exact import FamilyStep
 from policies.requests.training import TrainingStep
 from policies.units import DAY_S, MICRO, when
 from silo_node.errors import SiloError
 from silo_node.home import LEDGER
 from silo_node.ledger.kept_runs import KeptRun, kept_runs
+from silo_node.rounds.releasing import model_of
 from silo_node.training.keeping import read_state
 from silo_node.training.portable import family_of, fitted_of, portable_of
 from silo_node.training.run import RunState
@@ -66,6 +67,13 @@ class HeldModel:
         except SiloError:
             form = None
         return digest_of_model(fitted_of(self.state), form)
+
+    @property
+    def stays(self) -> str:
+        """Why a model that its analyst asked for does not leave, where that is its size; empty for any other."""
+        plan = None if self.state.record is None else self.state.record.plan.training
+        asked = plan is not None and plan.released_to is not None
+        return why_too_large(model_of("federation", self.state)) if asked else ""
 
     @property
     def audit(self) -> tuple[Figure, ...]:

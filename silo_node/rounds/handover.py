@@ -35,6 +35,8 @@ from silo_node.rounds.states import Silo
 from silo_node.training.keeping import packed, unpacked
 from silo_node.training.run import RunState
 
+_BYTES_PER_MB = 1_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
@@ -112,7 +114,8 @@ def _key_of(silo: Silo, asked: HandoverAsked) -> bytes:
 def agreed(silo: Silo, ledger: Ledger, data: bytes, statements: Sequence[bytes]) -> Taking:
     """Return what a quorum of the run's other silos says that they hold, if this silo may take it.
 
-    Raises ProtocolError if too few say the same, or if it is not ahead of what this silo has learned.
+    Raises ProtocolError if too few say the same, if it is longer than the policy allows, or if it is not ahead of what
+    this silo has learned.
     """
     asked, request, step = read_asked(silo, data)
     if asked.receiver != silo.name:
@@ -135,6 +138,9 @@ def agreed(silo: Silo, ledger: Ledger, data: bytes, statements: Sequence[bytes])
     if most is None or len(found[most]) < needed:
         count = 0 if most is None else len(found[most])
         raise ProtocolError(f"{count} silos say that they hold one state at this report, {needed} others must")
+    most_mb = silo.policy.vectors.max_state_mb
+    if most.size > most_mb * _BYTES_PER_MB + RunState.MAX_BYTES:
+        raise ProtocolError(f"a state of {most.size} bytes, and the policy's vectors.max_state_mb is {most_mb}")
     own = state_of(silo, ledger, request)
     if (own is not None and own.job != job) or ledger.job_of(step.run) not in (None, job):
         raise ProtocolError("this training run began with another request")

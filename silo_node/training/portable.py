@@ -159,7 +159,13 @@ def _descent(plan: LogisticStep, columns: list[TableColumn], state: RunState) ->
 def _made(columns: list[TableColumn], **fields: object) -> Portable:
     if any(isinstance(column.domain, LongDomain) for column in columns):
         raise SiloError(_LONG, _MAKE)
-    return Portable.model_validate({"columns": tuple(columns), **fields})
+    form = Portable.model_validate({"columns": tuple(columns), **fields})
+    text = form.encode()
+    if len(text) > Portable.MAX_BYTES or text.count(b",") > Portable.MAX_COMMAS:
+        numbers = len(form.mean) + len(form.deviation) + sum(map(len, form.weights))
+        message = f"no prediction form: with {numbers:,} numbers the model is too large to be released or exported"
+        raise SiloError(f"{message}, and stays at the silos", "ask with fewer features, or shorter domains")
+    return form
 
 
 def _floats(values: Vector) -> tuple[float, ...]:

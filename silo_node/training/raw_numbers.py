@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
-from pydantic import Field, PrivateAttr
+from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
 
 from crypto.errors import ProtocolError
 from crypto.wire import Digest, Message, Name
@@ -35,7 +36,7 @@ class Numbers(Message):
     dtype: Dtype
     length: Annotated[int, Field(ge=0, le=MAX_STATE_VALUES)]
     digest: Digest
-    _raw: bytes | None = PrivateAttr(default=None)
+    held: SkipJsonSchema[bytes | None] = Field(default=None, exclude=True, repr=False)  # the bytes, in no encoding
 
     @classmethod
     def of(cls, name: str, values: npt.ArrayLike) -> Self:
@@ -51,7 +52,7 @@ class Numbers(Message):
                 "ask with fewer features, or a shorter option",
             )
         raw = array.astype(_LITTLE_ENDIAN[dtype], copy=False).tobytes()
-        return cls(name=name, dtype=dtype, length=len(array), digest=blake3(raw).digest())._having(raw)
+        return cls(name=name, dtype=dtype, length=len(array), digest=blake3(raw).digest()).having(raw)
 
     @property
     def size(self) -> int:
@@ -61,9 +62,9 @@ class Numbers(Message):
     @property
     def raw(self) -> bytes:
         """The bytes of the numbers; raises ProtocolError where only the message is here."""
-        if self._raw is None:
+        if self.held is None:
             raise ProtocolError(f"the numbers of {self.name} are not here")
-        return self._raw
+        return self.held
 
     @property
     def values(self) -> Array:
@@ -76,14 +77,13 @@ class Numbers(Message):
             raise ProtocolError(f"{len(raw)} bytes for {self.name}, expected {self.size}")
         if blake3(raw).digest() != self.digest:
             raise ProtocolError(f"the numbers of {self.name} are not those of its digest")
-        return self._having(raw)
+        return self.having(raw)
 
-    def _having(self, raw: bytes) -> Self:
+    def having(self, raw: bytes) -> Self:
+        """Return the vector with bytes that are its own; raises ProtocolError if one of the numbers is not finite."""
         if self.dtype != "int64" and not np.isfinite(np.frombuffer(raw, _LITTLE_ENDIAN[self.dtype])).all():
             raise ProtocolError(f"a number of {self.name} is not finite")
-        found = self.model_copy()
-        found._raw = raw
-        return found
+        return self.model_copy(update={"held": raw})
 
 
 def size_of(vectors: Sequence[Numbers]) -> int:

@@ -17,7 +17,7 @@ from blake3 import blake3
 from analyst.training.job import read_job
 from analyst.training.run import Training, train
 from crypto.errors import CryptoError
-from crypto.rounds.handover import HandoverAsked, HeldState, frame_context, statement_context
+from crypto.rounds.handover import FRAME_BYTES, HandoverAsked, HeldState, frame_context, statement_context
 from crypto.rounds.messages import Failed, ModelUpdated
 from crypto.rounds.report import StoredReport
 from crypto.sealing import OVERHEAD_BYTES, seal
@@ -375,6 +375,13 @@ def recorded(**changes: Any) -> Callable[[RunState], RunState]:
         return state.model_copy(update={"record": state.record.model_copy(update={"spells": tuple(spells)})})
 
     return change
+
+
+def test_a_state_longer_than_the_policy_allows_is_not_begun(story: Story) -> None:
+    said = story.held().state.model_copy(update={"size": 90_000_000})
+    statements = [story.sealed(said, silo) for silo in OTHERS]
+    assert "vectors.max_state_mb is 64" in story.take(statements, story.frame(bytes(FRAME_BYTES)))
+    story.check_unmoved()
 
 
 FALSE = {

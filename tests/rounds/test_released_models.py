@@ -58,6 +58,22 @@ def test_the_analyst_has_the_model_that_the_silos_have(tmp_path: Path) -> None:
         assert not file.with_name("keep.json").exists()
 
 
+def test_a_model_that_is_too_large_to_be_sent_stays_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ReleasedModel, "MAX_BYTES", 1000)
+    with banks(tmp_path / "f", job_of("linear-regression", "paid", TO_ANALYST), change=OPEN) as (simulation, file):
+        training = run(simulation, file)
+        policy = simulation.silos["east"].policy
+        assert not training.has_model
+        assert "0 silos released the same model" in training.why_no_model
+        assert "`consilo-silo models show` says so" in training.why_no_model
+        assert training.holders == SILOS
+    capsys.readouterr()
+    assert silo_node.owner.cli.main(["models", "show", training.run[:8], "--policy", str(policy)]) == 0
+    assert "too large to be released" in capsys.readouterr().out
+
+
 def test_a_model_stays_where_the_job_names_the_silos_alone(tmp_path: Path) -> None:
     with banks(tmp_path / "f", job_of("logistic-regression", "ok"), change=OPEN) as (simulation, file):
         training = run(simulation, file)

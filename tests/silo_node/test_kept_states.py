@@ -200,7 +200,7 @@ def test_who_reads_while_a_state_is_replaced_reads_the_old_one_or_the_new_one(
 ) -> None:
     with closing(opened(path)) as store, closing(opened(path)) as reader:
         keep(store, state_of_run({"weights": LONG}))
-        after, times, read = state_of_run({"weights": LONG + 1}), [0], type(reader._states).read
+        after, times, read = state_of_run({"weights": LONG + 1}), [0], StateFiles.read
 
         def late(self: StateFiles, name: str) -> bytes | None:
             times[0] += 1

@@ -101,6 +101,15 @@ def test_the_form_scores_as_the_family(what: str, missing: str, tmp_path: Path) 
     assert len(to_onnx(model)) > 500  # it was compared with the scores, or nothing would be returned
 
 
+def test_a_model_that_is_too_large_for_a_form_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, state, _ = fitted("poisson-regression")
+    for name, most in (("MAX_COMMAS", 30), ("MAX_BYTES", 500)):
+        with monkeypatch.context() as patched:
+            patched.setattr(Portable, name, most)
+            with pytest.raises(SiloError, match="numbers the model is too large to be released or exported, and stays"):
+                exact_form(task, state)
+
+
 @pytest.mark.parametrize("what", ["poisson-regression", "with products"])
 def test_coefficients_in_the_columns_units_are_those_that_owners_see(what: str) -> None:
     task, state, _ = fitted(what)

@@ -87,6 +87,7 @@ LIMITS = {
     "Roster": 2 << 20,
     "Stopped": 256 << 10,
     "HandoverAsked": 1 << 20,
+    "HeldState": 1024,
     "RunState": 16 << 20,
     "ReleasedModel": 6 << 20,
 }
