@@ -188,7 +188,9 @@ class Member:
     ) -> tuple[rounds_states.Contributed, tuple[bytes, ...]]:
         committed = core.commit(self.silo, state, self.ledger, now, go)
         exact = self.compute(core.request_of(committed), now)
-        return core.mask(self.silo, committed, exact, core.noise_of(committed, noise), now)
+        vector = core.noise_of(committed, noise)
+        core.fill(committed, exact, vector)
+        return core.mask(self.silo, committed, vector, now)
 
 
 @dataclass
